@@ -1,0 +1,232 @@
+"""``sam-detect library ...``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sam_detect.cli import options
+from sam_detect.cli.feedback import note
+from sam_detect.cli.text import show, table
+
+if TYPE_CHECKING:
+    from sam_detect.library.library import Library
+
+placed = options.settings_options(*options.PLACE)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def library() -> None:
+    """List, edit, carry and convert what was learnt."""
+
+
+def _open(settings: dict[str, Any]) -> Library:
+    from sam_detect.config import load_settings
+    from sam_detect.library.library import Library
+    from sam_detect.library.places import open_store
+
+    loaded = load_settings(settings)
+    return Library(open_store(loaded), loaded.library)
+
+
+def _say(as_json: bool, data: dict[str, Any], text: str) -> None:
+    if as_json:
+        click.echo(json.dumps(data, ensure_ascii=False))
+    else:
+        note(text)
+
+
+@library.command("list")
+@click.option("--label", help="Only examples of this label.")
+@click.option("--all", "all_libraries", is_flag=True, help="List the libraries instead.")
+@placed
+@options.general_options
+def list_command(label: str | None, all_libraries: bool, as_json: bool, **settings: Any) -> None:
+    """List the examples of a library, or the libraries."""
+    from rich.markup import escape
+
+    if all_libraries:
+        _list_libraries(as_json, settings)
+        return
+    chosen = _open(settings)
+    chosen.require()
+    rows = table("id", "label", "x>", "y>", "w>", "h>", "added", "source")
+    for point in chosen.listing(label):
+        data = point.payload
+        if as_json:
+            click.echo(json.dumps({"id": point.id, **data}, ensure_ascii=False))
+        else:
+            name = ("not " if data["negative"] else "") + data["label"]
+            numbers = [str(value) for value in data["bbox"]]
+            rows.add_row(point.id, escape(name), *numbers, data["added"], escape(data["source"]))
+    if not as_json:
+        show(rows)
+
+
+def _list_libraries(as_json: bool, settings: dict[str, Any]) -> None:
+    from rich.markup import escape
+
+    from sam_detect.config import load_settings
+    from sam_detect.library.places import list_libraries
+
+    found = list_libraries(load_settings(settings))
+    if as_json:
+        click.echo(json.dumps({"libraries": found}, ensure_ascii=False))
+        return
+    for name in found:
+        show(escape(name))
+    if not found:
+        note("no library yet; make one with: sam-detect learn IMAGE --label NAME --box x,y,w,h")
+
+
+@library.command("show")
+@click.argument("example_id")
+@click.option("--output", type=click.Path(path_type=Path), help="Write the example's crop here.")
+@placed
+@options.general_options
+def show_command(example_id: str, output: Path | None, as_json: bool, **settings: Any) -> None:
+    """Show one example: its origin, its box, and its picture with --output."""
+    chosen = _open(settings)
+    chosen.require()
+    example = chosen.get(example_id)
+    if output is not None:
+        from sam_detect.outputs import write_image
+
+        write_image(output, example.crop.image_rgb)
+        note(f"wrote {output}")
+    data = {
+        "id": example.id,
+        "label": example.label,
+        "negative": example.negative,
+        "source": example.source,
+        "bbox": example.bbox,
+        "area": example.area,
+        "added": example.added,
+        "segmentation": example.segmentation,
+    }
+    if as_json:
+        click.echo(json.dumps(data, ensure_ascii=False))
+    else:
+        rows = table("field", "value", show_header=False)
+        for name, value in data.items():
+            if name != "segmentation":
+                rows.add_row(name, str(value))
+        show(rows)
+
+
+@library.command("rename")
+@click.argument("old")
+@click.argument("new")
+@placed
+@options.general_options
+def rename_command(old: str, new: str, as_json: bool, **settings: Any) -> None:
+    """Give all examples of one label another."""
+    count = _open(settings).rename(old, new)
+    _say(as_json, {"renamed": count}, f"renamed {count} examples from '{old}' to '{new}'")
+
+
+@library.command("remove")
+@click.argument("example_ids", nargs=-1)
+@click.option("--label", help="Remove all examples of this label.")
+@click.option("--all", "everything", is_flag=True, help="Remove the whole library.")
+@placed
+@options.general_options
+def remove_command(
+    example_ids: tuple[str, ...], label: str | None, everything: bool, as_json: bool, **settings: Any
+) -> None:
+    """Remove examples by id or label, or a whole library with --all."""
+    if bool(example_ids) + (label is not None) + everything != 1:
+        raise click.UsageError("remove takes either example ids, or --label NAME, or --all")
+    chosen = _open(settings)
+    if everything:
+        count = len(chosen)
+        chosen.require()
+        chosen.store.destroy()
+    else:
+        count = chosen.remove(label=label, ids=example_ids)
+    _say(as_json, {"removed": count}, f"removed {count} examples")
+
+
+@library.command("stats")
+@placed
+@options.general_options
+def stats_command(as_json: bool, **settings: Any) -> None:
+    """Count the examples of a library by class, and say how it was made."""
+    chosen = _open(settings)
+    chosen.require()
+    stats = chosen.stats()
+    if as_json:
+        click.echo(json.dumps(stats, ensure_ascii=False))
+        return
+    rows = table("label", "examples>")
+    for name, count in stats["classes"].items():
+        rows.add_row(name, str(count))
+    show(rows)
+    recipe = stats["recipe"]
+    note(
+        f"library '{stats['library']}': {stats['examples']} examples ({stats['negatives']} negative), "
+        f"{stats['bytes'] / 1e6:.1f} MB, {recipe['embedder']} with {recipe['fade']} fade, "
+        f"in {stats['location']}"
+    )
+
+
+@library.command("export")
+@click.argument("file", type=click.Path(path_type=Path))
+@placed
+@options.general_options
+def export_command(file: Path, as_json: bool, **settings: Any) -> None:
+    """Write a library into one file, to carry it to another machine."""
+    from sam_detect.library.transfer import export_library
+
+    count = export_library(_open(settings), file)
+    _say(as_json, {"exported": count, "file": str(file)}, f"wrote {count} examples to {file}")
+
+
+@library.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@placed
+@options.general_options
+def import_command(file: Path, as_json: bool, **settings: Any) -> None:
+    """Read a library from an exported file, into a new library or one of the same recipe."""
+    from sam_detect.library.transfer import import_library
+
+    done = import_library(_open(settings), file)
+    data = {"added": done.added, "total": done.total}
+    _say(as_json, data, f"added {done.added} examples; the library has {done.total}")
+
+
+@library.command("push")
+@click.option("--to-url", required=True, help="URL of the Qdrant server.")
+@click.option("--to-library", help="Name there; by default the same.")
+@placed
+@options.general_options
+def push_command(to_url: str, to_library: str | None, as_json: bool, **settings: Any) -> None:
+    """Copy a library to a Qdrant server (its key: QDRANT_API_KEY)."""
+    from sam_detect.library.transfer import copy_library
+
+    target = {"library": to_library or settings["library"], "store": "qdrant", "qdrant_url": to_url}
+    done = copy_library(_open(settings), _open(target))
+    data = {"added": done.added, "total": done.total}
+    _say(as_json, data, f"pushed to {to_url}: {done.added} examples added, {done.total} there now")
+
+
+@library.command("reindex")
+@options.settings_options(*options.RECIPE)
+@placed
+@options.general_options
+def reindex_command(as_json: bool, **settings: Any) -> None:
+    """Make all vectors again, with another embedder or fade, from the kept crops."""
+    from sam_detect.config import load_settings
+    from sam_detect.library.maker import VectorMaker
+    from sam_detect.library.reindex import reindex
+
+    chosen = _open({name: settings[name] for name in options.PLACE})
+    chosen.require()
+    maker = VectorMaker.choose(load_settings(settings), chosen.recipe)
+    total = reindex(chosen, maker)
+    recipe = maker.recipe
+    text = f"made {total} vectors again with {recipe.embedder} and {recipe.fade} fade"
+    _say(as_json, {"reindexed": total, "recipe": recipe.to_dict()}, text)

@@ -1,0 +1,148 @@
+"""Every setting, once: its default, its limits and its help text.
+
+The command line makes its options from :class:`Settings`, and :class:`~sam_detect.detector.SAMDetect`
+takes its defaults from it. A value comes from the first place that names it: the call or the
+command line, the environment (``SAM_DETECT_TOP_K=3``), ``config.toml`` in :func:`home_dir`,
+the default below.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sam_detect.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ENVIRONMENT_PREFIX = "SAM_DETECT_"
+QDRANT_VARIABLES = {"qdrant_url": "QDRANT_URL", "qdrant_api_key": "QDRANT_API_KEY"}
+
+Threshold = Literal["auto"] | Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """All settings. ``None`` means: not asked for, so the library's recipe or the part decides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    library: str = Field("default", min_length=1, description="Name of the library of examples.")
+    store: str | None = Field(
+        None, description="Where examples are kept: qdrant (embedded, or a server by URL) or memory."
+    )
+    qdrant_url: str | None = Field(None, description="URL of a Qdrant server, instead of embedded.")
+    qdrant_api_key: str | None = Field(None, description="Key for the Qdrant server.", repr=False)
+    segmenter: str = Field("auto", description="What proposes the masks: auto or naive.")
+    min_area: int = Field(0, ge=0, description="Smallest mask in pixels (0: automatic).")
+    max_area: int = Field(0, ge=0, description="Largest mask in pixels (0: no limit).")
+    max_proposals: int = Field(1000, ge=1, description="Most masks proposed for one image.")
+    embedder: str = Field("auto", description="What turns a crop into a vector: auto, average, ...")
+    fade: str | None = Field(
+        None, description="How the context fades: a name, or package.module:Class."
+    )
+    sigma: float | None = Field(
+        None, gt=0, description="Width of the gaussian (or blur) fade in pixels."
+    )
+    min_fade: float | None = Field(None, ge=0, le=1, description="Weight that is never gone below.")
+    max_distance: float | None = Field(
+        None, gt=0, description="Distance in pixels where the fade ends."
+    )
+    decay: float | None = Field(None, gt=0, description="Rate of the exponential fade per pixel.")
+    occupancy: float | None = Field(
+        None, ge=0.05, le=0.8, description="Share of the crop that the object takes (0.05-0.80)."
+    )
+    crop_side: int | None = Field(
+        None, ge=16, le=1024, description="Longest side of the kept crops in pixels."
+    )
+    labeller: str = Field("knn", description="What names a vector: knn or prototype.")
+    top_k: int = Field(5, ge=1, le=1000, description="Number of nearest examples that vote.")
+    threshold: Threshold = Field(
+        "auto", description="Least confidence for a label: auto (from the library) or 0-1."
+    )
+    color_order: Literal["bgr", "rgb"] = Field("bgr", description="Channel order of arrays.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where models run.")
+    max_image_pixels: int = Field(
+        200_000_000, ge=1, description="Larger pictures are refused before decoding."
+    )
+    lock_timeout_s: float = Field(
+        20.0, ge=0, description="How long to wait for another process to let go of a library."
+    )
+
+
+def home_dir() -> Path:
+    """The folder of all state: ``SAM_DETECT_HOME``, or the user's data folder."""
+    given = os.environ.get("SAM_DETECT_HOME")
+    if given:
+        return Path(given).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("sam-detect", appauthor=False)
+
+
+def load_settings(
+    overrides: Mapping[str, Any] | None = None, *, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Settings from the call, the environment, ``config.toml`` and the defaults, in that order.
+
+    Args:
+        overrides: values asked for; those that are None are not.
+        environment: replaces ``os.environ``.
+
+    Raises:
+        ConfigError: a name nobody knows or a value out of its range, naming where it came from.
+    """
+    variables = os.environ if environment is None else environment
+    layers = [
+        (str(home_dir() / "config.toml"), _from_file(home_dir() / "config.toml")),
+        ("the environment", _from_environment(variables)),
+        ("", {name: value for name, value in (overrides or {}).items() if value is not None}),
+    ]
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for place, values in layers:
+        merged.update(values)
+        origin.update(dict.fromkeys(values, place))
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origin)) from None
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"the settings file {path} cannot be read: {error}") from error
+
+
+def _from_environment(variables: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in Settings.model_fields:
+        value = variables.get(QDRANT_VARIABLES.get(name, ENVIRONMENT_PREFIX + name.upper()))
+        if value:
+            found[name] = value
+    return found
+
+
+def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
+    """One line for the first thing that is wrong: name, value, expectation, place."""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    place = f" (in {origin[name]})" if origin.get(name) else ""
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(Settings.model_fields)
+        return f"there is no setting '{name}'{place}; the settings are {known}"
+    if name == "threshold":
+        return f"threshold must be 'auto' or a number from 0 to 1, got {first['input']!r}{place}"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{name}: {message}, got {first['input']!r}{place}"

@@ -1,0 +1,344 @@
+"""``SAMDetect``: the only module that knows the order of the rooms."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sam_detect import parts
+from sam_detect.config import Settings, load_settings
+from sam_detect.errors import ConfigError, LibraryError, MaskError
+from sam_detect.fading import context
+from sam_detect.interfaces import Embedder, Labeller, Segmenter, VectorStore
+from sam_detect.labelling.suppression import one_per_object
+from sam_detect.library.example import Example, example_id, image_digest, now
+from sam_detect.library.library import Added, Library
+from sam_detect.library.maker import VectorMaker
+from sam_detect.library.places import open_store
+from sam_detect.library.reindex import reindex
+from sam_detect.masks import BoolArray
+from sam_detect.outputs.overlay import draw
+from sam_detect.registry import load_class
+from sam_detect.sources import alpha_mask, load_image, to_frame
+from sam_detect.types import Detection, Detections, Frame, Masks, Recipe, Verdict
+
+ImageLike = npt.NDArray[Any] | Image.Image | str | Path
+MaskLike = npt.NDArray[Any] | Masks | str | None
+
+
+class SAMDetect:
+    """Learns objects from examples and finds them again.
+
+    Args:
+        segmenter: proposes masks; None takes the settings' choice.
+        embedder: turns crops into vectors; None takes the library's, else the default.
+        fade_strategy: any object with ``apply(image, mask, distance_map)``; None takes the
+            library's, else the default. ``fade_config`` is its other name.
+        vector_store: where examples live; None is the embedded Qdrant (or the server that
+            ``QDRANT_URL`` names).
+        default_top_k: how many examples vote.
+        labeller: names vectors; None takes the settings' choice.
+        library: name of the library.
+        sam_model, embedding_model, tensorrt_enabled: models, see ``docs/models.md``.
+        settings: any field of :class:`~sam_detect.config.Settings` by name.
+
+    Raises:
+        ConfigError: a value out of its range, or an unknown name.
+        RecipeMismatchError: the library was made with another embedder or fade than asked for.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter | str | None = None,
+        embedder: Embedder | str | None = None,
+        fade_strategy: parts.AnyFade | str | None = None,
+        vector_store: VectorStore | None = None,
+        default_top_k: int | None = None,
+        *,
+        labeller: Labeller | str | None = None,
+        library: str | None = None,
+        fade_config: parts.AnyFade | str | None = None,
+        sam_model: str | None = None,
+        embedding_model: str | None = None,
+        tensorrt_enabled: bool = False,
+        **settings: Any,
+    ) -> None:
+        if fade_strategy is not None and fade_config is not None:
+            raise ConfigError("fade_config is fade_strategy's other name: give one of them")
+        fade = fade_strategy if fade_strategy is not None else fade_config
+        named = {"segmenter": segmenter, "embedder": embedder, "fade": fade, "labeller": labeller}
+        asked = {name: value for name, value in named.items() if isinstance(value, str)}
+        if sam_model is not None:
+            asked.setdefault("segmenter", "sam2")
+        if embedding_model is not None:
+            asked.setdefault("embedder", "clip")
+        self.settings: Settings = load_settings(
+            {**settings, **asked, "library": library, "top_k": default_top_k}
+        )
+        if tensorrt_enabled:
+            warnings.warn("TensorRT engines are not available: running without", stacklevel=2)
+        self.segmenter = (
+            parts.make_segmenter(self.settings)
+            if segmenter is None or isinstance(segmenter, str)
+            else segmenter
+        )
+        self.labeller = (
+            parts.make_labeller(self.settings)
+            if labeller is None or isinstance(labeller, str)
+            else labeller
+        )
+        store = vector_store if vector_store is not None else open_store(self.settings)
+        self.library = Library(store, self.settings.library)
+        self._original: Library | None = None
+        self._use(
+            VectorMaker.choose(
+                self.settings,
+                self.library.recipe,
+                embedder=embedder if isinstance(embedder, Embedder) else None,
+                fade=None if fade is None or isinstance(fade, str) else fade,
+            )
+        )
+        self.library.require_recipe(self.recipe)
+
+    # -- the recipe --------------------------------------------------------------------------
+
+    @property
+    def recipe(self) -> Recipe:
+        """How this detector makes vectors."""
+        return self._maker.recipe
+
+    def set_fade_strategy(self, fade: parts.AnyFade) -> None:
+        """Fades with another strategy from now on.
+
+        A library that has examples stays as it is: this detector goes on with a copy in memory,
+        made again from the kept crops, so that fades can be tried out. What it would learn no
+        longer fits the library, and is refused with the remedy.
+        """
+        parts.require_fade(fade)
+        stored = self._original or self.library
+        self._use(replace(self._maker, fade=fade))
+        self.library, self._original = stored, None
+        if stored.recipe is not None and stored.recipe != self.recipe:
+            copy: VectorStore = load_class("store", "memory")()
+            reindex(stored, self._maker, into=copy)
+            self.library, self._original = Library(copy, stored.name), stored
+            self.library.prior_similarity = self._maker.embedder.prior_similarity
+
+    def _use(self, maker: VectorMaker) -> None:
+        self._maker = maker
+        self.library.prior_similarity = maker.embedder.prior_similarity
+
+    # -- finding -----------------------------------------------------------------------------
+
+    @overload
+    def detect(self, image: list[ImageLike]) -> list[Detections]: ...
+    @overload
+    def detect(self, image: ImageLike) -> Detections: ...
+    def detect(self, image: ImageLike | list[ImageLike]) -> Detections | list[Detections]:
+        """Finds and names the objects of a picture, or of each of several.
+
+        Args:
+            image: a path, a PIL image or an array (BGR unless ``color_order="rgb"``), or a list.
+
+        Returns:
+            Named detections first, best first; then unknown ones. A list for a list.
+
+        Raises:
+            ImageError: the picture cannot be read.
+        """
+        if isinstance(image, list):
+            return [self.detect_frame(self.read(each)) for each in image]
+        return self.detect_frame(self.read(image))
+
+    def detect_frame(self, frame: Frame) -> Detections:
+        """:meth:`detect` for a frame of a source."""
+        timings: dict[str, float] = {}
+        with _timed(timings, "propose"):
+            masks = self.segmenter.segment(frame)
+        vectors = self._maker.vectors(self._maker.crops(frame, masks), timings_ms=timings)
+        with _timed(timings, "label"):
+            verdicts = self.labeller.label(vectors, self.library)
+            keep = one_per_object(masks, verdicts)
+        return Detections(
+            source_id=frame.source_id,
+            masks=masks[keep],
+            verdicts=tuple(verdicts[i] for i in keep),
+            recipe=self.recipe.to_dict(),
+            timings_ms=timings,
+        )
+
+    # -- learning ----------------------------------------------------------------------------
+
+    def add_example(
+        self,
+        image: ImageLike,
+        label: str,
+        mask: npt.NDArray[Any] | None = None,
+        *,
+        negative: bool = False,
+    ) -> Added:
+        """Learns one object.
+
+        Args:
+            image: the picture. An RGBA picture whose transparency outlines the object (as
+                :meth:`get_crop` gives it) needs no mask.
+            label: its name.
+            mask: ``(H, W)``, true on the object. Without one, the object is the proposal that
+                covers the picture's middle, else the whole picture.
+            negative: learn that this is *not* a ``label``.
+        """
+        frame, alpha = self._frame_and_alpha(image)
+        if mask is None:
+            mask = alpha if alpha is not None else self._middle(frame)
+        masks = Masks.from_dense(np.asarray(mask, bool), size_hw=frame.size_hw)
+        return self.learn_frame(frame, masks, [label] * len(masks), negative=negative)
+
+    def add_examples_from_file(
+        self,
+        image_path: str | Path,
+        masks: MaskLike = "auto",
+        label: str = "",
+        *,
+        negative: bool = False,
+    ) -> Added:
+        """Learns the objects of a picture.
+
+        Args:
+            image_path: the picture.
+            masks: "auto" for every proposal of the segmenter, or :class:`Masks`, or an array
+                ``(H, W)`` or ``(N, H, W)``.
+            label: the name of all of them.
+        """
+        frame = self.read(image_path)
+        if masks is None or (isinstance(masks, str) and masks == "auto"):
+            found = self.segmenter.segment(frame)
+        elif isinstance(masks, str):
+            raise ConfigError(f"masks must be 'auto', an array or Masks, got {masks!r}")
+        else:
+            found = masks if isinstance(masks, Masks) else Masks.from_dense(masks)
+        return self.learn_frame(frame, found, [label] * len(found), negative=negative)
+
+    def learn_frame(
+        self, frame: Frame, masks: Masks, labels: Sequence[str], *, negative: bool = False
+    ) -> Added:
+        """Learns masks of one frame, each under its label; durable when it returns.
+
+        Raises:
+            MaskError: the masks are of a picture of another size.
+            LibraryError: a label is empty.
+        """
+        if masks.size_hw != frame.size_hw:
+            raise MaskError(
+                f"masks of a {masks.size_hw[1]}x{masks.size_hw[0]} picture do not fit "
+                f"{frame.source_id} ({frame.size_hw[1]}x{frame.size_hw[0]})"
+            )
+        if any(not label.strip() for label in labels):
+            raise LibraryError("an example needs a label with at least one visible character")
+        if self._original is not None:
+            self._original.require_recipe(self.recipe)
+        crops = list(self._maker.crops(frame, masks))
+        vectors = self._maker.vectors(crops)
+        digest, added = image_digest(frame.image_rgb), now()
+        examples = []
+        for index, (crop, label) in enumerate(zip(crops, labels, strict=True)):
+            rle = masks.rle(index)
+            x0, y0, x1, y1 = (int(v) for v in masks.boxes_xyxy[index])
+            examples.append(
+                Example(
+                    id=example_id(digest=digest, mask_rle=rle, label=label, negative=negative),
+                    label=label,
+                    negative=negative,
+                    source=frame.source_id,
+                    bbox=[x0, y0, x1 - x0, y1 - y0],
+                    area=int(masks.areas[index]),
+                    added=added,
+                    segmentation=rle,
+                    crop=crop,
+                    vector=vectors[index],
+                )
+            )
+        return self.library.add(examples, self.recipe)
+
+    # -- looking -----------------------------------------------------------------------------
+
+    def get_crop(self, image: ImageLike, mask: npt.NDArray[Any]) -> Image.Image:
+        """The object with its context, as an RGBA picture.
+
+        Its colours are the picture's own; its transparency is the fade's weight, opaque exactly
+        on the object, so that :meth:`add_example` learns the same object from it.
+        """
+        frame = self.read(image)
+        masks = Masks.from_dense(np.asarray(mask, bool), size_hw=frame.size_hw)
+        crop = context.cut(
+            frame.image_rgb,
+            masks.crop(0),
+            masks.boxes_xyxy[0].tolist(),
+            occupancy=self._maker.occupancy,
+            crop_side=max(frame.size_hw) * 4,
+        )
+        weights = context.faded(crop, self._maker.fade).weights
+        alpha = np.minimum(np.rint(weights * 255), 254).astype(np.uint8)
+        alpha[crop.mask] = 255
+        return Image.fromarray(np.dstack([crop.image_rgb, alpha]), "RGBA")
+
+    def visualize(
+        self, image: ImageLike, detections: Detections | Sequence[Detection]
+    ) -> npt.NDArray[np.uint8]:
+        """The picture with its detections drawn in, ``(H, W, 3)`` uint8, in the arrays' order."""
+        frame = self.read(image)
+        drawn = draw(frame.image_rgb, _as_detections(frame, detections))
+        return drawn if self.settings.color_order == "rgb" else np.ascontiguousarray(drawn[..., ::-1])
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def read(self, image: ImageLike) -> Frame:
+        """Any picture as a frame; raises ``ImageError`` where it is none."""
+        if isinstance(image, (str, Path)):
+            return load_image(image, max_pixels=self.settings.max_image_pixels)
+        return to_frame(image, color_order=self.settings.color_order)
+
+    def _frame_and_alpha(self, image: ImageLike) -> tuple[Frame, BoolArray | None]:
+        if isinstance(image, np.ndarray):
+            return self.read(image), None
+        frame = self.read(image)
+        picture = image if isinstance(image, Image.Image) else Image.open(image)
+        alpha = alpha_mask(picture)
+        return frame, alpha if alpha is not None and alpha.shape == frame.size_hw else None
+
+    def _middle(self, frame: Frame) -> BoolArray:
+        """The best proposal that covers the middle and is neither a speck nor the whole."""
+        height, width = frame.size_hw
+        masks = self.segmenter.segment(frame)
+        for index in range(len(masks)):
+            share = masks.areas[index] / (height * width)
+            dense = masks.dense(index)
+            if 0.05 <= share <= 0.9 and dense[height // 2, width // 2]:
+                return dense
+        return np.ones(frame.size_hw, bool)
+
+
+def _as_detections(frame: Frame, detections: Detections | Sequence[Detection]) -> Detections:
+    if isinstance(detections, Detections):
+        return detections
+    chosen = list(detections)
+    if not chosen:
+        return Detections(frame.source_id, Masks.empty(frame.size_hw), ())
+    verdicts: tuple[Verdict, ...] = tuple(detection.verdict for detection in chosen)
+    masks = Masks.concatenate([detection.masks for detection in chosen])
+    return Detections(frame.source_id, masks, verdicts)
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    timings[stage] = (time.perf_counter() - started) * 1000

@@ -1,0 +1,92 @@
+"""Every error a user can meet, as one small tree.
+
+A message is one line that names the thing, says what was expected and gives the remedy.
+The command line prints it after ``error:`` and ends with the class's ``exit_code``:
+2 for a wrong request (usage), 1 for a failure while doing the right one.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "ExtensionError",
+    "ImageError",
+    "LibraryBusyError",
+    "LibraryCorruptError",
+    "LibraryError",
+    "LibraryNotFoundError",
+    "MaskError",
+    "OutputError",
+    "RecipeMismatchError",
+    "SamDetectError",
+    "StoreError",
+    "UnavailableError",
+    "UnknownNameError",
+    "one_line",
+]
+
+
+class SamDetectError(Exception):
+    """Base of all errors that sam-detect raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(SamDetectError):
+    """A parameter, option or setting has a value that cannot be used."""
+
+    exit_code = 2
+
+
+class UnknownNameError(ConfigError):
+    """A name (of a segmenter, fade, embedder, ...) that nothing is registered under."""
+
+
+class UnavailableError(ConfigError):
+    """A known part that cannot be used here: an extra or its weights are missing."""
+
+
+class RecipeMismatchError(ConfigError):
+    """A library was made with another recipe than the one asked for."""
+
+
+class ImageError(SamDetectError):
+    """A picture that cannot be read, or an array that is not a picture."""
+
+
+class MaskError(SamDetectError):
+    """A mask, box or outline that is malformed or lies outside its picture."""
+
+
+class ExtensionError(SamDetectError):
+    """A user's own part (a fade, an embedder, ...) broke its contract."""
+
+
+class OutputError(SamDetectError):
+    """A result that could not be written."""
+
+
+class StoreError(SamDetectError):
+    """A vector store that cannot be reached, read or written."""
+
+
+class LibraryError(SamDetectError):
+    """A library that cannot be used as asked."""
+
+
+class LibraryNotFoundError(LibraryError):
+    """No library has this name."""
+
+
+class LibraryBusyError(LibraryError):
+    """Another process held the library for longer than we were willing to wait."""
+
+
+class LibraryCorruptError(LibraryError):
+    """A library whose files are damaged. Nothing was changed."""
+
+
+def one_line(error: BaseException) -> str:
+    """The error's message on a single line, never empty."""
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

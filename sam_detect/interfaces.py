@@ -1,0 +1,216 @@
+"""Every extension point, on one page.
+
+Subclass one (or, for a fade, write any object with ``apply``), pass an instance to
+:class:`~sam_detect.detector.SAMDetect`, or register it as an entry point of the group
+``sam_detect.<room>`` to give it a name on the command line. One abstract method does the work;
+the rooms add batching and checks. ``tests/contracts`` runs the same suite over every
+registered name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from sam_detect.masks import BoolArray, FloatArray
+from sam_detect.types import (
+    Detections,
+    ExampleArrays,
+    FadedCrop,
+    Frame,
+    Hit,
+    ImageRGB,
+    Masks,
+    Neighbour,
+    Point,
+    Verdict,
+)
+
+
+class Source(ABC):
+    """Yields the frames of one thing a user named: a picture, a folder, later a video."""
+
+    @abstractmethod
+    def frames(self) -> Iterator[Frame]:
+        """The frames, in order. Raises ``ImageError`` for one that cannot be read."""
+
+
+class Segmenter(ABC):
+    """Proposes masks for whatever looks like an object."""
+
+    @abstractmethod
+    def segment(self, frame: Frame) -> Masks:
+        """Proposals, best first; none for a picture without structure. Deterministic."""
+
+
+@runtime_checkable
+class Fade(Protocol):
+    """Fades a crop's context by its distance from the object. Any object with ``apply`` is one."""
+
+    def apply(
+        self, image: ImageRGB, mask: BoolArray, distance_map: FloatArray
+    ) -> npt.NDArray[Any]:
+        """The faded image.
+
+        Args:
+            image: ``(h, w, 3)`` uint8, RGB.
+            mask: ``(h, w)`` bool, the object.
+            distance_map: ``(h, w)`` float32, distance in pixels of the *picture* from the object;
+                0 on it.
+
+        Returns:
+            ``(h, w, 3)``, uint8 or float in 0..255.
+        """
+
+
+class WeightFade(ABC):
+    """A fade that is a plain weight: the faded image is ``image * weights``."""
+
+    @abstractmethod
+    def weights(self, distance_map: FloatArray) -> FloatArray:
+        """``(h, w)`` float32 in 0..1 for distances in pixels; 1 where the distance is 0."""
+
+    def apply(
+        self, image: ImageRGB, mask: BoolArray, distance_map: FloatArray
+    ) -> npt.NDArray[Any]:
+        """The image times the weights, ``(h, w, 3)`` uint8."""
+        faded = image * self.weights(distance_map)[:, :, None]
+        return np.rint(faded).astype(np.uint8)
+
+    def for_area(self, area: float) -> WeightFade:
+        """This fade for an object of ``area`` pixels; itself unless its width follows the size."""
+        return self
+
+
+class Embedder(ABC):
+    """Turns faded crops into unit vectors whose dot product is their similarity."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    """Raised whenever the same crop would get another vector: old libraries then say `reindex`."""
+    input_side: ClassVar[int]
+    """Crops are reduced to at most this side (pixels) before they are faded."""
+    prior_similarity: ClassVar[float] = 0.9
+    """Similarity to expect of two objects of one label while a library has too few to tell."""
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """Length D of the vectors."""
+
+    @abstractmethod
+    def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
+        """``(N, D)`` float32, each of length 1, in the order of the crops."""
+
+    def parameters(self) -> dict[str, Any]:
+        """What else decides the vectors (model name, pooling, ...), as plain JSON data."""
+        return {}
+
+
+class VectorStore(ABC):
+    """Vectors with payload, exact cosine k-NN, and one small manifest beside them.
+
+    A write has reached the disk (or the server) when its method returns.
+    Raises ``StoreError`` (or ``LibraryBusyError``) where the backend fails.
+    """
+
+    @property
+    @abstractmethod
+    def location(self) -> str:
+        """Where it lives, for people."""
+
+    @abstractmethod
+    def session(self) -> AbstractContextManager[None]:
+        """Holds the store for several calls that belong together. May be nested."""
+
+    @abstractmethod
+    def read_manifest(self) -> dict[str, Any] | None:
+        """What :meth:`write_manifest` wrote last, or None for a store that was never written."""
+
+    @abstractmethod
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        """Replaces the manifest in one step."""
+
+    @abstractmethod
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Adds points, or replaces those whose id is there. All vectors have one length."""
+
+    @abstractmethod
+    def delete(self, ids: Sequence[str]) -> None:
+        """Removes points; ids that are not there are ignored."""
+
+    @abstractmethod
+    def search(
+        self, vectors: FloatArray, limit: int, *, fields: Sequence[str] = ()
+    ) -> list[list[Hit]]:
+        """For each row of ``(Q, D)`` vectors the ``limit`` nearest points, nearest first."""
+
+    @abstractmethod
+    def scan(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        fields: Sequence[str] | None = None,
+        with_vectors: bool = False,
+    ) -> Iterator[Point]:
+        """All points by id order (or those of ``ids`` that exist), with all or the named fields."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """Number of points."""
+
+    @abstractmethod
+    def replace_all(self, points: Iterable[Point], manifest: dict[str, Any]) -> None:
+        """Puts other points (perhaps of another length) and manifest in place, or changes nothing."""
+
+    @abstractmethod
+    def destroy(self) -> None:
+        """Removes the points, the manifest and everything kept for them."""
+
+    @abstractmethod
+    def size_bytes(self) -> int:
+        """Bytes used on disk (or in memory)."""
+
+
+class LabelMemory(Protocol):
+    """What a labeller may ask of a library."""
+
+    @property
+    def generation(self) -> str:
+        """Changes whenever the examples do, so that what was learnt from them can be kept."""
+
+    @property
+    def prior_similarity(self) -> float:
+        """Similarity to expect of two objects of one label while there are too few to tell."""
+
+    def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
+        """The nearest examples (negatives too) of each of ``(Q, D)`` vectors, nearest first."""
+
+    def examples(self) -> ExampleArrays:
+        """All examples (of a very large library, an even sample of each label), as arrays."""
+
+
+class Labeller(ABC):
+    """Names vectors by the examples near them, or says that it does not know."""
+
+    @abstractmethod
+    def label(self, vectors: FloatArray, memory: LabelMemory) -> list[Verdict]:
+        """One verdict for each of ``(Q, D)`` unit vectors."""
+
+
+class Sink(ABC):
+    """Writes the detections of one or many pictures in one format."""
+
+    @abstractmethod
+    def write(self, frame: Frame, detections: Detections) -> None:
+        """Takes one picture's detections."""
+
+    @abstractmethod
+    def close(self) -> list[Path]:
+        """Completes the output; returns the files written."""

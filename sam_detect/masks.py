@@ -1,0 +1,218 @@
+"""Masks as boxes and run lengths: geometry that never holds N full-size pictures at once.
+
+A mask is stored as a *crop*, the boolean array of its bounding box, and the box says where the
+crop lies. Boxes are ``xyxy`` in pixels, half-open: ``x0 <= x < x1``. Run lengths are COCO's
+(column-major, first run counts zeros), compressed to COCO's text by ``pycocotools``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from sam_detect.errors import MaskError
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+MAX_RLE_PIXELS = 2**31  # refuses absurd sizes in a file before anything is allocated
+
+
+class MaskRLE(TypedDict):
+    """COCO's compressed run-length encoding of a full-size mask."""
+
+    size: list[int]
+    counts: str
+
+
+def _pycocotools_mask() -> Any:
+    from pycocotools import mask  # imported on use: `import sam_detect` stays light
+
+    return mask
+
+
+def tight_box_xyxy(mask: BoolArray) -> tuple[int, int, int, int] | None:
+    """Half-open bounding box of the true pixels of a ``(H, W)`` mask, or None when there are none."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if rows.size == 0:
+        return None
+    columns = np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def encode_crop(crop: BoolArray) -> bytes:
+    """COCO-compressed run lengths of one ``(h, w)`` crop."""
+    encoded = _pycocotools_mask().encode(np.asfortranarray(crop, dtype=np.uint8))
+    counts: bytes = encoded["counts"]
+    return counts
+
+
+def decode_crop(counts: bytes, size_hw: tuple[int, int]) -> BoolArray:
+    """The ``(h, w)`` boolean crop of :func:`encode_crop`."""
+    decoded = _pycocotools_mask().decode({"size": list(size_hw), "counts": counts})
+    return np.ascontiguousarray(decoded).view(np.bool_)
+
+
+def crop_to_rle(crop: BoolArray, box_xyxy: Sequence[int], size_hw: tuple[int, int]) -> MaskRLE:
+    """Full-size COCO RLE of a crop, without making the full-size mask.
+
+    Each column's runs are shifted to their place in the column-major picture; runs that meet
+    across a column border (the crop is as tall as the picture) are merged.
+    """
+    height, width = size_hw
+    x0, y0, x1, y1 = (int(v) for v in box_xyxy)
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise MaskError(f"box {[x0, y0, x1, y1]} does not lie inside a {width}x{height} picture")
+    if crop.shape != (y1 - y0, x1 - x0):
+        raise MaskError(f"a crop of shape {crop.shape} does not fill the box {[x0, y0, x1, y1]}")
+    padded = np.zeros((crop.shape[1], crop.shape[0] + 2), dtype=np.int8)
+    padded[:, 1:-1] = crop.T
+    steps = np.diff(padded, axis=1)
+    columns, starts = np.nonzero(steps == 1)
+    _, ends = np.nonzero(steps == -1)
+    offsets = (columns + x0) * height + y0
+    edges = np.stack([starts + offsets, ends + offsets], axis=1).ravel()
+    touching = np.flatnonzero(edges[1:-1:2] == edges[2::2]) if edges.size else edges
+    edges = np.delete(edges, np.concatenate([2 * touching + 1, 2 * touching + 2]))
+    runs = np.diff(np.concatenate([[0], edges, [height * width]]))
+    if edges.size and edges[-1] == height * width:
+        runs = runs[:-1]
+    return compress_rle(runs.tolist(), size_hw)
+
+
+def compress_rle(runs: list[int], size_hw: tuple[int, int]) -> MaskRLE:
+    """COCO's text form of plain run lengths (which must add up to ``H * W``)."""
+    height, width = size_hw
+    if any(run < 0 for run in runs) or sum(runs) != height * width:
+        raise MaskError(f"run lengths must add up to {height * width} pixels ({height}x{width})")
+    encoded = _pycocotools_mask().frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
+
+
+def rle_to_mask(rle: MaskRLE | dict[str, Any]) -> BoolArray:
+    """The full-size ``(H, W)`` mask of a COCO RLE, compressed (text, bytes) or plain (a list).
+
+    Raises:
+        MaskError: the RLE is malformed or describes another number of pixels than its size.
+    """
+    try:
+        height, width = (int(v) for v in rle["size"])
+        counts = rle["counts"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise MaskError("an RLE mask needs 'size': [height, width] and 'counts'") from error
+    if height < 1 or width < 1 or height * width > MAX_RLE_PIXELS:
+        raise MaskError(f"an RLE mask of size {height}x{width} cannot be read")
+    if isinstance(counts, str):
+        counts = counts.encode("ascii", "replace")
+    runs = [int(run) for run in counts] if isinstance(counts, list) else _runs_of(counts)
+    if any(run < 0 for run in runs) or sum(runs) != height * width:
+        raise MaskError(f"the RLE's runs do not add up to its {height}x{width} pixels")
+    values = np.zeros(len(runs), dtype=np.bool_)
+    values[1::2] = True
+    return np.repeat(values, runs).reshape((width, height)).T.copy()
+
+
+def _runs_of(counts: bytes) -> list[int]:
+    """Plain run lengths of COCO's text: 5 bits a character, little end first, sign-extended,
+    and from the third run on the difference to the run before the last (pycocotools ``rleApi.c``).
+
+    Decoded here rather than by pycocotools, whose C code trusts its input.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for byte in counts:
+        code = byte - 48
+        if not 0 <= code < 64 or shift > 60:
+            raise MaskError("the RLE's counts hold characters that COCO's encoding never writes")
+        value |= (code & 0x1F) << shift
+        shift += 5
+        if code & 0x20:
+            continue
+        if code & 0x10:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise MaskError("the RLE's counts end in the middle of a run")
+    return runs
+
+
+def polygons_to_mask(polygons_xy: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> BoolArray:
+    """Union of COCO polygons (flat ``x0, y0, x1, y1, ...``; pixel ``i`` covers ``[i, i + 1]``).
+
+    Raises:
+        MaskError: a polygon has fewer than 3 points, an odd count or a number that is not finite.
+    """
+    for polygon in polygons_xy:
+        values = np.asarray(polygon, dtype=np.float64)
+        if values.ndim != 1 or values.size < 6 or values.size % 2:
+            raise MaskError("a polygon needs at least 3 points as a flat list x0, y0, x1, y1, ...")
+        if not np.isfinite(values).all() or np.abs(values).max() > 1e7:
+            raise MaskError("a polygon has a coordinate that is not a usable number")
+    height, width = size_hw
+    tool = _pycocotools_mask()
+    parts = tool.frPyObjects([list(map(float, polygon)) for polygon in polygons_xy], height, width)
+    return np.ascontiguousarray(tool.decode(tool.merge(parts))).view(np.bool_)
+
+
+def intersection(
+    crop_a: BoolArray, box_a: Sequence[int], crop_b: BoolArray, box_b: Sequence[int]
+) -> int:
+    """Number of pixels that two cropped masks share."""
+    x0, y0 = max(box_a[0], box_b[0]), max(box_a[1], box_b[1])
+    x1, y1 = min(box_a[2], box_b[2]), min(box_a[3], box_b[3])
+    if x0 >= x1 or y0 >= y1:
+        return 0
+    part_a = crop_a[y0 - box_a[1] : y1 - box_a[1], x0 - box_a[0] : x1 - box_a[0]]
+    part_b = crop_b[y0 - box_b[1] : y1 - box_b[1], x0 - box_b[0] : x1 - box_b[0]]
+    return int(np.count_nonzero(part_a & part_b))
+
+
+def intersection_matrix(
+    crops: Sequence[BoolArray], boxes_xyxy: IntArray, areas: IntArray
+) -> npt.NDArray[np.int64]:
+    """``(N, N)`` shared pixels of every pair of cropped masks; only overlapping boxes are compared."""
+    count = len(crops)
+    shared = np.zeros((count, count), dtype=np.int64)
+    np.fill_diagonal(shared, areas)
+    x0, y0, x1, y1 = boxes_xyxy.T
+    for i in range(count):
+        rest = slice(i + 1, count)
+        overlapping = (
+            (x0[rest] < x1[i]) & (x1[rest] > x0[i]) & (y0[rest] < y1[i]) & (y1[rest] > y0[i])
+        )
+        for j in np.flatnonzero(overlapping) + i + 1:
+            shared[i, j] = shared[j, i] = intersection(
+                crops[i], boxes_xyxy[i], crops[int(j)], boxes_xyxy[j]
+            )
+    return shared
+
+
+def iou_matrix(crops: Sequence[BoolArray], boxes_xyxy: IntArray) -> npt.NDArray[np.float64]:
+    """``(N, N)`` intersection over union of every pair of cropped masks."""
+    areas = np.array([np.count_nonzero(crop) for crop in crops], dtype=np.int64)
+    shared = intersection_matrix(crops, boxes_xyxy, areas)
+    union = areas[:, None] + areas[None, :] - shared
+    return shared / np.maximum(union, 1)
+
+
+def nms(order: Iterable[int], overlaps: npt.NDArray[np.floating[Any]], limit: float) -> list[int]:
+    """Greedy non-maximum suppression.
+
+    Args:
+        order: indices, best first.
+        overlaps: ``(N, N)`` overlap of each pair (IoU, or any other measure), 0 to 1.
+        limit: a mask is dropped when its overlap with a kept one is above this.
+
+    Returns:
+        The kept indices, best first.
+    """
+    kept: list[int] = []
+    for index in order:
+        if not kept or overlaps[index, kept].max() <= limit:
+            kept.append(int(index))
+    return kept

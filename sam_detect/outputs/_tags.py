@@ -1,0 +1,228 @@
+"""Where the labels of a picture go: beside their objects, never over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sam_detect.masks import FloatArray
+from sam_detect.outputs._painting import paint_alpha, rounded_rectangle
+from sam_detect.outputs._palette import ColorRGB, ink_on
+from sam_detect.outputs._text import clean, line_height, text_alpha
+from sam_detect.types import ImageRGB
+
+Box = tuple[int, int, int, int]
+
+TAG_OPACITY = 0.92
+PANEL_COLOR: ColorRGB = (18, 20, 24)
+PANEL_OPACITY = 0.78
+PANEL_TEXT: ColorRGB = (245, 245, 245)
+LEGEND_ROWS = 8
+MOST_COVERED = 0.4  # a tag of which other objects lie under more than this share is left out
+CROWDED_AT = 40  # with more objects than this, tags must leave the others nearly free
+MOST_COVERED_IN_CROWD = 0.1
+MOST_TAGGED = 0.25  # of the picture's area, by all tags together
+MOST_TAGGED_IN_CROWD = 0.12
+LARGEST_TAG = 0.08  # of the picture's area: on a stamp-sized picture a tag would hide everything
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A label beside an object: its box, colour, and texts from the longest to the shortest."""
+
+    box_xyxy: Box
+    color: ColorRGB
+    texts: tuple[str, ...]
+
+
+class Layout:
+    """Keeps track of what lies where in a picture.
+
+    Args:
+        objects: ``(H, W)`` uint8, 1 where there is an object.
+    """
+
+    def __init__(self, objects: npt.NDArray[np.uint8]) -> None:
+        self.height, self.width = objects.shape
+        # coarser on large pictures: what counts is where there is room
+        self._step = max(1, round((objects.size / 1_000_000) ** 0.5))
+        self._sums = cv2.integral(np.ascontiguousarray(objects[:: self._step, :: self._step]))
+        self._taken: list[Box] = []
+
+    def take(self, box: Box) -> None:
+        self._taken.append(box)
+
+    def is_free(self, boxes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """``(N,)``: whether each of ``(N, 4)`` boxes lies in the picture, on nothing taken."""
+        x0, y0, x1, y1 = boxes.T
+        free = (x0 >= 0) & (y0 >= 0) & (x1 <= self.width) & (y1 <= self.height)
+        if self._taken:
+            a0, b0, a1, b1 = np.array(self._taken).T[:, :, None]
+            free &= ~((x0 < a1) & (x1 > a0) & (y0 < b1) & (y1 > b0)).any(axis=0)
+        return np.asarray(free, np.bool_)
+
+    def covered(self, boxes: npt.NDArray[np.int64]) -> FloatArray:
+        """``(N,)``: share of each box that lies on objects."""
+        high = np.array([self._sums.shape[1] - 1, self._sums.shape[0] - 1] * 2)
+        x0, y0, x1, y1 = np.clip(boxes // self._step, 0, high).T
+        x1, y1 = np.minimum(np.maximum(x1, x0 + 1), high[0]), np.maximum(y1, y0 + 1)
+        y1 = np.minimum(y1, high[1])
+        sums = self._sums
+        inside = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+        share: FloatArray = (inside / np.maximum((x1 - x0) * (y1 - y0), 1)).astype(np.float32)
+        return share
+
+
+def place_tags(canvas: ImageRGB, layout: Layout, tags: Sequence[Tag], size_px: int) -> int:
+    """Draws as many tags as there is room for, in their order, and returns how many."""
+    crowded = len(tags) > CROWDED_AT
+    most_covered = MOST_COVERED_IN_CROWD if crowded else MOST_COVERED
+    picture_area = layout.width * layout.height
+    room = (MOST_TAGGED_IN_CROWD if crowded else MOST_TAGGED) * picture_area
+    placed = 0
+    for tag in tags:
+        place = _draw_tag(canvas, layout, tag, size_px, most_covered) if room > 0 else None
+        if place is not None:
+            room -= (place[2] - place[0]) * (place[3] - place[1])
+            placed += 1
+    return placed
+
+
+def _draw_tag(
+    canvas: ImageRGB, layout: Layout, tag: Tag, size_px: int, most_covered: float
+) -> Box | None:
+    """Draws the longest of the tag's texts that finds a place, and returns the place."""
+    for text in tag.texts:
+        alpha = text_alpha(text, size_px)
+        size_wh = alpha.shape[1] + 2 * _padding(size_px), line_height(size_px)
+        if size_wh[0] * size_wh[1] > LARGEST_TAG * layout.width * layout.height:
+            continue
+        places = _places(tag.box_xyxy, size_wh, (layout.width, layout.height))
+        own = _share_inside(places, tag.box_xyxy)
+        others = np.maximum(layout.covered(places) - own, 0)
+        cost = others + 0.3 * own + 0.03 * np.arange(len(places))
+        cost[~layout.is_free(places) | (others > most_covered)] = np.inf
+        best = int(np.argmin(cost))
+        if np.isfinite(cost[best]):
+            x0, y0, x1, y1 = (int(v) for v in places[best])
+            layout.take((x0 - 1, y0 - 1, x1 + 1, y1 + 1))
+            back = rounded_rectangle(size_wh, size_px * 0.28)
+            paint_alpha(canvas, back, (x0, y0), tag.color, TAG_OPACITY)
+            paint_alpha(canvas, alpha, (x0 + _padding(size_px), y0), ink_on(tag.color))
+            return x0, y0, x1, y1
+    return None
+
+
+def _share_inside(boxes: npt.NDArray[np.int64], frame: Box) -> FloatArray:
+    """``(N,)``: share of each box that lies in the frame."""
+    x0, y0, x1, y1 = boxes.T
+    width = np.minimum(x1, frame[2]) - np.maximum(x0, frame[0])
+    height = np.minimum(y1, frame[3]) - np.maximum(y0, frame[1])
+    inside = np.maximum(width, 0) * np.maximum(height, 0)
+    share: FloatArray = (inside / ((x1 - x0) * (y1 - y0))).astype(np.float32)
+    return share
+
+
+def draw_legend(
+    canvas: ImageRGB,
+    layout: Layout,
+    counts: list[tuple[str | None, int, ColorRGB]],
+    size_px: int,
+) -> bool:
+    """A small panel with the number of objects of each label, in the emptiest corner.
+
+    Args:
+        canvas: the picture, changed in place.
+        layout: takes the panel's place.
+        counts: label (None for unknown), number and colour, in the order to show.
+        size_px: size of the text.
+
+    Returns:
+        Whether there was room: a panel never takes more than half the width or the height.
+    """
+    rows = _legend_rows(counts)
+    names = [text_alpha(name, size_px) for name, _, _ in rows]
+    numbers = [text_alpha(number, size_px) for _, number, _ in rows]
+    row_height, pad = line_height(size_px), round(size_px * 0.6)
+    text_x = pad + round(size_px * 1.25)
+    number_x = text_x + max(name.shape[1] for name in names) + size_px
+    width = number_x + max(number.shape[1] for number in numbers) + pad
+    height = pad + len(rows) * row_height + pad
+    if width > canvas.shape[1] / 2 or height > canvas.shape[0] / 2:
+        return False
+    x, y = _emptiest_corner(layout, (width, height), margin=round(size_px * 0.6))
+    layout.take((x, y, x + width, y + height))
+    panel = rounded_rectangle((width, height), size_px * 0.5)
+    paint_alpha(canvas, panel, (x, y), PANEL_COLOR, PANEL_OPACITY)
+    side = round(size_px * 0.8)
+    swatch = rounded_rectangle((side, side), side * 0.3)
+    for row, ((_, _, color), name, number) in enumerate(zip(rows, names, numbers, strict=True)):
+        top = y + pad + row * row_height
+        if color is not None:
+            paint_alpha(canvas, swatch, (x + pad, top + (row_height - side) // 2), color)
+        paint_alpha(canvas, name, (x + text_x, top), PANEL_TEXT)
+        paint_alpha(canvas, number, (x + width - pad - number.shape[1], top), PANEL_TEXT)
+    return True
+
+
+def _padding(size_px: int) -> int:
+    return max(2, round(size_px * 0.4))
+
+
+def _legend_rows(
+    counts: list[tuple[str | None, int, ColorRGB]],
+) -> list[tuple[str, str, ColorRGB | None]]:
+    rows: list[tuple[str, str, ColorRGB | None]] = [
+        ("unknown" if label is None else clean(label), str(number), color)
+        for label, number, color in counts
+    ]
+    if len(rows) <= LEGEND_ROWS:
+        return rows
+    kept, rest = rows[: LEGEND_ROWS - 1], counts[LEGEND_ROWS - 1 :]
+    total = sum(number for _, number, _ in rest)
+    return [*kept, (f"{len(rest)} more", str(total), None)]
+
+
+def _emptiest_corner(layout: Layout, size_wh: tuple[int, int], margin: int) -> tuple[int, int]:
+    width, height = size_wh
+    right = max(0, layout.width - width - margin)
+    bottom = max(0, layout.height - height - margin)
+    corners = [(margin, margin), (right, margin), (margin, bottom), (right, bottom)]
+    boxes = np.array([(x, y, x + width, y + height) for x, y in corners], np.int64)
+    return corners[int(np.argmin(np.round(layout.covered(boxes), 2)))]
+
+
+def _places(box: Box, size_wh: tuple[int, int], picture_wh: tuple[int, int]) -> npt.NDArray[Any]:
+    """``(N, 4)`` places for a tag, the preferred first, moved into the picture where they leave it.
+
+    A tag laps over the edge of a large object, so that it is plain whose it is; it keeps off a
+    small one.
+    """
+    (x0, y0, x1, y1), (width, height) = box, size_wh
+    gap = 1 if y1 - y0 < 2.5 * height else -round(0.3 * height)
+    middle_x, middle_y = (x0 + x1 - width) // 2, (y0 + y1 - height) // 2
+    above, below = y0 - height - gap, y1 + gap
+    corners = np.array(
+        [
+            (middle_x, above),
+            (middle_x, below),
+            (x0, above),
+            (x1 - width, above),
+            (x0, below),
+            (x1 - width, below),
+            (x1 + 1, middle_y),
+            (x0 - width - 1, middle_y),
+            (middle_x, y0),
+            (middle_x, y1 - height),
+            (middle_x, middle_y),
+        ],
+        np.int64,
+    )
+    limit = np.maximum(np.array(picture_wh) - size_wh, 0)
+    corners = np.clip(corners, 0, limit)
+    return np.concatenate([corners, corners + size_wh], axis=1)

@@ -1,0 +1,60 @@
+"""A table with a row for each detection, for spreadsheets and data frames."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from sam_detect.outputs._text_sink import TextSink
+from sam_detect.types import Detection, Detections, Frame
+
+COLUMNS = (
+    "image", "index", "label", "confidence", "best_label", "x", "y", "w", "h", "area", "score",
+    "neighbour_ids", "neighbour_similarities",
+)  # fmt: skip
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+class CSVSink(TextSink):
+    """UTF-8, comma-separated, with a header. See :class:`TextSink` for the arguments.
+
+    ``index`` counts the detections of a picture from 0; ``label`` is empty where it is unknown;
+    the box is in pixels; ids and similarities of the neighbours are separated by ``;``.
+
+    A text that a spreadsheet would run as a formula (one that begins with ``=``, ``+``, ``-``,
+    ``@``, a tab or a line break) gets an apostrophe in front, so that opening a table of strangers'
+    labels is safe. The JSON formats keep such a text as it is.
+    """
+
+    def header(self) -> str:
+        return _line(COLUMNS)
+
+    def text_of(self, frame: Frame, detections: Detections) -> str:
+        image = _safe(detections.source_id)
+        return "".join(_line(_row(image, *pair)) for pair in enumerate(detections))
+
+
+def _row(image: str, index: int, detection: Detection) -> tuple[str | int | float, ...]:
+    neighbours = detection.neighbours
+    return (
+        image,
+        index,
+        _safe(detection.label or ""),
+        round(detection.confidence, 6),
+        _safe(detection.best_label or ""),
+        *detection.bbox,
+        detection.area,
+        round(detection.score, 6),
+        _safe(";".join(neighbour.id for neighbour in neighbours)),
+        ";".join(f"{neighbour.similarity:.6f}" for neighbour in neighbours),
+    )
+
+
+def _safe(text: str) -> str:
+    return "'" + text if text.startswith(FORMULA_STARTS) else text
+
+
+def _line(cells: tuple[str | int | float, ...]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()

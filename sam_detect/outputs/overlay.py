@@ -1,0 +1,199 @@
+"""Detections drawn into their picture."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sam_detect.errors import MaskError
+from sam_detect.interfaces import Sink
+from sam_detect.outputs._atomic import InputGuard
+from sam_detect.outputs._painting import paint_object
+from sam_detect.outputs._palette import UNKNOWN, ColorRGB, extend_colors
+from sam_detect.outputs._pictures import PicturePaths, write_image
+from sam_detect.outputs._tags import Layout, Tag, draw_legend, place_tags
+from sam_detect.outputs._text import clean
+from sam_detect.types import Detections, Frame, ImageRGB
+
+FILL_OPACITY = 0.32
+UNKNOWN_OPACITY = 0.75
+
+
+def draw(
+    image_rgb: ImageRGB,
+    detections: Detections,
+    *,
+    colors: Mapping[str, ColorRGB] | None = None,
+    show_unknown: bool = True,
+    show_tags: bool = True,
+    show_legend: bool = True,
+) -> ImageRGB:
+    """The picture with its detections drawn in; the given one stays as it is.
+
+    Each object with a label gets a translucent fill, an outline and, where there is room, a tag
+    with its label and confidence. Objects without a label get a thin grey outline. A legend
+    counts them. Lines and text follow the size of the picture and of its objects; tags never
+    overlap, and those without a free place are left out, as is the legend on tiny pictures.
+
+    Args:
+        image_rgb: ``(H, W, 3)`` uint8, RGB.
+        detections: of this picture.
+        colors: RGB colours of labels, for a series of pictures; the others get one from their
+            name, or the next where another label of this picture has that.
+        show_unknown: whether objects without a label are outlined and counted.
+        show_tags: whether labels and confidences are written beside the objects.
+        show_legend: whether the legend is drawn.
+
+    Returns:
+        ``(H, W, 3)`` uint8, RGB.
+
+    Raises:
+        MaskError: the detections are of a picture of another size.
+    """
+    if image_rgb.shape[:2] != detections.size_hw:
+        (height, width), (rows, columns) = detections.size_hw, image_rgb.shape[:2]
+        raise MaskError(
+            f"detections of a {width}x{height} picture cannot be drawn on one of {columns}x{rows}"
+        )
+    names = [verdict.label for verdict in detections.verdicts]
+    used = dict(colors or {})
+    extend_colors(used, [name for name in names if name is not None])
+    shown = [i for i, name in enumerate(names) if show_unknown or name is not None]
+    canvas = np.array(image_rgb, order="C")
+    if not shown:
+        return canvas
+    objects = _paint_objects(canvas, detections, shown, used)
+    layout = Layout(objects)
+    if show_legend:
+        counts = _counts([names[i] for i in shown], used)
+        # on a small picture a smaller legend is better than none
+        sizes = (_legend_px(canvas), 11, 9)
+        any(draw_legend(canvas, layout, counts, size) for size in sizes)
+    if show_tags:
+        place_tags(canvas, layout, _tags(detections, used), _text_px(detections, shown))
+    return canvas
+
+
+class OverlaySink(Sink):
+    """A picture for each picture, with its detections drawn in by :func:`draw`.
+
+    Args:
+        output: for one picture the file to write, or an existing folder; for several a folder,
+            which is made if needed. In a folder the pictures keep their stems (``x.jpg`` becomes
+            ``x.png``); a stem that was used already gets a number (``x-2.png``).
+        multiple: whether more than one picture may come.
+        inputs: the pictures being read, which are never overwritten.
+
+    Raises:
+        OutputError: here and in ``write``, for what cannot be written, an ending that names no
+            picture format, or a file that would overwrite one of the pictures being read.
+    """
+
+    def __init__(
+        self,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        multiple: bool = False,
+        inputs: Sequence[str | os.PathLike[str]] = (),
+    ) -> None:
+        self._paths = PicturePaths(output, multiple=multiple)
+        self._guard = InputGuard(inputs)
+        self._written: list[Path] = []
+        self._colors: dict[str, ColorRGB] = {}
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        path = self._paths.path_for(frame.source_id)
+        self._guard.add(frame.source_id)
+        self._guard.check(path)
+        labels = [v.label for v in detections.verdicts if v.label is not None]
+        extend_colors(self._colors, labels)  # a label keeps its colour from picture to picture
+        drawn = draw(frame.image_rgb, detections, colors=self._colors)
+        self._written.append(write_image(path, drawn))
+
+    def close(self) -> list[Path]:
+        return list(self._written)
+
+
+def _paint_objects(
+    canvas: ImageRGB, detections: Detections, shown: Sequence[int], colors: dict[str, ColorRGB]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Draws the objects, the large ones first, and returns ``(H, W)``: 1 where there is one."""
+    masks = detections.masks
+    objects = np.zeros(detections.size_hw, np.uint8)
+    line_px = _line_px(detections, shown)
+    # objects without a label first: they must not cross those that have one
+    order = sorted(shown, key=lambda i: (detections.verdicts[i].label is not None, -masks.areas[i]))
+    for i in order:
+        crop = masks.crop(i)
+        x0, y0, x1, y1 = (int(v) for v in masks.boxes_xyxy[i])
+        label = detections.verdicts[i].label
+        if label is None:
+            paint_object(
+                canvas, crop, (x0, y0, x1, y1), UNKNOWN,
+                line_px=max(1.0, line_px * 0.5), line_opacity=UNKNOWN_OPACITY,
+            )  # fmt: skip
+        else:
+            objects[y0:y1, x0:x1] |= crop
+            paint_object(
+                canvas, crop, (x0, y0, x1, y1), colors[label],
+                line_px=line_px, fill_opacity=FILL_OPACITY,
+            )  # fmt: skip
+    return objects
+
+
+def _tags(detections: Detections, colors: Mapping[str, ColorRGB]) -> list[Tag]:
+    """The surest of each label first, then the others: where there is little room, those matter."""
+    confidence = detections.confidence
+    firsts: dict[str, Tag] = {}
+    others = []
+    for i in np.argsort(-confidence, kind="stable"):
+        label = detections.verdicts[i].label
+        if label is None:
+            continue
+        x0, y0, x1, y1 = (int(v) for v in detections.boxes_xyxy[i])
+        texts = (f"{clean(label)} {confidence[i]:.0%}", clean(label))
+        tag = Tag((x0, y0, x1, y1), colors[label], texts)
+        if firsts.setdefault(label, tag) is not tag:
+            others.append(tag)
+    return [*firsts.values(), *others]
+
+
+def _counts(
+    names: Sequence[str | None], colors: dict[str, ColorRGB]
+) -> list[tuple[str | None, int, ColorRGB]]:
+    """The most frequent first, the unknown ones last."""
+    counted = Counter(names)
+    known = sorted(
+        ((name, number) for name, number in counted.items() if name is not None),
+        key=lambda pair: (-pair[1], pair[0]),
+    )
+    rows: list[tuple[str | None, int, ColorRGB]] = [(n, c, colors[n]) for n, c in known]
+    return [*rows, (None, counted[None], UNKNOWN)] if counted[None] else rows
+
+
+def _legend_px(canvas: ImageRGB) -> int:
+    side = (canvas.shape[0] * canvas.shape[1]) ** 0.5
+    return int(np.clip(round(side * 0.02), 11, 90))
+
+
+def _text_px(detections: Detections, shown: Sequence[int]) -> int:
+    """Text size by the picture's, smaller where the objects are small beside it."""
+    height, width = detections.size_hw
+    by_picture = (height * width) ** 0.5 * 0.022
+    by_object = _typical_side(detections, shown) * 0.4
+    wanted = float(np.clip(by_object, 0.6 * by_picture, by_picture))
+    return int(np.clip(round(wanted), 9 if min(height, width) < 160 else 11, 90))
+
+
+def _line_px(detections: Detections, shown: Sequence[int]) -> float:
+    height, width = detections.size_hw
+    by_picture = (height * width) ** 0.5 * 0.003
+    return float(np.clip(min(by_picture, _typical_side(detections, shown) * 0.07), 1.2, 14))
+
+
+def _typical_side(detections: Detections, shown: Sequence[int]) -> float:
+    return float(np.sqrt(np.median(detections.area[list(shown)])))

@@ -1,0 +1,128 @@
+"""Names to parts, without importing any part before it is asked for.
+
+Built-in names are listed here as ``module:Class``; others come from entry points of the group
+``sam_detect.<room>``. A class named as ``package.module:Class`` works where a room allows it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "segmenter": {"naive": "sam_detect.segmentation.naive:NaiveSegmenter"},
+    "fade": {
+        "identity": "sam_detect.fading.identity:IdentityFade",
+        "gaussian": "sam_detect.fading.gaussian:GaussianFade",
+        "linear": "sam_detect.fading.linear:LinearFade",
+        "exponential": "sam_detect.fading.exponential:ExponentialFade",
+        "blur": "sam_detect.fading.blur:BlurFade",
+    },
+    "embedder": {
+        "average": "sam_detect.embedding.average:AverageEmbedder",
+        "appearance": "sam_detect.embedding.appearance:AppearanceEmbedder",
+    },
+    "store": {
+        "memory": "sam_detect.vector_store.memory:MemoryVectorStore",
+        "qdrant": "sam_detect.vector_store.qdrant:QdrantVectorStore",
+    },
+    "labeller": {
+        "knn": "sam_detect.labelling.knn:KNNLabeller",
+        "prototype": "sam_detect.labelling.prototype:PrototypeLabeller",
+    },
+    "format": {
+        "json": "sam_detect.outputs.json_lines:JSONSink",
+        "jsonl": "sam_detect.outputs.json_lines:JSONLinesSink",
+        "coco": "sam_detect.outputs.coco:COCOSink",
+        "csv": "sam_detect.outputs.csv_table:CSVSink",
+        "overlay": "sam_detect.outputs.overlay:OverlaySink",
+    },
+}
+
+MODELS_COMING = {
+    "segmenter": {"sam2": "'naive' needs no model"},
+    "embedder": {
+        "clip": "'appearance' needs no model",
+        "sam2": "'appearance' needs no model",
+    },
+    "labeller": {"text": "'knn' and 'prototype' need no model"},
+}
+"""Names that the design promises and this version cannot serve yet: a clear word, not 'unknown'."""
+
+MODEL_CLASSES = {
+    "segmenter": {"sam2": "SAM2Segmenter"},
+    "embedder": {"clip": "CLIPEmbedder", "sam2": "SAM2Embedder"},
+}
+
+
+def names(room: str) -> list[str]:
+    """Every name registered for a room, built-in first, then entry points by name."""
+    found = list(BUILT_IN[room])
+    found += sorted(e.name for e in entry_points(group=f"sam_detect.{room}") if e.name not in found)
+    return found
+
+
+def load_class(room: str, name: str) -> Any:
+    """The class registered under a name.
+
+    Raises:
+        UnknownNameError: nothing has this name; the message lists what has.
+        UnavailableError: the name is known, but cannot be served here.
+    """
+    if name in BUILT_IN[room]:
+        return _import(BUILT_IN[room][name])
+    if name in MODELS_COMING.get(room, {}):
+        hint = MODELS_COMING[room][name]
+        raise UnavailableError(f"{room} '{name}' needs a model that this version cannot load; {hint}")
+    for entry in entry_points(group=f"sam_detect.{room}", name=name):
+        return entry.load()
+    known = names(room)
+    close = difflib.get_close_matches(name, known, n=1)
+    guess = f"; did you mean '{close[0]}'?" if close else ""
+    raise UnknownNameError(f"no {room} is named '{name}'{guess} (available: {', '.join(known)})")
+
+
+def load_custom(room: str, path: str) -> Any:
+    """The class named ``package.module:Class``, looked for in the working directory as well.
+
+    Raises:
+        ConfigError: the module cannot be imported or has no such class.
+    """
+    module_name, _, class_name = path.partition(":")
+    if not module_name or not class_name:
+        raise ConfigError(f"a custom {room} is named package.module:Class, got '{path}'")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        return _import(path)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"the {room} '{path}' cannot be loaded: {error}") from error
+    finally:
+        sys.path.remove(here)
+
+
+def _import(path: str) -> Any:
+    module_name, _, class_name = path.partition(":")
+    return getattr(importlib.import_module(module_name), class_name)
+
+
+def room_attribute(room: str, attribute: str) -> Any:
+    """Lets a room's package offer its classes by name without importing them first.
+
+    Raises:
+        AttributeError: the room has no class of this name.
+        UnavailableError: the class belongs to a model that cannot be served here.
+    """
+    for name, path in BUILT_IN[room].items():
+        if path.endswith(f":{attribute}"):
+            return load_class(room, name)
+    for name, class_name in MODEL_CLASSES.get(room, {}).items():
+        if class_name == attribute:
+            load_class(room, name)
+    raise AttributeError(f"the {room} room has no '{attribute}'")

@@ -1,0 +1,126 @@
+"""From a box or a point a user gave to the mask of the object they meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from sam_detect.errors import MaskError
+from sam_detect.masks import BoolArray
+from sam_detect.types import Frame, ImageRGB, Masks
+
+FITTING_BOX_IOU = 0.6
+"""A proposal whose box overlaps the user's box less is another object."""
+GRABCUT_ROUNDS = 4
+GRABCUT_SIDE = 300
+
+
+def masks_for_boxes(
+    frame: Frame, proposals: Masks, boxes_xywh: Sequence[Sequence[float]]
+) -> Masks:
+    """One mask per box: the proposal that fits it best, else the box's foreground (GrabCut,
+    Rother et al. 2004), else the ellipse that fills it.
+
+    Args:
+        frame: the picture.
+        proposals: the segmenter's masks of it.
+        boxes_xywh: ``x, y, width, height`` in pixels; clipped to the picture.
+
+    Raises:
+        MaskError: a box is malformed, empty or outside the picture.
+    """
+    return Masks.concatenate([_mask_for_box(frame, proposals, box) for box in boxes_xywh])
+
+
+def masks_for_points(
+    frame: Frame, proposals: Masks, points_xy: Sequence[Sequence[float]]
+) -> Masks:
+    """One mask per point: the best proposal that covers it.
+
+    Raises:
+        MaskError: a point lies outside the picture, or no proposal covers it.
+    """
+    return Masks.concatenate([_mask_at(frame, proposals, point) for point in points_xy])
+
+
+def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Sequence[float]) -> Masks:
+    box = clip_box(box_xywh, frame.size_hw)
+    overlap = _box_ious(proposals, box)
+    if len(proposals) and overlap.max() >= FITTING_BOX_IOU:
+        return proposals[[int(overlap.argmax())]]
+    x0, y0, x1, y1 = box
+    mask = np.zeros(frame.size_hw, bool)
+    mask[y0:y1, x0:x1] = _foreground(frame.image_rgb, box)
+    return Masks.from_dense(mask)
+
+
+def _mask_at(frame: Frame, proposals: Masks, point_xy: Sequence[float]) -> Masks:
+    x, y = (int(v) for v in point_xy)
+    height, width = frame.size_hw
+    if not (0 <= x < width and 0 <= y < height):
+        raise MaskError(f"the point {x},{y} lies outside the {width}x{height} picture")
+    x0, y0, x1, y1 = proposals.boxes_xyxy.T
+    for index in np.flatnonzero((x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)):
+        if proposals.crop(index)[y - y0[index], x - x0[index]]:
+            return proposals[[int(index)]]
+    raise MaskError(f"no object was found at {x},{y}; outline it with --box x,y,w,h instead")
+
+
+def clip_box(box_xywh: Sequence[float], size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The box as half-open whole pixels inside the picture.
+
+    Raises:
+        MaskError: not four finite numbers, or no pixel of it lies inside.
+    """
+    values = np.asarray(box_xywh, dtype=np.float64)
+    if values.shape != (4,) or not np.isfinite(values).all():
+        raise MaskError(f"a box is four numbers x,y,w,h, got {list(box_xywh)}")
+    height, width = size_hw
+    x, y, w, h = values
+    x0, y0 = max(0, int(np.floor(x))), max(0, int(np.floor(y)))
+    x1, y1 = min(width, int(np.ceil(x + w))), min(height, int(np.ceil(y + h)))
+    if w <= 0 or h <= 0 or x0 >= x1 or y0 >= y1:
+        raise MaskError(
+            f"the box {','.join(f'{v:g}' for v in values)} (x,y,w,h) has no pixel inside the "
+            f"{width}x{height} picture"
+        )
+    return x0, y0, x1, y1
+
+
+def _box_ious(proposals: Masks, box: tuple[int, int, int, int]) -> np.ndarray:
+    boxes = proposals.boxes_xyxy
+    x0, y0 = np.maximum(boxes[:, 0], box[0]), np.maximum(boxes[:, 1], box[1])
+    x1, y1 = np.minimum(boxes[:, 2], box[2]), np.minimum(boxes[:, 3], box[3])
+    shared = np.clip(x1 - x0, 0, None) * np.clip(y1 - y0, 0, None)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    own = (box[2] - box[0]) * (box[3] - box[1])
+    return np.asarray(shared / np.maximum(areas + own - shared, 1))
+
+
+def _foreground(image_rgb: ImageRGB, box: tuple[int, int, int, int]) -> BoolArray:
+    """``(h, w)`` foreground of the box, from the colours inside against those around it."""
+    x0, y0, x1, y1 = box
+    size = (y1 - y0, x1 - x0)
+    margin = max(4, max(size) // 4)
+    top, left = max(0, y0 - margin), max(0, x0 - margin)
+    window = image_rgb[top : y1 + margin, left : x1 + margin]
+    ratio = min(1.0, GRABCUT_SIDE / max(window.shape[:2]))
+    small = cv2.resize(window, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+    rect = [round(v * ratio) for v in (x0 - left, y0 - top, x1 - x0, y1 - y0)]
+    labels = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
+    labels[rect[1] : rect[1] + rect[3], rect[0] : rect[0] + rect[2]] = cv2.GC_PR_FGD
+    found = np.zeros(size, bool)
+    if min(rect[2:]) >= 3 and (labels == cv2.GC_BGD).any():
+        cv2.setRNGSeed(0)
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        cv2.grabCut(small, labels, None, *models, GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
+        full = cv2.resize(labels & 1, window.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        found = full[y0 - top : y1 - top, x0 - left : x1 - left].astype(bool)
+    if found.mean() >= 0.2:
+        return found
+    ellipse = np.zeros(size, np.uint8)
+    center = ((size[1] - 1) / 2, (size[0] - 1) / 2)
+    cv2.ellipse(ellipse, (center, (max(size[1] - 1, 1), max(size[0] - 1, 1)), 0), 1, -1)
+    return ellipse.astype(bool) if ellipse.any() else np.ones(size, bool)

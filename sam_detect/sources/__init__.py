@@ -1,0 +1,29 @@
+"""Pictures in: files, folders, patterns, arrays and Pillow images become ``Frame``s."""
+
+from sam_detect.sources.images import (
+    DEFAULT_MAX_BYTES,
+    DEFAULT_MAX_PIXELS,
+    FolderSource,
+    ImageSource,
+    load_image,
+    load_image_bytes,
+    load_mask_from_alpha,
+    to_frame,
+)
+from sam_detect.sources.paths import IMAGE_EXTENSIONS, find_images, is_image_path
+from sam_detect.sources.pictures import alpha_mask
+
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "DEFAULT_MAX_PIXELS",
+    "IMAGE_EXTENSIONS",
+    "FolderSource",
+    "ImageSource",
+    "alpha_mask",
+    "find_images",
+    "is_image_path",
+    "load_image",
+    "load_image_bytes",
+    "load_mask_from_alpha",
+    "to_frame",
+]

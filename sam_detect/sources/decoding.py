@@ -1,0 +1,295 @@
+"""Picture files to pixels: everything that can be wrong with a file becomes one ``ImageError``."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from sam_detect.errors import ImageError
+from sam_detect.masks import BoolArray
+from sam_detect.sources.arrays import array_to_rgb
+from sam_detect.sources.paths import FORMAT_EXTENSIONS
+from sam_detect.sources.pictures import NUMBER_MODES, alpha_mask, picture_to_rgb
+from sam_detect.types import ImageRGB
+
+EXIF_ORIENTATION = 0x0112
+TRANSPOSE_BY_ORIENTATION = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a picture's bytes are: a file, or memory.
+
+    Attributes:
+        name: the file's path, or what an error calls the picture.
+        data: the bytes, or None where ``name`` is a file.
+    """
+
+    name: str
+    data: bytes | None = None
+
+    def open(self) -> BinaryIO:
+        return open(self.name, "rb") if self.data is None else io.BytesIO(self.data)
+
+    def check(self, max_bytes: int) -> None:
+        """Raises ``ImageError`` for what is not even a non-empty file of a sane size."""
+        if self.data is None:
+            check_file(self.name, max_bytes)
+        else:
+            _check_size(self.name, len(self.data), max_bytes)
+
+
+def read_rgb(origin: Origin, *, max_pixels: int, max_bytes: int) -> ImageRGB:
+    """``(H, W, 3)`` uint8 RGB of the first picture, turned by its EXIF orientation."""
+    origin.check(max_bytes)
+
+    def convert(image: Image.Image) -> ImageRGB:
+        if is_deep_colour(image):
+            orientation = _orientation(image)  # before load(), which makes TIFF forget it
+            image.load()  # Pillow notices a truncated file, the readers below may not
+            deep = _deep_array(origin, image.format)
+            return array_to_rgb(_turned(deep, orientation), color_order="rgb", name=origin.name)
+        return picture_to_rgb(_upright(image), origin.name)
+
+    try:
+        return _with_open_picture(origin, max_pixels, convert)
+    except UnidentifiedImageError as error:
+        return _read_unusual_tiff(origin, max_pixels, error)
+
+
+def read_alpha_mask(origin: Origin, *, max_pixels: int, max_bytes: int) -> BoolArray | None:
+    """The mask of :func:`~sam_detect.sources.pictures.alpha_mask`, upright like the picture."""
+    origin.check(max_bytes)
+    try:
+        return _with_open_picture(origin, max_pixels, lambda image: alpha_mask(_upright(image)))
+    except UnidentifiedImageError:
+        return None  # no format but the odd TIFF of read_rgb; those carry no mask
+
+
+def check_pixels(size_wh: tuple[int, int], max_pixels: int, name: str) -> None:
+    """Raises ``ImageError`` for a picture that is too large, before it takes any memory."""
+    width, height = size_wh
+    if width * height > max_pixels:
+        raise ImageError(
+            f"the picture '{name}' has {width}x{height} pixels, more than the limit of "
+            f"{max_pixels:,}; reduce it, or raise max_image_pixels if you trust the file"
+        )
+
+
+def check_file(path: str, max_bytes: int) -> None:
+    """Raises ``ImageError`` for what is no readable, non-empty regular file of a sane size."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        broken = " (it is a link to a file that is gone)" if os.path.islink(path) else ""
+        raise ImageError(f"the picture '{path}' does not exist{broken}; check the path") from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise ImageError(f"'{path}' is a folder, expected a picture file; name a file in it")
+    if not stat.S_ISREG(found.st_mode):  # reading a pipe or device may never end
+        raise ImageError(f"'{path}' is a pipe or device, expected a picture file")
+    _check_size(path, found.st_size, max_bytes)
+
+
+def _check_size(name: str, size: int, max_bytes: int) -> None:
+    if size == 0:
+        raise ImageError(f"the picture '{name}' is empty (0 bytes); copy or export it again")
+    if size > max_bytes:
+        raise ImageError(
+            f"the picture '{name}' has {size:,} bytes, more than the limit of {max_bytes:,}; "
+            "reduce it or save it compressed"
+        )
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Pillow's own size limit and warnings off: sizes are checked here, and stderr is the user's.
+
+    Both are global to the process, so that threads share one change: the first one in makes it
+    and the last one out undoes it.
+    """
+    _quiet.enter()
+    try:
+        yield
+    finally:
+        _quiet.leave()
+
+
+class _Quiet:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._undo = ExitStack()
+
+    def enter(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._undo.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+                self._undo.enter_context(warnings.catch_warnings())
+                Image.MAX_IMAGE_PIXELS = None
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._undo.close()
+
+
+_quiet = _Quiet()
+
+
+def _with_open_picture(
+    origin: Origin, max_pixels: int, convert: Callable[[Image.Image], Result]
+) -> Result:
+    """``convert`` of the opened picture; ``UnidentifiedImageError`` only where it is none."""
+    name = origin.name
+    try:
+        with (
+            quiet_pillow(),
+            origin.open() as file,
+            Image.open(file, formats=list(FORMAT_EXTENSIONS)) as image,
+        ):
+            check_pixels(image.size, max_pixels, name)
+            return convert(image)
+    except (ImageError, UnidentifiedImageError):
+        raise
+    except MemoryError as error:
+        raise ImageError(f"the picture '{name}' does not fit into memory; reduce it") from error
+    except PermissionError as error:
+        raise _unreadable(name, error) from error
+    except Exception as error:
+        # a damaged file can make a decoder raise nearly anything: OSError, SyntaxError,
+        # ValueError, struct.error, KeyError, ZeroDivisionError, ...
+        raise _damaged(name, error) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # after this a TIFF is upright already, and its orientation forgotten
+    method = TRANSPOSE_BY_ORIENTATION.get(_orientation(image))
+    return image if method is None else image.transpose(method)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception:  # broken EXIF data says nothing about the pixels
+        return 1
+
+
+def is_deep_colour(image: Image.Image) -> bool:
+    """Whether Pillow would silently keep only the upper half of 16-bit colours."""
+    return (
+        image.mode not in NUMBER_MODES
+        and image.format in ("PNG", "TIFF")
+        and any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
+    )
+
+
+def _deep_array(origin: Origin, format_name: str | None) -> npt.NDArray[Any]:
+    """``(H, W)`` or ``(H, W, C)`` numbers of a file, RGB, not turned."""
+    if format_name == "TIFF":
+        return _tiff_page(origin)[1]()
+    import cv2  # on use: only 16-bit colour needs it
+
+    with origin.open() as file:
+        data = np.frombuffer(file.read(), np.uint8)
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if decoded is None:
+        raise ImageError(f"the picture '{origin.name}' cannot be decoded; save it again as PNG")
+    array: npt.NDArray[Any] = decoded
+    if array.ndim == 3 and array.shape[2] >= 3:
+        array = array[:, :, [2, 1, 0, *range(3, array.shape[2])]]
+    return array
+
+
+def _tiff_page(origin: Origin) -> tuple[tuple[int, int], Callable[[], npt.NDArray[Any]]]:
+    """Width and height of a TIFF's first page, and what decodes it."""
+    import tifffile  # on use: only TIFFs that Pillow cannot read as they are need it
+
+    with origin.open() as file, tifffile.TiffFile(file) as tiff:
+        page = tiff.pages.first
+        size_wh = int(page.imagewidth), int(page.imagelength)
+        planar = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+
+    def decode() -> npt.NDArray[Any]:
+        with origin.open() as file:
+            array: npt.NDArray[Any] = np.squeeze(tifffile.imread(file, key=0))
+        array = array.reshape(size_wh[::-1]) if array.size == size_wh[0] * size_wh[1] else array
+        return np.moveaxis(array, 0, -1) if planar and array.ndim == 3 else array
+
+    return size_wh, decode
+
+
+def _turned(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """The array upright, by its EXIF orientation (1 to 8)."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array
+
+
+def _read_unusual_tiff(origin: Origin, max_pixels: int, error: Exception) -> ImageRGB:
+    """A TIFF of pixels that Pillow does not know (64-bit floats, planar 16-bit colour, ...)."""
+    with origin.open() as file:
+        if file.read(4) not in TIFF_MAGICS:
+            raise _not_a_picture(origin.name) from error
+    try:
+        size_wh, decode = _tiff_page(origin)
+        check_pixels(size_wh, max_pixels, origin.name)
+        return array_to_rgb(decode(), color_order="rgb", name=origin.name)
+    except ImageError:
+        raise
+    except Exception as cause:  # as above: a damaged file can raise anything
+        raise _damaged(origin.name, cause) from cause
+
+
+def _not_a_picture(path: str) -> ImageError:
+    return ImageError(
+        f"'{path}' is not a picture that can be read; "
+        f"expected one of {', '.join(FORMAT_EXTENSIONS)}"
+    )
+
+
+def _damaged(path: str, error: Exception) -> ImageError:
+    detail = " ".join(str(error).split())[:200] or type(error).__name__
+    return ImageError(
+        f"the picture '{path}' is damaged or cut off ({detail}); copy or export it again"
+    )
+
+
+def _unreadable(path: str, error: Exception) -> ImageError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return ImageError(f"the picture {path!r} cannot be read: {reason}; check path and permissions")

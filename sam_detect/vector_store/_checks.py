@@ -1,0 +1,170 @@
+"""What every store checks before it touches anything, so that all refuse the same things."""
+
+from __future__ import annotations
+
+import copy
+import json
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sam_detect.errors import StoreError, one_line
+from sam_detect.masks import FloatArray
+from sam_detect.types import Point
+
+
+def is_canonical_uuid(text: object) -> bool:
+    """Whether this is a UUID's canonical text: lower case, with hyphens."""
+    if not isinstance(text, str) or len(text) != 36:
+        return False
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def known_ids(ids: Iterable[str]) -> list[str]:
+    """The ids that a store could have, sorted, each once; text that is no UUID is in no store."""
+    return sorted({text for text in ids if is_canonical_uuid(text)})
+
+
+def as_vector(point: Point) -> FloatArray:
+    """The point's vector as ``(D,)`` float32.
+
+    Raises:
+        StoreError: no vector, another shape, no elements, NaN or infinity.
+    """
+    if point.vector is None:
+        raise StoreError(f"point {point.id} has no vector; a store keeps only points with one")
+    vector = _as_floats(point.vector, f"the vector of point {point.id}")
+    if vector.ndim != 1 or vector.size == 0:
+        raise StoreError(
+            f"the vector of point {point.id} must have shape (D,), it has {vector.shape}"
+        )
+    return vector
+
+
+def check_points(points: Sequence[Point], *, dimension: int | None) -> FloatArray:
+    """The points' vectors as ``(N, D)`` float32; ``dimension`` is the store's, if it has one.
+
+    Raises:
+        StoreError: an id that is no UUID, or a vector that is malformed or of another length.
+    """
+    vectors = []
+    for point in points:
+        if not is_canonical_uuid(point.id):
+            raise StoreError(
+                f"point ids must be UUIDs in canonical text form "
+                f"(like {uuid.UUID(int=0)}), got {point.id!r}"
+            )
+        vector = as_vector(point)
+        dimension = vector.size if dimension is None else dimension
+        if vector.size != dimension:
+            raise StoreError(
+                f"vectors of length {dimension} are expected here, "
+                f"that of point {point.id} has length {vector.size}"
+            )
+        vectors.append(vector)
+    return np.stack(vectors) if vectors else np.zeros((0, dimension or 0), np.float32)
+
+
+def check_payloads(points: Sequence[Point]) -> int:
+    """The length of all payloads as JSON, in bytes.
+
+    Raises:
+        StoreError: a payload that is no dict of plain JSON data (text, numbers, lists, ...).
+    """
+    total = 0
+    for point in points:
+        try:
+            if not isinstance(point.payload, dict) or not all(map(_is_text, point.payload)):
+                raise TypeError("it must be a dict with text keys")
+            text = json.dumps(point.payload, allow_nan=False, ensure_ascii=False)
+            total += len(text.encode("utf-8"))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise StoreError(
+                f"the payload of point {point.id} must be plain JSON data: {one_line(error)}"
+            ) from error
+    return total
+
+
+def json_copy(data: dict[str, Any]) -> dict[str, Any]:
+    """The data as it comes back from JSON: tuples are lists, and nothing is shared.
+
+    Raises:
+        StoreError: it is not plain JSON data.
+    """
+    try:
+        copied: dict[str, Any] = json.loads(json.dumps(data, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"plain JSON data is expected: {one_line(error)}") from error
+    return copied
+
+
+def check_queries(vectors: npt.ArrayLike, limit: int, *, dimension: int | None) -> FloatArray:
+    """Query vectors as ``(Q, D)`` float32.
+
+    Raises:
+        StoreError: another shape or length, NaN, infinity, or a limit below 1.
+    """
+    queries = _as_floats(vectors, "a query vector")
+    if queries.ndim != 2:
+        raise StoreError(f"query vectors must have shape (Q, D), got {queries.shape}")
+    if limit < 1:
+        raise StoreError(f"the number of neighbours must be at least 1, got {limit}")
+    if dimension is not None and len(queries) and queries.shape[1] != dimension:
+        raise StoreError(
+            f"vectors of length {dimension} are expected here, "
+            f"the query has length {queries.shape[1]}"
+        )
+    return queries
+
+
+def normalised(vectors: FloatArray) -> FloatArray:
+    """``(N, D)`` vectors scaled to length 1; a zero vector stays, and is similar to nothing.
+
+    The norm is taken in float64, so that a vector of length 1 changes by rounding at most.
+    """
+    wide = vectors.astype(np.float64)
+    # Scaled by the largest element first: the squares of large float32 values stay finite.
+    largest = np.abs(wide).max(axis=-1, keepdims=True, initial=0.0)
+    wide /= np.where(largest > 0, largest, 1.0)
+    norms = np.linalg.norm(wide, axis=-1, keepdims=True)
+    return (wide / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+
+
+def pick_fields(payload: dict[str, Any], fields: Sequence[str] | None) -> dict[str, Any]:
+    """A copy of the payload with all (None) or the named top-level fields, as far as they exist."""
+    if fields is not None:
+        payload = {name: payload[name] for name in fields if name in payload}
+    return copy.deepcopy(payload)
+
+
+def in_batches(points: Iterable[Point], size: int) -> Iterator[list[Point]]:
+    """The points in lists of at most ``size``."""
+    batch: list[Point] = []
+    for point in points:
+        batch.append(point)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _as_floats(values: npt.ArrayLike, what: str) -> FloatArray:
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(values).astype(np.float32, copy=False)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{what} must hold plain numbers") from error
+    if not np.isfinite(array).all():
+        raise StoreError(f"{what} has NaN or infinite elements")
+    return array

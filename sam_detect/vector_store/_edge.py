@@ -1,0 +1,359 @@
+"""The embedded store: a directory, its lock, and the Qdrant engine while a session lasts."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sam_detect.errors import StoreError
+from sam_detect.interfaces import VectorStore
+from sam_detect.masks import FloatArray
+from sam_detect.types import Hit, Point
+from sam_detect.vector_store._checks import (
+    check_payloads,
+    check_points,
+    check_queries,
+    in_batches,
+    known_ids,
+    normalised,
+)
+from sam_detect.vector_store._files import NAME_PATTERN, LibraryFiles, State, check_name
+from sam_detect.vector_store._lock import LibraryLock
+from sam_detect.vector_store._ranking import nearest_with_ties
+
+if TYPE_CHECKING:
+    from sam_detect.vector_store._engine import Shard
+
+WRITE_RESERVE_BYTES = 32_000_000
+OPEN_RESERVE_BYTES = 1_000_000
+"""Free disk space below which nothing is written, or not even opened: see ``require_space``."""
+
+
+class EmbeddedStore(VectorStore):
+    """One library of the embedded engine.
+
+    The engine lets one process hold a shard, so it is held for a session only: other processes
+    wait for the directory's lock meanwhile. Opening takes about 20 ms.
+
+    Threads may share a store: a session keeps other threads out, an unfinished scan does not.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, *, lock_timeout_s: float = 20.0, batch_size: int = 256
+    ) -> None:
+        self._files = LibraryFiles(folder / check_name(name))
+        self._lock = LibraryLock(self._files, lock_timeout_s)
+        self._batch_size = batch_size
+        self._mutex = threading.RLock()
+        self._holds = 0
+        self._shard: Shard | None = None
+
+    @property
+    def location(self) -> str:
+        return str(self._files.directory)
+
+    def session(self) -> AbstractContextManager[None]:
+        """Holds the library's lock. Raises ``LibraryBusyError`` where it is not free in time."""
+        return self._session()
+
+    def read_manifest(self) -> dict[str, Any] | None:
+        """Without the lock: ``library.json`` is always whole."""
+        state = self._files.read_state()
+        return None if state is None else state.manifest
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        with self._writing() as state:
+            least = state.least_points if self._shard is None else self._shard.count()
+            self._files.write_state(replace(state, manifest=manifest, least_points=least))
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        if not points:
+            return
+        with self._writing() as state:
+            vectors = check_points(points, dimension=state.dimension)
+            self._require_space(check_payloads(points) + vectors.nbytes)
+            shard = self._open(state)
+            if shard is None:
+                self._create(state, points, vectors)
+                return
+            self._put(shard, points, vectors)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        with self._session():
+            there = [point.id for point in self.scan(ids, fields=())]
+            if there:
+                self._delete(there)
+
+    def search(
+        self, vectors: FloatArray, limit: int, *, fields: Sequence[str] = ()
+    ) -> list[list[Hit]]:
+        """Always exact: the engine's index is never built, as it lost recall."""
+        queries = check_queries(vectors, limit, dimension=None)
+        with self._reading() as shard:
+            if shard is None or not len(queries):
+                return [[] for _ in queries]
+            queries = normalised(check_queries(queries, limit, dimension=shard.dimension))
+            hits = nearest_with_ties(shard.nearest, queries, limit, shard.count())
+            if not fields:
+                return hits
+            ids = sorted({hit.id for row in hits for hit in row})
+            found = shard.retrieve(ids, fields=fields, with_vectors=False)
+        payloads = {point.id: point.payload for point in found}
+        return [[replace(hit, payload=dict(payloads[hit.id])) for hit in row] for row in hits]
+
+    def scan(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        fields: Sequence[str] | None = None,
+        with_vectors: bool = False,
+    ) -> Iterator[Point]:
+        """Holds the library's lock from the first point to the last (or until it is closed).
+
+        Raises:
+            StoreError: another thread replaced all points meanwhile.
+        """
+        wanted = None if ids is None else known_ids(ids)
+        with self._holding():
+            with self._reading() as shard:
+                if shard is None:
+                    return
+            for page in self._pages(shard, wanted, fields, with_vectors):
+                yield from page
+
+    def count(self) -> int:
+        with self._reading() as shard:
+            return 0 if shard is None else shard.count()
+
+    def replace_all(self, points: Iterable[Point], manifest: dict[str, Any]) -> None:
+        """Writes the new points beside the old; one rename switches. Takes both sizes on disk."""
+        with self._writing() as state:
+            shard, fresh = self._fill_new(points), State(manifest)
+            try:
+                if shard is not None:
+                    fresh = State(manifest, shard.path.name, shard.dimension, shard.count())
+                    shard.close()
+                self._files.write_state(fresh)
+            except BaseException:
+                self._discard(shard)
+                raise
+            self._close()
+            self._files.sweep(fresh)
+
+    def destroy(self) -> None:
+        with self._session():
+            if self._files.read_state() is None:
+                return
+            self._lock.acquire()
+            self._close()
+            self._files.remove()
+
+    def size_bytes(self) -> int:
+        """Bytes on disk. Up to 64 MB of it are the engine's log, which holds the newest points."""
+        return self._files.size_bytes()
+
+    # -- holding -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _session(self) -> Iterator[None]:
+        with self._mutex, self._holding():
+            yield
+
+    @contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Keeps the lock, and the shard once it is open, without keeping other threads out."""
+        with self._mutex:
+            if not self._holds:
+                self._acquire()
+            self._holds += 1
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._holds -= 1
+                if not self._holds:
+                    self._let_go()
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire()
+        except StoreError:
+            # Where nothing can be made, a library that is not there can still be read as empty.
+            if self._files.exists():
+                raise
+
+    def _let_go(self) -> None:
+        try:
+            self._close()
+        finally:
+            if self._lock.held:
+                self._lock.release()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Shard | None]:
+        """The open shard, or None (and nothing touched) where there are no points."""
+        with self._mutex:
+            if not self._holds and not self._files.exists():
+                yield None
+                return
+            with self._holding():
+                state = self._files.read_state()
+                yield None if state is None else self._open(state)
+
+    @contextmanager
+    def _writing(self) -> Iterator[State]:
+        """The state of a library that now exists, after the leftovers of a killed process."""
+        with self._session():
+            self._lock.acquire()
+            state = self._files.read_state()
+            if state is None:
+                state = State()
+                self._files.require_space(WRITE_RESERVE_BYTES)
+                self._files.write_state(state)
+            self._files.sweep(state)
+            yield state
+
+    def _open(self, state: State) -> Shard | None:
+        from sam_detect.vector_store._engine import Shard
+
+        if state.shard is None or state.dimension is None:
+            return None
+        path = self._files.shard_path(state)
+        if self._shard is None:
+            self._files.require_space(OPEN_RESERVE_BYTES)
+            shard = Shard(self._files, path, dimension=state.dimension)
+            found = shard.count()
+            if found < state.least_points:
+                with suppress(StoreError):
+                    shard.close()
+                raise self._files.corrupt(
+                    f"{found} points are left of at least {state.least_points}"
+                )
+            self._shard = shard
+        return self._shard
+
+    def _close(self) -> None:
+        shard, self._shard = self._shard, None
+        if shard is not None:
+            shard.close()
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def _delete(self, ids: Sequence[str]) -> None:
+        with self._writing() as state:
+            shard = self._open(state)
+            if shard is None:
+                return
+            # The lower bound first: a kill in between must not look like damage.
+            least = max(0, min(state.least_points, shard.count() - len(ids)))
+            self._files.write_state(replace(state, least_points=least))
+            shard.delete(ids)
+            shard.flush()
+
+    def _require_space(self, needed: int) -> None:
+        # Twice: the engine's log and its segment.
+        self._files.require_space(2 * needed + WRITE_RESERVE_BYTES)
+
+    def _put(self, shard: Shard, points: Sequence[Point], vectors: FloatArray) -> None:
+        try:
+            for start in range(0, len(points), self._batch_size):
+                stop = start + self._batch_size
+                shard.upsert(points[start:stop], vectors[start:stop])
+            shard.flush()
+        except BaseException:
+            # Opened anew, the engine repairs itself from its log.
+            with suppress(StoreError):
+                self._close()
+            raise
+
+    def _create(self, state: State, points: Sequence[Point], vectors: FloatArray) -> None:
+        """The first points: their shard counts only once ``library.json`` names it."""
+        shard = self._new_shard(vectors.shape[1])
+        try:
+            self._put(shard, points, vectors)
+            self._files.write_state(
+                replace(state, shard=shard.path.name, dimension=shard.dimension)
+            )
+        except BaseException:
+            self._discard(shard)
+            raise
+        self._shard = shard
+
+    def _new_shard(self, dimension: int) -> Shard:
+        from sam_detect.vector_store._engine import Shard
+
+        return Shard.create(self._files, self._files.new_shard(), dimension=dimension)
+
+    def _fill_new(self, points: Iterable[Point]) -> Shard | None:
+        shard: Shard | None = None
+        try:
+            for batch in in_batches(points, self._batch_size):
+                dimension = None if shard is None else shard.dimension
+                vectors = check_points(batch, dimension=dimension)
+                self._require_space(check_payloads(batch) + vectors.nbytes)
+                if shard is None:
+                    shard = self._new_shard(vectors.shape[1])
+                shard.upsert(batch, vectors)
+            if shard is not None:
+                shard.flush()
+        except BaseException:
+            self._discard(shard)
+            raise
+        return shard
+
+    def _discard(self, shard: Shard | None) -> None:
+        """Removes a new shard, unless ``library.json`` names it by now."""
+        if shard is None:
+            return
+        with suppress(StoreError):
+            shard.close()
+        state = self._files.read_state()
+        if state is None or state.shard != shard.path.name:
+            shutil.rmtree(shard.path, ignore_errors=True)
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def _pages(
+        self,
+        shard: Shard,
+        ids: Sequence[str] | None,
+        fields: Sequence[str] | None,
+        with_vectors: bool,
+    ) -> Iterator[list[Point]]:
+        start: str | None = None
+        offset = 0
+        while True:
+            with self._mutex:
+                if self._shard is not shard:
+                    raise StoreError(
+                        f"the library in {self._files.directory} was replaced while it was read; "
+                        f"read it again"
+                    )
+                if ids is None:
+                    page, start = shard.page(start, fields=fields, with_vectors=with_vectors)
+                else:
+                    chosen = ids[offset : offset + self._batch_size]
+                    offset += self._batch_size
+                    page = shard.retrieve(chosen, fields=fields, with_vectors=with_vectors)
+            yield page
+            if (start is None) if ids is None else (offset >= len(ids)):
+                return
+
+
+def embedded_collections(folder: Path) -> list[str]:
+    """Names of the libraries in a folder, sorted; damaged ones included, as they are there.
+
+    Raises:
+        StoreError: the folder cannot be read.
+    """
+    if not folder.exists():
+        return []
+    with LibraryFiles(folder).errors("read"):
+        names = [path.name for path in folder.iterdir() if path.is_dir()]
+    found = (name for name in names if NAME_PATTERN.fullmatch(name))
+    return sorted(name for name in found if LibraryFiles(folder / name).exists())

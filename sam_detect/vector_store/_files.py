@@ -1,0 +1,280 @@
+"""The directory of an embedded library, and the one small file that says what is in it.
+
+::
+
+    NAME/
+      library.json   manifest, name and vector length of the current shard, least number of points
+      .lock          held by the process that uses the library
+      shard-3/       the engine's files; another shard-N is a leftover of a killed process
+
+``library.json`` is replaced in one step, so whatever it names is complete. It is made before the
+first shard and removed after the last: shards without it are damage, never leftovers.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sam_detect.errors import ConfigError, LibraryCorruptError, SamDetectError, StoreError
+
+FORMAT = "sam-detect embedded library"
+FORMAT_VERSION = 1
+STATE_FILE = "library.json"
+LOCK_FILE = ".lock"
+TEMPORARY_SUFFIX = ".new"
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
+SHARD_PATTERN = re.compile(r"shard-([0-9]+)")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class State:
+    """What ``library.json`` says.
+
+    Attributes:
+        manifest: the caller's manifest, or None before it was written.
+        shard: name of the shard directory, or None while there are no points.
+        dimension: length of the shard's vectors, or None without a shard.
+        least_points: a number of points that the shard is known to have reached and not to have
+            fallen below; fewer mean damage.
+    """
+
+    manifest: dict[str, Any] | None = None
+    shard: str | None = None
+    dimension: int | None = None
+    least_points: int = 0
+
+
+def check_name(name: str) -> str:
+    """The collection's name, if it can name a directory (and a server's collection).
+
+    Raises:
+        ConfigError: it has other characters, begins with a dot, is empty or too long.
+    """
+    if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
+        raise ConfigError(
+            f"a library's name has 1 to 100 letters, digits, '_', '-' or '.', and no dot in front; "
+            f"got {name!r}"
+        )
+    return name
+
+
+class LibraryFiles:
+    """Reads and writes a library's directory. Everything that writes needs the lock.
+
+    Args:
+        directory: of this library; need not exist.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._state_path = directory / STATE_FILE
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def lock_path(self) -> Path:
+        return self.directory / LOCK_FILE
+
+    def exists(self) -> bool:
+        """Whether there is a library, damaged ones included.
+
+        Raises:
+            StoreError: the directory cannot be read, or it is a file.
+        """
+        with self.errors("read"):
+            if self._state_path.is_file():
+                return True
+            if not self.directory.exists():
+                self._check_place()
+                return False
+            return bool(self.shards())
+
+    def read_state(self) -> State | None:
+        """None where there is no library.
+
+        Raises:
+            LibraryCorruptError: ``library.json`` is damaged, or missing beside its shards.
+        """
+        if not self.exists():
+            return None
+        with self.errors("read"):
+            try:
+                text = self._state_path.read_bytes()
+            except FileNotFoundError:
+                raise self.corrupt(f"{STATE_FILE} is missing") from None
+        return self._parse(text)
+
+    def write_state(self, state: State) -> None:
+        """Replaces ``library.json`` in one step; it is on disk when this returns."""
+        content = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "data": {
+                "shard": state.shard,
+                "dimension": state.dimension,
+                "least_points": state.least_points,
+            },
+            "manifest": state.manifest,
+        }
+        try:
+            text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1).encode(
+                "utf-8"
+            )
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"a manifest must be plain JSON data: {error}") from error
+        with self.errors("write"):
+            temporary = self.directory / (STATE_FILE + TEMPORARY_SUFFIX)
+            with open(temporary, "wb") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._state_path)
+            sync_directory(self.directory)
+
+    def shards(self) -> dict[str, int]:
+        """Name to number of every shard directory, the current one and leftovers."""
+        matches = (SHARD_PATTERN.fullmatch(path.name) for path in self.directory.iterdir())
+        return {match[0]: int(match[1]) for match in matches if match}
+
+    def shard_path(self, state: State) -> Path:
+        """The current shard's directory.
+
+        Raises:
+            LibraryCorruptError: it is not there.
+        """
+        path = self.directory / str(state.shard)
+        if not path.is_dir():
+            raise self.corrupt(f"{state.shard} is missing")
+        return path
+
+    def new_shard(self) -> Path:
+        """A directory name that no shard has."""
+        return self.directory / f"shard-{max(self.shards().values(), default=0) + 1}"
+
+    def sweep(self, state: State) -> None:
+        """Removes what a killed process left: shards that ``library.json`` does not name."""
+        with self.errors("write"):
+            for name in self.shards():
+                if name != state.shard:
+                    shutil.rmtree(self.directory / name)
+
+    def remove(self) -> None:
+        """Removes the library; a kill in between leaves it whole, empty, or gone."""
+        self.write_state(State())
+        self.sweep(State())
+        with self.errors("write"):
+            self._state_path.unlink()
+
+    def size_bytes(self) -> int:
+        """Bytes that the files take on disk (sparse files take less than their length)."""
+        total = 0
+        for folder, _, names in os.walk(self.directory):
+            for name in names:
+                try:
+                    stat = os.lstat(os.path.join(folder, name))
+                except FileNotFoundError:  # another process just removed it
+                    continue
+                total += getattr(stat, "st_blocks", -(-stat.st_size // 512)) * 512
+        return total
+
+    def require_space(self, needed: int) -> None:
+        """Raises ``StoreError`` unless so many bytes are free.
+
+        The engine writes through memory maps, where a full disk ends the process (SIGBUS)
+        instead of raising an error: it must be seen beforehand.
+        """
+        with self.errors("read"):
+            free = shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise self.disk_full(f"{free / 1e6:.1f} MB are free, {needed / 1e6:.1f} MB are needed")
+
+    # -- errors ------------------------------------------------------------------------------
+
+    def corrupt(self, why: str) -> LibraryCorruptError:
+        return LibraryCorruptError(
+            f"the library in {self.directory} is damaged ({why}); nothing was changed: restore it "
+            f"from an export, or move the directory away"
+        )
+
+    def disk_full(self, why: str) -> StoreError:
+        return StoreError(
+            f"the disk of the library in {self.directory} is full ({why}); what was acknowledged "
+            f"is kept: free some space and try again"
+        )
+
+    @contextmanager
+    def errors(self, action: str) -> Iterator[None]:
+        """Turns errors of the operating system into ours."""
+        try:
+            yield
+        except SamDetectError:
+            raise
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise self.disk_full(error.strerror or "no space left") from error
+            if isinstance(error, NotADirectoryError):
+                raise self._not_a_directory() from error
+            raise StoreError(
+                f"the library in {self.directory} cannot be {_PARTICIPLES[action]}: "
+                f"{error.strerror or error}; check the directory and its permissions, or choose "
+                f"another with SAM_DETECT_HOME"
+            ) from error
+
+    def _check_place(self) -> None:
+        for folder in (self.directory, *self.directory.parents):
+            if folder.is_dir():
+                return
+            if folder.exists() or folder.is_symlink():
+                raise self._not_a_directory(folder)
+
+    def _not_a_directory(self, path: Path | None = None) -> StoreError:
+        return StoreError(
+            f"{path or self.directory} must be a directory to hold the library '{self.name}', and "
+            f"is not; move it away, or choose another place with SAM_DETECT_HOME"
+        )
+
+    def _parse(self, text: bytes) -> State:
+        try:
+            content = json.loads(text)
+            version, data, manifest = (content[k] for k in ("format_version", "data", "manifest"))
+            state = State(manifest, data["shard"], data["dimension"], data["least_points"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise self.corrupt(f"{STATE_FILE} cannot be read") from error
+        if version != FORMAT_VERSION:
+            raise StoreError(
+                f"the library in {self.directory} has format {version!r}, this version reads "
+                f"{FORMAT_VERSION}; use the sam-detect that made it, or a newer one"
+            )
+        sound = isinstance(manifest, dict | None) and isinstance(state.least_points, int)
+        if state.shard is not None:
+            named = isinstance(state.shard, str) and SHARD_PATTERN.fullmatch(state.shard)
+            sound = bool(sound and named and isinstance(state.dimension, int))
+        if not sound:
+            raise self.corrupt(f"{STATE_FILE} has unexpected content")
+        return state
+
+
+_PARTICIPLES = {"read": "read", "write": "written"}
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes renames in a directory durable, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,89 @@
+"""The lock of an embedded library's directory, shared by all processes of a machine."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import filelock
+
+from sam_detect.errors import LibraryBusyError, StoreError
+from sam_detect.vector_store._files import LibraryFiles
+
+POLL_S = 0.01
+
+
+class LibraryLock:
+    """Makes the directory where it must, and leaves none behind that stayed without a library.
+
+    So the first writers of a new library exclude each other as well, and reading a library that
+    does not exist leaves nothing on disk.
+    """
+
+    def __init__(self, files: LibraryFiles, timeout_s: float) -> None:
+        self._files = files
+        self._timeout_s = timeout_s
+        # Not thread-local: a scan may be finished by another thread than began it.
+        self._lock = filelock.FileLock(files.lock_path, thread_local=False)
+        self._made: list[Path] = []
+
+    @property
+    def held(self) -> bool:
+        return self._lock.is_locked
+
+    def acquire(self) -> None:
+        """Waits for the lock.
+
+        Raises:
+            LibraryBusyError: it was not free in time.
+            StoreError: the directory cannot be made or written.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        while not self.held:
+            with self._files.errors("write"):
+                self._make_directories()
+                try:
+                    self._lock.acquire(
+                        timeout=max(0.0, deadline - time.monotonic()), poll_interval=POLL_S
+                    )
+                except filelock.Timeout:
+                    raise self.busy() from None
+                except FileNotFoundError:
+                    # The last user removed the empty directory between our two steps.
+                    if time.monotonic() > deadline:
+                        raise
+
+    def release(self) -> None:
+        """Lets go, and tidies up when there is no library."""
+        try:
+            unused = not self._files.exists()
+        except StoreError:
+            unused = False
+        if unused:
+            # Before the release: who waits sees that this file is gone and starts over.
+            with suppress(OSError):
+                self._files.lock_path.unlink()
+        self._lock.release()
+        if unused:
+            with suppress(OSError):
+                for folder in (self._files.directory, *self._made):
+                    if folder.exists():
+                        folder.rmdir()
+        self._made = []
+
+    def busy(self) -> LibraryBusyError:
+        return LibraryBusyError(
+            f"the library in {self._files.directory} is in use by another process, and was not "
+            f"free within {self._timeout_s:g} s; try again when that is done, or wait longer with "
+            f"SAM_DETECT_LOCK_TIMEOUT_S"
+        )
+
+    def _make_directories(self) -> None:
+        missing = []
+        for folder in (self._files.directory, *self._files.directory.parents):
+            if folder.exists():
+                break
+            missing.append(folder)
+        self._files.directory.mkdir(parents=True, exist_ok=True)
+        self._made += missing[1:]

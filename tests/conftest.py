@@ -1,0 +1,37 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def test_data_dir() -> Path:
+    """The folder of real annotated images; the test skips where it is not."""
+    folder = Path(os.environ.get("SAM_DETECT_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no annotated images in {folder}: set SAM_DETECT_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the libraries or settings of whoever runs it, nor the other tests'."""
+    for name in [*os.environ]:
+        if name.startswith(("SAM_DETECT_", "QDRANT_")) and name != "SAM_DETECT_TEST_DATA":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("SAM_DETECT_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slow" in (config.option.markexpr or ""):
+        return
+    skip = pytest.mark.skip(reason="takes minutes: run with -m slow")
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(skip)

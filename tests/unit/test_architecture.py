@@ -1,0 +1,112 @@
+"""The structure of the package, read from its source: tiers, rooms, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "sam_detect"
+
+ROOMS = {
+    "sources", "segmentation", "fading", "embedding", "vector_store", "labelling", "outputs",
+}  # fmt: skip
+TIERS = [
+    {"errors", "masks", "types"},
+    {"interfaces", "registry", "config", "parts"},
+    {"models"},
+    ROOMS,
+    {"library", "detector"},
+    {"video", "batch", "evaluation", "training", "fewshot", "refine"},
+    {"server", "cli", "__main__"},
+]
+HEAVY = ("torch", "torchvision", "sam2", "open_clip", "cv2", "skimage", "scipy", "qdrant_client",
+         "qdrant_edge", "PIL", "grpc")  # fmt: skip
+
+# Lazy delegations that reach down the list on purpose, as (module, imported module).
+DELEGATIONS: set[tuple[str, str]] = set()
+
+
+def _modules() -> dict[str, Path]:
+    return {
+        ".".join(("sam_detect", *path.relative_to(PACKAGE).with_suffix("").parts)): path
+        for path in PACKAGE.rglob("*.py")
+    }
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found.add(node.module or "")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.startswith("sam_detect.")}
+
+
+def _part(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def _tier(part: str) -> int:
+    for number, parts in enumerate(TIERS):
+        if part in parts:
+            return number
+    raise AssertionError(f"sam_detect/{part} is in no tier: add it to docs/architecture.md and here")
+
+
+def test_every_import_goes_up_the_tiers() -> None:
+    wrong = []
+    for module, path in _modules().items():
+        part = _part(module)
+        if part in ("", "__init__"):
+            continue
+        for imported in _imports(path):
+            other = _part(imported)
+            if other == part or (module, imported) in DELEGATIONS:
+                continue
+            sideways = part in ROOMS and other in ROOMS
+            if _tier(other) > _tier(part) or sideways:
+                wrong.append(f"{module} imports {imported}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_below_the_command_line_imports_it() -> None:
+    for module, path in _modules().items():
+        if _part(module) not in ("cli", "__main__"):
+            assert not any(_part(name) == "cli" for name in _imports(path)), module
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sam_detect",
+        "from sam_detect.cli.app import run; assert run(['--help']) == 0",
+        "import sam_detect.fading, sam_detect.embedding, sam_detect.segmentation",
+        "import sam_detect.vector_store, sam_detect.labelling, sam_detect.registry",
+    ],
+)
+def test_an_import_loads_nothing_heavy(code: str) -> None:
+    script = f"import sys; {code}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_detecting_without_models_imports_no_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys, numpy as np; from sam_detect import SAMDetect;"
+        "from sam_detect.vector_store import MemoryVectorStore;"
+        "SAMDetect(vector_store=MemoryVectorStore()).detect(np.zeros((20, 20, 3), np.uint8));"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "False"
