@@ -36,7 +36,8 @@ class Settings(BaseModel):
 
     library: str = Field("default", min_length=1, description="Name of the library of examples.")
     store: str | None = Field(
-        None, description="Where examples are kept: qdrant (embedded, or a server by URL) or memory."
+        None,
+        description="Where examples are kept: qdrant (embedded, or a server by URL) or memory.",
     )
     qdrant_url: str | None = Field(None, description="URL of a Qdrant server, instead of embedded.")
     qdrant_api_key: str | None = Field(None, description="Key for the Qdrant server.", repr=False)
@@ -141,8 +142,9 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
     place = f" (in {origin[name]})" if origin.get(name) else ""
     if first["type"] == "extra_forbidden":
         known = ", ".join(Settings.model_fields)
-        return f"there is no setting '{name}'{place}; the settings are {known}"
+        return f"there is no setting {name!r}{place}; the settings are {known}"
     if name == "threshold":
         return f"threshold must be 'auto' or a number from 0 to 1, got {first['input']!r}{place}"
     message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{name}: {message}, got {first['input']!r}{place}"
+    got = "" if name == "qdrant_api_key" else f", got {first['input']!r}"
+    return f"{name}: {message}{got}{place}"

@@ -204,7 +204,7 @@ class SAMDetect:
 
     def add_examples_from_file(
         self,
-        image_path: str | Path,
+        image_path: ImageLike | Frame,
         masks: MaskLike = "auto",
         label: str = "",
         *,
@@ -213,7 +213,7 @@ class SAMDetect:
         """Learns the objects of a picture.
 
         Args:
-            image_path: the picture.
+            image_path: the picture, as :meth:`detect` takes it.
             masks: "auto" for every proposal of the segmenter, or :class:`Masks`, or an array
                 ``(H, W)`` or ``(N, H, W)``.
             label: the name of all of them.
@@ -296,12 +296,16 @@ class SAMDetect:
         """The picture with its detections drawn in, ``(H, W, 3)`` uint8, in the arrays' order."""
         frame = self.read(image)
         drawn = draw(frame.image_rgb, _as_detections(frame, detections))
-        return drawn if self.settings.color_order == "rgb" else np.ascontiguousarray(drawn[..., ::-1])
+        return (
+            drawn if self.settings.color_order == "rgb" else np.ascontiguousarray(drawn[..., ::-1])
+        )
 
     # -- inside ------------------------------------------------------------------------------
 
-    def read(self, image: ImageLike) -> Frame:
+    def read(self, image: ImageLike | Frame) -> Frame:
         """Any picture as a frame; raises ``ImageError`` where it is none."""
+        if isinstance(image, Frame):
+            return image
         if isinstance(image, (str, Path)):
             return load_image(image, max_pixels=self.settings.max_image_pixels)
         return to_frame(image, color_order=self.settings.color_order)

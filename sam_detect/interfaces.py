@@ -53,9 +53,7 @@ class Segmenter(ABC):
 class Fade(Protocol):
     """Fades a crop's context by its distance from the object. Any object with ``apply`` is one."""
 
-    def apply(
-        self, image: ImageRGB, mask: BoolArray, distance_map: FloatArray
-    ) -> npt.NDArray[Any]:
+    def apply(self, image: ImageRGB, mask: BoolArray, distance_map: FloatArray) -> npt.NDArray[Any]:
         """The faded image.
 
         Args:
@@ -76,9 +74,7 @@ class WeightFade(ABC):
     def weights(self, distance_map: FloatArray) -> FloatArray:
         """``(h, w)`` float32 in 0..1 for distances in pixels; 1 where the distance is 0."""
 
-    def apply(
-        self, image: ImageRGB, mask: BoolArray, distance_map: FloatArray
-    ) -> npt.NDArray[Any]:
+    def apply(self, image: ImageRGB, mask: BoolArray, distance_map: FloatArray) -> npt.NDArray[Any]:
         """The image times the weights, ``(h, w, 3)`` uint8."""
         faded = image * self.weights(distance_map)[:, :, None]
         return np.rint(faded).astype(np.uint8)

@@ -20,6 +20,8 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 MAX_RLE_PIXELS = 2**31  # refuses absurd sizes in a file before anything is allocated
+MAX_OUTLINE_PIXELS = 2_000_000
+"""Longest polygon: pycocotools' C code walks every pixel of it, and crashes where memory ends."""
 
 
 class MaskRLE(TypedDict):
@@ -89,7 +91,9 @@ def compress_rle(runs: list[int], size_hw: tuple[int, int]) -> MaskRLE:
     height, width = size_hw
     if any(run < 0 for run in runs) or sum(runs) != height * width:
         raise MaskError(f"run lengths must add up to {height * width} pixels ({height}x{width})")
-    encoded = _pycocotools_mask().frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    encoded = _pycocotools_mask().frPyObjects(
+        {"size": [height, width], "counts": runs}, height, width
+    )
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
 
 
@@ -102,13 +106,16 @@ def rle_to_mask(rle: MaskRLE | dict[str, Any]) -> BoolArray:
     try:
         height, width = (int(v) for v in rle["size"])
         counts = rle["counts"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise MaskError("an RLE mask needs 'size': [height, width] and 'counts'") from error
     if height < 1 or width < 1 or height * width > MAX_RLE_PIXELS:
         raise MaskError(f"an RLE mask of size {height}x{width} cannot be read")
     if isinstance(counts, str):
         counts = counts.encode("ascii", "replace")
-    runs = [int(run) for run in counts] if isinstance(counts, list) else _runs_of(counts)
+    try:
+        runs = [int(run) for run in counts] if isinstance(counts, list) else _runs_of(counts)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MaskError("an RLE's counts are COCO's text or a list of whole numbers") from error
     if any(run < 0 for run in runs) or sum(runs) != height * width:
         raise MaskError(f"the RLE's runs do not add up to its {height}x{width} pixels")
     values = np.zeros(len(runs), dtype=np.bool_)
@@ -122,6 +129,8 @@ def _runs_of(counts: bytes) -> list[int]:
 
     Decoded here rather than by pycocotools, whose C code trusts its input.
     """
+    if not isinstance(counts, bytes):
+        raise TypeError(f"counts of type {type(counts).__name__}")
     runs: list[int] = []
     value = shift = 0
     for byte in counts:
@@ -145,14 +154,24 @@ def polygons_to_mask(polygons_xy: Sequence[Sequence[float]], size_hw: tuple[int,
     """Union of COCO polygons (flat ``x0, y0, x1, y1, ...``; pixel ``i`` covers ``[i, i + 1]``).
 
     Raises:
-        MaskError: a polygon has fewer than 3 points, an odd count or a number that is not finite.
+        MaskError: there is no polygon, or one has fewer than 3 points, an odd count, a number that
+            is not finite, or an outline longer than any picture's.
     """
+    if not isinstance(polygons_xy, (list, tuple)) or len(polygons_xy) == 0:
+        raise MaskError("an outline needs a list of polygons")
     for polygon in polygons_xy:
-        values = np.asarray(polygon, dtype=np.float64)
+        try:
+            values = np.asarray(polygon, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise MaskError("a polygon is a flat list of numbers x0, y0, x1, y1, ...") from error
         if values.ndim != 1 or values.size < 6 or values.size % 2:
             raise MaskError("a polygon needs at least 3 points as a flat list x0, y0, x1, y1, ...")
         if not np.isfinite(values).all() or np.abs(values).max() > 1e7:
             raise MaskError("a polygon has a coordinate that is not a usable number")
+        points = values.reshape(-1, 2)
+        steps = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1)
+        if steps.sum() > MAX_OUTLINE_PIXELS:
+            raise MaskError(f"a polygon is more than {MAX_OUTLINE_PIXELS} pixels long")
     height, width = size_hw
     tool = _pycocotools_mask()
     parts = tool.frPyObjects([list(map(float, polygon)) for polygon in polygons_xy], height, width)

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError
+from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError, one_line
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "segmenter": {"naive": "sam_detect.segmentation.naive:NaiveSegmenter"},
@@ -64,8 +64,8 @@ MODEL_CLASSES = {
 def names(room: str) -> list[str]:
     """Every name registered for a room, built-in first, then entry points by name."""
     found = list(BUILT_IN[room])
-    found += sorted(e.name for e in entry_points(group=f"sam_detect.{room}") if e.name not in found)
-    return found
+    others = {entry.name for entry in entry_points(group=f"sam_detect.{room}")}
+    return found + sorted(others.difference(found))
 
 
 def load_class(room: str, name: str) -> Any:
@@ -74,14 +74,22 @@ def load_class(room: str, name: str) -> Any:
     Raises:
         UnknownNameError: nothing has this name; the message lists what has.
         UnavailableError: the name is known, but cannot be served here.
+        ConfigError: another package offers the name, but cannot be imported.
     """
     if name in BUILT_IN[room]:
         return _import(BUILT_IN[room][name])
     if name in MODELS_COMING.get(room, {}):
         hint = MODELS_COMING[room][name]
-        raise UnavailableError(f"{room} '{name}' needs a model that this version cannot load; {hint}")
+        raise UnavailableError(
+            f"{room} '{name}' needs a model that this version cannot load; {hint}"
+        )
     for entry in entry_points(group=f"sam_detect.{room}", name=name):
-        return entry.load()
+        try:
+            return entry.load()
+        except Exception as error:  # another package's code: it may raise anything
+            raise ConfigError(
+                f"the {room} '{name}' cannot be loaded: {one_line(error)} ({entry.value})"
+            ) from error
     known = names(room)
     close = difflib.get_close_matches(name, known, n=1)
     guess = f"; did you mean '{close[0]}'?" if close else ""
@@ -101,10 +109,11 @@ def load_custom(room: str, path: str) -> Any:
     sys.path.insert(0, here)
     try:
         return _import(path)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"the {room} '{path}' cannot be loaded: {error}") from error
+    except Exception as error:  # the user's own code: it may raise anything
+        raise ConfigError(f"the {room} '{path}' cannot be loaded: {one_line(error)}") from error
     finally:
-        sys.path.remove(here)
+        if here in sys.path:
+            sys.path.remove(here)
 
 
 def _import(path: str) -> Any:

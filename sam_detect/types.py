@@ -119,7 +119,9 @@ class Masks:
         boxes = np.asarray(boxes_xyxy, dtype=np.int64).reshape(len(crops), 4)
         for crop, box in zip(crops, boxes, strict=True):
             if crop.shape != (box[3] - box[1], box[2] - box[0]):
-                raise MaskError(f"a crop of shape {crop.shape} does not fill the box {box.tolist()}")
+                raise MaskError(
+                    f"a crop of shape {crop.shape} does not fill the box {box.tolist()}"
+                )
         areas = np.array([np.count_nonzero(crop) for crop in crops], dtype=np.int64)
         if (areas == 0).any():
             raise MaskError("a mask needs at least one pixel")
@@ -332,7 +334,9 @@ class Recipe:
         names = {item.name for item in fields(cls)}
         if set(data) != names:
             differing = ", ".join(sorted(set(data) ^ names))
-            raise ConfigError(f"a recipe needs exactly the fields it is made of; differing: {differing}")
+            raise ConfigError(
+                f"a recipe needs exactly the fields it is made of; differing: {differing}"
+            )
         return cls(**data)
 
     def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -358,7 +362,7 @@ class Neighbour:
     negative: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        named = {"id": self.id, "label": self.label, "similarity": round(self.similarity, 6)}
+        named = {"id": self.id, "label": self.label, "similarity": round(float(self.similarity), 6)}
         return {**named, "negative": True} if self.negative else named
 
 
@@ -449,7 +453,7 @@ class Detection:
         """The JSON form of ``detect --json``."""
         return {
             "label": self.label,
-            "confidence": round(self.confidence, 6),
+            "confidence": round(float(self.confidence), 6),
             "bbox": self.bbox,
             "area": self.area,
             "score": round(self.score, 6),
@@ -479,7 +483,9 @@ class Detections:
 
     def __post_init__(self) -> None:
         if len(self.masks) != len(self.verdicts):
-            raise MaskError(f"{len(self.masks)} masks need as many verdicts, got {len(self.verdicts)}")
+            raise MaskError(
+                f"{len(self.masks)} masks need as many verdicts, got {len(self.verdicts)}"
+            )
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -552,7 +558,7 @@ class Detections:
             "width": width,
             "height": height,
             "recipe": self.recipe,
-            "timings_ms": {name: round(value, 3) for name, value in self.timings_ms.items()},
+            "timings_ms": {name: round(float(value), 3) for name, value in self.timings_ms.items()},
             "detections": [detection.to_dict() for detection in self],
         }
 

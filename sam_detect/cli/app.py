@@ -64,7 +64,9 @@ def run(arguments: list[str]) -> int:
         arguments = ["detect", *arguments]
     debug = "--debug" in arguments
     try:
-        result = cli.main(args=arguments or ["--help"], prog_name="sam-detect", standalone_mode=False)
+        result = cli.main(
+            args=arguments or ["--help"], prog_name="sam-detect", standalone_mode=False
+        )
         return result if isinstance(result, int) else 0
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "sam-detect"

@@ -34,7 +34,9 @@ STANDARD_INPUT = "-"
     *options.PROPOSALS, *options.RECIPE, *options.LABELLING, *options.PLACE, *options.GENERAL
 )
 @click.option("--label", help="First learn every proposal of the pictures under this name.")
-@click.option("--output", "output", type=click.Path(path_type=Path), help="File or folder to write.")
+@click.option(
+    "--output", "output", type=click.Path(path_type=Path), help="File or folder to write."
+)
 @click.option(
     "--format",
     "format_name",
@@ -97,7 +99,9 @@ def _sinks(
 def _format(name: str | None, output: Path | None) -> str | None:
     if name is not None:
         if name not in names("format"):
-            raise ConfigError(f"no format is named '{name}' (available: {', '.join(names('format'))})")
+            raise ConfigError(
+                f"no format is named '{name}' (available: {', '.join(names('format'))})"
+            )
         return name
     if output is None:
         return None

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     "--masks", metavar="auto|FILE", help="auto: every proposal. FILE: a mask or label-map picture."
 )
 @click.option("--negative", is_flag=True, help="Learn that these are *not* a --label.")
-@click.option("--annotations", type=click.Path(path_type=Path), help="COCO file with outlines and names.")
-@click.option("--tag", help="Only annotations of this category.")
-@options.settings_options(
-    *options.PROPOSALS, *options.RECIPE, *options.PLACE, *options.GENERAL
+@click.option(
+    "--annotations", type=click.Path(path_type=Path), help="COCO file with outlines and names."
 )
+@click.option("--tag", help="Only annotations of this category.")
+@options.settings_options(*options.PROPOSALS, *options.RECIPE, *options.PLACE, *options.GENERAL)
 @options.general_options
 def learn(
     images: tuple[str, ...],

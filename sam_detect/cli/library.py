@@ -10,7 +10,8 @@ import click
 
 from sam_detect.cli import options
 from sam_detect.cli.feedback import note
-from sam_detect.cli.text import show, table
+from sam_detect.cli.text import escape, show, table
+from sam_detect.errors import SamDetectError, one_line
 
 if TYPE_CHECKING:
     from sam_detect.library.library import Library
@@ -40,17 +41,18 @@ def _say(as_json: bool, data: dict[str, Any], text: str) -> None:
 
 
 @library.command("list")
-@click.option("--label", help="Only examples of this label.")
-@click.option("--all", "all_libraries", is_flag=True, help="List the libraries instead.")
+@click.option("--label", help="Only examples of this label (with --library).")
 @placed
 @options.general_options
-def list_command(label: str | None, all_libraries: bool, as_json: bool, **settings: Any) -> None:
-    """List the examples of a library, or the libraries."""
-    from rich.markup import escape
+def list_command(label: str | None, as_json: bool, **settings: Any) -> None:
+    """List the libraries; with --library, its examples."""
+    if settings["library"] is not None or label is not None:
+        _list_examples(settings, label, as_json)
+    else:
+        _list_libraries(settings, as_json)
 
-    if all_libraries:
-        _list_libraries(as_json, settings)
-        return
+
+def _list_examples(settings: dict[str, Any], label: str | None, as_json: bool) -> None:
     chosen = _open(settings)
     chosen.require()
     rows = table("id", "label", "x>", "y>", "w>", "h>", "added", "source")
@@ -66,29 +68,42 @@ def list_command(label: str | None, all_libraries: bool, as_json: bool, **settin
         show(rows)
 
 
-def _list_libraries(as_json: bool, settings: dict[str, Any]) -> None:
-    from rich.markup import escape
-
+def _list_libraries(settings: dict[str, Any], as_json: bool) -> None:
     from sam_detect.config import load_settings
     from sam_detect.library.places import list_libraries
 
-    found = list_libraries(load_settings(settings))
+    found = []
+    for name in list_libraries(load_settings(settings)):
+        try:
+            stats = _open({**settings, "library": name}).stats()
+            found.append({"name": name, **{key: stats[key] for key in ("examples", "classes")}})
+        except SamDetectError as error:
+            found.append({"name": name, "error": one_line(error)})
     if as_json:
         click.echo(json.dumps({"libraries": found}, ensure_ascii=False))
         return
-    for name in found:
-        show(escape(name))
     if not found:
-        note("no library yet; make one with: sam-detect learn IMAGE --label NAME --box x,y,w,h")
+        note("no library yet; make one: sam-detect learn IMAGE --label NAME --box x,y,w,h")
+        return
+    rows = table("library", "examples>", "labels")
+    for row in found:
+        labels = row.get("error") or ", ".join(f"{n} ({c})" for n, c in row["classes"].items())
+        rows.add_row(escape(row["name"]), str(row.get("examples", "?")), escape(labels))
+    show(rows)
 
 
 @library.command("show")
-@click.argument("example_id")
+@click.argument("example_id", required=False)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the example's crop here.")
 @placed
 @options.general_options
-def show_command(example_id: str, output: Path | None, as_json: bool, **settings: Any) -> None:
-    """Show one example: its origin, its box, and its picture with --output."""
+def show_command(
+    example_id: str | None, output: Path | None, as_json: bool, **settings: Any
+) -> None:
+    """Show one example by its id (its crop: --output); without an id, all of the library."""
+    if example_id is None:
+        _list_examples(settings, None, as_json)
+        return
     chosen = _open(settings)
     chosen.require()
     example = chosen.get(example_id)
@@ -113,7 +128,7 @@ def show_command(example_id: str, output: Path | None, as_json: bool, **settings
         rows = table("field", "value", show_header=False)
         for name, value in data.items():
             if name != "segmentation":
-                rows.add_row(name, str(value))
+                rows.add_row(name, escape(str(value)))
         show(rows)
 
 
@@ -135,7 +150,11 @@ def rename_command(old: str, new: str, as_json: bool, **settings: Any) -> None:
 @placed
 @options.general_options
 def remove_command(
-    example_ids: tuple[str, ...], label: str | None, everything: bool, as_json: bool, **settings: Any
+    example_ids: tuple[str, ...],
+    label: str | None,
+    everything: bool,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Remove examples by id or label, or a whole library with --all."""
     if bool(example_ids) + (label is not None) + everything != 1:

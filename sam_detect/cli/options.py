@@ -13,10 +13,24 @@ from sam_detect.registry import MODELS_COMING, names
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-ROOM_OF = {"segmenter": "segmenter", "embedder": "embedder", "labeller": "labeller", "store": "store"}
+ROOM_OF = {
+    "segmenter": "segmenter",
+    "embedder": "embedder",
+    "labeller": "labeller",
+    "store": "store",
+}
 WITH_AUTO = {"segmenter", "embedder"}
 
-RECIPE = ("embedder", "fade", "sigma", "min_fade", "max_distance", "decay", "occupancy", "crop_side")
+RECIPE = (
+    "embedder",
+    "fade",
+    "sigma",
+    "min_fade",
+    "max_distance",
+    "decay",
+    "occupancy",
+    "crop_side",
+)
 PROPOSALS = ("segmenter", "min_area", "max_area", "max_proposals")
 LABELLING = ("labeller", "top_k", "threshold")
 PLACE = ("library", "store", "qdrant_url", "lock_timeout_s")

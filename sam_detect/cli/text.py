@@ -20,6 +20,13 @@ def table(*columns: str, **settings: Any) -> Any:
     return made
 
 
+def escape(text: str) -> str:
+    """Text that rich prints as it is."""
+    from rich.markup import escape as escape_markup
+
+    return escape_markup(text)
+
+
 def show(renderable: Any) -> None:
     from rich.console import Console
 
@@ -28,12 +35,13 @@ def show(renderable: Any) -> None:
 
 def print_detections(detections: Detections, *, library: str) -> None:
     """One picture's detections: the named ones row by row, the unknown ones as a number."""
-    from rich.markup import escape
-
     known = detections.known
     unknown = len(detections) - len(known)
     counts = Counter(str(label) for label in known.label)
-    found = ", ".join(f"{count} {escape(name)}" for name, count in counts.most_common()) or "nothing known"
+    found = (
+        ", ".join(f"{count} {escape(name)}" for name, count in counts.most_common())
+        or "nothing known"
+    )
     rows = table("label", "confidence>", "x>", "y>", "w>", "h>", "because of")
     for detection in known:
         reason = ", ".join(

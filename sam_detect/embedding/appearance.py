@@ -79,9 +79,9 @@ def describe(crop: FadedCrop) -> dict[str, Array]:
     mask = crop.crop.mask
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
     weights = crop.weights
-    inside = cv2.distanceTransform(
-        np.pad(mask, 1).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3
-    )[1:-1, 1:-1]
+    inside = cv2.distanceTransform(np.pad(mask, 1).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)[
+        1:-1, 1:-1
+    ]
     return {
         "colour": _colour(lab, weights),
         "layers": _layers(lab, mask, inside),

@@ -27,8 +27,6 @@ class BlurFade:
     def __init__(self, sigma: float = 10.0) -> None:
         self.sigma = positive("sigma", sigma)
 
-    def apply(
-        self, image: ImageRGB, mask: BoolArray, distance_map: FloatArray
-    ) -> npt.NDArray[Any]:
+    def apply(self, image: ImageRGB, mask: BoolArray, distance_map: FloatArray) -> npt.NDArray[Any]:
         blurred = cv2.GaussianBlur(image, (0, 0), self.sigma, borderType=cv2.BORDER_REPLICATE)
         return np.where(mask[:, :, None], image, blurred).astype(np.uint8, copy=False)

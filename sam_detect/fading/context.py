@@ -64,7 +64,7 @@ def reduced(crop: Crop, side: int) -> Crop:
     image = cv2.resize(crop.image_rgb, size, interpolation=cv2.INTER_AREA)
     share = cv2.resize(crop.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     # A thin object may cover less than half of every reduced pixel; it must not vanish.
-    mask = share >= min(0.5, float(share.max()))
+    mask = share >= min(0.5, float(share.max()) / 2)
     return Crop(
         image_rgb=np.asarray(image, np.uint8),
         mask=mask,
@@ -105,6 +105,8 @@ def distance_map(crop: Crop) -> FloatArray:
     if not outside.any():
         return np.zeros(crop.mask.shape, np.float32)
     distances = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # OpenCV's last bit differs with its threads; the square of a distance is a whole number.
+    distances = np.sqrt(np.rint(np.square(distances)))
     return np.asarray(distances / crop.scale, np.float32)
 
 
@@ -132,11 +134,11 @@ def _custom_fade(crop: Crop, fade: Fade, distances: FloatArray) -> ImageRGB:
     try:
         # Copies: a user's fade may work in place, and the kept crop must not change.
         image = fade.apply(crop.image_rgb.copy(), crop.mask.copy(), distances.copy())
+        result = np.asarray(image) if image is not None else np.zeros(0)
     except SamDetectError:
         raise
     except Exception as error:
         raise ExtensionError(f"the fade {name} failed: {type(error).__name__}: {error}") from error
-    result = np.asarray(image) if image is not None else np.zeros(0)
     if result.shape != crop.image_rgb.shape or result.dtype.kind not in "uif":
         got = "nothing" if image is None else f"{result.shape} {result.dtype}"
         raise ExtensionError(

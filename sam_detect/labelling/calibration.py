@@ -1,8 +1,8 @@
 """What a library's own examples say about how similar is similar enough.
 
-Every example is left out once and looked up among the rest. How near it comes to its own label
-gives the similarities to expect of new objects of that label; a new object that comes nowhere
-near as close is unknown.
+Every example is left out once and compared with the rest of its label. How near it comes gives
+the similarity to expect of a new object of that label; an object that comes nowhere near is
+unknown. Where a label has too few examples to tell, all labels together, and a prior, help out.
 """
 
 from __future__ import annotations
@@ -12,66 +12,62 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.types import ExampleArrays
+Similarities = npt.NDArray[np.float64]
 
-TOLERANCE = 2.5
-"""Spreads below the typical similarity at which the chance of "same" has fallen to one half."""
+TOLERANCE = 2.0
+"""Spreads below the typical similarity at which belief has fallen to one half."""
 LEAST_SPREAD = 0.01
-PRIOR_WEIGHT = 2.0
-"""The prior counts as much as this many examples."""
+PRIOR_SPREAD = 0.025
+"""Spread to expect of similarities while there are too few examples to tell."""
+PRIOR_COUNT = 3.0
+"""The priors count as much as this many examples."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Per label: the similarity at which belief is one half, and how fast belief grows."""
+    """Per label: the similarity at which belief is one half, and the spread it grows with."""
 
     thresholds: dict[str, float]
-    scales: dict[str, float]
+    spread: float
 
     def belief(self, label: str, similarity: float) -> float:
-        """Chance (0 to 1) that an object this similar to the label's examples is one of them."""
-        scaled = (similarity - self.thresholds[label]) / self.scales[label]
+        """How far to believe (0 to 1) that something this similar to a label's examples is one.
+
+        A logistic curve: one half at the label's threshold, .88 at the typical similarity of the
+        label's own examples.
+        """
+        scaled = (similarity - self.thresholds[label]) / (self.spread * TOLERANCE / 2)
         return float(1 / (1 + np.exp(-np.clip(scaled, -30, 30))))
 
 
-def calibrate(examples: ExampleArrays, *, prior_similarity: float) -> Calibration:
-    """Thresholds from leave-one-out similarities, shrunk to a prior where examples are few.
+def calibrate(left_out: dict[str, Similarities], *, prior_similarity: float) -> Calibration:
+    """Thresholds from leave-one-out similarities.
 
     Args:
-        examples: all examples.
-        prior_similarity: similarity expected of two objects of one label, for labels whose
-            examples are too few to tell.
+        left_out: per label, the similarity of each of its examples to the others; empty for a
+            label with one example.
+        prior_similarity: similarity to expect where no label has two examples.
     """
-    labels = np.array(examples.labels, dtype=object)
-    positive = ~np.asarray(examples.negatives, bool)
-    left_out: dict[str, npt.NDArray[np.float64]] = {}
-    for label in sorted(set(labels[positive])):
-        vectors = examples.vectors[positive & (labels == label)]
-        left_out[label] = _nearest_other(vectors)
+    counts = {label: len(values) for label, values in left_out.items()}
+    medians = {label: float(np.median(v)) for label, v in left_out.items() if len(v)}
+    weights = [counts[label] for label in medians]
+    overall = (
+        float(np.average(list(medians.values()), weights=weights)) if medians else prior_similarity
+    )
     spread = _pooled_spread(list(left_out.values()))
-    thresholds, scales = {}, {}
-    for label, values in left_out.items():
-        count = len(values)
-        typical = float(np.median(values)) if count else prior_similarity
-        shrunk = (count * typical + PRIOR_WEIGHT * prior_similarity) / (count + PRIOR_WEIGHT)
-        thresholds[label] = min(shrunk, typical) - TOLERANCE * spread
-        scales[label] = spread
-    return Calibration(thresholds=thresholds, scales=scales)
+    thresholds = {}
+    for label, count in counts.items():
+        own = medians.get(label, overall)
+        typical = (count * own + PRIOR_COUNT * min(own, overall)) / (count + PRIOR_COUNT)
+        thresholds[label] = typical - TOLERANCE * spread
+    return Calibration(thresholds=thresholds, spread=spread)
 
 
-def _nearest_other(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Each row's highest similarity to another row; nothing for a single row."""
-    if len(vectors) < 2:
-        return np.zeros(0)
-    similarities = (vectors @ vectors.T).astype(np.float64)
-    np.fill_diagonal(similarities, -np.inf)
-    nearest: npt.NDArray[np.float64] = similarities.max(axis=1)
-    return nearest
-
-
-def _pooled_spread(groups: list[npt.NDArray[np.float64]]) -> float:
+def _pooled_spread(groups: list[Similarities]) -> float:
+    """Standard deviation within labels, by absolute deviations, shrunk to the prior."""
     deviations = [np.abs(group - np.median(group)) for group in groups if len(group) > 1]
-    if not deviations:
-        return 2 * LEAST_SPREAD
-    # 1.4826 makes the median absolute deviation of a normal sample its standard deviation.
-    return max(LEAST_SPREAD, 1.4826 * float(np.median(np.concatenate(deviations))))
+    count = sum(len(group) for group in deviations)
+    # The mean absolute deviation of a normal sample is 0.7979 standard deviations.
+    measured = float(np.concatenate(deviations).mean()) / 0.7979 if deviations else PRIOR_SPREAD
+    spread = (count * measured + PRIOR_COUNT * PRIOR_SPREAD) / (count + PRIOR_COUNT)
+    return max(LEAST_SPREAD, spread)

@@ -136,7 +136,10 @@ class Library:
         if not complete:
             found = self.store.search(vectors, limit, fields=("label", "negative"))
             return [
-                [Neighbour(h.id, h.payload["label"], h.similarity, h.payload["negative"]) for h in row]
+                [
+                    Neighbour(h.id, h.payload["label"], h.similarity, h.payload["negative"])
+                    for h in row
+                ]
                 for row in found
             ]
         if not arrays.ids:
@@ -198,9 +201,11 @@ class Library:
         """Removes all examples of a label, or those with the ids; returns how many."""
         with self.store.session():
             found = self.require()
-            chosen = self._ids_of(label) if label is not None else [
-                point.id for point in self.store.scan(list(ids), fields=("label",))
-            ]
+            chosen = (
+                self._ids_of(label)
+                if label is not None
+                else [point.id for point in self.store.scan(list(ids), fields=("label",))]
+            )
             missing = sorted(set(ids) - set(chosen))
             if missing:
                 raise LibraryError(

@@ -28,7 +28,8 @@ def open_store(settings: Settings) -> VectorStore:
         return made
     made = store_class(
         url=settings.qdrant_url,
-        api_key=settings.qdrant_api_key,
+        # A key in the environment says nothing of an embedded library.
+        api_key=settings.qdrant_api_key if settings.qdrant_url else None,
         collection_name=collection_of(settings.library),
         lock_timeout_s=settings.lock_timeout_s,
     )
@@ -42,5 +43,5 @@ def list_libraries(settings: Settings) -> list[str]:
     if settings.qdrant_url:
         found = qdrant.server_collections(settings.qdrant_url, settings.qdrant_api_key)
     else:
-        found = qdrant.embedded_collections()
+        found = qdrant.embedded_collections(qdrant.libraries_dir())
     return sorted(library_of(collection) for collection in found)

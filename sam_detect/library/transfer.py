@@ -134,6 +134,8 @@ def _points(archive: zipfile.ZipFile, vectors: Any, version: int) -> Iterator[Po
                 return
             row = json.loads(line)
             payload = manifests.migrate_payload(row["payload"], version)
-            point = Point(str(uuid.UUID(row["id"])), np.asarray(vectors[number], np.float32), payload)
+            point = Point(
+                str(uuid.UUID(row["id"])), np.asarray(vectors[number], np.float32), payload
+            )
             Example.from_point(point)
             yield point

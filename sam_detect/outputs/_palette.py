@@ -29,13 +29,22 @@ def extend_colors(colors: dict[str, ColorRGB], labels: Iterable[str]) -> None:
     """Adds a colour for each label that ``colors`` lacks; those that are there keep theirs.
 
     A label's colour is decided by its name. Where another has it already (of several new ones the
-    first in the alphabet), it takes the next free one, as long as there are any.
+    first in the alphabet), it takes the next free one; when all are taken, lighter and then darker
+    ones; after thirty labels, colours come again.
     """
     for label in sorted(set(labels) - set(colors)):
         first = zlib.crc32(label.encode("utf-8", "replace")) % len(PALETTE)
-        order = [PALETTE[(first + step) % len(PALETTE)] for step in range(len(PALETTE))]
+        rotated = PALETTE[first:] + PALETTE[:first]
+        lighter = [_mixed(color, 255, 0.55) for color in rotated]
+        darker = [_mixed(color, 0, 0.45) for color in rotated]
         taken = set(colors.values())
-        colors[label] = next((color for color in order if color not in taken), order[0])
+        candidates = (color for color in [*rotated, *lighter, *darker] if color not in taken)
+        colors[label] = next(candidates, rotated[0])
+
+
+def _mixed(color: ColorRGB, other: int, share: float) -> ColorRGB:
+    red, green, blue = (round(value + share * (other - value)) for value in color)
+    return red, green, blue
 
 
 def ink_on(color: ColorRGB) -> ColorRGB:

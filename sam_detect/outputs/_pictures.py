@@ -40,10 +40,11 @@ class PicturePaths:
         self._output = Path(text)
         self._multiple = multiple
         self._used: set[str] = set()
-        self._is_folder = multiple or self._output.is_dir() or text.endswith(("/", os.sep))
-        if self._is_folder and self._output.exists() and not self._output.is_dir():
+        exists = os.path.isdir(text)  # pathlib's raises for a name that is too long
+        self._is_folder = multiple or exists or text.endswith(("/", os.sep))
+        if self._is_folder and not exists and os.path.lexists(text):
             raise OutputError(f"'{text}' is a file, expected a folder for several pictures")
-        if multiple and not self._output.is_dir() and self._output.suffix.lower() in WRITERS:
+        if multiple and not exists and self._output.suffix.lower() in WRITERS:
             raise OutputError(f"'{text}' names one picture, expected a folder for several")
         if not self._is_folder:
             check_ending(self._output)

@@ -77,6 +77,9 @@ class TextSink(Sink):
     def close(self) -> list[Path]:
         if self._closed:
             return []
+        if not self._pictures and not self.multiple:  # its one picture could not be read
+            self.discard()
+            return []
         self._closed = True
         self._put((self.header() if self._pictures == 0 else "") + self.footer())
         return [] if self._file is None else [self._file.commit()]

@@ -56,5 +56,6 @@ def _safe(text: str) -> str:
 
 def _line(cells: tuple[str | int | float, ...]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue()
+    # only the characters of the line's end are quoted in a cell: both must be there
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n") + "\n"

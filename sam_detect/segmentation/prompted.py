@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -17,9 +18,7 @@ GRABCUT_ROUNDS = 4
 GRABCUT_SIDE = 300
 
 
-def masks_for_boxes(
-    frame: Frame, proposals: Masks, boxes_xywh: Sequence[Sequence[float]]
-) -> Masks:
+def masks_for_boxes(frame: Frame, proposals: Masks, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
     """One mask per box: the proposal that fits it best, else the box's foreground (GrabCut,
     Rother et al. 2004), else the ellipse that fills it.
 
@@ -31,18 +30,18 @@ def masks_for_boxes(
     Raises:
         MaskError: a box is malformed, empty or outside the picture.
     """
-    return Masks.concatenate([_mask_for_box(frame, proposals, box) for box in boxes_xywh])
+    found = [_mask_for_box(frame, proposals, box) for box in boxes_xywh]
+    return Masks.concatenate([Masks.empty(frame.size_hw), *found])
 
 
-def masks_for_points(
-    frame: Frame, proposals: Masks, points_xy: Sequence[Sequence[float]]
-) -> Masks:
+def masks_for_points(frame: Frame, proposals: Masks, points_xy: Sequence[Sequence[float]]) -> Masks:
     """One mask per point: the best proposal that covers it.
 
     Raises:
-        MaskError: a point lies outside the picture, or no proposal covers it.
+        MaskError: a point is malformed or outside the picture, or no proposal covers it.
     """
-    return Masks.concatenate([_mask_at(frame, proposals, point) for point in points_xy])
+    found = [_mask_at(frame, proposals, point) for point in points_xy]
+    return Masks.concatenate([Masks.empty(frame.size_hw), *found])
 
 
 def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Sequence[float]) -> Masks:
@@ -57,10 +56,14 @@ def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Sequence[float]) -> 
 
 
 def _mask_at(frame: Frame, proposals: Masks, point_xy: Sequence[float]) -> Masks:
-    x, y = (int(v) for v in point_xy)
+    values = _numbers(point_xy, 2)
+    if values is None:
+        raise MaskError(f"a point is two numbers x,y, got {point_xy!r}")
     height, width = frame.size_hw
-    if not (0 <= x < width and 0 <= y < height):
-        raise MaskError(f"the point {x},{y} lies outside the {width}x{height} picture")
+    if not (0 <= values[0] < width and 0 <= values[1] < height):
+        named = ",".join(f"{v:g}" for v in values)
+        raise MaskError(f"the point {named} lies outside the {width}x{height} picture")
+    x, y = (int(v) for v in values)
     x0, y0, x1, y1 = proposals.boxes_xyxy.T
     for index in np.flatnonzero((x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)):
         if proposals.crop(index)[y - y0[index], x - x0[index]]:
@@ -74,19 +77,29 @@ def clip_box(box_xywh: Sequence[float], size_hw: tuple[int, int]) -> tuple[int, 
     Raises:
         MaskError: not four finite numbers, or no pixel of it lies inside.
     """
-    values = np.asarray(box_xywh, dtype=np.float64)
-    if values.shape != (4,) or not np.isfinite(values).all():
-        raise MaskError(f"a box is four numbers x,y,w,h, got {list(box_xywh)}")
+    values = _numbers(box_xywh, 4)
+    if values is None:
+        raise MaskError(f"a box is four numbers x,y,w,h, got {box_xywh!r}")
     height, width = size_hw
     x, y, w, h = values
     x0, y0 = max(0, int(np.floor(x))), max(0, int(np.floor(y)))
-    x1, y1 = min(width, int(np.ceil(x + w))), min(height, int(np.ceil(y + h)))
+    x1, y1 = int(np.ceil(min(width, x + w))), int(np.ceil(min(height, y + h)))
     if w <= 0 or h <= 0 or x0 >= x1 or y0 >= y1:
         raise MaskError(
             f"the box {','.join(f'{v:g}' for v in values)} (x,y,w,h) has no pixel inside the "
             f"{width}x{height} picture"
         )
     return x0, y0, x1, y1
+
+
+def _numbers(values: Sequence[float], count: int) -> tuple[float, ...] | None:
+    """The values as ``count`` finite floats, or None where they are something else."""
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        return None
+    usable = len(numbers) == count and all(math.isfinite(number) for number in numbers)
+    return numbers if usable else None
 
 
 def _box_ious(proposals: Masks, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -107,7 +120,8 @@ def _foreground(image_rgb: ImageRGB, box: tuple[int, int, int, int]) -> BoolArra
     top, left = max(0, y0 - margin), max(0, x0 - margin)
     window = image_rgb[top : y1 + margin, left : x1 + margin]
     ratio = min(1.0, GRABCUT_SIDE / max(window.shape[:2]))
-    small = cv2.resize(window, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+    side_xy = [max(1, round(side * ratio)) for side in window.shape[1::-1]]
+    small = cv2.resize(window, side_xy, interpolation=cv2.INTER_AREA)
     rect = [round(v * ratio) for v in (x0 - left, y0 - top, x1 - x0, y1 - y0)]
     labels = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
     labels[rect[1] : rect[1] + rect[3], rect[0] : rect[0] + rect[2]] = cv2.GC_PR_FGD

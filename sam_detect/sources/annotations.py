@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,11 +41,10 @@ class Outline:
                 raise MaskError("it has neither a segmentation nor a bbox")
             return None
         if isinstance(self.segmentation, dict):
+            size = self.segmentation.get("size")
+            if size != list(size_hw):  # compared first: decoding an absurd size takes long
+                raise MaskError(f"its mask has the size {size}, the picture {list(size_hw)}")
             mask = rle_to_mask(self.segmentation)
-            if mask.shape != size_hw:
-                raise MaskError(
-                    f"its mask is {mask.shape[1]}x{mask.shape[0]}, the picture {size_hw[1]}x{size_hw[0]}"
-                )
         else:
             mask = polygons_to_mask(self.segmentation, size_hw)
         if not mask.any():
@@ -85,19 +85,26 @@ def read_coco(
     by_image: dict[Any, list[Outline]] = defaultdict(list)
     problems: list[str] = []
     for annotation in data["annotations"]:
-        name = categories.get(annotation.get("category_id"))
+        category, image_id = annotation.get("category_id"), annotation.get("image_id")
+        name = categories.get(category) if _is_name(category) else None
         if name is None:
             problems.append(f"annotation {annotation.get('id')}: its category is not in {file}")
+        elif not _is_name(image_id):
+            problems.append(f"annotation {annotation.get('id')}: its image is not in {file}")
         elif not annotation.get("iscrowd") and tag in (None, name):
             outline = _outline(annotation, name)
             if outline is None:
                 problems.append(f"annotation {annotation.get('id')}: its bbox is not x, y, w, h")
             else:
-                by_image[annotation.get("image_id")].append(outline)
+                by_image[image_id].append(outline)
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for given in images:
+        by_name[Path(given).name].append(given)
     found, missing = [], []
     for image in data["images"]:
         outlines = by_image.get(image["id"], [])
-        path = _match(str(image["file_name"]), images)
+        wanted = Path(str(image["file_name"]))
+        path = _match(wanted, by_name.get(wanted.name, []))
         if path is not None and outlines:
             found.append(AnnotatedImage(path, str(image["file_name"]), tuple(outlines)))
         elif path is None and outlines:
@@ -114,17 +121,24 @@ def _read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ImageError(f"the annotations {path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ImageError(f"{path} is not a JSON file: {error}") from error
     keys = {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}
     for key, needed in keys.items():
         rows = data.get(key) if isinstance(data, dict) else None
         if not isinstance(rows, list) or not all(
-            isinstance(row, dict) and all(field in row for field in needed) for row in rows
+            isinstance(row, dict) and all(_is_name(row.get(field)) for field in needed)
+            for row in rows
         ):
             raise ImageError(f"{path} is not a COCO file: it needs a list '{key}' of objects"
                              + (f" with {' and '.join(needed)}" if needed else ""))  # fmt: skip
+        if needed and len({row["id"] for row in rows}) < len(rows):
+            raise ImageError(f"{path} is not a COCO file: two {key} have the same id")
     return dict(data)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, (int, str))
 
 
 def _outline(annotation: dict[str, Any], label: str) -> Outline | None:
@@ -132,17 +146,20 @@ def _outline(annotation: dict[str, Any], label: str) -> Outline | None:
     if bbox is not None:
         try:
             x, y, w, h = (float(v) for v in bbox)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
+            return None
+        if not all(math.isfinite(v) for v in (x, y, w, h)):
             return None
         return Outline(label, (x, y, w, h), annotation.get("segmentation"))
     return Outline(label, None, annotation.get("segmentation"))
 
 
-def _match(file_name: str, images: Sequence[str]) -> str | None:
-    """The picture whose path ends like the annotated name; else the only one of that name."""
-    wanted = Path(file_name)
-    ending = [path for path in images if Path(path).parts[-len(wanted.parts) :] == wanted.parts]
-    if ending:
-        return ending[0]
-    named = [path for path in images if Path(path).name == wanted.name]
-    return named[0] if len(named) == 1 else None
+def _match(wanted: Path, named: Sequence[str]) -> str | None:
+    """Of the pictures of one name the one whose path ends like the annotated name (the shortest,
+    where a folder below holds another); else the only one. Nothing where that leaves several."""
+    ending = [path for path in named if Path(path).parts[-len(wanted.parts) :] == wanted.parts]
+    if not ending:
+        return named[0] if len(named) == 1 else None
+    shortest = min(len(Path(path).parts) for path in ending)
+    nearest = [path for path in ending if len(Path(path).parts) == shortest]
+    return nearest[0] if len(nearest) == 1 else None

@@ -5,10 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
@@ -21,6 +18,7 @@ from sam_detect.masks import BoolArray
 from sam_detect.sources.arrays import array_to_rgb
 from sam_detect.sources.paths import FORMAT_EXTENSIONS
 from sam_detect.sources.pictures import NUMBER_MODES, alpha_mask, picture_to_rgb
+from sam_detect.sources.quiet import quiet_readers
 from sam_detect.types import ImageRGB
 
 EXIF_ORIENTATION = 0x0112
@@ -34,6 +32,7 @@ TRANSPOSE_BY_ORIENTATION = {
     8: Image.Transpose.ROTATE_90,
 }
 
+TIFF_BITS_PER_SAMPLE = 258
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 Result = TypeVar("Result")
@@ -65,14 +64,17 @@ class Origin:
 def read_rgb(origin: Origin, *, max_pixels: int, max_bytes: int) -> ImageRGB:
     """``(H, W, 3)`` uint8 RGB of the first picture, turned by its EXIF orientation."""
     origin.check(max_bytes)
+    name = origin.name
 
     def convert(image: Image.Image) -> ImageRGB:
-        if is_deep_colour(image):
-            orientation = _orientation(image)  # before load(), which makes TIFF forget it
-            image.load()  # Pillow notices a truncated file, the readers below may not
-            deep = _deep_array(origin, image.format)
-            return array_to_rgb(_turned(deep, orientation), color_order="rgb", name=origin.name)
-        return picture_to_rgb(_upright(image), origin.name)
+        if not is_deep_colour(image):
+            return picture_to_rgb(_upright(image), origin.name)
+        orientation = _orientation(image)
+        image.load()  # Pillow notices a truncated file, the readers below may not
+        if image.format == "TIFF":
+            return array_to_rgb(_tiff_array(origin, max_pixels), color_order="rgb", name=name)
+        deep = _turned(_opencv_array(origin), orientation)
+        return array_to_rgb(deep, color_order="rgb", name=name)
 
     try:
         return _with_open_picture(origin, max_pixels, convert)
@@ -125,45 +127,6 @@ def _check_size(name: str, size: int, max_bytes: int) -> None:
         )
 
 
-@contextmanager
-def quiet_pillow() -> Iterator[None]:
-    """Pillow's own size limit and warnings off: sizes are checked here, and stderr is the user's.
-
-    Both are global to the process, so that threads share one change: the first one in makes it
-    and the last one out undoes it.
-    """
-    _quiet.enter()
-    try:
-        yield
-    finally:
-        _quiet.leave()
-
-
-class _Quiet:
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._undo = ExitStack()
-
-    def enter(self) -> None:
-        with self._lock:
-            self._users += 1
-            if self._users == 1:
-                self._undo.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-                self._undo.enter_context(warnings.catch_warnings())
-                Image.MAX_IMAGE_PIXELS = None
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-
-    def leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._undo.close()
-
-
-_quiet = _Quiet()
-
-
 def _with_open_picture(
     origin: Origin, max_pixels: int, convert: Callable[[Image.Image], Result]
 ) -> Result:
@@ -171,7 +134,7 @@ def _with_open_picture(
     name = origin.name
     try:
         with (
-            quiet_pillow(),
+            quiet_readers(),
             origin.open() as file,
             Image.open(file, formats=list(FORMAT_EXTENSIONS)) as image,
         ):
@@ -203,18 +166,21 @@ def _orientation(image: Image.Image) -> int:
 
 
 def is_deep_colour(image: Image.Image) -> bool:
-    """Whether Pillow would silently keep only the upper half of 16-bit colours."""
-    return (
-        image.mode not in NUMBER_MODES
-        and image.format in ("PNG", "TIFF")
-        and any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
-    )
+    """Whether Pillow would silently keep only the upper half of 16-bit colours.
+
+    Known of PNG and TIFF, the formats that microscopes write; 16-bit *grey* is whole in all.
+    """
+    if image.mode in NUMBER_MODES:
+        return False
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(TIFF_BITS_PER_SAMPLE, (1,))
+        return any(bit > 8 for bit in (bits if isinstance(bits, tuple) else (bits,)))
+    is_png_of_16_bits = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
+    return image.format == "PNG" and is_png_of_16_bits
 
 
-def _deep_array(origin: Origin, format_name: str | None) -> npt.NDArray[Any]:
+def _opencv_array(origin: Origin) -> npt.NDArray[Any]:
     """``(H, W)`` or ``(H, W, C)`` numbers of a file, RGB, not turned."""
-    if format_name == "TIFF":
-        return _tiff_page(origin)[1]()
     import cv2  # on use: only 16-bit colour needs it
 
     with origin.open() as file:
@@ -232,22 +198,30 @@ def _deep_array(origin: Origin, format_name: str | None) -> npt.NDArray[Any]:
     return array
 
 
-def _tiff_page(origin: Origin) -> tuple[tuple[int, int], Callable[[], npt.NDArray[Any]]]:
-    """Width and height of a TIFF's first page, and what decodes it."""
+def _tiff_array(origin: Origin, max_pixels: int) -> npt.NDArray[Any]:
+    """``(H, W)`` or ``(H, W, C)`` numbers of a TIFF's first page, upright."""
     import tifffile  # on use: only TIFFs that Pillow cannot read as they are need it
 
     with origin.open() as file, tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
         size_wh = int(page.imagewidth), int(page.imagelength)
-        planar = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
-
-    def decode() -> npt.NDArray[Any]:
-        with origin.open() as file:
-            array: npt.NDArray[Any] = np.squeeze(tifffile.imread(file, key=0))
-        array = array.reshape(size_wh[::-1]) if array.size == size_wh[0] * size_wh[1] else array
-        return np.moveaxis(array, 0, -1) if planar and array.ndim == 3 else array
-
-    return size_wh, decode
+        check_pixels(size_wh, max_pixels, origin.name)
+        tag = page.tags.get(EXIF_ORIENTATION)
+        orientation = 1 if tag is None else int(tag.value)
+        try:
+            array: npt.NDArray[Any] = page.asarray()
+        except ValueError:
+            # a compression (LZW, for one) that tifffile has another package decode; OpenCV knows
+            # the common ones, but turns pictures by rules of its own
+            if orientation != 1:
+                raise
+            return _opencv_array(origin)
+    size_hw, samples = size_wh[::-1], int(page.samplesperpixel)
+    if samples > 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+        array = np.moveaxis(array.reshape(samples, *size_hw), 0, -1)
+    else:
+        array = array.reshape(*size_hw, samples)
+    return _turned(array, orientation)
 
 
 def _turned(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
@@ -267,9 +241,9 @@ def _read_unusual_tiff(origin: Origin, max_pixels: int, error: Exception) -> Ima
         if file.read(4) not in TIFF_MAGICS:
             raise _not_a_picture(origin.name) from error
     try:
-        size_wh, decode = _tiff_page(origin)
-        check_pixels(size_wh, max_pixels, origin.name)
-        return array_to_rgb(decode(), color_order="rgb", name=origin.name)
+        with quiet_readers():
+            array = _tiff_array(origin, max_pixels)
+        return array_to_rgb(array, color_order="rgb", name=origin.name)
     except ImageError:
         raise
     except Exception as cause:  # as above: a damaged file can raise anything

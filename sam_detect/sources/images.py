@@ -17,6 +17,7 @@ from sam_detect.sources import decoding
 from sam_detect.sources.arrays import ColorOrder, array_to_rgb
 from sam_detect.sources.paths import find_images
 from sam_detect.sources.pictures import picture_to_rgb
+from sam_detect.sources.quiet import quiet_readers
 from sam_detect.types import Frame
 
 DEFAULT_MAX_PIXELS = 200_000_000
@@ -125,7 +126,7 @@ def to_frame(
 def _frame_of_picture(image: Image.Image, source_id: str | None, max_pixels: int) -> Frame:
     name = source_id or str(getattr(image, "filename", "") or "array")
     try:
-        with decoding.quiet_pillow():
+        with quiet_readers():
             decoding.check_pixels(image.size, max_pixels, name)
             return Frame(picture_to_rgb(image, name), name)
     except ImageError:

@@ -25,6 +25,8 @@ def read_masks(file: str | Path, size_hw: tuple[int, int]) -> Masks:
     """
     values = _read(Path(file))
     if values.ndim == 3:
+        if len(values) == 0:
+            raise MaskError(f"the mask {file} is a stack of no masks: it outlines no object")
         return Masks.from_dense(values != 0, size_hw=size_hw)
     if values.shape != size_hw:
         raise MaskError(
@@ -46,7 +48,7 @@ def _read(file: Path) -> npt.NDArray[np.generic]:
         if file.stat().st_size > MAX_MASK_BYTES:
             raise MaskError(f"the mask {file} is larger than {MAX_MASK_BYTES >> 20} MiB")
         if file.suffix.lower() == ".npy":
-            values = np.load(file, allow_pickle=False, mmap_mode="r")
+            values = np.lib.format.open_memmap(file, mode="r")
         else:
             content = np.fromfile(file, np.uint8)
             decoded = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None

@@ -42,7 +42,9 @@ def to_8_bits(values: npt.NDArray[Any], name: str = "array") -> npt.NDArray[np.u
     if values.dtype == np.uint8:
         return np.array(values, np.uint8)
     if kind == "b":
-        return np.asarray(values, np.uint8) * np.uint8(255)
+        ones = np.array(values, np.uint8)
+        ones *= 255
+        return ones
     if kind not in "uif":
         raise ImageError(
             f"the picture '{name}' has values of type {values.dtype}; "

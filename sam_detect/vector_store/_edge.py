@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +22,11 @@ from sam_detect.vector_store._checks import (
     normalised,
 )
 from sam_detect.vector_store._files import NAME_PATTERN, LibraryFiles, State, check_name
-from sam_detect.vector_store._lock import LibraryLock
+from sam_detect.vector_store._held import CREATE_RESERVE_BYTES, WRITE_RESERVE_BYTES, HeldLibrary
 from sam_detect.vector_store._ranking import nearest_with_ties
 
 if TYPE_CHECKING:
     from sam_detect.vector_store._engine import Shard
-
-WRITE_RESERVE_BYTES = 32_000_000
-OPEN_RESERVE_BYTES = 1_000_000
-"""Free disk space below which nothing is written, or not even opened: see ``require_space``."""
 
 
 class EmbeddedStore(VectorStore):
@@ -47,11 +42,8 @@ class EmbeddedStore(VectorStore):
         self, folder: Path, name: str, *, lock_timeout_s: float = 20.0, batch_size: int = 256
     ) -> None:
         self._files = LibraryFiles(folder / check_name(name))
-        self._lock = LibraryLock(self._files, lock_timeout_s)
+        self._held = HeldLibrary(self._files, lock_timeout_s)
         self._batch_size = batch_size
-        self._mutex = threading.RLock()
-        self._holds = 0
-        self._shard: Shard | None = None
 
     @property
     def location(self) -> str:
@@ -59,7 +51,7 @@ class EmbeddedStore(VectorStore):
 
     def session(self) -> AbstractContextManager[None]:
         """Holds the library's lock. Raises ``LibraryBusyError`` where it is not free in time."""
-        return self._session()
+        return self._held.session()
 
     def read_manifest(self) -> dict[str, Any] | None:
         """Without the lock: ``library.json`` is always whole."""
@@ -67,24 +59,24 @@ class EmbeddedStore(VectorStore):
         return None if state is None else state.manifest
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
-        with self._writing() as state:
-            least = state.least_points if self._shard is None else self._shard.count()
+        with self._held.writing() as state:
+            least = state.least_points if self._held.shard is None else self._held.shard.count()
             self._files.write_state(replace(state, manifest=manifest, least_points=least))
 
     def upsert(self, points: Sequence[Point]) -> None:
         if not points:
             return
-        with self._writing() as state:
+        with self._held.writing() as state:
             vectors = check_points(points, dimension=state.dimension)
             self._require_space(check_payloads(points) + vectors.nbytes)
-            shard = self._open(state)
+            shard = self._held.open(state)
             if shard is None:
                 self._create(state, points, vectors)
                 return
             self._put(shard, points, vectors)
 
     def delete(self, ids: Sequence[str]) -> None:
-        with self._session():
+        with self._held.session():
             there = [point.id for point in self.scan(ids, fields=())]
             if there:
                 self._delete(there)
@@ -94,7 +86,7 @@ class EmbeddedStore(VectorStore):
     ) -> list[list[Hit]]:
         """Always exact: the engine's index is never built, as it lost recall."""
         queries = check_queries(vectors, limit, dimension=None)
-        with self._reading() as shard:
+        with self._held.reading() as shard:
             if shard is None or not len(queries):
                 return [[] for _ in queries]
             queries = normalised(check_queries(queries, limit, dimension=shard.dimension))
@@ -119,20 +111,20 @@ class EmbeddedStore(VectorStore):
             StoreError: another thread replaced all points meanwhile.
         """
         wanted = None if ids is None else known_ids(ids)
-        with self._holding():
-            with self._reading() as shard:
+        with self._held.holding():
+            with self._held.reading() as shard:
                 if shard is None:
                     return
             for page in self._pages(shard, wanted, fields, with_vectors):
                 yield from page
 
     def count(self) -> int:
-        with self._reading() as shard:
+        with self._held.reading() as shard:
             return 0 if shard is None else shard.count()
 
     def replace_all(self, points: Iterable[Point], manifest: dict[str, Any]) -> None:
         """Writes the new points beside the old; one rename switches. Takes both sizes on disk."""
-        with self._writing() as state:
+        with self._held.writing():
             shard, fresh = self._fill_new(points), State(manifest)
             try:
                 if shard is not None:
@@ -142,111 +134,21 @@ class EmbeddedStore(VectorStore):
             except BaseException:
                 self._discard(shard)
                 raise
-            self._close()
+            self._held.close()
             self._files.sweep(fresh)
 
     def destroy(self) -> None:
-        with self._session():
-            if self._files.read_state() is None:
-                return
-            self._lock.acquire()
-            self._close()
-            self._files.remove()
+        self._held.remove()
 
     def size_bytes(self) -> int:
         """Bytes on disk. Up to 64 MB of it are the engine's log, which holds the newest points."""
         return self._files.size_bytes()
 
-    # -- holding -----------------------------------------------------------------------------
-
-    @contextmanager
-    def _session(self) -> Iterator[None]:
-        with self._mutex, self._holding():
-            yield
-
-    @contextmanager
-    def _holding(self) -> Iterator[None]:
-        """Keeps the lock, and the shard once it is open, without keeping other threads out."""
-        with self._mutex:
-            if not self._holds:
-                self._acquire()
-            self._holds += 1
-        try:
-            yield
-        finally:
-            with self._mutex:
-                self._holds -= 1
-                if not self._holds:
-                    self._let_go()
-
-    def _acquire(self) -> None:
-        try:
-            self._lock.acquire()
-        except StoreError:
-            # Where nothing can be made, a library that is not there can still be read as empty.
-            if self._files.exists():
-                raise
-
-    def _let_go(self) -> None:
-        try:
-            self._close()
-        finally:
-            if self._lock.held:
-                self._lock.release()
-
-    @contextmanager
-    def _reading(self) -> Iterator[Shard | None]:
-        """The open shard, or None (and nothing touched) where there are no points."""
-        with self._mutex:
-            if not self._holds and not self._files.exists():
-                yield None
-                return
-            with self._holding():
-                state = self._files.read_state()
-                yield None if state is None else self._open(state)
-
-    @contextmanager
-    def _writing(self) -> Iterator[State]:
-        """The state of a library that now exists, after the leftovers of a killed process."""
-        with self._session():
-            self._lock.acquire()
-            state = self._files.read_state()
-            if state is None:
-                state = State()
-                self._files.require_space(WRITE_RESERVE_BYTES)
-                self._files.write_state(state)
-            self._files.sweep(state)
-            yield state
-
-    def _open(self, state: State) -> Shard | None:
-        from sam_detect.vector_store._engine import Shard
-
-        if state.shard is None or state.dimension is None:
-            return None
-        path = self._files.shard_path(state)
-        if self._shard is None:
-            self._files.require_space(OPEN_RESERVE_BYTES)
-            shard = Shard(self._files, path, dimension=state.dimension)
-            found = shard.count()
-            if found < state.least_points:
-                with suppress(StoreError):
-                    shard.close()
-                raise self._files.corrupt(
-                    f"{found} points are left of at least {state.least_points}"
-                )
-            self._shard = shard
-        return self._shard
-
-    def _close(self) -> None:
-        shard, self._shard = self._shard, None
-        if shard is not None:
-            shard.close()
-
     # -- writing -----------------------------------------------------------------------------
 
     def _delete(self, ids: Sequence[str]) -> None:
-        with self._writing() as state:
-            shard = self._open(state)
+        with self._held.writing() as state:
+            shard = self._held.open(state)
             if shard is None:
                 return
             # The lower bound first: a kill in between must not look like damage.
@@ -268,7 +170,7 @@ class EmbeddedStore(VectorStore):
         except BaseException:
             # Opened anew, the engine repairs itself from its log.
             with suppress(StoreError):
-                self._close()
+                self._held.close()
             raise
 
     def _create(self, state: State, points: Sequence[Point], vectors: FloatArray) -> None:
@@ -277,16 +179,17 @@ class EmbeddedStore(VectorStore):
         try:
             self._put(shard, points, vectors)
             self._files.write_state(
-                replace(state, shard=shard.path.name, dimension=shard.dimension)
+                State(state.manifest, shard.path.name, shard.dimension, shard.count())
             )
         except BaseException:
             self._discard(shard)
             raise
-        self._shard = shard
+        self._held.shard = shard
 
     def _new_shard(self, dimension: int) -> Shard:
         from sam_detect.vector_store._engine import Shard
 
+        self._files.require_space(CREATE_RESERVE_BYTES)
         return Shard.create(self._files, self._files.new_shard(), dimension=dimension)
 
     def _fill_new(self, points: Iterable[Point]) -> Shard | None:
@@ -328,8 +231,8 @@ class EmbeddedStore(VectorStore):
         start: str | None = None
         offset = 0
         while True:
-            with self._mutex:
-                if self._shard is not shard:
+            with self._held.mutex:
+                if self._held.shard is not shard:
                     raise StoreError(
                         f"the library in {self._files.directory} was replaced while it was read; "
                         f"read it again"

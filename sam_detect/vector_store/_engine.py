@@ -139,14 +139,14 @@ class Shard:
                 raise self._files.corrupt(f"point {record.id} has no vector")
             vector = np.array(record.vector, np.float32)
         payload = record.payload or {}
-        return Point(
-            str(record.id), vector, payload if fields is None else pick_fields(payload, fields)
-        )
+        if fields is not None:
+            payload = pick_fields(payload, fields)
+        return Point(str(record.id), vector, payload)
 
     def _check_segments(self) -> None:
         with self._files.errors("read"):
             segments = self.path / "segments"
-            found = [path for path in segments.iterdir()] if segments.is_dir() else []
+            found = list(segments.iterdir()) if segments.is_dir() else []
             if not found:
                 raise self._files.corrupt(f"{self.path.name} has no segments")
             for segment in found:

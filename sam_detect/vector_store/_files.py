@@ -4,7 +4,7 @@
 
     NAME/
       library.json   manifest, name and vector length of the current shard, least number of points
-      .lock          held by the process that uses the library
+      .lock, .queue  held by the process that uses the library, and by the next in line
       shard-3/       the engine's files; another shard-N is a leftover of a killed process
 
 ``library.json`` is replaced in one step, so whatever it names is complete. It is made before the
@@ -18,8 +18,8 @@ import json
 import os
 import re
 import shutil
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ FORMAT = "sam-detect embedded library"
 FORMAT_VERSION = 1
 STATE_FILE = "library.json"
 LOCK_FILE = ".lock"
+QUEUE_FILE = ".queue"
 TEMPORARY_SUFFIX = ".new"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 SHARD_PATTERN = re.compile(r"shard-([0-9]+)")
@@ -87,6 +88,10 @@ class LibraryFiles:
     def lock_path(self) -> Path:
         return self.directory / LOCK_FILE
 
+    @property
+    def queue_path(self) -> Path:
+        return self.directory / QUEUE_FILE
+
     def exists(self) -> bool:
         """Whether there is a library, damaged ones included.
 
@@ -129,9 +134,7 @@ class LibraryFiles:
             "manifest": state.manifest,
         }
         try:
-            text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1).encode(
-                "utf-8"
-            )
+            text = json.dumps(content, allow_nan=False, indent=1).encode("utf-8")
         except (TypeError, ValueError) as error:
             raise StoreError(f"a manifest must be plain JSON data: {error}") from error
         with self.errors("write"):
@@ -175,6 +178,7 @@ class LibraryFiles:
         self.write_state(State())
         self.sweep(State())
         with self.errors("write"):
+            (self.directory / (STATE_FILE + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
             self._state_path.unlink()
 
     def size_bytes(self) -> int:

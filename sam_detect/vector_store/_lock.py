@@ -19,6 +19,9 @@ class LibraryLock:
 
     So the first writers of a new library exclude each other as well, and reading a library that
     does not exist leaves nothing on disk.
+
+    Who waits for the lock holds a turnstile that everyone passes: a process that takes the lock
+    again and again cannot overtake those that wait.
     """
 
     def __init__(self, files: LibraryFiles, timeout_s: float) -> None:
@@ -26,6 +29,7 @@ class LibraryLock:
         self._timeout_s = timeout_s
         # Not thread-local: a scan may be finished by another thread than began it.
         self._lock = filelock.FileLock(files.lock_path, thread_local=False)
+        self._turnstile = filelock.FileLock(files.queue_path, thread_local=False)
         self._made: list[Path] = []
 
     @property
@@ -44,13 +48,15 @@ class LibraryLock:
             with self._files.errors("write"):
                 self._make_directories()
                 try:
-                    self._lock.acquire(
-                        timeout=max(0.0, deadline - time.monotonic()), poll_interval=POLL_S
-                    )
+                    self._acquire_until(self._turnstile, deadline)
+                    try:
+                        self._acquire_until(self._lock, deadline)
+                    finally:
+                        self._turnstile.release()
                 except filelock.Timeout:
                     raise self.busy() from None
                 except FileNotFoundError:
-                    # The last user removed the empty directory between our two steps.
+                    # The last user removed the empty directory between two of our steps.
                     if time.monotonic() > deadline:
                         raise
 
@@ -64,6 +70,7 @@ class LibraryLock:
             # Before the release: who waits sees that this file is gone and starts over.
             with suppress(OSError):
                 self._files.lock_path.unlink()
+                self._files.queue_path.unlink()
         self._lock.release()
         if unused:
             with suppress(OSError):
@@ -78,6 +85,9 @@ class LibraryLock:
             f"free within {self._timeout_s:g} s; try again when that is done, or wait longer with "
             f"SAM_DETECT_LOCK_TIMEOUT_S"
         )
+
+    def _acquire_until(self, lock: filelock.BaseFileLock, deadline: float) -> None:
+        lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=POLL_S)
 
     def _make_directories(self) -> None:
         missing = []

@@ -23,7 +23,7 @@ class QdrantVectorStore(VectorStore):
     Args:
         path: folder of the embedded libraries; ``SAM_DETECT_HOME/libraries`` unless given.
         url: of a server, such as ``http://localhost:6333``.
-        api_key: the server's key.
+        api_key: the server's key; not used without ``url``.
         collection_name: the library; letters, digits, ``_``, ``-`` and ``.``, at most 100.
         lock_timeout_s: how long to wait for another process to let go of an embedded library.
         batch_size: points sent at once. An example with its picture has some 30 KB.
@@ -31,7 +31,7 @@ class QdrantVectorStore(VectorStore):
     Nothing is opened, made or reached before the first call.
 
     Raises:
-        ConfigError: both ``path`` and ``url``, a key without ``url``, or a name that cannot be.
+        ConfigError: both ``path`` and ``url``, or a name that cannot be.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class QdrantVectorStore(VectorStore):
         url: str | None = None,
         api_key: str | None = None,
         collection_name: str = "sam_detect",
+        *,
         lock_timeout_s: float = 20.0,
         batch_size: int = 32,
     ) -> None:
@@ -124,6 +125,7 @@ def server_collections(url: str, api_key: str | None = None) -> list[str]:
     Raises:
         StoreError: the server cannot be reached or refuses.
     """
-    from sam_detect.vector_store._server import connect, library_names
+    from sam_detect.vector_store._collections import library_names
+    from sam_detect.vector_store._connect import ServerAddress, connect
 
-    return library_names(connect(url, api_key))
+    return library_names(connect(url, api_key), ServerAddress.parse(url).url)

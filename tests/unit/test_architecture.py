@@ -57,7 +57,9 @@ def _tier(part: str) -> int:
     for number, parts in enumerate(TIERS):
         if part in parts:
             return number
-    raise AssertionError(f"sam_detect/{part} is in no tier: add it to docs/architecture.md and here")
+    raise AssertionError(
+        f"sam_detect/{part} is in no tier: add it to docs/architecture.md and here"
+    )
 
 
 def test_every_import_goes_up_the_tiers() -> None:

@@ -1,0 +1,41 @@
+"""Nearest-prototype labelling: each label is the mean of its examples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sam_detect.labelling._base import ExampleLabeller, Groups, doubt, unknown
+from sam_detect.labelling.calibration import Similarities
+from sam_detect.masks import FloatArray
+from sam_detect.types import Neighbour, Verdict
+
+SHARPNESS = 20.0
+
+
+class PrototypeLabeller(ExampleLabeller):
+    """The label whose mean vector is nearest (Snell et al., "Prototypical Networks", 2017).
+
+    The confidence is the label's share of a softmax over all labels, times the belief that
+    something as similar to the mean has the label. The nearest examples are given as the reason;
+    negatives among them cast doubt.
+    """
+
+    def left_out(self, vectors: FloatArray) -> Similarities:
+        others = vectors.sum(axis=0, dtype=np.float64) - vectors
+        others /= np.maximum(np.linalg.norm(others, axis=1, keepdims=True), 1e-12)
+        return np.asarray((vectors * others).sum(axis=1))
+
+    def verdict(self, vector: FloatArray, neighbours: list[Neighbour], groups: Groups) -> Verdict:
+        similarities = {label: float(vector @ mean) for label, mean in groups.means.items()}
+        if not similarities:
+            return unknown(neighbours)
+        winner = max(similarities, key=lambda label: (similarities[label], label))
+        similarity = similarities[winner]
+        total = sum(math.exp(SHARPNESS * (s - similarity)) for s in similarities.values())
+        confidence = groups.calibration.belief(winner, similarity) / total
+        nearest = max((n.similarity for n in neighbours if n.label == winner and not n.negative),
+                      default=similarity)  # fmt: skip
+        return self.named(winner, confidence * doubt(winner, nearest, neighbours), neighbours)
+

@@ -1,0 +1,67 @@
+"""Regions made whole, and touching objects taken apart."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from skimage.morphology import h_maxima
+from skimage.segmentation import watershed
+
+from sam_detect.masks import BoolArray, tight_box_xyxy
+from sam_detect.segmentation._level_sets import Region
+
+CONVEX = 0.9
+"""Solidity above which a region is one thing."""
+LEAST_DIP = 0.12
+"""Depth of the neck between two peaks of the distance transform, as a share of the higher one."""
+WORKING_AREA = 3000
+"""Larger regions are taken apart at a reduced scale, in pixels."""
+MOST_PARTS = 60
+
+
+def filled(region: Region) -> tuple[Region, float]:
+    """The region with its holes filled, and its solidity (area over that of its convex hull)."""
+    height, width = region.crop.shape
+    padded = np.zeros((height + 2, width + 2), np.uint8)
+    padded[1:-1, 1:-1] = region.crop
+    contours, _ = cv2.findContours(padded, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    contour = max(contours, key=len)
+    whole = np.zeros_like(padded)
+    cv2.drawContours(whole, [contour], -1, 1, cv2.FILLED)
+    area = int(np.count_nonzero(whole))
+    # The hull of pixel centres lacks half a pixel all around.
+    hull = cv2.contourArea(cv2.convexHull(contour)) + len(contour) / 2 + 1
+    return Region(region.x0, region.y0, whole[1:-1, 1:-1].view(np.bool_)), min(1.0, area / hull)
+
+
+def split_touching(region: Region, *, min_area: int) -> list[Region]:
+    """The parts of a region between the necks of its outline; none for one thing.
+
+    A watershed of the distance transform, flooded from its h-maxima (Vincent and Soille 1991;
+    Soille 2003), so that the ripples of an outline make no parts.
+    """
+    mask = np.pad(region.crop, 1).view(np.uint8)
+    area = int(np.count_nonzero(mask))
+    factor = min(1.0, (WORKING_AREA / area) ** 0.5)
+    small = mask
+    if factor < 1:
+        size = (max(3, round(mask.shape[1] * factor)), max(3, round(mask.shape[0] * factor)))
+        small = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+    depth = cv2.distanceTransform(small, cv2.DIST_L2, cv2.DIST_MASK_5)
+    depth = cv2.GaussianBlur(depth, (0, 0), 1.0)
+    peaks = h_maxima(depth, max(0.35, LEAST_DIP * float(depth.max())))
+    count, markers = cv2.connectedComponents(peaks.astype(np.uint8))
+    if not 2 < count <= MOST_PARTS:
+        return []
+    basins = watershed(-depth, markers, mask=small > 0).astype(np.uint8)
+    if factor < 1:
+        basins = cv2.resize(basins, mask.shape[::-1], interpolation=cv2.INTER_NEAREST) * mask
+    parts = []
+    for label in range(1, count):
+        part: BoolArray = basins == label
+        box = tight_box_xyxy(part)
+        if box is not None and np.count_nonzero(part) >= min_area:
+            x0, y0, x1, y1 = box
+            crop = np.ascontiguousarray(part[y0:y1, x0:x1])
+            parts.append(Region(region.x0 + x0 - 1, region.y0 + y0 - 1, crop))
+    return parts

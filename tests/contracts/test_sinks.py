@@ -1,0 +1,215 @@
+"""What every output format promises, checked for all that are registered."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam_detect.errors import OutputError, one_line
+from sam_detect.interfaces import Sink
+from sam_detect.registry import load_class, names
+from sam_detect.types import Detections, Frame, Masks, Neighbour, Verdict
+
+NEEDS_FILE = {"overlay"}
+ENDINGS = {"overlay": ".png", "coco": ".json"}
+
+formats = pytest.mark.parametrize("name", names("format"))
+
+
+def picture(source_id: str = "x.jpg", labels: tuple[str | None, ...] = ("nut", None)) -> Frame:
+    rng = np.random.default_rng(len(labels))
+    return Frame(rng.integers(0, 256, (48, 64, 3), np.uint8), source_id)
+
+
+def found(source_id: str = "x.jpg", labels: tuple[str | None, ...] = ("nut", None)) -> Detections:
+    crops = [np.ones((10, 12), np.bool_)] * len(labels)
+    boxes = [(2 + 15 * i, 5 + 3 * i, 14 + 15 * i, 15 + 3 * i) for i in range(len(labels))]
+    neighbours = (Neighbour("0a", "nut", 0.9),)
+    return Detections(
+        source_id=source_id,
+        masks=Masks.from_crops(size_hw=(48, 64), boxes_xyxy=boxes, crops=crops),
+        verdicts=tuple(Verdict(label, label or "nut", 0.75, neighbours) for label in labels),
+    )
+
+
+def make(name: str, output: object, **options: object) -> Sink:
+    sink = load_class("format", name)(output, **options)
+    assert isinstance(sink, Sink)
+    return sink
+
+
+def write_one(name: str, path: Path) -> list[Path]:
+    sink = make(name, path)
+    sink.write(picture(), found())
+    return sink.close()
+
+
+def target(name: str, folder: Path, stem: str = "out") -> Path:
+    return folder / (stem + ENDINGS.get(name, f".{name}"))
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@formats
+def test_one_picture_gives_the_file_that_was_named(name: str, tmp_path: Path) -> None:
+    path = target(name, tmp_path / "made" / "for it")
+    sink = make(name, path)
+    sink.write(picture(), found())
+    assert sink.close() == [path]
+    assert path.stat().st_size > 0
+    assert visible(tmp_path) == [str(path.relative_to(tmp_path))]
+
+
+@formats
+def test_a_text_path_works_as_well(name: str, tmp_path: Path) -> None:
+    sink = make(name, str(target(name, tmp_path)))
+    sink.write(picture(), found())
+    assert sink.close() == [target(name, tmp_path)]
+
+
+@formats
+def test_several_pictures(name: str, tmp_path: Path) -> None:
+    output = tmp_path / "out" if name in NEEDS_FILE else target(name, tmp_path)
+    sink = make(name, output, multiple=True)
+    for source_id in ("a/x.jpg", "b/x.png", "c/X.tif"):
+        sink.write(picture(source_id), found(source_id))
+    written = sink.close()
+    assert len(written) == (3 if name in NEEDS_FILE else 1)
+    assert len({path.name.casefold() for path in written}) == len(written)
+    assert visible(tmp_path) == sorted(str(path.relative_to(tmp_path)) for path in written)
+
+
+@formats
+def test_a_second_picture_needs_multiple(name: str, tmp_path: Path) -> None:
+    sink = make(name, target(name, tmp_path))
+    sink.write(picture(), found())
+    with pytest.raises(OutputError, match="one picture"):
+        sink.write(picture("y.jpg"), found("y.jpg"))
+
+
+@formats
+@pytest.mark.parametrize(
+    "labels", [(), (None,), ("=1+1",), ('Nüsse, "große"\n細胞',), ("\ud800",), ("x" * 500,)]
+)
+def test_any_label_and_none_can_be_written(
+    name: str, labels: tuple[str | None, ...], tmp_path: Path
+) -> None:
+    sink = make(name, target(name, tmp_path))
+    sink.write(picture(labels=labels), found(labels=labels))
+    (path,) = sink.close()
+    assert path.stat().st_size > 0
+
+
+@formats
+def test_output_is_deterministic(name: str, tmp_path: Path) -> None:
+    contents = []
+    for stem in ("1", "2"):
+        sink = make(name, target(name, tmp_path, stem))
+        sink.write(picture(), found())
+        contents.append(sink.close()[0].read_bytes())
+    assert contents[0] == contents[1]
+
+
+@formats
+def test_a_stream_gets_what_a_file_gets(name: str, tmp_path: Path) -> None:
+    if name in NEEDS_FILE:
+        with pytest.raises(OutputError, match="stdout"):
+            make(name, None)
+        return
+    stream = io.StringIO()
+    sinks = make(name, stream, multiple=True), make(name, target(name, tmp_path), multiple=True)
+    for sink in sinks:
+        for source_id in ("x.jpg", "ü.jpg"):
+            sink.write(picture(source_id), found(source_id))
+    assert sinks[0].close() == []
+    assert sinks[1].close()[0].read_text(encoding="utf-8") == stream.getvalue()
+    assert not stream.closed
+
+
+@formats
+def test_nothing_is_there_until_it_is_whole(name: str, tmp_path: Path) -> None:
+    path = target(name, tmp_path)
+    path.write_bytes(b"old")
+    sink = make(name, path)
+    assert path.read_bytes() == b"old"
+    sink.write(picture(), found())
+    if name not in NEEDS_FILE:  # a picture is whole when it is written
+        assert path.read_bytes() == b"old"
+    sink.close()
+    assert path.read_bytes() != b"old"
+
+
+@formats
+def test_an_output_that_is_given_up_leaves_nothing(name: str, tmp_path: Path) -> None:
+    sink = make(name, target(name, tmp_path))
+    del sink
+    assert visible(tmp_path) == []
+
+
+@formats
+def test_an_output_whose_one_picture_failed_leaves_the_old_file(name: str, tmp_path: Path) -> None:
+    path = target(name, tmp_path)
+    path.write_bytes(b"old")
+    assert make(name, path).close() == []
+    assert path.read_bytes() == b"old"
+    assert visible(tmp_path) == [path.name]
+
+
+@formats
+def test_the_pictures_being_read_are_never_overwritten(name: str, tmp_path: Path) -> None:
+    path = target(name, tmp_path)
+    Image.fromarray(picture().image_rgb).save(path, format="PNG")
+    before = path.read_bytes()
+    (tmp_path / "link").symlink_to(path)
+
+    def named_at_construction() -> None:
+        make(name, path, inputs=[tmp_path / "link"]).write(picture(), found())
+
+    def known_by_the_frame() -> None:
+        make(name, path).write(picture(str(path)), found(str(path)))
+
+    attempts: list[Callable[[], None]] = [named_at_construction, known_by_the_frame]
+    for attempt in attempts:
+        with pytest.raises(OutputError, match="being read") as caught:
+            attempt()
+        assert one_line(caught.value) == str(caught.value)
+        assert path.read_bytes() == before
+
+
+@formats
+def test_what_cannot_be_written_is_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "folder" / "inside").mkdir(parents=True)
+    for path in (target(name, tmp_path / "file"), target(name, tmp_path, "x" * 300)):
+        with pytest.raises(OutputError) as caught:
+            write_one(name, path)
+        assert one_line(caught.value) == str(caught.value)
+        assert str(path) in str(caught.value)
+    assert visible(tmp_path) == ["file"]
+
+
+@formats
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = target(name, tmp_path)
+    path.write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left") as caught:
+        write_one(name, path)
+    assert str(path) in str(caught.value)
+    del caught  # its traceback holds the sink
+    assert path.read_bytes() == b"old"
+    assert visible(tmp_path) == [path.name]

@@ -1,0 +1,225 @@
+"""Masks from picture and numpy files."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from sam_detect.errors import MaskError
+from sam_detect.sources.mask_files import read_masks
+
+SIZE = (20, 30)
+
+
+def two_squares(first: int, second: int, dtype: type = np.uint8) -> npt.NDArray[np.generic]:
+    """A 3 x 4 rectangle at (2, 1) and a 5 x 5 one at (20, 10)."""
+    values = np.zeros(SIZE, dtype)
+    values[1:5, 2:5] = first
+    values[10:15, 20:25] = second
+    return values
+
+
+def write(path: Path, values: npt.NDArray[np.generic]) -> Path:
+    if path.suffix == ".npy":
+        np.save(path, values)
+    else:
+        assert cv2.imwrite(str(path), values)
+    return path
+
+
+BOXES = [[2, 1, 5, 5], [20, 10, 25, 15]]
+
+
+@pytest.mark.parametrize("ending", [".png", ".bmp", ".tif", ".PNG", ".npy"])
+def test_each_region_of_a_black_and_white_mask_is_an_object(tmp_path: Path, ending: str) -> None:
+    masks = read_masks(write(tmp_path / f"m{ending}", two_squares(255, 255)), SIZE)
+    assert masks.boxes_xyxy.tolist() == BOXES
+    assert masks.areas.tolist() == [12, 25]
+    assert masks.size_hw == SIZE
+
+
+def test_any_single_value_is_white(tmp_path: Path) -> None:
+    for value in (1, 7, 200):
+        masks = read_masks(write(tmp_path / "m.png", two_squares(value, value)), SIZE)
+        assert masks.boxes_xyxy.tolist() == BOXES
+
+
+def test_regions_that_touch_at_a_corner_are_one(tmp_path: Path) -> None:
+    values = np.zeros(SIZE, np.uint8)
+    values[2:4, 2:4] = values[4:6, 4:6] = 255
+    assert len(read_masks(write(tmp_path / "m.png", values), SIZE)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("m.png", np.uint8), ("m.png", np.uint16), ("m.tif", np.uint16), ("m.npy", np.int32),
+     ("m.npy", np.int64), ("m.npy", np.float32), ("m.npy", np.int8)],
+)  # fmt: skip
+def test_each_value_of_a_label_map_is_an_object(tmp_path: Path, name: str, dtype: type) -> None:
+    values = two_squares(3, 9, dtype)
+    values[17:19, 0:2] = 3  # a second region of the first object
+    masks = read_masks(write(tmp_path / name, values), SIZE)
+    assert masks.areas.tolist() == [16, 25]
+    assert masks.boxes_xyxy.tolist() == [[0, 1, 5, 19], BOXES[1]]
+
+
+def test_a_label_map_keeps_values_beyond_a_byte_apart(tmp_path: Path) -> None:
+    masks = read_masks(write(tmp_path / "m.png", two_squares(1, 257, np.uint16)), SIZE)
+    assert masks.boxes_xyxy.tolist() == BOXES
+
+
+def test_a_boolean_array_is_a_black_and_white_mask(tmp_path: Path) -> None:
+    masks = read_masks(write(tmp_path / "m.npy", two_squares(1, 1, np.bool_)), SIZE)
+    assert masks.boxes_xyxy.tolist() == BOXES
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.float64])
+def test_a_stack_of_masks_is_one_object_each_and_may_overlap(tmp_path: Path, dtype: type) -> None:
+    stack = np.stack([two_squares(1, 0, dtype), two_squares(1, 1, dtype)])
+    masks = read_masks(write(tmp_path / "m.npy", stack), SIZE)
+    assert masks.areas.tolist() == [12, 37]
+
+
+def test_a_colour_picture_of_a_mask_is_black_and_white_as_well(tmp_path: Path) -> None:
+    colour = np.zeros((*SIZE, 3), np.uint8)
+    colour[1:5, 2:5] = (255, 255, 255)
+    assert read_masks(write(tmp_path / "m.png", colour), SIZE).boxes_xyxy.tolist() == [BOXES[0]]
+    colour[1:5, 2:5] = (0, 0, 255)
+    assert read_masks(write(tmp_path / "m.png", colour), SIZE).boxes_xyxy.tolist() == [BOXES[0]]
+
+
+def test_transparency_is_no_mask(tmp_path: Path) -> None:
+    picture = np.zeros((*SIZE, 4), np.uint8)
+    picture[..., 3] = 255
+    picture[1:5, 2:5, :3] = 255
+    assert read_masks(write(tmp_path / "m.png", picture), SIZE).boxes_xyxy.tolist() == [BOXES[0]]
+
+
+def test_a_mask_that_is_all_object_is_one(tmp_path: Path) -> None:
+    masks = read_masks(write(tmp_path / "m.png", np.full(SIZE, 255, np.uint8)), SIZE)
+    assert masks.boxes_xyxy.tolist() == [[0, 0, 30, 20]]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("name", ["m.png", "m.npy"])
+def test_a_mask_of_another_size_is_refused_with_both(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / name, two_squares(1, 2))
+    with pytest.raises(MaskError, match="30x20.*picture 20x30") as caught:
+        read_masks(file, (30, 20))
+    assert str(file) in str(caught.value)
+
+
+def test_a_stack_of_another_size_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "m.npy", np.ones((2, *SIZE), np.bool_))
+    with pytest.raises(MaskError, match="30x20"):
+        read_masks(file, (30, 20))
+
+
+@pytest.mark.parametrize("name", ["m.png", "m.npy"])
+def test_a_mask_without_an_object_is_refused(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / name, np.zeros(SIZE, np.uint8))
+    with pytest.raises(MaskError, match="0 everywhere") as caught:
+        read_masks(file, SIZE)
+    assert str(file) in str(caught.value)
+
+
+def test_a_stack_without_an_object_or_with_an_empty_one_is_refused(tmp_path: Path) -> None:
+    for stack in (np.zeros((0, *SIZE), np.bool_), np.zeros((2, *SIZE), np.bool_)):
+        with pytest.raises(MaskError):
+            read_masks(write(tmp_path / "m.npy", stack), SIZE)
+
+
+def npy_header(shape: str) -> bytes:
+    """A file that promises an array of this shape and holds nothing of it."""
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+
+
+def zipped() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.npy", b"")
+    return buffer.getvalue()
+
+
+BROKEN: dict[str, tuple[str, bytes]] = {
+    "an empty picture": ("m.png", b""),
+    "an empty array": ("m.npy", b""),
+    "noise as a picture": ("m.png", bytes(range(256))),
+    "noise as an array": ("m.npy", bytes(range(256))),
+    "text": ("m.txt", b"mask"),
+    "half a picture header": ("m.png", b"\x89PNG\r\n\x1a\n\x00\x00"),
+    "half an array header": ("m.npy", b"\x93NUMPY\x01\x00"),
+    "an array cut short": ("m.npy", npy_header("(20, 30)")),
+    "an array of absurd size": ("m.npy", npy_header("(999999999999, 999999999999)")),
+    "an array of negative size": ("m.npy", npy_header("(-1, 4)")),
+    "an archive of arrays": ("m.npy", zipped()),
+    "an archive cut short": ("m.npy", zipped()[:10]),
+    "a pickle": ("m.npy", b"\x80\x04K\x05."),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_file_that_holds_no_mask_is_refused_by_name(tmp_path: Path, what: str) -> None:
+    name, content = BROKEN[what]
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(MaskError) as caught:
+        read_masks(file, SIZE)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_a_folder_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "folder.npy").mkdir()
+    for file in (tmp_path / "no.png", tmp_path / "no.npy", tmp_path, tmp_path / "folder.npy"):
+        with pytest.raises(MaskError, match="cannot be read") as caught:
+            read_masks(file, SIZE)
+        assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.zeros(5),
+        np.array(5),
+        np.zeros((1, 2, 3, 4)),
+        np.zeros(SIZE, np.complex64),
+        np.full(SIZE, "a"),
+        np.zeros(SIZE, "datetime64[s]"),
+        np.zeros(SIZE, [("a", "u1")]),
+    ],
+    ids=lambda v: f"{v.shape} {v.dtype}",
+)
+def test_an_array_that_is_no_mask_is_refused(
+    tmp_path: Path, values: npt.NDArray[np.generic]
+) -> None:
+    with pytest.raises(MaskError, match="must have shape"):
+        read_masks(write(tmp_path / "m.npy", values), SIZE)
+
+
+class Boom:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("raise SystemError('executed')",))
+
+
+def test_an_array_file_is_never_executed(tmp_path: Path) -> None:
+    file = tmp_path / "m.npy"
+    np.save(file, np.array([Boom()], dtype=object), allow_pickle=True)
+    with pytest.raises(MaskError, match="cannot be read"):
+        read_masks(file, SIZE)
+
+
+def test_the_picture_file_is_free_again_after_reading(tmp_path: Path) -> None:
+    file = write(tmp_path / "m.npy", two_squares(1, 2))
+    masks = read_masks(file, SIZE)
+    write(file, np.zeros(SIZE, np.uint8))
+    assert masks.areas.tolist() == [12, 25]

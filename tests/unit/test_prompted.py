@@ -1,0 +1,231 @@
+"""From boxes and points to masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import QUICK, BoolArray
+
+from sam_detect.errors import MaskError
+from sam_detect.segmentation.prompted import clip_box, masks_for_boxes, masks_for_points
+from sam_detect.types import Frame, Masks
+
+HEIGHT, WIDTH = 80, 120
+
+
+def disc(center_xy: tuple[float, float], radius: float) -> BoolArray:
+    y, x = np.ogrid[:HEIGHT, :WIDTH]
+    return np.asarray((x - center_xy[0]) ** 2 + (y - center_xy[1]) ** 2 <= radius**2)
+
+
+RED, BLUE = disc((30, 40), 15), disc((85, 40), 20)
+
+
+def scene() -> Frame:
+    """A red and a blue disc on a green ground with a little noise."""
+    image = np.full((HEIGHT, WIDTH, 3), (60, 140, 60), np.int16)
+    image[RED], image[BLUE] = (200, 40, 40), (40, 40, 200)
+    image += np.random.default_rng(0).integers(-8, 9, image.shape, dtype=np.int16)
+    return Frame(image.clip(0, 255).astype(np.uint8))
+
+
+def proposals() -> Masks:
+    """Best first: the red disc, the blue disc, a part of the blue disc."""
+    return Masks.from_dense(np.stack([RED, BLUE, disc((85, 40), 8)]))
+
+
+def none() -> Masks:
+    return Masks.empty((HEIGHT, WIDTH))
+
+
+def box_of(mask: BoolArray, grow: float = 0) -> list[float]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return [
+        columns[0] - grow, rows[0] - grow,
+        columns[-1] + 1 - columns[0] + 2 * grow, rows[-1] + 1 - rows[0] + 2 * grow,
+    ]  # fmt: skip
+
+
+def iou(a: BoolArray, b: BoolArray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+# Boxes
+
+
+@pytest.mark.parametrize("grow", [0, 2, -2, 0.4])
+def test_a_box_takes_the_proposal_that_fits_it(grow: float) -> None:
+    found = masks_for_boxes(scene(), proposals(), [box_of(BLUE, grow), box_of(RED, grow)])
+    assert len(found) == 2
+    np.testing.assert_array_equal(found.dense(0), BLUE)
+    np.testing.assert_array_equal(found.dense(1), RED)
+
+
+def test_a_box_that_no_proposal_fits_takes_the_foreground_in_it() -> None:
+    for those in (none(), proposals()[2:]):
+        found = masks_for_boxes(scene(), those, [box_of(BLUE, 2)])
+        assert iou(found.dense(0), BLUE) > 0.9
+        x, y, w, h = (int(v) for v in box_of(BLUE, 2))
+        outside = found.dense(0)
+        outside[y : y + h, x : x + w] = False
+        assert not outside.any(), "nothing beyond the box"
+
+
+def test_the_foreground_is_the_same_each_time() -> None:
+    first, again = (masks_for_boxes(scene(), none(), [box_of(RED, 3)]) for _ in range(2))
+    np.testing.assert_array_equal(first.dense(0), again.dense(0))
+
+
+def test_a_box_without_a_foreground_is_filled_by_its_ellipse() -> None:
+    frame = Frame(np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+    mask = masks_for_boxes(frame, none(), [[20, 10, 60, 40]]).dense(0)
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    ellipse = ((x - 49.5) / 30) ** 2 + ((y - 29.5) / 20) ** 2 <= 1
+    assert iou(mask, ellipse) > 0.9
+
+
+BOXES = {
+    "one pixel": [5, 5, 1, 1],
+    "less than a pixel": [5.2, 5.2, 0.1, 0.1],
+    "one row": [5, 5, 60, 1],
+    "one column": [5, 5, 1, 60],
+    "two rows across": [0, 40, WIDTH, 2],
+    "the whole picture": [0, 0, WIDTH, HEIGHT],
+    "beyond the picture": [-1000, -1000, 3000, 3000],
+    "over an edge": [100, 60, 50, 50],
+    "the last pixel": [WIDTH - 1, HEIGHT - 1, 1, 1],
+    "endless": [0, 0, 1e308, 1e308],
+    "starting far away": [-1e308, 0, 1.7e308, 10],
+}
+
+
+@pytest.mark.parametrize("what", BOXES)
+def test_any_box_with_a_pixel_in_the_picture_has_a_mask_inside_it(what: str) -> None:
+    box = BOXES[what]
+    mask = masks_for_boxes(scene(), none(), [box]).dense(0)
+    assert mask.shape == (HEIGHT, WIDTH)
+    x0, y0, x1, y1 = clip_box(box, (HEIGHT, WIDTH))
+    inside = mask[y0:y1, x0:x1].sum()
+    assert inside == mask.sum() > 0
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 50), (50, 1), (2, 2000), (2000, 2), (3, 3)])
+def test_a_box_in_a_picture_of_any_shape_has_a_mask(size_hw: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    height, width = size_hw
+    for box in ([0, 0, width, height], [0, 0, max(1, width - 8), max(1, height - 8)]):
+        found = masks_for_boxes(Frame(image), Masks.empty(size_hw), [box])
+        assert found.areas[0] > 0
+
+
+@QUICK
+@given(
+    st.floats(-50, 200), st.floats(-50, 150), st.floats(0.5, 150), st.floats(0.5, 150)
+)
+def test_a_clipped_box_covers_what_the_box_covers_of_the_picture(
+    x: float, y: float, w: float, h: float
+) -> None:
+    columns = [i for i in range(WIDTH) if i + 1 > x and i < x + w]
+    rows = [i for i in range(HEIGHT) if i + 1 > y and i < y + h]
+    if not columns or not rows:
+        with pytest.raises(MaskError, match="no pixel inside the 120x80 picture"):
+            clip_box([x, y, w, h], (HEIGHT, WIDTH))
+        return
+    expected = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    assert clip_box([x, y, w, h], (HEIGHT, WIDTH)) == expected
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [10, 10, 0, 5],
+        [10, 10, 5, 0],
+        [10, 10, -5, 5],
+        [WIDTH, 0, 5, 5],
+        [0, HEIGHT, 5, 5],
+        [-10, 0, 10, 5],
+        [1.7e308, 0, 1.7e308, 5],
+        [float("nan"), 0, 5, 5],
+        [0, 0, float("inf"), 5],
+        [1, 2, 3],
+        [1, 2, 3, 4, 5],
+        [[1, 2, 3, 4]],
+        [],
+        ["a", "b", "c", "d"],
+        [None] * 4,
+        [[1], 2, 3, 4],
+        None,
+        7,
+        "1,2,3,4",
+    ],
+    ids=repr,
+)
+def test_a_malformed_or_empty_box_is_refused(box: Any) -> None:
+    with pytest.raises(MaskError, match="box") as caught:
+        masks_for_boxes(scene(), proposals(), [box])
+    assert "\n" not in str(caught.value)
+
+
+# Points
+
+
+def test_a_point_takes_the_best_proposal_that_covers_it() -> None:
+    found = masks_for_points(scene(), proposals(), [(85, 40), (30, 40), (85.9, 58.2)])
+    np.testing.assert_array_equal(found.dense(0), BLUE)
+    np.testing.assert_array_equal(found.dense(1), RED)
+    np.testing.assert_array_equal(found.dense(2), BLUE)
+    reversed_ = masks_for_points(scene(), proposals()[::-1], [(85, 40)])
+    np.testing.assert_array_equal(reversed_.dense(0), disc((85, 40), 8))
+
+
+def test_a_point_in_a_proposals_box_but_not_on_it_is_not_covered() -> None:
+    assert not RED[26, 16]
+    with pytest.raises(MaskError, match="no object was found at 16,26"):
+        masks_for_points(scene(), proposals(), [(16, 26)])
+
+
+def test_a_point_that_nothing_covers_names_the_way_out() -> None:
+    for those in (none(), proposals()):
+        with pytest.raises(MaskError, match="no object was found at 3,4.*--box"):
+            masks_for_points(scene(), those, [(3, 4)])
+
+
+@pytest.mark.parametrize(
+    "point", [(-1, 5), (5, -1), (WIDTH, 5), (5, HEIGHT), (-0.5, 5), (5, -0.01), (1e300, 5)], ids=repr
+)
+def test_a_point_outside_the_picture_is_refused(point: tuple[float, float]) -> None:
+    everything = Masks.from_dense(np.ones((HEIGHT, WIDTH), np.bool_))
+    with pytest.raises(MaskError, match="outside the 120x80 picture"):
+        masks_for_points(scene(), everything, [point])
+
+
+@pytest.mark.parametrize(
+    "point",
+    [(float("nan"), 5), (5, float("inf")), (5,), (5, 5, 5), (), ("a", "b"), None, 5, (None, 1)],
+    ids=repr,
+)
+def test_a_malformed_point_is_refused(point: Any) -> None:
+    with pytest.raises(MaskError, match="point"):
+        masks_for_points(scene(), proposals(), [point])
+
+
+@pytest.mark.parametrize("ask", [masks_for_boxes, masks_for_points])
+def test_asking_for_nothing_gives_nothing(ask: Any) -> None:
+    found = ask(scene(), proposals(), [])
+    assert len(found) == 0
+    assert found.size_hw == (HEIGHT, WIDTH)
+
+
+def test_neither_the_picture_nor_the_proposals_change() -> None:
+    frame, those = scene(), proposals()
+    image: npt.NDArray[np.uint8] = frame.image_rgb.copy()
+    boxes = those.boxes_xyxy.copy()
+    masks_for_boxes(frame, those, [box_of(BLUE), [1, 1, 70, 30]])
+    masks_for_points(frame, those, [(85, 40)])
+    np.testing.assert_array_equal(frame.image_rgb, image)
+    np.testing.assert_array_equal(those.boxes_xyxy, boxes)
