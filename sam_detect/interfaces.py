@@ -76,7 +76,8 @@ class WeightFade(ABC):
 
     def apply(self, image: ImageRGB, mask: BoolArray, distance_map: FloatArray) -> npt.NDArray[Any]:
         """The image times the weights, ``(h, w, 3)`` uint8."""
-        faded = image * self.weights(distance_map)[:, :, None]
+        fitted = self.for_area(float(np.count_nonzero(mask)))
+        faded = image * fitted.weights(distance_map)[:, :, None]
         return np.rint(faded).astype(np.uint8)
 
     def for_area(self, area: float) -> WeightFade:

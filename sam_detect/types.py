@@ -291,10 +291,13 @@ class Hit:
 
 @dataclass(frozen=True, eq=False)
 class ExampleArrays:
-    """Parallel arrays of N examples: ids, labels, polarity and ``(N, D)`` float32 vectors."""
+    """Parallel arrays of N examples: ids, labels, sources (the pictures they come from),
+    ``(N, 4)`` boxes there (x, y, width, height), polarity and ``(N, D)`` float32 vectors."""
 
     ids: tuple[str, ...]
     labels: tuple[str, ...]
+    sources: tuple[str, ...]
+    boxes_xywh: IntArray
     negatives: BoolArray
     vectors: FloatArray
 

@@ -109,7 +109,9 @@ sizes_garbage: st.SearchStrategy[Any] = st.one_of(
 polygons_garbage: st.SearchStrategy[Any] = st.one_of(
     st.lists(st.lists(st.floats(), max_size=9), min_size=1, max_size=3),
     st.lists(st.lists(st.floats(-1e9, 1e9), min_size=6, max_size=12), min_size=1, max_size=2),
-    st.lists(st.lists(st.one_of(st.none(), st.text(max_size=2)), min_size=6, max_size=6), min_size=1),
+    st.lists(
+        st.lists(st.one_of(st.none(), st.text(max_size=2)), min_size=6, max_size=6), min_size=1
+    ),
     st.lists(st.one_of(st.none(), st.integers(), st.text(max_size=8)), min_size=1, max_size=3),
     st.text(min_size=1, max_size=5),
     st.integers(),

@@ -21,12 +21,12 @@ from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import FadedCrop
 
 PART_WEIGHTS = {
-    "colour": 0.30,
-    "layers": 0.15,
-    "texture": 0.15,
-    "shape": 0.15,
-    "size": 0.05,
-    "contrast": 0.20,
+    "colour": 0.24,
+    "layers": 0.08,
+    "texture": 0.05,
+    "shape": 0.18,
+    "size": 0.22,
+    "contrast": 0.23,
 }
 """The parts in the order of the vector, each with its share of the similarity."""
 

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Labeller, LabelMemory
@@ -60,9 +61,9 @@ class ExampleLabeller(Labeller):
         ]
 
     @abstractmethod
-    def left_out(self, vectors: FloatArray) -> Similarities:
-        """For the ``(n, D)`` examples of one label, n > 1: each one's similarity to the others,
-        measured as :meth:`verdict` measures that of a new vector."""
+    def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
+        """Of one vector to the ``(n, D)`` examples of a label, n > 0, as :meth:`verdict` measures
+        it."""
 
     @abstractmethod
     def verdict(self, vector: FloatArray, neighbours: list[Neighbour], groups: Groups) -> Verdict:
@@ -83,13 +84,25 @@ class ExampleLabeller(Labeller):
         if self._fitted is None or self._fitted[0] != generation:
             positives = _positives(memory.examples())
             left_out = {
-                label: self.left_out(vectors) if len(vectors) > 1 else np.zeros(0)
-                for label, vectors in positives.items()
+                label: self._left_out(vectors, sources)
+                for label, (vectors, sources) in positives.items()
             }
             calibration = calibrate(left_out, prior_similarity=memory.prior_similarity)
-            means = {label: _unit_mean(vectors) for label, vectors in positives.items()}
+            means = {label: unit_mean(vectors) for label, (vectors, _) in positives.items()}
             self._fitted = (generation, Groups(means, calibration))
         return self._fitted[1]
+
+
+    def _left_out(self, vectors: FloatArray, sources: npt.NDArray[np.object_]) -> Similarities:
+        """Each example's similarity to those of its label in *other* pictures, since new objects
+        come from new pictures; to all others where the label comes from one picture only."""
+        several = len(set(sources)) > 1
+        found = []
+        for index in range(len(vectors)):
+            others = sources != sources[index] if several else np.arange(len(vectors)) != index
+            if others.any():
+                found.append(self.similarity(vectors[index], vectors[others]))
+        return np.array(found, np.float64)
 
 
 def unknown(neighbours: list[Neighbour]) -> Verdict:
@@ -104,15 +117,17 @@ def doubt(label: str, similarity: float, neighbours: list[Neighbour]) -> float:
     return math.exp(-max(0.0, max(against, default=-1.0) - similarity) / DOUBT)
 
 
-def _positives(examples: ExampleArrays) -> dict[str, FloatArray]:
+def _positives(
+    examples: ExampleArrays,
+) -> dict[str, tuple[FloatArray, npt.NDArray[np.object_]]]:
+    """Vectors and sources of the positive examples of each label."""
     positive = ~np.asarray(examples.negatives, bool)
     labels = np.array(examples.labels, dtype=object)
-    return {
-        label: examples.vectors[positive & (labels == label)]
-        for label in sorted(set(labels[positive]))
-    }
+    sources = np.array(examples.sources, dtype=object)
+    groups = {label: positive & (labels == label) for label in sorted(set(labels[positive]))}
+    return {label: (examples.vectors[mine], sources[mine]) for label, mine in groups.items()}
 
 
-def _unit_mean(vectors: FloatArray) -> FloatArray:
+def unit_mean(vectors: FloatArray) -> FloatArray:
     mean = vectors.mean(axis=0)
     return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 
-import numpy as np
-
 from sam_detect.labelling._base import ExampleLabeller, Groups, doubt, unknown
-from sam_detect.labelling.calibration import Similarities
 from sam_detect.masks import FloatArray
 from sam_detect.types import Neighbour, Verdict
 
@@ -25,10 +22,8 @@ class KNNLabeller(ExampleLabeller):
     without ever winning it.
     """
 
-    def left_out(self, vectors: FloatArray) -> Similarities:
-        similarities = (vectors @ vectors.T).astype(np.float64)
-        np.fill_diagonal(similarities, -np.inf)
-        return np.asarray(similarities.max(axis=1))
+    def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
+        return float((examples @ vector).max())
 
     def verdict(self, vector: FloatArray, neighbours: list[Neighbour], groups: Groups) -> Verdict:
         votes: dict[str, float] = defaultdict(float)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from sam_detect.labelling._base import ExampleLabeller, Groups, doubt, unknown
-from sam_detect.labelling.calibration import Similarities
+from sam_detect.labelling._base import ExampleLabeller, Groups, doubt, unit_mean, unknown
 from sam_detect.masks import FloatArray
 from sam_detect.types import Neighbour, Verdict
 
@@ -22,10 +19,8 @@ class PrototypeLabeller(ExampleLabeller):
     negatives among them cast doubt.
     """
 
-    def left_out(self, vectors: FloatArray) -> Similarities:
-        others = vectors.sum(axis=0, dtype=np.float64) - vectors
-        others /= np.maximum(np.linalg.norm(others, axis=1, keepdims=True), 1e-12)
-        return np.asarray((vectors * others).sum(axis=1))
+    def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
+        return float(unit_mean(examples) @ vector)
 
     def verdict(self, vector: FloatArray, neighbours: list[Neighbour], groups: Groups) -> Verdict:
         similarities = {label: float(vector @ mean) for label, mean in groups.means.items()}

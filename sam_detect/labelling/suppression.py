@@ -2,52 +2,100 @@
 
 Proposals are nested and overlap on purpose (a date, the date with its shadow, its highlight).
 Named ones compete by confidence and quality; one that mostly lies inside or around a better one
-gives way, so that no mask swallows several objects and no part stands beside its whole.
+gives way, so that no mask swallows several objects and no part stands beside its whole. Objects
+may lie inside others (food on a plate) where the library's own examples do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 import numpy.typing as npt
 
 from sam_detect.masks import intersection_matrix, nms
-from sam_detect.types import Masks, Verdict
+from sam_detect.types import ExampleArrays, Masks, Verdict
 
+QUALITY = 4.0
+"""Power of the proposal's quality in the rank: wholes outrank their parts."""
 SAME_OBJECT_IOU = 0.3
 """Two masks of one label that overlap more are one object."""
 INSIDE_SHARE = 0.6
-"""A mask of which more lies within a better one of the same label is a part of it."""
+"""A mask of which more lies within a better one is a part of it."""
 DIFFERENT_LABEL_IOU = 0.5
-"""Masks of different labels may nest (food on a plate), but not coincide."""
+"""Masks of two labels that may nest must still not coincide."""
+WITHIN = 0.9
+"""Share of an example's box that must lie in another's to say that the one lies in the other."""
+
+Nesting = AbstractSet[tuple[str, str]]
 
 
-def one_per_object(masks: Masks, verdicts: Sequence[Verdict]) -> npt.NDArray[np.int64]:
+def seen_nesting(examples: ExampleArrays) -> Nesting:
+    """``{(inner label, outer label)}`` of examples of one picture that lie inside another."""
+    groups: dict[str, list[int]] = {}
+    for index, source in enumerate(examples.sources):
+        if not examples.negatives[index]:
+            groups.setdefault(source, []).append(index)
+    found = set()
+    for members in groups.values():
+        boxes = examples.boxes_xywh[members].astype(np.float64)
+        low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+        shared = np.clip(
+            np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None]), 0, None
+        ).prod(axis=2)
+        areas = boxes[:, 2:].prod(axis=1)
+        inside = (shared > WITHIN * areas[:, None]) & (areas[:, None] < areas[None, :])
+        for inner, outer in np.argwhere(inside):
+            found.add((examples.labels[members[inner]], examples.labels[members[outer]]))
+    return found
+
+
+def one_per_object(
+    masks: Masks, verdicts: Sequence[Verdict], *, nesting: Nesting = frozenset()
+) -> npt.NDArray[np.int64]:
     """Indices to keep: named detections without duplicates, and unknown ones that none covers.
 
     Named ones come first, best first; unknown ones follow in the segmenter's order.
+
+    Args:
+        nesting: pairs of (inner, outer) labels of which the one may lie in the other.
     """
     known = [i for i, verdict in enumerate(verdicts) if verdict.label is not None]
     unknown = [i for i, verdict in enumerate(verdicts) if verdict.label is None]
     rank = sorted(
-        known, key=lambda i: (-verdicts[i].confidence * masks.predicted_ious[i] ** 0.5, i)
+        known, key=lambda i: (-verdicts[i].confidence * masks.predicted_ious[i] ** QUALITY, i)
     )
     order = rank + unknown
     if not order:
         return np.zeros(0, np.int64)
     chosen = masks[order]
-    shared = intersection_matrix(chosen.crops(), chosen.boxes_xyxy, chosen.areas)
     areas = chosen.areas
+    shared = intersection_matrix(chosen.crops(), chosen.boxes_xyxy, areas)
     iou = shared / np.maximum(areas[:, None] + areas[None, :] - shared, 1)
-    inside = shared / np.minimum(areas[:, None], areas[None, :])
-    labels = np.array([verdicts[i].label for i in order], dtype=object)
-    same = labels[:, None] == labels[None, :]
-    nested = (inside > INSIDE_SHARE) & same
-    limits = np.where(same, SAME_OBJECT_IOU, DIFFERENT_LABEL_IOU)
-    clash = ((iou > limits) | nested).astype(np.float64)
-    named = np.arange(len(order)) < len(rank)
-    # Unknown proposals only give way to named ones: what is unknown may be anything.
-    clash[np.ix_(~named, ~named)] = iou[np.ix_(~named, ~named)] > DIFFERENT_LABEL_IOU
-    kept = nms(range(len(order)), clash, 0.5)
+    inside = shared / np.minimum(areas[:, None], areas[None, :]) > INSIDE_SHARE
+    names = [verdicts[i].label for i in order]
+    may_nest = _may_nest(names, areas, nesting)
+    same = np.array([[a == b for b in names] for a in names], dtype=bool)
+    clash = np.where(same, iou > SAME_OBJECT_IOU, iou > DIFFERENT_LABEL_IOU)
+    clash |= inside & ~may_nest
+    # Unknown ones give way to each other only where they coincide: they may be anything.
+    first_unknown = len(rank)
+    clash[first_unknown:, first_unknown:] = (
+        iou[first_unknown:, first_unknown:] > DIFFERENT_LABEL_IOU
+    )
+    kept = nms(range(len(order)), clash.astype(np.float64), 0.5)
     return np.array([order[i] for i in kept], dtype=np.int64)
+
+
+def _may_nest(
+    names: Sequence[str | None], areas: npt.NDArray[np.int64], nesting: Nesting
+) -> npt.NDArray[np.bool_]:
+    """``(N, N)``: whether the smaller of two masks may lie inside the larger one."""
+    count = len(names)
+    allowed = np.zeros((count, count), dtype=bool)
+    if not nesting:
+        return allowed
+    inner = np.array([[(a, b) in nesting for b in names] for a in names], dtype=bool)
+    smaller = areas[:, None] < areas[None, :]
+    return np.asarray((inner & smaller) | (inner.T & smaller.T))

@@ -268,7 +268,7 @@ class Library:
         return self._snapshot
 
     def _read_arrays(self) -> tuple[ExampleArrays, bool]:
-        fields = ("label", "negative")
+        fields = ("label", "negative", "source", "bbox")
         complete = self.store.count() <= SNAPSHOT_LIMIT
         ids = None if complete else self._even_sample()
         points = list(self.store.scan(ids, fields=fields, with_vectors=True))
@@ -277,6 +277,10 @@ class Library:
             ExampleArrays(
                 ids=tuple(point.id for point in points),
                 labels=tuple(point.payload["label"] for point in points),
+                sources=tuple(point.payload["source"] for point in points),
+                boxes_xywh=np.array(
+                    [point.payload["bbox"] for point in points], dtype=np.int64
+                ).reshape(-1, 4),
                 negatives=np.array([point.payload["negative"] for point in points], dtype=bool),
                 vectors=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,7 +49,7 @@ def _read(file: Path) -> npt.NDArray[np.generic]:
         if file.stat().st_size > MAX_MASK_BYTES:
             raise MaskError(f"the mask {file} is larger than {MAX_MASK_BYTES >> 20} MiB")
         if file.suffix.lower() == ".npy":
-            values = np.lib.format.open_memmap(file, mode="r")
+            values: npt.NDArray[Any] = np.lib.format.open_memmap(file, mode="r")
         else:
             content = np.fromfile(file, np.uint8)
             decoded = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None

@@ -46,8 +46,8 @@ class LibraryLock:
         deadline = time.monotonic() + self._timeout_s
         while not self.held:
             with self._files.errors("write"):
-                self._make_directories()
                 try:
+                    self._make_directories()
                     self._acquire_until(self._turnstile, deadline)
                     try:
                         self._acquire_until(self._lock, deadline)
@@ -55,8 +55,10 @@ class LibraryLock:
                         self._turnstile.release()
                 except filelock.Timeout:
                     raise self.busy() from None
-                except FileNotFoundError:
-                    # The last user removed the empty directory between two of our steps.
+                except (FileNotFoundError, FileExistsError):
+                    # The last user removed the empty directory between two of our steps; or
+                    # there is a file in its place, which `exists` says.
+                    self._files.exists()
                     if time.monotonic() > deadline:
                         raise
 
@@ -69,8 +71,8 @@ class LibraryLock:
         if unused:
             # Before the release: who waits sees that this file is gone and starts over.
             with suppress(OSError):
-                self._files.lock_path.unlink()
-                self._files.queue_path.unlink()
+                self._files.lock_path.unlink(missing_ok=True)
+                self._files.queue_path.unlink(missing_ok=True)
         self._lock.release()
         if unused:
             with suppress(OSError):

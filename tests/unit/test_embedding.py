@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -178,8 +179,8 @@ def test_a_brightness_change_lowers_the_similarity_smoothly(
         for factor in factors
     ]
     assert found[0] > 0.9999
-    assert all(b <= a + 0.01 for a, b in zip(found, found[1:], strict=False)), found
-    assert max(a - b for a, b in zip(found, found[1:], strict=False)) < 0.25, "no cliff"
+    assert all(b <= a + 0.01 for a, b in itertools.pairwise(found)), found
+    assert max(a - b for a, b in itertools.pairwise(found)) < 0.25, "no cliff"
     assert found[1] > 0.93
     assert found[-1] < found[1] - 0.03
 

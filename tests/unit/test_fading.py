@@ -310,6 +310,15 @@ def test_distances_after_reduction_are_in_pixels_of_the_picture(crop_side: int) 
     assert off.mean() <= 0.75 * pixel
 
 
+@pytest.mark.parametrize("side", [24, 100, 256])
+def test_distances_have_the_same_bits_on_every_machine(side: int) -> None:
+    """OpenCV's own last bit depends on its threads; vectors must not."""
+    mask = disc((side, side), (side // 2, side // 3), side / 6)
+    crop = Crop(picture(side, side), mask, 1.0, (0, 0, side, side))
+    exact = np.sqrt(np.rint(np.square(distance_transform_edt(~mask))).astype(np.float32))
+    assert distance_map(crop).tobytes() == exact.astype(np.float32).tobytes()
+
+
 def test_a_crop_that_is_all_object_has_no_distance() -> None:
     crop = Crop(picture(5, 5), np.ones((5, 5), np.bool_), 1.0, (0, 0, 5, 5))
     assert not distance_map(crop).any()

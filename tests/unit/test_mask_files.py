@@ -112,7 +112,7 @@ def test_a_mask_that_is_all_object_is_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["m.png", "m.npy"])
 def test_a_mask_of_another_size_is_refused_with_both(tmp_path: Path, name: str) -> None:
     file = write(tmp_path / name, two_squares(1, 2))
-    with pytest.raises(MaskError, match="30x20.*picture 20x30") as caught:
+    with pytest.raises(MaskError, match=r"30x20.*picture 20x30") as caught:
         read_masks(file, (30, 20))
     assert str(file) in str(caught.value)
 

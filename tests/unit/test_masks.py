@@ -194,6 +194,13 @@ def test_truncated_counts_are_refused(mask: BoolArray, data: st.DataObject) -> N
 
 
 @QUICK
+@given(masks_hw(), st.sampled_from("PQo"))
+def test_counts_that_end_in_the_middle_of_a_run_are_refused(mask: BoolArray, more: str) -> None:
+    with pytest.raises(MaskError, match="in the middle of a run"):
+        rle_to_mask({"size": list(mask.shape), "counts": coco_rle(mask)["counts"] + more})
+
+
+@QUICK
 @given(masks_hw(), st.integers(1, 5))
 def test_counts_of_another_size_are_refused(mask: BoolArray, more: int) -> None:
     height, width = mask.shape

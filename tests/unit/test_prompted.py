@@ -124,9 +124,7 @@ def test_a_box_in_a_picture_of_any_shape_has_a_mask(size_hw: tuple[int, int]) ->
 
 
 @QUICK
-@given(
-    st.floats(-50, 200), st.floats(-50, 150), st.floats(0.5, 150), st.floats(0.5, 150)
-)
+@given(st.floats(-50, 200), st.floats(-50, 150), st.floats(0.5, 150), st.floats(0.5, 150))
 def test_a_clipped_box_covers_what_the_box_covers_of_the_picture(
     x: float, y: float, w: float, h: float
 ) -> None:
@@ -191,12 +189,14 @@ def test_a_point_in_a_proposals_box_but_not_on_it_is_not_covered() -> None:
 
 def test_a_point_that_nothing_covers_names_the_way_out() -> None:
     for those in (none(), proposals()):
-        with pytest.raises(MaskError, match="no object was found at 3,4.*--box"):
+        with pytest.raises(MaskError, match=r"no object was found at 3,4.*--box"):
             masks_for_points(scene(), those, [(3, 4)])
 
 
 @pytest.mark.parametrize(
-    "point", [(-1, 5), (5, -1), (WIDTH, 5), (5, HEIGHT), (-0.5, 5), (5, -0.01), (1e300, 5)], ids=repr
+    "point",
+    [(-1, 5), (5, -1), (WIDTH, 5), (5, HEIGHT), (-0.5, 5), (5, -0.01), (1e300, 5)],
+    ids=repr,
 )
 def test_a_point_outside_the_picture_is_refused(point: tuple[float, float]) -> None:
     everything = Masks.from_dense(np.ones((HEIGHT, WIDTH), np.bool_))

@@ -498,6 +498,29 @@ def test_no_space_for_the_state_keeps_the_old(
     assert filled.count() == 300
 
 
+def test_the_state_is_whole_and_on_disk_before_it_takes_the_place(
+    filled: QdrantVectorStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment between is too short for a test that kills processes to meet it."""
+    path, steps = folder / "nuts" / "library.json", list[str]()
+    replace, fsync = os.replace, os.fsync
+
+    def record_sync(descriptor: int) -> None:
+        steps.append("fsync")
+        fsync(descriptor)
+
+    def record_replace(source: Path, target: Path) -> None:
+        steps.append("replace")
+        assert json.loads(path.read_text())["manifest"] == {"v": 1}
+        assert json.loads(source.read_text())["manifest"] == {"v": 2}
+        replace(source, target)
+
+    monkeypatch.setattr(_files.os, "fsync", record_sync)
+    monkeypatch.setattr(_files.os, "replace", record_replace)
+    filled.write_manifest({"v": 2})
+    assert steps == ["fsync", "replace", "fsync"]
+
+
 def test_a_switch_that_fails_after_it_happened_keeps_the_new(
     filled: QdrantVectorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

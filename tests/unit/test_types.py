@@ -299,7 +299,7 @@ def test_a_detection_answers_as_attribute_and_as_key() -> None:
 
 
 def test_an_unknown_key_names_the_keys_there_are() -> None:
-    with pytest.raises(KeyError, match="no 'colour'.*label.*confidence"):
+    with pytest.raises(KeyError, match=r"no 'colour'.*label.*confidence"):
         detections()[0]["colour"]
 
 
@@ -344,8 +344,8 @@ def test_numbers_of_numpy_become_json_too() -> None:
     verdict = Verdict(
         label="a",
         best_label="a",
-        confidence=np.float32(0.75),  # type: ignore[arg-type]
-        neighbours=(Neighbour(id="n", label="a", similarity=np.float32(0.5)),),  # type: ignore[arg-type]
+        confidence=np.float32(0.75),
+        neighbours=(Neighbour(id="n", label="a", similarity=np.float32(0.5)),),
     )
     found = Detections(
         source_id="a", masks=squares(1), verdicts=(verdict,), timings_ms={"s": np.float32(1.5)}

@@ -1,0 +1,135 @@
+"""What every registered embedder keeps to: the promises of ``interfaces.Embedder``."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from sam_detect import registry
+from sam_detect.errors import UnavailableError
+from sam_detect.fading import BlurFade, GaussianFade
+from sam_detect.fading.context import faded
+from sam_detect.interfaces import Embedder
+from sam_detect.parts import make_embedder
+from sam_detect.types import Crop, FadedCrop
+
+NAMES = registry.names("embedder")
+
+
+@pytest.fixture(params=NAMES)
+def embedder(request: pytest.FixtureRequest) -> Embedder:
+    try:
+        return make_embedder(request.param)
+    except UnavailableError as error:
+        pytest.skip(str(error))
+
+
+def crop(seed: int = 0, side: int = 40, radius: float = 9, *, plain: bool = True) -> FadedCrop:
+    """A disc of one colour with noise on a ground of another; both follow from the seed."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side]
+    mask = np.asarray((x - side // 2) ** 2 + (y - side // 2) ** 2 <= radius**2)
+    colours = random.integers(30, 226, (2, 3))
+    image = np.where(mask[:, :, None], colours[0], colours[1])
+    image = (image + random.integers(-20, 21, image.shape)).astype(np.uint8)
+    fade = GaussianFade() if plain else BlurFade(3.0)
+    return faded(Crop(image, mask, 1.0, (0, 0, side, side)), fade)
+
+
+def test_it_says_what_it_is(embedder: Embedder, request: pytest.FixtureRequest) -> None:
+    assert embedder.name in NAMES
+    assert make_embedder(embedder.name).name == embedder.name
+    assert isinstance(embedder.version, int)
+    assert embedder.version >= 1
+    assert embedder.input_side >= 1
+    assert embedder.dimension >= 1
+    assert -1 < embedder.prior_similarity < 1
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["weights", "custom fade"])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_vectors_have_the_documented_form(embedder: Embedder, count: int, plain: bool) -> None:
+    vectors = embedder.embed([crop(seed, plain=plain) for seed in range(count)])
+    assert vectors.shape == (count, embedder.dimension)
+    assert vectors.dtype == np.float32
+    assert np.isfinite(vectors).all()
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_no_crops_are_no_vectors(embedder: Embedder) -> None:
+    vectors = embedder.embed([])
+    assert vectors.shape == (0, embedder.dimension)
+    assert vectors.dtype == np.float32
+
+
+def test_vectors_come_in_the_order_of_the_crops(embedder: Embedder) -> None:
+    crops = [crop(seed) for seed in range(5)]
+    together = embedder.embed(crops)
+    alone = np.concatenate([embedder.embed([one]) for one in crops])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(embedder.embed(crops[::-1]), alone[::-1], atol=1e-5)
+
+
+def test_crops_of_several_sizes_go_together(embedder: Embedder) -> None:
+    sizes = [(1, 0), (2, 1), (16, 3), (embedder.input_side, embedder.input_side / 4)]
+    vectors = embedder.embed([crop(1, side, radius) for side, radius in sizes])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_the_same_crop_has_the_same_vector_each_time(embedder: Embedder) -> None:
+    vectors = embedder.embed([crop(3), crop(3)])
+    assert vectors[0].tobytes() == vectors[1].tobytes()
+    assert float(vectors[0] @ vectors[1]) == pytest.approx(1, abs=1e-5)
+    for made in (embedder, make_embedder(embedder.name)):
+        assert made.embed([crop(3)])[0].tobytes() == vectors[0].tobytes()
+
+
+def test_different_things_have_different_vectors(embedder: Embedder) -> None:
+    vectors = embedder.embed([crop(seed) for seed in range(6)])
+    similarities = vectors @ vectors.T
+    assert similarities[~np.eye(6, dtype=bool)].max() < 0.999
+
+
+def test_a_view_with_a_little_noise_is_nearer_than_another_thing(embedder: Embedder) -> None:
+    one, other = crop(0), crop(1)
+    noise = np.random.default_rng(9).integers(-4, 5, one.crop.image_rgb.shape)
+    image = np.clip(one.crop.image_rgb + noise, 0, 255).astype(np.uint8)
+    again = faded(Crop(image, one.crop.mask, 1.0, one.crop.window_xyxy), GaussianFade())
+    vectors = embedder.embed([one, again, other])
+    assert float(vectors[0] @ vectors[1]) > float(vectors[0] @ vectors[2]) + 0.01
+
+
+def test_crops_do_not_change(embedder: Embedder) -> None:
+    one = crop(4)
+    arrays = one.image_rgb, one.weights, one.crop.image_rgb, one.crop.mask
+    before = [array.copy() for array in arrays]
+    embedder.embed([one, one])
+    for array, kept in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(array, kept)
+
+
+def test_vectors_belong_to_the_caller(embedder: Embedder) -> None:
+    first = embedder.embed([crop(0)])
+    kept = first.copy()
+    embedder.embed([crop(1)])
+    np.testing.assert_array_equal(first, kept)
+    first[:] = 0
+    np.testing.assert_array_equal(embedder.embed([crop(0)]), kept)
+
+
+def test_two_threads_get_what_one_gets(embedder: Embedder) -> None:
+    batches = [[crop(seed), crop(seed + 1)] for seed in range(16)]
+    alone = [embedder.embed(batch).tobytes() for batch in batches]
+    with ThreadPoolExecutor(2) as pool:
+        together = [found.tobytes() for found in pool.map(embedder.embed, batches)]
+    assert together == alone
+
+
+def test_its_parameters_are_json_and_make_it_again(embedder: Embedder) -> None:
+    parameters = json.loads(json.dumps(embedder.parameters()))
+    again = make_embedder(embedder.name, parameters)
+    assert again.dimension == embedder.dimension
+    np.testing.assert_array_equal(again.embed([crop(2)]), embedder.embed([crop(2)]))

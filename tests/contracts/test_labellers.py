@@ -1,0 +1,304 @@
+"""What every registered labeller keeps to: the promises of ``interfaces.Labeller``.
+
+The library is a fake: its examples are unit vectors of the plane, given by their angle in degrees,
+so that a similarity is the cosine of the angle between two of them. Each example comes from
+a picture of its own unless ``pictures`` says how many there are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from sam_detect import registry
+from sam_detect.config import load_settings
+from sam_detect.errors import ConfigError, UnavailableError
+from sam_detect.interfaces import Labeller
+from sam_detect.parts import make_labeller
+from sam_detect.types import ExampleArrays, Neighbour, Verdict
+
+NAMES = registry.names("labeller")
+Floats = npt.NDArray[np.float32]
+Examples = Mapping[str, Sequence[float]]
+
+
+def at(*degrees: float) -> Floats:
+    """``(N, 2)`` unit vectors."""
+    radians = np.deg2rad(np.array(degrees, np.float64))
+    return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+
+
+class FakeMemory:
+    """Labels with the angles of their examples; a label that begins with ``!`` is negative."""
+
+    def __init__(
+        self,
+        examples: Examples,
+        *,
+        generation: str = "1",
+        prior: float = 0.95,
+        pictures: int | None = None,
+    ) -> None:
+        rows = [(label, angle) for label, angles in examples.items() for angle in angles]
+        self.labels = tuple(label.lstrip("!") for label, _ in rows)
+        self.negatives = np.array([label.startswith("!") for label, _ in rows], np.bool_)
+        self.vectors = at(*[angle for _, angle in rows])
+        self.ids = tuple(f"{label}@{angle:g}" for label, angle in rows)
+        self.sources = tuple(f"{i % (pictures or len(rows))}.png" for i in range(len(rows)))
+        places = [(20 * i, 0, 10, 10) for i in range(len(rows))]  # none touches another
+        self.boxes_xywh = np.array(places, np.int64).reshape(-1, 4)
+        self.generation = generation
+        self.prior_similarity = prior
+
+    def nearest(self, vectors: Floats, limit: int) -> list[list[Neighbour]]:
+        found = []
+        for similarities in vectors @ self.vectors.T:
+            best = sorted(range(len(self.ids)), key=lambda i: (-similarities[i], self.ids[i]))
+            found.append([
+                Neighbour(self.ids[i], self.labels[i], float(similarities[i]),
+                          bool(self.negatives[i]))
+                for i in best[:limit]
+            ])  # fmt: skip
+        return found
+
+    def examples(self) -> ExampleArrays:
+        return ExampleArrays(
+            ids=self.ids,
+            labels=self.labels,
+            sources=self.sources,
+            boxes_xywh=self.boxes_xywh,
+            negatives=self.negatives,
+            vectors=self.vectors,
+        )
+
+
+TWO_KINDS: Examples = {"nut": [-4, -2, 0, 2, 4], "date": [86, 88, 90, 92, 94]}
+
+
+def make(name: str, **settings: Any) -> Labeller:
+    try:
+        return make_labeller(load_settings({"labeller": name, **settings}))
+    except UnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=NAMES)
+def labeller(request: pytest.FixtureRequest) -> Labeller:
+    return make(request.param)
+
+
+def verdict(labeller: Labeller, examples: Examples, angle: float, **memory: Any) -> Verdict:
+    found = labeller.label(at(angle), FakeMemory(examples, **memory))
+    assert len(found) == 1
+    return found[0]
+
+
+def test_no_vectors_have_no_verdicts(labeller: Labeller) -> None:
+    for examples in ({}, TWO_KINDS):
+        assert list(labeller.label(np.zeros((0, 2), np.float32), FakeMemory(examples))) == []
+
+
+def test_with_an_empty_library_everything_is_unknown(labeller: Labeller) -> None:
+    for one in labeller.label(at(0, 90), FakeMemory({})):
+        assert one == Verdict(label=None, best_label=None, confidence=0.0, neighbours=())
+
+
+@pytest.mark.parametrize(("angle", "label"), [(0, "nut"), (90, "date"), (-4, "nut"), (94, "date")])
+def test_an_example_itself_gets_its_label_with_high_confidence(
+    labeller: Labeller, angle: float, label: str
+) -> None:
+    one = verdict(labeller, TWO_KINDS, angle)
+    assert one.label == one.best_label == label
+    assert one.confidence > 0.7
+
+
+@pytest.mark.parametrize("angle", [180, 225, 270])
+def test_what_is_far_from_everything_is_unknown(labeller: Labeller, angle: float) -> None:
+    one = verdict(labeller, TWO_KINDS, angle)
+    assert one.label is None
+    assert one.best_label in ("nut", "date")
+    assert one.confidence < 0.1
+
+
+def test_unknown_says_what_it_came_closest_to(labeller: Labeller) -> None:
+    assert verdict(labeller, TWO_KINDS, -80).best_label == "nut"
+    assert verdict(labeller, TWO_KINDS, 170).best_label == "date"
+
+
+def test_one_example_is_enough(labeller: Labeller) -> None:
+    itself = verdict(labeller, {"nut": [0]}, 0)
+    assert itself.label == "nut"
+    assert itself.confidence > 0.7
+    for angle in (90, 180):
+        far = verdict(labeller, {"nut": [0]}, angle)
+        assert (far.label, far.best_label) == (None, "nut")
+        assert far.confidence < 0.1
+
+
+def test_one_example_of_each_label_is_enough(labeller: Labeller) -> None:
+    for angle, label in ((1, "nut"), (89, "date")):
+        assert verdict(labeller, {"nut": [0], "date": [90]}, angle).label == label
+
+
+def test_a_label_with_one_example_stands_beside_one_with_many(labeller: Labeller) -> None:
+    examples = {"nut": TWO_KINDS["nut"], "date": [90]}
+    assert verdict(labeller, examples, 90).label == "date"
+    assert verdict(labeller, examples, 0).label == "nut"
+
+
+def test_many_examples_at_one_place_are_no_trouble(labeller: Labeller) -> None:
+    examples = {"nut": [0] * 8}
+    assert verdict(labeller, examples, 0).label == "nut"
+    assert verdict(labeller, examples, 120).label is None
+
+
+@pytest.mark.parametrize("pictures", [1, 2, 10])
+def test_examples_may_come_from_one_picture_or_from_many(labeller: Labeller, pictures: int) -> None:
+    for angle, label in ((0, "nut"), (94, "date"), (200, None)):
+        assert verdict(labeller, TWO_KINDS, angle, pictures=pictures).label == label
+
+
+def test_a_tie_is_decided_alike_whatever_the_order_and_not_with_confidence(
+    labeller: Labeller,
+) -> None:
+    one = verdict(labeller, {"nut": [0], "date": [0]}, 0, generation="a")
+    other = verdict(labeller, {"date": [0], "nut": [0]}, 0, generation="b")
+    assert one.best_label == other.best_label
+    assert one.confidence == pytest.approx(other.confidence)
+    assert one.confidence <= 0.5 + 1e-6
+
+
+def test_between_two_kinds_it_is_less_sure_than_at_either(labeller: Labeller) -> None:
+    near: Examples = {"nut": [-2, 0, 2], "date": [18, 20, 22]}
+    between = verdict(labeller, near, 10).confidence
+    assert between < verdict(labeller, near, 0).confidence
+    assert between < verdict(labeller, near, 20).confidence
+
+
+def test_confidence_rises_with_the_similarity(labeller: Labeller) -> None:
+    memory = FakeMemory(TWO_KINDS)
+    found = [one.confidence for one in labeller.label(at(*range(-180, 1, 3)), memory)]
+    assert all(b >= a - 1e-9 for a, b in itertools.pairwise(found)), found
+    assert found[-1] > found[0] + 0.5
+
+
+@pytest.mark.parametrize("examples", [TWO_KINDS, {"nut": [0]}, {"!nut": [0], "nut": [10, 30]}])
+def test_confidence_is_a_number_from_0_to_1(labeller: Labeller, examples: Examples) -> None:
+    for one in labeller.label(at(*range(0, 360, 5)), FakeMemory(examples)):
+        assert 0 <= one.confidence <= 1
+        assert isinstance(one.confidence, float)
+        assert one.label in (None, one.best_label)
+
+
+def test_a_library_of_negatives_names_nothing(labeller: Labeller) -> None:
+    for angle in (0, 45, 180):
+        one = verdict(labeller, {"!nut": [0, 1]}, angle)
+        assert one.label is None
+        assert one.confidence == 0
+
+
+def test_a_negative_example_itself_is_unknown(labeller: Labeller) -> None:
+    examples = {**TWO_KINDS, "!nut": [20]}
+    assert verdict(labeller, examples, 20).label is None
+    assert verdict(labeller, examples, 0).label == "nut", "the others keep their label"
+
+
+def test_a_negative_example_never_raises_the_confidence(labeller: Labeller) -> None:
+    for angle in range(0, 60, 4):
+        without = verdict(labeller, TWO_KINDS, angle, generation="without")
+        with_it = verdict(labeller, {**TWO_KINDS, "!nut": [12]}, angle, generation="with")
+        assert with_it.confidence <= without.confidence + 1e-9, angle
+
+
+def test_the_neighbours_are_the_reason_nearest_first(labeller: Labeller) -> None:
+    one = verdict(labeller, {**TWO_KINDS, "!nut": [9]}, 7)
+    assert len(one.neighbours) == 5
+    similarities = [neighbour.similarity for neighbour in one.neighbours]
+    assert similarities == sorted(similarities, reverse=True)
+    assert one.neighbours[0] == Neighbour("!nut@9", "nut", similarities[0], negative=True)
+    assert [n.id for n in one.neighbours[1:]] == ["nut@4", "nut@2", "nut@0", "nut@-2"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_more_than_top_k_neighbours_are_asked(name: str) -> None:
+    for top_k in (1, 3, 100):
+        one = verdict(make(name, top_k=top_k), TWO_KINDS, 0)
+        assert len(one.neighbours) == min(top_k, 10)
+        assert one.label == "nut"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_threshold_decides_what_is_unknown(name: str) -> None:
+    angles = range(0, 360, 10)
+    memory = FakeMemory(TWO_KINDS)
+    for threshold in (0.0, 0.3, 0.9):
+        for one in make(name, threshold=threshold).label(at(*angles), memory):
+            assert one.label == (one.best_label if one.confidence >= threshold else None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("top_k", 0), ("top_k", -3), ("threshold", -0.1), ("threshold", 1.1),
+     ("threshold", float("nan")), ("threshold", "high")],
+)  # fmt: skip
+def test_an_option_out_of_its_range_is_refused_by_name(name: str, option: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=option):
+        registry.load_class("labeller", name)(**{option: value})
+
+
+def test_vectors_together_are_named_as_each_alone(labeller: Labeller) -> None:
+    memory, angles = FakeMemory(TWO_KINDS), [0, 45, 90, 180, 3]
+    together = labeller.label(at(*angles), memory)
+    alone = [labeller.label(at(angle), memory)[0] for angle in angles]
+    for one, other in zip(together, alone, strict=True):
+        assert (one.label, one.best_label) == (other.label, other.best_label)
+        assert one.confidence == pytest.approx(other.confidence, abs=1e-6)
+
+
+def test_what_is_learnt_counts_at_once(labeller: Labeller) -> None:
+    assert verdict(labeller, {"nut": [0]}, 90, generation="1").label is None
+    assert verdict(labeller, {"nut": [0], "date": [90]}, 90, generation="2").label == "date"
+    assert verdict(labeller, {"nut": [0]}, 90, generation="3").label is None
+
+
+def test_neither_vectors_nor_examples_change(labeller: Labeller) -> None:
+    memory, vectors = FakeMemory(TWO_KINDS), at(0, 45, 90)
+    before = vectors.copy(), memory.vectors.copy(), memory.negatives.copy()
+    labeller.label(vectors, memory)
+    for array, kept in zip((vectors, memory.vectors, memory.negatives), before, strict=True):
+        np.testing.assert_array_equal(array, kept)
+
+
+@pytest.fixture
+def _eager_threads() -> Iterator[None]:
+    """Threads that take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_eager_threads")
+def test_two_threads_with_two_libraries_get_what_one_gets(labeller: Labeller) -> None:
+    memories = [
+        FakeMemory({"nut": [0, 1, 2]}, generation="a"),
+        FakeMemory({"date": [90, 95, 99], "fig": [0]}, generation="b"),
+    ]
+    vectors = at(0, 5, 90, 92, 180)
+    expected = [labeller.label(vectors, memory) for memory in memories]
+
+    def work(number: int) -> bool:
+        return all(
+            labeller.label(vectors, memories[number]) == expected[number] for _ in range(100)
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(work, [0, 1])) == [True, True]

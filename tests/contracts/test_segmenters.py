@@ -1,0 +1,165 @@
+"""What every registered segmenter keeps to: the promises of ``interfaces.Segmenter``."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from sam_detect import registry
+from sam_detect.config import load_settings
+from sam_detect.errors import UnavailableError
+from sam_detect.interfaces import Segmenter
+from sam_detect.parts import make_segmenter
+from sam_detect.types import Frame, Masks
+
+NAMES = registry.names("segmenter")
+DISCS = [((40, 40), 18), ((120, 45), 22), ((60, 110), 25), ((135, 115), 15)]
+
+
+def make(name: str, **settings: Any) -> Segmenter:
+    try:
+        return make_segmenter(load_settings({"segmenter": name, **settings}))
+    except UnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=NAMES)
+def segmenter(request: pytest.FixtureRequest) -> Segmenter:
+    return make(request.param)
+
+
+def disc(number: int) -> npt.NDArray[np.bool_]:
+    (x0, y0), radius = DISCS[number]
+    y, x = np.ogrid[:150, :180]
+    return np.asarray((x - x0) ** 2 + (y - y0) ** 2 <= radius**2)
+
+
+def scene(seed: int = 0) -> Frame:
+    """Four discs, apart, of clear colours on a grey ground with a little noise."""
+    image = np.full((150, 180, 3), 90, np.int16)
+    colours = [(220, 60, 50), (60, 90, 220), (240, 220, 90), (30, 20, 25)]
+    for number, colour in enumerate(colours):
+        image[disc(number)] = colour
+    image += np.random.default_rng(seed).integers(-5, 6, image.shape, dtype=np.int16)
+    return Frame(image.clip(0, 255).astype(np.uint8))
+
+
+def same(a: Masks, b: Masks) -> bool:
+    return (
+        a.crop_rles == b.crop_rles
+        and np.array_equal(a.boxes_xyxy, b.boxes_xyxy)
+        and np.array_equal(a.predicted_ious, b.predicted_ious)
+        and np.array_equal(a.stabilities, b.stabilities)
+    )
+
+
+def check_form(masks: Masks, frame: Frame) -> None:
+    count = len(masks)
+    assert masks.size_hw == frame.size_hw
+    assert masks.boxes_xyxy.shape == (count, 4)
+    assert masks.boxes_xyxy.dtype == np.int64
+    assert masks.areas.dtype == np.int64
+    for values in (masks.predicted_ious, masks.stabilities):
+        assert values.dtype == np.float32
+        assert ((values >= 0) & (values <= 1)).all()
+    for index, crop in enumerate(masks.crops()):
+        assert np.count_nonzero(crop) == masks.areas[index] > 0
+        for edge in (crop[0], crop[-1], crop[:, 0], crop[:, -1]):
+            assert edge.any(), "boxes are tight"
+
+
+def test_every_clear_object_is_proposed(segmenter: Segmenter) -> None:
+    frame = scene()
+    masks = segmenter.segment(frame)
+    check_form(masks, frame)
+    dense = [masks.dense(index) for index in range(len(masks))]
+    for number in range(len(DISCS)):
+        truth = disc(number)
+        best = max((d & truth).sum() / (d | truth).sum() for d in dense)
+        assert best > 0.8, f"disc {number}"
+
+
+def test_no_mask_is_proposed_twice(segmenter: Segmenter) -> None:
+    masks = segmenter.segment(scene())
+    found = {(tuple(box), rle) for box, rle in zip(masks.boxes_xyxy.tolist(), masks.crop_rles,
+                                                   strict=True)}  # fmt: skip
+    assert len(found) == len(masks)
+
+
+def test_proposals_come_best_first(segmenter: Segmenter) -> None:
+    qualities = segmenter.segment(scene()).predicted_ious
+    assert (np.diff(qualities) <= 0).all()
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+@pytest.mark.parametrize("size_hw", [(1, 1), (64, 80)])
+def test_a_picture_without_structure_has_no_proposals(
+    segmenter: Segmenter, size_hw: tuple[int, int], value: int
+) -> None:
+    frame = Frame(np.full((*size_hw, 3), value, np.uint8))
+    masks = segmenter.segment(frame)
+    check_form(masks, frame)
+    assert len(masks) == 0
+
+
+@pytest.mark.parametrize(
+    "size_hw", [(1, 1), (1, 2), (2, 1), (1, 200), (200, 1), (2, 2), (3, 300), (7, 5), (16, 16)]
+)
+def test_pictures_of_any_shape_are_taken(segmenter: Segmenter, size_hw: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    check_form(segmenter.segment(Frame(image)), Frame(image))
+
+
+def test_noise_is_taken(segmenter: Segmenter) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    check_form(segmenter.segment(Frame(image)), Frame(image))
+
+
+def test_a_picture_that_is_not_contiguous_is_taken_as_a_copy_of_it(segmenter: Segmenter) -> None:
+    image = scene().image_rgb
+    flipped = image[::-1, :, ::-1]
+    masks = segmenter.segment(Frame(flipped))
+    assert same(masks, segmenter.segment(Frame(flipped.copy())))
+
+
+def test_the_same_picture_has_the_same_proposals_each_time(segmenter: Segmenter) -> None:
+    first = segmenter.segment(scene())
+    segmenter.segment(scene(1))
+    assert same(segmenter.segment(scene()), first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_new_segmenter_proposes_the_same(name: str) -> None:
+    assert same(make(name).segment(scene()), make(name).segment(scene()))
+
+
+def test_the_picture_does_not_change(segmenter: Segmenter) -> None:
+    frame = scene()
+    before = frame.image_rgb.copy()
+    segmenter.segment(frame)
+    np.testing.assert_array_equal(frame.image_rgb, before)
+
+
+def test_two_threads_get_what_one_gets(segmenter: Segmenter) -> None:
+    frames = [scene(seed) for seed in range(4)]
+    alone = [segmenter.segment(frame) for frame in frames]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(segmenter.segment, frames))
+    assert all(same(a, b) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_limits_of_area_and_number_hold(name: str) -> None:
+    frame = scene()
+    everything = make(name).segment(frame)
+    assert len(everything) > 2
+    areas = make(name, min_area=800, max_area=1700).segment(frame).areas
+    assert ((areas >= 800) & (areas <= 1700)).all()
+    assert len(areas) >= 1, "the discs of 1017 and 1520 pixels"
+    few = make(name, max_proposals=2).segment(frame)
+    assert len(few) == 2
+    assert few.predicted_ious.tolist() == everything.predicted_ious[:2].tolist()
