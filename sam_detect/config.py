@@ -41,11 +41,23 @@ class Settings(BaseModel):
     )
     qdrant_url: str | None = Field(None, description="URL of a Qdrant server, instead of embedded.")
     qdrant_api_key: str | None = Field(None, description="Key for the Qdrant server.", repr=False)
+    qdrant_batch_size: int = Field(
+        32, ge=1, le=10_000, description="Examples written to (or read from) Qdrant at once."
+    )
     segmenter: str = Field("auto", description="What proposes the masks: auto or naive.")
+    sam_model: str | None = Field(
+        None, description="The SAM 2 model: no segmenter of this version loads one."
+    )
     min_area: int = Field(0, ge=0, description="Smallest mask in pixels (0: automatic).")
     max_area: int = Field(0, ge=0, description="Largest mask in pixels (0: no limit).")
     max_proposals: int = Field(1000, ge=1, description="Most masks proposed for one image.")
     embedder: str = Field("auto", description="What turns a crop into a vector: auto, average, ...")
+    clip_model: str | None = Field(
+        None, description="The CLIP model: no embedder of this version loads one."
+    )
+    embedding_cache_size: int = Field(
+        0, ge=0, description="Vectors to keep in memory; without effect in this version."
+    )
     fade: str | None = Field(
         None, description="How the context fades: a name, or package.module:Class."
     )
@@ -119,7 +131,8 @@ def load_settings(
 
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return found
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

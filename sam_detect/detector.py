@@ -19,17 +19,17 @@ from sam_detect.config import Settings, load_settings
 from sam_detect.errors import ConfigError, LibraryError, MaskError
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, VectorStore
-from sam_detect.labelling.suppression import one_per_object
+from sam_detect.labelling.suppression import Nesting, one_per_object, seen_nesting
 from sam_detect.library.example import Example, example_id, image_digest, now
 from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
-from sam_detect.library.places import open_store
+from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import reindex
 from sam_detect.masks import BoolArray
 from sam_detect.outputs.overlay import draw
 from sam_detect.registry import load_class
-from sam_detect.sources import alpha_mask, load_image, to_frame
-from sam_detect.types import Detection, Detections, Frame, Masks, Recipe, Verdict
+from sam_detect.sources import alpha_mask, load_image, load_mask_from_alpha, to_frame
+from sam_detect.types import Detection, Detections, Frame, Masks, Recipe
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path
 MaskLike = npt.NDArray[Any] | Masks | str | None
@@ -48,11 +48,13 @@ class SAMDetect:
         default_top_k: how many examples vote.
         labeller: names vectors; None takes the settings' choice.
         library: name of the library.
-        sam_model, embedding_model, tensorrt_enabled: models, see ``docs/models.md``.
+        sam_model, embedding_model: ask for ``sam2`` and for ``clip``, with these models.
+        tensorrt_enabled: warns and runs without: there are no engines yet.
         settings: any field of :class:`~sam_detect.config.Settings` by name.
 
     Raises:
         ConfigError: a value out of its range, or an unknown name.
+        UnavailableError: a part that needs a model that cannot be loaded.
         RecipeMismatchError: the library was made with another embedder or fade than asked for.
     """
 
@@ -61,7 +63,7 @@ class SAMDetect:
         segmenter: Segmenter | str | None = None,
         embedder: Embedder | str | None = None,
         fade_strategy: parts.AnyFade | str | None = None,
-        vector_store: VectorStore | None = None,
+        vector_store: VectorStore | str | None = None,
         default_top_k: int | None = None,
         *,
         labeller: Labeller | str | None = None,
@@ -75,39 +77,27 @@ class SAMDetect:
         if fade_strategy is not None and fade_config is not None:
             raise ConfigError("fade_config is fade_strategy's other name: give one of them")
         fade = fade_strategy if fade_strategy is not None else fade_config
-        named = {"segmenter": segmenter, "embedder": embedder, "fade": fade, "labeller": labeller}
-        asked = {name: value for name, value in named.items() if isinstance(value, str)}
-        if sam_model is not None:
-            asked.setdefault("segmenter", "sam2")
-        if embedding_model is not None:
-            asked.setdefault("embedder", "clip")
-        self.settings: Settings = load_settings(
-            {**settings, **asked, "library": library, "top_k": default_top_k}
-        )
+        rooms = {"segmenter": segmenter, "embedder": embedder, "fade": fade,
+                 "store": vector_store, "labeller": labeller}  # fmt: skip
+        clip_model = embedding_model or settings.pop("clip_model", None)
+        asked = parts.asked_for(rooms, {"sam_model": sam_model, "clip_model": clip_model})
+        asked["library"] = library
+        asked["top_k"] = settings.pop("top_k", None) if default_top_k is None else default_top_k
+        self.settings: Settings = load_settings({**settings, **asked})
         if tensorrt_enabled:
             warnings.warn("TensorRT engines are not available: running without", stacklevel=2)
-        self.segmenter = (
-            parts.make_segmenter(self.settings)
-            if segmenter is None or isinstance(segmenter, str)
-            else segmenter
-        )
-        self.labeller = (
-            parts.make_labeller(self.settings)
-            if labeller is None or isinstance(labeller, str)
-            else labeller
-        )
-        store = vector_store if vector_store is not None else open_store(self.settings)
+        self.segmenter = parts.given_or_made(segmenter, parts.make_segmenter, self.settings)
+        self.labeller = parts.given_or_made(labeller, parts.make_labeller, self.settings)
+        named = (self.settings, collection_of(self.settings.library))
+        store = parts.given_or_made(vector_store, parts.make_store, *named)
         self.library = Library(store, self.settings.library)
         self._original: Library | None = None
-        self._use(
-            VectorMaker.choose(
-                self.settings,
-                self.library.recipe,
-                embedder=embedder if isinstance(embedder, Embedder) else None,
-                fade=None if fade is None or isinstance(fade, str) else fade,
-            )
-        )
+        self._nesting: tuple[str, Nesting] | None = None
+        made, faded = parts.object_given(embedder), parts.object_given(fade)
+        stored = self.library.recipe
+        self._use(VectorMaker.choose(self.settings, stored, embedder=made, fade=faded))
         self.library.require_recipe(self.recipe)
+        parts.warn_of_no_effect(self.settings, self.segmenter, self.recipe.embedder)
 
     # -- the recipe --------------------------------------------------------------------------
 
@@ -167,7 +157,7 @@ class SAMDetect:
         vectors = self._maker.vectors(self._maker.crops(frame, masks), timings_ms=timings)
         with _timed(timings, "label"):
             verdicts = self.labeller.label(vectors, self.library)
-            keep = one_per_object(masks, verdicts)
+            keep = one_per_object(masks, verdicts, nesting=self._seen_nesting())
         return Detections(
             source_id=frame.source_id,
             masks=masks[keep],
@@ -196,8 +186,9 @@ class SAMDetect:
                 covers the picture's middle, else the whole picture.
             negative: learn that this is *not* a ``label``.
         """
-        frame, alpha = self._frame_and_alpha(image)
+        frame = self.read(image)
         if mask is None:
+            alpha = self._alpha(image)
             mask = alpha if alpha is not None else self._middle(frame)
         masks = Masks.from_dense(np.asarray(mask, bool), size_hw=frame.size_hw)
         return self.learn_frame(frame, masks, [label] * len(masks), negative=negative)
@@ -241,8 +232,11 @@ class SAMDetect:
                 f"masks of a {masks.size_hw[1]}x{masks.size_hw[0]} picture do not fit "
                 f"{frame.source_id} ({frame.size_hw[1]}x{frame.size_hw[0]})"
             )
-        if any(not label.strip() for label in labels):
-            raise LibraryError("an example needs a label with at least one visible character")
+        for label in labels:
+            if not isinstance(label, str) or not label.strip():
+                raise LibraryError(
+                    f"an example needs a label with at least one visible character, got {label!r}"
+                )
         if self._original is not None:
             self._original.require_recipe(self.recipe)
         crops = list(self._maker.crops(frame, masks))
@@ -296,9 +290,8 @@ class SAMDetect:
         """The picture with its detections drawn in, ``(H, W, 3)`` uint8, in the arrays' order."""
         frame = self.read(image)
         drawn = draw(frame.image_rgb, _as_detections(frame, detections))
-        return (
-            drawn if self.settings.color_order == "rgb" else np.ascontiguousarray(drawn[..., ::-1])
-        )
+        same = self.settings.color_order == "rgb"
+        return drawn if same else np.ascontiguousarray(drawn[..., ::-1])
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -308,15 +301,23 @@ class SAMDetect:
             return image
         if isinstance(image, (str, Path)):
             return load_image(image, max_pixels=self.settings.max_image_pixels)
-        return to_frame(image, color_order=self.settings.color_order)
+        order, most = self.settings.color_order, self.settings.max_image_pixels
+        return to_frame(image, color_order=order, max_pixels=most)
 
-    def _frame_and_alpha(self, image: ImageLike) -> tuple[Frame, BoolArray | None]:
-        if isinstance(image, np.ndarray):
-            return self.read(image), None
-        frame = self.read(image)
-        picture = image if isinstance(image, Image.Image) else Image.open(image)
-        alpha = alpha_mask(picture)
-        return frame, alpha if alpha is not None and alpha.shape == frame.size_hw else None
+    def _alpha(self, image: ImageLike) -> BoolArray | None:
+        """The object that a picture's transparency cuts out, where it does."""
+        if isinstance(image, Image.Image):
+            return alpha_mask(image)
+        if isinstance(image, (str, Path)):
+            return load_mask_from_alpha(image, max_pixels=self.settings.max_image_pixels)
+        return None
+
+    def _seen_nesting(self) -> Nesting:
+        """Which labels lie inside which in the library's own pictures, looked at once."""
+        generation = self.library.generation
+        if self._nesting is None or self._nesting[0] != generation:
+            self._nesting = (generation, seen_nesting(self.library.examples()))
+        return self._nesting[1]
 
     def _middle(self, frame: Frame) -> BoolArray:
         """The best proposal that covers the middle and is neither a speck nor the whole."""
@@ -336,7 +337,7 @@ def _as_detections(frame: Frame, detections: Detections | Sequence[Detection]) -
     chosen = list(detections)
     if not chosen:
         return Detections(frame.source_id, Masks.empty(frame.size_hw), ())
-    verdicts: tuple[Verdict, ...] = tuple(detection.verdict for detection in chosen)
+    verdicts = tuple(detection.verdict for detection in chosen)
     masks = Masks.concatenate([detection.masks for detection in chosen])
     return Detections(frame.source_id, masks, verdicts)
 

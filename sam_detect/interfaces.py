@@ -189,6 +189,9 @@ class LabelMemory(Protocol):
     def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
         """The nearest examples (negatives too) of each of ``(Q, D)`` vectors, nearest first."""
 
+    def vectors(self, ids: Sequence[str]) -> FloatArray:
+        """``(N, D)`` vectors of examples that :meth:`nearest` named, in the order of the ids."""
+
     def examples(self) -> ExampleArrays:
         """All examples (of a very large library, an even sample of each label), as arrays."""
 

@@ -3,37 +3,104 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 from sam_detect.config import Settings
 from sam_detect.errors import ConfigError
-from sam_detect.interfaces import Embedder, Fade, Labeller, Segmenter, WeightFade
+from sam_detect.interfaces import Embedder, Fade, Labeller, Segmenter, VectorStore, WeightFade
 from sam_detect.registry import BUILT_IN, load_class, load_custom, names
 
 AnyFade = Fade | WeightFade
+Part = TypeVar("Part")
 FADE_SETTINGS = ("sigma", "min_fade", "max_distance", "decay")
+AUTO_SEGMENTER = "naive"
+INTERFACES: dict[str, tuple[type, str]] = {
+    "segmenter": (Segmenter, "segment(frame)"),
+    "embedder": (Embedder, "embed(crops)"),
+    "labeller": (Labeller, "label(vectors, memory)"),
+    "store": (VectorStore, "search(vectors, limit)"),
+}
+"""What an object given as a part must be, and the method to name to whoever gave another."""
+MODEL_OF = {"sam_model": ("segmenter", "sam2"), "clip_model": ("embedder", "clip")}
+"""A model that is asked for asks for the part that runs it."""
+
+
+def asked_for(given: Mapping[str, Any], models: Mapping[str, str | None]) -> dict[str, Any]:
+    """The settings in what a caller gave for each room: a name, an object, or None.
+
+    Args:
+        given: room to what was given for it.
+        models: ``sam_model`` and ``clip_model``; each names the part that runs it, too.
+
+    Raises:
+        ConfigError: an object that is no such part, or a model for a part that runs none.
+    """
+    asked = {room: value for room, value in given.items() if isinstance(value, str)}
+    for room, value in given.items():
+        if room in INTERFACES and value is not None and not isinstance(value, str):
+            interface, method = INTERFACES[room]
+            if not isinstance(value, interface):
+                raise ConfigError(
+                    f"a {room} is a name or a {interface.__name__} with {method}, got {value!r}"
+                )
+    for setting, model in models.items():
+        room, name = MODEL_OF[setting]
+        if model is None:
+            continue
+        if given.get(room) not in (None, "auto", name):
+            raise ConfigError(
+                f"{setting} '{model}' is for the {room} '{name}', but another {room} was given: "
+                f"leave one of them out"
+            )
+        asked.update({setting: model, room: name})
+    return asked
+
+
+def given_or_made(given: Part | str | None, make: Callable[..., Part], *arguments: Any) -> Part:
+    """The part itself where one was given, else the one that the settings describe."""
+    return make(*arguments) if given is None or isinstance(given, str) else given
+
+
+def object_given(given: Part | str | None) -> Part | None:
+    """What was given, unless that is only a name."""
+    return None if isinstance(given, str) else given
+
+
+def warn_of_no_effect(settings: Settings, segmenter: Segmenter, embedder: str) -> None:
+    """Says that a device was asked for which no part of this version uses."""
+    if settings.device in ("cuda", "mps"):
+        used = f"{name_of('segmenter', segmenter)} and {embedder} run on the CPU"
+        warnings.warn(f"device '{settings.device}' changes nothing: {used}", stacklevel=3)
 
 
 def make_segmenter(settings: Settings) -> Segmenter:
     """The segmenter of the settings; ``auto`` is ``naive`` where no model is at hand."""
-    name = "naive" if settings.segmenter == "auto" else settings.segmenter
-    made: Segmenter = _accepting(
-        load_class("segmenter", name),
-        {
-            "min_area": settings.min_area,
-            "max_area": settings.max_area,
-            "max_proposals": settings.max_proposals,
-        },
-    )
-    return made
+    name = AUTO_SEGMENTER if settings.segmenter == "auto" else settings.segmenter
+    options = ("min_area", "max_area", "max_proposals")
+    return cast(Segmenter, _accepting(load_class("segmenter", name), settings, options))
 
 
 def make_labeller(settings: Settings) -> Labeller:
-    made: Labeller = _accepting(
-        load_class("labeller", settings.labeller),
-        {"top_k": settings.top_k, "threshold": settings.threshold},
-    )
-    return made
+    made = _accepting(load_class("labeller", settings.labeller), settings, ("top_k", "threshold"))
+    return cast(Labeller, made)
+
+
+def make_store(settings: Settings, collection: str) -> VectorStore:
+    """The store of the settings: embedded Qdrant unless a server or memory is asked for."""
+    values = {
+        "url": settings.qdrant_url,
+        # A key in the environment says nothing of an embedded library.
+        "api_key": settings.qdrant_api_key if settings.qdrant_url else None,
+        "collection_name": collection,
+        "lock_timeout_s": settings.lock_timeout_s,
+        "batch_size": settings.qdrant_batch_size,
+    }
+    store_class = load_class("store", settings.store or "qdrant")
+    known = inspect.signature(store_class).parameters
+    made = store_class(**{name: value for name, value in values.items() if name in known})
+    return cast(VectorStore, made)
 
 
 def make_embedder(name: str, parameters: dict[str, Any] | None = None) -> Embedder:
@@ -48,18 +115,25 @@ def make_fade(name: str, parameters: dict[str, Any] | None = None) -> AnyFade:
         ConfigError: the fade has no such parameter, or the class has no ``apply``.
     """
     fade_class = load_custom("fade", name) if ":" in name else load_class("fade", name)
-    known = inspect.signature(fade_class).parameters
+    try:
+        known = inspect.signature(fade_class).parameters
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the fade '{name}' is no class that can be made") from error
     for parameter in parameters or {}:
         if parameter not in known:
-            raise ConfigError(
-                f"the fade '{name}' has no {parameter} (it has: {', '.join(known) or 'no parameters'})"
-            )
-    fade = fade_class(**(parameters or {}))
+            has = ", ".join(known) or "no parameters"
+            raise ConfigError(f"the fade '{name}' has no {parameter} (it has: {has})")
+    try:
+        fade = fade_class(**(parameters or {}))
+    except TypeError as error:  # the user's own class may need what no option gives
+        raise ConfigError(f"the fade '{name}' cannot be made: {error}") from error
     require_fade(fade)
     return fade  # type: ignore[no-any-return]
 
 
 def require_fade(fade: Any) -> None:
+    if isinstance(fade, type):
+        raise ConfigError(f"a fade is an object, not a class: give {fade.__name__}()")
     if not callable(getattr(fade, "apply", None)):
         raise ConfigError(
             f"a fade is an object with apply(image, mask, distance_map); {fade!r} has none"
@@ -77,22 +151,27 @@ def fade_asked_for(settings: Settings) -> tuple[str, dict[str, Any]] | None:
 
 def describe_fade(fade: AnyFade) -> tuple[str, dict[str, Any]]:
     """``(name, parameters)`` of a fade for a recipe; parameters are its public plain attributes."""
-    fade_class = type(fade)
-    path = f"{fade_class.__module__}:{fade_class.__qualname__}"
-    name = next((n for n, p in BUILT_IN["fade"].items() if p == path), None)
-    if name is None:
-        name = next((n for n in names("fade") if n not in BUILT_IN["fade"]
-                     and load_class("fade", n) is fade_class), path)  # fmt: skip
     plain = (bool, int, float, str, type(None))
     attributes = getattr(fade, "__dict__", {})
-    return name, {
+    return name_of("fade", fade), {
         key: value
         for key, value in sorted(attributes.items())
         if not key.startswith("_") and isinstance(value, plain)
     }
 
 
-def _accepting(part_class: Any, options: dict[str, Any]) -> Any:
-    """An instance made with those options that its constructor takes."""
+def name_of(room: str, part: object) -> str:
+    """The registered name of a part, else its ``module:Class``."""
+    path = f"{type(part).__module__}:{type(part).__qualname__}"
+    built_in = BUILT_IN[room]
+    found = next((name for name, known in built_in.items() if known == path), None)
+    if found is not None:
+        return found
+    others = (name for name in names(room) if name not in built_in)
+    return next((name for name in others if load_class(room, name) is type(part)), path)
+
+
+def _accepting(part_class: Any, settings: Settings, options: tuple[str, ...]) -> Any:
+    """An instance made with those settings that its constructor takes."""
     known = inspect.signature(part_class).parameters
-    return part_class(**{name: value for name, value in options.items() if name in known})
+    return part_class(**{name: getattr(settings, name) for name in options if name in known})

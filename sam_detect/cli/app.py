@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import errno
 import importlib
 import os
 import sys
-import traceback
+import warnings
 from typing import Any
 
 import click
 
 from sam_detect import __version__
+from sam_detect.cli.feedback import debugging, note, show_traceback
 from sam_detect.errors import SamDetectError, one_line
 
 COMMANDS = {
@@ -19,6 +23,10 @@ COMMANDS = {
     "library": ("sam_detect.cli.library:library", "List, edit, carry and convert what was learnt."),
 }
 INTERRUPTED = 130
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C, in a form that click does not answer with a line of its own."""
 
 
 class LazyGroup(click.Group):
@@ -37,6 +45,12 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _InterruptedError from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -60,42 +74,92 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs one command line; returns the exit code: 0, 1 (failure), 2 (usage) or 130 (Ctrl-C)."""
-    if arguments and arguments[0] not in (*COMMANDS, "-h", "--help", "--version"):
-        arguments = ["detect", *arguments]
-    debug = "--debug" in arguments
-    try:
-        result = cli.main(
-            args=arguments or ["--help"], prog_name="sam-detect", standalone_mode=False
-        )
-        return result if isinstance(result, int) else 0
-    except click.UsageError as error:
+    arguments, debug = _without_debug(arguments)
+    debugging.set(debug)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            ended = cli.main(
+                args=_command_first(arguments), prog_name="sam-detect", standalone_mode=False
+            )
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return ended if isinstance(ended, int) else 0
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            show_traceback()
+            return _end(error)
+
+
+def _end(error: BaseException) -> int:
+    """Says in one line what went wrong, and gives the exit code for it."""
+    if isinstance(error, SystemExit):  # click's answer to a reader who has gone
+        return _left()
+    if isinstance(error, (click.Abort, KeyboardInterrupt, _InterruptedError)):
+        return _failed("stopped", INTERRUPTED)
+    if isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx else "sam-detect"
-        return _end(error.format_message(), 2, hint=f"see: {where} --help")
-    except click.ClickException as error:
-        return _end(error.format_message(), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        return _end("stopped", INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output (`| head`) has gone: nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except SamDetectError as error:
-        if debug:
-            traceback.print_exc()
-        return _end(one_line(error), error.exit_code)
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        text = f"{type(error).__name__}: {one_line(error)}"
-        return _end(text, 1, hint="this is a bug of sam-detect: --debug shows where")
+        return _failed(f"{_message(error)} (see: {where} --help)", 2)
+    if isinstance(error, click.ClickException):
+        return _failed(_message(error), error.exit_code)
+    if isinstance(error, SamDetectError):
+        return _failed(one_line(error), error.exit_code)
+    if isinstance(error, OSError):
+        code = _left()
+        if error.errno in (errno.EPIPE, errno.ESHUTDOWN):
+            return code
+        named = f"'{error.filename}': " if error.filename else ""
+        return _failed(f"{named}{error.strerror or one_line(error)}", code)
+    if isinstance(error, MemoryError):
+        return _failed("out of memory; try smaller pictures, or fewer at once", 1)
+    text = f"{type(error).__name__}: {one_line(error)}"
+    return _failed(f"{text} (this is a bug of sam-detect: --debug shows where)", 1)
 
 
-def _end(message: str, code: int, *, hint: str = "") -> int:
-    text = f"error: {message}" + (f" ({hint})" if hint else "")
-    click.echo(text, err=True)
+def _failed(message: str, code: int) -> int:
+    note(f"error: {message}")
     return code
 
 
-def result(code: int) -> Any:
-    """What a command returns to end with an exit code."""
-    return code
+def _message(error: click.ClickException) -> str:
+    return one_line(Exception(error.format_message())).removesuffix(".")
+
+
+def _left() -> int:
+    """The exit code where output may have nowhere to go (`| head`, a full disk). What is still
+    buffered is dropped then, so that Python does not complain of it at its end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """The arguments without ``--debug``, which may stand anywhere, and whether it stood there."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    kept = [each for each in arguments[:end] if each != "--debug"]
+    return kept + arguments[end:], len(kept) < end
+
+
+def _command_first(arguments: list[str]) -> list[str]:
+    """The command named in front: `detect` unless another one is."""
+    if not arguments:
+        return ["--help"]
+    first = arguments[0]
+    if first in (*COMMANDS, "-h", "--help", "--version"):
+        return arguments
+    if first == "--json" and len(arguments) > 1 and arguments[1] in COMMANDS:
+        # A command of a group takes it only at its end.
+        return [*arguments[1:], *([] if "--" in arguments else [first])]
+    plain = not first.startswith("-") and not set(first) & set("./\\*?[")
+    close = difflib.get_close_matches(first.lower(), COMMANDS, n=1) if plain else []
+    if close and not os.path.lexists(first):
+        raise click.UsageError(
+            f"'{first}' is neither a command nor a file; did you mean 'sam-detect {close[0]}'?"
+        )
+    return ["detect", *arguments]
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    note(f"warning: {' '.join(str(message).split())}")

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sam_detect.cli import options
-from sam_detect.cli.feedback import Failures, announce, note, progress
-from sam_detect.cli.text import print_detections
-from sam_detect.errors import ConfigError, ImageError
+from sam_detect.cli.feedback import (
+    Failures,
+    find_pictures,
+    note,
+    open_detector,
+    progress,
+    require_label,
+)
+from sam_detect.cli.text import print_detections, print_summary
+from sam_detect.errors import ConfigError, ImageError, OutputError
 from sam_detect.registry import load_class, names
 
 if TYPE_CHECKING:
@@ -25,17 +33,31 @@ FORMAT_OF_SUFFIX = {
     ".png": "overlay", ".jpg": "overlay", ".jpeg": "overlay", ".webp": "overlay",
     ".tif": "overlay", ".tiff": "overlay", ".bmp": "overlay",
 }  # fmt: skip
+JSON_FORMATS = ("json", "jsonl")
+PICTURE_FORMATS = ("overlay",)
 STANDARD_INPUT = "-"
 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|GLOB|-...")
 @options.settings_options(
-    *options.PROPOSALS, *options.RECIPE, *options.LABELLING, *options.PLACE, *options.GENERAL
+    *options.PROPOSALS,
+    *options.RECIPE,
+    *options.MODELS,
+    *options.LABELLING,
+    *options.PLACE,
+    *options.GENERAL,
 )
-@click.option("--label", help="First learn every proposal of the pictures under this name.")
 @click.option(
-    "--output", "output", type=click.Path(path_type=Path), help="File or folder to write."
+    "--label",
+    metavar="NAME",
+    help="First learn every proposal of the pictures under this name.",
+)
+@click.option(
+    "--output",
+    "output",
+    type=click.Path(path_type=Path),
+    help="File to write; for the overlays of several pictures a folder.",
 )
 @click.option(
     "--format",
@@ -57,82 +79,94 @@ def detect(
     IMAGE is a picture, a folder, a pattern such as 'scans/**/*.png', or - for a picture on
     standard input. What nothing in the library resembles is reported as unknown.
     """
-    from sam_detect.detector import SAMDetect
-
-    format_name = _format(format_name, output)
-    paths, failures = _find(images)
-    detector = SAMDetect(**settings)
-    announce(detector)
-    sinks = _sinks(format_name, output, as_json, paths, several=len(paths) > 1)
-    with progress(paths, "detecting") as steps:
-        for path in steps:
-            with failures.guard(path):
-                frame = _read(detector, path)
-                if label is not None:
-                    added = detector.add_examples_from_file(frame, "auto", label)
-                    note(f"learnt {added.added} proposals of {path} as '{label}'")
-                detections = detector.detect_frame(frame)
-                for sink in sinks:
-                    sink.write(frame, detections)
-                if not sinks:
-                    print_detections(detections, library=detector.library.name)
-    for sink in sinks:
-        for written in sink.close():
-            note(f"wrote {written}")
-    return failures.end(len(paths))
+    require_label(label)
+    format_name = _format(format_name, output, as_json)
+    detector = open_detector(settings)
+    failures = Failures()
+    paths = find_pictures(images, failures, also=STANDARD_INPUT)
+    with _sinks(format_name, output, as_json, paths) as sinks:
+        with progress(paths, "detecting") as steps:
+            for path in steps:
+                with failures.guard(path):
+                    frame = _read(detector, path)
+                    if label is not None:
+                        added = detector.add_examples_from_file(frame, "auto", label)
+                        note(f"learnt {added.added} proposals of {path} as '{label}'")
+                    detections = detector.detect_frame(frame)
+                    for sink in sinks:
+                        sink.write(frame, detections)
+                    if format_name is None and not as_json:
+                        print_detections(detections, library=detector.library.name)
+                    elif output is not None and not as_json:
+                        print_summary(detections)
+    return failures.end(paths)
 
 
+@contextlib.contextmanager
 def _sinks(
-    format_name: str | None, output: Path | None, as_json: bool, paths: list[str], *, several: bool
-) -> list[Sink]:
-    """What is written: the output, and JSON on stdout where that is asked for and free."""
-    wanted = []
-    if format_name is not None:
-        wanted.append((format_name, output))
-    if as_json and not (format_name is not None and output is None):
+    format_name: str | None, output: Path | None, as_json: bool, paths: Sequence[str]
+) -> Iterator[list[Sink]]:
+    """What is written: the output, and JSON on stdout where that is asked for.
+
+    A run that is stopped, or fails half-way, keeps what it has done.
+    """
+    wanted = [] if format_name is None else [(format_name, output)]
+    if as_json and not (format_name in JSON_FORMATS and output is None):
         wanted.append(("json", None))
-    return [
-        load_class("format", name)(place, multiple=several, inputs=paths) for name, place in wanted
+    several = len(paths) != 1
+    sinks: list[Sink] = [
+        load_class("format", name)(place, multiple=several, inputs=paths)
+        for name, place in (wanted if paths else [])
     ]
+    try:
+        yield sinks
+    except BaseException:
+        for sink in sinks:
+            with contextlib.suppress(OutputError, OSError):
+                _close(sink)
+        raise
+    for sink in sinks:
+        _close(sink)
 
 
-def _format(name: str | None, output: Path | None) -> str | None:
-    if name is not None:
-        if name not in names("format"):
-            raise ConfigError(
-                f"no format is named '{name}' (available: {', '.join(names('format'))})"
-            )
-        return name
-    if output is None:
+def _close(sink: Sink) -> None:
+    for written in sink.close():
+        note(f"wrote {written}")
+
+
+def _format(name: str | None, output: Path | None, as_json: bool) -> str | None:
+    """The format to write, or None for tables and ``--json`` only."""
+    if name is None and output is not None:
+        name = _format_of(output)
+    if name is None:
         return None
+    load_class("format", name)  # says which names there are
+    if output is None and name in PICTURE_FORMATS:
+        raise ConfigError(f"--format {name} writes pictures: say where, with --output")
+    if output is None and as_json and name not in JSON_FORMATS:
+        raise ConfigError(f"--json and --format {name} both want stdout: add --output FILE")
+    return name
+
+
+def _format_of(output: Path) -> str:
     suffix = output.suffix.lower()
     if suffix in FORMAT_OF_SUFFIX:
         return FORMAT_OF_SUFFIX[suffix]
-    if not suffix:
+    if not suffix or output.is_dir():
         return "overlay"
-    raise ConfigError(f"the format of {output} is not clear from '{suffix}': add --format")
-
-
-def _find(images: tuple[str, ...]) -> tuple[list[str], Failures]:
-    from sam_detect.sources import find_images
-
-    failures = Failures()
-    paths: list[str] = []
-    for image in images:
-        if image == STANDARD_INPUT:
-            paths.append(image)
-            continue
-        with failures.guard(image):
-            paths += [path for path in find_images(image) if path not in paths]
-    return paths, failures
+    raise ConfigError(f"the format of '{output}' is not clear from '{suffix}': add --format")
 
 
 def _read(detector: SAMDetect, path: str) -> Frame:
     if path != STANDARD_INPUT:
         return detector.read(path)
-    from PIL import Image, UnidentifiedImageError
+    from sam_detect.sources import DEFAULT_MAX_BYTES, load_image_bytes
 
-    try:
-        return detector.read(Image.open(io.BytesIO(sys.stdin.buffer.read())))
-    except UnidentifiedImageError as error:
-        raise ImageError("standard input holds no picture that can be read") from error
+    if sys.stdin is None:
+        raise ImageError("there is no standard input to read a picture from")
+    if sys.stdin.isatty():
+        note("reading a picture from standard input")
+    data = sys.stdin.buffer.read(DEFAULT_MAX_BYTES + 1)
+    if not data:
+        raise ImageError("standard input (-) is empty, expected a picture")
+    return load_image_bytes(data, max_pixels=detector.settings.max_image_pixels)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+import math
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,40 +20,90 @@ from sam_detect.errors import ConfigError, ImageError, MaskError, one_line
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
 
+Item = TypeVar("Item")
+
+debugging: ContextVar[bool] = ContextVar("debugging", default=False)
+"""Whether ``--debug`` was given: then each error shows its traceback."""
+
+
+def printable(text: str) -> str:
+    """Text on one line that no terminal and no encoding chokes on: what a file name may hold."""
+    kept = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return kept.encode("utf-8", "backslashreplace").decode()
+
 
 def note(text: str) -> None:
     """One line for people, on stderr, so that stdout stays machine-readable."""
-    click.echo(text, err=True)
+    with contextlib.suppress(OSError, ValueError):  # nobody reads stderr: the work goes on
+        click.echo(printable(text), err=True)
 
 
-def announce(detector: SAMDetect) -> None:
-    """The one line that says which parts were chosen and what they know."""
-    recipe = detector.recipe
+def show_traceback() -> None:
+    """The traceback of the error being handled, where ``--debug`` asks for it."""
+    if debugging.get():
+        with contextlib.suppress(OSError, ValueError):
+            click.echo(traceback.format_exc(), err=True, nl=False)
+
+
+def open_detector(settings: dict[str, Any]) -> SAMDetect:
+    """The detector of a command's options; what it warns of and one line about it on stderr."""
+    from sam_detect.detector import SAMDetect
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        detector = SAMDetect(**settings)
+    for each in dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning):
+        note(f"warning: {each}")
+    _announce(detector)
+    return detector
+
+
+def _announce(detector: SAMDetect) -> None:
+    """The one line that says which parts were chosen, why, and what they know."""
+    from sam_detect import parts
+
+    asked = detector.settings
+    learnt = detector.library.recipe is not None
+    segmenter = parts.name_of("segmenter", detector.segmenter)
+    stored = "the library's" if learnt else ""
+    embedder = _why(asked.embedder != "auto", stored or "auto: no CLIP model here")
+    faded = _why(parts.fade_asked_for(asked) is not None, stored or "default")
+    count = len(detector.library)
     note(
-        f"using {type(detector.segmenter).__name__}, {recipe.embedder}, {recipe.fade} fade; "
-        f"library '{detector.library.name}' with {len(detector.library)} examples "
-        f"({detector.library.store.location})"
+        f"segmenter {segmenter} ({_why(asked.segmenter != 'auto', 'auto: no SAM 2 model here')}), "
+        f"embedder {detector.recipe.embedder} ({embedder}), "
+        f"fade {detector.recipe.fade} ({faded}); library '{detector.library.name}': "
+        f"{count} example{'' if count == 1 else 's'} in {detector.library.store.location}"
     )
 
 
-@contextmanager
-def progress(items: list[str], what: str) -> Iterator[Iterable[str]]:
-    """Walks a list with a bar on stderr, where there is more than one item and a terminal."""
-    from rich.console import Console
-    from rich.progress import track
+def _why(asked: bool, otherwise: str) -> str:
+    return "as asked" if asked else otherwise
 
-    console = Console(stderr=True)
-    if len(items) < 2 or not console.is_terminal:
+
+@contextmanager
+def progress(items: Sequence[Item], what: str) -> Iterator[Iterable[Item]]:
+    """Walks a list with a bar on stderr, where there is more than one item and a terminal."""
+    if len(items) < 2 or sys.stderr is None or not sys.stderr.isatty():
         yield items
-    else:
-        yield track(items, description=what, console=console, transient=True)
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # Rich would print what goes to stdout above the bar, that is to stderr: right for a terminal,
+    # wrong for a file or a pipe.
+    to_terminal = sys.stdout is not None and sys.stdout.isatty()
+    with Progress(
+        console=Console(stderr=True), transient=True, redirect_stdout=to_terminal
+    ) as shown:
+        yield shown.track(items, description=what)
 
 
 class Failures:
     """Bad inputs of a run: each is named at once and skipped, and the run ends non-zero."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.failed: set[str] = set()
 
     @contextmanager
     def guard(self, name: str) -> Iterator[None]:
@@ -54,27 +111,60 @@ class Failures:
         try:
             yield
         except (ImageError, MaskError) as error:
+            show_traceback()
             self.add(name, one_line(error))
 
     def add(self, name: str, reason: str) -> None:
-        text = reason if name in reason else f"{name}: {reason}"
-        self.lines.append(text)
-        note(f"error: {text}")
+        self.failed.add(name)
+        spaced = " ".join(name.split())
+        note(f"error: {reason}" if spaced in reason else f"error: {name}: {reason}")
 
-    def end(self, done: int) -> int:
-        """The run's exit code; with a summary where several things were worked on."""
-        if self.lines and done + len(self.lines) > 1:
-            note(f"{len(self.lines)} of {max(done, len(self.lines))} failed, see above")
-        return 1 if self.lines else 0
+    def end(self, names: Iterable[str]) -> int:
+        """The run's exit code; with a summary where several things were worked on.
+
+        Args:
+            names: of everything that was tried.
+        """
+        tried = {*names, *self.failed}
+        if self.failed and len(tried) > 1:
+            note(f"{len(self.failed)} of {len(tried)} failed, see above; the others are done")
+        return 1 if self.failed else 0
+
+
+def find_pictures(images: Sequence[str], failures: Failures, *, also: str = "") -> list[str]:
+    """The picture files of a command's arguments, each once; what names none is a failure.
+
+    Args:
+        also: an argument that is taken as it is.
+    """
+    from sam_detect.sources import find_images
+
+    found: dict[str, str] = {}
+    for image in images:
+        if image == also:
+            found[image] = image
+            continue
+        with failures.guard(image):
+            for path in find_images(image):
+                found.setdefault(os.path.abspath(path), path)
+    return list(found.values())
 
 
 def parse_numbers(option: str, text: str, names: str) -> list[float]:
-    """The numbers of an option like ``--box x,y,w,h``."""
+    """The numbers of an option like ``--box x,y,w,h``; a width and a height are above 0."""
     parts = text.split(",")
     try:
         values = [float(part) for part in parts]
     except ValueError:
         values = []
-    if len(values) != len(names.split(",")):
+    if len(values) != len(names.split(",")) or not all(math.isfinite(v) for v in values):
         raise ConfigError(f"{option} takes {names} in pixels, got '{text}'")
+    if any(value <= 0 for value in values[2:]):
+        raise ConfigError(f"{option} needs a width and a height above 0, got '{text}'")
     return values
+
+
+def require_label(label: str | None) -> None:
+    """Raises ``ConfigError`` for a label that nobody could see."""
+    if label is not None and not label.strip():
+        raise ConfigError("--label needs at least one visible character")

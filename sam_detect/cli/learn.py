@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sam_detect.cli import options
-from sam_detect.cli.feedback import Failures, announce, note, parse_numbers, progress
+from sam_detect.cli.feedback import (
+    Failures,
+    find_pictures,
+    note,
+    open_detector,
+    parse_numbers,
+    progress,
+    require_label,
+)
 from sam_detect.errors import ConfigError, MaskError, one_line
 
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
-    from sam_detect.library.library import Added
+    from sam_detect.library.library import Library
     from sam_detect.sources.annotations import AnnotatedImage
     from sam_detect.types import Frame, Masks
+
+NOT_GIVEN = "annotated, but not among the pictures"
+"""How ``read_coco`` ends its line about a picture of the file that was not given."""
 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR...")
-@click.option("--label", help="The name of the objects.")
+@click.option("--label", metavar="NAME", help="The name of the objects.")
 @click.option("--box", "boxes", multiple=True, metavar="X,Y,W,H", help="Box around one object.")
 @click.option("--point", "points", multiple=True, metavar="X,Y", help="A point on one object.")
 @click.option(
@@ -31,8 +44,15 @@ if TYPE_CHECKING:
 @click.option(
     "--annotations", type=click.Path(path_type=Path), help="COCO file with outlines and names."
 )
-@click.option("--tag", help="Only annotations of this category.")
-@options.settings_options(*options.PROPOSALS, *options.RECIPE, *options.PLACE, *options.GENERAL)
+@click.option("--tag", metavar="NAME", help="Only annotations of this category.")
+@options.settings_options(
+    *options.PROPOSALS,
+    *options.RECIPE,
+    *options.MODELS,
+    *options.PLACE,
+    "qdrant_batch_size",
+    *options.GENERAL,
+)
 @options.general_options
 def learn(
     images: tuple[str, ...],
@@ -54,31 +74,30 @@ def learn(
     With --json, a line {"added": N, "total": N} follows each batch that is safely stored.
     """
     _check_options(label, boxes, points, masks, annotations, tag)
-    from sam_detect.detector import SAMDetect
-    from sam_detect.sources import find_images
-
+    prompts = _Prompts(boxes, points, masks)
+    detector = open_detector(settings)
     failures = Failures()
-    paths: list[str] = []
-    for image in images:
-        with failures.guard(image):
-            paths += [path for path in find_images(image) if path not in paths]
-    detector = SAMDetect(**settings)
-    announce(detector)
-    report = _Report(as_json)
-    if annotations is not None:
-        _learn_annotated(detector, annotations, paths, tag, negative, failures, report)
-    else:
-        assert label is not None
-        prompts = _Prompts(boxes, points, masks)
-        with progress(paths, "learning") as steps:
-            for path in steps:
-                with failures.guard(path):
-                    frame = detector.read(path)
-                    found = prompts.masks(detector, frame)
-                    labels = [label] * len(found)
-                    report.batch(detector.learn_frame(frame, found, labels, negative=negative))
-    report.end(detector.library.name)
-    return failures.end(len(paths))
+    paths = find_pictures(images, failures)
+    with _reporting(as_json, detector.library) as report:
+        if annotations is not None and paths:
+            # Of pictures that are named one by one, others may well be annotated, too.
+            whole = any(image not in paths for image in images)
+            annotated = _read_annotations(annotations, paths, tag, failures, whole=whole)
+            with progress(annotated, "learning") as pictures:
+                for picture in pictures:
+                    with failures.guard(picture.path):
+                        frame = detector.read(picture.path)
+                        found, labels = _outlined(detector, frame, picture, failures)
+                        report.learn(detector, frame, found, labels, negative=negative)
+        elif label is not None:
+            with progress(paths, "learning") as steps:
+                for path in steps:
+                    with failures.guard(path):
+                        frame = detector.read(path)
+                        found = prompts.masks(detector, frame)
+                        labels = [label] * len(found)
+                        report.learn(detector, frame, found, labels, negative=negative)
+    return failures.end(paths)
 
 
 def _check_options(
@@ -89,6 +108,7 @@ def _check_options(
     annotations: Path | None,
     tag: str | None,
 ) -> None:
+    require_label(label)
     if annotations is not None:
         if label or boxes or points or masks:
             raise ConfigError(
@@ -133,28 +153,24 @@ class _Prompts:
         return Masks.concatenate(found)
 
 
-def _learn_annotated(
-    detector: SAMDetect,
-    file: Path,
-    paths: list[str],
-    tag: str | None,
-    negative: bool,
-    failures: Failures,
-    report: _Report,
-) -> None:
+def _read_annotations(
+    file: Path, paths: list[str], tag: str | None, failures: Failures, *, whole: bool
+) -> list[AnnotatedImage]:
+    """The annotated pictures; what had to be left out is a failure.
+
+    Args:
+        whole: whether the pictures of the file should all be there.
+    """
     from sam_detect.sources.annotations import read_coco
 
     annotated, problems = read_coco(file, paths, tag=tag)
+    elsewhere = [] if whole else [text for text in problems if text.endswith(NOT_GIVEN)]
+    if elsewhere:
+        note(f"{len(elsewhere)} other pictures of {file} are annotated, but not given")
     for problem in problems:
-        failures.add(str(file), problem)
-    by_path = {image.path: image for image in annotated}
-    with progress(list(by_path), "learning") as steps:
-        for path in steps:
-            with failures.guard(path):
-                frame = detector.read(path)
-                masks, labels = _outlined(detector, frame, by_path[path], failures)
-                if len(masks):
-                    report.batch(detector.learn_frame(frame, masks, labels, negative=negative))
+        if problem not in elsewhere:
+            failures.add(str(file), problem)
+    return annotated
 
 
 def _outlined(
@@ -182,20 +198,33 @@ def _outlined(
 
 
 class _Report:
-    """Acknowledges each committed batch, and sums up at the end."""
+    """Acknowledges each committed batch."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.added = self.relabelled = self.total = 0
+        self.added = self.relabelled = self.known = 0
 
-    def batch(self, done: Added) -> None:
+    def learn(
+        self, detector: SAMDetect, frame: Frame, masks: Masks, labels: list[str], *, negative: bool
+    ) -> None:
+        """Learns one picture's objects, and says so once they are safe."""
+        if not len(masks):
+            return
+        done = detector.learn_frame(frame, masks, labels, negative=negative)
         self.added += done.added
         self.relabelled += done.relabelled
-        self.total = done.total
+        self.known += len(masks) - done.added - done.relabelled
         if self.as_json:
             click.echo(json.dumps({"added": done.added, "total": done.total}))
 
-    def end(self, library: str) -> None:
-        if not self.as_json:
-            again = f", {self.relabelled} renamed" if self.relabelled else ""
-            note(f"learnt {self.added} new examples{again}; library '{library}' has {self.total}")
+
+@contextmanager
+def _reporting(as_json: bool, library: Library) -> Iterator[_Report]:
+    """Sums up at the end, even where the run is stopped."""
+    report = _Report(as_json)
+    try:
+        yield report
+    finally:
+        more = f", {report.relabelled} renamed" if report.relabelled else ""
+        more += f", {report.known} known already" if report.known else ""
+        note(f"learnt {report.added} new examples{more}; library '{library.name}'")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from sam_detect.errors import SamDetectError, one_line
 if TYPE_CHECKING:
     from sam_detect.library.library import Library
 
+Batches = Sequence[list[str]]
 placed = options.settings_options(*options.PLACE)
 
 
@@ -31,6 +34,17 @@ def _open(settings: dict[str, Any]) -> Library:
 
     loaded = load_settings(settings)
     return Library(open_store(loaded), loaded.library)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[Batches], Iterable[list[str]]]]:
+    """What walks through batches with a bar on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield lambda batches: progress.track(batches, description=what)
 
 
 def _say(as_json: bool, data: dict[str, Any], text: str) -> None:
@@ -55,6 +69,10 @@ def list_command(label: str | None, as_json: bool, **settings: Any) -> None:
 def _list_examples(settings: dict[str, Any], label: str | None, as_json: bool) -> None:
     chosen = _open(settings)
     chosen.require()
+    if label is not None:
+        from sam_detect.library import lookup
+
+        lookup.of_label(chosen.store, label, chosen.name)
     rows = table("id", "label", "x>", "y>", "w>", "h>", "added", "source")
     for point in chosen.listing(label):
         data = point.payload
@@ -100,7 +118,10 @@ def _list_libraries(settings: dict[str, Any], as_json: bool) -> None:
 def show_command(
     example_id: str | None, output: Path | None, as_json: bool, **settings: Any
 ) -> None:
-    """Show one example by its id (its crop: --output); without an id, all of the library."""
+    """Show one example by its id or the beginning of it (its crop: --output).
+
+    Without an id, all of the library.
+    """
     if example_id is None:
         _list_examples(settings, None, as_json)
         return
@@ -156,16 +177,11 @@ def remove_command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Remove examples by id or label, or a whole library with --all."""
+    """Remove examples by id (or the beginning of it) or label, or a library with --all."""
     if bool(example_ids) + (label is not None) + everything != 1:
         raise click.UsageError("remove takes either example ids, or --label NAME, or --all")
     chosen = _open(settings)
-    if everything:
-        count = len(chosen)
-        chosen.require()
-        chosen.store.destroy()
-    else:
-        count = chosen.remove(label=label, ids=example_ids)
+    count = chosen.destroy() if everything else chosen.remove(label=label, ids=example_ids)
     _say(as_json, {"removed": count}, f"removed {count} examples")
 
 
@@ -182,12 +198,12 @@ def stats_command(as_json: bool, **settings: Any) -> None:
         return
     rows = table("label", "examples>")
     for name, count in stats["classes"].items():
-        rows.add_row(name, str(count))
+        rows.add_row(escape(name), str(count))
     show(rows)
     recipe = stats["recipe"]
     note(
-        f"library '{stats['library']}': {stats['examples']} examples ({stats['negatives']} negative), "
-        f"{stats['bytes'] / 1e6:.1f} MB, {recipe['embedder']} with {recipe['fade']} fade, "
+        f"library '{stats['library']}': {stats['examples']} examples "
+        f"({stats['negatives']} negative), {stats['bytes'] / 1e6:.1f} MB, {recipe['embedder']} with {recipe['fade']} fade, "
         f"in {stats['location']}"
     )
 
@@ -213,8 +229,9 @@ def import_command(file: Path, as_json: bool, **settings: Any) -> None:
     from sam_detect.library.transfer import import_library
 
     done = import_library(_open(settings), file)
-    data = {"added": done.added, "total": done.total}
-    _say(as_json, data, f"added {done.added} examples; the library has {done.total}")
+    data = {"added": done.added, "relabelled": done.relabelled, "total": done.total}
+    again = f", renamed {done.relabelled}" if done.relabelled else ""
+    _say(as_json, data, f"added {done.added} examples{again}; the library has {done.total}")
 
 
 @library.command("push")
@@ -228,7 +245,7 @@ def push_command(to_url: str, to_library: str | None, as_json: bool, **settings:
 
     target = {"library": to_library or settings["library"], "store": "qdrant", "qdrant_url": to_url}
     done = copy_library(_open(settings), _open(target))
-    data = {"added": done.added, "total": done.total}
+    data = {"added": done.added, "relabelled": done.relabelled, "total": done.total}
     _say(as_json, data, f"pushed to {to_url}: {done.added} examples added, {done.total} there now")
 
 
@@ -245,7 +262,8 @@ def reindex_command(as_json: bool, **settings: Any) -> None:
     chosen = _open({name: settings[name] for name in options.PLACE})
     chosen.require()
     maker = VectorMaker.choose(load_settings(settings), chosen.recipe)
-    total = reindex(chosen, maker)
+    with bar("making vectors") as walk:
+        total = reindex(chosen, maker, walk=walk)
     recipe = maker.recipe
     text = f"made {total} vectors again with {recipe.embedder} and {recipe.fade} fade"
     _say(as_json, {"reindexed": total, "recipe": recipe.to_dict()}, text)

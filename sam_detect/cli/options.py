@@ -9,17 +9,29 @@ from typing import Any, TypeVar, get_args
 import click
 
 from sam_detect.config import Settings
-from sam_detect.registry import MODELS_COMING, names
+from sam_detect.registry import names
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-ROOM_OF = {
-    "segmenter": "segmenter",
-    "embedder": "embedder",
-    "labeller": "labeller",
-    "store": "store",
-}
+ROOMS = {"segmenter", "embedder", "labeller", "store"}
 WITH_AUTO = {"segmenter", "embedder"}
+METAVARS = {
+    "threshold": "auto|0-1",
+    "library": "NAME",
+    "qdrant_url": "URL",
+    "lock_timeout_s": "SECONDS",
+    "sigma": "PIXELS",
+    "max_distance": "PIXELS",
+    "min_area": "PIXELS",
+    "max_area": "PIXELS",
+    "crop_side": "PIXELS",
+    "max_image_pixels": "PIXELS",
+    "min_fade": "0-1",
+    "occupancy": "0.05-0.80",
+}
+WITHOUT_EFFECT = {"sam_model", "clip_model", "color_order"}
+"""Taken, but not shown in ``--help``: no part of this version loads a model, and picture files
+carry their own order of colours."""
 
 RECIPE = (
     "embedder",
@@ -32,9 +44,10 @@ RECIPE = (
     "crop_side",
 )
 PROPOSALS = ("segmenter", "min_area", "max_area", "max_proposals")
+MODELS = ("sam_model", "clip_model")
 LABELLING = ("labeller", "top_k", "threshold")
 PLACE = ("library", "store", "qdrant_url", "lock_timeout_s")
-GENERAL = ("device", "max_image_pixels")
+GENERAL = ("device", "max_image_pixels", "color_order")
 
 
 def settings_options(*fields: str) -> Callable[[Command], Command]:
@@ -59,14 +72,14 @@ def general_options(command: Command) -> Command:
 def _option(field: str) -> Callable[[Command], Command]:
     info = Settings.model_fields[field]
     shown = "" if info.default is None else f"  [default: {info.default}]"
-    help_text = f"{info.description}{shown}"
     return click.option(
         "--" + field.replace("_", "-"),
         field,
         type=_type_of(field, info.annotation),
-        metavar=_metavar(field, info.annotation),
+        metavar=_metavar(field),
         default=None,
-        help=help_text,
+        help=f"{info.description}{shown}",
+        hidden=field in WITHOUT_EFFECT,
     )
 
 
@@ -81,18 +94,10 @@ def _type_of(field: str, annotation: Any) -> Any:
     return str
 
 
-def _metavar(field: str, annotation: Any) -> str | None:
-    room = ROOM_OF.get(field)
-    if room:
+def _metavar(field: str) -> str | None:
+    if field in ROOMS:
         auto = ["auto"] if field in WITH_AUTO else []
-        return "|".join(auto + names(room))
+        return "|".join(auto + names(field))
     if field == "fade":
         return "|".join([*names("fade"), "PKG.MOD:CLASS"])
-    if field == "threshold":
-        return "auto|0-1"
-    return None
-
-
-def coming(room: str) -> list[str]:
-    """Names that a later version serves; they get a clear error instead of a usage error."""
-    return list(MODELS_COMING.get(room, {}))
+    return METAVARS.get(field)

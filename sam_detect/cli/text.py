@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from sam_detect.cli.feedback import printable
+
 if TYPE_CHECKING:
-    from sam_detect.types import Detections
+    from sam_detect.types import Detection, Detections, Neighbour
+
+SHORT_ID = 8
+"""So many characters of an id name an example: `library show` takes the beginning of an id."""
+WIDE = 120
+"""Narrower terminals get short ids."""
+UNLIMITED = 10_000
+REASONS = 3
 
 
 def table(*columns: str, **settings: Any) -> Any:
+    """A table of columns; those that end in ``>`` are numbers. Narrow terminals get short ids."""
     from rich import box
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, **settings)
     for column in columns:
         name = column.rstrip(">")
-        made.add_column(name, justify="right" if column.endswith(">") else "left", overflow="fold")
+        if name == "id" and width() < WIDE:
+            made.add_column(name, no_wrap=True, overflow="crop", max_width=SHORT_ID)
+        else:
+            side: Any = "right" if column.endswith(">") else "left"
+            made.add_column(name, justify=side, overflow="fold")
     return made
 
 
@@ -24,41 +43,77 @@ def escape(text: str) -> str:
     """Text that rich prints as it is."""
     from rich.markup import escape as escape_markup
 
-    return escape_markup(text)
+    return escape_markup(printable(text))
+
+
+def width() -> int:
+    """Columns of the terminal; without limit where stdout is none, so that no line is broken."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return UNLIMITED
+    return shutil.get_terminal_size().columns
 
 
 def show(renderable: Any) -> None:
+    """Prints to stdout: with colours to a terminal, else as plain text."""
     from rich.console import Console
 
-    Console(highlight=False, soft_wrap=False).print(renderable)
+    colours = width() < UNLIMITED
+    text = io.StringIO()
+    console = Console(
+        file=text, width=width(), force_terminal=colours, highlight=False, soft_wrap=False
+    )
+    console.print(renderable)
+    lines = (line.rstrip() for line in text.getvalue().splitlines())
+    # Through click, which prints above a progress bar.
+    click.echo("\n".join(lines), color=colours)
+
+
+def print_summary(detections: Detections) -> None:
+    """One line: how many of what."""
+    known = Counter(str(label) for label in detections.known.label)
+    unknown = len(detections) - known.total()
+    found = ", ".join(f"{count} {printable(name)}" for name, count in known.most_common())
+    click.echo(f"{printable(detections.source_id)}: {found or 'nothing known'}; {unknown} unknown")
 
 
 def print_detections(detections: Detections, *, library: str) -> None:
     """One picture's detections: the named ones row by row, the unknown ones as a number."""
+    print_summary(detections)
     known = detections.known
-    unknown = len(detections) - len(known)
-    counts = Counter(str(label) for label in known.label)
-    found = (
-        ", ".join(f"{count} {escape(name)}" for name, count in counts.most_common())
-        or "nothing known"
-    )
-    rows = table("label", "confidence>", "x>", "y>", "w>", "h>", "because of")
-    for detection in known:
-        reason = ", ".join(
-            f"{'not ' if n.negative else ''}{n.label} {n.id[:8]} ({n.similarity:.2f})"
-            for n in detection.neighbours[:3]
-        )
-        rows.add_row(
-            escape(str(detection.label)),
-            f"{detection.confidence:.2f}",
-            *(str(value) for value in detection.bbox),
-            escape(reason),
-        )
-    show(f"[bold]{escape(detections.source_id)}[/bold]: {found}; {unknown} unknown")
     if len(known):
+        rows = table("label", "conf>", "x,y,w,h>", "because of")
+        for detection in known:
+            rows.add_row(*_row(detection))
+        # The last column gives way: a row stays a row.
+        rows.columns[0].overflow = rows.columns[3].overflow = "ellipsis"
+        for column in rows.columns:
+            column.no_wrap = True
         show(rows)
-    elif unknown and not any(v.neighbours for v in detections.verdicts):
-        show(
-            f"Library '{escape(library)}' is empty. Teach it: "
-            f"sam-detect learn {escape(detections.source_id)} --label NAME --box x,y,w,h"
+    elif len(detections) and not any(v.neighbours for v in detections.verdicts):
+        click.echo(
+            f"Library '{printable(library)}' knows nothing yet. Teach it:\n"
+            f"  sam-detect learn {_shell(detections.source_id)} --label NAME --box x,y,w,h"
         )
+
+
+def _row(detection: Detection) -> tuple[str, str, str, str]:
+    reasons = (_reason(n, str(detection.label)) for n in detection.neighbours[:REASONS])
+    return (
+        escape(str(detection.label)),
+        f"{detection.confidence:.2f}",
+        ",".join(str(value) for value in detection.bbox),
+        ", ".join(reasons),
+    )
+
+
+def _reason(neighbour: Neighbour, label: str) -> str:
+    """An example's short id and similarity; its label only where that is another."""
+    name = "" if neighbour.label == label and not neighbour.negative else escape(neighbour.label)
+    words = ["not" if neighbour.negative else "", name, neighbour.id[:SHORT_ID]]
+    return " ".join([*filter(None, words), f"{neighbour.similarity:.2f}"])
+
+
+def _shell(path: str) -> str:
+    import shlex
+
+    return shlex.quote(printable(path))

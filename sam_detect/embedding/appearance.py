@@ -26,8 +26,7 @@ PART_WEIGHTS = {
     "texture": 0.05,
     "shape": 0.18,
     "size": 0.22,
-    "contrast": 0.15,
-    "outline": 0.08,
+    "contrast": 0.23,
 }
 """The parts in the order of the vector, each with its share of the similarity."""
 
@@ -90,7 +89,6 @@ def describe(crop: FadedCrop) -> dict[str, Array]:
         "shape": _shape(mask),
         "size": _scalar(math.log(crop.crop.area + 1) / math.log(1e6)),
         "contrast": _contrast(lab, mask),
-        "outline": _outline(lab, mask),
     }
 
 
@@ -170,29 +168,6 @@ def _shape(mask: BoolArray) -> Array:
     )
 
 
-def _outline(lab: npt.NDArray[np.uint8], mask: BoolArray) -> Array:
-    smooth = cv2.GaussianBlur(lab, (0, 0), 0.8).astype(np.float32)
-    total = np.zeros(mask.shape, np.float32)
-    for channel in cv2.split(smooth):
-        gx = cv2.Sobel(channel, cv2.CV_32F, 1, 0, scale=0.25)
-        gy = cv2.Sobel(channel, cv2.CV_32F, 0, 1, scale=0.25)
-        total += gx * gx + gy * gy
-    strength = np.sqrt(total)
-    solid = mask.view(np.uint8)
-    inner = cv2.erode(solid, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    edge = (cv2.dilate(solid, _CROSS) - inner).view(np.bool_)
-    inside = inner.view(np.bool_)
-    base = float(strength[inside].mean()) if inside.any() else 0.0
-    low, middle = np.percentile(strength[edge], [25, 50])
-    return _unit(
-        [
-            _scalar(math.sqrt(min(1.0, float(low) / 64))),
-            _scalar(math.sqrt(min(1.0, float(middle) / 64))),
-            _scalar(float(middle) / (float(middle) + base + 1)),
-        ]
-    )
-
-
 def _contrast(lab: npt.NDArray[np.uint8], mask: BoolArray) -> Array:
     reach = max(2, round(RING * math.sqrt(np.count_nonzero(mask))))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
@@ -230,7 +205,6 @@ def _unit(histograms: Sequence[Array]) -> Array:
     return np.concatenate(histograms) / np.float32(math.sqrt(len(histograms)))
 
 
-_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 _SMOOTH = np.array([0.25, 0.5, 0.25])
 _AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 
@@ -253,5 +227,4 @@ _DIMENSION = (
     + 5 * SCALAR_BINS
     + SCALAR_BINS
     + 3 * CONTRAST_BINS
-    + 3 * SCALAR_BINS
 )  # fmt: skip

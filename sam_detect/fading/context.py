@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from sam_detect.errors import ExtensionError, SamDetectError
 from sam_detect.interfaces import Fade, WeightFade
@@ -46,12 +48,16 @@ def cut(
     area = np.count_nonzero(mask_crop)
     side = max(math.ceil(math.sqrt(area / occupancy)), x1 - x0 + 4, y1 - y0 + 4)
     left, top = (x0 + x1 - side) // 2, (y0 + y1 - side) // 2
-    window = (left, top, left + side, top + side)
-    image = _padded_window(image_rgb, window)
-    mask = np.zeros((side, side), np.uint8)
-    mask[y0 - top : y1 - top, x0 - left : x1 - left] = mask_crop
-    crop = Crop(image_rgb=image, mask=mask.view(np.bool_), scale=1.0, window_xyxy=window)
-    return reduced(crop, crop_side)
+    size = min(side, crop_side)
+    image = _window(image_rgb, (left, top), side, size, border=cv2.BORDER_REPLICATE)
+    solid = mask_crop.view(np.uint8) * np.uint8(255)
+    share = _window(solid, (left - x0, top - y0), side, size, border=cv2.BORDER_CONSTANT)
+    return Crop(
+        image_rgb=image,
+        mask=_mostly(share),
+        scale=size / side,
+        window_xyxy=(left, top, left + side, top + side),
+    )
 
 
 def reduced(crop: Crop, side: int) -> Crop:
@@ -62,12 +68,10 @@ def reduced(crop: Crop, side: int) -> Crop:
     size = (max(1, round(crop.mask.shape[1] * side / longest)),
             max(1, round(crop.mask.shape[0] * side / longest)))  # fmt: skip
     image = cv2.resize(crop.image_rgb, size, interpolation=cv2.INTER_AREA)
-    share = cv2.resize(crop.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    # A thin object may cover less than half of every reduced pixel; it must not vanish.
-    mask = share >= min(0.5, float(share.max()) / 2)
+    solid = crop.mask.view(np.uint8) * np.uint8(255)
     return Crop(
         image_rgb=np.asarray(image, np.uint8),
-        mask=mask,
+        mask=_mostly(np.asarray(cv2.resize(solid, size, interpolation=cv2.INTER_AREA), np.uint8)),
         scale=crop.scale * side / longest,
         window_xyxy=crop.window_xyxy,
     )
@@ -77,23 +81,18 @@ def faded(crop: Crop, fade: Fade | WeightFade) -> FadedCrop:
     """The crop with its context faded.
 
     Raises:
-        ExtensionError: the fade raised, or returned something that is not an image of this size.
+        ExtensionError: the fade raised, or returned something that is not an image of this size,
+            or weights that are not numbers from 0 to 1.
     """
     distances = distance_map(crop)
-    if isinstance(fade, WeightFade):
-        fitted = fade.for_area(crop.area)
-        weights = fitted.weights(distances)
+    # A subclass that fades in another way than by its weights is asked for its image.
+    if isinstance(fade, WeightFade) and type(fade).apply is WeightFade.apply:
+        weights = _weights(fade.for_area(crop.area), crop, distances)
         image = np.rint(crop.image_rgb * weights[:, :, None]).astype(np.uint8)
         return FadedCrop(crop=crop, image_rgb=image, weights=weights, plain=True)
-    image = _custom_fade(crop, fade, distances)
-    own_weights = getattr(fade, "weights", None)
-    if callable(own_weights):
-        weights = np.asarray(own_weights(distances), np.float32)
-        if weights.shape != crop.mask.shape or not np.isfinite(weights).all():
-            raise ExtensionError(
-                f"{type(fade).__name__}.weights must return finite weights of shape "
-                f"{crop.mask.shape}, got {weights.shape}"
-            )
+    image = _custom_image(crop, fade, distances)
+    if callable(getattr(fade, "weights", None)):
+        weights = _weights(fade, crop, distances)
     else:
         weights = crop.mask.astype(np.float32)
     return FadedCrop(crop=crop, image_rgb=image, weights=weights, plain=False)
@@ -110,26 +109,60 @@ def distance_map(crop: Crop) -> FloatArray:
     return np.asarray(distances / crop.scale, np.float32)
 
 
-def _padded_window(image_rgb: ImageRGB, window: tuple[int, int, int, int]) -> ImageRGB:
-    height, width = image_rgb.shape[:2]
-    left, top, right, bottom = window
-    inside = image_rgb[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
-    if inside.shape[:2] == (bottom - top, right - left):
+def _window(
+    array: npt.NDArray[np.uint8], corner_xy: tuple[int, int], side: int, size: int, *, border: int
+) -> npt.NDArray[np.uint8]:
+    """The square of ``side`` pixels at a corner, brought to ``size``; beyond the array by border.
+
+    Only what lies inside the array is read, and it is reduced before it is padded, so that a
+    window far larger than the picture costs no more than the picture.
+    """
+    spans = []
+    for corner, length in zip(corner_xy, (array.shape[1], array.shape[0]), strict=True):
+        low, high = max(corner, 0), min(corner + side, length)
+        start = round((low - corner) * size / side)
+        stop = max(start + 1, round((high - corner) * size / side))
+        spans.append((low, high, min(start, size - 1), min(stop, size)))
+    (x0, x1, left, right), (y0, y1, top, bottom) = spans
+    inside = array[y0:y1, x0:x1]
+    if size < side:
+        inside = cv2.resize(inside, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+    if inside.shape[:2] == (size, size):
         return np.ascontiguousarray(inside)
     return np.asarray(
-        cv2.copyMakeBorder(
-            inside,
-            max(-top, 0),
-            max(bottom - height, 0),
-            max(-left, 0),
-            max(right - width, 0),
-            cv2.BORDER_REPLICATE,
-        ),
-        np.uint8,
+        cv2.copyMakeBorder(inside, top, size - bottom, left, size - right, border), np.uint8
     )
 
 
-def _custom_fade(crop: Crop, fade: Fade, distances: FloatArray) -> ImageRGB:
+def _mostly(share: npt.NDArray[np.uint8]) -> BoolArray:
+    """Where a reduced mask (0 to 255) is the object: in at least half of a pixel.
+
+    A thin object may cover less of every pixel; it must neither vanish nor fall apart.
+    """
+    return np.asarray(share >= min(128, max(1, (int(share.max()) + 1) // 2)))
+
+
+def _weights(fade: Any, crop: Crop, distances: FloatArray) -> FloatArray:
+    """The fade's weights, if it keeps its promise."""
+    name = type(fade).__name__
+    try:
+        weights = np.asarray(fade.weights(distances.copy()), np.float32)
+    except SamDetectError:
+        raise
+    except Exception as error:
+        raise ExtensionError(f"the fade {name} failed: {type(error).__name__}: {error}") from error
+    if weights.shape != crop.mask.shape:
+        raise ExtensionError(
+            f"{name}.weights must return weights of shape {crop.mask.shape}, got {weights.shape}"
+        )
+    if not (weights.min() >= 0 and weights.max() <= 1):
+        raise ExtensionError(f"{name}.weights must return numbers from 0 to 1")
+    if weights.max() == 0:
+        raise ExtensionError(f"{name}.weights must be above 0 somewhere on the object")
+    return weights
+
+
+def _custom_image(crop: Crop, fade: Fade, distances: FloatArray) -> ImageRGB:
     name = type(fade).__name__
     try:
         # Copies: a user's fade may work in place, and the kept crop must not change.

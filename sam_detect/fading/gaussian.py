@@ -11,7 +11,7 @@ from sam_detect.fading._checks import fraction, positive
 from sam_detect.interfaces import WeightFade
 from sam_detect.masks import FloatArray
 
-SIGMA_PER_DIAMETER = 0.15
+SIGMA_PER_DIAMETER = 0.05
 """Default width as a share of the object's diameter; see docs/fading.md for how it was chosen."""
 
 
@@ -19,7 +19,7 @@ class GaussianFade(WeightFade):
     """``max(min_fade, exp(-(d / sigma)^2))`` for the distance d in pixels.
 
     Args:
-        sigma: width in pixels. None follows the object: 0.15 of the diameter of a disc of its
+        sigma: width in pixels. None follows the object: 0.05 of the diameter of a disc of its
             area, so that a nut keeps as much context near the camera as far from it.
         min_fade: weight that is never gone below, 0 to 1.
         max_distance: pixels beyond which the weight is 0, or None.

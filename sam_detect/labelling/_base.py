@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,19 +13,30 @@ import numpy.typing as npt
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Labeller, LabelMemory
 from sam_detect.labelling.calibration import Calibration, Similarities, calibrate
+from sam_detect.labelling.metric import Metric
 from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays, Neighbour, Verdict
 
+AUTO_THRESHOLD = 0.5
+CANDIDATES = 50
+"""So many of the nearest examples by plain cosine are compared again under the metric."""
+FOLDS = 5
 DOUBT = 0.05
 """A negative example that is nearer by this much cuts the confidence by a factor of e."""
 
 
 @dataclass(frozen=True)
-class Groups:
-    """What was learnt from a library: per label the unit mean of its positives, and how similar
-    is similar enough."""
+class Fitted:
+    """What was learnt from the examples of a library.
 
-    means: dict[str, FloatArray]
+    Attributes:
+        metric: what counts as similar.
+        means: per label, the unit mean of its positives under the metric.
+        calibration: how similar is similar enough.
+    """
+
+    metric: Metric
+    means: Mapping[str, FloatArray]
     calibration: Calibration
 
 
@@ -43,21 +55,28 @@ class ExampleLabeller(Labeller):
     def __init__(self, top_k: int = 5, threshold: float | str = "auto") -> None:
         if top_k < 1:
             raise ConfigError(f"top_k must be at least 1, got {top_k}")
-        limit = 0.5 if threshold == "auto" else float(threshold)
+        try:
+            limit = AUTO_THRESHOLD if threshold == "auto" else float(threshold)
+        except (TypeError, ValueError):
+            limit = math.nan
         if not 0 <= limit <= 1:
-            raise ConfigError(f"threshold must be 'auto' or a number from 0 to 1, got {threshold}")
+            raise ConfigError(
+                f"threshold must be 'auto' or a number from 0 to 1, got {threshold!r}"
+            )
         self.top_k = int(top_k)
         self.threshold = limit
-        self._fitted: tuple[str, Groups] | None = None
+        self._fitted: tuple[str, Fitted] | None = None
 
     def label(self, vectors: FloatArray, memory: LabelMemory) -> list[Verdict]:
         if len(vectors) == 0:
             return []
-        groups = self._groups(memory)
-        found = memory.nearest(vectors, self.top_k)
+        fitted = self._fit(memory)
+        found = memory.nearest(vectors, max(CANDIDATES, self.top_k))
+        mapped = fitted.metric(vectors)
+        neighbours = self._compared_again(mapped, found, memory, fitted.metric)
         return [
-            self.verdict(vector, neighbours, groups)
-            for vector, neighbours in zip(vectors, found, strict=True)
+            self.verdict(vector, nearest, fitted)
+            for vector, nearest in zip(mapped, neighbours, strict=True)
         ]
 
     @abstractmethod
@@ -66,8 +85,8 @@ class ExampleLabeller(Labeller):
         it."""
 
     @abstractmethod
-    def verdict(self, vector: FloatArray, neighbours: list[Neighbour], groups: Groups) -> Verdict:
-        """What one vector is."""
+    def verdict(self, vector: FloatArray, neighbours: list[Neighbour], fitted: Fitted) -> Verdict:
+        """What one vector (under the metric) is."""
 
     def named(self, label: str, confidence: float, neighbours: list[Neighbour]) -> Verdict:
         """The verdict for a best label: known or, below the threshold, unknown."""
@@ -79,30 +98,56 @@ class ExampleLabeller(Labeller):
             neighbours=tuple(neighbours),
         )
 
-    def _groups(self, memory: LabelMemory) -> Groups:
+    def _fit(self, memory: LabelMemory) -> Fitted:
         generation = memory.generation
-        if self._fitted is None or self._fitted[0] != generation:
-            positives = _positives(memory.examples())
-            left_out = {
-                label: self._left_out(vectors, sources)
-                for label, (vectors, sources) in positives.items()
-            }
-            calibration = calibrate(left_out, prior_similarity=memory.prior_similarity)
-            means = {label: unit_mean(vectors) for label, (vectors, _) in positives.items()}
-            self._fitted = (generation, Groups(means, calibration))
-        return self._fitted[1]
+        kept = self._fitted
+        if kept is None or kept[0] != generation:
+            examples = memory.examples()
+            kept = self._fitted = (generation, self._learn(examples, memory.prior_similarity))
+        return kept[1]
 
+    def _learn(self, examples: ExampleArrays, prior_similarity: float) -> Fitted:
+        positive = ~np.asarray(examples.negatives, bool)
+        vectors = examples.vectors[positive]
+        labels = np.array(examples.labels, dtype=object)[positive]
+        sources = np.array(examples.sources, dtype=object)[positive]
+        metric = Metric.fit(vectors, labels.tolist())
+        left_out: dict[str, list[float]] = {label: [] for label in sorted(set(labels))}
+        for fold in range(min(FOLDS, len(vectors))):
+            mine = np.arange(len(vectors)) % FOLDS == fold
+            # The metric must not have seen what it is tried on, or it flatters itself.
+            mapped = Metric.fit(vectors[~mine], labels[~mine].tolist())(vectors)
+            for index in np.flatnonzero(mine):
+                others = _others(index, labels, sources)
+                if others.any():
+                    found = self.similarity(mapped[index], mapped[others])
+                    left_out[labels[index]].append(found)
+        calibration = calibrate(
+            {label: np.array(values, np.float64) for label, values in left_out.items()},
+            prior_similarity=prior_similarity,
+        )
+        mapped = metric(vectors)
+        means = {label: unit_mean(mapped[labels == label]) for label in left_out}
+        return Fitted(metric, means, calibration)
 
-    def _left_out(self, vectors: FloatArray, sources: npt.NDArray[np.object_]) -> Similarities:
-        """Each example's similarity to those of its label in *other* pictures, since new objects
-        come from new pictures; to all others where the label comes from one picture only."""
-        several = len(set(sources)) > 1
-        found = []
-        for index in range(len(vectors)):
-            others = sources != sources[index] if several else np.arange(len(vectors)) != index
-            if others.any():
-                found.append(self.similarity(vectors[index], vectors[others]))
-        return np.array(found, np.float64)
+    def _compared_again(
+        self,
+        mapped: FloatArray,
+        found: list[list[Neighbour]],
+        memory: LabelMemory,
+        metric: Metric,
+    ) -> list[list[Neighbour]]:
+        """The ``top_k`` nearest under the metric, nearest first, with their similarity there."""
+        ids = sorted({neighbour.id for row in found for neighbour in row})
+        if not ids:
+            return [[] for _ in found]
+        place = {example_id: index for index, example_id in enumerate(ids)}
+        similarities = np.clip(mapped @ metric(memory.vectors(ids)).T, -1, 1)
+        answers = []
+        for row, candidates in zip(similarities, found, strict=True):
+            again = [replace(n, similarity=float(row[place[n.id]])) for n in candidates]
+            answers.append(sorted(again, key=lambda n: (-n.similarity, n.id))[: self.top_k])
+        return answers
 
 
 def unknown(neighbours: list[Neighbour]) -> Verdict:
@@ -117,17 +162,19 @@ def doubt(label: str, similarity: float, neighbours: list[Neighbour]) -> float:
     return math.exp(-max(0.0, max(against, default=-1.0) - similarity) / DOUBT)
 
 
-def _positives(
-    examples: ExampleArrays,
-) -> dict[str, tuple[FloatArray, npt.NDArray[np.object_]]]:
-    """Vectors and sources of the positive examples of each label."""
-    positive = ~np.asarray(examples.negatives, bool)
-    labels = np.array(examples.labels, dtype=object)
-    sources = np.array(examples.sources, dtype=object)
-    groups = {label: positive & (labels == label) for label in sorted(set(labels[positive]))}
-    return {label: (examples.vectors[mine], sources[mine]) for label, mine in groups.items()}
-
-
 def unit_mean(vectors: FloatArray) -> FloatArray:
     mean = vectors.mean(axis=0)
     return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
+
+
+def _others(
+    index: np.intp, labels: npt.NDArray[np.object_], sources: npt.NDArray[np.object_]
+) -> npt.NDArray[np.bool_]:
+    """The other examples of the label that are in *other* pictures, since new objects come from
+    new pictures; all others of the label where it comes from one picture only."""
+    alike = np.asarray(labels == labels[index], bool)
+    elsewhere = alike & (sources != sources[index])
+    if elsewhere.any():
+        return elsewhere
+    alike[index] = False
+    return alike

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 Similarities = npt.NDArray[np.float64]
 
-TOLERANCE = 2.0
+TOLERANCE = 2.5
 """Spreads below the typical similarity at which belief has fallen to one half."""
 LEAST_SPREAD = 0.01
 PRIOR_SPREAD = 0.025

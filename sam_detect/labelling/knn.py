@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 
-from sam_detect.labelling._base import ExampleLabeller, Groups, doubt, unknown
+from sam_detect.labelling._base import ExampleLabeller, Fitted, doubt, unknown
 from sam_detect.masks import FloatArray
 from sam_detect.types import Neighbour, Verdict
 
@@ -25,7 +25,7 @@ class KNNLabeller(ExampleLabeller):
     def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
         return float((examples @ vector).max())
 
-    def verdict(self, vector: FloatArray, neighbours: list[Neighbour], groups: Groups) -> Verdict:
+    def verdict(self, vector: FloatArray, neighbours: list[Neighbour], fitted: Fitted) -> Verdict:
         votes: dict[str, float] = defaultdict(float)
         nearest: dict[str, float] = {}
         total = 0.0
@@ -39,5 +39,5 @@ class KNNLabeller(ExampleLabeller):
             return unknown(neighbours)
         winner = max(votes, key=lambda label: (votes[label], nearest[label], label))
         similarity = nearest[winner]
-        confidence = votes[winner] / total * groups.calibration.belief(winner, similarity)
+        confidence = votes[winner] / total * fitted.calibration.belief(winner, similarity)
         return self.named(winner, confidence * doubt(winner, similarity, neighbours), neighbours)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from sam_detect.labelling._base import ExampleLabeller, Groups, doubt, unit_mean, unknown
+from sam_detect.labelling._base import ExampleLabeller, Fitted, doubt, unit_mean, unknown
 from sam_detect.masks import FloatArray
 from sam_detect.types import Neighbour, Verdict
 
@@ -22,14 +22,14 @@ class PrototypeLabeller(ExampleLabeller):
     def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
         return float(unit_mean(examples) @ vector)
 
-    def verdict(self, vector: FloatArray, neighbours: list[Neighbour], groups: Groups) -> Verdict:
-        similarities = {label: float(vector @ mean) for label, mean in groups.means.items()}
+    def verdict(self, vector: FloatArray, neighbours: list[Neighbour], fitted: Fitted) -> Verdict:
+        similarities = {label: float(vector @ mean) for label, mean in fitted.means.items()}
         if not similarities:
             return unknown(neighbours)
         winner = max(similarities, key=lambda label: (similarities[label], label))
         similarity = similarities[winner]
         total = sum(math.exp(SHARPNESS * (s - similarity)) for s in similarities.values())
-        confidence = groups.calibration.belief(winner, similarity) / total
+        confidence = fitted.calibration.belief(winner, similarity) / total
         nearest = max((n.similarity for n in neighbours if n.label == winner and not n.negative),
                       default=similarity)  # fmt: skip
         return self.named(winner, confidence * doubt(winner, nearest, neighbours), neighbours)

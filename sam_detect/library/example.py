@@ -1,28 +1,33 @@
 """One labelled example with its provenance, and the plain data it is stored as.
 
-Format 1 of the payload. Whoever changes it raises ``FORMAT_VERSION`` in ``manifest.py`` and adds
-a migration there.
+Format 2 of the payload. Whoever changes it raises ``FORMAT_VERSION`` in ``manifest.py`` and adds
+a step to ``migrations.py``.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
+import math
+import unicodedata
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 import cv2
 import numpy as np
 
-from sam_detect.errors import LibraryCorruptError
-from sam_detect.masks import FloatArray, MaskRLE, decode_crop, encode_crop
+from sam_detect.errors import LibraryCorruptError, LibraryError, MaskError
+from sam_detect.library import pictures
+from sam_detect.masks import FloatArray, MaskRLE, encode_crop, rle_to_mask
 from sam_detect.types import Crop, ImageRGB, Point
 
 ID_NAMESPACE = uuid.UUID("6d3b1c5e-0f0a-5c55-9a39-5a3d0c6f2c11")
 LIGHT_FIELDS = ("label", "negative", "source", "bbox", "area", "added")
 """What listings need; the crop, by far the largest field, stays on disk."""
+LABEL_FIELDS = ("label", "negative")
 THUMBNAIL_SIDE = 96
+MAX_LABEL_LENGTH = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +35,7 @@ class Example:
     """A labelled object as the library keeps it.
 
     Attributes:
-        id: UUID made from the content: the picture's pixels, the mask and, for a negative, the label.
+        id: UUID made of the picture's pixels, the mask and, for a negative, the label.
         label: its name; for a negative, the name it is *not*.
         negative: polarity.
         source: where the picture came from, as it was given.
@@ -40,6 +45,7 @@ class Example:
         segmentation: the full-size mask, COCO RLE.
         crop: the unfaded context crop, from which any embedder can make the vector again.
         vector: ``(D,)`` float32 of length 1, or None where it was not loaded.
+        picture: :func:`image_digest` of its picture; empty where it was learnt in format 1.
     """
 
     id: str
@@ -52,6 +58,7 @@ class Example:
     segmentation: MaskRLE
     crop: Crop
     vector: FloatArray | None = None
+    picture: str = ""
 
     def thumbnail(self) -> ImageRGB:
         """``(h, w, 3)`` uint8 picture of the crop, at most 96 pixels a side, for people."""
@@ -64,9 +71,6 @@ class Example:
 
     def to_point(self) -> Point:
         crop = self.crop
-        written, png = cv2.imencode(".png", cv2.cvtColor(crop.image_rgb, cv2.COLOR_RGB2BGR))
-        if not written:
-            raise LibraryCorruptError(f"the crop of example {self.id} cannot be encoded as PNG")
         payload = {
             "label": self.label,
             "negative": self.negative,
@@ -75,7 +79,8 @@ class Example:
             "area": self.area,
             "added": self.added,
             "segmentation": dict(self.segmentation),
-            "crop_png": base64.b64encode(png.tobytes()).decode("ascii"),
+            "picture": self.picture,
+            "crop_webp": pictures.encode_webp(crop.image_rgb),
             "crop_mask": encode_crop(crop.mask).decode("ascii"),
             "crop_scale": crop.scale,
             "crop_window": list(crop.window_xyxy),
@@ -84,36 +89,84 @@ class Example:
 
     @classmethod
     def from_point(cls, point: Point) -> Example:
-        """The example of a stored point; raises ``LibraryCorruptError`` where a field is damaged."""
-        data = point.payload
+        """The example of a stored point; raises ``LibraryCorruptError`` where it is damaged."""
         try:
-            png = np.frombuffer(base64.b64decode(data["crop_png"], validate=True), np.uint8)
-            decoded = cv2.imdecode(png, cv2.IMREAD_COLOR)
-            if decoded is None:
-                raise ValueError("its crop is not a PNG picture")
-            image = np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
-            height, width = image.shape[:2]
-            x0, y0, x1, y1 = (int(v) for v in data["crop_window"])
-            crop = Crop(
+            return cls._checked(point)
+        except (KeyError, TypeError, ValueError, OverflowError, MaskError) as error:
+            why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise LibraryCorruptError(f"example {point.id} is damaged: {why}") from error
+
+    @classmethod
+    def _checked(cls, point: Point) -> Example:
+        data = point.payload
+        label, negative = label_of(point)
+        image = pictures.decode(data["crop_webp"], "WEBP")
+        # Decoded by our own code: pycocotools trusts what it is given, and a file is not ours.
+        counts = {"size": list(image.shape[:2]), "counts": _text(data, "crop_mask")}
+        scale = float(data["crop_scale"])
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"its crop has the scale {scale}")
+        x0, y0, x1, y1 = _whole_numbers(data, "crop_window", 4)
+        height, width = _whole_numbers(data["segmentation"], "size", 2)
+        return cls(
+            id=point.id,
+            label=label,
+            negative=negative,
+            source=_text(data, "source"),
+            bbox=_whole_numbers(data, "bbox", 4),
+            area=int(data["area"]),
+            added=_text(data, "added"),
+            segmentation={
+                "size": [height, width],
+                "counts": _text(data["segmentation"], "counts"),
+            },
+            crop=Crop(
                 image_rgb=image,
-                mask=decode_crop(data["crop_mask"].encode("ascii"), (height, width)),
-                scale=float(data["crop_scale"]),
+                mask=rle_to_mask(counts),
+                scale=scale,
                 window_xyxy=(x0, y0, x1, y1),
-            )
-            return cls(
-                id=point.id,
-                label=data["label"],
-                negative=bool(data["negative"]),
-                source=data["source"],
-                bbox=list(data["bbox"]),
-                area=int(data["area"]),
-                added=data["added"],
-                segmentation=data["segmentation"],
-                crop=crop,
-                vector=point.vector,
-            )
-        except (KeyError, TypeError, ValueError, cv2.error) as error:
-            raise LibraryCorruptError(f"example {point.id} is damaged: {error}") from error
+            ),
+            vector=point.vector,
+            picture=_text(data, "picture"),
+        )
+
+
+def label_of(point: Point) -> tuple[str, bool]:
+    """Label and polarity of a stored point; raises ``LibraryCorruptError`` where it has none."""
+    label, negative = point.payload.get("label"), point.payload.get("negative")
+    if not isinstance(label, str) or not label.strip() or not isinstance(negative, bool):
+        raise LibraryCorruptError(f"example {point.id} is damaged: it has no label")
+    return label, negative
+
+
+def check_label(label: str) -> None:
+    """Raises ``LibraryError`` for a label that is no name: blank, of several lines, or too long."""
+    if not label.strip():
+        raise LibraryError("a label needs at least one visible character")
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in label):
+        raise LibraryError(f"a label is one line of text without control characters: {label!r}")
+    if len(label) > MAX_LABEL_LENGTH:
+        raise LibraryError(
+            f"a label has at most {MAX_LABEL_LENGTH} characters; '{label[:20]}...' has {len(label)}"
+        )
+
+
+def renamed(point: Point, label: str) -> Point:
+    """The point under another label; a negative's id goes with it, as in :func:`example_id`."""
+    payload = {**point.payload, "label": label}
+    if not payload["negative"]:
+        return Point(point.id, point.vector, payload)
+    new_id = (
+        example_id(
+            digest=payload["picture"],
+            mask_rle=payload["segmentation"],
+            label=label,
+            negative=True,
+        )
+        if payload.get("picture")
+        else str(uuid.uuid5(ID_NAMESPACE, f"{point.id}\nnot {label}"))
+    )
+    return Point(new_id, point.vector, payload)
 
 
 def image_digest(image_rgb: ImageRGB) -> str:
@@ -135,3 +188,16 @@ def example_id(*, digest: str, mask_rle: MaskRLE, label: str, negative: bool) ->
 
 def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _text(data: dict[str, Any], name: str) -> str:
+    if not isinstance(data[name], str):
+        raise ValueError(f"its {name} is no text")
+    return str(data[name])
+
+
+def _whole_numbers(data: dict[str, Any], name: str, count: int) -> list[int]:
+    values = data[name]
+    if not isinstance(values, list) or len(values) != count:
+        raise ValueError(f"its {name} is not {count} numbers")
+    return [int(value) for value in values]

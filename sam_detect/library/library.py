@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from sam_detect.errors import LibraryError, LibraryNotFoundError, RecipeMismatchError
+from sam_detect.errors import LibraryCorruptError, LibraryNotFoundError, RecipeMismatchError
 from sam_detect.interfaces import VectorStore
+from sam_detect.library import lookup, remedies
 from sam_detect.library import manifest as manifests
-from sam_detect.library.example import LIGHT_FIELDS, Example
+from sam_detect.library.example import (
+    LABEL_FIELDS,
+    LIGHT_FIELDS,
+    Example,
+    check_label,
+    label_of,
+    renamed,
+)
+from sam_detect.library.snapshot import Snapshot
 from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays, Neighbour, Point, Recipe
 
-SNAPSHOT_LIMIT = 5000
-"""Up to this many examples are read once and searched in memory; more are searched in the store."""
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Library:
         self.store = store
         self.name = name
         self.prior_similarity = prior_similarity
-        self._snapshot: tuple[str, ExampleArrays, bool] | None = None
+        self._snapshot: Snapshot | None = None
 
     # -- what it is --------------------------------------------------------------------------
 
@@ -60,21 +65,20 @@ class Library:
         found = self.store.read_manifest()
         if found is None:
             return None
-        version = manifests.check(found, self.store.location)
-        if version < manifests.FORMAT_VERSION:
-            found = self._migrate()
+        if manifests.check(found, self.store.location) < manifests.FORMAT_VERSION:
+            return self._migrate()
         return found
 
     @property
     def recipe(self) -> Recipe | None:
         """How its vectors were made; None while it is empty and unmade."""
         found = self.manifest()
-        return None if found is None else Recipe.from_dict(found["recipe"])
+        return None if found is None else manifests.read_recipe(found, self.store.location)
 
     @property
     def generation(self) -> str:
-        found = self.store.read_manifest()
-        return "" if found is None else f"{found['generation']}-{found['recipe']}"
+        found = self.manifest()
+        return "" if found is None else str(found["generation"])
 
     def __len__(self) -> int:
         return self.store.count()
@@ -84,8 +88,8 @@ class Library:
         found = self.manifest()
         if found is None:
             raise LibraryNotFoundError(
-                f"there is no library '{self.name}' in {self.store.location}; "
-                f"make it with: sam-detect learn IMAGE --label NAME --library {self.name}"
+                f"there is no library '{self.name}' in {self.store.location}; make it with: "
+                f"sam-detect learn IMAGE --label NAME --box x,y,w,h {self._place}"
             )
         return found
 
@@ -94,163 +98,183 @@ class Library:
     def listing(self, label: str | None = None) -> Iterator[Point]:
         """Light listing: points without vector whose payload has ``LIGHT_FIELDS``."""
         for point in self.store.scan(fields=LIGHT_FIELDS):
-            if label is None or point.payload["label"] == label:
+            if label is None or label_of(point)[0] == label:
                 yield point
 
     def get(self, example_id: str) -> Example:
-        """One whole example; raises ``LibraryError`` where the id is unknown."""
-        for point in self.store.scan([example_id], with_vectors=True):
-            return Example.from_point(point)
-        raise LibraryError(
-            f"library '{self.name}' has no example {example_id}; "
-            f"see: sam-detect library list --library {self.name}"
-        )
+        """One whole example by its id or an unambiguous beginning of it (4 characters or more).
+
+        Raises:
+            LibraryError: no example, or several, have this id.
+        """
+        return next(self.read(lookup.resolve(self.store, [example_id], self.name)))
 
     def read(self, ids: Sequence[str] | None = None) -> Iterator[Example]:
-        """Whole examples (all, or those of the ids that exist), in the order of ids."""
-        return (Example.from_point(point) for point in self.store.scan(ids, with_vectors=True))
+        """Whole examples (all, or those of the ids that exist), in the order of ids.
+
+        Raises:
+            LibraryCorruptError: one of them is damaged; the message says which.
+        """
+        return map(Example.from_point, self.points(ids))
+
+    def points(self, ids: Sequence[str] | None = None) -> Iterator[Point]:
+        """Whole examples as they are stored; raises as :meth:`read` does."""
+        for point in self.store.scan(ids, with_vectors=True):
+            try:
+                Example.from_point(point)
+            except LibraryCorruptError as error:
+                raise LibraryCorruptError(
+                    f"library '{self.name}': {error}; the others are intact, remove this one: "
+                    f"sam-detect library remove {point.id} {self._place}"
+                ) from error
+            yield point
 
     def stats(self) -> dict[str, Any]:
         """``examples``, ``negatives``, ``classes: {name: count}``, ``recipe`` and ``bytes``."""
         found = self.manifest()
-        classes: Counter[str] = Counter()
-        negatives = 0
-        for point in self.store.scan(fields=("label", "negative")):
-            negatives += bool(point.payload["negative"])
-            classes[point.payload["label"]] += not point.payload["negative"]
+        classes, negatives = lookup.count(self.store)
         return {
             "library": self.name,
             "location": self.store.location,
             "examples": sum(classes.values()) + negatives,
             "negatives": negatives,
-            "classes": {name: classes[name] for name in sorted(classes) if classes[name]},
+            "classes": classes,
             "recipe": None if found is None else found["recipe"],
             "bytes": self.store.size_bytes(),
         }
 
     def examples(self) -> ExampleArrays:
-        return self._read_snapshot()[1]
+        return self._read_snapshot().arrays
 
     def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
-        _, arrays, complete = self._read_snapshot()
-        if not complete:
-            found = self.store.search(vectors, limit, fields=("label", "negative"))
-            return [
-                [
-                    Neighbour(h.id, h.payload["label"], h.similarity, h.payload["negative"])
-                    for h in row
-                ]
-                for row in found
-            ]
-        if not arrays.ids:
-            return [[] for _ in vectors]
-        similarities = vectors @ arrays.vectors.T
-        # A stable sort keeps the order of ids among ties, as the stores do.
-        order = np.argsort(-similarities, axis=1, kind="stable")[:, :limit]
+        snapshot = self._read_snapshot()
+        if snapshot.complete:
+            return snapshot.nearest(vectors, limit)
+        found = self.store.search(vectors, limit, fields=LABEL_FIELDS)
         return [
-            [
-                Neighbour(arrays.ids[i], arrays.labels[i], float(row[i]), bool(arrays.negatives[i]))
-                for i in nearest
-            ]
-            for row, nearest in zip(similarities, order, strict=True)
+            [Neighbour(h.id, h.payload["label"], h.similarity, h.payload["negative"]) for h in row]
+            for row in found
         ]
 
     # -- writing -----------------------------------------------------------------------------
 
-    def add(self, examples: Sequence[Example], recipe: Recipe) -> Added:
+    def add(self, examples: Sequence[Example | Point], recipe: Recipe) -> Added:
         """Adds a batch; when it returns, the batch is durable.
+
+        Args:
+            examples: examples, or whole points that are known to be sound.
+            recipe: how their vectors were made.
 
         Raises:
             RecipeMismatchError: the library was made with another recipe.
+            LibraryError: a label is no name.
         """
+        unique = {example.id: example for example in examples}
+        labels = {key: _label_of(example) for key, example in unique.items()}
+        for label in set(labels.values()):
+            check_label(label)
         with self.store.session():
-            found = self.manifest()
-            if found is None:
-                # The recipe is on record before the first vector: a crash in between leaves an
-                # empty library, never vectors that nobody can tell the making of.
-                found = manifests.new_manifest(self.name, recipe)
-                self.store.write_manifest(found)
-            else:
-                self.require_recipe(recipe)
-            unique = {example.id: example for example in examples}
+            found = self._begin(recipe)
             there = {
-                point.id: point.payload["label"]
-                for point in self.store.scan(list(unique), fields=("label",))
+                point.id: label_of(point)[0]
+                for point in self.store.scan(list(unique), fields=LABEL_FIELDS)
             }
-            new = [example for example in unique.values() if example.id not in there]
-            renamed = [e for e in unique.values() if e.id in there and there[e.id] != e.label]
-            if new or renamed:
-                self.store.upsert([example.to_point() for example in [*new, *renamed]])
-                self._commit(found)
-            return Added(added=len(new), relabelled=len(renamed), total=self.store.count())
+            new = [key for key in unique if key not in there]
+            relabelled = [key for key in there if there[key] != labels[key]]
+            if new or relabelled:
+                self.store.upsert([_as_point(unique[key]) for key in [*new, *relabelled]])
+            if examples:
+                # Even when all are there: who put them there may have been killed before this.
+                self.store.write_manifest(manifests.changed(found))
+            return Added(added=len(new), relabelled=len(relabelled), total=self.store.count())
 
     def rename(self, old: str, new: str) -> int:
-        """Gives all examples of one label another; returns how many."""
-        if not new.strip():
-            raise LibraryError("a label needs at least one visible character")
+        """Gives all examples of one label another; returns how many.
+
+        Done in batches: a process killed in between leaves some renamed, and renaming again
+        completes it.
+        """
+        check_label(new)
         with self.store.session():
             found = self.require()
-            points = list(self.store.scan(self._ids_of(old), with_vectors=True))
-            for point in points:
-                point.payload["label"] = new
-            self.store.upsert(points)
-            self._commit(found)
-        return len(points)
+            ids = lookup.of_label(self.store, old, self.name)
+            if new != old:
+                for start in range(0, len(ids), BATCH):
+                    batch = ids[start : start + BATCH]
+                    points = [renamed(p, new) for p in self.store.scan(batch, with_vectors=True)]
+                    self.store.upsert(points)
+                    self.store.delete(sorted(set(batch) - {point.id for point in points}))
+                self.store.write_manifest(manifests.changed(found))
+        return len(ids)
 
     def remove(self, *, label: str | None = None, ids: Sequence[str] = ()) -> int:
-        """Removes all examples of a label, or those with the ids; returns how many."""
+        """Removes all examples of a label, or those with the ids; returns how many.
+
+        Raises:
+            LibraryError: no example has the label, or one of the ids; nothing was removed.
+        """
         with self.store.session():
             found = self.require()
             chosen = (
-                self._ids_of(label)
+                lookup.of_label(self.store, label, self.name)
                 if label is not None
-                else [point.id for point in self.store.scan(list(ids), fields=("label",))]
+                else lookup.resolve(self.store, ids, self.name)
             )
-            missing = sorted(set(ids) - set(chosen))
-            if missing:
-                raise LibraryError(
-                    f"library '{self.name}' has no example {missing[0]}; nothing was removed"
-                )
             self.store.delete(chosen)
-            self._commit(found)
+            self.store.write_manifest(manifests.changed(found))
         return len(chosen)
+
+    def destroy(self) -> int:
+        """Removes the whole library; returns how many examples it had."""
+        with self.store.session():
+            self.require()
+            count = len(self)
+            self.store.destroy()
+        return count
 
     def require_recipe(self, recipe: Recipe) -> None:
         """Raises ``RecipeMismatchError`` unless the library has this recipe (or is empty)."""
         mine = self.recipe
-        if mine is None or mine == recipe:
-            return
-        changes = ", ".join(
-            f"{name} is {ours!r}, not {theirs!r}"
-            for name, (ours, theirs) in mine.differences(recipe).items()
-        )
-        raise RecipeMismatchError(
-            f"library '{self.name}' was made with another recipe ({changes}); leave the option out, "
-            f"or convert it: sam-detect library reindex --library {self.name} "
-            f"--embedder {recipe.embedder} --fade {recipe.fade}"
-        )
+        if mine is not None and mine != recipe:
+            self._refuse_unless_empty(mine, recipe)
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _ids_of(self, label: str) -> list[str]:
-        ids = [point.id for point in self.listing(label)]
-        if not ids:
-            labels = sorted({point.payload["label"] for point in self.listing()})
-            raise LibraryError(
-                f"library '{self.name}' has no label '{label}' (it has: {', '.join(labels) or 'none'})"
-            )
-        return ids
+    @property
+    def _place(self) -> str:
+        return remedies.options_of(self.store.location) or f"--library {self.name}"
 
-    def _commit(self, manifest: dict[str, Any]) -> None:
-        """Tells readers that the examples changed."""
-        self.store.write_manifest({**manifest, "generation": manifest["generation"] + 1})
+    def _begin(self, recipe: Recipe) -> dict[str, Any]:
+        """The manifest of a library that takes examples of this recipe."""
+        found = self.manifest()
+        if found is not None:
+            mine = manifests.read_recipe(found, self.store.location)
+            if mine == recipe:
+                return found
+            self._refuse_unless_empty(mine, recipe)
+        # The recipe is on record before the first vector: a crash in between leaves an
+        # empty library, never vectors that nobody can tell the making of.
+        new = manifests.new_manifest(self.name, recipe)
+        if found is None:
+            self.store.write_manifest(new)
+        else:
+            self.store.replace_all([], new)
+        return new
+
+    def _refuse_unless_empty(self, mine: Recipe, wanted: Recipe) -> None:
+        if len(self):
+            raise RecipeMismatchError(
+                remedies.mismatch(self.name, self.store.location, mine, wanted)
+            )
 
     def _migrate(self) -> dict[str, Any]:
         with self.store.session():
-            old = self.store.read_manifest()
-            assert old is not None
+            old = self.store.read_manifest() or {}
             version = manifests.check(old, self.store.location)
-            new = {**old, "format_version": manifests.FORMAT_VERSION}
+            if version == manifests.FORMAT_VERSION:  # another process was quicker
+                return old
+            new = manifests.migrate_manifest(old, version)
+            manifests.check(new, self.store.location)
             points = (
                 Point(p.id, p.vector, manifests.migrate_payload(p.payload, version))
                 for p in self.store.scan(with_vectors=True)
@@ -258,41 +282,17 @@ class Library:
             self.store.replace_all(points, new)
         return new
 
-    def _read_snapshot(self) -> tuple[str, ExampleArrays, bool]:
+    def _read_snapshot(self) -> Snapshot:
         generation = self.generation
-        if self._snapshot is None or self._snapshot[0] != generation:
+        if self._snapshot is None or self._snapshot.generation != generation:
             with self.store.session():
-                generation = self.generation
-                arrays, complete = self._read_arrays()
-            self._snapshot = (generation, arrays, complete)
+                self._snapshot = Snapshot.read(self.store, self.generation)
         return self._snapshot
 
-    def _read_arrays(self) -> tuple[ExampleArrays, bool]:
-        fields = ("label", "negative", "source", "bbox")
-        complete = self.store.count() <= SNAPSHOT_LIMIT
-        ids = None if complete else self._even_sample()
-        points = list(self.store.scan(ids, fields=fields, with_vectors=True))
-        vectors = [point.vector for point in points if point.vector is not None]
-        return (
-            ExampleArrays(
-                ids=tuple(point.id for point in points),
-                labels=tuple(point.payload["label"] for point in points),
-                sources=tuple(point.payload["source"] for point in points),
-                boxes_xywh=np.array(
-                    [point.payload["bbox"] for point in points], dtype=np.int64
-                ).reshape(-1, 4),
-                negatives=np.array([point.payload["negative"] for point in points], dtype=bool),
-                vectors=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
-            ),
-            complete,
-        )
 
-    def _even_sample(self) -> list[str]:
-        """The ids of ``SNAPSHOT_LIMIT`` examples, as many of each label as there is room for."""
-        groups: dict[tuple[str, bool], list[str]] = {}
-        for point in self.store.scan(fields=("label", "negative")):
-            key = (point.payload["label"], bool(point.payload["negative"]))
-            groups.setdefault(key, []).append(point.id)
-        share = max(1, SNAPSHOT_LIMIT // len(groups))
-        # Ids are hashes, so the first by id are a random, repeatable choice.
-        return [example_id for group in groups.values() for example_id in group[:share]]
+def _label_of(example: Example | Point) -> str:
+    return example.label if isinstance(example, Example) else label_of(example)[0]
+
+
+def _as_point(example: Example | Point) -> Point:
+    return example.to_point() if isinstance(example, Example) else example

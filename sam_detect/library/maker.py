@@ -11,7 +11,13 @@ import numpy as np
 
 from sam_detect import parts
 from sam_detect.config import Settings
-from sam_detect.errors import ExtensionError, RecipeMismatchError
+from sam_detect.errors import (
+    ConfigError,
+    ExtensionError,
+    LibraryCorruptError,
+    RecipeMismatchError,
+    UnknownNameError,
+)
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder
 from sam_detect.masks import FloatArray
@@ -53,7 +59,7 @@ class VectorMaker:
         if embedder is None and settings.embedder != "auto":
             embedder = parts.make_embedder(settings.embedder)
         elif embedder is None and stored is not None:
-            embedder = parts.make_embedder(stored.embedder, stored.model)
+            embedder = _stored_embedder(stored)
         asked = parts.fade_asked_for(settings)
         if fade is not None:
             parts.require_fade(fade)
@@ -136,6 +142,15 @@ class VectorMaker:
         return vectors.astype(np.float32, copy=False)
 
 
+def _stored_embedder(recipe: Recipe) -> Embedder:
+    try:
+        return parts.make_embedder(recipe.embedder, recipe.model)
+    except (TypeError, ValueError) as error:
+        raise LibraryCorruptError(
+            f"the recipe of the library is damaged: embedder {recipe.embedder} with {recipe.model}"
+        ) from error
+
+
 def _stored_fade(recipe: Recipe) -> parts.AnyFade:
     """The fade of a stored recipe. A class is never imported because a file names it."""
     if ":" in recipe.fade:
@@ -143,4 +158,11 @@ def _stored_fade(recipe: Recipe) -> parts.AnyFade:
             f"the library was made with the custom fade {recipe.fade}; give it again "
             f"(--fade {recipe.fade}, or fade_strategy=) to use the library"
         )
-    return parts.make_fade(recipe.fade, recipe.fade_params)
+    try:
+        return parts.make_fade(recipe.fade, recipe.fade_params)
+    except UnknownNameError:  # a plugin that is not installed here
+        raise
+    except (ConfigError, TypeError, ValueError) as error:
+        raise LibraryCorruptError(
+            f"the recipe of the library is damaged: fade {recipe.fade} with {recipe.fade_params}"
+        ) from error

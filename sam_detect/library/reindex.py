@@ -2,53 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
-from sam_detect.errors import RecipeMismatchError
+from sam_detect.errors import LibraryError, RecipeMismatchError
 from sam_detect.interfaces import VectorStore
-from sam_detect.library.library import Library
+from sam_detect.library import manifest as manifests
+from sam_detect.library import remedies
+from sam_detect.library.library import BATCH, Library
 from sam_detect.library.maker import VectorMaker
+from sam_detect.masks import FloatArray
 from sam_detect.types import Point, Recipe
 
-BATCH = 64
-OF_THE_CROPS = ("occupancy", "crop_side", "crop_version")
+Batches = Sequence[list[str]]
 
 
-def reindex(library: Library, maker: VectorMaker, *, into: VectorStore | None = None) -> int:
+def reindex(
+    library: Library,
+    maker: VectorMaker,
+    *,
+    into: VectorStore | None = None,
+    walk: Callable[[Batches], Iterable[list[str]]] = iter,
+) -> int:
     """Puts another recipe's vectors in place of the library's, in one step; returns how many.
 
-    A process killed in between leaves the old ones. The crops stay as they were learnt.
+    A process killed in between leaves the old ones. The crops stay as they were learnt. While the
+    vectors are made other processes can use the library, learn into it as well.
 
     Args:
         maker: makes the new vectors.
         into: a store to put the result in instead; the library then stays as it is.
+        walk: walks the batches of ids, for a progress bar.
 
     Raises:
         RecipeMismatchError: the recipe needs crops that the library did not keep.
+        LibraryCorruptError: a crop is damaged; nothing was changed.
+        LibraryError: another process reindexed the library meanwhile.
     """
     target = into if into is not None else library.store
     recipe = maker.recipe
+    before = _convertible(library, recipe)
+    made: dict[str, FloatArray] = {}
+    for batch in walk(_batches(_ids(library))):
+        made.update(_vectors(library, maker, batch))
     with library.store.session():
         manifest = library.require()
-        differences = Recipe.from_dict(manifest["recipe"]).differences(recipe)
-        for name in OF_THE_CROPS:
-            if name in differences:
-                raise RecipeMismatchError(
-                    f"library '{library.name}' keeps crops made with {name} "
-                    f"{differences[name][0]}; another one needs the pictures: learn them again "
-                    "into a new library"
-                )
-        new = {**manifest, "recipe": recipe.to_dict(), "generation": manifest["generation"] + 1}
-        total = len(library)
-        target.replace_all(_made_again(library, maker), new)
-    return total
+        if manifest["recipe"] != before:
+            raise LibraryError(
+                f"library '{library.name}' was reindexed by another process meanwhile; "
+                "nothing was changed, try again"
+            )
+        ids = _ids(library)
+        for batch in _batches([key for key in ids if key not in made]):
+            made.update(_vectors(library, maker, batch))
+        new = {**manifests.changed(manifest), "recipe": recipe.to_dict()}
+        target.replace_all(_with_vectors(library, made), new)
+    return len(ids)
 
 
-def _made_again(library: Library, maker: VectorMaker) -> Iterator[Point]:
-    ids = [point.id for point in library.store.scan(fields=("label",))]
-    for start in range(0, len(ids), BATCH):
-        examples = list(library.read(ids[start : start + BATCH]))
-        vectors = maker.vectors(example.crop for example in examples)
-        for example, vector in zip(examples, vectors, strict=True):
-            yield replace(example, vector=vector).to_point()
+def _convertible(library: Library, recipe: Recipe) -> dict[str, Any]:
+    """The library's recipe as plain data, if its crops serve the new one."""
+    manifest = library.require()
+    mine = manifests.read_recipe(manifest, library.store.location)
+    differences = mine.differences(recipe)
+    for name in remedies.OF_THE_CROPS:
+        if name in differences:
+            raise RecipeMismatchError(
+                f"library '{library.name}' keeps crops made with {name} {differences[name][0]}; "
+                f"{differences[name][1]} needs the pictures: leave it out, or learn them again "
+                "into a new library"
+            )
+    return dict(manifest["recipe"])
+
+
+def _ids(library: Library) -> list[str]:
+    return [point.id for point in library.store.scan(fields=())]
+
+
+def _batches(ids: Sequence[str]) -> Batches:
+    return [list(ids[start : start + BATCH]) for start in range(0, len(ids), BATCH)]
+
+
+def _vectors(library: Library, maker: VectorMaker, ids: Sequence[str]) -> dict[str, FloatArray]:
+    """Ids name contents, so a vector stays right whatever happens to the library meanwhile."""
+    examples = list(library.read(ids))
+    vectors = maker.vectors(example.crop for example in examples)
+    return {example.id: vector for example, vector in zip(examples, vectors, strict=True)}
+
+
+def _with_vectors(library: Library, made: dict[str, FloatArray]) -> Iterator[Point]:
+    return (replace(point, vector=made[point.id]) for point in library.store.scan())

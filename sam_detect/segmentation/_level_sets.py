@@ -28,7 +28,7 @@ MAX_VARIATION = 0.5
 MIN_DIVERSITY = 0.2
 SCALES = ((1, 1.0), (2, 2.0))
 """Reduction of the picture, and the blur before it, in pixels."""
-NEIGHBOURHOODS = (1 / 20, 1 / 8)
+NEIGHBOURHOODS = (1 / 20, 1 / 8, 1 / 3)
 """Sides of the local means, as shares of the picture's shorter side."""
 LEAST_RANGE = 4
 """A channel that spans fewer grey levels holds noise only."""

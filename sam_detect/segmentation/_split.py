@@ -12,7 +12,7 @@ from sam_detect.segmentation._level_sets import Region
 
 CONVEX = 0.9
 """Solidity above which a region is one thing."""
-LEAST_DIP = 0.12
+LEAST_DIP = 0.08
 """Depth of the neck between two peaks of the distance transform, as a share of the higher one."""
 WORKING_AREA = 3000
 """Larger regions are taken apart at a reduced scale, in pixels."""
@@ -49,7 +49,7 @@ def split_touching(region: Region, *, min_area: int) -> list[Region]:
         small = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
     depth = cv2.distanceTransform(small, cv2.DIST_L2, cv2.DIST_MASK_5)
     depth = cv2.GaussianBlur(depth, (0, 0), 1.0)
-    peaks = h_maxima(depth, max(0.35, LEAST_DIP * float(depth.max())))
+    peaks = h_maxima(depth, max(0.3, LEAST_DIP * float(depth.max())))
     count, markers = cv2.connectedComponents(peaks.astype(np.uint8))
     if not 2 < count <= MOST_PARTS:
         return []

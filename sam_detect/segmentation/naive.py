@@ -27,6 +27,8 @@ WORKING_PIXELS = 700_000
 AREA_SHARES = (4e-5, 0.7)
 """Automatic area limits, as shares of the picture."""
 LEAST_AREA = 16
+LEAST_SCORE = 0.5
+"""What scores less is texture more often than a thing."""
 TOO_ALIKE = 0.8
 """A mask whose IoU with a better one is above this is dropped."""
 
@@ -105,7 +107,7 @@ def propose(
     areas = np.array([np.count_nonzero(region.crop) for region in regions], np.int64)
     scores[(areas < limits[0]) | (areas > limits[1])] = -1
     kept = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=max_proposals)
-    kept = [i for i in kept if scores[i] >= 0]
+    kept = [i for i in kept if scores[i] >= LEAST_SCORE]
     return [_tight(regions[i]) for i in kept], scores[kept]
 
 

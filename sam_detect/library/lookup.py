@@ -1,0 +1,56 @@
+"""Finds the examples that a person means, or says what there is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from sam_detect.errors import LibraryError
+from sam_detect.interfaces import VectorStore
+from sam_detect.library import remedies
+from sam_detect.library.example import LABEL_FIELDS, label_of
+
+LEAST_ID_LENGTH = 4
+SHOWN = 20
+
+
+def count(store: VectorStore) -> tuple[dict[str, int], int]:
+    """``({label: positive examples}, negatives)``, by label."""
+    named = Counter(label_of(point) for point in store.scan(fields=LABEL_FIELDS))
+    classes = {label: number for (label, negative), number in sorted(named.items()) if not negative}
+    return classes, named.total() - sum(classes.values())
+
+
+def of_label(store: VectorStore, label: str, library: str) -> list[str]:
+    """The ids of the examples of a label; raises ``LibraryError`` where there are none."""
+    named = [(point.id, label_of(point)[0]) for point in store.scan(fields=LABEL_FIELDS)]
+    ids = [key for key, name in named if name == label]
+    if not ids:
+        labels = sorted({name for _, name in named})
+        more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+        raise LibraryError(
+            f"library '{library}' has no label '{label}' "
+            f"(it has: {', '.join(labels[:SHOWN]) or 'none'}{more})"
+        )
+    return ids
+
+
+def resolve(store: VectorStore, beginnings: Sequence[str], library: str) -> list[str]:
+    """The ids that begin so, each once; raises ``LibraryError`` unless each means one example."""
+    known = [point.id for point in store.scan(fields=())]
+    chosen: set[str] = set()
+    for given in beginnings:
+        text = given.strip().lower()
+        found = [each for each in known if each.startswith(text)]
+        if not found or len(text) < LEAST_ID_LENGTH:
+            place = remedies.options_of(store.location) or f"--library {library}"
+            raise LibraryError(
+                f"library '{library}' has no example '{given}' among its {len(known)}; "
+                f"see: sam-detect library list {place}"
+            )
+        if len(found) > 1:
+            raise LibraryError(
+                f"'{given}' begins the ids of {len(found)} examples: {', '.join(found[:3])}"
+            )
+        chosen.add(found[0])
+    return sorted(chosen)

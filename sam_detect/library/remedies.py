@@ -1,0 +1,72 @@
+"""Commands to paste: where a library is, and what to do when a recipe is not its own."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import sys
+from pathlib import PurePath
+from typing import Any
+
+from sam_detect.library.places import library_of
+from sam_detect.parts import FADE_SETTINGS
+from sam_detect.types import Recipe
+
+OF_THE_CROPS = ("occupancy", "crop_side", "crop_version")
+"""Fields of a recipe that decide the kept crops, so that no reindexing can change them."""
+
+
+def options_of(location: str) -> str:
+    """The options that name the library at a store's location; empty for one in memory."""
+    if location.startswith(("http://", "https://")):
+        url, _, name = location.partition("/collections/")
+        return f"--library {shlex.quote(library_of(name))} --qdrant-url {shlex.quote(url)}"
+    name = PurePath(location).name
+    return f"--library {shlex.quote(library_of(name))}" if name != location else ""
+
+
+def mismatch(name: str, location: str, mine: Recipe, wanted: Recipe) -> str:
+    """What is said when a library has the recipe ``mine``, and ``wanted`` is asked for."""
+    differences = mine.differences(wanted)
+    changes = ", ".join(
+        f"{field} is {ours!r}, not {theirs!r}" for field, (ours, theirs) in differences.items()
+    )
+    said = f"library '{name}' was made with another recipe ({changes}); "
+    if any(field in differences for field in OF_THE_CROPS):
+        return said + (
+            "its crops cannot be changed: leave the option out, or learn the pictures into another "
+            "library (--library NAME)"
+        )
+    if mine.embedder == wanted.embedder and mine.embedder_version > wanted.embedder_version:
+        return said + "that is a newer version of the embedder: upgrade sam-detect"
+    if mine.embedder == wanted.embedder and mine.embedder_version < wanted.embedder_version:
+        return said + f"the embedder was improved since: {_reindex(location, wanted)}"
+    return said + f"leave the option out, or convert it: {_reindex(location, wanted)}"
+
+
+def _reindex(location: str, wanted: Recipe) -> str:
+    place = options_of(location)
+    if not place:
+        return "learn the pictures again with a new detector"
+    if ":" in wanted.fade and ("__main__" in wanted.fade or "<" in wanted.fade):
+        return (
+            f"move the fade {wanted.fade} to a module of its own for 'library reindex', "
+            "or use another library"
+        )
+    options = [place, f"--embedder {shlex.quote(wanted.embedder)}"]
+    options.append(f"--fade {shlex.quote(wanted.fade)}")
+    for field in FADE_SETTINGS:
+        value: Any = wanted.fade_params.get(field)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and _takes(wanted.fade, field):
+            options.append(f"--{field.replace('_', '-')} {value!r}")
+    return f"sam-detect library reindex {' '.join(options)}"
+
+
+def _takes(fade: str, parameter: str) -> bool:
+    """Whether a fade's constructor takes a parameter. Looks, but imports nothing."""
+    module_name, _, class_name = fade.partition(":")
+    if not class_name:
+        return True
+    fade_class = getattr(sys.modules.get(module_name), class_name, None)
+    return callable(fade_class) and parameter in inspect.signature(fade_class).parameters

@@ -1,0 +1,77 @@
+"""What labellers ask of a library, read from the store at once and kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sam_detect.interfaces import VectorStore
+from sam_detect.library.example import LABEL_FIELDS, label_of
+from sam_detect.masks import FloatArray
+from sam_detect.types import ExampleArrays, Neighbour
+
+SNAPSHOT_LIMIT = 5000
+"""Up to this many examples are read once and searched in memory; more are searched in the store."""
+FIELDS = ("label", "negative", "source", "bbox")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The examples of one generation.
+
+    Attributes:
+        generation: the library's, when they were read.
+        arrays: the examples; of a very large library an even sample.
+        complete: whether these are all.
+    """
+
+    generation: str
+    arrays: ExampleArrays
+    complete: bool
+
+    @classmethod
+    def read(cls, store: VectorStore, generation: str) -> Snapshot:
+        """Call it in a session of the store."""
+        complete = store.count() <= SNAPSHOT_LIMIT
+        ids = None if complete else _even_sample(store)
+        points = list(store.scan(ids, fields=FIELDS, with_vectors=True))
+        named = [label_of(point) for point in points]
+        vectors = [point.vector for point in points if point.vector is not None]
+        arrays = ExampleArrays(
+            ids=tuple(point.id for point in points),
+            labels=tuple(label for label, _ in named),
+            sources=tuple(str(point.payload.get("source", "")) for point in points),
+            boxes_xywh=np.array(
+                [point.payload.get("bbox", (0, 0, 0, 0)) for point in points], dtype=np.int64
+            ).reshape(-1, 4),
+            negatives=np.array([negative for _, negative in named], dtype=bool),
+            vectors=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
+        )
+        return cls(generation, arrays, complete)
+
+    def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
+        """The nearest of the arrays' examples of each of ``(Q, D)`` vectors, nearest first."""
+        arrays = self.arrays
+        if not arrays.ids:
+            return [[] for _ in vectors]
+        similarities = vectors @ arrays.vectors.T
+        # A stable sort keeps the order of ids among ties, as the stores do.
+        order = np.argsort(-similarities, axis=1, kind="stable")[:, :limit]
+        return [
+            [
+                Neighbour(arrays.ids[i], arrays.labels[i], float(row[i]), bool(arrays.negatives[i]))
+                for i in nearest
+            ]
+            for row, nearest in zip(similarities, order, strict=True)
+        ]
+
+
+def _even_sample(store: VectorStore) -> list[str]:
+    """The ids of ``SNAPSHOT_LIMIT`` examples, as many of each label as there is room for."""
+    groups: dict[tuple[str, bool], list[str]] = {}
+    for point in store.scan(fields=LABEL_FIELDS):
+        groups.setdefault(label_of(point), []).append(point.id)
+    share = max(1, SNAPSHOT_LIMIT // len(groups))
+    # Ids are hashes, so the first by id are a random, repeatable choice.
+    return [example_id for group in groups.values() for example_id in group[:share]]
