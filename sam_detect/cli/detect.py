@@ -84,21 +84,23 @@ def detect(
     detector = open_detector(settings)
     failures = Failures()
     paths = find_pictures(images, failures, also=STANDARD_INPUT)
-    with _sinks(format_name, output, as_json, paths) as sinks:
-        with progress(paths, "detecting") as steps:
-            for path in steps:
-                with failures.guard(path):
-                    frame = _read(detector, path)
-                    if label is not None:
-                        added = detector.add_examples_from_file(frame, "auto", label)
-                        note(f"learnt {added.added} proposals of {path} as '{label}'")
-                    detections = detector.detect_frame(frame)
-                    for sink in sinks:
-                        sink.write(frame, detections)
-                    if format_name is None and not as_json:
-                        print_detections(detections, library=detector.library.name)
-                    elif output is not None and not as_json:
-                        print_summary(detections)
+    with (
+        _sinks(format_name, output, as_json, paths) as sinks,
+        progress(paths, "detecting") as steps,
+    ):
+        for path in steps:
+            with failures.guard(path):
+                frame = _read(detector, path)
+                if label is not None:
+                    added = detector.add_examples_from_file(frame, "auto", label)
+                    note(f"learnt {added.added} proposals of {path} as '{label}'")
+                detections = detector.detect_frame(frame)
+                for sink in sinks:
+                    sink.write(frame, detections)
+                if format_name is None and not as_json:
+                    print_detections(detections, library=detector.library.name)
+                elif output is not None and not as_json:
+                    print_summary(detections)
     return failures.end(paths)
 
 

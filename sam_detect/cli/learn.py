@@ -24,7 +24,6 @@ from sam_detect.errors import ConfigError, MaskError, one_line
 
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
-    from sam_detect.library.library import Library
     from sam_detect.sources.annotations import AnnotatedImage
     from sam_detect.types import Frame, Masks
 
@@ -54,7 +53,7 @@ NOT_GIVEN = "annotated, but not among the pictures"
     *options.GENERAL,
 )
 @options.general_options
-def learn(
+def learn(  # noqa: PLR0917 - click gives them by name
     images: tuple[str, ...],
     label: str | None,
     boxes: tuple[str, ...],
@@ -73,128 +72,134 @@ def learn(
     name a COCO file with --annotations. Learning the same thing twice adds nothing.
     With --json, a line {"added": N, "total": N} follows each batch that is safely stored.
     """
-    _check_options(label, boxes, points, masks, annotations, tag)
-    prompts = _Prompts(boxes, points, masks)
+    prompts = _Prompts(label, boxes, points, masks)
+    _check_options(prompts, annotations, tag)
     detector = open_detector(settings)
     failures = Failures()
     paths = find_pictures(images, failures)
-    with _reporting(as_json, detector.library) as report:
-        if annotations is not None and paths:
-            # Of pictures that are named one by one, others may well be annotated, too.
-            whole = any(image not in paths for image in images)
-            annotated = _read_annotations(annotations, paths, tag, failures, whole=whole)
-            with progress(annotated, "learning") as pictures:
-                for picture in pictures:
-                    with failures.guard(picture.path):
-                        frame = detector.read(picture.path)
-                        found, labels = _outlined(detector, frame, picture, failures)
-                        report.learn(detector, frame, found, labels, negative=negative)
-        elif label is not None:
-            with progress(paths, "learning") as steps:
-                for path in steps:
-                    with failures.guard(path):
-                        frame = detector.read(path)
-                        found = prompts.masks(detector, frame)
-                        labels = [label] * len(found)
-                        report.learn(detector, frame, found, labels, negative=negative)
+    outlines: _Prompts | _Annotations = prompts
+    if annotations is not None and paths:
+        # Of pictures that are named one by one, others may well be annotated, too.
+        whole = any(image not in paths for image in images)
+        outlines = _Annotations(annotations, paths, tag, failures, whole=whole)
+        paths = list(outlines.by_path)
+    report = _Report(as_json)
+    with report.summary(detector.library.name), progress(paths, "learning") as steps:
+        for path in steps:
+            with failures.guard(path):
+                frame = detector.read(path)
+                found, labels = outlines.of(detector, frame, path)
+                report.learn(detector, frame, found, labels, negative=negative)
     return failures.end(paths)
 
 
-def _check_options(
-    label: str | None,
-    boxes: tuple[str, ...],
-    points: tuple[str, ...],
-    masks: str | None,
-    annotations: Path | None,
-    tag: str | None,
-) -> None:
-    require_label(label)
+def _check_options(prompts: _Prompts, annotations: Path | None, tag: str | None) -> None:
     if annotations is not None:
-        if label or boxes or points or masks:
+        if prompts or prompts.label is not None:
             raise ConfigError(
                 "--annotations brings its own names and outlines: leave --label, --box, --point "
                 "and --masks out"
             )
-    elif label is None:
+    elif prompts.label is None:
         raise ConfigError("learn needs --label NAME, or --annotations FILE")
     elif tag is not None:
         raise ConfigError("--tag chooses among --annotations: give that file too")
-    elif not (boxes or points or masks):
+    elif not prompts:
         raise ConfigError(
             "learn needs to know where the objects are: --box x,y,w,h, --point x,y, "
             "--masks FILE, or --masks auto for every proposal"
         )
+    require_label(prompts.label)
 
 
 class _Prompts:
-    """Where the objects are, by box, point or mask file."""
+    """Where the objects are, by box, point or mask file; all have one label."""
 
-    def __init__(self, boxes: tuple[str, ...], points: tuple[str, ...], masks: str | None) -> None:
+    def __init__(
+        self,
+        label: str | None,
+        boxes: tuple[str, ...],
+        points: tuple[str, ...],
+        masks: str | None,
+    ) -> None:
+        self.label = label
         self.boxes = [parse_numbers("--box", box, "x,y,w,h") for box in boxes]
         self.points = [parse_numbers("--point", point, "x,y") for point in points]
         self.file = masks
 
-    def masks(self, detector: SAMDetect, frame: Frame) -> Masks:
+    def __bool__(self) -> bool:
+        return bool(self.boxes or self.points or self.file is not None)
+
+    def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[str]]:
+        """The masks in one picture, and their labels."""
         from sam_detect.segmentation import prompted
         from sam_detect.sources.mask_files import read_masks
         from sam_detect.types import Masks
 
         found = []
-        needs_proposals = self.boxes or self.points or self.file == "auto"
-        proposals = detector.segmenter.segment(frame) if needs_proposals else None
-        if proposals is not None and self.file == "auto":
-            found.append(proposals)
-        elif self.file is not None:
+        if self.file is not None and self.file != "auto":
             found.append(read_masks(self.file, frame.size_hw))
-        if proposals is not None and self.boxes:
+        if self.boxes or self.points or self.file == "auto":
+            proposals = detector.segmenter.segment(frame)
+            if self.file == "auto":
+                found.append(proposals)
             found.append(prompted.masks_for_boxes(frame, proposals, self.boxes))
-        if proposals is not None and self.points:
             found.append(prompted.masks_for_points(frame, proposals, self.points))
-        return Masks.concatenate(found)
+        masks = Masks.concatenate(found)
+        if not len(masks):
+            note(f"nothing was found in {path}")
+        return masks, [str(self.label)] * len(masks)
 
 
-def _read_annotations(
-    file: Path, paths: list[str], tag: str | None, failures: Failures, *, whole: bool
-) -> list[AnnotatedImage]:
-    """The annotated pictures; what had to be left out is a failure.
+class _Annotations:
+    """The outlines and labels of a COCO file.
 
     Args:
-        whole: whether the pictures of the file should all be there.
+        file: the file.
+        paths: the pictures.
+        tag: only this category, unless None.
+        failures: gets what has to be left out.
+        whole: whether all annotated pictures should be there.
     """
-    from sam_detect.sources.annotations import read_coco
 
-    annotated, problems = read_coco(file, paths, tag=tag)
-    elsewhere = [] if whole else [text for text in problems if text.endswith(NOT_GIVEN)]
-    if elsewhere:
-        note(f"{len(elsewhere)} other pictures of {file} are annotated, but not given")
-    for problem in problems:
-        if problem not in elsewhere:
-            failures.add(str(file), problem)
-    return annotated
+    def __init__(
+        self, file: Path, paths: list[str], tag: str | None, failures: Failures, *, whole: bool
+    ) -> None:
+        from sam_detect.sources.annotations import read_coco
 
+        self.failures = failures
+        self.by_path: dict[str, list[AnnotatedImage]] = {}
+        annotated, problems = read_coco(file, paths, tag=tag)
+        for image in annotated:
+            self.by_path.setdefault(image.path, []).append(image)
+        elsewhere = [] if whole else [text for text in problems if text.endswith(NOT_GIVEN)]
+        if elsewhere:
+            note(f"{len(elsewhere)} other pictures of {file} are annotated, but not given")
+        for problem in problems:
+            if problem not in elsewhere:
+                failures.add(str(file), problem)
 
-def _outlined(
-    detector: SAMDetect, frame: Frame, image: AnnotatedImage, failures: Failures
-) -> tuple[Masks, list[str]]:
-    """The picture's masks and labels; an outline that cannot be used is named and left out."""
-    from sam_detect.segmentation.prompted import masks_for_boxes
-    from sam_detect.types import Masks
+    def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[str]]:
+        """The masks in one picture, and their labels; what cannot be used is named, left out."""
+        from sam_detect.segmentation.prompted import masks_for_boxes
+        from sam_detect.types import Masks
 
-    proposals: Masks | None = None
-    masks, labels = [Masks.empty(frame.size_hw)], []
-    for number, outline in enumerate(image.outlines, start=1):
-        try:
-            dense = outline.mask(frame.size_hw)
-            if dense is not None:
-                masks.append(Masks.from_dense(dense))
-            else:
-                if proposals is None:
-                    proposals = detector.segmenter.segment(frame)
-                masks.append(masks_for_boxes(frame, proposals, [outline.bbox_xywh or ()]))
-            labels.append(outline.label)
-        except MaskError as error:
-            failures.add(image.path, f"{image.path}: outline {number}: {one_line(error)}")
-    return Masks.concatenate(masks), labels
+        proposals: Masks | None = None
+        masks, labels = [Masks.empty(frame.size_hw)], []
+        outlines = [outline for image in self.by_path[path] for outline in image.outlines]
+        for number, outline in enumerate(outlines, start=1):
+            try:
+                dense = outline.mask(frame.size_hw)
+                if dense is not None:
+                    masks.append(Masks.from_dense(dense))
+                else:
+                    if proposals is None:
+                        proposals = detector.segmenter.segment(frame)
+                    masks.append(masks_for_boxes(frame, proposals, [outline.bbox_xywh or ()]))
+                labels.append(outline.label)
+            except MaskError as error:
+                self.failures.add(path, f"{path}: outline {number}: {one_line(error)}")
+        return Masks.concatenate(masks), labels
 
 
 class _Report:
@@ -217,14 +222,12 @@ class _Report:
         if self.as_json:
             click.echo(json.dumps({"added": done.added, "total": done.total}))
 
-
-@contextmanager
-def _reporting(as_json: bool, library: Library) -> Iterator[_Report]:
-    """Sums up at the end, even where the run is stopped."""
-    report = _Report(as_json)
-    try:
-        yield report
-    finally:
-        more = f", {report.relabelled} renamed" if report.relabelled else ""
-        more += f", {report.known} known already" if report.known else ""
-        note(f"learnt {report.added} new examples{more}; library '{library.name}'")
+    @contextmanager
+    def summary(self, library: str) -> Iterator[None]:
+        """Sums up at the end, even of a run that is stopped."""
+        try:
+            yield
+        finally:
+            more = f", {self.relabelled} renamed" if self.relabelled else ""
+            more += f", {self.known} known already" if self.known else ""
+            note(f"learnt {self.added} new examples{more}; library '{library}'")

@@ -203,7 +203,8 @@ def stats_command(as_json: bool, **settings: Any) -> None:
     recipe = stats["recipe"]
     note(
         f"library '{stats['library']}': {stats['examples']} examples "
-        f"({stats['negatives']} negative), {stats['bytes'] / 1e6:.1f} MB, {recipe['embedder']} with {recipe['fade']} fade, "
+        f"({stats['negatives']} negative), {stats['bytes'] / 1e6:.1f} MB, "
+        f"{recipe['embedder']} with {recipe['fade']} fade, "
         f"in {stats['location']}"
     )
 

@@ -13,7 +13,7 @@ import click
 from sam_detect.cli.feedback import printable
 
 if TYPE_CHECKING:
-    from sam_detect.types import Detection, Detections, Neighbour
+    from sam_detect.types import Detections, Neighbour
 
 SHORT_ID = 8
 """So many characters of an id name an example: `library show` takes the beginning of an id."""
@@ -21,6 +21,8 @@ WIDE = 120
 """Narrower terminals get short ids."""
 UNLIMITED = 10_000
 REASONS = 3
+PADDING = 12
+"""Columns between and around the columns of a table."""
 
 
 def table(*columns: str, **settings: Any) -> Any:
@@ -81,14 +83,7 @@ def print_detections(detections: Detections, *, library: str) -> None:
     print_summary(detections)
     known = detections.known
     if len(known):
-        rows = table("label", "conf>", "x,y,w,h>", "because of")
-        for detection in known:
-            rows.add_row(*_row(detection))
-        # The last column gives way: a row stays a row.
-        rows.columns[0].overflow = rows.columns[3].overflow = "ellipsis"
-        for column in rows.columns:
-            column.no_wrap = True
-        show(rows)
+        show(_known_table(known))
     elif len(detections) and not any(v.neighbours for v in detections.verdicts):
         click.echo(
             f"Library '{printable(library)}' knows nothing yet. Teach it:\n"
@@ -96,19 +91,28 @@ def print_detections(detections: Detections, *, library: str) -> None:
         )
 
 
-def _row(detection: Detection) -> tuple[str, str, str, str]:
-    reasons = (_reason(n, str(detection.label)) for n in detection.neighbours[:REASONS])
-    return (
-        escape(str(detection.label)),
-        f"{detection.confidence:.2f}",
-        ",".join(str(value) for value in detection.bbox),
-        ", ".join(reasons),
-    )
+def _known_table(known: Detections) -> Any:
+    """A line for each detection; of its reasons as many as fit beside the rest."""
+    labels = [printable(str(label)) for label in known.label]
+    boxes = [",".join(str(value) for value in each.bbox) for each in known]
+    longest = max(len(label) for label in labels)
+    label_width = longest if width() == UNLIMITED else min(longest, width() // 4)
+    room = width() - label_width - len("conf") - max(len(box) for box in boxes) - PADDING
+    rows = table("label", "conf>", "x,y,w,h>", "because of")
+    for each, label, box in zip(known, labels, boxes, strict=True):
+        reasons = [_reason(n, str(each.label)) for n in each.neighbours[:REASONS]]
+        while len(reasons) > 1 and len(", ".join(reasons)) > room:
+            reasons.pop()
+        shown = (label, f"{each.confidence:.2f}", box, ", ".join(reasons)[: max(room, 0)])
+        rows.add_row(*(escape(text) for text in shown))
+    rows.columns[0].max_width = max(label_width, len("label"))
+    rows.columns[0].no_wrap, rows.columns[0].overflow = True, "ellipsis"
+    return rows
 
 
 def _reason(neighbour: Neighbour, label: str) -> str:
     """An example's short id and similarity; its label only where that is another."""
-    name = "" if neighbour.label == label and not neighbour.negative else escape(neighbour.label)
+    name = "" if neighbour.label == label and not neighbour.negative else printable(neighbour.label)
     words = ["not" if neighbour.negative else "", name, neighbour.id[:SHORT_ID]]
     return " ".join([*filter(None, words), f"{neighbour.similarity:.2f}"])
 

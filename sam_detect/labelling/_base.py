@@ -70,8 +70,10 @@ class ExampleLabeller(Labeller):
     def label(self, vectors: FloatArray, memory: LabelMemory) -> list[Verdict]:
         if len(vectors) == 0:
             return []
-        fitted = self._fit(memory)
         found = memory.nearest(vectors, max(CANDIDATES, self.top_k))
+        if not any(found):
+            return [unknown([]) for _ in vectors]
+        fitted = self._fit(memory)
         mapped = fitted.metric(vectors)
         neighbours = self._compared_again(mapped, found, memory, fitted.metric)
         return [
@@ -139,8 +141,6 @@ class ExampleLabeller(Labeller):
     ) -> list[list[Neighbour]]:
         """The ``top_k`` nearest under the metric, nearest first, with their similarity there."""
         ids = sorted({neighbour.id for row in found for neighbour in row})
-        if not ids:
-            return [[] for _ in found]
         place = {example_id: index for index, example_id in enumerate(ids)}
         similarities = np.clip(mapped @ metric(memory.vectors(ids)).T, -1, 1)
         answers = []

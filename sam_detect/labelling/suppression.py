@@ -54,9 +54,10 @@ def seen_nesting(examples: ExampleArrays) -> Nesting:
 def one_per_object(
     masks: Masks, verdicts: Sequence[Verdict], *, nesting: Nesting = frozenset()
 ) -> npt.NDArray[np.int64]:
-    """Indices to keep: named detections without duplicates, and unknown ones that none covers.
+    """Indices to keep: named detections without duplicates, and unknown ones beside them.
 
-    Named ones come first, best first; unknown ones follow in the segmenter's order.
+    Named ones come first, best first; unknown ones follow in the segmenter's order, and give way
+    to named ones and to better unknown ones.
 
     Args:
         nesting: pairs of (inner, outer) labels of which the one may lie in the other.
@@ -79,11 +80,6 @@ def one_per_object(
     same = np.array([[a == b for b in names] for a in names], dtype=bool)
     clash = np.where(same, iou > SAME_OBJECT_IOU, iou > DIFFERENT_LABEL_IOU)
     clash |= inside & ~may_nest
-    # Unknown ones give way to each other only where they coincide: they may be anything.
-    first_unknown = len(rank)
-    clash[first_unknown:, first_unknown:] = (
-        iou[first_unknown:, first_unknown:] > DIFFERENT_LABEL_IOU
-    )
     kept = nms(range(len(order)), clash.astype(np.float64), 0.5)
     return np.array([order[i] for i in kept], dtype=np.int64)
 

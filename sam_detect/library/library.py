@@ -18,7 +18,7 @@ from sam_detect.library.example import (
     label_of,
     renamed,
 )
-from sam_detect.library.snapshot import Snapshot
+from sam_detect.library.snapshot import Snapshot, search
 from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays, Neighbour, Point, Recipe
 
@@ -150,11 +150,12 @@ class Library:
         snapshot = self._read_snapshot()
         if snapshot.complete:
             return snapshot.nearest(vectors, limit)
-        found = self.store.search(vectors, limit, fields=LABEL_FIELDS)
-        return [
-            [Neighbour(h.id, h.payload["label"], h.similarity, h.payload["negative"]) for h in row]
-            for row in found
-        ]
+        return search(self.store, vectors, limit)
+
+    def vectors(self, ids: Sequence[str]) -> FloatArray:
+        """``(N, D)`` vectors of examples that :meth:`nearest` named, in the order of the ids."""
+        # Not read anew: an example removed meanwhile is still among the nearest of before.
+        return (self._snapshot or self._read_snapshot()).vectors(ids, self.store)
 
     # -- writing -----------------------------------------------------------------------------
 

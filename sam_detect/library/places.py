@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sam_detect.config import Settings
 from sam_detect.interfaces import VectorStore
-from sam_detect.registry import load_class
+from sam_detect.parts import make_store
 
 DEFAULT_LIBRARY = "default"
 DEFAULT_COLLECTION = "sam_detect"
@@ -21,19 +21,7 @@ def library_of(collection: str) -> str:
 
 def open_store(settings: Settings) -> VectorStore:
     """The store that the settings name: embedded Qdrant unless a server or memory is asked for."""
-    name = settings.store or "qdrant"
-    store_class = load_class("store", name)
-    if name != "qdrant":
-        made: VectorStore = store_class()
-        return made
-    made = store_class(
-        url=settings.qdrant_url,
-        # A key in the environment says nothing of an embedded library.
-        api_key=settings.qdrant_api_key if settings.qdrant_url else None,
-        collection_name=collection_of(settings.library),
-        lock_timeout_s=settings.lock_timeout_s,
-    )
-    return made
+    return make_store(settings, collection_of(settings.library))
 
 
 def list_libraries(settings: Settings) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from sam_detect.errors import LibraryError
 from sam_detect.interfaces import VectorStore
 from sam_detect.library.example import LABEL_FIELDS, label_of
 from sam_detect.masks import FloatArray
@@ -65,6 +67,36 @@ class Snapshot:
             ]
             for row, nearest in zip(similarities, order, strict=True)
         ]
+
+    def vectors(self, ids: Sequence[str], store: VectorStore) -> FloatArray:
+        """``(N, D)`` vectors of examples; those that the arrays do not have come from the store.
+
+        Raises:
+            LibraryError: an example is not there (any more).
+        """
+        wanted = set(ids)
+        rows = {key: row for row, key in enumerate(self.arrays.ids) if key in wanted}
+        known = {key: self.arrays.vectors[row] for key, row in rows.items()}
+        missing = sorted(wanted - set(known))
+        if missing:
+            for point in store.scan(missing, fields=(), with_vectors=True):
+                known[point.id] = np.asarray(point.vector, np.float32)
+        lost = sorted(wanted - set(known))
+        if lost:
+            raise LibraryError(
+                f"example {lost[0]} was removed by another process meanwhile; try again"
+            )
+        dimension = self.arrays.vectors.shape[1]
+        return np.array([known[key] for key in ids], np.float32).reshape(len(ids), dimension)
+
+
+def search(store: VectorStore, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
+    """What :meth:`Snapshot.nearest` gives, from the store."""
+    found = store.search(vectors, limit, fields=LABEL_FIELDS)
+    return [
+        [Neighbour(h.id, h.payload["label"], h.similarity, h.payload["negative"]) for h in row]
+        for row in found
+    ]
 
 
 def _even_sample(store: VectorStore) -> list[str]:

@@ -42,6 +42,8 @@ def split_touching(region: Region, *, min_area: int) -> list[Region]:
     """
     mask = np.pad(region.crop, 1).view(np.uint8)
     area = int(np.count_nonzero(mask))
+    if area < 2 * min_area:
+        return []
     factor = min(1.0, (WORKING_AREA / area) ** 0.5)
     small = mask
     if factor < 1:

@@ -27,7 +27,7 @@ WORKING_PIXELS = 700_000
 AREA_SHARES = (4e-5, 0.7)
 """Automatic area limits, as shares of the picture."""
 LEAST_AREA = 16
-LEAST_SCORE = 0.5
+LEAST_SCORE = 0.4
 """What scores less is texture more often than a thing."""
 TOO_ALIKE = 0.8
 """A mask whose IoU with a better one is above this is dropped."""

@@ -1,0 +1,144 @@
+"""Runs the command line, in this process or as a real one, on pictures a person can check."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from sam_detect.cli.app import run as run_cli
+
+RADIUS = 20
+DISCS = [(40, 40), (120, 50), (210, 40), (60, 150), (230, 150)]
+SQUARES = [(140, 140)]
+GROUND, DISC, SQUARE = (228, 226, 220), (60, 40, 120), (40, 120, 60)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("error: ")]
+
+    def failed(self, *words: str, code: int) -> str:
+        """The one line that says what was wrong; fails the test unless all of it is as promised."""
+        assert "Traceback" not in self.err, self.err
+        assert self.code == code, (self.code, self.out, self.err)
+        assert len(self.errors) == 1, self.err
+        line = self.errors[0]
+        for word in words:
+            assert word in line, (word, line)
+        return line
+
+    def worked(self) -> Ran:
+        assert self.code == 0, (self.code, self.err)
+        assert not self.errors
+        return self
+
+
+Command = Callable[..., Ran]
+
+
+def in_this_process(capfd: pytest.CaptureFixture[str]) -> Command:
+    """A function that runs one command line here: quick, and as the real command does."""
+
+    def command(*arguments: str | Path) -> Ran:
+        capfd.readouterr()
+        code = run_cli([str(each) for each in arguments])
+        out, err = capfd.readouterr()
+        return Ran(code, out, err)
+
+    return command
+
+
+def as_a_process(
+    *arguments: str | Path,
+    stdin: bytes | None = b"",
+    env: dict[str, str | None] | None = None,
+    cwd: Path | None = None,
+    shell: str = "",
+    timeout: float = 60,
+) -> Ran:
+    """Runs the real command.
+
+    Args:
+        env: variables to set, or (None) to take away.
+        shell: a shell line instead of arguments, in which ``$SAM`` is the command.
+    """
+    variables: dict[str, str | None] = {**os.environ, **(env or {})}
+    given = {name: value for name, value in variables.items() if value is not None}
+    line: Sequence[str] = [sys.executable, "-m", "sam_detect", *map(str, arguments)]
+    if shell:
+        given["SAM"] = f"{sys.executable} -m sam_detect"
+        line = ["bash", "-c", shell]
+    ran = subprocess.run(
+        line, input=stdin, capture_output=True, env=given, cwd=cwd, timeout=timeout, check=False
+    )
+    return Ran(
+        ran.returncode, ran.stdout.decode(errors="replace"), ran.stderr.decode(errors="replace")
+    )
+
+
+def drawn(
+    discs: Sequence[tuple[int, int]] = DISCS,
+    squares: Sequence[tuple[int, int]] = SQUARES,
+    *,
+    size_hw: tuple[int, int] = (200, 280),
+    seed: int = 0,
+) -> npt.NDArray[np.uint8]:
+    """``(H, W, 3)`` RGB: dark discs and squares on a light, faintly grained ground."""
+    image = np.full((*size_hw, 3), GROUND, np.uint8)
+    for x, y in discs:
+        cv2.circle(image, (x, y), RADIUS, DISC, -1, cv2.LINE_AA)
+    for x, y in squares:
+        cv2.rectangle(image, (x - 18, y - 18), (x + 18, y + 18), SQUARE, -1)
+    grain = np.random.default_rng(seed).integers(-3, 4, image.shape)
+    return np.clip(image + grain, 0, 255).astype(np.uint8)
+
+
+def box_around(x: int, y: int) -> str:
+    return f"{x - RADIUS},{y - RADIUS},{2 * RADIUS + 1},{2 * RADIUS + 1}"
+
+
+def box_of_square(x: int, y: int) -> str:
+    return f"{x - 18},{y - 18},37,37"
+
+
+def saved(path: Path, image: npt.NDArray[np.uint8] | None = None, **options: Any) -> Path:
+    """The picture as a file; the drawn one unless another is given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(drawn() if image is None else image).save(path, **options)
+    return path
+
+
+def at(detections: list[dict[str, Any]], x: int, y: int) -> dict[str, Any]:
+    """The named detection whose box has the point in its middle, else the best unknown one."""
+    near = [
+        each
+        for each in detections
+        if abs(each["bbox"][0] + each["bbox"][2] / 2 - x) < 8
+        and abs(each["bbox"][1] + each["bbox"][3] / 2 - y) < 8
+    ]
+    assert near, f"nothing was found at {x},{y}"
+    return min(near, key=lambda each: (each["label"] is None, -each["confidence"]))

@@ -1,0 +1,96 @@
+"""docs/cli.md says what the commands say of themselves, and only options that exist are shown."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from sam_detect.cli import options
+from sam_detect.cli.app import COMMANDS, cli
+from sam_detect.config import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = runpy.run_path(str(ROOT / "scripts" / "docs"), run_name="docs")
+PAGE = ROOT / "docs" / "cli.md"
+
+
+def all_commands() -> dict[str, click.Command]:
+    with click.Context(cli, info_name="sam-detect") as context:
+        return {
+            name: command for name, command, _ in SCRIPT["commands"](cli, context, "sam-detect")
+        }
+
+
+def options_of(command: click.Command) -> list[click.Option]:
+    return [each for each in command.params if isinstance(each, click.Option)]
+
+
+def test_the_page_is_what_the_script_writes() -> None:
+    assert PAGE.read_text(encoding="utf-8") == SCRIPT["document"](), "run scripts/docs"
+
+
+def test_the_script_says_when_the_page_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main: Any = SCRIPT["main"]
+    target = tmp_path / "docs" / "cli.md"
+    monkeypatch.setitem(main.__globals__, "TARGET", target)
+    monkeypatch.setattr("sys.argv", ["docs", "--check"])
+    assert main() == 1
+    assert "run scripts/docs" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["docs"])
+    assert main() == 0
+    target.write_text(target.read_text() + "an edit by hand\n")
+    monkeypatch.setattr("sys.argv", ["docs", "--check"])
+    assert main() == 1
+
+
+def test_every_shown_option_is_on_the_page() -> None:
+    sections = re.split(r"(?m)^## ", PAGE.read_text(encoding="utf-8"))
+    by_name = {section.splitlines()[0]: section for section in sections[1:]}
+    found = all_commands()
+    assert {f"sam-detect {name}" for name in COMMANDS} <= set(found)
+    for name, command in found.items():
+        for option in options_of(command):
+            if option.name == "help":
+                continue
+            shown = any(f"`{text}" in by_name[name] for text in option.opts)
+            assert shown is not option.hidden, (name, option.opts)
+
+
+def test_every_shown_option_says_what_it_does() -> None:
+    for name, command in all_commands().items():
+        assert command.help, name
+        for option in options_of(command):
+            assert option.hidden or (option.help or "").strip(), (name, option.opts)
+
+
+def test_every_command_takes_json_and_debug() -> None:
+    for name, command in all_commands().items():
+        if not isinstance(command, click.Group):
+            given = {text for option in options_of(command) for text in option.opts}
+            assert {"--json", "--debug"} <= given, name
+
+
+def test_options_have_the_settings_defaults_and_none_of_their_own() -> None:
+    command = all_commands()["sam-detect detect"]
+    for option in options_of(command):
+        if option.name in Settings.model_fields and option.name != "label":
+            default = Settings.model_fields[option.name].default
+            given = option.get_default(click.Context(command), call=True)
+            assert given is None, "an option that was not given must not hide the environment"
+            assert default is None or f"[default: {default}]" in (option.help or "")
+
+
+def test_what_has_no_effect_is_taken_but_not_shown() -> None:
+    for name in ("sam-detect detect", "sam-detect learn"):
+        found = {option.name: option for option in options_of(all_commands()[name])}
+        for setting in options.WITHOUT_EFFECT:
+            assert found[setting].hidden, (name, setting)
+        assert "embedding_cache_size" not in found
+    assert "without effect" in str(Settings.model_fields["embedding_cache_size"].description)
