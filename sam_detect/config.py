@@ -1,9 +1,9 @@
 """Every setting, once: its default, its limits and its help text.
 
-The command line makes its options from :class:`Settings`, and :class:`~sam_detect.detector.SAMDetect`
-takes its defaults from it. A value comes from the first place that names it: the call or the
-command line, the environment (``SAM_DETECT_TOP_K=3``), ``config.toml`` in :func:`home_dir`,
-the default below.
+The command line makes its options from :class:`Settings`, and
+:class:`~sam_detect.detector.SAMDetect` takes its defaults from it. A value comes from the first
+place that names it: the call or the command line, the environment (``SAM_DETECT_TOP_K=3``),
+``config.toml`` in :func:`home_dir`, the default below.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class WeightFade(ABC):
         """The image times the weights, ``(h, w, 3)`` uint8."""
         fitted = self.for_area(float(np.count_nonzero(mask)))
         faded = image * fitted.weights(distance_map)[:, :, None]
-        return np.rint(faded).astype(np.uint8)
+        return np.asarray(np.rint(faded), np.uint8)
 
     def for_area(self, area: float) -> WeightFade:
         """This fade for an object of ``area`` pixels; itself unless its width follows the size."""
@@ -164,7 +164,7 @@ class VectorStore(ABC):
 
     @abstractmethod
     def replace_all(self, points: Iterable[Point], manifest: dict[str, Any]) -> None:
-        """Puts other points (perhaps of another length) and manifest in place, or changes nothing."""
+        """Puts other points (of any length) and another manifest in place, or changes nothing."""
 
     @abstractmethod
     def destroy(self) -> None:

@@ -38,7 +38,7 @@ def _pycocotools_mask() -> Any:
 
 
 def tight_box_xyxy(mask: BoolArray) -> tuple[int, int, int, int] | None:
-    """Half-open bounding box of the true pixels of a ``(H, W)`` mask, or None when there are none."""
+    """Half-open bounding box of the true pixels of a ``(H, W)`` mask; None without any."""
     rows = np.flatnonzero(mask.any(axis=1))
     if rows.size == 0:
         return None
@@ -120,7 +120,7 @@ def rle_to_mask(rle: MaskRLE | dict[str, Any]) -> BoolArray:
         raise MaskError(f"the RLE's runs do not add up to its {height}x{width} pixels")
     values = np.zeros(len(runs), dtype=np.bool_)
     values[1::2] = True
-    return np.repeat(values, runs).reshape((width, height)).T.copy()
+    return np.array(np.repeat(values, runs).reshape((width, height)).T, order="C")
 
 
 def _runs_of(counts: bytes) -> list[int]:
@@ -194,7 +194,7 @@ def intersection(
 def intersection_matrix(
     crops: Sequence[BoolArray], boxes_xyxy: IntArray, areas: IntArray
 ) -> npt.NDArray[np.int64]:
-    """``(N, N)`` shared pixels of every pair of cropped masks; only overlapping boxes are compared."""
+    """``(N, N)`` shared pixels of every pair of cropped masks."""
     count = len(crops)
     shared = np.zeros((count, count), dtype=np.int64)
     np.fill_diagonal(shared, areas)
@@ -216,7 +216,7 @@ def iou_matrix(crops: Sequence[BoolArray], boxes_xyxy: IntArray) -> npt.NDArray[
     areas = np.array([np.count_nonzero(crop) for crop in crops], dtype=np.int64)
     shared = intersection_matrix(crops, boxes_xyxy, areas)
     union = areas[:, None] + areas[None, :] - shared
-    return shared / np.maximum(union, 1)
+    return np.asarray(shared / np.maximum(union, 1))
 
 
 def nms(order: Iterable[int], overlaps: npt.NDArray[np.floating[Any]], limit: float) -> list[int]:

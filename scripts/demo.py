@@ -1,4 +1,4 @@
-"""The demo: coins from a photograph that scikit-image carries, learnt and found by the command line.
+"""The demo: coins of a photograph that scikit-image carries, learnt and found.
 
 Every step is a process of its own, so what the later ones know comes from the library on disk.
 """

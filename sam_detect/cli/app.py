@@ -161,5 +161,6 @@ def _command_first(arguments: list[str]) -> list[str]:
     return ["detect", *arguments]
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    note(f"warning: {' '.join(str(message).split())}")
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if category is UserWarning:  # others tell developers of the libraries below
+        note(f"warning: {' '.join(str(message).split())}")

@@ -260,9 +260,10 @@ def reindex_command(as_json: bool, **settings: Any) -> None:
     from sam_detect.library.maker import VectorMaker
     from sam_detect.library.reindex import reindex
 
+    loaded = load_settings(settings)
     chosen = _open({name: settings[name] for name in options.PLACE})
     chosen.require()
-    maker = VectorMaker.choose(load_settings(settings), chosen.recipe)
+    maker = VectorMaker.choose(loaded, chosen.recipe)
     with bar("making vectors") as walk:
         total = reindex(chosen, maker, walk=walk)
     recipe = maker.recipe

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -116,7 +117,7 @@ def _spread_chroma(lab: Array) -> Array:
     """a and b of real pictures fill the middle of their range: stretch it."""
     stretched = lab.copy()
     stretched[1:] = np.clip((lab[1:] - 0.5) * 2 + 0.5, 0, 1)
-    return stretched
+    return np.asarray(stretched, np.float32)
 
 
 def _texture(lightness: npt.NDArray[np.uint8], weights: FloatArray) -> Array:
@@ -128,7 +129,8 @@ def _texture(lightness: npt.NDArray[np.uint8], weights: FloatArray) -> Array:
         strength = np.sqrt(cv2.magnitude(gx, gy) * 4)
         histograms.append(_histogram(np.clip(strength * 8, 0, 255), weights, TEXTURE_BINS))
         grey = cv2.GaussianBlur(grey, (0, 0), 1.5)
-    histograms.append(_root(np.bincount(_binary_patterns(lightness).ravel(), weights.ravel(), 10)))
+    patterns = np.bincount(_binary_patterns(lightness).ravel(), weights.ravel(), 10)
+    histograms.append(_root(patterns))
     return _unit(histograms)
 
 
@@ -194,15 +196,15 @@ def _scalar(value: float, bins: int = SCALAR_BINS) -> Array:
     return _root(np.exp(-0.5 * np.square((centres - min(max(value, 0.0), 1.0)) / width)))
 
 
-def _root(counts: npt.NDArray[np.floating]) -> Array:
+def _root(counts: npt.NDArray[Any]) -> Array:
     total = counts.sum()
     if total <= 0:
         return np.full(counts.size, 1 / math.sqrt(counts.size), np.float32)
-    return np.sqrt(counts / total).astype(np.float32)
+    return np.asarray(np.sqrt(counts / total), np.float32)
 
 
 def _unit(histograms: Sequence[Array]) -> Array:
-    return np.concatenate(histograms) / np.float32(math.sqrt(len(histograms)))
+    return np.asarray(np.concatenate(histograms) / math.sqrt(len(histograms)), np.float32)
 
 
 _SMOOTH = np.array([0.25, 0.5, 0.25])

@@ -179,4 +179,4 @@ def _custom_image(crop: Crop, fade: Fade, distances: FloatArray) -> ImageRGB:
         )
     if not np.isfinite(result).all():
         raise ExtensionError(f"the fade {name} returned an image with NaN or infinite values")
-    return np.clip(np.rint(result), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(result), 0, 255), np.uint8)

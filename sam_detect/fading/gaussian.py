@@ -46,4 +46,4 @@ class GaussianFade(WeightFade):
         weights = np.maximum(np.exp(-squared), np.float32(self.min_fade))
         if self.max_distance is not None:
             weights[distance_map > self.max_distance] = 0
-        return weights.astype(np.float32, copy=False)
+        return np.asarray(weights, np.float32)

@@ -23,4 +23,4 @@ class LinearFade(WeightFade):
 
     def weights(self, distance_map: FloatArray) -> FloatArray:
         line = 1 - distance_map / np.float32(self.max_distance)
-        return np.maximum(line, np.float32(self.min_fade)).astype(np.float32, copy=False)
+        return np.asarray(np.maximum(line, np.float32(self.min_fade)), np.float32)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Labeller, LabelMemory
-from sam_detect.labelling.calibration import Calibration, Similarities, calibrate
+from sam_detect.labelling.calibration import Calibration, calibrate
 from sam_detect.labelling.metric import Metric
 from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays, Neighbour, Verdict
@@ -175,6 +175,6 @@ def _others(
     alike = np.asarray(labels == labels[index], bool)
     elsewhere = alike & (sources != sources[index])
     if elsewhere.any():
-        return elsewhere
+        return np.asarray(elsewhere, bool)
     alike[index] = False
     return alike

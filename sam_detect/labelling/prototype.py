@@ -33,4 +33,3 @@ class PrototypeLabeller(ExampleLabeller):
         nearest = max((n.similarity for n in neighbours if n.label == winner and not n.negative),
                       default=similarity)  # fmt: skip
         return self.named(winner, confidence * doubt(winner, nearest, neighbours), neighbours)
-

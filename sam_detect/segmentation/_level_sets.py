@@ -46,19 +46,19 @@ class Region:
 
 def level_sets(image_rgb: ImageRGB, *, min_area: int, max_area: int) -> list[Region]:
     """Stable regions of every channel and scale, near-duplicates dropped, in a fixed order."""
-    jobs = [
-        lambda plane=plane, factor=factor: _stable(plane, factor, min_area, max_area)
-        for plane, factor in _planes(image_rgb)
-    ]
-    jobs += [
-        lambda sign=sign, share=share: _standing_out(grey, sign, share, min_area, max_area)
-        for grey in [cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY)]
-        for sign in (1, -1)
-        for share in NEIGHBOURHOODS
-    ]
+    grey = np.asarray(cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+    limits = (min_area, max_area)
     # OpenCV lets go of the interpreter's lock; the results keep the order of the jobs.
     with ThreadPoolExecutor(WORKERS) as pool:
-        found = [region for part in pool.map(lambda job: job(), jobs) for region in part]
+        jobs = [
+            pool.submit(_stable, plane, factor, *limits) for plane, factor in _planes(image_rgb)
+        ]
+        jobs += [
+            pool.submit(_standing_out, grey, sign, share, *limits)
+            for sign in (1, -1)
+            for share in NEIGHBOURHOODS
+        ]
+        found = [region for job in jobs for region in job.result()]
     return _without_near_duplicates(found)
 
 
@@ -80,10 +80,11 @@ def _stable(plane: Plane, factor: int, min_area: int, max_area: int) -> list[Reg
     if min(plane.shape) < 3:
         return []
     least, most = max(8, min_area // factor**2), max(9, max_area // factor**2)
-    detector = cv2.MSER_create(STEP, least, most, MAX_VARIATION, MIN_DIVERSITY)
+    detector = cv2.MSER.create(STEP, least, most, MAX_VARIATION, MIN_DIVERSITY)
     pixels, boxes_xywh = detector.detectRegions(plane)
     found, seen = [], set()
-    for points, (x, y, width, height) in zip(pixels, boxes_xywh, strict=True):
+    for listed, (x, y, width, height) in zip(pixels, boxes_xywh, strict=True):
+        points = np.asarray(listed)
         key = _place(x, y, width, height, len(points))
         if key in seen:
             continue

@@ -108,7 +108,9 @@ def propose(
     scores[(areas < limits[0]) | (areas > limits[1])] = -1
     kept = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=max_proposals)
     kept = [i for i in kept if scores[i] >= LEAST_SCORE]
-    return [_tight(regions[i]) for i in kept], scores[kept]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        snapped = list(pool.map(ranker.snapped, [regions[i] for i in kept]))
+    return [_tight(region) for region in snapped], scores[kept]
 
 
 def _scored(found: list[Region], ranker: Ranker) -> tuple[list[Region], list[float], FloatArray]:

@@ -199,7 +199,8 @@ def test_renaming_to_itself_changes_nothing(store: VectorStore) -> None:
 @pytest.mark.parametrize(
     "label", ["", " \t", "two\nlines", "a\x00b", "x" * 201, "\u2028", "a\x1b[1m"]
 )
-def test_what_is_no_name_is_refused(store: VectorStore, label: str) -> None:
+def test_what_is_no_name_is_refused(label: str) -> None:
+    store = MemoryVectorStore()
     made = taught(store, "nut")
     with pytest.raises(LibraryError) as caught:
         made.add_examples_from_file(discs("leaf"), disc_masks(), label)
@@ -210,7 +211,8 @@ def test_what_is_no_name_is_refused(store: VectorStore, label: str) -> None:
 
 
 @pytest.mark.parametrize("label", ["x" * 200, "Ø 東京 🌰", "[bold]nut[/bold]", "--label", "a, b"])
-def test_any_line_of_text_is_a_name(store: VectorStore, label: str) -> None:
+def test_any_line_of_text_is_a_name(label: str) -> None:
+    store = MemoryVectorStore()
     made = detector(store)
     made.add_examples_from_file(discs(), disc_masks(), label)
     assert made.library.stats()["classes"] == {label: 5}
@@ -580,7 +582,8 @@ def test_a_damaged_example_is_named_and_can_be_removed(
 
 
 @pytest.mark.parametrize("label", [None, "", 7, []])
-def test_an_example_without_label_is_named(store: VectorStore, label: object) -> None:
+def test_an_example_without_label_is_named(label: object) -> None:
+    store = MemoryVectorStore()
     made = taught(store, "nut")
     point = next(store.scan(with_vectors=True))
     store.upsert([Point(point.id, point.vector, {**point.payload, "label": label})])
@@ -644,7 +647,8 @@ def test_a_newer_format_says_upgrade(store: VectorStore) -> None:
     assert store.count() == 5
 
 
-def test_a_recipe_with_impossible_parameters_is_damage(store: VectorStore) -> None:
+def test_a_recipe_with_impossible_parameters_is_damage() -> None:
+    store = MemoryVectorStore()
     made = taught(store, "nut")
     manifest = made.library.require()
     for field, value in (

@@ -1,0 +1,359 @@
+"""``SAMDetect``: what it promises of vectors, crops, colours and settings."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from qdrant_client import QdrantClient
+
+from sam_detect import SAMDetect
+from sam_detect.config import Settings
+from sam_detect.embedding import AverageEmbedder
+from sam_detect.errors import (
+    ConfigError,
+    ImageError,
+    LibraryError,
+    MaskError,
+    RecipeMismatchError,
+    UnavailableError,
+)
+from sam_detect.fading import GaussianFade, IdentityFade, LinearFade
+from sam_detect.segmentation import NaiveSegmenter
+from sam_detect.types import Masks
+from sam_detect.vector_store import MemoryVectorStore
+
+DISCS = [(40, 40), (120, 50), (210, 40), (60, 150)]
+
+
+def drawn(seed: int = 0) -> npt.NDArray[np.uint8]:
+    """``(200, 280, 3)`` RGB: discs and a square on a light ground, on a gradient of blue."""
+    image = np.full((200, 280, 3), (228, 226, 220), np.uint8)
+    image[..., 2] -= np.linspace(0, 60, 280).astype(np.uint8)
+    for x, y in DISCS:
+        cv2.circle(image, (x, y), 20, (60, 40, 120), -1, cv2.LINE_AA)
+    cv2.rectangle(image, (122, 122), (158, 158), (40, 120, 60), -1)
+    grain = np.random.default_rng(seed).integers(-3, 4, image.shape)
+    return np.clip(image + grain, 0, 255).astype(np.uint8)
+
+
+def disc(x: int, y: int) -> npt.NDArray[np.bool_]:
+    rows, columns = np.mgrid[:200, :280]
+    return np.asarray((columns - x) ** 2 + (rows - y) ** 2 <= 400)
+
+
+def in_memory(**options: Any) -> SAMDetect:
+    return SAMDetect(vector_store=MemoryVectorStore(), **options)
+
+
+def vectors_of(detector: SAMDetect) -> npt.NDArray[np.float32]:
+    return np.stack([example.vector for example in detector.library.read()])
+
+
+@pytest.fixture
+def rgb() -> npt.NDArray[np.uint8]:
+    return drawn()
+
+
+@pytest.fixture
+def bgr(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(rgb[..., ::-1])
+
+
+# One picture, one vector
+
+
+def test_a_file_and_the_same_picture_as_a_bgr_array_give_the_same_vectors(
+    tmp_path: Path, rgb: npt.NDArray[np.uint8]
+) -> None:
+    path = tmp_path / "picture.png"
+    Image.fromarray(rgb).save(path)
+    detector = in_memory()
+    assert detector.add_examples_from_file(image_path=path, masks="auto", label="thing").added > 4
+    again = detector.add_examples_from_file(cv2.imread(str(path)), masks="auto", label="thing")
+    assert again.added == 0, "the same pixels and masks are the same examples"
+    for detection in detector.detect(cv2.imread(str(path))):
+        assert detection.neighbours[0].similarity == pytest.approx(1, abs=1e-5)
+    wrong = in_memory(color_order="rgb")
+    wrong.add_examples_from_file(cv2.imread(str(path)), masks=disc(*DISCS[0]), label="thing")
+    detector = in_memory()
+    detector.add_examples_from_file(path, masks=disc(*DISCS[0]), label="thing")
+    assert not np.allclose(vectors_of(wrong), vectors_of(detector), atol=1e-3)
+
+
+def test_color_order_says_how_arrays_lie(
+    rgb: npt.NDArray[np.uint8], bgr: npt.NDArray[np.uint8]
+) -> None:
+    made = []
+    for detector, image in (
+        (in_memory(), bgr),
+        (in_memory(color_order="rgb"), rgb),
+        (in_memory(color_order="rgb"), Image.fromarray(rgb)),
+        (in_memory(), Image.fromarray(rgb)),
+    ):
+        detector.add_example(image, "disc", disc(*DISCS[0]))
+        made.append(vectors_of(detector))
+    assert all(np.array_equal(made[0], other) for other in made[1:])
+
+
+def test_visualize_gives_the_order_of_the_arrays(
+    rgb: npt.NDArray[np.uint8], bgr: npt.NDArray[np.uint8]
+) -> None:
+    detector = in_memory()
+    detector.add_example(bgr, "disc", disc(*DISCS[0]))
+    found = detector.detect(bgr)
+    shown = detector.visualize(bgr, found)
+    assert (shown.shape, shown.dtype) == (bgr.shape, np.uint8)
+    ground = detector.visualize(bgr, [])
+    assert np.array_equal(ground, bgr)
+    assert not np.array_equal(shown, bgr)
+    in_rgb = in_memory(color_order="rgb")
+    assert np.array_equal(in_rgb.visualize(rgb, []), rgb)
+    assert np.array_equal(detector.visualize(bgr, list(found)), shown)
+
+
+def test_a_negative_example_lowers_confidence(bgr: npt.NDArray[np.uint8]) -> None:
+    detector = in_memory()
+    detector.add_example(bgr, "disc", disc(*DISCS[0]))
+
+    def confidence() -> float:
+        return max(
+            float(d.confidence)
+            for d in detector.detect(bgr)
+            if d.best_label == "disc" and d.mask[DISCS[1][1], DISCS[1][0]]
+        )
+
+    before = confidence()
+    detector.add_example(bgr, "disc", disc(*DISCS[1]), negative=True)
+    assert confidence() < before - 0.2
+
+
+# Crops
+
+
+@pytest.mark.parametrize("fade", [GaussianFade(), GaussianFade(sigma=30, min_fade=0.1),
+                                  LinearFade(max_distance=60)])  # fmt: skip
+def test_a_crop_that_is_learnt_is_the_same_object(
+    tmp_path: Path, bgr: npt.NDArray[np.uint8], fade: Any
+) -> None:
+    def learnt(image: Any, mask: Any = None) -> npt.NDArray[np.float32]:
+        detector = in_memory(fade_strategy=fade)
+        assert detector.add_example(image=image, label="disc", mask=mask).added == 1
+        return vectors_of(detector)[0]
+
+    for x, y in DISCS[:3]:
+        mask = disc(x, y)
+        crop = in_memory(fade_strategy=fade).get_crop(bgr, mask)
+        crop.save(tmp_path / "crop.png")
+        direct = learnt(bgr, mask)
+        assert float(direct @ learnt(crop)) > 0.97
+        assert float(direct @ learnt(tmp_path / "crop.png")) > 0.97
+        assert float(direct @ learnt(str(tmp_path / "crop.png"))) > 0.97
+
+
+def test_a_crop_is_opaque_exactly_on_the_object(bgr: npt.NDArray[np.uint8]) -> None:
+    for fade in (GaussianFade(), IdentityFade()):
+        crop = in_memory(fade_strategy=fade).get_crop(bgr, disc(*DISCS[1]))
+        assert crop.mode == "RGBA"
+        opaque = np.asarray(crop)[..., 3] == 255
+        assert opaque.sum() == disc(*DISCS[1]).sum()
+        x0, y0, x1, y1 = crop.getchannel("A").point(lambda value: 255 * (value == 255)).getbbox()
+        assert (x1 - x0, y1 - y0) == (41, 41)
+
+
+def test_a_detections_mask_makes_a_crop(bgr: npt.NDArray[np.uint8]) -> None:
+    detector = in_memory()
+    found = detector.detect(bgr)
+    assert detector.get_crop(bgr, found[0]["mask"]).size[0] > 10
+    with pytest.raises(MaskError):
+        detector.get_crop(bgr, np.zeros((200, 280), bool))
+    with pytest.raises(MaskError):
+        detector.get_crop(bgr, np.ones((5, 5), bool))
+
+
+def test_an_example_without_a_mask_is_what_lies_in_the_middle(rgb: npt.NDArray[np.uint8]) -> None:
+    detector = in_memory(color_order="rgb")
+    detector.add_example(rgb[110:170, 110:170], "square")
+    [example] = detector.library.read()
+    assert 800 < example.area < 1500, "the square has 1369 pixels"
+    x, y, w, h = example.bbox
+    assert abs(x + w / 2 - 30) < 4
+    assert abs(y + h / 2 - 30) < 4
+    plain = in_memory()
+    plain.add_example(np.full((30, 20, 3), 90, np.uint8), "plain")
+    assert [example.area for example in plain.library.read()] == [600]
+
+
+# Learning
+
+
+@pytest.mark.parametrize("label", ["", "  ", "\t", None, 3])
+def test_a_label_is_a_visible_name(bgr: npt.NDArray[np.uint8], label: Any) -> None:
+    detector = in_memory()
+    with pytest.raises(LibraryError, match="label"):
+        detector.add_example(bgr, label, disc(*DISCS[0]))
+    assert len(detector.library) == 0
+
+
+def test_masks_of_another_size_are_refused(bgr: npt.NDArray[np.uint8]) -> None:
+    detector = in_memory()
+    with pytest.raises(MaskError):
+        detector.add_example(bgr, "x", np.ones((9, 9), bool))
+    with pytest.raises(MaskError, match="9x9"):
+        detector.add_examples_from_file(bgr, Masks.from_dense(np.ones((9, 9), bool)), "x")
+    with pytest.raises(ConfigError, match="masks must be"):
+        detector.add_examples_from_file(bgr, "all", "x")
+    with pytest.raises(ImageError):
+        detector.add_examples_from_file("gone.png", "auto", "x")
+
+
+def test_a_list_gives_a_list(bgr: npt.NDArray[np.uint8]) -> None:
+    found = in_memory().detect([bgr, bgr])
+    assert [len(each) for each in found] == [len(found[0])] * 2
+    assert in_memory().detect([]) == []
+
+
+# Fades
+
+
+def test_fades_can_be_tried_out_on_a_library(bgr: npt.NDArray[np.uint8]) -> None:
+    detector = in_memory(fade_strategy=GaussianFade(sigma=30))
+    detector.add_example(bgr, "disc", disc(*DISCS[0]))
+    before = vectors_of(detector)
+    stored = detector.library
+    detector.set_fade_strategy(LinearFade(max_distance=20))
+    assert detector.recipe.fade == "linear"
+    assert not np.allclose(vectors_of(detector), before)
+    assert any(found.label == "disc" for found in detector.detect(bgr))
+    with pytest.raises(RecipeMismatchError, match="reindex"):
+        detector.add_example(bgr, "disc", disc(*DISCS[1]))
+    detector.set_fade_strategy(GaussianFade(sigma=30))
+    assert detector.library is stored
+    assert detector.add_example(bgr, "disc", disc(*DISCS[1])).total == 2
+
+
+@pytest.mark.parametrize("bad", [object(), LinearFade, 3])
+def test_a_fade_is_an_object_with_apply(bad: Any) -> None:
+    with pytest.raises(ConfigError, match="apply|class"):
+        in_memory(fade_strategy=bad)
+    with pytest.raises(ConfigError, match="apply|class"):
+        in_memory().set_fade_strategy(bad)
+
+
+def test_fade_config_is_the_other_name() -> None:
+    assert in_memory(fade_config=LinearFade(max_distance=9)).recipe.fade == "linear"
+    with pytest.raises(ConfigError, match="other name"):
+        in_memory(fade_config=LinearFade(), fade_strategy=LinearFade())
+
+
+# Settings
+
+
+def test_parts_are_taken_by_name_or_as_objects() -> None:
+    assert in_memory(embedder="average").recipe.embedder == "average"
+    assert in_memory(embedder=AverageEmbedder()).recipe.embedder == "average"
+    assert isinstance(in_memory(segmenter="naive", min_area=7).segmenter, NaiveSegmenter)
+    assert SAMDetect(vector_store="memory").library.store.location.startswith("memory")
+
+
+@pytest.mark.parametrize("room", ["segmenter", "embedder", "labeller", "vector_store"])
+def test_an_object_that_is_no_such_part_is_refused(room: str) -> None:
+    with pytest.raises(ConfigError, match="got <object"):
+        SAMDetect(**{room: object()})
+
+
+@pytest.mark.parametrize("given", [{"default_top_k": 2}, {"top_k": 2}])
+def test_top_k_has_two_names_and_both_work(
+    bgr: npt.NDArray[np.uint8], given: dict[str, int]
+) -> None:
+    detector = in_memory(**given)
+    for x, y in DISCS[:3]:
+        detector.add_example(bgr, "disc", disc(x, y))
+    assert {len(found.neighbours) for found in detector.detect(bgr)} == {2}
+    with pytest.raises(ConfigError, match="top_k"):
+        in_memory(**dict.fromkeys(given, 0))
+
+
+def test_an_unknown_setting_is_named() -> None:
+    with pytest.raises(ConfigError, match="no setting 'simga'"):
+        in_memory(simga=3)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"sam_model": "sam2_hiera_large"},
+        {"segmenter": "sam2"},
+        {"embedding_model": "clip-vit-b"},
+        {"clip_model": "clip-vit-b"},
+        {"embedder": "clip"},
+        {"embedder": "sam2"},
+    ],
+)
+def test_what_needs_a_model_says_so(given: dict[str, Any]) -> None:
+    with pytest.raises(UnavailableError, match=r"needs a model.*needs no model"):
+        in_memory(**given)
+
+
+def test_a_model_for_a_part_that_runs_none_is_refused() -> None:
+    for given in (
+        {"segmenter": "naive", "sam_model": "base"},
+        {"segmenter": NaiveSegmenter(), "sam_model": "base"},
+        {"embedder": "average", "embedding_model": "clip-vit-b"},
+    ):
+        with pytest.raises(ConfigError, match="leave one of them out"):
+            in_memory(**given)
+
+
+def test_what_has_no_effect_is_taken_and_checked() -> None:
+    assert in_memory(embedding_cache_size=10_000).settings.embedding_cache_size == 10_000
+    for wrong in ({"embedding_cache_size": -1}, {"qdrant_batch_size": 0}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            in_memory(**wrong)
+    with pytest.warns(UserWarning, match="TensorRT"):
+        in_memory(tensorrt_enabled=True)
+
+
+def test_a_device_that_no_part_uses_is_said_once_for_each_place() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            in_memory(device="cuda")
+    assert [str(w.message) for w in caught] == [
+        "device 'cuda' changes nothing: naive and appearance run on the CPU"
+    ]
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        in_memory(device="cpu")
+        in_memory()
+
+
+def test_points_are_sent_in_batches_of_the_size_asked_for(
+    bgr: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = QdrantClient(":memory:")
+    sent: list[int] = []
+    upsert = client.upsert
+
+    def recording(*arguments: Any, **named: Any) -> Any:
+        points = named["points"]
+        sent.append(len(points.ids if hasattr(points, "ids") else points))
+        return upsert(*arguments, **named)
+
+    monkeypatch.setattr(client, "upsert", recording)
+    monkeypatch.setattr("sam_detect.vector_store._server.connect", lambda *_: client)
+    detector = SAMDetect(qdrant_url="http://localhost:6333", qdrant_batch_size=2)
+    masks = np.stack([disc(*place) for place in [*DISCS, (140, 140)]])
+    assert detector.add_examples_from_file(bgr, masks, "thing").added == 5
+    assert sent == [2, 2, 1]
+
+
+def test_without_arguments_the_settings_are_the_defaults() -> None:
+    assert in_memory().settings == Settings()

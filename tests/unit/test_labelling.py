@@ -1,0 +1,196 @@
+"""The parts of labelling: the metric, the calibration, and one detection per object."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sam_detect.labelling import KNNLabeller, PrototypeLabeller
+from sam_detect.labelling.calibration import TOLERANCE, calibrate
+from sam_detect.labelling.metric import Metric
+from sam_detect.labelling.suppression import one_per_object, seen_nesting
+from sam_detect.types import ExampleArrays, Masks, Neighbour, Verdict
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+class Memory:
+    """A library in arrays."""
+
+    generation = "1"
+    prior_similarity = 0.9
+
+    def __init__(
+        self, vectors: np.ndarray, labels: list[str], sources: list[str] | None = None
+    ) -> None:
+        count = len(labels)
+        self.arrays = ExampleArrays(
+            ids=tuple(f"{i:03}" for i in range(count)),
+            labels=tuple(labels),
+            sources=tuple(sources or [f"{i}.jpg" for i in range(count)]),
+            boxes_xywh=np.zeros((count, 4), np.int64),
+            negatives=np.zeros(count, bool),
+            vectors=vectors,
+        )
+
+    def examples(self) -> ExampleArrays:
+        return self.arrays
+
+    def vectors(self, ids: list[str]) -> np.ndarray:
+        return self.arrays.vectors[[int(i) for i in ids]]
+
+    def nearest(self, vectors: np.ndarray, limit: int) -> list[list[Neighbour]]:
+        similar = vectors @ self.arrays.vectors.T
+        order = np.argsort(-similar, axis=1, kind="stable")[:, :limit]
+        return [
+            [Neighbour(f"{i:03}", self.arrays.labels[i], float(row[i])) for i in nearest]
+            for row, nearest in zip(similar, order, strict=True)
+        ]
+
+
+def two_kinds(per_label: int = 8) -> tuple[np.ndarray, list[str]]:
+    """Two labels told apart by the first coordinate, scattered widely along the second."""
+    rng = np.random.default_rng(0)
+    rows, labels = [], []
+    for label, side in (("left", -0.4), ("right", 0.4)):
+        for _ in range(per_label):
+            rows.append([side, rng.normal(0, 1), 2.0, *rng.normal(0, 0.02, 5)])
+            labels.append(label)
+    return unit(np.array(rows)), labels
+
+
+def test_the_metric_shrinks_what_scatters_within_labels() -> None:
+    vectors, labels = two_kinds()
+    metric = Metric.fit(vectors, labels)
+    names = np.array(labels)
+
+    def separation(rows: np.ndarray) -> float:
+        similar = rows @ rows.T
+        same = names[:, None] == names[None, :]
+        off = ~np.eye(len(rows), dtype=bool)
+        return float(similar[same & off].mean() - similar[~same].mean())
+
+    mapped = metric(vectors)
+    assert np.allclose(np.linalg.norm(mapped, axis=1), 1, atol=1e-5)
+    assert separation(mapped) > 1.5 * separation(vectors)
+
+
+def test_the_metric_is_the_plain_cosine_while_no_label_has_two_examples() -> None:
+    vectors = unit(np.eye(4)[:3] + 0.1)
+    assert np.allclose(Metric.fit(vectors, ["a", "b", "c"])(vectors), vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize("labeller", [KNNLabeller, PrototypeLabeller])
+def test_a_new_object_off_the_scattered_direction_is_named(labeller: type) -> None:
+    vectors, labels = two_kinds()
+    fresh = unit(np.array([[-0.4, 1.8, 2.0, 0, 0, 0, 0, 0], [0.4, -1.8, 2.0, 0, 0, 0, 0, 0]]))
+    verdicts = labeller().label(fresh, Memory(vectors, labels))
+    assert [verdict.best_label for verdict in verdicts] == ["left", "right"]
+
+
+def test_something_like_nothing_learnt_is_unknown() -> None:
+    vectors, labels = two_kinds()
+    strange = unit(np.array([[0.0, 0.0, -1.0, 3.0, -2.0, 0, 0, 0]]))
+    verdict = KNNLabeller().label(strange, Memory(vectors, labels))[0]
+    assert verdict.label is None
+    assert verdict.confidence < 0.1
+    assert verdict.neighbours
+
+
+def test_examples_are_compared_with_those_of_other_pictures() -> None:
+    """Near-copies within each picture say nothing of how alike new pictures will be."""
+    rng = np.random.default_rng(1)
+    rows, sources = [], []
+    for picture in range(4):
+        centre = np.array([2.0, *rng.normal(0, 0.6, 7)])
+        for _ in range(4):
+            rows.append(centre + rng.normal(0, 0.005, 8))
+            sources.append(f"{picture}.jpg")
+    vectors = unit(np.array(rows))
+    new = unit(np.array([[2.0, *rng.normal(0, 0.6, 7)]]))
+
+    def confidence(where: list[str]) -> float:
+        memory = Memory(vectors, ["x"] * 16, where)
+        return KNNLabeller().label(new, memory)[0].confidence
+
+    assert confidence(sources) > confidence(["one.jpg"] * 16)
+
+
+def test_thresholds_lie_below_what_is_typical_by_the_tolerance() -> None:
+    values = np.array([0.90, 0.92, 0.94, 0.96, 0.98])
+    found = calibrate({"a": values}, prior_similarity=0.5)
+    assert found.thresholds["a"] == pytest.approx(0.94 - TOLERANCE * found.spread)
+    assert found.belief("a", found.thresholds["a"]) == pytest.approx(0.5)
+    assert found.belief("a", 0.94) == pytest.approx(1 / (1 + np.exp(-2)))
+
+
+def test_a_label_with_one_example_leans_on_the_others() -> None:
+    found = calibrate(
+        {"many": np.array([0.8, 0.81, 0.82]), "one": np.zeros(0)}, prior_similarity=0.99
+    )
+    assert found.thresholds["one"] == pytest.approx(found.thresholds["many"])
+    alone = calibrate({"one": np.zeros(0)}, prior_similarity=0.99)
+    assert alone.thresholds["one"] > found.thresholds["one"]
+
+
+def boxes(*boxes_xywh: tuple[int, int, int, int], scores: list[float] | None = None) -> Masks:
+    dense = np.zeros((len(boxes_xywh), 100, 100), bool)
+    for mask, (x, y, w, h) in zip(dense, boxes_xywh, strict=True):
+        mask[y : y + h, x : x + w] = True
+    found = Masks.from_dense(dense)
+    return Masks.from_crops(
+        size_hw=(100, 100),
+        boxes_xyxy=found.boxes_xyxy,
+        crops=found.crops(),
+        predicted_ious=scores or [0.9] * len(boxes_xywh),
+    )
+
+
+def says(*labels: str | None, confidence: float = 0.9) -> list[Verdict]:
+    return [Verdict(label, label or "x", confidence if label else 0.1) for label in labels]
+
+
+WHOLE, PART, APART = (10, 10, 40, 40), (15, 15, 20, 20), (60, 60, 20, 20)
+
+
+def test_a_part_gives_way_to_the_whole_of_better_quality() -> None:
+    masks = boxes(PART, WHOLE, APART, scores=[0.6, 0.9, 0.9])
+    assert sorted(one_per_object(masks, says("a", "a", "a"))) == [1, 2]
+
+
+def test_a_whole_of_poor_quality_gives_way_to_what_it_swallows() -> None:
+    masks = boxes(PART, WHOLE, scores=[0.9, 0.5])
+    assert one_per_object(masks, says("a", "a")).tolist() == [0]
+
+
+def test_another_label_inside_stays_only_where_examples_nest_so() -> None:
+    masks = boxes(PART, WHOLE, scores=[0.8, 0.9])
+    assert one_per_object(masks, says("food", "plate")).tolist() == [1]
+    nested = one_per_object(masks, says("food", "plate"), nesting={("food", "plate")})
+    assert sorted(nested.tolist()) == [0, 1]
+    other_way = one_per_object(masks, says("food", "plate"), nesting={("plate", "food")})
+    assert other_way.tolist() == [1]
+
+
+def test_unknown_ones_follow_and_give_way() -> None:
+    masks = boxes(APART, WHOLE, PART, (62, 60, 20, 20))
+    kept = one_per_object(masks, says(None, "a", None, None))
+    assert kept.tolist() == [1, 0]
+
+
+def test_nothing_in_nothing_out() -> None:
+    assert one_per_object(Masks.empty((5, 5)), []).tolist() == []
+
+
+def test_nesting_is_read_from_examples_of_one_picture() -> None:
+    arrays = ExampleArrays(
+        ids=("0", "1", "2", "3"),
+        labels=("plate", "food", "food", "cup"),
+        sources=("a", "a", "b", "a"),
+        boxes_xywh=np.array([WHOLE, PART, PART, APART]),
+        negatives=np.zeros(4, bool),
+        vectors=np.zeros((4, 2), np.float32),
+    )
+    assert seen_nesting(arrays) == {("food", "plate")}

@@ -1,0 +1,195 @@
+"""The weights-free segmenter: on drawn pictures, and its recall on annotated ones."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from sam_detect.errors import ConfigError
+from sam_detect.masks import polygons_to_mask
+from sam_detect.segmentation import NaiveSegmenter
+from sam_detect.sources import load_image
+from sam_detect.types import Frame, Masks
+
+Image = npt.NDArray[np.uint8]
+
+
+def ground(height: int = 160, width: int = 200, grey: int = 60) -> Image:
+    noise = np.random.default_rng(0).normal(0, 3, (height, width, 3))
+    return np.clip(grey + noise, 0, 255).astype(np.uint8)
+
+
+def disc(image: Image, x: int, y: int, radius: int, grey: int) -> npt.NDArray[np.bool_]:
+    cv2.circle(image, (x, y), radius, (grey, grey, grey), -1, cv2.LINE_AA)
+    mask = np.zeros(image.shape[:2], np.uint8)
+    cv2.circle(mask, (x, y), radius, 1, -1)
+    return mask.astype(bool)
+
+
+def best_iou(masks: Masks, wanted: npt.NDArray[np.bool_]) -> float:
+    best = 0.0
+    for index in range(len(masks)):
+        found = masks.dense(index)
+        best = max(best, float((found & wanted).sum() / (found | wanted).sum()))
+    return best
+
+
+def segment(image: Image, **options: int) -> Masks:
+    return NaiveSegmenter(**options).segment(Frame(image))
+
+
+@pytest.mark.parametrize(("paper", "ink"), [(60, 200), (200, 60)])
+def test_finds_discs_brighter_or_darker_than_their_ground(paper: int, ink: int) -> None:
+    image = ground(grey=paper)
+    wanted = [disc(image, 50, 50, 18, ink), disc(image, 140, 100, 25, ink)]
+    found = segment(image)
+    assert min(best_iou(found, mask) for mask in wanted) > 0.85
+
+
+def test_takes_touching_discs_apart() -> None:
+    image = ground()
+    wanted = [disc(image, 80, 80, 22, 190), disc(image, 120, 80, 22, 190)]
+    found = segment(image)
+    assert min(best_iou(found, mask) for mask in wanted) > 0.8
+    assert best_iou(found, wanted[0] | wanted[1]) > 0.85  # the pair stays a proposal as well
+
+
+def test_finds_a_dim_disc_beside_bright_ones() -> None:
+    image = ground(grey=20)
+    for x in (30, 170):
+        disc(image, x, 30, 15, 240)
+    dim = disc(image, 100, 110, 14, 40)
+    assert best_iou(segment(image), dim) > 0.7
+
+
+def test_fills_holes() -> None:
+    image = ground()
+    whole = disc(image, 100, 80, 35, 200)
+    disc(image, 100, 80, 15, 60)
+    assert best_iou(segment(image), whole) > 0.9
+
+
+def test_an_object_inside_another_survives() -> None:
+    image = ground(grey=40)
+    plate, food = disc(image, 100, 80, 60, 140), disc(image, 110, 85, 15, 230)
+    found = segment(image)
+    assert best_iou(found, plate) > 0.9
+    assert best_iou(found, food) > 0.85
+
+
+def test_colour_alone_is_enough() -> None:
+    image = np.full((120, 120, 3), (110, 110, 110), np.uint8)
+    mask = np.zeros((120, 120), np.uint8)
+    cv2.circle(mask, (60, 60), 25, 1, -1)
+    image[mask == 1] = (150, 95, 100)
+    assert best_iou(segment(image), mask.astype(bool)) > 0.85
+
+
+def test_area_limits_hold() -> None:
+    image = ground()
+    disc(image, 40, 40, 8, 200)
+    disc(image, 130, 90, 30, 200)
+    areas = segment(image, min_area=500, max_area=4000).areas
+    assert len(areas)
+    assert areas.min() >= 500
+    assert areas.max() <= 4000
+
+
+def test_gives_the_best_when_there_are_too_many() -> None:
+    image = ground()
+    for x in range(20, 200, 30):
+        disc(image, x, 80, 10, 200)
+    every = segment(image)
+    few = segment(image, max_proposals=3)
+    assert len(few) == 3 < len(every)
+    assert few.predicted_ious.tolist() == every.predicted_ious[:3].tolist()
+
+
+def test_best_come_first_with_scores_from_0_to_1() -> None:
+    image = ground()
+    disc(image, 100, 80, 30, 200)
+    scores = segment(image).predicted_ious
+    assert (np.diff(scores) <= 0).all()
+    assert 0 <= scores.min()
+    assert scores.max() <= 1
+
+
+def test_the_same_picture_gives_the_same_masks_in_any_thread() -> None:
+    image = np.random.default_rng(1).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    image = np.asarray(cv2.GaussianBlur(image, (0, 0), 3), np.uint8)
+    with ThreadPoolExecutor(3) as pool:
+        runs = list(pool.map(lambda _: segment(image), range(4)))
+    for run in runs[1:]:
+        assert run.crop_rles == runs[0].crop_rles
+        assert (run.boxes_xyxy == runs[0].boxes_xyxy).all()
+        assert (run.predicted_ious == runs[0].predicted_ious).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 2), (3, 3), (5, 500)])
+@pytest.mark.filterwarnings("error")
+def test_the_smallest_pictures_are_no_trouble(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(2)
+    segment(rng.integers(0, 255, (*size, 3), dtype=np.uint8))
+    assert len(segment(np.full((*size, 3), 128, np.uint8))) == 0
+
+
+def test_noise_gives_a_bounded_number_of_proposals() -> None:
+    noise = np.random.default_rng(3).integers(0, 255, (400, 500, 3), dtype=np.uint8)
+    assert len(segment(noise)) <= 1000
+
+
+def test_a_large_picture_is_worked_on_small_and_answered_large() -> None:
+    image = ground(2400, 3200)
+    wanted = disc(image, 1500, 1200, 300, 200)
+    found = segment(image)
+    assert found.size_hw == (2400, 3200)
+    assert best_iou(found[:5], wanted) > 0.95
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"min_area": -1}, {"max_area": -5}, {"min_area": 9, "max_area": 8}, {"max_proposals": 0}],
+)
+def test_impossible_limits_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError):
+        NaiveSegmenter(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "least"),
+    [("nuts_dates", 3, 0.90), ("food_plates", 3, 0.95), ("dsb2018_nuclei", 12, 0.70)],
+)
+def test_recall_on_annotated_pictures(
+    test_data_dir: Path, name: str, images: int, least: float
+) -> None:
+    data = json.loads((test_data_dir / name / "annotations.json").read_text())
+    found = total = 0
+    for row in data["images"][:: max(1, len(data["images"]) // images)]:
+        frame = load_image(test_data_dir / name / "images" / row["file_name"])
+        masks = NaiveSegmenter().segment(frame)
+        assert len(masks) <= 1000
+        for annotation in data["annotations"]:
+            if annotation["image_id"] == row["id"]:
+                wanted = polygons_to_mask(annotation["segmentation"], frame.size_hw)
+                total += 1
+                found += _best_overlap(masks, wanted) >= 0.5
+    assert found / total >= least
+
+
+def _best_overlap(masks: Masks, wanted: npt.NDArray[np.bool_]) -> float:
+    rows, columns = np.flatnonzero(wanted.any(1)), np.flatnonzero(wanted.any(0))
+    area, best = int(wanted.sum()), 0.0
+    x0, y0, x1, y1 = masks.boxes_xyxy.T
+    near = (x0 <= columns[-1]) & (x1 > columns[0]) & (y0 <= rows[-1]) & (y1 > rows[0])
+    near &= (masks.areas < 2.1 * area) & (masks.areas > area / 2.1)
+    for index in np.flatnonzero(near):
+        found = wanted[y0[index] : y1[index], x0[index] : x1[index]] & masks.crop(index)
+        shared = int(found.sum())
+        best = max(best, shared / (area + int(masks.areas[index]) - shared))
+    return best

@@ -1,0 +1,484 @@
+"""Carrying libraries in one file, and to a server: what is refused, and that nothing is half done."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import tracemalloc
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from library_helpers import contents, detector, disc_masks, discs, taught, vectors
+
+from sam_detect.cli.app import run
+from sam_detect.errors import (
+    LibraryCorruptError,
+    LibraryError,
+    LibraryNotFoundError,
+    OutputError,
+    RecipeMismatchError,
+    SamDetectError,
+    StoreError,
+)
+from sam_detect.library import archive as archives
+from sam_detect.library.library import Library
+from sam_detect.library.transfer import copy_library, export_library, import_library
+from sam_detect.types import Point
+from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
+
+Members = dict[str, bytes]
+
+
+def empty() -> Library:
+    return Library(MemoryVectorStore(), "new")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of ten examples; read only."""
+    file = tmp_path_factory.mktemp("exported") / "discs.samlib"
+    export_library(taught(MemoryVectorStore()).library, file)
+    return file
+
+
+def unzipped(file: Path) -> Members:
+    with zipfile.ZipFile(file) as members:
+        return {name: members.read(name) for name in members.namelist()}
+
+
+def zipped(file: Path, members: Members) -> Path:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, data in members.items():
+            target.writestr(name, data)
+    return file
+
+
+def nothing_is_added(file: Path, match: str = "") -> None:
+    """The file is refused in one line, by a new library and by one that has examples."""
+    new, full = empty(), taught(MemoryVectorStore(), "berry").library
+    manifest = full.require()
+    for library in (new, full):
+        with pytest.raises(LibraryError, match=match) as caught:
+            import_library(library, file)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 500
+        assert str(file) in str(caught.value)
+    assert new.store.read_manifest() is None
+    assert full.require() == manifest
+    assert len(full) == 5
+
+
+# -- the file ----------------------------------------------------------------------------------
+
+
+def test_the_file_is_a_zip_of_plain_data(exported: Path) -> None:
+    members = unzipped(exported)
+    assert set(members) == {"library.json", "examples.jsonl", "vectors.npy"}
+    assert json.loads(members["library.json"])["format_version"] == 2
+    assert np.load(io.BytesIO(members["vectors.npy"]), allow_pickle=False).shape == (10, 4)
+    assert len(members["examples.jsonl"].splitlines()) == 10
+    if os.name == "posix":
+        umask = os.umask(0)
+        os.umask(umask)
+        assert exported.stat().st_mode & 0o777 == 0o666 & ~umask, "others may read it"
+
+
+def test_import_corrects_labels_as_learning_does(exported: Path) -> None:
+    library = taught(MemoryVectorStore(), "nut").library
+    library.rename("nut", "hazelnut")
+    done = import_library(library, exported)
+    assert (done.added, done.relabelled, done.total) == (5, 5, 10)
+
+
+def test_another_recipe_is_refused_before_anything_is_read(exported: Path) -> None:
+    library = taught(MemoryVectorStore(), embedder="appearance").library
+    with pytest.raises(RecipeMismatchError, match="embedder is 'average' there and 'appearance'"):
+        import_library(library, exported)
+    assert library.stats()["classes"] == {"leaf": 5, "nut": 5}
+    library.remove(label="nut")
+    library.remove(label="leaf")
+    assert import_library(library, exported).total == 10, "an empty library takes any recipe"
+
+
+def test_neither_way_holds_all_crops(tmp_path: Path) -> None:
+    """30 MB of examples pass through a tenth of that."""
+
+    class OnTheFly(MemoryVectorStore):
+        def scan(self, ids: Any = None, *, fields: Any = None, with_vectors: bool = False) -> Any:
+            if fields is not None or ids is not None:
+                return super().scan(ids, fields=fields, with_vectors=with_vectors)
+            return (next(iter(made.scan([key], with_vectors=True))) for key in names)
+
+    noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), dtype=np.uint8)
+    mask = np.zeros((900, 900), bool)
+    mask[300:460, 300:460] = True
+    first = detector(MemoryVectorStore())
+    first.add_example(noise, "nut", mask)
+    (point,) = first.library.store.scan(with_vectors=True)
+    size = len(json.dumps(point.payload))
+    names = [f"00000000-0000-4000-8000-{number:012d}" for number in range(30_000_000 // size)]
+    made = MemoryVectorStore()
+    for name in names:
+        made.upsert([Point(name, point.vector, {**point.payload, "source": name})])
+    store = OnTheFly()
+    store.write_manifest(first.library.require())
+    library, file = Library(store, "large"), tmp_path / "large.samlib"
+    tracemalloc.start()
+    try:
+        assert export_library(library, file) == len(names)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+        assert file.stat().st_size > 15_000_000
+        tracemalloc.reset_peak()
+        with archives.Archive.open(file) as opened:
+            assert opened.check() == len(names)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+def _changed(file: Path, member: str, data: bytes) -> Callable[[Path], Path]:
+    return lambda target: zipped(target, {**unzipped(file), member: data})
+
+
+def _line(file: Path, **payload: Any) -> bytes:
+    """The lines, with another payload in the seventh."""
+    lines = unzipped(file)["examples.jsonl"].splitlines()
+    row = json.loads(lines[6])
+    row["payload"] |= payload
+    lines[6] = json.dumps(row).encode()
+    return b"\n".join(lines) + b"\n"
+
+
+def _npy(array: Any) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=True)
+    return stream.getvalue()
+
+
+class Bomb:
+    """Whoever unpickles it finds out."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("unpickled",)
+
+
+def _manifest(file: Path, **change: Any) -> bytes:
+    return json.dumps({**json.loads(unzipped(file)["library.json"]), **change}).encode()
+
+
+BAD: dict[str, Callable[[Path], tuple[str, bytes]]] = {
+    "manifest garbage": lambda f: ("library.json", b"\xff\x00"),
+    "manifest a list": lambda f: ("library.json", b"[]"),
+    "manifest foreign": lambda f: ("library.json", b'{"kind": "else"}'),
+    "manifest deep": lambda f: ("library.json", b"[" * 100_000),
+    "manifest huge": lambda f: ("library.json", b" " * (archives.MAX_MANIFEST_BYTES + 2)),
+    "no recipe": lambda f: ("library.json", _manifest(f, recipe=None)),
+    "format 0": lambda f: ("library.json", _manifest(f, format_version=0)),
+    "format a word": lambda f: ("library.json", _manifest(f, format_version="2")),
+    "too few lines": lambda f: ("examples.jsonl", unzipped(f)["examples.jsonl"][:3000]),
+    "one line less": lambda f: (
+        "examples.jsonl", b"\n".join(unzipped(f)["examples.jsonl"].splitlines()[:-1])),
+    "one line more": lambda f: ("examples.jsonl", unzipped(f)["examples.jsonl"] * 2),
+    "no lines": lambda f: ("examples.jsonl", b""),
+    "lines deep": lambda f: ("examples.jsonl", b"[" * 100_000),
+    "lines of nulls": lambda f: ("examples.jsonl", b"null\n" * 10),
+    "a label a number": lambda f: ("examples.jsonl", _line(f, label=7)),
+    "a label of two lines": lambda f: ("examples.jsonl", _line(f, label="a\nb")),
+    "a crop damaged": lambda f: ("examples.jsonl", _line(f, crop_webp="UklGRg==")),
+    "a crop too large": lambda f: ("examples.jsonl", _line(f, crop_webp=_large_webp())),
+    "a mask that crashes C code": lambda f: ("examples.jsonl", _line(f, crop_mask="oooo1" * 99)),
+    "no source": lambda f: ("examples.jsonl", _line(f, source=None)),
+    "an id": lambda f: (
+        "examples.jsonl", unzipped(f)["examples.jsonl"].replace(b'{"id": "', b'{"id": "x', 1)),
+    "vectors pickled": lambda f: ("vectors.npy", _npy(np.array([[Bomb()] * 4] * 10, object))),
+    "vectors a pickle": lambda f: ("vectors.npy", pickle.dumps(Bomb())),
+    "vectors NaN": lambda f: ("vectors.npy", _npy(np.full((10, 4), np.nan, np.float32))),
+    "vectors short": lambda f: ("vectors.npy", unzipped(f)["vectors.npy"][:-4]),
+    "vectors long": lambda f: ("vectors.npy", unzipped(f)["vectors.npy"] + b"x"),
+    "vectors of doubles": lambda f: ("vectors.npy", _npy(np.zeros((10, 4)))),
+    "vectors by columns": lambda f: (
+        "vectors.npy", _npy(np.asfortranarray(np.ones((10, 4), np.float32)))),
+    "vectors flat": lambda f: ("vectors.npy", _npy(np.zeros(40, np.float32))),
+    "vectors of another length": lambda f: ("vectors.npy", _npy(np.ones((10, 5), np.float32))),
+    "vectors too many": lambda f: ("vectors.npy", _npy(np.ones((11, 4), np.float32))),
+    "vectors garbage": lambda f: ("vectors.npy", b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 500),
+}  # fmt: skip
+
+
+def _large_webp() -> str:
+    import base64
+
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.new("RGB", (16_000, 16_000)).save(stream, "WEBP", lossless=True, quality=0, method=0)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_a_member_that_is_wrong(
+    bad: Callable[[Path], tuple[str, bytes]],
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, data = bad(exported)
+    nothing_is_added(zipped(tmp_path / "x.samlib", {**unzipped(exported), name: data}))
+    assert not (tmp_path / "unpickled").exists()
+
+
+def test_a_newer_file_says_upgrade(exported: Path, tmp_path: Path) -> None:
+    data = _manifest(exported, format_version=3, recipe={"new": 1})
+    zipped(tmp_path / "x", {**unzipped(exported), "library.json": data})
+    nothing_is_added(tmp_path / "x", match="upgrade sam-detect")
+
+
+@pytest.mark.parametrize("missing", ["library.json", "examples.jsonl", "vectors.npy"])
+def test_a_zip_without_a_member_is_no_export(missing: str, exported: Path, tmp_path: Path) -> None:
+    members = unzipped(exported)
+    del members[missing]
+    nothing_is_added(zipped(tmp_path / "x", members), match="not a sam-detect export")
+
+
+def test_files_that_are_no_zip(tmp_path: Path) -> None:
+    for data in (b"", b"PK\x03\x04", b"\x00" * 4096, b"\x89PNG\r\n\x1a\n"):
+        (tmp_path / "x").write_bytes(data)
+        nothing_is_added(tmp_path / "x", match="not a complete sam-detect export")
+    nothing_is_added(zipped(tmp_path / "y", {"word/document.xml": b"<a/>"}))
+    for path in (tmp_path, tmp_path / "missing"):
+        nothing_is_added(path, match="cannot be read")
+
+
+def test_a_bomb_is_not_unpacked_into_memory(exported: Path, tmp_path: Path) -> None:
+    """300 MB of spaces in 300 KB, in each member."""
+    for name in ("library.json", "examples.jsonl", "vectors.npy"):
+        file = tmp_path / name
+        members = unzipped(exported)
+        del members[name]
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target:
+            with target.open(name, "w") as stream:
+                for _ in range(300):
+                    stream.write(b" " * (1 << 20))
+            for other, data in members.items():
+                target.writestr(other, data)
+        assert file.stat().st_size < 1_000_000
+        tracemalloc.start()
+        with pytest.raises(LibraryCorruptError):
+            import_library(empty(), file)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 3 * archives.MAX_LINE_BYTES
+
+
+@settings(
+    derandomize=True, database=None, deadline=None, max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(data=st.data())
+def test_a_damaged_file_is_refused_or_harmless(
+    data: st.DataObject, exported: Path, tmp_path: Path
+) -> None:
+    whole = bytearray(exported.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(
+            st.integers(0, len(whole) - 1) | st.integers(len(whole) - 400, len(whole) - 1)
+        )
+        whole[place] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del whole[data.draw(st.integers(0, len(whole) - 1)) :]
+    file = tmp_path / "x.samlib"
+    file.write_bytes(whole)
+    library = empty()
+    try:
+        done = import_library(library, file)
+    except SamDetectError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+        assert library.store.read_manifest() is None
+        assert len(library) == 0
+    else:
+        assert done.total == 10
+        assert contents(library) == contents(taught(MemoryVectorStore()).library)
+
+
+def test_an_encrypted_or_strangely_packed_member_is_refused(exported: Path, tmp_path: Path) -> None:
+    whole = exported.read_bytes()
+    start = whole.rindex(b"PK\x01\x02")
+    for offset, value in ((8, 1), (10, 99)):  # flag "encrypted"; an unknown compression
+        changed = bytearray(whole)
+        for place in (start + offset, whole.rindex(b"PK\x03\x04") + offset - 2):
+            changed[place] = value
+        (tmp_path / "x").write_bytes(changed)
+        nothing_is_added(tmp_path / "x")
+
+
+def test_an_import_that_is_stopped_goes_on(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sam_detect.library.transfer.BATCH", 3)
+
+    class Full(MemoryVectorStore):
+        room = 2
+
+        def upsert(self, points: Any) -> None:
+            self.room -= 1
+            if self.room < 0:
+                raise StoreError("the disk is full")
+            super().upsert(points)
+
+    store = Full()
+    library = Library(store, "x")
+    with pytest.raises(StoreError, match="full"):
+        import_library(library, exported)
+    assert len(library) == 6, "what was acknowledged is kept"
+    store.room = 99
+    done = import_library(library, exported)
+    assert (done.added, done.total) == (4, 10)
+
+
+# -- writing -----------------------------------------------------------------------------------
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_failed_export_leaves_what_was_there(tmp_path: Path) -> None:
+    class Broken(MemoryVectorStore):
+        def scan(self, *arguments: Any, **options: Any) -> Iterator[Point]:
+            yield from list(super().scan(*arguments, **options))[:7]
+            raise StoreError("the server has gone")
+
+    store = Broken()
+    made = taught(MemoryVectorStore())
+    store.write_manifest(made.library.require())
+    store.upsert(list(made.library.store.scan(with_vectors=True)))
+    file = tmp_path / "x.samlib"
+    for before in ({}, {"x.samlib": b"the one before"}):
+        for name, data in before.items():
+            (tmp_path / name).write_bytes(data)
+        with pytest.raises(StoreError):
+            export_library(Library(store, "x"), file)
+        assert files(tmp_path) == before
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.samlib"
+    file.write_bytes(b"the one before")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sam_detect.library.transfer.os.fsync", full)
+    with pytest.raises(OutputError, match=r"x.samlib cannot be written: No space left"):
+        export_library(taught(MemoryVectorStore()).library, file)
+    assert files(tmp_path) == {"x.samlib": b"the one before"}
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    library = taught(MemoryVectorStore()).library
+    (tmp_path / "file").write_bytes(b"x")
+    for place in (tmp_path, tmp_path / "file" / "x", tmp_path / ("n" * 300), Path("/dev/null")):
+        with pytest.raises(OutputError, match="the export") as caught:
+            export_library(library, place)
+        assert "\n" not in str(caught.value)
+    assert files(tmp_path) == {"file": b"x"}
+    with pytest.raises(LibraryNotFoundError):
+        export_library(empty(), tmp_path / "x")
+    assert files(tmp_path) == {"file": b"x"}
+
+
+def test_an_export_replaces_and_follows_links(tmp_path: Path) -> None:
+    library = taught(MemoryVectorStore()).library
+    target = tmp_path / "far" / "real.samlib"
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    (tmp_path / "link").symlink_to(target)
+    export_library(library, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert import_library(empty(), target).total == 10
+
+
+# -- to a server -------------------------------------------------------------------------------
+
+
+def test_a_library_is_not_copied_to_itself(tmp_path: Path) -> None:
+    taught(QdrantVectorStore(path=tmp_path), "nut")
+    one, two = (Library(QdrantVectorStore(path=tmp_path), "x") for _ in range(2))
+    with pytest.raises(LibraryError, match="itself"):
+        copy_library(one, two)
+
+
+def test_others_can_use_a_library_that_is_copied(tmp_path: Path) -> None:
+    """The lock is not held while a slow server takes a batch."""
+
+    class Slow(MemoryVectorStore):
+        def upsert(self, points: Any) -> None:
+            other = QdrantVectorStore(path=tmp_path, lock_timeout_s=0.5)
+            assert Library(other, "x").stats()["examples"] == 10
+            super().upsert(points)
+
+    taught(QdrantVectorStore(path=tmp_path))
+    there = Library(Slow(), "there")
+    assert copy_library(Library(QdrantVectorStore(path=tmp_path), "x"), there).total == 10
+
+
+def test_a_reindex_in_the_middle_of_a_copy_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sam_detect.library.reindex import reindex
+
+    monkeypatch.setattr("sam_detect.library.transfer.BATCH", 4)
+    made = taught(MemoryVectorStore())
+
+    class Watched(MemoryVectorStore):
+        def upsert(self, points: Any) -> None:
+            super().upsert(points)
+            reindex(made.library, replace(made._maker, occupancy=0.2, fade=_linear()))
+
+    there = Library(Watched(), "there")
+    with pytest.raises(LibraryError, match="reindexed while it was copied"):
+        copy_library(made.library, there)
+    assert len(there) == 4
+    assert there.recipe != made.library.recipe
+
+
+def _linear() -> Any:
+    from sam_detect.fading import LinearFade
+
+    return LinearFade(9)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9", "http://no-such-host.invalid:6333", "ftp://x", "http://[::1"]
+)
+def test_a_dead_server_is_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import time
+
+    taught(QdrantVectorStore())
+    capsys.readouterr()
+    began = time.monotonic()
+    code = run(["library", "push", "--to-url", url, "--json"])
+    assert time.monotonic() - began < 10
+    out, err = capsys.readouterr()
+    assert code == (1 if url.startswith("http://n") or url.endswith(":9") else 2)
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert url.removeprefix("http://") in err
+
+
+def test_the_vectors_of_a_file_are_those_of_the_library(exported: Path) -> None:
+    library = empty()
+    import_library(library, exported)
+    expected = vectors(taught(MemoryVectorStore()).library)
+    for key, vector in vectors(library).items():
+        np.testing.assert_allclose(vector, expected[key], atol=1e-6)
+    found = detector(library.store).add_examples_from_file(discs(), disc_masks(), "nut")
+    assert (found.added, found.total) == (0, 10)
