@@ -174,7 +174,7 @@ class _Annotations:
             self.by_path.setdefault(image.path, []).append(image)
         elsewhere = [] if whole else [text for text in problems if text.endswith(NOT_GIVEN)]
         if elsewhere:
-            note(f"{len(elsewhere)} other pictures of {file} are annotated, but not given")
+            note(f"{file} has annotated pictures that were not given: {len(elsewhere)}")
         for problem in problems:
             if problem not in elsewhere:
                 failures.add(str(file), problem)
@@ -208,6 +208,7 @@ class _Report:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.added = self.relabelled = self.known = 0
+        self.total: int | None = None
 
     def learn(
         self, detector: SAMDetect, frame: Frame, masks: Masks, labels: list[str], *, negative: bool
@@ -216,6 +217,7 @@ class _Report:
         if not len(masks):
             return
         done = detector.learn_frame(frame, masks, labels, negative=negative)
+        self.total = done.total
         self.added += done.added
         self.relabelled += done.relabelled
         self.known += len(masks) - done.added - done.relabelled
@@ -230,4 +232,5 @@ class _Report:
         finally:
             more = f", {self.relabelled} renamed" if self.relabelled else ""
             more += f", {self.known} known already" if self.known else ""
-            note(f"learnt {self.added} new examples{more}; library '{library}'")
+            has = "" if self.total is None else f"; library '{library}' has {self.total}"
+            note(f"learnt {self.added} new examples{more}{has}")

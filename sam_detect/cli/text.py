@@ -26,19 +26,30 @@ PADDING = 12
 
 
 def table(*columns: str, **settings: Any) -> Any:
-    """A table of columns; those that end in ``>`` are numbers. Narrow terminals get short ids."""
+    """A table of columns; those that end in ``>`` are numbers. On a narrow terminal ids, dates
+    and paths are cut to what still names them, so that a row stays a row."""
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, **settings)
-    for column in columns:
-        name = column.rstrip(">")
-        if name == "id" and width() < WIDE:
-            made.add_column(name, no_wrap=True, overflow="crop", max_width=SHORT_ID)
-        else:
-            side: Any = "right" if column.endswith(">") else "left"
-            made.add_column(name, justify=side, overflow="fold")
+    class Fitted(Table):
+        def add_row(self, *cells: Any, **options: Any) -> None:
+            named = zip(names, cells, strict=True)
+            super().add_row(*(_fitted(name, cell) for name, cell in named), **options)
+
+    names = [column.rstrip(">") for column in columns]
+    made = Fitted(box=box.SIMPLE_HEAD, pad_edge=False, **settings)
+    for name, column in zip(names, columns, strict=True):
+        side: Any = "right" if column.endswith(">") else "left"
+        made.add_column(name, justify=side, overflow="fold")
     return made
+
+
+def _fitted(name: str, cell: Any) -> Any:
+    if width() >= WIDE or not isinstance(cell, str):
+        return cell
+    if name == "source" and "[" not in cell and len(cell) > width() // 4:
+        return "…" + cell[1 - width() // 4 :]
+    return cell[: {"id": SHORT_ID, "added": len("2026-01-31")}.get(name, len(cell))]
 
 
 def escape(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
@@ -14,6 +15,8 @@ CONVEX = 0.9
 """Solidity above which a region is one thing."""
 LEAST_DIP = 0.08
 """Depth of the neck between two peaks of the distance transform, as a share of the higher one."""
+FRINGE = 0.15
+"""Half the width of what is trimmed away, as a share of the square root of the area."""
 WORKING_AREA = 3000
 """Larger regions are taken apart at a reduced scale, in pixels."""
 MOST_PARTS = 60
@@ -34,6 +37,26 @@ def filled(region: Region) -> tuple[Region, float]:
     return Region(region.x0, region.y0, whole[1:-1, 1:-1].view(np.bool_)), min(1.0, area / hull)
 
 
+def trimmed(region: Region, *, min_area: int) -> list[Region]:
+    """The body of a region without its fringes and tails (a shadow's, a highlight's); none where
+    there is nothing to trim."""
+    mask = np.pad(region.crop, 1).view(np.uint8)
+    area = int(np.count_nonzero(mask))
+    factor = min(1.0, (WORKING_AREA / area) ** 0.5)
+    small = _at_scale(mask, factor)
+    reach = max(1, round(FRINGE * (area * factor**2) ** 0.5))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    opened = cv2.morphologyEx(small, cv2.MORPH_OPEN, kernel)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    if count < 2:
+        return []
+    body = (labels == 1 + int(np.argmax(stats[1:, 4]))).view(np.uint8)
+    if factor < 1:
+        body = cv2.resize(body, mask.shape[::-1], interpolation=cv2.INTER_NEAREST) & mask
+    found = _placed(region, body.view(np.bool_), min_area)
+    return [] if found is None else [found]
+
+
 def split_touching(region: Region, *, min_area: int) -> list[Region]:
     """The parts of a region between the necks of its outline; none for one thing.
 
@@ -45,10 +68,7 @@ def split_touching(region: Region, *, min_area: int) -> list[Region]:
     if area < 2 * min_area:
         return []
     factor = min(1.0, (WORKING_AREA / area) ** 0.5)
-    small = mask
-    if factor < 1:
-        size = (max(3, round(mask.shape[1] * factor)), max(3, round(mask.shape[0] * factor)))
-        small = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+    small = _at_scale(mask, factor)
     depth = cv2.distanceTransform(small, cv2.DIST_L2, cv2.DIST_MASK_5)
     depth = cv2.GaussianBlur(depth, (0, 0), 1.0)
     peaks = h_maxima(depth, max(0.3, LEAST_DIP * float(depth.max())))
@@ -58,12 +78,22 @@ def split_touching(region: Region, *, min_area: int) -> list[Region]:
     basins = watershed(-depth, markers, mask=small > 0).astype(np.uint8)
     if factor < 1:
         basins = cv2.resize(basins, mask.shape[::-1], interpolation=cv2.INTER_NEAREST) * mask
-    parts = []
-    for label in range(1, count):
-        part: BoolArray = basins == label
-        box = tight_box_xyxy(part)
-        if box is not None and np.count_nonzero(part) >= min_area:
-            x0, y0, x1, y1 = box
-            crop = np.ascontiguousarray(part[y0:y1, x0:x1])
-            parts.append(Region(region.x0 + x0 - 1, region.y0 + y0 - 1, crop))
-    return parts
+    parts = [_placed(region, basins == label, min_area) for label in range(1, count)]
+    return [part for part in parts if part is not None]
+
+
+def _at_scale(mask: npt.NDArray[np.uint8], factor: float) -> npt.NDArray[np.uint8]:
+    if factor == 1:
+        return mask
+    size = (max(3, round(mask.shape[1] * factor)), max(3, round(mask.shape[0] * factor)))
+    return np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def _placed(region: Region, padded: BoolArray, min_area: int) -> Region | None:
+    """A part of a region, given in the region's crop with a border of one pixel."""
+    box = tight_box_xyxy(padded)
+    if box is None or np.count_nonzero(padded) < min_area:
+        return None
+    x0, y0, x1, y1 = box
+    crop = np.ascontiguousarray(padded[y0:y1, x0:x1])
+    return Region(region.x0 + x0 - 1, region.y0 + y0 - 1, crop)

@@ -2,7 +2,8 @@
 
 1. Stable regions of several channels at several scales (``_level_sets``).
 2. Holes filled; each region scored by contrast, outline, compactness (``_ranking``).
-3. Near-equal ones dropped; touching objects taken apart at their necks (``_split``).
+3. Near-equal ones dropped; touching objects taken apart at their necks, fringes trimmed
+   (``_split``).
 4. Ranked again; a mask that nearly equals a better one is dropped, nested ones stay.
 """
 
@@ -19,7 +20,7 @@ from sam_detect.interfaces import Segmenter
 from sam_detect.masks import FloatArray
 from sam_detect.segmentation._level_sets import WORKERS, Region, level_sets
 from sam_detect.segmentation._ranking import Ranker, keep_best
-from sam_detect.segmentation._split import CONVEX, filled, split_touching
+from sam_detect.segmentation._split import CONVEX, filled, split_touching, trimmed
 from sam_detect.types import Frame, ImageRGB, Masks
 
 WORKING_PIXELS = 700_000
@@ -99,7 +100,7 @@ def propose(
     chosen = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=2 * max_proposals)
     rough = [regions[i] for i in chosen if solidities[i] < CONVEX]
     with ThreadPoolExecutor(WORKERS) as pool:
-        parts = pool.map(lambda region: split_touching(region, min_area=limits[0]), rough)
+        parts = pool.map(lambda region: _taken_apart(region, limits[0]), rough)
         split = [part for group in parts for part in group]
     more, _, more_scores = _scored(split, ranker)
     regions = [regions[i] for i in chosen] + more
@@ -111,6 +112,10 @@ def propose(
     with ThreadPoolExecutor(WORKERS) as pool:
         snapped = list(pool.map(ranker.snapped, [regions[i] for i in kept]))
     return [_tight(region) for region in snapped], scores[kept]
+
+
+def _taken_apart(region: Region, min_area: int) -> list[Region]:
+    return [*split_touching(region, min_area=min_area), *trimmed(region, min_area=min_area)]
 
 
 def _scored(found: list[Region], ranker: Ranker) -> tuple[list[Region], list[float], FloatArray]:

@@ -180,7 +180,7 @@ def test_pictures_named_one_by_one_may_be_a_part_of_the_annotated_ones(
     data["annotations"][0]["image_id"] = 2
     file.write_text(json.dumps(data))
     ran = sam("learn", picture, "--annotations", file).worked()
-    assert "1 other pictures" in ran.err
+    assert "annotations.json has annotated pictures that were not given: 1" in ran.err
     # A whole folder should have them all.
     sam("learn", ".", "--annotations", file).failed("gone.png", code=1)
 
@@ -433,6 +433,19 @@ def test_tables_fit_a_narrow_terminal(taught: Path) -> None:
     table = plain[plain.index("other.png: ") :]
     assert all(len(line) <= 80 for line in table.splitlines())
     assert len(re.findall(r"\d+,\d+,\d+,\d+", table)) == 4
+
+
+def test_the_listing_of_a_library_fits_a_narrow_terminal(taught: Path) -> None:
+    terminal, _ = on_a_terminal(["library", "show"], stdout_too=True)
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal).replace("\r", "").splitlines()
+    rows = [line.split() for line in lines if line.rstrip().endswith("shapes.png")]
+    assert len(rows) == 3
+    assert all(len(line) <= 80 for line in lines)
+    for row in rows:
+        ran = as_a_process("library", "show", row[0], "--json", cwd=Path.cwd())
+        if "has no example" in ran.err:
+            pytest.xfail("this library takes whole ids only")
+        assert ran.worked().json[0]["id"].startswith(row[0])
 
 
 def test_without_a_terminal_there_is_no_progress(taught: Path) -> None:

@@ -240,9 +240,9 @@ def test_fades_can_be_tried_out_on_a_library(bgr: npt.NDArray[np.uint8]) -> None
 
 @pytest.mark.parametrize("bad", [object(), LinearFade, 3])
 def test_a_fade_is_an_object_with_apply(bad: Any) -> None:
-    with pytest.raises(ConfigError, match="apply|class"):
+    with pytest.raises(ConfigError, match=r"apply|class"):
         in_memory(fade_strategy=bad)
-    with pytest.raises(ConfigError, match="apply|class"):
+    with pytest.raises(ConfigError, match=r"apply|class"):
         in_memory().set_fade_strategy(bad)
 
 
@@ -342,10 +342,9 @@ def test_points_are_sent_in_batches_of_the_size_asked_for(
     sent: list[int] = []
     upsert = client.upsert
 
-    def recording(*arguments: Any, **named: Any) -> Any:
-        points = named["points"]
-        sent.append(len(points.ids if hasattr(points, "ids") else points))
-        return upsert(*arguments, **named)
+    def recording(name: str, points: Any, **named: Any) -> Any:
+        sent.append(len(points))
+        return upsert(name, points, **named)
 
     monkeypatch.setattr(client, "upsert", recording)
     monkeypatch.setattr("sam_detect.vector_store._server.connect", lambda *_: client)

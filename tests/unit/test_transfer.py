@@ -1,4 +1,4 @@
-"""Carrying libraries in one file, and to a server: what is refused, and that nothing is half done."""
+"""Carrying libraries in one file, and to a server: what is refused, and nothing half done."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def zipped(file: Path, members: Members) -> Path:
     return file
 
 
-def nothing_is_added(file: Path, match: str = "") -> None:
+def nothing_is_added(file: Path, match: str | None = None) -> None:
     """The file is refused in one line, by a new library and by one that has examples."""
     new, full = empty(), taught(MemoryVectorStore(), "berry").library
     manifest = full.require()
@@ -223,7 +223,7 @@ def _large_webp() -> str:
     from PIL import Image
 
     stream = io.BytesIO()
-    Image.new("RGB", (16_000, 16_000)).save(stream, "WEBP", lossless=True, quality=0, method=0)
+    Image.new("RGB", (5_000, 5_000)).save(stream, "WEBP", lossless=True, quality=0, method=0)
     return base64.b64encode(stream.getvalue()).decode()
 
 
@@ -263,14 +263,14 @@ def test_files_that_are_no_zip(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_not_unpacked_into_memory(exported: Path, tmp_path: Path) -> None:
-    """300 MB of spaces in 300 KB, in each member."""
+    """200 MB of spaces in 200 KB, in each member."""
     for name in ("library.json", "examples.jsonl", "vectors.npy"):
         file = tmp_path / name
         members = unzipped(exported)
         del members[name]
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target:
             with target.open(name, "w") as stream:
-                for _ in range(300):
+                for _ in range(200):
                     stream.write(b" " * (1 << 20))
             for other, data in members.items():
                 target.writestr(other, data)
@@ -280,7 +280,7 @@ def test_a_bomb_is_not_unpacked_into_memory(exported: Path, tmp_path: Path) -> N
             import_library(empty(), file)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < 3 * archives.MAX_LINE_BYTES
+        assert peak < 2.5 * archives.MAX_LINE_BYTES
 
 
 @settings(
