@@ -115,7 +115,8 @@ def _sinks(
     wanted = [] if format_name is None else [(format_name, output)]
     if as_json and not (format_name in JSON_FORMATS and output is None):
         wanted.append(("json", None))
-    several = len(paths) != 1
+    # A folder as output is for however many pictures a folder or pattern turns out to hold.
+    several = len(paths) != 1 or (output is not None and not output.suffix)
     sinks: list[Sink] = [
         load_class("format", name)(place, multiple=several, inputs=paths)
         for name, place in (wanted if paths else [])

@@ -11,9 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import click
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from sam_detect.errors import ConfigError, ImageError, MaskError, one_line
 
@@ -32,17 +30,23 @@ def printable(text: str) -> str:
     return kept.encode("utf-8", "backslashreplace").decode()
 
 
+def say(text: str, *, to: TextIO | None) -> None:
+    """Prints a line now. Not by click, which would print into a progress bar instead of above."""
+    if to is not None:
+        print(text, file=to, flush=True)
+
+
 def note(text: str) -> None:
     """One line for people, on stderr, so that stdout stays machine-readable."""
     with contextlib.suppress(OSError, ValueError):  # nobody reads stderr: the work goes on
-        click.echo(printable(text), err=True)
+        say(printable(text), to=sys.stderr)
 
 
 def show_traceback() -> None:
     """The traceback of the error being handled, where ``--debug`` asks for it."""
     if debugging.get():
         with contextlib.suppress(OSError, ValueError):
-            click.echo(traceback.format_exc(), err=True, nl=False)
+            say(traceback.format_exc().rstrip(), to=sys.stderr)
 
 
 def open_detector(settings: dict[str, Any]) -> SAMDetect:

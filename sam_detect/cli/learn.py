@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from sam_detect.cli.feedback import (
     parse_numbers,
     progress,
     require_label,
+    say,
 )
 from sam_detect.errors import ConfigError, MaskError, one_line
 
@@ -222,15 +224,21 @@ class _Report:
         self.relabelled += done.relabelled
         self.known += len(masks) - done.added - done.relabelled
         if self.as_json:
-            click.echo(json.dumps({"added": done.added, "total": done.total}))
+            say(json.dumps({"added": done.added, "total": done.total}), to=sys.stdout)
 
     @contextmanager
     def summary(self, library: str) -> Iterator[None]:
         """Sums up at the end, even of a run that is stopped."""
         try:
             yield
-        finally:
-            more = f", {self.relabelled} renamed" if self.relabelled else ""
-            more += f", {self.known} known already" if self.known else ""
-            has = "" if self.total is None else f"; library '{library}' has {self.total}"
-            note(f"learnt {self.added} new examples{more}{has}")
+        except BaseException:
+            if self.total is not None:
+                self._sum_up(library)
+            raise
+        self._sum_up(library)
+
+    def _sum_up(self, library: str) -> None:
+        more = f", {self.relabelled} renamed" if self.relabelled else ""
+        more += f", {self.known} known already" if self.known else ""
+        has = "" if self.total is None else f"; library '{library}' has {self.total}"
+        note(f"learnt {self.added} new examples{more}{has}")

@@ -8,9 +8,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from sam_detect.cli.feedback import printable
+from sam_detect.cli.feedback import printable, say
 
 if TYPE_CHECKING:
     from sam_detect.types import Detections, Neighbour
@@ -77,8 +75,7 @@ def show(renderable: Any) -> None:
     )
     console.print(renderable)
     lines = (line.rstrip() for line in text.getvalue().splitlines())
-    # Through click, which prints above a progress bar.
-    click.echo("\n".join(lines), color=colours)
+    say("\n".join(lines), to=sys.stdout)
 
 
 def print_summary(detections: Detections) -> None:
@@ -86,7 +83,8 @@ def print_summary(detections: Detections) -> None:
     known = Counter(str(label) for label in detections.known.label)
     unknown = len(detections) - known.total()
     found = ", ".join(f"{count} {printable(name)}" for name, count in known.most_common())
-    click.echo(f"{printable(detections.source_id)}: {found or 'nothing known'}; {unknown} unknown")
+    name = printable(detections.source_id)
+    say(f"{name}: {found or 'nothing known'}; {unknown} unknown", to=sys.stdout)
 
 
 def print_detections(detections: Detections, *, library: str) -> None:
@@ -96,9 +94,10 @@ def print_detections(detections: Detections, *, library: str) -> None:
     if len(known):
         show(_known_table(known))
     elif len(detections) and not any(v.neighbours for v in detections.verdicts):
-        click.echo(
+        say(
             f"Library '{printable(library)}' knows nothing yet. Teach it:\n"
-            f"  sam-detect learn {_shell(detections.source_id)} --label NAME --box x,y,w,h"
+            f"  sam-detect learn {_shell(detections.source_id)} --label NAME --box x,y,w,h",
+            to=sys.stdout,
         )
 
 

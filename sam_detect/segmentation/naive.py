@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -30,6 +31,8 @@ AREA_SHARES = (4e-5, 0.7)
 LEAST_AREA = 16
 LEAST_SCORE = 0.4
 """What scores less is texture more often than a thing."""
+TRIMMED_WORTH = 0.9
+"""A region without its fringes is smoother than it was, not more of a thing: the whole goes first."""
 TOO_ALIKE = 0.8
 """A mask whose IoU with a better one is above this is dropped."""
 
@@ -99,12 +102,12 @@ def propose(
     regions, solidities, scores = _scored(found, ranker)
     chosen = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=2 * max_proposals)
     rough = [regions[i] for i in chosen if solidities[i] < CONVEX]
-    with ThreadPoolExecutor(WORKERS) as pool:
-        parts = pool.map(lambda region: _taken_apart(region, limits[0]), rough)
-        split = [part for group in parts for part in group]
-    more, _, more_scores = _scored(split, ranker)
-    regions = [regions[i] for i in chosen] + more
-    scores = np.concatenate([scores[chosen], more_scores])
+    parts = _taken_apart(rough, lambda region: split_touching(region, min_area=limits[0]))
+    bodies = _taken_apart(rough, lambda region: trimmed(region, min_area=limits[0]))
+    parts, _, part_scores = _scored(parts, ranker)
+    bodies, _, body_scores = _scored(bodies, ranker)
+    regions = [regions[i] for i in chosen] + parts + bodies
+    scores = np.concatenate([scores[chosen], part_scores, body_scores * TRIMMED_WORTH])
     areas = np.array([np.count_nonzero(region.crop) for region in regions], np.int64)
     scores[(areas < limits[0]) | (areas > limits[1])] = -1
     kept = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=max_proposals)
@@ -114,8 +117,9 @@ def propose(
     return [_tight(region) for region in snapped], scores[kept]
 
 
-def _taken_apart(region: Region, min_area: int) -> list[Region]:
-    return [*split_touching(region, min_area=min_area), *trimmed(region, min_area=min_area)]
+def _taken_apart(regions: list[Region], how: Callable[[Region], list[Region]]) -> list[Region]:
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return [part for parts in pool.map(how, regions) for part in parts]
 
 
 def _scored(found: list[Region], ranker: Ranker) -> tuple[list[Region], list[float], FloatArray]:

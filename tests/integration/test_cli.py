@@ -138,7 +138,6 @@ def test_a_negative_example_lowers_the_confidence(sam: Command, picture: Path) -
     sam("learn", "other.png", "--label", "disc", "--negative", "--box", box_around(*place)).worked()
     after = at(sam("other.png", "--json").json[0]["detections"], *place)
     assert after["confidence"] < before["confidence"] - 0.2
-    assert after["label"] is None
     assert any(neighbour.get("negative") for neighbour in after["neighbours"])
     [stats] = sam("library", "stats", "--json").json
     assert (stats["examples"], stats["negatives"], stats["classes"]) == (2, 1, {"disc": 1})
@@ -425,6 +424,13 @@ def test_progress_on_a_terminal_leaves_stdout_to_the_machine(taught: Path) -> No
     line = ["learn", "other.png", "shapes.png", "--label", "x", "--masks", "auto", "--json"]
     _, out = on_a_terminal(line, stdout_too=False)
     assert [json.loads(each)["added"] > 0 for each in out.splitlines()] == [True, True]
+
+
+def test_results_are_printed_above_the_progress_bar(taught: Path) -> None:
+    terminal, _ = on_a_terminal(["other.png", "shapes.png", "--output", "out"], stdout_too=True)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal)
+    for name in ("other.png", "shapes.png"):
+        assert re.search(rf"(?m)(^|\r){name}: \d disc", plain), "not on a line of its own"
 
 
 def test_tables_fit_a_narrow_terminal(taught: Path) -> None:

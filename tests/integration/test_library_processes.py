@@ -32,11 +32,12 @@ from library_helpers import (
 
 from sam_detect.cli.app import run as run_here
 from sam_detect.library.library import Library
-from sam_detect.vector_store import QdrantVectorStore
+from sam_detect.library.transfer import copy_library
+from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 from sam_detect.vector_store.qdrant import libraries_dir
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURES = 70
+PICTURES = 40
 OBJECTS = 5 * PICTURES
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes with SIGKILL")
 
@@ -92,14 +93,14 @@ def test_what_learn_acknowledged_survives_kill_9(
 ) -> None:
     rng = random.Random(11)
     file = write_annotated(tmp_path, PICTURES)
-    acknowledged, grown, rounds = 0, 0, 14
+    acknowledged, grown, rounds = 0, 0, 13
     for number in range(rounds):
         worker = learn(file, tmp_path / "images")
         assert worker.stdout is not None
         if number < 2:  # while it starts, and makes the library
             time.sleep(rng.uniform(0.4, 1.2))
-        else:  # somewhere in the next seven pictures
-            goal = acknowledged + 5 * rng.randint(0, 5)
+        else:  # somewhere in the next few pictures
+            goal = acknowledged + 5 * rng.randint(0, 4)
             for line in worker.stdout:
                 acknowledged = max(acknowledged, json.loads(line)["total"])
                 if acknowledged >= goal:
@@ -118,7 +119,6 @@ def test_what_learn_acknowledged_survives_kill_9(
         acknowledged = found["examples"]
         if acknowledged:
             assert detector(library().store).detect(discs("nut", 999))[0].label == "nut"
-    print("GROWN", grown, acknowledged)
     assert 0 < acknowledged < OBJECTS, "the kills must fall into the work"
     last = [json.loads(line) for line in finish(learn(file, tmp_path / "images")).splitlines()]
     assert len(last) == PICTURES, "a line for each batch"
@@ -208,47 +208,63 @@ def test_a_library_held_too_long_is_said_to_be_busy(tmp_path: Path) -> None:
 # -- killed while everything is replaced -------------------------------------------------------
 
 
+ROUNDS = 6
+
+
 def fill(name: str) -> Library:
     """A library of 150 examples."""
-    made = detector(QdrantVectorStore(collection_name=name))
+    made = detector(MemoryVectorStore())
     for number in range(30):
         label = list(COLOURS)[number % 3]
         made.add_examples_from_file(discs(label, number), disc_masks(), label)
-    return made.library
+    copy_library(made.library, library(name))
+    return library(name)
 
 
-def killed_while_replacing(rng: random.Random, name: str, *command: str) -> None:
-    """Kills the command some time after it began to write the new points."""
-    before = set((libraries_dir() / name).glob("shard-*"))
-    worker = start("library", *command, "--library", name)
-    while worker.poll() is None:
-        if set((libraries_dir() / name).glob("shard-*")) != before:
-            time.sleep(rng.uniform(0, 0.25))
-            break
-        time.sleep(0.002)
-    kill(worker)
+class Killer:
+    """Kills commands that replace a library, ever closer to the moment when they are done."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.delay_s = 0.05
+        self.done: list[bool] = []
+
+    def kill(self, name: str, *command: str) -> None:
+        """Kills it some time after it began to write the new points."""
+        before = set((libraries_dir() / name).glob("shard-*"))
+        worker = start("library", *command, "--library", name)
+        while worker.poll() is None:
+            if set((libraries_dir() / name).glob("shard-*")) != before:
+                time.sleep(self.delay_s * self.rng.uniform(0.7, 1.3))
+                break
+            time.sleep(0.002)
+        kill(worker)
+
+    def learn(self, done: bool) -> None:
+        self.done.append(done)
+        self.delay_s *= 0.5 if done else 2
 
 
 def test_reindex_is_all_or_nothing_under_kill_9() -> None:
-    rng = random.Random(12)
+    killer = Killer(12)
     filled = fill("nuts")
     kept = contents(filled)
-    outcomes = []
-    for number in range(8):
-        wanted = ("appearance", "average")[number % 2]
-        killed_while_replacing(rng, "nuts", "reindex", "--embedder", wanted)
+    wanted = "appearance"
+    for _ in range(ROUNDS):
+        killer.kill("nuts", "reindex", "--embedder", wanted)
         found = library()
         assert found.recipe is not None
         assert found.recipe.embedder in ("average", "appearance")
-        outcomes.append(found.recipe.embedder == wanted)
+        killer.learn(found.recipe.embedder == wanted)
+        if killer.done[-1]:
+            wanted = {"appearance": "average", "average": "appearance"}[wanted]
         rows = vectors(found)
         assert {len(row) for row in rows.values()} == {found.recipe.dimension}
         assert rows.keys() == kept.keys()
         again = detector(QdrantVectorStore(collection_name="nuts"), embedder=None)
         assert [d.label for d in again.detect(discs("berry", 999))] == ["berry"] * 5
     assert contents(library()) == kept
-    print("OUTCOMES", outcomes)
-    assert False in outcomes, f"the kills came too late: {outcomes}"
+    assert {*killer.done} == {False, True}, "the kills must fall before and after the switch"
     finish(start("library", "reindex", "--library", "nuts", "--embedder", "average"))
     mine = vectors(library())
     assert len(list((libraries_dir() / "nuts").glob("shard-*"))) == 1
@@ -257,28 +273,26 @@ def test_reindex_is_all_or_nothing_under_kill_9() -> None:
 
 
 def test_a_migration_is_all_or_nothing_under_kill_9() -> None:
-    rng = random.Random(13)
+    killer = Killer(13)
     filled = fill("nuts")
     expected = {key: value[:-1] for key, value in contents(filled).items()}
     to_format_1(filled)
     folder = libraries_dir() / "nuts"
     shutil.copytree(folder, folder.with_name("kept"))
-    versions = []
-    for _ in range(8):
+    for _ in range(ROUNDS):
         shutil.rmtree(folder)
         shutil.copytree(folder.with_name("kept"), folder)
-        killed_while_replacing(rng, "nuts", "stats")
+        killer.kill("nuts", "stats")
         store = QdrantVectorStore(collection_name="nuts")
         manifest = store.read_manifest()
         assert manifest is not None
-        versions.append(manifest["format_version"])
+        killer.learn(manifest["format_version"] == 2)
         field = {1: "crop_png", 2: "crop_webp"}[manifest["format_version"]]
         points = list(store.scan())
         assert len(points) == 150
         assert all(field in point.payload for point in points)
         assert len({"crop_png", "crop_webp"} & set(points[0].payload)) == 1
-    print("VERSIONS", versions)
-    assert 1 in versions, f"the kills came too late: {versions}"
+    assert {*killer.done} == {False, True}, "the kills must fall before and after the switch"
     assert {key: value[:-1] for key, value in contents_migrated().items()} == expected
 
 

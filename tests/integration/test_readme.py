@@ -1,0 +1,83 @@
+"""The README's commands and code run as they are written."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sam_detect.cli.app import run
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+NEEDS_A_SERVER = "--to-url"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("sam-detect")]
+
+
+@pytest.fixture
+def kitchen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the README names."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("table.jpg", "other.jpg", "hazelnuts.jpg", "photos/a.jpg", "slides/s.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), table())
+    outlines = {
+        "images": [{"id": 1, "file_name": "s.png"}],
+        "categories": [{"id": 1, "name": "nucleus"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [214, 191, 87, 75]},
+        ],
+    }
+    (tmp_path / "outlines.json").write_text(json.dumps(outlines))
+    return tmp_path
+
+
+def table() -> np.ndarray:
+    """Dates and hazelnuts, drawn where the README's boxes are."""
+    image = np.full((600, 800, 3), (215, 220, 225), np.uint8)
+    for x, y, w, h, color in [
+        (452, 184, 241, 173, (30, 50, 90)),
+        (60, 300, 180, 150, (30, 50, 90)),
+        (214, 191, 87, 75, (60, 110, 180)),
+        (300, 40, 90, 80, (20, 160, 200)),
+    ]:
+        cv2.ellipse(image, ((x + w / 2, y + h / 2), (w, h), 0), color, -1, cv2.LINE_AA)
+    return image
+
+
+def test_every_command_of_the_readme_runs(kitchen: Path) -> None:
+    ran = 0
+    for command in commands():
+        if NEEDS_A_SERVER in command:
+            continue
+        assert run(shlex.split(command)[1:]) == 0, command
+        ran += 1
+    assert ran >= 10
+    assert (kitchen / "found" / "a.png").stat().st_size > 1000
+    assert (kitchen / "nuclei.zip").is_file()
+
+
+def test_the_python_of_the_readme_runs(kitchen: Path) -> None:
+    code = blocks("python")
+    assert len(code) == 2
+    for block in code:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_every_document_that_the_readme_names_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
