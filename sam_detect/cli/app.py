@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from sam_detect import __version__
+import sam_detect
 from sam_detect.cli.feedback import debugging, note, show_traceback
 from sam_detect.errors import SamDetectError, one_line
 
@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="sam-detect")
+@click.version_option(sam_detect.__version__, prog_name="sam-detect")
 def cli() -> None:
     """Show a few examples of an object, and it finds all the others.
 
@@ -102,6 +102,7 @@ def _end(error: BaseException) -> int:
     if isinstance(error, click.ClickException):
         return _failed(_message(error), error.exit_code)
     if isinstance(error, SamDetectError):
+        _left()
         return _failed(one_line(error), error.exit_code)
     if isinstance(error, OSError):
         code = _left()

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from sam_detect.errors import ConfigError, ImageError, MaskError, one_line
+from sam_detect.errors import ConfigError, ImageError, MaskError, OutputError, one_line
 
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
@@ -32,20 +32,27 @@ def printable(text: str) -> str:
 
 def say(text: str, *, to: TextIO | None) -> None:
     """Prints a line now. Not by click, which would print into a progress bar instead of above."""
-    if to is not None:
+    if to is None:
+        return
+    try:
         print(text, file=to, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write to {to.name}: {error.strerror}") from error
 
 
 def note(text: str) -> None:
     """One line for people, on stderr, so that stdout stays machine-readable."""
-    with contextlib.suppress(OSError, ValueError):  # nobody reads stderr: the work goes on
+    # Where nobody reads stderr the work goes on.
+    with contextlib.suppress(OSError, OutputError, ValueError):
         say(printable(text), to=sys.stderr)
 
 
 def show_traceback() -> None:
     """The traceback of the error being handled, where ``--debug`` asks for it."""
     if debugging.get():
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, OutputError, ValueError):
             say(traceback.format_exc().rstrip(), to=sys.stderr)
 
 

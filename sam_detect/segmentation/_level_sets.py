@@ -22,7 +22,7 @@ from sam_detect.types import ImageRGB
 
 Plane = npt.NDArray[np.uint8]
 
-STEP = 4
+STEP = 5
 """Grey levels that a region must stay stable over, of 255."""
 MAX_VARIATION = 0.5
 MIN_DIVERSITY = 0.2

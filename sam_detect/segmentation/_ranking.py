@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import cv2
@@ -71,7 +72,7 @@ class Ranker:
         # Between one size and the next lies the ring that an outline runs through.
         strengths = [
             cv2.mean(edges, mask=larger - smaller)[0] if (larger != smaller).any() else 0.0
-            for smaller, larger in zip(sizes, sizes[1:], strict=False)
+            for smaller, larger in itertools.pairwise(sizes)
         ]
         around = [a + b for a, b in zip([0.0, *strengths], [*strengths, 0.0], strict=True)]
         best = int(np.argmax(around[1:4])) + 1

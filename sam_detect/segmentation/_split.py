@@ -15,8 +15,6 @@ CONVEX = 0.9
 """Solidity above which a region is one thing."""
 LEAST_DIP = 0.08
 """Depth of the neck between two peaks of the distance transform, as a share of the higher one."""
-FRINGE = 0.15
-"""Half the width of what is trimmed away, as a share of the square root of the area."""
 WORKING_AREA = 3000
 """Larger regions are taken apart at a reduced scale, in pixels."""
 MOST_PARTS = 60
@@ -35,26 +33,6 @@ def filled(region: Region) -> tuple[Region, float]:
     # The hull of pixel centres lacks half a pixel all around.
     hull = cv2.contourArea(cv2.convexHull(contour)) + len(contour) / 2 + 1
     return Region(region.x0, region.y0, whole[1:-1, 1:-1].view(np.bool_)), min(1.0, area / hull)
-
-
-def trimmed(region: Region, *, min_area: int) -> list[Region]:
-    """The body of a region without its fringes and tails (a shadow's, a highlight's); none where
-    there is nothing to trim."""
-    mask = np.pad(region.crop, 1).view(np.uint8)
-    area = int(np.count_nonzero(mask))
-    factor = min(1.0, (WORKING_AREA / area) ** 0.5)
-    small = _at_scale(mask, factor)
-    reach = max(1, round(FRINGE * (area * factor**2) ** 0.5))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    opened = cv2.morphologyEx(small, cv2.MORPH_OPEN, kernel)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
-    if count < 2:
-        return []
-    body = (labels == 1 + int(np.argmax(stats[1:, 4]))).view(np.uint8)
-    if factor < 1:
-        body = cv2.resize(body, mask.shape[::-1], interpolation=cv2.INTER_NEAREST) & mask
-    found = _placed(region, body.view(np.bool_), min_area)
-    return [] if found is None else [found]
 
 
 def split_touching(region: Region, *, min_area: int) -> list[Region]:

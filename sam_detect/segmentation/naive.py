@@ -2,15 +2,14 @@
 
 1. Stable regions of several channels at several scales (``_level_sets``).
 2. Holes filled; each region scored by contrast, outline, compactness (``_ranking``).
-3. Near-equal ones dropped; touching objects taken apart at their necks, fringes trimmed
-   (``_split``).
+3. Near-equal ones dropped; touching objects taken apart at their necks (``_split``).
 4. Ranked again; a mask that nearly equals a better one is dropped, nested ones stay.
+5. Outlines snapped to the strongest gradient near them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -21,7 +20,7 @@ from sam_detect.interfaces import Segmenter
 from sam_detect.masks import FloatArray
 from sam_detect.segmentation._level_sets import WORKERS, Region, level_sets
 from sam_detect.segmentation._ranking import Ranker, keep_best
-from sam_detect.segmentation._split import CONVEX, filled, split_touching, trimmed
+from sam_detect.segmentation._split import CONVEX, filled, split_touching
 from sam_detect.types import Frame, ImageRGB, Masks
 
 WORKING_PIXELS = 700_000
@@ -31,8 +30,6 @@ AREA_SHARES = (4e-5, 0.7)
 LEAST_AREA = 16
 LEAST_SCORE = 0.4
 """What scores less is texture more often than a thing."""
-TRIMMED_WORTH = 0.9
-"""A region without its fringes is smoother than it was, not more of a thing: the whole goes first."""
 TOO_ALIKE = 0.8
 """A mask whose IoU with a better one is above this is dropped."""
 
@@ -102,12 +99,11 @@ def propose(
     regions, solidities, scores = _scored(found, ranker)
     chosen = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=2 * max_proposals)
     rough = [regions[i] for i in chosen if solidities[i] < CONVEX]
-    parts = _taken_apart(rough, lambda region: split_touching(region, min_area=limits[0]))
-    bodies = _taken_apart(rough, lambda region: trimmed(region, min_area=limits[0]))
-    parts, _, part_scores = _scored(parts, ranker)
-    bodies, _, body_scores = _scored(bodies, ranker)
-    regions = [regions[i] for i in chosen] + parts + bodies
-    scores = np.concatenate([scores[chosen], part_scores, body_scores * TRIMMED_WORTH])
+    with ThreadPoolExecutor(WORKERS) as pool:
+        split = pool.map(lambda region: split_touching(region, min_area=limits[0]), rough)
+        parts, _, part_scores = _scored([part for found in split for part in found], ranker)
+    regions = [regions[i] for i in chosen] + parts
+    scores = np.concatenate([scores[chosen], part_scores])
     areas = np.array([np.count_nonzero(region.crop) for region in regions], np.int64)
     scores[(areas < limits[0]) | (areas > limits[1])] = -1
     kept = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=max_proposals)
@@ -115,11 +111,6 @@ def propose(
     with ThreadPoolExecutor(WORKERS) as pool:
         snapped = list(pool.map(ranker.snapped, [regions[i] for i in kept]))
     return [_tight(region) for region in snapped], scores[kept]
-
-
-def _taken_apart(regions: list[Region], how: Callable[[Region], list[Region]]) -> list[Region]:
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return [part for parts in pool.map(how, regions) for part in parts]
 
 
 def _scored(found: list[Region], ranker: Ranker) -> tuple[list[Region], list[float], FloatArray]:

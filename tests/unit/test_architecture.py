@@ -46,7 +46,10 @@ def _imports(path: Path) -> set[str]:
             assert node.level == 0, f"{path} imports relatively"
             found.add(node.module or "")
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.startswith("sam_detect.")}
+    modules = _modules()
+    return {name for name in found if name in modules or f"{name}.__init__" in modules} - {
+        "sam_detect"
+    }
 
 
 def _part(module: str) -> str:

@@ -116,7 +116,7 @@ def test_best_come_first_with_scores_from_0_to_1() -> None:
     disc(image, 100, 80, 30, 200)
     scores = segment(image).predicted_ious
     assert (np.diff(scores) <= 0).all()
-    assert 0 <= scores.min()
+    assert scores.min() >= 0
     assert scores.max() <= 1
 
 

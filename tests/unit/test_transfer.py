@@ -199,6 +199,7 @@ BAD: dict[str, Callable[[Path], tuple[str, bytes]]] = {
     "a crop damaged": lambda f: ("examples.jsonl", _line(f, crop_webp="UklGRg==")),
     "a crop too large": lambda f: ("examples.jsonl", _line(f, crop_webp=_large_webp())),
     "a mask that crashes C code": lambda f: ("examples.jsonl", _line(f, crop_mask="oooo1" * 99)),
+    "a mask of another size": lambda f: ("examples.jsonl", _line(f, crop_mask="03")),
     "no source": lambda f: ("examples.jsonl", _line(f, source=None)),
     "an id": lambda f: (
         "examples.jsonl", unzipped(f)["examples.jsonl"].replace(b'{"id": "', b'{"id": "x', 1)),
@@ -419,8 +420,11 @@ def test_a_library_is_not_copied_to_itself(tmp_path: Path) -> None:
         copy_library(one, two)
 
 
-def test_others_can_use_a_library_that_is_copied(tmp_path: Path) -> None:
+def test_others_can_use_a_library_that_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The lock is not held while a slow server takes a batch."""
+    monkeypatch.setattr("sam_detect.library.transfer.BATCH", 4)
 
     class Slow(MemoryVectorStore):
         def upsert(self, points: Any) -> None:

@@ -1,0 +1,24 @@
+"""The nouns: what flows between the rooms. Arrays are validated once, where they are built."""
+
+from sam_detect.types.batches import Index, Masks, Selection
+from sam_detect.types.examples import ExampleArrays, Hit, Point, Recipe
+from sam_detect.types.pictures import Crop, FadedCrop, Frame, ImageRGB
+from sam_detect.types.results import Detection, Detections, Neighbour, Verdict
+
+__all__ = [
+    "Crop",
+    "Detection",
+    "Detections",
+    "ExampleArrays",
+    "FadedCrop",
+    "Frame",
+    "Hit",
+    "ImageRGB",
+    "Index",
+    "Masks",
+    "Neighbour",
+    "Point",
+    "Recipe",
+    "Selection",
+    "Verdict",
+]

@@ -1,0 +1,92 @@
+"""What a library holds: points, examples, recipes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from sam_detect.errors import ConfigError
+from sam_detect.masks import BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One row of a vector store.
+
+    Attributes:
+        id: a UUID in its canonical text form.
+        vector: ``(D,)`` float32, or None where it was not asked for.
+        payload: plain JSON data; only the asked-for fields where some were named.
+    """
+
+    id: str
+    vector: FloatArray | None
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One search result: the point's id, its cosine similarity (-1 to 1) and asked-for payload."""
+
+    id: str
+    similarity: float
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleArrays:
+    """Parallel arrays of N examples: ids, labels, sources (the pictures they come from),
+    ``(N, 4)`` boxes there (x, y, width, height), polarity and ``(N, D)`` float32 vectors."""
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    sources: tuple[str, ...]
+    boxes_xywh: IntArray
+    negatives: BoolArray
+    vectors: FloatArray
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the vectors of a library were made. Two recipes are the same when all fields are.
+
+    Attributes:
+        embedder: registered name.
+        embedder_version: version of the embedder's algorithm.
+        model: the embedder's own parameters (model name, pooling, ...), plain data.
+        fade: registered name or ``package.module:Class``.
+        fade_params: the fade's parameters, plain data.
+        occupancy: share of a crop's area that its object takes.
+        crop_side: longest side of a kept crop, pixels.
+        crop_version: version of the cropping algorithm.
+        dimension: length of the vectors.
+    """
+
+    embedder: str
+    embedder_version: int
+    model: dict[str, Any]
+    fade: str
+    fade_params: dict[str, Any]
+    occupancy: float
+    crop_side: int
+    crop_version: int
+    dimension: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Recipe:
+        """The recipe of :meth:`to_dict`; raises :class:`ConfigError` on missing or extra fields."""
+        names = {item.name for item in fields(cls)}
+        if set(data) != names:
+            differing = ", ".join(sorted(set(data) ^ names))
+            raise ConfigError(
+                f"a recipe needs exactly the fields it is made of; differing: {differing}"
+            )
+        return cls(**data)
+
+    def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
+        """``{field: (mine, theirs)}`` of every field that differs."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}

@@ -1,0 +1,232 @@
+"""What comes out: verdicts and detections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from sam_detect.errors import MaskError
+from sam_detect.masks import BoolArray, FloatArray, IntArray, MaskRLE
+from sam_detect.types.batches import Index, Masks, Selection, as_index
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One stored example that was near a vector: the reason for a label.
+
+    Attributes:
+        id: the example's id in its library.
+        label: the example's label.
+        similarity: cosine similarity, -1 to 1.
+        negative: whether the example says "this is *not* that label".
+    """
+
+    id: str
+    label: str
+    similarity: float
+    negative: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        named = {"id": self.id, "label": self.label, "similarity": round(float(self.similarity), 6)}
+        return {**named, "negative": True} if self.negative else named
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a labeller says of one vector.
+
+    Attributes:
+        label: the name, or None for unknown.
+        best_label: the name it came closest to; None only where nothing is known at all.
+        confidence: 0 to 1, see ``docs/labelling.md``.
+        neighbours: the nearest examples, nearest first.
+    """
+
+    label: str | None
+    best_label: str | None
+    confidence: float
+    neighbours: tuple[Neighbour, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """One found object; answers ``d.label`` and ``d["label"]`` alike."""
+
+    masks: Masks = field(repr=False)
+    verdict: Verdict = field(repr=False)
+
+    FIELDS = (
+        "mask", "label", "confidence", "bbox", "area", "neighbours", "best_label", "score",
+        "mask_rle",
+    )  # fmt: skip
+
+    @property
+    def label(self) -> str | None:
+        return self.verdict.label
+
+    @property
+    def best_label(self) -> str | None:
+        return self.verdict.best_label
+
+    @property
+    def confidence(self) -> float:
+        return self.verdict.confidence
+
+    @property
+    def neighbours(self) -> tuple[Neighbour, ...]:
+        return self.verdict.neighbours
+
+    @property
+    def mask(self) -> BoolArray:
+        """``(H, W)`` bool, made on demand."""
+        return self.masks.dense(0)
+
+    @property
+    def mask_rle(self) -> MaskRLE:
+        return self.masks.rle(0)
+
+    @property
+    def bbox(self) -> list[int]:
+        """``[x, y, w, h]`` in pixels."""
+        x0, y0, x1, y1 = (int(v) for v in self.masks.boxes_xyxy[0])
+        return [x0, y0, x1 - x0, y1 - y0]
+
+    @property
+    def area(self) -> int:
+        return int(self.masks.areas[0])
+
+    @property
+    def score(self) -> float:
+        """The proposal's own quality, 0 to 1."""
+        return float(self.masks.predicted_ious[0])
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self.FIELDS:
+            raise KeyError(f"a detection has no {key!r}; it has {', '.join(self.FIELDS)}")
+        return getattr(self, key)
+
+    def keys(self) -> tuple[str, ...]:
+        return self.FIELDS
+
+    def __repr__(self) -> str:
+        return (
+            f"Detection(label={self.label!r}, confidence={self.confidence:.3f}, bbox={self.bbox}, "
+            f"area={self.area})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form of ``detect --json``."""
+        return {
+            "label": self.label,
+            "confidence": round(float(self.confidence), 6),
+            "bbox": self.bbox,
+            "area": self.area,
+            "score": round(self.score, 6),
+            "segmentation": self.mask_rle,
+            "best_label": self.best_label,
+            "neighbours": [neighbour.to_dict() for neighbour in self.neighbours],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """All detections of one picture: indexes like numpy, iterates as :class:`Detection`.
+
+    Attributes:
+        source_id: the picture's path, as given or found.
+        masks: the N masks.
+        verdicts: N verdicts, parallel to the masks.
+        recipe: the recipe that made the vectors, as plain data.
+        timings_ms: milliseconds per stage.
+    """
+
+    source_id: str
+    masks: Masks
+    verdicts: tuple[Verdict, ...]
+    recipe: dict[str, Any] = field(default_factory=dict)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.masks) != len(self.verdicts):
+            raise MaskError(
+                f"{len(self.masks)} masks need as many verdicts, got {len(self.verdicts)}"
+            )
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.masks.size_hw
+
+    @property
+    def label(self) -> npt.NDArray[np.object_]:
+        """``(N,)`` of str or None."""
+        return np.array([verdict.label for verdict in self.verdicts], dtype=object)
+
+    @property
+    def best_label(self) -> npt.NDArray[np.object_]:
+        """``(N,)`` of str or None."""
+        return np.array([verdict.best_label for verdict in self.verdicts], dtype=object)
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float64]:
+        """``(N,)`` in 0..1."""
+        return np.array([verdict.confidence for verdict in self.verdicts], dtype=np.float64)
+
+    @property
+    def score(self) -> FloatArray:
+        """``(N,)`` in 0..1: the proposals' own quality."""
+        return self.masks.predicted_ious
+
+    @property
+    def area(self) -> IntArray:
+        return self.masks.areas
+
+    @property
+    def boxes_xyxy(self) -> IntArray:
+        return self.masks.boxes_xyxy
+
+    @property
+    def known(self) -> Detections:
+        """Only those with a label."""
+        return self[np.array([verdict.label is not None for verdict in self.verdicts], dtype=bool)]
+
+    def __len__(self) -> int:
+        return len(self.verdicts)
+
+    @overload
+    def __getitem__(self, selection: Index) -> Detection: ...
+    @overload
+    def __getitem__(self, selection: Selection) -> Detections: ...
+    def __getitem__(self, selection: Index | Selection) -> Detection | Detections:
+        if isinstance(selection, (int, np.integer)):
+            index = int(selection)
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"detection {index} of {len(self)} does not exist")
+            index %= len(self)
+            return Detection(masks=self.masks[[index]], verdict=self.verdicts[index])
+        keep = np.arange(len(self))[as_index(selection)]
+        return Detections(
+            source_id=self.source_id,
+            masks=self.masks[keep],
+            verdicts=tuple(self.verdicts[i] for i in keep),
+            recipe=self.recipe,
+            timings_ms=self.timings_ms,
+        )
+
+    def __iter__(self) -> Iterator[Detection]:
+        return (self[index] for index in range(len(self)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of ``detect --json``."""
+        height, width = self.size_hw
+        return {
+            "image": self.source_id,
+            "width": width,
+            "height": height,
+            "recipe": self.recipe,
+            "timings_ms": {name: round(float(value), 3) for name, value in self.timings_ms.items()},
+            "detections": [detection.to_dict() for detection in self],
+        }
