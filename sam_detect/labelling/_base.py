@@ -21,8 +21,6 @@ AUTO_THRESHOLD = 0.5
 CANDIDATES = 50
 """So many of the nearest examples by plain cosine are compared again under the metric."""
 FOLDS = 5
-DOUBT = 0.05
-"""A negative example that is nearer by this much cuts the confidence by a factor of e."""
 
 
 @dataclass(frozen=True)
@@ -156,10 +154,14 @@ def unknown(neighbours: list[Neighbour]) -> Verdict:
     return Verdict(None, nearest, 0.0, tuple(neighbours))
 
 
-def doubt(label: str, similarity: float, neighbours: list[Neighbour]) -> float:
-    """Factor (0 to 1) for negatives of the label that are nearer than its positives."""
+def doubt(label: str, similarity: float, neighbours: list[Neighbour], spread: float) -> float:
+    """Factor (0 to 1) for negatives of the label: one half where one is as near as the label's
+    own examples, so that what is nearest to a negative is never given the label."""
     against = [n.similarity for n in neighbours if n.negative and n.label == label]
-    return math.exp(-max(0.0, max(against, default=-1.0) - similarity) / DOUBT)
+    if not against:
+        return 1.0
+    ahead = (similarity - max(against)) / (spread / 2)
+    return 1 / (1 + math.exp(-min(30.0, max(-30.0, ahead))))
 
 
 def unit_mean(vectors: FloatArray) -> FloatArray:

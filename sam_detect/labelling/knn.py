@@ -40,4 +40,5 @@ class KNNLabeller(ExampleLabeller):
         winner = max(votes, key=lambda label: (votes[label], nearest[label], label))
         similarity = nearest[winner]
         confidence = votes[winner] / total * fitted.calibration.belief(winner, similarity)
-        return self.named(winner, confidence * doubt(winner, similarity, neighbours), neighbours)
+        confidence *= doubt(winner, similarity, neighbours, fitted.calibration.spread)
+        return self.named(winner, confidence, neighbours)

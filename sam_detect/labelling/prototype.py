@@ -32,4 +32,5 @@ class PrototypeLabeller(ExampleLabeller):
         confidence = fitted.calibration.belief(winner, similarity) / total
         nearest = max((n.similarity for n in neighbours if n.label == winner and not n.negative),
                       default=similarity)  # fmt: skip
-        return self.named(winner, confidence * doubt(winner, nearest, neighbours), neighbours)
+        confidence *= doubt(winner, nearest, neighbours, fitted.calibration.spread)
+        return self.named(winner, confidence, neighbours)

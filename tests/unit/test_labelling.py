@@ -45,7 +45,12 @@ class Memory:
         similar = vectors @ self.arrays.vectors.T
         order = np.argsort(-similar, axis=1, kind="stable")[:, :limit]
         return [
-            [Neighbour(f"{i:03}", self.arrays.labels[i], float(row[i])) for i in nearest]
+            [
+                Neighbour(
+                    f"{i:03}", self.arrays.labels[i], float(row[i]), bool(self.arrays.negatives[i])
+                )
+                for i in nearest
+            ]
             for row, nearest in zip(similar, order, strict=True)
         ]
 
@@ -97,6 +102,19 @@ def test_something_like_nothing_learnt_is_unknown() -> None:
     assert verdict.label is None
     assert verdict.confidence < 0.1
     assert verdict.neighbours
+
+
+@pytest.mark.parametrize("labeller", [KNNLabeller, PrototypeLabeller])
+def test_what_is_nearest_to_a_negative_is_not_given_the_label(labeller: type) -> None:
+    vectors, labels = two_kinds()
+    memory = Memory(np.concatenate([vectors, vectors[:1]]), [*labels, "left"])
+    memory.arrays.negatives[-1] = True
+    before = labeller().label(vectors[:1], Memory(vectors, labels))[0]
+    after = labeller().label(vectors[:1], memory)[0]
+    assert before.label == "left"
+    assert after.label is None
+    elsewhere = labeller().label(vectors[9:10], memory)[0]
+    assert elsewhere.label == "right"
 
 
 def test_examples_are_compared_with_those_of_other_pictures() -> None:
