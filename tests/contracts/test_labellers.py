@@ -49,7 +49,7 @@ class FakeMemory:
         rows = [(label, angle) for label, angles in examples.items() for angle in angles]
         self.labels = tuple(label.lstrip("!") for label, _ in rows)
         self.negatives = np.array([label.startswith("!") for label, _ in rows], np.bool_)
-        self.vectors = at(*[angle for _, angle in rows])
+        self.matrix = at(*[angle for _, angle in rows])
         self.ids = tuple(f"{label}@{angle:g}" for label, angle in rows)
         self.sources = tuple(f"{i % (pictures or len(rows))}.png" for i in range(len(rows)))
         places = [(20 * i, 0, 10, 10) for i in range(len(rows))]  # none touches another
@@ -59,7 +59,7 @@ class FakeMemory:
 
     def nearest(self, vectors: Floats, limit: int) -> list[list[Neighbour]]:
         found = []
-        for similarities in vectors @ self.vectors.T:
+        for similarities in vectors @ self.matrix.T:
             best = sorted(range(len(self.ids)), key=lambda i: (-similarities[i], self.ids[i]))
             found.append([
                 Neighbour(self.ids[i], self.labels[i], float(similarities[i]),
@@ -68,6 +68,9 @@ class FakeMemory:
             ])  # fmt: skip
         return found
 
+    def vectors(self, ids: Sequence[str]) -> Floats:
+        return self.matrix[[self.ids.index(example_id) for example_id in ids]]
+
     def examples(self) -> ExampleArrays:
         return ExampleArrays(
             ids=self.ids,
@@ -75,7 +78,7 @@ class FakeMemory:
             sources=self.sources,
             boxes_xywh=self.boxes_xywh,
             negatives=self.negatives,
-            vectors=self.vectors,
+            vectors=self.matrix,
         )
 
 
@@ -271,9 +274,9 @@ def test_what_is_learnt_counts_at_once(labeller: Labeller) -> None:
 
 def test_neither_vectors_nor_examples_change(labeller: Labeller) -> None:
     memory, vectors = FakeMemory(TWO_KINDS), at(0, 45, 90)
-    before = vectors.copy(), memory.vectors.copy(), memory.negatives.copy()
+    before = vectors.copy(), memory.matrix.copy(), memory.negatives.copy()
     labeller.label(vectors, memory)
-    for array, kept in zip((vectors, memory.vectors, memory.negatives), before, strict=True):
+    for array, kept in zip((vectors, memory.matrix, memory.negatives), before, strict=True):
         np.testing.assert_array_equal(array, kept)
 
 
