@@ -243,7 +243,8 @@ class SAMDetect:
         vectors = self._maker.vectors(crops)
         digest, added = image_digest(frame.image_rgb), now()
         examples = []
-        for index, (crop, label) in enumerate(zip(crops, labels, strict=True)):
+        for index, (crop, given) in enumerate(zip(crops, labels, strict=True)):
+            label = given.strip()
             rle = masks.rle(index)
             x0, y0, x1, y1 = (int(v) for v in masks.boxes_xyxy[index])
             examples.append(
@@ -258,6 +259,7 @@ class SAMDetect:
                     segmentation=rle,
                     crop=crop,
                     vector=vectors[index],
+                    picture=digest,
                 )
             )
         return self.library.add(examples, self.recipe)

@@ -12,7 +12,7 @@ from sam_detect.interfaces import WeightFade
 from sam_detect.masks import FloatArray
 
 SIGMA_PER_DIAMETER = 0.05
-"""Default width as a share of the object's diameter; see docs/fading.md for how it was chosen."""
+"""Default width as a share of the object's diameter; docs/fading.md says how it was chosen."""
 
 
 class GaussianFade(WeightFade):
@@ -23,21 +23,27 @@ class GaussianFade(WeightFade):
             area, so that a nut keeps as much context near the camera as far from it.
         min_fade: weight that is never gone below, 0 to 1.
         max_distance: pixels beyond which the weight is 0, or None.
+        sigma_per_diameter: width without sigma, as a share of the diameter.
     """
 
     def __init__(
-        self, sigma: float | None = None, min_fade: float = 0.0, max_distance: float | None = None
+        self,
+        sigma: float | None = None,
+        min_fade: float = 0.0,
+        max_distance: float | None = None,
+        sigma_per_diameter: float = SIGMA_PER_DIAMETER,
     ) -> None:
         self.sigma = None if sigma is None else positive("sigma", sigma)
         self.min_fade = fraction("min_fade", min_fade)
         self.max_distance = None if max_distance is None else positive("max_distance", max_distance)
+        self.sigma_per_diameter = positive("sigma_per_diameter", sigma_per_diameter)
 
     def for_area(self, area: float) -> GaussianFade:
         if self.sigma is not None:
             return self
         diameter = 2 * math.sqrt(area / math.pi)
-        sigma = max(1.0, SIGMA_PER_DIAMETER * diameter)
-        return GaussianFade(sigma, self.min_fade, self.max_distance)
+        sigma = max(1.0, self.sigma_per_diameter * diameter)
+        return GaussianFade(sigma, self.min_fade, self.max_distance, self.sigma_per_diameter)
 
     def weights(self, distance_map: FloatArray) -> FloatArray:
         if self.sigma is None:
