@@ -50,9 +50,9 @@ def level_sets(image_rgb: ImageRGB, *, min_area: int, max_area: int) -> list[Reg
     limits = (min_area, max_area)
     # OpenCV lets go of the interpreter's lock; the results keep the order of the jobs.
     with ThreadPoolExecutor(WORKERS) as pool:
-        jobs = [
-            pool.submit(_stable, plane, factor, *limits) for plane, factor in _planes(image_rgb)
-        ]
+        planes = list(_planes(image_rgb))
+        jobs = [pool.submit(_stable, plane, factor, *limits) for plane, factor in planes]
+        jobs += [pool.submit(_halves, plane, *limits) for plane, factor in planes if factor == 1]
         jobs += [
             pool.submit(_standing_out, grey, sign, share, *limits)
             for sign in (1, -1)
@@ -109,7 +109,25 @@ def _standing_out(
     # Half the spread of what stands out keeps noise away and dim things in.
     limit = max(2.0, 0.5 * float(excess.std()))
     above = cv2.morphologyEx((excess > limit).view(np.uint8), cv2.MORPH_OPEN, _DISC)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=4)
+    return _components(above, min_area, max_area)
+
+
+def _halves(plane: Plane, min_area: int, max_area: int) -> list[Region]:
+    """Regions above and below the level that parts the plane best (Otsu 1979).
+
+    In a drawn or very clean picture no level set is more stable than its neighbours, and the
+    detector of stable ones finds none.
+    """
+    _, above = cv2.threshold(plane, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return [
+        *_components(above, min_area, max_area),
+        *_components(1 - above, min_area, max_area),
+    ]
+
+
+def _components(binary: Plane, min_area: int, max_area: int) -> list[Region]:
+    """Connected regions of ones within the area limits."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=4)
     chosen = np.flatnonzero((stats[1:, 4] >= min_area) & (stats[1:, 4] <= max_area)) + 1
     found = []
     for label in chosen:
