@@ -17,7 +17,7 @@ import numpy as np
 
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Segmenter
-from sam_detect.masks import FloatArray
+from sam_detect.masks import FloatArray, tight_box_xyxy
 from sam_detect.segmentation._level_sets import WORKERS, Region, level_sets
 from sam_detect.segmentation._ranking import Ranker, keep_best
 from sam_detect.segmentation._split import CONVEX, filled, split_touching
@@ -141,8 +141,6 @@ def _enlarged(region: Region, small: ImageRGB, frame: Frame) -> Region:
 
 
 def _tight(region: Region) -> Region:
-    from sam_detect.masks import tight_box_xyxy
-
     box = tight_box_xyxy(region.crop)
     if box is None or box == (0, 0, region.crop.shape[1], region.crop.shape[0]):
         return region
