@@ -15,7 +15,7 @@ CONVEX = 0.9
 """Solidity above which a region is one thing."""
 LEAST_DIP = 0.08
 """Depth of the neck between two peaks of the distance transform, as a share of the higher one."""
-WORKING_AREA = 3000
+WORKING_AREA = 2000
 """Larger regions are taken apart at a reduced scale, in pixels."""
 MOST_PARTS = 60
 

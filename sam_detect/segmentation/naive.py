@@ -30,6 +30,8 @@ AREA_SHARES = (4e-5, 0.7)
 LEAST_AREA = 16
 LEAST_SCORE = 0.4
 """What scores less is texture more often than a thing."""
+MOST_SPLIT = 500
+"""So many of the best regions that are not convex are taken apart: it is the slowest step."""
 TOO_ALIKE = 0.8
 """A mask whose IoU with a better one is above this is dropped."""
 
@@ -98,7 +100,7 @@ def propose(
     ranker = Ranker(image_rgb)
     regions, solidities, scores = _scored(found, ranker)
     chosen = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=2 * max_proposals)
-    rough = [regions[i] for i in chosen if solidities[i] < CONVEX]
+    rough = [regions[i] for i in chosen if solidities[i] < CONVEX][:MOST_SPLIT]
     with ThreadPoolExecutor(WORKERS) as pool:
         split = pool.map(lambda region: split_touching(region, min_area=limits[0]), rough)
         parts, _, part_scores = _scored([part for found in split for part in found], ranker)
