@@ -20,7 +20,7 @@ TIERS = [
     {"models"},
     ROOMS,
     {"library", "detector"},
-    {"video", "batch", "evaluation", "training", "fewshot", "refine"},
+    {"video", "batch", "bench", "evaluation", "training", "fewshot", "refine"},
     {"server", "cli", "__main__"},
 ]
 HEAVY = ("torch", "torchvision", "sam2", "open_clip", "cv2", "skimage", "scipy", "qdrant_client",

@@ -1,0 +1,1 @@
+"""Measures what is found in annotated pictures: datasets, episodes, metrics, baselines, reports."""

@@ -1,0 +1,102 @@
+"""Detections of one picture laid beside its annotated objects: all that the metrics look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Id, masks_of
+from sam_detect.evaluation.methods import Found
+from sam_detect.types import Masks
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """N detections against G objects of one picture.
+
+    Attributes:
+        iou: ``(N, G)`` in 0..1, of masks, or of boxes where the data has boxes only.
+        labels: ``(N,)`` names found; None for unknown.
+        scores: ``(N,)`` in 0..1.
+        object_labels: ``(G,)`` names annotated.
+        excused: ``(N,)`` bool: detections of what is neither to be found nor false to find:
+            mostly in a crowd region, or an example that was shown. Only where they match no object.
+        best_proposal_iou: ``(G,)`` IoU of each object with its best proposal.
+        proposals: number of proposals.
+    """
+
+    iou: Floats
+    labels: npt.NDArray[np.object_]
+    scores: Floats
+    object_labels: npt.NDArray[np.object_]
+    excused: npt.NDArray[np.bool_]
+    best_proposal_iou: Floats
+    proposals: int
+
+
+def compare(
+    picture: AnnotatedPicture,
+    found: Found,
+    *,
+    shown: frozenset[Id] = frozenset(),
+    boxes: bool = False,
+    iou_threshold: float = 0.5,
+) -> Comparison:
+    """Lays what was found beside the objects that are to be found.
+
+    Args:
+        shown: ids of the picture's objects that were examples: not to be found again.
+        boxes: compare boxes instead of masks.
+        iou_threshold: from which overlap on a detection counts as one of a shown example.
+    """
+    wanted = tuple(o for o in picture.objects if not o.crowd and o.id not in shown)
+    examples = tuple(o for o in picture.objects if not o.crowd and o.id in shown)
+    crowds = tuple(o for o in picture.objects if o.crowd)
+    against = (_overlap(found.masks, picture, each, boxes) for each in (wanted, examples))
+    iou, on_examples = against
+    in_crowd = _overlap(found.masks, picture, crowds, boxes, crowd=True)
+    excused = (on_examples >= iou_threshold).any(axis=1) | (in_crowd >= iou_threshold).any(axis=1)
+    proposed = _overlap(found.proposals, picture, wanted, boxes)
+    return Comparison(
+        iou=iou,
+        labels=np.array(found.labels, dtype=object),
+        scores=np.asarray(found.scores, np.float64),
+        object_labels=np.array([o.label for o in wanted], dtype=object),
+        excused=np.asarray(excused, bool),
+        best_proposal_iou=proposed.max(axis=0, initial=0.0),
+        proposals=len(found.proposals),
+    )
+
+
+def _overlap(
+    masks: Masks,
+    picture: AnnotatedPicture,
+    objects: tuple[AnnotatedObject, ...],
+    boxes: bool,
+    *,
+    crowd: bool = False,
+) -> Floats:
+    """``(N, G)`` IoU; for crowds the share of the detection that lies in them."""
+    if len(masks) == 0 or not objects:
+        return np.zeros((len(masks), len(objects)))
+    from pycocotools import mask as coco
+
+    if boxes:
+        corners = masks.boxes_xyxy.astype(np.float64)
+        mine: Any = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        theirs: Any = np.array([o.bbox_xywh for o in objects], np.float64)
+    else:
+        mine = [_encoded(masks.rle(i)) for i in range(len(masks))]
+        filled = masks_of(picture, objects)
+        theirs = [_encoded(filled.rle(i)) for i in range(len(filled))]
+    shared = coco.iou(mine, theirs, [int(crowd)] * len(objects))
+    return np.asarray(shared, np.float64).reshape(len(masks), len(objects))
+
+
+def _encoded(rle: Any) -> dict[str, Any]:
+    return {"size": rle["size"], "counts": rle["counts"].encode("ascii")}

@@ -1,0 +1,66 @@
+"""What can be evaluated: the detector, and the baselines it must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from sam_detect.masks import FloatArray
+from sam_detect.types import Frame, Masks
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """The examples of one support picture: all that a method may see of its annotations.
+
+    Attributes:
+        frame: the picture.
+        masks: N outlines. Where a dataset has boxes only, what the detector makes of each box.
+        labels: N names.
+    """
+
+    frame: Frame
+    masks: Masks
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a method found in one picture.
+
+    Attributes:
+        masks: N detections.
+        labels: N names; None for what it does not know.
+        scores: ``(N,)`` float32 in 0..1, by which detections are ranked.
+        proposals: every region it considered.
+        seconds: time per stage (``propose``, ``fade``, ``embed``, ``label``).
+    """
+
+    masks: Masks
+    labels: tuple[str | None, ...]
+    scores: FloatArray
+    proposals: Masks
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def nothing(cls, size_hw: tuple[int, int]) -> Found:
+        none = Masks.empty(size_hw)
+        return cls(none, (), np.zeros(0, np.float32), none)
+
+
+class Method(Protocol):
+    """Learns a few examples and finds more of them. Deterministic."""
+
+    name: str
+
+    def learn(self, support: Sequence[Shown]) -> None:
+        """Forgets what it knew, and learns the examples of an episode."""
+
+    def find(self, frame: Frame) -> Found:
+        """Finds and names the objects of a query picture."""
+
+    def describe(self) -> dict[str, Any]:
+        """The recipe, as plain data, for the report; empty for a method without one."""
