@@ -25,7 +25,7 @@ from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import reindex
-from sam_detect.masks import BoolArray
+from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.outputs.overlay import draw
 from sam_detect.registry import load_class
 from sam_detect.sources import alpha_mask, load_image, load_mask_from_alpha, to_frame
@@ -154,16 +154,43 @@ class SAMDetect:
         timings: dict[str, float] = {}
         with _timed(timings, "propose"):
             masks = self.segmenter.segment(frame)
-        vectors = self._maker.vectors(self._maker.crops(frame, masks), timings_ms=timings)
+        vectors = self.embed(frame, masks, timings_ms=timings)
         with _timed(timings, "label"):
-            verdicts = self.labeller.label(vectors, self.library)
-            keep = one_per_object(masks, verdicts, nesting=self._seen_nesting())
+            named = self.name(frame, masks, vectors)
+        return replace(named, timings_ms=timings)
+
+    def embed(
+        self, frame: Frame, masks: Masks, *, timings_ms: dict[str, float] | None = None
+    ) -> FloatArray:
+        """``(N, D)`` float32 unit vectors of masks of a frame, in this detector's recipe.
+
+        Args:
+            timings_ms: gets the milliseconds of ``fade`` and ``embed`` added.
+        """
+        return self._maker.vectors(self._maker.crops(frame, masks), timings_ms=timings_ms)
+
+    def name(self, frame: Frame, masks: Masks, vectors: FloatArray) -> Detections:
+        """Names proposals by their vectors, and keeps one for each object."""
+        verdicts = self.labeller.label(vectors, self.library)
+        keep = one_per_object(masks, verdicts, nesting=self._seen_nesting())
         return Detections(
             source_id=frame.source_id,
             masks=masks[keep],
             verdicts=tuple(verdicts[i] for i in keep),
             recipe=self.recipe.to_dict(),
-            timings_ms=timings,
+        )
+
+    def with_empty_library(self) -> SAMDetect:
+        """A detector of the same parts and recipe, whose library is empty and lives in memory."""
+        return SAMDetect(
+            segmenter=self.segmenter,
+            embedder=self._maker.embedder,
+            fade_strategy=self._maker.fade,
+            vector_store=load_class("store", "memory")(),
+            labeller=self.labeller,
+            **self.settings.model_dump(include={"top_k", "color_order", "max_image_pixels"}),
+            occupancy=self._maker.occupancy,
+            crop_side=self._maker.crop_side,
         )
 
     # -- learning ----------------------------------------------------------------------------

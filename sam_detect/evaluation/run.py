@@ -1,0 +1,131 @@
+"""Runs a method over the episodes of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sam_detect.errors import ConfigError
+from sam_detect.evaluation.comparison import Comparison, compare
+from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Dataset, masks_of
+from sam_detect.evaluation.episodes import Split, splits
+from sam_detect.evaluation.methods import Found, Method, Shown
+from sam_detect.segmentation.prompted import masks_for_boxes
+from sam_detect.sources import load_image
+from sam_detect.types import Frame, Masks
+
+Proposer = Callable[[Frame], Masks]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How examples are drawn and what counts as found.
+
+    Attributes:
+        shots: examples of each label.
+        seeds: one episode (of every group) each.
+        iou: least overlap of a detection with its object.
+        draw: ``cross`` seeks in other pictures than the examples', ``same`` in theirs.
+        group_by: field of the pictures within whose values examples and queries are drawn.
+        task: ``instance`` counts objects, ``semantic`` pixels.
+    """
+
+    shots: int = 5
+    seeds: tuple[int, ...] = (0, 1, 2)
+    iou: float = 0.5
+    draw: Literal["cross", "same"] = "cross"
+    group_by: str | None = None
+    task: Literal["instance", "semantic"] = "instance"
+
+    def __post_init__(self) -> None:
+        if self.shots < 1:
+            raise ConfigError(f"shots must be at least 1, got {self.shots}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds are one or more different numbers, got {list(self.seeds)}")
+        if not 0 < self.iou <= 1:
+            raise ConfigError(f"iou must be above 0 and at most 1, got {self.iou}")
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What a method found in one picture, laid beside the objects to find there."""
+
+    picture: AnnotatedPicture
+    found: Found
+    comparison: Comparison
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One set of examples and all that was found with them."""
+
+    split: Split
+    queries: tuple[Query, ...]
+
+
+def run(
+    dataset: Dataset,
+    method: Method,
+    protocol: Protocol,
+    *,
+    propose: Proposer,
+    max_pixels: int,
+    planned: Sequence[Split] | None = None,
+) -> Iterator[Query | Episode]:
+    """Yields each query as it is done, and each episode after its queries.
+
+    Args:
+        propose: proposals of a support picture, among which a box finds its outline.
+        max_pixels: larger pictures are refused.
+        planned: the episodes; None draws them.
+
+    Raises:
+        ConfigError: the protocol does not fit the dataset.
+        ImageError: a picture cannot be read.
+    """
+    for split in plan(dataset, protocol) if planned is None else planned:
+        support = []
+        for picture, objects in split.support:
+            frame = load_image(picture.path, max_pixels=max_pixels)
+            outlines = _outlines(frame, picture, objects, propose)
+            support.append(Shown(frame, outlines, tuple(o.label for o in objects)))
+        method.learn(support)
+        queries = []
+        for picture in split.queries:
+            found = method.find(load_image(picture.path, max_pixels=max_pixels))
+            comparison = compare(
+                picture,
+                found,
+                shown=split.shown,
+                boxes=dataset.boxes_only,
+                iou_threshold=protocol.iou,
+            )
+            queries.append(Query(picture, found, comparison))
+            yield queries[-1]
+        yield Episode(split, tuple(queries))
+
+
+def plan(dataset: Dataset, protocol: Protocol) -> list[Split]:
+    """The episodes that a protocol draws."""
+    return list(
+        splits(
+            dataset,
+            shots=protocol.shots,
+            seeds=protocol.seeds,
+            protocol=protocol.draw,
+            group_by=protocol.group_by,
+        )
+    )
+
+
+def _outlines(
+    frame: Frame,
+    picture: AnnotatedPicture,
+    objects: Sequence[AnnotatedObject],
+    propose: Proposer,
+) -> Masks:
+    """The examples' outlines. A box is given the outline that a user's box would get."""
+    if all(o.mask_rle is not None for o in objects):
+        return masks_of(picture, objects)
+    return masks_for_boxes(frame, propose(frame), [o.bbox_xywh for o in objects])
