@@ -1,0 +1,140 @@
+"""A history of measurements: one JSON object a line, appended by ``bench`` and ``evaluate``.
+
+Every record has ``kind`` (``bench`` or ``evaluate``), ``date``, ``commit``, ``dirty``,
+``machine`` and ``versions`` from :func:`stamp`, and beside them what was measured:
+
+* ``bench``: ``suite``, ``repeat``, ``stages``, ``pairs``, ``figures``, ``skipped``.
+* ``evaluate``: ``dataset``, ``method``, ``shots``, ``recipe``, ``f1``, ``precision``, ``recall``,
+  ``proposal_recall``, ``seconds_per_image``, ``peak_memory_mb``; optionally ``task``,
+  ``protocol``, ``seeds``, ``group_by``, ``f1_spread`` (over the episodes) and ``learning_curve``
+  (``[{"shots", "f1"}, ...]``).
+
+Fields that a reader does not know are left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from sam_detect.bench.machine import current_commit, describe_machine, versions
+from sam_detect.errors import OutputError, SamDetectError
+
+
+def stamp(kind: str) -> dict[str, Any]:
+    """The fields that every record begins with: ``kind``, ``date`` (UTC, ISO 8601), ``commit``,
+    ``dirty``, ``machine`` and ``versions``."""
+    commit = current_commit()
+    return {
+        "kind": kind,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit.id,
+        "dirty": commit.dirty,
+        "machine": describe_machine(),
+        "versions": versions(),
+    }
+
+
+def append_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Appends one record as one line, whole, after those of any other process.
+
+    A line that a killed process left half-written is not continued. The folder is made if needed.
+
+    Raises:
+        OutputError: the file cannot be written; it is as it was.
+        ValueError: the record holds something that is not JSON, or NaN.
+    """
+    line = json.dumps(record, allow_nan=False).encode("ascii") + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            with _alone(descriptor):
+                _append(descriptor, line)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot append to the history '{path}': {reason}; choose another with --history"
+        ) from error
+
+
+def read_history(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The records of a history in the order of the file, and one line for each that is damaged.
+
+    Raises:
+        SamDetectError: the file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SamDetectError(
+            f"cannot read the history '{path}': {reason}; "
+            f"make one with: sam-detect bench stages --history '{path}'"
+        ) from error
+    records, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(_parsed(line))
+        except ValueError as error:
+            problems.append(f"{path}, line {number} is skipped: {error}")
+    return records, problems
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError("it is not a JSON object")
+    for name in ("kind", "date"):
+        if not isinstance(record.get(name), str):
+            raise ValueError(f"it has no '{name}'")
+    if not isinstance(record.get("machine"), dict):
+        raise ValueError("it has no 'machine'")
+    return record
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+def _append(descriptor: int, line: bytes) -> None:
+    size = os.fstat(descriptor).st_size
+    if size:
+        os.lseek(descriptor, size - 1, os.SEEK_SET)
+        if os.read(descriptor, 1) != b"\n":
+            line = b"\n" + line
+    try:
+        # One call, so that a process killed in between has written all of it or nothing.
+        if os.write(descriptor, line) != len(line):
+            raise OSError(None, "the disk is full")
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
+
+
+@contextlib.contextmanager
+def _alone(descriptor: int) -> Iterator[None]:
+    """Keeps other processes from appending meanwhile, where the system can lock a file."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
