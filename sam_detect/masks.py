@@ -103,6 +103,36 @@ def rle_to_mask(rle: MaskRLE | dict[str, Any]) -> BoolArray:
     Raises:
         MaskError: the RLE is malformed or describes another number of pixels than its size.
     """
+    runs, (height, width) = _checked_runs(rle)
+    values = np.zeros(len(runs), dtype=np.bool_)
+    values[1::2] = True
+    return np.array(np.repeat(values, runs).reshape((width, height)).T, order="C")
+
+
+def checked_rle(rle: dict[str, Any]) -> MaskRLE:
+    """A file's COCO RLE, compressed or plain, as COCO's text without empty runs (but the first).
+
+    pycocotools finds a wrong box where a run in the middle is empty. Raises as :func:`rle_to_mask`.
+    """
+    runs, size_hw = _checked_runs(rle)
+    kept = [0]
+    for number, run in enumerate(runs):
+        if run and number % 2 == len(kept) % 2:
+            kept.append(run)
+        else:
+            kept[-1] += run
+    return compress_rle(kept, size_hw)
+
+
+def rle_box_xywh(rle: MaskRLE) -> tuple[int, int, int, int] | None:
+    """The tight box of a well-formed RLE's mask, without decoding it; None without a pixel."""
+    encoded = {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
+    x, y, w, h = (int(value) for value in _pycocotools_mask().toBbox(encoded))
+    return (x, y, w, h) if w and h else None
+
+
+def _checked_runs(rle: MaskRLE | dict[str, Any]) -> tuple[list[int], tuple[int, int]]:
+    """Run lengths and ``(height, width)`` of a COCO RLE that may be malformed."""
     try:
         height, width = (int(v) for v in rle["size"])
         counts = rle["counts"]
@@ -118,9 +148,7 @@ def rle_to_mask(rle: MaskRLE | dict[str, Any]) -> BoolArray:
         raise MaskError("an RLE's counts are COCO's text or a list of whole numbers") from error
     if any(run < 0 for run in runs) or sum(runs) != height * width:
         raise MaskError(f"the RLE's runs do not add up to its {height}x{width} pixels")
-    values = np.zeros(len(runs), dtype=np.bool_)
-    values[1::2] = True
-    return np.array(np.repeat(values, runs).reshape((width, height)).T, order="C")
+    return runs, (height, width)
 
 
 def _runs_of(counts: bytes) -> list[int]:
@@ -151,7 +179,14 @@ def _runs_of(counts: bytes) -> list[int]:
 
 
 def polygons_to_mask(polygons_xy: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> BoolArray:
+    """``(H, W)`` mask of :func:`polygons_to_rle`."""
+    return decode_crop(polygons_to_rle(polygons_xy, size_hw)["counts"].encode("ascii"), size_hw)
+
+
+def polygons_to_rle(polygons_xy: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> MaskRLE:
     """Union of COCO polygons (flat ``x0, y0, x1, y1, ...``; pixel ``i`` covers ``[i, i + 1]``).
+
+    What lies outside the picture is cut off; the mask may be left without a pixel.
 
     Raises:
         MaskError: there is no polygon, or one has fewer than 3 points, an odd count, a number that
@@ -175,7 +210,8 @@ def polygons_to_mask(polygons_xy: Sequence[Sequence[float]], size_hw: tuple[int,
     height, width = size_hw
     tool = _pycocotools_mask()
     parts = tool.frPyObjects([list(map(float, polygon)) for polygon in polygons_xy], height, width)
-    return np.ascontiguousarray(tool.decode(tool.merge(parts))).view(np.bool_)
+    counts: bytes = tool.merge(parts)["counts"]
+    return {"size": [height, width], "counts": counts.decode("ascii")}
 
 
 def intersection(

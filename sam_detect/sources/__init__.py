@@ -8,6 +8,7 @@ from sam_detect.sources.images import (
     load_image,
     load_image_bytes,
     load_mask_from_alpha,
+    picture_size,
     to_frame,
 )
 from sam_detect.sources.paths import IMAGE_EXTENSIONS, find_images, is_image_path
@@ -25,5 +26,6 @@ __all__ = [
     "load_image",
     "load_image_bytes",
     "load_mask_from_alpha",
+    "picture_size",
     "to_frame",
 ]

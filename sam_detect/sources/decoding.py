@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
@@ -31,7 +32,10 @@ TRANSPOSE_BY_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+QUARTER_TURNS = (5, 6, 7, 8)
+"""Orientations that exchange width and height."""
 
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 TIFF_BITS_PER_SAMPLE = 258
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -79,7 +83,12 @@ def read_rgb(origin: Origin, *, max_pixels: int, max_bytes: int) -> ImageRGB:
     try:
         return _with_open_picture(origin, max_pixels, convert)
     except UnidentifiedImageError as error:
-        return _read_unusual_tiff(origin, max_pixels, error)
+
+        def read_tiff() -> ImageRGB:
+            array = _tiff_array(origin, max_pixels)
+            return array_to_rgb(array, color_order="rgb", name=name)
+
+        return _with_unusual_tiff(origin, error, read_tiff)
 
 
 def read_alpha_mask(origin: Origin, *, max_pixels: int, max_bytes: int) -> BoolArray | None:
@@ -89,6 +98,27 @@ def read_alpha_mask(origin: Origin, *, max_pixels: int, max_bytes: int) -> BoolA
         return _with_open_picture(origin, max_pixels, lambda image: alpha_mask(_upright(image)))
     except UnidentifiedImageError:
         return None  # no format but the odd TIFF of read_rgb; those carry no mask
+
+
+def read_size_hw(origin: Origin, *, max_pixels: int, max_bytes: int) -> tuple[int, int]:
+    """Height and width of what :func:`read_rgb` gives, from the file's header alone."""
+    origin.check(max_bytes)
+    try:
+        return _with_open_picture(origin, max_pixels, lambda image: _size_hw_upright(image, origin))
+    except UnidentifiedImageError as error:
+        return _with_unusual_tiff(origin, error, lambda: _tiff_size_hw(origin, max_pixels))
+
+
+def read_values(origin: Origin, *, max_pixels: int, max_bytes: int) -> npt.NDArray[Any]:
+    """``(H, W)`` or ``(H, W, C)`` values of the first picture as the file has them, upright.
+
+    Of a palette they are its indices: a label map's numbers, not their colours.
+    """
+    origin.check(max_bytes)
+    try:
+        return _with_open_picture(origin, max_pixels, lambda image: np.asarray(_upright(image)))
+    except UnidentifiedImageError as error:
+        return _with_unusual_tiff(origin, error, lambda: _tiff_array(origin, max_pixels))
 
 
 def check_pixels(size_wh: tuple[int, int], max_pixels: int, name: str) -> None:
@@ -158,9 +188,11 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, *, headers_only: bool = False) -> int:
+    """1 to 8. For what may stand behind a PNG's pixels Pillow decodes them, if not told not to."""
     try:
-        return int(image.getexif().get(EXIF_ORIENTATION, 1))
+        exif = Image.Image.getexif(image) if headers_only else image.getexif()
+        return int(exif.get(EXIF_ORIENTATION, 1))
     except Exception:  # broken EXIF data says nothing about the pixels
         return 1
 
@@ -177,6 +209,30 @@ def is_deep_colour(image: Image.Image) -> bool:
         return any(bit > 8 for bit in (bits if isinstance(bits, tuple) else (bits,)))
     is_png_of_16_bits = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
     return image.format == "PNG" and is_png_of_16_bits
+
+
+def _size_hw_upright(image: Image.Image, origin: Origin) -> tuple[int, int]:
+    """``(height, width)`` that the opened picture has once it is decoded and turned."""
+    width, height = image.size
+    if image.format == "TIFF":
+        return height, width  # the one format of which Pillow gives the turned size at once
+    headers_only = image.format == "PNG" and not _may_end_with_exif(origin)
+    orientation = _orientation(image, headers_only=headers_only)
+    return (width, height) if orientation in QUARTER_TURNS else (height, width)
+
+
+def _may_end_with_exif(origin: Origin) -> bool:
+    """Whether a PNG has words or EXIF data behind its pixels, where Pillow has not read yet."""
+    with origin.open() as file:
+        file.seek(len(PNG_MAGIC))
+        behind = False
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            behind |= kind == b"IDAT"
+            if behind and kind in (b"eXIf", b"zTXt", b"tEXt", b"iTXt"):
+                return True
+            file.seek(length + 4, os.SEEK_CUR)
+    return False
 
 
 def _opencv_array(origin: Origin) -> npt.NDArray[Any]:
@@ -224,9 +280,21 @@ def _tiff_array(origin: Origin, max_pixels: int) -> npt.NDArray[Any]:
     return _turned(array, orientation)
 
 
+def _tiff_size_hw(origin: Origin, max_pixels: int) -> tuple[int, int]:
+    """``(height, width)`` of :func:`_tiff_array`."""
+    import tifffile  # on use, as above
+
+    with origin.open() as file, tifffile.TiffFile(file) as tiff:
+        page = tiff.pages.first
+        size_wh = int(page.imagewidth), int(page.imagelength)
+        tag = page.tags.get(EXIF_ORIENTATION)
+    check_pixels(size_wh, max_pixels, origin.name)
+    return size_wh if tag is not None and tag.value in QUARTER_TURNS else size_wh[::-1]
+
+
 def _turned(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """The array upright, by its EXIF orientation (1 to 8)."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in QUARTER_TURNS:
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         array = array[::-1]
@@ -235,15 +303,14 @@ def _turned(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return array
 
 
-def _read_unusual_tiff(origin: Origin, max_pixels: int, error: Exception) -> ImageRGB:
-    """A TIFF of pixels that Pillow does not know (64-bit floats, planar 16-bit colour, ...)."""
+def _with_unusual_tiff(origin: Origin, error: Exception, read: Callable[[], Result]) -> Result:
+    """``read()`` of a TIFF that Pillow does not know (64-bit floats, planar 16-bit colour, ...)."""
     with origin.open() as file:
         if file.read(4) not in TIFF_MAGICS:
             raise _not_a_picture(origin.name) from error
     try:
         with quiet_readers():
-            array = _tiff_array(origin, max_pixels)
-        return array_to_rgb(array, color_order="rgb", name=origin.name)
+            return read()
     except ImageError:
         raise
     except Exception as cause:  # as above: a damaged file can raise anything

@@ -65,6 +65,20 @@ def load_image_bytes(
     return Frame(image_rgb=rgb, source_id=source_id)
 
 
+def picture_size(
+    path: str | os.PathLike[str],
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> tuple[int, int]:
+    """Height and width of what :func:`load_image` gives, without decoding the pixels.
+
+    Raises ``ImageError`` as :func:`load_image` does, but for damage behind the file's header.
+    """
+    origin = decoding.Origin(os.fspath(path))
+    return decoding.read_size_hw(origin, max_pixels=max_pixels, max_bytes=max_bytes)
+
+
 def load_mask_from_alpha(
     path: str | os.PathLike[str],
     *,
