@@ -10,9 +10,12 @@ import numpy.typing as npt
 
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Id, masks_of
 from sam_detect.evaluation.methods import Found
+from sam_detect.masks import BoolArray
 from sam_detect.types import Masks
 
 Floats = npt.NDArray[np.float64]
+Item = tuple[AnnotatedPicture, Found, frozenset[Id]]
+"""A picture, what was found in it, and the ids of its objects that were shown as examples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +27,9 @@ class Comparison:
         labels: ``(N,)`` names found; None for unknown.
         scores: ``(N,)`` in 0..1.
         object_labels: ``(G,)`` names annotated.
-        excused: ``(N,)`` bool: detections of what is neither to be found nor false to find:
-            mostly in a crowd region, or an example that was shown. Only where they match no object.
+        excused: ``(N,)`` bool: detections of what is neither to be found nor false to find: mostly
+            in a crowd region, or of an example that was shown, and named like it or unknown.
+            Counts only where they find no object.
         best_proposal_iou: ``(G,)`` IoU of each object with its best proposal.
         proposals: number of proposals.
     """
@@ -57,20 +61,33 @@ def compare(
     wanted = tuple(o for o in picture.objects if not o.crowd and o.id not in shown)
     examples = tuple(o for o in picture.objects if not o.crowd and o.id in shown)
     crowds = tuple(o for o in picture.objects if o.crowd)
-    against = (_overlap(found.masks, picture, each, boxes) for each in (wanted, examples))
-    iou, on_examples = against
-    in_crowd = _overlap(found.masks, picture, crowds, boxes, crowd=True)
-    excused = (on_examples >= iou_threshold).any(axis=1) | (in_crowd >= iou_threshold).any(axis=1)
+    on_examples = _overlap(found.masks, picture, examples, boxes)
+    in_crowds = _overlap(found.masks, picture, crowds, boxes, crowd=True)
+    excused = _covers(on_examples >= iou_threshold, found, examples)
+    excused |= _covers(in_crowds >= iou_threshold, found, crowds)
     proposed = _overlap(found.proposals, picture, wanted, boxes)
     return Comparison(
-        iou=iou,
+        iou=_overlap(found.masks, picture, wanted, boxes),
         labels=np.array(found.labels, dtype=object),
         scores=np.asarray(found.scores, np.float64),
         object_labels=np.array([o.label for o in wanted], dtype=object),
-        excused=np.asarray(excused, bool),
+        excused=excused,
         best_proposal_iou=proposed.max(axis=0, initial=0.0),
         proposals=len(found.proposals),
     )
+
+
+def encoded_rles(masks: Masks) -> list[dict[str, Any]]:
+    """Full-size RLEs as pycocotools takes them: ``counts`` in bytes."""
+    rles = [masks.rle(i) for i in range(len(masks))]
+    return [{"size": rle["size"], "counts": rle["counts"].encode("ascii")} for rle in rles]
+
+
+def _covers(overlaps: BoolArray, found: Found, objects: tuple[AnnotatedObject, ...]) -> BoolArray:
+    """``(N,)``: detections that overlap an object and do not call it by another name."""
+    agrees = [[label in (None, o.label) for o in objects] for label in found.labels]
+    agreeing = np.array(agrees, np.bool_).reshape(overlaps.shape)
+    return np.asarray((overlaps & agreeing).any(axis=1))
 
 
 def _overlap(
@@ -91,12 +108,6 @@ def _overlap(
         mine: Any = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
         theirs: Any = np.array([o.bbox_xywh for o in objects], np.float64)
     else:
-        mine = [_encoded(masks.rle(i)) for i in range(len(masks))]
-        filled = masks_of(picture, objects)
-        theirs = [_encoded(filled.rle(i)) for i in range(len(filled))]
+        mine, theirs = encoded_rles(masks), encoded_rles(masks_of(picture, objects))
     shared = coco.iou(mine, theirs, [int(crowd)] * len(objects))
     return np.asarray(shared, np.float64).reshape(len(masks), len(objects))
-
-
-def _encoded(rle: Any) -> dict[str, Any]:
-    return {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
