@@ -10,7 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,6 +66,18 @@ def describe_machine() -> dict[str, Any]:
         "system": _system(),
         "gpu": _gpu(),
     }
+
+
+def machine_name(machine: Mapping[str, Any]) -> str:
+    """A machine of :func:`describe_machine` in a few words, for people."""
+    cores, memory = machine.get("cores"), machine.get("memory_gb")
+    parts = [
+        machine.get("cpu") or "unknown processor",
+        f"{cores} core{'' if cores == 1 else 's'}" if cores else None,
+        f"{memory:.0f} GB" if memory else None,
+        machine.get("gpu"),
+    ]
+    return ", ".join(str(part) for part in parts if part)
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from sam_detect.bench.machine import machine_name
 from sam_detect.bench.suites import SUITES, Options, run_suite
 from sam_detect.cli import options
 from sam_detect.cli.feedback import note, say
@@ -40,6 +41,7 @@ from sam_detect.errors import ConfigError
 @options.general_options
 def bench(
     suite: str,
+    *,
     repeat: int | None,
     images: tuple[Path, ...],
     sizes: str | None,
@@ -88,9 +90,9 @@ def _print(record: dict[str, Any]) -> None:
     _say_lines([f"{name}: {value}" for name, value in record["figures"].items()])
     _say_lines([f"left out: {line}" for line in record["skipped"]])
     commit = f"{record['commit'][:7]}{'+' if record['dirty'] else ''}" if record["commit"] else "-"
-    machine = ", ".join(str(value) for value in record["machine"].values() if value is not None)
     _say_lines([f"median and interquartile range of {record['repeat']} runs",
-                f"{record['workload']}; commit {commit}; {machine}"])  # fmt: skip
+                f"{record['workload']}; commit {commit}; "
+                f"{machine_name(record['machine'])}"])  # fmt: skip
 
 
 def _say_lines(lines: Sequence[str]) -> None:
