@@ -25,7 +25,8 @@ class AnnotatedObject:
         label: its category's name.
         bbox_xywh: its box in pixels, clipped to the picture.
         mask_rle: full-size COCO RLE, or None where only the box is known.
-        crowd: a region of many objects: neither one to find, nor false to find things in.
+        crowd: a region of many objects, or of one that cannot be compared: neither one to find,
+            nor false to find things in.
     """
 
     id: Id
@@ -72,8 +73,12 @@ class Dataset:
 
     @cached_property
     def boxes_only(self) -> bool:
-        """Whether any object has no outline: then boxes are compared with boxes throughout."""
-        return any(o.mask_rle is None for picture in self.pictures for o in picture.objects)
+        """Whether any object has no outline: then boxes are compared with boxes throughout.
+
+        Where only a few have none, a reader makes crowds of them.
+        """
+        objects = (o for picture in self.pictures for o in picture.objects)
+        return any(o.mask_rle is None and not o.crowd for o in objects)
 
 
 def masks_of(picture: AnnotatedPicture, objects: Sequence[AnnotatedObject]) -> Masks:

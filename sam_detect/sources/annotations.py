@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sam_detect.errors import ImageError, MaskError
-from sam_detect.masks import BoolArray, polygons_to_mask, rle_to_mask
+from sam_detect.masks import (
+    BoolArray,
+    MaskRLE,
+    checked_rle,
+    polygons_to_rle,
+    rle_box_xywh,
+    rle_to_mask,
+)
 
 MAX_ANNOTATION_BYTES = 1 << 30
+
+Id = int | str
 
 
 @dataclass(frozen=True)
@@ -24,14 +34,25 @@ class Outline:
         label: its category's name.
         bbox_xywh: the box in pixels, or None.
         segmentation: COCO polygons (lists) or RLE (a dict), or None where only the box is known.
+        id: the annotation's, whatever the file gives there.
+        category_id: its category's.
+        crowd: a region of many objects, not one.
     """
 
     label: str
     bbox_xywh: tuple[float, float, float, float] | None
     segmentation: Any
+    id: Any = None
+    category_id: Id = 0
+    crowd: bool = False
 
     def mask(self, size_hw: tuple[int, int]) -> BoolArray | None:
-        """``(H, W)`` mask, or None where only the box is known.
+        """``(H, W)`` mask of :meth:`rle`."""
+        rle = self.rle(size_hw)
+        return None if rle is None else rle_to_mask(rle)
+
+    def rle(self, size_hw: tuple[int, int]) -> MaskRLE | None:
+        """Full-size COCO RLE, or None where only the box is known.
 
         Raises:
             MaskError: the outline is malformed, of another size, or has no pixel inside.
@@ -44,12 +65,29 @@ class Outline:
             size = self.segmentation.get("size")
             if size != list(size_hw):  # compared first: decoding an absurd size takes long
                 raise MaskError(f"its mask has the size {size}, the picture {list(size_hw)}")
-            mask = rle_to_mask(self.segmentation)
+            rle = checked_rle(self.segmentation)
         else:
-            mask = polygons_to_mask(self.segmentation, size_hw)
-        if not mask.any():
+            rle = polygons_to_rle(self.segmentation, size_hw)
+        if rle_box_xywh(rle) is None:
             raise MaskError("its outline has no pixel inside the picture")
-        return mask
+        return rle
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """What a COCO file says, of which every object has a picture and a category that are in it.
+
+    Attributes:
+        categories: id to name, in the file's order.
+        images: the rows of ``images``, each with ``id`` and ``file_name``, in the file's order.
+        outlines: the objects by the id of their picture, in the file's order.
+        problems: a line for each annotation left out.
+    """
+
+    categories: dict[Id, str]
+    images: tuple[dict[str, Any], ...]
+    outlines: dict[Id, list[Outline]]
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -64,7 +102,7 @@ class AnnotatedImage:
 def read_coco(
     file: str | Path, images: Sequence[str], *, tag: str | None = None
 ) -> tuple[list[AnnotatedImage], list[str]]:
-    """Pairs a COCO file's annotations with pictures.
+    """Pairs a COCO file's annotations with pictures; leaves out crowds.
 
     Args:
         file: the COCO JSON file.
@@ -77,58 +115,101 @@ def read_coco(
     Raises:
         ImageError: the file cannot be read, is not COCO, or no picture of it is at hand.
     """
+    coco = load_coco(file, tag=tag)
+    paths = match_pictures((str(image["file_name"]) for image in coco.images), images)
+    found, missing = [], []
+    for image, path in zip(coco.images, paths, strict=True):
+        outlines = tuple(o for o in coco.outlines.get(image["id"], ()) if not o.crowd)
+        if path is not None and outlines:
+            found.append(AnnotatedImage(path, str(image["file_name"]), outlines))
+        elif outlines:
+            missing.append(f"{image['file_name']}: annotated, but not among the pictures")
+    if not found:
+        raise ImageError(f"none of the annotated pictures of {file} is among those given")
+    return found, [*coco.problems, *missing]
+
+
+def load_coco(file: str | Path, *, tag: str | None = None) -> CocoFile:
+    """Reads a COCO file. Outlines are checked when they are drawn, by :meth:`Outline.rle`.
+
+    Args:
+        file: the COCO JSON file.
+        tag: only annotations of this category.
+
+    Raises:
+        ImageError: the file cannot be read, is not COCO, or has no category ``tag``.
+    """
     data = _read_json(Path(file))
     categories = {c["id"]: str(c["name"]) for c in data["categories"]}
     if tag is not None and tag not in categories.values():
         known = ", ".join(sorted(categories.values()))
         raise ImageError(f"{file} has no category '{tag}' (it has: {known})")
-    by_image: dict[Any, list[Outline]] = defaultdict(list)
+    images = {image["id"] for image in data["images"]}
+    outlines: dict[Id, list[Outline]] = defaultdict(list)
     problems: list[str] = []
     for annotation in data["annotations"]:
         category, image_id = annotation.get("category_id"), annotation.get("image_id")
-        name = categories.get(category) if _is_name(category) else None
+        name = categories.get(category) if is_id(category) else None
         if name is None:
             problems.append(f"annotation {annotation.get('id')}: its category is not in {file}")
-        elif not _is_name(image_id):
+        elif not is_id(image_id) or image_id not in images:
             problems.append(f"annotation {annotation.get('id')}: its image is not in {file}")
-        elif not annotation.get("iscrowd") and tag in (None, name):
+        elif tag in (None, name):
             outline = _outline(annotation, name)
             if outline is None:
                 problems.append(f"annotation {annotation.get('id')}: its bbox is not x, y, w, h")
             else:
-                by_image[image_id].append(outline)
+                outlines[image_id].append(outline)
+    return CocoFile(categories, tuple(data["images"]), dict(outlines), tuple(problems))
+
+
+def match_pictures(wanted: Iterable[str], images: Iterable[str]) -> list[str | None]:
+    """For each annotated name the picture that it means, among those at hand, or None.
+
+    That is the picture whose path ends like the name, else the only one of that file name. No
+    file is opened or looked for by an annotated name itself, so that it cannot lead elsewhere.
+    """
     by_name: dict[str, list[str]] = defaultdict(list)
     for given in images:
         by_name[Path(given).name].append(given)
-    found, missing = [], []
-    for image in data["images"]:
-        outlines = by_image.get(image["id"], [])
-        wanted = Path(str(image["file_name"]))
-        path = _match(wanted, by_name.get(wanted.name, []))
-        if path is not None and outlines:
-            found.append(AnnotatedImage(path, str(image["file_name"]), tuple(outlines)))
-        elif path is None and outlines:
-            missing.append(str(image["file_name"]))
-    if not found:
-        raise ImageError(f"none of the annotated pictures of {file} is among those given")
-    return found, problems + [f"{name}: annotated, but not among the pictures" for name in missing]
+    names = [Path(name) for name in wanted]
+    return [_match(name, by_name.get(name.name, [])) for name in names]
+
+
+def read_text(path: Path, kind: str) -> str:
+    """A text file of annotations; ``kind`` says in errors what it should be.
+
+    Raises:
+        ImageError: it cannot be read, is too large, or is no UTF-8 text.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe or device may never end
+            raise ImageError(f"the annotations {path} cannot be read: this is not a file")
+        if found.st_size > MAX_ANNOTATION_BYTES:
+            raise ImageError(f"{path} is larger than {MAX_ANNOTATION_BYTES >> 20} MiB: split it")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ImageError(f"the annotations {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ImageError(f"{path} is not {kind}: {error}") from error
+
+
+def is_id(value: Any) -> bool:
+    """Whether a file's value can be an id or a name."""
+    return isinstance(value, (int, str))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_ANNOTATION_BYTES:
-            raise ImageError(f"{path} is larger than {MAX_ANNOTATION_BYTES >> 20} MiB: split it")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ImageError(f"the annotations {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+        data = json.loads(read_text(path, "a JSON file"))
+    except (ValueError, RecursionError, MemoryError) as error:
         raise ImageError(f"{path} is not a JSON file: {error}") from error
     keys = {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}
     for key, needed in keys.items():
         rows = data.get(key) if isinstance(data, dict) else None
         if not isinstance(rows, list) or not all(
-            isinstance(row, dict) and all(_is_name(row.get(field)) for field in needed)
-            for row in rows
+            isinstance(row, dict) and all(is_id(row.get(field)) for field in needed) for row in rows
         ):
             raise ImageError(f"{path} is not a COCO file: it needs a list '{key}' of objects"
                              + (f" with {' and '.join(needed)}" if needed else ""))  # fmt: skip
@@ -137,12 +218,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     return dict(data)
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, (int, str))
-
-
 def _outline(annotation: dict[str, Any], label: str) -> Outline | None:
     bbox = annotation.get("bbox")
+    box = None
     if bbox is not None:
         try:
             x, y, w, h = (float(v) for v in bbox)
@@ -150,8 +228,15 @@ def _outline(annotation: dict[str, Any], label: str) -> Outline | None:
             return None
         if not all(math.isfinite(v) for v in (x, y, w, h)):
             return None
-        return Outline(label, (x, y, w, h), annotation.get("segmentation"))
-    return Outline(label, None, annotation.get("segmentation"))
+        box = x, y, w, h
+    return Outline(
+        label,
+        box,
+        annotation.get("segmentation"),
+        id=annotation.get("id"),
+        category_id=annotation["category_id"],
+        crowd=bool(annotation.get("iscrowd")),
+    )
 
 
 def _match(wanted: Path, named: Sequence[str]) -> str | None:

@@ -1,0 +1,246 @@
+"""YOLO: pictures, a text file of rows for each, and ``data.yaml`` with the names.
+
+The rows are parsed here, not by ``supervision``, whose reader gives up the whole dataset at the
+first bad row, holds all masks of all pictures as full-size arrays, and draws them by OpenCV's
+rule, by which an outline's own pixels belong to it: each object would be larger than in COCO.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path, PurePath
+from typing import Any
+
+from sam_detect.errors import ImageError, MaskError, UnavailableError, one_line
+from sam_detect.evaluation.dataset import AnnotatedObject, Dataset, Id
+from sam_detect.evaluation.readers.gathering import Gathering, annotated_object, ids_by_name
+from sam_detect.masks import polygons_to_rle
+from sam_detect.sources import find_images
+from sam_detect.sources.annotations import match_pictures, read_text
+
+SPLITS = ("train", "val", "test")
+MAX_SETTINGS = 1 << 20
+"""Longest ``data.yaml`` in characters."""
+
+NO_LABELS = ("classes.txt", "labels.txt")
+"""What annotation tools leave beside the label files."""
+
+
+def read(file: Path, *, max_pixels: int) -> Dataset:
+    """Reads the pictures of all splits, as ultralytics lays them out (``labels`` for ``images``
+    in each path); the split is a field of each picture.
+
+    A row is ``class x y w h`` or ``class`` and the ``x y`` of three or more points, in shares of
+    the picture. An object's id is its label file and line. A picture without a label file holds
+    no object. Nothing outside the folder of ``file`` is read, wherever its paths lead.
+    """
+    settings = _settings(file)
+    names = _names(settings, file)
+    root = file.parent
+    gathering = Gathering(root.resolve().name, max_pixels=max_pixels)
+    rows = _Rows(root, names, gathering)
+    labels: dict[Path, str] = {}
+    for path, split in _pictures(root, settings, gathering).items():
+        what = _shown(path, root)
+        label_file = _label_file(Path(path), root)
+        if labels.setdefault(label_file, what) != what:
+            gathering.note(what, f"its label file is that of {labels[label_file]}")
+            continue
+        size_hw = gathering.size_of(path, what)
+        if size_hw is not None:
+            objects = rows.objects(label_file, size_hw)
+            gathering.add(
+                id=what, path=path, size_hw=size_hw, objects=objects, fields={"split": split}
+            )
+    if rows.missing:
+        gathering.note(f"{rows.missing} pictures", "no label file: taken to hold no object")
+    _note_strays(labels, root, gathering)
+    return gathering.dataset(ids_by_name(gathering, names, rows.used))
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    try:
+        import yaml
+    except ImportError as error:
+        raise UnavailableError(
+            "reading a YOLO dataset needs PyYAML: pip install 'sam-detect[evaluate]'"
+        ) from error
+    text = read_text(file, "a YAML file")
+    if len(text) > MAX_SETTINGS:
+        raise ImageError(f"{file} is too long for the settings of a YOLO dataset")
+    try:
+        settings = yaml.safe_load(text)
+    except Exception as error:  # a YAMLError, and what values such as "!!int" make PyYAML raise
+        raise ImageError(f"{file} is not a YAML file: {one_line(error)}") from error
+    if not isinstance(settings, dict):
+        raise ImageError(f"{file} is not a YOLO dataset: it needs 'names', and 'train' or 'val'")
+    if "kpt_shape" in settings:
+        raise ImageError(f"{file} is a dataset of poses: give one of outlines or boxes")
+    return settings
+
+
+def _names(settings: dict[str, Any], file: Path) -> dict[Id, str]:
+    """Class number to name."""
+    names = settings.get("names")
+    rows = dict(enumerate(names)) if isinstance(names, list) else names
+    try:
+        # Only plain values: a few bytes of YAML can nest lists that take gigabytes to print.
+        found: dict[Id, str] = {
+            int(number): str(name)
+            for number, name in (rows.items() if isinstance(rows, dict) else ())
+            if isinstance(name, (str, int, float))
+        }
+    except (TypeError, ValueError, OverflowError):
+        found = {}
+    if not found:
+        raise ImageError(f"{file} is not a YOLO dataset: 'names' lists its classes by number")
+    return found
+
+
+def _pictures(root: Path, settings: dict[str, Any], gathering: Gathering) -> dict[str, str]:
+    """Paths of pictures to the first split that has them."""
+    found: dict[str, str] = {}
+    for split in SPLITS:
+        given = settings.get(split)
+        for value in given if isinstance(given, list) else [given]:
+            if value is None:
+                continue
+            for path in _pictures_of(root, settings.get("path"), value, split, gathering):
+                if found.setdefault(path, split) != split:
+                    gathering.note(f"{split}: {_shown(path, root)}", f"it is in {found[path]}, too")
+    if not found and (root / "images").is_dir():
+        found = dict.fromkeys(find_images(root / "images"), "")
+    if not found:
+        first = f" ({gathering.problems[0]})" if gathering.problems else ""
+        raise ImageError(f"the dataset {root} has no pictures{first}")
+    return found
+
+
+def _pictures_of(root: Path, base: Any, value: Any, split: str, gathering: Gathering) -> list[str]:
+    """The pictures in a folder, or those that a text file lists."""
+    what = f"{split}: {value}" if isinstance(value, str) else split
+    place = _inside(root, base, value)
+    if place is None:
+        gathering.note(what, f"no such folder in {root}")
+        return []
+    try:
+        if place.is_dir():
+            return [str(Path(path)) for path in find_images(place)]
+        names = [line.strip() for line in read_text(place, "a list of pictures").splitlines()]
+        names = [name for name in names if name]
+        paths = match_pictures(names, find_images(root))
+    except ImageError as error:
+        gathering.note(what, error)
+        return []
+    for name, path in zip(names, paths, strict=True):
+        if path is None:
+            gathering.note(f"{split}: {name}", f"no such picture in {root}")
+    return [str(Path(path)) for path in paths if path is not None]
+
+
+def _inside(root: Path, base: Any, value: Any) -> Path | None:
+    """Where a path of ``data.yaml`` leads; never out of ``root``.
+
+    The paths may be of another machine, and some exporters write ``../train`` for ``train``.
+    """
+    if not isinstance(value, str):
+        return None
+    top = os.path.abspath(root)
+    bases = [base] if isinstance(base, str) else []
+    wanted = [*(os.path.join(each, value) for each in bases), value, value.removeprefix("../")]
+    for each in wanted:
+        place = os.path.abspath(os.path.join(top, each))
+        if Path(place).is_relative_to(top) and os.path.exists(place):
+            return root / os.path.relpath(place, top)
+    return None
+
+
+def _label_file(picture: Path, root: Path) -> Path:
+    """``labels`` for the last ``images`` among the folders, and ``.txt`` for the ending."""
+    folders = [*PurePath(os.path.relpath(picture.parent, root)).parts]
+    if "images" in folders:
+        folders[len(folders) - 1 - folders[::-1].index("images")] = "labels"
+    return root.joinpath(*folders, f"{picture.stem}.txt")
+
+
+def _shown(path: str | Path, root: Path) -> str:
+    return PurePath(os.path.relpath(path, root)).as_posix()
+
+
+def _note_strays(labels: dict[Path, str], root: Path, gathering: Gathering) -> None:
+    """Notes label files without a picture."""
+    for folder in dict.fromkeys(file.parent for file in labels):
+        for file in sorted(folder.glob("*.txt")):
+            if file not in labels and file.name not in NO_LABELS:
+                gathering.note(_shown(file, root), "a label file without a picture")
+
+
+class _Rows:
+    """Reads label files.
+
+    Attributes:
+        used: classes that objects have.
+        missing: number of label files that are not there.
+    """
+
+    def __init__(self, root: Path, names: dict[Id, str], gathering: Gathering) -> None:
+        self.used: set[Id] = set()
+        self.missing = 0
+        self._root = root
+        self._names = names
+        self._gathering = gathering
+
+    def objects(self, file: Path, size_hw: tuple[int, int]) -> list[AnnotatedObject]:
+        """The objects of one picture; what cannot be used is noted."""
+        if not file.exists():
+            self.missing += 1
+            return []
+        shown = _shown(file, self._root)
+        try:
+            rows = read_text(file, "a label file").splitlines()
+        except ImageError as error:
+            self._gathering.note(shown, error)
+            return []
+        lines: dict[str, int] = {}
+        found = []
+        for line, row in enumerate(rows, start=1):
+            if not row.strip():
+                continue
+            try:
+                if lines.setdefault(row, line) != line:
+                    raise MaskError(f"it is the same as line {lines[row]}")
+                found.append(self._object(row, f"{shown}:{line}", size_hw))
+            except MaskError as error:
+                self._gathering.note(f"annotation {shown}:{line}", error)
+        return found
+
+    def _object(self, row: str, name: str, size_hw: tuple[int, int]) -> AnnotatedObject:
+        number, values = _numbers(row)
+        if number not in self._names:
+            raise MaskError(f"its class {number:g} is not among the names of data.yaml")
+        label = self._names[int(number)]
+        height, width = size_hw
+        scaled = [value * (height if i % 2 else width) for i, value in enumerate(values)]
+        if len(scaled) == 4:
+            x, y, w, h = scaled
+            box = (x - w / 2, y - h / 2, w, h)
+            found = annotated_object(id=name, label=label, size_hw=size_hw, bbox_xywh=box)
+        else:
+            rle = polygons_to_rle([scaled], size_hw)
+            found = annotated_object(id=name, label=label, size_hw=size_hw, mask_rle=rle)
+        self.used.add(int(number))
+        return found
+
+
+def _numbers(row: str) -> tuple[float, list[float]]:
+    """Class number and coordinates of a row."""
+    try:
+        number, *values = (float(value) for value in row.split())
+    except ValueError as error:
+        raise MaskError("it is not a row of numbers") from error
+    if not all(map(math.isfinite, (number, *values))):
+        raise MaskError("it has a number that is not finite")
+    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
+        raise MaskError("a row is 'class x y w h', or 'class' and the x y of 3 or more points")
+    return number, values
