@@ -21,6 +21,9 @@ COMMANDS = {
     "detect": ("sam_detect.cli.detect:detect", "Find and name the objects of pictures."),
     "learn": ("sam_detect.cli.learn:learn", "Learn objects from pictures, under a name."),
     "library": ("sam_detect.cli.library:library", "List, edit, carry and convert what was learnt."),
+    "evaluate": (
+        "sam_detect.cli.evaluate:evaluate", "Measure what is found in annotated pictures."
+    ),
     "bench": ("sam_detect.cli.bench:bench", "Measure time, memory and ratios, stage by stage."),
 }
 INTERRUPTED = 130

@@ -61,13 +61,13 @@ def compare(
     wanted = tuple(o for o in picture.objects if not o.crowd and o.id not in shown)
     examples = tuple(o for o in picture.objects if not o.crowd and o.id in shown)
     crowds = tuple(o for o in picture.objects if o.crowd)
-    on_examples = _overlap(found.masks, picture, examples, boxes)
-    in_crowds = _overlap(found.masks, picture, crowds, boxes, crowd=True)
+    on_examples = overlap(found.masks, picture, examples, boxes)
+    in_crowds = overlap(found.masks, picture, crowds, boxes, crowd=True)
     excused = _covers(on_examples >= iou_threshold, found, examples)
     excused |= _covers(in_crowds >= iou_threshold, found, crowds)
-    proposed = _overlap(found.proposals, picture, wanted, boxes)
+    proposed = overlap(found.proposals, picture, wanted, boxes)
     return Comparison(
-        iou=_overlap(found.masks, picture, wanted, boxes),
+        iou=overlap(found.masks, picture, wanted, boxes),
         labels=np.array(found.labels, dtype=object),
         scores=np.asarray(found.scores, np.float64),
         object_labels=np.array([o.label for o in wanted], dtype=object),
@@ -90,7 +90,7 @@ def _covers(overlaps: BoolArray, found: Found, objects: tuple[AnnotatedObject, .
     return np.asarray((overlaps & agreeing).any(axis=1))
 
 
-def _overlap(
+def overlap(
     masks: Masks,
     picture: AnnotatedPicture,
     objects: tuple[AnnotatedObject, ...],

@@ -88,8 +88,8 @@ def run(
         support = []
         for picture, objects in split.support:
             frame = load_image(picture.path, max_pixels=max_pixels)
-            outlines = _outlines(frame, picture, objects, propose)
-            support.append(Shown(frame, outlines, tuple(o.label for o in objects)))
+            masks = outlines(frame, picture, objects, propose)
+            support.append(Shown(frame, masks, tuple(o.label for o in objects)))
         method.learn(support)
         queries = []
         for picture in split.queries:
@@ -119,7 +119,7 @@ def plan(dataset: Dataset, protocol: Protocol) -> list[Split]:
     )
 
 
-def _outlines(
+def outlines(
     frame: Frame,
     picture: AnnotatedPicture,
     objects: Sequence[AnnotatedObject],

@@ -5,6 +5,7 @@ Each sink is named in :mod:`sam_detect.registry` and made as
 and the pictures being read, which no sink overwrites.
 """
 
+from sam_detect.outputs._atomic import write_atomically
 from sam_detect.outputs._pictures import write_image
 
-__all__ = ["write_image"]
+__all__ = ["write_atomically", "write_image"]

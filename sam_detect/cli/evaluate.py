@@ -1,0 +1,253 @@
+"""``sam-detect evaluate``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sam_detect.cli import options
+from sam_detect.cli.feedback import note, printable, say
+from sam_detect.cli.text import escape, show, table
+from sam_detect.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sam_detect.evaluation.evaluation import Evaluation
+    from sam_detect.evaluation.harness import Tick
+    from sam_detect.evaluation.sweep import Announce
+
+CURVE = "1,2,5,10,20"
+SHOWN_PROBLEMS = 5
+FIGURES = {
+    "f1": "precision and recall in one",
+    "precision": "share of the named detections that are right",
+    "recall": "share of the objects that were found and rightly named",
+    "f1_macro": "f1 of each label, averaged",
+    "mean_iou": "overlap of the right ones with their objects",
+    "ap": "COCO average precision, IoU .50 to .95",
+    "ap50": "COCO average precision at IoU .50",
+    "ar100": "COCO average recall, at most 100 detections",
+    "msa": "TP / (TP + FP + FN), IoU .50 to .95",
+    "proposal_recall": "share of the objects that were proposed at all",
+    "proposals_per_image": "regions proposed",
+}
+"""What is printed, in this order."""
+
+
+@click.command()
+@click.argument("dataset", metavar="DATASET|ANNOTATIONS", type=click.Path(path_type=Path))
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Folder of the pictures.  [default: images beside the annotations]",
+)
+@click.option("--shots", type=int, default=5, show_default=True, help="Examples of each label.")
+@click.option(
+    "--seeds", default="0,1,2", show_default=True, metavar="N,N,...",
+    help="One draw of examples for each.",
+)  # fmt: skip
+@click.option(
+    "--iou", type=float, default=0.5, show_default=True,
+    help="Least overlap of a detection with its object.",
+)  # fmt: skip
+@click.option(
+    "--task", type=click.Choice(["instance", "semantic"]), default="instance", show_default=True,
+    help="Count objects, or pixels.",
+)  # fmt: skip
+@click.option(
+    "--protocol", type=click.Choice(["cross", "same"]), default="cross", show_default=True,
+    help="Look in other pictures than the examples', or in the rest of theirs.",
+)  # fmt: skip
+@click.option(
+    "--group-by", metavar="FIELD",
+    help="Draw examples and queries among pictures that agree in this field.",
+)  # fmt: skip
+@click.option(
+    "--method", default="sam-detect", show_default=True,
+    help="What to measure: sam-detect, or a baseline: template or watershed.",
+)  # fmt: skip
+@click.option(
+    "--curve", metavar="N,N,...", help=f"Measure F1 at these numbers of shots too, such as {CURVE}."
+)
+@click.option(
+    "--sweep", multiple=True, metavar="KEY=A,B",
+    help="Evaluate every combination, such as 'fade=gaussian,linear top_k=1,5'; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--predictions", type=click.Path(path_type=Path),
+    help="Write every detection to this file, for other tools to score.",
+)  # fmt: skip
+@click.option(
+    "--report", type=click.Path(path_type=Path),
+    help="Write a page with tables, plots and pictures, and CSV files, into this folder.",
+)  # fmt: skip
+@click.option(
+    "--history", type=click.Path(path_type=Path),
+    help="Append the figures to this file, one JSON object a line.",
+)  # fmt: skip
+@options.settings_options(
+    *options.PROPOSALS, *options.RECIPE, *options.MODELS, *options.LABELLING,
+    *options.GENERAL,
+)  # fmt: skip
+@options.general_options
+def evaluate(
+    dataset: Path,
+    *,
+    images: Path | None,
+    shots: int,
+    seeds: str,
+    iou: float,
+    task: str,
+    protocol: str,
+    group_by: str | None,
+    method: str,
+    curve: str | None,
+    sweep: tuple[str, ...],
+    predictions: Path | None,
+    report: Path | None,
+    history: Path | None,
+    as_json: bool,
+    **settings: Any,
+) -> int:
+    """Measure what is found in annotated pictures after a few examples.
+
+    DATASET is a folder with annotations.json and images/, a YOLO-seg folder, a folder with
+    images/ and masks/ (label maps), or a COCO file.
+
+    \b
+      sam-detect evaluate nuts/ --shots 5 --seeds 0,1,2
+      sam-detect evaluate nuts/ --sweep method=sam-detect,template,watershed --report out/
+    """
+    from sam_detect.evaluation.readers import open_dataset
+    from sam_detect.evaluation.run import Protocol
+    from sam_detect.evaluation.sweep import sweep as run_sweep
+    from sam_detect.evaluation.sweep import variants
+
+    grid = variants(sweep)
+    if predictions is not None and len(grid) > 1:
+        raise ConfigError("--predictions holds one evaluation: leave out --sweep")
+    points = whole_numbers("--curve", curve or (CURVE if report and len(grid) == 1 else ""))
+    how: dict[str, Any] = {"iou": iou, "task": task, "draw": protocol, "group_by": group_by}
+    drawn = Protocol(shots=shots, seeds=whole_numbers("--seeds", seeds), **how)
+    data = open_dataset(dataset, images)
+    _say_problems(data.problems)
+    given = {name: value for name, value in settings.items() if value is not None}
+    with _progress(len(grid)) as announce:
+        found = run_sweep(
+            data, drawn, grid, settings=given, method=method, curve=points, announce=announce
+        )
+        done = list(found)
+    _write(done, predictions=predictions, report=report, history=history)
+    for each in done:
+        if as_json:
+            say(json.dumps(each.to_dict(), allow_nan=False), to=sys.stdout)
+    if not as_json:
+        _print(done)
+    return 0
+
+
+def whole_numbers(option: str, text: str) -> tuple[int, ...]:
+    """The numbers of an option like ``--seeds 0,1,2``, each once, in their order."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"{option} takes whole numbers such as 0,1,2, got '{text}'")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def _say_problems(problems: tuple[str, ...]) -> None:
+    for line in problems[:SHOWN_PROBLEMS]:
+        note(f"warning: {line}")
+    if len(problems) > SHOWN_PROBLEMS:
+        note(f"warning: and {len(problems) - SHOWN_PROBLEMS} more (--json and --report list all)")
+
+
+@contextmanager
+def _progress(variants: int) -> Iterator[Announce]:
+    """A bar on stderr for the pictures of each variant, where stderr is a terminal."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda what: lambda done, of: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as shown:
+        count = 0
+
+        def announce(what: str) -> Tick:
+            nonlocal count
+            count += 1
+            name = printable(what) or "evaluating"
+            task = shown.add_task(f"{count}/{variants} {name}" if variants > 1 else name)
+            return lambda done, of: shown.update(task, completed=done, total=of)
+
+        yield announce
+
+
+def _write(
+    done: list[Evaluation], *, predictions: Path | None, report: Path | None, history: Path | None
+) -> None:
+    if predictions is not None:
+        from sam_detect.evaluation.predictions import write_predictions
+
+        write_predictions(predictions, done[0].dataset, done[0].episodes)
+        note(f"wrote {predictions}")
+    if report is not None:
+        from sam_detect.evaluation.report import write_report
+
+        page = write_report(report, done)[0]
+        note(f"wrote {page}")
+    if history is not None:
+        from sam_detect.bench.history import append_record, stamp
+
+        for each in done:
+            append_record(history, {**stamp("evaluate"), **each.to_record()})
+        note(f"appended to {history}")
+
+
+def _print(done: list[Evaluation]) -> None:
+    """The figures of one evaluation, or a line for each of several."""
+    from sam_detect.evaluation.report import comparison_table
+
+    if len(done) > 1:
+        rows = comparison_table(done)
+        compared = table(*rows[0])
+        for row in rows[1:]:
+            compared.add_row(*map(escape, row))
+        show(compared)
+        return
+    _print_one(done[0])
+
+
+def _print_one(evaluation: Evaluation) -> None:
+    found = evaluation.to_dict()
+    head = table("figure", "value>", "what it says")
+    for name, text in FIGURES.items():
+        if found.get(name) is not None:
+            value = f"{found[name]:.3f}"
+            if name == "f1" and found["f1_spread"] is not None:
+                value += f" ± {found['f1_spread']:.3f}"
+            head.add_row(name, value, text)
+    show(head)
+    if len(found["per_class"]) > 1:
+        classes = table("label", "objects>", "precision>", "recall>", "f1>")
+        for label, row in found["per_class"].items():
+            objects = row["tp"] + row["fn"]
+            figures = (row["precision"], row["recall"], row["f1"])
+            classes.add_row(escape(label), f"{objects:.0f}", *map(_short, figures))
+        show(classes)
+    if found["learning_curve"]:
+        points = (f"{p['shots']}: {_short(p['f1'])}" for p in found["learning_curve"])
+        say(f"F1 by shots: {', '.join(points)}", to=sys.stdout)
+    seconds = ", ".join(f"{stage} {value:.2f}" for stage, value in found["seconds"].items())
+    memory = found["peak_memory_mb"]
+    peak = "" if memory is None else f"; peak memory {memory:.0f} MB"
+    say(f"{found['seconds_per_image']:.2f} s an image ({seconds}){peak}", to=sys.stdout)
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,175 @@
+"""What an evaluation says: the figures of its episodes, and their means over the seeds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from sam_detect.evaluation.comparison import Item
+from sam_detect.evaluation.dataset import Dataset
+from sam_detect.evaluation.metrics import (
+    Confusion,
+    coco_scores,
+    confusion,
+    instance_scores,
+    semantic_scores,
+    spread,
+)
+from sam_detect.evaluation.run import Episode, Protocol, Query
+
+AVERAGED = (
+    "precision", "recall", "f1", "f1_macro", "mean_iou", "ap", "ap50", "msa", "ar100",
+    "proposal_recall", "proposals_per_image",
+)  # fmt: skip
+"""Figures that are taken of each seed and averaged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A method's episodes on a dataset, and the figures taken from them.
+
+    Attributes:
+        dataset: the data.
+        protocol: how examples were drawn.
+        method: its name.
+        recipe: how the method makes its vectors; empty for one without.
+        episodes: one for each seed and group.
+        embedding: ``separability``, ``knn_purity`` and ``silhouette``; None without vectors.
+        learning_curve: ``{"shots", "f1", "f1_spread"}`` for several numbers of shots; may be empty.
+        peak_memory_mb: most memory the process has had; None where the system cannot tell.
+        variant: what a sweep changed for it, by name; empty outside of a sweep.
+    """
+
+    dataset: Dataset
+    protocol: Protocol
+    method: str
+    recipe: dict[str, Any]
+    episodes: tuple[Episode, ...]
+    embedding: dict[str, float | None] | None = None
+    learning_curve: tuple[dict[str, Any], ...] = ()
+    peak_memory_mb: float | None = None
+    variant: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """Every averaged figure, ``per_class``, and the standard deviation of F1 over seeds."""
+        seeds = [self._scores(episodes) for episodes in self._by_seed().values()]
+        means = {name: spread(each.get(name) for each in seeds).mean for name in AVERAGED}
+        labels = sorted({label for each in seeds for label in each["per_class"]})
+        per_class = {
+            label: _means([e["per_class"][label] for e in seeds if label in e["per_class"]])
+            for label in labels
+        }
+        f1_spread = spread(each["f1"] for each in seeds).std
+        return {**means, "per_class": per_class, "f1_spread": f1_spread}
+
+    @cached_property
+    def confusion(self) -> Confusion:
+        """What the objects of all episodes were taken for."""
+        return confusion([query.comparison for query in self.queries], self.protocol.iou)
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """Mean seconds of a picture per stage."""
+        sums: dict[str, float] = defaultdict(float)
+        for query in self.queries:
+            for stage, value in query.found.seconds.items():
+                sums[stage] += value
+        return {stage: value / len(self.queries) for stage, value in sums.items()}
+
+    @property
+    def queries(self) -> list[Query]:
+        """All pictures of all episodes."""
+        return [query for episode in self.episodes for query in episode.queries]
+
+    @cached_property
+    def problems(self) -> tuple[str, ...]:
+        """What was skipped in the dataset, and labels with too few examples, each once."""
+        of_splits = (line for e in self.episodes for line in e.split.problems)
+        return tuple(dict.fromkeys([*self.dataset.problems, *of_splits]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of ``evaluate --json``."""
+        figures = dict(self.figures)
+        per_class = figures.pop("per_class")
+        pixels = [q.picture.size_hw[0] * q.picture.size_hw[1] for q in self.queries]
+        seconds = sum(self.seconds.values())
+        return {
+            "dataset": self.dataset.name,
+            "method": self.method,
+            **({"variant": self.variant} if self.variant else {}),
+            "task": self.protocol.task,
+            "protocol": self.protocol.draw,
+            "shots": self.protocol.shots,
+            "seeds": list(self.protocol.seeds),
+            "iou": self.protocol.iou,
+            "group_by": self.protocol.group_by,
+            "boxes_only": self.dataset.boxes_only,
+            "recipe": self.recipe,
+            "episodes": [self._episode(episode) for episode in self.episodes],
+            **figures,
+            "per_class": per_class,
+            "confusion": _table(self.confusion),
+            "embedding": self.embedding,
+            "learning_curve": list(self.learning_curve),
+            "seconds_per_image": seconds,
+            "seconds_per_megapixel": seconds * len(pixels) / (sum(pixels) / 1e6),
+            "seconds": self.seconds,
+            "peak_memory_mb": self.peak_memory_mb,
+            "problems": list(self.problems),
+        }
+
+    def to_record(self) -> dict[str, Any]:
+        """The line that a history of measurements keeps."""
+        whole = self.to_dict()
+        left_out = ("episodes", "confusion", "problems")
+        return {name: value for name, value in whole.items() if name not in left_out}
+
+    def _episode(self, episode: Episode) -> dict[str, Any]:
+        split = episode.split
+        return {
+            "seed": split.seed,
+            "group": split.group,
+            "support_annotation_ids": [o.id for _, objects in split.support for o in objects],
+            "query_image_ids": [query.picture.id for query in episode.queries],
+            **self._scores([episode]),
+        }
+
+    def _scores(self, episodes: Sequence[Episode]) -> dict[str, Any]:
+        """The figures of some episodes taken together."""
+        items = [item for episode in episodes for item in _items(episode)]
+        if self.protocol.task == "semantic":
+            return semantic_scores(items)
+        comparisons = [query.comparison for episode in episodes for query in episode.queries]
+        scores = instance_scores(comparisons, self.protocol.iou)
+        coco = coco_scores(items, self.dataset.boxes_only)
+        for label, ap in coco["per_class_ap"].items():
+            scores["per_class"][label]["ap"] = ap
+        return {**scores, "ap": coco["ap"], "ap50": coco["ap50"], "ar100": coco["ar100"]}
+
+    def _by_seed(self) -> dict[int, list[Episode]]:
+        found: dict[int, list[Episode]] = defaultdict(list)
+        for episode in self.episodes:
+            found[episode.split.seed].append(episode)
+        return found
+
+
+def _items(episode: Episode) -> list[Item]:
+    shown = episode.split.shown
+    return [(query.picture, query.found, shown) for query in episode.queries]
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    names: Iterable[str] = dict.fromkeys(name for row in rows for name in row)
+    return {name: spread(row.get(name) for row in rows).mean for name in names}
+
+
+def _table(found: Confusion) -> dict[str, Any]:
+    return {
+        "rows": list(found.rows),
+        "columns": list(found.columns),
+        "counts": found.table.tolist(),
+    }

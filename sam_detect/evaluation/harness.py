@@ -1,0 +1,108 @@
+"""From a dataset and a method to an :class:`Evaluation`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sam_detect.errors import ConfigError
+from sam_detect.evaluation.baselines import OtsuWatershed
+from sam_detect.evaluation.dataset import Dataset
+from sam_detect.evaluation.embedding_quality import embedding_quality
+from sam_detect.evaluation.evaluation import Evaluation
+from sam_detect.evaluation.methods import Method
+from sam_detect.evaluation.pipeline import Pipeline
+from sam_detect.evaluation.run import Episode, Protocol, plan, run
+
+BASELINES: dict[str, Callable[[], Method]] = {
+    OtsuWatershed.name: OtsuWatershed,
+}
+METHODS = (Pipeline.name, *BASELINES)
+CURVE = (1, 2, 5, 10, 20)
+"""Numbers of shots of a learning curve."""
+
+Tick = Callable[[int, int], None]
+"""Is told how many pictures of how many are done."""
+
+
+def evaluate(
+    dataset: Dataset,
+    pipeline: Pipeline,
+    protocol: Protocol,
+    *,
+    method: str = Pipeline.name,
+    curve: Sequence[int] = (),
+    max_pixels: int,
+    tick: Tick = lambda done, of: None,
+) -> Evaluation:
+    """Runs the episodes of a protocol and measures what was found.
+
+    Args:
+        pipeline: the detector to measure; also what finds outlines for the boxes of examples.
+        method: ``sam-detect`` for the pipeline, or the name of a baseline.
+        curve: numbers of shots to measure F1 at as well.
+
+    Raises:
+        ConfigError: an unknown method, or a protocol that does not fit the dataset.
+        ImageError: a picture cannot be read.
+    """
+    measured = _method(method, pipeline)
+    protocols = {shots: replace(protocol, shots=shots) for shots in (protocol.shots, *curve)}
+    planned = {shots: plan(dataset, each) for shots, each in protocols.items()}
+    total = sum(len(split.queries) for splits in planned.values() for split in splits)
+    done = 0
+    episodes: dict[int, list[Episode]] = {}
+    for shots, each in protocols.items():
+        steps = run(
+            dataset,
+            measured,
+            each,
+            propose=pipeline.propose,
+            max_pixels=max_pixels,
+            planned=planned[shots],
+        )
+        for step in steps:
+            if isinstance(step, Episode):
+                episodes.setdefault(shots, []).append(step)
+            else:
+                done += 1
+                tick(done, total)
+    memory = peak_memory_mb()
+    recipe = measured.describe()
+    points = {
+        shots: Evaluation(dataset, protocols[shots], method, recipe, tuple(found))
+        for shots, found in episodes.items()
+    }
+    quality = embedding_quality(dataset, pipeline, max_pixels=max_pixels)
+    return replace(
+        points[protocol.shots],
+        embedding=quality if method == Pipeline.name else None,
+        learning_curve=tuple(_point(points[shots]) for shots in sorted(set(curve))),
+        peak_memory_mb=memory,
+    )
+
+
+def peak_memory_mb() -> float | None:
+    """Most memory this process has had, in MB (2^20 bytes); None where the system cannot tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _method(name: str, pipeline: Pipeline) -> Method:
+    if name == Pipeline.name:
+        return pipeline
+    if name not in BASELINES:
+        raise ConfigError(f"there is no method '{name}' (there are: {', '.join(METHODS)})")
+    return BASELINES[name]()
+
+
+def _point(evaluation: Evaluation) -> dict[str, Any]:
+    figures = evaluation.figures
+    shots = evaluation.protocol.shots
+    return {"shots": shots, "f1": figures["f1"], "f1_spread": figures["f1_spread"]}

@@ -1,0 +1,103 @@
+"""The same evaluation over a grid of settings."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sam_detect.config import Settings
+from sam_detect.detector import SAMDetect
+from sam_detect.errors import ConfigError
+from sam_detect.evaluation.dataset import Dataset
+from sam_detect.evaluation.evaluation import Evaluation
+from sam_detect.evaluation.harness import Tick, evaluate
+from sam_detect.evaluation.pipeline import Memory, Pipeline
+from sam_detect.evaluation.run import Protocol
+
+MOST_VARIANTS = 200
+OF_PROTOCOL = {"shots": int, "iou": float}
+OWN_KEYS = ("method", *OF_PROTOCOL)
+"""What a sweep may vary beside the settings."""
+
+Announce = Callable[[str], Tick]
+"""Is told which variant comes next, and gives what its pictures are counted by."""
+
+
+def sweep(
+    dataset: Dataset,
+    protocol: Protocol,
+    grid: Sequence[Mapping[str, str]],
+    *,
+    settings: Mapping[str, Any],
+    method: str = Pipeline.name,
+    curve: Sequence[int] = (),
+    announce: Announce = lambda what: lambda done, of: None,
+) -> Iterator[Evaluation]:
+    """Evaluates each variant; pictures are proposed and embedded once for all that agree in it.
+
+    Args:
+        grid: what to change for each, of :func:`variants`.
+        settings: of the detector, where a variant does not say otherwise.
+
+    Raises:
+        ConfigError: a value out of its range, or a protocol that does not fit the dataset.
+        ImageError: a picture cannot be read.
+    """
+    memory = Memory()
+    for variant in grid:
+        changed = {key: value for key, value in variant.items() if key not in OWN_KEYS}
+        detector = SAMDetect(**{**settings, **changed, "vector_store": "memory"})
+        found = evaluate(
+            dataset,
+            Pipeline(detector, memory),
+            _varied(protocol, variant),
+            method=variant.get("method", method),
+            curve=curve,
+            max_pixels=detector.settings.max_image_pixels,
+            tick=announce(", ".join(f"{key}={value}" for key, value in variant.items())),
+        )
+        yield replace(found, variant=dict(variant))
+
+
+def variants(specs: Sequence[str]) -> list[dict[str, str]]:
+    """Every combination of the values of ``key=a,b`` texts; one empty one without any.
+
+    Raises:
+        ConfigError: a text that is no such list, a key that nothing has, or too many combinations.
+    """
+    values = dict(_parsed(spec) for spec in _split(specs))
+    count = math.prod(len(of_key) for of_key in values.values())
+    if count > MOST_VARIANTS:
+        raise ConfigError(f"the sweep has {count} variants, at most {MOST_VARIANTS} are run")
+    return [dict(zip(values, row, strict=True)) for row in itertools.product(*values.values())]
+
+
+def _split(specs: Sequence[str]) -> Iterator[str]:
+    for spec in specs:
+        yield from spec.split()
+
+
+def _parsed(spec: str) -> tuple[str, list[str]]:
+    key, equals, listed = spec.partition("=")
+    key = key.strip().replace("-", "_")
+    values = [value for value in listed.split(",") if value]
+    known = (*OWN_KEYS, *Settings.model_fields)
+    if key not in known:
+        raise ConfigError(f"a sweep has no '{key}' to vary (it has: {', '.join(known)})")
+    if not equals or not values:
+        raise ConfigError(f"--sweep takes key=a,b,... such as sigma=10,30, got '{spec}'")
+    return key, list(dict.fromkeys(values))
+
+
+def _varied(protocol: Protocol, variant: Mapping[str, str]) -> Protocol:
+    changed = {}
+    for key, kind in OF_PROTOCOL.items():
+        if key in variant:
+            try:
+                changed[key] = kind(variant[key])
+            except ValueError:
+                raise ConfigError(f"{key} is a number, got '{variant[key]}'") from None
+    return replace(protocol, **changed)
