@@ -31,7 +31,8 @@ def read(file: Path, images: Path | None, *, max_pixels: int) -> Dataset:
     ids: set[Id] = set()
     for image, path in zip(coco.images, paths, strict=True):
         outlines = coco.outlines.get(image["id"], [])
-        what = f"image {image['id']} ({image['file_name']}) with {_objects(outlines)}"
+        name = printable(str(image["file_name"]), 100)
+        what = f"image {image['id']} ({name}) with {_objects(outlines)}"
         if path is None:
             gathering.note(what, f"no such picture in {folder}, or more than one of that name")
             continue

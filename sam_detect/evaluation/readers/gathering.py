@@ -15,6 +15,7 @@ from sam_detect.masks import MaskRLE, rle_box_xywh
 from sam_detect.sources import picture_size
 
 LONGEST_LINE = 400
+LONGEST_NAME = 200
 
 
 class Gathering:
@@ -33,7 +34,7 @@ class Gathering:
     def note(self, what: str, why: str | SamDetectError) -> None:
         """Notes that something is left out, in one line whatever a file's names hold."""
         reason = why if isinstance(why, str) else one_line(why)
-        self.problems.append(printable(f"{what}: {reason}"))
+        self.problems.append(printable(f"{printable(what, LONGEST_NAME)}: {reason}"))
 
     def size_of(self, path: str, what: str) -> tuple[int, int] | None:
         """``(height, width)`` of a picture; notes a picture that cannot be read, as None."""
@@ -139,10 +140,10 @@ def ids_by_name(gathering: Gathering, names: dict[Id, str], used: set[Id]) -> di
     return {name: ids[name] for name in names.values()}
 
 
-def printable(text: str) -> str:
+def printable(text: str, longest: int = LONGEST_LINE) -> str:
     """The text in one line of bounded length, without control characters."""
     line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
-    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…"
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def _clipped(
