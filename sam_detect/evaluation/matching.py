@@ -52,8 +52,8 @@ def match(comparison: Comparison, iou_threshold: float) -> Matches:
     """
     named = np.array([label is not None for label in comparison.labels], np.bool_)
     same = np.equal.outer(comparison.labels, comparison.object_labels).astype(np.bool_)
-    order = [int(i) for i in np.argsort(-comparison.scores, kind="stable") if named[i]]
-    objects = assign(np.where(same, comparison.iou, 0.0), order, iou_threshold)
+    order = np.argsort(-comparison.scores, kind="stable")
+    objects = assign(np.where(same, comparison.iou, 0.0), order.tolist(), iou_threshold)
     found = objects >= 0
     ious = np.zeros(len(objects))
     ious[found] = comparison.iou[found, objects[found]]

@@ -203,6 +203,7 @@ def test_a_detection_whose_best_object_is_taken_takes_the_next() -> None:
         [[0.9, 0.6], [0.8, 0.7]], labels=["a", "a"], scores=[0.9, 0.5], objects=["a", "a"]
     )
     assert match(each, 0.5).objects.tolist() == [0, 1]
+    assert match(each, 0.5).ious.tolist() == [0.9, 0.7]
 
 
 @pytest.mark.parametrize(
@@ -304,29 +305,26 @@ def test_proposals_are_counted_apart_from_names() -> None:
 
 def test_the_scores_of_an_episode() -> None:
     one = comparison(
-        [[0.72, 0], [0, 0]],
+        [[0.72, 0, 0], [0, 0, 0]],
         labels=["a", "b"],
         scores=[0.9, 0.8],
-        objects=["a", "a"],
-        best=[0.8, 0.6],
+        objects=["a", "a", "a"],
+        best=[0.8, 0.4, 0.3],
         proposals=10,
     )
     scores = instance_scores([one, perfect("b")], 0.5)
     per_class = scores.pop("per_class")
     assert scores == {
         "precision": pytest.approx(2 / 3),
-        "recall": pytest.approx(2 / 3),
-        "f1": pytest.approx(2 / 3),
-        "f1_macro": pytest.approx(2 / 3),
+        "recall": pytest.approx(2 / 4),
+        "f1": pytest.approx(4 / 7),
+        "f1_macro": pytest.approx((2 / 4 + 2 / 3) / 2),
         "mean_iou": pytest.approx(0.86),
-        "msa": pytest.approx((0.5 / 3 + 1) / 2),  # 1 of 3 at five of ten thresholds; all of 1
-        "proposal_recall": pytest.approx(2 / 3),
+        "msa": pytest.approx((0.5 / 4 + 1) / 2),  # 1 of 4 at five of ten thresholds; all of 1
+        "proposal_recall": pytest.approx(1 / 4),
         "proposals_per_image": 5,
     }
-    assert per_class == {
-        "a": {**Counts(1, 0, 1).to_dict(), "f1": pytest.approx(2 / 3)},
-        "b": {**Counts(1, 1, 0).to_dict(), "f1": pytest.approx(2 / 3)},
-    }
+    assert per_class == {"a": Counts(1, 0, 2).to_dict(), "b": Counts(1, 1, 0).to_dict()}
 
 
 def test_scores_of_no_pictures_are_none() -> None:
@@ -413,3 +411,4 @@ def test_spread_over_seeds() -> None:
     assert (spread([0.5]).mean, spread([0.5]).std) == (0.5, None)
     assert (spread([None]).mean, spread([]).std, spread([]).count) == (None, None, 0)
     assert spread([0.5, 0.5]).std == 0
+    assert spread([0.0, 0.1, 0.8]).mean == pytest.approx(0.3)

@@ -4,7 +4,7 @@ None stands for a figure that does not apply (see :mod:`sam_detect.evaluation.co
 """
 
 from sam_detect.evaluation.metrics.coco import CocoScores, coco_scores
-from sam_detect.evaluation.metrics.confusion import Confusion, confusion
+from sam_detect.evaluation.metrics.confusion_table import Confusion, confusion
 from sam_detect.evaluation.metrics.detection import (
     IOU_THRESHOLDS,
     instance_scores,
@@ -14,8 +14,8 @@ from sam_detect.evaluation.metrics.detection import (
     proposals_per_image,
 )
 from sam_detect.evaluation.metrics.embedding import knn_purity, separability, silhouette
+from sam_detect.evaluation.metrics.seeds import Spread, spread
 from sam_detect.evaluation.metrics.semantic import pixel_counts, semantic_scores
-from sam_detect.evaluation.metrics.spread import Spread, spread
 
 __all__ = [
     "IOU_THRESHOLDS",

@@ -1,0 +1,281 @@
+"""The tests of the metrics can fail: each of these errors, planted in the source, is caught.
+
+A mutation replaces one piece of a module's text. The changed module takes the place of the true one
+in a test's eyes, and the test must fail. The same test must pass on the text unchanged, loaded in
+the same way, or its failure would prove nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import test_comparison as comparisons
+import test_metrics as figures
+import test_metrics_coco as coco
+import test_metrics_embedding as embedding
+import test_metrics_semantic as semantic
+
+PACKAGE = "sam_detect.evaluation"
+CAUGHT = (AssertionError, TypeError, pytest.fail.Exception)
+
+
+class Mutation(NamedTuple):
+    """``old`` becomes ``new`` in a module, and ``test`` (with its parameters) sees it."""
+
+    module: str
+    old: str
+    new: str
+    test: Callable[..., None]
+    arguments: tuple[Any, ...] = ()
+
+
+MUTATIONS = [
+    # -- counts
+    Mutation("counts", "(self.tp, self.tp + self.fp)", "(self.tp, self.tp + self.fn)",
+             figures.test_figures_of_counts),
+    Mutation("counts", "(self.tp, self.tp + self.fn)", "(self.tp, self.tp + self.fp)",
+             figures.test_figures_of_counts),
+    Mutation("counts", "2 * self.tp + self.fp + self.fn", "2 * self.tp + self.fp",
+             figures.test_figures_of_counts),
+    Mutation("counts", "(self.tp, self.tp + self.fp + self.fn)", "(self.tp, self.tp + self.fp)",
+             figures.test_figures_of_counts),
+    Mutation("counts", "self.fn + other.fn", "self.fn", figures.test_figures_of_counts),
+    Mutation("counts", '"recall": self.recall', '"recall": self.precision',
+             figures.test_figures_of_counts),
+    Mutation("counts", "sums.get(label, Counts()) + counts", "counts",
+             figures.test_pooling_adds_up_pictures_per_class),
+    Mutation("counts", "sum(per_class.values(), Counts())", "[*per_class.values()][0]",
+             figures.test_pooling_adds_up_pictures_per_class),
+    Mutation("counts", " if counts.tp + counts.fn]", "]",
+             figures.test_micro_figures_weigh_objects_and_macro_figures_classes),
+    Mutation("counts", 'macro(per_class, "f1")', 'macro(per_class, "jaccard")',
+             figures.test_micro_figures_weigh_objects_and_macro_figures_classes),
+    Mutation("counts", "part / whole if whole else None", "part / whole if whole else 0.0",
+             figures.test_micro_figures_weigh_objects_and_macro_figures_classes),
+    # -- comparison
+    Mutation("comparison", "if not o.crowd and o.id not in shown)", "if not o.crowd)",
+             comparisons.test_an_example_found_again_is_excused_unless_it_is_misnamed, (False,)),
+    Mutation("comparison", "label in (None, o.label)", "True",
+             comparisons.test_an_example_found_again_is_excused_unless_it_is_misnamed, (True,)),
+    Mutation("comparison", "label in (None, o.label)", "label == o.label",
+             comparisons.test_an_example_found_again_is_excused_unless_it_is_misnamed, (True,)),
+    Mutation("comparison", "on_examples >= iou_threshold", "on_examples >= 0.5",
+             comparisons.test_an_example_excuses_from_its_threshold_on),
+    Mutation("comparison", "crowds, boxes, crowd=True", "crowds, boxes",
+             comparisons.test_a_crowd_excuses_what_lies_mostly_in_it),
+    Mutation("comparison", "in_crowds >= iou_threshold", "in_crowds > 0",
+             comparisons.test_a_crowd_excuses_what_lies_mostly_in_it),
+    Mutation("comparison", "if boxes:", "if not boxes:",
+             comparisons.test_boxes_are_compared_where_asked),
+    Mutation("comparison", "overlap(found.proposals,", "overlap(found.masks,",
+             comparisons.test_proposals_are_not_detections),
+    # -- matching
+    Mutation("matching", "-comparison.scores", "comparison.scores",
+             figures.test_the_best_scored_takes_the_object_and_a_duplicate_is_false),
+    Mutation("matching", "            free[:, best] = 0.0\n", "",
+             figures.test_the_best_scored_takes_the_object_and_a_duplicate_is_false),
+    Mutation("matching", "row == row.max())[-1]", "row == row.max())[0]",
+             figures.test_ties_go_to_the_first_detection_and_the_last_object),
+    Mutation("matching", "row[best] >= iou_threshold", "row[best] > iou_threshold",
+             figures.test_the_threshold_itself_is_enough),
+    Mutation("matching", "free >= iou_threshold", "free > iou_threshold",
+             figures.test_the_threshold_itself_is_enough),
+    Mutation("matching", "np.where(same, comparison.iou, 0.0)", "comparison.iou",
+             figures.test_another_label_finds_nothing_and_unknown_is_not_false),
+    Mutation("matching", "false = named & ~found", "false = ~found",
+             figures.test_another_label_finds_nothing_and_unknown_is_not_false),
+    Mutation("matching", " & ~comparison.excused", "",
+             figures.test_an_excused_detection_may_find_an_object_and_is_else_not_counted),
+    Mutation("matching", "ious[found] = comparison.iou[found, objects[found]]",
+             "ious[found] = comparison.iou[found].max(axis=1)",
+             figures.test_a_detection_whose_best_object_is_taken_takes_the_next),
+    Mutation("matching", "(missed, Counts(fn=1))", "(missed, Counts(fp=1))",
+             figures.test_the_threshold_itself_is_enough),
+    Mutation("matching", "0 < iou_threshold <= 1", "0 <= iou_threshold <= 1",
+             figures.test_a_threshold_that_everything_or_nothing_reaches_is_refused, (0,)),
+    Mutation("matching", "-comparison.scores", "comparison.scores",
+             coco.test_of_duplicates_coco_takes_the_same_one),
+    # -- figures of comparisons
+    Mutation("metrics.detection", "each.ious[each.objects >= 0]", "each.ious",
+             figures.test_mean_iou_is_of_detections_that_found_something),
+    Mutation("metrics.detection", "np.linspace(0.5, 0.95, 10)", "np.linspace(0.5, 1, 11)",
+             figures.test_msa_in_the_head),
+    Mutation("metrics.detection", "counts.jaccard for", "counts.f1 for",
+             figures.test_msa_in_the_head),
+    Mutation("metrics.detection", "[accuracy for accuracy in accuracies if accuracy is not None]",
+             "[accuracy or 0.0 for accuracy in accuracies]",
+             figures.test_msa_leaves_out_pictures_that_say_nothing),
+    Mutation("metrics.detection", "(best >= iou_threshold)", "(best > iou_threshold)",
+             figures.test_proposals_are_counted_apart_from_names),
+    Mutation("metrics.detection", "np.mean(counts)", "np.median(counts)",
+             figures.test_proposals_are_counted_apart_from_names),
+    Mutation("metrics.detection", '"precision": counts.precision', '"precision": counts.recall',
+             figures.test_the_scores_of_an_episode),
+    Mutation("metrics.detection", '"f1_macro": f1_macro(per_class)', '"f1_macro": counts.f1',
+             figures.test_the_scores_of_an_episode),
+    # -- confusion
+    Mutation("metrics.confusion_table", "(-comparison.scores, said == last)",
+             "(said == last, -comparison.scores)",
+             figures.test_named_detections_choose_before_unknown_ones),
+    Mutation("metrics.confusion_table", "(objects >= 0) | ~comparison.excused", "objects >= -1",
+             figures.test_confusion_in_the_head),
+    Mutation("metrics.confusion_table", "(there[objects[counted]], said[counted])",
+             "(said[counted], there[objects[counted]])", figures.test_confusion_in_the_head),
+    Mutation("metrics.confusion_table", "table[:, last + 1]", "table[:, last]",
+             figures.test_confusion_in_the_head),
+    # -- seeds
+    Mutation("metrics.seeds", "statistics.stdev", "statistics.pstdev",
+             figures.test_spread_over_seeds),
+    Mutation("metrics.seeds", "statistics.fmean", "statistics.median",
+             figures.test_spread_over_seeds),
+    Mutation("metrics.seeds", "if value is not None", "if value", figures.test_spread_over_seeds),
+    # -- COCO
+    Mutation("metrics.coco", "int(_aside(item, each))", "0",
+             coco.test_examples_found_again_are_not_false_but_misnamed_ones_are),
+    Mutation("metrics.coco", "enumerate(annotations, start=1)", "enumerate(annotations)",
+             coco.test_half_of_the_objects_found_is_half_of_the_recalls),
+    Mutation("metrics.coco", "MAX_DETECTIONS = 100", "MAX_DETECTIONS = 101",
+             coco.test_only_the_hundred_best_of_a_picture_and_class_are_looked_at, (100, 0)),
+    Mutation("metrics.coco", "MAX_DETECTIONS = 100", "MAX_DETECTIONS = 99",
+             coco.test_only_the_hundred_best_of_a_picture_and_class_are_looked_at, (99, 1)),
+    Mutation("metrics.coco", "precision[0].mean()", "precision[1].mean()",
+             coco.test_ap50_asks_for_less_overlap_than_ap),
+    Mutation("metrics.coco", "float(recall.mean())", "float(recall[0].mean())",
+             coco.test_ap50_asks_for_less_overlap_than_ap),
+    Mutation("metrics.coco", "float(precision.mean())", "float(precision[5].mean())",
+             coco.test_ap50_asks_for_less_overlap_than_ap),
+    Mutation("metrics.coco", '"bbox" if boxes', '"bbox" if not boxes',
+             coco.test_boxes_are_compared_where_asked),
+    Mutation("metrics.coco", "        boxes[:, 2:] -= boxes[:, :2]\n", "",
+             coco.test_boxes_are_compared_where_asked),
+    Mutation("metrics.coco", "float(found.scores[i])", "-float(found.scores[i])",
+             coco.test_a_false_one_before_the_true_ones_costs_precision),
+    Mutation("metrics.coco", " if not _aside(item, o)}", "}", coco.test_no_objects_to_find),
+    Mutation("metrics.coco", "precision[:, :, k].mean()", "precision[:, :, 0].mean()",
+             coco.test_classes_are_averaged_and_those_without_objects_left_out),
+    # -- embeddings
+    Mutation("metrics.embedding", "negative / 2", "negative",
+             embedding.test_separability_in_the_head),
+    Mutation("metrics.embedding", "if both_kinds_apart else", "if False else",
+             embedding.test_separability_looks_at_different_pictures_where_it_can),
+    Mutation("metrics.embedding", "(names[rows, None] != NO_OBJECT) | (names[None, :] !=",
+             "(names[rows, None] != NO_OBJECT) & (names[None, :] !=",
+             embedding.test_separability_in_the_head),
+    Mutation("metrics.embedding", "[None, :] > np.arange", "[None, :] >= np.arange",
+             embedding.test_separability_looks_at_different_pictures_where_it_can),
+    Mutation("metrics.embedding", "BINS = 2**18 + 1", "BINS = 31",
+             embedding.test_real_numbers_give_what_every_pair_gives, (0.5,)),
+    Mutation("metrics.embedding", "slice(start, start + step)", "slice(start, start + step - 1)",
+             embedding.test_blocks_do_not_matter),
+    Mutation("metrics.embedding",
+             "cosines[np.arange(len(cosines)), np.arange(len(names))[rows]] = -np.inf", "pass",
+             embedding.test_neighbours_are_sought_in_other_pictures),
+    Mutation("metrics.embedding", "cosines[inside & elsewhere[:, None]] = -np.inf", "pass",
+             embedding.test_neighbours_are_sought_in_other_pictures),
+    Mutation("metrics.embedding", "axis=1) >= k", "axis=1) > k",
+             embedding.test_neighbours_are_sought_in_other_pictures),
+    Mutation("metrics.embedding", "k: int = 5", "k: int = 6",
+             embedding.test_purity_asks_for_five_neighbours),
+    Mutation("metrics.embedding", "hits / seen", "hits / k",
+             embedding.test_purity_in_the_head),
+    Mutation("metrics.embedding", "(names[rows] != NO_OBJECT) & (same", "(same",
+             embedding.test_purity_in_the_head),
+    Mutation("metrics.embedding", "(outer - inner, widest", "(inner - outer, widest",
+             embedding.test_silhouette_in_the_head),
+    Mutation("metrics.embedding", " - np.einsum(\"nd,nd->n\", exact, exact)", "",
+             embedding.test_silhouette_in_the_head),
+    Mutation("metrics.embedding", "distances.min(axis=1)", "products.max(axis=1)",
+             embedding.test_silhouette_in_the_head),
+    Mutation("metrics.embedding", "objects & (others > 0) & (widest", "objects & (widest",
+             embedding.test_silhouette_in_the_head),
+    Mutation("metrics.embedding", "values[objects].mean()", "values.mean()",
+             embedding.test_silhouette_in_the_head),
+    # -- pixels
+    Mutation("metrics.semantic", "|= masks.crop(index)", "^= masks.crop(index)",
+             semantic.test_pixels_in_the_head),
+    Mutation("metrics.semantic", "fn=int(np.count_nonzero(there & ~said))",
+             "fn=int(np.count_nonzero(said & ~there))",
+             semantic.test_precision_and_recall_are_not_each_other),
+    Mutation("metrics.semantic", "name == label]", "name in (label, None)]",
+             semantic.test_pixels_in_the_head),
+    Mutation("metrics.semantic", "found.masks[named]) & counted", "found.masks[named])",
+             semantic.test_examples_and_crowds_count_neither_way),
+    Mutation("metrics.semantic", "counted = there | ~", "counted = ~",
+             semantic.test_examples_and_crowds_count_neither_way),
+    Mutation("metrics.semantic", "if not o.crowd and o.id not in shown]", "if not o.crowd]",
+             semantic.test_examples_and_crowds_count_neither_way),
+    Mutation("metrics.semantic", '"precision": counts.precision', '"precision": counts.recall',
+             semantic.test_precision_and_recall_are_not_each_other),
+    Mutation("metrics.semantic", 'macro(per_class, "precision")', 'macro(per_class, "recall")',
+             semantic.test_precision_and_recall_are_not_each_other),
+    Mutation("metrics.semantic", '"mean_iou": macro(per_class, "jaccard")',
+             '"mean_iou": macro(per_class, "f1")', semantic.test_pixels_in_the_head),
+    Mutation("metrics.semantic", '"iou": counts.jaccard,\n        "precision_macro"',
+             '"iou": counts.f1,\n        "precision_macro"', semantic.test_pixels_in_the_head),
+]  # fmt: skip
+
+
+def source_of(module: str) -> str:
+    return Path(str(importlib.import_module(f"{PACKAGE}.{module}").__file__)).read_text("utf-8")
+
+
+def loaded(module: str, source: str) -> types.ModuleType:
+    """A module from its text, beside the true one and under its name."""
+    made = types.ModuleType(f"{PACKAGE}.{module}")
+    exec(compile(source, module, "exec"), made.__dict__)
+    return made
+
+
+def put_in_place(
+    monkeypatch: pytest.MonkeyPatch, module: str, source: str, test: Callable[..., None]
+) -> None:
+    """Whatever the test's module imported from the true module, it now has from the text."""
+    true = importlib.import_module(f"{PACKAGE}.{module}")
+    made = loaded(module, source)
+    eyes = importlib.import_module(test.__module__)
+    replaced = 0
+    for name, value in list(vars(eyes).items()):
+        if value is true:
+            monkeypatch.setattr(eyes, name, made)
+        elif getattr(value, "__module__", None) == true.__name__:
+            monkeypatch.setattr(eyes, name, vars(made)[name])
+            replaced += 1
+    assert replaced, f"{eyes.__name__} looks at nothing of {module}"
+
+
+@pytest.mark.parametrize(
+    "mutation", MUTATIONS, ids=[f"{m.module}: {m.old.strip()} -> {m.new}" for m in MUTATIONS]
+)
+def test_a_planted_error_is_caught(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of(mutation.module)
+    assert mutation.old in source, "the source has changed: plant this error in its new text"
+    changed = source.replace(mutation.old, mutation.new, 1)
+    put_in_place(monkeypatch, mutation.module, changed, mutation.test)
+    with pytest.raises(CAUGHT):
+        mutation.test(*mutation.arguments)
+
+
+@pytest.mark.parametrize(
+    ("module", "test", "arguments"),
+    sorted({(m.module, m.test, m.arguments) for m in MUTATIONS}, key=str),
+)
+def test_what_catches_errors_passes_without_them(
+    module: str,
+    test: Callable[..., None],
+    arguments: tuple[Any, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put_in_place(monkeypatch, module, source_of(module), test)
+    test(*arguments)
+
+
+def test_every_module_of_the_metrics_has_planted_errors() -> None:
+    """A new module of metrics needs mutations of its own."""
+    metrics = importlib.import_module(f"{PACKAGE}.metrics")
+    files = Path(str(metrics.__file__)).parent.glob("[!_]*.py")
+    assert {f"metrics.{file.stem}" for file in files} <= {m.module for m in MUTATIONS}
