@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import metrics_charts as charts
-from markupsafe import Markup
+from metrics_quality import Quality
+from metrics_texts import SIZED, label, megabytes, milliseconds, plus_minus, ratio, size_of, tile
 
 from sam_detect.bench.machine import machine_name
-from sam_detect.bench.regressions import code_of, machine_key, recipe_name
-
-Record = Mapping[str, Any]
+from sam_detect.bench.regressions import Record, code_of, machine_key
 
 STEPS = ("propose", "fade_crop", "embed", "search", "label")
 """The stages that make up ``detect``, in its order."""
-SIZED = re.compile(r"(?P<name>.+)_(?P<size>\d+)")
 OUTPUT_STAGES = ("write_json", "write_overlay")
+STORE_COLORS = {"embedded": 0, "memory": 1, "local": 2}
+STAGE_NOTES = {
+    "detect": "propose to label, as a user waits for it",
+    "propose": "picture to masks",
+    "fade_crop": "cut around each mask, fade the context",
+    "embed": "crops to vectors",
+    "search": "nearest examples of each vector",
+    "label": "neighbours to names, one for each object",
+    "write_json": "detections to JSON lines",
+    "write_overlay": "detections drawn, and encoded as PNG",
+}
 
 
 class Page:
@@ -57,38 +65,44 @@ class Page:
     @property
     def tiles(self) -> list[dict[str, str]]:
         """The few numbers that say most: ``value``, ``name``, ``note``."""
+        return [*self._stage_tiles(), *self.quality.tiles, *self._store_tiles()]
+
+    def _stage_tiles(self) -> list[dict[str, str]]:
+        record = self._latest_of("stages")
+        if record is None:
+            return []
         found = []
-        stages = self._latest_of("stages")
-        if stages is not None:
-            figures = stages.get("figures") or {}
-            pace = figures.get("detect_seconds_per_megapixel")
-            detect = stages["stages"].get("detect", {})
-            where = self.machines[machine_key(stages)]
-            if pace is not None:
-                found.append(_tile(f"{pace:.2f} s", "per megapixel, to detect", where))
-            if detect.get("peak_memory_mb") is not None:
-                found.append(_tile(megabytes(detect["peak_memory_mb"]), "peak memory to detect",
-                                   "above what the process holds before"))  # fmt: skip
-        found += self.quality.tiles
-        store = self._latest_of("store")
-        if store is not None:
-            pairs = {n: p for n, p in store["pairs"].items() if "embedded_vs_local_search" in n}
-            for name, pair in sorted(pairs.items(), key=lambda item: _size_of(item[0]))[-1:]:
-                if pair["ratio"] is not None:
-                    note = f"among {_size_of(name):,} vectors, beside qdrant-client's local mode"
-                    found.append(_tile(f"{pair['ratio']:.1f}×", "faster search, on disk", note))
+        pace = (record.get("figures") or {}).get("detect_seconds_per_megapixel")
+        if pace is not None:
+            where = self.machines[machine_key(record)]
+            found.append(tile(f"{pace:.2f} s", "per megapixel, to detect", where))
+        memory = record["stages"].get("detect", {}).get("peak_memory_mb")
+        if memory is not None:
+            note = "above what the process holds before"
+            found.append(tile(megabytes(memory), "peak memory to detect", note))
         return found
+
+    def _store_tiles(self) -> list[dict[str, str]]:
+        record = self._latest_of("store")
+        pairs = {} if record is None else record["pairs"]
+        searches = [name for name in pairs if name.startswith("embedded_vs_local_search")]
+        if not searches:
+            return []
+        name = max(searches, key=size_of)
+        note = f"among {size_of(name):,} vectors, beside qdrant-client's local mode"
+        return [tile(ratio(pairs[name]["ratio"]), "faster search, on disk", note)]
 
     # -- time --------------------------------------------------------------------------------
 
     @cached_property
     def newest_benches(self) -> list[Record]:
-        """The newest measurement of each suite, workload and machine; the newest first."""
+        """The newest measurement of each suite, workload and machine, by suite."""
         found = {}
         for record in self.records:
             if record["kind"] == "bench":
                 found[record["suite"], record.get("workload"), machine_key(record)] = record
-        return sorted(found.values(), key=lambda record: str(record["date"]), reverse=True)
+        newest_first = sorted(found.values(), key=lambda r: str(r["date"]), reverse=True)
+        return sorted(newest_first, key=lambda record: str(record["suite"]))
 
     @property
     def bars(self) -> list[dict[str, Any]]:
@@ -105,7 +119,7 @@ class Page:
                     "share": 100 * (stage["median_ms"] or 0) / total,
                     "color": STEPS.index(name),
                     "time": milliseconds(stage["median_ms"]),
-                    "tip": f"{label(name)}: {_plus_minus(stage)}, "
+                    "tip": f"{label(name)}: {plus_minus(stage)}, "
                     f"{100 * (stage['median_ms'] or 0) / total:.0f} % of the sum",
                 }
                 for name, stage in steps
@@ -124,13 +138,12 @@ class Page:
                 if (points := self._points(name, machine, "median_ms", "spread_ms", milliseconds))
             ]
             top = max(p.y + p.spread for line in lines for p in line.points)
-            in_seconds = top >= 2000
-            if in_seconds:
-                lines = [_scaled(line, 0.001) for line in lines]
-            y = charts.linear_axis(top / 1000 if in_seconds else top, " s" if in_seconds else " ms")
-            title = f"time of {label(name)} by commit"
-            found.append({"name": label(name), "svg": charts.chart(lines, self._commit_axis(), y, title=title),
-                          "note": STAGE_NOTES.get(name, "")})  # fmt: skip
+            unit = " ms"
+            if top >= 2000:
+                lines, top, unit = [_scaled(line, 0.001) for line in lines], top / 1000, " s"
+            y = charts.linear_axis(top, unit)
+            svg = charts.chart(lines, self.commit_axis(), y, title=f"{label(name)} by commit")
+            found.append({"name": label(name), "svg": svg, "note": STAGE_NOTES.get(name, "")})
         return found
 
     @property
@@ -147,7 +160,7 @@ class Page:
             store, _, what = match["name"].partition("_")
             size = int(match["size"])
             if stage["median_ms"]:
-                tip = f"{store}, {size:,} vectors: {_plus_minus(stage)}"
+                tip = f"{store}, {size:,} vectors: {plus_minus(stage)}"
                 groups[f"time to {what}"][store].append(charts.Point(size, stage["median_ms"], tip))
             if what == "insert" and stage["peak_memory_mb"]:
                 tip = f"{store}, {size:,} vectors: {megabytes(stage['peak_memory_mb'])}"
@@ -183,27 +196,32 @@ class Page:
             reach = max(2.0, reach * 1.15)
             scale = charts.Axis(1 / reach, reach, log=True)
             rows = [self._ratio_row(record, name, pair, scale) for name, pair in known.items()]
-            found.append({"about": self.about(record), "rows": rows})
+            ticks = [
+                {"at": 100 * scale.share(value), "text": ratio(value)}
+                for value in (10.0**power for power in range(-6, 7))
+                if scale.low < value < scale.high
+            ]
+            found.append({"about": self.about(record), "rows": rows, "ticks": ticks})
         return found
 
     def _ratio_row(
         self, record: Record, name: str, pair: Mapping[str, Any], scale: charts.Axis
     ) -> dict[str, Any]:
-        ratio, spread = pair["ratio"], pair["spread"] or 0
+        value, spread = pair["ratio"], pair["spread"] or 0
         text = megabytes if pair.get("unit") == "MB" else milliseconds
-        low, high = max(ratio - spread, scale.low), min(ratio + spread, scale.high)
+        low, high = max(value - spread, scale.low), min(value + spread, scale.high)
         past = [r["pairs"][name]["ratio"] for r in self._like(record) if name in r["pairs"]]
-        past = [value for value in past if value is not None]
+        past = [each for each in past if each is not None]
         return {
             "name": label(name),
-            "ratio": f"{ratio:.3g}",
-            "better": ratio >= 1,
-            "at": 100 * scale.share(ratio),
+            "ratio": ratio(value),
+            "better": value >= 1,
+            "at": 100 * scale.share(value),
             "low": 100 * scale.share(low),
             "width": 100 * (scale.share(high) - scale.share(low)),
             "sides": f"{pair['a']} {text(pair['a_median'])} · {pair['b']} {text(pair['b_median'])}",
             "tip": f"{pair['a']} takes {text(pair['a_median'])}, {pair['b']} "
-            f"{text(pair['b_median'])}: ratio {ratio:.3g} ± {spread:.2g}",
+            f"{text(pair['b_median'])}: ratio {value:.3g} ± {spread:.2g}",
             "spark": charts.spark(past, ", ".join(f"{v:.3g}" for v in past)),
         }
 
@@ -319,254 +337,17 @@ class Page:
         for record in [] if newest is None else self._like(newest):
             stage = record["stages"].get(name) or {}
             if stage.get(value) is not None:
-                tip = f"{code_of(record)}, {str(record['date'])[:10]}: {_plus_minus(stage)}"
+                tip = f"{code_of(record)}, {str(record['date'])[:10]}: {plus_minus(stage)}"
                 x = self.codes.index(code_of(record))
                 found[x] = charts.Point(x, stage[value], tip, (stage.get(spread) or 0) / 2)
         return [found[x] for x in sorted(found)]
 
-    def _commit_axis(self) -> charts.Axis:
+    def commit_axis(self) -> charts.Axis:
         last = len(self.codes) - 1
         shown = sorted({0, last}) if last < 4 else [0, last // 2, last]
         return charts.Axis(0, max(last, 0), ticks=[(i, self.codes[i]) for i in shown])
 
 
-class Quality:
-    """The evaluations of a history.
-
-    Args:
-        records: of the kind ``evaluate``, in the order of time.
-        page: whose commits the charts share.
-    """
-
-    def __init__(self, records: Sequence[Record], page: Page) -> None:
-        self.records = records
-        self.page = page
-        several = defaultdict(set)
-        for record in records:
-            several[record["method"]].add(recipe_name(record))
-        self._several = {method for method, recipes in several.items() if len(recipes) > 1}
-        self.newest: dict[tuple[int, str, str], Record] = {}
-        for record in records:
-            self.newest[record["shots"], record["dataset"], self.method(record)] = record
-        self.methods = list(dict.fromkeys(method for _, _, method in self.newest))
-        self.datasets = sorted({dataset for _, dataset, _ in self.newest})
-
-    def method(self, record: Record) -> str:
-        """The method's name; with embedder and fade where it was measured with several."""
-        name = str(record["method"])
-        return f"{name} ({recipe_name(record)})" if name in self._several else name
-
-    @property
-    def tiles(self) -> list[dict[str, str]]:
-        shots = self._main_shots()
-        if shots is None:
-            return []
-        means = {m: self._mean(shots, m) for m in self.methods}
-        known = {method: value for method, value in means.items() if value is not None}
-        if not known:
-            return []
-        best = max(known, key=lambda method: known[method])
-        note = f"{best}, {shots} shots, mean over the datasets that all methods share"
-        return [_tile(f"{known[best]:.2f}", "mean F1 of the best method", note)]
-
-    @property
-    def grids(self) -> list[dict[str, Any]]:
-        """Per number of shots a grid of F1, datasets by methods; the usual number first."""
-        main = self._main_shots()
-        counts = sorted({shots for shots, _, _ in self.newest}, key=lambda s: (s != main, s))
-        return [self._grid(shots, open=shots == main) for shots in counts]
-
-    def _grid(self, shots: int, *, open: bool) -> dict[str, Any]:  # noqa: A002
-        methods = [
-            m for m in self.methods if any((shots, d, m) in self.newest for d in self.datasets)
-        ]
-        datasets = [d for d in self.datasets if any((shots, d, m) in self.newest for m in methods)]
-        rows = []
-        for dataset in datasets:
-            cells = [self._cell(self.newest.get((shots, dataset, method))) for method in methods]
-            best = max((c["value"] for c in cells if c["value"] is not None), default=None)
-            for cell in cells:
-                cell["best"] = best is not None and cell["value"] == best and len(methods) > 1
-            rows.append({"name": dataset, "cells": cells})
-        means = [self._mean(shots, method) for method in methods]
-        texts = ["-" if mean is None else f"{mean:.2f}" for mean in means]
-        return {"shots": shots, "methods": methods, "rows": rows, "means": texts, "open": open}
-
-    def _cell(self, record: Record | None) -> dict[str, Any]:
-        if record is None or record.get("f1") is None:
-            return {"value": None, "text": "-", "tip": "not measured", "share": 0}
-        words = [f"{name.replace('_', ' ')} {record[name]:.3f}"
-                 for name in ("f1", "precision", "recall", "proposal_recall")
-                 if record.get(name) is not None]  # fmt: skip
-        if record.get("seconds_per_image") is not None:
-            words.append(f"{record['seconds_per_image']:.2f} s an image")
-        if record.get("peak_memory_mb") is not None:
-            words.append(megabytes(record["peak_memory_mb"]))
-        words += [word for word in (recipe_name(record), code_of(record)) if word]
-        value = float(record["f1"])
-        return {
-            "value": value,
-            "text": f"{value:.2f}",
-            "tip": ", ".join(words),
-            "share": 100 * value,
-        }
-
-    @property
-    def details(self) -> list[dict[str, str]]:
-        """Every newest evaluation with all of its figures."""
-        return [
-            {
-                "dataset": dataset,
-                "shots": str(shots),
-                "method": method,
-                "recipe": recipe_name(record),
-                **{name: "-" if record.get(name) is None else f"{record[name]:.3f}"
-                   for name in ("f1", "precision", "recall", "proposal_recall")},
-                "seconds": "-" if record.get("seconds_per_image") is None
-                else f"{record['seconds_per_image']:.2f} s",
-                "memory": megabytes(record.get("peak_memory_mb")),
-                "code": code_of(record),
-            }
-            for (shots, dataset, method), record in sorted(
-                self.newest.items(), key=lambda item: (item[0][1], item[0][0], item[0][2])
-            )
-        ]  # fmt: skip
-
-    @property
-    def legend(self) -> list[dict[str, Any]]:
-        return [{"name": m, "color": i % charts.COLORS} for i, m in enumerate(self.methods)]
-
-    @property
-    def curves(self) -> list[dict[str, Any]]:
-        """F1 by the number of examples, a chart for each dataset, a line for each method."""
-        found = []
-        for dataset in self.datasets:
-            lines = []
-            for index, method in enumerate(self.methods):
-                points = self._curve(dataset, method)
-                if len(points) > 1:
-                    lines.append(charts.Line(method, index % charts.COLORS, points))
-            if lines:
-                shots = sorted({p.x for line in lines for p in line.points})
-                x = charts.Axis(shots[0], shots[-1], log=True, ticks=[(s, f"{s:g}") for s in shots])
-                svg = charts.chart(lines, x, UNIT, title=f"F1 on {dataset} by examples")
-                found.append({"name": dataset, "svg": svg})
-        return found
-
-    def _curve(self, dataset: str, method: str) -> list[charts.Point]:
-        values: dict[float, float] = {}
-        for (shots, where, how), record in sorted(self.newest.items(), key=lambda i: i[1]["date"]):
-            if (where, how) != (dataset, method):
-                continue
-            for each in record.get("learning_curve") or []:
-                if each["f1"] is not None:
-                    values[each["shots"]] = each["f1"]
-            if record.get("f1") is not None:
-                values[shots] = record["f1"]
-        return [
-            charts.Point(shots, f1, f"{method}, {shots:g} examples of each label: F1 {f1:.3f}")
-            for shots, f1 in sorted(values.items())
-            if shots > 0
-        ]
-
-    @property
-    def by_commit(self) -> list[dict[str, Any]]:
-        """F1 at the usual number of shots by commit, a chart for each dataset."""
-        shots = self._main_shots()
-        found = []
-        for dataset in self.datasets:
-            lines = []
-            for index, method in enumerate(self.methods):
-                points = {}
-                for record in self.records:
-                    same = (record["shots"], record["dataset"], self.method(record))
-                    if same == (shots, dataset, method) and record.get("f1") is not None:
-                        x = self.page.codes.index(code_of(record))
-                        tip = f"{method}, {code_of(record)}, {str(record['date'])[:10]}: F1 {record['f1']:.3f}"
-                        points[x] = charts.Point(x, record["f1"], tip)
-                if points:
-                    ordered = [points[x] for x in sorted(points)]
-                    lines.append(charts.Line(method, index % charts.COLORS, ordered))
-            if any(len(line.points) > 1 for line in lines):
-                svg = charts.chart(
-                    lines, self.page._commit_axis(), UNIT, title=f"F1 on {dataset} by commit"
-                )
-                found.append({"name": dataset, "svg": svg})
-        return found
-
-    def _main_shots(self) -> int | None:
-        """The number of shots that most was measured with; of equals 5, else the most."""
-        counts: dict[int, int] = defaultdict(int)
-        for shots, _, _ in self.newest:
-            counts[shots] += 1
-        return max(counts, key=lambda s: (counts[s], s == 5, s), default=None)
-
-    def _mean(self, shots: int, method: str) -> float | None:
-        """Mean F1 over the datasets that every method was measured on."""
-        methods = {m for s, _, m in self.newest if s == shots}
-        found = []
-        for dataset in self.datasets:
-            values = {m: self.newest.get((shots, dataset, m), {}).get("f1") for m in methods}
-            if all(value is not None for value in values.values()) and method in values:
-                found.append(values[method])
-        return sum(found) / len(found) if found else None
-
-
-UNIT = charts.Axis(0, 1, ticks=[(v / 4, f"{v / 4:g}") for v in range(5)])
-STORE_COLORS = {"embedded": 0, "memory": 1, "local": 2}
-STAGE_NOTES = {
-    "detect": "propose to label, as a user waits for it",
-    "propose": "picture to masks",
-    "fade_crop": "cut around each mask, fade the context",
-    "embed": "crops to vectors",
-    "search": "nearest examples of each vector",
-    "label": "neighbours to names, one for each object",
-    "write_json": "detections to JSON lines",
-    "write_overlay": "detections drawn, and encoded as PNG",
-}
-
-
-def label(name: str) -> str:
-    """A stage's or pair's name as words."""
-    match = SIZED.fullmatch(name)
-    words = (match["name"] if match else name).replace("_vs_", " / ").replace("_", " ")
-    return f"{words}, {int(match['size']):,}" if match else words
-
-
-def milliseconds(value: float | None) -> str:
-    if value is None:
-        return "-"
-    if value >= 1000:
-        return f"{value / 1000:.3g} s" if value < 1e6 else f"{value / 1000:,.0f} s"
-    return f"{value:.3g} ms"
-
-
-def megabytes(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value / 1024:.2g} GB" if value >= 1024 else f"{value:.3g} MB"
-
-
-def _plus_minus(stage: Mapping[str, Any]) -> str:
-    memory = stage.get("peak_memory_mb")
-    more = "" if memory is None else f", peak {megabytes(memory)}"
-    return (
-        f"{milliseconds(stage['median_ms'])} ± {milliseconds((stage['spread_ms'] or 0) / 2)}{more}"
-    )
-
-
-def _tile(value: str, name: str, note: str) -> dict[str, str]:
-    return {"value": value, "name": name, "note": note}
-
-
-def _size_of(name: str) -> int:
-    match = SIZED.fullmatch(name)
-    return int(match["size"]) if match else 0
-
-
 def _scaled(line: charts.Line, factor: float) -> charts.Line:
     points = [charts.Point(p.x, p.y * factor, p.tip, p.spread * factor) for p in line.points]
     return charts.Line(line.name, line.color, points)
-
-
-__all__ = ["Markup", "Page", "Quality"]

@@ -6,8 +6,8 @@ Every record has ``kind`` (``bench`` or ``evaluate``), ``date``, ``commit``, ``d
 * ``bench``: ``suite``, ``repeat``, ``stages``, ``pairs``, ``figures``, ``skipped``.
 * ``evaluate``: ``dataset``, ``method``, ``shots``, ``recipe``, ``f1``, ``precision``, ``recall``,
   ``proposal_recall``, ``seconds_per_image``, ``peak_memory_mb``; optionally ``task``,
-  ``protocol``, ``seeds``, ``group_by``, ``f1_spread`` (over the episodes) and ``learning_curve``
-  (``[{"shots", "f1"}, ...]``).
+  ``protocol``, ``seeds``, ``group_by``, ``iou``, ``learning_curve`` (``[{"shots", "f1"}, ...]``)
+  and, where running it again gives another figure, ``f1_spread``.
 
 Fields that a reader does not know are left alone.
 """
@@ -24,6 +24,12 @@ from typing import Any
 
 from sam_detect.bench.machine import current_commit, describe_machine, versions
 from sam_detect.errors import OutputError, SamDetectError
+
+STAGE_NUMBERS = ("median_ms", "spread_ms", "peak_memory_mb")
+PAIR_NUMBERS = ("a_median", "b_median", "ratio", "spread")
+QUALITY_NUMBERS = (
+    "f1", "precision", "recall", "proposal_recall", "seconds_per_image", "peak_memory_mb",
+)  # fmt: skip
 
 
 def stamp(kind: str) -> dict[str, Any]:
@@ -102,7 +108,45 @@ def _parsed(line: bytes) -> dict[str, Any]:
             raise ValueError(f"it has no '{name}'")
     if not isinstance(record.get("machine"), dict):
         raise ValueError("it has no 'machine'")
+    _check_content(record)
     return record
+
+
+def _check_content(record: dict[str, Any]) -> None:
+    """Raises ``ValueError`` where a record of a known kind is not built as such, so that whoever
+    reads it need not ask."""
+    if record["kind"] == "bench":
+        _require(record, str, "suite")
+        _require(record, dict, "stages", "pairs")
+        for group, numbers in (("stages", STAGE_NUMBERS), ("pairs", PAIR_NUMBERS)):
+            for name, each in record[group].items():
+                if not isinstance(each, dict) or not all(_is_number(each.get(n)) for n in numbers):
+                    raise ValueError(f"its {group} are damaged at '{name}'")
+    elif record["kind"] == "evaluate":
+        _require(record, str, "dataset", "method")
+        _require(record, int, "shots")
+        curve = record.get("learning_curve") or []
+        if not isinstance(curve, list) or not all(_is_point(each) for each in curve):
+            raise ValueError("its learning_curve is no list of {shots, f1}")
+        for name in QUALITY_NUMBERS:
+            if not _is_number(record.get(name)):
+                raise ValueError(f"its {name} is no number")
+
+
+def _require(record: dict[str, Any], kind: type, *names: str) -> None:
+    for name in names:
+        if not isinstance(record.get(name), kind):
+            raise ValueError(f"it has no '{name}', or one of another type")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number, or null for one that is not known."""
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _is_point(value: Any) -> bool:
+    known = isinstance(value, dict) and value.get("shots") is not None
+    return known and all(_is_number(value.get(name)) for name in ("shots", "f1"))
 
 
 def _refuse(constant: str) -> None:

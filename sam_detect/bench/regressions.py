@@ -110,7 +110,7 @@ def _ratios(record: Record) -> Iterator[Figure]:
     suite = str(record.get("suite"))
     for name, pair in record.get("pairs", {}).items():
         ratio = _number(pair.get("ratio"))
-        if ratio is not None:
+        if ratio is not None and pair.get("judged", True):
             yield Figure(
                 key=(suite, str(record.get("workload")), machine_key(record), name),
                 name=f"{suite}: the ratio {name}",
@@ -121,7 +121,9 @@ def _ratios(record: Record) -> Iterator[Figure]:
 
 def _qualities(record: Record) -> Iterator[Figure]:
     protocol = ("dataset", "method", "shots", "task", "protocol", "seeds", "group_by", "iou")
-    about = f"{record.get('dataset')}, {record.get('shots')} shots, {record.get('method')}"
+    about = f"{record['dataset']}, {record['shots']} shots, {record['method']}"
+    if recipe_name(record):
+        about += f" ({recipe_name(record)})"
     for name in QUALITY_FIGURES:
         value = _number(record.get(name))
         if value is not None:
