@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Id, masks_of
 from sam_detect.evaluation.methods import Found
-from sam_detect.masks import BoolArray
+from sam_detect.masks import BoolArray, MaskRLE
 from sam_detect.types import Masks
 
 Floats = npt.NDArray[np.float64]
@@ -79,8 +80,19 @@ def compare(
 
 def encoded_rles(masks: Masks) -> list[dict[str, Any]]:
     """Full-size RLEs as pycocotools takes them: ``counts`` in bytes."""
-    rles = [masks.rle(i) for i in range(len(masks))]
-    return [{"size": rle["size"], "counts": rle["counts"].encode("ascii")} for rle in rles]
+    return [_encoded(masks.rle(i)) for i in range(len(masks))]
+
+
+def object_rles(
+    picture: AnnotatedPicture, objects: Sequence[AnnotatedObject]
+) -> list[dict[str, Any]]:
+    """The same of objects; a filled box where only the box is known."""
+    filled = (encoded_rles(masks_of(picture, [o]))[0] for o in objects if o.mask_rle is None)
+    return [next(filled) if o.mask_rle is None else _encoded(o.mask_rle) for o in objects]
+
+
+def _encoded(rle: MaskRLE) -> dict[str, Any]:
+    return {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
 
 
 def _covers(overlaps: BoolArray, found: Found, objects: tuple[AnnotatedObject, ...]) -> BoolArray:
@@ -108,6 +120,6 @@ def overlap(
         mine: Any = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
         theirs: Any = np.array([o.bbox_xywh for o in objects], np.float64)
     else:
-        mine, theirs = encoded_rles(masks), encoded_rles(masks_of(picture, objects))
+        mine, theirs = encoded_rles(masks), object_rles(picture, objects)
     shared = coco.iou(mine, theirs, [int(crowd)] * len(objects))
     return np.asarray(shared, np.float64).reshape(len(masks), len(objects))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -88,3 +90,10 @@ def test_nothing_found_and_nothing_there() -> None:
     assert compare(picture([]), empty).iou.shape == (0, 0)
     assert compare(picture([("a", SQUARE)]), empty).best_proposal_iou.tolist() == [0]
     assert compare(picture([]), found([("a", 0.9, SQUARE)])).excused.tolist() == [False]
+
+
+def test_a_crowd_of_which_only_the_box_is_known_is_filled() -> None:
+    scene = picture([], crowds=[("a", SQUARE)])
+    boxed = replace(scene, objects=tuple(replace(o, mask_rle=None) for o in scene.objects))
+    seen = found([("a", 0.9, (1, 1, 1, 1)), ("a", 0.9, RIGHT_OF_IT)])
+    assert compare(boxed, seen).excused.tolist() == [True, False]

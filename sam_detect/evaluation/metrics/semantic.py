@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,37 +41,55 @@ def semantic_scores(items: Iterable[Item]) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """Where one class was found in a picture; ``(H, W)`` bool each.
+
+    Attributes:
+        true: found, and there.
+        false: found, and not there.
+        missed: there, and not found.
+    """
+
+    true: BoolArray
+    false: BoolArray
+    missed: BoolArray
+
+    @property
+    def counts(self) -> Counts:
+        """Their pixels."""
+        regions = (self.true, self.false, self.missed)
+        return Counts(*(int(np.count_nonzero(region)) for region in regions))
+
+
 def pixel_counts(items: Iterable[Item]) -> dict[str, Counts]:
-    """Pixels of each class over all pictures: the union of what was found under its name against
+    """Pixels of each class over all pictures; :func:`regions` says which count."""
+    return pooled({k: v.counts for k, v in regions(item).items()} for item in items)
+
+
+def regions(item: Item) -> dict[str, Regions]:
+    """The pixels of each class in a picture: the union of what was found under its name against
     the union of its objects.
 
     A pixel may be of several classes. Pixels of a class's crowds and shown examples count neither
     way for that class, unless an object to be found covers them too. Scores do not matter;
     unknown detections are left out. A box without an outline counts as filled.
     """
-    return pooled(_of_picture(item) for item in items)
-
-
-def _of_picture(item: Item) -> dict[str, Counts]:
     picture, found, shown = item
     labels = {o.label for o in picture.objects} | {
         name for name in found.labels if name is not None
     }
-    counts = {}
+    named = {}
     for label in sorted(labels):
         own = [o for o in picture.objects if o.label == label]
         wanted = [o for o in own if not o.crowd and o.id not in shown]
         aside = [o for o in own if o.crowd or o.id in shown]
         there = _union(masks_of(picture, wanted))
         counted = there | ~_union(masks_of(picture, aside))
-        named = [i for i, name in enumerate(found.labels) if name == label]
-        said = _union(found.masks[named]) & counted
-        counts[label] = Counts(
-            tp=int(np.count_nonzero(said & there)),
-            fp=int(np.count_nonzero(said & ~there)),
-            fn=int(np.count_nonzero(there & ~said)),
-        )
-    return counts
+        said = [i for i, name in enumerate(found.labels) if name == label]
+        covered = _union(found.masks[said]) & counted
+        named[label] = Regions(covered & there, covered & ~there, there & ~covered)
+    return named
 
 
 def _union(masks: Masks) -> BoolArray:
