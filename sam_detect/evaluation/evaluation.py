@@ -56,7 +56,7 @@ class Evaluation:
     @cached_property
     def figures(self) -> dict[str, Any]:
         """Every averaged figure, ``per_class``, and the standard deviation of F1 over seeds."""
-        seeds = [self._scores(episodes) for episodes in self._by_seed().values()]
+        seeds = list(self.by_seed.values())
         means = {name: spread(each.get(name) for each in seeds).mean for name in AVERAGED}
         labels = sorted({label for each in seeds for label in each["per_class"]})
         per_class = {
@@ -65,6 +65,11 @@ class Evaluation:
         }
         f1_spread = spread(each["f1"] for each in seeds).std
         return {**means, "per_class": per_class, "f1_spread": f1_spread}
+
+    @cached_property
+    def by_seed(self) -> dict[int, dict[str, Any]]:
+        """The figures of each seed, over all its episodes, before they are averaged."""
+        return {seed: self._scores(episodes) for seed, episodes in self._by_seed().items()}
 
     @cached_property
     def confusion(self) -> Confusion:
