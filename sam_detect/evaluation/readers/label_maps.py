@@ -117,7 +117,9 @@ def _regions(values: npt.NDArray[Any]) -> Iterator[Region]:
     if numbers[0] != 0:
         numbers, dense = np.concatenate([[0], numbers]), dense + 1
     regions = measure.regionprops(dense.reshape(values.shape))
-    if sum(region.area_bbox for region in regions) > MAX_SCATTER * values.size:
+    sides = np.array([region.bbox for region in regions], np.int64).reshape(-1, 4)
+    covered = np.prod(sides[:, 2:] - sides[:, :2], axis=1).sum()  # area_bbox would make each mask
+    if covered > MAX_SCATTER * values.size:
         raise MaskError(f"its {len(regions)} values are all over the picture; it is no label map")
     for region in regions:
         y0, x0, y1, x1 = region.bbox
