@@ -46,29 +46,25 @@ def stamp(kind: str) -> dict[str, Any]:
     }
 
 
+def require_writable(path: Path) -> None:
+    """Raises ``OutputError`` where nothing can be appended, before a long measurement is made."""
+    with _opened(path):
+        pass
+
+
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
     """Appends one record as one line, whole, after those of any other process.
 
-    A line that a killed process left half-written is not continued. The folder is made if needed.
+    A process that is killed meanwhile may leave half of its own line. The next line does not
+    continue it, so it is all that :func:`read_history` has to skip. The folder is made if needed.
 
     Raises:
         OutputError: the file cannot be written; it is as it was.
         ValueError: the record holds something that is not JSON, or NaN.
     """
     line = json.dumps(record, allow_nan=False).encode("ascii") + b"\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            with _alone(descriptor):
-                _append(descriptor, line)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"cannot append to the history '{path}': {reason}; choose another with --history"
-        ) from error
+    with _opened(path) as descriptor, _alone(descriptor):
+        _append(descriptor, line)
 
 
 def read_history(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -160,13 +156,29 @@ def _append(descriptor: int, line: bytes) -> None:
         if os.read(descriptor, 1) != b"\n":
             line = b"\n" + line
     try:
-        # One call, so that a process killed in between has written all of it or nothing.
         if os.write(descriptor, line) != len(line):
             raise OSError(None, "the disk is full")
         os.fsync(descriptor)
     except OSError:
         os.ftruncate(descriptor, size)
         raise
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A descriptor to append with; what the system refuses becomes an ``OutputError``."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot append to the history '{path}': {reason}; choose another with --history"
+        ) from error
 
 
 @contextlib.contextmanager

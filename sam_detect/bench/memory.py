@@ -21,30 +21,28 @@ class PeakMemory:
     """Peak resident memory above the start of a ``with`` block. Not to be nested.
 
     Pages of mapped files count, as they do for whoever looks at the process. Memory that the
-    process held free already would hide what the block takes: ``trim`` hands it back first.
-
-    Args:
-        trim: collect garbage and return free memory to the system before the start.
+    process holds free already would hide what the block takes, so it is given back first.
 
     Attributes:
         peak_mb: megabytes (2^20 bytes) above the start; None where the system cannot tell.
         kept_mb: how much more is resident at the end than at the start; may be negative.
     """
 
-    def __init__(self, *, trim: bool = True) -> None:
-        self._trim = trim
+    def __init__(self) -> None:
         self._start: float | None = None
         self.peak_mb: float | None = None
         self.kept_mb: float | None = None
 
     def __enter__(self) -> PeakMemory:
-        if self._trim:
-            give_back_free_memory()
+        gc.collect()
+        give_back_free_memory()
         self._start = _resident_mb("VmRSS") if _reset_peak() else None
         return self
 
     def __exit__(self, *_: object) -> None:
-        peak, now = _resident_mb("VmHWM"), _resident_mb("VmRSS")
+        peak = _resident_mb("VmHWM")
+        give_back_free_memory()
+        now = _resident_mb("VmRSS")
         if self._start is not None and peak is not None and now is not None:
             self.peak_mb = max(0.0, peak - self._start)
             self.kept_mb = now - self._start
@@ -72,8 +70,7 @@ class GrowingMemory:
 
 
 def give_back_free_memory() -> None:
-    """Collects garbage and, with glibc, returns what is free to the system."""
-    gc.collect()
+    """Returns what is free to the system, with glibc."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):  # another C library

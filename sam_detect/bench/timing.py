@@ -150,9 +150,9 @@ def accumulate(
     """
     watches = [Stopwatch(clock) for _ in trials]
     memories = [GrowingMemory() for _ in trials]
-    for turn in range(rounds):
+    for _ in range(rounds):
         for trial, watch, growing in zip(trials, watches, memories, strict=True):
-            memory = PeakMemory(trim=turn == 0)
+            memory = PeakMemory()
             trial.once(memory, watch)
             growing.add(memory)
     return [

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from sam_detect.bench.history import append_record, require_writable
 from sam_detect.bench.machine import machine_name
 from sam_detect.bench.suites import SUITES, Options, run_suite
 from sam_detect.cli import options
@@ -53,6 +54,8 @@ def bench(
     'stages' measures each step of detection without model weights; 'store' where the examples
     are kept. A pair runs ours and a reference in turn; its ratio is above 1 where ours is better.
     """
+    if history is not None:
+        require_writable(history)
     asked = Options(images=images, sizes=_numbers(sizes))
     record = run_suite(suite, asked, repeat=repeat, announce=lambda step: note(f"{suite}: {step}"))
     if as_json:
@@ -60,8 +63,6 @@ def bench(
     else:
         _print(record)
     if history is not None:
-        from sam_detect.bench.history import append_record
-
         append_record(history, record)
         note(f"appended to {history}")
     return 0
