@@ -22,7 +22,8 @@ COMMANDS = {
     "learn": ("sam_detect.cli.learn:learn", "Learn objects from pictures, under a name."),
     "library": ("sam_detect.cli.library:library", "List, edit, carry and convert what was learnt."),
     "evaluate": (
-        "sam_detect.cli.evaluate:evaluate", "Measure what is found in annotated pictures."
+        "sam_detect.cli.evaluate:evaluate",
+        "Measure what is found in annotated pictures.",
     ),
     "bench": ("sam_detect.cli.bench:bench", "Measure time, memory and ratios, stage by stage."),
 }
