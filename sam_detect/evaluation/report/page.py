@@ -1,0 +1,158 @@
+"""Writes the report: ``index.html``, which needs nothing beside it, and CSV files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sam_detect import __version__
+from sam_detect.errors import ConfigError, OutputError, UnavailableError
+from sam_detect.evaluation.evaluation import Evaluation
+from sam_detect.evaluation.report.results import Names, results_of
+from sam_detect.evaluation.report.tables import (
+    Row,
+    class_rows,
+    comparison_rows,
+    comparison_table,
+    csv_text,
+    episode_rows,
+    image_rows,
+    number,
+)
+from sam_detect.outputs import write_atomically
+from sam_detect.sources import DEFAULT_MAX_PIXELS
+
+PAGE = "index.html"
+MOST_PICTURES = 24
+"""Pictures of one evaluation."""
+MOST_OF_ALL = 96
+"""Pictures of all evaluations of a sweep: about 8 MB."""
+FEWEST_PICTURES = 8
+"""Of one evaluation of a long sweep: rather fewer evaluations with pictures than fewer of each."""
+
+
+def write_report(
+    folder: Path, evaluations: Sequence[Evaluation], *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> list[Path]:
+    """Writes the page and the tables into a folder; other files in it stay.
+
+    The same evaluations make the same files, to the byte.
+
+    Args:
+        folder: made if needed.
+        evaluations: one, or those of a sweep over one dataset.
+        max_pixels: larger pictures are not shown.
+
+    Returns:
+        What was written, the page first: ``index.html``, ``comparison.csv`` (a row for each
+        evaluation), ``episodes.csv``, ``classes.csv`` and ``images.csv``.
+
+    Raises:
+        ConfigError: there is no evaluation, or they are of several datasets.
+        OutputError: the folder cannot be written to.
+        UnavailableError: the ``evaluate`` extra is not installed.
+    """
+    check_report_folder(folder)
+    if len({each.dataset.name for each in evaluations}) != 1:
+        raise ConfigError("a report takes one or more evaluations of one dataset")
+    report = Report(evaluations, max_pixels)
+    files = {PAGE: report.html(), **report.csv_files()}
+    return [_write(folder / name, text) for name, text in files.items()]
+
+
+def check_report_folder(folder: Path) -> None:
+    """Says before anything is measured whether a report can be written.
+
+    Raises:
+        OutputError: it is a file.
+        UnavailableError: the ``evaluate`` extra is not installed.
+    """
+    try:
+        import jinja2  # noqa: F401
+    except ImportError as error:
+        raise UnavailableError(
+            "a report needs Jinja: pip install 'sam-detect[evaluate]'"
+        ) from error
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"'{folder}' is a file, --report expects a folder")
+
+
+class Report:
+    """What the page shows of some evaluations.
+
+    Args:
+        evaluations: of one dataset; at least one.
+        max_pixels: larger pictures are not shown.
+    """
+
+    def __init__(self, evaluations: Sequence[Evaluation], max_pixels: int) -> None:
+        self.names = Names(evaluations[0].dataset.pictures)
+        self.max_pixels = max_pixels
+        self.parts = [(each, each.to_dict(), results_of(each)) for each in evaluations]
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        return [evaluation for evaluation, _, _ in self.parts]
+
+    def csv_files(self) -> dict[str, str]:
+        """Each table by its file's name."""
+        episodes: list[Row] = []
+        classes: list[Row] = []
+        images: list[Row] = []
+        for evaluation, whole, results in self.parts:
+            episodes += episode_rows(evaluation, whole)
+            classes += class_rows(evaluation)
+            images += image_rows(evaluation, results, self.names)
+        rows = {
+            "comparison.csv": comparison_rows(self.evaluations),
+            "episodes.csv": episodes,
+            "classes.csv": classes,
+            "images.csv": images,
+        }
+        return {name: csv_text(of_file) for name, of_file in rows.items()}
+
+    def html(self) -> str:
+        """The page."""
+        import jinja2
+
+        from sam_detect.evaluation.report.pictures import Album
+        from sam_detect.evaluation.report.sections import Section
+
+        album = Album(self.names, self.evaluations[0].dataset.boxes_only, self.max_pixels)
+        shares = picture_shares([whole["f1"] for _, whole, _ in self.parts])
+        sections = [
+            Section(f"e{index}", *part, album=album, most=most)
+            for index, (part, most) in enumerate(zip(self.parts, shares, strict=True), start=1)
+        ]
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("sam_detect.evaluation", "report"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters["number"] = number
+        best = max((whole["f1"] or 0.0 for _, whole, _ in self.parts), default=0.0)
+        return environment.get_template("page.html.j2").render(
+            sections=sections,
+            bases=[base for base in album.bases.values() if base.uri is not None],
+            comparison=comparison_table(self.evaluations) if len(self.parts) > 1 else [],
+            best=best,
+            version=__version__,
+        )
+
+
+def picture_shares(f1s: Sequence[float | None]) -> list[int]:
+    """How many pictures each evaluation may show: as many for each, if need be for the best only.
+
+    Args:
+        f1s: of the evaluations.
+    """
+    each = max(FEWEST_PICTURES, min(MOST_PICTURES, MOST_OF_ALL // len(f1s)))
+    order = sorted(range(len(f1s)), key=lambda index: -(f1s[index] or 0.0))
+    with_pictures = set(order[: MOST_OF_ALL // each])
+    return [each if index in with_pictures else 0 for index in range(len(f1s))]
+
+
+def _write(path: Path, text: str) -> Path:
+    return write_atomically(path, lambda file: file.write(text.encode("utf-8", "replace")))

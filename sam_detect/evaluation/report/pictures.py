@@ -1,0 +1,201 @@
+"""The pictures of a report: what was true, false and missed, drawn over them as SVG.
+
+A picture is in the page once, however many drawings lie over it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from sam_detect.errors import ImageError
+from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Id
+from sam_detect.evaluation.report.drawing import SHOWN, Outline, object_outline, outlines_of
+from sam_detect.evaluation.report.results import Names, Result
+from sam_detect.sources import load_image
+from sam_detect.types import ImageRGB
+
+LONGEST_SIDE = 640
+WEBP = {"quality": 80, "method": 4}
+DARK = 140
+"""A picture whose brightest pixels (but a few) are darker is brightened."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A picture as it lies in the page.
+
+    Attributes:
+        id: unique in the page.
+        uri: the picture itself; None where it cannot be read any more.
+        size_wh: in the page, in pixels.
+        scale: pixels in the page per pixel of the file.
+        brightened: whether its contrast was stretched.
+    """
+
+    id: str
+    uri: str | None
+    size_wh: tuple[int, int]
+    scale: float
+    brightened: bool = False
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture with outlines over it.
+
+    Attributes:
+        id: unique in the page.
+        base: the picture.
+        name: its path below the folder of the pictures.
+        title: a short line: its figures, or whose examples they are.
+        alt: what is to be seen, in words.
+        outlines: by kind, in the order they are drawn.
+        f1: None for examples.
+        pixels: whether the outlines are of pixels that are counted, and not of objects.
+    """
+
+    id: str
+    base: Base
+    name: str
+    title: str
+    alt: str
+    outlines: dict[str, list[Outline]]
+    f1: float | None = None
+    pixels: bool = False
+
+
+@dataclass
+class Album:
+    """Draws pictures, and keeps each that lies below a drawing once.
+
+    Args:
+        names: of the pictures.
+        boxes: draw objects as boxes.
+        max_pixels: larger pictures are not read.
+    """
+
+    names: Names
+    boxes: bool
+    max_pixels: int
+    bases: dict[Id, Base] = field(default_factory=dict)
+    _drawn: int = 0
+
+    def of_result(self, result: Result) -> Drawing:
+        """What is true, false and missed in a picture."""
+        picture, counts = result.query.picture, result.counts
+        base = self._base(picture)
+        unit = "" if result.matches is not None else " pixels"
+        told = f"{counts.tp:,} true, {counts.fp:,} false, {counts.fn:,} missed{unit}"
+        return self._drawing(
+            picture,
+            base,
+            outlines_of(result, base.scale, self.boxes),
+            title=told,
+            f1=counts.f1,
+            pixels=result.matches is None,
+        )
+
+    def of_examples(
+        self, picture: AnnotatedPicture, objects: Sequence[AnnotatedObject], seed: int
+    ) -> Drawing:
+        """Which objects of a picture were shown."""
+        base = self._base(picture)
+        outlines = [object_outline(picture, o, base.scale, self.boxes, o.label) for o in objects]
+        labels = list(dict.fromkeys(o.label for o in objects))
+        counted = [f"{sum(o.label == name for o in objects)} {name}" for name in labels]
+        title = f"seed {seed}: {', '.join(counted)}"
+        return self._drawing(picture, base, {SHOWN: outlines}, title=title)
+
+    def _drawing(
+        self,
+        picture: AnnotatedPicture,
+        base: Base,
+        outlines: dict[str, list[Outline]],
+        *,
+        title: str,
+        f1: float | None = None,
+        pixels: bool = False,
+    ) -> Drawing:
+        self._drawn += 1
+        name = self.names.of(picture)
+        return Drawing(
+            id=f"d{self._drawn}",
+            base=base,
+            name=name,
+            title=title,
+            alt=f"{name}: {title}",
+            outlines={kind: found for kind, found in outlines.items() if found},
+            f1=f1,
+            pixels=pixels,
+        )
+
+    def _base(self, picture: AnnotatedPicture) -> Base:
+        if picture.id not in self.bases:
+            self.bases[picture.id] = self._read(picture, f"p{len(self.bases) + 1}")
+        return self.bases[picture.id]
+
+    def _read(self, picture: AnnotatedPicture, id: str) -> Base:  # noqa: A002 - the field's name
+        height, width = picture.size_hw
+        scale = min(1.0, LONGEST_SIDE / max(height, width))
+        size_wh = max(1, round(width * scale)), max(1, round(height * scale))
+        try:
+            image = load_image(picture.path, max_pixels=self.max_pixels).image_rgb
+        except ImageError:  # it was there when the method looked at it
+            return Base(id, None, size_wh, scale)
+        small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+        shown, brightened = visible(np.asarray(small, np.uint8))
+        return Base(id, _uri(shown), size_wh, scale, brightened)
+
+
+def worst_first(results: Iterable[Result]) -> list[Result]:
+    """Each picture once, with the episode in which it did worst; the worst picture first.
+
+    By F1, then by the number of mistakes. Pictures with nothing to find and nothing found are
+    left out.
+    """
+    worst: dict[Id, Result] = {}
+    for each in sorted((r for r in results if r.counts.f1 is not None), key=_badness):
+        worst.setdefault(each.query.picture.id, each)
+    return list(worst.values())
+
+
+def ends(ranked: Sequence[Result], most: int) -> list[Result]:
+    """At most so many: half of them from either end, in their order."""
+    if len(ranked) <= most:
+        return list(ranked)
+    last = most // 2
+    return [*ranked[: most - last], *ranked[len(ranked) - last :]]
+
+
+def visible(image_rgb: ImageRGB) -> tuple[ImageRGB, bool]:
+    """The picture, or where it is dark (as in fluorescence) what shows its objects.
+
+    Returns:
+        The picture and whether it was changed: then its darkest hundredth is black, and its
+        brightest but five in a thousand as bright as can be.
+    """
+    brightness = image_rgb.max(axis=2)
+    low, high = np.percentile(brightness, (1, 99.5))
+    if high >= DARK or high <= low:
+        return image_rgb, False
+    stretched = (image_rgb.astype(np.float32) - low) * (255 / (high - low))
+    return np.clip(np.rint(stretched), 0, 255).astype(np.uint8), True
+
+
+def _badness(result: Result) -> tuple[float, int, str]:
+    counts = result.counts
+    path = str(result.query.picture.path)
+    return (counts.f1 if counts.f1 is not None else 1.0), -(counts.fp + counts.fn), path
+
+
+def _uri(image_rgb: ImageRGB) -> str:
+    file = io.BytesIO()
+    Image.fromarray(image_rgb).save(file, "WEBP", **WEBP)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,262 @@
+"""What the page says of one evaluation, as texts and shares that its template only lays out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sam_detect.evaluation.evaluation import Evaluation
+from sam_detect.evaluation.metrics import spread
+from sam_detect.evaluation.report.fates import (
+    BACKGROUND,
+    DUPLICATE,
+    FALSE_KINDS,
+    FOUND,
+    LEFT_OUT,
+    MISNAMED,
+    NOT_PROPOSED,
+    OBJECT_FATES,
+    PART,
+    UNNAMED,
+    WRONG_NAME,
+)
+from sam_detect.evaluation.report.pictures import Album, Drawing, ends, worst_first
+from sam_detect.evaluation.report.plots import Curve, learning_curve
+from sam_detect.evaluation.report.results import Result
+from sam_detect.evaluation.report.tables import ABSENT, number, plus_minus
+
+MOST_EXAMPLES = 12
+SHOWN_PROBLEMS = 5
+
+FIGURES = {
+    "f1": ("F1", "precision and recall in one: 2 TP / (2 TP + FP + FN)"),
+    "precision": ("precision", "share of the named detections that are right"),
+    "recall": ("recall", "share of the objects that were found and rightly named"),
+    "ap50": ("AP50", "COCO average precision at IoU .50"),
+    "proposal_recall": ("proposal recall", "share of the objects that were proposed at all"),
+    "f1_macro": ("macro F1", "F1 of each label, averaged"),
+    "mean_iou": ("mean IoU", "overlap of the right ones with their objects"),
+    "ap": ("AP", "COCO average precision, IoU .50 to .95"),
+    "ar100": ("AR100", "COCO average recall, at most 100 detections a picture"),
+    "msa": ("mSA", "TP / (TP + FP + FN), averaged over IoU .50 to .95"),
+    "proposals_per_image": ("proposals per image", "regions proposed"),
+}
+"""Headings and meanings; the page's order."""
+HEADLINES = ("f1", "precision", "recall", "ap50", "proposal_recall", "mean_iou")
+"""At most five of them are shown large."""
+OF_PIXELS = {"mean_iou": ("mean IoU", "TP / (TP + FP + FN) of each label's pixels, averaged")}
+
+WHY = {
+    FOUND: "found, and rightly named",
+    MISNAMED: "labelling: the region was given another name",
+    UNNAMED: "labelling: the region was given no name",
+    LEFT_OUT: "suppression: the region was given up for another, or counts for another object",
+    NOT_PROPOSED: "segmentation: no region covers the object",
+    WRONG_NAME: "covers an object of another name",
+    DUPLICATE: "covers an object that another detection found",
+    PART: "overlaps an object too little",
+    BACKGROUND: "overlaps no annotated object",
+}
+EMBEDDING = {
+    "separability": "how often two objects of one label are more alike than two things of "
+    "different labels; 0.5 is chance",
+    "knn_purity": "share of the nearest neighbours, in other pictures, that have the same label",
+    "silhouette": "how tight the labels' clusters are, from -1 to 1",
+}
+STAGES = ("propose", "fade", "embed", "search", "label")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One averaged figure: its key in ``to_dict()``, heading, value and deviation."""
+
+    key: str
+    name: str
+    meaning: str
+    value: float
+    deviation: float | None
+    digits: int = 3
+
+    @property
+    def text(self) -> str:
+        return number(self.value, self.digits)
+
+    @property
+    def both(self) -> str:
+        return plus_minus(self.value, self.deviation, self.digits)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a bar: its share in percent, its value as text, and what it says."""
+
+    name: str
+    value: str
+    share: float
+    meaning: str = ""
+
+    @property
+    def slug(self) -> str:
+        return self.name.replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the confusion table: its count and the percent of its row."""
+
+    count: int
+    share: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """The means of one group's episodes."""
+
+    name: str
+    figures: dict[str, float | None]
+
+
+class Section:
+    """One evaluation.
+
+    Args:
+        id: unique in the page.
+        evaluation: what is shown.
+        whole: its ``to_dict()``.
+        results: its pictures.
+        album: draws them.
+        most: pictures to show at most.
+    """
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - what HTML calls it
+        evaluation: Evaluation,
+        whole: Mapping[str, Any],
+        results: Sequence[Result],
+        *,
+        album: Album,
+        most: int,
+    ) -> None:
+        self.id = id
+        self.whole = whole
+        self.pixels = evaluation.protocol.task == "semantic"
+        self.boxes = evaluation.dataset.boxes_only
+        self.title = ", ".join(f"{k} {v}" for k, v in evaluation.variant.items())
+        self.figures = _figures(evaluation, whole)
+        self.headlines = [f for name in HEADLINES for f in self.figures if f.key == name][:5]
+        counted = sum((r.fates.counts for r in results if r.fates is not None), Counter[str]())
+        self.objects = _parts(counted, OBJECT_FATES)
+        self.false = _parts(counted, FALSE_KINDS)
+        self.counted = counted
+        self.lost = sum(counted[name] for name in OBJECT_FATES if name != FOUND)
+        self.false_count = sum(counted[name] for name in FALSE_KINDS)
+        self.groups = _groups(whole)
+        self.confusion = _cells(whole["confusion"])
+        self.curve: Curve | None = learning_curve(whole["learning_curve"])
+        self.stages = _stages(whole["seconds"])
+        self.embedding = _embedding(whole["embedding"])
+        self.recipe = [(name, _text(value)) for name, value in whole["recipe"].items()]
+        self.problems = [album.names.without_folders(line) for line in whole["problems"]]
+        self.pictures = len({query.picture.id for query in evaluation.queries})
+        ranked = worst_first(results)
+        self.ranked = len(ranked)
+        self.drawings = [album.of_result(each) for each in ends(ranked, most)]
+        self.examples, self.example_count = _examples(evaluation, album) if most else ([], 0)
+
+    @property
+    def unreadable(self) -> int:
+        """Pictures that could not be read again to be shown."""
+        return sum(each.base.uri is None for each in [*self.drawings, *self.examples])
+
+
+def _figures(evaluation: Evaluation, whole: Mapping[str, Any]) -> list[Figure]:
+    texts = FIGURES | (OF_PIXELS if evaluation.protocol.task == "semantic" else {})
+    return [
+        Figure(
+            name,
+            *texts[name],
+            value=whole[name],
+            deviation=spread(seed.get(name) for seed in evaluation.by_seed.values()).std,
+            digits=1 if name == "proposals_per_image" else 3,
+        )
+        for name in texts
+        if whole[name] is not None
+    ]
+
+
+def _parts(counts: Mapping[str, int], names: Iterable[str]) -> list[Part]:
+    """The counts that are not 0, as shares of them all."""
+    there = {name: counts[name] for name in names if counts[name]}
+    total = sum(there.values())
+    return [
+        Part(name, f"{count:,}", 100 * count / total, WHY[name]) for name, count in there.items()
+    ]
+
+
+def _stages(seconds: Mapping[str, float]) -> list[Part]:
+    order = {name: place for place, name in enumerate(STAGES)}
+    names = sorted(seconds, key=lambda name: order.get(name, len(order)))
+    total = sum(seconds.values()) or 1.0
+    return [Part(name, _time(seconds[name]), 100 * seconds[name] / total) for name in names]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
+
+
+def _groups(whole: Mapping[str, Any]) -> list[Group]:
+    """Means over the seeds; nothing where there are no groups."""
+    if whole["group_by"] is None:
+        return []
+    by_group: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for episode in whole["episodes"]:
+        by_group[episode["group"]].append(episode)
+    names = ("f1", "precision", "recall", "ap50", "proposal_recall")
+    return [
+        Group(group, {name: spread(e.get(name) for e in episodes).mean for name in names})
+        for group, episodes in by_group.items()
+    ]
+
+
+def _cells(table: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
+    """The rows of the confusion table with their names."""
+    rows = []
+    for index, (name, counts) in enumerate(zip(table["rows"], table["counts"], strict=True)):
+        total = sum(counts) or 1
+        cells = [
+            # right are the diagonal, and nothing that was taken for nothing known
+            Cell(count, 100 * count / total, column == index)
+            for column, count in enumerate(counts)
+        ]
+        rows.append((name, cells))
+    return rows
+
+
+def _embedding(found: Mapping[str, float | None] | None) -> list[tuple[str, str, str]]:
+    """Name, value and meaning of each figure."""
+    return [
+        (name.replace("_", " "), number(found[name]), meaning)
+        for name, meaning in EMBEDDING.items()
+        if found is not None and found.get(name) is not None
+    ]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ABSENT
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _examples(evaluation: Evaluation, album: Album) -> tuple[list[Drawing], int]:
+    """Drawings of the first support pictures, and how many there are."""
+    shown = [
+        (picture, objects, episode.split.seed)
+        for episode in evaluation.episodes
+        for picture, objects in episode.split.support
+    ]
+    return [album.of_examples(*each) for each in shown[:MOST_EXAMPLES]], len(shown)
