@@ -137,6 +137,8 @@ class Page:
                 for color, machine in self._colored()
                 if (points := self._points(name, machine, "median_ms", "spread_ms", milliseconds))
             ]
+            if not lines:
+                continue
             top = max(p.y + p.spread for line in lines for p in line.points)
             unit = " ms"
             if top >= 2000:

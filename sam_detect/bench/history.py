@@ -116,7 +116,9 @@ def _check_content(record: dict[str, Any]) -> None:
         _require(record, dict, "stages", "pairs")
         for group, numbers in (("stages", STAGE_NUMBERS), ("pairs", PAIR_NUMBERS)):
             for name, each in record[group].items():
-                if not isinstance(each, dict) or not all(_is_number(each.get(n)) for n in numbers):
+                if not isinstance(each, dict) or not all(
+                    _is_number(each.get(n, "")) for n in numbers
+                ):
                     raise ValueError(f"its {group} are damaged at '{name}'")
     elif record["kind"] == "evaluate":
         _require(record, str, "dataset", "method")
@@ -136,8 +138,9 @@ def _require(record: dict[str, Any], kind: type, *names: str) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a number, or null for one that is not known."""
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    """Whether it is a number from 0 on, or null for one that is not known."""
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value is None or (plain and value >= 0)
 
 
 def _is_point(value: Any) -> bool:

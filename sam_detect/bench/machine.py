@@ -57,11 +57,13 @@ def current_commit(checkout: Path = CHECKOUT) -> Commit:
 
 
 def describe_machine() -> dict[str, Any]:
-    """``cpu`` (model), ``cores`` and ``memory_gb`` (as this process may use them), ``system`` and
-    ``gpu`` (model, or None)."""
+    """``cpu`` (model), ``cores`` and ``memory_gb`` (as this process may use them), ``threads``
+    (of linear algebra, where ``OMP_NUM_THREADS`` limits them), ``system`` and ``gpu`` (model)."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
     return {
         "cpu": _cpu(),
         "cores": _cores(),
+        "threads": int(threads) if threads.isdecimal() else None,
         "memory_gb": _memory_gb(),
         "system": _system(),
         "gpu": _gpu(),
@@ -71,9 +73,11 @@ def describe_machine() -> dict[str, Any]:
 def machine_name(machine: Mapping[str, Any]) -> str:
     """A machine of :func:`describe_machine` in a few words, for people."""
     cores, memory = machine.get("cores"), machine.get("memory_gb")
+    threads = machine.get("threads")
     parts = [
         machine.get("cpu") or "unknown processor",
         f"{cores} core{'' if cores == 1 else 's'}" if cores else None,
+        f"{threads} thread{'' if threads == 1 else 's'}" if threads else None,
         f"{memory:.0f} GB" if memory else None,
         machine.get("gpu"),
     ]

@@ -89,7 +89,7 @@ def code_of(record: Record) -> str:
 def machine_key(record: Record) -> str:
     """What must agree for two machines to count as one."""
     machine = record["machine"]
-    return "/".join(str(machine.get(name)) for name in ("cpu", "cores", "gpu"))
+    return "/".join(str(machine.get(name)) for name in ("cpu", "cores", "threads", "gpu"))
 
 
 def figures(record: Record) -> Iterator[Figure]:

@@ -265,7 +265,7 @@ def test_agreement_is_the_share_of_neighbours_found() -> None:
 
 def test_a_machine_is_described_without_naming_its_owner() -> None:
     found = machine.describe_machine()
-    assert set(found) == {"cpu", "cores", "memory_gb", "system", "gpu"}
+    assert set(found) == {"cpu", "cores", "threads", "memory_gb", "system", "gpu"}
     assert found["cores"] >= 1
     said = json.dumps([found, machine.versions()])
     assert os.uname().nodename not in said
@@ -346,6 +346,8 @@ def test_records_come_back_in_order(tmp_path: Path) -> None:
         (b'{"kind": "bench", "date": "d"}', "no 'machine'"),
         (b'{"kind": "bench", "date": "d", "machine": {}, "suite": "s", "stages": []}', "'stages'"),
         (json.dumps(bench_record(pairs={"p": {"ratio": "4"}})).encode(), "pairs are damaged"),
+        (json.dumps(bench_record(stages={"s": {}})).encode(), "stages are damaged at 's'"),
+        (json.dumps(evaluate_record(f1=-1)).encode(), "f1 is no number"),
         (json.dumps(evaluate_record(f1="good")).encode(), "f1 is no number"),
         (json.dumps(evaluate_record(learning_curve=[5])).encode(), "learning_curve"),
     ],
@@ -448,7 +450,9 @@ def test_two_processes_append_at_once_and_lose_nothing(tmp_path: Path, writer: A
         assert numbers == list(range(30))
 
 
-def test_a_process_killed_while_it_appends_spoils_its_own_line_at_most(tmp_path: Path, writer: Any) -> None:
+def test_a_process_killed_while_it_appends_spoils_its_own_line_at_most(
+    tmp_path: Path, writer: Any
+) -> None:
     path = tmp_path / "history.jsonl"
     for turn in range(2):
         process = writer(path, str(turn), 10**6)
