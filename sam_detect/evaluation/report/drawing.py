@@ -58,11 +58,11 @@ def outlines_of(result: Result, scale: float, boxes: bool) -> dict[str, list[Out
         return found | _of_pixels(result, scale)
     found[MISSED] = _missed(result, result.fates, scale, boxes)
     for index in np.argsort(-result.query.found.masks.areas, kind="stable").tolist():
-        kind = _kind(result.matches, index)
-        if kind is not None:
+        side = _side(result.matches, index)
+        if side is not None:
             path = _detection_path(result.query.found.masks, index, scale, boxes)
             text = _said(result, result.matches, result.fates, index)
-            found[kind].append(Outline(path, text))
+            found[side].append(Outline(path, text))
     return found
 
 
@@ -76,7 +76,7 @@ def object_outline(
     return Outline(mask_path(masks_of(picture, [each]), 0, scale), text)
 
 
-def _kind(matches: Matches, index: int) -> str | None:
+def _side(matches: Matches, index: int) -> str | None:
     if matches.objects[index] >= 0:
         return TRUE
     return FALSE if matches.false[index] else None

@@ -23,8 +23,9 @@ from sam_detect.types import ImageRGB
 
 LONGEST_SIDE = 640
 WEBP = {"quality": 80, "method": 4}
-DARK = 140
-"""A picture whose brightest pixels (but a few) are darker is brightened."""
+DARK = 45
+"""A picture that is darker on average (of 255) is brightened."""
+GAMMA = 0.6
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Drawing:
         outlines: by kind, in the order they are drawn.
         f1: None for examples.
         pixels: whether the outlines are of pixels that are counted, and not of objects.
+        boxes: whether they are boxes.
     """
 
     id: str
@@ -69,6 +71,7 @@ class Drawing:
     outlines: dict[str, list[Outline]]
     f1: float | None = None
     pixels: bool = False
+    boxes: bool = False
 
 
 @dataclass
@@ -93,11 +96,14 @@ class Album:
         base = self._base(picture)
         unit = "" if result.matches is not None else " pixels"
         told = f"{counts.tp:,} true, {counts.fp:,} false, {counts.fn:,} missed{unit}"
+        where = f"seed {result.split.seed}"
+        if result.split.group is not None:
+            where += f", {result.split.group}"
         return self._drawing(
             picture,
             base,
             outlines_of(result, base.scale, self.boxes),
-            title=told,
+            title=f"{told} ({where})",
             f1=counts.f1,
             pixels=result.matches is None,
         )
@@ -134,6 +140,7 @@ class Album:
             outlines={kind: found for kind, found in outlines.items() if found},
             f1=f1,
             pixels=pixels,
+            boxes=self.boxes,
         )
 
     def _base(self, picture: AnnotatedPicture) -> Base:
@@ -155,15 +162,16 @@ class Album:
 
 
 def worst_first(results: Iterable[Result]) -> list[Result]:
-    """Each picture once, with the episode in which it did worst; the worst picture first.
+    """Each picture once, with the episode in which it did middling well; the worst picture first.
 
-    By F1, then by the number of mistakes. Pictures with nothing to find and nothing found are
-    left out.
+    By F1, then by the number of mistakes; of an even number of episodes the worse of the middle
+    two is taken. What has nothing to find and nothing found is left out.
     """
-    worst: dict[Id, Result] = {}
+    of_picture: dict[Id, list[Result]] = {}
     for each in sorted((r for r in results if r.counts.f1 is not None), key=_badness):
-        worst.setdefault(each.query.picture.id, each)
-    return list(worst.values())
+        of_picture.setdefault(each.query.picture.id, []).append(each)
+    middling = (found[(len(found) - 1) // 2] for found in of_picture.values())
+    return sorted(middling, key=_badness)
 
 
 def ends(ranked: Sequence[Result], most: int) -> list[Result]:
@@ -175,18 +183,19 @@ def ends(ranked: Sequence[Result], most: int) -> list[Result]:
 
 
 def visible(image_rgb: ImageRGB) -> tuple[ImageRGB, bool]:
-    """The picture, or where it is dark (as in fluorescence) what shows its objects.
+    """The picture, or where it is dark (as in fluorescence) what shows its faint objects too.
 
     Returns:
-        The picture and whether it was changed: then its darkest hundredth is black, and its
-        brightest but five in a thousand as bright as can be.
+        The picture and whether it was changed: then its contrast is stretched (the darkest
+        hundredth is black, the brightest five thousandths are as bright as can be), and its dark
+        tones are lifted by a gamma of :data:`GAMMA`.
     """
     brightness = image_rgb.max(axis=2)
     low, high = np.percentile(brightness, (1, 99.5))
-    if high >= DARK or high <= low:
+    if float(brightness.mean()) >= DARK or high <= low:
         return image_rgb, False
-    stretched = (image_rgb.astype(np.float32) - low) * (255 / (high - low))
-    return np.clip(np.rint(stretched), 0, 255).astype(np.uint8), True
+    stretched = np.clip((image_rgb.astype(np.float32) - low) / (high - low), 0, 1)
+    return np.rint(255 * stretched**GAMMA).astype(np.uint8), True
 
 
 def _badness(result: Result) -> tuple[float, int, str]:

@@ -50,7 +50,7 @@ HEADLINES = ("f1", "precision", "recall", "ap50", "proposal_recall", "mean_iou")
 OF_PIXELS = {"mean_iou": ("mean IoU", "TP / (TP + FP + FN) of each label's pixels, averaged")}
 
 WHY = {
-    FOUND: "found, and rightly named",
+    FOUND: "and rightly named",
     MISNAMED: "labelling: the region was given another name",
     UNNAMED: "labelling: the region was given no name",
     LEFT_OUT: "suppression: the region was given up for another, or counts for another object",
@@ -60,12 +60,25 @@ WHY = {
     PART: "overlaps an object too little",
     BACKGROUND: "overlaps no annotated object",
 }
+TONES = {
+    FOUND: "good",
+    MISNAMED: "misnamed",
+    WRONG_NAME: "misnamed",
+    UNNAMED: "half",
+    PART: "half",
+    LEFT_OUT: "twice",
+    DUPLICATE: "twice",
+    NOT_PROPOSED: "nowhere",
+    BACKGROUND: "nowhere",
+}
+"""Colours of the bars: what is akin has the same."""
 EMBEDDING = {
     "separability": "how often two objects of one label are more alike than two things of "
     "different labels; 0.5 is chance",
     "knn_purity": "share of the nearest neighbours, in other pictures, that have the same label",
     "silhouette": "how tight the labels' clusters are, from -1 to 1",
 }
+TIME_TONES = 6
 STAGES = ("propose", "fade", "embed", "search", "label")
 
 
@@ -91,16 +104,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a bar: its share in percent, its value as text, and what it says."""
+    """One part of a bar: its value as text, share in percent, colour, and what it says."""
 
     name: str
     value: str
     share: float
+    tone: str
     meaning: str = ""
-
-    @property
-    def slug(self) -> str:
-        return self.name.replace(" ", "-")
 
 
 @dataclass(frozen=True)
@@ -194,7 +204,8 @@ def _parts(counts: Mapping[str, int], names: Iterable[str]) -> list[Part]:
     there = {name: counts[name] for name in names if counts[name]}
     total = sum(there.values())
     return [
-        Part(name, f"{count:,}", 100 * count / total, WHY[name]) for name, count in there.items()
+        Part(name, f"{count:,}", 100 * count / total, TONES[name], WHY[name])
+        for name, count in there.items()
     ]
 
 
@@ -202,7 +213,10 @@ def _stages(seconds: Mapping[str, float]) -> list[Part]:
     order = {name: place for place, name in enumerate(STAGES)}
     names = sorted(seconds, key=lambda name: order.get(name, len(order)))
     total = sum(seconds.values()) or 1.0
-    return [Part(name, _time(seconds[name]), 100 * seconds[name] / total) for name in names]
+    return [
+        Part(name, _time(seconds[name]), 100 * seconds[name] / total, f"s{index % TIME_TONES}")
+        for index, name in enumerate(names)
+    ]
 
 
 def _time(seconds: float) -> str:
