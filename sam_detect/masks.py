@@ -110,18 +110,8 @@ def rle_to_mask(rle: MaskRLE | dict[str, Any]) -> BoolArray:
 
 
 def checked_rle(rle: dict[str, Any]) -> MaskRLE:
-    """A file's COCO RLE, compressed or plain, as COCO's text without empty runs (but the first).
-
-    pycocotools finds a wrong box where a run in the middle is empty. Raises as :func:`rle_to_mask`.
-    """
-    runs, size_hw = _checked_runs(rle)
-    kept = [0]
-    for number, run in enumerate(runs):
-        if run and number % 2 == len(kept) % 2:
-            kept.append(run)
-        else:
-            kept[-1] += run
-    return compress_rle(kept, size_hw)
+    """A file's COCO RLE, compressed or plain, as COCO's text; raises as :func:`rle_to_mask`."""
+    return compress_rle(*_checked_runs(rle))
 
 
 def rle_box_xywh(rle: MaskRLE) -> tuple[int, int, int, int] | None:

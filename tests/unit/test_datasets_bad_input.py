@@ -224,7 +224,7 @@ def test_a_dataset_without_an_object_is_refused(tmp_path: Path, what: str) -> No
 
 
 def test_the_refusal_says_the_first_problem(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"1 problems; image 1 \(gone.png\) with 1 object: no"):
+    with pytest.raises(ImageError, match=r"problems: 1; image 1 \(gone.png\) with 1 object: no"):
         open_dataset(coco_folder(tmp_path, EMPTY["only a picture that is gone"]))
 
 

@@ -220,7 +220,7 @@ def test_pictures_without_a_label_file_hold_nothing(tmp_path: Path) -> None:
     folder = with_second(tmp_path, label=None)
     picture(folder / "images" / "train" / "c.png")
     dataset = open_dataset(folder)
-    one_problem(dataset, "2 pictures", "no label file")
+    one_problem(dataset, "pictures without a label file", "2 in all")
     assert [len(p.objects) for p in dataset.pictures] == [1, 0, 0]
 
 
@@ -324,7 +324,7 @@ def test_lists_that_unfold_to_gigabytes_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_dataset_without_an_object_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"no object that can be used \(1 problems; 1 pictures"):
+    with pytest.raises(ImageError, match=r"no object that can be used \(problems: 1; pictures without"):
         open_dataset(yolo_folder(tmp_path, None))
 
 

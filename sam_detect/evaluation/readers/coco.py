@@ -24,7 +24,7 @@ def read(file: Path, images: Path | None, *, max_pixels: int) -> Dataset:
     folder = _folder_of(file) if images is None else images
     gathering = Gathering(_name_of(file), max_pixels=max_pixels)
     gathering.problems += map(printable, coco.problems)
-    used = {o.category_id for outlines in coco.outlines.values() for o in outlines if not o.crowd}
+    used = {o.category_id for outlines in coco.outlines.values() for o in outlines}
     categories = ids_by_name(gathering, coco.categories, used)
     paths = match_pictures((str(image["file_name"]) for image in coco.images), find_images(folder))
     pictures: dict[str, Id] = {}

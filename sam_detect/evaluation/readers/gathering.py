@@ -65,7 +65,9 @@ class Gathering:
         """
         objects = [o for picture in self._pictures for o in picture.objects if not o.crowd]
         if not objects:
-            first = f" ({len(self.problems)} problems; {self.problems[0]})" if self.problems else ""
+            first = (
+                f" (problems: {len(self.problems)}; {self.problems[0]})" if self.problems else ""
+            )
             raise ImageError(f"the dataset {self.name} has no object that can be used{first}")
         counts = Counter(o.label for o in objects)
         for name in categories:

@@ -54,7 +54,9 @@ def read(file: Path, *, max_pixels: int) -> Dataset:
                 id=what, path=path, size_hw=size_hw, objects=objects, fields={"split": split}
             )
     if rows.missing:
-        gathering.note(f"{rows.missing} pictures", "no label file: taken to hold no object")
+        gathering.note(
+            f"pictures without a label file, {rows.missing} in all", "taken to hold no object"
+        )
     _note_strays(labels, root, gathering)
     return gathering.dataset(ids_by_name(gathering, names, rows.used))
 
@@ -126,7 +128,7 @@ def _pictures_of(root: Path, base: Any, value: Any, split: str, gathering: Gathe
         return []
     try:
         if place.is_dir():
-            return [str(Path(path)) for path in find_images(place)]
+            return find_images(place)
         names = [line.strip() for line in read_text(place, "a list of pictures").splitlines()]
         names = [name for name in names if name]
         paths = match_pictures(names, find_images(root))
