@@ -72,10 +72,19 @@ def test_the_highest_numbers_take_no_longer(tmp_path: Path) -> None:
     assert [len(p.objects) for p in dataset.pictures] == [2]
 
 
-def test_a_map_without_background_is_all_objects(tmp_path: Path) -> None:
-    values = np.where(VALUES == 7, 7, 3)
-    objects = only_picture(open_dataset(folder_of(tmp_path, a=values))).objects
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_a_map_without_background_is_all_objects(tmp_path: Path, dtype: Any) -> None:
+    picture(tmp_path / "images" / "a.png")
+    label_map(tmp_path / "masks" / "a.tif", np.where(VALUES == 7, 7, 3), dtype)
+    objects = only_picture(open_dataset(tmp_path)).objects
+    assert [str(o.id) for o in objects] == ["masks/a.tif:3", "masks/a.tif:7"]
     assert [int(mask_of(o).sum()) for o in objects] == [40, 8]
+
+
+def test_a_map_of_bits_is_one_object(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, a=VALUES)
+    Image.fromarray(VALUES == 7).save(folder / "masks" / "a.png")
+    np.testing.assert_array_equal(mask_of(only_object(open_dataset(folder))), VALUES == 7)
 
 
 def test_a_palette_s_numbers_are_the_values(tmp_path: Path) -> None:

@@ -324,7 +324,7 @@ def test_lists_that_unfold_to_gigabytes_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_dataset_without_an_object_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"no object that can be used \(problems: 1; pictures without"):
+    with pytest.raises(ImageError, match=r"can be used \(problems: 1; pictures without"):
         open_dataset(yolo_folder(tmp_path, None))
 
 

@@ -113,10 +113,8 @@ def _regions(values: npt.NDArray[Any]) -> Iterator[Region]:
     Raises:
         MaskError: before the first one, if they are scattered all over the picture.
     """
-    numbers, dense = np.unique(values, return_inverse=True)  # regionprops counts up to the highest
-    if numbers[0] != 0:
-        numbers, dense = np.concatenate([[0], numbers]), dense + 1
-    regions = measure.regionprops(dense.reshape(values.shape))
+    numbers, dense = _renumbered(values)
+    regions = measure.regionprops(dense)
     sides = np.array([region.bbox for region in regions], np.int64).reshape(-1, 4)
     covered = np.prod(sides[:, 2:] - sides[:, :2], axis=1).sum()  # area_bbox would make each mask
     if covered > MAX_SCATTER * values.size:
@@ -124,6 +122,16 @@ def _regions(values: npt.NDArray[Any]) -> Iterator[Region]:
     for region in regions:
         y0, x0, y1, x1 = region.bbox
         yield Region(int(numbers[region.label]), (x0, y0, x1, y1), region.image)
+
+
+def _renumbered(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """A label map of small numbers, and the value of each; regionprops counts up to the highest."""
+    if values.dtype.itemsize <= 2:  # small as it is, and sorting all pixels takes long
+        return np.arange(int(values.max()) + 1), values.astype(np.uint16, copy=False)
+    numbers, dense = np.unique(values, return_inverse=True)
+    if numbers[0] != 0:
+        numbers, dense = np.concatenate([np.zeros(1, values.dtype), numbers]), dense + 1
+    return numbers, dense.reshape(values.shape)
 
 
 def _object(region: Region, mask: str, label: str, size_hw: tuple[int, int]) -> AnnotatedObject:
