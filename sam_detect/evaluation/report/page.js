@@ -48,6 +48,7 @@
     box.className = figure.parentElement.className.replace(/\bsmall-shots\b/, "");
     const copy = figure.cloneNode(true);
     copy.querySelector("figcaption").remove();
+    copy.classList.remove("fine");
     // the copy refers to the outlines of the original
     for (const each of all("[id]", copy)) each.removeAttribute("id");
     box.replaceChildren(copy);

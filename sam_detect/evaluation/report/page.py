@@ -116,7 +116,7 @@ class Report:
         import jinja2
 
         from sam_detect.evaluation.report.pictures import Album
-        from sam_detect.evaluation.report.sections import Section
+        from sam_detect.evaluation.report.sections import SHOWN_PROBLEMS, Section
 
         album = Album(self.names, self.evaluations[0].dataset.boxes_only, self.max_pixels)
         shares = picture_shares([whole["f1"] for _, whole, _ in self.parts])
@@ -137,6 +137,8 @@ class Report:
             sections=sections,
             bases=[base for base in album.bases.values() if base.uri is not None],
             comparison=comparison_table(self.evaluations) if len(self.parts) > 1 else [],
+            problems=list(dict.fromkeys(line for each in sections for line in each.problems)),
+            shown_problems=SHOWN_PROBLEMS,
             best=best,
             version=__version__,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +27,8 @@ WEBP = {"quality": 80, "method": 4}
 DARK = 45
 """A picture that is darker on average (of 255) is brightened."""
 GAMMA = 0.6
+SMALL_OBJECT = 32
+"""Side of an object, in pixels of the page, below which lines are thin."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Drawing:
         f1: None for examples.
         pixels: whether the outlines are of pixels that are counted, and not of objects.
         boxes: whether they are boxes.
+        fine: whether objects are so small that thick lines would hide them.
     """
 
     id: str
@@ -72,6 +76,7 @@ class Drawing:
     f1: float | None = None
     pixels: bool = False
     boxes: bool = False
+    fine: bool = False
 
 
 @dataclass
@@ -141,6 +146,7 @@ class Album:
             f1=f1,
             pixels=pixels,
             boxes=self.boxes,
+            fine=_typical_side(picture) * base.scale < SMALL_OBJECT,
         )
 
     def _base(self, picture: AnnotatedPicture) -> Base:
@@ -202,6 +208,12 @@ def _badness(result: Result) -> tuple[float, int, str]:
     counts = result.counts
     path = str(result.query.picture.path)
     return (counts.f1 if counts.f1 is not None else 1.0), -(counts.fp + counts.fn), path
+
+
+def _typical_side(picture: AnnotatedPicture) -> float:
+    """The median over the objects of a square's side with the area of the box, in pixels."""
+    areas = [o.bbox_xywh[2] * o.bbox_xywh[3] for o in picture.objects if not o.crowd]
+    return statistics.median(areas) ** 0.5 if areas else float(min(picture.size_hw))
 
 
 def _uri(image_rgb: ImageRGB) -> str:

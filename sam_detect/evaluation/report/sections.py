@@ -170,8 +170,9 @@ class Section:
         self.curve: Curve | None = learning_curve(whole["learning_curve"])
         self.stages = _stages(whole["seconds"])
         self.embedding = _embedding(whole["embedding"])
-        self.recipe = [(name, _text(value)) for name, value in whole["recipe"].items()]
-        self.problems = [album.names.without_folders(line) for line in whole["problems"]]
+        plain = album.names.without_folders
+        self.recipe = [(name, plain(_text(value))) for name, value in whole["recipe"].items()]
+        self.problems = [plain(line) for line in whole["problems"]]
         self.pictures = len({query.picture.id for query in evaluation.queries})
         ranked = worst_first(results)
         self.ranked = len(ranked)
