@@ -134,6 +134,10 @@ def evaluate(
     points = whole_numbers("--curve", curve or (CURVE if report and len(grid) == 1 else ""))
     how: dict[str, Any] = {"iou": iou, "task": task, "draw": protocol, "group_by": group_by}
     drawn = Protocol(shots=shots, seeds=whole_numbers("--seeds", seeds), **how)
+    if report is not None:
+        from sam_detect.evaluation.report import check_report_folder
+
+        check_report_folder(report)
     data = open_dataset(dataset, images)
     _say_problems(data.problems)
     given = {name: value for name, value in settings.items() if value is not None}
