@@ -281,6 +281,7 @@ class Page:
             "machine": self.machines[machine_key(record)],
             "code": code_of(record),
             "date": str(record["date"])[:10],
+            "busy": busy(record),
         }
 
     def what(self, record: Record) -> str:
@@ -348,6 +349,15 @@ class Page:
         last = len(self.codes) - 1
         shown = sorted({0, last}) if last < 4 else [0, last // 2, last]
         return charts.Axis(0, max(last, 0), ticks=[(i, self.codes[i]) for i in shown])
+
+
+def busy(record: Record) -> str:
+    """What to say of a machine on which more wanted to run than it has cores; mostly nothing."""
+    load, cores = record.get("load"), record["machine"].get("cores")
+    known = isinstance(load, (int, float)) and isinstance(cores, int)
+    if not known or load <= cores:
+        return ""
+    return f"the machine was busy (load {load:g} on {cores}), so times are longer than alone"
 
 
 def _scaled(line: charts.Line, factor: float) -> charts.Line:

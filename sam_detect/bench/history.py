@@ -1,7 +1,7 @@
 """A history of measurements: one JSON object a line, appended by ``bench`` and ``evaluate``.
 
 Every record has ``kind`` (``bench`` or ``evaluate``), ``date``, ``commit``, ``dirty``,
-``machine`` and ``versions`` from :func:`stamp`, and beside them what was measured:
+``machine``, ``load`` and ``versions`` from :func:`stamp`, and beside them what was measured:
 
 * ``bench``: ``suite``, ``repeat``, ``stages``, ``pairs``, ``figures``, ``skipped``.
 * ``evaluate``: ``dataset``, ``method``, ``shots``, ``recipe``, ``f1``, ``precision``, ``recall``,
@@ -34,7 +34,8 @@ QUALITY_NUMBERS = (
 
 def stamp(kind: str) -> dict[str, Any]:
     """The fields that every record begins with: ``kind``, ``date`` (UTC, ISO 8601), ``commit``,
-    ``dirty``, ``machine`` and ``versions``."""
+    ``dirty``, ``machine``, ``load`` (how many processes wanted a core in the minute before, so
+    that times of a busy machine can be told; None where it is not known) and ``versions``."""
     commit = current_commit()
     return {
         "kind": kind,
@@ -42,6 +43,7 @@ def stamp(kind: str) -> dict[str, Any]:
         "commit": commit.id,
         "dirty": commit.dirty,
         "machine": describe_machine(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "versions": versions(),
     }
 

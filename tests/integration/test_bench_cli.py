@@ -67,7 +67,7 @@ def test_the_record_says_on_what_and_names_nobody(measured: Any) -> None:
     assert printed["suite"] == "stages"
     assert printed["repeat"] == 1
     assert {"cpu", "cores", "threads", "memory_gb", "system", "gpu"} == set(printed["machine"])
-    assert set(printed) >= {"commit", "dirty", "date", "versions", "recipe", "workload"}
+    assert set(printed) >= {"commit", "dirty", "load", "date", "versions", "recipe", "workload"}
     assert "secret" not in json.dumps(printed)
     assert str(Path.home()) not in json.dumps(printed)
 

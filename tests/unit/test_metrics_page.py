@@ -181,6 +181,13 @@ def test_times_are_shown_by_stage_commit_and_machine(metrics: Metrics) -> None:
     assert "propose: 600 ms ± 0.5 ms, peak 10 MB, 67 % of the sum" in made.page.tips
 
 
+def test_a_busy_machine_is_told(metrics: Metrics) -> None:
+    busy = metrics({**stages(OLD, 1), "load": 6.5})
+    assert "the machine was busy (load 6.5 on 2)" in busy.page.words
+    alone = metrics({**stages(OLD, 2), "load": 1.5})
+    assert "busy" not in alone.page.words
+
+
 def test_ratios_lie_right_of_the_middle_where_ours_is_better(metrics: Metrics) -> None:
     record = stages(OLD, 1)
     record["pairs"] = {"better": pair(4.0), "worse": pair(0.25), "same": pair(1.0)}
