@@ -70,6 +70,11 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         self._in_table = self._in_table and tag != "table"
 
+    @property
+    def cells(self) -> list[tuple[str, dict[str, str | None]]]:
+        """The counts of the confusion table."""
+        return [(tag, given) for tag, given in self.tags if "--share" in (given.get("style") or "")]
+
     def table(self, *headings: str) -> dict[str, list[str]]:
         """The rows of the table with these headings, by their first cells."""
         found = next(t for t in self.tables if t[0][: len(headings)] == list(headings))
@@ -199,6 +204,22 @@ def test_the_page_says_what_to_dict_says(tmp_path: Path) -> None:
     counts = whole["confusion"]["counts"]
     assert list(taken.values()) == [[f"{count:,}" for count in row] for row in counts]
     assert list(taken) == ["bolt", "nut", "nothing"]
+    # each name taken for itself, and nothing for unknown
+    right = [(given.get("class") or "").startswith("right") for tag, given in page.cells]
+    assert right == [
+        True,
+        False,
+        False,
+        False,
+        False,
+        True,
+        False,
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
     every = page.table("figure", "value")
     assert every["mSA"][0].split(" ± ")[0] == f"{whole['msa']:.3f}"
     seeds = page.table("seed", "group")
@@ -451,6 +472,7 @@ def test_a_learning_curve_is_placed_by_its_values() -> None:
     (bottom, _), *_, (top, _) = curve.ticks
     assert (first.shots, last.shots) == (1, 10)
     assert first.x < last.x
+    assert top < bottom
     assert (bottom - first.y) / (bottom - top) == pytest.approx(0.25)
     assert (bottom - last.low) / (bottom - top) == pytest.approx(0.25)
     assert last.high == top  # not above 1
