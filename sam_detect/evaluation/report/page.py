@@ -20,7 +20,6 @@ from sam_detect.evaluation.report.tables import (
     number,
 )
 from sam_detect.outputs import write_atomically
-from sam_detect.sources import DEFAULT_MAX_PIXELS
 
 PAGE = "index.html"
 MOST_PICTURES = 24
@@ -31,9 +30,7 @@ FEWEST_PICTURES = 8
 """Of one evaluation of a long sweep: rather fewer evaluations with pictures than fewer of each."""
 
 
-def write_report(
-    folder: Path, evaluations: Sequence[Evaluation], *, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> list[Path]:
+def write_report(folder: Path, evaluations: Sequence[Evaluation]) -> list[Path]:
     """Writes the page and the tables into a folder; other files in it stay.
 
     The same evaluations make the same files, to the byte.
@@ -41,7 +38,6 @@ def write_report(
     Args:
         folder: made if needed.
         evaluations: one, or those of a sweep over one dataset.
-        max_pixels: larger pictures are not shown.
 
     Returns:
         What was written, the page first: ``index.html``, ``comparison.csv`` (a row for each
@@ -55,7 +51,7 @@ def write_report(
     check_report_folder(folder)
     if len({each.dataset.name for each in evaluations}) != 1:
         raise ConfigError("a report takes one or more evaluations of one dataset")
-    report = Report(evaluations, max_pixels)
+    report = Report(evaluations)
     files = {PAGE: report.html(), **report.csv_files()}
     return [_write(folder / name, text) for name, text in files.items()]
 
@@ -82,12 +78,10 @@ class Report:
 
     Args:
         evaluations: of one dataset; at least one.
-        max_pixels: larger pictures are not shown.
     """
 
-    def __init__(self, evaluations: Sequence[Evaluation], max_pixels: int) -> None:
+    def __init__(self, evaluations: Sequence[Evaluation]) -> None:
         self.names = Names(evaluations[0].dataset.pictures)
-        self.max_pixels = max_pixels
         self.parts = [(each, each.to_dict(), results_of(each)) for each in evaluations]
 
     @property
@@ -118,7 +112,7 @@ class Report:
         from sam_detect.evaluation.report.pictures import Album
         from sam_detect.evaluation.report.sections import SHOWN_PROBLEMS, Section
 
-        album = Album(self.names, self.evaluations[0].dataset.boxes_only, self.max_pixels)
+        album = Album(self.names, self.evaluations[0].dataset.boxes_only)
         shares = picture_shares([whole["f1"] for _, whole, _ in self.parts])
         sections = [
             Section(f"e{index}", *part, album=album, most=most)

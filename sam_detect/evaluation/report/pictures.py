@@ -86,12 +86,10 @@ class Album:
     Args:
         names: of the pictures.
         boxes: draw objects as boxes.
-        max_pixels: larger pictures are not read.
     """
 
     names: Names
     boxes: bool
-    max_pixels: int
     bases: dict[Id, Base] = field(default_factory=dict)
     _drawn: int = 0
 
@@ -159,8 +157,8 @@ class Album:
         scale = min(1.0, LONGEST_SIDE / max(height, width))
         size_wh = max(1, round(width * scale)), max(1, round(height * scale))
         try:
-            image = load_image(picture.path, max_pixels=self.max_pixels).image_rgb
-        except ImageError:  # it was there when the method looked at it
+            image = load_image(picture.path, max_pixels=height * width).image_rgb
+        except ImageError:  # gone, or another one, since the method looked at it
             return Base(id, None, size_wh, scale)
         small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
         shown, brightened = visible(np.asarray(small, np.uint8))
