@@ -74,7 +74,7 @@ class Page:
         found = []
         pace = (record.get("figures") or {}).get("detect_seconds_per_megapixel")
         if pace is not None:
-            where = self.machines[machine_key(record)]
+            where = "; ".join(filter(None, (self.machines[machine_key(record)], busy(record))))
             found.append(tile(f"{pace:.2f} s", "per megapixel, to detect", where))
         memory = record["stages"].get("detect", {}).get("peak_memory_mb")
         if memory is not None:

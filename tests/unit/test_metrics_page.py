@@ -162,6 +162,13 @@ def test_without_a_regression_it_ends_with_0(metrics: Metrics) -> None:
     assert "3 measurements of 2 commits on 1 machine" in made.page.words
 
 
+def test_of_one_commit_nothing_is_said_to_be_compared(metrics: Metrics) -> None:
+    made = metrics(stages(OLD, 1), stages(OLD, 2, ratio=1.0))
+    assert made.code == 0
+    assert "Only one commit was measured" in made.page.words
+    assert "No ratio" not in made.page.words
+
+
 def test_the_page_needs_no_network(metrics: Metrics) -> None:
     made = metrics(stages(OLD, 1), store(OLD, 1), evaluated(OLD, 1, "nuts", "ours", 0.8))
     assert made.page.outside == []
