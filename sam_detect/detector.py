@@ -25,6 +25,7 @@ from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import reindex
+from sam_detect.library.surroundings import look_around
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.outputs.overlay import draw
 from sam_detect.registry import load_class
@@ -93,6 +94,7 @@ class SAMDetect:
         self.library = Library(store, self.settings.library)
         self._original: Library | None = None
         self._nesting: tuple[str, Nesting] | None = None
+        self._last: tuple[Frame, Masks] | None = None
         made, faded = parts.object_given(embedder), parts.object_given(fade)
         stored = self.library.recipe
         self._use(VectorMaker.choose(self.settings, stored, embedder=made, fade=faded))
@@ -171,7 +173,9 @@ class SAMDetect:
 
     def name(self, frame: Frame, masks: Masks, vectors: FloatArray) -> Detections:
         """Names proposals by their vectors, and keeps one for each object."""
-        verdicts = self.labeller.label(vectors, self.library)
+        verdicts = self.labeller.label(
+            vectors, self.library, qualities=self._comparable_qualities(masks)
+        )
         keep = one_per_object(masks, verdicts, nesting=self._seen_nesting())
         return Detections(
             source_id=frame.source_id,
@@ -180,10 +184,14 @@ class SAMDetect:
             recipe=self.recipe.to_dict(),
         )
 
-    def with_empty_library(self) -> SAMDetect:
-        """A detector of the same parts and recipe, whose library is empty and lives in memory."""
+    def with_empty_library(self, segmenter: Segmenter | None = None) -> SAMDetect:
+        """A detector of the same parts and recipe, whose library is empty and lives in memory.
+
+        Args:
+            segmenter: to use instead of this detector's.
+        """
         return SAMDetect(
-            segmenter=self.segmenter,
+            segmenter=segmenter or self.segmenter,
             embedder=self._maker.embedder,
             fade_strategy=self._maker.fade,
             vector_store=load_class("store", "memory")(),
@@ -238,7 +246,7 @@ class SAMDetect:
         """
         frame = self.read(image_path)
         if masks is None or (isinstance(masks, str) and masks == "auto"):
-            found = self.segmenter.segment(frame)
+            found = self._proposals(frame)
         elif isinstance(masks, str):
             raise ConfigError(f"masks must be 'auto', an array or Masks, got {masks!r}")
         else:
@@ -268,6 +276,7 @@ class SAMDetect:
             self._original.require_recipe(self.recipe)
         crops = list(self._maker.crops(frame, masks))
         vectors = self._maker.vectors(crops)
+        around = look_around(masks, crops, self._proposals(frame), self._proposer, self._maker)
         digest, added = image_digest(frame.image_rgb), now()
         examples = []
         for index, (crop, given) in enumerate(zip(crops, labels, strict=True)):
@@ -287,6 +296,7 @@ class SAMDetect:
                     crop=crop,
                     vector=vectors[index],
                     picture=digest,
+                    surroundings=around[index],
                 )
             )
         return self.library.add(examples, self.recipe)
@@ -341,6 +351,21 @@ class SAMDetect:
             return load_mask_from_alpha(image, max_pixels=self.settings.max_image_pixels)
         return None
 
+    @property
+    def _proposer(self) -> str:
+        return parts.name_of("segmenter", self.segmenter)
+
+    def _proposals(self, frame: Frame) -> Masks:
+        """The segmenter's masks of a frame; those of the last one are kept."""
+        if self._last is None or self._last[0] is not frame:
+            self._last = (frame, self.segmenter.segment(frame))
+        return self._last[1]
+
+    def _comparable_qualities(self, masks: Masks) -> FloatArray | None:
+        """The proposals' qualities, if the examples' are of the same segmenter."""
+        known = set(self.library.examples().proposers) - {""}
+        return masks.predicted_ious if known == {self._proposer} else None
+
     def _seen_nesting(self) -> Nesting:
         """Which labels lie inside which in the library's own pictures, looked at once."""
         generation = self.library.generation
@@ -351,7 +376,7 @@ class SAMDetect:
     def _middle(self, frame: Frame) -> BoolArray:
         """The best proposal that covers the middle and is neither a speck nor the whole."""
         height, width = frame.size_hw
-        masks = self.segmenter.segment(frame)
+        masks = self._proposals(frame)
         for index in range(len(masks)):
             share = masks.areas[index] / (height * width)
             dense = masks.dense(index)

@@ -200,8 +200,21 @@ class Labeller(ABC):
     """Names vectors by the examples near them, or says that it does not know."""
 
     @abstractmethod
-    def label(self, vectors: FloatArray, memory: LabelMemory) -> list[Verdict]:
-        """One verdict for each of ``(Q, D)`` unit vectors."""
+    def label(
+        self,
+        vectors: FloatArray,
+        memory: LabelMemory,
+        *,
+        qualities: FloatArray | None = None,
+    ) -> list[Verdict]:
+        """One verdict for each of ``(Q, D)`` unit vectors.
+
+        Args:
+            vectors: what is to be named.
+            memory: the examples.
+            qualities: ``(Q,)`` what the segmenter thinks of each as an object, 0 to 1, where the
+                examples know what it thought of them; else None.
+        """
 
 
 class Sink(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from sam_detect.detector import SAMDetect
 from sam_detect.evaluation.methods import Found, Shown
+from sam_detect.interfaces import Segmenter
 from sam_detect.masks import FloatArray
 from sam_detect.parts import name_of
 from sam_detect.types import Frame, Masks
@@ -26,6 +27,16 @@ class Memory:
 
     proposals: dict[tuple[str, str], Proposals] = field(default_factory=dict)
     vectors: dict[tuple[str, str, str], Vectors] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Remembering(Segmenter):
+    """Gives the proposals that are known already."""
+
+    propose: Callable[[Frame], Masks]
+
+    def segment(self, frame: Frame) -> Masks:
+        return self.propose(frame)
 
 
 class Pipeline:
@@ -51,7 +62,7 @@ class Pipeline:
         self._recipe = json.dumps(detector.recipe.to_dict(), sort_keys=True)
 
     def learn(self, support: Sequence[Shown]) -> None:
-        self._detector = self._template.with_empty_library()
+        self._detector = self._template.with_empty_library(Remembering(self.propose))
         for shown in support:
             self._detector.learn_frame(shown.frame, shown.masks, shown.labels)
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Labeller, LabelMemory
 from sam_detect.labelling.calibration import Calibration, calibrate
+from sam_detect.labelling.evidence import Evidence
 from sam_detect.labelling.metric import Metric
 from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays, Neighbour, Verdict
@@ -31,11 +32,13 @@ class Fitted:
         metric: what counts as similar.
         means: per label, the unit mean of its positives under the metric.
         calibration: how similar is similar enough.
+        evidence: what else is known; None where nobody looked around the examples.
     """
 
     metric: Metric
     means: Mapping[str, FloatArray]
     calibration: Calibration
+    evidence: Evidence | None = None
 
 
 class ExampleLabeller(Labeller):
@@ -65,7 +68,13 @@ class ExampleLabeller(Labeller):
         self.threshold = limit
         self._fitted: tuple[str, Fitted] | None = None
 
-    def label(self, vectors: FloatArray, memory: LabelMemory) -> list[Verdict]:
+    def label(
+        self,
+        vectors: FloatArray,
+        memory: LabelMemory,
+        *,
+        qualities: FloatArray | None = None,
+    ) -> list[Verdict]:
         if len(vectors) == 0:
             return []
         found = memory.nearest(vectors, max(CANDIDATES, self.top_k))
@@ -74,9 +83,10 @@ class ExampleLabeller(Labeller):
         fitted = self._fit(memory)
         mapped = fitted.metric(vectors)
         neighbours = self._compared_again(mapped, found, memory, fitted.metric)
+        known = [None] * len(vectors) if qualities is None else qualities.tolist()
         return [
-            self.verdict(vector, nearest, fitted)
-            for vector, nearest in zip(mapped, neighbours, strict=True)
+            self._weighed(self.verdict(vector, nearest, fitted), vector, quality, fitted)
+            for vector, nearest, quality in zip(mapped, neighbours, known, strict=True)
         ]
 
     @abstractmethod
@@ -97,6 +107,22 @@ class ExampleLabeller(Labeller):
             confidence=confidence,
             neighbours=tuple(neighbours),
         )
+
+    def _weighed(
+        self, verdict: Verdict, vector: FloatArray, quality: float | None, fitted: Fitted
+    ) -> Verdict:
+        """The verdict with everything else that is known taken into account."""
+        label, similar = verdict.best_label, verdict.neighbours
+        own = [n.similarity for n in similar if n.label == label and not n.negative]
+        against = [n.similarity for n in similar if n.label == label and n.negative]
+        if fitted.evidence is None or label is None or not own:
+            return verdict
+        if against and max(against) >= max(own):  # a user's word stands against all evidence
+            return verdict
+        confidence = fitted.evidence.confidence(
+            label, verdict.confidence, vector=vector, similarity=max(own), quality=quality
+        )
+        return self.named(label, confidence, list(similar))
 
     def _fit(self, memory: LabelMemory) -> Fitted:
         generation = memory.generation
@@ -128,7 +154,8 @@ class ExampleLabeller(Labeller):
         )
         mapped = metric(vectors)
         means = {label: unit_mean(mapped[labels == label]) for label in left_out}
-        return Fitted(metric, means, calibration)
+        evidence = Evidence.gather(examples, metric, calibration)
+        return Fitted(metric, means, calibration, evidence)
 
     def _compared_again(
         self,

@@ -8,6 +8,7 @@ may lie inside others (food on a plate) where the library's own examples do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
@@ -17,8 +18,8 @@ import numpy.typing as npt
 from sam_detect.masks import intersection_matrix, nms
 from sam_detect.types import ExampleArrays, Masks, Verdict
 
-QUALITY = 4.0
-"""Power of the proposal's quality in the rank: wholes outrank their parts."""
+QUALITY = 2.0
+"""Weight of the proposal's log quality beside the log-odds of its label: wholes outrank parts."""
 SAME_OBJECT_IOU = 0.3
 """Two masks of one label that overlap more are one object."""
 INSIDE_SHARE = 0.6
@@ -65,7 +66,7 @@ def one_per_object(
     known = [i for i, verdict in enumerate(verdicts) if verdict.label is not None]
     unknown = [i for i, verdict in enumerate(verdicts) if verdict.label is None]
     rank = sorted(
-        known, key=lambda i: (-verdicts[i].confidence * masks.predicted_ious[i] ** QUALITY, i)
+        known, key=lambda i: (-_rank(verdicts[i].confidence, float(masks.predicted_ious[i])), i)
     )
     order = rank + unknown
     if not order:
@@ -82,6 +83,11 @@ def one_per_object(
     clash |= inside & ~may_nest
     kept = nms(range(len(order)), clash.astype(np.float64), 0.5)
     return np.array([order[i] for i in kept], dtype=np.int64)
+
+
+def _rank(confidence: float, quality: float) -> float:
+    odds = math.log(max(confidence, 1e-12) / max(1 - confidence, 1e-12))
+    return odds + QUALITY * math.log(max(quality, 1e-6))
 
 
 def _may_nest(

@@ -1,6 +1,6 @@
 """One labelled example with its provenance, and the plain data it is stored as.
 
-Format 2 of the payload. Whoever changes it raises ``FORMAT_VERSION`` in ``manifest.py`` and adds
+Format 3 of the payload. Whoever changes it raises ``FORMAT_VERSION`` in ``manifest.py`` and adds
 a step to ``migrations.py``.
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from sam_detect.errors import LibraryCorruptError, LibraryError, MaskError
 from sam_detect.library import pictures
+from sam_detect.library.surroundings import Surroundings
 from sam_detect.masks import FloatArray, MaskRLE, encode_crop, rle_to_mask
 from sam_detect.types import Crop, ImageRGB, Point
 
@@ -46,6 +47,7 @@ class Example:
         crop: the unfaded context crop, from which any embedder can make the vector again.
         vector: ``(D,)`` float32 of length 1, or None where it was not loaded.
         picture: :func:`image_digest` of its picture; empty where it was learnt in format 1.
+        surroundings: what was proposed around it; None where nobody looked.
     """
 
     id: str
@@ -59,6 +61,7 @@ class Example:
     crop: Crop
     vector: FloatArray | None = None
     picture: str = ""
+    surroundings: Surroundings | None = None
 
     def thumbnail(self) -> ImageRGB:
         """``(h, w, 3)`` uint8 picture of the crop, at most 96 pixels a side, for people."""
@@ -84,6 +87,7 @@ class Example:
             "crop_mask": encode_crop(crop.mask).decode("ascii"),
             "crop_scale": crop.scale,
             "crop_window": list(crop.window_xyxy),
+            "surroundings": self.surroundings.to_payload() if self.surroundings else None,
         }
         return Point(id=self.id, vector=self.vector, payload=payload)
 
@@ -108,6 +112,10 @@ class Example:
             raise ValueError(f"its crop has the scale {scale}")
         x0, y0, x1, y1 = _whole_numbers(data, "crop_window", 4)
         height, width = _whole_numbers(data["segmentation"], "size", 2)
+        crop = Crop(
+            image_rgb=image, mask=rle_to_mask(counts), scale=scale, window_xyxy=(x0, y0, x1, y1)
+        )
+        around = data["surroundings"]
         return cls(
             id=point.id,
             label=label,
@@ -120,14 +128,10 @@ class Example:
                 "size": [height, width],
                 "counts": _text(data["segmentation"], "counts"),
             },
-            crop=Crop(
-                image_rgb=image,
-                mask=rle_to_mask(counts),
-                scale=scale,
-                window_xyxy=(x0, y0, x1, y1),
-            ),
+            crop=crop,
             vector=point.vector,
             picture=_text(data, "picture"),
+            surroundings=None if around is None else Surroundings.from_payload(around, crop),
         )
 
 

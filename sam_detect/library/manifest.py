@@ -8,7 +8,7 @@ from sam_detect.errors import ConfigError, LibraryCorruptError, LibraryError
 from sam_detect.library.migrations import MIGRATIONS, Data, new_generation
 from sam_detect.types import Recipe
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 KIND = "sam-detect library"
 
 _RECIPE_TYPES: dict[str, type | tuple[type, ...]] = {

@@ -44,5 +44,13 @@ def _payload_1_to_2(payload: Data) -> Data:
     return new
 
 
-MIGRATIONS: dict[int, Migration] = {1: Migration(_manifest_1_to_2, _payload_1_to_2)}
+def _payload_2_to_3(payload: Data) -> Data:
+    """Examples know what was proposed around them; of older ones nobody looked."""
+    return {**payload, "surroundings": None}
+
+
+MIGRATIONS: dict[int, Migration] = {
+    1: Migration(_manifest_1_to_2, _payload_1_to_2),
+    2: Migration(dict, _payload_2_to_3),
+}
 """``{version: step to the next version}``"""

@@ -12,10 +12,13 @@ from sam_detect.library import manifest as manifests
 from sam_detect.library import remedies
 from sam_detect.library.library import BATCH, Library
 from sam_detect.library.maker import VectorMaker
+from sam_detect.library.surroundings import Surroundings, described
 from sam_detect.masks import FloatArray
 from sam_detect.types import Point, Recipe
 
 Batches = Sequence[list[str]]
+Made = tuple[FloatArray, dict[str, Any] | None]
+"""An example's new vector and the payload of its surroundings."""
 
 
 def reindex(
@@ -43,7 +46,7 @@ def reindex(
     target = into if into is not None else library.store
     recipe = maker.recipe
     before = _convertible(library, recipe)
-    made: dict[str, FloatArray] = {}
+    made: dict[str, Made] = {}
     for batch in walk(_batches(_ids(library))):
         made.update(_vectors(library, maker, batch))
     with library.store.session():
@@ -84,12 +87,19 @@ def _batches(ids: Sequence[str]) -> Batches:
     return [list(ids[start : start + BATCH]) for start in range(0, len(ids), BATCH)]
 
 
-def _vectors(library: Library, maker: VectorMaker, ids: Sequence[str]) -> dict[str, FloatArray]:
+def _vectors(library: Library, maker: VectorMaker, ids: Sequence[str]) -> dict[str, Made]:
     """Ids name contents, so a vector stays right whatever happens to the library meanwhile."""
     examples = list(library.read(ids))
     vectors = maker.vectors(example.crop for example in examples)
-    return {example.id: vector for example, vector in zip(examples, vectors, strict=True)}
+    around = [e.surroundings or Surroundings.unknown(e.crop) for e in examples]
+    again = described(around, [example.crop for example in examples], maker)
+    return {
+        example.id: (vector, new.to_payload() if example.surroundings else None)
+        for example, vector, new in zip(examples, vectors, again, strict=True)
+    }
 
 
-def _with_vectors(library: Library, made: dict[str, FloatArray]) -> Iterator[Point]:
-    return (replace(point, vector=made[point.id]) for point in library.store.scan())
+def _with_vectors(library: Library, made: dict[str, Made]) -> Iterator[Point]:
+    for point in library.store.scan():
+        vector, around = made[point.id]
+        yield replace(point, vector=vector, payload={**point.payload, "surroundings": around})

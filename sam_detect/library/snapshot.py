@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sam_detect.errors import LibraryError
+from sam_detect.errors import LibraryCorruptError, LibraryError
 from sam_detect.interfaces import VectorStore
 from sam_detect.library.example import LABEL_FIELDS, label_of
+from sam_detect.library.surroundings import decoded
 from sam_detect.masks import FloatArray
-from sam_detect.types import ExampleArrays, Neighbour
+from sam_detect.types import ExampleArrays, Neighbour, Point, Rivals
 
 SNAPSHOT_LIMIT = 5000
 """Up to this many examples are read once and searched in memory; more are searched in the store."""
-FIELDS = ("label", "negative", "source", "bbox")
+FIELDS = ("label", "negative", "source", "bbox", "surroundings")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Snapshot:
         points = list(store.scan(ids, fields=FIELDS, with_vectors=True))
         named = [label_of(point) for point in points]
         vectors = [point.vector for point in points if point.vector is not None]
+        around = [_around(point) for point in points]
         arrays = ExampleArrays(
             ids=tuple(point.id for point in points),
             labels=tuple(label for label, _ in named),
@@ -49,6 +52,9 @@ class Snapshot:
             ).reshape(-1, 4),
             negatives=np.array([negative for _, negative in named], dtype=bool),
             vectors=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
+            qualities=np.array([each.quality for each in around], np.float32),
+            proposers=tuple(each.proposer for each in around),
+            rivals=_rivals(around),
         )
         return cls(generation, arrays, complete)
 
@@ -88,6 +94,44 @@ class Snapshot:
             )
         dimension = self.arrays.vectors.shape[1]
         return np.array([known[key] for key in ids], np.float32).reshape(len(ids), dimension)
+
+
+@dataclass(frozen=True)
+class _Around:
+    """Of an example's surroundings what labellers ask for."""
+
+    proposer: str = ""
+    quality: float = math.nan
+    touching: tuple[bool, ...] = ()
+    vectors: FloatArray | None = None
+
+
+def _around(point: Point) -> _Around:
+    data = point.payload.get("surroundings")
+    if data is None:
+        return _Around()
+    try:
+        touching = tuple(bool(each) for each in data["touching"])
+        quality = math.nan if data["quality"] is None else float(data["quality"])
+        vectors = decoded(data["vectors"], len(touching))
+        return _Around(str(data["proposer"]), quality, touching, vectors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LibraryCorruptError(
+            f"example {point.id} is damaged: what lies around it cannot be read"
+        ) from error
+
+
+def _rivals(around: Sequence[_Around]) -> Rivals:
+    some = [(owner, each) for owner, each in enumerate(around) if each.touching]
+    if not some:
+        return Rivals.none()
+    vectors = np.concatenate([each.vectors for _, each in some if each.vectors is not None])
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return Rivals(
+        owners=np.repeat([owner for owner, _ in some], [len(each.touching) for _, each in some]),
+        touching=np.array([touches for _, each in some for touches in each.touching], np.bool_),
+        vectors=np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32),
+    )
 
 
 def search(store: VectorStore, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:

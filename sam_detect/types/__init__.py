@@ -1,7 +1,7 @@
 """The nouns: what flows between the rooms. Arrays are validated once, where they are built."""
 
 from sam_detect.types.batches import Index, Masks, Selection
-from sam_detect.types.examples import ExampleArrays, Hit, Point, Recipe
+from sam_detect.types.examples import ExampleArrays, Hit, Point, Recipe, Rivals
 from sam_detect.types.pictures import Crop, FadedCrop, Frame, ImageRGB
 from sam_detect.types.results import Detection, Detections, Neighbour, Verdict
 
@@ -19,6 +19,7 @@ __all__ = [
     "Neighbour",
     "Point",
     "Recipe",
+    "Rivals",
     "Selection",
     "Verdict",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+import numpy as np
 
 from sam_detect.errors import ConfigError
 from sam_detect.masks import BoolArray, FloatArray, IntArray
@@ -34,9 +36,34 @@ class Hit:
 
 
 @dataclass(frozen=True, eq=False)
+class Rivals:
+    """K regions that were proposed around examples and are not what the examples show.
+
+    Attributes:
+        owners: ``(K,)`` int64, index of the example that each lies at.
+        touching: ``(K,)`` bool: a part of the example, or more than it. The others lie beside it,
+            and may be objects that nobody named.
+        vectors: ``(K, D)`` float32 of length 1.
+    """
+
+    owners: IntArray
+    touching: BoolArray
+    vectors: FloatArray
+
+    @classmethod
+    def none(cls, dimension: int = 0) -> Rivals:
+        vectors = np.zeros((0, dimension), np.float32)
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.bool_), vectors)
+
+
+@dataclass(frozen=True, eq=False)
 class ExampleArrays:
     """Parallel arrays of N examples: ids, labels, sources (the pictures they come from),
-    ``(N, 4)`` boxes there (x, y, width, height), polarity and ``(N, D)`` float32 vectors."""
+    ``(N, 4)`` boxes there (x, y, width, height), polarity and ``(N, D)`` float32 vectors.
+
+    ``qualities`` is ``(N,)`` float32, what the segmenter ``proposers`` names thought of its own
+    proposal of each (NaN: it made none); empty where nobody looked. ``rivals`` lie around them.
+    """
 
     ids: tuple[str, ...]
     labels: tuple[str, ...]
@@ -44,6 +71,9 @@ class ExampleArrays:
     boxes_xywh: IntArray
     negatives: BoolArray
     vectors: FloatArray
+    qualities: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    proposers: tuple[str, ...] = ()
+    rivals: Rivals = field(default_factory=Rivals.none)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,137 @@
+"""What else speaks for or against a label: known counterexamples, and what examples look like to
+the segmenter.
+
+Similarity to examples alone cannot tell an object from its parts or from the object with its
+shadow, if nothing says where the limit is. Around every example such regions are known
+(:class:`~sam_detect.types.Rivals`): an object should be more similar to examples than to them.
+And a segmenter that thought little of the examples may think little of the objects.
+
+The evidence is added up as log-odds, as in a naive Bayes classifier; the weights were set once on
+four kinds of pictures together (``docs/labelling.md``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sam_detect.labelling.calibration import Calibration
+from sam_detect.labelling.metric import Metric
+from sam_detect.masks import FloatArray
+from sam_detect.types import ExampleArrays
+
+BELIEF_WEIGHT = 0.5
+RIVAL_WEIGHT = 1.2
+"""Log-odds for each spread by which something is nearer to examples than to rivals."""
+NEAREST_RIVALS = 3
+QUALITY_WEIGHT = 20.0
+"""Log-odds for a quality that is higher by 1."""
+QUALITY_MARGIN = 0.03
+PRIOR_QUALITY = 0.65
+PRIOR_COUNT = 10.0
+"""A label's typical quality is drawn to all examples' as if by so many more of them."""
+ONE_PICTURE = 2.0
+"""Log-odds for labels known from one picture, whose examples are more alike than new objects."""
+PERHAPS_UNNAMED = 0.3
+"""Belief from which what lies beside an example may be an object that nobody named."""
+TEMPERATURE = 2.0
+"""What the log-odds are divided by, so that confidences are about as often right as they say."""
+MOST_LOG_ODDS = 30.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Per label what was learnt from the surroundings of examples.
+
+    Attributes:
+        rivals: ``(K, D)`` vectors under the metric of regions that do not have the label.
+        qualities: typical quality of the examples' proposals; empty where none is known.
+        one_picture: labels whose examples are all of one picture.
+        spread: of similarities, see :class:`~sam_detect.labelling.calibration.Calibration`.
+    """
+
+    rivals: Mapping[str, FloatArray]
+    qualities: Mapping[str, float]
+    one_picture: frozenset[str]
+    spread: float
+
+    @classmethod
+    def gather(
+        cls, examples: ExampleArrays, metric: Metric, calibration: Calibration
+    ) -> Evidence | None:
+        """The evidence of a library; None where nothing is known of its examples' surroundings."""
+        if not len(examples.rivals.owners):
+            return None
+        positive = ~np.asarray(examples.negatives, bool)
+        labels = np.array(examples.labels, dtype=object)
+        names = sorted(set(labels[positive]))
+        mapped = metric(examples.rivals.vectors)
+        similarity = mapped @ metric(examples.vectors).T
+        nearest = {n: similarity[:, positive & (labels == n)].max(axis=1) for n in names}
+        beliefs = {n: _beliefs(calibration, n, values) for n, values in nearest.items()}
+        highest = np.max(list(beliefs.values()), axis=0)
+        known = examples.rivals.touching | (highest < PERHAPS_UNNAMED)
+        owners = labels[examples.rivals.owners]
+        sources = np.array(examples.sources, dtype=object)
+        return cls(
+            # A part of one object may be an object of another label (food on a plate).
+            rivals={n: mapped[known & ((owners == n) | (beliefs[n] < 0.5))] for n in names},
+            qualities=_typical_qualities(examples, names),
+            one_picture=frozenset(
+                n for n in names if len(set(sources[positive & (labels == n)])) == 1
+            ),
+            spread=calibration.spread,
+        )
+
+    def confidence(
+        self,
+        label: str,
+        belief: float,
+        *,
+        vector: FloatArray,
+        similarity: float,
+        quality: float | None,
+    ) -> float:
+        """How far to believe (0 to 1) that something has a label, all things considered.
+
+        Args:
+            label: the label.
+            belief: what similarity to examples alone says.
+            vector: under the metric.
+            similarity: to the nearest example of the label.
+            quality: of its proposal, where comparable.
+        """
+        belief = min(max(belief, 1e-6), 1 - 1e-6)
+        odds = BELIEF_WEIGHT * math.log(belief / (1 - belief))
+        odds += ONE_PICTURE * (label in self.one_picture)
+        rivals = self.rivals[label]
+        if len(rivals):
+            nearest = np.sort(rivals @ vector)[-NEAREST_RIVALS:]
+            odds += RIVAL_WEIGHT * (similarity - float(nearest.mean())) / self.spread
+        if quality is not None and label in self.qualities:
+            odds += QUALITY_WEIGHT * (quality - self.qualities[label] + QUALITY_MARGIN)
+        odds = min(max(odds, -MOST_LOG_ODDS), MOST_LOG_ODDS)
+        return 1 / (1 + math.exp(-odds / TEMPERATURE))
+
+
+def _beliefs(calibration: Calibration, label: str, similarities: FloatArray) -> FloatArray:
+    return np.array([calibration.belief(label, float(s)) for s in similarities], np.float32)
+
+
+def _typical_qualities(examples: ExampleArrays, names: list[str]) -> dict[str, float]:
+    """The median quality of each label's examples, drawn to what is usual."""
+    qualities = np.asarray(examples.qualities, np.float64)
+    labels = np.array(examples.labels, dtype=object)
+    known = ~np.asarray(examples.negatives, bool) & np.isfinite(qualities)
+    if not known.any():
+        return {}
+    usual = min(float(np.median(qualities[known])), PRIOR_QUALITY)
+    typical = {}
+    for name in names:
+        own = qualities[known & (labels == name)]
+        total = float(np.median(own)) * len(own) if len(own) else 0.0
+        typical[name] = (total + PRIOR_COUNT * usual) / (len(own) + PRIOR_COUNT)
+    return typical
