@@ -101,7 +101,7 @@ def _ratio(
     """``ratio`` is above 1 where ours (``a``) takes less than the reference (``b``).
 
     Its ``spread`` is the interquartile range of the ratios of the single rounds, in each of which
-    both met the same machine.
+    both met the same machine; None of a single round.
     """
     ours, reference = Series(a, tuple(mine)), Series(b, tuple(theirs))
     rounds = [y / x for x, y in zip(mine, theirs, strict=True) if x > 0]
@@ -111,6 +111,6 @@ def _ratio(
         "a_median": round(ours.median_ms, 4),
         "b_median": round(reference.median_ms, 4),
         "ratio": round(reference.median_ms / ours.median_ms, 4) if ours.median_ms > 0 else None,
-        "spread": round(interquartile_range(rounds), 4) if rounds else None,
+        "spread": round(interquartile_range(rounds), 4) if len(rounds) > 1 else None,
         "unit": unit,
     }

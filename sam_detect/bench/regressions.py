@@ -16,6 +16,8 @@ QUALITY_TOLERANCE = 0.01
 """Evaluation repeats exactly: less than this is rounding, or an object on the brink."""
 RATIO_TOLERANCE = 0.05
 """Share of a ratio that may be lost even where its spread was measured as less."""
+MEMORY_TOLERANCE = 0.2
+"""The same for a ratio of memory, which is measured once, in pages, and so has no spread."""
 
 Record = Mapping[str, Any]
 
@@ -28,13 +30,15 @@ class Figure:
         key: what must agree for two to be compared.
         name: for people.
         value: higher is better.
-        spread: how far it may lie off by chance.
+        spread: how far it may lie off by chance, as measured.
+        least: how far it may in any case.
     """
 
     key: tuple[str, ...]
     name: str
     value: float
     spread: float
+    least: float
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ def _ratios(record: Record) -> Iterator[Figure]:
                 name=f"{suite}: the ratio {name}",
                 value=ratio,
                 spread=_number(pair.get("spread")) or 0.0,
+                least=ratio * (MEMORY_TOLERANCE if pair.get("unit") == "MB" else RATIO_TOLERANCE),
             )
 
 
@@ -132,12 +137,12 @@ def _qualities(record: Record) -> Iterator[Figure]:
                 name=f"{about}: {name}",
                 value=value,
                 spread=_number(record.get(f"{name}_spread")) or 0.0,
+                least=QUALITY_TOLERANCE,
             )
 
 
 def _regression(now: Figure, before: Figure, record: Record) -> Regression | None:
-    floor = QUALITY_TOLERANCE if record["kind"] == "evaluate" else RATIO_TOLERANCE * before.value
-    allowed = max(now.spread + before.spread, floor)
+    allowed = max(now.spread + before.spread, before.least)
     if before.value - now.value <= allowed:
         return None
     since = f"{code_of(record)}, {str(record['date'])[:10]}"

@@ -149,7 +149,7 @@ def test_a_ratio_of_memory_and_none_where_it_is_not_known() -> None:
     made.add_pair("known", Series("a", (1.0,), 50.0), Series("b", (1.0,), 200.0), of="memory")
     made.add_pair("not", Series("a", (1.0,), None), Series("b", (1.0,), 200.0), of="memory")
     assert made.pairs["known"]["ratio"] == 4.0
-    assert made.pairs["known"]["unit"] == "MB"
+    assert (made.pairs["known"]["unit"], made.pairs["known"]["spread"]) == ("MB", None)
     assert "not" not in made.pairs
 
 
@@ -325,7 +325,7 @@ def evaluate_record(commit: str = "a" * 40, *, day: int = 1, **changes: Any) -> 
     }  # fmt: skip
 
 
-def with_ratio(ratio: float | None, spread: float = 0.5, **changes: Any) -> dict[str, Any]:
+def with_ratio(ratio: float | None, spread: float | None = 0.5, **changes: Any) -> dict[str, Any]:
     pair = {"a": "x", "b": "y", "a_median": 1.0, "b_median": 1.0, "ratio": ratio, "spread": spread}
     return {"pairs": {"x_vs_y": {**pair, **changes}}}
 
@@ -490,6 +490,8 @@ OLD, NEW = "a" * 40, "b" * 40
         (with_ratio(4.0, 0.0), with_ratio(3.85, 0.0), 0),
         (with_ratio(4.0, 0.0), with_ratio(3.75, 0.0), 1),
         (with_ratio(4.0, 1.2), with_ratio(2.9), 0),
+        (with_ratio(4.0, None, unit="MB"), with_ratio(3.3, None, unit="MB"), 0),
+        (with_ratio(4.0, None, unit="MB"), with_ratio(3.1, None, unit="MB"), 1),
         (with_ratio(4.0), with_ratio(9.0), 0),
         (with_ratio(4.0), with_ratio(None), 0),
         (with_ratio(4.0), with_ratio(1.0, judged=False), 0),
