@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import metrics_charts as charts
 from metrics_texts import megabytes, tile
 
-from sam_detect.bench.regressions import Record, code_of, recipe_name
+from sam_detect.bench.regressions import Record, code_of, method_name, recipe_name
 
 if TYPE_CHECKING:
     from metrics_views import Page
@@ -31,7 +31,7 @@ class Quality:
         self.page = page
         several = defaultdict(set)
         for record in records:
-            several[record["method"]].add(recipe_name(record))
+            several[method_name(record)].add(recipe_name(record))
         self._several = {method for method, recipes in several.items() if len(recipes) > 1}
         self.newest: dict[tuple[int, str, str], Record] = {}
         for record in records:
@@ -41,7 +41,7 @@ class Quality:
 
     def method(self, record: Record) -> str:
         """The method's name; with embedder and fade where it was measured with several."""
-        name = str(record["method"])
+        name = method_name(record)
         return f"{name} ({recipe_name(record)})" if name in self._several else name
 
     @property

@@ -7,7 +7,7 @@ Every record has ``kind`` (``bench`` or ``evaluate``), ``date``, ``commit``, ``d
 * ``evaluate``: ``dataset``, ``method``, ``shots``, ``recipe``, ``f1``, ``precision``, ``recall``,
   ``proposal_recall``, ``seconds_per_image``, ``peak_memory_mb``; optionally ``task``,
   ``protocol``, ``seeds``, ``group_by``, ``iou``, ``learning_curve`` (``[{"shots", "f1"}, ...]``)
-  and, where running it again gives another figure, ``f1_spread``.
+  and ``variant`` (what a sweep varied, by name).
 
 Fields that a reader does not know are left alone.
 """

@@ -13,7 +13,8 @@ from typing import Any
 QUALITY_FIGURES = ("f1", "proposal_recall")
 """Precision and recall by themselves may be traded for one another."""
 QUALITY_TOLERANCE = 0.01
-"""Evaluation repeats exactly: less than this is rounding, or an object on the brink."""
+"""Less than this is rounding, or an object on the brink. The spread over the seeds is no measure
+of chance here: what is compared was evaluated with the same seeds, so with the same examples."""
 RATIO_TOLERANCE = 0.05
 """Share of a ratio that may be lost even where its spread was measured as less."""
 MEMORY_TOLERANCE = 0.2
@@ -104,6 +105,14 @@ def figures(record: Record) -> Iterator[Figure]:
         yield from _qualities(record)
 
 
+def method_name(record: Record) -> str:
+    """The method of an evaluation, with what a sweep varied."""
+    variant = record.get("variant")
+    if not isinstance(variant, dict) or not variant:
+        return str(record["method"])
+    return f"{record['method']} [{', '.join(f'{name}={value}' for name, value in variant.items())}]"
+
+
 def recipe_name(record: Record) -> str:
     """Embedder and fade of a record, in a few words; empty where it has no recipe."""
     recipe = record.get("recipe") or {}
@@ -125,10 +134,11 @@ def _ratios(record: Record) -> Iterator[Figure]:
 
 
 def _qualities(record: Record) -> Iterator[Figure]:
-    protocol = ("dataset", "method", "shots", "task", "protocol", "seeds", "group_by", "iou")
-    about = f"{record['dataset']}, {record['shots']} shots, {record['method']}"
-    if recipe_name(record):
-        about += f" ({recipe_name(record)})"
+    protocol = (
+        "dataset", "method", "variant", "shots", "task", "protocol", "seeds", "group_by", "iou",
+    )  # fmt: skip
+    words = [method_name(record), *filter(None, [recipe_name(record)])]
+    about = f"{record['dataset']}, {record['shots']} shots, {' with '.join(words)}"
     for name in QUALITY_FIGURES:
         value = _number(record.get(name))
         if value is not None:
@@ -136,7 +146,7 @@ def _qualities(record: Record) -> Iterator[Figure]:
                 key=(*(str(record.get(field)) for field in protocol), recipe_name(record), name),
                 name=f"{about}: {name}",
                 value=value,
-                spread=_number(record.get(f"{name}_spread")) or 0.0,
+                spread=0.0,
                 least=QUALITY_TOLERANCE,
             )
 

@@ -225,6 +225,10 @@ def test_quality_is_a_grid_of_datasets_and_methods(metrics: Metrics) -> None:
         evaluated(OLD, 1, "cells", "ours", None),
     )
     assert made.code == 0
+    assert (
+        "ours [top_k=1]"
+        in metrics(evaluated(OLD, 1, "nuts", "ours", 0.7, variant={"top_k": "1"})).page.words
+    )
     for words in ("nuts", "plates", "otsu", "ours (appearance, gaussian)", "ours (average, blur)"):
         assert words in made.page.words
     best = re.findall(r'<td class="best"><span[^>]*>([\d.]+)</span>', made.text)
