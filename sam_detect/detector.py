@@ -25,12 +25,12 @@ from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import reindex
-from sam_detect.library.surroundings import look_around
+from sam_detect.library.surroundings import Surroundings, look_around
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.outputs.overlay import draw
 from sam_detect.registry import load_class
 from sam_detect.sources import alpha_mask, load_image, load_mask_from_alpha, to_frame
-from sam_detect.types import Detection, Detections, Frame, Masks, Recipe
+from sam_detect.types import Crop, Detection, Detections, Frame, Masks, Recipe
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path
 MaskLike = npt.NDArray[Any] | Masks | str | None
@@ -161,6 +161,14 @@ class SAMDetect:
             named = self.name(frame, masks, vectors)
         return replace(named, timings_ms=timings)
 
+    def propose(self, frame: Frame) -> Masks:
+        """The segmenter's masks of a frame, best first; those of the last frame are kept."""
+        last = self._last
+        if last is None or last[0] is not frame:
+            # Returned as made here, not as kept: another thread may keep its own meanwhile.
+            last = self._last = (frame, self.segmenter.segment(frame))
+        return last[1]
+
     def embed(
         self, frame: Frame, masks: Masks, *, timings_ms: dict[str, float] | None = None
     ) -> FloatArray:
@@ -174,7 +182,10 @@ class SAMDetect:
     def name(self, frame: Frame, masks: Masks, vectors: FloatArray) -> Detections:
         """Names proposals by their vectors, and keeps one for each object."""
         verdicts = self.labeller.label(
-            vectors, self.library, qualities=self._comparable_qualities(masks)
+            vectors,
+            self.library,
+            qualities=self._comparable_qualities(masks),
+            areas=masks.areas,
         )
         keep = one_per_object(masks, verdicts, nesting=self._seen_nesting())
         return Detections(
@@ -246,7 +257,7 @@ class SAMDetect:
         """
         frame = self.read(image_path)
         if masks is None or (isinstance(masks, str) and masks == "auto"):
-            found = self._proposals(frame)
+            found = self.propose(frame)
         elif isinstance(masks, str):
             raise ConfigError(f"masks must be 'auto', an array or Masks, got {masks!r}")
         else:
@@ -276,7 +287,7 @@ class SAMDetect:
             self._original.require_recipe(self.recipe)
         crops = list(self._maker.crops(frame, masks))
         vectors = self._maker.vectors(crops)
-        around = look_around(masks, crops, self._proposals(frame), self._proposer, self._maker)
+        around = self._look_around(frame, masks, crops, negative=negative)
         digest, added = image_digest(frame.image_rgb), now()
         examples = []
         for index, (crop, given) in enumerate(zip(crops, labels, strict=True)):
@@ -355,11 +366,13 @@ class SAMDetect:
     def _proposer(self) -> str:
         return parts.name_of("segmenter", self.segmenter)
 
-    def _proposals(self, frame: Frame) -> Masks:
-        """The segmenter's masks of a frame; those of the last one are kept."""
-        if self._last is None or self._last[0] is not frame:
-            self._last = (frame, self.segmenter.segment(frame))
-        return self._last[1]
+    def _look_around(
+        self, frame: Frame, masks: Masks, crops: Sequence[Crop], *, negative: bool
+    ) -> Sequence[Surroundings | None]:
+        """What is proposed around examples; of negatives it would say nothing of any label."""
+        if negative or not len(masks):
+            return [None] * len(masks)
+        return look_around(masks, crops, self.propose(frame), self._proposer, self._maker)
 
     def _comparable_qualities(self, masks: Masks) -> FloatArray | None:
         """The proposals' qualities, if the examples' are of the same segmenter."""
@@ -376,7 +389,7 @@ class SAMDetect:
     def _middle(self, frame: Frame) -> BoolArray:
         """The best proposal that covers the middle and is neither a speck nor the whole."""
         height, width = frame.size_hw
-        masks = self._proposals(frame)
+        masks = self.propose(frame)
         for index in range(len(masks)):
             share = masks.areas[index] / (height * width)
             dense = masks.dense(index)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray
+from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.types import (
     Detections,
     ExampleArrays,
@@ -206,6 +206,7 @@ class Labeller(ABC):
         memory: LabelMemory,
         *,
         qualities: FloatArray | None = None,
+        areas: IntArray | None = None,
     ) -> list[Verdict]:
         """One verdict for each of ``(Q, D)`` unit vectors.
 
@@ -214,6 +215,7 @@ class Labeller(ABC):
             memory: the examples.
             qualities: ``(Q,)`` what the segmenter thinks of each as an object, 0 to 1, where the
                 examples know what it thought of them; else None.
+            areas: ``(Q,)`` pixels of each in its picture, where known.
         """
 
 

@@ -15,7 +15,7 @@ from sam_detect.interfaces import Labeller, LabelMemory
 from sam_detect.labelling.calibration import Calibration, calibrate
 from sam_detect.labelling.evidence import Evidence
 from sam_detect.labelling.metric import Metric
-from sam_detect.masks import FloatArray
+from sam_detect.masks import FloatArray, IntArray
 from sam_detect.types import ExampleArrays, Neighbour, Verdict
 
 AUTO_THRESHOLD = 0.5
@@ -74,6 +74,7 @@ class ExampleLabeller(Labeller):
         memory: LabelMemory,
         *,
         qualities: FloatArray | None = None,
+        areas: IntArray | None = None,
     ) -> list[Verdict]:
         if len(vectors) == 0:
             return []
@@ -83,10 +84,15 @@ class ExampleLabeller(Labeller):
         fitted = self._fit(memory)
         mapped = fitted.metric(vectors)
         neighbours = self._compared_again(mapped, found, memory, fitted.metric)
-        known = [None] * len(vectors) if qualities is None else qualities.tolist()
+        nothing = [None] * len(vectors)
+        looks = zip(
+            nothing if qualities is None else qualities.tolist(),
+            nothing if areas is None else areas.tolist(),
+            strict=True,
+        )
         return [
-            self._weighed(self.verdict(vector, nearest, fitted), vector, quality, fitted)
-            for vector, nearest, quality in zip(mapped, neighbours, known, strict=True)
+            self._weighed(self.verdict(vector, nearest, fitted), vector, look, fitted)
+            for vector, nearest, look in zip(mapped, neighbours, looks, strict=True)
         ]
 
     @abstractmethod
@@ -109,7 +115,11 @@ class ExampleLabeller(Labeller):
         )
 
     def _weighed(
-        self, verdict: Verdict, vector: FloatArray, quality: float | None, fitted: Fitted
+        self,
+        verdict: Verdict,
+        vector: FloatArray,
+        look: tuple[float | None, float | None],
+        fitted: Fitted,
     ) -> Verdict:
         """The verdict with everything else that is known taken into account."""
         label, similar = verdict.best_label, verdict.neighbours
@@ -120,7 +130,7 @@ class ExampleLabeller(Labeller):
         if against and max(against) >= max(own):  # a user's word stands against all evidence
             return verdict
         confidence = fitted.evidence.confidence(
-            label, verdict.confidence, vector=vector, similarity=max(own), quality=quality
+            label, verdict.confidence, vector=vector, similarity=max(own), look=look
         )
         return self.named(label, confidence, list(similar))
 

@@ -36,8 +36,14 @@ class Calibration:
         A logistic curve: one half at the label's threshold, .88 at the typical similarity of the
         label's own examples.
         """
-        scaled = (similarity - self.thresholds[label]) / (self.spread * TOLERANCE / 2)
-        return float(1 / (1 + np.exp(-np.clip(scaled, -30, 30))))
+        return float(self.beliefs(label, similarity))
+
+    def beliefs(self, label: str, similarities: npt.ArrayLike) -> Similarities:
+        """:meth:`belief` of each of many similarities."""
+        scaled = (np.asarray(similarities, np.float64) - self.thresholds[label]) / (
+            self.spread * TOLERANCE / 2
+        )
+        return np.asarray(1 / (1 + np.exp(-np.clip(scaled, -30, 30))))
 
 
 def calibrate(left_out: dict[str, Similarities], *, prior_similarity: float) -> Calibration:

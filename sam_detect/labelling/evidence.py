@@ -24,22 +24,28 @@ from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays
 
 BELIEF_WEIGHT = 0.5
-RIVAL_WEIGHT = 1.2
+RIVAL_WEIGHT = 0.9
 """Log-odds for each spread by which something is nearer to examples than to rivals."""
 NEAREST_RIVALS = 3
 QUALITY_WEIGHT = 20.0
 """Log-odds for a quality that is higher by 1."""
-QUALITY_MARGIN = 0.03
+QUALITY_MARGIN = -0.02
 PRIOR_QUALITY = 0.65
+SIZE_WEIGHT = 1.0
+"""Log-odds for each factor of e by which something is larger or smaller than any example, beyond
+the first ``SIZE_MARGIN``."""
+SIZE_MARGIN = 0.3
 PRIOR_COUNT = 10.0
 """A label's typical quality is drawn to all examples' as if by so many more of them."""
-ONE_PICTURE = 2.0
+ONE_PICTURE = 2.5
 """Log-odds for labels known from one picture, whose examples are more alike than new objects."""
 PERHAPS_UNNAMED = 0.3
 """Belief from which what lies beside an example may be an object that nobody named."""
 TEMPERATURE = 2.0
 """What the log-odds are divided by, so that confidences are about as often right as they say."""
 MOST_LOG_ODDS = 30.0
+AT_ONCE = 4096
+"""So many rivals are compared with all examples at a time: a large library has 50,000."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,14 @@ class Evidence:
     Attributes:
         rivals: ``(K, D)`` vectors under the metric of regions that do not have the label.
         qualities: typical quality of the examples' proposals; empty where none is known.
+        log_areas: of the examples, where known.
         one_picture: labels whose examples are all of one picture.
         spread: of similarities, see :class:`~sam_detect.labelling.calibration.Calibration`.
     """
 
     rivals: Mapping[str, FloatArray]
     qualities: Mapping[str, float]
+    log_areas: Mapping[str, FloatArray]
     one_picture: frozenset[str]
     spread: float
 
@@ -63,23 +71,27 @@ class Evidence:
         cls, examples: ExampleArrays, metric: Metric, calibration: Calibration
     ) -> Evidence | None:
         """The evidence of a library; None where nothing is known of its examples' surroundings."""
-        if not len(examples.rivals.owners):
-            return None
         positive = ~np.asarray(examples.negatives, bool)
+        if not positive[examples.rivals.owners].any():
+            return None
         labels = np.array(examples.labels, dtype=object)
         names = sorted(set(labels[positive]))
-        mapped = metric(examples.rivals.vectors)
-        similarity = mapped @ metric(examples.vectors).T
-        nearest = {n: similarity[:, positive & (labels == n)].max(axis=1) for n in names}
-        beliefs = {n: _beliefs(calibration, n, values) for n, values in nearest.items()}
+        mapped, own = metric(examples.rivals.vectors), metric(examples.vectors)
+        beliefs = {
+            n: calibration.beliefs(n, _nearest(mapped, own[positive & (labels == n)]))
+            for n in names
+        }
         highest = np.max(list(beliefs.values()), axis=0)
         known = examples.rivals.touching | (highest < PERHAPS_UNNAMED)
+        # What touches a negative may well be the object that it is not.
+        known &= positive[examples.rivals.owners]
         owners = labels[examples.rivals.owners]
         sources = np.array(examples.sources, dtype=object)
         return cls(
             # A part of one object may be an object of another label (food on a plate).
             rivals={n: mapped[known & ((owners == n) | (beliefs[n] < 0.5))] for n in names},
             qualities=_typical_qualities(examples, names),
+            log_areas=_log_areas(examples, names),
             one_picture=frozenset(
                 n for n in names if len(set(sources[positive & (labels == n)])) == 1
             ),
@@ -93,7 +105,7 @@ class Evidence:
         *,
         vector: FloatArray,
         similarity: float,
-        quality: float | None,
+        look: tuple[float | None, float | None],
     ) -> float:
         """How far to believe (0 to 1) that something has a label, all things considered.
 
@@ -102,23 +114,39 @@ class Evidence:
             belief: what similarity to examples alone says.
             vector: under the metric.
             similarity: to the nearest example of the label.
-            quality: of its proposal, where comparable.
+            look: quality and area of its proposal, each None where it cannot be compared.
         """
         belief = min(max(belief, 1e-6), 1 - 1e-6)
         odds = BELIEF_WEIGHT * math.log(belief / (1 - belief))
         odds += ONE_PICTURE * (label in self.one_picture)
         rivals = self.rivals[label]
         if len(rivals):
-            nearest = np.sort(rivals @ vector)[-NEAREST_RIVALS:]
+            similar = rivals @ vector
+            nearest = np.partition(similar, -min(NEAREST_RIVALS, len(similar)))[-NEAREST_RIVALS:]
             odds += RIVAL_WEIGHT * (similarity - float(nearest.mean())) / self.spread
+        quality, area = look
+        if area and label in self.log_areas:
+            off = float(np.abs(self.log_areas[label] - math.log(area)).min())
+            odds -= SIZE_WEIGHT * max(0.0, off - SIZE_MARGIN)
         if quality is not None and label in self.qualities:
             odds += QUALITY_WEIGHT * (quality - self.qualities[label] + QUALITY_MARGIN)
         odds = min(max(odds, -MOST_LOG_ODDS), MOST_LOG_ODDS)
         return 1 / (1 + math.exp(-odds / TEMPERATURE))
 
 
-def _beliefs(calibration: Calibration, label: str, similarities: FloatArray) -> FloatArray:
-    return np.array([calibration.belief(label, float(s)) for s in similarities], np.float32)
+def _nearest(vectors: FloatArray, examples: FloatArray) -> FloatArray:
+    """``(K,)`` similarity of each vector to the nearest of some examples."""
+    parts = range(0, len(vectors), AT_ONCE)
+    return np.concatenate([(vectors[k : k + AT_ONCE] @ examples.T).max(axis=1) for k in parts])
+
+
+def _log_areas(examples: ExampleArrays, names: list[str]) -> dict[str, FloatArray]:
+    if not len(examples.areas):
+        return {}
+    labels = np.array(examples.labels, dtype=object)
+    known = ~np.asarray(examples.negatives, bool) & (examples.areas > 0)
+    areas = {name: examples.areas[known & (labels == name)] for name in names}
+    return {name: np.log(found).astype(np.float32) for name, found in areas.items() if len(found)}
 
 
 def _typical_qualities(examples: ExampleArrays, names: list[str]) -> dict[str, float]:

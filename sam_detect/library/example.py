@@ -131,7 +131,7 @@ class Example:
             crop=crop,
             vector=point.vector,
             picture=_text(data, "picture"),
-            surroundings=None if around is None else Surroundings.from_payload(around, crop),
+            surroundings=None if around is None else _surroundings(around, crop, point),
         )
 
 
@@ -192,6 +192,11 @@ def example_id(*, digest: str, mask_rle: MaskRLE, label: str, negative: bool) ->
 
 def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _surroundings(data: Any, crop: Crop, point: Point) -> Surroundings:
+    dimension = None if point.vector is None else len(point.vector)
+    return Surroundings.from_payload(data, crop, dimension=dimension)
 
 
 def _text(data: dict[str, Any], name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,14 +9,15 @@ import numpy as np
 
 from sam_detect.errors import LibraryCorruptError, LibraryError
 from sam_detect.interfaces import VectorStore
+from sam_detect.library import remedies
 from sam_detect.library.example import LABEL_FIELDS, label_of
-from sam_detect.library.surroundings import decoded
+from sam_detect.library.surroundings import DAMAGED, Noted
 from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays, Neighbour, Point, Rivals
 
 SNAPSHOT_LIMIT = 5000
 """Up to this many examples are read once and searched in memory; more are searched in the store."""
-FIELDS = ("label", "negative", "source", "bbox", "surroundings")
+FIELDS = ("label", "negative", "source", "bbox", "area", "surroundings")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Snapshot:
         points = list(store.scan(ids, fields=FIELDS, with_vectors=True))
         named = [label_of(point) for point in points]
         vectors = [point.vector for point in points if point.vector is not None]
-        around = [_around(point) for point in points]
+        around = [_noted(point, store.location) for point in points]
         arrays = ExampleArrays(
             ids=tuple(point.id for point in points),
             labels=tuple(label for label, _ in named),
@@ -52,6 +52,7 @@ class Snapshot:
             ).reshape(-1, 4),
             negatives=np.array([negative for _, negative in named], dtype=bool),
             vectors=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
+            areas=np.array([int(point.payload.get("area", 0)) for point in points], np.int64),
             qualities=np.array([each.quality for each in around], np.float32),
             proposers=tuple(each.proposer for each in around),
             rivals=_rivals(around),
@@ -96,40 +97,29 @@ class Snapshot:
         return np.array([known[key] for key in ids], np.float32).reshape(len(ids), dimension)
 
 
-@dataclass(frozen=True)
-class _Around:
-    """Of an example's surroundings what labellers ask for."""
-
-    proposer: str = ""
-    quality: float = math.nan
-    touching: tuple[bool, ...] = ()
-    vectors: FloatArray | None = None
-
-
-def _around(point: Point) -> _Around:
+def _noted(point: Point, location: str) -> Noted:
     data = point.payload.get("surroundings")
     if data is None:
-        return _Around()
+        return Noted.nothing()
     try:
-        touching = tuple(bool(each) for each in data["touching"])
-        quality = math.nan if data["quality"] is None else float(data["quality"])
-        vectors = decoded(data["vectors"], len(touching))
-        return _Around(str(data["proposer"]), quality, touching, vectors)
+        dimension = None if point.vector is None else len(point.vector)
+        return Noted.from_payload(data, dimension=dimension)
     except (KeyError, TypeError, ValueError) as error:
+        remedy = f"sam-detect library remove {point.id} {remedies.options_of(location)}".strip()
         raise LibraryCorruptError(
-            f"example {point.id} is damaged: what lies around it cannot be read"
+            f"example {point.id} is damaged: {DAMAGED}; remove it: {remedy}"
         ) from error
 
 
-def _rivals(around: Sequence[_Around]) -> Rivals:
-    some = [(owner, each) for owner, each in enumerate(around) if each.touching]
-    if not some:
+def _rivals(around: Sequence[Noted]) -> Rivals:
+    counts = [len(each.touching) for each in around]
+    if not any(counts):
         return Rivals.none()
-    vectors = np.concatenate([each.vectors for _, each in some if each.vectors is not None])
+    vectors = np.concatenate([each.vectors for each in around if len(each.touching)])
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return Rivals(
-        owners=np.repeat([owner for owner, _ in some], [len(each.touching) for _, each in some]),
-        touching=np.array([touches for _, each in some for touches in each.touching], np.bool_),
+        owners=np.repeat(np.arange(len(around)), counts),
+        touching=np.concatenate([each.touching for each in around]),
         vectors=np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32),
     )
 

@@ -9,6 +9,7 @@ again from what the library keeps.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,8 +30,13 @@ NOT_THE_OBJECT = 0.4
 MOSTLY = 0.5
 BESIDE = 0.1
 """One that shares less with any example lies beside it."""
+SHOWN = 0.6
+"""Share of a proposal's box that the crop must show."""
 MOST = 8
 """So many touching and so many beside are kept of each example, the best proposed ones."""
+MOST_IN_A_FILE = 64
+"""More than any version keeps: an example that has more is damaged, or means harm."""
+DAMAGED = "what lies around it cannot be read"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,26 +74,51 @@ class Surroundings:
         }
 
     @classmethod
-    def from_payload(cls, data: dict[str, Any], crop: Crop) -> Surroundings:
-        """Raises ``ValueError``, ``KeyError``, ``TypeError`` or ``MaskError`` for damaged data."""
-        boxes = np.array(data["boxes"], np.int64).reshape(-1, 4)
-        sizes = [(int(y1 - y0), int(x1 - x0)) for x0, y0, x1, y1 in boxes]
-        side = max(crop.mask.shape)
-        if any(not (0 < h <= side and 0 < w <= side) for h, w in sizes):
-            raise ValueError("a region beside it lies outside of its crop")
-        pairs = zip(data["masks"], sizes, strict=True)
-        masks = Masks.from_crops(
-            size_hw=(crop.mask.shape[0], crop.mask.shape[1]),
-            boxes_xyxy=boxes,
-            # Decoded by our own code: a file is not ours.
-            crops=[rle_to_mask({"size": list(size), "counts": text}) for text, size in pairs],
-        )
-        vectors, touching = decoded(data["vectors"], len(masks)), np.array(data["touching"], bool)
-        if touching.shape != (len(masks),):
-            raise ValueError("what lies around it is incomplete")
-        quality = data["quality"]
-        known = None if quality is None else float(quality)
-        return cls(str(data["proposer"]), known, masks, touching, vectors)
+    def from_payload(cls, data: Any, crop: Crop, *, dimension: int | None) -> Surroundings:
+        """Raises ``ValueError``, ``KeyError``, ``TypeError`` or ``MaskError`` for damaged data.
+
+        Args:
+            crop: of the example.
+            dimension: length of the example's own vector, None where it is not at hand.
+        """
+        noted = Noted.from_payload(data, dimension=dimension)
+        masks = _regions(data, (crop.mask.shape[0], crop.mask.shape[1]))
+        if len(masks) != len(noted.touching):
+            raise ValueError(DAMAGED)
+        quality = None if math.isnan(noted.quality) else noted.quality
+        return cls(noted.proposer, quality, masks, noted.touching, noted.vectors)
+
+
+@dataclass(frozen=True, eq=False)
+class Noted:
+    """Of an example's surroundings what labellers ask for: all but where they lie.
+
+    Attributes:
+        quality: NaN where the segmenter made no proposal of the example, or nobody looked.
+    """
+
+    proposer: str
+    quality: float
+    touching: BoolArray
+    vectors: FloatArray
+
+    @classmethod
+    def nothing(cls) -> Noted:
+        return cls("", math.nan, np.zeros(0, np.bool_), np.zeros((0, 0), np.float32))
+
+    @classmethod
+    def from_payload(cls, data: Any, *, dimension: int | None) -> Noted:
+        """Raises ``ValueError``, ``KeyError`` or ``TypeError`` for damaged data."""
+        proposer, quality, touching = data["proposer"], data["quality"], data["touching"]
+        if not isinstance(proposer, str) or not _list_of(touching, bool):
+            raise ValueError(DAMAGED)
+        if quality is not None and not (_is_number(quality) and 0 <= quality <= 1):
+            raise ValueError("what its segmenter thought of it is no number from 0 to 1")
+        vectors = decoded(data["vectors"], len(touching))
+        if dimension is not None and len(touching) and vectors.shape[1] != dimension:
+            raise ValueError("the vectors of what lies around it have another length than its own")
+        known = math.nan if quality is None else float(quality)
+        return cls(proposer, known, np.array(touching, np.bool_), vectors)
 
 
 def look_around(
@@ -103,6 +134,8 @@ def look_around(
     """
     shared = _shared(shown, proposals)
     union = shown.areas[:, None] + proposals.areas[None, :] - shared
+    # An example that is all of its picture is named, not outlined: what lies in it may be it.
+    outlined = shown.areas < shown.size_hw[0] * shown.size_hw[1]
     iou = shared / np.maximum(union, 1)
     of_proposal = shared / np.maximum(proposals.areas[None, :], 1)
     of_example = shared / np.maximum(shown.areas[:, None], 1)
@@ -113,15 +146,13 @@ def look_around(
     for index, crop in enumerate(crops):
         near = _inside(proposals, crop)
         touches = (of_proposal[index] > MOSTLY) | (of_example[index] > MOSTLY)
-        touching = np.flatnonzero(near & is_none & touches)[:MOST]
+        touching = np.flatnonzero(near & is_none & touches & outlined[index])[:MOST]
         beside = np.flatnonzero(near & is_beside)[:MOST]
         masks, kept = _in_crop(proposals[[*touching, *beside]], crop)
-        best = int(iou[index].argmax()) if len(proposals) else -1
-        fits = best >= 0 and iou[index, best] >= THE_OBJECT
         found.append(
             Surroundings(
                 proposer=proposer,
-                quality=float(proposals.predicted_ious[best]) if fits else None,
+                quality=_quality(proposals, iou[index]),
                 masks=masks,
                 touching=(np.arange(len(touching) + len(beside)) < len(touching))[kept],
                 vectors=np.zeros((len(masks), maker.embedder.dimension), np.float32),
@@ -134,18 +165,16 @@ def described(
     found: Sequence[Surroundings], crops: Sequence[Crop], maker: VectorMaker
 ) -> list[Surroundings]:
     """The same surroundings with the vectors of another recipe."""
-    regions = [
-        _region(crop, each.masks, index, maker)
+    vectors = maker.vectors(
+        _region(crop, each.masks, index, maker)  # one by one: they are many
         for each, crop in zip(found, crops, strict=True)
         for index in range(len(each.masks))
-    ]
-    vectors = maker.vectors(regions)
-    ends = np.cumsum([len(each.masks) for each in found])
-    starts = [0, *ends[:-1].tolist()]
-    return [
-        replace(each, vectors=vectors[start:end])
-        for each, start, end in zip(found, starts, ends.tolist(), strict=True)
-    ]
+    )
+    again, start = [], 0
+    for each in found:
+        again.append(replace(each, vectors=vectors[start : start + len(each.masks)]))
+        start += len(each.masks)
+    return again
 
 
 def encoded(vectors: FloatArray) -> str:
@@ -155,44 +184,90 @@ def encoded(vectors: FloatArray) -> str:
 
 def decoded(text: str, count: int) -> FloatArray:
     """``(count, D)`` float32; raises ``ValueError`` where the text does not hold as many."""
+    if not isinstance(text, str):
+        raise ValueError(DAMAGED)
     flat = np.frombuffer(base64.b64decode(text, validate=True), "<f2").astype(np.float32)
-    if count == 0:
+    if count == 0 and not len(flat):
         return np.zeros((0, 0), np.float32)
+    if count == 0 or not len(flat) or len(flat) % count or not np.isfinite(flat).all():
+        raise ValueError("the vectors of what lies around it are damaged")
     return flat.reshape(count, -1)
+
+
+def _regions(data: Any, size_hw: tuple[int, int]) -> Masks:
+    """The masks of a payload; only one of them is held at its full size."""
+    boxes, texts = data["boxes"], data["masks"]
+    if not (_list_of(boxes, list) and _list_of(texts, str) and len(boxes) == len(texts)):
+        raise ValueError(DAMAGED)
+    found = [Masks.empty(size_hw)]
+    for box, text in zip(boxes, texts, strict=True):
+        if not _list_of(box, int) or len(box) != 4:
+            raise ValueError(DAMAGED)
+        x0, y0, x1, y1 = box
+        if not (0 <= x0 < x1 <= size_hw[1] and 0 <= y0 < y1 <= size_hw[0]):
+            raise ValueError("what lies around it lies outside of its crop")
+        # Decoded by our own code: a file is not ours.
+        mask = rle_to_mask({"size": [y1 - y0, x1 - x0], "counts": text})
+        found.append(Masks.from_crops(size_hw=size_hw, boxes_xyxy=[box], crops=[mask]))
+    return Masks.concatenate(found)
+
+
+def _list_of(value: Any, kind: type) -> bool:
+    """Whether a payload has a list, no longer than any version's, of nothing but these."""
+    # Not isinstance: a bool would be an int.
+    return (
+        isinstance(value, list)
+        and len(value) <= MOST_IN_A_FILE
+        and all(type(each) is kind for each in value)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _quality(proposals: Masks, iou: npt.NDArray[np.float64]) -> float | None:
+    """What the segmenter thinks of its proposal of an example, which overlaps it best."""
+    if not len(proposals) or iou.max() < THE_OBJECT:
+        return None
+    quality = float(proposals.predicted_ious[int(iou.argmax())])
+    return None if math.isnan(quality) else min(max(quality, 0.0), 1.0)
 
 
 def _shared(shown: Masks, proposals: Masks) -> npt.NDArray[np.float64]:
     """``(N, M)``: pixels that examples share with proposals."""
-    shared = np.zeros((len(shown), len(proposals)))
+    shared, outlines = np.zeros((len(shown), len(proposals))), shown.crops()
     low = np.maximum(shown.boxes_xyxy[:, None, :2], proposals.boxes_xyxy[None, :, :2])
     high = np.minimum(shown.boxes_xyxy[:, None, 2:], proposals.boxes_xyxy[None, :, 2:])
-    crops: dict[int, BoolArray] = {}
-    for row, column in np.argwhere((low < high).all(axis=2)):
-        if column not in crops:
-            crops[column] = proposals.crop(column)
-        shared[row, column] = intersection(
-            shown.crop(row), shown.boxes_xyxy[row], crops[column], proposals.boxes_xyxy[column]
-        )
+    meeting = np.asarray((low < high).all(axis=2), np.bool_)
+    for column in np.flatnonzero(meeting.any(axis=0)):
+        crop, box = proposals.crop(column), proposals.boxes_xyxy[column]
+        for row in np.flatnonzero(meeting[:, column]):
+            shared[row, column] = intersection(outlines[row], shown.boxes_xyxy[row], crop, box)
     return shared
 
 
 def _inside(proposals: Masks, crop: Crop) -> BoolArray:
-    """``(M,)``: proposals of which the crop shows everything."""
+    """``(M,)``: proposals of whose box the crop shows most."""
     x0, y0, x1, y1 = crop.window_xyxy
-    boxes = proposals.boxes_xyxy
-    inside = (boxes[:, :2] >= (x0, y0)).all(axis=1) & (boxes[:, 2:] <= (x1, y1)).all(axis=1)
-    return np.asarray(inside, np.bool_)
+    low = np.maximum(proposals.boxes_xyxy[:, :2], (x0, y0))
+    high = np.minimum(proposals.boxes_xyxy[:, 2:], (x1, y1))
+    shown = np.clip(high - low, 0, None).prod(axis=1)
+    whole = (proposals.boxes_xyxy[:, 2:] - proposals.boxes_xyxy[:, :2]).prod(axis=1)
+    return np.asarray(shown > SHOWN * whole, np.bool_)
 
 
 def _in_crop(regions: Masks, crop: Crop) -> tuple[Masks, BoolArray]:
-    """The masks that are left at the crop's scale, and which of the regions they are."""
+    """What the crop shows of the masks, at its scale, and which of the regions are left."""
     x0, y0, x1, y1 = crop.window_xyxy
     height, width = crop.mask.shape
     found, kept = [], np.zeros(len(regions), np.bool_)
     for index in range(len(regions)):
+        left, top, right, bottom = regions.boxes_xyxy[index].tolist()
+        part = regions.crop(index)[max(y0 - top, 0) : y1 - top, max(x0 - left, 0) : x1 - left]
         window = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        left, top, right, bottom = regions.boxes_xyxy[index] - (x0, y0, x0, y0)
-        window[top:bottom, left:right] = regions.crop(index)
+        row, column = max(top - y0, 0), max(left - x0, 0)
+        window[row : row + part.shape[0], column : column + part.shape[1]] = part
         if window.shape != (height, width):
             window = cv2.resize(window * 255, (width, height), interpolation=cv2.INTER_AREA)
             window = (window >= 128).astype(np.uint8)

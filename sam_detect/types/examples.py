@@ -61,7 +61,7 @@ class ExampleArrays:
     """Parallel arrays of N examples: ids, labels, sources (the pictures they come from),
     ``(N, 4)`` boxes there (x, y, width, height), polarity and ``(N, D)`` float32 vectors.
 
-    ``qualities`` is ``(N,)`` float32, what the segmenter ``proposers`` names thought of its own
+    ``areas`` is ``(N,)`` int64, pixels in their pictures. ``qualities`` is ``(N,)`` float32, what the segmenter ``proposers`` names thought of its own
     proposal of each (NaN: it made none); empty where nobody looked. ``rivals`` lie around them.
     """
 
@@ -71,6 +71,7 @@ class ExampleArrays:
     boxes_xywh: IntArray
     negatives: BoolArray
     vectors: FloatArray
+    areas: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
     qualities: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
     proposers: tuple[str, ...] = ()
     rivals: Rivals = field(default_factory=Rivals.none)
