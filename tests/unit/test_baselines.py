@@ -20,6 +20,7 @@ from sam_detect.evaluation.baselines.template import (
 )
 from sam_detect.evaluation.baselines.watershed import Channel, best_channel, mean_lab, pass_of
 from sam_detect.evaluation.methods import Found, Method, Shown
+from sam_detect.masks import iou_matrix
 from sam_detect.types import Frame, Masks
 
 Image = npt.NDArray[np.uint8]
@@ -105,10 +106,13 @@ def test_names_objects_by_their_colour(make: type[Method]) -> None:
 
 
 @pytest.mark.parametrize("make", METHODS)
-def test_an_object_cut_by_the_border_is_found_inside_the_picture(make: type[Method]) -> None:
-    query = ground()
-    cut = ellipse(query, (5, 60), (12, 12), WHITE)
-    example = discs()
+@pytest.mark.parametrize(("paper", "ink"), [(BLACK, WHITE), (WHITE, BLACK)])
+def test_an_object_cut_by_the_border_is_found_inside_the_picture(
+    make: type[Method], paper: Colour, ink: Colour
+) -> None:
+    query = ground(paper)
+    cut = ellipse(query, (5, 60), (12, 12), ink)
+    example = discs(ink, paper)
     one = Shown(example.frame, example.masks[[0]], ("disc",))
     found = learnt(make(), one).find(Frame(query))
     assert best_iou(found.masks, cut) > 0.6
@@ -201,6 +205,17 @@ def test_what_is_found_keeps_to_its_contract(make: type[Method]) -> None:
 
 
 @pytest.mark.parametrize("make", METHODS)
+def test_no_object_is_found_twice(make: type[Method]) -> None:
+    image, query = ground(), ground()
+    masks = [ellipse(image, (30, 30), (9, 9), WHITE), ellipse(image, (90, 70), (16, 16), WHITE)]
+    wanted = [ellipse(query, (x, 60), (12, 12), WHITE) for x in (30, 75, 130)]
+    found = learnt(make(), shown(image, masks, ["small", "large"])).find(Frame(query))
+    overlaps = iou_matrix(found.masks.crops(), found.masks.boxes_xyxy)
+    assert min(best_iou(found.masks, mask) for mask in wanted) > 0.5
+    assert (overlaps - np.eye(len(overlaps))).max() <= 0.3
+
+
+@pytest.mark.parametrize("make", METHODS)
 def test_the_same_every_time(make: type[Method]) -> None:
     query = Frame(np.random.default_rng(3).integers(0, 256, (90, 100, 3)).astype(np.uint8))
     first, second = (learnt(make(), discs()).find(query) for _ in range(2))
@@ -233,6 +248,31 @@ def test_areas_unlike_the_examples_are_proposed_but_not_named() -> None:
     assert len(found.masks) == 0
     assert best_iou(found.proposals, small) > 0.5
     assert best_iou(found.proposals, large) > 0.5
+
+
+def test_a_region_is_not_given_a_label_whose_areas_it_does_not_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A large blue disc among large red and small blue ones: nearest to the small blue one."""
+    saturated = Channel("saturation", bright=True)
+    monkeypatch.setattr(watershed, "best_channel", lambda examples: saturated)
+    image, query = ground(GREY), ground(GREY)
+    masks = [ellipse(image, (40, 40), (14, 14), RED), ellipse(image, (110, 70), (5, 5), BLUE)]
+    ellipse(query, (60, 60), (14, 14), BLUE)
+    found = learnt(OtsuWatershed(), shown(image, masks, ["red", "blue"])).find(Frame(query))
+    assert len(found.proposals) == 2  # the disc, once for each label
+    assert len(found.masks) == 0
+
+
+def test_of_two_labels_for_one_place_the_nearer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, query = ground(), ground()
+    masks = [ellipse(image, (30, 30), (9, 9), WHITE), ellipse(image, (90, 70), (16, 16), WHITE)]
+    large, small = (ellipse(query, (60, 60), (r, r), WHITE) for r in (15, 11))
+    regions = {"small": Masks.from_dense(small), "large": Masks.from_dense(large)}
+    monkeypatch.setattr(watershed, "regions_of", lambda frame, each: regions[each.label])
+    found = learnt(OtsuWatershed(), shown(image, masks, ["small", "large"])).find(Frame(query))
+    assert found.labels == ("large",)
+    assert len(found.proposals) == 2
 
 
 def test_examples_of_several_pictures_narrow_the_areas() -> None:
@@ -376,5 +416,17 @@ def test_an_example_without_contrast_matches_nothing() -> None:
     image = np.full((60, 60, 3), 90, np.uint8)
     mask = np.zeros((60, 60), bool)
     mask[20:30, 20:30] = True
-    found = learnt(TemplateMatching(), shown(image, [mask], ["ghost"])).find(discs().frame)
-    assert len(found.masks) == len(found.proposals) == 0
+    image[mask] = 91
+    ghost = shown(image, [mask], ["ghost"])
+    (example,) = examples_of([ghost])
+    assert list(templates_of(0, example, most_pixels=1e4)) == []
+    assert len(learnt(TemplateMatching(), ghost).find(discs().frame).proposals) == 0
+
+
+def test_a_place_without_contrast_is_no_match() -> None:
+    query = np.full((120, 160, 3), 90, np.uint8)
+    cv2.circle(query, (60, 60), 12, (92, 92, 92), -1)
+    method = learnt(TemplateMatching(), discs())
+    assert len(method.find(Frame(query)).proposals) == 0
+    cv2.circle(query, (60, 60), 12, (102, 102, 102), -1)
+    assert len(method.find(Frame(query)).masks) == 1

@@ -29,7 +29,7 @@ SCALES = (0.8, 1.0, 1.25)
 ANGLES = tuple(range(0, 360, 45))
 """Degrees, counterclockwise."""
 BUDGET = 10_000_000
-"""Reduced pixels times templates, of one picture: one to three seconds of a processor core."""
+"""Reduced pixels times templates, of one picture: a few seconds of a processor core."""
 SLACK = 2
 """Pixels (of the reduced picture) by which the centres of two matching examples may differ."""
 LEAST_CONTRAST = 2.0
