@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sam_detect.detector import SAMDetect
 from sam_detect.interfaces import Segmenter, VectorStore
 from sam_detect.library.example import Example
 from sam_detect.library.library import Library
+from sam_detect.library.surroundings import Surroundings
 from sam_detect.types import Frame, Masks, Point
 
 COLOURS = {"nut": (60, 120, 200), "leaf": (60, 180, 60), "berry": (140, 30, 60)}
@@ -25,6 +27,22 @@ class DiscSegmenter(Segmenter):
 
     def segment(self, frame: Frame) -> Masks:
         return Masks.from_dense(disc_masks())
+
+
+class PartsSegmenter(Segmenter):
+    """Proposes the discs, and, as not so good, the left third of each and a speck beside it."""
+
+    def segment(self, frame: Frame) -> Masks:
+        whole, parts = disc_masks(), []
+        for mask in whole:
+            rows, columns = np.nonzero(mask)
+            middle, left = int(rows.mean()), columns.min()
+            third, speck = mask.copy(), np.zeros_like(mask)
+            third[:, left + 12 :] = False
+            speck[middle - 1 : middle + 2, left - 4 : left - 1] = True
+            parts += [third, speck]
+        found = Masks.from_dense(np.stack([*whole, *parts]))
+        return replace(found, predicted_ious=np.repeat([0.9, 0.4], [5, 10]).astype(np.float32))
 
 
 def disc_masks() -> npt.NDArray[np.bool_]:
@@ -47,7 +65,8 @@ def discs(name: str = "nut", seed: int = 0) -> npt.NDArray[np.uint8]:
 def detector(store: VectorStore | None = None, **settings: Any) -> SAMDetect:
     """One that proposes the discs, and describes them by their colour unless told otherwise."""
     settings.setdefault("embedder", "average")
-    return SAMDetect(segmenter=DiscSegmenter(), vector_store=store, **settings)
+    settings.setdefault("segmenter", DiscSegmenter())
+    return SAMDetect(vector_store=store, **settings)
 
 
 def taught(store: VectorStore, *names: str, **settings: Any) -> SAMDetect:
@@ -59,15 +78,31 @@ def taught(store: VectorStore, *names: str, **settings: Any) -> SAMDetect:
 
 
 def contents(library: Library) -> dict[str, tuple[Any, ...]]:
-    """Everything of every example but the time, comparable."""
+    """Everything of every example but the time and the vectors, comparable.
+
+    Last come what format 1 did not have, the picture, and what format 2 did not, surroundings.
+    """
     return {
         e.id: (
             e.label, e.negative, e.source, tuple(e.bbox), e.area, e.segmentation["counts"],
             e.crop.image_rgb.tobytes(), e.crop.mask.tobytes(), e.crop.scale, e.crop.window_xyxy,
-            e.picture,
+            e.picture, e.surroundings and regions(e.surroundings),
         )
         for e in library.read()
     }  # fmt: skip
+
+
+def regions(around: Surroundings) -> tuple[Any, ...]:
+    """Everything of surroundings but the vectors, comparable."""
+    return (
+        around.proposer, around.quality, around.masks.size_hw, around.masks.boxes_xyxy.tolist(),
+        around.masks.crop_rles, around.touching.tolist(),
+    )  # fmt: skip
+
+
+def around_vectors(library: Library) -> dict[str, npt.NDArray[np.float32]]:
+    """The vectors of what lies around each example."""
+    return {e.id: e.surroundings.vectors for e in library.read() if e.surroundings is not None}
 
 
 def vectors(library: Library) -> dict[str, npt.NDArray[np.float32]]:
@@ -98,7 +133,21 @@ def write_annotated(folder: Path, pictures: int, names: tuple[str, ...] = ("nut"
     return file
 
 
-# -- format 1, as the first commits of the project wrote it ---------------------------------------
+# -- older formats, as their commits of the project wrote them ------------------------------------
+
+
+def to_format_2(library: Library) -> dict[str, Any]:
+    """Rewrites a library in format 2 and returns its manifest."""
+    manifest = {**library.require(), "format_version": 2}
+    library.store.replace_all([payload_2(e) for e in library.read()], manifest)
+    return manifest
+
+
+def payload_2(example: Example) -> Point:
+    """The point that format 2 made of an example: nobody had looked around it."""
+    point = example.to_point()
+    kept = {name: value for name, value in point.payload.items() if name != "surroundings"}
+    return Point(point.id, point.vector, kept)
 
 
 def to_format_1(library: Library) -> dict[str, Any]:

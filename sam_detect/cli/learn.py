@@ -142,7 +142,7 @@ class _Prompts:
         if self.file is not None and self.file != "auto":
             found.append(read_masks(self.file, frame.size_hw))
         if self.boxes or self.points or self.file == "auto":
-            proposals = detector.segmenter.segment(frame)
+            proposals = detector.propose(frame)
             if self.file == "auto":
                 found.append(proposals)
             found.append(prompted.masks_for_boxes(frame, proposals, self.boxes))
@@ -186,7 +186,6 @@ class _Annotations:
         from sam_detect.segmentation.prompted import masks_for_boxes
         from sam_detect.types import Masks
 
-        proposals: Masks | None = None
         masks, labels = [Masks.empty(frame.size_hw)], []
         outlines = [outline for image in self.by_path[path] for outline in image.outlines]
         for number, outline in enumerate(outlines, start=1):
@@ -195,8 +194,7 @@ class _Annotations:
                 if dense is not None:
                     masks.append(Masks.from_dense(dense))
                 else:
-                    if proposals is None:
-                        proposals = detector.segmenter.segment(frame)
+                    proposals = detector.propose(frame)
                     masks.append(masks_for_boxes(frame, proposals, [outline.bbox_xywh or ()]))
                 labels.append(outline.label)
             except MaskError as error:

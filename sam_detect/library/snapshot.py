@@ -12,12 +12,12 @@ from sam_detect.interfaces import VectorStore
 from sam_detect.library import remedies
 from sam_detect.library.example import LABEL_FIELDS, label_of
 from sam_detect.library.surroundings import DAMAGED, Noted
-from sam_detect.masks import FloatArray
+from sam_detect.masks import FloatArray, IntArray
 from sam_detect.types import ExampleArrays, Neighbour, Point, Rivals
 
 SNAPSHOT_LIMIT = 5000
 """Up to this many examples are read once and searched in memory; more are searched in the store."""
-FIELDS = ("label", "negative", "source", "bbox", "area", "surroundings")
+FIELDS = ("label", "negative", "picture", "source", "bbox", "area", "surroundings")
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class Snapshot:
         named = [label_of(point) for point in points]
         vectors = [point.vector for point in points if point.vector is not None]
         around = [_noted(point, store.location) for point in points]
+        places = np.array([_place(point, store.location) for point in points], np.int64)
+        places = places.reshape(-1, 5)
         arrays = ExampleArrays(
             ids=tuple(point.id for point in points),
             labels=tuple(label for label, _ in named),
-            sources=tuple(str(point.payload.get("source", "")) for point in points),
-            boxes_xywh=np.array(
-                [point.payload.get("bbox", (0, 0, 0, 0)) for point in points], dtype=np.int64
-            ).reshape(-1, 4),
+            sources=tuple(_picture(point) for point in points),
+            boxes_xywh=places[:, :4],
             negatives=np.array([negative for _, negative in named], dtype=bool),
             vectors=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
-            areas=np.array([int(point.payload.get("area", 0)) for point in points], np.int64),
+            areas=places[:, 4],
             qualities=np.array([each.quality for each in around], np.float32),
             proposers=tuple(each.proposer for each in around),
             rivals=_rivals(around),
@@ -97,6 +97,20 @@ class Snapshot:
         return np.array([known[key] for key in ids], np.float32).reshape(len(ids), dimension)
 
 
+def _picture(point: Point) -> str:
+    """What tells the example's picture from others: all arrays have the name "array"."""
+    return str(point.payload.get("picture") or point.payload.get("source", ""))
+
+
+def _place(point: Point, location: str) -> IntArray:
+    """Box (x, y, width, height) and area."""
+    box, area = point.payload.get("bbox", (0, 0, 0, 0)), point.payload.get("area", 0)
+    try:
+        return np.array([*box, area], np.int64).reshape(5)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _damaged(point, "its box or area is no number", location) from error
+
+
 def _noted(point: Point, location: str) -> Noted:
     data = point.payload.get("surroundings")
     if data is None:
@@ -105,10 +119,12 @@ def _noted(point: Point, location: str) -> Noted:
         dimension = None if point.vector is None else len(point.vector)
         return Noted.from_payload(data, dimension=dimension)
     except (KeyError, TypeError, ValueError) as error:
-        remedy = f"sam-detect library remove {point.id} {remedies.options_of(location)}".strip()
-        raise LibraryCorruptError(
-            f"example {point.id} is damaged: {DAMAGED}; remove it: {remedy}"
-        ) from error
+        raise _damaged(point, DAMAGED, location) from error
+
+
+def _damaged(point: Point, why: str, location: str) -> LibraryCorruptError:
+    remedy = f"sam-detect library remove {point.id} {remedies.options_of(location)}".strip()
+    return LibraryCorruptError(f"example {point.id} is damaged: {why}; remove it: {remedy}")
 
 
 def _rivals(around: Sequence[Noted]) -> Rivals:

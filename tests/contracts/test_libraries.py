@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 from library_helpers import (
     DiscSegmenter,
+    PartsSegmenter,
+    around_vectors,
     contents,
     detector,
     disc_masks,
     discs,
     payload_1,
+    payload_2,
     taught,
     to_format_1,
+    to_format_2,
     vectors,
 )
 
@@ -31,6 +35,7 @@ from sam_detect.fading import GaussianFade, LinearFade
 from sam_detect.interfaces import VectorStore
 from sam_detect.library import manifest as manifests
 from sam_detect.library import snapshot
+from sam_detect.library.archive import write_archive
 from sam_detect.library.example import image_digest
 from sam_detect.library.library import Library
 from sam_detect.library.reindex import reindex
@@ -325,27 +330,37 @@ def test_a_newer_embedder_names_the_remedy_and_an_older_program_says_upgrade(
 
 
 def test_reindexing_with_the_same_recipe_gives_the_same_vectors(store: VectorStore) -> None:
-    made = taught(store, embedder="appearance")
+    made = taught(store, embedder="appearance", segmenter=PartsSegmenter())
     before, kept = vectors(made.library), contents(made.library)
+    around = around_vectors(made.library)
     assert reindex(made.library, made._maker) == 10
     after = vectors(made.library)
     assert before.keys() == after.keys()
     assert all((before[key] == after[key]).all() for key in before), "bit for bit"
     assert contents(made.library) == kept
+    again = around_vectors(made.library)
+    assert len(again) == 10
+    assert all((again[key] == around[key]).all() for key in around), "bit for bit"
+    assert all(each.shape[0] == 2 and each.any(axis=1).all() for each in again.values())
 
 
 def test_reindexing_there_and_back(store: VectorStore) -> None:
-    made = taught(store, "nut", "leaf", "berry")
+    made = taught(store, "nut", "leaf", "berry", segmenter=PartsSegmenter())
     before, kept = vectors(made.library), contents(made.library)
+    around = around_vectors(made.library)
     other = detector(MemoryVectorStore(), embedder="appearance", fade_strategy=LinearFade(15))
     assert reindex(made.library, other._maker) == 15
     assert made.library.recipe == other.recipe
     assert contents(made.library) == kept
+    dimension = other.recipe.dimension
+    assert {v.shape for v in around_vectors(made.library).values()} == {(2, dimension)}
+    assert made.library.examples().rivals.vectors.shape == (30, dimension)
     found = detector(store, embedder=None).detect(discs("berry", 9))
     assert [d.label for d in found] == ["berry"] * 5
     reindex(made.library, made._maker)
-    after = vectors(made.library)
+    after, again = vectors(made.library), around_vectors(made.library)
     assert all((before[key] == after[key]).all() for key in before)
+    assert all((around[key] == again[key]).all() for key in around)
 
 
 def test_reindexing_an_empty_and_a_missing_library(store: VectorStore) -> None:
@@ -387,6 +402,16 @@ def test_examples_learnt_and_removed_while_reindexing_are_not_lost(store: Vector
         np.testing.assert_allclose(mine[key], vector, atol=1e-6)
 
 
+def test_a_batch_that_was_removed_while_reindexing_is_no_trouble(store: VectorStore) -> None:
+    made = taught(store, "nut", segmenter=PartsSegmenter())
+
+    def walk(batches):  # type: ignore[no-untyped-def]
+        made.library.remove(label="nut")
+        yield from batches
+
+    assert reindex(made.library, replace(made._maker, fade=GaussianFade(7.0)), walk=walk) == 0
+
+
 def test_of_two_who_reindex_one_is_told(store: VectorStore) -> None:
     made = taught(store, "nut")
 
@@ -404,17 +429,18 @@ def test_of_two_who_reindex_one_is_told(store: VectorStore) -> None:
 
 
 def test_trying_a_fade_leaves_the_library_alone(store: VectorStore) -> None:
-    made = taught(store)
+    made = taught(store, segmenter=PartsSegmenter())
     kept, before, recipe = contents(made.library), vectors(made.library), made.recipe
     manifest = store.read_manifest()
     stored = made.library
     made.set_fade_strategy(LinearFade(max_distance=9))
     assert made.recipe.fade == "linear"
-    assert [d.label for d in made.detect(discs("leaf", 9))] == ["leaf"] * 5
+    assert set(around_vectors(made.library)) == set(before)
+    assert [d.label for d in made.detect(discs("leaf", 9)) if d.score > 0.5] == ["leaf"] * 5
     with pytest.raises(RecipeMismatchError, match="another recipe"):
         made.add_examples_from_file(discs("berry", 4), disc_masks(), "berry")
     made.set_fade_strategy(GaussianFade(sigma=12))
-    assert [d.label for d in made.detect(discs("nut", 9))] == ["nut"] * 5
+    assert [d.label for d in made.detect(discs("nut", 9)) if d.score > 0.5] == ["nut"] * 5
     assert store.read_manifest() == manifest
     assert contents(stored) == kept
     assert all((vectors(stored)[key] == before[key]).all() for key in before)
@@ -439,7 +465,7 @@ def test_the_fade_of_an_empty_library_is_simply_another(store: VectorStore) -> N
 def test_export_and_import_carry_everything(
     store: VectorStore, make_store: Callable[[], VectorStore], tmp_path: Path
 ) -> None:
-    made = taught(store)
+    made = taught(store, segmenter=PartsSegmenter())
     made.add_examples_from_file(discs(), disc_masks()[:2], "leaf", negative=True)
     file = tmp_path / "new folder" / "nuts.samlib"
     assert export_library(made.library, file) == 12
@@ -451,6 +477,10 @@ def test_export_and_import_carry_everything(
     assert {e.id: e.added for e in other.read()} == {e.id: e.added for e in made.library.read()}
     for key, vector in vectors(other).items():
         np.testing.assert_allclose(vector, vectors(made.library)[key], atol=1e-6)
+    around = around_vectors(made.library)
+    assert len(around) == 10, "negatives have no surroundings"
+    carried = around_vectors(other)
+    assert all((carried[key] == around[key]).all() for key in around)
     again = import_library(other, file)
     assert (again.added, again.relabelled, again.total) == (0, 0, 12)
     assert detector(other.store).detect(discs("leaf", 9))[0].label == "leaf"
@@ -468,12 +498,13 @@ def test_an_empty_library_carries_its_recipe(
 
 
 def test_copying_to_another_store(store: VectorStore) -> None:
-    made = taught(store)
+    made = taught(store, segmenter=PartsSegmenter())
     server = Library(_local_mode(Path()), "there")
     done = copy_library(made.library, server)
     assert (done.added, done.total) == (10, 10)
     assert copy_library(made.library, server).added == 0
     assert contents(server) == contents(made.library)
+    assert set(around_vectors(server)) == set(around_vectors(made.library))
     assert detector(server.store).detect(discs("leaf", 9))[0].label == "leaf"
     reindex(made.library, replace(made._maker, fade=LinearFade(9)))
     with pytest.raises(RecipeMismatchError, match="another recipe"):
@@ -483,10 +514,65 @@ def test_copying_to_another_store(store: VectorStore) -> None:
 # -- older formats and damage ------------------------------------------------------------------
 
 
+def test_this_is_format_3_examples_know_what_was_proposed_around_them(store: VectorStore) -> None:
+    """Whoever changes what is stored raises the number, and adds a step from here."""
+    library = taught(store, segmenter=PartsSegmenter()).library
+    found = store.read_manifest()
+    assert found is not None
+    assert found["format_version"] == manifests.FORMAT_VERSION == 3
+    for point in store.scan():
+        assert set(point.payload) == {
+            "label", "negative", "source", "bbox", "area", "added", "segmentation", "picture",
+            "crop_webp", "crop_mask", "crop_scale", "crop_window", "surroundings",
+        }  # fmt: skip
+        around = point.payload["surroundings"]
+        assert set(around) == {"proposer", "quality", "boxes", "masks", "touching", "vectors"}
+        assert (around["proposer"], around["touching"]) == (
+            "library_helpers:PartsSegmenter", [True, False]
+        )  # fmt: skip
+        assert around["quality"] == pytest.approx(0.9)
+        assert (len(around["boxes"]), len(around["masks"])) == (2, 2)
+    assert {each.shape for each in around_vectors(library).values()} == {(2, 4)}
+
+
+def test_a_library_of_format_2_becomes_one_of_the_present_format(store: VectorStore) -> None:
+    made = taught(store, segmenter=PartsSegmenter())
+    made.add_examples_from_file(discs(), disc_masks()[:2], "leaf", negative=True)
+    expected = {key: value[:-1] for key, value in contents(made.library).items()}
+    before = vectors(made.library)
+    to_format_2(made.library)
+    library = Library(store, "again")
+    assert library.stats()["examples"] == 12
+    found = store.read_manifest()
+    assert found is not None
+    assert found["format_version"] == manifests.FORMAT_VERSION
+    assert contents(library) == {key: (*value, None) for key, value in expected.items()}
+    for key, vector in vectors(library).items():
+        np.testing.assert_allclose(vector, before[key], atol=1e-6)
+    assert len(library.examples().rivals.owners) == 0
+    again = detector(store)
+    assert [d.label for d in again.detect(discs("leaf", 9))] == ["leaf"] * 5
+    assert again.add_examples_from_file(discs(), disc_masks(), "nut").total == 12
+    reindex(library, again._maker)
+    assert contents(library) == {key: (*value, None) for key, value in expected.items()}
+
+
+def test_an_export_of_format_2_can_be_imported(store: VectorStore, tmp_path: Path) -> None:
+    made = taught(MemoryVectorStore(), segmenter=PartsSegmenter())
+    expected = {key: (*value[:-1], None) for key, value in contents(made.library).items()}
+    points = [payload_2(e) for e in made.library.read()]
+    manifest = to_format_2(made.library)
+    with open(tmp_path / "old.samlib", "wb") as stream:
+        write_archive(stream, manifest, points)
+    library = Library(store, "new")
+    assert import_library(library, tmp_path / "old.samlib").total == 10
+    assert contents(library) == expected
+
+
 def test_a_library_of_format_1_becomes_one_of_the_present_format(store: VectorStore) -> None:
     made = taught(store)
     made.add_examples_from_file(discs(), disc_masks()[:2], "leaf", negative=True)
-    expected = {key: value[:-1] for key, value in contents(made.library).items()}
+    expected = {key: (*value[:-2], "", None) for key, value in contents(made.library).items()}
     before = vectors(made.library)
     to_format_1(made.library)
     old = next(store.scan())
@@ -496,8 +582,8 @@ def test_a_library_of_format_1_becomes_one_of_the_present_format(store: VectorSt
     assert library.stats()["examples"] == 12
     found = store.read_manifest()
     assert found is not None
-    assert found["format_version"] == manifests.FORMAT_VERSION == 2
-    assert {key: value[:-1] for key, value in contents(library).items()} == expected
+    assert found["format_version"] == manifests.FORMAT_VERSION
+    assert contents(library) == expected
     for key, vector in vectors(library).items():
         np.testing.assert_allclose(vector, before[key], atol=1e-6)
     assert all("crop_png" not in point.payload for point in store.scan())
@@ -506,20 +592,16 @@ def test_a_library_of_format_1_becomes_one_of_the_present_format(store: VectorSt
     assert again.add_examples_from_file(discs(), disc_masks(), "nut").total == 12
 
 
-def test_an_export_of_format_1_can_be_imported(
-    store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from sam_detect.library.archive import write_archive
-
+def test_an_export_of_format_1_can_be_imported(store: VectorStore, tmp_path: Path) -> None:
     made = taught(MemoryVectorStore())
-    expected = {key: value[:-1] for key, value in contents(made.library).items()}
+    expected = {key: (*value[:-2], "", None) for key, value in contents(made.library).items()}
     points = [payload_1(e) for e in made.library.read()]
     manifest = to_format_1(made.library)
     with open(tmp_path / "old.samlib", "wb") as stream:
         write_archive(stream, manifest, points)
     library = Library(store, "new")
     assert import_library(library, tmp_path / "old.samlib").total == 10
-    assert {key: value[:-1] for key, value in contents(library).items()} == expected
+    assert contents(library) == expected
 
 
 def test_a_damaged_crop_survives_the_migration_and_harms_no_other(store: VectorStore) -> None:
@@ -554,6 +636,8 @@ DAMAGES = {
     "area": {"area": None},
     "source": {"source": None},
     "picture": {"picture": 3},
+    "surroundings": {"surroundings": {"proposer": "naive"}},
+    "surroundings a list": {"surroundings": [1]},
 }
 
 
@@ -640,7 +724,8 @@ def test_a_damaged_manifest_is_one_line_and_nothing_is_written(change: dict[str,
 
 def test_a_newer_format_says_upgrade(store: VectorStore) -> None:
     made = taught(store, "nut")
-    store.write_manifest({**made.library.require(), "format_version": 3, "recipe": "another"})
+    newer = manifests.FORMAT_VERSION + 1
+    store.write_manifest({**made.library.require(), "format_version": newer, "recipe": "another"})
     for attempt in (made.library.stats, lambda: detector(store), made.library.destroy):
         with pytest.raises(LibraryError, match="upgrade sam-detect"):
             attempt()

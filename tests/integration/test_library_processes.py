@@ -279,7 +279,7 @@ def test_reindex_is_all_or_nothing_under_kill_9() -> None:
 def test_a_migration_is_all_or_nothing_under_kill_9() -> None:
     killer = Killer(13)
     filled = fill("nuts")
-    expected = {key: value[:-1] for key, value in contents(filled).items()}
+    expected = {key: (*value[:-2], "", None) for key, value in contents(filled).items()}
     to_format_1(filled)
     folder = libraries_dir() / "nuts"
     shutil.copytree(folder, folder.with_name("kept"))
@@ -290,26 +290,26 @@ def test_a_migration_is_all_or_nothing_under_kill_9() -> None:
         store = QdrantVectorStore(collection_name="nuts")
         manifest = store.read_manifest()
         assert manifest is not None
-        killer.learn(manifest["format_version"] == 2)
-        field = {1: "crop_png", 2: "crop_webp"}[manifest["format_version"]]
+        killer.learn(manifest["format_version"] == 3)
+        field = {1: "crop_png", 3: "crop_webp"}[manifest["format_version"]]
         points = list(store.scan())
         assert len(points) == 150
         assert all(field in point.payload for point in points)
         assert len({"crop_png", "crop_webp"} & set(points[0].payload)) == 1
     assert {*killer.done} == {False, True}, "the kills must fall before and after the switch"
-    assert {key: value[:-1] for key, value in contents_migrated().items()} == expected
+    assert contents_migrated() == expected
 
 
 def contents_migrated() -> dict[str, tuple[Any, ...]]:
-    assert library().require()["format_version"] == 2
+    assert library().require()["format_version"] == 3
     return contents(library())
 
 
 def test_processes_that_migrate_at_once_agree(capsys: pytest.CaptureFixture[str]) -> None:
     filled = fill("nuts")
-    expected = {key: value[:-1] for key, value in contents(filled).items()}
+    expected = {key: (*value[:-2], "", None) for key, value in contents(filled).items()}
     to_format_1(filled)
     workers = [start("library", "stats", "--library", "nuts", "--json") for _ in range(3)]
     assert [json.loads(finish(worker))["examples"] for worker in workers] == [150] * 3
-    assert {key: value[:-1] for key, value in contents_migrated().items()} == expected
+    assert contents_migrated() == expected
     assert stats(capsys)["examples"] == 150

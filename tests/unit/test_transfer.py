@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -32,6 +33,7 @@ from sam_detect.errors import (
 from sam_detect.library import archive as archives
 from sam_detect.library.library import Library
 from sam_detect.library.transfer import copy_library, export_library, import_library
+from sam_detect.masks import encode_crop
 from sam_detect.types import Point
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 
@@ -83,7 +85,7 @@ def nothing_is_added(file: Path, match: str | None = None) -> None:
 def test_the_file_is_a_zip_of_plain_data(exported: Path) -> None:
     members = unzipped(exported)
     assert set(members) == {"library.json", "examples.jsonl", "vectors.npy"}
-    assert json.loads(members["library.json"])["format_version"] == 2
+    assert json.loads(members["library.json"])["format_version"] == 3
     assert np.load(io.BytesIO(members["vectors.npy"]), allow_pickle=False).shape == (10, 4)
     assert len(members["examples.jsonl"].splitlines()) == 10
     if os.name == "posix":
@@ -200,6 +202,13 @@ BAD: dict[str, Callable[[Path], tuple[str, bytes]]] = {
     "a crop too large": lambda f: ("examples.jsonl", _line(f, crop_webp=_large_webp())),
     "a mask that crashes C code": lambda f: ("examples.jsonl", _line(f, crop_mask="oooo1" * 99)),
     "a mask of another size": lambda f: ("examples.jsonl", _line(f, crop_mask="03")),
+    "surroundings a word": lambda f: ("examples.jsonl", _line(f, surroundings="many")),
+    "surroundings of nothing": lambda f: ("examples.jsonl", _line(f, surroundings={})),
+    "surroundings outside": lambda f: ("examples.jsonl", _around(f, boxes=[[0, 0, 9, 9999]])),
+    "surroundings NaN": lambda f: ("examples.jsonl", _around(f, vectors=_halves([np.nan] * 4))),
+    "surroundings of another length": lambda f: (
+        "examples.jsonl", _around(f, vectors=_halves([1.0] * 5))),
+    "surroundings without end": lambda f: ("examples.jsonl", _bomb(f)),
     "no source": lambda f: ("examples.jsonl", _line(f, source=None)),
     "an id": lambda f: (
         "examples.jsonl", unzipped(f)["examples.jsonl"].replace(b'{"id": "', b'{"id": "x', 1)),
@@ -218,14 +227,43 @@ BAD: dict[str, Callable[[Path], tuple[str, bytes]]] = {
 }  # fmt: skip
 
 
-def _large_webp() -> str:
-    import base64
+def _around(file: Path, count: int = 1, **change: Any) -> bytes:
+    """The lines, with regions around the seventh example, and something changed of these."""
+    around = {
+        "proposer": "naive",
+        "quality": 0.5,
+        "boxes": [[0, 0, 3, 3]] * count,
+        "masks": [encode_crop(np.ones((3, 3), bool)).decode()] * count,
+        "touching": [True] * count,
+        "vectors": _halves([0.5] * 4 * count),
+    }
+    return _line(file, surroundings={**around, **change})
 
+
+def _halves(numbers: list[float]) -> str:
+    return base64.b64encode(np.array(numbers, "<f2").tobytes()).decode("ascii")
+
+
+def _bomb(file: Path) -> bytes:
+    """Some 3 MB that would be 100,000 masks of the crop's size."""
+    count, full = 100_000, encode_crop(np.ones((64, 64), bool)).decode()
+    return _around(file, count, boxes=[[0, 0, 64, 64]] * count, masks=[full] * count)
+
+
+def _large_webp() -> str:
     from PIL import Image
 
     stream = io.BytesIO()
     Image.new("RGB", (5_000, 5_000)).save(stream, "WEBP", lossless=True, quality=0, method=0)
     return base64.b64encode(stream.getvalue()).decode()
+
+
+def test_what_is_made_worse_below_is_sound(exported: Path, tmp_path: Path) -> None:
+    for count in (0, 1, 16):
+        members = {**unzipped(exported), "examples.jsonl": _around(exported, count)}
+        library = empty()
+        assert import_library(library, zipped(tmp_path / "x.samlib", members)).total == 10
+        assert len(library.examples().rivals.owners) == count
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
@@ -242,7 +280,7 @@ def test_a_member_that_is_wrong(
 
 
 def test_a_newer_file_says_upgrade(exported: Path, tmp_path: Path) -> None:
-    data = _manifest(exported, format_version=3, recipe={"new": 1})
+    data = _manifest(exported, format_version=4, recipe={"new": 1})
     zipped(tmp_path / "x", {**unzipped(exported), "library.json": data})
     nothing_is_added(tmp_path / "x", match="upgrade sam-detect")
 
