@@ -19,6 +19,7 @@ from sam_detect.config import Settings, load_settings
 from sam_detect.errors import ConfigError, LibraryError, MaskError
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, VectorStore
+from sam_detect.labelling.sizes import plausible_sizes
 from sam_detect.labelling.suppression import Nesting, one_per_object, seen_nesting
 from sam_detect.library.example import Example, example_id, image_digest, now
 from sam_detect.library.library import Added, Library
@@ -26,11 +27,11 @@ from sam_detect.library.maker import VectorMaker
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import reindex
 from sam_detect.library.surroundings import Surroundings, look_around
-from sam_detect.masks import BoolArray, FloatArray
+from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.outputs.overlay import draw
 from sam_detect.registry import load_class
 from sam_detect.sources import alpha_mask, load_image, load_mask_from_alpha, to_frame
-from sam_detect.types import Crop, Detection, Detections, Frame, Masks, Recipe
+from sam_detect.types import Crop, Detection, Detections, Frame, Masks, Recipe, Verdict
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path
 MaskLike = npt.NDArray[Any] | Masks | str | None
@@ -156,9 +157,10 @@ class SAMDetect:
         timings: dict[str, float] = {}
         with _timed(timings, "propose"):
             masks = self.segmenter.segment(frame)
-        vectors = self.embed(frame, masks, timings_ms=timings)
+        plausible = self.plausible(masks)
+        vectors = self.embed(frame, masks[plausible], timings_ms=timings)
         with _timed(timings, "label"):
-            named = self.name(frame, masks, vectors)
+            named = self.name(frame, masks, vectors, plausible)
         return replace(named, timings_ms=timings)
 
     def propose(self, frame: Frame) -> Masks:
@@ -168,6 +170,14 @@ class SAMDetect:
             # Returned as made here, not as kept: another thread may keep its own meanwhile.
             last = self._last = (frame, self.segmenter.segment(frame))
         return last[1]
+
+    def plausible(self, masks: Masks) -> IntArray:
+        """Indices of the masks that are of a size which something in the library could have.
+
+        Whatever is far larger or smaller than every example stays unknown, without the cost of
+        describing and comparing it.
+        """
+        return np.flatnonzero(plausible_sizes(masks.areas, self.library.examples()))
 
     def embed(
         self, frame: Frame, masks: Masks, *, timings_ms: dict[str, float] | None = None
@@ -179,14 +189,26 @@ class SAMDetect:
         """
         return self._maker.vectors(self._maker.crops(frame, masks), timings_ms=timings_ms)
 
-    def name(self, frame: Frame, masks: Masks, vectors: FloatArray) -> Detections:
-        """Names proposals by their vectors, and keeps one for each object."""
-        verdicts = self.labeller.label(
+    def name(
+        self, frame: Frame, masks: Masks, vectors: FloatArray, described: IntArray | None = None
+    ) -> Detections:
+        """Names proposals by their vectors, and keeps one for each object.
+
+        Args:
+            described: indices of the masks that the vectors are of, the others being unknown;
+                None for all of them.
+        """
+        indices = np.arange(len(masks)) if described is None else described
+        compared = masks[indices]
+        labelled = self.labeller.label(
             vectors,
             self.library,
-            qualities=self._comparable_qualities(masks),
-            areas=masks.areas,
+            qualities=self._comparable_qualities(compared),
+            areas=compared.areas,
         )
+        verdicts = [Verdict(None, None, 0.0)] * len(masks)
+        for index, verdict in zip(indices.tolist(), labelled, strict=True):
+            verdicts[index] = verdict
         keep = one_per_object(masks, verdicts, nesting=self._seen_nesting())
         return Detections(
             source_id=frame.source_id,

@@ -35,7 +35,7 @@ def embedding_quality(
         if not objects:
             continue
         masks = outlines(frame, picture, objects, pipeline.propose)
-        others = _no_objects(frame, picture, pipeline, dataset.boxes_only)[: len(objects)]
+        others = _no_objects(frame, picture, pipeline, dataset.boxes_only, most=len(objects))
         vectors += [pipeline.embed(frame, masks), others]
         labels += [*(o.label for o in objects), *[None] * len(others)]
         pictures += [picture.id] * (len(objects) + len(others))
@@ -51,9 +51,9 @@ def embedding_quality(
 
 
 def _no_objects(
-    frame: Frame, picture: AnnotatedPicture, pipeline: Pipeline, boxes: bool
+    frame: Frame, picture: AnnotatedPicture, pipeline: Pipeline, boxes: bool, *, most: int
 ) -> FloatArray:
     """Vectors of the best proposals that are beside every object."""
     shared = overlap(pipeline.propose(frame), picture, picture.objects, boxes)
     away = np.flatnonzero(shared.max(axis=1, initial=0.0) < AWAY_IOU)
-    return pipeline.vectors(frame)[away]
+    return pipeline.vectors(frame, away[:most])

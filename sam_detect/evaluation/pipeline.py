@@ -13,12 +13,26 @@ import numpy as np
 from sam_detect.detector import SAMDetect
 from sam_detect.evaluation.methods import Found, Shown
 from sam_detect.interfaces import Segmenter
-from sam_detect.masks import FloatArray
+from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.parts import name_of
 from sam_detect.types import Frame, Masks
 
 Proposals = tuple[Masks, dict[str, float]]
-Vectors = tuple[FloatArray, dict[str, float]]
+
+
+@dataclass
+class Described:
+    """The vectors of a picture's proposals, as far as they were asked for.
+
+    Attributes:
+        vectors: ``(N, D)``.
+        known: ``(N,)`` bool, which of them were made.
+        seconds: that took, per stage.
+    """
+
+    vectors: FloatArray
+    known: BoolArray
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,7 @@ class Memory:
     """What was made of each picture and the seconds it took: by segmenter, and by recipe too."""
 
     proposals: dict[tuple[str, str], Proposals] = field(default_factory=dict)
-    vectors: dict[tuple[str, str, str], Vectors] = field(default_factory=dict)
+    vectors: dict[tuple[str, str, str], Described] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,10 +82,14 @@ class Pipeline:
 
     def find(self, frame: Frame) -> Found:
         masks, proposing = self._proposals(frame)
-        vectors, embedding = self._vectors(frame)
         started = time.perf_counter()
-        detections = self._detector.name(frame, masks, vectors)
-        seconds = {**proposing, **embedding, "label": time.perf_counter() - started}
+        plausible = self._detector.plausible(masks)
+        labelling = time.perf_counter() - started
+        vectors, embedding = self._described(frame, plausible)
+        started = time.perf_counter()
+        detections = self._detector.name(frame, masks, vectors, plausible)
+        labelling += time.perf_counter() - started
+        seconds = {**proposing, **embedding, "label": labelling}
         return Found(
             masks=detections.masks,
             labels=tuple(detections.label.tolist()),
@@ -87,9 +105,9 @@ class Pipeline:
         """The proposals of a picture."""
         return self._proposals(frame)[0]
 
-    def vectors(self, frame: Frame) -> FloatArray:
-        """``(N, D)``: the vectors of :meth:`propose`."""
-        return self._vectors(frame)[0]
+    def vectors(self, frame: Frame, indices: IntArray) -> FloatArray:
+        """``(n, D)``: the vectors of some of :meth:`propose`."""
+        return self._described(frame, indices)[0]
 
     def embed(self, frame: Frame, masks: Masks) -> FloatArray:
         """``(N, D)`` vectors of any masks of a picture."""
@@ -103,11 +121,20 @@ class Pipeline:
             self._memory.proposals[key] = masks, {"propose": time.perf_counter() - started}
         return self._memory.proposals[key]
 
-    def _vectors(self, frame: Frame) -> Vectors:
+    def _described(self, frame: Frame, indices: IntArray) -> tuple[FloatArray, dict[str, float]]:
+        """Vectors of some proposals, and the seconds that so many take."""
+        masks = self.propose(frame)
         key = (self._segmenter, self._recipe, frame.source_id)
         if key not in self._memory.vectors:
-            spent: dict[str, float] = {}
-            vectors = self._template.embed(frame, self.propose(frame), timings_ms=spent)
-            seconds = {stage: value / 1000 for stage, value in spent.items()}
-            self._memory.vectors[key] = vectors, seconds
-        return self._memory.vectors[key]
+            none = np.zeros((len(masks), self._template.recipe.dimension), np.float32)
+            self._memory.vectors[key] = Described(none, np.zeros(len(masks), np.bool_), {})
+        kept = self._memory.vectors[key]
+        missing = indices[~kept.known[indices]]
+        spent: dict[str, float] = {}
+        kept.vectors[missing] = self._template.embed(frame, masks[missing], timings_ms=spent)
+        kept.known[missing] = True
+        for stage, value in spent.items():
+            kept.seconds[stage] = kept.seconds.get(stage, 0.0) + value / 1000
+        share = len(indices) / max(1, int(kept.known.sum()))
+        seconds = {stage: value * share for stage, value in kept.seconds.items()}
+        return kept.vectors[indices], seconds

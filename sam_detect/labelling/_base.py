@@ -125,13 +125,15 @@ class ExampleLabeller(Labeller):
         label, similar = verdict.best_label, verdict.neighbours
         own = [n.similarity for n in similar if n.label == label and not n.negative]
         against = [n.similarity for n in similar if n.label == label and n.negative]
-        if fitted.evidence is None or label is None or not own:
+        if fitted.evidence is None or label is None or (against and not own):
             return verdict
-        if against and max(against) >= max(own):  # a user's word stands against all evidence
-            return verdict
+        # Those that are not among the nearest are no nearer than the last of these.
+        nearest = max(own, default=similar[-1].similarity)
         confidence = fitted.evidence.confidence(
-            label, verdict.confidence, vector=vector, similarity=max(own), look=look
+            label, verdict.confidence, vector=vector, similarity=nearest, look=look
         )
+        if against and max(against) >= nearest:  # a user's word stands against all evidence
+            confidence = min(confidence, verdict.confidence)
         return self.named(label, confidence, list(similar))
 
     def _fit(self, memory: LabelMemory) -> Fitted:

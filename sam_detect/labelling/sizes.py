@@ -1,0 +1,38 @@
+"""Which sizes something that a library knows could have."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sam_detect.masks import BoolArray, IntArray
+from sam_detect.types import ExampleArrays
+
+REACH = 1.0
+"""Log of the factor by which an object may be larger than any example of its label, or smaller."""
+REACH_OF_ONE_PICTURE = 2.8
+"""The same for labels known from one picture: the next may be taken from much nearer."""
+
+
+def plausible_sizes(areas: IntArray, examples: ExampleArrays) -> BoolArray:
+    """``(Q,)``: whether some label has examples of about this area.
+
+    Args:
+        areas: ``(Q,)`` pixels.
+        examples: of the library; where their areas are not known, every size is plausible.
+    """
+    if not len(examples.areas):
+        return np.ones(len(areas), np.bool_)
+    labels = np.array(examples.labels, dtype=object)
+    sources = np.array(examples.sources, dtype=object)
+    positive = ~np.asarray(examples.negatives, bool)
+    logs = np.log(np.maximum(areas, 1))
+    found = np.zeros(len(areas), np.bool_)
+    for label in set(labels[positive]):
+        mine = positive & (labels == label)
+        own = np.log(np.maximum(examples.areas[mine], 1))
+        one_picture = len(set(sources[mine])) == 1
+        reach = REACH_OF_ONE_PICTURE if one_picture else REACH
+        found |= (logs > own.min() - reach) & (logs < own.max() + reach)
+    return found
