@@ -263,7 +263,7 @@ def _in_crop(regions: Masks, crop: Crop) -> tuple[Masks, BoolArray]:
     height, width = crop.mask.shape
     found, kept = [], np.zeros(len(regions), np.bool_)
     for index in range(len(regions)):
-        left, top, right, bottom = regions.boxes_xyxy[index].tolist()
+        left, top = regions.boxes_xyxy[index, :2].tolist()
         part = regions.crop(index)[max(y0 - top, 0) : y1 - top, max(x0 - left, 0) : x1 - left]
         window = np.zeros((y1 - y0, x1 - x0), np.uint8)
         row, column = max(top - y0, 0), max(left - x0, 0)
