@@ -151,6 +151,8 @@ def _log_areas(examples: ExampleArrays, names: list[str]) -> dict[str, FloatArra
 
 def _typical_qualities(examples: ExampleArrays, names: list[str]) -> dict[str, float]:
     """The median quality of each label's examples, drawn to what is usual."""
+    if not len(examples.qualities):
+        return {}
     qualities = np.asarray(examples.qualities, np.float64)
     labels = np.array(examples.labels, dtype=object)
     known = ~np.asarray(examples.negatives, bool) & np.isfinite(qualities)

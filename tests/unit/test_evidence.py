@@ -1,0 +1,265 @@
+"""What speaks for or against a label beside similarity.
+
+Vectors are unit vectors of the plane, given by their angle in degrees; the metric is the plain
+cosine, so that a similarity is the cosine of the angle between two of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import QUICK
+
+from sam_detect.labelling import evidence as module
+from sam_detect.labelling.calibration import Calibration
+from sam_detect.labelling.evidence import NEAREST_RIVALS, Evidence
+from sam_detect.labelling.metric import Metric
+from sam_detect.types import ExampleArrays, Rivals
+
+Floats = npt.NDArray[np.float32]
+PLAIN = Metric(np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
+SPREAD = 0.02
+LIMIT = math.cos(math.radians(12))
+"""Belief is one half 12 degrees from the nearest example."""
+
+
+def at(*degrees: float) -> Floats:
+    radians = np.deg2rad(np.array(degrees, np.float64))
+    return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+
+
+def gathered(
+    examples: Sequence[tuple[str, float]],
+    rivals: Sequence[tuple[int, bool, float]],
+    *,
+    sources: Sequence[str] | None = None,
+    **arrays: Any,
+) -> Evidence | None:
+    """The evidence of examples ``(label, angle)`` and their rivals ``(owner, touching, angle)``.
+
+    A label that begins with ``!`` is a negative's.
+    """
+    labels = tuple(label.lstrip("!") for label, _ in examples)
+    known = ExampleArrays(
+        ids=tuple(str(index) for index in range(len(examples))),
+        labels=labels,
+        sources=tuple(sources or [f"{index}.png" for index in range(len(examples))]),
+        boxes_xywh=np.zeros((len(examples), 4), np.int64),
+        negatives=np.array([label.startswith("!") for label, _ in examples], np.bool_),
+        vectors=at(*[angle for _, angle in examples]),
+        rivals=Rivals(
+            owners=np.array([owner for owner, _, _ in rivals], np.int64),
+            touching=np.array([touching for _, touching, _ in rivals], np.bool_),
+            vectors=at(*[angle for _, _, angle in rivals]),
+        ),
+        **arrays,
+    )
+    return Evidence.gather(known, PLAIN, Calibration(dict.fromkeys(labels, LIMIT), SPREAD))
+
+
+def angles(vectors: Floats) -> list[int]:
+    return sorted(round(math.degrees(math.atan2(y, x))) for x, y in vectors.tolist())
+
+
+def found(*arguments: Any, **options: Any) -> Evidence:
+    evidence = gathered(*arguments, **options)
+    assert evidence is not None
+    return evidence
+
+
+def rivals(*arguments: Any) -> Mapping[str, list[int]]:
+    return {name: angles(vectors) for name, vectors in found(*arguments).rivals.items()}
+
+
+# -- which counterexamples count ---------------------------------------------------------------
+
+NUT_AND_DATE = (("nut", 0.0), ("date", 90.0))
+
+
+def test_what_touches_an_example_is_not_its_label_however_alike_it_looks() -> None:
+    assert rivals([("nut", 0)], [(0, True, 1)]) == {"nut": [1]}
+
+
+def test_what_looks_like_nothing_known_is_no_label_at_all() -> None:
+    for touching in (True, False):
+        assert rivals(NUT_AND_DATE, [(0, touching, 45)]) == {"nut": [45], "date": [45]}
+
+
+def test_what_lies_beside_and_may_be_an_unnamed_object_is_left_out() -> None:
+    assert rivals(NUT_AND_DATE, [(0, False, 2), (0, False, 88), (0, False, 180)]) == {
+        "nut": [180], "date": [180],
+    }  # fmt: skip
+
+
+def test_a_part_that_passes_as_another_label_speaks_against_its_owner_alone() -> None:
+    """Food on a plate is no plate; but it is food."""
+    assert rivals([("plate", 0), ("food", 90)], [(0, True, 88)]) == {"plate": [88], "food": []}
+
+
+def test_the_belief_of_the_nearest_example_counts() -> None:
+    assert rivals([("nut", -60), ("nut", 0), ("date", 90)], [(2, True, 2)]) == {
+        "nut": [], "date": [2],
+    }  # fmt: skip
+
+
+def test_what_lies_at_negatives_is_no_evidence() -> None:
+    assert gathered([("nut", 0), ("!nut", 40)], [(1, True, 2), (1, False, 180)]) is None
+    assert rivals([("nut", 0), ("!nut", 40)], [(0, True, 60), (1, True, 2)]) == {"nut": [60]}
+    assert gathered([("!nut", 0)], [(0, True, 60)]) is None
+
+
+def test_without_surroundings_there_is_no_evidence() -> None:
+    assert gathered(NUT_AND_DATE, []) is None
+    assert gathered([], []) is None
+
+
+def test_many_rivals_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    around = [(int(i) % 2, bool(i % 3), float(a)) for i, a in enumerate(rng.uniform(0, 360, 50))]
+    whole = rivals(NUT_AND_DATE, around)
+    monkeypatch.setattr(module, "AT_ONCE", 7)
+    assert rivals(NUT_AND_DATE, around) == whole
+    assert len(whole["nut"]) > 20
+
+
+# -- what they weigh ---------------------------------------------------------------------------
+
+
+def confidence(evidence: Evidence, label: str = "nut", angle: float = 5, **given: Any) -> float:
+    values = {"similarity": math.cos(math.radians(angle)), "look": (None, None), **given}
+    belief = values.pop("belief", 0.8)
+    return evidence.confidence(label, belief, vector=at(angle)[0], **values)
+
+
+def rising(values: Sequence[float]) -> bool:
+    return all(b > a for a, b in itertools.pairwise(values))
+
+
+BASE = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)])
+
+
+def test_confidence_rises_with_belief_and_with_similarity() -> None:
+    assert rising([confidence(BASE, belief=b) for b in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)])
+    assert rising([confidence(BASE, similarity=s) for s in (0.7, 0.8, 0.9, 0.95, 0.99)])
+
+
+def test_confidence_falls_the_nearer_the_rivals_are() -> None:
+    made = [found([("nut", 0), ("nut", 8)], [(0, True, angle)]) for angle in (12, 20, 35, 60, 80)]
+    assert rising([confidence(evidence) for evidence in made])
+
+
+def test_a_rival_itself_is_not_believed_and_the_example_is() -> None:
+    assert confidence(BASE, angle=30, similarity=math.cos(math.radians(22)), belief=0.4) < 0.4
+    assert confidence(BASE, angle=0) > 0.8
+
+
+def test_only_the_nearest_rivals_count_in_any_order() -> None:
+    near = [(0, True, float(a)) for a in (28, 30, 32)][:NEAREST_RIVALS]
+    few = found([("nut", 0), ("nut", 8)], near)
+    more = [*near, *[(0, True, float(a)) for a in range(100, 160, 10)]]
+    expected = confidence(few)
+    for order in (more, more[::-1]):
+        assert confidence(found([("nut", 0), ("nut", 8)], order)) == pytest.approx(expected)
+    single = found([("nut", 0), ("nut", 8)], near[:1])
+    assert confidence(single) != pytest.approx(expected)
+
+
+def test_a_label_without_rivals_is_weighed_without_them() -> None:
+    evidence = found([("plate", 0), ("food", 90)], [(0, True, 88)])
+    assert len(evidence.rivals["food"]) == 0
+    assert 0 < confidence(evidence, "food", 90, similarity=1.0) < 1
+
+
+QUALITIES = {
+    "qualities": np.array([0.7, 0.7, 0.3], np.float32),
+    "proposers": ("naive", "naive", "naive"),
+}
+
+
+def test_confidence_rises_with_the_quality() -> None:
+    evidence = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)], **QUALITIES)
+    assert rising([confidence(evidence, look=(q, None)) for q in (0.5, 0.55, 0.6, 0.65, 0.7)])
+    assert confidence(evidence, look=(None, None)) == confidence(BASE)
+    assert confidence(BASE, look=(0.1, None)) == confidence(BASE), "the examples' are not known"
+
+
+def test_the_typical_quality_is_the_examples_own_drawn_to_what_is_usual() -> None:
+    assert found(NUT_AND_DATE, [(0, True, 30)]).qualities == {}
+    nothing = np.full(2, np.nan, np.float32)
+    assert found(NUT_AND_DATE, [(0, True, 30)], qualities=nothing).qualities == {}
+    typical = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)], **QUALITIES).qualities
+    assert 0.3 < typical["date"] < typical["nut"] < 0.7
+    some = np.array([0.5, np.nan], np.float32)
+    lean = found(NUT_AND_DATE, [(0, True, 30)], qualities=some).qualities
+    assert lean["date"] == pytest.approx(lean["nut"]) == pytest.approx(0.5)
+    many = [("nut", float(i) / 50) for i in range(200)]
+    values = np.append(np.full(200, 0.2), 0.9).astype(np.float32)
+    own = found([*many, ("date", 90)], [(0, True, 30)], qualities=values).qualities
+    assert own["nut"] == pytest.approx(0.2, abs=0.02)
+
+
+def test_the_quality_of_a_negative_is_not_typical() -> None:
+    values = np.array([0.6, 0.1], np.float32)
+    typical = found([("nut", 0), ("!nut", 50)], [(0, True, 30)], qualities=values).qualities
+    assert typical == {"nut": pytest.approx(0.6)}
+
+
+def test_confidence_falls_with_a_size_unlike_any_examples() -> None:
+    areas = np.array([1000, 2000, 500], np.int64)
+    evidence = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)], areas=areas)
+    sizes = [confidence(evidence, look=(None, area)) for area in (100_000, 20_000, 6_000, 2_000)]
+    assert rising(sizes)
+    assert rising([confidence(evidence, look=(None, area)) for area in (20, 100, 400, 1000)])
+    assert sizes[-1] == confidence(evidence, look=(None, None)) == confidence(BASE)
+
+
+def test_examples_of_one_picture_are_more_alike_than_what_is_to_come() -> None:
+    here = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)], sources=["a", "a", "b"])
+    assert here.one_picture == {"nut", "date"}
+    assert BASE.one_picture == {"date"}
+    assert confidence(here) > confidence(BASE)
+    with_negative = found([("nut", 0), ("!nut", 50)], [(0, True, 30)], sources=["a", "b"])
+    assert with_negative.one_picture == {"nut"}
+
+
+number = st.floats(0, 1, width=32)
+
+
+@QUICK
+@given(
+    st.lists(st.tuples(st.sampled_from(["nut", "fig"]), st.floats(0, 360)), min_size=1, max_size=6),
+    st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.floats(0, 360)), max_size=9),
+    st.floats(0, 360), number, st.none() | number, st.none() | st.integers(1, 10**9),
+)  # fmt: skip
+def test_a_confidence_is_a_number_from_0_to_1_and_always_the_same(
+    examples: list[tuple[str, float]],
+    around: list[tuple[int, bool, float]],
+    angle: float,
+    belief: float,
+    quality: float | None,
+    area: int | None,
+) -> None:
+    nearby = [(owner % len(examples), touching, a) for owner, touching, a in around]
+    looks: dict[str, Any] = {
+        "qualities": np.linspace(0, 1, len(examples), dtype=np.float32),
+        "areas": np.arange(1, len(examples) + 1) * 100,
+    }
+    evidence = gathered(examples, nearby, **looks)
+    if evidence is None:
+        assert not nearby
+        return
+    for label in {name for name, _ in examples}:
+        value, again = (
+            confidence(made, label, angle, belief=belief, look=(quality, area))
+            for made in (evidence, found(examples, nearby, **looks))
+        )
+        assert 0 <= value <= 1
+        assert value == again
