@@ -22,7 +22,7 @@ from sam_detect.config import load_settings
 from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.interfaces import Labeller
 from sam_detect.parts import make_labeller
-from sam_detect.types import ExampleArrays, Neighbour, Verdict
+from sam_detect.types import ExampleArrays, Neighbour, Rivals, Verdict
 
 NAMES = registry.names("labeller")
 Floats = npt.NDArray[np.float32]
@@ -36,7 +36,12 @@ def at(*degrees: float) -> Floats:
 
 
 class FakeMemory:
-    """Labels with the angles of their examples; a label that begins with ``!`` is negative."""
+    """Labels with the angles of their examples; a label that begins with ``!`` is negative.
+
+    Args:
+        rivals: what lies around examples: the example's index, whether it touches, its angle.
+        qualities: of the examples' proposals; those of unknown ones are empty.
+    """
 
     def __init__(
         self,
@@ -45,6 +50,8 @@ class FakeMemory:
         generation: str = "1",
         prior: float = 0.95,
         pictures: int | None = None,
+        rivals: Sequence[tuple[int, bool, float]] = (),
+        qualities: Sequence[float] = (),
     ) -> None:
         rows = [(label, angle) for label, angles in examples.items() for angle in angles]
         self.labels = tuple(label.lstrip("!") for label, _ in rows)
@@ -56,6 +63,12 @@ class FakeMemory:
         self.boxes_xywh = np.array(places, np.int64).reshape(-1, 4)
         self.generation = generation
         self.prior_similarity = prior
+        self.rivals = Rivals(
+            owners=np.array([owner for owner, _, _ in rivals], np.int64),
+            touching=np.array([touching for _, touching, _ in rivals], np.bool_),
+            vectors=at(*[angle for _, _, angle in rivals]),
+        )
+        self.qualities = np.array(qualities, np.float32)
 
     def nearest(self, vectors: Floats, limit: int) -> list[list[Neighbour]]:
         found = []
@@ -79,6 +92,9 @@ class FakeMemory:
             boxes_xywh=self.boxes_xywh,
             negatives=self.negatives,
             vectors=self.matrix,
+            qualities=self.qualities,
+            proposers=("naive",) * len(self.qualities),
+            rivals=self.rivals,
         )
 
 
@@ -278,6 +294,126 @@ def test_neither_vectors_nor_examples_change(labeller: Labeller) -> None:
     labeller.label(vectors, memory)
     for array, kept in zip((vectors, memory.matrix, memory.negatives), before, strict=True):
         np.testing.assert_array_equal(array, kept)
+
+
+# -- what lies around the examples ---------------------------------------------------------------
+
+RIVALS = [
+    (i, True, angle) for i, angle in ((0, 25), (1, 27), (2, 30), (5, 120), (6, 122), (7, 125))
+]
+"""Parts of nuts and of dates, each rather like its whole."""
+
+
+def with_evidence(**options: Any) -> FakeMemory:
+    values = {"rivals": RIVALS, "qualities": [0.6] * 10, **options}
+    return FakeMemory(values.pop("examples", TWO_KINDS), **values)
+
+
+def confidences(
+    labeller: Labeller, memory: FakeMemory, *angles: float, **options: Any
+) -> list[float]:
+    return [one.confidence for one in labeller.label(at(*angles), memory, **options)]
+
+
+def test_examples_are_still_named_and_rivals_are_not(labeller: Labeller) -> None:
+    memory = with_evidence()
+    found = labeller.label(at(0, 2, 90, 94, 25, 30, 120), memory)
+    assert [one.label for one in found] == ["nut", "nut", "date", "date", None, None, None]
+
+
+def test_the_nearer_the_rivals_are_the_lower_the_confidence(labeller: Labeller) -> None:
+    made = [
+        with_evidence(rivals=[(0, True, angle)], generation=str(angle))
+        for angle in (9, 15, 25, 40, 60)
+    ]
+    found = [confidences(labeller, memory, 5)[0] for memory in made]
+    assert all(b > a for a, b in itertools.pairwise(found)), found
+
+
+def test_qualities_count_where_the_examples_have_some(labeller: Labeller) -> None:
+    angles, high = (0, 5, 90), np.full(3, 0.9, np.float32)
+    low = np.full(3, 0.3, np.float32)
+    memory = with_evidence()
+    better = confidences(labeller, memory, *angles, qualities=high)
+    worse = confidences(labeller, memory, *angles, qualities=low)
+    assert all(b > w for b, w in zip(better, worse, strict=True))
+    unknown = with_evidence(qualities=[], generation="2")
+    assert confidences(labeller, unknown, *angles, qualities=high) == confidences(
+        labeller, unknown, *angles
+    )
+
+
+def test_without_surroundings_nothing_but_similarity_counts(labeller: Labeller) -> None:
+    angles = range(0, 360, 15)
+    memory = FakeMemory(TWO_KINDS)
+    expected = labeller.label(at(*angles), memory)
+    for quality in (0.1, 0.9):
+        given = np.full(len(angles), quality, np.float32)
+        assert labeller.label(at(*angles), memory, qualities=given) == expected
+
+
+def test_with_evidence_a_negative_is_still_never_named(labeller: Labeller) -> None:
+    """However good it looks, and however far all that is known to be something else."""
+    for rivals in (RIVALS, [(0, True, 180.0)]):
+        memory = with_evidence(examples={**TWO_KINDS, "!nut": [12]}, rivals=rivals,
+                               qualities=[0.3] * 11)  # fmt: skip
+        sure = np.ones(2, np.float32)
+        found = labeller.label(at(12, 14), memory, qualities=sure)
+        assert [one.label for one in found] == [None, None]
+        assert labeller.label(at(0), memory, qualities=sure[:1])[0].label == "nut"
+
+
+def test_with_evidence_a_negative_never_raises_the_confidence(labeller: Labeller) -> None:
+    angles = range(0, 60, 3)
+    for quality in (0.2, 0.6, 0.95):
+        given = np.full(len(angles), quality, np.float32)
+        without = with_evidence(generation="without")
+        with_it = with_evidence(
+            examples={**TWO_KINDS, "!nut": [18]}, qualities=[0.6] * 11, generation="with"
+        )
+        before = confidences(labeller, without, *angles, qualities=given)
+        after = confidences(labeller, with_it, *angles, qualities=given)
+        assert all(a <= b + 1e-9 for a, b in zip(after, before, strict=True)), quality
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 5])
+def test_a_label_is_weighed_whether_or_not_its_examples_are_among_the_nearest(top_k: int) -> None:
+    """The mean of a label may be nearest though none of its examples is."""
+    examples: Examples = {"nut": [-14, 14], "date": [5, 7, 9, 100]}
+    for name in NAMES:
+        labeller = make(name, top_k=top_k)
+        far, near = (
+            FakeMemory(examples, rivals=[(0, True, angle), (2, True, angle)], generation=str(angle))
+            for angle in (180.0, 0.0)
+        )
+        assert confidences(labeller, far, 0)[0] > confidences(labeller, near, 0)[0], name
+
+
+def test_with_evidence_vectors_together_are_named_as_each_alone(labeller: Labeller) -> None:
+    memory, angles = with_evidence(), (0, 20, 45, 90, 180)
+    qualities = np.array([0.9, 0.5, 0.1, 0.7, 0.3], np.float32)
+    together = labeller.label(at(*angles), memory, qualities=qualities)
+    assert together == labeller.label(at(*angles), memory, qualities=qualities)
+    for index, angle in enumerate(angles):
+        alone = labeller.label(at(angle), memory, qualities=qualities[index : index + 1])[0]
+        assert alone.confidence == pytest.approx(together[index].confidence, abs=1e-6)
+        assert 0 <= alone.confidence <= 1
+        assert alone.label in (None, alone.best_label)
+
+
+def test_with_evidence_nothing_that_is_given_changes(labeller: Labeller) -> None:
+    memory, qualities = with_evidence(), np.array([0.9, 0.5], np.float32)
+    arrays = (qualities, memory.qualities, memory.rivals.vectors, memory.rivals.touching)
+    before = [array.copy() for array in arrays]
+    labeller.label(at(0, 40), memory, qualities=qualities)
+    for array, kept in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(array, kept)
+
+
+def test_a_library_of_negatives_with_surroundings_names_nothing(labeller: Labeller) -> None:
+    memory = FakeMemory({"!nut": [0, 1]}, rivals=[(0, True, 20)], qualities=[0.5, 0.5])
+    found = labeller.label(at(0, 20), memory, qualities=np.ones(2, np.float32))
+    assert [(one.label, one.confidence) for one in found] == [(None, 0.0)] * 2
 
 
 @pytest.fixture
