@@ -124,11 +124,16 @@ class SAMDetect:
             copy: VectorStore = load_class("store", "memory")()
             reindex(stored, self._maker, into=copy)
             self.library, self._original = Library(copy, stored.name), stored
-            self.library.prior_similarity = self._maker.embedder.prior_similarity
+            self._tell_library()
 
     def _use(self, maker: VectorMaker) -> None:
         self._maker = maker
-        self.library.prior_similarity = maker.embedder.prior_similarity
+        self._tell_library()
+
+    def _tell_library(self) -> None:
+        """What labellers may ask the library of its vectors."""
+        self.library.prior_similarity = self._maker.embedder.prior_similarity
+        self.library.scene_weights = self._maker.embedder.scene_weights()
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -205,6 +210,7 @@ class SAMDetect:
             self.library,
             qualities=self._comparable_qualities(compared),
             areas=compared.areas,
+            source=image_digest(frame.image_rgb),
         )
         verdicts = [Verdict(None, None, 0.0)] * len(masks)
         for index, verdict in zip(indices.tolist(), labelled, strict=True):

@@ -105,6 +105,11 @@ class Embedder(ABC):
     def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
         """``(N, D)`` float32, each of length 1, in the order of the crops."""
 
+    def scene_weights(self) -> FloatArray | None:
+        """``(D,)`` in 0..1: how far each dimension still tells in a picture taken from elsewhere,
+        in other light, than the only one that examples come from. None: all tell fully."""
+        return None
+
     def parameters(self) -> dict[str, Any]:
         """What else decides the vectors (model name, pooling, ...), as plain JSON data."""
         return {}
@@ -207,6 +212,7 @@ class Labeller(ABC):
         *,
         qualities: FloatArray | None = None,
         areas: IntArray | None = None,
+        source: str | None = None,
     ) -> list[Verdict]:
         """One verdict for each of ``(Q, D)`` unit vectors.
 
@@ -216,6 +222,7 @@ class Labeller(ABC):
             qualities: ``(Q,)`` what the segmenter thinks of each as an object, 0 to 1, where the
                 examples know what it thought of them; else None.
             areas: ``(Q,)`` pixels of each in its picture, where known.
+            source: the picture that they are in; examples of it were seen in the same light.
         """
 
 

@@ -40,6 +40,9 @@ LAYERS = 2
 RING = 0.25
 """Width of the surroundings that contrast looks at, as a share of the object's diameter."""
 
+SCENE_LIGHTNESS, SCENE_LAYERS = 0.2, 0.3
+"""See :meth:`AppearanceEmbedder.scene_weights`."""
+
 Array = npt.NDArray[np.float32]
 
 
@@ -59,6 +62,14 @@ class AppearanceEmbedder(Embedder):
     version = 1
     input_side = 64
     prior_similarity = 0.9
+
+    def scene_weights(self) -> FloatArray:
+        """Size says how near the camera was; lightness, how bright the lamp."""
+        weights = {name: np.ones(length, np.float32) for name, length in _LENGTHS.items()}
+        weights["size"][:] = 0
+        weights["colour"][:COLOUR_BINS] = SCENE_LIGHTNESS
+        weights["layers"][:] = SCENE_LAYERS
+        return np.concatenate([weights[name] for name in PART_WEIGHTS])
 
     @property
     def dimension(self) -> int:
@@ -222,11 +233,13 @@ def _uniform_table() -> npt.NDArray[np.uint8]:
 
 
 _UNIFORM = _uniform_table()
-_DIMENSION = (
-    3 * COLOUR_BINS + 64
-    + LAYERS * 6 * SCALAR_BINS
-    + 3 * TEXTURE_BINS + 10
-    + 5 * SCALAR_BINS
-    + SCALAR_BINS
-    + 3 * CONTRAST_BINS
-)  # fmt: skip
+_LENGTHS = {
+    "colour": 3 * COLOUR_BINS + 64,
+    "layers": LAYERS * 6 * SCALAR_BINS,
+    "texture": 3 * TEXTURE_BINS + 10,
+    "shape": 5 * SCALAR_BINS,
+    "size": SCALAR_BINS,
+    "contrast": 3 * CONTRAST_BINS,
+}
+"""Dimensions of each part."""
+_DIMENSION = sum(_LENGTHS.values())

@@ -66,7 +66,7 @@ class ExampleLabeller(Labeller):
             )
         self.top_k = int(top_k)
         self.threshold = limit
-        self._fitted: tuple[str, Fitted] | None = None
+        self._fitted: dict[tuple[str, bool], Fitted] = {}
 
     def label(
         self,
@@ -75,13 +75,14 @@ class ExampleLabeller(Labeller):
         *,
         qualities: FloatArray | None = None,
         areas: IntArray | None = None,
+        source: str | None = None,
     ) -> list[Verdict]:
         if len(vectors) == 0:
             return []
         found = memory.nearest(vectors, max(CANDIDATES, self.top_k))
         if not any(found):
             return [unknown([]) for _ in vectors]
-        fitted = self._fit(memory)
+        fitted = self._fit(memory, source)
         mapped = fitted.metric(vectors)
         neighbours = self._compared_again(mapped, found, memory, fitted.metric)
         nothing = [None] * len(vectors)
@@ -136,25 +137,32 @@ class ExampleLabeller(Labeller):
             confidence = min(confidence, verdict.confidence)
         return self.named(label, confidence, list(similar))
 
-    def _fit(self, memory: LabelMemory) -> Fitted:
-        generation = memory.generation
-        kept = self._fitted
-        if kept is None or kept[0] != generation:
-            examples = memory.examples()
-            kept = self._fitted = (generation, self._learn(examples, memory.prior_similarity))
-        return kept[1]
+    def _fit(self, memory: LabelMemory, source: str | None) -> Fitted:
+        """What the examples say; kept until they change."""
+        generation, examples = memory.generation, memory.examples()
+        familiar = set(examples.sources) == {source}
+        key = (generation, familiar)
+        if key not in self._fitted:
+            found = self._learn(examples, memory.prior_similarity, familiar=familiar)
+            current = {k: v for k, v in self._fitted.items() if k[0] == generation}
+            self._fitted = {**current, key: found}
+        return self._fitted[key]
 
-    def _learn(self, examples: ExampleArrays, prior_similarity: float) -> Fitted:
+    def _learn(self, examples: ExampleArrays, prior_similarity: float, *, familiar: bool) -> Fitted:
+        """What the examples say of things in the picture that they are all of (familiar), or in
+        another one."""
+        one_picture = len(set(examples.sources)) == 1
+        weights = examples.scene_weights if one_picture and not familiar else None
         positive = ~np.asarray(examples.negatives, bool)
         vectors = examples.vectors[positive]
         labels = np.array(examples.labels, dtype=object)[positive]
         sources = np.array(examples.sources, dtype=object)[positive]
-        metric = Metric.fit(vectors, labels.tolist())
+        metric = Metric.fit(vectors, labels.tolist(), weights)
         left_out: dict[str, list[float]] = {label: [] for label in sorted(set(labels))}
         for fold in range(min(FOLDS, len(vectors))):
             mine = np.arange(len(vectors)) % FOLDS == fold
             # The metric must not have seen what it is tried on, or it flatters itself.
-            mapped = Metric.fit(vectors[~mine], labels[~mine].tolist())(vectors)
+            mapped = Metric.fit(vectors[~mine], labels[~mine].tolist(), weights)(vectors)
             for index in np.flatnonzero(mine):
                 others = _others(index, labels, sources)
                 if others.any():
@@ -166,7 +174,7 @@ class ExampleLabeller(Labeller):
         )
         mapped = metric(vectors)
         means = {label: unit_mean(mapped[labels == label]) for label in left_out}
-        evidence = Evidence.gather(examples, metric, calibration)
+        evidence = Evidence.gather(examples, metric, calibration, familiar=familiar)
         return Fitted(metric, means, calibration, evidence)
 
     def _compared_again(

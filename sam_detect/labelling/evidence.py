@@ -56,7 +56,7 @@ class Evidence:
         rivals: ``(K, D)`` vectors under the metric of regions that do not have the label.
         qualities: typical quality of the examples' proposals; empty where none is known.
         log_areas: of the examples, where known.
-        one_picture: labels whose examples are all of one picture.
+        one_picture: labels whose examples are all of one picture, and not of the one at hand.
         spread: of similarities, see :class:`~sam_detect.labelling.calibration.Calibration`.
     """
 
@@ -68,9 +68,13 @@ class Evidence:
 
     @classmethod
     def gather(
-        cls, examples: ExampleArrays, metric: Metric, calibration: Calibration
+        cls, examples: ExampleArrays, metric: Metric, calibration: Calibration, *, familiar: bool
     ) -> Evidence | None:
-        """The evidence of a library; None where nothing is known of its examples' surroundings."""
+        """The evidence of a library; None where nothing is known of its examples' surroundings.
+
+        Args:
+            familiar: what is named lies in the one picture that all examples are of.
+        """
         positive = ~np.asarray(examples.negatives, bool)
         if not positive[examples.rivals.owners].any():
             return None
@@ -93,7 +97,9 @@ class Evidence:
             qualities=_typical_qualities(examples, names),
             log_areas=_log_areas(examples, names),
             one_picture=frozenset(
-                n for n in names if len(set(sources[positive & (labels == n)])) == 1
+                n
+                for n in names
+                if not familiar and len(set(sources[positive & (labels == n)])) == 1
             ),
             spread=calibration.spread,
         )
@@ -125,7 +131,7 @@ class Evidence:
             nearest = np.partition(similar, -min(NEAREST_RIVALS, len(similar)))[-NEAREST_RIVALS:]
             odds += RIVAL_WEIGHT * (similarity - float(nearest.mean())) / self.spread
         quality, area = look
-        if area and label in self.log_areas:
+        if area and label in self.log_areas and label not in self.one_picture:
             off = float(np.abs(self.log_areas[label] - math.log(area)).min())
             odds -= SIZE_WEIGHT * max(0.0, off - SIZE_MARGIN)
         if quality is not None and label in self.qualities:

@@ -27,30 +27,44 @@ class Metric:
     Attributes:
         directions: ``(R, D)`` orthonormal rows.
         factors: ``(R,)`` in 0..1, what is left of each.
+        weights: ``(D,)`` that vectors are multiplied by before; None for ones.
     """
 
     directions: FloatArray
     factors: FloatArray
+    weights: FloatArray | None = None
 
     @classmethod
-    def fit(cls, vectors: FloatArray, labels: Sequence[str]) -> Metric:
+    def fit(
+        cls, vectors: FloatArray, labels: Sequence[str], weights: FloatArray | None = None
+    ) -> Metric:
         """The metric of ``(N, D)`` examples; the plain cosine where no label has two."""
+        vectors = _weighted(vectors, weights)
         names = np.array(labels, dtype=object)
         groups = [vectors[names == name] for name in sorted(set(labels))]
         centred = [group - group.mean(axis=0) for group in groups if len(group) > 1]
         dimension = vectors.shape[1]
         if not centred:
-            return cls(np.zeros((0, dimension), np.float32), np.zeros(0, np.float32))
+            return cls(np.zeros((0, dimension), np.float32), np.zeros(0, np.float32), weights)
         scatter = np.concatenate(centred).astype(np.float64)
         _, singular, directions = np.linalg.svd(scatter, full_matrices=False)
         variances = singular**2 / len(scatter)
         mean = max(float(variances.sum()) / dimension, 1e-12)
         factors = np.sqrt(SHRINKAGE / (variances / mean + SHRINKAGE))
-        return cls(directions.astype(np.float32), factors.astype(np.float32))
+        return cls(directions.astype(np.float32), factors.astype(np.float32), weights)
 
     def __call__(self, vectors: FloatArray) -> FloatArray:
         """``(N, D)`` vectors under the metric, each of length 1."""
+        vectors = _weighted(vectors, self.weights)
         parts = vectors @ self.directions.T
         mapped = vectors - (parts * (1 - self.factors)) @ self.directions
-        lengths: npt.NDArray[np.float32] = np.linalg.norm(mapped, axis=1, keepdims=True)
-        return np.asarray(mapped / np.maximum(lengths, 1e-12), np.float32)
+        return _unit(mapped)
+
+
+def _weighted(vectors: FloatArray, weights: FloatArray | None) -> FloatArray:
+    return vectors if weights is None else _unit(vectors * weights)
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    lengths: npt.NDArray[np.float32] = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sam_detect.errors import LibraryCorruptError, LibraryNotFoundError, RecipeMismatchError
@@ -56,6 +56,7 @@ class Library:
         self.store = store
         self.name = name
         self.prior_similarity = prior_similarity
+        self.scene_weights: FloatArray | None = None
         self._snapshot: Snapshot | None = None
 
     # -- what it is --------------------------------------------------------------------------
@@ -144,7 +145,7 @@ class Library:
         }
 
     def examples(self) -> ExampleArrays:
-        return self._read_snapshot().arrays
+        return replace(self._read_snapshot().arrays, scene_weights=self.scene_weights)
 
     def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
         snapshot = self._read_snapshot()

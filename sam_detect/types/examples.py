@@ -58,11 +58,21 @@ class Rivals:
 
 @dataclass(frozen=True, eq=False)
 class ExampleArrays:
-    """Parallel arrays of N examples: ids, labels, sources (the pictures they come from),
-    ``(N, 4)`` boxes there (x, y, width, height), polarity and ``(N, D)`` float32 vectors.
+    """Parallel arrays of N examples.
 
-    ``areas`` is ``(N,)`` int64, pixels in their pictures. ``qualities`` is ``(N,)`` float32, what the segmenter ``proposers`` names thought of its own
-    proposal of each (NaN: it made none); empty where nobody looked. ``rivals`` lie around them.
+    Attributes:
+        ids: their ids.
+        labels: their names.
+        sources: the pictures they come from.
+        boxes_xywh: ``(N, 4)`` there: x, y, width, height.
+        negatives: ``(N,)`` bool, polarity.
+        vectors: ``(N, D)`` float32.
+        areas: ``(N,)`` pixels in their pictures; empty where not known.
+        qualities: ``(N,)`` float32 in 0..1, what the segmenter thought of its own proposal of
+            each (NaN: it made none); empty where nobody looked.
+        proposers: N names of segmenters, empty where nobody looked.
+        rivals: what lies around them.
+        scene_weights: see :meth:`~sam_detect.interfaces.Embedder.scene_weights`.
     """
 
     ids: tuple[str, ...]
@@ -75,6 +85,7 @@ class ExampleArrays:
     qualities: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
     proposers: tuple[str, ...] = ()
     rivals: Rivals = field(default_factory=Rivals.none)
+    scene_weights: FloatArray | None = None
 
 
 @dataclass(frozen=True)
