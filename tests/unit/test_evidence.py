@@ -41,6 +41,7 @@ def gathered(
     rivals: Sequence[tuple[int, bool, float]],
     *,
     sources: Sequence[str] | None = None,
+    familiar: bool = False,
     **arrays: Any,
 ) -> Evidence | None:
     """The evidence of examples ``(label, angle)`` and their rivals ``(owner, touching, angle)``.
@@ -62,7 +63,8 @@ def gathered(
         ),
         **arrays,
     )
-    return Evidence.gather(known, PLAIN, Calibration(dict.fromkeys(labels, LIMIT), SPREAD))
+    calibration = Calibration(dict.fromkeys(labels, LIMIT), SPREAD)
+    return Evidence.gather(known, PLAIN, calibration, familiar=familiar)
 
 
 def angles(vectors: Floats) -> list[int]:
@@ -215,6 +217,7 @@ def test_the_quality_of_a_negative_is_not_typical() -> None:
 def test_confidence_falls_with_a_size_unlike_any_examples() -> None:
     areas = np.array([1000, 2000, 500], np.int64)
     evidence = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)], areas=areas)
+    assert set(evidence.log_areas) == {"nut", "date"}
     sizes = [confidence(evidence, look=(None, area)) for area in (100_000, 20_000, 6_000, 2_000)]
     assert rising(sizes)
     assert rising([confidence(evidence, look=(None, area)) for area in (20, 100, 400, 1000)])
@@ -228,6 +231,8 @@ def test_examples_of_one_picture_are_more_alike_than_what_is_to_come() -> None:
     assert confidence(here) > confidence(BASE)
     with_negative = found([("nut", 0), ("!nut", 50)], [(0, True, 30)], sources=["a", "b"])
     assert with_negative.one_picture == {"nut"}
+    same = found([("nut", 0), ("nut", 8)], [(0, True, 30)], sources=["a", "a"], familiar=True)
+    assert same.one_picture == frozenset(), "what is to come is of that picture, too"
 
 
 number = st.floats(0, 1, width=32)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from sam_detect.labelling import KNNLabeller
 from sam_detect.library.example import Example
 from sam_detect.library.library import Library
 from sam_detect.library.snapshot import Snapshot
-from sam_detect.library.surroundings import MOST, MOST_IN_A_FILE, Surroundings
+from sam_detect.library.surroundings import MOST, MOST_IN_A_FILE, Surroundings, _region
+from sam_detect.masks import encode_crop
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.types import Frame, Masks, Point
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
@@ -91,7 +92,7 @@ def around(*proposals: Box, **options: Any) -> Surroundings:
 
 
 def rivals_of(made: SAMDetect, label: str) -> npt.NDArray[np.float32]:
-    evidence = KNNLabeller()._fit(made.library).evidence
+    evidence = KNNLabeller()._fit(made.library, None).evidence
     assert evidence is not None
     return evidence.rivals[label]
 
@@ -191,6 +192,23 @@ def test_a_region_has_the_vector_it_would_have_in_the_picture(embedder: str) -> 
     assert found.vectors.any()
 
 
+def test_each_of_several_examples_has_the_vectors_of_its_own_regions() -> None:
+    first, second = (20, 60, 50, 90), (100, 60, 130, 90)
+    parts = [(20, 60, 50, 69), (22, 72, 30, 80), (100, 60, 130, 69)]
+    frame = picture((first, "nut"), (second, "leaf"), (parts[1], "berry"))
+    made = detector(Chosen(*parts))
+    found = learnt(made, frame, first, second)
+    expected = made.embed(frame, masks_of(*parts))
+    np.testing.assert_allclose(found[0].vectors, expected[:2], atol=1e-3)
+    np.testing.assert_allclose(found[1].vectors, expected[2:], atol=1e-3)
+    rivals = made.library.examples().rivals
+    owned = {made.library.examples().boxes_xywh[owner][0]: [] for owner in rivals.owners}
+    for owner, vector in zip(rivals.owners, rivals.vectors, strict=True):
+        owned[made.library.examples().boxes_xywh[owner][0]].append(vector)
+    np.testing.assert_allclose(owned[20], expected[:2], atol=1e-3)
+    np.testing.assert_allclose(owned[100], expected[2:], atol=1e-3)
+
+
 @pytest.mark.parametrize("crop_side", [48, 64, 100])
 def test_a_reduced_crop_keeps_areas_right(crop_side: int) -> None:
     example, part = (130, 130, 290, 290), (130, 130, 290, 170)
@@ -201,6 +219,8 @@ def test_a_reduced_crop_keeps_areas_right(crop_side: int) -> None:
     assert max(kept.crop.mask.shape) == crop_side
     assert found.masks.size_hw == kept.crop.mask.shape
     assert found.masks.areas[0] / kept.crop.scale**2 == pytest.approx(160 * 40, rel=0.15)
+    region = _region(kept.crop, found.masks, 0, made._maker)
+    assert region.area == pytest.approx(160 * 40, rel=0.15), "in pixels of the picture, for fades"
     assert float(found.vectors[0] @ made.embed(frame, masks_of(part, size_hw=(420, 420)))[0]) > 0.95
 
 
@@ -290,22 +310,14 @@ def test_a_picture_is_proposed_once_a_call() -> None:
     assert segmenter.calls == 4
 
 
-def test_threads_that_learn_other_pictures_get_their_own_proposals() -> None:
-    class ByColour(Segmenter):
-        def segment(self, frame: Frame) -> Masks:
-            return masks_of((0, 0, int(frame.image_rgb[0, 0, 0]), 9), size_hw=frame.size_hw)
+def test_what_another_thread_proposed_meanwhile_is_not_taken() -> None:
+    class Shared(SAMDetect):
+        """Always finds what another thread has just kept."""
 
-    made = detector(ByColour())
+        _last = property(lambda _: (picture(), masks_of(TWIN)), lambda *_: None)
 
-    def right(width: int) -> bool:
-        for _ in range(60):
-            frame = Frame(np.full((40, 100, 3), width, np.uint8))
-            if made.propose(frame).boxes_xyxy.tolist() != [[0, 0, width, 9]]:
-                return False
-        return True
-
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(right, [10, 20, 30, 40]))
+    made = Shared(segmenter=Chosen(EXAMPLE), vector_store=MemoryVectorStore())
+    assert made.propose(picture()).boxes_xyxy.tolist() == [list(EXAMPLE)]
 
 
 @pytest.fixture
@@ -365,9 +377,10 @@ class Listening(KNNLabeller):
     """Keeps what it was told of qualities."""
 
     heard: Any = "nothing"
+    source: Any = "nothing"
 
     def label(self, *arguments: Any, **options: Any) -> Any:
-        self.heard = options["qualities"]
+        self.heard, self.source = options["qualities"], options["source"]
         return super().label(*arguments, **options)
 
 
@@ -402,7 +415,7 @@ def test_a_library_of_format_2_is_used_as_before() -> None:
     verdict = old.detect_frame(picture((EXAMPLE, "nut"), seed=3)).verdicts[0]
     assert isinstance(old.labeller, Listening)
     assert old.labeller.heard is None
-    assert old.labeller._fit(old.library).evidence is None
+    assert old.labeller._fit(old.library, None).evidence is None
     assert verdict.label == "nut"
     # One and the same library, some of whose examples know what lies around them.
     old.learn_frame(picture((EXAMPLE, "nut"), seed=4), masks_of(EXAMPLE), ["nut"])
@@ -415,11 +428,23 @@ def test_a_library_of_format_2_is_used_as_before() -> None:
 def test_pictures_are_told_apart_by_their_pixels() -> None:
     """All arrays have the name "array", and one file may lie at two paths."""
     made, frame = detector(Chosen()), picture((EXAMPLE, "nut"))
-    for image, box in ((frame, EXAMPLE), (picture(seed=1), EXAMPLE), (frame, TWIN)):
+    other = picture(seed=1)
+    for image, box in ((frame, EXAMPLE), (other, EXAMPLE), (frame, TWIN), (other, TWIN)):
         made.add_examples_from_file(image.image_rgb[..., ::-1], masks_of(box), "nut")
     learnt(made, replace(frame, source_id="copy.png"), (20, 20, 40, 40))
     sources = made.library.examples().sources
-    assert sorted(sources.count(source) for source in set(sources)) == [1, 3]
+    assert sorted(sources.count(source) for source in set(sources)) == [2, 3]
+
+
+def test_a_labeller_is_told_whether_it_has_seen_the_picture() -> None:
+    """By its pixels: an array has no name of its own."""
+    labeller, image = Listening(), picture((EXAMPLE, "nut")).image_rgb
+    made = detector(Chosen(EXAMPLE), labeller=labeller, color_order="rgb")
+    made.add_examples_from_file(image, "auto", "nut")
+    made.detect(image.copy())
+    assert made.library.examples().sources == (labeller.source,)
+    made.detect(picture((EXAMPLE, "nut"), seed=7).image_rgb)
+    assert made.library.examples().sources != (labeller.source,)
 
 
 # -- as text -----------------------------------------------------------------------------------
@@ -502,19 +527,44 @@ DAMAGES: dict[str, dict[str, Any]] = {
     "boxes NaN": {"boxes": [[0, 0, 4, 4], [0, 0, 4, 4], [0, 0, float("nan"), 4]]},
     "boxes ragged": {"boxes": [[0, 0, 4, 4], [0, 0, 4], [0, 0, 4, 4]]},
     "boxes text": {"boxes": "0044"},
+    "boxes of truths": {"boxes": [[0, 0, 4, 4], [0, 0, 4, 4], [0, False, 4, 4]]},
     "masks too few": {"masks": ["0"]},
     "masks garbage": {"masks": ["oooo1" * 9] * 3},
     "masks empty": {"masks": [""] * 3},
     "masks of another size": {"masks": ["0d1"] * 3},
     "masks numbers": {"masks": [1, 2, 3]},
     "masks text": {"masks": "abc"},
-    "10,000 masks": {
-        "masks": ["0d1"] * 10_000, "boxes": [[0, 0, 90, 90]] * 10_000,
-        "touching": [True] * 10_000, "vectors": HALF * 10_000,
+    "masks and boxes too few": {
+        "boxes": [[0, 0, 2, 1]],
+        "masks": [encode_crop(np.ones((1, 2), bool)).decode()],
     },
-}  # fmt: skip
+}
 OF_THE_MASKS = ("boxes", "masks", "no boxes", "no masks")
 """What labellers do not read."""
+
+
+def many(count: int) -> dict[str, Any]:
+    """So many regions as large as the crop, and nothing wrong with them."""
+    full = encode_crop(np.ones((90, 90), bool)).decode()
+    halves = base64.b64encode(np.ones(4 * count, "<f2").tobytes()).decode()
+    return {
+        "boxes": [[0, 0, 90, 90]] * count,
+        "masks": [full] * count,
+        "touching": [True] * count,
+        "vectors": halves,
+    }
+
+
+def test_no_more_regions_are_read_than_any_version_keeps(point: Point) -> None:
+    """A small file could hold millions, each as large as a crop."""
+    assert 2 * MOST <= MOST_IN_A_FILE
+    most = Example.from_point(damaged(point, many(MOST_IN_A_FILE)))
+    assert most.surroundings is not None
+    assert len(most.surroundings.masks) == MOST_IN_A_FILE
+    for count in (MOST_IN_A_FILE + 1, 100_000):
+        for read in (Example.from_point, _snapshot_of):
+            with pytest.raises(LibraryCorruptError, match="cannot be read"):
+                read(damaged(point, many(count)))
 
 
 def damaged(point: Point, change: dict[str, Any]) -> Point:
@@ -627,7 +677,3 @@ def _finite(value: Any) -> bool:
     except ValueError:
         return False
     return True
-
-
-def test_no_version_keeps_more_than_a_file_may_say() -> None:
-    assert 2 * MOST <= MOST_IN_A_FILE
