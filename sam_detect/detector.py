@@ -340,6 +340,37 @@ class SAMDetect:
             )
         return self.library.add(examples, self.recipe)
 
+    # -- measuring ---------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        dataset_path: str | Path,
+        metrics: Sequence[str] | None = None,
+        *,
+        images: str | Path | None = None,
+        **protocol: Any,
+    ) -> dict[str, Any]:
+        """Measures this detector's parts, with an empty library, on annotated pictures.
+
+        Args:
+            dataset_path: what ``sam-detect evaluate`` takes: a folder or a COCO file.
+            metrics: of ``accuracy``, ``inference_time`` and ``embedding_quality`` those to give;
+                None gives everything, as ``sam-detect evaluate --json`` does.
+            images: the folder of a COCO file's pictures.
+            protocol: fields of :class:`~sam_detect.evaluation.run.Protocol` (``shots``,
+                ``seeds``, ``iou``, ``group_by``, ...).
+
+        Returns:
+            A dict with a key for each of ``metrics``, or the whole evaluation.
+
+        Raises:
+            ConfigError: an unknown metric, or a protocol that does not fit the dataset.
+            ImageError: the dataset cannot be read.
+        """
+        from sam_detect.evaluation.harness import measure
+
+        return measure(self, dataset_path, metrics, images=images, **protocol)
+
     # -- looking -----------------------------------------------------------------------------
 
     def get_crop(self, image: ImageLike, mask: npt.NDArray[Any]) -> Image.Image:

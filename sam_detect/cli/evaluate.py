@@ -14,6 +14,7 @@ import click
 from sam_detect.cli import options
 from sam_detect.cli.feedback import note, printable, say
 from sam_detect.cli.text import escape, show, table
+from sam_detect.config import load_settings
 from sam_detect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,20 +24,6 @@ if TYPE_CHECKING:
 
 CURVE = "1,2,5,10,20"
 SHOWN_PROBLEMS = 5
-FIGURES = {
-    "f1": "precision and recall in one",
-    "precision": "share of the named detections that are right",
-    "recall": "share of the objects that were found and rightly named",
-    "f1_macro": "f1 of each label, averaged",
-    "mean_iou": "overlap of the right ones with their objects",
-    "ap": "COCO average precision, IoU .50 to .95",
-    "ap50": "COCO average precision at IoU .50",
-    "ar100": "COCO average recall, at most 100 detections",
-    "msa": "TP / (TP + FP + FN), IoU .50 to .95",
-    "proposal_recall": "share of the objects that were proposed at all",
-    "proposals_per_image": "regions proposed",
-}
-"""What is printed, in this order."""
 
 
 @click.command()
@@ -138,14 +125,15 @@ def evaluate(
         from sam_detect.evaluation.report import check_report_folder
 
         check_report_folder(report)
-    data = open_dataset(dataset, images)
-    _say_problems(data.problems)
     given = {name: value for name, value in settings.items() if value is not None}
+    limit = load_settings(given).max_image_pixels
+    data = open_dataset(dataset, images, max_pixels=limit)
     with _progress(len(grid)) as announce:
         found = run_sweep(
             data, drawn, grid, settings=given, method=method, curve=points, announce=announce
         )
         done = list(found)
+    _say_problems(done[0].problems)
     _write(done, predictions=predictions, report=report, history=history)
     for each in done:
         if as_json:
@@ -228,14 +216,16 @@ def _print(done: list[Evaluation]) -> None:
 
 
 def _print_one(evaluation: Evaluation) -> None:
+    from sam_detect.evaluation.report.sections import FIGURES
+
     found = evaluation.to_dict()
     head = table("figure", "value>", "what it says")
-    for name, text in FIGURES.items():
+    for name, (heading, text) in FIGURES.items():
         if found.get(name) is not None:
             value = f"{found[name]:.3f}"
             if name == "f1" and found["f1_spread"] is not None:
                 value += f" ± {found['f1_spread']:.3f}"
-            head.add_row(name, value, text)
+            head.add_row(heading, value, text)
     show(head)
     if len(found["per_class"]) > 1:
         classes = table("label", "objects>", "precision>", "recall>", "f1>")

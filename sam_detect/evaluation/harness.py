@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
-from sam_detect.errors import ConfigError
-from sam_detect.evaluation.baselines import OtsuWatershed
+from sam_detect.detector import SAMDetect
+from sam_detect.errors import ConfigError, ImageError, one_line
+from sam_detect.evaluation.baselines import OtsuWatershed, TemplateMatching
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.embedding_quality import embedding_quality
-from sam_detect.evaluation.evaluation import Evaluation
+from sam_detect.evaluation.evaluation import AVERAGED, Evaluation
 from sam_detect.evaluation.methods import Method
 from sam_detect.evaluation.pipeline import Pipeline
+from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Episode, Protocol, plan, run
+from sam_detect.sources import load_image
 
 BASELINES: dict[str, Callable[[], Method]] = {
+    TemplateMatching.name: TemplateMatching,
     OtsuWatershed.name: OtsuWatershed,
 }
 METHODS = (Pipeline.name, *BASELINES)
@@ -49,6 +54,7 @@ def evaluate(
         ImageError: a picture cannot be read.
     """
     measured = _method(method, pipeline)
+    dataset = _readable(dataset, max_pixels)
     protocols = {shots: replace(protocol, shots=shots) for shots in (protocol.shots, *curve)}
     planned = {shots: plan(dataset, each) for shots, each in protocols.items()}
     total = sum(len(split.queries) for splits in planned.values() for split in splits)
@@ -82,6 +88,60 @@ def evaluate(
         learning_curve=tuple(_point(points[shots]) for shots in sorted(set(curve))),
         peak_memory_mb=memory,
     )
+
+
+MEASURES = {
+    "accuracy": (*AVERAGED, "per_class"),
+    "inference_time": ("seconds_per_image", "seconds_per_megapixel", "seconds"),
+    "embedding_quality": ("embedding",),
+}
+"""What :func:`measure` gives under each name."""
+
+
+def measure(
+    detector: SAMDetect,
+    dataset_path: str | Path,
+    metrics: Sequence[str] | None = None,
+    *,
+    images: str | Path | None = None,
+    **protocol: Any,
+) -> dict[str, Any]:
+    """:meth:`SAMDetect.evaluate <sam_detect.detector.SAMDetect.evaluate>`."""
+    unknown = [name for name in metrics or () if name not in MEASURES]
+    if unknown:
+        raise ConfigError(f"there is no metric '{unknown[0]}' (there are: {', '.join(MEASURES)})")
+    known = {each.name for each in fields(Protocol)}
+    for name in protocol:
+        if name not in known:
+            raise ConfigError(f"evaluate has no '{name}' (it has: {', '.join(sorted(known))})")
+    if "seeds" in protocol:
+        protocol["seeds"] = tuple(protocol["seeds"])
+    limit = detector.settings.max_image_pixels
+    dataset = open_dataset(dataset_path, images, max_pixels=limit)
+    found = evaluate(dataset, Pipeline(detector), Protocol(**protocol), max_pixels=limit).to_dict()
+    if metrics is None:
+        return found
+    chosen = {name: {key: found[key] for key in MEASURES[name]} for name in metrics}
+    if "embedding_quality" in chosen:
+        chosen["embedding_quality"] = found["embedding"]
+    return chosen
+
+
+def _readable(dataset: Dataset, max_pixels: int) -> Dataset:
+    """The dataset without pictures that are damaged behind their headers, which are named."""
+    readable, problems = [], []
+    for picture in dataset.pictures:
+        try:
+            load_image(picture.path, max_pixels=max_pixels)
+        except ImageError as error:
+            problems.append(f"left out: {one_line(error)}")
+        else:
+            readable.append(picture)
+    if not readable:
+        raise ImageError(f"no picture of {dataset.name} can be read: {problems[0]}")
+    if not problems:
+        return dataset
+    return replace(dataset, pictures=tuple(readable), problems=(*dataset.problems, *problems))
 
 
 def peak_memory_mb() -> float | None:

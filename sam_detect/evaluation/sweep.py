@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ from sam_detect.evaluation.evaluation import Evaluation
 from sam_detect.evaluation.harness import Tick, evaluate
 from sam_detect.evaluation.pipeline import Memory, Pipeline
 from sam_detect.evaluation.run import Protocol
+from sam_detect.parts import FADE_SETTINGS
+from sam_detect.registry import load_class
 
 MOST_VARIANTS = 200
 OF_PROTOCOL = {"shots": int, "iou": float}
@@ -47,9 +50,9 @@ def sweep(
         ImageError: a picture cannot be read.
     """
     memory = Memory()
-    for variant in grid:
-        changed = {key: value for key, value in variant.items() if key not in OWN_KEYS}
-        detector = SAMDetect(**{**settings, **changed, "vector_store": "memory"})
+    # All are made before any is run: what is wrong with the last should not cost an hour.
+    detectors = [_detector(settings, variant) for variant in grid]
+    for variant, detector in zip(grid, detectors, strict=True):
         found = evaluate(
             dataset,
             Pipeline(detector, memory),
@@ -65,6 +68,9 @@ def sweep(
 def variants(specs: Sequence[str]) -> list[dict[str, str]]:
     """Every combination of the values of ``key=a,b`` texts; one empty one without any.
 
+    Where fades are varied, a parameter that one of them does not have is left out for it, and
+    combinations that are then the same are run once.
+
     Raises:
         ConfigError: a text that is no such list, a key that nothing has, or too many combinations.
     """
@@ -72,7 +78,23 @@ def variants(specs: Sequence[str]) -> list[dict[str, str]]:
     count = math.prod(len(of_key) for of_key in values.values())
     if count > MOST_VARIANTS:
         raise ConfigError(f"the sweep has {count} variants, at most {MOST_VARIANTS} are run")
-    return [dict(zip(values, row, strict=True)) for row in itertools.product(*values.values())]
+    rows = (dict(zip(values, row, strict=True)) for row in itertools.product(*values.values()))
+    fitting = [_fitting(row) for row in rows]
+    return [row for index, row in enumerate(fitting) if row not in fitting[:index]]
+
+
+def _fitting(variant: dict[str, str]) -> dict[str, str]:
+    """The variant without parameters that its own fade does not have."""
+    fade = variant.get("fade")
+    if fade is None or ":" in fade:
+        return variant
+    known = inspect.signature(load_class("fade", fade)).parameters
+    return {k: v for k, v in variant.items() if k not in FADE_SETTINGS or k in known}
+
+
+def _detector(settings: Mapping[str, Any], variant: Mapping[str, str]) -> SAMDetect:
+    changed = {key: value for key, value in variant.items() if key not in OWN_KEYS}
+    return SAMDetect(**{**settings, **changed, "vector_store": "memory"})
 
 
 def _split(specs: Sequence[str]) -> Iterator[str]:

@@ -27,7 +27,7 @@ HEAVY = ("torch", "torchvision", "sam2", "open_clip", "cv2", "skimage", "scipy",
          "qdrant_edge", "PIL", "grpc")  # fmt: skip
 
 # Lazy delegations that reach down the list on purpose, as (module, imported module).
-DELEGATIONS: set[tuple[str, str]] = set()
+DELEGATIONS: set[tuple[str, str]] = {("sam_detect.detector", "sam_detect.evaluation.harness")}
 
 
 def _modules() -> dict[str, Path]:
