@@ -112,6 +112,7 @@ def rivals_of(made: SAMDetect, label: str) -> npt.NDArray[np.float32]:
         ((88, 60, 108, 100), True),  # more than half of this lies on it
         ((95, 60, 115, 100), None),  # a quarter of this: neither part nor apart
         ((99, 60, 115, 100), False),  # its border reaches in by one pixel in sixteen
+        ((35, 35, 125, 66), None),  # a little of this, but more of the example
         ((104, 60, 116, 70), False),  # beside it
         ((110, 60, 130, 70), False),  # beside it, and the crop shows most
         ((120, 60, 140, 70), None),  # the crop shows a quarter
@@ -527,7 +528,10 @@ DAMAGES: dict[str, dict[str, Any]] = {
     "boxes NaN": {"boxes": [[0, 0, 4, 4], [0, 0, 4, 4], [0, 0, float("nan"), 4]]},
     "boxes ragged": {"boxes": [[0, 0, 4, 4], [0, 0, 4], [0, 0, 4, 4]]},
     "boxes text": {"boxes": "0044"},
-    "boxes of truths": {"boxes": [[0, 0, 4, 4], [0, 0, 4, 4], [0, False, 4, 4]]},
+    "boxes of truths": {
+        "boxes": [[0, 0, 2, 1], [0, 0, 2, 1], [0, False, 2, 1]],
+        "masks": [encode_crop(np.ones((1, 2), bool)).decode()] * 3,
+    },
     "masks too few": {"masks": ["0"]},
     "masks garbage": {"masks": ["oooo1" * 9] * 3},
     "masks empty": {"masks": [""] * 3},
