@@ -130,12 +130,13 @@ class ExampleLabeller(Labeller):
             return verdict
         # Those that are not among the nearest are no nearer than the last of these.
         nearest = max(own, default=similar[-1].similarity)
+        # A user's "no" is no evidence among others: its doubt counts in full.
+        doubted = doubt(label, nearest, list(similar), fitted.calibration.spread)
+        belief = min(1.0, verdict.confidence / max(doubted, 1e-6))
         confidence = fitted.evidence.confidence(
-            label, verdict.confidence, vector=vector, similarity=nearest, look=look
+            label, belief, vector=vector, similarity=nearest, look=look
         )
-        if against and max(against) >= nearest:  # a user's word stands against all evidence
-            confidence = min(confidence, verdict.confidence)
-        return self.named(label, confidence, list(similar))
+        return self.named(label, confidence * doubted, list(similar))
 
     def _fit(self, memory: LabelMemory, source: str | None) -> Fitted:
         """What the examples say; kept until they change."""
