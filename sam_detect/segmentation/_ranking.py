@@ -2,58 +2,100 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from sam_detect.masks import FloatArray, intersection
-from sam_detect.segmentation._level_sets import Region
+from sam_detect.masks import FloatArray, IntArray, intersection
+from sam_detect.segmentation._outlines import Outlines
+from sam_detect.segmentation._regions import Region, boxes_xyxy, whole_region
 from sam_detect.types import ImageRGB
 
-LOOKED_AT_SIDE = 48
-"""Regions are looked at in a reduced picture in which they are at most this large."""
 WEIGHTS = {
-    "contrast": 0.04,
-    "outline": 0.08,
-    "solidity": 0.40,
-    "size": 0.056,
-    "unevenness": -0.12,
-    "roundness": 0.08,
+    "contrast": 0.05,
+    "outline": 0.07,
+    "solidity": 0.67,
+    "size": 0.06,
+    "unevenness": -0.06,
+    "aspect": 0.08,
 }
 """Share of each measure in the score. Fitted by least squares to the overlap with outlined objects
 of four kinds of pictures at once, then rounded; see docs/segmentation.md."""
-OFFSET = 0.36
+MOST_MOVED = 2
+"""Pixels that an outline is moved by, at most."""
+MOST_MOVED_SHARE = 0.12
+"""The same as a share of the region's size (the root of its area)."""
 
 
 class Ranker:
-    """Scores regions of one picture."""
+    """Scores the regions of one picture, and moves their outlines to its edges."""
 
     def __init__(self, image_rgb: ImageRGB) -> None:
-        self.size_hw = image_rgb.shape[:2]
-        self._pyramid = []
+        self.size_hw = (image_rgb.shape[0], image_rgb.shape[1])
         lab = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2LAB).astype(np.float32)
         lab = cv2.GaussianBlur(lab, (0, 0), 0.8)
-        self._spread = lab.reshape(-1, 3).std(axis=0) + 2
-        while True:
-            self._pyramid.append((lab, _edges(lab)))
-            if min(lab.shape[:2]) < 2 * LOOKED_AT_SIDE:
-                break
-            lab = cv2.pyrDown(lab)
+        self._edges = _edges(lab).reshape(-1)
+        mean, spread = cv2.meanStdDev(lab)
+        lab = ((lab - mean[:, 0]) / (spread[:, 0] + 2)).astype(np.float32)
+        squares = np.square(lab).sum(axis=2)
+        self._colours = lab.reshape(-1, 3)
+        self._picture = np.dstack([lab, squares]).astype(np.float32)
+        self._row_sums = np.asarray(
+            np.cumsum(self._picture, axis=1) - self._picture / 2, np.float32
+        )
 
-    def score(self, region: Region, solidity: float) -> float:
-        """0 to 1, higher for what looks like one whole object."""
-        measures = self._measures(region)
-        measures["solidity"] = solidity
-        total = OFFSET + sum(WEIGHTS[name] * value for name, value in measures.items())
-        return float(min(1.0, max(0.0, total)))
+    def scores(self, regions: Sequence[Region]) -> FloatArray:
+        """``(N,)`` 0 to 1, higher for what looks like one whole object."""
+        if not regions:
+            return np.zeros(0, np.float32)
+        total = sum(WEIGHTS[name] * values for name, values in self._measures(regions).items())
+        return np.clip(np.asarray(total, np.float32), 0, 1)
 
-    def snapped(self, region: Region) -> Region:
-        """The region grown or shrunk by up to two pixels to where its outline runs along the
-        strongest gradient: a stable level set often ends a little inside or outside of it."""
-        margin = 3
+    def snapped(self, regions: Sequence[Region]) -> list[Region]:
+        """The regions grown or shrunk to where their outlines run along the strongest gradient: a
+        stable level set often ends a little inside or outside of it."""
+        if not regions:
+            return []
+        rims = self._gradients(Outlines.of(regions), range(-MOST_MOVED, MOST_MOVED + 2))
+        # A region ends between its outline's pixels and the next ones.
+        strengths = rims[:-1] + rims[1:]
+        moves = np.arange(-MOST_MOVED, MOST_MOVED + 1)
+        furthest = MOST_MOVED_SHARE * np.sqrt([region.area for region in regions])
+        strengths[np.abs(moves)[:, None] > furthest] = -1
+        best = moves[strengths.argmax(axis=0)].tolist()
+        return [self._grown(region, by) for region, by in zip(regions, best, strict=True)]
+
+    def _measures(self, regions: Sequence[Region]) -> dict[str, FloatArray]:
+        """What the score weighs, by name, ``(N,)`` each. Colours in units of their spread."""
+        outlines = Outlines.of(regions)
+        areas = np.array([region.area for region in regions], np.float32)
+        sides = np.array([region.crop.shape for region in regions], np.float32)
+        inside = outlines.mean_inside(self._picture, self._row_sums)
+        variance = inside[:, 3] - np.square(inside[:, :3]).sum(axis=1)
+        reach = 1 + np.clip(np.rint(0.12 * np.sqrt(areas)), 1, 4)
+        around = outlines.places(self.size_hw, reach[outlines.owners].astype(np.float32))
+        difference = inside[:, :3] - outlines.mean(self._colours[around])
+        return {
+            "contrast": np.minimum(3, np.sqrt(np.square(difference).sum(axis=1))),
+            "outline": self._gradients(outlines, range(2)).mean(axis=0),
+            "solidity": np.array([region.solidity for region in regions], np.float32),
+            "size": np.log(areas / (self.size_hw[0] * self.size_hw[1])),
+            "unevenness": np.sqrt(np.maximum(variance, 0)),
+            "aspect": sides.min(axis=1) / sides.max(axis=1),
+        }
+
+    def _gradients(self, outlines: Outlines, steps: range) -> FloatArray:
+        """``(S, N)`` mean gradient along the outlines moved outwards by each of S steps."""
+        return np.stack(
+            [outlines.mean(self._edges[outlines.places(self.size_hw, by)]) for by in steps]
+        )
+
+    def _grown(self, region: Region, by: int) -> Region:
+        """The region with its outline moved outwards by so many pixels; whole if that is none."""
+        if by == 0:
+            return region
+        margin = max(0, by)
         height, width = region.crop.shape
         y0, x0 = max(0, region.y0 - margin), max(0, region.x0 - margin)
         y1 = min(self.size_hw[0], region.y0 + height + margin)
@@ -61,51 +103,12 @@ class Ranker:
         mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
         top, left = region.y0 - y0, region.x0 - x0
         mask[top : top + height, left : left + width] = region.crop
-        edges = self._pyramid[0][1][y0:y1, x0:x1]
-        sizes = [mask]
-        for _ in range(2):
-            sizes.append(cv2.dilate(sizes[-1], _CROSS))
-        inner = mask
-        for _ in range(2):
-            inner = cv2.erode(inner, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-            sizes.insert(0, inner)
-        # Between one size and the next lies the ring that an outline runs through.
-        strengths = [
-            cv2.mean(edges, mask=larger - smaller)[0] if (larger != smaller).any() else 0.0
-            for smaller, larger in itertools.pairwise(sizes)
-        ]
-        around = [a + b for a, b in zip([0.0, *strengths], [*strengths, 0.0], strict=True)]
-        best = int(np.argmax(around[1:4])) + 1
-        if best == 2 or not sizes[best].any():
-            return region
-        return Region(x0, y0, sizes[best].view(np.bool_))
-
-    def _measures(self, region: Region) -> dict[str, float]:
-        height, width = region.crop.shape
-        level = 0
-        while level + 1 < len(self._pyramid) and max(height, width) >> level > LOOKED_AT_SIDE:
-            level += 1
-        lab, edges = self._pyramid[level]
-        mask, (y0, x0) = _placed(region, level, lab.shape[:2])
-        window = (slice(y0, y0 + mask.shape[0]), slice(x0, x0 + mask.shape[1]))
-        area = max(1, int(np.count_nonzero(mask)))
-        reach = max(1, min(4, round(0.12 * area**0.5)))
-        near = cv2.dilate(mask, _DISCS[1])
-        ring = cv2.dilate(mask, _DISCS[reach + 1]) - near
-        inner = cv2.erode(mask, _DISCS[1])
-        outline = near - inner
-        pixels = lab[window]
-        mean, spread = cv2.meanStdDev(pixels, mask=mask)
-        around = cv2.mean(pixels, mask=ring)[:3] if ring.any() else tuple(mean[:, 0])
-        difference = (mean[:, 0] - around) / self._spread
-        full_area = float(np.count_nonzero(region.crop))
-        return {
-            "contrast": min(3.0, float(np.linalg.norm(difference))),
-            "outline": min(2.0, cv2.mean(edges[window], mask=outline)[0]),
-            "size": float(np.log(full_area / (self.size_hw[0] * self.size_hw[1]))),
-            "unevenness": float((spread[:, 0] / self._spread).mean()),
-            "roundness": min(height, width) / max(height, width),
-        }
+        if by > 0:
+            moved = cv2.dilate(mask, _CROSS, iterations=by)
+        else:
+            border = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
+            moved = cv2.erode(mask, _CROSS, iterations=-by, **border)
+        return whole_region(x0, y0, moved.view(np.bool_)) if moved.any() else region
 
 
 def keep_best(
@@ -116,42 +119,54 @@ def keep_best(
     Only masks whose boxes and areas allow such an overlap are compared, so nested objects of
     different sizes cost nothing and survive.
     """
-    boxes = np.array(
-        [(r.x0, r.y0, r.x0 + r.crop.shape[1], r.y0 + r.crop.shape[0]) for r in regions], np.int64
-    ).reshape(-1, 4)
-    areas = np.array([np.count_nonzero(r.crop) for r in regions], np.int64)
+    order = np.argsort(-scores, kind="stable").tolist()
+    ranked = [regions[index] for index in order]
+    boxes = boxes_xyxy(ranked)
+    areas = np.array([region.area for region in ranked], np.int64)
+    rivals = _rivals(boxes, areas, iou_limit)
+    alive = np.ones(len(ranked), np.bool_)
     kept: list[int] = []
-    kept_boxes = np.zeros((most, 4), np.int64)
-    kept_areas = np.zeros(most, np.int64)
-    for index in np.argsort(-scores, kind="stable"):
+    for rank, region in enumerate(ranked):
+        if not alive[rank]:
+            continue
+        kept.append(order[rank])
         if len(kept) == most:
             break
-        box, area, count = boxes[index], areas[index], len(kept)
-        for other in _comparable(box, area, kept_boxes[:count], kept_areas[:count], iou_limit):
-            shared = intersection(
-                regions[index].crop, box, regions[kept[other]].crop, kept_boxes[other]
-            )
-            if shared > iou_limit * (area + kept_areas[other] - shared):
-                break
-        else:
-            kept_boxes[count], kept_areas[count] = box, area
-            kept.append(int(index))
+        for other in rivals[rank]:
+            if alive[other]:
+                shared = intersection(region.crop, boxes[rank], ranked[other].crop, boxes[other])
+                alive[other] = shared <= iou_limit * (areas[rank] + areas[other] - shared)
     return kept
 
 
-def _comparable(
-    box: npt.NDArray[np.int64],
-    area: int,
-    boxes: npt.NDArray[np.int64],
-    areas: npt.NDArray[np.int64],
-    iou_limit: float,
-) -> npt.NDArray[np.intp]:
-    """Those whose IoU with the box's mask could be above the limit."""
-    shared = np.clip(
-        np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2]), 0, None
-    ).prod(axis=1)
-    most = np.minimum(np.minimum(areas, area), shared)
-    return np.flatnonzero(most > iou_limit * np.maximum(areas, area))
+def _rivals(boxes: IntArray, areas: IntArray, iou_limit: float) -> list[list[int]]:
+    """For each region the later ones whose mask's IoU with it could be above the limit."""
+    count = len(areas)
+    by_area = np.argsort(areas, kind="stable")
+    ascending = areas[by_area]
+    # Pairs of areas of which the smaller one is more than this share of the larger one.
+    ends = np.searchsorted(ascending, ascending / iou_limit)
+    runs = np.maximum(ends - np.arange(count) - 1, 0)
+    first = np.repeat(np.arange(count), runs)
+    second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(runs) - runs, runs)
+    small, large = by_area[first], by_area[second]
+    met = _overlap(boxes, small, large, axis=0) > 0
+    small, large = small[met], large[met]
+    shared = _overlap(boxes, small, large, axis=0) * _overlap(boxes, small, large, axis=1)
+    possible = np.minimum(shared, areas[small]) > iou_limit * areas[large]
+    early = np.minimum(small, large)[possible]
+    late = np.maximum(small, large)[possible]
+    rivals: list[list[int]] = [[] for _ in range(count)]
+    for one, other in zip(early.tolist(), late.tolist(), strict=True):
+        rivals[one].append(other)
+    return rivals
+
+
+def _overlap(boxes: IntArray, one: IntArray, other: IntArray, *, axis: int) -> IntArray:
+    """``(K,)`` pixels that pairs of boxes share along an axis (0: x, 1: y); 0 for none."""
+    ends = np.minimum(boxes[one, axis + 2], boxes[other, axis + 2])
+    starts = np.maximum(boxes[one, axis], boxes[other, axis])
+    return np.asarray(np.maximum(ends - starts, 0))
 
 
 def _edges(lab: FloatArray) -> FloatArray:
@@ -166,30 +181,4 @@ def _edges(lab: FloatArray) -> FloatArray:
     return np.asarray(np.minimum(strength / usual, 2), np.float32)
 
 
-def _placed(
-    region: Region, level: int, size_hw: tuple[int, int]
-) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-    """The region's mask at a level of the pyramid with a margin, and its window's corner (y, x)."""
-    height, width = region.crop.shape
-    small = (max(1, round(width / 2**level)), max(1, round(height / 2**level)))
-    crop = region.crop.view(np.uint8)
-    if level:
-        crop = cv2.resize(crop, small, interpolation=cv2.INTER_NEAREST)
-        if not crop.any():
-            crop = np.ones_like(crop)
-    margin = 6
-    y, x = min(region.y0 >> level, size_hw[0] - 1), min(region.x0 >> level, size_hw[1] - 1)
-    crop = crop[: size_hw[0] - y, : size_hw[1] - x]
-    y0, x0 = max(0, y - margin), max(0, x - margin)
-    y1 = min(size_hw[0], y + crop.shape[0] + margin)
-    x1 = min(size_hw[1], x + crop.shape[1] + margin)
-    mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-    mask[y - y0 : y - y0 + crop.shape[0], x - x0 : x - x0 + crop.shape[1]] = crop
-    return mask, (y0, x0)
-
-
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-_DISCS = {
-    reach: cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    for reach in range(1, 6)
-}

@@ -1,77 +1,178 @@
-"""Regions made whole, and touching objects taken apart."""
+"""Touching objects taken apart, those of many regions at once.
+
+The regions are drawn side by side into one picture, an atlas: its distance transform, the
+components of its levels and its watershed cost little more than those of one region.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from skimage.morphology import h_maxima
+from scipy.ndimage import find_objects
 from skimage.segmentation import watershed
 
-from sam_detect.masks import BoolArray, tight_box_xyxy
-from sam_detect.segmentation._level_sets import Region
+from sam_detect.masks import BoolArray, FloatArray, IntArray
+from sam_detect.segmentation._regions import Region, distinct, whole_region
 
 CONVEX = 0.9
 """Solidity above which a region is one thing."""
-LEAST_DIP = 0.08
-"""Depth of the neck between two peaks of the distance transform, as a share of the higher one."""
-WORKING_AREA = 2000
+DIP = 0.04
+"""Step between levels of depth, as a share of the region's largest depth. A peak counts as one
+when it rises by more than a step, and so up to two, above the neck between it and others."""
+LEAST_DEPTH = 4.0
+"""Pixels that the step is a share of in thin regions, so that the ripples of an outline make no
+parts."""
+WORKING_AREA = 1500
 """Larger regions are taken apart at a reduced scale, in pixels."""
 MOST_PARTS = 60
+ATLAS_WIDTH = 1024
+
+Small = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int32]
 
 
-def filled(region: Region) -> tuple[Region, float]:
-    """The region with its holes filled, and its solidity (area over that of its convex hull)."""
-    height, width = region.crop.shape
-    padded = np.zeros((height + 2, width + 2), np.uint8)
-    padded[1:-1, 1:-1] = region.crop
-    contours, _ = cv2.findContours(padded, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    contour = max(contours, key=len)
-    whole = np.zeros_like(padded)
-    cv2.drawContours(whole, [contour], -1, 1, cv2.FILLED)
-    area = int(np.count_nonzero(whole))
-    # The hull of pixel centres lacks half a pixel all around.
-    hull = cv2.contourArea(cv2.convexHull(contour)) + len(contour) / 2 + 1
-    return Region(region.x0, region.y0, whole[1:-1, 1:-1].view(np.bool_)), min(1.0, area / hull)
+def split_touching(regions: Sequence[Region], *, min_area: int) -> list[Region]:
+    """The parts of regions between the necks of their outlines; none of what is one thing.
 
-
-def split_touching(region: Region, *, min_area: int) -> list[Region]:
-    """The parts of a region between the necks of its outline; none for one thing.
-
-    A watershed of the distance transform, flooded from its h-maxima (Vincent and Soille 1991;
-    Soille 2003), so that the ripples of an outline make no parts.
+    A watershed of the distance transform (Vincent and Soille 1991), flooded from its peaks of
+    some dynamic (h-maxima, Soille 2003). Near-equal parts come once.
     """
-    mask = np.pad(region.crop, 1).view(np.uint8)
-    area = int(np.count_nonzero(mask))
-    if area < 2 * min_area:
+    large = [region for region in regions if region.area >= 2 * min_area]
+    if not large:
         return []
-    factor = min(1.0, (WORKING_AREA / area) ** 0.5)
-    small = _at_scale(mask, factor)
-    depth = cv2.distanceTransform(small, cv2.DIST_L2, cv2.DIST_MASK_5)
-    depth = cv2.GaussianBlur(depth, (0, 0), 1.0)
-    peaks = h_maxima(depth, max(0.3, LEAST_DIP * float(depth.max())))
-    count, markers = cv2.connectedComponents(peaks.astype(np.uint8))
-    if not 2 < count <= MOST_PARTS:
-        return []
-    basins = watershed(-depth, markers, mask=small > 0).astype(np.uint8)
-    if factor < 1:
-        basins = cv2.resize(basins, mask.shape[::-1], interpolation=cv2.INTER_NEAREST) * mask
-    parts = [_placed(region, basins == label, min_area) for label in range(1, count)]
-    return [part for part in parts if part is not None]
+    small = [_reduced(region) for region in large]
+    corners, height = _packed([mask.shape for mask in small])
+    basins = _basins(_depths(small, corners, height))
+    pieces = []
+    for region, mask, (x, y) in zip(large, small, corners, strict=True):
+        window = basins[y : y + mask.shape[0], x : x + mask.shape[1]]
+        pieces += list(_pieces(region, window, min_area))
+    boxes = np.array([(x, y, c.shape[1], c.shape[0]) for x, y, c in pieces], np.int64)
+    areas = np.array([np.count_nonzero(crop) for *_, crop in pieces], np.int64)
+    chosen = distinct(boxes.reshape(-1, 4), areas).tolist()
+    return [whole_region(*pieces[index]) for index in chosen]
 
 
-def _at_scale(mask: npt.NDArray[np.uint8], factor: float) -> npt.NDArray[np.uint8]:
-    if factor == 1:
-        return mask
-    size = (max(3, round(mask.shape[1] * factor)), max(3, round(mask.shape[0] * factor)))
-    return np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+def _reduced(region: Region) -> Small:
+    """The region's crop (0 or 1) at the working scale."""
+    crop = region.crop.view(np.uint8)
+    factor = (WORKING_AREA / region.area) ** 0.5
+    if factor >= 1:
+        return crop
+    size = (max(1, round(crop.shape[1] * factor)), max(1, round(crop.shape[0] * factor)))
+    return np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
-def _placed(region: Region, padded: BoolArray, min_area: int) -> Region | None:
-    """A part of a region, given in the region's crop with a border of one pixel."""
-    box = tight_box_xyxy(padded)
-    if box is None or np.count_nonzero(padded) < min_area:
-        return None
-    x0, y0, x1, y1 = box
-    crop = np.ascontiguousarray(padded[y0:y1, x0:x1])
-    return Region(region.x0 + x0 - 1, region.y0 + y0 - 1, crop)
+def _packed(shapes: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, int]], int]:
+    """Left top corners (x, y) on shelves, two free pixels apart, and the height of it all."""
+    corners = [(0, 0)] * len(shapes)
+    x, y, shelf = 1, 1, 0
+    for index in sorted(range(len(shapes)), key=lambda i: -shapes[i][0]):
+        height, width = shapes[index]
+        if x > 1 and x + width >= ATLAS_WIDTH:
+            x, y, shelf = 1, y + shelf + 2, 0
+        corners[index] = (x, y)
+        x, shelf = x + width + 2, max(shelf, height)
+    return corners, y + shelf + 1
+
+
+def _depths(small: Sequence[Small], corners: Sequence[tuple[int, int]], height: int) -> FloatArray:
+    """Distances to the outlines, as shares of the largest one of each region."""
+    width = max(ATLAS_WIDTH, *(mask.shape[1] + 2 for mask in small))
+    atlas = np.zeros((height, width), np.uint8)
+    for mask, (x, y) in zip(small, corners, strict=True):
+        atlas[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
+    depth = cv2.distanceTransform(atlas, cv2.DIST_L2, cv2.DIST_MASK_5)
+    depth = np.asarray(cv2.GaussianBlur(depth, (0, 0), 1.0) * atlas, np.float32)
+    for mask, (x, y) in zip(small, corners, strict=True):
+        window = depth[y : y + mask.shape[0], x : x + mask.shape[1]]
+        window /= max(LEAST_DEPTH, float(window.max()))
+    return depth
+
+
+def _basins(depth: FloatArray) -> Labels:
+    """``(H, W)`` labels from 1 of the parts; 0 outside, and in what is one part."""
+    steps = np.ceil(depth * (1 / DIP)).astype(np.uint8)
+    peaks = np.flatnonzero((depth == cv2.dilate(depth, _SQUARE)) & (steps > 0))
+    levels = [
+        np.asarray(cv2.connectedComponents((steps > level).view(np.uint8))[1], np.int32)
+        for level in range(int(steps.max(initial=1)))
+    ]
+    at_peaks = [labels.reshape(-1)[peaks] for labels in levels]
+    tops = steps.reshape(-1)[peaks].astype(np.int64) - 1
+    markers = np.zeros(depth.shape, np.int32)
+    count = 0
+    for labels, chosen in zip(levels, _cores(at_peaks, tops), strict=True):
+        if len(chosen):
+            table = np.zeros(int(labels.max()) + 1, np.int32)
+            table[chosen] = np.arange(count + 1, count + len(chosen) + 1)
+            markers += table[labels]
+            count += len(chosen)
+    parted = np.zeros(int(levels[0].max()) + 1, np.bool_)
+    parted[levels[0][markers > 0]] = True
+    return np.asarray(watershed(-depth, markers, mask=parted[levels[0]]), np.int32)
+
+
+def _cores(at_peaks: Sequence[Labels], tops: IntArray) -> list[IntArray]:
+    """For each level its components that are the foot of one part.
+
+    The components of all levels form a tree by inclusion. One that reaches no more than a step
+    above its parent is a ripple. Where two others meet, there is a neck.
+
+    Args:
+        at_peaks: for each level from the lowest the component's label at P peaks, 0 for none.
+        tops: ``(P,)`` the highest level that each peak is in.
+    """
+    highest = [_highest(labels, tops) for labels in at_peaks]
+    parts = [np.ones(len(high), np.int64) for high in highest]
+    parents = [np.zeros_like(parts[0])]
+    for level in range(1, len(at_peaks)):
+        parent = np.zeros(len(highest[level]), np.int64)
+        parent[at_peaks[level]] = at_peaks[level - 1]
+        parents.append(parent)
+    stands_out = [high > level for level, high in enumerate(highest)]
+    for level in range(len(at_peaks) - 1, 0, -1):
+        counted = np.where(stands_out[level], parts[level], 0)
+        above = np.bincount(parents[level], counted, len(parts[level - 1])).astype(np.int64)
+        parts[level - 1] = np.maximum(1, above)
+    cores = [np.zeros(0, np.int64)]
+    parted = parts[0] > 1
+    for level in range(1, len(at_peaks)):
+        inside = stands_out[level] & parted[parents[level]]
+        cores.append(np.flatnonzero(inside & (parts[level] == 1)))
+        parted = inside & (parts[level] > 1)
+    return cores
+
+
+def _highest(labels: Labels, tops: IntArray) -> IntArray:
+    """``(C,)`` the highest level that each component reaches; -1 for the ground, label 0."""
+    highest = np.full(int(labels.max(initial=0)) + 1, -1, np.int64)
+    np.maximum.at(highest, labels, tops)
+    highest[0] = -1
+    return highest
+
+
+def _pieces(region: Region, window: Labels, min_area: int) -> Iterator[tuple[int, int, BoolArray]]:
+    """Left, top and tight crop in the picture of each part in a region's place in the atlas."""
+    found = np.unique(window[window > 0])
+    if not 2 <= len(found) <= MOST_PARTS:
+        return
+    table = np.zeros(int(found[-1]) + 1, np.uint8)
+    table[found] = np.arange(1, len(found) + 1)
+    local = table[window]
+    if local.shape != region.crop.shape:
+        size = region.crop.shape[::-1]
+        local = np.asarray(cv2.resize(local, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+        local *= region.crop
+    for label, place in enumerate(find_objects(local), start=1):
+        if place is None:
+            continue
+        crop = np.ascontiguousarray(local[place] == label)
+        if np.count_nonzero(crop) >= min_area:
+            yield region.x0 + place[1].start, region.y0 + place[0].start, crop
+
+
+_SQUARE = np.ones((3, 3), np.uint8)

@@ -1,7 +1,8 @@
 """Segmenter ``naive``: proposals without weights, from the level sets of the picture.
 
-1. Stable regions of several channels at several scales (``_level_sets``).
-2. Holes filled; each region scored by contrast, outline, compactness (``_ranking``).
+1. Stable regions of several channels at several scales (``_channels``, ``_level_sets``).
+2. The promising ones cut out and their holes filled; scored by contrast, outline and compactness,
+   all of them at once along their outlines (``_outlines``, ``_ranking``).
 3. Near-equal ones dropped; touching objects taken apart at their necks (``_split``).
 4. Ranked again; a mask that nearly equals a better one is dropped, nested ones stay.
 5. Outlines snapped to the strongest gradient near them.
@@ -10,17 +11,17 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Segmenter
-from sam_detect.masks import FloatArray, tight_box_xyxy
-from sam_detect.segmentation._level_sets import WORKERS, Region, level_sets
+from sam_detect.masks import FloatArray
+from sam_detect.segmentation._level_sets import level_sets
 from sam_detect.segmentation._ranking import Ranker, keep_best
-from sam_detect.segmentation._split import CONVEX, filled, split_touching
+from sam_detect.segmentation._regions import Region, boxes_xyxy, whole_region
+from sam_detect.segmentation._split import CONVEX, split_touching
 from sam_detect.types import Frame, ImageRGB, Masks
 
 WORKING_PIXELS = 700_000
@@ -28,9 +29,9 @@ WORKING_PIXELS = 700_000
 AREA_SHARES = (4e-5, 0.7)
 """Automatic area limits, as shares of the picture."""
 LEAST_AREA = 16
-LEAST_SCORE = 0.4
+LEAST_SCORE = 0.24
 """What scores less is texture more often than a thing."""
-MOST_SPLIT = 500
+MOST_SPLIT = 250
 """So many of the best regions that are not convex are taken apart: it is the slowest step."""
 TOO_ALIKE = 0.8
 """A mask whose IoU with a better one is above this is dropped."""
@@ -79,10 +80,9 @@ class NaiveSegmenter(Segmenter):
         regions, scores = propose(image, limits=limits, max_proposals=self.max_proposals)
         if factor < 1:
             regions = [_enlarged(region, image, frame) for region in regions]
-        boxes = [(r.x0, r.y0, r.x0 + r.crop.shape[1], r.y0 + r.crop.shape[0]) for r in regions]
         masks = Masks.from_crops(
             size_hw=frame.size_hw,
-            boxes_xyxy=np.array(boxes, np.int64).reshape(-1, 4),
+            boxes_xyxy=boxes_xyxy(regions),
             crops=[region.crop for region in regions],
             predicted_ious=scores,
         )
@@ -96,35 +96,20 @@ def propose(
     image_rgb: ImageRGB, *, limits: tuple[int, int], max_proposals: int
 ) -> tuple[list[Region], FloatArray]:
     """Regions, best first, and their scores (0 to 1)."""
-    found = level_sets(image_rgb, min_area=limits[0], max_area=limits[1])
     ranker = Ranker(image_rgb)
-    regions, solidities, scores = _scored(found, ranker)
+    regions = level_sets(image_rgb, min_area=limits[0], max_area=limits[1])
+    scores = ranker.scores(regions)
     chosen = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=2 * max_proposals)
-    rough = [regions[i] for i in chosen if solidities[i] < CONVEX][:MOST_SPLIT]
-    with ThreadPoolExecutor(WORKERS) as pool:
-        split = pool.map(lambda region: split_touching(region, min_area=limits[0]), rough)
-        parts, _, part_scores = _scored([part for found in split for part in found], ranker)
-    regions = [regions[i] for i in chosen] + parts
-    scores = np.concatenate([scores[chosen], part_scores])
-    areas = np.array([np.count_nonzero(region.crop) for region in regions], np.int64)
-    scores[(areas < limits[0]) | (areas > limits[1])] = -1
+    regions = [regions[i] for i in chosen]
+    rough = [region for region in regions if region.solidity < CONVEX][:MOST_SPLIT]
+    parts = split_touching(rough, min_area=limits[0])
+    regions += parts
+    scores = np.concatenate([scores[chosen], ranker.scores(parts)])
+    areas = np.array([region.area for region in regions], np.int64)
+    good = np.flatnonzero((areas >= limits[0]) & (areas <= limits[1]) & (scores >= LEAST_SCORE))
+    regions, scores = [regions[i] for i in good], scores[good]
     kept = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=max_proposals)
-    kept = [i for i in kept if scores[i] >= LEAST_SCORE]
-    with ThreadPoolExecutor(WORKERS) as pool:
-        # Twice: a step is one pixel, and two are seldom needed.
-        snapped = list(pool.map(lambda i: ranker.snapped(ranker.snapped(regions[i])), kept))
-    return [_tight(region) for region in snapped], scores[kept]
-
-
-def _scored(found: list[Region], ranker: Ranker) -> tuple[list[Region], list[float], FloatArray]:
-    def work(region: Region) -> tuple[Region, float, float]:
-        whole, solidity = filled(region)
-        return whole, solidity, ranker.score(whole, solidity)
-
-    with ThreadPoolExecutor(WORKERS) as pool:
-        done = list(pool.map(work, found))
-    scores = np.array([score for _, _, score in done], np.float32)
-    return [region for region, _, _ in done], [solidity for _, solidity, _ in done], scores
+    return ranker.snapped([regions[i] for i in kept]), scores[kept]
 
 
 def _enlarged(region: Region, small: ImageRGB, frame: Frame) -> Region:
@@ -139,13 +124,4 @@ def _enlarged(region: Region, small: ImageRGB, frame: Frame) -> Region:
     )
     soft = cv2.resize(region.crop.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     crop = soft >= min(0.5, float(soft.max()))
-    return _tight(Region(x0, y0, crop))
-
-
-def _tight(region: Region) -> Region:
-    box = tight_box_xyxy(region.crop)
-    if box is None or box == (0, 0, region.crop.shape[1], region.crop.shape[0]):
-        return region
-    x0, y0, x1, y1 = box
-    crop = np.ascontiguousarray(region.crop[y0:y1, x0:x1])
-    return Region(region.x0 + x0, region.y0 + y0, crop)
+    return whole_region(x0, y0, crop)

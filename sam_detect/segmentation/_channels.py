@@ -1,0 +1,99 @@
+"""The planes whose level sets are searched: lightness, chroma, saturation, a principal colour.
+
+Lightness is searched at full and half size, and once more as its logarithm: in dark pictures with
+a few bright things the dim ones span too few grey levels to be stable. Colours are searched at
+half size: chroma is noisy and, in JPEG, stored at half size. The second principal axis of the
+colours (Ohta, Kanade and Sakai 1980) is what best separates two things of one brightness in
+*this* picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sam_detect.masks import FloatArray
+from sam_detect.types import ImageRGB
+
+LEAST_RANGE = 4
+"""A channel that spans fewer grey levels holds noise only."""
+BLUR, COARSE_BLUR = 1.0, 2.0
+"""Sigma in pixels, before a plane is searched at full and at half size."""
+DARK = 8
+"""Grey levels below which the logarithm tells nothing apart any more: noise of the sensor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """A picture to search.
+
+    Attributes:
+        values: ``(h, w)`` uint8, stretched to the whole range.
+        factor: side of one of its pixels in pixels of the picture, 1 or 2.
+        stable: whether it is worth the search for stable regions, or for its halves only.
+        halves: whether the two sides of its Otsu level are regions, too.
+    """
+
+    values: npt.NDArray[np.uint8]
+    factor: int
+    stable: bool = True
+    halves: bool = True
+
+
+def planes(image_rgb: ImageRGB) -> Iterator[Plane]:
+    """The planes of a picture, in a fixed order; none for one without any contrast."""
+    lab = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2LAB)
+    saturation = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2HSV)[..., 1]
+    light = _stretched(lab[..., 0])
+    if light is not None:
+        yield from _lightness(light)
+    fine = cv2.GaussianBlur(np.dstack([lab, saturation]), (0, 0), BLUR)
+    for channel in cv2.split(fine)[1:]:
+        stretched = _stretched(channel)
+        if stretched is not None:
+            yield Plane(_eight_bit(stretched), 1, stable=False)
+    rest = (COARSE_BLUR**2 - BLUR**2) ** 0.5
+    coarse = cv2.GaussianBlur(fine, (0, 0), rest)[::2, ::2].astype(np.float32)
+    for channel in (coarse[..., 1], coarse[..., 2], coarse[..., 3], _second_axis(coarse[..., :3])):
+        stretched = _stretched(channel)
+        if stretched is not None:
+            yield Plane(_eight_bit(stretched), 2)
+
+
+def _lightness(light: FloatArray) -> Iterator[Plane]:
+    smooth = cv2.GaussianBlur(light, (0, 0), BLUR)
+    yield Plane(_eight_bit(smooth), 1)
+    coarse = cv2.GaussianBlur(light, (0, 0), COARSE_BLUR)[::2, ::2]
+    yield Plane(_eight_bit(coarse), 2, halves=False)
+    logarithm = np.log(np.clip(smooth, 0, 255) + DARK)
+    stretched = _stretched(logarithm * (255 / np.log(255 + DARK)))
+    if stretched is not None:
+        yield Plane(_eight_bit(stretched), 1, halves=False)
+
+
+def _second_axis(lab: FloatArray) -> FloatArray:
+    """``(h, w)`` the colours of ``(h, w, 3)`` along their second principal axis."""
+    sample = lab[::2, ::2].reshape(-1, 3).astype(np.float64)
+    sample -= sample.mean(axis=0)
+    axis = np.linalg.eigh(sample.T @ sample)[1][:, 1]
+    # An eigenvector's sign is arbitrary: fixed, so that results do not depend on the LAPACK used.
+    axis *= -1 if axis[np.abs(axis).argmax()] < 0 else 1
+    return np.asarray(lab @ axis.astype(np.float32), np.float32)
+
+
+def _stretched(channel: npt.NDArray[Any]) -> FloatArray | None:
+    """From 0 to 255 between robust extremes; None for one that holds noise only."""
+    low, high = np.percentile(channel[::3, ::3], [0.2, 99.8])
+    if high - low < LEAST_RANGE:
+        return None
+    scale = np.float32(255 / (high - low))
+    return np.asarray((channel.astype(np.float32) - np.float32(low)) * scale, np.float32)
+
+
+def _eight_bit(values: FloatArray) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(np.clip(values, 0, 255).astype(np.uint8))
