@@ -363,6 +363,18 @@ def test_with_evidence_a_negative_is_still_never_named(labeller: Labeller) -> No
         assert labeller.label(at(0), memory, qualities=sure[:1])[0].label == "nut"
 
 
+def test_with_evidence_a_negative_that_is_nearly_as_near_still_casts_doubt(
+    labeller: Labeller,
+) -> None:
+    """It is somebody's word, and not one sign among many."""
+    examples = {**TWO_KINDS, "!nut": [9]}  # 3 degrees from what is asked, the nearest nut 2
+    memory = with_evidence(examples=examples, rivals=[(0, True, 180.0)], qualities=[0.3] * 11)
+    sure = np.ones(1, np.float32)
+    assert confidences(labeller, memory, 6, qualities=sure)[0] < 0.7
+    without = with_evidence(rivals=[(0, True, 180.0)], qualities=[0.3] * 10, generation="2")
+    assert confidences(labeller, without, 6, qualities=sure)[0] > 0.95
+
+
 def test_with_evidence_a_negative_never_raises_the_confidence(labeller: Labeller) -> None:
     angles = range(0, 60, 3)
     for quality in (0.2, 0.6, 0.95):
