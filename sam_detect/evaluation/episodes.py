@@ -50,13 +50,16 @@ def splits(
     pictures that gave no example, ``same`` in those that did.
 
     Raises:
-        ConfigError: no picture has the field to group by, or no picture is left to seek in.
+        ConfigError: no picture has the field to group by, there is no object to show, or no
+            picture is left to seek in.
     """
     for group, pictures in _groups(dataset, group_by).items():
+        where = f"{dataset.name}, {group_by} {group}" if group_by else dataset.name
         found = [_split(pictures, shots, seed, protocol, group) for seed in seeds]
         for split in found:
-            if not split.support or not split.queries:
-                where = f"{dataset.name}, {group_by} {group}" if group_by else dataset.name
+            if not split.support:
+                raise ConfigError(f"{where} has no object to show")
+            if not split.queries:
                 raise ConfigError(
                     f"{where} leaves no picture to look in after {shots} examples of each label: "
                     f"ask for fewer shots, or for --protocol same"

@@ -39,12 +39,17 @@ class Protocol:
     task: Literal["instance", "semantic"] = "instance"
 
     def __post_init__(self) -> None:
-        if self.shots < 1:
-            raise ConfigError(f"shots must be at least 1, got {self.shots}")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"seeds are one or more different numbers, got {list(self.seeds)}")
-        if not 0 < self.iou <= 1:
-            raise ConfigError(f"iou must be above 0 and at most 1, got {self.iou}")
+        if not isinstance(self.shots, int) or self.shots < 1:
+            raise ConfigError(f"shots must be a whole number of at least 1, got {self.shots}")
+        whole = isinstance(self.seeds, tuple) and all(isinstance(s, int) for s in self.seeds)
+        if not whole or not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds are one or more different whole numbers, got {self.seeds}")
+        if not isinstance(self.iou, (int, float)) or not 0 < self.iou <= 1:
+            raise ConfigError(f"iou must be a number above 0 and at most 1, got {self.iou}")
+        if self.draw not in ("cross", "same"):
+            raise ConfigError(f"a protocol draws cross or same, got '{self.draw}'")
+        if self.task not in ("instance", "semantic"):
+            raise ConfigError(f"a task is instance or semantic, got '{self.task}'")
 
 
 @dataclass(frozen=True, eq=False)
