@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -18,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.interfaces import Embedder
-from sam_detect.masks import BoolArray, FloatArray
+from sam_detect.masks import FloatArray
 from sam_detect.types import FadedCrop
 
 PART_WEIGHTS = {
@@ -43,7 +45,12 @@ RING = 0.25
 SCENE_LIGHTNESS, SCENE_LAYERS = 0.2, 0.3
 """See :meth:`AppearanceEmbedder.scene_weights`."""
 
+NEGLIGIBLE = 1e-8
+"""Pixels with less than this share of the largest weight are left out: they change nothing."""
+
 Array = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.float64]
+Bytes = npt.NDArray[np.uint8]
 
 
 class AppearanceEmbedder(Embedder):
@@ -76,150 +83,281 @@ class AppearanceEmbedder(Embedder):
         return _DIMENSION
 
     def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
-        vectors = np.zeros((len(crops), _DIMENSION), np.float32)
-        for row, crop in zip(vectors, crops, strict=True):
-            parts = describe(crop)
-            row[:] = np.concatenate(
-                [math.sqrt(weight) * parts[name] for name, weight in PART_WEIGHTS.items()]
-            )
-        return vectors
+        if not crops:
+            return np.zeros((0, _DIMENSION), np.float32)
+        parts = describe(crops)
+        weighted = [math.sqrt(weight) * parts[name] for name, weight in PART_WEIGHTS.items()]
+        return np.concatenate(weighted, axis=1)
 
 
-def describe(crop: FadedCrop) -> dict[str, Array]:
-    """The parts of one crop by name, each a vector of length 1."""
-    image = crop.crop.image_rgb if crop.plain else crop.image_rgb
-    mask = crop.crop.mask
-    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
-    weights = crop.weights
-    inside = cv2.distanceTransform(np.pad(mask, 1).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)[
-        1:-1, 1:-1
-    ]
+def describe(crops: Sequence[FadedCrop]) -> dict[str, Array]:
+    """The parts of N crops by name, each ``(N, length)`` float32 with rows of length 1.
+
+    Filters run on each crop alone, and everything that is added up is added up in the order of
+    the crop's own pixels: a row has the same bits whatever else is in the batch.
+    """
+    measured = [_measure(crop) for crop in crops]
+    pixels = _Pixels.gather(measured)
     return {
-        "colour": _colour(lab, weights),
-        "layers": _layers(lab, mask, inside),
-        "texture": _texture(lab[..., 0], weights),
-        "shape": _shape(mask),
-        "size": _scalar(math.log(crop.crop.area + 1) / math.log(1e6)),
-        "contrast": _contrast(lab, mask),
+        "colour": _colour(pixels),
+        "layers": _layers(np.stack([each.layers for each in measured])),
+        "texture": _texture(pixels),
+        "shape": _shape(measured),
+        "size": _bumps(np.array([[each.size] for each in measured])),
+        "contrast": _contrast(np.stack([each.contrast for each in measured])),
     }
 
 
-def _colour(lab: npt.NDArray[np.uint8], weights: FloatArray) -> Array:
-    single = [_histogram(lab[..., c], weights, COLOUR_BINS) for c in range(3)]
-    a, b = (np.clip(lab[..., c].astype(np.int32) - 64, 0, 127) >> 4 for c in (1, 2))
-    joint = np.bincount((a * 8 + b).ravel(), weights.ravel(), 64).reshape(8, 8)
-    joint = cv2.sepFilter2D(joint, -1, _SMOOTH, _SMOOTH, borderType=cv2.BORDER_REPLICATE)
-    return _unit([*single, _root(joint.ravel())])
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What is measured on one crop.
+
+    Attributes:
+        weights: ``(n,)`` of the n pixels whose weight is not negligible.
+        lab: ``(n, 3)`` their L, a and b, 0 to 255.
+        gradients: ``(3, n)`` their gradient strength at each scale, before the square root.
+        patterns: ``(n,)`` their local binary pattern, 0 to 9.
+        layers: ``(2, 2, 3)`` rim and core; mean and spread; of L, a and b.
+        contrast: ``(3,)`` mean L, a and b of the object less those of its surroundings.
+        contour_xy: ``(m, 2)`` the longest outline.
+        outline: solidity, elongation, circularity and extent, 0 to 1.
+        size: of the object on a log scale, 1 for a million pixels.
+    """
+
+    weights: FloatArray
+    lab: Bytes
+    gradients: FloatArray
+    patterns: Bytes
+    layers: Numbers
+    contrast: Numbers
+    contour_xy: npt.NDArray[np.int32]
+    outline: tuple[float, float, float, float]
+    size: float
 
 
-def _layers(lab: npt.NDArray[np.uint8], mask: BoolArray, inside: Array) -> Array:
-    depth = float(inside.max())
-    core = inside > depth / 2
-    rim = mask & ~core
-    found = []
-    for layer in (rim if rim.any() else mask, core):
-        values = lab[layer].astype(np.float32) / 255
-        found += [_scalar(float(m)) for m in _spread_chroma(values.mean(axis=0))]
-        found += [_scalar(min(1.0, 5 * float(s))) for s in values.std(axis=0)]
-    return _unit(found)
+def _measure(crop: FadedCrop) -> _Measured:
+    image = crop.crop.image_rgb if crop.plain else crop.image_rgb
+    lab = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), np.uint8)
+    lightness = np.asarray(cv2.extractChannel(lab, 0), np.uint8)
+    solid = np.ascontiguousarray(crop.crop.mask).view(np.uint8)
+    area = int(np.count_nonzero(solid))
+    weights = crop.weights.ravel()
+    kept = np.flatnonzero(weights > weights.max() * NEGLIGIBLE)
+    contour, outline = _outline(solid, area)
+    return _Measured(
+        weights=weights.take(kept),
+        lab=lab.reshape(-1, 3).take(kept, axis=0),
+        gradients=_gradients(lightness, kept),
+        patterns=_binary_patterns(lightness).take(kept),
+        layers=_layer_colours(lab, solid),
+        contrast=_difference(lab, solid, area),
+        contour_xy=contour,
+        outline=outline,
+        size=math.log(area / crop.crop.scale**2 + 1) / math.log(1e6),
+    )
 
 
-def _spread_chroma(lab: Array) -> Array:
-    """a and b of real pictures fill the middle of their range: stretch it."""
-    stretched = lab.copy()
-    stretched[1:] = np.clip((lab[1:] - 0.5) * 2 + 0.5, 0, 1)
-    return np.asarray(stretched, np.float32)
-
-
-def _texture(lightness: npt.NDArray[np.uint8], weights: FloatArray) -> Array:
-    histograms = []
+def _gradients(lightness: Bytes, kept: npt.NDArray[np.intp]) -> FloatArray:
+    found = np.empty((3, len(kept)), np.float32)
     grey = lightness.astype(np.float32)
-    for _ in range(3):
+    for scale, strengths in enumerate(found):
+        if scale:
+            grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), 1.5), np.float32)
         gx = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=0.25)
         gy = cv2.Sobel(grey, cv2.CV_32F, 0, 1, scale=0.25)
-        strength = np.sqrt(cv2.magnitude(gx, gy) * 4)
-        histograms.append(_histogram(np.clip(strength * 8, 0, 255), weights, TEXTURE_BINS))
-        grey = cv2.GaussianBlur(grey, (0, 0), 1.5)
-    patterns = np.bincount(_binary_patterns(lightness).ravel(), weights.ravel(), 10)
-    histograms.append(_root(patterns))
-    return _unit(histograms)
+        cv2.magnitude(gx, gy).take(kept, out=strengths)
+    return found
 
 
-def _binary_patterns(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _binary_patterns(grey: Bytes) -> Bytes:
     """Rotation-invariant uniform local binary patterns of radius 1, 0 to 9 (9: not uniform)."""
-    padded = np.pad(cv2.GaussianBlur(grey, (3, 3), 0).astype(np.int16), 1, mode="edge")
     height, width = grey.shape
-    centre = padded[1:-1, 1:-1] + 3
-    code = np.zeros(grey.shape, np.uint8)
-    for bit, (dy, dx) in enumerate(_AROUND):
-        code |= (padded[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width] > centre).astype(
-            np.uint8
-        ) << bit
-    return _UNIFORM[code]
+    smooth = cv2.GaussianBlur(grey, (3, 3), 0)
+    padded = np.asarray(cv2.copyMakeBorder(smooth, 1, 1, 1, 1, cv2.BORDER_REPLICATE), np.uint8)
+    # Rows one after the other: a neighbour is the same array further on.
+    row = width + 2
+    count = height * row - 2
+    flat = padded.ravel()
+    limit = np.minimum(flat[row + 1 : row + 1 + count], 252) + np.uint8(3)
+    bits = np.zeros((len(_AROUND), -(-height * row // 8) * 8), np.uint8)
+    for bit, (dy, dx) in zip(bits.view(np.bool_), _AROUND, strict=True):
+        start = (1 + dy) * row + 1 + dx
+        np.greater(flat[start : start + count], limit, out=bit[:count])
+    # Eight pixels at a time: a bit that is shifted by less than 8 stays in its byte.
+    words = bits.view(np.uint64) << _BIT_PLACES
+    codes = np.bitwise_or.reduce(words, axis=0).view(np.uint8)[: height * row]
+    return np.asarray(_UNIFORM[codes.reshape(height, row)[:, :width]])
 
 
-def _shape(mask: BoolArray) -> Array:
-    contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+def _layer_colours(lab: Bytes, solid: Bytes) -> Numbers:
+    left, top, width, height = cv2.boundingRect(solid)
+    inside = np.s_[top : top + height, left : left + width]
+    lab, solid = lab[inside], solid[inside]
+    padded = cv2.copyMakeBorder(solid, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_3)[1:-1, 1:-1]
+    core = (depth > float(depth.max()) / 2).view(np.uint8)
+    rim = solid - core
+    if not rim.any():
+        rim = solid
+    found = np.array([cv2.meanStdDev(lab, mask=layer) for layer in (rim, core)])
+    return np.asarray(found[..., 0] / 255)
+
+
+def _difference(lab: Bytes, solid: Bytes, area: int) -> Numbers:
+    reach = max(2, round(RING * math.sqrt(area)))
+    ring = np.asarray(cv2.dilate(solid, _disc(reach)), np.uint8) - solid
+    if not ring.any():
+        ring = 1 - solid if area < solid.size else solid
+    object_, surroundings = cv2.mean(lab, mask=solid), cv2.mean(lab, mask=ring)
+    return np.asarray((np.array(object_[:3]) - surroundings[:3]) / 255)
+
+
+@lru_cache(maxsize=256)
+def _disc(reach: int) -> npt.NDArray[Any]:
+    side = 2 * reach + 1
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+
+
+def _outline(
+    solid: Bytes, area: int
+) -> tuple[npt.NDArray[np.int32], tuple[float, float, float, float]]:
+    contours, _ = cv2.findContours(solid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     contour = max(contours, key=len)
-    area = float(np.count_nonzero(mask))
     perimeter = max(cv2.arcLength(contour, True), 1.0)
     # A contour runs through pixel centres: half its length is missing from its area.
     hull = cv2.contourArea(cv2.convexHull(contour)) + perimeter / 2 + 1
     _, (width, height), _ = cv2.minAreaRect(contour)
     width, height = width + 1, height + 1
-    points = contour[:, 0].astype(np.float32)
-    radii = np.linalg.norm(points - points.mean(axis=0), axis=1)
-    variation = float(radii.std() / max(radii.mean(), 1e-6))
-    return _unit(
-        [
-            _scalar((min(1.0, area / hull) - 0.5) * 2),
-            _scalar(min(width, height) / max(width, height)),
-            _scalar(min(1.0, 4 * math.pi * (area + perimeter / 2) / (perimeter + 4) ** 2)),
-            _scalar(min(1.0, area / (width * height))),
-            _scalar(min(1.0, variation * 2)),
-        ]
+    return np.asarray(contour.reshape(-1, 2), np.int32), (
+        (min(1.0, area / hull) - 0.5) * 2,
+        min(width, height) / max(width, height),
+        min(1.0, 4 * math.pi * (area + perimeter / 2) / (perimeter + 4) ** 2),
+        min(1.0, area / (width * height)),
     )
 
 
-def _contrast(lab: npt.NDArray[np.uint8], mask: BoolArray) -> Array:
-    reach = max(2, round(RING * math.sqrt(np.count_nonzero(mask))))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    ring = cv2.dilate(mask.view(np.uint8), kernel).view(np.bool_) & ~mask
-    if not ring.any():
-        ring = ~mask if (~mask).any() else mask
-    difference = (lab[mask].mean(axis=0) - lab[ring].mean(axis=0)) / 255
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """The pixels of N crops, one after the other: arrays as in :class:`_Measured`.
+
+    Attributes:
+        crop: ``(n,)`` the crop that each belongs to.
+        count: N.
+    """
+
+    crop: npt.NDArray[np.intp]
+    count: int
+    weights: Numbers
+    lab: Bytes
+    gradients: FloatArray
+    patterns: Bytes
+
+    @classmethod
+    def gather(cls, measured: Sequence[_Measured]) -> _Pixels:
+        return cls(
+            crop=np.repeat(np.arange(len(measured)), [len(each.weights) for each in measured]),
+            count=len(measured),
+            weights=np.concatenate([each.weights for each in measured], dtype=np.float64),
+            lab=np.concatenate([each.lab for each in measured]),
+            gradients=np.concatenate([each.gradients for each in measured], axis=1),
+            patterns=np.concatenate([each.patterns for each in measured]),
+        )
+
+    def counts(self, index: npt.NDArray[Any], bins: int) -> Numbers:
+        """``(N, bins)``: the weights of each crop's pixels by their bin."""
+        places = self.crop * bins + index
+        counts = np.bincount(places, self.weights, self.count * bins)
+        return np.asarray(counts.reshape(self.count, bins), np.float64)
+
+
+def _colour(pixels: _Pixels) -> Array:
+    bins = pixels.lab >> 4
+    lightness = pixels.counts(bins[:, 0], COLOUR_BINS)
+    both = pixels.counts(bins[:, 1] * COLOUR_BINS + bins[:, 2], COLOUR_BINS**2)
+    both = both.reshape(-1, COLOUR_BINS, COLOUR_BINS)
+    # Real pictures fill the middle half of a and b: what lies beyond joins its ends.
+    joint = np.add.reduceat(both, _MIDDLE, axis=1)
+    joint = np.add.reduceat(joint, _MIDDLE, axis=2)
+    joint = _smoothed(_smoothed(joint).swapaxes(1, 2)).swapaxes(1, 2)
+    single = [_smoothed(counts) for counts in (lightness, both.sum(axis=2), both.sum(axis=1))]
+    return _unit([*map(_root, single), _root(joint.reshape(pixels.count, -1))])
+
+
+def _layers(colours: Numbers) -> Array:
+    means, spreads = colours[:, :, 0], colours[:, :, 1]
+    # a and b of real pictures fill the middle of their range: stretch it.
+    stretched = np.concatenate([means[..., :1], (means[..., 1:] - 0.5) * 2 + 0.5], axis=2)
+    values = np.stack([stretched, 5 * spreads], axis=2)
+    return _bumps(values.reshape(len(colours), -1))
+
+
+def _texture(pixels: _Pixels) -> Array:
+    histograms = []
+    for gradients in pixels.gradients:
+        strength = np.minimum(np.sqrt(gradients * 4) * 8, 255)
+        index = (strength * np.float32(TEXTURE_BINS / 256)).astype(np.intp)
+        histograms.append(_root(_smoothed(pixels.counts(index, TEXTURE_BINS))))
+    histograms.append(_root(pixels.counts(pixels.patterns, 10)))
+    return _unit(histograms)
+
+
+def _shape(measured: Sequence[_Measured]) -> Array:
+    variation = _radius_variation([each.contour_xy for each in measured])
+    values = np.column_stack([[each.outline for each in measured], variation * 2])
+    return _bumps(values)
+
+
+def _radius_variation(contours_xy: Sequence[npt.NDArray[np.int32]]) -> Numbers:
+    """How the distance of each outline from its middle varies, relative to its mean."""
+    lengths = np.array([len(contour) for contour in contours_xy])
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+
+    def mean(values: Numbers) -> Numbers:
+        return np.asarray(np.bincount(owner, values, len(lengths)) / lengths)
+
+    x, y = np.concatenate(contours_xy).T.astype(np.float64)
+    radii = np.sqrt((x - mean(x)[owner]) ** 2 + (y - mean(y)[owner]) ** 2)
+    means = mean(radii)
+    return np.sqrt(mean((radii - means[owner]) ** 2)) / np.maximum(means, 1e-6)
+
+
+def _contrast(difference: Numbers) -> Array:
     # The square root spreads small differences, where a thing and its ground differ or do not.
     scaled = np.sign(difference) * np.sqrt(np.abs(difference))
-    return _unit([_scalar(float(v) * 0.7 + 0.5, CONTRAST_BINS) for v in scaled])
+    return _bumps(scaled * 0.7 + 0.5, CONTRAST_BINS)
 
 
-def _histogram(values: npt.NDArray[np.generic], weights: FloatArray, bins: int) -> Array:
-    """Root of the smoothed, weighted histogram of values in 0..255."""
-    index = (values.astype(np.float32) * (bins / 256)).astype(np.intp)
-    counts = np.bincount(index.ravel(), weights.ravel(), bins)
-    return _root(np.convolve(np.pad(counts, 1, mode="edge"), _SMOOTH, "valid"))
+def _bumps(values: Numbers, bins: int = SCALAR_BINS) -> Array:
+    """``(N, K)`` numbers in 0..1 as soft bumps over bins, so that near numbers are similar."""
+    centres = (np.arange(bins) + 0.5) / bins
+    values = np.clip(values, 0, 1)[:, :, None]
+    bumps = _root(np.exp(-0.5 * np.square((centres - values) * bins)))
+    return (bumps / math.sqrt(values.shape[1])).reshape(len(values), -1).astype(np.float32)
 
 
-def _scalar(value: float, bins: int = SCALAR_BINS) -> Array:
-    """One number in 0..1 as a soft bump over bins, so that near numbers are similar."""
-    centres = (np.arange(bins, dtype=np.float32) + 0.5) / bins
-    width = 1.0 / bins
-    return _root(np.exp(-0.5 * np.square((centres - min(max(value, 0.0), 1.0)) / width)))
+def _smoothed(counts: Numbers) -> Numbers:
+    """Neighbouring bins of the last axis shared (1, 2, 1); the ends count themselves twice."""
+    padded = np.concatenate([counts[..., :1], counts, counts[..., -1:]], axis=-1)
+    return np.asarray(0.25 * (padded[..., :-2] + padded[..., 2:]) + 0.5 * padded[..., 1:-1])
 
 
-def _root(counts: npt.NDArray[Any]) -> Array:
-    total = counts.sum()
-    if total <= 0:
-        return np.full(counts.size, 1 / math.sqrt(counts.size), np.float32)
-    return np.asarray(np.sqrt(counts / total), np.float32)
+def _root(counts: Numbers) -> Numbers:
+    """Square root of each histogram of the last axis as shares; equal shares of nothing."""
+    total = counts.sum(axis=-1, keepdims=True)
+    shares = np.full(counts.shape, 1 / counts.shape[-1])
+    np.divide(counts, total, out=shares, where=total > 0)
+    return np.asarray(np.sqrt(shares))
 
 
-def _unit(histograms: Sequence[Array]) -> Array:
-    return np.asarray(np.concatenate(histograms) / math.sqrt(len(histograms)), np.float32)
+def _unit(histograms: Sequence[Numbers]) -> Array:
+    joined = np.concatenate(histograms, axis=1) / math.sqrt(len(histograms))
+    return np.asarray(joined, np.float32)
 
 
-_SMOOTH = np.array([0.25, 0.5, 0.25])
+_MIDDLE = [0, 5, 6, 7, 8, 9, 10, 11]
+"""Where each of 8 bins starts that cover the middle of 16."""
 _AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
+_BIT_PLACES = np.arange(8, dtype=np.uint64)[:, None]
 
 
 def _uniform_table() -> npt.NDArray[np.uint8]:

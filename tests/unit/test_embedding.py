@@ -16,7 +16,7 @@ from strategies import QUICK, BoolArray, masks_hw
 
 from sam_detect.embedding import AppearanceEmbedder, AverageEmbedder
 from sam_detect.embedding.appearance import PART_WEIGHTS, describe
-from sam_detect.fading import BlurFade, GaussianFade, IdentityFade
+from sam_detect.fading import BlurFade, GaussianFade, IdentityFade, LinearFade
 from sam_detect.fading.context import cut, faded, reduced
 from sam_detect.interfaces import Embedder
 from sam_detect.library.maker import VectorMaker
@@ -60,6 +60,10 @@ def embed(embedder: Embedder, crops: Sequence[FadedCrop]) -> Floats:
     assert np.isfinite(vectors).all()
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     return vectors
+
+
+def parts_of(crop: FadedCrop) -> dict[str, Floats]:
+    return {name: rows[0] for name, rows in describe([crop]).items()}
 
 
 def similarity(embedder: Embedder, a: FadedCrop, b: FadedCrop) -> float:
@@ -233,7 +237,7 @@ def test_two_things_are_further_apart_than_two_views_of_one(
 
 @pytest.mark.parametrize("kind", ["texture", "colour", "shape"])
 def test_the_part_named_after_a_difference_sees_it(kind: str) -> None:
-    view, again, other = (describe(crop)[kind] for crop in view_pairs()[kind])
+    view, again, other = (parts_of(crop)[kind] for crop in view_pairs()[kind])
     assert float(view @ other) < float(view @ again) - 0.02
 
 
@@ -247,12 +251,52 @@ def test_the_surroundings_are_part_of_what_a_thing_looks_like(
 
 
 def test_parts_documented_are_parts_made() -> None:
-    parts = describe(plain(*blob()))
+    parts = parts_of(plain(*blob()))
     assert list(parts) == list(PART_WEIGHTS)
     for name, part in parts.items():
         assert part.ndim == 1, name
         assert np.linalg.norm(part) == pytest.approx(1, abs=1e-5), name
         assert f"``{name}``" in (AppearanceEmbedder.__doc__ or ""), name
+
+
+def pixel_by_pixel(crop: FadedCrop) -> tuple[list[Floats], Floats]:
+    """Histograms of L, a, b and of binary patterns, as their definitions say, unsmoothed."""
+    lab = cv2.cvtColor(crop.crop.image_rgb, cv2.COLOR_RGB2LAB)
+    smooth = np.pad(cv2.GaussianBlur(lab[..., 0], (3, 3), 0).astype(int), 1, mode="edge")
+    colours, patterns = np.zeros((3, 16), np.float32), np.zeros(10, np.float32)
+    for (y, x), weight in np.ndenumerate(crop.weights):
+        colours[range(3), lab[y, x] // 16] += weight
+        ring = smooth[y : y + 3, x : x + 3].ravel()[[0, 1, 2, 5, 8, 7, 6, 3]]
+        bits = ring > smooth[y + 1, x + 1] + 3
+        changes = np.count_nonzero(bits != np.roll(bits, 1))
+        patterns[np.count_nonzero(bits) if changes <= 2 else 9] += weight
+    return list(colours), patterns
+
+
+@pytest.mark.parametrize("side", [52, 63, 64])
+def test_histograms_are_those_of_a_walk_over_the_pixels(side: int) -> None:
+    """Near white too, where a bound on differences of bytes could wrap around."""
+    bright = np.random.default_rng(0).integers(190, 290, (side, side, 3)).clip(0, 255)
+    _, mask = blob(25, side=side)
+    crop = plain(bright.astype(np.uint8), mask, LinearFade(max_distance=20))
+    parts = parts_of(crop)
+    colours, patterns = pixel_by_pixel(crop)
+    for channel, counts in enumerate(colours):
+        shared = np.convolve(np.pad(counts, 1, mode="edge"), [0.25, 0.5, 0.25], "valid")
+        found = np.square(parts["colour"][16 * channel : 16 * channel + 16]) * 4
+        np.testing.assert_allclose(found, shared / shared.sum(), atol=1e-5)
+    found = np.square(parts["texture"][-10:]) * 4
+    np.testing.assert_allclose(found, patterns / patterns.sum(), atol=1e-5)
+    assert found.min() > 0, "every pattern occurs"
+
+
+def test_the_spread_of_the_radius_is_that_of_the_outline() -> None:
+    """A disc has hardly any; a bar's outline is as far as its ends and as near as its sides."""
+    bins = slice(40, 50)
+    for mask, expected in zip(square_and_disc(), (1.0, 0.02), strict=True):
+        shape = parts_of(plain(np.full((96, 96, 3), 90, np.uint8), mask))["shape"]
+        bump = np.square(shape[bins]) * 5
+        assert bump.argmax() == min(9, int(expected * 10))
 
 
 def test_part_weights_are_shares() -> None:
@@ -263,14 +307,14 @@ def test_part_weights_are_shares() -> None:
 def test_the_similarity_is_the_weighted_mean_of_the_parts(appearance: AppearanceEmbedder) -> None:
     a, b = plain(*blob(0)), plain(*blob(30, colour=(90, 140, 120)))
     expected = sum(
-        weight * float(describe(a)[name] @ describe(b)[name])
+        weight * float(parts_of(a)[name] @ parts_of(b)[name])
         for name, weight in PART_WEIGHTS.items()
     )
     assert similarity(appearance, a, b) == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_dimension_is_that_of_the_parts(appearance: AppearanceEmbedder) -> None:
-    assert appearance.dimension == sum(len(part) for part in describe(plain(*blob())).values())
+    assert appearance.dimension == sum(len(part) for part in parts_of(plain(*blob())).values())
 
 
 # Odd crops, for both
@@ -331,6 +375,17 @@ def test_any_mask_has_a_unit_vector(embedder: Embedder) -> None:
         embed(embedder, [faded(crop, GaussianFade())])
 
     check()
+
+
+@pytest.mark.parametrize("embedder", EMBEDDERS, ids=lambda e: e.name)
+def test_a_vector_has_the_same_bits_whatever_else_is_in_its_batch(embedder: Embedder) -> None:
+    crops = [plain(*map(np.ascontiguousarray, odd)) for odd in odd_crops().values()]
+    crops += [plain(*blob(angle, side=side)) for angle in (0, 17) for side in (52, 63, 64, 96)]
+    crops += [plain(*blob(5), BlurFade(3))]
+    alone = [embed(embedder, [crop]).tobytes() for crop in crops]
+    for order in (1, -1):
+        together = embed(embedder, crops[::order])[::order]
+        assert [row.tobytes() for row in together] == alone
 
 
 @pytest.mark.parametrize("embedder", EMBEDDERS, ids=lambda e: e.name)
