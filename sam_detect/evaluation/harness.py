@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -81,10 +81,12 @@ def evaluate(
         shots: Evaluation(dataset, protocols[shots], method, recipe, tuple(found))
         for shots, found in episodes.items()
     }
-    quality = embedding_quality(dataset, pipeline, max_pixels=max_pixels)
+    quality = None
+    if method == Pipeline.name:
+        quality = embedding_quality(dataset, pipeline, max_pixels=max_pixels)
     return replace(
         points[protocol.shots],
-        embedding=quality if method == Pipeline.name else None,
+        embedding=quality,
         learning_curve=tuple(_point(points[shots]) for shots in sorted(set(curve))),
         peak_memory_mb=memory,
     )
@@ -107,6 +109,7 @@ def measure(
     **protocol: Any,
 ) -> dict[str, Any]:
     """:meth:`SAMDetect.evaluate <sam_detect.detector.SAMDetect.evaluate>`."""
+    metrics = [metrics] if isinstance(metrics, str) else metrics
     unknown = [name for name in metrics or () if name not in MEASURES]
     if unknown:
         raise ConfigError(f"there is no metric '{unknown[0]}' (there are: {', '.join(MEASURES)})")
@@ -114,11 +117,12 @@ def measure(
     for name in protocol:
         if name not in known:
             raise ConfigError(f"evaluate has no '{name}' (it has: {', '.join(sorted(known))})")
-    if "seeds" in protocol:
+    if isinstance(protocol.get("seeds"), Iterable):
         protocol["seeds"] = tuple(protocol["seeds"])
+    drawn = Protocol(**protocol)
     limit = detector.settings.max_image_pixels
     dataset = open_dataset(dataset_path, images, max_pixels=limit)
-    found = evaluate(dataset, Pipeline(detector), Protocol(**protocol), max_pixels=limit).to_dict()
+    found = evaluate(dataset, Pipeline(detector), drawn, max_pixels=limit).to_dict()
     if metrics is None:
         return found
     chosen = {name: {key: found[key] for key in MEASURES[name]} for name in metrics}

@@ -220,7 +220,7 @@ def test_of_boxes_a_method_gets_the_outlines_that_a_users_box_would_get(tmp_path
     for got, (_, objects) in zip(spy.learnt[0], split.support, strict=True):
         boxes = [o.bbox_xywh for o in objects]
         expected = masks_for_boxes(got.frame, user.propose(got.frame), boxes)
-        for index, (each, box) in enumerate(zip(objects, boxes, strict=True)):
+        for index, each in enumerate(objects):
             outline = got.masks.dense(index)
             assert np.array_equal(outline, expected.dense(index))
             if each.label == "disc":
