@@ -277,6 +277,7 @@ def pixel_by_pixel(crop: FadedCrop) -> tuple[list[Floats], Floats]:
 def test_histograms_are_those_of_a_walk_over_the_pixels(side: int) -> None:
     """Near white too, where a bound on differences of bytes could wrap around."""
     bright = np.random.default_rng(0).integers(190, 290, (side, side, 3)).clip(0, 255)
+    bright[side // 2 :, side // 2 :] = 255
     _, mask = blob(25, side=side)
     crop = plain(bright.astype(np.uint8), mask, LinearFade(max_distance=20))
     parts = parts_of(crop)
