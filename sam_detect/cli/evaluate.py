@@ -18,6 +18,7 @@ from sam_detect.config import load_settings
 from sam_detect.errors import ConfigError
 
 if TYPE_CHECKING:
+    from sam_detect.evaluation.dataset import Dataset
     from sam_detect.evaluation.evaluation import Evaluation
     from sam_detect.evaluation.harness import Tick
     from sam_detect.evaluation.sweep import Announce
@@ -128,6 +129,7 @@ def evaluate(
     given = {name: value for name, value in settings.items() if value is not None}
     limit = load_settings(given).max_image_pixels
     data = open_dataset(dataset, images, max_pixels=limit)
+    _check_outputs(predictions, history, dataset, data)
     with _progress(len(grid)) as announce:
         found = run_sweep(
             data, drawn, grid, settings=given, method=method, curve=points, announce=announce
@@ -178,6 +180,20 @@ def _progress(variants: int) -> Iterator[Announce]:
             return lambda done, of: shown.update(task, completed=done, total=of)
 
         yield announce
+
+
+def _check_outputs(
+    predictions: Path | None, history: Path | None, annotations: Path, data: Dataset
+) -> None:
+    """Refuses files that cannot be written, or that are the dataset's own, before the work."""
+    from sam_detect.bench.history import require_writable
+    from sam_detect.evaluation.predictions import check_output_file
+
+    if predictions is not None:
+        check_output_file("--predictions", predictions, annotations, data)
+    if history is not None:
+        check_output_file("--history", history, annotations, data)
+        require_writable(history)
 
 
 def _write(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from sam_detect.errors import ConfigError, ImageError, one_line
 from sam_detect.evaluation.baselines import OtsuWatershed, TemplateMatching
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.embedding_quality import embedding_quality
+from sam_detect.evaluation.episodes import Split
 from sam_detect.evaluation.evaluation import AVERAGED, Evaluation
 from sam_detect.evaluation.methods import Method
 from sam_detect.evaluation.pipeline import Pipeline
@@ -25,8 +26,6 @@ BASELINES: dict[str, Callable[[], Method]] = {
     OtsuWatershed.name: OtsuWatershed,
 }
 METHODS = (Pipeline.name, *BASELINES)
-CURVE = (1, 2, 5, 10, 20)
-"""Numbers of shots of a learning curve."""
 
 Tick = Callable[[int, int], None]
 """Is told how many pictures of how many are done."""
@@ -47,27 +46,29 @@ def evaluate(
     Args:
         pipeline: the detector to measure; also what finds outlines for the boxes of examples.
         method: ``sam-detect`` for the pipeline, or the name of a baseline.
-        curve: numbers of shots to measure F1 at as well.
+        curve: numbers of shots to measure F1 at as well; those that leave no picture to look in
+            are left out, and named among the problems.
 
     Raises:
         ConfigError: an unknown method, or a protocol that does not fit the dataset.
         ImageError: a picture cannot be read.
     """
-    measured = _method(method, pipeline)
+    measured = make_method(method, pipeline)
     dataset = _readable(dataset, max_pixels)
     protocols = {shots: replace(protocol, shots=shots) for shots in (protocol.shots, *curve)}
-    planned = {shots: plan(dataset, each) for shots, each in protocols.items()}
+    planned, skipped = _planned(dataset, protocols, protocol.shots)
+    dataset = replace(dataset, problems=(*dataset.problems, *skipped))
     total = sum(len(split.queries) for splits in planned.values() for split in splits)
     done = 0
     episodes: dict[int, list[Episode]] = {}
-    for shots, each in protocols.items():
+    for shots, splits in planned.items():
         steps = run(
             dataset,
             measured,
-            each,
+            protocols[shots],
             propose=pipeline.propose,
             max_pixels=max_pixels,
-            planned=planned[shots],
+            planned=splits,
         )
         for step in steps:
             if isinstance(step, Episode):
@@ -87,9 +88,24 @@ def evaluate(
     return replace(
         points[protocol.shots],
         embedding=quality,
-        learning_curve=tuple(_point(points[shots]) for shots in sorted(set(curve))),
+        learning_curve=tuple(_point(points[shots]) for shots in sorted({*curve} & {*points})),
         peak_memory_mb=memory,
     )
+
+
+def _planned(
+    dataset: Dataset, protocols: Mapping[int, Protocol], needed: int
+) -> tuple[dict[int, list[Split]], list[str]]:
+    """The episodes for each number of shots, and a line for each that there are none for."""
+    planned = {needed: plan(dataset, protocols[needed])}
+    skipped = []
+    for shots, protocol in protocols.items():
+        try:
+            planned[shots] = planned.get(shots) or plan(dataset, protocol)
+        except ConfigError:
+            left_out = f"left out {shots} shots, which leave no picture to look in"
+            skipped.append(f"learning curve: {left_out}")
+    return planned, skipped
 
 
 MEASURES = {
@@ -158,7 +174,12 @@ def peak_memory_mb() -> float | None:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _method(name: str, pipeline: Pipeline) -> Method:
+def make_method(name: str, pipeline: Pipeline) -> Method:
+    """The pipeline itself, or the baseline of that name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     if name == Pipeline.name:
         return pipeline
     if name not in BASELINES:

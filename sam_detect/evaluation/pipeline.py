@@ -75,6 +75,11 @@ class Pipeline:
         )
         self._recipe = json.dumps(detector.recipe.to_dict(), sort_keys=True)
 
+    @property
+    def max_pixels(self) -> int:
+        """The detector refuses larger pictures."""
+        return self._template.settings.max_image_pixels
+
     def learn(self, support: Sequence[Shown]) -> None:
         self._detector = self._template.with_empty_library(Remembering(self.propose))
         for shown in support:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sam_detect.errors import OutputError
 from sam_detect.evaluation.dataset import Dataset, Id
 from sam_detect.evaluation.run import Episode, Query
 from sam_detect.outputs import write_atomically
@@ -23,6 +24,24 @@ def write_predictions(path: Path, dataset: Dataset, episodes: Sequence[Episode])
     rows = [_episode(episode, dataset.categories) for episode in episodes]
     text = json.dumps({"episodes": rows})
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def check_output_file(option: str, path: Path, annotations: Path, dataset: Dataset) -> None:
+    """Says before anything is measured that a file would take the place of another.
+
+    Args:
+        option: that named the file.
+        annotations: the file or folder that the dataset was read from.
+
+    Raises:
+        OutputError: it is a folder, or a file of the dataset.
+    """
+    if path.is_dir():
+        raise OutputError(f"'{path}' is a folder; name a file in it with {option}")
+    files = [annotations, annotations / "annotations.json", annotations / "data.yaml"]
+    files += [picture.path for picture in dataset.pictures]
+    if path.exists() and any(each.exists() and path.samefile(each) for each in files):
+        raise OutputError(f"'{path}' is a file of the dataset; choose another with {option}")
 
 
 def _episode(episode: Episode, categories: dict[str, Id]) -> dict[str, Any]:

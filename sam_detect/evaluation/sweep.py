@@ -14,16 +14,18 @@ from sam_detect.detector import SAMDetect
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.evaluation import Evaluation
-from sam_detect.evaluation.harness import Tick, evaluate
+from sam_detect.evaluation.harness import Tick, evaluate, make_method
 from sam_detect.evaluation.pipeline import Memory, Pipeline
-from sam_detect.evaluation.run import Protocol
+from sam_detect.evaluation.run import Protocol, plan
 from sam_detect.parts import FADE_SETTINGS
 from sam_detect.registry import load_class
 
 MOST_VARIANTS = 200
-OF_PROTOCOL = {"shots": int, "iou": float}
+OF_PROTOCOL = {"shots": (int, "a whole number"), "iou": (float, "a number")}
 OWN_KEYS = ("method", *OF_PROTOCOL)
 """What a sweep may vary beside the settings."""
+OF_LIBRARIES = ("library", "store", "qdrant_url", "qdrant_api_key", "lock_timeout_s")
+"""Settings that change nothing: every episode has a library of its own, in memory."""
 
 Announce = Callable[[str], Tick]
 """Is told which variant comes next, and gives what its pictures are counted by."""
@@ -51,15 +53,20 @@ def sweep(
     """
     memory = Memory()
     # All are made before any is run: what is wrong with the last should not cost an hour.
-    detectors = [_detector(settings, variant) for variant in grid]
-    for variant, detector in zip(grid, detectors, strict=True):
+    pipelines = [Pipeline(_detector(settings, variant), memory) for variant in grid]
+    methods = [variant.get("method", method) for variant in grid]
+    protocols = [_varied(protocol, variant) for variant in grid]
+    for name, pipeline, varied in zip(methods, pipelines, protocols, strict=True):
+        make_method(name, pipeline)
+        plan(dataset, varied)
+    for variant, name, pipeline, varied in zip(grid, methods, pipelines, protocols, strict=True):
         found = evaluate(
             dataset,
-            Pipeline(detector, memory),
-            _varied(protocol, variant),
-            method=variant.get("method", method),
+            pipeline,
+            varied,
+            method=name,
             curve=curve,
-            max_pixels=detector.settings.max_image_pixels,
+            max_pixels=pipeline.max_pixels,
             tick=announce(", ".join(f"{key}={value}" for key, value in variant.items())),
         )
         yield replace(found, variant=dict(variant))
@@ -68,13 +75,16 @@ def sweep(
 def variants(specs: Sequence[str]) -> list[dict[str, str]]:
     """Every combination of the values of ``key=a,b`` texts; one empty one without any.
 
+    A key that is given twice has all its values.
     Where fades are varied, a parameter that one of them does not have is left out for it, and
     combinations that are then the same are run once.
 
     Raises:
         ConfigError: a text that is no such list, a key that nothing has, or too many combinations.
     """
-    values = dict(_parsed(spec) for spec in _split(specs))
+    values: dict[str, list[str]] = {}
+    for key, listed in map(_parsed, _split(specs)):
+        values[key] = list(dict.fromkeys([*values.get(key, []), *listed]))
     count = math.prod(len(of_key) for of_key in values.values())
     if count > MOST_VARIANTS:
         raise ConfigError(f"the sweep has {count} variants, at most {MOST_VARIANTS} are run")
@@ -106,20 +116,20 @@ def _parsed(spec: str) -> tuple[str, list[str]]:
     key, equals, listed = spec.partition("=")
     key = key.strip().replace("-", "_")
     values = [value for value in listed.split(",") if value]
-    known = (*OWN_KEYS, *Settings.model_fields)
+    known = (*OWN_KEYS, *(name for name in Settings.model_fields if name not in OF_LIBRARIES))
     if key not in known:
         raise ConfigError(f"a sweep has no '{key}' to vary (it has: {', '.join(known)})")
     if not equals or not values:
         raise ConfigError(f"--sweep takes key=a,b,... such as sigma=10,30, got '{spec}'")
-    return key, list(dict.fromkeys(values))
+    return key, values
 
 
 def _varied(protocol: Protocol, variant: Mapping[str, str]) -> Protocol:
     changed = {}
-    for key, kind in OF_PROTOCOL.items():
+    for key, (kind, what) in OF_PROTOCOL.items():
         if key in variant:
             try:
                 changed[key] = kind(variant[key])
             except ValueError:
-                raise ConfigError(f"{key} is a number, got '{variant[key]}'") from None
+                raise ConfigError(f"{key} is {what}, got '{variant[key]}'") from None
     return replace(protocol, **changed)
