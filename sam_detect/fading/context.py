@@ -88,8 +88,10 @@ def faded(crop: Crop, fade: Fade | WeightFade) -> FadedCrop:
     # A subclass that fades in another way than by its weights is asked for its image.
     if isinstance(fade, WeightFade) and type(fade).apply is WeightFade.apply:
         weights = _weights(fade.for_area(crop.area), crop, distances)
-        image = np.rint(crop.image_rgb * weights[:, :, None]).astype(np.uint8)
-        return FadedCrop(crop=crop, image_rgb=image, weights=weights, plain=True)
+        image = cv2.multiply(crop.image_rgb, cv2.merge([weights] * 3), dtype=cv2.CV_8U)
+        return FadedCrop(
+            crop=crop, image_rgb=np.asarray(image, np.uint8), weights=weights, plain=True
+        )
     image = _custom_image(crop, fade, distances)
     if callable(getattr(fade, "weights", None)):
         weights = _weights(fade, crop, distances)
@@ -103,10 +105,16 @@ def distance_map(crop: Crop) -> FloatArray:
     outside = (~crop.mask).view(np.uint8)
     if not outside.any():
         return np.zeros(crop.mask.shape, np.float32)
-    distances = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distances = np.asarray(
+        cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32
+    )
     # OpenCV's last bit differs with its threads; the square of a distance is a whole number.
-    distances = np.sqrt(np.rint(np.square(distances)))
-    return np.asarray(distances / crop.scale, np.float32)
+    np.square(distances, out=distances)
+    np.rint(distances, out=distances)
+    np.sqrt(distances, out=distances)
+    if crop.scale != 1:
+        distances /= np.float32(crop.scale)
+    return distances
 
 
 def _window(
@@ -155,9 +163,10 @@ def _weights(fade: Any, crop: Crop, distances: FloatArray) -> FloatArray:
         raise ExtensionError(
             f"{name}.weights must return weights of shape {crop.mask.shape}, got {weights.shape}"
         )
-    if not (weights.min() >= 0 and weights.max() <= 1):
+    lowest, highest = weights.min(), weights.max()
+    if not (lowest >= 0 and highest <= 1):
         raise ExtensionError(f"{name}.weights must return numbers from 0 to 1")
-    if weights.max() == 0:
+    if highest == 0:
         raise ExtensionError(f"{name}.weights must be above 0 somewhere on the object")
     return weights
 

@@ -393,6 +393,21 @@ def test_a_plain_weight_multiplies_the_image(fade: WeightFade) -> None:
     np.testing.assert_array_equal(applied, result.image_rgb)
 
 
+def test_a_faded_half_is_rounded_as_numpy_rounds_it() -> None:
+    """Weights in sixteenths times whole numbers: many products end in exactly one half."""
+
+    class Sixteenths(WeightFade):
+        def weights(self, distance_map: Floats) -> Floats:
+            return np.ceil(16 / (1 + distance_map)) / np.float32(16)
+
+    dense = disc((64, 61), (30, 30), 10)
+    crop = cut_dense(picture(64, 61), dense)
+    result = faded(crop, Sixteenths())
+    product = crop.image_rgb * result.weights[:, :, None]
+    assert np.count_nonzero(product % 1 == 0.5) > 100
+    np.testing.assert_array_equal(result.image_rgb, np.rint(product))
+
+
 def test_the_automatic_gaussian_is_fitted_to_the_crops_object() -> None:
     crop = small_crop()
     fitted = GaussianFade().for_area(crop.area)
