@@ -135,7 +135,7 @@ def evaluate(
             data, drawn, grid, settings=given, method=method, curve=points, announce=announce
         )
         done = list(found)
-    _say_problems(done[0].problems)
+    _say_problems(tuple(dict.fromkeys(line for each in done for line in each.problems)))
     _write(done, predictions=predictions, report=report, history=history)
     for each in done:
         if as_json:

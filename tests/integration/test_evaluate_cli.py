@@ -144,6 +144,14 @@ def test_a_sweep_in_json_is_a_line_for_each_variant(folder: Path, command: Comma
     assert [each["f1"] > 0.9 for each in ran.json] == [True] * 3
 
 
+def test_what_any_variant_has_too_little_of_is_said_once(folder: Path, command: Command) -> None:
+    how = (*QUICK, "--method", "watershed", "--protocol", "same", "--sweep", "shots=1,14,13")
+    ran = command("evaluate", folder, *how).worked()
+    assert ran.err.splitlines() == [
+        f"warning: only 12 of 'square': 11 shown instead of {shots}" for shots in (14, 13)
+    ]
+
+
 @pytest.mark.parametrize("method", ["template", "watershed"])
 def test_baselines_run(folder: Path, command: Command, method: str) -> None:
     found = only_object(command("evaluate", folder, *QUICK, "--method", method, "--json").worked())

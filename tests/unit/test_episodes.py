@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from evaluation_helpers import Oracle, box_of, dataset_folder, detector, no_prop
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.episodes import Split, splits
+from sam_detect.evaluation.methods import Found
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Episode, Protocol, Query, run
 from sam_detect.masks import rle_to_mask
 from sam_detect.segmentation.prompted import masks_for_boxes
 from sam_detect.sources import load_image
+from sam_detect.types import Frame, Masks
 
 LIMIT = 10**6
 
@@ -209,6 +212,23 @@ def test_in_the_same_pictures_the_shown_objects_are_neither_found_nor_false(
         assert len(query.comparison.object_labels) == 6 - len(mine)
         # The oracle finds the shown ones too: those are excused, and no others.
         assert query.comparison.excused.tolist() == [o in mine for o in query.picture.objects]
+
+
+class Shifted(Oracle):
+    """Finds everything four pixels to the right: at an IoU of .5 to .75."""
+
+    def find(self, frame: Frame) -> Found:
+        found = super().find(frame)
+        moved = [np.roll(found.masks.dense(i), 4, axis=1) for i in range(len(found.masks))]
+        return replace(found, masks=Masks.from_dense(np.stack(moved)))
+
+
+def test_what_overlaps_a_shown_object_less_than_asked_for_is_no_find_of_it(
+    eight: Dataset,
+) -> None:
+    for iou, excused in ((0.5, 4), (0.8, 0)):
+        queries, _ = run_all(eight, Shifted(eight), shots=2, seeds=(0,), draw="same", iou=iou)
+        assert sum(int(q.comparison.excused.sum()) for q in queries) == excused
 
 
 def test_of_boxes_a_method_gets_the_outlines_that_a_users_box_would_get(tmp_path: Path) -> None:
