@@ -31,8 +31,8 @@ STEP = 5
 """Grey levels that a region must stay stable over, of 255."""
 MAX_VARIATION = 0.5
 MIN_DIVERSITY = 0.2
-NEIGHBOURHOODS = (1 / 40, 1 / 20, 1 / 8, 1 / 3)
-"""Sides of the local means, as shares of the picture's shorter side."""
+NARROW, WIDE = (1 / 40, 1 / 20), (1 / 8, 1 / 3)
+"""Sides of the local means, as shares of the picture's shorter side, at full and at half size."""
 PROMISE_WEIGHTS = {"extent": 0.465, "aspect": 0.114, "size": 0.077}
 PROMISE_OFFSET = 0.369
 """Expected overlap with an object by box and area alone. Fitted like the score (``_ranking``)."""
@@ -74,7 +74,9 @@ def level_sets(image_rgb: ImageRGB, *, min_area: int, max_area: int) -> list[Reg
                 jobs.append(pool.submit(_halves, plane, *limits))
         grey = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
         smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
-        jobs += [pool.submit(_standing_out, smooth, share, *limits) for share in NEIGHBOURHOODS]
+        half = np.ascontiguousarray(cv2.GaussianBlur(grey, (0, 0), 2.0)[::2, ::2])
+        jobs += [pool.submit(_standing_out, smooth, 1, share, *limits) for share in NARROW]
+        jobs += [pool.submit(_standing_out, half, 2, share, *limits) for share in WIDE]
         found = [sets for job in jobs for sets in job.result()]
     return _cut_out(found, (image_rgb.shape[0], image_rgb.shape[1]))
 
@@ -99,9 +101,10 @@ def _stable(plane: Plane, min_area: int, max_area: int) -> list[LevelSets]:
 
 
 def _standing_out(
-    smooth: FloatArray, share: float, min_area: int, max_area: int
+    smooth: FloatArray, factor: int, share: float, min_area: int, max_area: int
 ) -> list[LevelSets]:
-    """Regions brighter or darker than the mean of their neighbourhood."""
+    """Regions of a grey picture, reduced by a factor, that are brighter or darker than the mean of
+    their neighbourhood."""
     side = 2 * max(3, round(share * min(smooth.shape))) + 1
     excess = smooth - cv2.boxFilter(smooth, -1, (side, side))
     # Half the spread of what stands out keeps noise away and dim things in.
@@ -109,7 +112,7 @@ def _standing_out(
     found = []
     for beyond in (excess > limit, excess < -limit):
         opened = cv2.morphologyEx(beyond.view(np.uint8), cv2.MORPH_OPEN, _DISC)
-        found.append(_components(np.asarray(opened, np.uint8), 1, min_area, max_area))
+        found.append(_components(np.asarray(opened, np.uint8), factor, min_area, max_area))
     return found
 
 

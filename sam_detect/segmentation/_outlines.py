@@ -12,6 +12,9 @@ import numpy.typing as npt
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.segmentation._regions import Region
 
+MOST_POINTS = 200
+"""Of longer outlines every so many-th pixel is a point."""
+
 
 @dataclass(frozen=True, eq=False)
 class Outlines:
@@ -24,6 +27,7 @@ class Outlines:
         owners: ``(P,)`` index of the region.
         starts: ``(N,)`` index of each region's first point.
         lengths: ``(N,)`` number of its points.
+        pixels: ``(N,)`` number of its outline's pixels; of long outlines not all are points.
         turns: ``(N,)`` 1 or -1: the sense in which they run around the region.
     """
 
@@ -33,15 +37,22 @@ class Outlines:
     owners: IntArray
     starts: IntArray
     lengths: IntArray
+    pixels: IntArray
     turns: FloatArray
 
     @classmethod
     def of(cls, regions: Sequence[Region]) -> Outlines:
         """The outlines of at least one region."""
-        lengths = np.array([len(region.outline_xy) for region in regions], np.int64)
+        pixels = np.array([len(region.outline_xy) for region in regions], np.int64)
+        strides = 1 + pixels // MOST_POINTS
+        lengths = -(-pixels // strides)
         starts = np.cumsum(lengths) - lengths
         owners = np.repeat(np.arange(len(regions)), lengths)
-        points = np.concatenate([region.outline_xy for region in regions]).astype(np.float32)
+        sampled = [
+            region.outline_xy[::stride]
+            for region, stride in zip(regions, strides.tolist(), strict=True)
+        ]
+        points = np.concatenate(sampled).astype(np.float32)
         first, count = starts[owners], lengths[owners]
         place = np.arange(len(points)) - first
         following = np.asarray(first + (place + 1) % count, np.int64)
@@ -56,7 +67,7 @@ class Outlines:
         outward = np.column_stack([along[:, 1], -along[:, 0]]).astype(np.float32)
         corners = np.array([(region.x0, region.y0) for region in regions], np.float32)
         points += corners[owners]
-        return cls(points, outward, following, owners, starts, lengths, turns)
+        return cls(points, outward, following, owners, starts, lengths, pixels, turns)
 
     def places(self, size_hw: tuple[int, int], outwards: FloatArray | float = 0) -> IntArray:
         """``(P,)`` flat indices of the pixels of a picture so far outside the outline.
@@ -94,6 +105,7 @@ class Outlines:
         down = (self.points_xy[self.following, 1] - self.points_xy[:, 1]) * self.turns[self.owners]
         sums = (sums + sums[self.following]) * (down / 2)[:, None]
         polygons = np.add.reduceat(sums, self.starts, axis=0)
-        rims = np.add.reduceat(picture.reshape(-1, channels)[here], self.starts, axis=0) / 2
-        areas = polygons[:, -1:] + self.lengths[:, None] / 2
+        halves = self.pixels[:, None] / 2
+        rims = self.mean(picture.reshape(-1, channels)[here]) * halves
+        areas = polygons[:, -1:] + halves
         return np.asarray((polygons[:, :-1] + rims) / np.maximum(areas, 0.5), np.float32)
