@@ -24,7 +24,7 @@ from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays
 
 BELIEF_WEIGHT = 0.5
-RIVAL_WEIGHT = 0.9
+RIVAL_WEIGHT = 1.3
 """Log-odds for each spread by which something is nearer to examples than to rivals."""
 NEAREST_RIVALS = 3
 QUALITY_WEIGHT = 20.0
