@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,7 +120,7 @@ def test_what_is_wrong_with_the_last_is_said_before_the_first_runs(
 
 
 def test_a_variant_gives_what_it_gives_alone(data: Dataset) -> None:
-    together = swept(data, "fade=gaussian,linear sigma=2,30", labeller="prototype")
+    together = swept(data, "fade=gaussian,linear sigma=2,30", labeller="prototype", fade="identity")
     assert [each["variant"] for each in together] == [
         {"fade": "gaussian", "sigma": "2"},
         {"fade": "gaussian", "sigma": "30"},
@@ -184,6 +182,10 @@ def test_it_says_what_comes_next_and_how_far_it_is(data: Dataset) -> None:
     assert ticks == 2 * [(number, queries) for number in range(1, queries + 1)]
 
 
-def test_a_users_library_is_not_opened(data: Dataset) -> None:
-    swept(data, "top_k=1", store="qdrant", library="mine")
-    assert list(Path(os.environ["SAM_DETECT_HOME"]).iterdir()) == []
+def test_a_users_library_and_its_recipe_play_no_part(data: Dataset) -> None:
+    user = SAMDetect(vector_store="qdrant", library="mine", embedder="average")
+    user.add_example(data.pictures[0].path, "disc")
+    learnt = user.library.stats()
+    (found,) = swept(data, "top_k=1", store="qdrant", library="mine")
+    assert found["recipe"]["embedder"] == "appearance"
+    assert user.library.stats() == learnt
