@@ -27,6 +27,9 @@ LEAST_DEPTH = 4.0
 parts."""
 WORKING_AREA = 1500
 """Larger regions are taken apart at a reduced scale, in pixels."""
+THINNEST = 8
+"""Regions whose box is more than so many times their area are left as they are: nets and spirals
+have no necks to speak of, and would make the atlas large."""
 MOST_PARTS = 60
 ATLAS_WIDTH = 1024
 
@@ -40,7 +43,12 @@ def split_touching(regions: Sequence[Region], *, min_area: int) -> list[Region]:
     A watershed of the distance transform (Vincent and Soille 1991), flooded from its peaks of
     some dynamic (h-maxima, Soille 2003). Near-equal parts come once.
     """
-    large = [region for region in regions if region.area >= 2 * min_area]
+    large = [
+        region
+        for region in regions
+        if region.area >= 2 * min_area
+        and region.crop.size < THINNEST * max(region.area, WORKING_AREA)
+    ]
     if not large:
         return []
     small = [_reduced(region) for region in large]
@@ -97,23 +105,29 @@ def _basins(depth: FloatArray) -> Labels:
     """``(H, W)`` labels from 1 of the parts; 0 outside, and in what is one part."""
     steps = np.ceil(depth * (1 / DIP)).astype(np.uint8)
     peaks = np.flatnonzero((depth == cv2.dilate(depth, _SQUARE)) & (steps > 0))
-    levels = [
-        np.asarray(cv2.connectedComponents((steps > level).view(np.uint8))[1], np.int32)
-        for level in range(int(steps.max(initial=1)))
-    ]
-    at_peaks = [labels.reshape(-1)[peaks] for labels in levels]
+    levels = range(int(steps.max(initial=1)))
+    first = _components(steps, 0)
+    at_peaks = [first.reshape(-1)[peaks]]
+    at_peaks += [_components(steps, level).reshape(-1)[peaks] for level in levels[1:]]
     tops = steps.reshape(-1)[peaks].astype(np.int64) - 1
     markers = np.zeros(depth.shape, np.int32)
+    # A part's peaks are seed enough: the rest of it is flooded before any neck is.
+    seeds = markers.reshape(-1)
     count = 0
-    for labels, chosen in zip(levels, _cores(at_peaks, tops), strict=True):
+    for labels, chosen in zip(at_peaks, _cores(at_peaks, tops), strict=True):
         if len(chosen):
             table = np.zeros(int(labels.max()) + 1, np.int32)
             table[chosen] = np.arange(count + 1, count + len(chosen) + 1)
-            markers += table[labels]
+            seeds[peaks] += table[labels]
             count += len(chosen)
-    parted = np.zeros(int(levels[0].max()) + 1, np.bool_)
-    parted[levels[0][markers > 0]] = True
-    return np.asarray(watershed(-depth, markers, mask=parted[levels[0]]), np.int32)
+    parted = np.zeros(int(first.max()) + 1, np.bool_)
+    parted[first.reshape(-1)[peaks[seeds[peaks] > 0]]] = True
+    return np.asarray(watershed(-depth, markers, mask=parted[first]), np.int32)
+
+
+def _components(steps: Small, level: int) -> Labels:
+    """``(H, W)`` labels of what is deeper than a level."""
+    return np.asarray(cv2.connectedComponents((steps > level).view(np.uint8))[1], np.int32)
 
 
 def _cores(at_peaks: Sequence[Labels], tops: IntArray) -> list[IntArray]:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -96,8 +97,11 @@ def propose(
     image_rgb: ImageRGB, *, limits: tuple[int, int], max_proposals: int
 ) -> tuple[list[Region], FloatArray]:
     """Regions, best first, and their scores (0 to 1)."""
-    ranker = Ranker(image_rgb)
-    regions = level_sets(image_rgb, min_area=limits[0], max_area=limits[1])
+    with ThreadPoolExecutor(1) as pool:
+        # Level sets are found by several threads and cut out by one, beside which this one runs.
+        preparing = pool.submit(Ranker, image_rgb)
+        regions = level_sets(image_rgb, min_area=limits[0], max_area=limits[1])
+        ranker = preparing.result()
     scores = ranker.scores(regions)
     chosen = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=2 * max_proposals)
     regions = [regions[i] for i in chosen]

@@ -12,8 +12,12 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect.errors import ConfigError
-from sam_detect.masks import polygons_to_mask
+from sam_detect.masks import iou_matrix, nms, polygons_to_mask
 from sam_detect.segmentation import NaiveSegmenter
+from sam_detect.segmentation._outlines import Outlines
+from sam_detect.segmentation._ranking import Ranker, keep_best
+from sam_detect.segmentation._regions import Region, boxes_xyxy, distinct, whole_region
+from sam_detect.segmentation._split import split_touching
 from sam_detect.sources import load_image
 from sam_detect.types import Frame, Masks
 
@@ -159,6 +163,118 @@ def test_a_large_picture_is_worked_on_small_and_answered_large() -> None:
 def test_impossible_limits_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
         NaiveSegmenter(**options)
+
+
+def blobs(count: int, size: int = 60, seed: int = 0) -> list[Region]:
+    """Random regions of a picture of 200 x 200: parts of smooth noise, some with holes."""
+    rng = np.random.default_rng(seed)
+    regions = []
+    for _ in range(count):
+        height, width = rng.integers(3, size, 2)
+        noise = cv2.GaussianBlur(rng.normal(size=(height, width)), (0, 0), 2)
+        crop = np.ascontiguousarray(noise > np.quantile(noise, 0.4))
+        x, y = rng.integers(0, 200 - width), rng.integers(0, 200 - height)
+        regions.append(whole_region(int(x), int(y), crop))
+    return regions
+
+
+def test_a_region_is_one_part_without_holes_in_a_tight_crop() -> None:
+    for region in blobs(100):
+        parts, _ = cv2.connectedComponents(region.crop.view(np.uint8), connectivity=8)
+        outside, _ = cv2.connectedComponents(
+            np.pad(~region.crop, 1, constant_values=True).view(np.uint8), connectivity=4
+        )
+        assert (parts, outside) == (2, 2)
+        assert region.area == region.crop.sum()
+        assert region.crop.any(axis=0).all()
+        assert region.crop.any(axis=1).all()
+        assert 0 < region.solidity <= 1
+
+
+def test_solidity_is_that_of_the_shape() -> None:
+    square = np.ones((40, 40), np.bool_)
+    corner = square.copy()
+    corner[:20, 20:] = False  # an L: three quarters of the square, of a hull of seven eighths
+    assert whole_region(0, 0, square).solidity == pytest.approx(1, abs=0.01)
+    assert whole_region(0, 0, corner).solidity == pytest.approx(6 / 7, abs=0.02)
+
+
+def test_means_inside_come_from_the_outline_alone() -> None:
+    picture = np.random.default_rng(1).normal(size=(200, 200, 2))
+    picture = cv2.GaussianBlur(picture, (0, 0), 3).astype(np.float32)
+    picture /= picture.std()
+    regions = [region for region in blobs(60) if region.area > 20]
+    row_sums = np.cumsum(picture, axis=1) - picture / 2
+    means = Outlines.of(regions).mean_inside(picture, row_sums)
+    for region, found in zip(regions, means, strict=True):
+        height, width = region.crop.shape
+        window = picture[region.y0 : region.y0 + height, region.x0 : region.x0 + width]
+        assert found == pytest.approx(window[region.crop].mean(axis=0), abs=0.05)
+
+
+def test_outward_is_away_from_the_region() -> None:
+    mask = np.zeros((61, 61), np.uint8)
+    cv2.circle(mask, (30, 30), 20, 1, -1)
+    outlines = Outlines.of([whole_region(7, 3, mask[10:51, 10:51].astype(bool))])
+    away = outlines.points_xy - np.array([27, 23])
+    cosines = (away * outlines.outward_xy).sum(axis=1) / np.hypot(away[:, 0], away[:, 1])
+    assert cosines.min() > 0.9
+
+
+def test_the_best_are_those_of_plain_suppression() -> None:
+    regions = blobs(150, size=30, seed=2)
+    regions += [Region(r.x0 + 1, r.y0, r.crop, r.outline_xy, r.area, 1.0) for r in regions[::2]]
+    scores = np.random.default_rng(3).random(len(regions)).astype(np.float32)
+    overlaps = iou_matrix([region.crop for region in regions], boxes_xyxy(regions))
+    wanted = nms(np.argsort(-scores, kind="stable"), overlaps, 0.6)
+    assert 50 < len(wanted) < len(regions)
+    assert keep_best(regions, scores, iou_limit=0.6, most=1000) == wanted
+    assert keep_best(regions, scores, iou_limit=0.6, most=20) == wanted[:20]
+
+
+def test_near_equal_boxes_and_areas_are_one() -> None:
+    boxes = np.array(
+        [[10, 10, 100, 100], [11, 10, 100, 101], [10, 10, 100, 100], [60, 10, 100, 100]]
+    )
+    areas = np.array([7000, 7050, 3000, 7000])
+    assert distinct(boxes, areas).tolist() == [0, 2, 3]
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_a_row_of_touching_discs_of_unlike_sizes_is_taken_apart(scale: int) -> None:
+    discs = [(20, 30, 14), (48, 30, 16), (72, 30, 10)]
+    mask = np.zeros((60 * scale, 100 * scale), np.uint8)
+    wanted = []
+    for x, y, radius in discs:
+        alone = np.zeros_like(mask)
+        cv2.circle(alone, (x * scale, y * scale), radius * scale, 1, -1)
+        wanted.append(alone.astype(bool))
+        mask |= alone
+    other = whole_region(0, 0, wanted[0])  # one thing beside them in the atlas
+    parts = split_touching([other, whole_region(0, 0, mask.astype(bool))], min_area=20)
+    assert len(parts) == 3
+    whole = [whole_region(0, 0, each) for each in wanted]
+    overlaps = iou_matrix([r.crop for r in parts + whole], boxes_xyxy(parts + whole))[:3, 3:]
+    assert overlaps.max(axis=0).min() > 0.85
+
+
+def test_a_thing_with_ripples_is_left_whole() -> None:
+    angle = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    radius = 40 + 2 * np.sin(9 * angle)
+    points = np.column_stack([50 + radius * np.cos(angle), 50 + radius * np.sin(angle)])
+    mask = np.zeros((100, 100), np.uint8)
+    cv2.fillPoly(mask, [points.round().astype(np.int32)], 1)
+    assert split_touching([whole_region(0, 0, mask.astype(bool))], min_area=20) == []
+
+
+@pytest.mark.parametrize("off_by", [-2, -1, 1, 2])
+def test_outlines_snap_to_the_edge(off_by: int) -> None:
+    image = ground()
+    wanted = disc(image, 100, 80, 30, 200)
+    given = np.zeros(wanted.shape, np.uint8)
+    cv2.circle(given, (100, 80), 30 + off_by, 1, -1)
+    found = Ranker(image).snapped([whole_region(0, 0, given.astype(bool))])[0]
+    assert abs(found.area - wanted.sum()) < 0.3 * abs(int(given.sum()) - wanted.sum())
 
 
 @pytest.mark.parametrize(
