@@ -43,7 +43,7 @@ F1 at IoU 0.5 (micro, over all objects), mean of seeds {seeds}, protocol `cross`
 pictures, sought in all others, only the outlines shown are known. ± is the standard deviation over
 seeds. `average` is the same pipeline with the plain embedder; `watershed` (Otsu + watershed with an
 area filter) and `template` (template matching over scales and rotations) are what one does without
-sam-detect, given the same examples ([evaluation.md](evaluation.md)).
+sam-detect, given the same examples ([evaluation.md](evaluation.md)). A dash: not measured (yet).
 """
 
 
