@@ -29,7 +29,7 @@ RIVAL_WEIGHT = 1.3
 NEAREST_RIVALS = 3
 QUALITY_WEIGHT = 20.0
 """Log-odds for a quality that is higher by 1."""
-QUALITY_MARGIN = -0.02
+QUALITY_MARGIN = 0.0
 PRIOR_QUALITY = 0.65
 SIZE_WEIGHT = 1.0
 """Log-odds for each factor of e by which something is larger or smaller than any example, beyond
