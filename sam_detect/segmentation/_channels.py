@@ -37,12 +37,15 @@ class Plane:
         factor: side of one of its pixels in pixels of the picture, 1 or 2.
         stable: whether it is worth the search for stable regions, or for its halves only.
         halves: whether the two sides of its Otsu level are regions, too.
+        colour: whether it holds colours, which the search for what stands out in the grey picture
+            does not see.
     """
 
     values: npt.NDArray[np.uint8]
     factor: int
     stable: bool = True
     halves: bool = True
+    colour: bool = False
 
 
 def planes(image_rgb: ImageRGB) -> Iterator[Plane]:
@@ -62,7 +65,7 @@ def planes(image_rgb: ImageRGB) -> Iterator[Plane]:
     for channel in (coarse[..., 1], coarse[..., 2], coarse[..., 3], _second_axis(coarse[..., :3])):
         stretched = _stretched(channel)
         if stretched is not None:
-            yield Plane(_eight_bit(stretched), 2)
+            yield Plane(_eight_bit(stretched), 2, colour=True)
 
 
 def _lightness(light: FloatArray) -> Iterator[Plane]:

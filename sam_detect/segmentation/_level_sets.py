@@ -72,6 +72,9 @@ def level_sets(image_rgb: ImageRGB, *, min_area: int, max_area: int) -> list[Reg
                 jobs.append(pool.submit(_stable, plane, *limits))
             if plane.halves:
                 jobs.append(pool.submit(_halves, plane, *limits))
+            if plane.colour:
+                values = plane.values.astype(np.float32)
+                jobs.append(pool.submit(_standing_out, values, plane.factor, WIDE[-1], *limits))
         grey = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
         smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
         half = np.ascontiguousarray(cv2.GaussianBlur(grey, (0, 0), 2.0)[::2, ::2])
@@ -103,8 +106,7 @@ def _stable(plane: Plane, min_area: int, max_area: int) -> list[LevelSets]:
 def _standing_out(
     smooth: FloatArray, factor: int, share: float, min_area: int, max_area: int
 ) -> list[LevelSets]:
-    """Regions of a grey picture, reduced by a factor, that are brighter or darker than the mean of
-    their neighbourhood."""
+    """Regions of a smooth picture that are brighter or darker than their neighbourhood's mean."""
     side = 2 * max(3, round(share * min(smooth.shape))) + 1
     excess = smooth - cv2.boxFilter(smooth, -1, (side, side))
     # Half the spread of what stands out keeps noise away and dim things in.

@@ -14,6 +14,7 @@ import pytest
 from sam_detect.errors import ConfigError
 from sam_detect.masks import iou_matrix, nms, polygons_to_mask
 from sam_detect.segmentation import NaiveSegmenter
+from sam_detect.segmentation._channels import planes
 from sam_detect.segmentation._outlines import Outlines
 from sam_detect.segmentation._ranking import Ranker, keep_best
 from sam_detect.segmentation._regions import Region, boxes_xyxy, distinct, whole_region
@@ -72,6 +73,36 @@ def test_finds_a_dim_disc_beside_bright_ones() -> None:
     assert best_iou(segment(image), dim) > 0.7
 
 
+def test_finds_discs_on_a_ramp_brighter_than_they_are() -> None:
+    ramp = np.linspace(20, 220, 200)[None, :, None] * np.ones((160, 1, 3))
+    noise = np.random.default_rng(0).normal(0, 1, ramp.shape)
+    wanted = []
+    for x in (40, 100, 160):
+        mask = np.zeros((160, 200), np.uint8)
+        cv2.circle(mask, (x, 80), 12, 1, -1)
+        wanted.append(mask.astype(bool))
+    lighter = 14 * np.logical_or.reduce(wanted)[..., None]
+    image = np.clip(ramp + noise + lighter, 0, 255).astype(np.uint8)
+    found = segment(image)
+    assert min(best_iou(found, mask) for mask in wanted) > 0.6
+
+
+def test_dim_things_span_more_levels_in_the_logarithm() -> None:
+    image = np.full((90, 90, 3), 10, np.uint8)
+    image[:30] = 250
+    image[60:] = 24
+    plain, half, logarithm = [plane for plane in planes(image) if not plane.colour][:3]
+    step = [int(p.values[75, 45]) - int(p.values[45, 45]) for p in (plain, logarithm)]
+    assert half.values.shape == (45, 45)
+    assert step[1] > 3 * step[0] > 0
+
+
+def test_finds_a_drawn_thing_that_fills_most_of_the_picture() -> None:
+    image = np.full((160, 200, 3), 90, np.uint8)
+    image[20:150, 10:170] = 140
+    assert best_iou(segment(image), image[..., 0] == 140) > 0.95
+
+
 def test_fills_holes() -> None:
     image = ground()
     whole = disc(image, 100, 80, 35, 200)
@@ -93,6 +124,16 @@ def test_colour_alone_is_enough() -> None:
     cv2.circle(mask, (60, 60), 25, 1, -1)
     image[mask == 1] = (150, 95, 100)
     assert best_iou(segment(image), mask.astype(bool)) > 0.85
+
+
+def test_a_faint_colour_beside_a_strong_one_is_enough() -> None:
+    lab = np.full((160, 200, 3), (150, 128, 128), np.uint8)
+    cv2.circle(lab, (50, 80), 35, (150, 190, 170), -1)
+    faint = np.zeros((160, 200), np.uint8)
+    cv2.circle(faint, (145, 80), 25, 1, -1)
+    lab[faint == 1] = (150, 140, 132)
+    image = np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.uint8)
+    assert best_iou(segment(image), faint.astype(bool)) > 0.85
 
 
 def test_area_limits_hold() -> None:
@@ -258,13 +299,14 @@ def test_a_row_of_touching_discs_of_unlike_sizes_is_taken_apart(scale: int) -> N
     assert overlaps.max(axis=0).min() > 0.85
 
 
-def test_a_thing_with_ripples_is_left_whole() -> None:
-    angle = np.linspace(0, 2 * np.pi, 200, endpoint=False)
-    radius = 40 + 2 * np.sin(9 * angle)
-    points = np.column_stack([50 + radius * np.cos(angle), 50 + radius * np.sin(angle)])
-    mask = np.zeros((100, 100), np.uint8)
-    cv2.fillPoly(mask, [points.round().astype(np.int32)], 1)
-    assert split_touching([whole_region(0, 0, mask.astype(bool))], min_area=20) == []
+@pytest.mark.parametrize(("neck", "parts"), [(0.4, 2), (0.95, 0)])
+def test_a_neck_parts_and_a_ripple_does_not(neck: float, parts: int) -> None:
+    along = np.arange(120)
+    half = 20 * (1 - (1 - neck) * np.exp(-(((along - 60) / 12) ** 2)))
+    mask = np.abs(np.arange(50)[:, None] - 25) < half
+    mask[:, :20] &= np.hypot(np.arange(50)[:, None] - 25, along[:20] - 20) < 20
+    mask[:, 100:] &= np.hypot(np.arange(50)[:, None] - 25, along[100:] - 100) < 20
+    assert len(split_touching([whole_region(0, 0, mask)], min_area=20)) == parts
 
 
 @pytest.mark.parametrize("off_by", [-2, -1, 1, 2])
@@ -279,7 +321,7 @@ def test_outlines_snap_to_the_edge(off_by: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "images", "least"),
-    [("nuts_dates", 3, 0.90), ("food_plates", 3, 0.95), ("dsb2018_nuclei", 12, 0.70)],
+    [("nuts_dates", 3, 0.90), ("food_plates", 3, 0.95), ("dsb2018_nuclei", 12, 0.78)],
 )
 def test_recall_on_annotated_pictures(
     test_data_dir: Path, name: str, images: int, least: float
