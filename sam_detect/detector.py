@@ -16,22 +16,22 @@ from PIL import Image
 
 from sam_detect import parts
 from sam_detect.config import Settings, load_settings
-from sam_detect.errors import ConfigError, LibraryError, MaskError
+from sam_detect.errors import ConfigError
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, VectorStore
 from sam_detect.labelling.sizes import plausible_sizes
 from sam_detect.labelling.suppression import Nesting, one_per_object, seen_nesting
-from sam_detect.library.example import Example, example_id, image_digest, now
+from sam_detect.library.example import image_digest
 from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
+from sam_detect.library.making import make_examples
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import reindex
-from sam_detect.library.surroundings import Surroundings, look_around
 from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.outputs.overlay import draw
 from sam_detect.registry import load_class
 from sam_detect.sources import alpha_mask, load_image, load_mask_from_alpha, to_frame
-from sam_detect.types import Crop, Detection, Detections, Frame, Masks, Recipe, Verdict
+from sam_detect.types import Detection, Detections, Frame, Masks, Recipe, Verdict
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path
 MaskLike = npt.NDArray[Any] | Masks | str | None
@@ -166,7 +166,7 @@ class SAMDetect:
         vectors = self.embed(frame, masks[plausible], timings_ms=timings)
         with _timed(timings, "label"):
             named = self.name(frame, masks, vectors, plausible)
-        return replace(named, timings_ms=timings)
+        return replace(self._with_neighbours(frame, named, timings), timings_ms=timings)
 
     def propose(self, frame: Frame) -> Masks:
         """The segmenter's masks of a frame, best first; those of the last frame are kept."""
@@ -179,8 +179,8 @@ class SAMDetect:
     def plausible(self, masks: Masks) -> IntArray:
         """Indices of the masks that are of a size which something in the library could have.
 
-        Whatever is far larger or smaller than every example stays unknown, without the cost of
-        describing and comparing it.
+        Whatever is far larger or smaller than every example stays unknown; few of those are
+        left to be described once there is one detection per object.
         """
         return np.flatnonzero(plausible_sizes(masks.areas, self.library.examples()))
 
@@ -301,43 +301,17 @@ class SAMDetect:
             MaskError: the masks are of a picture of another size.
             LibraryError: a label is empty.
         """
-        if masks.size_hw != frame.size_hw:
-            raise MaskError(
-                f"masks of a {masks.size_hw[1]}x{masks.size_hw[0]} picture do not fit "
-                f"{frame.source_id} ({frame.size_hw[1]}x{frame.size_hw[0]})"
-            )
-        for label in labels:
-            if not isinstance(label, str) or not label.strip():
-                raise LibraryError(
-                    f"an example needs a label with at least one visible character, got {label!r}"
-                )
         if self._original is not None:
             self._original.require_recipe(self.recipe)
-        crops = list(self._maker.crops(frame, masks))
-        vectors = self._maker.vectors(crops)
-        around = self._look_around(frame, masks, crops, negative=negative)
-        digest, added = image_digest(frame.image_rgb), now()
-        examples = []
-        for index, (crop, given) in enumerate(zip(crops, labels, strict=True)):
-            label = given.strip()
-            rle = masks.rle(index)
-            x0, y0, x1, y1 = (int(v) for v in masks.boxes_xyxy[index])
-            examples.append(
-                Example(
-                    id=example_id(digest=digest, mask_rle=rle, label=label, negative=negative),
-                    label=label,
-                    negative=negative,
-                    source=frame.source_id,
-                    bbox=[x0, y0, x1 - x0, y1 - y0],
-                    area=int(masks.areas[index]),
-                    added=added,
-                    segmentation=rle,
-                    crop=crop,
-                    vector=vectors[index],
-                    picture=digest,
-                    surroundings=around[index],
-                )
-            )
+        examples = make_examples(
+            frame,
+            masks,
+            labels,
+            self._maker,
+            propose=self.propose,
+            proposer=self._proposer,
+            negative=negative,
+        )
         return self.library.add(examples, self.recipe)
 
     # -- measuring ---------------------------------------------------------------------------
@@ -425,13 +399,20 @@ class SAMDetect:
     def _proposer(self) -> str:
         return parts.name_of("segmenter", self.segmenter)
 
-    def _look_around(
-        self, frame: Frame, masks: Masks, crops: Sequence[Crop], *, negative: bool
-    ) -> Sequence[Surroundings | None]:
-        """What is proposed around examples; of negatives it would say nothing of any label."""
-        if negative or not len(masks):
-            return [None] * len(masks)
-        return look_around(masks, crops, self.propose(frame), self._proposer, self._maker)
+    def _with_neighbours(
+        self, frame: Frame, found: Detections, timings_ms: dict[str, float]
+    ) -> Detections:
+        """The same, with what is nearest to those whose size alone made them unknown."""
+        verdicts = list(found.verdicts)
+        missing = [i for i, verdict in enumerate(verdicts) if not verdict.neighbours]
+        if not missing or not self.library.examples().labels:
+            return found
+        vectors = self.embed(frame, found.masks[missing], timings_ms=timings_ms)
+        with _timed(timings_ms, "label"):
+            compared = self.labeller.label(vectors, self.library)
+        for index, verdict in zip(missing, compared, strict=True):
+            verdicts[index] = replace(verdict, label=None, confidence=0.0)
+        return replace(found, verdicts=tuple(verdicts))
 
     def _comparable_qualities(self, masks: Masks) -> FloatArray | None:
         """The proposals' qualities, if the examples' are of the same segmenter."""
@@ -472,4 +453,4 @@ def _as_detections(frame: Frame, detections: Detections | Sequence[Detection]) -
 def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
-    timings[stage] = (time.perf_counter() - started) * 1000
+    timings[stage] = timings.get(stage, 0.0) + (time.perf_counter() - started) * 1000

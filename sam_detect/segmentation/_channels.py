@@ -24,6 +24,8 @@ LEAST_RANGE = 4
 """A channel that spans fewer grey levels holds noise only."""
 BLUR, COARSE_BLUR = 1.0, 2.0
 """Sigma in pixels, before a plane is searched at full and at half size."""
+DRAWN = 0.9
+"""Share of neighbours that are equal above which a picture was drawn, not taken."""
 DARK = 8
 """Grey levels below which the logarithm tells nothing apart any more: noise of the sensor."""
 
@@ -37,15 +39,15 @@ class Plane:
         factor: side of one of its pixels in pixels of the picture, 1 or 2.
         stable: whether it is worth the search for stable regions, or for its halves only.
         halves: whether the two sides of its Otsu level are regions, too.
-        colour: whether it holds colours, which the search for what stands out in the grey picture
-            does not see.
+        faint: whether what stands out a little from a wide neighbourhood is a region, too; in
+            photographs it is noise.
     """
 
     values: npt.NDArray[np.uint8]
     factor: int
     stable: bool = True
     halves: bool = True
-    colour: bool = False
+    faint: bool = False
 
 
 def planes(image_rgb: ImageRGB) -> Iterator[Plane]:
@@ -60,12 +62,13 @@ def planes(image_rgb: ImageRGB) -> Iterator[Plane]:
         stretched = _stretched(channel)
         if stretched is not None:
             yield Plane(_eight_bit(stretched), 1, stable=False)
+    drawn = _flat_share(image_rgb) > DRAWN
     rest = (COARSE_BLUR**2 - BLUR**2) ** 0.5
     coarse = cv2.GaussianBlur(fine, (0, 0), rest)[::2, ::2].astype(np.float32)
     for channel in (coarse[..., 1], coarse[..., 2], coarse[..., 3], _second_axis(coarse[..., :3])):
         stretched = _stretched(channel)
         if stretched is not None:
-            yield Plane(_eight_bit(stretched), 2, colour=True)
+            yield Plane(_eight_bit(stretched), 2, faint=drawn)
 
 
 def _lightness(light: FloatArray) -> Iterator[Plane]:
@@ -87,6 +90,12 @@ def _second_axis(lab: FloatArray) -> FloatArray:
     # An eigenvector's sign is arbitrary: fixed, so that results do not depend on the LAPACK used.
     axis *= -1 if axis[np.abs(axis).argmax()] < 0 else 1
     return np.asarray(lab @ axis.astype(np.float32), np.float32)
+
+
+def _flat_share(image_rgb: ImageRGB) -> float:
+    """Share of horizontal neighbours, in every fourth row, that are of exactly the same colour."""
+    rows = image_rgb[::4]
+    return float((rows[:, 1:] == rows[:, :-1]).all(axis=2).mean()) if rows.shape[1] > 1 else 0.0
 
 
 def _stretched(channel: npt.NDArray[Any]) -> FloatArray | None:

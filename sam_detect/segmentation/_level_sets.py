@@ -72,7 +72,7 @@ def level_sets(image_rgb: ImageRGB, *, min_area: int, max_area: int) -> list[Reg
                 jobs.append(pool.submit(_stable, plane, *limits))
             if plane.halves:
                 jobs.append(pool.submit(_halves, plane, *limits))
-            if plane.colour:
+            if plane.faint:
                 values = plane.values.astype(np.float32)
                 jobs.append(pool.submit(_standing_out, values, plane.factor, WIDE[-1], *limits))
         grey = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)

@@ -1,0 +1,78 @@
+"""Makes the examples that a library keeps from the outlined objects of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sam_detect.errors import LibraryError, MaskError
+from sam_detect.library.example import Example, example_id, image_digest, now
+from sam_detect.library.maker import VectorMaker
+from sam_detect.library.surroundings import Surroundings, look_around
+from sam_detect.types import Frame, Masks
+
+
+def make_examples(
+    frame: Frame,
+    masks: Masks,
+    labels: Sequence[str],
+    maker: VectorMaker,
+    *,
+    propose: Callable[[Frame], Masks],
+    proposer: str,
+    negative: bool = False,
+) -> list[Example]:
+    """The examples of N objects of a picture, described and with their surroundings.
+
+    Args:
+        masks: the objects.
+        labels: their names, or what they are *not*.
+        maker: the recipe.
+        propose: gives the proposals of the picture, around which examples are looked at; not
+            asked for negatives, whose surroundings would say nothing of any label.
+        proposer: the name of the segmenter that makes them.
+
+    Raises:
+        MaskError: the masks are of a picture of another size.
+        LibraryError: a label is empty.
+    """
+    _require_fitting(frame, masks, labels)
+    crops = list(maker.crops(frame, masks))
+    vectors = maker.vectors(crops)
+    around: Sequence[Surroundings | None] = [None] * len(masks)
+    if len(masks) and not negative:
+        around = look_around(masks, crops, propose(frame), proposer, maker)
+    digest, added = image_digest(frame.image_rgb), now()
+    examples = []
+    for index, (crop, given) in enumerate(zip(crops, labels, strict=True)):
+        label, rle = given.strip(), masks.rle(index)
+        x0, y0, x1, y1 = (int(v) for v in masks.boxes_xyxy[index])
+        examples.append(
+            Example(
+                id=example_id(digest=digest, mask_rle=rle, label=label, negative=negative),
+                label=label,
+                negative=negative,
+                source=frame.source_id,
+                bbox=[x0, y0, x1 - x0, y1 - y0],
+                area=int(masks.areas[index]),
+                added=added,
+                segmentation=rle,
+                crop=crop,
+                vector=vectors[index],
+                picture=digest,
+                surroundings=around[index],
+            )
+        )
+    return examples
+
+
+def _require_fitting(frame: Frame, masks: Masks, labels: Sequence[str]) -> None:
+    if masks.size_hw != frame.size_hw:
+        raise MaskError(
+            f"masks of a {masks.size_hw[1]}x{masks.size_hw[0]} picture do not fit "
+            f"{frame.source_id} ({frame.size_hw[1]}x{frame.size_hw[0]})"
+        )
+    for label in labels:
+        if not isinstance(label, str) or not label.strip():
+            raise LibraryError(
+                f"an example needs a label with at least one visible character, got {label!r}"
+            )
