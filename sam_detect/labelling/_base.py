@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Labeller, LabelMemory
 from sam_detect.labelling.calibration import Calibration, calibrate
-from sam_detect.labelling.evidence import Evidence
+from sam_detect.labelling.evidence import Evidence, confidence
 from sam_detect.labelling.metric import Metric
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.types import ExampleArrays, Neighbour, Verdict
@@ -85,16 +85,13 @@ class ExampleLabeller(Labeller):
         fitted = self._fit(memory, source)
         mapped = fitted.metric(vectors)
         neighbours = self._compared_again(mapped, found, memory, fitted.metric)
-        nothing = [None] * len(vectors)
-        looks = zip(
-            nothing if qualities is None else qualities.tolist(),
-            nothing if areas is None else areas.tolist(),
-            strict=True,
-        )
-        return [
-            self._weighed(self.verdict(vector, nearest, fitted), vector, look, fitted)
-            for vector, nearest, look in zip(mapped, neighbours, looks, strict=True)
+        verdicts = [
+            self.verdict(vector, nearest, fitted)
+            for vector, nearest in zip(mapped, neighbours, strict=True)
         ]
+        if fitted.evidence is None:
+            return verdicts
+        return self._weighed(verdicts, mapped, fitted.evidence, fitted, (qualities, areas))
 
     @abstractmethod
     def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
@@ -117,26 +114,47 @@ class ExampleLabeller(Labeller):
 
     def _weighed(
         self,
-        verdict: Verdict,
-        vector: FloatArray,
-        look: tuple[float | None, float | None],
+        verdicts: list[Verdict],
+        vectors: FloatArray,
+        evidence: Evidence,
         fitted: Fitted,
-    ) -> Verdict:
-        """The verdict with everything else that is known taken into account."""
-        label, similar = verdict.best_label, verdict.neighbours
-        own = [n.similarity for n in similar if n.label == label and not n.negative]
-        against = [n.similarity for n in similar if n.label == label and n.negative]
-        if fitted.evidence is None or label is None or (against and not own):
-            return verdict
-        # Those that are not among the nearest are no nearer than the last of these.
-        nearest = max(own, default=similar[-1].similarity)
-        # A user's "no" is no evidence among others: its doubt counts in full.
-        doubted = doubt(label, nearest, list(similar), fitted.calibration.spread)
-        belief = min(1.0, verdict.confidence / max(doubted, 1e-6))
-        confidence = fitted.evidence.confidence(
-            label, belief, vector=vector, similarity=nearest, look=look
-        )
-        return self.named(label, confidence * doubted, list(similar))
+        looks: tuple[FloatArray | None, IntArray | None],
+    ) -> list[Verdict]:
+        """The verdicts of one picture with everything else that is known taken into account."""
+        qualities, areas = looks
+        odds = np.full(len(verdicts), -np.inf)
+        doubts = np.ones(len(verdicts))
+        for index, verdict in enumerate(verdicts):
+            label, similar = verdict.best_label, list(verdict.neighbours)
+            own = [n.similarity for n in similar if n.label == label and not n.negative]
+            against = [n.similarity for n in similar if n.label == label and n.negative]
+            if label is None or (against and not own):
+                continue
+            # Those that are not among the nearest are no nearer than the last of these.
+            nearest = max(own, default=similar[-1].similarity)
+            # A user's "no" is no evidence among others: its doubt counts in full.
+            doubts[index] = doubt(label, nearest, similar, fitted.calibration.spread)
+            odds[index] = evidence.odds(
+                label,
+                min(1.0, verdict.confidence / max(doubts[index], 1e-6)),
+                vector=vectors[index],
+                similarity=nearest,
+                look=(
+                    None if qualities is None else float(qualities[index]),
+                    None if areas is None else float(areas[index]),
+                ),
+            )
+        if qualities is not None:
+            best_labels = [verdict.best_label for verdict in verdicts]
+            odds += evidence.of_picture(best_labels, odds, qualities)
+        return [
+            verdict
+            if verdict.best_label is None or math.isinf(total)
+            else self.named(
+                verdict.best_label, confidence(total) * doubted, list(verdict.neighbours)
+            )
+            for verdict, total, doubted in zip(verdicts, odds, doubts, strict=True)
+        ]
 
     def _fit(self, memory: LabelMemory, source: str | None) -> Fitted:
         """What the examples say; kept until they change."""

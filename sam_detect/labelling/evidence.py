@@ -13,7 +13,7 @@ four kinds of pictures together (``docs/labelling.md``).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,13 @@ RIVAL_WEIGHT = 1.3
 NEAREST_RIVALS = 3
 QUALITY_WEIGHT = 20.0
 """Log-odds for a quality that is higher by 1."""
-QUALITY_MARGIN = 0.0
+QUALITY_MARGIN = 0.02
+"""An object's quality should be higher than the typical one by so much."""
+HERE_QUANTILE = 0.9
+"""Of what passes for a label in a picture most are parts and doubles of objects; the best proposed
+ones are objects."""
+HERE_PRIOR = 3.0
+"""So many of what passes in a picture weigh as much as the quality of the examples."""
 PRIOR_QUALITY = 0.65
 SIZE_WEIGHT = 1.0
 """Log-odds for each factor of e by which something is larger or smaller than any example, beyond
@@ -37,8 +43,9 @@ the first ``SIZE_MARGIN``."""
 SIZE_MARGIN = 0.3
 PRIOR_COUNT = 10.0
 """A label's typical quality is drawn to all examples' as if by so many more of them."""
-ONE_PICTURE = 2.5
-"""Log-odds for labels known from one picture, whose examples are more alike than new objects."""
+ONE_PICTURE = 3.5
+"""Log-odds for labels known from one picture, whose examples are more alike than new objects; less
+for few examples, which do not show how alike they are."""
 PERHAPS_UNNAMED = 0.3
 """Belief from which what lies beside an example may be an object that nobody named."""
 TEMPERATURE = 2.0
@@ -56,14 +63,15 @@ class Evidence:
         rivals: ``(K, D)`` vectors under the metric of regions that do not have the label.
         qualities: typical quality of the examples' proposals; empty where none is known.
         log_areas: of the examples, where known.
-        one_picture: labels whose examples are all of one picture, and not of the one at hand.
+        one_picture: number of examples of each label whose examples are all of one picture, and
+            not of the one at hand.
         spread: of similarities, see :class:`~sam_detect.labelling.calibration.Calibration`.
     """
 
     rivals: Mapping[str, FloatArray]
     qualities: Mapping[str, float]
     log_areas: Mapping[str, FloatArray]
-    one_picture: frozenset[str]
+    one_picture: Mapping[str, int]
     spread: float
 
     @classmethod
@@ -96,15 +104,15 @@ class Evidence:
             rivals={n: mapped[known & ((owners == n) | (beliefs[n] < 0.5))] for n in names},
             qualities=_typical_qualities(examples, names),
             log_areas=_log_areas(examples, names),
-            one_picture=frozenset(
-                n
+            one_picture={
+                n: int(np.count_nonzero(positive & (labels == n)))
                 for n in names
                 if not familiar and len(set(sources[positive & (labels == n)])) == 1
-            ),
+            },
             spread=calibration.spread,
         )
 
-    def confidence(
+    def odds(
         self,
         label: str,
         belief: float,
@@ -113,18 +121,19 @@ class Evidence:
         similarity: float,
         look: tuple[float | None, float | None],
     ) -> float:
-        """How far to believe (0 to 1) that something has a label, all things considered.
+        """Log-odds that something has a label, all things considered; see :func:`confidence`.
 
         Args:
             label: the label.
-            belief: what similarity to examples alone says.
+            belief: what similarity to examples alone says, 0 to 1.
             vector: under the metric.
             similarity: to the nearest example of the label.
             look: quality and area of its proposal, each None where it cannot be compared.
         """
         belief = min(max(belief, 1e-6), 1 - 1e-6)
         odds = BELIEF_WEIGHT * math.log(belief / (1 - belief))
-        odds += ONE_PICTURE * (label in self.one_picture)
+        count = self.one_picture.get(label, 0)
+        odds += ONE_PICTURE * count / (count + 1)
         rivals = self.rivals[label]
         if len(rivals):
             similar = rivals @ vector
@@ -135,9 +144,37 @@ class Evidence:
             off = float(np.abs(self.log_areas[label] - math.log(area)).min())
             odds -= SIZE_WEIGHT * max(0.0, off - SIZE_MARGIN)
         if quality is not None and label in self.qualities:
-            odds += QUALITY_WEIGHT * (quality - self.qualities[label] + QUALITY_MARGIN)
-        odds = min(max(odds, -MOST_LOG_ODDS), MOST_LOG_ODDS)
-        return 1 / (1 + math.exp(-odds / TEMPERATURE))
+            odds += QUALITY_WEIGHT * (quality - self.qualities[label] - QUALITY_MARGIN)
+        return odds
+
+    def of_picture(
+        self, labels: Sequence[str | None], odds: FloatArray, qualities: FloatArray
+    ) -> FloatArray:
+        """``(N,)`` log-odds to add to those of all proposals of one picture.
+
+        Things stand out more in some pictures than in others. For labels known from one picture
+        the typical quality of their examples gives way to that of what passes for them here.
+
+        Args:
+            labels: N labels that they came closest to.
+            odds: ``(N,)`` of :meth:`odds`.
+            qualities: ``(N,)`` of their proposals.
+        """
+        names = np.array(labels, dtype=object)
+        added = np.zeros(len(names), np.float32)
+        for label in sorted(set(self.one_picture) & set(self.qualities)):
+            mine = names == label
+            passing = qualities[mine & (odds >= 0)]
+            if len(passing):
+                off = float(np.quantile(passing, HERE_QUANTILE)) - self.qualities[label]
+                added[mine] = -QUALITY_WEIGHT * off * len(passing) / (len(passing) + HERE_PRIOR)
+        return added
+
+
+def confidence(odds: float) -> float:
+    """0 to 1, from log-odds."""
+    odds = min(max(odds, -MOST_LOG_ODDS), MOST_LOG_ODDS)
+    return 1 / (1 + math.exp(-odds / TEMPERATURE))
 
 
 def _nearest(vectors: FloatArray, examples: FloatArray) -> FloatArray:

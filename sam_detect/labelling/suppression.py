@@ -2,14 +2,15 @@
 
 Proposals are nested and overlap on purpose (a date, the date with its shadow, its highlight).
 Named ones compete by confidence and quality; one that mostly lies inside or around a better one
-gives way, so that no mask swallows several objects and no part stands beside its whole. Objects
-may lie inside others (food on a plate) where the library's own examples do.
+gives way, unless several that a better one keeps out are worth more together: so no mask swallows
+several objects, and no part stands beside its whole. Objects may lie inside others (food on a
+plate) where the library's own examples do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 import numpy as np
@@ -20,6 +21,8 @@ from sam_detect.types import ExampleArrays, Masks, Verdict
 
 QUALITY = 2.0
 """Weight of the proposal's log quality beside the log-odds of its label: wholes outrank parts."""
+EVEN = 0.5
+"""What is as likely an object as not is worth nothing."""
 SAME_OBJECT_IOU = 0.3
 """Two masks of one label that overlap more are one object."""
 INSIDE_SHARE = 0.6
@@ -81,8 +84,50 @@ def one_per_object(
     same = np.array([[a == b for b in names] for a in names], dtype=bool)
     clash = np.where(same, iou > SAME_OBJECT_IOU, iou > DIFFERENT_LABEL_IOU)
     clash |= inside & ~may_nest
-    kept = nms(range(len(order)), clash.astype(np.float64), 0.5)
-    return np.array([order[i] for i in kept], dtype=np.int64)
+    np.fill_diagonal(clash, False)
+    worth = np.zeros(len(rank))
+    for place, i in enumerate(rank):
+        odds = _rank(verdicts[i].confidence, float(masks.predicted_ious[i]))
+        worth[place] = 1 / (1 + math.exp(-odds)) - EVEN
+    named = clash[: len(rank), : len(rank)]
+    best = _several_for_one(_greedy(range(len(rank)), named), named, worth)
+    rest = np.setdiff1d(np.arange(len(order)), best)
+    kept = _greedy([*best, *rest.tolist()], clash)
+    return np.array([order[i] for i in sorted(kept)], dtype=np.int64)
+
+
+def _greedy(order: Iterable[int], clash: npt.NDArray[np.bool_]) -> list[int]:
+    return nms(order, clash.astype(np.float64), 0.5)
+
+
+def _several_for_one(
+    kept: Sequence[int], clash: npt.NDArray[np.bool_], worth: npt.NDArray[np.float64]
+) -> list[int]:
+    """What is kept, where several that only one keeps out take its place if they are worth more.
+
+    The best of overlapping masks may be two objects in one. The masks kept are a set of which no
+    two clash, and this step of local search makes it worth more in sum; it ends, since there are
+    finitely many sets.
+
+    Args:
+        kept: indices of masks of which no two clash.
+        clash: ``(N, N)``, symmetric.
+        worth: ``(N,)`` of each mask, above 0 where it is more likely right than wrong.
+    """
+    chosen = np.zeros(len(worth), np.bool_)
+    chosen[list(kept)] = True
+    again = True
+    while again:
+        again = False
+        for one in np.flatnonzero(chosen):
+            several: list[int] = []
+            for other in np.flatnonzero(clash[one] & ~chosen & (worth > 0)):
+                alone = np.count_nonzero(clash[other] & chosen) == 1
+                if alone and not clash[other, several].any():
+                    several.append(int(other))
+            if len(several) > 1 and worth[several].sum() > worth[one]:
+                chosen[one], chosen[several], again = False, True, True
+    return [int(index) for index in np.flatnonzero(chosen)]
 
 
 def _rank(confidence: float, quality: float) -> float:

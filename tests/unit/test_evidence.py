@@ -138,7 +138,7 @@ def test_many_rivals_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
 def confidence(evidence: Evidence, label: str = "nut", angle: float = 5, **given: Any) -> float:
     values = {"similarity": math.cos(math.radians(angle)), "look": (None, None), **given}
     belief = values.pop("belief", 0.8)
-    return evidence.confidence(label, belief, vector=at(angle)[0], **values)
+    return module.confidence(evidence.odds(label, belief, vector=at(angle)[0], **values))
 
 
 def rising(values: Sequence[float]) -> bool:
@@ -226,13 +226,59 @@ def test_confidence_falls_with_a_size_unlike_any_examples() -> None:
 
 def test_examples_of_one_picture_are_more_alike_than_what_is_to_come() -> None:
     here = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)], sources=["a", "a", "b"])
-    assert here.one_picture == {"nut", "date"}
-    assert BASE.one_picture == {"date"}
+    assert here.one_picture == {"nut": 2, "date": 1}
+    assert BASE.one_picture == {"date": 1}
     assert confidence(here) > confidence(BASE)
     with_negative = found([("nut", 0), ("!nut", 50)], [(0, True, 30)], sources=["a", "b"])
-    assert with_negative.one_picture == {"nut"}
+    assert with_negative.one_picture == {"nut": 1}
     same = found([("nut", 0), ("nut", 8)], [(0, True, 30)], sources=["a", "a"], familiar=True)
-    assert same.one_picture == frozenset(), "what is to come is of that picture, too"
+    assert same.one_picture == {}, "what is to come is of that picture, too"
+
+
+def test_few_examples_do_not_show_how_alike_they_are() -> None:
+    made = [
+        found([("nut", 0)] * count, [(0, True, 30)], sources=["a"] * count) for count in (1, 2, 5)
+    ]
+    assert rising([confidence(evidence) for evidence in made])
+
+
+# -- how well things stand out in a picture ------------------------------------------------------
+
+SOFT = found([("nut", 0), ("nut", 8)], [(0, True, 30)], sources=["a", "a"],
+             qualities=np.array([0.4, 0.4], np.float32))  # fmt: skip
+
+
+def level(evidence: Evidence, qualities: Sequence[float], odds: Sequence[float]) -> list[float]:
+    labels = ["nut"] * (len(qualities) - 1) + [None]
+    values = np.array(odds, np.float32), np.array(qualities, np.float32)
+    return evidence.of_picture(labels, *values).tolist()
+
+
+def test_in_a_sharp_picture_more_is_asked_and_in_a_soft_one_less() -> None:
+    sharp = level(SOFT, [0.7, 0.7, 0.7, 0.3, 0.9], [2, 2, 2, -3, 2])
+    assert sharp[0] == sharp[3] < 0 == sharp[4], "all of the label, and nothing of no label"
+    soft = level(SOFT, [0.3, 0.3, 0.3, 0.9, 0.9], [2, 2, 2, -3, 2])
+    assert soft[0] == soft[3] > 0
+    assert level(SOFT, [0.4, 0.4, 0.1], [2, 2, 2]) == pytest.approx([0, 0, 0], abs=1e-5)
+
+
+def test_the_level_of_a_picture_is_that_of_the_best_proposed_that_pass() -> None:
+    parts = level(SOFT, [*[0.2] * 5, 0.7, 0.7, 0.3], [2.0] * 8)
+    assert parts[0] < 0, "most of what passes are parts"
+    assert level(SOFT, [0.9, 0.9, 0.9], [-1, -0.1, 2]) == [0, 0, 0], "nothing of it passes"
+
+
+def test_the_more_there_is_in_a_picture_the_more_its_level_counts() -> None:
+    few, many = (level(SOFT, [0.7] * n + [0.1], [1.0] * (n + 1))[0] for n in (1, 30))
+    assert many < few < 0
+
+
+def test_labels_known_from_several_pictures_or_without_qualities_have_no_level() -> None:
+    known = found([("nut", 0), ("nut", 8)], [(0, True, 30)],
+                  qualities=np.array([0.4, 0.4], np.float32))  # fmt: skip
+    assert level(known, [0.9, 0.9, 0.9], [2, 2, 2]) == [0, 0, 0]
+    bare = found([("nut", 0), ("nut", 8)], [(0, True, 30)], sources=["a", "a"])
+    assert level(bare, [0.9, 0.9, 0.9], [2, 2, 2]) == [0, 0, 0]
 
 
 number = st.floats(0, 1, width=32)

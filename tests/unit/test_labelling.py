@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import QUICK
 
 from sam_detect.labelling import KNNLabeller, PrototypeLabeller
 from sam_detect.labelling.calibration import TOLERANCE, calibrate
 from sam_detect.labelling.metric import Metric
-from sam_detect.labelling.suppression import one_per_object, seen_nesting
+from sam_detect.labelling.suppression import _several_for_one, one_per_object, seen_nesting
+from sam_detect.masks import nms
 from sam_detect.types import ExampleArrays, Masks, Neighbour, Verdict
 
 
@@ -181,6 +185,48 @@ def test_a_part_gives_way_to_the_whole_of_better_quality() -> None:
 def test_a_whole_of_poor_quality_gives_way_to_what_it_swallows() -> None:
     masks = boxes(PART, WHOLE, scores=[0.9, 0.5])
     assert one_per_object(masks, says("a", "a")).tolist() == [0]
+
+
+LEFT, RIGHT, BOTH = (10, 10, 20, 20), (32, 10, 20, 20), (10, 10, 42, 20)
+
+
+def sure(*confidences: float) -> list[Verdict]:
+    return [Verdict("a", "a", confidence) for confidence in confidences]
+
+
+def test_two_objects_take_the_place_of_both_in_one() -> None:
+    masks = boxes(BOTH, LEFT, RIGHT)
+    assert one_per_object(masks, sure(0.95, 0.9, 0.9)).tolist() == [1, 2]
+    assert one_per_object(masks, sure(0.99, 0.6, 0.6)).tolist() == [0]
+    assert one_per_object(masks, sure(0.7, 0.9, 0.9)).tolist() == [1, 2]
+
+
+def test_one_object_does_not_take_the_place_of_a_better_one() -> None:
+    assert one_per_object(boxes(BOTH, LEFT), sure(0.95, 0.94)).tolist() == [0]
+    parts_of_one = boxes(BOTH, LEFT, (11, 11, 20, 20))
+    assert one_per_object(parts_of_one, sure(0.95, 0.9, 0.9)).tolist() == [0]
+
+
+def test_unknown_ones_keep_no_named_one_out() -> None:
+    unknown, left, both = (13, 10, 7, 20), (13, 10, 20, 20), (20, 10, 32, 20)
+    masks = boxes(both, left, RIGHT, unknown)
+    assert one_per_object(masks[[0, 3]], [*sure(0.95), *says(None)]).tolist() == [0, 1]
+    assert one_per_object(masks, [*sure(0.95, 0.9, 0.9), *says(None)]).tolist() == [1, 2]
+
+
+@QUICK
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9))
+def test_local_search_is_worth_no_less_than_greed_and_never_keeps_two_that_clash(
+    seed: int, count: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    clash = rng.random((count, count)) < 0.35
+    clash = np.triu(clash, 1) | np.triu(clash, 1).T
+    worth = np.sort(rng.uniform(-0.1, 0.5, count))[::-1]
+    greedy = nms(range(count), clash.astype(np.float64), 0.5)
+    found = _several_for_one(greedy, clash, worth)
+    assert not clash[np.ix_(found, found)].any()
+    assert worth[found].sum() >= worth[greedy].sum() - 1e-12
 
 
 def test_another_label_inside_stays_only_where_examples_nest_so() -> None:
