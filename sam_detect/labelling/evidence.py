@@ -23,7 +23,9 @@ from sam_detect.labelling.metric import Metric
 from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays
 
-BELIEF_WEIGHT = 0.5
+BELIEF_PRIOR = 5.0
+"""Examples of a label with which what similarity says counts half: the more there are, the better
+it is known how similar they are."""
 RIVAL_WEIGHT = 1.3
 """Log-odds for each spread by which something is nearer to examples than to rivals."""
 NEAREST_RIVALS = 3
@@ -63,15 +65,16 @@ class Evidence:
         rivals: ``(K, D)`` vectors under the metric of regions that do not have the label.
         qualities: typical quality of the examples' proposals; empty where none is known.
         log_areas: of the examples, where known.
-        one_picture: number of examples of each label whose examples are all of one picture, and
-            not of the one at hand.
+        counts: number of examples.
+        one_picture: labels whose examples are all of one picture, and not of the one at hand.
         spread: of similarities, see :class:`~sam_detect.labelling.calibration.Calibration`.
     """
 
     rivals: Mapping[str, FloatArray]
     qualities: Mapping[str, float]
     log_areas: Mapping[str, FloatArray]
-    one_picture: Mapping[str, int]
+    counts: Mapping[str, int]
+    one_picture: frozenset[str]
     spread: float
 
     @classmethod
@@ -104,11 +107,12 @@ class Evidence:
             rivals={n: mapped[known & ((owners == n) | (beliefs[n] < 0.5))] for n in names},
             qualities=_typical_qualities(examples, names),
             log_areas=_log_areas(examples, names),
-            one_picture={
-                n: int(np.count_nonzero(positive & (labels == n)))
+            counts={n: int(np.count_nonzero(positive & (labels == n))) for n in names},
+            one_picture=frozenset(
+                n
                 for n in names
                 if not familiar and len(set(sources[positive & (labels == n)])) == 1
-            },
+            ),
             spread=calibration.spread,
         )
 
@@ -131,9 +135,10 @@ class Evidence:
             look: quality and area of its proposal, each None where it cannot be compared.
         """
         belief = min(max(belief, 1e-6), 1 - 1e-6)
-        odds = BELIEF_WEIGHT * math.log(belief / (1 - belief))
-        count = self.one_picture.get(label, 0)
-        odds += ONE_PICTURE * count / (count + 1)
+        count = self.counts[label]
+        odds = count / (count + BELIEF_PRIOR) * math.log(belief / (1 - belief))
+        if label in self.one_picture:
+            odds += ONE_PICTURE * count / (count + 1)
         rivals = self.rivals[label]
         if len(rivals):
             similar = rivals @ vector
@@ -162,7 +167,7 @@ class Evidence:
         """
         names = np.array(labels, dtype=object)
         added = np.zeros(len(names), np.float32)
-        for label in sorted(set(self.one_picture) & set(self.qualities)):
+        for label in sorted(self.one_picture & set(self.qualities)):
             mine = names == label
             passing = qualities[mine & (odds >= 0)]
             if len(passing):

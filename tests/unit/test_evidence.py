@@ -226,20 +226,31 @@ def test_confidence_falls_with_a_size_unlike_any_examples() -> None:
 
 def test_examples_of_one_picture_are_more_alike_than_what_is_to_come() -> None:
     here = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)], sources=["a", "a", "b"])
-    assert here.one_picture == {"nut": 2, "date": 1}
-    assert BASE.one_picture == {"date": 1}
+    assert here.one_picture == {"nut", "date"}
+    assert BASE.one_picture == {"date"}
+    assert BASE.counts == {"nut": 2, "date": 1}
     assert confidence(here) > confidence(BASE)
     with_negative = found([("nut", 0), ("!nut", 50)], [(0, True, 30)], sources=["a", "b"])
-    assert with_negative.one_picture == {"nut": 1}
+    assert with_negative.one_picture == {"nut"}
+    assert with_negative.counts == {"nut": 1}
     same = found([("nut", 0), ("nut", 8)], [(0, True, 30)], sources=["a", "a"], familiar=True)
-    assert same.one_picture == {}, "what is to come is of that picture, too"
+    assert same.one_picture == frozenset(), "what is to come is of that picture, too"
+
+
+def of_nuts(count: int, sources: Sequence[str]) -> Evidence:
+    return found([("nut", 0)] * count, [(0, True, 30)], sources=sources)
 
 
 def test_few_examples_do_not_show_how_alike_they_are() -> None:
-    made = [
-        found([("nut", 0)] * count, [(0, True, 30)], sources=["a"] * count) for count in (1, 2, 5)
-    ]
-    assert rising([confidence(evidence) for evidence in made])
+    # A belief of one half weighs nothing, however many examples it rests on.
+    made = [of_nuts(count, ["a"] * count) for count in (1, 2, 5)]
+    assert rising([confidence(evidence, belief=0.5) for evidence in made])
+
+
+def test_the_more_examples_the_more_their_similarity_says() -> None:
+    made = [of_nuts(count, [f"{i}" for i in range(count)]) for count in (2, 5, 20)]
+    assert rising([confidence(evidence, belief=0.9) for evidence in made])
+    assert rising([-confidence(evidence, belief=0.1) for evidence in made])
 
 
 # -- how well things stand out in a picture ------------------------------------------------------
