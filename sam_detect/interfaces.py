@@ -214,7 +214,10 @@ class Labeller(ABC):
         areas: IntArray | None = None,
         source: str | None = None,
     ) -> list[Verdict]:
-        """One verdict for each of ``(Q, D)`` unit vectors.
+        """One verdict for each of ``(Q, D)`` unit vectors, all of one picture.
+
+        With their qualities they are seen together: what stands out in this picture, and how
+        far, may decide about each.
 
         Args:
             vectors: what is to be named.

@@ -343,6 +343,17 @@ def test_qualities_count_where_the_examples_have_some(labeller: Labeller) -> Non
     )
 
 
+def test_how_far_things_stand_out_in_the_picture_counts(labeller: Labeller) -> None:
+    """For examples of one picture, whose qualities say little of another one."""
+    memory = with_evidence(pictures=1)
+
+    def beside(quality: float) -> float:
+        qualities = np.array([0.6, *[quality] * 5], np.float32)
+        return confidences(labeller, memory, 5, *[0.0] * 5, qualities=qualities)[0]
+
+    assert beside(0.95) < beside(0.6) < beside(0.55)
+
+
 def test_without_surroundings_nothing_but_similarity_counts(labeller: Labeller) -> None:
     angles = range(0, 360, 15)
     memory = FakeMemory(TWO_KINDS)

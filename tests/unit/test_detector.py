@@ -280,6 +280,22 @@ def test_top_k_has_two_names_and_both_work(
         in_memory(**dict.fromkeys(given, 0))
 
 
+def test_what_is_far_too_large_is_unknown_and_says_what_it_looks_like() -> None:
+    image = np.full((400, 500, 3), (220, 226, 228), np.uint8)
+    for x in (40, 90):
+        cv2.circle(image, (x, 60), 9, (120, 40, 60), -1)
+    cv2.circle(image, (300, 220), 130, (120, 40, 60), -1)
+    detector = in_memory()
+    rows, columns = np.mgrid[:400, :500]
+    detector.add_example(image, "disc", (columns - 40) ** 2 + (rows - 60) ** 2 <= 81)
+    found = detector.detect(image)
+    assert all(each.neighbours for each in found)
+    [large] = [each for each in found if 40_000 < each.area < 65_000]
+    assert (large.label, large.best_label, large.confidence) == (None, "disc", 0.0)
+    assert found.timings_ms["label"] > 0
+    assert all(not each.neighbours for each in in_memory().detect(image))
+
+
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(ConfigError, match="no setting 'simga'"):
         in_memory(simga=3)

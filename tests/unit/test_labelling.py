@@ -207,6 +207,12 @@ def test_one_object_does_not_take_the_place_of_a_better_one() -> None:
     assert one_per_object(parts_of_one, sure(0.95, 0.9, 0.9)).tolist() == [0]
 
 
+def test_what_is_less_likely_than_not_costs_nothing() -> None:
+    clash = np.zeros((4, 4), bool)
+    clash[0, 1:] = clash[1:, 0] = True
+    assert _several_for_one([0], clash, np.array([0.4, 0.25, 0.2, -0.1])) == [1, 2]
+
+
 def test_unknown_ones_keep_no_named_one_out() -> None:
     unknown, left, both = (13, 10, 7, 20), (13, 10, 20, 20), (20, 10, 32, 20)
     masks = boxes(both, left, RIGHT, unknown)
