@@ -124,6 +124,8 @@ class ExampleLabeller(Labeller):
         qualities, areas = looks
         odds = np.full(len(verdicts), -np.inf)
         doubts = np.ones(len(verdicts))
+        best_labels = [verdict.best_label for verdict in verdicts]
+        rivals = evidence.nearest_rivals(best_labels, vectors)
         for index, verdict in enumerate(verdicts):
             label, similar = verdict.best_label, list(verdict.neighbours)
             own = [n.similarity for n in similar if n.label == label and not n.negative]
@@ -137,15 +139,14 @@ class ExampleLabeller(Labeller):
             odds[index] = evidence.odds(
                 label,
                 min(1.0, verdict.confidence / max(doubts[index], 1e-6)),
-                vector=vectors[index],
                 similarity=nearest,
+                rival=float(rivals[index]),
                 look=(
                     None if qualities is None else float(qualities[index]),
                     None if areas is None else float(areas[index]),
                 ),
             )
         if qualities is not None:
-            best_labels = [verdict.best_label for verdict in verdicts]
             odds += evidence.of_picture(best_labels, odds, qualities)
         return [
             verdict
@@ -209,8 +210,12 @@ class ExampleLabeller(Labeller):
         similarities = np.clip(mapped @ metric(memory.vectors(ids)).T, -1, 1)
         answers = []
         for row, candidates in zip(similarities, found, strict=True):
-            again = [replace(n, similarity=float(row[place[n.id]])) for n in candidates]
-            answers.append(sorted(again, key=lambda n: (-n.similarity, n.id))[: self.top_k])
+            columns = np.array([place[n.id] for n in candidates], np.int64)
+            # Columns are in the order of ids, which decides among equals.
+            nearest = np.lexsort((columns, -row[columns]))[: self.top_k]
+            answers.append(
+                [replace(candidates[i], similarity=float(row[columns[i]])) for i in nearest]
+            )
         return answers
 
 

@@ -121,8 +121,8 @@ class Evidence:
         label: str,
         belief: float,
         *,
-        vector: FloatArray,
         similarity: float,
+        rival: float,
         look: tuple[float | None, float | None],
     ) -> float:
         """Log-odds that something has a label, all things considered; see :func:`confidence`.
@@ -130,8 +130,8 @@ class Evidence:
         Args:
             label: the label.
             belief: what similarity to examples alone says, 0 to 1.
-            vector: under the metric.
-            similarity: to the nearest example of the label.
+            similarity: to the nearest example of the label, under the metric.
+            rival: to the nearest rivals of the label (:meth:`nearest_rivals`); NaN for none.
             look: quality and area of its proposal, each None where it cannot be compared.
         """
         belief = min(max(belief, 1e-6), 1 - 1e-6)
@@ -139,11 +139,8 @@ class Evidence:
         odds = count / (count + BELIEF_PRIOR) * math.log(belief / (1 - belief))
         if label in self.one_picture:
             odds += ONE_PICTURE * count / (count + 1)
-        rivals = self.rivals[label]
-        if len(rivals):
-            similar = rivals @ vector
-            nearest = np.partition(similar, -min(NEAREST_RIVALS, len(similar)))[-NEAREST_RIVALS:]
-            odds += RIVAL_WEIGHT * (similarity - float(nearest.mean())) / self.spread
+        if not math.isnan(rival):
+            odds += RIVAL_WEIGHT * (similarity - rival) / self.spread
         quality, area = look
         if area and label in self.log_areas and label not in self.one_picture:
             off = float(np.abs(self.log_areas[label] - math.log(area)).min())
@@ -151,6 +148,24 @@ class Evidence:
         if quality is not None and label in self.qualities:
             odds += QUALITY_WEIGHT * (quality - self.qualities[label] - QUALITY_MARGIN)
         return odds
+
+    def nearest_rivals(self, labels: Sequence[str | None], vectors: FloatArray) -> FloatArray:
+        """``(N,)`` mean similarity of each vector to the nearest rivals of its label; NaN for none.
+
+        Args:
+            labels: N labels.
+            vectors: ``(N, D)`` under the metric.
+        """
+        names = np.array(labels, dtype=object)
+        found = np.full(len(names), np.nan, np.float32)
+        for label, rivals in self.rivals.items():
+            mine = np.flatnonzero(names == label)
+            count = min(NEAREST_RIVALS, len(rivals))
+            for part in np.array_split(mine, len(mine) * len(rivals) // AT_ONCE**2 + 1):
+                if count and len(part):
+                    similar = vectors[part] @ rivals.T
+                    found[part] = np.partition(similar, -count, axis=1)[:, -count:].mean(axis=1)
+        return found
 
     def of_picture(
         self, labels: Sequence[str | None], odds: FloatArray, qualities: FloatArray

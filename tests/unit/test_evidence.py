@@ -138,7 +138,8 @@ def test_many_rivals_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
 def confidence(evidence: Evidence, label: str = "nut", angle: float = 5, **given: Any) -> float:
     values = {"similarity": math.cos(math.radians(angle)), "look": (None, None), **given}
     belief = values.pop("belief", 0.8)
-    return module.confidence(evidence.odds(label, belief, vector=at(angle)[0], **values))
+    [rival] = evidence.nearest_rivals([label], at(angle)).tolist()
+    return module.confidence(evidence.odds(label, belief, rival=rival, **values))
 
 
 def rising(values: Sequence[float]) -> bool:
@@ -172,6 +173,20 @@ def test_only_the_nearest_rivals_count_in_any_order() -> None:
         assert confidence(found([("nut", 0), ("nut", 8)], order)) == pytest.approx(expected)
     single = found([("nut", 0), ("nut", 8)], near[:1])
     assert confidence(single) != pytest.approx(expected)
+
+
+def test_rivals_of_many_vectors_are_those_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    around = [(i % 2, True, float(a)) for i, a in enumerate(rng.uniform(10, 80, 30))]
+    evidence = found(NUT_AND_DATE, around)
+    names = [None, *["nut", "date"] * 10]
+    vectors = at(*rng.uniform(0, 90, 21))
+    monkeypatch.setattr(module, "AT_ONCE", 5)
+    together = evidence.nearest_rivals(names, vectors)
+    assert math.isnan(together[0])
+    for name, vector, value in zip(names[1:], vectors[1:], together[1:], strict=True):
+        nearest = sorted((evidence.rivals[str(name)] @ vector).tolist())[-NEAREST_RIVALS:]
+        assert value == pytest.approx(np.mean(nearest), abs=1e-6)
 
 
 def test_a_label_without_rivals_is_weighed_without_them() -> None:
