@@ -79,9 +79,9 @@ def one_per_object(
     shared = intersection_matrix(chosen.crops(), chosen.boxes_xyxy, areas)
     iou = shared / np.maximum(areas[:, None] + areas[None, :] - shared, 1)
     inside = shared / np.minimum(areas[:, None], areas[None, :]) > INSIDE_SHARE
-    names = [verdicts[i].label for i in order]
+    names = np.array([verdicts[i].label for i in order], dtype=object)
     may_nest = _may_nest(names, areas, nesting)
-    same = np.array([[a == b for b in names] for a in names], dtype=bool)
+    same = np.equal(names[:, None], names[None, :]).astype(np.bool_)
     clash = np.where(same, iou > SAME_OBJECT_IOU, iou > DIFFERENT_LABEL_IOU)
     clash |= inside & ~may_nest
     np.fill_diagonal(clash, False)
@@ -136,13 +136,11 @@ def _rank(confidence: float, quality: float) -> float:
 
 
 def _may_nest(
-    names: Sequence[str | None], areas: npt.NDArray[np.int64], nesting: Nesting
+    names: npt.NDArray[np.object_], areas: npt.NDArray[np.int64], nesting: Nesting
 ) -> npt.NDArray[np.bool_]:
     """``(N, N)``: whether the smaller of two masks may lie inside the larger one."""
-    count = len(names)
-    allowed = np.zeros((count, count), dtype=bool)
-    if not nesting:
-        return allowed
-    inner = np.array([[(a, b) in nesting for b in names] for a in names], dtype=bool)
+    inner = np.zeros((len(names), len(names)), dtype=bool)
+    for one, other in nesting:
+        inner |= np.logical_and.outer(names == one, names == other)
     smaller = areas[:, None] < areas[None, :]
     return np.asarray((inner & smaller) | (inner.T & smaller.T))
