@@ -293,9 +293,20 @@ class SAMDetect:
         return self.learn_frame(frame, found, [label] * len(found), negative=negative)
 
     def learn_frame(
-        self, frame: Frame, masks: Masks, labels: Sequence[str], *, negative: bool = False
+        self,
+        frame: Frame,
+        masks: Masks,
+        labels: Sequence[str],
+        *,
+        negative: bool = False,
+        others: Masks | None = None,
     ) -> Added:
         """Learns masks of one frame, each under its label; durable when it returns.
+
+        Args:
+            others: all other objects of the picture, where every object is outlined: none, if the
+                examples are all there are. What lies beside is then known to be no object, even
+                if it resembles one.
 
         Raises:
             MaskError: the masks are of a picture of another size.
@@ -311,6 +322,7 @@ class SAMDetect:
             propose=self.propose,
             proposer=self._proposer,
             negative=negative,
+            others=others,
         )
         return self.library.add(examples, self.recipe)
 

@@ -56,6 +56,10 @@ SHOWN_PROBLEMS = 5
     help="Draw examples and queries among pictures that agree in this field.",
 )  # fmt: skip
 @click.option(
+    "--exhaustive", is_flag=True,
+    help="The examples' pictures are annotated to the last object: the rest is background.",
+)  # fmt: skip
+@click.option(
     "--method", default="sam-detect", show_default=True,
     help="What to measure: sam-detect, or a baseline: template or watershed.",
 )  # fmt: skip
@@ -93,6 +97,7 @@ def evaluate(
     task: str,
     protocol: str,
     group_by: str | None,
+    exhaustive: bool,
     method: str,
     curve: str | None,
     sweep: tuple[str, ...],
@@ -120,7 +125,8 @@ def evaluate(
     if predictions is not None and len(grid) > 1:
         raise ConfigError("--predictions holds one evaluation: leave out --sweep")
     points = whole_numbers("--curve", curve or (CURVE if report and len(grid) == 1 else ""))
-    how: dict[str, Any] = {"iou": iou, "task": task, "draw": protocol, "group_by": group_by}
+    how: dict[str, Any] = {"iou": iou, "task": task, "draw": protocol, "group_by": group_by,
+                           "exhaustive": exhaustive}  # fmt: skip
     drawn = Protocol(shots=shots, seeds=whole_numbers("--seeds", seeds), **how)
     if report is not None:
         from sam_detect.evaluation.report import check_report_folder

@@ -43,6 +43,10 @@ NOT_GIVEN = "annotated, but not among the pictures"
 )
 @click.option("--negative", is_flag=True, help="Learn that these are *not* a --label.")
 @click.option(
+    "--exhaustive", is_flag=True,
+    help="Every object in the pictures is outlined: what lies beside is none.",
+)  # fmt: skip
+@click.option(
     "--annotations", type=click.Path(path_type=Path), help="COCO file with outlines and names."
 )
 @click.option("--tag", metavar="NAME", help="Only annotations of this category.")
@@ -62,6 +66,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     points: tuple[str, ...],
     masks: str | None,
     negative: bool,
+    exhaustive: bool,
     annotations: Path | None,
     tag: str | None,
     as_json: bool,
@@ -86,12 +91,13 @@ def learn(  # noqa: PLR0917 - click gives them by name
         outlines = _Annotations(annotations, paths, tag, failures, whole=whole)
         paths = list(outlines.by_path)
     report = _Report(as_json)
+    polarity = {"negative": negative, "exhaustive": exhaustive}
     with report.summary(detector.library.name), progress(paths, "learning") as steps:
         for path in steps:
             with failures.guard(path):
                 frame = detector.read(path)
                 found, labels = outlines.of(detector, frame, path)
-                report.learn(detector, frame, found, labels, negative=negative)
+                report.learn(detector, frame, found, labels, **polarity)
     return failures.end(paths)
 
 
@@ -211,12 +217,20 @@ class _Report:
         self.total: int | None = None
 
     def learn(
-        self, detector: SAMDetect, frame: Frame, masks: Masks, labels: list[str], *, negative: bool
+        self,
+        detector: SAMDetect,
+        frame: Frame,
+        masks: Masks,
+        labels: list[str],
+        *,
+        negative: bool,
+        exhaustive: bool,
     ) -> None:
         """Learns one picture's objects, and says so once they are safe."""
         if not len(masks):
             return
-        done = detector.learn_frame(frame, masks, labels, negative=negative)
+        others = masks[:0] if exhaustive else None
+        done = detector.learn_frame(frame, masks, labels, negative=negative, others=others)
         self.total = done.total
         self.added += done.added
         self.relabelled += done.relabelled

@@ -112,6 +112,7 @@ class Evaluation:
             "seeds": list(self.protocol.seeds),
             "iou": self.protocol.iou,
             "group_by": self.protocol.group_by,
+            "exhaustive": self.protocol.exhaustive,
             "boxes_only": self.dataset.boxes_only,
             "recipe": self.recipe,
             "episodes": [self._episode(episode) for episode in self.episodes],

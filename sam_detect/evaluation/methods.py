@@ -20,11 +20,13 @@ class Shown:
         frame: the picture.
         masks: N outlines. Where a dataset has boxes only, what the detector makes of each box.
         labels: N names.
+        others: outlines of all other objects of the picture, if the protocol shows them.
     """
 
     frame: Frame
     masks: Masks
     labels: tuple[str, ...]
+    others: Masks | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -83,7 +83,7 @@ class Pipeline:
     def learn(self, support: Sequence[Shown]) -> None:
         self._detector = self._template.with_empty_library(Remembering(self.propose))
         for shown in support:
-            self._detector.learn_frame(shown.frame, shown.masks, shown.labels)
+            self._detector.learn_frame(shown.frame, shown.masks, shown.labels, others=shown.others)
 
     def find(self, frame: Frame) -> Found:
         masks, proposing = self._proposals(frame)

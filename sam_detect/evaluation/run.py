@@ -29,6 +29,8 @@ class Protocol:
         draw: ``cross`` seeks in other pictures than the examples', ``same`` in theirs.
         group_by: field of the pictures within whose values examples and queries are drawn.
         task: ``instance`` counts objects, ``semantic`` pixels.
+        exhaustive: the examples' pictures are annotated to the last object: what overlaps none of
+            them may be learnt as background. The other objects are still no examples.
     """
 
     shots: int = 5
@@ -37,6 +39,7 @@ class Protocol:
     draw: Literal["cross", "same"] = "cross"
     group_by: str | None = None
     task: Literal["instance", "semantic"] = "instance"
+    exhaustive: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.shots, int) or self.shots < 1:
@@ -94,7 +97,11 @@ def run(
         for picture, objects in split.support:
             frame = load_image(picture.path, max_pixels=max_pixels)
             masks = outlines(frame, picture, objects, propose)
-            support.append(Shown(frame, masks, tuple(o.label for o in objects)))
+            others = None
+            if protocol.exhaustive:
+                rest = [o for o in picture.objects if o not in objects]
+                others = outlines(frame, picture, rest, propose)
+            support.append(Shown(frame, masks, tuple(o.label for o in objects), others))
         method.learn(support)
         queries = []
         for picture in split.queries:

@@ -20,6 +20,7 @@ def make_examples(
     propose: Callable[[Frame], Masks],
     proposer: str,
     negative: bool = False,
+    others: Masks | None = None,
 ) -> list[Example]:
     """The examples of N objects of a picture, described and with their surroundings.
 
@@ -30,17 +31,21 @@ def make_examples(
         propose: gives the proposals of the picture, around which examples are looked at; not
             asked for negatives, whose surroundings would say nothing of any label.
         proposer: the name of the segmenter that makes them.
+        others: all other objects of the picture, where they are known.
 
     Raises:
         MaskError: the masks are of a picture of another size.
         LibraryError: a label is empty.
     """
-    _require_fitting(frame, masks, labels)
+    _require_fitting(frame, masks)
+    if others is not None:
+        _require_fitting(frame, others)
+    _require_names(labels)
     crops = list(maker.crops(frame, masks))
     vectors = maker.vectors(crops)
     around: Sequence[Surroundings | None] = [None] * len(masks)
     if len(masks) and not negative:
-        around = look_around(masks, crops, propose(frame), proposer, maker)
+        around = look_around(masks, crops, propose(frame), proposer, maker, others=others)
     digest, added = image_digest(frame.image_rgb), now()
     examples = []
     for index, (crop, given) in enumerate(zip(crops, labels, strict=True)):
@@ -65,12 +70,15 @@ def make_examples(
     return examples
 
 
-def _require_fitting(frame: Frame, masks: Masks, labels: Sequence[str]) -> None:
+def _require_fitting(frame: Frame, masks: Masks) -> None:
     if masks.size_hw != frame.size_hw:
         raise MaskError(
             f"masks of a {masks.size_hw[1]}x{masks.size_hw[0]} picture do not fit "
             f"{frame.source_id} ({frame.size_hw[1]}x{frame.size_hw[0]})"
         )
+
+
+def _require_names(labels: Sequence[str]) -> None:
     for label in labels:
         if not isinstance(label, str) or not label.strip():
             raise LibraryError(

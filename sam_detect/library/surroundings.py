@@ -47,7 +47,8 @@ class Surroundings:
         proposer: name of the segmenter; empty where nobody looked.
         quality: what it thought of its proposal of the example, 0 to 1; None where it made none.
         masks: K regions of the example's *crop* that are not it.
-        touching: ``(K,)`` bool, see :class:`~sam_detect.types.Rivals`.
+        touching: ``(K,)`` bool, see :class:`~sam_detect.types.Rivals`; true as well of what lies
+            beside it, where all objects of the picture were outlined.
         vectors: ``(K, D)`` float32.
     """
 
@@ -122,7 +123,13 @@ class Noted:
 
 
 def look_around(
-    shown: Masks, crops: Sequence[Crop], proposals: Masks, proposer: str, maker: VectorMaker
+    shown: Masks,
+    crops: Sequence[Crop],
+    proposals: Masks,
+    proposer: str,
+    maker: VectorMaker,
+    *,
+    others: Masks | None = None,
 ) -> list[Surroundings]:
     """The surroundings of N examples of one picture.
 
@@ -131,14 +138,17 @@ def look_around(
         crops: their crops.
         proposals: all proposals of the picture, best first.
         proposer: name of the segmenter that made them.
+        others: all other objects of the picture, where they are known. What lies beside is then
+            no object for certain, and counts as if it touched the example.
     """
-    shared = _shared(shown, proposals)
-    union = shown.areas[:, None] + proposals.areas[None, :] - shared
+    known = shown if others is None else Masks.concatenate([shown, others])
+    shared = _shared(known, proposals)
+    union = known.areas[:, None] + proposals.areas[None, :] - shared
     # An example that is all of its picture is named, not outlined: what lies in it may be it.
     outlined = shown.areas < shown.size_hw[0] * shown.size_hw[1]
     iou = shared / np.maximum(union, 1)
     of_proposal = shared / np.maximum(proposals.areas[None, :], 1)
-    of_example = shared / np.maximum(shown.areas[:, None], 1)
+    of_example = shared / np.maximum(known.areas[:, None], 1)
     is_none = iou.max(axis=0, initial=0.0) < NOT_THE_OBJECT
     is_beside = of_proposal.max(axis=0, initial=0.0) < BESIDE
     is_beside &= of_example.max(axis=0, initial=0.0) < BESIDE
@@ -148,13 +158,14 @@ def look_around(
         touches = (of_proposal[index] > MOSTLY) | (of_example[index] > MOSTLY)
         touching = np.flatnonzero(near & is_none & touches & outlined[index])[:MOST]
         beside = np.flatnonzero(near & is_beside)[:MOST]
+        certain = len(touching) if others is None else len(touching) + len(beside)
         masks, kept = _in_crop(proposals[[*touching, *beside]], crop)
         found.append(
             Surroundings(
                 proposer=proposer,
                 quality=_quality(proposals, iou[index]),
                 masks=masks,
-                touching=(np.arange(len(touching) + len(beside)) < len(touching))[kept],
+                touching=(np.arange(len(touching) + len(beside)) < certain)[kept],
                 vectors=np.zeros((len(masks), maker.embedder.dimension), np.float32),
             )
         )

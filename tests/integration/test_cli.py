@@ -30,6 +30,7 @@ from cli_harness import (
 )
 from PIL import Image
 
+from sam_detect import SAMDetect
 from sam_detect.masks import rle_to_mask
 from sam_detect.registry import names
 
@@ -168,6 +169,16 @@ def test_learning_from_annotations(sam: Command, picture: Path) -> None:
         "learn", picture, "--annotations", file, "--tag", "square", "--library", "s", "--json"
     )
     assert ran.worked().json == [{"added": 1, "total": 1}]
+
+
+def test_pictures_that_are_annotated_to_the_last_object(sam: Command, picture: Path) -> None:
+    file = coco(Path("annotations.json"))
+    kept = {}
+    for library, options in (("some", ()), ("all", ("--exhaustive",))):
+        sam("learn", ".", "--annotations", file, "--library", library, *options).worked()
+        found = SAMDetect(library=library).library.examples().rivals
+        kept[library] = int(found.touching.sum()), len(found.touching)
+    assert kept["all"][1] == kept["some"][1] == kept["all"][0] > kept["some"][0], kept
 
 
 def test_pictures_named_one_by_one_may_be_a_part_of_the_annotated_ones(

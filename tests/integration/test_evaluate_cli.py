@@ -167,10 +167,12 @@ def test_settings_reach_the_detector(folder: Path, command: Command) -> None:
 
 
 def test_the_protocol_reaches_the_episodes(folder: Path, command: Command) -> None:
-    options = ("--group-by", "light", "--protocol", "same", "--iou", "0.8", "--task", "semantic")
+    options = ("--group-by", "light", "--protocol", "same", "--iou", "0.8", "--task", "semantic",
+               "--exhaustive")  # fmt: skip
     found = only_object(command("evaluate", folder, *QUICK, *options, "--json").worked())
     assert [(e["seed"], e["group"]) for e in found["episodes"]] == [(0, "day"), (0, "night")]
     assert (found["group_by"], found["protocol"]) == ("light", "same")
+    assert found["exhaustive"] is True
     assert (found["iou"], found["task"], found["ap"]) == (0.8, "semantic", None)
 
 

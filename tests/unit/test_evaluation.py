@@ -114,6 +114,26 @@ def test_figures_of_a_label_are_averaged_over_seeds(six: Dataset) -> None:
     ]
 
 
+@pytest.mark.parametrize("exhaustive", [False, True])
+def test_other_objects_of_the_examples_pictures_are_shown_only_where_all_are_annotated(
+    six: Dataset, exhaustive: bool
+) -> None:
+    @dataclass
+    class Listener(Noisy):
+        def learn(self, support: Sequence[Shown]) -> None:
+            super().learn(support)
+            self.support = support
+
+    method = Listener(six)
+    whole = evaluated(six, method, exhaustive=exhaustive).to_dict()
+    assert whole["exhaustive"] is exhaustive
+    objects = {str(p.path): len(p.objects) for p in six.pictures}
+    for shown in method.support:
+        total = len(shown.masks) + (0 if shown.others is None else len(shown.others))
+        assert (shown.others is not None) is exhaustive
+        assert total == objects[shown.frame.source_id] if exhaustive else len(shown.masks) == total
+
+
 def test_the_groups_of_a_seed_are_taken_together(tmp_path: Path) -> None:
     data = opened(tmp_path / "x", 7, fields=lambda i: {"light": "day" if i < 5 else "night"})
 
@@ -332,7 +352,7 @@ def test_a_detector_gives_everything_unless_told_what(folder: Path) -> None:
     [
         ({"metrics": ["accuracy", "speed"]}, r"'speed' \(there are: accuracy, inference_time"),
         ({"metrics": "accuracy,speed"}, r"'accuracy,speed'"),
-        ({"shot": 3}, r"'shot' \(it has: draw, group_by"),
+        ({"shot": 3}, r"'shot' \(it has: draw, exhaustive, group_by"),
         ({"seeds": 3}, "seeds"),
         ({"seeds": "ab"}, "seeds"),
         ({"draw": "other"}, "cross or same, got 'other'"),

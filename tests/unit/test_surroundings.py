@@ -20,7 +20,7 @@ from strategies import QUICK, counts_garbage
 
 from sam_detect import SAMDetect
 from sam_detect.cli.app import run
-from sam_detect.errors import LibraryCorruptError, StoreError
+from sam_detect.errors import LibraryCorruptError, MaskError, StoreError
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling import KNNLabeller
 from sam_detect.library.example import Example
@@ -269,6 +269,29 @@ def test_an_unnamed_twin_beside_an_example_does_not_speak_against_its_label() ->
     found = {tuple(d["bbox"]): d["label"] for d in made.detect_frame(frame)}
     assert found[60, 60, 40, 40] == found[104, 60, 16, 16] == "nut"
     assert found[60, 104, 16, 16] is None
+
+
+def test_where_every_object_is_outlined_what_lies_beside_is_none_however_alike() -> None:
+    stain = (110, 60, 126, 76)
+    frame = picture((EXAMPLE, "nut"), (stain, "nut"))
+    around_it = []
+    for others in (None, masks_of(), masks_of(stain)):
+        made = detector(Chosen(EXAMPLE, stain))
+        made.learn_frame(frame, masks_of(EXAMPLE), ["nut"], others=others)
+        [found] = [e.surroundings for e in made.library.read()]
+        assert found is not None
+        around_it.append(found.touching.tolist())
+        if others is not None and not len(others):
+            [rival] = rivals_of(made, "nut")
+            assert float(rival @ made.library.examples().vectors[0]) > 0.9
+    assert around_it == [[False], [True], []], "maybe an object; none; another object"
+
+
+def test_other_objects_of_another_size_of_picture_are_refused() -> None:
+    made = detector(Chosen(EXAMPLE))
+    small = masks_of(size_hw=(9, 9))
+    with pytest.raises(MaskError, match="9x9"):
+        made.learn_frame(picture(), masks_of(EXAMPLE), ["nut"], others=small)
 
 
 def test_food_on_a_plate_is_a_counterexample_of_the_plate_alone() -> None:
