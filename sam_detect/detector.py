@@ -19,19 +19,19 @@ from sam_detect.config import Settings, load_settings
 from sam_detect.errors import ConfigError
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, VectorStore
-from sam_detect.labelling.sizes import plausible_sizes
-from sam_detect.labelling.suppression import Nesting, one_per_object, seen_nesting
+from sam_detect.labelling.naming import Naming
 from sam_detect.library.example import image_digest
 from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.making import make_examples
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import reindex
-from sam_detect.masks import BoolArray, FloatArray, IntArray
+from sam_detect.masks import FloatArray, IntArray
 from sam_detect.outputs.overlay import draw
 from sam_detect.registry import load_class
-from sam_detect.sources import alpha_mask, load_image, load_mask_from_alpha, to_frame
-from sam_detect.types import Detection, Detections, Frame, Masks, Recipe, Verdict
+from sam_detect.segmentation.prompted import middle_mask
+from sam_detect.sources import cut_out_object, load_image, to_frame
+from sam_detect.types import Detection, Detections, Frame, Masks, Recipe
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path
 MaskLike = npt.NDArray[Any] | Masks | str | None
@@ -92,13 +92,13 @@ class SAMDetect:
         self.labeller = parts.given_or_made(labeller, parts.make_labeller, self.settings)
         named = (self.settings, collection_of(self.settings.library))
         store = parts.given_or_made(vector_store, parts.make_store, *named)
-        self.library = Library(store, self.settings.library)
+        library_here = Library(store, self.settings.library)
         self._original: Library | None = None
-        self._nesting: tuple[str, Nesting] | None = None
         self._last: tuple[Frame, Masks] | None = None
         made, faded = parts.object_given(embedder), parts.object_given(fade)
-        stored = self.library.recipe
-        self._use(VectorMaker.choose(self.settings, stored, embedder=made, fade=faded))
+        stored = library_here.recipe
+        maker = VectorMaker.choose(self.settings, stored, embedder=made, fade=faded)
+        self._use(maker, library_here)
         self.library.require_recipe(self.recipe)
         parts.warn_of_no_effect(self.settings, self.segmenter, self.recipe.embedder)
 
@@ -118,22 +118,20 @@ class SAMDetect:
         """
         parts.require_fade(fade)
         stored = self._original or self.library
-        self._use(replace(self._maker, fade=fade))
-        self.library, self._original = stored, None
+        self._use(replace(self._maker, fade=fade), stored)
+        self._original = None
         if stored.recipe is not None and stored.recipe != self.recipe:
             copy: VectorStore = load_class("store", "memory")()
             reindex(stored, self._maker, into=copy)
-            self.library, self._original = Library(copy, stored.name), stored
-            self._tell_library()
+            self._use(self._maker, Library(copy, stored.name))
+            self._original = stored
 
-    def _use(self, maker: VectorMaker) -> None:
-        self._maker = maker
-        self._tell_library()
-
-    def _tell_library(self) -> None:
-        """What labellers may ask the library of its vectors."""
-        self.library.prior_similarity = self._maker.embedder.prior_similarity
-        self.library.scene_weights = self._maker.embedder.scene_weights()
+    def _use(self, maker: VectorMaker, library: Library) -> None:
+        self._maker, self.library = maker, library
+        # What labellers may ask the library of its vectors.
+        library.prior_similarity = maker.embedder.prior_similarity
+        library.scene_weights = maker.embedder.scene_weights()
+        self._naming = Naming(self.labeller, library, self._proposer)
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -182,7 +180,7 @@ class SAMDetect:
         Whatever is far larger or smaller than every example stays unknown; few of those are
         left to be described once there is one detection per object.
         """
-        return np.flatnonzero(plausible_sizes(masks.areas, self.library.examples()))
+        return self._naming.plausible(masks)
 
     def embed(
         self, frame: Frame, masks: Masks, *, timings_ms: dict[str, float] | None = None
@@ -204,24 +202,9 @@ class SAMDetect:
                 None for all of them.
         """
         indices = np.arange(len(masks)) if described is None else described
-        compared = masks[indices]
-        labelled = self.labeller.label(
-            vectors,
-            self.library,
-            qualities=self._comparable_qualities(compared),
-            areas=compared.areas,
-            source=image_digest(frame.image_rgb),
-        )
-        verdicts = [Verdict(None, None, 0.0)] * len(masks)
-        for index, verdict in zip(indices.tolist(), labelled, strict=True):
-            verdicts[index] = verdict
-        keep = one_per_object(masks, verdicts, nesting=self._seen_nesting())
-        return Detections(
-            source_id=frame.source_id,
-            masks=masks[keep],
-            verdicts=tuple(verdicts[i] for i in keep),
-            recipe=self.recipe.to_dict(),
-        )
+        source = image_digest(frame.image_rgb)
+        kept, verdicts = self._naming.name(masks, vectors, indices, source)
+        return Detections(frame.source_id, kept, tuple(verdicts), self.recipe.to_dict())
 
     def with_empty_library(self, segmenter: Segmenter | None = None) -> SAMDetect:
         """A detector of the same parts and recipe, whose library is empty and lives in memory.
@@ -262,8 +245,8 @@ class SAMDetect:
         """
         frame = self.read(image)
         if mask is None:
-            alpha = self._alpha(image)
-            mask = alpha if alpha is not None else self._middle(frame)
+            alpha = cut_out_object(image, max_pixels=self.settings.max_image_pixels)
+            mask = middle_mask(self.propose(frame)) if alpha is None else alpha
         masks = Masks.from_dense(np.asarray(mask, bool), size_hw=frame.size_hw)
         return self.learn_frame(frame, masks, [label] * len(masks), negative=negative)
 
@@ -367,24 +350,16 @@ class SAMDetect:
         """
         frame = self.read(image)
         masks = Masks.from_dense(np.asarray(mask, bool), size_hw=frame.size_hw)
-        crop = context.cut(
-            frame.image_rgb,
-            masks.crop(0),
-            masks.boxes_xyxy[0].tolist(),
-            occupancy=self._maker.occupancy,
-            crop_side=max(frame.size_hw) * 4,
+        return context.cut_out(
+            frame.image_rgb, masks, self._maker.fade, occupancy=self._maker.occupancy
         )
-        weights = context.faded(crop, self._maker.fade).weights
-        alpha = np.minimum(np.rint(weights * 255), 254).astype(np.uint8)
-        alpha[crop.mask] = 255
-        return Image.fromarray(np.dstack([crop.image_rgb, alpha]), "RGBA")
 
     def visualize(
         self, image: ImageLike, detections: Detections | Sequence[Detection]
     ) -> npt.NDArray[np.uint8]:
         """The picture with its detections drawn in, ``(H, W, 3)`` uint8, in the arrays' order."""
         frame = self.read(image)
-        drawn = draw(frame.image_rgb, _as_detections(frame, detections))
+        drawn = draw(frame.image_rgb, Detections.of(frame, detections))
         same = self.settings.color_order == "rgb"
         return drawn if same else np.ascontiguousarray(drawn[..., ::-1])
 
@@ -399,14 +374,6 @@ class SAMDetect:
         order, most = self.settings.color_order, self.settings.max_image_pixels
         return to_frame(image, color_order=order, max_pixels=most)
 
-    def _alpha(self, image: ImageLike) -> BoolArray | None:
-        """The object that a picture's transparency cuts out, where it does."""
-        if isinstance(image, Image.Image):
-            return alpha_mask(image)
-        if isinstance(image, (str, Path)):
-            return load_mask_from_alpha(image, max_pixels=self.settings.max_image_pixels)
-        return None
-
     @property
     def _proposer(self) -> str:
         return parts.name_of("segmenter", self.segmenter)
@@ -415,50 +382,12 @@ class SAMDetect:
         self, frame: Frame, found: Detections, timings_ms: dict[str, float]
     ) -> Detections:
         """The same, with what is nearest to those whose size alone made them unknown."""
-        verdicts = list(found.verdicts)
-        missing = [i for i, verdict in enumerate(verdicts) if not verdict.neighbours]
-        if not missing or not self.library.examples().labels:
-            return found
-        vectors = self.embed(frame, found.masks[missing], timings_ms=timings_ms)
-        with _timed(timings_ms, "label"):
-            compared = self.labeller.label(vectors, self.library)
-        for index, verdict in zip(missing, compared, strict=True):
-            verdicts[index] = replace(verdict, label=None, confidence=0.0)
+
+        def describe(masks: Masks) -> FloatArray:
+            return self.embed(frame, masks, timings_ms=timings_ms)
+
+        verdicts = self._naming.with_neighbours(found.masks, list(found.verdicts), describe)
         return replace(found, verdicts=tuple(verdicts))
-
-    def _comparable_qualities(self, masks: Masks) -> FloatArray | None:
-        """The proposals' qualities, if the examples' are of the same segmenter."""
-        known = set(self.library.examples().proposers) - {""}
-        return masks.predicted_ious if known == {self._proposer} else None
-
-    def _seen_nesting(self) -> Nesting:
-        """Which labels lie inside which in the library's own pictures, looked at once."""
-        generation = self.library.generation
-        if self._nesting is None or self._nesting[0] != generation:
-            self._nesting = (generation, seen_nesting(self.library.examples()))
-        return self._nesting[1]
-
-    def _middle(self, frame: Frame) -> BoolArray:
-        """The best proposal that covers the middle and is neither a speck nor the whole."""
-        height, width = frame.size_hw
-        masks = self.propose(frame)
-        for index in range(len(masks)):
-            share = masks.areas[index] / (height * width)
-            dense = masks.dense(index)
-            if 0.05 <= share <= 0.9 and dense[height // 2, width // 2]:
-                return dense
-        return np.ones(frame.size_hw, bool)
-
-
-def _as_detections(frame: Frame, detections: Detections | Sequence[Detection]) -> Detections:
-    if isinstance(detections, Detections):
-        return detections
-    chosen = list(detections)
-    if not chosen:
-        return Detections(frame.source_id, Masks.empty(frame.size_hw), ())
-    verdicts = tuple(detection.verdict for detection in chosen)
-    masks = Masks.concatenate([detection.masks for detection in chosen])
-    return Detections(frame.source_id, masks, verdicts)
 
 
 @contextmanager

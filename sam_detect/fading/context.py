@@ -13,11 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from sam_detect.errors import ExtensionError, SamDetectError
 from sam_detect.interfaces import Fade, WeightFade
 from sam_detect.masks import BoolArray, FloatArray
-from sam_detect.types import Crop, FadedCrop, ImageRGB
+from sam_detect.types import Crop, FadedCrop, ImageRGB, Masks
 
 CROP_VERSION = 1
 """Raised whenever the same mask would get another crop: old libraries then say `reindex`."""
@@ -75,6 +76,18 @@ def reduced(crop: Crop, side: int) -> Crop:
         scale=crop.scale * side / longest,
         window_xyxy=crop.window_xyxy,
     )
+
+
+def cut_out(
+    image_rgb: ImageRGB, masks: Masks, fade: Fade | WeightFade, *, occupancy: float
+) -> Image.Image:
+    """The first mask's object with its context, unreduced, as an RGBA picture: its transparency is
+    the fade's weight, fully opaque exactly on the object."""
+    box, side = masks.boxes_xyxy[0].tolist(), max(masks.size_hw) * 4
+    crop = cut(image_rgb, masks.crop(0), box, occupancy=occupancy, crop_side=side)
+    alpha = np.minimum(np.rint(faded(crop, fade).weights * 255), 254).astype(np.uint8)
+    alpha[crop.mask] = 255
+    return Image.fromarray(np.dstack([crop.image_rgb, alpha]), "RGBA")
 
 
 def faded(crop: Crop, fade: Fade | WeightFade) -> FadedCrop:

@@ -14,6 +14,8 @@ from sam_detect.types import Frame, ImageRGB, Masks
 
 FITTING_BOX_IOU = 0.6
 """A proposal whose box overlaps the user's box less is another object."""
+LEAST_SHARE, MOST_SHARE = 0.05, 0.9
+"""Of a picture's area: what is smaller is a speck in its middle, what is larger is all of it."""
 GRABCUT_ROUNDS = 4
 GRABCUT_SIDE = 300
 
@@ -42,6 +44,18 @@ def masks_for_points(frame: Frame, proposals: Masks, points_xy: Sequence[Sequenc
     """
     found = [_mask_at(frame, proposals, point) for point in points_xy]
     return Masks.concatenate([Masks.empty(frame.size_hw), *found])
+
+
+def middle_mask(proposals: Masks) -> BoolArray:
+    """``(H, W)``: the best proposal that covers the picture's middle and is neither a speck nor
+    nearly all of it; the whole picture where there is none."""
+    height, width = proposals.size_hw
+    low, high = LEAST_SHARE * height * width, MOST_SHARE * height * width
+    for index in np.flatnonzero((proposals.areas >= low) & (proposals.areas <= high)):
+        dense = proposals.dense(index)
+        if dense[height // 2, width // 2]:
+            return dense
+    return np.ones((height, width), np.bool_)
 
 
 def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Sequence[float]) -> Masks:

@@ -16,7 +16,7 @@ from sam_detect.masks import BoolArray
 from sam_detect.sources import decoding
 from sam_detect.sources.arrays import ColorOrder, array_to_rgb
 from sam_detect.sources.paths import find_images
-from sam_detect.sources.pictures import picture_to_rgb
+from sam_detect.sources.pictures import alpha_mask, picture_to_rgb
 from sam_detect.sources.quiet import quiet_readers
 from sam_detect.types import Frame
 
@@ -93,6 +93,16 @@ def load_mask_from_alpha(
     return decoding.read_alpha_mask(
         decoding.Origin(os.fspath(path)), max_pixels=max_pixels, max_bytes=max_bytes
     )
+
+
+def cut_out_object(image: Any, *, max_pixels: int) -> BoolArray | None:
+    """The object that the transparency of any picture (a Pillow image, a path) cuts out, or None;
+    arrays have no transparency."""
+    if isinstance(image, Image.Image):
+        return alpha_mask(image)
+    if isinstance(image, (str, os.PathLike)):
+        return load_mask_from_alpha(image, max_pixels=max_pixels)
+    return None
 
 
 def to_frame(

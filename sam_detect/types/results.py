@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from sam_detect.errors import MaskError
 from sam_detect.masks import BoolArray, FloatArray, IntArray, MaskRLE
 from sam_detect.types.batches import Index, Masks, Selection, as_index
+from sam_detect.types.pictures import Frame
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,15 @@ class Detections:
             raise MaskError(
                 f"{len(self.masks)} masks need as many verdicts, got {len(self.verdicts)}"
             )
+
+    @classmethod
+    def of(cls, frame: Frame, found: Detections | Sequence[Detection]) -> Detections:
+        """Any choice of a picture's detections as a batch."""
+        if isinstance(found, Detections):
+            return found
+        masks = [Masks.empty(frame.size_hw), *(detection.masks for detection in found)]
+        verdicts = tuple(detection.verdict for detection in found)
+        return cls(frame.source_id, Masks.concatenate(masks), verdicts)
 
     @property
     def size_hw(self) -> tuple[int, int]:

@@ -1,0 +1,89 @@
+"""From the vectors of a picture's proposals to its detections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from sam_detect.interfaces import Labeller, LabelMemory
+from sam_detect.labelling.sizes import plausible_sizes
+from sam_detect.labelling.suppression import Nesting, one_per_object, seen_nesting
+from sam_detect.masks import FloatArray, IntArray
+from sam_detect.types import Masks, Verdict
+
+
+class Naming:
+    """Names proposals by the examples of a memory, and keeps one for each object.
+
+    Args:
+        labeller: names vectors.
+        memory: the examples.
+        proposer: name of the segmenter whose proposals are named.
+    """
+
+    def __init__(self, labeller: Labeller, memory: LabelMemory, proposer: str) -> None:
+        self._labeller = labeller
+        self._memory = memory
+        self._proposer = proposer
+        self._nesting: tuple[str, Nesting] | None = None
+
+    def plausible(self, masks: Masks) -> IntArray:
+        """Indices of the masks that are of a size which something in the memory could have."""
+        return np.flatnonzero(plausible_sizes(masks.areas, self._memory.examples()))
+
+    def name(
+        self, masks: Masks, vectors: FloatArray, described: IntArray, source: str
+    ) -> tuple[Masks, list[Verdict]]:
+        """One mask for each object with what it is; named ones first, best first.
+
+        Args:
+            masks: N proposals of one picture, best first.
+            vectors: of some of them.
+            described: the indices of these; the others are unknown.
+            source: digest of the picture.
+        """
+        compared = masks[described]
+        labelled = self._labeller.label(
+            vectors,
+            self._memory,
+            qualities=self._comparable_qualities(compared),
+            areas=compared.areas,
+            source=source,
+        )
+        verdicts = [Verdict(None, None, 0.0)] * len(masks)
+        for index, verdict in zip(described.tolist(), labelled, strict=True):
+            verdicts[index] = verdict
+        keep = one_per_object(masks, verdicts, nesting=self._seen_nesting())
+        return masks[keep], [verdicts[i] for i in keep]
+
+    def with_neighbours(
+        self, masks: Masks, verdicts: list[Verdict], describe: Callable[[Masks], FloatArray]
+    ) -> list[Verdict]:
+        """The verdicts of :meth:`name`, with what is nearest to those that were not compared.
+
+        Args:
+            describe: makes the vectors of masks.
+        """
+        missing = [i for i, verdict in enumerate(verdicts) if not verdict.neighbours]
+        if not missing or not self._memory.examples().labels:
+            return verdicts
+        found = list(verdicts)
+        compared = self._labeller.label(describe(masks[missing]), self._memory)
+        for index, verdict in zip(missing, compared, strict=True):
+            # Its size alone made it unknown, whatever it looks like.
+            found[index] = replace(verdict, label=None, confidence=0.0)
+        return found
+
+    def _comparable_qualities(self, masks: Masks) -> FloatArray | None:
+        """The proposals' qualities, if the examples' are of the same segmenter."""
+        known = set(self._memory.examples().proposers) - {""}
+        return masks.predicted_ious if known == {self._proposer} else None
+
+    def _seen_nesting(self) -> Nesting:
+        """Which labels lie inside which in the memory's own pictures, looked at once."""
+        generation = self._memory.generation
+        if self._nesting is None or self._nesting[0] != generation:
+            self._nesting = (generation, seen_nesting(self._memory.examples()))
+        return self._nesting[1]
