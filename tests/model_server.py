@@ -136,7 +136,9 @@ def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
             served = server.files.get(self.path)
             if served is None or served.status != 200:
                 asked.status = 404 if served is None else served.status
-                self._end(asked.status, {"Content-Length": "0"})
+                self._end(
+                    asked.status, {"Content-Length": "0", **(served.headers if served else {})}
+                )
                 return
             if served.hang_after == -1:
                 server.closing.wait(HANG_S)
@@ -186,7 +188,8 @@ def _first(asked: Asked, served: Served) -> int:
     found = re.fullmatch(r"bytes=(\d+)-", asked.range or "")
     if found is None or not served.ranges:
         return 0
-    if asked.if_range is not None and asked.if_range != served.etag:
+    versions = (served.etag, served.headers.get("Last-Modified"))
+    if asked.if_range is not None and asked.if_range not in versions:
         return 0
     return int(found[1])
 

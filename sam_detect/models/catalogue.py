@@ -194,7 +194,7 @@ def _of_open_clip(name: str, plain: str) -> CLIPModel:
 def _of_architecture(name: str, found: list[CLIPModel], table: Iterable[CLIPModel]) -> CLIPModel:
     if not found:
         known = [alias for model in CLIP_MODELS for alias in (model.shortest, model.name)]
-        close = [model.name for model in table]
+        close = [text for model in table for text in (model.model, model.name)]
         raise _unknown("CLIP model", name, known, also=close, more="every MODEL/TAG of open_clip")
     found = [model for model in found if model.pretrained == "openai"] or found
     if len(found) > 1:

@@ -109,6 +109,7 @@ def transfer(remote: Remote, path: Path, *, timeout_s: float, watcher: Watcher) 
             except (_BrokenError, httpx.ReadError, httpx.RemoteProtocolError, httpx.ReadTimeout):
                 if attempt == ATTEMPTS or _size(part) <= before:
                     raise
+                watcher.say(f"the connection broke{_so_far(part)}: taking it up again")
                 time.sleep(PAUSE_S)
     return part
 
