@@ -92,6 +92,15 @@ def test_configs_are_those_that_the_sam2_package_ships_and_names() -> None:
         assert (Path(build.sam2.__path__[0]) / model.config).is_file()
 
 
+def test_a_checkpoint_is_as_large_as_its_parameters() -> None:
+    build = pytest.importorskip("sam2.build_sam")
+    for name in ("tiny", "sam2_hiera_tiny"):
+        model = sam2_model(name)
+        made = build.build_sam2(model.config, None, device="cpu")
+        parameters = sum(value.numel() * 4 for value in made.state_dict().values())
+        assert parameters < model.size_bytes < parameters * 1.002
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
