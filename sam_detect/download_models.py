@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-Names = str | Sequence[str]
+Names = str | Sequence[str] | None
 
 
 def download_models(
-    sam_model: Names = (),
-    clip_model: Names = (),
+    sam_model: Names = None,
+    clip_model: Names = None,
     *,
     offline: bool | None = None,
     progress: bool = True,
@@ -49,7 +49,7 @@ def download_models(
 
 
 def _listed(names: Names) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
+    return [names] if isinstance(names, str) else list(names or ())
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -94,14 +95,17 @@ def _list(models: list[Wanted], as_json: bool) -> None:
     if as_json:
         say(json.dumps({"folder": str(models_dir()), "models": rows}), to=sys.stdout)
         return
-    shown_rows = table("model", "also", "MB>", "licence", "state", "file")
+    shown_rows = table("model", "short", "MB>", "licence", "state")
     for row in rows:
-        where = row["path"] if row["state"] != "missing" else ""
-        cells = (row["name"], ", ".join(row["aliases"][:2]), _megabytes(row["bytes"]),
-                 row["licence"] or "its own", row["state"], where)  # fmt: skip
+        cells = (row["name"], *(row["aliases"][:1] or [""]), _megabytes(row["bytes"]),
+                 row["licence"] or "its own", row["state"])  # fmt: skip
         shown_rows.add_row(*(escape(cell) for cell in cells))
     show(shown_rows)
-    say(f"in {models_dir()}; every other MODEL/TAG of open_clip can be had, too", to=sys.stdout)
+    say("Every other MODEL/TAG of open_clip can be had, too.", to=sys.stdout)
+    say(f"Files are in {models_dir()}:", to=sys.stdout)
+    for row in rows:
+        if row["state"] != "missing":
+            say(f"  {os.path.relpath(row['path'], models_dir())}", to=sys.stdout)
 
 
 def _row(each: Wanted) -> dict[str, Any]:

@@ -97,13 +97,17 @@ def obtain(each: Wanted, settings: Settings, watcher: Watcher) -> Obtained:
         OutputError: the folder cannot be written.
     """
     with _alone(each, watcher):
-        record = _check_here(each, settings, watcher)
+        record = _check_here(each.path, settings, watcher)
         if record is not None:
             return Obtained(each.kind, each.name, each.path, False, record)
         if settings.offline:
             raise _offline(each)
         filename, remote = each.locate()
         path = each.path.with_name(filename)
+        if path != each.path:  # another process may have brought it here under this name
+            record = _check_here(path, settings, watcher)
+            if record is not None:
+                return Obtained(each.kind, each.name, path, False, record)
         size = f" ({each.size_bytes / 1e6:.0f} MB)" if each.size_bytes else ""
         watcher.say(f"downloading {each.name}{size} from {remote.host}")
         record = _fetch(remote, path, settings, watcher)
@@ -184,22 +188,22 @@ def _alone(each: Wanted, watcher: Watcher) -> Iterator[None]:
         lock.release()
 
 
-def _check_here(each: Wanted, settings: Settings, watcher: Watcher) -> Record | None:
+def _check_here(path: Path, settings: Settings, watcher: Watcher) -> Record | None:
     """The record of the file that is here, made now for one that somebody put here; None where it
     must be fetched."""
-    if not each.path.is_file():
+    if not path.is_file():
         return None
-    record = read_record(each.path)
+    record = read_record(path)
     if record is None:
-        return _recorded(each.path, each.path, _hashed(each.path, watcher), "", published=False)
-    if is_whole(each.path, thoroughly=True):
+        return _recorded(path, path, _hashed(path, watcher), "", published=False)
+    if is_whole(path, thoroughly=True):
         return record
     if settings.offline:
         raise DownloadError(
-            f"{each.path} is damaged (its SHA-256 is not the recorded one), and it cannot be "
+            f"{path} is damaged (its SHA-256 is not the recorded one), and it cannot be "
             f"downloaded again while offline (SAM_DETECT_OFFLINE)"
         )
-    watcher.say(f"{each.path} is damaged (its SHA-256 is not the recorded one)")
+    watcher.say(f"{path} is damaged (its SHA-256 is not the recorded one)")
     return None
 
 

@@ -116,7 +116,11 @@ def test_the_list_shows_every_model_and_what_is_here(
     for model in (*SAM2_MODELS, *CLIP_MODELS):
         assert model.name in rows
         assert (model.licence or "") in rows[model.name]
-    assert f"here      {sam2_file(home)}" in rows["sam2.1_hiera_tiny"]
+    assert rows["sam2.1_hiera_tiny"].split()[1:] == ["tiny", "0.600", "Apache-2.0", "here"]
+    assert ran.out.splitlines()[-2:] == [
+        f"Files are in {home / 'models'}:",
+        "  sam2/sam2.1_hiera_tiny.pt",
+    ]
     assert "missing" in rows["sam2.1_hiera_large"]
     assert " 898 " in rows["sam2.1_hiera_large"]
     assert len(server.asked) == 1

@@ -501,6 +501,19 @@ class TestHub:
         assert require_clip("base").path.name == "open_clip_pytorch_model.bin"
         assert not get(clip="base").downloaded
 
+    def test_what_came_in_the_old_format_meanwhile_is_not_fetched_again(
+        self, server: ModelServer
+    ) -> None:
+        server.hub()
+        for path in list(server.files):
+            served = server.files.pop(path)
+            server.files[path.replace("model.safetensors", "pytorch_model.bin")] = served
+        settings = load_settings()
+        (each,) = wanted([], ["base"], settings)
+        assert obtain(each, settings, Seen()).downloaded
+        assert not obtain(each, settings, Seen()).downloaded
+        assert len([asked for asked in server.gets if COMMIT in asked.path]) == 1
+
     def test_nothing_there(self) -> None:
         message = failing(clip="base")
         assert "open_clip_model.safetensors or open_clip_pytorch_model.bin (HTTP 404)" in message
