@@ -16,7 +16,8 @@ import numpy as np
 META_PATH = "/segment_anything_2/092824/sam2.1_hiera_{}.pt"
 HUB_PATH = "/timm/vit_base_patch32_clip_224.openai/resolve/{}/open_clip_model.safetensors"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-HANG_S = 60.0
+HANG_S = 3.0
+"""A server that hangs answers in the end: who waits for less never sees it."""
 
 
 def content(size: int = 600_000, seed: int = 0) -> bytes:
@@ -31,7 +32,7 @@ class Served:
     Attributes:
         break_after: for each answer in turn: so many bytes, then the connection ends; None (and
             after the last entry): all.
-        hang_after: bytes until the server falls silent, with the connection open.
+        hang_after: bytes until the server falls silent for HANG_S; -1: before its answer.
         drip_s: pause after each block of 16 kB.
         status: answers with this HTTP status instead.
         etag: of the content; empty for none.
@@ -142,7 +143,6 @@ def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
                 return
             if served.hang_after == -1:
                 server.closing.wait(HANG_S)
-                return
             first = _first(asked, served)
             if first > len(served.content) or (first and first == len(served.content)):
                 asked.status = 416
@@ -168,9 +168,8 @@ def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
                     if cut is not None and start + len(block) > cut:
                         self.wfile.write(body[start:cut])
                         break
-                    if served.hang_after is not None and start >= served.hang_after:
+                    if served.hang_after is not None and start >= served.hang_after >= 0:
                         server.closing.wait(HANG_S)
-                        break
                     self.wfile.write(block)
                     if served.drip_s:
                         time.sleep(served.drip_s)

@@ -102,10 +102,10 @@ def _list(models: list[Wanted], as_json: bool) -> None:
         shown_rows.add_row(*(escape(cell) for cell in cells))
     show(shown_rows)
     say("Every other MODEL/TAG of open_clip can be had, too.", to=sys.stdout)
-    say(f"Files are in {models_dir()}:", to=sys.stdout)
-    for row in rows:
-        if row["state"] != "missing":
-            say(f"  {os.path.relpath(row['path'], models_dir())}", to=sys.stdout)
+    here = [row for row in rows if row["state"] != "missing"]
+    say(f"Files are in {models_dir()}{':' if here else ' (none yet)'}", to=sys.stdout)
+    for row in here:
+        say(f"  {os.path.relpath(row['path'], models_dir())}", to=sys.stdout)
 
 
 def _row(each: Wanted) -> dict[str, Any]:

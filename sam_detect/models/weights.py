@@ -137,11 +137,11 @@ def _config_beside(path: Path) -> str:
     beside = path.with_suffix(".yaml")
     if beside.is_file():
         return str(beside)
-    names = sorted((model.name for model in SAM2_MODELS), key=len, reverse=True)
+    names = [model.name for model in SAM2_MODELS]
     like = next((name for name in names if path.stem.lower().startswith(name)), None)
     if like is None:
         raise ConfigError(
             f"nothing says which configuration the checkpoint '{path}' has: put {beside.name} "
-            f"beside it, or begin its name with that of a model, such as {names[-1]}"
+            f"beside it, or begin its name with that of a model, such as {names[0]}"
         )
     return sam2_model(like).config

@@ -172,10 +172,13 @@ def test_all_names_are_looked_at_before_anything_is_fetched(
 
 
 def _started(*arguments: str) -> subprocess.Popen[bytes]:
+    """The command, which Ctrl-C stops even where a shell's background jobs ignore that."""
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"from sam_detect.cli import main; main({['download-models', *arguments]!r})"
+    )
     return subprocess.Popen(
-        [sys.executable, "-m", "sam_detect", "download-models", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 import socket
 import sys
@@ -294,6 +295,13 @@ class TestChecked:
         assert get("tiny", seen=seen).downloaded
         assert "is damaged" in seen.lines[0]
         assert tiny_path().read_bytes() == DATA
+
+    def test_damage_behind_an_old_time_is_found(self, server: ModelServer) -> None:
+        server.sam2("tiny", DATA)
+        before = get("tiny").record.mtime_ns
+        tiny_path().write_bytes(DATA[:-1] + b"x")
+        os.utime(tiny_path(), ns=(before, before))
+        assert get("tiny").downloaded
 
     def test_other_bytes_than_recorded_are_refused_and_the_old_ones_kept(
         self, server: ModelServer
