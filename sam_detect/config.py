@@ -82,6 +82,15 @@ class Settings(BaseModel):
     )
     color_order: Literal["bgr", "rgb"] = Field("bgr", description="Channel order of arrays.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where models run.")
+    offline: bool = Field(False, description="Never use the network to get a model.")
+    mirror_url: str | None = Field(
+        None,
+        description="Base URL of a mirror of dl.fbaipublicfiles.com, for SAM 2 checkpoints; CLIP "
+        "weights come from HF_ENDPOINT.",
+    )
+    download_timeout_s: float = Field(
+        30.0, gt=0, description="How long to wait for a server's next answer while downloading."
+    )
     max_image_pixels: int = Field(
         200_000_000, ge=1, description="Larger pictures are refused before decoding."
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = [
     "ConfigError",
+    "DownloadError",
     "ExtensionError",
     "ImageError",
     "LibraryBusyError",
@@ -48,6 +49,10 @@ class UnavailableError(ConfigError):
 
 class RecipeMismatchError(ConfigError):
     """A library was made with another recipe than the one asked for."""
+
+
+class DownloadError(SamDetectError):
+    """A file of weights that could not be fetched, or is not what its source says."""
 
 
 class ImageError(SamDetectError):

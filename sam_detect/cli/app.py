@@ -25,6 +25,10 @@ COMMANDS = {
         "sam_detect.cli.evaluate:evaluate",
         "Measure what is found in annotated pictures.",
     ),
+    "download-models": (
+        "sam_detect.cli.download_models:download_models",
+        "Get SAM 2 and CLIP onto this machine.",
+    ),
     "bench": ("sam_detect.cli.bench:bench", "Measure time, memory and ratios, stage by stage."),
 }
 INTERRUPTED = 130

@@ -21,7 +21,7 @@ TIERS = [
     ROOMS,
     {"library", "detector"},
     {"video", "batch", "bench", "evaluation", "training", "fewshot", "refine"},
-    {"server", "cli", "__main__"},
+    {"server", "cli", "__main__", "download_models"},
 ]
 HEAVY = ("torch", "torchvision", "sam2", "open_clip", "cv2", "skimage", "scipy", "qdrant_client",
          "qdrant_edge", "PIL", "grpc")  # fmt: skip
@@ -83,7 +83,7 @@ def test_every_import_goes_up_the_tiers() -> None:
 
 def test_nothing_below_the_command_line_imports_it() -> None:
     for module, path in _modules().items():
-        if _part(module) not in ("cli", "__main__"):
+        if _part(module) not in ("cli", "__main__", "download_models"):
             assert not any(_part(name) == "cli" for name in _imports(path)), module
 
 
@@ -94,6 +94,7 @@ def test_nothing_below_the_command_line_imports_it() -> None:
         "from sam_detect.cli.app import run; assert run(['--help']) == 0",
         "import sam_detect.fading, sam_detect.embedding, sam_detect.segmentation",
         "import sam_detect.vector_store, sam_detect.labelling, sam_detect.registry",
+        "from sam_detect.cli.app import run; assert run(['download-models', '--list']) == 0",
     ],
 )
 def test_an_import_loads_nothing_heavy(code: str) -> None:

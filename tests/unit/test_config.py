@@ -87,6 +87,7 @@ def test_every_setting_is_read_from_its_variable(name: str) -> None:
         "max_distance": 15.5, "decay": 0.25, "occupancy": 0.5, "crop_side": 99, "top_k": 17,
         "threshold": 0.75, "color_order": "rgb", "device": "cpu", "max_image_pixels": 18,
         "lock_timeout_s": 1.25, "embedding_cache_size": 19, "qdrant_batch_size": 20,
+        "offline": True, "download_timeout_s": 21.5,
     }  # fmt: skip
     value = values.get(name, "a-name")
     settings = load_settings(environment={ENVIRONMENT_PREFIX + name.upper(): str(value)})
@@ -163,7 +164,8 @@ def test_a_bad_value_is_named_with_its_setting_wherever_it_comes_from(
         assert "environment" in message
 
 
-FLOATS = ["sigma", "min_fade", "max_distance", "decay", "occupancy", "threshold", "lock_timeout_s"]
+FLOATS = ["sigma", "min_fade", "max_distance", "decay", "occupancy", "threshold", "lock_timeout_s",
+          "download_timeout_s"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
