@@ -1,0 +1,1 @@
+"""Models: where they run, and how their weights are loaded."""
