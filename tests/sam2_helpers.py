@@ -104,17 +104,22 @@ def small_config(*, high_res: bool = True, obj_scores: bool = True, sigmoid: boo
     return text
 
 
-def write_small_sam2(folder: Path, name: str = "small", *, seed: int = 0, **flags: bool) -> Path:
-    """Writes ``NAME.pt`` and ``NAME.yaml``; returns the checkpoint."""
+def write_small_sam2(
+    folder: Path, name: str = "small", *, seed: int = 0, sure: bool = False, **flags: bool
+) -> Path:
+    """Writes ``NAME.pt`` and ``NAME.yaml``; returns the checkpoint.
+
+    A model that is ``sure`` of its masks has them pass the default thresholds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / f"{name}.yaml"
     config.write_text(small_config(**flags), encoding="utf-8")
     path = folder / f"{name}.pt"
-    torch.save({"model": seeded_state(config, seed)}, path)
+    torch.save({"model": seeded_state(config, seed, sure=sure)}, path)
     return path
 
 
-def seeded_state(config: Path, seed: int) -> dict[str, torch.Tensor]:
+def seeded_state(config: Path, seed: int, *, sure: bool = False) -> dict[str, torch.Tensor]:
     """Random weights with which every part of the model matters.
 
     Freshly made, a model's masks hardly depend on the prompt and are all but flat: the decoder's
@@ -126,6 +131,8 @@ def seeded_state(config: Path, seed: int) -> dict[str, torch.Tensor]:
         noise = torch.randn_like(parameter) / max(1, parameter.shape[-1]) ** 0.5
         parameter.data += noise
     for head in model.sam_mask_decoder.output_hypernetworks_mlps:
-        head.layers[-1].weight.data *= 10
+        head.layers[-1].weight.data *= 10 * (100 if sure else 1)
+    if sure:
+        model.sam_mask_decoder.iou_prediction_head.layers[-1].bias.data += 4
     state: dict[str, torch.Tensor] = model.state_dict()
     return state
