@@ -44,9 +44,15 @@ class Settings(BaseModel):
     qdrant_batch_size: int = Field(
         32, ge=1, le=10_000, description="Examples written to (or read from) Qdrant at once."
     )
-    segmenter: str = Field("auto", description="What proposes the masks: auto or naive.")
+    segmenter: str = Field("auto", description="What proposes the masks: auto, naive or sam2.")
     sam_model: str | None = Field(
-        None, description="The SAM 2 model: no segmenter of this version loads one."
+        None, description="The SAM 2 model: tiny, small, base, large, Meta's name, or a checkpoint."
+    )
+    prompts: Literal["grid", "adaptive", "blobs"] = Field(
+        "grid", description="Where SAM 2 is asked: everywhere, where nothing is yet, or at blobs."
+    )
+    points_per_side: int | None = Field(
+        None, ge=1, le=256, description="Points along a side of SAM 2's grid; by default 32."
     )
     min_area: int = Field(0, ge=0, description="Smallest mask in pixels (0: automatic).")
     max_area: int = Field(0, ge=0, description="Largest mask in pixels (0: no limit).")

@@ -70,7 +70,7 @@ def object_given(given: Part | str | None) -> Part | None:
 
 def warn_of_no_effect(settings: Settings, segmenter: Segmenter, embedder: str) -> None:
     """Says that a device was asked for which no part of this version uses."""
-    if settings.device in ("cuda", "mps"):
+    if settings.device in ("cuda", "mps") and not hasattr(segmenter, "device"):
         used = f"{name_of('segmenter', segmenter)} and {embedder} run on the CPU"
         warnings.warn(f"device '{settings.device}' changes nothing: {used}", stacklevel=3)
 
@@ -78,8 +78,9 @@ def warn_of_no_effect(settings: Settings, segmenter: Segmenter, embedder: str) -
 def make_segmenter(settings: Settings) -> Segmenter:
     """The segmenter of the settings; ``auto`` is ``naive`` where no model is at hand."""
     name = AUTO_SEGMENTER if settings.segmenter == "auto" else settings.segmenter
-    options = ("min_area", "max_area", "max_proposals")
-    return cast(Segmenter, _accepting(load_class("segmenter", name), settings, options))
+    options = ("min_area", "max_area", "max_proposals", "device", "points_per_side", "prompts")
+    given = {} if settings.sam_model is None else {"model_size": settings.sam_model}
+    return cast(Segmenter, _accepting(load_class("segmenter", name), settings, options, **given))
 
 
 def make_labeller(settings: Settings) -> Labeller:
@@ -171,7 +172,8 @@ def name_of(room: str, part: object) -> str:
     return next((name for name in others if load_class(room, name) is type(part)), path)
 
 
-def _accepting(part_class: Any, settings: Settings, options: tuple[str, ...]) -> Any:
-    """An instance made with those settings that its constructor takes."""
+def _accepting(part_class: Any, settings: Settings, options: tuple[str, ...], **others: Any) -> Any:
+    """An instance made with those settings, and those others, that its constructor takes."""
     known = inspect.signature(part_class).parameters
-    return part_class(**{name: getattr(settings, name) for name in options if name in known})
+    values = {**{name: getattr(settings, name) for name in options}, **others}
+    return part_class(**{name: value for name, value in values.items() if name in known})

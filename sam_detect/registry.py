@@ -16,7 +16,10 @@ from typing import Any
 from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError, one_line
 
 BUILT_IN: dict[str, dict[str, str]] = {
-    "segmenter": {"naive": "sam_detect.segmentation.naive:NaiveSegmenter"},
+    "segmenter": {
+        "naive": "sam_detect.segmentation.naive:NaiveSegmenter",
+        "sam2": "sam_detect.segmentation.sam2:SAM2Segmenter",
+    },
     "fade": {
         "identity": "sam_detect.fading.identity:IdentityFade",
         "gaussian": "sam_detect.fading.gaussian:GaussianFade",
@@ -46,7 +49,6 @@ BUILT_IN: dict[str, dict[str, str]] = {
 }
 
 MODELS_COMING = {
-    "segmenter": {"sam2": "'naive' needs no model"},
     "embedder": {
         "clip": "'appearance' needs no model",
         "sam2": "'appearance' needs no model",
@@ -55,8 +57,10 @@ MODELS_COMING = {
 }
 """Names that the design promises and this version cannot serve yet: a clear word, not 'unknown'."""
 
+MODEL_PACKAGES = {"torch", "torchvision", "sam2", "open_clip", "hydra", "omegaconf"}
+"""What the extra ``models`` installs."""
+
 MODEL_CLASSES = {
-    "segmenter": {"sam2": "SAM2Segmenter"},
     "embedder": {"clip": "CLIPEmbedder", "sam2": "SAM2Embedder"},
 }
 
@@ -77,7 +81,14 @@ def load_class(room: str, name: str) -> Any:
         ConfigError: another package offers the name, but cannot be imported.
     """
     if name in BUILT_IN[room]:
-        return _import(BUILT_IN[room][name])
+        try:
+            return _import(BUILT_IN[room][name])
+        except ModuleNotFoundError as error:
+            if error.name not in MODEL_PACKAGES:
+                raise
+            raise UnavailableError(
+                f"{room} '{name}' needs the package {error.name}: pip install 'sam-detect[models]'"
+            ) from error
     if name in MODELS_COMING.get(room, {}):
         hint = MODELS_COMING[room][name]
         raise UnavailableError(

@@ -18,6 +18,8 @@ WITH_AUTO = {"segmenter", "embedder"}
 METAVARS = {
     "threshold": "auto|0-1",
     "library": "NAME",
+    "sam_model": "tiny|small|base|large|NAME|PATH",
+    "points_per_side": "N",
     "qdrant_url": "URL",
     "lock_timeout_s": "SECONDS",
     "sigma": "PIXELS",
@@ -29,9 +31,9 @@ METAVARS = {
     "min_fade": "0-1",
     "occupancy": "0.05-0.80",
 }
-WITHOUT_EFFECT = {"sam_model", "clip_model", "color_order"}
-"""Taken, but not shown in ``--help``: no part of this version loads a model, and picture files
-carry their own order of colours."""
+WITHOUT_EFFECT = {"clip_model", "color_order"}
+"""Taken, but not shown in ``--help``: no part of this version loads CLIP, and picture files carry
+their own order of colours."""
 
 RECIPE = (
     "embedder",
@@ -43,7 +45,14 @@ RECIPE = (
     "occupancy",
     "crop_side",
 )
-PROPOSALS = ("segmenter", "min_area", "max_area", "max_proposals")
+PROPOSALS = (
+    "segmenter",
+    "prompts",
+    "points_per_side",
+    "min_area",
+    "max_area",
+    "max_proposals",
+)
 MODELS = ("sam_model", "clip_model")
 LABELLING = ("labeller", "top_k", "threshold")
 PLACE = ("library", "store", "qdrant_url", "lock_timeout_s")

@@ -1,1 +1,2 @@
-"""Weights of models: which there are, where they lie, how they come here. No torch in this file."""
+"""Models: which there are, where their weights lie, how they come here and are loaded, where they
+run. No torch in this file."""

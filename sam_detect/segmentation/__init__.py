@@ -8,6 +8,7 @@ from sam_detect.registry import room_attribute
 
 if TYPE_CHECKING:
     from sam_detect.segmentation.naive import NaiveSegmenter as NaiveSegmenter
+    from sam_detect.segmentation.sam2 import SAM2Segmenter as SAM2Segmenter
 
 
 def __getattr__(name: str) -> Any:

@@ -70,19 +70,24 @@ def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Sequence[float]) -> 
 
 
 def _mask_at(frame: Frame, proposals: Masks, point_xy: Sequence[float]) -> Masks:
-    values = _numbers(point_xy, 2)
-    if values is None:
-        raise MaskError(f"a point is two numbers x,y, got {point_xy!r}")
-    height, width = frame.size_hw
-    if not (0 <= values[0] < width and 0 <= values[1] < height):
-        named = ",".join(f"{v:g}" for v in values)
-        raise MaskError(f"the point {named} lies outside the {width}x{height} picture")
-    x, y = (int(v) for v in values)
+    x, y = (int(value) for value in require_point(point_xy, frame.size_hw))
     x0, y0, x1, y1 = proposals.boxes_xyxy.T
     for index in np.flatnonzero((x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)):
         if proposals.crop(index)[y - y0[index], x - x0[index]]:
             return proposals[[int(index)]]
     raise MaskError(f"no object was found at {x},{y}; outline it with --box x,y,w,h instead")
+
+
+def require_point(point_xy: Sequence[float], size_hw: tuple[int, int]) -> tuple[float, ...]:
+    """The point as two numbers; raises ``MaskError`` unless it lies in the picture."""
+    values = _numbers(point_xy, 2)
+    if values is None:
+        raise MaskError(f"a point is two numbers x,y, got {point_xy!r}")
+    height, width = size_hw
+    if not (0 <= values[0] < width and 0 <= values[1] < height):
+        named = ",".join(f"{v:g}" for v in values)
+        raise MaskError(f"the point {named} lies outside the {width}x{height} picture")
+    return values
 
 
 def clip_box(box_xywh: Sequence[float], size_hw: tuple[int, int]) -> tuple[int, int, int, int]:

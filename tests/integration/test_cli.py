@@ -488,9 +488,9 @@ def test_models_are_refused_in_one_line(sam: Command, picture: Path) -> None:
     for options in (
         ("--segmenter", "sam2"),
         ("--sam-model", "base"),
-        ("--segmenter", "sam2", "--sam-model", "base", "--device", "cuda"),
+        ("--segmenter", "sam2", "--sam-model", "base", "--device", "cpu"),
     ):
-        sam(picture, *options).failed("sam2", "model", "'naive' needs no model", code=2)
+        sam(picture, *options).failed("base", "download-models", "'naive' needs no model", code=2)
     for options in (("--embedder", "clip"), ("--clip-model", "clip-vit-b")):
         sam(picture, *options).failed("clip", "'appearance' needs no model", code=2)
     sam(picture, "--segmenter", "naive", "--sam-model", "base").failed("sam_model", code=2)

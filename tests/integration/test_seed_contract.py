@@ -63,8 +63,8 @@ def test_quickstart_with_a_server(capfd: pytest.CaptureFixture[str]) -> None:
 def test_production_flags_say_that_a_model_is_needed(capfd: pytest.CaptureFixture[str]) -> None:
     sam = in_this_process(capfd)
     line = ("image.jpg", "--segmenter", "sam2", "--sam-model", "base", "--embedder", "clip",
-            "--device", "cuda")  # fmt: skip
-    sam(*line).failed("'sam2' needs a model", "'naive' needs no model", code=2)
+            "--device", "cpu")  # fmt: skip
+    sam(*line).failed("'base' is not on this machine", "download-models", code=2)
     sam("image.jpg", "--embedder", "clip").failed("'clip' needs a model", code=2)
     for flags in (
         ("--segmenter", "naive", "--embedder", "average", "--device", "cpu", "--store", "memory"),
@@ -199,10 +199,10 @@ def test_batch_example(folder: Path) -> None:
 def test_performance_tuning_says_that_a_model_is_needed() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(UnavailableError, match="'sam2' needs a model") as caught:
+        with pytest.raises(UnavailableError, match="'sam2_hiera_large' is not on") as caught:
             SAMDetect(
                 sam_model="sam2_hiera_large",
-                device="cuda",
+                device="cpu",
                 tensorrt_enabled=True,
                 embedding_cache_size=10000,
                 qdrant_batch_size=32,
@@ -213,8 +213,10 @@ def test_performance_tuning_says_that_a_model_is_needed() -> None:
 
 
 def test_model_classes_say_that_a_model_is_needed() -> None:
-    with pytest.raises(UnavailableError, match=r"needs a model.*'naive' needs no model"):
-        from sam_detect.segmentation import SAM2Segmenter  # noqa: F401
+    from sam_detect.segmentation import SAM2Segmenter
+
+    with pytest.raises(UnavailableError, match=r"download-models.*'naive' needs no model"):
+        SAM2Segmenter(model_size="base", device="cpu")
     with pytest.raises(UnavailableError, match=r"needs a model.*'appearance' needs no model"):
         from sam_detect.embedding import CLIPEmbedder  # noqa: F401
     with pytest.raises(UnavailableError, match="model"):

@@ -304,8 +304,6 @@ def test_an_unknown_setting_is_named() -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        {"sam_model": "sam2_hiera_large"},
-        {"segmenter": "sam2"},
         {"embedding_model": "clip-vit-b"},
         {"clip_model": "clip-vit-b"},
         {"embedder": "clip"},
@@ -314,6 +312,12 @@ def test_an_unknown_setting_is_named() -> None:
 )
 def test_what_needs_a_model_says_so(given: dict[str, Any]) -> None:
     with pytest.raises(UnavailableError, match=r"needs a model.*needs no model"):
+        in_memory(**given)
+
+
+@pytest.mark.parametrize("given", [{"sam_model": "sam2_hiera_large"}, {"segmenter": "sam2"}])
+def test_weights_that_are_not_here_are_named(given: dict[str, Any]) -> None:
+    with pytest.raises(UnavailableError, match=r"download-models.*needs no model"):
         in_memory(**given)
 
 

@@ -80,7 +80,6 @@ def test_a_name_like_no_other_is_answered_without_a_guess() -> None:
 @pytest.mark.parametrize(
     ("room", "name", "instead"),
     [
-        ("segmenter", "sam2", "naive"),
         ("embedder", "clip", "appearance"),
         ("embedder", "sam2", "appearance"),
         ("labeller", "text", "knn"),
@@ -95,12 +94,6 @@ def test_a_coming_model_is_not_unknown_and_names_what_needs_no_model(
     assert f"{room} '{name}'" in message
     assert f"'{instead}'" in message
     assert "no model" in message
-
-
-def from_segmentation_sam2() -> Any:
-    from sam_detect.segmentation import SAM2Segmenter
-
-    return SAM2Segmenter
 
 
 def from_embedding_clip() -> Any:
@@ -118,7 +111,6 @@ def from_embedding_sam2() -> Any:
 @pytest.mark.parametrize(
     ("load", "room", "name"),
     [
-        (from_segmentation_sam2, "segmenter", "sam2"),
         (from_embedding_clip, "embedder", "clip"),
         (from_embedding_sam2, "embedder", "sam2"),
     ],

@@ -1,0 +1,388 @@
+"""SAM 2's mask decoder, restructured: the same numbers from less work.
+
+The official decoder projects, adds and copies ``prompts x N x C`` arrays, where N (4096) is the
+number of image tokens and C (256) their channels, although a prompt adds only T (about 8) tokens.
+Here nothing of size N is projected for a prompt. With H heads of D channels, image tokens
+``x_n`` (a row of C), their positions ``p_n`` and a token ``t`` of the prompt:
+
+**Tokens look at the image.** The logit of head h is
+
+    q_ht . (W_k,h (x_n + p_n) + b_k,h)
+        = (W_k,h^T q_ht) . x_n  +  q_ht . (W_k,h p_n)  +  q_ht . b_k,h
+
+The first term is one product of the raw image tokens with a folded query of C numbers. The matrix
+``W_k,h p_n`` is the same for every prompt and picture, so it is made once per model. The last term
+is the same for all n and falls out of the softmax. Values fold likewise: the weights P sum to 1, so
+
+    sum_n P_n (W_v,h x_n + b_v,h) = W_v,h (sum_n P_n x_n) + b_v,h
+
+**The image looks at tokens.** With ``k_ht`` and ``v_ht`` the keys and values of the tokens,
+
+    (W_q,h (x_n + p_n) + b_q,h) . k_ht
+        = (W_q,h^T k_ht) . x_n  +  (W_q,h p_n + b_q,h) . k_ht
+
+where the bracket on the right is made once per model. The output projection goes into the few
+values: ``x_n + P_n VO`` with rows ``VO_ht = W_o,h v_ht + b_o / H`` (a head's weights sum to 1, so
+that the bias is added once).
+
+**The first layer** sees the same image tokens for all prompts of a picture, unless they come with
+masks: there queries, keys and values of the image are projected once per picture.
+
+**The last look** is needed only for the tokens that something is read from, and the predicted IoU
+is read before any mask is made. Only masks that pass are scaled up. A transposed convolution of
+kernel and stride 2 is a matrix product that gives each image token 2 x 2 children; two of them keep
+the image in blocks of 4 x 4, and only the final logits are put in rows.
+
+The few tokens stay in fp32 and in Meta's own modules; only what is of size N is in ``dtype``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - as everybody names it
+from sam2.modeling.sam.mask_decoder import MaskDecoder
+from sam2.modeling.sam.transformer import Attention, TwoWayAttentionBlock, TwoWayTransformer
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.modeling.sam2_utils import LayerNorm2d
+from torch import Tensor, nn
+
+CHILDREN = 2
+"""Kernel and stride of both upscaling steps."""
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """What the encoder made of one picture.
+
+    Attributes:
+        image_embed: ``(1, C, h, w)``.
+        high_res: finer features, ``(1, C/8, 4h, 4w)`` and ``(1, C/4, 2h, 2w)``, or none.
+    """
+
+    image_embed: Tensor
+    high_res: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class PreparedFrame:
+    """What all prompts of a picture share.
+
+    Attributes:
+        embed: ``(C, h, w)`` fp32, before anything of a prompt is added.
+        image: ``(N, C)`` image tokens of a prompt without a mask.
+        keys: ``(H, D, N)``, ``values``: ``(H, N, D)``, ``queries``: ``(H, D, N)`` of ``image`` in
+            the first layer.
+        fine: high-resolution features in blocks, ``(N, 4, C/4)`` and ``(N, 16, C/8)``; or zeros
+            that broadcast. The biases of the upscaling are in them.
+    """
+
+    embed: Tensor
+    image: Tensor
+    keys: Tensor
+    values: Tensor
+    queries: Tensor
+    fine: tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Undrawn:
+    """Prompts whose masks are not made yet.
+
+    Attributes:
+        ious: ``(B, M)`` fp32, the predicted IoU of each mask that was asked for.
+        draw: makes the ``(M, 4h, 4w)`` fp32 mask logits of one prompt, by its number.
+    """
+
+    ious: Tensor
+    draw: Callable[[int], Tensor]
+
+
+class _TokensToImage:
+    """Cross-attention of the tokens (B, T, C) to the image tokens (B, N, C)."""
+
+    def __init__(self, attention: Attention, positions: Tensor, dtype: torch.dtype) -> None:
+        self.attention, self.dtype = attention, dtype
+        self.heads = attention.num_heads
+        self.key = _by_head(attention.k_proj, self.heads)
+        self.value = _by_head(attention.v_proj, self.heads)
+        self.positions = (self.key @ positions.T).to(dtype)  # (H, D, N)
+
+    def project(self, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys ``(H, D, N)`` and values ``(H, N, D)`` of image tokens that prompts share.
+
+        The bias of the keys falls out of the softmax; that of the values is added later.
+        """
+        keys = self.key @ (image + positions).T
+        return keys.to(self.dtype), (self.value @ image.T).mT.contiguous().to(self.dtype)
+
+    def shared(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """The attention's output ``(B, T, C)`` for what :meth:`project` gave."""
+        query = self._queries(tokens)  # (H, B*T, D)
+        weights = torch.bmm(query.to(self.dtype), keys).softmax(-1)
+        return self._output(torch.bmm(weights, values).float(), tokens)
+
+    def own(self, tokens: Tensor, image: Tensor) -> Tensor:
+        """The attention's output ``(B, T, C)`` for image tokens of each prompt."""
+        batch, count, _ = tokens.shape
+        query = self._queries(tokens)
+        logits = _prompts_first(torch.bmm(query.to(self.dtype), self.positions), batch)
+        folded = _prompts_first(torch.bmm(query, self.key), batch).to(self.dtype)
+        weights = logits.baddbmm_(folded, image.mT).softmax(-1)
+        seen = torch.bmm(weights, image).float()  # (B, H*T, C)
+        seen = seen.view(batch, self.heads, count, -1).transpose(0, 1).flatten(1, 2)
+        return self._output(torch.bmm(seen, self.value.mT), tokens)
+
+    def _queries(self, tokens: Tensor) -> Tensor:
+        query = _split(self.attention.q_proj(tokens), self.heads)
+        return query * math.sqrt(1 / query.shape[-1])
+
+    def _output(self, heads: Tensor, tokens: Tensor) -> Tensor:
+        """From ``(H, B*T, D)`` to the projected ``(B, T, C)``."""
+        joined = heads.transpose(0, 1).reshape(*tokens.shape[:2], -1)
+        output: Tensor = self.attention.out_proj(joined + self.attention.v_proj.bias)
+        return output
+
+
+class _ImageToTokens:
+    """Cross-attention of the image tokens (B, N, C) to the tokens (B, T, C), with its sum and
+    its normalisation."""
+
+    def __init__(
+        self, attention: Attention, norm: nn.LayerNorm, positions: Tensor, dtype: torch.dtype
+    ) -> None:
+        self.attention, self.dtype = attention, dtype
+        self.heads = attention.num_heads
+        self.query = _by_head(attention.q_proj, self.heads)
+        self.positions = self._with_bias(self.query @ positions.T)
+        self.output = attention.out_proj.weight.T.reshape(self.heads, -1, norm.normalized_shape[0])
+        self.share = attention.out_proj.bias / self.heads
+        self.shape, self.eps = norm.normalized_shape, norm.eps
+        self.weight, self.bias = norm.weight.to(dtype), norm.bias.to(dtype)
+
+    def project(self, image: Tensor, positions: Tensor) -> Tensor:
+        """Queries ``(H, D, N)`` of image tokens that prompts share."""
+        return self._with_bias(self.query @ (image + positions).T)
+
+    def shared(self, places: Tensor, tokens: Tensor, queries: Tensor, image: Tensor) -> Tensor:
+        """The next image tokens ``(B, N, C)``, from the ``(N, C)`` that prompts share.
+
+        Args:
+            places: ``(B, T, C)``, the tokens with their positions.
+            tokens: ``(B, T, C)``, the tokens.
+            queries: what :meth:`project` gave.
+            image: ``(N, C)``.
+        """
+        logits = _prompts_first(torch.bmm(self._keys(places).to(self.dtype), queries), len(tokens))
+        before = image.expand(len(tokens), -1, -1)
+        return self._added(before.baddbmm, logits, tokens)
+
+    def own(self, places: Tensor, tokens: Tensor, image: Tensor) -> Tensor:
+        """The next image tokens ``(B, N, C)``; overwrites those of ``image``."""
+        batch = len(tokens)
+        keys = self._keys(places)
+        logits = _prompts_first(torch.bmm(keys.to(self.dtype), self.positions), batch)
+        folded = _prompts_first(torch.bmm(keys, self.query), batch).to(self.dtype)
+        return self._added(image.baddbmm_, logits.baddbmm_(folded, image.mT), tokens)
+
+    def _keys(self, places: Tensor) -> Tensor:
+        keys = _split(self.attention.k_proj(places), self.heads)
+        return keys * math.sqrt(1 / keys.shape[-1])
+
+    def _added(
+        self, add: Callable[[Tensor, Tensor], Tensor], logits: Tensor, tokens: Tensor
+    ) -> Tensor:
+        batch, count, _ = tokens.shape
+        weights = logits.view(batch, self.heads, count, -1).softmax(2).flatten(1, 2)
+        values = _split(self.attention.v_proj(tokens), self.heads)
+        values = _prompts_first(torch.bmm(values, self.output) + self.share, batch)
+        summed = add(weights.mT, values.to(self.dtype))
+        done: Tensor = F.layer_norm(summed, self.shape, self.weight, self.bias, self.eps)
+        return done
+
+    def _with_bias(self, projected: Tensor) -> Tensor:
+        bias = self.attention.q_proj.bias.reshape(self.heads, -1, 1)
+        shifted: Tensor = projected + bias
+        return shifted.to(self.dtype)
+
+
+class FastDecoder:
+    """The mask decoder of a model, for prompts of one picture at a time.
+
+    Args:
+        model: a model that :meth:`knows` says yes to. Its weights are used as they are.
+        dtype: of everything that has the size of the image.
+    """
+
+    def __init__(self, model: SAM2Base, dtype: torch.dtype = torch.float32) -> None:
+        self.decoder: MaskDecoder = model.sam_mask_decoder
+        self.dtype = dtype
+        self.no_mask = model.sam_prompt_encoder.no_mask_embed.weight[0]
+        transformer = self.decoder.transformer
+        self.positions = model.sam_prompt_encoder.get_dense_pe()[0].flatten(1).T.contiguous()
+        at = (self.positions, dtype)
+        self.layers: Sequence[TwoWayAttentionBlock] = list(transformer.layers)
+        self.looks = [_TokensToImage(layer.cross_attn_token_to_image, *at) for layer in self.layers]
+        self.returns = [
+            _ImageToTokens(layer.cross_attn_image_to_token, layer.norm4, *at)
+            for layer in self.layers
+        ]
+        self.last_look = _TokensToImage(transformer.final_attn_token_to_image, *at)
+        first, norm, _, second, _ = self.decoder.output_upscaling
+        self.steps = [_children(step).to(dtype) for step in (first, second)]
+        self.biases = [step.bias.to(dtype) for step in (first, second)]
+        self.norm = (norm.weight.shape, norm.weight.to(dtype), norm.bias.to(dtype), norm.eps)
+
+    @staticmethod
+    def knows(model: SAM2Base) -> bool:
+        """Whether the decoder has the form that the derivation is of: that of every released
+        SAM 2 model. Anything else is for the official decoder."""
+        decoder = model.sam_mask_decoder
+        if type(decoder) is not MaskDecoder or type(decoder.transformer) is not TwoWayTransformer:
+            return False
+        layers = list(decoder.transformer.layers)
+        crossing = [attention for layer in layers for attention in
+                    (layer.cross_attn_token_to_image, layer.cross_attn_image_to_token)]  # fmt: skip
+        steps = list(decoder.output_upscaling)
+        return (
+            all(type(layer) is TwoWayAttentionBlock for layer in layers)
+            and [layer.skip_first_layer_pe for layer in layers] == [True, False][: len(layers)]
+            and all(type(attention) is Attention for attention in crossing)
+            and [type(step) for step in steps]
+            == [nn.ConvTranspose2d, LayerNorm2d, nn.GELU, nn.ConvTranspose2d, nn.GELU]
+            and all(steps[i].kernel_size == steps[i].stride == (CHILDREN, CHILDREN) for i in (0, 3))
+        )
+
+    def prepare(self, features: FrameFeatures) -> PreparedFrame:
+        """What the prompts of a picture share, made once for it."""
+        embed = features.image_embed[0].float()
+        image = embed.flatten(1).T + self.no_mask
+        keys, values = self.looks[0].project(image, self.positions)
+        coarse, fine = (bias.view(1, 1, -1) for bias in self.biases)
+        if self.decoder.use_high_res_features:
+            finest, finer = (level[0].to(self.dtype) for level in features.high_res)
+            coarse = coarse + _in_blocks(finer, CHILDREN)
+            fine = fine + _in_blocks(finest, CHILDREN**2)
+        return PreparedFrame(
+            embed=embed,
+            image=image.to(self.dtype),
+            keys=keys,
+            values=values,
+            queries=self.returns[0].project(image, self.positions),
+            fine=(coarse, fine),
+        )
+
+    def decode(
+        self, frame: PreparedFrame, prompts: Tensor, *, masks: Tensor | None, tokens: slice
+    ) -> Undrawn:
+        """Everything but the masks.
+
+        Args:
+            frame: the picture.
+            prompts: ``(B, P, C)``, from the prompt encoder.
+            masks: ``(B, C, h, w)``, its dense part where prompts come with a mask, else None.
+            tokens: which mask tokens; ``slice(1, None)`` are the three of ``multimask_output``.
+        """
+        places = torch.cat([self._own_tokens().expand(len(prompts), -1, -1), prompts], dim=1)
+        found, image = self._first_layer(frame, places, masks)
+        for number in range(1, len(self.layers)):
+            look = partial(self.looks[number].own, image=image)
+            found = self._tokens(number, found, places, look)
+            image = self.returns[number].own(found + places, found, image)
+        start = int(self.decoder.pred_obj_scores)
+        count = self.decoder.num_mask_tokens
+        read = [start, *range(start + 1, start + 1 + count)[tokens]]
+        found, places = found[:, read], places[:, read]
+        found = found + self.last_look.own(found + places, image)
+        found = self.decoder.transformer.norm_final_attn(found)
+        heads = self.decoder.output_hypernetworks_mlps[tokens]
+        hyper = torch.stack([head(found[:, 1 + i]) for i, head in enumerate(heads)], dim=1)
+        ious = self.decoder.iou_prediction_head(found[:, 0])[:, tokens]
+        hyper = hyper.to(self.dtype)
+        return Undrawn(ious, lambda prompt: self._draw(frame, hyper[prompt], image[prompt]))
+
+    def _draw(self, frame: PreparedFrame, hyper: Tensor, image: Tensor) -> Tensor:
+        """From ``(M, C/8)`` and ``(N, C)`` to the ``(M, 4h, 4w)`` logits of one prompt."""
+        coarse, fine = frame.fine
+        finer = (image @ self.steps[0]).view(len(image), CHILDREN**2, -1).add_(coarse)
+        finer = _gelu_(F.layer_norm(finer, *self.norm))
+        finest = (finer @ self.steps[1]).view(len(image), CHILDREN**4, -1).add_(fine)
+        blocks = hyper @ _gelu_(finest).flatten(0, 1).T
+        height, width = frame.embed.shape[1:]
+        blocks = blocks.float().view(-1, height, width, *[CHILDREN] * 4)
+        return blocks.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * height, 4 * width)
+
+    def _own_tokens(self) -> Tensor:
+        decoder = self.decoder
+        scores = [decoder.obj_score_token.weight] if decoder.pred_obj_scores else []
+        return torch.cat([*scores, decoder.iou_token.weight, decoder.mask_tokens.weight])
+
+    def _first_layer(
+        self, frame: PreparedFrame, places: Tensor, masks: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        look, back = self.looks[0], self.returns[0]
+        if masks is not None:
+            image = (frame.embed + masks).flatten(2).mT.contiguous().to(self.dtype)
+            found = self._tokens(0, places, places, lambda asked: look.own(asked, image))
+            return found, back.own(found + places, found, image)
+        found = self._tokens(
+            0, places, places, lambda asked: look.shared(asked, frame.keys, frame.values)
+        )
+        return found, back.shared(found + places, found, frame.queries, frame.image)
+
+    def _tokens(
+        self, number: int, found: Tensor, places: Tensor, look: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The tokens' part of a layer: among themselves, at the image, and by themselves."""
+        layer = self.layers[number]
+        if layer.skip_first_layer_pe:
+            found = layer.self_attn(q=found, k=found, v=found)
+        else:
+            asked = found + places
+            found = found + layer.self_attn(q=asked, k=asked, v=found)
+        found = layer.norm1(found)
+        found = layer.norm2(found + look(found + places))
+        done: Tensor = layer.norm3(found + layer.mlp(found))
+        return done
+
+
+def _gelu_(values: Tensor) -> Tensor:
+    """In place: memory that is new each time costs as much as the function itself."""
+    done: Tensor = torch.ops.aten.gelu_(values)
+    return done
+
+
+def _by_head(projection: nn.Linear, heads: int) -> Tensor:
+    """The weight ``(H * D, C)`` as ``(H, D, C)``."""
+    return projection.weight.view(heads, -1, projection.in_features)
+
+
+def _split(tokens: Tensor, heads: int) -> Tensor:
+    """``(B, T, H * D)`` as ``(H, B * T, D)``."""
+    return tokens.reshape(tokens.shape[0] * tokens.shape[1], heads, -1).transpose(0, 1)
+
+
+def _prompts_first(values: Tensor, batch: int) -> Tensor:
+    """``(H, B * T, X)`` as a ``(B, H * T, X)`` of its own."""
+    heads, _, size = values.shape
+    return values.view(heads, batch, -1, size).transpose(0, 1).reshape(batch, -1, size)
+
+
+def _children(step: nn.ConvTranspose2d) -> Tensor:
+    """The weight ``(C, C', 2, 2)`` as a matrix ``(C, 4 * C')``, child by child."""
+    return step.weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def _in_blocks(features: Tensor, side: int) -> Tensor:
+    """``(C, h * side, w * side)`` as ``(N, side ** 2, C)``, in the order in which image tokens have
+    children, and those have children."""
+    steps = [CHILDREN] * (side // CHILDREN)
+    rows, columns = features.shape[1] // side, features.shape[2] // side
+    split = features.view(-1, rows, *steps, columns, *steps)
+    depth = len(steps)
+    pairs = [axis for i in range(depth) for axis in (2 + i, 3 + depth + i)]
+    return split.permute(1, 2 + depth, *pairs, 0).reshape(rows * columns, side**2, -1)

@@ -1,0 +1,204 @@
+"""One SAM 2 model asked about pictures: encode, embed prompts, decode; fast or as Meta does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - as everybody names it
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+
+from sam_detect.errors import UnavailableError
+from sam_detect.masks import FloatArray
+from sam_detect.segmentation._sam2_decoder import (
+    FastDecoder,
+    FrameFeatures,
+    Undrawn,
+)
+from sam_detect.types import ImageRGB
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Of the pictures that SAM 2 learnt from (ImageNet's), as in ``sam2.utils.transforms``."""
+ALL_MASKS = slice(0, None)
+THREE_MASKS = slice(1, None)
+"""Mask tokens of ``multimask_output``: the first token is for prompts that are not ambiguous."""
+MASK_LIMIT = 32.0
+"""Logits that are given back as a prompt are clamped to this, as the official predictor does."""
+
+
+class OfficialDecoder:
+    """Meta's decoder: the reference, and for forms that the fast one does not know."""
+
+    def __init__(self, model: SAM2Base, dtype: torch.dtype = torch.float32) -> None:
+        self.model, self.dtype = model, dtype
+
+    def prepare(self, features: FrameFeatures) -> FrameFeatures:
+        return features
+
+    def decode(
+        self, frame: FrameFeatures, prompts: Tensor, *, masks: Tensor | None, tokens: slice
+    ) -> Undrawn:
+        encoder = self.model.sam_prompt_encoder
+        size = frame.image_embed.shape[-2:]
+        dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(len(prompts), -1, *size)
+        with autocast(prompts.device, self.dtype):
+            logits, ious, *_ = self.model.sam_mask_decoder.predict_masks(
+                image_embeddings=frame.image_embed,
+                image_pe=encoder.get_dense_pe(),
+                sparse_prompt_embeddings=prompts,
+                dense_prompt_embeddings=dense if masks is None else masks,
+                repeat_image=True,
+                high_res_features=list(frame.high_res),
+            )
+        kept = logits[:, tokens].float()
+        return Undrawn(ious[:, tokens].float(), kept.__getitem__)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """B prompts of one picture, each of P points.
+
+    Attributes:
+        points_xy: ``(B, P, 2)`` float32, pixels of the picture.
+        labels: ``(B, P)`` int32: 1 object, 0 ground, 2 and 3 the corners of a box.
+        logits: ``(B, 1, h, w)`` earlier mask logits to go by, else None.
+    """
+
+    points_xy: FloatArray
+    labels: np.ndarray
+    logits: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.points_xy)
+
+    def __getitem__(self, part: slice) -> Prompts:
+        logits = None if self.logits is None else self.logits[part]
+        return Prompts(self.points_xy[part], self.labels[part], logits)
+
+    @classmethod
+    def at(cls, points_xy: FloatArray) -> Prompts:
+        """One prompt for each of ``(B, 2)`` points on an object."""
+        return cls(points_xy[:, None], np.ones((len(points_xy), 1), np.int32))
+
+    @classmethod
+    def boxes(cls, boxes_xyxy: FloatArray) -> Prompts:
+        corners = np.asarray(boxes_xyxy, np.float32).reshape(-1, 2, 2)
+        return cls(corners, np.tile(np.array([[2, 3]], np.int32), (len(corners), 1)))
+
+
+class PromptedModel:
+    """Decodes prompts in chunks that fit the device.
+
+    Args:
+        model: in evaluation mode.
+        dtype: of the encoder and of the decoder's image tokens.
+        chunk: prompts decoded at once.
+        fast: whether the restructured decoder may be used.
+    """
+
+    def __init__(self, model: SAM2Base, *, dtype: torch.dtype, chunk: int, fast: bool) -> None:
+        self.model, self.dtype, self.chunk = model, dtype, chunk
+        self.device: torch.device = model.device
+        known = fast and FastDecoder.knows(model)
+        self.decoder = FastDecoder(model, dtype) if known else OfficialDecoder(model, dtype)
+
+    def encode(self, images: Sequence[ImageRGB]) -> list[FrameFeatures]:
+        """The features of pictures of any size, encoded together."""
+        side = self.model.image_size
+        batch = torch.cat([self._seen(image, side) for image in images])
+        with autocast(self.device, self.dtype):
+            found = self.model.forward_image(batch)
+            _, levels, _, sizes = self.model._prepare_backbone_features(found)
+        if self.model.directly_add_no_mem_embed:
+            levels[-1] = levels[-1] + self.model.no_mem_embed
+        maps = [
+            level.permute(1, 2, 0).unflatten(-1, size).float()
+            for level, size in zip(levels, sizes, strict=True)
+        ]
+        return [
+            FrameFeatures(maps[-1][i : i + 1], tuple(level[i : i + 1] for level in maps[:-1]))
+            for i in range(len(images))
+        ]
+
+    def _seen(self, image: ImageRGB, side: int) -> Tensor:
+        """``(1, 3, side, side)`` as the model was taught to see a picture."""
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+        scaled = pixels.permute(2, 0, 1)[None].float() / 255
+        scaled = F.interpolate(scaled, (side, side), mode="bilinear", antialias=True)
+        mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (MEAN, STD))
+        return (scaled - mean) / std
+
+    def embed(self, prompts: Prompts, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """The sparse ``(B, P', C)`` and, for prompts with logits, dense ``(B, C, h, w)`` parts."""
+        height, width = size_hw
+        points = torch.as_tensor(prompts.points_xy, dtype=torch.float32, device=self.device)
+        extent = torch.tensor([width, height], dtype=torch.float32, device=self.device)
+        labels = torch.as_tensor(prompts.labels, device=self.device)
+        sparse, dense = self.model.sam_prompt_encoder(
+            points=(points / extent * self.model.image_size, labels),
+            boxes=None,
+            masks=prompts.logits,
+        )
+        return sparse, None if prompts.logits is None else dense
+
+    def ask(
+        self,
+        features: FrameFeatures,
+        prompts: Prompts,
+        size_hw: tuple[int, int],
+        *,
+        tokens: slice,
+        take: Callable[[slice, Undrawn], None],
+    ) -> None:
+        """Decodes prompts chunk by chunk and hands each chunk on, with its place among them."""
+        frame = self.decoder.prepare(features)
+        start = 0
+        while start < len(prompts):
+            part = slice(start, min(start + self.chunk, len(prompts)))
+            try:
+                undrawn = self._decode(frame, prompts[part], size_hw, tokens)
+            except torch.OutOfMemoryError as error:
+                self._use_smaller_chunks(error)
+                continue
+            take(part, undrawn)
+            start = part.stop
+
+    def _decode(
+        self, frame: Any, prompts: Prompts, size_hw: tuple[int, int], tokens: slice
+    ) -> Undrawn:
+        sparse, dense = self.embed(prompts, size_hw)
+        return self.decoder.decode(frame, sparse, masks=dense, tokens=tokens)
+
+    def _use_smaller_chunks(self, error: torch.OutOfMemoryError) -> None:
+        if self.chunk == 1:
+            raise UnavailableError(
+                f"device '{self.device}' has too little free memory for one prompt of this model; "
+                f"use a smaller model, or device 'cpu'"
+            ) from error
+        self.chunk //= 2
+        torch.cuda.empty_cache()
+
+    def one_mask(self, undrawn: Undrawn, prompt: int, tokens: slice) -> tuple[Tensor, float]:
+        """The ``(h, w)`` logits and the IoU of a prompt that means one mask.
+
+        Of an answer of all masks, as with ``multimask_output=False``: the first, or the best of
+        the others where the first is not stable. Of an answer of three: the best.
+        """
+        logits, ious = undrawn.draw(prompt), undrawn.ious[prompt]
+        if tokens == THREE_MASKS:
+            best = int(ious.argmax())
+            return logits[best], float(ious[best])
+        decoder = self.model.sam_mask_decoder
+        if decoder.dynamic_multimask_via_stability:
+            chosen = decoder._dynamic_multimask_via_stability(logits[None], ious[None])
+            logits, ious = chosen[0][0], chosen[1][0]
+        return logits[0], float(ious[0])

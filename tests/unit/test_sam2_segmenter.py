@@ -1,0 +1,405 @@
+"""Segmenter `sam2`, on a small model of random weights: the form of what it finds, its options,
+and what a user reads when something is wrong."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sam2")
+
+import skimage.data  # noqa: E402
+from sam2_helpers import write_small_sam2  # noqa: E402
+
+from sam_detect import registry  # noqa: E402
+from sam_detect.errors import (  # noqa: E402
+    ConfigError,
+    ImageError,
+    MaskError,
+    UnavailableError,
+)
+from sam_detect.segmentation import _sam2_masks as masks_module  # noqa: E402
+from sam_detect.segmentation._sam2_masks import Limits, cut_out  # noqa: E402
+from sam_detect.segmentation._sam2_prompters import (  # noqa: E402
+    AdaptivePrompter,
+    BlobPrompter,
+    Covered,
+    GridPrompter,
+)
+from sam_detect.segmentation.sam2 import SAM2Segmenter  # noqa: E402
+from sam_detect.types import Frame, Masks  # noqa: E402
+
+LOOSE: dict[str, Any] = {
+    "points_per_side": 8,
+    "pred_iou_thresh": 0.4,
+    "stability_score_thresh": 0.6,
+    "stability_score_offset": 0.2,
+    "mask_threshold": 12,
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_sam2(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def segmenter(small: Path) -> SAM2Segmenter:
+    return SAM2Segmenter(small, "cpu", **LOOSE)
+
+
+def coins(shift: int = 0) -> Frame:
+    part = skimage.data.coins()[shift : 150 + shift, :180, None]
+    return Frame(np.repeat(part, 3, axis=2))
+
+
+def same(a: Masks, b: Masks) -> bool:
+    return a.crop_rles == b.crop_rles and np.array_equal(a.boxes_xyxy, b.boxes_xyxy)
+
+
+def check_form(masks: Masks, frame: Frame) -> None:
+    assert masks.size_hw == frame.size_hw
+    for values in (masks.predicted_ious, masks.stabilities):
+        assert values.dtype == np.float32
+        assert ((values >= 0) & (values <= 1)).all()
+    assert (np.diff(masks.predicted_ious) <= 0).all()
+    for index, crop in enumerate(masks.crops()):
+        assert np.count_nonzero(crop) == masks.areas[index] > 0
+        assert all(edge.any() for edge in (crop[0], crop[-1], crop[:, 0], crop[:, -1]))
+    x, y = masks.prompts_xy.T
+    assert ((x >= 0) & (x < frame.size_hw[1]) & (y >= 0) & (y < frame.size_hw[0])).all()
+
+
+def test_masks_are_well_formed_and_best_first(segmenter: SAM2Segmenter) -> None:
+    masks = segmenter.segment(coins())
+    assert len(masks) > 3
+    check_form(masks, coins())
+
+
+def test_the_same_picture_has_the_same_masks(segmenter: SAM2Segmenter, small: Path) -> None:
+    first = segmenter.segment(coins())
+    segmenter.segment(coins(20))
+    assert same(segmenter.segment(coins()), first)
+    assert same(SAM2Segmenter(small, "cpu", **LOOSE).segment(coins()), first)
+
+
+def test_two_threads_get_what_one_gets(segmenter: SAM2Segmenter) -> None:
+    frames = [coins(10 * i) for i in range(3)]
+    alone = [segmenter.segment(frame) for frame in frames]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(segmenter.segment, frames))
+    assert all(map(same, alone, together))
+
+
+@pytest.mark.parametrize("size_hw", [(1, 2), (1, 200), (300, 3), (7, 5)])
+def test_pictures_of_any_shape_are_taken(
+    segmenter: SAM2Segmenter, size_hw: tuple[int, int]
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    check_form(segmenter.segment(Frame(image)), Frame(image))
+
+
+def test_a_picture_of_one_colour_has_no_objects(segmenter: SAM2Segmenter) -> None:
+    assert len(segmenter.segment(Frame(np.full((40, 50, 3), 7, np.uint8)))) == 0
+
+
+@pytest.mark.parametrize("given", [
+    np.random.default_rng(0).random((20, 20, 3), np.float32), np.zeros((20, 20, 3)), "picture.png",
+])  # fmt: skip
+def test_floats_are_refused_and_not_seen_as_black(segmenter: SAM2Segmenter, given: Any) -> None:
+    for ask in (
+        segmenter.segment,
+        lambda frame: segmenter.segment_boxes(frame, [(1, 1, 5, 5)]),
+        lambda frame: segmenter.segment_points(frame, [(1, 1)]),
+    ):
+        with pytest.raises(ImageError, match="uint8"):
+            ask(given)
+    if isinstance(given, np.ndarray):
+        with pytest.raises(ImageError, match="uint8"):
+            Frame(given)
+
+
+def test_limits_of_area_and_number_hold(small: Path, segmenter: SAM2Segmenter) -> None:
+    loose = {**LOOSE, "box_nms_thresh": 1.0}
+    everything = SAM2Segmenter(small, "cpu", **loose).segment(coins())
+    least, most = (int(np.quantile(everything.areas, q)) for q in (0.3, 0.7))
+    limited = SAM2Segmenter(small, "cpu", **loose, min_area=least, max_area=most).segment(coins())
+    wanted = (everything.areas >= least) & (everything.areas <= most)
+    assert 0 < len(limited) == wanted.sum() < len(everything)
+    few = SAM2Segmenter(small, "cpu", **LOOSE, max_proposals=2).segment(coins())
+    assert same(few, segmenter.segment(coins())[:2])
+
+
+def test_boxes_and_points_have_one_mask_each(segmenter: SAM2Segmenter) -> None:
+    frame = coins()
+    masks = segmenter.segment_boxes(frame, [(10, 10, 40, 40), (90, 20, 60, 70)])
+    assert len(masks) == 2
+    assert np.isnan(masks.prompts_xy).all()
+    masks = segmenter.segment_points(frame, [(20, 30), (100, 80), (150, 140)])
+    assert masks.prompts_xy.tolist() == [[20, 30], [100, 80], [150, 140]]
+    assert len(segmenter.segment_boxes(frame, [])) == len(segmenter.segment_points(frame, [])) == 0
+
+
+def test_prompts_outside_the_picture_are_refused(segmenter: SAM2Segmenter) -> None:
+    with pytest.raises(MaskError, match="180x150"):
+        segmenter.segment_boxes(coins(), [(200, 10, 5, 5)])
+    with pytest.raises(MaskError, match="180x150"):
+        segmenter.segment_points(coins(), [(10, 150)])
+    with pytest.raises(MaskError, match="two numbers"):
+        segmenter.segment_points(coins(), [(10,)])
+
+
+def test_a_prompt_with_no_answer_says_so(small: Path) -> None:
+    blind = SAM2Segmenter(small, "cpu", mask_threshold=1e6)
+    with pytest.raises(MaskError, match="finds nothing at 20,30"):
+        blind.segment_points(coins(), [(20, 30)])
+
+
+def test_prompts_that_follow_do_not_encode_again(
+    segmenter: SAM2Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = coins(5)
+    segmenter.segment(frame)
+    monkeypatch.setattr(segmenter.model, "encode", lambda images: pytest.fail("encoded again"))
+    assert len(segmenter.segment_points(frame, [(20, 30)])) == 1
+
+
+@pytest.mark.parametrize("options", [
+    {"points_per_side": 0}, {"points_per_side": 257}, {"pred_iou_thresh": 1.1},
+    {"pred_iou_thresh": float("nan")}, {"stability_score_thresh": -1}, {"box_nms_thresh": 2},
+    {"crop_nms_thresh": -0.1}, {"crop_n_layers": -1}, {"crop_overlap_ratio": 1.5},
+    {"crop_n_points_downscale_factor": 0}, {"min_mask_region_area": -1}, {"min_area": -1},
+    {"max_area": -5}, {"max_proposals": -1}, {"points_per_batch": 0}, {"dtype": "int8"},
+    {"prompts": "everywhere"}, {"preset": "telescopy"}, {"stability_score_offset": -1},
+])  # fmt: skip
+def test_a_parameter_out_of_its_range_is_named(small: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))) as caught:
+        SAM2Segmenter(small, "cpu", **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_least_area_is_not_above_the_most(small: Path) -> None:
+    with pytest.raises(ConfigError, match="larger than max_area"):
+        SAM2Segmenter(small, "cpu", min_area=9, max_area=8)
+
+
+def test_the_microscopy_preset_gives_way_to_what_is_given(small: Path) -> None:
+    preset = SAM2Segmenter(small, "cpu", preset="microscopy").plan
+    assert (preset.per_side, preset.limits.area) == (128, (30, 0))
+    given = SAM2Segmenter(small, "cpu", preset="microscopy", points_per_side=9, min_area=5).plan
+    assert (given.per_side, given.limits.area) == (9, (5, 0))
+
+
+def test_without_the_extra_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: str) -> Any:
+        raise ModuleNotFoundError("No module named 'sam2'", name="sam2")
+
+    monkeypatch.setattr(registry, "_import", missing)
+    with pytest.raises(UnavailableError, match=r"needs the package sam2: pip install 'sam-detect"):
+        registry.load_class("segmenter", "sam2")
+
+
+def test_too_little_memory_is_met_with_smaller_batches(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = SAM2Segmenter(small, "cpu", **LOOSE, points_per_batch=16)
+    expected = segmenter.segment(coins())
+    decode = segmenter.model.decoder.decode
+
+    def full(frame: Any, prompts: Any, **options: Any) -> Any:
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(frame, prompts, **options)
+
+    monkeypatch.setattr(segmenter.model.decoder, "decode", full)
+    assert len(segmenter.segment(coins())) == len(expected)
+    assert segmenter.model.chunk == 2
+
+    def fuller(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(segmenter.model.decoder, "decode", fuller)
+    with pytest.raises(UnavailableError, match="too little free memory"):
+        segmenter.segment(coins())
+
+
+def test_bf16_finds_about_the_same(small: Path, segmenter: SAM2Segmenter) -> None:
+    found = SAM2Segmenter(small, "cpu", **LOOSE, dtype="bf16").segment(coins())
+    check_form(found, coins())
+    expected = len(segmenter.segment(coins()))
+    assert 0.5 * expected <= len(found) <= 2 * expected
+
+
+# Small logits to masks
+
+
+def square_logits(at: tuple[int, int, int, int], size: int = 64) -> torch.Tensor:
+    logits = torch.full((size, size), -5.0)
+    x0, y0, x1, y1 = at
+    logits[y0:y1, x0:x1] = 5.0
+    return logits
+
+
+@pytest.mark.parametrize("size_hw", [(64, 64), (200, 130), (40, 700), (9, 11), (1, 1)])
+@pytest.mark.parametrize("seed", range(3))
+def test_scaling_in_the_box_equals_scaling_everything(size_hw: tuple[int, int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(1, 1, 9, 9, generator=generator) - 0.7
+    logits = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic")[0, 0]
+    full = torch.nn.functional.interpolate(logits[None, None], size_hw, mode="bilinear")[0, 0]
+    cut = cut_out(logits, size_hw, Limits(0, 0, 0.1))
+    expected = (full > 0).numpy()
+    if cut is None:
+        assert not expected.any()
+        return
+    dense = np.zeros(size_hw, bool)
+    x0, y0, x1, y1 = cut.box_xyxy
+    dense[y0:y1, x0:x1] = cut.crop()
+    np.testing.assert_array_equal(dense, expected)
+    assert cut.area == expected.sum()
+    stability = (full > 0.1).sum() / (full > -0.1).sum()
+    assert cut.stability == pytest.approx(float(stability), abs=1e-6)
+
+
+def test_a_mask_is_scaled_only_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    lerp = torch.lerp
+    monkeypatch.setattr(torch, "lerp", lambda *a: sizes.append(tuple(lerp(*a).shape)) or lerp(*a))
+    cut_out(square_logits((10, 20, 14, 26)), (640, 640), Limits(0, 0))
+    assert max(side for size in sizes for side in size) <= 80
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_cheap_look_drops_nothing_that_is_stable(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    side = 5 + 3 * seed
+    coarse = 3 * torch.randn(1, 1, side, side, generator=generator) - 1
+    logits = torch.nn.functional.interpolate(coarse, (256, 256), mode="bicubic")[0, 0]
+    exact = cut_out(logits, (800, 700), Limits(0, 0, 0.5))
+    assert exact is not None
+    assert cut_out(logits, (800, 700), Limits(0, exact.stability - 1e-6, 0.5)) is not None
+    assert cut_out(logits, (800, 700), Limits(0, exact.stability + 1e-6, 0.5)) is None
+
+
+def test_the_cheap_look_spares_the_scaling(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.linspace(-1, 1, 64).expand(64, 64)
+    monkeypatch.setattr(masks_module, "_scaled_up", lambda *_: pytest.fail("scaled up"))
+    assert cut_out(logits, (200, 200), Limits(0, 0.9, 0.5)) is None
+
+
+def test_small_holes_and_specks_are_removed() -> None:
+    logits = square_logits((10, 10, 40, 40))
+    logits[20:23, 20:23] = -5
+    logits[50:52, 50:52] = 5
+    before = cut_out(logits, (64, 64), Limits(0, 0))
+    after = cut_out(logits, (64, 64), Limits(0, 0, region_area=9))
+    assert before is not None
+    assert after is not None
+    assert (before.area, after.area) == (900 - 9 + 4, 900)
+    kept = cut_out(logits, (64, 64), Limits(0, 0, region_area=8))
+    assert kept is not None
+    assert kept.area == 900 - 9
+
+
+# Where to ask
+
+
+def rounds_of(prompter: Any, per_side: int, covered: Covered | None = None) -> list[np.ndarray]:
+    image = np.zeros((100, 200, 3), np.uint8)
+    return list(prompter.rounds(image, per_side, covered or Covered((100, 200))))
+
+
+@pytest.mark.parametrize("per_side", [1, 2, 3, 7, 8, 32])
+def test_adaptive_asks_the_whole_grid_where_nothing_is_covered(per_side: int) -> None:
+    [grid] = rounds_of(GridPrompter(), per_side)
+    rounds = rounds_of(AdaptivePrompter(), per_side)
+    found = np.concatenate(rounds)
+    assert len(found) == per_side**2
+    assert {tuple(p) for p in found.tolist()} == {tuple(p) for p in grid.tolist()}
+    if per_side == 32:
+        assert [len(points) for points in rounds] == [64, 192, 768]
+
+
+def test_adaptive_skips_what_small_masks_cover() -> None:
+    covered = Covered((100, 200))
+    rounds = AdaptivePrompter().rounds(np.zeros((100, 200, 3), np.uint8), 16, covered)
+    first = next(rounds)
+    covered.add(np.ones((30, 30), bool), (100, 20, 130, 50))
+    covered.add(np.ones((100, 100), bool), (0, 0, 100, 100))
+    later = np.concatenate(list(rounds)) * [200, 100]
+    inside = (later[:, 0] >= 100) & (later[:, 0] < 130) & (later[:, 1] >= 20) & (later[:, 1] < 50)
+    assert not inside.any()
+    assert (later[:, 0] < 100).sum() > 50, "a large mask may have objects in it"
+    assert len(first) == 16
+
+
+def test_fewer_points_are_asked_where_objects_are_found(small: Path) -> None:
+    found = {}
+    for prompts in ("grid", "adaptive"):
+        options = {**LOOSE, "points_per_side": 16, "mask_threshold": 0}
+        segmenter = SAM2Segmenter(small, "cpu", **options, prompts=prompts)
+        counts: list[int] = []
+        ask = segmenter.model.ask
+        segmenter.model.ask = (  # type: ignore[method-assign]
+            lambda features, points, size, ask=ask, counts=counts, **options: (
+                counts.append(len(points)), ask(features, points, size, **options))[1]
+        )  # fmt: skip
+        segmenter.segment(coins())
+        found[prompts] = sum(counts)
+    assert found["adaptive"] < found["grid"] == 256
+
+
+def discs(places: list[tuple[int, int, int]], value: int) -> np.ndarray:
+    image = np.full((200, 300, 3), 128, np.uint8)
+    y, x = np.ogrid[:200, :300]
+    for x0, y0, radius in places:
+        image[(x - x0) ** 2 + (y - y0) ** 2 <= radius**2] = value
+    return image
+
+
+@pytest.mark.parametrize("value", [20, 240])
+def test_blobs_are_asked_at_their_centres_first(value: int) -> None:
+    places = [(40, 50, 6), (120, 60, 12), (220, 120, 25), (60, 150, 15)]
+    [points] = BlobPrompter().rounds(discs(places, value), 32, Covered((200, 300)))
+    first = points[: 3 * len(places)] * [300, 200]
+    for x, y, radius in places:
+        nearest = np.hypot(first[:, 0] - x, first[:, 1] - y).min()
+        assert nearest <= max(1.5, 0.3 * radius), (x, y)
+
+
+def test_blobs_of_other_sizes_are_not_asked() -> None:
+    places = [(60, 60, 5), (200, 100, 40)]
+    image = discs(places, 20)
+    [points] = BlobPrompter((50, 120)).rounds(image, 32, Covered((200, 300)))
+    distances = np.hypot(*(points * [300, 200] - [60, 60]).T)
+    assert distances[0] < 2, "the clearest is the small disc"
+    centre = np.hypot(*(points * [300, 200] - [200, 100]).T)
+    assert centre.min() > 10, "the large disc has blobs of this size at its edge at most"
+
+
+def test_blobs_are_no_more_than_the_grid_has_and_none_where_nothing_is() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    [points] = BlobPrompter().rounds(noise, 4, Covered((200, 300)))
+    assert len(points) == 16
+    [points] = BlobPrompter().rounds(np.full((50, 60, 3), 9, np.uint8), 4, Covered((50, 60)))
+    assert points.shape == (0, 2)
+
+
+@pytest.mark.parametrize("prompts", ["adaptive", "blobs"])
+def test_other_prompts_find_masks(small: Path, prompts: str) -> None:
+    masks = SAM2Segmenter(small, "cpu", **LOOSE, prompts=prompts).segment(coins())
+    assert len(masks) > 1
+    check_form(masks, coins())
