@@ -91,7 +91,7 @@ class Embedder(ABC):
     name: ClassVar[str]
     version: ClassVar[int]
     """Raised whenever the same crop would get another vector: old libraries then say `reindex`."""
-    input_side: ClassVar[int]
+    input_side: int
     """Crops are reduced to at most this side (pixels) before they are faded."""
     prior_similarity: ClassVar[float] = 0.9
     """Similarity to expect of two objects of one label while a library has too few to tell."""

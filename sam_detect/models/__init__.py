@@ -1,0 +1,1 @@
+"""Models: finding their weights, reading them safely, running them. The only users of torch."""
