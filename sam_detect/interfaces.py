@@ -95,6 +95,13 @@ class Embedder(ABC):
     """Crops are reduced to at most this side (pixels) before they are faded."""
     prior_similarity: ClassVar[float] = 0.9
     """Similarity to expect of two objects of one label while a library has too few to tell."""
+    default_fade: ClassVar[str] = "gaussian"
+    """The fade where nobody asks for another."""
+    occupancy: float | None = None
+    """Share of a crop's area that its object may take at most; None: any."""
+    of_frames: bool = False
+    """Whether vectors come from whole pictures, by :meth:`embed_frame`. A library, which keeps
+    crops, cannot make them again."""
 
     @property
     @abstractmethod
@@ -104,6 +111,16 @@ class Embedder(ABC):
     @abstractmethod
     def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
         """``(N, D)`` float32, each of length 1, in the order of the crops."""
+
+    def embed_frame(self, frame: Frame, masks: Masks) -> FloatArray:
+        """``(N, D)`` float32, each of length 1: N masks of a picture that is seen as a whole.
+
+        Asked of embedders that are :attr:`of_frames`, instead of :meth:`embed`.
+
+        Raises:
+            MaskError: the masks are of a picture of another size.
+        """
+        raise NotImplementedError(f"the embedder {self.name} describes crops, not frames")
 
     def scene_weights(self) -> FloatArray | None:
         """``(D,)`` in 0..1: how far each dimension still tells in a picture taken from elsewhere,

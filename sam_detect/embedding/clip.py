@@ -26,11 +26,11 @@ class CLIPEmbedder(Embedder):
     """The vector that a CLIP model gives to the faded crop, of length 1.
 
     Args:
-        model_name: open_clip's ``MODEL:PRETRAINED``, a Hugging Face id, ``clip-vit-b``, or
+        model_name: open_clip's ``MODEL/TAG``, a Hugging Face id, ``clip-vit-b``, or
             a folder with ``open_clip_config.json`` and weights.
         device: auto, cpu, cuda or mps.
         batch_size: crops at a time; None follows the device.
-        dtype: float32, or bfloat16 or float16 (autocast): faster on GPUs, other vectors.
+        dtype: fp32; or bf16 or fp16 (autocast), faster on GPUs, which give other vectors.
         weights: the file of the weights; None takes what is kept for the name.
         digest: of weights that must be the same, as a library's recipe has it.
 
@@ -50,7 +50,7 @@ class CLIPEmbedder(Embedder):
         model_name: str = DEFAULT_MODEL,
         device: str = "auto",
         batch_size: int | None = None,
-        dtype: str = "float32",
+        dtype: str = "fp32",
         *,
         weights: str | Path | None = None,
         digest: str | None = None,

@@ -18,30 +18,20 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.convert import convert_state_dict
-from open_clip.factory import get_model_config
 from open_clip.model import (
     convert_to_custom_text_state_dict,
     resize_pos_embed,
     resize_text_pos_embed,
 )
-from open_clip.pretrained import get_pretrained_cfg, list_pretrained
+from open_clip.pretrained import get_pretrained_cfg
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from sam_detect.errors import UnavailableError, UnknownNameError, one_line
-from sam_detect.models.catalogue import CLIPWeights
+from sam_detect.errors import UnavailableError, one_line
+from sam_detect.models.catalogue import CLIPWeights, clip_model
 from sam_detect.models.reading import SAFETENSORS, Weights, file_digest, read_weights
 from sam_detect.models.weights import require_clip
 
-ALIASES = {
-    "base": "ViT-B-32:openai",
-    "clip-vit-b": "ViT-B-32:openai",
-    "openai/clip-vit-base-patch32": "ViT-B-32:openai",
-    "openai/clip-vit-base-patch16": "ViT-B-16:openai",
-    "openai/clip-vit-large-patch14": "ViT-L-14:openai",
-    "openai/clip-vit-large-patch14-336": "ViT-L-14-336:openai",
-}
-"""Names that users know of models whose weights open_clip names otherwise."""
 FOLDER = "local-dir:"
 """open_clip's mark of a model that is a folder."""
 FOLDER_CONFIG = "open_clip_config.json"
@@ -89,8 +79,7 @@ def find_clip(name: str, weights: Path | None = None) -> CLIPWeights:
 
     Args:
         name: a folder with ``open_clip_config.json`` and weights (as ``open_clip`` saves them); or
-            open_clip's ``MODEL:PRETRAINED``, a Hugging Face id that open_clip knows, or one of
-            ``ALIASES``.
+            a name that :func:`~sam_detect.models.catalogue.clip_model` knows.
         weights: the file to take instead of the one that is kept for the name.
 
     Raises:
@@ -102,29 +91,15 @@ def find_clip(name: str, weights: Path | None = None) -> CLIPWeights:
         return CLIPWeights(f"{FOLDER}{folder.resolve()}", "", weights or _weights_in(folder))
     if weights is None:
         return require_clip(name)
-    model, pretrained = open_clip_name(name)
-    return CLIPWeights(model, pretrained, weights)
-
-
-def open_clip_name(name: str) -> tuple[str, str]:
-    """open_clip's names of a model and of its weights; raises ``UnknownNameError``."""
-    model, _, tag = ALIASES.get(name, name).partition(":")
-    if get_model_config(model) is not None and (not tag or get_pretrained_cfg(model, tag)):
-        return model, tag
-    for known_model, known_tag in list_pretrained():
-        if get_pretrained_cfg(known_model, known_tag).get("hf_hub", "").rstrip("/") == name:
-            return str(known_model), str(known_tag)
-    raise UnknownNameError(
-        f"no CLIP model is named '{name}': give open_clip's MODEL:PRETRAINED (such as "
-        f"ViT-B-32:laion2b_s34b_b79k), one of {', '.join(ALIASES)}, or a folder"
-    )
+    model = clip_model(name)
+    return CLIPWeights(model.model, model.pretrained, weights)
 
 
 def name_of(found: CLIPWeights) -> str:
     """One name for a model however it was asked for; :func:`find_clip` takes it again."""
     if found.model.startswith(FOLDER):
         return found.model[len(FOLDER) :]
-    return ":".join(part for part in (found.model, found.pretrained) if part)
+    return f"{found.model}/{found.pretrained}"
 
 
 def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:

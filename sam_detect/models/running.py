@@ -61,6 +61,6 @@ def unit_rows(vectors: torch.Tensor, model: str) -> FloatArray:
     if not np.isfinite(lengths).all() or (lengths == 0).any():
         raise UnavailableError(
             f"the model '{model}' gives no usable vectors (NaN, infinite or zero): its weights are "
-            "damaged, or need the dtype 'float32'"
+            "damaged, or need the dtype 'fp32'"
         )
     return np.asarray(rows / lengths, np.float32)

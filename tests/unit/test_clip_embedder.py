@@ -23,7 +23,7 @@ from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError
 from sam_detect.fading import BlurFade, GaussianFade, IdentityFade
 from sam_detect.fading.context import faded
 from sam_detect.models.catalogue import CLIPWeights
-from sam_detect.models.clip import find_clip, load_clip, open_clip_name
+from sam_detect.models.clip import find_clip, load_clip
 from sam_detect.models.running import in_batches
 from sam_detect.types import Crop, FadedCrop
 
@@ -149,8 +149,8 @@ def test_other_weights_than_those_of_the_recipe_are_refused(
 def test_a_lower_precision_is_another_recipe_with_near_vectors(
     folder: Path, embedder: CLIPEmbedder
 ) -> None:
-    lower = CLIPEmbedder(str(folder), device="cpu", dtype="bfloat16")
-    assert lower.parameters() == {**embedder.parameters(), "dtype": "bfloat16"}
+    lower = CLIPEmbedder(str(folder), device="cpu", dtype="bf16")
+    assert lower.parameters() == {**embedder.parameters(), "dtype": "bf16"}
     found, exact = lower.embed(crops()), embedder.embed(crops())
     assert not np.array_equal(found, exact)
     assert (found * exact).sum(axis=1).min() > 0.995
@@ -171,13 +171,14 @@ def test_a_lower_precision_is_another_recipe_with_near_vectors(
     ],
 )
 def test_names_mean_what_open_clip_calls_so(name: str, model: str, pretrained: str) -> None:
-    assert open_clip_name(name) == (model, pretrained)
+    found = find_clip(name, Path("weights.pt"))
+    assert (found.model, found.pretrained) == (model, pretrained)
 
 
-@pytest.mark.parametrize("name", ["", "ViT-B-33", "ViT-B-32:nobody", "openai/gpt", "/no/folder"])
+@pytest.mark.parametrize("name", ["ViT-B-33", "ViT-B-32:nobody", "openai/gpt", "/no/folder"])
 def test_a_name_that_nobody_knows_says_what_names_there_are(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"MODEL:PRETRAINED.*clip-vit-b") as caught:
-        find_clip(name or "x", tmp_path / "weights.pt")
+    with pytest.raises(UnknownNameError, match=r"no CLIP model is named.*clip-vit-b") as caught:
+        find_clip(name, tmp_path / "weights.pt")
     assert "\n" not in str(caught.value)
 
 

@@ -1,0 +1,214 @@
+"""Loads SAM 2 models: Meta's classes from the ``sam2`` package, any checkpoint that fits them.
+
+A checkpoint is read with ``weights_only``, and a config may only name classes of
+``sam2.modeling``: neither file can make anything else run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import sam2
+import torch
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
+from sam2.modeling.sam2_base import SAM2Base
+from yaml import YAMLError
+
+from sam_detect.errors import ConfigError, one_line
+from sam_detect.models.weights import require_sam2
+
+CHECKPOINT_SUFFIXES = (".pt", ".pth")
+MODEL_CLASS = "sam2.modeling.sam2_base.SAM2Base"
+ALLOWED_CLASSES = "sam2.modeling."
+DECODER_EXTRAS = {
+    "dynamic_multimask_via_stability": True,
+    "dynamic_multimask_stability_delta": 0.05,
+    "dynamic_multimask_stability_thresh": 0.98,
+}
+"""What ``sam2.build_sam.build_sam2`` adds to every config by default."""
+
+
+@dataclass(frozen=True)
+class LoadedSAM2:
+    """A SAM 2 model with its weights, in evaluation mode.
+
+    Attributes:
+        model: Meta's model.
+        name: Meta's name of it, or the checkpoint's file name without its ending.
+        device: where it is.
+    """
+
+    model: SAM2Base
+    name: str
+    device: torch.device
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the weights, by name and value: the same in whatever file they lie."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            # As bytes, because numpy knows no bfloat16.
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def load_sam2(
+    model: str | Path, *, config: str | Path | None = None, device: torch.device
+) -> LoadedSAM2:
+    """A SAM 2 model by name or from a checkpoint file.
+
+    Args:
+        model: a name (``tiny``, ``base``, ``sam2.1_hiera_large``, ...) whose weights are on this
+            machine, or the path of a checkpoint (``.pt`` or ``.pth``).
+        config: the model's config: one of the ``sam2`` package (``configs/sam2.1/...``) or a YAML
+            file. Without it the one of the name; beside a checkpoint a YAML file of its name; or
+            the one that Meta's checkpoint of this file name has.
+        device: where the model is to run.
+
+    Raises:
+        ConfigError: a file is missing, damaged, of something else, or config and weights do not
+            fit together.
+        UnavailableError: no weights of this name are on this machine.
+    """
+    if is_checkpoint(model):
+        path = Path(model).expanduser()
+        name = path.stem
+        found = config or _config_of(path)
+    else:
+        weights = require_sam2(str(model))
+        path, name, found = weights.path, weights.name, config or weights.config
+    if not path.is_file():
+        raise ConfigError(f"there is no SAM 2 checkpoint {path}: expected a .pt file of weights")
+    state = _read_checkpoint(path)
+    built = _build(_read_config(str(found)), str(found))
+    _put(state, built, path, str(found))
+    return LoadedSAM2(model=built.to(device).eval().requires_grad_(False), name=name, device=device)
+
+
+def is_checkpoint(model: str | Path) -> bool:
+    """Whether a model is named by its file rather than by its name."""
+    if isinstance(model, Path) or model.endswith(CHECKPOINT_SUFFIXES):
+        return True
+    return "/" in model or "\\" in model
+
+
+def _config_of(checkpoint: Path) -> str:
+    beside = checkpoint.with_suffix(".yaml")
+    if beside.is_file():
+        return str(beside)
+    known = {file: config for config, file in HF_MODEL_ID_TO_FILENAMES.values()}
+    if checkpoint.name in known:
+        return str(known[checkpoint.name])
+    raise ConfigError(
+        f"no config is known for {checkpoint}: put it beside the checkpoint as {beside.name}, "
+        f"or name one of the sam2 package, such as configs/sam2.1/sam2.1_hiera_b+.yaml"
+    )
+
+
+def _read_config(config: str) -> DictConfig:
+    """The ``model`` part of a config of the ``sam2`` package or of a YAML file."""
+    packaged = Path(sam2.__path__[0], config)
+    path = packaged if packaged.is_file() else Path(config).expanduser()
+    try:
+        read = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no SAM 2 config {config}") from None
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"the SAM 2 config {config} cannot be read: {one_line(error)}") from error
+    if not isinstance(read, DictConfig) or not isinstance(read.get("model"), DictConfig):
+        raise ConfigError(f"{config} is no SAM 2 config: it has no 'model'")
+    model: DictConfig = read.model
+    _require_harmless(model, config)
+    return model
+
+
+def _require_harmless(model: DictConfig, config: str) -> None:
+    if model.get("_target_") != MODEL_CLASS:
+        raise ConfigError(f"{config} is no SAM 2 config: its model is not a {MODEL_CLASS}")
+    plain = OmegaConf.to_container(model, resolve=False)
+    for target in _targets(plain):
+        if not str(target).startswith(ALLOWED_CLASSES):
+            raise ConfigError(
+                f"the SAM 2 config {config} names {target}, "
+                f"which is not among the classes of {ALLOWED_CLASSES[:-1]}"
+            )
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    if isinstance(node, dict):
+        yield from (value for key, value in node.items() if key == "_target_")
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
+
+
+def _build(model: DictConfig, config: str) -> SAM2Base:
+    extras = OmegaConf.create({"sam_mask_decoder_extra_args": DECODER_EXTRAS})
+    try:
+        built = instantiate(OmegaConf.merge(model, extras), _recursive_=True)
+    except (HydraException, OmegaConfBaseException, AssertionError, RuntimeError) as error:
+        raise ConfigError(f"the SAM 2 config {config} cannot be built: {_why(error)}") from error
+    return cast(SAM2Base, built)
+
+
+def _why(error: Exception) -> str:
+    return one_line(error.__cause__ or error)
+
+
+def _read_checkpoint(path: Path) -> Mapping[str, torch.Tensor]:
+    """The weights in a checkpoint of Meta's form, ``{"model": {name: tensor}}``."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f"{path} is not a checkpoint that can be loaded safely: it is damaged, "
+            f"or holds other things than weights"
+        ) from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"the checkpoint {path} cannot be read: {one_line(error)[:120]}; it is cut off or "
+            f"damaged: fetch it again"
+        ) from error
+    state = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
+        raise ConfigError(f"{path} is no SAM 2 checkpoint: expected weights under 'model'")
+    return state
+
+
+def _put(state: Mapping[str, torch.Tensor], model: SAM2Base, path: Path, config: str) -> None:
+    """Loads the weights into the model, or says what does not fit."""
+    wanted = model.state_dict()
+    missing, foreign = wanted.keys() - state.keys(), state.keys() - wanted.keys()
+    common = wanted.keys() & state.keys()
+    misshapen = {name for name in common if wanted[name].shape != state[name].shape}
+    for kind, names in (
+        ("lacks", missing),
+        ("also has", foreign),
+        ("has of another size", misshapen),
+    ):
+        if names:
+            raise ConfigError(
+                f"the checkpoint {path} does not fit the config {config}: it {kind} "
+                f"{len(names)} of {len(wanted)} weights, such as {min(names)}"
+            )
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise ConfigError(
+                f"the checkpoint {path} is damaged: {name} has numbers that are not finite; "
+                f"fetch it again"
+            )
+    model.load_state_dict(dict(state))
