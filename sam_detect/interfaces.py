@@ -132,6 +132,18 @@ class Embedder(ABC):
         return {}
 
 
+@runtime_checkable
+class TextEncoder(Protocol):
+    """An embedder that also makes vectors of texts, comparable with those of crops."""
+
+    @property
+    def text_scale(self) -> float:
+        """What similarities are multiplied by before a softmax over texts."""
+
+    def embed_texts(self, texts: Sequence[str]) -> FloatArray:
+        """``(N, D)`` float32, each of length 1, in the order of the texts."""
+
+
 class VectorStore(ABC):
     """Vectors with payload, exact cosine k-NN, and one small manifest beside them.
 
