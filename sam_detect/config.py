@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sam_detect.errors import ConfigError
 
@@ -27,6 +27,22 @@ ENVIRONMENT_PREFIX = "SAM_DETECT_"
 QDRANT_VARIABLES = {"qdrant_url": "QDRANT_URL", "qdrant_api_key": "QDRANT_API_KEY"}
 
 Threshold = Literal["auto"] | Annotated[float, Field(ge=0, le=1)]
+
+
+def _split_at(separator: str) -> BeforeValidator:
+    """Takes a list as one text, too: how the environment and the command line give it."""
+
+    def split(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return [part.strip() for part in value.split(separator) if part.strip()]
+
+    return BeforeValidator(split)
+
+
+Text = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Text, ...], Field(min_length=1), _split_at(",")]
+Sentences = Annotated[tuple[Text, ...], Field(min_length=1), _split_at("|")]
 
 
 class Settings(BaseModel):
@@ -46,7 +62,9 @@ class Settings(BaseModel):
     )
     segmenter: str = Field("auto", description="What proposes the masks: auto, naive or sam2.")
     sam_model: str | None = Field(
-        None, description="The SAM 2 model: tiny, small, base, large, Meta's name, or a checkpoint."
+        None,
+        min_length=1,
+        description="The SAM 2 model: tiny, small, base, large, Meta's name, or a checkpoint.",
     )
     prompts: Literal["grid", "adaptive", "blobs"] = Field(
         "grid", description="Where SAM 2 is asked: everywhere, where nothing is yet, or at blobs."
@@ -59,10 +77,15 @@ class Settings(BaseModel):
     max_proposals: int = Field(1000, ge=1, description="Most masks proposed for one image.")
     embedder: str = Field("auto", description="What turns a crop into a vector: auto, average, ...")
     clip_model: str | None = Field(
-        None, description="The CLIP model: no embedder of this version loads one."
+        None,
+        min_length=1,
+        description="The CLIP model: base, open_clip's MODEL/TAG, a Hugging Face id, or a folder.",
+    )
+    pooling: Literal["crop", "frame"] | None = Field(
+        None, description="What the embedder sam2 encodes: each crop, or the whole picture once."
     )
     embedding_cache_size: int = Field(
-        0, ge=0, description="Vectors to keep in memory; without effect in this version."
+        0, ge=0, description="Vectors to keep in memory for what is seen again (0: none)."
     )
     fade: str | None = Field(
         None, description="How the context fades: a name, or package.module:Class."
@@ -81,7 +104,17 @@ class Settings(BaseModel):
     crop_side: int | None = Field(
         None, ge=16, le=1024, description="Longest side of the kept crops in pixels."
     )
-    labeller: str = Field("knn", description="What names a vector: knn or prototype.")
+    labeller: str = Field("knn", description="What names a vector: knn, prototype or text.")
+    text_labels: Names | None = Field(
+        None, description="Names that the labeller text looks for, separated by commas."
+    )
+    text_templates: Sentences | None = Field(
+        None,
+        description="What the labeller text says of a name, put for {}; separated by |.",
+    )
+    text_weight: float | None = Field(
+        None, ge=0, le=1, description="How much texts count beside examples (0-1; 1: texts only)."
+    )
     top_k: int = Field(5, ge=1, le=1000, description="Number of nearest examples that vote.")
     threshold: Threshold = Field(
         "auto", description="Least confidence for a label: auto (from the library) or 0-1."

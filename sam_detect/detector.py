@@ -34,6 +34,8 @@ from sam_detect.sources import cut_out_object, load_image, to_frame
 from sam_detect.types import Detection, Detections, Frame, Masks, Recipe
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path
+KEPT_SETTINGS = {"top_k", "color_order", "max_image_pixels", "embedding_cache_size"}
+"""Of a detector, for one with the same parts and another library."""
 MaskLike = npt.NDArray[Any] | Masks | str | None
 
 
@@ -89,7 +91,6 @@ class SAMDetect:
         if tensorrt_enabled:
             warnings.warn("TensorRT engines are not available: running without", stacklevel=2)
         self.segmenter = parts.given_or_made(segmenter, parts.make_segmenter, self.settings)
-        self.labeller = parts.given_or_made(labeller, parts.make_labeller, self.settings)
         named = (self.settings, collection_of(self.settings.library))
         store = parts.given_or_made(vector_store, parts.make_store, *named)
         library_here = Library(store, self.settings.library)
@@ -100,6 +101,9 @@ class SAMDetect:
         maker = VectorMaker.choose(self.settings, stored, embedder=made, fade=faded)
         self._use(maker, library_here)
         self.library.require_recipe(self.recipe)
+        self.labeller = parts.given_or_made(
+            labeller, parts.make_labeller, self.settings, self._maker.embedder
+        )
         parts.warn_of_no_effect(self.settings, self.segmenter, self.recipe.embedder)
 
     # -- the recipe --------------------------------------------------------------------------
@@ -190,7 +194,7 @@ class SAMDetect:
         Args:
             timings_ms: gets the milliseconds of ``fade`` and ``embed`` added.
         """
-        return self._maker.vectors(self._maker.crops(frame, masks), timings_ms=timings_ms)
+        return self._maker.of_frame(frame, masks, timings_ms=timings_ms)
 
     def name(
         self, frame: Frame, masks: Masks, vectors: FloatArray, described: IntArray | None = None
@@ -218,7 +222,7 @@ class SAMDetect:
             fade_strategy=self._maker.fade,
             vector_store=load_class("store", "memory")(),
             labeller=self.labeller,
-            **self.settings.model_dump(include={"top_k", "color_order", "max_image_pixels"}),
+            **self.settings.model_dump(include=KEPT_SETTINGS),
             occupancy=self._maker.occupancy,
             crop_side=self._maker.crop_side,
         )

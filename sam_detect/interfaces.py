@@ -91,10 +91,17 @@ class Embedder(ABC):
     name: ClassVar[str]
     version: ClassVar[int]
     """Raised whenever the same crop would get another vector: old libraries then say `reindex`."""
-    input_side: ClassVar[int]
+    input_side: int
     """Crops are reduced to at most this side (pixels) before they are faded."""
     prior_similarity: ClassVar[float] = 0.9
     """Similarity to expect of two objects of one label while a library has too few to tell."""
+    default_fade: ClassVar[str] = "gaussian"
+    """The fade where nobody asks for another."""
+    occupancy: float | None = None
+    """Share of a crop's area that its object may take at most; None: any."""
+    of_frames: bool = False
+    """Whether vectors come from whole pictures, by :meth:`embed_frame`. A library, which keeps
+    crops, cannot make them again."""
 
     @property
     @abstractmethod
@@ -105,6 +112,16 @@ class Embedder(ABC):
     def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
         """``(N, D)`` float32, each of length 1, in the order of the crops."""
 
+    def embed_frame(self, frame: Frame, masks: Masks) -> FloatArray:
+        """``(N, D)`` float32, each of length 1: N masks of a picture that is seen as a whole.
+
+        Asked of embedders that are :attr:`of_frames`, instead of :meth:`embed`.
+
+        Raises:
+            MaskError: the masks are of a picture of another size.
+        """
+        raise NotImplementedError(f"the embedder {self.name} describes crops, not frames")
+
     def scene_weights(self) -> FloatArray | None:
         """``(D,)`` in 0..1: how far each dimension still tells in a picture taken from elsewhere,
         in other light, than the only one that examples come from. None: all tell fully."""
@@ -113,6 +130,18 @@ class Embedder(ABC):
     def parameters(self) -> dict[str, Any]:
         """What else decides the vectors (model name, pooling, ...), as plain JSON data."""
         return {}
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """An embedder that also makes vectors of texts, comparable with those of crops."""
+
+    @property
+    def text_scale(self) -> float:
+        """What similarities are multiplied by before a softmax over texts."""
+
+    def embed_texts(self, texts: Sequence[str]) -> FloatArray:
+        """``(N, D)`` float32, each of length 1, in the order of the texts."""
 
 
 class VectorStore(ABC):

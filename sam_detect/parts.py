@@ -8,8 +8,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from sam_detect.config import Settings
-from sam_detect.errors import ConfigError
-from sam_detect.interfaces import Embedder, Fade, Labeller, Segmenter, VectorStore, WeightFade
+from sam_detect.errors import ConfigError, UnavailableError
+from sam_detect.interfaces import (
+    Embedder,
+    Fade,
+    Labeller,
+    Segmenter,
+    TextEncoder,
+    VectorStore,
+    WeightFade,
+)
 from sam_detect.registry import BUILT_IN, load_class, load_custom, names
 
 AnyFade = Fade | WeightFade
@@ -25,6 +33,14 @@ INTERFACES: dict[str, tuple[type, str]] = {
 """What an object given as a part must be, and the method to name to whoever gave another."""
 MODEL_OF = {"sam_model": ("segmenter", "sam2"), "clip_model": ("embedder", "clip")}
 """A model that is asked for asks for the part that runs it."""
+EMBEDDER_SETTINGS = {
+    "clip": {"clip_model": "model_name"},
+    "sam2": {"sam_model": "model_size", "pooling": "pooling"},
+}
+"""Settings that are parameters of an embedder, by its name."""
+ON_DEVICES = {"clip", "sam2"}
+"""Parts that run where the setting ``device`` says."""
+MODEL_PARAMETERS = ("model_name", "model_size")
 
 
 def asked_for(given: Mapping[str, Any], models: Mapping[str, str | None]) -> dict[str, Any]:
@@ -47,14 +63,15 @@ def asked_for(given: Mapping[str, Any], models: Mapping[str, str | None]) -> dic
                 )
     for setting, model in models.items():
         room, name = MODEL_OF[setting]
-        if model is None:
+        asked.update({} if model is None else {setting: model})
+        if model is None or (setting == "sam_model" and given.get("embedder") == "sam2"):
             continue
         if given.get(room) not in (None, "auto", name):
             raise ConfigError(
                 f"{setting} '{model}' is for the {room} '{name}', but another {room} was given: "
                 f"leave one of them out"
             )
-        asked.update({setting: model, room: name})
+        asked[room] = name
     return asked
 
 
@@ -69,9 +86,10 @@ def object_given(given: Part | str | None) -> Part | None:
 
 
 def warn_of_no_effect(settings: Settings, segmenter: Segmenter, embedder: str) -> None:
-    """Says that a device was asked for which no part of this version uses."""
-    if settings.device in ("cuda", "mps") and not hasattr(segmenter, "device"):
-        used = f"{name_of('segmenter', segmenter)} and {embedder} run on the CPU"
+    """Says that a device was asked for which no part uses."""
+    proposer = name_of("segmenter", segmenter)
+    if settings.device in ("cuda", "mps") and not {proposer, embedder} & ON_DEVICES:
+        used = f"{proposer} and {embedder} run on the CPU"
         warnings.warn(f"device '{settings.device}' changes nothing: {used}", stacklevel=3)
 
 
@@ -83,8 +101,32 @@ def make_segmenter(settings: Settings) -> Segmenter:
     return cast(Segmenter, _accepting(load_class("segmenter", name), settings, options, **given))
 
 
-def make_labeller(settings: Settings) -> Labeller:
-    made = _accepting(load_class("labeller", settings.labeller), settings, ("top_k", "threshold"))
+def make_labeller(settings: Settings, embedder: Embedder | None = None) -> Labeller:
+    """The labeller of the settings.
+
+    Args:
+        embedder: whose vectors it is to name; labellers that compare with texts need its texts.
+
+    Raises:
+        UnavailableError: the embedder makes no vectors of texts.
+    """
+    labeller_class = load_class("labeller", settings.labeller)
+    if "encoder" not in inspect.signature(labeller_class).parameters:
+        return cast(Labeller, _accepting(labeller_class, settings, ("top_k", "threshold")))
+    if not isinstance(embedder, TextEncoder):
+        has = "" if embedder is None else f", which {embedder.name} does not"
+        raise UnavailableError(
+            f"the labeller '{settings.labeller}' compares with texts and needs an embedder that "
+            f"knows them{has}: ask for the embedder 'clip'"
+        )
+    texts = {"labels": settings.text_labels, "templates": settings.text_templates,
+             "text_weight": settings.text_weight}  # fmt: skip
+    made = labeller_class(
+        encoder=embedder,
+        top_k=settings.top_k,
+        threshold=settings.threshold,
+        **{name: value for name, value in texts.items() if value is not None},
+    )
     return cast(Labeller, made)
 
 
@@ -104,8 +146,25 @@ def make_store(settings: Settings, collection: str) -> VectorStore:
     return cast(VectorStore, made)
 
 
-def make_embedder(name: str, parameters: dict[str, Any] | None = None) -> Embedder:
-    made: Embedder = load_class("embedder", name)(**(parameters or {}))
+def embedder_options(name: str, settings: Settings) -> dict[str, Any]:
+    """The parameters of an embedder that settings ask for."""
+    of_embedder = EMBEDDER_SETTINGS.get(name, {})
+    given = {parameter: getattr(settings, field) for field, parameter in of_embedder.items()}
+    return {parameter: value for parameter, value in given.items() if value is not None}
+
+
+def names_a_model(options: Mapping[str, Any]) -> bool:
+    return any(parameter in options for parameter in MODEL_PARAMETERS)
+
+
+def make_embedder(
+    name: str, parameters: Mapping[str, Any] | None = None, device: str = "auto"
+) -> Embedder:
+    """An embedder with the parameters of a recipe, on a device where it takes one."""
+    embedder_class = load_class("embedder", name)
+    known = inspect.signature(embedder_class).parameters
+    where = {"device": device} if "device" in known else {}
+    made: Embedder = embedder_class(**{**(parameters or {}), **where})
     return made
 
 

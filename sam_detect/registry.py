@@ -30,6 +30,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "embedder": {
         "average": "sam_detect.embedding.average:AverageEmbedder",
         "appearance": "sam_detect.embedding.appearance:AppearanceEmbedder",
+        "clip": "sam_detect.embedding.clip:CLIPEmbedder",
+        "sam2": "sam_detect.embedding.sam2:SAM2Embedder",
     },
     "store": {
         "memory": "sam_detect.vector_store.memory:MemoryVectorStore",
@@ -38,6 +40,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "labeller": {
         "knn": "sam_detect.labelling.knn:KNNLabeller",
         "prototype": "sam_detect.labelling.prototype:PrototypeLabeller",
+        "text": "sam_detect.labelling.text:TextLabeller",
     },
     "format": {
         "json": "sam_detect.outputs.json_lines:JSONSink",
@@ -48,21 +51,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
 }
 
-MODELS_COMING = {
-    "embedder": {
-        "clip": "'appearance' needs no model",
-        "sam2": "'appearance' needs no model",
-    },
-    "labeller": {"text": "'knn' and 'prototype' need no model"},
-}
-"""Names that the design promises and this version cannot serve yet: a clear word, not 'unknown'."""
-
 MODEL_PACKAGES = {"torch", "torchvision", "sam2", "open_clip", "hydra", "omegaconf"}
 """What the extra ``models`` installs."""
-
-MODEL_CLASSES = {
-    "embedder": {"clip": "CLIPEmbedder", "sam2": "SAM2Embedder"},
-}
 
 
 def names(room: str) -> list[str]:
@@ -77,7 +67,7 @@ def load_class(room: str, name: str) -> Any:
 
     Raises:
         UnknownNameError: nothing has this name; the message lists what has.
-        UnavailableError: the name is known, but cannot be served here.
+        UnavailableError: the name is known, but needs a package that is not installed.
         ConfigError: another package offers the name, but cannot be imported.
     """
     if name in BUILT_IN[room]:
@@ -87,13 +77,9 @@ def load_class(room: str, name: str) -> Any:
             if error.name not in MODEL_PACKAGES:
                 raise
             raise UnavailableError(
-                f"{room} '{name}' needs the package {error.name}: pip install 'sam-detect[models]'"
+                f"the {room} '{name}' needs the package {error.name}: "
+                f"pip install 'sam-detect[models]'"
             ) from error
-    if name in MODELS_COMING.get(room, {}):
-        hint = MODELS_COMING[room][name]
-        raise UnavailableError(
-            f"{room} '{name}' needs a model that this version cannot load; {hint}"
-        )
     for entry in entry_points(group=f"sam_detect.{room}", name=name):
         try:
             return entry.load()
@@ -137,12 +123,9 @@ def room_attribute(room: str, attribute: str) -> Any:
 
     Raises:
         AttributeError: the room has no class of this name.
-        UnavailableError: the class belongs to a model that cannot be served here.
+        UnavailableError: it needs a package that is not installed.
     """
     for name, path in BUILT_IN[room].items():
         if path.endswith(f":{attribute}"):
             return load_class(room, name)
-    for name, class_name in MODEL_CLASSES.get(room, {}).items():
-        if class_name == attribute:
-            load_class(room, name)
     raise AttributeError(f"the {room} room has no '{attribute}'")

@@ -251,7 +251,7 @@ def push_command(to_url: str, to_library: str | None, as_json: bool, **settings:
 
 
 @library.command("reindex")
-@options.settings_options(*options.RECIPE)
+@options.settings_options(*options.RECIPE, *options.MODELS, "device")
 @placed
 @options.general_options
 def reindex_command(as_json: bool, **settings: Any) -> None:
@@ -259,8 +259,11 @@ def reindex_command(as_json: bool, **settings: Any) -> None:
     from sam_detect.config import load_settings
     from sam_detect.library.maker import VectorMaker
     from sam_detect.library.reindex import reindex
+    from sam_detect.parts import asked_for
 
-    loaded = load_settings(settings)
+    models = {name: settings.pop(name) for name in ("sam_model", "clip_model")}
+    given = {"embedder": settings["embedder"] or ("sam2" if models["sam_model"] else None)}
+    loaded = load_settings({**settings, **asked_for(given, models)})
     chosen = _open({name: settings[name] for name in options.PLACE})
     chosen.require()
     maker = VectorMaker.choose(loaded, chosen.recipe)

@@ -17,6 +17,10 @@ ROOMS = {"segmenter", "embedder", "labeller", "store"}
 WITH_AUTO = {"segmenter", "embedder"}
 METAVARS = {
     "threshold": "auto|0-1",
+    "text_labels": "NAME,...",
+    "text_templates": "TEXT|...",
+    "text_weight": "0-1",
+    "clip_model": "NAME|FOLDER",
     "library": "NAME",
     "sam_model": "tiny|small|base|large|NAME|PATH",
     "points_per_side": "N",
@@ -31,9 +35,8 @@ METAVARS = {
     "min_fade": "0-1",
     "occupancy": "0.05-0.80",
 }
-WITHOUT_EFFECT = {"clip_model", "color_order"}
-"""Taken, but not shown in ``--help``: no part of this version loads CLIP, and picture files carry
-their own order of colours."""
+WITHOUT_EFFECT = {"color_order"}
+"""Taken, but not shown in ``--help``: picture files carry their own order of colours."""
 
 RECIPE = (
     "embedder",
@@ -53,8 +56,15 @@ PROPOSALS = (
     "max_area",
     "max_proposals",
 )
-MODELS = ("sam_model", "clip_model")
-LABELLING = ("labeller", "top_k", "threshold")
+MODELS = ("sam_model", "clip_model", "pooling")
+LABELLING = (
+    "labeller",
+    "top_k",
+    "threshold",
+    "text_labels",
+    "text_templates",
+    "text_weight",
+)
 PLACE = ("library", "store", "qdrant_url", "lock_timeout_s")
 GENERAL = ("device", "max_image_pixels", "color_order")
 

@@ -9,6 +9,7 @@ from sam_detect.registry import room_attribute
 if TYPE_CHECKING:
     from sam_detect.labelling.knn import KNNLabeller as KNNLabeller
     from sam_detect.labelling.prototype import PrototypeLabeller as PrototypeLabeller
+    from sam_detect.labelling.text import TextLabeller as TextLabeller
 
 
 def __getattr__(name: str) -> Any:

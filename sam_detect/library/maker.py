@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -20,11 +22,11 @@ from sam_detect.errors import (
 )
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder
+from sam_detect.library.vector_cache import VectorCache
 from sam_detect.masks import FloatArray
 from sam_detect.types import Crop, Frame, Masks, Recipe
 
 DEFAULT_EMBEDDER = "appearance"
-DEFAULT_FADE = "gaussian"
 DEFAULT_OCCUPANCY = 0.2
 DEFAULT_CROP_SIDE = 256
 BATCH = 64
@@ -39,12 +41,22 @@ class VectorMaker:
         fade: fades their context.
         occupancy: share of a crop's area that its object takes.
         crop_side: longest side of a kept crop, pixels.
+        cache_size: how many vectors to keep, so that what comes again is not made again.
+
+    Raises:
+        ConfigError: the embedder has no use for the fade, or needs more context than is cut.
     """
 
     embedder: Embedder
     fade: parts.AnyFade
     occupancy: float = DEFAULT_OCCUPANCY
     crop_side: int = DEFAULT_CROP_SIDE
+    cache_size: int = 0
+    _cache: VectorCache = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _require_fitting(self.embedder, self.fade, self.occupancy)
+        object.__setattr__(self, "_cache", VectorCache(self.cache_size))
 
     @classmethod
     def choose(
@@ -56,10 +68,8 @@ class VectorMaker:
         fade: parts.AnyFade | None = None,
     ) -> VectorMaker:
         """Each part as asked for; else as the stored recipe has it; else the default."""
-        if embedder is None and settings.embedder != "auto":
-            embedder = parts.make_embedder(settings.embedder)
-        elif embedder is None and stored is not None:
-            embedder = _stored_embedder(stored)
+        if embedder is None:
+            embedder = _embedder(settings, stored)
         asked = parts.fade_asked_for(settings)
         if fade is not None:
             parts.require_fade(fade)
@@ -67,11 +77,13 @@ class VectorMaker:
             fade = parts.make_fade(*asked)
         elif stored is not None:
             fade = _stored_fade(stored)
+        widest = min(embedder.occupancy or DEFAULT_OCCUPANCY, DEFAULT_OCCUPANCY)
         return cls(
-            embedder=embedder or parts.make_embedder(DEFAULT_EMBEDDER),
-            fade=fade or parts.make_fade(DEFAULT_FADE),
-            occupancy=settings.occupancy or (stored.occupancy if stored else DEFAULT_OCCUPANCY),
+            embedder=embedder,
+            fade=fade or parts.make_fade(embedder.default_fade),
+            occupancy=settings.occupancy or (stored.occupancy if stored else widest),
             crop_side=settings.crop_side or (stored.crop_side if stored else DEFAULT_CROP_SIDE),
+            cache_size=settings.embedding_cache_size,
         )
 
     @property
@@ -100,6 +112,24 @@ class VectorMaker:
                 crop_side=self.crop_side,
             )
 
+    def of_frame(
+        self, frame: Frame, masks: Masks, *, timings_ms: dict[str, float] | None = None
+    ) -> FloatArray:
+        """``(N, D)`` float32 unit vectors of masks of a picture, made as the embedder makes them:
+        from their crops, or from the picture as a whole.
+
+        Args:
+            timings_ms: as of :meth:`vectors`.
+
+        Raises:
+            ExtensionError: the fade or the embedder broke its contract.
+        """
+        if not self.embedder.of_frames:
+            return self.vectors(self.crops(frame, masks), timings_ms=timings_ms)
+        with _Spent(timings_ms).on("embed"):
+            keys = self._cache.keys_of_masks(frame, masks, self.recipe)
+            return self._cache.vectors(keys, lambda missing: self._pooled(frame, masks[missing]))
+
     def vectors(
         self, crops: Iterable[Crop], *, timings_ms: dict[str, float] | None = None
     ) -> FloatArray:
@@ -112,24 +142,29 @@ class VectorMaker:
         Raises:
             ExtensionError: the fade or the embedder broke its contract.
         """
-        spent = {"fade": 0.0, "embed": 0.0}
-        batches = []
+        spent, recipe = _Spent(timings_ms), self.recipe
+        batches = [np.zeros((0, self.embedder.dimension), np.float32)]
         iterator = iter(crops)
-        side = self.embedder.input_side
         while True:
-            started = time.perf_counter()
-            small = (context.reduced(crop, side) for crop in itertools.islice(iterator, BATCH))
-            batch = [context.faded(crop, self.fade) for crop in small]
-            cut = time.perf_counter()
+            with spent.on("fade"):
+                batch = list(itertools.islice(iterator, BATCH))
+                keys = self._cache.keys_of_crops(batch, recipe)
             if not batch:
                 break
-            batches.append(self._checked(self.embedder.embed(batch), len(batch)))
-            spent["fade"] += (cut - started) * 1000
-            spent["embed"] += (time.perf_counter() - cut) * 1000
-        for stage, value in spent.items():
-            if timings_ms is not None:
-                timings_ms[stage] = timings_ms.get(stage, 0.0) + value
-        return np.concatenate([np.zeros((0, self.embedder.dimension), np.float32), *batches])
+            made = partial(self._embedded, batch, spent)
+            batches.append(self._cache.vectors(keys, made))
+        return np.concatenate(batches)
+
+    def _embedded(self, crops: Sequence[Crop], spent: _Spent, chosen: Sequence[int]) -> FloatArray:
+        """The vectors of some of the crops."""
+        with spent.on("fade"):
+            side = self.embedder.input_side
+            batch = [context.faded(context.reduced(crops[i], side), self.fade) for i in chosen]
+        with spent.on("embed"):
+            return self._checked(self.embedder.embed(batch), len(batch))
+
+    def _pooled(self, frame: Frame, masks: Masks) -> FloatArray:
+        return self._checked(self.embedder.embed_frame(frame, masks), len(masks))
 
     def _checked(self, vectors: FloatArray, count: int) -> FloatArray:
         """The embedder's answer, if it keeps the interface's promise."""
@@ -142,13 +177,52 @@ class VectorMaker:
         return vectors.astype(np.float32, copy=False)
 
 
-def _stored_embedder(recipe: Recipe) -> Embedder:
+class _Spent:
+    """Adds up the milliseconds of stages."""
+
+    def __init__(self, timings_ms: dict[str, float] | None) -> None:
+        self._timings_ms = {} if timings_ms is None else timings_ms
+        for stage in ("fade", "embed"):
+            self._timings_ms.setdefault(stage, 0.0)
+
+    @contextmanager
+    def on(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._timings_ms[stage] += (time.perf_counter() - started) * 1000
+
+
+def _embedder(settings: Settings, stored: Recipe | None) -> Embedder:
+    """The embedder that is asked for; else the library's; else the default."""
+    asked = None if settings.embedder == "auto" else settings.embedder
+    if stored is None or asked not in (None, stored.embedder):
+        name = asked or DEFAULT_EMBEDDER
+        return parts.make_embedder(name, parts.embedder_options(name, settings), settings.device)
+    options = parts.embedder_options(stored.embedder, settings) if asked else {}
+    # Another model has other weights, and says for itself what else it needs.
+    same_model = not parts.names_a_model(options)
     try:
-        return parts.make_embedder(recipe.embedder, recipe.model)
+        return parts.make_embedder(
+            stored.embedder, {**(stored.model if same_model else {}), **options}, settings.device
+        )
     except (TypeError, ValueError) as error:
         raise LibraryCorruptError(
-            f"the recipe of the library is damaged: embedder {recipe.embedder} with {recipe.model}"
+            f"the recipe of the library is damaged: embedder {stored.embedder} with {stored.model}"
         ) from error
+
+
+def _require_fitting(embedder: Embedder, fade: parts.AnyFade, occupancy: float) -> None:
+    if embedder.of_frames and parts.name_of("fade", fade) != "identity":
+        raise ConfigError(
+            f"the embedder {embedder.name} sees whole pictures here (pooling 'frame'), in which "
+            "nothing is faded: use the fade 'identity'"
+        )
+    if embedder.occupancy is not None and occupancy > embedder.occupancy:
+        raise ConfigError(
+            f"the embedder {embedder.name} needs crops of which the object takes at most "
+            f"{embedder.occupancy:g}, but they are cut with occupancy {occupancy:g}: "
+            f"ask for occupancy {embedder.occupancy:g}, in a library of its own"
+        )
 
 
 def _stored_fade(recipe: Recipe) -> parts.AnyFade:

@@ -42,10 +42,12 @@ def make_examples(
         _require_fitting(frame, others)
     _require_names(labels)
     crops = list(maker.crops(frame, masks))
-    vectors = maker.vectors(crops)
+    whole = maker.embedder.of_frames
+    vectors = maker.of_frame(frame, masks) if whole else maker.vectors(crops)
     around: Sequence[Surroundings | None] = [None] * len(masks)
     if len(masks) and not negative:
-        around = look_around(masks, crops, propose(frame), proposer, maker, others=others)
+        proposed = propose(frame), proposer
+        around = look_around(frame, masks, crops, proposed, maker, others=others)
     digest, added = image_digest(frame.image_rgb), now()
     examples = []
     for index, (crop, given) in enumerate(zip(crops, labels, strict=True)):

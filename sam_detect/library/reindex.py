@@ -45,6 +45,12 @@ def reindex(
     """
     target = into if into is not None else library.store
     recipe = maker.recipe
+    if maker.embedder.of_frames:
+        raise RecipeMismatchError(
+            f"library '{library.name}' keeps crops, but vectors of the embedder {recipe.embedder} "
+            "with pooling 'frame' need the whole pictures: learn them into a new library, or use "
+            "pooling 'crop'"
+        )
     before = _convertible(library, recipe)
     made: dict[str, Made] = {}
     for batch in walk(_batches(_ids(library))):

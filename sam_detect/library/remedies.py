@@ -14,6 +14,12 @@ from sam_detect.types import Recipe
 
 OF_THE_CROPS = ("occupancy", "crop_side", "crop_version")
 """Fields of a recipe that decide the kept crops, so that no reindexing can change them."""
+OF_THE_MODEL = {
+    "model_size": "--sam-model",
+    "model_name": "--clip-model",
+    "pooling": "--pooling",
+}
+"""Parameters of embedders that have an option."""
 
 
 def options_of(location: str) -> str:
@@ -54,6 +60,9 @@ def _reindex(location: str, wanted: Recipe) -> str:
             "or use another library"
         )
     options = [place, f"--embedder {shlex.quote(wanted.embedder)}"]
+    for parameter, option in OF_THE_MODEL.items():
+        if parameter in wanted.model:
+            options.append(f"{option} {shlex.quote(str(wanted.model[parameter]))}")
     options.append(f"--fade {shlex.quote(wanted.fade)}")
     for field in FADE_SETTINGS:
         value: Any = wanted.fade_params.get(field)

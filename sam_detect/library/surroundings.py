@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from sam_detect.fading import context
 from sam_detect.library.maker import VectorMaker
-from sam_detect.masks import BoolArray, FloatArray, intersection, rle_to_mask
-from sam_detect.types import Crop, Masks
+from sam_detect.masks import BoolArray, FloatArray, IntArray, intersection, rle_to_mask
+from sam_detect.types import Crop, Frame, Masks
 
 THE_OBJECT = 0.5
 """A proposal whose IoU with an example is higher is the example."""
@@ -123,10 +123,10 @@ class Noted:
 
 
 def look_around(
+    frame: Frame,
     shown: Masks,
     crops: Sequence[Crop],
-    proposals: Masks,
-    proposer: str,
+    proposed: tuple[Masks, str],
     maker: VectorMaker,
     *,
     others: Masks | None = None,
@@ -134,13 +134,16 @@ def look_around(
     """The surroundings of N examples of one picture.
 
     Args:
+        frame: the picture.
         shown: their masks.
         crops: their crops.
-        proposals: all proposals of the picture, best first.
-        proposer: name of the segmenter that made them.
+        proposed: all proposals of the picture, best first, and the name of the segmenter that
+            made them.
+        maker: the recipe.
         others: all other objects of the picture, where they are known. What lies beside is then
             no object for certain, and counts as if it touched the example.
     """
+    proposals, proposer = proposed
     known = shown if others is None else Masks.concatenate([shown, others])
     shared = _shared(known, proposals)
     union = known.areas[:, None] + proposals.areas[None, :] - shared
@@ -152,14 +155,16 @@ def look_around(
     is_none = iou.max(axis=0, initial=0.0) < NOT_THE_OBJECT
     is_beside = of_proposal.max(axis=0, initial=0.0) < BESIDE
     is_beside &= of_example.max(axis=0, initial=0.0) < BESIDE
-    found = []
+    found, chosen = [], []
     for index, crop in enumerate(crops):
         near = _inside(proposals, crop)
         touches = (of_proposal[index] > MOSTLY) | (of_example[index] > MOSTLY)
         touching = np.flatnonzero(near & is_none & touches & outlined[index])[:MOST]
         beside = np.flatnonzero(near & is_beside)[:MOST]
         certain = len(touching) if others is None else len(touching) + len(beside)
-        masks, kept = _in_crop(proposals[[*touching, *beside]], crop)
+        regions = np.array([*touching, *beside], np.int64)
+        masks, kept = _in_crop(proposals[regions], crop)
+        chosen.append(regions[kept])
         found.append(
             Surroundings(
                 proposer=proposer,
@@ -169,7 +174,29 @@ def look_around(
                 vectors=np.zeros((len(masks), maker.embedder.dimension), np.float32),
             )
         )
+    if maker.embedder.of_frames:
+        return _described_in_frame(found, chosen, frame, proposals, maker)
     return described(found, crops, maker)
+
+
+def _described_in_frame(
+    found: Sequence[Surroundings],
+    chosen: Sequence[IntArray],
+    frame: Frame,
+    proposals: Masks,
+    maker: VectorMaker,
+) -> list[Surroundings]:
+    """The same surroundings with their vectors, by an embedder that sees whole pictures.
+
+    Args:
+        chosen: for each the indices of its regions among the proposals.
+    """
+    needed = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
+    vectors = maker.of_frame(frame, proposals[needed])
+    return [
+        replace(each, vectors=vectors[np.searchsorted(needed, indices)])
+        for each, indices in zip(found, chosen, strict=True)
+    ]
 
 
 def described(

@@ -19,6 +19,7 @@ import pytest
 
 from sam_detect import registry
 from sam_detect.config import load_settings
+from sam_detect.embedding import AverageEmbedder
 from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.interfaces import Labeller
 from sam_detect.parts import make_labeller
@@ -101,9 +102,20 @@ class FakeMemory:
 TWO_KINDS: Examples = {"nut": [-4, -2, 0, 2, 4], "date": [86, 88, 90, 92, 94]}
 
 
+class NoTexts(AverageEmbedder):
+    """What the labeller ``text`` needs to be made; without weight its texts are not asked for."""
+
+    text_scale = 1.0
+
+    def embed_texts(self, texts: Sequence[str]) -> Floats:
+        raise AssertionError("no text has any weight here")
+
+
 def make(name: str, **settings: Any) -> Labeller:
+    """A labeller that goes by examples alone."""
+    asked = load_settings({"labeller": name, "text_weight": 0.0, **settings})
     try:
-        return make_labeller(load_settings({"labeller": name, **settings}))
+        return make_labeller(asked, NoTexts())
     except UnavailableError as error:
         pytest.skip(str(error))
 
@@ -269,8 +281,9 @@ def test_the_threshold_decides_what_is_unknown(name: str) -> None:
      ("threshold", float("nan")), ("threshold", "high")],
 )  # fmt: skip
 def test_an_option_out_of_its_range_is_refused_by_name(name: str, option: str, value: Any) -> None:
+    made: dict[str, Any] = {"encoder": NoTexts()} if name == "text" else {}
     with pytest.raises(ConfigError, match=option):
-        registry.load_class("labeller", name)(**{option: value})
+        registry.load_class("labeller", name)(**made, **{option: value})
 
 
 def test_vectors_together_are_named_as_each_alone(labeller: Labeller) -> None:

@@ -492,7 +492,7 @@ def test_models_are_refused_in_one_line(sam: Command, picture: Path) -> None:
     ):
         sam(picture, *options).failed("base", "download-models", "'naive' needs no model", code=2)
     for options in (("--embedder", "clip"), ("--clip-model", "clip-vit-b")):
-        sam(picture, *options).failed("clip", "'appearance' needs no model", code=2)
+        sam(picture, *options).failed("'appearance' needs no model", code=2)
     sam(picture, "--segmenter", "naive", "--sam-model", "base").failed("sam_model", code=2)
 
 

@@ -65,7 +65,7 @@ def test_production_flags_say_that_a_model_is_needed(capfd: pytest.CaptureFixtur
     line = ("image.jpg", "--segmenter", "sam2", "--sam-model", "base", "--embedder", "clip",
             "--device", "cpu")  # fmt: skip
     sam(*line).failed("'base' is not on this machine", "download-models", code=2)
-    sam("image.jpg", "--embedder", "clip").failed("'clip' needs a model", code=2)
+    sam("image.jpg", "--embedder", "clip").failed("CLIP model", "not on this machine", code=2)
     for flags in (
         ("--segmenter", "naive", "--embedder", "average", "--device", "cpu", "--store", "memory"),
         ("--fade", "identity", "--store", "memory"),
@@ -217,7 +217,9 @@ def test_model_classes_say_that_a_model_is_needed() -> None:
 
     with pytest.raises(UnavailableError, match=r"download-models.*'naive' needs no model"):
         SAM2Segmenter(model_size="base", device="cpu")
-    with pytest.raises(UnavailableError, match=r"needs a model.*'appearance' needs no model"):
-        from sam_detect.embedding import CLIPEmbedder  # noqa: F401
-    with pytest.raises(UnavailableError, match="model"):
-        from sam_detect.embedding import SAM2Embedder  # noqa: F401
+    from sam_detect.embedding import CLIPEmbedder, SAM2Embedder
+
+    with pytest.raises(UnavailableError, match=r"not on this machine.*download-models"):
+        CLIPEmbedder(model_name="openai/clip-vit-base-patch32", device="cpu")
+    with pytest.raises(UnavailableError, match=r"not on this machine.*download-models"):
+        SAM2Embedder(model_size="base", device="cpu")

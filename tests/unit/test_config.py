@@ -89,10 +89,12 @@ def test_every_setting_is_read_from_its_variable(name: str) -> None:
         "lock_timeout_s": 1.25, "embedding_cache_size": 19, "qdrant_batch_size": 20,
         "offline": True, "download_timeout_s": 21.5,
         "points_per_side": 21, "prompts": "blobs",
+        "pooling": "frame", "text_weight": 0.75,
     }  # fmt: skip
     value = values.get(name, "a-name")
     settings = load_settings(environment={ENVIRONMENT_PREFIX + name.upper(): str(value)})
-    assert getattr(settings, name) == value
+    listed = name in ("text_labels", "text_templates")
+    assert getattr(settings, name) == ((value,) if listed else value)
     assert settings.model_copy(update={name: getattr(Settings(), name)}) == Settings()
 
 

@@ -311,7 +311,7 @@ def test_an_unknown_setting_is_named() -> None:
     ],
 )
 def test_what_needs_a_model_says_so(given: dict[str, Any]) -> None:
-    with pytest.raises(UnavailableError, match=r"needs a model.*needs no model"):
+    with pytest.raises(UnavailableError, match=r"needs no model"):
         in_memory(**given)
 
 

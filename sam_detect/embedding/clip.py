@@ -1,0 +1,107 @@
+"""CLIP's picture of the faded crop (Radford et al. 2021), by ``open_clip``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sam_detect.errors import UnavailableError
+from sam_detect.interfaces import Embedder
+from sam_detect.masks import FloatArray
+from sam_detect.models.clip import encode_images, encode_texts, find_clip, load_clip, name_of
+from sam_detect.models.devices import resolve_device, resolve_dtype
+from sam_detect.models.running import in_batches, precision, unit_rows
+from sam_detect.types import FadedCrop
+
+DEFAULT_MODEL = "openai/clip-vit-base-patch32"
+BATCH_ON_CPU, BATCH_ON_GPU = 8, 64
+
+
+class CLIPEmbedder(Embedder):
+    """The vector that a CLIP model gives to the faded crop, of length 1.
+
+    Args:
+        model_name: open_clip's ``MODEL/TAG``, a Hugging Face id, ``clip-vit-b``, or
+            a folder with ``open_clip_config.json`` and weights.
+        device: auto, cpu, cuda or mps.
+        batch_size: crops at a time; None follows the device.
+        dtype: fp32; or bf16 or fp16 (autocast), faster on GPUs, which give other vectors.
+        weights: the file of the weights; None takes what is kept for the name.
+        digest: of weights that must be the same, as a library's recipe has it.
+
+    Raises:
+        UnknownNameError: no model has this name.
+        UnavailableError: the weights or the device are not on this machine, or the weights are
+            not those of the digest.
+    """
+
+    name = "clip"
+    version = 1
+    # Typical of crops of one kind; a library learns its own from its examples.
+    prior_similarity = 0.85
+
+    def __init__(
+        self,
+        model_name: str = DEFAULT_MODEL,
+        device: str = "auto",
+        batch_size: int | None = None,
+        dtype: str = "fp32",
+        *,
+        weights: str | Path | None = None,
+        digest: str | None = None,
+    ) -> None:
+        file = None if weights is None else Path(weights).expanduser().resolve()
+        where = resolve_device(device)
+        found = find_clip(model_name, file)
+        self._loaded = load_clip(found, device=where)
+        if digest not in (None, self._loaded.digest):
+            raise UnavailableError(
+                f"the weights of the CLIP model '{model_name}' in {found.path} are not those that "
+                f"the library was made with: bring those back, or reindex it"
+            )
+        self._dtype = resolve_dtype(dtype, where)
+        self._batch = batch_size or (BATCH_ON_CPU if where.type == "cpu" else BATCH_ON_GPU)
+        self._parameters: dict[str, Any] = {
+            "model_name": name_of(found),
+            "digest": self._loaded.digest,
+        }
+        if file is not None:
+            self._parameters["weights"] = str(file)
+        if self._dtype != torch.float32:
+            self._parameters["dtype"] = dtype
+        self.input_side = self._loaded.input_side
+
+    @property
+    def dimension(self) -> int:
+        return self._loaded.dimension
+
+    @property
+    def text_scale(self) -> float:
+        """What similarities to texts are multiplied by before a softmax, as CLIP learnt it."""
+        return self._loaded.scale
+
+    def parameters(self) -> dict[str, Any]:
+        return dict(self._parameters)
+
+    def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
+        if not crops:
+            return np.zeros((0, self.dimension), np.float32)
+        return unit_rows(in_batches(self._run, crops, self._batch), self._loaded.name)
+
+    def embed_texts(self, texts: Sequence[str]) -> FloatArray:
+        """``(N, D)`` float32 of length 1, comparable with the vectors of crops."""
+        if not texts:
+            return np.zeros((0, self.dimension), np.float32)
+        with precision(self._loaded.device, self._dtype):
+            vectors = encode_texts(self._loaded, texts)
+        return unit_rows(vectors, self._loaded.name)
+
+    def _run(self, crops: Sequence[FadedCrop]) -> torch.Tensor:
+        images = [Image.fromarray(crop.image_rgb) for crop in crops]
+        with precision(self._loaded.device, self._dtype):
+            return encode_images(self._loaded, images)

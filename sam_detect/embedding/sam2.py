@@ -1,0 +1,227 @@
+"""What SAM 2's image encoder sees on an object: its features, averaged over the mask.
+
+The frozen encoder tells kinds of objects apart that it was never trained to name. The crop (or
+the whole picture) goes through the predictor's own transforms, and the mean of the feature map
+over the object's mask, brought to length 1, is its vector.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import interpolate
+
+from sam_detect.errors import ConfigError, MaskError, UnavailableError
+from sam_detect.interfaces import Embedder
+from sam_detect.masks import BoolArray, FloatArray
+from sam_detect.models.devices import resolve_device, resolve_dtype
+from sam_detect.models.running import in_batches, unit_rows
+from sam_detect.models.sam2 import is_checkpoint, load_sam2
+from sam_detect.models.sam2_features import SAM2Features, bilinear_rows
+from sam_detect.types import FadedCrop, Frame, ImageRGB, Masks
+
+POOLINGS = ("crop", "frame")
+BATCH_ON_CPU, BATCH_ON_GPU = 1, 16
+MARGIN = 2
+"""Pixels that a window leaves around the object's box."""
+MASKS_AT_ONCE = 256
+Piece = tuple[ImageRGB, BoolArray]
+"""A picture and the object in it."""
+
+
+class SAM2Embedder(Embedder):
+    """The mean of SAM 2's feature map over the object's mask, of length 1.
+
+    With ``pooling="crop"`` every object's crop is encoded: the encoder sees it large. A fade
+    shows in what the encoder sees; what is averaged is the mask. With ``"frame"`` a picture is
+    encoded once, and every mask is averaged over the map, interpolated to the picture's pixels:
+    much faster, coarser for small objects, and a library cannot make such vectors again
+    from its crops.
+
+    Args:
+        model_size: tiny, small, base, large; one of Meta's names; or a checkpoint's path.
+        device: auto, cpu, cuda or mps.
+        pooling: crop or frame.
+        occupancies: shares (0.05 to 0.80) of the windows' areas that the object takes; one
+            encoding each, side by side in the vector. None: the crops as they are cut.
+        batch_size: crops at a time; None follows the device.
+        dtype: fp32; or bf16 or fp16 (autocast), faster on GPUs, which give other vectors.
+        config: of a checkpoint, see :func:`~sam_detect.models.sam2.load_sam2`.
+        digest: of weights that must be the same, as a library's recipe has it.
+
+    Raises:
+        ConfigError: a value out of its range, or a checkpoint that cannot be used.
+        UnavailableError: the weights or the device are not on this machine, or the weights are
+            not those of the digest.
+    """
+
+    name = "sam2"
+    version = 1
+    # Typical of objects of one kind; a library learns its own from its examples.
+    prior_similarity = 0.85
+    default_fade = "identity"
+
+    def __init__(
+        self,
+        model_size: str | Path = "base",
+        device: str = "auto",
+        pooling: str = "crop",
+        occupancies: Sequence[float] | None = None,
+        *,
+        batch_size: int | None = None,
+        dtype: str = "fp32",
+        config: str | None = None,
+        digest: str | None = None,
+    ) -> None:
+        self._occupancies = _checked(pooling, occupancies)
+        where = resolve_device(device)
+        precision = resolve_dtype(dtype, where)
+        loaded = load_sam2(model_size, config=config, device=where)
+        found = loaded.digest[:16]
+        if digest not in (None, found):
+            raise UnavailableError(
+                f"the weights of the SAM 2 model '{model_size}' are not those that the library was "
+                f"made with: bring those back, or reindex it"
+            )
+        self._name = loaded.name
+        self._features = SAM2Features(loaded, precision)
+        self._batch = batch_size or (BATCH_ON_CPU if where.type == "cpu" else BATCH_ON_GPU)
+        own = is_checkpoint(model_size)
+        path = str(Path(model_size).expanduser().resolve()) if own else loaded.name
+        optional = {
+            "config": config,
+            "occupancies": self._occupancies and list(self._occupancies),
+            "dtype": None if precision == torch.float32 else dtype,
+        }
+        self._parameters: dict[str, Any] = {
+            "model_size": path,
+            "digest": found,
+            "pooling": pooling,
+            **{key: value for key, value in optional.items() if value is not None},
+        }
+        self.input_side = self._features.side
+        self.of_frames = pooling == "frame"
+        self.occupancy = min(self._occupancies) if self._occupancies else None
+        self._last: tuple[bytes, torch.Tensor] | None = None
+
+    @property
+    def dimension(self) -> int:
+        return self._features.dimension * max(1, len(self._occupancies or ()))
+
+    def parameters(self) -> dict[str, Any]:
+        return dict(self._parameters)
+
+    def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
+        if not crops:
+            return np.zeros((0, self.dimension), np.float32)
+        whole = [(crop.image_rgb, crop.crop.mask) for crop in crops]
+        if self._occupancies is None:
+            return self._vectors(whole)
+        parts = [
+            self._vectors([window(*piece, occupancy) for piece in whole])
+            for occupancy in self._occupancies
+        ]
+        return np.asarray(np.concatenate(parts, axis=1) / math.sqrt(len(parts)), np.float32)
+
+    def embed_frame(self, frame: Frame, masks: Masks) -> FloatArray:
+        if masks.size_hw != frame.size_hw:
+            raise MaskError(
+                f"masks of a {masks.size_hw[1]}x{masks.size_hw[0]} picture do not fit "
+                f"{frame.source_id} ({frame.size_hw[1]}x{frame.size_hw[0]})"
+            )
+        if not len(masks):
+            return np.zeros((0, self.dimension), np.float32)
+        features = self._of_frame(frame.image_rgb)
+        height, width = features.shape[1:]
+        rows = bilinear_rows(frame.size_hw[0], height), bilinear_rows(frame.size_hw[1], width)
+        flat = features.flatten(1).T
+        means = []
+        for start in range(0, len(masks), MASKS_AT_ONCE):
+            some = masks[start : start + MASKS_AT_ONCE]
+            shares = np.stack([_shares(some, index, rows) for index in range(len(some))])
+            means.append(torch.from_numpy(shares).to(flat.device) @ flat)
+        return unit_rows(torch.cat(means), self._name)
+
+    def _vectors(self, pieces: Sequence[Piece]) -> FloatArray:
+        return unit_rows(in_batches(self._means, pieces, self._batch), self._name)
+
+    def _means(self, pieces: Sequence[Piece]) -> torch.Tensor:
+        features = self._features([image for image, _ in pieces])
+        size = (features.shape[2], features.shape[3])
+        weights = torch.stack([_reduced(mask, size) for _, mask in pieces]).to(features.device)
+        return torch.einsum("nchw,nhw->nc", features, weights)
+
+    def _of_frame(self, image_rgb: ImageRGB) -> torch.Tensor:
+        """``(C, h, w)``; that of the last picture is kept, which is asked for again and again."""
+        key = hashlib.blake2b(np.ascontiguousarray(image_rgb).data, digest_size=16)
+        key.update(str(image_rgb.shape).encode())
+        last = self._last
+        if last is None or last[0] != key.digest():
+            last = self._last = (key.digest(), self._features([image_rgb])[0])
+        return last[1]
+
+
+def window(image_rgb: ImageRGB, mask: BoolArray, occupancy: float) -> Piece:
+    """The part of a crop of which the object takes about ``occupancy``, around its middle.
+
+    As :func:`sam_detect.fading.context.cut` does of a picture; a crop that is no larger is
+    taken whole.
+    """
+    height, width = mask.shape
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    side = math.ceil(math.sqrt(np.count_nonzero(mask) / occupancy))
+    side = max(side, int(y1 - y0) + 2 * MARGIN, int(x1 - x0) + 2 * MARGIN)
+    top = min(max((y0 + y1 - side) // 2, 0), max(height - side, 0))
+    left = min(max((x0 + x1 - side) // 2, 0), max(width - side, 0))
+    part = np.s_[top : top + side, left : left + side]
+    return image_rgb[part], mask[part]
+
+
+def _reduced(mask: BoolArray, size_hw: tuple[int, int]) -> torch.Tensor:
+    """``size_hw`` float32 that add up to 1: the mask at the size of the feature map.
+
+    Interpolated, as few-shot segmentation with SAM 2 does it; an object that falls between the
+    points that this looks at counts as in :func:`_shares`.
+    """
+    whole = torch.from_numpy(mask.astype(np.float32))[None, None]
+    small = interpolate(whole, size_hw, mode="bilinear", align_corners=False)[0, 0]
+    if float(small.sum()) < 1e-3:
+        down, across = (bilinear_rows(*each) for each in zip(mask.shape, size_hw, strict=True))
+        small = torch.from_numpy(down.T @ whole[0, 0].numpy() @ across)
+    return small / small.sum()
+
+
+def _shares(
+    masks: Masks, index: int, rows: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+) -> npt.NDArray[np.float32]:
+    """``(h * w,)`` that add up to 1: how much each cell of the map counts in a mask's mean.
+
+    The mean of the interpolated map over a mask is a weighted mean of the map itself, so that
+    nothing of the picture's size has to be made.
+    """
+    x0, y0, x1, y1 = masks.boxes_xyxy[index].tolist()
+    solid = masks.crop(index).astype(np.float32)
+    down, across = rows[0][y0:y1], rows[1][x0:x1]
+    shares = down.T @ solid @ across
+    return np.asarray(shares.ravel() / max(int(masks.areas[index]), 1), np.float32)
+
+
+def _checked(pooling: str, occupancies: Sequence[float] | None) -> tuple[float, ...] | None:
+    if pooling not in POOLINGS:
+        raise ConfigError(f"pooling must be {' or '.join(POOLINGS)}, got {pooling!r}")
+    if occupancies is None:
+        return None
+    if pooling == "frame":
+        raise ConfigError("occupancies are of crops: they need pooling 'crop'")
+    wrong = [each for each in occupancies if not 0.05 <= each <= 0.8]
+    if wrong or not len(occupancies):
+        raise ConfigError(f"occupancies must be numbers from 0.05 to 0.80, got {occupancies!r}")
+    return tuple(float(each) for each in occupancies)

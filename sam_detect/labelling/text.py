@@ -1,0 +1,171 @@
+"""Zero-shot labelling: the name whose text is nearest to what is seen, in CLIP's common space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from sam_detect.errors import ConfigError
+from sam_detect.interfaces import Labeller, LabelMemory, TextEncoder
+from sam_detect.labelling.knn import KNNLabeller
+from sam_detect.masks import FloatArray, IntArray
+from sam_detect.types import Verdict
+
+TEMPLATES = (
+    "a photo of a {}.",
+    "a close-up photo of a {}.",
+    "a cropped photo of a {}.",
+    "a photo of the small {}.",
+    "a picture of a {} on a plain background.",
+)
+"""What is said of each name; the mean of these is steadier than any one of them."""
+NOTHING = ("background", "an empty surface", "a blurry texture", "something else")
+"""What an object is compared with that has none of the names."""
+
+Scores = npt.NDArray[np.float64]
+
+
+class TextLabeller(Labeller):
+    """Names what is seen by the texts of names, with no example or together with examples.
+
+    A name's vector is the unit mean of its templates' vectors (Radford et al. 2021, "Learning
+    Transferable Visual Models From Natural Language Supervision", 3.1.4). The probability of a
+    name is its share of a softmax over all names and over ``NOTHING``; what is nearer to that
+    stays unknown. With examples, names are weighed by ``text_weight * text + (1 - text_weight) *
+    examples``, where the examples' part is the confidence of
+    :class:`~sam_detect.labelling.knn.KNNLabeller`. What a negative example is nearest to never
+    gets its label.
+
+    Args:
+        labels: the names to tell apart; None takes those of the library's examples.
+        encoder: makes vectors of texts, comparable with those of crops.
+        templates: texts with ``{}`` for the name.
+        text_weight: 0 to 1; with 1 only texts count.
+        top_k: how many of the nearest examples are looked at.
+        threshold: least confidence for a label; "auto" is one half.
+
+    Raises:
+        ConfigError: a value out of its range.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str] | None = None,
+        *,
+        encoder: TextEncoder,
+        templates: Sequence[str] = TEMPLATES,
+        text_weight: float = 1.0,
+        top_k: int = 5,
+        threshold: float | str = "auto",
+    ) -> None:
+        self.labels = _names(labels)
+        self.templates = _checked_templates(templates)
+        if not 0 <= text_weight <= 1:
+            raise ConfigError(f"text_weight must be a number from 0 to 1, got {text_weight!r}")
+        self.text_weight = float(text_weight)
+        self._encoder = encoder
+        self._examples = KNNLabeller(top_k, threshold)
+        self._texts: dict[str, FloatArray] = {}
+
+    @property
+    def threshold(self) -> float:
+        return self._examples.threshold
+
+    def label(
+        self,
+        vectors: FloatArray,
+        memory: LabelMemory,
+        *,
+        qualities: FloatArray | None = None,
+        areas: IntArray | None = None,
+        source: str | None = None,
+    ) -> list[Verdict]:
+        by_example = self._examples.label(
+            vectors, memory, qualities=qualities, areas=areas, source=source
+        )
+        if not len(vectors) or not self.text_weight:
+            return by_example
+        names = self._candidates(memory)
+        shares = self.probabilities(vectors, names)
+        return [
+            self._verdict(dict(zip(names, row, strict=True)), verdict)
+            for row, verdict in zip(shares.tolist(), by_example, strict=True)
+        ]
+
+    def probabilities(self, vectors: FloatArray, names: Sequence[str]) -> Scores:
+        """``(Q, N)``: the share of each name for each of ``(Q, D)`` unit vectors; with the share of
+        ``NOTHING`` each row adds up to 1."""
+        texts = np.stack([self._text(name) for name in names] + [self._bare(t) for t in NOTHING])
+        if texts.shape[1] != vectors.shape[1]:
+            raise ConfigError(
+                f"vectors of length {vectors.shape[1]} cannot be compared with texts of length "
+                f"{texts.shape[1]}: the labeller 'text' needs the embedder whose texts they are"
+            )
+        logits = self._encoder.text_scale * (vectors.astype(np.float64) @ texts.T)
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray((shares / shares.sum(axis=1, keepdims=True))[:, : len(names)])
+
+    def _candidates(self, memory: LabelMemory) -> tuple[str, ...]:
+        """All names that something may have."""
+        examples = memory.examples() if self.labels is None or self.text_weight < 1 else None
+        learnt = [] if examples is None else examples.labels
+        names = tuple(dict.fromkeys([*(self.labels or ()), *sorted(set(learnt))]))
+        if not names:
+            raise ConfigError(
+                "the labeller 'text' needs names to look for: --text-labels nut,date "
+                "(text_labels=[...]), or a library with examples"
+            )
+        return names
+
+    def _verdict(self, shares: Mapping[str, float], seen: Verdict) -> Verdict:
+        """The text's shares and what the examples say, weighed."""
+        weight = self.text_weight
+        scores = {name: weight * share for name, share in shares.items()}
+        if seen.best_label is not None:
+            known = scores.get(seen.best_label, 0.0)
+            scores[seen.best_label] = known + (1 - weight) * seen.confidence
+        if seen.neighbours and seen.neighbours[0].negative:
+            scores[seen.neighbours[0].label] = 0.0
+        best = max(scores, key=lambda name: (scores[name], name))
+        confidence = min(1.0, scores[best])
+        label = best if confidence >= self.threshold else None
+        return replace(seen, label=label, best_label=best, confidence=confidence)
+
+    def _text(self, name: str) -> FloatArray:
+        """The vector of a name, made once."""
+        if name not in self._texts:
+            said = [template.replace("{}", name) for template in self.templates]
+            mean = self._encoder.embed_texts(said).mean(axis=0)
+            self._texts[name] = np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12))
+        return self._texts[name]
+
+    def _bare(self, text: str) -> FloatArray:
+        """The vector of a text as it is, made once; no name begins with a space."""
+        key = f" {text}"
+        if key not in self._texts:
+            self._texts[key] = self._encoder.embed_texts([text])[0]
+        return self._texts[key]
+
+
+def _names(labels: Sequence[str] | None) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    if isinstance(labels, str):
+        raise ConfigError(f"labels must be a list of names, got the text {labels!r}")
+    names = tuple(dict.fromkeys(name.strip() for name in labels))
+    if not names or not all(names):
+        raise ConfigError(f"labels must be names of at least one character, got {labels!r}")
+    return names
+
+
+def _checked_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    wrong = [each for each in templates if "{}" not in each]
+    if isinstance(templates, str) or wrong or not len(templates):
+        raise ConfigError(
+            "templates must be texts with {} where the name goes, such as 'a photo of a {}.', "
+            f"got {templates!r}"
+        )
+    return tuple(templates)

@@ -1,0 +1,239 @@
+"""CLIP models of ``open_clip``, loaded from files of this machine and from nowhere else.
+
+``open_clip.create_model`` is used to build the architecture only. Its own loading of weights is
+not: where reading with ``weights_only`` raises ``TypeError`` it tries again without, some of its
+models fetch parts from the network, and OpenAI's originals it would run as programs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.convert import convert_state_dict
+from open_clip.model import (
+    convert_to_custom_text_state_dict,
+    resize_pos_embed,
+    resize_text_pos_embed,
+)
+from open_clip.pretrained import get_pretrained_cfg
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+from sam_detect.errors import UnavailableError, one_line
+from sam_detect.models.catalogue import CLIPWeights, clip_model
+from sam_detect.models.reading import SAFETENSORS, Weights, file_digest, read_weights
+from sam_detect.models.weights import require_clip
+
+FOLDER = "local-dir:"
+"""open_clip's mark of a model that is a folder."""
+FOLDER_CONFIG = "open_clip_config.json"
+FOLDER_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "pytorch_model.bin",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedCLIP:
+    """A CLIP model in evaluation mode, with what belongs to it.
+
+    Attributes:
+        name: for people.
+        model: has ``encode_image`` and ``encode_text``.
+        preprocess: open_clip's own way from a picture to the ``(3, h, w)`` float32 input.
+        tokenize: open_clip's own way from texts to ``(N, length)`` int64.
+        input_side: longest side of the input, pixels.
+        dimension: length of the vectors.
+        digest: of the weights file.
+        device: where the model is.
+    """
+
+    name: str
+    model: Any
+    preprocess: Callable[[Image.Image], torch.Tensor]
+    tokenize: Callable[[Sequence[str]], torch.Tensor]
+    input_side: int
+    dimension: int
+    digest: str
+    device: torch.device
+
+    @property
+    def scale(self) -> float:
+        """What similarities are multiplied by before the softmax over texts."""
+        return float(self.model.logit_scale.detach().exp())
+
+
+def find_clip(name: str, weights: Path | None = None) -> CLIPWeights:
+    """The weights that a name means.
+
+    Args:
+        name: a folder with ``open_clip_config.json`` and weights (as ``open_clip`` saves them); or
+            a name that :func:`~sam_detect.models.catalogue.clip_model` knows.
+        weights: the file to take instead of the one that is kept for the name.
+
+    Raises:
+        UnknownNameError: no model has this name.
+        UnavailableError: its weights are not on this machine.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return CLIPWeights(f"{FOLDER}{folder.resolve()}", "", weights or _weights_in(folder))
+    if weights is None:
+        return require_clip(name)
+    model = clip_model(name)
+    return CLIPWeights(model.model, model.pretrained, weights)
+
+
+def name_of(found: CLIPWeights) -> str:
+    """One name for a model however it was asked for; :func:`find_clip` takes it again."""
+    if found.model.startswith(FOLDER):
+        return found.model[len(FOLDER) :]
+    return f"{found.model}/{found.pretrained}"
+
+
+def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
+    """A model with its weights, ready to run.
+
+    Args:
+        found: as :func:`find_clip` gives it.
+        device: to run on.
+
+    Raises:
+        UnavailableError: the weights cannot be read safely, do not fit the model, or the model
+            needs files from the network.
+    """
+    state = read_weights(found.path)
+    model = _built(found)
+    _fill(model, state, found)
+    model = model.to(device).eval().requires_grad_(False)
+    config = PreprocessCfg(**model.visual.preprocess_cfg)
+    sides = config.size if isinstance(config.size, (tuple, list)) else (config.size,)
+    return LoadedCLIP(
+        name=name_of(found),
+        model=model,
+        preprocess=image_transform_v2(config, is_train=False),
+        tokenize=_tokenizer(found),
+        input_side=max(int(side) for side in sides),
+        dimension=_dimension(model, config),
+        digest=file_digest(found.path),
+        device=device,
+    )
+
+
+def encode_images(loaded: LoadedCLIP, images: Sequence[Image.Image]) -> torch.Tensor:
+    """``(N, D)`` vectors of pictures, of any length, on the model's device."""
+    batch = torch.stack([loaded.preprocess(image) for image in images])
+    with torch.inference_mode():
+        vectors: torch.Tensor = loaded.model.encode_image(batch.to(loaded.device))
+    return vectors
+
+
+def encode_texts(loaded: LoadedCLIP, texts: Sequence[str]) -> torch.Tensor:
+    """``(N, D)`` vectors of texts, of any length, on the model's device."""
+    with torch.inference_mode():
+        tokens = loaded.tokenize(list(texts)).to(loaded.device)
+        vectors: torch.Tensor = loaded.model.encode_text(tokens)
+    return vectors
+
+
+def _weights_in(folder: Path) -> Path:
+    """The weights of a folder as open_clip saves it."""
+    if not (folder / FOLDER_CONFIG).is_file():
+        raise UnavailableError(f"the folder {folder} is no CLIP model: it has no {FOLDER_CONFIG}")
+    others = sorted(folder.glob(f"*{SAFETENSORS}"))
+    for path in [*(folder / each for each in FOLDER_WEIGHTS), *others]:
+        if path.is_file():
+            return path
+    raise UnavailableError(f"the folder {folder} has no weights (such as {FOLDER_WEIGHTS[0]})")
+
+
+def _built(found: CLIPWeights) -> Any:
+    """The architecture with open_clip's preprocessing for these weights, not yet filled."""
+    tag = get_pretrained_cfg(found.model, found.pretrained) if found.pretrained else {}
+    try:
+        with _without_logs():
+            return open_clip.create_model(
+                found.model,
+                load_weights=False,
+                pretrained_text=False,
+                force_quick_gelu=bool(tag.get("quick_gelu")),
+                force_preprocess_cfg=tag,
+            )
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AssertionError) as error:
+        raise UnavailableError(
+            f"the config of the CLIP model '{found.model}' cannot be used: {one_line(error)}"
+        ) from error
+    except (RuntimeError, OSError, ImportError) as error:
+        raise UnavailableError(
+            f"the CLIP model '{found.model}' cannot be built on this machine: {one_line(error)}"
+        ) from error
+
+
+def _fill(model: Any, state: Weights, found: CLIPWeights) -> None:
+    """Puts weights into a model, in whichever of open_clip's forms they are."""
+    try:
+        state = convert_state_dict(model, state)
+        if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+            state = convert_to_custom_text_state_dict(state)
+        for name in ("logit_scale", "logit_bias"):
+            own = getattr(model, name, None)
+            if own is not None and name in state:
+                state[name] = state[name].reshape(own.shape)
+        for name in ("input_resolution", "context_length", "vocab_size"):
+            state.pop(name, None)  # what OpenAI's own files say of themselves
+        resize_pos_embed(state, model)
+        resize_text_pos_embed(state, model)
+        model.load_state_dict(state)
+    except (RuntimeError, KeyError, AttributeError, AssertionError, ValueError) as error:
+        raise UnavailableError(
+            f"the weights in {found.path} do not fit the CLIP model '{found.model}': "
+            f"{one_line(error)[:200]}"
+        ) from error
+
+
+def _tokenizer(found: CLIPWeights) -> Callable[[Sequence[str]], torch.Tensor]:
+    """open_clip's tokenizer. One that needs files from the network says so once it is used."""
+    try:
+        with _without_logs():
+            made: Callable[[Sequence[str]], torch.Tensor] = open_clip.get_tokenizer(found.model)
+            return made
+    except Exception as error:  # what is missing differs from tokenizer to tokenizer
+        reason = one_line(error)
+
+    def missing(_: Sequence[str]) -> torch.Tensor:
+        raise UnavailableError(
+            f"the texts of the CLIP model '{found.model}' need a tokenizer that is not on this "
+            f"machine: {reason}"
+        )
+
+    return missing
+
+
+def _dimension(model: Any, config: PreprocessCfg) -> int:
+    """Length of the vectors, as the model itself gives them."""
+    with torch.inference_mode():
+        device = next(model.parameters()).device
+        nothing = torch.zeros(1, *config.input_size, device=device)
+        return int(model.encode_image(nothing).shape[1])
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """open_clip warns of a model without weights, which is what is asked of it here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)

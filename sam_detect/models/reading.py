@@ -1,0 +1,109 @@
+"""Reads weights from a file without executing anything that it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sam_detect.errors import UnavailableError, one_line
+
+Weights = dict[str, torch.Tensor]
+SAFETENSORS = ".safetensors"
+DIGEST_LENGTH = 16
+
+
+def read_weights(path: Path) -> Weights:
+    """The tensors of a weights file by name, on the CPU.
+
+    Takes ``.safetensors`` files, and what ``torch.save`` wrote of a state dict, as it is or under
+    ``state_dict`` or ``model``; a common prefix ``module.`` is left out.
+
+    Raises:
+        UnavailableError: the file is missing, damaged or something else, or it could only be read
+            by executing what it holds.
+    """
+    if not path.is_file():
+        raise UnavailableError(f"there is no weights file {path}")
+    found = _safetensors(path) if path.suffix == SAFETENSORS else _checkpoint(path)
+    for key in ("state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not found:
+        raise UnavailableError(f"{path} holds no weights, but {type(found).__name__}")
+    weights = {str(name): value for name, value in found.items()}
+    if all(name.startswith("module.") for name in weights):
+        weights = {name[len("module.") :]: value for name, value in weights.items()}
+    require_finite(weights, path)
+    return weights
+
+
+def require_finite(weights: Mapping[str, Any], path: Path) -> None:
+    """Raises ``UnavailableError`` for a value that is no tensor, and for NaN or infinite ones."""
+    for name, value in weights.items():
+        if not isinstance(value, torch.Tensor):
+            raise UnavailableError(f"{path} is no plain weights file: '{name}' is no tensor")
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UnavailableError(
+                f"the weights in {path} are damaged ('{name}' has NaN or infinite values): "
+                "fetch them again"
+            )
+
+
+def file_digest(path: Path) -> str:
+    """What tells this file's content from others': the start of its SHA-256, in hex."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()[:DIGEST_LENGTH]
+
+
+def _safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _checkpoint(path: Path) -> Any:
+    if _is_torchscript(path):
+        raise UnavailableError(
+            f"{path} is a TorchScript archive, a program that would have to be executed: use "
+            f"the same model's {SAFETENSORS} file"
+        )
+    try:
+        # The default of old versions would execute the file, so it is said here.
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" not in str(error) and "Weights only load failed" not in str(error):
+            raise _damaged(path, error) from error
+        raise UnavailableError(
+            f"{path} is damaged, or holds more than weights and would have to be executed, which "
+            f"is never done: use a {SAFETENSORS} file or a plain state dict"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a file is a program of ``torch.jit.save``, such as OpenAI's own CLIP files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _damaged(path: Path, error: BaseException) -> UnavailableError:
+    return UnavailableError(
+        f"{path} cannot be read as weights; it may be damaged or incomplete: {one_line(error)}"
+    )

@@ -1,0 +1,203 @@
+"""Model embedders end to end, offline, with small models: learn, detect, reindex, and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cli_harness import DISCS, SQUARES, Command, at, box_around, drawn, in_this_process, saved
+from sam2_helpers import write_small_sam2
+from small_models import clip_folder
+
+from sam_detect import SAMDetect
+from sam_detect.embedding import SAM2Embedder
+from sam_detect.errors import ConfigError, RecipeMismatchError
+from sam_detect.fading import GaussianFade, IdentityFade
+from sam_detect.types import Frame, Masks
+from sam_detect.vector_store import MemoryVectorStore
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_sam2(tmp_path_factory.mktemp("sam2"))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return clip_folder(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def sam(capfd: pytest.CaptureFixture[str]) -> Command:
+    return in_this_process(capfd)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    return saved(tmp_path / "board.png")
+
+
+def asked(checkpoint: Path) -> tuple[str, ...]:
+    return "--segmenter", "naive", "--embedder", "sam2", "--sam-model", str(checkpoint)
+
+
+# The command line
+
+
+@pytest.mark.parametrize("pooling", ["crop", "frame"])
+def test_learning_and_finding_by_sam2s_features(
+    sam: Command, picture: Path, checkpoint: Path, pooling: str
+) -> None:
+    options = (*asked(checkpoint), "--pooling", pooling, "--json")
+    [empty] = sam("detect", picture, *options).worked().json
+    assert {each["label"] for each in empty["detections"]} == {None}
+    sam("learn", picture, *options, "--label", "disc", "--box", box_around(*DISCS[0])).worked()
+    [found] = sam("detect", picture, "--json").worked().json
+    recipe = found["recipe"]
+    assert (recipe["embedder"], recipe["fade"], recipe["dimension"]) == ("sam2", "identity", 32)
+    assert recipe["model"]["model_size"] == str(checkpoint)
+    assert recipe["model"]["pooling"] == pooling
+    for place in DISCS:
+        nearest = at(found["detections"], *place)["neighbours"][0]
+        assert nearest["similarity"] > 0.95
+    square = at(found["detections"], *SQUARES[0])["neighbours"][0]
+    assert square["similarity"] < nearest["similarity"]
+
+
+def test_a_library_is_reindexed_to_sam2_and_to_clip(
+    sam: Command, picture: Path, checkpoint: Path, clip: Path
+) -> None:
+    sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0])).worked()
+    options = ("--embedder", "sam2", "--sam-model", checkpoint, "--fade", "identity")
+    refused = sam("detect", picture, *options).failed("another recipe", code=2)
+    command = refused[refused.index("sam-detect library reindex") :].split()[1:]
+    assert str(checkpoint) in command
+    [done] = sam(*command, "--json").worked().json
+    assert (done["reindexed"], done["recipe"]["embedder"]) == (1, "sam2")
+    [found] = sam("detect", picture, "--json").worked().json
+    assert at(found["detections"], *DISCS[0])["neighbours"][0]["similarity"] > 0.999
+    [done] = sam("library", "reindex", "--clip-model", clip, "--json").worked().json
+    assert done["recipe"]["model"]["model_name"] == str(clip)
+    assert done["recipe"]["fade"] == "identity", "as it was"
+    [found] = sam("detect", picture, "--embedder", "clip", "--json").worked().json
+    assert at(found["detections"], *DISCS[0])["neighbours"][0]["similarity"] > 0.999
+
+
+def test_vectors_of_whole_pictures_cannot_be_made_from_crops(
+    sam: Command, picture: Path, checkpoint: Path
+) -> None:
+    learn = ("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0]))
+    sam(*learn, *asked(checkpoint), "--pooling", "frame").worked()
+    said = ("need the whole pictures", "pooling 'crop'")
+    sam("library", "reindex").failed(*said, code=2)
+    sam("library", "reindex", "--embedder", "sam2", "--pooling", "crop").worked()
+    sam("library", "reindex", "--embedder", "sam2", "--pooling", "frame").failed(*said, code=2)
+    sam(*learn, "--fade", "gaussian", *asked(checkpoint), "--pooling", "frame",
+        "--library", "other").failed("nothing is faded", "'identity'", code=2)  # fmt: skip
+
+
+def test_a_model_that_is_gone_or_changed_is_said(
+    sam: Command, picture: Path, tmp_path: Path
+) -> None:
+    path = write_small_sam2(tmp_path / "models")
+    sam("learn", picture, *asked(path), "--label", "disc", "--box", box_around(*DISCS[0])).worked()
+    write_small_sam2(tmp_path / "models", seed=1)
+    sam("detect", picture).failed("not those that the library was made with", code=2)
+    path.unlink()
+    sam("detect", picture).failed("no SAM 2 checkpoint", str(path), code=2)
+
+
+def test_names_are_found_by_their_texts(sam: Command, picture: Path, clip: Path) -> None:
+    options = ("--clip-model", clip, "--labeller", "text", "--json")
+    line = ("--text-labels", "disc, square", "--text-templates", "a {}|one {} alone")
+    [found] = sam("detect", picture, *options, *line, "--threshold", "0").worked().json
+    assert {each["label"] for each in found["detections"]} <= {"disc", "square"}
+    assert found["detections"]
+    sam("detect", picture, *options).failed("--text-labels", code=2)
+    sam("detect", picture, "--labeller", "text", "--text-labels", "disc").failed(
+        "'text' compares with texts", "appearance does not", "'clip'", code=2
+    )
+    sam("detect", picture, *options, "--text-templates", "no name").failed("{}", code=2)
+    sam("learn", picture, "--clip-model", clip, "--label", "disc",
+        "--box", box_around(*DISCS[0])).worked()  # fmt: skip
+    [found] = sam("detect", picture, *options).worked().json
+    assert {each["best_label"] for each in found["detections"]} == {"disc"}, "the library's names"
+
+
+# Python
+
+
+def in_memory(embedder: Any, **settings: Any) -> SAMDetect:
+    return SAMDetect(
+        segmenter="naive", embedder=embedder, vector_store=MemoryVectorStore(),
+        color_order="rgb", **settings,
+    )  # fmt: skip
+
+
+def test_examples_and_what_lies_around_them_are_pooled_from_the_frame(checkpoint: Path) -> None:
+    embedder = SAM2Embedder(checkpoint, device="cpu", pooling="frame")
+    detector, frame = in_memory(embedder), Frame(drawn())
+    proposals = detector.propose(frame)
+    detector.learn_frame(frame, proposals[[0]], ["thing"])
+    [example] = detector.library.read()
+    whole = embedder.embed_frame(frame, proposals)
+    np.testing.assert_allclose(example.vector, whole[0], atol=1e-6)
+    assert example.surroundings is not None
+    around = example.surroundings.vectors
+    assert len(around) >= 2
+    # Kept in half precision; each is one of the proposals' own vectors.
+    assert (around.astype(np.float32) @ whole[1:].T).max(axis=1).min() > 0.999
+    crops = SAM2Embedder(checkpoint, device="cpu")
+    assert not np.allclose(example.vector, in_memory(crops).embed(frame, proposals[[0]])[0])
+
+
+def test_another_fade_is_refused_where_nothing_can_fade(checkpoint: Path) -> None:
+    embedder = SAM2Embedder(checkpoint, device="cpu", pooling="frame")
+    with pytest.raises(ConfigError, match="'identity'"):
+        in_memory(embedder, fade_strategy=GaussianFade())
+    detector = in_memory(embedder)
+    with pytest.raises(ConfigError, match="'identity'"):
+        detector.set_fade_strategy(GaussianFade())
+    assert detector.recipe.fade == "identity"
+
+
+def test_several_occupancies_have_their_crops_cut_wide_enough(checkpoint: Path) -> None:
+    embedder = SAM2Embedder(checkpoint, device="cpu", occupancies=(0.1, 0.4))
+    detector = in_memory(embedder)
+    assert detector.recipe.occupancy == 0.1
+    assert detector.recipe.dimension == 64
+    with pytest.raises(ConfigError, match=r"at most 0\.1, but they are cut with occupancy 0\.2"):
+        in_memory(embedder, occupancy=0.2)
+
+
+def test_crops_of_the_library_give_the_vectors_of_the_picture(checkpoint: Path) -> None:
+    detector, frame = in_memory(SAM2Embedder(checkpoint, device="cpu")), Frame(drawn())
+    detector.learn_frame(frame, detector.propose(frame)[:3], ["a", "b", "c"])
+    before = {each.id: each.vector for each in detector.library.read()}
+    detector.set_fade_strategy(GaussianFade())
+    detector.set_fade_strategy(IdentityFade())
+    for each in detector.library.read():
+        np.testing.assert_array_equal(each.vector, before[each.id])
+
+
+def test_a_library_of_frames_is_not_faded_otherwise(checkpoint: Path) -> None:
+    from sam_detect.library.maker import VectorMaker
+    from sam_detect.library.reindex import reindex
+
+    detector, frame = in_memory("average"), Frame(drawn())
+    detector.learn_frame(frame, Masks.from_dense(np.ones(frame.size_hw, bool)), ["all"])
+    maker = VectorMaker(SAM2Embedder(checkpoint, device="cpu", pooling="frame"), IdentityFade())
+    with pytest.raises(RecipeMismatchError, match="learn them into a new library"):
+        reindex(detector.library, maker)
