@@ -99,11 +99,10 @@ class SAMDetect:
         made, faded = parts.object_given(embedder), parts.object_given(fade)
         stored = library_here.recipe
         maker = VectorMaker.choose(self.settings, stored, embedder=made, fade=faded)
+        makings = (self.settings, maker.embedder)
+        self.labeller = parts.given_or_made(labeller, parts.make_labeller, *makings)
         self._use(maker, library_here)
         self.library.require_recipe(self.recipe)
-        self.labeller = parts.given_or_made(
-            labeller, parts.make_labeller, self.settings, self._maker.embedder
-        )
         parts.warn_of_no_effect(self.settings, self.segmenter, self.recipe.embedder)
 
     # -- the recipe --------------------------------------------------------------------------
