@@ -27,6 +27,7 @@ from sam_detect.library.making import make_examples
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import reindex
 from sam_detect.masks import FloatArray, IntArray
+from sam_detect.models.defaults import default_segmenter
 from sam_detect.outputs.overlay import draw
 from sam_detect.registry import load_class
 from sam_detect.segmentation.prompted import middle_mask
@@ -34,9 +35,9 @@ from sam_detect.sources import cut_out_object, load_image, to_frame
 from sam_detect.types import Detection, Detections, Frame, Masks, Recipe
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path
+MaskLike = npt.NDArray[Any] | Masks | str | None
 KEPT_SETTINGS = {"top_k", "color_order", "max_image_pixels", "embedding_cache_size"}
 """Of a detector, for one with the same parts and another library."""
-MaskLike = npt.NDArray[Any] | Masks | str | None
 
 
 class SAMDetect:
@@ -90,17 +91,18 @@ class SAMDetect:
         self.settings: Settings = load_settings({**settings, **asked})
         if tensorrt_enabled:
             warnings.warn("TensorRT engines are not available: running without", stacklevel=2)
-        self.segmenter = parts.given_or_made(segmenter, parts.make_segmenter, self.settings)
-        named = (self.settings, collection_of(self.settings.library))
-        store = parts.given_or_made(vector_store, parts.make_store, *named)
+        place = collection_of(self.settings.library)
+        store = parts.given_or_made(vector_store, parts.make_store, self.settings, place)
         library_here = Library(store, self.settings.library)
         self._original: Library | None = None
         self._last: tuple[Frame, Masks] | None = None
         made, faded = parts.object_given(embedder), parts.object_given(fade)
         stored = library_here.recipe
+        usual = default_segmenter(stored)
+        self.segmenter = parts.given_or_made(segmenter, parts.make_segmenter, self.settings, usual)
         maker = VectorMaker.choose(self.settings, stored, embedder=made, fade=faded)
-        makings = (self.settings, maker.embedder)
-        self.labeller = parts.given_or_made(labeller, parts.make_labeller, *makings)
+        knows = maker.embedder
+        self.labeller = parts.given_or_made(labeller, parts.make_labeller, self.settings, knows)
         self._use(maker, library_here)
         self.library.require_recipe(self.recipe)
         parts.warn_of_no_effect(self.settings, self.segmenter, self.recipe.embedder)
@@ -131,7 +133,6 @@ class SAMDetect:
 
     def _use(self, maker: VectorMaker, library: Library) -> None:
         self._maker, self.library = maker, library
-        # What labellers may ask the library of its vectors.
         library.prior_similarity = maker.embedder.prior_similarity
         library.scene_weights = maker.embedder.scene_weights()
         self._naming = Naming(self.labeller, library, self._proposer)
@@ -365,8 +366,6 @@ class SAMDetect:
         drawn = draw(frame.image_rgb, Detections.of(frame, detections))
         same = self.settings.color_order == "rgb"
         return drawn if same else np.ascontiguousarray(drawn[..., ::-1])
-
-    # -- inside ------------------------------------------------------------------------------
 
     def read(self, image: ImageLike | Frame) -> Frame:
         """Any picture as a frame; raises ``ImageError`` where it is none."""

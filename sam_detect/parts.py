@@ -23,7 +23,6 @@ from sam_detect.registry import BUILT_IN, load_class, load_custom, names
 AnyFade = Fade | WeightFade
 Part = TypeVar("Part")
 FADE_SETTINGS = ("sigma", "min_fade", "max_distance", "decay")
-AUTO_SEGMENTER = "naive"
 INTERFACES: dict[str, tuple[type, str]] = {
     "segmenter": (Segmenter, "segment(frame)"),
     "embedder": (Embedder, "embed(crops)"),
@@ -93,9 +92,13 @@ def warn_of_no_effect(settings: Settings, segmenter: Segmenter, embedder: str) -
         warnings.warn(f"device '{settings.device}' changes nothing: {used}", stacklevel=3)
 
 
-def make_segmenter(settings: Settings) -> Segmenter:
-    """The segmenter of the settings; ``auto`` is ``naive`` where no model is at hand."""
-    name = AUTO_SEGMENTER if settings.segmenter == "auto" else settings.segmenter
+def make_segmenter(settings: Settings, default: str = "naive") -> Segmenter:
+    """The segmenter of the settings.
+
+    Args:
+        default: what ``auto`` is here.
+    """
+    name = default if settings.segmenter == "auto" else settings.segmenter
     options = ("min_area", "max_area", "max_proposals", "device", "points_per_side", "prompts")
     given = {} if settings.sam_model is None else {"model_size": settings.sam_model}
     return cast(Segmenter, _accepting(load_class("segmenter", name), settings, options, **given))

@@ -72,20 +72,29 @@ def open_detector(settings: dict[str, Any]) -> SAMDetect:
 def _announce(detector: SAMDetect) -> None:
     """The one line that says which parts were chosen, why, and what they know."""
     from sam_detect import parts
+    from sam_detect.models.defaults import MADE_WITHOUT_MODELS
 
     asked = detector.settings
     learnt = detector.library.recipe is not None
     segmenter = parts.name_of("segmenter", detector.segmenter)
     stored = "the library's" if learnt else ""
-    embedder = _why(asked.embedder != "auto", stored or "auto: no CLIP model here")
+    recipe = detector.recipe
+    embedder = _why(asked.embedder != "auto", stored or _because(recipe.embedder == "clip", "CLIP"))
+    because = _because(segmenter == "sam2", "SAM 2")
+    if learnt and recipe.embedder in MADE_WITHOUT_MODELS:
+        because = "auto: the library was made without models"
+    proposer = _why(asked.segmenter != "auto", because)
     faded = _why(parts.fade_asked_for(asked) is not None, stored or "default")
     count = len(detector.library)
     note(
-        f"segmenter {segmenter} ({_why(asked.segmenter != 'auto', 'auto: no SAM 2 model here')}), "
-        f"embedder {detector.recipe.embedder} ({embedder}), "
-        f"fade {detector.recipe.fade} ({faded}); library '{detector.library.name}': "
+        f"segmenter {segmenter} ({proposer}), embedder {recipe.embedder} ({embedder}), "
+        f"fade {recipe.fade} ({faded}); library '{detector.library.name}': "
         f"{count} example{'' if count == 1 else 's'} in {detector.library.store.location}"
     )
+
+
+def _because(model: bool, family: str) -> str:
+    return f"auto: {'a' if model else 'no'} {family} model {'is ' if model else ''}here"
 
 
 def _why(asked: bool, otherwise: str) -> str:

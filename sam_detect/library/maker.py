@@ -24,9 +24,9 @@ from sam_detect.fading import context
 from sam_detect.interfaces import Embedder
 from sam_detect.library.vector_cache import VectorCache
 from sam_detect.masks import FloatArray
+from sam_detect.models.defaults import default_embedder
 from sam_detect.types import Crop, Frame, Masks, Recipe
 
-DEFAULT_EMBEDDER = "appearance"
 DEFAULT_OCCUPANCY = 0.2
 DEFAULT_CROP_SIDE = 256
 BATCH = 64
@@ -196,7 +196,7 @@ def _embedder(settings: Settings, stored: Recipe | None) -> Embedder:
     """The embedder that is asked for; else the library's; else the default."""
     asked = None if settings.embedder == "auto" else settings.embedder
     if stored is None or asked not in (None, stored.embedder):
-        name = asked or DEFAULT_EMBEDDER
+        name = asked or default_embedder()
         return parts.make_embedder(name, parts.embedder_options(name, settings), settings.device)
     options = parts.embedder_options(stored.embedder, settings) if asked else {}
     # Another model has other weights, and says for itself what else it needs.
