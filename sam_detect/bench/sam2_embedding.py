@@ -26,6 +26,8 @@ from sam_detect.segmentation.naive import NaiveSegmenter
 from sam_detect.types import FadedCrop, Frame, Masks
 
 CANDIDATES = 100
+COMPARED = 12
+"""At least so many objects are compared for the rank correlation."""
 OCCUPANCY, CROP_SIDE = 0.2, 256
 
 
@@ -103,7 +105,7 @@ def measure_embedding(
     factor = CANDIDATES // count
     measurements.add_pair("embed_batched_vs_single", batched.times(factor), single.times(factor))
     measurements.add_pair("embed_frame_vs_single", whole, single.times(factor))
-    compared = objects.masks[: max(count, 16)]
+    compared = objects.masks[: max(count, COMPARED)]
     measurements.figures["embed_frame_rank_correlation"] = rank_correlation(
         by_frame.embed_frame(objects.frame, compared),
         by_crop.embed(objects.crops[: len(compared)]),

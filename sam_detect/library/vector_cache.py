@@ -67,6 +67,7 @@ class VectorCache:
         if missing:
             indices = sorted(missing.values())
             made = make(indices)
+            # Copies: a view of one row would keep all of them.
             new = {keys[i]: np.array(row) for i, row in zip(indices, made, strict=True)}
             known |= new
             self._keep(new)
