@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+
+from sam_detect.models.sam2 import seeded_sam2
 
 SIDE = 256
 """The side that the small models see a picture at; their logits are a fourth of it."""
@@ -120,16 +120,8 @@ def write_small_sam2(
 
 
 def seeded_state(config: Path, seed: int, *, sure: bool = False) -> dict[str, torch.Tensor]:
-    """Random weights with which every part of the model matters.
-
-    Freshly made, a model's masks hardly depend on the prompt and are all but flat: the decoder's
-    weights are therefore larger than they would be, and so are its logits.
-    """
-    torch.manual_seed(seed)
-    model = instantiate(OmegaConf.load(config).model)
-    for parameter in model.sam_mask_decoder.parameters():
-        noise = torch.randn_like(parameter) / max(1, parameter.shape[-1]) ** 0.5
-        parameter.data += noise
+    """Random weights with which every part of the model matters, and logits that are not flat."""
+    model = seeded_sam2(config, seed)
     for head in model.sam_mask_decoder.output_hypernetworks_mlps:
         head.layers[-1].weight.data *= 10 * (100 if sure else 1)
     if sure:

@@ -17,6 +17,7 @@ from sam_detect.errors import ConfigError, UnknownNameError
 SUITES = {
     "stages": "sam_detect.bench.stages:StagesSuite",
     "store": "sam_detect.bench.store:StoreSuite",
+    "sam2": "sam_detect.bench.sam2:SAM2Suite",
 }
 """Another suite is another file and one line here."""
 

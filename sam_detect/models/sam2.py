@@ -96,6 +96,20 @@ def load_sam2(
     return LoadedSAM2(model=built.to(device).eval().requires_grad_(False), name=name, device=device)
 
 
+def seeded_sam2(config: str | Path, seed: int = 0) -> SAM2Base:
+    """A model of random weights, for measurements and tests.
+
+    Freshly made, a model's masks hardly depend on the prompt; the decoder's weights are therefore
+    made larger than they would be.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _build(_read_config(str(config)), str(config)).eval().requires_grad_(False)
+        for parameter in model.sam_mask_decoder.parameters():
+            parameter.add_(torch.randn_like(parameter) / max(1, parameter.shape[-1]) ** 0.5)
+    return model
+
+
 def is_checkpoint(model: str | Path) -> bool:
     """Whether a model is named by its file rather than by its name."""
     if isinstance(model, Path) or model.endswith(CHECKPOINT_SUFFIXES):

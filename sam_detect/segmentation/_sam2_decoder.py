@@ -247,6 +247,7 @@ class FastDecoder:
         layers = list(decoder.transformer.layers)
         crossing = [attention for layer in layers for attention in
                     (layer.cross_attn_token_to_image, layer.cross_attn_image_to_token)]  # fmt: skip
+        crossing.append(decoder.transformer.final_attn_token_to_image)
         steps = list(decoder.output_upscaling)
         return (
             all(type(layer) is TwoWayAttentionBlock for layer in layers)
@@ -258,7 +259,6 @@ class FastDecoder:
         )
 
     def prepare(self, features: FrameFeatures) -> PreparedFrame:
-        """What the prompts of a picture share, made once for it."""
         embed = features.image_embed[0].float()
         image = embed.flatten(1).T + self.no_mask
         keys, values = self.looks[0].project(image, self.positions)
@@ -287,6 +287,20 @@ class FastDecoder:
             masks: ``(B, C, h, w)``, its dense part where prompts come with a mask, else None.
             tokens: which mask tokens; ``slice(1, None)`` are the three of ``multimask_output``.
         """
+        ious, hyper, image = self._answers(frame, prompts, masks, tokens)
+        return Undrawn(ious, lambda prompt: self._draw(frame, hyper[prompt], image[prompt]))
+
+    def compile(self) -> None:
+        """Compiles both halves (``torch.compile``): on the first call of each shape, for a
+        minute or so; results may differ by rounding."""
+        self._answers = torch.compile(self._answers)  # type: ignore[method-assign]
+        self._draw = torch.compile(self._draw)  # type: ignore[method-assign]
+
+    def _answers(
+        self, frame: PreparedFrame, prompts: Tensor, masks: Tensor | None, tokens: slice
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Predicted IoUs ``(B, M)``, what makes each mask of the upscaled image tokens
+        ``(B, M, C/8)``, and the image tokens ``(B, N, C)`` as each prompt left them."""
         places = torch.cat([self._own_tokens().expand(len(prompts), -1, -1), prompts], dim=1)
         found, image = self._first_layer(frame, places, masks)
         for number in range(1, len(self.layers)):
@@ -294,19 +308,17 @@ class FastDecoder:
             found = self._tokens(number, found, places, look)
             image = self.returns[number].own(found + places, found, image)
         start = int(self.decoder.pred_obj_scores)
-        count = self.decoder.num_mask_tokens
-        read = [start, *range(start + 1, start + 1 + count)[tokens]]
+        read = [start, *range(start + 1, start + 1 + self.decoder.num_mask_tokens)[tokens]]
         found, places = found[:, read], places[:, read]
         found = found + self.last_look.own(found + places, image)
         found = self.decoder.transformer.norm_final_attn(found)
         heads = self.decoder.output_hypernetworks_mlps[tokens]
         hyper = torch.stack([head(found[:, 1 + i]) for i, head in enumerate(heads)], dim=1)
         ious = self.decoder.iou_prediction_head(found[:, 0])[:, tokens]
-        hyper = hyper.to(self.dtype)
-        return Undrawn(ious, lambda prompt: self._draw(frame, hyper[prompt], image[prompt]))
+        return ious, hyper.to(self.dtype), image
 
     def _draw(self, frame: PreparedFrame, hyper: Tensor, image: Tensor) -> Tensor:
-        """From ``(M, C/8)`` and ``(N, C)`` to the ``(M, 4h, 4w)`` logits of one prompt."""
+        """``(M, 4h, 4w)`` logits of one prompt, from ``(M, C/8)`` and its ``(N, C)``."""
         coarse, fine = frame.fine
         finer = (image @ self.steps[0]).view(len(image), CHILDREN**2, -1).add_(coarse)
         finer = _gelu_(F.layer_norm(finer, *self.norm))
@@ -352,8 +364,8 @@ class FastDecoder:
 
 def _gelu_(values: Tensor) -> Tensor:
     """In place: memory that is new each time costs as much as the function itself."""
-    done: Tensor = torch.ops.aten.gelu_(values)
-    return done
+    torch.ops.aten.gelu_(values)
+    return values
 
 
 def _by_head(projection: nn.Linear, heads: int) -> Tensor:

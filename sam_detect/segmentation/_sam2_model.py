@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody names it
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
+from sam_detect.config import home_dir
 from sam_detect.errors import UnavailableError
-from sam_detect.masks import FloatArray
+from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.segmentation._sam2_decoder import (
     FastDecoder,
     FrameFeatures,
@@ -24,6 +28,8 @@ from sam_detect.types import ImageRGB
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Of the pictures that SAM 2 learnt from (ImageNet's), as in ``sam2.utils.transforms``."""
+SURE_LOGIT = 10.0
+"""What a pixel that is surely in a given mask has as a prompt."""
 ALL_MASKS = slice(0, None)
 THREE_MASKS = slice(1, None)
 """Mask tokens of ``multimask_output``: the first token is for prompts that are not ambiguous."""
@@ -103,13 +109,26 @@ class PromptedModel:
         dtype: of the encoder and of the decoder's image tokens.
         chunk: prompts decoded at once.
         fast: whether the restructured decoder may be used.
+        compiled: whether it is compiled on first use, for a minute or so; what was compiled is
+            kept under ``SAM_DETECT_HOME`` for the next process.
     """
 
-    def __init__(self, model: SAM2Base, *, dtype: torch.dtype, chunk: int, fast: bool) -> None:
+    def __init__(
+        self,
+        model: SAM2Base,
+        *,
+        dtype: torch.dtype,
+        chunk: int,
+        fast: bool = True,
+        compiled: bool = False,
+    ) -> None:
         self.model, self.dtype, self.chunk = model, dtype, chunk
         self.device: torch.device = model.device
         known = fast and FastDecoder.knows(model)
         self.decoder = FastDecoder(model, dtype) if known else OfficialDecoder(model, dtype)
+        if compiled and isinstance(self.decoder, FastDecoder):
+            _prepare_compiler()
+            self.decoder.compile()
 
     def encode(self, images: Sequence[ImageRGB]) -> list[FrameFeatures]:
         """The features of pictures of any size, encoded together."""
@@ -149,6 +168,16 @@ class PromptedModel:
             masks=prompts.logits,
         )
         return sparse, None if prompts.logits is None else dense
+
+    def as_logits(self, masks: Iterable[BoolArray]) -> Tensor:
+        """``(B, 1, h, w)`` logits that say what full-size masks do, for prompts."""
+        height, width = self.model.sam_prompt_encoder.mask_input_size
+        small = [
+            cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+            for mask in masks
+        ]
+        shares = torch.from_numpy(np.stack(small)).to(self.device)
+        return (2 * shares[:, None] - 1) * SURE_LOGIT
 
     def ask(
         self,
@@ -202,3 +231,12 @@ class PromptedModel:
             chosen = decoder._dynamic_multimask_via_stability(logits[None], ious[None])
             logits, ious = chosen[0][0], chosen[1][0]
         return logits[0], float(ious[0])
+
+
+def _prepare_compiler() -> None:
+    """Has torch keep what it compiles in our own folder, unless the user chose another."""
+    if not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
+        raise UnavailableError(
+            "compile=True needs a C++ compiler (such as g++) on this machine; leave it out"
+        )
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home_dir() / "cache" / "torchinductor"))

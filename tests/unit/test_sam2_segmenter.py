@@ -24,6 +24,7 @@ from sam_detect.errors import (  # noqa: E402
     UnavailableError,
 )
 from sam_detect.segmentation import _sam2_masks as masks_module  # noqa: E402
+from sam_detect.segmentation import sam2 as sam2_module  # noqa: E402
 from sam_detect.segmentation._sam2_masks import Limits, cut_out  # noqa: E402
 from sam_detect.segmentation._sam2_prompters import (  # noqa: E402
     AdaptivePrompter,
@@ -153,6 +154,34 @@ def test_boxes_and_points_have_one_mask_each(segmenter: SAM2Segmenter) -> None:
     assert len(segmenter.segment_boxes(frame, [])) == len(segmenter.segment_points(frame, [])) == 0
 
 
+def test_masks_are_drawn_anew_in_their_order(segmenter: SAM2Segmenter) -> None:
+    frame = coins()
+    given = segmenter.segment_points(frame, [(20, 30), (100, 80)])
+    drawn = segmenter.segment_masks(frame, given)
+    assert len(drawn) == 2
+    one = segmenter.segment_masks(frame, given[[1]])
+    assert same(one, drawn[[1]])
+    empty = segmenter.segment_masks(frame, given[[]])
+    assert len(empty) == 0
+    by_box = segmenter.segment_boxes(frame, [(*xy, 9, 9) for xy in given.boxes_xyxy[:, :2]])
+    assert not same(drawn, by_box), "the mask itself matters"
+    with pytest.raises(MaskError, match="do not fit"):
+        segmenter.segment_masks(Frame(frame.image_rgb[:100]), given)
+
+
+def test_several_frames_get_what_each_gets(
+    segmenter: SAM2Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sam2_module.FRAMES_AT_ONCE, "cpu", 2)
+    frames = [coins(10 * i) for i in range(3)]
+    together = segmenter.segment_batch(frames)
+    alone = [segmenter.segment(frame) for frame in frames]
+    assert [len(masks) for masks in together] == [len(masks) for masks in alone]
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a.predicted_ious, b.predicted_ious, atol=1e-4)
+    assert segmenter.segment_batch([]) == []
+
+
 def test_prompts_outside_the_picture_are_refused(segmenter: SAM2Segmenter) -> None:
     with pytest.raises(MaskError, match="180x150"):
         segmenter.segment_boxes(coins(), [(200, 10, 5, 5)])
@@ -241,6 +270,20 @@ def test_bf16_finds_about_the_same(small: Path, segmenter: SAM2Segmenter) -> Non
     check_form(found, coins())
     expected = len(segmenter.segment(coins()))
     assert 0.5 * expected <= len(found) <= 2 * expected
+
+
+@pytest.mark.slow
+def test_the_compiled_decoder_finds_the_same(small: Path, segmenter: SAM2Segmenter) -> None:
+    compiled = SAM2Segmenter(small, "cpu", **LOOSE, compile=True).segment(coins())
+    expected = segmenter.segment(coins())
+    assert len(compiled) == len(expected)
+    np.testing.assert_allclose(compiled.predicted_ious, expected.predicted_ious, atol=1e-4)
+
+
+def test_compiling_needs_a_compiler(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(UnavailableError, match="C\\+\\+ compiler"):
+        SAM2Segmenter(small, "cpu", compile=True)
 
 
 # Small logits to masks
