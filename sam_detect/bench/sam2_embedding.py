@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from sam_detect.fading.context import cut, faded
 from sam_detect.fading.identity import IdentityFade
 from sam_detect.masks import FloatArray
 from sam_detect.models.devices import resolve_device
-from sam_detect.models.sam2 import load_sam2
+from sam_detect.models.sam2 import LoadedSAM2, load_sam2
 from sam_detect.segmentation.naive import NaiveSegmenter
 from sam_detect.types import FadedCrop, Frame, Masks
 
@@ -63,7 +64,7 @@ class Objects:
 
 def measure_embedding(
     measurements: Measurements,
-    model: str | Path,
+    model: str | Path | LoadedSAM2,
     *,
     device: str = "auto",
     config: str | None = None,
@@ -76,17 +77,18 @@ def measure_embedding(
         measurements: gets the pairs, and the figure ``embed_frame_rank_correlation``: Spearman's
             of the similarities of all pairs of objects, pooled from the frame against their crops.
         model: as :class:`~sam_detect.embedding.sam2.SAM2Embedder` takes it.
-        device: where to run.
+        device: where to run, unless the model is loaded already.
         config: of a checkpoint.
         sample: so many objects are encoded one by one and the time is multiplied; a divisor of
             100. By default all on a GPU, and 4 on a CPU, where each takes seconds.
     """
-    on_cpu = resolve_device(device).type == "cpu"
-    count = sample or (4 if on_cpu else CANDIDATES)
+    if not isinstance(model, LoadedSAM2):
+        model = load_sam2(model, config=config, device=resolve_device(device))
+    count = sample or (4 if model.device.type == "cpu" else CANDIDATES)
     objects = Objects.drawn()
-    by_crop = SAM2Embedder(model, device, config=config)
-    by_frame = SAM2Embedder(model, device, "frame", config=config)
-    official = OfficialPasses(model, device, config)
+    by_crop = SAM2Embedder(model)
+    by_frame = SAM2Embedder(model, pooling="frame")
+    official = OfficialPasses(model)
     some = objects.crops[:count]
     measurements.announce("embed_batched_vs_single, embed_frame_vs_single")
     batched, whole, single = interleave(
@@ -115,9 +117,10 @@ def measure_embedding(
 class OfficialPasses:
     """One pass of the official predictor for each crop, its map averaged over the mask."""
 
-    def __init__(self, model: str | Path, device: str, config: str | None) -> None:
-        loaded = load_sam2(model, config=config, device=resolve_device(device))
-        self._predictor: Any = SAM2ImagePredictor(loaded.model)
+    def __init__(self, loaded: LoadedSAM2) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # see SAM2Features
+            self._predictor: Any = SAM2ImagePredictor(loaded.model)
         # The predictor takes it that models see 1024 pixels; so small ones can be measured, too.
         side = loaded.model.image_size
         self._predictor._bb_feat_sizes = [(side // part,) * 2 for part in (4, 8, 16)]

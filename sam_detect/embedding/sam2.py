@@ -23,7 +23,7 @@ from sam_detect.interfaces import Embedder
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.devices import resolve_device, resolve_dtype
 from sam_detect.models.running import in_batches, unit_rows
-from sam_detect.models.sam2 import is_checkpoint, load_sam2
+from sam_detect.models.sam2 import LoadedSAM2, is_checkpoint, load_sam2
 from sam_detect.models.sam2_features import SAM2Features, bilinear_rows
 from sam_detect.types import FadedCrop, Frame, ImageRGB, Masks
 
@@ -46,7 +46,8 @@ class SAM2Embedder(Embedder):
     from its crops.
 
     Args:
-        model_size: tiny, small, base, large; one of Meta's names; or a checkpoint's path.
+        model_size: tiny, small, base, large; one of Meta's names; a checkpoint's path; or a model
+            that is loaded already, where it is.
         device: auto, cpu, cuda or mps.
         pooling: crop or frame.
         occupancies: shares (0.05 to 0.80) of the windows' areas that the object takes; one
@@ -70,7 +71,7 @@ class SAM2Embedder(Embedder):
 
     def __init__(
         self,
-        model_size: str | Path = "base",
+        model_size: str | Path | LoadedSAM2 = "base",
         device: str = "auto",
         pooling: str = "crop",
         occupancies: Sequence[float] | None = None,
@@ -81,27 +82,25 @@ class SAM2Embedder(Embedder):
         digest: str | None = None,
     ) -> None:
         self._occupancies = _checked(pooling, occupancies)
-        where = resolve_device(device)
+        loaded = _loaded(model_size, config, device)
+        where = loaded.device
         precision = resolve_dtype(dtype, where)
-        loaded = load_sam2(model_size, config=config, device=where)
         found = loaded.digest[:16]
         if digest not in (None, found):
             raise UnavailableError(
-                f"the weights of the SAM 2 model '{model_size}' are not those that the library was "
-                f"made with: bring those back, or reindex it"
+                f"the weights of the SAM 2 model '{loaded.name}' are not those that the library "
+                "was made with: bring those back, or reindex it"
             )
         self._name = loaded.name
         self._features = SAM2Features(loaded, precision)
         self._batch = batch_size or (BATCH_ON_CPU if where.type == "cpu" else BATCH_ON_GPU)
-        own = is_checkpoint(model_size)
-        path = str(Path(model_size).expanduser().resolve()) if own else loaded.name
         optional = {
             "config": config,
             "occupancies": self._occupancies and list(self._occupancies),
             "dtype": None if precision == torch.float32 else dtype,
         }
         self._parameters: dict[str, Any] = {
-            "model_size": path,
+            "model_size": _name_of(model_size, loaded),
             "digest": found,
             "pooling": pooling,
             **{key: value for key, value in optional.items() if value is not None},
@@ -166,6 +165,19 @@ class SAM2Embedder(Embedder):
         if last is None or last[0] != key.digest():
             last = self._last = (key.digest(), self._features([image_rgb])[0])
         return last[1]
+
+
+def _loaded(model: str | Path | LoadedSAM2, config: str | None, device: str) -> LoadedSAM2:
+    if isinstance(model, LoadedSAM2):
+        return model
+    return load_sam2(model, config=config, device=resolve_device(device))
+
+
+def _name_of(model: str | Path | LoadedSAM2, loaded: LoadedSAM2) -> str:
+    """What a recipe calls the model, so that it can be loaded again from anywhere."""
+    if isinstance(model, LoadedSAM2) or not is_checkpoint(model):
+        return loaded.name
+    return str(Path(model).expanduser().resolve())
 
 
 def window(image_rgb: ImageRGB, mask: BoolArray, occupancy: float) -> Piece:

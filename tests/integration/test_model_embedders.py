@@ -157,6 +157,7 @@ def test_examples_and_what_lies_around_them_are_pooled_from_the_frame(checkpoint
     assert example.surroundings is not None
     around = example.surroundings.vectors
     assert len(around) >= 2
+    assert len({row.tobytes() for row in around}) == len(around)
     # Kept in half precision; each is one of the proposals' own vectors.
     assert (around.astype(np.float32) @ whole[1:].T).max(axis=1).min() > 0.999
     crops = SAM2Embedder(checkpoint, device="cpu")

@@ -355,6 +355,12 @@ def test_parameters_make_it_again(checkpoint: Path, options: dict[str, Any]) -> 
     np.testing.assert_array_equal(again.embed(crops()[:2]), made.embed(crops()[:2]))
 
 
+def test_a_model_that_is_loaded_already_is_taken(checkpoint: Path, embedder: SAM2Embedder) -> None:
+    made = SAM2Embedder(load_sam2(checkpoint, device=CPU))
+    np.testing.assert_allclose(made.embed(crops()), embedder.embed(crops()), atol=TOLERANCE)
+    assert made.parameters() == {**embedder.parameters(), "model_size": "small"}
+
+
 def test_other_weights_than_those_of_the_recipe_are_refused(
     embedder: SAM2Embedder, tmp_path: Path
 ) -> None:
