@@ -164,17 +164,18 @@ class _Crop:
                     self._add(logits, iou, prompts.points_xy[part.start + number, 0])
 
         def refine(part: slice, undrawn: Undrawn) -> None:
-            for number in range(len(undrawn.ious)):
-                self._ask_again(prompts[part][number : number + 1], undrawn.draw(number))
+            drawn = [undrawn.draw(number) for number in range(len(undrawn.ious))]
+            self._ask_again(prompts[part], torch.stack(drawn))
 
         self._decode(prompts, THREE_MASKS, refine if self.plan.use_m2m else take)
 
-    def _ask_again(self, prompt: Prompts, logits: Tensor) -> None:
-        """One mask for each of ``(M, h, w)`` that a prompt was answered with (``use_m2m``)."""
+    def _ask_again(self, prompts: Prompts, logits: Tensor) -> None:
+        """One mask for each of the ``(B, M, h, w)`` that prompts were answered with
+        (``use_m2m``)."""
         again = Prompts(
-            np.repeat(prompt.points_xy, len(logits), axis=0),
-            np.repeat(prompt.labels, len(logits), axis=0),
-            logits[:, None].clamp(-MASK_LIMIT, MASK_LIMIT),
+            np.repeat(prompts.points_xy, logits.shape[1], axis=0),
+            np.repeat(prompts.labels, logits.shape[1], axis=0),
+            logits.flatten(0, 1)[:, None].clamp(-MASK_LIMIT, MASK_LIMIT),
         )
 
         def take(part: slice, undrawn: Undrawn) -> None:

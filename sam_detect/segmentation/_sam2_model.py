@@ -126,6 +126,7 @@ class PromptedModel:
         self.device: torch.device = model.device
         known = fast and FastDecoder.knows(model)
         self.decoder = FastDecoder(model, dtype) if known else OfficialDecoder(model, dtype)
+        self._last: tuple[FrameFeatures, Any] | None = None
         if compiled and isinstance(self.decoder, FastDecoder):
             _prepare_compiler()
             self.decoder.compile()
@@ -189,7 +190,7 @@ class PromptedModel:
         take: Callable[[slice, Undrawn], None],
     ) -> None:
         """Decodes prompts chunk by chunk and hands each chunk on, with its place among them."""
-        frame = self.decoder.prepare(features)
+        frame = self._prepared(features)
         start = 0
         while start < len(prompts):
             part = slice(start, min(start + self.chunk, len(prompts)))
@@ -200,6 +201,13 @@ class PromptedModel:
                 continue
             take(part, undrawn)
             start = part.stop
+
+    def _prepared(self, features: FrameFeatures) -> Any:
+        """What the prompts of a picture share; kept for the prompts that follow."""
+        last = self._last
+        if last is None or last[0] is not features:
+            last = self._last = (features, self.decoder.prepare(features))
+        return last[1]
 
     def _decode(
         self, frame: Any, prompts: Prompts, size_hw: tuple[int, int], tokens: slice

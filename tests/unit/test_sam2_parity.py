@@ -23,6 +23,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
 from sam2_helpers import write_small_sam2  # noqa: E402
 
 from sam_detect.models.sam2 import load_sam2  # noqa: E402
+from sam_detect.segmentation._sam2_automatic import _suppressed  # noqa: E402
 from sam_detect.segmentation._sam2_decoder import FastDecoder, FrameFeatures  # noqa: E402
 from sam_detect.segmentation._sam2_model import (  # noqa: E402
     ALL_MASKS,
@@ -167,13 +168,16 @@ def for_small_pictures(predictor: SAM2ImagePredictor) -> SAM2ImagePredictor:
     return predictor
 
 
-def test_parity_of_the_encoder(small: Path) -> None:
+@pytest.mark.parametrize("scale", [1, 3], ids=["enlarged", "reduced"])
+def test_parity_of_the_encoder(small: Path, scale: int) -> None:
+    image = coins().image_rgb.repeat(scale, axis=0).repeat(scale, axis=1)[::, 1:]
+    image = image // 2 + np.random.default_rng(0).integers(0, 99, image.shape, dtype=np.uint8)
     predictor = official_predictor(small)
-    predictor.set_image(coins().image_rgb)
+    predictor.set_image(image)
     true = predictor._features
     model = PromptedModel(predictor.model, dtype=torch.float32, chunk=4, fast=True)
     with torch.inference_mode():
-        ours, again = model.encode([coins().image_rgb, coins().image_rgb[::-1]])
+        ours, again = model.encode([image, image[::-1]])
     torch.testing.assert_close(ours.image_embed, true["image_embed"], rtol=0, atol=1e-4)
     for mine, theirs in zip(ours.high_res, true["high_res_feats"], strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-4)
@@ -243,6 +247,13 @@ def test_parity_of_automatic_masks(small: Path, options: dict[str, Any], least: 
         near = np.abs(scores - (ours.predicted_ious[mine], ours.stabilities[mine])) < (1e-4, 1e-3)
         agreeing += (asked_alike & near.all(axis=1) & (ious[mine] >= 0.99)).any()
     assert agreeing >= 0.99 * len(ours), "the same prompt, IoU, stability and mask"
+
+
+def test_parity_of_which_small_boxes_are_one() -> None:
+    """Meta's boxes end at the last pixel: these two have an IoU of 1/4, not of 4/9."""
+    boxes = np.array([[0, 0, 3, 3], [0, 0, 2, 2]])
+    assert _suppressed(boxes, torch.tensor([0.9, 0.8]), 0.3) == [0, 1]
+    assert _suppressed(boxes, torch.tensor([0.8, 0.9]), 0.2) == [1]
 
 
 def test_the_fast_and_the_official_decoder_find_the_same(small: Path) -> None:
