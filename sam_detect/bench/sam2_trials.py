@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_masks
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from sam_detect.bench import workload as pictures
@@ -59,12 +60,17 @@ class _Compared:
         return SAM2Segmenter(self.path, "cpu", config=self.config, **options, **more)
 
     def official(self, options: Options) -> SAM2AutomaticMaskGenerator:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # its transforms are scripted
-            made = SAM2AutomaticMaskGenerator(self.model, output_mode="coco_rle", **options)
-        side = self.model.image_size
-        made.predictor._bb_feat_sizes = [(side // each, side // each) for each in (4, 8, 16)]
-        return made
+        return official_generator(self.model, options)
+
+
+def official_generator(model: SAM2Base, options: Options) -> SAM2AutomaticMaskGenerator:
+    """Meta's own generator on a model of any size, giving COCO run lengths."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # its transforms are scripted
+        made = SAM2AutomaticMaskGenerator(model, output_mode="coco_rle", **options)
+    side = model.image_size
+    made.predictor._bb_feat_sizes = [(side // each, side // each) for each in (4, 8, 16)]
+    return made
 
 
 def measure(measurements: Measurements, workload: Workload, folder: Path) -> None:

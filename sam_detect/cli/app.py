@@ -29,6 +29,10 @@ COMMANDS = {
         "sam_detect.cli.download_models:download_models",
         "Get SAM 2 and CLIP onto this machine.",
     ),
+    "verify-models": (
+        "sam_detect.cli.verify_models:verify_models",
+        "Check the models: weights, parity, speed, quality.",
+    ),
     "bench": ("sam_detect.cli.bench:bench", "Measure time, memory and ratios, stage by stage."),
 }
 INTERRUPTED = 130

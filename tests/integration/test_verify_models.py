@@ -1,0 +1,81 @@
+"""``sam-detect verify-models`` on small models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from cli_harness import Command, in_this_process
+from sam2_helpers import write_small_sam2
+from small_models import clip_folder
+
+from sam_detect.bench import verify
+from sam_detect.models.records import Record, record_path, sha256_of, write_record
+
+
+@pytest.fixture
+def sam(capfd: pytest.CaptureFixture[str]) -> Command:
+    return in_this_process(capfd)
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Small models and few points, since only what is said is looked at here."""
+    monkeypatch.setattr(verify, "POINTS_PER_SIDE", 4)
+    sam2 = write_small_sam2(tmp_path / "sam2", sure=True)
+    clip = clip_folder(tmp_path / "clip")
+    return ("--sam-model", str(sam2), "--clip-model", str(clip), "--device", "cpu")
+
+
+def test_ours_is_what_the_official_code_makes(sam: Command, models: tuple[str, ...]) -> None:
+    [found] = sam("verify-models", *models, "--json").worked().json
+    right = {check["name"]: check["right"] for check in found["checks"]}
+    assert right["SAM 2 masks, fp32"] is right["CLIP vectors"] is True
+    assert right["quality"] is right["machine"] is None
+    masks = next(c["found"] for c in found["checks"] if c["name"] == "SAM 2 masks, fp32")
+    assert not masks.startswith("0,"), "there must be something to compare"
+
+
+def test_weights_that_are_not_the_recorded_ones_are_wrong(
+    sam: Command, models: tuple[str, ...]
+) -> None:
+    path = Path(models[1])
+    stat = path.stat()
+    record = Record(sha256_of(path), False, stat.st_size, stat.st_mtime_ns, "", "2026")
+    write_record(path, record)
+    [found] = sam("verify-models", *models, "--json").worked().json
+    assert "as recorded" in json.dumps(found)
+    other = json.loads(record_path(path).read_text()) | {"sha256": "0" * 64}
+    record_path(path).write_text(json.dumps(other))
+    ran = sam("verify-models", *models)
+    assert ran.code == 1
+    for name in ("machine", "versions", "weights of SAM 2 small", "weights of CLIP", "quality"):
+        assert name in ran.out
+    assert "NOT as recorded" in ran.out
+    assert "WRONG" in ran.out
+
+
+def test_masks_that_are_not_the_official_ones_are_wrong(
+    sam: Command, models: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "same_share", lambda ours, true: 0.5)
+    [found] = sam("verify-models", *models, "--json").json
+    wrong = [check["name"] for check in found["checks"] if check["right"] is False]
+    assert wrong == ["SAM 2 masks, fp32"]
+
+
+def test_vectors_that_are_not_open_clips_are_wrong(
+    sam: Command, models: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = verify.encode_images
+    monkeypatch.setattr(
+        verify, "encode_images", lambda *given: plain(*given) + torch.linspace(0, 0.1, 24)
+    )
+    [found] = sam("verify-models", *models, "--json").json
+    assert [c["name"] for c in found["checks"] if c["right"] is False] == ["CLIP vectors"]
+
+
+def test_models_that_are_not_here_are_said(sam: Command) -> None:
+    sam("verify-models").failed("'base' is not on this machine", "download-models", code=2)
