@@ -19,7 +19,7 @@ from sam_detect.config import Settings, load_settings
 from sam_detect.errors import ConfigError
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, VectorStore
-from sam_detect.labelling.naming import Naming
+from sam_detect.labelling.naming import Naming, plausible
 from sam_detect.library.example import image_digest
 from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
@@ -135,7 +135,7 @@ class SAMDetect:
         self._maker, self.library = maker, library
         library.prior_similarity = maker.embedder.prior_similarity
         library.scene_weights = maker.embedder.scene_weights()
-        self._naming = Naming(self.labeller, library, self._proposer)
+        self._naming = Naming(self.labeller, self._proposer)
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class SAMDetect:
         Whatever is far larger or smaller than every example stays unknown; few of those are
         left to be described once there is one detection per object.
         """
-        return self._naming.plausible(masks)
+        return plausible(masks, self.library)
 
     def embed(
         self, frame: Frame, masks: Masks, *, timings_ms: dict[str, float] | None = None
@@ -207,7 +207,9 @@ class SAMDetect:
         """
         indices = np.arange(len(masks)) if described is None else described
         source = image_digest(frame.image_rgb)
-        kept, verdicts = self._naming.name(masks, vectors, indices, source)
+        kept, verdicts = self._naming.name(
+            self.library, masks, vectors, described=indices, source=source
+        )
         return Detections(frame.source_id, kept, tuple(verdicts), self.recipe.to_dict())
 
     def with_empty_library(self, segmenter: Segmenter | None = None) -> SAMDetect:
@@ -313,8 +315,6 @@ class SAMDetect:
         )
         return self.library.add(examples, self.recipe)
 
-    # -- measuring ---------------------------------------------------------------------------
-
     def evaluate(
         self,
         dataset_path: str | Path,
@@ -343,8 +343,6 @@ class SAMDetect:
         from sam_detect.evaluation.harness import measure
 
         return measure(self, dataset_path, metrics, images=images, **protocol)
-
-    # -- looking -----------------------------------------------------------------------------
 
     def get_crop(self, image: ImageLike, mask: npt.NDArray[Any]) -> Image.Image:
         """The object with its context, as an RGBA picture.
@@ -388,7 +386,9 @@ class SAMDetect:
         def describe(masks: Masks) -> FloatArray:
             return self.embed(frame, masks, timings_ms=timings_ms)
 
-        verdicts = self._naming.with_neighbours(found.masks, list(found.verdicts), describe)
+        verdicts = self._naming.with_neighbours(
+            self.library, found.masks, list(found.verdicts), describe=describe
+        )
         return replace(found, verdicts=tuple(verdicts))
 
 

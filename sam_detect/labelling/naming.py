@@ -14,31 +14,37 @@ from sam_detect.masks import FloatArray, IntArray
 from sam_detect.types import Masks, Verdict
 
 
+def plausible(masks: Masks, memory: LabelMemory) -> IntArray:
+    """Indices of the masks that are of a size which something in the memory could have."""
+    return np.flatnonzero(plausible_sizes(masks.areas, memory.examples()))
+
+
 class Naming:
     """Names proposals by the examples of a memory, and keeps one for each object.
 
     Args:
         labeller: names vectors.
-        memory: the examples.
         proposer: name of the segmenter whose proposals are named.
     """
 
-    def __init__(self, labeller: Labeller, memory: LabelMemory, proposer: str) -> None:
+    def __init__(self, labeller: Labeller, proposer: str) -> None:
         self._labeller = labeller
-        self._memory = memory
         self._proposer = proposer
         self._nesting: tuple[str, Nesting] | None = None
 
-    def plausible(self, masks: Masks) -> IntArray:
-        """Indices of the masks that are of a size which something in the memory could have."""
-        return np.flatnonzero(plausible_sizes(masks.areas, self._memory.examples()))
-
     def name(
-        self, masks: Masks, vectors: FloatArray, described: IntArray, source: str
+        self,
+        memory: LabelMemory,
+        masks: Masks,
+        vectors: FloatArray,
+        *,
+        described: IntArray,
+        source: str,
     ) -> tuple[Masks, list[Verdict]]:
         """One mask for each object with what it is; named ones first, best first.
 
         Args:
+            memory: the examples.
             masks: N proposals of one picture, best first.
             vectors: of some of them.
             described: the indices of these; the others are unknown.
@@ -47,19 +53,24 @@ class Naming:
         compared = masks[described]
         labelled = self._labeller.label(
             vectors,
-            self._memory,
-            qualities=self._comparable_qualities(compared),
+            memory,
+            qualities=self._comparable_qualities(memory, compared),
             areas=compared.areas,
             source=source,
         )
         verdicts = [Verdict(None, None, 0.0)] * len(masks)
         for index, verdict in zip(described.tolist(), labelled, strict=True):
             verdicts[index] = verdict
-        keep = one_per_object(masks, verdicts, nesting=self._seen_nesting())
+        keep = one_per_object(masks, verdicts, nesting=self._seen_nesting(memory))
         return masks[keep], [verdicts[i] for i in keep]
 
     def with_neighbours(
-        self, masks: Masks, verdicts: list[Verdict], describe: Callable[[Masks], FloatArray]
+        self,
+        memory: LabelMemory,
+        masks: Masks,
+        verdicts: list[Verdict],
+        *,
+        describe: Callable[[Masks], FloatArray],
     ) -> list[Verdict]:
         """The verdicts of :meth:`name`, with what is nearest to those that were not compared.
 
@@ -67,23 +78,23 @@ class Naming:
             describe: makes the vectors of masks.
         """
         missing = [i for i, verdict in enumerate(verdicts) if not verdict.neighbours]
-        if not missing or not self._memory.examples().labels:
+        if not missing or not memory.examples().labels:
             return verdicts
         found = list(verdicts)
-        compared = self._labeller.label(describe(masks[missing]), self._memory)
+        compared = self._labeller.label(describe(masks[missing]), memory)
         for index, verdict in zip(missing, compared, strict=True):
             # Its size alone made it unknown, whatever it looks like.
             found[index] = replace(verdict, label=None, confidence=0.0)
         return found
 
-    def _comparable_qualities(self, masks: Masks) -> FloatArray | None:
+    def _comparable_qualities(self, memory: LabelMemory, masks: Masks) -> FloatArray | None:
         """The proposals' qualities, if the examples' are of the same segmenter."""
-        known = set(self._memory.examples().proposers) - {""}
+        known = set(memory.examples().proposers) - {""}
         return masks.predicted_ious if known == {self._proposer} else None
 
-    def _seen_nesting(self) -> Nesting:
+    def _seen_nesting(self, memory: LabelMemory) -> Nesting:
         """Which labels lie inside which in the memory's own pictures, looked at once."""
-        generation = self._memory.generation
+        generation = memory.generation
         if self._nesting is None or self._nesting[0] != generation:
-            self._nesting = (generation, seen_nesting(self._memory.examples()))
+            self._nesting = (generation, seen_nesting(memory.examples()))
         return self._nesting[1]
