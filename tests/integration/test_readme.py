@@ -18,6 +18,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 NEEDS_A_SERVER = "--to-url"
 TAKES_MINUTES = "sam-detect bench"
 """Run, with less to measure, in test_bench_cli.py."""
+NEED_MODELS = ("sam-detect download-models", "sam-detect verify-models")
+"""Run, on a server of this machine and on small models, in the tests of these names."""
 
 
 def blocks(language: str) -> list[str]:
@@ -26,7 +28,9 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[str]:
     lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    return [line for line in lines if line.startswith("sam-detect")]
+    return [
+        line for line in lines if line.startswith("sam-detect") and not line.startswith(NEED_MODELS)
+    ]
 
 
 @pytest.fixture
