@@ -36,7 +36,7 @@ class Workload:
     large_side: int = 2000
     large_per_side: int = 16
     large_masks: int = 500
-    prompts: int = 32
+    prompts: int = 16
     threads: int = 2
 
 
