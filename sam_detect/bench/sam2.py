@@ -27,6 +27,7 @@ class Workload:
         large_side, large_per_side, large_masks: the same for the peak of memory, and about how
             many masks are to be found there.
         prompts: of the decoder alone.
+        embedded: objects of 100 that are really embedded one by one; the time is multiplied.
         threads: of torch.
     """
 
@@ -37,11 +38,13 @@ class Workload:
     large_per_side: int = 16
     large_masks: int = 500
     prompts: int = 16
+    embedded: int = 4
     threads: int = 2
 
 
 class SAM2Suite(Suite):
-    """Pairs with Meta's own code: masks in fp32 and bf16, the decoder alone, and peak memory."""
+    """Pairs with Meta's own code: masks in fp32 and bf16, the decoder alone, peak memory, and
+    embedding."""
 
     repeat = 1
 

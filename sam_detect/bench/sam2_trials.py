@@ -19,8 +19,9 @@ from torch import Tensor
 from sam_detect.bench import workload as pictures
 from sam_detect.bench.measurements import Measurements
 from sam_detect.bench.sam2 import Workload
+from sam_detect.bench.sam2_embedding import measure_embedding
 from sam_detect.bench.timing import Trial, accumulate, interleave
-from sam_detect.models.sam2 import load_sam2, seeded_sam2
+from sam_detect.models.sam2 import LoadedSAM2, load_sam2, seeded_sam2
 from sam_detect.segmentation._sam2_decoder import FastDecoder
 from sam_detect.segmentation._sam2_model import (
     THREE_MASKS,
@@ -86,6 +87,8 @@ def measure(measurements: Measurements, workload: Workload, folder: Path) -> Non
         _decoders(measurements, compared, workload)
         _masks(measurements, compared, workload)
         _memory(measurements, compared, workload)
+        embedded = LoadedSAM2(model=compared.model, name="seeded", device=compared.device)
+        measure_embedding(measurements, embedded, sample=workload.embedded)
 
 
 def _masks(measurements: Measurements, compared: _Compared, workload: Workload) -> None:

@@ -26,7 +26,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measurements:
     config.write_text(small_config(), encoding="utf-8")
     workload = Workload(
         config=str(config), picture_side=160, per_side=10, large_side=300, large_per_side=4,
-        large_masks=20, prompts=4, threads=1,
+        large_masks=20, prompts=4, embedded=2, threads=1,
     )  # fmt: skip
     measurements = Measurements(repeat=1)
     SAM2Suite(workload).run(measurements, Options())
@@ -36,6 +36,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measurements:
 def test_every_pair_is_measured(measured: Measurements) -> None:
     assert set(measured.pairs) >= {
         "masks_vs_official", "masks_bf16_vs_official", "decoder_vs_official",
+        "embed_batched_vs_single", "embed_frame_vs_single",
     }  # fmt: skip
     for name, pair in measured.pairs.items():
         assert pair["ratio"] > 0
