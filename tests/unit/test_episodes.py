@@ -181,7 +181,8 @@ def test_a_method_sees_of_the_annotations_only_what_is_shown(eight: Dataset) -> 
     for shown, episode in zip(spy.learnt, episodes, strict=True):
         assert len(shown) == len(episode.split.support)
         for got, (picture, objects) in zip(shown, episode.split.support, strict=True):
-            assert vars(got).keys() == {"frame", "masks", "labels"}
+            assert vars(got).keys() == {"frame", "masks", "labels", "others"}
+            assert got.others is None
             pixels = load_image(picture.path, max_pixels=LIMIT).image_rgb
             assert np.array_equal(got.frame.image_rgb, pixels)
             assert got.labels == tuple(o.label for o in objects)
