@@ -8,8 +8,6 @@ from sam_detect.models.catalogue import DEFAULT
 from sam_detect.models.weights import available_clip, available_sam2
 from sam_detect.types import Recipe
 
-WITHOUT_MODELS = ("naive", "appearance")
-"""Segmenter and embedder that need no weights."""
 MADE_WITHOUT_MODELS = ("appearance", "average")
 """Embedders of libraries that were made without weights."""
 
@@ -23,13 +21,13 @@ def default_segmenter(library: Recipe | None) -> str:
             holds for the segmenter that they were seen by.
     """
     if library is not None and library.embedder in MADE_WITHOUT_MODELS:
-        return WITHOUT_MODELS[0]
+        return "naive"
     here = find_spec("sam2") is not None and available_sam2(DEFAULT)
-    return "sam2" if here else WITHOUT_MODELS[0]
+    return "sam2" if here else "naive"
 
 
 def default_embedder() -> str:
     """``clip`` where its package and the weights of its default model are here, else
     ``appearance``."""
     here = find_spec("open_clip") is not None and available_clip(DEFAULT)
-    return "clip" if here else WITHOUT_MODELS[1]
+    return "clip" if here else "appearance"

@@ -20,12 +20,11 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 from sam2.modeling.sam2_base import SAM2Base
 from yaml import YAMLError
 
 from sam_detect.errors import ConfigError, one_line
-from sam_detect.models.weights import require_sam2
+from sam_detect.models.weights import config_of, require_sam2
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth")
 MODEL_CLASS = "sam2.modeling.sam2_base.SAM2Base"
@@ -72,8 +71,8 @@ def load_sam2(
         model: a name (``tiny``, ``base``, ``sam2.1_hiera_large``, ...) whose weights are on this
             machine, or the path of a checkpoint (``.pt`` or ``.pth``).
         config: the model's config: one of the ``sam2`` package (``configs/sam2.1/...``) or a YAML
-            file. Without it the one of the name; beside a checkpoint a YAML file of its name; or
-            the one that Meta's checkpoint of this file name has.
+            file. Without it the one of the name, or of a checkpoint that which
+            :func:`~sam_detect.models.weights.config_of` finds.
         device: where the model is to run.
 
     Raises:
@@ -84,7 +83,7 @@ def load_sam2(
     if is_checkpoint(model):
         path = Path(model).expanduser()
         name = path.stem
-        found = config or _config_of(path)
+        found = config or config_of(path)
     else:
         weights = require_sam2(str(model))
         path, name, found = weights.path, weights.name, config or weights.config
@@ -115,19 +114,6 @@ def is_checkpoint(model: str | Path) -> bool:
     if isinstance(model, Path) or model.endswith(CHECKPOINT_SUFFIXES):
         return True
     return "/" in model or "\\" in model
-
-
-def _config_of(checkpoint: Path) -> str:
-    beside = checkpoint.with_suffix(".yaml")
-    if beside.is_file():
-        return str(beside)
-    known = {file: config for config, file in HF_MODEL_ID_TO_FILENAMES.values()}
-    if checkpoint.name in known:
-        return str(known[checkpoint.name])
-    raise ConfigError(
-        f"no config is known for {checkpoint}: put it beside the checkpoint as {beside.name}, "
-        f"or name one of the sam2 package, such as configs/sam2.1/sam2.1_hiera_b+.yaml"
-    )
 
 
 def _read_config(config: str) -> DictConfig:

@@ -65,7 +65,7 @@ def require_sam2(name: str, config: str | None = None) -> SAM2Weights:
     """
     own = _own_file(name)
     if own is not None:
-        return SAM2Weights(own.stem, config or _config_beside(own), own)
+        return SAM2Weights(own.stem, config or config_of(own), own)
     model = sam2_model(name)
     path = sam2_path(model)
     _require(path, f"the SAM 2 model '{name}'", f"--sam-model {model.shortest}", NO_MODEL["sam2"])
@@ -133,7 +133,13 @@ def _own_file(name: str) -> Path | None:
     return None
 
 
-def _config_beside(path: Path) -> str:
+def config_of(path: Path) -> str:
+    """The configuration of a user's own checkpoint: ``FILE.yaml`` beside ``FILE.pt``, else that of
+    the model of Meta's that the file's name begins with.
+
+    Raises:
+        ConfigError: neither is there.
+    """
     beside = path.with_suffix(".yaml")
     if beside.is_file():
         return str(beside)

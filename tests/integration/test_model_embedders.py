@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from cli_harness import DISCS, SQUARES, Command, at, box_around, drawn, in_this_process, saved
 from sam2_helpers import write_small_sam2
 from small_models import clip_folder
@@ -20,13 +18,7 @@ from sam_detect.fading import GaussianFade, IdentityFade
 from sam_detect.types import Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")

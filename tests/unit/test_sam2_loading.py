@@ -61,6 +61,18 @@ def test_a_checkpoint_is_loaded_with_the_config_beside_it(small: Path) -> None:
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
 
 
+def test_a_checkpoint_named_after_a_model_of_metas_has_its_config(
+    small: Path, tmp_path: Path
+) -> None:
+    named = tmp_path / "sam2.1_hiera_tiny-cells.pt"
+    named.write_bytes(small.read_bytes())
+    with pytest.raises(ConfigError, match=r"sam2\.1_hiera_t\.yaml"):  # whose weights it has not
+        load(named)
+    other = named.rename(tmp_path / "cells.pt")
+    with pytest.raises(ConfigError, match=r"put cells\.yaml beside it"):
+        load(other)
+
+
 def test_the_decoder_falls_back_to_several_masks_as_in_the_official_builder(small: Path) -> None:
     decoder = load(small).model.sam_mask_decoder
     official = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu").sam_mask_decoder

@@ -54,15 +54,10 @@ SMALL_MASKS: dict[str, Any] = {
     "box_nms_thresh": 0.8,
 }  # fmt: skip
 """Every mask a few pixels to a third of the picture; about a fifth of the prompts pass."""
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.usefixtures("one_torch_thread"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning"),
+]
 
 
 @pytest.fixture(scope="module")
