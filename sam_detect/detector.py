@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from sam_detect import parts
 from sam_detect.config import Settings, load_settings
 from sam_detect.errors import ConfigError
 from sam_detect.fading import context
-from sam_detect.interfaces import Embedder, Labeller, Segmenter, VectorStore
+from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
 from sam_detect.labelling.naming import Naming, plausible
 from sam_detect.library.example import image_digest
 from sam_detect.library.library import Added, Library
@@ -33,6 +33,9 @@ from sam_detect.registry import load_class
 from sam_detect.segmentation.prompted import middle_mask
 from sam_detect.sources import cut_out_object, load_image, to_frame
 from sam_detect.types import Detection, Detections, Frame, Masks, Recipe
+
+if TYPE_CHECKING:
+    from sam_detect.video.stream import Stream
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path
 MaskLike = npt.NDArray[Any] | Masks | str | None
@@ -159,11 +162,17 @@ class SAMDetect:
             return [self.detect_frame(self.read(each)) for each in image]
         return self.detect_frame(self.read(image))
 
-    def detect_frame(self, frame: Frame) -> Detections:
-        """:meth:`detect` for a frame of a source."""
+    def detect_frame(self, frame: Frame, *, also: Masks | None = None) -> Detections:
+        """:meth:`detect` for a frame of a source.
+
+        Args:
+            also: masks to be named beside the segmenter's own.
+        """
         timings: dict[str, float] = {}
         with _timed(timings, "propose"):
             masks = self.segmenter.segment(frame)
+        if also is not None and len(also):
+            masks = Masks.concatenate([also, masks])
         plausible = self.plausible(masks)
         vectors = self.embed(frame, masks[plausible], timings_ms=timings)
         with _timed(timings, "label"):
@@ -343,6 +352,35 @@ class SAMDetect:
         from sam_detect.evaluation.harness import measure
 
         return measure(self, dataset_path, metrics, images=images, **protocol)
+
+    def stream(
+        self,
+        source: int | str | Path | Source,
+        *,
+        every: int = 10,
+        live: bool | None = None,
+        unknown: bool = False,
+    ) -> Stream:
+        """Finds and follows the objects of a video, frame by frame.
+
+        Args:
+            source: a camera's number, a video file, a folder or pattern of frames, an URL, or any
+                source of frames.
+            every: frames from one look of the detector to the next, at most.
+            live: whether the newest frame counts and others may be dropped; by default for
+                cameras and streams.
+            unknown: whether objects that nothing in the library resembles are followed, too.
+
+        Returns:
+            An iterator of :class:`~sam_detect.types.TrackedFrame`; close it, or use ``with``.
+
+        Raises:
+            ConfigError: ``every`` is less than 1.
+            ImageError: the source is not there.
+        """
+        from sam_detect.video.stream import open_stream
+
+        return open_stream(self, source, every=every, live=live, unknown=unknown)
 
     def get_crop(self, image: ImageLike, mask: npt.NDArray[Any]) -> Image.Image:
         """The object with its context, as an RGBA picture.

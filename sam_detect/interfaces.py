@@ -29,16 +29,23 @@ from sam_detect.types import (
     Masks,
     Neighbour,
     Point,
+    TrackedFrame,
     Verdict,
 )
 
 
 class Source(ABC):
-    """Yields the frames of one thing a user named: a picture, a folder, later a video."""
+    """Yields the frames of one thing a user named: a picture, a folder, a video, a camera."""
+
+    live: ClassVar[bool] = False
+    """Whether frames come by themselves, and the newest counts."""
 
     @abstractmethod
     def frames(self) -> Iterator[Frame]:
         """The frames, in order. Raises ``ImageError`` for one that cannot be read."""
+
+    def stop(self) -> None:
+        """Ends :meth:`frames` soon, also where it waits; called from another thread."""
 
 
 class Segmenter(ABC):
@@ -268,3 +275,15 @@ class Sink(ABC):
     @abstractmethod
     def close(self) -> list[Path]:
         """Completes the output; returns the files written."""
+
+
+class VideoSink(ABC):
+    """Writes the tracked objects of one video in one format."""
+
+    @abstractmethod
+    def write(self, tracked: TrackedFrame) -> None:
+        """Takes the next frame."""
+
+    @abstractmethod
+    def close(self) -> list[Path]:
+        """Completes the output, however many frames came; returns the files written."""

@@ -4,6 +4,7 @@ from sam_detect.types.batches import Index, Masks, Selection
 from sam_detect.types.examples import ExampleArrays, Hit, Point, Recipe, Rivals
 from sam_detect.types.pictures import Crop, FadedCrop, Frame, ImageRGB
 from sam_detect.types.results import Detection, Detections, Neighbour, Verdict
+from sam_detect.types.videos import TrackedFrame
 
 __all__ = [
     "Crop",
@@ -21,5 +22,6 @@ __all__ = [
     "Recipe",
     "Rivals",
     "Selection",
+    "TrackedFrame",
     "Verdict",
 ]

@@ -22,12 +22,14 @@ class Frame:
         source_id: where it came from, as the user gave or would find it (a path, ``array``, ...).
         index: position in its source (0 for a single picture).
         location: (xy, z, t) in a stack, or None.
+        time_s: seconds since the start of its video, or None.
     """
 
     image_rgb: ImageRGB
     source_id: str = "array"
     index: int = 0
     location: tuple[int, int, int] | None = None
+    time_s: float | None = None
 
     def __post_init__(self) -> None:
         image = self.image_rgb

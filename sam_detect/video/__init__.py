@@ -1,0 +1,1 @@
+"""Video: the detector's objects followed from frame to frame (:mod:`sam_detect.video.stream`)."""

@@ -1,0 +1,202 @@
+"""How a picture moved since the one before, and masks carried along.
+
+The movement is a dense optical flow (Kroeger et al. 2016, "Fast optical flow using dense inverse
+search"), from each pixel of the later picture back to where it came from: so a mask is carried by
+looking up, and no pixel of it is left open. A mask is carried as a soft one, whose edge would
+otherwise be rounded to whole pixels in every frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sam_detect.masks import BoolArray, FloatArray
+from sam_detect.types import Frame, Masks
+
+ByteArray = npt.NDArray[np.uint8]
+
+FLOW_PIXELS = 420_000
+"""Larger pictures are reduced to about as many pixels before they are compared."""
+EDGE = 0.5
+"""A soft mask's value at the object's edge."""
+MARGIN_PX = 2
+TAILS = (0.02, 0.98)
+SAMPLE = 4
+"""Of each so many rows and columns one is looked at to see what is new."""
+CHANGED_LEVELS = 25
+"""Grey levels by which a pixel may differ from where it came from."""
+CUT_SHARE = 0.6
+"""So much that is new is another scene."""
+LEAST_SIDE = 16
+FAINT = 0.02
+"""Of a soft mask, what is less than this is nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class SoftMask:
+    """An object's mask with a soft edge.
+
+    Attributes:
+        values: ``(h, w)`` float32 in 0..1, more than 0.5 on the object.
+        corner_xy: where its upper left pixel lies in the picture.
+    """
+
+    values: FloatArray
+    corner_xy: tuple[int, int]
+
+    @classmethod
+    def of(cls, masks: Masks, index: int) -> SoftMask:
+        x, y = (int(v) for v in masks.boxes_xyxy[index, :2])
+        return cls(masks.crop(index).astype(np.float32), (x, y))
+
+    @cached_property
+    def hard(self) -> tuple[tuple[int, int, int, int], BoolArray] | None:
+        """``(box_xyxy, crop)`` of its pixels; None where it has none."""
+        inside = self.values > EDGE
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        if not len(rows):
+            return None
+        x, y = self.corner_xy
+        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        box = (x + int(left), y + int(top), x + int(right), y + int(bottom))
+        return box, np.ascontiguousarray(inside[top:bottom, left:right])
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """Where each pixel of a picture came from, in the picture before.
+
+    Attributes:
+        back_xy: ``(h, w, 2)`` float32, of the picture as it was compared, in its own pixels.
+        size_hw: the picture's height and width.
+        new_share: share of the picture that nothing in the one before looks like, 0 to 1.
+    """
+
+    back_xy: FloatArray
+    size_hw: tuple[int, int]
+    new_share: float
+
+    @property
+    def scale_xy(self) -> FloatArray:
+        """``(2,)``: pixels that were compared per pixel of the picture."""
+        height, width = self.back_xy.shape[:2]
+        return np.array([width / self.size_hw[1], height / self.size_hw[0]], np.float32)
+
+    def within(self, box_xyxy: tuple[int, int, int, int]) -> FloatArray:
+        """``(h, w, 2)`` float32 of a window of the picture, in the picture's pixels."""
+        x0, y0, x1, y1 = box_xyxy
+        scale = self.scale_xy
+        if (scale == 1).all():
+            return self.back_xy[y0:y1, x0:x1]
+        xs = (np.arange(x0, x1, dtype=np.float32) + 0.5) * scale[0] - 0.5
+        ys = (np.arange(y0, y1, dtype=np.float32) + 0.5) * scale[1] - 0.5
+        grid_x, grid_y = np.meshgrid(xs, ys)
+        sampled = cv2.remap(
+            self.back_xy, grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        return np.asarray(sampled / scale, np.float32)
+
+    def carry(self, mask: SoftMask) -> SoftMask:
+        """The mask of the picture before, in this picture; all 0 where it has left."""
+        window = self._window(mask)
+        x0, y0, x1, y1 = window
+        if x0 >= x1 or y0 >= y1:
+            return SoftMask(np.zeros((1, 1), np.float32), (0, 0))
+        back = self.within(window)
+        left, top = mask.corner_xy
+        grid_x, grid_y = np.meshgrid(
+            np.arange(x0 - left, x1 - left, dtype=np.float32),
+            np.arange(y0 - top, y1 - top, dtype=np.float32),
+        )
+        carried = cv2.remap(
+            mask.values, grid_x + back[..., 0], grid_y + back[..., 1], cv2.INTER_LINEAR
+        )
+        return _tight(np.asarray(carried, np.float32), (x0, y0))
+
+    def _window(self, mask: SoftMask) -> tuple[int, int, int, int]:
+        """Where the mask's pixels may be now: its box, moved and widened as the flow around says.
+
+        The flow is looked at where the mask was and, once, where that says it went: what moves
+        farther than its own size has left the first place.
+        """
+        height, width = self.size_hw
+        x0, y0 = mask.corner_xy
+        x1, y1 = x0 + mask.values.shape[1], y0 + mask.values.shape[0]
+        moved = (x0, y0, x1, y1)
+        for _ in range(2):
+            seen = self._seen(moved)
+            if not seen.size:
+                break
+            # A flow has wild values where something was uncovered; the object is not among them.
+            low, high = np.quantile(seen.reshape(-1, 2), TAILS, axis=0)
+            moved = (
+                min(moved[0], int(x0 - high[0])), min(moved[1], int(y0 - high[1])),
+                max(moved[2], int(x1 - low[0]) + 1), max(moved[3], int(y1 - low[1]) + 1),
+            )  # fmt: skip
+        return (
+            max(0, moved[0] - MARGIN_PX), max(0, moved[1] - MARGIN_PX),
+            min(width, moved[2] + MARGIN_PX), min(height, moved[3] + MARGIN_PX),
+        )  # fmt: skip
+
+    def _seen(self, box_xyxy: tuple[int, int, int, int]) -> FloatArray:
+        """The flow in a box, in the picture's pixels, at the flow's own resolution."""
+        scale = self.scale_xy
+        x0, y0, x1, y1 = np.rint(np.array(box_xyxy) * np.tile(scale, 2)).astype(int).tolist()
+        seen = self.back_xy[max(0, y0) : max(0, y1) + 1, max(0, x0) : max(0, x1) + 1]
+        return np.asarray(seen / scale, np.float32)
+
+
+def _tight(values: FloatArray, corner_xy: tuple[int, int]) -> SoftMask:
+    """The mask without empty rows and columns around it."""
+    there = values > FAINT
+    rows, columns = np.flatnonzero(there.any(1)), np.flatnonzero(there.any(0))
+    if not len(rows):
+        return SoftMask(values[:1, :1] * 0, corner_xy)
+    part = values[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return SoftMask(part, (corner_xy[0] + int(columns[0]), corner_xy[1] + int(rows[0])))
+
+
+class Motion:
+    """Compares each frame with the one before."""
+
+    def __init__(self) -> None:
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._last: tuple[tuple[int, int], ByteArray] | None = None
+
+    def next(self, frame: Frame) -> Flow | None:
+        """How the frame moved since the last one given; None for the first one, for one of another
+        size and for another scene."""
+        grey = _reduced(frame)
+        last, self._last = self._last, (frame.size_hw, grey)
+        if last is None or last[0] != frame.size_hw:
+            return None
+        back = np.asarray(self._flow.calc(grey, last[1], None), np.float32)
+        new_share = _unexplained(grey, last[1], back)
+        return None if new_share > CUT_SHARE else Flow(back, frame.size_hw, new_share)
+
+
+def _reduced(frame: Frame) -> ByteArray:
+    grey = cv2.cvtColor(frame.image_rgb, cv2.COLOR_RGB2GRAY)
+    height, width = frame.size_hw
+    scale = min(1.0, (FLOW_PIXELS / (height * width)) ** 0.5)
+    # The flow looks at patches of 8 pixels on two scales.
+    size = max(LEAST_SIDE, round(width * scale)), max(LEAST_SIDE, round(height * scale))
+    if size != (width, height):
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(grey, np.uint8)
+
+
+def _unexplained(grey: ByteArray, before: ByteArray, back_xy: FloatArray) -> float:
+    """Share of a picture that differs from where the flow says it came from."""
+    some = back_xy[::SAMPLE, ::SAMPLE]
+    rows, columns = np.mgrid[: some.shape[0], : some.shape[1]].astype(np.float32) * SAMPLE
+    came = cv2.remap(
+        before, columns + some[..., 0], rows + some[..., 1], cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+    return float((cv2.absdiff(came, grey[::SAMPLE, ::SAMPLE]) > CHANGED_LEVELS).mean())

@@ -1,0 +1,134 @@
+"""Frames read ahead, on a thread of their own.
+
+Of a file none may be lost: the reader waits when it is too far ahead. Of a live source the newest
+counts: what nobody has taken when the next one comes is dropped, and counted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sam_detect.errors import ImageError
+from sam_detect.interfaces import Source
+from sam_detect.types import Frame
+
+AHEAD = 16
+"""Frames of a file that are read before they are asked for."""
+
+Prepared = TypeVar("Prepared")
+
+
+@dataclass(frozen=True)
+class Arrival(Generic[Prepared]):
+    """A frame that was read.
+
+    Attributes:
+        frame: the picture.
+        prepared: what was made of it.
+        at_s: when it was there, by ``time.monotonic()``.
+    """
+
+    frame: Frame
+    prepared: Prepared
+    at_s: float
+
+
+class Reader(Iterator[Arrival[Prepared]]):
+    """Iterates over the frames of a source, which another thread reads.
+
+    Args:
+        source: read until it ends or fails.
+        live: whether only the newest frame counts.
+        prepare: what to make of each frame that is taken, in their order: of a file's while they
+            are read, of a live source's when they are taken, since most are not.
+
+    Attributes:
+        dropped: frames that a newer one replaced.
+    """
+
+    def __init__(
+        self, source: Source, *, live: bool, prepare: Callable[[Frame], Prepared]
+    ) -> None:
+        self.dropped = 0
+        self._source, self._live, self._prepare = source, live, prepare
+        self._waiting: deque[Callable[[], Arrival[Prepared]] | ImageError] = deque()
+        self._changed = threading.Condition()
+        self._ended = self._stopped = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._read, name="sam-detect reader", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Frames that are read and not yet taken."""
+        return len(self._waiting)
+
+    def __next__(self) -> Arrival[Prepared]:
+        """The next frame, as soon as there is one.
+
+        Raises:
+            ImageError: a frame could not be read; asking again gives the one after it.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._ended)
+            taken = self._waiting.popleft() if self._waiting else None
+            self._changed.notify_all()
+        if isinstance(taken, ImageError):
+            raise taken
+        if taken is not None:
+            return taken()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        raise StopIteration
+
+    def stop(self, *, wait_s: float) -> bool:
+        """Reads no further; whether the thread ended within the time."""
+        with self._changed:
+            self._stopped = self._ended = True
+            self._waiting.clear()
+            self._changed.notify_all()
+        self._source.stop()
+        self._thread.join(wait_s)
+        return not self._thread.is_alive()
+
+    def _read(self) -> None:
+        try:
+            frames = iter(self._source.frames())
+            while self._put(self._next(frames)):
+                pass
+        except StopIteration:
+            pass
+        except BaseException as error:  # belongs to whoever takes the frames
+            self._error = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _next(self, frames: Iterator[Frame]) -> Callable[[], Arrival[Prepared]] | ImageError:
+        try:
+            frame = next(frames)
+        except ImageError as error:
+            return error
+        at_s = time.monotonic()
+        if self._live:
+            return lambda: Arrival(frame, self._prepare(frame), at_s)
+        arrival = Arrival(frame, self._prepare(frame), at_s)
+        return lambda: arrival
+
+    def _put(self, item: Callable[[], Arrival[Prepared]] | ImageError) -> bool:
+        """Hands over what was read; False where no more is wanted."""
+        with self._changed:
+            if self._live and self._waiting:
+                self.dropped += len(self._waiting)
+                self._waiting.clear()
+            self._changed.wait_for(lambda: len(self._waiting) < AHEAD or self._stopped)
+            if not self._stopped:
+                self._waiting.append(item)
+                self._changed.notify_all()
+            return not self._stopped

@@ -1,0 +1,201 @@
+"""``SAMDetect.stream``: the objects of a video, frame by frame, each with the track it is on.
+
+Not every frame is worked on from scratch. The detector looks at key frames only, on a thread beside
+the stream; in between, masks are carried by how the picture moves (``motion``), and what is carried
+keeps its identity (``tracks``).
+
+* Of a file no frame is lost and the result is always the same: a key frame waits for its look,
+  while the frames after it are read and compared.
+* Of a live source the newest frame counts: the stream goes on while the detector looks, and what
+  it found is carried from its frame to the present one when it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from sam_detect.errors import ConfigError
+from sam_detect.interfaces import Source
+from sam_detect.library.library import Added
+from sam_detect.sources.video import open_source
+from sam_detect.types import Frame, TrackedFrame
+from sam_detect.video.looking import Look, Looker
+from sam_detect.video.motion import Flow, Motion
+from sam_detect.video.reading import Arrival, Reader
+from sam_detect.video.statistics import Statistics
+from sam_detect.video.tracks import Tracks
+
+if TYPE_CHECKING:
+    from sam_detect.detector import SAMDetect
+
+STOP_S = 1.5
+"""How long a stop waits for each thread."""
+FRAMES_PER_SECOND = 25.0
+"""Of a source that does not say when its frames were."""
+NEW_SHARE = 0.2
+"""Of the picture: so much that no frame since the last key frame explains asks for another look."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a stream works.
+
+    Attributes:
+        every: frames from one key frame to the next, at most.
+        live: whether the newest frame counts and others may be dropped.
+        unknown: whether objects without a name are followed, too.
+
+    Raises:
+        ConfigError: ``every`` is less than 1.
+    """
+
+    every: int = 10
+    live: bool = False
+    unknown: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ConfigError(f"every must be at least 1 frame, got {self.every}")
+
+
+class Stream(Iterator[TrackedFrame]):
+    """The objects of a video's frames, in order. Close it, or use it in ``with``.
+
+    Args:
+        detector: looks at the key frames.
+        source: gives the frames.
+        plan: how often, and what is shown.
+
+    Attributes:
+        statistics: what happened so far.
+    """
+
+    def __init__(self, detector: SAMDetect, source: Source, plan: Plan) -> None:
+        self._detector, self._plan = detector, plan
+        asked = detector.settings.threshold
+        self._tracks = Tracks(
+            threshold=0.5 if asked == "auto" else asked, unknown=plan.unknown
+        )
+        self._motion = Motion()
+        self._looker = Looker(detector)
+        self._look: Look | None = None
+        self._since: list[Flow] = []
+        self._frames_since, self._new_share = 0, 1.0
+        self._present: Frame | None = None
+        self._reader = Reader(source, live=plan.live, prepare=self._motion.next)
+        self.statistics = Statistics()
+
+    def __next__(self) -> TrackedFrame:
+        """The next frame, as soon as it is there.
+
+        Raises:
+            ImageError: a frame could not be read; asking again gives the one after it.
+        """
+        arrival = next(self._reader)
+        try:
+            return self._tracked(arrival)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops reading and looking; may be called twice."""
+        self._reader.stop(wait_s=STOP_S)
+        self._looker.stop(wait_s=STOP_S)
+
+    def learn(self, track_id: int, label: str, *, negative: bool = False) -> Future[Added]:
+        """Learns the object of a track as it is in the last frame that was given.
+
+        It is learnt beside the stream; the next frames know it, and so does the library.
+
+        Args:
+            track_id: of an object of that frame.
+            label: its name, or what it is *not*.
+
+        Raises:
+            ConfigError: no object of that frame has this track.
+        """
+        frame = self._present
+        mask = None if frame is None else self._tracks.mask(track_id, frame.size_hw)
+        if frame is None or mask is None:
+            raise ConfigError(f"no object of the last frame is on track {track_id}")
+        learn = self._detector.learn_frame
+        promise = self._looker.run(lambda: learn(frame, mask, [label], negative=negative))
+        self._new_share = 1.0  # look again with what is known by then
+        return promise
+
+    def _tracked(self, arrival: Arrival[Flow | None]) -> TrackedFrame:
+        frame, flow = arrival.frame, arrival.prepared
+        time_s = frame.time_s
+        if time_s is None:
+            time_s = frame.index / FRAMES_PER_SECOND
+            frame = replace(frame, time_s=time_s)
+        self._tracks.advance(flow, time_s)
+        self._note(flow)
+        self._join_if_ready(time_s)
+        key = self._look is None and self._due()
+        if key:
+            self._begin_look(frame)
+        if not self._plan.live and self._look is not None:
+            self._join(self._look, time_s)
+        detections, track_ids = self._tracks.present(frame, time_s=time_s)
+        recipe = self._detector.recipe.to_dict()
+        self._present = frame
+        self.statistics.count(arrival.at_s, dropped=self._reader.dropped, key=key)
+        return TrackedFrame(frame, replace(detections, recipe=recipe), track_ids, key)
+
+    def _note(self, flow: Flow | None) -> None:
+        self._frames_since += 1
+        if flow is None:  # another scene: what is being looked at is no longer there
+            self._look, self._since, self._new_share = None, [], 1.0
+            return
+        self._new_share += flow.new_share
+        if self._look is not None:
+            self._since.append(flow)
+
+    def _due(self) -> bool:
+        return self._frames_since >= self._plan.every or self._new_share >= NEW_SHARE
+
+    def _begin_look(self, frame: Frame) -> None:
+        self._look = self._looker.look(frame, self._tracks.snapshot(frame.size_hw))
+        self._since, self._frames_since, self._new_share = [], 0, 0.0
+
+    def _join_if_ready(self, time_s: float) -> None:
+        if self._look is not None and self._look.found.done():
+            self._join(self._look, time_s)
+
+    def _join(self, look: Look, time_s: float) -> None:
+        found = look.found.result()
+        self._tracks.join(found, look.then, self._since, time_s=time_s)
+        self._look, self._since = None, []
+
+
+def open_stream(
+    detector: SAMDetect,
+    source: int | str | Path | Source,
+    *,
+    every: int = 10,
+    live: bool | None = None,
+    unknown: bool = False,
+) -> Stream:
+    """What :meth:`sam_detect.SAMDetect.stream` does."""
+    pixels = detector.settings.max_image_pixels
+    opened = source if isinstance(source, Source) else open_source(source, max_pixels=pixels)
+    newest = opened.live if live is None else live
+    return Stream(detector, opened, Plan(every=every, live=newest, unknown=unknown))
