@@ -26,7 +26,7 @@ from sam_detect.library.maker import VectorMaker
 from sam_detect.library.making import make_examples
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import reindex
-from sam_detect.masks import FloatArray, IntArray
+from sam_detect.masks import FloatArray, IntArray, rle_to_mask
 from sam_detect.models.defaults import default_segmenter
 from sam_detect.outputs.overlay import draw
 from sam_detect.registry import load_class
@@ -237,6 +237,18 @@ class SAMDetect:
             occupancy=self._maker.occupancy,
             crop_side=self._maker.crop_side,
         )
+
+    def outlined(self, frame: Frame) -> Masks:
+        """The outlines of the library's examples of this very picture, negatives left out."""
+        known = self.library.examples()
+        digest = image_digest(frame.image_rgb)
+        ids = [
+            known.ids[i]
+            for i, source in enumerate(known.sources)
+            if source == digest and not known.negatives[i]
+        ]
+        outlines = [rle_to_mask(each.segmentation) for each in self.library.read(ids)] if ids else []
+        return Masks.from_dense(outlines) if outlines else Masks.empty(frame.size_hw)
 
     # -- learning ----------------------------------------------------------------------------
 

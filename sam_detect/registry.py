@@ -49,6 +49,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "csv": "sam_detect.outputs.csv_table:CSVSink",
         "overlay": "sam_detect.outputs.overlay:OverlaySink",
     },
+    "video format": {
+        "annotated": "sam_detect.outputs.video:AnnotatedVideoSink",
+        "lines": "sam_detect.outputs.video_lines:VideoLinesSink",
+    },
 }
 
 MODEL_PACKAGES = {"torch", "torchvision", "sam2", "open_clip", "hydra", "omegaconf"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sam_detect.detector import SAMDetect
-from sam_detect.types import Detections, Frame
+from sam_detect.types import Detections, Frame, Masks
 from sam_detect.video.tracks import Snapshot
 
 Made = TypeVar("Made")
@@ -42,10 +42,17 @@ class Looker:
         self._thread.start()
 
     def look(self, frame: Frame, then: Snapshot) -> Look:
-        """Starts a look. The carried masks are named beside the detector's own proposals, and win
-        or lose against them: so a track whose mask is still the best keeps it."""
-        found = self.run(lambda: self._detector.detect_frame(frame, also=then.masks))
-        return Look(frame, then, found)
+        """Starts a look.
+
+        Carried masks, and outlines that somebody drew in this very picture, are named beside the
+        detector's own proposals, and win or lose against them: so a track whose mask is still the
+        best keeps it, and what was learnt from the first frame is followed as it was outlined.
+        """
+        return Look(frame, then, self.run(lambda: self._found(frame, then.masks)))
+
+    def _found(self, frame: Frame, carried: Masks) -> Detections:
+        known = Masks.concatenate([self._detector.outlined(frame), carried])
+        return self._detector.detect_frame(frame, also=known)
 
     def run(self, work: Callable[[], Made]) -> Future[Made]:
         """Something that must not happen during a look, such as learning."""
