@@ -247,7 +247,9 @@ class SAMDetect:
             for i, source in enumerate(known.sources)
             if source == digest and not known.negatives[i]
         ]
-        outlines = [rle_to_mask(each.segmentation) for each in self.library.read(ids)] if ids else []
+        outlines = (
+            [rle_to_mask(each.segmentation) for each in self.library.read(ids)] if ids else []
+        )
         return Masks.from_dense(outlines) if outlines else Masks.empty(frame.size_hw)
 
     # -- learning ----------------------------------------------------------------------------

@@ -44,7 +44,7 @@ class Source(ABC):
     def frames(self) -> Iterator[Frame]:
         """The frames, in order. Raises ``ImageError`` for one that cannot be read."""
 
-    def stop(self) -> None:
+    def stop(self) -> None:  # noqa: B027 - most sources never wait
         """Ends :meth:`frames` soon, also where it waits; called from another thread."""
 
 

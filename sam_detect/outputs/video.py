@@ -63,7 +63,7 @@ class AnnotatedVideoSink(VideoSink):
             raise OutputError("this video is closed already; make a new one")
         with self._writing():
             if not self._container.streams.video:
-                self._begin(drawn)
+                _begin(self._container, drawn)
             stream = self._container.streams.video[0]
             frame = av.VideoFrame.from_ndarray(_fitted(drawn, stream.width, stream.height))
             frame.pts = self._tick(tracked.frame.time_s)
@@ -80,15 +80,6 @@ class AnnotatedVideoSink(VideoSink):
             container.close()
         return [self.path]
 
-    def _begin(self, first: ImageRGB) -> None:
-        """Makes the video of the first frame's size, to whole pairs of pixels."""
-        assert self._container is not None
-        stream = self._container.add_stream("libx264", rate=GUESSED_FPS, options=QUALITY)
-        stream.height, stream.width = (side + side % 2 for side in first.shape[:2])
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = Fraction(1, TICKS)
-        stream.codec_context.gop_size = GUESSED_FPS
-
     def _tick(self, time_s: float | None) -> int:
         """The frame's time stamp, later than that of the one before."""
         step = TICKS // GUESSED_FPS
@@ -102,6 +93,15 @@ class AnnotatedVideoSink(VideoSink):
             yield
         except (av.FFmpegError, OSError) as error:
             raise cannot_write(self.path, error) from error
+
+
+def _begin(container: av.container.OutputContainer, first: ImageRGB) -> None:
+    """Gives the video the first frame's size, to whole pairs of pixels."""
+    stream = container.add_stream("libx264", rate=GUESSED_FPS, options=QUALITY)
+    stream.height, stream.width = (side + side % 2 for side in first.shape[:2])
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.time_base = Fraction(1, TICKS)
+    stream.codec_context.gop_size = GUESSED_FPS
 
 
 def _fitted(image: ImageRGB, width: int, height: int) -> ImageRGB:

@@ -73,7 +73,7 @@ class VideoFileSource(Source):
         return container.decode(stream)
 
     def _frame(self, decoded: av.VideoFrame, index: int) -> Frame:
-        rgb = np.ascontiguousarray(decoded.to_ndarray(format="rgb24"))
+        rgb = np.ascontiguousarray(decoded.to_ndarray(format="rgb24"), np.uint8)
         return Frame(rgb, self.path, index, time_s=decoded.time)
 
 

@@ -51,9 +51,7 @@ class Reader(Iterator[Arrival[Prepared]]):
         dropped: frames that a newer one replaced.
     """
 
-    def __init__(
-        self, source: Source, *, live: bool, prepare: Callable[[Frame], Prepared]
-    ) -> None:
+    def __init__(self, source: Source, *, live: bool, prepare: Callable[[Frame], Prepared]) -> None:
         self.dropped = 0
         self._source, self._live, self._prepare = source, live, prepare
         self._waiting: deque[Callable[[], Arrival[Prepared]] | ImageError] = deque()

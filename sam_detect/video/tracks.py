@@ -263,8 +263,7 @@ def belief(looks: Sequence[Verdict], threshold: float = 0.5) -> Verdict:
     equal looks have ``sqrt(n)`` times the log-odds of one.
     """
     odds: dict[str, float] = {}
-    for label in {look.best_label for look in looks} - {None}:
-        assert label is not None
+    for label in {look.best_label for look in looks if look.best_label is not None}:
         votes = (_odds(look.confidence) for look in looks if look.best_label == label)
         against = (_odds(look.confidence) for look in looks if look.best_label != label)
         odds[label] = sum(votes) - sum(max(0.0, vote) for vote in against)

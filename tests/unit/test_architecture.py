@@ -27,7 +27,10 @@ HEAVY = ("torch", "torchvision", "sam2", "open_clip", "cv2", "skimage", "scipy",
          "qdrant_edge", "PIL", "grpc")  # fmt: skip
 
 # Lazy delegations that reach down the list on purpose, as (module, imported module).
-DELEGATIONS: set[tuple[str, str]] = {("sam_detect.detector", "sam_detect.evaluation.harness")}
+DELEGATIONS: set[tuple[str, str]] = {
+    ("sam_detect.detector", "sam_detect.evaluation.harness"),
+    ("sam_detect.detector", "sam_detect.video.stream"),
+}
 
 
 def _modules() -> dict[str, Path]:
