@@ -4,6 +4,10 @@ The movement is a dense optical flow (Kroeger et al. 2016, "Fast optical flow us
 search"), from each pixel of the later picture back to where it came from: so a mask is carried by
 looking up, and no pixel of it is left open. A mask is carried as a soft one, whose edge would
 otherwise be rounded to whole pixels in every frame.
+
+At an object's edge the flow is wrong: what is uncovered behind it came from nowhere, and the flow,
+which is smooth, lets it come from the object, which so draws a trail. Therefore the edge moves as
+the object's inside does, see :func:`object_motion`.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import numpy.typing as npt
 
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import Frame, Masks
+from sam_detect.video.rigidity import object_motion
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -33,6 +38,10 @@ CHANGED_LEVELS = 25
 CUT_SHARE = 0.6
 """So much that is new is another scene."""
 LEAST_SIDE = 16
+GRID_PX = 4
+"""The flow's own resolution: it is made at a quarter, and is smooth in between."""
+GRID_ACROSS = 24
+"""But an object is at least about so many steps of the grid wide."""
 FAINT = 0.02
 """Of a soft mask, what is less than this is nothing."""
 
@@ -87,18 +96,13 @@ class Flow:
         height, width = self.back_xy.shape[:2]
         return np.array([width / self.size_hw[1], height / self.size_hw[0]], np.float32)
 
-    def within(self, box_xyxy: tuple[int, int, int, int]) -> FloatArray:
-        """``(h, w, 2)`` float32 of a window of the picture, in the picture's pixels."""
-        x0, y0, x1, y1 = box_xyxy
+    def _at(self, grid_x: FloatArray, grid_y: FloatArray) -> FloatArray:
+        """``(h, w, 2)`` float32 at places of the picture, in the picture's pixels."""
         scale = self.scale_xy
-        if (scale == 1).all():
-            return self.back_xy[y0:y1, x0:x1]
-        xs = (np.arange(x0, x1, dtype=np.float32) + 0.5) * scale[0] - 0.5
-        ys = (np.arange(y0, y1, dtype=np.float32) + 0.5) * scale[1] - 0.5
-        grid_x, grid_y = np.meshgrid(xs, ys)
         sampled = cv2.remap(
-            self.back_xy, grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+            self.back_xy, (grid_x + 0.5) * scale[0] - 0.5, (grid_y + 0.5) * scale[1] - 0.5,
+            cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
         return np.asarray(sampled / scale, np.float32)
 
     def carry(self, mask: SoftMask) -> SoftMask:
@@ -107,16 +111,38 @@ class Flow:
         x0, y0, x1, y1 = window
         if x0 >= x1 or y0 >= y1:
             return SoftMask(np.zeros((1, 1), np.float32), (0, 0))
-        back = self.within(window)
+        came_x, came_y = self._came_from(mask, window)
         left, top = mask.corner_xy
-        grid_x, grid_y = np.meshgrid(
-            np.arange(x0 - left, x1 - left, dtype=np.float32),
-            np.arange(y0 - top, y1 - top, dtype=np.float32),
-        )
-        carried = cv2.remap(
-            mask.values, grid_x + back[..., 0], grid_y + back[..., 1], cv2.INTER_LINEAR
-        )
+        carried = cv2.remap(mask.values, came_x - left, came_y - top, cv2.INTER_LINEAR)
         return _tight(np.asarray(carried, np.float32), (x0, y0))
+
+    def _came_from(
+        self, mask: SoftMask, window_xyxy: tuple[int, int, int, int]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Where each pixel of a window came from, x and y ``(h, w)``, if it is of the object.
+
+        Found on a grid that is as wide as the flow is smooth, and as the object allows.
+        """
+        x0, y0, x1, y1 = window_xyxy
+        left, top = mask.corner_xy
+        across = np.count_nonzero(mask.values > EDGE) ** 0.5
+        step = int(np.clip(across / GRID_ACROSS, 1, GRID_PX))
+        grid_x, grid_y = np.meshgrid(
+            np.arange(x0, x1 + step - 1, step, dtype=np.float32),
+            np.arange(y0, y1 + step - 1, step, dtype=np.float32),
+        )
+        back = self._at(grid_x, grid_y)
+        rough = cv2.remap(
+            mask.values, grid_x + back[..., 0] - left, grid_y + back[..., 1] - top, cv2.INTER_LINEAR
+        )
+        came = object_motion(back, rough > EDGE) + np.stack([grid_x, grid_y], axis=-1)
+        finer = np.array([[1 / step, 0, 0], [0, 1 / step, 0]], np.float32)
+        every = cv2.warpAffine(
+            came, finer, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+        came_x, came_y = cv2.split(every)
+        return np.asarray(came_x), np.asarray(came_y)
 
     def _window(self, mask: SoftMask) -> tuple[int, int, int, int]:
         """Where the mask's pixels may be now: its box, moved and widened as the flow around says.
@@ -147,7 +173,9 @@ class Flow:
         """The flow in a box, in the picture's pixels, at the flow's own resolution."""
         scale = self.scale_xy
         x0, y0, x1, y1 = np.rint(np.array(box_xyxy) * np.tile(scale, 2)).astype(int).tolist()
-        seen = self.back_xy[max(0, y0) : max(0, y1) + 1, max(0, x0) : max(0, x1) + 1]
+        seen = self.back_xy[
+            max(0, y0) : max(0, y1) + 1 : SAMPLE, max(0, x0) : max(0, x1) + 1 : SAMPLE
+        ]
         return np.asarray(seen / scale, np.float32)
 
 

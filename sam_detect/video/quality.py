@@ -172,9 +172,7 @@ def _followed(
     )
 
 
-def _false(
-    tracked: TrackedFrame, outlined: Outlined, ious: npt.NDArray[np.float64]
-) -> set[int]:
+def _false(tracked: TrackedFrame, outlined: Outlined, ious: npt.NDArray[np.float64]) -> set[int]:
     """The tracks of named objects that are none of that name."""
     found = tracked.detections.label
     same = np.equal.outer(np.array(outlined.labels, object), found).astype(np.bool_)
