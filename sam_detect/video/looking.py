@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sam_detect.detector import SAMDetect
-from sam_detect.types import Detections, Frame, Masks
-from sam_detect.video.tracks import Snapshot
+from sam_detect.library.example import image_digest
+from sam_detect.types import Frame, Masks
+from sam_detect.video.memory import Memory
+from sam_detect.video.motion import Flow
+from sam_detect.video.tracks import Sight, Snapshot
 
 Made = TypeVar("Made")
 
@@ -23,12 +26,12 @@ class Look:
     Attributes:
         frame: the key frame.
         then: where the tracks were in it.
-        found: what the detector finds.
+        sight: what the detector finds.
     """
 
     frame: Frame
     then: Snapshot
-    found: Future[Detections]
+    sight: Future[Sight]
 
 
 class Looker:
@@ -36,23 +39,41 @@ class Looker:
 
     def __init__(self, detector: SAMDetect) -> None:
         self._detector = detector
+        self._memory = Memory()
+        self._light_of: str | None = None
+        self._generation = ""
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         # A daemon: a look may take long, and whoever wants to stop must not wait for it.
         self._thread = threading.Thread(target=self._run, name="sam-detect looker", daemon=True)
         self._thread.start()
 
-    def look(self, frame: Frame, then: Snapshot) -> Look:
+    def look(self, frame: Frame, then: Snapshot, moved: Flow | None) -> Look:
         """Starts a look.
 
         Carried masks, and outlines that somebody drew in this very picture, are named beside the
         detector's own proposals, and win or lose against them: so a track whose mask is still the
         best keeps it, and what was learnt from the first frame is followed as it was outlined.
-        """
-        return Look(frame, then, self.run(lambda: self._found(frame, then.masks)))
 
-    def _found(self, frame: Frame, carried: Masks) -> Detections:
-        known = Masks.concatenate([self._detector.outlined(frame), carried])
-        return self._detector.detect_frame(frame, also=known)
+        Args:
+            moved: from the frame of the look before to this one; None where the scene is another.
+        """
+        return Look(frame, then, self.run(lambda: self._seen(frame, then, moved)))
+
+    def _seen(self, frame: Frame, then: Snapshot, moved: Flow | None) -> Sight:
+        detector = self._detector
+        known = detector.outlined(frame)
+        if moved is None:
+            self._light_of = None
+        if len(known):
+            self._light_of = image_digest(frame.image_rgb)
+        # Before it is used, as whatever is learnt meanwhile counts from the next look on.
+        generation = detector.library.generation
+        relearnt = generation != self._generation
+        self._generation = generation
+        also = Masks.concatenate([known, then.masks])
+        found = detector.detect_frame(frame, also=also, light_of=self._light_of)
+        past = self._memory.recall(found, None if relearnt else moved)
+        return Sight(found, past, first=moved is None or relearnt, relearnt=relearnt)
 
     def run(self, work: Callable[[], Made]) -> Future[Made]:
         """Something that must not happen during a look, such as learning."""

@@ -12,7 +12,7 @@ the object's inside does, see :func:`object_motion`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -33,6 +33,8 @@ MARGIN_PX = 2
 TAILS = (0.02, 0.98)
 SAMPLE = 4
 """Of each so many rows and columns one is looked at to see what is new."""
+MANY = 1000
+"""Pixels of which a sample is enough."""
 CHANGED_LEVELS = 25
 """Grey levels by which a pixel may differ from where it came from."""
 CUT_SHARE = 0.6
@@ -104,6 +106,32 @@ class Flow:
             cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
         return np.asarray(sampled / scale, np.float32)
+
+    def coarse(self) -> Flow:
+        """The same at about its own resolution, which is enough to follow it back for long."""
+        height, width = self.back_xy.shape[:2]
+        size = max(1, width // GRID_PX), max(1, height // GRID_PX)
+        small = cv2.resize(self.back_xy, size, interpolation=cv2.INTER_AREA)
+        small *= np.array([size[0] / width, size[1] / height], np.float32)
+        return replace(self, back_xy=np.asarray(small, np.float32))
+
+    def after(self, earlier: Flow) -> Flow:
+        """From this flow's picture back to where the earlier flow's came from.
+
+        Args:
+            earlier: the flow of the picture before, at the same resolution.
+        """
+        height, width = self.back_xy.shape[:2]
+        grid_x, grid_y = np.meshgrid(
+            np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+        )
+        before = cv2.remap(
+            earlier.back_xy, grid_x + self.back_xy[..., 0], grid_y + self.back_xy[..., 1],
+            cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+        return replace(
+            self, back_xy=self.back_xy + before, new_share=self.new_share + earlier.new_share
+        )
 
     def carry(self, mask: SoftMask) -> SoftMask:
         """The mask of the picture before, in this picture; all 0 where it has left."""

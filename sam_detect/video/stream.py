@@ -83,6 +83,7 @@ class Stream(Iterator[TrackedFrame]):
         self._looker = Looker(detector)
         self._look: Look | None = None
         self._since: list[Flow] = []
+        self._moved: Flow | None = None
         self._frames_since, self._new_share = 0, 1.0
         self._present: Frame | None = None
         self._reader = Reader(source, live=plan.live, prepare=self._motion.next)
@@ -161,8 +162,10 @@ class Stream(Iterator[TrackedFrame]):
     def _note(self, flow: Flow | None) -> None:
         self._frames_since += 1
         if flow is None:  # another scene: what is being looked at is no longer there
-            self._look, self._since, self._new_share = None, [], 1.0
+            self._look, self._since, self._new_share, self._moved = None, [], 1.0, None
             return
+        coarse = flow.coarse()
+        self._moved = coarse if self._moved is None else coarse.after(self._moved)
         self._new_share += flow.new_share
         if self._look is not None:
             self._since.append(flow)
@@ -171,16 +174,17 @@ class Stream(Iterator[TrackedFrame]):
         return self._frames_since >= self._plan.every or self._new_share >= NEW_SHARE
 
     def _begin_look(self, frame: Frame) -> None:
-        self._look = self._looker.look(frame, self._tracks.snapshot(frame.size_hw))
+        then = self._tracks.snapshot(frame.size_hw)
+        self._look = self._looker.look(frame, then, self._moved)
+        self._moved = None
         self._since, self._frames_since, self._new_share = [], 0, 0.0
 
     def _join_if_ready(self, time_s: float) -> None:
-        if self._look is not None and self._look.found.done():
+        if self._look is not None and self._look.sight.done():
             self._join(self._look, time_s)
 
     def _join(self, look: Look, time_s: float) -> None:
-        found = look.found.result()
-        self._tracks.join(found, look.then, self._since, time_s=time_s)
+        self._tracks.join(look.sight.result(), look.then, self._since, time_s=time_s)
         self._look, self._since = None, []
 
 

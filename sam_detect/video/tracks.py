@@ -19,17 +19,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import supervision as sv
-from scipy.optimize import linear_sum_assignment
 from trackers import ByteTrackTracker
 
-from sam_detect.masks import IntArray, iou_matrix
+from sam_detect.masks import IntArray
 from sam_detect.types import Detections, Frame, Masks, Verdict
+from sam_detect.video.matching import assign
+from sam_detect.video.memory import LOOKS, Past
 from sam_detect.video.motion import Flow, SoftMask
 
-SAME_IOU = 0.3
-"""A detection and a carried mask that overlap more are one object."""
 LEAST_SHARE = 0.35
 """A mask of which less than this is left since it was last looked at is of a hidden object."""
 HIDDEN_S = 2.0
@@ -40,8 +38,8 @@ FADING = 0.995
 """Per frame, of the quality of a mask that is only carried."""
 MOST_ODDS = 4.0
 """Log-odds of the surest single look; more would never be outvoted."""
-MEMORY = 20
-"""Looks that a track's name rests on."""
+SURE = 0.8
+"""A new object that is believed in less is shown when another look confirms it."""
 BYTETRACK_FPS = 30.0
 """The unit in which ByteTrack counts time; frames come with their own time stamps."""
 
@@ -86,6 +84,24 @@ class Snapshot:
     ids: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Sight:
+    """What a look at a frame found.
+
+    Attributes:
+        found: all of it.
+        pasts: what earlier looks said of each, oldest first; of a track's object it knows more.
+        first: whether nobody has looked at this scene before.
+        relearnt: whether something was learnt since the last look, so that what earlier looks
+            said no longer counts.
+    """
+
+    found: Detections
+    pasts: tuple[Past, ...]
+    first: bool = False
+    relearnt: bool = False
+
+
 class Tracks:
     """The tracks of one video.
 
@@ -122,29 +138,29 @@ class Tracks:
 
     def join(
         self,
-        found: Detections,
+        sight: Sight,
         then: Snapshot,
         since: Sequence[Flow],
         *,
         time_s: float,
     ) -> None:
-        """Takes in what the detector found in a frame.
+        """Takes in what a look found.
 
         Args:
-            found: all of it.
+            sight: all of it.
             then: where the tracks were in that frame.
             since: the flows of the frames that came after it, up to the present one.
             time_s: of the present frame.
         """
-        of_track = _assign(found.masks, then)
-        claimed = set(of_track.values())
-        for index, track_id in of_track.items():
-            if track_id in self._tracks:
-                self._renew(self._tracks[track_id], found, index, since)
-        for track_id in set(then.ids) - claimed:
-            self._miss(track_id)
-        for index in set(range(len(found))) - set(of_track):
-            self._begin(found, index, since, time_s)
+        found = sight.found
+        of_track = assign(found.masks, then.masks)
+        for index, place in of_track.items():
+            if then.ids[place] in self._tracks:
+                self._renew(self._tracks[then.ids[place]], sight, index, since)
+        for place in set(range(len(then.ids))) - set(of_track.values()):
+            self._miss(then.ids[place])
+        for index in sorted(set(range(len(found))) - set(of_track)):
+            self._begin(sight, index, since, time_s)
 
     def present(self, frame: Frame, *, time_s: float) -> tuple[Detections, IntArray]:
         """The objects of the present frame and their tracks, in the order of the tracks."""
@@ -164,12 +180,14 @@ class Tracks:
     def _shown(self) -> list[Track]:
         return [self._tracks[each] for each in sorted(self._tracks) if self._tracks[each].mask]
 
-    def _renew(self, track: Track, found: Detections, index: int, since: Sequence[Flow]) -> None:
+    def _renew(self, track: Track, sight: Sight, index: int, since: Sequence[Flow]) -> None:
+        found = sight.found
         track.mask = _carried(SoftMask.of(found.masks, index), since)
         track.area = int(found.masks.areas[index])
         track.quality = float(found.masks.predicted_ious[index])
         track.missed = 0
-        track.looks = [*track.looks, found.verdicts[index]][-MEMORY:]
+        before = [] if sight.relearnt else track.looks
+        track.looks = [*before, found.verdicts[index]][-LOOKS:]
         track.verdict = belief(track.looks, self._threshold)
 
     def _miss(self, track_id: int) -> None:
@@ -179,21 +197,31 @@ class Tracks:
             if track.missed >= MISSES:
                 del self._tracks[track_id]
 
-    def _begin(self, found: Detections, index: int, since: Sequence[Flow], time_s: float) -> None:
-        verdict = found.verdicts[index]
+    def _begin(self, sight: Sight, index: int, since: Sequence[Flow], time_s: float) -> None:
+        found, looks = sight.found, [*sight.pasts[index], sight.found.verdicts[index]]
+        verdict = belief(looks, self._threshold)
+        if not self._unknown and not self._believed(verdict, looks, first=sight.first):
+            return
         mask = _carried(SoftMask.of(found.masks, index), since)
-        if mask is None or (verdict.label is None and not self._unknown):
+        if mask is None:
             return
         self._tracks[self._next_id] = Track(
             id=self._next_id,
             mask=mask,
             area=int(found.masks.areas[index]),
             quality=float(found.masks.predicted_ious[index]),
-            looks=[verdict],
+            looks=looks,
             verdict=verdict,
             seen_s=time_s,
         )
         self._next_id += 1
+
+    def _believed(self, verdict: Verdict, looks: Sequence[Verdict], *, first: bool) -> bool:
+        """Whether something new is shown: at once where nothing is known yet, or it is sure."""
+        if verdict.label is None:
+            return False
+        agreeing = sum(look.label == verdict.label for look in looks)
+        return first or agreeing > 1 or verdict.confidence >= SURE
 
     def _continue_hidden(self, time_s: float) -> None:
         """New tracks that are hidden ones come back take up their ids."""
@@ -203,7 +231,7 @@ class Tracks:
             alike = hidden is not None and hidden.verdict.label == track.verdict.label
             if hidden is None or hidden.mask is not None or not alike:
                 continue
-            track.looks = [*hidden.looks, *track.looks][-MEMORY:]
+            track.looks = [*hidden.looks, *track.looks][-LOOKS:]
             track.verdict = belief(track.looks, self._threshold)
             track.id = old
             self._tracks[old] = self._tracks.pop(new)
@@ -300,24 +328,6 @@ def _snapshot(tracks: Sequence[Track], size_hw: tuple[int, int]) -> Snapshot:
         predicted_ious=np.array([track.quality for track in kept], np.float32),
     )
     return Snapshot(masks, tuple(track.id for track in kept))
-
-
-def _assign(found: Masks, then: Snapshot) -> dict[int, int]:
-    """Index of a found mask to the id of the track it is, one to one."""
-    if not len(found) or not then.ids:
-        return {}
-    iou = _ious(found, then.masks)
-    rows, columns = linear_sum_assignment(iou, maximize=True)
-    return {
-        int(row): then.ids[column]
-        for row, column in zip(rows, columns, strict=True)
-        if iou[row, column] > SAME_IOU
-    }
-
-
-def _ious(one: Masks, other: Masks) -> npt.NDArray[np.float64]:
-    both = Masks.concatenate([one, other])
-    return iou_matrix(both.crops(), both.boxes_xyxy)[: len(one), len(one) :]
 
 
 def _carried(mask: SoftMask, since: Sequence[Flow]) -> SoftMask | None:
