@@ -12,9 +12,13 @@ from typing import Any, TypeVar
 from sam_detect.detector import SAMDetect
 from sam_detect.library.example import image_digest
 from sam_detect.types import Frame, Masks
+from sam_detect.video.matching import ious
 from sam_detect.video.memory import Memory
-from sam_detect.video.motion import Flow
+from sam_detect.video.motion import Flow, direct_flow
 from sam_detect.video.tracks import Sight, Snapshot
+
+AGREEING_IOU = 0.5
+"""Of a mask carried in many steps and in one."""
 
 Made = TypeVar("Made")
 
@@ -42,6 +46,7 @@ class Looker:
         self._memory = Memory()
         self._light_of: str | None = None
         self._generation = ""
+        self._last: Frame | None = None
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         # A daemon: a look may take long, and whoever wants to stop must not wait for it.
         self._thread = threading.Thread(target=self._run, name="sam-detect looker", daemon=True)
@@ -70,10 +75,17 @@ class Looker:
         generation = detector.library.generation
         relearnt = generation != self._generation
         self._generation = generation
-        also = Masks.concatenate([known, then.masks])
+        direct = self._direct(frame, moved)
+        carried = then.masks if direct is None else carried_anew(then, direct)
+        also = Masks.concatenate([known, carried])
         found = detector.detect_frame(frame, also=also, light_of=self._light_of)
-        past = self._memory.recall(found, None if relearnt else moved)
+        past = self._memory.recall(found, None if relearnt else direct)
         return Sight(found, past, first=moved is None or relearnt, relearnt=relearnt)
+
+    def _direct(self, frame: Frame, moved: Flow | None) -> Flow | None:
+        """How the picture moved since the last look."""
+        last, self._last = self._last, frame
+        return None if moved is None or last is None else direct_flow(last, frame, moved)
 
     def run(self, work: Callable[[], Made]) -> Future[Made]:
         """Something that must not happen during a look, such as learning."""
@@ -90,6 +102,18 @@ class Looker:
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             work()
+
+
+def carried_anew(then: Snapshot, direct: Flow) -> Masks:
+    """The tracks' masks, each carried from the last look's frame at once where that leads to about
+    the same place: so errors of many frames do not add up."""
+    masks = []
+    for place, anchor in enumerate(then.anchors):
+        slowly = then.masks[[place]]
+        at_once = direct.carry(anchor).masks(then.masks.size_hw, slowly.predicted_ious)
+        agree = len(at_once) and ious(at_once, slowly)[0, 0] > AGREEING_IOU
+        masks.append(at_once if agree else slowly)
+    return Masks.concatenate([then.masks[[]], *masks])
 
 
 def _fulfil(promise: Future[Any], work: Callable[[], Any]) -> None:

@@ -37,6 +37,10 @@ MANY = 1000
 """Pixels of which a sample is enough."""
 CHANGED_LEVELS = 25
 """Grey levels by which a pixel may differ from where it came from."""
+SMALL_PIXELS = 160_000
+"""Smaller pictures have smaller objects, and are compared more finely."""
+HALF, QUARTER = 1, 2
+"""The finest scale that is compared, as a power of two."""
 CUT_SHARE = 0.6
 """So much that is new is another scene."""
 LEAST_SIDE = 16
@@ -76,6 +80,16 @@ class SoftMask:
         top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
         box = (x + int(left), y + int(top), x + int(right), y + int(bottom))
         return box, np.ascontiguousarray(inside[top:bottom, left:right])
+
+    def masks(self, size_hw: tuple[int, int], quality: npt.ArrayLike = 1.0) -> Masks:
+        """Itself among a picture's masks: one, or none where it has no pixel."""
+        if self.hard is None:
+            return Masks.empty(size_hw)
+        box, crop = self.hard
+        quality = np.reshape(np.asarray(quality, np.float32), 1)
+        return Masks.from_crops(
+            size_hw=size_hw, boxes_xyxy=[box], crops=[crop], predicted_ious=quality
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,9 +245,29 @@ class Motion:
         last, self._last = self._last, (frame.size_hw, grey)
         if last is None or last[0] != frame.size_hw:
             return None
+        self._flow.setFinestScale(QUARTER if grey.size > SMALL_PIXELS else HALF)
         back = np.asarray(self._flow.calc(grey, last[1], None), np.float32)
         new_share = _unexplained(grey, last[1], back)
         return None if new_share > CUT_SHARE else Flow(back, frame.size_hw, new_share)
+
+
+def direct_flow(before: Frame, now: Frame, about: Flow) -> Flow:
+    """How a picture moved since one that is several frames older.
+
+    What is added up from frame to frame adds up its errors, too. So the two pictures are compared
+    themselves, from where that leads, and more finely than there is time for in each frame.
+
+    Args:
+        about: the same, added up from frame to frame.
+    """
+    grey, older = _reduced(now), _reduced(before)
+    height, width = grey.shape
+    factor = width / about.back_xy.shape[1], height / about.back_xy.shape[0]
+    start = cv2.resize(about.back_xy, (width, height)) * np.array(factor, np.float32)
+    finer = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    finer.setFinestScale(HALF)
+    back = np.asarray(finer.calc(grey, older, np.ascontiguousarray(start)), np.float32)
+    return Flow(back, now.size_hw, about.new_share)
 
 
 def _reduced(frame: Frame) -> ByteArray:

@@ -51,6 +51,7 @@ class Track:
     Attributes:
         id: from 1, never used twice.
         mask: in the last frame; None while it is hidden.
+        anchor: its mask in the frame of the last look.
         area: pixels when it was last looked at.
         quality: of its mask, 0 to 1.
         looks: what the detector said of it, oldest first.
@@ -62,6 +63,7 @@ class Track:
 
     id: int
     mask: SoftMask | None
+    anchor: SoftMask
     area: int
     quality: float
     looks: list[Verdict]
@@ -78,10 +80,12 @@ class Snapshot:
     Attributes:
         masks: of the tracks.
         ids: theirs, in the same order.
+        anchors: their masks in the frame of the look before.
     """
 
     masks: Masks
     ids: tuple[int, ...]
+    anchors: tuple[SoftMask, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ class Tracks:
             if then.ids[place] in self._tracks:
                 self._renew(self._tracks[then.ids[place]], sight, index, since)
         for place in set(range(len(then.ids))) - set(of_track.values()):
-            self._miss(then.ids[place])
+            self._miss(then, place)
         for index in sorted(set(range(len(found))) - set(of_track)):
             self._begin(sight, index, since, time_s)
 
@@ -182,7 +186,8 @@ class Tracks:
 
     def _renew(self, track: Track, sight: Sight, index: int, since: Sequence[Flow]) -> None:
         found = sight.found
-        track.mask = _carried(SoftMask.of(found.masks, index), since)
+        track.anchor = SoftMask.of(found.masks, index)
+        track.mask = _carried(track.anchor, since)
         track.area = int(found.masks.areas[index])
         track.quality = float(found.masks.predicted_ious[index])
         track.missed = 0
@@ -190,24 +195,27 @@ class Tracks:
         track.looks = [*before, found.verdicts[index]][-LOOKS:]
         track.verdict = belief(track.looks, self._threshold)
 
-    def _miss(self, track_id: int) -> None:
-        track = self._tracks.get(track_id)
+    def _miss(self, then: Snapshot, place: int) -> None:
+        track = self._tracks.get(then.ids[place])
         if track is not None:
             track.missed += 1
+            track.anchor = SoftMask.of(then.masks, place)
             if track.missed >= MISSES:
-                del self._tracks[track_id]
+                del self._tracks[track.id]
 
     def _begin(self, sight: Sight, index: int, since: Sequence[Flow], time_s: float) -> None:
         found, looks = sight.found, [*sight.pasts[index], sight.found.verdicts[index]]
         verdict = belief(looks, self._threshold)
         if not self._unknown and not self._believed(verdict, looks, first=sight.first):
             return
-        mask = _carried(SoftMask.of(found.masks, index), since)
+        anchor = SoftMask.of(found.masks, index)
+        mask = _carried(anchor, since)
         if mask is None:
             return
         self._tracks[self._next_id] = Track(
             id=self._next_id,
             mask=mask,
+            anchor=anchor,
             area=int(found.masks.areas[index]),
             quality=float(found.masks.predicted_ious[index]),
             looks=looks,
@@ -327,7 +335,8 @@ def _snapshot(tracks: Sequence[Track], size_hw: tuple[int, int]) -> Snapshot:
         crops=crops,
         predicted_ious=np.array([track.quality for track in kept], np.float32),
     )
-    return Snapshot(masks, tuple(track.id for track in kept))
+    anchors = tuple(track.anchor for track in kept)
+    return Snapshot(masks, tuple(track.id for track in kept), anchors)
 
 
 def _carried(mask: SoftMask, since: Sequence[Flow]) -> SoftMask | None:
