@@ -80,7 +80,7 @@ class Looker:
         also = Masks.concatenate([known, carried])
         found = detector.detect_frame(frame, also=also, light_of=self._light_of)
         past = self._memory.recall(found, None if relearnt else direct)
-        return Sight(found, past, first=moved is None or relearnt, relearnt=relearnt)
+        return Sight(frame, found, past, first=moved is None or relearnt, relearnt=relearnt)
 
     def _direct(self, frame: Frame, moved: Flow | None) -> Flow | None:
         """How the picture moved since the last look."""
@@ -111,7 +111,7 @@ def carried_anew(then: Snapshot, direct: Flow) -> Masks:
     for place, anchor in enumerate(then.anchors):
         slowly = then.masks[[place]]
         at_once = direct.carry(anchor).masks(then.masks.size_hw, slowly.predicted_ious)
-        agree = len(at_once) and ious(at_once, slowly)[0, 0] > AGREEING_IOU
+        agree = then.whole[place] and len(at_once) and ious(at_once, slowly)[0, 0] > AGREEING_IOU
         masks.append(at_once if agree else slowly)
     return Masks.concatenate([then.masks[[]], *masks])
 

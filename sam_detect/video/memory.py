@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from sam_detect.types import Detections, Masks, Verdict
+from sam_detect.video.belief import LOOKS
 from sam_detect.video.matching import assign
 from sam_detect.video.motion import Flow, SoftMask
 
-LOOKS = 20
-"""That a name rests on."""
 KEPT_UNSEEN = 2
 """Looks that may not propose a region before it is forgotten."""
 
@@ -64,13 +63,13 @@ class Memory:
         carried = [
             _Region(moved.carry(each.mask), each.past, each.unseen) for each in self._regions
         ]
-        return [each for each in carried if each.mask.hard is not None]
+        return [each for each in carried if each.mask.cut(moved.size_hw) is not None]
 
 
 def _masks(regions: list[_Region], size_hw: tuple[int, int]) -> Masks:
-    hard = [each.mask.hard for each in regions]
+    cuts = [each.mask.cut(size_hw) for each in regions]
     return Masks.from_crops(
         size_hw=size_hw,
-        boxes_xyxy=np.array([each[0] for each in hard if each], np.int64).reshape(-1, 4),
-        crops=[each[1] for each in hard if each],
+        boxes_xyxy=np.array([cut[0] for cut in cuts if cut], np.int64).reshape(-1, 4),
+        crops=[cut[1] for cut in cuts if cut],
     )

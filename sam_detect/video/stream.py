@@ -145,14 +145,14 @@ class Stream(Iterator[TrackedFrame]):
         if time_s is None:
             time_s = frame.index / FRAMES_PER_SECOND
             frame = replace(frame, time_s=time_s)
-        self._tracks.advance(flow, time_s)
+        self._tracks.advance(flow, frame, time_s)
         self._note(flow)
-        self._join_if_ready(time_s)
+        self._join_if_ready(frame)
         key = self._look is None and self._due()
         if key:
             self._begin_look(frame)
         if not self._plan.live and self._look is not None:
-            self._join(self._look, time_s)
+            self._join(self._look, frame)
         detections, track_ids = self._tracks.present(frame, time_s=time_s)
         recipe = self._detector.recipe.to_dict()
         self._present = frame
@@ -179,12 +179,12 @@ class Stream(Iterator[TrackedFrame]):
         self._moved = None
         self._since, self._frames_since, self._new_share = [], 0, 0.0
 
-    def _join_if_ready(self, time_s: float) -> None:
+    def _join_if_ready(self, frame: Frame) -> None:
         if self._look is not None and self._look.sight.done():
-            self._join(self._look, time_s)
+            self._join(self._look, frame)
 
-    def _join(self, look: Look, time_s: float) -> None:
-        self._tracks.join(look.sight.result(), look.then, self._since, time_s=time_s)
+    def _join(self, look: Look, frame: Frame) -> None:
+        self._tracks.join(look.sight.result(), look.then, self._since, frame)
         self._look, self._since = None, []
 
 
