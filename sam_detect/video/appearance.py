@@ -18,7 +18,7 @@ from sam_detect.video.motion import SoftMask
 
 CELLS = 12
 """Along each side of the object's box."""
-TOLERANCE = 40.0
+TOLERANCE = 50.0
 """Levels of 255 by which a cell may differ from what was near it."""
 LEAST_COVER = 0.5
 """Of a cell: where the mask covers less, the cell is not of the object."""
@@ -49,7 +49,8 @@ class Appearance:
         near = np.ones((3, 3), np.uint8)
         x, y = mask.corner_xy
         solid = np.ascontiguousarray(mask.values[y0 - y : y1 - y, x0 - x : x1 - x])
-        cover = cv2.resize(solid, (CELLS, CELLS), interpolation=cv2.INTER_AREA) > LEAST_COVER
+        covered = cv2.resize(solid, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+        cover = np.asarray(covered > LEAST_COVER, np.bool_)
         if not cover.any():
             return None
         # What is beside the object is no colour of it.
@@ -67,9 +68,10 @@ class Appearance:
         cells = _cells(image_rgb, mask)
         low, high = (np.minimum(255, bound * gain) for bound in (self.low, self.high))
         alike = ((cells > low - TOLERANCE) & (cells < high + TOLERANCE)).all(axis=2)
-        alike = np.asarray(alike | ~self.cover)
+        alike |= ~self.cover
         solid = cv2.medianBlur(alike.astype(np.uint8), 3)
-        return np.logical_and(solid, _in_picture(image_rgb, mask))
+        seen: BoolArray = solid.astype(np.bool_)
+        return np.asarray(seen & _in_picture(image_rgb, mask))
 
     def share(self, visible: BoolArray) -> float:
         """How much of the object that is, 0 to 1."""
@@ -110,4 +112,5 @@ def _in_picture(image_rgb: ImageRGB, mask: SoftMask) -> BoolArray:
     middles = (np.arange(CELLS) + 0.5) / CELLS
     xs, ys = x0 + middles * (x1 - x0), y0 + middles * (y1 - y0)
     height, width = image_rgb.shape[:2]
-    return np.logical_and.outer((ys >= 0) & (ys < height), (xs >= 0) & (xs < width))
+    rows, columns = (ys >= 0) & (ys < height), (xs >= 0) & (xs < width)
+    return np.asarray(rows[:, None] & columns[None], np.bool_)

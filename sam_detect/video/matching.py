@@ -6,40 +6,54 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from sam_detect.masks import intersection
+from sam_detect.masks import BoolArray, intersection
 from sam_detect.types import Masks
 
 SAME_IOU = 0.3
 """Masks that overlap more can be of one object."""
+INSIDE_SHARE = 0.6
+"""A mask of which more lies in the other one can be a part of it."""
 
 
-def assign(some: Masks, others: Masks) -> dict[int, int]:
+def assign(some: Masks, others: Masks, *, alike: BoolArray | None = None) -> dict[int, int]:
     """Indices of some masks to those of the others that they are, for the most overlap in all
-    (Hungarian method)."""
+    (Hungarian method).
+
+    Args:
+        alike: ``(len(some), len(others))``, which pairs are of one kind. Of these one mask may also
+            be a part of the other: more, or less, of the object is to be seen than before.
+    """
     if not len(some) or not len(others):
         return {}
-    iou = ious(some, others)
-    rows, columns = linear_sum_assignment(iou, maximize=True)
-    return {
-        int(row): int(column)
-        for row, column in zip(rows, columns, strict=True)
-        if iou[row, column] > SAME_IOU
-    }
+    shared = shared_areas(some, others)
+    areas, other_areas = some.areas[:, None], others.areas[None]
+    iou = shared / (areas + other_areas - shared)
+    likely = np.where(iou > SAME_IOU, 1 + iou, 0.0)
+    if alike is not None:
+        inside = shared / np.minimum(areas, other_areas)
+        likely = np.maximum(likely, np.where(alike & (inside > INSIDE_SHARE), iou, 0))
+    rows, columns = linear_sum_assignment(likely, maximize=True)
+    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+    return {row: column for row, column in pairs if likely[row, column] > 0}
 
 
 def ious(some: Masks, others: Masks) -> npt.NDArray[np.float64]:
-    """``(len(some), len(others))`` float64; only masks whose boxes meet are drawn."""
+    """``(len(some), len(others))`` intersection over union."""
+    shared = shared_areas(some, others)
+    return shared / np.maximum(some.areas[:, None] + others.areas[None] - shared, 1)
+
+
+def shared_areas(some: Masks, others: Masks) -> npt.NDArray[np.float64]:
+    """``(len(some), len(others))`` pixels in common; only what may have some is drawn."""
     found = np.zeros((len(some), len(others)))
     low = np.maximum(some.boxes_xyxy[:, None, :2], others.boxes_xyxy[None, :, :2])
     high = np.minimum(some.boxes_xyxy[:, None, 2:], others.boxes_xyxy[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    smaller = np.minimum(some.areas[:, None], others.areas[None])
-    larger = np.maximum(some.areas[:, None], others.areas[None])
-    possible = np.minimum(shared, smaller) > SAME_IOU * larger
-    crops = {int(j): others.crop(j) for j in np.flatnonzero(possible.any(axis=0))}
-    for i in np.flatnonzero(possible.any(axis=1)):
+    meet = np.asarray((high > low).all(axis=2), np.bool_)
+    crops = {int(j): others.crop(j) for j in np.flatnonzero(np.any(meet, axis=0))}
+    for i in np.flatnonzero(np.any(meet, axis=1)):
         crop = some.crop(i)
-        for j in np.flatnonzero(possible[i]):
-            common = intersection(crop, some.boxes_xyxy[i], crops[int(j)], others.boxes_xyxy[j])
-            found[i, j] = common / (some.areas[i] + others.areas[j] - common)
+        for j in np.flatnonzero(meet[i]):
+            found[i, j] = intersection(
+                crop, some.boxes_xyxy[i].tolist(), crops[int(j)], others.boxes_xyxy[j].tolist()
+            )
     return found

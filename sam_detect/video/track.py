@@ -18,8 +18,8 @@ LEAST_SHARE = 0.35
 """An object of which less than this is to be seen, or left, is hidden."""
 BACK_SHARE = 0.5
 """A hidden one of which so much is to be seen again is back."""
-WHOLE_SHARE = 0.9
-"""One of which so much is to be seen is whole."""
+WHOLE_SHARE = 0.75
+"""One of which so much is to be seen is whole: colours change a little by themselves."""
 FADING = 0.995
 """Per frame, of the quality of a mask that is only carried."""
 INERTIA = 0.7

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sam_detect.masks import IntArray
+from sam_detect.masks import BoolArray, IntArray
 from sam_detect.types import Detections, Frame, Masks, Verdict
 from sam_detect.video.appearance import Appearance
 from sam_detect.video.belief import LOOKS, belief
@@ -116,7 +116,9 @@ class Tracks:
             since: the flows of the frames that came after it, up to the present one.
             frame: the present one.
         """
-        of_track = assign(sight.found.masks, then.masks)
+        of_track = assign(
+            sight.found.masks, then.masks, alike=self._same_names(sight.found, then.ids)
+        )
         for index, place in of_track.items():
             if then.ids[place] in self._tracks:
                 self._renew(self._tracks[then.ids[place]], sight, index, since)
@@ -193,10 +195,18 @@ class Tracks:
         for each in sorted(new):
             track = self._tracks[each]
             track.new = False
-            old = predicted.get(each)
-            hidden = self._tracks.get(old) if old is not None else _nearest(track, self._hidden())
-            if hidden is not None and _alike(track, hidden):
+            hidden = self._tracks.get(predicted.get(each, 0))
+            if hidden is None or not _alike(track, hidden):
+                hidden = _nearest(track, self._hidden())
+            if hidden is not None:
                 self._take_up(track, hidden)
+
+    def _same_names(self, found: Detections, ids: Sequence[int]) -> BoolArray:
+        """``(found, tracks)``: which have the same name."""
+        names = [self._tracks[i].verdict.label if i in self._tracks else None for i in ids]
+        known: BoolArray = np.array([name is not None for name in names], np.bool_)
+        same = np.equal.outer(found.label, np.array(names, dtype=object))
+        return np.asarray(same.astype(np.bool_) & known)
 
     def _hidden(self) -> list[Track]:
         return [track for track in self._tracks.values() if track.hidden]
