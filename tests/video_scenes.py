@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sam_detect import SAMDetect
 from sam_detect.interfaces import Source
-from sam_detect.types import Frame, ImageRGB, Masks
+from sam_detect.types import Frame, ImageRGB, Masks, TrackedFrame
+from sam_detect.vector_store import MemoryVectorStore
 from sam_detect.video.quality import Outlined
 
 FPS = 25.0
@@ -144,3 +146,42 @@ def _paint(
 def along(x: float, y: float, dx: float, dy: float) -> Place:
     """A straight way."""
     return lambda index: (x + dx * index, y + dy * index)
+
+
+def busy_scene() -> Scene:
+    """Objects of three kinds: two of one kind cross, three pass behind a bar, one leaves, one
+    enters, and the camera turns."""
+    return Scene(
+        [
+            Thing("cherry", along(20, 30, 1.6, 0.2)),
+            Thing("cherry", along(190, 60, -1.4, 0)),
+            Thing("plum", along(40, 110, 1.2, -0.7)),
+            Thing("plum", along(150, 40, -0.6, 0.9)),
+            Thing("leaf", along(160, 118, 0.2, -0.1)),
+            Thing("leaf", along(30, 70, -1.0, 0.3), frames=(0, 60)),
+            Thing("cherry", along(-72, 126, 1.2, 0)),
+        ],
+        count=90,
+        bar=(96, 116),
+        camera=along(0, 0, 0.3, 0.1),
+    )
+
+
+def detector_that_knows(scene: Scene | None) -> SAMDetect:
+    """A detector without weights that has learnt the objects of the first frame."""
+    detector = SAMDetect(
+        vector_store=MemoryVectorStore(),
+        segmenter="naive",
+        embedder="appearance",
+        embedding_cache_size=10_000,
+    )
+    if scene is not None:
+        outlined = scene.outlined(0)
+        detector.learn_frame(scene.frame(0), outlined.masks, outlined.labels)
+    return detector
+
+
+def followed(scene: Scene, *, every: int = 10) -> list[TrackedFrame]:
+    """What a stream says of all frames, once the objects of the first one are learnt."""
+    with detector_that_knows(scene).stream(scene, every=every) as stream:
+        return list(stream)
