@@ -20,6 +20,10 @@ BACK_SHARE = 0.5
 """A hidden one of which so much is to be seen again is back."""
 WHOLE_SHARE = 0.75
 """One of which so much is to be seen is whole: colours change a little by themselves."""
+CLEAR_SHARE = 0.95
+"""One of which so much is to be seen has nothing in front of it."""
+SMALLER = 0.9
+"""A mask of a smaller share of the object, of which something is hidden, is not all of it."""
 FADING = 0.995
 """Per frame, of the quality of a mask that is only carried."""
 INERTIA = 0.7
@@ -43,7 +47,7 @@ class Track:
         seen_s: time of the last frame that showed it.
         hidden: whether too little of it is to be seen.
         shown: ``(h, w)`` 0 to 1, what of the body is to be seen; None for all.
-        whole: whether about all of it is to be seen.
+        share: of it that is to be seen, 0 to 1.
         gain: how many times brighter the picture has become since the last look.
         velocity_xy: pixels a second.
         missed: looks in a row that did not find it.
@@ -60,7 +64,7 @@ class Track:
     seen_s: float
     hidden: bool = False
     shown: FloatArray | None = None
-    whole: bool = True
+    share: float = 1.0
     gain: float = 1.0
     velocity_xy: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     missed: int = 0
@@ -74,6 +78,11 @@ class Track:
         if self.shown is None:
             return self.body
         return replace(self.body, values=self.body.values * self.shown)
+
+    @property
+    def whole(self) -> bool:
+        """Whether about all of it is to be seen."""
+        return self.share >= WHOLE_SHARE
 
     def advance(self, flow: Flow, image_rgb: ImageRGB, elapsed_s: float) -> None:
         """Brings it to the next frame, as that moved, or as it moved itself while it is hidden."""
@@ -95,12 +104,11 @@ class Track:
     def watch(self, image_rgb: ImageRGB) -> None:
         """Sees what of it is to be seen where it is now."""
         if self.appearance is None or not self.body.area:
-            self.hidden, self.shown, self.whole = not self.body.area, None, True
+            self.hidden, self.shown, self.share = not self.body.area, None, 1.0
             return
         visible = self.appearance.visible(image_rgb, self.body, self.gain)
-        share = self.appearance.share(visible)
-        self.hidden = share < (BACK_SHARE if self.hidden else LEAST_SHARE)
-        self.whole = share >= WHOLE_SHARE
+        self.share = self.appearance.share(visible)
+        self.hidden = self.share < (BACK_SHARE if self.hidden else LEAST_SHARE)
         self.shown = None if self.whole else over(visible, self.body)
 
     def _expect(self, image_rgb: ImageRGB, elapsed_s: float) -> None:
@@ -150,10 +158,15 @@ class Track:
             return  # a part of it, which looks like something else
         self.looks = [*before, verdict][-LOOKS:]
         self.verdict = belief(self.looks, threshold)
-        if self.whole:
+        if self._all_of_it(mask):
             self.anchor, self.quality = mask, quality
             self.appearance = Appearance.of(image_rgb, mask) or self.appearance
             self.body, self.gain = carried(mask, since)
+
+    def _all_of_it(self, mask: SoftMask) -> bool:
+        """Whether a mask that was found is all of the object, and not what is to be seen of it."""
+        larger = mask.area >= SMALLER * self.body.area
+        return self.share >= CLEAR_SHARE or (self.whole and larger)
 
 
 def carried(mask: SoftMask, since: Sequence[Flow]) -> tuple[SoftMask, float]:
