@@ -49,6 +49,7 @@ class Scene(Source):
         size_hw: of the frames.
         camera: where its left upper corner is in the world.
         bar: columns of the world that a grey bar covers, in front of everything.
+        wall_rgb: its colour; its spots are of the seed.
         light: of each frame: what its values are multiplied with.
     """
 
@@ -58,6 +59,7 @@ class Scene(Source):
     camera: Place = field(default=lambda _: (0.0, 0.0))
     bar: tuple[int, int] = (0, 0)
     light: Callable[[int], float] = field(default=lambda _: 1.0)
+    wall_rgb: tuple[int, int, int] = (205, 198, 185)
     seed: int = 0
 
     def frames(self) -> Iterator[Frame]:
@@ -113,7 +115,7 @@ class Scene(Source):
         seen = cv2.warpAffine(
             spots, shift, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         )
-        return np.clip(seen[..., None] + (205, 198, 185), 0, 255).astype(np.uint8)
+        return np.clip(seen[..., None] + self.wall_rgb, 0, 255).astype(np.uint8)
 
 
 def _paint(

@@ -41,7 +41,7 @@ SMALL_PIXELS = 160_000
 """Smaller pictures have smaller objects, and are compared more finely."""
 HALF, QUARTER = 1, 2
 """The finest scale that is compared, as a power of two."""
-MOST_GAIN = 3.0
+MOST_GAIN = 2.0
 """A lamp that is switched on; more is another scene."""
 CUT_SHARE = 0.6
 """So much that is new is another scene."""

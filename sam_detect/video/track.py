@@ -50,6 +50,9 @@ class Track:
         share: of it that is to be seen, 0 to 1.
         gain: how many times brighter the picture has become since the last look.
         velocity_xy: pixels a second.
+        steady_xy: the same, one frame ago.
+        expected: its body in the last frame, if it went on as before.
+        left_xyxy: the box of its body when it was last to be seen.
         missed: looks in a row that did not find it.
         new: whether no frame has shown it yet.
     """
@@ -67,6 +70,9 @@ class Track:
     share: float = 1.0
     gain: float = 1.0
     velocity_xy: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    steady_xy: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    expected: SoftMask | None = None
+    left_xyxy: tuple[int, int, int, int] = (0, 0, 0, 0)
     missed: int = 0
     new: bool = True
 
@@ -88,8 +94,11 @@ class Track:
         """Brings it to the next frame, as that moved, or as it moved itself while it is hidden."""
         self.quality *= FADING
         self.gain *= flow.gain
+        self.steady_xy = self.velocity_xy
+        by = np.rint(self.velocity_xy * elapsed_s).astype(int)
+        self.expected = self.body.moved((int(by[0]), int(by[1])))
         if self.hidden:
-            self._expect(image_rgb, elapsed_s)
+            self._look_for(image_rgb)
             return
         carried = flow.carry(self.body, shown=self.shown)
         if carried.area < LEAST_SHARE * self.anchor.area:
@@ -111,10 +120,15 @@ class Track:
         self.hidden = self.share < (BACK_SHARE if self.hidden else LEAST_SHARE)
         self.shown = None if self.whole else over(visible, self.body)
 
-    def _expect(self, image_rgb: ImageRGB, elapsed_s: float) -> None:
+    def go_behind(self) -> None:
+        """What was taken for it is something like it in front of it: it goes on as before."""
+        self.hidden = True
+        if self.expected is not None:
+            self.body, self.velocity_xy = self.expected, self.steady_xy
+
+    def _look_for(self, image_rgb: ImageRGB) -> None:
         """Looks for a hidden object where it should be by now, and about there."""
-        by = np.rint(self.velocity_xy * elapsed_s).astype(int)
-        self.body = self.body.moved((int(by[0]), int(by[1])))
+        self.body = self.expected or self.body
         if self.appearance is None or not self.body.area:
             return
         size = self.body.area**0.5

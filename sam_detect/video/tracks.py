@@ -6,7 +6,7 @@ no guess. Guesses are needed in two places:
 * What the detector finds at a look is laid onto the tracks of that frame by mask IoU (Hungarian
   method).
 * An object that was hidden comes back as a new detection. ByteTrack says which hidden track the
-  new box continues; where it cannot, the label and the colours of those that are near do.
+  new box continues; where it cannot, the name and the place do.
 
 A track is called what the looks at it say together, see :func:`sam_detect.video.belief.belief`.
 """
@@ -33,7 +33,9 @@ MISSES = 2
 SURE = 0.8
 """A new object that is believed in less is shown when another look confirms it."""
 REACH = 3.0
-"""Of its size: how far from where it should be a hidden object may come back."""
+"""Of its size: how far from where it should be, or was, a hidden object may come back."""
+COVERED_SHARE = 0.6
+"""Of a box that lies in another of the same kind."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,12 @@ class Tracks:
         if flow is None:
             self._tracks = {}
             return
-        for track in list(self._tracks.values()):
+        for track in self._tracks.values():
             track.advance(flow, frame.image_rgb, elapsed_s)
+        self._keep_apart()
+        for track in list(self._tracks.values()):
             if not track.hidden:
-                track.seen_s = time_s
+                track.seen_s, track.left_xyxy = time_s, track.body.box_xyxy
             elif time_s - track.seen_s > HIDDEN_S:
                 del self._tracks[track.id]
 
@@ -208,6 +212,16 @@ class Tracks:
         same = np.equal.outer(found.label, np.array(names, dtype=object))
         return np.asarray(same.astype(np.bool_) & known)
 
+    def _keep_apart(self) -> None:
+        """Of two of a kind in one place, one is behind the other: the one that would have had to
+        change its way."""
+        shown = self._shown()
+        for place, one in enumerate(shown):
+            for other in shown[place + 1 :]:
+                same = one.verdict.label == other.verdict.label
+                if same and not (one.hidden or other.hidden) and _covering(one.body, other.body):
+                    max(one, other, key=_turned).go_behind()
+
     def _hidden(self) -> list[Track]:
         return [track for track in self._tracks.values() if track.hidden]
 
@@ -228,24 +242,41 @@ def _believed(verdict: Verdict, looks: Sequence[Verdict], *, first: bool) -> boo
     return first or agreeing > 1 or verdict.confidence >= SURE
 
 
+def _covering(one: SoftMask, other: SoftMask) -> bool:
+    """Whether one of two bodies covers more than half of the other's box."""
+    a, b = np.array(one.box_xyxy), np.array(other.box_xyxy)
+    sides = np.clip(np.minimum(a, b)[2:] - np.maximum(a, b)[:2], 0, None)
+    smaller = min(float(np.prod(each[2:] - each[:2])) for each in (a, b))
+    return bool(sides.prod() > COVERED_SHARE * smaller)
+
+
+def _turned(track: Track) -> float:
+    """Pixels by which a track is not where it would be if it had gone on as before."""
+    before = track.expected or track.body
+    return _distance(track.body.box_xyxy, before.box_xyxy)
+
+
 def _alike(track: Track, hidden: Track) -> bool:
     return hidden.hidden and hidden.verdict.label == track.verdict.label
 
 
 def _nearest(track: Track, hidden: Sequence[Track]) -> Track | None:
-    """The hidden track of the same label and colours that is nearest to where it should be."""
+    """The hidden track of the same name that should be nearest, or was when it was last seen."""
     size = max(track.body.area, 1) ** 0.5
+    box = track.body.box_xyxy
     near = {
-        each.id: distance
+        each.id: min(_distance(box, each.body.box_xyxy), _distance(box, each.left_xyxy))
         for each in hidden
-        if _alike(track, each) and (distance := _distance(track, each)) < REACH * size
+        if _alike(track, each)
     }
-    return min((t for t in hidden if t.id in near), key=lambda t: near[t.id], default=None)
+    reached = [each for each in hidden if near.get(each.id, np.inf) < REACH * size]
+    return min(reached, key=lambda each: near[each.id], default=None)
 
 
-def _distance(track: Track, other: Track) -> float:
-    one, two = np.array(track.body.box_xyxy), np.array(other.body.box_xyxy)
-    return float(np.hypot(*((one - two)[:2] + (one - two)[2:]) / 2))
+def _distance(one_xyxy: Sequence[int], other_xyxy: Sequence[int]) -> float:
+    """Between the middles of two boxes."""
+    apart = np.array(one_xyxy) - np.array(other_xyxy)
+    return float(np.hypot(*(apart[:2] + apart[2:]) / 2))
 
 
 def _snapshot(tracks: Sequence[Track], size_hw: tuple[int, int]) -> Snapshot:

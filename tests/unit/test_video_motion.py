@@ -68,13 +68,6 @@ def test_a_mask_moves_with_the_camera() -> None:
     assert _iou(_carried(scene)[-1], _truth(scene, 15)) > 0.9
 
 
-def test_what_is_uncovered_behind_an_object_is_not_taken_along() -> None:
-    scene = Scene([Thing("cherry", along(40, 60, 3, 0), radius=16)], 30)
-    truth = _truth(scene, 29)
-    found = _carried(scene)[-1].masks(scene.size_hw).dense(0)
-    assert (found & ~truth).sum() < 0.2 * truth.sum()
-
-
 def test_an_object_that_grows_takes_its_mask_along() -> None:
     scenes = [Scene([Thing("cherry", along(80, 70, 0, 0), radius=14 + 0.5 * i)], 1)
               for i in range(20)]  # fmt: skip
