@@ -31,10 +31,12 @@ class Appearance:
     """The colours of an object at a look.
 
     Attributes:
+        cells: ``(CELLS, CELLS, 3)`` float32, the mean colour of each cell.
         low, high: ``(CELLS, CELLS, 3)`` float32, the darkest and lightest near each cell.
         cover: ``(CELLS, CELLS)`` bool, the cells of the object.
     """
 
+    cells: FloatArray
     low: FloatArray
     high: FloatArray
     cover: BoolArray
@@ -56,7 +58,7 @@ class Appearance:
         # What is beside the object is no colour of it.
         low, high = cells.copy(), cells.copy()
         low[~cover], high[~cover] = 255, 0
-        return cls(cv2.erode(low, near), cv2.dilate(high, near), cover)
+        return cls(cells, cv2.erode(low, near), cv2.dilate(high, near), cover)
 
     def visible(self, image_rgb: ImageRGB, mask: SoftMask, gain: float) -> BoolArray:
         """``(CELLS, CELLS)``: what looks as it did; where the mask is now beside the picture
@@ -72,6 +74,11 @@ class Appearance:
         solid = cv2.medianBlur(alike.astype(np.uint8), 3)
         seen: BoolArray = solid.astype(np.bool_)
         return np.asarray(seen & _in_picture(image_rgb, mask))
+
+    def difference(self, image_rgb: ImageRGB, mask: SoftMask, gain: float) -> float:
+        """Mean difference of its colours from those of something else, in levels of 255."""
+        there = _cells(image_rgb, mask)
+        return float(np.abs(there - np.minimum(255, self.cells * gain))[self.cover].mean())
 
     def share(self, visible: BoolArray) -> float:
         """How much of the object that is, 0 to 1."""

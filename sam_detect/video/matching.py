@@ -8,6 +8,7 @@ from scipy.optimize import linear_sum_assignment
 
 from sam_detect.masks import BoolArray, intersection
 from sam_detect.types import Masks
+from sam_detect.video.motion import EDGE, SoftMask
 
 SAME_IOU = 0.3
 """Masks that overlap more can be of one object."""
@@ -57,3 +58,16 @@ def shared_areas(some: Masks, others: Masks) -> npt.NDArray[np.float64]:
                 crop, some.boxes_xyxy[i].tolist(), crops[int(j)], others.boxes_xyxy[j].tolist()
             )
     return found
+
+
+def shared_of_smaller(one: SoftMask, other: SoftMask) -> float:
+    """Share of the smaller one of two masks that the other one has in common with it."""
+    smaller = min(one.area, other.area)
+    a, b = np.array(one.box_xyxy), np.array(other.box_xyxy)
+    if not smaller or (np.maximum(a, b)[:2] >= np.minimum(a, b)[2:]).any():
+        return 0.0
+    crops = [
+        np.asarray(mask.values[box[1] - y : box[3] - y, box[0] - x : box[2] - x] > EDGE, np.bool_)
+        for mask, box, (x, y) in ((one, a, one.corner_xy), (other, b, other.corner_xy))
+    ]
+    return intersection(crops[0], a.tolist(), crops[1], b.tolist()) / smaller

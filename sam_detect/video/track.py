@@ -24,9 +24,11 @@ CLEAR_SHARE = 0.95
 """One of which so much is to be seen has nothing in front of it."""
 SMALLER = 0.9
 """A mask of a smaller share of the object, of which something is hidden, is not all of it."""
+ALIKE_LEVELS = 25.0
+"""Of 255: mean difference of the colours of two objects that look alike."""
 FADING = 0.995
 """Per frame, of the quality of a mask that is only carried."""
-INERTIA = 0.7
+INERTIA = 0.9
 """Share of the velocity so far in the velocity."""
 ABOUT = (0.0, -0.25, 0.25)
 """Of its size: how far from where a hidden object should be it is looked for."""
@@ -52,6 +54,9 @@ class Track:
         velocity_xy: pixels a second.
         steady_xy: the same, one frame ago.
         expected: its body in the last frame, if it went on as before.
+        rest_xy: pixels by which that is not a whole number of pixels.
+        crowded: whether one that looks like it is in the same place.
+        behind: whether that one is in front of it.
         left_xyxy: the box of its body when it was last to be seen.
         missed: looks in a row that did not find it.
         new: whether no frame has shown it yet.
@@ -72,6 +77,9 @@ class Track:
     velocity_xy: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     steady_xy: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     expected: SoftMask | None = None
+    rest_xy: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    crowded: bool = False
+    behind: bool = False
     left_xyxy: tuple[int, int, int, int] = (0, 0, 0, 0)
     missed: int = 0
     new: bool = True
@@ -95,8 +103,9 @@ class Track:
         self.quality *= FADING
         self.gain *= flow.gain
         self.steady_xy = self.velocity_xy
-        by = np.rint(self.velocity_xy * elapsed_s).astype(int)
-        self.expected = self.body.moved((int(by[0]), int(by[1])))
+        way = self.velocity_xy * elapsed_s + self.rest_xy
+        by = np.rint(way).astype(int)
+        self.expected, self.rest_xy = self.body.moved((int(by[0]), int(by[1]))), way - by
         if self.hidden:
             self._look_for(image_rgb)
             return
@@ -120,11 +129,22 @@ class Track:
         self.hidden = self.share < (BACK_SHARE if self.hidden else LEAST_SHARE)
         self.shown = None if self.whole else over(visible, self.body)
 
-    def go_behind(self) -> None:
-        """What was taken for it is something like it in front of it: it goes on as before."""
-        self.hidden = True
+    def keep_going(self, *, behind: bool) -> None:
+        """Goes on as before, whatever the flow says.
+
+        Args:
+            behind: whether what is to be seen there is another one of its kind.
+        """
+        self.behind = behind
+        self.hidden |= behind
         if self.expected is not None:
-            self.body, self.velocity_xy = self.expected, self.steady_xy
+            self.body, self.velocity_xy, self.shown = self.expected, self.steady_xy, None
+
+    def resembles(self, other: Track, image_rgb: ImageRGB) -> bool:
+        """Whether it looks about as the other one does, so that the flow may take one for both."""
+        if self.appearance is None or not other.body.area:
+            return False
+        return self.appearance.difference(image_rgb, other.body, self.gain) < ALIKE_LEVELS
 
     def _look_for(self, image_rgb: ImageRGB) -> None:
         """Looks for a hidden object where it should be by now, and about there."""
@@ -168,8 +188,8 @@ class Track:
         """
         self.missed = 0
         before = [] if relearnt else self.looks
-        if before and not self.whole and verdict.label != self.verdict.label:
-            return  # a part of it, which looks like something else
+        if before and not self._all_of_it(mask) and verdict.label != self.verdict.label:
+            return  # a part of it, or several, which look like something else
         self.looks = [*before, verdict][-LOOKS:]
         self.verdict = belief(self.looks, threshold)
         if self._all_of_it(mask):
@@ -179,8 +199,10 @@ class Track:
 
     def _all_of_it(self, mask: SoftMask) -> bool:
         """Whether a mask that was found is all of the object, and not what is to be seen of it."""
-        larger = mask.area >= SMALLER * self.body.area
-        return self.share >= CLEAR_SHARE or (self.whole and larger)
+        if self.crowded:
+            return False
+        large = mask.area >= SMALLER * min(self.body.area, self.anchor.area)
+        return large or self.share >= CLEAR_SHARE
 
 
 def carried(mask: SoftMask, since: Sequence[Flow]) -> tuple[SoftMask, float]:

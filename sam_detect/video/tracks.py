@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from sam_detect.masks import BoolArray, IntArray
-from sam_detect.types import Detections, Frame, Masks, Verdict
+from sam_detect.types import Detections, Frame, ImageRGB, Masks, Verdict
 from sam_detect.video.appearance import Appearance
 from sam_detect.video.belief import LOOKS, belief
 from sam_detect.video.boxes import HIDDEN_S, Boxes
-from sam_detect.video.matching import assign
+from sam_detect.video.matching import assign, shared_of_smaller
 from sam_detect.video.memory import Past
 from sam_detect.video.motion import Flow, SoftMask
 from sam_detect.video.track import Track, carried
@@ -34,8 +34,10 @@ SURE = 0.8
 """A new object that is believed in less is shown when another look confirms it."""
 REACH = 3.0
 """Of its size: how far from where it should be, or was, a hidden object may come back."""
-COVERED_SHARE = 0.6
-"""Of a box that lies in another of the same kind."""
+ONE_SIZE = 0.5
+"""Objects of which one is smaller than this share of the other do not hide one another."""
+TOUCHING_SHARE, COVERED_SHARE = 0.1, 0.6
+"""Of an object, in common with one that touches it; with one that covers it."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Tracks:
             return
         for track in self._tracks.values():
             track.advance(flow, frame.image_rgb, elapsed_s)
-        self._keep_apart()
+        self._keep_apart(frame.image_rgb)
         for track in list(self._tracks.values()):
             if not track.hidden:
                 track.seen_s, track.left_xyxy = time_s, track.body.box_xyxy
@@ -212,15 +214,23 @@ class Tracks:
         same = np.equal.outer(found.label, np.array(names, dtype=object))
         return np.asarray(same.astype(np.bool_) & known)
 
-    def _keep_apart(self) -> None:
-        """Of two of a kind in one place, one is behind the other: the one that would have had to
-        change its way."""
-        shown = self._shown()
-        for place, one in enumerate(shown):
-            for other in shown[place + 1 :]:
-                same = one.verdict.label == other.verdict.label
-                if same and not (one.hidden or other.hidden) and _covering(one.body, other.body):
-                    max(one, other, key=_turned).go_behind()
+    def _keep_apart(self, image_rgb: ImageRGB) -> None:
+        """Where two that look alike come together the flow cannot tell them apart: they go on as
+        before, and while one covers the other, the one that would have had to turn is behind."""
+        tracks = [self._tracks[i] for i in sorted(self._tracks)]
+        met: set[int] = set()
+        for place, one in enumerate(tracks):
+            for other in tracks[place + 1 :]:
+                common = _came_together(one, other, image_rgb)
+                if not common:
+                    continue
+                back = max(one, other, key=lambda t: (t.behind, t.hidden, _turned(t)))
+                for each in (one, other):
+                    each.keep_going(behind=each is back and common > COVERED_SHARE)
+                met |= {one.id, other.id}
+        for track in tracks:
+            track.crowded = track.id in met
+            track.behind &= track.crowded
 
     def _hidden(self) -> list[Track]:
         return [track for track in self._tracks.values() if track.hidden]
@@ -242,12 +252,18 @@ def _believed(verdict: Verdict, looks: Sequence[Verdict], *, first: bool) -> boo
     return first or agreeing > 1 or verdict.confidence >= SURE
 
 
-def _covering(one: SoftMask, other: SoftMask) -> bool:
-    """Whether one of two bodies covers more than half of the other's box."""
-    a, b = np.array(one.box_xyxy), np.array(other.box_xyxy)
-    sides = np.clip(np.minimum(a, b)[2:] - np.maximum(a, b)[:2], 0, None)
-    smaller = min(float(np.prod(each[2:] - each[:2])) for each in (a, b))
-    return bool(sides.prod() > COVERED_SHARE * smaller)
+def _came_together(one: Track, other: Track, image_rgb: ImageRGB) -> float:
+    """Share of the smaller of two of a kind that they have in common, if they look alike and did
+    not touch at the last look."""
+    sizes = sorted((one.body.area, other.body.area))
+    if one.verdict.label != other.verdict.label or sizes[0] < ONE_SIZE * sizes[1]:
+        return 0.0
+    common = shared_of_smaller(one.body, other.body)
+    if common < TOUCHING_SHARE or (one.hidden and other.hidden):
+        return 0.0
+    apart = shared_of_smaller(one.anchor, other.anchor) < TOUCHING_SHARE
+    met_before = one.crowded and other.crowded
+    return common if apart and (met_before or one.resembles(other, image_rgb)) else 0.0
 
 
 def _turned(track: Track) -> float:
@@ -286,7 +302,8 @@ def _snapshot(tracks: Sequence[Track], size_hw: tuple[int, int]) -> Snapshot:
         size_hw=size_hw,
         boxes_xyxy=np.array([cut[0] for _, cut in kept], np.int64).reshape(-1, 4),
         crops=[cut[1] for _, cut in kept],
-        predicted_ious=np.array([track.quality for track, _ in kept], np.float32),
+        # What is half hidden is outlined worse than a look at it would.
+        predicted_ious=np.array([track.quality * track.share for track, _ in kept], np.float32),
     )
     return Snapshot(
         masks,
