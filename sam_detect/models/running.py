@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sam_detect.errors import UnavailableError
 from sam_detect.masks import FloatArray
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+"""What torch says on CUDA, MPS and CPUs where it does not raise ``OutOfMemoryError``."""
+
+
+@dataclass
+class BatchSize:
+    """How many items a model takes at once. Where memory does not suffice it is halved, and stays
+    so: what did not fit once will hardly fit the next time."""
+
+    size: int
+
+    def parts(self, count: int, run: Callable[[slice], Result]) -> Iterator[Result]:
+        """What ``run`` gives for each part of ``count`` items, in order.
+
+        A part that fails is run again in smaller ones: ``run`` must change nothing before all of
+        its work is done.
+
+        Raises:
+            RuntimeError, MemoryError: torch's own, where not even one item fits.
+        """
+        start = 0
+        while start < count:
+            part = slice(start, min(start + self.size, count))
+            try:
+                done = run(part)
+            except (RuntimeError, MemoryError) as error:
+                if part.stop - start == 1 or not ran_out_of_memory(error):
+                    raise
+            else:
+                yield done
+                start = part.stop
+                continue
+            # Only now is the error gone, and with it what the failed run still held.
+            self.size = (part.stop - start) // 2
+            give_back_device_memory()
 
 
 def in_batches(
@@ -25,29 +65,112 @@ def in_batches(
     Raises:
         UnavailableError: not even one item fits.
     """
-    rows: list[torch.Tensor] = []
-    start = 0
-    while start < len(items):
-        try:
-            rows.append(run(items[start : start + size]).cpu())
-        except torch.OutOfMemoryError as error:
-            if size == 1:
-                raise UnavailableError(
-                    "the device's memory does not suffice for this model: choose a smaller one, "
-                    "or device 'cpu'"
-                ) from error
-            size = max(1, min(size, len(items) - start) // 2)
-            torch.cuda.empty_cache()
-            continue
-        start += size
-    return torch.cat(rows)
+    with enough_memory():
+        return torch.cat([*BatchSize(size).parts(len(items), lambda part: run(items[part]).cpu())])
 
 
-def precision(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Runs what it surrounds in a lower precision where that is faster and safe (autocast)."""
-    if dtype == torch.float32:
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch means that memory did not suffice, on whatever device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in NO_MEMORY)
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turns torch's error for too little memory into one that names the remedy.
+
+    Raises:
+        UnavailableError: what it surrounds ran out of memory.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise UnavailableError(
+            "the device's memory does not suffice for this model, not even for one input at a "
+            "time: choose a smaller model or device 'cpu', or end what else uses the memory"
+        ) from error
+
+
+def give_back_device_memory() -> None:
+    """Returns what torch holds free to the device, so that it can be cut up anew."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+@contextmanager
+def precision(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """What it surrounds runs in a lower precision where that is faster and safe (autocast), with
+    :func:`float32_products` for the rest."""
+    lower = dtype != torch.float32
+    reduced = torch.autocast(device.type, dtype) if lower else nullcontext()
+    with float32_products(device, dtype), reduced:
+        yield
+
+
+def float32_products(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+    """On CUDA, how what stays in float32 is multiplied where the numbers of a model are ``dtype``.
+
+    With a lower precision in TF32. With float32, the reference, exactly: convolutions, too, for
+    which torch takes TF32 where nobody says otherwise.
+    """
+    if device.type != "cuda":
         return nullcontext()
-    return torch.autocast(device.type, dtype)
+    return _tf32(dtype != torch.float32)
+
+
+class _TF32:
+    """Torch's switches of TF32 for as long as somebody needs them one way; then as they were.
+
+    They belong to the whole process. Where threads need them both ways at once, all are exact.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wishes: list[bool] = []
+        self._before = False, False
+
+    @contextmanager
+    def __call__(self, allowed: bool) -> Iterator[None]:
+        with self._lock:
+            if not self._wishes:
+                self._before = _read_tf32()
+            self._wishes.append(allowed)
+            _write_tf32(*[all(self._wishes)] * 2)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wishes.remove(allowed)
+                _write_tf32(*[all(self._wishes)] * 2 if self._wishes else self._before)
+
+
+_tf32 = _TF32()
+
+
+def _read_tf32() -> tuple[bool, bool]:
+    """Whether matrix products and convolutions may be computed in TF32."""
+    parts = torch.backends.cuda.matmul, torch.backends.cudnn
+    try:
+        return parts[0].allow_tf32, parts[1].allow_tf32
+    except RuntimeError:  # somebody set the newer switches, which the older ones refuse to read
+        return parts[0].fp32_precision == "tf32", parts[1].conv.fp32_precision == "tf32"
+
+
+def _write_tf32(products: bool, convolutions: bool) -> None:
+    # The older switches: they set the newer ones, too, but not the other way round, and
+    # torch.compile fails where the two differ.
+    torch.backends.cuda.matmul.allow_tf32 = products
+    torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def sent(values: npt.ArrayLike | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Values on a device. Nobody waits until a GPU has done what it was given before."""
+    return torch.as_tensor(values).to(device, non_blocking=device.type == "cuda")
 
 
 def unit_rows(vectors: torch.Tensor, model: str) -> FloatArray:

@@ -24,7 +24,7 @@ from sam_detect.models.devices import resolve_device, resolve_dtype
 from sam_detect.models.sam2 import load_sam2
 from sam_detect.segmentation._sam2_automatic import Found, Plan, masks_of_everything
 from sam_detect.segmentation._sam2_decoder import FrameFeatures, Undrawn
-from sam_detect.segmentation._sam2_masks import Limits, cut_out
+from sam_detect.segmentation._sam2_masks import Limits
 from sam_detect.segmentation._sam2_model import ALL_MASKS, THREE_MASKS, PromptedModel, Prompts
 from sam_detect.segmentation._sam2_prompters import (
     AdaptivePrompter,
@@ -141,7 +141,12 @@ class SAM2Segmenter(Segmenter):
         self.model_name = loaded.name
         chunk = _at_least("points_per_batch", points_per_batch, 1) or CHUNKS[self.device.type]
         self.model = PromptedModel(
-            loaded.model, dtype=self.dtype, chunk=chunk, fast=fast, compiled=compile
+            loaded.model,
+            dtype=self.dtype,
+            chunk=chunk,
+            frames=FRAMES_AT_ONCE[self.device.type],
+            fast=fast,
+            compiled=compile,
         )
         self._last: tuple[Frame, FrameFeatures] | None = None
 
@@ -222,10 +227,14 @@ class SAM2Segmenter(Segmenter):
         limits = replace(self.plan.limits, pred_iou=0, stability=0, area=(0, 0))
 
         def take(part: slice, undrawn: Undrawn) -> None:
-            for number in range(len(undrawn.ious)):
-                logits, iou = self.model.one_mask(undrawn, number, tokens)
-                cut = cut_out(logits, frame.size_hw, limits)
-                point = prompts.points_xy[part.start + number, 0]
+            each = self.model.drawing.each(
+                range(len(undrawn.ious)),
+                lambda some: self.model.one_mask_each(undrawn, some, tokens),
+                frame.size_hw,
+                limits,
+            )
+            points = prompts.points_xy[part, 0]
+            for (cut, iou), point in zip(each, points, strict=True):
                 if cut is None:
                     raise MaskError(f"SAM 2 finds nothing at {point[0]:g},{point[1]:g}")
                 found.add(cut, iou, point)

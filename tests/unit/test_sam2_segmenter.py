@@ -255,7 +255,7 @@ def test_too_little_memory_is_met_with_smaller_batches(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(segmenter.model.decoder, "decode", fuller)
-    with pytest.raises(UnavailableError, match="too little free memory"):
+    with pytest.raises(UnavailableError, match="memory does not suffice"):
         segmenter.segment(coins())
 
 
