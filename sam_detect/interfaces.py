@@ -50,6 +50,26 @@ class Segmenter(ABC):
 
 
 @runtime_checkable
+class PromptedSegmenter(Protocol):
+    """A segmenter that also draws what a user points at. For any other one, a mask is chosen among
+    its proposals (``sam_detect.segmentation.prompted``)."""
+
+    def segment_boxes(self, frame: Frame, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
+        """One mask for each box ``x, y, width, height`` in pixels, in their order.
+
+        Raises:
+            MaskError: a box is malformed, empty or outside the picture, or nothing is in it.
+        """
+
+    def segment_points(self, frame: Frame, points_xy: Sequence[Sequence[float]]) -> Masks:
+        """One mask for each point ``x, y`` in pixels on an object, in their order.
+
+        Raises:
+            MaskError: a point is malformed or outside the picture, or nothing is there.
+        """
+
+
+@runtime_checkable
 class Fade(Protocol):
     """Fades a crop's context by its distance from the object. Any object with ``apply`` is one."""
 

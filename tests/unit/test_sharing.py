@@ -144,6 +144,18 @@ def test_values_live_as_long_as_their_owners_and_only_the_last_ones() -> None:
     assert (len(kept), value()) == (0, None)
 
 
+def test_what_another_thread_keeps_meanwhile_is_not_taken() -> None:
+    kept: WhileAlive[Thing, Thing] = WhileAlive(1)
+    mine, other, value = Thing(), Thing(), Thing()
+
+    def make() -> Thing:
+        kept.put(other, Thing())
+        return value
+
+    assert kept.of(mine, make) is value
+    assert kept.of(mine, lambda: pytest.fail("made again")) is value
+
+
 # Models
 
 
