@@ -25,7 +25,7 @@ from sam_detect.library.maker import VectorMaker
 from sam_detect.library.making import make_examples
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import reindex
-from sam_detect.library.stopwatch import Stopwatch
+from sam_detect.library.stage_timer import StageTimer
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.models.defaults import default_segmenter
 from sam_detect.models.sharing import WhileAlive
@@ -162,16 +162,16 @@ class SAMDetect:
 
     def detect_frame(self, frame: Frame) -> Detections:
         """:meth:`detect` for a frame of a source."""
-        watch = Stopwatch()
-        with watch.on("propose"):
+        timer = StageTimer()
+        with timer.on("propose"):
             masks = self.segmenter.segment(frame)
         plausible = self.plausible(masks)
-        vectors = self.embed(frame, masks[plausible], timings_ms=watch.spent_ms)
-        with watch.on("label"):
+        vectors = self.embed(frame, masks[plausible], timings_ms=timer.spent_ms)
+        with timer.on("label"):
             named = self.name(frame, masks, vectors, plausible)
-        describe = partial(self.embed, frame, timings_ms=watch.spent_ms)
+        describe = partial(self.embed, frame, timings_ms=timer.spent_ms)
         found = self._naming.with_neighbours(self.library, named, describe=describe)
-        return replace(found, timings_ms=watch.spent_ms)
+        return replace(found, timings_ms=timer.spent_ms)
 
     def propose(self, frame: Frame) -> Masks:
         """The segmenter's masks of a frame, best first; those of the last frame are kept."""

@@ -119,6 +119,8 @@ class Embedder(ABC):
     """The fade where nobody asks for another."""
     occupancy: float | None = None
     """Share of a crop's area that its object may take at most; None: any."""
+    crop_side: int | None = None
+    """Longest side, pixels, of the crops that a library keeps for it; None: the usual one."""
     of_frames: bool = False
     """Whether vectors come from whole pictures, by :meth:`embed_frame`. A library, which keeps
     crops, cannot make them again."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Stopwatch:
+class StageTimer:
     """Adds up the milliseconds of stages.
 
     Args:
