@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,8 @@ def in_batches(
         UnavailableError: not even one item fits.
     """
     with enough_memory():
-        return torch.cat([*BatchSize(size).parts(len(items), lambda part: run(items[part]).cpu())])
+        # Fetched at the end: a GPU works on while the next batch is prepared.
+        return torch.cat([*BatchSize(size).parts(len(items), lambda part: run(items[part]))]).cpu()
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
@@ -132,40 +133,55 @@ class _TF32:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._wishes: list[bool] = []
-        self._before = False, False
+        self._before: list[Any] = []
 
     @contextmanager
     def __call__(self, allowed: bool) -> Iterator[None]:
         with self._lock:
             if not self._wishes:
-                self._before = _read_tf32()
+                self._before = [_switch(*each) for each in _switches()]
             self._wishes.append(allowed)
-            _write_tf32(*[all(self._wishes)] * 2)
+            self._turn()
         try:
             yield
         finally:
             with self._lock:
                 self._wishes.remove(allowed)
-                _write_tf32(*[all(self._wishes)] * 2 if self._wishes else self._before)
+                self._turn()
+
+    def _turn(self) -> None:
+        allowed = all(self._wishes)
+        for (where, name), before in zip(_switches(), self._before, strict=True):
+            now: Any = allowed if name == OLDER else "tf32" if allowed else "ieee"
+            if not self._wishes:
+                now = before
+            if now is not None:
+                setattr(where, name, now)
 
 
 _tf32 = _TF32()
+OLDER, NEWER = "allow_tf32", "fp32_precision"
 
 
-def _read_tf32() -> tuple[bool, bool]:
-    """Whether matrix products and convolutions may be computed in TF32."""
-    parts = torch.backends.cuda.matmul, torch.backends.cudnn
+def _switches() -> list[tuple[Any, str]]:
+    """Where torch says whether products and convolutions may be in TF32.
+
+    Since version 2.9 there are two switches for each. Both are set, in this order: the older one
+    sets the newer, though not wherever it was set before; and ``torch.compile`` fails where the
+    two differ.
+    """
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    older = [(products, OLDER), (convolutions, OLDER)]
+    if not hasattr(convolutions, "conv"):
+        return older
+    return [*older, (products, NEWER), (convolutions.conv, NEWER)]
+
+
+def _switch(where: Any, name: str) -> Any:
     try:
-        return parts[0].allow_tf32, parts[1].allow_tf32
-    except RuntimeError:  # somebody set the newer switches, which the older ones refuse to read
-        return parts[0].fp32_precision == "tf32", parts[1].conv.fp32_precision == "tf32"
-
-
-def _write_tf32(products: bool, convolutions: bool) -> None:
-    # The older switches: they set the newer ones, too, but not the other way round, and
-    # torch.compile fails where the two differ.
-    torch.backends.cuda.matmul.allow_tf32 = products
-    torch.backends.cudnn.allow_tf32 = convolutions
+        return getattr(where, name)
+    except RuntimeError:  # an older one, which tells nothing once a newer one was set
+        return None
 
 
 def sent(values: npt.ArrayLike | torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -51,6 +51,8 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import LayerNorm2d
 from torch import Tensor, nn
 
+from sam_detect.models.sam2_features import FrameFeatures
+from sam_detect.segmentation._sam2_compile import compiled
 from sam_detect.segmentation._sam2_layout import (
     CHILDREN,
     by_head,
@@ -62,19 +64,6 @@ from sam_detect.segmentation._sam2_layout import (
     rows,
     split,
 )
-
-
-@dataclass(frozen=True)
-class FrameFeatures:
-    """What the encoder made of one picture.
-
-    Attributes:
-        image_embed: ``(1, C, h, w)``.
-        high_res: finer features, ``(1, C/8, 4h, 4w)`` and ``(1, C/4, 2h, 2w)``, or none.
-    """
-
-    image_embed: Tensor
-    high_res: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -306,9 +295,9 @@ class FastDecoder:
 
     def compile(self) -> None:
         """Compiles both halves (``torch.compile``): on the first call of each shape, for a
-        minute or so; results may differ by rounding."""
-        self._answers = torch.compile(self._answers)  # type: ignore[method-assign]
-        self._draw = torch.compile(self._draw)  # type: ignore[method-assign]
+        minute or so; results may differ by rounding. See ``_sam2_compile``."""
+        self._answers = compiled(self._answers)  # type: ignore[method-assign]
+        self._draw = compiled(self._draw)  # type: ignore[method-assign]
 
     def _answers(
         self, frame: PreparedFrame, prompts: Tensor, masks: Tensor | None, tokens: slice
@@ -337,10 +326,8 @@ class FastDecoder:
         finer = gelu_(F.layer_norm(finer, *self.norm))
         finest = (finer @ self.steps[1]).view(count, tokens, CHILDREN**4, -1).add_(fine)
         finest = gelu_(finest).flatten(1, 2)
-        if count == 1:  # on a CPU the batched product takes six times as long in bf16
-            blocks = (hyper[0] @ finest[0].T)[None]
-        else:
-            blocks = hyper @ finest.mT
+        # For one prompt not the batched product, which takes six times as long in bf16 on a CPU.
+        blocks = (hyper[0] @ finest[0].T)[None] if count == 1 else hyper @ finest.mT
         return in_rows(blocks.float(), (frame.embed.shape[1], frame.embed.shape[2]))
 
     def _read(self, values: Tensor, tokens: slice) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everybody names it
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from sam_detect.config import home_dir
-from sam_detect.errors import UnavailableError
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.running import (
     BatchSize,
@@ -25,18 +20,14 @@ from sam_detect.models.running import (
     precision,
     sent,
 )
-from sam_detect.segmentation._sam2_decoder import (
-    FastDecoder,
-    FrameFeatures,
-    Undrawn,
-)
+from sam_detect.models.sam2_features import FrameFeatures, encode
+from sam_detect.models.sharing import WhileAlive
+from sam_detect.segmentation._sam2_compile import can_compile
+from sam_detect.segmentation._sam2_decoder import FastDecoder, Undrawn
 from sam_detect.segmentation._sam2_drawing import Drawing
 from sam_detect.segmentation._sam2_layout import rows
 from sam_detect.types import ImageRGB
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""Of the pictures that SAM 2 learnt from (ImageNet's), as in ``sam2.utils.transforms``."""
 SURE_LOGIT = 10.0
 """What a pixel that is surely in a given mask has as a prompt."""
 ALL_MASKS = slice(0, None)
@@ -113,7 +104,6 @@ class PromptedModel:
         model: in evaluation mode.
         dtype: of the encoder and of the decoder's image tokens.
         chunk: prompts decoded at once; fewer once memory did not suffice.
-        frames: pictures encoded at once; likewise.
         fast: whether the restructured decoder may be used.
         compiled: whether it is compiled on first use, for a minute or so; what was compiled is
             kept under ``SAM_DETECT_HOME`` for the next process.
@@ -125,20 +115,18 @@ class PromptedModel:
         *,
         dtype: torch.dtype,
         chunk: int,
-        frames: int = 1,
         fast: bool = True,
         compiled: bool = False,
     ) -> None:
         self.model, self.dtype = model, dtype
         self.device: torch.device = model.device
-        self.chunks, self.frames = BatchSize(chunk), BatchSize(frames)
+        self.chunks = BatchSize(chunk)
         self.drawing = Drawing(self.device)
-        self._mean, self._std = (sent(each, self.device).view(1, 3, 1, 1) for each in (MEAN, STD))
         known = fast and FastDecoder.knows(model)
-        self.decoder = FastDecoder(model, dtype) if known else OfficialDecoder(model, dtype)
-        self._last: tuple[FrameFeatures, Any] | None = None
-        if compiled and isinstance(self.decoder, FastDecoder):
-            _prepare_compiler()
+        with float32_products(self.device, dtype):
+            self.decoder = FastDecoder(model, dtype) if known else OfficialDecoder(model, dtype)
+        self._made: WhileAlive[FrameFeatures, Any] = WhileAlive(1)
+        if compiled and isinstance(self.decoder, FastDecoder) and can_compile():
             self.decoder.compile()
 
     @property
@@ -148,32 +136,7 @@ class PromptedModel:
 
     def encode(self, images: Sequence[ImageRGB]) -> list[FrameFeatures]:
         """The features of pictures of any size, encoded together as far as memory suffices."""
-        with enough_memory():
-            parts = self.frames.parts(len(images), lambda part: self._encode(images[part]))
-            return [features for part in parts for features in part]
-
-    def _encode(self, images: Sequence[ImageRGB]) -> list[FrameFeatures]:
-        batch = torch.cat([self._seen(image, self.model.image_size) for image in images])
-        with precision(self.device, self.dtype):
-            found = self.model.forward_image(batch)
-            _, levels, _, sizes = self.model._prepare_backbone_features(found)
-            if self.model.directly_add_no_mem_embed:
-                levels[-1] = levels[-1] + self.model.no_mem_embed
-        maps = [
-            level.permute(1, 2, 0).unflatten(-1, size).float()
-            for level, size in zip(levels, sizes, strict=True)
-        ]
-        return [
-            FrameFeatures(maps[-1][i : i + 1], tuple(level[i : i + 1] for level in maps[:-1]))
-            for i in range(len(images))
-        ]
-
-    def _seen(self, image: ImageRGB, side: int) -> Tensor:
-        """``(1, 3, side, side)`` as the model was taught to see a picture."""
-        pixels = sent(np.ascontiguousarray(image), self.device)
-        scaled = pixels.permute(2, 0, 1)[None].float() / 255
-        scaled = F.interpolate(scaled, (side, side), mode="bilinear", antialias=True)
-        return (scaled - self._mean) / self._std
+        return encode(self.model, images, self.dtype)
 
     def embed(self, prompts: Prompts, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
         """The sparse ``(B, P', C)`` and, for prompts with logits, dense ``(B, C, h, w)`` parts."""
@@ -221,10 +184,9 @@ class PromptedModel:
 
     def _prepared(self, features: FrameFeatures) -> Any:
         """What the prompts of a picture share; kept for the prompts that follow."""
-        last = self._last
-        if last is None or last[0] is not features:
-            last = self._last = (features, self.decoder.prepare(features))
-        return last[1]
+        if isinstance(self.decoder, OfficialDecoder):
+            return features  # as they are: kept for themselves, they would never go
+        return self._made.of(features, lambda: self.decoder.prepare(features))
 
     def _decode(
         self, frame: Any, prompts: Prompts, size_hw: tuple[int, int], tokens: slice
@@ -248,12 +210,3 @@ class PromptedModel:
         if decoder.dynamic_multimask_via_stability:
             logits, ious = decoder._dynamic_multimask_via_stability(logits, ious)
         return logits[:, 0], ious[:, 0]
-
-
-def _prepare_compiler() -> None:
-    """Has torch keep what it compiles in our own folder, unless the user chose another."""
-    if not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
-        raise UnavailableError(
-            "compile=True needs a C++ compiler (such as g++) on this machine; leave it out"
-        )
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home_dir() / "cache" / "torchinductor"))

@@ -286,24 +286,6 @@ def test_masks_of_a_frame_keep_their_order_in_many_batches(
     )
 
 
-def test_a_frame_is_encoded_once(by_frame: SAM2Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    frame, masks = frame_with_masks()
-    expected = by_frame.embed_frame(frame, masks)
-    calls = []
-    encode = by_frame._features
-    monkeypatch.setattr(by_frame, "_features", lambda images: calls.append(1) or encode(images))
-    again = by_frame.embed_frame(Frame(frame.image_rgb.copy()), masks)
-    assert not calls
-    np.testing.assert_array_equal(again, expected)
-    turned = Frame(np.ascontiguousarray(frame.image_rgb.reshape(180, 120, 3)))
-    by_frame.embed_frame(turned, Masks.from_dense(np.ones((180, 120), bool)))
-    assert len(calls) == 1, "another shape of the same bytes"
-    changed = turned.image_rgb.copy()
-    changed[0, 0] ^= 255
-    by_frame.embed_frame(Frame(changed), Masks.from_dense(np.ones((180, 120), bool)))
-    assert len(calls) == 2, "another picture"
-
-
 @pytest.mark.parametrize(("length", "cells"), [(64, 16), (7, 16), (1, 4), (16, 16), (333, 64)])
 def test_rows_interpolate_as_torch_does(length: int, cells: int) -> None:
     values = torch.randn(1, 1, cells, generator=torch.Generator().manual_seed(0))
@@ -370,7 +352,7 @@ def test_a_lower_precision_gives_near_vectors(checkpoint: Path, embedder: SAM2Em
 
 
 def test_weights_that_give_no_numbers_are_said(checkpoint: Path) -> None:
-    broken = SAM2Embedder(checkpoint, device="cpu")
+    broken = SAM2Embedder(load_sam2(checkpoint, device=CPU))
     embedder_model(broken).model.no_mem_embed.fill_(float("inf"))
     for work in (lambda: broken.embed([crop(0)]), lambda: broken.embed_frame(*frame_with_masks())):
         with pytest.raises(SamDetectError, match="no usable vectors"):
