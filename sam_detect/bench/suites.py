@@ -29,10 +29,12 @@ class Options:
     Attributes:
         images: pictures to measure on instead of the suite's own.
         sizes: numbers of vectors instead of the suite's own.
+        device: where models run; None: the first of cuda, mps and cpu that is there.
     """
 
     images: tuple[Path, ...] = ()
     sizes: tuple[int, ...] = ()
+    device: str | None = None
 
 
 class Suite(ABC):
@@ -58,7 +60,7 @@ def run_suite(
         ConfigError: a repeat below 1, or an option that the suite does not take.
     """
     suite = load_suite(name)
-    asked = [field for field in ("images", "sizes") if getattr(options, field)]
+    asked = [field for field in ("images", "sizes", "device") if getattr(options, field)]
     for field in asked:
         if field not in suite.takes:
             others = ", ".join(n for n in SUITES if field in load_suite(n).takes)

@@ -39,10 +39,12 @@ from sam_detect.errors import ConfigError
     type=click.Path(path_type=Path),
     help="Append the measurement to this file, one JSON object a line.",
 )
+@options.settings_options("device")
 @options.general_options
 def bench(
     suite: str,
     *,
+    device: str | None,
     repeat: int | None,
     images: tuple[Path, ...],
     sizes: str | None,
@@ -52,12 +54,12 @@ def bench(
     """Measure time, memory and ratios, stage by stage.
 
     'stages' measures each step of detection without model weights; 'store' where the examples
-    are kept; 'sam2' our masks beside Meta's own code. A pair runs ours and a reference in turn;
-    its ratio is above 1 where ours is better.
+    are kept; 'sam2' our masks beside Meta's own code, on --device. A pair runs ours and a
+    reference in turn; its ratio is above 1 where ours is better.
     """
     if history is not None:
         require_writable(history)
-    asked = Options(images=images, sizes=_numbers(sizes))
+    asked = Options(images=images, sizes=_numbers(sizes), device=device)
     record = run_suite(suite, asked, repeat=repeat, announce=lambda step: note(f"{suite}: {step}"))
     if as_json:
         say(json.dumps(record, allow_nan=False), to=sys.stdout)

@@ -56,18 +56,24 @@ class BatchSize:
 
 
 def in_batches(
-    run: Callable[[Sequence[Item]], torch.Tensor], items: Sequence[Item], size: int
+    run: Callable[[Sequence[Item]], torch.Tensor], items: Sequence[Item], size: BatchSize | int
 ) -> torch.Tensor:
     """What ``run`` gives for all items, one row for each, at most ``size`` of them at a time.
 
     Where the device's memory does not suffice, the batches are halved until it does.
 
+    Args:
+        run: gives rows on any device.
+        items: what is run.
+        size: a :class:`BatchSize` keeps what was learnt for the next call.
+
     Raises:
         UnavailableError: not even one item fits.
     """
+    batches = size if isinstance(size, BatchSize) else BatchSize(size)
     with enough_memory():
         # Fetched at the end: a GPU works on while the next batch is prepared.
-        return torch.cat([*BatchSize(size).parts(len(items), lambda part: run(items[part]))]).cpu()
+        return torch.cat([*batches.parts(len(items), lambda part: run(items[part]))]).cpu()
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

@@ -4,7 +4,7 @@
 2. A prompter says where to ask (``_sam2_prompters``).
 3. The decoder answers each prompt with three masks and a predicted IoU for each; it is restructured
    to do the same in less time (``_sam2_decoder``).
-4. Masks that pass are scaled up and compressed (``_sam2_masks``), and of those that nearly equal
+4. Masks that pass are scaled up and compressed (``_sam2_drawing``), and of those that nearly equal
    one another the best is kept (``_sam2_automatic``).
 """
 
@@ -74,7 +74,8 @@ class SAM2Segmenter(Segmenter):
         use_m2m: ask again with the masks found; twice the work or more.
         min_area, max_area: limits of a mask in pixels; 0 or None: none.
         max_proposals: at most this many masks, the best ones; 0 or None: all.
-        dtype: ``auto`` (bf16 on CUDA, else fp32), ``fp32``, ``bf16``, ``fp16``.
+        dtype: ``auto`` (on CUDA bf16, with what stays in float32 multiplied in TF32; else fp32),
+            ``fp32`` (the reference: exact products, without TF32), ``bf16``, ``fp16``.
         prompts: ``grid``, ``adaptive`` (coarse to fine, without what is covered), ``blobs``.
         fast: False asks Meta's own decoder instead of the restructured one.
         compile: have ``torch.compile`` make the decoder faster still; takes a minute on the first
