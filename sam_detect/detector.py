@@ -344,12 +344,8 @@ class SAMDetect:
     ) -> dict[str, Any]:
         """Measures this detector's parts, with an empty library, on annotated pictures.
 
-        Args:
-            dataset_path: what ``sam-detect evaluate`` takes: a folder or a COCO file.
-            metrics, images, protocol: as for :func:`sam_detect.evaluation.harness.measure`.
-
-        Returns:
-            A dict with a key for each of ``metrics``, or the whole evaluation.
+        :func:`sam_detect.evaluation.harness.measure` says what it takes. Returns a dict with a key
+        for each of ``metrics``, or the whole evaluation.
         """
         from sam_detect.evaluation.harness import measure
 
@@ -361,11 +357,9 @@ class SAMDetect:
         Its colours are the picture's own; its transparency is the fade's weight, opaque exactly
         on the object, so that :meth:`add_example` learns the same object from it.
         """
-        frame = self.read(image)
+        frame, maker = self.read(image), self._maker
         masks = Masks.from_dense(np.asarray(mask, bool), size_hw=frame.size_hw)
-        return context.cut_out(
-            frame.image_rgb, masks, self._maker.fade, occupancy=self._maker.occupancy
-        )
+        return context.cut_out(frame.image_rgb, masks, maker.fade, occupancy=maker.occupancy)
 
     def visualize(
         self, image: ImageLike, detections: Detections | Sequence[Detection]

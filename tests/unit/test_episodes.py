@@ -263,6 +263,7 @@ def test_boxes_are_drawn_by_a_segmenter_that_draws() -> None:
             return Masks.empty(frame.size_hw)
 
     pipeline = Pipeline(detector(segmenter=Drawing()))
+    pipeline.learn([])
     found = pipeline.outline(Frame(np.zeros((9, 9, 3), np.uint8)), [(1, 1, 2, 2), (0, 0, 9, 9)])
     assert found.areas.tolist() == [15, 15]
 

@@ -14,6 +14,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2_helpers import write_small_sam2
 from torch.nn.functional import interpolate
 
+from sam_detect import SAMDetect
 from sam_detect.embedding.sam2 import SAM2Embedder, window
 from sam_detect.errors import ConfigError, MaskError, SamDetectError, UnavailableError
 from sam_detect.fading import BlurFade, GaussianFade, IdentityFade
@@ -22,6 +23,7 @@ from sam_detect.masks import BoolArray
 from sam_detect.models.sam2 import load_sam2
 from sam_detect.models.sam2_features import SAM2Features, bilinear_rows
 from sam_detect.types import Crop, FadedCrop, Frame, Masks
+from sam_detect.vector_store import MemoryVectorStore
 
 TOLERANCE = 1e-5
 """Largest difference of a unit vector's element from the official one: float32 rounding."""
@@ -336,6 +338,33 @@ def test_an_empty_mask_or_one_outside_the_picture_never_gets_here() -> None:
 
 
 # Recipes
+
+
+def test_large_objects_are_kept_larger_and_described_from_what_is_kept(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sam_detect.embedding.sam2.CROP_SIDE", 200)
+    image = crop(2, 300, 300).crop.image_rgb
+    dense = np.zeros((300, 300), bool)
+    dense[60:200, 50:190] = True  # in a window of 314 pixels
+    store = MemoryVectorStore()
+    parts: dict[str, Any] = {"segmenter": "naive", "vector_store": store}
+    detector = SAMDetect(embedder=SAM2Embedder(checkpoint, device="cpu"), **parts)
+    detector.add_example(image, "thing", dense)
+    [kept] = detector.library.read()
+    assert (detector.recipe.crop_side, kept.crop.mask.shape) == (200, (200, 200))
+    assert kept.vector is not None
+    np.testing.assert_array_equal(detector._maker.vectors([kept.crop])[0], kept.vector)
+    monkeypatch.undo()
+    again = SAMDetect(embedder=SAM2Embedder(checkpoint, device="cpu"), **parts)
+    assert again.recipe.crop_side == 200, "as the library has it"
+    parts["vector_store"] = "memory"
+    made = SAM2Embedder(checkpoint, device="cpu")
+    assert made.crop_side == 256, "more than the model sees would be kept in vain"
+    assert SAMDetect(embedder=made, crop_side=99, **parts).recipe.crop_side == 99
+    by_frame = SAM2Embedder(checkpoint, device="cpu", pooling="frame")
+    assert SAMDetect(embedder=by_frame, **parts).recipe.crop_side == 256
+    assert by_frame.crop_side is None
 
 
 @pytest.mark.parametrize(
