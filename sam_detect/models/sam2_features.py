@@ -145,13 +145,15 @@ def _seen(images_rgb: Sequence[ImageRGB], model: SAM2Base) -> Tensor:
     """``(N, 3, side, side)`` as the model was taught to see pictures of any sizes."""
     side, device = model.image_size, model.device
     mean, std = _norms(device)
+    # torch before 2.7 cannot scale with antialiasing on MPS.
+    scaling = torch.device("cpu") if device.type == "mps" else device
     scaled = []
     for image in images_rgb:
         # A copy where torch would warn of an array that it must not write.
-        pixels = sent(np.require(image, requirements=("C", "W")), device)
+        pixels = sent(np.require(image, requirements=("C", "W")), scaling)
         whole = pixels.permute(2, 0, 1)[None].float() / 255
         scaled.append(interpolate(whole, (side, side), mode="bilinear", antialias=True))
-    return (torch.cat(scaled) - mean) / std
+    return (torch.cat(scaled).to(device) - mean) / std
 
 
 @lru_cache(maxsize=16)

@@ -289,7 +289,10 @@ def test_without_a_compiler_it_says_so_and_goes_on(
 def test_where_compiling_fails_it_says_so_once_and_goes_on(
     small: Path, segmenter: SAM2Segmenter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def broken(*_: Any) -> Any:
+    tried: list[Any] = []
+
+    def broken(*graph: Any) -> Any:
+        tried.append(graph)
         raise OSError("the compiler is broken")
 
     monkeypatch.setenv("SAM_DETECT_HOME", str(tmp_path))
@@ -302,6 +305,7 @@ def test_where_compiling_fails_it_says_so_once_and_goes_on(
     with pytest.warns(UserWarning, match="changes nothing: .*the compiler is broken") as told:
         found = made.segment(coins())
     assert not any("\n" in str(each.message) for each in told)
+    assert len(tried) == 2, "once for each half of the decoder, in many chunks"
     assert same(found, segmenter.segment(coins()))
 
 
