@@ -191,7 +191,9 @@ def test_other_weights_configs_and_devices_are_other_models(tmp_path: Path) -> N
     assert shared_sam2(path, config=other, device="cpu") is not first
     other.rename(config)
     assert shared_sam2(path, device="cpu") is first
-    assert load_sam2(path, device=CPU) is not first, "asked for as one's own"
+    own = load_sam2(path, device=CPU)
+    assert own is not first, "asked for as one's own"
+    assert SAM2Segmenter(own).encoder.loaded is SAM2Embedder(own)._frames.loaded is own
 
 
 @pytest.mark.parametrize("what", ["weights", "config"])
