@@ -27,6 +27,12 @@ ENVIRONMENT_PREFIX = "SAM_DETECT_"
 QDRANT_VARIABLES = {"qdrant_url": "QDRANT_URL", "qdrant_api_key": "QDRANT_API_KEY"}
 
 Threshold = Literal["auto"] | Annotated[float, Field(ge=0, le=1)]
+PointsPerSide = Literal["auto"] | Annotated[int, Field(ge=1, le=256)]
+EXPECTED = {
+    "threshold": "'auto' or a number from 0 to 1",
+    "points_per_side": "'auto' or a whole number from 1 to 256",
+}
+"""What a setting of several types must be, which no single message of pydantic's says."""
 
 
 def _split_at(separator: str) -> BeforeValidator:
@@ -69,8 +75,10 @@ class Settings(BaseModel):
     prompts: Literal["grid", "adaptive", "blobs"] = Field(
         "grid", description="Where SAM 2 is asked: everywhere, where nothing is yet, or at blobs."
     )
-    points_per_side: int | None = Field(
-        None, ge=1, le=256, description="Points along a side of SAM 2's grid; by default 32."
+    points_per_side: PointsPerSide | None = Field(
+        None,
+        description="Points along a side of SAM 2's grid, by default 32; auto: as many as the "
+        "smallest example needs (16-256).",
     )
     min_area: int = Field(0, ge=0, description="Smallest mask in pixels (0: automatic).")
     max_area: int = Field(0, ge=0, description="Largest mask in pixels (0: no limit).")
@@ -204,8 +212,8 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
     if first["type"] == "extra_forbidden":
         known = ", ".join(Settings.model_fields)
         return f"there is no setting {name!r}{place}; the settings are {known}"
-    if name == "threshold":
-        return f"threshold must be 'auto' or a number from 0 to 1, got {first['input']!r}{place}"
+    if name in EXPECTED:
+        return f"{name} must be {EXPECTED[name]}, got {first['input']!r}{place}"
     message = first["msg"][0].lower() + first["msg"][1:]
     got = "" if name == "qdrant_api_key" else f", got {first['input']!r}"
     return f"{name}: {message}{got}{place}"

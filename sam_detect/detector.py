@@ -20,6 +20,7 @@ from sam_detect.errors import ConfigError
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, VectorStore
 from sam_detect.labelling.naming import Naming, plausible
+from sam_detect.labelling.sizes import areas_sought, span
 from sam_detect.library.example import image_digest
 from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
@@ -163,19 +164,25 @@ class SAMDetect:
         """:meth:`detect` for a frame of a source."""
         timings: dict[str, float] = {}
         with _timed(timings, "propose"):
-            masks = self.segmenter.segment(frame)
+            sizes = areas_sought(self.library.examples())
+            masks = self.segmenter.for_areas(sizes).segment(frame)
         plausible = self.plausible(masks)
         vectors = self.embed(frame, masks[plausible], timings_ms=timings)
         with _timed(timings, "label"):
             named = self.name(frame, masks, vectors, plausible)
         return replace(self._with_neighbours(frame, named, timings), timings_ms=timings)
 
-    def propose(self, frame: Frame) -> Masks:
-        """The segmenter's masks of a frame, best first; those of the last frame are kept."""
+    def propose(self, frame: Frame, areas: tuple[int, int] | None = None) -> Masks:
+        """The segmenter's masks of a frame, best first; those of the last frame are kept.
+
+        Args:
+            areas: as in :meth:`~sam_detect.interfaces.Segmenter.for_areas`. While learning they
+                do not come from the library: what was learnt before changes no example.
+        """
         last = self._last
         if last is None or last[0] is not frame:
             # Returned as made here, not as kept: another thread may keep its own meanwhile.
-            last = self._last = (frame, self.segmenter.segment(frame))
+            last = self._last = (frame, self.segmenter.for_areas(areas).segment(frame))
         return last[1]
 
     def plausible(self, masks: Masks) -> IntArray:
@@ -213,11 +220,8 @@ class SAMDetect:
         return Detections(frame.source_id, kept, tuple(verdicts), self.recipe.to_dict())
 
     def with_empty_library(self, segmenter: Segmenter | None = None) -> SAMDetect:
-        """A detector of the same parts and recipe, whose library is empty and lives in memory.
-
-        Args:
-            segmenter: to use instead of this detector's.
-        """
+        """A detector of the same parts and recipe (or of another segmenter), whose library is
+        empty and lives in memory."""
         return SAMDetect(
             segmenter=segmenter or self.segmenter,
             embedder=self._maker.embedder,
@@ -308,7 +312,7 @@ class SAMDetect:
             masks,
             labels,
             self._maker,
-            propose=self.propose,
+            propose=lambda seen: self.propose(seen, span(masks.areas)),
             proposer=self._proposer,
             negative=negative,
             others=others,

@@ -4,7 +4,8 @@ limit is written twice."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 
@@ -23,7 +24,7 @@ METAVARS = {
     "clip_model": "NAME|FOLDER",
     "library": "NAME",
     "sam_model": "tiny|small|base|large|NAME|PATH",
-    "points_per_side": "N",
+    "points_per_side": "auto|N",
     "qdrant_url": "URL",
     "lock_timeout_s": "SECONDS",
     "sigma": "PIXELS",
@@ -104,13 +105,12 @@ def _option(field: str) -> Callable[[Command], Command]:
 
 def _type_of(field: str, annotation: Any) -> Any:
     """Choices come from the registry; ranges are checked by the settings, which say more."""
-    choices = [a for a in get_args(annotation) if isinstance(a, str)]
-    if choices and field != "threshold":
-        return click.Choice(choices)
-    for kind in (int, float):
-        if annotation is kind or kind in get_args(annotation):
-            return kind
-    return str
+    union = get_origin(annotation) in (Union, UnionType)
+    kinds = get_args(annotation) if union else (annotation,)
+    kind, *others = (each for each in kinds if each is not NoneType)
+    if get_origin(kind) is Literal and not others:
+        return click.Choice(get_args(kind))
+    return kind if kind in (int, float) else str
 
 
 def _metavar(field: str) -> str | None:

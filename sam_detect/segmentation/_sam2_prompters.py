@@ -27,6 +27,34 @@ LEAST_CONTRAST = 4.0
 """Least difference (of 0..255) of a blob from what is around it."""
 
 
+AREA_REACH = np.e
+"""Objects may be so many times smaller or larger than the examples that are known of them."""
+FEWEST_POINTS, USUAL_POINTS, MOST_POINTS = 16, 32, 256
+"""Along a side of a grid that is chosen by sizes; 32 is what the official generator has."""
+
+
+def points_for(least_area: int, size_hw: tuple[int, int], usual: int = USUAL_POINTS) -> int:
+    """Points along a side of a grid with which no object is missed between the points.
+
+    A disc has a point inside wherever it lies if the diagonal between neighbouring points is at
+    most its diameter; on average it then has pi / 2 of them in a square picture. Fewer points
+    than usual are taken only for large objects: where the diagonal is still at most the radius of
+    the smallest, which then has about six of them.
+
+    Args:
+        least_area: pixels of the smallest object, taken as a disc.
+        size_hw: of the picture.
+        usual: points along a side where nothing is known.
+
+    Returns:
+        From 16 to 256.
+    """
+    diameter = 2 * (least_area / np.pi) ** 0.5
+    needed = np.hypot(*size_hw) / diameter
+    wanted = max(needed, min(usual, 2 * needed))
+    return int(np.clip(np.ceil(wanted), FEWEST_POINTS, MOST_POINTS))
+
+
 class Covered:
     """What the masks accepted so far cover of a picture."""
 
@@ -57,6 +85,10 @@ class Prompter(ABC):
     def rounds(self, image_rgb: ImageRGB, per_side: int, covered: Covered) -> Iterator[FloatArray]:
         """Rounds of ``(B, 2)`` points, x and y as shares of width and height; each round is
         asked, and what is accepted of it drawn into ``covered``, before the next is made."""
+
+    def for_areas(self, areas: tuple[int, int]) -> Prompter:
+        """This prompter for objects of about these areas; itself unless it goes by sizes."""
+        return self
 
 
 class GridPrompter(Prompter):
@@ -95,8 +127,13 @@ class BlobPrompter(Prompter):
         areas: least and most pixels of the objects, in the picture; 0 for not known.
     """
 
-    def __init__(self, areas: tuple[int, int] = (0, 0)) -> None:
+    def __init__(self, areas: tuple[float, float] = (0, 0)) -> None:
         self.areas = areas
+
+    def for_areas(self, areas: tuple[int, int]) -> BlobPrompter:
+        """Blobs of about these areas, within the limits that were asked for."""
+        least, most = self.areas
+        return BlobPrompter((least or areas[0] / AREA_REACH, most or areas[1] * AREA_REACH))
 
     def rounds(self, image_rgb: ImageRGB, per_side: int, covered: Covered) -> Iterator[FloatArray]:
         yield self._centres(image_rgb)[: per_side**2]
