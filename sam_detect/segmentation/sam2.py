@@ -27,13 +27,7 @@ from sam_detect.segmentation._sam2_automatic import Found, Plan, masks_of_everyt
 from sam_detect.segmentation._sam2_decoder import FrameFeatures, Undrawn
 from sam_detect.segmentation._sam2_masks import Limits, cut_out
 from sam_detect.segmentation._sam2_model import ALL_MASKS, THREE_MASKS, PromptedModel, Prompts
-from sam_detect.segmentation._sam2_prompters import (
-    AdaptivePrompter,
-    BlobPrompter,
-    GridPrompter,
-    Prompter,
-    points_for,
-)
+from sam_detect.segmentation._sam2_prompters import make_prompter, points_for
 from sam_detect.segmentation.prompted import clip_box, require_point
 from sam_detect.types import Frame, Masks
 
@@ -42,7 +36,6 @@ PRESETS = {
 }
 """Parameters by name, for those that are not given."""
 DEFAULTS = {"points_per_side": 32, "min_area": 0}
-PROMPTERS = ("grid", "adaptive", "blobs")
 CHUNKS = {"cpu": 4, "cuda": 64, "mps": 16}
 """Prompts decoded at once: as many as fill a GPU, as few as stay in a CPU's cache."""
 FRAMES_AT_ONCE = {"cpu": 1, "cuda": 8, "mps": 1}
@@ -138,7 +131,7 @@ class SAM2Segmenter(Segmenter):
             crop_points_downscale=crop_n_points_downscale_factor,
             use_m2m=use_m2m,
         )
-        self.prompter = _prompter(prompts, areas)
+        self.prompter = make_prompter(prompts, areas)
         self.max_proposals = _at_least("max_proposals", max_proposals or None, 1)
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
@@ -279,14 +272,6 @@ def _per_side(given: int | str | None, *, usual: int) -> int:
     if isinstance(given, str) and given != "auto":
         raise ConfigError(f"points_per_side must be 'auto' or from 1 to 256, got {given!r}")
     return usual if given is None or isinstance(given, str) else given
-
-
-def _prompter(name: str, areas: tuple[int, int]) -> Prompter:
-    if name not in PROMPTERS:
-        raise ConfigError(f"prompts must be one of {', '.join(PROMPTERS)}, got {name!r}")
-    if name == "blobs":
-        return BlobPrompter(areas)
-    return AdaptivePrompter() if name == "adaptive" else GridPrompter()
 
 
 def _at_least(name: str, value: int | None, least: int) -> int | None:
