@@ -82,13 +82,14 @@ def load_sam2(
     """
     if is_checkpoint(model):
         path = Path(model).expanduser()
-        name = path.stem
-        found = config or config_of(path)
+        if not path.is_file():
+            raise ConfigError(
+                f"there is no SAM 2 checkpoint {path}: expected a .pt file of weights"
+            )
+        name, found = path.stem, config or config_of(path)
     else:
         weights = require_sam2(str(model))
         path, name, found = weights.path, weights.name, config or weights.config
-    if not path.is_file():
-        raise ConfigError(f"there is no SAM 2 checkpoint {path}: expected a .pt file of weights")
     state = _read_checkpoint(path)
     built = _build(_read_config(str(found)), str(found))
     _put(state, built, path, str(found))
@@ -171,12 +172,13 @@ def _read_checkpoint(path: Path) -> Mapping[str, torch.Tensor]:
     """The weights in a checkpoint of Meta's form, ``{"model": {name: tensor}}``."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError) as error:
+        # What is no archive of torch's is taken for a pickle, and its first bytes for commands.
         raise ConfigError(
-            f"{path} is not a checkpoint that can be loaded safely: it is damaged, "
+            f"{path} is not a checkpoint that can be loaded safely: it is cut off or damaged, "
             f"or holds other things than weights"
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, RuntimeError) as error:
         raise ConfigError(
             f"the checkpoint {path} cannot be read: {one_line(error)[:120]}; it is cut off or "
             f"damaged: fetch it again"

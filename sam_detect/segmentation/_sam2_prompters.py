@@ -164,7 +164,7 @@ class BlobPrompter(Prompter):
 
     def _radii(self, scale: float, size: tuple[int, int]) -> Floats:
         least, most = (
-            scale * _radius(area) if area else default
+            max(scale * _radius(area), 1) if area else default
             for area, default in zip(self.areas, BLOB_RADII, strict=True)
         )
         most = min(most, max(size) / 2)

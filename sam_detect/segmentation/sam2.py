@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from sam_detect.errors import ConfigError, ImageError, MaskError
+from sam_detect.errors import ConfigError, ImageError, MaskError, UnavailableError
 from sam_detect.interfaces import Segmenter
 from sam_detect.models.devices import resolve_device, resolve_dtype
 from sam_detect.models.sam2 import load_sam2
@@ -181,7 +181,7 @@ class SAM2Segmenter(Segmenter):
             group = frames[start : start + at_once]
             encoded = self.model.encode([frame.image_rgb for frame in group])
             for frame, features in zip(group, encoded, strict=True):
-                self._last = (frame, features)
+                self._last = (frame, self._require_numbers(features))
                 found.append(self.segment(frame))
         return found
 
@@ -256,8 +256,17 @@ class SAM2Segmenter(Segmenter):
         last = self._last
         if last is not None and last[0] is frame:
             return last[1]
-        features = self.model.encode([frame.image_rgb])[0]
+        features = self._require_numbers(self.model.encode([frame.image_rgb])[0])
         self._last = (frame, features)
+        return features
+
+    def _require_numbers(self, features: FrameFeatures) -> FrameFeatures:
+        """Without this, weights that overflow would find nothing in any picture, silently."""
+        if not bool(torch.isfinite(features.image_embed).all()):
+            raise UnavailableError(
+                f"the model '{self.model_name}' sees no numbers (NaN or infinite) in the picture: "
+                f"its weights are damaged, or need the dtype 'fp32'"
+            )
         return features
 
 

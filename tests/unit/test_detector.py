@@ -402,6 +402,21 @@ def test_a_device_that_no_part_uses_is_said_once_for_each_place() -> None:
         in_memory()
 
 
+@pytest.mark.parametrize(("option", "part"), [
+    ({"points_per_side": "auto"}, "naive"), ({"points_per_side": 8}, "naive"),
+    ({"prompts": "blobs"}, "naive"), ({"pooling": "frame"}, "appearance"),
+])  # fmt: skip
+def test_an_option_of_another_part_is_said_to_change_nothing(
+    option: dict[str, Any], part: str
+) -> None:
+    [(name, value)] = option.items()
+    with pytest.warns(UserWarning, match=f"{name} '{value}' changes nothing.*'sam2'.*'{part}'"):
+        in_memory(**option)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        in_memory(segmenter=Sized(), prompts="grid")
+
+
 def test_points_are_sent_in_batches_of_the_size_asked_for(
     bgr: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
