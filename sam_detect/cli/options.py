@@ -25,6 +25,10 @@ METAVARS = {
     "library": "NAME",
     "sam_model": "tiny|small|base|large|NAME|PATH",
     "points_per_side": "auto|N",
+    "max_proposals": "N",
+    "top_k": "N",
+    "qdrant_batch_size": "N",
+    "decay": "RATE",
     "qdrant_url": "URL",
     "lock_timeout_s": "SECONDS",
     "sigma": "PIXELS",
@@ -68,6 +72,35 @@ LABELLING = (
 )
 PLACE = ("library", "store", "qdrant_url", "lock_timeout_s")
 GENERAL = ("device", "max_image_pixels", "color_order")
+SECTIONS = {
+    "Proposals": PROPOSALS,
+    "Vectors": RECIPE,
+    "Models": (*MODELS, "device"),
+    "Names": LABELLING,
+    "Library": (*PLACE, "qdrant_batch_size"),
+}
+"""Titles in ``--help`` of the options that settings have; a command's own come before them."""
+
+
+class Sectioned(click.Command):
+    """A command with so many options that ``--help`` shows them in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows: dict[str, list[tuple[str, str]]] = {"Options": []}
+        rows |= {title: [] for title in SECTIONS}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx)
+            if row is not None and isinstance(parameter, click.Option):
+                rows[_section_of(parameter)].append(row)
+        for title, found in rows.items():
+            if found:
+                with formatter.section(title):
+                    formatter.write_dl(found)
+
+
+def _section_of(parameter: click.Parameter) -> str:
+    sections = (title for title, fields in SECTIONS.items() if parameter.name in fields)
+    return next(sections, "Options")
 
 
 def settings_options(*fields: str) -> Callable[[Command], Command]:
@@ -91,19 +124,20 @@ def general_options(command: Command) -> Command:
 
 def _option(field: str) -> Callable[[Command], Command]:
     info = Settings.model_fields[field]
+    kind = _type_of(info.annotation)
     shown = "" if info.default is None else f"  [default: {info.default}]"
     return click.option(
         "--" + field.replace("_", "-"),
         field,
-        type=_type_of(field, info.annotation),
-        metavar=_metavar(field),
+        type=kind,
+        metavar=_metavar(field, kind),
         default=None,
         help=f"{info.description}{shown}",
         hidden=field in WITHOUT_EFFECT,
     )
 
 
-def _type_of(field: str, annotation: Any) -> Any:
+def _type_of(annotation: Any) -> Any:
     """Choices come from the registry; ranges are checked by the settings, which say more."""
     union = get_origin(annotation) in (Union, UnionType)
     kinds = get_args(annotation) if union else (annotation,)
@@ -113,7 +147,9 @@ def _type_of(field: str, annotation: Any) -> Any:
     return kind if kind in (int, float) else str
 
 
-def _metavar(field: str) -> str | None:
+def _metavar(field: str, kind: Any) -> str | None:
+    if isinstance(kind, click.Choice):
+        return "|".join(kind.choices)
     if field in ROOMS:
         auto = ["auto"] if field in WITH_AUTO else []
         return "|".join(auto + names(field))
