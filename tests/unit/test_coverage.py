@@ -13,7 +13,6 @@ from sam_detect.bench.coverage import WAYS, Scene, Way, coverage, drawn_scenes, 
 from sam_detect.masks import FloatArray
 from sam_detect.segmentation._sam2_prompters import (
     AdaptivePrompter,
-    BlobPrompter,
     Covered,
     GridPrompter,
     Prompter,
@@ -118,8 +117,7 @@ def test_blobs_of_known_sizes_reach_nearly_everything(
     assert reached.prompts <= min(most, 0.5 * grid.prompts)
 
 
-def test_blobs_ask_little_where_there_is_only_noise() -> None:
-    noise = np.random.default_rng(0).normal(128, 6, (300, 400, 3)).clip(0, 255).astype(np.uint8)
-    plain = Covered((300, 400))
-    [points] = BlobPrompter((300, 3000)).rounds(noise, 64, plain)
-    assert len(points) < 100
+def test_blobs_of_any_of_these_sizes_reach_nearly_everything(drawn: list[Scene]) -> None:
+    reached = coverage(drawn, WAYS["blobs_auto"])
+    assert reached.found >= 0.99
+    assert reached.prompts < 0.4 * coverage(drawn, WAYS["grid_auto"]).prompts

@@ -414,7 +414,7 @@ def test_an_option_of_another_part_is_said_to_change_nothing(
         in_memory(**option)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        in_memory(segmenter=Sized(), prompts="grid")
+        in_memory(segmenter=Sized(), prompts="blobs")
 
 
 def test_points_are_sent_in_batches_of_the_size_asked_for(

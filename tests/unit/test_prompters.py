@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("sam2")
 
+from sam_detect.segmentation import _sam2_prompters as prompters
 from sam_detect.segmentation._sam2_prompters import (
     AdaptivePrompter,
     BlobPrompter,
@@ -125,3 +126,37 @@ def test_blobs_are_no_more_than_the_grid_has_and_none_where_nothing_is() -> None
     assert len(points) == 16
     [points] = BlobPrompter().rounds(np.full((50, 60, 3), 9, np.uint8), 4, Covered((50, 60)))
     assert points.shape == (0, 2)
+
+
+@pytest.mark.parametrize(("sigma", "most"), [(1, 10), (3, 10), (6, 400)])
+def test_blobs_ask_little_where_there_is_only_noise(sigma: float, most: int) -> None:
+    noise = np.random.default_rng(0).normal(128, sigma, (300, 400, 3)).clip(0, 255)
+    [points] = BlobPrompter().rounds(noise.astype(np.uint8), 256, Covered((300, 400)))
+    assert len(points) <= most, "thousands, if it were not for the picture's own noise"
+
+
+def test_a_thing_and_clearer_ones_inside_it_are_all_asked() -> None:
+    image = discs([(150, 100, 50)], 110)
+    places = [(120, 75), (180, 75), (120, 125), (180, 125)]
+    for x, y in places:
+        image[y - 4 : y + 5, x - 4 : x + 5] = 0
+    [points] = BlobPrompter().rounds(image, 32, Covered((200, 300)))
+    for x, y in [*places, (150, 100)]:
+        assert np.hypot(*(points * [300, 200] - [x, y]).T).min() < 6
+
+
+def test_large_things_are_looked_for_in_a_small_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = []
+    plain = prompters._differences
+    monkeypatch.setattr(
+        prompters,
+        "_differences",
+        lambda lab, radii: looked_at.append(lab.shape) or plain(lab, radii),
+    )
+    image = discs([(150, 100, 50)], 20)
+    [points] = BlobPrompter((7000, 9000)).rounds(image, 32, Covered((200, 300)))
+    assert set(looked_at) == {(21, 32, 3)}, "in which the radius of the smallest is 5"
+    assert np.hypot(*(points[0] * [300, 200] - [150, 100])) < 8
+    looked_at.clear()
+    list(BlobPrompter((30, 90)).rounds(np.tile(image, (4, 4, 1)), 32, Covered((800, 1200))))
+    assert set(looked_at) == {(800, 1200, 3)}, "small things need all of it"

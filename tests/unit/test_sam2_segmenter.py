@@ -391,6 +391,9 @@ def test_blobs_are_sought_at_the_sizes_of_the_examples(small: Path) -> None:
     sized = segmenter.for_areas((100, 200)).prompter
     assert isinstance(sized, BlobPrompter)
     assert sized.areas == pytest.approx((100 / np.e, 500))
+    least = SAM2Segmenter(small, "cpu", prompts="blobs", min_area=70).for_areas((100, 200)).prompter
+    assert isinstance(least, BlobPrompter)
+    assert least.areas == pytest.approx((70, 200 * np.e))
     assert isinstance(segmenter.prompter, BlobPrompter)
     assert segmenter.prompter.areas == (0, 500)
 
