@@ -155,19 +155,15 @@ class _Prompts:
 
     def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[str]]:
         """The masks in one picture, and their labels."""
-        from sam_detect.segmentation import prompted
         from sam_detect.sources.mask_files import read_masks
         from sam_detect.types import Masks
 
         found = []
         if self.file is not None and self.file != "auto":
             found.append(read_masks(self.file, frame.size_hw))
-        if self.boxes or self.points or self.file == "auto":
-            proposals = detector.propose(frame)
-            if self.file == "auto":
-                found.append(proposals)
-            found.append(prompted.masks_for_boxes(frame, proposals, self.boxes))
-            found.append(prompted.masks_for_points(frame, proposals, self.points))
+        if self.file == "auto":
+            found.append(detector.propose(frame))
+        found.append(detector.outline(frame, self.boxes, self.points))
         masks = Masks.concatenate(found)
         if not len(masks):
             note(f"nothing was found in {path}")
@@ -204,7 +200,6 @@ class _Annotations:
 
     def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[str]]:
         """The masks in one picture, and their labels; what cannot be used is named, left out."""
-        from sam_detect.segmentation.prompted import masks_for_boxes
         from sam_detect.types import Masks
 
         masks, labels = [Masks.empty(frame.size_hw)], []
@@ -212,11 +207,9 @@ class _Annotations:
         for number, outline in enumerate(outlines, start=1):
             try:
                 dense = outline.mask(frame.size_hw)
-                if dense is not None:
-                    masks.append(Masks.from_dense(dense))
-                else:
-                    proposals = detector.propose(frame)
-                    masks.append(masks_for_boxes(frame, proposals, [outline.bbox_xywh or ()]))
+                box = [outline.bbox_xywh or ()]
+                drawn = detector.outline(frame, box) if dense is None else Masks.from_dense(dense)
+                masks.append(drawn)
                 labels.append(outline.label)
             except MaskError as error:
                 self.failures.add(path, f"{path}: outline {number}: {one_line(error)}")

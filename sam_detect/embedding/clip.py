@@ -13,7 +13,7 @@ from PIL import Image
 from sam_detect.errors import UnavailableError
 from sam_detect.interfaces import Embedder
 from sam_detect.masks import FloatArray
-from sam_detect.models.clip import encode_images, encode_texts, find_clip, load_clip, name_of
+from sam_detect.models.clip import encode_images, encode_texts, find_clip, name_of, shared_clip
 from sam_detect.models.devices import resolve_device, resolve_dtype
 from sam_detect.models.running import in_batches, precision, unit_rows
 from sam_detect.types import FadedCrop
@@ -58,7 +58,7 @@ class CLIPEmbedder(Embedder):
         file = None if weights is None else Path(weights).expanduser().resolve()
         where = resolve_device(device)
         found = find_clip(model_name, file)
-        self._loaded = load_clip(found, device=where)
+        self._loaded = shared_clip(found, device=where)
         if digest not in (None, self._loaded.digest):
             raise UnavailableError(
                 f"the weights of the CLIP model '{model_name}' in {found.path} are not those that "

@@ -16,6 +16,7 @@ from sam_detect.interfaces import Segmenter
 from sam_detect.labelling.sizes import areas_sought
 from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.parts import name_of
+from sam_detect.segmentation import prompted
 from sam_detect.types import Frame, Masks
 
 Proposals = tuple[Masks, dict[str, float]]
@@ -118,6 +119,11 @@ class Pipeline:
     def propose(self, frame: Frame, areas: Areas = None) -> Masks:
         """The proposals of a picture, where objects of these areas are sought."""
         return self._proposals(frame, areas)[0]
+
+    def outline(self, frame: Frame, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
+        """What a user's boxes in a picture would be taken for."""
+        segmenter = self._template.segmenter
+        return prompted.outline(frame, segmenter, propose=self.propose, boxes_xywh=boxes_xywh)
 
     def vectors(self, frame: Frame, indices: IntArray) -> FloatArray:
         """``(n, D)``: the vectors of some of :meth:`propose`."""

@@ -14,7 +14,8 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from sam_detect.masks import FloatArray, IntArray
-from sam_detect.segmentation._sam2_decoder import FrameFeatures, Undrawn
+from sam_detect.models.sam2_features import FrameFeatures
+from sam_detect.segmentation._sam2_decoder import Undrawn
 from sam_detect.segmentation._sam2_masks import Cut, Limits, cut_out, require_range
 from sam_detect.segmentation._sam2_model import (
     ALL_MASKS,

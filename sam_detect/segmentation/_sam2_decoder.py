@@ -51,21 +51,10 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import LayerNorm2d
 from torch import Tensor, nn
 
+from sam_detect.models.sam2_features import FrameFeatures
+
 CHILDREN = 2
 """Kernel and stride of both upscaling steps."""
-
-
-@dataclass(frozen=True)
-class FrameFeatures:
-    """What the encoder made of one picture.
-
-    Attributes:
-        image_embed: ``(1, C, h, w)``.
-        high_res: finer features, ``(1, C/8, 4h, 4w)`` and ``(1, C/4, 2h, 2w)``, or none.
-    """
-
-    image_embed: Tensor
-    high_res: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,17 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everybody names it
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from sam_detect.config import home_dir
 from sam_detect.errors import UnavailableError
 from sam_detect.masks import BoolArray, FloatArray
-from sam_detect.segmentation._sam2_decoder import (
-    FastDecoder,
-    FrameFeatures,
-    Undrawn,
-)
+from sam_detect.models.sam2_features import FrameFeatures, encode
+from sam_detect.models.sharing import WhileAlive
+from sam_detect.segmentation._sam2_decoder import FastDecoder, Undrawn
 from sam_detect.types import ImageRGB
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""Of the pictures that SAM 2 learnt from (ImageNet's), as in ``sam2.utils.transforms``."""
 SURE_LOGIT = 10.0
 """What a pixel that is surely in a given mask has as a prompt."""
 ALL_MASKS = slice(0, None)
@@ -126,36 +120,14 @@ class PromptedModel:
         self.device: torch.device = model.device
         known = fast and FastDecoder.knows(model)
         self.decoder = FastDecoder(model, dtype) if known else OfficialDecoder(model, dtype)
-        self._last: tuple[FrameFeatures, Any] | None = None
+        self._made: WhileAlive[FrameFeatures, Any] = WhileAlive(1)
         if compiled and isinstance(self.decoder, FastDecoder):
             _prepare_compiler()
             self.decoder.compile()
 
     def encode(self, images: Sequence[ImageRGB]) -> list[FrameFeatures]:
         """The features of pictures of any size, encoded together."""
-        side = self.model.image_size
-        batch = torch.cat([self._seen(image, side) for image in images])
-        with autocast(self.device, self.dtype):
-            found = self.model.forward_image(batch)
-            _, levels, _, sizes = self.model._prepare_backbone_features(found)
-        if self.model.directly_add_no_mem_embed:
-            levels[-1] = levels[-1] + self.model.no_mem_embed
-        maps = [
-            level.permute(1, 2, 0).unflatten(-1, size).float()
-            for level, size in zip(levels, sizes, strict=True)
-        ]
-        return [
-            FrameFeatures(maps[-1][i : i + 1], tuple(level[i : i + 1] for level in maps[:-1]))
-            for i in range(len(images))
-        ]
-
-    def _seen(self, image: ImageRGB, side: int) -> Tensor:
-        """``(1, 3, side, side)`` as the model was taught to see a picture."""
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
-        scaled = pixels.permute(2, 0, 1)[None].float() / 255
-        scaled = F.interpolate(scaled, (side, side), mode="bilinear", antialias=True)
-        mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (MEAN, STD))
-        return (scaled - mean) / std
+        return encode(self.model, images, self.dtype)
 
     def embed(self, prompts: Prompts, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
         """The sparse ``(B, P', C)`` and, for prompts with logits, dense ``(B, C, h, w)`` parts."""
@@ -204,10 +176,9 @@ class PromptedModel:
 
     def _prepared(self, features: FrameFeatures) -> Any:
         """What the prompts of a picture share; kept for the prompts that follow."""
-        last = self._last
-        if last is None or last[0] is not features:
-            last = self._last = (features, self.decoder.prepare(features))
-        return last[1]
+        if isinstance(self.decoder, OfficialDecoder):
+            return features  # as they are: kept for themselves, they would never go
+        return self._made.of(features, lambda: self.decoder.prepare(features))
 
     def _decode(
         self, frame: Any, prompts: Prompts, size_hw: tuple[int, int], tokens: slice

@@ -19,12 +19,13 @@ from typing import Literal
 import numpy as np
 import torch
 
-from sam_detect.errors import ConfigError, ImageError, MaskError, UnavailableError
+from sam_detect.errors import ConfigError, ImageError, MaskError
 from sam_detect.interfaces import Segmenter
-from sam_detect.models.devices import resolve_device, resolve_dtype
-from sam_detect.models.sam2 import load_sam2
+from sam_detect.models.devices import resolve_dtype
+from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
+from sam_detect.models.sam2_features import FRAMES_KEPT, frame_encoder
 from sam_detect.segmentation._sam2_automatic import Found, Plan, masks_of_everything
-from sam_detect.segmentation._sam2_decoder import FrameFeatures, Undrawn
+from sam_detect.segmentation._sam2_decoder import Undrawn
 from sam_detect.segmentation._sam2_masks import Limits, cut_out
 from sam_detect.segmentation._sam2_model import ALL_MASKS, THREE_MASKS, PromptedModel, Prompts
 from sam_detect.segmentation._sam2_prompters import make_prompter, points_for
@@ -49,7 +50,8 @@ class SAM2Segmenter(Segmenter):
 
     Args:
         model_size: ``tiny``, ``small``, ``base`` or ``large`` (SAM 2.1), Meta's name of a model
-            (``sam2_hiera_large``), or the path of a checkpoint.
+            (``sam2_hiera_large``), the path of a checkpoint, or a model that is loaded already,
+            where it is.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         checkpoint: a checkpoint's path, instead of ``model_size``.
         config: the checkpoint's config; by default the YAML file of its name beside it.
@@ -82,7 +84,7 @@ class SAM2Segmenter(Segmenter):
 
     def __init__(
         self,
-        model_size: str | Path = "base",
+        model_size: str | Path | LoadedSAM2 = "base",
         device: str = "auto",
         *,
         checkpoint: str | Path | None = None,
@@ -133,15 +135,14 @@ class SAM2Segmenter(Segmenter):
         )
         self.prompter = make_prompter(prompts, areas)
         self.max_proposals = _at_least("max_proposals", max_proposals or None, 1)
-        self.device = resolve_device(device)
+        loaded = shared_sam2(checkpoint or model_size, config=config, device=device)
+        self.device, self.model_name = loaded.device, loaded.name
         self.dtype = resolve_dtype(dtype, self.device)
-        loaded = load_sam2(checkpoint or model_size, config=config, device=self.device)
-        self.model_name = loaded.name
+        self.encoder = frame_encoder(loaded, self.dtype)
         chunk = _at_least("points_per_batch", points_per_batch, 1) or CHUNKS[self.device.type]
         self.model = PromptedModel(
             loaded.model, dtype=self.dtype, chunk=chunk, fast=fast, compiled=compile
         )
-        self._last: tuple[Frame, FrameFeatures] | None = None
 
     def for_areas(self, areas: tuple[int, int] | None) -> SAM2Segmenter:
         """As many points as objects of these areas need, with ``points_per_side="auto"``; blobs of
@@ -165,7 +166,7 @@ class SAM2Segmenter(Segmenter):
         _require_frame(frame)
         if (frame.image_rgb == frame.image_rgb[0, 0]).all():
             return Masks.empty(frame.size_hw)
-        features = self._features(frame)
+        features = self.encoder(frame)
         plan = self._plan_for(frame.size_hw)
         masks = masks_of_everything(self.model, frame.image_rgb, plan, self.prompter, features)
         return masks[: self.max_proposals]
@@ -176,13 +177,11 @@ class SAM2Segmenter(Segmenter):
         for frame in frames:
             _require_frame(frame)
         found = []
-        at_once = FRAMES_AT_ONCE[self.device.type]
+        at_once = min(FRAMES_AT_ONCE[self.device.type], FRAMES_KEPT)
         for start in range(0, len(frames), at_once):
             group = frames[start : start + at_once]
-            encoded = self.model.encode([frame.image_rgb for frame in group])
-            for frame, features in zip(group, encoded, strict=True):
-                self._last = (frame, self._require_numbers(features))
-                found.append(self.segment(frame))
+            self.encoder.encode_together(group)
+            found += [self.segment(frame) for frame in group]
         return found
 
     @torch.inference_mode()
@@ -248,26 +247,8 @@ class SAM2Segmenter(Segmenter):
                     raise MaskError(f"SAM 2 finds nothing at {point[0]:g},{point[1]:g}")
                 found.add(cut, iou, point)
 
-        self.model.ask(self._features(frame), prompts, frame.size_hw, tokens=tokens, take=take)
+        self.model.ask(self.encoder(frame), prompts, frame.size_hw, tokens=tokens, take=take)
         return found.masks(frame.size_hw, (0, 0))
-
-    def _features(self, frame: Frame) -> FrameFeatures:
-        """The frame's features; those of the last frame are kept for prompts that follow."""
-        last = self._last
-        if last is not None and last[0] is frame:
-            return last[1]
-        features = self._require_numbers(self.model.encode([frame.image_rgb])[0])
-        self._last = (frame, features)
-        return features
-
-    def _require_numbers(self, features: FrameFeatures) -> FrameFeatures:
-        """Without this, weights that overflow would find nothing in any picture, silently."""
-        if not bool(torch.isfinite(features.image_embed).all()):
-            raise UnavailableError(
-                f"the model '{self.model_name}' sees no numbers (NaN or infinite) in the picture: "
-                f"its weights are damaged, or need the dtype 'fp32'"
-            )
-        return features
 
 
 def _preset(name: str | None) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,13 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("sam2")
 
-from cli_harness import Command, in_this_process, saved  # noqa: E402
+from cli_harness import Command, box_around, in_this_process, saved  # noqa: E402
 from sam2_helpers import write_small_sam2  # noqa: E402
 
+from sam_detect import SAMDetect  # noqa: E402
 from sam_detect.segmentation import sam2 as sam2_module  # noqa: E402
+from sam_detect.segmentation.sam2 import SAM2Segmenter  # noqa: E402
+from sam_detect.sources import load_image  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -58,6 +62,30 @@ def test_a_checkpoint_asks_for_sam2_by_itself(sam: Command, checkpoint: Path) ->
     ran = sam("shapes.png", "--sam-model", checkpoint, "--points-per-side", "4", "--json").worked()
     assert "segmenter sam2" in ran.err
     assert len(ran.json) == 1
+
+
+def test_boxes_and_points_are_drawn_by_sam2(sam: Command, checkpoint: Path) -> None:
+    model = write_small_sam2(Path(), "other", seed=2)  # whose answers differ from place to place
+    box, point = box_around(120, 50), "210,40"
+    options = ("--sam-model", model, "--points-per-side", "2", "--device", "cpu",
+               "--embedder", "average", "--json")  # fmt: skip
+    ran = sam("learn", "shapes.png", "--label", "disc", "--box", box, "--point", point, *options)
+    assert ran.worked().json == [{"added": 2, "total": 2}]
+    drawing, frame = SAM2Segmenter(model, "cpu", points_per_side=2), load_image("shapes.png")
+    x, y, w, h = (int(each) for each in box.split(","))
+    drawn = [
+        drawing.segment_boxes(frame, [(x, y, w, h)]),
+        drawing.segment_points(frame, [(210, 40)]),
+    ]
+    learnt = [each.segmentation for each in SAMDetect(segmenter="naive").library.read()]
+    assert len(learnt) == 2
+    assert all(masks.rle(0) in learnt for masks in drawn)
+    shape = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [x, y, w, h]}
+    boxes = {"images": [{"id": 1, "file_name": "shapes.png", "width": 280, "height": 200}],
+             "annotations": [shape], "categories": [{"id": 1, "name": "disc"}]}  # fmt: skip
+    Path("boxes.json").write_text(json.dumps(boxes))
+    again = sam("learn", "shapes.png", "--annotations", "boxes.json", *options).worked()
+    assert again.json == [{"added": 0, "total": 2}], "the same object, drawn in the same way"
 
 
 def with_config(path: str, content: object, checkpoint: Path, config: str = "") -> str:

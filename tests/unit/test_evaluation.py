@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_helpers import Oracle, Says, dataset_folder, detector, no_proposals, opened
+from evaluation_helpers import Oracle, Says, dataset_folder, detector, no_outlines, opened
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -59,7 +59,7 @@ def six(folder: Path) -> Dataset:
 
 def evaluated(dataset: Dataset, method: Method, **how: Any) -> Evaluation:
     protocol = Protocol(**{"shots": 1, "seeds": (0,), **how})
-    steps = run(dataset, method, protocol, propose=no_proposals, max_pixels=LIMIT)
+    steps = run(dataset, method, protocol, outline=no_outlines, max_pixels=LIMIT)
     episodes = tuple(step for step in steps if isinstance(step, Episode))
     return Evaluation(dataset, protocol, method.name, method.describe(), episodes)
 

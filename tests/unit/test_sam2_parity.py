@@ -23,8 +23,9 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
 from sam2_helpers import write_small_sam2  # noqa: E402
 
 from sam_detect.models.sam2 import load_sam2  # noqa: E402
+from sam_detect.models.sam2_features import FrameFeatures  # noqa: E402
 from sam_detect.segmentation._sam2_automatic import _suppressed  # noqa: E402
-from sam_detect.segmentation._sam2_decoder import FastDecoder, FrameFeatures  # noqa: E402
+from sam_detect.segmentation._sam2_decoder import FastDecoder  # noqa: E402
 from sam_detect.segmentation._sam2_model import (  # noqa: E402
     ALL_MASKS,
     THREE_MASKS,
