@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from torch.nn.functional import interpolate
 
 from sam_detect.bench.measurements import Measurements
-from sam_detect.bench.timing import Trial, interleave
+from sam_detect.bench.timing import Trial
 from sam_detect.bench.workload import drawn
 from sam_detect.embedding.sam2 import SAM2Embedder
 from sam_detect.fading.context import cut, faded
@@ -95,7 +95,7 @@ def measure_embedding(
     some = objects.crops[:count]
     measurements.announce("embed_batched_vs_single, embed_frame_vs_single")
     new = _new_frames(objects.frame)
-    batched, whole, handed, single = interleave(
+    batched, whole, handed, single = measurements.interleave(
         [
             Trial("batched crops", lambda _: by_crop.embed(some)),
             Trial(
@@ -109,9 +109,7 @@ def measure_embedding(
                 prepare=lambda: _encoded(new(), frame_encoder(model, torch.float32)),
             ),
             Trial("one official pass each", lambda _: official.embed(some)),
-        ],
-        measurements.repeat,
-        clock=measurements.clock,
+        ]
     )
     factor = CANDIDATES // count
     measurements.add_pair("embed_batched_vs_single", batched.times(factor), single.times(factor))

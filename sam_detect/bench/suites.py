@@ -31,11 +31,13 @@ class Options:
         images: pictures to measure on instead of the suite's own.
         sizes: numbers of vectors instead of the suite's own.
         datasets: annotated pictures to measure on as well.
+        device: where models run; None: the first of cuda, mps and cpu that is there.
     """
 
     images: tuple[Path, ...] = ()
     sizes: tuple[int, ...] = ()
     datasets: tuple[Path, ...] = ()
+    device: str | None = None
 
 
 class Suite(ABC):

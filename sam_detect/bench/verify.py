@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from sam_detect.bench.machine import describe_machine, machine_name, versions
-from sam_detect.bench.sam2_trials import official_generator, same_share
+from sam_detect.bench.sam2_compared import official_generator, same_share
 from sam_detect.detector import SAMDetect
 from sam_detect.embedding.clip import CLIPEmbedder
 from sam_detect.fading import IdentityFade, context

@@ -47,10 +47,12 @@ from sam_detect.errors import ConfigError
     type=click.Path(path_type=Path),
     help="Append the measurement to this file, one JSON object a line.",
 )
+@options.settings_options("device")
 @options.general_options
 def bench(
     suite: str,
     *,
+    device: str | None,
     repeat: int | None,
     images: tuple[Path, ...],
     sizes: str | None,
@@ -61,13 +63,13 @@ def bench(
     """Measure time, memory and ratios, stage by stage.
 
     'stages' measures each step of detection without model weights; 'store' where the examples
-    are kept; 'sam2' our masks beside Meta's own code; 'prompts' how many objects get a prompt of
-    SAM 2's, and for how many prompts. A pair runs ours and a reference in turn;
+    are kept; 'sam2' our masks beside Meta's own code, on --device; 'prompts' how many objects get a
+    prompt of SAM 2's, and for how many prompts. A pair runs ours and a reference in turn;
     its ratio is above 1 where ours is better.
     """
     if history is not None:
         require_writable(history)
-    asked = Options(images=images, sizes=_numbers(sizes), datasets=datasets)
+    asked = Options(images=images, sizes=_numbers(sizes), datasets=datasets, device=device)
     record = run_suite(suite, asked, repeat=repeat, announce=lambda step: note(f"{suite}: {step}"))
     if as_json:
         say(json.dumps(record, allow_nan=False), to=sys.stdout)

@@ -21,7 +21,7 @@ from sam_detect.errors import ConfigError, MaskError, UnavailableError
 from sam_detect.interfaces import Embedder
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.devices import resolve_dtype
-from sam_detect.models.running import in_batches, unit_rows
+from sam_detect.models.running import BatchSize, in_batches, sent, unit_rows
 from sam_detect.models.sam2 import LoadedSAM2, is_checkpoint, shared_sam2
 from sam_detect.models.sam2_features import SAM2Features, bilinear_rows, frame_encoder
 from sam_detect.types import FadedCrop, Frame, ImageRGB, Masks
@@ -55,7 +55,8 @@ class SAM2Embedder(Embedder):
         occupancies: shares (0.05 to 0.80) of the windows' areas that the object takes; one
             encoding each, side by side in the vector. None: the crops as they are cut.
         batch_size: crops at a time; None follows the device.
-        dtype: fp32; or bf16 or fp16 (autocast), faster on GPUs, which give other vectors.
+        dtype: fp32, exact on GPUs, too; or bf16 or fp16 (autocast, and TF32 for the rest), faster
+            on GPUs, which give other vectors.
         config: of a checkpoint, see :func:`~sam_detect.models.sam2.load_sam2`.
         digest: of weights that must be the same, as a library's recipe has it.
 
@@ -96,7 +97,9 @@ class SAM2Embedder(Embedder):
         self._name = loaded.name
         self._features = SAM2Features(loaded, precision)
         self._frames = frame_encoder(loaded, precision)
-        self._batch = batch_size or (BATCH_ON_CPU if where.type == "cpu" else BATCH_ON_GPU)
+        self._batch = BatchSize(
+            batch_size or (BATCH_ON_CPU if where.type == "cpu" else BATCH_ON_GPU)
+        )
         optional = {
             "config": config,
             "occupancies": self._occupancies and list(self._occupancies),
@@ -148,7 +151,7 @@ class SAM2Embedder(Embedder):
         for start in range(0, len(masks), MASKS_AT_ONCE):
             some = masks[start : start + MASKS_AT_ONCE]
             shares = np.stack([_shares(some, index, rows) for index in range(len(some))])
-            means.append(torch.from_numpy(shares).to(flat.device) @ flat)
+            means.append(sent(shares, flat.device) @ flat)
         return unit_rows(torch.cat(means), self._name)
 
     def _vectors(self, pieces: Sequence[Piece]) -> FloatArray:
@@ -157,7 +160,8 @@ class SAM2Embedder(Embedder):
     def _means(self, pieces: Sequence[Piece]) -> torch.Tensor:
         features = self._features([image for image, _ in pieces])
         size = (features.shape[2], features.shape[3])
-        weights = torch.stack([_reduced(mask, size) for _, mask in pieces]).to(features.device)
+        reduced = torch.stack([_reduced(mask, size) for _, mask in pieces])
+        weights = sent(reduced, features.device)
         return torch.einsum("nchw,nhw->nc", features, weights)
 
 

@@ -31,6 +31,7 @@ from sam_detect.errors import UnavailableError, one_line
 from sam_detect.models.catalogue import CLIPWeights, clip_model
 from sam_detect.models.devices import numbered
 from sam_detect.models.reading import SAFETENSORS, Weights, file_digest, read_weights
+from sam_detect.models.running import enough_memory
 from sam_detect.models.sharing import Shared, file_key
 from sam_detect.models.weights import require_clip
 
@@ -118,7 +119,8 @@ def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
     state = read_weights(found.path)
     model = _built(found)
     _fill(model, state, found)
-    model = model.to(device).eval().requires_grad_(False)
+    with enough_memory():
+        model = model.to(device).eval().requires_grad_(False)
     config = PreprocessCfg(**model.visual.preprocess_cfg)
     sides = config.size if isinstance(config.size, (tuple, list)) else (config.size,)
     return LoadedCLIP(

@@ -26,6 +26,7 @@ from yaml import YAMLError
 from sam_detect.errors import ConfigError, one_line
 from sam_detect.models.catalogue import SAM2Weights
 from sam_detect.models.devices import numbered, resolve_device
+from sam_detect.models.running import enough_memory
 from sam_detect.models.sharing import Shared, file_key
 from sam_detect.models.weights import config_of, require_sam2
 
@@ -124,7 +125,8 @@ def _load(found: SAM2Weights, device: torch.device) -> LoadedSAM2:
     state = _read_checkpoint(found.path)
     built = _build(_read_config(found.config), found.config)
     _put(state, built, found.path, found.config)
-    ready = built.to(device).eval().requires_grad_(False)
+    with enough_memory():
+        ready = built.to(device).eval().requires_grad_(False)
     return LoadedSAM2(model=ready, name=found.name, device=device)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from sam_detect.errors import UnavailableError
-from sam_detect.models.running import precision
+from sam_detect.models.running import BatchSize, enough_memory, precision, sent
 from sam_detect.models.sam2 import LoadedSAM2
 from sam_detect.models.sharing import Shared, WhileAlive
 from sam_detect.types import Frame, ImageRGB
@@ -88,7 +89,20 @@ def frame_encoder(loaded: LoadedSAM2, dtype: torch.dtype) -> FrameEncoder:
 
 @torch.inference_mode()
 def encode(model: SAM2Base, images: Sequence[ImageRGB], dtype: torch.dtype) -> list[FrameFeatures]:
-    """The features of pictures of any size, encoded together."""
+    """The features of pictures of any size, encoded together as far as memory suffices.
+
+    Raises:
+        UnavailableError: it does not suffice for one.
+    """
+    together = BatchSize(max(1, len(images)))
+    with enough_memory():
+        parts = together.parts(len(images), lambda part: _encoded(model, images[part], dtype))
+        return [features for part in parts for features in part]
+
+
+def _encoded(
+    model: SAM2Base, images: Sequence[ImageRGB], dtype: torch.dtype
+) -> list[FrameFeatures]:
     with precision(model.device, dtype):
         found = model.forward_image(_seen(images, model))
         _, levels, _, sizes = model._prepare_backbone_features(found)
@@ -138,14 +152,24 @@ class SAM2Features:
 def _seen(images_rgb: Sequence[ImageRGB], model: SAM2Base) -> Tensor:
     """``(N, 3, side, side)`` as the model was taught to see pictures of any sizes."""
     side, device = model.image_size, model.device
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    mean, std = _norms(device)
+    # torch before 2.7 cannot scale with antialiasing on MPS.
+    scaling = torch.device("cpu") if device.type == "mps" else device
     scaled = []
     for image in images_rgb:
         # A copy where torch would warn of an array that it must not write.
-        pixels = torch.from_numpy(np.require(image, requirements=("C", "W"))).to(device)
+        pixels = sent(np.require(image, requirements=("C", "W")), scaling)
         whole = pixels.permute(2, 0, 1)[None].float() / 255
         scaled.append(interpolate(whole, (side, side), mode="bilinear", antialias=True))
-    return (torch.cat(scaled) - mean) / std
+    return (torch.cat(scaled).to(device) - mean) / std
+
+
+@lru_cache(maxsize=16)
+def _norms(device: torch.device) -> tuple[Tensor, Tensor]:
+    """``MEAN`` and ``STD``, ``(1, 3, 1, 1)`` each: to send them for each picture would take longer
+    than to use them."""
+    mean, std = (sent(values, device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return mean, std
 
 
 def lowest_level(model: Any, batch: Tensor) -> Tensor:

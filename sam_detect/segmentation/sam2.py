@@ -4,7 +4,7 @@
 2. A prompter says where to ask (``_sam2_prompters``).
 3. The decoder answers each prompt with three masks and a predicted IoU for each; it is restructured
    to do the same in less time (``_sam2_decoder``).
-4. Masks that pass are scaled up and compressed (``_sam2_masks``), and of those that nearly equal
+4. Masks that pass are scaled up and compressed (``_sam2_drawing``), and of those that nearly equal
    one another the best is kept (``_sam2_automatic``).
 """
 
@@ -26,7 +26,7 @@ from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import FRAMES_KEPT, frame_encoder
 from sam_detect.segmentation._sam2_automatic import Found, Plan, masks_of_everything
 from sam_detect.segmentation._sam2_decoder import Undrawn
-from sam_detect.segmentation._sam2_masks import Limits, cut_out
+from sam_detect.segmentation._sam2_masks import Limits
 from sam_detect.segmentation._sam2_model import ALL_MASKS, THREE_MASKS, PromptedModel, Prompts
 from sam_detect.segmentation._sam2_prompters import make_prompter, points_for
 from sam_detect.segmentation.prompted import clip_box, require_point
@@ -70,11 +70,12 @@ class SAM2Segmenter(Segmenter):
         use_m2m: ask again with the masks found; twice the work or more.
         min_area, max_area: limits of a mask in pixels; 0 or None: none.
         max_proposals: at most this many masks, the best ones; 0 or None: all.
-        dtype: ``auto`` (bf16 on CUDA, else fp32), ``fp32``, ``bf16``, ``fp16``.
+        dtype: ``auto`` (on CUDA bf16, with what stays in float32 multiplied in TF32; else fp32),
+            ``fp32`` (the reference: exact products, without TF32), ``bf16``, ``fp16``.
         prompts: ``grid``, ``adaptive`` (coarse to fine, without what is covered), ``blobs``.
         fast: False asks Meta's own decoder instead of the restructured one.
         compile: have ``torch.compile`` make the decoder faster still; takes a minute on the first
-            picture, and needs a C++ compiler.
+            picture, once for all processes; without a C++ compiler it warns and goes on without.
         preset: ``microscopy``: 128 points per side and a least area of 30 where not given.
 
     Raises:
@@ -141,7 +142,11 @@ class SAM2Segmenter(Segmenter):
         self.encoder = frame_encoder(loaded, self.dtype)
         chunk = _at_least("points_per_batch", points_per_batch, 1) or CHUNKS[self.device.type]
         self.model = PromptedModel(
-            loaded.model, dtype=self.dtype, chunk=chunk, fast=fast, compiled=compile
+            loaded.model,
+            dtype=self.dtype,
+            chunk=chunk,
+            fast=fast,
+            compiled=compile,
         )
 
     def for_areas(self, areas: tuple[int, int] | None) -> SAM2Segmenter:
@@ -223,7 +228,7 @@ class SAM2Segmenter(Segmenter):
         if not len(masks):
             return masks
         boxes = Prompts.boxes(masks.boxes_xyxy.astype(np.float32))
-        shown = self.model.as_logits([masks.dense(index) for index in range(len(masks))])
+        shown = self.model.as_logits(masks.dense(index) for index in range(len(masks)))
         drawn = self._one_each(frame, replace(boxes, logits=shown), ALL_MASKS)
         return replace(drawn, prompts_xy=masks.prompts_xy)
 
@@ -239,10 +244,14 @@ class SAM2Segmenter(Segmenter):
         limits = replace(self.plan.limits, pred_iou=0, stability=0, area=(0, 0))
 
         def take(part: slice, undrawn: Undrawn) -> None:
-            for number in range(len(undrawn.ious)):
-                logits, iou = self.model.one_mask(undrawn, number, tokens)
-                cut = cut_out(logits, frame.size_hw, limits)
-                point = prompts.points_xy[part.start + number, 0]
+            each = self.model.drawing.each(
+                range(len(undrawn.ious)),
+                lambda some: self.model.one_mask_each(undrawn, some, tokens),
+                frame.size_hw,
+                limits,
+            )
+            points = prompts.points_xy[part, 0]
+            for (cut, iou), point in zip(each, points, strict=True):
                 if cut is None:
                     raise MaskError(f"SAM 2 finds nothing at {point[0]:g},{point[1]:g}")
                 found.add(cut, iou, point)

@@ -167,6 +167,30 @@ def test_the_size_of_batches_changes_nothing(
     np.testing.assert_allclose(other.embed(crops()), embedder.embed(crops()), atol=TOLERANCE)
 
 
+def test_a_model_that_runs_out_of_memory_gives_the_same_vectors(
+    checkpoint: Path, embedder: SAM2Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = SAM2Embedder(load_sam2(checkpoint, device=CPU), batch_size=100)
+    trunk, asked = embedder_model(other).model.image_encoder.trunk, []
+    forward = trunk.forward
+
+    def limited(batch: torch.Tensor) -> Any:
+        asked.append(len(batch))
+        if len(batch) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return forward(batch)
+
+    monkeypatch.setattr(trunk, "forward", limited)
+    np.testing.assert_allclose(other.embed(crops()), embedder.embed(crops()), atol=TOLERANCE)
+    assert asked[0] > 2
+    monkeypatch.setattr(trunk, "forward", lambda batch: limited(torch.cat([batch] * 3)))
+    frame, masks = frame_with_masks()
+    with pytest.raises(UnavailableError, match="memory does not suffice"):
+        other.embed(crops())
+    with pytest.raises(UnavailableError, match="memory does not suffice"):
+        SAM2Embedder(embedder_model(other), pooling="frame").embed_frame(frame, masks)
+
+
 def test_the_mask_decides_what_is_averaged(embedder: SAM2Embedder) -> None:
     one = crop(0)
     left, right = np.zeros((2, 50, 50), bool)
@@ -384,7 +408,7 @@ def test_weights_that_give_no_numbers_are_said(checkpoint: Path) -> None:
     broken = SAM2Embedder(load_sam2(checkpoint, device=CPU))
     embedder_model(broken).model.no_mem_embed.fill_(float("inf"))
     for work in (lambda: broken.embed([crop(0)]), lambda: broken.embed_frame(*frame_with_masks())):
-        with pytest.raises(SamDetectError, match="no usable vectors|sees no numbers"):
+        with pytest.raises(SamDetectError, match=r"no usable vectors|sees no numbers"):
             work()
 
 

@@ -3,7 +3,9 @@ and what a user reads when something is wrong."""
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +255,7 @@ def test_too_little_memory_is_met_with_smaller_batches(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(segmenter.model.decoder, "decode", fuller)
-    with pytest.raises(UnavailableError, match="too little free memory"):
+    with pytest.raises(UnavailableError, match="memory does not suffice"):
         segmenter.segment(coins())
 
 
@@ -272,10 +274,37 @@ def test_the_compiled_decoder_finds_the_same(small: Path, segmenter: SAM2Segment
     np.testing.assert_allclose(compiled.predicted_ious, expected.predicted_ious, atol=1e-4)
 
 
-def test_compiling_needs_a_compiler(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_it_says_so_and_goes_on(
+    small: Path, segmenter: SAM2Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = segmenter.segment(coins())
     monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(UnavailableError, match="C\\+\\+ compiler"):
-        SAM2Segmenter(small, "cpu", compile=True)
+    with pytest.warns(UserWarning, match=r"compile=True changes nothing: .* no C\+\+ compiler"):
+        made = SAM2Segmenter(small, "cpu", **LOOSE, compile=True)
+    assert same(made.segment(coins()), expected)
+
+
+def test_where_compiling_fails_it_says_so_once_and_goes_on(
+    small: Path, segmenter: SAM2Segmenter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried: list[Any] = []
+
+    def broken(*graph: Any) -> Any:
+        tried.append(graph)
+        raise OSError("the compiler is broken")
+
+    monkeypatch.setenv("SAM_DETECT_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "put back afterwards")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/g++")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    made = SAM2Segmenter(small, "cpu", **LOOSE, compile=True)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"].startswith(str(tmp_path))
+    with pytest.warns(UserWarning, match="changes nothing: .*the compiler is broken") as told:
+        found = made.segment(coins())
+    assert not any("\n" in str(each.message) for each in told)
+    assert len(tried) == 2, "once for each half of the decoder, in many chunks"
+    assert same(found, segmenter.segment(coins()))
 
 
 # Small logits to masks
