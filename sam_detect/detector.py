@@ -19,6 +19,7 @@ from sam_detect.errors import ConfigError
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, VectorStore
 from sam_detect.labelling.naming import Naming, plausible
+from sam_detect.labelling.sizes import areas_sought, span
 from sam_detect.library.example import image_digest
 from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
@@ -164,7 +165,8 @@ class SAMDetect:
         """:meth:`detect` for a frame of a source."""
         timer = StageTimer()
         with timer.on("propose"):
-            masks = self.segmenter.segment(frame)
+            sizes = areas_sought(self.library.examples())
+            masks = self.segmenter.for_areas(sizes).segment(frame)
         plausible = self.plausible(masks)
         vectors = self.embed(frame, masks[plausible], timings_ms=timer.spent_ms)
         with timer.on("label"):
@@ -173,9 +175,14 @@ class SAMDetect:
         found = self._naming.with_neighbours(self.library, named, describe=describe)
         return replace(found, timings_ms=timer.spent_ms)
 
-    def propose(self, frame: Frame) -> Masks:
-        """The segmenter's masks of a frame, best first; those of the last frame are kept."""
-        return self._proposed.of(frame, lambda: self.segmenter.segment(frame))
+    def propose(self, frame: Frame, areas: tuple[int, int] | None = None) -> Masks:
+        """The segmenter's masks of a frame, best first; those of the last frame are kept.
+
+        Args:
+            areas: as in :meth:`~sam_detect.interfaces.Segmenter.for_areas`. While learning they
+                do not come from the library: what was learnt before changes no example.
+        """
+        return self._proposed.of(frame, lambda: self.segmenter.for_areas(areas).segment(frame))
 
     def outline(
         self,
@@ -233,11 +240,8 @@ class SAMDetect:
         return Detections(frame.source_id, kept, tuple(verdicts), self.recipe.to_dict())
 
     def with_empty_library(self, segmenter: Segmenter | None = None) -> SAMDetect:
-        """A detector of the same parts and recipe, whose library is empty and lives in memory.
-
-        Args:
-            segmenter: to use instead of this detector's.
-        """
+        """A detector of the same parts and recipe (or of another segmenter), whose library is
+        empty and lives in memory."""
         return SAMDetect(
             segmenter=segmenter or self.segmenter,
             embedder=self._maker.embedder,
@@ -327,7 +331,7 @@ class SAMDetect:
             masks,
             labels,
             self._maker,
-            propose=self.propose,
+            propose=lambda seen: self.propose(seen, span(masks.areas)),
             proposer=self._proposer,
             negative=negative,
             others=others,

@@ -48,6 +48,17 @@ class Segmenter(ABC):
     def segment(self, frame: Frame) -> Masks:
         """Proposals, best first; none for a picture without structure. Deterministic."""
 
+    def for_areas(self, areas: tuple[int, int] | None) -> Segmenter:
+        """This segmenter for objects of about these sizes; itself unless it goes by sizes.
+
+        Asked for each picture, so it has to be quick.
+
+        Args:
+            areas: pixels of the smallest and of the largest example of what is sought; None
+                where there is none.
+        """
+        return self
+
 
 @runtime_checkable
 class PromptedSegmenter(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,16 @@ def picture(side: int) -> Frame:
     return Frame(np.asarray(drawn, np.uint8), "drawn")
 
 
-def same_share(ours: Masks, true: Sequence[dict[str, Any]]) -> float:
-    """Share of the true masks (COCO RLEs) that ours has at an IoU of .99 or more."""
+def same_share(
+    ours: Masks, true: Sequence[Mapping[str, Any]], *, least_iou: float = SAME_IOU
+) -> float:
+    """Share of the true masks (COCO RLEs) that ours has at an IoU of .99, or another, or more."""
     if not len(ours) or not true:
         return float(len(ours) == len(true))
     mine: list[Any] = [ours.rle(index) for index in range(len(ours))]
     theirs: list[Any] = list(true)
     overlaps = np.asarray(coco_masks.iou(mine, theirs, [0] * len(theirs)))
-    return float((overlaps.max(axis=0) >= SAME_IOU).mean())
+    return float((overlaps.max(axis=0) >= least_iou).mean())
 
 
 def thresholds(

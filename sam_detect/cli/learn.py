@@ -33,21 +33,36 @@ NOT_GIVEN = "annotated, but not among the pictures"
 """How ``read_coco`` ends its line about a picture of the file that was not given."""
 
 
-@click.command()
+@click.command(cls=options.Sectioned)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR...")
-@click.option("--label", metavar="NAME", help="The name of the objects.")
-@click.option("--box", "boxes", multiple=True, metavar="X,Y,W,H", help="Box around one object.")
-@click.option("--point", "points", multiple=True, metavar="X,Y", help="A point on one object.")
+@click.option("--label", metavar="NAME", help="What the objects are.")
+@click.option(
+    "--box",
+    "boxes",
+    multiple=True,
+    metavar="X,Y,W,H",
+    help="Box around one object, in pixels; may be repeated.",
+)
+@click.option(
+    "--point",
+    "points",
+    multiple=True,
+    metavar="X,Y",
+    help="A point on one object; may be repeated.",
+)
 @click.option(
     "--masks", metavar="auto|FILE", help="auto: every proposal. FILE: a mask or label-map picture."
 )
-@click.option("--negative", is_flag=True, help="Learn that these are *not* a --label.")
+@click.option("--negative", is_flag=True, help="Learn that these are *not* what --label says.")
 @click.option(
     "--exhaustive", is_flag=True,
     help="Every object in the pictures is outlined: what lies beside is none.",
 )  # fmt: skip
 @click.option(
-    "--annotations", type=click.Path(path_type=Path), help="COCO file with outlines and names."
+    "--annotations",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="COCO file with outlines and names.",
 )
 @click.option("--tag", metavar="NAME", help="Only annotations of this category.")
 @options.settings_options(

@@ -116,10 +116,9 @@ def _find(model: str | Path, config: str | Path | None) -> SAM2Weights:
         weights = require_sam2(str(model))
         return SAM2Weights(weights.name, str(config or weights.config), weights.path)
     path = Path(model).expanduser()
-    found = str(config or config_of(path))
     if not path.is_file():
         raise ConfigError(f"there is no SAM 2 checkpoint {path}: expected a .pt file of weights")
-    return SAM2Weights(path.stem, found, path)
+    return SAM2Weights(path.stem, str(config or config_of(path)), path)
 
 
 def _load(found: SAM2Weights, device: torch.device) -> LoadedSAM2:
@@ -211,12 +210,13 @@ def _read_checkpoint(path: Path) -> Mapping[str, torch.Tensor]:
     """The weights in a checkpoint of Meta's form, ``{"model": {name: tensor}}``."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError) as error:
+        # What is no archive of torch's is taken for a pickle, and its first bytes for commands.
         raise ConfigError(
-            f"{path} is not a checkpoint that can be loaded safely: it is damaged, "
+            f"{path} is not a checkpoint that can be loaded safely: it is cut off or damaged, "
             f"or holds other things than weights"
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, RuntimeError) as error:
         raise ConfigError(
             f"the checkpoint {path} cannot be read: {one_line(error)[:120]}; it is cut off or "
             f"damaged: fetch it again"

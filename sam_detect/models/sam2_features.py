@@ -20,6 +20,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from sam_detect.errors import UnavailableError
 from sam_detect.models.running import BatchSize, enough_memory, precision, sent
 from sam_detect.models.sam2 import LoadedSAM2
 from sam_detect.models.sharing import Shared, WhileAlive
@@ -67,7 +68,14 @@ class FrameEncoder:
             self._made.put(frame, features)
 
     def _encode(self, frames: Sequence[Frame]) -> list[FrameFeatures]:
-        return encode(self.loaded.model, [frame.image_rgb for frame in frames], self.dtype)
+        made = encode(self.loaded.model, [frame.image_rgb for frame in frames], self.dtype)
+        if not all(bool(torch.isfinite(each.image_embed).all()) for each in made):
+            # Else nothing would be found in any picture, silently.
+            raise UnavailableError(
+                f"the model '{self.loaded.name}' sees no numbers (NaN or infinite) in a picture: "
+                f"its weights are damaged, or need the dtype 'fp32'"
+            )
+        return made
 
 
 _ENCODERS: Shared[FrameEncoder] = Shared()

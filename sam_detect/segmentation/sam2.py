@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -27,12 +28,7 @@ from sam_detect.segmentation._sam2_automatic import Found, Plan, masks_of_everyt
 from sam_detect.segmentation._sam2_decoder import Undrawn
 from sam_detect.segmentation._sam2_masks import Limits
 from sam_detect.segmentation._sam2_model import ALL_MASKS, THREE_MASKS, PromptedModel, Prompts
-from sam_detect.segmentation._sam2_prompters import (
-    AdaptivePrompter,
-    BlobPrompter,
-    GridPrompter,
-    Prompter,
-)
+from sam_detect.segmentation._sam2_prompters import make_prompter, points_for
 from sam_detect.segmentation.prompted import clip_box, require_point
 from sam_detect.types import Frame, Masks
 
@@ -41,7 +37,6 @@ PRESETS = {
 }
 """Parameters by name, for those that are not given."""
 DEFAULTS = {"points_per_side": 32, "min_area": 0}
-PROMPTERS = ("grid", "adaptive", "blobs")
 CHUNKS = {"cpu": 4, "cuda": 64, "mps": 16}
 """Prompts decoded at once: as many as fill a GPU, as few as stay in a CPU's cache."""
 FRAMES_AT_ONCE = {"cpu": 1, "cuda": 8, "mps": 1}
@@ -60,7 +55,8 @@ class SAM2Segmenter(Segmenter):
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         checkpoint: a checkpoint's path, instead of ``model_size``.
         config: the checkpoint's config; by default the YAML file of its name beside it.
-        points_per_side: points along a side of the grid, 1 to 256.
+        points_per_side: points along a side of the grid, 1 to 256; None: 32. ``auto``: as many as
+            the smallest example needs, see :func:`~._sam2_prompters.points_for`, from 16 to 256.
         points_per_batch: prompts decoded at once; None: as suits the device.
         pred_iou_thresh, stability_score_thresh: least quality, 0 to 1.
         stability_score_offset: by how much the threshold is moved to measure stability.
@@ -94,7 +90,7 @@ class SAM2Segmenter(Segmenter):
         *,
         checkpoint: str | Path | None = None,
         config: str | Path | None = None,
-        points_per_side: int | None = None,
+        points_per_side: int | Literal["auto"] | None = None,
         points_per_batch: int | None = None,
         pred_iou_thresh: float = 0.8,
         stability_score_thresh: float = 0.95,
@@ -117,7 +113,9 @@ class SAM2Segmenter(Segmenter):
         preset: Literal["microscopy"] | None = None,
     ) -> None:
         chosen = {**DEFAULTS, **_preset(preset)}
-        per_side = chosen["points_per_side"] if points_per_side is None else points_per_side
+        self._follows_sizes = points_per_side == "auto"
+        self._least_area: int | None = None
+        per_side = _per_side(points_per_side, usual=chosen["points_per_side"])
         areas = (min_area or chosen["min_area"], max_area or 0)
         self.plan = Plan(
             per_side=per_side,
@@ -136,7 +134,7 @@ class SAM2Segmenter(Segmenter):
             crop_points_downscale=crop_n_points_downscale_factor,
             use_m2m=use_m2m,
         )
-        self.prompter = _prompter(prompts, areas)
+        self.prompter = make_prompter(prompts, areas)
         self.max_proposals = _at_least("max_proposals", max_proposals or None, 1)
         loaded = shared_sam2(checkpoint or model_size, config=config, device=device)
         self.device, self.model_name = loaded.device, loaded.name
@@ -151,6 +149,18 @@ class SAM2Segmenter(Segmenter):
             compiled=compile,
         )
 
+    def for_areas(self, areas: tuple[int, int] | None) -> SAM2Segmenter:
+        """As many points as objects of these areas need, with ``points_per_side="auto"``; blobs of
+        these sizes, with ``prompts="blobs"``; else this segmenter itself."""
+        if areas is None:
+            return self
+        sized = copy(self)
+        sized.prompter = self.prompter.for_areas(areas)
+        if self._follows_sizes:
+            sized._least_area = max(areas[0], self.plan.limits.area[0])
+        changed = sized.prompter is not self.prompter or self._follows_sizes
+        return sized if changed else self
+
     @torch.inference_mode()
     def segment(self, frame: Frame) -> Masks:
         """All masks, best first; none for a picture of one colour.
@@ -162,7 +172,8 @@ class SAM2Segmenter(Segmenter):
         if (frame.image_rgb == frame.image_rgb[0, 0]).all():
             return Masks.empty(frame.size_hw)
         features = self.encoder(frame)
-        masks = masks_of_everything(self.model, frame.image_rgb, self.plan, self.prompter, features)
+        plan = self._plan_for(frame.size_hw)
+        masks = masks_of_everything(self.model, frame.image_rgb, plan, self.prompter, features)
         return masks[: self.max_proposals]
 
     @torch.inference_mode()
@@ -221,6 +232,13 @@ class SAM2Segmenter(Segmenter):
         drawn = self._one_each(frame, replace(boxes, logits=shown), ALL_MASKS)
         return replace(drawn, prompts_xy=masks.prompts_xy)
 
+    def _plan_for(self, size_hw: tuple[int, int]) -> Plan:
+        if self._least_area is None:
+            return self.plan
+        return replace(
+            self.plan, per_side=points_for(self._least_area, size_hw, self.plan.per_side)
+        )
+
     def _one_each(self, frame: Frame, prompts: Prompts, tokens: slice) -> Masks:
         found = Found()
         limits = replace(self.plan.limits, pred_iou=0, stability=0, area=(0, 0))
@@ -248,12 +266,11 @@ def _preset(name: str | None) -> dict[str, int]:
     return PRESETS[name] if name else {}
 
 
-def _prompter(name: str, areas: tuple[int, int]) -> Prompter:
-    if name not in PROMPTERS:
-        raise ConfigError(f"prompts must be one of {', '.join(PROMPTERS)}, got {name!r}")
-    if name == "blobs":
-        return BlobPrompter(areas)
-    return AdaptivePrompter() if name == "adaptive" else GridPrompter()
+def _per_side(given: int | str | None, *, usual: int) -> int:
+    """Points along a side, as long as no sizes are known."""
+    if isinstance(given, str) and given != "auto":
+        raise ConfigError(f"points_per_side must be 'auto' or from 1 to 256, got {given!r}")
+    return usual if given is None or isinstance(given, str) else given
 
 
 def _at_least(name: str, value: int | None, least: int) -> int | None:

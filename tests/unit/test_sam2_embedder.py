@@ -408,7 +408,7 @@ def test_weights_that_give_no_numbers_are_said(checkpoint: Path) -> None:
     broken = SAM2Embedder(load_sam2(checkpoint, device=CPU))
     embedder_model(broken).model.no_mem_embed.fill_(float("inf"))
     for work in (lambda: broken.embed([crop(0)]), lambda: broken.embed_frame(*frame_with_masks())):
-        with pytest.raises(SamDetectError, match="no usable vectors"):
+        with pytest.raises(SamDetectError, match=r"no usable vectors|sees no numbers"):
             work()
 
 
