@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,23 @@ MODEL_PACKAGES = {"torch", "torchvision", "sam2", "open_clip", "hydra", "omegaco
 """What the extra ``models`` installs."""
 
 
+@contextmanager
+def needing_models(what: str) -> Iterator[None]:
+    """Imports packages of the extra ``models`` that something needs.
+
+    Raises:
+        UnavailableError: one of them is not installed; the message says how to get it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in MODEL_PACKAGES:
+            raise
+        raise UnavailableError(
+            f"{what} needs the package {error.name}: pip install 'sam-detect[models]'"
+        ) from error
+
+
 def names(room: str) -> list[str]:
     """Every name registered for a room, built-in first, then entry points by name."""
     found = list(BUILT_IN[room])
@@ -75,15 +94,8 @@ def load_class(room: str, name: str) -> Any:
         ConfigError: another package offers the name, but cannot be imported.
     """
     if name in BUILT_IN[room]:
-        try:
+        with needing_models(f"the {room} '{name}'"):
             return _import(BUILT_IN[room][name])
-        except ModuleNotFoundError as error:
-            if error.name not in MODEL_PACKAGES:
-                raise
-            raise UnavailableError(
-                f"the {room} '{name}' needs the package {error.name}: "
-                f"pip install 'sam-detect[models]'"
-            ) from error
     for entry in entry_points(group=f"sam_detect.{room}", name=name):
         try:
             return entry.load()
