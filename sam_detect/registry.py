@@ -51,7 +51,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "video format": {
         "annotated": "sam_detect.outputs.video:AnnotatedVideoSink",
-        "lines": "sam_detect.outputs.video_lines:VideoLinesSink",
+        "jsonl": "sam_detect.outputs.video_lines:VideoLinesSink",
+        "mot": "sam_detect.outputs.mot:MOTSink",
+        "coco": "sam_detect.outputs.video_coco:COCOVideoSink",
+        "snapshots": "sam_detect.outputs.snapshots:SnapshotSink",
     },
 }
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sam_detect.interfaces import VideoSink
     from sam_detect.video.recording import Recorder
 
-FORMAT_OF_SUFFIX = {".mp4": "annotated", ".jsonl": "lines", ".ndjson": "lines"}
+FORMAT_OF_SUFFIX = {".mp4": "annotated", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 @click.command()
@@ -84,7 +84,7 @@ def _recorder(outputs: Sequence[Path], as_json: bool, source: str) -> Iterator[R
     wanted: list[tuple[str, Path | None]] = [(_format_of(path), path) for path in outputs]
     sinks: list[VideoSink] = [
         load_class("video format", name)(path, inputs=[source])
-        for name, path in (*wanted, *([("lines", None)] if as_json else []))
+        for name, path in (*wanted, *([("jsonl", None)] if as_json else []))
     ]
     recorder = Recorder(sinks, live=False)
     try:
