@@ -24,11 +24,10 @@ def cut_to_whole(path: Path) -> None:
 
 def _whole_bytes(file: BinaryIO) -> int:
     """Where the last whole box ends; a fragment's pictures, the box after it, belong to it."""
-    end = fragment_at = 0
-    kind = b""
-    for kind, start, after in _boxes(file):
-        fragment_at, end = start, after
-    return fragment_at if kind == FRAGMENT else end
+    boxes = list(_boxes(file))
+    if boxes and boxes[-1][0] == FRAGMENT:
+        return boxes[-1][1]
+    return boxes[-1][2] if boxes else 0
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
