@@ -12,6 +12,8 @@ keeps its identity (``tracks``).
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -37,6 +39,7 @@ STOP_S = 1.5
 """How long a stop waits for each thread."""
 FRAMES_PER_SECOND = 25.0
 """Of a source that does not say when its frames were."""
+TURN_S = 0.0002
 NEW_SHARE = 0.2
 """Of the picture: so much that no frame since the last key frame explains asks for another look."""
 
@@ -85,8 +88,11 @@ class Stream(Iterator[TrackedFrame]):
         self._since: list[Flow] = []
         self._frames_since, self._new_share = 0, 1.0
         self._present: Frame | None = None
-        self._reader = Reader(source, live=plan.live, prepare=self._motion.next)
         self.statistics = Statistics()
+        self._quick = contextlib.ExitStack()
+        if plan.live:
+            self._quick.enter_context(_quick_threads())
+        self._reader = Reader(source, live=plan.live, prepare=self._motion.next)
 
     def __next__(self) -> TrackedFrame:
         """The next frame, as soon as it is there.
@@ -116,6 +122,7 @@ class Stream(Iterator[TrackedFrame]):
         """Stops reading and looking; may be called twice."""
         self._reader.stop(wait_s=STOP_S)
         self._looker.stop(wait_s=STOP_S)
+        self._quick.close()
 
     def learn(self, track_id: int, label: str, *, negative: bool = False) -> Future[Added]:
         """Learns the object of a track as it is in the last frame that was given.
@@ -182,6 +189,21 @@ class Stream(Iterator[TrackedFrame]):
         found = look.found.result()
         self._tracks.join(found, look.then, self._since, time_s=time_s)
         self._look, self._since = None, []
+
+
+@contextlib.contextmanager
+def _quick_threads() -> Iterator[None]:
+    """Lets Python's threads take turns more often than every 5 ms.
+
+    A frame needs the interpreter some thirty times, between calls of OpenCV; behind a look, each
+    of these would wait for a whole turn.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, TURN_S))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def open_stream(
