@@ -374,6 +374,7 @@ class SAMDetect:
         every: int = 10,
         live: bool | None = None,
         unknown: bool = False,
+        track: bool = True,
     ) -> Stream:
         """Finds and follows the objects of a video, frame by frame.
 
@@ -384,6 +385,8 @@ class SAMDetect:
             live: whether the newest frame counts and others may be dropped; by default for
                 cameras and streams.
             unknown: whether objects that nothing in the library resembles are followed, too.
+            track: whether objects are followed; else the detector looks at every frame, and the
+                objects of each are on no track.
 
         Returns:
             An iterator of :class:`~sam_detect.types.TrackedFrame`; close it, or use ``with``.
@@ -394,7 +397,7 @@ class SAMDetect:
         """
         from sam_detect.video.stream import open_stream
 
-        return open_stream(self, source, every=every, live=live, unknown=unknown)
+        return open_stream(self, source, every=every, live=live, unknown=unknown, track=track)
 
     def get_crop(self, image: ImageLike, mask: npt.NDArray[Any]) -> Image.Image:
         """The object with its context, as an RGBA picture.

@@ -21,16 +21,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Source
 from sam_detect.library.library import Added
 from sam_detect.sources.video import open_source
-from sam_detect.types import Frame, TrackedFrame
+from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video.looking import Look, Looker
 from sam_detect.video.motion import Flow, Motion
 from sam_detect.video.reading import Arrival, Reader
 from sam_detect.video.statistics import Statistics
-from sam_detect.video.tracks import Tracks
+from sam_detect.video.tracks import Snapshot, Tracks
 
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
@@ -52,6 +54,7 @@ class Plan:
         every: frames from one key frame to the next, at most.
         live: whether the newest frame counts and others may be dropped.
         unknown: whether objects without a name are followed, too.
+        track: whether objects are followed at all; else the detector looks at every frame.
 
     Raises:
         ConfigError: ``every`` is less than 1.
@@ -60,6 +63,7 @@ class Plan:
     every: int = 10
     live: bool = False
     unknown: bool = False
+    track: bool = True
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -85,6 +89,7 @@ class Stream(Iterator[TrackedFrame]):
         self._motion = Motion()
         self._looker = Looker(detector)
         self._look: Look | None = None
+        self._outdated: Look | None = None
         self._since: list[Flow] = []
         self._frames_since, self._new_share = 0, 1.0
         self._present: Frame | None = None
@@ -127,7 +132,8 @@ class Stream(Iterator[TrackedFrame]):
     def learn(self, track_id: int, label: str, *, negative: bool = False) -> Future[Added]:
         """Learns the object of a track as it is in the last frame that was given.
 
-        It is learnt beside the stream; the next frames know it, and so does the library.
+        It is learnt beside the stream; the next frames know it, and so does the library. What
+        was said of the tracks before no longer counts: they are named by the looks to come.
 
         Args:
             track_id: of an object of that frame.
@@ -143,7 +149,14 @@ class Stream(Iterator[TrackedFrame]):
         learn = self._detector.learn_frame
         promise = self._looker.run(lambda: learn(frame, mask, [label], negative=negative))
         self._new_share = 1.0  # look again with what is known by then
+        self._tracks.forget_looks()
+        self._outdated = self._look
         return promise
+
+    @property
+    def waiting(self) -> int:
+        """Frames that are read and not yet taken."""
+        return self._reader.waiting
 
     def _tracked(self, arrival: Arrival[Flow | None]) -> TrackedFrame:
         frame, flow = arrival.frame, arrival.prepared
@@ -151,6 +164,8 @@ class Stream(Iterator[TrackedFrame]):
         if time_s is None:
             time_s = frame.index / FRAMES_PER_SECOND
             frame = replace(frame, time_s=time_s)
+        if not self._plan.track:
+            return self._separate(frame, arrival.at_s)
         self._tracks.advance(flow, time_s)
         self._note(flow)
         self._join_if_ready(time_s)
@@ -164,6 +179,15 @@ class Stream(Iterator[TrackedFrame]):
         self._present = frame
         self.statistics.count(arrival.at_s, dropped=self._reader.dropped, key=key)
         return TrackedFrame(frame, replace(detections, recipe=recipe), track_ids, key)
+
+    def _separate(self, frame: Frame, arrived_s: float) -> TrackedFrame:
+        """A frame on its own."""
+        nothing = Snapshot(Masks.empty(frame.size_hw), ())
+        found = self._looker.look(frame, nothing).found.result()
+        shown = found if self._plan.unknown else found.known
+        self._present = frame
+        self.statistics.count(arrived_s, dropped=self._reader.dropped, key=True)
+        return TrackedFrame(frame, shown, np.zeros(len(shown), np.int64), key=True)
 
     def _note(self, flow: Flow | None) -> None:
         self._frames_since += 1
@@ -188,6 +212,8 @@ class Stream(Iterator[TrackedFrame]):
     def _join(self, look: Look, time_s: float) -> None:
         found = look.found.result()
         self._tracks.join(found, look.then, self._since, time_s=time_s)
+        if look is self._outdated:
+            self._tracks.forget_looks()
         self._look, self._since = None, []
 
 
@@ -213,9 +239,10 @@ def open_stream(
     every: int = 10,
     live: bool | None = None,
     unknown: bool = False,
+    track: bool = True,
 ) -> Stream:
     """What :meth:`sam_detect.SAMDetect.stream` does."""
     pixels = detector.settings.max_image_pixels
     opened = source if isinstance(source, Source) else open_source(source, max_pixels=pixels)
     newest = opened.live if live is None else live
-    return Stream(detector, opened, Plan(every=every, live=newest, unknown=unknown))
+    return Stream(detector, opened, Plan(every=every, live=newest, unknown=unknown, track=track))

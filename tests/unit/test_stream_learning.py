@@ -1,0 +1,144 @@
+"""Learning while a video runs: what is learnt in its middle names what comes after."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sam_detect.detector import SAMDetect
+from sam_detect.errors import ConfigError
+from sam_detect.interfaces import Source
+from sam_detect.types import Frame, TrackedFrame
+
+GROUND, DISC, SQUARE = (228, 226, 220), (60, 40, 120), (40, 120, 60)
+SIDE = 16
+"""Half a side of the objects."""
+FRAMES = 30
+
+
+class Drawn(Source):
+    """A disc that moves right, and a square that moves left."""
+
+    def frames(self) -> Iterator[Frame]:
+        for index in range(FRAMES):
+            yield Frame(picture(index), "drawn", index, time_s=index / 25)
+
+
+def picture(index: int) -> np.ndarray:
+    """``(120, 160, 3)`` uint8, RGB."""
+    image = np.full((120, 160, 3), GROUND, np.uint8)
+    x, y = disc_xy(index)
+    cv2.circle(image, (x, y), SIDE, DISC, -1, cv2.LINE_AA)
+    x, y = square_xy(index)
+    cv2.rectangle(image, (x - SIDE, y - SIDE), (x + SIDE, y + SIDE), SQUARE, -1)
+    grain = np.random.default_rng(0).integers(-3, 4, image.shape)
+    return np.clip(image + grain, 0, 255).astype(np.uint8)
+
+
+def disc_xy(index: int) -> tuple[int, int]:
+    return 30 + index, 30
+
+
+def square_xy(index: int) -> tuple[int, int]:
+    return 130 - index, 88
+
+
+def track_at(tracked: TrackedFrame, point_xy: tuple[int, int]) -> int:
+    """The track of the smallest object on a point."""
+    x, y = point_xy
+    there = [i for i, d in enumerate(tracked.detections) if d.mask[y, x]]
+    assert there, f"nothing at {point_xy}"
+    smallest = min(there, key=lambda i: tracked.detections.area[i])
+    return int(tracked.track_ids[smallest])
+
+
+def name_at(tracked: TrackedFrame, point_xy: tuple[int, int]) -> str | None:
+    track = track_at(tracked, point_xy)
+    return tracked.detections.verdicts[tracked.track_ids.tolist().index(track)].label
+
+
+def fresh(**settings: object) -> SAMDetect:
+    return SAMDetect(segmenter="naive", embedder="appearance", **settings)
+
+
+def with_square() -> SAMDetect:
+    """A detector that knows the square."""
+    detector = fresh()
+    mask = np.zeros((120, 160), bool)
+    x, y = square_xy(0)
+    mask[y - SIDE : y + SIDE + 1, x - SIDE : x + SIDE + 1] = True
+    first = next(Drawn().frames())
+    detector.add_examples_from_file(first, mask, "square")
+    return detector
+
+
+def test_an_unknown_object_that_is_learnt_is_named_in_the_next_frame() -> None:
+    names = []
+    with fresh().stream(Drawn(), unknown=True) as stream:
+        for tracked in stream:
+            names.append(name_at(tracked, disc_xy(tracked.frame.index)))
+            if tracked.frame.index == 14:
+                learnt = stream.learn(track_at(tracked, disc_xy(14)), "disc")
+    assert learnt.result().added == 1
+    assert names == [None] * 15 + ["disc"] * 15
+
+
+NEXT_SESSION = """
+from tests.unit.test_stream_learning import Drawn, disc_xy, fresh, name_at, square_xy
+with fresh().stream(Drawn()) as stream:
+    first = next(stream)
+    print(first.key, name_at(first, disc_xy(0)), name_at(first, square_xy(0)))
+"""
+
+
+def test_what_was_learnt_is_known_in_the_next_session_from_its_first_frame() -> None:
+    with with_square().stream(Drawn(), unknown=True) as stream:
+        first = next(stream)
+        stream.learn(track_at(first, disc_xy(0)), "disc").result()
+    done = subprocess.run(
+        [sys.executable, "-c", NEXT_SESSION], capture_output=True, text=True, timeout=60,
+        check=False, cwd=Path(__file__).resolve().parents[2],
+    )  # fmt: skip
+    assert done.stdout.split() == ["True", "disc", "square"], done.stderr
+
+
+def test_a_wrong_name_that_is_taken_back_is_gone_though_many_looks_gave_it() -> None:
+    names = []
+    with with_square().stream(Drawn(), every=2, unknown=True) as stream:
+        for tracked in stream:
+            names.append(name_at(tracked, disc_xy(tracked.frame.index)))
+            if tracked.frame.index == 15:
+                stream.learn(track_at(tracked, disc_xy(15)), "square", negative=True)
+            if tracked.frame.index > 15:
+                assert name_at(tracked, square_xy(tracked.frame.index)) == "square"
+    assert names[0] == "square", "of the only thing it knows, the detector finds too many"
+    assert names[16:] == [None] * 14
+
+
+def test_only_an_object_of_the_last_frame_can_be_learnt() -> None:
+    with fresh().stream(Drawn(), unknown=True) as stream:
+        with pytest.raises(ConfigError, match="track 1"):
+            stream.learn(1, "disc")
+        next(stream)
+        with pytest.raises(ConfigError, match="track 99"):
+            stream.learn(99, "disc")
+
+
+def test_without_tracks_every_frame_is_looked_at_on_its_own() -> None:
+    detector = with_square()
+    with detector.stream(Drawn(), track=False, unknown=True) as stream:
+        for tracked, _ in zip(stream, range(3), strict=False):
+            assert tracked.key
+            assert not tracked.track_ids.any()
+            alone = detector.detect_frame(
+                tracked.frame, also=detector.outlined(tracked.frame)
+            ).to_dict()
+            assert tracked.detections.to_dict()["detections"] == alone["detections"]
+    with detector.stream(Drawn(), track=False) as stream:
+        assert {v.label for v in next(stream).detections.verdicts} == {"square"}
