@@ -20,8 +20,8 @@ from sam_detect.interfaces import VideoSink
 from sam_detect.outputs._atomic import write_atomically, writing_to
 from sam_detect.outputs._pictures import FOLDER_ENDING, stem_of, write_image
 from sam_detect.outputs._text_sink import to_json
-from sam_detect.outputs._views import FirstViews, View
 from sam_detect.outputs.coco import UNKNOWN_CATEGORY
+from sam_detect.outputs.views import FirstViews, View
 from sam_detect.types import TrackedFrame
 
 ANNOTATIONS = "annotations.json"

@@ -9,9 +9,19 @@ import numpy as np
 
 from sam_detect.errors import MaskError
 from sam_detect.outputs._objects import counts_of, legend_px, line_px, paint_objects, text_px
+from sam_detect.outputs._painting import paint_alpha
 from sam_detect.outputs._palette import UNKNOWN, ColorRGB, extend_colors
-from sam_detect.outputs._tags import Box, Layout, Places, Tag, draw_legend, place_tags
-from sam_detect.outputs._text import clean
+from sam_detect.outputs._tags import (
+    PANEL_COLOR,
+    PANEL_TEXT,
+    Box,
+    Layout,
+    Places,
+    Tag,
+    draw_legend,
+    place_tags,
+)
+from sam_detect.outputs._text import clean, text_alpha
 from sam_detect.types import Detection, ImageRGB, TrackedFrame
 
 CHANGED = 1.3
@@ -21,6 +31,7 @@ FOLLOWING = 0.5
 FAR = 0.5
 """Of an object's size: one that has moved farther in a frame takes its tag along at once."""
 CHOSEN: ColorRGB = (255, 255, 255)
+CAPTION_PX = 13
 
 
 class TrackPainter:
@@ -123,3 +134,19 @@ def _set_off(canvas: ImageRGB, tracked: TrackedFrame, chosen: int, line: float) 
         x0, y0, x1, y1 = (int(v) for v in tracked.detections.boxes_xyxy[index])
         width = max(1, round(line))
         cv2.rectangle(canvas, (x0 - 2, y0 - 2), (x1 + 1, y1 + 1), CHOSEN, width, cv2.LINE_AA)
+
+
+def draw_caption(image_rgb: ImageRGB, text: str) -> ImageRGB:
+    """The picture with a line of text on a strip below it, cut off where it is too long.
+
+    Args:
+        image_rgb: ``(H, W, 3)`` uint8, RGB.
+        text: one line.
+
+    Returns:
+        ``(H + h, W, 3)`` uint8, RGB.
+    """
+    alpha = text_alpha(text, CAPTION_PX)
+    strip = np.full((alpha.shape[0] + CAPTION_PX, image_rgb.shape[1], 3), PANEL_COLOR, np.uint8)
+    paint_alpha(strip, alpha[:, : strip.shape[1]], (CAPTION_PX // 2, CAPTION_PX // 2), PANEL_TEXT)
+    return np.concatenate([image_rgb, strip])

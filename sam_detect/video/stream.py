@@ -154,6 +154,11 @@ class Stream(Iterator[TrackedFrame]):
         return promise
 
     @property
+    def live(self) -> bool:
+        """Whether the newest frame counts."""
+        return self._plan.live
+
+    @property
     def waiting(self) -> int:
         """Frames that are read and not yet taken."""
         return self._reader.waiting
