@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     "--snapshots",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for a picture of each new object, outlined, for `learn`.",
+    help="Folder for a picture of each new object and its outline, for `learn`.",
 )
 @click.option(
     "--collect-unknown",
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     help="Folder for a picture of each kind of object without a name; follows them, too.",
 )
 @options.general_options
-def video(
+def video(  # noqa: PLR0917 - click gives them by name
     source: str,
     outputs: tuple[Path, ...],
     formats: tuple[str, ...],

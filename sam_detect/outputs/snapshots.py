@@ -4,7 +4,8 @@ The folder is an annotated dataset in COCO's form, which ``sam-detect learn`` ta
 
     sam-detect learn FOLDER --annotations FOLDER/annotations.json
 
-A name that is wrong, or ``unknown``, is put right in the file's ``categories`` before that.
+A name that is wrong, or ``unknown``, is put right in the file's ``categories`` before that. The
+folder ``outlined`` in it shows which object of each picture is meant.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sam_detect.errors import OutputError
 from sam_detect.interfaces import VideoSink
 from sam_detect.outputs._atomic import write_atomically, writing_to
+from sam_detect.outputs._painting import paint_object
+from sam_detect.outputs._palette import ColorRGB
 from sam_detect.outputs._pictures import FOLDER_ENDING, stem_of, write_image
 from sam_detect.outputs._text_sink import to_json
 from sam_detect.outputs.coco import UNKNOWN_CATEGORY
 from sam_detect.outputs.views import FirstViews, View
-from sam_detect.types import TrackedFrame
+from sam_detect.types import ImageRGB, TrackedFrame
 
 ANNOTATIONS = "annotations.json"
 MOST = 1000
@@ -30,6 +35,9 @@ MOST = 1000
 SETTLED = 3
 """Frames that an object must be seen in."""
 LONGEST_NAME = 60
+OUTLINED = "outlined"
+COLOR: ColorRGB = (238, 51, 119)
+LINE_PX = 2.0
 
 
 class SnapshotFolder:
@@ -64,6 +72,7 @@ class SnapshotFolder:
         """Writes a picture named ``category-track-frame``, and its outline."""
         path = self._free_path(f"{category[:LONGEST_NAME]}-{view.track_id}-{view.frame.index}")
         write_image(path, view.frame.image_rgb)
+        write_image(self.path / OUTLINED / f"{path.stem}.jpg", _outlined(view))
         image_id = 1 + max((each["id"] for each in self._data["images"]), default=0)
         height, width = view.frame.size_hw
         self._data["images"].append(
@@ -140,6 +149,14 @@ class SnapshotSink(VideoSink):
         if len(self._written) < MOST:
             category = view.verdict.label or UNKNOWN_CATEGORY
             self._written.append(self._folder.add(view, category))
+
+
+def _outlined(view: View) -> ImageRGB:
+    """The view with its object outlined."""
+    canvas = np.array(view.frame.image_rgb)
+    x0, y0, x1, y1 = view.masks.boxes_xyxy[0].tolist()
+    paint_object(canvas, view.masks.crop(0), (x0, y0, x1, y1), COLOR, line_px=LINE_PX)
+    return canvas
 
 
 def _read(path: Path) -> dict[str, Any]:
