@@ -133,7 +133,7 @@ def _set_off(canvas: ImageRGB, tracked: TrackedFrame, chosen: int, line: float) 
     for index in np.flatnonzero(tracked.track_ids == chosen):
         x0, y0, x1, y1 = (int(v) for v in tracked.detections.boxes_xyxy[index])
         width = max(1, round(line))
-        cv2.rectangle(canvas, (x0 - 2, y0 - 2), (x1 + 1, y1 + 1), CHOSEN, width, cv2.LINE_AA)
+        cv2.rectangle(canvas, (x0 - 2, y0 - 2), (x1 + 1, y1 + 1), CHOSEN, width)
 
 
 def draw_caption(image_rgb: ImageRGB, text: str) -> ImageRGB:
