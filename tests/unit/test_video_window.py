@@ -15,8 +15,8 @@ from sam_detect.types import ImageRGB
 from sam_detect.video import window
 from sam_detect.video.controls import ENTER, ESCAPE, SPACE
 from sam_detect.video.window import Click, Viewer
+from tests.drawn_scene import Drawn, disc_xy, fresh, name_at
 from tests.tracked_frames import tracked
-from tests.unit.test_stream_learning import Drawn, disc_xy, fresh, name_at
 
 
 class Pretended:
