@@ -24,13 +24,13 @@ def cut_to_whole(path: Path) -> None:
 
 def _whole_bytes(file: BinaryIO) -> int:
     """Where the last whole box ends; a fragment's pictures, the box after it, belong to it."""
-    boxes = list(_boxes(file))
+    boxes = list(boxes_of(file))
     if boxes and boxes[-1][0] == FRAGMENT:
         return boxes[-1][1]
     return boxes[-1][2] if boxes else 0
 
 
-def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+def boxes_of(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """``(kind, start, end)`` of the boxes that are whole, in their order."""
     size = file.seek(0, 2)
     start = 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -14,7 +16,7 @@ import pytest
 from sam_detect.detector import SAMDetect
 from sam_detect.errors import ConfigError
 from sam_detect.library.library import Added
-from sam_detect.types import Detections, Frame, Masks, Verdict
+from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
 from tests.drawn_scene import (
     SIDE,
     Drawn,
@@ -61,10 +63,19 @@ class Obedient(SAMDetect):
 
     called = "square"
 
+    def __init__(self) -> None:
+        super().__init__(segmenter="naive", embedder="average")
+        self.may_look = threading.Event()
+        self.may_look.set()
+        self.looking = threading.Event()
+
     def detect_frame(self, frame: Frame, *, also: Masks | None = None) -> Detections:
+        called = self.called
+        self.looking.set()
+        self.may_look.wait(10)
         mask = np.zeros(frame.size_hw, np.uint8)
         cv2.circle(mask, disc_xy(frame.index), SIDE, 1, -1)
-        verdict = Verdict(self.called, self.called, 0.98)
+        verdict = Verdict(called, called, 0.98)
         return Detections(frame.source_id, Masks.from_dense(mask), (verdict,))
 
     def learn_frame(
@@ -75,7 +86,7 @@ class Obedient(SAMDetect):
 
 
 def test_a_name_that_many_looks_gave_yields_to_what_is_learnt() -> None:
-    detector = Obedient(segmenter="naive", embedder="average")
+    detector = Obedient()
     names = []
     with detector.stream(Drawn(), every=1) as stream:
         for tracked in stream:
@@ -83,6 +94,42 @@ def test_a_name_that_many_looks_gave_yields_to_what_is_learnt() -> None:
             if tracked.frame.index == 19:
                 stream.learn(1, "disc")
     assert names == ["square"] * 20 + ["disc"] * 10
+
+
+class Stepwise(Drawn):
+    """A live source that gives a frame when it is told to."""
+
+    live = True
+
+    def __init__(self) -> None:
+        self.more = threading.Semaphore(0)
+
+    def frames(self) -> Iterator[Frame]:
+        for frame in super().frames():
+            assert self.more.acquire(timeout=10)
+            yield frame
+
+
+def test_a_look_that_was_under_way_does_not_outvote_what_is_learnt() -> None:
+    detector, source = Obedient(), Stepwise()
+
+    def until(wanted: Callable[[TrackedFrame], bool]) -> TrackedFrame:
+        while True:
+            source.more.release()
+            tracked = next(stream)
+            if wanted(tracked):
+                return tracked
+            time.sleep(0.01)  # a look is beside the stream
+
+    with detector.stream(source, every=1) as stream:
+        until(lambda tracked: len(tracked.detections) > 0)
+        detector.may_look.clear()
+        detector.looking.clear()
+        until(lambda tracked: detector.looking.is_set())
+        stream.learn(1, "disc")
+        detector.may_look.set()
+        named = until(lambda tracked: tracked.detections.verdicts[0].label == "disc")
+    assert named.detections.verdicts[0].confidence > 0.9, "one look is enough"
 
 
 def test_only_an_object_of_the_last_frame_can_be_learnt() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 import subprocess
@@ -17,6 +16,9 @@ from PIL import Image
 
 from sam_detect.detector import SAMDetect
 from sam_detect.masks import rle_to_mask
+from sam_detect.outputs import tracked as tracked_module
+from sam_detect.outputs._fragments import boxes_of
+from sam_detect.outputs._tags import Layout, Places, Tag, place_tags
 from sam_detect.outputs.mot import MOTSink
 from sam_detect.outputs.snapshots import MOST, SnapshotSink
 from sam_detect.outputs.tracked import TrackPainter
@@ -90,6 +92,9 @@ def test_a_closed_video_is_an_ordinary_one(tmp_path: Path) -> None:
         assert container.streams.video[0].codec_context.name == "h264"
         container.seek(1_500_000)
         assert float(next(container.decode(video=0)).time) <= 1.5
+    with path.open("rb") as file:
+        kinds = [kind for kind, _, _ in boxes_of(file)]
+    assert kinds == [b"ftyp", b"free", b"mdat", b"moov"], "no longer in fragments"
 
 
 KILLED = """
@@ -174,38 +179,55 @@ def test_a_browser_plays_it(killed: bool, tmp_path: Path) -> None:
 # -- drawing ---------------------------------------------------------------------------------------
 
 
-def test_a_label_keeps_its_colour_and_a_tag_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sam_detect.outputs import tracked as module
+class Spy:
+    """Notes the tags of each frame that is drawn, and which of its places each got."""
 
-    drawn_at: list[dict[int, int]] = []
-    colors: list[tuple[int, int, int]] = []
-    place = module.place_tags
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.places: list[dict[int, int]] = []
+        self.tags: list[dict[int, Tag]] = []
+        monkeypatch.setattr(tracked_module, "place_tags", self._place)
 
-    def spied(canvas: np.ndarray, layout: object, tags: list, size: int, *, places: object) -> int:
-        placed = place(canvas, layout, tags, size, places=places)  # type: ignore[arg-type]
-        drawn_at.append(dict(places.of_track))  # type: ignore[attr-defined]
-        colors.extend(tag.color for tag in tags if tag.track_id == 1)
+    def _place(
+        self, canvas: np.ndarray, layout: Layout, tags: list[Tag], px: int, *, places: Places
+    ) -> int:
+        placed = place_tags(canvas, layout, tags, px, places=places)
+        self.places.append(dict(places.of_track))
+        self.tags.append({tag.track_id: tag for tag in tags})
         return placed
 
-    monkeypatch.setattr(module, "place_tags", spied)
-    painter = TrackPainter()
-    rng = np.random.default_rng(0)
+
+def test_a_label_keeps_its_colour_though_others_come_and_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spy, painter = Spy(monkeypatch), TrackPainter()
+    labels = [f"label {number}" for number in range(12)]  # more than there are colours
+    for index in range(24):
+        there = {1: ("nut", (100, 90)), 2: (labels[index // 2], (30, 90))}
+        painter.draw(tracked(index, there, size_hw=(240, 320), side=24))
+    assert len({tags[1].color for tags in spy.tags}) == 1
+    assert len({tags[2].color for tags in spy.tags}) == 12
+
+
+def test_a_tag_keeps_its_place_where_another_is_hardly_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spy, painter = Spy(monkeypatch), TrackPainter()
     for index in range(30):
-        trembling = rng.integers(-1, 2, (2, 2))
-        objects = {
-            1: ("nut", (100 + index + trembling[0, 0], 90 + trembling[0, 1])),
-            2: ("leaf", (130 + trembling[1, 0], 100 + trembling[1, 1])),
-        }
-        others = {9: ("fig", (200, 150))} if index % 7 > 3 else {}
-        painter.draw(tracked(index, {**objects, **others}, size_hw=(240, 320), side=24))
-    assert len(set(colors)) == 1
-    moves = [
-        track
-        for before, after in itertools.pairwise(drawn_at)
-        for track in (1, 2)
-        if before.get(track) != after.get(track)
-    ]
-    assert len(moves) <= 2, "a tag changes its place only where another comes into its way"
+        # The leaf reaches a row or two into the place above the nut, and out of it again.
+        there = {1: ("nut", (100, 120)), 2: ("leaf", (100, 81 + index % 3))}
+        painter.draw(tracked(index, there, size_hw=(240, 320), side=24))
+    assert len({places[1] for places in spy.places}) == 1
+
+
+def test_a_tag_trembles_less_than_its_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy, painter = Spy(monkeypatch), TrackPainter()
+    for index in range(30):
+        there = {1: ("nut", (100 + 2 * (index % 2), 120))}
+        painter.draw(tracked(index, there, size_hw=(240, 320), side=24))
+    lefts = [tags[1].box_xyxy[0] for tags in spy.tags[5:]]
+    assert max(lefts) - min(lefts) <= 1
+    painter.draw(tracked(30, {1: ("nut", (200, 40))}, size_hw=(240, 320), side=24))
+    assert spy.tags[-1][1].box_xyxy == (200, 40, 224, 64), "it follows a jump at once"
 
 
 def test_the_tag_says_the_tracks_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,6 +367,16 @@ def test_a_second_session_adds_to_the_folder(tmp_path: Path) -> None:
     assert data["categories"] == [{"id": 1, "name": "nut"}]
 
 
+def test_a_name_with_a_slash_makes_no_folder(tmp_path: Path) -> None:
+    sink = SnapshotSink(tmp_path)
+    sink.write(tracked(0, {1: ("../a/b", (10, 10))}))
+    sink.close()
+    assert [path.name for path in tmp_path.glob("*.png")] == ["_a_b-1-0.png"]
+    assert json.loads((tmp_path / "annotations.json").read_text())["categories"][0]["name"] == (
+        "../a/b"
+    )
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"images": 1}', '{"images": [{"id": "a"}]}'])
 def test_a_file_of_another_kind_is_left_alone(text: str, tmp_path: Path) -> None:
     from sam_detect.errors import OutputError
@@ -368,7 +400,10 @@ def test_there_is_an_end_to_snapshots(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_what_is_learnt_from_a_snapshot_is_what_the_frame_would_have_taught(
     tmp_path: Path,
 ) -> None:
-    frame = tracked(0, {1: ("nut", (140, 90))}, size_hw=(240, 320), side=30)
+    frame = tracked(0, {1: ("nut", (120, 80))}, size_hw=(240, 320), side=60)
+    ground = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
+    empty = ~frame.detections[0].mask
+    frame.frame.image_rgb[empty] = ground[empty]
     sink = SnapshotSink(tmp_path)
     sink.write(frame)
     sink.close()
