@@ -420,3 +420,4 @@ def test_what_is_learnt_from_a_snapshot_is_what_the_frame_would_have_taught(
     (from_cut,) = detector.embed(cut, Masks.from_dense(mask))
     (from_frame,) = detector.embed(frame.frame, frame.detections.masks)
     assert float(from_cut @ from_frame) > 0.9999
+    assert min(cut.size_hw) > (60 * 60 / detector.recipe.occupancy) ** 0.5, "all that a crop shows"
