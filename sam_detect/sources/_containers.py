@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import ImageError
-from sam_detect.sources._persistence import BrokenError, interruptibly
+from sam_detect.sources._persistence import interruptibly
 from sam_detect.sources.decoding import check_pixels
 from sam_detect.types import ImageRGB
 
@@ -32,7 +32,13 @@ WHITE = 255
 
 
 def open_pictures(
-    file: Any, *, name: str, max_pixels: int, live: bool, kind: str | None = None
+    file: Any,
+    *,
+    name: str,
+    max_pixels: int,
+    live: bool,
+    kind: str | None = None,
+    complain: Callable[[], None] = lambda: None,
 ) -> Pictures:
     """The pictures of something with ``read``, ``seek`` and ``tell``.
 
@@ -42,6 +48,8 @@ def open_pictures(
         max_pixels: larger pictures are refused before they are decoded.
         live: whether to begin early rather than to look far ahead first.
         kind: FFmpeg's name of the format; None: by the content.
+        complain: raises what the file met where its ``read`` gave an end instead: so FFmpeg gives
+            all that came before.
 
     Raises:
         ImageError: it is no video, or has no pictures that can be used.
@@ -55,10 +63,13 @@ def open_pictures(
             lambda: av.open(file, "r", format=kind, options=options, buffer_size=BUFFER_BYTES)
         )
     except (av.FFmpegError, ValueError):
+        complain()
         raise ImageError(
             f"'{name}' cannot be read as a video: it is none, or its beginning or end is missing"
         ) from None
-    return pictures_of(container, name=name, max_pixels=max_pixels, live=live)
+    pictures = pictures_of(container, name=name, max_pixels=max_pixels, live=live)
+    pictures.complain = complain
+    return pictures
 
 
 def pictures_of(container: Opened, *, name: str, max_pixels: int, live: bool) -> Pictures:
@@ -84,6 +95,7 @@ class Pictures:
 
     Attributes:
         damaged: packets that could not be decoded, and pictures with visible damage.
+        complain: called at the end; raises what the reader met.
 
     Raises:
         ImageError: there are no pictures, or too large ones.
@@ -93,6 +105,7 @@ class Pictures:
         if not container.streams.video:
             raise ImageError(f"'{name}' has no pictures, only sound or text")
         self.damaged = 0
+        self.complain: Callable[[], None] = lambda: None
         self._container, self._name, self._max_pixels = container, name, max_pixels
         self._stream = container.streams.video[0]
         self._start_s = (container.start_time or 0) / av.time_base
@@ -109,13 +122,16 @@ class Pictures:
         return float(1 / rate) if rate else 0.04
 
     def __iter__(self) -> Iterator[tuple[ImageRGB, float | None]]:
+        failure: Exception | None = None
         try:
             for packet in self._packets():
                 yield from self._made(self._decoded(packet))
-        except (BrokenError, ImageError, av.FFmpegError):
-            # What came before the break is still in the decoder.
-            yield from self._made(self._decoded(None))
-            raise
+        except (ImageError, av.FFmpegError) as error:
+            failure = error
+        yield from self._made(self._decoded(None))  # what is still in the decoder
+        if failure is not None:
+            raise failure
+        self.complain()
 
     def close(self) -> None:
         """Closes the video."""

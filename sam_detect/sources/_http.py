@@ -52,6 +52,7 @@ class HttpAnswer:
             timeout=timeout_s, follow_redirects=True, max_redirects=MOST_REDIRECTS, headers=HEADERS
         )
         self._at = 0
+        self._failure: Exception | None = None
         self._left = b""
         self._response: httpx.Response | None = None
         self._version: Mapping[str, str] = {}
@@ -74,13 +75,26 @@ class HttpAnswer:
         return self.length is None
 
     def read(self, size: int) -> bytes:
-        """At least one byte, and at most ``size``; none at the end.
+        """At least one byte, and at most ``size``; none at the end, and after what
+        :meth:`complain` raises."""
+        try:
+            return self._read(size) if self._failure is None else b""
+        except (BrokenError, ImageError, StoppedError) as error:
+            self._failure = error
+            return b""
+
+    def complain(self) -> None:
+        """Raises why there was no more to read, where that was not the end.
 
         Raises:
             BrokenError: it is live and broke off.
             ImageError: it is a file, broke off and could not be continued.
             StoppedError: :meth:`stop` was called.
         """
+        if self._failure is not None:
+            raise self._failure
+
+    def _read(self, size: int) -> bytes:
         while True:
             try:
                 block = self._take(size)

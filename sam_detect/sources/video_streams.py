@@ -131,7 +131,13 @@ class HttpFileSource(Source):
 
     def _open(self) -> Pictures:
         self._answer.seek(0)
-        return open_pictures(self._answer, name=self.name, max_pixels=self._max_pixels, live=False)
+        return open_pictures(
+            self._answer,
+            name=self.name,
+            max_pixels=self._max_pixels,
+            live=False,
+            complain=self._answer.complain,
+        )
 
 
 class PlaylistSource(Source):
@@ -196,7 +202,12 @@ class HttpSession(Session):
         kind = MJPEG.get(answer.content_type)
         try:
             self._video = open_pictures(
-                answer, name=answer.name, max_pixels=max_pixels, live=True, kind=kind
+                answer,
+                name=answer.name,
+                max_pixels=max_pixels,
+                live=True,
+                kind=kind,
+                complain=answer.complain,
             )
         except (BrokenError, ImageError) as error:
             answer.close()
