@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path
 MaskLike = npt.NDArray[Any] | Masks | str | None
-KEPT_SETTINGS = {"top_k", "color_order", "max_image_pixels", "embedding_cache_size"}
+KEPT_SETTINGS = {
+    "top_k", "color_order", "max_image_pixels", "embedding_cache_size",
+    "frame_rate", "stream_timeout_s", "stream_retries",
+}  # fmt: skip
 """Of a detector, for one with the same parts and another library."""
 
 
@@ -378,8 +381,8 @@ class SAMDetect:
         """Finds and follows the objects of a video, frame by frame.
 
         Args:
-            source: a camera's number, a video file, a folder or pattern of frames, an URL, or any
-                source of frames.
+            source: a camera's number, a video file, a folder or pattern of frames, an address
+                (http, https, rtsp, rtsps), or any source of frames.
             every: frames from one look of the detector to the next, at most.
             live: whether the newest frame counts and others may be dropped; by default for
                 cameras and streams.
@@ -389,8 +392,8 @@ class SAMDetect:
             An iterator of :class:`~sam_detect.types.TrackedFrame`; close it, or use ``with``.
 
         Raises:
-            ConfigError: ``every`` is less than 1.
-            ImageError: the source is not there.
+            ConfigError: ``every`` is less than 1, or the source is an address of another kind.
+            ImageError: the source is not there, or is no video.
         """
         from sam_detect.video.stream import open_stream
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -119,10 +119,8 @@ def _handler(server: LiveServer) -> type[BaseHTTPRequestHandler]:
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             self.close_connection = True
-            try:
+            with suppress(OSError):
                 self._send(camera)
-            except OSError:
-                pass
 
         def _send(self, camera: Camera) -> None:
             while camera.sent < len(camera.parts):
