@@ -55,10 +55,14 @@ class Measurements:
     def add_stage(self, name: str, series: Series) -> None:
         self.stages[name] = series.to_dict()
 
+    def interleaved(self, *trials: Trial) -> list[Series]:
+        """Measures several in turn, for what else is to be done with them."""
+        return interleave(trials, self.repeat, clock=self.clock)
+
     def pair(self, name: str, ours: Trial, reference: Trial) -> None:
         """Measures two that do the same job in turn, and how much less time ours takes."""
         self.announce(name)
-        a, b = interleave([ours, reference], self.repeat, clock=self.clock)
+        a, b = self.interleaved(ours, reference)
         self.add_pair(name, a, b)
 
     def add_pair(

@@ -77,6 +77,11 @@ def give_back_free_memory() -> None:
         return
 
 
+def resident_mb() -> float | None:
+    """What the process has resident now; None where the system cannot tell."""
+    return _resident_mb("VmRSS")
+
+
 def _reset_peak() -> bool:
     try:
         CLEAR_REFS.write_text(RESET_PEAK, encoding="ascii")

@@ -18,6 +18,7 @@ SUITES = {
     "stages": "sam_detect.bench.stages:StagesSuite",
     "store": "sam_detect.bench.store:StoreSuite",
     "sam2": "sam_detect.bench.sam2:SAM2Suite",
+    "video": "sam_detect.bench.video:VideoSuite",
 }
 """Another suite is another file and one line here."""
 

@@ -78,6 +78,11 @@ class Series:
         scaled = tuple(factor * each for each in self.durations_ms)
         return Series(self.name, scaled, self.peak_memory_mb)
 
+    def per(self, count: int) -> Series:
+        """The series of one of ``count`` equal pieces of the work."""
+        parts = tuple(each / count for each in self.durations_ms)
+        return Series(self.name, parts, self.peak_memory_mb)
+
     def to_dict(self) -> dict[str, Any]:
         memory = self.peak_memory_mb
         return {

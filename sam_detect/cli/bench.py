@@ -52,8 +52,9 @@ def bench(
     """Measure time, memory and ratios, stage by stage.
 
     'stages' measures each step of detection without model weights; 'store' where the examples
-    are kept; 'sam2' our masks beside Meta's own code. A pair runs ours and a reference in turn;
-    its ratio is above 1 where ours is better.
+    are kept; 'sam2' our masks beside Meta's own code; 'video' a live stream (N minutes of it with
+    --repeat N) and a file. A pair runs ours and a reference in turn; its ratio is above 1 where
+    ours is better.
     """
     if history is not None:
         require_writable(history)

@@ -11,24 +11,26 @@ import click
 
 from sam_detect.cli import options
 from sam_detect.cli.feedback import Failures, note, open_detector
-from sam_detect.errors import ConfigError
+from sam_detect.errors import ConfigError, SamDetectError, one_line
 from sam_detect.registry import load_class
 
 if TYPE_CHECKING:
     from sam_detect.interfaces import VideoSink
     from sam_detect.video.recording import Recorder
+    from sam_detect.video.statistics import Statistics
 
 FORMAT_OF_SUFFIX = {".mp4": "annotated", ".jsonl": "lines", ".ndjson": "lines"}
 
 
 @click.command()
-@click.argument("source", metavar="FILE|DIR|GLOB")
+@click.argument("source", metavar="0|FILE|DIR|GLOB|URL")
 @options.settings_options(
     *options.PROPOSALS,
     *options.RECIPE,
     *options.MODELS,
     *options.LABELLING,
     *options.PLACE,
+    *options.STREAMS,
     *options.GENERAL,
 )
 @click.option(
@@ -57,27 +59,40 @@ def video(
 ) -> int:
     """Find and follow the objects of a video.
 
-    SOURCE is a video file, or a folder or pattern of frames. An object keeps its track's number
-    while it is seen, and is named by all looks at it together.
+    SOURCE is a camera's number, a video file, a folder or pattern of frames, or an address: http,
+    https (a file, a playlist or a camera's MJPEG), rtsp or rtsps. An object keeps its track's
+    number while it is seen, and is named by all looks at it together. Ctrl-C ends it; what was
+    written plays.
     """
     detector = open_detector(settings)
     failures = Failures()
     with (
         detector.stream(source, every=every, unknown=unknown) as stream,
-        _recorder(outputs, as_json, source) as recorder,
+        _recorder(outputs, as_json, source, live=stream.live) as recorder,
     ):
         while True:
-            with failures.guard(source):
+            with failures.guard(stream.name):
                 for tracked in stream:
                     recorder.write(tracked)
                 break
-    done = stream.statistics
-    note(f"{done.frames} frames, {done.keys} of them looked at, {done.fps:.1f} frames a second")
-    return failures.end([source])
+    note(_summary(stream.statistics))
+    return failures.end([stream.name])
+
+
+def _summary(done: Statistics) -> str:
+    lost = {
+        "dropped": done.dropped,
+        "reconnects": done.reconnects,
+        "damaged places": done.damaged,
+    }
+    seen = f"{done.frames} frames, {done.keys} of them looked at, {done.fps:.1f} frames a second"
+    return ", ".join([seen, *(f"{count} {what}" for what, count in lost.items() if count)])
 
 
 @contextlib.contextmanager
-def _recorder(outputs: Sequence[Path], as_json: bool, source: str) -> Iterator[Recorder]:
+def _recorder(
+    outputs: Sequence[Path], as_json: bool, source: str, *, live: bool
+) -> Iterator[Recorder]:
     """Writes what was asked for; a run that is stopped, or fails, keeps what it has done."""
     from sam_detect.video.recording import Recorder
 
@@ -86,12 +101,21 @@ def _recorder(outputs: Sequence[Path], as_json: bool, source: str) -> Iterator[R
         load_class("video format", name)(path, inputs=[source])
         for name, path in (*wanted, *([("lines", None)] if as_json else []))
     ]
-    recorder = Recorder(sinks, live=False)
+    recorder = Recorder(sinks, live=live)
     try:
         yield recorder
-    finally:
-        for written in recorder.close():
-            note(f"wrote {written}")
+    except BaseException:
+        try:
+            _say_written(recorder.close(hurry=True))
+        except (SamDetectError, OSError) as error:  # what ended the run is said, this beside it
+            note(f"warning: {one_line(error)}")
+        raise
+    _say_written(recorder.close())
+
+
+def _say_written(paths: Sequence[Path]) -> None:
+    for written in paths:
+        note(f"wrote {written}")
 
 
 def _format_of(path: Path) -> str:
