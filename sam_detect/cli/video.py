@@ -80,13 +80,9 @@ def video(
 
 
 def _summary(done: Statistics) -> str:
-    lost = {
-        "dropped": done.dropped,
-        "reconnects": done.reconnects,
-        "damaged places": done.damaged,
-    }
     seen = f"{done.frames} frames, {done.keys} of them looked at, {done.fps:.1f} frames a second"
-    return ", ".join([seen, *(f"{count} {what}" for what, count in lost.items() if count)])
+    beside = {"dropped": done.dropped, "got back": done.reconnects, "damaged": done.damaged}
+    return ", ".join([seen, *(f"{what} {count}" for what, count in beside.items() if count)])
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ from sam_detect.video.tracks import Tracks
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
 
-STOP_S = 1.0
+STOP_S = 0.8
 """How long a stop waits for what is being read and looked at; then that is left to itself."""
 FRAMES_PER_SECOND = 25.0
 """Of a source that does not say when its frames were."""
@@ -95,6 +95,7 @@ class Stream(Iterator[TrackedFrame]):
         self._present: Frame | None = None
         self._stopping = threading.Lock()
         self._closing: Future[None] = Future()
+        self._leave_s = 0.0
         self.statistics = Statistics()
         self.name, self.live = source.name, plan.live
         self._source = source
@@ -139,13 +140,13 @@ class Stream(Iterator[TrackedFrame]):
         with self._stopping:
             if not self._closing.done():
                 self._closing.set_result(None)
+                self._leave_s = time.monotonic() + STOP_S
         look = self._look
         if look is not None:
             look.found.cancel()  # where it has not begun
         self._forgotten()
-        until_s = time.monotonic() + STOP_S
-        self._reader.wait(STOP_S)
-        self._looker.wait(max(0.0, until_s - time.monotonic()))
+        for each in (self._reader, self._looker):
+            each.wait(max(0.0, self._leave_s - time.monotonic()))
 
     def learn(self, track_id: int, label: str, *, negative: bool = False) -> Future[Added]:
         """Learns the object of a track as it is in the last frame that was given.
