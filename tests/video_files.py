@@ -69,6 +69,7 @@ def write_video(
     pix_fmt: str = "yuv420p",
     gop: int = 5,
     sound: bool = False,
+    sound_s: float | None = None,
     container: dict[str, str] | None = None,
     options: dict[str, str] | None = None,
 ) -> Path:
@@ -79,7 +80,8 @@ def write_video(
             numbered ones.
         times_s: when each is shown; by default evenly.
         gop: pictures from one key picture to the next.
-        sound: whether there is a silent sound track of the same length.
+        sound: whether there is a silent sound track.
+        sound_s: its length; by default that of the pictures.
         container, options: of the muxer and of the encoder.
     """
     given = pictures(images) if isinstance(images, int) else images
@@ -103,7 +105,7 @@ def write_video(
         if shown is not None:
             out.mux(shown.encode(None))
             if heard is not None:
-                _be_silent(out, heard, count / fps)
+                _be_silent(out, heard, sound_s or count / fps)
     return path
 
 

@@ -112,7 +112,7 @@ class Pictures:
         self._end_s = self._start_s
         self._ready = _prepare(self._stream, live=live, max_pixels=max_pixels)
         if not self._ready:
-            raise ImageError(f"'{name}' has a codec that this FFmpeg does not know")
+            raise ImageError(f"'{name}' has a codec that this FFmpeg does not know, or is damaged")
         self._check(self._stream.width, self._stream.height)
 
     @property

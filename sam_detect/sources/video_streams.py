@@ -258,11 +258,13 @@ def _network(url: str, persistence: Persistence, timeout_s: float, max_pixels: i
     def open_() -> Pictures:
         options = {"protocol_whitelist": RTSP_PROTOCOLS if rtsp else HTTP_PROTOCOLS}
         options |= {"rtsp_transport": "tcp"} if rtsp else {}
-        wait_s = (timeout_s, timeout_s)
+        wait_s, began_s = (timeout_s, timeout_s), time.monotonic()
         try:
             container = interruptibly(lambda: av.open(url, options=options, timeout=wait_s))
         except (av.FFmpegError, ValueError) as error:
-            raise ImageError(f"'{name}' {_reason(error)}") from None
+            # A wait that was cut short looks to some demuxers as if nonsense had come.
+            late = time.monotonic() - began_s >= timeout_s
+            raise ImageError(f"'{name}' {LATE if late else _reason(error)}") from None
         return pictures_of(container, name=name, max_pixels=max_pixels, live=True)
 
     opened = open_()
@@ -283,6 +285,7 @@ def _reason(error: Exception) -> str:
     return f"cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"
 
 
+LATE = "gave no answer in time (--stream-timeout-s allows for more)"
 REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((av.HTTPUnauthorizedError,), "wants a name and a password, or refuses those given (401)"),
     ((av.HTTPForbiddenError,), "may not be read (403); check name, password and rights"),
