@@ -95,6 +95,7 @@ class Pictures:
 
     Attributes:
         damaged: packets that could not be decoded, and pictures with visible damage.
+        harmless: of these, such as may be no more than a seam between two recordings.
         complain: called at the end; raises what the reader met.
 
     Raises:
@@ -104,7 +105,8 @@ class Pictures:
     def __init__(self, container: Opened, *, name: str, max_pixels: int, live: bool) -> None:
         if not container.streams.video:
             raise ImageError(f"'{name}' has no pictures, only sound or text")
-        self.damaged = 0
+        self.damaged = self.harmless = 0
+        self._has_seams = container.format.name == "mpegts"
         self.complain: Callable[[], None] = lambda: None
         self._container, self._name, self._max_pixels = container, name, max_pixels
         self._stream = container.streams.video[0]
@@ -172,6 +174,7 @@ class Pictures:
                     self._reach(packet)
                     if packet.stream is self._stream:
                         self.damaged += bool(packet.is_corrupt)
+                        self.harmless += bool(packet.is_corrupt) and self._has_seams
                         yield packet
                 return
             except (av.InvalidDataError, av.PatchWelcomeError):

@@ -98,10 +98,11 @@ def whole(source: Source, pictures: Pictures, stopped: threading.Event) -> Itera
             f"the video '{source.name}' ends early, after {pictures.reached_s:.1f} s of "
             f"{pictures.reached_s + missing_s:.1f} s; {done}"
         )
-    if pictures.damaged:
+    places = pictures.damaged - pictures.harmless
+    if places:
         raise ImageError(
-            f"the video '{source.name}' is damaged in {pictures.damaged} "
-            f"place{'s' if pictures.damaged > 1 else ''}; {done}"
+            f"the video '{source.name}' is damaged in {places} "
+            f"place{'s' if places > 1 else ''}; {done}"
         )
 
 
