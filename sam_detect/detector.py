@@ -29,7 +29,7 @@ from sam_detect.library.reindex import reindex
 from sam_detect.masks import FloatArray, IntArray, rle_to_mask
 from sam_detect.models.defaults import default_segmenter
 from sam_detect.outputs.overlay import draw
-from sam_detect.registry import load_class
+from sam_detect.registry import load_class, missing_extra
 from sam_detect.segmentation.prompted import middle_mask
 from sam_detect.sources import cut_out_object, load_image, to_frame
 from sam_detect.types import Detection, Detections, Frame, Masks, Recipe
@@ -394,8 +394,15 @@ class SAMDetect:
         Raises:
             ConfigError: ``every`` is less than 1, or the source is an address of another kind.
             ImageError: the source is not there, or is no video.
+            UnavailableError: the extra ``video`` is not installed.
         """
-        from sam_detect.video.stream import open_stream
+        try:
+            from sam_detect.video.stream import open_stream
+        except ModuleNotFoundError as error:
+            lacking = missing_extra("a video", error)
+            if lacking is None:
+                raise
+            raise lacking from error
 
         return open_stream(self, source, every=every, live=live, unknown=unknown)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,12 @@ import cv2
 from video_files import ImageRGB, picture
 
 BOUNDARY = "next"
+REALM, NONCE = "camera", "0123456789abcdef"
+CHALLENGE = f'realm="{REALM}", nonce="{NONCE}", qop="auth", algorithm=MD5'
+
+
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()
 
 
 def jpeg_part(image: ImageRGB) -> bytes:
@@ -38,6 +46,7 @@ class Camera:
         break_before: numbers of parts before which the connection breaks.
         silent_after: number of the part before which it falls silent for good.
         refuse: so many connections after a break are answered with HTTP 503.
+        user: ``name:password`` that is wanted, as a digest (RFC 2617); empty for none.
         ends: whether the last part is followed by a proper end; else by silence.
     """
 
@@ -47,6 +56,7 @@ class Camera:
     silent_after: int | None = None
     refuse: int = 0
     ends: bool = True
+    user: str = ""
     content_type: str = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
     sent: int = 0
     connections: int = 0
@@ -114,6 +124,12 @@ def _handler(server: LiveServer) -> type[BaseHTTPRequestHandler]:
                 camera.refuse -= 1
                 self.send_error(503)
                 return
+            if camera.user and not self._may(camera.user):
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", f"Digest {CHALLENGE}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             self.send_response(200)
             self.send_header("Content-Type", camera.content_type)
             self.send_header("Transfer-Encoding", "chunked")
@@ -121,6 +137,14 @@ def _handler(server: LiveServer) -> type[BaseHTTPRequestHandler]:
             self.close_connection = True
             with suppress(OSError):
                 self._send(camera)
+
+        def _may(self, user: str) -> bool:
+            given = dict(re.findall(r'(\w+)="?([^",]+)', self.headers.get("Authorization", "")))
+            name, _, password = user.partition(":")
+            one = md5(f"{name}:{REALM}:{password}")
+            other = md5(f"GET:{self.path}")
+            count, own = given.get("nc"), given.get("cnonce")
+            return given.get("response") == md5(f"{one}:{NONCE}:{count}:{own}:auth:{other}")
 
         def _send(self, camera: Camera) -> None:
             while camera.sent < len(camera.parts):

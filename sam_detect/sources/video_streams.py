@@ -295,5 +295,6 @@ REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
         "gave no answer in time (--stream-timeout-s allows for more)",
     ),
     ((av.ConnectionRefusedError,), "cannot be reached; check that the server or camera is on"),
+    ((av.EOFError,), "ended the connection"),
     ((av.InvalidDataError,), "cannot be read as a video"),
 )

@@ -239,3 +239,18 @@ def test_what_is_not_there_leaves_an_older_output_alone(
     (tmp_path / "out.mp4").write_bytes(b"precious")
     run(source).failed(source, code=1)
     assert (tmp_path / "out.mp4").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("package", ["av", "trackers", "supervision"])
+def test_a_missing_package_is_one_line(folder: Path, package: str) -> None:
+    script = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from sam_detect.cli.app import run\n"
+        "sys.exit(run(['video', 'long.mp4', '--fade', 'own:Fade']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=60,
+        env={**os.environ, **_home(folder)}, check=False,
+    )  # fmt: skip
+    ran = Ran(done.returncode, done.stdout, done.stderr)
+    ran.failed(f"a video needs the package {package}: pip install 'sam-detect[video]'", code=2)

@@ -18,6 +18,7 @@ import pytest
 from live_server import Camera, deaf, jpeg_part, live, numbered_parts
 from model_server import Served, running
 from PIL import Image
+from rtsp_server import rtsp
 from video_files import (
     SIZE_HW,
     ImageRGB,
@@ -512,6 +513,46 @@ def test_a_live_stream_that_breaks_comes_back(tmp_path: Path, kind: str) -> None
     times_s = [frame.time_s for frame in frames]
     assert times_s == sorted(set(times_s))
     assert source.reconnects == len(said) == 1
+
+
+@pytest.mark.parametrize(("password", "opens"), [("geheim", True), ("falsch", False)])
+def test_a_camera_may_want_a_digest(password: str, opens: bool) -> None:
+    with live(Camera(numbered_parts(5), user="joe:geheim")) as server:
+        address = f"http://joe:{password}@{server.host}/live"
+        if opens:
+            assert shown_numbers(read(open_source(address))) == list(range(5))
+        else:
+            with pytest.raises(ImageError, match="refuses this name and password"):
+                open_source(address)
+
+
+def test_rtsp_is_live_and_comes_back(tmp_path: Path) -> None:
+    recordings = [
+        write_video(tmp_path / f"{first}.ts", pictures(30, first=first)).read_bytes()
+        for first in (0, 30)
+    ]
+    with rtsp(recordings, user="joe:geheim") as server:
+        source = open_source(f"rtsp://joe:geheim@{server.host}/live", retries=1, timeout_s=2)
+        assert source.live
+        with pytest.warns(UserWarning, match=f"reconnected to 'rtsp://{server.host}/live'"):
+            frames, error = read_until_wrong(source)
+    # The last picture before each break was not complete: nothing said that it was.
+    assert shown_numbers(frames) == [*range(29), *range(30, 59)]
+    assert [frame.index for frame in frames] == list(range(58))
+    times_s = [frame.time_s for frame in frames]
+    assert times_s == sorted(set(times_s))
+    assert "broke off (ended the connection) and did not come back" in error
+    assert "geheim" not in error
+
+
+@pytest.mark.parametrize("user", ["", "joe:falsch@"])
+def test_an_rtsp_camera_that_refuses_is_said(user: str) -> None:
+    with (
+        rtsp([], user="joe:geheim") as server,
+        pytest.raises(ImageError, match="wants a name and a password") as caught,
+    ):
+        open_source(f"rtsp://{user}{server.host}/live", timeout_s=2)
+    assert "falsch" not in str(caught.value)
 
 
 def test_a_live_stream_that_falls_silent_is_opened_anew() -> None:
