@@ -47,6 +47,7 @@ class Camera:
         silent_after: number of the part before which it falls silent for good.
         refuse: so many connections after a break are answered with HTTP 503.
         user: ``name:password`` that is wanted, as a digest (RFC 2617); empty for none.
+        deaf: whether connections after a break are not answered at all.
         ends: whether the last part is followed by a proper end; else by silence.
     """
 
@@ -55,6 +56,7 @@ class Camera:
     break_before: set[int] = field(default_factory=set)
     silent_after: int | None = None
     refuse: int = 0
+    deaf: bool = False
     ends: bool = True
     user: str = ""
     content_type: str = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
@@ -120,6 +122,8 @@ def _handler(server: LiveServer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             camera = server.camera
             camera.connections += 1
+            if camera.connections > 1 and camera.deaf:
+                server.closing.wait()
             if camera.connections > 1 and camera.refuse:
                 camera.refuse -= 1
                 self.send_error(503)

@@ -48,6 +48,7 @@ class HttpAnswer:
         self.url, self.name, self._timeout_s = url, shown(url), timeout_s
         self._persistence = persistence
         self._sockets = _Sockets()
+        persistence.interrupt = self._sockets.shut
         self._client = httpx.Client(
             timeout=timeout_s, follow_redirects=True, max_redirects=MOST_REDIRECTS, headers=HEADERS
         )
@@ -89,7 +90,7 @@ class HttpAnswer:
         Raises:
             BrokenError: it is live and broke off.
             ImageError: it is a file, broke off and could not be continued.
-            StoppedError: :meth:`stop` was called.
+            StoppedError: nobody wants it any more.
         """
         if self._failure is not None:
             raise self._failure
@@ -117,9 +118,15 @@ class HttpAnswer:
     def seekable(self) -> bool:
         return not self.live
 
-    def stop(self) -> None:
-        """Ends a :meth:`read` that waits; called from another thread."""
-        self._sockets.shut()
+    def begin(self) -> None:
+        """Goes back to the beginning of a file, whatever was met."""
+        self._at, self._failure = 0, None
+
+    def hang_up(self) -> None:
+        """Ends the connection; reading on makes another."""
+        response, self._response = self._response, None
+        if response is not None:
+            quietly(response.close)
 
     def close(self) -> None:
         self._sockets.shut()
@@ -175,7 +182,7 @@ class HttpAnswer:
 
     def _ask(self, start: int) -> None:
         """Asks for the file from a byte on."""
-        self._hang_up()
+        self.hang_up()
         headers = {"Range": f"bytes={start}-", **self._version} if start else {}
         try:
             response = self._send(headers, None)
@@ -221,13 +228,8 @@ class HttpAnswer:
         length = headers.get("content-length", str(self.length))
         return length != str(self.length) or _version(headers) != self._version
 
-    def _hang_up(self) -> None:
-        response, self._response = self._response, None
-        if response is not None:
-            quietly(response.close)
-
     def _broken(self, reason: str) -> Exception:
-        self._hang_up()
+        self.hang_up()
         return StoppedError() if self._persistence.stopped.is_set() else BrokenError(reason)
 
     def _reason(self, error: Exception) -> str:

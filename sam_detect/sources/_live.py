@@ -35,9 +35,6 @@ class Session(ABC):
     def close(self) -> None:
         """Lets go of it, whatever state it is in."""
 
-    def stop(self) -> None:  # noqa: B027 - where a wait cannot be ended it ends by its time-out
-        """Ends a wait for the next picture; called from another thread."""
-
 
 class LiveSource(Source):
     """Frames that come by themselves. Breaks are got over: indices and times go on rising.
@@ -73,19 +70,18 @@ class LiveSource(Source):
                     for image, said_s, step_s in self._pictures():
                         yield Frame(image, self.name, count, time_s=clock.next_s(said_s, step_s))
                         count += 1
-                    return
+                    break
                 except (BrokenError, ImageError) as error:
                     reason = str(error).removeprefix(f"'{self.name}' ")
                 self._persistence.lost(reason)
                 clock.begin_anew()
         except StoppedError:
             return
+        if not count:
+            raise ImageError(f"'{self.name}' ended without a picture")
 
     def stop(self) -> None:
-        self._persistence.stopped.set()
-        session = self._session
-        if session is not None:
-            session.stop()
+        self._persistence.stop()
 
     def _pictures(self) -> Iterator[tuple[ImageRGB, float | None, float]]:
         """Pictures, their times and how long they last about, of one session."""

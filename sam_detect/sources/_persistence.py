@@ -38,14 +38,21 @@ class Persistence:
     Attributes:
         stopped: set when nobody wants the source any more; ends every pause.
         reconnects: how often it was got back.
+        interrupt: ends a wait for the source, where that is possible.
     """
 
     def __init__(self, name: str, retries: int) -> None:
         self.stopped = threading.Event()
         self.reconnects = 0
+        self.interrupt: Callable[[], None] = lambda: None
         self._name, self._retries = name, retries
         self._tries = 0
         self._lost_s: float | None = None
+
+    def stop(self) -> None:
+        """Nobody wants the source any more; called from another thread."""
+        self.stopped.set()
+        quietly(self.interrupt)
 
     def lost(self, reason: str) -> None:
         """Waits before the next try, each time twice as long, from half a second to 8.

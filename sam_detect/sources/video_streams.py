@@ -123,14 +123,13 @@ class HttpFileSource(Source):
             return
         finally:
             pictures.close()
-            self._answer.close()
+            self._answer.hang_up()
 
     def stop(self) -> None:
-        self._persistence.stopped.set()
-        self._answer.stop()
+        self._persistence.stop()
 
     def _open(self) -> Pictures:
-        self._answer.seek(0)
+        self._answer.begin()
         return open_pictures(
             self._answer,
             name=self.name,
@@ -218,9 +217,6 @@ class HttpSession(Session):
         for image, said_s in self._video:
             self.damaged = self._video.damaged
             yield image, said_s if self._video.has_times else time.monotonic()
-
-    def stop(self) -> None:
-        self._answer.stop()
 
     def close(self) -> None:
         self._answer.close()

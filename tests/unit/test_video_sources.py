@@ -417,6 +417,7 @@ def test_a_file_that_ends_is_not_asked_for_again(tmp_path: Path) -> None:
         source = open_source(f"{server.url}/v")
         assert shown_numbers(read(source)) == list(range(10))
         assert len(server.gets) == 1
+        assert shown_numbers(read(source)) == list(range(10))
     assert source.reconnects == 0
 
 
@@ -581,6 +582,24 @@ def test_a_stop_ends_a_wait_for_a_silent_stream() -> None:
         began = time.monotonic()
         assert list(frames) == []
         assert time.monotonic() - began < 1.5
+
+
+def test_a_stop_ends_a_wait_for_a_server_that_was_there() -> None:
+    with live(Camera(numbered_parts(9), break_before={5}, deaf=True)) as server:
+        source = open_source(server.url, timeout_s=30)
+        threading.Timer(0.5, source.stop).start()
+        began = time.monotonic()
+        assert shown_numbers(read(source)) == list(range(5))
+        assert server.camera.connections == 2
+        assert time.monotonic() - began < 2
+
+
+def test_a_live_stream_without_pictures_is_said() -> None:
+    with (
+        live(Camera([], content_type="video/mp2t")) as server,
+        pytest.raises(ImageError, match="cannot be read as a video"),
+    ):
+        open_source(server.url)
 
 
 def test_a_stop_ends_the_pauses_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
