@@ -29,7 +29,7 @@ from sam_detect.library.reindex import reindex
 from sam_detect.masks import FloatArray, IntArray, rle_to_mask
 from sam_detect.models.defaults import default_segmenter
 from sam_detect.outputs.overlay import draw
-from sam_detect.registry import load_class
+from sam_detect.registry import load_class, missing_extra
 from sam_detect.segmentation.prompted import middle_mask
 from sam_detect.sources import cut_out_object, load_image, to_frame
 from sam_detect.types import Detection, Detections, Frame, Masks, Recipe
@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path
 MaskLike = npt.NDArray[Any] | Masks | str | None
-KEPT_SETTINGS = {"top_k", "color_order", "max_image_pixels", "embedding_cache_size"}
+KEPT_SETTINGS = {
+    "top_k", "color_order", "max_image_pixels", "embedding_cache_size",
+    "frame_rate", "stream_timeout_s", "stream_retries",
+}  # fmt: skip
 """Of a detector, for one with the same parts and another library."""
 
 
@@ -379,8 +382,8 @@ class SAMDetect:
         """Finds and follows the objects of a video, frame by frame.
 
         Args:
-            source: a camera's number, a video file, a folder or pattern of frames, an URL, or any
-                source of frames.
+            source: a camera's number, a video file, a folder or pattern of frames, an address
+                (http, https, rtsp, rtsps), or any source of frames.
             every: frames from one look of the detector to the next, at most.
             live: whether the newest frame counts and others may be dropped; by default for
                 cameras and streams.
@@ -392,10 +395,17 @@ class SAMDetect:
             An iterator of :class:`~sam_detect.types.TrackedFrame`; close it, or use ``with``.
 
         Raises:
-            ConfigError: ``every`` is less than 1.
-            ImageError: the source is not there.
+            ConfigError: ``every`` is less than 1, or the source is an address of another kind.
+            ImageError: the source is not there, or is no video.
+            UnavailableError: the extra ``video`` is not installed.
         """
-        from sam_detect.video.stream import open_stream
+        try:
+            from sam_detect.video.stream import open_stream
+        except ModuleNotFoundError as error:
+            lacking = missing_extra("a video", error)
+            if lacking is None:
+                raise
+            raise lacking from error
 
         return open_stream(self, source, every=every, live=live, unknown=unknown, track=track)
 

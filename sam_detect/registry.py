@@ -59,7 +59,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
 }
 
 MODEL_PACKAGES = {"torch", "torchvision", "sam2", "open_clip", "hydra", "omegaconf"}
-"""What the extra ``models`` installs."""
+VIDEO_PACKAGES = {"av", "trackers", "supervision"}
+EXTRAS = {"models": MODEL_PACKAGES, "video": VIDEO_PACKAGES}
+"""Which packages each extra installs."""
 
 
 def names(room: str) -> list[str]:
@@ -81,12 +83,10 @@ def load_class(room: str, name: str) -> Any:
         try:
             return _import(BUILT_IN[room][name])
         except ModuleNotFoundError as error:
-            if error.name not in MODEL_PACKAGES:
+            lacking = missing_extra(f"the {room} '{name}'", error)
+            if lacking is None:
                 raise
-            raise UnavailableError(
-                f"the {room} '{name}' needs the package {error.name}: "
-                f"pip install 'sam-detect[models]'"
-            ) from error
+            raise lacking from error
     for entry in entry_points(group=f"sam_detect.{room}", name=name):
         try:
             return entry.load()
@@ -98,6 +98,17 @@ def load_class(room: str, name: str) -> Any:
     close = difflib.get_close_matches(name, known, n=1)
     guess = f"; did you mean '{close[0]}'?" if close else ""
     raise UnknownNameError(f"no {room} is named '{name}'{guess} (available: {', '.join(known)})")
+
+
+def missing_extra(what: str, error: ModuleNotFoundError) -> UnavailableError | None:
+    """What to raise for a package that an extra would install; None for any other package."""
+    package = (error.name or "").partition(".")[0]
+    for extra, packages in EXTRAS.items():
+        if package in packages:
+            return UnavailableError(
+                f"{what} needs the package {package}: pip install 'sam-detect[{extra}]'"
+            )
+    return None
 
 
 def load_custom(room: str, path: str) -> Any:

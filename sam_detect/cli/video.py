@@ -12,7 +12,7 @@ import click
 from sam_detect.cli import options
 from sam_detect.cli.feedback import Failures, note, open_detector
 from sam_detect.cli.video_outputs import Outputs
-from sam_detect.cli.video_progress import LiveLine, Tally
+from sam_detect.cli.video_progress import Progress
 from sam_detect.errors import ConfigError
 from sam_detect.registry import names
 
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", metavar="FILE|DIR|GLOB")
+@click.argument("source", metavar="0|FILE|DIR|GLOB|URL")
 @options.settings_options(
     *options.PROPOSALS,
     *options.RECIPE,
     *options.MODELS,
     *options.LABELLING,
     *options.PLACE,
+    *options.STREAMS,
     *options.GENERAL,
 )
 @click.option(
@@ -89,8 +90,10 @@ def video(  # noqa: PLR0917 - click gives them by name
 ) -> int:
     """Find and follow the objects of a video.
 
-    SOURCE is a video file, or a folder or pattern of frames. An object keeps its track's number
-    while it is seen, and is named by all looks at it together.
+    SOURCE is a camera's number, a video file, a folder or pattern of frames, or an address: http,
+    https (a file, a playlist or a camera's MJPEG), rtsp or rtsps. An object keeps its track's
+    number while it is seen, and is named by all looks at it together. Ctrl-C ends it; what was
+    written plays.
     """
     wanted = Outputs.of(outputs, formats, as_json=as_json, snapshots=snapshots,
                         collect_unknown=collect_unknown)  # fmt: skip
@@ -100,24 +103,22 @@ def video(  # noqa: PLR0917 - click gives them by name
     unknown = unknown or collect_unknown is not None
     if not len(detector.library) and not unknown:
         note("the library is empty, so nothing can be named: learn something first, or --unknown")
-    failures, tally = Failures(), Tally()
+    failures = Failures()
     with (
         detector.stream(source, every=every, unknown=unknown, track=track) as stream,
         _shown(detector, stream, show=show) as goes_on,
         wanted.recorder(detector, source, live=stream.live) as recorder,
-        LiveLine(stream, recorder) as line,
+        Progress(stream, recorder) as progress,
     ):
         while True:
-            with failures.guard(source):
+            with failures.guard(stream.name):
                 for tracked in stream:
                     recorder.write(tracked)
-                    tally.count(tracked)
-                    line.update(tracked)
+                    progress.update(tracked)
                     if not goes_on(tracked):
                         break
                 break
-    tally.sum_up(stream, left_out=recorder.left_out)
-    return failures.end([source])
+    return failures.end([stream.name])
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam_detect.cli.feedback import note
-from sam_detect.errors import ConfigError
+from sam_detect.errors import ConfigError, SamDetectError, one_line
 from sam_detect.registry import load_class
 
 if TYPE_CHECKING:
@@ -72,8 +72,13 @@ class Outputs:
         recorder = Recorder(self._sinks(detector, source), live=live)
         try:
             yield recorder
-        finally:
-            _say_written(recorder.close())
+        except BaseException:
+            try:
+                _say_written(recorder.close(hurry=True))
+            except (SamDetectError, OSError) as error:  # what ended the run is said, this beside it
+                note(f"warning: {one_line(error)}")
+            raise
+        _say_written(recorder.close())
 
     def _sinks(self, detector: SAMDetect, source: str) -> list[VideoSink]:
         sinks: list[VideoSink] = []

@@ -22,15 +22,17 @@ LABELS = 4
 """Names in a line; of more, only how many there are is said."""
 
 
-class LiveLine:
-    """One line on stderr that says how the stream goes; nothing where stderr is no terminal."""
+class Progress:
+    """Says on stderr how a stream goes: a line meanwhile, where it is a terminal, and at the end,
+    however it comes, what was done and what was there."""
 
     def __init__(self, stream: Stream, recorder: Recorder) -> None:
         self._stream, self._recorder = stream, recorder
         self._live: Any = None
         self._next_s = 0.0
+        self._names: dict[int, str | None] = {}
 
-    def __enter__(self) -> LiveLine:
+    def __enter__(self) -> Progress:
         if sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -53,9 +55,16 @@ class LiveLine:
     ) -> None:
         if self._live is not None:
             self._live.__exit__(kind, error, trace)
+        if self._stream.statistics.frames:
+            note(self._done())
+        if self._names:
+            note(f"{len(self._names)} tracks: {named(Counter(self._names.values()))}")
 
     def update(self, tracked: TrackedFrame) -> None:
-        """Says how it goes, a few times a second."""
+        """Takes a frame; says how it goes, a few times a second."""
+        for track, verdict in zip(tracked.track_ids, tracked.detections.verdicts, strict=True):
+            if track:
+                self._names[int(track)] = verdict.label
         now = time.monotonic()
         if self._live is None or now < self._next_s:
             return
@@ -81,29 +90,14 @@ class LiveLine:
             )
         )
 
-
-class Tally:
-    """Which tracks were seen, and what they were called last."""
-
-    def __init__(self) -> None:
-        self._named: dict[int, str | None] = {}
-
-    def count(self, tracked: TrackedFrame) -> None:
-        """Takes a frame."""
-        for track, verdict in zip(tracked.track_ids, tracked.detections.verdicts, strict=True):
-            if track:
-                self._named[int(track)] = verdict.label
-
-    def sum_up(self, stream: Stream, *, left_out: int) -> None:
-        """Says in two lines on stderr what was done and what was there."""
-        done = stream.statistics
+    def _done(self) -> str:
+        done = self._stream.statistics
         text = f"{done.frames} frames, {done.keys} of them looked at, {done.mean_fps:.1f} a second"
-        if stream.live:
-            lost = done.dropped + left_out
-            text += f", {done.latency_ms(0.95):.0f} ms late at most (95 %), {lost} dropped"
-        note(text)
-        if self._named:
-            note(f"{len(self._named)} tracks: {named(Counter(self._named.values()))}")
+        if self._stream.live:
+            text += f", {done.latency_ms(0.95):.0f} ms late at most (95 %)"
+        lost = done.dropped + self._recorder.left_out
+        beside = {"dropped": lost, "got back": done.reconnects, "damaged": done.damaged}
+        return text + "".join(f", {what} {count}" for what, count in beside.items() if count)
 
 
 def named(counts: Counter[str | None]) -> str:

@@ -115,6 +115,11 @@ class Tracks:
         for each in gone:
             del self._tracks[each]
 
+    def forget(self) -> None:
+        """Ends every track, hidden ones too; the next ones have new ids."""
+        self._tracks.clear()
+        self._boxes = _Boxes()
+
     def snapshot(self, size_hw: tuple[int, int]) -> Snapshot:
         """Where the tracks are now, and how good their masks are."""
         shown = [track for track in self._tracks.values() if track.mask is not None]
