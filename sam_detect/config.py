@@ -160,6 +160,15 @@ class Settings(BaseModel):
     max_image_pixels: int = Field(
         200_000_000, ge=1, description="Larger pictures are refused before decoding."
     )
+    frame_rate: float = Field(
+        25.0, gt=0, description="Frames a second of a folder of pictures that is taken as a video."
+    )
+    stream_timeout_s: float = Field(
+        10.0, gt=0, description="How long to wait for a stream's next part (in seconds)."
+    )
+    stream_retries: int = Field(
+        8, ge=0, description="Tries to get back a stream or camera that broke off."
+    )
     lock_timeout_s: float = Field(
         20.0, ge=0, description="How long to wait for another process to let go of a library."
     )

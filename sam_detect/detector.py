@@ -31,7 +31,7 @@ from sam_detect.masks import FloatArray, IntArray
 from sam_detect.models.defaults import default_segmenter
 from sam_detect.models.sharing import WhileAlive
 from sam_detect.outputs.overlay import draw
-from sam_detect.registry import load_class
+from sam_detect.registry import load_class, needing_extra
 from sam_detect.segmentation import prompted
 from sam_detect.sources import cut_out_object, to_frame
 from sam_detect.types import Detection, Detections, Frame, Masks, Recipe
@@ -41,7 +41,10 @@ if TYPE_CHECKING:
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path
 MaskLike = npt.NDArray[Any] | Masks | str | None
-KEPT_SETTINGS = {"top_k", "color_order", "max_image_pixels", "embedding_cache_size"}
+KEPT_SETTINGS = {
+    "top_k", "color_order", "max_image_pixels", "embedding_cache_size",
+    "frame_rate", "stream_timeout_s", "stream_retries",
+}  # fmt: skip
 """Of a detector, for one with the same parts and another library."""
 
 
@@ -371,27 +374,32 @@ class SAMDetect:
         every: int = 10,
         live: bool | None = None,
         unknown: bool = False,
+        track: bool = True,
     ) -> Stream:
         """Finds and follows the objects of a video, frame by frame.
 
         Args:
-            source: a camera's number, a video file, a folder or pattern of frames, an URL, or any
-                source of frames.
+            source: a camera's number, a video file, a folder or pattern of frames, an address
+                (http, https, rtsp, rtsps), or any source of frames.
             every: frames from one look of the detector to the next, at most.
             live: whether the newest frame counts and others may be dropped; by default for
                 cameras and streams.
             unknown: whether objects that nothing in the library resembles are followed, too.
+            track: whether objects are followed; else the detector looks at every frame, and the
+                objects of each are on no track.
 
         Returns:
             An iterator of :class:`~sam_detect.types.TrackedFrame`; close it, or use ``with``.
 
         Raises:
-            ConfigError: ``every`` is less than 1.
-            ImageError: the source is not there.
+            ConfigError: ``every`` is less than 1, or the source is an address of another kind.
+            ImageError: the source is not there, or is no video.
+            UnavailableError: the extra ``video`` is not installed.
         """
-        from sam_detect.video.stream import open_stream
+        with needing_extra("a video"):
+            from sam_detect.video.stream import open_stream
 
-        return open_stream(self, source, every=every, live=live, unknown=unknown)
+        return open_stream(self, source, every=every, live=live, unknown=unknown, track=track)
 
     def get_crop(self, image: ImageLike, mask: npt.NDArray[Any]) -> Image.Image:
         """The object with its context, as an RGBA picture.

@@ -37,8 +37,14 @@ from sam_detect.types import (
 class Source(ABC):
     """Yields the frames of one thing a user named: a picture, a folder, a video, a camera."""
 
-    live: ClassVar[bool] = False
+    name: str = ""
+    """What the user called it, without what is secret in an address."""
+    live: bool = False
     """Whether frames come by themselves, and the newest counts."""
+    reconnects: int = 0
+    """How often it broke off and was got back."""
+    damaged: int = 0
+    """Parts of it that could not be decoded."""
 
     @abstractmethod
     def frames(self) -> Iterator[Frame]:

@@ -69,7 +69,7 @@ class MovingScene(Source):
     def __init__(
         self, images: Sequence[ImageRGB], frames: int | None = None, *, live: bool = False
     ) -> None:
-        self.live = live  # type: ignore[misc]  # of this source, not of its class
+        self.live = live
         self._count = len(images) if frames is None else frames
         self._images = images
         self._stopped = threading.Event()

@@ -15,7 +15,7 @@ from sam_detect.bench.timing import Trial
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import masks_of
 from sam_detect.evaluation.readers import open_dataset
-from sam_detect.registry import needing_models
+from sam_detect.registry import needing_extra
 from sam_detect.sources import load_image
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class PromptsSuite(Suite):
     takes: ClassVar[frozenset[str]] = frozenset({"datasets"})
 
     def run(self, measurements: Measurements, options: Options) -> None:
-        with needing_models("the suite 'prompts'"):
+        with needing_extra("the suite 'prompts'"):
             from sam_detect.bench import coverage
         drawn = coverage.drawn_scenes()
         sets = {"drawn": drawn, **{path.name: _scenes(path) for path in options.datasets}}

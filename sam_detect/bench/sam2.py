@@ -14,7 +14,7 @@ from sam_detect.bench.measurements import Measurements
 from sam_detect.bench.suites import Options, Suite
 from sam_detect.config import load_settings
 from sam_detect.errors import UnavailableError
-from sam_detect.registry import MODEL_PACKAGES
+from sam_detect.registry import needing_extra
 
 
 @dataclass(frozen=True)

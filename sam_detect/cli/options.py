@@ -31,6 +31,9 @@ METAVARS = {
     "decay": "RATE",
     "qdrant_url": "URL",
     "lock_timeout_s": "SECONDS",
+    "frame_rate": "N",
+    "stream_timeout_s": "SECONDS",
+    "stream_retries": "N",
     "sigma": "PIXELS",
     "max_distance": "PIXELS",
     "min_area": "PIXELS",
@@ -71,6 +74,7 @@ LABELLING = (
     "text_weight",
 )
 PLACE = ("library", "store", "qdrant_url", "lock_timeout_s")
+STREAMS = ("frame_rate", "stream_timeout_s", "stream_retries")
 GENERAL = ("device", "max_image_pixels", "color_order")
 SECTIONS = {
     "Proposals": PROPOSALS,

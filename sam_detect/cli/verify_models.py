@@ -12,7 +12,7 @@ from sam_detect.cli.feedback import note, say
 from sam_detect.cli.text import escape, show, table
 from sam_detect.config import load_settings
 from sam_detect.models.catalogue import DEFAULT
-from sam_detect.registry import needing_models
+from sam_detect.registry import needing_extra
 
 WORDS = {True: "right", False: "WRONG", None: ""}
 
@@ -28,7 +28,7 @@ def verify_models(
     Ends with 1 where something is not as it must be. Takes a minute or more.
     """
     settings = load_settings({"sam_model": sam_model, "clip_model": clip_model, "device": device})
-    with needing_models("verify-models"):
+    with needing_extra("verify-models"):
         from sam_detect.bench.verify import verify
     asked = (settings.sam_model or DEFAULT, settings.clip_model or DEFAULT, settings.device)
     done = []

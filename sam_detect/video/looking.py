@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sam_detect.detector import SAMDetect
+from sam_detect.errors import ConfigError
 from sam_detect.library.making import outlines_in
 from sam_detect.types import Detections, Frame, Masks
 from sam_detect.video.tracks import Snapshot
@@ -37,7 +38,9 @@ class Looker:
 
     def __init__(self, detector: SAMDetect) -> None:
         self._detector = detector
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._stopped = False
+        self._asking = threading.Lock()
         # A daemon: a look may take long, and whoever wants to stop must not wait for it.
         self._thread = threading.Thread(target=self._run, name="sam-detect looker", daemon=True)
         self._thread.start()
@@ -56,20 +59,36 @@ class Looker:
         return self._detector.detect_frame(frame, also=known)
 
     def run(self, work: Callable[[], Made]) -> Future[Made]:
-        """Something that must not happen during a look, such as learning."""
+        """Something that must not happen during a look, such as learning.
+
+        Raises:
+            ConfigError: from the promise: the looker was stopped before.
+        """
         promise: Future[Made] = Future()
-        self._work.put(lambda: _fulfil(promise, work))
+        with self._asking:
+            if not self._stopped:
+                self._work.put((promise, work))
+                return promise
+        promise.set_exception(ConfigError("the stream is closed; open it anew"))
         return promise
 
-    def stop(self, *, wait_s: float) -> bool:
-        """Starts nothing more; whether the thread ended within the time."""
-        self._work.put(None)
+    def stop(self) -> None:
+        """Takes no more work; what was asked for before is still done."""
+        with self._asking:
+            self._stopped = True
+            self._work.put(None)
+
+    def wait(self, wait_s: float) -> bool:
+        """Whether the thread ended within the time."""
         self._thread.join(wait_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
+        while (item := self._work.get()) is not None:
+            _fulfil(*item)
+
+
+_Work = tuple[Future[Any], Callable[[], Any]]
 
 
 def _fulfil(promise: Future[Any], work: Callable[[], Any]) -> None:

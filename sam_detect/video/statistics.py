@@ -20,10 +20,13 @@ class Statistics:
         frames: given so far.
         keys: of these, key frames.
         dropped: frames of a live source that came too fast.
+        reconnects: how often the source broke off and was got back.
+        damaged: parts of it that could not be decoded.
     """
 
     def __init__(self) -> None:
         self.frames = self.keys = self.dropped = 0
+        self.reconnects = self.damaged = 0
         self._latencies_s: deque[float] = deque(maxlen=KEPT)
         self._recent_s: deque[float] = deque(maxlen=RECENT)
         self._first_s = 0.0
