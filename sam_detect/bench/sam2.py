@@ -13,7 +13,6 @@ from pathlib import Path
 from sam_detect.bench.measurements import Measurements
 from sam_detect.bench.suites import Options, Suite
 from sam_detect.config import load_settings
-from sam_detect.errors import UnavailableError
 from sam_detect.registry import needing_extra
 
 
@@ -58,14 +57,8 @@ class SAM2Suite(Suite):
         self.workload = workload or Workload()
 
     def run(self, measurements: Measurements, options: Options) -> None:
-        try:
+        with needing_extra("the suite 'sam2'"):
             from sam_detect.bench.sam2_trials import measure
-        except ModuleNotFoundError as error:
-            if error.name not in MODEL_PACKAGES:
-                raise
-            raise UnavailableError(
-                f"the suite 'sam2' needs the package {error.name}: pip install 'sam-detect[models]'"
-            ) from error
         device = load_settings({"device": options.device}).device
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             measure(measurements, self.workload, Path(folder), device)
