@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -51,12 +53,36 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "video format": {
         "annotated": "sam_detect.outputs.video:AnnotatedVideoSink",
-        "lines": "sam_detect.outputs.video_lines:VideoLinesSink",
+        "jsonl": "sam_detect.outputs.video_lines:VideoLinesSink",
+        "mot": "sam_detect.outputs.mot:MOTSink",
+        "coco": "sam_detect.outputs.video_coco:COCOVideoSink",
+        "snapshots": "sam_detect.outputs.snapshots:SnapshotSink",
     },
 }
 
 MODEL_PACKAGES = {"torch", "torchvision", "sam2", "open_clip", "hydra", "omegaconf"}
-"""What the extra ``models`` installs."""
+VIDEO_PACKAGES = {"av", "trackers", "supervision"}
+EXTRAS = {"models": MODEL_PACKAGES, "video": VIDEO_PACKAGES}
+"""Which packages each extra installs."""
+
+
+@contextmanager
+def needing_extra(what: str) -> Iterator[None]:
+    """Imports packages of an extra that something needs.
+
+    Raises:
+        UnavailableError: one of them is not installed; the message says how to get it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        extra = next((name for name, has in EXTRAS.items() if package in has), None)
+        if extra is None:
+            raise
+        raise UnavailableError(
+            f"{what} needs the package {package}: pip install 'sam-detect[{extra}]'"
+        ) from error
 
 
 def names(room: str) -> list[str]:
@@ -75,15 +101,8 @@ def load_class(room: str, name: str) -> Any:
         ConfigError: another package offers the name, but cannot be imported.
     """
     if name in BUILT_IN[room]:
-        try:
+        with needing_extra(f"the {room} '{name}'"):
             return _import(BUILT_IN[room][name])
-        except ModuleNotFoundError as error:
-            if error.name not in MODEL_PACKAGES:
-                raise
-            raise UnavailableError(
-                f"the {room} '{name}' needs the package {error.name}: "
-                f"pip install 'sam-detect[models]'"
-            ) from error
     for entry in entry_points(group=f"sam_detect.{room}", name=name):
         try:
             return entry.load()

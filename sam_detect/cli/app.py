@@ -8,8 +8,9 @@ import errno
 import importlib
 import os
 import sys
+import threading
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -83,7 +84,19 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(run(given))
+    code = run(given)
+    if any(each.name.startswith("sam-detect") for each in threading.enumerate()):
+        _leave_at_once(code)
+    sys.exit(code)
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """Ends the process without waiting for a thread that was given up: a camera that does not
+    answer, a look that takes long. What was acknowledged is on the disk."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sam_detect.detector import SAMDetect
+from sam_detect.errors import ConfigError
 from sam_detect.library.example import image_digest
+from sam_detect.library.making import outlines_in
 from sam_detect.types import Frame, Masks
 from sam_detect.video.matching import ious
 from sam_detect.video.memory import Memory
@@ -47,7 +49,9 @@ class Looker:
         self._light_of: str | None = None
         self._generation = ""
         self._last: Frame | None = None
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._stopped = False
+        self._asking = threading.Lock()
         # A daemon: a look may take long, and whoever wants to stop must not wait for it.
         self._thread = threading.Thread(target=self._run, name="sam-detect looker", daemon=True)
         self._thread.start()
@@ -66,7 +70,7 @@ class Looker:
 
     def _seen(self, frame: Frame, then: Snapshot, moved: Flow | None) -> Sight:
         detector = self._detector
-        known = detector.outlined(frame)
+        known = outlines_in(frame, detector.library)
         if moved is None:
             self._light_of = None
         if len(known):
@@ -88,20 +92,36 @@ class Looker:
         return None if moved is None or last is None else direct_flow(last, frame, moved)
 
     def run(self, work: Callable[[], Made]) -> Future[Made]:
-        """Something that must not happen during a look, such as learning."""
+        """Something that must not happen during a look, such as learning.
+
+        Raises:
+            ConfigError: from the promise: the looker was stopped before.
+        """
         promise: Future[Made] = Future()
-        self._work.put(lambda: _fulfil(promise, work))
+        with self._asking:
+            if not self._stopped:
+                self._work.put((promise, work))
+                return promise
+        promise.set_exception(ConfigError("the stream is closed; open it anew"))
         return promise
 
-    def stop(self, *, wait_s: float) -> bool:
-        """Starts nothing more; whether the thread ended within the time."""
-        self._work.put(None)
+    def stop(self) -> None:
+        """Takes no more work; what was asked for before is still done."""
+        with self._asking:
+            self._stopped = True
+            self._work.put(None)
+
+    def wait(self, wait_s: float) -> bool:
+        """Whether the thread ended within the time."""
         self._thread.join(wait_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
+        while (item := self._work.get()) is not None:
+            _fulfil(*item)
+
+
+_Work = tuple[Future[Any], Callable[[], Any]]
 
 
 def carried_anew(then: Snapshot, direct: Flow) -> Masks:

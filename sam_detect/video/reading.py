@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -17,6 +17,8 @@ from sam_detect.errors import ImageError
 from sam_detect.interfaces import Source
 from sam_detect.types import Frame
 
+WAKE_S = 0.5
+"""So often a wait is looked up from: not every system lets Ctrl-C into one."""
 AHEAD = 16
 """Frames of a file that are read before they are asked for."""
 
@@ -58,6 +60,7 @@ class Reader(Iterator[Arrival[Prepared]]):
         self._changed = threading.Condition()
         self._ended = self._stopped = False
         self._error: BaseException | None = None
+        # A daemon: what it reads may never answer, and whoever wants to stop must not wait for it.
         self._thread = threading.Thread(target=self._read, name="sam-detect reader", daemon=True)
         self._thread.start()
 
@@ -73,7 +76,8 @@ class Reader(Iterator[Arrival[Prepared]]):
             ImageError: a frame could not be read; asking again gives the one after it.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._ended)
+            while not self._changed.wait_for(lambda: self._waiting or self._ended, WAKE_S):
+                pass
             taken = self._waiting.popleft() if self._waiting else None
             self._changed.notify_all()
         if isinstance(taken, ImageError):
@@ -85,17 +89,21 @@ class Reader(Iterator[Arrival[Prepared]]):
             raise error
         raise StopIteration
 
-    def stop(self, *, wait_s: float) -> bool:
-        """Reads no further; whether the thread ended within the time."""
+    def stop(self) -> None:
+        """Reads no further; what was read and not taken is given up."""
         with self._changed:
             self._stopped = self._ended = True
             self._waiting.clear()
             self._changed.notify_all()
         self._source.stop()
+
+    def wait(self, wait_s: float) -> bool:
+        """Whether the thread ended within the time."""
         self._thread.join(wait_s)
         return not self._thread.is_alive()
 
     def _read(self) -> None:
+        frames: Iterator[Frame] = iter(())
         try:
             frames = iter(self._source.frames())
             while self._put(self._next(frames)):
@@ -104,6 +112,8 @@ class Reader(Iterator[Arrival[Prepared]]):
             pass
         except BaseException as error:  # belongs to whoever takes the frames
             self._error = error
+        if isinstance(frames, Generator):  # lets go of its file or camera now
+            frames.close()
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -122,9 +132,10 @@ class Reader(Iterator[Arrival[Prepared]]):
     def _put(self, item: Callable[[], Arrival[Prepared]] | ImageError) -> bool:
         """Hands over what was read; False where no more is wanted."""
         with self._changed:
-            if self._live and self._waiting:
-                self.dropped += len(self._waiting)
-                self._waiting.clear()
+            if self._live and not isinstance(item, ImageError):
+                errors = [each for each in self._waiting if isinstance(each, ImageError)]
+                self.dropped += len(self._waiting) - len(errors)
+                self._waiting = deque(errors)
             self._changed.wait_for(lambda: len(self._waiting) < AHEAD or self._stopped)
             if not self._stopped:
                 self._waiting.append(item)

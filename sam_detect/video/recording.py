@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from sam_detect.errors import OutputError
 from sam_detect.interfaces import VideoSink
 from sam_detect.types import TrackedFrame
+from sam_detect.video.reading import WAKE_S
 
 BEHIND = 16
 """Frames that may wait to be written; then the stream waits, or of a live one they are left out."""
+HURRY_S = 0.7
+"""How long outputs may take to be completed when everything is to stop."""
 
 
 class Recorder:
-    """Hands frames to sinks in their order.
+    """Hands frames to sinks in their order, and closes them.
 
     Args:
         sinks: each gets every frame.
@@ -28,47 +32,90 @@ class Recorder:
     def __init__(self, sinks: Sequence[VideoSink], *, live: bool) -> None:
         self.left_out = 0
         self._sinks, self._live = sinks, live
-        self._frames: queue.Queue[TrackedFrame | None] = queue.Queue(BEHIND)
+        self._frames: deque[TrackedFrame] = deque()
+        self._changed = threading.Condition()
+        self._ending = False
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._write, name="sam-detect writer", daemon=True)
+        self._failed = False
+        self._written: list[Path] = []
+        # A daemon: a disk may never answer, and whoever wants to stop must not wait for it.
+        self._thread = threading.Thread(target=self._work, name="sam-detect writer", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
         """Frames that are not written yet."""
-        return self._frames.qsize()
+        return len(self._frames)
 
     def write(self, tracked: TrackedFrame) -> None:
-        """Takes a frame; raises what a sink raised meanwhile."""
+        """Takes a frame; raises what a sink raised meanwhile. After that no frame is written."""
+        with self._changed:
+            while not (self._live or self._failed or len(self._frames) < BEHIND):
+                self._changed.wait(WAKE_S)
+            if self._failed or len(self._frames) >= BEHIND:
+                self.left_out += 1
+            else:
+                self._frames.append(tracked)
+                self._changed.notify_all()
         self._raise()
-        try:
-            self._frames.put(tracked, block=not self._live)
-        except queue.Full:
-            self.left_out += 1
 
-    def close(self) -> list[Path]:
-        """Writes what waits and completes every output, whatever happened; raises what a sink
-        raised."""
-        self._frames.put(None)
-        self._thread.join()
-        written: list[Path] = []
-        for sink in self._sinks:
-            try:
-                written += sink.close()
-            except BaseException as error:  # the others are closed, too
-                self._error = self._error or error
+    def close(self, *, hurry: bool = False) -> list[Path]:
+        """Completes every output, whatever happened; may be called twice.
+
+        Args:
+            hurry: give up the frames that wait, and do not wait long for the outputs.
+
+        Returns:
+            The files that are complete.
+
+        Raises:
+            OutputError: in a hurry, and an output is not complete.
+            Exception: what a sink raised, unless :meth:`write` did.
+        """
+        with self._changed:
+            self._ending = True
+            if hurry:
+                self.left_out += len(self._frames)
+                self._frames.clear()
+            self._changed.notify_all()
+        self._thread.join(HURRY_S if hurry else WAKE_S)
+        while self._thread.is_alive() and not hurry:
+            self._thread.join(WAKE_S)
         self._raise()
-        return written
+        if self._thread.is_alive():
+            raise OutputError("an output is not complete: its last frames could not be written")
+        return self._written
 
     def _raise(self) -> None:
-        if self._error is not None:
-            error, self._error = self._error, None
+        error, self._error = self._error, None
+        if error is not None:
             raise error
 
-    def _write(self) -> None:
-        while (tracked := self._frames.get()) is not None:
+    def _work(self) -> None:
+        while (tracked := self._next()) is not None:
             try:
-                for sink in self._sinks if self._error is None else ():
+                for sink in self._sinks:
                     sink.write(tracked)
             except BaseException as error:  # belongs to whoever writes or closes
-                self._error = error
+                self._fail(error)
+        for sink in self._sinks:
+            try:
+                self._written += sink.close()
+            except BaseException as error:  # the others are closed, too
+                self._fail(error)
+
+    def _next(self) -> TrackedFrame | None:
+        """The next frame to write; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._frames or self._ending)
+            tracked = self._frames.popleft() if self._frames else None
+            self._changed.notify_all()
+            return tracked
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            if not self._failed:
+                self._failed, self._error = True, error
+            self.left_out += len(self._frames)
+            self._frames.clear()
+            self._changed.notify_all()

@@ -7,8 +7,10 @@ from collections import deque
 
 import numpy as np
 
-WINDOW = 300
-"""Frames that the speed and the latency are of: the last ones."""
+RECENT = 60
+"""Frames that the present speed is of."""
+KEPT = 20_000
+"""Frames that latencies are kept of: ten minutes and more of live video."""
 
 
 class Statistics:
@@ -18,30 +20,47 @@ class Statistics:
         frames: given so far.
         keys: of these, key frames.
         dropped: frames of a live source that came too fast.
+        reconnects: how often the source broke off and was got back.
+        damaged: parts of it that could not be decoded.
     """
 
     def __init__(self) -> None:
         self.frames = self.keys = self.dropped = 0
-        self._latencies_s: deque[float] = deque(maxlen=WINDOW)
-        self._given_s: deque[float] = deque(maxlen=WINDOW)
+        self.reconnects = self.damaged = 0
+        self._latencies_s: deque[float] = deque(maxlen=KEPT)
+        self._recent_s: deque[float] = deque(maxlen=RECENT)
+        self._first_s = 0.0
 
     def count(self, arrived_s: float, *, dropped: int, key: bool) -> None:
         """One frame was given that arrived then, by ``time.monotonic()``."""
         now = time.monotonic()
+        self._first_s = self._first_s or now
         self.frames += 1
         self.keys += key
         self.dropped = dropped
         self._latencies_s.append(now - arrived_s)
-        self._given_s.append(now)
+        self._recent_s.append(now)
 
     @property
     def fps(self) -> float:
         """Frames a second, of the last ones."""
-        if len(self._given_s) < 2:
-            return 0.0
-        return (len(self._given_s) - 1) / max(self._given_s[-1] - self._given_s[0], 1e-9)
+        return (
+            _rate(len(self._recent_s), self._recent_s[-1] - self._recent_s[0]) if self.frames else 0
+        )
 
     @property
-    def latency_p95_ms(self) -> float:
-        """Milliseconds from a frame's arrival to its objects, which 95 of 100 frames keep to."""
-        return float(np.quantile(self._latencies_s, 0.95) * 1000) if self._latencies_s else 0.0
+    def mean_fps(self) -> float:
+        """Frames a second, of all."""
+        return _rate(self.frames, self._recent_s[-1] - self._first_s) if self.frames else 0.0
+
+    def latency_ms(self, share: float = 0.95) -> float:
+        """Milliseconds from a frame's arrival to its objects that a share of the frames keeps to.
+
+        Args:
+            share: 0 to 1.
+        """
+        return float(np.quantile(self._latencies_s, share) * 1000) if self._latencies_s else 0.0
+
+
+def _rate(frames: int, seconds: float) -> float:
+    return (frames - 1) / seconds if seconds > 0 else 0.0

@@ -12,31 +12,39 @@ keeps its identity (``tracks``).
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import threading
+import time
+import weakref
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Source
 from sam_detect.library.library import Added
 from sam_detect.sources.video import open_source
-from sam_detect.types import Frame, TrackedFrame
+from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video.looking import Look, Looker
 from sam_detect.video.motion import Flow, Motion
-from sam_detect.video.reading import Arrival, Reader
+from sam_detect.video.reading import WAKE_S, Arrival, Reader
 from sam_detect.video.statistics import Statistics
-from sam_detect.video.tracks import Tracks
+from sam_detect.video.tracks import Sight, Snapshot, Tracks
 
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
 
-STOP_S = 1.5
-"""How long a stop waits for each thread."""
+STOP_S = 0.8
+"""How long a stop waits for what is being read and looked at; then that is left to itself."""
 FRAMES_PER_SECOND = 25.0
 """Of a source that does not say when its frames were."""
+TURN_S = 0.0002
 NEW_SHARE = 0.2
 """Of the picture: so much that no frame since the last key frame explains asks for another look."""
 
@@ -49,6 +57,7 @@ class Plan:
         every: frames from one key frame to the next, at most.
         live: whether the newest frame counts and others may be dropped.
         unknown: whether objects without a name are followed, too.
+        track: whether objects are followed at all; else the detector looks at every frame.
 
     Raises:
         ConfigError: ``every`` is less than 1.
@@ -57,6 +66,7 @@ class Plan:
     every: int = 10
     live: bool = False
     unknown: bool = False
+    track: bool = True
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -73,6 +83,8 @@ class Stream(Iterator[TrackedFrame]):
 
     Attributes:
         statistics: what happened so far.
+        name: what the source is called, without what is secret in an address.
+        live: whether the newest frame counts.
     """
 
     def __init__(self, detector: SAMDetect, source: Source, plan: Plan) -> None:
@@ -82,12 +94,23 @@ class Stream(Iterator[TrackedFrame]):
         self._motion = Motion()
         self._looker = Looker(detector)
         self._look: Look | None = None
+        self._outdated: Look | None = None
         self._since: list[Flow] = []
         self._moved: Flow | None = None
         self._frames_since, self._new_share = 0, 1.0
         self._present: Frame | None = None
-        self._reader = Reader(source, live=plan.live, prepare=self._motion.next)
+        self._stopping = threading.Lock()
+        self._closing: Future[None] = Future()
+        self._leave_s = 0.0
         self.statistics = Statistics()
+        self.name, self.live = source.name, plan.live
+        self._source = source
+        quick = contextlib.ExitStack()
+        if plan.live:
+            quick.enter_context(_quick_threads())
+        self._reader = Reader(source, live=plan.live, prepare=self._motion.next)
+        # Whoever leaves the loop and forgets the stream leaves no thread behind.
+        self._forgotten = weakref.finalize(self, _stop, self._reader, self._looker, quick)
 
     def __next__(self) -> TrackedFrame:
         """The next frame, as soon as it is there.
@@ -95,7 +118,11 @@ class Stream(Iterator[TrackedFrame]):
         Raises:
             ImageError: a frame could not be read; asking again gives the one after it.
         """
-        arrival = next(self._reader)
+        try:
+            arrival = next(self._reader)
+        finally:
+            self.statistics.reconnects = self._source.reconnects
+            self.statistics.damaged = self._source.damaged
         try:
             return self._tracked(arrival)
         except BaseException:
@@ -114,14 +141,24 @@ class Stream(Iterator[TrackedFrame]):
         self.close()
 
     def close(self) -> None:
-        """Stops reading and looking; may be called twice."""
-        self._reader.stop(wait_s=STOP_S)
-        self._looker.stop(wait_s=STOP_S)
+        """Stops reading and looking, within about a second; may be called twice, and from another
+        thread, whose wait for the next frame then ends the iteration."""
+        with self._stopping:
+            if not self._closing.done():
+                self._closing.set_result(None)
+                self._leave_s = time.monotonic() + STOP_S
+        look = self._look
+        if look is not None:
+            look.sight.cancel()  # where it has not begun
+        self._forgotten()
+        for each in (self._reader, self._looker):
+            each.wait(max(0.0, self._leave_s - time.monotonic()))
 
     def learn(self, track_id: int, label: str, *, negative: bool = False) -> Future[Added]:
         """Learns the object of a track as it is in the last frame that was given.
 
-        It is learnt beside the stream; the next frames know it, and so does the library.
+        It is learnt beside the stream; the next frames know it, and so does the library. What
+        was said of the tracks before no longer counts: they are named by the looks to come.
 
         Args:
             track_id: of an object of that frame.
@@ -137,7 +174,14 @@ class Stream(Iterator[TrackedFrame]):
         learn = self._detector.learn_frame
         promise = self._looker.run(lambda: learn(frame, mask, [label], negative=negative))
         self._new_share = 1.0  # look again with what is known by then
+        self._tracks.forget_looks()
+        self._outdated = self._look
         return promise
+
+    @property
+    def waiting(self) -> int:
+        """Frames that are read and not yet taken."""
+        return self._reader.waiting
 
     def _tracked(self, arrival: Arrival[Flow | None]) -> TrackedFrame:
         frame, flow = arrival.frame, arrival.prepared
@@ -145,6 +189,8 @@ class Stream(Iterator[TrackedFrame]):
         if time_s is None:
             time_s = frame.index / FRAMES_PER_SECOND
             frame = replace(frame, time_s=time_s)
+        if not self._plan.track:
+            return self._separate(frame, arrival.at_s)
         self._tracks.advance(flow, frame, time_s)
         self._note(flow)
         self._join_if_ready(frame)
@@ -158,6 +204,17 @@ class Stream(Iterator[TrackedFrame]):
         self._present = frame
         self.statistics.count(arrival.at_s, dropped=self._reader.dropped, key=key)
         return TrackedFrame(frame, replace(detections, recipe=recipe), track_ids, key)
+
+    def _separate(self, frame: Frame, arrived_s: float) -> TrackedFrame:
+        """A frame on its own."""
+        nothing = Snapshot(Masks.empty(frame.size_hw), ())
+        self._look = self._looker.look(frame, nothing, None)
+        found = self._awaited(self._look).found
+        self._look = None
+        shown = found if self._plan.unknown else found.known
+        self._present = frame
+        self.statistics.count(arrived_s, dropped=self._reader.dropped, key=True)
+        return TrackedFrame(frame, shown, np.zeros(len(shown), np.int64), key=True)
 
     def _note(self, flow: Flow | None) -> None:
         self._frames_since += 1
@@ -184,8 +241,40 @@ class Stream(Iterator[TrackedFrame]):
             self._join(self._look, frame)
 
     def _join(self, look: Look, frame: Frame) -> None:
-        self._tracks.join(look.sight.result(), look.then, self._since, frame)
+        self._tracks.join(self._awaited(look), look.then, self._since, frame)
+        if look is self._outdated:
+            self._tracks.forget_looks()
         self._look, self._since = None, []
+
+    def _awaited(self, look: Look) -> Sight:
+        """What a look finds; ends the iteration where the stream is closed meanwhile."""
+        either: tuple[Future[Any], ...] = (look.sight, self._closing)
+        while not any(each.done() for each in either):
+            wait(either, WAKE_S, return_when=FIRST_COMPLETED)
+        if self._closing.done():
+            raise StopIteration
+        return look.sight.result()
+
+
+def _stop(reader: Reader[Flow | None], looker: Looker, quick: contextlib.ExitStack) -> None:
+    reader.stop()
+    looker.stop()
+    quick.close()
+
+
+@contextlib.contextmanager
+def _quick_threads() -> Iterator[None]:
+    """Lets Python's threads take turns more often than every 5 ms.
+
+    A frame needs the interpreter some thirty times, between calls of OpenCV; behind a look, each
+    of these would wait for a whole turn.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, TURN_S))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def open_stream(
@@ -195,9 +284,20 @@ def open_stream(
     every: int = 10,
     live: bool | None = None,
     unknown: bool = False,
+    track: bool = True,
 ) -> Stream:
     """What :meth:`sam_detect.SAMDetect.stream` does."""
-    pixels = detector.settings.max_image_pixels
-    opened = source if isinstance(source, Source) else open_source(source, max_pixels=pixels)
+    asked = detector.settings
+    opened = (
+        source
+        if isinstance(source, Source)
+        else open_source(
+            source,
+            max_pixels=asked.max_image_pixels,
+            frame_rate=asked.frame_rate,
+            timeout_s=asked.stream_timeout_s,
+            retries=asked.stream_retries,
+        )
+    )
     newest = opened.live if live is None else live
-    return Stream(detector, opened, Plan(every=every, live=newest, unknown=unknown))
+    return Stream(detector, opened, Plan(every=every, live=newest, unknown=unknown, track=track))

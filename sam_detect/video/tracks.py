@@ -98,7 +98,7 @@ class Tracks:
         """Brings every track to the next frame; without a flow (another scene) they end."""
         elapsed_s, self._time_s = time_s - self._time_s, time_s
         if flow is None:
-            self._tracks = {}
+            self.forget()
             return
         for track in self._tracks.values():
             track.advance(flow, frame.image_rgb, elapsed_s)
@@ -108,6 +108,11 @@ class Tracks:
                 track.seen_s, track.left_xyxy = time_s, track.body.box_xyxy
             elif time_s - track.seen_s > HIDDEN_S:
                 del self._tracks[track.id]
+
+    def forget(self) -> None:
+        """Ends every track, hidden ones too; the next ones have new ids."""
+        self._tracks.clear()
+        self._boxes = Boxes()
 
     def snapshot(self, size_hw: tuple[int, int]) -> Snapshot:
         """Where the tracks are now, and how good their masks are."""
@@ -142,6 +147,11 @@ class Tracks:
         verdicts = tuple(self._tracks[each].verdict for each in seen.ids)
         ids = np.array(seen.ids, np.int64)
         return Detections(frame.source_id, seen.masks, verdicts), ids
+
+    def forget_looks(self) -> None:
+        """What was said so far no longer counts, since the library knows something else now."""
+        for track in self._tracks.values():
+            track.looks = []
 
     def mask(self, track_id: int, size_hw: tuple[int, int]) -> Masks | None:
         """Where a track is now; None where it is hidden or has ended."""
@@ -240,7 +250,8 @@ class Tracks:
         self._boxes.rename(track.id, hidden.id)
         track.id = hidden.id
         track.looks = [*hidden.looks, *track.looks][-LOOKS:]
-        track.verdict = belief(track.looks, self._threshold)
+        if track.looks:
+            track.verdict = belief(track.looks, self._threshold)
         self._tracks[track.id] = track
 
 

@@ -90,6 +90,7 @@ def test_every_setting_is_read_from_its_variable(name: str) -> None:
         "offline": True, "download_timeout_s": 21.5,
         "points_per_side": 21, "prompts": "blobs",
         "pooling": "frame", "text_weight": 0.75,
+        "frame_rate": 12.5, "stream_timeout_s": 3.5, "stream_retries": 22,
     }  # fmt: skip
     value = values.get(name, "a-name")
     settings = load_settings(environment={ENVIRONMENT_PREFIX + name.upper(): str(value)})
@@ -136,7 +137,9 @@ BAD: list[tuple[str, Any]] = [
     ("occupancy", 0.81), ("crop_side", 15), ("crop_side", 1025), ("crop_side", "large"),
     ("top_k", 0), ("top_k", 1001), ("top_k", "five"), ("top_k", 2.5), ("threshold", -0.1),
     ("threshold", 1.5), ("threshold", "high"), ("color_order", "hsv"), ("device", "tpu"),
-    ("max_image_pixels", 0), ("lock_timeout_s", -1.0),
+    ("points_per_side", 257), ("points_per_side", "many"), ("points_per_side", 2.5),
+    ("pooling", "max"), ("max_image_pixels", 0), ("lock_timeout_s", -1.0),
+    ("frame_rate", 0.0), ("stream_timeout_s", 0.0), ("stream_retries", -1),
 ]  # fmt: skip
 
 
@@ -168,7 +171,7 @@ def test_a_bad_value_is_named_with_its_setting_wherever_it_comes_from(
 
 
 FLOATS = ["sigma", "min_fade", "max_distance", "decay", "occupancy", "threshold", "lock_timeout_s",
-          "download_timeout_s"]  # fmt: skip
+          "download_timeout_s", "frame_rate", "stream_timeout_s"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf"])

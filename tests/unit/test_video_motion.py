@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
-from video_scenes import Scene, Thing, along
 
 from sam_detect.types import Frame
 from sam_detect.video.motion import Flow, Motion, SoftMask, direct_flow
 from sam_detect.video.rigidity import object_motion
+from tests.video_scenes import Scene, Thing, along
 
 RNG = np.random.default_rng(5)
 Array = npt.NDArray[np.float64]

@@ -12,12 +12,12 @@ import motmetrics as mm
 import numpy as np
 import pytest
 from PIL import Image
-from video_scenes import Scene, Thing, along, busy_scene, detector_that_knows, followed
 
 from sam_detect.errors import ImageError
 from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
 from sam_detect.video.matching import ious
 from sam_detect.video.quality import Outlined, VideoQuality, measure, video_quality
+from tests.video_scenes import Scene, Thing, along, busy_scene, detector_that_knows, followed
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (20, 40)

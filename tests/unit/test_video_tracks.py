@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from video_scenes import Place, Scene, Thing, along, detector_that_knows, followed
 
 from sam_detect.interfaces import Source
 from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
@@ -18,6 +17,7 @@ from sam_detect.video.memory import Memory
 from sam_detect.video.motion import Flow, Motion
 from sam_detect.video.quality import VideoQuality, video_quality
 from sam_detect.video.tracks import Sight, Tracks
+from tests.video_scenes import Place, Scene, Thing, along, detector_that_knows, followed
 
 CHERRY = Verdict("cherry", "cherry", 0.95)
 

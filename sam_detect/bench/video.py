@@ -1,0 +1,203 @@
+"""The suite ``video``: a live camera's video end to end, and a file's beside every frame by itself.
+
+What is measured is the default without models, on ten drawn things that move (``moving_scene``),
+of which four were learnt from the first frame. ``--repeat N`` makes the live part N minutes long.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sam_detect import parts
+from sam_detect.bench.measurements import Measurements
+from sam_detect.bench.memory import resident_mb
+from sam_detect.bench.moving_scene import FPS, MovingScene, Scene, scene
+from sam_detect.bench.suites import Options, Suite
+from sam_detect.bench.timing import Trial
+from sam_detect.config import Settings
+from sam_detect.detector import SAMDetect
+from sam_detect.registry import needing_extra
+from sam_detect.types import Detections, Frame, Masks
+
+LEARNT = 4
+DRAWN = 300
+"""Different frames of the live part."""
+SAME_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How much is measured.
+
+    Attributes:
+        live_s: seconds of live video for each repeat.
+        settle_s: of them, before memory is looked at: buffers fill, and caches.
+        file_frames: of the video that is streamed as a file.
+        by_itself: every so many of these are detected by themselves; the time is multiplied.
+    """
+
+    live_s: float = 60.0
+    settle_s: float = 15.0
+    file_frames: int = 90
+    by_itself: int = 15
+
+
+class VideoSuite(Suite):
+    """A paced live source at 640 x 480 with ten objects, written as MP4 and JSON lines; and the
+    pair ``stream_vs_every_frame``."""
+
+    repeat = 1
+
+    def __init__(self, workload: Workload | None = None) -> None:
+        self.workload = workload or Workload()
+
+    def run(self, measurements: Measurements, options: Options) -> None:
+        with needing_extra("the suite 'video'"):
+            import av  # noqa: F401
+            import trackers  # noqa: F401
+        height, width = scene(0).image_rgb.shape[:2]
+        measurements.workload = (
+            f"{width}x{height}, {len(scene(0).labels)} objects, {FPS:g} a second"
+        )
+        detector = _detector()
+        measurements.recipe = detector.recipe.to_dict()
+        measurements.announce("live")
+        _live(detector, measurements, self.workload)
+        _file(detector, measurements, self.workload)
+
+
+def _detector() -> SAMDetect:
+    """The default without models, whatever the settings of whoever runs this."""
+    settings = Settings.model_validate({})
+    detector = SAMDetect(
+        segmenter=parts.make_segmenter(settings), embedder="appearance", vector_store="memory"
+    )
+    first = scene(0)
+    detector.learn_frame(
+        Frame(first.image_rgb, "the first frame"),
+        Masks.from_dense(first.masks[:LEARNT]),
+        first.labels[:LEARNT],
+    )
+    return detector
+
+
+def _live(detector: SAMDetect, measurements: Measurements, workload: Workload) -> None:
+    """From the frame's arrival to its objects, while outputs are written."""
+    from sam_detect.outputs.video import AnnotatedVideoSink
+    from sam_detect.outputs.video_lines import VideoLinesSink
+    from sam_detect.video.recording import Recorder
+
+    seconds = workload.live_s * measurements.repeat
+    images = [scene(index).image_rgb for index in range(min(round(seconds * FPS), DRAWN))]
+    source = MovingScene(images, round(seconds * FPS), live=True)
+    memory = _Memory(workload.settle_s)
+    objects = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        annotated = AnnotatedVideoSink(Path(folder, "live.mp4"))
+        lines = VideoLinesSink(Path(folder, "live.jsonl"))
+        recorder = Recorder([annotated, lines], live=True)
+        with detector.stream(source) as stream:
+            for tracked in stream:
+                recorder.write(tracked)
+                objects.append(len(tracked.detections))
+                memory.look()
+        recorder.close()
+    done = stream.statistics
+    measurements.stages["live"] = {
+        "median_ms": round(done.latency_ms(0.5), 4),
+        "spread_ms": round(done.latency_ms(0.75) - done.latency_ms(0.25), 4),
+        "peak_memory_mb": memory.peak_mb,
+        "fps": round(done.mean_fps, 2),
+        "latency_p95_ms": round(done.latency_ms(0.95), 2),
+        "memory_slope_mb_per_min": memory.slope_mb_per_min,
+    }
+    measurements.figures["live_seconds"] = seconds
+    measurements.figures["live_looks"] = done.keys
+    measurements.figures["live_dropped"] = done.dropped
+    measurements.figures["live_not_written"] = recorder.left_out
+    measurements.figures["live_objects_median"] = float(np.median(objects))
+
+
+def _file(detector: SAMDetect, measurements: Measurements, workload: Workload) -> None:
+    """A file's frames streamed, beside each detected by itself; and how good either is."""
+    scenes = [scene(index) for index in range(workload.file_frames)]
+    alone = range(workload.by_itself // 2, len(scenes), workload.by_itself)
+    frames = [Frame(scenes[index].image_rgb, "alone", index) for index in alone]
+
+    images = [moment.image_rgb for moment in scenes]
+
+    def stream_all(_: object) -> list[Detections]:
+        with detector.stream(MovingScene(images)) as stream:
+            return [tracked.detections for tracked in stream]
+
+    def every(_: object) -> list[Detections]:
+        return [detector.detect_frame(frame) for frame in frames]
+
+    streamed, by_itself = stream_all(None), every(None)
+    figures = measurements.figures
+    figures["stream_f1"] = _f1(streamed, scenes)
+    figures["every_frame_f1"] = _f1(by_itself, [scenes[index] for index in alone])
+    measurements.announce("stream_vs_every_frame")
+    a, b = measurements.interleave(
+        [Trial("stream", stream_all), Trial("every frame", every)], least=3
+    )
+    measurements.add_pair("stream_vs_every_frame", a.per(len(scenes)), b.per(len(frames)))
+
+
+def _f1(found: list[Detections], scenes: list[Scene]) -> float:
+    """Of all frames together: objects found under their name at IoU of at least .5."""
+    right = named = there = 0
+    for detections, truth in zip(found, scenes, strict=True):
+        known = detections.known
+        named += len(known)
+        there += len(truth.labels)
+        right += sum(_right(known, truth))
+    return round(2 * right / max(1, named + there), 4)
+
+
+def _right(known: Detections, truth: Scene) -> Iterator[bool]:
+    """Whether each true object has a detection; objects are too far apart for one to serve two."""
+    for mask, label in zip(truth.masks, truth.labels, strict=True):
+        ious = [
+            np.count_nonzero(each.mask & mask) / np.count_nonzero(each.mask | mask)
+            for each in known
+            if each.label == label
+        ]
+        yield max(ious, default=0.0) >= SAME_IOU
+
+
+class _Memory:
+    """Resident memory over time."""
+
+    def __init__(self, settle_s: float) -> None:
+        self._settle_s = settle_s
+        self._started = time.monotonic()
+        self._seen: list[tuple[float, float]] = []
+
+    def look(self) -> None:
+        """Takes a sample, if the last is a second old."""
+        now = time.monotonic() - self._started
+        resident = resident_mb()
+        if resident is not None and (not self._seen or now - self._seen[-1][0] >= 1):
+            self._seen.append((now, resident))
+
+    @property
+    def peak_mb(self) -> float | None:
+        """Most memory seen above the least."""
+        values = [mb for _, mb in self._seen]
+        return round(max(values) - min(values), 2) if values else None
+
+    @property
+    def slope_mb_per_min(self) -> float | None:
+        """Of the straight line through the samples after settling (least squares)."""
+        settled = [(at, mb) for at, mb in self._seen if at >= self._settle_s]
+        if len(settled) < 3:
+            return None
+        at, mb = np.array(settled).T
+        return round(float(np.polyfit(at / 60, mb, 1)[0]), 3)

@@ -1,0 +1,261 @@
+"""The pictures of an open video, whatever codec, colours and orientation it has (``av``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from sam_detect.errors import ImageError
+from sam_detect.sources._persistence import interruptibly
+from sam_detect.sources.decoding import check_pixels
+from sam_detect.types import ImageRGB
+
+Opened = av.container.InputContainer
+
+EARLY = {"analyzeduration": "500000", "probesize": "500000", "fpsprobesize": "0"}
+"""How little of a live stream (microseconds, bytes, frames) FFmpeg may look at first."""
+BUFFER_BYTES = 1 << 20
+NO_PROTOCOLS = "none"
+"""What a playlist may open when it is itself read from a file or an answer: nothing."""
+LENGTH_KNOWN = ("mov,", "matroska,", "flv")
+"""Formats whose header says how long the video is; of others it is an estimate."""
+WITHOUT_TIMES = ("mpjpeg",)
+MISSING_S = 0.5
+MOST_ERRORS = 100
+"""Packets in a row that cannot be read: then the rest is given up."""
+WHITE = 255
+
+
+def open_pictures(
+    file: Any,
+    *,
+    name: str,
+    max_pixels: int,
+    live: bool,
+    kind: str | None = None,
+    complain: Callable[[], None] = lambda: None,
+) -> Pictures:
+    """The pictures of something with ``read``, ``seek`` and ``tell``.
+
+    Args:
+        file: has no ``name``: FFmpeg would believe a name's ending, and show a text as a video.
+        name: what an error calls it.
+        max_pixels: larger pictures are refused before they are decoded.
+        live: whether to begin early rather than to look far ahead first.
+        kind: FFmpeg's name of the format; None: by the content.
+        complain: raises what the file met where its ``read`` gave an end instead: so FFmpeg gives
+            all that came before.
+
+    Raises:
+        ImageError: it is no video, or has no pictures that can be used.
+    """
+    options = {"protocol_whitelist": NO_PROTOCOLS}
+    if live:
+        options |= EARLY
+    try:
+        # On another thread: FFmpeg's calls back into Python would swallow a Ctrl-C.
+        container = interruptibly(
+            lambda: av.open(file, "r", format=kind, options=options, buffer_size=BUFFER_BYTES)
+        )
+    except (av.FFmpegError, ValueError):
+        complain()
+        raise ImageError(
+            f"'{name}' cannot be read as a video: it is none, or its beginning or end is missing"
+        ) from None
+    pictures = pictures_of(container, name=name, max_pixels=max_pixels, live=live)
+    pictures.complain = complain
+    return pictures
+
+
+def pictures_of(container: Opened, *, name: str, max_pixels: int, live: bool) -> Pictures:
+    """The pictures of an open video, which is closed again where they cannot be used."""
+    try:
+        return Pictures(container, name=name, max_pixels=max_pixels, live=live)
+    except ImageError:
+        container.close()
+        raise
+
+
+class Pictures:
+    """Iterates over the pictures of an open video: ``(image_rgb, time_s)``.
+
+    The time is what the video says, in seconds since its start; None where it says nothing.
+    Packets that cannot be decoded are left out.
+
+    Args:
+        container: closed with this.
+        name: what errors call it.
+        max_pixels: larger pictures are refused before they are decoded.
+        live: whether each picture should come as early as possible.
+
+    Attributes:
+        damaged: packets that could not be decoded, and pictures with visible damage.
+        harmless: of these, such as may be no more than a seam between two recordings.
+        complain: called at the end; raises what the reader met.
+
+    Raises:
+        ImageError: there are no pictures, or too large ones.
+    """
+
+    def __init__(self, container: Opened, *, name: str, max_pixels: int, live: bool) -> None:
+        if not container.streams.video:
+            raise ImageError(f"'{name}' has no pictures, only sound or text")
+        self.damaged = self.harmless = 0
+        self._has_seams = container.format.name == "mpegts"
+        self.complain: Callable[[], None] = lambda: None
+        self._container, self._name, self._max_pixels = container, name, max_pixels
+        self._stream = container.streams.video[0]
+        self._start_s = (container.start_time or 0) / av.time_base
+        self._end_s = self._start_s
+        self._ready = _prepare(self._stream, live=live, max_pixels=max_pixels)
+        if not self._ready:
+            raise ImageError(f"'{name}' has a codec that this FFmpeg does not know, or is damaged")
+        self._check(self._stream.width, self._stream.height)
+
+    @property
+    def step_s(self) -> float:
+        """About how long a picture lasts."""
+        rate: Fraction | None = self._stream.average_rate or self._stream.guessed_rate
+        return float(1 / rate) if rate else 0.04
+
+    def __iter__(self) -> Iterator[tuple[ImageRGB, float | None]]:
+        failure: Exception | None = None
+        try:
+            for packet in self._packets():
+                yield from self._made(self._decoded(packet))
+        except (ImageError, av.FFmpegError) as error:
+            failure = error
+        yield from self._made(self._decoded(None))  # what is still in the decoder
+        if failure is not None:
+            raise failure
+        self.complain()
+
+    def close(self) -> None:
+        """Closes the video."""
+        self._container.close()
+
+    @property
+    def ends(self) -> bool:
+        """Whether the video says how long it is."""
+        return self._container.duration is not None
+
+    @property
+    def has_times(self) -> bool:
+        """Whether its times mean anything; those of single pictures over HTTP do not."""
+        return self._container.format.name not in WITHOUT_TIMES
+
+    def missing_s(self) -> float:
+        """Seconds of the video that its header promises and that did not come, at its end."""
+        container = self._container
+        known = container.format.name.startswith(LENGTH_KNOWN) and container.duration
+        if not known:
+            return 0.0
+        missing = self._start_s + (container.duration or 0) / av.time_base - self._end_s
+        return missing if missing > MISSING_S else 0.0
+
+    @property
+    def reached_s(self) -> float:
+        """Seconds of the video that were read."""
+        return self._end_s - self._start_s
+
+    def _packets(self) -> Iterator[av.Packet[Any]]:
+        """The packets with pictures. Those with sound are looked at, too: the longer of both says
+        how long the video is."""
+        failed = 0
+        while failed < MOST_ERRORS:
+            try:
+                for packet in self._container.demux():
+                    failed = 0
+                    self._reach(packet)
+                    if packet.stream is self._stream:
+                        self.damaged += bool(packet.is_corrupt)
+                        self.harmless += bool(packet.is_corrupt) and self._has_seams
+                        yield packet
+                return
+            except (av.InvalidDataError, av.PatchWelcomeError):
+                self.damaged += 1
+                failed += 1
+            except OSError as error:
+                if isinstance(error, av.FFmpegError):
+                    raise
+                reason = error.strerror or type(error).__name__
+                raise ImageError(
+                    f"'{self._name}' cannot be read beyond {self.reached_s:.1f} s: {reason}"
+                ) from None
+
+    def _reach(self, packet: av.Packet[Any]) -> None:
+        if packet.pts is not None and packet.time_base is not None:
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            self._end_s = max(self._end_s, end)
+
+    def _decoded(self, packet: av.Packet[Any] | None) -> Iterator[av.VideoFrame]:
+        context = self._stream.codec_context
+        try:
+            yield from context.decode(packet)
+        except av.EOFError:
+            pass
+        except av.FFmpegError:
+            self._check(context.width, context.height)
+            self.damaged += 1
+
+    def _made(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[ImageRGB, float | None]]:
+        for frame in frames:
+            self._check(frame.width, frame.height)
+            self.damaged += bool(frame.is_corrupt)
+            time_s = None if frame.time is None else frame.time - self._start_s
+            yield to_rgb(frame), time_s
+
+    def _check(self, width: int, height: int) -> None:
+        check_pixels((width, height), self._max_pixels, self._name)
+
+
+def _prepare(stream: av.VideoStream, *, live: bool, max_pixels: int) -> bool:
+    """Sets a decoder up; whether there is one."""
+    context = stream.codec_context
+    if context is None:
+        return False
+    # Threads that each take a whole frame are faster, but hold as many frames back.
+    context.thread_type = "SLICE" if live else "AUTO"
+    context.options = {"max_pixels": str(max_pixels)}
+    return True
+
+
+def to_rgb(frame: av.VideoFrame) -> ImageRGB:
+    """``(H, W, 3)`` uint8 of a decoded frame: upright, and on white where it is transparent, as
+    pictures are."""
+    if any(component.is_alpha for component in frame.format.components):
+        rgba = frame.to_ndarray(format="rgba")
+        rgb = _on_white(np.asarray(rgba, np.uint8))
+    else:
+        rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    return np.ascontiguousarray(_turning(frame)(rgb))
+
+
+def _on_white(rgba: npt.NDArray[np.uint8]) -> ImageRGB:
+    opaque = rgba[..., 3:].astype(np.uint16)
+    mixed = (rgba[..., :3] * opaque + WHITE * (WHITE - opaque) + WHITE // 2) // WHITE
+    return np.asarray(mixed, np.uint8)
+
+
+def _turning(frame: av.VideoFrame) -> Callable[[ImageRGB], ImageRGB]:
+    """How a frame is brought upright: what its display matrix says (ISO/IEC 14496-12, 6.2.2),
+    to quarter turns and mirrorings; phones mark their videos so."""
+    side: Any = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return lambda image: image
+    right_x, right_y, _, down_x, down_y = np.frombuffer(side, np.int32)[:5].tolist()
+    # Where one step to the right, and one down, in the stored picture leads in the shown one.
+    turned = abs(right_y) > abs(right_x)
+    flip_rows = (right_y if turned else down_y) < 0
+    flip_columns = (down_x if turned else right_x) < 0
+
+    def upright(image: ImageRGB) -> ImageRGB:
+        image = image.transpose(1, 0, 2) if turned else image
+        return image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+    return upright

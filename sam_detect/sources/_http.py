@@ -1,0 +1,292 @@
+"""The answer of an HTTP server, read like a file: it goes on where it broke off.
+
+A *file* has a known length. Where its connection breaks it is asked for again from the byte that
+is next (``Range``, of the same version of the file: ``If-Range``), or, where the server gives no
+parts, from its beginning up to there. So its reader sees no break, and gets no byte twice.
+Anything else is live: it cannot be continued, only opened anew.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from sam_detect.errors import ImageError
+from sam_detect.sources._persistence import BrokenError, Persistence, StoppedError, quietly
+from sam_detect.sources.addresses import shown
+
+NEAR_BYTES = 1 << 18
+"""So far ahead is read rather than asked for."""
+MOST_REDIRECTS = 5
+HEADERS = {"Accept-Encoding": "identity", "User-Agent": "sam-detect"}
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+
+
+class HttpAnswer:
+    """What a server gives for an address.
+
+    Args:
+        url: http or https; a name and a password in it are used (Basic or Digest), never shown.
+        timeout_s: how long to wait for an answer, and for each part of it.
+        persistence: how often to try again, of a file.
+
+    Attributes:
+        url: the address.
+        name: the same as it may be shown.
+        length: bytes, or None where the server does not say.
+        content_type: what the server says it is.
+
+    Raises:
+        ImageError: there is no usable answer.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float, persistence: Persistence) -> None:
+        self.url, self.name, self._timeout_s = url, shown(url), timeout_s
+        self._persistence = persistence
+        self._sockets = _Sockets()
+        persistence.interrupt = self._sockets.shut
+        self._client = httpx.Client(
+            timeout=timeout_s, follow_redirects=True, max_redirects=MOST_REDIRECTS, headers=HEADERS
+        )
+        self._at = 0
+        self._failure: Exception | None = None
+        self._left = b""
+        self._response: httpx.Response | None = None
+        self._version: Mapping[str, str] = {}
+        try:
+            self._ask(0)
+        except BrokenError as error:
+            self.close()
+            raise ImageError(f"'{self.name}' {error}") from None
+        except BaseException:
+            self.close()
+            raise
+        headers = self._headers
+        self.length = int(headers["content-length"]) if "content-length" in headers else None
+        self.content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        self._version = _version(headers)
+
+    @property
+    def live(self) -> bool:
+        """Whether it has no known end."""
+        return self.length is None
+
+    def read(self, size: int) -> bytes:
+        """At least one byte, and at most ``size``; none at the end, and after what
+        :meth:`complain` raises."""
+        try:
+            return self._read(size) if self._failure is None else b""
+        except (BrokenError, ImageError, StoppedError) as error:
+            self._failure = error
+            return b""
+
+    def complain(self) -> None:
+        """Raises why there was no more to read, where that was not the end.
+
+        Raises:
+            BrokenError: it is live and broke off.
+            ImageError: it is a file, broke off and could not be continued.
+            StoppedError: nobody wants it any more.
+        """
+        if self._failure is not None:
+            raise self._failure
+
+    def _read(self, size: int) -> bytes:
+        while True:
+            try:
+                block = self._take(size)
+                if block and not self.live:
+                    self._persistence.there()
+                return block
+            except BrokenError as error:
+                if self.live:
+                    raise
+                self._continue(str(error))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Goes to a byte of a file."""
+        self._at = {0: 0, 1: self._at, 2: self.length or 0}[whence] + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def seekable(self) -> bool:
+        return not self.live
+
+    def begin(self) -> None:
+        """Goes back to the beginning of a file, whatever was met."""
+        self._at, self._failure = 0, None
+
+    def hang_up(self) -> None:
+        """Ends the connection; reading on makes another."""
+        response, self._response = self._response, None
+        if response is not None:
+            quietly(response.close)
+
+    def close(self) -> None:
+        self._sockets.shut()
+        quietly(self._client.close)
+
+    @property
+    def _headers(self) -> httpx.Headers:
+        return httpx.Headers() if self._response is None else self._response.headers
+
+    def _take(self, size: int) -> bytes:
+        if self.length is not None and self._at >= self.length:
+            return b""
+        self._approach()
+        if not self._left:
+            self._left = self._next_block()
+        block, self._left = self._left[:size], self._left[size:]
+        self._at += len(block)
+        self._there += len(block)
+        return block
+
+    def _next_block(self) -> bytes:
+        """The next bytes of the answer; none at an end that the server announced."""
+        try:
+            return next(self._blocks)
+        except StopIteration:
+            if self.live and self._headers.get("transfer-encoding"):
+                return b""
+            raise self._broken("ended the connection") from None
+        except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+            raise self._broken(self._reason(error)) from None
+
+    def _approach(self) -> None:
+        """Makes the next byte of the answer the one that is wanted."""
+        if self._response is None or not 0 <= self._at - self._there <= NEAR_BYTES:
+            self._ask(self._at)
+        self._skip()
+
+    def _skip(self) -> None:
+        while self._there < self._at:
+            self._left = self._left or self._next_block()
+            cut = min(len(self._left), self._at - self._there)
+            self._left = self._left[cut:]
+            self._there += cut
+
+    def _continue(self, reason: str) -> None:
+        while True:
+            self._persistence.lost(reason)
+            try:
+                self._ask(self._at)
+                return
+            except BrokenError as error:
+                reason = str(error)
+
+    def _ask(self, start: int) -> None:
+        """Asks for the file from a byte on."""
+        self.hang_up()
+        headers = {"Range": f"bytes={start}-", **self._version} if start else {}
+        try:
+            response = self._send(headers, None)
+            if response.status_code == httpx.codes.UNAUTHORIZED and self._digest(response):
+                response = self._send(headers, self._digest(response))
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise self._broken(self._reason(error)) from None
+        self._response, self._left = response, b""
+        self._there = self._start_of(response, start)
+        self._blocks: Iterator[bytes] = response.iter_raw()
+
+    def _send(self, headers: Mapping[str, str], auth: httpx.Auth | None) -> httpx.Response:
+        if self._persistence.stopped.is_set():
+            raise StoppedError
+        extensions = {"trace": self._sockets.trace}
+        request = self._client.build_request(
+            "GET", self.url, headers=headers, extensions=extensions
+        )
+        return self._client.send(request, stream=True, **({"auth": auth} if auth else {}))  # type: ignore[arg-type]
+
+    def _digest(self, response: httpx.Response) -> httpx.Auth | None:
+        """For a server that will not have the password itself, as many cameras will not."""
+        url = httpx.URL(self.url)
+        asked = response.headers.get("www-authenticate", "").lower()
+        wanted = url.username and asked.startswith("digest")
+        return httpx.DigestAuth(url.username, url.password) if wanted else None
+
+    def _start_of(self, response: httpx.Response, start: int) -> int:
+        """Which byte an answer begins with; raises for one that is of no use."""
+        status = response.status_code
+        if status == httpx.codes.PARTIAL_CONTENT:
+            found = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", ""))
+            if start and found and int(found[1]) == start and found[2] in ("*", str(self.length)):
+                return start
+            raise ImageError(f"'{self.name}' answers with another part than was asked for")
+        if status != httpx.codes.OK:
+            raise self._broken(_refusal(status, named="@" in self.url))
+        if start and self._changed(response.headers):
+            raise ImageError(f"'{self.name}' was changed while it was read; read it again")
+        return 0
+
+    def _changed(self, headers: httpx.Headers) -> bool:
+        length = headers.get("content-length", str(self.length))
+        return length != str(self.length) or _version(headers) != self._version
+
+    def _broken(self, reason: str) -> Exception:
+        self.hang_up()
+        return StoppedError() if self._persistence.stopped.is_set() else BrokenError(reason)
+
+    def _reason(self, error: Exception) -> str:
+        """What a user can do something about; never the library's text, which may have the URL."""
+        if isinstance(error, httpx.TimeoutException):
+            return (
+                f"gave no answer within {self._timeout_s:g} s (--stream-timeout-s allows for more)"
+            )
+        if isinstance(error, httpx.TooManyRedirects):
+            return f"redirects more than {MOST_REDIRECTS} times"
+        if isinstance(error, httpx.UnsupportedProtocol):
+            return "redirects to what is neither http nor https"
+        if UNTRUSTED in str(error):
+            return "has a certificate that is not trusted; name its authority in SSL_CERT_FILE"
+        if isinstance(error, httpx.ConnectError):
+            return "cannot be reached; check the address, and that the server or camera is on"
+        return "broke the connection"
+
+
+class _Sockets:
+    """The connections of a client, so that another thread can end a read on them."""
+
+    def __init__(self) -> None:
+        self._open: list[socket.socket] = []
+        self._shut = False
+
+    def trace(self, event: str, info: dict[str, Any]) -> None:
+        """Hears from httpcore of each connection."""
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            made = info["return_value"].get_extra_info("socket")
+            self._open = [each for each in self._open if each.fileno() >= 0] + [made]
+            if self._shut:
+                self.shut()
+
+    def shut(self) -> None:
+        self._shut = True
+        for each in self._open:
+            # Not TLS's own method, which another thread must not call during a read.
+            quietly(lambda each=each: socket.socket.shutdown(each, socket.SHUT_RDWR))  # type: ignore[misc]
+
+
+def _version(headers: Mapping[str, str]) -> dict[str, str]:
+    """Which version of a file an answer has, as ``If-Range`` asks for it."""
+    etag, date = headers.get("etag", ""), headers.get("last-modified", "")
+    strong = etag if etag and not etag.startswith("W/") else date
+    return {"If-Range": strong} if strong else {}
+
+
+def _refusal(status: int, *, named: bool) -> str:
+    """Why a server's answer is none, and what to do."""
+    said = f"(HTTP {status})"
+    if status == httpx.codes.UNAUTHORIZED:
+        remedy = "check them" if named else "give them as in http://NAME:PASSWORD@host/path"
+        wants = "refuses this name and password" if named else "wants a name and a password"
+        return f"{wants} {said}; {remedy}"
+    if status == httpx.codes.FORBIDDEN:
+        return f"may not be read {said}; check name, password and rights"
+    if status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+        return f"is not there {said}; check the address"
+    return f"answers with an error {said}"

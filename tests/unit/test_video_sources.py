@@ -1,0 +1,712 @@
+"""Where videos come from: files of every kind, folders, cameras, servers; and what is wrong there.
+
+Files are made by PyAV, servers and sockets are real; only the camera's device is a stand-in.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import pytest
+from live_server import Camera, deaf, jpeg_part, live, numbered_parts
+from model_server import Served, running
+from PIL import Image
+from rtsp_server import rtsp
+from video_files import (
+    SIZE_HW,
+    ImageRGB,
+    number_of,
+    numbers,
+    picture,
+    pictures,
+    turn,
+    write_sound,
+    write_video,
+)
+
+from sam_detect.errors import ConfigError, ImageError
+from sam_detect.interfaces import Source
+from sam_detect.sources import _persistence
+from sam_detect.sources._timing import Clock
+from sam_detect.sources.addresses import is_url, shown
+from sam_detect.sources.video import open_source
+from sam_detect.types import Frame
+
+
+def read(source: Source) -> list[Frame]:
+    return list(source.frames())
+
+
+def opened_and_read(argument: str) -> tuple[Source, list[Frame]]:
+    source = open_source(argument)
+    return source, read(source)
+
+
+def read_until_wrong(source: Source) -> tuple[list[Frame], str]:
+    """The frames up to an error, and the error."""
+    frames = []
+    with pytest.raises(ImageError) as caught:
+        frames += _kept(source.frames(), frames)
+    return frames, str(caught.value)
+
+
+def _kept(given: Iterator[Frame], frames: list[Frame]) -> list[Frame]:
+    for frame in given:
+        frames.append(frame)
+    return []
+
+
+def shown_numbers(frames: list[Frame]) -> list[int]:
+    return numbers(frame.image_rgb for frame in frames)
+
+
+@pytest.fixture(autouse=True)
+def _quick_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_persistence, "FIRST_PAUSE_S", 0.02)
+
+
+# ---- files
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("h264.mp4", {}),
+        ("sound.mp4", {"sound": True}),
+        ("a.mkv", {}),
+        ("a.ts", {}),
+        ("mpeg4.avi", {"codec": "mpeg4"}),
+        ("vp9.webm", {"codec": "libvpx-vp9"}),
+        ("ten_bits.mkv", {"pix_fmt": "yuv420p10le"}),
+        ("grey.mkv", {"codec": "ffv1", "pix_fmt": "gray"}),
+        ("grey_16.mkv", {"codec": "ffv1", "pix_fmt": "gray16le"}),
+        ("colour.mkv", {"codec": "ffv1", "pix_fmt": "bgr0"}),
+    ],
+)
+def test_a_file_gives_each_picture_once_in_time(
+    tmp_path: Path, name: str, how: dict[str, Any]
+) -> None:
+    source = open_source(write_video(tmp_path / name, 12, **how))
+    frames = read(source)
+    assert not source.live
+    assert shown_numbers(frames) == list(range(12))
+    assert [frame.index for frame in frames] == list(range(12))
+    assert {frame.source_id for frame in frames} == {str(tmp_path / name)}
+    steps = np.diff([frame.time_s for frame in frames])
+    np.testing.assert_allclose(steps, 0.04, atol=1e-3)
+    assert frames[0].time_s == pytest.approx(0, abs=0.1)
+
+
+def test_colours_are_rgb(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", 1, codec="ffv1", pix_fmt="bgr0")
+    np.testing.assert_array_equal(read(open_source(path))[0].image_rgb, picture(0))
+
+
+def test_a_file_can_be_read_twice(tmp_path: Path) -> None:
+    source = open_source(write_video(tmp_path / "a.mp4", 3))
+    assert len(read(source)) == len(read(source)) == 3
+
+
+def test_odd_sizes_keep_their_last_row_and_column(tmp_path: Path) -> None:
+    size_hw = (91, 163)
+    path = write_video(tmp_path / "odd.mkv", pictures(3, size_hw), pix_fmt="yuv444p")
+    assert [frame.size_hw for frame in read(open_source(path))] == [size_hw] * 3
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_turned_phone_gives_upright_pictures(tmp_path: Path, degrees: int) -> None:
+    # The phone stored what it saw turned the other way round, and says how to turn it back.
+    stored = [np.rot90(image, degrees // 90) for image in pictures(3, (160, 160))]
+    path = turn(write_video(tmp_path / "phone.mp4", stored), degrees)
+    assert shown_numbers(read(open_source(path))) == [0, 1, 2]
+
+
+def test_sides_are_exchanged_by_a_quarter_turn(tmp_path: Path) -> None:
+    path = turn(write_video(tmp_path / "phone.mp4", 2), 90)
+    assert read(open_source(path))[0].size_hw == SIZE_HW[::-1]
+
+
+def test_transparency_shows_white(tmp_path: Path) -> None:
+    image = np.dstack([picture(0), np.full(SIZE_HW, 255, np.uint8)])
+    image[60:, :80] = (200, 0, 0, 0)
+    image[60:, 80:] = (200, 0, 0, 128)
+    path = write_video(tmp_path / "alpha.mov", [image], codec="qtrle", pix_fmt="argb")
+    given = read(open_source(path))[0].image_rgb
+    assert given[100, 20].tolist() == [255, 255, 255]
+    assert given[100, 120].tolist() == [227, 127, 127]
+    np.testing.assert_array_equal(given[:60], picture(0)[:60])
+
+
+def test_times_of_a_variable_rate_are_kept(tmp_path: Path) -> None:
+    times_s = [0.0, 0.04, 0.5, 0.51, 2.0]
+    path = write_video(tmp_path / "a.mkv", 5, times_s=times_s)
+    given = [frame.time_s for frame in read(open_source(path))]
+    np.testing.assert_allclose(given, times_s, atol=0.001)
+
+
+def test_a_size_that_changes_goes_on(tmp_path: Path) -> None:
+    one = write_video(tmp_path / "1.ts", 10).read_bytes()
+    other = write_video(tmp_path / "2.ts", pictures(10, (180, 240), first=10)).read_bytes()
+    (tmp_path / "both.ts").write_bytes(one + other)
+    source = open_source(tmp_path / "both.ts")
+    frames = read(source)
+    assert source.damaged == 1  # the seam, which is no reason to complain
+    assert shown_numbers(frames) == list(range(20))
+    assert [frame.size_hw for frame in frames] == [SIZE_HW] * 10 + [(180, 240)] * 10
+    times_s = [frame.time_s for frame in frames]
+    assert times_s == sorted(set(times_s))
+
+
+def test_pictures_that_are_too_large_are_refused_before_decoding(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 2)
+    with pytest.raises(ImageError, match=r"160x120 pixels, more than the limit of 1,000;"):
+        open_source(path, max_pixels=1000)
+
+
+def test_pictures_that_become_too_large_are_refused(tmp_path: Path) -> None:
+    one = write_video(tmp_path / "1.ts", 250).read_bytes()
+    other = write_video(tmp_path / "2.ts", pictures(6, (480, 640))).read_bytes()
+    (tmp_path / "both.ts").write_bytes(one + other)
+    frames, error = read_until_wrong(open_source(tmp_path / "both.ts", max_pixels=100_000))
+    assert shown_numbers(frames) == list(range(250))
+    assert "640x480" in error
+
+
+# ---- what is wrong with a file
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm", "fast.mp4"])
+def test_a_truncated_file_gives_what_comes_before(tmp_path: Path, name: str) -> None:
+    codec = "libvpx-vp9" if name.endswith("webm") else "libx264"
+    container = {"movflags": "faststart"} if name.endswith("mp4") else {}
+    path = write_video(tmp_path / name, 60, codec=codec, container=container)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    frames, error = read_until_wrong(open_source(path))
+    assert shown_numbers(frames) == list(range(len(frames)))
+    assert 15 < len(frames) < 50
+    assert f"the video '{path}' ends early, after " in error
+    assert f"the {len(frames)} frames" in error
+
+
+def test_sound_that_is_longer_is_no_early_end(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", 10, sound=True, sound_s=2.0)
+    assert len(read(open_source(path))) == 10
+
+
+def test_what_decodes_behind_damage_is_given(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 60, container={"movflags": "faststart"})
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    path.write_bytes(data)
+    source = open_source(path)
+    frames, error = read_until_wrong(source)
+    found = shown_numbers(frames)
+    assert found[:20] == list(range(20))
+    assert found[-15:] == list(range(45, 60))
+    assert len(found) < 60
+    assert f"the video '{path}' is damaged in {source.damaged} place" in error
+
+
+def nothing(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def noise(path: Path) -> None:
+    path.write_bytes(np.random.default_rng(0).bytes(50_000))
+
+
+def text(path: Path) -> None:
+    path.write_text("no pictures here\n" * 100)
+
+
+def playlist(path: Path) -> None:
+    write_video(path.with_name("secret.ts"), 3)
+    path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nsecret.ts\n#EXT-X-ENDLIST\n")
+
+
+def list_of_files(path: Path) -> None:
+    write_video(path.with_name("secret.ts"), 3)
+    path.write_text("ffconcat version 1.0\nfile secret.ts\n")
+
+
+def only_sound(path: Path) -> None:
+    write_sound(path)
+
+
+def no_end(path: Path) -> None:
+    write_video(path, 20)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "words"),
+    [
+        ("a.mp4", nothing, "is empty"),
+        ("a.mp4", noise, "cannot be read as a video"),
+        ("a.txt", text, "cannot be read as a video"),
+        ("a.m3u8", playlist, "cannot be read as a video"),
+        ("a.ffconcat", list_of_files, "cannot be read as a video"),
+        ("a.mp4", only_sound, "has no pictures, only sound"),
+        ("a.mp4", no_end, "its beginning or end is missing"),
+    ],
+)
+def test_what_is_no_video_is_said_at_once(
+    tmp_path: Path, name: str, make: Callable[[Path], None], words: str
+) -> None:
+    make(tmp_path / name)
+    with pytest.raises(ImageError, match=words) as caught:
+        open_source(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_video_without_frames_is_said(tmp_path: Path) -> None:
+    fragments = {"movflags": "frag_keyframe+empty_moov"}
+    whole = write_video(tmp_path / "a.mp4", 5, container=fragments).read_bytes()
+    (tmp_path / "b.mp4").write_bytes(whole[: whole.index(b"moof") - 4])
+    _, error = read_until_wrong(open_source(tmp_path / "b.mp4"))
+    assert "has no frames" in error
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("none.mp4", "'none.mp4' does not exist"),
+        ("none/*.png", "matches nothing"),
+        ("ftp://joe:geheim@host/a", "not by ftp"),
+        ("file:///etc/passwd", "not by file"),
+        ("concat://a|b", "not by concat"),
+        ("http:///path", "names no host"),
+        ("http://host:99999/path", "no valid address"),
+        ("-1", "0 or more"),
+        (True, "got bool"),
+        (1.5, "got float"),
+    ],
+)
+def test_what_names_no_source_is_said(argument: Any, words: str) -> None:
+    with pytest.raises((ConfigError, ImageError), match=words) as caught:
+        open_source(argument)
+    assert "geheim" not in str(caught.value)
+
+
+# ---- folders
+
+
+def test_a_folder_is_in_the_order_of_its_numbers_and_in_time(tmp_path: Path) -> None:
+    for number in (10, 2, 1):
+        Image.fromarray(picture(number)).save(tmp_path / f"frame{number}.png")
+    for argument in (tmp_path, str(tmp_path / "frame*.png")):
+        source = open_source(argument, frame_rate=10)
+        frames = read(source)
+        assert shown_numbers(frames) == [1, 2, 10]
+        assert [frame.time_s for frame in frames] == [0, 0.1, 0.2]
+        assert not source.live
+
+
+def test_a_bad_frame_of_a_folder_is_left_out(tmp_path: Path) -> None:
+    for number in range(3):
+        Image.fromarray(picture(number)).save(tmp_path / f"{number}.png")
+    (tmp_path / "1.png").write_bytes(b"broken")
+    frames = open_source(tmp_path, frame_rate=10).frames()
+    assert number_of(next(frames).image_rgb) == 0
+    with pytest.raises(ImageError, match=r"1\.png"):
+        next(frames)
+    last = next(frames)
+    assert (number_of(last.image_rgb), last.time_s) == (2, 0.2)
+
+
+# ---- times
+
+
+def test_times_go_on_where_they_begin_anew() -> None:
+    clock = Clock(from_zero=False)
+    said = [0.0, 0.1, 0.2, 0.0, 0.1, None, 0.3, 0.3, 5.0]
+    given = [clock.next_s(each, 0.1) for each in said]
+    np.testing.assert_allclose(given, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.601, 5.3])
+
+
+def test_times_of_a_live_source_begin_at_zero_and_tell_a_gap() -> None:
+    clock = Clock(from_zero=True)
+    assert [clock.next_s(each, 0.1) for each in (700.0, 700.1)] == pytest.approx([0, 0.1])
+    time.sleep(0.2)
+    clock.begin_anew()
+    assert 0.2 <= clock.next_s(3.0, 0.1) < 2
+    assert clock.next_s(3.5, 0.1) - clock.next_s(3.4, 0.1) < 0.11
+
+
+# ---- addresses
+
+
+@pytest.mark.parametrize(
+    ("address", "safe"),
+    [
+        ("http://host/a.mp4", "http://host/a.mp4"),
+        ("http://joe:geheim@host:8080/live", "http://host:8080/live"),
+        ("rtsp://joe:ge@heim@host/live", "rtsp://host/live"),
+        ("http://joe@host", "http://host"),
+        ("http://host/v?user=joe&pwd=geheim#x", "http://host/v?user=***&pwd=***"),
+        ("http://joe:ge/heim@host/a", "http://joe:ge/heim@host/a"),
+        ("rtsp://host/user=joe_password=geheim_channel=1", None),
+        ("folder/a.mp4", "folder/a.mp4"),
+    ],
+)
+def test_addresses_are_shown_without_secrets(address: str, safe: str | None) -> None:
+    if safe is None:
+        assert "geheim" not in shown(address)
+        assert "channel=1" in shown(address)
+    else:
+        assert shown(address) == safe
+    assert is_url(address) == ("://" in address)
+
+
+# ---- files over HTTP
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("name", ["end.mp4", "fast.mp4", "a.mkv", "a.ts"])
+def test_a_file_is_continued_where_its_server_broke(
+    tmp_path: Path, name: str, ranges: bool
+) -> None:
+    container = {"movflags": "faststart"} if name == "fast.mp4" else {}
+    data = write_video(tmp_path / name, 40, container=container).read_bytes()
+    with running() as server:
+        breaks: list[int | None] = [len(data) // 2, len(data) // 4]
+        server.files["/v"] = Served(data, break_after=breaks, ranges=ranges)
+        with pytest.warns(UserWarning, match="reconnected to 'http://127") as said:
+            source, frames = opened_and_read(f"{server.url}/v")
+    assert not source.live
+    assert shown_numbers(frames) == list(range(40))
+    assert source.reconnects == len(said) >= 1
+
+
+def test_a_file_that_is_another_one_meanwhile_is_not_continued(tmp_path: Path) -> None:
+    data = write_video(tmp_path / "a.mkv", 90).read_bytes()
+    other = write_video(tmp_path / "b.mkv", 91).read_bytes()
+    with running() as server:
+        served = Served(data, break_after=[len(data) * 2 // 3])
+        server.files["/v"] = served
+        source = open_source(f"{server.url}/v")
+        served.content, served.etag = other, '"two"'
+        _, error = read_until_wrong(source)
+    assert "was changed while it was read" in error
+
+
+def test_a_file_whose_server_is_gone_is_given_up(tmp_path: Path) -> None:
+    data = write_video(tmp_path / "a.mkv", 90).read_bytes()
+    with running() as server:
+        server.files["/v"] = served = Served(data, break_after=[len(data) * 2 // 3])
+        source = open_source(f"{server.url}/v", retries=2)
+        served.status = 503
+        frames, error = read_until_wrong(source)
+    assert shown_numbers(frames) == list(range(len(frames)))
+    assert 40 < len(frames) < 70
+    assert "broke off (answers with an error (HTTP 503)) and did not come back in 2 tries" in error
+
+
+def test_a_file_that_ends_is_not_asked_for_again(tmp_path: Path) -> None:
+    data = write_video(tmp_path / "a.mp4", 10, container={"movflags": "faststart"}).read_bytes()
+    with running() as server:
+        server.files["/v"] = Served(data)
+        source = open_source(f"{server.url}/v")
+        assert shown_numbers(read(source)) == list(range(10))
+        assert len(server.gets) == 1
+        assert shown_numbers(read(source)) == list(range(10))
+    assert source.reconnects == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "user", "words"),
+    [
+        (401, "", "wants a name and a password .* http://NAME:PASSWORD@host"),
+        (401, "joe:geheim@", "refuses this name and password"),
+        (403, "", "may not be read"),
+        (404, "", "is not there"),
+        (500, "", "HTTP 500"),
+    ],
+)
+def test_what_a_server_refuses_is_said(status: int, user: str, words: str) -> None:
+    with running() as server:
+        server.files["/v"] = Served(b"", status=status)
+        address = f"{server.url}/v"
+        with pytest.raises(ImageError, match=words) as caught:
+            open_source(address.replace("//", f"//{user}"))
+    assert address in str(caught.value)
+    assert "geheim" not in str(caught.value)
+
+
+def test_a_page_is_no_video() -> None:
+    with running() as server:
+        server.files["/v"] = Served(b"<html>hello</html>" * 100)
+        with pytest.raises(ImageError, match="cannot be read as a video"):
+            open_source(f"{server.url}/v")
+
+
+def test_a_playlist_from_a_server_leads_to_no_file_of_this_machine(tmp_path: Path) -> None:
+    secret = write_video(tmp_path / "secret.ts", 30)
+    lines = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
+    with running() as server:
+        server.files["/secret.ts"] = Served(secret.read_bytes())
+        for name, entry in {
+            "bad.m3u8": f"file://{secret}",
+            "bad2.m3u8": str(secret),
+            "good.m3u8": "secret.ts",
+        }.items():
+            server.files[f"/{name}"] = Served(lines.format(entry).encode())
+        assert len(read(open_source(f"{server.url}/good.m3u8", timeout_s=2))) == 30
+        for name in ("bad.m3u8", "bad2.m3u8"):
+            with pytest.raises(ImageError, match="bad"):
+                read(open_source(f"{server.url}/{name}", timeout_s=2))
+
+
+def test_a_server_that_is_not_there_is_said() -> None:
+    with pytest.raises(ImageError, match="cannot be reached"):
+        open_source("http://127.0.0.1:1/live")
+    with pytest.raises(ImageError, match="cannot be reached"):
+        open_source("rtsp://joe:geheim@127.0.0.1:1/live")
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+def test_a_server_that_never_answers_is_not_waited_for_long(scheme: str) -> None:
+    with deaf() as address:
+        began = time.monotonic()
+        with pytest.raises(ImageError, match=r"gave no answer .*--stream-timeout-s"):
+            open_source(address.replace("http", scheme), timeout_s=0.3)
+        assert time.monotonic() - began < 2
+
+
+# ---- live
+
+
+def test_a_camera_over_http_is_live() -> None:
+    with live(Camera(numbered_parts(20))) as server:
+        source = open_source(server.url)
+        assert source.live
+        frames = read(source)
+    assert shown_numbers(frames) == list(range(20))
+    times_s = [frame.time_s for frame in frames]
+    assert times_s[0] == 0
+    assert times_s == sorted(set(times_s))
+
+
+@pytest.mark.parametrize("kind", ["mjpeg", "ts"])
+def test_a_live_stream_that_breaks_comes_back(tmp_path: Path, kind: str) -> None:
+    if kind == "mjpeg":
+        camera = Camera(numbered_parts(24), break_before={12}, refuse=1)
+    else:
+        parts = [
+            write_video(tmp_path / f"{first}.ts", pictures(12, first=first)).read_bytes()
+            for first in (0, 12)
+        ]
+        camera = Camera(parts, break_before={1}, refuse=1, content_type="video/mp2t")
+    with live(camera) as server:
+        source = open_source(server.url)
+        with pytest.warns(UserWarning, match="reconnected to 'http://127.* after 0") as said:
+            frames = read(source)
+    assert shown_numbers(frames) == list(range(24))
+    assert [frame.index for frame in frames] == list(range(24))
+    times_s = [frame.time_s for frame in frames]
+    assert times_s == sorted(set(times_s))
+    assert source.reconnects == len(said) == 1
+
+
+@pytest.mark.parametrize(("password", "opens"), [("geheim", True), ("falsch", False)])
+def test_a_camera_may_want_a_digest(password: str, opens: bool) -> None:
+    with live(Camera(numbered_parts(5), user="joe:geheim")) as server:
+        address = f"http://joe:{password}@{server.host}/live"
+        if opens:
+            assert shown_numbers(read(open_source(address))) == list(range(5))
+        else:
+            with pytest.raises(ImageError, match="refuses this name and password"):
+                open_source(address)
+
+
+def test_rtsp_is_live_and_comes_back(tmp_path: Path) -> None:
+    recordings = [
+        write_video(tmp_path / f"{first}.ts", pictures(30, first=first)).read_bytes()
+        for first in (0, 30)
+    ]
+    with rtsp(recordings, user="joe:geheim") as server:
+        source = open_source(f"rtsp://joe:geheim@{server.host}/live", retries=1, timeout_s=2)
+        assert source.live
+        with pytest.warns(UserWarning, match=f"reconnected to 'rtsp://{server.host}/live'"):
+            frames, error = read_until_wrong(source)
+    # The last picture before each break was not complete: nothing said that it was.
+    assert shown_numbers(frames) == [*range(29), *range(30, 59)]
+    assert [frame.index for frame in frames] == list(range(58))
+    times_s = [frame.time_s for frame in frames]
+    assert times_s == sorted(set(times_s))
+    assert "broke off (ended the connection) and did not come back" in error
+    assert "geheim" not in error
+
+
+@pytest.mark.parametrize("user", ["", "joe:falsch@"])
+def test_an_rtsp_camera_that_refuses_is_said(user: str) -> None:
+    with (
+        rtsp([], user="joe:geheim") as server,
+        pytest.raises(ImageError, match="wants a name and a password") as caught,
+    ):
+        open_source(f"rtsp://{user}{server.host}/live", timeout_s=2)
+    assert "falsch" not in str(caught.value)
+
+
+def test_a_live_stream_that_falls_silent_is_opened_anew() -> None:
+    with live(Camera(numbered_parts(20), silent_after=10)) as server:
+        source = open_source(server.url, timeout_s=0.3, retries=1)
+        frames, error = read_until_wrong(source)
+    assert shown_numbers(frames) == list(range(10))
+    assert "gave no answer within 0.3 s" in error
+
+
+def test_a_size_that_changes_in_a_live_stream() -> None:
+    large = [jpeg_part(image) for image in pictures(6, (180, 240), first=6)]
+    with live(Camera(numbered_parts(6) + large)) as server:
+        frames = read(open_source(server.url))
+    assert shown_numbers(frames) == list(range(12))
+    assert frames[-1].size_hw == (180, 240)
+
+
+def test_a_stop_ends_a_wait_for_a_silent_stream() -> None:
+    with live(Camera(numbered_parts(20), silent_after=5)) as server:
+        source = open_source(server.url, timeout_s=30)
+        frames = source.frames()
+        for _ in range(5):
+            next(frames)
+        threading.Timer(0.2, source.stop).start()
+        began = time.monotonic()
+        assert list(frames) == []
+        assert time.monotonic() - began < 1.5
+
+
+def test_a_stop_ends_a_wait_for_a_server_that_was_there() -> None:
+    with live(Camera(numbered_parts(9), break_before={5}, deaf=True)) as server:
+        source = open_source(server.url, timeout_s=30)
+        threading.Timer(0.5, source.stop).start()
+        began = time.monotonic()
+        assert shown_numbers(read(source)) == list(range(5))
+        assert server.camera.connections == 2
+        assert time.monotonic() - began < 2
+
+
+def test_a_live_stream_without_pictures_is_said() -> None:
+    with (
+        live(Camera([], content_type="video/mp2t")) as server,
+        pytest.raises(ImageError, match="cannot be read as a video"),
+    ):
+        open_source(server.url)
+
+
+def test_a_stop_ends_the_pauses_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_persistence, "FIRST_PAUSE_S", 30)
+    with live(Camera(numbered_parts(9), break_before={5})) as server:
+        source = open_source(server.url)
+        threading.Timer(0.5, source.stop).start()
+        began = time.monotonic()
+        assert shown_numbers(read(source)) == list(range(5))
+        assert time.monotonic() - began < 2
+
+
+def test_pauses_grow_and_end() -> None:
+    pauses: list[float] = []
+
+    class Waited(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout or 0)
+            return False
+
+    persistence = _persistence.Persistence("it", 7)
+    persistence.stopped = Waited()
+    for _ in range(7):
+        persistence.lost("gone")
+    with pytest.raises(ImageError, match="did not come back in 7 tries"):
+        persistence.lost("gone")
+    assert pauses == [0.02 * 2**power for power in range(7)]
+    persistence = _persistence.Persistence("it", 0)
+    with pytest.raises(ImageError, match=r"'it' broke off \(gone\)$"):
+        persistence.lost("gone")
+
+
+# ---- cameras
+
+
+class Device:
+    """Stands in for a camera's device: pictures in turn; None is a failed read."""
+
+    there: ClassVar[list[list[ImageRGB | None]]] = []
+    opened: ClassVar[list[Device]] = []
+
+    def __init__(self, number: int) -> None:
+        self.pictures = Device.there.pop(0) if Device.there else None
+        self.released = False
+        Device.opened.append(self)
+
+    def isOpened(self) -> bool:
+        return self.pictures is not None
+
+    def set(self, *_: float) -> bool:
+        return True
+
+    def read(self) -> tuple[bool, ImageRGB | None]:
+        image = self.pictures.pop(0) if self.pictures else None
+        return image is not None, None if image is None else image[..., ::-1]
+
+    def release(self) -> None:
+        self.released = True
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> type[Device]:
+    monkeypatch.setattr(cv2, "VideoCapture", Device)
+    monkeypatch.setattr(Device, "there", [])
+    monkeypatch.setattr(Device, "opened", [])
+    return Device
+
+
+@pytest.mark.parametrize("argument", [0, "0"])
+def test_a_camera_is_live_and_rgb(device: type[Device], argument: int | str) -> None:
+    device.there = [list(pictures(3))]
+    source = open_source(argument, retries=0)
+    assert source.live
+    frames, error = read_until_wrong(source)
+    assert shown_numbers(frames) == [0, 1, 2]
+    np.testing.assert_array_equal(frames[0].image_rgb, picture(0))
+    assert {frame.source_id for frame in frames} == {"camera 0"}
+    assert "'camera 0' broke off (gives no pictures any more; is it unplugged?)" in error
+    assert all(each.released for each in device.opened)
+
+
+def test_a_camera_that_is_plugged_in_again_goes_on(device: type[Device]) -> None:
+    device.there = [list(pictures(3)), list(pictures(3, first=3))]
+    source = open_source(0, retries=2)
+    with pytest.warns(UserWarning, match="reconnected to 'camera 0'"):
+        frames, error = read_until_wrong(source)
+    assert shown_numbers(frames) == list(range(6))
+    assert [frame.index for frame in frames] == list(range(6))
+    assert source.reconnects == 1
+    assert "did not come back in 2 tries" in error
+    assert "there is no camera 0" in error
+
+
+def test_a_camera_that_is_not_there_is_said() -> None:
+    with pytest.raises(ImageError, match="there is no camera 97, or another program has it"):
+        open_source(97)
+
+
+def test_a_camera_whose_pictures_are_too_large(device: type[Device]) -> None:
+    device.there = [list(pictures(1))]
+    _, error = read_until_wrong(open_source(0, retries=0, max_pixels=1000))
+    assert "160x120" in error
+
+
+def test_warnings_are_one_a_reconnect_by_default(device: type[Device]) -> None:
+    device.there = [list(pictures(1)) for _ in range(3)]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        read_until_wrong(open_source(0, retries=1))
+    assert len(said) == 2
