@@ -17,8 +17,8 @@ from sam_detect.masks import BoolArray, FloatArray
 LEAST_INSIDE = 0.2
 """Share of an object that must be left without its edge; a thin one is taken whole."""
 LEAST_POINTS = 6
-MOST_POINTS = 1000
-ROUNDS = 4
+MOST_POINTS = 400
+ROUNDS = 3
 LEAST_SCALE_PX = 0.05
 OUTLIER = 4.0
 """Of typical residuals: what differs more from the affine map does not move with the object."""
