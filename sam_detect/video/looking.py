@@ -87,7 +87,7 @@ class Looker:
         carried = redrawn(detector.segmenter, frame, carried)
         also = Masks.concatenate([known, carried])
         found = detector.detect_frame(frame, also=also, light_of=self._light_of)
-        past = self._memory.recall(found, None if relearnt else direct)
+        past = self._memory.recall(frame, found, None if relearnt else direct)
         return Sight(frame, found, past, first=moved is None or relearnt, relearnt=relearnt)
 
     def _direct(self, frame: Frame, moved: Flow | None) -> Flow | None:

@@ -237,7 +237,9 @@ class Stream(Iterator[TrackedFrame]):
         """Whether nothing has moved, come or gone since the last look: another one would find the
         same."""
         moved = self._moved
-        return moved is not None and self._new_share == 0 and moved.typical_px < STILL_PX
+        if moved is None or self._new_share > 0 or self._tracks.undecided:
+            return False
+        return moved.typical_px < STILL_PX
 
     def _begin_look(self, frame: Frame) -> None:
         then = self._tracks.snapshot(frame.size_hw)
