@@ -14,8 +14,9 @@ from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
 from sam_detect.video.belief import belief
 from sam_detect.video.boxes import HIDDEN_S
 from sam_detect.video.memory import Memory
-from sam_detect.video.motion import Flow, Motion
+from sam_detect.video.motion import Flow, Motion, SoftMask
 from sam_detect.video.quality import VideoQuality, video_quality
+from sam_detect.video.track import Track
 from sam_detect.video.tracks import Sight, Tracks
 from tests.video_scenes import Place, Scene, Thing, along, detector_that_knows, followed
 
@@ -73,6 +74,46 @@ def test_another_object_that_comes_out_has_an_id_of_its_own() -> None:
         tracked = list(stream)
     assert _of(tracked[-1], "leaf")
     assert _only_id(tracked[10]) not in _of(tracked[-1], "leaf")
+
+
+@pytest.mark.parametrize(("second", "same"), [("cherry", True), ("plum", False)])
+def test_only_an_object_of_the_same_name_takes_up_a_hidden_one(second: str, same: bool) -> None:
+    way = along(60, 60, 0, 0)
+    scene = Scene([Thing("cherry", way, frames=(0, 3)), Thing(second, way, frames=(6, 9))], 9)
+    tracks, frames = Tracks(), [*scene.frames()]
+    tracks.join(_sight(scene, 0), tracks.snapshot(scene.size_hw), (), frames[0])
+    first = tracks.present(frames[0], time_s=0)[1].tolist()
+    for index, flow in enumerate(_flows(frames), start=1):
+        tracks.advance(flow, frames[index], index / 25)
+        if 3 <= index < 6:
+            assert not len(tracks.present(frames[index], time_s=index / 25)[0])
+    then = tracks.snapshot(scene.size_hw)
+    if not len(then.masks):  # one that looks the same is found again without a look
+        sight = _sight(scene, 8, Verdict(second, second, 0.95))
+        tracks.join(sight, then, (), frames[8])
+    last = tracks.present(frames[8], time_s=8 / 25)[1].tolist()
+    assert len(last) == 1
+    assert (last == first) is same
+
+
+@pytest.mark.parametrize("share", [0.6, 1.0])
+def test_what_is_to_be_seen_of_a_half_hidden_object_does_not_become_all_of_it(share: float) -> None:
+    frame = Scene([Thing("cherry", along(60, 60, 0, 0), radius=14)], 1).frame(0)
+    whole = SoftMask(np.ones((28, 28), np.float32), (46, 46))
+    part = SoftMask(np.ones((28, 14), np.float32), (46, 46))
+    track = Track(1, whole, whole, None, 1.0, [CHERRY], CHERRY, 0.0, share=share)
+    plum = Verdict("plum", "plum", 0.95)
+    for verdict in (CHERRY, plum):
+        track.renew(
+            part, verdict, quality=0.5, image_rgb=frame.image_rgb, since=(), threshold=0.5,
+            relearnt=False,
+        )  # fmt: skip
+    if share < 1:
+        assert track.body is whole
+        assert track.looks == [CHERRY, CHERRY], "a part may look like something else"
+    else:
+        assert track.body is part
+        assert track.looks == [CHERRY, CHERRY, plum]
 
 
 def test_an_object_that_leaves_the_picture_briefly_keeps_its_id() -> None:
@@ -226,6 +267,12 @@ def test_tracks_outlive_changes_of_the_light(light: Place) -> None:
     assert found.j > 0.85
 
 
+def test_an_object_is_seen_in_the_dusk_without_a_look() -> None:
+    scene = Scene([Thing("cherry", along(60, 60, 0.3, 0))], 30, light=lambda i: 1 - i / 45)
+    tracked = followed(scene, every=99)
+    assert [len(frame.detections) for frame in tracked] == [1] * 30
+
+
 # -- names ---------------------------------------------------------------------------------------
 
 
@@ -336,7 +383,8 @@ def test_parts_of_an_object_are_no_tracks() -> None:
     whole = scene.outlined(0).masks
     dense = whole.dense(0)
     part = dense.copy()
-    part[:, :58] = False
+    part[:, :71] = False
+    assert 0.1 * dense.sum() < part.sum() < 0.3 * dense.sum()
     tracks, frame = Tracks(), scene.frame(0)
     tracks.join(_sight(scene, 0), tracks.snapshot(scene.size_hw), (), frame)
     first = tracks.present(frame, time_s=0)[1].tolist()
