@@ -27,6 +27,12 @@ ENVIRONMENT_PREFIX = "SAM_DETECT_"
 QDRANT_VARIABLES = {"qdrant_url": "QDRANT_URL", "qdrant_api_key": "QDRANT_API_KEY"}
 
 Threshold = Literal["auto"] | Annotated[float, Field(ge=0, le=1)]
+PointsPerSide = Literal["auto"] | Annotated[int, Field(ge=1, le=256)]
+EXPECTED = {
+    "threshold": "'auto' or a number from 0 to 1",
+    "points_per_side": "'auto' or a whole number from 1 to 256",
+}
+"""What a setting of several types must be, which no single message of pydantic's says."""
 
 
 def _split_at(separator: str) -> BeforeValidator:
@@ -60,64 +66,85 @@ class Settings(BaseModel):
     qdrant_batch_size: int = Field(
         32, ge=1, le=10_000, description="Examples written to (or read from) Qdrant at once."
     )
-    segmenter: str = Field("auto", description="What proposes the masks: auto, naive or sam2.")
+    segmenter: str = Field(
+        "auto",
+        description="What proposes the masks; auto: sam2 where its model is here, else naive.",
+    )
     sam_model: str | None = Field(
         None,
         min_length=1,
-        description="The SAM 2 model: tiny, small, base, large, Meta's name, or a checkpoint.",
+        description="The SAM 2 model, by default base: a size, Meta's name, or a checkpoint.",
     )
     prompts: Literal["grid", "adaptive", "blobs"] = Field(
-        "grid", description="Where SAM 2 is asked: everywhere, where nothing is yet, or at blobs."
+        "grid",
+        description="Where SAM 2 is asked: at all points of a grid; at those where no mask is yet "
+        "(adaptive); or at bright and dark blobs.",
     )
-    points_per_side: int | None = Field(
-        None, ge=1, le=256, description="Points along a side of SAM 2's grid; by default 32."
+    points_per_side: PointsPerSide | None = Field(
+        None,
+        description="Points along a side of SAM 2's grid, 1-256, by default 32; auto: as many as "
+        "the library's smallest example needs.",
     )
-    min_area: int = Field(0, ge=0, description="Smallest mask in pixels (0: automatic).")
-    max_area: int = Field(0, ge=0, description="Largest mask in pixels (0: no limit).")
+    min_area: int = Field(0, ge=0, description="Smallest mask (0: as the segmenter chooses).")
+    max_area: int = Field(0, ge=0, description="Largest mask (0: no limit).")
     max_proposals: int = Field(1000, ge=1, description="Most masks proposed for one image.")
-    embedder: str = Field("auto", description="What turns a crop into a vector: auto, average, ...")
+    embedder: str = Field(
+        "auto",
+        description="What turns an object into a vector; auto: what the library was made with, in "
+        "a new one clip where its model is here, else appearance.",
+    )
     clip_model: str | None = Field(
         None,
         min_length=1,
-        description="The CLIP model: base, open_clip's MODEL/TAG, a Hugging Face id, or a folder.",
+        description="The CLIP model, by default base: open_clip's MODEL/TAG, a Hugging Face id, or "
+        "a folder.",
     )
     pooling: Literal["crop", "frame"] | None = Field(
-        None, description="What the embedder sam2 encodes: each crop, or the whole picture once."
+        None,
+        description="What the embedder sam2 encodes: each crop (by default), or the whole picture "
+        "once, which is faster.",
     )
     embedding_cache_size: int = Field(
         0, ge=0, description="Vectors to keep in memory for what is seen again (0: none)."
     )
     fade: str | None = Field(
-        None, description="How the context fades: a name, or package.module:Class."
+        None,
+        description="How what is around an object fades; by default as in the library, in a new "
+        "one as suits the embedder. PKG.MOD:CLASS is a class of your own.",
     )
-    sigma: float | None = Field(
-        None, gt=0, description="Width of the gaussian (or blur) fade in pixels."
+    sigma: float | None = Field(None, gt=0, description="Width of the gaussian (or blur) fade.")
+    min_fade: float | None = Field(
+        None, ge=0, le=1, description="Least weight of what is far away."
     )
-    min_fade: float | None = Field(None, ge=0, le=1, description="Weight that is never gone below.")
     max_distance: float | None = Field(
-        None, gt=0, description="Distance in pixels where the fade ends."
+        None, gt=0, description="Distance from the object where the fade ends."
     )
     decay: float | None = Field(None, gt=0, description="Rate of the exponential fade per pixel.")
     occupancy: float | None = Field(
-        None, ge=0.05, le=0.8, description="Share of the crop that the object takes (0.05-0.80)."
+        None,
+        ge=0.05,
+        le=0.8,
+        description="Share of the crop that the object takes; by default 0.2.",
     )
     crop_side: int | None = Field(
-        None, ge=16, le=1024, description="Longest side of the kept crops in pixels."
+        None, ge=16, le=1024, description="Longest side of the kept crops; by default 256."
     )
-    labeller: str = Field("knn", description="What names a vector: knn, prototype or text.")
-    text_labels: Names | None = Field(
-        None, description="Names that the labeller text looks for, separated by commas."
+    labeller: str = Field(
+        "knn",
+        description="What names an object: its nearest examples (knn), the "
+        "mean of each label's (prototype), or names that a CLIP model compares it with (text).",
     )
+    text_labels: Names | None = Field(None, description="Names that the labeller text looks for.")
     text_templates: Sentences | None = Field(
         None,
-        description="What the labeller text says of a name, put for {}; separated by |.",
+        description="Sentences in which the labeller text puts a name for {}: 'a photo of a {}.'",
     )
     text_weight: float | None = Field(
-        None, ge=0, le=1, description="How much texts count beside examples (0-1; 1: texts only)."
+        None, ge=0, le=1, description="How much texts count beside examples (1: texts only)."
     )
     top_k: int = Field(5, ge=1, le=1000, description="Number of nearest examples that vote.")
     threshold: Threshold = Field(
-        "auto", description="Least confidence for a label: auto (from the library) or 0-1."
+        "auto", description="Least confidence for a label; auto: as the library's examples tell."
     )
     color_order: Literal["bgr", "rgb"] = Field("bgr", description="Channel order of arrays.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where models run.")
@@ -213,8 +240,8 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
     if first["type"] == "extra_forbidden":
         known = ", ".join(Settings.model_fields)
         return f"there is no setting {name!r}{place}; the settings are {known}"
-    if name == "threshold":
-        return f"threshold must be 'auto' or a number from 0 to 1, got {first['input']!r}{place}"
+    if name in EXPECTED:
+        return f"{name} must be {EXPECTED[name]}, got {first['input']!r}{place}"
     message = first["msg"][0].lower() + first["msg"][1:]
     got = "" if name == "qdrant_api_key" else f", got {first['input']!r}"
     return f"{name}: {message}{got}{place}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -20,18 +19,21 @@ from sam_detect.errors import ConfigError
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
 from sam_detect.labelling.naming import Naming, plausible
+from sam_detect.labelling.sizes import areas_sought, span
 from sam_detect.library.example import image_digest
 from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.making import make_examples
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import reindex
-from sam_detect.masks import FloatArray, IntArray, rle_to_mask
+from sam_detect.library.stage_timer import StageTimer
+from sam_detect.masks import FloatArray, IntArray
 from sam_detect.models.defaults import default_segmenter
+from sam_detect.models.sharing import WhileAlive
 from sam_detect.outputs.overlay import draw
-from sam_detect.registry import load_class, missing_extra
-from sam_detect.segmentation.prompted import middle_mask
-from sam_detect.sources import cut_out_object, load_image, to_frame
+from sam_detect.registry import load_class, needing_extra
+from sam_detect.segmentation import prompted
+from sam_detect.sources import cut_out_object, to_frame
 from sam_detect.types import Detection, Detections, Frame, Masks, Recipe
 
 if TYPE_CHECKING:
@@ -97,11 +99,11 @@ class SAMDetect:
         self.settings: Settings = load_settings({**settings, **asked})
         if tensorrt_enabled:
             warnings.warn("TensorRT engines are not available: running without", stacklevel=2)
-        place = collection_of(self.settings.library)
-        store = parts.given_or_made(vector_store, parts.make_store, self.settings, place)
+        named = self.settings, collection_of(self.settings.library)
+        store = parts.given_or_made(vector_store, parts.make_store, *named)
         library_here = Library(store, self.settings.library)
         self._original: Library | None = None
-        self._last: tuple[Frame, Masks] | None = None
+        self._proposed: WhileAlive[Frame, Masks] = WhileAlive(1)
         made, faded = parts.object_given(embedder), parts.object_given(fade)
         stored = library_here.recipe
         usual = default_segmenter(stored)
@@ -171,24 +173,49 @@ class SAMDetect:
         Args:
             also: masks to be named beside the segmenter's own.
         """
-        timings: dict[str, float] = {}
-        with _timed(timings, "propose"):
-            masks = self.segmenter.segment(frame)
+        timer = StageTimer()
+        with timer.on("propose"):
+            sizes = areas_sought(self.library.examples())
+            masks = self.segmenter.for_areas(sizes).segment(frame)
         if also is not None and len(also):
             masks = Masks.concatenate([also, masks])
         plausible = self.plausible(masks)
-        vectors = self.embed(frame, masks[plausible], timings_ms=timings)
-        with _timed(timings, "label"):
+        vectors = self.embed(frame, masks[plausible], timings_ms=timer.spent_ms)
+        with timer.on("label"):
             named = self.name(frame, masks, vectors, plausible)
-        return replace(self._with_neighbours(frame, named, timings), timings_ms=timings)
+        describe = partial(self.embed, frame, timings_ms=timer.spent_ms)
+        found = self._naming.with_neighbours(self.library, named, describe=describe)
+        return replace(found, timings_ms=timer.spent_ms)
 
-    def propose(self, frame: Frame) -> Masks:
-        """The segmenter's masks of a frame, best first; those of the last frame are kept."""
-        last = self._last
-        if last is None or last[0] is not frame:
-            # Returned as made here, not as kept: another thread may keep its own meanwhile.
-            last = self._last = (frame, self.segmenter.segment(frame))
-        return last[1]
+    def propose(self, frame: Frame, areas: tuple[int, int] | None = None) -> Masks:
+        """The segmenter's masks of a frame, best first; those of the last frame are kept.
+
+        Args:
+            areas: as in :meth:`~sam_detect.interfaces.Segmenter.for_areas`. While learning they
+                do not come from the library: what was learnt before changes no example.
+        """
+        return self._proposed.of(frame, lambda: self.segmenter.for_areas(areas).segment(frame))
+
+    def outline(
+        self,
+        image: ImageLike | Frame,
+        boxes_xywh: Sequence[Sequence[float]] = (),
+        points_xy: Sequence[Sequence[float]] = (),
+    ) -> Masks:
+        """The objects that somebody points at: one mask for each box, then one for each point.
+
+        Drawn by a segmenter that can (SAM 2), else chosen among its proposals.
+
+        Args:
+            image: the picture.
+            boxes_xywh: ``x, y, width, height`` in pixels, each around one object.
+            points_xy: ``x, y`` in pixels, each on one object.
+
+        Raises:
+            MaskError: a box or point is malformed or outside the picture, or nothing is at a point.
+        """
+        frame, places = self.read(image), {"boxes_xywh": boxes_xywh, "points_xy": points_xy}
+        return prompted.outline(frame, self.segmenter, propose=self.propose, **places)
 
     def plausible(self, masks: Masks) -> IntArray:
         """Indices of the masks that are of a size which something in the library could have.
@@ -225,11 +252,8 @@ class SAMDetect:
         return Detections(frame.source_id, kept, tuple(verdicts), self.recipe.to_dict())
 
     def with_empty_library(self, segmenter: Segmenter | None = None) -> SAMDetect:
-        """A detector of the same parts and recipe, whose library is empty and lives in memory.
-
-        Args:
-            segmenter: to use instead of this detector's.
-        """
+        """A detector of the same parts and recipe (or of another segmenter), whose library is
+        empty and lives in memory."""
         return SAMDetect(
             segmenter=segmenter or self.segmenter,
             embedder=self._maker.embedder,
@@ -240,20 +264,6 @@ class SAMDetect:
             occupancy=self._maker.occupancy,
             crop_side=self._maker.crop_side,
         )
-
-    def outlined(self, frame: Frame) -> Masks:
-        """The outlines of the library's examples of this very picture, negatives left out."""
-        known = self.library.examples()
-        digest = image_digest(frame.image_rgb)
-        ids = [
-            known.ids[i]
-            for i, source in enumerate(known.sources)
-            if source == digest and not known.negatives[i]
-        ]
-        outlines = (
-            [rle_to_mask(each.segmentation) for each in self.library.read(ids)] if ids else []
-        )
-        return Masks.from_dense(outlines) if outlines else Masks.empty(frame.size_hw)
 
     # -- learning ----------------------------------------------------------------------------
 
@@ -278,7 +288,7 @@ class SAMDetect:
         frame = self.read(image)
         if mask is None:
             alpha = cut_out_object(image, max_pixels=self.settings.max_image_pixels)
-            mask = middle_mask(self.propose(frame)) if alpha is None else alpha
+            mask = prompted.middle_mask(self.propose(frame)) if alpha is None else alpha
         masks = Masks.from_dense(np.asarray(mask, bool), size_hw=frame.size_hw)
         return self.learn_frame(frame, masks, [label] * len(masks), negative=negative)
 
@@ -299,12 +309,11 @@ class SAMDetect:
             label: the name of all of them.
         """
         frame = self.read(image_path)
-        if masks is None or (isinstance(masks, str) and masks == "auto"):
-            found = self.propose(frame)
-        elif isinstance(masks, str):
+        if isinstance(masks, str) and masks != "auto":
             raise ConfigError(f"masks must be 'auto', an array or Masks, got {masks!r}")
-        else:
-            found = masks if isinstance(masks, Masks) else Masks.from_dense(masks)
+        if masks is None or isinstance(masks, str):
+            masks = self.propose(frame)
+        found = masks if isinstance(masks, Masks) else Masks.from_dense(masks)
         return self.learn_frame(frame, found, [label] * len(found), negative=negative)
 
     def learn_frame(
@@ -334,7 +343,7 @@ class SAMDetect:
             masks,
             labels,
             self._maker,
-            propose=self.propose,
+            propose=lambda seen: self.propose(seen, span(masks.areas)),
             proposer=self._proposer,
             negative=negative,
             others=others,
@@ -351,20 +360,8 @@ class SAMDetect:
     ) -> dict[str, Any]:
         """Measures this detector's parts, with an empty library, on annotated pictures.
 
-        Args:
-            dataset_path: what ``sam-detect evaluate`` takes: a folder or a COCO file.
-            metrics: of ``accuracy``, ``inference_time`` and ``embedding_quality`` those to give;
-                None gives everything, as ``sam-detect evaluate --json`` does.
-            images: the folder of a COCO file's pictures.
-            protocol: fields of :class:`~sam_detect.evaluation.run.Protocol` (``shots``,
-                ``seeds``, ``iou``, ``group_by``, ...).
-
-        Returns:
-            A dict with a key for each of ``metrics``, or the whole evaluation.
-
-        Raises:
-            ConfigError: an unknown metric, or a protocol that does not fit the dataset.
-            ImageError: the dataset cannot be read.
+        :func:`sam_detect.evaluation.harness.measure` says what it takes. Returns a dict with a key
+        for each of ``metrics``, or the whole evaluation.
         """
         from sam_detect.evaluation.harness import measure
 
@@ -377,6 +374,7 @@ class SAMDetect:
         every: int = 10,
         live: bool | None = None,
         unknown: bool = False,
+        track: bool = True,
     ) -> Stream:
         """Finds and follows the objects of a video, frame by frame.
 
@@ -387,6 +385,8 @@ class SAMDetect:
             live: whether the newest frame counts and others may be dropped; by default for
                 cameras and streams.
             unknown: whether objects that nothing in the library resembles are followed, too.
+            track: whether objects are followed; else the detector looks at every frame, and the
+                objects of each are on no track.
 
         Returns:
             An iterator of :class:`~sam_detect.types.TrackedFrame`; close it, or use ``with``.
@@ -396,15 +396,10 @@ class SAMDetect:
             ImageError: the source is not there, or is no video.
             UnavailableError: the extra ``video`` is not installed.
         """
-        try:
+        with needing_extra("a video"):
             from sam_detect.video.stream import open_stream
-        except ModuleNotFoundError as error:
-            lacking = missing_extra("a video", error)
-            if lacking is None:
-                raise
-            raise lacking from error
 
-        return open_stream(self, source, every=every, live=live, unknown=unknown)
+        return open_stream(self, source, every=every, live=live, unknown=unknown, track=track)
 
     def get_crop(self, image: ImageLike, mask: npt.NDArray[Any]) -> Image.Image:
         """The object with its context, as an RGBA picture.
@@ -412,11 +407,9 @@ class SAMDetect:
         Its colours are the picture's own; its transparency is the fade's weight, opaque exactly
         on the object, so that :meth:`add_example` learns the same object from it.
         """
-        frame = self.read(image)
+        frame, maker = self.read(image), self._maker
         masks = Masks.from_dense(np.asarray(mask, bool), size_hw=frame.size_hw)
-        return context.cut_out(
-            frame.image_rgb, masks, self._maker.fade, occupancy=self._maker.occupancy
-        )
+        return context.cut_out(frame.image_rgb, masks, maker.fade, occupancy=maker.occupancy)
 
     def visualize(
         self, image: ImageLike, detections: Detections | Sequence[Detection]
@@ -429,33 +422,9 @@ class SAMDetect:
 
     def read(self, image: ImageLike | Frame) -> Frame:
         """Any picture as a frame; raises ``ImageError`` where it is none."""
-        if isinstance(image, Frame):
-            return image
-        if isinstance(image, (str, Path)):
-            return load_image(image, max_pixels=self.settings.max_image_pixels)
         order, most = self.settings.color_order, self.settings.max_image_pixels
         return to_frame(image, color_order=order, max_pixels=most)
 
     @property
     def _proposer(self) -> str:
         return parts.name_of("segmenter", self.segmenter)
-
-    def _with_neighbours(
-        self, frame: Frame, found: Detections, timings_ms: dict[str, float]
-    ) -> Detections:
-        """The same, with what is nearest to those whose size alone made them unknown."""
-
-        def describe(masks: Masks) -> FloatArray:
-            return self.embed(frame, masks, timings_ms=timings_ms)
-
-        verdicts = self._naming.with_neighbours(
-            self.library, found.masks, list(found.verdicts), describe=describe
-        )
-        return replace(found, verdicts=tuple(verdicts))
-
-
-@contextmanager
-def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    timings[stage] = timings.get(stage, 0.0) + (time.perf_counter() - started) * 1000

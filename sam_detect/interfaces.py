@@ -61,6 +61,37 @@ class Segmenter(ABC):
     def segment(self, frame: Frame) -> Masks:
         """Proposals, best first; none for a picture without structure. Deterministic."""
 
+    def for_areas(self, areas: tuple[int, int] | None) -> Segmenter:
+        """This segmenter for objects of about these sizes; itself unless it goes by sizes.
+
+        Asked for each picture, so it has to be quick.
+
+        Args:
+            areas: pixels of the smallest and of the largest example of what is sought; None
+                where there is none.
+        """
+        return self
+
+
+@runtime_checkable
+class PromptedSegmenter(Protocol):
+    """A segmenter that also draws what a user points at. For any other one, a mask is chosen among
+    its proposals (``sam_detect.segmentation.prompted``)."""
+
+    def segment_boxes(self, frame: Frame, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
+        """One mask for each box ``x, y, width, height`` in pixels, in their order.
+
+        Raises:
+            MaskError: a box is malformed, empty or outside the picture, or nothing is in it.
+        """
+
+    def segment_points(self, frame: Frame, points_xy: Sequence[Sequence[float]]) -> Masks:
+        """One mask for each point ``x, y`` in pixels on an object, in their order.
+
+        Raises:
+            MaskError: a point is malformed or outside the picture, or nothing is there.
+        """
+
 
 @runtime_checkable
 class Fade(Protocol):
@@ -112,6 +143,8 @@ class Embedder(ABC):
     """The fade where nobody asks for another."""
     occupancy: float | None = None
     """Share of a crop's area that its object may take at most; None: any."""
+    crop_side: int | None = None
+    """Longest side, pixels, of the crops that a library keeps for it; None: the usual one."""
     of_frames: bool = False
     """Whether vectors come from whole pictures, by :meth:`embed_frame`. A library, which keeps
     crops, cannot make them again."""

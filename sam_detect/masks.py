@@ -78,12 +78,23 @@ def crop_to_rle(crop: BoolArray, box_xyxy: Sequence[int], size_hw: tuple[int, in
     _, ends = np.nonzero(steps == -1)
     offsets = (columns + x0) * height + y0
     edges = np.stack([starts + offsets, ends + offsets], axis=1).ravel()
+    return compress_rle(runs_between(edges, height * width), size_hw)
+
+
+def runs_between(edges: IntArray, pixels: int) -> list[int]:
+    """Plain run lengths of so many pixels.
+
+    Args:
+        edges: ``(2 * K,)``, rising: where each of K runs of true pixels begins, and ends. One may
+            begin where the one before it ends: then they are one.
+    """
     touching = np.flatnonzero(edges[1:-1:2] == edges[2::2]) if edges.size else edges
     edges = np.delete(edges, np.concatenate([2 * touching + 1, 2 * touching + 2]))
-    runs = np.diff(np.concatenate([[0], edges, [height * width]]))
-    if edges.size and edges[-1] == height * width:
+    runs = np.diff(np.concatenate([[0], edges, [pixels]]))
+    if edges.size and edges[-1] == pixels:
         runs = runs[:-1]
-    return compress_rle(runs.tolist(), size_hw)
+    counted: list[int] = runs.tolist()
+    return counted
 
 
 def compress_rle(runs: list[int], size_hw: tuple[int, int]) -> MaskRLE:

@@ -32,6 +32,12 @@ INTERFACES: dict[str, tuple[type, str]] = {
 """What an object given as a part must be, and the method to name to whoever gave another."""
 MODEL_OF = {"sam_model": ("segmenter", "sam2"), "clip_model": ("embedder", "clip")}
 """A model that is asked for asks for the part that runs it."""
+OPTION_OF = {
+    "points_per_side": ("segmenter", "sam2"),
+    "prompts": ("segmenter", "sam2"),
+    "pooling": ("embedder", "sam2"),
+}
+"""Options that only one part takes."""
 EMBEDDER_SETTINGS = {
     "clip": {"clip_model": "model_name"},
     "sam2": {"sam_model": "model_size", "pooling": "pooling"},
@@ -85,11 +91,17 @@ def object_given(given: Part | str | None) -> Part | None:
 
 
 def warn_of_no_effect(settings: Settings, segmenter: Segmenter, embedder: str) -> None:
-    """Says that a device was asked for which no part uses."""
-    proposer = name_of("segmenter", segmenter)
-    if settings.device in ("cuda", "mps") and not {proposer, embedder} & ON_DEVICES:
-        used = f"{proposer} and {embedder} run on the CPU"
-        warnings.warn(f"device '{settings.device}' changes nothing: {used}", stacklevel=3)
+    """Says what was asked for that no part uses: a device, or an option of another part."""
+    used = {"segmenter": name_of("segmenter", segmenter), "embedder": embedder}
+    if settings.device in ("cuda", "mps") and not {*used.values()} & ON_DEVICES:
+        on_cpu = f"{used['segmenter']} and {embedder} run on the CPU"
+        warnings.warn(f"device '{settings.device}' changes nothing: {on_cpu}", stacklevel=3)
+    for option, (room, name) in OPTION_OF.items():
+        asked = getattr(settings, option)
+        idle = used[room] in BUILT_IN[room] and used[room] != name
+        if idle and asked != Settings.model_fields[option].default:
+            instead = f"it is for the {room} '{name}', and this is '{used[room]}'"
+            warnings.warn(f"{option} '{asked}' changes nothing: {instead}", stacklevel=3)
 
 
 def make_segmenter(settings: Settings, default: str = "naive") -> Segmenter:

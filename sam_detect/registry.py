@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "video format": {
         "annotated": "sam_detect.outputs.video:AnnotatedVideoSink",
-        "lines": "sam_detect.outputs.video_lines:VideoLinesSink",
+        "jsonl": "sam_detect.outputs.video_lines:VideoLinesSink",
+        "mot": "sam_detect.outputs.mot:MOTSink",
+        "coco": "sam_detect.outputs.video_coco:COCOVideoSink",
+        "snapshots": "sam_detect.outputs.snapshots:SnapshotSink",
     },
 }
 
@@ -59,6 +64,25 @@ MODEL_PACKAGES = {"torch", "torchvision", "sam2", "open_clip", "hydra", "omegaco
 VIDEO_PACKAGES = {"av", "trackers", "supervision"}
 EXTRAS = {"models": MODEL_PACKAGES, "video": VIDEO_PACKAGES}
 """Which packages each extra installs."""
+
+
+@contextmanager
+def needing_extra(what: str) -> Iterator[None]:
+    """Imports packages of an extra that something needs.
+
+    Raises:
+        UnavailableError: one of them is not installed; the message says how to get it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        extra = next((name for name, has in EXTRAS.items() if package in has), None)
+        if extra is None:
+            raise
+        raise UnavailableError(
+            f"{what} needs the package {package}: pip install 'sam-detect[{extra}]'"
+        ) from error
 
 
 def names(room: str) -> list[str]:
@@ -77,13 +101,8 @@ def load_class(room: str, name: str) -> Any:
         ConfigError: another package offers the name, but cannot be imported.
     """
     if name in BUILT_IN[room]:
-        try:
+        with needing_extra(f"the {room} '{name}'"):
             return _import(BUILT_IN[room][name])
-        except ModuleNotFoundError as error:
-            lacking = missing_extra(f"the {room} '{name}'", error)
-            if lacking is None:
-                raise
-            raise lacking from error
     for entry in entry_points(group=f"sam_detect.{room}", name=name):
         try:
             return entry.load()
@@ -95,17 +114,6 @@ def load_class(room: str, name: str) -> Any:
     close = difflib.get_close_matches(name, known, n=1)
     guess = f"; did you mean '{close[0]}'?" if close else ""
     raise UnknownNameError(f"no {room} is named '{name}'{guess} (available: {', '.join(known)})")
-
-
-def missing_extra(what: str, error: ModuleNotFoundError) -> UnavailableError | None:
-    """What to raise for a package that an extra would install; None for any other package."""
-    package = (error.name or "").partition(".")[0]
-    for extra, packages in EXTRAS.items():
-        if package in packages:
-            return UnavailableError(
-                f"{what} needs the package {package}: pip install 'sam-detect[{extra}]'"
-            )
-    return None
 
 
 def load_custom(room: str, path: str) -> Any:

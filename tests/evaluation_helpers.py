@@ -159,5 +159,5 @@ class Oracle:
         return {}
 
 
-def no_proposals(frame: Frame) -> Masks:
+def no_outlines(frame: Frame, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
     return Masks.empty(frame.size_hw)

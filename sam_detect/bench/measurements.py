@@ -6,7 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from sam_detect.bench.timing import Clock, Series, Trial, interleave, interquartile_range
+from sam_detect.bench.memory import PeakMemory
+from sam_detect.bench.timing import (
+    Clock,
+    Series,
+    Trial,
+    accumulate,
+    interleave,
+    interquartile_range,
+)
 
 Announce = Callable[[str], None]
 
@@ -18,6 +26,7 @@ class Measurements:
         repeat: timed runs of each stage and of each side of a pair.
         announce: is told what comes next.
         clock: gives seconds.
+        memory: gives what measures memory; a suite that runs on a GPU sets it.
 
     Attributes:
         workload: what was measured on; only measurements on the same can be compared.
@@ -34,7 +43,9 @@ class Measurements:
         repeat: int,
         announce: Announce = lambda _: None,
         clock: Clock = time.perf_counter,
+        memory: Callable[[], PeakMemory] = PeakMemory,
     ) -> None:
+        self.memory = memory
         self.repeat = repeat
         self.announce = announce
         self.clock = clock
@@ -48,21 +59,27 @@ class Measurements:
     def stage(self, trial: Trial) -> Series:
         """Measures a stage by itself."""
         self.announce(trial.name)
-        series = interleave([trial], self.repeat, clock=self.clock)[0]
+        series = self.interleave([trial])[0]
         self.add_stage(trial.name, series)
         return series
+
+    def interleave(self, trials: Sequence[Trial], least: int = 1) -> list[Series]:
+        """Measures what is compared in turn, ``least`` times or as often as was asked for."""
+        repeat = max(least, self.repeat)
+        return interleave(trials, repeat, clock=self.clock, memory=self.memory)
+
+    def accumulate(self, trials: Sequence[Trial], rounds: int | None = None) -> list[Series]:
+        """Measures without a warm-up, ``rounds`` times or as often as was asked for."""
+        rounds = rounds or self.repeat
+        return accumulate(trials, rounds, clock=self.clock, memory=self.memory)
 
     def add_stage(self, name: str, series: Series) -> None:
         self.stages[name] = series.to_dict()
 
-    def interleaved(self, *trials: Trial) -> list[Series]:
-        """Measures several in turn, for what else is to be done with them."""
-        return interleave(trials, self.repeat, clock=self.clock)
-
     def pair(self, name: str, ours: Trial, reference: Trial) -> None:
         """Measures two that do the same job in turn, and how much less time ours takes."""
         self.announce(name)
-        a, b = self.interleaved(ours, reference)
+        a, b = self.interleave([ours, reference])
         self.add_pair(name, a, b)
 
     def add_pair(

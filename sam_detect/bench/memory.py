@@ -48,6 +48,28 @@ class PeakMemory:
             self.kept_mb = now - self._start
 
 
+class PeakDeviceMemory(PeakMemory):
+    """The same of a GPU's memory: what torch's tensors take there, as torch counts it."""
+
+    def __enter__(self) -> PeakDeviceMemory:
+        import torch
+
+        gc.collect()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        self._start = torch.cuda.memory_allocated() / 2**20
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        torch.cuda.synchronize()
+        peak, now = torch.cuda.max_memory_allocated(), torch.cuda.memory_allocated()
+        if self._start is not None:
+            self.peak_mb = peak / 2**20 - self._start
+            self.kept_mb = now / 2**20 - self._start
+
+
 class GrowingMemory:
     """Peak memory of work that is done piece by piece and keeps what it made.
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sam_detect.bench.measurements import Measurements
 from sam_detect.bench.suites import Options, Suite
-from sam_detect.errors import UnavailableError
-from sam_detect.registry import MODEL_PACKAGES
+from sam_detect.config import load_settings
+from sam_detect.registry import needing_extra
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,12 @@ class Workload:
         per_side: points along a side of its grid.
         large_side, large_per_side, large_masks: the same for the peak of memory, and about how
             many masks are to be found there.
-        prompts: of the decoder alone.
-        embedded: objects of 100 that are really embedded one by one; the time is multiplied.
+        prompts: of the decoder alone; on a GPU, where they are decoded by the dozen, 16 times as
+            many.
+        embedded: objects of 100 that are really embedded one by one; the time is multiplied. On
+            a GPU all of them are.
         threads: of torch.
+        frame_hw: of the frame whose stages are timed on a GPU, pixels.
     """
 
     config: str = "configs/sam2.1/sam2.1_hiera_t.yaml"
@@ -40,25 +43,22 @@ class Workload:
     prompts: int = 16
     embedded: int = 4
     threads: int = 2
+    frame_hw: tuple[int, int] = (1080, 1920)
 
 
 class SAM2Suite(Suite):
     """Pairs with Meta's own code: masks in fp32 and bf16, the decoder alone, peak memory, and
-    embedding."""
+    embedding; on a GPU also the stages of a frame of a video."""
 
     repeat = 1
+    takes = frozenset({"device"})
 
     def __init__(self, workload: Workload | None = None) -> None:
         self.workload = workload or Workload()
 
     def run(self, measurements: Measurements, options: Options) -> None:
-        try:
+        with needing_extra("the suite 'sam2'"):
             from sam_detect.bench.sam2_trials import measure
-        except ModuleNotFoundError as error:
-            if error.name not in MODEL_PACKAGES:
-                raise
-            raise UnavailableError(
-                f"the suite 'sam2' needs the package {error.name}: pip install 'sam-detect[models]'"
-            ) from error
+        device = load_settings({"device": options.device}).device
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            measure(measurements, self.workload, Path(folder))
+            measure(measurements, self.workload, Path(folder), device)

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from torch.nn.functional import interpolate
 
 from sam_detect.bench.measurements import Measurements
-from sam_detect.bench.timing import Trial, interleave
+from sam_detect.bench.timing import Trial
 from sam_detect.bench.workload import drawn
 from sam_detect.embedding.sam2 import SAM2Embedder
 from sam_detect.fading.context import cut, faded
@@ -23,6 +23,7 @@ from sam_detect.fading.identity import IdentityFade
 from sam_detect.masks import FloatArray
 from sam_detect.models.devices import resolve_device
 from sam_detect.models.sam2 import LoadedSAM2, load_sam2
+from sam_detect.models.sam2_features import FrameEncoder, frame_encoder
 from sam_detect.segmentation.naive import NaiveSegmenter
 from sam_detect.types import FadedCrop, Frame, Masks
 
@@ -75,7 +76,9 @@ def measure_embedding(
 
     Args:
         measurements: gets the pairs, and the figure ``embed_frame_rank_correlation``: Spearman's
-            of the similarities of all pairs of objects, pooled from the frame against their crops.
+            of the similarities of all pairs of objects, pooled from the frame against their crops;
+            and ``embed_frame_encoded_already_ms``: what is left of describing a frame's objects
+            where the segmenter runs the same model in the same precision.
         model: as :class:`~sam_detect.embedding.sam2.SAM2Embedder` takes it.
         device: where to run, unless the model is loaded already.
         config: of a checkpoint.
@@ -91,22 +94,27 @@ def measure_embedding(
     official = OfficialPasses(model)
     some = objects.crops[:count]
     measurements.announce("embed_batched_vs_single, embed_frame_vs_single")
-    batched, whole, single = interleave(
+    new = _new_frames(objects.frame)
+    batched, whole, handed, single = measurements.interleave(
         [
             Trial("batched crops", lambda _: by_crop.embed(some)),
             Trial(
                 "one frame",
                 lambda frame: by_frame.embed_frame(frame, objects.masks),
-                prepare=_new_frames(objects.frame),
+                prepare=new,
+            ),
+            Trial(
+                "one frame that the segmenter has encoded",
+                lambda frame: by_frame.embed_frame(frame, objects.masks),
+                prepare=lambda: _encoded(new(), frame_encoder(model, torch.float32)),
             ),
             Trial("one official pass each", lambda _: official.embed(some)),
-        ],
-        measurements.repeat,
-        clock=measurements.clock,
+        ]
     )
     factor = CANDIDATES // count
     measurements.add_pair("embed_batched_vs_single", batched.times(factor), single.times(factor))
     measurements.add_pair("embed_frame_vs_single", whole, single.times(factor))
+    measurements.figures["embed_frame_encoded_already_ms"] = round(handed.median_ms, 3)
     compared = objects.masks[: max(count, COMPARED)]
     measurements.figures["embed_frame_rank_correlation"] = rank_correlation(
         by_frame.embed_frame(objects.frame, compared),
@@ -144,6 +152,11 @@ def rank_correlation(first: FloatArray, second: FloatArray) -> float:
     pairs = np.triu_indices(len(first), 1)
     similarities = [(vectors @ vectors.T)[pairs] for vectors in (first, second)]
     return round(float(spearmanr(*similarities).statistic), 4)
+
+
+def _encoded(frame: Frame, encoder: FrameEncoder) -> Frame:
+    encoder(frame)
+    return frame
 
 
 def _new_frames(frame: Frame) -> Callable[[], Frame]:

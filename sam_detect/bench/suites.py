@@ -6,7 +6,7 @@ import difflib
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ SUITES = {
     "stages": "sam_detect.bench.stages:StagesSuite",
     "store": "sam_detect.bench.store:StoreSuite",
     "sam2": "sam_detect.bench.sam2:SAM2Suite",
+    "prompts": "sam_detect.bench.prompts:PromptsSuite",
     "video": "sam_detect.bench.video:VideoSuite",
 }
 """Another suite is another file and one line here."""
@@ -30,10 +31,14 @@ class Options:
     Attributes:
         images: pictures to measure on instead of the suite's own.
         sizes: numbers of vectors instead of the suite's own.
+        datasets: annotated pictures to measure on as well.
+        device: where models run; None: the first of cuda, mps and cpu that is there.
     """
 
     images: tuple[Path, ...] = ()
     sizes: tuple[int, ...] = ()
+    datasets: tuple[Path, ...] = ()
+    device: str | None = None
 
 
 class Suite(ABC):
@@ -59,7 +64,7 @@ def run_suite(
         ConfigError: a repeat below 1, or an option that the suite does not take.
     """
     suite = load_suite(name)
-    asked = [field for field in ("images", "sizes") if getattr(options, field)]
+    asked = [each.name for each in fields(options) if getattr(options, each.name)]
     for field in asked:
         if field not in suite.takes:
             others = ", ".join(n for n in SUITES if field in load_suite(n).takes)

@@ -57,7 +57,7 @@ class Series:
     Attributes:
         name: of the trial.
         durations_ms: of each run, in order.
-        peak_memory_mb: resident memory above the start; None where the system cannot tell.
+        peak_memory_mb: memory above the start, resident or of a GPU; None where nobody can tell.
     """
 
     name: str
@@ -119,7 +119,11 @@ def interquartile_range(values: Sequence[float]) -> float:
 
 
 def interleave(
-    trials: Sequence[Trial], repeat: int, *, clock: Clock = time.perf_counter
+    trials: Sequence[Trial],
+    repeat: int,
+    *,
+    clock: Clock = time.perf_counter,
+    memory: Callable[[], PeakMemory] = PeakMemory,
 ) -> list[Series]:
     """Measures each trial ``repeat`` times, all in turn.
 
@@ -127,14 +131,15 @@ def interleave(
 
     Args:
         clock: gives seconds.
+        memory: gives what measures it.
     """
     for trial in trials:
         trial.once()
     peaks = []
     for trial in trials:
-        memory = PeakMemory()
-        trial.once(memory)
-        peaks.append(memory.peak_mb)
+        taken = memory()
+        trial.once(taken)
+        peaks.append(taken.peak_mb)
     watches = [Stopwatch(clock) for _ in trials]
     for _ in range(repeat):
         for trial, watch in zip(trials, watches, strict=True):
@@ -146,7 +151,11 @@ def interleave(
 
 
 def accumulate(
-    trials: Sequence[Trial], rounds: int, *, clock: Clock = time.perf_counter
+    trials: Sequence[Trial],
+    rounds: int,
+    *,
+    clock: Clock = time.perf_counter,
+    memory: Callable[[], PeakMemory] = PeakMemory,
 ) -> list[Series]:
     """Measures work that adds up, such as filling a store: no warm-up, every run counts.
 
@@ -157,9 +166,9 @@ def accumulate(
     memories = [GrowingMemory() for _ in trials]
     for _ in range(rounds):
         for trial, watch, growing in zip(trials, watches, memories, strict=True):
-            memory = PeakMemory()
-            trial.once(memory, watch)
-            growing.add(memory)
+            taken = memory()
+            trial.once(taken, watch)
+            growing.add(taken)
     return [
         Series(trial.name, tuple(watch.durations_ms), growing.peak_mb)
         for trial, watch, growing in zip(trials, watches, memories, strict=True)

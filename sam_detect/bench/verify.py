@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,16 @@ import torch
 from PIL import Image
 
 from sam_detect.bench.machine import describe_machine, machine_name, versions
-from sam_detect.bench.sam2_trials import official_generator, same_share
+from sam_detect.bench.sam2_compared import official_generator, same_share
 from sam_detect.detector import SAMDetect
 from sam_detect.embedding.clip import CLIPEmbedder
 from sam_detect.fading import IdentityFade, context
-from sam_detect.masks import BoolArray
+from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.catalogue import SAM2Weights
 from sam_detect.models.clip import encode_images, find_clip, load_clip, name_of
 from sam_detect.models.records import read_record, sha256_of
 from sam_detect.models.weights import require_sam2
+from sam_detect.segmentation._sam2_prompters import Covered, Prompter, make_prompter
 from sam_detect.segmentation.sam2 import SAM2Segmenter
 from sam_detect.types import Crop, FadedCrop, Frame, ImageRGB, Masks
 from sam_detect.vector_store import MemoryVectorStore
@@ -36,6 +38,8 @@ SAME_SHARE = 0.99
 """Least share of the official masks that ours must have, at an IoU of .99, in fp32."""
 SAME_VECTOR = 1e-4
 """Most that a component of a unit vector may differ in fp32."""
+MATCHED_IOU = 0.75
+"""At which a mask is said to be that of the whole grid."""
 SHAPES_PER_ROW = 6
 LEARNT = 3
 """Shapes of each kind that are shown in the quality check; the others are to be found."""
@@ -119,6 +123,34 @@ def _masks(used: SAM2Segmenter, weights: SAM2Weights) -> Iterator[Check]:
     chosen, seconds = _timed(lambda: _afresh(used, frame), where)
     dtype = str(used.dtype).removeprefix("torch.")
     yield Check("SAM 2 as detect uses it", f"{len(chosen)} masks in {seconds:.2f} s, {dtype}")
+    for name in ("adaptive", "blobs"):
+        yield Check(f"SAM 2 prompts {name}", _recall(used, name, frame, chosen))
+
+
+def _recall(used: SAM2Segmenter, prompts: str, frame: Frame, wanted: Masks) -> str:
+    """What a prompter finds of the masks of the whole grid, and for how many prompts."""
+    asking, counting = copy(used), _Counting(make_prompter(prompts))
+    asking.prompter = counting
+    found, seconds = _timed(lambda: _afresh(asking, frame), used.device)
+    true = [wanted.rle(index) for index in range(len(wanted))]
+    share = same_share(found, true, least_iou=MATCHED_IOU)
+    asked = f"{counting.prompts} of the grid's {used.plan.per_side**2} prompts"
+    has = f"{share:.1%} of its {len(wanted)} masks (IoU {MATCHED_IOU})"
+    return f"{asked}, {has}, in {seconds:.2f} s"
+
+
+class _Counting(Prompter):
+    """Another prompter; counts what the last picture is asked."""
+
+    def __init__(self, prompter: Prompter) -> None:
+        self.prompter, self.prompts = prompter, 0
+        self.needs_cover = prompter.needs_cover
+
+    def rounds(self, image_rgb: ImageRGB, per_side: int, covered: Covered) -> Iterator[FloatArray]:
+        self.prompts = 0
+        for points in self.prompter.rounds(image_rgb, per_side, covered):
+            self.prompts += len(points)
+            yield points
 
 
 def _afresh(segmenter: SAM2Segmenter, frame: Frame) -> Masks:

@@ -22,7 +22,7 @@ from sam_detect.bench.suites import Options, Suite
 from sam_detect.bench.timing import Trial
 from sam_detect.config import Settings
 from sam_detect.detector import SAMDetect
-from sam_detect.errors import UnavailableError
+from sam_detect.registry import needing_extra
 from sam_detect.types import Detections, Frame, Masks
 
 LEARNT = 4
@@ -58,7 +58,9 @@ class VideoSuite(Suite):
         self.workload = workload or Workload()
 
     def run(self, measurements: Measurements, options: Options) -> None:
-        _require_extra()
+        with needing_extra("the suite 'video'"):
+            import av  # noqa: F401
+            import trackers  # noqa: F401
         height, width = scene(0).image_rgb.shape[:2]
         measurements.workload = (
             f"{width}x{height}, {len(scene(0).labels)} objects, {FPS:g} a second"
@@ -142,7 +144,9 @@ def _file(detector: SAMDetect, measurements: Measurements, workload: Workload) -
     figures["stream_f1"] = _f1(streamed, scenes)
     figures["every_frame_f1"] = _f1(by_itself, [scenes[index] for index in alone])
     measurements.announce("stream_vs_every_frame")
-    a, b = measurements.interleaved(Trial("stream", stream_all), Trial("every frame", every))
+    a, b = measurements.interleave(
+        [Trial("stream", stream_all), Trial("every frame", every)], least=3
+    )
     measurements.add_pair("stream_vs_every_frame", a.per(len(scenes)), b.per(len(frames)))
 
 
@@ -197,13 +201,3 @@ class _Memory:
             return None
         at, mb = np.array(settled).T
         return round(float(np.polyfit(at / 60, mb, 1)[0]), 3)
-
-
-def _require_extra() -> None:
-    try:
-        import av  # noqa: F401
-        import trackers  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise UnavailableError(
-            f"the suite 'video' needs the package {error.name}: pip install 'sam-detect[video]'"
-        ) from error

@@ -35,30 +35,42 @@ from sam_detect.errors import ConfigError
     help="Measure the suite 'store' at these numbers of vectors.  [default: 1000,10000,100000]",
 )
 @click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    metavar="FOLDER|FILE",
+    type=click.Path(path_type=Path),
+    help="Annotated pictures for the suite 'prompts', as evaluate takes them; may be repeated.",
+)
+@click.option(
     "--history",
     type=click.Path(path_type=Path),
     help="Append the measurement to this file, one JSON object a line.",
 )
+@options.settings_options("device")
 @options.general_options
 def bench(
     suite: str,
     *,
+    device: str | None,
     repeat: int | None,
     images: tuple[Path, ...],
     sizes: str | None,
+    datasets: tuple[Path, ...],
     history: Path | None,
     as_json: bool,
 ) -> int:
     """Measure time, memory and ratios, stage by stage.
 
     'stages' measures each step of detection without model weights; 'store' where the examples
-    are kept; 'sam2' our masks beside Meta's own code; 'video' a live stream (N minutes of it with
+    are kept; 'sam2' our masks beside Meta's own code, on --device; 'prompts' how many objects get a
+    prompt of SAM 2's, and for how many prompts; 'video' a live stream (N minutes of it with
     --repeat N) and a file. A pair runs ours and a reference in turn; its ratio is above 1 where
     ours is better.
     """
     if history is not None:
         require_writable(history)
-    asked = Options(images=images, sizes=_numbers(sizes))
+    asked = Options(images=images, sizes=_numbers(sizes), datasets=datasets, device=device)
     record = run_suite(suite, asked, repeat=repeat, announce=lambda step: note(f"{suite}: {step}"))
     if as_json:
         say(json.dumps(record, allow_nan=False), to=sys.stdout)
@@ -84,12 +96,14 @@ def _print(record: dict[str, Any]) -> None:
     for name, stage in record["stages"].items():
         numbers = (stage["median_ms"], stage["spread_ms"], stage["peak_memory_mb"])
         stages.add_row(escape(name), *map(_number, numbers))
-    show(stages)
+    if record["stages"]:
+        show(stages)
     pairs = table("ours against the reference", "ours>", "reference>", "ratio>", "spread>")
     for name, pair in record["pairs"].items():
         sides = (f"{_number(pair[side])} {pair['unit']}" for side in ("a_median", "b_median"))
         pairs.add_row(escape(name), *sides, _number(pair["ratio"]), _number(pair["spread"]))
-    show(pairs)
+    if record["pairs"]:
+        show(pairs)
     _say_lines([f"{name}: {value}" for name, value in record["figures"].items()])
     _say_lines([f"left out: {line}" for line in record["skipped"]])
     commit = f"{record['commit'][:7]}{'+' if record['dirty'] else ''}" if record["commit"] else "-"

@@ -38,16 +38,8 @@ PICTURE_FORMATS = ("overlay",)
 STANDARD_INPUT = "-"
 
 
-@click.command()
+@click.command(cls=options.Sectioned)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|GLOB|-...")
-@options.settings_options(
-    *options.PROPOSALS,
-    *options.RECIPE,
-    *options.MODELS,
-    *options.LABELLING,
-    *options.PLACE,
-    *options.GENERAL,
-)
 @click.option(
     "--label",
     metavar="NAME",
@@ -64,6 +56,14 @@ STANDARD_INPUT = "-"
     "format_name",
     metavar="|".join(names("format")),
     help="Format of the output; by default that of the output's ending.",
+)
+@options.settings_options(
+    *options.PROPOSALS,
+    *options.RECIPE,
+    *options.MODELS,
+    *options.LABELLING,
+    *options.PLACE,
+    *options.GENERAL,
 )
 @options.general_options
 def detect(

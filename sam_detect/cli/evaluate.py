@@ -27,28 +27,32 @@ CURVE = "1,2,5,10,20"
 SHOWN_PROBLEMS = 5
 
 
-@click.command()
+@click.command(cls=options.Sectioned)
 @click.argument("dataset", metavar="DATASET|ANNOTATIONS", type=click.Path(path_type=Path))
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
     help="Folder of the pictures.  [default: images beside the annotations]",
 )
-@click.option("--shots", type=int, default=5, show_default=True, help="Examples of each label.")
+@click.option(
+    "--shots", type=int, metavar="N", default=5, show_default=True, help="Examples of each label."
+)
 @click.option(
     "--seeds", default="0,1,2", show_default=True, metavar="N,N,...",
     help="One draw of examples for each.",
 )  # fmt: skip
 @click.option(
-    "--iou", type=float, default=0.5, show_default=True,
+    "--iou", type=float, metavar="0-1", default=0.5, show_default=True,
     help="Least overlap of a detection with its object.",
 )  # fmt: skip
 @click.option(
-    "--task", type=click.Choice(["instance", "semantic"]), default="instance", show_default=True,
+    "--task", type=click.Choice(["instance", "semantic"]), default="instance",
+    metavar="instance|semantic", show_default=True,
     help="Count objects, or pixels.",
 )  # fmt: skip
 @click.option(
-    "--protocol", type=click.Choice(["cross", "same"]), default="cross", show_default=True,
+    "--protocol", type=click.Choice(["cross", "same"]), default="cross",
+    metavar="cross|same", show_default=True,
     help="Look in other pictures than the examples', or in the rest of theirs.",
 )  # fmt: skip
 @click.option(
@@ -60,8 +64,8 @@ SHOWN_PROBLEMS = 5
     help="The examples' pictures are annotated to the last object: the rest is background.",
 )  # fmt: skip
 @click.option(
-    "--method", default="sam-detect", show_default=True,
-    help="What to measure: sam-detect, or a baseline: template or watershed.",
+    "--method", metavar="sam-detect|template|watershed", default="sam-detect", show_default=True,
+    help="What to measure: this detector, or a baseline.",
 )  # fmt: skip
 @click.option(
     "--curve", metavar="N,N,...", help=f"Measure F1 at these numbers of shots too, such as {CURVE}."

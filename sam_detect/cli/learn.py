@@ -33,21 +33,36 @@ NOT_GIVEN = "annotated, but not among the pictures"
 """How ``read_coco`` ends its line about a picture of the file that was not given."""
 
 
-@click.command()
+@click.command(cls=options.Sectioned)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR...")
-@click.option("--label", metavar="NAME", help="The name of the objects.")
-@click.option("--box", "boxes", multiple=True, metavar="X,Y,W,H", help="Box around one object.")
-@click.option("--point", "points", multiple=True, metavar="X,Y", help="A point on one object.")
+@click.option("--label", metavar="NAME", help="What the objects are.")
+@click.option(
+    "--box",
+    "boxes",
+    multiple=True,
+    metavar="X,Y,W,H",
+    help="Box around one object, in pixels; may be repeated.",
+)
+@click.option(
+    "--point",
+    "points",
+    multiple=True,
+    metavar="X,Y",
+    help="A point on one object; may be repeated.",
+)
 @click.option(
     "--masks", metavar="auto|FILE", help="auto: every proposal. FILE: a mask or label-map picture."
 )
-@click.option("--negative", is_flag=True, help="Learn that these are *not* a --label.")
+@click.option("--negative", is_flag=True, help="Learn that these are *not* what --label says.")
 @click.option(
     "--exhaustive", is_flag=True,
     help="Every object in the pictures is outlined: what lies beside is none.",
 )  # fmt: skip
 @click.option(
-    "--annotations", type=click.Path(path_type=Path), help="COCO file with outlines and names."
+    "--annotations",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="COCO file with outlines and names.",
 )
 @click.option("--tag", metavar="NAME", help="Only annotations of this category.")
 @options.settings_options(
@@ -140,19 +155,15 @@ class _Prompts:
 
     def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[str]]:
         """The masks in one picture, and their labels."""
-        from sam_detect.segmentation import prompted
         from sam_detect.sources.mask_files import read_masks
         from sam_detect.types import Masks
 
         found = []
         if self.file is not None and self.file != "auto":
             found.append(read_masks(self.file, frame.size_hw))
-        if self.boxes or self.points or self.file == "auto":
-            proposals = detector.propose(frame)
-            if self.file == "auto":
-                found.append(proposals)
-            found.append(prompted.masks_for_boxes(frame, proposals, self.boxes))
-            found.append(prompted.masks_for_points(frame, proposals, self.points))
+        if self.file == "auto":
+            found.append(detector.propose(frame))
+        found.append(detector.outline(frame, self.boxes, self.points))
         masks = Masks.concatenate(found)
         if not len(masks):
             note(f"nothing was found in {path}")
@@ -189,7 +200,6 @@ class _Annotations:
 
     def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[str]]:
         """The masks in one picture, and their labels; what cannot be used is named, left out."""
-        from sam_detect.segmentation.prompted import masks_for_boxes
         from sam_detect.types import Masks
 
         masks, labels = [Masks.empty(frame.size_hw)], []
@@ -197,11 +207,9 @@ class _Annotations:
         for number, outline in enumerate(outlines, start=1):
             try:
                 dense = outline.mask(frame.size_hw)
-                if dense is not None:
-                    masks.append(Masks.from_dense(dense))
-                else:
-                    proposals = detector.propose(frame)
-                    masks.append(masks_for_boxes(frame, proposals, [outline.bbox_xywh or ()]))
+                box = [outline.bbox_xywh or ()]
+                drawn = detector.outline(frame, box) if dense is None else Masks.from_dense(dense)
+                masks.append(drawn)
                 labels.append(outline.label)
             except MaskError as error:
                 self.failures.add(path, f"{path}: outline {number}: {one_line(error)}")

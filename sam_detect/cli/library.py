@@ -55,7 +55,7 @@ def _say(as_json: bool, data: dict[str, Any], text: str) -> None:
 
 
 @library.command("list")
-@click.option("--label", help="Only examples of this label (with --library).")
+@click.option("--label", metavar="NAME", help="Only examples of this label (with --library).")
 @placed
 @options.general_options
 def list_command(label: str | None, as_json: bool, **settings: Any) -> None:
@@ -166,7 +166,7 @@ def rename_command(old: str, new: str, as_json: bool, **settings: Any) -> None:
 
 @library.command("remove")
 @click.argument("example_ids", nargs=-1)
-@click.option("--label", help="Remove all examples of this label.")
+@click.option("--label", metavar="NAME", help="Remove all examples of this label.")
 @click.option("--all", "everything", is_flag=True, help="Remove the whole library.")
 @placed
 @options.general_options
@@ -236,8 +236,8 @@ def import_command(file: Path, as_json: bool, **settings: Any) -> None:
 
 
 @library.command("push")
-@click.option("--to-url", required=True, help="URL of the Qdrant server.")
-@click.option("--to-library", help="Name there; by default the same.")
+@click.option("--to-url", metavar="URL", required=True, help="URL of the Qdrant server.")
+@click.option("--to-library", metavar="NAME", help="Name there; by default the same.")
 @placed
 @options.general_options
 def push_command(to_url: str, to_library: str | None, as_json: bool, **settings: Any) -> None:

@@ -4,7 +4,8 @@ limit is written twice."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 
@@ -23,7 +24,11 @@ METAVARS = {
     "clip_model": "NAME|FOLDER",
     "library": "NAME",
     "sam_model": "tiny|small|base|large|NAME|PATH",
-    "points_per_side": "N",
+    "points_per_side": "auto|N",
+    "max_proposals": "N",
+    "top_k": "N",
+    "qdrant_batch_size": "N",
+    "decay": "RATE",
     "qdrant_url": "URL",
     "lock_timeout_s": "SECONDS",
     "frame_rate": "N",
@@ -71,6 +76,35 @@ LABELLING = (
 PLACE = ("library", "store", "qdrant_url", "lock_timeout_s")
 STREAMS = ("frame_rate", "stream_timeout_s", "stream_retries")
 GENERAL = ("device", "max_image_pixels", "color_order")
+SECTIONS = {
+    "Proposals": PROPOSALS,
+    "Vectors": RECIPE,
+    "Models": (*MODELS, "device"),
+    "Names": LABELLING,
+    "Library": (*PLACE, "qdrant_batch_size"),
+}
+"""Titles in ``--help`` of the options that settings have; a command's own come before them."""
+
+
+class Sectioned(click.Command):
+    """A command with so many options that ``--help`` shows them in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows: dict[str, list[tuple[str, str]]] = {"Options": []}
+        rows |= {title: [] for title in SECTIONS}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx)
+            if row is not None and isinstance(parameter, click.Option):
+                rows[_section_of(parameter)].append(row)
+        for title, found in rows.items():
+            if found:
+                with formatter.section(title):
+                    formatter.write_dl(found)
+
+
+def _section_of(parameter: click.Parameter) -> str:
+    sections = (title for title, fields in SECTIONS.items() if parameter.name in fields)
+    return next(sections, "Options")
 
 
 def settings_options(*fields: str) -> Callable[[Command], Command]:
@@ -94,30 +128,32 @@ def general_options(command: Command) -> Command:
 
 def _option(field: str) -> Callable[[Command], Command]:
     info = Settings.model_fields[field]
+    kind = _type_of(info.annotation)
     shown = "" if info.default is None else f"  [default: {info.default}]"
     return click.option(
         "--" + field.replace("_", "-"),
         field,
-        type=_type_of(field, info.annotation),
-        metavar=_metavar(field),
+        type=kind,
+        metavar=_metavar(field, kind),
         default=None,
         help=f"{info.description}{shown}",
         hidden=field in WITHOUT_EFFECT,
     )
 
 
-def _type_of(field: str, annotation: Any) -> Any:
+def _type_of(annotation: Any) -> Any:
     """Choices come from the registry; ranges are checked by the settings, which say more."""
-    choices = [a for a in get_args(annotation) if isinstance(a, str)]
-    if choices and field != "threshold":
-        return click.Choice(choices)
-    for kind in (int, float):
-        if annotation is kind or kind in get_args(annotation):
-            return kind
-    return str
+    union = get_origin(annotation) in (Union, UnionType)
+    kinds = get_args(annotation) if union else (annotation,)
+    kind, *others = (each for each in kinds if each is not NoneType)
+    if get_origin(kind) is Literal and not others:
+        return click.Choice(get_args(kind))
+    return kind if kind in (int, float) else str
 
 
-def _metavar(field: str) -> str | None:
+def _metavar(field: str, kind: Any) -> str | None:
+    if isinstance(kind, click.Choice):
+        return "|".join(kind.choices)
     if field in ROOMS:
         auto = ["auto"] if field in WITH_AUTO else []
         return "|".join(auto + names(field))

@@ -11,9 +11,8 @@ from sam_detect.cli import options
 from sam_detect.cli.feedback import note, say
 from sam_detect.cli.text import escape, show, table
 from sam_detect.config import load_settings
-from sam_detect.errors import UnavailableError
 from sam_detect.models.catalogue import DEFAULT
-from sam_detect.registry import MODEL_PACKAGES
+from sam_detect.registry import needing_extra
 
 WORDS = {True: "right", False: "WRONG", None: ""}
 
@@ -29,14 +28,8 @@ def verify_models(
     Ends with 1 where something is not as it must be. Takes a minute or more.
     """
     settings = load_settings({"sam_model": sam_model, "clip_model": clip_model, "device": device})
-    try:
+    with needing_extra("verify-models"):
         from sam_detect.bench.verify import verify
-    except ModuleNotFoundError as error:
-        if error.name not in MODEL_PACKAGES:
-            raise
-        raise UnavailableError(
-            f"models need the package {error.name}: pip install 'sam-detect[models]'"
-        ) from error
     asked = (settings.sam_model or DEFAULT, settings.clip_model or DEFAULT, settings.device)
     done = []
     for check in verify(*asked):

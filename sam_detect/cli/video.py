@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +11,15 @@ import click
 
 from sam_detect.cli import options
 from sam_detect.cli.feedback import Failures, note, open_detector
-from sam_detect.errors import ConfigError, SamDetectError, one_line
-from sam_detect.registry import load_class
+from sam_detect.cli.video_outputs import Outputs
+from sam_detect.cli.video_progress import Progress
+from sam_detect.errors import ConfigError
+from sam_detect.registry import names
 
 if TYPE_CHECKING:
-    from sam_detect.interfaces import VideoSink
-    from sam_detect.video.recording import Recorder
-    from sam_detect.video.statistics import Statistics
-
-FORMAT_OF_SUFFIX = {".mp4": "annotated", ".jsonl": "lines", ".ndjson": "lines"}
+    from sam_detect.detector import SAMDetect
+    from sam_detect.types import TrackedFrame
+    from sam_detect.video.stream import Stream
 
 
 @click.command()
@@ -38,7 +38,21 @@ FORMAT_OF_SUFFIX = {".mp4": "annotated", ".jsonl": "lines", ".ndjson": "lines"}
     "outputs",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="File to write, by its ending: .mp4 (annotated) or .jsonl; may be given several times.",
+    help="File to write, by its ending: .mp4 (annotated), .jsonl, .txt (MOT) or .json (COCO); "
+    "may be given several times.",
+)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    metavar="|".join(names("video format")),
+    help="Format of an output whose ending does not say it; of several, in their order.",
+)
+@click.option("--show", is_flag=True, help="Show it in a window, where objects can be named.")
+@click.option(
+    "--track/--no-track",
+    default=True,
+    help="Follow objects from frame to frame [default]; or look at every frame on its own.",
 )
 @click.option(
     "--every",
@@ -48,12 +62,29 @@ FORMAT_OF_SUFFIX = {".mp4": "annotated", ".jsonl": "lines", ".ndjson": "lines"}
     help="Frames from one look of the detector to the next.",
 )
 @click.option("--unknown", is_flag=True, help="Follow objects without a name, too.")
+@click.option(
+    "--snapshots",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for a picture of each new object and its outline, for `learn`.",
+)
+@click.option(
+    "--collect-unknown",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for a picture of each kind of object without a name; follows them, too.",
+)
 @options.general_options
-def video(
+def video(  # noqa: PLR0917 - click gives them by name
     source: str,
     outputs: tuple[Path, ...],
+    formats: tuple[str, ...],
+    show: bool,
+    track: bool,
     every: int,
     unknown: bool,
+    snapshots: Path | None,
+    collect_unknown: Path | None,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -64,60 +95,45 @@ def video(
     number while it is seen, and is named by all looks at it together. Ctrl-C ends it; what was
     written plays.
     """
+    wanted = Outputs.of(outputs, formats, as_json=as_json, snapshots=snapshots,
+                        collect_unknown=collect_unknown)  # fmt: skip
+    if not track and (snapshots or collect_unknown):
+        raise ConfigError("--no-track follows nothing: leave --snapshots and --collect-unknown out")
     detector = open_detector(settings)
+    unknown = unknown or collect_unknown is not None
+    if not len(detector.library) and not unknown:
+        note("the library is empty, so nothing can be named: learn something first, or --unknown")
     failures = Failures()
     with (
-        detector.stream(source, every=every, unknown=unknown) as stream,
-        _recorder(outputs, as_json, source, live=stream.live) as recorder,
+        detector.stream(source, every=every, unknown=unknown, track=track) as stream,
+        _shown(detector, stream, show=show) as goes_on,
+        wanted.recorder(detector, source, live=stream.live) as recorder,
+        Progress(stream, recorder) as progress,
     ):
         while True:
             with failures.guard(stream.name):
                 for tracked in stream:
                     recorder.write(tracked)
+                    progress.update(tracked)
+                    if not goes_on(tracked):
+                        break
                 break
-    note(_summary(stream.statistics))
     return failures.end([stream.name])
 
 
-def _summary(done: Statistics) -> str:
-    seen = f"{done.frames} frames, {done.keys} of them looked at, {done.fps:.1f} frames a second"
-    beside = {"dropped": done.dropped, "got back": done.reconnects, "damaged": done.damaged}
-    return ", ".join([seen, *(f"{what} {count}" for what, count in beside.items() if count)])
-
-
 @contextlib.contextmanager
-def _recorder(
-    outputs: Sequence[Path], as_json: bool, source: str, *, live: bool
-) -> Iterator[Recorder]:
-    """Writes what was asked for; a run that is stopped, or fails, keeps what it has done."""
-    from sam_detect.video.recording import Recorder
+def _shown(
+    detector: SAMDetect, stream: Stream, *, show: bool
+) -> Iterator[Callable[[TrackedFrame], bool]]:
+    """A function that shows a frame and says whether to go on."""
+    if not show:
+        yield lambda tracked: True
+        return
+    from sam_detect.video.window import CvDisplay, Viewer
 
-    wanted: list[tuple[str, Path | None]] = [(_format_of(path), path) for path in outputs]
-    sinks: list[VideoSink] = [
-        load_class("video format", name)(path, inputs=[source])
-        for name, path in (*wanted, *([("lines", None)] if as_json else []))
-    ]
-    recorder = Recorder(sinks, live=live)
+    display = CvDisplay()
     try:
-        yield recorder
-    except BaseException:
-        try:
-            _say_written(recorder.close(hurry=True))
-        except (SamDetectError, OSError) as error:  # what ended the run is said, this beside it
-            note(f"warning: {one_line(error)}")
-        raise
-    _say_written(recorder.close())
-
-
-def _say_written(paths: Sequence[Path]) -> None:
-    for written in paths:
-        note(f"wrote {written}")
-
-
-def _format_of(path: Path) -> str:
-    if path.suffix.lower() not in FORMAT_OF_SUFFIX:
-        raise ConfigError(
-            f"the format of '{path}' is not clear from '{path.suffix}': "
-            f"end it with one of {', '.join(FORMAT_OF_SUFFIX)}"
-        )
-    return FORMAT_OF_SUFFIX[path.suffix.lower()]
+        labels = sorted(set(detector.library.examples().labels))
+        yield Viewer(stream, display, labels=labels, paced=not stream.live).show
+    finally:
+        display.close()

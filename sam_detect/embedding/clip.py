@@ -13,13 +13,14 @@ from PIL import Image
 from sam_detect.errors import UnavailableError
 from sam_detect.interfaces import Embedder
 from sam_detect.masks import FloatArray
-from sam_detect.models.clip import encode_images, encode_texts, find_clip, load_clip, name_of
+from sam_detect.models.clip import encode_images, encode_texts, find_clip, name_of, shared_clip
 from sam_detect.models.devices import resolve_device, resolve_dtype
-from sam_detect.models.running import in_batches, precision, unit_rows
+from sam_detect.models.running import BatchSize, in_batches, precision, unit_rows
 from sam_detect.types import FadedCrop
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 BATCH_ON_CPU, BATCH_ON_GPU = 8, 64
+TEXTS_AT_ONCE = 256
 
 
 class CLIPEmbedder(Embedder):
@@ -30,7 +31,8 @@ class CLIPEmbedder(Embedder):
             a folder with ``open_clip_config.json`` and weights.
         device: auto, cpu, cuda or mps.
         batch_size: crops at a time; None follows the device.
-        dtype: fp32; or bf16 or fp16 (autocast), faster on GPUs, which give other vectors.
+        dtype: fp32, exact on GPUs, too; or bf16 or fp16 (autocast, and TF32 for the rest), faster
+            on GPUs, which give other vectors.
         weights: the file of the weights; None takes what is kept for the name.
         digest: of weights that must be the same, as a library's recipe has it.
 
@@ -58,14 +60,16 @@ class CLIPEmbedder(Embedder):
         file = None if weights is None else Path(weights).expanduser().resolve()
         where = resolve_device(device)
         found = find_clip(model_name, file)
-        self._loaded = load_clip(found, device=where)
+        self._loaded = shared_clip(found, device=where)
         if digest not in (None, self._loaded.digest):
             raise UnavailableError(
                 f"the weights of the CLIP model '{model_name}' in {found.path} are not those that "
                 f"the library was made with: bring those back, or reindex it"
             )
         self._dtype = resolve_dtype(dtype, where)
-        self._batch = batch_size or (BATCH_ON_CPU if where.type == "cpu" else BATCH_ON_GPU)
+        self._batch = BatchSize(
+            batch_size or (BATCH_ON_CPU if where.type == "cpu" else BATCH_ON_GPU)
+        )
         self._parameters: dict[str, Any] = {
             "model_name": name_of(found),
             "digest": self._loaded.digest,
@@ -97,11 +101,13 @@ class CLIPEmbedder(Embedder):
         """``(N, D)`` float32 of length 1, comparable with the vectors of crops."""
         if not texts:
             return np.zeros((0, self.dimension), np.float32)
-        with precision(self._loaded.device, self._dtype):
-            vectors = encode_texts(self._loaded, texts)
-        return unit_rows(vectors, self._loaded.name)
+        return unit_rows(in_batches(self._run_texts, texts, TEXTS_AT_ONCE), self._loaded.name)
 
     def _run(self, crops: Sequence[FadedCrop]) -> torch.Tensor:
         images = [Image.fromarray(crop.image_rgb) for crop in crops]
         with precision(self._loaded.device, self._dtype):
             return encode_images(self._loaded, images)
+
+    def _run_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        with precision(self._loaded.device, self._dtype):
+            return encode_texts(self._loaded, texts)

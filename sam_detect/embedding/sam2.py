@@ -7,7 +7,6 @@ over the object's mask, brought to length 1, is its vector.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,14 +20,17 @@ from torch.nn.functional import interpolate
 from sam_detect.errors import ConfigError, MaskError, UnavailableError
 from sam_detect.interfaces import Embedder
 from sam_detect.masks import BoolArray, FloatArray
-from sam_detect.models.devices import resolve_device, resolve_dtype
-from sam_detect.models.running import in_batches, unit_rows
-from sam_detect.models.sam2 import LoadedSAM2, is_checkpoint, load_sam2
-from sam_detect.models.sam2_features import SAM2Features, bilinear_rows
+from sam_detect.models.devices import resolve_dtype
+from sam_detect.models.running import BatchSize, in_batches, sent, unit_rows
+from sam_detect.models.sam2 import LoadedSAM2, is_checkpoint, shared_sam2
+from sam_detect.models.sam2_features import SAM2Features, bilinear_rows, frame_encoder
 from sam_detect.types import FadedCrop, Frame, ImageRGB, Masks
 
 POOLINGS = ("crop", "frame")
 BATCH_ON_CPU, BATCH_ON_GPU = 1, 16
+CROP_SIDE = 512
+"""Longest side, pixels, of the crops to keep: half of what the released models see. Large objects
+lose less than at the usual 256; docs/embedding.md has the figures and what it costs."""
 MARGIN = 2
 """Pixels that a window leaves around the object's box."""
 MASKS_AT_ONCE = 256
@@ -53,7 +55,8 @@ class SAM2Embedder(Embedder):
         occupancies: shares (0.05 to 0.80) of the windows' areas that the object takes; one
             encoding each, side by side in the vector. None: the crops as they are cut.
         batch_size: crops at a time; None follows the device.
-        dtype: fp32; or bf16 or fp16 (autocast), faster on GPUs, which give other vectors.
+        dtype: fp32, exact on GPUs, too; or bf16 or fp16 (autocast, and TF32 for the rest), faster
+            on GPUs, which give other vectors.
         config: of a checkpoint, see :func:`~sam_detect.models.sam2.load_sam2`.
         digest: of weights that must be the same, as a library's recipe has it.
 
@@ -82,7 +85,7 @@ class SAM2Embedder(Embedder):
         digest: str | None = None,
     ) -> None:
         self._occupancies = _checked(pooling, occupancies)
-        loaded = _loaded(model_size, config, device)
+        loaded = shared_sam2(model_size, config=config, device=device)
         where = loaded.device
         precision = resolve_dtype(dtype, where)
         found = loaded.digest[:16]
@@ -93,7 +96,10 @@ class SAM2Embedder(Embedder):
             )
         self._name = loaded.name
         self._features = SAM2Features(loaded, precision)
-        self._batch = batch_size or (BATCH_ON_CPU if where.type == "cpu" else BATCH_ON_GPU)
+        self._frames = frame_encoder(loaded, precision)
+        self._batch = BatchSize(
+            batch_size or (BATCH_ON_CPU if where.type == "cpu" else BATCH_ON_GPU)
+        )
         optional = {
             "config": config,
             "occupancies": self._occupancies and list(self._occupancies),
@@ -107,8 +113,8 @@ class SAM2Embedder(Embedder):
         }
         self.input_side = self._features.side
         self.of_frames = pooling == "frame"
+        self.crop_side = None if self.of_frames else min(CROP_SIDE, self.input_side)
         self.occupancy = min(self._occupancies) if self._occupancies else None
-        self._last: tuple[bytes, torch.Tensor] | None = None
 
     @property
     def dimension(self) -> int:
@@ -137,7 +143,7 @@ class SAM2Embedder(Embedder):
             )
         if not len(masks):
             return np.zeros((0, self.dimension), np.float32)
-        features = self._of_frame(frame.image_rgb)
+        features = self._frames(frame).image_embed[0]
         height, width = features.shape[1:]
         rows = bilinear_rows(frame.size_hw[0], height), bilinear_rows(frame.size_hw[1], width)
         flat = features.flatten(1).T
@@ -145,7 +151,7 @@ class SAM2Embedder(Embedder):
         for start in range(0, len(masks), MASKS_AT_ONCE):
             some = masks[start : start + MASKS_AT_ONCE]
             shares = np.stack([_shares(some, index, rows) for index in range(len(some))])
-            means.append(torch.from_numpy(shares).to(flat.device) @ flat)
+            means.append(sent(shares, flat.device) @ flat)
         return unit_rows(torch.cat(means), self._name)
 
     def _vectors(self, pieces: Sequence[Piece]) -> FloatArray:
@@ -154,23 +160,9 @@ class SAM2Embedder(Embedder):
     def _means(self, pieces: Sequence[Piece]) -> torch.Tensor:
         features = self._features([image for image, _ in pieces])
         size = (features.shape[2], features.shape[3])
-        weights = torch.stack([_reduced(mask, size) for _, mask in pieces]).to(features.device)
+        reduced = torch.stack([_reduced(mask, size) for _, mask in pieces])
+        weights = sent(reduced, features.device)
         return torch.einsum("nchw,nhw->nc", features, weights)
-
-    def _of_frame(self, image_rgb: ImageRGB) -> torch.Tensor:
-        """``(C, h, w)``; that of the last picture is kept, which is asked for again and again."""
-        key = hashlib.blake2b(np.ascontiguousarray(image_rgb).data, digest_size=16)
-        key.update(str(image_rgb.shape).encode())
-        last = self._last
-        if last is None or last[0] != key.digest():
-            last = self._last = (key.digest(), self._features([image_rgb])[0])
-        return last[1]
-
-
-def _loaded(model: str | Path | LoadedSAM2, config: str | None, device: str) -> LoadedSAM2:
-    if isinstance(model, LoadedSAM2):
-        return model
-    return load_sam2(model, config=config, device=resolve_device(device))
 
 
 def _name_of(model: str | Path | LoadedSAM2, loaded: LoadedSAM2) -> str:

@@ -34,7 +34,7 @@ def embedding_quality(
         objects = [o for o in picture.objects if not o.crowd]
         if not objects:
             continue
-        masks = outlines(frame, picture, objects, pipeline.propose)
+        masks = outlines(frame, picture, objects, pipeline.outline)
         others = _no_objects(frame, picture, pipeline, dataset.boxes_only, most=len(objects))
         vectors += [pipeline.embed(frame, masks), others]
         labels += [*(o.label for o in objects), *[None] * len(others)]

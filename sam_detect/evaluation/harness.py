@@ -66,7 +66,7 @@ def evaluate(
             dataset,
             measured,
             protocols[shots],
-            propose=pipeline.propose,
+            outline=pipeline.outline,
             max_pixels=max_pixels,
             planned=splits,
         )
@@ -124,7 +124,24 @@ def measure(
     images: str | Path | None = None,
     **protocol: Any,
 ) -> dict[str, Any]:
-    """:meth:`SAMDetect.evaluate <sam_detect.detector.SAMDetect.evaluate>`."""
+    """Measures a detector's parts, with an empty library, on annotated pictures.
+
+    Args:
+        detector: whose parts are measured; its library is left alone.
+        dataset_path: what ``sam-detect evaluate`` takes: a folder or a COCO file.
+        metrics: of ``accuracy``, ``inference_time`` and ``embedding_quality`` those to give;
+            None gives everything, as ``sam-detect evaluate --json`` does.
+        images: the folder of a COCO file's pictures.
+        protocol: fields of :class:`~sam_detect.evaluation.run.Protocol` (``shots``,
+            ``seeds``, ``iou``, ``group_by``, ...).
+
+    Returns:
+        A dict with a key for each of ``metrics``, or the whole evaluation.
+
+    Raises:
+        ConfigError: an unknown metric, or a protocol that does not fit the dataset.
+        ImageError: the dataset cannot be read.
+    """
     metrics = [metrics] if isinstance(metrics, str) else metrics
     unknown = [name for name in metrics or () if name not in MEASURES]
     if unknown:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,14 @@ import numpy as np
 from sam_detect.detector import SAMDetect
 from sam_detect.evaluation.methods import Found, Shown
 from sam_detect.interfaces import Segmenter
+from sam_detect.labelling.sizes import areas_sought
 from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.parts import name_of
+from sam_detect.segmentation import prompted
 from sam_detect.types import Frame, Masks
 
 Proposals = tuple[Masks, dict[str, float]]
+Areas = tuple[int, int] | None
 
 
 @dataclass
@@ -37,27 +40,33 @@ class Described:
 
 @dataclass(frozen=True)
 class Memory:
-    """What was made of each picture and the seconds it took: by segmenter, and by recipe too."""
+    """What was made of each picture and the seconds it took: by segmenter (with the areas sought,
+    where it goes by them), and by recipe too."""
 
-    proposals: dict[tuple[str, str], Proposals] = field(default_factory=dict)
-    vectors: dict[tuple[str, str, str], Described] = field(default_factory=dict)
+    proposals: dict[tuple[str, Areas, str], Proposals] = field(default_factory=dict)
+    vectors: dict[tuple[str, str, Areas, str], Described] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Remembering(Segmenter):
     """Gives the proposals that are known already."""
 
-    propose: Callable[[Frame], Masks]
+    propose: Callable[[Frame, Areas], Masks]
+    areas: Areas = None
+
+    def for_areas(self, areas: Areas) -> Remembering:
+        return replace(self, areas=areas)
 
     def segment(self, frame: Frame) -> Masks:
-        return self.propose(frame)
+        return self.propose(frame, self.areas)
 
 
 class Pipeline:
     """Segmenter, fade, embedder and labeller of a detector, with an empty library per episode.
 
     Proposals and vectors of a picture are made once and kept for all episodes, since neither
-    depends on the examples; their time is counted in every episode all the same.
+    depends on the examples (but for the sizes of these, where the segmenter goes by them); their
+    time is counted in every episode all the same.
 
     Args:
         detector: whose parts to use; its library is left alone.
@@ -86,11 +95,12 @@ class Pipeline:
             self._detector.learn_frame(shown.frame, shown.masks, shown.labels, others=shown.others)
 
     def find(self, frame: Frame) -> Found:
-        masks, proposing = self._proposals(frame)
+        sought = areas_sought(self._detector.library.examples())
+        masks, proposing = self._proposals(frame, sought)
         started = time.perf_counter()
         plausible = self._detector.plausible(masks)
         labelling = time.perf_counter() - started
-        vectors, embedding = self._described(frame, plausible)
+        vectors, embedding = self._described(frame, plausible, sought)
         started = time.perf_counter()
         detections = self._detector.name(frame, masks, vectors, plausible)
         labelling += time.perf_counter() - started
@@ -106,9 +116,14 @@ class Pipeline:
     def describe(self) -> dict[str, Any]:
         return self._template.recipe.to_dict()
 
-    def propose(self, frame: Frame) -> Masks:
-        """The proposals of a picture."""
-        return self._proposals(frame)[0]
+    def propose(self, frame: Frame, areas: Areas = None) -> Masks:
+        """The proposals of a picture, where objects of these areas are sought."""
+        return self._proposals(frame, areas)[0]
+
+    def outline(self, frame: Frame, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
+        """What a user's boxes in a picture would be taken for."""
+        segmenter = self._template.segmenter
+        return prompted.outline(frame, segmenter, propose=self.propose, boxes_xywh=boxes_xywh)
 
     def vectors(self, frame: Frame, indices: IntArray) -> FloatArray:
         """``(n, D)``: the vectors of some of :meth:`propose`."""
@@ -118,18 +133,27 @@ class Pipeline:
         """``(N, D)`` vectors of any masks of a picture."""
         return self._template.embed(frame, masks)
 
-    def _proposals(self, frame: Frame) -> Proposals:
-        key = (self._segmenter, frame.source_id)
+    def _sized(self, areas: Areas) -> tuple[Segmenter, Areas]:
+        """The segmenter for areas, and these if they matter to it."""
+        segmenter = self._template.segmenter
+        sized = segmenter.for_areas(areas)
+        return sized, None if sized is segmenter else areas
+
+    def _proposals(self, frame: Frame, areas: Areas) -> Proposals:
+        segmenter, areas = self._sized(areas)
+        key = (self._segmenter, areas, frame.source_id)
         if key not in self._memory.proposals:
             started = time.perf_counter()
-            masks = self._template.segmenter.segment(frame)
+            masks = segmenter.segment(frame)
             self._memory.proposals[key] = masks, {"propose": time.perf_counter() - started}
         return self._memory.proposals[key]
 
-    def _described(self, frame: Frame, indices: IntArray) -> tuple[FloatArray, dict[str, float]]:
+    def _described(
+        self, frame: Frame, indices: IntArray, areas: Areas = None
+    ) -> tuple[FloatArray, dict[str, float]]:
         """Vectors of some proposals, and the seconds that so many take."""
-        masks = self.propose(frame)
-        key = (self._segmenter, self._recipe, frame.source_id)
+        masks = self.propose(frame, areas)
+        key = (self._segmenter, self._recipe, self._sized(areas)[1], frame.source_id)
         if key not in self._memory.vectors:
             none = np.zeros((len(masks), self._template.recipe.dimension), np.float32)
             self._memory.vectors[key] = Described(none, np.zeros(len(masks), np.bool_), {})

@@ -11,11 +11,11 @@ from sam_detect.evaluation.comparison import Comparison, compare
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Dataset, masks_of
 from sam_detect.evaluation.episodes import Split, splits
 from sam_detect.evaluation.methods import Found, Method, Shown
-from sam_detect.segmentation.prompted import masks_for_boxes
 from sam_detect.sources import load_image
 from sam_detect.types import Frame, Masks
 
-Proposer = Callable[[Frame], Masks]
+Outline = Callable[[Frame, Sequence[Sequence[float]]], Masks]
+"""One mask for each box ``x, y, width, height`` of a picture."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,14 @@ def run(
     method: Method,
     protocol: Protocol,
     *,
-    propose: Proposer,
+    outline: Outline,
     max_pixels: int,
     planned: Sequence[Split] | None = None,
 ) -> Iterator[Query | Episode]:
     """Yields each query as it is done, and each episode after its queries.
 
     Args:
-        propose: proposals of a support picture, among which a box finds its outline.
+        outline: gives the objects of a support picture their outlines, where they are boxes.
         max_pixels: larger pictures are refused.
         planned: the episodes; None draws them.
 
@@ -96,11 +96,11 @@ def run(
         support = []
         for picture, objects in split.support:
             frame = load_image(picture.path, max_pixels=max_pixels)
-            masks = outlines(frame, picture, objects, propose)
+            masks = outlines(frame, picture, objects, outline)
             others = None
             if protocol.exhaustive:
                 rest = [o for o in picture.objects if o not in objects]
-                others = outlines(frame, picture, rest, propose)
+                others = outlines(frame, picture, rest, outline)
             support.append(Shown(frame, masks, tuple(o.label for o in objects), others))
         method.learn(support)
         queries = []
@@ -135,9 +135,9 @@ def outlines(
     frame: Frame,
     picture: AnnotatedPicture,
     objects: Sequence[AnnotatedObject],
-    propose: Proposer,
+    outline: Outline,
 ) -> Masks:
     """The examples' outlines. A box is given the outline that a user's box would get."""
     if all(o.mask_rle is not None for o in objects):
         return masks_of(picture, objects)
-    return masks_for_boxes(frame, propose(frame), [o.bbox_xywh for o in objects])
+    return outline(frame, [o.bbox_xywh for o in objects])

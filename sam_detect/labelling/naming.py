@@ -11,7 +11,7 @@ from sam_detect.interfaces import Labeller, LabelMemory
 from sam_detect.labelling.sizes import plausible_sizes
 from sam_detect.labelling.suppression import Nesting, one_per_object, seen_nesting
 from sam_detect.masks import FloatArray, IntArray
-from sam_detect.types import Masks, Verdict
+from sam_detect.types import Detections, Masks, Verdict
 
 
 def plausible(masks: Masks, memory: LabelMemory) -> IntArray:
@@ -67,25 +67,24 @@ class Naming:
     def with_neighbours(
         self,
         memory: LabelMemory,
-        masks: Masks,
-        verdicts: list[Verdict],
+        found: Detections,
         *,
         describe: Callable[[Masks], FloatArray],
-    ) -> list[Verdict]:
-        """The verdicts of :meth:`name`, with what is nearest to those that were not compared.
+    ) -> Detections:
+        """What :meth:`name` gave, with what is nearest to those that were not compared.
 
         Args:
             describe: makes the vectors of masks.
         """
+        verdicts = list(found.verdicts)
         missing = [i for i, verdict in enumerate(verdicts) if not verdict.neighbours]
         if not missing or not memory.examples().labels:
-            return verdicts
-        found = list(verdicts)
-        compared = self._labeller.label(describe(masks[missing]), memory)
+            return found
+        compared = self._labeller.label(describe(found.masks[missing]), memory)
         for index, verdict in zip(missing, compared, strict=True):
             # Its size alone made it unknown, whatever it looks like.
-            found[index] = replace(verdict, label=None, confidence=0.0)
-        return found
+            verdicts[index] = replace(verdict, label=None, confidence=0.0)
+        return replace(found, verdicts=tuple(verdicts))
 
     def _comparable_qualities(self, memory: LabelMemory, masks: Masks) -> FloatArray | None:
         """The proposals' qualities, if the examples' are of the same segmenter."""

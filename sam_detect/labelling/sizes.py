@@ -13,6 +13,19 @@ REACH_OF_ONE_PICTURE = 2.8
 """The same for labels known from one picture: the next may be taken from much nearer."""
 
 
+def areas_sought(examples: ExampleArrays) -> tuple[int, int] | None:
+    """Pixels of the smallest and of the largest positive example; None where none is known."""
+    known = examples.areas > 0
+    if len(known):
+        known &= ~np.asarray(examples.negatives, bool)
+    return span(examples.areas[known])
+
+
+def span(areas: IntArray) -> tuple[int, int] | None:
+    """The least and the most of areas; None where there are none."""
+    return (int(areas.min()), int(areas.max())) if len(areas) else None
+
+
 def plausible_sizes(areas: IntArray, examples: ExampleArrays) -> BoolArray:
     """``(Q,)``: whether some label has examples of about this area.
 

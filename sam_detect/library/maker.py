@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,6 +20,7 @@ from sam_detect.errors import (
 )
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder
+from sam_detect.library.stage_timer import StageTimer
 from sam_detect.library.vector_cache import VectorCache
 from sam_detect.masks import FloatArray
 from sam_detect.models.defaults import default_embedder
@@ -30,6 +29,7 @@ from sam_detect.types import Crop, Frame, Masks, Recipe
 DEFAULT_OCCUPANCY = 0.2
 DEFAULT_CROP_SIDE = 256
 BATCH = 64
+STAGES = ("fade", "embed")
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,12 @@ class VectorMaker:
         elif stored is not None:
             fade = _stored_fade(stored)
         widest = min(embedder.occupancy or DEFAULT_OCCUPANCY, DEFAULT_OCCUPANCY)
+        usual = embedder.crop_side or DEFAULT_CROP_SIDE
         return cls(
             embedder=embedder,
             fade=fade or parts.make_fade(embedder.default_fade),
             occupancy=settings.occupancy or (stored.occupancy if stored else widest),
-            crop_side=settings.crop_side or (stored.crop_side if stored else DEFAULT_CROP_SIDE),
+            crop_side=settings.crop_side or (stored.crop_side if stored else usual),
             cache_size=settings.embedding_cache_size,
         )
 
@@ -126,7 +127,7 @@ class VectorMaker:
         """
         if not self.embedder.of_frames:
             return self.vectors(self.crops(frame, masks), timings_ms=timings_ms)
-        with _Spent(timings_ms).on("embed"):
+        with StageTimer(timings_ms, *STAGES).on("embed"):
             keys = self._cache.keys_of_masks(frame, masks, self.recipe)
             return self._cache.vectors(keys, lambda missing: self._pooled(frame, masks[missing]))
 
@@ -142,25 +143,27 @@ class VectorMaker:
         Raises:
             ExtensionError: the fade or the embedder broke its contract.
         """
-        spent, recipe = _Spent(timings_ms), self.recipe
+        timer, recipe = StageTimer(timings_ms, *STAGES), self.recipe
         batches = [np.zeros((0, self.embedder.dimension), np.float32)]
         iterator = iter(crops)
         while True:
-            with spent.on("fade"):
+            with timer.on("fade"):
                 batch = list(itertools.islice(iterator, BATCH))
                 keys = self._cache.keys_of_crops(batch, recipe)
             if not batch:
                 break
-            made = partial(self._embedded, batch, spent)
+            made = partial(self._embedded, batch, timer)
             batches.append(self._cache.vectors(keys, made))
         return np.concatenate(batches)
 
-    def _embedded(self, crops: Sequence[Crop], spent: _Spent, chosen: Sequence[int]) -> FloatArray:
+    def _embedded(
+        self, crops: Sequence[Crop], timer: StageTimer, chosen: Sequence[int]
+    ) -> FloatArray:
         """The vectors of some of the crops."""
-        with spent.on("fade"):
+        with timer.on("fade"):
             side = self.embedder.input_side
             batch = [context.faded(context.reduced(crops[i], side), self.fade) for i in chosen]
-        with spent.on("embed"):
+        with timer.on("embed"):
             return self._checked(self.embedder.embed(batch), len(batch))
 
     def _pooled(self, frame: Frame, masks: Masks) -> FloatArray:
@@ -175,21 +178,6 @@ class VectorMaker:
                 f"{expected}, got {vectors.shape}"
             )
         return vectors.astype(np.float32, copy=False)
-
-
-class _Spent:
-    """Adds up the milliseconds of stages."""
-
-    def __init__(self, timings_ms: dict[str, float] | None) -> None:
-        self._timings_ms = {} if timings_ms is None else timings_ms
-        for stage in ("fade", "embed"):
-            self._timings_ms.setdefault(stage, 0.0)
-
-    @contextmanager
-    def on(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self._timings_ms[stage] += (time.perf_counter() - started) * 1000
 
 
 def _embedder(settings: Settings, stored: Recipe | None) -> Embedder:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 
 from sam_detect.errors import LibraryError, MaskError
 from sam_detect.library.example import Example, example_id, image_digest, now
+from sam_detect.library.library import Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.surroundings import Surroundings, look_around
+from sam_detect.masks import rle_to_mask
 from sam_detect.types import Frame, Masks
 
 
@@ -70,6 +72,20 @@ def make_examples(
             )
         )
     return examples
+
+
+def outlines_in(frame: Frame, library: Library) -> Masks:
+    """The outlines of a library's examples of this very picture, negatives left out."""
+    known = library.examples()
+    digest = image_digest(frame.image_rgb)
+    ids = [
+        known.ids[i]
+        for i, source in enumerate(known.sources)
+        if source == digest and not known.negatives[i]
+    ]
+    if not ids:
+        return Masks.empty(frame.size_hw)
+    return Masks.from_dense([rle_to_mask(each.segmentation) for each in library.read(ids)])
 
 
 def _require_fitting(frame: Frame, masks: Masks) -> None:

@@ -29,7 +29,10 @@ from PIL import Image
 
 from sam_detect.errors import UnavailableError, one_line
 from sam_detect.models.catalogue import CLIPWeights, clip_model
+from sam_detect.models.devices import numbered
 from sam_detect.models.reading import SAFETENSORS, Weights, file_digest, read_weights
+from sam_detect.models.running import enough_memory
+from sam_detect.models.sharing import Shared, file_key
 from sam_detect.models.weights import require_clip
 
 FOLDER = "local-dir:"
@@ -116,7 +119,8 @@ def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
     state = read_weights(found.path)
     model = _built(found)
     _fill(model, state, found)
-    model = model.to(device).eval().requires_grad_(False)
+    with enough_memory():
+        model = model.to(device).eval().requires_grad_(False)
     config = PreprocessCfg(**model.visual.preprocess_cfg)
     sides = config.size if isinstance(config.size, (tuple, list)) else (config.size,)
     return LoadedCLIP(
@@ -129,6 +133,23 @@ def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
         digest=file_digest(found.path),
         device=device,
     )
+
+
+_SHARED: Shared[LoadedCLIP] = Shared()
+
+
+def shared_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
+    """As :func:`load_clip`, but one model for all who ask for the same files and device, as long
+    as any of them holds it; anew once a file has changed. Nobody may change it."""
+    files = [found.path]
+    if found.model.startswith(FOLDER):
+        files.append(Path(found.model[len(FOLDER) :]) / FOLDER_CONFIG)
+    try:
+        known = tuple(file_key(path) for path in files)
+    except OSError:
+        return load_clip(found, device=device)  # which says what is missing
+    key = found.model, found.pretrained, known, numbered(device)
+    return _SHARED.get(key, lambda: load_clip(found, device=device))
 
 
 def encode_images(loaded: LoadedCLIP, images: Sequence[Image.Image]) -> torch.Tensor:

@@ -32,6 +32,13 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def numbered(device: torch.device) -> torch.device:
+    """The same device by one name: ``cuda`` is ``cuda:0``, unless torch was told otherwise."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """The numbers of a name: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 on a CUDA device
     that computes with it, else fp32, the reference.

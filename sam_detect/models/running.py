@@ -2,52 +2,197 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sam_detect.errors import UnavailableError
 from sam_detect.masks import FloatArray
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+"""What torch says on CUDA, MPS and CPUs where it does not raise ``OutOfMemoryError``."""
+
+
+@dataclass
+class BatchSize:
+    """How many items a model takes at once. Where memory does not suffice it is halved, and stays
+    so: what did not fit once will hardly fit the next time."""
+
+    size: int
+
+    def parts(self, count: int, run: Callable[[slice], Result]) -> Iterator[Result]:
+        """What ``run`` gives for each part of ``count`` items, in order.
+
+        A part that fails is run again in smaller ones: ``run`` must change nothing before all of
+        its work is done.
+
+        Raises:
+            RuntimeError, MemoryError: torch's own, where not even one item fits.
+        """
+        start = 0
+        while start < count:
+            part = slice(start, min(start + self.size, count))
+            try:
+                done = run(part)
+            except (RuntimeError, MemoryError) as error:
+                if part.stop - start == 1 or not ran_out_of_memory(error):
+                    raise
+            else:
+                yield done
+                start = part.stop
+                continue
+            # Only now is the error gone, and with it what the failed run still held.
+            self.size = (part.stop - start) // 2
+            give_back_device_memory()
 
 
 def in_batches(
-    run: Callable[[Sequence[Item]], torch.Tensor], items: Sequence[Item], size: int
+    run: Callable[[Sequence[Item]], torch.Tensor], items: Sequence[Item], size: BatchSize | int
 ) -> torch.Tensor:
     """What ``run`` gives for all items, one row for each, at most ``size`` of them at a time.
 
     Where the device's memory does not suffice, the batches are halved until it does.
 
+    Args:
+        run: gives rows on any device.
+        items: what is run.
+        size: a :class:`BatchSize` keeps what was learnt for the next call.
+
     Raises:
         UnavailableError: not even one item fits.
     """
-    rows: list[torch.Tensor] = []
-    start = 0
-    while start < len(items):
-        try:
-            rows.append(run(items[start : start + size]).cpu())
-        except torch.OutOfMemoryError as error:
-            if size == 1:
-                raise UnavailableError(
-                    "the device's memory does not suffice for this model: choose a smaller one, "
-                    "or device 'cpu'"
-                ) from error
-            size = max(1, min(size, len(items) - start) // 2)
-            torch.cuda.empty_cache()
-            continue
-        start += size
-    return torch.cat(rows)
+    batches = size if isinstance(size, BatchSize) else BatchSize(size)
+    with enough_memory():
+        # Fetched at the end: a GPU works on while the next batch is prepared.
+        return torch.cat([*batches.parts(len(items), lambda part: run(items[part]))]).cpu()
 
 
-def precision(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Runs what it surrounds in a lower precision where that is faster and safe (autocast)."""
-    if dtype == torch.float32:
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch means that memory did not suffice, on whatever device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in NO_MEMORY)
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turns torch's error for too little memory into one that names the remedy.
+
+    Raises:
+        UnavailableError: what it surrounds ran out of memory.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise UnavailableError(
+            "the device's memory does not suffice for this model, not even for one input at a "
+            "time: choose a smaller model or device 'cpu', or end what else uses the memory"
+        ) from error
+
+
+def give_back_device_memory() -> None:
+    """Returns what torch holds free to the device, so that it can be cut up anew."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+@contextmanager
+def precision(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """What it surrounds runs in a lower precision where that is faster and safe (autocast), with
+    :func:`float32_products` for the rest."""
+    lower = dtype != torch.float32
+    reduced = torch.autocast(device.type, dtype) if lower else nullcontext()
+    with float32_products(device, dtype), reduced:
+        yield
+
+
+def float32_products(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+    """On CUDA, how what stays in float32 is multiplied where the numbers of a model are ``dtype``.
+
+    With a lower precision in TF32. With float32, the reference, exactly: convolutions, too, for
+    which torch takes TF32 where nobody says otherwise.
+    """
+    if device.type != "cuda":
         return nullcontext()
-    return torch.autocast(device.type, dtype)
+    return _tf32(dtype != torch.float32)
+
+
+class _TF32:
+    """Torch's switches of TF32 for as long as somebody needs them one way; then as they were.
+
+    They belong to the whole process. Where threads need them both ways at once, all are exact.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wishes: list[bool] = []
+        self._before: list[Any] = []
+
+    @contextmanager
+    def __call__(self, allowed: bool) -> Iterator[None]:
+        with self._lock:
+            if not self._wishes:
+                self._before = [_switch(*each) for each in _switches()]
+            self._wishes.append(allowed)
+            self._turn()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wishes.remove(allowed)
+                self._turn()
+
+    def _turn(self) -> None:
+        allowed = all(self._wishes)
+        for (where, name), before in zip(_switches(), self._before, strict=True):
+            now: Any = allowed if name == OLDER else "tf32" if allowed else "ieee"
+            if not self._wishes:
+                now = before
+            if now is not None:
+                setattr(where, name, now)
+
+
+_tf32 = _TF32()
+OLDER, NEWER = "allow_tf32", "fp32_precision"
+
+
+def _switches() -> list[tuple[Any, str]]:
+    """Where torch says whether products and convolutions may be in TF32.
+
+    Since version 2.9 there are two switches for each. Both are set, in this order: the older one
+    sets the newer, though not wherever it was set before; and ``torch.compile`` fails where the
+    two differ.
+    """
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    older = [(products, OLDER), (convolutions, OLDER)]
+    if not hasattr(convolutions, "conv"):
+        return older
+    return [*older, (products, NEWER), (convolutions.conv, NEWER)]
+
+
+def _switch(where: Any, name: str) -> Any:
+    try:
+        return getattr(where, name)
+    except RuntimeError:  # an older one, which tells nothing once a newer one was set
+        return None
+
+
+def sent(values: npt.ArrayLike | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Values on a device. Nobody waits until a GPU has done what it was given before."""
+    return torch.as_tensor(values).to(device, non_blocking=device.type == "cuda")
 
 
 def unit_rows(vectors: torch.Tensor, model: str) -> FloatArray:

@@ -24,6 +24,10 @@ from sam2.modeling.sam2_base import SAM2Base
 from yaml import YAMLError
 
 from sam_detect.errors import ConfigError, one_line
+from sam_detect.models.catalogue import SAM2Weights
+from sam_detect.models.devices import numbered, resolve_device
+from sam_detect.models.running import enough_memory
+from sam_detect.models.sharing import Shared, file_key
 from sam_detect.models.weights import config_of, require_sam2
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth")
@@ -80,19 +84,50 @@ def load_sam2(
             fit together.
         UnavailableError: no weights of this name are on this machine.
     """
-    if is_checkpoint(model):
-        path = Path(model).expanduser()
-        name = path.stem
-        found = config or config_of(path)
-    else:
+    return _load(_find(model, config), device)
+
+
+_SHARED: Shared[LoadedSAM2] = Shared()
+
+
+def shared_sam2(
+    model: str | Path | LoadedSAM2, *, config: str | Path | None = None, device: str = "auto"
+) -> LoadedSAM2:
+    """As :func:`load_sam2`, but one model for all who ask for the same weights, config and device,
+    as long as any of them holds it. Nobody may change it.
+
+    Args:
+        model: as for :func:`load_sam2`, whose file is loaded anew once it has changed; or a model
+            that is loaded already, which is given back.
+        config: as for :func:`load_sam2`.
+        device: as for :func:`~sam_detect.models.devices.resolve_device`.
+    """
+    if isinstance(model, LoadedSAM2):
+        return model
+    where = numbered(resolve_device(device))
+    found = _find(model, config)
+    files = file_key(found.path), file_key(_config_path(found.config))
+    return _SHARED.get((found.name, files, where), lambda: _load(found, where))
+
+
+def _find(model: str | Path, config: str | Path | None) -> SAM2Weights:
+    """The files that a name or path and a config mean."""
+    if not is_checkpoint(model):
         weights = require_sam2(str(model))
-        path, name, found = weights.path, weights.name, config or weights.config
+        return SAM2Weights(weights.name, str(config or weights.config), weights.path)
+    path = Path(model).expanduser()
     if not path.is_file():
         raise ConfigError(f"there is no SAM 2 checkpoint {path}: expected a .pt file of weights")
-    state = _read_checkpoint(path)
-    built = _build(_read_config(str(found)), str(found))
-    _put(state, built, path, str(found))
-    return LoadedSAM2(model=built.to(device).eval().requires_grad_(False), name=name, device=device)
+    return SAM2Weights(path.stem, str(config or config_of(path)), path)
+
+
+def _load(found: SAM2Weights, device: torch.device) -> LoadedSAM2:
+    state = _read_checkpoint(found.path)
+    built = _build(_read_config(found.config), found.config)
+    _put(state, built, found.path, found.config)
+    with enough_memory():
+        ready = built.to(device).eval().requires_grad_(False)
+    return LoadedSAM2(model=ready, name=found.name, device=device)
 
 
 def seeded_sam2(config: str | Path, seed: int = 0) -> SAM2Base:
@@ -116,14 +151,18 @@ def is_checkpoint(model: str | Path) -> bool:
     return "/" in model or "\\" in model
 
 
-def _read_config(config: str) -> DictConfig:
-    """The ``model`` part of a config of the ``sam2`` package or of a YAML file."""
+def _config_path(config: str) -> Path:
     packaged = Path(sam2.__path__[0], config)
     path = packaged if packaged.is_file() else Path(config).expanduser()
+    if not path.exists():
+        raise ConfigError(f"there is no SAM 2 config {config}")
+    return path
+
+
+def _read_config(config: str) -> DictConfig:
+    """The ``model`` part of a config of the ``sam2`` package or of a YAML file."""
     try:
-        read = OmegaConf.load(path)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no SAM 2 config {config}") from None
+        read = OmegaConf.load(_config_path(config))
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"the SAM 2 config {config} cannot be read: {one_line(error)}") from error
     if not isinstance(read, DictConfig) or not isinstance(read.get("model"), DictConfig):
@@ -171,12 +210,13 @@ def _read_checkpoint(path: Path) -> Mapping[str, torch.Tensor]:
     """The weights in a checkpoint of Meta's form, ``{"model": {name: tensor}}``."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError) as error:
+        # What is no archive of torch's is taken for a pickle, and its first bytes for commands.
         raise ConfigError(
-            f"{path} is not a checkpoint that can be loaded safely: it is damaged, "
+            f"{path} is not a checkpoint that can be loaded safely: it is cut off or damaged, "
             f"or holds other things than weights"
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, RuntimeError) as error:
         raise ConfigError(
             f"the checkpoint {path} cannot be read: {one_line(error)[:120]}; it is cut off or "
             f"damaged: fetch it again"

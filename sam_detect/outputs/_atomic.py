@@ -96,7 +96,7 @@ def cannot_write(path: Path | str, error: Exception) -> OutputError:
 
 
 class InputGuard:
-    """Knows the pictures being read, so that none of them is overwritten."""
+    """Knows the files being read, so that none of them is overwritten."""
 
     def __init__(self, inputs: Iterable[str | os.PathLike[str]]) -> None:
         self._identities = {identity for path in inputs if (identity := _identity(path))}
@@ -107,11 +107,9 @@ class InputGuard:
             self._identities.add(identity)
 
     def check(self, path: Path) -> None:
-        """Raises ``OutputError`` where writing ``path`` would overwrite a picture."""
+        """Raises ``OutputError`` where writing ``path`` would overwrite one."""
         if _identity(path) in self._identities:
-            raise OutputError(
-                f"'{path}' is a picture that is being read; choose another name with --output"
-            )
+            raise OutputError(f"'{path}' is being read; choose another name with --output")
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from sam_detect.outputs._palette import ColorRGB
 from sam_detect.types import ImageRGB
 
 HALO_OPACITY = 0.55
+BLACK: ColorRGB = (0, 0, 0)
 
 
 def paint_object(
@@ -48,9 +49,9 @@ def paint_object(
     rim = np.clip(half + 1.5 + depth, 0, 1) * np.clip(-depth, 0, 1)
     rim *= HALO_OPACITY * line_opacity
     fill = np.clip(depth + 0.5, 0, 1) * fill_opacity
-    color_weight = 1 - (1 - fill) * (1 - line)
-    canvas_weight = (1 - rim) * (1 - color_weight)
-    _mix(canvas[y0:y1, x0:x1], canvas_weight, color_weight, color)
+    part = canvas[y0:y1, x0:x1]
+    _mix(part, rim, BLACK)
+    _mix(part, 1 - (1 - fill) * (1 - line), color)
 
 
 def paint_alpha(
@@ -64,7 +65,7 @@ def paint_alpha(
     x, y = corner_xy
     part = canvas[y : y + alpha.shape[0], x : x + alpha.shape[1]]
     weight = alpha[: part.shape[0], : part.shape[1]].astype(np.float32) * np.float32(opacity / 255)
-    _mix(part, 1 - weight, weight, color)
+    _mix(part, weight, color)
 
 
 def rounded_rectangle(size_wh: tuple[int, int], radius: float) -> npt.NDArray[np.uint8]:
@@ -89,9 +90,10 @@ def _smooth_depth(mask: npt.NDArray[np.uint8]) -> FloatArray:
     return np.asarray(cv2.GaussianBlur(depth, (5, 5), 1.0), np.float32)
 
 
-def _mix(
-    part: ImageRGB, canvas_weight: FloatArray, color_weight: FloatArray, color: ColorRGB
-) -> None:
-    mixed = part * canvas_weight[..., None]
-    mixed += color_weight[..., None] * np.asarray(color, np.float32)
-    part[...] = np.rint(mixed)
+def _mix(part: ImageRGB, weight: FloatArray, color: ColorRGB) -> None:
+    """Lays a colour over a part of a picture, by a weight of 0 to 1 for each pixel."""
+    if not part.size:
+        return
+    flat = np.empty_like(part)
+    flat[...] = color
+    part[...] = cv2.blendLinear(part, flat, 1 - weight, weight)

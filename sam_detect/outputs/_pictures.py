@@ -56,7 +56,7 @@ class PicturePaths:
         if not self._is_folder:
             self._used.add("")
             return self._output
-        stem = _stem_of(source_id)
+        stem = stem_of(source_id)
         name, number = stem, 1
         while name.casefold() in self._used:  # some file systems know no upper and lower case
             number += 1
@@ -95,7 +95,7 @@ def write_image(path: str | os.PathLike[str], image_rgb: ImageRGB) -> Path:
     return write_atomically(target, save)
 
 
-def _stem_of(source_id: str) -> str:
+def stem_of(source_id: str) -> str:
     """A file name from a picture's name: no folders, nothing hidden, nothing a system refuses."""
     name = Path(source_id.replace("\\", "/")).name
     stem = name.rpartition(".")[0] or name

@@ -28,16 +28,39 @@ CROWDED_AT = 40  # with more objects than this, tags must leave the others nearl
 MOST_COVERED_IN_CROWD = 0.1
 MOST_TAGGED = 0.25  # of the picture's area, by all tags together
 MOST_TAGGED_IN_CROWD = 0.12
+STAYING = 0.4  # how much better another place must be, of a video, for a tag to leave its own
+LEGEND_STAYING = 0.25
 LARGEST_TAG = 0.08  # of the picture's area: on a stamp-sized picture a tag would hide everything
 
 
 @dataclass(frozen=True)
 class Tag:
-    """A label beside an object: its box, colour, and texts from the longest to the shortest."""
+    """A label beside an object.
+
+    Attributes:
+        box_xyxy: the object's.
+        color: the label's.
+        texts: from the longest to the shortest.
+        track_id: of the object, in a video; else 0.
+    """
 
     box_xyxy: Box
     color: ColorRGB
     texts: tuple[str, ...]
+    track_id: int = 0
+
+
+class Places:
+    """Where the tags and the legend of a video were in its last frame: they stay where they can.
+
+    Attributes:
+        of_track: for each track which of its places it had.
+        legend: which corner the legend had.
+    """
+
+    def __init__(self) -> None:
+        self.of_track: dict[int, int] = {}
+        self.legend: int | None = None
 
 
 class Layout:
@@ -78,25 +101,52 @@ class Layout:
         return share
 
 
-def place_tags(canvas: ImageRGB, layout: Layout, tags: Sequence[Tag], size_px: int) -> int:
-    """Draws as many tags as there is room for, in their order, and returns how many."""
+def place_tags(
+    canvas: ImageRGB,
+    layout: Layout,
+    tags: Sequence[Tag],
+    size_px: int,
+    *,
+    places: Places | None = None,
+) -> int:
+    """Draws as many tags as there is room for, in their order, and returns how many.
+
+    Args:
+        canvas: the picture, changed in place.
+        layout: takes the tags' places.
+        tags: the most important first.
+        size_px: size of the text.
+        places: of a video, changed to those of this frame.
+    """
+    before = {} if places is None else places.of_track
+    after: dict[int, int] = {}
     crowded = len(tags) > CROWDED_AT
     most_covered = MOST_COVERED_IN_CROWD if crowded else MOST_COVERED
     picture_area = layout.width * layout.height
     room = (MOST_TAGGED_IN_CROWD if crowded else MOST_TAGGED) * picture_area
     placed = 0
     for tag in tags:
-        place = _draw_tag(canvas, layout, tag, size_px, most_covered) if room > 0 else None
-        if place is not None:
+        was = before.get(tag.track_id)
+        drawn = _draw_tag(canvas, layout, tag, size_px, most_covered, was=was) if room > 0 else None
+        if drawn is not None:
+            after[tag.track_id], place = drawn
             room -= (place[2] - place[0]) * (place[3] - place[1])
             placed += 1
+    if places is not None:
+        places.of_track = after
     return placed
 
 
 def _draw_tag(
-    canvas: ImageRGB, layout: Layout, tag: Tag, size_px: int, most_covered: float
-) -> Box | None:
-    """Draws the longest of the tag's texts that finds a place, and returns the place."""
+    canvas: ImageRGB,
+    layout: Layout,
+    tag: Tag,
+    size_px: int,
+    most_covered: float,
+    *,
+    was: int | None,
+) -> tuple[int, Box] | None:
+    """Draws the longest of the tag's texts that finds a place; returns which place, and where."""
     for text in tag.texts:
         alpha = text_alpha(text, size_px)
         size_wh = alpha.shape[1] + 2 * _padding(size_px), line_height(size_px)
@@ -106,6 +156,8 @@ def _draw_tag(
         own = _share_inside(places, tag.box_xyxy)
         others = np.maximum(layout.covered(places) - own, 0)
         cost = others + 0.3 * own + 0.03 * np.arange(len(places))
+        if was is not None:
+            cost[was] -= STAYING
         cost[~layout.is_free(places) | (others > most_covered)] = np.inf
         best = int(np.argmin(cost))
         if np.isfinite(cost[best]):
@@ -114,7 +166,7 @@ def _draw_tag(
             back = rounded_rectangle(size_wh, size_px * 0.28)
             paint_alpha(canvas, back, (x0, y0), tag.color, TAG_OPACITY)
             paint_alpha(canvas, alpha, (x0 + _padding(size_px), y0), ink_on(tag.color))
-            return x0, y0, x1, y1
+            return best, (x0, y0, x1, y1)
     return None
 
 
@@ -133,6 +185,8 @@ def draw_legend(
     layout: Layout,
     counts: list[tuple[str | None, int, ColorRGB]],
     size_px: int,
+    *,
+    places: Places | None = None,
 ) -> bool:
     """A small panel with the number of objects of each label, in the emptiest corner.
 
@@ -141,6 +195,7 @@ def draw_legend(
         layout: takes the panel's place.
         counts: label (None for unknown), number and colour, in the order to show.
         size_px: size of the text.
+        places: of a video, changed to those of this frame.
 
     Returns:
         Whether there was room: a panel never takes more than half the width or the height.
@@ -155,7 +210,7 @@ def draw_legend(
     height = pad + len(rows) * row_height + pad
     if width > canvas.shape[1] / 2 or height > canvas.shape[0] / 2:
         return False
-    x, y = _emptiest_corner(layout, (width, height), margin=round(size_px * 0.6))
+    x, y = _corner(layout, (width, height), round(size_px * 0.6), places or Places())
     layout.take((x, y, x + width, y + height))
     panel = rounded_rectangle((width, height), size_px * 0.5)
     paint_alpha(canvas, panel, (x, y), PANEL_COLOR, PANEL_OPACITY)
@@ -188,13 +243,20 @@ def _legend_rows(
     return [*kept, (f"{len(rest)} more", str(total), None)]
 
 
-def _emptiest_corner(layout: Layout, size_wh: tuple[int, int], margin: int) -> tuple[int, int]:
+def _corner(
+    layout: Layout, size_wh: tuple[int, int], margin: int, places: Places
+) -> tuple[int, int]:
+    """The emptiest corner; of a video, that of the last frame unless another is much emptier."""
     width, height = size_wh
     right = max(0, layout.width - width - margin)
     bottom = max(0, layout.height - height - margin)
     corners = [(margin, margin), (right, margin), (margin, bottom), (right, bottom)]
     boxes = np.array([(x, y, x + width, y + height) for x, y in corners], np.int64)
-    return corners[int(np.argmin(np.round(layout.covered(boxes), 2)))]
+    covered = np.round(layout.covered(boxes), 2)
+    if places.legend is not None:
+        covered[places.legend] -= LEGEND_STAYING
+    places.legend = int(np.argmin(covered))
+    return corners[places.legend]
 
 
 def _places(box: Box, size_wh: tuple[int, int], picture_wh: tuple[int, int]) -> npt.NDArray[Any]:

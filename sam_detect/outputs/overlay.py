@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,15 +11,12 @@ import numpy as np
 from sam_detect.errors import MaskError
 from sam_detect.interfaces import Sink
 from sam_detect.outputs._atomic import InputGuard
-from sam_detect.outputs._painting import paint_object
-from sam_detect.outputs._palette import UNKNOWN, ColorRGB, extend_colors
+from sam_detect.outputs._objects import counts_of, legend_px, line_px, paint_objects, text_px
+from sam_detect.outputs._palette import ColorRGB, extend_colors
 from sam_detect.outputs._pictures import PicturePaths, write_image
 from sam_detect.outputs._tags import Layout, Tag, draw_legend, place_tags
 from sam_detect.outputs._text import clean
 from sam_detect.types import Detections, Frame, ImageRGB
-
-FILL_OPACITY = 0.32
-UNKNOWN_OPACITY = 0.75
 
 
 def draw(
@@ -66,15 +62,16 @@ def draw(
     canvas = np.array(image_rgb, order="C")
     if not shown:
         return canvas
-    objects = _paint_objects(canvas, detections, shown, used)
+    line = line_px(detections, shown)
+    objects = paint_objects(canvas, detections, shown, used, line=line)
     layout = Layout(objects)
     if show_legend:
-        counts = _counts([names[i] for i in shown], used)
+        counts = counts_of([names[i] for i in shown], used)
         # on a small picture a smaller legend is better than none
-        sizes = (_legend_px(canvas), 11, 9)
+        sizes = (legend_px(canvas), 11, 9)
         any(draw_legend(canvas, layout, counts, size) for size in sizes)
     if show_tags:
-        place_tags(canvas, layout, _tags(detections, used), _text_px(detections, shown))
+        place_tags(canvas, layout, _tags(detections, used), text_px(detections, shown))
     return canvas
 
 
@@ -118,33 +115,6 @@ class OverlaySink(Sink):
         return list(self._written)
 
 
-def _paint_objects(
-    canvas: ImageRGB, detections: Detections, shown: Sequence[int], colors: dict[str, ColorRGB]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Draws the objects, the large ones first, and returns ``(H, W)``: 1 where there is one."""
-    masks = detections.masks
-    objects = np.zeros(detections.size_hw, np.uint8)
-    line_px = _line_px(detections, shown)
-    # objects without a label first: they must not cross those that have one
-    order = sorted(shown, key=lambda i: (detections.verdicts[i].label is not None, -masks.areas[i]))
-    for i in order:
-        crop = masks.crop(i)
-        x0, y0, x1, y1 = (int(v) for v in masks.boxes_xyxy[i])
-        label = detections.verdicts[i].label
-        if label is None:
-            paint_object(
-                canvas, crop, (x0, y0, x1, y1), UNKNOWN,
-                line_px=max(1.0, line_px * 0.5), line_opacity=UNKNOWN_OPACITY,
-            )  # fmt: skip
-        else:
-            objects[y0:y1, x0:x1] |= crop
-            paint_object(
-                canvas, crop, (x0, y0, x1, y1), colors[label],
-                line_px=line_px, fill_opacity=FILL_OPACITY,
-            )  # fmt: skip
-    return objects
-
-
 def _tags(detections: Detections, colors: Mapping[str, ColorRGB]) -> list[Tag]:
     """The surest of each label first, then the others: where there is little room, those matter."""
     confidence = detections.confidence
@@ -160,40 +130,3 @@ def _tags(detections: Detections, colors: Mapping[str, ColorRGB]) -> list[Tag]:
         if firsts.setdefault(label, tag) is not tag:
             others.append(tag)
     return [*firsts.values(), *others]
-
-
-def _counts(
-    names: Sequence[str | None], colors: dict[str, ColorRGB]
-) -> list[tuple[str | None, int, ColorRGB]]:
-    """The most frequent first, the unknown ones last."""
-    counted = Counter(names)
-    known = sorted(
-        ((name, number) for name, number in counted.items() if name is not None),
-        key=lambda pair: (-pair[1], pair[0]),
-    )
-    rows: list[tuple[str | None, int, ColorRGB]] = [(n, c, colors[n]) for n, c in known]
-    return [*rows, (None, counted[None], UNKNOWN)] if counted[None] else rows
-
-
-def _legend_px(canvas: ImageRGB) -> int:
-    side = (canvas.shape[0] * canvas.shape[1]) ** 0.5
-    return int(np.clip(round(side * 0.02), 11, 90))
-
-
-def _text_px(detections: Detections, shown: Sequence[int]) -> int:
-    """Text size by the picture's, smaller where the objects are small beside it."""
-    height, width = detections.size_hw
-    by_picture = (height * width) ** 0.5 * 0.022
-    by_object = _typical_side(detections, shown) * 0.4
-    wanted = float(np.clip(by_object, 0.6 * by_picture, by_picture))
-    return int(np.clip(round(wanted), 9 if min(height, width) < 160 else 11, 90))
-
-
-def _line_px(detections: Detections, shown: Sequence[int]) -> float:
-    height, width = detections.size_hw
-    by_picture = (height * width) ** 0.5 * 0.003
-    return float(np.clip(min(by_picture, _typical_side(detections, shown) * 0.07), 1.2, 14))
-
-
-def _typical_side(detections: Detections, shown: Sequence[int]) -> float:
-    return float(np.sqrt(np.median(detections.area[list(shown)])))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 from sam_detect.interfaces import VideoSink
-from sam_detect.outputs._atomic import InputGuard, writing_to
+from sam_detect.outputs._growing import GrowingText
 from sam_detect.outputs._text_sink import to_json
 from sam_detect.types import TrackedFrame
 
@@ -31,22 +29,10 @@ class VideoLinesSink(VideoSink):
         *,
         inputs: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
-        self._path = None if output is None else Path(output)
-        self._file: TextIO = sys.stdout
-        if self._path is not None:
-            InputGuard(inputs).check(self._path)
-            with writing_to(self._path):
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._path.open("w", encoding="utf-8")
+        self._text = GrowingText(output, inputs=inputs)
 
     def write(self, tracked: TrackedFrame) -> None:
-        with writing_to(self._path or "the output stream"):
-            self._file.write(to_json(tracked.to_dict()) + "\n")
-            self._file.flush()
+        self._text.write(to_json(tracked.to_dict()) + "\n")
 
     def close(self) -> list[Path]:
-        if self._path is None:
-            return []
-        with writing_to(self._path):
-            self._file.close()
-        return [self._path]
+        return self._text.close()

@@ -3,7 +3,6 @@ parameters of ``sam2.automatic_mask_generator`` and the same meaning."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,8 +13,10 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from sam_detect.masks import FloatArray, IntArray
-from sam_detect.segmentation._sam2_decoder import FrameFeatures, Undrawn
-from sam_detect.segmentation._sam2_masks import Cut, Limits, cut_out, require_range
+from sam_detect.models.sam2_features import FrameFeatures
+from sam_detect.segmentation._sam2_decoder import Undrawn
+from sam_detect.segmentation._sam2_drawing import passing
+from sam_detect.segmentation._sam2_masks import Cut, Limits, require_range
 from sam_detect.segmentation._sam2_model import (
     ALL_MASKS,
     MASK_LIMIT,
@@ -155,23 +156,28 @@ class _Crop:
         return self.found
 
     def _ask(self, prompts: Prompts) -> None:
+        limits = self.plan.limits
+
         def take(part: slice, undrawn: Undrawn) -> None:
-            passing = self._passing(undrawn.ious)
-            for number in passing.any(1).nonzero()[:, 0].tolist():
-                kept = passing[number]
-                ious = undrawn.ious[number][kept].tolist()
-                for logits, iou in zip(undrawn.draw(number)[kept], ious, strict=True):
-                    self._add(logits, iou, prompts.points_xy[part.start + number, 0])
+            ious = undrawn.ious.cpu()
+            numbers, masks = (each.tolist() for each in passing(ious, limits).nonzero().T)
+            cuts = self.model.drawing.cuts(undrawn, numbers, masks, self.size_hw, limits)
+            for cut, number, mask in zip(cuts, numbers, masks, strict=True):
+                self._add(cut, float(ious[number, mask]), prompts.points_xy[part][number, 0])
 
         def refine(part: slice, undrawn: Undrawn) -> None:
-            drawn = [undrawn.draw(number) for number in range(len(undrawn.ious))]
-            self._ask_again(prompts[part], torch.stack(drawn))
+            everything = range(len(undrawn.ious))
+            parts = self.model.drawing.at_once.parts(
+                len(everything), lambda some: undrawn.draw_many(everything[some])
+            )
+            self._ask_again(prompts[part], torch.cat(list(parts)))
 
         self._decode(prompts, THREE_MASKS, refine if self.plan.use_m2m else take)
 
     def _ask_again(self, prompts: Prompts, logits: Tensor) -> None:
         """One mask for each of the ``(B, M, h, w)`` that prompts were answered with
         (``use_m2m``)."""
+        limits = self.plan.limits
         again = Prompts(
             np.repeat(prompts.points_xy, logits.shape[1], axis=0),
             np.repeat(prompts.labels, logits.shape[1], axis=0),
@@ -180,10 +186,15 @@ class _Crop:
 
         def take(part: slice, undrawn: Undrawn) -> None:
             # The answer is one of the masks: where none passes, it need not be drawn.
-            for number in self._passing(undrawn.ious).any(1).nonzero()[:, 0].tolist():
-                drawn, iou = self.model.one_mask(undrawn, number, ALL_MASKS)
-                if bool(self._passing(torch.tensor(iou))):
-                    self._add(drawn, iou, again.points_xy[part.start + number, 0])
+            numbers = passing(undrawn.ious.cpu(), limits).any(1).nonzero()[:, 0].tolist()
+            found = self.model.drawing.each(
+                numbers,
+                lambda some: self.model.one_mask_each(undrawn, some, ALL_MASKS),
+                self.size_hw,
+                limits,
+            )
+            for number, (cut, iou) in zip(numbers, found, strict=True):
+                self._add(cut, iou, again.points_xy[part][number, 0])
 
         self._decode(again, ALL_MASKS, take)
 
@@ -192,14 +203,9 @@ class _Crop:
     ) -> None:
         self.model.ask(self.features, prompts, self.size_hw, tokens=tokens, take=take)
 
-    def _add(self, logits: Tensor, iou: float, prompt_xy: FloatArray) -> None:
-        cut = cut_out(logits, self.size_hw, self.plan.limits)
+    def _add(self, cut: Cut | None, iou: float, prompt_xy: FloatArray) -> None:
         if cut is not None:
             self.found.add(cut, iou, prompt_xy)
-
-    def _passing(self, ious: Tensor) -> Tensor:
-        least = self.plan.limits.pred_iou
-        return ious > (least if least > 0 else -math.inf)
 
 
 def _off_edges(found: Found, crop_box: list[int], size_hw: tuple[int, int]) -> Found:

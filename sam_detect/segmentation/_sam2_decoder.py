@@ -51,21 +51,19 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import LayerNorm2d
 from torch import Tensor, nn
 
-CHILDREN = 2
-"""Kernel and stride of both upscaling steps."""
-
-
-@dataclass(frozen=True)
-class FrameFeatures:
-    """What the encoder made of one picture.
-
-    Attributes:
-        image_embed: ``(1, C, h, w)``.
-        high_res: finer features, ``(1, C/8, 4h, 4w)`` and ``(1, C/4, 2h, 2w)``, or none.
-    """
-
-    image_embed: Tensor
-    high_res: tuple[Tensor, ...]
+from sam_detect.models.sam2_features import FrameFeatures
+from sam_detect.segmentation._sam2_compile import compiled
+from sam_detect.segmentation._sam2_layout import (
+    CHILDREN,
+    by_head,
+    children,
+    gelu_,
+    in_blocks,
+    in_rows,
+    prompts_first,
+    rows,
+    split,
+)
 
 
 @dataclass(frozen=True)
@@ -95,11 +93,16 @@ class Undrawn:
 
     Attributes:
         ious: ``(B, M)`` fp32, the predicted IoU of each mask that was asked for.
-        draw: makes the ``(M, 4h, 4w)`` fp32 mask logits of one prompt, by its number.
+        draw_many: makes the ``(K, M, 4h, 4w)`` fp32 mask logits of prompts, by their numbers,
+            which rise.
     """
 
     ious: Tensor
-    draw: Callable[[int], Tensor]
+    draw_many: Callable[[Sequence[int]], Tensor]
+
+    def draw(self, prompt: int) -> Tensor:
+        """The ``(M, 4h, 4w)`` mask logits of one prompt."""
+        return self.draw_many([prompt])[0]
 
 
 class _TokensToImage:
@@ -108,8 +111,8 @@ class _TokensToImage:
     def __init__(self, attention: Attention, positions: Tensor, dtype: torch.dtype) -> None:
         self.attention, self.dtype = attention, dtype
         self.heads = attention.num_heads
-        self.key = _by_head(attention.k_proj, self.heads)
-        self.value = _by_head(attention.v_proj, self.heads)
+        self.key = by_head(attention.k_proj, self.heads)
+        self.value = by_head(attention.v_proj, self.heads)
         self.positions = (self.key @ positions.T).to(dtype)  # (H, D, N)
 
     def project(self, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,15 +133,15 @@ class _TokensToImage:
         """The attention's output ``(B, T, C)`` for image tokens of each prompt."""
         batch, count, _ = tokens.shape
         query = self._queries(tokens)
-        logits = _prompts_first(torch.bmm(query.to(self.dtype), self.positions), batch)
-        folded = _prompts_first(torch.bmm(query, self.key), batch).to(self.dtype)
+        logits = prompts_first(torch.bmm(query.to(self.dtype), self.positions), batch)
+        folded = prompts_first(torch.bmm(query, self.key), batch).to(self.dtype)
         weights = logits.baddbmm_(folded, image.mT).softmax(-1)
         seen = torch.bmm(weights, image).float()  # (B, H*T, C)
         seen = seen.view(batch, self.heads, count, -1).transpose(0, 1).flatten(1, 2)
         return self._output(torch.bmm(seen, self.value.mT), tokens)
 
     def _queries(self, tokens: Tensor) -> Tensor:
-        query = _split(self.attention.q_proj(tokens), self.heads)
+        query = split(self.attention.q_proj(tokens), self.heads)
         return query * math.sqrt(1 / query.shape[-1])
 
     def _output(self, heads: Tensor, tokens: Tensor) -> Tensor:
@@ -157,7 +160,7 @@ class _ImageToTokens:
     ) -> None:
         self.attention, self.dtype = attention, dtype
         self.heads = attention.num_heads
-        self.query = _by_head(attention.q_proj, self.heads)
+        self.query = by_head(attention.q_proj, self.heads)
         self.positions = self._with_bias(self.query @ positions.T)
         self.output = attention.out_proj.weight.T.reshape(self.heads, -1, norm.normalized_shape[0])
         self.share = attention.out_proj.bias / self.heads
@@ -177,7 +180,7 @@ class _ImageToTokens:
             queries: what :meth:`project` gave.
             image: ``(N, C)``.
         """
-        logits = _prompts_first(torch.bmm(self._keys(places).to(self.dtype), queries), len(tokens))
+        logits = prompts_first(torch.bmm(self._keys(places).to(self.dtype), queries), len(tokens))
         before = image.expand(len(tokens), -1, -1)
         return self._added(before.baddbmm, logits, tokens)
 
@@ -185,12 +188,12 @@ class _ImageToTokens:
         """The next image tokens ``(B, N, C)``; overwrites those of ``image``."""
         batch = len(tokens)
         keys = self._keys(places)
-        logits = _prompts_first(torch.bmm(keys.to(self.dtype), self.positions), batch)
-        folded = _prompts_first(torch.bmm(keys, self.query), batch).to(self.dtype)
+        logits = prompts_first(torch.bmm(keys.to(self.dtype), self.positions), batch)
+        folded = prompts_first(torch.bmm(keys, self.query), batch).to(self.dtype)
         return self._added(image.baddbmm_, logits.baddbmm_(folded, image.mT), tokens)
 
     def _keys(self, places: Tensor) -> Tensor:
-        keys = _split(self.attention.k_proj(places), self.heads)
+        keys = split(self.attention.k_proj(places), self.heads)
         return keys * math.sqrt(1 / keys.shape[-1])
 
     def _added(
@@ -198,8 +201,8 @@ class _ImageToTokens:
     ) -> Tensor:
         batch, count, _ = tokens.shape
         weights = logits.view(batch, self.heads, count, -1).softmax(2).flatten(1, 2)
-        values = _split(self.attention.v_proj(tokens), self.heads)
-        values = _prompts_first(torch.bmm(values, self.output) + self.share, batch)
+        values = split(self.attention.v_proj(tokens), self.heads)
+        values = prompts_first(torch.bmm(values, self.output) + self.share, batch)
         summed = add(weights.mT, values.to(self.dtype))
         done: Tensor = F.layer_norm(summed, self.shape, self.weight, self.bias, self.eps)
         return done
@@ -233,7 +236,7 @@ class FastDecoder:
         ]
         self.last_look = _TokensToImage(transformer.final_attn_token_to_image, *at)
         first, norm, _, second, _ = self.decoder.output_upscaling
-        self.steps = [_children(step).to(dtype) for step in (first, second)]
+        self.steps = [children(step).to(dtype) for step in (first, second)]
         self.biases = [step.bias.to(dtype) for step in (first, second)]
         self.norm = (norm.weight.shape, norm.weight.to(dtype), norm.bias.to(dtype), norm.eps)
 
@@ -265,8 +268,8 @@ class FastDecoder:
         coarse, fine = (bias.view(1, 1, -1) for bias in self.biases)
         if self.decoder.use_high_res_features:
             finest, finer = (level[0].to(self.dtype) for level in features.high_res)
-            coarse = coarse + _in_blocks(finer, CHILDREN)
-            fine = fine + _in_blocks(finest, CHILDREN**2)
+            coarse = coarse + in_blocks(finer, CHILDREN)
+            fine = fine + in_blocks(finest, CHILDREN**2)
         return PreparedFrame(
             embed=embed,
             image=image.to(self.dtype),
@@ -288,13 +291,13 @@ class FastDecoder:
             tokens: which mask tokens; ``slice(1, None)`` are the three of ``multimask_output``.
         """
         ious, hyper, image = self._answers(frame, prompts, masks, tokens)
-        return Undrawn(ious, lambda prompt: self._draw(frame, hyper[prompt], image[prompt]))
+        return Undrawn(ious, lambda some: self._draw(frame, rows(hyper, some), rows(image, some)))
 
     def compile(self) -> None:
         """Compiles both halves (``torch.compile``): on the first call of each shape, for a
-        minute or so; results may differ by rounding."""
-        self._answers = torch.compile(self._answers)  # type: ignore[method-assign]
-        self._draw = torch.compile(self._draw)  # type: ignore[method-assign]
+        minute or so; results may differ by rounding. See ``_sam2_compile``."""
+        self._answers = compiled(self._answers)  # type: ignore[method-assign]
+        self._draw = compiled(self._draw)  # type: ignore[method-assign]
 
     def _answers(
         self, frame: PreparedFrame, prompts: Tensor, masks: Tensor | None, tokens: slice
@@ -307,9 +310,7 @@ class FastDecoder:
             look = partial(self.looks[number].own, image=image)
             found = self._tokens(number, found, places, look)
             image = self.returns[number].own(found + places, found, image)
-        start = int(self.decoder.pred_obj_scores)
-        read = [start, *range(start + 1, start + 1 + self.decoder.num_mask_tokens)[tokens]]
-        found, places = found[:, read], places[:, read]
+        found, places = self._read(found, tokens), self._read(places, tokens)
         found = found + self.last_look.own(found + places, image)
         found = self.decoder.transformer.norm_final_attn(found)
         heads = self.decoder.output_hypernetworks_mlps[tokens]
@@ -318,15 +319,26 @@ class FastDecoder:
         return ious, hyper.to(self.dtype), image
 
     def _draw(self, frame: PreparedFrame, hyper: Tensor, image: Tensor) -> Tensor:
-        """``(M, 4h, 4w)`` logits of one prompt, from ``(M, C/8)`` and its ``(N, C)``."""
+        """``(K, M, 4h, 4w)`` logits of K prompts, from ``(K, M, C/8)`` and ``(K, N, C)``."""
         coarse, fine = frame.fine
-        finer = (image @ self.steps[0]).view(len(image), CHILDREN**2, -1).add_(coarse)
-        finer = _gelu_(F.layer_norm(finer, *self.norm))
-        finest = (finer @ self.steps[1]).view(len(image), CHILDREN**4, -1).add_(fine)
-        blocks = hyper @ _gelu_(finest).flatten(0, 1).T
-        height, width = frame.embed.shape[1:]
-        blocks = blocks.float().view(-1, height, width, *[CHILDREN] * 4)
-        return blocks.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * height, 4 * width)
+        count, tokens, _ = image.shape
+        finer = (image @ self.steps[0]).view(count, tokens, CHILDREN**2, -1).add_(coarse)
+        finer = gelu_(F.layer_norm(finer, *self.norm))
+        finest = (finer @ self.steps[1]).view(count, tokens, CHILDREN**4, -1).add_(fine)
+        finest = gelu_(finest).flatten(1, 2)
+        # For one prompt not the batched product, which takes six times as long in bf16 on a CPU.
+        blocks = (hyper[0] @ finest[0].T)[None] if count == 1 else hyper @ finest.mT
+        return in_rows(blocks.float(), (frame.embed.shape[1], frame.embed.shape[2]))
+
+    def _read(self, values: Tensor, tokens: slice) -> Tensor:
+        """The tokens that something is read from: that of the IoUs, and those of the masks.
+
+        In slices: a list of numbers would have to reach a GPU first.
+        """
+        start = int(self.decoder.pred_obj_scores)
+        masks = range(start + 1, start + 1 + self.decoder.num_mask_tokens)[tokens]
+        parts = values[:, start : start + 1], values[:, masks.start : masks.stop]
+        return torch.cat(parts, dim=1)
 
     def _own_tokens(self) -> Tensor:
         decoder = self.decoder
@@ -360,41 +372,3 @@ class FastDecoder:
         found = layer.norm2(found + look(found + places))
         done: Tensor = layer.norm3(found + layer.mlp(found))
         return done
-
-
-def _gelu_(values: Tensor) -> Tensor:
-    """In place: memory that is new each time costs as much as the function itself."""
-    torch.ops.aten.gelu_(values)
-    return values
-
-
-def _by_head(projection: nn.Linear, heads: int) -> Tensor:
-    """The weight ``(H * D, C)`` as ``(H, D, C)``."""
-    return projection.weight.view(heads, -1, projection.in_features)
-
-
-def _split(tokens: Tensor, heads: int) -> Tensor:
-    """``(B, T, H * D)`` as ``(H, B * T, D)``."""
-    return tokens.reshape(tokens.shape[0] * tokens.shape[1], heads, -1).transpose(0, 1)
-
-
-def _prompts_first(values: Tensor, batch: int) -> Tensor:
-    """``(H, B * T, X)`` as a ``(B, H * T, X)`` of its own."""
-    heads, _, size = values.shape
-    return values.view(heads, batch, -1, size).transpose(0, 1).reshape(batch, -1, size)
-
-
-def _children(step: nn.ConvTranspose2d) -> Tensor:
-    """The weight ``(C, C', 2, 2)`` as a matrix ``(C, 4 * C')``, child by child."""
-    return step.weight.permute(0, 2, 3, 1).flatten(1)
-
-
-def _in_blocks(features: Tensor, side: int) -> Tensor:
-    """``(C, h * side, w * side)`` as ``(N, side ** 2, C)``, in the order in which image tokens have
-    children, and those have children."""
-    steps = [CHILDREN] * (side // CHILDREN)
-    rows, columns = features.shape[1] // side, features.shape[2] // side
-    split = features.view(-1, rows, *steps, columns, *steps)
-    depth = len(steps)
-    pairs = [axis for i in range(depth) for axis in (2 + i, 3 + depth + i)]
-    return split.permute(1, 2 + depth, *pairs, 0).reshape(rows * columns, side**2, -1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sam_detect.errors import ConfigError
-from sam_detect.masks import BoolArray, decode_crop, encode_crop, tight_box_xyxy
+from sam_detect.masks import BoolArray, IntArray, decode_crop, encode_crop, tight_box_xyxy
 
 SLACK = 0.02, 1.0
 """How far the stability of the small logits may be from that of the large ones: a part that holds
@@ -84,8 +84,8 @@ def cut_out(logits: Tensor, size_hw: tuple[int, int], limits: Limits) -> Cut | N
     """The mask of ``(h, w)`` small logits in a picture of ``size_hw``; None where it is empty,
     not stable enough, or of a size that is not wanted."""
     if limits.region_area:
-        logits = _without_small_regions(logits, limits)
-    if limits.stability and not _may_be_stable(logits, limits):
+        logits = without_small_regions(logits, limits)
+    if limits.stability and not _looks_stable(logits, limits):
         return None
     found = _scaled_up(logits, size_hw, limits.threshold - limits.offset)
     if found is None:
@@ -93,29 +93,48 @@ def cut_out(logits: Tensor, size_hw: tuple[int, int], limits: Limits) -> Cut | N
     values, (left, top) = found
     crop = values > limits.threshold
     area = int(np.count_nonzero(crop))
-    least, most = limits.area
-    if area == 0 or area < least or (most and area > most):
-        return None
-    stability = _ratio(values, limits)
-    if stability < limits.stability:
+    inner, outer = _beside_threshold(values, limits)
+    stability = inner / outer if outer else 0.0
+    if not is_wanted(area, stability, limits):
         return None
     x0, y0, x1, y1 = tight_box_xyxy(crop) or (0, 0, 0, 0)
     box = (left + x0, top + y0, left + x1, top + y1)
     return Cut(box, encode_crop(crop[y0:y1, x0:x1]), area, stability)
 
 
-def _ratio(values: np.ndarray | Tensor, limits: Limits) -> float:
+def is_wanted(area: int, stability: float, limits: Limits) -> bool:
+    """Whether a mask of so many pixels, and so stable, passes."""
+    least, most = limits.area
+    if area == 0 or area < least or (most and area > most):
+        return False
+    return stability >= limits.stability
+
+
+def may_be_stable(counts: IntArray, limits: Limits) -> BoolArray:
+    """``(S,)`` whether scaled-up masks could pass: a cheap look that spares most of the scaling.
+
+    Args:
+        counts: ``(3, S)`` small logits above the threshold and its offset, above it less its
+            offset, and above it.
+    """
+    inner, outer, area = counts
+    always, by_size = SLACK
+    least = limits.stability - always - by_size / np.sqrt(np.maximum(area, 1))
+    passing = inner / np.maximum(outer, 1) >= least
+    return np.asarray(passing | (limits.stability == 0))
+
+
+def _looks_stable(logits: Tensor, limits: Limits) -> bool:
+    inner, outer = _beside_threshold(logits, limits)
+    area = int((logits > limits.threshold).sum())
+    return bool(may_be_stable(np.array([inner, outer, area], np.int64), limits))
+
+
+def _beside_threshold(values: np.ndarray | Tensor, limits: Limits) -> tuple[int, int]:
+    """How many are above the threshold and its offset, and above it less its offset."""
     inner = (values > limits.threshold + limits.offset).sum()
     outer = (values > limits.threshold - limits.offset).sum()
-    return float(inner) / float(outer) if outer else 0.0
-
-
-def _may_be_stable(logits: Tensor, limits: Limits) -> bool:
-    """Whether the scaled-up mask could pass: a cheap look that spares most of the scaling."""
-    area = int((logits > limits.threshold).sum())
-    always, by_size = SLACK
-    least = limits.stability - always - by_size / math.sqrt(max(area, 1))
-    return _ratio(logits, limits) >= least
+    return int(inner), int(outer)
 
 
 def _scaled_up(
@@ -142,14 +161,16 @@ def _taps(
 ) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
     """Which of ``size`` values make those of ``out`` scaled-up ones that ``start:stop`` reach:
     the first of these, and for each the lower value, the upper, and the upper's share."""
-    low, high, share = _all_taps(out, size)
+    low, high, share = taps_of(out, size)
     first, last = np.searchsorted(high, start), np.searchsorted(low, stop)
     part = slice(int(first), int(last))
     return part.start, low[part], high[part], share[part, None]
 
 
 @lru_cache(maxsize=64)
-def _all_taps(out: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def taps_of(out: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(out,)`` each: which of ``size`` values make those of ``out`` scaled-up ones: the lower,
+    the upper, and the upper's share (bilinear, ``align_corners=False``)."""
     centres = (np.arange(out, dtype=np.float64) + 0.5) * (size / out) - 0.5
     centres = np.clip(centres, 0, None)
     low = np.minimum(centres.astype(np.int64), size - 1)
@@ -157,7 +178,7 @@ def _all_taps(out: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return low, high, (centres - low).astype(np.float32)
 
 
-def _without_small_regions(logits: Tensor, limits: Limits) -> Tensor:
+def without_small_regions(logits: Tensor, limits: Limits) -> Tensor:
     """Small holes filled and small specks removed, as the official predictor does on a GPU (on
     a CPU it warns and leaves them)."""
     values = logits.cpu().numpy()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,23 +9,25 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everybody names it
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from sam_detect.config import home_dir
-from sam_detect.errors import UnavailableError
 from sam_detect.masks import BoolArray, FloatArray
-from sam_detect.segmentation._sam2_decoder import (
-    FastDecoder,
-    FrameFeatures,
-    Undrawn,
+from sam_detect.models.running import (
+    BatchSize,
+    enough_memory,
+    float32_products,
+    precision,
+    sent,
 )
+from sam_detect.models.sam2_features import FrameFeatures, encode
+from sam_detect.models.sharing import WhileAlive
+from sam_detect.segmentation._sam2_compile import can_compile
+from sam_detect.segmentation._sam2_decoder import FastDecoder, Undrawn
+from sam_detect.segmentation._sam2_drawing import Drawing
+from sam_detect.segmentation._sam2_layout import rows
 from sam_detect.types import ImageRGB
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""Of the pictures that SAM 2 learnt from (ImageNet's), as in ``sam2.utils.transforms``."""
 SURE_LOGIT = 10.0
 """What a pixel that is surely in a given mask has as a prompt."""
 ALL_MASKS = slice(0, None)
@@ -52,7 +52,7 @@ class OfficialDecoder:
         encoder = self.model.sam_prompt_encoder
         size = frame.image_embed.shape[-2:]
         dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(len(prompts), -1, *size)
-        with autocast(prompts.device, self.dtype):
+        with precision(prompts.device, self.dtype):
             logits, ious, *_ = self.model.sam_mask_decoder.predict_masks(
                 image_embeddings=frame.image_embed,
                 image_pe=encoder.get_dense_pe(),
@@ -62,11 +62,7 @@ class OfficialDecoder:
                 high_res_features=list(frame.high_res),
             )
         kept = logits[:, tokens].float()
-        return Undrawn(ious[:, tokens].float(), kept.__getitem__)
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+        return Undrawn(ious[:, tokens].float(), lambda some: rows(kept, some))
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ class PromptedModel:
     Args:
         model: in evaluation mode.
         dtype: of the encoder and of the decoder's image tokens.
-        chunk: prompts decoded at once.
+        chunk: prompts decoded at once; fewer once memory did not suffice.
         fast: whether the restructured decoder may be used.
         compiled: whether it is compiled on first use, for a minute or so; what was compiled is
             kept under ``SAM_DETECT_HOME`` for the next process.
@@ -122,49 +118,32 @@ class PromptedModel:
         fast: bool = True,
         compiled: bool = False,
     ) -> None:
-        self.model, self.dtype, self.chunk = model, dtype, chunk
+        self.model, self.dtype = model, dtype
         self.device: torch.device = model.device
+        self.chunks = BatchSize(chunk)
+        self.drawing = Drawing(self.device)
         known = fast and FastDecoder.knows(model)
-        self.decoder = FastDecoder(model, dtype) if known else OfficialDecoder(model, dtype)
-        self._last: tuple[FrameFeatures, Any] | None = None
-        if compiled and isinstance(self.decoder, FastDecoder):
-            _prepare_compiler()
+        with float32_products(self.device, dtype):
+            self.decoder = FastDecoder(model, dtype) if known else OfficialDecoder(model, dtype)
+        self._made: WhileAlive[FrameFeatures, Any] = WhileAlive(1)
+        if compiled and isinstance(self.decoder, FastDecoder) and can_compile():
             self.decoder.compile()
 
-    def encode(self, images: Sequence[ImageRGB]) -> list[FrameFeatures]:
-        """The features of pictures of any size, encoded together."""
-        side = self.model.image_size
-        batch = torch.cat([self._seen(image, side) for image in images])
-        with autocast(self.device, self.dtype):
-            found = self.model.forward_image(batch)
-            _, levels, _, sizes = self.model._prepare_backbone_features(found)
-        if self.model.directly_add_no_mem_embed:
-            levels[-1] = levels[-1] + self.model.no_mem_embed
-        maps = [
-            level.permute(1, 2, 0).unflatten(-1, size).float()
-            for level, size in zip(levels, sizes, strict=True)
-        ]
-        return [
-            FrameFeatures(maps[-1][i : i + 1], tuple(level[i : i + 1] for level in maps[:-1]))
-            for i in range(len(images))
-        ]
+    @property
+    def chunk(self) -> int:
+        """Prompts decoded at once."""
+        return self.chunks.size
 
-    def _seen(self, image: ImageRGB, side: int) -> Tensor:
-        """``(1, 3, side, side)`` as the model was taught to see a picture."""
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
-        scaled = pixels.permute(2, 0, 1)[None].float() / 255
-        scaled = F.interpolate(scaled, (side, side), mode="bilinear", antialias=True)
-        mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (MEAN, STD))
-        return (scaled - mean) / std
+    def encode(self, images: Sequence[ImageRGB]) -> list[FrameFeatures]:
+        """The features of pictures of any size, encoded together as far as memory suffices."""
+        return encode(self.model, images, self.dtype)
 
     def embed(self, prompts: Prompts, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
         """The sparse ``(B, P', C)`` and, for prompts with logits, dense ``(B, C, h, w)`` parts."""
-        height, width = size_hw
-        points = torch.as_tensor(prompts.points_xy, dtype=torch.float32, device=self.device)
-        extent = torch.tensor([width, height], dtype=torch.float32, device=self.device)
-        labels = torch.as_tensor(prompts.labels, device=self.device)
+        extent = np.array(size_hw[::-1], np.float32)
+        points = prompts.points_xy.astype(np.float32) / extent * self.model.image_size
         sparse, dense = self.model.sam_prompt_encoder(
-            points=(points / extent * self.model.image_size, labels),
+            points=(sent(points, self.device), sent(prompts.labels, self.device)),
             boxes=None,
             masks=prompts.logits,
         )
@@ -177,7 +156,7 @@ class PromptedModel:
             cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
             for mask in masks
         ]
-        shares = torch.from_numpy(np.stack(small)).to(self.device)
+        shares = sent(np.stack(small), self.device)
         return (2 * shares[:, None] - 1) * SURE_LOGIT
 
     def ask(
@@ -189,25 +168,25 @@ class PromptedModel:
         tokens: slice,
         take: Callable[[slice, Undrawn], None],
     ) -> None:
-        """Decodes prompts chunk by chunk and hands each chunk on, with its place among them."""
-        frame = self._prepared(features)
-        start = 0
-        while start < len(prompts):
-            part = slice(start, min(start + self.chunk, len(prompts)))
-            try:
-                undrawn = self._decode(frame, prompts[part], size_hw, tokens)
-            except torch.OutOfMemoryError as error:
-                self._use_smaller_chunks(error)
-                continue
-            take(part, undrawn)
-            start = part.stop
+        """Decodes prompts chunk by chunk and hands each chunk on, with its place among them.
+
+        Where memory does not suffice, also while a chunk is taken, it is decoded again in smaller
+        ones: ``take`` must change nothing before all of its work is done.
+        """
+
+        def one(part: slice) -> None:
+            take(part, self._decode(frame, prompts[part], size_hw, tokens))
+
+        with enough_memory(), float32_products(self.device, self.dtype):
+            frame = self._prepared(features)
+            for _ in self.chunks.parts(len(prompts), one):
+                pass
 
     def _prepared(self, features: FrameFeatures) -> Any:
         """What the prompts of a picture share; kept for the prompts that follow."""
-        last = self._last
-        if last is None or last[0] is not features:
-            last = self._last = (features, self.decoder.prepare(features))
-        return last[1]
+        if isinstance(self.decoder, OfficialDecoder):
+            return features  # as they are: kept for themselves, they would never go
+        return self._made.of(features, lambda: self.decoder.prepare(features))
 
     def _decode(
         self, frame: Any, prompts: Prompts, size_hw: tuple[int, int], tokens: slice
@@ -215,36 +194,19 @@ class PromptedModel:
         sparse, dense = self.embed(prompts, size_hw)
         return self.decoder.decode(frame, sparse, masks=dense, tokens=tokens)
 
-    def _use_smaller_chunks(self, error: torch.OutOfMemoryError) -> None:
-        if self.chunk == 1:
-            raise UnavailableError(
-                f"device '{self.device}' has too little free memory for one prompt of this model; "
-                f"use a smaller model, or device 'cpu'"
-            ) from error
-        self.chunk //= 2
-        torch.cuda.empty_cache()
-
-    def one_mask(self, undrawn: Undrawn, prompt: int, tokens: slice) -> tuple[Tensor, float]:
-        """The ``(h, w)`` logits and the IoU of a prompt that means one mask.
+    def one_mask_each(
+        self, undrawn: Undrawn, prompts: Sequence[int], tokens: slice
+    ) -> tuple[Tensor, Tensor]:
+        """The ``(K, h, w)`` logits and the ``(K,)`` IoUs of prompts that mean one mask each.
 
         Of an answer of all masks, as with ``multimask_output=False``: the first, or the best of
         the others where the first is not stable. Of an answer of three: the best.
         """
-        logits, ious = undrawn.draw(prompt), undrawn.ious[prompt]
+        logits, ious = undrawn.draw_many(prompts), rows(undrawn.ious, prompts)
         if tokens == THREE_MASKS:
-            best = int(ious.argmax())
-            return logits[best], float(ious[best])
+            best, each = ious.argmax(1), torch.arange(len(ious), device=ious.device)
+            return logits[each, best], ious[each, best]
         decoder = self.model.sam_mask_decoder
         if decoder.dynamic_multimask_via_stability:
-            chosen = decoder._dynamic_multimask_via_stability(logits[None], ious[None])
-            logits, ious = chosen[0][0], chosen[1][0]
-        return logits[0], float(ious[0])
-
-
-def _prepare_compiler() -> None:
-    """Has torch keep what it compiles in our own folder, unless the user chose another."""
-    if not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
-        raise UnavailableError(
-            "compile=True needs a C++ compiler (such as g++) on this machine; leave it out"
-        )
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home_dir() / "cache" / "torchinductor"))
+            logits, ious = decoder._dynamic_multimask_via_stability(logits, ious)
+        return logits[:, 0], ious[:, 0]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 
 from sam_detect.errors import MaskError
+from sam_detect.interfaces import PromptedSegmenter, Segmenter
 from sam_detect.masks import BoolArray
 from sam_detect.types import Frame, ImageRGB, Masks
 
@@ -18,9 +19,52 @@ LEAST_SHARE, MOST_SHARE = 0.05, 0.9
 """Of a picture's area: what is smaller is a speck in its middle, what is larger is all of it."""
 GRABCUT_ROUNDS = 4
 GRABCUT_SIDE = 300
+Numbers = Sequence[float]
 
 
-def masks_for_boxes(frame: Frame, proposals: Masks, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
+def outline(
+    frame: Frame,
+    segmenter: Segmenter,
+    *,
+    propose: Callable[[Frame], Masks],
+    boxes_xywh: Sequence[Numbers] = (),
+    points_xy: Sequence[Numbers] = (),
+) -> Masks:
+    """One mask for each box, then one for each point.
+
+    Args:
+        frame: the picture.
+        segmenter: draws them, if it is a :class:`~sam_detect.interfaces.PromptedSegmenter`.
+        propose: gives the proposals among which they are chosen otherwise; not asked for nothing.
+        boxes_xywh: ``x, y, width, height`` in pixels; clipped to the picture.
+        points_xy: ``x, y`` in pixels, each on an object.
+
+    Raises:
+        MaskError: a box or point is malformed or outside the picture, or nothing is at a point.
+    """
+    if not (len(boxes_xywh) or len(points_xy)):
+        return Masks.empty(frame.size_hw)
+    if isinstance(segmenter, PromptedSegmenter):
+        by_box = _drawn_in_boxes(frame, segmenter, boxes_xywh)
+        return Masks.concatenate([by_box, segmenter.segment_points(frame, points_xy)])
+    proposals = propose(frame)
+    by_box = masks_for_boxes(frame, proposals, boxes_xywh)
+    return Masks.concatenate([by_box, masks_for_points(frame, proposals, points_xy)])
+
+
+def _drawn_in_boxes(
+    frame: Frame, segmenter: PromptedSegmenter, boxes_xywh: Sequence[Numbers]
+) -> Masks:
+    """What the segmenter draws in each box; in one where it finds nothing, the foreground."""
+    try:
+        return segmenter.segment_boxes(frame, boxes_xywh)
+    except MaskError:
+        if len(boxes_xywh) == 1:
+            return masks_for_boxes(frame, Masks.empty(frame.size_hw), boxes_xywh)
+    return Masks.concatenate([_drawn_in_boxes(frame, segmenter, [box]) for box in boxes_xywh])
+
+
+def masks_for_boxes(frame: Frame, proposals: Masks, boxes_xywh: Sequence[Numbers]) -> Masks:
     """One mask per box: the proposal that fits it best, else the box's foreground (GrabCut,
     Rother et al. 2004), else the ellipse that fills it.
 
@@ -36,7 +80,7 @@ def masks_for_boxes(frame: Frame, proposals: Masks, boxes_xywh: Sequence[Sequenc
     return Masks.concatenate([Masks.empty(frame.size_hw), *found])
 
 
-def masks_for_points(frame: Frame, proposals: Masks, points_xy: Sequence[Sequence[float]]) -> Masks:
+def masks_for_points(frame: Frame, proposals: Masks, points_xy: Sequence[Numbers]) -> Masks:
     """One mask per point: the best proposal that covers it.
 
     Raises:
@@ -58,7 +102,7 @@ def middle_mask(proposals: Masks) -> BoolArray:
     return np.ones((height, width), np.bool_)
 
 
-def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Sequence[float]) -> Masks:
+def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Numbers) -> Masks:
     box = clip_box(box_xywh, frame.size_hw)
     overlap = _box_ious(proposals, box)
     if len(proposals) and overlap.max() >= FITTING_BOX_IOU:
@@ -69,7 +113,7 @@ def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Sequence[float]) -> 
     return Masks.from_dense(mask)
 
 
-def _mask_at(frame: Frame, proposals: Masks, point_xy: Sequence[float]) -> Masks:
+def _mask_at(frame: Frame, proposals: Masks, point_xy: Numbers) -> Masks:
     x, y = (int(value) for value in require_point(point_xy, frame.size_hw))
     x0, y0, x1, y1 = proposals.boxes_xyxy.T
     for index in np.flatnonzero((x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)):
@@ -78,7 +122,7 @@ def _mask_at(frame: Frame, proposals: Masks, point_xy: Sequence[float]) -> Masks
     raise MaskError(f"no object was found at {x},{y}; outline it with --box x,y,w,h instead")
 
 
-def require_point(point_xy: Sequence[float], size_hw: tuple[int, int]) -> tuple[float, ...]:
+def require_point(point_xy: Numbers, size_hw: tuple[int, int]) -> tuple[float, ...]:
     """The point as two numbers; raises ``MaskError`` unless it lies in the picture."""
     values = _numbers(point_xy, 2)
     if values is None:
@@ -90,7 +134,7 @@ def require_point(point_xy: Sequence[float], size_hw: tuple[int, int]) -> tuple[
     return values
 
 
-def clip_box(box_xywh: Sequence[float], size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
+def clip_box(box_xywh: Numbers, size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
     """The box as half-open whole pixels inside the picture.
 
     Raises:
@@ -111,7 +155,7 @@ def clip_box(box_xywh: Sequence[float], size_hw: tuple[int, int]) -> tuple[int, 
     return x0, y0, x1, y1
 
 
-def _numbers(values: Sequence[float], count: int) -> tuple[float, ...] | None:
+def _numbers(values: Numbers, count: int) -> tuple[float, ...] | None:
     """The values as ``count`` finite floats, or None where they are something else."""
     try:
         numbers = tuple(float(value) for value in values)

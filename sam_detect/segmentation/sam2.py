@@ -4,13 +4,14 @@
 2. A prompter says where to ask (``_sam2_prompters``).
 3. The decoder answers each prompt with three masks and a predicted IoU for each; it is restructured
    to do the same in less time (``_sam2_decoder``).
-4. Masks that pass are scaled up and compressed (``_sam2_masks``), and of those that nearly equal
+4. Masks that pass are scaled up and compressed (``_sam2_drawing``), and of those that nearly equal
    one another the best is kept (``_sam2_automatic``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -20,18 +21,14 @@ import torch
 
 from sam_detect.errors import ConfigError, ImageError, MaskError
 from sam_detect.interfaces import Segmenter
-from sam_detect.models.devices import resolve_device, resolve_dtype
-from sam_detect.models.sam2 import load_sam2
+from sam_detect.models.devices import resolve_dtype
+from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
+from sam_detect.models.sam2_features import FRAMES_KEPT, frame_encoder
 from sam_detect.segmentation._sam2_automatic import Found, Plan, masks_of_everything
-from sam_detect.segmentation._sam2_decoder import FrameFeatures, Undrawn
-from sam_detect.segmentation._sam2_masks import Limits, cut_out
+from sam_detect.segmentation._sam2_decoder import Undrawn
+from sam_detect.segmentation._sam2_masks import Limits
 from sam_detect.segmentation._sam2_model import ALL_MASKS, THREE_MASKS, PromptedModel, Prompts
-from sam_detect.segmentation._sam2_prompters import (
-    AdaptivePrompter,
-    BlobPrompter,
-    GridPrompter,
-    Prompter,
-)
+from sam_detect.segmentation._sam2_prompters import make_prompter, points_for
 from sam_detect.segmentation.prompted import clip_box, require_point
 from sam_detect.types import Frame, Masks
 
@@ -40,7 +37,6 @@ PRESETS = {
 }
 """Parameters by name, for those that are not given."""
 DEFAULTS = {"points_per_side": 32, "min_area": 0}
-PROMPTERS = ("grid", "adaptive", "blobs")
 CHUNKS = {"cpu": 4, "cuda": 64, "mps": 16}
 """Prompts decoded at once: as many as fill a GPU, as few as stay in a CPU's cache."""
 FRAMES_AT_ONCE = {"cpu": 1, "cuda": 8, "mps": 1}
@@ -54,11 +50,13 @@ class SAM2Segmenter(Segmenter):
 
     Args:
         model_size: ``tiny``, ``small``, ``base`` or ``large`` (SAM 2.1), Meta's name of a model
-            (``sam2_hiera_large``), or the path of a checkpoint.
+            (``sam2_hiera_large``), the path of a checkpoint, or a model that is loaded already,
+            where it is.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         checkpoint: a checkpoint's path, instead of ``model_size``.
         config: the checkpoint's config; by default the YAML file of its name beside it.
-        points_per_side: points along a side of the grid, 1 to 256.
+        points_per_side: points along a side of the grid, 1 to 256; None: 32. ``auto``: as many as
+            the smallest example needs, see :func:`~._sam2_prompters.points_for`, from 16 to 256.
         points_per_batch: prompts decoded at once; None: as suits the device.
         pred_iou_thresh, stability_score_thresh: least quality, 0 to 1.
         stability_score_offset: by how much the threshold is moved to measure stability.
@@ -72,11 +70,12 @@ class SAM2Segmenter(Segmenter):
         use_m2m: ask again with the masks found; twice the work or more.
         min_area, max_area: limits of a mask in pixels; 0 or None: none.
         max_proposals: at most this many masks, the best ones; 0 or None: all.
-        dtype: ``auto`` (bf16 on CUDA, else fp32), ``fp32``, ``bf16``, ``fp16``.
+        dtype: ``auto`` (on CUDA bf16, with what stays in float32 multiplied in TF32; else fp32),
+            ``fp32`` (the reference: exact products, without TF32), ``bf16``, ``fp16``.
         prompts: ``grid``, ``adaptive`` (coarse to fine, without what is covered), ``blobs``.
         fast: False asks Meta's own decoder instead of the restructured one.
         compile: have ``torch.compile`` make the decoder faster still; takes a minute on the first
-            picture, and needs a C++ compiler.
+            picture, once for all processes; without a C++ compiler it warns and goes on without.
         preset: ``microscopy``: 128 points per side and a least area of 30 where not given.
 
     Raises:
@@ -86,12 +85,12 @@ class SAM2Segmenter(Segmenter):
 
     def __init__(
         self,
-        model_size: str | Path = "base",
+        model_size: str | Path | LoadedSAM2 = "base",
         device: str = "auto",
         *,
         checkpoint: str | Path | None = None,
         config: str | Path | None = None,
-        points_per_side: int | None = None,
+        points_per_side: int | Literal["auto"] | None = None,
         points_per_batch: int | None = None,
         pred_iou_thresh: float = 0.8,
         stability_score_thresh: float = 0.95,
@@ -114,7 +113,9 @@ class SAM2Segmenter(Segmenter):
         preset: Literal["microscopy"] | None = None,
     ) -> None:
         chosen = {**DEFAULTS, **_preset(preset)}
-        per_side = chosen["points_per_side"] if points_per_side is None else points_per_side
+        self._follows_sizes = points_per_side == "auto"
+        self._least_area: int | None = None
+        per_side = _per_side(points_per_side, usual=chosen["points_per_side"])
         areas = (min_area or chosen["min_area"], max_area or 0)
         self.plan = Plan(
             per_side=per_side,
@@ -133,17 +134,32 @@ class SAM2Segmenter(Segmenter):
             crop_points_downscale=crop_n_points_downscale_factor,
             use_m2m=use_m2m,
         )
-        self.prompter = _prompter(prompts, areas)
+        self.prompter = make_prompter(prompts, areas)
         self.max_proposals = _at_least("max_proposals", max_proposals or None, 1)
-        self.device = resolve_device(device)
+        loaded = shared_sam2(checkpoint or model_size, config=config, device=device)
+        self.device, self.model_name = loaded.device, loaded.name
         self.dtype = resolve_dtype(dtype, self.device)
-        loaded = load_sam2(checkpoint or model_size, config=config, device=self.device)
-        self.model_name = loaded.name
+        self.encoder = frame_encoder(loaded, self.dtype)
         chunk = _at_least("points_per_batch", points_per_batch, 1) or CHUNKS[self.device.type]
         self.model = PromptedModel(
-            loaded.model, dtype=self.dtype, chunk=chunk, fast=fast, compiled=compile
+            loaded.model,
+            dtype=self.dtype,
+            chunk=chunk,
+            fast=fast,
+            compiled=compile,
         )
-        self._last: tuple[Frame, FrameFeatures] | None = None
+
+    def for_areas(self, areas: tuple[int, int] | None) -> SAM2Segmenter:
+        """As many points as objects of these areas need, with ``points_per_side="auto"``; blobs of
+        these sizes, with ``prompts="blobs"``; else this segmenter itself."""
+        if areas is None:
+            return self
+        sized = copy(self)
+        sized.prompter = self.prompter.for_areas(areas)
+        if self._follows_sizes:
+            sized._least_area = max(areas[0], self.plan.limits.area[0])
+        changed = sized.prompter is not self.prompter or self._follows_sizes
+        return sized if changed else self
 
     @torch.inference_mode()
     def segment(self, frame: Frame) -> Masks:
@@ -155,8 +171,9 @@ class SAM2Segmenter(Segmenter):
         _require_frame(frame)
         if (frame.image_rgb == frame.image_rgb[0, 0]).all():
             return Masks.empty(frame.size_hw)
-        features = self._features(frame)
-        masks = masks_of_everything(self.model, frame.image_rgb, self.plan, self.prompter, features)
+        features = self.encoder(frame)
+        plan = self._plan_for(frame.size_hw)
+        masks = masks_of_everything(self.model, frame.image_rgb, plan, self.prompter, features)
         return masks[: self.max_proposals]
 
     @torch.inference_mode()
@@ -165,13 +182,11 @@ class SAM2Segmenter(Segmenter):
         for frame in frames:
             _require_frame(frame)
         found = []
-        at_once = FRAMES_AT_ONCE[self.device.type]
+        at_once = min(FRAMES_AT_ONCE[self.device.type], FRAMES_KEPT)
         for start in range(0, len(frames), at_once):
             group = frames[start : start + at_once]
-            encoded = self.model.encode([frame.image_rgb for frame in group])
-            for frame, features in zip(group, encoded, strict=True):
-                self._last = (frame, features)
-                found.append(self.segment(frame))
+            self.encoder.encode_together(group)
+            found += [self.segment(frame) for frame in group]
         return found
 
     @torch.inference_mode()
@@ -213,34 +228,36 @@ class SAM2Segmenter(Segmenter):
         if not len(masks):
             return masks
         boxes = Prompts.boxes(masks.boxes_xyxy.astype(np.float32))
-        shown = self.model.as_logits([masks.dense(index) for index in range(len(masks))])
+        shown = self.model.as_logits(masks.dense(index) for index in range(len(masks)))
         drawn = self._one_each(frame, replace(boxes, logits=shown), ALL_MASKS)
         return replace(drawn, prompts_xy=masks.prompts_xy)
+
+    def _plan_for(self, size_hw: tuple[int, int]) -> Plan:
+        if self._least_area is None:
+            return self.plan
+        return replace(
+            self.plan, per_side=points_for(self._least_area, size_hw, self.plan.per_side)
+        )
 
     def _one_each(self, frame: Frame, prompts: Prompts, tokens: slice) -> Masks:
         found = Found()
         limits = replace(self.plan.limits, pred_iou=0, stability=0, area=(0, 0))
 
         def take(part: slice, undrawn: Undrawn) -> None:
-            for number in range(len(undrawn.ious)):
-                logits, iou = self.model.one_mask(undrawn, number, tokens)
-                cut = cut_out(logits, frame.size_hw, limits)
-                point = prompts.points_xy[part.start + number, 0]
+            each = self.model.drawing.each(
+                range(len(undrawn.ious)),
+                lambda some: self.model.one_mask_each(undrawn, some, tokens),
+                frame.size_hw,
+                limits,
+            )
+            points = prompts.points_xy[part, 0]
+            for (cut, iou), point in zip(each, points, strict=True):
                 if cut is None:
                     raise MaskError(f"SAM 2 finds nothing at {point[0]:g},{point[1]:g}")
                 found.add(cut, iou, point)
 
-        self.model.ask(self._features(frame), prompts, frame.size_hw, tokens=tokens, take=take)
+        self.model.ask(self.encoder(frame), prompts, frame.size_hw, tokens=tokens, take=take)
         return found.masks(frame.size_hw, (0, 0))
-
-    def _features(self, frame: Frame) -> FrameFeatures:
-        """The frame's features; those of the last frame are kept for prompts that follow."""
-        last = self._last
-        if last is not None and last[0] is frame:
-            return last[1]
-        features = self.model.encode([frame.image_rgb])[0]
-        self._last = (frame, features)
-        return features
 
 
 def _preset(name: str | None) -> dict[str, int]:
@@ -249,12 +266,11 @@ def _preset(name: str | None) -> dict[str, int]:
     return PRESETS[name] if name else {}
 
 
-def _prompter(name: str, areas: tuple[int, int]) -> Prompter:
-    if name not in PROMPTERS:
-        raise ConfigError(f"prompts must be one of {', '.join(PROMPTERS)}, got {name!r}")
-    if name == "blobs":
-        return BlobPrompter(areas)
-    return AdaptivePrompter() if name == "adaptive" else GridPrompter()
+def _per_side(given: int | str | None, *, usual: int) -> int:
+    """Points along a side, as long as no sizes are known."""
+    if isinstance(given, str) and given != "auto":
+        raise ConfigError(f"points_per_side must be 'auto' or from 1 to 256, got {given!r}")
+    return usual if given is None or isinstance(given, str) else given
 
 
 def _at_least(name: str, value: int | None, least: int) -> int | None:

@@ -18,7 +18,8 @@ class TrackedFrame:
     Attributes:
         frame: the picture, with its place in the video (``index``, ``time_s``).
         detections: the N objects.
-        track_ids: ``(N,)`` int64, from 1; an object keeps its own from frame to frame.
+        track_ids: ``(N,)`` int64, from 1; an object keeps its own from frame to frame. 0 where
+            objects are not followed.
         key: whether the detector has looked at this frame; else what it found before was carried
             here.
     """
@@ -48,7 +49,7 @@ class TrackedFrame:
             "width": width,
             "height": height,
             "detections": [
-                {"track_id": int(track), **self._plain(detection.to_dict())}
+                {"track_id": int(track) or None, **self._plain(detection.to_dict())}
                 for track, detection in zip(self.track_ids, self.detections, strict=True)
             ],
         }

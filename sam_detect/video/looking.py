@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from sam_detect.detector import SAMDetect
 from sam_detect.errors import ConfigError
+from sam_detect.library.making import outlines_in
 from sam_detect.types import Detections, Frame, Masks
 from sam_detect.video.tracks import Snapshot
 
@@ -54,7 +55,7 @@ class Looker:
         return Look(frame, then, self.run(lambda: self._found(frame, then.masks)))
 
     def _found(self, frame: Frame, carried: Masks) -> Detections:
-        known = Masks.concatenate([self._detector.outlined(frame), carried])
+        known = Masks.concatenate([outlines_in(frame, self._detector.library), carried])
         return self._detector.detect_frame(frame, also=known)
 
     def run(self, work: Callable[[], Made]) -> Future[Made]:

@@ -24,16 +24,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Source
 from sam_detect.library.library import Added
 from sam_detect.sources.video import open_source
-from sam_detect.types import Detections, Frame, TrackedFrame
+from sam_detect.types import Detections, Frame, Masks, TrackedFrame
 from sam_detect.video.looking import Look, Looker
 from sam_detect.video.motion import Flow, Motion
 from sam_detect.video.reading import WAKE_S, Arrival, Reader
 from sam_detect.video.statistics import Statistics
-from sam_detect.video.tracks import Tracks
+from sam_detect.video.tracks import Snapshot, Tracks
 
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
@@ -55,6 +57,7 @@ class Plan:
         every: frames from one key frame to the next, at most.
         live: whether the newest frame counts and others may be dropped.
         unknown: whether objects without a name are followed, too.
+        track: whether objects are followed at all; else the detector looks at every frame.
 
     Raises:
         ConfigError: ``every`` is less than 1.
@@ -63,6 +66,7 @@ class Plan:
     every: int = 10
     live: bool = False
     unknown: bool = False
+    track: bool = True
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -90,6 +94,7 @@ class Stream(Iterator[TrackedFrame]):
         self._motion = Motion()
         self._looker = Looker(detector)
         self._look: Look | None = None
+        self._outdated: Look | None = None
         self._since: list[Flow] = []
         self._frames_since, self._new_share = 0, 1.0
         self._present: Frame | None = None
@@ -151,7 +156,8 @@ class Stream(Iterator[TrackedFrame]):
     def learn(self, track_id: int, label: str, *, negative: bool = False) -> Future[Added]:
         """Learns the object of a track as it is in the last frame that was given.
 
-        It is learnt beside the stream; the next frames know it, and so does the library.
+        It is learnt beside the stream; the next frames know it, and so does the library. What
+        was said of the tracks before no longer counts: they are named by the looks to come.
 
         Args:
             track_id: of an object of that frame.
@@ -167,7 +173,14 @@ class Stream(Iterator[TrackedFrame]):
         learn = self._detector.learn_frame
         promise = self._looker.run(lambda: learn(frame, mask, [label], negative=negative))
         self._new_share = 1.0  # look again with what is known by then
+        self._tracks.forget_looks()
+        self._outdated = self._look
         return promise
+
+    @property
+    def waiting(self) -> int:
+        """Frames that are read and not yet taken."""
+        return self._reader.waiting
 
     def _tracked(self, arrival: Arrival[Flow | None]) -> TrackedFrame:
         frame, flow = arrival.frame, arrival.prepared
@@ -175,6 +188,8 @@ class Stream(Iterator[TrackedFrame]):
         if time_s is None:
             time_s = frame.index / FRAMES_PER_SECOND
             frame = replace(frame, time_s=time_s)
+        if not self._plan.track:
+            return self._separate(frame, arrival.at_s)
         self._tracks.advance(flow, time_s)
         if self._present is not None and self._present.size_hw != frame.size_hw:
             self._tracks.forget()
@@ -190,6 +205,17 @@ class Stream(Iterator[TrackedFrame]):
         self._present = frame
         self.statistics.count(arrival.at_s, dropped=self._reader.dropped, key=key)
         return TrackedFrame(frame, replace(detections, recipe=recipe), track_ids, key)
+
+    def _separate(self, frame: Frame, arrived_s: float) -> TrackedFrame:
+        """A frame on its own."""
+        nothing = Snapshot(Masks.empty(frame.size_hw), ())
+        self._look = self._looker.look(frame, nothing)
+        found = self._awaited(self._look)
+        self._look = None
+        shown = found if self._plan.unknown else found.known
+        self._present = frame
+        self.statistics.count(arrived_s, dropped=self._reader.dropped, key=True)
+        return TrackedFrame(frame, shown, np.zeros(len(shown), np.int64), key=True)
 
     def _note(self, flow: Flow | None) -> None:
         self._frames_since += 1
@@ -214,6 +240,8 @@ class Stream(Iterator[TrackedFrame]):
     def _join(self, look: Look, time_s: float) -> None:
         found = self._awaited(look)
         self._tracks.join(found, look.then, self._since, time_s=time_s)
+        if look is self._outdated:
+            self._tracks.forget_looks()
         self._look, self._since = None, []
 
     def _awaited(self, look: Look) -> Detections:
@@ -254,6 +282,7 @@ def open_stream(
     every: int = 10,
     live: bool | None = None,
     unknown: bool = False,
+    track: bool = True,
 ) -> Stream:
     """What :meth:`sam_detect.SAMDetect.stream` does."""
     asked = detector.settings
@@ -269,4 +298,4 @@ def open_stream(
         )
     )
     newest = opened.live if live is None else live
-    return Stream(detector, opened, Plan(every=every, live=newest, unknown=unknown))
+    return Stream(detector, opened, Plan(every=every, live=newest, unknown=unknown, track=track))

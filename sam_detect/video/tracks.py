@@ -160,6 +160,11 @@ class Tracks:
         ids = np.array(masks.ids, np.int64)
         return Detections(frame.source_id, masks.masks, verdicts), ids
 
+    def forget_looks(self) -> None:
+        """What was said so far no longer counts, since the library knows something else now."""
+        for track in self._tracks.values():
+            track.looks = []
+
     def mask(self, track_id: int, size_hw: tuple[int, int]) -> Masks | None:
         """Where a track is now; None where it is hidden or has ended."""
         track = self._tracks.get(track_id)
@@ -209,7 +214,8 @@ class Tracks:
             if hidden is None or hidden.mask is not None or not alike:
                 continue
             track.looks = [*hidden.looks, *track.looks][-MEMORY:]
-            track.verdict = belief(track.looks, self._threshold)
+            if track.looks:
+                track.verdict = belief(track.looks, self._threshold)
             track.id = old
             self._tracks[old] = self._tracks.pop(new)
             self._boxes.rename(new, old)

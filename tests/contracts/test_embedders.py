@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,14 +19,31 @@ from sam_detect.parts import make_embedder
 from sam_detect.types import Crop, FadedCrop
 
 NAMES = registry.names("embedder")
+KNOWS_NOTHING = {"clip", "sam2"}
+"""To models of random weights all things are much alike."""
+
+
+Make = Callable[[str], Embedder]
+
+
+@pytest.fixture
+def make(model_files: dict[str, Path]) -> Make:
+    """Makes the embedder of a name; one that runs a model with a small one of random weights."""
+    models = {"clip": "model_name", "sam2": "model_size"}
+
+    def made(name: str) -> Embedder:
+        given = {models[name]: str(model_files[name])} if name in model_files else {}
+        try:
+            return make_embedder(name, given, "cpu")
+        except UnavailableError as error:
+            pytest.skip(str(error))
+
+    return made
 
 
 @pytest.fixture(params=NAMES)
-def embedder(request: pytest.FixtureRequest) -> Embedder:
-    try:
-        return make_embedder(request.param)
-    except UnavailableError as error:
-        pytest.skip(str(error))
+def embedder(request: pytest.FixtureRequest, make: Make) -> Embedder:
+    return make(request.param)
 
 
 def crop(seed: int = 0, side: int = 40, radius: float = 9, *, plain: bool = True) -> FadedCrop:
@@ -39,9 +58,9 @@ def crop(seed: int = 0, side: int = 40, radius: float = 9, *, plain: bool = True
     return faded(Crop(image, mask, 1.0, (0, 0, side, side)), fade)
 
 
-def test_it_says_what_it_is(embedder: Embedder, request: pytest.FixtureRequest) -> None:
+def test_it_says_what_it_is(embedder: Embedder, make: Make) -> None:
     assert embedder.name in NAMES
-    assert make_embedder(embedder.name).name == embedder.name
+    assert make(embedder.name).name == embedder.name
     assert isinstance(embedder.version, int)
     assert embedder.version >= 1
     assert embedder.input_side >= 1
@@ -79,18 +98,19 @@ def test_crops_of_several_sizes_go_together(embedder: Embedder) -> None:
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
-def test_the_same_crop_has_the_same_vector_each_time(embedder: Embedder) -> None:
+def test_the_same_crop_has_the_same_vector_each_time(embedder: Embedder, make: Make) -> None:
     vectors = embedder.embed([crop(3), crop(3)])
     assert vectors[0].tobytes() == vectors[1].tobytes()
     assert float(vectors[0] @ vectors[1]) == pytest.approx(1, abs=1e-5)
-    for made in (embedder, make_embedder(embedder.name)):
+    for made in (embedder, make(embedder.name)):
         assert made.embed([crop(3)])[0].tobytes() == vectors[0].tobytes()
 
 
 def test_different_things_have_different_vectors(embedder: Embedder) -> None:
     vectors = embedder.embed([crop(seed) for seed in range(6)])
     similarities = vectors @ vectors.T
-    assert similarities[~np.eye(6, dtype=bool)].max() < 0.999
+    most = 0.9999 if embedder.name in KNOWS_NOTHING else 0.999
+    assert similarities[~np.eye(6, dtype=bool)].max() < most
 
 
 def test_a_view_with_a_little_noise_is_nearer_than_another_thing(embedder: Embedder) -> None:
@@ -99,7 +119,10 @@ def test_a_view_with_a_little_noise_is_nearer_than_another_thing(embedder: Embed
     image = np.clip(one.crop.image_rgb + noise, 0, 255).astype(np.uint8)
     again = faded(Crop(image, one.crop.mask, 1.0, one.crop.window_xyxy), GaussianFade())
     vectors = embedder.embed([one, again, other])
-    assert float(vectors[0] @ vectors[1]) > float(vectors[0] @ vectors[2]) + 0.01
+    near, far = np.linalg.norm(vectors[1:].astype(np.float64) - vectors[0], axis=1)
+    assert near < far / 5
+    if embedder.name not in KNOWS_NOTHING:
+        assert float(vectors[0] @ vectors[1]) > float(vectors[0] @ vectors[2]) + 0.01
 
 
 def test_crops_do_not_change(embedder: Embedder) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from sam_detect import registry
 from sam_detect.config import load_settings
-from sam_detect.errors import UnavailableError
+from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.interfaces import Segmenter
 from sam_detect.parts import make_segmenter
 from sam_detect.types import Frame, Masks
@@ -20,15 +22,29 @@ NAMES = registry.names("segmenter")
 DISCS = [((40, 40), 18), ((120, 45), 22), ((60, 110), 25), ((135, 115), 15)]
 
 
-def make(name: str, **settings: Any) -> Segmenter:
-    try:
-        return make_segmenter(load_settings({"segmenter": name, **settings}))
-    except UnavailableError as error:
-        pytest.skip(str(error))
+Make = Callable[..., Segmenter]
+KNOWS_NOTHING = {"sam2"}
+"""Models of random weights propose something in every picture, but nothing in particular."""
+
+
+@pytest.fixture
+def make(model_files: dict[str, Path]) -> Make:
+    """Makes the segmenter of a name; one that runs a model with a small one of random weights."""
+    of_model = {"sam2": {"sam_model": str(model_files.get("sam2", "")) or None,
+                         "points_per_side": 6, "device": "cpu"}}  # fmt: skip
+
+    def made(name: str, **settings: Any) -> Segmenter:
+        asked = {"segmenter": name, **of_model.get(name, {}), **settings}
+        try:
+            return make_segmenter(load_settings(asked))
+        except UnavailableError as error:
+            pytest.skip(str(error))
+
+    return made
 
 
 @pytest.fixture(params=NAMES)
-def segmenter(request: pytest.FixtureRequest) -> Segmenter:
+def segmenter(request: pytest.FixtureRequest, make: Make) -> Segmenter:
     return make(request.param)
 
 
@@ -72,15 +88,40 @@ def check_form(masks: Masks, frame: Frame) -> None:
             assert edge.any(), "boxes are tight"
 
 
-def test_every_clear_object_is_proposed(segmenter: Segmenter) -> None:
+@pytest.mark.parametrize("name", sorted(set(NAMES) - KNOWS_NOTHING))
+def test_every_clear_object_is_proposed(name: str, make: Make) -> None:
     frame = scene()
-    masks = segmenter.segment(frame)
+    masks = make(name).segment(frame)
     check_form(masks, frame)
     dense = [masks.dense(index) for index in range(len(masks))]
     for number in range(len(DISCS)):
         truth = disc(number)
         best = max((d & truth).sum() / (d | truth).sum() for d in dense)
         assert best > 0.8, f"disc {number}"
+
+
+def test_proposals_have_the_documented_form(segmenter: Segmenter) -> None:
+    for frame in (scene(), scene(1)):
+        masks = segmenter.segment(frame)
+        check_form(masks, frame)
+        assert len(masks) > 0
+
+
+def test_a_grey_picture_is_taken(segmenter: Segmenter) -> None:
+    grey = np.repeat(scene().image_rgb.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    check_form(segmenter.segment(Frame(grey)), Frame(grey))
+
+
+@pytest.mark.parametrize("areas", [None, (1, 1), (50, 900), (10**6, 10**7)])
+def test_told_the_sizes_that_are_sought_it_still_proposes(
+    segmenter: Segmenter, areas: tuple[int, int] | None
+) -> None:
+    before = segmenter.segment(scene())
+    sized = segmenter.for_areas(areas)
+    assert isinstance(sized, Segmenter)
+    check_form(sized.segment(scene()), scene())
+    assert same(segmenter.for_areas(areas).segment(scene()), sized.segment(scene()))
+    assert same(segmenter.segment(scene()), before), "the segmenter itself stays as it is"
 
 
 def test_no_mask_is_proposed_twice(segmenter: Segmenter) -> None:
@@ -133,7 +174,7 @@ def test_the_same_picture_has_the_same_proposals_each_time(segmenter: Segmenter)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_new_segmenter_proposes_the_same(name: str) -> None:
+def test_a_new_segmenter_proposes_the_same(name: str, make: Make) -> None:
     assert same(make(name).segment(scene()), make(name).segment(scene()))
 
 
@@ -153,13 +194,31 @@ def test_two_threads_get_what_one_gets(segmenter: Segmenter) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_limits_of_area_and_number_hold(name: str) -> None:
+def test_limits_of_area_and_number_hold(name: str, make: Make) -> None:
     frame = scene()
     everything = make(name).segment(frame)
     assert len(everything) > 2
-    areas = make(name, min_area=800, max_area=1700).segment(frame).areas
-    assert ((areas >= 800) & (areas <= 1700)).all()
-    assert len(areas) >= 1, "the discs of 1017 and 1520 pixels"
+    least, most = (int(np.quantile(everything.areas, share)) for share in (0.2, 0.8))
+    limited = make(name, min_area=least, max_area=most).segment(frame).areas
+    assert ((limited >= least) & (limited <= most)).all()
+    assert len(limited) >= 1
     few = make(name, max_proposals=2).segment(frame)
     assert len(few) == 2
     assert few.predicted_ious.tolist() == everything.predicted_ious[:2].tolist()
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - KNOWS_NOTHING))
+def test_objects_within_the_limits_of_area_are_proposed(name: str, make: Make) -> None:
+    areas = make(name, min_area=800, max_area=1700).segment(scene()).areas
+    assert ((areas >= 800) & (areas <= 1700)).all()
+    assert len(areas) >= 1, "the discs of 1017 and 1520 pixels"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("wrong", [{"min_area": 9, "max_area": 8}, {"min_area": -1}])
+def test_limits_that_cannot_be_meant_are_refused(
+    name: str, make: Make, wrong: dict[str, int]
+) -> None:
+    with pytest.raises(ConfigError, match="min_area") as caught:
+        make(name, **wrong)
+    assert "\n" not in str(caught.value)

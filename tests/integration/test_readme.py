@@ -18,6 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 NEEDS_A_SERVER = "--to-url"
 TAKES_MINUTES = "sam-detect bench"
 """Run, with less to measure, in test_bench_cli.py."""
+NEEDS_A_CAMERA = "sam-detect video 0"
 NEED_MODELS = ("sam-detect download-models", "sam-detect verify-models")
 """Run, on a server of this machine and on small models, in the tests of these names."""
 
@@ -50,7 +51,16 @@ def kitchen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     (tmp_path / "outlines.json").write_text(json.dumps(outlines))
     draw_nuts(tmp_path / "nuts")
+    film_table(tmp_path / "clip.mp4")
     return tmp_path
+
+
+def film_table(path: Path) -> None:
+    """The table, which the camera passes."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (800, 600))
+    for frame in range(12):
+        writer.write(np.roll(table(), -2 * frame, axis=1))
+    writer.release()
 
 
 def draw_nuts(folder: Path) -> None:
@@ -99,7 +109,7 @@ def table() -> np.ndarray:
 def test_every_command_of_the_readme_runs(kitchen: Path) -> None:
     ran = 0
     for command in commands():
-        if NEEDS_A_SERVER in command or command.startswith(TAKES_MINUTES):
+        if NEEDS_A_SERVER in command or command.startswith((TAKES_MINUTES, NEEDS_A_CAMERA)):
             continue
         assert run(shlex.split(command)[1:]) == 0, command
         ran += 1
@@ -107,11 +117,13 @@ def test_every_command_of_the_readme_runs(kitchen: Path) -> None:
     assert (kitchen / "found" / "a.png").stat().st_size > 1000
     assert (kitchen / "nuclei.zip").is_file()
     assert (kitchen / "out" / "index.html").is_file()
+    assert len((kitchen / "found.jsonl").read_text().splitlines()) == 12
+    assert (kitchen / "kinds" / "annotations.json").is_file()
 
 
 def test_the_python_of_the_readme_runs(kitchen: Path) -> None:
     code = blocks("python")
-    assert len(code) == 2
+    assert len(code) == 3
     for block in code:
         exec(compile(block, "README.md", "exec"), {})
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sam2")
 
-from cli_harness import Command, in_this_process, saved  # noqa: E402
+from cli_harness import Command, box_around, in_this_process, saved  # noqa: E402
 from sam2_helpers import write_small_sam2  # noqa: E402
+
+from sam_detect import SAMDetect  # noqa: E402
+from sam_detect.segmentation import sam2 as sam2_module  # noqa: E402
+from sam_detect.segmentation.sam2 import SAM2Segmenter  # noqa: E402
+from sam_detect.sources import load_image  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+MODELS = ("--segmenter", "sam2", "--embedder", "sam2", "--points-per-side", "4", "--device", "cpu")
 
 
 @pytest.fixture
@@ -49,15 +64,168 @@ def test_a_checkpoint_asks_for_sam2_by_itself(sam: Command, checkpoint: Path) ->
     assert len(ran.json) == 1
 
 
-def test_what_cannot_be_loaded_is_said_in_one_line(sam: Command, checkpoint: Path) -> None:
-    sam("shapes.png", "--sam-model", "none.pt").failed("none.pt", code=2)
-    Path("cut.pt").write_bytes(checkpoint.read_bytes()[:1000])
-    Path("cut.yaml").write_text(checkpoint.with_suffix(".yaml").read_text())
-    sam("shapes.png", "--sam-model", "cut.pt").failed("cut.pt", "damaged", code=2)
-    sam("shapes.png", "--sam-model", checkpoint, "--points-per-side", "0").failed(
-        "points_per_side", code=2
-    )
+def test_boxes_and_points_are_drawn_by_sam2(sam: Command, checkpoint: Path) -> None:
+    model = write_small_sam2(Path(), "other", seed=2)  # whose answers differ from place to place
+    box, point = box_around(120, 50), "210,40"
+    options = ("--sam-model", model, "--points-per-side", "2", "--device", "cpu",
+               "--embedder", "average", "--json")  # fmt: skip
+    ran = sam("learn", "shapes.png", "--label", "disc", "--box", box, "--point", point, *options)
+    assert ran.worked().json == [{"added": 2, "total": 2}]
+    drawing, frame = SAM2Segmenter(model, "cpu", points_per_side=2), load_image("shapes.png")
+    x, y, w, h = (int(each) for each in box.split(","))
+    drawn = [
+        drawing.segment_boxes(frame, [(x, y, w, h)]),
+        drawing.segment_points(frame, [(210, 40)]),
+    ]
+    learnt = [each.segmentation for each in SAMDetect(segmenter="naive").library.read()]
+    assert len(learnt) == 2
+    assert all(masks.rle(0) in learnt for masks in drawn)
+    shape = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [x, y, w, h]}
+    boxes = {"images": [{"id": 1, "file_name": "shapes.png", "width": 280, "height": 200}],
+             "annotations": [shape], "categories": [{"id": 1, "name": "disc"}]}  # fmt: skip
+    Path("boxes.json").write_text(json.dumps(boxes))
+    again = sam("learn", "shapes.png", "--annotations", "boxes.json", *options).worked()
+    assert again.json == [{"added": 0, "total": 2}], "the same object, drawn in the same way"
+
+
+def with_config(path: str, content: object, checkpoint: Path, config: str = "") -> str:
+    """A file that is to be a checkpoint, and a config beside it."""
+    if isinstance(content, bytes):
+        Path(path).write_bytes(content)
+    else:
+        torch.save(content, path)
+    written = config or checkpoint.with_suffix(".yaml").read_text()
+    Path(path).with_suffix(".yaml").write_text(written)
+    return path
+
+
+def spoilt(checkpoint: Path, value: float) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+    content["model"]["no_mem_embed"].fill_(value)
+    return content
+
+
+BAD_MODELS: dict[str, tuple[Callable[[Path], str], tuple[str, ...]]] = {
+    "missing": (lambda good: "none.pt", ("there is no", "none.pt")),
+    "a folder": (lambda good: "./", ("there is no", "checkpoint")),
+    "truncated": (
+        lambda good: with_config("cut.pt", good.read_bytes()[:1000], good),
+        ("cut.pt", "damaged"),
+    ),
+    "a text": (lambda good: with_config("text.pt", b"hello", good), ("text.pt", "damaged")),
+    "empty": (lambda good: with_config("empty.pt", b"", good), ("empty.pt", "damaged")),
+    "of something else": (
+        lambda good: with_config("else.pt", {"weights": torch.ones(2)}, good),
+        ("else.pt", "no SAM 2 checkpoint"),
+    ),
+    "of another model": (
+        lambda good: with_config("other.pt", {"model": {"layer": torch.ones(2)}}, good),
+        ("other.pt", "does not fit", "other.yaml"),
+    ),
+    "NaN": (lambda good: with_config("nan.pt", spoilt(good, float("nan")), good),
+            ("nan.pt", "no_mem_embed", "not finite")),
+    "a config of another model": (
+        lambda good: with_config("big.pt", good.read_bytes(), good,
+                                 good.with_suffix(".yaml").read_text().replace("[1, 1, 2, 1]",
+                                                                               "[1, 1, 3, 1]")),
+        ("big.pt", "does not fit", "big.yaml"),
+    ),
+    "a config that is none": (
+        lambda good: with_config("bad.pt", good.read_bytes(), good, "a: ["),
+        ("bad.yaml", "cannot be read"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_MODELS)
+@pytest.mark.parametrize("part", ["segmenter", "embedder"])
+def test_a_model_that_cannot_be_used_is_said_in_one_line(
+    sam: Command, checkpoint: Path, name: str, part: str
+) -> None:
+    make, words = BAD_MODELS[name]
+    sam("shapes.png", f"--{part}", "sam2", "--sam-model", make(checkpoint)).failed(*words, code=2)
+
+
+def test_other_settings_that_cannot_be_used_are_said_in_one_line(
+    sam: Command, checkpoint: Path
+) -> None:
+    for points in ("0", "257", "many", "2.5"):
+        ran = sam("shapes.png", "--sam-model", checkpoint, "--points-per-side", points)
+        ran.failed("points_per_side", "'auto'", "from 1 to 256", code=2)
+    sam("shapes.png", "--sam-model", checkpoint, "--prompts", "all").failed("grid", code=2)
     if not torch.cuda.is_available():
         sam("shapes.png", "--sam-model", checkpoint, "--device", "cuda").failed(
             "no CUDA GPU", "'cpu'", code=2
         )
+
+
+def mask_file(name: str, *pixels: tuple[int, int], size_hw: tuple[int, int] = (200, 280)) -> str:
+    mask = np.zeros(size_hw, np.uint8)
+    for x, y in pixels:
+        mask[y, x] = 255
+    Image.fromarray(mask).save(name)
+    return name
+
+
+@pytest.mark.parametrize(("how", "words"), [
+    (lambda: ("--masks", mask_file("empty.png")), ("empty.png", "0 everywhere")),
+    (lambda: ("--masks", mask_file("other.png", (5, 5), size_hw=(50, 60))), ("60x50", "280x200")),
+    (lambda: ("--box", "300,10,30,30"), ("300,10,30,30", "280x200")),
+    (lambda: ("--point", "10,200"), ("10,200", "outside", "280x200")),
+])  # fmt: skip
+@pytest.mark.parametrize("pooling", ["crop", "frame"])
+def test_an_object_that_is_not_in_the_picture_is_said(
+    sam: Command, checkpoint: Path, how: Callable[[], tuple[str, str]], words: tuple[str, ...],
+    pooling: str,
+) -> None:  # fmt: skip
+    models = (*MODELS, "--sam-model", checkpoint, "--pooling", pooling)
+    ran = sam("learn", "shapes.png", "--label", "x", *how(), *models)
+    ran.failed("shapes.png", *words, code=1)
+    assert "learnt 0 new examples" in ran.err
+
+
+@pytest.mark.parametrize("pooling", ["crop", "frame"])
+def test_objects_and_pictures_of_one_pixel(sam: Command, checkpoint: Path, pooling: str) -> None:
+    mask_file("pixel.png", (0, 0), size_hw=(1, 1))
+    models = (*MODELS, "--sam-model", checkpoint, "--pooling", pooling)
+    ran = sam("learn", "shapes.png", "--label", "x", "--masks", mask_file("one.png", (279, 199)),
+              *models).worked()  # fmt: skip
+    assert "learnt 1 new" in ran.err
+    sam("learn", "pixel.png", "--label", "x", "--masks", "pixel.png", *models).worked()
+    [found] = sam("detect", "pixel.png", *models, "--json").worked().json
+    assert found["detections"] == []
+    [found] = sam("detect", "shapes.png", *models, "--prompts", "blobs", "--json").worked().json
+    assert found["recipe"]["embedder"] == "sam2"
+
+
+def test_weights_that_give_no_numbers_are_said(sam: Command, checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    for tensor in content["model"].values():
+        tensor.mul_(1e30)
+    torch.save(content, checkpoint)
+    sam("shapes.png", "--sam-model", checkpoint).failed("sees no numbers", "fp32", code=2)
+
+
+@pytest.mark.parametrize("prompts", ["grid", "blobs"])
+def test_the_grid_follows_the_examples(
+    sam: Command, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, prompts: str
+) -> None:
+    asked: list[tuple[int, str]] = []
+    plain = sam2_module.masks_of_everything
+
+    def noted(model: Any, image: Any, plan: Any, prompter: Any, features: Any) -> Any:
+        asked.append((plan.per_side, str(getattr(prompter, "areas", None))))
+        few = replace(plan, per_side=min(plan.per_side, 4))
+        return plain(model, image, few, prompter, features)
+
+    monkeypatch.setattr(sam2_module, "masks_of_everything", noted)
+    options = ("--sam-model", checkpoint, "--embedder", "average", "--points-per-side", "auto",
+               "--prompts", prompts, "--device", "cpu")  # fmt: skip
+    sam("detect", "shapes.png", *options).worked()
+    square = [(x, y) for x in range(20, 27) for y in range(30, 37)]
+    sam("learn", "shapes.png", "--label", "x", "--masks", mask_file("m.png", *square),
+        *options).worked()  # fmt: skip
+    sam("detect", "shapes.png", *options).worked()
+    areas = {"grid": ["None"] * 3, "blobs": ["(0, 0)", *[str((49 / np.e, 49 * np.e))] * 2]}[prompts]
+    fine = int(np.ceil(np.hypot(200, 280) / (2 * (49 / np.pi) ** 0.5)))
+    assert asked == list(zip([32, fine, fine], areas, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from small_models import clip_folder
 
 from sam_detect.bench import verify
 from sam_detect.models.records import Record, record_path, sha256_of, write_record
+from sam_detect.segmentation._sam2_prompters import GridPrompter
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -40,6 +42,25 @@ def test_ours_is_what_the_official_code_makes(sam: Command, models: tuple[str, .
     assert not masks.startswith("0,"), "there must be something to compare"
 
 
+def test_prompters_are_compared_with_the_grid(
+    sam: Command, models: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [found] = sam("verify-models", *models, "--json").worked().json
+    said = {c["name"]: c["found"] for c in found["checks"] if "prompts" in c["name"]}
+    assert list(said) == ["SAM 2 prompts adaptive", "SAM 2 prompts blobs"]
+    counts = re.compile(r"(\d+) of the grid's 64 prompts, (\d+\.\d)% of its (\d+) masks")
+    for text in said.values():
+        asked, share, masks = counts.match(text).groups()  # type: ignore[union-attr]
+        assert 0 < int(asked) <= 64
+        assert int(masks) > 0
+        assert 0 < float(share) <= 100
+    # The grid itself, as a prompter, finds all masks of the grid.
+    monkeypatch.setattr(verify, "make_prompter", lambda name: GridPrompter())
+    [found] = sam("verify-models", *models, "--json").worked().json
+    said = {c["name"]: c["found"] for c in found["checks"] if "prompts" in c["name"]}
+    assert all("64 of the grid's 64 prompts, 100.0%" in text for text in said.values())
+
+
 def test_weights_that_are_not_the_recorded_ones_are_wrong(
     sam: Command, models: tuple[str, ...]
 ) -> None:
@@ -62,7 +83,7 @@ def test_weights_that_are_not_the_recorded_ones_are_wrong(
 def test_masks_that_are_not_the_official_ones_are_wrong(
     sam: Command, models: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "same_share", lambda ours, true: 0.5)
+    monkeypatch.setattr(verify, "same_share", lambda ours, true, **_: 0.5)
     [found] = sam("verify-models", *models, "--json").json
     wrong = [check["name"] for check in found["checks"] if check["right"] is False]
     assert wrong == ["SAM 2 masks, fp32"]

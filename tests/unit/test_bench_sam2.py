@@ -10,11 +10,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("sam2")
 
-from sam2_helpers import small_config  # noqa: E402
+from sam2_helpers import small_config, write_small_sam2  # noqa: E402
 
-from sam_detect.bench import sam2_trials  # noqa: E402
+from sam_detect.bench import coverage, sam2_frame, sam2_trials  # noqa: E402
 from sam_detect.bench.measurements import Measurements  # noqa: E402
+from sam_detect.bench.memory import PeakDeviceMemory  # noqa: E402
 from sam_detect.bench.sam2 import SAM2Suite, Workload  # noqa: E402
+from sam_detect.bench.sam2_compared import Compared, same_share  # noqa: E402
+from sam_detect.bench.sam2_frame import measure_frame  # noqa: E402
 from sam_detect.bench.suites import Options  # noqa: E402
 from sam_detect.errors import UnavailableError  # noqa: E402
 from sam_detect.types import Masks  # noqa: E402
@@ -29,7 +32,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measurements:
         large_masks=20, prompts=4, embedded=2, threads=1,
     )  # fmt: skip
     measurements = Measurements(repeat=1)
-    SAM2Suite(workload).run(measurements, Options())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coverage, "drawn_scenes", lambda: [coverage._faint()])
+        SAM2Suite(workload).run(measurements, Options(device="cpu"))
     return measurements
 
 
@@ -50,6 +55,57 @@ def test_the_masks_that_are_compared_are_the_same(measured: Measurements) -> Non
     assert figures["masks_same_share"] >= 0.99
     assert 0.1 <= figures["prompts_passing_share"] <= 0.35
     assert figures["large_picture_masks"] >= 10
+    assert figures["drawn_grid_32_prompts"] == 1024
+    assert 0.8 < figures["drawn_grid_32_found"] < figures["drawn_blobs_auto_found"]
+
+
+def test_without_a_gpu_it_says_what_is_left_out(measured: Measurements) -> None:
+    if not torch.cuda.is_available():
+        assert any("for a GPU" in line for line in measured.skipped)
+        assert not measured.stages
+
+
+def test_a_frame_is_timed_stage_by_stage_beside_what_is_to_be_beaten(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sam2_frame, "FEWEST", 1)
+    path = write_small_sam2(tmp_path_factory.mktemp("models"))
+    compared = Compared(path, str(path.with_suffix(".yaml")), torch.device("cpu"))
+    timed = Measurements(repeat=1)
+    measure_frame(timed, compared, Workload(per_side=6, frame_hw=(120, 200), threads=1))
+    stages, figures = timed.stages, timed.figures
+    parts = {"frame_segment", "frame_fade", "frame_embed", "frame_label"}
+    assert set(stages) == {
+        *parts, "frame_total", "frame_segment_5_points", "frame_search_5_of_1000",
+    }  # fmt: skip
+    assert all(stage["median_ms"] > 0 for stage in stages.values())
+    assert stages["frame_total"]["median_ms"] > max(stages[name]["median_ms"] for name in parts)
+    assert 1 <= figures["frame_objects"] <= 5
+    each = stages["frame_embed"]["median_ms"] / figures["frame_objects"]
+    assert figures["frame_embed_ms_per_object"] == pytest.approx(each, abs=0.01)
+    assert figures["frame_segment_ms_stated_before"] == 45
+    assert figures["frame_total_ms_aim"] == 100
+    assert timed.pairs["frame_segment_vs_official"]["ratio"] > 0
+
+
+def test_the_memory_of_a_gpu_is_what_torch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([100 * 2**20, 130 * 2**20])
+    called: list[str] = []
+    for name, answer in {
+        "synchronize": lambda: None,
+        "reset_peak_memory_stats": lambda: None,
+        "memory_allocated": lambda: next(now),
+        "max_memory_allocated": lambda: 350 * 2**20,
+    }.items():
+        monkeypatch.setattr(
+            torch.cuda, name, lambda name=name, answer=answer: (called.append(name), answer())[1]
+        )
+    with PeakDeviceMemory() as taken:
+        called.append("work")
+    assert (taken.peak_mb, taken.kept_mb) == (250, 30)
+    assert called.index("reset_peak_memory_stats") < called.index("work")
+    assert called.index("work") < called.index("max_memory_allocated")
+    assert called[called.index("work") + 1] == "synchronize"
 
 
 def test_the_run_leaves_torch_as_it_was(measured: Measurements) -> None:
@@ -64,14 +120,14 @@ def test_the_share_of_same_masks_is_of_the_true_ones() -> None:
     squares[0, :8, :8] = squares[1, 10:, 10:] = True
     both, one = Masks.from_dense(squares), Masks.from_dense(squares[:1])
     true = [both.rle(0), both.rle(1)]
-    assert sam2_trials.same_share(both, true) == 1
-    assert sam2_trials.same_share(one, true) == 0.5
-    assert sam2_trials.same_share(Masks.empty((20, 20)), true) == 0
-    assert sam2_trials.same_share(Masks.empty((20, 20)), []) == 1
+    assert same_share(both, true) == 1
+    assert same_share(one, true) == 0.5
+    assert same_share(Masks.empty((20, 20)), true) == 0
+    assert same_share(Masks.empty((20, 20)), []) == 1
     squares[1, 10, 10] = False
-    assert sam2_trials.same_share(Masks.from_dense(squares), true) == 1
+    assert same_share(Masks.from_dense(squares), true) == 1
     squares[1, 11:13, 10:13] = False
-    assert sam2_trials.same_share(Masks.from_dense(squares), true) == 0.5
+    assert same_share(Masks.from_dense(squares), true) == 0.5
 
 
 def test_without_the_extra_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,7 @@ def test_it_measures_both_pairs_for_a_hundred_objects(checkpoint: Path) -> None:
     frame = measurements.pairs["embed_frame_vs_single"]
     assert (batched["a_median"], batched["b_median"], batched["ratio"]) == (50_000, 50_000, 1)
     assert (frame["a_median"], frame["b_median"], frame["ratio"]) == (1000, 50_000, 50)
+    assert measurements.figures["embed_frame_encoded_already_ms"] == 1000
     assert -1 <= measurements.figures["embed_frame_rank_correlation"] <= 1
 
 

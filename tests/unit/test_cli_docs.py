@@ -70,6 +70,41 @@ def test_every_shown_option_says_what_it_does() -> None:
             assert option.hidden or (option.help or "").strip(), (name, option.opts)
 
 
+def test_every_option_that_takes_a_value_says_which() -> None:
+    for name, command in all_commands().items():
+        for option in options_of(command):
+            vague = option.make_metavar(click.Context(command)) in ("TEXT", "INTEGER", "FLOAT")
+            assert option.is_flag or option.hidden or not vague, (name, option.opts)
+
+
+def test_settings_of_one_of_a_few_values_refuse_others() -> None:
+    found = {each.name: each for each in options_of(all_commands()["sam-detect detect"])}
+    for setting, metavar in {
+        "pooling": "crop|frame", "prompts": "grid|adaptive|blobs", "device": "auto|cpu|cuda|mps",
+        "color_order": "bgr|rgb",
+    }.items():  # fmt: skip
+        kind = found[setting].type
+        assert isinstance(kind, click.Choice), setting
+        assert found[setting].metavar == "|".join(kind.choices) == metavar
+    for setting in ("points_per_side", "threshold"):
+        assert not isinstance(found[setting].type, click.Choice), "numbers are taken, too"
+
+
+@pytest.mark.parametrize("name", ["detect", "learn", "evaluate"])
+def test_long_help_comes_in_sections_its_own_options_first(name: str) -> None:
+    command = all_commands()[f"sam-detect {name}"]
+    text = command.get_help(click.Context(command, info_name=name))
+    own, *rest = re.split(r"(?m)^(?=[A-Z][a-z]+:$)", text.split("Options:\n")[1])
+    assert "--json" in own
+    for section in rest:
+        title, _, shown = section.partition(":")
+        for option in re.findall(r"(?m)^  --([a-z-]+)", shown):
+            assert option.replace("-", "_") in options.SECTIONS[title]
+            assert f"--{option} " not in own
+    shown = set(re.findall(r"(?m)^  (?:-h, )?(--[a-z-]+)", text))
+    assert shown == {each.opts[-1] for each in options_of(command) if not each.hidden} | {"--help"}
+
+
 def test_every_command_takes_json_and_debug() -> None:
     for name, command in all_commands().items():
         if not isinstance(command, click.Group):

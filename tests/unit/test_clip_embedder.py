@@ -343,6 +343,33 @@ def test_batches_are_halved_until_the_memory_suffices() -> None:
     assert sizes == [8, 4, 2, 2, 2, 2, 2]
 
 
+def test_a_model_that_runs_out_of_memory_gives_the_same_vectors(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = CLIPEmbedder(str(folder), device="cpu", batch_size=8)
+    expected = embedder.embed(crops()), embedder.embed_texts([*"abcde"])
+    model, asked = embedder._loaded.model, []
+
+    def limited(forward: Any) -> Any:
+        def run(batch: torch.Tensor) -> torch.Tensor:
+            asked.append(len(batch))
+            if len(batch) > 3:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            made: torch.Tensor = forward(batch)
+            return made
+
+        return run
+
+    monkeypatch.setattr(model, "encode_image", limited(model.encode_image))
+    monkeypatch.setattr(model, "encode_text", limited(model.encode_text))
+    np.testing.assert_allclose(embedder.embed(crops()), expected[0], atol=TOLERANCE)
+    assert max(asked) > 3
+    np.testing.assert_allclose(embedder.embed_texts([*"abcde"]), expected[1], atol=TOLERANCE)
+    asked.clear()
+    embedder.embed(crops())
+    assert max(asked) == 3, "what did not fit is not tried again"
+
+
 def test_what_does_not_fit_at_all_is_said() -> None:
     def run(_: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")

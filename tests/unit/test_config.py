@@ -137,7 +137,8 @@ BAD: list[tuple[str, Any]] = [
     ("occupancy", 0.81), ("crop_side", 15), ("crop_side", 1025), ("crop_side", "large"),
     ("top_k", 0), ("top_k", 1001), ("top_k", "five"), ("top_k", 2.5), ("threshold", -0.1),
     ("threshold", 1.5), ("threshold", "high"), ("color_order", "hsv"), ("device", "tpu"),
-    ("max_image_pixels", 0), ("lock_timeout_s", -1.0),
+    ("points_per_side", 257), ("points_per_side", "many"), ("points_per_side", 2.5),
+    ("pooling", "max"), ("max_image_pixels", 0), ("lock_timeout_s", -1.0),
     ("frame_rate", 0.0), ("stream_timeout_s", 0.0), ("stream_retries", -1),
 ]  # fmt: skip
 

@@ -25,8 +25,9 @@ from sam_detect.errors import (
     UnavailableError,
 )
 from sam_detect.fading import GaussianFade, IdentityFade, LinearFade
+from sam_detect.interfaces import Segmenter
 from sam_detect.segmentation import NaiveSegmenter
-from sam_detect.types import Masks
+from sam_detect.types import Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
 
 DISCS = [(40, 40), (120, 50), (210, 40), (60, 150)]
@@ -296,6 +297,52 @@ def test_what_is_far_too_large_is_unknown_and_says_what_it_looks_like() -> None:
     assert all(not each.neighbours for each in in_memory().detect(image))
 
 
+class Sized(Segmenter):
+    """Two squares; notes the areas that it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int] | None] = []
+        self.segmented = 0
+
+    def for_areas(self, areas: tuple[int, int] | None) -> Segmenter:
+        self.asked.append(areas)
+        return self
+
+    def segment(self, frame: Frame) -> Masks:
+        self.segmented += 1
+        squares = np.zeros((2, *frame.size_hw), np.bool_)
+        squares[0, 5:15, 5:15] = squares[1, 30:50, 30:50] = True
+        return Masks.from_dense(squares)
+
+
+def test_the_segmenter_is_told_the_sizes_that_are_sought(rgb: npt.NDArray[np.uint8]) -> None:
+    segmenter = Sized()
+    detector = in_memory(segmenter=segmenter)
+    detector.detect(rgb)
+    assert segmenter.asked == [None]
+    for side in (30, 4, 12):
+        mask = np.zeros((200, 280), bool)
+        mask[100 : 100 + side, 100 : 100 + side] = True
+        detector.add_example(rgb, "square", mask, negative=side == 4)
+    detector.detect(rgb)
+    assert segmenter.asked[-1] == (144, 900), "counterexamples are not sought"
+
+
+def test_what_is_learnt_does_not_depend_on_what_was_learnt_before(
+    rgb: npt.NDArray[np.uint8],
+) -> None:
+    segmenter = Sized()
+    detector = in_memory(segmenter=segmenter)
+    for x, y in DISCS[:2]:
+        detector.add_example(rgb, "disc", disc(x, y)[:200])
+    size = int(disc(*DISCS[0]).sum())
+    assert segmenter.asked == [(size, size)] * 2
+    frame = detector.read(rgb)
+    detector.learn_frame(frame, detector.propose(frame), ["a", "b"])
+    assert segmenter.asked[2:] == [None]
+    assert segmenter.segmented == 3, "masks that are there are looked around in"
+
+
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(ConfigError, match="no setting 'simga'"):
         in_memory(simga=3)
@@ -353,6 +400,21 @@ def test_a_device_that_no_part_uses_is_said_once_for_each_place() -> None:
         warnings.simplefilter("error")
         in_memory(device="cpu")
         in_memory()
+
+
+@pytest.mark.parametrize(("option", "part"), [
+    ({"points_per_side": "auto"}, "naive"), ({"points_per_side": 8}, "naive"),
+    ({"prompts": "blobs"}, "naive"), ({"pooling": "frame"}, "appearance"),
+])  # fmt: skip
+def test_an_option_of_another_part_is_said_to_change_nothing(
+    option: dict[str, Any], part: str
+) -> None:
+    [(name, value)] = option.items()
+    with pytest.warns(UserWarning, match=f"{name} '{value}' changes nothing.*'sam2'.*'{part}'"):
+        in_memory(**option)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        in_memory(segmenter=Sized(), prompts="blobs")
 
 
 def test_points_are_sent_in_batches_of_the_size_asked_for(

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_helpers import Oracle, box_of, dataset_folder, detector, no_proposals, opened
+from evaluation_helpers import Oracle, box_of, dataset_folder, detector, no_outlines, opened
 
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.episodes import Split, splits
 from sam_detect.evaluation.methods import Found
+from sam_detect.evaluation.pipeline import Pipeline
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Episode, Protocol, Query, run
 from sam_detect.masks import rle_to_mask
+from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.segmentation.prompted import masks_for_boxes
 from sam_detect.sources import load_image
 from sam_detect.types import Frame, Masks
@@ -42,7 +45,7 @@ def labels_shown(split: Split) -> dict[str, int]:
 
 def run_all(dataset: Dataset, method: Oracle, **how: object) -> tuple[list[Query], list[Episode]]:
     protocol = Protocol(**how)  # type: ignore[arg-type]
-    steps = list(run(dataset, method, protocol, propose=no_proposals, max_pixels=LIMIT))
+    steps = list(run(dataset, method, protocol, outline=no_outlines, max_pixels=LIMIT))
     queries = [step for step in steps if isinstance(step, Query)]
     return queries, [step for step in steps if isinstance(step, Episode)]
 
@@ -236,7 +239,7 @@ def test_of_boxes_a_method_gets_the_outlines_that_a_users_box_would_get(tmp_path
     boxed = opened(tmp_path / "boxed", 4, boxes=True)
     assert boxed.boxes_only
     spy, user = Oracle(boxed), detector()
-    list(run(boxed, spy, Protocol(shots=1, seeds=(0,)), propose=user.propose, max_pixels=LIMIT))
+    list(run(boxed, spy, Protocol(shots=1, seeds=(0,)), outline=user.outline, max_pixels=LIMIT))
     (split,) = splits(boxed, shots=1, seeds=(0,))
     for got, (_, objects) in zip(spy.learnt[0], split.support, strict=True):
         boxes = [o.bbox_xywh for o in objects]
@@ -247,6 +250,22 @@ def test_of_boxes_a_method_gets_the_outlines_that_a_users_box_would_get(tmp_path
             if each.label == "disc":
                 _, _, width, height = box_of(outline)
                 assert outline.sum() < 0.9 * width * height, "a filled box is no outline"
+
+
+def test_boxes_are_drawn_by_a_segmenter_that_draws() -> None:
+    class Drawing(NaiveSegmenter):
+        def segment_boxes(self, frame: Frame, boxes_xywh: Any) -> Masks:
+            dense = np.zeros((len(boxes_xywh), *frame.size_hw), np.bool_)
+            dense[:, :3, :5] = True
+            return Masks.from_dense(dense)
+
+        def segment_points(self, frame: Frame, points_xy: Any) -> Masks:
+            return Masks.empty(frame.size_hw)
+
+    pipeline = Pipeline(detector(segmenter=Drawing()))
+    pipeline.learn([])
+    found = pipeline.outline(Frame(np.zeros((9, 9, 3), np.uint8)), [(1, 1, 2, 2), (0, 0, 9, 9)])
+    assert found.areas.tolist() == [15, 15]
 
 
 @pytest.mark.parametrize(

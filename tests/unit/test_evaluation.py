@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_helpers import Oracle, Says, dataset_folder, detector, no_proposals, opened
+from evaluation_helpers import Oracle, Says, dataset_folder, detector, no_outlines, opened
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -59,7 +59,7 @@ def six(folder: Path) -> Dataset:
 
 def evaluated(dataset: Dataset, method: Method, **how: Any) -> Evaluation:
     protocol = Protocol(**{"shots": 1, "seeds": (0,), **how})
-    steps = run(dataset, method, protocol, propose=no_proposals, max_pixels=LIMIT)
+    steps = run(dataset, method, protocol, outline=no_outlines, max_pixels=LIMIT)
     episodes = tuple(step for step in steps if isinstance(step, Episode))
     return Evaluation(dataset, protocol, method.name, method.describe(), episodes)
 
@@ -306,6 +306,39 @@ def test_recipes_and_segmenters_do_not_share_what_they_made(
     again = Pipeline(detector(), memory).vectors(frame, few)
     assert np.array_equal(again, before)
     assert before.shape != again.shape or not np.array_equal(before, fresh.vectors(frame, few))
+
+
+@dataclass(frozen=True)
+class BySize(Segmenter):
+    """Squares of a side that follows the sizes sought."""
+
+    side: int = 6
+
+    def for_areas(self, areas: tuple[int, int] | None) -> Segmenter:
+        return BySize(round(areas[0] ** 0.5)) if areas else self
+
+    def segment(self, frame: Frame) -> Masks:
+        corners = np.arange(0, min(frame.size_hw) - self.side, 2 * self.side)
+        squares = [np.array([x, x, x + self.side, x + self.side]) for x in corners]
+        crops = [np.ones((self.side, self.side), bool)] * len(squares)
+        return Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=squares, crops=crops)
+
+
+def test_a_segmenter_that_goes_by_sizes_is_asked_for_those_of_the_episode(six: Dataset) -> None:
+    one, other = frames_of(six)[:2]
+    pipeline = Pipeline(detector().with_empty_library(BySize()))
+    assert set(pipeline.propose(one).areas.tolist()) == {36}
+    for side in (10, 14):
+        mask = np.zeros(one.size_hw, bool)
+        mask[:side, :side] = True
+        pipeline.learn([Shown(one, Masks.from_dense(mask), ("square",))])
+        found = pipeline.find(other)
+        direct = detector().with_empty_library(BySize())
+        direct.learn_frame(one, Masks.from_dense(mask), ["square"])
+        assert set(found.proposals.areas.tolist()) == {side**2}
+        expected = direct.detect_frame(other)
+        assert found.masks.areas.tolist() == expected.masks.areas.tolist()
+        np.testing.assert_allclose(found.scores, expected.confidence, atol=1e-6)
 
 
 def test_vectors_are_made_as_they_are_asked_for(six: Dataset) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from strategies import QUICK, BoolArray
 
 from sam_detect.errors import MaskError
-from sam_detect.segmentation.prompted import clip_box, masks_for_boxes, masks_for_points
+from sam_detect.interfaces import Segmenter
+from sam_detect.segmentation.prompted import clip_box, masks_for_boxes, masks_for_points, outline
 from sam_detect.types import Frame, Masks
 
 HEIGHT, WIDTH = 80, 120
@@ -167,6 +168,61 @@ def test_a_malformed_or_empty_box_is_refused(box: Any) -> None:
     with pytest.raises(MaskError, match="box") as caught:
         masks_for_boxes(scene(), proposals(), [box])
     assert "\n" not in str(caught.value)
+
+
+# Whoever draws them
+
+
+class Proposing(Segmenter):
+    """Proposes the discs; draws nothing."""
+
+    def segment(self, frame: Frame) -> Masks:
+        return proposals()
+
+
+class Drawing(Proposing):
+    """Fills boxes that begin right of 50 and finds nothing in others; points are a pixel."""
+
+    def segment_boxes(self, frame: Frame, boxes_xywh: Any) -> Masks:
+        dense = np.zeros((len(boxes_xywh), HEIGHT, WIDTH), np.bool_)
+        for mask, (x, y, w, h) in zip(dense, boxes_xywh, strict=True):
+            mask[int(y) : int(y + h), int(x) : int(x + w)] = x > 50
+        return Masks.from_dense(dense, size_hw=frame.size_hw)
+
+    def segment_points(self, frame: Frame, points_xy: Any) -> Masks:
+        dense = np.zeros((len(points_xy), HEIGHT, WIDTH), np.bool_)
+        for mask, (x, y) in zip(dense, points_xy, strict=True):
+            mask[y, x] = True
+        return Masks.from_dense(dense, size_hw=frame.size_hw)
+
+
+def test_a_segmenter_that_draws_is_asked_and_nothing_is_proposed() -> None:
+    boxes = [[60, 10, 20, 30], [90, 50, 10, 10]]
+    found = outline(scene(), Drawing(), propose=pytest.fail, boxes_xywh=boxes,
+                    points_xy=[(30, 40)])  # fmt: skip
+    assert found.boxes_xyxy.tolist() == [[60, 10, 80, 40], [90, 50, 100, 60], [30, 40, 31, 41]]
+
+
+def test_a_box_in_which_nothing_is_drawn_takes_its_foreground() -> None:
+    boxes = [box_of(BLUE, 2), box_of(RED, 2)]
+    found = outline(scene(), Drawing(), propose=pytest.fail, boxes_xywh=boxes)
+    assert found.boxes_xyxy[0].tolist() == [63, 18, 108, 63], "drawn: the box itself"
+    assert iou(found.dense(1), RED) > 0.9
+    with pytest.raises(MaskError, match="no pixel inside"):
+        outline(scene(), Drawing(), propose=pytest.fail, boxes_xywh=[boxes[0], [500, 0, 5, 5]])
+
+
+def test_for_another_segmenter_its_proposals_are_chosen_among() -> None:
+    found = outline(scene(), Proposing(), propose=Proposing().segment,
+                    boxes_xywh=[box_of(BLUE, 2)], points_xy=[(30, 40)])  # fmt: skip
+    np.testing.assert_array_equal(found.dense(0), BLUE)
+    np.testing.assert_array_equal(found.dense(1), RED)
+
+
+@pytest.mark.parametrize("segmenter", [Proposing(), Drawing()])
+def test_where_nobody_points_nothing_is_proposed(segmenter: Segmenter) -> None:
+    found = outline(scene(), segmenter, propose=pytest.fail)
+    assert (len(found), found.size_hw) == (0, (HEIGHT, WIDTH))
 
 
 # Points

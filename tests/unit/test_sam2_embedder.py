@@ -14,6 +14,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2_helpers import write_small_sam2
 from torch.nn.functional import interpolate
 
+from sam_detect import SAMDetect
 from sam_detect.embedding.sam2 import SAM2Embedder, window
 from sam_detect.errors import ConfigError, MaskError, SamDetectError, UnavailableError
 from sam_detect.fading import BlurFade, GaussianFade, IdentityFade
@@ -22,6 +23,7 @@ from sam_detect.masks import BoolArray
 from sam_detect.models.sam2 import load_sam2
 from sam_detect.models.sam2_features import SAM2Features, bilinear_rows
 from sam_detect.types import Crop, FadedCrop, Frame, Masks
+from sam_detect.vector_store import MemoryVectorStore
 
 TOLERANCE = 1e-5
 """Largest difference of a unit vector's element from the official one: float32 rounding."""
@@ -165,6 +167,30 @@ def test_the_size_of_batches_changes_nothing(
     np.testing.assert_allclose(other.embed(crops()), embedder.embed(crops()), atol=TOLERANCE)
 
 
+def test_a_model_that_runs_out_of_memory_gives_the_same_vectors(
+    checkpoint: Path, embedder: SAM2Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = SAM2Embedder(load_sam2(checkpoint, device=CPU), batch_size=100)
+    trunk, asked = embedder_model(other).model.image_encoder.trunk, []
+    forward = trunk.forward
+
+    def limited(batch: torch.Tensor) -> Any:
+        asked.append(len(batch))
+        if len(batch) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return forward(batch)
+
+    monkeypatch.setattr(trunk, "forward", limited)
+    np.testing.assert_allclose(other.embed(crops()), embedder.embed(crops()), atol=TOLERANCE)
+    assert asked[0] > 2
+    monkeypatch.setattr(trunk, "forward", lambda batch: limited(torch.cat([batch] * 3)))
+    frame, masks = frame_with_masks()
+    with pytest.raises(UnavailableError, match="memory does not suffice"):
+        other.embed(crops())
+    with pytest.raises(UnavailableError, match="memory does not suffice"):
+        SAM2Embedder(embedder_model(other), pooling="frame").embed_frame(frame, masks)
+
+
 def test_the_mask_decides_what_is_averaged(embedder: SAM2Embedder) -> None:
     one = crop(0)
     left, right = np.zeros((2, 50, 50), bool)
@@ -286,24 +312,6 @@ def test_masks_of_a_frame_keep_their_order_in_many_batches(
     )
 
 
-def test_a_frame_is_encoded_once(by_frame: SAM2Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    frame, masks = frame_with_masks()
-    expected = by_frame.embed_frame(frame, masks)
-    calls = []
-    encode = by_frame._features
-    monkeypatch.setattr(by_frame, "_features", lambda images: calls.append(1) or encode(images))
-    again = by_frame.embed_frame(Frame(frame.image_rgb.copy()), masks)
-    assert not calls
-    np.testing.assert_array_equal(again, expected)
-    turned = Frame(np.ascontiguousarray(frame.image_rgb.reshape(180, 120, 3)))
-    by_frame.embed_frame(turned, Masks.from_dense(np.ones((180, 120), bool)))
-    assert len(calls) == 1, "another shape of the same bytes"
-    changed = turned.image_rgb.copy()
-    changed[0, 0] ^= 255
-    by_frame.embed_frame(Frame(changed), Masks.from_dense(np.ones((180, 120), bool)))
-    assert len(calls) == 2, "another picture"
-
-
 @pytest.mark.parametrize(("length", "cells"), [(64, 16), (7, 16), (1, 4), (16, 16), (333, 64)])
 def test_rows_interpolate_as_torch_does(length: int, cells: int) -> None:
     values = torch.randn(1, 1, cells, generator=torch.Generator().manual_seed(0))
@@ -330,6 +338,33 @@ def test_an_empty_mask_or_one_outside_the_picture_never_gets_here() -> None:
 
 
 # Recipes
+
+
+def test_large_objects_are_kept_larger_and_described_from_what_is_kept(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sam_detect.embedding.sam2.CROP_SIDE", 200)
+    image = crop(2, 300, 300).crop.image_rgb
+    dense = np.zeros((300, 300), bool)
+    dense[60:200, 50:190] = True  # in a window of 314 pixels
+    store = MemoryVectorStore()
+    parts: dict[str, Any] = {"segmenter": "naive", "vector_store": store}
+    detector = SAMDetect(embedder=SAM2Embedder(checkpoint, device="cpu"), **parts)
+    detector.add_example(image, "thing", dense)
+    [kept] = detector.library.read()
+    assert (detector.recipe.crop_side, kept.crop.mask.shape) == (200, (200, 200))
+    assert kept.vector is not None
+    np.testing.assert_array_equal(detector._maker.vectors([kept.crop])[0], kept.vector)
+    monkeypatch.undo()
+    again = SAMDetect(embedder=SAM2Embedder(checkpoint, device="cpu"), **parts)
+    assert again.recipe.crop_side == 200, "as the library has it"
+    parts["vector_store"] = "memory"
+    made = SAM2Embedder(checkpoint, device="cpu")
+    assert made.crop_side == 256, "more than the model sees would be kept in vain"
+    assert SAMDetect(embedder=made, crop_side=99, **parts).recipe.crop_side == 99
+    by_frame = SAM2Embedder(checkpoint, device="cpu", pooling="frame")
+    assert SAMDetect(embedder=by_frame, **parts).recipe.crop_side == 256
+    assert by_frame.crop_side is None
 
 
 @pytest.mark.parametrize(
@@ -370,10 +405,10 @@ def test_a_lower_precision_gives_near_vectors(checkpoint: Path, embedder: SAM2Em
 
 
 def test_weights_that_give_no_numbers_are_said(checkpoint: Path) -> None:
-    broken = SAM2Embedder(checkpoint, device="cpu")
+    broken = SAM2Embedder(load_sam2(checkpoint, device=CPU))
     embedder_model(broken).model.no_mem_embed.fill_(float("inf"))
     for work in (lambda: broken.embed([crop(0)]), lambda: broken.embed_frame(*frame_with_masks())):
-        with pytest.raises(SamDetectError, match="no usable vectors"):
+        with pytest.raises(SamDetectError, match=r"no usable vectors|sees no numbers"):
             work()
 
 

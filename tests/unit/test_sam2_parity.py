@@ -22,9 +22,12 @@ from sam2.build_sam import build_sam2  # noqa: E402
 from sam2.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
 from sam2_helpers import write_small_sam2  # noqa: E402
 
+from sam_detect.models.running import BatchSize  # noqa: E402
 from sam_detect.models.sam2 import load_sam2  # noqa: E402
+from sam_detect.models.sam2_features import FrameFeatures  # noqa: E402
 from sam_detect.segmentation._sam2_automatic import _suppressed  # noqa: E402
-from sam_detect.segmentation._sam2_decoder import FastDecoder, FrameFeatures  # noqa: E402
+from sam_detect.segmentation._sam2_cutting import cut_out_batch  # noqa: E402
+from sam_detect.segmentation._sam2_decoder import FastDecoder  # noqa: E402
 from sam_detect.segmentation._sam2_model import (  # noqa: E402
     ALL_MASKS,
     THREE_MASKS,
@@ -212,6 +215,13 @@ def overlaps(ours: Masks, true: list[dict[str, Any]]) -> np.ndarray:
     return np.asarray(coco_masks.iou(encoded, theirs, [0] * len(theirs)))
 
 
+def in_batches(segmenter: SAM2Segmenter) -> SAM2Segmenter:
+    """The segmenter drawing as on a GPU: the masks of several prompts at once."""
+    segmenter.model.drawing.cut_out = cut_out_batch
+    segmenter.model.drawing.at_once = BatchSize(3)
+    return segmenter
+
+
 @pytest.mark.parametrize(
     ("options", "least"),
     [
@@ -228,8 +238,13 @@ def overlaps(ours: Masks, true: list[dict[str, Any]]) -> np.ndarray:
 def test_parity_of_automatic_masks(small: Path, options: dict[str, Any], least: int) -> None:
     frame = coins()
     true = official_masks(small, frame, options)
-    ours = SAM2Segmenter(small, "cpu", **options).segment(frame)
     assert len(true) >= least
+    one_by_one = SAM2Segmenter(small, "cpu", **options)
+    for segmenter in (one_by_one, in_batches(SAM2Segmenter(small, "cpu", **options))):
+        assert_same_masks(segmenter.segment(frame), true)
+
+
+def assert_same_masks(ours: Masks, true: list[dict[str, Any]]) -> None:
     ious = overlaps(ours, true)
     assert (ious.max(axis=0) >= 0.99).mean() >= 0.99, "masks of the official generator"
     assert (ious.max(axis=1) >= 0.99).mean() >= 0.99, "masks of ours"

@@ -3,7 +3,9 @@ and what a user reads when something is wrong."""
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,7 @@ from sam_detect.segmentation import _sam2_masks as masks_module  # noqa: E402
 from sam_detect.segmentation import sam2 as sam2_module  # noqa: E402
 from sam_detect.segmentation._sam2_masks import Limits, cut_out  # noqa: E402
 from sam_detect.segmentation._sam2_prompters import (  # noqa: E402
-    AdaptivePrompter,
     BlobPrompter,
-    Covered,
-    GridPrompter,
 )
 from sam_detect.segmentation.sam2 import SAM2Segmenter  # noqa: E402
 from sam_detect.types import Frame, Masks  # noqa: E402
@@ -206,7 +205,8 @@ def test_prompts_that_follow_do_not_encode_again(
     {"crop_nms_thresh": -0.1}, {"crop_n_layers": -1}, {"crop_overlap_ratio": 1.5},
     {"crop_n_points_downscale_factor": 0}, {"min_mask_region_area": -1}, {"min_area": -1},
     {"max_area": -5}, {"max_proposals": -1}, {"points_per_batch": 0}, {"dtype": "int8"},
-    {"prompts": "everywhere"}, {"preset": "telescopy"}, {"stability_score_offset": -1},
+    {"points_per_side": "many"}, {"prompts": "everywhere"}, {"preset": "telescopy"},
+    {"stability_score_offset": -1},
 ])  # fmt: skip
 def test_a_parameter_out_of_its_range_is_named(small: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))) as caught:
@@ -255,7 +255,7 @@ def test_too_little_memory_is_met_with_smaller_batches(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(segmenter.model.decoder, "decode", fuller)
-    with pytest.raises(UnavailableError, match="too little free memory"):
+    with pytest.raises(UnavailableError, match="memory does not suffice"):
         segmenter.segment(coins())
 
 
@@ -274,10 +274,37 @@ def test_the_compiled_decoder_finds_the_same(small: Path, segmenter: SAM2Segment
     np.testing.assert_allclose(compiled.predicted_ious, expected.predicted_ious, atol=1e-4)
 
 
-def test_compiling_needs_a_compiler(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_it_says_so_and_goes_on(
+    small: Path, segmenter: SAM2Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = segmenter.segment(coins())
     monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(UnavailableError, match="C\\+\\+ compiler"):
-        SAM2Segmenter(small, "cpu", compile=True)
+    with pytest.warns(UserWarning, match=r"compile=True changes nothing: .* no C\+\+ compiler"):
+        made = SAM2Segmenter(small, "cpu", **LOOSE, compile=True)
+    assert same(made.segment(coins()), expected)
+
+
+def test_where_compiling_fails_it_says_so_once_and_goes_on(
+    small: Path, segmenter: SAM2Segmenter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried: list[Any] = []
+
+    def broken(*graph: Any) -> Any:
+        tried.append(graph)
+        raise OSError("the compiler is broken")
+
+    monkeypatch.setenv("SAM_DETECT_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "put back afterwards")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/g++")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    made = SAM2Segmenter(small, "cpu", **LOOSE, compile=True)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"].startswith(str(tmp_path))
+    with pytest.warns(UserWarning, match="changes nothing: .*the compiler is broken") as told:
+        found = made.segment(coins())
+    assert not any("\n" in str(each.message) for each in told)
+    assert len(tried) == 2, "once for each half of the decoder, in many chunks"
+    assert same(found, segmenter.segment(coins()))
 
 
 # Small logits to masks
@@ -354,85 +381,59 @@ def test_small_holes_and_specks_are_removed() -> None:
 # Where to ask
 
 
-def rounds_of(prompter: Any, per_side: int, covered: Covered | None = None) -> list[np.ndarray]:
-    image = np.zeros((100, 200, 3), np.uint8)
-    return list(prompter.rounds(image, per_side, covered or Covered((100, 200))))
+AUTO: dict[str, Any] = {**LOOSE, "points_per_side": "auto", "mask_threshold": 0}
 
 
-@pytest.mark.parametrize("per_side", [1, 2, 3, 7, 8, 32])
-def test_adaptive_asks_the_whole_grid_where_nothing_is_covered(per_side: int) -> None:
-    [grid] = rounds_of(GridPrompter(), per_side)
-    rounds = rounds_of(AdaptivePrompter(), per_side)
-    found = np.concatenate(rounds)
-    assert len(found) == per_side**2
-    assert {tuple(p) for p in found.tolist()} == {tuple(p) for p in grid.tolist()}
-    if per_side == 32:
-        assert [len(points) for points in rounds] == [64, 192, 768]
+def asked_by(segmenter: SAM2Segmenter, frame: Frame) -> int:
+    """Number of prompts."""
+    counts: list[int] = []
+    ask = segmenter.model.ask
+
+    def counted(features: Any, points: Any, size: Any, **options: Any) -> None:
+        counts.append(len(points))
+        ask(features, points, size, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmenter.model, "ask", counted)
+        segmenter.segment(frame)
+    return sum(counts)
 
 
-def test_adaptive_skips_what_small_masks_cover() -> None:
-    covered = Covered((100, 200))
-    rounds = AdaptivePrompter().rounds(np.zeros((100, 200, 3), np.uint8), 16, covered)
-    first = next(rounds)
-    covered.add(np.ones((30, 30), bool), (100, 20, 130, 50))
-    covered.add(np.ones((100, 100), bool), (0, 0, 100, 100))
-    later = np.concatenate(list(rounds)) * [200, 100]
-    inside = (later[:, 0] >= 100) & (later[:, 0] < 130) & (later[:, 1] >= 20) & (later[:, 1] < 50)
-    assert not inside.any()
-    assert (later[:, 0] < 100).sum() > 50, "a large mask may have objects in it"
-    assert len(first) == 16
+def test_the_grid_follows_the_smallest_example(small: Path) -> None:
+    segmenter = SAM2Segmenter(small, "cpu", **AUTO)
+    assert segmenter.for_areas(None) is segmenter
+    sized = segmenter.for_areas((5000, 6000))
+    assert asked_by(sized, coins()) == 16**2
+    assert segmenter.for_areas((5000, 6000)).plan.per_side == segmenter.plan.per_side == 32
+    least = SAM2Segmenter(small, "cpu", **AUTO, min_area=5000).for_areas((2, 9000))
+    assert asked_by(least, coins()) == 16**2, "nothing smaller than min_area is sought"
+    usual = SAM2Segmenter(small, "cpu", **{**AUTO, "preset": "microscopy"}).plan
+    assert usual.per_side == 128, "while no sizes are known"
+
+
+def test_a_number_of_points_is_kept_whatever_the_examples(segmenter: SAM2Segmenter) -> None:
+    assert segmenter.for_areas((5, 9)) is segmenter
+
+
+def test_blobs_are_sought_at_the_sizes_of_the_examples(small: Path) -> None:
+    segmenter = SAM2Segmenter(small, "cpu", prompts="blobs", max_area=500)
+    sized = segmenter.for_areas((100, 200)).prompter
+    assert isinstance(sized, BlobPrompter)
+    assert sized.areas == pytest.approx((100 / np.e, 500))
+    least = SAM2Segmenter(small, "cpu", prompts="blobs", min_area=70).for_areas((100, 200)).prompter
+    assert isinstance(least, BlobPrompter)
+    assert least.areas == pytest.approx((70, 200 * np.e))
+    assert isinstance(segmenter.prompter, BlobPrompter)
+    assert segmenter.prompter.areas == (0, 500)
 
 
 def test_fewer_points_are_asked_where_objects_are_found(small: Path) -> None:
-    found = {}
-    for prompts in ("grid", "adaptive"):
-        options = {**LOOSE, "points_per_side": 16, "mask_threshold": 0}
-        segmenter = SAM2Segmenter(small, "cpu", **options, prompts=prompts)
-        counts: list[int] = []
-        ask = segmenter.model.ask
-        segmenter.model.ask = (  # type: ignore[method-assign]
-            lambda features, points, size, ask=ask, counts=counts, **options: (
-                counts.append(len(points)), ask(features, points, size, **options))[1]
-        )  # fmt: skip
-        segmenter.segment(coins())
-        found[prompts] = sum(counts)
+    options = {**LOOSE, "points_per_side": 16, "mask_threshold": 0}
+    found = {
+        prompts: asked_by(SAM2Segmenter(small, "cpu", **options, prompts=prompts), coins())
+        for prompts in ("grid", "adaptive")
+    }
     assert found["adaptive"] < found["grid"] == 256
-
-
-def discs(places: list[tuple[int, int, int]], value: int) -> np.ndarray:
-    image = np.full((200, 300, 3), 128, np.uint8)
-    y, x = np.ogrid[:200, :300]
-    for x0, y0, radius in places:
-        image[(x - x0) ** 2 + (y - y0) ** 2 <= radius**2] = value
-    return image
-
-
-@pytest.mark.parametrize("value", [20, 240])
-def test_blobs_are_asked_at_their_centres_first(value: int) -> None:
-    places = [(40, 50, 6), (120, 60, 12), (220, 120, 25), (60, 150, 15)]
-    [points] = BlobPrompter().rounds(discs(places, value), 32, Covered((200, 300)))
-    first = points[: 3 * len(places)] * [300, 200]
-    for x, y, radius in places:
-        nearest = np.hypot(first[:, 0] - x, first[:, 1] - y).min()
-        assert nearest <= max(1.5, 0.3 * radius), (x, y)
-
-
-def test_blobs_of_other_sizes_are_not_asked() -> None:
-    places = [(60, 60, 5), (200, 100, 40)]
-    image = discs(places, 20)
-    [points] = BlobPrompter((50, 120)).rounds(image, 32, Covered((200, 300)))
-    distances = np.hypot(*(points * [300, 200] - [60, 60]).T)
-    assert distances[0] < 2, "the clearest is the small disc"
-    centre = np.hypot(*(points * [300, 200] - [200, 100]).T)
-    assert centre.min() > 10, "the large disc has blobs of this size at its edge at most"
-
-
-def test_blobs_are_no_more_than_the_grid_has_and_none_where_nothing_is() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
-    [points] = BlobPrompter().rounds(noise, 4, Covered((200, 300)))
-    assert len(points) == 16
-    [points] = BlobPrompter().rounds(np.full((50, 60, 3), 9, np.uint8), 4, Covered((50, 60)))
-    assert points.shape == (0, 2)
 
 
 @pytest.mark.parametrize("prompts", ["adaptive", "blobs"])

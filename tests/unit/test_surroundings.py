@@ -334,16 +334,6 @@ def test_a_picture_is_proposed_once_a_call() -> None:
     assert segmenter.calls == 4
 
 
-def test_what_another_thread_proposed_meanwhile_is_not_taken() -> None:
-    class Shared(SAMDetect):
-        """Always finds what another thread has just kept."""
-
-        _last = property(lambda _: (picture(), masks_of(TWIN)), lambda *_: None)
-
-    made = Shared(segmenter=Chosen(EXAMPLE), vector_store=MemoryVectorStore())
-    assert made.propose(picture()).boxes_xyxy.tolist() == [list(EXAMPLE)]
-
-
 @pytest.fixture
 def proposed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the pictures that the command line segments."""

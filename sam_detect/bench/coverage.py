@@ -1,0 +1,207 @@
+"""How many objects get a prompt, and for how many prompts: what can be known of where SAM 2 is
+asked without its weights.
+
+An oracle stands for the model: a prompt on an object is answered by the object's own mask (on
+nested ones by each), a prompt beside all objects by nothing. The share of objects that get a prompt
+is then the most that any model could find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from sam_detect.masks import BoolArray
+from sam_detect.segmentation._sam2_prompters import (
+    AdaptivePrompter,
+    BlobPrompter,
+    Covered,
+    GridPrompter,
+    Prompter,
+    points_for,
+)
+from sam_detect.types import ImageRGB, Masks
+
+EXAMPLES = 5
+"""Objects, chosen by a seed, whose areas ``auto`` goes by."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and the outlines of its objects."""
+
+    image_rgb: ImageRGB
+    objects: Masks
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to ask.
+
+    Attributes:
+        prompter: says where.
+        per_side: points along a side of the grid; None: as the areas of examples need, to which
+            the prompter is set, too.
+    """
+
+    prompter: Prompter
+    per_side: int | None
+
+    def for_areas(self, areas: tuple[int, int], size_hw: tuple[int, int]) -> tuple[Prompter, int]:
+        if self.per_side is not None:
+            return self.prompter, self.per_side
+        return self.prompter.for_areas(areas), points_for(areas[0], size_hw)
+
+
+WAYS = {
+    "grid_32": Way(GridPrompter(), 32),
+    "grid_64": Way(GridPrompter(), 64),
+    "grid_auto": Way(GridPrompter(), None),
+    "adaptive_32": Way(AdaptivePrompter(), 32),
+    "adaptive_auto": Way(AdaptivePrompter(), None),
+    "blobs_32": Way(BlobPrompter(), 32),
+    "blobs_auto": Way(BlobPrompter(), None),
+}
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What a way to ask reaches in some pictures.
+
+    Attributes:
+        found: share of the objects with a prompt inside.
+        prompts: asked in a picture, on average.
+    """
+
+    found: float
+    prompts: float
+
+
+def coverage(scenes: Sequence[Scene], way: Way, *, seed: int = 0) -> Coverage:
+    """What a way reaches; the seed chooses the examples.
+
+    Args:
+        scenes: at least one, with at least one object in all.
+    """
+    areas = np.concatenate([scene.objects.areas for scene in scenes])
+    count = min(EXAMPLES, len(areas))
+    examples = np.random.default_rng(seed).choice(areas, count, replace=False)
+    sizes = int(examples.min()), int(examples.max())
+    found = asked = 0
+    for scene in scenes:
+        reached, prompts = prompted(scene, *way.for_areas(sizes, scene.objects.size_hw))
+        found, asked = found + int(reached.sum()), asked + prompts
+    return Coverage(found / len(areas), asked / len(scenes))
+
+
+def prompted(scene: Scene, prompter: Prompter, per_side: int) -> tuple[BoolArray, int]:
+    """``(N,)`` which objects get a prompt inside, and the number of prompts asked."""
+    objects = scene.objects
+    crops, size = list(objects.crops()), np.array(objects.size_hw[::-1])
+    covered, found, asked = Covered(objects.size_hw), np.zeros(len(objects), np.bool_), 0
+    for points in prompter.rounds(scene.image_rgb, per_side, covered):
+        pixels = np.minimum((points * size).astype(np.int64), size - 1)
+        asked += len(points)
+        for index in np.flatnonzero(~found):
+            x0, y0, x1, y1 = objects.boxes_xyxy[index].tolist()
+            inside = ((pixels >= (x0, y0)) & (pixels < (x1, y1))).all(axis=1)
+            columns, rows = (pixels[inside] - (x0, y0)).T
+            if crops[index][rows, columns].any():
+                found[index] = True
+                covered.add(crops[index], (x0, y0, x1, y1))
+    return found, asked
+
+
+def figures(name: str, scenes: Sequence[Scene]) -> dict[str, float]:
+    """``NAME_WAY_found`` and ``NAME_WAY_prompts`` of every way."""
+    made: dict[str, float] = {}
+    for way, how in WAYS.items():
+        reached = coverage(scenes, how)
+        made[f"{name}_{way}_found"] = round(reached.found, 4)
+        made[f"{name}_{way}_prompts"] = round(reached.prompts, 1)
+    return made
+
+
+# Drawn scenes
+
+
+def drawn_scenes() -> list[Scene]:
+    """Four pictures: discs that touch one another, discs that hardly differ from a grained ground,
+    bright and dark things of very different sizes, and long ones."""
+    return [_touching(), _faint(), _of_all_sizes(), _long()]
+
+
+class _Canvas:
+    """A picture that is drawn upon; of an object that others cover what is left counts.
+
+    Args:
+        ground: grey of the empty picture.
+        seed: of places, colours and grain.
+    """
+
+    def __init__(self, ground: int, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.image = np.full((600, 800, 3), ground, np.uint8)
+        self.labels = np.zeros((600, 800), np.int32)
+
+    def ellipse(self, at: tuple[int, int], axes: tuple[int, int], turn: int, grey: int) -> None:
+        number = int(self.labels.max()) + 1
+        cv2.ellipse(self.labels, at, axes, turn, 0, 360, number, thickness=-1)
+        cv2.ellipse(self.image, at, axes, turn, 0, 360, (grey,) * 3, thickness=-1)
+
+    def place(self, margin: int) -> tuple[int, int]:
+        x = self.random.integers(margin, 800 - margin)
+        y = self.random.integers(margin, 600 - margin)
+        return int(x), int(y)
+
+    def empty(self, at: tuple[int, int], radius: int) -> bool:
+        x, y = at
+        rows = slice(max(y - radius, 0), y + radius)
+        return not self.labels[rows, max(x - radius, 0) : x + radius].any()
+
+    def scene(self, *, grain: int) -> Scene:
+        noise = self.random.integers(-grain, grain + 1, self.image.shape)
+        image = np.clip(self.image + noise, 0, 255).astype(np.uint8)
+        kept = [number for number in range(1, int(self.labels.max()) + 1)
+                if (self.labels == number).any()]  # fmt: skip
+        return Scene(image, Masks.from_dense(np.stack([self.labels == n for n in kept])))
+
+
+def _touching() -> Scene:
+    canvas = _Canvas(ground=225, seed=1)
+    for row in range(20):
+        for column in range(18):
+            at = 220 + 20 * column + 10 * (row % 2), 110 + 18 * row
+            canvas.ellipse(at, (10, 10), 0, int(canvas.random.integers(120, 170)))
+    return canvas.scene(grain=6)
+
+
+def _faint() -> Scene:
+    canvas = _Canvas(ground=30, seed=2)
+    for _ in range(300):
+        at, radius = canvas.place(30), int(canvas.random.integers(9, 26))
+        if canvas.empty(at, radius + 6):
+            canvas.ellipse(at, (radius, radius), 0, 30 + int(canvas.random.integers(4, 9)))
+    return canvas.scene(grain=3)
+
+
+def _of_all_sizes() -> Scene:
+    canvas = _Canvas(ground=128, seed=3)
+    for radius in (70, 60, 50, 40, 30, *[20] * 20, *[10] * 60, *[5] * 120):
+        at = canvas.place(radius + 2)
+        if canvas.empty(at, radius + 3):
+            canvas.ellipse(at, (radius, radius), 0, int(canvas.random.choice([30, 70, 190, 230])))
+    return canvas.scene(grain=5)
+
+
+def _long() -> Scene:
+    canvas = _Canvas(ground=215, seed=4)
+    for _ in range(400):
+        at, length = canvas.place(45), int(canvas.random.integers(15, 40))
+        if canvas.empty(at, length):
+            turn = int(canvas.random.integers(0, 180))
+            canvas.ellipse(at, (length, 5), turn, int(canvas.random.integers(60, 150)))
+    return canvas.scene(grain=5)

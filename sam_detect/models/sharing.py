@@ -1,0 +1,76 @@
+"""What several parts use and none of them owns: kept for as long as somebody needs it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+Value = TypeVar("Value")
+Owner = TypeVar("Owner")
+
+
+class Shared(Generic[Value]):
+    """Things that are made once for all who ask for them, and forgotten when none holds them.
+
+    Safe to ask from several threads: those that want the same thing at once get one.
+    """
+
+    def __init__(self) -> None:
+        self._made: WeakValueDictionary[Hashable, Value] = WeakValueDictionary()
+        self._lock = threading.RLock()
+
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """What was made for a key (and is still held), else what ``make`` makes now."""
+        with self._lock:
+            found = self._made.get(key)
+            if found is None:
+                found = self._made[key] = make()
+            return found
+
+
+class WhileAlive(Generic[Owner, Value]):
+    """What was made of objects, each kept no longer than its object lives. Thread-safe.
+
+    Args:
+        most: of so many objects at most, the last ones.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._made: WeakKeyDictionary[Owner, Value] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def of(self, owner: Owner, make: Callable[[], Value]) -> Value:
+        """What was made of this very object, else what ``make`` makes now.
+
+        ``make`` runs unlocked: two threads may both make it, and each gets its own.
+        """
+        with self._lock:
+            found = self._made.get(owner)
+        if found is None:
+            found = make()
+            self.put(owner, found)
+        return found
+
+    def put(self, owner: Owner, value: Value) -> None:
+        with self._lock:
+            self._made.pop(owner, None)
+            self._made[owner] = value
+            for oldest in list(self._made)[: -self._most]:
+                del self._made[oldest]
+
+
+def file_key(path: Path) -> tuple[str, int, int]:
+    """What changes when a file does: where it really lies, its bytes, and when it was written.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    stat = path.stat()
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,98 @@
+"""What a video shows and nobody has named yet: a picture of each kind, for labelling later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from sam_detect.detector import SAMDetect
+from sam_detect.errors import ImageError, MaskError, OutputError
+from sam_detect.interfaces import VideoSink
+from sam_detect.masks import FloatArray, rle_to_mask
+from sam_detect.outputs.coco import UNKNOWN_CATEGORY
+from sam_detect.outputs.snapshots import SnapshotFolder
+from sam_detect.outputs.views import FirstViews, View
+from sam_detect.types import Frame, Masks, TrackedFrame
+
+MOST = 200
+"""Kinds in one folder."""
+SETTLED = 12
+"""Frames in which an object must stay without a name: more than from one look to the next."""
+
+
+class UnknownCollector(VideoSink):
+    """Keeps one picture of each kind of unknown object in a :class:`SnapshotFolder`.
+
+    An object is of a kind that is there already where its vector resembles that of the kind's
+    picture as much as objects of one name resemble each other. Kinds are called ``unknown-1``,
+    ``unknown-2`` and so on, until they are given a name in the folder's annotations. Pictures that
+    the folder has already count, so that another session adds only what is new.
+
+    Args:
+        detector: describes the objects.
+        folder: made if needed.
+        similarity: cosine from which on two objects are of one kind; None takes what the embedder
+            expects of two objects of one name.
+        most: kinds that the folder may have.
+
+    Raises:
+        OutputError: here, in ``write`` and in ``close``, for what cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        detector: SAMDetect,
+        folder: Path,
+        *,
+        similarity: float | None = None,
+        most: int = MOST,
+    ) -> None:
+        self._detector, self._most = detector, most
+        self._same = detector.library.prior_similarity if similarity is None else similarity
+        self._folder = SnapshotFolder(folder)
+        self._views = FirstViews(settled=SETTLED)
+        self._kinds = self._known_kinds()
+        self._written: list[Path] = []
+        self._closed = False
+
+    def write(self, tracked: TrackedFrame) -> None:
+        if self._closed:
+            raise OutputError("this output is closed already; make a new one")
+        for view in self._views.add(tracked):
+            self._collect(view)
+
+    def close(self) -> list[Path]:
+        self._closed = True
+        written, self._written = self._written, []
+        return [*written, self._folder.annotations] if written else []
+
+    def _collect(self, view: View) -> None:
+        if view.verdict.label is not None or len(self._kinds) >= self._most:
+            return
+        vector = self._detector.embed(view.frame, view.masks)
+        if len(self._kinds) and float((self._kinds @ vector[0]).max()) >= self._same:
+            return
+        self._kinds = np.concatenate([self._kinds, vector])
+        self._written.append(self._folder.add(view, self._next_name()))
+
+    def _next_name(self) -> str:
+        """A name that no kind has, also where some were renamed or taken away."""
+        names = {category for _, _, category in self._folder.entries()}
+        number = len(names) + 1
+        while f"{UNKNOWN_CATEGORY}-{number}" in names:
+            number += 1
+        return f"{UNKNOWN_CATEGORY}-{number}"
+
+    def _known_kinds(self) -> FloatArray:
+        """The vectors of the pictures that are there; those that were taken away are forgotten."""
+        vectors = [np.zeros((0, self._detector.recipe.dimension), np.float32)]
+        for path, annotation, _ in self._folder.entries():
+            try:
+                frame: Frame = self._detector.read(path)
+                mask = rle_to_mask(annotation["segmentation"])
+                masks = Masks.from_dense(mask, size_hw=frame.size_hw)
+                vectors.append(self._detector.embed(frame, masks))
+            except (ImageError, MaskError, KeyError):
+                continue
+        return np.concatenate(vectors)

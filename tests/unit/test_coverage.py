@@ -1,0 +1,123 @@
+"""Which objects get a prompt: on scenes that a person can check, and on drawn ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sam2")
+
+from sam_detect.bench.coverage import WAYS, Scene, Way, coverage, drawn_scenes, prompted
+from sam_detect.masks import FloatArray
+from sam_detect.segmentation._sam2_prompters import (
+    AdaptivePrompter,
+    Covered,
+    GridPrompter,
+    Prompter,
+)
+from sam_detect.types import ImageRGB, Masks
+
+
+def scene(*boxes_xyxy: tuple[int, int, int, int], size_hw: tuple[int, int] = (80, 160)) -> Scene:
+    """Dark rectangles on white; the last is in front, all of each counts."""
+    image = np.full((*size_hw, 3), 255, np.uint8)
+    masks = np.zeros((len(boxes_xyxy), *size_hw), np.bool_)
+    for number, (x0, y0, x1, y1) in enumerate(boxes_xyxy):
+        image[y0:y1, x0:x1] = 40 + 2 * number
+        masks[number, y0:y1, x0:x1] = True
+    return Scene(image, Masks.from_dense(masks))
+
+
+class At(Prompter):
+    """Asks at given points, one round for each list."""
+
+    needs_cover = True
+
+    def __init__(self, *rounds: list[tuple[float, float]]) -> None:
+        self.given = rounds
+        self.covered: list[list[bool]] = []
+
+    def rounds(self, image_rgb: ImageRGB, per_side: int, covered: Covered) -> Iterator[FloatArray]:
+        for points in self.given:
+            made = np.array(points, np.float32).reshape(-1, 2)
+            self.covered.append(covered.at(made).tolist())
+            yield made
+
+
+def test_a_prompt_on_an_object_finds_it_and_one_beside_all_finds_nothing() -> None:
+    two = scene((0, 0, 16, 16), (144, 64, 160, 80))
+    found, asked = prompted(two, At([(0.05, 0.1), (0.5, 0.5)]), 1)
+    assert (found.tolist(), asked) == ([True, False], 2)
+    found, asked = prompted(two, At([(0.101, 0.1)], [(0.999, 0.999)], []), 1)
+    assert (found.tolist(), asked) == ([False, True], 2), "x of 16.16 is past the first"
+
+
+def test_what_was_found_is_covered_and_nested_things_answer_together() -> None:
+    nested = scene((8, 8, 24, 24), (12, 12, 16, 16))
+    asking = At([(0.09, 0.17)], [(0.06, 0.11), (0.9, 0.9)])
+    assert prompted(nested, asking, 1)[0].tolist() == [True, True]
+    assert asking.covered == [[False], [True, False]]
+
+
+def test_a_grid_reaches_what_its_points_lie_on() -> None:
+    # Points of a 2x2 grid: x of 40 and 120, y of 20 and 60.
+    four = scene((38, 18, 42, 22), (118, 18, 122, 22), (60, 30, 100, 50), (0, 56, 60, 64))
+    found, asked = prompted(four, GridPrompter(), 2)
+    assert (found.tolist(), asked) == ([True, True, False, True], 4)
+
+
+def test_adaptive_reaches_what_the_grid_does_with_fewer_prompts() -> None:
+    random = np.random.default_rng(0)
+    places = [(x, y) for x in range(5, 150, 16) for y in range(5, 70, 16)]
+    boxes = [(x, y, x + 4 + int(w), y + 4 + int(h)) for (x, y), (w, h) in
+             zip(places, random.integers(0, 8, (len(places), 2)), strict=True)]  # fmt: skip
+    many = scene(*boxes)
+    whole, all_points = prompted(many, GridPrompter(), 32)
+    fine, fewer = prompted(many, AdaptivePrompter(), 32)
+    assert fine.tolist() == whole.tolist()
+    assert fewer < 0.9 * all_points
+
+
+def test_shares_are_of_all_objects_and_prompts_of_each_picture() -> None:
+    scenes = [scene((38, 18, 42, 22)), scene((60, 30, 100, 50), (0, 56, 60, 64), (0, 0, 9, 9))]
+    reached = coverage(scenes, Way(GridPrompter(), 2))
+    assert (reached.found, reached.prompts) == (0.5, 4)
+
+
+def test_auto_goes_by_the_areas_of_some_objects() -> None:
+    scenes = [scene((0, 0, 4, 4), (30, 30, 40, 40))]
+    auto = coverage(scenes, Way(GridPrompter(), None))
+    assert auto.prompts == 40**2, "the smallest is of 16 pixels"
+    assert auto.found == 1
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Scene]:
+    return drawn_scenes()
+
+
+def test_drawn_scenes_are_the_same_each_time(drawn: list[Scene]) -> None:
+    for one, other in zip(drawn, drawn_scenes(), strict=True):
+        assert np.array_equal(one.image_rgb, other.image_rgb)
+        assert one.objects.crop_rles == other.objects.crop_rles
+
+
+@pytest.mark.parametrize(("number", "most"), [(0, 1200), (1, 500), (2, 4000), (3, 1400)],
+                         ids=["touching", "faint", "of all sizes", "long"])  # fmt: skip
+def test_blobs_of_known_sizes_reach_nearly_everything(
+    drawn: list[Scene], number: int, most: int
+) -> None:
+    """Things that touch each other hid one another, and faint ones were not seen, when maxima were
+    of all scales together and the least contrast was one for all pictures: 0.54 and 0.00."""
+    reached = coverage([drawn[number]], WAYS["blobs_auto"])
+    assert reached.found >= 0.97
+    grid = coverage([drawn[number]], WAYS["grid_auto"])
+    assert reached.prompts <= min(most, 0.5 * grid.prompts)
+
+
+def test_blobs_of_any_of_these_sizes_reach_nearly_everything(drawn: list[Scene]) -> None:
+    reached = coverage(drawn, WAYS["blobs_auto"])
+    assert reached.found >= 0.99
+    assert reached.prompts < 0.4 * coverage(drawn, WAYS["grid_auto"]).prompts

@@ -1,0 +1,155 @@
+"""Learning while a video runs: what is learnt in its middle names what comes after."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sam_detect.detector import SAMDetect
+from sam_detect.errors import ConfigError
+from sam_detect.library.library import Added
+from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
+from tests.drawn_scene import (
+    SIDE,
+    Drawn,
+    disc_xy,
+    fresh,
+    name_at,
+    track_at,
+    with_square,
+)
+
+
+def test_an_unknown_object_that_is_learnt_is_named_in_the_next_frame() -> None:
+    names = []
+    with fresh().stream(Drawn(), unknown=True) as stream:
+        for tracked in stream:
+            names.append(name_at(tracked, disc_xy(tracked.frame.index)))
+            if tracked.frame.index == 14:
+                learnt = stream.learn(track_at(tracked, disc_xy(14)), "disc")
+    assert learnt.result().added == 1
+    assert names == [None] * 15 + ["disc"] * 15
+
+
+NEXT_SESSION = """
+from tests.drawn_scene import Drawn, disc_xy, fresh, name_at, square_xy
+with fresh().stream(Drawn()) as stream:
+    first = next(stream)
+    print(first.key, name_at(first, disc_xy(0)), name_at(first, square_xy(0)))
+"""
+
+
+def test_what_was_learnt_is_known_in_the_next_session_from_its_first_frame() -> None:
+    with with_square().stream(Drawn(), unknown=True) as stream:
+        first = next(stream)
+        stream.learn(track_at(first, disc_xy(0)), "disc").result()
+    done = subprocess.run(
+        [sys.executable, "-c", NEXT_SESSION], capture_output=True, text=True, timeout=60,
+        check=False, cwd=Path(__file__).resolve().parents[2],
+    )  # fmt: skip
+    assert done.stdout.split() == ["True", "disc", "square"], done.stderr
+
+
+class Obedient(SAMDetect):
+    """Finds the disc, and calls it surely by the name that it was taught last."""
+
+    called = "square"
+
+    def __init__(self) -> None:
+        super().__init__(segmenter="naive", embedder="average")
+        self.may_look = threading.Event()
+        self.may_look.set()
+        self.looking = threading.Event()
+
+    def detect_frame(self, frame: Frame, *, also: Masks | None = None) -> Detections:
+        called = self.called
+        self.looking.set()
+        self.may_look.wait(10)
+        mask = np.zeros(frame.size_hw, np.uint8)
+        cv2.circle(mask, disc_xy(frame.index), SIDE, 1, -1)
+        verdict = Verdict(called, called, 0.98)
+        return Detections(frame.source_id, Masks.from_dense(mask), (verdict,))
+
+    def learn_frame(
+        self, frame: Frame, masks: Masks, labels: Sequence[str], **how: object
+    ) -> Added:
+        self.called = labels[0]
+        return Added(added=1, relabelled=0, total=1)
+
+
+def test_a_name_that_many_looks_gave_yields_to_what_is_learnt() -> None:
+    detector = Obedient()
+    names = []
+    with detector.stream(Drawn(), every=1) as stream:
+        for tracked in stream:
+            names.append(name_at(tracked, disc_xy(tracked.frame.index)))
+            if tracked.frame.index == 19:
+                stream.learn(1, "disc")
+    assert names == ["square"] * 20 + ["disc"] * 10
+
+
+class Stepwise(Drawn):
+    """A live source that gives a frame when it is told to."""
+
+    live = True
+
+    def __init__(self) -> None:
+        self.more = threading.Semaphore(0)
+
+    def frames(self) -> Iterator[Frame]:
+        for frame in super().frames():
+            assert self.more.acquire(timeout=10)
+            yield frame
+
+
+def test_a_look_that_was_under_way_does_not_outvote_what_is_learnt() -> None:
+    detector, source = Obedient(), Stepwise()
+
+    def until(wanted: Callable[[TrackedFrame], bool]) -> TrackedFrame:
+        while True:
+            source.more.release()
+            tracked = next(stream)
+            if wanted(tracked):
+                return tracked
+            time.sleep(0.01)  # a look is beside the stream
+
+    with detector.stream(source, every=1) as stream:
+        until(lambda tracked: len(tracked.detections) > 0)
+        detector.may_look.clear()
+        detector.looking.clear()
+        until(lambda tracked: detector.looking.is_set())
+        stream.learn(1, "disc")
+        detector.may_look.set()
+        named = until(lambda tracked: tracked.detections.verdicts[0].label == "disc")
+    assert named.detections.verdicts[0].confidence > 0.9, "one look is enough"
+
+
+def test_only_an_object_of_the_last_frame_can_be_learnt() -> None:
+    with fresh().stream(Drawn(), unknown=True) as stream:
+        with pytest.raises(ConfigError, match="track 1"):
+            stream.learn(1, "disc")
+        next(stream)
+        with pytest.raises(ConfigError, match="track 99"):
+            stream.learn(99, "disc")
+
+
+def test_without_tracks_every_frame_is_looked_at_on_its_own() -> None:
+    detector = with_square()
+    with detector.stream(Drawn(), track=False, unknown=True) as stream:
+        for tracked, _ in zip(stream, range(3), strict=False):
+            assert tracked.key
+            assert not tracked.track_ids.any()
+            alone = detector.detect_frame(
+                tracked.frame, also=detector.outlined(tracked.frame)
+            ).to_dict()
+            assert tracked.detections.to_dict()["detections"] == alone["detections"]
+    with detector.stream(Drawn(), track=False) as stream:
+        assert {v.label for v in next(stream).detections.verdicts} == {"square"}
