@@ -167,11 +167,14 @@ class SAMDetect:
             return [self.detect_frame(self.read(each)) for each in image]
         return self.detect_frame(self.read(image))
 
-    def detect_frame(self, frame: Frame, *, also: Masks | None = None) -> Detections:
+    def detect_frame(
+        self, frame: Frame, *, also: Masks | None = None, light_of: str | None = None
+    ) -> Detections:
         """:meth:`detect` for a frame of a source.
 
         Args:
             also: masks to be named beside the segmenter's own.
+            light_of: digest of a picture that was taken from the same place in the same light.
         """
         timer = StageTimer()
         with timer.on("propose"):
@@ -182,7 +185,7 @@ class SAMDetect:
         plausible = self.plausible(masks)
         vectors = self.embed(frame, masks[plausible], timings_ms=timer.spent_ms)
         with timer.on("label"):
-            named = self.name(frame, masks, vectors, plausible)
+            named = self.name(frame, masks, vectors, plausible, light_of=light_of)
         describe = partial(self.embed, frame, timings_ms=timer.spent_ms)
         found = self._naming.with_neighbours(self.library, named, describe=describe)
         return replace(found, timings_ms=timer.spent_ms)
@@ -236,16 +239,23 @@ class SAMDetect:
         return self._maker.of_frame(frame, masks, timings_ms=timings_ms)
 
     def name(
-        self, frame: Frame, masks: Masks, vectors: FloatArray, described: IntArray | None = None
+        self,
+        frame: Frame,
+        masks: Masks,
+        vectors: FloatArray,
+        described: IntArray | None = None,
+        *,
+        light_of: str | None = None,
     ) -> Detections:
         """Names proposals by their vectors, and keeps one for each object.
 
         Args:
             described: indices of the masks that the vectors are of, the others being unknown;
                 None for all of them.
+            light_of: see :meth:`detect_frame`.
         """
         indices = np.arange(len(masks)) if described is None else described
-        source = image_digest(frame.image_rgb)
+        source = light_of or image_digest(frame.image_rgb)
         kept, verdicts = self._naming.name(
             self.library, masks, vectors, described=indices, source=source
         )

@@ -37,6 +37,7 @@ class Outline:
         id: the annotation's, whatever the file gives there.
         category_id: its category's.
         crowd: a region of many objects, not one.
+        track_id: of a video: the object's, the same in all frames, whatever the file gives there.
     """
 
     label: str
@@ -45,6 +46,7 @@ class Outline:
     id: Any = None
     category_id: Id = 0
     crowd: bool = False
+    track_id: Any = None
 
     def mask(self, size_hw: tuple[int, int]) -> BoolArray | None:
         """``(H, W)`` mask of :meth:`rle`."""
@@ -236,6 +238,7 @@ def _outline(annotation: dict[str, Any], label: str) -> Outline | None:
         id=annotation.get("id"),
         category_id=annotation["category_id"],
         crowd=bool(annotation.get("iscrowd")),
+        track_id=annotation.get("track_id"),
     )
 
 

@@ -11,9 +11,16 @@ from typing import Any, TypeVar
 
 from sam_detect.detector import SAMDetect
 from sam_detect.errors import ConfigError
+from sam_detect.library.example import image_digest
 from sam_detect.library.making import outlines_in
-from sam_detect.types import Detections, Frame, Masks
-from sam_detect.video.tracks import Snapshot
+from sam_detect.types import Frame, Masks
+from sam_detect.video.matching import ious
+from sam_detect.video.memory import Memory
+from sam_detect.video.motion import Flow, direct_flow
+from sam_detect.video.tracks import Sight, Snapshot
+
+AGREEING_IOU = 0.5
+"""Of a mask carried in many steps and in one."""
 
 Made = TypeVar("Made")
 
@@ -25,12 +32,12 @@ class Look:
     Attributes:
         frame: the key frame.
         then: where the tracks were in it.
-        found: what the detector finds.
+        sight: what the detector finds.
     """
 
     frame: Frame
     then: Snapshot
-    found: Future[Detections]
+    sight: Future[Sight]
 
 
 class Looker:
@@ -38,6 +45,10 @@ class Looker:
 
     def __init__(self, detector: SAMDetect) -> None:
         self._detector = detector
+        self._memory = Memory()
+        self._light_of: str | None = None
+        self._generation = ""
+        self._last: Frame | None = None
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._stopped = False
         self._asking = threading.Lock()
@@ -45,18 +56,40 @@ class Looker:
         self._thread = threading.Thread(target=self._run, name="sam-detect looker", daemon=True)
         self._thread.start()
 
-    def look(self, frame: Frame, then: Snapshot) -> Look:
+    def look(self, frame: Frame, then: Snapshot, moved: Flow | None) -> Look:
         """Starts a look.
 
         Carried masks, and outlines that somebody drew in this very picture, are named beside the
         detector's own proposals, and win or lose against them: so a track whose mask is still the
         best keeps it, and what was learnt from the first frame is followed as it was outlined.
-        """
-        return Look(frame, then, self.run(lambda: self._found(frame, then.masks)))
 
-    def _found(self, frame: Frame, carried: Masks) -> Detections:
-        known = Masks.concatenate([outlines_in(frame, self._detector.library), carried])
-        return self._detector.detect_frame(frame, also=known)
+        Args:
+            moved: from the frame of the look before to this one; None where the scene is another.
+        """
+        return Look(frame, then, self.run(lambda: self._seen(frame, then, moved)))
+
+    def _seen(self, frame: Frame, then: Snapshot, moved: Flow | None) -> Sight:
+        detector = self._detector
+        known = outlines_in(frame, detector.library)
+        if moved is None:
+            self._light_of = None
+        if len(known):
+            self._light_of = image_digest(frame.image_rgb)
+        # Before it is used, as whatever is learnt meanwhile counts from the next look on.
+        generation = detector.library.generation
+        relearnt = generation != self._generation
+        self._generation = generation
+        direct = self._direct(frame, moved)
+        carried = then.masks if direct is None else carried_anew(then, direct)
+        also = Masks.concatenate([known, carried])
+        found = detector.detect_frame(frame, also=also, light_of=self._light_of)
+        past = self._memory.recall(found, None if relearnt else direct)
+        return Sight(frame, found, past, first=moved is None or relearnt, relearnt=relearnt)
+
+    def _direct(self, frame: Frame, moved: Flow | None) -> Flow | None:
+        """How the picture moved since the last look."""
+        last, self._last = self._last, frame
+        return None if moved is None or last is None else direct_flow(last, frame, moved)
 
     def run(self, work: Callable[[], Made]) -> Future[Made]:
         """Something that must not happen during a look, such as learning.
@@ -89,6 +122,18 @@ class Looker:
 
 
 _Work = tuple[Future[Any], Callable[[], Any]]
+
+
+def carried_anew(then: Snapshot, direct: Flow) -> Masks:
+    """The tracks' masks, each carried from the last look's frame at once where that leads to about
+    the same place: so errors of many frames do not add up."""
+    masks = []
+    for place, anchor in enumerate(then.anchors):
+        slowly = then.masks[[place]]
+        at_once = direct.carry(anchor).masks(then.masks.size_hw, slowly.predicted_ious)
+        agree = then.whole[place] and len(at_once) and ious(at_once, slowly)[0, 0] > AGREEING_IOU
+        masks.append(at_once if agree else slowly)
+    return Masks.concatenate([then.masks[[]], *masks])
 
 
 def _fulfil(promise: Future[Any], work: Callable[[], Any]) -> None:

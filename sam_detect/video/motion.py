@@ -4,19 +4,24 @@ The movement is a dense optical flow (Kroeger et al. 2016, "Fast optical flow us
 search"), from each pixel of the later picture back to where it came from: so a mask is carried by
 looking up, and no pixel of it is left open. A mask is carried as a soft one, whose edge would
 otherwise be rounded to whole pixels in every frame.
+
+At an object's edge the flow is wrong: what is uncovered behind it came from nowhere, and the flow,
+which is smooth, lets it come from the object, which so draws a trail. Therefore the edge moves as
+the object's inside does, see :func:`object_motion`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray
+from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
 from sam_detect.types import Frame, Masks
+from sam_detect.video.rigidity import object_motion
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -28,11 +33,23 @@ MARGIN_PX = 2
 TAILS = (0.02, 0.98)
 SAMPLE = 4
 """Of each so many rows and columns one is looked at to see what is new."""
+MANY = 1000
+"""Pixels of which a sample is enough."""
 CHANGED_LEVELS = 25
 """Grey levels by which a pixel may differ from where it came from."""
+SMALL_PIXELS = 160_000
+"""Smaller pictures have smaller objects, and are compared more finely."""
+HALF, QUARTER = 1, 2
+"""The finest scale that is compared, as a power of two."""
+MOST_GAIN = 2.0
+"""A lamp that is switched on; more is another scene."""
 CUT_SHARE = 0.6
 """So much that is new is another scene."""
 LEAST_SIDE = 16
+GRID_PX = 4
+"""The flow's own resolution: it is made at a quarter, and is smooth in between."""
+GRID_ACROSS = 24
+"""But an object is at least about so many steps of the grid wide."""
 FAINT = 0.02
 """Of a soft mask, what is less than this is nothing."""
 
@@ -43,7 +60,7 @@ class SoftMask:
 
     Attributes:
         values: ``(h, w)`` float32 in 0..1, more than 0.5 on the object.
-        corner_xy: where its upper left pixel lies in the picture.
+        corner_xy: where its upper left pixel lies in the picture, or beside it.
     """
 
     values: FloatArray
@@ -54,17 +71,43 @@ class SoftMask:
         x, y = (int(v) for v in masks.boxes_xyxy[index, :2])
         return cls(masks.crop(index).astype(np.float32), (x, y))
 
-    @cached_property
-    def hard(self) -> tuple[tuple[int, int, int, int], BoolArray] | None:
-        """``(box_xyxy, crop)`` of its pixels; None where it has none."""
-        inside = self.values > EDGE
-        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-        if not len(rows):
-            return None
+    def cut(self, size_hw: tuple[int, int]) -> tuple[tuple[int, int, int, int], BoolArray] | None:
+        """``(box_xyxy, crop)`` of its pixels that are in the picture; None where none is."""
         x, y = self.corner_xy
-        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-        box = (x + int(left), y + int(top), x + int(right), y + int(bottom))
-        return box, np.ascontiguousarray(inside[top:bottom, left:right])
+        left, top = max(0, -x), max(0, -y)
+        inside = self.values[top : max(0, size_hw[0] - y), left : max(0, size_hw[1] - x)] > EDGE
+        found = tight_box_xyxy(inside)
+        if found is None:
+            return None
+        x0, y0, x1, y1 = found
+        x, y = x + left, y + top
+        return (x + x0, y + y0, x + x1, y + y1), np.ascontiguousarray(inside[y0:y1, x0:x1])
+
+    @cached_property
+    def area(self) -> int:
+        """Its pixels, also those beside the picture."""
+        return int(np.count_nonzero(self.values > EDGE))
+
+    @cached_property
+    def box_xyxy(self) -> tuple[int, int, int, int]:
+        """Half-open, of its pixels; may reach beyond the picture; empty where there are none."""
+        x, y = self.corner_xy
+        x0, y0, x1, y1 = tight_box_xyxy(self.values > EDGE) or (0, 0, 0, 0)
+        return x + x0, y + y0, x + x1, y + y1
+
+    def moved(self, by_xy: tuple[int, int]) -> SoftMask:
+        return replace(self, corner_xy=(self.corner_xy[0] + by_xy[0], self.corner_xy[1] + by_xy[1]))
+
+    def masks(self, size_hw: tuple[int, int], quality: npt.ArrayLike = 1.0) -> Masks:
+        """Itself among a picture's masks: one, or none where it has no pixel."""
+        cut = self.cut(size_hw)
+        if cut is None:
+            return Masks.empty(size_hw)
+        box, crop = cut
+        quality = np.reshape(np.asarray(quality, np.float32), 1)
+        return Masks.from_crops(
+            size_hw=size_hw, boxes_xyxy=[box], crops=[crop], predicted_ious=quality
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +118,13 @@ class Flow:
         back_xy: ``(h, w, 2)`` float32, of the picture as it was compared, in its own pixels.
         size_hw: the picture's height and width.
         new_share: share of the picture that nothing in the one before looks like, 0 to 1.
+        gain: how many times brighter the picture is.
     """
 
     back_xy: FloatArray
     size_hw: tuple[int, int]
     new_share: float
+    gain: float = 1.0
 
     @property
     def scale_xy(self) -> FloatArray:
@@ -87,36 +132,94 @@ class Flow:
         height, width = self.back_xy.shape[:2]
         return np.array([width / self.size_hw[1], height / self.size_hw[0]], np.float32)
 
-    def within(self, box_xyxy: tuple[int, int, int, int]) -> FloatArray:
-        """``(h, w, 2)`` float32 of a window of the picture, in the picture's pixels."""
-        x0, y0, x1, y1 = box_xyxy
+    def _at(self, grid_x: FloatArray, grid_y: FloatArray) -> FloatArray:
+        """``(h, w, 2)`` float32 at places of the picture, in the picture's pixels."""
         scale = self.scale_xy
-        if (scale == 1).all():
-            return self.back_xy[y0:y1, x0:x1]
-        xs = (np.arange(x0, x1, dtype=np.float32) + 0.5) * scale[0] - 0.5
-        ys = (np.arange(y0, y1, dtype=np.float32) + 0.5) * scale[1] - 0.5
-        grid_x, grid_y = np.meshgrid(xs, ys)
         sampled = cv2.remap(
-            self.back_xy, grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+            self.back_xy, (grid_x + 0.5) * scale[0] - 0.5, (grid_y + 0.5) * scale[1] - 0.5,
+            cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
         return np.asarray(sampled / scale, np.float32)
 
-    def carry(self, mask: SoftMask) -> SoftMask:
-        """The mask of the picture before, in this picture; all 0 where it has left."""
+    def coarse(self) -> Flow:
+        """The same at about its own resolution, which is enough to follow it back for long."""
+        height, width = self.back_xy.shape[:2]
+        size = max(1, width // GRID_PX), max(1, height // GRID_PX)
+        small = cv2.resize(self.back_xy, size, interpolation=cv2.INTER_AREA)
+        small *= np.array([size[0] / width, size[1] / height], np.float32)
+        return replace(self, back_xy=np.asarray(small, np.float32))
+
+    def after(self, earlier: Flow) -> Flow:
+        """From this flow's picture back to where the earlier flow's came from.
+
+        Args:
+            earlier: the flow of the picture before, at the same resolution.
+        """
+        height, width = self.back_xy.shape[:2]
+        grid_x, grid_y = np.meshgrid(
+            np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+        )
+        before = cv2.remap(
+            earlier.back_xy, grid_x + self.back_xy[..., 0], grid_y + self.back_xy[..., 1],
+            cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+        return replace(
+            self,
+            back_xy=self.back_xy + before,
+            new_share=self.new_share + earlier.new_share,
+            gain=self.gain * earlier.gain,
+        )
+
+    def carry(self, mask: SoftMask, *, shown: FloatArray | None = None) -> SoftMask:
+        """The mask of the picture before, in this picture; all 0 where it has left.
+
+        What leaves the picture stays in the mask, up to as far beside it as the mask is large.
+
+        Args:
+            shown: ``(h, w)`` 0 to 1, how much of the mask is to be seen, and not behind something.
+        """
         window = self._window(mask)
         x0, y0, x1, y1 = window
         if x0 >= x1 or y0 >= y1:
             return SoftMask(np.zeros((1, 1), np.float32), (0, 0))
-        back = self.within(window)
+        came_x, came_y = self._came_from(mask, window, shown)
         left, top = mask.corner_xy
-        grid_x, grid_y = np.meshgrid(
-            np.arange(x0 - left, x1 - left, dtype=np.float32),
-            np.arange(y0 - top, y1 - top, dtype=np.float32),
-        )
-        carried = cv2.remap(
-            mask.values, grid_x + back[..., 0], grid_y + back[..., 1], cv2.INTER_LINEAR
-        )
+        carried = cv2.remap(mask.values, came_x - left, came_y - top, cv2.INTER_LINEAR)
         return _tight(np.asarray(carried, np.float32), (x0, y0))
+
+    def _came_from(
+        self,
+        mask: SoftMask,
+        window_xyxy: tuple[int, int, int, int],
+        shown: FloatArray | None,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Where each pixel of a window came from, x and y ``(h, w)``, if it is of the object.
+
+        Found on a grid that is as wide as the flow is smooth, and as the object allows.
+        """
+        x0, y0, x1, y1 = window_xyxy
+        left, top = mask.corner_xy
+        across = mask.area**0.5
+        step = int(np.clip(across / GRID_ACROSS, 1, GRID_PX))
+        grid_x, grid_y = np.meshgrid(
+            np.arange(x0, x1 + step - 1, step, dtype=np.float32),
+            np.arange(y0, y1 + step - 1, step, dtype=np.float32),
+        )
+        back = self._at(grid_x, grid_y)
+        known = mask.values if shown is None else mask.values * shown
+        rough = cv2.remap(
+            known, grid_x + back[..., 0] - left, grid_y + back[..., 1] - top, cv2.INTER_LINEAR
+        )
+        height, width = self.size_hw
+        rough[(grid_x < 0) | (grid_x >= width) | (grid_y < 0) | (grid_y >= height)] = 0
+        came = object_motion(back, rough > EDGE) + np.stack([grid_x, grid_y], axis=-1)
+        finer = np.array([[1 / step, 0, 0], [0, 1 / step, 0]], np.float32)
+        every = cv2.warpAffine(
+            came, finer, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+        came_x, came_y = cv2.split(every)
+        return np.asarray(came_x), np.asarray(came_y)
 
     def _window(self, mask: SoftMask) -> tuple[int, int, int, int]:
         """Where the mask's pixels may be now: its box, moved and widened as the flow around says.
@@ -125,8 +228,8 @@ class Flow:
         farther than its own size has left the first place.
         """
         height, width = self.size_hw
-        x0, y0 = mask.corner_xy
-        x1, y1 = x0 + mask.values.shape[1], y0 + mask.values.shape[0]
+        x0, y0, x1, y1 = mask.box_xyxy
+        beside_x, beside_y = x1 - x0, y1 - y0
         moved = (x0, y0, x1, y1)
         for _ in range(2):
             seen = self._seen(moved)
@@ -139,15 +242,18 @@ class Flow:
                 max(moved[2], int(x1 - low[0]) + 1), max(moved[3], int(y1 - low[1]) + 1),
             )  # fmt: skip
         return (
-            max(0, moved[0] - MARGIN_PX), max(0, moved[1] - MARGIN_PX),
-            min(width, moved[2] + MARGIN_PX), min(height, moved[3] + MARGIN_PX),
+            max(-beside_x, moved[0] - MARGIN_PX), max(-beside_y, moved[1] - MARGIN_PX),
+            min(width + beside_x, moved[2] + MARGIN_PX),
+            min(height + beside_y, moved[3] + MARGIN_PX),
         )  # fmt: skip
 
     def _seen(self, box_xyxy: tuple[int, int, int, int]) -> FloatArray:
         """The flow in a box, in the picture's pixels, at the flow's own resolution."""
         scale = self.scale_xy
         x0, y0, x1, y1 = np.rint(np.array(box_xyxy) * np.tile(scale, 2)).astype(int).tolist()
-        seen = self.back_xy[max(0, y0) : max(0, y1) + 1, max(0, x0) : max(0, x1) + 1]
+        seen = self.back_xy[
+            max(0, y0) : max(0, y1) + 1 : SAMPLE, max(0, x0) : max(0, x1) + 1 : SAMPLE
+        ]
         return np.asarray(seen / scale, np.float32)
 
 
@@ -175,9 +281,29 @@ class Motion:
         last, self._last = self._last, (frame.size_hw, grey)
         if last is None or last[0] != frame.size_hw:
             return None
+        self._flow.setFinestScale(QUARTER if grey.size > SMALL_PIXELS else HALF)
         back = np.asarray(self._flow.calc(grey, last[1], None), np.float32)
-        new_share = _unexplained(grey, last[1], back)
-        return None if new_share > CUT_SHARE else Flow(back, frame.size_hw, new_share)
+        new_share, gain = _unexplained(grey, last[1], back)
+        return None if new_share > CUT_SHARE else Flow(back, frame.size_hw, new_share, gain)
+
+
+def direct_flow(before: Frame, now: Frame, about: Flow) -> Flow:
+    """How a picture moved since one that is several frames older.
+
+    What is added up from frame to frame adds up its errors, too. So the two pictures are compared
+    themselves, from where that leads, and more finely than there is time for in each frame.
+
+    Args:
+        about: the same, added up from frame to frame.
+    """
+    grey, older = _reduced(now), _reduced(before)
+    height, width = grey.shape
+    factor = width / about.back_xy.shape[1], height / about.back_xy.shape[0]
+    start = cv2.resize(about.back_xy, (width, height)) * np.array(factor, np.float32)
+    finer = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    finer.setFinestScale(HALF)
+    back = np.asarray(finer.calc(grey, older, np.ascontiguousarray(start)), np.float32)
+    return Flow(back, now.size_hw, about.new_share, about.gain)
 
 
 def _reduced(frame: Frame) -> ByteArray:
@@ -191,12 +317,16 @@ def _reduced(frame: Frame) -> ByteArray:
     return np.asarray(grey, np.uint8)
 
 
-def _unexplained(grey: ByteArray, before: ByteArray, back_xy: FloatArray) -> float:
-    """Share of a picture that differs from where the flow says it came from."""
+def _unexplained(grey: ByteArray, before: ByteArray, back_xy: FloatArray) -> tuple[float, float]:
+    """Share of a picture that differs from where the flow says it came from, and how many times
+    brighter all of it is; that alone is no difference."""
     some = back_xy[::SAMPLE, ::SAMPLE]
     rows, columns = np.mgrid[: some.shape[0], : some.shape[1]].astype(np.float32) * SAMPLE
     came = cv2.remap(
         before, columns + some[..., 0], rows + some[..., 1], cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
-    )  # fmt: skip
-    return float((cv2.absdiff(came, grey[::SAMPLE, ::SAMPLE]) > CHANGED_LEVELS).mean())
+    ).astype(np.float32)  # fmt: skip
+    now = grey[::SAMPLE, ::SAMPLE].astype(np.float32)
+    gain = float(np.clip(np.median((now + 1) / (came + 1)), 1 / MOST_GAIN, MOST_GAIN))
+    changed = np.abs(now - np.minimum(came * gain, 255)) > CHANGED_LEVELS
+    return float(changed.mean()), gain

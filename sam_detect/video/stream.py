@@ -30,12 +30,12 @@ from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Source
 from sam_detect.library.library import Added
 from sam_detect.sources.video import open_source
-from sam_detect.types import Detections, Frame, Masks, TrackedFrame
+from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video.looking import Look, Looker
 from sam_detect.video.motion import Flow, Motion
 from sam_detect.video.reading import WAKE_S, Arrival, Reader
 from sam_detect.video.statistics import Statistics
-from sam_detect.video.tracks import Snapshot, Tracks
+from sam_detect.video.tracks import Sight, Snapshot, Tracks
 
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
@@ -96,6 +96,7 @@ class Stream(Iterator[TrackedFrame]):
         self._look: Look | None = None
         self._outdated: Look | None = None
         self._since: list[Flow] = []
+        self._moved: Flow | None = None
         self._frames_since, self._new_share = 0, 1.0
         self._present: Frame | None = None
         self._stopping = threading.Lock()
@@ -148,7 +149,7 @@ class Stream(Iterator[TrackedFrame]):
                 self._leave_s = time.monotonic() + STOP_S
         look = self._look
         if look is not None:
-            look.found.cancel()  # where it has not begun
+            look.sight.cancel()  # where it has not begun
         self._forgotten()
         for each in (self._reader, self._looker):
             each.wait(max(0.0, self._leave_s - time.monotonic()))
@@ -190,16 +191,14 @@ class Stream(Iterator[TrackedFrame]):
             frame = replace(frame, time_s=time_s)
         if not self._plan.track:
             return self._separate(frame, arrival.at_s)
-        self._tracks.advance(flow, time_s)
-        if self._present is not None and self._present.size_hw != frame.size_hw:
-            self._tracks.forget()
+        self._tracks.advance(flow, frame, time_s)
         self._note(flow)
-        self._join_if_ready(time_s)
+        self._join_if_ready(frame)
         key = self._look is None and self._due()
         if key:
             self._begin_look(frame)
         if not self._plan.live and self._look is not None:
-            self._join(self._look, time_s)
+            self._join(self._look, frame)
         detections, track_ids = self._tracks.present(frame, time_s=time_s)
         recipe = self._detector.recipe.to_dict()
         self._present = frame
@@ -209,8 +208,8 @@ class Stream(Iterator[TrackedFrame]):
     def _separate(self, frame: Frame, arrived_s: float) -> TrackedFrame:
         """A frame on its own."""
         nothing = Snapshot(Masks.empty(frame.size_hw), ())
-        self._look = self._looker.look(frame, nothing)
-        found = self._awaited(self._look)
+        self._look = self._looker.look(frame, nothing, None)
+        found = self._awaited(self._look).found
         self._look = None
         shown = found if self._plan.unknown else found.known
         self._present = frame
@@ -220,8 +219,10 @@ class Stream(Iterator[TrackedFrame]):
     def _note(self, flow: Flow | None) -> None:
         self._frames_since += 1
         if flow is None:  # another scene: what is being looked at is no longer there
-            self._look, self._since, self._new_share = None, [], 1.0
+            self._look, self._since, self._new_share, self._moved = None, [], 1.0, None
             return
+        coarse = flow.coarse()
+        self._moved = coarse if self._moved is None else coarse.after(self._moved)
         self._new_share += flow.new_share
         if self._look is not None:
             self._since.append(flow)
@@ -230,28 +231,29 @@ class Stream(Iterator[TrackedFrame]):
         return self._frames_since >= self._plan.every or self._new_share >= NEW_SHARE
 
     def _begin_look(self, frame: Frame) -> None:
-        self._look = self._looker.look(frame, self._tracks.snapshot(frame.size_hw))
+        then = self._tracks.snapshot(frame.size_hw)
+        self._look = self._looker.look(frame, then, self._moved)
+        self._moved = None
         self._since, self._frames_since, self._new_share = [], 0, 0.0
 
-    def _join_if_ready(self, time_s: float) -> None:
-        if self._look is not None and self._look.found.done():
-            self._join(self._look, time_s)
+    def _join_if_ready(self, frame: Frame) -> None:
+        if self._look is not None and self._look.sight.done():
+            self._join(self._look, frame)
 
-    def _join(self, look: Look, time_s: float) -> None:
-        found = self._awaited(look)
-        self._tracks.join(found, look.then, self._since, time_s=time_s)
+    def _join(self, look: Look, frame: Frame) -> None:
+        self._tracks.join(self._awaited(look), look.then, self._since, frame)
         if look is self._outdated:
             self._tracks.forget_looks()
         self._look, self._since = None, []
 
-    def _awaited(self, look: Look) -> Detections:
+    def _awaited(self, look: Look) -> Sight:
         """What a look finds; ends the iteration where the stream is closed meanwhile."""
-        either: tuple[Future[Any], ...] = (look.found, self._closing)
+        either: tuple[Future[Any], ...] = (look.sight, self._closing)
         while not any(each.done() for each in either):
             wait(either, WAKE_S, return_when=FIRST_COMPLETED)
         if self._closing.done():
             raise StopIteration
-        return look.found.result()
+        return look.sight.result()
 
 
 def _stop(reader: Reader[Flow | None], looker: Looker, quick: contextlib.ExitStack) -> None:

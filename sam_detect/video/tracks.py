@@ -1,76 +1,43 @@
-"""Which object of a frame is which object of the frames before, and what it is called.
+"""Which object of a frame is which object of the frames before.
 
 Between looks of the detector a track's mask is carried by the optical flow, so its identity needs
-no guess. Guesses are needed in two places, and both are made by something well known:
+no guess. Guesses are needed in two places:
 
 * What the detector finds at a look is laid onto the tracks of that frame by mask IoU (Hungarian
   method).
-* An object that was hidden comes back as a new detection. ByteTrack (Zhang et al. 2022, from the
-  package ``trackers``) follows the boxes of all frames with a Kalman filter, goes on predicting
-  those that are gone, and says which of them the new box continues.
+* An object that was hidden comes back as a new detection. ByteTrack says which hidden track the
+  new box continues; where it cannot, the name and the place do.
 
-A track is called what the looks at it say together, see :func:`belief`.
+A track is called what the looks at it say together, see :func:`sam_detect.video.belief.belief`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-import supervision as sv
-from scipy.optimize import linear_sum_assignment
-from trackers import ByteTrackTracker
 
-from sam_detect.masks import IntArray, iou_matrix
-from sam_detect.types import Detections, Frame, Masks, Verdict
+from sam_detect.masks import BoolArray, IntArray
+from sam_detect.types import Detections, Frame, ImageRGB, Masks, Verdict
+from sam_detect.video.appearance import Appearance
+from sam_detect.video.belief import LOOKS, belief
+from sam_detect.video.boxes import HIDDEN_S, Boxes
+from sam_detect.video.matching import assign, shared_of_smaller
+from sam_detect.video.memory import Past
 from sam_detect.video.motion import Flow, SoftMask
+from sam_detect.video.track import Track, carried
 
-SAME_IOU = 0.3
-"""A detection and a carried mask that overlap more are one object."""
-LEAST_SHARE = 0.35
-"""A mask of which less than this is left since it was last looked at is of a hidden object."""
-HIDDEN_S = 2.0
-"""How long a hidden object is waited for."""
 MISSES = 2
 """Looks that must not find a track before it ends."""
-FADING = 0.995
-"""Per frame, of the quality of a mask that is only carried."""
-MOST_ODDS = 4.0
-"""Log-odds of the surest single look; more would never be outvoted."""
-MEMORY = 20
-"""Looks that a track's name rests on."""
-BYTETRACK_FPS = 30.0
-"""The unit in which ByteTrack counts time; frames come with their own time stamps."""
-
-
-@dataclass
-class Track:
-    """One object through the frames.
-
-    Attributes:
-        id: from 1, never used twice.
-        mask: in the last frame; None while it is hidden.
-        area: pixels when it was last looked at.
-        quality: of its mask, 0 to 1.
-        looks: what the detector said of it, oldest first.
-        verdict: what that says together.
-        seen_s: time of the last frame that showed it.
-        missed: looks in a row that did not find it.
-        new: whether no frame has shown it yet.
-    """
-
-    id: int
-    mask: SoftMask | None
-    area: int
-    quality: float
-    looks: list[Verdict]
-    verdict: Verdict
-    seen_s: float
-    missed: int = 0
-    new: bool = True
+SURE = 0.8
+"""A new object that is believed in less is shown when another look confirms it."""
+REACH = 3.0
+"""Of its size: how far from where it should be, or was, a hidden object may come back."""
+ONE_SIZE = 0.5
+"""Objects of which one is smaller than this share of the other do not hide one another."""
+TOUCHING_SHARE, COVERED_SHARE = 0.1, 0.6
+"""Of an object, in common with one that touches it; with one that covers it."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +45,38 @@ class Snapshot:
     """Where the tracks were in one frame.
 
     Attributes:
-        masks: of the tracks.
+        masks: what was to be seen of the tracks.
         ids: theirs, in the same order.
+        bodies: all of each, also what was hidden.
+        anchors: the same in the frame of the look before.
+        whole: whether about all of it was to be seen.
     """
 
     masks: Masks
     ids: tuple[int, ...]
+    bodies: tuple[SoftMask, ...] = ()
+    anchors: tuple[SoftMask, ...] = ()
+    whole: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a look at a frame found.
+
+    Attributes:
+        frame: that frame.
+        found: all of it.
+        pasts: what earlier looks said of each, oldest first; of a track's object it knows more.
+        first: whether nobody has looked at this scene before.
+        relearnt: whether something was learnt since the last look, so that what earlier looks
+            said no longer counts.
+    """
+
+    frame: Frame
+    found: Detections
+    pasts: tuple[Past, ...]
+    first: bool = False
+    relearnt: bool = False
 
 
 class Tracks:
@@ -98,67 +91,62 @@ class Tracks:
         self._threshold, self._unknown = threshold, unknown
         self._tracks: dict[int, Track] = {}
         self._next_id = 1
-        self._boxes = _Boxes()
+        self._time_s = 0.0
+        self._boxes = Boxes()
 
-    def advance(self, flow: Flow | None, time_s: float) -> None:
-        """Carries every mask to the next frame; without a flow (the scene is another) none."""
+    def advance(self, flow: Flow | None, frame: Frame, time_s: float) -> None:
+        """Brings every track to the next frame; without a flow (another scene) they end."""
+        elapsed_s, self._time_s = time_s - self._time_s, time_s
+        if flow is None:
+            self.forget()
+            return
         for track in self._tracks.values():
-            if track.mask is None:
-                continue
-            carried = None if flow is None else flow.carry(track.mask)
-            area = 0 if carried is None else np.count_nonzero(carried.values > 0.5)
-            track.mask = carried if area > LEAST_SHARE * track.area else None
-            track.quality *= FADING
-            if track.mask is not None:
-                track.seen_s = time_s
-        gone = [t.id for t in self._tracks.values() if time_s - t.seen_s > HIDDEN_S]
-        for each in gone:
-            del self._tracks[each]
+            track.advance(flow, frame.image_rgb, elapsed_s)
+        self._keep_apart(frame.image_rgb)
+        for track in list(self._tracks.values()):
+            if not track.hidden:
+                track.seen_s, track.left_xyxy = time_s, track.body.box_xyxy
+            elif time_s - track.seen_s > HIDDEN_S:
+                del self._tracks[track.id]
 
     def forget(self) -> None:
         """Ends every track, hidden ones too; the next ones have new ids."""
         self._tracks.clear()
-        self._boxes = _Boxes()
+        self._boxes = Boxes()
 
     def snapshot(self, size_hw: tuple[int, int]) -> Snapshot:
         """Where the tracks are now, and how good their masks are."""
-        shown = [track for track in self._tracks.values() if track.mask is not None]
-        return _snapshot(shown, size_hw)
+        return _snapshot(self._shown(), size_hw)
 
-    def join(
-        self,
-        found: Detections,
-        then: Snapshot,
-        since: Sequence[Flow],
-        *,
-        time_s: float,
-    ) -> None:
-        """Takes in what the detector found in a frame.
+    def join(self, sight: Sight, then: Snapshot, since: Sequence[Flow], frame: Frame) -> None:
+        """Takes in what a look found.
 
         Args:
-            found: all of it.
-            then: where the tracks were in that frame.
+            sight: all of it.
+            then: where the tracks were in the frame of the look.
             since: the flows of the frames that came after it, up to the present one.
-            time_s: of the present frame.
+            frame: the present one.
         """
-        of_track = _assign(found.masks, then)
-        claimed = set(of_track.values())
-        for index, track_id in of_track.items():
-            if track_id in self._tracks:
-                self._renew(self._tracks[track_id], found, index, since)
-        for track_id in set(then.ids) - claimed:
-            self._miss(track_id)
-        for index in set(range(len(found))) - set(of_track):
-            self._begin(found, index, since, time_s)
+        of_track = assign(
+            sight.found.masks, then.masks, alike=self._same_names(sight.found, then.ids)
+        )
+        for index, place in of_track.items():
+            if then.ids[place] in self._tracks:
+                self._renew(self._tracks[then.ids[place]], sight, index, since)
+                self._tracks[then.ids[place]].watch(frame.image_rgb)
+        for place in set(range(len(then.ids))) - set(of_track.values()):
+            self._miss(then, place)
+        for index in sorted(set(range(len(sight.found))) - set(of_track)):
+            self._begin(sight, index, since)
 
     def present(self, frame: Frame, *, time_s: float) -> tuple[Detections, IntArray]:
         """The objects of the present frame and their tracks, in the order of the tracks."""
-        self._continue_hidden(time_s)
+        self._continue_hidden(frame.size_hw, time_s)
         named = [t for t in self._shown() if self._unknown or t.verdict.label is not None]
-        masks = _snapshot(named, frame.size_hw)
-        verdicts = tuple(self._tracks[each].verdict for each in masks.ids)
-        ids = np.array(masks.ids, np.int64)
-        return Detections(frame.source_id, masks.masks, verdicts), ids
+        seen = _snapshot(named, frame.size_hw)
+        verdicts = tuple(self._tracks[each].verdict for each in seen.ids)
+        ids = np.array(seen.ids, np.int64)
+        return Detections(frame.source_id, seen.masks, verdicts), ids
 
     def forget_looks(self) -> None:
         """What was said so far no longer counts, since the library knows something else now."""
@@ -172,166 +160,166 @@ class Tracks:
         return found if len(found) else None
 
     def _shown(self) -> list[Track]:
-        return [self._tracks[each] for each in sorted(self._tracks) if self._tracks[each].mask]
+        return [self._tracks[i] for i in sorted(self._tracks) if not self._tracks[i].hidden]
 
-    def _renew(self, track: Track, found: Detections, index: int, since: Sequence[Flow]) -> None:
-        track.mask = _carried(SoftMask.of(found.masks, index), since)
-        track.area = int(found.masks.areas[index])
-        track.quality = float(found.masks.predicted_ious[index])
-        track.missed = 0
-        track.looks = [*track.looks, found.verdicts[index]][-MEMORY:]
-        track.verdict = belief(track.looks, self._threshold)
+    def _renew(self, track: Track, sight: Sight, index: int, since: Sequence[Flow]) -> None:
+        track.renew(
+            SoftMask.of(sight.found.masks, index),
+            sight.found.verdicts[index],
+            quality=float(sight.found.masks.predicted_ious[index]),
+            image_rgb=sight.frame.image_rgb,
+            since=since,
+            threshold=self._threshold,
+            relearnt=sight.relearnt,
+        )
 
-    def _miss(self, track_id: int) -> None:
-        track = self._tracks.get(track_id)
+    def _miss(self, then: Snapshot, place: int) -> None:
+        track = self._tracks.get(then.ids[place])
         if track is not None:
             track.missed += 1
+            track.anchor = then.bodies[place]
             if track.missed >= MISSES:
-                del self._tracks[track_id]
+                del self._tracks[track.id]
 
-    def _begin(self, found: Detections, index: int, since: Sequence[Flow], time_s: float) -> None:
-        verdict = found.verdicts[index]
-        mask = _carried(SoftMask.of(found.masks, index), since)
-        if mask is None or (verdict.label is None and not self._unknown):
+    def _begin(self, sight: Sight, index: int, since: Sequence[Flow]) -> None:
+        found, looks = sight.found, [*sight.pasts[index], sight.found.verdicts[index]]
+        verdict = belief(looks, self._threshold)
+        if not self._unknown and not _believed(verdict, looks, first=sight.first):
+            return
+        anchor = SoftMask.of(found.masks, index)
+        body, gain = carried(anchor, since)
+        if not body.area:
             return
         self._tracks[self._next_id] = Track(
             id=self._next_id,
-            mask=mask,
-            area=int(found.masks.areas[index]),
+            body=body,
+            anchor=anchor,
+            appearance=Appearance.of(sight.frame.image_rgb, anchor),
             quality=float(found.masks.predicted_ious[index]),
-            looks=[verdict],
+            looks=looks,
             verdict=verdict,
-            seen_s=time_s,
+            seen_s=self._time_s,
+            gain=gain,
         )
         self._next_id += 1
 
-    def _continue_hidden(self, time_s: float) -> None:
+    def _continue_hidden(self, size_hw: tuple[int, int], time_s: float) -> None:
         """New tracks that are hidden ones come back take up their ids."""
-        shown = self._shown()
-        for new, old in self._boxes.follow(shown, time_s).items():
-            track, hidden = self._tracks[new], self._tracks.get(old)
-            alike = hidden is not None and hidden.verdict.label == track.verdict.label
-            if hidden is None or hidden.mask is not None or not alike:
-                continue
-            track.looks = [*hidden.looks, *track.looks][-MEMORY:]
-            if track.looks:
-                track.verdict = belief(track.looks, self._threshold)
-            track.id = old
-            self._tracks[old] = self._tracks.pop(new)
-            self._boxes.rename(new, old)
-        for track in shown:
+        seen = _snapshot(self._shown(), size_hw)
+        new = {each for each in seen.ids if self._tracks[each].new}
+        predicted = self._boxes.follow(seen.ids, seen.masks.boxes_xyxy, new, time_s)
+        for each in sorted(new):
+            track = self._tracks[each]
             track.new = False
+            hidden = self._tracks.get(predicted.get(each, 0))
+            if hidden is None or not _alike(track, hidden):
+                hidden = _nearest(track, self._hidden())
+            if hidden is not None:
+                self._take_up(track, hidden)
+
+    def _same_names(self, found: Detections, ids: Sequence[int]) -> BoolArray:
+        """``(found, tracks)``: which have the same name."""
+        names = [self._tracks[i].verdict.label if i in self._tracks else None for i in ids]
+        known: BoolArray = np.array([name is not None for name in names], np.bool_)
+        same = np.equal.outer(found.label, np.array(names, dtype=object))
+        return np.asarray(same.astype(np.bool_) & known)
+
+    def _keep_apart(self, image_rgb: ImageRGB) -> None:
+        """Where two that look alike come together the flow cannot tell them apart: they go on as
+        before, and while one covers the other, the one that would have had to turn is behind."""
+        tracks = [self._tracks[i] for i in sorted(self._tracks)]
+        met: set[int] = set()
+        for place, one in enumerate(tracks):
+            for other in tracks[place + 1 :]:
+                common = _came_together(one, other, image_rgb)
+                if not common:
+                    continue
+                back = max(one, other, key=lambda t: (t.behind, t.hidden, _turned(t)))
+                for each in (one, other):
+                    each.keep_going(behind=each is back and common > COVERED_SHARE)
+                met |= {one.id, other.id}
+        for track in tracks:
+            track.crowded = track.id in met
+            track.behind &= track.crowded
+
+    def _hidden(self) -> list[Track]:
+        return [track for track in self._tracks.values() if track.hidden]
+
+    def _take_up(self, track: Track, hidden: Track) -> None:
+        del self._tracks[track.id]
+        self._boxes.rename(track.id, hidden.id)
+        track.id = hidden.id
+        track.looks = [*hidden.looks, *track.looks][-LOOKS:]
+        if track.looks:
+            track.verdict = belief(track.looks, self._threshold)
+        self._tracks[track.id] = track
 
 
-class _Boxes:
-    """ByteTrack beside the tracks: it knows where those that are gone should be by now."""
-
-    def __init__(self) -> None:
-        # Every box is of an object that is known to be there, so none is put off or left out.
-        self._tracker = ByteTrackTracker(
-            lost_track_buffer=round(HIDDEN_S * BYTETRACK_FPS),
-            frame_rate=BYTETRACK_FPS,
-            track_activation_threshold=0.0,
-            high_conf_det_threshold=0.0,
-            minimum_consecutive_frames=1,
-        )
-        self._owners: dict[int, int] = {}
-
-    def follow(self, shown: Sequence[Track], time_s: float) -> dict[int, int]:
-        """Takes the boxes of a frame; gives new tracks whose box continues that of another one."""
-        boxes = {t.id: t.mask.hard[0] for t in shown if t.mask and t.mask.hard}
-        given = sv.Detections(
-            xyxy=np.array(list(boxes.values()), np.float64).reshape(-1, 4),
-            confidence=np.ones(len(boxes)),
-            data={"track": np.array(list(boxes), np.int64)},
-        )
-        out = self._tracker.update(given, timestamp=time_s)
-        new = {track.id for track in shown if track.new}
-        continued = {}
-        tracks = np.asarray(out.data.get("track", ()), np.int64)
-        for track, box in zip(tracks.tolist(), _ids(out), strict=True):
-            owner = self._owners.setdefault(box, track) if box >= 0 else track
-            if track in new and owner != track:
-                continued[track] = owner
-            elif box >= 0:
-                self._owners[box] = track
-        return continued
-
-    def rename(self, old: int, new: int) -> None:
-        self._owners = {box: new if t == old else t for box, t in self._owners.items()}
+def _believed(verdict: Verdict, looks: Sequence[Verdict], *, first: bool) -> bool:
+    """Whether something new is shown: at once where nothing is known yet, or it is sure."""
+    if verdict.label is None:
+        return False
+    agreeing = sum(look.label == verdict.label for look in looks)
+    return first or agreeing > 1 or verdict.confidence >= SURE
 
 
-def _ids(tracked: sv.Detections) -> list[int]:
-    return [] if tracked.tracker_id is None else [int(each) for each in tracked.tracker_id]
+def _came_together(one: Track, other: Track, image_rgb: ImageRGB) -> float:
+    """Share of the smaller of two of a kind that they have in common, if they look alike and did
+    not touch at the last look."""
+    sizes = sorted((one.body.area, other.body.area))
+    if one.verdict.label != other.verdict.label or sizes[0] < ONE_SIZE * sizes[1]:
+        return 0.0
+    common = shared_of_smaller(one.body, other.body)
+    if common < TOUCHING_SHARE or (one.hidden and other.hidden):
+        return 0.0
+    apart = shared_of_smaller(one.anchor, other.anchor) < TOUCHING_SHARE
+    met_before = one.crowded and other.crowded
+    return common if apart and (met_before or one.resembles(other, image_rgb)) else 0.0
 
 
-def belief(looks: Sequence[Verdict], threshold: float = 0.5) -> Verdict:
-    """What several looks at one object say together.
-
-    Each look believes in its ``best_label`` with its confidence ``c``, that is with log-odds
-    ``ln(c / (1 - c))``; looks that say something else count against a label. The sum is divided by
-    the root of the number of looks, since looks at the same object are far from independent: ``n``
-    equal looks have ``sqrt(n)`` times the log-odds of one.
-    """
-    odds: dict[str, float] = {}
-    for label in {look.best_label for look in looks if look.best_label is not None}:
-        votes = (_odds(look.confidence) for look in looks if look.best_label == label)
-        against = (_odds(look.confidence) for look in looks if look.best_label != label)
-        odds[label] = sum(votes) - sum(max(0.0, vote) for vote in against)
-    latest = looks[-1]
-    if not odds:
-        return latest
-    label = max(odds, key=lambda name: odds[name])
-    confidence = 1 / (1 + math.exp(-odds[label] / math.sqrt(len(looks))))
-    return Verdict(
-        label=label if confidence >= threshold else None,
-        best_label=label,
-        confidence=confidence,
-        neighbours=latest.neighbours,
-    )
+def _turned(track: Track) -> float:
+    """Pixels by which a track is not where it would be if it had gone on as before."""
+    before = track.expected or track.body
+    return _distance(track.body.box_xyxy, before.box_xyxy)
 
 
-def _odds(confidence: float) -> float:
-    safe = min(max(confidence, 1e-6), 1 - 1e-6)
-    return float(np.clip(math.log(safe / (1 - safe)), -MOST_ODDS, MOST_ODDS))
+def _alike(track: Track, hidden: Track) -> bool:
+    return hidden.hidden and hidden.verdict.label == track.verdict.label
+
+
+def _nearest(track: Track, hidden: Sequence[Track]) -> Track | None:
+    """The hidden track of the same name that should be nearest, or was when it was last seen."""
+    size = max(track.body.area, 1) ** 0.5
+    box = track.body.box_xyxy
+    near = {
+        each.id: min(_distance(box, each.body.box_xyxy), _distance(box, each.left_xyxy))
+        for each in hidden
+        if _alike(track, each)
+    }
+    reached = [each for each in hidden if near.get(each.id, np.inf) < REACH * size]
+    return min(reached, key=lambda each: near[each.id], default=None)
+
+
+def _distance(one_xyxy: Sequence[int], other_xyxy: Sequence[int]) -> float:
+    """Between the middles of two boxes."""
+    apart = np.array(one_xyxy) - np.array(other_xyxy)
+    return float(np.hypot(*(apart[:2] + apart[2:]) / 2))
 
 
 def _snapshot(tracks: Sequence[Track], size_hw: tuple[int, int]) -> Snapshot:
-    boxes, crops, kept = [], [], []
-    for track in tracks:
-        hard = None if track.mask is None else track.mask.hard
-        if hard is not None:
-            boxes.append(hard[0])
-            crops.append(hard[1])
-            kept.append(track)
+    cuts = [(track, None if track.mask is None else track.mask.cut(size_hw)) for track in tracks]
+    kept = [(track, cut) for track, cut in cuts if cut is not None]
     masks = Masks.from_crops(
         size_hw=size_hw,
-        boxes_xyxy=np.array(boxes, np.int64).reshape(-1, 4),
-        crops=crops,
-        predicted_ious=np.array([track.quality for track in kept], np.float32),
+        boxes_xyxy=np.array([cut[0] for _, cut in kept], np.int64).reshape(-1, 4),
+        crops=[cut[1] for _, cut in kept],
+        # What is half hidden is outlined worse than a look at it would.
+        predicted_ious=np.array([track.quality * track.share for track, _ in kept], np.float32),
     )
-    return Snapshot(masks, tuple(track.id for track in kept))
-
-
-def _assign(found: Masks, then: Snapshot) -> dict[int, int]:
-    """Index of a found mask to the id of the track it is, one to one."""
-    if not len(found) or not then.ids:
-        return {}
-    iou = _ious(found, then.masks)
-    rows, columns = linear_sum_assignment(iou, maximize=True)
-    return {
-        int(row): then.ids[column]
-        for row, column in zip(rows, columns, strict=True)
-        if iou[row, column] > SAME_IOU
-    }
-
-
-def _ious(one: Masks, other: Masks) -> npt.NDArray[np.float64]:
-    both = Masks.concatenate([one, other])
-    return iou_matrix(both.crops(), both.boxes_xyxy)[: len(one), len(one) :]
-
-
-def _carried(mask: SoftMask, since: Sequence[Flow]) -> SoftMask | None:
-    for flow in since:
-        mask = flow.carry(mask)
-    return mask if (mask.values > 0.5).any() else None
+    return Snapshot(
+        masks,
+        tuple(track.id for track, _ in kept),
+        tuple(track.body for track, _ in kept),
+        tuple(track.anchor for track, _ in kept),
+        tuple(track.whole for track, _ in kept),
+    )

@@ -16,6 +16,7 @@ import pytest
 from sam_detect.detector import SAMDetect
 from sam_detect.errors import ConfigError
 from sam_detect.library.library import Added
+from sam_detect.library.making import outlines_in
 from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
 from tests.drawn_scene import (
     SIDE,
@@ -69,7 +70,9 @@ class Obedient(SAMDetect):
         self.may_look.set()
         self.looking = threading.Event()
 
-    def detect_frame(self, frame: Frame, *, also: Masks | None = None) -> Detections:
+    def detect_frame(
+        self, frame: Frame, *, also: Masks | None = None, light_of: str | None = None
+    ) -> Detections:
         called = self.called
         self.looking.set()
         self.may_look.wait(10)
@@ -148,7 +151,7 @@ def test_without_tracks_every_frame_is_looked_at_on_its_own() -> None:
             assert tracked.key
             assert not tracked.track_ids.any()
             alone = detector.detect_frame(
-                tracked.frame, also=detector.outlined(tracked.frame)
+                tracked.frame, also=outlines_in(tracked.frame, detector.library)
             ).to_dict()
             assert tracked.detections.to_dict()["detections"] == alone["detections"]
     with detector.stream(Drawn(), track=False) as stream:

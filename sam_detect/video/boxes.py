@@ -1,0 +1,71 @@
+"""ByteTrack beside the tracks: it knows where those that are gone should be by now.
+
+ByteTrack (Zhang et al. 2022, from the package ``trackers``) follows the boxes of all frames with a
+Kalman filter, and goes on predicting those that are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+import numpy as np
+import supervision as sv
+from trackers import ByteTrackTracker
+
+from sam_detect.masks import IntArray
+
+HIDDEN_S = 2.0
+"""How long a hidden object is waited for."""
+BYTETRACK_FPS = 30.0
+"""The unit in which ByteTrack counts time; frames come with their own time stamps."""
+
+
+class Boxes:
+    """The boxes of all tracks, of all frames so far."""
+
+    def __init__(self) -> None:
+        # Every box is of an object that is known to be there, so none is put off or left out.
+        self._tracker = ByteTrackTracker(
+            lost_track_buffer=round(HIDDEN_S * BYTETRACK_FPS),
+            frame_rate=BYTETRACK_FPS,
+            track_activation_threshold=0.0,
+            high_conf_det_threshold=0.0,
+            minimum_consecutive_frames=1,
+        )
+        self._owners: dict[int, int] = {}
+
+    def follow(
+        self, ids: Sequence[int], boxes_xyxy: IntArray, new: AbstractSet[int], time_s: float
+    ) -> dict[int, int]:
+        """Takes the boxes of a frame; gives new tracks whose box continues that of another one.
+
+        Args:
+            ids: of the N tracks to be seen.
+            boxes_xyxy: ``(N, 4)`` theirs.
+            new: those that no frame has shown before.
+            time_s: of the frame.
+        """
+        given = sv.Detections(
+            xyxy=boxes_xyxy.astype(np.float64),
+            confidence=np.ones(len(ids)),
+            data={"track": np.array(ids, np.int64)},
+        )
+        out = self._tracker.update(given, timestamp=time_s)
+        continued = {}
+        tracks = np.asarray(out.data.get("track", ()), np.int64)
+        for track, box in zip(tracks.tolist(), _ids(out), strict=True):
+            owner = self._owners.setdefault(box, track) if box >= 0 else track
+            if track in new and owner != track:
+                continued[track] = owner
+            elif box >= 0:
+                self._owners[box] = track
+        return continued
+
+    def rename(self, old: int, new: int) -> None:
+        """A track has another id from now on."""
+        self._owners = {box: new if t == old else t for box, t in self._owners.items()}
+
+
+def _ids(tracked: sv.Detections) -> list[int]:
+    return [] if tracked.tracker_id is None else [int(each) for each in tracked.tracker_id]

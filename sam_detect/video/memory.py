@@ -1,0 +1,75 @@
+"""What earlier looks said of regions that are on no track.
+
+A region that was unknown at the last look and is named at this one has been looked at twice, and
+both looks count. So that this costs nothing between looks, regions are not carried from frame to
+frame but once, by the flow from one look's frame to the next one's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sam_detect.types import Detections, Masks, Verdict
+from sam_detect.video.belief import LOOKS
+from sam_detect.video.matching import assign
+from sam_detect.video.motion import Flow, SoftMask
+
+KEPT_UNSEEN = 2
+"""Looks that may not propose a region before it is forgotten."""
+
+Past = tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Region:
+    """A region, as it was when it was last proposed or carried."""
+
+    mask: SoftMask
+    past: Past
+    unseen: int = 0
+
+
+class Memory:
+    """The regions of the last looks at one scene."""
+
+    def __init__(self) -> None:
+        self._regions: list[_Region] = []
+
+    def recall(self, found: Detections, moved: Flow | None) -> tuple[Past, ...]:
+        """What was said of each detection at earlier looks, oldest first; remembers these.
+
+        Args:
+            moved: from the frame of the last look to this one; None where the scene is another.
+        """
+        before = [] if moved is None else self._carried(moved)
+        masks = _masks(before, found.size_hw)
+        matched = assign(found.masks, masks)
+        pasts = [before[matched[i]].past if i in matched else () for i in range(len(found))]
+        again = set(matched.values())
+        unseen = [
+            _Region(region.mask, region.past, region.unseen + 1)
+            for place, region in enumerate(before)
+            if place not in again and region.unseen < KEPT_UNSEEN
+        ]
+        self._regions = unseen + [
+            _Region(SoftMask.of(found.masks, index), (*past, found.verdicts[index])[-LOOKS:])
+            for index, past in enumerate(pasts)
+        ]
+        return tuple(pasts)
+
+    def _carried(self, moved: Flow) -> list[_Region]:
+        carried = [
+            _Region(moved.carry(each.mask), each.past, each.unseen) for each in self._regions
+        ]
+        return [each for each in carried if each.mask.cut(moved.size_hw) is not None]
+
+
+def _masks(regions: list[_Region], size_hw: tuple[int, int]) -> Masks:
+    cuts = [each.mask.cut(size_hw) for each in regions]
+    return Masks.from_crops(
+        size_hw=size_hw,
+        boxes_xyxy=np.array([cut[0] for cut in cuts if cut], np.int64).reshape(-1, 4),
+        crops=[cut[1] for cut in cuts if cut],
+    )

@@ -1,0 +1,336 @@
+"""Who is who from frame to frame: hidden and back, late looks, cuts, names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sam_detect.interfaces import Source
+from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
+from sam_detect.video.belief import belief
+from sam_detect.video.boxes import HIDDEN_S
+from sam_detect.video.memory import Memory
+from sam_detect.video.motion import Flow, Motion
+from sam_detect.video.quality import VideoQuality, video_quality
+from sam_detect.video.tracks import Sight, Tracks
+from tests.video_scenes import Place, Scene, Thing, along, detector_that_knows, followed
+
+CHERRY = Verdict("cherry", "cherry", 0.95)
+
+
+def _of(tracked: TrackedFrame, label: str) -> dict[int, np.ndarray]:
+    """Track ids and masks of the objects of a label."""
+    return {
+        int(i): tracked.detections.masks.dense(place)
+        for place, i in enumerate(tracked.track_ids)
+        if tracked.detections.verdicts[place].label == label
+    }
+
+
+def _only_id(tracked: TrackedFrame, label: str = "cherry") -> int:
+    (found,) = _of(tracked, label)
+    return found
+
+
+def _quality(scene: Scene) -> VideoQuality:
+    """How well the things of a scene are followed, once they are learnt in its first frame."""
+    return video_quality(followed(scene), [scene.outlined(i) for i in range(scene.count)])
+
+
+# -- hidden and back -----------------------------------------------------------------------------
+
+
+def _behind_a_bar(second: str = "cherry") -> Scene:
+    """A cherry goes behind a bar for half a second; something comes out on the other side."""
+    way = along(20, 60, 2.5, 0)
+    return Scene(
+        [Thing("cherry", way, frames=(0, 32)), Thing(second, way, frames=(32, 99))],
+        count=60, bar=(80, 118),
+    )  # fmt: skip
+
+
+def test_an_object_keeps_its_id_behind_a_bar_and_no_mask_stays_on_the_bar() -> None:
+    scene = _behind_a_bar()
+    tracked = followed(scene)
+    assert _only_id(tracked[10]) == _only_id(tracked[-1])
+    for frame in tracked:
+        for mask in _of(frame, "cherry").values():
+            assert np.count_nonzero(mask[:, 82:116]) <= 0.35 * 380, frame.frame.index
+    assert not _of(tracked[33], "cherry"), "it is behind the bar"
+
+
+def test_another_object_that_comes_out_has_an_id_of_its_own() -> None:
+    scene = _behind_a_bar(second="leaf")
+    detector = detector_that_knows(scene)
+    leaf = Scene([Thing("leaf", along(60, 60, 0, 0))], 1)
+    outlined = leaf.outlined(0)
+    detector.learn_frame(leaf.frame(0), outlined.masks, outlined.labels)
+    with detector.stream(scene) as stream:
+        tracked = list(stream)
+    assert _of(tracked[-1], "leaf")
+    assert _only_id(tracked[10]) not in _of(tracked[-1], "leaf")
+
+
+def test_an_object_that_leaves_the_picture_briefly_keeps_its_id() -> None:
+    def place(index: int) -> tuple[float, float]:
+        return abs(40 - 2.5 * index) * (1 if index < 16 else 0.9) - 14, 70
+
+    scene = Scene([Thing("cherry", place)], count=60)
+    assert len(scene.outlined(16).ids) == 0, "it is out of the picture"
+    tracked = followed(scene)
+    assert _only_id(tracked[2]) == _only_id(tracked[-1])
+
+
+def test_an_object_that_stays_away_is_forgotten() -> None:
+    away = round(25 * (HIDDEN_S + 1))
+    scene = Scene(
+        [Thing("cherry", along(60, 60, 0, 0), frames=(0, 10)),
+         Thing("cherry", along(60, 60, 0, 0), frames=(10 + away, 999))],
+        count=25 + away,
+    )  # fmt: skip
+    tracked = followed(scene)
+    assert _only_id(tracked[-1]) != _only_id(tracked[0])
+
+
+def test_two_objects_of_one_kind_that_cross_keep_their_ids() -> None:
+    scene = Scene(
+        [Thing("cherry", along(30, 50, 2, 0.5)), Thing("cherry", along(170, 72, -2, 0))], count=60
+    )
+    found = _quality(scene)
+    # While one is in front of the other, its track is the only one there.
+    assert all(each.continuity > 0.9 for each in found.objects), found
+    assert found.false_tracks == 0
+
+
+# -- what the stream does not see, and sees late ---------------------------------------------------
+
+
+def test_tracks_go_on_where_frames_were_dropped() -> None:
+    scene = Scene([Thing("cherry", along(30, 50, 1.2, 0.3)), Thing("leaf", along(150, 80, -1, 0))],
+                  count=60)  # fmt: skip
+    seldom = scene.every(4)
+    found = _quality(seldom)
+    assert found.continuity == 1
+    assert found.j > 0.85
+
+
+def _flows(frames: Sequence[Frame]) -> list[Flow]:
+    motion = Motion()
+    found = [motion.next(frame) for frame in frames]
+    return [flow for flow in found if flow is not None]
+
+
+def _sight(scene: Scene, index: int, verdict: Verdict = CHERRY) -> Sight:
+    outlined = scene.outlined(index)
+    found = Detections("scene", outlined.masks, (verdict,) * len(outlined.ids))
+    return Sight(scene.frame(index), found, ((),) * len(outlined.ids), first=True)
+
+
+def _joined(scene: Scene, *, late: int) -> np.ndarray:
+    """The mask of the only object in the last frame, whose look at frame 3 took so many frames."""
+    tracks, frames = Tracks(), [*scene.frames()]
+    flows: list[Flow | None] = [None, *_flows(frames)]
+    for index, frame in enumerate(frames):
+        tracks.advance(flows[index], frame, index / 25)
+        if index == 3:
+            then = tracks.snapshot(frame.size_hw)
+        if index == 3 + late:
+            since = [flow for flow in flows[4 : index + 1] if flow is not None]
+            tracks.join(_sight(scene, 3), then, since, frame)
+    found, _ = tracks.present(frames[-1], time_s=1.0)
+    mask: np.ndarray = found.masks.dense(0)
+    return mask
+
+
+def test_a_look_that_is_joined_late_gives_the_same_mask() -> None:
+    scene = Scene(
+        [Thing("cherry", along(40, 50, 2, 1), radius=14)], count=16, camera=along(0, 0, 1, 0)
+    )
+    at_once, late = _joined(scene, late=0), _joined(scene, late=9)
+    assert (at_once & late).sum() / (at_once | late).sum() > 0.97
+    truth = scene.outlined(15).masks.dense(0)
+    assert (late & truth).sum() / (late | truth).sum() > 0.85
+
+
+def test_a_late_look_finds_the_track_that_it_was_made_for() -> None:
+    scene = Scene([Thing("cherry", along(40, 50, 3, 1))], count=14)
+    tracks, frames = Tracks(), [*scene.frames()]
+    tracks.advance(None, frames[0], 0)
+    tracks.join(_sight(scene, 0), tracks.snapshot(scene.size_hw), (), frames[0])
+    first = tracks.present(frames[0], time_s=0)[1]
+    flows = _flows(frames)
+    for index, flow in enumerate(flows, start=1):
+        tracks.advance(flow, frames[index], index / 25)
+        if index == 2:
+            then = tracks.snapshot(scene.size_hw)
+    tracks.join(_sight(scene, 2), then, flows[2:], frames[-1])
+    found, ids = tracks.present(frames[-1], time_s=0.6)
+    assert ids.tolist() == first.tolist()
+    assert len(found) == 1
+
+
+# -- cuts, sizes, light ----------------------------------------------------------------------------
+
+
+class _Joined(Source):
+    """Several scenes, one after the other."""
+
+    def __init__(self, *scenes: Scene) -> None:
+        self._scenes = scenes
+
+    def frames(self) -> Iterator[Frame]:
+        frames = (frame for scene in self._scenes for frame in scene.frames())
+        for index, frame in enumerate(frames):
+            yield replace(frame, index=index, time_s=index / 25)
+
+
+def _two(second: Scene) -> list[TrackedFrame]:
+    first = Scene([Thing("cherry", along(50, 60, 1, 0))], count=12)
+    with detector_that_knows(first).stream(_Joined(first, second)) as stream:
+        return list(stream)
+
+
+def test_ids_begin_anew_after_a_cut() -> None:
+    tracked = _two(
+        Scene([Thing("cherry", along(62, 60, 0, 0))], count=12, wall_rgb=(40, 90, 30), seed=8)
+    )
+    before = set(tracked[11].track_ids.tolist())
+    after = {int(i) for frame in tracked[12:] for i in frame.track_ids}
+    assert before
+    assert after
+    assert not before & after
+    assert tracked[12].key
+
+
+def test_a_stream_goes_on_where_the_size_changes() -> None:
+    tracked = _two(Scene([Thing("cherry", along(50, 60, 1, 0))], count=12, size_hw=(120, 160)))
+    assert len(tracked) == 24
+    assert tracked[12].detections.size_hw == (120, 160)
+    assert _only_id(tracked[-1]) != _only_id(tracked[0])
+
+
+@pytest.mark.parametrize(
+    "light",
+    [lambda i: 1.0 if i % 2 else 0.8, lambda i: 1.0 - 0.4 * min(1, i / 30)],
+    ids=["flicker", "dusk"],
+)
+def test_tracks_outlive_changes_of_the_light(light: Place) -> None:
+    scene = Scene([Thing("cherry", along(30, 60, 1.5, 0.2)), Thing("leaf", along(150, 90, -1, 0))],
+                  count=45, light=light)  # fmt: skip
+    found = _quality(scene)
+    assert found.switches == 0
+    assert found.j > 0.85
+
+
+# -- names ---------------------------------------------------------------------------------------
+
+
+def test_looks_that_agree_make_surer() -> None:
+    one = Verdict("nut", "nut", 0.7)
+    confidences = [belief([one] * count).confidence for count in (1, 2, 4, 9)]
+    assert confidences[0] == pytest.approx(0.7)
+    assert confidences == sorted(confidences)
+    odds = math.log(0.7 / 0.3)
+    assert confidences[2] == pytest.approx(1 / (1 + math.exp(-2 * odds)))
+
+
+def test_one_look_in_error_changes_no_name() -> None:
+    looks = [Verdict("nut", "nut", 0.8)] * 3 + [Verdict("date", "date", 0.9)]
+    assert belief(looks).label == "nut"
+    assert belief([*looks, *looks[-1:] * 4]).label == "date"
+
+
+def test_a_look_that_does_not_know_weighs_against_a_name() -> None:
+    doubt, name = Verdict(None, "nut", 0.2), Verdict("nut", "nut", 0.6)
+    assert belief([name]).label == "nut"
+    assert belief([doubt, name]).label is None
+    assert belief([doubt, name]).best_label == "nut"
+
+
+def _found(scene: Scene, index: int, *verdicts: Verdict) -> Detections:
+    return Detections("scene", scene.outlined(index).masks, verdicts)
+
+
+def _moved(scene: Scene) -> Flow:
+    total: Flow | None = None
+    for flow in _flows([*scene.frames()]):
+        total = flow.coarse() if total is None else flow.coarse().after(total)
+    assert total is not None
+    return total
+
+
+def test_what_was_said_of_a_region_is_remembered_where_it_went() -> None:
+    scene = Scene([Thing("cherry", along(40, 50, 3, 1)), Thing("plum", along(150, 90, -2, 0))], 11)
+    no, maybe = Verdict(None, "cherry", 0.1), Verdict("plum", "plum", 0.6)
+    memory = Memory()
+    assert memory.recall(_found(scene, 0, no, maybe), None) == ((), ())
+    swapped = _found(scene, 10, maybe, no)[[1, 0]]
+    assert memory.recall(swapped, _moved(scene)) == ((maybe,), (no,))
+
+
+def test_nothing_is_remembered_of_another_scene() -> None:
+    scene = Scene([Thing("cherry", along(40, 50, 0, 0))], 2)
+    memory = Memory()
+    memory.recall(_found(scene, 0, CHERRY), None)
+    assert memory.recall(_found(scene, 1, CHERRY), None) == ((),)
+
+
+def _begun(verdict: Verdict, *, past: tuple[Verdict, ...] = (), first: bool = False) -> int:
+    """How many tracks begin with an object of this verdict."""
+    scene = Scene([Thing("cherry", along(40, 50, 0, 0))], 1)
+    tracks, frame = Tracks(), scene.frame(0)
+    sight = replace(_sight(scene, 0, verdict), pasts=(past,), first=first)
+    tracks.join(sight, tracks.snapshot(scene.size_hw), (), frame)
+    return len(tracks.present(frame, time_s=0)[0])
+
+
+def test_a_new_object_needs_a_second_look_unless_it_is_sure() -> None:
+    unsure, no = Verdict("cherry", "cherry", 0.6), Verdict(None, "cherry", 0.1)
+    assert _begun(CHERRY) == 1
+    assert _begun(unsure) == 0
+    assert _begun(unsure, first=True) == 1
+    assert _begun(unsure, past=(unsure,)) == 1
+    assert _begun(CHERRY, past=(no, no)) == 0
+
+
+@pytest.mark.parametrize("relearnt", [False, True])
+def test_what_was_said_before_something_was_learnt_no_longer_counts(relearnt: bool) -> None:
+    scene = Scene([Thing("cherry", along(40, 50, 0, 0))], 1)
+    tracks, frame = Tracks(), scene.frame(0)
+    for _ in range(5):
+        tracks.join(_sight(scene, 0), tracks.snapshot(scene.size_hw), (), frame)
+    sight = replace(_sight(scene, 0, Verdict(None, "cherry", 0.1)), relearnt=relearnt)
+    tracks.join(sight, tracks.snapshot(scene.size_hw), (), frame)
+    named = len(tracks.present(frame, time_s=0)[0])
+    assert named == (0 if relearnt else 1)
+
+
+def test_a_name_that_is_learnt_is_known_in_the_next_frames() -> None:
+    scene = Scene([Thing("cherry", along(50, 60, 0.5, 0)), Thing("leaf", along(150, 90, 0, 0))], 30)
+    detector = detector_that_knows(None)
+    with detector.stream(scene, unknown=True) as stream:
+        for tracked in stream:
+            if tracked.frame.index == 11:
+                masks = tracked.detections.masks
+                at = [masks.dense(i)[90, 150] for i in range(len(masks))].index(True)
+                stream.learn(int(tracked.track_ids[at]), "leaf").result(timeout=30)
+            if tracked.frame.index > 13:
+                assert _of(tracked, "leaf")
+
+
+def test_parts_of_an_object_are_no_tracks() -> None:
+    scene = Scene([Thing("cherry", along(60, 60, 0, 0), radius=20)], 1)
+    whole = scene.outlined(0).masks
+    dense = whole.dense(0)
+    part = dense.copy()
+    part[:, :58] = False
+    tracks, frame = Tracks(), scene.frame(0)
+    tracks.join(_sight(scene, 0), tracks.snapshot(scene.size_hw), (), frame)
+    first = tracks.present(frame, time_s=0)[1].tolist()
+    found = Detections("scene", Masks.from_dense(part), (CHERRY,))
+    tracks.join(Sight(frame, found, ((),)), tracks.snapshot(scene.size_hw), (), frame)
+    assert tracks.present(frame, time_s=0.1)[1].tolist() == first
