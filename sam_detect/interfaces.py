@@ -94,6 +94,19 @@ class PromptedSegmenter(Protocol):
 
 
 @runtime_checkable
+class RedrawingSegmenter(Protocol):
+    """A segmenter that also draws masks anew which are about right, such as those of a video's
+    frame before."""
+
+    def segment_masks(self, frame: Frame, masks: Masks) -> Masks:
+        """One mask for each of the frame's, in their order.
+
+        Raises:
+            MaskError: the masks are of a picture of another size, or nothing is found at one.
+        """
+
+
+@runtime_checkable
 class Fade(Protocol):
     """Fades a crop's context by its distance from the object. Any object with ``apply`` is one."""
 

@@ -22,6 +22,8 @@ TOLERANCE = 50.0
 """Levels of 255 by which a cell may differ from what was near it."""
 LEAST_COVER = 0.5
 """Of a cell: where the mask covers less, the cell is not of the object."""
+WHOLE_SHARE = 0.75
+"""One of which so much is to be seen is whole: colours change a little by themselves."""
 LEAST_PX = 5
 """Sides of a box in which cells mean anything."""
 

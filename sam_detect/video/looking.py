@@ -9,8 +9,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+
 from sam_detect.detector import SAMDetect
-from sam_detect.errors import ConfigError
+from sam_detect.errors import ConfigError, MaskError
+from sam_detect.interfaces import RedrawingSegmenter, Segmenter
 from sam_detect.library.example import image_digest
 from sam_detect.library.making import outlines_in
 from sam_detect.types import Frame, Masks
@@ -20,7 +23,7 @@ from sam_detect.video.motion import Flow, direct_flow
 from sam_detect.video.tracks import Sight, Snapshot
 
 AGREEING_IOU = 0.5
-"""Of a mask carried in many steps and in one."""
+"""Of a mask carried in many steps with the same carried in one, or drawn anew."""
 
 Made = TypeVar("Made")
 
@@ -81,9 +84,10 @@ class Looker:
         self._generation = generation
         direct = self._direct(frame, moved)
         carried = then.masks if direct is None else carried_anew(then, direct)
+        carried = redrawn(detector.segmenter, frame, carried)
         also = Masks.concatenate([known, carried])
         found = detector.detect_frame(frame, also=also, light_of=self._light_of)
-        past = self._memory.recall(found, None if relearnt else direct)
+        past = self._memory.recall(frame, found, None if relearnt else direct)
         return Sight(frame, found, past, first=moved is None or relearnt, relearnt=relearnt)
 
     def _direct(self, frame: Frame, moved: Flow | None) -> Flow | None:
@@ -134,6 +138,20 @@ def carried_anew(then: Snapshot, direct: Flow) -> Masks:
         agree = then.whole[place] and len(at_once) and ious(at_once, slowly)[0, 0] > AGREEING_IOU
         masks.append(at_once if agree else slowly)
     return Masks.concatenate([then.masks[[]], *masks])
+
+
+def redrawn(segmenter: Segmenter, frame: Frame, carried: Masks) -> Masks:
+    """Carried masks as the segmenter draws them in this frame, if it can: each that is still about
+    the same, since it may also draw a part, or what is around."""
+    if not isinstance(segmenter, RedrawingSegmenter) or not len(carried):
+        return carried
+    try:
+        drawn = segmenter.segment_masks(frame, carried)
+    except MaskError:  # one of them is on nothing
+        return carried
+    same = ious(drawn, carried).diagonal() > AGREEING_IOU
+    both = Masks.concatenate([carried, drawn])
+    return both[np.where(same, len(carried), 0) + np.arange(len(carried))]
 
 
 def _fulfil(promise: Future[Any], work: Callable[[], Any]) -> None:

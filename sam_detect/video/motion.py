@@ -132,6 +132,12 @@ class Flow:
         height, width = self.back_xy.shape[:2]
         return np.array([width / self.size_hw[1], height / self.size_hw[0]], np.float32)
 
+    @property
+    def typical_px(self) -> float:
+        """How far nearly all of the picture moved, at most."""
+        moved = np.abs(self.back_xy / self.scale_xy).max(axis=-1)
+        return float(np.quantile(moved, TAILS[1]))
+
     def _at(self, grid_x: FloatArray, grid_y: FloatArray) -> FloatArray:
         """``(h, w, 2)`` float32 at places of the picture, in the picture's pixels."""
         scale = self.scale_xy

@@ -45,6 +45,8 @@ STOP_S = 0.8
 FRAMES_PER_SECOND = 25.0
 """Of a source that does not say when its frames were."""
 TURN_S = 0.0002
+STILL, STILL_PX = 4, 1.0
+"""So many times rarer are looks at a scene in which nothing moves, that is by so many pixels."""
 NEW_SHARE = 0.2
 """Of the picture: so much that no frame since the last key frame explains asks for another look."""
 
@@ -228,7 +230,16 @@ class Stream(Iterator[TrackedFrame]):
             self._since.append(flow)
 
     def _due(self) -> bool:
-        return self._frames_since >= self._plan.every or self._new_share >= NEW_SHARE
+        wait = self._plan.every * (STILL if self._still() else 1)
+        return self._frames_since >= wait or self._new_share >= NEW_SHARE
+
+    def _still(self) -> bool:
+        """Whether nothing has moved, come or gone since the last look: another one would find the
+        same."""
+        moved = self._moved
+        if moved is None or self._new_share > 0 or self._tracks.undecided:
+            return False
+        return moved.typical_px < STILL_PX
 
     def _begin_look(self, frame: Frame) -> None:
         then = self._tracks.snapshot(frame.size_hw)

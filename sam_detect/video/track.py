@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sam_detect.masks import FloatArray
 from sam_detect.types import ImageRGB, Verdict
-from sam_detect.video.appearance import Appearance, over
+from sam_detect.video.appearance import WHOLE_SHARE, Appearance, over
 from sam_detect.video.belief import LOOKS, belief
 from sam_detect.video.motion import Flow, SoftMask
 
@@ -18,8 +18,6 @@ LEAST_SHARE = 0.35
 """An object of which less than this is to be seen, or left, is hidden."""
 BACK_SHARE = 0.5
 """A hidden one of which so much is to be seen again is back."""
-WHOLE_SHARE = 0.75
-"""One of which so much is to be seen is whole: colours change a little by themselves."""
 CLEAR_SHARE = 0.95
 """One of which so much is to be seen has nothing in front of it."""
 SMALLER = 0.9

@@ -85,6 +85,9 @@ class Tracks:
     Args:
         threshold: least belief for a name.
         unknown: whether objects without a name are followed, too.
+
+    Attributes:
+        undecided: whether the last look named something that another look has to confirm.
     """
 
     def __init__(self, *, threshold: float = 0.5, unknown: bool = False) -> None:
@@ -93,6 +96,7 @@ class Tracks:
         self._next_id = 1
         self._time_s = 0.0
         self._boxes = Boxes()
+        self.undecided = False
 
     def advance(self, flow: Flow | None, frame: Frame, time_s: float) -> None:
         """Brings every track to the next frame; without a flow (another scene) they end."""
@@ -136,6 +140,7 @@ class Tracks:
                 self._tracks[then.ids[place]].watch(frame.image_rgb)
         for place in set(range(len(then.ids))) - set(of_track.values()):
             self._miss(then, place)
+        self.undecided = False
         for index in sorted(set(range(len(sight.found))) - set(of_track)):
             self._begin(sight, index, since)
 
@@ -185,6 +190,7 @@ class Tracks:
         found, looks = sight.found, [*sight.pasts[index], sight.found.verdicts[index]]
         verdict = belief(looks, self._threshold)
         if not self._unknown and not _believed(verdict, looks, first=sight.first):
+            self.undecided |= found.verdicts[index].label is not None
             return
         anchor = SoftMask.of(found.masks, index)
         body, gain = carried(anchor, since)

@@ -267,16 +267,25 @@ def test_what_was_said_of_a_region_is_remembered_where_it_went() -> None:
     scene = Scene([Thing("cherry", along(40, 50, 3, 1)), Thing("plum", along(150, 90, -2, 0))], 11)
     no, maybe = Verdict(None, "cherry", 0.1), Verdict("plum", "plum", 0.6)
     memory = Memory()
-    assert memory.recall(_found(scene, 0, no, maybe), None) == ((), ())
+    assert memory.recall(scene.frame(0), _found(scene, 0, no, maybe), None) == ((), ())
     swapped = _found(scene, 10, maybe, no)[[1, 0]]
-    assert memory.recall(swapped, _moved(scene)) == ((maybe,), (no,))
+    assert memory.recall(scene.frame(10), swapped, _moved(scene)) == ((maybe,), (no,))
 
 
 def test_nothing_is_remembered_of_another_scene() -> None:
     scene = Scene([Thing("cherry", along(40, 50, 0, 0))], 2)
     memory = Memory()
-    memory.recall(_found(scene, 0, CHERRY), None)
-    assert memory.recall(_found(scene, 1, CHERRY), None) == ((),)
+    memory.recall(scene.frame(0), _found(scene, 0, CHERRY), None)
+    assert memory.recall(scene.frame(1), _found(scene, 1, CHERRY), None) == ((),)
+
+
+def test_nothing_that_was_said_of_a_place_is_said_of_what_comes_into_it() -> None:
+    way = along(60, 60, 0, 0)
+    scene = Scene([Thing("cherry", way, frames=(0, 5)), Thing("plum", way, frames=(5, 9))], 9)
+    memory = Memory()
+    memory.recall(scene.frame(0), _found(scene, 0, Verdict(None, "plum", 0.1)), None)
+    plum = _found(scene, 8, Verdict("plum", "plum", 0.9))
+    assert memory.recall(scene.frame(8), plum, _moved(scene)) == ((),)
 
 
 def _begun(verdict: Verdict, *, past: tuple[Verdict, ...] = (), first: bool = False) -> int:
