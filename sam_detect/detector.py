@@ -1,11 +1,10 @@
-"""``SAMDetect``: the only module that knows the order of the rooms."""
+"""``SAMDetect``: what users call, on any picture; ``finder`` knows the order of the rooms."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,24 +16,20 @@ from sam_detect import parts
 from sam_detect.config import Settings, load_settings
 from sam_detect.errors import ConfigError
 from sam_detect.fading import context
+from sam_detect.finder import Finder
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
-from sam_detect.labelling.naming import Naming, plausible
-from sam_detect.labelling.sizes import areas_sought, span
-from sam_detect.library.example import image_digest
+from sam_detect.labelling.sizes import span
 from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.making import make_examples
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import reindex
-from sam_detect.library.stage_timer import StageTimer
-from sam_detect.masks import FloatArray, IntArray
 from sam_detect.models.defaults import default_segmenter
-from sam_detect.models.sharing import WhileAlive
 from sam_detect.outputs.overlay import draw
 from sam_detect.registry import load_class, needing_extra
 from sam_detect.segmentation import prompted
 from sam_detect.sources import cut_out_object, to_frame
-from sam_detect.types import Detection, Detections, Frame, Masks, Recipe
+from sam_detect.types import Detection, Detections, Frame, Masks
 
 if TYPE_CHECKING:
     from sam_detect.video.stream import Stream
@@ -48,7 +43,7 @@ KEPT_SETTINGS = {
 """Of a detector, for one with the same parts and another library."""
 
 
-class SAMDetect:
+class SAMDetect(Finder):
     """Learns objects from examples and finds them again.
 
     Args:
@@ -103,24 +98,18 @@ class SAMDetect:
         store = parts.given_or_made(vector_store, parts.make_store, *named)
         library_here = Library(store, self.settings.library)
         self._original: Library | None = None
-        self._proposed: WhileAlive[Frame, Masks] = WhileAlive(1)
         made, faded = parts.object_given(embedder), parts.object_given(fade)
         stored = library_here.recipe
         usual = default_segmenter(stored)
-        self.segmenter = parts.given_or_made(segmenter, parts.make_segmenter, self.settings, usual)
+        proposes = parts.given_or_made(segmenter, parts.make_segmenter, self.settings, usual)
         maker = VectorMaker.choose(self.settings, stored, embedder=made, fade=faded)
         knows = maker.embedder
-        self.labeller = parts.given_or_made(labeller, parts.make_labeller, self.settings, knows)
-        self._use(maker, library_here)
+        names = parts.given_or_made(labeller, parts.make_labeller, self.settings, knows)
+        super().__init__(proposes, maker, names, library_here)
         self.library.require_recipe(self.recipe)
         parts.warn_of_no_effect(self.settings, self.segmenter, self.recipe.embedder)
 
     # -- the recipe --------------------------------------------------------------------------
-
-    @property
-    def recipe(self) -> Recipe:
-        """How this detector makes vectors."""
-        return self._maker.recipe
 
     def set_fade_strategy(self, fade: parts.AnyFade) -> None:
         """Fades with another strategy from now on.
@@ -138,12 +127,6 @@ class SAMDetect:
             reindex(stored, self._maker, into=copy)
             self._use(self._maker, Library(copy, stored.name))
             self._original = stored
-
-    def _use(self, maker: VectorMaker, library: Library) -> None:
-        self._maker, self.library = maker, library
-        library.prior_similarity = maker.embedder.prior_similarity
-        library.scene_weights = maker.embedder.scene_weights()
-        self._naming = Naming(self.labeller, self._proposer)
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -167,38 +150,6 @@ class SAMDetect:
             return [self.detect_frame(self.read(each)) for each in image]
         return self.detect_frame(self.read(image))
 
-    def detect_frame(
-        self, frame: Frame, *, also: Masks | None = None, light_of: str | None = None
-    ) -> Detections:
-        """:meth:`detect` for a frame of a source.
-
-        Args:
-            also: masks to be named beside the segmenter's own.
-            light_of: digest of a picture that was taken from the same place in the same light.
-        """
-        timer = StageTimer()
-        with timer.on("propose"):
-            sizes = areas_sought(self.library.examples())
-            masks = self.segmenter.for_areas(sizes).segment(frame)
-        if also is not None and len(also):
-            masks = Masks.concatenate([also, masks])
-        plausible = self.plausible(masks)
-        vectors = self.embed(frame, masks[plausible], timings_ms=timer.spent_ms)
-        with timer.on("label"):
-            named = self.name(frame, masks, vectors, plausible, light_of=light_of)
-        describe = partial(self.embed, frame, timings_ms=timer.spent_ms)
-        found = self._naming.with_neighbours(self.library, named, describe=describe)
-        return replace(found, timings_ms=timer.spent_ms)
-
-    def propose(self, frame: Frame, areas: tuple[int, int] | None = None) -> Masks:
-        """The segmenter's masks of a frame, best first; those of the last frame are kept.
-
-        Args:
-            areas: as in :meth:`~sam_detect.interfaces.Segmenter.for_areas`. While learning they
-                do not come from the library: what was learnt before changes no example.
-        """
-        return self._proposed.of(frame, lambda: self.segmenter.for_areas(areas).segment(frame))
-
     def outline(
         self,
         image: ImageLike | Frame,
@@ -219,47 +170,6 @@ class SAMDetect:
         """
         frame, places = self.read(image), {"boxes_xywh": boxes_xywh, "points_xy": points_xy}
         return prompted.outline(frame, self.segmenter, propose=self.propose, **places)
-
-    def plausible(self, masks: Masks) -> IntArray:
-        """Indices of the masks that are of a size which something in the library could have.
-
-        Whatever is far larger or smaller than every example stays unknown; few of those are
-        left to be described once there is one detection per object.
-        """
-        return plausible(masks, self.library)
-
-    def embed(
-        self, frame: Frame, masks: Masks, *, timings_ms: dict[str, float] | None = None
-    ) -> FloatArray:
-        """``(N, D)`` float32 unit vectors of masks of a frame, in this detector's recipe.
-
-        Args:
-            timings_ms: gets the milliseconds of ``fade`` and ``embed`` added.
-        """
-        return self._maker.of_frame(frame, masks, timings_ms=timings_ms)
-
-    def name(
-        self,
-        frame: Frame,
-        masks: Masks,
-        vectors: FloatArray,
-        described: IntArray | None = None,
-        *,
-        light_of: str | None = None,
-    ) -> Detections:
-        """Names proposals by their vectors, and keeps one for each object.
-
-        Args:
-            described: indices of the masks that the vectors are of, the others being unknown;
-                None for all of them.
-            light_of: see :meth:`detect_frame`.
-        """
-        indices = np.arange(len(masks)) if described is None else described
-        source = light_of or image_digest(frame.image_rgb)
-        kept, verdicts = self._naming.name(
-            self.library, masks, vectors, described=indices, source=source
-        )
-        return Detections(frame.source_id, kept, tuple(verdicts), self.recipe.to_dict())
 
     def with_empty_library(self, segmenter: Segmenter | None = None) -> SAMDetect:
         """A detector of the same parts and recipe (or of another segmenter), whose library is
@@ -434,7 +344,3 @@ class SAMDetect:
         """Any picture as a frame; raises ``ImageError`` where it is none."""
         order, most = self.settings.color_order, self.settings.max_image_pixels
         return to_frame(image, color_order=order, max_pixels=most)
-
-    @property
-    def _proposer(self) -> str:
-        return parts.name_of("segmenter", self.segmenter)

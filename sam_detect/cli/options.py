@@ -82,6 +82,7 @@ SECTIONS = {
     "Models": (*MODELS, "device"),
     "Names": LABELLING,
     "Library": (*PLACE, "qdrant_batch_size"),
+    "Source": STREAMS,
 }
 """Titles in ``--help`` of the options that settings have; a command's own come before them."""
 

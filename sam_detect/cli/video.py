@@ -22,17 +22,8 @@ if TYPE_CHECKING:
     from sam_detect.video.stream import Stream
 
 
-@click.command()
+@click.command(cls=options.Sectioned)
 @click.argument("source", metavar="0|FILE|DIR|GLOB|URL")
-@options.settings_options(
-    *options.PROPOSALS,
-    *options.RECIPE,
-    *options.MODELS,
-    *options.LABELLING,
-    *options.PLACE,
-    *options.STREAMS,
-    *options.GENERAL,
-)
 @click.option(
     "--output",
     "outputs",
@@ -58,6 +49,7 @@ if TYPE_CHECKING:
     "--every",
     type=click.IntRange(min=1),
     default=10,
+    metavar="N",
     show_default=True,
     help="Frames from one look of the detector to the next.",
 )
@@ -73,6 +65,15 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder for a picture of each kind of object without a name; follows them, too.",
+)
+@options.settings_options(
+    *options.PROPOSALS,
+    *options.RECIPE,
+    *options.MODELS,
+    *options.LABELLING,
+    *options.PLACE,
+    *options.STREAMS,
+    *options.GENERAL,
 )
 @options.general_options
 def video(  # noqa: PLR0917 - click gives them by name

@@ -67,6 +67,8 @@ def open_pictures(
         raise ImageError(
             f"'{name}' cannot be read as a video: it is none, or its beginning or end is missing"
         ) from None
+    except OSError as error:
+        raise ImageError(f"'{name}' cannot be read: {error.strerror}") from None
     pictures = pictures_of(container, name=name, max_pixels=max_pixels, live=live)
     pictures.complain = complain
     return pictures

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -103,7 +103,6 @@ class Reader(Iterator[Arrival[Prepared]]):
         return not self._thread.is_alive()
 
     def _read(self) -> None:
-        frames: Iterator[Frame] = iter(())
         try:
             frames = iter(self._source.frames())
             while self._put(self._next(frames)):
@@ -112,8 +111,6 @@ class Reader(Iterator[Arrival[Prepared]]):
             pass
         except BaseException as error:  # belongs to whoever takes the frames
             self._error = error
-        if isinstance(frames, Generator):  # lets go of its file or camera now
-            frames.close()
         with self._changed:
             self._ended = True
             self._changed.notify_all()

@@ -50,7 +50,7 @@ class Recorder:
     def write(self, tracked: TrackedFrame) -> None:
         """Takes a frame; raises what a sink raised meanwhile. After that no frame is written."""
         with self._changed:
-            while not (self._live or self._failed or len(self._frames) < BEHIND):
+            while not self._live and len(self._frames) >= BEHIND:
                 self._changed.wait(WAKE_S)
             if self._failed or len(self._frames) >= BEHIND:
                 self.left_out += 1

@@ -19,7 +19,7 @@ TIERS = [
     {"interfaces", "registry", "config", "parts"},
     {"models"},
     ROOMS,
-    {"library", "detector"},
+    {"library", "finder", "detector"},
     {"video", "batch", "bench", "evaluation", "training", "fewshot", "refine"},
     {"server", "cli", "__main__", "download_models"},
 ]
