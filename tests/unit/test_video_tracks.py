@@ -131,7 +131,7 @@ def test_an_object_that_stays_away_is_forgotten() -> None:
     scene = Scene(
         [Thing("cherry", along(60, 60, 0, 0), frames=(0, 10)),
          Thing("cherry", along(60, 60, 0, 0), frames=(10 + away, 999))],
-        count=25 + away,
+        count=25 + away, size_hw=(96, 112),
     )  # fmt: skip
     tracked = followed(scene)
     assert _only_id(tracked[-1]) != _only_id(tracked[0])
@@ -256,12 +256,12 @@ def test_a_stream_goes_on_where_the_size_changes() -> None:
 
 @pytest.mark.parametrize(
     "light",
-    [lambda i: 1.0 if i % 2 else 0.8, lambda i: 1.0 - 0.4 * min(1, i / 30)],
+    [lambda i: 1.0 if i % 2 else 0.8, lambda i: 1.0 - 0.4 * min(1, i / 20)],
     ids=["flicker", "dusk"],
 )
 def test_tracks_outlive_changes_of_the_light(light: Place) -> None:
     scene = Scene([Thing("cherry", along(30, 60, 1.5, 0.2)), Thing("leaf", along(150, 90, -1, 0))],
-                  count=45, light=light)  # fmt: skip
+                  count=25, light=light)  # fmt: skip
     found = _quality(scene)
     assert found.switches == 0
     assert found.j > 0.85
@@ -363,19 +363,6 @@ def test_what_was_said_before_something_was_learnt_no_longer_counts(relearnt: bo
     tracks.join(sight, tracks.snapshot(scene.size_hw), (), frame)
     named = len(tracks.present(frame, time_s=0)[0])
     assert named == (0 if relearnt else 1)
-
-
-def test_a_name_that_is_learnt_is_known_in_the_next_frames() -> None:
-    scene = Scene([Thing("cherry", along(50, 60, 0.5, 0)), Thing("leaf", along(150, 90, 0, 0))], 30)
-    detector = detector_that_knows(None)
-    with detector.stream(scene, unknown=True) as stream:
-        for tracked in stream:
-            if tracked.frame.index == 11:
-                masks = tracked.detections.masks
-                at = [masks.dense(i)[90, 150] for i in range(len(masks))].index(True)
-                stream.learn(int(tracked.track_ids[at]), "leaf").result(timeout=30)
-            if tracked.frame.index > 13:
-                assert _of(tracked, "leaf")
 
 
 def test_parts_of_an_object_are_no_tracks() -> None:
