@@ -70,7 +70,7 @@ class Memory:
         return tuple(pasts)
 
     def _carried(self, frame: Frame, moved: Flow) -> list[_Region]:
-        carried = [replace(each, mask=moved.shift(each.mask)) for each in self._regions]
+        carried = [replace(each, mask=moved.carry(each.mask)) for each in self._regions]
         return [
             each
             for each in carried

@@ -193,15 +193,6 @@ class Flow:
         carried = cv2.remap(mask.values, came_x - left, came_y - top, cv2.INTER_LINEAR)
         return _tight(np.asarray(carried, np.float32), (x0, y0))
 
-    def shift(self, mask: SoftMask) -> SoftMask:
-        """The mask moved as a whole, to the nearest pixel, by the median of the flow around it:
-        much quicker than :meth:`carry`, and enough to find a region again."""
-        around = self._seen(mask.box_xyxy).reshape(-1, 2)
-        if not len(around):
-            return mask
-        back_x, back_y = np.rint(np.median(around, axis=0)).astype(int).tolist()
-        return mask.moved((-back_x, -back_y))
-
     def _came_from(
         self,
         mask: SoftMask,

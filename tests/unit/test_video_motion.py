@@ -206,15 +206,3 @@ def test_too_little_of_an_object_keeps_the_flow() -> None:
     inside = np.zeros((6, 6), np.bool_)
     inside[2, 2] = True
     assert object_motion(flow, inside) is flow
-
-
-def test_a_mask_that_is_shifted_moves_as_a_whole_with_what_is_around() -> None:
-    back = np.zeros((40, 60, 2), np.float32)
-    back[:, :30] = (-3.4, 1.6)  # what is here came from the right and from above
-    flow = Flow(back, (80, 120), 0.0)  # compared at half the size: twice as far in the picture
-    mask = SoftMask(np.ones((10, 12), np.float32), (8, 20))
-    assert flow.shift(mask).corner_xy == (8 + 7, 20 - 3)
-    assert flow.shift(mask.moved((90, 0))).corner_xy == (98, 20)
-    assert (flow.shift(mask).values == mask.values).all()
-    gone = SoftMask(np.ones((4, 4), np.float32), (500, 500))
-    assert flow.shift(gone) is gone
