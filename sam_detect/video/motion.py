@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
 from sam_detect.types import Frame, Masks
-from sam_detect.video.rigidity import object_motion
+from sam_detect.video.rigidity import object_motion, ranked
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -242,7 +242,7 @@ class Flow:
             if not seen.size:
                 break
             # A flow has wild values where something was uncovered; the object is not among them.
-            low, high = np.quantile(seen.reshape(-1, 2), TAILS, axis=0)
+            low, high = (ranked(seen.reshape(-1, 2), share) for share in TAILS)
             moved = (
                 min(moved[0], int(x0 - high[0])), min(moved[1], int(y0 - high[1])),
                 max(moved[2], int(x1 - low[0]) + 1), max(moved[3], int(y1 - low[1]) + 1),

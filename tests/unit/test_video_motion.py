@@ -11,7 +11,7 @@ import pytest
 
 from sam_detect.types import Frame
 from sam_detect.video.motion import Flow, Motion, SoftMask, direct_flow
-from sam_detect.video.rigidity import object_motion
+from sam_detect.video.rigidity import object_motion, ranked
 from tests.video_scenes import Scene, Thing, along
 
 RNG = np.random.default_rng(5)
@@ -206,3 +206,10 @@ def test_too_little_of_an_object_keeps_the_flow() -> None:
     inside = np.zeros((6, 6), np.bool_)
     inside[2, 2] = True
     assert object_motion(flow, inside) is flow
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0, 1), (0.5, 5), (1, 9), (0.02, 1), (0.98, 9)])
+def test_a_rank_is_a_quantile_that_is_one_of_the_values(share: float, expected: int) -> None:
+    values = np.array([[5, 50], [9, 90], [1, 10], [7, 70], [3, 30]], np.float32)
+    assert ranked(values, share).tolist() == [expected, expected * 10]
+    assert ranked(values[:, 0], share) == expected
