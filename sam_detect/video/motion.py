@@ -45,6 +45,7 @@ MOST_GAIN = 2.0
 """A lamp that is switched on; more is another scene."""
 CUT_SHARE = 0.6
 """So much that is new is another scene."""
+KEPT_FLOWS = 32
 LEAST_SIDE = 16
 GRID_PX = 4
 """The flow's own resolution: it is made at a quarter, and is smooth in between."""
@@ -336,3 +337,22 @@ def _unexplained(grey: ByteArray, before: ByteArray, back_xy: FloatArray) -> tup
     gain = float(np.clip(np.median((now + 1) / (came + 1)), 1 / MOST_GAIN, MOST_GAIN))
     changed = np.abs(now - np.minimum(came * gain, 255)) > CHANGED_LEVELS
     return float(changed.mean()), gain
+
+
+class Flows:
+    """The flows since some frame, of which the older ones are added up: a look by a large model
+    lasts for hundreds of frames, and each flow takes megabytes."""
+
+    def __init__(self) -> None:
+        self._old: Flow | None = None
+        self._recent: list[Flow] = []
+
+    def add(self, flow: Flow) -> None:
+        self._recent.append(flow)
+        if len(self._recent) > KEPT_FLOWS:
+            oldest = self._recent.pop(0)
+            self._old = oldest if self._old is None else oldest.after(self._old)
+
+    def all(self) -> list[Flow]:
+        """From the first frame to the last, in few steps."""
+        return [*([] if self._old is None else [self._old]), *self._recent]

@@ -32,7 +32,7 @@ from sam_detect.library.library import Added
 from sam_detect.sources.video import open_source
 from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video.looking import Look, Looker
-from sam_detect.video.motion import Flow, Motion
+from sam_detect.video.motion import Flow, Flows, Motion
 from sam_detect.video.reading import WAKE_S, Arrival, Reader
 from sam_detect.video.statistics import Statistics
 from sam_detect.video.tracks import Sight, Snapshot, Tracks
@@ -97,7 +97,7 @@ class Stream(Iterator[TrackedFrame]):
         self._looker = Looker(detector)
         self._look: Look | None = None
         self._outdated: Look | None = None
-        self._since: list[Flow] = []
+        self._since = Flows()
         self._moved: Flow | None = None
         self._frames_since, self._new_share = 0, 1.0
         self._present: Frame | None = None
@@ -221,13 +221,13 @@ class Stream(Iterator[TrackedFrame]):
     def _note(self, flow: Flow | None) -> None:
         self._frames_since += 1
         if flow is None:  # another scene: what is being looked at is no longer there
-            self._look, self._since, self._new_share, self._moved = None, [], 1.0, None
+            self._look, self._since, self._new_share, self._moved = None, Flows(), 1.0, None
             return
         coarse = flow.coarse()
         self._moved = coarse if self._moved is None else coarse.after(self._moved)
         self._new_share += flow.new_share
         if self._look is not None:
-            self._since.append(flow)
+            self._since.add(flow)
 
     def _due(self) -> bool:
         wait = self._plan.every * (STILL if self._still() else 1)
@@ -245,17 +245,17 @@ class Stream(Iterator[TrackedFrame]):
         then = self._tracks.snapshot(frame.size_hw)
         self._look = self._looker.look(frame, then, self._moved)
         self._moved = None
-        self._since, self._frames_since, self._new_share = [], 0, 0.0
+        self._since, self._frames_since, self._new_share = Flows(), 0, 0.0
 
     def _join_if_ready(self, frame: Frame) -> None:
         if self._look is not None and self._look.sight.done():
             self._join(self._look, frame)
 
     def _join(self, look: Look, frame: Frame) -> None:
-        self._tracks.join(self._awaited(look), look.then, self._since, frame)
+        self._tracks.join(self._awaited(look), look.then, self._since.all(), frame)
         if look is self._outdated:
             self._tracks.forget_looks()
-        self._look, self._since = None, []
+        self._look, self._since = None, Flows()
 
     def _awaited(self, look: Look) -> Sight:
         """What a look finds; ends the iteration where the stream is closed meanwhile."""

@@ -10,7 +10,14 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect.types import Frame
-from sam_detect.video.motion import Flow, Motion, SoftMask, direct_flow
+from sam_detect.video.motion import (
+    KEPT_FLOWS,
+    Flow,
+    Flows,
+    Motion,
+    SoftMask,
+    direct_flow,
+)
 from sam_detect.video.rigidity import object_motion, ranked
 from tests.video_scenes import Scene, Thing, along
 
@@ -213,3 +220,19 @@ def test_a_rank_is_a_quantile_that_is_one_of_the_values(share: float, expected: 
     values = np.array([[5, 50], [9, 90], [1, 10], [7, 70], [3, 30]], np.float32)
     assert ranked(values, share).tolist() == [expected, expected * 10]
     assert ranked(values[:, 0], share) == expected
+
+
+def test_flows_of_a_long_look_take_little_and_lead_to_the_same_place() -> None:
+    scene = Scene([Thing("cherry", along(30, 60, 1.0, 0.1))], 90)
+    flows = Flows()
+    every = [flow for flow in _flows([*scene.frames()]) if flow is not None]
+    for flow in every:
+        flows.add(flow)
+    kept = flows.all()
+    assert len(kept) == KEPT_FLOWS + 1 < len(every)
+    assert {flow.back_xy.nbytes for flow in kept} == {every[0].back_xy.nbytes}
+    mask = _soft(_truth(scene, 0))
+    for flow in kept:
+        mask = flow.carry(mask)
+    assert _iou(mask, _truth(scene, 89)) > 0.7
+    assert Flows().all() == []
