@@ -223,7 +223,7 @@ def test_a_rank_is_a_quantile_that_is_one_of_the_values(share: float, expected: 
 
 
 def test_flows_of_a_long_look_take_little_and_lead_to_the_same_place() -> None:
-    scene = Scene([Thing("cherry", along(30, 60, 1.0, 0.1))], 90)
+    scene = Scene([Thing("cherry", along(30, 60, 0.6, 0.1))], 90)
     flows = Flows()
     every = [flow for flow in _flows([*scene.frames()]) if flow is not None]
     for flow in every:
