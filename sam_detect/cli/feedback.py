@@ -89,8 +89,13 @@ def _announce(detector: SAMDetect) -> None:
     note(
         f"segmenter {segmenter} ({proposer}), embedder {recipe.embedder} ({embedder}), "
         f"fade {recipe.fade} ({faded}); library '{detector.library.name}': "
-        f"{count} example{'' if count == 1 else 's'} in {detector.library.store.location}"
+        f"{counted(count, 'example')} in {detector.library.store.location}"
     )
+
+
+def counted(count: int, thing: str) -> str:
+    """``1 frame``, ``2 frames``."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _because(model: bool, family: str) -> str:

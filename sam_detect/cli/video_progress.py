@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from sam_detect.cli.feedback import note, printable
+from sam_detect.cli.feedback import counted, note, printable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -58,7 +58,8 @@ class Progress:
         if self._stream.statistics.frames:
             note(self._done())
         if self._names:
-            note(f"{len(self._names)} tracks: {named(Counter(self._names.values()))}")
+            tracks = counted(len(self._names), "track")
+            note(f"{tracks}: {named(Counter(self._names.values()))}")
 
     def update(self, tracked: TrackedFrame) -> None:
         """Takes a frame; says how it goes, a few times a second."""
@@ -92,7 +93,9 @@ class Progress:
 
     def _done(self) -> str:
         done = self._stream.statistics
-        text = f"{done.frames} frames, {done.keys} of them looked at, {done.mean_fps:.1f} a second"
+        text = f"{counted(done.frames, 'frame')}, {done.keys} looked at"
+        if done.frames > 1:
+            text += f", {done.mean_fps:.1f} a second"
         if self._stream.live:
             text += f", {done.latency_ms(0.95):.0f} ms late at most (95 %)"
         lost = done.dropped + self._recorder.left_out
