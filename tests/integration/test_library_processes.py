@@ -93,7 +93,7 @@ def test_what_learn_acknowledged_survives_kill_9(
 ) -> None:
     rng = random.Random(11)
     file = write_annotated(tmp_path, PICTURES)
-    acknowledged, rounds = 0, 12
+    acknowledged, rounds = 0, 8
     for number in range(rounds):
         worker = learn(file, tmp_path / "images")
         assert worker.stdout is not None

@@ -64,7 +64,7 @@ def kill_after(worker: subprocess.Popen[str], seconds: float) -> list[dict[str, 
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     rng = random.Random(5)
     acknowledged: dict[int, int] = {}
-    for _ in range(25):
+    for _ in range(15):
         for line in kill_after(start("write_forever", tmp_path), rng.uniform(0, 0.25)):
             acknowledged.update(dict.fromkeys(line["numbers"], line["version"]))  # type: ignore[call-overload]
         found = {point.payload["number"]: point for point in check_all(tmp_path)}
