@@ -33,8 +33,6 @@ MARGIN_PX = 2
 TAILS = (0.02, 0.98)
 SAMPLE = 4
 """Of each so many rows and columns one is looked at to see what is new."""
-MANY = 1000
-"""Pixels of which a sample is enough."""
 CHANGED_LEVELS = 25
 """Grey levels by which a pixel may differ from where it came from."""
 SMALL_PIXELS = 160_000
