@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,10 +102,11 @@ class LibraryFiles:
         with self.errors("read"):
             if self._state_path.is_file():
                 return True
-            if not self.directory.exists():
+            try:
+                return bool(self.shards())
+            except (FileNotFoundError, NotADirectoryError):
                 self._check_place()
                 return False
-            return bool(self.shards())
 
     def read_state(self) -> State | None:
         """None where there is no library.
@@ -238,10 +240,14 @@ class LibraryFiles:
 
     def _check_place(self) -> None:
         for folder in (self.directory, *self.directory.parents):
-            if folder.is_dir():
+            # One look at each: another process may make or remove the directory between two.
+            try:
+                mode = folder.lstat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if stat.S_ISDIR(mode) or (stat.S_ISLNK(mode) and folder.is_dir()):
                 return
-            if folder.exists() or folder.is_symlink():
-                raise self._not_a_directory(folder)
+            raise self._not_a_directory(folder)
 
     def _not_a_directory(self, path: Path | None = None) -> StoreError:
         return StoreError(

@@ -90,3 +90,22 @@ def test_one_at_a_time_also_while_the_directory_comes_and_goes(tmp_path: Path) -
         thread.join()
     assert (most, finished) == ([1], [4])
     assert not files.directory.exists()
+
+
+def test_a_directory_that_comes_and_goes_is_never_taken_for_a_file(tmp_path: Path) -> None:
+    files = LibraryFiles(tmp_path / "home" / "nuts")
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            files.directory.mkdir(parents=True)
+            files.directory.rmdir()
+            files.directory.parent.rmdir()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        assert not any(files.exists() for _ in range(5_000))
+    finally:
+        done.set()
+        thread.join()
