@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
-
-import numpy as np
 
 from sam_detect import parts
 from sam_detect.interfaces import Labeller, Segmenter
@@ -15,13 +12,14 @@ from sam_detect.library.example import image_digest
 from sam_detect.library.library import Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.stage_timer import StageTimer
+from sam_detect.library.vector_cache import KeptVectors
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.models.sharing import WhileAlive
-from sam_detect.types import Detections, Frame, Masks, Recipe
+from sam_detect.types import Candidates, Detections, Frame, Masks, Recipe
 
 
 class Finder:
-    """Proposes, describes and names.
+    """Proposes, describes and names; each step can be taken by itself.
 
     Args:
         segmenter: proposes masks.
@@ -42,28 +40,21 @@ class Finder:
         """How this detector makes vectors."""
         return self._maker.recipe
 
-    def detect_frame(
-        self, frame: Frame, *, also: Masks | None = None, light_of: str | None = None
-    ) -> Detections:
-        """Finds and names the objects of a frame: named ones first, best first; then unknown ones.
-
-        Args:
-            also: masks to be named beside the segmenter's own.
-            light_of: digest of a picture that was taken from the same place in the same light.
-        """
+    def detect_frame(self, frame: Frame) -> Detections:
+        """Finds and names the objects of a frame: named ones first, best first; then unknown."""
         timer = StageTimer()
         with timer.on("propose"):
-            sizes = areas_sought(self.library.examples())
-            masks = self.segmenter.for_areas(sizes).segment(frame)
-        if also is not None and len(also):
-            masks = Masks.concatenate([also, masks])
-        plausible = self.plausible(masks)
-        vectors = self.embed(frame, masks[plausible], timings_ms=timer.spent_ms)
+            masks = self.seek(frame)
+        candidates = self.describe(frame, masks, timings_ms=timer.spent_ms)
         with timer.on("label"):
-            named = self.name(frame, masks, vectors, plausible, light_of=light_of)
-        describe = partial(self.embed, frame, timings_ms=timer.spent_ms)
-        found = self._naming.with_neighbours(self.library, named, describe=describe)
+            named = self.name(candidates)
+        found = self.compare_unknown(frame, named, timings_ms=timer.spent_ms)
         return replace(found, timings_ms=timer.spent_ms)
+
+    def seek(self, frame: Frame) -> Masks:
+        """The segmenter's masks of a frame, best first, when it seeks what the library knows."""
+        sizes = areas_sought(self.library.examples())
+        return self.segmenter.for_areas(sizes).segment(frame)
 
     def propose(self, frame: Frame, areas: tuple[int, int] | None = None) -> Masks:
         """The segmenter's masks of a frame, best first; those of the last frame are kept.
@@ -82,38 +73,68 @@ class Finder:
         """
         return plausible(masks, self.library)
 
+    def describe(
+        self,
+        frame: Frame,
+        masks: Masks,
+        *,
+        kept: KeptVectors | None = None,
+        timings_ms: dict[str, float] | None = None,
+    ) -> Candidates:
+        """Proposals with the vectors of those that are :meth:`plausible`.
+
+        Args:
+            kept, timings_ms: as of :meth:`embed`.
+        """
+        described = self.plausible(masks)
+        vectors = self.embed(frame, masks[described], kept=kept, timings_ms=timings_ms)
+        return Candidates(frame, masks, vectors, described)
+
     def embed(
-        self, frame: Frame, masks: Masks, *, timings_ms: dict[str, float] | None = None
+        self,
+        frame: Frame,
+        masks: Masks,
+        *,
+        kept: KeptVectors | None = None,
+        timings_ms: dict[str, float] | None = None,
     ) -> FloatArray:
         """``(N, D)`` float32 unit vectors of masks of a frame, in this detector's recipe.
 
         Args:
+            kept: knows vectors that need not be made again.
             timings_ms: gets the milliseconds of ``fade`` and ``embed`` added.
         """
-        return self._maker.of_frame(frame, masks, timings_ms=timings_ms)
+        return self._maker.of_frame(frame, masks, kept=kept, timings_ms=timings_ms)
 
-    def name(
-        self,
-        frame: Frame,
-        masks: Masks,
-        vectors: FloatArray,
-        described: IntArray | None = None,
-        *,
-        light_of: str | None = None,
-    ) -> Detections:
-        """Names proposals by their vectors, and keeps one for each object.
+    def name(self, candidates: Candidates, *, light_of: str | None = None) -> Detections:
+        """Names candidates by their vectors, and keeps one for each object.
 
         Args:
-            described: indices of the masks that the vectors are of, the others being unknown;
-                None for all of them.
-            light_of: see :meth:`detect_frame`.
+            light_of: digest of a picture that was taken from the same place in the same light;
+                None for the candidates' own.
         """
-        indices = np.arange(len(masks)) if described is None else described
-        source = light_of or image_digest(frame.image_rgb)
-        kept, verdicts = self._naming.name(
-            self.library, masks, vectors, described=indices, source=source
-        )
-        return Detections(frame.source_id, kept, tuple(verdicts), self.recipe.to_dict())
+        source = light_of or image_digest(candidates.frame.image_rgb)
+        kept, verdicts = self._naming.name(self.library, candidates, source=source)
+        return Detections(candidates.frame.source_id, kept, tuple(verdicts), self.recipe.to_dict())
+
+    def compare_unknown(
+        self,
+        frame: Frame,
+        named: Detections,
+        *,
+        kept: KeptVectors | None = None,
+        timings_ms: dict[str, float] | None = None,
+    ) -> Detections:
+        """What :meth:`name` gave, where also those that were not described say what is nearest.
+
+        Args:
+            kept, timings_ms: as of :meth:`embed`.
+        """
+
+        def embed(masks: Masks) -> FloatArray:
+            return self.embed(frame, masks, kept=kept, timings_ms=timings_ms)
+
+        return self._naming.with_neighbours(self.library, named, embed=embed)
 
     @property
     def _proposer(self) -> str:

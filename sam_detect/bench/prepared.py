@@ -17,7 +17,7 @@ from sam_detect.interfaces import Embedder, VectorStore
 from sam_detect.library.library import Library
 from sam_detect.library.maker import BATCH, VectorMaker
 from sam_detect.masks import FloatArray
-from sam_detect.types import Crop, Detections, FadedCrop, Frame, Masks, Neighbour
+from sam_detect.types import Candidates, Crop, Detections, FadedCrop, Frame, Masks, Neighbour
 
 EXAMPLES = 25
 """Proposals of each picture that are learnt."""
@@ -28,20 +28,28 @@ class Picture:
     """A picture with what each room makes of it.
 
     Attributes:
-        frame: the picture.
-        masks: N proposals.
+        candidates: N proposals, all of them described.
         crops: N crops, not yet faded, at the embedder's side.
         faded: the same, faded.
-        vectors: ``(N, D)`` float32.
         detections: what the detector finds.
     """
 
-    frame: Frame
-    masks: Masks
+    candidates: Candidates
     crops: list[Crop]
     faded: list[FadedCrop]
-    vectors: FloatArray
     detections: Detections
+
+    @property
+    def frame(self) -> Frame:
+        return self.candidates.frame
+
+    @property
+    def masks(self) -> Masks:
+        return self.candidates.masks
+
+    @property
+    def vectors(self) -> FloatArray:
+        return self.candidates.vectors
 
 
 class AnsweredLibrary(Library):
@@ -123,8 +131,9 @@ class Prepared:
     def _picture(self, frame: Frame, masks: Masks) -> Picture:
         crops = self.crops(frame, masks)
         vectors = self.detector.embed(frame, masks)
-        detections = self.naming.name(frame, masks, vectors)
-        return Picture(frame, masks, crops, fade_all(crops, self.maker.fade), vectors, detections)
+        candidates = Candidates(frame, masks, vectors, np.arange(len(masks)))
+        faded = fade_all(crops, self.maker.fade)
+        return Picture(candidates, crops, faded, self.naming.name(candidates))
 
 
 def fade_all(crops: Sequence[Crop], fade: parts.AnyFade) -> list[FadedCrop]:

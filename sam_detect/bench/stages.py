@@ -66,7 +66,7 @@ def stages(prepared: Prepared, folder: Path) -> list[Trial]:
         _over(pictures, "fade_crop", lambda p: prepared.faded(p.frame, p.masks)),
         _over(pictures, "embed", lambda p: embed_all(embedder, p.faded)),
         _over(pictures, "search", lambda p: detector.library.nearest(p.vectors, limit)),
-        _over(pictures, "label", lambda p: naming.name(p.frame, p.masks, p.vectors)),
+        _over(pictures, "label", lambda p: naming.name(p.candidates)),
         Trial("write_json", lambda _: _write_json(pictures, folder / "found.jsonl")),
         Trial("write_overlay", lambda _: _write_overlays(pictures, folder / "overlays")),
         _over(pictures, "detect", lambda p: detector.detect_frame(p.frame)),

@@ -17,7 +17,7 @@ from sam_detect.labelling.sizes import areas_sought
 from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.parts import name_of
 from sam_detect.segmentation import prompted
-from sam_detect.types import Frame, Masks
+from sam_detect.types import Candidates, Frame, Masks
 
 Proposals = tuple[Masks, dict[str, float]]
 Areas = tuple[int, int] | None
@@ -102,7 +102,7 @@ class Pipeline:
         labelling = time.perf_counter() - started
         vectors, embedding = self._described(frame, plausible, sought)
         started = time.perf_counter()
-        detections = self._detector.name(frame, masks, vectors, plausible)
+        detections = self._detector.name(Candidates(frame, masks, vectors, plausible))
         labelling += time.perf_counter() - started
         seconds = {**proposing, **embedding, "label": labelling}
         return Found(

@@ -11,7 +11,7 @@ from sam_detect.interfaces import Labeller, LabelMemory
 from sam_detect.labelling.sizes import plausible_sizes
 from sam_detect.labelling.suppression import Nesting, one_per_object, seen_nesting
 from sam_detect.masks import FloatArray, IntArray
-from sam_detect.types import Detections, Masks, Verdict
+from sam_detect.types import Candidates, Detections, Masks, Verdict
 
 
 def plausible(masks: Masks, memory: LabelMemory) -> IntArray:
@@ -35,24 +35,21 @@ class Naming:
     def name(
         self,
         memory: LabelMemory,
-        masks: Masks,
-        vectors: FloatArray,
+        candidates: Candidates,
         *,
-        described: IntArray,
         source: str,
     ) -> tuple[Masks, list[Verdict]]:
         """One mask for each object with what it is; named ones first, best first.
 
         Args:
             memory: the examples.
-            masks: N proposals of one picture, best first.
-            vectors: of some of them.
-            described: the indices of these; the others are unknown.
+            candidates: whose masks without a vector are unknown.
             source: digest of the picture.
         """
+        masks, described = candidates.masks, candidates.described
         compared = masks[described]
         labelled = self._labeller.label(
-            vectors,
+            candidates.vectors,
             memory,
             qualities=self._comparable_qualities(memory, compared),
             areas=compared.areas,
@@ -69,18 +66,18 @@ class Naming:
         memory: LabelMemory,
         found: Detections,
         *,
-        describe: Callable[[Masks], FloatArray],
+        embed: Callable[[Masks], FloatArray],
     ) -> Detections:
         """What :meth:`name` gave, with what is nearest to those that were not compared.
 
         Args:
-            describe: makes the vectors of masks.
+            embed: makes the vectors of masks.
         """
         verdicts = list(found.verdicts)
         missing = [i for i, verdict in enumerate(verdicts) if not verdict.neighbours]
         if not missing or not memory.examples().labels:
             return found
-        compared = self._labeller.label(describe(found.masks[missing]), memory)
+        compared = self._labeller.label(embed(found.masks[missing]), memory)
         for index, verdict in zip(missing, compared, strict=True):
             # Its size alone made it unknown, whatever it looks like.
             verdicts[index] = replace(verdict, label=None, confidence=0.0)

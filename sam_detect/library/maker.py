@@ -21,7 +21,7 @@ from sam_detect.errors import (
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder
 from sam_detect.library.stage_timer import StageTimer
-from sam_detect.library.vector_cache import VectorCache
+from sam_detect.library.vector_cache import KeptVectors, VectorCache
 from sam_detect.masks import FloatArray
 from sam_detect.models.defaults import default_embedder
 from sam_detect.types import Crop, Frame, Masks, Recipe
@@ -114,29 +114,39 @@ class VectorMaker:
             )
 
     def of_frame(
-        self, frame: Frame, masks: Masks, *, timings_ms: dict[str, float] | None = None
+        self,
+        frame: Frame,
+        masks: Masks,
+        *,
+        kept: KeptVectors | None = None,
+        timings_ms: dict[str, float] | None = None,
     ) -> FloatArray:
         """``(N, D)`` float32 unit vectors of masks of a picture, made as the embedder makes them:
         from their crops, or from the picture as a whole.
 
         Args:
-            timings_ms: as of :meth:`vectors`.
+            kept, timings_ms: as of :meth:`vectors`.
 
         Raises:
             ExtensionError: the fade or the embedder broke its contract.
         """
         if not self.embedder.of_frames:
-            return self.vectors(self.crops(frame, masks), timings_ms=timings_ms)
+            return self.vectors(self.crops(frame, masks), kept=kept, timings_ms=timings_ms)
         with StageTimer(timings_ms, *STAGES).on("embed"):
             keys = self._cache.keys_of_masks(frame, masks, self.recipe)
             return self._cache.vectors(keys, lambda missing: self._pooled(frame, masks[missing]))
 
     def vectors(
-        self, crops: Iterable[Crop], *, timings_ms: dict[str, float] | None = None
+        self,
+        crops: Iterable[Crop],
+        *,
+        kept: KeptVectors | None = None,
+        timings_ms: dict[str, float] | None = None,
     ) -> FloatArray:
         """``(N, D)`` float32 unit vectors, made in batches so that few crops are held at once.
 
         Args:
+            kept: knows vectors that need not be made again; the maker's own by default.
             timings_ms: gets the milliseconds of ``fade`` (with the cutting of a lazy ``crops``)
                 and ``embed`` added.
 
@@ -144,16 +154,17 @@ class VectorMaker:
             ExtensionError: the fade or the embedder broke its contract.
         """
         timer, recipe = StageTimer(timings_ms, *STAGES), self.recipe
+        known = self._cache if kept is None else kept
         batches = [np.zeros((0, self.embedder.dimension), np.float32)]
         iterator = iter(crops)
         while True:
             with timer.on("fade"):
                 batch = list(itertools.islice(iterator, BATCH))
-                keys = self._cache.keys_of_crops(batch, recipe)
+                keys = known.keys_of_crops(batch, recipe)
             if not batch:
                 break
             made = partial(self._embedded, batch, timer)
-            batches.append(self._cache.vectors(keys, made))
+            batches.append(known.vectors(keys, made))
         return np.concatenate(batches)
 
     def _embedded(

@@ -7,6 +7,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,6 +15,20 @@ from sam_detect.masks import FloatArray
 from sam_detect.types import Crop, Frame, Masks, Recipe
 
 Make = Callable[[Sequence[int]], FloatArray]
+
+
+class KeptVectors(Protocol):
+    """Knows the vectors of what was described before, by keys that it makes itself."""
+
+    def keys_of_crops(self, crops: Sequence[Crop], recipe: Recipe) -> Sequence[Any]:
+        """One key for each crop."""
+
+    def vectors(self, keys: Sequence[Any], make: Make) -> FloatArray:
+        """``(N, D)`` vectors of N keys.
+
+        Args:
+            make: gives the ``(n, D)`` vectors of n of them, named by their indices.
+        """
 
 
 class VectorCache:

@@ -1,12 +1,14 @@
 """The nouns: what flows between the rooms. Arrays are validated once, where they are built."""
 
 from sam_detect.types.batches import Index, Masks, Selection
+from sam_detect.types.candidates import Candidates
 from sam_detect.types.examples import ExampleArrays, Hit, Point, Recipe, Rivals
 from sam_detect.types.pictures import Crop, FadedCrop, Frame, ImageRGB
 from sam_detect.types.results import Detection, Detections, Neighbour, Verdict
 from sam_detect.types.videos import TrackedFrame
 
 __all__ = [
+    "Candidates",
     "Crop",
     "Detection",
     "Detections",

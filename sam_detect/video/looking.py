@@ -16,11 +16,12 @@ from sam_detect.errors import ConfigError, MaskError
 from sam_detect.interfaces import RedrawingSegmenter, Segmenter
 from sam_detect.library.example import image_digest
 from sam_detect.library.making import outlines_in
-from sam_detect.types import Frame, Masks
+from sam_detect.types import Candidates, Frame, Masks
 from sam_detect.video.matching import ious
 from sam_detect.video.memory import Memory
 from sam_detect.video.motion import Flow, direct_flow
 from sam_detect.video.tracks import Sight, Snapshot
+from sam_detect.video.unchanged import Unchanged
 
 AGREEING_IOU = 0.5
 """Of a mask carried in many steps with the same carried in one, or drawn anew."""
@@ -43,6 +44,21 @@ class Look:
     sight: Future[Sight]
 
 
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """What of a look does not depend on where the tracks are.
+
+    Attributes:
+        generation: of the library, by then.
+        proposed: the detector's own proposals.
+        vectors: all that were made.
+    """
+
+    generation: str
+    proposed: Candidates
+    vectors: Unchanged
+
+
 class Looker:
     """Works on one key frame, or on one thing to learn, at a time, on a thread of its own."""
 
@@ -52,6 +68,8 @@ class Looker:
         self._light_of: str | None = None
         self._generation = ""
         self._last: Frame | None = None
+        self._vectors = Unchanged()
+        self._ahead: _Begun | None = None
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._stopped = False
         self._asking = threading.Lock()
@@ -71,6 +89,29 @@ class Looker:
         """
         return Look(frame, then, self.run(lambda: self._seen(frame, then, moved)))
 
+    def look_ahead(self, frame: Frame) -> None:
+        """Begins a look at a frame that is likely to be the next key frame, so that less is left
+        to do when it comes."""
+        self.run(lambda: self._begin_ahead(frame))
+
+    def _begin_ahead(self, frame: Frame) -> None:
+        self._ahead = self._begin(frame)
+
+    def _begin(self, frame: Frame) -> _Begun:
+        detector, vectors = self._detector, Unchanged(self._vectors)
+        # Before it is used, as whatever is learnt meanwhile counts from the next look on.
+        generation = detector.library.generation
+        proposed = detector.describe(frame, detector.seek(frame), kept=vectors)
+        return _Begun(generation, proposed, vectors)
+
+    def _begun(self, frame: Frame) -> _Begun:
+        """What was begun ahead, if it still holds."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or ahead.proposed.frame is not frame:
+            return self._begin(frame)
+        known = self._detector.library.generation == ahead.generation
+        return ahead if known else self._begin(frame)
+
     def _seen(self, frame: Frame, then: Snapshot, moved: Flow | None) -> Sight:
         detector = self._detector
         known = outlines_in(frame, detector.library)
@@ -78,15 +119,17 @@ class Looker:
             self._light_of = None
         if len(known):
             self._light_of = image_digest(frame.image_rgb)
-        # Before it is used, as whatever is learnt meanwhile counts from the next look on.
-        generation = detector.library.generation
-        relearnt = generation != self._generation
-        self._generation = generation
+        begun = self._begun(frame)
+        self._vectors = begun.vectors
+        relearnt = begun.generation != self._generation
+        self._generation = begun.generation
         direct = self._direct(frame, moved)
         carried = then.masks if direct is None else carried_anew(then, direct)
         carried = redrawn(detector.segmenter, frame, carried)
         also = Masks.concatenate([known, carried])
-        found = detector.detect_frame(frame, also=also, light_of=self._light_of)
+        candidates = detector.describe(frame, also, kept=begun.vectors).then(begun.proposed)
+        named = detector.name(candidates, light_of=self._light_of)
+        found = detector.compare_unknown(frame, named, kept=begun.vectors)
         past = self._memory.recall(frame, found, None if relearnt else direct)
         return Sight(frame, found, past, first=moved is None or relearnt, relearnt=relearnt)
 

@@ -69,6 +69,14 @@ class Reader(Iterator[Arrival[Prepared]]):
         """Frames that are read and not yet taken."""
         return len(self._waiting)
 
+    def ahead(self) -> list[Arrival[Prepared]]:
+        """What of a file is read and not yet taken; of a live source nobody knows what will be."""
+        if self._live:
+            return []
+        with self._changed:
+            waiting = list(self._waiting)
+        return [each() for each in waiting if not isinstance(each, ImageError)]
+
     def __next__(self) -> Arrival[Prepared]:
         """The next frame, as soon as there is one.
 

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video.looking import Look, Looker
 from sam_detect.video.motion import Flow, Flows, Motion
 from sam_detect.video.reading import WAKE_S, Arrival, Reader
+from sam_detect.video.schedule import Schedule
 from sam_detect.video.statistics import Statistics
 from sam_detect.video.tracks import Sight, Snapshot, Tracks
 
@@ -45,10 +46,6 @@ STOP_S = 0.8
 FRAMES_PER_SECOND = 25.0
 """Of a source that does not say when its frames were."""
 TURN_S = 0.0002
-STILL, STILL_PX = 4, 1.0
-"""So many times rarer are looks at a scene in which nothing moves, that is by so many pixels."""
-NEW_SHARE = 0.2
-"""Of the picture: so much that no frame since the last key frame explains asks for another look."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +95,8 @@ class Stream(Iterator[TrackedFrame]):
         self._look: Look | None = None
         self._outdated: Look | None = None
         self._since = Flows()
-        self._moved: Flow | None = None
-        self._frames_since, self._new_share = 0, 1.0
+        self._schedule = Schedule(plan.every)
+        self._foresight: _Foresight | None = None
         self._present: Frame | None = None
         self._stopping = threading.Lock()
         self._closing: Future[None] = Future()
@@ -175,7 +172,7 @@ class Stream(Iterator[TrackedFrame]):
             raise ConfigError(f"no object of the last frame is on track {track_id}")
         learn = self._detector.learn_frame
         promise = self._looker.run(lambda: learn(frame, mask, [label], negative=negative))
-        self._new_share = 1.0  # look again with what is known by then
+        self._schedule.hurry()  # look again with what is known by then
         self._tracks.forget_looks()
         self._outdated = self._look
         return promise
@@ -196,11 +193,12 @@ class Stream(Iterator[TrackedFrame]):
         self._tracks.advance(flow, frame, time_s)
         self._note(flow)
         self._join_if_ready(frame)
-        key = self._look is None and self._due()
+        key = self._look is None and self._schedule.due
         if key:
             self._begin_look(frame)
         if not self._plan.live and self._look is not None:
             self._join(self._look, frame)
+        self._look_ahead()
         detections, track_ids = self._tracks.present(frame, time_s=time_s)
         recipe = self._detector.recipe.to_dict()
         self._present = frame
@@ -219,33 +217,17 @@ class Stream(Iterator[TrackedFrame]):
         return TrackedFrame(frame, shown, np.zeros(len(shown), np.int64), key=True)
 
     def _note(self, flow: Flow | None) -> None:
-        self._frames_since += 1
+        self._schedule.note(flow)
         if flow is None:  # another scene: what is being looked at is no longer there
-            self._look, self._since, self._new_share, self._moved = None, Flows(), 1.0, None
-            return
-        coarse = flow.coarse()
-        self._moved = coarse if self._moved is None else coarse.after(self._moved)
-        self._new_share += flow.new_share
-        if self._look is not None:
+            self._look, self._since = None, Flows()
+        elif self._look is not None:
             self._since.add(flow)
-
-    def _due(self) -> bool:
-        wait = self._plan.every * (STILL if self._still() else 1)
-        return self._frames_since >= wait or self._new_share >= NEW_SHARE
-
-    def _still(self) -> bool:
-        """Whether nothing has moved, come or gone since the last look: another one would find the
-        same."""
-        moved = self._moved
-        if moved is None or self._new_share > 0 or self._tracks.undecided:
-            return False
-        return moved.typical_px < STILL_PX
 
     def _begin_look(self, frame: Frame) -> None:
         then = self._tracks.snapshot(frame.size_hw)
-        self._look = self._looker.look(frame, then, self._moved)
-        self._moved = None
-        self._since, self._frames_since, self._new_share = Flows(), 0, 0.0
+        self._look = self._looker.look(frame, then, self._schedule.moved)
+        self._schedule.looked()
+        self._since = Flows()
 
     def _join_if_ready(self, frame: Frame) -> None:
         if self._look is not None and self._look.sight.done():
@@ -256,6 +238,17 @@ class Stream(Iterator[TrackedFrame]):
         if look is self._outdated:
             self._tracks.forget_looks()
         self._look, self._since = None, Flows()
+        self._schedule.undecided = self._tracks.undecided
+        self._foresight = None if self._plan.live else _Foresight(self._schedule.foresight())
+
+    def _look_ahead(self) -> None:
+        """Has the next look begun as soon as its frame is known, between looks."""
+        if self._foresight is None:
+            return
+        frame = self._foresight.key_frame(self._reader.ahead())
+        if frame is not None:
+            self._looker.look_ahead(frame)
+            self._foresight = None
 
     def _awaited(self, look: Look) -> Sight:
         """What a look finds; ends the iteration where the stream is closed meanwhile."""
@@ -265,6 +258,29 @@ class Stream(Iterator[TrackedFrame]):
         if self._closing.done():
             raise StopIteration
         return look.sight.result()
+
+
+class _Foresight:
+    """Finds the next key frame among what is read ahead.
+
+    Args:
+        schedule: a copy; shown each frame once.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._shown = -1
+
+    def key_frame(self, ahead: Sequence[Arrival[Flow | None]]) -> Frame | None:
+        """None while it is not among them."""
+        for arrival in ahead:
+            if arrival.frame.index <= self._shown:
+                continue
+            self._shown = arrival.frame.index
+            self._schedule.note(arrival.prepared)
+            if self._schedule.due:
+                return arrival.frame
+        return None
 
 
 def _stop(reader: Reader[Flow | None], looker: Looker, quick: contextlib.ExitStack) -> None:
