@@ -158,6 +158,8 @@ class Embedder(ABC):
     """Share of a crop's area that its object may take at most; None: any."""
     crop_side: int | None = None
     """Longest side, pixels, of the crops that a library keeps for it; None: the usual one."""
+    cheap: ClassVar[bool] = False
+    """Whether a vector is made about as quickly as one that is known can be found."""
     of_frames: bool = False
     """Whether vectors come from whole pictures, by :meth:`embed_frame`. A library, which keeps
     crops, cannot make them again."""

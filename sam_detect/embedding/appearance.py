@@ -68,6 +68,7 @@ class AppearanceEmbedder(Embedder):
     name = "appearance"
     version = 1
     input_side = 64
+    cheap = True
     prior_similarity = 0.9
 
     def scene_weights(self) -> FloatArray:

@@ -22,6 +22,7 @@ class AverageEmbedder(Embedder):
     name = "average"
     version = 1
     input_side = 64
+    cheap = True
 
     @property
     def dimension(self) -> int:

@@ -146,7 +146,8 @@ class VectorMaker:
         """``(N, D)`` float32 unit vectors, made in batches so that few crops are held at once.
 
         Args:
-            kept: knows vectors that need not be made again; the maker's own by default.
+            kept: knows vectors that need not be made again, and is asked where that is dear; by
+                default the maker's own.
             timings_ms: gets the milliseconds of ``fade`` (with the cutting of a lazy ``crops``)
                 and ``embed`` added.
 
@@ -154,7 +155,7 @@ class VectorMaker:
             ExtensionError: the fade or the embedder broke its contract.
         """
         timer, recipe = StageTimer(timings_ms, *STAGES), self.recipe
-        known = self._cache if kept is None else kept
+        known = self._cache if kept is None or self.embedder.cheap else kept
         batches = [np.zeros((0, self.embedder.dimension), np.float32)]
         iterator = iter(crops)
         while True:

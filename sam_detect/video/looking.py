@@ -60,10 +60,15 @@ class _Begun:
 
 
 class Looker:
-    """Works on one key frame, or on one thing to learn, at a time, on a thread of its own."""
+    """Works on one key frame, or on one thing to learn, at a time, on a thread of its own.
 
-    def __init__(self, detector: SAMDetect) -> None:
-        self._detector = detector
+    Args:
+        detector: looks.
+        separate: whether each look is by itself, and nothing of the one before counts.
+    """
+
+    def __init__(self, detector: SAMDetect, *, separate: bool = False) -> None:
+        self._detector, self._separate = detector, separate
         self._memory = Memory()
         self._light_of: str | None = None
         self._generation = ""
@@ -98,7 +103,8 @@ class Looker:
         self._ahead = self._begin(frame)
 
     def _begin(self, frame: Frame) -> _Begun:
-        detector, vectors = self._detector, Unchanged(self._vectors)
+        detector = self._detector
+        vectors = Unchanged(None if self._separate else self._vectors)
         # Before it is used, as whatever is learnt meanwhile counts from the next look on.
         generation = detector.library.generation
         proposed = detector.describe(frame, detector.seek(frame), kept=vectors)

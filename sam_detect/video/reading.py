@@ -20,7 +20,10 @@ from sam_detect.types import Frame
 WAKE_S = 0.5
 """So often a wait is looked up from: not every system lets Ctrl-C into one."""
 AHEAD = 16
-"""Frames of a file that are read before they are asked for."""
+"""Frames of a file that are read before they are asked for, unless they are huge."""
+HELD_BYTES = 200_000_000
+"""Of pixels that wait at one place: eight frames of 4K."""
+FEWEST = 2
 
 Prepared = TypeVar("Prepared")
 
@@ -38,6 +41,11 @@ class Arrival(Generic[Prepared]):
     frame: Frame
     prepared: Prepared
     at_s: float
+
+
+def room_for(frame: Frame, most: int) -> int:
+    """How many frames of this size may wait: ``most``, or fewer where they are huge."""
+    return max(FEWEST, min(most, HELD_BYTES // max(1, frame.image_rgb.nbytes)))
 
 
 class Reader(Iterator[Arrival[Prepared]]):
@@ -58,6 +66,7 @@ class Reader(Iterator[Arrival[Prepared]]):
         self._source, self._live, self._prepare = source, live, prepare
         self._waiting: deque[Callable[[], Arrival[Prepared]] | ImageError] = deque()
         self._changed = threading.Condition()
+        self._room = AHEAD
         self._ended = self._stopped = False
         self._error: BaseException | None = None
         # A daemon: what it reads may never answer, and whoever wants to stop must not wait for it.
@@ -129,6 +138,7 @@ class Reader(Iterator[Arrival[Prepared]]):
         except ImageError as error:
             return error
         at_s = time.monotonic()
+        self._room = room_for(frame, AHEAD)
         if self._live:
             return lambda: Arrival(frame, self._prepare(frame), at_s)
         arrival = Arrival(frame, self._prepare(frame), at_s)
@@ -141,7 +151,7 @@ class Reader(Iterator[Arrival[Prepared]]):
                 errors = [each for each in self._waiting if isinstance(each, ImageError)]
                 self.dropped += len(self._waiting) - len(errors)
                 self._waiting = deque(errors)
-            self._changed.wait_for(lambda: len(self._waiting) < AHEAD or self._stopped)
+            self._changed.wait_for(lambda: len(self._waiting) < self._room or self._stopped)
             if not self._stopped:
                 self._waiting.append(item)
                 self._changed.notify_all()

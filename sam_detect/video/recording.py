@@ -10,10 +10,11 @@ from pathlib import Path
 from sam_detect.errors import OutputError
 from sam_detect.interfaces import VideoSink
 from sam_detect.types import TrackedFrame
-from sam_detect.video.reading import WAKE_S
+from sam_detect.video.reading import WAKE_S, room_for
 
 BEHIND = 16
-"""Frames that may wait to be written; then the stream waits, or of a live one they are left out."""
+"""Frames that may wait to be written, or fewer huge ones; then the stream waits, or of a live one
+they are left out."""
 HURRY_S = 0.7
 """How long outputs may take to be completed when everything is to stop."""
 
@@ -49,10 +50,11 @@ class Recorder:
 
     def write(self, tracked: TrackedFrame) -> None:
         """Takes a frame; raises what a sink raised meanwhile. After that no frame is written."""
+        room = room_for(tracked.frame, BEHIND)
         with self._changed:
-            while not self._live and len(self._frames) >= BEHIND:
+            while not self._live and len(self._frames) >= room:
                 self._changed.wait(WAKE_S)
-            if self._failed or len(self._frames) >= BEHIND:
+            if self._failed or len(self._frames) >= room:
                 self.left_out += 1
             else:
                 self._frames.append(tracked)

@@ -91,7 +91,7 @@ class Stream(Iterator[TrackedFrame]):
         asked = detector.settings.threshold
         self._tracks = Tracks(threshold=0.5 if asked == "auto" else asked, unknown=plan.unknown)
         self._motion = Motion()
-        self._looker = Looker(detector)
+        self._looker = Looker(detector, separate=not plan.track)
         self._look: Look | None = None
         self._outdated: Look | None = None
         self._since = Flows()

@@ -36,12 +36,12 @@ class View:
     """A crop in cells.
 
     Attributes:
-        image_rgb: ``(CELLS, CELLS, 3)`` float32, mean colours.
-        cover: ``(CELLS, CELLS)`` float32, how much of each cell is the object, 0 to 1.
+        levels: ``(CELLS * CELLS * 3,)`` float32, the mean colours of the cells, 0 to 255.
+        cover: ``(CELLS * CELLS,)`` float32, how much of each cell is the object, 0 to 1.
         side_px: of the crop's window in the picture.
     """
 
-    image_rgb: FloatArray
+    levels: FloatArray
     cover: FloatArray
     side_px: int
 
@@ -55,7 +55,13 @@ class View:
         solid = crop.mask.view(np.uint8) * np.uint8(255)
         cover = cv2.resize(solid, size, interpolation=cv2.INTER_AREA)
         left, _, right, _ = crop.window_xyxy
-        return cls(np.asarray(image, np.float32), cover.astype(np.float32) / 255, right - left)
+        levels = image.astype(np.float32).ravel()
+        return cls(levels, cover.astype(np.float32).ravel() / 255, right - left)
+
+    @property
+    def summary(self) -> FloatArray:
+        """``(3,)``: mean level, area in cells, side. Where these differ much, more does."""
+        return np.array([self.levels.mean(), self.cover.sum(), self.side_px], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,17 +119,19 @@ class Unchanged:
     def _look_up_in(self, known: list[_Known]) -> None:
         self._before, self._used = known, set[int]()
         views = [each.view for each in known]
-        self._images = np.array([v.image_rgb for v in views]).reshape(-1, CELLS, CELLS, 3)
-        self._covers = np.array([v.cover for v in views]).reshape(-1, CELLS, CELLS)
-        self._sides_px = np.array([v.side_px for v in views], np.float32)
+        self._levels = np.array([view.levels for view in views])
+        self._covers = np.array([view.cover for view in views])
+        self._summaries = np.array([view.summary for view in views]).reshape(-1, 3)
 
     def _alike(self, view: View) -> int | None:
         """The one of the look before that this looks like."""
-        size = np.abs(self._sides_px / view.side_px - 1) / MOST_SIZE
-        near = np.flatnonzero(size < 1)
+        level, area, side_px = view.summary
+        most = np.array([MOST_AROUND, MOST_OUTLINE * area, MOST_SIZE * side_px], np.float32)
+        apart = np.abs(self._summaries - (level, area, side_px))
+        near = np.flatnonzero((apart < most).all(axis=1))
         if not len(near):
             return None
-        change = np.maximum(size[near], _change(view, self._images[near], self._covers[near]))
+        change = _change(view, self._levels[near], self._covers[near])
         best = int(change.argmin())
         return int(near[best]) if change[best] < 1 else None
 
@@ -138,11 +146,12 @@ class Unchanged:
         return [*self._own, *again, *unseen]
 
 
-def _change(view: View, images_rgb: FloatArray, covers: FloatArray) -> FloatArray:
+def _change(view: View, levels: FloatArray, covers: FloatArray) -> FloatArray:
     """``(M,)`` float32: how different other views are; less than 1 counts as the same."""
-    levels = np.abs(images_rgb - view.image_rgb).mean(axis=-1)
     area, around = view.cover.sum(), (1 - view.cover).sum()
-    outline = np.abs(covers - view.cover).sum(axis=(1, 2)) / (area * MOST_OUTLINE)
-    inside = (levels * view.cover).sum(axis=(1, 2)) / (area * MOST_LEVELS)
-    beside = (levels * (1 - view.cover)).sum(axis=(1, 2)) / (max(around, 1) * MOST_AROUND)
-    return np.asarray(np.maximum(np.maximum(outline, inside), beside), np.float32)
+    outline = np.abs(covers - view.cover).sum(axis=1) / (area * MOST_OUTLINE)
+    inside = view.cover / (area * MOST_LEVELS)
+    beside = (1 - view.cover) / (max(around, 1) * MOST_AROUND)
+    each = np.repeat(np.stack([inside, beside], axis=1), 3, axis=0) / 3
+    colours = np.abs(levels - view.levels) @ each
+    return np.asarray(np.maximum(outline, colours.max(axis=1)), np.float32)

@@ -17,7 +17,7 @@ from sam_detect.detector import SAMDetect
 from sam_detect.errors import ConfigError
 from sam_detect.library.library import Added
 from sam_detect.library.making import outlines_in
-from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
+from sam_detect.types import Candidates, Detections, Frame, Masks, TrackedFrame, Verdict
 from tests.drawn_scene import (
     SIDE,
     Drawn,
@@ -70,10 +70,8 @@ class Obedient(SAMDetect):
         self.may_look.set()
         self.looking = threading.Event()
 
-    def detect_frame(
-        self, frame: Frame, *, also: Masks | None = None, light_of: str | None = None
-    ) -> Detections:
-        called = self.called
+    def name(self, candidates: Candidates, *, light_of: str | None = None) -> Detections:
+        called, frame = self.called, candidates.frame
         self.looking.set()
         self.may_look.wait(10)
         mask = np.zeros(frame.size_hw, np.uint8)
@@ -106,11 +104,18 @@ class Stepwise(Drawn):
 
     def __init__(self) -> None:
         self.more = threading.Semaphore(0)
+        self.ended = False
 
     def frames(self) -> Iterator[Frame]:
         for frame in super().frames():
             assert self.more.acquire(timeout=10)
+            if self.ended:
+                return
             yield frame
+
+    def stop(self) -> None:
+        self.ended = True
+        self.more.release()
 
 
 def test_a_look_that_was_under_way_does_not_outvote_what_is_learnt() -> None:
@@ -150,9 +155,10 @@ def test_without_tracks_every_frame_is_looked_at_on_its_own() -> None:
         for tracked, _ in zip(stream, range(3), strict=False):
             assert tracked.key
             assert not tracked.track_ids.any()
-            alone = detector.detect_frame(
-                tracked.frame, also=outlines_in(tracked.frame, detector.library)
-            ).to_dict()
+            frame = tracked.frame
+            learnt = detector.describe(frame, outlines_in(frame, detector.library))
+            both = learnt.then(detector.describe(frame, detector.seek(frame)))
+            alone = detector.compare_unknown(frame, detector.name(both)).to_dict()
             assert tracked.detections.to_dict()["detections"] == alone["detections"]
     with detector.stream(Drawn(), track=False) as stream:
         assert {v.label for v in next(stream).detections.verdicts} == {"square"}

@@ -10,7 +10,7 @@ import pytest
 
 from sam_detect.errors import MaskError
 from sam_detect.segmentation import NaiveSegmenter
-from sam_detect.types import Frame, Masks
+from sam_detect.types import Candidates, Detections, Frame, Masks
 from sam_detect.video.looking import carried_anew, redrawn
 from sam_detect.video.motion import Flow, Motion, SoftMask
 from sam_detect.video.tracks import Snapshot
@@ -147,13 +147,13 @@ def test_the_light_of_the_picture_that_was_learnt_from_is_that_of_the_scene() ->
     asked: list[str | None] = []
     scene = Scene([Thing("cherry", along(60, 60, 1, 0))], 11)
     detector = detector_that_knows(scene)
-    inner = detector.detect_frame
+    inner = detector.name
 
-    def noting(frame: Frame, **how: object) -> object:
-        asked.append(how["light_of"])  # type: ignore[arg-type]
-        return inner(frame, **how)  # type: ignore[arg-type]
+    def noting(candidates: Candidates, *, light_of: str | None = None) -> Detections:
+        asked.append(light_of)
+        return inner(candidates, light_of=light_of)
 
-    detector.detect_frame = noting  # type: ignore[assignment, method-assign]
+    detector.name = noting  # type: ignore[method-assign]
     with detector.stream(scene, every=5) as stream:
         list(stream)
     assert len(asked) == 3

@@ -1,0 +1,322 @@
+"""Vectors of what still looks as it did, and looks that begin before their frame's turn."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sam_detect import SAMDetect
+from sam_detect.embedding import AverageEmbedder
+from sam_detect.errors import ExtensionError
+from sam_detect.fading import GaussianFade, IdentityFade
+from sam_detect.interfaces import Segmenter
+from sam_detect.library.maker import VectorMaker
+from sam_detect.masks import FloatArray
+from sam_detect.types import Crop, FadedCrop, Frame, Masks
+from sam_detect.vector_store import MemoryVectorStore
+from sam_detect.video.reading import Reader
+from sam_detect.video.unchanged import KEPT_UNSEEN, MOST_LEVELS, Unchanged
+from tests.video_scenes import Scene, Thing, along, detector_that_knows
+
+SIDE = 48
+
+
+class Dear(AverageEmbedder):
+    """Counts what it is asked for."""
+
+    cheap = False
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
+        self.asked += len(crops)
+        return super().embed(crops)
+
+
+def maker(**changes: object) -> VectorMaker:
+    return VectorMaker(**{"embedder": Dear(), "fade": GaussianFade(), **changes})  # type: ignore[arg-type]
+
+
+def crop(*, side: int = SIDE, side_px: int = 0) -> Crop:
+    """A reddish square before a grey wall."""
+    image = np.full((side, side, 3), (150, 150, 150), np.uint8)
+    mask = np.zeros((side, side), bool)
+    mask[side // 4 : side * 3 // 4, side // 4 : side * 3 // 4] = True
+    image[mask] = (200, 90, 60)
+    longest = side_px or side
+    return Crop(image, mask, side / longest, (0, 0, longest, longest))
+
+
+def noisy(crop: Crop, seed: int, levels: float = 8.0) -> Crop:
+    noise = np.random.default_rng(seed).normal(0, levels, crop.image_rgb.shape)
+    return replace(crop, image_rgb=np.clip(crop.image_rgb + noise, 0, 255).astype(np.uint8))
+
+
+def brighter(crop: Crop, levels: float, where: str = "object") -> Crop:
+    image = crop.image_rgb.astype(np.int16)
+    image[crop.mask if where == "object" else ~crop.mask] += round(levels)
+    return replace(crop, image_rgb=np.clip(image, 0, 255).astype(np.uint8))
+
+
+def grown(crop: Crop, rows: int) -> Crop:
+    mask = crop.mask.copy()
+    mask[SIDE * 3 // 4 : SIDE * 3 // 4 + rows, SIDE // 4 : SIDE * 3 // 4] = True
+    return replace(crop, mask=mask)
+
+
+def taken(first: Crop, second: Crop) -> bool:
+    """Whether the second has the vector of the first, which was described a look before."""
+    made = maker()
+    before = Unchanged()
+    known = made.vectors([first], kept=before)
+    found = made.vectors([second], kept=Unchanged(before))
+    again = made.embedder.asked == 1  # type: ignore[attr-defined]
+    if again:
+        np.testing.assert_array_equal(found, known)
+    return again
+
+
+def test_noise_is_no_change() -> None:
+    assert taken(noisy(crop(), 1), noisy(crop(), 2))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        brighter(crop(), 20),
+        brighter(crop(), 40, "around"),
+        grown(crop(), 8),
+        crop(side_px=60),
+    ],
+    ids=["colour", "surroundings", "outline", "size"],
+)
+def test_what_has_changed_is_described_anew(other: Crop) -> None:
+    assert not taken(noisy(crop(), 1), noisy(other, 2))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [brighter(crop(), 3), brighter(crop(), 8, "around"), grown(crop(), 2), crop(side_px=50)],
+    ids=["colour", "surroundings", "outline", "size"],
+)
+def test_a_little_is_no_change(other: Crop) -> None:
+    assert taken(crop(), other)
+
+
+def test_a_crop_of_few_pixels_is_always_described_anew() -> None:
+    assert not taken(crop(side=8), crop(side=8))
+
+
+def test_what_changes_slowly_is_described_anew_in_time() -> None:
+    made, kept = maker(), Unchanged()
+    described_at = 0.0
+    for look in range(12):
+        level, before = look * 2.0, made.embedder.asked
+        made.vectors([brighter(crop(), level)], kept=kept)
+        if made.embedder.asked > before:
+            described_at = level
+        assert level - described_at <= MOST_LEVELS
+        kept = Unchanged(kept)
+    assert 2 <= made.embedder.asked <= 6
+
+
+def test_the_nearest_is_taken() -> None:
+    made, before = maker(), Unchanged()
+    known = made.vectors([brighter(crop(), 5), crop(), brighter(crop(), -5)], kept=before)
+    found = made.vectors([brighter(crop(), 1)], kept=Unchanged(before))
+    np.testing.assert_array_equal(found, known[[1]])
+
+
+def test_vectors_of_the_same_look_are_not_taken() -> None:
+    made, kept = maker(), Unchanged()
+    made.vectors([crop(), crop()], kept=kept)
+    made.vectors([crop()], kept=kept)
+    assert made.embedder.asked == 3
+
+
+def test_some_are_taken_and_some_made_in_their_order() -> None:
+    made, before = maker(), Unchanged()
+    known = made.vectors([crop()], kept=before)
+    others = [brighter(crop(), 60), crop(), brighter(crop(), -60)]
+    kept = Unchanged(before)
+    found = made.vectors(others, kept=kept)
+    plain = maker().vectors(others)
+    np.testing.assert_array_equal(found, [plain[0], known[0], plain[2]])
+    assert (kept.made, kept.taken) == (2, 1)
+
+
+def test_what_nothing_looks_like_is_forgotten_after_some_looks() -> None:
+    made, kept = maker(), Unchanged()
+    made.vectors([crop()], kept=kept)
+    for _ in range(KEPT_UNSEEN):
+        kept = Unchanged(kept)
+        made.vectors([brighter(crop(), 60)], kept=kept)
+    asked = made.embedder.asked
+    kept = Unchanged(kept)
+    made.vectors([crop()], kept=kept)
+    assert made.embedder.asked == asked, "still known, and known anew"
+    for _ in range(KEPT_UNSEEN + 1):
+        kept = Unchanged(kept)
+        made.vectors([brighter(crop(), 60)], kept=kept)
+    made.vectors([crop()], kept=Unchanged(kept))
+    assert made.embedder.asked == asked + 1
+
+
+def test_another_recipe_has_other_vectors() -> None:
+    first, before = maker(), Unchanged()
+    first.vectors([crop()], kept=before)
+    second = maker(fade=IdentityFade())
+    found = second.vectors([crop()], kept=Unchanged(before))
+    np.testing.assert_array_equal(found, maker(fade=IdentityFade()).vectors([crop()]))
+
+
+def test_where_describing_is_cheap_nothing_is_kept() -> None:
+    kept = Unchanged()
+    maker(embedder=AverageEmbedder()).vectors([crop()], kept=kept)
+    assert (kept.made, kept.taken) == (0, 0)
+
+
+def test_no_crops_have_no_vectors() -> None:
+    assert Unchanged().vectors([], lambda _: np.zeros((0, 4), np.float32)).shape == (0, 4)
+
+
+# -- in a stream ---------------------------------------------------------------------------------
+
+
+class NoisyScene(Scene):
+    """A camera's noise differs from frame to frame."""
+
+    def frame(self, index: int) -> Frame:
+        clean = super().frame(index)
+        noise = np.random.default_rng(index).normal(0, 2, clean.image_rgb.shape)
+        return replace(clean, image_rgb=np.clip(clean.image_rgb + noise, 0, 255).astype(np.uint8))
+
+
+THINGS = [Thing("cherry", along(60, 60, 0, 0), 20), Thing("leaf", along(150, 80, 0, 0), 20)]
+
+
+class Outlining(Segmenter):
+    """Proposes the true outlines."""
+
+    name = "outlining"
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+
+    def segment(self, frame: Frame) -> Masks:
+        return self._scene.outlined(frame.index).masks
+
+
+def learnt(scene: Scene, detector: SAMDetect | None = None) -> SAMDetect:
+    detector = detector or SAMDetect(Outlining(scene), Dear(), vector_store=MemoryVectorStore())
+    outlined = scene.outlined(0)
+    detector.learn_frame(scene.frame(0), outlined.masks, outlined.labels)
+    return detector
+
+
+def asked_at_looks(scene: Scene, *, track: bool) -> list[int]:
+    detector = learnt(scene)
+    asked, counts = detector._maker.embedder, []
+    assert isinstance(asked, Dear)
+    asked.asked = 0
+    with detector.stream(scene, every=5, track=track) as stream:
+        for tracked in stream:
+            if tracked.key:
+                counts.append(asked.asked)
+            assert sorted(tracked.detections.label.tolist()) == ["cherry", "leaf"]
+    return np.diff([0, *counts]).tolist()
+
+
+def test_objects_that_stay_the_same_are_described_at_the_first_look_only() -> None:
+    # The camera moves: looks at a still scene are rare anyway.
+    first, *later = asked_at_looks(NoisyScene(THINGS, 21, camera=along(0, 0, 1, 0)), track=True)
+    assert first >= 2
+    assert later == [0] * 4
+
+
+def test_frames_by_themselves_are_described_by_themselves() -> None:
+    counts = asked_at_looks(NoisyScene(THINGS, 4), track=False)
+    assert len(counts) == 4
+    assert min(counts) >= 2
+
+
+MOVING = Scene(
+    [Thing("cherry", along(40, 50, 2, 1)), Thing("leaf", along(150, 80, -1, 0)),
+     Thing("plum", along(100, 100, 0, -1), frames=(7, 99))], 26,
+)  # fmt: skip
+
+
+def test_a_look_begun_ahead_finds_what_another_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> list[dict[str, object]]:
+        with learnt(MOVING).stream(MOVING, every=5, unknown=True) as stream:
+            return [tracked.to_dict() for tracked in stream]
+
+    ahead = found()
+    monkeypatch.setattr(Reader, "ahead", lambda _: [])
+    assert found() == ahead
+    assert sum(len(each["detections"]) for each in ahead) > 40  # type: ignore[arg-type]
+
+
+class Seeking(SAMDetect):
+    """Says at which frames it seeks; fails at one."""
+
+    def __init__(self, fails_at: int = -1) -> None:
+        super().__init__("naive", "average", vector_store=MemoryVectorStore())
+        self.sought: list[int] = []
+        self.came = threading.Condition()
+        self._fails_at = fails_at
+
+    def seek(self, frame: Frame) -> Masks:
+        with self.came:
+            self.sought.append(frame.index)
+            self.came.notify_all()
+        if frame.index == self._fails_at:
+            raise ExtensionError("the segmenter failed")
+        return super().seek(frame)
+
+
+def test_the_next_look_begins_while_its_frame_still_waits() -> None:
+    detector = Seeking()
+    learnt(MOVING, detector)
+    with detector.stream(MOVING, every=5) as stream:
+        assert next(stream).key
+        with detector.came:
+            assert detector.came.wait_for(lambda: len(detector.sought) > 1, 10)
+        assert detector.sought == [0, 5]
+        keys = [0, *(tracked.frame.index for tracked in stream if tracked.key)]
+    assert detector.sought == keys, "each once, and none for nothing"
+
+
+def test_what_fails_ahead_fails_at_its_frame() -> None:
+    detector = Seeking(fails_at=5)
+    learnt(MOVING, detector)
+    with detector.stream(MOVING, every=5) as stream:
+        assert [next(stream).frame.index for _ in range(5)] == [0, 1, 2, 3, 4]
+        with pytest.raises(ExtensionError, match="failed"):
+            next(stream)
+
+
+def test_a_scene_that_stays_still_is_not_looked_at_ahead_of_time() -> None:
+    detector = Seeking()
+    still = Scene([Thing("cherry", along(60, 60, 0, 0))], 41)
+    learnt(still, detector)
+    with detector.stream(still, every=5) as stream:
+        keys = [tracked.frame.index for tracked in stream if tracked.key]
+    assert detector.sought == keys == [0, 20, 40]
+
+
+def test_what_is_learnt_meanwhile_counts() -> None:
+    scene = Scene([Thing("cherry", along(60, 60, 1, 0))], 12)
+    detector = detector_that_knows(None)
+    with detector.stream(scene, every=5, unknown=True) as stream:
+        for tracked in stream:
+            if tracked.frame.index == 3:
+                masks = scene.outlined(3).masks
+                detector.learn_frame(scene.frame(3), masks, ["cherry"])
+            if tracked.frame.index >= 5:
+                assert "cherry" in tracked.detections.label.tolist()
