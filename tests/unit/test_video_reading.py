@@ -19,7 +19,8 @@ from sam_detect.interfaces import Segmenter, Source, VideoSink
 from sam_detect.masks import BoolArray
 from sam_detect.types import Detections, Frame, Masks, TrackedFrame
 from sam_detect.vector_store import MemoryVectorStore
-from sam_detect.video.reading import AHEAD, Reader
+from sam_detect.video import reading
+from sam_detect.video.reading import AHEAD, Reader, room_for
 from sam_detect.video.recording import BEHIND, Recorder
 
 SOON_S = 2.0
@@ -93,6 +94,42 @@ def test_of_a_file_none_is_lost_to_a_slow_reader() -> None:
     assert source.asked <= AHEAD + 1
     assert [arrival.prepared for arrival in reader] == list(range(3 * AHEAD))
     assert reader.dropped == 0
+
+
+def test_of_huge_frames_fewer_wait() -> None:
+    huge = Frame(np.zeros((2160, 3840, 3), np.uint8), "huge", 0)
+    assert (room_for(huge, AHEAD), room_for(frame(0), AHEAD)) == (8, AHEAD)
+    vast = Frame(np.broadcast_to(np.uint8(0), (30_000, 30_000, 3)), "vast", 0)
+    assert room_for(vast, AHEAD) == 2
+
+
+def test_no_more_huge_frames_wait_than_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "HELD_BYTES", 5 * picture(0).nbytes)
+    source = Given(*range(20))
+    reader = Reader(source, live=False, prepare=lambda each: each.index)
+    assert soon(lambda: reader.waiting == 5)
+    go_on = threading.Event()
+    recorder = Recorder([Kept(wait=go_on)], live=True)
+    for number in range(12):
+        recorder.write(tracked(number))
+    assert recorder.waiting <= 5
+    assert recorder.left_out >= 6
+    go_on.set()
+    recorder.close()
+    assert [arrival.prepared for arrival in reader] == list(range(20))
+
+
+def test_what_waits_can_be_seen_before_its_turn() -> None:
+    reader = Reader(Given(0, 1, 2, ImageError("bad")), live=False, prepare=lambda each: each.index)
+    assert soon(lambda: reader.waiting == 4)
+    assert [arrival.prepared for arrival in reader.ahead()] == [0, 1, 2]
+    assert next(reader).prepared == 0
+    assert [arrival.prepared for arrival in reader.ahead()] == [1, 2]
+    reader.stop()
+    newest = Reader(Given(0, live=True), live=True, prepare=id)
+    assert soon(lambda: newest.waiting == 1)
+    assert newest.ahead() == []
+    newest.stop()
 
 
 def test_of_a_live_source_the_newest_counts() -> None:

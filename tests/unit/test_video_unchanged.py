@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +11,16 @@ import pytest
 
 from sam_detect import SAMDetect
 from sam_detect.embedding import AverageEmbedder
-from sam_detect.errors import ExtensionError
+from sam_detect.errors import ExtensionError, MaskError
 from sam_detect.fading import GaussianFade, IdentityFade
 from sam_detect.interfaces import Segmenter
 from sam_detect.library.maker import VectorMaker
 from sam_detect.masks import FloatArray
-from sam_detect.types import Crop, FadedCrop, Frame, Masks
+from sam_detect.types import Candidates, Crop, FadedCrop, Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
+from sam_detect.video.looking import Looker
 from sam_detect.video.reading import Reader
+from sam_detect.video.tracks import Snapshot
 from sam_detect.video.unchanged import KEPT_UNSEEN, MOST_LEVELS, Unchanged
 from tests.video_scenes import Scene, Thing, along, detector_that_knows
 
@@ -167,6 +169,17 @@ def test_what_nothing_looks_like_is_forgotten_after_some_looks() -> None:
     assert made.embedder.asked == asked + 1
 
 
+def test_what_comes_back_is_kept_as_long_again() -> None:
+    made, kept = maker(), Unchanged()
+    made.vectors([crop()], kept=kept)
+    for _ in range(2):
+        for _ in range(KEPT_UNSEEN):
+            kept = Unchanged(kept)
+        kept = Unchanged(kept)
+        made.vectors([crop()], kept=kept)
+    assert made.embedder.asked == 1
+
+
 def test_another_recipe_has_other_vectors() -> None:
     first, before = maker(), Unchanged()
     first.vectors([crop()], kept=before)
@@ -310,13 +323,54 @@ def test_a_scene_that_stays_still_is_not_looked_at_ahead_of_time() -> None:
     assert detector.sought == keys == [0, 20, 40]
 
 
-def test_what_is_learnt_meanwhile_counts() -> None:
-    scene = Scene([Thing("cherry", along(60, 60, 1, 0))], 12)
-    detector = detector_that_knows(None)
-    with detector.stream(scene, every=5, unknown=True) as stream:
-        for tracked in stream:
-            if tracked.frame.index == 3:
-                masks = scene.outlined(3).masks
-                detector.learn_frame(scene.frame(3), masks, ["cherry"])
-            if tracked.frame.index >= 5:
-                assert "cherry" in tracked.detections.label.tolist()
+NOTHING = Snapshot(Masks.empty(MOVING.size_hw), ())
+
+
+@pytest.fixture
+def detector() -> SAMDetect:
+    return detector_that_knows(MOVING)
+
+
+@pytest.fixture
+def looker(detector: SAMDetect) -> Iterator[Looker]:
+    looker = Looker(detector)
+    yield looker
+    looker.stop()
+    assert looker.wait(10)
+
+
+def overlap(found: Masks, truth: Masks) -> float:
+    """IoU of all that is found with all that is there."""
+    one, other = (np.any([m.dense(i) for i in range(len(m))], axis=0) for m in (found, truth))
+    return float((one & other).sum() / (one | other).sum())
+
+
+def test_a_look_begun_at_another_frame_does_not_count(looker: Looker) -> None:
+    looker.look_ahead(MOVING.frame(20))
+    sight = looker.look(frame := MOVING.frame(0), NOTHING, None).sight.result(10)
+    assert sight.frame is frame
+    assert overlap(sight.found.known.masks, MOVING.outlined(0).masks) > 0.9
+
+
+def test_a_look_begun_before_something_was_learnt_does_not_count(
+    detector: SAMDetect, looker: Looker
+) -> None:
+    frame = MOVING.frame(10)
+    looker.look_ahead(frame)
+    plum = MOVING.outlined(10).masks[[2]]
+    looker.run(lambda: detector.learn_frame(frame, plum, ["plum"])).result(10)
+    found = looker.look(frame, NOTHING, None).sight.result(10).found
+    assert "plum" in found.known.label.tolist()
+
+
+def test_vectors_stay_with_their_masks() -> None:
+    frame = MOVING.frame(0)
+    masks = MOVING.outlined(0).masks
+    rows = np.eye(3, dtype=np.float32)
+    one = Candidates(frame, masks, rows[:1], np.array([1]))
+    both = one.then(Candidates(frame, masks, rows[1:], np.array([0, 1])))
+    assert len(both.masks) == 4
+    assert both.described.tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(both.vectors, rows)
+    with pytest.raises(MaskError, match="2 described"):
+        Candidates(frame, masks, rows[:1], np.array([0, 1]))
