@@ -327,13 +327,8 @@ NOTHING = Snapshot(Masks.empty(MOVING.size_hw), ())
 
 
 @pytest.fixture
-def detector() -> SAMDetect:
-    return detector_that_knows(MOVING)
-
-
-@pytest.fixture
-def looker(detector: SAMDetect) -> Iterator[Looker]:
-    looker = Looker(detector)
+def looker() -> Iterator[Looker]:
+    looker = Looker(detector_that_knows(MOVING))
     yield looker
     looker.stop()
     assert looker.wait(10)
@@ -352,15 +347,15 @@ def test_a_look_begun_at_another_frame_does_not_count(looker: Looker) -> None:
     assert overlap(sight.found.known.masks, MOVING.outlined(0).masks) > 0.9
 
 
-def test_a_look_begun_before_something_was_learnt_does_not_count(
-    detector: SAMDetect, looker: Looker
-) -> None:
-    frame = MOVING.frame(10)
+def test_a_look_begun_before_something_was_learnt_does_not_count() -> None:
+    detector, before, truth = Seeking(), MOVING.frame(10), MOVING.outlined(10)
+    looker, frame = Looker(detector), MOVING.frame(12)
     looker.look_ahead(frame)
-    plum = MOVING.outlined(10).masks[[2]]
-    looker.run(lambda: detector.learn_frame(frame, plum, ["plum"])).result(10)
+    looker.run(lambda: detector.learn_frame(before, truth.masks, truth.labels)).result(10)
     found = looker.look(frame, NOTHING, None).sight.result(10).found
-    assert "plum" in found.known.label.tolist()
+    assert detector.sought == [12, 12], "other sizes are sought now"
+    assert set(found.known.label.tolist()) == {"cherry", "leaf", "plum"}
+    looker.stop()
 
 
 def test_vectors_stay_with_their_masks() -> None:
