@@ -23,6 +23,7 @@ from sam_detect.video.reading import AHEAD, Reader
 from sam_detect.video.recording import BEHIND, Recorder
 
 SOON_S = 2.0
+pytestmark = pytest.mark.alone
 
 
 class Given(Source):
