@@ -2,13 +2,64 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "same examples in every run, on however busy a machine",
+    derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow],
+)  # fmt: skip
+settings.load_profile("same examples in every run, on however busy a machine")
 
 ROOT = Path(__file__).resolve().parent.parent
+MOST_WORKERS = 4
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--alone", choices=("only", "without"), help="only the tests marked alone, or the others"
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One for each core that this process may use, but each takes about 1 GB with torch."""
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+    return min(len(usable), MOST_WORKERS)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: a collection of garbage, as each measure of memory begins with, need
+    not go through all of it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Spares the few tests that run alone the import of all the other files."""
+    if config.option.alone != "only" or not collection_path.match("test_*.py"):
+        return None
+    return "mark.alone" not in collection_path.read_text(encoding="utf-8") or None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _control_c_works() -> Iterator[None]:
+    """A shell starts what runs in its background deaf to Ctrl-C, and so would our children be."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -45,12 +96,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if on_gpu and not _has_cuda():
         for item in on_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and there is none here"))
-    if "slow" in (config.option.markexpr or ""):
-        return
-    skip = pytest.mark.skip(reason="takes minutes: run with -m slow")
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(skip)
+    if "slow" not in (config.option.markexpr or ""):
+        skip = pytest.mark.skip(reason="takes minutes: run with -m slow")
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(skip)
+    if config.option.alone:
+        _keep(config, items, alone=config.option.alone == "only")
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], *, alone: bool) -> None:
+    chosen = [item for item in items if bool(item.get_closest_marker("alone")) is alone]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
 
 
 def _has_cuda() -> bool:

@@ -1,6 +1,5 @@
-"""Hypothesis strategies, named by their axes, and the settings of every property test.
-
-Derandomized and without a database, so that two runs see the same examples.
+"""Hypothesis strategies, named by their axes, and the number of examples of most
+property tests. Their other settings are in ``conftest.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ BoolArray = npt.NDArray[np.bool_]
 Placed = tuple[tuple[int, int], tuple[int, int, int, int], BoolArray]
 """``(size_hw, box_xyxy, crop)`` of a cropped mask."""
 
-QUICK = settings(derandomize=True, database=None, deadline=None, max_examples=60)
+QUICK = settings(max_examples=60)
 
 sides = st.one_of(st.just(1), st.integers(1, 12))
 not_numbers = st.sampled_from([float("nan"), float("inf"), float("-inf"), 0.0, -1.0])

@@ -298,7 +298,8 @@ def test_bad_queries_are_refused(store: VectorStore, queries: npt.NDArray[np.flo
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     count=st.integers(1, 40),

@@ -547,9 +547,11 @@ def interrupted(*arguments: str, after: int) -> tuple[int, float, list[str], str
     return process.returncode, time.monotonic() - started, [*lines, *out.splitlines()], err
 
 
+@pytest.mark.alone
 def test_control_c_keeps_what_was_done(folder: Path, sam: Command) -> None:
     for number in range(40):
-        saved(folder / "many" / f"{number}.png", drawn(seed=number, size_hw=(400, 560)))
+        image = drawn(seed=number, size_hw=(400, 560))
+        saved(folder / "many" / f"{number}.png", image, compress_level=1)
     code, seconds, lines, err = interrupted(
         "many", "--json", "--output", "found.csv", "--store", "memory", after=2
     )
@@ -563,6 +565,7 @@ def test_control_c_keeps_what_was_done(folder: Path, sam: Command) -> None:
     assert not list(folder.glob(".sam-detect*"))
 
 
+@pytest.mark.alone
 def test_control_c_while_learning(folder: Path, sam: Command) -> None:
     for number in range(40):
         saved(folder / "many" / f"{number}.png", drawn(seed=number))

@@ -36,6 +36,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     return ran.json[0], json.loads(history.read_text())
 
 
+@pytest.mark.alone
 def test_the_stages_are_measured_apart(measured: Any) -> None:
     printed, _ = measured
     assert set(printed["stages"]) == STAGES
@@ -50,6 +51,7 @@ def test_the_stages_are_measured_apart(measured: Any) -> None:
     assert printed["figures"]["proposals"] >= 6
 
 
+@pytest.mark.alone
 def test_the_pairs_say_which_is_which(measured: Any) -> None:
     printed, _ = measured
     pairs = printed["pairs"]
@@ -61,6 +63,7 @@ def test_the_pairs_say_which_is_which(measured: Any) -> None:
     assert (average["a"], average["b"]) == ("appearance", "average")
 
 
+@pytest.mark.alone
 def test_the_record_says_on_what_and_names_nobody(measured: Any) -> None:
     printed, appended = measured
     assert appended == printed

@@ -22,6 +22,8 @@ from sam_detect.models.catalogue import CLIP_MODELS, SAM2_MODELS
 from sam_detect.models.weights import require_clip, require_sam2
 
 DATA = content()
+SLOW_S = 0.3
+"""Pause after each of the 37 parts of a file that is still coming when another process starts."""
 
 
 @pytest.fixture
@@ -214,7 +216,7 @@ def test_a_stopped_download_is_continued(
 
 
 def test_two_processes_that_want_one_file_do_not_fight(server: ModelServer, home: Path) -> None:
-    served = server.sam2("tiny", DATA, drip_s=0.05)
+    served = server.sam2("tiny", DATA, drip_s=SLOW_S)
     path = sam2_file(home)
     with _started("--sam-model", "tiny", "--json") as first:
         _wait_for(path.with_name(path.name + ".part"), 1)
@@ -231,10 +233,10 @@ def test_two_processes_that_want_one_file_do_not_fight(server: ModelServer, home
 
 
 def test_who_waits_takes_over_from_a_killed_process(server: ModelServer, home: Path) -> None:
-    served = server.sam2("tiny", DATA, drip_s=0.05)
+    served = server.sam2("tiny", DATA, drip_s=SLOW_S)
     path = sam2_file(home)
     with _started("--sam-model", "tiny") as first:
-        _wait_for(path.with_name(path.name + ".part"), 50_000)
+        _wait_for(path.with_name(path.name + ".part"), 20_000)
         with _started("--sam-model", "tiny", "--json") as second:
             assert second.stderr is not None
             assert b"another process" in second.stderr.readline()

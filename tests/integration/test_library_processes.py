@@ -37,7 +37,7 @@ from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 from sam_detect.vector_store.qdrant import libraries_dir
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURES = 40
+PICTURES = 30
 OBJECTS = 5 * PICTURES
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes with SIGKILL")
 
@@ -93,7 +93,7 @@ def test_what_learn_acknowledged_survives_kill_9(
 ) -> None:
     rng = random.Random(11)
     file = write_annotated(tmp_path, PICTURES)
-    acknowledged, rounds = 0, 8
+    acknowledged, rounds = 0, 6
     for number in range(rounds):
         worker = learn(file, tmp_path / "images")
         assert worker.stdout is not None
@@ -182,6 +182,7 @@ def test_two_who_learn_at_once_lose_nothing(
     assert stats(capsys)["classes"] == {"leaf": 50, "nut": 50}
 
 
+@pytest.mark.alone
 def test_a_library_held_too_long_is_said_to_be_busy(tmp_path: Path) -> None:
     file = write_annotated(tmp_path, 1)
     taught(QdrantVectorStore(collection_name="nuts"))

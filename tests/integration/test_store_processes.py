@@ -64,7 +64,9 @@ def kill_after(worker: subprocess.Popen[str], seconds: float) -> list[dict[str, 
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     rng = random.Random(5)
     acknowledged: dict[int, int] = {}
-    for _ in range(15):
+    rounds = 0
+    while rounds < 10 or (_too_little(acknowledged) and rounds < 40):
+        rounds += 1
         for line in kill_after(start("write_forever", tmp_path), rng.uniform(0, 0.25)):
             acknowledged.update(dict.fromkeys(line["numbers"], line["version"]))  # type: ignore[call-overload]
         found = {point.payload["number"]: point for point in check_all(tmp_path)}
@@ -73,8 +75,12 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
             assert found[number].payload["version"] >= version
         assert len(found) - len(acknowledged) <= BATCH
         acknowledged = {n: p.payload["version"] for n, p in found.items()}
-    assert len(acknowledged) == IDS
-    assert max(acknowledged.values()) > 2 * IDS / BATCH, "too little was written to say anything"
+    assert not _too_little(acknowledged)
+
+
+def _too_little(acknowledged: dict[int, int]) -> bool:
+    """Whether not every point was written, and on average twice: a busy machine takes longer."""
+    return len(acknowledged) < IDS or max(acknowledged.values()) <= 2 * IDS / BATCH
 
 
 def check_all(folder: Path) -> list[Point]:
@@ -87,7 +93,7 @@ def check_all(folder: Path) -> list[Point]:
 def test_replace_all_is_all_or_nothing_under_kill_9(tmp_path: Path) -> None:
     rng = random.Random(6)
     done = -1
-    for _ in range(15):
+    for _ in range(10):
         for line in kill_after(start("replace_forever", tmp_path), rng.uniform(0, 0.2)):
             assert isinstance(line["version"], int)
             assert line["version"] > done
@@ -129,6 +135,7 @@ def test_writers_that_make_a_library_together_lose_nothing(tmp_path: Path) -> No
     assert {point.payload["number"] for point in check_all(tmp_path / "new")} == expected
 
 
+@pytest.mark.alone
 def test_a_held_library_is_said_to_be_busy_and_free_after_kill_9(tmp_path: Path) -> None:
     store = open_store(tmp_path, lock_timeout_s=0.3)
     store.upsert([whole_point(1, 1)])

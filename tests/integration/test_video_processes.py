@@ -110,6 +110,7 @@ def assert_kept(ran: Ran, said: list[dict[str, Any]], out: Path) -> None:
     assert shown == len(frames)
 
 
+@pytest.mark.alone
 def test_ctrl_c_in_a_file(folder: Path, tmp_path: Path) -> None:
     with video(folder, tmp_path, folder / "long.mp4") as process:
         said = lines(process, 5)
@@ -118,6 +119,7 @@ def test_ctrl_c_in_a_file(folder: Path, tmp_path: Path) -> None:
     assert_kept(ran, said, tmp_path)
 
 
+@pytest.mark.alone
 def test_ctrl_c_in_a_live_stream(folder: Path, tmp_path: Path) -> None:
     camera = Camera(numbered_parts(900), pace_s=0.03)
     with live(camera) as server, video(folder, tmp_path, server.url) as process:
@@ -127,6 +129,7 @@ def test_ctrl_c_in_a_live_stream(folder: Path, tmp_path: Path) -> None:
     assert_kept(ran, said, tmp_path)
 
 
+@pytest.mark.alone
 def test_ctrl_c_while_the_stream_is_silent(folder: Path, tmp_path: Path) -> None:
     camera = Camera(numbered_parts(20), silent_after=6)
     with live(camera) as server, video(folder, tmp_path, server.url) as process:
@@ -137,6 +140,7 @@ def test_ctrl_c_while_the_stream_is_silent(folder: Path, tmp_path: Path) -> None
     assert_kept(ran, said, tmp_path)
 
 
+@pytest.mark.alone
 def test_ctrl_c_while_a_server_does_not_answer(folder: Path, tmp_path: Path) -> None:
     camera = Camera(numbered_parts(2), silent_after=0)
     with live(camera) as server, video(folder, tmp_path, server.url) as process:
@@ -147,6 +151,7 @@ def test_ctrl_c_while_a_server_does_not_answer(folder: Path, tmp_path: Path) -> 
     ran.failed("stopped", code=130)
 
 
+@pytest.mark.alone
 def test_ctrl_c_during_a_look(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "sleep").touch()
     with video(folder, tmp_path, folder / "long.mp4") as process:
@@ -160,6 +165,7 @@ def test_ctrl_c_during_a_look(folder: Path, tmp_path: Path) -> None:
     assert_kept(ran, said, tmp_path)
 
 
+@pytest.mark.alone
 def test_a_raising_detector_ends_the_run(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "raise").touch()
     with video(folder, tmp_path, folder / "long.mp4") as process:

@@ -165,6 +165,7 @@ def test_a_pair_measures_both_sides_in_turn() -> None:
 # -- memory ----------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @needs_a_peak
 def test_the_peak_sees_what_numpy_takes_and_gives_back() -> None:
     with PeakMemory() as peak:
@@ -174,6 +175,7 @@ def test_the_peak_sees_what_numpy_takes_and_gives_back() -> None:
     assert peak.kept_mb == pytest.approx(0, abs=10)
 
 
+@pytest.mark.alone
 @needs_a_peak
 def test_memory_that_was_free_before_does_not_hide_the_peak() -> None:
     # Small pieces below one that stays: the allocator keeps their room when they are freed.
@@ -186,6 +188,7 @@ def test_memory_that_was_free_before_does_not_hide_the_peak() -> None:
     assert peak.peak_mb == pytest.approx(95, abs=15)
 
 
+@pytest.mark.alone
 @needs_a_peak
 def test_a_stage_tells_its_peak() -> None:
     def take(_: Any) -> None:
@@ -194,6 +197,7 @@ def test_a_stage_tells_its_peak() -> None:
     assert interleave([Trial("take", take)], 1)[0].peak_memory_mb == pytest.approx(60, abs=10)
 
 
+@pytest.mark.alone
 @needs_a_peak
 def test_memory_that_adds_up_is_told_apart_by_who_keeps_it() -> None:
     kept: list[Any] = []

@@ -65,6 +65,7 @@ def test_without_a_gpu_it_says_what_is_left_out(measured: Measurements) -> None:
         assert not measured.stages
 
 
+@pytest.mark.alone
 def test_a_frame_is_timed_stage_by_stage_beside_what_is_to_be_beaten(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,7 +72,7 @@ def test_the_slope_of_memory_is_that_after_settling() -> None:
 
 def test_the_suite_measures_a_live_stream_and_a_file() -> None:
     measured = Measurements(repeat=1)
-    small = suite.Workload(live_s=2, settle_s=0, file_frames=6, by_itself=6)
+    small = suite.Workload(live_s=1, settle_s=0, file_frames=4, by_itself=4)
     suite.VideoSuite(small).run(measured, Options())
     live, pair = measured.stages["live"], measured.pairs["stream_vs_every_frame"]
     assert 0 < live["fps"] <= FPS * 1.1

@@ -175,6 +175,7 @@ def test_a_random_polygon_is_drawn_as_pycocotools_does(
 # Real data
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "name",
     [

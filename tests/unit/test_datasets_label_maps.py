@@ -63,6 +63,7 @@ def test_each_value_is_an_object(tmp_path: Path, ending: str, dtype: Any) -> Non
     assert seen.objects[1].bbox_xywh == (5, 1, 3, 3)
 
 
+@pytest.mark.alone
 def test_the_highest_numbers_take_no_longer(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "a.png")
     label_map(tmp_path / "masks" / "a.tif", VALUES.astype(np.int64) * (2**60), np.uint64)
@@ -198,6 +199,7 @@ def test_what_is_no_label_map_is_left_out(tmp_path: Path, what: str) -> None:
     opened_without_second(folder, "masks/b.tif: ", word)
 
 
+@pytest.mark.alone
 def test_a_photograph_for_a_label_map_is_left_out_soon(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 60_000, (1000, 1000))
     folder = folder_of(tmp_path, a=VALUES)

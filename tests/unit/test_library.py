@@ -288,7 +288,6 @@ def pasted(command: str) -> int:
         {"fade": "blur", "sigma": 4.5},
         {"fade": "gaussian", "min_fade": 0.25},
     ],
-    ids=str,
 )
 def test_the_command_of_a_mismatch_works_when_pasted(wanted: dict[str, object]) -> None:
     taught(embedded("nuts"))

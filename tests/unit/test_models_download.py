@@ -594,7 +594,7 @@ class TestState:
 
 
 def test_two_threads_that_want_one_file_fetch_it_once(server: ModelServer) -> None:
-    server.sam2("tiny", DATA, drip_s=0.01)
+    served = server.sam2("tiny", DATA, drip_s=0.1)
     done: list[Obtained] = []
     seen = [Seen(), Seen()]
     threads = [threading.Thread(target=lambda s=s: done.append(get("tiny", seen=s))) for s in seen]
@@ -602,6 +602,9 @@ def test_two_threads_that_want_one_file_fetch_it_once(server: ModelServer) -> No
     while not server.asked:
         time.sleep(0.005)
     threads[1].start()
+    while not seen[1].lines:
+        time.sleep(0.005)
+    served.drip_s = 0
     for thread in threads:
         thread.join(30)
     assert [each.downloaded for each in done] == [True, False]

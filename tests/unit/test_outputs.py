@@ -401,7 +401,7 @@ def test_detections_of_another_size_are_refused() -> None:
         draw(frame.image_rgb, other)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(20, 400), st.integers(20, 400), st.integers(0, 60), st.integers(1, 9),
     st.lists(st.one_of(st.none(), st.text(max_size=20)), min_size=1, max_size=5),
@@ -493,6 +493,7 @@ def test_labels_are_drawn_on_one_line_of_bounded_length() -> None:
     assert text_alpha("", 12).shape[0] == text_alpha("g", 12).shape[0]
 
 
+@pytest.mark.alone
 def test_drawing_is_quick() -> None:
     """150 ms was asked for; it takes about 15. The limit leaves room for a busy machine."""
     labels: list[str | None] = ["date", "fig", None, "hazelnut"] * 25

@@ -21,6 +21,7 @@ def files(tmp_path: Path) -> LibraryFiles:
     return made
 
 
+@pytest.mark.alone
 def test_who_takes_the_lock_again_and_again_cannot_overtake(files: LibraryFiles) -> None:
     greedy, waiting = LibraryLock(files, 10), LibraryLock(files, 10)
     stop, rounds = threading.Event(), [0]
@@ -47,6 +48,7 @@ def test_who_takes_the_lock_again_and_again_cannot_overtake(files: LibraryFiles)
         thread.join()
 
 
+@pytest.mark.alone
 def test_it_waits_as_long_as_asked_and_not_longer(files: LibraryFiles) -> None:
     holder, patient = LibraryLock(files, 1), LibraryLock(files, 0.2)
     holder.acquire()

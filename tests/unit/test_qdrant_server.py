@@ -128,6 +128,7 @@ def test_a_dead_server_is_one_line() -> None:
         assert f"http://127.0.0.1:{port}" in str(caught.value)
 
 
+@pytest.mark.alone
 def test_a_server_that_never_answers_is_given_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _connect.PROBE_TIMEOUT_S <= 5
     monkeypatch.setattr(_connect, "PROBE_TIMEOUT_S", 1)
@@ -138,6 +139,7 @@ def test_a_server_that_never_answers_is_given_up(url: str, monkeypatch: pytest.M
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.alone
 def test_a_port_that_speaks_no_grpc_means_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(_connect, "GRPC_PORT", silent.getsockname()[1])

@@ -284,7 +284,7 @@ def test_truncated_16_bit_colour_is_refused(tmp_path: Path) -> None:
         refused(lambda path=path: load_image(path), path.name)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_damaged_files_give_a_frame_or_an_image_error(data: Any) -> None:
     ending = data.draw(st.sampled_from(["PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "PPM"]))
@@ -574,7 +574,7 @@ DTYPES = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     hnp.arrays(DTYPES, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)),
     st.sampled_from(["bgr", "rgb"]),
@@ -591,7 +591,7 @@ def test_any_array_is_a_frame_or_an_image_error(array: np.ndarray[Any, Any], ord
         assert frame.image_rgb.dtype == np.uint8
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     hnp.arrays(
         st.sampled_from([np.uint16, np.int16, np.int64, np.float32, np.float64]),

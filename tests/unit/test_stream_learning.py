@@ -127,7 +127,7 @@ def test_a_look_that_was_under_way_does_not_outvote_what_is_learnt() -> None:
             tracked = next(stream)
             if wanted(tracked):
                 return tracked
-            time.sleep(0.01)  # a look is beside the stream
+            time.sleep(0.05)  # a look is beside the stream
 
     with detector.stream(source, every=1) as stream:
         until(lambda tracked: len(tracked.detections) > 0)

@@ -323,9 +323,9 @@ def test_a_bomb_is_not_unpacked_into_memory(exported: Path, tmp_path: Path) -> N
 
 
 @settings(
-    derandomize=True, database=None, deadline=None, max_examples=150,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_a_damaged_file_is_refused_or_harmless(
     data: st.DataObject, exported: Path, tmp_path: Path
@@ -499,6 +499,7 @@ def _linear() -> Any:
     return LinearFade(9)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:9", "http://no-such-host.invalid:6333", "ftp://x", "http://[::1"]
 )

@@ -24,6 +24,7 @@ from sam_detect.video.reading import AHEAD, Reader, room_for
 from sam_detect.video.recording import BEHIND, Recorder
 
 SOON_S = 2.0
+pytestmark = pytest.mark.alone
 
 
 class Given(Source):

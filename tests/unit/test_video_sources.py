@@ -363,6 +363,7 @@ def test_times_go_on_where_they_begin_anew() -> None:
     np.testing.assert_allclose(given, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.601, 5.3])
 
 
+@pytest.mark.alone
 def test_times_of_a_live_source_begin_at_zero_and_tell_a_gap() -> None:
     clock = Clock(from_zero=True)
     assert [clock.next_s(each, 0.1) for each in (700.0, 700.1)] == pytest.approx([0, 0.1])
@@ -504,6 +505,7 @@ def test_a_server_that_is_not_there_is_said() -> None:
         open_source("rtsp://joe:geheim@127.0.0.1:1/live")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("scheme", ["http", "rtsp"])
 def test_a_server_that_never_answers_is_not_waited_for_long(scheme: str) -> None:
     with deaf() as address:
@@ -516,6 +518,7 @@ def test_a_server_that_never_answers_is_not_waited_for_long(scheme: str) -> None
 # ---- live
 
 
+@pytest.mark.alone
 def test_a_camera_over_http_is_live() -> None:
     with live(Camera(numbered_parts(8), pace_s=0.1)) as server:
         source = open_source(server.url)
@@ -528,6 +531,7 @@ def test_a_camera_over_http_is_live() -> None:
     assert times_s[-1] > 0.5  # when they came: such a stream says nothing of its times
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["mjpeg", "ts"])
 def test_a_live_stream_that_breaks_comes_back(tmp_path: Path, kind: str) -> None:
     if kind == "mjpeg":
@@ -568,7 +572,7 @@ def test_rtsp_is_live_and_comes_back(tmp_path: Path) -> None:
         for first in (0, 30)
     ]
     with rtsp(recordings, user="joe:geheim") as server:
-        source = open_source(f"rtsp://joe:geheim@{server.host}/live", retries=1, timeout_s=2)
+        source = open_source(f"rtsp://joe:geheim@{server.host}/live", retries=1, timeout_s=10)
         assert source.live
         with pytest.warns(UserWarning, match=f"reconnected to 'rtsp://{server.host}/live'"):
             frames, error = read_until_wrong(source)
@@ -587,10 +591,11 @@ def test_an_rtsp_camera_that_refuses_is_said(user: str) -> None:
         rtsp([], user="joe:geheim") as server,
         pytest.raises(ImageError, match="wants a name and a password") as caught,
     ):
-        open_source(f"rtsp://{user}{server.host}/live", timeout_s=2)
+        open_source(f"rtsp://{user}{server.host}/live", timeout_s=10)
     assert "falsch" not in str(caught.value)
 
 
+@pytest.mark.alone
 def test_a_live_stream_that_falls_silent_is_opened_anew() -> None:
     with live(Camera(numbered_parts(20), silent_after=10)) as server:
         source = open_source(server.url, timeout_s=0.3, retries=1)
@@ -607,6 +612,7 @@ def test_a_size_that_changes_in_a_live_stream() -> None:
     assert frames[-1].size_hw == (180, 240)
 
 
+@pytest.mark.alone
 def test_a_stop_ends_a_wait_for_a_silent_stream() -> None:
     with live(Camera(numbered_parts(20), silent_after=5)) as server:
         source = open_source(server.url, timeout_s=30)
@@ -619,6 +625,7 @@ def test_a_stop_ends_a_wait_for_a_silent_stream() -> None:
         assert time.monotonic() - began < 1.5
 
 
+@pytest.mark.alone
 def test_a_stop_ends_a_wait_for_a_server_that_was_there() -> None:
     with live(Camera(numbered_parts(9), break_before={5}, deaf=True)) as server:
         source = open_source(server.url, timeout_s=30)
@@ -637,6 +644,7 @@ def test_a_live_stream_without_pictures_is_said() -> None:
         open_source(server.url)
 
 
+@pytest.mark.alone
 def test_a_stop_ends_the_pauses_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_persistence, "FIRST_PAUSE_S", 30)
     with live(Camera(numbered_parts(9), break_before={5})) as server:
