@@ -70,7 +70,7 @@ class SnapshotFolder:
 
     def add(self, view: View, category: str) -> Path:
         """Writes a picture named ``category-track-frame``, and its outline."""
-        path = self._free_path(f"{category[:LONGEST_NAME]}-{view.track_id}-{view.frame.index}")
+        path = self._free_path(f"{_short(category)}-{view.track_id}-{view.frame.index}")
         write_image(path, view.frame.image_rgb)
         write_image(self.path / OUTLINED / f"{path.stem}.jpg", _outlined(view))
         image_id = 1 + max((each["id"] for each in self._data["images"]), default=0)
@@ -103,9 +103,10 @@ class SnapshotFolder:
         # The ending keeps a name such as "v1.5" from losing what follows its point.
         stem, number = stem_of(safe + FOLDER_ENDING), 1
         path = self.path / (stem + FOLDER_ENDING)
-        while path.exists():
-            number += 1
-            path = self.path / f"{stem}-{number}{FOLDER_ENDING}"
+        with writing_to(path):
+            while path.exists():
+                number += 1
+                path = self.path / f"{stem}-{number}{FOLDER_ENDING}"
         return path
 
 
@@ -151,6 +152,12 @@ class SnapshotSink(VideoSink):
             self._written.append(self._folder.add(view, category))
 
 
+def _short(name: str) -> str:
+    """Its beginning: file names have 255 bytes at most."""
+    kept = name.encode("utf-8", "replace")[: 2 * LONGEST_NAME]
+    return kept.decode("utf-8", "ignore")[:LONGEST_NAME]
+
+
 def _outlined(view: View) -> ImageRGB:
     """The view with its object outlined."""
     canvas = np.array(view.frame.image_rgb)
@@ -164,9 +171,16 @@ def _read(path: Path) -> dict[str, Any]:
     parts = ("images", "annotations", "categories")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if all(isinstance(each["id"], int) for part in parts for each in data[part]):
-            return dict(data)
-        raise TypeError
+        if not all(isinstance(each["id"], int) for part in parts for each in data[part]):
+            raise TypeError
+        # Whoever put names in may have taken what is no object out of one list only.
+        images, kinds = ({each["id"] for each in data[part]} for part in parts[::2])
+        data["annotations"] = [
+            each
+            for each in data["annotations"]
+            if each["image_id"] in images and each["category_id"] in kinds
+        ]
+        return dict(data)
     except FileNotFoundError:
         return {part: [] for part in parts}
     except (OSError, ValueError, TypeError, KeyError) as error:

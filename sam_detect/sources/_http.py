@@ -8,8 +8,11 @@ Anything else is live: it cannot be continued, only opened anew.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -49,8 +52,13 @@ class HttpAnswer:
         self._persistence = persistence
         self._sockets = _Sockets()
         persistence.interrupt = self._sockets.shut
+        given, self._asked = _name_apart(url)
         self._client = httpx.Client(
-            timeout=timeout_s, follow_redirects=True, max_redirects=MOST_REDIRECTS, headers=HEADERS
+            timeout=timeout_s,
+            follow_redirects=True,
+            max_redirects=MOST_REDIRECTS,
+            headers=HEADERS,
+            auth=given,
         )
         self._at = 0
         self._failure: Exception | None = None
@@ -199,9 +207,10 @@ class HttpAnswer:
             raise StoppedError
         extensions = {"trace": self._sockets.trace}
         request = self._client.build_request(
-            "GET", self.url, headers=headers, extensions=extensions
+            "GET", self._asked, headers=headers, extensions=extensions
         )
-        return self._client.send(request, stream=True, **({"auth": auth} if auth else {}))  # type: ignore[arg-type]
+        with _discreetly():
+            return self._client.send(request, stream=True, **({"auth": auth} if auth else {}))  # type: ignore[arg-type]
 
     def _digest(self, response: httpx.Response) -> httpx.Auth | None:
         """For a server that will not have the password itself, as many cameras will not."""
@@ -247,6 +256,41 @@ class HttpAnswer:
         if isinstance(error, httpx.ConnectError):
             return "cannot be reached; check the address, and that the server or camera is on"
         return "broke the connection"
+
+
+def _name_apart(url: str) -> tuple[tuple[str, str] | None, httpx.URL | str]:
+    """Name and password, and the address without them, as httpx logs it (at level INFO)."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:  # said when it is asked for
+        return None, url
+    given = (parsed.username, parsed.password) if parsed.username or parsed.password else None
+    return given, parsed.copy_with(username=None, password=None)
+
+
+class _Discreet(logging.Filter):
+    """Takes what is secret out of the lines that httpx logs of our own requests."""
+
+    asking = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(self.asking, "now", False) and isinstance(record.args, tuple):
+            record.args = tuple(
+                shown(str(each)) if isinstance(each, httpx.URL) else each for each in record.args
+            )
+        return True
+
+
+logging.getLogger("httpx").addFilter(_Discreet())
+
+
+@contextlib.contextmanager
+def _discreetly() -> Iterator[None]:
+    _Discreet.asking.now = True
+    try:
+        yield
+    finally:
+        _Discreet.asking.now = False
 
 
 class _Sockets:

@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from sam_detect.errors import ImageError
@@ -15,6 +15,8 @@ from sam_detect.errors import ImageError
 TIMEOUT_S = 10.0
 RETRIES = 8
 FIRST_PAUSE_S = 0.5
+WAKE_S = 0.5
+"""So often a wait is looked up from: not every system lets Ctrl-C into one."""
 LONGEST_PAUSE_S = 8.0
 
 Made = TypeVar("Made")
@@ -100,6 +102,8 @@ def interruptibly(work: Callable[[], Made]) -> Made:
             promise.set_exception(error)
 
     threading.Thread(target=run, name="sam-detect opener", daemon=True).start()
+    while not promise.done():
+        wait([promise], WAKE_S)
     return promise.result()
 
 

@@ -13,6 +13,7 @@ RTSP = ("rtsp", "rtsps")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _VALUE = re.compile(r"=[^&;]*")
 _SECRET_IN_PATH = re.compile(r"(?i)((?:user|pass|pwd|token|key|auth)\w*?=)[^/&;_]*")
+_UNFINISHED = re.compile(r"[^@\[\]]*:.*\D.*")
 HIDDEN = "***"
 
 
@@ -28,9 +29,17 @@ def shown(text: str) -> str:
         return text
     scheme, _, rest = text.partition("://")
     place, slash, path = re.split(r"([/?#]|$)", rest, maxsplit=1)
+    if _UNFINISHED.fullmatch(place) and "@" in path:
+        # A password with an unescaped / ? or #: what comes before the last @ is part of it.
+        place, slash, path = re.split(r"([/?#]|$)", rest.rpartition("@")[2], maxsplit=1)
     path, mark, query = (slash + path).partition("#")[0].partition("?")
     path = _SECRET_IN_PATH.sub(rf"\1{HIDDEN}", path)
-    return f"{scheme}://{place.rpartition('@')[2]}{path}{mark}{_VALUE.sub(f'={HIDDEN}', query)}"
+    return f"{scheme}://{place.rpartition('@')[2]}{path}{mark}{_hidden(query)}"
+
+
+def _hidden(query: str) -> str:
+    """A query without its values; one without names is a value itself."""
+    return _VALUE.sub(f"={HIDDEN}", query) if "=" in query or not query else HIDDEN
 
 
 def split(url: str) -> SplitResult:

@@ -9,14 +9,18 @@ import numpy.typing as npt
 
 from sam_detect.errors import ImageError
 from sam_detect.sources.pictures import grey_to_rgb
-from sam_detect.sources.scaling import alpha_to_unit, over_white, to_8_bits
+from sam_detect.sources.scaling import Stretch, alpha_to_unit, over_white, own_stretch, to_8_bits
 from sam_detect.types import ImageRGB
 
 ColorOrder = Literal["bgr", "rgb"]
 
 
 def array_to_rgb(
-    array: npt.NDArray[Any], *, color_order: ColorOrder = "bgr", name: str = "array"
+    array: npt.NDArray[Any],
+    *,
+    color_order: ColorOrder = "bgr",
+    name: str = "array",
+    stretch: Stretch = own_stretch,
 ) -> ImageRGB:
     """``(H, W, 3)`` uint8 RGB of an array; always a copy, contiguous.
 
@@ -26,6 +30,7 @@ def array_to_rgb(
             :func:`sam_detect.sources.scaling.to_8_bits`.
         color_order: order of the colours, ``bgr`` (OpenCV's) or ``rgb``; the opacity is last.
         name: what an error calls the picture.
+        stretch: see :func:`sam_detect.sources.scaling.to_8_bits`.
 
     Raises:
         ImageError: another shape, no pixels, or values that are no numbers, NaN or infinite.
@@ -37,9 +42,9 @@ def array_to_rgb(
     if array.size == 0:
         raise ImageError(f"the picture '{name}' has no pixels (shape {array.shape})")
     if array.ndim == 2:
-        return grey_to_rgb(to_8_bits(array, name))
+        return grey_to_rgb(to_8_bits(array, name, stretch=stretch))
     colours = array[:, :, 2::-1] if color_order == "bgr" else array[:, :, :3]
-    rgb = np.ascontiguousarray(to_8_bits(colours, name))
+    rgb = np.ascontiguousarray(to_8_bits(colours, name, stretch=stretch))
     if array.shape[2] == 3:
         return rgb
     opacities = array[:, :, 3]

@@ -20,6 +20,7 @@ from sam_detect.sources.arrays import array_to_rgb
 from sam_detect.sources.paths import FORMAT_EXTENSIONS
 from sam_detect.sources.pictures import NUMBER_MODES, alpha_mask, picture_to_rgb
 from sam_detect.sources.quiet import quiet_readers
+from sam_detect.sources.scaling import Stretch, own_stretch
 from sam_detect.types import ImageRGB
 
 EXIF_ORIENTATION = 0x0112
@@ -65,30 +66,35 @@ class Origin:
             _check_size(self.name, len(self.data), max_bytes)
 
 
-def read_rgb(origin: Origin, *, max_pixels: int, max_bytes: int) -> ImageRGB:
-    """``(H, W, 3)`` uint8 RGB of the first picture, turned by its EXIF orientation."""
+def read_rgb(
+    origin: Origin, *, max_pixels: int, max_bytes: int, stretch: Stretch = own_stretch
+) -> ImageRGB:
+    """``(H, W, 3)`` uint8 RGB of the first picture, turned by its EXIF orientation.
+
+    Args:
+        stretch: see :func:`~sam_detect.sources.scaling.to_8_bits`.
+    """
     origin.check(max_bytes)
     name = origin.name
 
+    def from_array(array: npt.NDArray[Any]) -> ImageRGB:
+        return array_to_rgb(array, color_order="rgb", name=name, stretch=stretch)
+
     def convert(image: Image.Image) -> ImageRGB:
         if not is_deep_colour(image):
-            return picture_to_rgb(_upright(image), origin.name)
+            return picture_to_rgb(_upright(image), name, stretch=stretch)
         orientation = _orientation(image)
         image.load()  # Pillow notices a truncated file, the readers below may not
         if image.format == "TIFF":
-            return array_to_rgb(_tiff_array(origin, max_pixels), color_order="rgb", name=name)
-        deep = _turned(_opencv_array(origin), orientation)
-        return array_to_rgb(deep, color_order="rgb", name=name)
+            return from_array(_tiff_array(origin, max_pixels))
+        return from_array(_turned(_opencv_array(origin), orientation))
 
     try:
         return _with_open_picture(origin, max_pixels, convert)
     except UnidentifiedImageError as error:
-
-        def read_tiff() -> ImageRGB:
-            array = _tiff_array(origin, max_pixels)
-            return array_to_rgb(array, color_order="rgb", name=name)
-
-        return _with_unusual_tiff(origin, error, read_tiff)
+        return _with_unusual_tiff(
+            origin, error, lambda: from_array(_tiff_array(origin, max_pixels))
+        )
 
 
 def read_alpha_mask(origin: Origin, *, max_pixels: int, max_bytes: int) -> BoolArray | None:

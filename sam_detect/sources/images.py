@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sam_detect.sources.arrays import ColorOrder, array_to_rgb
 from sam_detect.sources.paths import find_images
 from sam_detect.sources.pictures import alpha_mask, picture_to_rgb
 from sam_detect.sources.quiet import quiet_readers
+from sam_detect.sources.scaling import Stretch, own_stretch
 from sam_detect.types import Frame
 
 DEFAULT_MAX_PIXELS = 200_000_000
@@ -30,6 +31,7 @@ def load_image(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     max_bytes: int = DEFAULT_MAX_BYTES,
     index: int = 0,
+    stretch: Stretch = own_stretch,
 ) -> Frame:
     """A picture file as a frame: RGB uint8, upright by its EXIF orientation.
 
@@ -42,13 +44,15 @@ def load_image(
         max_pixels: larger pictures are refused before they are decoded.
         max_bytes: larger files are refused before they are opened.
         index: the frame's position in its source.
+        stretch: see :func:`sam_detect.sources.scaling.to_8_bits`.
 
     Raises:
         ImageError: the file is missing, unreadable, empty, damaged, too large or no picture.
     """
     name = os.fspath(path)
     origin = decoding.Origin(name)
-    rgb = decoding.read_rgb(origin, max_pixels=max_pixels, max_bytes=max_bytes)
+    limits = {"max_pixels": max_pixels, "max_bytes": max_bytes}
+    rgb = decoding.read_rgb(origin, **limits, stretch=stretch)
     return Frame(image_rgb=rgb, source_id=name, index=index)
 
 
@@ -179,6 +183,11 @@ class ImageSource(Source):
 class FolderSource(Source):
     """The pictures of a file, folder or pattern (see :func:`find_images`), or of a list of those.
 
+    Args:
+        argument: what to read.
+        max_pixels: larger pictures are refused before they are decoded.
+        stretch: makes what brings deep pictures to 8 bits, for each reading of them all.
+
     Attributes:
         paths: the files, in order; found when the source is made, which raises ``ImageError``
             where there are none.
@@ -189,10 +198,12 @@ class FolderSource(Source):
         argument: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        stretch: Callable[[], Stretch] = lambda: own_stretch,
     ) -> None:
         arguments = [argument] if isinstance(argument, (str, os.PathLike)) else argument
         self.paths = [path for one in arguments for path in find_images(one)]
         self.max_pixels = max_pixels
+        self._stretch = stretch
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -203,16 +214,17 @@ class FolderSource(Source):
         A picture that cannot be read raises ``ImageError`` from ``next()``; asking again gives
         the one after it, so that a caller may report it and go on.
         """
-        return _FrameIterator(self.paths, self.max_pixels)
+        return _FrameIterator(self.paths, self.max_pixels, self._stretch())
 
 
 class _FrameIterator(Iterator[Frame]):
     """Not a generator: those end with their first error."""
 
-    def __init__(self, paths: Sequence[str | Path], max_pixels: int) -> None:
+    def __init__(self, paths: Sequence[str | Path], max_pixels: int, stretch: Stretch) -> None:
         self._paths = enumerate(paths)
-        self._max_pixels = max_pixels
+        self._max_pixels, self._stretch = max_pixels, stretch
 
     def __next__(self) -> Frame:
         index, path = next(self._paths)
-        return load_image(path, max_pixels=self._max_pixels, index=index)
+        limit, stretch = self._max_pixels, self._stretch
+        return load_image(path, max_pixels=limit, index=index, stretch=stretch)

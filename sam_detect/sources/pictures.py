@@ -8,14 +8,16 @@ from PIL import Image, ImageCms
 
 from sam_detect.errors import ImageError
 from sam_detect.masks import BoolArray
-from sam_detect.sources.scaling import to_8_bits
+from sam_detect.sources.scaling import Stretch, own_stretch, to_8_bits
 from sam_detect.types import ImageRGB
 
 NUMBER_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
-def picture_to_rgb(image: Image.Image, name: str = "picture") -> ImageRGB:
+def picture_to_rgb(
+    image: Image.Image, name: str = "picture", *, stretch: Stretch = own_stretch
+) -> ImageRGB:
     """``(H, W, 3)`` uint8 RGB of a Pillow image of any mode.
 
     What is transparent shows a white page behind it, as in a browser. 16-bit, integer and float
@@ -28,7 +30,7 @@ def picture_to_rgb(image: Image.Image, name: str = "picture") -> ImageRGB:
     if image.width < 1 or image.height < 1:
         raise ImageError(f"the picture '{name}' has no pixels ({image.width}x{image.height})")
     if image.mode in NUMBER_MODES:
-        return grey_to_rgb(to_8_bits(np.asarray(image), name))
+        return grey_to_rgb(to_8_bits(np.asarray(image), name, stretch=stretch))
     if _has_alpha(image):
         layer = _with_alpha(image)
         page = Image.new("RGB", layer.size, "white")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,37 @@ SAMPLED_VALUES = 4_000_000  # of a larger picture, evenly spaced values decide t
 BLOCK_VALUES = 1_000_000  # values converted at a time, so that a copy in float64 stays small
 
 
-def to_8_bits(values: npt.NDArray[Any], name: str = "array") -> npt.NDArray[np.uint8]:
+Stretch = Callable[[npt.NDArray[Any]], tuple[float, float]]
+"""Says of the values of a picture which one becomes 0 and which one 255."""
+
+
+def own_stretch(values: npt.NDArray[Any]) -> tuple[float, float]:
+    """The two :data:`STRETCH_PERCENTILES` of the values; where these are equal the extremes."""
+    flat = values.reshape(-1)
+    sample = flat[:: -(-flat.size // SAMPLED_VALUES)]
+    # values that are there, not between them: sums of huge ones would overflow
+    low = float(np.percentile(sample, STRETCH_PERCENTILES[0], method="lower"))
+    high = float(np.percentile(sample, STRETCH_PERCENTILES[1], method="higher"))
+    return (low, high) if low < high else (float(flat.min()), float(flat.max()))
+
+
+class FirstStretch:
+    """Stretches every picture as the first one that has more than one value: in a video the same
+    value stays the same grey, whatever comes into the picture."""
+
+    def __init__(self) -> None:
+        self._limits: tuple[float, float] | None = None
+
+    def __call__(self, values: npt.NDArray[Any]) -> tuple[float, float]:
+        limits = self._limits or own_stretch(values)
+        if limits[0] < limits[1]:
+            self._limits = limits
+        return limits
+
+
+def to_8_bits(
+    values: npt.NDArray[Any], name: str = "array", *, stretch: Stretch = own_stretch
+) -> npt.NDArray[np.uint8]:
     """``values`` as uint8, in the same shape; always a new array.
 
     ===========================================  ============================================
@@ -27,7 +58,7 @@ def to_8_bits(values: npt.NDArray[Any], name: str = "array") -> npt.NDArray[np.u
     float or 32/64-bit integers, all of them     themselves: 8-bit values in a wider type
     whole numbers in 0..255
     everything else (16-bit pictures, other      stretched: the 0.1 percentile becomes 0 and
-    ranges)                                      the 99.9 percentile 255
+    ranges)                                      the 99.9 percentile 255, or as ``stretch`` says
     ===========================================  ============================================
 
     The stretch is what microscopes need: their 12- or 14-bit values would be nearly black on the
@@ -60,7 +91,7 @@ def to_8_bits(values: npt.NDArray[Any], name: str = "array") -> npt.NDArray[np.u
         return _scaled(values, 0.0, 1.0)
     if _is_8_bit_in_disguise(values, low, high):
         return np.asarray(values, np.uint8)
-    return _scaled(values, *_stretch_limits(values))
+    return _scaled(values, *stretch(values))
 
 
 def alpha_to_unit(alpha: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -94,15 +125,6 @@ def _is_8_bit_in_disguise(values: npt.NDArray[Any], low: float, high: float) -> 
     flat = values.reshape(-1)
     blocks = range(0, flat.size, BLOCK_VALUES)
     return all(bool((b == np.rint(b)).all()) for b in (flat[i : i + BLOCK_VALUES] for i in blocks))
-
-
-def _stretch_limits(values: npt.NDArray[Any]) -> tuple[float, float]:
-    flat = values.reshape(-1)
-    sample = flat[:: -(-flat.size // SAMPLED_VALUES)]
-    # values that are there, not between them: sums of huge ones would overflow
-    low = float(np.percentile(sample, STRETCH_PERCENTILES[0], method="lower"))
-    high = float(np.percentile(sample, STRETCH_PERCENTILES[1], method="higher"))
-    return (low, high) if low < high else (float(flat.min()), float(flat.max()))
 
 
 def _scaled(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:

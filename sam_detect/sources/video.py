@@ -41,13 +41,17 @@ def open_source(
     """
     if isinstance(argument, bool) or not isinstance(argument, (int, str, os.PathLike)):
         raise ConfigError(
-            f"a video is a camera's number, a path or an address, got {type(argument).__name__}"
+            f"a video is a camera's number, a path, an address or a sam_detect.interfaces.Source, "
+            f"got {type(argument).__name__}"
         )
     name = str(argument)
-    if name.removeprefix("-").isdecimal():
+    # A number is a camera's; a Path never is, nor a text that names what is there.
+    is_folder = not isinstance(argument, int) and os.path.isdir(name)
+    is_number = not isinstance(argument, os.PathLike) and name.removeprefix("-").isdecimal()
+    if is_number and not is_folder:
         return CameraSource(int(name), retries=retries, max_pixels=max_pixels)
     if is_url(name):
         return open_url(name, timeout_s=timeout_s, retries=retries, max_pixels=max_pixels)
-    if os.path.isdir(name) or (glob.has_magic(name) and not os.path.lexists(name)):
+    if is_folder or (glob.has_magic(name) and not os.path.lexists(name)):
         return FramesSource(name, frame_rate=frame_rate, max_pixels=max_pixels)
     return VideoFileSource(name, max_pixels=max_pixels)

@@ -16,6 +16,7 @@ from sam_detect.interfaces import Source
 from sam_detect.sources._containers import Pictures, open_pictures
 from sam_detect.sources._timing import Clock
 from sam_detect.sources.images import DEFAULT_MAX_PIXELS, FolderSource
+from sam_detect.sources.scaling import FirstStretch
 from sam_detect.types import Frame
 
 FRAME_RATE = 25.0
@@ -107,7 +108,8 @@ def whole(source: Source, pictures: Pictures, stopped: threading.Event) -> Itera
 
 
 class FramesSource(Source):
-    """The pictures of a folder or pattern as a video: in natural order, evenly in time.
+    """The pictures of a folder or pattern as a video: in natural order, evenly in time, and deep
+    ones all brought to 8 bits as the first one is.
 
     Args:
         argument: see :func:`~sam_detect.sources.find_images`.
@@ -125,7 +127,7 @@ class FramesSource(Source):
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
         self.name = os.fspath(argument)
-        self._folder = FolderSource(argument, max_pixels=max_pixels)
+        self._folder = FolderSource(argument, max_pixels=max_pixels, stretch=FirstStretch)
         self._frame_rate = frame_rate
 
     def frames(self) -> Iterator[Frame]:

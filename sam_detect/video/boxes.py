@@ -34,6 +34,7 @@ class Boxes:
             minimum_consecutive_frames=1,
         )
         self._owners: dict[int, int] = {}
+        self._seen_s: dict[int, float] = {}
 
     def follow(
         self, ids: Sequence[int], boxes_xyxy: IntArray, new: AbstractSet[int], time_s: float
@@ -60,7 +61,15 @@ class Boxes:
                 continued[track] = owner
             elif box >= 0:
                 self._owners[box] = track
+            self._seen_s[box] = time_s
+        self._forget_before(time_s - 2 * HIDDEN_S)
         return continued
+
+    def _forget_before(self, time_s: float) -> None:
+        """Boxes that ByteTrack has given up by now."""
+        for box in [box for box, seen_s in self._seen_s.items() if seen_s < time_s]:
+            del self._seen_s[box]
+            self._owners.pop(box, None)
 
     def rename(self, old: int, new: int) -> None:
         """A track has another id from now on."""

@@ -44,7 +44,7 @@ MOST_GAIN = 2.0
 CUT_SHARE = 0.6
 """So much that is new is another scene."""
 KEPT_FLOWS = 32
-LEAST_SIDE = 16
+LEAST_SIDE, MOST_SIDE = 16, 4096
 GRID_PX = 4
 """The flow's own resolution: it is made at a quarter, and is smooth in between."""
 GRID_ACROSS = 24
@@ -316,7 +316,11 @@ def _reduced(frame: Frame) -> ByteArray:
     height, width = frame.size_hw
     scale = min(1.0, (FLOW_PIXELS / (height * width)) ** 0.5)
     # The flow looks at patches of 8 pixels on two scales.
-    size = max(LEAST_SIDE, round(width * scale)), max(LEAST_SIDE, round(height * scale))
+    # Of a narrow one the longer side is reduced further: DIS fails beyond about 1 to 300.
+    size = (
+        min(max(LEAST_SIDE, round(width * scale)), MOST_SIDE),
+        min(max(LEAST_SIDE, round(height * scale)), MOST_SIDE),
+    )
     if size != (width, height):
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
     return np.asarray(grey, np.uint8)

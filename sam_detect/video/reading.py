@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from sam_detect.errors import ImageError
@@ -24,6 +24,8 @@ AHEAD = 16
 HELD_BYTES = 200_000_000
 """Of pixels that wait at one place: eight frames of 4K."""
 FEWEST = 2
+FRAMES_PER_SECOND = 25.0
+"""Of a source that does not say when its frames were."""
 
 Prepared = TypeVar("Prepared")
 
@@ -66,7 +68,7 @@ class Reader(Iterator[Arrival[Prepared]]):
         self._source, self._live, self._prepare = source, live, prepare
         self._waiting: deque[Callable[[], Arrival[Prepared]] | ImageError] = deque()
         self._changed = threading.Condition()
-        self._room = AHEAD
+        self._room, self._index = AHEAD, -1
         self._ended = self._stopped = False
         self._error: BaseException | None = None
         # A daemon: what it reads may never answer, and whoever wants to stop must not wait for it.
@@ -138,11 +140,23 @@ class Reader(Iterator[Arrival[Prepared]]):
         except ImageError as error:
             return error
         at_s = time.monotonic()
+        frame = self._counted(frame)
+        # Looks, outputs and whoever learns share it: who draws into it must take a copy.
+        frame.image_rgb.flags.writeable = False
         self._room = room_for(frame, AHEAD)
         if self._live:
             return lambda: Arrival(frame, self._prepare(frame), at_s)
         arrival = Arrival(frame, self._prepare(frame), at_s)
         return lambda: arrival
+
+    def _counted(self, frame: Frame) -> Frame:
+        """A source of the user's own may give frames without number or time."""
+        index = frame.index if frame.index > self._index else self._index + 1
+        self._index = index
+        if index == frame.index and frame.time_s is not None:
+            return frame
+        time_s = index / FRAMES_PER_SECOND if frame.time_s is None else frame.time_s
+        return replace(frame, index=index, time_s=time_s)
 
     def _put(self, item: Callable[[], Arrival[Prepared]] | ImageError) -> bool:
         """Hands over what was read; False where no more is wanted."""

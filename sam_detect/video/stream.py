@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 STOP_S = 0.8
 """How long a stop waits for what is being read and looked at; then that is left to itself."""
-FRAMES_PER_SECOND = 25.0
-"""Of a source that does not say when its frames were."""
 TURN_S = 0.0002
 
 
@@ -184,10 +182,7 @@ class Stream(Iterator[TrackedFrame]):
 
     def _tracked(self, arrival: Arrival[Flow | None]) -> TrackedFrame:
         frame, flow = arrival.frame, arrival.prepared
-        time_s = frame.time_s
-        if time_s is None:
-            time_s = frame.index / FRAMES_PER_SECOND
-            frame = replace(frame, time_s=time_s)
+        time_s = frame.time_s or 0.0
         if not self._plan.track:
             return self._separate(frame, arrival.at_s)
         self._tracks.advance(flow, frame, time_s)

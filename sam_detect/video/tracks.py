@@ -13,7 +13,7 @@ A track is called what the looks at it say together, see :func:`sam_detect.video
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -235,14 +235,17 @@ class Tracks:
         before, and while one covers the other, the one that would have had to turn is behind."""
         tracks = [self._tracks[i] for i in sorted(self._tracks)]
         met: set[int] = set()
+        boxes = np.array([track.body.box_xyxy for track in tracks], np.int64).reshape(-1, 4)
         for place, one in enumerate(tracks):
-            for other in tracks[place + 1 :]:
+            for later in _meeting(boxes, place):
+                other = tracks[later]
                 common = _came_together(one, other, image_rgb)
                 if not common:
                     continue
                 back = max(one, other, key=lambda t: (t.behind, t.hidden, _turned(t)))
                 for each in (one, other):
                     each.keep_going(behind=each is back and common > COVERED_SHARE)
+                boxes[place], boxes[later] = one.body.box_xyxy, other.body.box_xyxy
                 met |= {one.id, other.id}
         for track in tracks:
             track.crowded = track.id in met
@@ -267,6 +270,20 @@ def _believed(verdict: Verdict, looks: Sequence[Verdict], *, first: bool) -> boo
         return False
     agreeing = sum(look.label == verdict.label for look in looks)
     return first or agreeing > 1 or verdict.confidence >= SURE
+
+
+def _meeting(boxes_xyxy: IntArray, place: int) -> Iterator[int]:
+    """The places of the boxes behind one that have pixels in common with it, as they are by the
+    time they are asked for; so hundreds of objects need not each be held against each."""
+    after = place
+    while True:
+        box, rest = boxes_xyxy[place], boxes_xyxy[after + 1 :]
+        lowest, highest = np.maximum(rest[:, :2], box[:2]), np.minimum(rest[:, 2:], box[2:])
+        found = np.flatnonzero((lowest < highest).all(axis=1))
+        if not len(found):
+            return
+        after += 1 + int(found[0])
+        yield after
 
 
 def _came_together(one: Track, other: Track, image_rgb: ImageRGB) -> float:

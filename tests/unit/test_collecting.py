@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,8 @@ import pytest
 
 from sam_detect.detector import SAMDetect
 from sam_detect.errors import OutputError
+from sam_detect.outputs.snapshots import SnapshotFolder
+from sam_detect.outputs.views import View
 from sam_detect.sources.annotations import read_coco
 from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
 from sam_detect.video.collecting import SETTLED, UnknownCollector
@@ -121,3 +124,28 @@ def test_nothing_is_taken_after_the_end(tmp_path: Path) -> None:
     assert collector.close() == []
     with pytest.raises(OutputError, match="closed"):
         collector.write(scene(0, [RED]))
+
+
+@pytest.mark.parametrize("part", ["categories", "images"])
+def test_what_somebody_took_out_of_one_list_does_not_count(tmp_path: Path, part: str) -> None:
+    folder = tmp_path / "kinds"
+    assert len(collect(folder, COLORS)) == 3
+    file = folder / "annotations.json"
+    data = json.loads(file.read_text())
+    del data[part][0]
+    file.write_text(json.dumps(data))
+    collect(folder, COLORS)
+    data = json.loads(file.read_text())
+    assert len(data["annotations"]) == 3, "what was taken out is collected anew"
+    for list_of, name in (("categories", "category_id"), ("images", "image_id")):
+        known = {each["id"] for each in data[list_of]}
+        assert {each[name] for each in data["annotations"]} <= known
+
+
+def test_a_long_name_becomes_a_short_file_name(tmp_path: Path) -> None:
+    folder = SnapshotFolder(tmp_path)
+    seen = scene(0, (RED,))
+    frame = replace(seen.frame, index=10**15)
+    view = View(10**15, frame, seen.detections.masks, Verdict(None, None, 0.0), False)
+    path = folder.add(view, "\U0001f600" * 60)
+    assert path.is_file()

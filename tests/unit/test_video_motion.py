@@ -236,3 +236,13 @@ def test_flows_of_a_long_look_take_little_and_lead_to_the_same_place() -> None:
         mask = flow.carry(mask)
     assert _iou(mask, _truth(scene, 89)) > 0.7
     assert Flows().all() == []
+
+
+@pytest.mark.parametrize("size_hw", [(16, 20_000), (20_000, 16), (1, 1), (3, 5_000)])
+def test_pictures_of_any_shape_are_compared(size_hw: tuple[int, int]) -> None:
+    motion = Motion()
+    noise = np.random.default_rng(0).integers(0, 255, (*size_hw, 3), np.uint8)
+    motion.next(Frame(noise, "line", 0))
+    flow = motion.next(Frame(noise, "line", 1))
+    assert flow is not None
+    assert flow.typical_px < 1

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from live_server import Camera, live, numbered_parts
@@ -118,6 +119,25 @@ def test_no_more_huge_frames_wait_than_have_room(monkeypatch: pytest.MonkeyPatch
     go_on.set()
     recorder.close()
     assert [arrival.prepared for arrival in reader] == list(range(20))
+
+
+def test_frames_without_number_or_time_get_them() -> None:
+    class Plain(Source):
+        name, live = "plain", False
+
+        def frames(self) -> Iterator[Frame]:
+            yield from (Frame(picture(0), "plain", index) for index in (0, 0, 5, 0))
+
+    found = [arrival.frame for arrival in Reader(Plain(), live=False, prepare=id)]
+    assert [frame.index for frame in found] == [0, 1, 5, 6]
+    assert [frame.time_s for frame in found] == pytest.approx([0, 0.04, 0.2, 0.24])
+
+
+def test_nobody_draws_into_what_others_look_at() -> None:
+    arrival = next(Reader(Given(0), live=False, prepare=id))
+    with pytest.raises(cv2.error):
+        cv2.rectangle(arrival.frame.image_rgb, (0, 0), (5, 5), (255, 0, 0))
+    cv2.rectangle(arrival.frame.image_rgb.copy(), (0, 0), (5, 5), (255, 0, 0))
 
 
 def test_what_waits_can_be_seen_before_its_turn() -> None:

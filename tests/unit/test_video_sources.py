@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import cv2
+import httpx
 import numpy as np
 import pytest
 from live_server import Camera, deaf, jpeg_part, live, numbered_parts
@@ -341,6 +342,36 @@ def test_a_folder_is_in_the_order_of_its_numbers_and_in_time(tmp_path: Path) -> 
         assert not source.live
 
 
+@pytest.mark.parametrize("where", [Path, str])
+def test_a_folder_may_be_called_like_a_camera(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: type
+) -> None:
+    (tmp_path / "2024").mkdir()
+    Image.fromarray(picture(7)).save(tmp_path / "2024" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert shown_numbers(read(open_source(where("2024")))) == [7]
+    with pytest.raises(ImageError, match="'2025' does not exist"):
+        open_source(Path("2025"))
+
+
+def test_deep_pictures_keep_their_greys_whatever_comes_into_the_picture(tmp_path: Path) -> None:
+    cell = np.random.default_rng(0).integers(500, 600, (40, 60)).astype(np.uint16)
+    cell[10:20, 10:20] = 900
+    lamp = cell.copy()
+    lamp[25:40, 30:60] = 40_000
+    black = np.full_like(cell, 500)
+    for number, values in enumerate([black, cell, lamp, cell]):
+        Image.fromarray(values).save(tmp_path / f"{number}.tif")
+    source = open_source(tmp_path)
+    for _ in range(2):  # also when it is read again
+        dark, first, second, third = (frame.image_rgb for frame in read(source))
+        assert not dark.any()
+        assert (first[10:20, 10:20] == 255).all()
+        np.testing.assert_array_equal(second[:25], first[:25])
+        np.testing.assert_array_equal(third, first)
+        assert (second[25:, 30:] == 255).all()
+
+
 def test_a_bad_frame_of_a_folder_is_left_out(tmp_path: Path) -> None:
     for number in range(3):
         Image.fromarray(picture(number)).save(tmp_path / f"{number}.png")
@@ -384,7 +415,11 @@ def test_times_of_a_live_source_begin_at_zero_and_tell_a_gap() -> None:
         ("rtsp://joe:ge@heim@host/live", "rtsp://host/live"),
         ("http://joe@host", "http://host"),
         ("http://host/v?user=joe&pwd=geheim#x", "http://host/v?user=***&pwd=***"),
-        ("http://joe:ge/heim@host/a", "http://joe:ge/heim@host/a"),
+        ("http://joe:ge/heim@host/a", "http://host/a"),
+        ("rtsp://joe:ge?he#im@host:554/a?user=joe", "rtsp://host:554/a?user=***"),
+        ("http://host/live?geheim", "http://host/live?***"),
+        ("http://[::1]:8080/a@b", "http://[::1]:8080/a@b"),
+        ("http://host:8080/a@b", "http://host:8080/a@b"),
         ("rtsp://host/user=joe_password=geheim_channel=1", None),
         ("folder/a.mp4", "folder/a.mp4"),
     ],
@@ -564,6 +599,21 @@ def test_a_camera_may_want_a_digest(password: str, opens: bool) -> None:
         else:
             with pytest.raises(ImageError, match="refuses this name and password"):
                 open_source(address)
+
+
+def test_what_is_logged_has_no_secrets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    part = write_video(tmp_path / "a.ts", pictures(6)).read_bytes()
+    camera = Camera([part], user="joe:geheim", content_type="video/mp2t")
+    with caplog.at_level("DEBUG"), live(camera) as server:
+        read(open_source(f"http://joe:geheim@{server.host}/live?token=auch"))
+        with httpx.Client() as ours:
+            ours.get(server.url + "?token=notours")
+    text = "\n".join(record.getMessage() for record in caplog.records)
+    assert "HTTP Request" in text
+    assert "geheim" not in text
+    assert "auch" not in text
+    assert "token=***" in text
+    assert "token=notours" in text, "of other requests nothing is hidden"
 
 
 def test_rtsp_is_live_and_comes_back(tmp_path: Path) -> None:
