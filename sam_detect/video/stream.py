@@ -13,7 +13,6 @@ keeps its identity (``tracks``).
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 import weakref
@@ -36,6 +35,7 @@ from sam_detect.video.motion import Flow, Flows, Motion
 from sam_detect.video.reading import WAKE_S, Arrival, Reader
 from sam_detect.video.statistics import Statistics
 from sam_detect.video.tracks import Sight, Snapshot, Tracks
+from sam_detect.video.turns import quick_turns
 
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
@@ -44,7 +44,6 @@ STOP_S = 0.8
 """How long a stop waits for what is being read and looked at; then that is left to itself."""
 FRAMES_PER_SECOND = 25.0
 """Of a source that does not say when its frames were."""
-TURN_S = 0.0002
 STILL, STILL_PX = 4, 1.0
 """So many times rarer are looks at a scene in which nothing moves, that is by so many pixels."""
 NEW_SHARE = 0.2
@@ -101,6 +100,7 @@ class Stream(Iterator[TrackedFrame]):
         self._moved: Flow | None = None
         self._frames_since, self._new_share = 0, 1.0
         self._present: Frame | None = None
+        self._learnt = False
         self._stopping = threading.Lock()
         self._closing: Future[None] = Future()
         self._leave_s = 0.0
@@ -109,7 +109,7 @@ class Stream(Iterator[TrackedFrame]):
         self._source = source
         quick = contextlib.ExitStack()
         if plan.live:
-            quick.enter_context(_quick_threads())
+            quick.enter_context(quick_turns())
         self._reader = Reader(source, live=plan.live, prepare=self._motion.next)
         # Whoever leaves the loop and forgets the stream leaves no thread behind.
         self._forgotten = weakref.finalize(self, _stop, self._reader, self._looker, quick)
@@ -173,11 +173,31 @@ class Stream(Iterator[TrackedFrame]):
         mask = None if frame is None else self._tracks.mask(track_id, frame.size_hw)
         if frame is None or mask is None:
             raise ConfigError(f"no object of the last frame is on track {track_id}")
-        learn = self._detector.learn_frame
-        promise = self._looker.run(lambda: learn(frame, mask, [label], negative=negative))
-        self._new_share = 1.0  # look again with what is known by then
-        self._tracks.forget_looks()
-        self._outdated = self._look
+        return self.learn_outlined(frame, mask, label, negative=negative)
+
+    def outline(self, frame: Frame, point_xy: tuple[int, int]) -> Future[Masks]:
+        """The object at a point of a frame, tracked or not, outlined beside the stream.
+
+        The promise raises ``MaskError`` where nothing is there. May be called from any thread.
+        """
+        outline = self._detector.outline
+        return self._looker.run(lambda: outline(frame, points_xy=[point_xy]))
+
+    def learn_outlined(
+        self, frame: Frame, outline: Masks | Future[Masks], label: str, *, negative: bool = False
+    ) -> Future[Added]:
+        """Learns an object of any frame, as :meth:`learn` does; may be called from any thread.
+
+        Args:
+            outline: of the object, or what :meth:`outline` promised.
+        """
+
+        def learn() -> Added:
+            masks = outline if isinstance(outline, Masks) else outline.result()
+            return self._detector.learn_frame(frame, masks, [label] * len(masks), negative=negative)
+
+        promise = self._looker.run(learn)
+        self._learnt = True
         return promise
 
     @property
@@ -193,6 +213,8 @@ class Stream(Iterator[TrackedFrame]):
             frame = replace(frame, time_s=time_s)
         if not self._plan.track:
             return self._separate(frame, arrival.at_s)
+        if self._learnt:
+            self._begin_anew()
         self._tracks.advance(flow, frame, time_s)
         self._note(flow)
         self._join_if_ready(frame)
@@ -206,6 +228,13 @@ class Stream(Iterator[TrackedFrame]):
         self._present = frame
         self.statistics.count(arrival.at_s, dropped=self._reader.dropped, key=key)
         return TrackedFrame(frame, replace(detections, recipe=recipe), track_ids, key)
+
+    def _begin_anew(self) -> None:
+        """Looks again with what is known by then; nothing that was said before counts."""
+        self._learnt = False
+        self._new_share = 1.0
+        self._tracks.forget_looks()
+        self._outdated = self._look
 
     def _separate(self, frame: Frame, arrived_s: float) -> TrackedFrame:
         """A frame on its own."""
@@ -271,21 +300,6 @@ def _stop(reader: Reader[Flow | None], looker: Looker, quick: contextlib.ExitSta
     reader.stop()
     looker.stop()
     quick.close()
-
-
-@contextlib.contextmanager
-def _quick_threads() -> Iterator[None]:
-    """Lets Python's threads take turns more often than every 5 ms.
-
-    A frame needs the interpreter some thirty times, between calls of OpenCV; behind a look, each
-    of these would wait for a whole turn.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, TURN_S))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 def open_stream(
