@@ -18,7 +18,7 @@ from sam_detect.video.controls import BACKSPACE, ENTER, ESCAPE, TAB
 LEAST_SIDE = 64
 """A window of less is taken to be of this size."""
 PROBE_S = 30
-PROBE = "import cv2; cv2.namedWindow('sam-detect'); cv2.waitKey(1); cv2.destroyAllWindows()"
+PROBE = "import cv2; cv2.namedWindow('a trial'); cv2.waitKey(1); cv2.destroyAllWindows()"
 SHIFT = (0xFFE1, 0xFFE2)
 KEYS = {8: BACKSPACE, 127: BACKSPACE, 9: TAB, 10: ENTER, 13: ENTER, 27: ESCAPE}
 
