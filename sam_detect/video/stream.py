@@ -101,6 +101,7 @@ class Stream(Iterator[TrackedFrame]):
         self._frames_since, self._new_share = 0, 1.0
         self._present: Frame | None = None
         self._learnt = False
+        self._taught: dict[tuple[int, str], list[tuple[Frame, Masks]]] = {}
         self._stopping = threading.Lock()
         self._closing: Future[None] = Future()
         self._leave_s = 0.0
@@ -164,7 +165,7 @@ class Stream(Iterator[TrackedFrame]):
 
         Args:
             track_id: of an object of that frame.
-            label: its name, or what it is *not*.
+            label: its name, or what it is *not*: that takes back what this track taught before.
 
         Raises:
             ConfigError: no object of that frame has this track.
@@ -173,7 +174,7 @@ class Stream(Iterator[TrackedFrame]):
         mask = None if frame is None else self._tracks.mask(track_id, frame.size_hw)
         if frame is None or mask is None:
             raise ConfigError(f"no object of the last frame is on track {track_id}")
-        return self.learn_outlined(frame, mask, label, negative=negative)
+        return self.learn_outlined(frame, mask, label, negative=negative, track_id=track_id)
 
     def outline(self, frame: Frame, point_xy: tuple[int, int]) -> Future[Masks]:
         """The object at a point of a frame, tracked or not, outlined beside the stream.
@@ -184,19 +185,33 @@ class Stream(Iterator[TrackedFrame]):
         return self._looker.run(lambda: outline(frame, points_xy=[point_xy]))
 
     def learn_outlined(
-        self, frame: Frame, outline: Masks | Future[Masks], label: str, *, negative: bool = False
+        self,
+        frame: Frame,
+        outline: Masks | Future[Masks],
+        label: str,
+        *,
+        negative: bool = False,
+        track_id: int = 0,
     ) -> Future[Added]:
         """Learns an object of any frame, as :meth:`learn` does; may be called from any thread.
 
         Args:
             outline: of the object, or what :meth:`outline` promised.
+            track_id: its track, if it is on one: a negative takes back what that taught before.
         """
+        learn = self._detector.learn_frame
 
-        def learn() -> Added:
+        def work() -> Added:
             masks = outline if isinstance(outline, Masks) else outline.result()
-            return self._detector.learn_frame(frame, masks, [label] * len(masks), negative=negative)
+            taught = self._taught.setdefault((track_id, label), [])
+            if negative and track_id:
+                while taught:
+                    learn(*taught.pop(), [label], negative=True)
+            elif track_id:
+                taught.append((frame, masks))
+            return learn(frame, masks, [label] * len(masks), negative=negative)
 
-        promise = self._looker.run(learn)
+        promise = self._looker.run(work)
         self._learnt = True
         return promise
 

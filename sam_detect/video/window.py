@@ -174,7 +174,9 @@ class Viewer(Iterator[TrackedFrame]):
     def _learn(self, asked: Learn, tracked: TrackedFrame) -> None:
         """Has the object learnt as it is on the screen."""
         frame, outline, what = self._meant(asked, tracked)
-        promise = self._stream.learn_outlined(frame, outline, asked.label, negative=asked.negative)
+        promise = self._stream.learn_outlined(
+            frame, outline, asked.label, negative=asked.negative, track_id=asked.track_id or 0
+        )
         said = f"{what} is {'not ' if asked.negative else ''}'{asked.label}'"
         self._learning.append(_Asked(said, promise))
         self.controls.message = f"learning: {said} ..."

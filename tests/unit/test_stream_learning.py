@@ -40,6 +40,25 @@ def test_an_unknown_object_that_is_learnt_is_named_in_the_next_frame() -> None:
     assert names == [None] * 15 + ["disc"] * 15
 
 
+@pytest.mark.parametrize("later", [0, 9])
+def test_a_name_that_was_wrong_is_taken_back(later: int) -> None:
+    detector, names = with_square(), []
+    with detector.stream(Drawn(), unknown=True) as stream:
+        for tracked in stream:
+            index = tracked.frame.index
+            names.append(name_at(tracked, disc_xy(index)))
+            if index == 5:
+                stream.learn(track_at(tracked, disc_xy(5)), "square").result()
+            if index == 5 + later:
+                track = track_at(tracked, disc_xy(index))
+                taken_back = stream.learn(track, "square", negative=True)
+    assert names[6 + later :] == [None] * (24 - later)
+    assert names[6 : 6 + later] == ["square"] * later
+    assert taken_back.result().total == 2 + (later > 0)
+    positives = [each.bbox for each in detector.library.read() if not each.negative]
+    assert len(positives) == 1, "what was said of the square holds"
+
+
 NEXT_SESSION = """
 from tests.drawn_scene import Drawn, disc_xy, fresh, name_at, square_xy
 with fresh().stream(Drawn()) as stream:

@@ -73,7 +73,13 @@ class Learner:
         return self.outlined
 
     def learn_outlined(
-        self, frame: Frame, outline: Masks | Future[Masks], label: str, *, negative: bool = False
+        self,
+        frame: Frame,
+        outline: Masks | Future[Masks],
+        label: str,
+        *,
+        negative: bool,
+        track_id: int,
     ) -> Future[Added]:
         self.asked.append((outline, label, negative))
         return self.promise
