@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
+from local_server import LocalServer, QuietHandler
 from video_files import ImageRGB, picture
 
 BOUNDARY = "next"
@@ -72,28 +71,16 @@ class Camera:
         return self.parts[self.sent - 1]
 
 
-class LiveServer:
+class LiveServer(LocalServer):
     """Serves one camera at every path."""
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
-        self.closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        super().__init__(_handler(self))
 
     @property
     def url(self) -> str:
         return f"http://{self.host}/live"
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self._server.server_address[1]}"
-
-    def close(self) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @contextmanager
@@ -112,13 +99,8 @@ def deaf() -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/live"
 
 
-def _handler(server: LiveServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            """Nothing on stderr: tests read that."""
-
+def _handler(server: LiveServer) -> type[QuietHandler]:
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             camera = server.camera
             camera.connections += 1

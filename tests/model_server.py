@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+from local_server import LocalServer, QuietHandler
 
 META_PATH = "/segment_anything_2/092824/sam2.1_hiera_{}.pt"
 HUB_PATH = "/timm/vit_base_patch32_clip_224.openai/resolve/{}/open_clip_model.safetensors"
@@ -63,20 +62,17 @@ class Asked:
     status: int = 0
 
 
-class ModelServer:
+class ModelServer(LocalServer):
     """Serves the files that are put into ``files``; ``asked`` tells the requests."""
 
     def __init__(self) -> None:
         self.files: dict[str, Served] = {}
         self.asked: list[Asked] = []
-        self.closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        super().__init__(_handler(self))
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"http://{self.host}"
 
     @property
     def gets(self) -> list[Asked]:
@@ -101,11 +97,6 @@ class ModelServer:
             self.files[HUB_PATH.format(revision)] = served
         return served
 
-    def close(self) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-
 
 @contextmanager
 def running() -> Iterator[ModelServer]:
@@ -116,13 +107,8 @@ def running() -> Iterator[ModelServer]:
         server.close()
 
 
-def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            """Nothing on stderr: tests read that."""
-
+def _handler(server: ModelServer) -> type[QuietHandler]:
+    class Handler(QuietHandler):
         def do_HEAD(self) -> None:
             self._answer(send_body=False)
 

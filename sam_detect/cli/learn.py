@@ -258,7 +258,7 @@ class _Report:
         self._sum_up(library)
 
     def _sum_up(self, library: str) -> None:
-        more = f", {self.relabelled} renamed" if self.relabelled else ""
+        more = f", {self.relabelled} corrected" if self.relabelled else ""
         more += f", {self.known} known already" if self.known else ""
         has = "" if self.total is None else f"; library '{library}' has {self.total}"
         note(f"learnt {self.added} new examples{more}{has}")

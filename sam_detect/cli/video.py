@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from sam_detect.registry import names
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
     from sam_detect.types import TrackedFrame
+    from sam_detect.video.display import Display
+    from sam_detect.video.recording import Recorder
     from sam_detect.video.stream import Stream
 
 
@@ -107,34 +109,56 @@ def video(  # noqa: PLR0917 - click gives them by name
     failures = Failures()
     with (
         detector.stream(source, every=every, unknown=unknown, track=track) as stream,
-        _shown(detector, stream, show=show) as goes_on,
+        _display(show=show) as display,
         wanted.recorder(detector, source, live=stream.live) as recorder,
         Progress(stream, recorder) as progress,
     ):
+        frames: Iterator[TrackedFrame] = _Recorded(stream, recorder, progress)
+        if display is not None:
+            frames = _viewer(detector, stream, frames, display)
         while True:
             with failures.guard(stream.name):
-                for tracked in stream:
-                    recorder.write(tracked)
-                    progress.update(tracked)
-                    if not goes_on(tracked):
-                        break
+                for _ in frames:
+                    pass
                 break
     return failures.end([stream.name])
 
 
+class _Recorded(Iterator["TrackedFrame"]):
+    """A stream's frames, each on its way to the outputs."""
+
+    def __init__(self, stream: Stream, recorder: Recorder, progress: Progress) -> None:
+        self._stream, self._recorder, self._progress = stream, recorder, progress
+
+    def __next__(self) -> TrackedFrame:
+        tracked = next(self._stream)
+        self._recorder.write(tracked)
+        self._progress.update(tracked)
+        return tracked
+
+
 @contextlib.contextmanager
-def _shown(
-    detector: SAMDetect, stream: Stream, *, show: bool
-) -> Iterator[Callable[[TrackedFrame], bool]]:
-    """A function that shows a frame and says whether to go on."""
+def _display(*, show: bool) -> Iterator[Display | None]:
+    """A window, where one is asked for."""
     if not show:
-        yield lambda tracked: True
+        yield None
         return
-    from sam_detect.video.window import CvDisplay, Viewer
+    from sam_detect.video.display import CvDisplay
+    from sam_detect.video.turns import quick_turns
 
     display = CvDisplay()
     try:
-        labels = sorted(set(detector.library.examples().labels))
-        yield Viewer(stream, display, labels=labels, paced=not stream.live).show
+        with quick_turns():  # whoever types must not wait for a look
+            yield display
     finally:
         display.close()
+
+
+def _viewer(
+    detector: SAMDetect, stream: Stream, frames: Iterator[TrackedFrame], display: Display
+) -> Iterator[TrackedFrame]:
+    """The frames, each as it is shown."""
+    from sam_detect.video.window import Viewer
+
+    labels = sorted(set(detector.library.examples().labels))
+    return Viewer(stream, frames, display, labels=labels, paced=not stream.live)

@@ -18,6 +18,7 @@ from sam_detect.library.example import (
     label_of,
     renamed,
 )
+from sam_detect.library.opposed import opposed
 from sam_detect.library.snapshot import Snapshot, search
 from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays, Neighbour, Point, Recipe
@@ -31,7 +32,7 @@ class Added:
 
     Attributes:
         added: examples that were not there before.
-        relabelled: examples that were there under another label.
+        relabelled: examples that were there under another label, or said the opposite.
         total: examples in the library now.
     """
 
@@ -185,10 +186,18 @@ class Library:
             relabelled = [key for key in there if there[key] != labels[key]]
             if new or relabelled:
                 self.store.upsert([_as_point(unique[key]) for key in [*new, *relabelled]])
+            taken_back = opposed(self.store, [e for e in examples if isinstance(e, Example)])
+            if taken_back:
+                self.store.delete(taken_back)
             if examples:
                 # Even when all are there: who put them there may have been killed before this.
                 self.store.write_manifest(manifests.changed(found))
-            return Added(added=len(new), relabelled=len(relabelled), total=self.store.count())
+            changed = min(len(new), len(taken_back))
+            return Added(
+                added=len(new) - changed,
+                relabelled=len(relabelled) + changed,
+                total=self.store.count(),
+            )
 
     def rename(self, old: str, new: str) -> int:
         """Gives all examples of one label another; returns how many.

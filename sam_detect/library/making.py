@@ -42,7 +42,7 @@ def make_examples(
     _require_fitting(frame, masks)
     if others is not None:
         _require_fitting(frame, others)
-    _require_names(labels)
+    require_names(labels)
     crops = list(maker.crops(frame, masks))
     whole = maker.embedder.of_frames
     vectors = maker.of_frame(frame, masks) if whole else maker.vectors(crops)
@@ -96,7 +96,7 @@ def _require_fitting(frame: Frame, masks: Masks) -> None:
         )
 
 
-def _require_names(labels: Sequence[str]) -> None:
+def require_names(labels: Sequence[str]) -> None:
     for label in labels:
         if not isinstance(label, str) or not label.strip():
             raise LibraryError(

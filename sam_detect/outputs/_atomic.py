@@ -47,6 +47,11 @@ class AtomicFile:
             raise cannot_write(path, error) from error
         self._discard = weakref.finalize(self, _discard, self.file, self._temporary)
 
+    @property
+    def folder(self) -> Path | None:
+        """Where its bytes are until then; None where they are written directly."""
+        return None if self._temporary is None else self._temporary.parent
+
     def write(self, data: bytes) -> None:
         with writing_to(self.path):
             self.file.write(data)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sam_detect.errors import OutputError
+from sam_detect.interfaces import VideoSink
 from sam_detect.outputs._atomic import InputGuard, writing_to
 
 
@@ -69,3 +70,26 @@ class GrowingText:
         while rest:
             rest = rest[self._file.write(rest) or 0 :]
         self._written += len(data)
+
+
+class GrowingSink(VideoSink):
+    """Writes each frame's lines at once, so that a stopped run keeps what it has done.
+
+    Args:
+        output: the file, or None for stdout.
+        inputs: the files being read, which are never overwritten.
+
+    Raises:
+        OutputError: here and in ``write``, for what cannot be written.
+    """
+
+    def __init__(
+        self,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        inputs: Sequence[str | os.PathLike[str]] = (),
+    ) -> None:
+        self.lines = GrowingText(output, inputs=inputs)
+
+    def close(self) -> list[Path]:
+        return self.lines.close()

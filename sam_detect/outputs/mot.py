@@ -10,8 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sam_detect.interfaces import VideoSink
-from sam_detect.outputs._growing import GrowingText
+from sam_detect.outputs._growing import GrowingSink, GrowingText
 from sam_detect.types import Detection, TrackedFrame
 
 NONE = -1
@@ -21,17 +20,11 @@ SEEN = 1
 LABELS_ENDING = ".labels.txt"
 
 
-class MOTSink(VideoSink):
-    """Writes each frame's lines at once, and the names of the classes beside them.
+class MOTSink(GrowingSink):
+    """Writes each frame's lines, and the names of the classes beside them.
 
     The labels' file, ``x.labels.txt`` for ``x.txt``, has a label a line; the first line is class 1.
-
-    Args:
-        output: the file, or None for stdout, which gets no labels.
-        inputs: the files being read, which are never overwritten.
-
-    Raises:
-        OutputError: here and in ``write``, for what cannot be written.
+    On stdout there are no labels.
     """
 
     def __init__(
@@ -40,7 +33,7 @@ class MOTSink(VideoSink):
         *,
         inputs: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
-        self._boxes = GrowingText(output, inputs=inputs)
+        super().__init__(output, inputs=inputs)
         self._names: GrowingText | None = None
         if output is not None:
             path = Path(output)
@@ -50,11 +43,11 @@ class MOTSink(VideoSink):
     def write(self, tracked: TrackedFrame) -> None:
         pairs = zip(tracked.track_ids.tolist(), tracked.detections, strict=True)
         number = tracked.frame.index + 1
-        self._boxes.write("".join(self._line(number, track, each) for track, each in pairs))
+        self.lines.write("".join(self._line(number, track, each) for track, each in pairs))
 
     def close(self) -> list[Path]:
         names = [] if self._names is None else self._names.close()
-        return self._boxes.close() + names
+        return super().close() + names
 
     def _line(self, frame: int, track: int, detection: Detection) -> str:
         x, y, w, h = detection.bbox

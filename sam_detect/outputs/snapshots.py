@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,49 @@ class SnapshotFolder:
         return path
 
 
-class SnapshotSink(VideoSink):
+class ViewSink(VideoSink):
+    """Keeps a view of each new object in a folder, of those that :meth:`category_of` names.
+
+    Args:
+        folder: made if needed; what it holds already stays.
+        settled: frames that an object must be seen in.
+        rest: whether those count, too, that had not settled when the video ended.
+
+    Raises:
+        OutputError: here, in ``write`` and in ``close``, for what cannot be read or written.
+    """
+
+    def __init__(self, folder: Path, *, settled: int, rest: bool) -> None:
+        self.folder = SnapshotFolder(folder)
+        self.written: list[Path] = []
+        self._views, self._rest = FirstViews(settled=settled), rest
+        self._closed = False
+
+    @abstractmethod
+    def category_of(self, view: View) -> str | None:
+        """What to call the object; None if it is not to be kept."""
+
+    def write(self, tracked: TrackedFrame) -> None:
+        if self._closed:
+            raise OutputError("this output is closed already; make a new one")
+        for view in self._views.add(tracked):
+            self._keep(view)
+
+    def close(self) -> list[Path]:
+        if self._closed:
+            return []
+        self._closed = True
+        for view in self._views.rest() if self._rest else ():
+            self._keep(view)
+        return [*self.written, self.folder.annotations] if self.written else []
+
+    def _keep(self, view: View) -> None:
+        category = self.category_of(view)
+        if category is not None:
+            self.written.append(self.folder.add(view, category))
+
+
+class SnapshotSink(ViewSink):
     """Writes a picture of each new track into a folder, see :class:`SnapshotFolder`.
 
     The first view in which the object lies wholly in the picture is taken, or the first of all
@@ -119,37 +162,15 @@ class SnapshotSink(VideoSink):
     Args:
         output: the folder.
         inputs: the files being read; nothing that is there is overwritten anyway.
-
-    Raises:
-        OutputError: here, in ``write`` and in ``close``, for what cannot be written.
     """
 
     def __init__(
         self, output: str | os.PathLike[str], *, inputs: Sequence[str | os.PathLike[str]] = ()
     ) -> None:
-        self._folder = SnapshotFolder(Path(output))
-        self._views = FirstViews(settled=SETTLED)
-        self._written: list[Path] = []
-        self._closed = False
+        super().__init__(Path(output), settled=SETTLED, rest=True)
 
-    def write(self, tracked: TrackedFrame) -> None:
-        if self._closed:
-            raise OutputError("this output is closed already; make a new one")
-        for view in self._views.add(tracked):
-            self._add(view)
-
-    def close(self) -> list[Path]:
-        if self._closed:
-            return []
-        self._closed = True
-        for view in self._views.rest():
-            self._add(view)
-        return [*self._written, self._folder.annotations] if self._written else []
-
-    def _add(self, view: View) -> None:
-        if len(self._written) < MOST:
-            category = view.verdict.label or UNKNOWN_CATEGORY
-            self._written.append(self._folder.add(view, category))
+    def category_of(self, view: View) -> str | None:
+        return (view.verdict.label or UNKNOWN_CATEGORY) if len(self.written) < MOST else None
 
 
 def _short(name: str) -> str:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from sam_detect.errors import MaskError
 from sam_detect.outputs._objects import counts_of, legend_px, line_px, paint_objects, text_px
-from sam_detect.outputs._painting import paint_alpha
 from sam_detect.outputs._palette import UNKNOWN, ColorRGB, extend_colors
 from sam_detect.outputs._tags import (
-    PANEL_COLOR,
-    PANEL_TEXT,
     Box,
     Layout,
     Places,
@@ -21,7 +17,7 @@ from sam_detect.outputs._tags import (
     draw_legend,
     place_tags,
 )
-from sam_detect.outputs._text import clean, text_alpha
+from sam_detect.outputs._text import clean
 from sam_detect.types import Detection, ImageRGB, TrackedFrame
 
 CHANGED = 1.3
@@ -30,8 +26,6 @@ FOLLOWING = 0.5
 """Share of the way to its object that a tag goes in a frame: outlines tremble, tags need not."""
 FAR = 0.5
 """Of an object's size: one that has moved farther in a frame takes its tag along at once."""
-CHOSEN: ColorRGB = (255, 255, 255)
-CAPTION_PX = 13
 
 
 class TrackPainter:
@@ -47,12 +41,11 @@ class TrackPainter:
         self._boxes: dict[int, Box] = {}
         self._line_px = self._text_px = 0.0
 
-    def draw(self, tracked: TrackedFrame, *, chosen: int | None = None) -> ImageRGB:
+    def draw(self, tracked: TrackedFrame) -> ImageRGB:
         """The frame with its objects drawn in, each tagged with its track's number and its name.
 
         Args:
             tracked: the next frame.
-            chosen: the track whose object is set off from the others.
 
         Returns:
             ``(H, W, 3)`` uint8, RGB; the frame itself stays as it is.
@@ -73,21 +66,19 @@ class TrackPainter:
         self._line_px = _kept(self._line_px, line_px(found, shown))
         self._text_px = _kept(self._text_px, text_px(found, shown))
         layout = Layout(paint_objects(canvas, found, shown, self._colors, line=self._line_px))
-        if chosen is not None:
-            _set_off(canvas, tracked, chosen, self._line_px)
         counts = counts_of(names, self._colors)
         sizes = (legend_px(canvas), 11, 9)
         any(draw_legend(canvas, layout, counts, size, places=self._places) for size in sizes)
-        tags = self._tags(tracked, chosen)
+        tags = self._tags(tracked)
         place_tags(canvas, layout, tags, round(self._text_px), places=self._places)
         return canvas
 
-    def _tags(self, tracked: TrackedFrame, chosen: int | None) -> list[Tag]:
-        """The chosen one first, then the named ones by their number: an order that stays."""
+    def _tags(self, tracked: TrackedFrame) -> list[Tag]:
+        """The named ones first, by their number: an order that stays."""
         tracks = [int(track) for track in tracked.track_ids]
         boxes = self._followed(tracks, tracked.detections.boxes_xyxy.tolist())
         of_all = zip(tracks, boxes, tracked.detections, strict=True)
-        ordered = sorted(of_all, key=lambda each: (each[0] != chosen, each[2].label is None))
+        ordered = sorted(of_all, key=lambda each: each[2].label is None)
         return [
             Tag(
                 box_xyxy=box,
@@ -126,27 +117,3 @@ def _texts(track: int, detection: Detection) -> tuple[str, ...]:
         return (number or "unknown",)
     name = f"{number} {clean(detection.label)}".strip()
     return (f"{name} {detection.confidence:.0%}", name, number or name)
-
-
-def _set_off(canvas: ImageRGB, tracked: TrackedFrame, chosen: int, line: float) -> None:
-    """A bright frame around the chosen track's object."""
-    for index in np.flatnonzero(tracked.track_ids == chosen):
-        x0, y0, x1, y1 = (int(v) for v in tracked.detections.boxes_xyxy[index])
-        width = max(1, round(line))
-        cv2.rectangle(canvas, (x0 - 2, y0 - 2), (x1 + 1, y1 + 1), CHOSEN, width)
-
-
-def draw_caption(image_rgb: ImageRGB, text: str) -> ImageRGB:
-    """The picture with a line of text on a strip below it, cut off where it is too long.
-
-    Args:
-        image_rgb: ``(H, W, 3)`` uint8, RGB.
-        text: one line.
-
-    Returns:
-        ``(H + h, W, 3)`` uint8, RGB.
-    """
-    alpha = text_alpha(text, CAPTION_PX)
-    strip = np.full((alpha.shape[0] + CAPTION_PX, image_rgb.shape[1], 3), PANEL_COLOR, np.uint8)
-    paint_alpha(strip, alpha[:, : strip.shape[1]], (CAPTION_PX // 2, CAPTION_PX // 2), PANEL_TEXT)
-    return np.concatenate([image_rgb, strip])

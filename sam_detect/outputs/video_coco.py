@@ -7,24 +7,27 @@ seen.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sam_detect.errors import OutputError
 from sam_detect.interfaces import VideoSink
-from sam_detect.masks import MaskRLE
 from sam_detect.outputs._atomic import AtomicFile, InputGuard
 from sam_detect.outputs._pictures import WRITERS, stem_of
+from sam_detect.outputs._spool import Spool
 from sam_detect.outputs._text_sink import to_json
 from sam_detect.outputs.coco import UNKNOWN_CATEGORY
 from sam_detect.types import Detection, Frame, TrackedFrame
 
+Write = Callable[[bytes], None]
+NOTHING = "null, "
+
 
 class COCOVideoSink(VideoSink):
-    """One file, complete when the sink is closed; until then the outlines are kept in memory.
+    """One file, which appears whole when the sink is closed; until then its parts are on the disk.
 
     A track's category and ``score`` are what its last frame says of it; objects without a name
     are of the category ``unknown``. Where the size of the frames changes another entry of
@@ -42,8 +45,10 @@ class COCOVideoSink(VideoSink):
     def __init__(
         self, output: str | os.PathLike[str], *, inputs: Sequence[str | os.PathLike[str]] = ()
     ) -> None:
-        InputGuard(inputs).check(Path(output))
-        self._file = AtomicFile(Path(output))
+        path = Path(output)
+        InputGuard(inputs).check(path)
+        self._file = AtomicFile(path)
+        self._spool = Spool(path, self._file.folder)
         self._videos: list[_Video] = []
         self._closed = False
 
@@ -51,93 +56,115 @@ class COCOVideoSink(VideoSink):
         if self._closed:
             raise OutputError("this output is closed already; make a new one")
         if not self._videos or self._videos[-1].size_hw != tracked.frame.size_hw:
-            self._videos.append(_Video(tracked.frame.size_hw))
-        self._videos[-1].add(tracked)
+            self._videos.append(_Video(tracked.frame.size_hw, self._spool))
+        try:
+            self._videos[-1].add(tracked)
+        except OutputError:  # what is missing now would be missing for good
+            self._give_up()
+            raise
 
     def close(self) -> list[Path]:
         if self._closed:
             return []
         self._closed = True
         try:
-            self._file.write((to_json(self._dataset()) + "\n").encode("ascii"))
+            self._write_dataset()
             return [self._file.commit()]
         finally:
-            self._file.discard()
+            self._give_up()
 
-    def _dataset(self) -> dict[str, Any]:
+    def _give_up(self) -> None:
+        self._closed = True
+        self._file.discard()
+        self._spool.close()
+
+    def _write_dataset(self) -> None:
         tracks = [(n, t) for n, v in enumerate(self._videos, start=1) for t in v.tracks.values()]
         names = sorted({track.category for _, track in tracks})
         categories = {name: number for number, name in enumerate(names, start=1)}
-        return {
-            "info": {"description": "objects tracked by sam-detect", "version": "1.0"},
-            "licenses": [],
-            "videos": [v.to_dict(number) for number, v in enumerate(self._videos, start=1)],
-            "annotations": [
-                self._videos[video - 1].annotation(track, number, video, categories)
-                for number, (video, track) in enumerate(tracks, start=1)
-            ],
-            "categories": [
-                {"id": number, "name": name, "supercategory": "object"}
-                for name, number in categories.items()
-            ],
-        }
+        write = self._file.write
+        write(b'{"info": {"description": "objects tracked by sam-detect", "version": "1.0"}, ')
+        write(b'"licenses": [], "videos": [')
+        for number, video in enumerate(self._videos, start=1):
+            write(b", " if number > 1 else b"")
+            video.write_entry(write, number)
+        write(b'], "annotations": [')
+        for number, (place, track) in enumerate(tracks, start=1):
+            write(b", " if number > 1 else b"")
+            ids = {"id": number, "video_id": place, "category_id": categories[track.category]}
+            self._videos[place - 1].write_annotation(write, track, ids)
+        write(b'], "categories": ')
+        entries = [
+            {"id": number, "name": name, "supercategory": "object"}
+            for name, number in categories.items()
+        ]
+        write((to_json(entries) + "}\n").encode("ascii"))
 
 
-@dataclass
 class _Track:
-    """What one track was in the frames that show it, by their number in the video."""
+    """What one track was in the frames that show it.
 
-    id: int
-    category: str = UNKNOWN_CATEGORY
-    score: float = 0.0
-    seen: dict[int, tuple[MaskRLE, list[int], int]] = field(default_factory=dict)
+    Attributes:
+        id: its number; 0 for none.
+        first, last: the first and the last frame that shows it, by their number in the video.
+        parts: segmentations, boxes and areas from the first to the last of them.
+    """
+
+    def __init__(self, track_id: int, number: int, spool: Spool) -> None:
+        self.id, self.first, self.last = track_id, number, number
+        self.category, self.score = UNKNOWN_CATEGORY, 0.0
+        self.parts = (spool.text(), spool.text(), spool.text())
 
     def see(self, number: int, detection: Detection) -> None:
-        self.seen[number] = (detection.mask_rle, detection.bbox, detection.area)
+        gap = ", " + NOTHING * (number - self.last - 1) if number > self.first else ""
+        seen = (detection.mask_rle, detection.bbox, detection.area)
+        for part, value in zip(self.parts, seen, strict=True):
+            part.add(gap + json.dumps(value))
+        self.last = number
         self.category = UNKNOWN_CATEGORY if detection.label is None else detection.label
         self.score = detection.confidence
 
 
-@dataclass
 class _Video:
     """Frames of one size, and the tracks in them."""
 
-    size_hw: tuple[int, int]
-    names: list[str] = field(default_factory=list)
-    tracks: dict[Any, _Track] = field(default_factory=dict)
+    def __init__(self, size_hw: tuple[int, int], spool: Spool) -> None:
+        self.size_hw, self.length = size_hw, 0
+        self.tracks: dict[Any, _Track] = {}
+        self._spool, self._names = spool, spool.text()
 
     def add(self, tracked: TrackedFrame) -> None:
-        number = len(self.names)
-        self.names.append(_name_of(tracked.frame))
+        number = self.length
+        self.length += 1
+        self._names.add((", " if number else "") + json.dumps(_name_of(tracked.frame)))
         for index, detection in enumerate(tracked.detections):
             track = int(tracked.track_ids[index])
             key = track or (number, index)
-            self.tracks.setdefault(key, _Track(track)).see(number, detection)
+            if key not in self.tracks:
+                self.tracks[key] = _Track(track, number, self._spool)
+            self.tracks[key].see(number, detection)
 
-    def to_dict(self, number: int) -> dict[str, Any]:
+    def write_entry(self, write: Write, number: int) -> None:
+        """Its entry in ``videos``."""
         height, width = self.size_hw
-        length = len(self.names)
-        return {"id": number, "width": width, "height": height, "length": length,
-                "file_names": self.names}  # fmt: skip
+        head = {"id": number, "width": width, "height": height, "length": self.length}
+        write(to_json(head)[:-1].encode("ascii") + b', "file_names": [')
+        self._names.copy(write)
+        write(b"]}")
 
-    def annotation(
-        self, track: _Track, number: int, video: int, categories: dict[str, int]
-    ) -> dict[str, Any]:
+    def write_annotation(self, write: Write, track: _Track, ids: dict[str, int]) -> None:
+        """A track's entry in ``annotations``, with an entry for each frame."""
         height, width = self.size_hw
-        frames = [track.seen.get(i, (None, None, None)) for i in range(len(self.names))]
-        return {
-            "id": number,
-            "video_id": video,
-            "category_id": categories[track.category],
-            "track_id": track.id or None,
-            "segmentations": [segmentation for segmentation, _, _ in frames],
-            "bboxes": [bbox for _, bbox, _ in frames],
-            "areas": [area for _, _, area in frames],
-            "iscrowd": 0,
-            "score": round(track.score, 6),
-            "width": width,
-            "height": height,
-        }
+        score = round(track.score, 6)
+        head = {**ids, "track_id": track.id or None, "iscrowd": 0, "score": score}
+        write(to_json(head)[:-1].encode("ascii"))
+        before = (NOTHING * track.first).encode("ascii")
+        after = b", null" * (self.length - 1 - track.last)
+        for name, part in zip(("segmentations", "bboxes", "areas"), track.parts, strict=True):
+            write(f', "{name}": ['.encode("ascii") + before)
+            part.copy(write)
+            write(after + b"]")
+        write(f', "width": {width}, "height": {height}}}'.encode("ascii"))
 
 
 def _name_of(frame: Frame) -> str:

@@ -17,6 +17,9 @@ FITTING_BOX_IOU = 0.6
 """A proposal whose box overlaps the user's box less is another object."""
 LEAST_SHARE, MOST_SHARE = 0.05, 0.9
 """Of a picture's area: what is smaller is a speck in its middle, what is larger is all of it."""
+GROUND_SHARE, GROUND_SIDES, AT_SIDE = 0.2, 2, 0.02
+"""What covers so much of a picture, and is so near (of its size) to so many of its sides, is what
+objects lie on."""
 GRABCUT_ROUNDS = 4
 GRABCUT_SIDE = 300
 Numbers = Sequence[float]
@@ -81,7 +84,7 @@ def masks_for_boxes(frame: Frame, proposals: Masks, boxes_xywh: Sequence[Numbers
 
 
 def masks_for_points(frame: Frame, proposals: Masks, points_xy: Sequence[Numbers]) -> Masks:
-    """One mask per point: the best proposal that covers it.
+    """One mask per point: the best proposal that covers it, the ground only for want of another.
 
     Raises:
         MaskError: a point is malformed or outside the picture, or no proposal covers it.
@@ -116,10 +119,21 @@ def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Numbers) -> Masks:
 def _mask_at(frame: Frame, proposals: Masks, point_xy: Numbers) -> Masks:
     x, y = (int(value) for value in require_point(point_xy, frame.size_hw))
     x0, y0, x1, y1 = proposals.boxes_xyxy.T
-    for index in np.flatnonzero((x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)):
-        if proposals.crop(index)[y - y0[index], x - x0[index]]:
-            return proposals[[int(index)]]
-    raise MaskError(f"no object was found at {x},{y}; outline it with --box x,y,w,h instead")
+    boxed = np.flatnonzero((x0 <= x) & (x < x1) & (y0 <= y) & (y < y1))
+    there = [i for i in boxed.tolist() if proposals.crop(i)[y - y0[i], x - x0[i]]]
+    if not there:
+        raise MaskError(f"no object was found at {x},{y}; outline it with --box x,y,w,h instead")
+    ground = _is_ground(proposals)
+    return proposals[[min(there, key=lambda i: bool(ground[i]))]]
+
+
+def _is_ground(proposals: Masks) -> BoolArray:
+    """``(N,)``: whether each looks like what objects lie on, and not like one of them."""
+    height, width = proposals.size_hw
+    near = np.array([width, height, width, height]) * AT_SIDE
+    gaps = np.abs(proposals.boxes_xyxy - np.array([0, 0, width, height]))
+    sides = (gaps <= near).sum(axis=1)
+    return np.asarray((sides >= GROUND_SIDES) & (proposals.areas > GROUND_SHARE * height * width))
 
 
 def require_point(point_xy: Numbers, size_hw: tuple[int, int]) -> tuple[float, ...]:

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from sam_detect.detector import SAMDetect
-from sam_detect.errors import ImageError, MaskError, OutputError
-from sam_detect.interfaces import VideoSink
+from sam_detect.errors import ImageError, MaskError
 from sam_detect.masks import FloatArray, rle_to_mask
 from sam_detect.outputs.coco import UNKNOWN_CATEGORY
-from sam_detect.outputs.snapshots import SnapshotFolder
-from sam_detect.outputs.views import FirstViews, View
-from sam_detect.types import Frame, Masks, TrackedFrame
+from sam_detect.outputs.snapshots import ViewSink
+from sam_detect.outputs.views import View
+from sam_detect.types import Frame, Masks
 
 MOST = 200
 """Kinds in one folder."""
@@ -21,7 +20,7 @@ SETTLED = 12
 """Frames in which an object must stay without a name: more than from one look to the next."""
 
 
-class UnknownCollector(VideoSink):
+class UnknownCollector(ViewSink):
     """Keeps one picture of each kind of unknown object in a :class:`SnapshotFolder`.
 
     An object is of a kind that is there already where its vector resembles that of the kind's
@@ -48,37 +47,24 @@ class UnknownCollector(VideoSink):
         similarity: float | None = None,
         most: int = MOST,
     ) -> None:
+        super().__init__(folder, settled=SETTLED, rest=False)
         self._detector, self._most = detector, most
         self._same = detector.library.prior_similarity if similarity is None else similarity
-        self._folder = SnapshotFolder(folder)
-        self._views = FirstViews(settled=SETTLED)
         self._kinds = self._known_kinds()
-        self._written: list[Path] = []
-        self._closed = False
 
-    def write(self, tracked: TrackedFrame) -> None:
-        if self._closed:
-            raise OutputError("this output is closed already; make a new one")
-        for view in self._views.add(tracked):
-            self._collect(view)
-
-    def close(self) -> list[Path]:
-        self._closed = True
-        written, self._written = self._written, []
-        return [*written, self._folder.annotations] if written else []
-
-    def _collect(self, view: View) -> None:
+    def category_of(self, view: View) -> str | None:
+        """A new name for a new kind; None where the object has a name, or its kind is known."""
         if view.verdict.label is not None or len(self._kinds) >= self._most:
-            return
+            return None
         vector = self._detector.embed(view.frame, view.masks)
         if len(self._kinds) and float((self._kinds @ vector[0]).max()) >= self._same:
-            return
+            return None
         self._kinds = np.concatenate([self._kinds, vector])
-        self._written.append(self._folder.add(view, self._next_name()))
+        return self._next_name()
 
     def _next_name(self) -> str:
         """A name that no kind has, also where some were renamed or taken away."""
-        names = {category for _, _, category in self._folder.entries()}
+        names = {category for _, _, category in self.folder.entries()}
         number = len(names) + 1
         while f"{UNKNOWN_CATEGORY}-{number}" in names:
             number += 1
@@ -87,7 +73,7 @@ class UnknownCollector(VideoSink):
     def _known_kinds(self) -> FloatArray:
         """The vectors of the pictures that are there; those that were taken away are forgotten."""
         vectors = [np.zeros((0, self._detector.recipe.dimension), np.float32)]
-        for path, annotation, _ in self._folder.entries():
+        for path, annotation, _ in self.folder.entries():
             try:
                 frame: Frame = self._detector.read(path)
                 mask = rle_to_mask(annotation["segmentation"])

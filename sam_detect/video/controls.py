@@ -3,11 +3,13 @@
 No window is needed for it: :class:`Controls` takes names of keys and points, and says what is to be
 done. In the window of ``sam-detect video --show``:
 
-* a click, a track's number or Tab chooses an object; Backspace lets go of it;
-* ``n`` or Enter names it: the picture stands still, Tab completes a name that the library knows,
-  Enter learns it, Esc gives up;
+* a click, a track's number or Tab chooses an object;
+* a click on something that is not followed stops the picture and has it outlined;
+* ``n`` or Enter names what is chosen: the picture stands still, Tab completes a name that the
+  library knows, Enter learns it, Esc gives up;
 * ``x`` says that it is *not* what it is called;
-* Space stops the picture and lets it go on; ``q`` or Esc ends.
+* Backspace, or Esc, lets go of what is chosen;
+* Space stops the picture and lets it go on; ``q``, or Esc where nothing is chosen, ends.
 """
 
 from __future__ import annotations
@@ -17,19 +19,35 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sam_detect.types import TrackedFrame
+from sam_detect.types import Masks, TrackedFrame
 
 ENTER, ESCAPE, BACKSPACE, TAB, SPACE = "enter", "escape", "backspace", "tab", " "
-HELP = "click or number: choose   n: name   x: not this   space: pause   q: quit"
+HELP = "click: choose   n: name   x: not this   space: pause   q: quit"
+HELP_POINTED = "n: name what is outlined   click: something else   Esc: let go"
+LOOKING = "looking for what is there ..."
+HELP_TYPING = "(Enter: learn, Tab: complete, Esc: give up)"
+REACH = 0.006
+"""Of the picture's longer side: so near to an object a click still means it."""
 
 
 @dataclass(frozen=True)
 class Learn:
-    """The object of a track is to be learnt, or (``negative``) that it is not called so."""
+    """An object is to be learnt, or (``negative``) that it is not called so.
 
-    track_id: int
+    Attributes:
+        track_id: its track; None for what was outlined.
+    """
+
+    track_id: int | None
     label: str
     negative: bool = False
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is at a point of the picture is to be outlined."""
+
+    point_xy: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -37,7 +55,18 @@ class Quit:
     """The video is to end."""
 
 
-Action = Learn | Quit
+@dataclass
+class Pointed:
+    """What was clicked on without being followed.
+
+    Attributes:
+        outline: None while it is looked for.
+    """
+
+    outline: Masks | None = None
+
+
+Action = Learn | Outline | Quit
 
 
 class Controls:
@@ -48,6 +77,7 @@ class Controls:
 
     Attributes:
         chosen: the chosen track, or None.
+        pointed: what is chosen without being on a track, or None.
         paused: whether Space has stopped the picture.
         typed: the name as far as it is typed, or None where none is being typed.
         message: what there is to say, or "".
@@ -55,6 +85,7 @@ class Controls:
 
     def __init__(self, labels: Sequence[str] = ()) -> None:
         self.chosen: int | None = None
+        self.pointed: Pointed | None = None
         self.paused = False
         self.typed: str | None = None
         self.message = ""
@@ -65,23 +96,37 @@ class Controls:
     @property
     def held(self) -> bool:
         """Whether the picture stands still."""
-        return self.paused or self.typed is not None
+        return self.paused or self.typed is not None or self.pointed is not None
 
     @property
     def caption(self) -> str:
-        """One line for the window's foot."""
+        """What stands at the window's foot."""
+        what = f"#{self.chosen}" if self.pointed is None else "this"
         if self.typed is not None:
-            return f"#{self.chosen} is: {self.typed}_   (Enter: learn, Tab: complete, Esc: give up)"
+            return f"{what} is: {self.typed}_   {HELP_TYPING}"
         if self.message:
             return self.message
+        if self.pointed is not None:
+            return LOOKING if self.pointed.outline is None else HELP_POINTED
         chosen = "" if self.chosen is None else f"#{self.chosen}   "
         return f"{'paused   ' if self.paused else ''}{chosen}{HELP}"
 
-    def click(self, point_xy: tuple[int, int], tracked: TrackedFrame) -> None:
-        """Chooses the smallest object there, or none where there is none."""
-        if self.typed is None:
-            self.message = self._number = ""
-            self.chosen = object_at(tracked, point_xy)
+    def click(self, point_xy: tuple[int, int], tracked: TrackedFrame) -> Outline | None:
+        """Chooses the smallest object there; where there is none, asks for what is there."""
+        if self.typed is not None:
+            return None
+        self.message = self._number = ""
+        self._let_go()
+        self.chosen = object_at(tracked, point_xy)
+        if self.chosen is not None:
+            return None
+        self.pointed = Pointed()
+        return Outline(point_xy)
+
+    def nothing_there(self, why: str) -> None:
+        """What was pointed at could not be outlined."""
+        self.pointed = self.typed = None
+        self.message = why
 
     def key(self, key: str, tracked: TrackedFrame) -> Action | None:
         """Takes a key: a character, or one of the names above.
@@ -97,19 +142,23 @@ class Controls:
             self._choose_by_number(key, tracked)
             return None
         self._number = ""
-        if key in ("q", ESCAPE):
+        has_chosen = self.chosen is not None or self.pointed is not None
+        if key == "q" or (key == ESCAPE and not has_chosen):
             return Quit()
         if key in ("n", ENTER) and self._is_shown(tracked):
             self.typed = ""
         elif key == "x" and self._is_shown(tracked):
             return self._not_this(tracked)
         elif key == SPACE:
-            self.paused = not self.paused
-        elif key == BACKSPACE:
-            self.chosen = None
+            self.paused, self.pointed = not self.held, None
+        elif key in (BACKSPACE, ESCAPE):
+            self._let_go()
         elif key == TAB:
             self._choose_next(tracked)
         return None
+
+    def _let_go(self) -> None:
+        self.chosen = self.pointed = None
 
     def _type(self, key: str) -> Action | None:
         typed = self.typed or ""
@@ -129,9 +178,10 @@ class Controls:
 
     def _named(self, label: str) -> Action | None:
         self.typed = None
-        if not label or self.chosen is None:
+        if not label:
             return None
         self._labels = sorted({*self._labels, label})
+        self.pointed = None
         return Learn(self.chosen, label)
 
     def _completed(self, typed: str) -> str:
@@ -151,6 +201,7 @@ class Controls:
         longer = self._number + digit
         self._number = longer if any(str(each).startswith(longer) for each in there) else digit
         number = int(self._number)
+        self._let_go()
         self.chosen = number if number in there else None
         if self.chosen is None:
             self.message = f"#{self._number}"
@@ -158,9 +209,12 @@ class Controls:
     def _choose_next(self, tracked: TrackedFrame) -> None:
         there = sorted(set(tracked.track_ids.tolist()) - {0})
         later = [each for each in there if self.chosen is None or each > self.chosen]
+        self._let_go()
         self.chosen = (later or there or [None])[0]
 
     def _is_shown(self, tracked: TrackedFrame) -> bool:
+        if self.pointed is not None:
+            return True
         if self.chosen is None:
             self.message = "choose an object first: click on it, or type its number"
         elif self.chosen not in tracked.track_ids:
@@ -168,25 +222,35 @@ class Controls:
         return not self.message
 
     def _not_this(self, tracked: TrackedFrame) -> Action | None:
+        if self.chosen is None:
+            self.message = "what is outlined has no name that could be wrong"
+            return None
         index = tracked.track_ids.tolist().index(self.chosen)
         label = tracked.detections.verdicts[index].label
-        if label is None or self.chosen is None:
+        if label is None:
             self.message = f"#{self.chosen} has no name that could be wrong"
             return None
         return Learn(self.chosen, label, negative=True)
 
 
 def object_at(tracked: TrackedFrame, point_xy: tuple[int, int]) -> int | None:
-    """The track of the smallest object that covers a point, or whose box does."""
+    """The track of the smallest object at a point, or about there."""
     x, y = point_xy
-    x0, y0, x1, y1 = tracked.detections.boxes_xyxy.T
-    inside = np.flatnonzero((x0 <= x) & (x < x1) & (y0 <= y) & (y < y1) & (tracked.track_ids > 0))
-    areas = tracked.detections.area
+    found, reach = tracked.detections, round(REACH * max(tracked.detections.size_hw))
+    x0, y0, x1, y1 = found.boxes_xyxy.T
+    about = (x0 - reach <= x) & (x < x1 + reach) & (y0 - reach <= y) & (y < y1 + reach)
 
-    def rank(index: int) -> tuple[bool, int]:
-        crop = tracked.detections.masks.crop(index)
-        return not crop[y - int(y0[index]), x - int(x0[index])], int(areas[index])
+    def covers(index: int, reach: int) -> bool:
+        left, top = x - int(x0[index]), y - int(y0[index])
+        near = found.masks.crop(index)[
+            max(0, top - reach) : max(0, top + reach + 1),
+            max(0, left - reach) : max(0, left + reach + 1),
+        ]
+        return bool(near.any())
 
-    if not len(inside):
+    there = np.flatnonzero(about & (tracked.track_ids > 0)).tolist()
+    near = [i for i in there if covers(i, reach)]
+    if not near:
         return None
-    return int(tracked.track_ids[min(inside.tolist(), key=rank)])
+    best = min(near, key=lambda i: (not covers(i, 0), int(found.area[i])))
+    return int(tracked.track_ids[best])

@@ -13,7 +13,6 @@ keeps its identity (``tracks``).
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 import weakref
@@ -29,6 +28,7 @@ import numpy as np
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Source
 from sam_detect.library.library import Added
+from sam_detect.library.making import require_names
 from sam_detect.sources.video import open_source
 from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video.looking import Look, Looker
@@ -37,13 +37,15 @@ from sam_detect.video.reading import WAKE_S, Arrival, Reader
 from sam_detect.video.schedule import Schedule
 from sam_detect.video.statistics import Statistics
 from sam_detect.video.tracks import Sight, Snapshot, Tracks
+from sam_detect.video.turns import quick_turns
 
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
 
 STOP_S = 0.8
 """How long a stop waits for what is being read and looked at; then that is left to itself."""
-TURN_S = 0.0002
+LESSONS = 16
+"""The last ones, that can be taken back as a whole; each holds its frame."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,23 @@ class Plan:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ConfigError(f"every must be at least 1 frame, got {self.every}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """What an object taught: its track (0: none), its name, and where it was."""
+
+    track_id: int
+    label: str
+    frame: Frame
+    masks: Masks
+
+    @property
+    def labels(self) -> list[str]:
+        return [self.label] * len(self.masks)
+
+    def opposes(self, earlier: _Lesson) -> bool:
+        return self.track_id == earlier.track_id and self.label.strip() == earlier.label.strip()
 
 
 class Stream(Iterator[TrackedFrame]):
@@ -95,7 +114,9 @@ class Stream(Iterator[TrackedFrame]):
         self._since = Flows()
         self._schedule = Schedule(plan.every)
         self._foresight: _Foresight | None = None
-        self._present: Frame | None = None
+        self._present: TrackedFrame | None = None
+        self._learnt = False
+        self._lessons: list[_Lesson] = []
         self._stopping = threading.Lock()
         self._closing: Future[None] = Future()
         self._leave_s = 0.0
@@ -104,7 +125,7 @@ class Stream(Iterator[TrackedFrame]):
         self._source = source
         quick = contextlib.ExitStack()
         if plan.live:
-            quick.enter_context(_quick_threads())
+            quick.enter_context(quick_turns())
         self._reader = Reader(source, live=plan.live, prepare=self._motion.next)
         # Whoever leaves the loop and forgets the stream leaves no thread behind.
         self._forgotten = weakref.finalize(self, _stop, self._reader, self._looker, quick)
@@ -159,21 +180,69 @@ class Stream(Iterator[TrackedFrame]):
 
         Args:
             track_id: of an object of that frame.
-            label: its name, or what it is *not*.
+            label: its name, or what it is *not*: that takes back what this track taught before.
 
         Raises:
-            ConfigError: no object of that frame has this track.
+            ConfigError: no object of that frame has this track, or objects are not followed.
+            LibraryError: the name is empty.
         """
-        frame = self._present
-        mask = None if frame is None else self._tracks.mask(track_id, frame.size_hw)
-        if frame is None or mask is None:
+        if not self._plan.track:
+            raise ConfigError("objects are on no track where the stream does not follow them")
+        given = self._present  # looked at once: another thread may be taking the next frame
+        places = [] if given is None else np.flatnonzero(given.track_ids == track_id).tolist()
+        if given is None or not places:
             raise ConfigError(f"no object of the last frame is on track {track_id}")
-        learn = self._detector.learn_frame
-        promise = self._looker.run(lambda: learn(frame, mask, [label], negative=negative))
-        self._schedule.hurry()  # look again with what is known by then
-        self._tracks.forget_looks()
-        self._outdated = self._look
+        mask = given.detections.masks[places]
+        return self.learn_outlined(given.frame, mask, label, negative=negative, track_id=track_id)
+
+    def outline(self, frame: Frame, point_xy: tuple[int, int]) -> Future[Masks]:
+        """The object at a point of a frame, tracked or not, outlined beside the stream.
+
+        The promise raises ``MaskError`` where nothing is there. May be called from any thread.
+        """
+        outline = self._detector.outline
+        return self._looker.run(lambda: outline(frame, points_xy=[point_xy]))
+
+    def learn_outlined(
+        self,
+        frame: Frame,
+        outline: Masks | Future[Masks],
+        label: str,
+        *,
+        negative: bool = False,
+        track_id: int = 0,
+    ) -> Future[Added]:
+        """Learns an object of any frame, as :meth:`learn` does; may be called from any thread.
+
+        Args:
+            outline: of the object, or what :meth:`outline` promised.
+            track_id: its track, if it is on one: a negative takes back what that taught before.
+
+        Raises:
+            LibraryError: the name is empty.
+        """
+
+        require_names([label])
+
+        def work() -> Added:
+            masks = outline if isinstance(outline, Masks) else outline.result()
+            given = _Lesson(track_id, label, frame, masks)
+            if negative:
+                self._take_back(given)
+            elif track_id:
+                self._lessons = [*self._lessons, given][-LESSONS:]
+            return self._detector.learn_frame(frame, masks, given.labels, negative=negative)
+
+        promise = self._looker.run(work)
+        self._learnt = True
         return promise
+
+    def _take_back(self, lesson: _Lesson) -> None:
+        """Teaches the opposite of what the same track taught under the same name."""
+        wrong = [each for each in self._lessons if lesson.opposes(each)]
+        for each in wrong:
+            self._detector.learn_frame(each.frame, each.masks, each.labels, negative=True)
+        self._lessons = [each for each in self._lessons if each not in wrong]
 
     @property
     def waiting(self) -> int:
@@ -185,6 +254,8 @@ class Stream(Iterator[TrackedFrame]):
         time_s = frame.time_s or 0.0
         if not self._plan.track:
             return self._separate(frame, arrival.at_s)
+        if self._learnt:
+            self._begin_anew()
         self._tracks.advance(flow, frame, time_s)
         self._note(flow)
         self._join_if_ready(frame)
@@ -196,9 +267,16 @@ class Stream(Iterator[TrackedFrame]):
         self._look_ahead()
         detections, track_ids = self._tracks.present(frame, time_s=time_s)
         recipe = self._detector.recipe.to_dict()
-        self._present = frame
+        self._present = TrackedFrame(frame, replace(detections, recipe=recipe), track_ids, key)
         self.statistics.count(arrival.at_s, dropped=self._reader.dropped, key=key)
-        return TrackedFrame(frame, replace(detections, recipe=recipe), track_ids, key)
+        return self._present
+
+    def _begin_anew(self) -> None:
+        """Looks again with what is known by then; nothing that was said before counts."""
+        self._learnt = False
+        self._schedule.hurry()
+        self._tracks.forget_looks()
+        self._outdated = self._look
 
     def _separate(self, frame: Frame, arrived_s: float) -> TrackedFrame:
         """A frame on its own."""
@@ -207,7 +285,6 @@ class Stream(Iterator[TrackedFrame]):
         found = self._awaited(self._look).found
         self._look = None
         shown = found if self._plan.unknown else found.known
-        self._present = frame
         self.statistics.count(arrived_s, dropped=self._reader.dropped, key=True)
         return TrackedFrame(frame, shown, np.zeros(len(shown), np.int64), key=True)
 
@@ -282,21 +359,6 @@ def _stop(reader: Reader[Flow | None], looker: Looker, quick: contextlib.ExitSta
     reader.stop()
     looker.stop()
     quick.close()
-
-
-@contextlib.contextmanager
-def _quick_threads() -> Iterator[None]:
-    """Lets Python's threads take turns more often than every 5 ms.
-
-    A frame needs the interpreter some thirty times, between calls of OpenCV; behind a look, each
-    of these would wait for a whole turn.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, TURN_S))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 def open_stream(

@@ -158,12 +158,6 @@ class Tracks:
         for track in self._tracks.values():
             track.looks = []
 
-    def mask(self, track_id: int, size_hw: tuple[int, int]) -> Masks | None:
-        """Where a track is now; None where it is hidden or has ended."""
-        track = self._tracks.get(track_id)
-        found = _snapshot([] if track is None else [track], size_hw).masks
-        return found if len(found) else None
-
     def _shown(self) -> list[Track]:
         return [self._tracks[i] for i in sorted(self._tracks) if not self._tracks[i].hidden]
 

@@ -1,229 +1,286 @@
-"""A window that shows a video's objects while they are followed, and teaches their names."""
+"""A window that shows a video's objects while they are followed, and teaches their names.
+
+The thread of the window does nothing but the window: frames are taken, worked on and drawn on
+another one. So keys count, and the window moves, closes and says what is going on, however long a
+look at a frame may take.
+"""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
 
-import cv2
 import numpy as np
 
-from sam_detect.errors import SamDetectError, UnavailableError, one_line
+from sam_detect.errors import one_line
 from sam_detect.library.library import Added
-from sam_detect.outputs.tracked import TrackPainter, draw_caption
-from sam_detect.types import ImageRGB, TrackedFrame
-from sam_detect.video.controls import BACKSPACE, ENTER, ESCAPE, TAB, Controls, Learn, Quit
+from sam_detect.outputs.framing import Box, Framing, draw_caption, window_for, with_outline
+from sam_detect.outputs.tracked import TrackPainter
+from sam_detect.types import Frame, ImageRGB, Masks, TrackedFrame
+from sam_detect.video.controls import Action, Controls, Learn, Outline, Pointed, Quit
+from sam_detect.video.display import Click, Display
 from sam_detect.video.stream import Stream
 
-HELD_MS = 30
-"""How long a picture that stands still waits for a key before it is drawn again."""
-LONGEST_WAIT_S = 0.1
-LEAST_WIDTH = 480
-"""Smaller pictures are enlarged, so that the caption can be read."""
-LARGEST_SIDE = 1280
-PROBE_S = 30
-PROBE = "import cv2; cv2.namedWindow('sam-detect'); cv2.waitKey(1); cv2.destroyAllWindows()"
-KEYS = {8: BACKSPACE, 127: BACKSPACE, 9: TAB, 10: ENTER, 13: ENTER, 27: ESCAPE}
+WAIT_S = 0.005
+"""For a key, before looking whether the next frame is there."""
+LATE_S = 0.3
+"""A frame of a file that comes later than that is shown as if it came in time: no frame is hurried
+to make up for a look that took long."""
+_NOTHING = np.full((270, 480, 3), 24, np.uint8)
+"""Is shown until the first frame is there."""
 
 
 @dataclass(frozen=True)
-class Click:
-    """The left button went down there, in pixels of the picture that is shown."""
+class _Drawn:
+    """A frame with its objects drawn in."""
 
-    point_xy: tuple[int, int]
-
-
-class Display(Protocol):
-    """What shows pictures and says what was pressed."""
-
-    def show(self, image_rgb: ImageRGB) -> None:
-        """Shows ``(H, W, 3)`` uint8, RGB."""
-
-    def events(self, wait_s: float) -> list[str | Click] | None:
-        """Waits so long for a key; all keys and clicks since the last call; None once closed."""
-
-    def close(self) -> None:
-        """Takes the window away."""
+    tracked: TrackedFrame
+    image_rgb: ImageRGB
 
 
-class Viewer:
-    """Shows each frame of a stream, and does what keys and clicks ask for.
+@dataclass(frozen=True)
+class _Asked:
+    """Something that is being learnt, and how it is called in a sentence."""
+
+    what: str
+    promise: Future[Added]
+
+
+class Viewer(Iterator[TrackedFrame]):
+    """Shows frames as they are taken from it, and does what keys and clicks ask for.
+
+    Taking the next frame waits until it is there and until the one before has been shown long
+    enough. It ends with the frames, or where the user wants to end; what was to be learnt has been
+    learnt by then.
 
     Args:
         stream: learns what is named.
-        display: where it is shown.
+        frames: the stream's frames; they are taken on another thread, one ahead.
+        display: where they are shown. It is left open.
         labels: names that are known, for completing.
         paced: whether frames wait for their time stamps: a file's, which would fly by.
     """
 
     def __init__(
-        self, stream: Stream, display: Display, *, labels: Sequence[str] = (), paced: bool = False
+        self,
+        stream: Stream,
+        frames: Iterator[TrackedFrame],
+        display: Display,
+        *,
+        labels: Sequence[str] = (),
+        paced: bool = False,
     ) -> None:
         self.controls = Controls(labels)
-        self._stream, self._display, self._paced = stream, display, paced
+        self._stream, self._frames, self._paced = stream, frames, paced
         self._painter = TrackPainter()
-        self._learning: list[tuple[Learn, Future[Added]]] = []
+        self._display = display
+        display.resize(window_for(_NOTHING.shape[:2]))
+        self._canvas = _Canvas(display)
+        self._coming: Future[_Drawn] | None = None
+        self._shown: _Drawn | None = None
+        self._pointing: tuple[Frame, Future[Masks]] | None = None
+        self._learning: list[_Asked] = []
         self._began_s: float | None = None
+        self._is_over = self._is_closed = False
+        self.controls.message = "waiting for the first frame ..."
+        self._draw()
 
-    def show(self, tracked: TrackedFrame) -> bool:
-        """Shows the stream's last frame, as long as it is held; False where the user wants to end.
-
-        Args:
-            tracked: the frame that the stream gave last.
-        """
-        wait_s = self._wait_s(tracked.frame.time_s or 0.0)
-        scale = self._draw(tracked)
-        while True:
-            events = self._display.events(wait_s)
-            if events is None or self._is_end(events, tracked, scale):
-                return False
-            if not self.controls.held:
-                return True
-            self._began_s, wait_s = None, HELD_MS / 1000
-            scale = self._draw(tracked)
-
-    def _draw(self, tracked: TrackedFrame) -> int:
-        """Draws and shows the frame; returns how many times it was enlarged."""
-        self._report()
-        drawn = self._painter.draw(tracked, chosen=self.controls.chosen)
-        scale = -(-LEAST_WIDTH // drawn.shape[1]) if drawn.shape[1] < LEAST_WIDTH else 1
-        shown = np.repeat(np.repeat(drawn, scale, axis=0), scale, axis=1)
-        self._display.show(draw_caption(shown, self.controls.caption))
-        return scale
-
-    def _is_end(self, events: Sequence[str | Click], tracked: TrackedFrame, scale: int) -> bool:
-        for event in events:
-            if isinstance(event, Click):
-                x, y = event.point_xy
-                self.controls.click((x // scale, y // scale), tracked)
-                continue
-            action = self.controls.key(event, tracked)
-            if isinstance(action, Quit):
-                return True
-            if action is not None:
-                self._learn(action)
-        return False
-
-    def _learn(self, asked: Learn) -> None:
+    def __next__(self) -> TrackedFrame:
+        """The next frame, which is on the screen from now on; raises what taking it raised."""
+        coming = self._coming or self._take()
+        self._attend(0)
+        while not self._is_over and (self.controls.held or not self._is_due(coming)):
+            self._attend(WAIT_S)
+        if self._is_over:
+            self._finish()
+            raise StopIteration
+        self._coming = None
         try:
-            promise = self._stream.learn(asked.track_id, asked.label, negative=asked.negative)
-        except SamDetectError as error:
-            self.controls.message = one_line(error)
-            return
-        self._learning.append((asked, promise))
-        self.controls.message = f"learning #{asked.track_id} ..."
+            drawn = coming.result()
+        except StopIteration:
+            self._finish()
+            raise
+        if self._shown is None:
+            self.controls.message = ""
+            self._display.resize(window_for(drawn.tracked.frame.size_hw))
+        self._shown = drawn
+        self._draw()
+        self._take()
+        return drawn.tracked
 
-    def _report(self) -> None:
-        """Says what was learnt meanwhile, or why it was not."""
-        for asked, promise in [each for each in self._learning if each[1].done()]:
-            self._learning.remove((asked, promise))
-            error = promise.exception()
-            what = f"#{asked.track_id} is {'not ' if asked.negative else ''}'{asked.label}'"
+    def _take(self) -> Future[_Drawn]:
+        """Begins to take the next frame."""
+        promise: Future[_Drawn] = Future()
+        self._coming = promise
+        # A daemon: a source may be silent for long, and whoever wants to stop must not wait for it.
+        threading.Thread(
+            target=self._take_on, args=(promise,), name="sam-detect viewer", daemon=True
+        ).start()
+        return promise
+
+    def _take_on(self, promise: Future[_Drawn]) -> None:
+        try:
+            tracked = next(self._frames)
+            promise.set_result(_Drawn(tracked, self._painter.draw(tracked)))
+        except BaseException as error:  # belongs to whoever takes the frame
+            promise.set_exception(error)
+
+    def _is_due(self, coming: Future[_Drawn]) -> bool:
+        """Whether the frame is there and its time has come."""
+        if not coming.done():
+            return False
+        if not self._paced or coming.exception() is not None:
+            return True
+        time_s, now = coming.result().tracked.frame.time_s or 0.0, time.monotonic()
+        if self._began_s is None or now - (self._began_s + time_s) > LATE_S:
+            self._began_s = now - time_s
+        return now >= self._began_s + time_s
+
+    def _attend(self, wait_s: float) -> None:
+        """Does what was asked for meanwhile, and shows what came of it."""
+        events = self._display.events(wait_s)
+        if events is None:
+            self._is_over = self._is_closed = True
+            return
+        for event in events:
+            self._do(event)
+        reported = self._report()
+        if events or reported or self._canvas.is_resized:
+            self._draw()
+
+    def _do(self, event: str | Click) -> None:
+        if self._shown is None:
+            self._is_over |= event == "q"
+            return
+        tracked = self._shown.tracked
+        action = self._action_of(event, tracked)
+        if isinstance(action, Quit):
+            self._is_over = True
+        elif isinstance(action, Outline):
+            frame = tracked.frame
+            self._pointing = frame, self._stream.outline(frame, action.point_xy)
+        elif action is not None:
+            self._learn(action, tracked)
+
+    def _action_of(self, event: str | Click, tracked: TrackedFrame) -> Action | None:
+        if not isinstance(event, Click):
+            return self.controls.key(event, tracked)
+        point = self._canvas.in_picture(event.point_xy)
+        return None if point is None else self.controls.click(point, tracked)
+
+    def _learn(self, asked: Learn, tracked: TrackedFrame) -> None:
+        """Has the object learnt as it is on the screen."""
+        frame, outline, what = self._meant(asked, tracked)
+        promise = self._stream.learn_outlined(
+            frame, outline, asked.label, negative=asked.negative, track_id=asked.track_id or 0
+        )
+        said = f"{what} is {'not ' if asked.negative else ''}'{asked.label}'"
+        self._learning.append(_Asked(said, promise))
+        self.controls.message = f"learning: {said} ..."
+
+    def _meant(
+        self, asked: Learn, tracked: TrackedFrame
+    ) -> tuple[Frame, Masks | Future[Masks], str]:
+        """The frame, the outline, and what to call it."""
+        if asked.track_id is None and self._pointing is not None:
+            return *self._pointing, "this"
+        index = tracked.track_ids.tolist().index(asked.track_id)
+        return tracked.frame, tracked.detections.masks[[index]], f"#{asked.track_id}"
+
+    def _report(self) -> bool:
+        """Says what was outlined and learnt meanwhile, or why it was not; whether anything was."""
+        done = [each for each in self._learning if each.promise.done()]
+        for asked in done:
+            self._learning.remove(asked)
+            error = asked.promise.exception()
             if error is None:
-                total = promise.result().total
-                self.controls.message = f"learnt: {what}; the library has {total} examples"
+                total = asked.promise.result().total
+                count = f"{total} example{'' if total == 1 else 's'}"
+                self.controls.message = f"learnt: {asked.what}; the library has {count}"
             else:
                 self.controls.message = f"not learnt: {one_line(error)}"
+        return self._report_outline(self.controls.pointed) or bool(done)
 
-    def _wait_s(self, time_s: float) -> float:
-        now = time.monotonic()
-        if self._began_s is None:
-            self._began_s = now - time_s
-        ahead = self._began_s + time_s - now
-        return min(max(ahead, 0.001), LONGEST_WAIT_S) if self._paced else 0.001
+    def _report_outline(self, pointed: Pointed | None) -> bool:
+        if pointed is None or pointed.outline is not None or self._pointing is None:
+            return False
+        promise = self._pointing[1]
+        if not promise.done():
+            return False
+        error = promise.exception()
+        if error is None:
+            pointed.outline = promise.result()
+        else:
+            self.controls.nothing_there(one_line(error))
+        return True
 
+    def _finish(self) -> None:
+        """Waits until everything that was named is learnt."""
+        while self._learning:
+            if self._is_closed:
+                time.sleep(WAIT_S)
+                self._report()
+            else:
+                self._attend(WAIT_S)
 
-class CvDisplay:
-    """OpenCV's window.
-
-    Raises:
-        UnavailableError: there is no display, or OpenCV was built without windows.
-    """
-
-    TITLE = "sam-detect"
-
-    def __init__(self) -> None:
-        require_display()
-        self._clicks: list[Click] = []
-        self._sized = False
-        cv2.namedWindow(
-            self.TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
-        )
-        cv2.setMouseCallback(self.TITLE, self._on_mouse)
-
-    def show(self, image_rgb: ImageRGB) -> None:
-        if not self._sized:
-            height, width = image_rgb.shape[:2]
-            scale = min(1.0, LARGEST_SIDE / max(height, width))
-            cv2.resizeWindow(self.TITLE, round(width * scale), round(height * scale))
-            self._sized = True
-        cv2.imshow(self.TITLE, cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR))
-
-    def events(self, wait_s: float) -> list[str | Click] | None:
-        code = cv2.waitKeyEx(max(1, round(wait_s * 1000)))
-        if cv2.getWindowProperty(self.TITLE, cv2.WND_PROP_VISIBLE) < 1:
-            return None
-        clicks, self._clicks = self._clicks, []
-        key = key_of(code)
-        return [*clicks, *([] if key is None else [key])]
-
-    def close(self) -> None:
-        cv2.destroyAllWindows()
-        cv2.waitKey(1)  # some systems take the window away only then
-
-    def _on_mouse(self, event: int, x: int, y: int, *_: object) -> None:
-        if event == cv2.EVENT_LBUTTONDOWN:
-            self._clicks.append(Click((x, y)))
+    def _draw(self) -> None:
+        if self._is_closed:
+            return
+        controls, pointed = self.controls, self.controls.pointed
+        image = _NOTHING if self._shown is None else self._shown.image_rgb
+        outline = None if pointed is None else pointed.outline
+        boxes = [] if self._shown is None else _boxes_of(controls.chosen, self._shown.tracked)
+        self._canvas.show(image, outline=outline, boxes_xyxy=boxes, caption=controls.caption)
 
 
-def key_of(code: int) -> str | None:
-    """The key that OpenCV's code stands for; None for one that says nothing here."""
-    low = code & 0xFFFF  # above are shift, number lock and the like
-    if code < 0 or low >= 0xFF00:
-        return None
-    if low in KEYS:
-        return KEYS[low]
-    return chr(low) if chr(low).isprintable() else None
+class _Canvas:
+    """Lays out what a display shows, and keeps the part that stays while nothing moves."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._framing = Framing(_NOTHING.shape[:2], display.room_hw)
+        self._of: tuple[ImageRGB, Masks | None] | None = None
+        self._framed = _NOTHING
+
+    @property
+    def is_resized(self) -> bool:
+        """Whether the window's size is no longer the one that was drawn for."""
+        return self._display.room_hw != self._framing.room_hw
+
+    def in_picture(self, point_xy: tuple[int, int]) -> tuple[int, int] | None:
+        """The picture's pixel at a point of the window; None where the picture is not."""
+        return self._framing.in_picture(point_xy)
+
+    def show(
+        self,
+        image_rgb: ImageRGB,
+        *,
+        outline: Masks | None,
+        boxes_xyxy: Sequence[Box],
+        caption: str,
+    ) -> None:
+        """Shows a picture, with what is outlined and what is chosen set off."""
+        framing = Framing((image_rgb.shape[0], image_rgb.shape[1]), self._display.room_hw)
+        before = (None, None) if self._of is None else self._of
+        if framing != self._framing or before[0] is not image_rgb or before[1] is not outline:
+            whole = image_rgb if outline is None else with_outline(image_rgb, outline)
+            self._framing, self._of, self._framed = (
+                framing,
+                (image_rgb, outline),
+                framing.framed(whole),
+            )
+        canvas = self._framed.copy()
+        for box in boxes_xyxy:
+            framing.mark(canvas, box)
+        draw_caption(canvas, caption)
+        self._display.show(canvas)
 
 
-def require_display() -> None:
-    """Raises ``UnavailableError`` where OpenCV cannot open a window.
-
-    Tried in a process of its own: without a display OpenCV ends the whole process.
-    """
-    named = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
-    if sys.platform.startswith("linux") and not named:
-        raise UnavailableError(
-            "there is no display here to show a window on: leave --show out, and write the video "
-            "with --output FILE.mp4"
-        )
-    said = _said_by_probe()
-    if said is None:
-        return
-    if "not implemented" in said:
-        raise UnavailableError(
-            "this OpenCV was built without windows: pip uninstall opencv-python-headless, and "
-            "pip install --force-reinstall opencv-python"
-        )
-    raise UnavailableError(f"OpenCV cannot open a window here ({said}): leave --show out")
-
-
-def _said_by_probe() -> str | None:
-    """What a window that could not be opened said; None where it could."""
-    try:
-        tried = subprocess.run(  # noqa: S603 - our own interpreter and our own text
-            [sys.executable, "-c", PROBE], capture_output=True, timeout=PROBE_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return "it did not answer"
-    if tried.returncode == 0:
-        return None
-    lines = tried.stderr.decode(errors="replace").split("\n")
-    telling = [line for line in lines if "not implemented" in line] or [*filter(None, lines)]
-    return " ".join(telling[0].split()) if telling else "it failed"
+def _boxes_of(track_id: int | None, tracked: TrackedFrame) -> list[Box]:
+    if track_id is None:
+        return []
+    chosen = tracked.detections.boxes_xyxy[tracked.track_ids == track_id]
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in chosen.tolist()]

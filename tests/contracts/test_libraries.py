@@ -195,7 +195,7 @@ def test_a_renamed_negative_has_the_id_of_one_learnt_so(store: VectorStore) -> N
 
 def test_renaming_to_itself_changes_nothing(store: VectorStore) -> None:
     made = taught(store, "nut")
-    made.add_examples_from_file(discs(), disc_masks()[:1], "nut", negative=True)
+    made.add_examples_from_file(discs("leaf"), disc_masks()[:1], "nut", negative=True)
     before = contents(made.library)
     assert made.library.rename("nut", "nut") == 6
     assert contents(made.library) == before

@@ -68,6 +68,7 @@ def video(folder: Path, out: Path, *arguments: str | Path) -> Iterator[subproces
     """The command under way, with JSON lines on stdout and a video in ``out``."""
     line = [sys.executable, "-m", "sam_detect", "video", *map(str, arguments), "--json"]
     line += ["--fade", "own:Fade", "--every", "3", "--output", str(out / "out.mp4")]
+    line += ["--output", str(out / "out.json")]
     environment = {**os.environ, **_home(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
     for name in ("raise", "sleep"):
         if (out / name).exists():
@@ -102,12 +103,14 @@ def stopped(process: subprocess.Popen[str]) -> Ran:
 
 
 def assert_kept(ran: Ran, said: list[dict[str, Any]], out: Path) -> None:
-    """The outputs are whole: every JSON line is one, and the video plays and has no more."""
+    """The outputs are whole: every JSON line is one, and the others agree with these."""
     assert "Traceback" not in ran.err, ran.err
     frames = said + [json.loads(line) for line in ran.out.splitlines()]
     assert [each["frame"] for each in frames] == sorted({each["frame"] for each in frames})
     shown = len(read_pictures(out / "out.mp4"))
     assert shown == len(frames)
+    coco = json.loads((out / "out.json").read_text("utf-8"))
+    assert [each["length"] for each in coco["videos"]] == [len(frames)]
 
 
 @pytest.mark.alone

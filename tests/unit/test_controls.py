@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
-from sam_detect.types import TrackedFrame
-from sam_detect.video.controls import BACKSPACE, ENTER, ESCAPE, SPACE, TAB, Controls, Learn, Quit
+from sam_detect.types import Masks, TrackedFrame
+from sam_detect.video.controls import (
+    BACKSPACE,
+    ENTER,
+    ESCAPE,
+    SPACE,
+    TAB,
+    Controls,
+    Learn,
+    Outline,
+    Quit,
+    object_at,
+)
 from tests.tracked_frames import tracked
 
 NAMED = {
@@ -123,6 +135,71 @@ def test_a_click_while_a_name_is_typed_changes_nothing() -> None:
     press(controls, "12n")
     controls.click((5, 5), scene())
     assert press(controls, "fig", "<enter>") == [Learn(12, "fig")]
+
+
+def test_a_click_on_what_is_not_followed_asks_for_its_outline_and_holds_the_picture() -> None:
+    controls = Controls()
+    controls.chosen = 1
+    assert controls.click((60, 40), scene()) == Outline((60, 40))
+    assert controls.held
+    assert controls.chosen is None
+    assert "looking" in controls.caption
+    assert controls.pointed is not None
+    controls.pointed.outline = Masks.from_dense(np.ones((48, 64), bool))
+    assert "name what is outlined" in controls.caption
+    assert press(controls, "n", "fig") == []
+    assert controls.caption.startswith("this is: fig_")
+    assert press(controls, "<enter>") == [Learn(None, "fig")]
+    assert not controls.held
+
+
+@pytest.mark.parametrize("key", ["<esc>", "<back>", "<space>", "<tab>", "1"])
+def test_what_was_pointed_at_is_let_go(key: str) -> None:
+    controls = Controls()
+    controls.click((60, 40), scene())
+    assert press(controls, key) == []
+    assert not controls.held
+
+
+def test_a_click_on_an_object_lets_go_of_what_was_pointed_at() -> None:
+    controls = Controls()
+    controls.click((60, 40), scene())
+    assert controls.click((5, 5), scene()) is None
+    assert not controls.held
+    assert controls.chosen == 1
+
+
+def test_what_cannot_be_outlined_ends_its_naming() -> None:
+    controls = Controls()
+    controls.click((60, 40), scene())
+    press(controls, "n", "fi")
+    controls.nothing_there("nothing is there")
+    assert not controls.held
+    assert controls.caption == "nothing is there"
+
+
+def test_what_was_pointed_at_has_no_name_that_could_be_wrong() -> None:
+    controls = Controls()
+    controls.click((60, 40), scene())
+    assert press(controls, "x") == []
+    assert "no name" in controls.caption
+
+
+def test_escape_first_lets_go_and_then_ends() -> None:
+    controls = Controls()
+    assert press(controls, "1", "<esc>") == []
+    assert controls.chosen is None
+    assert press(controls, "<esc>") == [Quit()]
+
+
+def test_a_click_beside_an_object_still_means_it_in_a_large_picture() -> None:
+    frame = tracked(0, {1: ("nut", (400, 400))}, size_hw=(800, 1000))
+    assert object_at(frame, (395, 405)) == 1
+    assert object_at(frame, (417, 417)) == 1
+    assert object_at(frame, (390, 405)) is None
+    between = tracked(0, {1: ("nut", (400, 400)), 2: ("nut", (414, 400))}, size_hw=(800, 1000))
+    assert object_at(between, (411, 405)) == 1
+    assert object_at(between, (415, 405)) == 2
 
 
 def test_an_object_on_no_track_cannot_be_chosen() -> None:

@@ -24,6 +24,7 @@ from PIL import Image
 from strategies import QUICK, masks_hw
 
 from sam_detect.cli.app import cli, run
+from sam_detect.detector import SAMDetect
 from sam_detect.errors import (
     ConfigError,
     LibraryCorruptError,
@@ -41,7 +42,7 @@ from sam_detect.library.example import (
     label_of,
     renamed,
 )
-from sam_detect.library.library import Library
+from sam_detect.library.library import Added, Library
 from sam_detect.library.places import collection_of, library_of
 from sam_detect.types import Crop, Masks, Point, Recipe
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
@@ -631,3 +632,43 @@ def test_an_impossible_setting_is_usage(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(ConfigError):
         detector(MemoryVectorStore(), sigma=-1)
     refused(capsys, "reindex", "--sigma", "0", code=2)
+
+
+def learn(made: SAMDetect, mask: np.ndarray, *, seed: int = 0, negative: bool = False) -> Added:
+    return made.add_examples_from_file(discs(seed=seed), mask, "nut", negative=negative)
+
+
+def polarities(made: SAMDetect) -> list[bool]:
+    return sorted(label_of(point)[1] for point in made.library.listing())
+
+
+def shifted(mask: np.ndarray, pixels: int) -> np.ndarray:
+    return np.roll(mask, pixels, axis=1)
+
+
+@pytest.mark.parametrize("pixels", [0, 1])
+def test_a_negative_takes_back_that_the_same_object_has_the_label(pixels: int) -> None:
+    made, mask = detector(), disc_masks()[0]
+    learn(made, mask)
+    done = learn(made, shifted(mask, pixels), negative=True)
+    assert (done.added, done.relabelled, done.total) == (0, 1, 1)
+    assert polarities(made) == [True]
+
+
+def test_a_positive_takes_back_that_the_same_object_does_not_have_the_label() -> None:
+    made, mask = detector(), disc_masks()[0]
+    learn(made, mask, negative=True)
+    done = learn(made, mask)
+    assert (done.added, done.relabelled, done.total) == (0, 1, 1)
+    assert polarities(made) == [False]
+
+
+def test_a_negative_takes_back_nothing_else() -> None:
+    made, masks = detector(), disc_masks()
+    learn(made, masks[:2])
+    learn(made, masks[0], seed=1)
+    made.add_examples_from_file(discs(), shifted(masks[2], 1), "leaf")
+    for mask in (shifted(masks[0], 9), masks[2]):  # another place; another label
+        learn(made, mask, negative=True)
+    learn(made, masks[1], seed=1, negative=True)  # another picture
+    assert polarities(made) == [False] * 4 + [True] * 3

@@ -237,6 +237,18 @@ def test_a_point_takes_the_best_proposal_that_covers_it() -> None:
     np.testing.assert_array_equal(reversed_.dense(0), disc((85, 40), 8))
 
 
+def test_a_point_means_what_lies_on_the_ground_and_not_the_ground() -> None:
+    ground = np.ones((HEIGHT, WIDTH), bool)
+    both = Masks.from_dense(np.stack([ground, RED]))
+    assert np.array_equal(masks_for_points(scene(), both, [(30, 40)]).dense(0), RED)
+    only = masks_for_points(scene(), both, [(100, 70)])
+    assert only.areas[0] == HEIGHT * WIDTH, "where nothing lies the ground is meant"
+    large = np.zeros((HEIGHT, WIDTH), bool)
+    large[10:70, 10:110] = True
+    found = masks_for_points(scene(), Masks.from_dense(np.stack([large, RED])), [(30, 40)])
+    assert found.areas[0] == large.sum(), "an object may be large, if it is whole"
+
+
 def test_a_point_in_a_proposals_box_but_not_on_it_is_not_covered() -> None:
     assert not RED[26, 16]
     with pytest.raises(MaskError, match="no object was found at 16,26"):

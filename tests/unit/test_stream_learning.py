@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sam_detect.detector import SAMDetect
-from sam_detect.errors import ConfigError
+from sam_detect.errors import ConfigError, LibraryError
 from sam_detect.library.library import Added
 from sam_detect.library.making import outlines_in
 from sam_detect.types import Candidates, Detections, Frame, Masks, TrackedFrame, Verdict
@@ -38,6 +38,25 @@ def test_an_unknown_object_that_is_learnt_is_named_in_the_next_frame() -> None:
                 learnt = stream.learn(track_at(tracked, disc_xy(14)), "disc")
     assert learnt.result().added == 1
     assert names == [None] * 15 + ["disc"] * 15
+
+
+@pytest.mark.parametrize("later", [0, 9])
+def test_a_name_that_was_wrong_is_taken_back(later: int) -> None:
+    detector, names = with_square(), []
+    with detector.stream(Drawn(), unknown=True) as stream:
+        for tracked in stream:
+            index = tracked.frame.index
+            names.append(name_at(tracked, disc_xy(index)))
+            if index == 5:
+                stream.learn(track_at(tracked, disc_xy(5)), "square").result()
+            if index == 5 + later:
+                track = track_at(tracked, disc_xy(index))
+                taken_back = stream.learn(track, "square", negative=True)
+    assert names[6 + later :] == [None] * (24 - later)
+    assert names[6 : 6 + later] == ["square"] * later
+    assert taken_back.result().total == 2 + (later > 0)
+    positives = [each.bbox for each in detector.library.read() if not each.negative]
+    assert len(positives) == 1, "what was said of the square holds"
 
 
 NEXT_SESSION = """
@@ -147,6 +166,49 @@ def test_only_an_object_of_the_last_frame_can_be_learnt() -> None:
         next(stream)
         with pytest.raises(ConfigError, match="track 99"):
             stream.learn(99, "disc")
+
+
+def test_what_is_learnt_from_another_thread_is_of_the_frame_that_was_given() -> None:
+    """Whoever presses a button does not stop the stream."""
+    detector, given, taught = fresh(), {}, []
+
+    def note(frame: Frame, masks: Masks, labels: Sequence[str], **how: object) -> Added:
+        taught.append((frame.index, int(labels[0]), masks.boxes_xyxy[0].tolist()))
+        return Added(added=1, relabelled=0, total=1)
+
+    detector.learn_frame = note  # type: ignore[assignment, method-assign]
+    done, failed = threading.Event(), []
+
+    def press() -> None:
+        while not done.wait(0.001):
+            shown = given.get(max(given, default=-1), {})
+            for track_id in shown:
+                try:
+                    stream.learn(track_id, str(track_id))
+                except ConfigError as error:  # the object has just left
+                    failed.append(error)
+
+    with detector.stream(Drawn(), unknown=True) as stream:
+        thread = threading.Thread(target=press)
+        thread.start()
+        for tracked in stream:
+            boxes = tracked.detections.boxes_xyxy.tolist()
+            given[tracked.frame.index] = dict(zip(tracked.track_ids.tolist(), boxes, strict=True))
+        done.set()
+        thread.join()
+    assert len(taught) > 20
+    assert [box for _, _, box in taught] == [given[at][track] for at, track, _ in taught]
+
+
+def test_what_cannot_be_learnt_is_said_at_once() -> None:
+    with fresh().stream(Drawn(), unknown=True) as stream:
+        track = int(next(stream).track_ids[0])
+        with pytest.raises(LibraryError, match="visible character"):
+            stream.learn(track, " ")
+    with fresh().stream(Drawn(), unknown=True, track=False) as stream:
+        next(stream)
+        with pytest.raises(ConfigError, match="does not follow"):
+            stream.learn(0, "disc")
 
 
 def test_without_tracks_every_frame_is_looked_at_on_its_own() -> None:

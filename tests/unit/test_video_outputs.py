@@ -6,6 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -15,7 +18,9 @@ import pytest
 from PIL import Image
 
 from sam_detect.detector import SAMDetect
+from sam_detect.errors import OutputError
 from sam_detect.masks import rle_to_mask
+from sam_detect.outputs import _spool
 from sam_detect.outputs import tracked as tracked_module
 from sam_detect.outputs._fragments import boxes_of
 from sam_detect.outputs._tags import Layout, Places, Tag, place_tags
@@ -249,9 +254,9 @@ def test_the_tag_says_the_tracks_number(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_frame_itself_stays_as_it_is() -> None:
     frame = tracked()
     before = frame.frame.image_rgb.copy()
-    drawn = TrackPainter().draw(frame, chosen=1)
+    drawn = TrackPainter().draw(frame)
     assert (frame.frame.image_rgb == before).all()
-    assert (drawn == 255).all(axis=2).any(), "what is chosen is set off"
+    assert (drawn != before).any()
 
 
 # -- text ------------------------------------------------------------------------------------------
@@ -271,6 +276,67 @@ def test_motmetrics_reads_the_boxes(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert table["ClassId"].tolist() == [1, -1, 2]
     assert table["Confidence"].tolist() == [0.75] * 3
+
+
+def long_stream(frames: int) -> Iterator[TrackedFrame]:
+    """Ten objects of which each is hidden from time to time; every hundred frames all are new."""
+    for index in range(frames):
+        first = 1 + 10 * (index // 100)
+        there = [i for i in range(10) if (index // 7 + i) % 5]
+        yield tracked(index, {first + i: ("nut", (5 * i, 4 + index % 30)) for i in there}, side=4)
+
+
+def test_a_long_video_is_the_same_in_coco_however_often_its_parts_go_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_spool, "MOST_WAITING", 3000)
+    frames = list(long_stream(250))
+    sink = COCOVideoSink(tmp_path / "x.json")
+    for each in frames:
+        sink.write(each)
+    sink.close()
+    data = json.loads((tmp_path / "x.json").read_text())
+    assert data["videos"][0]["file_names"] == [f"clip/{i:05d}.jpg" for i in range(250)]
+    assert [a["track_id"] for a in data["annotations"]] != []
+    for annotation in data["annotations"]:
+        for place, each in enumerate(frames):
+            here = np.flatnonzero(each.track_ids == annotation["track_id"])
+            found = list(each.detections)[int(here[0])] if len(here) else None
+            expected = (found.mask_rle, found.bbox, found.area) if found else (None, None, None)
+            parts = (annotation[name][place] for name in ("segmentations", "bboxes", "areas"))
+            assert tuple(parts) == expected
+    assert {a["track_id"] for a in data["annotations"]} == set(range(1, 31))
+    assert [each.name for each in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_long_video_takes_no_more_memory_in_coco_than_a_short_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_spool, "MOST_WAITING", 20_000)
+    frame = tracked(0, {1 + i: ("nut", (5 * i, 4)) for i in range(10)}, side=4)
+    sink = COCOVideoSink(tmp_path / "x.json")
+    for index in range(800):
+        if index == 200:
+            tracemalloc.start()
+        sink.write(replace(frame, frame=replace(frame.frame, index=index)))
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 200_000, "6,000 outlines take more than 1,000,000"
+    sink.close()
+    assert json.loads((tmp_path / "x.json").read_text())["videos"][0]["length"] == 800
+
+
+def test_coco_that_cannot_be_put_aside_is_given_up_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_spool, "MOST_WAITING", 10)
+    sink = COCOVideoSink(tmp_path / "x.json")
+    sink._spool._file.close()
+    sink._spool._file = open("/dev/full", "w+b", buffering=0)  # noqa: SIM115
+    with pytest.raises(OutputError, match="No space left"):
+        sink.write(tracked(0))
+    assert sink.close() == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_coco_has_a_track_an_annotation(tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""What is taken back where somebody says the opposite: nothing is both called so and not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from sam_detect.errors import MaskError
+from sam_detect.interfaces import VectorStore
+from sam_detect.library.example import LABEL_FIELDS, Example, example_id
+from sam_detect.masks import rle_to_mask
+from sam_detect.types import Point
+
+SAME_IOU = 0.8
+"""Outlines in one picture that overlap so much are of one object."""
+
+
+def opposed(store: VectorStore, examples: Sequence[Example]) -> list[str]:
+    """The ids of stored examples that say the opposite of these, of the same objects.
+
+    A negative takes back that an object of the same picture, outlined about the same, has the
+    label; a positive takes back that exactly this outline does not have it.
+    """
+    positives = [each for each in examples if not each.negative and each.picture]
+    negatives = [each for each in examples if each.negative and each.picture]
+    denied = [
+        example_id(digest=e.picture, mask_rle=e.segmentation, label=e.label, negative=True)
+        for e in positives
+    ]
+    found = [point.id for point in store.scan(denied, fields=())] if denied else []
+    return [*found, *_claimed(store, negatives)] if negatives else found
+
+
+def _claimed(store: VectorStore, negatives: Sequence[Example]) -> Iterator[str]:
+    wanted = {(each.label, each.picture) for each in negatives}
+    light = store.scan(fields=(*LABEL_FIELDS, "picture"))
+    there = [p.id for p in light if not p.payload.get("negative") and _place(p) in wanted]
+    for point in store.scan(there, fields=("label", "picture", "segmentation")) if there else ():
+        here = [each for each in negatives if (each.label, each.picture) == _place(point)]
+        if any(_is_same(each, point) for each in here):
+            yield point.id
+
+
+def _place(point: Point) -> tuple[object, object]:
+    return point.payload.get("label"), point.payload.get("picture")
+
+
+def _is_same(example: Example, point: Point) -> bool:
+    try:
+        one, other = (
+            rle_to_mask(rle) for rle in (example.segmentation, point.payload["segmentation"])
+        )
+    except (MaskError, KeyError):  # it is damaged: whoever reads it hears of it
+        return False
+    if one.shape != other.shape:
+        return False
+    return bool(np.count_nonzero(one & other) >= SAME_IOU * np.count_nonzero(one | other))
