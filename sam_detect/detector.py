@@ -303,13 +303,14 @@ class SAMDetect(Finder):
                 (http, https, rtsp, rtsps), or any source of frames.
             every: frames from one look of the detector to the next, at most.
             live: whether the newest frame counts and others may be dropped; by default for
-                cameras and streams.
+                cameras and streams. A file is read as fast as it can be, also then.
             unknown: whether objects that nothing in the library resembles are followed, too.
             track: whether objects are followed; else the detector looks at every frame, and the
                 objects of each are on no track.
 
         Returns:
-            An iterator of :class:`~sam_detect.types.TrackedFrame`; close it, or use ``with``.
+            An iterator of :class:`~sam_detect.types.TrackedFrame`; close it, or use ``with``. Its
+            pictures are shared: draw into copies.
 
         Raises:
             ConfigError: ``every`` is less than 1, or the source is an address of another kind.
@@ -332,7 +333,7 @@ class SAMDetect(Finder):
         return context.cut_out(frame.image_rgb, masks, maker.fade, occupancy=maker.occupancy)
 
     def visualize(
-        self, image: ImageLike, detections: Detections | Sequence[Detection]
+        self, image: ImageLike | Frame, detections: Detections | Sequence[Detection]
     ) -> npt.NDArray[np.uint8]:
         """The picture with its detections drawn in, ``(H, W, 3)`` uint8, in the arrays' order."""
         frame = self.read(image)

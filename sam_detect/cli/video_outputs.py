@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -80,7 +81,23 @@ class Outputs:
             raise
         _say_written(recorder.close())
 
+    def _require_apart_from(self, source: str) -> None:
+        """Pictures that are written into the folder which is read would be its next frames.
+
+        Raises:
+            ConfigError: they would be.
+        """
+        read = os.path.dirname(source) if glob.has_magic(source) else source
+        snapshots = (path for name, path in self.formats if name == SNAPSHOTS)
+        for folder in (*snapshots, self.collect_unknown):
+            if folder is not None and os.path.realpath(folder) == os.path.realpath(read):
+                raise ConfigError(
+                    f"'{folder}' is the folder that is being read: what is written there would "
+                    "be its next frames; name another"
+                )
+
     def _sinks(self, detector: SAMDetect, source: str) -> list[VideoSink]:
+        self._require_apart_from(source)
         sinks: list[VideoSink] = []
         try:
             for name, path in self.formats:

@@ -24,7 +24,7 @@ class MOTSink(GrowingSink):
     """Writes each frame's lines, and the names of the classes beside them.
 
     The labels' file, ``x.labels.txt`` for ``x.txt``, has a label a line; the first line is class 1.
-    On stdout there are no labels.
+    Beside a stream or a device (stdout, a pipe) there is no place for labels.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class MOTSink(GrowingSink):
     ) -> None:
         super().__init__(output, inputs=inputs)
         self._names: GrowingText | None = None
-        if output is not None:
-            path = Path(output)
+        path = None if output is None else Path(output)
+        if path is not None and (path.is_file() or not path.exists()):
             self._names = GrowingText(path.with_name(path.stem + LABELS_ENDING), inputs=inputs)
         self._classes: dict[str, int] = {}
 

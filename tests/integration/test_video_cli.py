@@ -150,6 +150,19 @@ def test_what_cannot_be_meant_is_refused_in_one_line(
     assert sorted(each.name for each in clip.parent.iterdir()) == ["clip.avi"]
 
 
+@pytest.mark.parametrize("option", ["--snapshots", "--collect-unknown"])
+@pytest.mark.parametrize("source", ["frames", "frames/*.png"])
+def test_nothing_is_written_among_the_frames_that_are_read(
+    option: str, source: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    cv2.imwrite(str(frames / "0.png"), picture(0))
+    command("video", source, option, frames).failed("frames", "next frames", code=2)
+    assert [each.name for each in frames.iterdir()] == ["0.png"]
+
+
 def test_the_video_that_is_read_is_not_overwritten(tmp_path: Path, command: Command) -> None:
     path = tmp_path / "clip.mp4"
     write_clip(tmp_path / "clip.avi", 3).rename(path)

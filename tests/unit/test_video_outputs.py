@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -487,3 +488,15 @@ def test_what_is_learnt_from_a_snapshot_is_what_the_frame_would_have_taught(
     (from_frame,) = detector.embed(frame.frame, frame.detections.masks)
     assert float(from_cut @ from_frame) > 0.9999
     assert min(cut.size_hw) > (60 * 60 / detector.recipe.occupancy) ** 0.5, "all that a crop shows"
+
+
+def test_beside_a_pipe_there_are_no_labels(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    sink = MOTSink(pipe)
+    sink.write(tracked(0))
+    sink.close()
+    assert os.read(reader, 1000).startswith(b"1,1,")
+    os.close(reader)
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
