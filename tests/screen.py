@@ -6,6 +6,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,7 +32,10 @@ class Screen:
         """The id of the window of this title, as soon as it is there; it gets the keyboard."""
         found = self._do("search", "--sync", "--onlyvisible", "--name", f"^{title}$")
         window = found.split()[-1]
-        self._do("windowfocus", window)
+        deadline = time.monotonic() + WAIT_S
+        while self._tried("windowfocus", window).returncode:  # it is named before it is mapped
+            assert time.monotonic() < deadline, "the window takes no keys"
+            time.sleep(0.05)
         return window
 
     def size(self, window: str) -> tuple[int, int]:
@@ -47,12 +51,12 @@ class Screen:
         """Where there is no window manager, windows lie in the screen's upper left corner."""
         self._do("mousemove", str(x), str(y), "click", "1")
 
-    def type(self, text: str, *, pause_ms: int = 60) -> None:
+    def type(self, text: str, *, pause_ms: int = 120) -> None:
         self._do("type", "--delay", str(pause_ms), text)
 
     def press(self, *keys: str) -> None:
         """Keys by their names: Return, Escape, Tab, space."""
-        self._do("key", "--delay", "60", *keys)
+        self._do("key", "--delay", "120", *keys)
 
     def ask_to_close(self, window: str) -> None:
         """What a click on the cross in a window's corner does (ICCCM 4.2.8.1)."""
@@ -68,12 +72,15 @@ class Screen:
         x11.XCloseDisplay(screen)
 
     def _do(self, *words: str) -> str:
-        done = subprocess.run(
+        done = self._tried(*words)
+        assert done.returncode == 0, (words, done.stderr)
+        return done.stdout
+
+    def _tried(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             ["xdotool", *words], env={**os.environ, "DISPLAY": self.name},
             capture_output=True, text=True, timeout=WAIT_S, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, (words, done.stderr)
-        return done.stdout
 
 
 class _Message(ctypes.Structure):

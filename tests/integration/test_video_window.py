@@ -89,7 +89,7 @@ def test_an_object_is_taught_by_a_click_and_closing_the_window_ends_it(
 ) -> None:
     with shown(on_screen, clip, tmp_path) as running:
         window = on_screen.window("sam-detect")
-        until(lambda: len(lines(tmp_path)) > 2, running)
+        until(lambda: len(lines(tmp_path)) > 20, running)  # the window has taken its size by now
         x, y = disc_xy(0)
         on_screen.click(x * SCALE, y * SCALE)
         # At once, while the disc is outlined: nothing may be lost.
@@ -113,7 +113,7 @@ def test_an_object_is_taught_by_a_click_and_closing_the_window_ends_it(
 def test_ctrl_c_while_a_name_is_typed(on_screen: Screen, clip: Path, tmp_path: Path) -> None:
     with shown(on_screen, clip, tmp_path) as running:
         on_screen.window("sam-detect")
-        until(lambda: len(lines(tmp_path)) > 2, running)
+        until(lambda: len(lines(tmp_path)) > 20, running)  # the window has taken its size by now
         x, y = disc_xy(0)
         on_screen.click(x * SCALE, y * SCALE)
         on_screen.type("nfig")
