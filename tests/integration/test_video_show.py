@@ -18,6 +18,8 @@ from cli_harness import as_a_process
 from screen import Screen, screen
 from video_files import SIZE_HW, disc_xy, picture, read_pictures, write_video
 
+pytestmark = pytest.mark.alone  # keys that come while others compute are lost
+
 STOP_S = 2.0
 WAIT_S = 20
 SCALE = 480 // SIZE_HW[1]
