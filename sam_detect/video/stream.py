@@ -221,7 +221,6 @@ class Stream(Iterator[TrackedFrame]):
         Raises:
             LibraryError: the name is empty.
         """
-
         require_names([label])
 
         def work() -> Added:
