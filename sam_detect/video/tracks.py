@@ -36,6 +36,8 @@ REACH = 3.0
 """Of its size: how far from where it should be, or was, a hidden object may come back."""
 ONE_SIZE = 0.5
 """Objects of which one is smaller than this share of the other do not hide one another."""
+COMMON_SHARE = 0.3
+"""Of the smaller of two: so much is not seen of both."""
 TOUCHING_SHARE, COVERED_SHARE = 0.1, 0.6
 """Of an object, in common with one that touches it; with one that covers it."""
 
@@ -188,7 +190,7 @@ class Tracks:
             return
         anchor = SoftMask.of(found.masks, index)
         body, gain = carried(anchor, since)
-        if not body.area:
+        if not body.area or self._is_part_of_another(body, verdict):
             return
         self._tracks[self._next_id] = Track(
             id=self._next_id,
@@ -202,6 +204,17 @@ class Tracks:
             gain=gain,
         )
         self._next_id += 1
+
+    def _is_part_of_another(self, body: SoftMask, verdict: Verdict) -> bool:
+        """Whether much of it is seen as another object of its kind, of which more is believed: two
+        cannot both be in front."""
+        return any(
+            track.verdict.label == verdict.label is not None
+            and track.verdict.confidence > verdict.confidence
+            and track.mask is not None
+            and shared_of_smaller(body, track.mask) > COMMON_SHARE
+            for track in self._shown()
+        )
 
     def _continue_hidden(self, size_hw: tuple[int, int], time_s: float) -> None:
         """New tracks that are hidden ones come back take up their ids."""

@@ -378,3 +378,28 @@ def test_parts_of_an_object_are_no_tracks() -> None:
     found = Detections("scene", Masks.from_dense(part), (CHERRY,))
     tracks.join(Sight(frame, found, ((),)), tracks.snapshot(scene.size_hw), (), frame)
     assert tracks.present(frame, time_s=0.1)[1].tolist() == first
+
+
+@pytest.mark.parametrize(
+    ("label", "confidence", "rows", "begun"),
+    [
+        ("cherry", 0.9, 20, False),
+        ("cherry", 0.99, 20, True),
+        ("plum", 0.9, 20, True),
+        ("cherry", 0.9, 5, True),
+    ],
+    ids=["less sure", "surer", "another kind", "little in common"],
+)
+def test_what_is_seen_as_another_of_its_kind_is_no_object_of_its_own(
+    label: str, confidence: float, rows: int, begun: bool
+) -> None:
+    """A region of water takes in half of the swan on it."""
+    scene = Scene([Thing("cherry", along(60, 60, 0, 0), 20)], 1)
+    tracks, frame = Tracks(), scene.frame(0)
+    water = np.zeros(scene.size_hw, np.bool_)
+    water[80 - rows : 100, 30:90] = True
+    masks = Masks.concatenate([scene.outlined(0).masks, Masks.from_dense(water)])
+    verdicts = Verdict("cherry", "cherry", 0.95), Verdict(label, label, confidence)
+    sight = Sight(frame, Detections("scene", masks, verdicts), ((), ()), first=True)
+    tracks.join(sight, tracks.snapshot(scene.size_hw), (), frame)
+    assert len(tracks.present(frame, time_s=0)[0]) == (2 if begun else 1)
