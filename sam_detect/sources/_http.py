@@ -52,13 +52,8 @@ class HttpAnswer:
         self._persistence = persistence
         self._sockets = _Sockets()
         persistence.interrupt = self._sockets.shut
-        given, self._asked = _name_apart(url)
         self._client = httpx.Client(
-            timeout=timeout_s,
-            follow_redirects=True,
-            max_redirects=MOST_REDIRECTS,
-            headers=HEADERS,
-            auth=given,
+            timeout=timeout_s, follow_redirects=True, max_redirects=MOST_REDIRECTS, headers=HEADERS
         )
         self._at = 0
         self._failure: Exception | None = None
@@ -207,7 +202,7 @@ class HttpAnswer:
             raise StoppedError
         extensions = {"trace": self._sockets.trace}
         request = self._client.build_request(
-            "GET", self._asked, headers=headers, extensions=extensions
+            "GET", self.url, headers=headers, extensions=extensions
         )
         with _discreetly():
             return self._client.send(request, stream=True, **({"auth": auth} if auth else {}))  # type: ignore[arg-type]
@@ -256,16 +251,6 @@ class HttpAnswer:
         if isinstance(error, httpx.ConnectError):
             return "cannot be reached; check the address, and that the server or camera is on"
         return "broke the connection"
-
-
-def _name_apart(url: str) -> tuple[tuple[str, str] | None, httpx.URL | str]:
-    """Name and password, and the address without them, as httpx logs it (at level INFO)."""
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:  # said when it is asked for
-        return None, url
-    given = (parsed.username, parsed.password) if parsed.username or parsed.password else None
-    return given, parsed.copy_with(username=None, password=None)
 
 
 class _Discreet(logging.Filter):

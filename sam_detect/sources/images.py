@@ -51,8 +51,7 @@ def load_image(
     """
     name = os.fspath(path)
     origin = decoding.Origin(name)
-    limits = {"max_pixels": max_pixels, "max_bytes": max_bytes}
-    rgb = decoding.read_rgb(origin, **limits, stretch=stretch)
+    rgb = decoding.read_rgb(origin, max_pixels=max_pixels, max_bytes=max_bytes, stretch=stretch)
     return Frame(image_rgb=rgb, source_id=name, index=index)
 
 

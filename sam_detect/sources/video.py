@@ -41,7 +41,7 @@ def open_source(
     """
     if isinstance(argument, bool) or not isinstance(argument, (int, str, os.PathLike)):
         raise ConfigError(
-            f"a video is a camera's number, a path, an address or a sam_detect.interfaces.Source, "
+            "a video is a camera's number, a path, an address or a sam_detect.interfaces.Source, "
             f"got {type(argument).__name__}"
         )
     name = str(argument)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 import numpy as np
 import supervision as sv
@@ -19,6 +20,14 @@ HIDDEN_S = 2.0
 """How long a hidden object is waited for."""
 BYTETRACK_FPS = 30.0
 """The unit in which ByteTrack counts time; frames come with their own time stamps."""
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """The track that a box of ByteTrack's is of, and when it was last seen."""
+
+    track: int
+    seen_s: float
 
 
 class Boxes:
@@ -33,8 +42,7 @@ class Boxes:
             high_conf_det_threshold=0.0,
             minimum_consecutive_frames=1,
         )
-        self._owners: dict[int, int] = {}
-        self._seen_s: dict[int, float] = {}
+        self._owners: dict[int, _Owner] = {}
 
     def follow(
         self, ids: Sequence[int], boxes_xyxy: IntArray, new: AbstractSet[int], time_s: float
@@ -56,24 +64,26 @@ class Boxes:
         continued = {}
         tracks = np.asarray(out.data.get("track", ()), np.int64)
         for track, box in zip(tracks.tolist(), _ids(out), strict=True):
-            owner = self._owners.setdefault(box, track) if box >= 0 else track
+            if box < 0:
+                continue
+            before = self._owners.get(box)
+            owner = track if before is None else before.track
             if track in new and owner != track:
                 continued[track] = owner
-            elif box >= 0:
-                self._owners[box] = track
-            self._seen_s[box] = time_s
-        self._forget_before(time_s - 2 * HIDDEN_S)
+            else:
+                owner = track
+            self._owners[box] = _Owner(owner, time_s)
+        # ByteTrack has given up the others by now.
+        lately = time_s - 2 * HIDDEN_S
+        self._owners = {b: owner for b, owner in self._owners.items() if owner.seen_s >= lately}
         return continued
-
-    def _forget_before(self, time_s: float) -> None:
-        """Boxes that ByteTrack has given up by now."""
-        for box in [box for box, seen_s in self._seen_s.items() if seen_s < time_s]:
-            del self._seen_s[box]
-            self._owners.pop(box, None)
 
     def rename(self, old: int, new: int) -> None:
         """A track has another id from now on."""
-        self._owners = {box: new if t == old else t for box, t in self._owners.items()}
+        self._owners = {
+            box: replace(owner, track=new) if owner.track == old else owner
+            for box, owner in self._owners.items()
+        }
 
 
 def _ids(tracked: sv.Detections) -> list[int]:

@@ -12,7 +12,7 @@ import pytest
 from sam_detect.interfaces import Source
 from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
 from sam_detect.video.belief import belief
-from sam_detect.video.boxes import HIDDEN_S
+from sam_detect.video.boxes import HIDDEN_S, Boxes
 from sam_detect.video.memory import Memory
 from sam_detect.video.motion import Flow, Motion, SoftMask
 from sam_detect.video.quality import VideoQuality, video_quality
@@ -403,3 +403,12 @@ def test_what_is_seen_as_another_of_its_kind_is_no_object_of_its_own(
     sight = Sight(frame, Detections("scene", masks, verdicts), ((), ()), first=True)
     tracks.join(sight, tracks.snapshot(scene.size_hw), (), frame)
     assert len(tracks.present(frame, time_s=0)[0]) == (2 if begun else 1)
+
+
+def test_boxes_of_objects_that_came_and_went_are_forgotten() -> None:
+    boxes = Boxes()
+    for number in range(200):
+        corner = 40 * (number % 10)
+        there = np.array([[corner, corner, corner + 20, corner + 20]])
+        boxes.follow([number + 1], there, {number + 1}, number * 1.0)
+    assert len(boxes._owners) < 10
