@@ -59,7 +59,11 @@ class Segmenter(ABC):
 
     @abstractmethod
     def segment(self, frame: Frame) -> Masks:
-        """Proposals, best first; none for a picture without structure. Deterministic."""
+        """Proposals, best first; none for a picture without structure.
+
+        The same picture gives the same proposals; with another processor or batch size, scores
+        and single pixels at an edge may differ.
+        """
 
     def for_areas(self, areas: tuple[int, int] | None) -> Segmenter:
         """This segmenter for objects of about these sizes; itself unless it goes by sizes.
@@ -143,11 +147,18 @@ class WeightFade(ABC):
 
 
 class Embedder(ABC):
-    """Turns faded crops into unit vectors whose dot product is their similarity."""
+    """Turns faded crops into unit vectors whose dot product is their similarity.
+
+    The same crop gives the same vector, equal within 1e-6 in each component, alone or in any
+    batch, with any number of threads, in any process on any processor. Equal bits are not
+    promised: matrix products sum in another order where the batch or the processor is another.
+    On a GPU, or with ``bf16`` or ``fp16``, the difference may be larger.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int]
-    """Raised whenever the same crop would get another vector: old libraries then say `reindex`."""
+    """Raised whenever the algorithm changes, so that the same crop would get another vector: old
+    libraries then ask for ``reindex``."""
     input_side: int
     """Crops are reduced to at most this side (pixels) before they are faded."""
     prior_similarity: ClassVar[float] = 0.9

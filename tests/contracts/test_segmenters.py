@@ -17,6 +17,7 @@ from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.interfaces import Segmenter
 from sam_detect.parts import make_segmenter
 from sam_detect.types import Frame, Masks
+from tests.closeness import same_masks
 
 NAMES = registry.names("segmenter")
 DISCS = [((40, 40), 18), ((120, 45), 22), ((60, 110), 25), ((135, 115), 15)]
@@ -62,15 +63,6 @@ def scene(seed: int = 0) -> Frame:
         image[disc(number)] = colour
     image += np.random.default_rng(seed).integers(-5, 6, image.shape, dtype=np.int16)
     return Frame(image.clip(0, 255).astype(np.uint8))
-
-
-def same(a: Masks, b: Masks) -> bool:
-    return (
-        a.crop_rles == b.crop_rles
-        and np.array_equal(a.boxes_xyxy, b.boxes_xyxy)
-        and np.array_equal(a.predicted_ious, b.predicted_ious)
-        and np.array_equal(a.stabilities, b.stabilities)
-    )
 
 
 def check_form(masks: Masks, frame: Frame) -> None:
@@ -120,8 +112,8 @@ def test_told_the_sizes_that_are_sought_it_still_proposes(
     sized = segmenter.for_areas(areas)
     assert isinstance(sized, Segmenter)
     check_form(sized.segment(scene()), scene())
-    assert same(segmenter.for_areas(areas).segment(scene()), sized.segment(scene()))
-    assert same(segmenter.segment(scene()), before), "the segmenter itself stays as it is"
+    assert same_masks(segmenter.for_areas(areas).segment(scene()), sized.segment(scene()))
+    assert same_masks(segmenter.segment(scene()), before), "the segmenter itself stays as it is"
 
 
 def test_no_mask_is_proposed_twice(segmenter: Segmenter) -> None:
@@ -164,18 +156,18 @@ def test_a_picture_that_is_not_contiguous_is_taken_as_a_copy_of_it(segmenter: Se
     image = scene().image_rgb
     flipped = image[::-1, :, ::-1]
     masks = segmenter.segment(Frame(flipped))
-    assert same(masks, segmenter.segment(Frame(flipped.copy())))
+    assert same_masks(masks, segmenter.segment(Frame(flipped.copy())))
 
 
 def test_the_same_picture_has_the_same_proposals_each_time(segmenter: Segmenter) -> None:
     first = segmenter.segment(scene())
     segmenter.segment(scene(1))
-    assert same(segmenter.segment(scene()), first)
+    assert same_masks(segmenter.segment(scene()), first)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_new_segmenter_proposes_the_same(name: str, make: Make) -> None:
-    assert same(make(name).segment(scene()), make(name).segment(scene()))
+    assert same_masks(make(name).segment(scene()), make(name).segment(scene()))
 
 
 def test_the_picture_does_not_change(segmenter: Segmenter) -> None:
@@ -190,7 +182,7 @@ def test_two_threads_get_what_one_gets(segmenter: Segmenter) -> None:
     alone = [segmenter.segment(frame) for frame in frames]
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(segmenter.segment, frames))
-    assert all(same(a, b) for a, b in zip(alone, together, strict=True))
+    assert all(same_masks(a, b) for a, b in zip(alone, together, strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,6 +17,7 @@ from sam_detect.errors import ConfigError, RecipeMismatchError
 from sam_detect.fading import GaussianFade, IdentityFade
 from sam_detect.types import Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
+from tests.closeness import assert_same_vectors
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -182,7 +183,7 @@ def test_crops_of_the_library_give_the_vectors_of_the_picture(checkpoint: Path) 
     detector.set_fade_strategy(GaussianFade())
     detector.set_fade_strategy(IdentityFade())
     for each in detector.library.read():
-        np.testing.assert_array_equal(each.vector, before[each.id])
+        assert_same_vectors(each.vector, before[each.id])
 
 
 def test_a_library_of_frames_is_not_faded_otherwise(checkpoint: Path) -> None:

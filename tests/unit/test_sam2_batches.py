@@ -35,7 +35,8 @@ from sam_detect.segmentation._sam2_model import (  # noqa: E402
     Prompts,
 )
 from sam_detect.segmentation.sam2 import SAM2Segmenter  # noqa: E402
-from sam_detect.types import Frame, Masks  # noqa: E402
+from sam_detect.types import Frame  # noqa: E402
+from tests.closeness import same_masks  # noqa: E402
 
 LOOSE: dict[str, Any] = {
     "points_per_side": 8, "pred_iou_thresh": 0.4, "stability_score_thresh": 0.6,
@@ -105,10 +106,6 @@ def test_no_masks_are_no_masks() -> None:
     assert cut_out_batch(torch.full((2, 64, 64), -9.0), (50, 50), Limits()) == [None, None]
 
 
-def same(a: Masks, b: Masks) -> bool:
-    return a.crop_rles == b.crop_rles and np.array_equal(a.boxes_xyxy, b.boxes_xyxy)
-
-
 def in_batches(segmenter: SAM2Segmenter, at_once: int = 3) -> SAM2Segmenter:
     segmenter.model.drawing.cut_out = cut_out_batch
     segmenter.model.drawing.at_once = BatchSize(at_once)
@@ -121,11 +118,11 @@ def test_prompted_masks_in_batches_are_the_same(small: Path) -> None:
     together = in_batches(SAM2Segmenter(small, "cpu", **LOOSE))
     points = [(20, 30), (100, 80), (150, 140), (60, 60)]
     drawn = [segmenter.segment_points(frame, points) for segmenter in (each, together)]
-    assert same(*drawn)
-    assert same(
+    assert same_masks(*drawn)
+    assert same_masks(
         *(s.segment_boxes(frame, [(x, y, 25, 9) for x, y in points]) for s in (each, together))
     )
-    assert same(*(s.segment_masks(frame, drawn[0]) for s in (each, together)))
+    assert same_masks(*(s.segment_masks(frame, drawn[0]) for s in (each, together)))
 
 
 @pytest.mark.parametrize(("kind", "batch"), [("cpu", False), ("cuda", True), ("mps", True)])
@@ -231,7 +228,7 @@ def test_masks_are_drawn_in_smaller_batches(small: Path, monkeypatch: pytest.Mon
     expected = segmenter.segment(coins())
     assert len(expected) > 3
     asked = limited_drawing(monkeypatch, segmenter, 2)
-    assert same(segmenter.segment(coins()), expected)
+    assert same_masks(segmenter.segment(coins()), expected)
     assert max(asked) > 2
     assert segmenter.model.drawing.at_once.size == 2
     assert segmenter.model.chunk == 16
@@ -261,7 +258,7 @@ def test_prompts_are_decoded_in_smaller_chunks_where_their_masks_cannot_be_drawn
 
     monkeypatch.setattr(segmenter.model.decoder, "decode", counted)
     segmenter.model.drawing.cut_out = crowded
-    assert same(segmenter.segment(coins()), expected)
+    assert same_masks(segmenter.segment(coins()), expected)
     assert segmenter.model.chunk == 4
 
 

@@ -24,6 +24,7 @@ from sam_detect.models.sam2 import load_sam2
 from sam_detect.models.sam2_features import SAM2Features, bilinear_rows
 from sam_detect.types import Crop, FadedCrop, Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
+from tests.closeness import assert_same_vectors
 
 TOLERANCE = 1e-5
 """Largest difference of a unit vector's element from the official one: float32 rounding."""
@@ -354,7 +355,7 @@ def test_large_objects_are_kept_larger_and_described_from_what_is_kept(
     [kept] = detector.library.read()
     assert (detector.recipe.crop_side, kept.crop.mask.shape) == (200, (200, 200))
     assert kept.vector is not None
-    np.testing.assert_array_equal(detector._maker.vectors([kept.crop])[0], kept.vector)
+    assert_same_vectors(detector._maker.vectors([kept.crop])[0], kept.vector)
     monkeypatch.undo()
     again = SAMDetect(embedder=SAM2Embedder(checkpoint, device="cpu"), **parts)
     assert again.recipe.crop_side == 200, "as the library has it"
@@ -380,7 +381,7 @@ def test_parameters_make_it_again(checkpoint: Path, options: dict[str, Any]) -> 
     assert parameters["model_size"] == str(checkpoint)
     for name, value in options.items():
         assert parameters[name] == (list(value) if isinstance(value, tuple) else value)
-    np.testing.assert_array_equal(again.embed(crops()[:2]), made.embed(crops()[:2]))
+    assert_same_vectors(again.embed(crops()[:2]), made.embed(crops()[:2]))
 
 
 def test_a_model_that_is_loaded_already_is_taken(checkpoint: Path, embedder: SAM2Embedder) -> None:

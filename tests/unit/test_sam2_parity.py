@@ -272,4 +272,4 @@ def test_the_fast_and_the_official_decoder_find_the_same(small: Path) -> None:
     slow = SAM2Segmenter(small, "cpu", fast=False, **SMALL_MASKS).segment(frame)
     assert len(fast) == len(slow) >= 10
     np.testing.assert_allclose(fast.predicted_ious, slow.predicted_ious, atol=1e-5)
-    np.testing.assert_array_equal(fast.boxes_xyxy, slow.boxes_xyxy)
+    np.testing.assert_allclose(fast.boxes_xyxy, slow.boxes_xyxy, rtol=0, atol=1)

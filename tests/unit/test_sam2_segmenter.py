@@ -33,6 +33,7 @@ from sam_detect.segmentation._sam2_prompters import (  # noqa: E402
 )
 from sam_detect.segmentation.sam2 import SAM2Segmenter  # noqa: E402
 from sam_detect.types import Frame, Masks  # noqa: E402
+from tests.closeness import same_masks  # noqa: E402
 
 LOOSE: dict[str, Any] = {
     "points_per_side": 8,
@@ -60,10 +61,6 @@ def coins(shift: int = 0) -> Frame:
     return Frame(np.repeat(part, 3, axis=2))
 
 
-def same(a: Masks, b: Masks) -> bool:
-    return a.crop_rles == b.crop_rles and np.array_equal(a.boxes_xyxy, b.boxes_xyxy)
-
-
 def check_form(masks: Masks, frame: Frame) -> None:
     assert masks.size_hw == frame.size_hw
     for values in (masks.predicted_ious, masks.stabilities):
@@ -86,8 +83,8 @@ def test_masks_are_well_formed_and_best_first(segmenter: SAM2Segmenter) -> None:
 def test_the_same_picture_has_the_same_masks(segmenter: SAM2Segmenter, small: Path) -> None:
     first = segmenter.segment(coins())
     segmenter.segment(coins(20))
-    assert same(segmenter.segment(coins()), first)
-    assert same(SAM2Segmenter(small, "cpu", **LOOSE).segment(coins()), first)
+    assert same_masks(segmenter.segment(coins()), first)
+    assert same_masks(SAM2Segmenter(small, "cpu", **LOOSE).segment(coins()), first)
 
 
 def test_two_threads_get_what_one_gets(segmenter: SAM2Segmenter) -> None:
@@ -95,7 +92,7 @@ def test_two_threads_get_what_one_gets(segmenter: SAM2Segmenter) -> None:
     alone = [segmenter.segment(frame) for frame in frames]
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(segmenter.segment, frames))
-    assert all(map(same, alone, together))
+    assert all(map(same_masks, alone, together))
 
 
 @pytest.mark.parametrize("size_hw", [(1, 2), (1, 200), (300, 3), (7, 5)])
@@ -134,7 +131,7 @@ def test_limits_of_area_and_number_hold(small: Path, segmenter: SAM2Segmenter) -
     wanted = (everything.areas >= least) & (everything.areas <= most)
     assert 0 < len(limited) == wanted.sum() < len(everything)
     few = SAM2Segmenter(small, "cpu", **LOOSE, max_proposals=2).segment(coins())
-    assert same(few, segmenter.segment(coins())[:2])
+    assert same_masks(few, segmenter.segment(coins())[:2])
 
 
 def test_boxes_and_points_have_one_mask_each(segmenter: SAM2Segmenter) -> None:
@@ -153,11 +150,11 @@ def test_masks_are_drawn_anew_in_their_order(segmenter: SAM2Segmenter) -> None:
     drawn = segmenter.segment_masks(frame, given)
     assert len(drawn) == 2
     one = segmenter.segment_masks(frame, given[[1]])
-    assert same(one, drawn[[1]])
+    assert same_masks(one, drawn[[1]])
     empty = segmenter.segment_masks(frame, given[[]])
     assert len(empty) == 0
     by_box = segmenter.segment_boxes(frame, [(*xy, 9, 9) for xy in given.boxes_xyxy[:, :2]])
-    assert not same(drawn, by_box), "the mask itself matters"
+    assert not same_masks(drawn, by_box), "the mask itself matters"
     with pytest.raises(MaskError, match="do not fit"):
         segmenter.segment_masks(Frame(frame.image_rgb[:100]), given)
 
@@ -281,7 +278,7 @@ def test_without_a_compiler_it_says_so_and_goes_on(
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.warns(UserWarning, match=r"compile=True changes nothing: .* no C\+\+ compiler"):
         made = SAM2Segmenter(small, "cpu", **LOOSE, compile=True)
-    assert same(made.segment(coins()), expected)
+    assert same_masks(made.segment(coins()), expected)
 
 
 def test_where_compiling_fails_it_says_so_once_and_goes_on(
@@ -304,7 +301,7 @@ def test_where_compiling_fails_it_says_so_once_and_goes_on(
         found = made.segment(coins())
     assert not any("\n" in str(each.message) for each in told)
     assert len(tried) == 2, "once for each half of the decoder, in many chunks"
-    assert same(found, segmenter.segment(coins()))
+    assert same_masks(found, segmenter.segment(coins()))
 
 
 # Small logits to masks

@@ -31,6 +31,7 @@ from sam_detect.models.sam2_features import FRAMES_KEPT, SAM2Features, frame_enc
 from sam_detect.models.sharing import Shared, WhileAlive  # noqa: E402
 from sam_detect.segmentation.sam2 import SAM2Segmenter  # noqa: E402
 from sam_detect.types import Frame, Masks  # noqa: E402
+from tests.closeness import assert_same_vectors, same_vectors  # noqa: E402
 
 CPU = torch.device("cpu")
 FP32, BF16 = torch.float32, torch.bfloat16
@@ -258,7 +259,7 @@ def test_who_encoded_a_frame_changes_no_vector(
     handed = coins()
     segmenter.segment(handed)
     assert encodings == [1, 1]
-    np.testing.assert_array_equal(embedder.embed_frame(handed, discs()), alone)
+    assert_same_vectors(embedder.embed_frame(handed, discs()), alone)
     assert encodings == [1, 1], "the segmenter's features were used"
     embedder.embed_frame(coins(), discs())
     assert encodings == [1, 1, 1], "another frame, even of the same pixels"
@@ -279,10 +280,10 @@ def test_features_of_another_precision_are_never_taken(
     frame = coins()
     coarse.segment(frame)
     encodings.clear()
-    np.testing.assert_array_equal(exact.embed_frame(frame, discs()), expected)
+    assert_same_vectors(exact.embed_frame(frame, discs()), expected)
     assert encodings == [1]
     lower = SAM2Embedder(checkpoint, device="cpu", pooling="frame", dtype="bf16")
-    assert not np.array_equal(lower.embed_frame(frame, discs()), expected)
+    assert not same_vectors(lower.embed_frame(frame, discs()), expected)
     assert encodings == [1], "of the same precision they are"
 
 
@@ -330,4 +331,4 @@ def test_threads_with_their_own_frames_get_their_own_vectors(
 
     with ThreadPoolExecutor(3) as pool:
         for number, vectors in zip([0, 1, 2] * 2, pool.map(ask, [0, 1, 2] * 2), strict=True):
-            np.testing.assert_array_equal(vectors, expected[number])
+            assert_same_vectors(vectors, expected[number])

@@ -14,6 +14,7 @@ from sam_detect.types import Candidates, Detections, Frame, Masks
 from sam_detect.video.looking import carried_anew, redrawn
 from sam_detect.video.motion import Flow, Motion, SoftMask
 from sam_detect.video.tracks import Snapshot
+from tests.closeness import same_masks
 from tests.video_scenes import Scene, Thing, along, detector_that_knows, followed
 
 SCENE = Scene([Thing("cherry", along(40, 50, 2, 1)), Thing("leaf", along(150, 80, -1, 0))], 12)
@@ -22,10 +23,6 @@ SCENE = Scene([Thing("cherry", along(40, 50, 2, 1)), Thing("leaf", along(150, 80
 def _shifted(masks: Masks, by: int) -> Masks:
     dense = [np.roll(masks.dense(i), by, axis=1) for i in range(len(masks))]
     return Masks.from_dense(np.stack(dense))
-
-
-def _same(one: Masks, other: Masks) -> bool:
-    return one.crop_rles == other.crop_rles and np.array_equal(one.boxes_xyxy, other.boxes_xyxy)
 
 
 class Redrawing(NaiveSegmenter):
@@ -46,7 +43,7 @@ def _fails(masks: Masks) -> Masks:
 def test_a_segmenter_that_can_draws_carried_masks_anew() -> None:
     truth = SCENE.outlined(3).masks
     carried = _shifted(truth, 2)
-    assert _same(redrawn(Redrawing(lambda _: truth), SCENE.frame(3), carried), truth)
+    assert same_masks(redrawn(Redrawing(lambda _: truth), SCENE.frame(3), carried), truth)
 
 
 def test_a_carried_mask_stays_where_something_else_is_drawn() -> None:
@@ -54,7 +51,7 @@ def test_a_carried_mask_stays_where_something_else_is_drawn() -> None:
     other = Masks.concatenate([_shifted(truth[[0]], 30), truth[[1]]])
     carried = _shifted(truth, 1)
     found = redrawn(Redrawing(lambda _: other), SCENE.frame(3), carried)
-    assert _same(found, Masks.concatenate([carried[[0]], truth[[1]]]))
+    assert same_masks(found, Masks.concatenate([carried[[0]], truth[[1]]]))
 
 
 @pytest.mark.parametrize("segmenter", [NaiveSegmenter(), Redrawing(_fails)], ids=["not", "fails"])
@@ -99,7 +96,7 @@ def test_masks_are_carried_at_once_where_that_leads_to_about_the_same(
     then = Snapshot(slowly, (1,), (anchor,), (anchor,), (whole,))
     found = carried_anew(then, _flow())
     if kept:
-        assert _same(found, slowly)
+        assert same_masks(found, slowly)
     else:
         truth = SCENE.outlined(1).masks.dense(0)
         assert (found.dense(0) & truth).sum() > 0.97 * (found.dense(0) | truth).sum()
