@@ -198,6 +198,8 @@ def polygons_to_rle(polygons_xy: Sequence[Sequence[float]], size_hw: tuple[int, 
     for polygon in polygons_xy:
         try:
             values = np.asarray(polygon, dtype=np.float64)
+        except OverflowError as error:  # a whole number of hundreds of digits
+            raise MaskError("a polygon has a coordinate that is not a usable number") from error
         except (TypeError, ValueError) as error:
             raise MaskError("a polygon is a flat list of numbers x0, y0, x1, y1, ...") from error
         if values.ndim != 1 or values.size < 6 or values.size % 2:

@@ -13,7 +13,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from sam_detect.errors import ConfigError, ImageError, MaskError, OutputError, one_line
+from sam_detect.errors import (
+    ConfigError,
+    ImageError,
+    LibraryError,
+    MaskError,
+    OutputError,
+    one_line,
+)
+from sam_detect.labels import normalised_label
 
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
@@ -190,6 +198,9 @@ def parse_numbers(option: str, text: str, names: str) -> list[float]:
 
 
 def require_label(label: str | None) -> None:
-    """Raises ``ConfigError`` for a label that nobody could see."""
-    if label is not None and not label.strip():
-        raise ConfigError("--label needs at least one visible character")
+    """Raises ``ConfigError`` for a label that is no name, before anything else is done."""
+    if label is not None:
+        try:
+            normalised_label(label)
+        except LibraryError as error:
+            raise ConfigError(f"--label: {error}") from error

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.errors import ConfigError
+from sam_detect.errors import ConfigError, LibraryError
 from sam_detect.interfaces import Labeller, LabelMemory, TextEncoder
 from sam_detect.labelling.knn import KNNLabeller
+from sam_detect.labels import normalised_label
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.types import Verdict
 
@@ -155,8 +156,11 @@ def _names(labels: Sequence[str] | None) -> tuple[str, ...] | None:
         return None
     if isinstance(labels, str):
         raise ConfigError(f"labels must be a list of names, got the text {labels!r}")
-    names = tuple(dict.fromkeys(name.strip() for name in labels))
-    if not names or not all(names):
+    try:
+        names = tuple(dict.fromkeys(normalised_label(name) for name in labels))
+    except LibraryError as error:
+        raise ConfigError(f"labels must be names of at least one character: {error}") from error
+    if not names:
         raise ConfigError(f"labels must be names of at least one character, got {labels!r}")
     return names
 

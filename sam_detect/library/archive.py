@@ -23,8 +23,9 @@ from typing import IO, Any, cast
 import numpy as np
 
 from sam_detect.errors import LibraryCorruptError, LibraryError, SamDetectError, one_line
+from sam_detect.labels import normalised_label
 from sam_detect.library import manifest as manifests
-from sam_detect.library.example import Example, check_label
+from sam_detect.library.example import Example
 from sam_detect.types import Point, Recipe
 
 MANIFEST, EXAMPLES, VECTORS = "library.json", "examples.jsonl", "vectors.npy"
@@ -138,7 +139,7 @@ class Archive:
         if vector is None or vector.shape != (dimension,) or not np.isfinite(vector).all():
             raise ValueError(f"the vector of example {point.id} is damaged")
         try:
-            check_label(Example.from_point(point).label)
+            normalised_label(Example.from_point(point).label)
         except LibraryError as error:
             raise LibraryCorruptError(f"{self._file} is damaged: {error}") from error
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import unicodedata
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,7 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sam_detect.errors import LibraryCorruptError, LibraryError, MaskError
+from sam_detect.errors import LibraryCorruptError, MaskError
+from sam_detect.labels import shown_label
 from sam_detect.library import pictures
 from sam_detect.library.surroundings import Surroundings
 from sam_detect.masks import FloatArray, MaskRLE, encode_crop, rle_to_mask
@@ -28,7 +28,6 @@ LIGHT_FIELDS = ("label", "negative", "source", "bbox", "area", "added")
 """What listings need; the crop, by far the largest field, stays on disk."""
 LABEL_FIELDS = ("label", "negative")
 THUMBNAIL_SIDE = 96
-MAX_LABEL_LENGTH = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,23 +135,15 @@ class Example:
 
 
 def label_of(point: Point) -> tuple[str, bool]:
-    """Label and polarity of a stored point; raises ``LibraryCorruptError`` where it has none."""
+    """Normalised label and polarity of a stored point.
+
+    Raises:
+        LibraryCorruptError: it has none.
+    """
     label, negative = point.payload.get("label"), point.payload.get("negative")
     if not isinstance(label, str) or not label.strip() or not isinstance(negative, bool):
         raise LibraryCorruptError(f"example {point.id} is damaged: it has no label")
-    return label, negative
-
-
-def check_label(label: str) -> None:
-    """Raises ``LibraryError`` for a label that is no name: blank, of several lines, or too long."""
-    if not label.strip():
-        raise LibraryError("a label needs at least one visible character")
-    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in label):
-        raise LibraryError(f"a label is one line of text without control characters: {label!r}")
-    if len(label) > MAX_LABEL_LENGTH:
-        raise LibraryError(
-            f"a label has at most {MAX_LABEL_LENGTH} characters; '{label[:20]}...' has {len(label)}"
-        )
+    return shown_label(label), negative
 
 
 def renamed(point: Point, label: str) -> Point:

@@ -8,13 +8,13 @@ from typing import Any
 
 from sam_detect.errors import LibraryCorruptError, LibraryNotFoundError, RecipeMismatchError
 from sam_detect.interfaces import VectorStore
+from sam_detect.labels import normalised_label, shown_label
 from sam_detect.library import lookup, remedies
 from sam_detect.library import manifest as manifests
 from sam_detect.library.example import (
     LABEL_FIELDS,
     LIGHT_FIELDS,
     Example,
-    check_label,
     label_of,
     renamed,
 )
@@ -100,7 +100,7 @@ class Library:
     def listing(self, label: str | None = None) -> Iterator[Point]:
         """Light listing: points without vector whose payload has ``LIGHT_FIELDS``."""
         for point in self.store.scan(fields=LIGHT_FIELDS):
-            if label is None or label_of(point)[0] == label:
+            if label is None or label_of(point)[0] == shown_label(label):
                 yield point
 
     def get(self, example_id: str) -> Example:
@@ -172,10 +172,8 @@ class Library:
             RecipeMismatchError: the library was made with another recipe.
             LibraryError: a label is no name.
         """
-        unique = {example.id: example for example in examples}
+        unique = {example.id: _named(example) for example in examples}
         labels = {key: _label_of(example) for key, example in unique.items()}
-        for label in set(labels.values()):
-            check_label(label)
         with self.store.session():
             found = self._begin(recipe)
             there = {
@@ -205,7 +203,7 @@ class Library:
         Done in batches: a process killed in between leaves some renamed, and renaming again
         completes it.
         """
-        check_label(new)
+        new = normalised_label(new)
         with self.store.session():
             found = self.require()
             ids = lookup.of_label(self.store, old, self.name)
@@ -299,6 +297,15 @@ class Library:
             with self.store.session():
                 self._snapshot = Snapshot.read(self.store, self.generation)
         return self._snapshot
+
+
+def _named(example: Example | Point) -> Example | Point:
+    """The example with its label normalised."""
+    if isinstance(example, Example):
+        return replace(example, label=normalised_label(example.label))
+    return replace(
+        example, payload={**example.payload, "label": normalised_label(example.payload["label"])}
+    )
 
 
 def _label_of(example: Example | Point) -> str:

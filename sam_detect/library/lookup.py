@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sam_detect.errors import LibraryError
 from sam_detect.interfaces import VectorStore
+from sam_detect.labels import shown_label
 from sam_detect.library import remedies
 from sam_detect.library.example import LABEL_FIELDS, label_of
 
@@ -24,7 +25,7 @@ def count(store: VectorStore) -> tuple[dict[str, int], int]:
 def of_label(store: VectorStore, label: str, library: str) -> list[str]:
     """The ids of the examples of a label; raises ``LibraryError`` where there are none."""
     named = [(point.id, label_of(point)[0]) for point in store.scan(fields=LABEL_FIELDS)]
-    ids = [key for key, name in named if name == label]
+    ids = [key for key, name in named if name == shown_label(label)]
     if not ids:
         labels = sorted({name for _, name in named})
         more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""

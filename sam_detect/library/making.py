@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sam_detect.errors import LibraryError, MaskError
+from sam_detect.errors import MaskError
+from sam_detect.labels import normalised_label
 from sam_detect.library.example import Example, example_id, image_digest, now
 from sam_detect.library.library import Library
 from sam_detect.library.maker import VectorMaker
@@ -37,12 +38,12 @@ def make_examples(
 
     Raises:
         MaskError: the masks are of a picture of another size.
-        LibraryError: a label is empty.
+        LibraryError: a label is no name.
     """
     _require_fitting(frame, masks)
     if others is not None:
         _require_fitting(frame, others)
-    require_names(labels)
+    named = [normalised_label(label) for label in labels]
     crops = list(maker.crops(frame, masks))
     whole = maker.embedder.of_frames
     vectors = maker.of_frame(frame, masks) if whole else maker.vectors(crops)
@@ -52,8 +53,8 @@ def make_examples(
         around = look_around(frame, masks, crops, proposed, maker, others=others)
     digest, added = image_digest(frame.image_rgb), now()
     examples = []
-    for index, (crop, given) in enumerate(zip(crops, labels, strict=True)):
-        label, rle = given.strip(), masks.rle(index)
+    for index, (crop, label) in enumerate(zip(crops, named, strict=True)):
+        rle = masks.rle(index)
         x0, y0, x1, y1 = (int(v) for v in masks.boxes_xyxy[index])
         examples.append(
             Example(
@@ -94,11 +95,3 @@ def _require_fitting(frame: Frame, masks: Masks) -> None:
             f"masks of a {masks.size_hw[1]}x{masks.size_hw[0]} picture do not fit "
             f"{frame.source_id} ({frame.size_hw[1]}x{frame.size_hw[0]})"
         )
-
-
-def require_names(labels: Sequence[str]) -> None:
-    for label in labels:
-        if not isinstance(label, str) or not label.strip():
-            raise LibraryError(
-                f"an example needs a label with at least one visible character, got {label!r}"
-            )

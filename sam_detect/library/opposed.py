@@ -8,6 +8,7 @@ import numpy as np
 
 from sam_detect.errors import MaskError
 from sam_detect.interfaces import VectorStore
+from sam_detect.labels import shown_label
 from sam_detect.library.example import LABEL_FIELDS, Example, example_id
 from sam_detect.masks import rle_to_mask
 from sam_detect.types import Point
@@ -43,7 +44,7 @@ def _claimed(store: VectorStore, negatives: Sequence[Example]) -> Iterator[str]:
 
 
 def _place(point: Point) -> tuple[object, object]:
-    return point.payload.get("label"), point.payload.get("picture")
+    return shown_label(str(point.payload.get("label"))), point.payload.get("picture")
 
 
 def _is_same(example: Example, point: Point) -> bool:

@@ -6,12 +6,13 @@ import json
 import math
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sam_detect.errors import ImageError, MaskError
+from sam_detect.errors import ImageError, LibraryError, MaskError
+from sam_detect.labels import normalised_label, shown_label
 from sam_detect.masks import (
     BoolArray,
     MaskRLE,
@@ -22,6 +23,9 @@ from sam_detect.masks import (
 )
 
 MAX_ANNOTATION_BYTES = 1 << 30
+MAX_DIGITS = 400
+"""Longer whole numbers are beyond every float, and may be beyond what Python converts."""
+MAX_SHOWN = 60
 
 Id = int | str
 
@@ -80,10 +84,10 @@ class CocoFile:
     """What a COCO file says, of which every object has a picture and a category that are in it.
 
     Attributes:
-        categories: id to name, in the file's order.
+        categories: id to name as a label, in the file's order.
         images: the rows of ``images``, each with ``id`` and ``file_name``, in the file's order.
         outlines: the objects by the id of their picture, in the file's order.
-        problems: a line for each annotation left out.
+        problems: a line for each row left out.
     """
 
     categories: dict[Id, str]
@@ -119,6 +123,7 @@ def read_coco(
     """
     coco = load_coco(file, tag=tag)
     paths = match_pictures((str(image["file_name"]) for image in coco.images), images)
+    problems = coco.problems
     found, missing = [], []
     for image, path in zip(coco.images, paths, strict=True):
         outlines = tuple(o for o in coco.outlines.get(image["id"], ()) if not o.crowd)
@@ -127,12 +132,15 @@ def read_coco(
         elif outlines:
             missing.append(f"{image['file_name']}: annotated, but not among the pictures")
     if not found:
-        raise ImageError(f"none of the annotated pictures of {file} is among those given")
-    return found, [*coco.problems, *missing]
+        first = f" (problems: {len(problems)}; {problems[0]})" if problems else ""
+        raise ImageError(f"none of the annotated pictures of {file} is among those given{first}")
+    return found, [*problems, *missing]
 
 
 def load_coco(file: str | Path, *, tag: str | None = None) -> CocoFile:
     """Reads a COCO file. Outlines are checked when they are drawn, by :meth:`Outline.rle`.
+
+    A row that cannot be used is left out with a line that says why; the others are read.
 
     Args:
         file: the COCO JSON file.
@@ -142,27 +150,24 @@ def load_coco(file: str | Path, *, tag: str | None = None) -> CocoFile:
         ImageError: the file cannot be read, is not COCO, or has no category ``tag``.
     """
     data = _read_json(Path(file))
-    categories = {c["id"]: str(c["name"]) for c in data["categories"]}
-    if tag is not None and tag not in categories.values():
-        known = ", ".join(sorted(categories.values()))
-        raise ImageError(f"{file} has no category '{tag}' (it has: {known})")
-    images = {image["id"] for image in data["images"]}
-    outlines: dict[Id, list[Outline]] = defaultdict(list)
     problems: list[str] = []
-    for annotation in data["annotations"]:
-        category, image_id = annotation.get("category_id"), annotation.get("image_id")
-        name = categories.get(category) if is_id(category) else None
-        if name is None:
-            problems.append(f"annotation {annotation.get('id')}: its category is not in {file}")
-        elif not is_id(image_id) or image_id not in images:
-            problems.append(f"annotation {annotation.get('id')}: its image is not in {file}")
-        elif tag in (None, name):
-            outline = _outline(annotation, name)
-            if outline is None:
-                problems.append(f"annotation {annotation.get('id')}: its bbox is not x, y, w, h")
-            else:
-                outlines[image_id].append(outline)
-    return CocoFile(categories, tuple(data["images"]), dict(outlines), tuple(problems))
+    categories = _categories(data["categories"], file, problems)
+    wanted = None if tag is None else shown_label(tag)
+    if wanted is not None and wanted not in categories.values():
+        known = ", ".join(sorted(set(categories.values())))
+        raise ImageError(f"{file} has no category '{tag}' (it has: {known})")
+    images = tuple(_rows(data["images"], ("id", "file_name"), "image", file, problems))
+    image_ids = {image["id"] for image in images}
+    outlines: dict[Id, list[Outline]] = defaultdict(list)
+    for number, annotation in enumerate(data["annotations"], start=1):
+        try:
+            found = _outline(annotation, categories, image_ids, file)
+        except MaskError as error:
+            problems.append(f"{_named(annotation, 'annotation', number)}: {error}")
+            continue
+        if wanted in (None, found.label):
+            outlines[annotation["image_id"]].append(found)
+    return CocoFile(categories, images, dict(outlines), tuple(problems))
 
 
 def match_pictures(wanted: Iterable[str], images: Iterable[str]) -> list[str | None]:
@@ -198,41 +203,93 @@ def read_text(path: Path, kind: str) -> str:
 
 
 def is_id(value: Any) -> bool:
-    """Whether a file's value can be an id or a name."""
-    return isinstance(value, (int, str))
+    """Whether a file's value can be an id or a name: a whole number or a text."""
+    return isinstance(value, (int, str)) and not isinstance(value, bool)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    """The file's object; its ``images``, ``annotations`` and ``categories`` are lists."""
+    text = read_text(path, "a JSON file")
     try:
-        data = json.loads(read_text(path, "a JSON file"))
-    except (ValueError, RecursionError, MemoryError) as error:
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # a number of thousands of digits: no usable one, which its row says
+            data = json.loads(text, parse_int=_int_or_infinite)
+    except (ValueError, RecursionError) as error:
         raise ImageError(f"{path} is not a JSON file: {error}") from error
-    keys = {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}
-    for key, needed in keys.items():
-        rows = data.get(key) if isinstance(data, dict) else None
-        if not isinstance(rows, list) or not all(
-            isinstance(row, dict) and all(is_id(row.get(field)) for field in needed) for row in rows
-        ):
-            raise ImageError(f"{path} is not a COCO file: it needs a list '{key}' of objects"
-                             + (f" with {' and '.join(needed)}" if needed else ""))  # fmt: skip
-        if needed and len({row["id"] for row in rows}) < len(rows):
-            raise ImageError(f"{path} is not a COCO file: two {key} have the same id")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(data, dict) or not isinstance(data.get(key), list):
+            raise ImageError(f"{path} is not a COCO file: it needs a list '{key}' of objects")
     return dict(data)
 
 
-def _outline(annotation: dict[str, Any], label: str) -> Outline | None:
+def _int_or_infinite(digits: str) -> float:
+    return int(digits) if len(digits) < MAX_DIGITS else math.inf
+
+
+def _rows(
+    rows: list[Any], needed: tuple[str, str], what: str, file: str | Path, problems: list[str]
+) -> Iterator[dict[str, Any]]:
+    """The rows that have what they need; a line for each other one.
+
+    Raises:
+        ImageError: two rows have the same id, so that nobody can tell which is meant.
+    """
+    ids: set[Id] = set()
+    for number, row in enumerate(rows, start=1):
+        lacking = [key for key in needed if not isinstance(row, dict) or not is_id(row.get(key))]
+        if lacking:
+            expected = f"its {lacking[0]} must be a whole number or a text"
+            got = f", got {_short(row.get(lacking[0]))}" if isinstance(row, dict) else ""
+            problems.append(f"{_named(row, what, number)}: {expected}{got}")
+            continue
+        if row["id"] in ids:
+            raise ImageError(
+                f"{file} is not a COCO file: two {'categories' if what == 'category' else 'images'}"
+                f" have the same id {_short(row['id'])}"
+            )
+        ids.add(row["id"])
+        yield row
+
+
+def _categories(rows: list[Any], file: str | Path, problems: list[str]) -> dict[Id, str]:
+    """Id to normalised name, of the categories whose name can be a label."""
+    named: dict[Id, str] = {}
+    for row in _rows(rows, ("id", "name"), "category", file, problems):
+        try:
+            named[row["id"]] = normalised_label(str(row["name"]))
+        except LibraryError as error:
+            problems.append(f"category {_short(row['id'])}: {error}")
+    return named
+
+
+def _outline(
+    annotation: Any, categories: dict[Id, str], images: set[Id], file: str | Path
+) -> Outline:
+    """Raises ``MaskError`` that says why the annotation cannot be used."""
+    if not isinstance(annotation, dict):
+        raise MaskError(f"it must be an object, got {_short(annotation)}")
+    for key, known in (("category_id", categories), ("image_id", images)):
+        value = annotation.get(key)
+        if not is_id(value):
+            raise MaskError(f"its {key} must be a whole number or a text, got {_short(value)}")
+        if value not in known:
+            what = key.removesuffix("_id")
+            raise MaskError(f"its {what} is not in {file} (or was left out): {_short(value)}")
     bbox = annotation.get("bbox")
     box = None
     if bbox is not None:
         try:
             x, y, w, h = (float(v) for v in bbox)
-        except (TypeError, ValueError, OverflowError):
-            return None
+        except (TypeError, ValueError, OverflowError) as error:
+            raise MaskError(f"its bbox is not x, y, w, h: {_short(bbox)}") from error
         if not all(math.isfinite(v) for v in (x, y, w, h)):
-            return None
+            raise MaskError(f"its bbox is not x, y, w, h: {_short(bbox)}")
         box = x, y, w, h
     return Outline(
-        label,
+        categories[annotation["category_id"]],
         box,
         annotation.get("segmentation"),
         id=annotation.get("id"),
@@ -240,6 +297,21 @@ def _outline(annotation: dict[str, Any], label: str) -> Outline | None:
         crowd=bool(annotation.get("iscrowd")),
         track_id=annotation.get("track_id"),
     )
+
+
+def _named(row: Any, what: str, number: int) -> str:
+    """How a line names a row: by its id, or by its place in the file."""
+    known = isinstance(row, dict) and is_id(row.get("id"))
+    return f"{what} {_short(row['id'])}" if known else f"{what} number {number}"
+
+
+def _short(value: Any) -> str:
+    """A file's value for one line: as JSON shows it, cut off."""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _match(wanted: Path, named: Sequence[str]) -> str | None:

@@ -27,8 +27,8 @@ import numpy as np
 
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Source
+from sam_detect.labels import normalised_label
 from sam_detect.library.library import Added
-from sam_detect.library.making import require_names
 from sam_detect.sources.video import open_source
 from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video.looking import Look, Looker
@@ -86,7 +86,7 @@ class _Lesson:
         return [self.label] * len(self.masks)
 
     def opposes(self, earlier: _Lesson) -> bool:
-        return self.track_id == earlier.track_id and self.label.strip() == earlier.label.strip()
+        return self.track_id == earlier.track_id and self.label == earlier.label
 
 
 class Stream(Iterator[TrackedFrame]):
@@ -221,7 +221,7 @@ class Stream(Iterator[TrackedFrame]):
         Raises:
             LibraryError: the name is empty.
         """
-        require_names([label])
+        label = normalised_label(label)
 
         def work() -> Added:
             masks = outline if isinstance(outline, Masks) else outline.result()

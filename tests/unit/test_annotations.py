@@ -218,6 +218,71 @@ def test_the_pictures_are_not_walked_through_for_each_annotated_one(tmp_path: Pa
 # What is left out, and said
 
 
+HUGE = 10**400
+NO_INTEGER = "@digits@"
+"""Stands for a whole number of 5000 digits, more than Python converts."""
+ROWS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a category id with a fraction": (
+        "annotations", {"category_id": 7.0}, "annotation 55: its category_id must be a whole "
+        "number or a text, got 7.0"),
+    "a category id that is true": ("annotations", {"category_id": True}, "whole number"),
+    "a picture's id that is NaN": (
+        "annotations", {"image_id": float("nan")}, "its image_id must be a whole number or a text, "
+        "got NaN"),
+    "a box of NaN": ("annotations", {"bbox": [1, 1, float("nan"), 2]}, "its bbox is not x, y, w"),
+    "a box beyond floats": ("annotations", {"bbox": [HUGE, 1, 2, 2]}, "its bbox is not x, y, w"),
+    "a box of 5000 digits": ("annotations", {"bbox": [NO_INTEGER, 1, 2, 2]}, "its bbox is not x"),
+    "a category of two lines": (
+        "categories", {"name": "a\nb"}, "category 55: a label is one line of text"),
+    "a category that nobody sees": ("categories", {"name": "\u200b"}, "category 55: a label needs"),
+    "a category without a name": ("categories", {}, "category 55: its name must be"),
+    "a category that is long": ("categories", {"name": "x" * 300}, "at most 200 characters"),
+    "a picture without a name": ("images", {}, "image 55: its file_name must be"),
+    "a picture whose id is a list": ("images", {"id": [1], "file_name": "b.png"}, "image number 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ROWS)
+def test_a_bad_row_is_left_out_with_its_reason_and_the_others_are_read(
+    tmp_path: Path, what: str
+) -> None:
+    where, changes, reason = ROWS[what]
+    data = coco()
+    good = data["annotations"][0] if where == "annotations" else {}
+    data[where].append(good | {"id": 55} | changes)
+    text = json.dumps(data).replace(f'"{NO_INTEGER}"', "9" * 5000)
+    found, problems = read(tmp_path, text)
+    assert [len(one.outlines) for one in found] == [1]
+    assert len(problems) == 1
+    assert reason in problems[0]
+    assert len(problems[0]) < 300
+
+
+@pytest.mark.parametrize("value", [HUGE, -HUGE, float("nan"), 1e300])
+def test_an_outline_beyond_numbers_is_no_outline(tmp_path: Path, value: Any) -> None:
+    found, _ = read(tmp_path, coco(annotation={"segmentation": [[value, *SQUARE[1:]]]}))
+    with pytest.raises(MaskError, match="not a usable number"):
+        found[0].outlines[0].mask(SIZE)
+
+
+def test_a_tag_and_a_category_are_one_however_they_are_typed(tmp_path: Path) -> None:
+    data = coco(categories=[{"id": 7, "name": "Nu\u0308sse"}])
+    found, problems = read(tmp_path, data, tag="N\u00fc\u200bsse")
+    assert [outline.label for outline in found[0].outlines] == ["N\u00fcsse"]
+    assert problems == []
+
+
+def test_the_lack_of_memory_is_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(json, "loads", out_of_memory)
+    with pytest.raises(MemoryError):
+        read(tmp_path, coco())
+
+
 def test_a_picture_that_is_not_there_is_said(tmp_path: Path) -> None:
     data = coco()
     data["images"].append({"id": 2, "file_name": "gone.png"})
@@ -246,7 +311,8 @@ def test_a_box_that_is_none_is_said(tmp_path: Path, bbox: Any) -> None:
     data["annotations"].append(data["annotations"][0] | {"id": 5, "bbox": bbox})
     found, problems = read(tmp_path, data)
     assert len(found[0].outlines) == 1
-    assert problems == ["annotation 5: its bbox is not x, y, w, h"]
+    assert len(problems) == 1
+    assert problems[0].startswith("annotation 5: its bbox is not x, y, w, h: ")
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
@@ -258,7 +324,8 @@ def test_a_box_alone_that_is_not_finite_is_said(tmp_path: Path, number: str) -> 
     text = json.dumps(data).replace('"here"', number)
     found, problems = read(tmp_path, text)
     assert len(found[0].outlines) == 1
-    assert problems == ["annotation 5: its bbox is not x, y, w, h"]
+    assert len(problems) == 1
+    assert problems[0].startswith("annotation 5: its bbox is not x, y, w, h: ")
 
 
 # Outlines that cannot be used
@@ -300,7 +367,7 @@ def test_an_outline_that_cannot_be_used_is_a_mask_error(tmp_path: Path, what: st
     ids=["empty", "{", "[1, 2", "a word", "python", "zero byte", "deep", "a long number"],
 )
 def test_what_is_no_json_is_refused_by_name(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ImageError, match=r"annotations\.json is not a JSON file"):
+    with pytest.raises(ImageError, match=r"annotations\.json is not a (JSON|COCO) file"):
         read(tmp_path, text)
 
 

@@ -15,7 +15,7 @@ ROOMS = {
     "sources", "segmentation", "fading", "embedding", "vector_store", "labelling", "outputs",
 }  # fmt: skip
 TIERS = [
-    {"errors", "masks", "types"},
+    {"errors", "labels", "masks", "types"},
     {"interfaces", "registry", "config", "parts"},
     {"models"},
     ROOMS,

@@ -48,7 +48,7 @@ BAD_OBJECTS: dict[str, tuple[dict[str, Any], str]] = {
     "a word for a box": ({"bbox": "here"}, "x, y, w, h"),
     "an unknown category": ({"category_id": 99}, "category is not in"),
     "an unknown picture": ({"image_id": 99}, "image is not in"),
-    "a list for a picture": ({"image_id": [1]}, "image is not in"),
+    "a list for a picture": ({"image_id": [1]}, "image_id must be a whole number"),
     "an id that is taken": ({"id": 1}, "another one has this id"),
     "no id": ({"id": None}, "neither a number nor a word"),
 }
