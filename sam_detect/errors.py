@@ -82,6 +82,8 @@ class LibraryError(SamDetectError):
 class LibraryNotFoundError(LibraryError):
     """No library has this name."""
 
+    exit_code = 2
+
 
 class LibraryBusyError(LibraryError):
     """Another process held the library for longer than we were willing to wait."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -57,6 +58,19 @@ STANDARD_INPUT = "-"
     metavar="|".join(names("format")),
     help="Format of the output; by default that of the output's ending.",
 )
+@click.option(
+    "--only",
+    "only",
+    multiple=True,
+    metavar="NAME,...",
+    help="Show and write only objects with these labels.",
+)
+@click.option(
+    "--unknown",
+    is_flag=True,
+    help="Show objects without a label, too, in the table and in overlays (JSON and CSV always "
+    "have them, unless --only leaves them out).",
+)
 @options.settings_options(
     *options.PROPOSALS,
     *options.RECIPE,
@@ -66,11 +80,13 @@ STANDARD_INPUT = "-"
     *options.GENERAL,
 )
 @options.general_options
-def detect(
+def detect(  # noqa: PLR0917 - click gives them by name
     images: tuple[str, ...],
     label: str | None,
     output: Path | None,
     format_name: str | None,
+    only: tuple[str, ...],
+    unknown: bool,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -84,8 +100,9 @@ def detect(
     detector = open_detector(settings)
     failures = Failures()
     paths = find_pictures(images, failures, also=STANDARD_INPUT)
+    labels = _labels(only, detector, label)
     with (
-        _sinks(format_name, output, as_json, paths) as sinks,
+        _sinks(format_name, output, as_json, paths, unknown=unknown) as sinks,
         progress(paths, "detecting") as steps,
     ):
         for path in steps:
@@ -95,18 +112,47 @@ def detect(
                     added = detector.add_examples_from_file(frame, "auto", label)
                     note(f"learnt {added.added} proposals of {path} as '{label}'")
                 detections = detector.detect_frame(frame)
+                if labels is not None:
+                    detections = detections.only(labels, unknown=unknown)
                 for sink in sinks:
                     sink.write(frame, detections)
                 if format_name is None and not as_json:
-                    print_detections(detections, library=detector.library.name)
+                    how = {"unknown": unknown, "filtered": labels is not None}
+                    print_detections(detections, library=detector.library.name, **how)
                 elif output is not None and not as_json:
-                    print_summary(detections)
+                    print_summary(detections, filtered=labels is not None)
     return failures.end(paths)
+
+
+def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> set[str] | None:
+    """The labels that ``--only`` names, or None without it.
+
+    Raises:
+        ConfigError: one of them is no label that an object can get here.
+    """
+    if not only:
+        return None
+    from sam_detect.library.lookup import no_label
+
+    known = {*detector.library.examples().labels}
+    known |= set(getattr(detector.labeller, "labels", None) or ())
+    known |= set() if label is None else {label.strip()}
+    # A label may hold a comma itself.
+    names = [n for each in only for n in ([each] if each in known else each.split(","))]
+    wanted = {name.strip() for name in names}
+    for name in sorted(wanted - known):
+        raise ConfigError(f"--only: {no_label(name, known, detector.library.name)}")
+    return wanted
 
 
 @contextlib.contextmanager
 def _sinks(
-    format_name: str | None, output: Path | None, as_json: bool, paths: Sequence[str]
+    format_name: str | None,
+    output: Path | None,
+    as_json: bool,
+    paths: Sequence[str],
+    *,
+    unknown: bool,
 ) -> Iterator[list[Sink]]:
     """What is written: the output, and JSON on stdout where that is asked for.
 
@@ -117,10 +163,12 @@ def _sinks(
         wanted.append(("json", None))
     # A folder as output is for however many pictures a folder or pattern turns out to hold.
     several = len(paths) != 1 or (output is not None and not output.suffix)
-    sinks: list[Sink] = [
-        load_class("format", name)(place, multiple=several, inputs=paths)
-        for name, place in (wanted if paths else [])
-    ]
+    sinks: list[Sink] = []
+    for name, place in wanted if paths else []:
+        made = load_class("format", name)
+        chooses = "include_unknown" in inspect.signature(made).parameters
+        options = {"include_unknown": unknown} if chooses else {}
+        sinks.append(made(place, multiple=several, inputs=paths, **options))
     try:
         yield sinks
     except BaseException:

@@ -64,8 +64,15 @@ def show_traceback() -> None:
             say(traceback.format_exc().rstrip(), to=sys.stderr)
 
 
-def open_detector(settings: dict[str, Any]) -> SAMDetect:
-    """The detector of a command's options; what it warns of and one line about it on stderr."""
+def open_detector(settings: dict[str, Any], *, learns: bool = False) -> SAMDetect:
+    """The detector of a command's options; what it warns of and one line about it on stderr.
+
+    Args:
+        learns: whether the command learns, which makes a library that does not exist.
+
+    Raises:
+        LibraryNotFoundError: a library is named that does not exist.
+    """
     from sam_detect.detector import SAMDetect
 
     with warnings.catch_warnings(record=True) as caught:
@@ -73,8 +80,19 @@ def open_detector(settings: dict[str, Any]) -> SAMDetect:
         detector = SAMDetect(**settings)
     for each in dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning):
         note(f"warning: {each}")
+    if not learns:
+        _require_library(detector)
     _announce(detector)
     return detector
+
+
+def _require_library(detector: SAMDetect) -> None:
+    """A library that is named has to exist. The default one need not: it is made by learning."""
+    from sam_detect.library.places import DEFAULT_LIBRARY, not_found
+
+    asked, library = detector.settings, detector.library
+    if asked.library != DEFAULT_LIBRARY and asked.store != "memory" and library.manifest() is None:
+        raise not_found(asked, library.store.location)
 
 
 def _announce(detector: SAMDetect) -> None:

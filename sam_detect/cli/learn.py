@@ -96,7 +96,8 @@ def learn(  # noqa: PLR0917 - click gives them by name
     """
     prompts = _Prompts(label, boxes, points, masks)
     _check_options(prompts, annotations, tag)
-    detector = open_detector(settings)
+    detector = open_detector(settings, learns=True)
+    library = _library(detector)
     failures = Failures()
     paths = find_pictures(images, failures)
     outlines: _Prompts | _Annotations = prompts
@@ -107,13 +108,25 @@ def learn(  # noqa: PLR0917 - click gives them by name
         paths = list(outlines.by_path)
     report = _Report(as_json)
     polarity = {"negative": negative, "exhaustive": exhaustive}
-    with report.summary(detector.library.name), progress(paths, "learning") as steps:
+    with report.summary(library), progress(paths, "learning") as steps:
         for path in steps:
             with failures.guard(path):
                 frame = detector.read(path)
                 found, labels = outlines.of(detector, frame, path)
                 report.learn(detector, frame, found, labels, **polarity)
     return failures.end(paths)
+
+
+def _library(detector: SAMDetect) -> str:
+    """What the library is called at the end; a new one is called new, so that a typo is seen."""
+    from sam_detect.library.places import similar_libraries
+
+    name = detector.library.name
+    if detector.library.manifest() is not None:
+        return f"library '{name}'"
+    close = similar_libraries(detector.settings)
+    also = f" (there is also '{close[0]}')" if close else ""
+    return f"new library '{name}'{also}"
 
 
 def _check_options(prompts: _Prompts, annotations: Path | None, tag: str | None) -> None:
@@ -260,5 +273,5 @@ class _Report:
     def _sum_up(self, library: str) -> None:
         more = f", {self.relabelled} corrected" if self.relabelled else ""
         more += f", {self.known} known already" if self.known else ""
-        has = "" if self.total is None else f"; library '{library}' has {self.total}"
+        has = "" if self.total is None else f"; {library} has {self.total}"
         note(f"learnt {self.added} new examples{more}{has}")

@@ -27,13 +27,21 @@ def library() -> None:
     """List, edit, carry and convert what was learnt."""
 
 
-def _open(settings: dict[str, Any]) -> Library:
+def _open(settings: dict[str, Any], *, existing: bool = True) -> Library:
+    """The library of the options.
+
+    Raises:
+        LibraryNotFoundError: there is none, but it should exist; the message names similar ones.
+    """
     from sam_detect.config import load_settings
     from sam_detect.library.library import Library
-    from sam_detect.library.places import open_store
+    from sam_detect.library.places import not_found, open_store
 
     loaded = load_settings(settings)
-    return Library(open_store(loaded), loaded.library)
+    found = Library(open_store(loaded), loaded.library)
+    if existing and found.manifest() is None:
+        raise not_found(loaded, found.store.location)
+    return found
 
 
 @contextmanager
@@ -68,7 +76,6 @@ def list_command(label: str | None, as_json: bool, **settings: Any) -> None:
 
 def _list_examples(settings: dict[str, Any], label: str | None, as_json: bool) -> None:
     chosen = _open(settings)
-    chosen.require()
     if label is not None:
         from sam_detect.library import lookup
 
@@ -93,7 +100,7 @@ def _list_libraries(settings: dict[str, Any], as_json: bool) -> None:
     found = []
     for name in list_libraries(load_settings(settings)):
         try:
-            stats = _open({**settings, "library": name}).stats()
+            stats = _open({**settings, "library": name}, existing=False).stats()
             found.append({"name": name, **{key: stats[key] for key in ("examples", "classes")}})
         except SamDetectError as error:
             found.append({"name": name, "error": one_line(error)})
@@ -126,7 +133,6 @@ def show_command(
         _list_examples(settings, None, as_json)
         return
     chosen = _open(settings)
-    chosen.require()
     example = chosen.get(example_id)
     if output is not None:
         from sam_detect.outputs import write_image
@@ -191,7 +197,6 @@ def remove_command(
 def stats_command(as_json: bool, **settings: Any) -> None:
     """Count the examples of a library by class, and say how it was made."""
     chosen = _open(settings)
-    chosen.require()
     stats = chosen.stats()
     if as_json:
         click.echo(json.dumps(stats, ensure_ascii=False))
@@ -229,7 +234,7 @@ def import_command(file: Path, as_json: bool, **settings: Any) -> None:
     """Read a library from an exported file, into a new library or one of the same recipe."""
     from sam_detect.library.transfer import import_library
 
-    done = import_library(_open(settings), file)
+    done = import_library(_open(settings, existing=False), file)
     data = {"added": done.added, "relabelled": done.relabelled, "total": done.total}
     again = f", renamed {done.relabelled}" if done.relabelled else ""
     _say(as_json, data, f"added {done.added} examples{again}; the library has {done.total}")
@@ -245,7 +250,7 @@ def push_command(to_url: str, to_library: str | None, as_json: bool, **settings:
     from sam_detect.library.transfer import copy_library
 
     target = {"library": to_library or settings["library"], "store": "qdrant", "qdrant_url": to_url}
-    done = copy_library(_open(settings), _open(target))
+    done = copy_library(_open(settings), _open(target, existing=False))
     data = {"added": done.added, "relabelled": done.relabelled, "total": done.total}
     _say(as_json, data, f"pushed to {to_url}: {done.added} examples added, {done.total} there now")
 
@@ -265,7 +270,6 @@ def reindex_command(as_json: bool, **settings: Any) -> None:
     given = {"embedder": settings["embedder"] or ("sam2" if models["sam_model"] else None)}
     loaded = load_settings({**settings, **asked_for(given, models)})
     chosen = _open({name: settings[name] for name in options.PLACE})
-    chosen.require()
     maker = VectorMaker.choose(loaded, chosen.recipe)
     with bar("making vectors") as walk:
         total = reindex(chosen, maker, walk=walk)

@@ -19,6 +19,8 @@ WIDE = 120
 """Narrower terminals get short ids."""
 UNLIMITED = 10_000
 REASONS = 3
+UNKNOWN = "unknown"
+"""What a table calls an object without a label."""
 PADDING = 12
 """Columns between and around the columns of a table."""
 
@@ -78,22 +80,35 @@ def show(renderable: Any) -> None:
     say("\n".join(lines), to=sys.stdout)
 
 
-def print_summary(detections: Detections) -> None:
-    """One line: how many of what."""
+def print_summary(detections: Detections, *, filtered: bool = False) -> None:
+    """One line: how many of what.
+
+    Args:
+        filtered: whether objects without a label may have been left out before.
+    """
     known = Counter(str(label) for label in detections.known.label)
     unknown = len(detections) - known.total()
     found = ", ".join(f"{count} {printable(name)}" for name, count in known.most_common())
-    name = printable(detections.source_id)
-    say(f"{name}: {found or 'nothing known'}; {unknown} unknown", to=sys.stdout)
+    name, also = printable(detections.source_id), f"; {unknown} unknown"
+    text = f"{name}: {found or 'nothing known'}{'' if filtered and not unknown else also}"
+    say(text, to=sys.stdout)
 
 
-def print_detections(detections: Detections, *, library: str) -> None:
-    """One picture's detections: the named ones row by row, the unknown ones as a number."""
-    print_summary(detections)
-    known = detections.known
-    if len(known):
-        show(_known_table(known))
-    elif len(detections) and not any(v.neighbours for v in detections.verdicts):
+def print_detections(
+    detections: Detections, *, library: str, unknown: bool = False, filtered: bool = False
+) -> None:
+    """One picture's detections: the named ones row by row, the unknown ones as a number.
+
+    Args:
+        unknown: whether the unknown ones get rows, too.
+        filtered: as of :func:`print_summary`.
+    """
+    print_summary(detections, filtered=filtered)
+    shown = detections if unknown else detections.known
+    if len(shown):
+        show(_table_of(shown))
+    nothing = not len(detections.known) and not any(v.neighbours for v in detections.verdicts)
+    if len(detections) and nothing:
         say(
             f"Library '{printable(library)}' knows nothing yet. Teach it:\n"
             f"  sam-detect learn {_shell(detections.source_id)} --label NAME --box x,y,w,h",
@@ -101,26 +116,26 @@ def print_detections(detections: Detections, *, library: str) -> None:
         )
 
 
-def _known_table(known: Detections) -> Any:
+def _table_of(shown: Detections) -> Any:
     """A line for each detection; of its reasons as many as fit beside the rest."""
-    labels = [printable(str(label)) for label in known.label]
-    boxes = [",".join(str(value) for value in each.bbox) for each in known]
+    labels = [printable(str(label or UNKNOWN)) for label in shown.label]
+    boxes = [",".join(str(value) for value in each.bbox) for each in shown]
     longest = max(len(label) for label in labels)
     label_width = longest if width() == UNLIMITED else min(longest, width() // 4)
     room = width() - label_width - len("conf") - max(len(box) for box in boxes) - PADDING
     rows = table("label", "conf>", "x,y,w,h>", "because of")
-    for each, label, box in zip(known, labels, boxes, strict=True):
-        reasons = [_reason(n, str(each.label)) for n in each.neighbours[:REASONS]]
+    for each, label, box in zip(shown, labels, boxes, strict=True):
+        reasons = [_reason(n, each.label) for n in each.neighbours[:REASONS]]
         while len(reasons) > 1 and len(", ".join(reasons)) > room:
             reasons.pop()
-        shown = (label, f"{each.confidence:.2f}", box, ", ".join(reasons)[: max(room, 0)])
-        rows.add_row(*(escape(text) for text in shown))
+        cells = (label, f"{each.confidence:.2f}", box, ", ".join(reasons)[: max(room, 0)])
+        rows.add_row(*(escape(text) for text in cells))
     rows.columns[0].max_width = max(label_width, len("label"))
     rows.columns[0].no_wrap, rows.columns[0].overflow = True, "ellipsis"
     return rows
 
 
-def _reason(neighbour: Neighbour, label: str) -> str:
+def _reason(neighbour: Neighbour, label: str | None) -> str:
     """An example's short id and similarity; its label only where that is another."""
     name = "" if neighbour.label == label and not neighbour.negative else printable(neighbour.label)
     words = ["not" if neighbour.negative else "", name, neighbour.id[:SHORT_ID]]

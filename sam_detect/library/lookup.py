@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from sam_detect.errors import LibraryError
 from sam_detect.interfaces import VectorStore
@@ -27,13 +27,16 @@ def of_label(store: VectorStore, label: str, library: str) -> list[str]:
     named = [(point.id, label_of(point)[0]) for point in store.scan(fields=LABEL_FIELDS)]
     ids = [key for key, name in named if name == shown_label(label)]
     if not ids:
-        labels = sorted({name for _, name in named})
-        more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
-        raise LibraryError(
-            f"library '{library}' has no label '{label}' "
-            f"(it has: {', '.join(labels[:SHOWN]) or 'none'}{more})"
-        )
+        raise LibraryError(no_label(label, {name for _, name in named}, library))
     return ids
+
+
+def no_label(label: str, labels: Set[str], library: str) -> str:
+    """What is said of a label that a library does not have."""
+    names = sorted(labels)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    there = f"(it has: {', '.join(names[:SHOWN]) or 'none'}{more})"
+    return f"library '{library}' has no label '{label}' {there}"
 
 
 def resolve(store: VectorStore, beginnings: Sequence[str], library: str) -> list[str]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+import shlex
+from collections.abc import Sequence
+
 from sam_detect.config import Settings
+from sam_detect.errors import LibraryNotFoundError
 from sam_detect.interfaces import VectorStore
 from sam_detect.parts import make_store
 
 DEFAULT_LIBRARY = "default"
 DEFAULT_COLLECTION = "sam_detect"
+SHOWN = 8
+"""So many names of libraries are listed in a message."""
 
 
 def collection_of(library: str) -> str:
@@ -28,8 +35,41 @@ def list_libraries(settings: Settings) -> list[str]:
     """Names of the libraries at the place the settings name."""
     from sam_detect.vector_store import qdrant
 
+    if settings.store not in (None, "qdrant"):
+        return []
     if settings.qdrant_url:
         found = qdrant.server_collections(settings.qdrant_url, settings.qdrant_api_key)
     else:
         found = qdrant.embedded_collections(qdrant.libraries_dir())
     return sorted(library_of(collection) for collection in found)
+
+
+def similar_libraries(settings: Settings, *, among: Sequence[str] | None = None) -> list[str]:
+    """Names of libraries that resemble the one that the settings name, most similar first.
+
+    Args:
+        among: the names of all libraries, where they are known.
+    """
+    names = list_libraries(settings) if among is None else among
+    by_key = {name.casefold(): name for name in names if name != settings.library}
+    close = difflib.get_close_matches(settings.library.casefold(), by_key, n=3)
+    return [by_key[key] for key in close]
+
+
+def not_found(settings: Settings, location: str) -> LibraryNotFoundError:
+    """The error for a library that does not exist; it names those that may be meant."""
+    name = settings.library
+    said = f"there is no library '{name}' in {location}"
+    there = list_libraries(settings)
+    close = similar_libraries(settings, among=there)
+    more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
+    if close:
+        said += f"; did you mean {' or '.join(repr(each) for each in close)}?"
+    elif there:
+        said += f" (there are: {', '.join(there[:SHOWN])}{more})."
+    else:
+        said += "."
+    place = f"--library {shlex.quote(name)}"
+    return LibraryNotFoundError(
+        f"{said} To make it: sam-detect learn IMAGE --label NAME --box x,y,w,h {place}"
+    )

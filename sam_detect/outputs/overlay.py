@@ -84,6 +84,7 @@ class OverlaySink(Sink):
             ``x.png``); a stem that was used already gets a number (``x-2.png``).
         multiple: whether more than one picture may come.
         inputs: the pictures being read, which are never overwritten.
+        include_unknown: whether objects without a label are drawn.
 
     Raises:
         OutputError: here and in ``write``, for what cannot be written, an ending that names no
@@ -96,7 +97,9 @@ class OverlaySink(Sink):
         *,
         multiple: bool = False,
         inputs: Sequence[str | os.PathLike[str]] = (),
+        include_unknown: bool = False,
     ) -> None:
+        self._include_unknown = include_unknown
         self._paths = PicturePaths(output, multiple=multiple)
         self._guard = InputGuard(inputs)
         self._written: list[Path] = []
@@ -108,7 +111,8 @@ class OverlaySink(Sink):
         self._guard.check(path)
         labels = [v.label for v in detections.verdicts if v.label is not None]
         extend_colors(self._colors, labels)  # a label keeps its colour from picture to picture
-        drawn = draw(frame.image_rgb, detections, colors=self._colors)
+        colors, unknown = self._colors, self._include_unknown
+        drawn = draw(frame.image_rgb, detections, colors=colors, show_unknown=unknown)
         self._written.append(write_image(path, drawn))
 
     def close(self) -> list[Path]:

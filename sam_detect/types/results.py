@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -202,6 +202,11 @@ class Detections:
     def known(self) -> Detections:
         """Only those with a label."""
         return self[np.array([verdict.label is not None for verdict in self.verdicts], dtype=bool)]
+
+    def only(self, labels: Collection[str], *, unknown: bool = False) -> Detections:
+        """Only those with one of these labels; with ``unknown`` those without a label, too."""
+        names = (verdict.label for verdict in self.verdicts)
+        return self[np.array([unknown if n is None else n in labels for n in names], dtype=bool)]
 
     def __len__(self) -> int:
         return len(self.verdicts)

@@ -495,14 +495,14 @@ def test_what_is_unknown_is_named_with_what_there_is(capsys: pytest.CaptureFixtu
         assert "no example '12345678'" in said
         assert "sam-detect library list --library nuts" in said
     for command in ("stats", "reindex"):
-        assert "no library 'date'" in refused(capsys, command, "--library", "date")
+        assert "no library 'date'" in refused(capsys, command, "--library", "date", code=2)
     for command in (
         ("export", "x.samlib"),
         ("remove", "--all"),
         ("rename", "a", "b"),
         ("show", "x"),
     ):
-        assert "no library 'date'" in refused(capsys, *command, "--library", "date")
+        assert "no library 'date'" in refused(capsys, *command, "--library", "date", code=2)
     assert "either" in refused(capsys, "remove", *nuts, code=2)
     assert "either" in refused(capsys, "remove", "1234", "--all", *nuts, code=2)
     for label in (" ", "two\nlines", "x" * 300):
