@@ -326,7 +326,8 @@ class SAMDetect(Finder):
         """The object with its context, as an RGBA picture.
 
         Its colours are the picture's own; its transparency is the fade's weight, opaque exactly
-        on the object, so that :meth:`add_example` learns the same object from it.
+        on the object, so that :meth:`add_example` learns the same object from it, also from a PNG
+        file. Saved as JPEG, which has no transparency, it fades to black.
         """
         frame, maker = self.read(image), self._maker
         masks = Masks.from_dense(np.asarray(mask, bool), size_hw=frame.size_hw)

@@ -7,8 +7,9 @@ object's size, never the picture's.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -22,6 +23,8 @@ from sam_detect.types import Crop, FadedCrop, ImageRGB, Masks
 
 CROP_VERSION = 1
 """Raised whenever the same mask would get another crop: old libraries then say `reindex`."""
+WITHOUT_TRANSPARENCY = {"JPEG", "MPO", "PPM", "PCX", "EPS"}
+"""Pillow's names of formats that refuse an RGBA picture."""
 
 
 def cut(
@@ -78,16 +81,33 @@ def reduced(crop: Crop, side: int) -> Crop:
     )
 
 
+class CutOut(Image.Image):
+    """An RGBA picture that also saves in formats without transparency, such as JPEG: there it
+    fades to black, as embedders get it."""
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:  # noqa: A002
+        ending = os.path.splitext(str(getattr(fp, "name", fp)))[1].lower()
+        wanted = format or Image.registered_extensions().get(ending, "")
+        if wanted.upper() in WITHOUT_TRANSPARENCY and self.mode == "RGBA":
+            black = Image.new("RGB", self.size)
+            black.paste(self, mask=self.getchannel("A"))
+            black.save(fp, format, **params)
+        else:
+            super().save(fp, format, **params)
+
+
 def cut_out(
     image_rgb: ImageRGB, masks: Masks, fade: Fade | WeightFade, *, occupancy: float
-) -> Image.Image:
+) -> CutOut:
     """The first mask's object with its context, unreduced, as an RGBA picture: its transparency is
     the fade's weight, fully opaque exactly on the object."""
     box, side = masks.boxes_xyxy[0].tolist(), max(masks.size_hw) * 4
     crop = cut(image_rgb, masks.crop(0), box, occupancy=occupancy, crop_side=side)
     alpha = np.minimum(np.rint(faded(crop, fade).weights * 255), 254).astype(np.uint8)
     alpha[crop.mask] = 255
-    return Image.fromarray(np.dstack([crop.image_rgb, alpha]), "RGBA")
+    picture = Image.fromarray(np.dstack([crop.image_rgb, alpha]), "RGBA")
+    picture.__class__ = CutOut  # Pillow offers no public way to make a picture of a subclass
+    return cast(CutOut, picture)
 
 
 def faded(crop: Crop, fade: Fade | WeightFade) -> FadedCrop:

@@ -15,9 +15,11 @@ from sam_detect.masks import (
     FloatArray,
     IntArray,
     MaskRLE,
+    Ring,
     crop_to_rle,
     decode_crop,
     encode_crop,
+    outlines,
     tight_box_xyxy,
 )
 
@@ -182,6 +184,10 @@ class Masks:
     def rle(self, index: Index) -> MaskRLE:
         """One mask as a full-size COCO RLE."""
         return crop_to_rle(self.crop(index), self.boxes_xyxy[index].tolist(), self.size_hw)
+
+    def polygons(self, index: Index) -> list[Ring]:
+        """Outlines of one mask's parts, the largest first; its holes are filled."""
+        return outlines(self.crop(index), self.boxes_xyxy[index].tolist())[0]
 
 
 def as_index(selection: Selection) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import MaskError
-from sam_detect.masks import BoolArray, FloatArray, IntArray, MaskRLE
+from sam_detect.masks import BoolArray, FloatArray, IntArray, MaskRLE, Ring
 from sam_detect.types.batches import Index, Masks, Selection, as_index
 from sam_detect.types.pictures import Frame
 
@@ -61,8 +61,8 @@ class Detection:
     verdict: Verdict = field(repr=False)
 
     FIELDS = (
-        "mask", "label", "confidence", "bbox", "area", "neighbours", "best_label", "score",
-        "mask_rle",
+        "mask", "polygon", "label", "confidence", "bbox", "area", "neighbours", "best_label",
+        "score", "mask_rle",
     )  # fmt: skip
 
     @property
@@ -91,6 +91,12 @@ class Detection:
         return self.masks.rle(0)
 
     @property
+    def polygon(self) -> Ring:
+        """``(K, 2)`` corners x, y of the outline in pixels; of several parts that of the largest.
+        What is a hole in the mask is filled."""
+        return self.masks.polygons(0)[0]
+
+    @property
     def bbox(self) -> list[int]:
         """``[x, y, w, h]`` in pixels."""
         x0, y0, x1, y1 = (int(v) for v in self.masks.boxes_xyxy[0])
@@ -109,6 +115,16 @@ class Detection:
         if key not in self.FIELDS:
             raise KeyError(f"a detection has no {key!r}; it has {', '.join(self.FIELDS)}")
         return getattr(self, key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """``d[key]``, or ``default`` where a detection has no such field."""
+        return self[key] if key in self.FIELDS else default
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.FIELDS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.FIELDS)
 
     def keys(self) -> tuple[str, ...]:
         return self.FIELDS
@@ -196,7 +212,21 @@ class Detections:
 
     @property
     def boxes_xyxy(self) -> IntArray:
+        """``(N, 4)`` int64 ``x0, y0, x1, y1`` in pixels, half-open."""
         return self.masks.boxes_xyxy
+
+    @property
+    def xyxy(self) -> IntArray:
+        """``boxes_xyxy`` under the name that other libraries use."""
+        return self.masks.boxes_xyxy
+
+    def polygons(self) -> list[list[Ring]]:
+        """For each detection the outlines of its parts, the largest first.
+
+        An outline is ``(K, 2)`` float64, x and y in pixels; pixel ``i`` covers ``[i, i + 1]``.
+        Holes are filled: where they matter, use the masks.
+        """
+        return [self.masks.polygons(index) for index in range(len(self))]
 
     @property
     def known(self) -> Detections:
@@ -245,3 +275,45 @@ class Detections:
             "timings_ms": {name: round(float(value), 3) for name, value in self.timings_ms.items()},
             "detections": [detection.to_dict() for detection in self],
         }
+
+    def to_coco(self) -> dict[str, Any]:
+        """A COCO dataset of this picture: see :class:`sam_detect.types.conversions.COCODataset`.
+
+        What has no label gets the category ``unknown``; ``detections.known`` leaves it out.
+        """
+        from sam_detect.types.conversions import COCODataset
+
+        dataset = COCODataset()
+        dataset.add(self, self.source_id)
+        return dataset.to_dict()
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame`` with a row for each detection.
+
+        Columns: image, label (None for unknown), confidence, best_label, x, y, w, h, area (in
+        pixels), score.
+
+        Raises:
+            UnavailableError: pandas is not installed.
+        """
+        from sam_detect.types.conversions import to_pandas
+
+        return to_pandas(self)
+
+    def to_supervision(self, labels: Sequence[str] | None = None) -> Any:
+        """A ``supervision.Detections``, for its annotators, trackers and metrics.
+
+        ``class_id`` is the label's place in ``labels``, ``data["class_name"]`` its name. What has
+        no label is the class ``unknown``, the last one.
+
+        Args:
+            labels: the labels in the order of their numbers, for the same numbers in several
+                pictures; by default those of this picture in alphabetical order.
+
+        Raises:
+            UnavailableError: supervision is not installed.
+            ConfigError: a detection's label is not among ``labels``.
+        """
+        from sam_detect.types.conversions import to_supervision
+
+        return to_supervision(self, labels)

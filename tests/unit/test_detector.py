@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,35 @@ def test_a_crop_is_opaque_exactly_on_the_object(bgr: npt.NDArray[np.uint8]) -> N
         assert opaque.sum() == disc(*DISCS[1]).sum()
         x0, y0, x1, y1 = crop.getchannel("A").point(lambda value: 255 * (value == 255)).getbbox()
         assert (x1 - x0, y1 - y0) == (41, 41)
+
+
+@pytest.mark.parametrize("name", ["crop.jpg", "crop.JPEG", "crop.ppm", "crop.png", "crop.webp"])
+def test_a_crop_saves_in_the_formats_of_pictures(
+    tmp_path: Path, bgr: npt.NDArray[np.uint8], name: str
+) -> None:
+    crop = in_memory(fade_strategy=GaussianFade(sigma=30)).get_crop(bgr, disc(*DISCS[1]))
+    crop.save(tmp_path / name)
+    crop.save(str(tmp_path / name))
+    saved = Image.open(tmp_path / name)
+    assert saved.size == crop.size
+    weights = np.asarray(crop)[..., 3:] / 255
+    faded = np.asarray(crop)[..., :3] * weights
+    shown = np.asarray(saved.convert("RGBA"), float)
+    shown = shown[..., :3] * shown[..., 3:] / 255
+    assert np.abs(shown - faded).mean() < 3
+
+
+def test_a_crop_saves_into_a_stream_and_as_jpeg_still_shows_its_object(
+    bgr: npt.NDArray[np.uint8],
+) -> None:
+    crop = in_memory().get_crop(bgr, disc(*DISCS[1]))
+    stream = io.BytesIO()
+    crop.save(stream, "jpeg", quality=95)
+    detector = in_memory()
+    assert detector.add_example(Image.open(stream), "disc").added == 1
+    [example] = detector.library.read()
+    assert 1000 < example.area < 1700, "the disc has 1317 pixels"
+    assert crop.copy().mode == crop.resize((20, 20)).mode == "RGBA"
 
 
 def test_a_detections_mask_makes_a_crop(bgr: npt.NDArray[np.uint8]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import tracemalloc
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
+from scipy.ndimage import binary_fill_holes
 from strategies import (
     QUICK,
     BoolArray,
@@ -27,6 +29,7 @@ from strategies import (
 
 from sam_detect.errors import MaskError
 from sam_detect.masks import (
+    Ring,
     compress_rle,
     crop_to_rle,
     decode_crop,
@@ -34,7 +37,9 @@ from sam_detect.masks import (
     intersection,
     intersection_matrix,
     iou_matrix,
+    join_rings,
     nms,
+    outlines,
     polygons_to_mask,
     rle_to_mask,
     tight_box_xyxy,
@@ -404,3 +409,68 @@ def test_nms_keeps_an_overlap_that_is_exactly_the_limit() -> None:
     overlaps = np.array([[1, 0.5], [0.5, 1]])
     assert nms([0, 1], overlaps, 0.5) == [0, 1]
     assert nms([1, 0], overlaps, 0.49) == [1]
+
+
+# Outlines
+
+
+def noise_blobs(seed: int) -> BoolArray:
+    """``(90, 110)``: connected shapes with bays and holes, in several parts."""
+    noise = np.random.default_rng(seed).normal(size=(90, 110)).astype(np.float32)
+    return np.asarray(cv2.GaussianBlur(noise, (0, 0), 4) > 0.02, np.bool_)
+
+
+def iou_of(first: BoolArray, second: BoolArray) -> float:
+    return float(np.count_nonzero(first & second) / np.count_nonzero(first | second))
+
+
+def rasterised(rings: list[Ring], size_hw: tuple[int, int]) -> BoolArray:
+    return polygons_to_mask([ring.ravel().tolist() for ring in rings], size_hw)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_outlines_give_the_mask_again(seed: int) -> None:
+    mask = noise_blobs(seed)
+    parts, holes = outlines(mask, (0, 0, 110, 90))
+    assert len(parts) > 1
+    assert len(parts) == cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1
+    assert iou_of(rasterised(parts, mask.shape), binary_fill_holes(mask)) > 0.998
+    assert iou_of(rasterised([join_rings([*parts, *holes])], mask.shape), mask) > 0.998
+
+
+@QUICK
+@given(masks_hw(some_pixel=True))
+def test_outlines_of_any_mask_lie_in_its_box_and_give_nearly_all_of_it(mask: BoolArray) -> None:
+    height, width = mask.shape
+    parts, holes = outlines(mask, (5, 7, 5 + width, 7 + height))
+    for ring in [*parts, *holes]:
+        assert ring.shape[0] >= 3
+        assert (ring >= (5, 7)).all()
+        assert (ring <= (5 + width, 7 + height)).all()
+    drawn = rasterised([join_rings([*parts, *holes])], (7 + height, 5 + width))[7:, 5:]
+    assert iou_of(drawn, mask) > 0.95
+
+
+def test_an_outline_follows_the_edges_of_pixels() -> None:
+    parts, holes = outlines(np.ones((10, 12), np.bool_), (3, 4, 15, 14))
+    assert {tuple(point) for point in parts[0].tolist()} == {(3, 4), (15, 4), (15, 14), (3, 14)}
+    assert holes == []
+    [[pixel], _] = outlines(np.ones((1, 1), np.bool_), (2, 2, 3, 3))
+    assert {tuple(point) for point in pixel.tolist()} == {(2, 2), (3, 2), (3, 3), (2, 3)}
+
+
+def test_outlines_come_the_largest_first_parts_apart_from_holes() -> None:
+    mask = np.zeros((20, 40), np.bool_)
+    mask[2:6, 2:6] = True
+    mask[2:18, 10:30] = True
+    mask[4:6, 12:14] = False
+    mask[8:14, 12:24] = False
+    parts, holes = outlines(mask, (0, 0, 40, 20))
+    assert [np.ptp(ring, axis=0).tolist() for ring in parts] == [[20, 16], [4, 4]]
+    assert [np.ptp(ring, axis=0).tolist() for ring in holes] == [[12, 6], [2, 2]]
+
+
+def test_an_outline_is_no_longer_than_it_has_to_be() -> None:
+    y, x = np.mgrid[-40:41, -40:41]
+    [[ring], _] = outlines(x * x + y * y <= 40 * 40, (0, 0, 81, 81))
+    assert len(ring) < 130, "a circle of 251 pixels' length has 320 edges of pixels"

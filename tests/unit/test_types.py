@@ -274,7 +274,7 @@ def test_known_leaves_out_what_has_no_label() -> None:
 
 def test_arrays_of_detections_are_parallel_even_when_empty() -> None:
     for found in (detections(), detections()[[]]):
-        for name in ("label", "best_label", "confidence", "score", "area", "boxes_xyxy"):
+        for name in ("label", "best_label", "confidence", "score", "area", "boxes_xyxy", "xyxy"):
             assert len(getattr(found, name)) == len(found), name
     assert detections()[[]].confidence.dtype == np.float64
 
@@ -289,8 +289,13 @@ def test_masks_without_verdicts_are_refused() -> None:
 
 def test_a_detection_answers_as_attribute_and_as_key() -> None:
     one = detections()[1]
-    for name in ("mask", "label", "confidence", "bbox", "area", "neighbours"):
+    for name in ("mask", "polygon", "label", "confidence", "bbox", "area", "neighbours"):
         np.testing.assert_array_equal(one[name], getattr(one, name))
+        np.testing.assert_array_equal(one.get(name), getattr(one, name))
+        assert name in one
+    assert one.get("colour") is None
+    assert one.get("colour", "red") == "red"
+    assert "colour" not in one
     assert set(one.keys()) >= {"mask", "label", "confidence", "bbox", "area", "neighbours"}
     assert dict(one)["label"] == "thing-1"
     assert one.bbox == [4, 1, 2, 2]

@@ -1,0 +1,139 @@
+"""Detections in the forms of other libraries: COCO, supervision and pandas."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sam_detect.errors import ConfigError, UnavailableError
+from sam_detect.masks import MaskRLE, Ring, polygons_to_mask
+from sam_detect.types.batches import Masks
+from sam_detect.types.results import Detections
+
+UNKNOWN_CATEGORY = "unknown"
+LEAST_POLYGON_IOU = 0.99
+"""Polygons that give back less of a mask than this are not written: COCO's have no holes."""
+
+
+class COCODataset:
+    """Collects the detections of pictures as a COCO dataset.
+
+    ``images``, ``annotations`` and ``categories`` (the labels found, in alphabetical order,
+    numbered from 1). Ids count from 1. ``segmentation`` is a list of polygons, one for each part
+    of the object; where those have an IoU below :data:`LEAST_POLYGON_IOU` with the mask, because
+    it has holes, it is the mask's RLE. ``bbox`` is ``[x, y, w, h]``, ``area`` the mask's pixels,
+    ``iscrowd`` 0. As COCO's tools expect, ``score`` is what detections are ranked by, the label's
+    *confidence*; the proposal's own quality is ``proposal_score``. Objects without a label get
+    the category ``unknown``.
+    """
+
+    def __init__(self) -> None:
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+        self._labels: list[str] = []  # parallel to the annotations
+
+    def add(self, detections: Detections, file_name: str) -> None:
+        """Adds one picture under this name."""
+        height, width = detections.size_hw
+        image_id = len(self._images) + 1
+        self._images.append(
+            {"id": image_id, "file_name": file_name, "width": width, "height": height}
+        )
+        for index, detection in enumerate(detections):
+            self._labels.append(
+                UNKNOWN_CATEGORY if detection.label is None else str(detection.label)
+            )
+            self._annotations.append(
+                {
+                    "id": len(self._annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": 0,  # known when all labels are
+                    "segmentation": coco_segmentation(detections.masks, index),
+                    "bbox": detection.bbox,
+                    "area": detection.area,
+                    "iscrowd": 0,
+                    "score": round(float(detection.confidence), 6),
+                    "proposal_score": round(detection.score, 6),
+                }
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dataset, as plain data."""
+        names = sorted(set(self._labels))
+        ids = {name: number for number, name in enumerate(names, start=1)}
+        return {
+            "info": {"description": "detections of sam-detect", "version": "1.0"},
+            "licenses": [],
+            "images": self._images,
+            "annotations": [
+                {**annotation, "category_id": ids[label]}
+                for annotation, label in zip(self._annotations, self._labels, strict=True)
+            ],
+            "categories": [
+                {"id": ids[name], "name": name, "supercategory": "object"} for name in names
+            ],
+        }
+
+
+def coco_segmentation(masks: Masks, index: int) -> list[list[float]] | MaskRLE:
+    """One mask as COCO polygons, or as RLE where polygons would not give it back."""
+    polygons = masks.polygons(index)
+    crop, corner = masks.crop(index), masks.boxes_xyxy[index, :2]
+    drawn = polygons_to_mask([flat(ring - corner) for ring in polygons], crop.shape)
+    overlap = int(np.count_nonzero(crop & drawn)) / int(np.count_nonzero(crop | drawn))
+    return [flat(ring) for ring in polygons] if overlap >= LEAST_POLYGON_IOU else masks.rle(index)
+
+
+def flat(ring: Ring) -> list[float]:
+    """A ring as COCO's flat list ``x0, y0, x1, y1, ...``."""
+    numbers: list[float] = np.round(ring, 2).ravel().tolist()
+    return numbers
+
+
+def to_pandas(detections: Detections) -> Any:
+    """See :meth:`Detections.to_pandas`."""
+    boxes = detections.boxes_xyxy
+    columns = {
+        "image": [detections.source_id] * len(detections),
+        "label": detections.label,
+        "confidence": detections.confidence,
+        "best_label": detections.best_label,
+        "x": boxes[:, 0],
+        "y": boxes[:, 1],
+        "w": boxes[:, 2] - boxes[:, 0],
+        "h": boxes[:, 3] - boxes[:, 1],
+        "area": detections.area,
+        "score": detections.score,
+    }
+    return _package("pandas", "to_pandas").DataFrame(columns)
+
+
+def to_supervision(detections: Detections, labels: Sequence[str] | None) -> Any:
+    """See :meth:`Detections.to_supervision`."""
+    supervision = _package("supervision", "to_supervision")
+    found = [UNKNOWN_CATEGORY if label is None else str(label) for label in detections.label]
+    known = {label for label in detections.label if label is not None}
+    order = list(dict.fromkeys(sorted(known) if labels is None else labels))
+    if lacking := sorted(known.difference(order)):
+        raise ConfigError(f"labels must hold every label that was found; {lacking[0]!r} is missing")
+    numbers = {name: number for number, name in enumerate([*order, UNKNOWN_CATEGORY])}
+    masks = [detections.masks.dense(index) for index in range(len(detections))]
+    return supervision.Detections(
+        xyxy=detections.boxes_xyxy.astype(np.float32),
+        mask=np.stack(masks) if masks else np.zeros((0, *detections.size_hw), np.bool_),
+        confidence=detections.confidence.astype(np.float32),
+        class_id=np.array([numbers[name] for name in found], np.int64),
+        data={"class_name": np.array(found, dtype=str)},
+    )
+
+
+def _package(name: str, method: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UnavailableError(
+            f"{method}() needs the package {name}: pip install 'sam-detect[analysis]'"
+        ) from error
