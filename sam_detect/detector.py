@@ -224,15 +224,16 @@ class SAMDetect(Finder):
 
         Args:
             image_path: the picture, as :meth:`detect` takes it.
-            masks: "auto" for every proposal of the segmenter, or :class:`Masks`, or an array
-                ``(H, W)`` or ``(N, H, W)``.
+            masks: "auto" for the separate objects of one kind that stand out
+                (:meth:`separate_objects`), or :class:`Masks`, or an array ``(H, W)`` or
+                ``(N, H, W)``.
             label: the name of all of them.
         """
         frame = self.read(image_path)
         if isinstance(masks, str) and masks != "auto":
             raise ConfigError(f"masks must be 'auto', an array or Masks, got {masks!r}")
         if masks is None or isinstance(masks, str):
-            masks = self.propose(frame)
+            masks = self.separate_objects(frame)
         found = masks if isinstance(masks, Masks) else Masks.from_dense(masks)
         return self.learn_frame(frame, found, [label] * len(found), negative=negative)
 

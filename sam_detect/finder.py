@@ -7,6 +7,7 @@ from dataclasses import replace
 from sam_detect import parts
 from sam_detect.interfaces import Labeller, Segmenter
 from sam_detect.labelling.naming import Naming, plausible
+from sam_detect.labelling.separate import separate_objects
 from sam_detect.labelling.sizes import areas_sought
 from sam_detect.library.example import image_digest
 from sam_detect.library.library import Library
@@ -64,6 +65,20 @@ class Finder:
                 do not come from the library: what was learnt before changes no example.
         """
         return self._proposed.of(frame, lambda: self.segmenter.for_areas(areas).segment(frame))
+
+    def separate_objects(self, frame: Frame, *, alike: bool = True) -> Masks:
+        """The proposals of a frame that are its separate objects, best first; none where nothing
+        stands out. See :mod:`sam_detect.labelling.separate`.
+
+        Args:
+            alike: only the largest group of those that resemble each other.
+        """
+        masks = self.propose(frame)
+        if not alike:
+            return masks[separate_objects(masks)]
+        similarity = self._maker.embedder.prior_similarity
+        kept = separate_objects(masks, lambda some: self.embed(frame, some), similarity=similarity)
+        return masks[kept]
 
     def plausible(self, masks: Masks) -> IntArray:
         """Indices of the masks that are of a size which something in the library could have.

@@ -14,6 +14,7 @@ import click
 from sam_detect.cli import options
 from sam_detect.cli.feedback import (
     Failures,
+    counted,
     find_pictures,
     note,
     open_detector,
@@ -51,7 +52,9 @@ NOT_GIVEN = "annotated, but not among the pictures"
     help="A point on one object; may be repeated.",
 )
 @click.option(
-    "--masks", metavar="auto|FILE", help="auto: every proposal. FILE: a mask or label-map picture."
+    "--masks",
+    metavar="auto|FILE",
+    help="auto: the separate objects of one kind. FILE: a mask or label-map picture.",
 )
 @click.option("--negative", is_flag=True, help="Learn that these are *not* what --label says.")
 @click.option(
@@ -90,8 +93,9 @@ def learn(  # noqa: PLR0917 - click gives them by name
     """Learn objects from pictures.
 
     \b
-    Outline them with --box or --point, take every proposal with --masks auto, or
-    name a COCO file with --annotations. Learning the same thing twice adds nothing.
+    Outline them with --box or --point, take the separate objects of one kind with
+    --masks auto, or name a COCO file with --annotations. Learning the same thing
+    twice adds nothing.
     With --json, a line {"added": N, "total": N} follows each batch that is safely stored.
     """
     prompts = _Prompts(label, boxes, points, masks)
@@ -143,7 +147,7 @@ def _check_options(prompts: _Prompts, annotations: Path | None, tag: str | None)
     elif not prompts:
         raise ConfigError(
             "learn needs to know where the objects are: --box x,y,w,h, --point x,y, "
-            "--masks FILE, or --masks auto for every proposal"
+            "--masks FILE, or --masks auto for the separate objects of one kind"
         )
     require_label(prompts.label)
 
@@ -175,12 +179,24 @@ class _Prompts:
         if self.file is not None and self.file != "auto":
             found.append(read_masks(self.file, frame.size_hw))
         if self.file == "auto":
-            found.append(detector.propose(frame))
+            found.append(_separate_objects(detector, frame, path))
         found.append(detector.outline(frame, self.boxes, self.points))
         masks = Masks.concatenate(found)
         if not len(masks):
             note(f"nothing was found in {path}")
         return masks, [str(self.label)] * len(masks)
+
+
+def _separate_objects(detector: SAMDetect, frame: Frame, path: str) -> Masks:
+    """What ``--masks auto`` takes; says how much was left out."""
+    chosen = detector.separate_objects(frame)
+    left_out = len(detector.propose(frame)) - len(chosen)
+    if left_out:
+        note(
+            f"{path}: took {counted(len(chosen), 'separate object')} of one kind; left out "
+            f"{counted(left_out, 'proposal')} (parts, background, unlike the others)"
+        )
+    return chosen
 
 
 class _Annotations:
@@ -274,4 +290,4 @@ class _Report:
         more = f", {self.relabelled} corrected" if self.relabelled else ""
         more += f", {self.known} known already" if self.known else ""
         has = "" if self.total is None else f"; {library} has {self.total}"
-        note(f"learnt {self.added} new examples{more}{has}")
+        note(f"learnt {counted(self.added, 'example')}{more}{has}")

@@ -117,3 +117,20 @@ def test_five_examples_each_find_most_objects_of_other_pictures(
     print(f"\nnuts_dates, five outlines of each label learnt: {total}")
     assert total.found >= 0.6 * total.objects
     assert total.named <= 1.5 * total.objects
+
+
+def test_the_separate_objects_of_a_picture_are_objects(pictures: list[Picture]) -> None:
+    taken = right = 0
+    for picture in pictures:
+        detector = SAMDetect(vector_store=MemoryVectorStore())
+        found = detector.separate_objects(picture.frame)
+        ious = [
+            max(np.count_nonzero(found.dense(i) & m) / np.count_nonzero(found.dense(i) | m)
+                for m in picture.masks)
+            for i in range(len(found))
+        ]  # fmt: skip
+        taken += len(found)
+        right += sum(iou >= MATCH_IOU for iou in ious)
+    print(f"\nnuts_dates, separate objects of each picture: {right} of {taken} are objects")
+    assert taken >= 4 * len(pictures)
+    assert right >= 0.9 * taken

@@ -104,7 +104,7 @@ def test_fading_section() -> None:
     ):
         detector = SAMDetect(fade_config=fade, vector_store="memory")
         detector.add_examples_from_file(image_path="image.jpg", masks="auto", label="thing")
-        assert {found["label"] for found in detector.detect(image)} == {"thing"}
+        assert "thing" in {found["label"] for found in detector.detect(image)}
 
 
 def test_research_section() -> None:
@@ -113,7 +113,7 @@ def test_research_section() -> None:
     for fade in (GaussianFade(sigma=20), LinearFade(max_distance=100), ExponentialFade(decay=0.05)):
         detector.set_fade_strategy(fade)
         assert detector.recipe.fade in type(fade).__name__.lower()
-        assert {found["label"] for found in detector.detect("image.jpg")} == {"thing"}
+        assert "thing" in {found["label"] for found in detector.detect("image.jpg")}
 
 
 def test_a_device_without_a_gpu(folder: Path) -> None:

@@ -78,10 +78,12 @@ def test_a_file_and_the_same_picture_as_a_bgr_array_give_the_same_vectors(
     path = tmp_path / "picture.png"
     Image.fromarray(rgb).save(path)
     detector = in_memory()
-    assert detector.add_examples_from_file(image_path=path, masks="auto", label="thing").added > 4
+    assert detector.add_examples_from_file(image_path=path, masks="auto", label="thing").added == 4
     again = detector.add_examples_from_file(cv2.imread(str(path)), masks="auto", label="thing")
     assert again.added == 0, "the same pixels and masks are the same examples"
-    for detection in detector.detect(cv2.imread(str(path))):
+    found = detector.detect(cv2.imread(str(path))).known
+    assert len(found) == 4
+    for detection in found:
         assert detection.neighbours[0].similarity == pytest.approx(1, abs=1e-5)
     wrong = in_memory(color_order="rgb")
     wrong.add_examples_from_file(cv2.imread(str(path)), masks=disc(*DISCS[0]), label="thing")
