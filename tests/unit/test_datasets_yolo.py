@@ -356,3 +356,28 @@ def test_rows_of_any_words_are_read_or_left_out(tmp_path: Path) -> None:
     read = [each for each in outcomes if isinstance(each, Dataset)]
     assert len(read) > 5
     assert all(line.isprintable() for each in read for line in each.problems)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\u200b", "x" * 300, [1], None, "\x9b31m"], ids=ascii)
+def test_a_class_that_is_no_label_is_left_out_and_the_others_are_read(
+    tmp_path: Path, name: Any
+) -> None:
+    rows = "0 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.25 0.25\n"
+    dataset = open_dataset(yolo_folder(tmp_path, rows, names=["nut", name]))
+    assert list(dataset.categories) == ["nut"]
+    assert len(only_picture(dataset).objects) == 1
+    assert len(dataset.problems) == 2
+    assert dataset.problems[0].startswith("class 1: ")
+    assert all(line.isprintable() for line in dataset.problems)
+
+
+def test_a_class_number_that_is_none_is_left_out(tmp_path: Path) -> None:
+    folder = yolo_folder(tmp_path, "0 0.5 0.5 0.5 0.5\n")
+    huge = "0x" + "f" * 5000  # more digits than Python prints
+    names = f"names: {{0: nut, one: fig, 0x{'f' * 900}: fig, 1: {huge}}}\ntrain: images/train\n"
+    write(folder / "data.yaml", names)
+    dataset = open_dataset(folder)
+    assert [problem.partition(":")[0] for problem in dataset.problems] == [
+        "a class in 'names'", "a class in 'names'", "class 1",
+    ]  # fmt: skip
+    assert list(dataset.categories) == ["nut"]

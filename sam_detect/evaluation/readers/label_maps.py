@@ -14,6 +14,7 @@ from skimage import measure
 from sam_detect.errors import ImageError, MaskError
 from sam_detect.evaluation.dataset import AnnotatedObject, Dataset
 from sam_detect.evaluation.readers.gathering import Gathering, annotated_object
+from sam_detect.labels import shown_label
 from sam_detect.masks import BoolArray, crop_to_rle
 from sam_detect.sources import DEFAULT_MAX_BYTES, find_images
 from sam_detect.sources.decoding import Origin, read_values
@@ -39,7 +40,7 @@ def read(root: Path, *, max_pixels: int) -> Dataset:
     All objects are of one category, named like the folder. An object's id is its mask's path and
     value. A picture without a mask is left out: nobody said that it is empty.
     """
-    label = root.resolve().name or "object"
+    label = shown_label(root.resolve().name) or "object"
     gathering = Gathering(label, max_pixels=max_pixels)
     pictures, masks = (_by_name(root, folder, gathering) for folder in ("images", "masks"))
     numbers, in_parts = set(), 0

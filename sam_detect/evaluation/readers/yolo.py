@@ -12,9 +12,10 @@ import os
 from pathlib import Path, PurePath
 from typing import Any
 
-from sam_detect.errors import ImageError, MaskError, UnavailableError, one_line
+from sam_detect.errors import ImageError, LibraryError, MaskError, UnavailableError, one_line
 from sam_detect.evaluation.dataset import AnnotatedObject, Dataset, Id
 from sam_detect.evaluation.readers.gathering import Gathering, annotated_object, ids_by_name
+from sam_detect.labels import normalised_label
 from sam_detect.masks import polygons_to_rle
 from sam_detect.sources import find_images
 from sam_detect.sources.annotations import match_pictures, read_text
@@ -36,9 +37,9 @@ def read(file: Path, *, max_pixels: int) -> Dataset:
     no object. Nothing outside the folder of ``file`` is read, wherever its paths lead.
     """
     settings = _settings(file)
-    names = _names(settings, file)
     root = file.parent
     gathering = Gathering(root.resolve().name, max_pixels=max_pixels)
+    names = _names(settings, file, gathering)
     rows = _Rows(root, names, gathering)
     labels: dict[Path, str] = {}
     for path, split in _pictures(root, settings, gathering).items():
@@ -82,22 +83,35 @@ def _settings(file: Path) -> dict[str, Any]:
     return settings
 
 
-def _names(settings: dict[str, Any], file: Path) -> dict[Id, str]:
-    """Class number to name."""
+def _names(settings: dict[str, Any], file: Path, gathering: Gathering) -> dict[Id, str]:
+    """Class number to name as a label; notes what is none."""
     names = settings.get("names")
     rows = dict(enumerate(names)) if isinstance(names, list) else names
-    try:
-        # Only plain values: a few bytes of YAML can nest lists that take gigabytes to print.
-        found: dict[Id, str] = {
-            int(number): str(name)
-            for number, name in (rows.items() if isinstance(rows, dict) else ())
-            if isinstance(name, (str, int, float))
-        }
-    except (TypeError, ValueError, OverflowError):
-        found = {}
+    found: dict[Id, str] = {}
+    for key, name in rows.items() if isinstance(rows, dict) else ():
+        try:
+            number = int(key)
+            if abs(number) > 10**18:
+                raise OverflowError
+            found[number] = normalised_label(_plain(name))
+        except LibraryError as error:
+            gathering.note(f"class {number}", error)
+        except (TypeError, ValueError, OverflowError):
+            gathering.note("a class in 'names'", "its number is not a whole number")
     if not found:
         raise ImageError(f"{file} is not a YOLO dataset: 'names' lists its classes by number")
     return found
+
+
+def _plain(name: Any) -> str:
+    """The text of a plain value: a few bytes of YAML can nest lists that take gigabytes to print.
+
+    Raises:
+        LibraryError: it is something else, or a number of thousands of digits.
+    """
+    if isinstance(name, (str, float)) or (isinstance(name, int) and abs(name) < 10**18):
+        return str(name)
+    raise LibraryError("its name is not a text")
 
 
 def _pictures(root: Path, settings: dict[str, Any], gathering: Gathering) -> dict[str, str]:
