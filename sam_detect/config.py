@@ -24,6 +24,9 @@ else:
     import tomli as tomllib
 
 ENVIRONMENT_PREFIX = "SAM_DETECT_"
+SECRET = ("qdrant_api_key", "qdrant_url", "mirror_url")
+"""Settings that may hold a password: no message shows their value."""
+MAX_SHOWN = 200
 QDRANT_VARIABLES = {"qdrant_url": "QDRANT_URL", "qdrant_api_key": "QDRANT_API_KEY"}
 
 Threshold = Literal["auto"] | Annotated[float, Field(ge=0, le=1)]
@@ -239,9 +242,12 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
     place = f" (in {origin[name]})" if origin.get(name) else ""
     if first["type"] == "extra_forbidden":
         known = ", ".join(Settings.model_fields)
-        return f"there is no setting {name!r}{place}; the settings are {known}"
+        shown = repr(name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}...")
+        return f"there is no setting {shown}{place}; the settings are {known}"
+    given = repr(first["input"])
+    given = given if len(given) <= MAX_SHOWN else f"{given[:MAX_SHOWN]}..."
     if name in EXPECTED:
-        return f"{name} must be {EXPECTED[name]}, got {first['input']!r}{place}"
+        return f"{name} must be {EXPECTED[name]}, got {given}{place}"
     message = first["msg"][0].lower() + first["msg"][1:]
-    got = "" if name == "qdrant_api_key" else f", got {first['input']!r}"
+    got = "" if name in SECRET else f", got {given}"
     return f"{name}: {message}{got}{place}"

@@ -7,6 +7,8 @@ The command line prints it after ``error:`` and ends with the class's ``exit_cod
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "ConfigError",
     "DownloadError",
@@ -24,7 +26,10 @@ __all__ = [
     "UnavailableError",
     "UnknownNameError",
     "one_line",
+    "without_secrets",
 ]
+
+_USER_INFO = re.compile(r"://\S*@")
 
 
 class SamDetectError(Exception):
@@ -91,6 +96,14 @@ class LibraryBusyError(LibraryError):
 
 class LibraryCorruptError(LibraryError):
     """A library whose files are damaged. Nothing was changed."""
+
+
+def without_secrets(text: str) -> str:
+    """The text with what stands before an ``@`` in its addresses hidden: names and passwords.
+
+    A net for messages that quote what was given; who makes a message leaves secrets out itself.
+    """
+    return _USER_INFO.sub("://***@", text)
 
 
 def one_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import sys
@@ -20,6 +21,7 @@ from sam_detect.errors import (
     MaskError,
     OutputError,
     one_line,
+    without_secrets,
 )
 from sam_detect.labels import normalised_label
 
@@ -28,20 +30,44 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
+JOINERS = "\u200c\u200d"
+"""Show nothing, and are needed to write Persian, Indic scripts and emoji."""
+
 debugging: ContextVar[bool] = ContextVar("debugging", default=False)
 """Whether ``--debug`` was given: then each error shows its traceback."""
 
 
 def printable(text: str) -> str:
     """Text on one line that no terminal and no encoding chokes on: what a file name may hold."""
-    kept = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return kept.encode("utf-8", "backslashreplace").decode()
+    if text.isascii() and text.isprintable():
+        return text
+    kept = (c if c.isprintable() or c in JOINERS else ascii(c)[1:-1] for c in text)
+    return "".join(kept).encode("utf-8", "backslashreplace").decode()
 
 
-def say(text: str, *, to: TextIO | None) -> None:
-    """Prints a line now. Not by click, which would print into a progress bar instead of above."""
+def json_text(data: Any) -> str:
+    """JSON on one line, in which characters that could move a terminal's cursor or turn its text
+    around are written as escapes; other text stays readable."""
+    text = json.dumps(data, ensure_ascii=False)
+    if text.isascii():
+        return text.replace("\x7f", "\\u007f")
+    return "".join(
+        c if c.isprintable() or c in JOINERS else json.dumps(c)[1:-1].replace("\x7f", "\\u007f")
+        for c in text
+    )
+
+
+def say(text: str, *, to: TextIO | None, styled: bool = False) -> None:
+    """Prints a line now. Not by click, which would print into a progress bar instead of above.
+
+    Args:
+        styled: the text has a terminal's colours in it, and what came from files or servers was
+            made printable before. Otherwise that is done here.
+    """
     if to is None:
         return
+    if not styled:
+        text = "\n".join(printable(line) for line in text.split("\n"))
     try:
         print(text, file=to, flush=True)
     except BrokenPipeError:
@@ -54,14 +80,14 @@ def note(text: str) -> None:
     """One line for people, on stderr, so that stdout stays machine-readable."""
     # Where nobody reads stderr the work goes on.
     with contextlib.suppress(OSError, OutputError, ValueError):
-        say(printable(text), to=sys.stderr)
+        say(printable(without_secrets(text)), to=sys.stderr)
 
 
 def show_traceback() -> None:
     """The traceback of the error being handled, where ``--debug`` asks for it."""
     if debugging.get():
         with contextlib.suppress(OSError, OutputError, ValueError):
-            say(traceback.format_exc().rstrip(), to=sys.stderr)
+            say(without_secrets(traceback.format_exc().rstrip()), to=sys.stderr)
 
 
 def open_detector(settings: dict[str, Any], *, learns: bool = False) -> SAMDetect:

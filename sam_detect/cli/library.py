@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam_detect.cli import options
-from sam_detect.cli.feedback import note
+from sam_detect.cli.feedback import json_text, note, say
 from sam_detect.cli.text import escape, show, table
 from sam_detect.errors import SamDetectError, one_line
 
@@ -57,7 +57,7 @@ def bar(what: str) -> Iterator[Callable[[Batches], Iterable[list[str]]]]:
 
 def _say(as_json: bool, data: dict[str, Any], text: str) -> None:
     if as_json:
-        click.echo(json.dumps(data, ensure_ascii=False))
+        say(json_text(data), to=sys.stdout)
     else:
         note(text)
 
@@ -84,7 +84,7 @@ def _list_examples(settings: dict[str, Any], label: str | None, as_json: bool) -
     for point in chosen.listing(label):
         data = point.payload
         if as_json:
-            click.echo(json.dumps({"id": point.id, **data}, ensure_ascii=False))
+            say(json_text({"id": point.id, **data}), to=sys.stdout)
         else:
             name = ("not " if data["negative"] else "") + data["label"]
             numbers = [str(value) for value in data["bbox"]]
@@ -105,7 +105,7 @@ def _list_libraries(settings: dict[str, Any], as_json: bool) -> None:
         except SamDetectError as error:
             found.append({"name": name, "error": one_line(error)})
     if as_json:
-        click.echo(json.dumps({"libraries": found}, ensure_ascii=False))
+        say(json_text({"libraries": found}), to=sys.stdout)
         return
     if not found:
         note("no library yet; make one: sam-detect learn IMAGE --label NAME --box x,y,w,h")
@@ -150,7 +150,7 @@ def show_command(
         "segmentation": example.segmentation,
     }
     if as_json:
-        click.echo(json.dumps(data, ensure_ascii=False))
+        say(json_text(data), to=sys.stdout)
     else:
         rows = table("field", "value", show_header=False)
         for name, value in data.items():
@@ -199,7 +199,7 @@ def stats_command(as_json: bool, **settings: Any) -> None:
     chosen = _open(settings)
     stats = chosen.stats()
     if as_json:
-        click.echo(json.dumps(stats, ensure_ascii=False))
+        say(json_text(stats), to=sys.stdout)
         return
     rows = table("label", "examples>")
     for name, count in stats["classes"].items():
@@ -250,9 +250,11 @@ def push_command(to_url: str, to_library: str | None, as_json: bool, **settings:
     from sam_detect.library.transfer import copy_library
 
     target = {"library": to_library or settings["library"], "store": "qdrant", "qdrant_url": to_url}
-    done = copy_library(_open(settings), _open(target, existing=False))
+    target_library = _open(target, existing=False)
+    done = copy_library(_open(settings), target_library)
     data = {"added": done.added, "relabelled": done.relabelled, "total": done.total}
-    _say(as_json, data, f"pushed to {to_url}: {done.added} examples added, {done.total} there now")
+    place = target_library.store.location
+    _say(as_json, data, f"pushed to {place}: {done.added} examples added, {done.total} there now")
 
 
 @library.command("reindex")

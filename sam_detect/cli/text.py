@@ -33,7 +33,8 @@ def table(*columns: str, **settings: Any) -> Any:
 
     class Fitted(Table):
         def add_row(self, *cells: Any, **options: Any) -> None:
-            named = zip(names, cells, strict=True)
+            texts = (printable(cell) if isinstance(cell, str) else cell for cell in cells)
+            named = zip(names, texts, strict=True)
             super().add_row(*(_fitted(name, cell) for name, cell in named), **options)
 
     names = [column.rstrip(">") for column in columns]
@@ -77,7 +78,7 @@ def show(renderable: Any) -> None:
     )
     console.print(renderable)
     lines = (line.rstrip() for line in text.getvalue().splitlines())
-    say("\n".join(lines), to=sys.stdout)
+    say("\n".join(lines), to=sys.stdout, styled=True)
 
 
 def print_summary(detections: Detections, *, filtered: bool = False) -> None:

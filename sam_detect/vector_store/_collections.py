@@ -18,6 +18,7 @@ from qdrant_client import QdrantClient, models
 
 from sam_detect.errors import StoreError
 from sam_detect.vector_store._connect import is_conflict, is_not_found, server_errors
+from sam_detect.vector_store._files import NAME_PATTERN
 
 METADATA_KEY = "sam_detect"
 SEPARATOR = "~"  # in no library's name
@@ -48,9 +49,13 @@ class Record:
         """None where the collection is not ours."""
         try:
             found = json.loads((metadata or {})[METADATA_KEY])
-            return cls(found["manifest"], found["dimension"], found["made"])
-        except (KeyError, TypeError, ValueError):
+            record = cls(found["manifest"], found["dimension"], float(found["made"]))
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             return None
+        sound = isinstance(record.manifest, dict | None) and isinstance(
+            record.dimension, int | None
+        )
+        return record if sound else None
 
 
 class Collections:
@@ -178,4 +183,5 @@ def library_names(client: QdrantClient, location: str) -> list[str]:
         alias.alias_name
         for alias in aliases
         if alias.collection_name.startswith(alias.alias_name + SEPARATOR)
+        and NAME_PATTERN.fullmatch(alias.alias_name)
     )

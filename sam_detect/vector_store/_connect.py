@@ -6,13 +6,18 @@ import ipaddress
 import logging
 import re
 import socket
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import grpc  # type: ignore[import-untyped]
+import httpcore
+import httpx
 from qdrant_client import QdrantClient
 from qdrant_client.http.exceptions import (
     ApiException,
@@ -29,6 +34,13 @@ GRPC_PORT = 6334
 PROBE_TIMEOUT_S = 5
 PORT_TIMEOUT_S = 0.5
 REQUEST_TIMEOUT_S = 60
+MAX_ANSWER_BYTES = 16 << 20
+"""Longest answer: what is read at once is a few examples, of at most some 4 MB each."""
+MAX_ANSWER_VALUES = 250_000
+"""Most values in an answer: who checks them keeps about 1 KB for each that is wrong."""
+ANSWER_S = 4.0
+LEAST_BYTES_PER_S = 50_000
+"""An answer that has begun must come within 4 s, and 1 s more for each 50 KB of it."""
 REFUSED_STATUS = (401, 403)
 REFUSED_CODES = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
@@ -59,9 +71,13 @@ class ServerAddress:
             port = parts.port or REST_PORT
         except ValueError:
             parts, port = urlsplit(""), 0
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        # An @ after the host: a '/', '?' or '#' in a password, which must not be printed.
+        hidden = "@" in parts.path + parts.query + parts.fragment
+        if parts.scheme not in {"http", "https"} or not parts.hostname or hidden:
             raise ConfigError(
-                f"a Qdrant server's URL looks like http://localhost:{REST_PORT}, got '{text}'"
+                f"a Qdrant server's URL looks like http://localhost:{REST_PORT}, got "
+                f"'{_without_secrets(text)}' (in a name or password, write / ? # @ as %2F %3F %23 "
+                "%40)"
             )
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         path = parts.path.rstrip("/")
@@ -74,6 +90,12 @@ class ServerAddress:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost" or self.host.endswith(".localhost")
+
+
+def _without_secrets(text: str) -> str:
+    """What may be shown of a text that is no URL: nothing before its last @, no query."""
+    place = re.split(r"[?#]", text.rpartition("@")[2])[0][:200]
+    return f"***@{place}" if "@" in text else place
 
 
 def connect(url: str, api_key: str | None = None) -> QdrantClient:
@@ -103,6 +125,59 @@ def connect(url: str, api_key: str | None = None) -> QdrantClient:
     return _client(
         address, api_key, prefer_grpc=_grpc_answers(address, api_key), timeout_s=REQUEST_TIMEOUT_S
     )
+
+
+class _AnswerLimits:
+    """Limits for each answer over REST, of a client that sends one request at a time.
+
+    A time-out of httpx is for each read, so that a server that sends a byte now and then is
+    never given up, and no size is ever too large. Over gRPC a call has a deadline and a size.
+    """
+
+    def __init__(self) -> None:
+        self.hooks = {"request": [self._begin], "response": [self._check]}
+        self._began: float | None = None
+        self._received = 0
+
+    def _begin(self, request: httpx.Request) -> None:
+        self._began, self._received = None, 0
+        # Compressed, a few bytes could become gigabytes before anybody counts them.
+        request.headers["accept-encoding"] = "identity"
+        request.extensions["trace"] = self._watch
+
+    @staticmethod
+    def _check(response: httpx.Response) -> None:
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise httpx.DecodingError(f"its answer is encoded ({encoding[:20]}), unasked")
+        body = response.read()
+        if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_ANSWER_VALUES:
+            raise httpx.DecodingError(f"its answer has more than {MAX_ANSWER_VALUES} values")
+
+    def _watch(self, _event: str, info: dict[str, Any]) -> None:
+        """Puts the limits on each connection as it is made (httpcore's extension ``trace``)."""
+        stream = info.get("return_value")
+        if isinstance(stream, httpcore.NetworkStream):
+            vars(stream)["read"] = partial(self._read, stream.read)
+
+    def _read(
+        self, read: Callable[..., bytes], max_bytes: int, timeout: float | None = None
+    ) -> bytes:
+        if self._began is None:
+            data = read(max_bytes, timeout)  # it may think before it answers
+        else:
+            allowed_s = ANSWER_S + self._received / LEAST_BYTES_PER_S
+            left_s = self._began + allowed_s - time.monotonic()
+            try:
+                data = read(max_bytes, max(left_s, 0.01))
+            except httpcore.ReadTimeout as error:
+                why = f"its answer was not complete after {allowed_s:.0f} s"
+                raise httpcore.ReadError(why) from error
+        self._began = self._began or time.monotonic()
+        self._received += len(data)
+        if self._received > MAX_ANSWER_BYTES:
+            raise httpcore.ReadError(f"its answer is longer than {MAX_ANSWER_BYTES >> 20} MiB")
+        return data
 
 
 @contextmanager
@@ -154,6 +229,8 @@ def _client(
             grpc_port=GRPC_PORT,
             timeout=timeout_s,
             check_compatibility=False,
+            grpc_options={"grpc.max_receive_message_length": MAX_ANSWER_BYTES},
+            event_hooks=_AnswerLimits().hooks,
         )
 
 

@@ -34,8 +34,11 @@ from sam_detect.vector_store._ranking import nearest_with_ties
 
 EXACT_POINTS = 200_000
 """Up to so many points are searched exactly: the index lost recall, and this takes milliseconds."""
-LIGHT_PAGE, WHOLE_PAGE = 1000, 64
-SIZE_SAMPLE = 64
+LIGHT_PAGE, WHOLE_PAGE = 200, 4
+"""Points read at once, without and with their pictures: some 10 MB at most."""
+NUMBERS_AT_ONCE = 100_000
+"""Numbers of vectors read at once: see ``MAX_ANSWER_VALUES`` in ``_connect``."""
+HITS_AT_ONCE = 20_000
 
 
 class ServerStore(VectorStore):
@@ -143,14 +146,18 @@ class ServerStore(VectorStore):
     ) -> Iterator[Point]:
         """Raises ``StoreError`` when all points are replaced meanwhile."""
         with self._open() as (_, own):
-            if own.record() is None:
+            record = own.record()
+            if record is None:
                 return
             # By its own name, so that no page is another collection's.
             name = own.physical()
+        size = WHOLE_PAGE if fields is None else LIGHT_PAGE
+        if with_vectors and record.dimension:
+            size = max(1, min(size, NUMBERS_AT_ONCE // record.dimension))
         pages = (
-            self._pages_of_all(name, fields, with_vectors)
+            self._pages_of_all(name, size, fields, with_vectors)
             if ids is None
-            else self._pages_of_ids(name, known_ids(ids), fields, with_vectors)
+            else self._pages_of_ids(name, size, known_ids(ids), fields, with_vectors)
         )
         for page in pages:
             for found in page:
@@ -198,7 +205,7 @@ class ServerStore(VectorStore):
             record = own.record()
             if record is None or record.dimension is None:
                 return 0
-            points = client.scroll(self._name, limit=SIZE_SAMPLE, with_payload=True)[0]
+            points = client.scroll(self._name, limit=WHOLE_PAGE, with_payload=True)[0]
             if not points:
                 return 0
             payload = sum(len(json.dumps(point.payload)) for point in points) / len(points)
@@ -251,7 +258,12 @@ class ServerStore(VectorStore):
             )
             for row in queries.tolist()
         ]
-        answers = client.query_batch_points(self._name, requests)
+        step = max(1, HITS_AT_ONCE // limit)
+        answers = [
+            answer
+            for start in range(0, len(requests), step)
+            for answer in client.query_batch_points(self._name, requests[start : start + step])
+        ]
         return [
             [
                 Hit(str(hit.id), float(hit.score), pick_fields(hit.payload or {}, fields))
@@ -261,30 +273,42 @@ class ServerStore(VectorStore):
         ]
 
     def _pages_of_all(
-        self, name: str, fields: Sequence[str] | None, with_vectors: bool
+        self, name: str, size: int, fields: Sequence[str] | None, with_vectors: bool
     ) -> Iterator[list[Any]]:
         offset: Any = None
+        seen: set[str] = set()
         while True:
             with self._open() as (client, _), self._unless_replaced():
                 page, offset = client.scroll(
                     name,
                     offset=offset,
-                    limit=WHOLE_PAGE if fields is None else LIGHT_PAGE,
+                    limit=size,
                     with_payload=_selector(fields),
                     with_vectors=with_vectors,
                 )
             yield page
             if offset is None:
                 return
+            if str(offset) in seen:
+                raise StoreError(
+                    f"the Qdrant server at {self._server} gives the same page of points again and "
+                    "again; restart it"
+                )
+            seen.add(str(offset))
 
     def _pages_of_ids(
-        self, name: str, ids: Sequence[str], fields: Sequence[str] | None, with_vectors: bool
+        self,
+        name: str,
+        size: int,
+        ids: Sequence[str],
+        fields: Sequence[str] | None,
+        with_vectors: bool,
     ) -> Iterator[list[Any]]:
-        for start in range(0, len(ids), WHOLE_PAGE):
+        for start in range(0, len(ids), size):
             with self._open() as (client, _), self._unless_replaced():
                 page = client.retrieve(
                     name,
-                    list(ids[start : start + WHOLE_PAGE]),
+                    list(ids[start : start + size]),
                     with_payload=_selector(fields),
                     with_vectors=with_vectors,
                 )

@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +101,51 @@ def as_a_process(
     return Ran(
         ran.returncode, ran.stdout.decode(errors="replace"), ran.stderr.decode(errors="replace")
     )
+
+
+@dataclass(frozen=True)
+class Measured(Ran):
+    """How a real command ended, how long it took and how much memory it had at most."""
+
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+
+    def within(self, *, seconds: float = 10, peak_mb: float = 500) -> Measured:
+        """Fails the test where it took more than is promised for hostile input."""
+        assert self.seconds < seconds, (self.seconds, self.err)
+        assert self.peak_mb < peak_mb, (self.peak_mb, self.err)
+        return self
+
+
+def measured(
+    *arguments: str | Path,
+    env: dict[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+    timeout: float = 60,
+) -> Measured:
+    """Runs the real command and measures it.
+
+    Args:
+        before: runs in the new process before the command: other limits, another user.
+    """
+    line = [sys.executable, "-m", "sam_detect", *map(str, arguments)]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            line, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+            env={**os.environ, **(env or {})}, preexec_fn=before,  # noqa: PLW1509 - sets limits
+        )  # fmt: skip
+        killer = threading.Timer(timeout, process.kill)
+        killer.start()
+        _, status, used = os.wait4(process.pid, 0)
+        killer.cancel()
+        seconds = time.monotonic() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        texts = [file.read().decode(errors="replace") for file in (out, err)]
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return Measured(process.returncode, *texts, seconds, used.ru_maxrss / unit)
 
 
 def drawn(
