@@ -23,6 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+MAX_CROP_SIDE = 1024
 ENVIRONMENT_PREFIX = "SAM_DETECT_"
 SECRET = ("qdrant_api_key", "qdrant_url", "mirror_url")
 """Settings that may hold a password: no message shows their value."""
@@ -115,14 +116,18 @@ class Settings(BaseModel):
         description="How what is around an object fades; by default as in the library, in a new "
         "one as suits the embedder. PKG.MOD:CLASS is a class of your own.",
     )
-    sigma: float | None = Field(None, gt=0, description="Width of the gaussian (or blur) fade.")
+    sigma: float | None = Field(
+        None, ge=0.01, le=10_000, description="Width of the gaussian (or blur) fade."
+    )
     min_fade: float | None = Field(
         None, ge=0, le=1, description="Least weight of what is far away."
     )
     max_distance: float | None = Field(
-        None, gt=0, description="Distance from the object where the fade ends."
+        None, ge=0.01, le=100_000, description="Distance from the object where the fade ends."
     )
-    decay: float | None = Field(None, gt=0, description="Rate of the exponential fade per pixel.")
+    decay: float | None = Field(
+        None, ge=1e-6, le=1000, description="Rate of the exponential fade per pixel."
+    )
     occupancy: float | None = Field(
         None,
         ge=0.05,
@@ -130,7 +135,7 @@ class Settings(BaseModel):
         description="Share of the crop that the object takes; by default 0.2.",
     )
     crop_side: int | None = Field(
-        None, ge=16, le=1024, description="Longest side of the kept crops; by default 256."
+        None, ge=16, le=MAX_CROP_SIDE, description="Longest side of the kept crops; by default 256."
     )
     labeller: str = Field(
         "knn",

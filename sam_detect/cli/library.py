@@ -188,7 +188,8 @@ def remove_command(
         raise click.UsageError("remove takes either example ids, or --label NAME, or --all")
     chosen = _open(settings)
     count = chosen.destroy() if everything else chosen.remove(label=label, ids=example_ids)
-    _say(as_json, {"removed": count}, f"removed {count} examples")
+    said = "removed a damaged library" if count is None else f"removed {count} examples"
+    _say(as_json, {"removed": count}, said)
 
 
 @library.command("stats")

@@ -21,12 +21,14 @@ class BlurFade:
     """The object stays sharp, everything else is blurred by a gaussian.
 
     Args:
-        sigma: width of the blur in pixels of the crop.
+        sigma: width of the blur in pixels of the crop; more than its longest side counts as that.
     """
 
     def __init__(self, sigma: float = 10.0) -> None:
         self.sigma = positive("sigma", sigma)
 
     def apply(self, image: ImageRGB, mask: BoolArray, distance_map: FloatArray) -> npt.NDArray[Any]:
-        blurred = cv2.GaussianBlur(image, (0, 0), self.sigma, borderType=cv2.BORDER_REPLICATE)
+        # A blur wider than the crop changes little, and its time rises with its width.
+        sigma = min(self.sigma, max(image.shape[:2]))
+        blurred = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
         return np.where(mask[:, :, None], image, blurred).astype(np.uint8, copy=False)

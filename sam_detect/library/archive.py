@@ -12,7 +12,6 @@ import lzma
 import shutil
 import struct
 import tempfile
-import uuid
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -25,6 +24,7 @@ import numpy as np
 from sam_detect.errors import LibraryCorruptError, LibraryError, SamDetectError, one_line
 from sam_detect.labels import normalised_label
 from sam_detect.library import manifest as manifests
+from sam_detect.library import schema
 from sam_detect.library.example import Example
 from sam_detect.types import Point, Recipe
 
@@ -78,9 +78,9 @@ class Archive:
             text = stream.read(MAX_MANIFEST_BYTES + 1)
         if len(text) > MAX_MANIFEST_BYTES:
             raise ValueError(f"its {MANIFEST} is too large")
-        manifest = json.loads(text)
+        manifest = schema.read_json(text)
         self._version = manifests.check(manifest, str(file))
-        manifest = manifests.migrate_manifest(manifest, self._version)
+        manifest = manifests.read(manifests.migrate_manifest(manifest, self._version), str(file))
         self.recipe: Recipe = manifests.read_recipe(manifest, str(file))
 
     @classmethod
@@ -130,14 +130,17 @@ class Archive:
     def _point(self, line: bytes, vector: Any) -> Point:
         if not line:
             raise ValueError("its vectors do not fit its examples")
-        row = json.loads(line)
-        payload = manifests.migrate_payload(dict(row["payload"]), self._version)
-        return Point(str(uuid.UUID(row["id"])), vector.astype(np.float32), payload)
+        row = schema.read_json(line)
+        if not isinstance(row, dict) or not isinstance(row.get("payload"), dict):
+            raise ValueError("an example has no payload")
+        payload = manifests.migrate_payload(row["payload"], self._version)
+        return Point(schema.check_id(row.get("id")), vector.astype(np.float32), payload)
 
     def _check(self, point: Point, dimension: int) -> None:
         vector = point.vector
-        if vector is None or vector.shape != (dimension,) or not np.isfinite(vector).all():
+        if vector is None or vector.shape != (dimension,):
             raise ValueError(f"the vector of example {point.id} is damaged")
+        schema.check_vectors(vector[None], [point.id], dimension)
         try:
             normalised_label(Example.from_point(point).label)
         except LibraryError as error:

@@ -7,18 +7,16 @@ a step to ``migrations.py``.
 from __future__ import annotations
 
 import hashlib
-import math
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
 
 import cv2
 import numpy as np
 
 from sam_detect.errors import LibraryCorruptError, MaskError
 from sam_detect.labels import shown_label
-from sam_detect.library import pictures
+from sam_detect.library import pictures, schema
 from sam_detect.library.surroundings import Surroundings
 from sam_detect.masks import FloatArray, MaskRLE, encode_crop, rle_to_mask
 from sam_detect.types import Crop, ImageRGB, Point
@@ -27,6 +25,8 @@ ID_NAMESPACE = uuid.UUID("6d3b1c5e-0f0a-5c55-9a39-5a3d0c6f2c11")
 LIGHT_FIELDS = ("label", "negative", "source", "bbox", "area", "added")
 """What listings need; the crop, by far the largest field, stays on disk."""
 LABEL_FIELDS = ("label", "negative")
+PLAIN_FIELDS = (*LIGHT_FIELDS, "segmentation", "picture")
+"""Fields of an example that its payload has as they are."""
 THUMBNAIL_SIDE = 96
 
 
@@ -101,37 +101,25 @@ class Example:
 
     @classmethod
     def _checked(cls, point: Point) -> Example:
-        data = point.payload
-        label, negative = label_of(point)
+        data = schema.check_payload(point.payload)
+        if point.vector is not None:
+            schema.check_vectors(point.vector[None], [point.id], len(point.vector))
         image = pictures.decode(data["crop_webp"], "WEBP")
         # Decoded by our own code: pycocotools trusts what it is given, and a file is not ours.
-        counts = {"size": list(image.shape[:2]), "counts": _text(data, "crop_mask")}
-        scale = float(data["crop_scale"])
-        if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"its crop has the scale {scale}")
-        x0, y0, x1, y1 = _whole_numbers(data, "crop_window", 4)
-        height, width = _whole_numbers(data["segmentation"], "size", 2)
+        counts = {"size": list(image.shape[:2]), "counts": data["crop_mask"]}
+        x0, y0, x1, y1 = data["crop_window"]
         crop = Crop(
-            image_rgb=image, mask=rle_to_mask(counts), scale=scale, window_xyxy=(x0, y0, x1, y1)
+            image_rgb=image,
+            mask=rle_to_mask(counts),
+            scale=data["crop_scale"],
+            window_xyxy=(x0, y0, x1, y1),
         )
-        around = data["surroundings"]
-        return cls(
-            id=point.id,
-            label=label,
-            negative=negative,
-            source=_text(data, "source"),
-            bbox=_whole_numbers(data, "bbox", 4),
-            area=int(data["area"]),
-            added=_text(data, "added"),
-            segmentation={
-                "size": [height, width],
-                "counts": _text(data["segmentation"], "counts"),
-            },
-            crop=crop,
-            vector=point.vector,
-            picture=_text(data, "picture"),
-            surroundings=None if around is None else _surroundings(around, crop, point),
-        )
+        around: Surroundings | None = None
+        if data["surroundings"] is not None:
+            length = None if point.vector is None else len(point.vector)
+            around = Surroundings.from_payload(data["surroundings"], crop, dimension=length)
+        same = {name: data[name] for name in PLAIN_FIELDS}
+        return cls(id=point.id, crop=crop, vector=point.vector, surroundings=around, **same)
 
 
 def label_of(point: Point) -> tuple[str, bool]:
@@ -183,21 +171,3 @@ def example_id(*, digest: str, mask_rle: MaskRLE, label: str, negative: bool) ->
 
 def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _surroundings(data: Any, crop: Crop, point: Point) -> Surroundings:
-    dimension = None if point.vector is None else len(point.vector)
-    return Surroundings.from_payload(data, crop, dimension=dimension)
-
-
-def _text(data: dict[str, Any], name: str) -> str:
-    if not isinstance(data[name], str):
-        raise ValueError(f"its {name} is no text")
-    return str(data[name])
-
-
-def _whole_numbers(data: dict[str, Any], name: str, count: int) -> list[int]:
-    values = data[name]
-    if not isinstance(values, list) or len(values) != count:
-        raise ValueError(f"its {name} is not {count} numbers")
-    return [int(value) for value in values]

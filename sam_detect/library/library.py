@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sam_detect.errors import LibraryCorruptError, LibraryNotFoundError, RecipeMismatchError
+from sam_detect.errors import (
+    LibraryCorruptError,
+    LibraryError,
+    LibraryNotFoundError,
+    RecipeMismatchError,
+)
 from sam_detect.interfaces import VectorStore
 from sam_detect.labels import normalised_label, shown_label
-from sam_detect.library import lookup, remedies
+from sam_detect.library import lookup, remedies, schema
 from sam_detect.library import manifest as manifests
 from sam_detect.library.example import (
     LABEL_FIELDS,
@@ -69,7 +75,7 @@ class Library:
             return None
         if manifests.check(found, self.store.location) < manifests.FORMAT_VERSION:
             return self._migrate()
-        return found
+        return manifests.read(found, self.store.location)
 
     @property
     def recipe(self) -> Recipe | None:
@@ -99,7 +105,7 @@ class Library:
 
     def listing(self, label: str | None = None) -> Iterator[Point]:
         """Light listing: points without vector whose payload has ``LIGHT_FIELDS``."""
-        for point in self.store.scan(fields=LIGHT_FIELDS):
+        for point in lookup.read(self.store, fields=LIGHT_FIELDS):
             if label is None or label_of(point)[0] == shown_label(label):
                 yield point
 
@@ -120,7 +126,7 @@ class Library:
         return map(Example.from_point, self.points(ids))
 
     def points(self, ids: Sequence[str] | None = None) -> Iterator[Point]:
-        """Whole examples as they are stored; raises as :meth:`read` does."""
+        """Whole examples as they are stored, unknown fields left out; raises as :meth:`read`."""
         for point in self.store.scan(ids, with_vectors=True):
             try:
                 Example.from_point(point)
@@ -129,7 +135,7 @@ class Library:
                     f"library '{self.name}': {error}; the others are intact, remove this one: "
                     f"sam-detect library remove {point.id} {self._place}"
                 ) from error
-            yield point
+            yield replace(point, payload=schema.known_fields(point.payload))
 
     def stats(self) -> dict[str, Any]:
         """``examples``, ``negatives``, ``classes: {name: count}``, ``recipe`` and ``bytes``."""
@@ -170,20 +176,21 @@ class Library:
 
         Raises:
             RecipeMismatchError: the library was made with another recipe.
-            LibraryError: a label is no name.
+            LibraryError: a label is no name, or an example has something that no library keeps.
         """
-        unique = {example.id: _named(example) for example in examples}
-        labels = {key: _label_of(example) for key, example in unique.items()}
+        examples = [_named(example) for example in examples]
+        unique = {example.id: _as_point(example) for example in examples}
+        labels = {key: label_of(point)[0] for key, point in unique.items()}
         with self.store.session():
             found = self._begin(recipe)
             there = {
                 point.id: label_of(point)[0]
-                for point in self.store.scan(list(unique), fields=LABEL_FIELDS)
+                for point in lookup.read(self.store, list(unique), fields=LABEL_FIELDS)
             }
             new = [key for key in unique if key not in there]
             relabelled = [key for key in there if there[key] != labels[key]]
             if new or relabelled:
-                self.store.upsert([_as_point(unique[key]) for key in [*new, *relabelled]])
+                self.store.upsert([unique[key] for key in [*new, *relabelled]])
             taken_back = opposed(self.store, [e for e in examples if isinstance(e, Example)])
             if taken_back:
                 self.store.delete(taken_back)
@@ -210,7 +217,10 @@ class Library:
             if new != old:
                 for start in range(0, len(ids), BATCH):
                     batch = ids[start : start + BATCH]
-                    points = [renamed(p, new) for p in self.store.scan(batch, with_vectors=True)]
+                    points = [
+                        renamed(replace(p, payload=schema.known_fields(p.payload)), new)
+                        for p in self.store.scan(batch, with_vectors=True)
+                    ]
                     self.store.upsert(points)
                     self.store.delete(sorted(set(batch) - {point.id for point in points}))
                 self.store.write_manifest(manifests.changed(found))
@@ -233,11 +243,26 @@ class Library:
             self.store.write_manifest(manifests.changed(found))
         return len(chosen)
 
-    def destroy(self) -> int:
-        """Removes the whole library; returns how many examples it had."""
+    def destroy(self) -> int | None:
+        """Removes the whole library, also a damaged one; returns how many examples it had.
+
+        None where the damage does not let them be counted.
+
+        Raises:
+            LibraryCorruptError: it is something else than a library.
+        """
         with self.store.session():
-            self.require()
-            count = len(self)
+            found = self.store.read_manifest()
+            if found is None:
+                self.require()
+            try:
+                manifests.check(found, self.store.location)
+            except LibraryCorruptError:
+                if not manifests.is_ours(found):
+                    raise
+            count: int | None = None
+            with suppress(LibraryCorruptError):
+                count = len(self)
             self.store.destroy()
         return count
 
@@ -281,9 +306,9 @@ class Library:
             old = self.store.read_manifest() or {}
             version = manifests.check(old, self.store.location)
             if version == manifests.FORMAT_VERSION:  # another process was quicker
-                return old
+                return manifests.read(old, self.store.location)
             new = manifests.migrate_manifest(old, version)
-            manifests.check(new, self.store.location)
+            new = manifests.read(new, self.store.location)
             points = (
                 Point(p.id, p.vector, manifests.migrate_payload(p.payload, version))
                 for p in self.store.scan(with_vectors=True)
@@ -295,7 +320,14 @@ class Library:
         generation = self.generation
         if self._snapshot is None or self._snapshot.generation != generation:
             with self.store.session():
-                self._snapshot = Snapshot.read(self.store, self.generation)
+                new = Snapshot.read(self.store, self.generation)
+                recipe = self.recipe
+            if recipe is not None and new.arrays.ids:
+                try:
+                    schema.check_vectors(new.arrays.vectors, new.arrays.ids, recipe.dimension)
+                except ValueError as error:
+                    raise manifests.damaged(self.store.location, str(error)) from error
+            self._snapshot = new
         return self._snapshot
 
 
@@ -308,9 +340,9 @@ def _named(example: Example | Point) -> Example | Point:
     )
 
 
-def _label_of(example: Example | Point) -> str:
-    return example.label if isinstance(example, Example) else label_of(example)[0]
-
-
 def _as_point(example: Example | Point) -> Point:
-    return example.to_point() if isinstance(example, Example) else example
+    point = example.to_point() if isinstance(example, Example) else example
+    try:
+        return replace(point, payload=schema.check_payload(point.payload))
+    except ValueError as error:
+        raise LibraryError(f"example {point.id} cannot be kept: {error}") from error

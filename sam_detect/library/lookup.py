@@ -1,30 +1,65 @@
-"""Finds the examples that a person means, or says what there is."""
+"""Reads examples as the schema has them, finds those that a person means, or says what there is."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import replace
+from typing import Any
 
-from sam_detect.errors import LibraryError
+from sam_detect.errors import LibraryCorruptError, LibraryError
 from sam_detect.interfaces import VectorStore
 from sam_detect.labels import shown_label
-from sam_detect.library import remedies
+from sam_detect.library import remedies, schema
 from sam_detect.library.example import LABEL_FIELDS, label_of
+from sam_detect.types import Point
 
 LEAST_ID_LENGTH = 4
 SHOWN = 20
 
 
+def read(
+    store: VectorStore,
+    ids: Sequence[str] | None = None,
+    *,
+    fields: Sequence[str] = schema.PAYLOAD_FIELDS,
+    with_vectors: bool = False,
+) -> Iterator[Point]:
+    """Points with these fields of their payload, as :meth:`VectorStore.scan` gives them.
+
+    Raises:
+        LibraryCorruptError: one of them does not keep the schema; the message says which.
+    """
+    whole = len(fields) == len(schema.PAYLOAD_FIELDS)
+    for point in store.scan(ids, fields=None if whole else fields, with_vectors=with_vectors):
+        yield replace(point, payload=check(point.id, point.payload, fields, store.location))
+
+
+def check(
+    example_id: str, payload: dict[str, Any], fields: Sequence[str], location: str
+) -> dict[str, Any]:
+    """As :func:`schema.check_payload`; raises ``LibraryCorruptError`` that names the example."""
+    try:
+        return schema.check_payload(payload, fields)
+    except ValueError as error:
+        raise damaged(example_id, str(error), location) from error
+
+
+def damaged(example_id: str, why: str, location: str) -> LibraryCorruptError:
+    remedy = f"sam-detect library remove {example_id} {remedies.options_of(location)}".strip()
+    return LibraryCorruptError(f"example {example_id} is damaged: {why}; remove it: {remedy}")
+
+
 def count(store: VectorStore) -> tuple[dict[str, int], int]:
     """``({label: positive examples}, negatives)``, by label."""
-    named = Counter(label_of(point) for point in store.scan(fields=LABEL_FIELDS))
+    named = Counter(label_of(point) for point in read(store, fields=LABEL_FIELDS))
     classes = {label: number for (label, negative), number in sorted(named.items()) if not negative}
     return classes, named.total() - sum(classes.values())
 
 
 def of_label(store: VectorStore, label: str, library: str) -> list[str]:
     """The ids of the examples of a label; raises ``LibraryError`` where there are none."""
-    named = [(point.id, label_of(point)[0]) for point in store.scan(fields=LABEL_FIELDS)]
+    named = [(point.id, label_of(point)[0]) for point in read(store, fields=LABEL_FIELDS)]
     ids = [key for key, name in named if name == shown_label(label)]
     if not ids:
         raise LibraryError(no_label(label, {name for _, name in named}, library))

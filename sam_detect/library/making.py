@@ -86,7 +86,11 @@ def outlines_in(frame: Frame, library: Library) -> Masks:
     ]
     if not ids:
         return Masks.empty(frame.size_hw)
-    return Masks.from_dense([rle_to_mask(each.segmentation) for each in library.read(ids)])
+    found = [each.segmentation for each in library.read(ids)]
+    fitting = [rle for rle in found if rle["size"] == list(frame.size_hw)]  # before any is decoded
+    if not fitting:
+        return Masks.empty(frame.size_hw)
+    return Masks.from_dense([rle_to_mask(rle) for rle in fitting])
 
 
 def _require_fitting(frame: Frame, masks: Masks) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from sam_detect.errors import MaskError
 from sam_detect.interfaces import VectorStore
 from sam_detect.labels import shown_label
+from sam_detect.library import lookup
 from sam_detect.library.example import LABEL_FIELDS, Example, example_id
 from sam_detect.masks import rle_to_mask
 from sam_detect.types import Point
@@ -35,25 +36,25 @@ def opposed(store: VectorStore, examples: Sequence[Example]) -> list[str]:
 
 def _claimed(store: VectorStore, negatives: Sequence[Example]) -> Iterator[str]:
     wanted = {(each.label, each.picture) for each in negatives}
-    light = store.scan(fields=(*LABEL_FIELDS, "picture"))
-    there = [p.id for p in light if not p.payload.get("negative") and _place(p) in wanted]
-    for point in store.scan(there, fields=("label", "picture", "segmentation")) if there else ():
+    light = lookup.read(store, fields=(*LABEL_FIELDS, "picture"))
+    there = [p.id for p in light if not p.payload["negative"] and _place(p) in wanted]
+    of_one = ("label", "picture", "segmentation")
+    for point in lookup.read(store, there, fields=of_one) if there else ():
         here = [each for each in negatives if (each.label, each.picture) == _place(point)]
         if any(_is_same(each, point) for each in here):
             yield point.id
 
 
 def _place(point: Point) -> tuple[object, object]:
-    return shown_label(str(point.payload.get("label"))), point.payload.get("picture")
+    return shown_label(point.payload["label"]), point.payload["picture"]
 
 
 def _is_same(example: Example, point: Point) -> bool:
-    try:
-        one, other = (
-            rle_to_mask(rle) for rle in (example.segmentation, point.payload["segmentation"])
-        )
-    except (MaskError, KeyError):  # it is damaged: whoever reads it hears of it
+    other_rle = point.payload["segmentation"]
+    if example.segmentation["size"] != other_rle["size"]:  # before either is decoded
         return False
-    if one.shape != other.shape:
+    try:
+        one, other = rle_to_mask(example.segmentation), rle_to_mask(other_rle)
+    except MaskError:  # it is damaged: whoever reads it hears of it
         return False
     return bool(np.count_nonzero(one & other) >= SAME_IOU * np.count_nonzero(one | other))

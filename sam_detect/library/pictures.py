@@ -14,10 +14,8 @@ import struct
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sam_detect.config import MAX_CROP_SIDE
 from sam_detect.types import ImageRGB
-
-MAX_SIDE = 4096
-"""No library has larger crops: a larger one in a file is refused before it is decoded."""
 
 
 def encode_webp(image_rgb: ImageRGB) -> str:
@@ -38,11 +36,28 @@ def decode(text: str, kind: str) -> ImageRGB:
         raise ValueError("its crop is no text")
     try:
         data = base64.b64decode(text, validate=True)
+        if kind == "WEBP":
+            _require_small(*_webp_size(data))
         with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-            if max(image.size) > MAX_SIDE:
-                raise ValueError(f"its crop has {image.size[0]}x{image.size[1]} pixels")
+            _require_small(*image.size)
             return np.array(image.convert("RGB"), np.uint8)
     except (UnidentifiedImageError, binascii.Error) as error:
         raise ValueError(f"its crop is not a {kind} picture") from error
     except (OSError, EOFError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(f"its crop cannot be decoded: {error}") from error
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a plain lossless WebP, as :func:`encode_webp` writes it.
+
+    Read here, since Pillow takes 8 bytes for each pixel of any WebP as soon as it opens it.
+    """
+    if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8L" or data[20:21] != b"\x2f":
+        raise ValueError("its crop is not a WEBP picture, lossless and without more")
+    sizes = int.from_bytes(data[21:25], "little")
+    return (sizes & 0x3FFF) + 1, (sizes >> 14 & 0x3FFF) + 1
+
+
+def _require_small(width: int, height: int) -> None:
+    if max(width, height) > MAX_CROP_SIDE:
+        raise ValueError(f"its crop has {width}x{height} pixels")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sam_detect.errors import LibraryCorruptError, LibraryError
+from sam_detect.errors import LibraryError
 from sam_detect.interfaces import VectorStore
-from sam_detect.library import remedies
+from sam_detect.library import lookup
 from sam_detect.library.example import LABEL_FIELDS, label_of
-from sam_detect.library.surroundings import DAMAGED, Noted
-from sam_detect.masks import FloatArray, IntArray
+from sam_detect.library.surroundings import Noted
+from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays, Neighbour, Point, Rivals
 
 SNAPSHOT_LIMIT = 5000
@@ -39,20 +39,18 @@ class Snapshot:
         """Call it in a session of the store."""
         complete = store.count() <= SNAPSHOT_LIMIT
         ids = None if complete else _even_sample(store)
-        points = list(store.scan(ids, fields=FIELDS, with_vectors=True))
+        points = list(lookup.read(store, ids, fields=FIELDS, with_vectors=True))
         named = [label_of(point) for point in points]
         vectors = [point.vector for point in points if point.vector is not None]
         around = [_noted(point, store.location) for point in points]
-        places = np.array([_place(point, store.location) for point in points], np.int64)
-        places = places.reshape(-1, 5)
         arrays = ExampleArrays(
             ids=tuple(point.id for point in points),
             labels=tuple(label for label, _ in named),
             sources=tuple(_picture(point) for point in points),
-            boxes_xywh=places[:, :4],
+            boxes_xywh=np.array([p.payload["bbox"] for p in points], np.int64).reshape(-1, 4),
             negatives=np.array([negative for _, negative in named], dtype=bool),
             vectors=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
-            areas=places[:, 4],
+            areas=np.array([point.payload["area"] for point in points], np.int64),
             qualities=np.array([each.quality for each in around], np.float32),
             proposers=tuple(each.proposer for each in around),
             rivals=_rivals(around),
@@ -99,32 +97,18 @@ class Snapshot:
 
 def _picture(point: Point) -> str:
     """What tells the example's picture from others: all arrays have the name "array"."""
-    return str(point.payload.get("picture") or point.payload.get("source", ""))
-
-
-def _place(point: Point, location: str) -> IntArray:
-    """Box (x, y, width, height) and area."""
-    box, area = point.payload.get("bbox", (0, 0, 0, 0)), point.payload.get("area", 0)
-    try:
-        return np.array([*box, area], np.int64).reshape(5)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise _damaged(point, "its box or area is no number", location) from error
+    return str(point.payload["picture"] or point.payload["source"])
 
 
 def _noted(point: Point, location: str) -> Noted:
-    data = point.payload.get("surroundings")
+    data = point.payload["surroundings"]
     if data is None:
         return Noted.nothing()
     try:
         dimension = None if point.vector is None else len(point.vector)
         return Noted.from_payload(data, dimension=dimension)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(point, DAMAGED, location) from error
-
-
-def _damaged(point: Point, why: str, location: str) -> LibraryCorruptError:
-    remedy = f"sam-detect library remove {point.id} {remedies.options_of(location)}".strip()
-    return LibraryCorruptError(f"example {point.id} is damaged: {why}; remove it: {remedy}")
+    except ValueError as error:
+        raise lookup.damaged(point.id, str(error), location) from error
 
 
 def _rivals(around: Sequence[Noted]) -> Rivals:
@@ -143,6 +127,8 @@ def _rivals(around: Sequence[Noted]) -> Rivals:
 def search(store: VectorStore, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
     """What :meth:`Snapshot.nearest` gives, from the store."""
     found = store.search(vectors, limit, fields=LABEL_FIELDS)
+    for hit in {hit.id: hit for row in found for hit in row}.values():
+        lookup.check(hit.id, hit.payload, LABEL_FIELDS, store.location)
     return [
         [Neighbour(h.id, h.payload["label"], h.similarity, h.payload["negative"]) for h in row]
         for row in found
@@ -152,7 +138,7 @@ def search(store: VectorStore, vectors: FloatArray, limit: int) -> list[list[Nei
 def _even_sample(store: VectorStore) -> list[str]:
     """The ids of ``SNAPSHOT_LIMIT`` examples, as many of each label as there is room for."""
     groups: dict[tuple[str, bool], list[str]] = {}
-    for point in store.scan(fields=LABEL_FIELDS):
+    for point in lookup.read(store, fields=LABEL_FIELDS):
         groups.setdefault(label_of(point), []).append(point.id)
     share = max(1, SNAPSHOT_LIMIT // len(groups))
     # Ids are hashes, so the first by id are a random, repeatable choice.

@@ -34,8 +34,6 @@ SHOWN = 0.6
 """Share of a proposal's box that the crop must show."""
 MOST = 8
 """So many touching and so many beside are kept of each example, the best proposed ones."""
-MOST_IN_A_FILE = 64
-"""More than any version keeps: an example that has more is damaged, or means harm."""
 DAMAGED = "what lies around it cannot be read"
 
 
@@ -76,9 +74,10 @@ class Surroundings:
 
     @classmethod
     def from_payload(cls, data: Any, crop: Crop, *, dimension: int | None) -> Surroundings:
-        """Raises ``ValueError``, ``KeyError``, ``TypeError`` or ``MaskError`` for damaged data.
+        """Raises ``ValueError`` or ``MaskError`` where the parts do not fit each other.
 
         Args:
+            data: as the schema has it.
             crop: of the example.
             dimension: length of the example's own vector, None where it is not at hand.
         """
@@ -109,17 +108,13 @@ class Noted:
 
     @classmethod
     def from_payload(cls, data: Any, *, dimension: int | None) -> Noted:
-        """Raises ``ValueError``, ``KeyError`` or ``TypeError`` for damaged data."""
-        proposer, quality, touching = data["proposer"], data["quality"], data["touching"]
-        if not isinstance(proposer, str) or not _list_of(touching, bool):
-            raise ValueError(DAMAGED)
-        if quality is not None and not (_is_number(quality) and 0 <= quality <= 1):
-            raise ValueError("what its segmenter thought of it is no number from 0 to 1")
+        """Raises ``ValueError`` where the vectors of the data, as the schema has it, do not fit."""
+        quality, touching = data["quality"], data["touching"]
         vectors = decoded(data["vectors"], len(touching))
         if dimension is not None and len(touching) and vectors.shape[1] != dimension:
             raise ValueError("the vectors of what lies around it have another length than its own")
         known = math.nan if quality is None else float(quality)
-        return cls(proposer, known, np.array(touching, np.bool_), vectors)
+        return cls(data["proposer"], known, np.array(touching, np.bool_), vectors)
 
 
 def look_around(
@@ -222,8 +217,6 @@ def encoded(vectors: FloatArray) -> str:
 
 def decoded(text: str, count: int) -> FloatArray:
     """``(count, D)`` float32; raises ``ValueError`` where the text does not hold as many."""
-    if not isinstance(text, str):
-        raise ValueError(DAMAGED)
     flat = np.frombuffer(base64.b64decode(text, validate=True), "<f2").astype(np.float32)
     if count == 0 and not len(flat):
         return np.zeros((0, 0), np.float32)
@@ -235,12 +228,10 @@ def decoded(text: str, count: int) -> FloatArray:
 def _regions(data: Any, size_hw: tuple[int, int]) -> Masks:
     """The masks of a payload; only one of them is held at its full size."""
     boxes, texts = data["boxes"], data["masks"]
-    if not (_list_of(boxes, list) and _list_of(texts, str) and len(boxes) == len(texts)):
+    if len(boxes) != len(texts):
         raise ValueError(DAMAGED)
     found = [Masks.empty(size_hw)]
     for box, text in zip(boxes, texts, strict=True):
-        if not _list_of(box, int) or len(box) != 4:
-            raise ValueError(DAMAGED)
         x0, y0, x1, y1 = box
         if not (0 <= x0 < x1 <= size_hw[1] and 0 <= y0 < y1 <= size_hw[0]):
             raise ValueError("what lies around it lies outside of its crop")
@@ -248,20 +239,6 @@ def _regions(data: Any, size_hw: tuple[int, int]) -> Masks:
         mask = rle_to_mask({"size": [y1 - y0, x1 - x0], "counts": text})
         found.append(Masks.from_crops(size_hw=size_hw, boxes_xyxy=[box], crops=[mask]))
     return Masks.concatenate(found)
-
-
-def _list_of(value: Any, kind: type) -> bool:
-    """Whether a payload has a list, no longer than any version's, of nothing but these."""
-    # Not isinstance: a bool would be an int.
-    return (
-        isinstance(value, list)
-        and len(value) <= MOST_IN_A_FILE
-        and all(type(each) is kind for each in value)
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _quality(proposals: Masks, iou: npt.NDArray[np.float64]) -> float | None:

@@ -15,6 +15,9 @@ from sam_detect.errors import StoreError, one_line
 from sam_detect.masks import FloatArray
 from sam_detect.types import Point
 
+MAX_DEPTH = 32
+"""Qdrant's log takes more, but cannot be read again with more than about 128 levels."""
+
 
 def is_canonical_uuid(text: object) -> bool:
     """Whether this is a UUID's canonical text: lower case, with hyphens."""
@@ -82,6 +85,8 @@ def check_payloads(points: Sequence[Point]) -> int:
         try:
             if not isinstance(point.payload, dict) or not all(map(_is_text, point.payload)):
                 raise TypeError("it must be a dict with text keys")
+            if not _nested_within(point.payload, MAX_DEPTH):
+                raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
             text = json.dumps(point.payload, allow_nan=False, ensure_ascii=False)
             total += len(text.encode("utf-8"))
         except (TypeError, ValueError, RecursionError) as error:
@@ -153,6 +158,13 @@ def in_batches(points: Iterable[Point], size: int) -> Iterator[list[Point]]:
             batch = []
     if batch:
         yield batch
+
+
+def _nested_within(value: object, depth: int) -> bool:
+    if not isinstance(value, (dict, list, tuple)):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(_nested_within(each, depth - 1) for each in inner)
 
 
 def _is_text(value: object) -> bool:

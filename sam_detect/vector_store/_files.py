@@ -172,8 +172,11 @@ class LibraryFiles:
         """Removes what a killed process left: shards that ``library.json`` does not name."""
         with self.errors("write"):
             for name in self.shards():
-                if name != state.shard:
-                    shutil.rmtree(self.directory / name)
+                path = self.directory / name
+                if name != state.shard and path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif name != state.shard:
+                    path.unlink()
 
     def remove(self) -> None:
         """Removes the library; a kill in between leaves it whole, empty, or gone."""
@@ -260,7 +263,7 @@ class LibraryFiles:
             content = json.loads(text)
             version, data, manifest = (content[k] for k in ("format_version", "data", "manifest"))
             state = State(manifest, data["shard"], data["dimension"], data["least_points"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self.corrupt(f"{STATE_FILE} cannot be read") from error
         if version != FORMAT_VERSION:
             raise StoreError(

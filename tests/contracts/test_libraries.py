@@ -714,13 +714,18 @@ def test_a_damaged_manifest_is_one_line_and_nothing_is_written(change: dict[str,
         lambda: library.add([], made.recipe),
         lambda: library.rename("nut", "leaf"),
         lambda: library.remove(label="nut"),
-        library.destroy,
         lambda: detector(store),
     ):
         with pytest.raises(LibraryCorruptError) as caught:
             attempt()
         assert "\n" not in str(caught.value)
     assert store.read_manifest() == damaged
+    assert store.count() == 5
+    if damaged.get("kind") == manifest["kind"]:
+        assert library.destroy() == 5, "a library of ours can be removed, whatever else it says"
+        return
+    with pytest.raises(LibraryCorruptError):
+        library.destroy()
     assert store.count() == 5
 
 
@@ -744,7 +749,7 @@ def test_a_recipe_with_impossible_parameters_is_damage() -> None:
         ("model", {"weights": "evil.bin"}),
     ):
         store.write_manifest({**manifest, "recipe": {**manifest["recipe"], field: value}})
-        with pytest.raises(LibraryCorruptError, match=r"recipe.*damaged"):
+        with pytest.raises(LibraryCorruptError, match=r"damaged.*sigma|recipe.*damaged"):
             detector(store, embedder=None)
 
 
