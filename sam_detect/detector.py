@@ -335,11 +335,19 @@ class SAMDetect(Finder):
         return context.cut_out(frame.image_rgb, masks, maker.fade, occupancy=maker.occupancy)
 
     def visualize(
-        self, image: ImageLike | Frame, detections: Detections | Sequence[Detection]
+        self,
+        image: ImageLike | Frame,
+        detections: Detections | Sequence[Detection],
+        *,
+        unknown: bool = False,
     ) -> npt.NDArray[np.uint8]:
-        """The picture with its detections drawn in, ``(H, W, 3)`` uint8, in the arrays' order."""
+        """The picture with its detections drawn in, ``(H, W, 3)`` uint8, in the arrays' order.
+
+        Args:
+            unknown: whether those without a label are drawn, too, as thin grey outlines.
+        """
         frame = self.read(image)
-        drawn = draw(frame.image_rgb, Detections.of(frame, detections))
+        drawn = draw(frame.image_rgb, Detections.of(frame, detections), show_unknown=unknown)
         same = self.settings.color_order == "rgb"
         return drawn if same else np.ascontiguousarray(drawn[..., ::-1])
 

@@ -48,7 +48,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "json": "sam_detect.outputs.json_lines:JSONSink",
         "jsonl": "sam_detect.outputs.json_lines:JSONLinesSink",
         "coco": "sam_detect.outputs.coco:COCOSink",
+        "yolo": "sam_detect.outputs.yolo:YOLOSink",
         "csv": "sam_detect.outputs.csv_table:CSVSink",
+        "counts": "sam_detect.outputs.counts:CountsSink",
         "overlay": "sam_detect.outputs.overlay:OverlaySink",
     },
     "video format": {

@@ -14,13 +14,20 @@ import click
 from sam_detect.cli import options
 from sam_detect.cli.feedback import (
     Failures,
+    counted,
     find_pictures,
     note,
     open_detector,
     progress,
     require_label,
 )
-from sam_detect.cli.text import print_detections, print_summary
+from sam_detect.cli.text import (
+    UNLIMITED,
+    counts_as_table,
+    print_detections,
+    print_summary,
+    width,
+)
 from sam_detect.errors import ConfigError, ImageError, OutputError
 from sam_detect.registry import load_class, names
 
@@ -35,8 +42,10 @@ FORMAT_OF_SUFFIX = {
     ".tif": "overlay", ".tiff": "overlay", ".bmp": "overlay",
 }  # fmt: skip
 JSON_FORMATS = ("json", "jsonl")
-PICTURE_FORMATS = ("overlay",)
+WITHOUT_STDOUT = {"overlay": "pictures", "yolo": "a folder"}
 STANDARD_INPUT = "-"
+MOST_NAMED = 5
+"""So many of the files written are named at the end of a run."""
 
 
 @click.command(cls=options.Sectioned)
@@ -50,7 +59,7 @@ STANDARD_INPUT = "-"
     "--output",
     "output",
     type=click.Path(path_type=Path),
-    help="File to write; for the overlays of several pictures a folder.",
+    help="File to write; a folder for YOLO, and for the overlays of several pictures.",
 )
 @click.option(
     "--format",
@@ -68,8 +77,8 @@ STANDARD_INPUT = "-"
 @click.option(
     "--unknown",
     is_flag=True,
-    help="Show objects without a label, too, in the table and in overlays (JSON and CSV always "
-    "have them, unless --only leaves them out).",
+    help="Show and write objects without a label, too (JSON and CSV always have them, unless "
+    "--only leaves them out).",
 )
 @options.settings_options(
     *options.PROPOSALS,
@@ -168,6 +177,8 @@ def _sinks(
         made = load_class("format", name)
         chooses = "include_unknown" in inspect.signature(made).parameters
         options = {"include_unknown": unknown} if chooses else {}
+        if name == "counts" and place is None and width() < UNLIMITED:
+            made = counts_as_table()
         sinks.append(made(place, multiple=several, inputs=paths, **options))
     try:
         yield sinks
@@ -181,8 +192,12 @@ def _sinks(
 
 
 def _close(sink: Sink) -> None:
-    for written in sink.close():
-        note(f"wrote {written}")
+    """Completes an output and says where it is."""
+    written = sink.close()
+    for path in written[:MOST_NAMED]:
+        note(f"wrote {path}")
+    if len(written) > MOST_NAMED:
+        note(f"wrote {counted(len(written) - MOST_NAMED, 'more file')}")
 
 
 def _format(name: str | None, output: Path | None, as_json: bool) -> str | None:
@@ -192,8 +207,8 @@ def _format(name: str | None, output: Path | None, as_json: bool) -> str | None:
     if name is None:
         return None
     load_class("format", name)  # says which names there are
-    if output is None and name in PICTURE_FORMATS:
-        raise ConfigError(f"--format {name} writes pictures: say where, with --output")
+    if output is None and name in WITHOUT_STDOUT:
+        raise ConfigError(f"--format {name} writes {WITHOUT_STDOUT[name]}: say where with --output")
     if output is None and as_json and name not in JSON_FORMATS:
         raise ConfigError(f"--json and --format {name} both want stdout: add --output FILE")
     return name

@@ -81,6 +81,24 @@ def show(renderable: Any) -> None:
     say("\n".join(lines), to=sys.stdout, styled=True)
 
 
+def counts_as_table() -> Any:
+    """The sink of ``--format counts`` for a terminal: a table instead of CSV."""
+    from sam_detect.outputs.counts import CountsSink
+
+    class CountsTable(CountsSink):
+        def footer(self) -> str:
+            (first, *labels), *rows, totals = self.rows()
+            found = table(str(first), *(f"{escape(str(label))}>" for label in labels))
+            for row in rows:
+                found.add_row(*(escape(str(cell)) for cell in row))
+            found.add_section()
+            found.add_row(*(escape(str(cell)) for cell in totals))
+            show(found)
+            return ""
+
+    return CountsTable
+
+
 def print_summary(detections: Detections, *, filtered: bool = False) -> None:
     """One line: how many of what.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,6 +65,35 @@ class PicturePaths:
             name = f"{stem}-{number}"
         self._used.add(name.casefold())
         return self._output / (name + FOLDER_ENDING)
+
+
+class RelativeNames:
+    """Names of the pictures being read below the folder that they have in common, with ``/``.
+
+    Args:
+        inputs: the pictures; what is no file (``-``) has no folder.
+        folder: the folder to begin at, where all pictures lie below it.
+    """
+
+    def __init__(
+        self, inputs: Iterable[str | os.PathLike[str]], *, folder: Path | None = None
+    ) -> None:
+        files = [os.path.abspath(path) for path in inputs if os.path.isfile(path)]
+        self._folder: str | None = None
+        with contextlib.suppress(ValueError):  # no files, or on several drives
+            self._folder = os.path.commonpath([os.path.dirname(path) for path in files])
+        if folder is not None and self._folder is not None:
+            named = os.path.abspath(folder)
+            if Path(self._folder).is_relative_to(named):
+                self._folder = named
+
+    def of(self, source_id: str) -> str | None:
+        """The name of one picture; None for what lies elsewhere or is no file."""
+        if self._folder is None or not os.path.isfile(source_id):
+            return None
+        path = Path(os.path.abspath(source_id))
+        below = path.is_relative_to(self._folder)
+        return path.relative_to(self._folder).as_posix() if below else None
 
 
 def check_ending(path: Path) -> None:

@@ -12,7 +12,8 @@ COLUMNS = (
     "image", "index", "label", "confidence", "best_label", "x", "y", "w", "h", "area", "score",
     "neighbour_ids", "neighbour_similarities",
 )  # fmt: skip
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""The last four are full-width forms of the first four: some spreadsheets take those as well."""
 
 
 class CSVSink(TextSink):
@@ -27,11 +28,11 @@ class CSVSink(TextSink):
     """
 
     def header(self) -> str:
-        return _line(COLUMNS)
+        return csv_line(COLUMNS)
 
     def text_of(self, frame: Frame, detections: Detections) -> str:
-        image = _safe(detections.source_id)
-        return "".join(_line(_row(image, *pair)) for pair in enumerate(detections))
+        image = safe_text(detections.source_id)
+        return "".join(csv_line(_row(image, *pair)) for pair in enumerate(detections))
 
 
 def _row(image: str, index: int, detection: Detection) -> tuple[str | int | float, ...]:
@@ -39,22 +40,24 @@ def _row(image: str, index: int, detection: Detection) -> tuple[str | int | floa
     return (
         image,
         index,
-        _safe(detection.label or ""),
+        safe_text(detection.label or ""),
         round(detection.confidence, 6),
-        _safe(detection.best_label or ""),
+        safe_text(detection.best_label or ""),
         *detection.bbox,
         detection.area,
         round(detection.score, 6),
-        _safe(";".join(neighbour.id for neighbour in neighbours)),
+        safe_text(";".join(neighbour.id for neighbour in neighbours)),
         ";".join(f"{neighbour.similarity:.6f}" for neighbour in neighbours),
     )
 
 
-def _safe(text: str) -> str:
+def safe_text(text: str) -> str:
+    """A text that no spreadsheet runs as a formula."""
     return "'" + text if text.startswith(FORMULA_STARTS) else text
 
 
-def _line(cells: tuple[str | int | float, ...]) -> str:
+def csv_line(cells: tuple[str | int | float, ...]) -> str:
+    """A row of a CSV file, with its line end."""
     buffer = io.StringIO()
     # only the characters of the line's end are quoted in a cell: both must be there
     csv.writer(buffer, lineterminator="\r\n").writerow(cells)

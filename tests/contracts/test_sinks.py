@@ -16,10 +16,15 @@ from sam_detect.interfaces import Sink
 from sam_detect.registry import load_class, names
 from sam_detect.types import Detections, Frame, Masks, Neighbour, Verdict
 
-NEEDS_FILE = {"overlay"}
-ENDINGS = {"overlay": ".png", "coco": ".json"}
+PICTURES = {"overlay"}
+"""Formats that write a picture for each picture, as soon as it comes."""
+FOLDERS = {"yolo"}
+"""Formats that write a folder. It may not hold one of their outputs already."""
+NEEDS_FILE = PICTURES | FOLDERS
+ENDINGS = {"overlay": ".png", "coco": ".json", "counts": ".csv", "yolo": ""}
 
 formats = pytest.mark.parametrize("name", names("format"))
+file_formats = pytest.mark.parametrize("name", [n for n in names("format") if n not in FOLDERS])
 
 
 def picture(source_id: str = "x.jpg", labels: tuple[str | None, ...] = ("nut", None)) -> Frame:
@@ -63,28 +68,34 @@ def test_one_picture_gives_the_file_that_was_named(name: str, tmp_path: Path) ->
     path = target(name, tmp_path / "made" / "for it")
     sink = make(name, path)
     sink.write(picture(), found())
-    assert sink.close() == [path]
-    assert path.stat().st_size > 0
-    assert visible(tmp_path) == [str(path.relative_to(tmp_path))]
+    written = sink.close()
+    assert written == [path] or (name in FOLDERS and all(path in each.parents for each in written))
+    assert all(each.stat().st_size > 0 for each in written)
+    assert visible(tmp_path) == sorted(str(each.relative_to(tmp_path)) for each in written)
 
 
 @formats
 def test_a_text_path_works_as_well(name: str, tmp_path: Path) -> None:
     sink = make(name, str(target(name, tmp_path)))
     sink.write(picture(), found())
-    assert sink.close() == [target(name, tmp_path)]
+    assert sink.close()[0].is_relative_to(target(name, tmp_path))
 
 
 @formats
 def test_several_pictures(name: str, tmp_path: Path) -> None:
     output = tmp_path / "out" if name in NEEDS_FILE else target(name, tmp_path)
-    sink = make(name, output, multiple=True)
-    for source_id in ("a/x.jpg", "b/x.png", "c/X.tif"):
-        sink.write(picture(source_id), found(source_id))
+    sources = [tmp_path / "in" / each for each in ("a/x.jpg", "b/x.png", "c/X.tif")]
+    for source in sources:
+        source.parent.mkdir(parents=True)
+        Image.fromarray(picture().image_rgb).save(source)
+    sink = make(name, output, multiple=True, inputs=sources)
+    for source in sources:
+        sink.write(picture(str(source)), found(str(source)))
     written = sink.close()
-    assert len(written) == (3 if name in NEEDS_FILE else 1)
-    assert len({path.name.casefold() for path in written}) == len(written)
-    assert visible(tmp_path) == sorted(str(path.relative_to(tmp_path)) for path in written)
+    assert len(written) == (3 if name in PICTURES else 4 if name in FOLDERS else 1)
+    assert len({str(path).casefold() for path in written}) == len(written)
+    outputs = [each for each in visible(tmp_path) if not each.startswith("in/")]
+    assert outputs == sorted(str(path.relative_to(tmp_path)) for path in written)
 
 
 @formats
@@ -104,8 +115,7 @@ def test_any_label_and_none_can_be_written(
 ) -> None:
     sink = make(name, target(name, tmp_path))
     sink.write(picture(labels=labels), found(labels=labels))
-    (path,) = sink.close()
-    assert path.stat().st_size > 0
+    assert sink.close()[0].stat().st_size > 0
 
 
 @formats
@@ -114,7 +124,7 @@ def test_output_is_deterministic(name: str, tmp_path: Path) -> None:
     for stem in ("1", "2"):
         sink = make(name, target(name, tmp_path, stem))
         sink.write(picture(), found())
-        contents.append(sink.close()[0].read_bytes())
+        contents.append([path.read_bytes() for path in sink.close()])
     assert contents[0] == contents[1]
 
 
@@ -134,7 +144,34 @@ def test_a_stream_gets_what_a_file_gets(name: str, tmp_path: Path) -> None:
     assert not stream.closed
 
 
-@formats
+@pytest.mark.parametrize("name", sorted(FOLDERS))
+def test_a_folder_is_not_there_until_it_is_whole_and_is_not_written_to_twice(
+    name: str, tmp_path: Path
+) -> None:
+    sink = make(name, target(name, tmp_path))
+    sink.write(picture(), found())
+    assert visible(tmp_path) == []
+    before = {path: path.read_bytes() for path in sink.close()}
+    with pytest.raises(OutputError, match="already"):
+        make(name, target(name, tmp_path))
+    assert before == {path: path.read_bytes() for path in before}
+
+
+@pytest.mark.parametrize("name", sorted(FOLDERS))
+def test_a_full_disk_leaves_no_half_of_a_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left") as caught:
+        write_one(name, target(name, tmp_path))
+    assert str(target(name, tmp_path)) in str(caught.value)
+    assert visible(tmp_path) == []
+
+
+@file_formats
 def test_nothing_is_there_until_it_is_whole(name: str, tmp_path: Path) -> None:
     path = target(name, tmp_path)
     path.write_bytes(b"old")
@@ -154,7 +191,7 @@ def test_an_output_that_is_given_up_leaves_nothing(name: str, tmp_path: Path) ->
     assert visible(tmp_path) == []
 
 
-@formats
+@file_formats
 def test_an_output_whose_one_picture_failed_leaves_the_old_file(name: str, tmp_path: Path) -> None:
     path = target(name, tmp_path)
     path.write_bytes(b"old")
@@ -163,7 +200,7 @@ def test_an_output_whose_one_picture_failed_leaves_the_old_file(name: str, tmp_p
     assert visible(tmp_path) == [path.name]
 
 
-@formats
+@file_formats
 def test_the_pictures_being_read_are_never_overwritten(name: str, tmp_path: Path) -> None:
     path = target(name, tmp_path)
     Image.fromarray(picture().image_rgb).save(path, format="PNG")
@@ -196,7 +233,7 @@ def test_what_cannot_be_written_is_one_line(name: str, tmp_path: Path) -> None:
     assert visible(tmp_path) == ["file"]
 
 
-@formats
+@file_formats
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

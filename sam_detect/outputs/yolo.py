@@ -1,0 +1,155 @@
+"""A YOLO segmentation dataset: a text file of outlines for each picture, and ``data.yaml``."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from sam_detect.errors import OutputError
+from sam_detect.interfaces import Sink
+from sam_detect.masks import join_rings, outlines
+from sam_detect.outputs._atomic import writing_to
+from sam_detect.outputs._pictures import RelativeNames, stem_of
+from sam_detect.types import Detections, Frame, Masks
+from sam_detect.types.conversions import UNKNOWN_CATEGORY
+
+LABELS, SETTINGS, PICTURES = "labels", "data.yaml", "images"
+HEADER = """\
+# YOLO segmentation dataset, written by sam-detect.
+# Put the pictures into images/, in the same folders as the files in labels/.
+# Before you train, split them: train and val must not share pictures.
+train: images
+val: images
+"""
+
+
+class YOLOSink(Sink):
+    """A folder with ``labels/`` and ``data.yaml``, which appears when the sink is closed.
+
+    A label file has the picture's name below the folder that all ``inputs`` have in common (below
+    ``images/`` of the output folder where they lie there) and the ending ``.txt``. A row of it is
+    an object: the class's number and the ``x y`` of its outline in shares of the picture. An
+    object with several parts or with holes is one outline, too: lines that lead there and back
+    join its parts. Classes are numbered from 0 in alphabetical order. Pictures are not copied.
+
+    Args:
+        output: the folder; it is made if needed. One that has labels already is refused, since
+            numbers of classes differ from run to run.
+        multiple: whether more than one picture may come.
+        inputs: the pictures being read.
+        include_unknown: whether objects without a label are written, as class ``unknown``.
+
+    Raises:
+        OutputError: here, in ``write`` and in ``close``, for what cannot be written, and for
+            pictures that would share a label file.
+    """
+
+    def __init__(
+        self,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        multiple: bool = False,
+        inputs: Sequence[str | os.PathLike[str]] = (),
+        include_unknown: bool = False,
+    ) -> None:
+        if not isinstance(output, (str, os.PathLike)):
+            raise OutputError("a YOLO dataset cannot go to stdout; name a folder with --output")
+        self._folder = Path(output)
+        self._multiple = multiple
+        self._include_unknown = include_unknown
+        self._names = RelativeNames(inputs, folder=self._folder / PICTURES)
+        self._rows: dict[PurePosixPath, list[tuple[str, str]]] = {}
+        self._sources: dict[str, str] = {}
+        self._closed = False
+        with writing_to(self._folder):
+            if os.path.lexists(self._folder) and not self._folder.is_dir():
+                raise OutputError(f"'{self._folder}' is a file, expected a folder")
+            labels = self._folder / LABELS
+            if (self._folder / SETTINGS).exists() or (labels.is_dir() and any(labels.iterdir())):
+                raise OutputError(
+                    f"'{self._folder}' holds a YOLO dataset already; name another folder with "
+                    "--output, or remove its labels and data.yaml"
+                )
+        for path in inputs:
+            if os.path.isfile(path):
+                self._label_file(os.fspath(path))
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        if self._closed:
+            raise OutputError("this output is closed already; make a new one")
+        if self._rows and not self._multiple:
+            raise OutputError("this output was made for one picture; say multiple=True for more")
+        chosen = detections if self._include_unknown else detections.known
+        self._rows[self._label_file(detections.source_id)] = [
+            (UNKNOWN_CATEGORY if label is None else str(label), _row(chosen.masks, index))
+            for index, label in enumerate(chosen.label)
+        ]
+
+    def close(self) -> list[Path]:
+        if self._closed:
+            return []
+        self._closed = True
+        if not self._rows and not self._multiple:  # its one picture could not be read
+            return []
+        names = sorted({label for rows in self._rows.values() for label, _ in rows})
+        numbers = {name: number for number, name in enumerate(names)}
+        settings = HEADER + "names:" + ("" if names else " {}") + "\n"
+        settings += "".join(f"  {number}: {_quoted(name)}\n" for number, name in enumerate(names))
+        files = {PurePosixPath(SETTINGS): settings}
+        for file, rows in self._rows.items():
+            lines = (f"{numbers[label]} {row}\n" for label, row in rows)
+            files[PurePosixPath(LABELS, file)] = "".join(lines)
+        staged = self._folder / f".sam-detect-{secrets.token_hex(8)}.tmp"
+        try:
+            with writing_to(self._folder):
+                (staged / LABELS).mkdir(parents=True)
+                for file, text in files.items():
+                    _write(staged / file, text)
+                if (self._folder / LABELS).is_dir():  # and empty
+                    (self._folder / LABELS).rmdir()
+                for name in (LABELS, SETTINGS):
+                    os.replace(staged / name, self._folder / name)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        return [self._folder / file for file in files]
+
+    def _label_file(self, source_id: str) -> PurePosixPath:
+        """The label file of a picture, below ``labels``."""
+        name = self._names.of(source_id)
+        stem = PurePosixPath(
+            stem_of(source_id) if name is None else name.rpartition(".")[0] or name
+        )
+        file = stem.with_name(stem.name + ".txt")
+        key = str(file).casefold()
+        other = self._sources.setdefault(key, source_id)
+        if other != source_id:
+            raise OutputError(
+                f"'{other}' and '{source_id}' would share the label file {file}: YOLO tells "
+                "pictures apart by their names without the ending; rename one"
+            )
+        return file
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _row(masks: Masks, index: int) -> str:
+    """The outline of one object, in shares of the picture."""
+    parts, holes = outlines(masks.crop(index), masks.boxes_xyxy[index].tolist())
+    height, width = masks.size_hw
+    shares = join_rings([*parts, *holes]) / (width, height)
+    return " ".join(f"{value:.6g}" for value in shares.ravel().tolist())
+
+
+def _quoted(text: str) -> str:
+    """A label as YAML's double-quoted text."""
+    kept = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08X}" for c in text)
+    return '"' + "".join(kept).encode("utf-8", "replace").decode() + '"'
