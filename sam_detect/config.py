@@ -9,6 +9,7 @@ place that names it: the call or the command line, the environment (``SAM_DETECT
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from sam_detect.errors import ConfigError
+from sam_detect.errors import ConfigError, one_line
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,6 +26,9 @@ else:
 
 MAX_CROP_SIDE = 1024
 ENVIRONMENT_PREFIX = "SAM_DETECT_"
+MAX_FILE_BYTES = 256 << 10
+MAX_DOTS = 200
+"""Dots in a line of ``config.toml``: the time to read a dotted key grows with their square."""
 SECRET = ("qdrant_api_key", "qdrant_url", "mirror_url")
 """Settings that may hold a password: no message shows their value."""
 MAX_SHOWN = 200
@@ -222,13 +226,33 @@ def load_settings(
 
 
 def _from_file(path: Path) -> dict[str, Any]:
+    cannot = f"the settings file {path} cannot be read"
     try:
-        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return found
-    except FileNotFoundError:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe or a device may never end
+            raise ConfigError(f"{cannot}: it is not a file; move it away")
+        if found.st_size > MAX_FILE_BYTES:
+            raise ConfigError(f"{cannot}: it is longer than {MAX_FILE_BYTES >> 10} KiB")
+        text = path.read_text(encoding="utf-8")
+        if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
+            raise ConfigError(f"{cannot}: a line of it has more than {MAX_DOTS} dots")
+        values: dict[str, Any] = tomllib.loads(text)
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"the settings file {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{cannot}: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{cannot}: its values are nested too deeply") from error
+    except ValueError as error:  # of TOML, of UTF-8, of a number of thousands of digits
+        raise ConfigError(f"{cannot}: {one_line(error)[:MAX_SHOWN]}") from error
+    for name, value in values.items():
+        for each in value if isinstance(value, list) else [value]:
+            if not isinstance(each, (str, int, float)):
+                raise ConfigError(
+                    f"the setting {name[:MAX_SHOWN]!r} in {path} must be a text, a number, true or "
+                    f"false, or a list of texts, got a {type(each).__name__}"
+                )
+    return values
 
 
 def _from_environment(variables: Mapping[str, str]) -> dict[str, Any]:

@@ -17,13 +17,19 @@ SHOWN = 8
 """So many names of libraries are listed in a message."""
 
 
+_SWAPPED = {DEFAULT_LIBRARY: DEFAULT_COLLECTION, DEFAULT_COLLECTION: DEFAULT_LIBRARY}
+"""The library ``default`` is the collection ``sam_detect``. So that each name means one library,
+the library ``sam_detect`` is the collection ``default``."""
+
+
 def collection_of(library: str) -> str:
-    """The collection of a library: its own name, and ``sam_detect`` for the default one."""
-    return DEFAULT_COLLECTION if library == DEFAULT_LIBRARY else library
+    """The collection of a library, which has its name; see ``_SWAPPED`` for the two others."""
+    return _SWAPPED.get(library, library)
 
 
 def library_of(collection: str) -> str:
-    return DEFAULT_LIBRARY if collection == DEFAULT_COLLECTION else collection
+    """The library of a collection: the inverse of :func:`collection_of`."""
+    return _SWAPPED.get(collection, collection)
 
 
 def open_store(settings: Settings) -> VectorStore:

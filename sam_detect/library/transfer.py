@@ -14,6 +14,7 @@ from sam_detect.library import remedies
 from sam_detect.library.archive import Archive, write_archive
 from sam_detect.library.library import BATCH, Added, Library
 from sam_detect.types import Point, Recipe
+from sam_detect.vector_store.qdrant import is_library_folder
 
 
 def export_library(library: Library, file: Path) -> int:
@@ -28,6 +29,12 @@ def export_library(library: Library, file: Path) -> int:
         target = Path(os.path.realpath(file))
         temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}.tmp")
         try:
+            own = next(filter(is_library_folder, target.parents), None)
+            if own is not None:
+                raise OutputError(
+                    f"the export {file} would lie in {own}, among the files of a library; "
+                    "choose another folder"
+                )
             if target.exists() and not target.is_file():
                 raise OutputError(f"the export needs a file name, and {file} is something else")
             target.parent.mkdir(parents=True, exist_ok=True)

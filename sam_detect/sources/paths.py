@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sam_detect.errors import ImageError
@@ -56,7 +57,7 @@ def find_images(argument: str | os.PathLike[str]) -> list[str]:
         return [text]
     if not glob.has_magic(text):
         raise ImageError(f"'{text}' does not exist; give a picture file, a folder or a pattern")
-    matches = [path for path in glob.glob(text, recursive=True) if os.path.isfile(path)]
+    matches = [path for path in dict.fromkeys(_matching(text)) if os.path.isfile(path)]
     found = _sorted_naturally(path for path in matches if is_image_path(path))
     if not found:
         what = f"{len(matches)} files, none a picture" if matches else "nothing"
@@ -97,6 +98,55 @@ def _in_folder(folder: str) -> list[str]:
             if not name.startswith(".") and is_image_path(name)
         ]
     return _sorted_naturally(found)
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """The paths that a pattern names, as ``glob`` gives them, but for linked folders: ``**`` does
+    not enter them, and no path goes twice through one folder. (Two links of a folder to itself
+    make more than 10**12 paths for ``glob``.)"""
+    parts = re.split(r"[\\/]+" if os.name == "nt" else "/+", pattern)
+    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    start = "/".join(parts[:first])
+    start = start or ("/" if first else "")
+    here = os.stat(start or ".") if os.path.isdir(start or ".") else None
+    if here is not None:
+        yield from _expanded(start, parts[first:], ((here.st_dev, here.st_ino),))
+
+
+def _expanded(
+    folder: str, parts: Sequence[str], through: tuple[tuple[int, int], ...]
+) -> Iterator[str]:
+    """The paths below a folder that the parts name.
+
+    Args:
+        through: device and inode of the folder and of those above it.
+    """
+    part, rest = parts[0], parts[1:]
+    try:
+        entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
+    except OSError:
+        return
+    if part == "**" and rest:
+        yield from _expanded(folder, rest, through)
+    for entry in entries:
+        path = os.path.join(folder, entry.name)
+        hidden = entry.name.startswith(".") and not part.startswith(".")
+        fits = part == "**" or fnmatch.fnmatch(entry.name, part)
+        if hidden or not fits:
+            continue
+        if not rest:
+            yield path
+        try:
+            if not entry.is_dir(follow_symlinks=part != "**"):
+                continue
+            found = entry.stat()
+        except OSError:  # a link to itself, or one that leads nowhere
+            continue
+        place = found.st_dev, found.st_ino
+        if place not in through:
+            further = parts if part == "**" else rest
+            if further:
+                yield from _expanded(path, further, (*through, place))
 
 
 def _sorted_naturally(paths: Iterable[str]) -> list[str]:

@@ -279,6 +279,20 @@ class LibraryFiles:
         return state
 
 
+def is_library_folder(folder: Path) -> bool:
+    """Whether a folder holds an embedded library, perhaps a damaged one."""
+    try:
+        with open(folder / STATE_FILE, "rb") as file:
+            if FORMAT.encode() in file.read(4096):
+                return True
+    except (OSError, ValueError):
+        pass
+    try:
+        return any((shard / "segments").is_dir() for shard in folder.glob("shard-[0-9]*"))
+    except OSError:
+        return False
+
+
 _PARTICIPLES = {"read": "read", "write": "written"}
 
 

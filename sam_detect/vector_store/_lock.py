@@ -12,6 +12,8 @@ from sam_detect.errors import LibraryBusyError, StoreError
 from sam_detect.vector_store._files import LibraryFiles
 
 POLL_S = 0.01
+MOST_TRIES = 100
+"""So often a directory may be gone that was just made."""
 
 
 class LibraryLock:
@@ -44,6 +46,7 @@ class LibraryLock:
             StoreError: the directory cannot be made or written.
         """
         deadline = time.monotonic() + self._timeout_s
+        gone = 0
         while not self.held:
             with self._files.errors("write"):
                 try:
@@ -57,10 +60,13 @@ class LibraryLock:
                     raise self.busy() from None
                 except (FileNotFoundError, FileExistsError):
                     # The last user removed the empty directory between two of our steps; or
-                    # there is a file in its place, which `exists` says.
+                    # there is a file in its place, which `exists` says; or nothing can be made
+                    # there at all (/proc).
                     self._files.exists()
-                    if time.monotonic() > deadline:
+                    gone += 1
+                    if gone > MOST_TRIES or time.monotonic() > deadline:
                         raise
+                    time.sleep(POLL_S)
 
     def release(self) -> None:
         """Lets go, and tidies up when there is no library."""

@@ -12,9 +12,15 @@ from sam_detect.interfaces import VectorStore
 from sam_detect.masks import FloatArray
 from sam_detect.types import Hit, Point
 from sam_detect.vector_store._edge import EmbeddedStore, embedded_collections
-from sam_detect.vector_store._files import check_name
+from sam_detect.vector_store._files import check_name, is_library_folder
 
-__all__ = ["QdrantVectorStore", "embedded_collections", "libraries_dir", "server_collections"]
+__all__ = [
+    "QdrantVectorStore",
+    "embedded_collections",
+    "is_library_folder",
+    "libraries_dir",
+    "server_collections",
+]
 
 
 class QdrantVectorStore(VectorStore):
