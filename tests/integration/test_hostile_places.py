@@ -164,7 +164,8 @@ def test_a_pattern_finds_what_glob_finds_where_nothing_is_linked(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "b/2.png", "b/10.png", "b/c/3.jpg", "b/.h/4.png", ".i/5.png",
-                 "d[1]/6.png", ".7.png", "b/c/d/8.PNG", "b/images/9.png", "e f/10.png"):  # fmt: skip
+                 "d[1]/6.png", ".7.png", "b/c/d/8.PNG", "b/images/9.png",
+                 "e f/10.png"):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     for pattern in ("*.png", "**/*.png", "b/**/*", "*/*.png", "**/images/*.png", "b/[0-9].png",
