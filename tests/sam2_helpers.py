@@ -25,7 +25,7 @@ model:
       window_pos_embed_bkg_spatial_size: [7, 7]
     neck:
       _target_: sam2.modeling.backbones.image_encoder.FpnNeck
-      position_encoding: &position
+      position_encoding:
         _target_: sam2.modeling.position_encoding.PositionEmbeddingSine
         num_pos_feats: 32
         normalize: true
@@ -45,7 +45,7 @@ model:
       dim_feedforward: 32
       dropout: 0.1
       pos_enc_at_attn: false
-      self_attention: &attention
+      self_attention:
         _target_: sam2.modeling.sam.transformer.RoPEAttention
         feat_sizes: [16, 16]
         embedding_dim: 32
@@ -56,7 +56,12 @@ model:
       pos_enc_at_cross_attn_keys: true
       pos_enc_at_cross_attn_queries: false
       cross_attention:
-        <<: *attention
+        _target_: sam2.modeling.sam.transformer.RoPEAttention
+        feat_sizes: [16, 16]
+        embedding_dim: 32
+        num_heads: 1
+        downsample_rate: 1
+        dropout: 0.1
         rope_k_repeat: true
         kv_in_dim: 8
     num_layers: 1
@@ -65,8 +70,11 @@ model:
     in_dim: 32
     out_dim: 8
     position_encoding:
-      <<: *position
+      _target_: sam2.modeling.position_encoding.PositionEmbeddingSine
       num_pos_feats: 8
+      normalize: true
+      scale: null
+      temperature: 10000
     mask_downsampler:
       _target_: sam2.modeling.memory_encoder.MaskDownSampler
       embed_dim: 32

@@ -1,44 +1,30 @@
 """Loads SAM 2 models: Meta's classes from the ``sam2`` package, any checkpoint that fits them.
 
-A checkpoint is read with ``weights_only``, and a config may only name classes of
-``sam2.modeling``: neither file can make anything else run.
+A checkpoint is read with ``weights_only``, and ``sam2_config`` builds what a config describes from
+a closed list of classes: neither file can make anything else run.
 """
 
 from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
 
-import sam2
 import torch
-from hydra.errors import HydraException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from sam2.modeling.sam2_base import SAM2Base
-from yaml import YAMLError
 
 from sam_detect.errors import ConfigError, one_line
 from sam_detect.models.catalogue import SAM2Weights
 from sam_detect.models.devices import numbered, resolve_device
 from sam_detect.models.running import enough_memory
+from sam_detect.models.sam2_config import build, config_path, read_config
 from sam_detect.models.sharing import Shared, file_key
 from sam_detect.models.weights import config_of, require_sam2
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth")
-MODEL_CLASS = "sam2.modeling.sam2_base.SAM2Base"
-ALLOWED_CLASSES = "sam2.modeling."
-DECODER_EXTRAS = {
-    "dynamic_multimask_via_stability": True,
-    "dynamic_multimask_stability_delta": 0.05,
-    "dynamic_multimask_stability_thresh": 0.98,
-}
-"""What ``sam2.build_sam.build_sam2`` adds to every config by default."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +92,7 @@ def shared_sam2(
         return model
     where = numbered(resolve_device(device))
     found = _find(model, config)
-    files = file_key(found.path), file_key(_config_path(found.config))
+    files = file_key(found.path), file_key(config_path(found.config))
     return _SHARED.get((found.name, files, where), lambda: _load(found, where))
 
 
@@ -123,7 +109,14 @@ def _find(model: str | Path, config: str | Path | None) -> SAM2Weights:
 
 def _load(found: SAM2Weights, device: torch.device) -> LoadedSAM2:
     state = _read_checkpoint(found.path)
-    built = _build(_read_config(found.config), found.config)
+    part = read_config(found.config)
+    there, needed = sum(map(torch.numel, state.values())), part.image_encoder.trunk.weights()
+    if needed > 2 * there:  # memory is only taken for what can be filled
+        raise ConfigError(
+            f"the checkpoint {found.path} does not fit the config {found.config}: it has {there} "
+            f"numbers, and the image encoder alone needs about {needed}"
+        )
+    built = build(part, found.config)
     _put(state, built, found.path, found.config)
     with enough_memory():
         ready = built.to(device).eval().requires_grad_(False)
@@ -138,7 +131,7 @@ def seeded_sam2(config: str | Path, seed: int = 0) -> SAM2Base:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _build(_read_config(str(config)), str(config)).eval().requires_grad_(False)
+        model = build(read_config(str(config)), str(config)).eval().requires_grad_(False)
         for parameter in model.sam_mask_decoder.parameters():
             parameter.add_(torch.randn_like(parameter) / max(1, parameter.shape[-1]) ** 0.5)
     return model
@@ -149,61 +142,6 @@ def is_checkpoint(model: str | Path) -> bool:
     if isinstance(model, Path) or model.endswith(CHECKPOINT_SUFFIXES):
         return True
     return "/" in model or "\\" in model
-
-
-def _config_path(config: str) -> Path:
-    packaged = Path(sam2.__path__[0], config)
-    path = packaged if packaged.is_file() else Path(config).expanduser()
-    if not path.exists():
-        raise ConfigError(f"there is no SAM 2 config {config}")
-    return path
-
-
-def _read_config(config: str) -> DictConfig:
-    """The ``model`` part of a config of the ``sam2`` package or of a YAML file."""
-    try:
-        read = OmegaConf.load(_config_path(config))
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"the SAM 2 config {config} cannot be read: {one_line(error)}") from error
-    if not isinstance(read, DictConfig) or not isinstance(read.get("model"), DictConfig):
-        raise ConfigError(f"{config} is no SAM 2 config: it has no 'model'")
-    model: DictConfig = read.model
-    _require_harmless(model, config)
-    return model
-
-
-def _require_harmless(model: DictConfig, config: str) -> None:
-    if model.get("_target_") != MODEL_CLASS:
-        raise ConfigError(f"{config} is no SAM 2 config: its model is not a {MODEL_CLASS}")
-    plain = OmegaConf.to_container(model, resolve=False)
-    for target in _targets(plain):
-        if not str(target).startswith(ALLOWED_CLASSES):
-            raise ConfigError(
-                f"the SAM 2 config {config} names {target}, "
-                f"which is not among the classes of {ALLOWED_CLASSES[:-1]}"
-            )
-
-
-def _targets(node: Any) -> Iterator[Any]:
-    if isinstance(node, dict):
-        yield from (value for key, value in node.items() if key == "_target_")
-        node = list(node.values())
-    if isinstance(node, list):
-        for value in node:
-            yield from _targets(value)
-
-
-def _build(model: DictConfig, config: str) -> SAM2Base:
-    extras = OmegaConf.create({"sam_mask_decoder_extra_args": DECODER_EXTRAS})
-    try:
-        built = instantiate(OmegaConf.merge(model, extras), _recursive_=True)
-    except (HydraException, OmegaConfBaseException, AssertionError, RuntimeError) as error:
-        raise ConfigError(f"the SAM 2 config {config} cannot be built: {_why(error)}") from error
-    return cast(SAM2Base, built)
-
-
-def _why(error: Exception) -> str:
-    return one_line(error.__cause__ or error)
 
 
 def _read_checkpoint(path: Path) -> Mapping[str, torch.Tensor]:

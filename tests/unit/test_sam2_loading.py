@@ -12,6 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("sam2")
 
+import sam2  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
 from sam2.build_sam import build_sam2  # noqa: E402
 from sam2_helpers import SIDE, small_config, write_small_sam2  # noqa: E402
 
@@ -19,6 +21,13 @@ from sam_detect.errors import ConfigError, SamDetectError, UnavailableError  # n
 from sam_detect.models import sam2 as loading  # noqa: E402
 from sam_detect.models.devices import resolve_device, resolve_dtype  # noqa: E402
 from sam_detect.models.sam2 import LoadedSAM2, is_checkpoint, load_sam2  # noqa: E402
+from sam_detect.models.sam2_config import (  # noqa: E402
+    DECODER_EXTRAS,
+    HieraPart,
+    build,
+    digest_of,
+    read_config,
+)
 from sam_detect.models.weights import SAM2Weights  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -76,7 +85,7 @@ def test_a_checkpoint_named_after_a_model_of_metas_has_its_config(
 def test_the_decoder_falls_back_to_several_masks_as_in_the_official_builder(small: Path) -> None:
     decoder = load(small).model.sam_mask_decoder
     official = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu").sam_mask_decoder
-    for name in loading.DECODER_EXTRAS:
+    for name in DECODER_EXTRAS:
         assert getattr(decoder, name) == getattr(official, name) is not False
 
 
@@ -166,25 +175,150 @@ def test_weights_that_do_not_fit_are_named(  # type: ignore[no-untyped-def]
     assert "extra" in message or "no_mem_embed" in message
 
 
+# Configs
+
+SHELL = """
+model:
+  _target_: sam2.modeling.sam2_base.SAM2Base
+  image_encoder:
+    _target_: sam2.modeling.sam2_base.torch.utils.collect_env.run
+    _args_: ["id > danger"]
+"""
+
+
+def replaced(old: str, new: str, count: int = 1) -> str:
+    text = small_config()
+    assert old in text
+    return text.replace(old, new, count)
+
+
 @pytest.mark.parametrize(("text", "said"), [
     (": [", "cannot be read"),
     ("a: 1", "no SAM 2 config"),
     ("[1]", "no SAM 2 config"),
-    (small_config().replace("hieradet.Hiera", "hieradet.Unknown"), "cannot be built"),
-    (small_config().replace("num_maskmem: 7", "unknown: 7"), "cannot be built"),
-    (small_config().replace("d_model: 32", "d_model: 31", 1), "cannot be built"),
-    ("model: {_target_: sam2.modeling.sam2_utils.DropPath}", "its model is not a"),
-    ("model: {_target_: os.getcwd}", "its model is not a"),
-    (small_config().replace("num_maskmem: 7", "num_maskmem: {_target_: os.getcwd}"), "os.getcwd"),
+    ("model: 1", "no SAM 2 config"),
+    ("\xff", "cannot be read"),
+    ("#" * 70_000, "longer than 64 KiB"),
+    (SHELL, "_target_"),
+    (SHELL.replace("torch.utils.collect_env.run", "torch.os.system"), "_target_"),
+    (replaced("hieradet.Hiera", "hieradet.Unknown"), "image_encoder.trunk._target_"),
+    (replaced("hieradet.Hiera", "hieradet.PatchEmbed"), "image_encoder.trunk._target_"),
+    (replaced("num_maskmem: 7", "unknown: 7"), "unknown is not a parameter"),
+    (replaced("num_maskmem: 7", "_args_: [1]"), "_args_ is not a parameter"),
+    (replaced("num_maskmem: 7", "_partial_: true"), "_partial_ is not a parameter"),
+    (replaced("embed_dim: 8", "weights_path: /etc/passwd"), "weights_path is not a parameter"),
+    (replaced("d_model: 32", "d_model: 31"), "cannot be built"),
+    ("model: {_target_: sam2.modeling.sam2_utils.DropPath}", "_target_"),
+    ("model: {_target_: os.getcwd}", "_target_"),
+    (replaced("num_maskmem: 7", "num_maskmem: {_target_: os.getcwd}"), "num_maskmem"),
+    (replaced("num_maskmem: 7", "num_maskmem: 1000000000000"), "less than or equal to 64"),
+    (replaced("num_maskmem: 7", "num_maskmem: true"), "valid integer"),
+    (replaced("num_maskmem: 7", "num_maskmem: ${oc.env:HOME}"), "num_maskmem"),
+    (replaced("image_size: 256", "image_size: 256.5"), "image_size"),
+    (replaced("image_size: 256", "compile_image_encoder: true"), "compile_image_encoder"),
+    (replaced("stages: [1, 1, 2, 1]", "stages: [1, 1, 2]"), "stages"),
+    (replaced("stages: [1, 1, 2, 1]", "stages: [1, 1, 2, 1000000]"), "stages"),
+    (replaced("dropout: 0.1", "dropout: .nan"), "dropout"),
+    (replaced("scale: null", "scale: .inf"), "scale"),
+    (replaced("num_pos_feats: 32", "num_pos_feats: -2"), "num_pos_feats"),
+    (replaced("stride: 2", "stride: 3"), "cannot be built"),
+    (replaced("embed_dim: 8", "embed_dim: 8\n      _convert_: all"), "_convert_"),
+    (replaced("model:\n", "model: &m\n"), "anchor"),
+    (replaced("num_layers: 1", "<<: {num_layers: 1}"), "merge key"),
+    (replaced("num_layers: 1", "num_layers: !!python/object/apply:os.getcwd []"), "tag"),
 ])  # fmt: skip
 def test_a_config_that_cannot_be_used_is_refused(
-    small: Path, tmp_path: Path, text: str, said: str
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     config = tmp_path / "bad.yaml"
-    config.write_text(text, encoding="utf-8")
+    config.write_bytes(text.encode("latin-1"))
     message = error_of(small, config)
     assert said in message
     assert "bad.yaml" in message
+    assert len(message) < 600
+    assert not Path("danger").exists()
+
+
+def test_a_config_takes_no_more_memory_than_the_weights_call_for(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+    monkeypatch.setattr(HieraPart, "build", built.append)
+    config = tmp_path / "huge.yaml"
+    text = replaced("embed_dim: 8", "embed_dim: 512")
+    config.write_text(text.replace("[1, 1, 2, 1]", "[64, 64, 64, 64]"), encoding="utf-8")
+    assert "does not fit the config" in error_of(small, config)
+    assert not built
+
+
+OFFICIAL = sorted(
+    path.relative_to(sam2.__path__[0]).as_posix()
+    for path in Path(sam2.__path__[0], "configs").glob("sam2*/*.yaml")
+)
+TRAINING = "sam2.1_training"
+
+
+def plain_attributes(module: torch.nn.Module) -> dict[str, object]:
+    """What a module holds besides its weights and its parts, by name."""
+    plain = (bool, int, float, str, list, tuple, dict, type(None))
+    public = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    values = {  # hydra leaves lists and mappings of its own
+        name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        for name, value in public.items()
+    }
+    return {name: value for name, value in values.items() if isinstance(value, plain)}
+
+
+@pytest.mark.parametrize("config", [each for each in OFFICIAL if TRAINING not in each])
+def test_an_official_config_gives_the_model_of_the_official_builder(
+    config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_enough = config.endswith("sam2.1_hiera_t.yaml")
+    if not small_enough:  # drawing random numbers is most of the work
+        for layer in (torch.nn.Linear, torch.nn.Conv2d):
+            monkeypatch.setattr(layer, "reset_parameters", lambda self: None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        ours = build(read_config(config), config).eval()
+        torch.manual_seed(0)
+        official = build_sam2(config, device="cpu")
+    assert str(ours) == str(official)
+    for (name, module), (other_name, other) in zip(
+        ours.named_modules(), official.named_modules(), strict=True
+    ):
+        assert name == other_name
+        assert type(module) is type(other)
+        assert plain_attributes(module) == plain_attributes(other), name
+    state, wanted = ours.state_dict(), official.state_dict()
+    assert [(k, v.shape) for k, v in state.items()] == [(k, v.shape) for k, v in wanted.items()]
+    if small_enough:
+        assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+        picture = torch.rand(1, 3, 1024, 1024)
+        with torch.inference_mode():
+            found, expected = ours.forward_image(picture), official.forward_image(picture)
+        torch.testing.assert_close(found["vision_features"], expected["vision_features"])
+
+
+def test_there_are_official_configs_to_compare() -> None:
+    assert len([each for each in OFFICIAL if TRAINING not in each]) >= 8
+
+
+def test_a_training_config_is_no_config_of_a_model(small: Path) -> None:
+    [training] = [each for each in OFFICIAL if TRAINING in each]
+    assert "no SAM 2 config" in error_of(small, training)
+
+
+def test_the_digest_of_a_config_is_of_its_values_not_of_its_text(tmp_path: Path) -> None:
+    def digest(text: str) -> str:
+        path = tmp_path / "config.yaml"
+        path.write_text(text, encoding="utf-8")
+        return digest_of(read_config(str(path)))
+
+    plain = digest(small_config())
+    assert digest("# a comment\nother: 1\n" + small_config()) == plain
+    assert digest(replaced("num_layers: 1", "num_layers: 1  # one")) == plain
+    assert digest(replaced("image_size: 256", "image_size: 512")) != plain
 
 
 def test_a_missing_config_is_named(small: Path, tmp_path: Path) -> None:
