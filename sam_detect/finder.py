@@ -12,11 +12,12 @@ from sam_detect.labelling.sizes import areas_sought
 from sam_detect.library.example import image_digest
 from sam_detect.library.library import Library
 from sam_detect.library.maker import VectorMaker
+from sam_detect.library.making import taught_in
 from sam_detect.library.stage_timer import StageTimer
 from sam_detect.library.vector_cache import KeptVectors
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.models.sharing import WhileAlive
-from sam_detect.types import Candidates, Detections, Frame, Masks, Recipe
+from sam_detect.types import Candidates, Detections, Frame, Masks, Recipe, Taught
 
 
 class Finder:
@@ -48,7 +49,7 @@ class Finder:
             masks = self.seek(frame)
         candidates = self.describe(frame, masks, timings_ms=timer.spent_ms)
         with timer.on("label"):
-            named = self.name(candidates)
+            named = self.name(candidates, taught=self.taught(frame))
         found = self.compare_unknown(frame, named, timings_ms=timer.spent_ms)
         return replace(found, timings_ms=timer.spent_ms)
 
@@ -121,15 +122,29 @@ class Finder:
         """
         return self._maker.of_frame(frame, masks, kept=kept, timings_ms=timings_ms)
 
-    def name(self, candidates: Candidates, *, light_of: str | None = None) -> Detections:
+    def taught(self, frame: Frame) -> Taught:
+        """What the library's examples say of this very picture."""
+        return taught_in(frame, self.library)
+
+    def name(
+        self,
+        candidates: Candidates,
+        *,
+        taught: Taught | None = None,
+        light_of: str | None = None,
+    ) -> Detections:
         """Names candidates by their vectors, and keeps one for each object.
 
         Args:
+            taught: :meth:`taught` of the candidates' frame: these outlines are found as they were
+                taught. Without it, as evaluation asks, only what is recognised is found.
             light_of: digest of a picture that was taken from the same place in the same light;
                 None for the candidates' own.
         """
-        source = light_of or image_digest(candidates.frame.image_rgb)
-        kept, verdicts = self._naming.name(self.library, candidates, source=source)
+        picture = taught.picture if taught else image_digest(candidates.frame.image_rgb)
+        kept, verdicts = self._naming.name(
+            self.library, candidates, source=light_of or picture, taught=taught
+        )
         return Detections(candidates.frame.source_id, kept, tuple(verdicts), self.recipe.to_dict())
 
     def compare_unknown(

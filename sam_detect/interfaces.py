@@ -305,6 +305,9 @@ class LabelMemory(Protocol):
 class Labeller(ABC):
     """Names vectors by the examples near them, or says that it does not know."""
 
+    labels: Sequence[str] | None = None
+    """The only labels that it gives; None: those of the examples."""
+
     @abstractmethod
     def label(
         self,

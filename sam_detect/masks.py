@@ -22,6 +22,8 @@ Ring = npt.NDArray[np.float64]
 """``(K, 2)`` corners x, y of a closed outline, in pixels; pixel ``i`` covers ``[i, i + 1]``."""
 
 MAX_RLE_PIXELS = 2**31  # refuses absurd sizes in a file before anything is allocated
+SAME_OUTLINE_IOU = 0.8
+"""Two outlines in one picture that overlap so much are of one object."""
 MAX_OUTLINE_PIXELS = 2_000_000
 """Longest polygon: pycocotools' C code walks every pixel of it, and crashes where memory ends."""
 OUTLINE_TOLERANCE_PX = 0.3  # below half a pixel no pixel's centre changes its side

@@ -144,7 +144,7 @@ def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> se
     from sam_detect.library.lookup import no_label
 
     known = {*detector.library.examples().labels}
-    known |= set(getattr(detector.labeller, "labels", None) or ())
+    known |= set(detector.labeller.labels or ())
     known |= set() if label is None else {label.strip()}
     # A label may hold a comma itself.
     names = [n for each in only for n in ([each] if each in known else each.split(","))]

@@ -145,6 +145,8 @@ def _table_of(shown: Detections) -> Any:
     rows = table("label", "conf>", "x,y,w,h>", "because of")
     for each, label, box in zip(shown, labels, boxes, strict=True):
         reasons = [_reason(n, each.label) for n in each.neighbours[:REASONS]]
+        if each.verdict.taught:
+            reasons = [f"taught in this picture {each.neighbours[0].id[:SHORT_ID]}"]
         while len(reasons) > 1 and len(", ".join(reasons)) > room:
             reasons.pop()
         cells = (label, f"{each.confidence:.2f}", box, ", ".join(reasons)[: max(room, 0)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +10,24 @@ import numpy as np
 from sam_detect.interfaces import Labeller, LabelMemory
 from sam_detect.labelling.sizes import plausible_sizes
 from sam_detect.labelling.suppression import Nesting, one_per_object, seen_nesting
-from sam_detect.masks import FloatArray, IntArray
-from sam_detect.types import Candidates, Detections, Masks, Verdict
+from sam_detect.masks import SAME_OUTLINE_IOU, FloatArray, IntArray, iou_matrix
+from sam_detect.types import Candidates, Detections, Masks, Taught, Verdict
 
 
 def plausible(masks: Masks, memory: LabelMemory) -> IntArray:
     """Indices of the masks that are of a size which something in the memory could have."""
     return np.flatnonzero(plausible_sizes(masks.areas, memory.examples()))
+
+
+def _denied(mask: Masks, verdict: Verdict, denied: Taught) -> Verdict:
+    """The verdict of one mask; unknown where its outline was taught not to have this label."""
+    for index, example in enumerate(denied.examples):
+        if verdict.label == example.label:
+            both = Masks.concatenate([mask, denied.masks[[index]]])
+            if iou_matrix(both.crops(), both.boxes_xyxy)[0, 1] >= SAME_OUTLINE_IOU:
+                neighbours = (example, *(n for n in verdict.neighbours if n.id != example.id))
+                return replace(verdict, label=None, confidence=0.0, neighbours=neighbours)
+    return verdict
 
 
 class Naming:
@@ -38,6 +49,7 @@ class Naming:
         candidates: Candidates,
         *,
         source: str,
+        taught: Taught | None = None,
     ) -> tuple[Masks, list[Verdict]]:
         """One mask for each object with what it is; named ones first, best first.
 
@@ -45,6 +57,8 @@ class Naming:
             memory: the examples.
             candidates: whose masks without a vector are unknown.
             source: digest of the picture.
+            taught: outlines of this picture whose labels are known. They win against what
+                overlaps them, and no candidate gets a label that its outline was denied.
         """
         masks, described = candidates.masks, candidates.described
         compared = masks[described]
@@ -58,6 +72,8 @@ class Naming:
         verdicts = [Verdict(None, None, 0.0)] * len(masks)
         for index, verdict in zip(described.tolist(), labelled, strict=True):
             verdicts[index] = verdict
+        if taught is not None:
+            masks, verdicts = self._with_taught(masks, verdicts, taught)
         keep = one_per_object(masks, verdicts, nesting=self._seen_nesting(memory))
         return masks[keep], [verdicts[i] for i in keep]
 
@@ -82,6 +98,20 @@ class Naming:
             # Its size alone made it unknown, whatever it looks like.
             verdicts[index] = replace(verdict, label=None, confidence=0.0)
         return replace(found, verdicts=tuple(verdicts))
+
+    def _with_taught(
+        self, masks: Masks, verdicts: Sequence[Verdict], taught: Taught
+    ) -> tuple[Masks, list[Verdict]]:
+        """What was taught in the picture, and after it the candidates without denied labels."""
+        asked, known = self._labeller.labels, taught.of(negative=False)
+        wanted = [i for i, e in enumerate(known.examples) if asked is None or e.label in asked]
+        given = [
+            Verdict(each.label, each.label, 1.0, (each,), taught=True)
+            for each in (known.examples[i] for i in wanted)
+        ]
+        denied = taught.of(negative=True)
+        shown = [_denied(masks[[i]], verdict, denied) for i, verdict in enumerate(verdicts)]
+        return Masks.concatenate([known.masks[wanted], masks]), [*given, *shown]
 
     def _comparable_qualities(self, memory: LabelMemory, masks: Masks) -> FloatArray | None:
         """The proposals' qualities, if the examples' are of the same segmenter."""

@@ -61,16 +61,17 @@ def one_per_object(
     """Indices to keep: named detections without duplicates, and unknown ones beside them.
 
     Named ones come first, best first; unknown ones follow in the segmenter's order, and give way
-    to named ones and to better unknown ones.
+    to named ones and to better unknown ones. What was taught in this picture comes before all
+    others, in the given order; of two taught outlines that are about the same the first is kept.
 
     Args:
         nesting: pairs of (inner, outer) labels of which the one may lie in the other.
     """
     known = [i for i, verdict in enumerate(verdicts) if verdict.label is not None]
     unknown = [i for i, verdict in enumerate(verdicts) if verdict.label is None]
-    rank = sorted(
-        known, key=lambda i: (-_rank(verdicts[i].confidence, float(masks.predicted_ious[i])), i)
-    )
+    taught = [i for i in known if verdicts[i].taught]
+    odds = {i: _rank(verdicts[i].confidence, float(masks.predicted_ious[i])) for i in known}
+    rank = taught + sorted(set(known) - set(taught), key=lambda i: (-odds[i], i))
     order = rank + unknown
     if not order:
         return np.zeros(0, np.int64)
@@ -82,13 +83,15 @@ def one_per_object(
     names = np.array([verdicts[i].label for i in order], dtype=object)
     may_nest = _may_nest(names, areas, nesting)
     same = np.equal(names[:, None], names[None, :]).astype(np.bool_)
+    sure = slice(0, len(taught))
+    same[sure, :] |= ~may_nest[sure, :]  # what a taught object shares is not another one's
+    same[:, sure] |= ~may_nest[:, sure]
     clash = np.where(same, iou > SAME_OBJECT_IOU, iou > DIFFERENT_LABEL_IOU)
     clash |= inside & ~may_nest
+    clash[sure, sure] = iou[sure, sure] > DIFFERENT_LABEL_IOU
     np.fill_diagonal(clash, False)
-    worth = np.zeros(len(rank))
-    for place, i in enumerate(rank):
-        odds = _rank(verdicts[i].confidence, float(masks.predicted_ious[i]))
-        worth[place] = 1 / (1 + math.exp(-odds)) - EVEN
+    worth = np.array([1 / (1 + math.exp(-odds[i])) - EVEN for i in rank])
+    worth[sure] = math.inf
     named = clash[: len(rank), : len(rank)]
     best = _several_for_one(_greedy(range(len(rank)), named), named, worth)
     rest = np.setdiff1d(np.arange(len(order)), best)

@@ -11,6 +11,7 @@ from sam_detect.errors import (
     LibraryCorruptError,
     LibraryError,
     LibraryNotFoundError,
+    MaskError,
     RecipeMismatchError,
 )
 from sam_detect.interfaces import VectorStore
@@ -26,8 +27,8 @@ from sam_detect.library.example import (
 )
 from sam_detect.library.opposed import opposed
 from sam_detect.library.snapshot import Snapshot, search
-from sam_detect.masks import FloatArray
-from sam_detect.types import ExampleArrays, Neighbour, Point, Recipe
+from sam_detect.masks import FloatArray, rle_to_mask
+from sam_detect.types import ExampleArrays, Masks, Neighbour, Point, Recipe, Taught
 
 BATCH = 64
 
@@ -136,6 +137,26 @@ class Library:
                     f"sam-detect library remove {point.id} {self._place}"
                 ) from error
             yield replace(point, payload=schema.known_fields(point.payload))
+
+    def taught(self, picture: str, size_hw: tuple[int, int]) -> Taught:
+        """The outlines of all examples of one picture, newest first.
+
+        Args:
+            picture: :func:`~sam_detect.library.example.image_digest` of the picture.
+            size_hw: its height and width.
+
+        Raises:
+            LibraryCorruptError: an outline is damaged.
+        """
+        ids = self._read_snapshot().pictures.get(picture, ())
+        fields = (*LABEL_FIELDS, "segmentation", "added")
+        points = list(lookup.read(self.store, ids, fields=fields)) if ids else []
+        points.sort(key=lambda point: str(point.payload["added"]), reverse=True)
+        outlines = [self._outline(point, size_hw) for point in points]
+        masks = Masks.concatenate([Masks.empty(size_hw), *outlines])
+        named = [(point.id, *label_of(point)) for point in points]
+        examples = tuple(Neighbour(key, label, 1.0, negative) for key, label, negative in named)
+        return Taught(picture, masks, examples)
 
     def stats(self) -> dict[str, Any]:
         """``examples``, ``negatives``, ``classes: {name: count}``, ``recipe`` and ``bytes``."""
@@ -277,6 +298,15 @@ class Library:
     @property
     def _place(self) -> str:
         return remedies.options_of(self.store.location) or f"--library {self.name}"
+
+    def _outline(self, point: Point, size_hw: tuple[int, int]) -> Masks:
+        rle = point.payload["segmentation"]
+        try:
+            if tuple(rle["size"]) != size_hw:  # before it is decoded
+                raise MaskError("its outline is not of its picture's size")
+            return Masks.from_dense(rle_to_mask(rle))
+        except MaskError as error:
+            raise lookup.damaged(point.id, str(error), self.store.location) from error
 
     def _begin(self, recipe: Recipe) -> dict[str, Any]:
         """The manifest of a library that takes examples of this recipe."""

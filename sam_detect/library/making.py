@@ -10,8 +10,7 @@ from sam_detect.library.example import Example, example_id, image_digest, now
 from sam_detect.library.library import Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.surroundings import Surroundings, look_around
-from sam_detect.masks import rle_to_mask
-from sam_detect.types import Frame, Masks
+from sam_detect.types import Frame, Masks, Taught
 
 
 def make_examples(
@@ -75,22 +74,9 @@ def make_examples(
     return examples
 
 
-def outlines_in(frame: Frame, library: Library) -> Masks:
-    """The outlines of a library's examples of this very picture, negatives left out."""
-    known = library.examples()
-    digest = image_digest(frame.image_rgb)
-    ids = [
-        known.ids[i]
-        for i, source in enumerate(known.sources)
-        if source == digest and not known.negatives[i]
-    ]
-    if not ids:
-        return Masks.empty(frame.size_hw)
-    found = [each.segmentation for each in library.read(ids)]
-    fitting = [rle for rle in found if rle["size"] == list(frame.size_hw)]  # before any is decoded
-    if not fitting:
-        return Masks.empty(frame.size_hw)
-    return Masks.from_dense([rle_to_mask(rle) for rle in fitting])
+def taught_in(frame: Frame, library: Library) -> Taught:
+    """The outlines of a library's examples of this very picture, wherever its file lies."""
+    return library.taught(image_digest(frame.image_rgb), frame.size_hw)
 
 
 def _require_fitting(frame: Frame, masks: Masks) -> None:

@@ -11,11 +11,8 @@ from sam_detect.interfaces import VectorStore
 from sam_detect.labels import shown_label
 from sam_detect.library import lookup
 from sam_detect.library.example import LABEL_FIELDS, Example, example_id
-from sam_detect.masks import rle_to_mask
+from sam_detect.masks import SAME_OUTLINE_IOU, rle_to_mask
 from sam_detect.types import Point
-
-SAME_IOU = 0.8
-"""Outlines in one picture that overlap so much are of one object."""
 
 
 def opposed(store: VectorStore, examples: Sequence[Example]) -> list[str]:
@@ -57,4 +54,4 @@ def _is_same(example: Example, point: Point) -> bool:
         one, other = rle_to_mask(example.segmentation), rle_to_mask(other_rle)
     except MaskError:  # it is damaged: whoever reads it hears of it
         return False
-    return bool(np.count_nonzero(one & other) >= SAME_IOU * np.count_nonzero(one | other))
+    return bool(np.count_nonzero(one & other) >= SAME_OUTLINE_IOU * np.count_nonzero(one | other))

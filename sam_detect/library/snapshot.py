@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,17 +28,20 @@ class Snapshot:
         generation: the library's, when they were read.
         arrays: the examples; of a very large library an even sample.
         complete: whether these are all.
+        pictures: the ids of all examples of each picture, by the digest of its pixels.
     """
 
     generation: str
     arrays: ExampleArrays
     complete: bool
+    pictures: Mapping[str, Sequence[str]]
 
     @classmethod
     def read(cls, store: VectorStore, generation: str) -> Snapshot:
         """Call it in a session of the store."""
         complete = store.count() <= SNAPSHOT_LIMIT
-        ids = None if complete else _even_sample(store)
+        every = [] if complete else list(lookup.read(store, fields=(*LABEL_FIELDS, "picture")))
+        ids = None if complete else _even_sample(every)
         points = list(lookup.read(store, ids, fields=FIELDS, with_vectors=True))
         named = [label_of(point) for point in points]
         vectors = [point.vector for point in points if point.vector is not None]
@@ -55,7 +58,7 @@ class Snapshot:
             proposers=tuple(each.proposer for each in around),
             rivals=_rivals(around),
         )
-        return cls(generation, arrays, complete)
+        return cls(generation, arrays, complete, _by_picture(points if complete else every))
 
     def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
         """The nearest of the arrays' examples of each of ``(Q, D)`` vectors, nearest first."""
@@ -135,10 +138,19 @@ def search(store: VectorStore, vectors: FloatArray, limit: int) -> list[list[Nei
     ]
 
 
-def _even_sample(store: VectorStore) -> list[str]:
+def _by_picture(points: Iterable[Point]) -> dict[str, list[str]]:
+    """The ids of examples by the digest of their picture, as far as it is known."""
+    found: dict[str, list[str]] = {}
+    for point in points:
+        if point.payload["picture"]:
+            found.setdefault(point.payload["picture"], []).append(point.id)
+    return found
+
+
+def _even_sample(points: Iterable[Point]) -> list[str]:
     """The ids of ``SNAPSHOT_LIMIT`` examples, as many of each label as there is room for."""
     groups: dict[tuple[str, bool], list[str]] = {}
-    for point in lookup.read(store, fields=LABEL_FIELDS):
+    for point in points:
         groups.setdefault(label_of(point), []).append(point.id)
     share = max(1, SNAPSHOT_LIMIT // len(groups))
     # Ids are hashes, so the first by id are a random, repeatable choice.

@@ -1,7 +1,7 @@
 """The nouns: what flows between the rooms. Arrays are validated once, where they are built."""
 
 from sam_detect.types.batches import Index, Masks, Selection
-from sam_detect.types.candidates import Candidates
+from sam_detect.types.candidates import Candidates, Taught
 from sam_detect.types.examples import ExampleArrays, Hit, Point, Recipe, Rivals
 from sam_detect.types.pictures import Crop, FadedCrop, Frame, ImageRGB
 from sam_detect.types.results import Detection, Detections, Neighbour, Verdict
@@ -24,6 +24,7 @@ __all__ = [
     "Recipe",
     "Rivals",
     "Selection",
+    "Taught",
     "TrackedFrame",
     "Verdict",
 ]

@@ -10,6 +10,7 @@ from sam_detect.errors import MaskError
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.types.batches import Masks
 from sam_detect.types.pictures import Frame
+from sam_detect.types.results import Neighbour
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,3 +47,26 @@ class Candidates:
             np.concatenate([self.vectors, others.vectors]),
             np.concatenate([self.described, others.described + len(self.masks)]),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """What a library's examples say of one picture: the outlines that were taught in it.
+
+    Attributes:
+        picture: digest of the picture's pixels.
+        masks: N outlines, newest first.
+        examples: N examples that have them; a negative says what its outline is *not*.
+    """
+
+    picture: str
+    masks: Masks
+    examples: tuple[Neighbour, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def of(self, *, negative: bool) -> Taught:
+        """Only the negatives, or only the others."""
+        chosen = [i for i, each in enumerate(self.examples) if each.negative is negative]
+        return Taught(self.picture, self.masks[chosen], tuple(self.examples[i] for i in chosen))

@@ -45,12 +45,14 @@ class Verdict:
         best_label: the name it came closest to; None only where nothing is known at all.
         confidence: 0 to 1, see ``docs/labelling.md``.
         neighbours: the nearest examples, nearest first.
+        taught: whether this very outline was taught under this label, in this picture.
     """
 
     label: str | None
     best_label: str | None
     confidence: float
     neighbours: tuple[Neighbour, ...] = ()
+    taught: bool = False
 
 
 @dataclass(frozen=True, eq=False)

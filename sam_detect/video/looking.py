@@ -14,8 +14,6 @@ import numpy as np
 from sam_detect.detector import SAMDetect
 from sam_detect.errors import ConfigError, MaskError
 from sam_detect.interfaces import RedrawingSegmenter, Segmenter
-from sam_detect.library.example import image_digest
-from sam_detect.library.making import outlines_in
 from sam_detect.types import Candidates, Frame, Masks
 from sam_detect.video.matching import ious
 from sam_detect.video.memory import Memory
@@ -85,9 +83,9 @@ class Looker:
     def look(self, frame: Frame, then: Snapshot, moved: Flow | None) -> Look:
         """Starts a look.
 
-        Carried masks, and outlines that somebody drew in this very picture, are named beside the
-        detector's own proposals, and win or lose against them: so a track whose mask is still the
-        best keeps it, and what was learnt from the first frame is followed as it was outlined.
+        Carried masks are named beside the detector's own proposals, and win or lose against them:
+        so a track whose mask is still the best keeps it. Outlines that were taught in this very
+        picture always win: what was learnt from the first frame is followed as it was outlined.
 
         Args:
             moved: from the frame of the look before to this one; None where the scene is another.
@@ -120,11 +118,11 @@ class Looker:
 
     def _seen(self, frame: Frame, then: Snapshot, moved: Flow | None) -> Sight:
         detector = self._detector
-        known = outlines_in(frame, detector.library)
+        taught = detector.taught(frame)
         if moved is None:
             self._light_of = None
-        if len(known):
-            self._light_of = image_digest(frame.image_rgb)
+        if len(taught.of(negative=False)):
+            self._light_of = taught.picture
         begun = self._begun(frame)
         self._vectors = begun.vectors
         relearnt = begun.generation != self._generation
@@ -132,9 +130,8 @@ class Looker:
         direct = self._direct(frame, moved)
         carried = then.masks if direct is None else carried_anew(then, direct)
         carried = redrawn(detector.segmenter, frame, carried)
-        also = Masks.concatenate([known, carried])
-        candidates = detector.describe(frame, also, kept=begun.vectors).then(begun.proposed)
-        named = detector.name(candidates, light_of=self._light_of)
+        candidates = detector.describe(frame, carried, kept=begun.vectors).then(begun.proposed)
+        named = detector.name(candidates, taught=taught, light_of=self._light_of)
         found = detector.compare_unknown(frame, named, kept=begun.vectors)
         past = self._memory.recall(frame, found, None if relearnt else direct)
         return Sight(frame, found, past, first=moved is None or relearnt, relearnt=relearnt)

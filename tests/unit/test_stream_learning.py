@@ -16,7 +16,6 @@ import pytest
 from sam_detect.detector import SAMDetect
 from sam_detect.errors import ConfigError, LibraryError
 from sam_detect.library.library import Added
-from sam_detect.library.making import outlines_in
 from sam_detect.types import Candidates, Detections, Frame, Masks, TrackedFrame, Verdict
 from tests.drawn_scene import (
     SIDE,
@@ -218,9 +217,7 @@ def test_without_tracks_every_frame_is_looked_at_on_its_own() -> None:
             assert tracked.key
             assert not tracked.track_ids.any()
             frame = tracked.frame
-            learnt = detector.describe(frame, outlines_in(frame, detector.library))
-            both = learnt.then(detector.describe(frame, detector.seek(frame)))
-            alone = detector.compare_unknown(frame, detector.name(both)).to_dict()
+            alone = detector.detect_frame(frame).to_dict()
             assert tracked.detections.to_dict()["detections"] == alone["detections"]
     with detector.stream(Drawn(), track=False) as stream:
         assert {v.label for v in next(stream).detections.verdicts} == {"square"}

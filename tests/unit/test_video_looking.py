@@ -10,7 +10,7 @@ import pytest
 
 from sam_detect.errors import MaskError
 from sam_detect.segmentation import NaiveSegmenter
-from sam_detect.types import Candidates, Detections, Frame, Masks
+from sam_detect.types import Candidates, Detections, Frame, Masks, Taught
 from sam_detect.video.looking import carried_anew, redrawn
 from sam_detect.video.motion import Flow, Motion, SoftMask
 from sam_detect.video.tracks import Snapshot
@@ -146,9 +146,11 @@ def test_the_light_of_the_picture_that_was_learnt_from_is_that_of_the_scene() ->
     detector = detector_that_knows(scene)
     inner = detector.name
 
-    def noting(candidates: Candidates, *, light_of: str | None = None) -> Detections:
+    def noting(
+        candidates: Candidates, *, taught: Taught | None = None, light_of: str | None = None
+    ) -> Detections:
         asked.append(light_of)
-        return inner(candidates, light_of=light_of)
+        return inner(candidates, taught=taught, light_of=light_of)
 
     detector.name = noting  # type: ignore[method-assign]
     with detector.stream(scene, every=5) as stream:
@@ -156,3 +158,18 @@ def test_the_light_of_the_picture_that_was_learnt_from_is_that_of_the_scene() ->
     assert len(asked) == 3
     assert len(set(asked)) == 1
     assert asked[0] in detector.library.examples().sources
+
+
+def test_what_was_taught_in_a_key_frame_wins_there() -> None:
+    """Two equal cherries, of which one was taught as a plum."""
+    things = [Thing("cherry", along(40 + 60 * i, 60, 0, 0)) for i in range(3)]
+    scene = Scene(things, 3)
+    detector = detector_that_knows(scene)
+    outlined = scene.outlined(0)
+    detector.learn_frame(scene.frame(0), outlined.masks[[1]], ["plum"])
+    assert detector.library.stats()["classes"] == {"cherry": 2, "plum": 1}
+    with detector.stream(scene, every=5) as stream:
+        found = next(stream).detections
+    assert sorted(found.label) == ["cherry", "cherry", "plum"]
+    [plum] = [each for each in found if each.label == "plum"]
+    assert same_masks(plum.masks, outlined.masks[[1]])
