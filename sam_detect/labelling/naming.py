@@ -11,7 +11,7 @@ from sam_detect.interfaces import Labeller, LabelMemory
 from sam_detect.labelling.sizes import plausible_sizes
 from sam_detect.labelling.suppression import Nesting, one_per_object, seen_nesting
 from sam_detect.masks import SAME_OUTLINE_IOU, FloatArray, IntArray, iou_matrix
-from sam_detect.types import Candidates, Detections, Masks, Taught, Verdict
+from sam_detect.types import Candidates, Detections, Masks, Neighbour, Taught, Verdict
 
 
 def plausible(masks: Masks, memory: LabelMemory) -> IntArray:
@@ -25,9 +25,15 @@ def _denied(mask: Masks, verdict: Verdict, denied: Taught) -> Verdict:
         if verdict.label == example.label:
             both = Masks.concatenate([mask, denied.masks[[index]]])
             if iou_matrix(both.crops(), both.boxes_xyxy)[0, 1] >= SAME_OUTLINE_IOU:
-                neighbours = (example, *(n for n in verdict.neighbours if n.id != example.id))
+                neighbours = _first(example, verdict.neighbours)
                 return replace(verdict, label=None, confidence=0.0, neighbours=neighbours)
     return verdict
+
+
+def _first(example: Neighbour, neighbours: Sequence[Neighbour]) -> tuple[Neighbour, ...]:
+    """As many neighbours, of which the example of this very outline is the first."""
+    others = (each for each in neighbours if each.id != example.id)
+    return (example, *others)[: max(1, len(neighbours))]
 
 
 class Naming:
@@ -73,7 +79,7 @@ class Naming:
         for index, verdict in zip(described.tolist(), labelled, strict=True):
             verdicts[index] = verdict
         if taught is not None:
-            masks, verdicts = self._with_taught(masks, verdicts, taught)
+            masks, verdicts = self._with_taught(memory, masks, verdicts, taught)
         keep = one_per_object(masks, verdicts, nesting=self._seen_nesting(memory))
         return masks[keep], [verdicts[i] for i in keep]
 
@@ -100,14 +106,17 @@ class Naming:
         return replace(found, verdicts=tuple(verdicts))
 
     def _with_taught(
-        self, masks: Masks, verdicts: Sequence[Verdict], taught: Taught
+        self, memory: LabelMemory, masks: Masks, verdicts: Sequence[Verdict], taught: Taught
     ) -> tuple[Masks, list[Verdict]]:
         """What was taught in the picture, and after it the candidates without denied labels."""
         asked, known = self._labeller.labels, taught.of(negative=False)
         wanted = [i for i, e in enumerate(known.examples) if asked is None or e.label in asked]
+        examples = [known.examples[i] for i in wanted]
+        vectors = memory.vectors([each.id for each in examples]) if examples else None
+        compared = [] if vectors is None else self._labeller.label(vectors, memory)
         given = [
-            Verdict(each.label, each.label, 1.0, (each,), taught=True)
-            for each in (known.examples[i] for i in wanted)
+            Verdict(each.label, each.label, 1.0, _first(each, verdict.neighbours), taught=True)
+            for each, verdict in zip(examples, compared, strict=True)
         ]
         denied = taught.of(negative=True)
         shown = [_denied(masks[[i]], verdict, denied) for i, verdict in enumerate(verdicts)]

@@ -88,7 +88,7 @@ class Obedient(SAMDetect):
         self.may_look.set()
         self.looking = threading.Event()
 
-    def name(self, candidates: Candidates, *, light_of: str | None = None) -> Detections:
+    def name(self, candidates: Candidates, **how: object) -> Detections:  # type: ignore[override]
         called, frame = self.called, candidates.frame
         self.looking.set()
         self.may_look.wait(10)

@@ -132,7 +132,7 @@ def test_only_about_the_same_outline_is_denied() -> None:
     known = made.taught(frame)
     naming = made._naming
     masks = Masks.from_dense(np.stack([disc_masks()[0], grown(disc_masks()[0], 7)]))
-    _, shown = naming._with_taught(masks, [verdict, verdict], known)
+    _, shown = naming._with_taught(made.library, masks, [verdict] * 2, known)
     assert [v.label for v in shown[-2:]] == ["nut", None]
 
 
