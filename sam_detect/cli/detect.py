@@ -28,7 +28,8 @@ from sam_detect.cli.text import (
     print_summary,
     width,
 )
-from sam_detect.errors import ConfigError, ImageError, OutputError
+from sam_detect.errors import ConfigError, ImageError, LibraryError, OutputError
+from sam_detect.labels import normalised_label
 from sam_detect.registry import load_class, names
 
 if TYPE_CHECKING:
@@ -145,10 +146,13 @@ def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> se
 
     known = {*detector.library.examples().labels}
     known |= set(detector.labeller.labels or ())
-    known |= set() if label is None else {label.strip()}
+    known |= set() if label is None else {normalised_label(label)}
     # A label may hold a comma itself.
     names = [n for each in only for n in ([each] if each in known else each.split(","))]
-    wanted = {name.strip() for name in names}
+    try:
+        wanted = {normalised_label(name) for name in names}
+    except LibraryError as error:
+        raise ConfigError(f"--only: {error}") from error
     for name in sorted(wanted - known):
         raise ConfigError(f"--only: {no_label(name, known, detector.library.name)}")
     return wanted

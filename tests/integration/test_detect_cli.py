@@ -132,6 +132,7 @@ def test_only_takes_labels_that_there_are(sam: Command, taught: str) -> None:
     ran = sam(taught, "--library", "shapes", "--only", "disc,discs")
     ran.failed("no label 'discs'", "it has: disc, square", code=2)
     assert ran.out == ""
+    sam(taught, "--library", "shapes", "--only", "disc,").failed("--only", "visible", code=2)
     sam(taught, "--only", "disc").failed("no label 'disc'", "it has: none", code=2)
     sam("library", "rename", "disc", "ring, flat", "--library", "shapes").worked()
     ran = sam(taught, "--library", "shapes", "--only", "ring, flat", "--json").worked()
