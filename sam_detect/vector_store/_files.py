@@ -178,6 +178,14 @@ class LibraryFiles:
                 elif name != state.shard:
                     path.unlink()
 
+    def may_be_written(self) -> bool:
+        """Whether this process may write the library's files, as far as they are there."""
+        shards = self.directory.glob("shard-*")
+        found = [self.directory, self._state_path, self.lock_path, self.queue_path]
+        for shard in shards:
+            found += [shard, *shard.glob("*"), *shard.glob("wal/*")]
+        return all(os.access(path, os.W_OK) for path in found if path.exists())
+
     def remove(self) -> None:
         """Removes the library; a kill in between leaves it whole, empty, or gone."""
         self.write_state(State())

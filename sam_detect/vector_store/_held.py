@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sam_detect.errors import StoreError
 from sam_detect.vector_store._files import LibraryFiles, State
 from sam_detect.vector_store._lock import LibraryLock
+from sam_detect.vector_store._read_only import ReadOnlyCopy, is_not_allowed
 
 if TYPE_CHECKING:
     from sam_detect.vector_store._engine import Shard
@@ -34,6 +35,8 @@ class HeldLibrary:
         self._files = files
         self._lock = LibraryLock(files, lock_timeout_s)
         self._users = 0
+        self._copy = ReadOnlyCopy(files, self._lock)
+        self._read_only = False
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -71,7 +74,7 @@ class HeldLibrary:
     def writing(self) -> Iterator[State]:
         """The state of a library that now exists, without the leftovers of a killed process."""
         with self.session():
-            self._lock.acquire()
+            self._acquire_for_writing()
             state = self._files.read_state()
             if state is None:
                 state = State()
@@ -85,7 +88,7 @@ class HeldLibrary:
         with self.session():
             if self._files.read_state() is None:
                 return
-            self._lock.acquire()
+            self._acquire_for_writing()
             self.close()
             self._files.remove()
 
@@ -97,11 +100,17 @@ class HeldLibrary:
         """
         from sam_detect.vector_store._engine import Shard
 
+        if self._read_only and self.shard is None:
+            now, copied = self._copy.shard()
+            state = State() if now is None else now
+        else:
+            copied = None
         if state.shard is None or state.dimension is None:
             return None
-        path = self._files.shard_path(state)
+        path = copied or self._files.shard_path(state)
         if self.shard is None:
-            self._files.require_space(OPEN_RESERVE_BYTES)
+            if copied is None:
+                self._files.require_space(OPEN_RESERVE_BYTES)
             shard = Shard(self._files, path, dimension=state.dimension)
             try:
                 # The engine repairs some damage by forgetting the points it struck.
@@ -122,12 +131,28 @@ class HeldLibrary:
             shard.close()
 
     def _acquire(self) -> None:
+        self._read_only = False
         try:
             self._lock.acquire()
-        except StoreError:
+        except StoreError as error:
             # Where nothing can be made, a library that is not there can still be read as empty.
-            if self._files.exists():
+            if not self._files.exists():
+                return
+            if not is_not_allowed(error):
                 raise
+            self._read_only = True
+        else:
+            self._read_only = not self._files.may_be_written()
+
+    def _acquire_for_writing(self) -> None:
+        """Raises ``StoreError`` where the library may only be read: what would be written to a
+        copy would be lost."""
+        self._lock.acquire()
+        if self._read_only:
+            raise StoreError(
+                f"the library in {self._files.directory} may only be read; check the permissions "
+                "of its files, or copy it: sam-detect library export"
+            )
 
     def _let_go(self) -> None:
         try:

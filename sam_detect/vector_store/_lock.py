@@ -28,7 +28,7 @@ class LibraryLock:
 
     def __init__(self, files: LibraryFiles, timeout_s: float) -> None:
         self._files = files
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         # Not thread-local: a scan may be finished by another thread than began it.
         self._lock = filelock.FileLock(files.lock_path, thread_local=False)
         self._turnstile = filelock.FileLock(files.queue_path, thread_local=False)
@@ -45,7 +45,7 @@ class LibraryLock:
             LibraryBusyError: it was not free in time.
             StoreError: the directory cannot be made or written.
         """
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self.timeout_s
         gone = 0
         while not self.held:
             with self._files.errors("write"):
@@ -90,7 +90,7 @@ class LibraryLock:
     def busy(self) -> LibraryBusyError:
         return LibraryBusyError(
             f"the library in {self._files.directory} is in use by another process, and was not "
-            f"free within {self._timeout_s:g} s; try again when that is done, or wait longer with "
+            f"free within {self.timeout_s:g} s; try again when that is done, or wait longer with "
             f"SAM_DETECT_LOCK_TIMEOUT_S"
         )
 
