@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,16 @@ from sam_detect.types import Frame, Masks, Point
 
 COLOURS = {"nut": (60, 120, 200), "leaf": (60, 180, 60), "berry": (140, 30, 60)}
 SIDE = 160
+
+
+def local_mode_store() -> VectorStore:
+    """The store of a Qdrant server, over the client's local mode."""
+    from qdrant_client import QdrantClient
+
+    from sam_detect.vector_store._server import ServerStore
+
+    client, name = QdrantClient(":memory:"), f"lib-{uuid.uuid4().hex[:8]}"
+    return ServerStore(lambda: client, name, location="the local mode")
 
 
 class DiscSegmenter(Segmenter):
@@ -146,7 +157,8 @@ def to_format_2(library: Library) -> dict[str, Any]:
 def payload_2(example: Example) -> Point:
     """The point that format 2 made of an example: nobody had looked around it."""
     point = example.to_point()
-    kept = {name: value for name, value in point.payload.items() if name != "surroundings"}
+    new = ("surroundings", "batch", "before", "checksum", "vector_checksum", "crop_checksum")
+    kept = {name: value for name, value in point.payload.items() if name not in new}
     return Point(point.id, point.vector, kept)
 
 

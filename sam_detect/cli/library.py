@@ -18,6 +18,8 @@ from sam_detect.errors import SamDetectError, one_line
 if TYPE_CHECKING:
     from sam_detect.library.library import Library
 
+SHOWN = ("label", "negative", "source", "bbox", "area", "added", "batch")
+"""What ``list`` says of an example."""
 Batches = Sequence[list[str]]
 placed = options.settings_options(*options.PLACE)
 
@@ -82,7 +84,7 @@ def _list_examples(settings: dict[str, Any], label: str | None, as_json: bool) -
         lookup.of_label(chosen.store, label, chosen.name)
     rows = table("id", "label", "x>", "y>", "w>", "h>", "added", "source")
     for point in chosen.listing(label):
-        data = point.payload
+        data = {name: point.payload[name] for name in SHOWN}
         if as_json:
             say(json_text({"id": point.id, **data}), to=sys.stdout)
         else:
@@ -147,6 +149,7 @@ def show_command(
         "bbox": example.bbox,
         "area": example.area,
         "added": example.added,
+        "batch": example.batch,
         "segmentation": example.segmentation,
     }
     if as_json:

@@ -133,8 +133,9 @@ class Archive:
         row = schema.read_json(line)
         if not isinstance(row, dict) or not isinstance(row.get("payload"), dict):
             raise ValueError("an example has no payload")
-        payload = manifests.migrate_payload(row["payload"], self._version)
-        return Point(schema.check_id(row.get("id")), vector.astype(np.float32), payload)
+        key = schema.check_id(row.get("id"))
+        point = Point(key, vector.astype(np.float32), row["payload"])
+        return manifests.migrate_point(point, self._version)
 
     def _check(self, point: Point, dimension: int) -> None:
         vector = point.vector

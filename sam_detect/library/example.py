@@ -1,6 +1,6 @@
 """One labelled example with its provenance, and the plain data it is stored as.
 
-Format 3 of the payload. Whoever changes it raises ``FORMAT_VERSION`` in ``manifest.py`` and adds
+Format 4 of the payload. Whoever changes it raises ``FORMAT_VERSION`` in ``manifest.py`` and adds
 a step to ``migrations.py``.
 """
 
@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from typing import Any
 
 import cv2
 import numpy as np
 
 from sam_detect.errors import LibraryCorruptError, MaskError
 from sam_detect.labels import shown_label
-from sam_detect.library import pictures, schema
+from sam_detect.library import checksums, pictures, schema
 from sam_detect.library.surroundings import Surroundings
 from sam_detect.masks import FloatArray, MaskRLE, encode_crop, rle_to_mask
 from sam_detect.types import Crop, ImageRGB, Point
 
 ID_NAMESPACE = uuid.UUID("6d3b1c5e-0f0a-5c55-9a39-5a3d0c6f2c11")
-LIGHT_FIELDS = ("label", "negative", "source", "bbox", "area", "added")
-"""What listings need; the crop, by far the largest field, stays on disk."""
-LABEL_FIELDS = ("label", "negative")
-PLAIN_FIELDS = (*LIGHT_FIELDS, "segmentation", "picture")
+PLAIN_FIELDS = (*checksums.LISTED, "before")
 """Fields of an example that its payload has as they are."""
 THUMBNAIL_SIDE = 96
 
@@ -47,6 +46,8 @@ class Example:
         vector: ``(D,)`` float32 of length 1, or None where it was not loaded.
         picture: :func:`image_digest` of its picture; empty where it was learnt in format 1.
         surroundings: what was proposed around it; None where nobody looked.
+        batch: id of the learning batch it came with; empty where it was learnt before format 4.
+        before: the states that this one replaced, as :mod:`~sam_detect.library.history` keeps them.
     """
 
     id: str
@@ -61,6 +62,8 @@ class Example:
     vector: FloatArray | None = None
     picture: str = ""
     surroundings: Surroundings | None = None
+    batch: str = ""
+    before: Sequence[dict[str, Any]] = ()
 
     def thumbnail(self) -> ImageRGB:
         """``(h, w, 3)`` uint8 picture of the crop, at most 96 pixels a side, for people."""
@@ -72,6 +75,7 @@ class Example:
         return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
     def to_point(self) -> Point:
+        """The point to store, with its checksums."""
         crop = self.crop
         payload = {
             "label": self.label,
@@ -87,8 +91,10 @@ class Example:
             "crop_scale": crop.scale,
             "crop_window": list(crop.window_xyxy),
             "surroundings": self.surroundings.to_payload() if self.surroundings else None,
+            "batch": self.batch,
+            "before": list(self.before),
         }
-        return Point(id=self.id, vector=self.vector, payload=payload)
+        return checksums.sealed(Point(id=self.id, vector=self.vector, payload=payload))
 
     @classmethod
     def from_point(cls, point: Point) -> Example:
@@ -102,6 +108,7 @@ class Example:
     @classmethod
     def _checked(cls, point: Point) -> Example:
         data = schema.check_payload(point.payload)
+        checksums.check_read(replace(point, payload=data))
         if point.vector is not None:
             schema.check_vectors(point.vector[None], [point.id], len(point.vector))
         image = pictures.decode(data["crop_webp"], "WEBP")
@@ -138,7 +145,7 @@ def renamed(point: Point, label: str) -> Point:
     """The point under another label; a negative's id goes with it, as in :func:`example_id`."""
     payload = {**point.payload, "label": label}
     if not payload["negative"]:
-        return Point(point.id, point.vector, payload)
+        return checksums.sealed(Point(point.id, point.vector, payload))
     new_id = (
         example_id(
             digest=payload["picture"],
@@ -149,7 +156,7 @@ def renamed(point: Point, label: str) -> Point:
         if payload.get("picture")
         else str(uuid.uuid5(ID_NAMESPACE, f"{point.id}\nnot {label}"))
     )
-    return Point(new_id, point.vector, payload)
+    return checksums.sealed(Point(new_id, point.vector, payload))
 
 
 def image_digest(image_rgb: ImageRGB) -> str:

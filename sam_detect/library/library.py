@@ -18,9 +18,9 @@ from sam_detect.interfaces import VectorStore
 from sam_detect.labels import normalised_label, shown_label
 from sam_detect.library import lookup, remedies, schema
 from sam_detect.library import manifest as manifests
+from sam_detect.library.batches import new_batch
+from sam_detect.library.checksums import LISTED_FIELDS, sealed
 from sam_detect.library.example import (
-    LABEL_FIELDS,
-    LIGHT_FIELDS,
     Example,
     label_of,
     renamed,
@@ -105,8 +105,13 @@ class Library:
     # -- reading -----------------------------------------------------------------------------
 
     def listing(self, label: str | None = None) -> Iterator[Point]:
-        """Light listing: points without vector whose payload has ``LIGHT_FIELDS``."""
-        for point in lookup.read(self.store, fields=LIGHT_FIELDS):
+        """Light listing: points without vector or crop, whose payload has ``LISTED_FIELDS``.
+
+        Raises:
+            LibraryCorruptError: one of them is damaged.
+        """
+        self.manifest()  # brings an older format to this one
+        for point in lookup.read(self.store, fields=LISTED_FIELDS):
             if label is None or label_of(point)[0] == shown_label(label):
                 yield point
 
@@ -149,8 +154,7 @@ class Library:
             LibraryCorruptError: an outline is damaged.
         """
         ids = self._read_snapshot().pictures.get(picture, ())
-        fields = (*LABEL_FIELDS, "segmentation", "added")
-        points = list(lookup.read(self.store, ids, fields=fields)) if ids else []
+        points = list(lookup.read(self.store, ids, fields=LISTED_FIELDS)) if ids else []
         points.sort(key=lambda point: str(point.payload["added"]), reverse=True)
         outlines = [self._outline(point, size_hw) for point in points]
         masks = Masks.concatenate([Masks.empty(size_hw), *outlines])
@@ -188,25 +192,31 @@ class Library:
 
     # -- writing -----------------------------------------------------------------------------
 
-    def add(self, examples: Sequence[Example | Point], recipe: Recipe) -> Added:
-        """Adds a batch; when it returns, the batch is durable.
+    def add(
+        self, examples: Sequence[Example | Point], recipe: Recipe, *, batch: str | None = None
+    ) -> Added:
+        """Adds examples; when it returns, they are durable.
 
         Args:
             examples: examples, or whole points that are known to be sound.
             recipe: how their vectors were made.
+            batch: the learning batch they belong to, as :func:`~sam_detect.library.batches.
+                new_batch` gives it. None: points keep the batch that they carry, and examples
+                are a batch of their own.
 
         Raises:
             RecipeMismatchError: the library was made with another recipe.
             LibraryError: a label is no name, or an example has something that no library keeps.
         """
+        own = batch or new_batch()
         examples = [_named(example) for example in examples]
-        unique = {example.id: _as_point(example) for example in examples}
+        unique = {e.id: _as_point(e, own if isinstance(e, Example) else batch) for e in examples}
         labels = {key: label_of(point)[0] for key, point in unique.items()}
         with self.store.session():
             found = self._begin(recipe)
             there = {
                 point.id: label_of(point)[0]
-                for point in lookup.read(self.store, list(unique), fields=LABEL_FIELDS)
+                for point in lookup.read(self.store, list(unique), fields=LISTED_FIELDS)
             }
             new = [key for key in unique if key not in there]
             relabelled = [key for key in there if there[key] != labels[key]]
@@ -340,8 +350,7 @@ class Library:
             new = manifests.migrate_manifest(old, version)
             new = manifests.read(new, self.store.location)
             points = (
-                Point(p.id, p.vector, manifests.migrate_payload(p.payload, version))
-                for p in self.store.scan(with_vectors=True)
+                manifests.migrate_point(p, version) for p in self.store.scan(with_vectors=True)
             )
             self.store.replace_all(points, new)
         return new
@@ -370,9 +379,11 @@ def _named(example: Example | Point) -> Example | Point:
     )
 
 
-def _as_point(example: Example | Point) -> Point:
+def _as_point(example: Example | Point, batch: str | None) -> Point:
+    """The point to store; of the batch, unless that is None."""
     point = example.to_point() if isinstance(example, Example) else example
+    payload = point.payload if batch is None else {**point.payload, "batch": batch}
     try:
-        return replace(point, payload=schema.check_payload(point.payload))
+        return sealed(replace(point, payload=schema.check_payload(payload)))
     except ValueError as error:
         raise LibraryError(f"example {point.id} cannot be kept: {error}") from error

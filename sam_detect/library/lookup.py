@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
-from typing import Any
 
 from sam_detect.errors import LibraryCorruptError, LibraryError
 from sam_detect.interfaces import VectorStore
 from sam_detect.labels import shown_label
-from sam_detect.library import remedies, schema
-from sam_detect.library.example import LABEL_FIELDS, label_of
+from sam_detect.library import checksums, remedies, schema
+from sam_detect.library.checksums import LISTED_FIELDS
+from sam_detect.library.example import label_of
 from sam_detect.types import Point
 
 LEAST_ID_LENGTH = 4
@@ -28,21 +28,22 @@ def read(
     """Points with these fields of their payload, as :meth:`VectorStore.scan` gives them.
 
     Raises:
-        LibraryCorruptError: one of them does not keep the schema; the message says which.
+        LibraryCorruptError: one of them does not keep the schema, or is not what was stored; the
+            message says which.
     """
     whole = len(fields) == len(schema.PAYLOAD_FIELDS)
     for point in store.scan(ids, fields=None if whole else fields, with_vectors=with_vectors):
-        yield replace(point, payload=check(point.id, point.payload, fields, store.location))
+        yield checked(point, fields, store.location)
 
 
-def check(
-    example_id: str, payload: dict[str, Any], fields: Sequence[str], location: str
-) -> dict[str, Any]:
-    """As :func:`schema.check_payload`; raises ``LibraryCorruptError`` that names the example."""
+def checked(point: Point, fields: Sequence[str], location: str) -> Point:
+    """The point with these fields of its payload; raises ``LibraryCorruptError`` that names it."""
     try:
-        return schema.check_payload(payload, fields)
+        known = replace(point, payload=schema.check_payload(point.payload, fields))
+        checksums.check_read(known)
     except ValueError as error:
-        raise damaged(example_id, str(error), location) from error
+        raise damaged(point.id, str(error), location) from error
+    return known
 
 
 def damaged(example_id: str, why: str, location: str) -> LibraryCorruptError:
@@ -52,14 +53,14 @@ def damaged(example_id: str, why: str, location: str) -> LibraryCorruptError:
 
 def count(store: VectorStore) -> tuple[dict[str, int], int]:
     """``({label: positive examples}, negatives)``, by label."""
-    named = Counter(label_of(point) for point in read(store, fields=LABEL_FIELDS))
+    named = Counter(label_of(point) for point in read(store, fields=LISTED_FIELDS))
     classes = {label: number for (label, negative), number in sorted(named.items()) if not negative}
     return classes, named.total() - sum(classes.values())
 
 
 def of_label(store: VectorStore, label: str, library: str) -> list[str]:
     """The ids of the examples of a label; raises ``LibraryError`` where there are none."""
-    named = [(point.id, label_of(point)[0]) for point in read(store, fields=LABEL_FIELDS)]
+    named = [(point.id, label_of(point)[0]) for point in read(store, fields=LISTED_FIELDS)]
     ids = [key for key, name in named if name == shown_label(label)]
     if not ids:
         raise LibraryError(no_label(label, {name for _, name in named}, library))

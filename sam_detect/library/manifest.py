@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sam_detect.errors import ConfigError, LibraryCorruptError, LibraryError
 from sam_detect.library import schema
+from sam_detect.library.checksums import sealed
 from sam_detect.library.migrations import MIGRATIONS, Data, new_generation
-from sam_detect.types import Recipe
+from sam_detect.types import Point, Recipe
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 def new_manifest(name: str, recipe: Recipe) -> Data:
@@ -83,11 +85,13 @@ def migrate_manifest(manifest: Data, version: int) -> Data:
     return {**manifest, "format_version": FORMAT_VERSION}
 
 
-def migrate_payload(payload: Data, version: int) -> Data:
-    """A payload of an older format, brought to the present one; without unknown fields."""
+def migrate_point(point: Point, version: int) -> Point:
+    """A whole point of an older format, brought to the present one; without unknown fields."""
+    payload = point.payload
     for step in range(version, FORMAT_VERSION):
         payload = MIGRATIONS[step].payload(payload)
-    return schema.known_fields(payload)
+    known = replace(point, payload=schema.known_fields(payload))
+    return known if version == FORMAT_VERSION else sealed(known)
 
 
 def damaged(where: str, why: str) -> LibraryCorruptError:

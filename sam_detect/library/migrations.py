@@ -49,8 +49,17 @@ def _payload_2_to_3(payload: Data) -> Data:
     return {**payload, "surroundings": None}
 
 
+def _payload_3_to_4(payload: Data) -> Data:
+    """Examples know their learning batch and what they replaced; of older ones nobody does.
+
+    The checksums come last, when the point is whole.
+    """
+    return {**payload, "batch": "", "before": []}
+
+
 MIGRATIONS: dict[int, Migration] = {
     1: Migration(_manifest_1_to_2, _payload_1_to_2),
     2: Migration(dict, _payload_2_to_3),
+    3: Migration(dict, _payload_3_to_4),
 }
 """``{version: step to the next version}``"""

@@ -10,7 +10,8 @@ from sam_detect.errors import MaskError
 from sam_detect.interfaces import VectorStore
 from sam_detect.labels import shown_label
 from sam_detect.library import lookup
-from sam_detect.library.example import LABEL_FIELDS, Example, example_id
+from sam_detect.library.checksums import LISTED_FIELDS
+from sam_detect.library.example import Example, example_id
 from sam_detect.masks import SAME_OUTLINE_IOU, rle_to_mask
 from sam_detect.types import Point
 
@@ -33,10 +34,8 @@ def opposed(store: VectorStore, examples: Sequence[Example]) -> list[str]:
 
 def _claimed(store: VectorStore, negatives: Sequence[Example]) -> Iterator[str]:
     wanted = {(each.label, each.picture) for each in negatives}
-    light = lookup.read(store, fields=(*LABEL_FIELDS, "picture"))
-    there = [p.id for p in light if not p.payload["negative"] and _place(p) in wanted]
-    of_one = ("label", "picture", "segmentation")
-    for point in lookup.read(store, there, fields=of_one) if there else ():
+    light = lookup.read(store, fields=LISTED_FIELDS)
+    for point in [p for p in light if not p.payload["negative"] and _place(p) in wanted]:
         here = [each for each in negatives if (each.label, each.picture) == _place(point)]
         if any(_is_same(each, point) for each in here):
             yield point.id

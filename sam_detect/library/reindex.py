@@ -10,6 +10,7 @@ from sam_detect.errors import LibraryError, RecipeMismatchError
 from sam_detect.interfaces import VectorStore
 from sam_detect.library import manifest as manifests
 from sam_detect.library import remedies, schema
+from sam_detect.library.checksums import sealed
 from sam_detect.library.library import BATCH, Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.surroundings import Surroundings, described
@@ -108,5 +109,5 @@ def _vectors(library: Library, maker: VectorMaker, ids: Sequence[str]) -> dict[s
 def _with_vectors(library: Library, made: dict[str, Made]) -> Iterator[Point]:
     for point in library.store.scan():
         vector, around = made[point.id]
-        kept = schema.known_fields(point.payload)
-        yield replace(point, vector=vector, payload={**kept, "surroundings": around})
+        payload = {**schema.known_fields(point.payload), "surroundings": around}
+        yield sealed(replace(point, vector=vector, payload=payload))

@@ -16,13 +16,14 @@ import reprlib
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, get_type_hints
 
 import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from sam_detect.config import Settings
+from sam_detect.library.batches import BATCH
 from sam_detect.masks import MAX_RLE_PIXELS, FloatArray
 from sam_detect.parts import FADE_SETTINGS
 from sam_detect.registry import BUILT_IN
@@ -38,8 +39,11 @@ MAX_REGIONS = 64
 """Four times what any version keeps around an example."""
 UNIT_TOLERANCE = 0.01
 """The stores normalise vectors; half precision moves a length by a thousandth."""
-MAX_VALUE_DEPTH = 4
-"""``surroundings`` holds lists of boxes. Qdrant's log cannot be read with more than 128 levels."""
+MAX_VALUE_DEPTH = 7
+"""``before`` holds states whose ``surroundings`` hold lists of boxes. Qdrant's log cannot be read
+with more than 128 levels."""
+MAX_STATES = 64
+"""Earlier states of an example, four times what is kept."""
 
 
 def _printable(text: str) -> str:
@@ -83,6 +87,8 @@ Four = Annotated[
     Field(min_length=4, max_length=4),
 ]
 Finite = Annotated[float, Field(ge=-(10**MAX_DIGITS), le=10**MAX_DIGITS, allow_inf_nan=False)]
+Batch = Annotated[str, Field(max_length=40, pattern=rf"^({BATCH})?$")]
+Checksum = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Counts = Annotated[str, Field(max_length=4_000_000)]
 """COCO's run lengths: a million runs of some pixels each."""
 Regions = Field(max_length=MAX_REGIONS)
@@ -112,8 +118,8 @@ class Around(TypedDict):
     vectors: Annotated[str, Field(max_length=3 * MAX_REGIONS * MAX_DIMENSION)]
 
 
-class Payload(TypedDict, total=False):
-    """The payload of an example in the present format; a read may ask for some fields only."""
+class Known(TypedDict, total=False):
+    """What is known of an example, or differs in an earlier state of it."""
 
     label: Annotated[str, Field(max_length=200, pattern=r"\S")]
     negative: bool
@@ -128,9 +134,28 @@ class Payload(TypedDict, total=False):
     crop_scale: Annotated[float, Field(ge=1e-9, le=1, allow_inf_nan=False)]
     crop_window: Annotated[Four, AfterValidator(_window_xyxy)]
     surroundings: Around | None
+    batch: Batch
 
 
-PAYLOAD_FIELDS = tuple(Payload.__annotations__)
+class State(TypedDict):
+    """An earlier state of an example, as ``history.py`` keeps it."""
+
+    by: Batch
+    id: Annotated[str, Field(max_length=36)]
+    vector: Annotated[str, Field(max_length=6 * MAX_DIMENSION)] | None
+    payload: Known
+
+
+class Payload(Known, total=False):
+    """The payload of an example in the present format; a read may ask for some fields only."""
+
+    before: Annotated[list[State], Field(max_length=MAX_STATES)]
+    checksum: Checksum
+    vector_checksum: Checksum
+    crop_checksum: Checksum
+
+
+PAYLOAD_FIELDS = tuple(get_type_hints(Payload))
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -146,6 +171,14 @@ class _Recipe(TypedDict):
     dimension: Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
 
 
+class Contents(TypedDict):
+    """All examples of a library at once: how many, and their checksums added up."""
+
+    examples: Annotated[int, Field(ge=0, le=10**MAX_DIGITS)]
+    sum: Checksum
+    batch: Batch
+
+
 class Manifest(TypedDict):
     """The record beside a library's points."""
 
@@ -154,6 +187,7 @@ class Manifest(TypedDict):
     name: Name
     recipe: dict[str, Any]
     generation: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+    contents: NotRequired[Contents | None]
 
 
 _PAYLOAD: TypeAdapter[Any] = TypeAdapter(Payload)

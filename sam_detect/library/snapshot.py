@@ -10,14 +10,14 @@ import numpy as np
 from sam_detect.errors import LibraryError
 from sam_detect.interfaces import VectorStore
 from sam_detect.library import lookup
-from sam_detect.library.example import LABEL_FIELDS, label_of
+from sam_detect.library.checksums import LISTED_FIELDS, NAMING_FIELDS
+from sam_detect.library.example import label_of
 from sam_detect.library.surroundings import Noted
 from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays, Neighbour, Point, Rivals
 
 SNAPSHOT_LIMIT = 5000
 """Up to this many examples are read once and searched in memory; more are searched in the store."""
-FIELDS = ("label", "negative", "picture", "source", "bbox", "area", "surroundings")
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Snapshot:
     def read(cls, store: VectorStore, generation: str) -> Snapshot:
         """Call it in a session of the store."""
         complete = store.count() <= SNAPSHOT_LIMIT
-        every = [] if complete else list(lookup.read(store, fields=(*LABEL_FIELDS, "picture")))
+        every = [] if complete else list(lookup.read(store, fields=LISTED_FIELDS))
         ids = None if complete else _even_sample(every)
-        points = list(lookup.read(store, ids, fields=FIELDS, with_vectors=True))
+        points = list(lookup.read(store, ids, fields=NAMING_FIELDS, with_vectors=True))
         named = [label_of(point) for point in points]
         vectors = [point.vector for point in points if point.vector is not None]
         around = [_noted(point, store.location) for point in points]
@@ -129,9 +129,9 @@ def _rivals(around: Sequence[Noted]) -> Rivals:
 
 def search(store: VectorStore, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
     """What :meth:`Snapshot.nearest` gives, from the store."""
-    found = store.search(vectors, limit, fields=LABEL_FIELDS)
+    found = store.search(vectors, limit, fields=LISTED_FIELDS)
     for hit in {hit.id: hit for row in found for hit in row}.values():
-        lookup.check(hit.id, hit.payload, LABEL_FIELDS, store.location)
+        lookup.checked(Point(hit.id, None, hit.payload), LISTED_FIELDS, store.location)
     return [
         [Neighbour(h.id, h.payload["label"], h.similarity, h.payload["negative"]) for h in row]
         for row in found

@@ -131,14 +131,17 @@ def check_queries(vectors: npt.ArrayLike, limit: int, *, dimension: int | None) 
 def normalised(vectors: FloatArray) -> FloatArray:
     """``(N, D)`` vectors scaled to length 1; a zero vector stays, and is similar to nothing.
 
-    The norm is taken in float64, so that a vector of length 1 changes by rounding at most.
+    A vector of length 1 (within rounding) stays as it is, bit for bit, so that one that was stored
+    can be stored again.
     """
     wide = vectors.astype(np.float64)
     # Scaled by the largest element first: the squares of large float32 values stay finite.
     largest = np.abs(wide).max(axis=-1, keepdims=True, initial=0.0)
     wide /= np.where(largest > 0, largest, 1.0)
     norms = np.linalg.norm(wide, axis=-1, keepdims=True)
-    return (wide / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+    scaled = (wide / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+    is_unit = np.abs(np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True) - 1) < 1e-6
+    return np.where(is_unit, vectors, scaled).astype(np.float32)
 
 
 def pick_fields(payload: dict[str, Any], fields: Sequence[str] | None) -> dict[str, Any]:

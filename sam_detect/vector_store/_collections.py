@@ -114,11 +114,12 @@ class Collections:
 
     def create(self, record: Record, suffix: str | None = None) -> str:
         name = f"{self._name}{SEPARATOR}{suffix or uuid.uuid4().hex[:12]}"
-        # Before there is a point, nobody knows the length: 1 stands in.
+        # Before there is a point, nobody knows the length: 1 stands in. Vectors have length 1, of
+        # which the dot product is the cosine; for that a server keeps them bit for bit.
         size = record.dimension or 1
         self._client.create_collection(
             name,
-            vectors_config=models.VectorParams(size=size, distance=models.Distance.COSINE),
+            vectors_config=models.VectorParams(size=size, distance=models.Distance.DOT),
             metadata=record.metadata(),
         )
         return name

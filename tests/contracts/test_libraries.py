@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from library_helpers import (
     detector,
     disc_masks,
     discs,
+    local_mode_store,
     payload_1,
     payload_2,
     taught,
@@ -36,48 +38,17 @@ from sam_detect.interfaces import VectorStore
 from sam_detect.library import manifest as manifests
 from sam_detect.library import snapshot
 from sam_detect.library.archive import write_archive
+from sam_detect.library.batches import BATCH
+from sam_detect.library.checksums import sealed
 from sam_detect.library.example import image_digest
 from sam_detect.library.library import Library
 from sam_detect.library.reindex import reindex
 from sam_detect.library.transfer import copy_library, export_library, import_library
 from sam_detect.types import Point
-from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
-from sam_detect.vector_store._server import ServerStore
+from sam_detect.vector_store import MemoryVectorStore
 from tests.closeness import same_vectors
 
 pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact:UserWarning")
-
-
-def _memory(_: Path) -> VectorStore:
-    return MemoryVectorStore()
-
-
-def _embedded(folder: Path) -> VectorStore:
-    name = f"lib-{uuid.uuid4().hex[:8]}"
-    return QdrantVectorStore(path=folder, collection_name=name, lock_timeout_s=5)
-
-
-def _local_mode(_: Path) -> VectorStore:
-    from qdrant_client import QdrantClient
-
-    client = QdrantClient(":memory:")
-    name = f"lib-{uuid.uuid4().hex[:8]}"
-    return ServerStore(lambda: client, name, location="the local mode")
-
-
-BUILDERS = {"memory": _memory, "embedded": _embedded, "server-semantics": _local_mode}
-
-
-@pytest.fixture(params=BUILDERS.values(), ids=BUILDERS)
-def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], VectorStore]:
-    return lambda: request.param(tmp_path)
-
-
-@pytest.fixture
-def store(make_store: Callable[[], VectorStore]) -> Iterator[VectorStore]:
-    made = make_store()
-    yield made
-    made.destroy()
 
 
 # -- learning ----------------------------------------------------------------------------------
@@ -501,7 +472,7 @@ def test_an_empty_library_carries_its_recipe(
 
 def test_copying_to_another_store(store: VectorStore) -> None:
     made = taught(store, segmenter=PartsSegmenter())
-    server = Library(_local_mode(Path()), "there")
+    server = Library(local_mode_store(), "there")
     done = copy_library(made.library, server)
     assert (done.added, done.total) == (10, 10)
     assert copy_library(made.library, server).added == 0
@@ -516,17 +487,20 @@ def test_copying_to_another_store(store: VectorStore) -> None:
 # -- older formats and damage ------------------------------------------------------------------
 
 
-def test_this_is_format_3_examples_know_what_was_proposed_around_them(store: VectorStore) -> None:
+def test_this_is_format_4_examples_know_their_batch_and_have_checksums(store: VectorStore) -> None:
     """Whoever changes what is stored raises the number, and adds a step from here."""
     library = taught(store, segmenter=PartsSegmenter()).library
     found = store.read_manifest()
     assert found is not None
-    assert found["format_version"] == manifests.FORMAT_VERSION == 3
+    assert found["format_version"] == manifests.FORMAT_VERSION == 4
     for point in store.scan():
         assert set(point.payload) == {
             "label", "negative", "source", "bbox", "area", "added", "segmentation", "picture",
             "crop_webp", "crop_mask", "crop_scale", "crop_window", "surroundings",
+            "batch", "before", "checksum", "vector_checksum", "crop_checksum",
         }  # fmt: skip
+        assert re.fullmatch(BATCH, point.payload["batch"])
+        assert point.payload["before"] == []
         around = point.payload["surroundings"]
         assert set(around) == {"proposer", "quality", "boxes", "masks", "touching", "vectors"}
         assert (around["proposer"], around["touching"]) == (
@@ -650,7 +624,7 @@ def test_a_damaged_example_is_named_and_can_be_removed(
     store = MemoryVectorStore()
     made = taught(store)
     point = list(store.scan(with_vectors=True))[4]
-    store.upsert([Point(point.id, point.vector, {**point.payload, **change})])
+    store.upsert([sealed(Point(point.id, point.vector, {**point.payload, **change}))])
     expected = rf"library 'default'.*{point.id} is damaged.*sam-detect library remove {point.id}"
     for attempt in (
         lambda: list(made.library.read()),
@@ -662,7 +636,7 @@ def test_a_damaged_example_is_named_and_can_be_removed(
             attempt()
         assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
-    assert made.library.stats()["examples"] == 10
+    assert len(made.library) == 10
     assert made.library.remove(ids=[point.id]) == 1
     assert export_library(made.library, tmp_path / "x.samlib") == 9
 
@@ -672,7 +646,7 @@ def test_an_example_without_label_is_named(label: object) -> None:
     store = MemoryVectorStore()
     made = taught(store, "nut")
     point = next(store.scan(with_vectors=True))
-    store.upsert([Point(point.id, point.vector, {**point.payload, "label": label})])
+    store.upsert([sealed(Point(point.id, point.vector, {**point.payload, "label": label}))])
     library = Library(store, "x")
     for attempt in (library.stats, library.examples, lambda: library.rename("a", "b")):
         with pytest.raises(LibraryCorruptError, match=f"{point.id} is damaged"):

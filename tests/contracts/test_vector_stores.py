@@ -25,7 +25,6 @@ from sam_detect.types import Hit, Point
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 from sam_detect.vector_store._server import ServerStore
 
-SERVER_IMAGE = "qdrant/qdrant:v1.19.0"
 LOCAL_MODE = "ignore:Local mode performs exact:UserWarning"
 
 pytestmark = pytest.mark.filterwarnings(LOCAL_MODE)
@@ -68,23 +67,6 @@ VARIANTS = [
     for name in registry.names("store")
     for variant in BUILDERS.get(name, {"missing": None})
 ]
-
-
-@pytest.fixture(scope="session")
-def server_url() -> Iterator[str]:
-    """A real Qdrant server in a container."""
-    try:
-        import docker
-
-        docker.from_env(timeout=5).ping()
-    except Exception as error:
-        pytest.skip(f"no Docker engine answers here: {str(error)[:80]}")
-    from testcontainers.core.container import DockerContainer
-    from testcontainers.core.waiting_utils import wait_for_logs
-
-    with DockerContainer(SERVER_IMAGE).with_exposed_ports(6333) as container:
-        wait_for_logs(container, "Qdrant HTTP listening", timeout=60)
-        yield f"http://{container.get_container_host_ip()}:{container.get_exposed_port(6333)}"
 
 
 @pytest.fixture(params=VARIANTS)

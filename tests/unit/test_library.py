@@ -164,7 +164,8 @@ def test_an_example_comes_back_from_its_point(
     assert back.segmentation == rle
     assert (back.crop.image_rgb == image).all()
     assert (back.crop.mask == mask).all()
-    assert (back.crop.scale, back.crop.window_xyxy) == (scale, crop.window_xyxy)
+    assert back.crop.scale == pytest.approx(scale, rel=1e-9)
+    assert back.crop.window_xyxy == crop.window_xyxy
     assert max(back.thumbnail().shape[:2]) == min(96, max(mask.shape))
 
 
@@ -451,7 +452,7 @@ def test_json_shapes(tmp_path: Path) -> None:
     }
     rows = [json.loads(line) for line in ask("list", *place).splitlines()]
     assert len(rows) == 11
-    assert set(rows[0]) == {"id", "label", "negative", "source", "bbox", "area", "added"}
+    assert set(rows[0]) == {"id", "label", "negative", "source", "bbox", "area", "added", "batch"}
     assert len(ask("list", "--label", "leaf", *place).splitlines()) == 6
     (row,) = [row for row in rows if row["negative"]]
     shown = json.loads(ask("show", row["id"][:8], *place))

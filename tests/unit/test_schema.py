@@ -15,6 +15,7 @@ from sam_detect.config import Settings
 from sam_detect.errors import ConfigError, LibraryCorruptError, LibraryError, StoreError
 from sam_detect.library import manifest as manifests
 from sam_detect.library import schema
+from sam_detect.library.checksums import sealed
 from sam_detect.library.library import Library
 from sam_detect.library.transfer import copy_library
 from sam_detect.types import Point
@@ -240,12 +241,13 @@ def test_vectors_that_are_not_of_length_1_are_named() -> None:
         Library(made.library.store, "x").examples()
     made.library.store.write_manifest(manifest)
     point = next(made.library.store.scan(with_vectors=True))
-    made.library.store.upsert([replace(point, vector=np.zeros(4, np.float32))])
+    made.library.store.upsert([sealed(replace(point, vector=np.zeros(4, np.float32)))])
     with pytest.raises(LibraryCorruptError, match=f"{point.id} has length 0"):
         Library(made.library.store, "x").examples()
 
 
 def test_migrations_leave_no_unknown_field(payload: dict[str, Any]) -> None:
     old = {name: value for name, value in payload.items() if name != "surroundings"}
-    new = manifests.migrate_payload({**old, "unknown": nested(130), "source": nested(130)}, 2)
+    point = Point("x", np.ones(4), {**old, "unknown": nested(130), "source": nested(130)})
+    new = manifests.migrate_point(point, 2).payload
     assert set(new) == set(schema.PAYLOAD_FIELDS) - {"source"}

@@ -31,6 +31,7 @@ from sam_detect.errors import (
     StoreError,
 )
 from sam_detect.library import archive as archives
+from sam_detect.library.checksums import sealed
 from sam_detect.library.library import Library
 from sam_detect.library.transfer import copy_library, export_library, import_library
 from sam_detect.masks import encode_crop
@@ -85,7 +86,7 @@ def nothing_is_added(file: Path, match: str | None = None) -> None:
 def test_the_file_is_a_zip_of_plain_data(exported: Path) -> None:
     members = unzipped(exported)
     assert set(members) == {"library.json", "examples.jsonl", "vectors.npy"}
-    assert json.loads(members["library.json"])["format_version"] == 3
+    assert json.loads(members["library.json"])["format_version"] == 4
     assert np.load(io.BytesIO(members["vectors.npy"]), allow_pickle=False).shape == (10, 4)
     assert len(members["examples.jsonl"].splitlines()) == 10
     if os.name == "posix":
@@ -130,7 +131,7 @@ def test_neither_way_holds_all_crops(tmp_path: Path) -> None:
     names = [f"00000000-0000-4000-8000-{number:012d}" for number in range(30_000_000 // size)]
     made = MemoryVectorStore()
     for name in names:
-        made.upsert([Point(name, point.vector, {**point.payload, "source": name})])
+        made.upsert([sealed(Point(name, point.vector, {**point.payload, "source": name}))])
     store = OnTheFly()
     store.write_manifest(first.library.require())
     library, file = Library(store, "large"), tmp_path / "large.samlib"
@@ -155,10 +156,11 @@ def _changed(file: Path, member: str, data: bytes) -> Callable[[Path], Path]:
 
 
 def _line(file: Path, **payload: Any) -> bytes:
-    """The lines, with another payload in the seventh."""
+    """The lines, with another payload in the seventh, and its right checksums."""
     lines = unzipped(file)["examples.jsonl"].splitlines()
     row = json.loads(lines[6])
-    row["payload"] |= payload
+    vector = np.load(io.BytesIO(unzipped(file)["vectors.npy"]))[6]
+    row["payload"] = sealed(Point(row["id"], vector, row["payload"] | payload)).payload
     lines[6] = json.dumps(row).encode()
     return b"\n".join(lines) + b"\n"
 
@@ -280,7 +282,7 @@ def test_a_member_that_is_wrong(
 
 
 def test_a_newer_file_says_upgrade(exported: Path, tmp_path: Path) -> None:
-    data = _manifest(exported, format_version=4, recipe={"new": 1})
+    data = _manifest(exported, format_version=5, recipe={"new": 1})
     zipped(tmp_path / "x", {**unzipped(exported), "library.json": data})
     nothing_is_added(tmp_path / "x", match="upgrade sam-detect")
 
