@@ -89,6 +89,7 @@ MOST_NAMED = 5
     *options.PLACE,
     *options.GENERAL,
 )
+@options.verbose_option
 @options.general_options
 def detect(  # noqa: PLR0917 - click gives them by name
     images: tuple[str, ...],
@@ -101,6 +102,10 @@ def detect(  # noqa: PLR0917 - click gives them by name
     **settings: Any,
 ) -> int:
     """Find and name the objects of pictures.
+
+    \b
+      sam-detect detect tray.jpg --output found.png
+      sam-detect detect trays/ --format counts --output counts.csv
 
     IMAGE is a picture, a folder, a pattern such as 'scans/**/*.png', or - for a picture on
     standard input. What nothing in the library resembles is reported as unknown.

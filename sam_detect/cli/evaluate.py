@@ -27,7 +27,10 @@ CURVE = "1,2,5,10,20"
 SHOWN_PROBLEMS = 5
 
 
-@click.command(cls=options.Sectioned)
+@click.command(
+    cls=options.Sectioned,
+    advanced=("group_by", "exhaustive", "curve", "history", "threshold", "min_area", "max_area"),
+)
 @click.argument("dataset", metavar="DATASET|ANNOTATIONS", type=click.Path(path_type=Path))
 @click.option(
     "--images",

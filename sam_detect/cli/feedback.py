@@ -35,6 +35,8 @@ JOINERS = "\u200c\u200d"
 
 debugging: ContextVar[bool] = ContextVar("debugging", default=False)
 """Whether ``--debug`` was given: then each error shows its traceback."""
+verbose: ContextVar[bool] = ContextVar("verbose", default=False)
+"""Whether ``--verbose`` was given: then the parts are named, also where they did not change."""
 
 
 def printable(text: str) -> str:
@@ -122,8 +124,10 @@ def _require_library(detector: SAMDetect) -> None:
 
 
 def _announce(detector: SAMDetect) -> None:
-    """The one line that says which parts were chosen, why, and what they know."""
+    """The one line that says which parts were chosen, why, and what they know; where that is as in
+    the last run with this library, only with ``--verbose``."""
     from sam_detect import parts
+    from sam_detect.cli import announced
     from sam_detect.models.defaults import MADE_WITHOUT_MODELS
 
     asked = detector.settings
@@ -137,12 +141,18 @@ def _announce(detector: SAMDetect) -> None:
         because = "auto: the library was made without models"
     proposer = _why(asked.segmenter != "auto", because)
     faded = _why(parts.fade_asked_for(asked) is not None, stored or "default")
-    count = len(detector.library)
-    note(
+    chosen = (
         f"segmenter {segmenter} ({proposer}), embedder {recipe.embedder} ({embedder}), "
-        f"fade {recipe.fade} ({faded}); library '{detector.library.name}': "
-        f"{counted(count, 'example')} in {detector.library.store.location}"
+        f"fade {recipe.fade} ({faded})"
     )
+    library = detector.library
+    place = f"{library.store.location}\n{library.name}"
+    changed = announced.changed(place, chosen, make_home=asked.store != "memory")
+    if changed or verbose.get():
+        note(
+            f"{chosen}; library '{library.name}': {counted(len(library), 'example')} in "
+            f"{library.store.location}"
+        )
 
 
 def counted(count: int, thing: str) -> str:

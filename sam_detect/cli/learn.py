@@ -34,7 +34,7 @@ NOT_GIVEN = "annotated, but not among the pictures"
 """How ``read_coco`` ends its line about a picture of the file that was not given."""
 
 
-@click.command(cls=options.Sectioned)
+@click.command(cls=options.Sectioned, advanced=("exhaustive", "min_area", "max_area"))
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR...")
 @click.option("--label", metavar="NAME", help="What the objects are.")
 @click.option(
@@ -76,6 +76,7 @@ NOT_GIVEN = "annotated, but not among the pictures"
     "qdrant_batch_size",
     *options.GENERAL,
 )
+@options.verbose_option
 @options.general_options
 def learn(  # noqa: PLR0917 - click gives them by name
     images: tuple[str, ...],
@@ -91,6 +92,10 @@ def learn(  # noqa: PLR0917 - click gives them by name
     **settings: Any,
 ) -> int:
     """Learn objects from pictures.
+
+    \b
+      sam-detect learn tray.jpg --label date --box 40,60,80,50 --box 300,90,85,60
+      sam-detect learn slides/ --annotations slides/annotations.json
 
     \b
     Outline them with --box or --point, take the separate objects of one kind with

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 
+from sam_detect.cli.feedback import verbose
 from sam_detect.config import Settings
 from sam_detect.registry import names
 
@@ -84,23 +85,62 @@ SECTIONS = {
     "Library": (*PLACE, "qdrant_batch_size"),
     "Source": STREAMS,
 }
-"""Titles in ``--help`` of the options that settings have; a command's own come before them."""
+"""Titles in ``--help-all`` of the options that settings have; a command's own come before them."""
+COMMON = {
+    "segmenter", "embedder", "threshold", "library", "min_area", "max_area", "device",
+}  # fmt: skip
+"""Settings whose options ``--help`` shows, too."""
+ADVANCED = {"debug", "verbose"}
+EVERYTHING = "sam_detect.help_all"
+"""Where a click context notes that all options are asked for."""
 
 
 class Sectioned(click.Command):
-    """A command with so many options that ``--help`` shows them in sections."""
+    """A command with so many options that ``--help`` shows what most people need, and
+    ``--help-all`` shows all of them, in sections.
+
+    Args:
+        advanced: names of options that only ``--help-all`` shows, besides the settings that are
+            not in :data:`COMMON` and those of :data:`ADVANCED`.
+    """
+
+    def __init__(self, *args: Any, advanced: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._advanced = {*advanced, *ADVANCED}
+        self.params.append(
+            click.Option(
+                ["--help-all"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_show_all,
+                help="Show all options, in sections.",
+            )
+        )
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        everything = ctx.meta.get(EVERYTHING, False)
         rows: dict[str, list[tuple[str, str]]] = {"Options": []}
         rows |= {title: [] for title in SECTIONS}
         for parameter in self.get_params(ctx):
-            row = parameter.get_help_record(ctx)
-            if row is not None and isinstance(parameter, click.Option):
-                rows[_section_of(parameter)].append(row)
+            row = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if row is not None and (everything or self._is_common(parameter)):
+                rows[_section_of(parameter) if everything else "Options"].append(row)
         for title, found in rows.items():
             if found:
                 with formatter.section(title):
                     formatter.write_dl(found)
+
+    def _is_common(self, parameter: click.Parameter) -> bool:
+        own = parameter.name in COMMON or parameter.name not in Settings.model_fields
+        return own and parameter.name not in self._advanced
+
+
+def _show_all(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta[EVERYTHING] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
 
 
 def _section_of(parameter: click.Parameter) -> str:
@@ -125,6 +165,22 @@ def general_options(command: Command) -> Command:
         "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
     )(command)
     return click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")(command)
+
+
+def verbose_option(command: Command) -> Command:
+    """``--verbose``, for the commands that say which parts they use."""
+
+    def remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+        verbose.set(value)
+
+    return click.option(
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=remember,
+        help="Say which segmenter, embedder, fade and library are used, also where they are those "
+        "of the last run.",
+    )(command)
 
 
 def _option(field: str) -> Callable[[Command], Command]:

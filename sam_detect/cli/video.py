@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sam_detect.video.stream import Stream
 
 
-@click.command(cls=options.Sectioned)
+@click.command(cls=options.Sectioned, advanced=("embedder", "min_area", "max_area"))
 @click.argument("source", metavar="0|FILE|DIR|GLOB|URL")
 @click.option(
     "--output",
@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     *options.STREAMS,
     *options.GENERAL,
 )
+@options.verbose_option
 @options.general_options
 def video(  # noqa: PLR0917 - click gives them by name
     source: str,
@@ -92,6 +93,10 @@ def video(  # noqa: PLR0917 - click gives them by name
     **settings: Any,
 ) -> int:
     """Find and follow the objects of a video.
+
+    \b
+      sam-detect video clip.mp4 --output found.mp4
+      sam-detect video 0 --show
 
     SOURCE is a camera's number, a video file, a folder or pattern of frames, or an address: http,
     https (a file, a playlist or a camera's MJPEG), rtsp or rtsps. An object keeps its track's

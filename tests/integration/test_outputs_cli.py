@@ -13,6 +13,7 @@ from cli_harness import (
     DISCS,
     SQUARES,
     Command,
+    Ran,
     box_around,
     box_of_square,
     drawn,
@@ -20,7 +21,8 @@ from cli_harness import (
     saved,
 )
 
-from sam_detect.cli import text
+from sam_detect.cli import announced, text
+from sam_detect.config import home_dir
 
 
 @pytest.fixture
@@ -94,3 +96,75 @@ def test_coco_has_names_below_the_folder(sam: Command, trays: str, tmp_path: Pat
     data = json.loads(Path("found.json").read_text())
     assert [image["file_name"] for image in data["images"]] == ["a.png", "b.png"]
     assert all(isinstance(each["segmentation"], list) for each in data["annotations"])
+
+
+# The line about the parts
+
+
+def parts_lines(ran: Ran) -> list[str]:
+    return [line for line in ran.err.splitlines() if line.startswith("segmenter ")]
+
+
+def test_the_parts_are_named_again_only_when_they_change(sam: Command, trays: str) -> None:
+    picture = f"{trays}/a.png"
+    assert parts_lines(sam("detect", picture).worked()) == []
+    [line] = parts_lines(sam("detect", picture, "--segmenter", "naive").worked())
+    assert "naive (as asked)" in line
+    assert parts_lines(sam("detect", picture, "--segmenter", "naive").worked()) == []
+    [line] = parts_lines(sam("detect", picture).worked())
+    assert "naive (auto" in line
+    boxes = ("--label", "disc", "--box", box_around(*DISCS[2]))
+    assert parts_lines(sam("learn", picture, *boxes).worked()) == [], "a number is no part"
+    [line] = parts_lines(sam("learn", picture, *boxes, "--library", "other").worked())
+    assert "library 'other': 0 examples" in line
+    assert parts_lines(sam("detect", picture).worked()) == [], "each library has its own"
+    [line] = parts_lines(sam("detect", picture, "--verbose").worked())
+    assert "library 'default': 4 examples" in line
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1, 2]", b'{"a": 1}', b"\xff\xfe{", b"[" * 100_000, b" " * 200_000]
+)
+def test_a_damaged_note_of_the_last_run_is_made_anew(
+    sam: Command, trays: str, content: bytes
+) -> None:
+    file = home_dir() / announced.FILE
+    assert file.is_file()
+    file.write_bytes(content)
+    assert len(parts_lines(sam("detect", f"{trays}/a.png").worked())) == 1
+    assert parts_lines(sam("detect", f"{trays}/a.png").worked()) == []
+
+
+def test_where_nothing_can_be_noted_the_line_comes_each_time(
+    sam: Command, trays: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = home_dir() / announced.FILE
+    file.unlink()
+    file.mkdir()
+    for _ in range(2):
+        assert len(parts_lines(sam("detect", f"{trays}/a.png").worked())) == 1
+    file.rmdir()
+    with monkeypatch.context() as patched:
+
+        def refused(*_: object, **__: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        patched.setattr("os.open", refused)
+        for _ in range(2):
+            assert announced.changed("library", "text", make_home=True)
+
+
+def test_a_note_says_nothing_of_places_and_does_not_grow(tmp_path: Path) -> None:
+    for number in range(announced.MOST_LIBRARIES + 20):
+        assert announced.changed(f"https://secret.example/{number}", "text", make_home=True)
+    assert not announced.changed("https://secret.example/219", "text", make_home=True)
+    file = home_dir() / announced.FILE
+    assert b"secret" not in file.read_bytes()
+    assert len(json.loads(file.read_bytes())) == announced.MOST_LIBRARIES
+
+
+def test_a_run_in_memory_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAM_DETECT_HOME", str(tmp_path / "none"))
+    for _ in range(2):
+        assert announced.changed("library", "text", make_home=False)
+    assert not (tmp_path / "none").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 import pytest
 
 from sam_detect.cli import options
-from sam_detect.cli.app import COMMANDS, cli
+from sam_detect.cli.app import COMMANDS, cli, run
 from sam_detect.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +58,7 @@ def test_every_shown_option_is_on_the_page() -> None:
     assert {f"sam-detect {name}" for name in COMMANDS} <= set(found)
     for name, command in found.items():
         for option in options_of(command):
-            if option.name == "help":
+            if option.name in ("help", "help_all"):
                 continue
             shown = any(f"`{text}" in by_name[name] for text in option.opts)
             assert shown is not option.hidden, (name, option.opts)
@@ -90,10 +91,25 @@ def test_settings_of_one_of_a_few_values_refuse_others() -> None:
         assert not isinstance(found[setting].type, click.Choice), "numbers are taken, too"
 
 
-@pytest.mark.parametrize("name", ["detect", "learn", "evaluate"])
-def test_long_help_comes_in_sections_its_own_options_first(name: str) -> None:
+LONG = ("detect", "learn", "video", "evaluate")
+long_commands = pytest.mark.parametrize("name", LONG)
+
+
+def printed_help(name: str, option: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert run([name, option]) == 0
+    return capsys.readouterr().out
+
+
+def shown_in(text: str) -> set[str]:
+    return set(re.findall(r"(?m)^  (?:-h, )?(--[a-z-]+)", text.partition("Options:\n")[2]))
+
+
+@long_commands
+def test_all_help_comes_in_sections_a_commands_own_options_first(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = all_commands()[f"sam-detect {name}"]
-    text = command.get_help(click.Context(command, info_name=name))
+    text = printed_help(name, "--help-all", capsys)
     own, *rest = re.split(r"(?m)^(?=[A-Z][a-z]+:$)", text.split("Options:\n")[1])
     assert "--json" in own
     for section in rest:
@@ -101,8 +117,32 @@ def test_long_help_comes_in_sections_its_own_options_first(name: str) -> None:
         for option in re.findall(r"(?m)^  --([a-z-]+)", shown):
             assert option.replace("-", "_") in options.SECTIONS[title]
             assert f"--{option} " not in own
-    shown = set(re.findall(r"(?m)^  (?:-h, )?(--[a-z-]+)", text))
-    assert shown == {each.opts[-1] for each in options_of(command) if not each.hidden} | {"--help"}
+    given = {each.opts[-1] for each in options_of(command) if not each.hidden}
+    assert shown_in(text) == given | {"--help"}
+
+
+@long_commands
+def test_help_shows_two_examples_and_what_most_people_need(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = printed_help(name, "--help", capsys)
+    examples = [line for line in text.splitlines() if line.startswith(f"    sam-detect {name} ")]
+    assert len(examples) == 2
+    assert text.index(examples[1]) < text.index("Options:")
+    shown = shown_in(text)
+    assert 12 <= len(shown) <= 18
+    assert {"--help", "--help-all", "--json", "--segmenter"} <= shown
+    assert not {"--debug", "--lock-timeout-s", "--occupancy"} & shown
+    assert shown < shown_in(printed_help(name, "--help-all", capsys))
+
+
+@long_commands
+def test_the_examples_of_a_help_are_command_lines_that_parse(name: str) -> None:
+    command = all_commands()[f"sam-detect {name}"]
+    for line in re.findall(r"(?m)^ *sam-detect (.*)$", command.help or ""):
+        first, *words = shlex.split(line)
+        assert first == name
+        command.make_context(name, words, resilient_parsing=False)
 
 
 def test_every_command_takes_json_and_debug() -> None:
