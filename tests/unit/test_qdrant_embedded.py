@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -396,28 +397,30 @@ def run_python(code: str, *arguments: str, **options: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o500], ids=["unreadable", "read-only"])
-def test_a_directory_without_permission(
-    filled: QdrantVectorStore, folder: Path, tmp_path: Path, mode: int
-) -> None:
-    for parent in (folder, *folder.parents):
-        if parent.is_relative_to(tmp_path.parents[1]):
-            parent.chmod(0o755)
-    for path in (folder / "nuts").rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    (folder / "nuts").chmod(mode)
-    if mode and os.getuid() == 0:
-        os.chown(folder / "nuts", 65534, 65534)
-        (folder / "nuts" / ".lock").unlink()
-    try:
-        lines = run_python(AS_ANOTHER, str(folder))
-    finally:
-        (folder / "nuts").chmod(0o755)
-    assert len(lines) == 2
-    for line in lines:
-        assert line.startswith("StoreError")
-        assert str(folder / "nuts") in line
-        assert "permission" in line.lower()
-    assert filled.count() == 300
+def test_a_directory_without_permission(filled: QdrantVectorStore, folder: Path, mode: int) -> None:
+    # Not below pytest's own folder, to which every run that begins denies others.
+    with tempfile.TemporaryDirectory() as open_to_all:
+        nuts = Path(open_to_all) / "nuts"
+        shutil.copytree(folder / "nuts", nuts)
+        nuts.parent.chmod(0o755)
+        for path in nuts.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        nuts.chmod(mode)
+        if mode and os.getuid() == 0:
+            os.chown(nuts, 65534, 65534)
+            (nuts / ".lock").unlink()
+        try:
+            lines = run_python(AS_ANOTHER, open_to_all)
+        finally:
+            nuts.chmod(0o755)
+        assert len(lines) == 2
+        if mode:
+            assert lines.pop(0) == "fine 300"
+        for line in lines:
+            assert line.startswith("StoreError")
+            assert str(nuts) in line
+            assert "permission" in line.lower()
+        assert QdrantVectorStore(path=open_to_all, collection_name="nuts").count() == 300
 
 
 def test_a_full_disk_is_seen_before_the_engine_meets_it(
