@@ -181,6 +181,9 @@ class Settings(BaseModel):
     stream_retries: int = Field(
         8, ge=0, description="Tries to get back a stream or camera that broke off."
     )
+    playlist_hosts: Literal["own", "any"] = Field(
+        "own", description="Where a playlist (HLS, DASH) may lead: to its own host, or to any."
+    )
     lock_timeout_s: float = Field(
         20.0, ge=0, description="How long to wait for another process to let go of a library."
     )

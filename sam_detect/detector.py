@@ -38,7 +38,7 @@ ImageLike = npt.NDArray[Any] | Image.Image | str | Path
 MaskLike = npt.NDArray[Any] | Masks | str | None
 KEPT_SETTINGS = {
     "top_k", "color_order", "max_image_pixels", "embedding_cache_size",
-    "frame_rate", "stream_timeout_s", "stream_retries",
+    "frame_rate", "stream_timeout_s", "stream_retries", "playlist_hosts",
 }  # fmt: skip
 """Of a detector, for one with the same parts and another library."""
 

@@ -75,7 +75,7 @@ LABELLING = (
     "text_weight",
 )
 PLACE = ("library", "store", "qdrant_url", "lock_timeout_s")
-STREAMS = ("frame_rate", "stream_timeout_s", "stream_retries")
+STREAMS = ("frame_rate", "stream_timeout_s", "stream_retries", "playlist_hosts")
 GENERAL = ("device", "max_image_pixels", "color_order")
 SECTIONS = {
     "Proposals": PROPOSALS,

@@ -20,7 +20,7 @@ import httpx
 
 from sam_detect.errors import ImageError
 from sam_detect.sources._persistence import BrokenError, Persistence, StoppedError, quietly
-from sam_detect.sources.addresses import shown
+from sam_detect.sources.addresses import host_of, shown
 
 NEAR_BYTES = 1 << 18
 """So far ahead is read rather than asked for."""
@@ -36,10 +36,12 @@ class HttpAnswer:
         url: http or https; a name and a password in it are used (Basic or Digest), never shown.
         timeout_s: how long to wait for an answer, and for each part of it.
         persistence: how often to try again, of a file.
+        only_host: host and port to which redirections may lead; None: to any.
 
     Attributes:
         url: the address.
         name: the same as it may be shown.
+        final_url: the same after redirections.
         length: bytes, or None where the server does not say.
         content_type: what the server says it is.
 
@@ -47,14 +49,23 @@ class HttpAnswer:
         ImageError: there is no usable answer.
     """
 
-    def __init__(self, url: str, *, timeout_s: float, persistence: Persistence) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        persistence: Persistence,
+        only_host: tuple[str, int] | None = None,
+    ) -> None:
         self.url, self.name, self._timeout_s = url, shown(url), timeout_s
         self._persistence = persistence
         self._sockets = _Sockets()
         persistence.interrupt = self._sockets.shut
+        self._only_host = only_host
         self._client = httpx.Client(
-            timeout=timeout_s, follow_redirects=True, max_redirects=MOST_REDIRECTS, headers=HEADERS
-        )
+            timeout=timeout_s, follow_redirects=True, max_redirects=MOST_REDIRECTS, headers=HEADERS,
+            event_hooks={"request": [self._require_host]},
+        )  # fmt: skip
         self._at = 0
         self._failure: Exception | None = None
         self._left = b""
@@ -68,6 +79,9 @@ class HttpAnswer:
         except BaseException:
             self.close()
             raise
+        self.final_url = url
+        if self._response is not None and self._response.history:
+            self.final_url = str(self._response.url)
         headers = self._headers
         self.length = int(headers["content-length"]) if "content-length" in headers else None
         self.content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -206,6 +220,12 @@ class HttpAnswer:
         )
         with _discreetly():
             return self._client.send(request, stream=True, **({"auth": auth} if auth else {}))  # type: ignore[arg-type]
+
+    def _require_host(self, request: httpx.Request) -> None:
+        """Called before each request, those after a redirection as well."""
+        asked = str(request.url)
+        if self._only_host is not None and host_of(asked) != self._only_host:
+            raise ImageError(f"'{self.name}' leads to another host, '{shown(asked)}'")
 
     def _digest(self, response: httpx.Response) -> httpx.Auth | None:
         """For a server that will not have the password itself, as many cameras will not."""

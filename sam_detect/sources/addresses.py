@@ -42,6 +42,13 @@ def _hidden(query: str) -> str:
     return _VALUE.sub(f"={HIDDEN}", query) if "=" in query or not query else HIDDEN
 
 
+def host_of(url: str) -> tuple[str, int]:
+    """Host and port that an address of http or https is asked of."""
+    parts = urlsplit(url)
+    usual = 443 if parts.scheme.lower() == "https" else 80
+    return (parts.hostname or "").lower(), parts.port or usual
+
+
 def split(url: str) -> SplitResult:
     """The parts of an address that can be read from.
 

@@ -24,6 +24,7 @@ def open_source(
     frame_rate: float = FRAME_RATE,
     timeout_s: float = TIMEOUT_S,
     retries: int = RETRIES,
+    playlist_hosts: str = "own",
 ) -> Source:
     """The source of frames that a user names, opened, so that what is not there is said at once.
 
@@ -34,6 +35,7 @@ def open_source(
         frame_rate: of a folder or pattern, in frames a second.
         timeout_s: how long to wait for the next part of a stream.
         retries: how often to try to get a stream or camera back, in a row.
+        playlist_hosts: where a playlist may lead: ``own`` (its own host and port) or ``any``.
 
     Raises:
         ConfigError: an address or number that names no source.
@@ -51,7 +53,13 @@ def open_source(
     if is_number and not is_folder:
         return CameraSource(int(name), retries=retries, max_pixels=max_pixels)
     if is_url(name):
-        return open_url(name, timeout_s=timeout_s, retries=retries, max_pixels=max_pixels)
+        return open_url(
+            name,
+            timeout_s=timeout_s,
+            retries=retries,
+            max_pixels=max_pixels,
+            playlist_hosts=playlist_hosts,
+        )
     if is_folder or (glob.has_magic(name) and not os.path.lexists(name)):
         return FramesSource(name, frame_rate=frame_rate, max_pixels=max_pixels)
     return VideoFileSource(name, max_pixels=max_pixels)

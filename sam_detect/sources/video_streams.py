@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import av
@@ -22,7 +23,7 @@ from sam_detect.sources._persistence import (
     StoppedError,
     interruptibly,
 )
-from sam_detect.sources.addresses import RTSP, shown, split
+from sam_detect.sources.addresses import HTTP, RTSP, host_of, shown, split
 from sam_detect.sources.images import DEFAULT_MAX_PIXELS
 from sam_detect.sources.video_files import whole
 from sam_detect.types import Frame, ImageRGB
@@ -34,6 +35,7 @@ PLAYLISTS = {
     "application/dash+xml",
 }  # fmt: skip
 PLAYLIST_ENDINGS = (".m3u8", ".mpd")
+ALLOW = "; --playlist-hosts any allows that"
 HTTP_PROTOCOLS = "http,https,tls,tcp,crypto,httpproxy"
 """What a playlist may lead to: never to a file of this machine."""
 RTSP_PROTOCOLS = "rtsp,rtsps,rtp,srtp,udp,tcp,tls"
@@ -45,6 +47,7 @@ def open_url(
     timeout_s: float = TIMEOUT_S,
     retries: int = RETRIES,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    playlist_hosts: str = "own",
 ) -> Source:
     """The video at an address, opened.
 
@@ -57,6 +60,7 @@ def open_url(
         timeout_s: how long to wait for the next part of it.
         retries: how often to try to get it back, in a row.
         max_pixels: larger frames are refused before they are decoded.
+        playlist_hosts: where a playlist may lead: ``own`` (its own host and port) or ``any``.
 
     Raises:
         ConfigError: it is no address of this kind.
@@ -73,11 +77,60 @@ def open_url(
     answer = interruptibly(ask)
     if _is_playlist(url, answer):
         answer.close()
-        return _network(url, persistence, timeout_s, max_pixels)
+        if playlist_hosts == "any":
+            return _network(url, persistence, timeout_s, max_pixels)
+        own = PlaylistFiles(answer, timeout_s=timeout_s, retries=retries)
+        return _network(own.url, persistence, timeout_s, max_pixels, own)
     if not answer.live:
         return HttpFileSource(answer, persistence, max_pixels)
     session = HttpSession(answer, max_pixels)
     return StreamSource(answer.name, persistence, session, lambda: HttpSession(ask(), max_pixels))
+
+
+class PlaylistFiles:
+    """What a playlist names, fetched for FFmpeg: from the playlist's own host alone.
+
+    A playlist is a text that anybody may have written. Whoever reads it would otherwise ask what
+    it names: other hosts, those of a home's or a firm's own network, this machine.
+
+    Args:
+        answer: the playlist's.
+        timeout_s: how long to wait for each part.
+        retries: how often to take up a file that broke off.
+
+    Attributes:
+        url: the playlist's, after redirections.
+        name: the playlist's, as it may be shown.
+    """
+
+    def __init__(self, answer: HttpAnswer, *, timeout_s: float, retries: int) -> None:
+        self.url = answer.final_url
+        self.name = answer.name
+        self._host = host_of(self.url)
+        self._timeout_s, self._retries = timeout_s, retries
+
+    def __call__(self, url: str, flags: int, options: dict[str, str]) -> HttpAnswer:
+        """Opens a file that FFmpeg asks for (its ``io_open``).
+
+        Raises:
+            ImageError: it is of another host, encrypted, or not there.
+        """
+        name = shown(url)
+        if urlsplit(url).scheme.lower() not in HTTP:
+            raise ImageError(
+                f"'{self.name}' leads to '{name}', which is no address of http(s){ALLOW}"
+            )
+        if host_of(url) != self._host:
+            raise ImageError(f"'{self.name}' leads to another host, '{name}'{ALLOW}")
+        answer = HttpAnswer(
+            url,
+            timeout_s=self._timeout_s,
+            persistence=Persistence(name, self._retries),
+            only_host=self._host,
+        )
+        if options.get("offset", "").isdecimal():
+            answer.seek(int(options["offset"]))
+        return answer
 
 
 def _is_playlist(url: str, answer: HttpAnswer) -> bool:
@@ -246,17 +299,32 @@ class FFmpegSession(Session):
         self._video.close()
 
 
-def _network(url: str, persistence: Persistence, timeout_s: float, max_pixels: int) -> Source:
-    """What FFmpeg itself fetches: RTSP, and playlists over HTTP."""
+def _network(
+    url: str,
+    persistence: Persistence,
+    timeout_s: float,
+    max_pixels: int,
+    files: PlaylistFiles | None = None,
+) -> Source:
+    """What FFmpeg itself fetches, RTSP and playlists over HTTP; or asks ``files`` for."""
     name = shown(url)
     rtsp = urlsplit(url).scheme.lower() in RTSP
+    # By the ending that FFmpeg would ask for, which not every server gives.
+    kind = "dash" if urlsplit(url).path.lower().endswith(".mpd") else "hls"
 
     def open_() -> Pictures:
         options = {"protocol_whitelist": RTSP_PROTOCOLS if rtsp else HTTP_PROTOCOLS}
         options |= {"rtsp_transport": "tcp"} if rtsp else {}
         wait_s, began_s = (timeout_s, timeout_s), time.monotonic()
+        given: dict[str, Any] = {"options": options, "timeout": wait_s}
+        if files is not None:
+            # FFmpeg would go on with its own connection where it finds one.
+            options |= {"http_persistent": "0", "http_multiple": "0"}
+            given |= {"io_open": files, "format": kind}
         try:
-            container = interruptibly(lambda: av.open(url, options=options, timeout=wait_s))
+            container = interruptibly(lambda: av.open(url, **given))
+        except ImageError as error:
+            raise ImageError(f"'{name}' {_without(name, error)}") from None
         except (av.FFmpegError, ValueError) as error:
             # A wait that was cut short looks to some demuxers as if nonsense had come.
             late = time.monotonic() - began_s >= timeout_s

@@ -380,6 +380,7 @@ def open_stream(
             frame_rate=asked.frame_rate,
             timeout_s=asked.stream_timeout_s,
             retries=asked.stream_retries,
+            playlist_hosts=asked.playlist_hosts,
         )
     )
     newest = opened.live if live is None else live

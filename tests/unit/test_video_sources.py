@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -531,6 +531,55 @@ def test_a_playlist_from_a_server_leads_to_no_file_of_this_machine(tmp_path: Pat
         for name in ("bad.m3u8", "bad2.m3u8"):
             with pytest.raises(ImageError, match="bad"):
                 read(open_source(f"{server.url}/{name}", timeout_s=2))
+
+
+LEADING: dict[str, str] = {
+    "a segment": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{other}/a.ts\n#EXT-X-ENDLIST\n",
+    "a later segment": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\na.ts\n#EXTINF:2,\n"
+    "{other}/b.ts\n#EXT-X-ENDLIST\n",
+    "another playlist": "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{other}/inner.m3u8\n",
+    "a key": '#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-KEY:METHOD=AES-128,URI="{other}/key"\n'
+    "#EXTINF:2,\na.ts\n#EXT-X-ENDLIST\n",
+    "a map": '#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MAP:URI="{other}/init.mp4"\n'
+    "#EXTINF:2,\na.ts\n#EXT-X-ENDLIST\n",
+    "a redirection": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n/away\n#EXT-X-ENDLIST\n",
+    "another name of this machine": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{named}/a.ts\n"
+    "#EXT-X-ENDLIST\n",
+    "a manifest": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'mediaPresentationDuration="PT2S" profiles="urn:mpeg:dash:profile:isoff-main:2011"><Period>'
+    '<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1">'
+    "<BaseURL>{other}/a.mp4</BaseURL></Representation></AdaptationSet></Period></MPD>",
+}
+
+
+@pytest.mark.parametrize("what", LEADING)
+def test_a_playlist_sends_no_request_to_another_host(tmp_path: Path, what: str) -> None:
+    video = write_video(tmp_path / "a.ts", 30).read_bytes()
+    name = "/list.mpd" if what == "a manifest" else "/list.m3u8"
+    with running() as server, running() as other:
+        for each in (server, other):
+            each.files |= {f"/{file}": Served(video) for file in ("a.ts", "b.ts", "key", "a.mp4")}
+        named = other.url.replace("127.0.0.1", "localhost")
+        text = LEADING[what].format(other=other.url, named=named)
+        server.files[name] = Served(text.encode())
+        server.files["/away"] = Served(b"", status=302, headers={"Location": f"{other.url}/a.ts"})
+        with suppress(ImageError):
+            source = open_source(f"{server.url}{name}", timeout_s=2, retries=0)
+            assert len(read(source)) <= 30
+        assert other.asked == []
+        assert server.asked
+
+
+def test_a_playlist_may_lead_elsewhere_where_that_is_allowed(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.ts", 30).read_bytes()
+    with running() as server, running() as other:
+        other.files["/a.ts"] = Served(video)
+        text = LEADING["a segment"].format(other=other.url, named="")
+        server.files["/list.m3u8"] = Served(text.encode())
+        address = f"{server.url}/list.m3u8"
+        with pytest.raises(ImageError, match=r"leads to another host.*--playlist-hosts any"):
+            read(open_source(address, timeout_s=2, retries=0))
+        assert len(read(open_source(address, timeout_s=2, playlist_hosts="any"))) == 30
 
 
 def test_a_server_that_is_not_there_is_said() -> None:
