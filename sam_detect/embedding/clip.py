@@ -70,12 +70,14 @@ class CLIPEmbedder(Embedder):
         self._batch = BatchSize(
             batch_size or (BATCH_ON_CPU if where.type == "cpu" else BATCH_ON_GPU)
         )
-        self._parameters: dict[str, Any] = {
-            "model_name": name_of(found),
-            "digest": self._loaded.digest,
-        }
+        self._parameters: dict[str, Any] = {"digest": self._loaded.digest}
+        if self._loaded.config_digest is None:
+            self._parameters["model_name"] = name_of(found)
+        else:  # a folder, of which a recipe keeps the name and what tells it from others
+            self._parameters["file"] = Path(name_of(found)).name
+            self._parameters["config_digest"] = self._loaded.config_digest
         if file is not None:
-            self._parameters["weights"] = str(file)
+            self._parameters["file"] = file.name
         if self._dtype != torch.float32:
             self._parameters["dtype"] = dtype
         self.input_side = self._loaded.input_side

@@ -22,7 +22,7 @@ from sam_detect.interfaces import Embedder
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.devices import resolve_dtype
 from sam_detect.models.running import BatchSize, in_batches, sent, unit_rows
-from sam_detect.models.sam2 import LoadedSAM2, is_checkpoint, shared_sam2
+from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import SAM2Features, bilinear_rows, frame_encoder
 from sam_detect.types import FadedCrop, Frame, ImageRGB, Masks
 
@@ -101,12 +101,12 @@ class SAM2Embedder(Embedder):
             batch_size or (BATCH_ON_CPU if where.type == "cpu" else BATCH_ON_GPU)
         )
         optional = {
-            "config": config,
+            "config_digest": loaded.config_digest,
             "occupancies": self._occupancies and list(self._occupancies),
             "dtype": None if precision == torch.float32 else dtype,
         }
         self._parameters: dict[str, Any] = {
-            "model_size": _name_of(model_size, loaded),
+            **({"model_size": loaded.name} if loaded.file is None else {"file": loaded.file}),
             "digest": found,
             "pooling": pooling,
             **{key: value for key, value in optional.items() if value is not None},
@@ -163,13 +163,6 @@ class SAM2Embedder(Embedder):
         reduced = torch.stack([_reduced(mask, size) for _, mask in pieces])
         weights = sent(reduced, features.device)
         return torch.einsum("nchw,nhw->nc", features, weights)
-
-
-def _name_of(model: str | Path | LoadedSAM2, loaded: LoadedSAM2) -> str:
-    """What a recipe calls the model, so that it can be loaded again from anywhere."""
-    if isinstance(model, LoadedSAM2) or not is_checkpoint(model):
-        return loaded.name
-    return str(Path(model).expanduser().resolve())
 
 
 def window(image_rgb: ImageRGB, mask: BoolArray, occupancy: float) -> Piece:

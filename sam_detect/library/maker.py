@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +21,12 @@ from sam_detect.errors import (
 )
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder
+from sam_detect.library import remedies
 from sam_detect.library.stage_timer import StageTimer
 from sam_detect.library.vector_cache import KeptVectors, VectorCache
 from sam_detect.masks import FloatArray
+from sam_detect.models import recipes
+from sam_detect.models.catalogue import clip_model
 from sam_detect.models.defaults import default_embedder
 from sam_detect.types import Crop, Frame, Masks, Recipe
 
@@ -198,16 +202,66 @@ def _embedder(settings: Settings, stored: Recipe | None) -> Embedder:
     if stored is None or asked not in (None, stored.embedder):
         name = asked or default_embedder()
         return parts.make_embedder(name, parts.embedder_options(name, settings), settings.device)
+    if recipes.FILE in stored.model:
+        return _of_own_file(settings, stored, asked=asked is not None)
     options = parts.embedder_options(stored.embedder, settings) if asked else {}
     # Another model has other weights, and says for itself what else it needs.
     same_model = not parts.names_a_model(options)
-    try:
-        return parts.make_embedder(
-            stored.embedder, {**(stored.model if same_model else {}), **options}, settings.device
+    return _as_stored(stored, {**(_trusted(stored) if same_model else {}), **options}, settings)
+
+
+def _of_own_file(settings: Settings, stored: Recipe, *, asked: bool) -> Embedder:
+    """The embedder of a library whose model is a file of the user's own, which is given again.
+
+    Args:
+        asked: the embedder was named, so that it may also be another model.
+    """
+    file, options = stored.model[recipes.FILE], parts.embedder_options(stored.embedder, settings)
+    option = remedies.MODEL_OPTIONS.get(stored.embedder, "")
+    again = f"give it again: --embedder {stored.embedder} {option} PATH"
+    if "model_name" in stored.model:  # open_clip's architecture with weights of one's own
+        again = (
+            f"give it again: embedder=CLIPEmbedder('{stored.model['model_name']}', weights=PATH)"
         )
+    if not parts.names_a_model(options):
+        raise RecipeMismatchError(
+            f"the library was made with a model of your own, '{file}' (digest "
+            f"{stored.model['digest']}), and a library never says where to load one from: {again}"
+        )
+    others = {name: value for name, value in stored.model.items()
+              if name not in (recipes.FILE, "model_name", *recipes.DIGESTS)}  # fmt: skip
+    made = _as_stored(stored, {**others, **options}, settings)
+    if recipes.same_weights(made.parameters(), stored.model):
+        return made
+    if asked:
+        return _as_stored(stored, options, settings)
+    raise RecipeMismatchError(
+        f"the library was made with the model '{file}' (digest {stored.model['digest']}), and the "
+        f"one given has the digest {made.parameters().get('digest')}: {again}"
+    )
+
+
+def _trusted(stored: Recipe) -> dict[str, Any]:
+    """The stored parameters of the embedder, none of which may say what to load."""
+    if stored.embedder == "clip" and "model_name" in stored.model:
+        clip_model(stored.model["model_name"])  # a name of the catalogue, and never a folder
+    if stored.embedder in recipes.PARAMETERS:
+        return stored.model
+    name = recipes.names_a_place(stored.model)
+    if name is not None:
+        raise RecipeMismatchError(
+            f"the library was made with the embedder {stored.embedder}, whose {name} may be a path "
+            "or code, which is never taken from a library: give the embedder itself (embedder=)"
+        )
+    return stored.model
+
+
+def _as_stored(stored: Recipe, parameters: dict[str, Any], settings: Settings) -> Embedder:
+    try:
+        return parts.make_embedder(stored.embedder, parameters, settings.device)
     except (TypeError, ValueError) as error:
         raise LibraryCorruptError(
-            f"the recipe of the library is damaged: embedder {stored.embedder} with {stored.model}"
+            f"the recipe of the library is damaged: embedder {stored.embedder} with {parameters}"
         ) from error
 
 
@@ -231,6 +285,12 @@ def _stored_fade(recipe: Recipe) -> parts.AnyFade:
         raise RecipeMismatchError(
             f"the library was made with the custom fade {recipe.fade}; give it again "
             f"(--fade {recipe.fade}, or fade_strategy=) to use the library"
+        )
+    place = recipes.names_a_place(recipe.fade_params)
+    if place is not None:
+        raise RecipeMismatchError(
+            f"the library was made with the fade {recipe.fade}, whose {place} may be a path or "
+            "code, which is never taken from a library: give the fade itself (fade_strategy=)"
         )
     try:
         return parts.make_fade(recipe.fade, recipe.fade_params)

@@ -14,12 +14,8 @@ from sam_detect.types import Recipe
 
 OF_THE_CROPS = ("occupancy", "crop_side", "crop_version")
 """Fields of a recipe that decide the kept crops, so that no reindexing can change them."""
-OF_THE_MODEL = {
-    "model_size": "--sam-model",
-    "model_name": "--clip-model",
-    "pooling": "--pooling",
-}
-"""Parameters of embedders that have an option."""
+MODEL_OPTIONS = {"sam2": "--sam-model", "clip": "--clip-model"}
+"""The option that names the model of an embedder."""
 
 
 def options_of(location: str) -> str:
@@ -60,9 +56,12 @@ def _reindex(location: str, wanted: Recipe) -> str:
             "or use another library"
         )
     options = [place, f"--embedder {shlex.quote(wanted.embedder)}"]
-    for parameter, option in OF_THE_MODEL.items():
-        if parameter in wanted.model:
-            options.append(f"{option} {shlex.quote(str(wanted.model[parameter]))}")
+    if wanted.embedder in MODEL_OPTIONS:
+        names = (wanted.model.get(each) for each in ("model_size", "model_name", "file"))
+        model = next((str(name) for name in names if name is not None), "PATH")
+        options.append(f"{MODEL_OPTIONS[wanted.embedder]} {shlex.quote(model)}")
+    if "pooling" in wanted.model:
+        options.append(f"--pooling {shlex.quote(str(wanted.model['pooling']))}")
     options.append(f"--fade {shlex.quote(wanted.fade)}")
     for field in FADE_SETTINGS:
         value: Any = wanted.fade_params.get(field)

@@ -25,6 +25,7 @@ from typing_extensions import NotRequired, TypedDict
 from sam_detect.config import Settings
 from sam_detect.library.batches import BATCH
 from sam_detect.masks import MAX_RLE_PIXELS, FloatArray
+from sam_detect.models.recipes import checked_model
 from sam_detect.parts import FADE_SETTINGS
 from sam_detect.registry import BUILT_IN
 from sam_detect.types import Recipe
@@ -232,6 +233,7 @@ def known_fields(data: dict[str, Any]) -> dict[str, Any]:
 def check_recipe(data: Any) -> Recipe:
     """The recipe of a manifest: exactly the fields, within the limits of the settings."""
     known = _checked(_RECIPE, data)
+    known["model"] = checked_model(known["embedder"], known["model"])
     asked = {name: known[name] for name in ("occupancy", "crop_side")}
     if known["fade"] in BUILT_IN["fade"]:
         for name, value in known["fade_params"].items():

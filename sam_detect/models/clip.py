@@ -1,13 +1,13 @@
 """CLIP models of ``open_clip``, loaded from files of this machine and from nowhere else.
 
-``open_clip.create_model`` is used to build the architecture only. Its own loading of weights is
-not: where reading with ``weights_only`` raises ``TypeError`` it tries again without, some of its
-models fetch parts from the network, and OpenAI's originals it would run as programs.
+``open_clip.create_model`` only builds the architectures that open_clip itself describes. Its own
+loading of weights is not used: where reading with ``weights_only`` raises ``TypeError`` it tries
+again without, some of its models fetch parts from the network, and OpenAI's originals it would run
+as programs. Models in folders are built by ``clip_config``.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,20 +24,27 @@ from open_clip.model import (
     resize_text_pos_embed,
 )
 from open_clip.pretrained import get_pretrained_cfg
+from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from sam_detect.errors import UnavailableError, one_line
+from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError, one_line
 from sam_detect.models.catalogue import CLIPWeights, clip_model
+from sam_detect.models.clip_config import FOLDER_CONFIG, FolderConfig, read_folder_config
 from sam_detect.models.devices import numbered
-from sam_detect.models.reading import SAFETENSORS, Weights, file_digest, read_weights
+from sam_detect.models.reading import (
+    SAFETENSORS,
+    Weights,
+    count_numbers,
+    file_digest,
+    read_weights,
+)
 from sam_detect.models.running import enough_memory
 from sam_detect.models.sharing import Shared, file_key
 from sam_detect.models.weights import require_clip
 
 FOLDER = "local-dir:"
 """open_clip's mark of a model that is a folder."""
-FOLDER_CONFIG = "open_clip_config.json"
 FOLDER_WEIGHTS = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
@@ -60,6 +67,7 @@ class LoadedCLIP:
         dimension: length of the vectors.
         digest: of the weights file.
         device: where the model is.
+        config_digest: of the config of a folder; None for models that open_clip describes.
     """
 
     name: str
@@ -70,6 +78,7 @@ class LoadedCLIP:
     dimension: int
     digest: str
     device: torch.device
+    config_digest: str | None = None
 
     @property
     def scale(self) -> float:
@@ -81,8 +90,9 @@ def find_clip(name: str, weights: Path | None = None) -> CLIPWeights:
     """The weights that a name means.
 
     Args:
-        name: a folder with ``open_clip_config.json`` and weights (as ``open_clip`` saves them); or
-            a name that :func:`~sam_detect.models.catalogue.clip_model` knows.
+        name: a name that :func:`~sam_detect.models.catalogue.clip_model` knows; or a folder with
+            ``open_clip_config.json`` and weights (as ``open_clip`` saves them). Where a name is
+            both, write the folder as a path: ``./NAME``.
         weights: the file to take instead of the one that is kept for the name.
 
     Raises:
@@ -90,12 +100,25 @@ def find_clip(name: str, weights: Path | None = None) -> CLIPWeights:
         UnavailableError: its weights are not on this machine.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() and not _is_known(name):
         return CLIPWeights(f"{FOLDER}{folder.resolve()}", "", weights or _weights_in(folder))
     if weights is None:
         return require_clip(name)
     model = clip_model(name)
     return CLIPWeights(model.model, model.pretrained, weights)
+
+
+def _is_known(name: str) -> bool:
+    """Whether the catalogue has the name: no folder of the working directory may stand for it."""
+    if name.startswith((".", "~")) or Path(name).is_absolute():
+        return False
+    try:
+        clip_model(name)
+    except UnknownNameError:
+        return False
+    except ConfigError:  # it has several
+        return True
+    return True
 
 
 def name_of(found: CLIPWeights) -> str:
@@ -117,7 +140,9 @@ def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
             needs files from the network.
     """
     state = read_weights(found.path)
-    model = _built(found)
+    folder = _folder_of(found)
+    described = None if folder is None else read_folder_config(folder)
+    model = _built(found, described, count_numbers(state))
     _fill(model, state, found)
     with enough_memory():
         model = model.to(device).eval().requires_grad_(False)
@@ -127,11 +152,12 @@ def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
         name=name_of(found),
         model=model,
         preprocess=image_transform_v2(config, is_train=False),
-        tokenize=_tokenizer(found),
+        tokenize=_tokenizer(found, described),
         input_side=max(int(side) for side in sides),
         dimension=_dimension(model, config),
         digest=file_digest(found.path),
         device=device,
+        config_digest=None if described is None else described.digest,
     )
 
 
@@ -179,11 +205,17 @@ def _weights_in(folder: Path) -> Path:
     raise UnavailableError(f"the folder {folder} has no weights (such as {FOLDER_WEIGHTS[0]})")
 
 
-def _built(found: CLIPWeights) -> Any:
+def _folder_of(found: CLIPWeights) -> Path | None:
+    return Path(found.model[len(FOLDER) :]) if found.model.startswith(FOLDER) else None
+
+
+def _built(found: CLIPWeights, described: FolderConfig | None, numbers: int) -> Any:
     """The architecture with open_clip's preprocessing for these weights, not yet filled."""
     tag = get_pretrained_cfg(found.model, found.pretrained) if found.pretrained else {}
     try:
         with _without_logs():
+            if described is not None:
+                return described.build(numbers)
             return open_clip.create_model(
                 found.model,
                 load_weights=False,
@@ -191,7 +223,7 @@ def _built(found: CLIPWeights) -> Any:
                 force_quick_gelu=bool(tag.get("quick_gelu")),
                 force_preprocess_cfg=tag,
             )
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AssertionError) as error:
+    except (KeyError, TypeError, ValueError, AssertionError, ArithmeticError) as error:
         raise UnavailableError(
             f"the config of the CLIP model '{found.model}' cannot be used: {one_line(error)}"
         ) from error
@@ -223,12 +255,22 @@ def _fill(model: Any, state: Weights, found: CLIPWeights) -> None:
         ) from error
 
 
-def _tokenizer(found: CLIPWeights) -> Callable[[Sequence[str]], torch.Tensor]:
+def _tokenizer(
+    found: CLIPWeights, described: FolderConfig | None
+) -> Callable[[Sequence[str]], torch.Tensor]:
     """open_clip's tokenizer. One that needs files from the network says so once it is used."""
+    made: Callable[[Sequence[str]], torch.Tensor]
     try:
         with _without_logs():
-            made: Callable[[Sequence[str]], torch.Tensor] = open_clip.get_tokenizer(found.model)
-            return made
+            if described is None:
+                made = _official_tokenizer(found.model)
+                return made
+            if not described.foreign_tokenizer:
+                text = described.model_cfg.text_cfg
+                kwargs = text.tokenizer_kwargs.model_dump() if text.tokenizer_kwargs else {}
+                made = SimpleTokenizer(context_length=text.context_length, **kwargs)
+                return made
+        reason = "tokenizers of transformers are not loaded from a folder"
     except Exception as error:  # what is missing differs from tokenizer to tokenizer
         reason = one_line(error)
 
@@ -239,6 +281,14 @@ def _tokenizer(found: CLIPWeights) -> Callable[[Sequence[str]], torch.Tensor]:
         )
 
     return missing
+
+
+def _official_tokenizer(model: str) -> Any:
+    """The tokenizer of one of open_clip's own models, from files that are here."""
+    config = open_clip.get_model_config(model) or {}
+    if config.get("text_cfg", {}).get("hf_tokenizer_name"):
+        return open_clip.get_tokenizer(model, local_files_only=True, trust_remote_code=False)
+    return open_clip.get_tokenizer(model)
 
 
 def _dimension(model: Any, config: PreprocessCfg) -> int:

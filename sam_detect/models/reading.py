@@ -36,18 +36,30 @@ def read_weights(path: Path) -> Weights:
             found = found[key]
     if not isinstance(found, Mapping) or not found:
         raise UnavailableError(f"{path} holds no weights, but {type(found).__name__}")
-    weights = {str(name): value for name, value in found.items()}
+    if not all(isinstance(name, str) for name in found):
+        raise UnavailableError(f"{path} is no plain weights file: a name in it is no text")
+    weights = dict(found)
     if all(name.startswith("module.") for name in weights):
         weights = {name[len("module.") :]: value for name, value in weights.items()}
-    require_finite(weights, path)
+    _require_sound(weights, path)
     return weights
 
 
-def require_finite(weights: Mapping[str, Any], path: Path) -> None:
-    """Raises ``UnavailableError`` for a value that is no tensor, and for NaN or infinite ones."""
+def count_numbers(weights: Weights) -> int:
+    """How many numbers there really are: what several tensors share counts once."""
+    tensors = {tensor.untyped_storage().data_ptr(): tensor for tensor in weights.values()}
+    return sum(t.untyped_storage().nbytes() // t.element_size() for t in tensors.values())
+
+
+def _require_sound(weights: Mapping[str, Any], path: Path) -> None:
+    """Refuses what is no tensor, claims more memory than the file has, or is NaN or infinite."""
     for name, value in weights.items():
         if not isinstance(value, torch.Tensor):
             raise UnavailableError(f"{path} is no plain weights file: '{name}' is no tensor")
+        plain = value.layout == torch.strided and value.device.type == "cpu"
+        # A tensor without strides of its own can claim any size; looking at it would take that.
+        if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise UnavailableError(f"{path} is no plain weights file: '{name}' is no dense tensor")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UnavailableError(
                 f"the weights in {path} are damaged ('{name}' has NaN or infinite values): "
@@ -80,6 +92,7 @@ def _checkpoint(path: Path) -> Any:
             f"{path} is a TorchScript archive, a program that would have to be executed: use "
             f"the same model's {SAFETENSORS} file"
         )
+    _refuse_compressed(path)
     try:
         # The default of old versions would execute the file, so it is said here.
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -90,8 +103,21 @@ def _checkpoint(path: Path) -> Any:
             f"{path} is damaged, or holds more than weights and would have to be executed, which "
             f"is never done: use a {SAFETENSORS} file or a plain state dict"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # bytes that are damaged make torch raise anything
         raise _damaged(path, error) from error
+
+
+def _refuse_compressed(path: Path) -> None:
+    """torch writes weights uncompressed: what claims more than the file has would fill memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # no archive, or none that is sound: torch says what it thinks of it
+    if claimed > path.stat().st_size:
+        raise UnavailableError(
+            f"{path} is no plain weights file: its {path.stat().st_size} bytes unpack to {claimed}"
+        )
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -99,7 +125,7 @@ def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return False
 
 

@@ -7,7 +7,6 @@ a closed list of classes: neither file can make anything else run.
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,15 +15,16 @@ from pathlib import Path
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from sam_detect.errors import ConfigError, one_line
-from sam_detect.models.catalogue import SAM2Weights
+from sam_detect.errors import ConfigError
+from sam_detect.models.catalogue import SAM2Weights, find_sam2
 from sam_detect.models.devices import numbered, resolve_device
+from sam_detect.models.reading import SAFETENSORS, count_numbers, read_weights
 from sam_detect.models.running import enough_memory
-from sam_detect.models.sam2_config import build, config_path, read_config
+from sam_detect.models.sam2_config import build, config_path, digest_of, read_config
 from sam_detect.models.sharing import Shared, file_key
-from sam_detect.models.weights import config_of, require_sam2
+from sam_detect.models.weights import config_of, require_sam2, sam2_path
 
-CHECKPOINT_SUFFIXES = (".pt", ".pth")
+CHECKPOINT_SUFFIXES = (".pt", ".pth", SAFETENSORS)
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,15 @@ class LoadedSAM2:
         model: Meta's model.
         name: Meta's name of it, or the checkpoint's file name without its ending.
         device: where it is.
+        file: name of the checkpoint's file; None for one of Meta's that was found by its name.
+        config_digest: of the settings in the config; None where ``file`` is.
     """
 
     model: SAM2Base
     name: str
     device: torch.device
+    file: str | None = None
+    config_digest: str | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -108,9 +112,9 @@ def _find(model: str | Path, config: str | Path | None) -> SAM2Weights:
 
 
 def _load(found: SAM2Weights, device: torch.device) -> LoadedSAM2:
-    state = _read_checkpoint(found.path)
+    state = read_weights(found.path)
     part = read_config(found.config)
-    there, needed = sum(map(torch.numel, state.values())), part.image_encoder.trunk.weights()
+    there, needed = count_numbers(state), part.image_encoder.trunk.weights()
     if needed > 2 * there:  # memory is only taken for what can be filled
         raise ConfigError(
             f"the checkpoint {found.path} does not fit the config {found.config}: it has {there} "
@@ -120,7 +124,18 @@ def _load(found: SAM2Weights, device: torch.device) -> LoadedSAM2:
     _put(state, built, found.path, found.config)
     with enough_memory():
         ready = built.to(device).eval().requires_grad_(False)
-    return LoadedSAM2(model=ready, name=found.name, device=device)
+    official = find_sam2(found.name)
+    named = official is not None and (found.config, found.path) == (
+        official.config,
+        sam2_path(official),
+    )
+    return LoadedSAM2(
+        model=ready,
+        name=found.name,
+        device=device,
+        file=None if named else found.path.name,
+        config_digest=None if named else digest_of(part),
+    )
 
 
 def seeded_sam2(config: str | Path, seed: int = 0) -> SAM2Base:
@@ -144,29 +159,6 @@ def is_checkpoint(model: str | Path) -> bool:
     return "/" in model or "\\" in model
 
 
-def _read_checkpoint(path: Path) -> Mapping[str, torch.Tensor]:
-    """The weights in a checkpoint of Meta's form, ``{"model": {name: tensor}}``."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError) as error:
-        # What is no archive of torch's is taken for a pickle, and its first bytes for commands.
-        raise ConfigError(
-            f"{path} is not a checkpoint that can be loaded safely: it is cut off or damaged, "
-            f"or holds other things than weights"
-        ) from error
-    except (OSError, RuntimeError) as error:
-        raise ConfigError(
-            f"the checkpoint {path} cannot be read: {one_line(error)[:120]}; it is cut off or "
-            f"damaged: fetch it again"
-        ) from error
-    state = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(
-        isinstance(value, torch.Tensor) for value in state.values()
-    ):
-        raise ConfigError(f"{path} is no SAM 2 checkpoint: expected weights under 'model'")
-    return state
-
-
 def _put(state: Mapping[str, torch.Tensor], model: SAM2Base, path: Path, config: str) -> None:
     """Loads the weights into the model, or says what does not fit."""
     wanted = model.state_dict()
@@ -182,11 +174,5 @@ def _put(state: Mapping[str, torch.Tensor], model: SAM2Base, path: Path, config:
             raise ConfigError(
                 f"the checkpoint {path} does not fit the config {config}: it {kind} "
                 f"{len(names)} of {len(wanted)} weights, such as {min(names)}"
-            )
-    for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise ConfigError(
-                f"the checkpoint {path} is damaged: {name} has numbers that are not finite; "
-                f"fetch it again"
             )
     model.load_state_dict(dict(state))

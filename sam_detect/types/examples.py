@@ -88,9 +88,10 @@ class ExampleArrays:
     scene_weights: FloatArray | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recipe:
-    """How the vectors of a library were made. Two recipes are the same when all fields are.
+    """How the vectors of a library were made. Two recipes are the same when all fields are, apart
+    from the name of a file of weights: their digest tells what they are.
 
     Attributes:
         embedder: registered name.
@@ -131,4 +132,17 @@ class Recipe:
     def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
         """``{field: (mine, theirs)}`` of every field that differs."""
         mine, theirs = self.to_dict(), other.to_dict()
-        return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+        return {name: (mine[name], theirs[name]) for name in mine
+                if _deciding(mine[name]) != _deciding(theirs[name])}  # fmt: skip
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and not self.differences(other)
+
+    __hash__ = None  # type: ignore[assignment]  # it holds dicts
+
+
+def _deciding(value: Any) -> Any:
+    """A field of a recipe without what decides nothing: what a file of weights is called."""
+    if not isinstance(value, dict) or "digest" not in value:
+        return value
+    return {name: each for name, each in value.items() if name != "file"}

@@ -15,11 +15,13 @@ from sam_detect.errors import UnavailableError
 from sam_detect.fading import BlurFade, GaussianFade
 from sam_detect.fading.context import faded
 from sam_detect.interfaces import Embedder
+from sam_detect.models import recipes
 from sam_detect.parts import make_embedder
 from sam_detect.types import Crop, FadedCrop
 from tests.closeness import assert_same_vectors
 
 NAMES = registry.names("embedder")
+MODELS = {"clip": "model_name", "sam2": "model_size"}
 KNOWS_NOTHING = {"clip", "sam2"}
 """To models of random weights all things are much alike."""
 
@@ -30,10 +32,9 @@ Make = Callable[[str], Embedder]
 @pytest.fixture
 def make(model_files: dict[str, Path]) -> Make:
     """Makes the embedder of a name; one that runs a model with a small one of random weights."""
-    models = {"clip": "model_name", "sam2": "model_size"}
 
     def made(name: str) -> Embedder:
-        given = {models[name]: str(model_files[name])} if name in model_files else {}
+        given = {MODELS[name]: str(model_files[name])} if name in model_files else {}
         try:
             return make_embedder(name, given, "cpu")
         except UnavailableError as error:
@@ -152,8 +153,21 @@ def test_two_threads_get_what_one_gets(embedder: Embedder) -> None:
     assert_same_vectors(np.stack(together), np.stack(alone))
 
 
-def test_its_parameters_are_json_and_make_it_again(embedder: Embedder) -> None:
+def test_a_recipe_may_have_its_parameters(embedder: Embedder) -> None:
+    assert recipes.checked_model(embedder.name, embedder.parameters()) == embedder.parameters()
+    assert embedder.name in recipes.PARAMETERS
+    assert recipes.names_a_place({"any": embedder.parameters().get(recipes.FILE)}) is None
+
+
+def test_its_parameters_are_json_and_make_it_again(
+    embedder: Embedder, model_files: dict[str, Path]
+) -> None:
     parameters = json.loads(json.dumps(embedder.parameters()))
+    if recipes.FILE in parameters:  # the file itself is given again, not found by its name
+        of_file = (recipes.FILE, *recipes.DIGESTS)
+        parameters = {k: v for k, v in parameters.items() if k not in of_file}
+        parameters[MODELS[embedder.name]] = str(model_files[embedder.name])
     again = make_embedder(embedder.name, parameters)
+    assert again.parameters() == embedder.parameters()
     assert again.dimension == embedder.dimension
     assert_same_vectors(again.embed([crop(2)]), embedder.embed([crop(2)]))

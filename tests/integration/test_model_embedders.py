@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,15 @@ def test_learning_and_finding_by_sam2s_features(
     [empty] = sam("detect", picture, *options).worked().json
     assert {each["label"] for each in empty["detections"]} == {None}
     sam("learn", picture, *options, "--label", "disc", "--box", box_around(*DISCS[0])).worked()
-    [found] = sam("detect", picture, "--json").worked().json
+    sam("detect", picture).failed(
+        f"'{checkpoint.name}'", "digest", "--embedder sam2 --sam-model PATH", code=2
+    )
+    [found] = sam("detect", picture, *asked(checkpoint), "--json").worked().json
     recipe = found["recipe"]
     assert (recipe["embedder"], recipe["fade"], recipe["dimension"]) == ("sam2", "identity", 32)
-    assert recipe["model"]["model_size"] == str(checkpoint)
-    assert recipe["model"]["pooling"] == pooling
+    assert recipe["model"]["file"] == checkpoint.name
+    assert str(checkpoint.parent) not in json.dumps(recipe)
+    assert recipe["model"]["pooling"] == pooling, "as the library has it"
     for place in DISCS:
         nearest = at(found["detections"], *place)["neighbours"][0]
         assert nearest["similarity"] > 0.95
@@ -70,21 +75,23 @@ def test_learning_and_finding_by_sam2s_features(
 
 
 def test_a_library_is_reindexed_to_sam2_and_to_clip(
-    sam: Command, picture: Path, checkpoint: Path, clip: Path
+    sam: Command, picture: Path, checkpoint: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0])).worked()
     options = ("--embedder", "sam2", "--sam-model", checkpoint, "--fade", "identity")
     refused = sam("detect", picture, *options).failed("another recipe", code=2)
     command = refused[refused.index("sam-detect library reindex") :].split()[1:]
-    assert str(checkpoint) in command
+    assert command[command.index("--sam-model") + 1] == checkpoint.name
+    monkeypatch.chdir(checkpoint.parent)
     [done] = sam(*command, "--json").worked().json
     assert (done["reindexed"], done["recipe"]["embedder"]) == (1, "sam2")
-    [found] = sam("detect", picture, "--json").worked().json
+    [found] = sam("detect", picture, *asked(checkpoint), "--json").worked().json
     assert at(found["detections"], *DISCS[0])["neighbours"][0]["similarity"] > 0.999
     [done] = sam("library", "reindex", "--clip-model", clip, "--json").worked().json
-    assert done["recipe"]["model"]["model_name"] == str(clip)
+    assert done["recipe"]["model"]["file"] == clip.name
     assert done["recipe"]["fade"] == "identity", "as it was"
-    [found] = sam("detect", picture, "--embedder", "clip", "--json").worked().json
+    sam("detect", picture, "--embedder", "clip").failed("--clip-model PATH", code=2)
+    [found] = sam("detect", picture, "--clip-model", clip, "--json").worked().json
     assert at(found["detections"], *DISCS[0])["neighbours"][0]["similarity"] > 0.999
 
 
@@ -94,9 +101,10 @@ def test_vectors_of_whole_pictures_cannot_be_made_from_crops(
     learn = ("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0]))
     sam(*learn, *asked(checkpoint), "--pooling", "frame").worked()
     said = ("need the whole pictures", "pooling 'crop'")
-    sam("library", "reindex").failed(*said, code=2)
-    sam("library", "reindex", "--embedder", "sam2", "--pooling", "crop").worked()
-    sam("library", "reindex", "--embedder", "sam2", "--pooling", "frame").failed(*said, code=2)
+    model = ("--embedder", "sam2", "--sam-model", checkpoint)
+    sam("library", "reindex", *model).failed(*said, code=2)
+    sam("library", "reindex", *model, "--pooling", "crop").worked()
+    sam("library", "reindex", *model, "--pooling", "frame").failed(*said, code=2)
     sam(*learn, "--fade", "gaussian", *asked(checkpoint), "--pooling", "frame",
         "--library", "other").failed("nothing is faded", "'identity'", code=2)  # fmt: skip
 
@@ -106,10 +114,17 @@ def test_a_model_that_is_gone_or_changed_is_said(
 ) -> None:
     path = write_small_sam2(tmp_path / "models")
     sam("learn", picture, *asked(path), "--label", "disc", "--box", box_around(*DISCS[0])).worked()
+    renamed = path.with_name("renamed.pt")
+    renamed.write_bytes(path.read_bytes())
+    renamed.with_suffix(".yaml").write_text(path.with_suffix(".yaml").read_text())
+    sam("detect", picture, *asked(renamed)).worked()
+    sam("detect", picture, "--sam-model", renamed, "--points-per-side", "2").worked()
+    again = ("learn", picture, *asked(renamed), "--label", "disc", "--box", box_around(*DISCS[1]))
+    assert "total" in sam(*again, "--json").worked().json[0]
     write_small_sam2(tmp_path / "models", seed=1)
-    sam("detect", picture).failed("not those that the library was made with", code=2)
+    sam("detect", picture, "--sam-model", path).failed("has the digest", path.name, code=2)
     path.unlink()
-    sam("detect", picture).failed("no SAM 2 checkpoint", str(path), code=2)
+    sam("detect", picture, *asked(path)).failed("no SAM 2 checkpoint", str(path), code=2)
 
 
 def test_names_are_found_by_their_texts(sam: Command, picture: Path, clip: Path) -> None:
@@ -127,6 +142,18 @@ def test_names_are_found_by_their_texts(sam: Command, picture: Path, clip: Path)
         "--box", box_around(*DISCS[0])).worked()  # fmt: skip
     [found] = sam("detect", picture, *options).worked().json
     assert {each["best_label"] for each in found["detections"]} == {"disc"}, "the library's names"
+
+
+def test_settings_in_the_config_of_a_checkpoint_are_part_of_the_model(
+    sam: Command, picture: Path, tmp_path: Path
+) -> None:
+    path = write_small_sam2(tmp_path / "models")
+    sam("learn", picture, *asked(path), "--label", "disc", "--box", box_around(*DISCS[0])).worked()
+    config = path.with_suffix(".yaml")
+    config.write_text("# a comment\n" + config.read_text())
+    sam("detect", picture, *asked(path)).worked()
+    config.write_text(config.read_text().replace("image_size: 256", "image_size: 512"))
+    sam("detect", picture, "--sam-model", path).failed("the model 'small.pt'", code=2)
 
 
 # Python

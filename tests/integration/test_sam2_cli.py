@@ -116,14 +116,14 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], str], tuple[str, ...]]] = {
     "empty": (lambda good: with_config("empty.pt", b"", good), ("empty.pt", "damaged")),
     "of something else": (
         lambda good: with_config("else.pt", {"weights": torch.ones(2)}, good),
-        ("else.pt", "no SAM 2 checkpoint"),
+        ("else.pt", "does not fit"),
     ),
     "of another model": (
         lambda good: with_config("other.pt", {"model": {"layer": torch.ones(2)}}, good),
         ("other.pt", "does not fit", "other.yaml"),
     ),
     "NaN": (lambda good: with_config("nan.pt", spoilt(good, float("nan")), good),
-            ("nan.pt", "no_mem_embed", "not finite")),
+            ("nan.pt", "no_mem_embed", "NaN")),
     "a config of another model": (
         lambda good: with_config("big.pt", good.read_bytes(), good,
                                  good.with_suffix(".yaml").read_text().replace("[1, 1, 2, 1]",

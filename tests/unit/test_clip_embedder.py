@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import open_clip
 import pytest
 import torch
 from PIL import Image
@@ -23,6 +24,7 @@ from sam_detect.fading import BlurFade, GaussianFade, IdentityFade
 from sam_detect.fading.context import faded
 from sam_detect.models.catalogue import CLIPWeights
 from sam_detect.models.clip import find_clip, load_clip
+from sam_detect.models.clip_config import read_folder_config
 from sam_detect.models.running import in_batches
 from sam_detect.types import Crop, FadedCrop
 
@@ -124,8 +126,8 @@ def test_the_size_of_batches_changes_nothing(
 
 def test_parameters_make_it_again(folder: Path, embedder: CLIPEmbedder) -> None:
     parameters = json.loads(json.dumps(embedder.parameters()))
-    assert parameters["model_name"] == str(folder)
-    again = CLIPEmbedder(**parameters, device="cpu")
+    assert parameters["file"] == folder.name, "and no path"
+    again = CLIPEmbedder(str(folder), digest=parameters["digest"], device="cpu")
     assert again.parameters() == parameters
     np.testing.assert_allclose(again.embed(crops()), embedder.embed(crops()), atol=TOLERANCE)
 
@@ -134,9 +136,9 @@ def test_other_weights_than_those_of_the_recipe_are_refused(
     embedder: CLIPEmbedder, tmp_path: Path
 ) -> None:
     other = clip_folder(tmp_path, seed=1)
-    parameters = {**embedder.parameters(), "model_name": str(other)}
+    digest = embedder.parameters()["digest"]
     with pytest.raises(UnavailableError, match="not those that the library was made with"):
-        CLIPEmbedder(**parameters, device="cpu")
+        CLIPEmbedder(str(other), digest=digest, device="cpu")
 
 
 def test_a_lower_precision_is_another_recipe_with_near_vectors(
@@ -147,6 +149,45 @@ def test_a_lower_precision_is_another_recipe_with_near_vectors(
     found, exact = lower.embed(crops()), embedder.embed(crops())
     assert not np.array_equal(found, exact)
     assert (found * exact).sum(axis=1).min() > 0.995
+
+
+# Configs of folders
+
+OFFICIAL = {name: open_clip.get_model_config(name) for name in open_clip.list_models()}
+
+
+def official_in(folder: Path, name: str) -> Path:
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": OFFICIAL[name]}))
+    return folder
+
+
+def test_the_configs_of_open_clip_itself_are_read_from_folders(tmp_path: Path) -> None:
+    foreign = {
+        name
+        for name, config in OFFICIAL.items()
+        if "hf_model_name" in config["text_cfg"] or "multimodal_cfg" in config
+    }
+    own = OFFICIAL.keys() - foreign
+    assert len(own) > 100
+    for name in own:
+        found = read_folder_config(official_in(tmp_path, name))
+        assert found.model_cfg.embed_dim == OFFICIAL[name]["embed_dim"]
+    for name in foreign:
+        with pytest.raises(UnavailableError, match="only open_clip's own towers"):
+            read_folder_config(official_in(tmp_path, name))
+
+
+@pytest.mark.parametrize(
+    "name", ["ViT-B-32-quickgelu", "RN50", "ViT-B-16-SigLIP", "ViT-H-14-CLIPA"]
+)
+def test_a_folders_config_gives_open_clips_own_model(name: str, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        ours = read_folder_config(official_in(tmp_path, name)).build(10**10)
+    official = open_clip.create_model(name, load_weights=False, device="meta")
+    assert str(ours) == str(official)
+    shapes = {key: value.shape for key, value in official.state_dict().items()}
+    assert {key: value.shape for key, value in ours.state_dict().items()} == shapes
+    assert ours.visual.preprocess_cfg["size"] == official.visual.preprocess_cfg["size"]
 
 
 # Names
@@ -206,7 +247,8 @@ def test_weights_come_in_several_forms(
         path = as_state_dict(tmp_path / "weights.pt", state)
     found = CLIPEmbedder(str(folder), weights=path, device="cpu")
     np.testing.assert_allclose(found.embed(crops()), embedder.embed(crops()), atol=TOLERANCE)
-    assert CLIPEmbedder(**found.parameters(), device="cpu").parameters() == found.parameters()
+    assert found.parameters()["file"] == path.name
+    assert str(path.parent) not in json.dumps(found.parameters())
 
 
 class Evil:

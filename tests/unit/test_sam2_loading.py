@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sam2")
 
 import sam2  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 from sam2.build_sam import build_sam2  # noqa: E402
 from sam2_helpers import SIDE, small_config, write_small_sam2  # noqa: E402
 
@@ -149,23 +154,67 @@ def test_a_pickle_is_not_executed(small: Path, tmp_path: Path, monkeypatch) -> N
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "evil.pt"
     path.write_bytes(pickle.dumps({"model": Danger()}))
-    assert "safely" in error_of(path, small.with_suffix(".yaml"))
+    assert "never done" in error_of(path, small.with_suffix(".yaml"))
     assert not Path("danger").exists()
 
 
-@pytest.mark.parametrize("content", [[1], {"weights": {}}, {"model": [1]}, {"model": {"a": "b"}}])
-def test_a_file_of_something_else_is_refused(small: Path, tmp_path: Path, content: object) -> None:
+@pytest.mark.parametrize(("content", "said"), [
+    ([1], "holds no weights"),
+    ({}, "holds no weights"),
+    ({"model": [1]}, "'model' is no tensor"),
+    ({"model": {"a": "b"}}, "'a' is no tensor"),
+    ({"model": {1: torch.zeros(1)}}, "a name in it is no text"),
+    ({"weights": torch.zeros(1)}, "does not fit"),
+    ({"model": {"a": torch.zeros(1).expand(10**12)}}, "'a' is no dense tensor"),
+    ({"model": {"a": torch.eye(2).to_sparse()}}, "'a' is no dense tensor"),
+    ({"model": {"a": torch.empty(10**9, device="meta")}}, "'a' is no dense tensor"),
+])  # fmt: skip
+def test_a_file_of_something_else_is_refused(
+    small: Path, tmp_path: Path, content: object, said: str
+) -> None:
     path = tmp_path / "else.pt"
     torch.save(content, path)
-    assert "no SAM 2 checkpoint" in error_of(path, small.with_suffix(".yaml"))
+    message = error_of(path, small.with_suffix(".yaml"))
+    assert said in message
+    assert "else.pt" in message
+
+
+def test_weights_that_unpack_to_more_than_the_file_has_are_refused(
+    small: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(small) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+        new.writestr("small/data/999", bytes(50_000_000))
+    assert "unpack to" in error_of(path, small.with_suffix(".yaml"))
+
+
+def test_weights_are_read_from_safetensors_too(small: Path, tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    save_file(torch.load(small, weights_only=True)["model"], path)
+    shutil.copy(small.with_suffix(".yaml"), tmp_path)
+    assert load(path).digest == load(small).digest
+
+
+@given(st.data())
+def test_damaged_weights_raise_nothing_unforeseen(small: Path, data: st.DataObject) -> None:
+    content = bytearray(small.read_bytes())
+    for _ in range(data.draw(st.integers(1, 5))):
+        place = data.draw(st.integers(0, 200_000)) % len(content)
+        content[-1 - place] = data.draw(st.integers(0, 255))
+    path = small.with_name("damaged.pt")
+    path.write_bytes(content)
+    with contextlib.suppress(SamDetectError):
+        load(path, small.with_suffix(".yaml"))
 
 
 @pytest.mark.parametrize(("change", "said"), [
     (lambda state: state.pop("no_mem_embed"), "lacks 1 of"),
     (lambda state: state.update(extra=torch.zeros(1)), "also has 1 of"),
     (lambda state: state.update(no_mem_embed=torch.zeros(1, 1, 31)), "another size 1 of"),
-    (lambda state: state["no_mem_embed"].fill_(float("nan")), "not finite"),
-    (lambda state: state["no_mem_embed"].fill_(float("inf")), "not finite"),
+    (lambda state: state["no_mem_embed"].fill_(float("nan")), "NaN or infinite"),
+    (lambda state: state["no_mem_embed"].fill_(float("inf")), "NaN or infinite"),
 ])  # fmt: skip
 def test_weights_that_do_not_fit_are_named(  # type: ignore[no-untyped-def]
     small: Path, tmp_path: Path, change, said: str
