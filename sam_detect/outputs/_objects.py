@@ -9,10 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.outputs._painting import paint_object
-from sam_detect.outputs._palette import UNKNOWN, ColorRGB
+from sam_detect.outputs._palette import UNKNOWN, ColorRGB, extend_colors
 from sam_detect.types import Detections, ImageRGB
 
-FILL_OPACITY = 0.32
+FILL_OPACITY = 0.3
+LEAST_FILL_OPACITY = 0.12
+"""Of an object as large as the picture: what is under it stays to be seen."""
+SAMPLED_OBJECTS = 12
+SAMPLES = np.stack(np.meshgrid(*[np.linspace(-0.6, 0.6, 7)] * 2), axis=-1).reshape(-1, 2)
+"""Places in and near a box where its colours are looked at, in shares of its sides."""
 UNKNOWN_OPACITY = 0.75
 
 Counts = list[tuple[str | None, int, ColorRGB]]
@@ -51,11 +56,28 @@ def paint_objects(
             )  # fmt: skip
         else:
             objects[y0:y1, x0:x1] |= crop
+            side = (float(masks.areas[i]) / objects.size) ** 0.5  # as a share of the picture's
+            fill = FILL_OPACITY + side * (LEAST_FILL_OPACITY - FILL_OPACITY)
             paint_object(
-                canvas, crop, (x0, y0, x1, y1), colors[label],
-                line_px=line, fill_opacity=FILL_OPACITY,
-            )  # fmt: skip
+                canvas, crop, (x0, y0, x1, y1), colors[label], line_px=line, fill_opacity=fill
+            )
     return objects
+
+
+def color_labels(colors: dict[str, ColorRGB], image_rgb: ImageRGB, detections: Detections) -> None:
+    """Adds a colour for each label of a picture that ``colors`` lacks, one that is seen there."""
+    height, width = detections.size_hw
+    around: dict[str, npt.NDArray[np.uint8]] = {}
+    labels = detections.label
+    for label in {str(label) for label in labels if label is not None}.difference(colors):
+        boxes = detections.boxes_xyxy[labels == label]
+        chosen = boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), SAMPLED_OBJECTS)).astype(int)]
+        low, high = chosen[:, None, :2], chosen[:, None, 2:]
+        places = np.round((low + high) / 2 + SAMPLES * (high - low)).astype(int)
+        xs = np.clip(places[..., 0], 0, width - 1)
+        ys = np.clip(places[..., 1], 0, height - 1)
+        around[label] = image_rgb[ys, xs].reshape(-1, 3)
+    extend_colors(colors, around, around)
 
 
 def counts_of(names: Sequence[str | None], colors: Mapping[str, ColorRGB]) -> Counts:

@@ -23,13 +23,16 @@ PANEL_COLOR: ColorRGB = (18, 20, 24)
 PANEL_OPACITY = 0.78
 PANEL_TEXT: ColorRGB = (245, 245, 245)
 LEGEND_ROWS = 8
-MOST_COVERED = 0.4  # a tag of which other objects lie under more than this share is left out
+MOST_HIDDEN = 0.15  # of another object's box, by a tag
+MOST_HIDDEN_OF_OWN = 0.35
+SHORTER = 0.15  # what a shorter text costs: it is taken where the longer one would cover more
 CROWDED_AT = 40  # with more objects than this, tags must leave the others nearly free
-MOST_COVERED_IN_CROWD = 0.1
+MOST_COVERED_IN_CROWD = 0.1  # share of a tag under which other objects lie
 MOST_TAGGED = 0.25  # of the picture's area, by all tags together
 MOST_TAGGED_IN_CROWD = 0.12
 STAYING = 0.4  # how much better another place must be, of a video, for a tag to leave its own
 LEGEND_STAYING = 0.25
+NO_CORNER = 0.05  # what a place of the legend costs that is no corner
 LARGEST_TAG = 0.08  # of the picture's area: on a stamp-sized picture a tag would hide everything
 
 
@@ -55,7 +58,7 @@ class Places:
 
     Attributes:
         of_track: for each track which of its places it had.
-        legend: which corner the legend had.
+        legend: which of its places the legend had.
     """
 
     def __init__(self) -> None:
@@ -107,27 +110,36 @@ def place_tags(
     tags: Sequence[Tag],
     size_px: int,
     *,
+    without_tags: Sequence[Box] = (),
     places: Places | None = None,
 ) -> int:
     """Draws as many tags as there is room for, in their order, and returns how many.
+
+    No tag hides a small object, or much of any.
 
     Args:
         canvas: the picture, changed in place.
         layout: takes the tags' places.
         tags: the most important first.
         size_px: size of the text.
+        without_tags: boxes of the objects that have no tag.
         places: of a video, changed to those of this frame.
     """
     before = {} if places is None else places.of_track
     after: dict[int, int] = {}
-    crowded = len(tags) > CROWDED_AT
-    most_covered = MOST_COVERED_IN_CROWD if crowded else MOST_COVERED
+    boxes = np.array([*(tag.box_xyxy for tag in tags), *without_tags], np.int64).reshape(-1, 4)
+    crowded = len(boxes) > CROWDED_AT
+    most_covered = MOST_COVERED_IN_CROWD if crowded else 1.0
     picture_area = layout.width * layout.height
     room = (MOST_TAGGED_IN_CROWD if crowded else MOST_TAGGED) * picture_area
     placed = 0
-    for tag in tags:
-        was = before.get(tag.track_id)
-        drawn = _draw_tag(canvas, layout, tag, size_px, most_covered, was=was) if room > 0 else None
+    for index, tag in enumerate(tags):
+        if room <= 0:
+            break
+        drawn = _draw_tag(
+            canvas, layout, tag, size_px, others=np.delete(boxes, index, axis=0),
+            most_covered=most_covered, was=before.get(tag.track_id),
+        )  # fmt: skip
         if drawn is not None:
             after[tag.track_id], place = drawn
             room -= (place[2] - place[0]) * (place[3] - place[1])
@@ -142,32 +154,53 @@ def _draw_tag(
     layout: Layout,
     tag: Tag,
     size_px: int,
-    most_covered: float,
     *,
+    others: npt.NDArray[np.int64],
+    most_covered: float,
     was: int | None,
 ) -> tuple[int, Box] | None:
-    """Draws the longest of the tag's texts that finds a place; returns which place, and where."""
-    for text in tag.texts:
-        alpha = text_alpha(text, size_px)
-        size_wh = alpha.shape[1] + 2 * _padding(size_px), line_height(size_px)
+    """Draws the tag where it costs least, with the longest of its texts that is worth its room;
+    returns which of its places that is, and where."""
+    best: tuple[float, int, Box, str] | None = None
+    padding = _padding(size_px)
+    for number, text in enumerate(tag.texts):
+        size_wh = text_alpha(text, size_px).shape[1] + 2 * padding, line_height(size_px)
         if size_wh[0] * size_wh[1] > LARGEST_TAG * layout.width * layout.height:
             continue
         places = _places(tag.box_xyxy, size_wh, (layout.width, layout.height))
-        own = _share_inside(places, tag.box_xyxy)
-        others = np.maximum(layout.covered(places) - own, 0)
-        cost = others + 0.3 * own + 0.03 * np.arange(len(places))
+        own = _overlaps(places, np.array([tag.box_xyxy]))[:, 0]
+        overlaps = _overlaps(places, others)
+        hidden = overlaps.max(axis=1, initial=0)
+        share_of_own = _share_inside(places, tag.box_xyxy)
+        covered = np.maximum(layout.covered(places) - share_of_own, 0)
+        cost = SHORTER * number + 3 * overlaps.sum(axis=1) + 0.3 * (covered + share_of_own)
+        cost += 0.03 * np.arange(len(places))
         if was is not None:
             cost[was] -= STAYING
-        cost[~layout.is_free(places) | (others > most_covered)] = np.inf
-        best = int(np.argmin(cost))
-        if np.isfinite(cost[best]):
-            x0, y0, x1, y1 = (int(v) for v in places[best])
-            layout.take((x0 - 1, y0 - 1, x1 + 1, y1 + 1))
-            back = rounded_rectangle(size_wh, size_px * 0.28)
-            paint_alpha(canvas, back, (x0, y0), tag.color, TAG_OPACITY)
-            paint_alpha(canvas, alpha, (x0 + _padding(size_px), y0), ink_on(tag.color))
-            return best, (x0, y0, x1, y1)
-    return None
+        refused = (hidden > MOST_HIDDEN) | (own > MOST_HIDDEN_OF_OWN) | (covered > most_covered)
+        cost[~layout.is_free(places) | refused] = np.inf
+        place = int(np.argmin(cost))
+        if np.isfinite(cost[place]) and (best is None or cost[place] < best[0]):
+            x0, y0, x1, y1 = (int(v) for v in places[place])
+            best = float(cost[place]), place, (x0, y0, x1, y1), text
+    if best is None:
+        return None
+    _, place, (x0, y0, x1, y1), text = best
+    layout.take((x0 - 1, y0 - 1, x1 + 1, y1 + 1))
+    back = rounded_rectangle((x1 - x0, y1 - y0), size_px * 0.28)
+    paint_alpha(canvas, back, (x0, y0), tag.color, TAG_OPACITY)
+    paint_alpha(canvas, text_alpha(text, size_px), (x0 + padding, y0), ink_on(tag.color))
+    return place, (x0, y0, x1, y1)
+
+
+def _overlaps(boxes: npt.NDArray[np.int64], objects: npt.NDArray[np.int64]) -> FloatArray:
+    """``(N, M)``: share of each object's box that lies in each of the boxes."""
+    low = np.maximum(boxes[:, None, :2], objects[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], objects[None, :, 2:])
+    inside = np.maximum(high - low, 0).prod(axis=2)
+    areas = (objects[:, 2:] - objects[:, :2]).prod(axis=1)
+    share: FloatArray = (inside / np.maximum(areas, 1)).astype(np.float32)
+    return share
 
 
 def _share_inside(boxes: npt.NDArray[np.int64], frame: Box) -> FloatArray:
@@ -188,7 +221,7 @@ def draw_legend(
     *,
     places: Places | None = None,
 ) -> bool:
-    """A small panel with the number of objects of each label, in the emptiest corner.
+    """A small panel with the number of objects of each label, where few objects are under it.
 
     Args:
         canvas: the picture, changed in place.
@@ -246,13 +279,21 @@ def _legend_rows(
 def _corner(
     layout: Layout, size_wh: tuple[int, int], margin: int, places: Places
 ) -> tuple[int, int]:
-    """The emptiest corner; of a video, that of the last frame unless another is much emptier."""
+    """The emptiest corner, or a much emptier place at an edge; of a video, that of the last frame
+    unless another is much emptier."""
     width, height = size_wh
     right = max(0, layout.width - width - margin)
     bottom = max(0, layout.height - height - margin)
-    corners = [(margin, margin), (right, margin), (margin, bottom), (right, bottom)]
+    edges = [
+        place
+        for share in (0.5, 0.25, 0.75)
+        for x, y in [(round(share * right), round(share * bottom))]
+        for place in [(x, margin), (x, bottom), (margin, y), (right, y)]
+    ]
+    corners = [(margin, margin), (right, margin), (margin, bottom), (right, bottom), *edges]
     boxes = np.array([(x, y, x + width, y + height) for x, y in corners], np.int64)
     covered = np.round(layout.covered(boxes), 2)
+    covered[4:] += NO_CORNER
     if places.legend is not None:
         covered[places.legend] -= LEGEND_STAYING
     places.legend = int(np.argmin(covered))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,12 +12,23 @@ import numpy as np
 from sam_detect.errors import MaskError
 from sam_detect.interfaces import Sink
 from sam_detect.outputs._atomic import InputGuard
-from sam_detect.outputs._objects import counts_of, legend_px, line_px, paint_objects, text_px
-from sam_detect.outputs._palette import ColorRGB, extend_colors
+from sam_detect.outputs._objects import (
+    color_labels,
+    counts_of,
+    legend_px,
+    line_px,
+    paint_objects,
+    text_px,
+)
+from sam_detect.outputs._palette import ColorRGB
 from sam_detect.outputs._pictures import PicturePaths, write_image
-from sam_detect.outputs._tags import Layout, Tag, draw_legend, place_tags
+from sam_detect.outputs._tags import CROWDED_AT, Box, Layout, Tag, draw_legend, place_tags
 from sam_detect.outputs._text import clean
 from sam_detect.types import Detections, Frame, ImageRGB
+
+MANY, RARE = 25, 10
+"""In a picture with more than so many objects, a label is written out only once, unless at most so
+many objects have it. The legend tells it by its colour."""
 
 
 def draw(
@@ -31,15 +43,17 @@ def draw(
     """The picture with its detections drawn in; the given one stays as it is.
 
     Each object with a label gets a translucent fill, an outline and, where there is room, a tag
-    with its label and confidence. Objects without a label get a thin grey outline. A legend
-    counts them. Lines and text follow the size of the picture and of its objects; tags never
-    overlap, and those without a free place are left out, as is the legend on tiny pictures.
+    with its label and confidence, or only the confidence where that hides less. Objects without a
+    label get a thin grey outline. A legend says which colour is which label and counts the
+    objects. Lines and text follow the size of the picture and of its objects. Tags never overlap
+    and never hide a small object; those without a place are left out, as is the legend on tiny
+    pictures. Where there are many objects, only those of rare labels have tags.
 
     Args:
         image_rgb: ``(H, W, 3)`` uint8, RGB.
         detections: of this picture.
-        colors: RGB colours of labels, for a series of pictures; the others get one from their
-            name, or the next where another label of this picture has that.
+        colors: RGB colours of labels, for a series of pictures; the others get one that differs
+            from these and from the picture.
         show_unknown: whether objects without a label are outlined and counted.
         show_tags: whether labels and confidences are written beside the objects.
         show_legend: whether the legend is drawn.
@@ -57,7 +71,7 @@ def draw(
         )
     names = [verdict.label for verdict in detections.verdicts]
     used = dict(colors or {})
-    extend_colors(used, [name for name in names if name is not None])
+    color_labels(used, image_rgb, detections)
     shown = [i for i, name in enumerate(names) if show_unknown or name is not None]
     canvas = np.array(image_rgb, order="C")
     if not shown:
@@ -65,13 +79,15 @@ def draw(
     line = line_px(detections, shown)
     objects = paint_objects(canvas, detections, shown, used, line=line)
     layout = Layout(objects)
+    has_legend = False
     if show_legend:
         counts = counts_of([names[i] for i in shown], used)
         # on a small picture a smaller legend is better than none
         sizes = (legend_px(canvas), 11, 9)
-        any(draw_legend(canvas, layout, counts, size) for size in sizes)
+        has_legend = any(draw_legend(canvas, layout, counts, size) for size in sizes)
     if show_tags:
-        place_tags(canvas, layout, _tags(detections, used), text_px(detections, shown))
+        tags, others = _tags(detections, used, has_legend=has_legend)
+        place_tags(canvas, layout, tags, text_px(detections, shown), without_tags=others)
     return canvas
 
 
@@ -109,8 +125,7 @@ class OverlaySink(Sink):
         path = self._paths.path_for(frame.source_id)
         self._guard.add(frame.source_id)
         self._guard.check(path)
-        labels = [v.label for v in detections.verdicts if v.label is not None]
-        extend_colors(self._colors, labels)  # a label keeps its colour from picture to picture
+        color_labels(self._colors, frame.image_rgb, detections)  # kept from picture to picture
         colors, unknown = self._colors, self._include_unknown
         drawn = draw(frame.image_rgb, detections, colors=colors, show_unknown=unknown)
         self._written.append(write_image(path, drawn))
@@ -119,18 +134,33 @@ class OverlaySink(Sink):
         return list(self._written)
 
 
-def _tags(detections: Detections, colors: Mapping[str, ColorRGB]) -> list[Tag]:
-    """The surest of each label first, then the others: where there is little room, those matter."""
+def _tags(
+    detections: Detections, colors: Mapping[str, ColorRGB], *, has_legend: bool
+) -> tuple[list[Tag], list[Box]]:
+    """The tags, and the boxes of the objects that get none.
+
+    The surest of each label come first, then the others: where there is little room, those matter.
+    Where there are many objects and a legend, colours tell the labels, and tags say only the
+    confidence; in a crowd only objects of rare labels get tags.
+    """
     confidence = detections.confidence
+    counts = Counter(verdict.label for verdict in detections.verdicts)
+    known = counts.total() - counts[None]
+    many, crowded = has_legend and known > MANY, has_legend and known > CROWDED_AT
     firsts: dict[str, Tag] = {}
-    others = []
+    others, without = [], []
     for i in np.argsort(-confidence, kind="stable"):
         label = detections.verdicts[i].label
         if label is None:
             continue
         x0, y0, x1, y1 = (int(v) for v in detections.boxes_xyxy[i])
-        texts = (f"{clean(label)} {confidence[i]:.0%}", clean(label))
+        if crowded and counts[label] > RARE:
+            without.append((x0, y0, x1, y1))
+            continue
+        percent = f"{confidence[i]:.0%}"
+        full = () if many and label in firsts and counts[label] > RARE else (clean(label) + " ",)
+        texts = tuple(name + percent for name in (*full, ""))
         tag = Tag((x0, y0, x1, y1), colors[label], texts)
         if firsts.setdefault(label, tag) is not tag:
             others.append(tag)
-    return [*firsts.values(), *others]
+    return [*firsts.values(), *others], without

@@ -7,8 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from sam_detect.errors import MaskError
-from sam_detect.outputs._objects import counts_of, legend_px, line_px, paint_objects, text_px
-from sam_detect.outputs._palette import UNKNOWN, ColorRGB, extend_colors
+from sam_detect.outputs._objects import (
+    color_labels,
+    counts_of,
+    legend_px,
+    line_px,
+    paint_objects,
+    text_px,
+)
+from sam_detect.outputs._palette import UNKNOWN, ColorRGB
 from sam_detect.outputs._tags import (
     Box,
     Layout,
@@ -62,7 +69,7 @@ class TrackPainter:
             self._boxes = {}
             return canvas
         names = [verdict.label for verdict in found.verdicts]
-        extend_colors(self._colors, [name for name in names if name is not None])
+        color_labels(self._colors, tracked.frame.image_rgb, found)
         self._line_px = _kept(self._line_px, line_px(found, shown))
         self._text_px = _kept(self._text_px, text_px(found, shown))
         layout = Layout(paint_objects(canvas, found, shown, self._colors, line=self._line_px))

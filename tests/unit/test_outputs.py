@@ -25,7 +25,8 @@ from pycocotools.coco import COCO
 from sam_detect.errors import MaskError, OutputError
 from sam_detect.masks import rle_to_mask
 from sam_detect.outputs import _tags, write_image
-from sam_detect.outputs._palette import PALETTE, extend_colors, ink_on
+from sam_detect.outputs._objects import color_labels
+from sam_detect.outputs._palette import PALETTE, color_distances, extend_colors, ink_on
 from sam_detect.outputs._text import clean, text_alpha
 from sam_detect.outputs.coco import COCOSink
 from sam_detect.outputs.csv_table import COLUMNS, CSVSink
@@ -379,9 +380,10 @@ def test_fill_outline_and_rim_lie_where_the_mask_is() -> None:
     assert changed[radius < 19].all()
     assert not changed[radius > 25].any()
     colors: dict[str, tuple[int, int, int]] = {}
-    extend_colors(colors, ["nut"])
+    color_labels(colors, image, detections)
     color = np.array(colors["nut"])
-    assert np.abs(drawn[50, 50] - (90 + 0.32 * (color - 90))).max() <= 2
+    opacity = 0.3 - 0.18 * (mask.sum() / mask.size) ** 0.5
+    assert np.abs(drawn[50, 50] - (90 + opacity * (color - 90))).max() <= 2
     assert np.abs(drawn[(radius > 19.5) & (radius < 20.5)] - color).mean() < 25
 
 
@@ -444,7 +446,7 @@ def test_every_label_has_a_tag_where_there_is_room() -> None:
     assert _tags.place_tags(drawn, layout, tags, 15) == len(labels)
 
 
-def test_colours_come_from_the_names() -> None:
+def test_colours_come_from_the_names_where_nothing_else_decides() -> None:
     def colors_of(*names: str) -> dict[str, tuple[int, int, int]]:
         colors: dict[str, tuple[int, int, int]] = {}
         extend_colors(colors, names)
@@ -460,6 +462,65 @@ def test_colours_come_from_the_names() -> None:
     # pinned: a picture made tomorrow has the colours of today's
     assert colors_of("nut") == {"nut": (230, 159, 0)}
     assert {ink_on(color) for color in PALETTE} == {(16, 16, 16), (255, 255, 255)}
+
+
+def test_a_colour_differs_from_the_picture_and_from_other_labels() -> None:
+    """Also for eyes that tell no red from green."""
+    for ground in [*PALETTE, (110, 60, 40), (80, 50, 60), (0, 0, 0), (255, 255, 255)]:
+        for name in ("nut", "fig", "date"):
+            colors: dict[str, tuple[int, int, int]] = {}
+            extend_colors(colors, [name], {name: np.array([ground] * 50, np.uint8)})
+            assert color_distances([colors[name]], [ground], by_hue=True).min() > 40
+    colors = {}
+    extend_colors(colors, [f"label {i}" for i in range(5)])
+    distances = color_distances(list(colors.values()), list(colors.values()))
+    assert distances[~np.eye(5, dtype=bool)].min() > 20
+
+
+def test_a_colour_is_chosen_by_the_picture_around_the_objects() -> None:
+    frame, detections = scene((100, 140), ["nut"] * 4, radius=10)
+    drawn = {}
+    for color in ((230, 159, 0), (86, 180, 233)):
+        image = np.full_like(frame.image_rgb, 90)
+        for x0, y0, x1, y1 in detections.boxes_xyxy.tolist():
+            image[y0:y1, x0:x1] = color
+        colors: dict[str, tuple[int, int, int]] = {}
+        color_labels(colors, image, detections)
+        drawn[color] = colors["nut"]
+        assert color_distances([colors["nut"]], [color], by_hue=True).min() > 50
+    assert len(set(drawn.values())) == 2
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(3, 30))
+def test_no_tag_hides_a_small_object_or_much_of_any(seed: int, count: int, radius: int) -> None:
+    frame, detections = scene((240, 320), ["nut", "fig"] * count, radius=radius, seed=seed)
+    boxes = detections.boxes_xyxy
+    taken: list[Any] = []
+    original = _tags.Layout.take
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            _tags.Layout, "take", lambda self, box: (taken.append(box), original(self, box))[0]
+        )
+        draw(frame.image_rgb, detections, show_legend=False)
+    for a0, b0, a1, b1 in taken:
+        tag = np.array([a0 + 1, b0 + 1, a1 - 1, b1 - 1])
+        low, high = np.maximum(tag[:2], boxes[:, :2]), np.minimum(tag[2:], boxes[:, 2:])
+        hidden = np.maximum(high - low, 0).prod(axis=1) / (2 * radius + 1) ** 2
+        assert (hidden <= 0.36).all()
+        assert (hidden > 0.16).sum() <= 1, "at most its own object"
+
+
+def test_a_crowd_has_tags_only_for_rare_labels_and_a_legend_for_all() -> None:
+    frame, detections = scene((500, 700), ["nucleus"] * 200 + ["mitosis"] * 3, radius=6)
+    texts: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            _tags, "text_alpha", lambda text, px: (texts.append(text), text_alpha(text, px))[1]
+        )
+        draw(frame.image_rgb, detections)
+    assert {"nucleus", "200", "mitosis", "3"} <= set(texts)
+    assert {text.split()[0] for text in texts if "%" in text and " " in text} == {"mitosis"}
 
 
 def test_a_label_keeps_its_colour_through_a_series(tmp_path: Path) -> None:
