@@ -23,7 +23,6 @@ from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.making import make_examples
 from sam_detect.library.places import collection_of
-from sam_detect.library.reindex import reindex
 from sam_detect.models.defaults import default_segmenter
 from sam_detect.outputs.overlay import draw
 from sam_detect.registry import load_class, needing_extra
@@ -63,7 +62,9 @@ class SAMDetect(Finder):
     Raises:
         ConfigError: a value out of its range, or an unknown name.
         UnavailableError: a part that needs a model that cannot be loaded.
-        RecipeMismatchError: the library was made with another embedder or fade than asked for.
+        RecipeMismatchError: the library's kept crops cannot give the vectors that are asked for:
+            another occupancy or crop side, or an embedder of whole pictures. Another fade or
+            embedder is no error: the vectors are made again in memory, when they are needed first.
     """
 
     def __init__(
@@ -97,7 +98,6 @@ class SAMDetect(Finder):
         named = self.settings, collection_of(self.settings.library)
         store = parts.given_or_made(vector_store, parts.make_store, *named)
         library_here = Library(store, self.settings.library)
-        self._original: Library | None = None
         made, faded = parts.object_given(embedder), parts.object_given(fade)
         stored = library_here.recipe
         usual = default_segmenter(stored)
@@ -106,7 +106,6 @@ class SAMDetect(Finder):
         knows = maker.embedder
         names = parts.given_or_made(labeller, parts.make_labeller, self.settings, knows)
         super().__init__(proposes, maker, names, library_here)
-        self.library.require_recipe(self.recipe)
         parts.warn_of_no_effect(self.settings, self.segmenter, self.recipe.embedder)
 
     # -- the recipe --------------------------------------------------------------------------
@@ -114,19 +113,12 @@ class SAMDetect(Finder):
     def set_fade_strategy(self, fade: parts.AnyFade) -> None:
         """Fades with another strategy from now on.
 
-        A library that has examples stays as it is: this detector goes on with a copy in memory,
-        made again from the kept crops, so that fades can be tried out. What it would learn no
-        longer fits the library, and is refused with the remedy.
+        A library that has examples stays as it is: their vectors are made again in memory, from
+        the kept crops, so that fades can be tried out. What this detector would learn no longer
+        fits the library, and is refused with the command that converts it.
         """
         parts.require_fade(fade)
-        stored = self._original or self.library
-        self._use(replace(self._maker, fade=fade), stored)
-        self._original = None
-        if stored.recipe is not None and stored.recipe != self.recipe:
-            copy: VectorStore = load_class("store", "memory")()
-            reindex(stored, self._maker, into=copy)
-            self._use(self._maker, Library(copy, stored.name))
-            self._original = stored
+        self._use(replace(self._maker, fade=fade), self.library)
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -257,8 +249,7 @@ class SAMDetect(Finder):
             MaskError: the masks are of a picture of another size.
             LibraryError: a label is empty.
         """
-        if self._original is not None:
-            self._original.require_recipe(self.recipe)
+        self.library.require_recipe(self.recipe)
         examples = make_examples(
             frame,
             masks,

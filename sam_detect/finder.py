@@ -171,6 +171,7 @@ class Finder:
         return parts.name_of("segmenter", self.segmenter)
 
     def _use(self, maker: VectorMaker, library: Library) -> None:
+        library.read_as(maker)
         self._maker, self.library = maker, library
         library.prior_similarity = maker.embedder.prior_similarity
         library.scene_weights = maker.embedder.scene_weights()

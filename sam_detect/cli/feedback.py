@@ -100,6 +100,7 @@ def open_detector(settings: dict[str, Any], *, learns: bool = False) -> SAMDetec
 
     Raises:
         LibraryNotFoundError: a library is named that does not exist.
+        RecipeMismatchError: the command learns in another recipe than the library's.
     """
     from sam_detect.detector import SAMDetect
 
@@ -108,9 +109,13 @@ def open_detector(settings: dict[str, Any], *, learns: bool = False) -> SAMDetec
         detector = SAMDetect(**settings)
     for each in dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning):
         note(f"warning: {each}")
-    if not learns:
+    if learns:
+        detector.library.require_recipe(detector.recipe)
+    else:
         _require_library(detector)
     _announce(detector)
+    if not learns:
+        _note_other_recipe(detector)
     return detector
 
 
@@ -121,6 +126,15 @@ def _require_library(detector: SAMDetect) -> None:
     asked, library = detector.settings, detector.library
     if asked.library != DEFAULT_LIBRARY and asked.store != "memory" and library.manifest() is None:
         raise not_found(asked, library.store.location)
+
+
+def _note_other_recipe(detector: SAMDetect) -> None:
+    """The line about a library that is read in another recipe than its own."""
+    from sam_detect.library import remedies
+
+    library, mine, count = detector.library, detector.library.recipe, len(detector.library)
+    if mine is not None and mine != detector.recipe and count:
+        note(remedies.reading(library.name, library.store.location, count, mine, detector.recipe))
 
 
 def _announce(detector: SAMDetect) -> None:

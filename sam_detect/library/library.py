@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,11 +21,13 @@ from sam_detect.library import lookup, remedies, schema
 from sam_detect.library import manifest as manifests
 from sam_detect.library.batches import new_batch
 from sam_detect.library.checksums import LISTED_FIELDS, sealed
+from sam_detect.library.converted import Converted, require_convertible
 from sam_detect.library.example import (
     Example,
     label_of,
     renamed,
 )
+from sam_detect.library.maker import VectorMaker
 from sam_detect.library.opposed import opposed
 from sam_detect.library.snapshot import Snapshot, search
 from sam_detect.masks import FloatArray, rle_to_mask
@@ -65,7 +68,9 @@ class Library:
         self.name = name
         self.prior_similarity = prior_similarity
         self.scene_weights: FloatArray | None = None
+        self._reader: Converted | None = None
         self._snapshot: Snapshot | None = None
+        self._reading = threading.RLock()
 
     # -- what it is --------------------------------------------------------------------------
 
@@ -86,8 +91,8 @@ class Library:
 
     @property
     def generation(self) -> str:
-        found = self.manifest()
-        return "" if found is None else str(found["generation"])
+        """Changes whenever the examples do, or the recipe in which they are read."""
+        return self._generation_of(self.manifest())
 
     def __len__(self) -> int:
         return self.store.count()
@@ -103,6 +108,21 @@ class Library:
         return found
 
     # -- reading -----------------------------------------------------------------------------
+
+    def read_as(self, maker: VectorMaker) -> None:
+        """Reads examples in the recipe of a maker from now on.
+
+        Where the library has another recipe, the vectors are made again from the kept crops, in
+        memory, when they are needed first; the library stays as it is.
+
+        Raises:
+            RecipeMismatchError: the kept crops cannot give vectors of that recipe.
+        """
+        mine = self.recipe
+        if mine is not None and mine != maker.recipe and len(self):
+            require_convertible(self.name, mine, maker)
+        with self._reading:
+            self._reader, self._snapshot = Converted(maker), None
 
     def listing(self, label: str | None = None) -> Iterator[Point]:
         """Light listing: points without vector or crop, whose payload has ``LISTED_FIELDS``.
@@ -183,12 +203,12 @@ class Library:
         snapshot = self._read_snapshot()
         if snapshot.complete:
             return snapshot.nearest(vectors, limit)
-        return search(self.store, vectors, limit)
+        return search(snapshot.store, vectors, limit)
 
     def vectors(self, ids: Sequence[str]) -> FloatArray:
         """``(N, D)`` vectors of examples that :meth:`nearest` named, in the order of the ids."""
         # Not read anew: an example removed meanwhile is still among the nearest of before.
-        return (self._snapshot or self._read_snapshot()).vectors(ids, self.store)
+        return (self._snapshot or self._read_snapshot()).vectors(ids)
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -355,19 +375,35 @@ class Library:
             self.store.replace_all(points, new)
         return new
 
+    def _generation_of(self, manifest: dict[str, Any] | None) -> str:
+        if manifest is None:
+            return ""
+        converts = self._reader is not None and self._reader.differs(manifest)
+        return f"{manifest['generation']}{self._reader.key if self._reader and converts else ''}"
+
     def _read_snapshot(self) -> Snapshot:
         generation = self.generation
-        if self._snapshot is None or self._snapshot.generation != generation:
-            with self.store.session():
-                new = Snapshot.read(self.store, self.generation)
-                recipe = self.recipe
-            if recipe is not None and new.arrays.ids:
-                try:
-                    schema.check_vectors(new.arrays.vectors, new.arrays.ids, recipe.dimension)
-                except ValueError as error:
-                    raise manifests.damaged(self.store.location, str(error)) from error
-            self._snapshot = new
-        return self._snapshot
+        with self._reading:
+            if self._snapshot is None or self._snapshot.generation != generation:
+                self._snapshot = self._fresh_snapshot()
+            return self._snapshot
+
+    def _fresh_snapshot(self) -> Snapshot:
+        with self.store.session():
+            found = self.manifest()
+            generation = self._generation_of(found)
+            if found is None or self._reader is None or not self._reader.differs(found):
+                new = Snapshot.read(self.store, generation)
+                if found is not None and new.arrays.ids:
+                    dimension = manifests.read_recipe(found, self.store.location).dimension
+                    try:
+                        schema.check_vectors(new.arrays.vectors, new.arrays.ids, dimension)
+                    except ValueError as error:
+                        raise manifests.damaged(self.store.location, str(error)) from error
+                return new
+        # What another process changes meanwhile gives another generation, and is read next time.
+        self._reader.update(self)
+        return Snapshot.read(self._reader.store, generation)
 
 
 def _named(example: Example | Point) -> Example | Point:

@@ -284,7 +284,8 @@ def _stored_fade(recipe: Recipe) -> parts.AnyFade:
     if ":" in recipe.fade:
         raise RecipeMismatchError(
             f"the library was made with the custom fade {recipe.fade}; give it again "
-            f"(--fade {recipe.fade}, or fade_strategy=) to use the library"
+            f"(--fade {recipe.fade}, or fade_strategy=), or read the library with another one "
+            "(--fade gaussian)"
         )
     place = recipes.names_a_place(recipe.fade_params)
     if place is not None:

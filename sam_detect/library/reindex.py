@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
-from sam_detect.errors import LibraryError, RecipeMismatchError
-from sam_detect.interfaces import VectorStore
+from sam_detect.errors import LibraryError
 from sam_detect.library import manifest as manifests
-from sam_detect.library import remedies, schema
+from sam_detect.library import schema
 from sam_detect.library.checksums import sealed
+from sam_detect.library.converted import Made, made_again, require_convertible
 from sam_detect.library.library import BATCH, Library
 from sam_detect.library.maker import VectorMaker
-from sam_detect.library.surroundings import Surroundings, described
-from sam_detect.masks import FloatArray
-from sam_detect.types import Point, Recipe
+from sam_detect.types import Point
 
 Batches = Sequence[list[str]]
-Made = tuple[FloatArray, dict[str, Any] | None]
-"""An example's new vector and the payload of its surroundings."""
 
 
 def reindex(
     library: Library,
     maker: VectorMaker,
     *,
-    into: VectorStore | None = None,
     walk: Callable[[Batches], Iterable[list[str]]] = iter,
 ) -> int:
     """Puts another recipe's vectors in place of the library's, in one step; returns how many.
@@ -36,7 +30,6 @@ def reindex(
 
     Args:
         maker: makes the new vectors.
-        into: a store to put the result in instead; the library then stays as it is.
         walk: walks the batches of ids, for a progress bar.
 
     Raises:
@@ -44,46 +37,25 @@ def reindex(
         LibraryCorruptError: a crop is damaged; nothing was changed.
         LibraryError: another process reindexed the library meanwhile.
     """
-    target = into if into is not None else library.store
-    recipe = maker.recipe
-    if maker.embedder.of_frames:
-        raise RecipeMismatchError(
-            f"library '{library.name}' keeps crops, but vectors of the embedder {recipe.embedder} "
-            "with pooling 'frame' need the whole pictures: learn them into a new library, or use "
-            "pooling 'crop'"
-        )
-    before = _convertible(library, recipe)
+    before = library.require()
+    mine = manifests.read_recipe(before, library.store.location)
+    require_convertible(library.name, mine, maker)
     made: dict[str, Made] = {}
     for batch in walk(_batches(_ids(library))):
-        made.update(_vectors(library, maker, batch))
+        made.update(made_again(library, maker, batch))
     with library.store.session():
         manifest = library.require()
-        if manifest["recipe"] != before:
+        if manifest["recipe"] != before["recipe"]:
             raise LibraryError(
                 f"library '{library.name}' was reindexed by another process meanwhile; "
                 "nothing was changed, try again"
             )
         ids = _ids(library)
         for batch in _batches([key for key in ids if key not in made]):
-            made.update(_vectors(library, maker, batch))
-        new = {**manifests.changed(manifest), "recipe": recipe.to_dict()}
-        target.replace_all(_with_vectors(library, made), new)
+            made.update(made_again(library, maker, batch))
+        new = {**manifests.changed(manifest), "recipe": maker.recipe.to_dict()}
+        library.store.replace_all(_with_vectors(library, made), new)
     return len(ids)
-
-
-def _convertible(library: Library, recipe: Recipe) -> dict[str, Any]:
-    """The library's recipe as plain data, if its crops serve the new one."""
-    manifest = library.require()
-    mine = manifests.read_recipe(manifest, library.store.location)
-    differences = mine.differences(recipe)
-    for name in remedies.OF_THE_CROPS:
-        if name in differences:
-            raise RecipeMismatchError(
-                f"library '{library.name}' keeps crops made with {name} {differences[name][0]}; "
-                f"{differences[name][1]} needs the pictures: leave it out, or learn them again "
-                "into a new library"
-            )
-    return dict(manifest["recipe"])
 
 
 def _ids(library: Library) -> list[str]:
@@ -92,18 +64,6 @@ def _ids(library: Library) -> list[str]:
 
 def _batches(ids: Sequence[str]) -> Batches:
     return [list(ids[start : start + BATCH]) for start in range(0, len(ids), BATCH)]
-
-
-def _vectors(library: Library, maker: VectorMaker, ids: Sequence[str]) -> dict[str, Made]:
-    """Ids name contents, so a vector stays right whatever happens to the library meanwhile."""
-    examples = list(library.read(ids))
-    vectors = maker.vectors(example.crop for example in examples)
-    around = [e.surroundings or Surroundings.unknown(e.crop) for e in examples]
-    again = described(around, [example.crop for example in examples], maker)
-    return {
-        example.id: (vector, new.to_payload() if example.surroundings else None)
-        for example, vector, new in zip(examples, vectors, again, strict=True)
-    }
 
 
 def _with_vectors(library: Library, made: dict[str, Made]) -> Iterator[Point]:

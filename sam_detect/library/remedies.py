@@ -30,10 +30,7 @@ def options_of(location: str) -> str:
 def mismatch(name: str, location: str, mine: Recipe, wanted: Recipe) -> str:
     """What is said when a library has the recipe ``mine``, and ``wanted`` is asked for."""
     differences = mine.differences(wanted)
-    changes = ", ".join(
-        f"{field} is {ours!r}, not {theirs!r}" for field, (ours, theirs) in differences.items()
-    )
-    said = f"library '{name}' was made with another recipe ({changes}); "
+    said = f"library '{name}' was made with another recipe ({_changes(mine, wanted)}); "
     if any(field in differences for field in OF_THE_CROPS):
         return said + (
             "its crops cannot be changed: leave the option out, or learn the pictures into another "
@@ -44,6 +41,22 @@ def mismatch(name: str, location: str, mine: Recipe, wanted: Recipe) -> str:
     if mine.embedder == wanted.embedder and mine.embedder_version < wanted.embedder_version:
         return said + f"the embedder was improved since: {_reindex(location, wanted)}"
     return said + f"leave the option out, or convert it: {_reindex(location, wanted)}"
+
+
+def reading(name: str, location: str, count: int, mine: Recipe, wanted: Recipe) -> str:
+    """What is said when a library of so many examples is read in another recipe than its own."""
+    return (
+        f"library '{name}' was made with another recipe ({_changes(mine, wanted)}): for this run "
+        f"its {count} example{'' if count == 1 else 's'} get new vectors, in memory. To convert "
+        f"the library: {_reindex(location, wanted)}"
+    )
+
+
+def _changes(mine: Recipe, wanted: Recipe) -> str:
+    differences = mine.differences(wanted).items()
+    return ", ".join(
+        f"{field} is {ours!r}, not {theirs!r}" for field, (ours, theirs) in differences
+    )
 
 
 def _reindex(location: str, wanted: Recipe) -> str:

@@ -29,12 +29,14 @@ class Snapshot:
         arrays: the examples; of a very large library an even sample.
         complete: whether these are all.
         pictures: the ids of all examples of each picture, by the digest of its pixels.
+        store: where they were read.
     """
 
     generation: str
     arrays: ExampleArrays
     complete: bool
     pictures: Mapping[str, Sequence[str]]
+    store: VectorStore
 
     @classmethod
     def read(cls, store: VectorStore, generation: str) -> Snapshot:
@@ -58,7 +60,8 @@ class Snapshot:
             proposers=tuple(each.proposer for each in around),
             rivals=_rivals(around),
         )
-        return cls(generation, arrays, complete, _by_picture(points if complete else every))
+        pictures = _by_picture(points if complete else every)
+        return cls(generation, arrays, complete, pictures, store)
 
     def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
         """The nearest of the arrays' examples of each of ``(Q, D)`` vectors, nearest first."""
@@ -76,7 +79,7 @@ class Snapshot:
             for row, nearest in zip(similarities, order, strict=True)
         ]
 
-    def vectors(self, ids: Sequence[str], store: VectorStore) -> FloatArray:
+    def vectors(self, ids: Sequence[str]) -> FloatArray:
         """``(N, D)`` vectors of examples; those that the arrays do not have come from the store.
 
         Raises:
@@ -87,7 +90,7 @@ class Snapshot:
         known = {key: self.arrays.vectors[row] for key, row in rows.items()}
         missing = sorted(wanted - set(known))
         if missing:
-            for point in store.scan(missing, fields=(), with_vectors=True):
+            for point in self.store.scan(missing, fields=(), with_vectors=True):
                 known[point.id] = np.asarray(point.vector, np.float32)
         lost = sorted(wanted - set(known))
         if lost:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -265,15 +266,18 @@ def test_a_library_too_large_for_memory_answers_from_the_store(
 # -- the recipe --------------------------------------------------------------------------------
 
 
-def test_another_recipe_is_refused_unless_the_library_is_empty(store: VectorStore) -> None:
+def test_learning_in_another_recipe_is_refused_unless_the_library_is_empty(
+    store: VectorStore,
+) -> None:
     made = taught(store, "nut")
-    with pytest.raises(RecipeMismatchError, match="embedder is 'average', not 'appearance'"):
-        detector(store, embedder="appearance")
-    with pytest.raises(RecipeMismatchError, match="fade is 'gaussian', not 'linear'"):
-        detector(store, fade_strategy=LinearFade(max_distance=3))
-    with pytest.raises(RecipeMismatchError, match=r"occupancy.*another library"):
-        detector(store, occupancy=0.5)
-    assert len(made.library) == 5
+    before = contents(made.library)
+    for wanted, why in (
+        ({"embedder": "appearance"}, "embedder is 'average', not 'appearance'"),
+        ({"fade_strategy": LinearFade(max_distance=3)}, "fade is 'gaussian', not 'linear'"),
+    ):
+        with pytest.raises(RecipeMismatchError, match=why):
+            detector(store, **wanted).add_examples_from_file(discs("leaf", 1), disc_masks(), "leaf")
+    assert contents(made.library) == before
     made.library.remove(label="nut")
     other = taught(store, "leaf", embedder="appearance", occupancy=0.5)
     assert other.library.stats()["classes"] == {"leaf": 5}
@@ -281,21 +285,131 @@ def test_another_recipe_is_refused_unless_the_library_is_empty(store: VectorStor
     assert Library(store, "x").recipe == other.recipe
 
 
-def test_a_newer_embedder_names_the_remedy_and_an_older_program_says_upgrade(
+def test_a_newer_embedder_is_converted_and_an_older_program_says_upgrade(
     store: VectorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = taught(store)
     before = vectors(made.library)
     monkeypatch.setattr("sam_detect.embedding.average.AverageEmbedder.version", 2)
     with pytest.raises(RecipeMismatchError, match="improved since"):
-        detector(store)
+        detector(store).add_examples_from_file(discs("leaf", 3), disc_masks(), "leaf")
+    assert detector(store).detect(discs(seed=7))[0].label == "nut"
     new = replace(made._maker, embedder=type(made._maker.embedder)())
     assert reindex(made.library, new) == 10
     assert detector(store).detect(discs(seed=7))[0].label == "nut"
     assert vectors(made.library).keys() == before.keys()
     monkeypatch.setattr("sam_detect.embedding.average.AverageEmbedder.version", 1)
     with pytest.raises(RecipeMismatchError, match="upgrade sam-detect"):
-        detector(store)
+        detector(store).add_examples_from_file(discs("leaf", 3), disc_masks(), "leaf")
+
+
+# -- reading in another recipe -----------------------------------------------------------------
+
+
+class Counting(LinearFade):
+    """Counts the crops that it fades."""
+
+    faded = 0
+
+    def apply(self, *arguments: Any) -> Any:
+        type(self).faded += 1
+        return super().apply(*arguments)
+
+    def weights(self, *arguments: Any) -> Any:
+        type(self).faded += 1
+        return super().weights(*arguments)
+
+
+def test_reading_in_another_recipe_finds_the_same_and_changes_nothing(store: VectorStore) -> None:
+    made = taught(store, "nut", "leaf", "berry", segmenter=PartsSegmenter())
+    kept, before, manifest = contents(made.library), vectors(made.library), store.read_manifest()
+    for wanted in (
+        {"fade_strategy": LinearFade(max_distance=9)},
+        {"embedder": "appearance"},
+        {"embedder": "appearance", "fade_strategy": LinearFade(max_distance=9)},
+    ):
+        other = detector(store, segmenter=PartsSegmenter(), **wanted)
+        examples = other.library.examples()
+        assert examples.vectors.shape == (15, other.recipe.dimension)
+        assert examples.rivals.vectors.shape == (30, other.recipe.dimension)
+        for label in ("nut", "leaf", "berry"):
+            found = other.detect(discs(label, 9))
+            assert [d.label for d in found if d.score > 0.5] == [label] * 5
+            assert found.recipe == other.recipe.to_dict()
+        assert other.detect(discs("nut", 0)).known[0].verdict.taught
+    assert store.read_manifest() == manifest
+    assert contents(made.library) == kept
+    assert all((vectors(made.library)[key] == before[key]).all() for key in before)
+
+
+def test_what_is_read_is_what_reindexing_would_give(store: VectorStore) -> None:
+    made = taught(store, segmenter=PartsSegmenter())
+    other = detector(store, embedder="appearance", fade_strategy=LinearFade(max_distance=9))
+    read = other.library.examples()
+    reindex(made.library, other._maker)
+    stored = Library(store, "x").examples()
+    assert read.ids == stored.ids
+    assert (read.labels, read.sources) == (stored.labels, stored.sources)
+    np.testing.assert_allclose(read.vectors, stored.vectors, atol=1e-6)
+    np.testing.assert_allclose(read.rivals.vectors, stored.rivals.vectors, atol=1e-3)
+
+
+def test_vectors_are_made_once_and_only_for_what_is_new(store: VectorStore) -> None:
+    made = taught(store, "nut")
+    other = detector(store, fade_strategy=Counting(max_distance=9))
+    Counting.faded = 0
+    assert len(other.library) == 5
+    assert Counting.faded == 0, "nothing is made before it is needed"
+    other.library.examples()
+    once = Counting.faded
+    assert once > 0
+    other.library.examples()
+    made.library.rename("nut", "date")
+    assert set(other.library.examples().labels) == {"date"}
+    assert Counting.faded == once
+    made.add_examples_from_file(discs("leaf", 1), disc_masks(), "leaf")
+    assert len(other.library.examples().labels) == 10
+    assert Counting.faded == 2 * once
+    made.library.remove(label="date")
+    assert set(other.library.examples().labels) == {"leaf"}
+    assert Counting.faded == 2 * once
+    assert [d.label for d in other.detect(discs("leaf", 9))] == ["leaf"] * 5
+
+
+def test_a_detector_goes_on_when_another_process_reindexes_its_library(store: VectorStore) -> None:
+    reading = taught(store)
+    other = detector(MemoryVectorStore(), embedder="appearance", fade_strategy=LinearFade(15))
+    reindex(Library(store, "x"), other._maker)
+    assert reading.library.examples().vectors.shape == (10, reading.recipe.dimension)
+    assert [d.label for d in reading.detect(discs("leaf", 9))] == ["leaf"] * 5
+    with pytest.raises(RecipeMismatchError, match="another recipe"):
+        reading.add_example(discs("nut", 5), "nut", disc_masks()[0])
+
+
+def test_a_library_that_is_searched_in_the_store_is_converted_too(
+    store: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught(store, "nut", "leaf")
+    whole = detector(store, embedder="appearance")
+    asked = whole.library.examples().vectors[::3]
+    expected = whole.library.nearest(asked, 4)
+    monkeypatch.setattr(snapshot, "SNAPSHOT_LIMIT", 4)
+    large = detector(store, embedder="appearance")
+    assert not large.library._read_snapshot().complete
+    found = large.library.nearest(asked, 4)
+    assert [[n.id for n in row] for row in found] == [[n.id for n in row] for row in expected]
+    ids = sorted({n.id for row in found for n in row})
+    assert large.library.vectors(ids).shape == (len(ids), large.recipe.dimension)
+
+
+@pytest.mark.parametrize("wanted", [{"occupancy": 0.5}, {"crop_side": 99}])
+def test_what_the_crops_cannot_give_is_refused_at_once(
+    store: VectorStore, wanted: dict[str, float]
+) -> None:
+    taught(store)
+    name = next(iter(wanted))
+    with pytest.raises(RecipeMismatchError, match=rf"keeps crops made with {name} .*new library"):
+        detector(store, **wanted)
 
 
 # -- reindexing --------------------------------------------------------------------------------
@@ -327,7 +441,7 @@ def test_reindexing_there_and_back(store: VectorStore) -> None:
     assert contents(made.library) == kept
     dimension = other.recipe.dimension
     assert {v.shape for v in around_vectors(made.library).values()} == {(2, dimension)}
-    assert made.library.examples().rivals.vectors.shape == (30, dimension)
+    assert Library(store, "x").examples().rivals.vectors.shape == (30, dimension)
     found = detector(store, embedder=None).detect(discs("berry", 9))
     assert [d.label for d in found] == ["berry"] * 5
     reindex(made.library, made._maker)

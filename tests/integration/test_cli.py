@@ -337,9 +337,11 @@ def test_settings_come_from_the_environment_too(
 
 
 def test_the_library_keeps_its_recipe(sam: Command, taught: Path) -> None:
-    sam("other.png", "--embedder", "average").failed("reindex", "average", code=2)
+    learn = ("learn", "other.png", "--label", "disc", "--box", box_around(*OTHERS[0]))
+    sam(*learn, "--embedder", "average").failed("reindex", "average", code=2)
+    sam(*learn, "--fade", "linear", "--max-distance", "9").failed("reindex", code=2)
     sam("other.png", "--embedder", "average", "--store", "memory").worked()
-    sam("other.png", "--fade", "linear", "--max-distance", "9").failed("reindex", code=2)
+    assert len(sam("library", "show", "--json").worked().json) == 3
 
 
 def test_debug_may_stand_anywhere(sam: Command, picture: Path) -> None:

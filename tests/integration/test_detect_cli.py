@@ -159,3 +159,70 @@ def test_unknown_objects_of_a_first_picture_have_boxes_to_teach(sam: Command, pi
     x, y = DISCS[0]
     assert f" {x - 19},{y - 19},39,39" in said
     assert "Teach it" in said
+
+
+# Another recipe than the library's
+
+
+def test_reading_with_another_fade_works_and_says_so_in_one_line(sam: Command, taught: str) -> None:
+    place = ("--library", "shapes")
+    before = sam("library", "stats", *place, "--json").worked().json
+    usual = sam("other.png", *place, "--json").worked()
+    assert "another recipe" not in usual.err
+    for options in (
+        ("--fade", "linear", "--max-distance", "9"), ("--embedder", "average"), ("--sigma", "7.5"),
+    ):  # fmt: skip
+        ran = sam("other.png", *place, "--json", *options).worked()
+        [line] = [each for each in ran.err.splitlines() if "another recipe" in each]
+        assert "its 3 examples" in line
+        command = line.partition("To convert the library: ")[2]
+        assert command.startswith("sam-detect library reindex --library shapes")
+        assert options[0] in command
+        labels = [each["label"] for each in ran.json[0]["detections"]]
+        assert labels.count("disc") == 3
+    assert sam("library", "stats", *place, "--json").worked().json == before
+    assert sam(*command.split()[1:]).worked()
+    assert "another recipe" not in sam("other.png", *place, "--json", *options).worked().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--occupancy", "0.4"), ("crops made with occupancy 0.2", "needs the pictures")),
+        (("--crop-side", "99"), ("crops made with crop_side 256", "needs the pictures")),
+    ],
+)
+def test_what_the_crops_cannot_give_is_refused(
+    options: tuple[str, ...], words: tuple[str, ...], sam: Command, taught: str
+) -> None:
+    ran = sam("other.png", "--library", "shapes", "--json", *options)
+    ran.failed(*words, "new library", code=2)
+    assert ran.out == ""
+
+
+def test_learning_in_another_recipe_is_refused_before_a_picture_is_read(
+    sam: Command, taught: str
+) -> None:
+    learn = ("learn", "gone.png", "--library", "shapes", "--label", "disc", "--masks", "auto")
+    ran = sam(*learn, "--fade", "linear")
+    ran.failed("another recipe", "reindex --library shapes", "--fade linear", code=2)
+    assert "get new vectors" not in ran.err
+
+
+def test_the_library_commands_work_whatever_fade_the_environment_names(
+    sam: Command, taught: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [example, *_] = sam("library", "show", "--library", "shapes", "--json").worked().json
+    for fade in ("linear", "nowhere.fades:Gone", "nonsense"):
+        monkeypatch.setenv("SAM_DETECT_FADE", fade)
+        place = ("--library", "shapes")
+        for command in (
+            ("list",), ("list", *place), ("show", *place), ("stats", *place),
+            ("show", example["id"], *place), ("export", "x.zip", *place),
+            ("rename", "disc", "ring", *place), ("rename", "ring", "disc", *place),
+            ("import", "x.zip", *place), ("remove", example["id"], *place),
+            ("import", "x.zip", *place),
+        ):  # fmt: skip
+            sam("library", *command).worked()
+    [stats] = sam("library", "stats", "--library", "shapes", "--json").worked().json
+    assert stats["examples"] == 3

@@ -14,7 +14,7 @@ import pytest
 from cli_harness import DISCS, as_a_process, box_around, drawn, in_this_process, saved
 
 from sam_detect import SAMDetect
-from sam_detect.errors import ConfigError, UnavailableError
+from sam_detect.errors import ConfigError, RecipeMismatchError, UnavailableError
 from sam_detect.fading import ExponentialFade, GaussianFade, IdentityFade, LinearFade
 
 
@@ -105,6 +105,30 @@ def test_fading_section() -> None:
         detector = SAMDetect(fade_config=fade, vector_store="memory")
         detector.add_examples_from_file(image_path="image.jpg", masks="auto", label="thing")
         assert "thing" in {found["label"] for found in detector.detect(image)}
+
+
+def test_the_fade_examples_run_in_sequence_on_one_library() -> None:
+    """Configuration, then Research: each with the default library, as somebody types them."""
+    detector = SAMDetect(fade_config=GaussianFade(sigma=30, min_fade=0.05))
+    detector.add_examples_from_file(image_path="image.jpg", masks="auto", label="thing")
+    taught = detector.library.stats()["examples"]
+    for fade in (
+        LinearFade(max_distance=100, min_fade=0.05),
+        ExponentialFade(decay=0.05, max_distance=200),
+        CustomFade(),
+        GaussianFade(sigma=20),
+        LinearFade(max_distance=100),
+        ExponentialFade(decay=0.05),
+    ):
+        made = SAMDetect(fade_config=fade)
+        assert set(made.detect("image.jpg").known.label) == {"thing"}
+        detector.set_fade_strategy(fade)
+        assert set(detector.detect("image.jpg").known.label) == {"thing"}
+        assert detector.recipe == made.recipe
+        with pytest.raises(RecipeMismatchError, match=r"reindex|module of its own"):
+            made.add_example(image="image.jpg", label="thing")
+    assert SAMDetect().recipe.fade_params["sigma"] == 30
+    assert SAMDetect().library.stats()["examples"] == taught
 
 
 def test_research_section() -> None:

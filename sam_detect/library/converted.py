@@ -1,0 +1,122 @@
+"""The examples of a library in memory, in another recipe: for reading, never for learning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sam_detect.errors import RecipeMismatchError
+from sam_detect.interfaces import VectorStore
+from sam_detect.library import lookup, remedies
+from sam_detect.library import manifest as manifests
+from sam_detect.library.checksums import NAMING_FIELDS, VECTOR_CHECKSUM, sealed
+from sam_detect.library.maker import BATCH, VectorMaker
+from sam_detect.library.surroundings import Surroundings, described
+from sam_detect.masks import FloatArray
+from sam_detect.registry import load_class
+from sam_detect.types import Point, Recipe
+
+if TYPE_CHECKING:
+    from sam_detect.library.library import Library
+
+Made = tuple[FloatArray, dict[str, Any] | None]
+"""An example's new vector and the payload of its surroundings."""
+
+
+class Converted:
+    """A library's examples in the recipe of a maker, in memory and without their crops.
+
+    Attributes:
+        store: the examples, as they were at the last :meth:`update`.
+    """
+
+    def __init__(self, maker: VectorMaker) -> None:
+        self.store: VectorStore = load_class("store", "memory")()
+        self._maker, self._recipe = maker, maker.recipe.to_dict()
+        self._made: dict[str, tuple[str, Made]] = {}
+
+    @property
+    def key(self) -> str:
+        """Tells these vectors from those of other recipes."""
+        return f" as {json.dumps(self._recipe, sort_keys=True)}"
+
+    def differs(self, manifest: dict[str, Any]) -> bool:
+        """Whether a library's manifest says another recipe."""
+        return bool(manifest["recipe"] != self._recipe)
+
+    def update(self, library: Library) -> None:
+        """Brings the store up to date. Vectors are made for examples that are new or changed;
+        none where the library has the maker's recipe. The library is held for one batch at a time.
+
+        Raises:
+            RecipeMismatchError: the kept crops cannot give these vectors.
+            LibraryCorruptError: an example is damaged.
+            ExtensionError: the fade or the embedder broke its contract.
+        """
+        recipe, mine = self._maker.recipe, library.recipe
+        same = mine is None or mine == recipe
+        if mine is not None and not same and len(library):
+            require_convertible(library.name, mine, self._maker)
+        ids = [point.id for point in library.store.scan(fields=())]
+        points: list[Point] = []
+        for start in range(0, len(ids), BATCH):
+            batch = ids[start : start + BATCH]
+            if same:
+                points += lookup.read(library.store, batch, fields=NAMING_FIELDS, with_vectors=True)
+            else:
+                points += self._converted(library, batch)
+        self._made = {p.id: self._made[p.id] for p in points if p.id in self._made}
+        self.store.replace_all(points, manifests.new_manifest(library.name, recipe))
+
+    def _converted(self, library: Library, ids: Sequence[str]) -> list[Point]:
+        stored = {p.id: p.payload for p in lookup.read(library.store, ids, fields=NAMING_FIELDS)}
+        known = {key: self._made[key] for key in stored if key in self._made}
+        current = {key for key in known if known[key][0] == stored[key][VECTOR_CHECKSUM]}
+        new = made_again(library, self._maker, [key for key in stored if key not in current])
+        self._made |= {key: (stored[key][VECTOR_CHECKSUM], made) for key, made in new.items()}
+        points = []
+        for key, payload in stored.items():
+            if key in current or key in new:  # else it was removed just now
+                vector, around = self._made[key][1]
+                points.append(sealed(Point(key, vector, {**payload, "surroundings": around})))
+        return points
+
+
+def made_again(library: Library, maker: VectorMaker, ids: Sequence[str]) -> dict[str, Made]:
+    """The vectors of some examples in another recipe, from the crops that the library keeps.
+
+    Ids name contents, so a vector stays right whatever happens to the library meanwhile.
+    """
+    examples = list(library.read(ids)) if ids else []
+    vectors = maker.vectors(example.crop for example in examples)
+    around = [e.surroundings or Surroundings.unknown(e.crop) for e in examples]
+    again = described(around, [example.crop for example in examples], maker)
+    return {
+        example.id: (vector, new.to_payload() if example.surroundings else None)
+        for example, vector, new in zip(examples, vectors, again, strict=True)
+    }
+
+
+def require_convertible(name: str, mine: Recipe, maker: VectorMaker) -> None:
+    """Raises ``RecipeMismatchError`` unless kept crops of one recipe serve the maker's.
+
+    Args:
+        name: the library's, for the message.
+        mine: its recipe.
+    """
+    wanted = maker.recipe
+    if maker.embedder.of_frames:
+        raise RecipeMismatchError(
+            f"library '{name}' keeps crops, but vectors of the embedder {wanted.embedder} with "
+            "pooling 'frame' need the whole pictures: learn them into a new library, or use "
+            "pooling 'crop'"
+        )
+    differences = mine.differences(wanted)
+    for field in remedies.OF_THE_CROPS:
+        if field in differences:
+            ours, theirs = differences[field]
+            raise RecipeMismatchError(
+                f"library '{name}' keeps crops made with {field} {ours}; {theirs} needs the "
+                "pictures: leave it out, or learn them again into a new library"
+            )
