@@ -67,6 +67,7 @@ class Naming:
                 overlaps them, and no candidate gets a label that its outline was denied.
         """
         masks, described = candidates.masks, candidates.described
+        given = None if taught is None else self._given(memory, taught.of(negative=False), source)
         compared = masks[described]
         labelled = self._labeller.label(
             candidates.vectors,
@@ -78,8 +79,11 @@ class Naming:
         verdicts = [Verdict(None, None, 0.0)] * len(masks)
         for index, verdict in zip(described.tolist(), labelled, strict=True):
             verdicts[index] = verdict
-        if taught is not None:
-            masks, verdicts = self._with_taught(memory, masks, verdicts, taught)
+        if taught is not None and given is not None:
+            denied = taught.of(negative=True)
+            verdicts = [_denied(masks[[i]], v, denied) for i, v in enumerate(verdicts)]
+            masks = Masks.concatenate([given[0], masks])
+            verdicts = [*given[1], *verdicts]
         keep = one_per_object(masks, verdicts, nesting=self._seen_nesting(memory))
         return masks[keep], [verdicts[i] for i in keep]
 
@@ -105,22 +109,23 @@ class Naming:
             verdicts[index] = replace(verdict, label=None, confidence=0.0)
         return replace(found, verdicts=tuple(verdicts))
 
-    def _with_taught(
-        self, memory: LabelMemory, masks: Masks, verdicts: Sequence[Verdict], taught: Taught
+    def _given(
+        self, memory: LabelMemory, taught: Taught, source: str
     ) -> tuple[Masks, list[Verdict]]:
-        """What was taught in the picture, and after it the candidates without denied labels."""
-        asked, known = self._labeller.labels, taught.of(negative=False)
-        wanted = [i for i, e in enumerate(known.examples) if asked is None or e.label in asked]
-        examples = [known.examples[i] for i in wanted]
-        vectors = memory.vectors([each.id for each in examples]) if examples else None
-        compared = [] if vectors is None else self._labeller.label(vectors, memory)
-        given = [
+        """Taught outlines with their labels, as far as the labeller gives these."""
+        asked = self._labeller.labels
+        wanted = [i for i, e in enumerate(taught.examples) if asked is None or e.label in asked]
+        if not wanted:
+            return taught.masks[[]], []
+        examples = [taught.examples[i] for i in wanted]
+        vectors = memory.vectors([each.id for each in examples])
+        compared = self._labeller.label(
+            vectors, memory, qualities=None, areas=taught.masks.areas[wanted], source=source
+        )
+        return taught.masks[wanted], [
             Verdict(each.label, each.label, 1.0, _first(each, verdict.neighbours), taught=True)
             for each, verdict in zip(examples, compared, strict=True)
         ]
-        denied = taught.of(negative=True)
-        shown = [_denied(masks[[i]], verdict, denied) for i, verdict in enumerate(verdicts)]
-        return Masks.concatenate([known.masks[wanted], masks]), [*given, *shown]
 
     def _comparable_qualities(self, memory: LabelMemory, masks: Masks) -> FloatArray | None:
         """The proposals' qualities, if the examples' are of the same segmenter."""

@@ -45,18 +45,29 @@ def mismatch(name: str, location: str, mine: Recipe, wanted: Recipe) -> str:
 
 def reading(name: str, location: str, count: int, mine: Recipe, wanted: Recipe) -> str:
     """What is said when a library of so many examples is read in another recipe than its own."""
+    examples = "1 example gets" if count == 1 else f"{count} examples get"
     return (
         f"library '{name}' was made with another recipe ({_changes(mine, wanted)}): for this run "
-        f"its {count} example{'' if count == 1 else 's'} get new vectors, in memory. To convert "
-        f"the library: {_reindex(location, wanted)}"
+        f"its {examples} new vectors, in memory. To convert the library: "
+        f"{_reindex(location, wanted)}"
     )
 
 
 def _changes(mine: Recipe, wanted: Recipe) -> str:
-    differences = mine.differences(wanted).items()
-    return ", ".join(
-        f"{field} is {ours!r}, not {theirs!r}" for field, (ours, theirs) in differences
-    )
+    """What differs; parameters only of an embedder and of a fade that are the same."""
+    found = mine.differences(wanted)
+    for part, parameters in (("embedder", "model"), ("fade", "fade_params")):
+        ours, theirs = found.pop(parameters, ({}, {}))
+        if part not in found:
+            names = sorted({*ours, *theirs})
+            both = {name: (ours.get(name), theirs.get(name)) for name in names}
+            found |= {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+    if "embedder" in found:
+        found.pop("embedder_version", None)
+    if len(found) > 1:
+        found.pop("dimension", None)  # it follows from the others
+    said = (f"{name} is {ours!r}, not {theirs!r}" for name, (ours, theirs) in found.items())
+    return ", ".join(said)
 
 
 def _reindex(location: str, wanted: Recipe) -> str:

@@ -16,6 +16,7 @@ from sam_detect import SAMDetect
 from sam_detect.embedding import SAM2Embedder
 from sam_detect.errors import ConfigError, RecipeMismatchError
 from sam_detect.fading import GaussianFade, IdentityFade
+from sam_detect.library.converted import made_again
 from sam_detect.types import Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
 from tests.closeness import assert_same_vectors
@@ -79,8 +80,8 @@ def test_a_library_is_reindexed_to_sam2_and_to_clip(
 ) -> None:
     sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0])).worked()
     options = ("--embedder", "sam2", "--sam-model", checkpoint, "--fade", "identity")
-    refused = sam("detect", picture, *options).failed("another recipe", code=2)
-    command = refused[refused.index("sam-detect library reindex") :].split()[1:]
+    said = sam("detect", picture, *options).worked().err
+    command = said[said.index("sam-detect library reindex") :].split()[1:]
     assert command[command.index("--sam-model") + 1] == checkpoint.name
     monkeypatch.chdir(checkpoint.parent)
     [done] = sam(*command, "--json").worked().json
@@ -207,10 +208,21 @@ def test_crops_of_the_library_give_the_vectors_of_the_picture(checkpoint: Path) 
     detector, frame = in_memory(SAM2Embedder(checkpoint, device="cpu")), Frame(drawn())
     detector.learn_frame(frame, detector.propose(frame)[:3], ["a", "b", "c"])
     before = {each.id: each.vector for each in detector.library.read()}
-    detector.set_fade_strategy(GaussianFade())
-    detector.set_fade_strategy(IdentityFade())
-    for each in detector.library.read():
-        assert_same_vectors(each.vector, before[each.id])
+    again = made_again(detector.library, detector._maker, list(before))
+    for key, vector in before.items():
+        assert_same_vectors(again[key][0], vector)
+
+
+def test_an_embedder_of_frames_cannot_read_a_library_of_crops(checkpoint: Path) -> None:
+    store = MemoryVectorStore()
+    made = SAMDetect(vector_store=store, segmenter="naive", embedder="average")
+    made.add_examples_from_file(drawn(), np.ones((200, 280), bool), "all")
+    whole = SAM2Embedder(checkpoint, device="cpu", pooling="frame")
+    with pytest.raises(RecipeMismatchError, match="need the whole pictures"):
+        SAMDetect(vector_store=store, segmenter="naive", embedder=whole)
+    crops = SAM2Embedder(checkpoint, device="cpu")
+    reading = SAMDetect(vector_store=store, segmenter="naive", embedder=crops)
+    assert reading.library.examples().vectors.shape == (1, reading.recipe.dimension)
 
 
 def test_a_library_of_frames_is_not_faded_otherwise(checkpoint: Path) -> None:

@@ -56,7 +56,7 @@ def in_memory(**options: Any) -> SAMDetect:
 
 
 def vectors_of(detector: SAMDetect) -> npt.NDArray[np.float32]:
-    return np.stack([example.vector for example in detector.library.read()])
+    return detector.library.examples().vectors
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from sam_detect.errors import LibraryCorruptError
 from sam_detect.evaluation.methods import Shown
 from sam_detect.evaluation.pipeline import Pipeline
 from sam_detect.interfaces import Segmenter
+from sam_detect.labelling.naming import _denied
 from sam_detect.labelling.suppression import one_per_object
 from sam_detect.sources import to_frame
 from sam_detect.types import Detections, Frame, Masks, Verdict
@@ -130,10 +131,9 @@ def test_only_about_the_same_outline_is_denied() -> None:
     made.add_example(discs("nut", 0), "nut", grown(disc_masks()[0], 8), negative=True)
     frame = to_frame(discs("nut", 0), color_order="bgr", max_pixels=10**6)
     known = made.taught(frame)
-    naming = made._naming
     masks = Masks.from_dense(np.stack([disc_masks()[0], grown(disc_masks()[0], 7)]))
-    _, shown = naming._with_taught(made.library, masks, [verdict] * 2, known)
-    assert [v.label for v in shown[-2:]] == ["nut", None]
+    shown = [_denied(masks[[i]], verdict, known.of(negative=True)) for i in range(2)]
+    assert [v.label for v in shown] == ["nut", None]
 
 
 def test_the_newest_of_two_outlines_of_one_object_counts(monkeypatch: pytest.MonkeyPatch) -> None:
