@@ -38,6 +38,7 @@ COMMANDS = {
     "bench": ("sam_detect.cli.bench:bench", "Measure time, memory and ratios, stage by stage."),
 }
 INTERRUPTED = 130
+LEAST_MEMORY_BYTES = 768 << 20
 
 
 class _InterruptedError(Exception):
@@ -84,7 +85,7 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    code = run(given)
+    code = run(given) if _memory_suffices() else 1
     if any(each.name.startswith("sam-detect") for each in threading.enumerate()):
         _leave_at_once(code)
     sys.exit(code)
@@ -131,16 +132,48 @@ def _end(error: BaseException) -> int:
     if isinstance(error, SamDetectError):
         _left()
         return _failed(one_line(error), error.exit_code)
+    if _lacks_memory(error):
+        return _failed(
+            "out of memory: end other programs, or try smaller pictures, or fewer at once", 1
+        )
     if isinstance(error, OSError):
         code = _left()
         if error.errno in (errno.EPIPE, errno.ESHUTDOWN):
             return code
         named = f"'{error.filename}': " if error.filename else ""
         return _failed(f"{named}{error.strerror or one_line(error)}", code)
-    if isinstance(error, MemoryError):
-        return _failed("out of memory; try smaller pictures, or fewer at once", 1)
     text = f"{type(error).__name__}: {one_line(error)}"
     return _failed(f"{text} (this is a bug of sam-detect: --debug shows where)", 1)
+
+
+def _memory_suffices() -> bool:
+    """Whether this process may have as much memory as its libraries need to be loaded; says where
+    it may not. With less, OpenBLAS asks for it again and again without end."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return True
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return True
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each thread's buffer counts as used
+    if limit >= LEAST_MEMORY_BYTES:
+        return True
+    note(
+        f"error: this process may have {limit >> 20} MB of memory (ulimit -v); sam-detect needs "
+        f"{LEAST_MEMORY_BYTES >> 20} MB at least: raise the limit"
+    )
+    return False
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether memory ended: Python's, OpenCV's, or what a library needs to be loaded."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    text = str(error).lower()
+    words = ("failed to map segment", "cannot allocate memory", "insufficient memory",
+             "can't start new thread", "can't allocate memory")  # fmt: skip
+    return not isinstance(error, SamDetectError) and any(word in text for word in words)
 
 
 def _failed(message: str, code: int) -> int:

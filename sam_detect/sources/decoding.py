@@ -178,8 +178,6 @@ def _with_open_picture(
             return convert(image)
     except (ImageError, UnidentifiedImageError):
         raise
-    except MemoryError as error:
-        raise ImageError(f"the picture '{name}' does not fit into memory; reduce it") from error
     except PermissionError as error:
         raise _unreadable(name, error) from error
     except Exception as error:
@@ -331,6 +329,8 @@ def _not_a_picture(path: str) -> ImageError:
 
 
 def _damaged(path: str, error: Exception) -> ImageError:
+    if isinstance(error, MemoryError):
+        return ImageError(f"the picture '{path}' does not fit into memory; reduce it")
     detail = " ".join(str(error).split())[:200] or type(error).__name__
     return ImageError(
         f"the picture '{path}' is damaged or cut off ({detail}); copy or export it again"

@@ -156,7 +156,7 @@ def _frame_of_picture(image: Image.Image, source_id: str | None, max_pixels: int
         with quiet_readers():
             decoding.check_pixels(image.size, max_pixels, name)
             return Frame(picture_to_rgb(image, name), name)
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # a lazily opened image meets its damage only now
         detail = " ".join(str(error).split())[:200] or type(error).__name__

@@ -23,6 +23,8 @@ from sam_detect.vector_store._files import LibraryFiles
 
 PLAIN_FIELD = re.compile(r"[A-Za-z0-9_-]+")
 SCAN_PAGE = 256
+OPEN_MEMORY_BYTES, CALL_MEMORY_BYTES = 288 << 20, 64 << 20
+"""Memory that must be left to open a shard, and for each call: see ``require_memory``."""
 EXACT = edge.SearchParams(exact=True)
 
 FIXED_SIZES = {
@@ -53,6 +55,7 @@ class Shard:
         self.path = path
         self.dimension = dimension
         self._check_segments()
+        files.require_memory(OPEN_MEMORY_BYTES)
         with self._errors(writing=False):
             self._shard = edge.EdgeShard.load(str(path))
 
@@ -157,6 +160,7 @@ class Shard:
 
     @contextmanager
     def _errors(self, *, writing: bool) -> Iterator[None]:
+        self._files.require_memory(CALL_MEMORY_BYTES)
         try:
             yield
         except (SamDetectError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
@@ -172,6 +176,9 @@ class Shard:
                 f"the library in {self._files.directory} is in use by another program; "
                 f"try again when that is done"
             )
+        # The last one: a thread that cannot be started.
+        if any(words in lower for words in ("out of memory", "cannot allocate", "os error 11)")):
+            return self._files.out_of_memory("the engine says so")
         if "no space left" in lower or "storagefull" in lower or "file too large" in lower:
             return self._files.disk_full(text)
         if "permission" in lower or "read-only" in lower:

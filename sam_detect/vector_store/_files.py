@@ -13,20 +13,30 @@ first shard and removed after the last: shards without it are damage, never left
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
+import mmap
 import os
 import re
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sam_detect.errors import ConfigError, LibraryCorruptError, SamDetectError, StoreError
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+M_ARENA_MAX = -8
+"""Of glibc's ``malloc.h``."""
 FORMAT = "sam-detect embedded library"
 FORMAT_VERSION = 1
 STATE_FILE = "library.json"
@@ -217,12 +227,32 @@ class LibraryFiles:
         if free < needed:
             raise self.disk_full(f"{free / 1e6:.1f} MB are free, {needed / 1e6:.1f} MB are needed")
 
+    def require_memory(self, needed: int) -> None:
+        """Raises ``StoreError`` unless so much of a limit on this process's memory is left.
+
+        Where memory ends, the engine writes a backtrace, for which it needs memory, and waits for
+        itself without end: that must be seen beforehand.
+        """
+        if not _memory_is_limited():
+            return
+        try:
+            mmap.mmap(-1, needed).close()
+        except (OSError, ValueError) as error:
+            why = f"less than {needed >> 20} MB are left of this process's limit"
+            raise self.out_of_memory(why) from error
+
     # -- errors ------------------------------------------------------------------------------
 
     def corrupt(self, why: str) -> LibraryCorruptError:
         return LibraryCorruptError(
             f"the library in {self.directory} is damaged ({why}); nothing was changed: restore it "
             f"from an export, or move the directory away"
+        )
+
+    def out_of_memory(self, why: str) -> StoreError:
+        return StoreError(
+            f"there is not enough memory to use the library in {self.directory} ({why}); nothing "
+            "was changed: end other programs, or raise the limit (ulimit -v)"
         )
 
     def disk_full(self, why: str) -> StoreError:
@@ -285,6 +315,24 @@ class LibraryFiles:
         if not sound:
             raise self.corrupt(f"{STATE_FILE} has unexpected content")
         return state
+
+
+def _memory_is_limited() -> bool:
+    """Whether this process has a limit on its memory; prepares it for that at the first call."""
+    if resource is None:
+        return False
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    if all(limit == resource.RLIM_INFINITY for limit in limits):
+        return False
+    _use_one_arena()
+    return True
+
+
+@cache
+def _use_one_arena() -> None:
+    """Keeps glibc from setting 64 MB aside for each thread, which a limit counts as used."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def is_library_folder(folder: Path) -> bool:

@@ -1,0 +1,121 @@
+"""Where memory ends: one line that says so, never damage, never a wait without end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_harness import Command, box_around, in_this_process, measured, saved
+
+from sam_detect import SAMDetect
+from sam_detect.errors import StoreError
+from sam_detect.sources import decoding
+from sam_detect.vector_store import QdrantVectorStore
+
+resource = pytest.importorskip("resource")
+LIMITS_MB = (200, 300, 350, 400, 450, 500, 600, 700, 780, 850, 950, 1200, 2000)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    saved(tmp_path / "a.png")
+    env = {"SAM_DETECT_HOME": str(tmp_path / "home")}
+    box = box_around(40, 40)
+    measured("learn", tmp_path / "a.png", "--label", "a", "--box", box, env=env).worked()
+    return tmp_path / "home"
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("command", ["stats", "detect", "learn", "export"])
+def test_little_memory_is_one_line_and_no_damage(home: Path, tmp_path: Path, command: str) -> None:
+    picture = tmp_path / "a.png"
+    given = {
+        "stats": ["library", "stats"],
+        "detect": ["detect", picture, "--segmenter", "naive"],
+        "learn": ["learn", picture, "--label", "b", "--box", box_around(120, 50)],
+        "export": ["library", "export", tmp_path / "a.zip"],
+    }[command]
+    env = {"SAM_DETECT_HOME": str(home)}
+    worked = []
+    for limit_mb in LIMITS_MB if command in ("stats", "detect") else (500, 780, 950, 2000):
+        limit = limit_mb << 20
+
+        def limited(limit: int = limit) -> None:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+        ran = measured(*given, env=env, before=limited, timeout=30).within(seconds=20)
+        assert "damaged" not in ran.err
+        assert "bug" not in ran.err
+        if ran.code == 0:
+            worked.append(limit_mb)
+        else:
+            assert "memory" in ran.failed(code=1), limit_mb
+    assert worked[-1] == LIMITS_MB[-1]
+    stats = measured("library", "stats", "--json", env=env).worked().json[0]
+    assert stats["examples"] == (2 if command == "learn" else 1)
+
+
+def test_a_picture_that_does_not_fit_is_not_damaged(
+    sam: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    saved(tmp_path / "a.png")
+    monkeypatch.setattr(decoding, "_upright", full)
+    line = sam("detect", tmp_path / "a.png").failed("does not fit into memory", code=1)
+    assert "damaged" not in line
+
+
+@pytest.fixture
+def sam(capfd: pytest.CaptureFixture[str]) -> Command:
+    return in_this_process(capfd)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(12, "Cannot allocate memory"),
+        ImportError("libopenblas.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("OpenCV(4.10.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to"),
+    ],
+    ids=repr,
+)
+def test_every_lack_of_memory_is_the_same_line(
+    sam: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    saved(tmp_path / "a.png")
+    monkeypatch.setattr("sam_detect.detector.SAMDetect.detect_frame", fail)
+    assert "bug" not in sam("detect", tmp_path / "a.png").failed("out of memory", code=1)
+
+
+ENGINE_SAYS = [
+    "Service runtime error: Out of memory, free: 22562512896, IO Error: Cannot allocate memory",
+    "failed to build edge edge-search thread pool: Resource temporarily unavailable (os error 11)",
+]
+
+
+@pytest.mark.parametrize("text", ENGINE_SAYS)
+def test_an_engine_without_memory_is_no_damaged_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    from sam_detect.vector_store import _engine
+
+    store = QdrantVectorStore(path=tmp_path)
+    detector = SAMDetect(embedder="average", vector_store=store)
+    detector.add_example(np.full((40, 40, 3), 90, np.uint8), "a")
+
+    class EdgeShard:
+        @staticmethod
+        def load(_: str) -> None:
+            raise Exception(text)
+
+    monkeypatch.setattr(_engine.edge, "EdgeShard", EdgeShard)
+    with pytest.raises(StoreError, match="not enough memory"):
+        store.count()
