@@ -23,9 +23,8 @@ from sam_detect.cli.feedback import (
 )
 from sam_detect.cli.text import (
     UNLIMITED,
+    DetectionPrinter,
     counts_as_table,
-    print_detections,
-    print_summary,
     width,
 )
 from sam_detect.errors import ConfigError, ImageError, LibraryError, OutputError
@@ -116,6 +115,15 @@ def detect(  # noqa: PLR0917 - click gives them by name
     failures = Failures()
     paths = find_pictures(images, failures, also=STANDARD_INPUT)
     labels = _labels(only, detector, label)
+    printer = None
+    if not as_json and (format_name is None or output is not None):
+        printer = DetectionPrinter(
+            detector.library.name,
+            several=len(paths) > 1,
+            objects=format_name is None,
+            unknown=unknown,
+            filtered=labels is not None,
+        )
     with (
         _sinks(format_name, output, as_json, paths, unknown=unknown) as sinks,
         progress(paths, "detecting") as steps,
@@ -131,11 +139,10 @@ def detect(  # noqa: PLR0917 - click gives them by name
                     detections = detections.only(labels, unknown=unknown)
                 for sink in sinks:
                     sink.write(frame, detections)
-                if format_name is None and not as_json:
-                    how = {"unknown": unknown, "filtered": labels is not None}
-                    print_detections(detections, library=detector.library.name, **how)
-                elif output is not None and not as_json:
-                    print_summary(detections, filtered=labels is not None)
+                if printer is not None:
+                    printer.show(detections)
+    if printer is not None:
+        printer.end()
     return failures.end(paths)
 
 

@@ -19,6 +19,8 @@ WIDE = 120
 """Narrower terminals get short ids."""
 UNLIMITED = 10_000
 REASONS = 3
+MOST_ROWS = 20
+"""Objects of a picture that get rows; the surest ones come first."""
 UNKNOWN = "unknown"
 """What a table calls an object without a label."""
 PADDING = 12
@@ -99,40 +101,61 @@ def counts_as_table() -> Any:
     return CountsTable
 
 
-def print_summary(detections: Detections, *, filtered: bool = False) -> None:
-    """One line: how many of what.
+class DetectionPrinter:
+    """Prints what was found: for each picture how many of what, and for one picture its objects.
 
     Args:
+        library: name of the library.
+        several: whether there are several pictures: then their sums come last.
+        objects: whether a single picture's objects get rows.
+        unknown: whether those without a label get rows, too.
         filtered: whether objects without a label may have been left out before.
     """
-    known = Counter(str(label) for label in detections.known.label)
-    unknown = len(detections) - known.total()
-    found = ", ".join(f"{count} {printable(name)}" for name, count in known.most_common())
-    name, also = printable(detections.source_id), f"; {unknown} unknown"
-    text = f"{name}: {found or 'nothing known'}{'' if filtered and not unknown else also}"
-    say(text, to=sys.stdout)
 
+    def __init__(
+        self, library: str, *, several: bool, objects: bool, unknown: bool, filtered: bool
+    ) -> None:
+        self._library, self._several, self._filtered = library, several, filtered
+        self._objects, self._unknown = objects, unknown
+        self._total: Counter[str | None] = Counter()
+        self._pictures = 0
+        self._teachable = ""
 
-def print_detections(
-    detections: Detections, *, library: str, unknown: bool = False, filtered: bool = False
-) -> None:
-    """One picture's detections: the named ones row by row, the unknown ones as a number.
+    def show(self, detections: Detections) -> None:
+        """Prints one picture's line, and its rows."""
+        counts: Counter[str | None] = Counter(detections.label.tolist())
+        self._total.update(counts)
+        self._pictures += 1
+        say(f"{printable(detections.source_id)}: {self._amounts(counts)}", to=sys.stdout)
+        shown = detections if self._unknown else detections.known
+        if self._objects and not self._several and len(shown):
+            show(_table_of(shown[:MOST_ROWS]))
+            if len(shown) > MOST_ROWS:
+                say(
+                    f"and {len(shown) - MOST_ROWS} more: --format csv lists all of them, "
+                    "--output PICTURE draws them",
+                    to=sys.stdout,
+                )
+        if len(detections) and not any(v.neighbours for v in detections.verdicts):
+            self._teachable = self._teachable or detections.source_id
 
-    Args:
-        unknown: whether the unknown ones get rows, too.
-        filtered: as of :func:`print_summary`.
-    """
-    print_summary(detections, filtered=filtered)
-    shown = detections if unknown else detections.known
-    if len(shown):
-        show(_table_of(shown))
-    nothing = not len(detections.known) and not any(v.neighbours for v in detections.verdicts)
-    if len(detections) and nothing:
-        say(
-            f"Library '{printable(library)}' knows nothing yet. Teach it:\n"
-            f"  sam-detect learn {_shell(detections.source_id)} --label NAME --box x,y,w,h",
-            to=sys.stdout,
-        )
+    def end(self) -> None:
+        """Prints the sums of several pictures, and how to teach a library that knows nothing."""
+        if self._several and self._pictures > 1:
+            say(f"total of {self._pictures} pictures: {self._amounts(self._total)}", to=sys.stdout)
+        if self._objects and self._teachable and set(self._total) <= {None}:
+            say(
+                f"Library '{printable(self._library)}' knows nothing yet. Teach it:\n"
+                f"  sam-detect learn {_shell(self._teachable)} --label NAME --box x,y,w,h",
+                to=sys.stdout,
+            )
+
+    def _amounts(self, counts: Counter[str | None]) -> str:
+        known = [(number, str(name)) for name, number in counts.items() if name is not None]
+        known.sort(key=lambda each: (-each[0], each[1]))
+        found = ", ".join(f"{number} {printable(name)}" for number, name in known)
+        also = "" if self._filtered and not counts[None] else f"; {counts[None]} unknown"
+        return f"{found or 'nothing known'}{also}"
 
 
 def _table_of(shown: Detections) -> Any:

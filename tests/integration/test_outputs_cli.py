@@ -168,3 +168,42 @@ def test_a_run_in_memory_makes_no_folder(tmp_path: Path, monkeypatch: pytest.Mon
     for _ in range(2):
         assert announced.changed("library", "text", make_home=False)
     assert not (tmp_path / "none").exists()
+
+
+# What a person reads
+
+
+def test_one_picture_has_its_counts_first_and_then_its_objects(sam: Command, trays: str) -> None:
+    lines = sam("detect", f"{trays}/a.png").worked().out.splitlines()
+    assert re.match(r"trays/a\.png: 5 disc, 1 square; \d+ unknown$", lines[0])
+    rows = [line.split()[0] for line in lines if re.search(r"\d+,\d+,\d+,\d+", line)]
+    assert (rows.count("disc"), rows.count("square")) == (5, 1)
+
+
+def test_several_pictures_have_a_line_each_and_the_sums(sam: Command, trays: str) -> None:
+    for more in ([], ["--output", "pictures"]):
+        lines = sam("detect", trays, *more).worked().out.splitlines()
+        assert len(lines) == 3, lines
+        assert lines[0].startswith("trays/a.png: 5 disc, 1 square; ")
+        assert lines[1].startswith("trays/b.png: 3 disc; ")
+        assert lines[2].startswith("total of 2 pictures: 8 disc, 1 square; ")
+
+
+def test_hundreds_of_objects_stay_readable(
+    sam: Command, trays: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "MOST_ROWS", 4)
+    lines = sam("detect", f"{trays}/a.png").worked().out.splitlines()
+    rows = [line for line in lines if re.search(r"\d+,\d+,\d+,\d+", line)]
+    assert len(rows) == 4
+    assert lines[-1].startswith("and 2 more: --format csv lists all of them")
+    listed = sam("detect", f"{trays}/a.png", "--format", "csv").worked().out
+    assert len([row for row in csv.DictReader(io.StringIO(listed)) if row["label"]]) == 6
+
+
+def test_an_empty_library_says_once_how_to_teach_it(sam: Command, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        saved(tmp_path / name)
+    out = sam("detect", tmp_path).worked().out
+    assert out.count("knows nothing yet") == 1
+    assert "--label NAME --box" in out
