@@ -5,21 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from sam_detect.cli import options
 from sam_detect.cli.feedback import json_text, note, say
 from sam_detect.cli.text import escape, show, table
-from sam_detect.errors import SamDetectError, one_line
+from sam_detect.errors import ConfigError, SamDetectError, one_line
 
 if TYPE_CHECKING:
     from sam_detect.library.library import Library
 
 SHOWN = ("label", "negative", "source", "bbox", "area", "added", "batch")
 """What ``list`` says of an example."""
+SHOWN_CONFLICTS = 10
 Batches = Sequence[list[str]]
 placed = options.settings_options(*options.PLACE)
 
@@ -41,7 +43,7 @@ def _open(settings: dict[str, Any], *, existing: bool = True) -> Library:
 
     loaded = load_settings(settings)
     found = Library(open_store(loaded), loaded.library)
-    if existing and found.manifest() is None:
+    if existing and found.store.read_manifest() is None:
         raise not_found(loaded, found.store.location)
     return found
 
@@ -232,16 +234,66 @@ def export_command(file: Path, as_json: bool, **settings: Any) -> None:
 
 @library.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--conflicts",
+    type=click.Choice(["keep", "replace"]),
+    default="keep",
+    help="Where the file has another label for an object of yours: keep yours, or replace it.  "
+    "[default: keep]",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be imported.")
 @placed
 @options.general_options
-def import_command(file: Path, as_json: bool, **settings: Any) -> None:
-    """Read a library from an exported file, into a new library or one of the same recipe."""
+def import_command(
+    file: Path, conflicts: Literal["keep", "replace"], dry_run: bool, as_json: bool, **settings: Any
+) -> None:
+    """Read a library from an exported file, all of it or nothing.
+
+    It goes into the library of its own name, unless --library names another one: a new one, or
+    one of the same recipe. Examples that are there already stay as they are.
+    """
     from sam_detect.library.transfer import import_library
 
-    done = import_library(_open(settings, existing=False), file)
-    data = {"added": done.added, "relabelled": done.relabelled, "total": done.total}
-    again = f", renamed {done.relabelled}" if done.relabelled else ""
-    _say(as_json, data, f"added {done.added} examples{again}; the library has {done.total}")
+    chosen = _target_of_import(file, settings)
+    done = import_library(chosen, file, conflicts=conflicts, dry_run=dry_run)
+    data = {
+        **asdict(done),
+        "conflicts": [asdict(each) for each in done.conflicts],
+        "recipe": done.recipe.to_dict(),
+        "dry_run": dry_run,
+    }
+    labels = ", ".join(f"{label} ({count})" for label, count in done.classes.items())
+    if not as_json and dry_run:
+        recipe = f"{done.recipe.embedder} with {done.recipe.fade} fade"
+        note(f"{file}: {labels or 'no labels'}, {done.negatives} negatives, {recipe}")
+    for each in [] if as_json else done.conflicts[:SHOWN_CONFLICTS]:
+        note(f"{each.id}: '{each.label}' in the file, '{each.own_label}' in the library")
+    verb, has = ("would add", "would have") if dry_run else ("added", "has")
+    text = f"{verb} {done.added} examples to library '{done.library}'; it {has} {done.total}"
+    if done.known:
+        text += f"; {done.known} were there already"
+    if done.conflicts:
+        kept = "the file's label is taken" if conflicts == "replace" else "yours stays"
+        text += f"; {len(done.conflicts)} contradict the library ({kept})"
+    _say(as_json, data, text)
+
+
+def _target_of_import(file: Path, settings: dict[str, Any]) -> Library:
+    """The library that is asked for, else the one that the file names."""
+    from sam_detect.config import load_settings
+    from sam_detect.library.archive import Archive
+
+    if "library" in load_settings(settings).model_fields_set:
+        return _open(settings, existing=False)
+    with Archive.open(file) as archive:
+        name = archive.name
+    try:
+        return _open({**settings, "library": name}, existing=False)
+    except ConfigError as error:
+        raise ConfigError(
+            f"the export {file} names its library {name!r}, which no library can be called; "
+            "choose a name with --library"
+        ) from error
 
 
 @library.command("push")

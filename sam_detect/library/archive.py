@@ -2,16 +2,22 @@
 
 ``library.json`` (the manifest), ``examples.jsonl`` (a line of id and payload per example) and
 ``vectors.npy`` (``(N, D)`` float32, in the order of the lines). Nothing in it is ever executed or
-unpickled, and neither writing nor reading holds more than one example at a time.
+unpickled, no name in it is used as a path, and neither writing nor reading holds more than one
+example at a time.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
+import os
+import re
 import shutil
+import stat
 import struct
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -21,17 +27,36 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from sam_detect.errors import LibraryCorruptError, LibraryError, SamDetectError, one_line
+from sam_detect.errors import (
+    LibraryCorruptError,
+    LibraryError,
+    MaskError,
+    SamDetectError,
+    one_line,
+)
 from sam_detect.labels import normalised_label
 from sam_detect.library import manifest as manifests
 from sam_detect.library import schema
 from sam_detect.library.example import Example
+from sam_detect.masks import checked_rle
 from sam_detect.types import Point, Recipe
 
 MANIFEST, EXAMPLES, VECTORS = "library.json", "examples.jsonl", "vectors.npy"
-MAX_MANIFEST_BYTES = 1 << 20
-MAX_LINE_BYTES = 64 << 20
+MAX_FILE_BYTES = 16 << 30
+MAX_DIRECTORY_BYTES = 1 << 18
+"""What is read of a file to find its members; the list of our three takes some 200 bytes."""
+MAX_MANIFEST_BYTES = 1 << 16
+MAX_LINE_BYTES = 16 << 20
+MAX_ROWS = 500_000
+MAX_RATIO, FREE_BYTES = 100, 64 << 20
+"""How far a file may expand: crops are compressed already, so real ones grow to about double."""
+BASE_SECONDS, SECONDS_PER_ROW, SECONDS_PER_MB = 8.0, 0.02, 1.0
+"""Processor time to check a file; a row of a real one takes 2 to 5 ms."""
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 FLOAT = np.dtype("<f4")
+VECTOR_HEADER = re.compile(
+    rb"\{'descr': '<f4', 'fortran_order': False, 'shape': \(([0-9]{1,9}), ([0-9]{1,9})\), \} *\n"
+)
 DAMAGES = (
     zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError,
     ValueError, KeyError, TypeError, IndexError, OverflowError, RuntimeError, NotImplementedError,
@@ -63,25 +88,27 @@ def write_archive(stream: IO[bytes], manifest: dict[str, Any], points: Iterable[
 
 
 class Archive:
-    """An exported file, open for reading.
+    """An exported file, open for reading. It may come from anybody.
 
     Attributes:
+        name: the library's name, as it was exported.
         recipe: how its vectors were made.
+        count: number of examples.
     """
 
-    def __init__(self, file: Path, members: zipfile.ZipFile) -> None:
-        self._file = file
-        self._members = members
-        if {MANIFEST, EXAMPLES, VECTORS} - set(members.namelist()):
-            raise LibraryCorruptError(f"{file} is not a sam-detect export: it lacks a member")
-        with members.open(MANIFEST) as stream:
-            text = stream.read(MAX_MANIFEST_BYTES + 1)
-        if len(text) > MAX_MANIFEST_BYTES:
-            raise ValueError(f"its {MANIFEST} is too large")
-        manifest = schema.read_json(text)
+    def __init__(self, file: Path, stream: _File, members: zipfile.ZipFile) -> None:
+        self._file, self._members = file, members
+        self._bytes = stream.size
+        stream.left = None
+        _check_members(members, self._bytes)
+        with members.open(MANIFEST) as text:
+            manifest = schema.read_json(text.read())
         self._version = manifests.check(manifest, str(file))
         manifest = manifests.read(manifests.migrate_manifest(manifest, self._version), str(file))
+        self.name: str = manifest["name"]
         self.recipe: Recipe = manifests.read_recipe(manifest, str(file))
+        with members.open(VECTORS) as rows:
+            self.count = _rows(rows, self.recipe.dimension)
 
     @classmethod
     @contextmanager
@@ -89,12 +116,12 @@ class Archive:
         """Opens a file; whatever is wrong with it, now or later, is said in one line.
 
         Raises:
-            LibraryCorruptError: it is not an export, or is damaged.
+            LibraryCorruptError: it is not an export, or is damaged, or goes beyond a limit.
             LibraryError: it cannot be read, or was written by a newer version.
         """
         try:
-            with zipfile.ZipFile(file) as members:
-                yield cls(file, members)
+            with _File(file) as stream, zipfile.ZipFile(stream) as members:
+                yield cls(file, stream, members)
         except SamDetectError:
             raise
         except OSError as error:
@@ -105,31 +132,45 @@ class Archive:
                 f"{file} is not a complete sam-detect export: {one_line(error)[:200]}"
             ) from error
 
-    def points(self, *, checked: bool) -> Iterator[Point]:
-        """All points in the present format.
-
-        Args:
-            checked: also decode every crop and look at every field; without, only the second of
-                two readings of a file should be.
-        """
-        with self._members.open(VECTORS) as rows, self._members.open(EXAMPLES) as lines:
-            count, dimension = _shape(rows, self.recipe)
-            for _ in range(count):
-                row = rows.read(dimension * FLOAT.itemsize)
-                point = self._point(lines.readline(MAX_LINE_BYTES), np.frombuffer(row, FLOAT))
-                if checked:
-                    self._check(point, dimension)
-                yield point
+    def points(self) -> Iterator[Point]:
+        """All points in the present format, their crops not decoded; see :meth:`check`."""
+        dimension = self.recipe.dimension
+        with (
+            self._members.open(VECTORS) as rows,
+            io.BufferedReader(cast(Any, self._members.open(EXAMPLES)), 1 << 16) as lines,
+        ):
+            _rows(rows, dimension)
+            for _ in range(self.count):
+                line, row = lines.readline(MAX_LINE_BYTES + 1), rows.read(4 * dimension)
+                if not line or len(row) < 4 * dimension:
+                    raise ValueError("its vectors are not as many as its examples")
+                if len(line) > MAX_LINE_BYTES:
+                    raise ValueError(f"an example has more than {MAX_LINE_BYTES} bytes")
+                yield self._point(line, np.frombuffer(row, FLOAT))
             if rows.read(1) or lines.readline(2):
-                raise ValueError("its vectors do not fit its examples")
+                raise ValueError("its vectors are not as many as its examples")
 
-    def check(self) -> int:
-        """Reads everything; returns the number of examples, or raises."""
-        return sum(1 for _ in self.points(checked=True))
+    def check(self) -> None:
+        """Reads everything, and raises where anything is wrong.
+
+        The time is limited, too: a file's rows and bytes say how long sound ones take at most.
+        """
+        most_s = BASE_SECONDS + SECONDS_PER_ROW * self.count + SECONDS_PER_MB * self._bytes / 1e6
+        began, ids = time.thread_time(), set[str]()
+        for point in self.points():
+            if point.id in ids:
+                raise ValueError(f"two examples have the id {point.id}")
+            ids.add(point.id)
+            try:
+                self._check(Example.from_point(point))
+            except (LibraryError, MaskError) as error:
+                raise LibraryCorruptError(
+                    f"{self._file} is damaged at example {point.id}: {error}"
+                ) from error
+            if time.thread_time() - began > most_s:
+                raise ValueError(f"reading it takes longer than {most_s:.0f} s")
 
     def _point(self, line: bytes, vector: Any) -> Point:
-        if not line:
-            raise ValueError("its vectors do not fit its examples")
         row = schema.read_json(line)
         if not isinstance(row, dict) or not isinstance(row.get("payload"), dict):
             raise ValueError("an example has no payload")
@@ -137,23 +178,74 @@ class Archive:
         point = Point(key, vector.astype(np.float32), row["payload"])
         return manifests.migrate_point(point, self._version)
 
-    def _check(self, point: Point, dimension: int) -> None:
-        vector = point.vector
-        if vector is None or vector.shape != (dimension,):
-            raise ValueError(f"the vector of example {point.id} is damaged")
-        schema.check_vectors(vector[None], [point.id], dimension)
-        try:
-            normalised_label(Example.from_point(point).label)
-        except LibraryError as error:
-            raise LibraryCorruptError(f"{self._file} is damaged: {error}") from error
+    def _check(self, example: Example) -> None:
+        normalised_label(example.label)
+        checked_rle(dict(example.segmentation))
+        if max(example.crop.mask.shape) > self.recipe.crop_side:
+            raise LibraryError(
+                f"its crop is larger than the {self.recipe.crop_side} pixels of the recipe"
+            )
 
 
-def _shape(rows: IO[bytes], recipe: Recipe) -> tuple[int, int]:
-    """``(N, D)`` from the header of the vectors, which are then next to read."""
-    version = np.lib.format.read_magic(rows)
-    if version != (1, 0):
-        raise ValueError(f"its vectors have version {version}")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(rows, max_header_size=1000)
-    if dtype != FLOAT or fortran or shape[1:] != (recipe.dimension,):
-        raise ValueError(f"its vectors are {dtype} of shape {shape}")
-    return int(shape[0]), int(shape[1])
+class _File(io.FileIO):
+    """A regular file, of which little is read until its list of members is known to be short.
+
+    ``zipfile`` reads that list at once, however long the file says that it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # Opening a pipe would wait for its writer.
+        super().__init__(path, opener=lambda name, flags: os.open(name, flags | NO_WAIT))
+        found = os.fstat(self.fileno())
+        self.size = found.st_size
+        self.left: int | None = MAX_DIRECTORY_BYTES
+        wrong = "it is no regular file" if not stat.S_ISREG(found.st_mode) else ""
+        if found.st_size > MAX_FILE_BYTES:
+            wrong = f"it is larger than {MAX_FILE_BYTES >> 30} GB"
+        if wrong:
+            self.close()
+            raise LibraryError(f"the export {path} cannot be read: {wrong}")
+
+    def read(self, size: int | None = -1) -> bytes:
+        wanted = self.size - self.tell() if size is None or size < 0 else size
+        if self.left is not None:
+            self.left -= wanted
+            if self.left < 0:
+                raise ValueError("its list of members is too long")
+        return super().read(wanted) or b""
+
+
+def _check_members(members: zipfile.ZipFile, file_bytes: int) -> None:
+    """Raises ``ValueError`` unless these are our three members, each by itself, of sane sizes."""
+    found = sorted(members.infolist(), key=lambda member: member.header_offset)
+    if sorted(member.filename for member in found) != sorted([MANIFEST, EXAMPLES, VECTORS]):
+        raise ValueError(f"its members are not {MANIFEST}, {EXAMPLES} and {VECTORS}")
+    end = 0
+    for member in found:
+        if member.flag_bits & 1:
+            raise ValueError(f"its {member.filename} is encrypted")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"its {member.filename} has an unknown compression")
+        if member.header_offset < end:
+            raise ValueError("its members overlap")
+        end = member.header_offset + len(member.filename) + member.compress_size
+        if member.filename == MANIFEST and member.file_size > MAX_MANIFEST_BYTES:
+            raise ValueError(f"its {MANIFEST} is larger than {MAX_MANIFEST_BYTES} bytes")
+    expanded = sum(member.file_size for member in found)
+    if end > file_bytes or expanded > FREE_BYTES + MAX_RATIO * file_bytes:
+        raise ValueError(f"its {file_bytes} bytes would expand to {expanded}")
+
+
+def _rows(rows: IO[bytes], dimension: int) -> int:
+    """N of the ``(N, D)`` vectors, whose first is then next to read."""
+    start = rows.read(10)
+    length = int.from_bytes(start[8:], "little")
+    header = VECTOR_HEADER.fullmatch(rows.read(length) if length < 1000 else b"")
+    if start[:8] != b"\x93NUMPY\x01\x00" or header is None:
+        raise ValueError("its vectors are no plain array of float32")
+    count, found = (int(each) for each in header.groups())
+    if found != dimension:
+        raise ValueError(f"its vectors have length {found}, its recipe says {dimension}")
+    if count > MAX_ROWS:
+        raise ValueError(f"it has {count} examples, more than {MAX_ROWS}")
+    return count

@@ -12,7 +12,7 @@ from sam_detect.labels import shown_label
 from sam_detect.library import lookup
 from sam_detect.library.checksums import LISTED_FIELDS
 from sam_detect.library.example import Example, example_id
-from sam_detect.masks import SAME_OUTLINE_IOU, rle_to_mask
+from sam_detect.masks import SAME_OUTLINE_IOU, MaskRLE, rle_to_mask
 from sam_detect.types import Point
 
 
@@ -37,7 +37,7 @@ def _claimed(store: VectorStore, negatives: Sequence[Example]) -> Iterator[str]:
     light = lookup.read(store, fields=LISTED_FIELDS)
     for point in [p for p in light if not p.payload["negative"] and _place(p) in wanted]:
         here = [each for each in negatives if (each.label, each.picture) == _place(point)]
-        if any(_is_same(each, point) for each in here):
+        if any(same_outline(each.segmentation, point.payload["segmentation"]) for each in here):
             yield point.id
 
 
@@ -45,12 +45,12 @@ def _place(point: Point) -> tuple[object, object]:
     return shown_label(point.payload["label"]), point.payload["picture"]
 
 
-def _is_same(example: Example, point: Point) -> bool:
-    other_rle = point.payload["segmentation"]
-    if example.segmentation["size"] != other_rle["size"]:  # before either is decoded
+def same_outline(one_rle: MaskRLE, other_rle: MaskRLE) -> bool:
+    """Whether two outlines of one picture are of one object."""
+    if one_rle["size"] != other_rle["size"]:  # before either is decoded
         return False
     try:
-        one, other = rle_to_mask(example.segmentation), rle_to_mask(other_rle)
+        one, other = rle_to_mask(one_rle), rle_to_mask(other_rle)
     except MaskError:  # it is damaged: whoever reads it hears of it
         return False
     return bool(np.count_nonzero(one & other) >= SAME_OUTLINE_IOU * np.count_nonzero(one | other))

@@ -5,16 +5,25 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from sam_detect.errors import LibraryError, OutputError, RecipeMismatchError
+from sam_detect.library import lookup, remedies, schema
 from sam_detect.library import manifest as manifests
-from sam_detect.library import remedies
 from sam_detect.library.archive import Archive, write_archive
+from sam_detect.library.batches import new_batch
+from sam_detect.library.checksums import LISTED_FIELDS, sealed
+from sam_detect.library.example import example_id, label_of, renamed
 from sam_detect.library.library import BATCH, Added, Library
+from sam_detect.library.opposed import same_outline
 from sam_detect.types import Point, Recipe
 from sam_detect.vector_store.qdrant import is_library_folder
+
+OnConflict = Literal["keep", "replace"]
 
 
 def export_library(library: Library, file: Path) -> int:
@@ -40,7 +49,8 @@ def export_library(library: Library, file: Path) -> int:
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with open(temporary, "xb") as stream:
-                    count = write_archive(stream, manifest, library.points())
+                    named = {**manifest, "name": library.name}
+                    count = write_archive(stream, named, library.points())
                     stream.flush()
                     os.fsync(stream.fileno())
                 os.replace(temporary, target)
@@ -53,20 +63,185 @@ def export_library(library: Library, file: Path) -> int:
     return count
 
 
-def import_library(library: Library, file: Path) -> Added:
-    """Adds the examples of an exported file; each batch is durable, and a second try goes on.
+@dataclass(frozen=True)
+class Conflict:
+    """An example of a file that contradicts the library.
 
-    The file is read twice: all of it is checked before anything is added.
+    Attributes:
+        id: of the example in the file.
+        label: what the file calls it; "not nut" for a negative.
+        own_label: what the library calls it.
+        own_id: the example of the library; another one where one of the two is a negative.
+    """
+
+    id: str
+    label: str
+    own_label: str
+    own_id: str
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did, or would do.
+
+    Attributes:
+        library: the name of the library.
+        classes: ``{label: examples}`` in the file, negatives left out.
+        negatives: how many there are in the file.
+        added: examples of the file that the library did not have.
+        known: those that it has already; they stay as they are.
+        conflicts: those where the library says something else.
+        replaced: of the conflicts, those where the file's word was taken.
+        total: examples in the library afterwards.
+    """
+
+    library: str
+    recipe: Recipe
+    classes: dict[str, int]
+    negatives: int
+    added: int
+    known: int
+    conflicts: tuple[Conflict, ...]
+    replaced: int
+    total: int
+
+
+def import_library(
+    library: Library, file: Path, *, conflicts: OnConflict = "keep", dry_run: bool = False
+) -> Imported:
+    """Adds the examples of an exported file: all of them, or nothing.
+
+    All of the file is checked first. What is new is then put beside what the library has, and one
+    step switches over: a process that is killed leaves the library as it was.
+
+    Args:
+        conflicts: what counts where the file and the library have another label for one object:
+            the library's ("keep") or the file's ("replace"). All else that the library knows of
+            an example stays as it is.
+        dry_run: only says what would be done.
 
     Raises:
-        LibraryCorruptError: the file is not an export, or is damaged. Nothing was added.
+        LibraryCorruptError: the file is not an export, or is damaged.
         LibraryError: the file cannot be read, or was written by a newer version.
         RecipeMismatchError: the library has another recipe.
     """
     with Archive.open(file) as archive:
         _require_same(library, archive.recipe, f"the export {file}")
         archive.check()
-        return _add_all(library, archive.points(checked=False), archive.recipe)
+        with library.store.session():
+            _require_same(library, archive.recipe, f"the export {file}")
+            merge = _Merge(library, archive, conflicts)
+            done = merge.plan()
+            if not dry_run and (done.added or done.replaced or library.manifest() is None):
+                merge.write()
+    return done
+
+
+class _Merge:
+    """What becomes of each example of a file, in a library whose session is held."""
+
+    def __init__(self, library: Library, archive: Archive, conflicts: OnConflict) -> None:
+        self._library, self._archive = library, archive
+        self._replace = conflicts == "replace"
+        self._own: dict[str, tuple[str, bool]] = {}
+        self._claims: dict[tuple[str, str], list[str]] = {}
+        newest = ""
+        for point in lookup.read(library.store, fields=LISTED_FIELDS):
+            label, negative = self._own[point.id] = label_of(point)
+            newest = max(newest, point.payload["batch"])
+            if not negative:
+                self._claims.setdefault((label, point.payload["picture"]), []).append(point.id)
+        # A library that is restored keeps its batches; what is added to another is one batch.
+        self._batch = new_batch(newest) if self._own else None
+        self._left_out: set[str] = set()
+        self._relabelled: dict[str, str] = {}
+        self._dropped: set[str] = set()
+
+    def plan(self) -> Imported:
+        """Reads the file, and decides about each example."""
+        named: Counter[tuple[str, bool]] = Counter()
+        conflicts, known = [], 0
+        for point in self._archive.points():
+            said = label_of(point)
+            named[said] += 1
+            own = self._own.get(point.id)
+            if own == said:
+                known += 1
+            against = [point.id] if own not in (None, said) else self._opposites(point)
+            conflicts += [
+                Conflict(point.id, _text(*said), _text(*self._own[key]), key) for key in against
+            ]
+            if own is not None or (against and not self._replace):
+                self._left_out.add(point.id)
+            if self._replace and own is None:
+                self._dropped.update(against)
+            elif self._replace and against and not (own and own[1]) and not said[1]:
+                self._relabelled[point.id] = said[0]
+        classes = {label: n for (label, negative), n in sorted(named.items()) if not negative}
+        added = self._archive.count - len(self._left_out)
+        return Imported(
+            library=self._library.name,
+            recipe=self._archive.recipe,
+            classes=classes,
+            negatives=named.total() - sum(classes.values()),
+            added=added,
+            known=known,
+            conflicts=tuple(conflicts),
+            replaced=len(self._relabelled) + len(self._dropped),
+            total=len(self._own) + added - len(self._dropped),
+        )
+
+    def write(self) -> None:
+        """Puts what the file adds and what the library has in the library's place, in one step."""
+        library = self._library
+        found = library.manifest()
+        if found is None or not self._own:
+            new = manifests.new_manifest(library.name, self._archive.recipe)
+        else:
+            new = manifests.changed(found)
+        library.store.replace_all(self._merged("" if found is None else found["generation"]), new)
+
+    def _merged(self, generation: str) -> Iterator[Point]:
+        for point in self._archive.points():
+            if point.id in self._left_out:
+                continue
+            batch = self._batch
+            yield (
+                point
+                if batch is None
+                else sealed(replace(point, payload={**point.payload, "batch": batch}))
+            )
+        for point in self._library.store.scan(with_vectors=True) if self._own else ():
+            if point.id in self._dropped:
+                continue
+            own = replace(point, payload=schema.known_fields(point.payload))
+            label = self._relabelled.get(point.id)
+            yield own if label is None else renamed(own, label)
+        # A server has no lock between processes.
+        if self._library.generation != generation:
+            raise LibraryError(
+                f"library '{self._library.name}' was changed by another process meanwhile; "
+                "nothing was imported, try again"
+            )
+
+    def _opposites(self, point: Point) -> list[str]:
+        """The library's examples that say the opposite of the same object."""
+        (label, negative), data = label_of(point), point.payload
+        if not data["picture"] or point.id in self._own:
+            return []
+        outline, store = data["segmentation"], self._library.store
+        if not negative:
+            opposite = example_id(
+                digest=data["picture"], mask_rle=outline, label=label, negative=True
+            )
+            return [opposite] if opposite in self._own else []
+        there = self._claims.get((label, data["picture"]), ())
+        near = lookup.read(store, there, fields=LISTED_FIELDS) if there else ()
+        return [each.id for each in near if same_outline(each.payload["segmentation"], outline)]
+
+
+def _text(label: str, negative: bool) -> str:
+    return f"not {label}" if negative else label
 
 
 def copy_library(source: Library, target: Library) -> Added:

@@ -18,7 +18,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from library_helpers import contents, detector, disc_masks, discs, taught, vectors
+from library_helpers import (
+    PartsSegmenter,
+    contents,
+    detector,
+    disc_masks,
+    discs,
+    taught,
+    vectors,
+)
 
 from sam_detect.cli.app import run
 from sam_detect.errors import (
@@ -95,11 +103,100 @@ def test_the_file_is_a_zip_of_plain_data(exported: Path) -> None:
         assert exported.stat().st_mode & 0o777 == 0o666 & ~umask, "others may read it"
 
 
-def test_import_corrects_labels_as_learning_does(exported: Path) -> None:
+def stored(library: Library) -> dict[str, tuple[bytes, dict[str, Any]]]:
+    """All of every point: vector and payload."""
+    return {
+        p.id: (np.asarray(p.vector).tobytes(), p.payload)
+        for p in library.store.scan(with_vectors=True)
+    }
+
+
+def test_a_library_comes_back_exactly(tmp_path: Path) -> None:
+    """Vectors, payloads, times and batches; and so does the file."""
+    library = Library(taught(MemoryVectorStore(), segmenter=PartsSegmenter()).library.store, "nuts")
+    detector(library.store).add_examples_from_file(discs(), disc_masks()[:2], "leaf", negative=True)
+    assert export_library(library, tmp_path / "one.zip") == 12
+    again = Library(MemoryVectorStore(), "nuts")
+    done = import_library(again, tmp_path / "one.zip")
+    assert (done.added, done.known, done.total, done.conflicts) == (12, 0, 12, ())
+    assert (done.classes, done.negatives) == ({"leaf": 5, "nut": 5}, 2)
+    assert stored(again) == stored(library)
+    assert again.recipe == library.recipe
+    export_library(again, tmp_path / "two.zip")
+    one, two = unzipped(tmp_path / "one.zip"), unzipped(tmp_path / "two.zip")
+    for members in (one, two):
+        members["library.json"] = json.dumps(
+            {**json.loads(members["library.json"]), "generation": ""}
+        ).encode()
+    assert one == two
+
+
+def test_what_is_known_stays_as_it_is(exported: Path) -> None:
+    library = taught(MemoryVectorStore(), "nut").library
+    for point in list(library.store.scan(with_vectors=True)):
+        mine = {**point.payload, "source": "mine.png", "added": "2020-01-01T00:00:00+00:00"}
+        library.store.upsert([sealed(replace(point, payload=mine))])
+    before = stored(library)
+    done = import_library(library, exported)
+    assert (done.added, done.known, done.total, done.conflicts) == (5, 5, 10, ())
+    assert before.items() <= stored(library).items()
+    again = library.generation
+    done = import_library(library, exported)
+    assert (done.added, done.known, done.total) == (0, 10, 10)
+    assert library.generation == again, "nothing was written"
+
+
+def test_where_labels_differ_the_librarys_stay_unless_the_files_are_asked_for(
+    exported: Path,
+) -> None:
     library = taught(MemoryVectorStore(), "nut").library
     library.rename("nut", "hazelnut")
+    for point in list(library.store.scan(with_vectors=True)):
+        mine = {**point.payload, "source": "mine.png"}
+        library.store.upsert([sealed(replace(point, payload=mine))])
+    before = stored(library)
     done = import_library(library, exported)
-    assert (done.added, done.relabelled, done.total) == (5, 5, 10)
+    assert (done.added, done.known, done.replaced, done.total) == (5, 0, 0, 10)
+    assert {(c.label, c.own_label) for c in done.conflicts} == {("nut", "hazelnut")}
+    assert {c.id for c in done.conflicts} == {c.own_id for c in done.conflicts} == set(before)
+    assert before.items() <= stored(library).items()
+    done = import_library(library, exported, conflicts="replace")
+    assert (done.added, done.known, done.replaced, done.total) == (0, 5, 5, 10)
+    assert library.stats()["classes"] == {"leaf": 5, "nut": 5}
+    sources = {p.payload["source"] for p in library.listing("nut")}
+    assert sources == {"mine.png"}, "only the label is the file's"
+
+
+@pytest.mark.parametrize("negative_is_mine", [True, False])
+def test_the_opposite_of_what_the_library_says_is_a_conflict(
+    negative_is_mine: bool, tmp_path: Path
+) -> None:
+    """What is both called so and not so: an object is either."""
+    one, other = detector(MemoryVectorStore()), detector(MemoryVectorStore())
+    for made, negative in ((one, negative_is_mine), (other, not negative_is_mine)):
+        made.add_examples_from_file(discs(), disc_masks()[:3], "nut", negative=negative)
+    other.add_examples_from_file(discs(), disc_masks()[3:], "nut")
+    export_library(other.library, tmp_path / "x")
+    before = stored(one.library)
+    done = import_library(one.library, tmp_path / "x")
+    assert (done.added, done.known, len(done.conflicts), done.total) == (2, 0, 3, 5)
+    words = ("nut", "not nut") if negative_is_mine else ("not nut", "nut")
+    assert {(c.label, c.own_label) for c in done.conflicts} == {words}
+    assert before.items() <= stored(one.library).items()
+    done = import_library(one.library, tmp_path / "x", conflicts="replace")
+    assert (done.added, done.known, done.replaced, done.total) == (3, 2, 3, 5)
+    assert contents(one.library) == contents(other.library)
+
+
+def test_a_dry_run_says_the_same_and_changes_nothing(exported: Path) -> None:
+    for library in (empty(), taught(MemoryVectorStore(), "nut", "berry").library):
+        if len(library):
+            library.rename("nut", "hazelnut")
+        before = library.store.read_manifest(), stored(library)
+        said = import_library(library, exported, dry_run=True)
+        assert (library.store.read_manifest(), stored(library)) == before
+        assert import_library(library, exported) == said
+        assert said.total == len(library)
 
 
 def test_another_recipe_is_refused_before_anything_is_read(exported: Path) -> None:
@@ -142,7 +239,8 @@ def test_neither_way_holds_all_crops(tmp_path: Path) -> None:
         assert file.stat().st_size > 15_000_000
         tracemalloc.reset_peak()
         with archives.Archive.open(file) as opened:
-            assert opened.check() == len(names)
+            assert opened.count == len(names)
+            opened.check()
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
@@ -291,7 +389,7 @@ def test_a_newer_file_says_upgrade(exported: Path, tmp_path: Path) -> None:
 def test_a_zip_without_a_member_is_no_export(missing: str, exported: Path, tmp_path: Path) -> None:
     members = unzipped(exported)
     del members[missing]
-    nothing_is_added(zipped(tmp_path / "x", members), match="not a sam-detect export")
+    nothing_is_added(zipped(tmp_path / "x", members), match="its members are not")
 
 
 def test_files_that_are_no_zip(tmp_path: Path) -> None:
@@ -365,26 +463,98 @@ def test_an_encrypted_or_strangely_packed_member_is_refused(exported: Path, tmp_
         nothing_is_added(tmp_path / "x")
 
 
-def test_an_import_that_is_stopped_goes_on(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sam_detect.library.transfer.BATCH", 3)
+def test_an_import_that_is_stopped_leaves_the_library_as_it_was(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sam_detect.vector_store._engine import Shard
 
-    class Full(MemoryVectorStore):
-        room = 2
+    library = taught(QdrantVectorStore(tmp_path, batch_size=4), "berry").library
+    before, upsert, calls = (library.require(), stored(library)), Shard.upsert, []
 
-        def upsert(self, points: Any) -> None:
-            self.room -= 1
-            if self.room < 0:
-                raise StoreError("the disk is full")
-            super().upsert(points)
+    def full(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise StoreError("the disk is full")
+        upsert(*arguments)
 
-    store = Full()
-    library = Library(store, "x")
-    with pytest.raises(StoreError, match="full"):
+    with monkeypatch.context() as patched:
+        patched.setattr(Shard, "upsert", full)
+        with pytest.raises(StoreError, match="full"):
+            import_library(library, exported)
+    assert (library.require(), stored(library)) == before
+    assert import_library(library, exported).total == 15
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sam_detect.library.library import Library
+from sam_detect.library.transfer import import_library
+from sam_detect.vector_store import QdrantVectorStore
+from sam_detect.vector_store import _engine, _files
+place, file, when = sys.argv[1], sys.argv[2], int(sys.argv[3])
+calls = []
+def counted(function):
+    def called(*arguments, **options):
+        calls.append(1)
+        if len(calls) == when:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return called
+for owner, name in ((_engine.Shard, "upsert"), (_engine.Shard, "flush"), (_engine.Shard, "close"),
+                    (_files.LibraryFiles, "write_state"), (_files.LibraryFiles, "sweep")):
+    setattr(owner, name, counted(getattr(owner, name)))
+library = Library(QdrantVectorStore(place, batch_size=4), "x")
+import_library(library, Path(file))
+print("calls", len(calls))
+"""
+
+
+@pytest.mark.parametrize("names", [(), ("berry",)])
+def test_an_import_that_is_killed_did_all_or_nothing(
+    names: tuple[str, ...], exported: Path, tmp_path: Path
+) -> None:
+    """Killed before each of the steps that touch the disk."""
+    import subprocess
+    import sys
+
+    outcomes, expected = [], contents(taught(MemoryVectorStore()).library)
+    for when in range(1, 30):
+        place = tmp_path / str(when)
+        if names:
+            taught(QdrantVectorStore(place), *names)
+        before = len(Library(QdrantVectorStore(place), "x"))
+        words = [sys.executable, "-c", KILLED, str(place), str(exported), str(when)]
+        ran = subprocess.run(words, capture_output=True, text=True, check=False)
+        library = Library(QdrantVectorStore(place), "x")
+        outcomes.append(len(library) - before)
+        if ran.returncode == 0:
+            break
+        assert ran.returncode == -9, ran.stderr
+        if outcomes[-1]:
+            assert contents(library).items() >= expected.items()
+        assert import_library(library, exported).total == before + 10
+    assert set(outcomes) == {0, 10}
+    assert outcomes == sorted(outcomes)
+
+
+def test_another_process_that_learns_into_a_server_meanwhile_is_noticed(exported: Path) -> None:
+    """A server has no lock between processes."""
+
+    class Shared(MemoryVectorStore):
+        def replace_all(self, points: Any, manifest: Any) -> None:
+            def watched() -> Iterator[Point]:
+                for number, point in enumerate(points):
+                    if number == 3:
+                        taught(self, "leaf")
+                    yield point
+
+            super().replace_all(watched(), manifest)
+
+    library = taught(Shared(), "berry").library
+    with pytest.raises(LibraryError, match="another process meanwhile; nothing was imported"):
         import_library(library, exported)
-    assert len(library) == 6, "what was acknowledged is kept"
-    store.room = 99
-    done = import_library(library, exported)
-    assert (done.added, done.total) == (4, 10)
+    assert library.stats()["classes"] == {"berry": 5, "leaf": 5}
 
 
 # -- writing -----------------------------------------------------------------------------------
