@@ -175,6 +175,7 @@ class Archive:
         if not isinstance(row, dict) or not isinstance(row.get("payload"), dict):
             raise ValueError("an example has no payload")
         key = schema.check_id(row.get("id"))
+        schema.check_vectors(vector[None], [key], self.recipe.dimension)
         point = Point(key, vector.astype(np.float32), row["payload"])
         return manifests.migrate_point(point, self._version)
 
