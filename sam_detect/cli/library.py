@@ -31,8 +31,12 @@ def library() -> None:
     """List, edit, carry and convert what was learnt."""
 
 
-def _open(settings: dict[str, Any], *, existing: bool = True) -> Library:
+def _open(settings: dict[str, Any], *, existing: bool = True, sound: bool = True) -> Library:
     """The library of the options.
+
+    Args:
+        existing: whether it has to exist.
+        sound: whether its manifest has to be sound.
 
     Raises:
         LibraryNotFoundError: there is none, but it should exist; the message names similar ones.
@@ -43,7 +47,7 @@ def _open(settings: dict[str, Any], *, existing: bool = True) -> Library:
 
     loaded = load_settings(settings)
     found = Library(open_store(loaded), loaded.library)
-    if existing and found.store.read_manifest() is None:
+    if existing and (found.manifest() if sound else found.store.read_manifest()) is None:
         raise not_found(loaded, found.store.location)
     return found
 
@@ -191,7 +195,7 @@ def remove_command(
     """Remove examples by id (or the beginning of it) or label, or a library with --all."""
     if bool(example_ids) + (label is not None) + everything != 1:
         raise click.UsageError("remove takes either example ids, or --label NAME, or --all")
-    chosen = _open(settings)
+    chosen = _open(settings, sound=not everything)
     count = chosen.destroy() if everything else chosen.remove(label=label, ids=example_ids)
     said = "removed a damaged library" if count is None else f"removed {count} examples"
     _say(as_json, {"removed": count}, said)

@@ -473,8 +473,11 @@ def test_json_shapes(tmp_path: Path) -> None:
     assert json.loads(ask("export", file, *place)) == {"exported": 11, "file": file}
     assert json.loads(ask("remove", row["id"], *place)) == {"removed": 1}
     assert json.loads(ask("remove", "--label", "leaf", *place)) == {"removed": 5}
-    done = {"added": 6, "relabelled": 0, "total": 11}
-    assert json.loads(ask("import", file, *place)) == done
+    assert json.loads(ask("import", file, *place)) == {
+        "library": "nuts", "recipe": stats["recipe"], "classes": {"date": 5, "leaf": 5},
+        "negatives": 1, "added": 6, "known": 5, "conflicts": [], "replaced": 0, "total": 11,
+        "dry_run": False,
+    }  # fmt: skip
     answer = json.loads(ask("reindex", "--embedder", "appearance", *place))
     assert set(answer) == {"reindexed", "recipe"}
     assert (answer["reindexed"], answer["recipe"]["embedder"]) == (11, "appearance")
