@@ -43,7 +43,9 @@ def read_yaml(text: str) -> Any:
     try:
         import yaml
     except ImportError as error:
-        raise UnavailableError("reading YAML needs PyYAML: pip install pyyaml") from error
+        raise UnavailableError(
+            "reading YAML needs PyYAML: pip install 'sam-detect[evaluate]'"
+        ) from error
     if len(text) > MAX_CHARACTERS:
         raise PlainYAMLError(f"it is longer than {MAX_CHARACTERS >> 10} KiB")
     try:

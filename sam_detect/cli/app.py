@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import warnings
+from functools import partial
 from typing import Any, NoReturn
 
 import click
@@ -105,7 +106,7 @@ def run(arguments: list[str]) -> int:
     arguments, debug = _without_debug(arguments)
     debugging.set(debug)
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = partial(_show_warning, set())
         try:
             ended = cli.main(
                 args=_command_first(arguments), prog_name="sam-detect", standalone_mode=False
@@ -222,6 +223,11 @@ def _command_first(arguments: list[str]) -> list[str]:
     return ["detect", *arguments]
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if category is UserWarning:  # others tell developers of the libraries below
-        note(f"warning: {' '.join(str(message).split())}")
+def _show_warning(
+    shown: set[str], message: Warning | str, category: type[Warning], *_: Any, **__: Any
+) -> None:
+    """Says each warning once in a command, however often what it is about is read."""
+    text = " ".join(str(message).split())
+    if category is UserWarning and text not in shown:  # others tell developers
+        shown.add(text)
+        note(f"warning: {text}")

@@ -21,6 +21,7 @@ from sam_detect.sources.paths import FORMAT_EXTENSIONS
 from sam_detect.sources.pictures import NUMBER_MODES, alpha_mask, picture_to_rgb
 from sam_detect.sources.quiet import quiet_readers
 from sam_detect.sources.scaling import Stretch, own_stretch
+from sam_detect.sources.stacks import Contents, contents_of_tiff, frames_left_out
 from sam_detect.types import ImageRGB
 
 EXIF_ORIENTATION = 0x0112
@@ -68,8 +69,11 @@ class Origin:
 
 def read_rgb(
     origin: Origin, *, max_pixels: int, max_bytes: int, stretch: Stretch = own_stretch
-) -> ImageRGB:
-    """``(H, W, 3)`` uint8 RGB of the first picture, turned by its EXIF orientation.
+) -> tuple[ImageRGB, str]:
+    """``(H, W, 3)`` uint8 RGB of the first picture, turned by its EXIF orientation, and what of
+    the file is left out (see :mod:`~sam_detect.sources.stacks`).
+
+    Of channels that are no colours the first is read.
 
     Args:
         stretch: see :func:`~sam_detect.sources.scaling.to_8_bits`.
@@ -80,7 +84,20 @@ def read_rgb(
     def from_array(array: npt.NDArray[Any]) -> ImageRGB:
         return array_to_rgb(array, color_order="rgb", name=name, stretch=stretch)
 
-    def convert(image: Image.Image) -> ImageRGB:
+    def from_tiff(contents: Contents) -> tuple[ImageRGB, str]:
+        array = _tiff_array(origin, max_pixels)
+        return from_array(array[..., :1] if contents.channels > 1 else array), contents.left_out
+
+    def convert(image: Image.Image) -> tuple[ImageRGB, str]:
+        if image.format == "TIFF":
+            with origin.open() as file:
+                contents = contents_of_tiff(file)
+            if contents.channels > 1:
+                return from_tiff(contents)
+            return pixels_of(image), contents.left_out
+        return pixels_of(image), frames_left_out(image)
+
+    def pixels_of(image: Image.Image) -> ImageRGB:
         if not is_deep_colour(image):
             return picture_to_rgb(_upright(image), name, stretch=stretch)
         orientation = _orientation(image)
@@ -92,9 +109,12 @@ def read_rgb(
     try:
         return _with_open_picture(origin, max_pixels, convert)
     except UnidentifiedImageError as error:
-        return _with_unusual_tiff(
-            origin, error, lambda: from_array(_tiff_array(origin, max_pixels))
-        )
+
+        def read() -> tuple[ImageRGB, str]:
+            with origin.open() as file:
+                return from_tiff(contents_of_tiff(file))
+
+        return _with_unusual_tiff(origin, error, read)
 
 
 def read_alpha_mask(origin: Origin, *, max_pixels: int, max_bytes: int) -> BoolArray | None:
@@ -125,6 +145,18 @@ def read_values(origin: Origin, *, max_pixels: int, max_bytes: int) -> npt.NDArr
         return _with_open_picture(origin, max_pixels, lambda image: np.asarray(_upright(image)))
     except UnidentifiedImageError as error:
         return _with_unusual_tiff(origin, error, lambda: _tiff_array(origin, max_pixels))
+
+
+def left_out_of_tiff(origin: Origin) -> str:
+    """What of a TIFF is not read, see :mod:`~sam_detect.sources.stacks`; empty for other files."""
+    try:
+        with origin.open() as file:
+            if file.read(4) not in TIFF_MAGICS:
+                return ""
+            file.seek(0)
+            return contents_of_tiff(file).left_out
+    except OSError:  # whoever reads it says so
+        return ""
 
 
 def check_pixels(size_wh: tuple[int, int], max_pixels: int, name: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,9 @@ def load_image(
     """A picture file as a frame: RGB uint8, upright by its EXIF orientation.
 
     The format is told by the content, whatever the file's ending. Of an animation or a stack it
-    is the first picture. Transparency shows a white page; 16-bit and float pictures are brought
-    to 8 bits by :func:`sam_detect.sources.scaling.to_8_bits`.
+    is the first picture, and of channels that are no colours the first: a ``UserWarning`` and the
+    frame's ``left_out`` say what was not read. Transparency shows a white page; 16-bit and float
+    pictures are brought to 8 bits by :func:`sam_detect.sources.scaling.to_8_bits`.
 
     Args:
         path: the file; becomes the frame's ``source_id`` as it is given.
@@ -51,8 +54,19 @@ def load_image(
     """
     name = os.fspath(path)
     origin = decoding.Origin(name)
-    rgb = decoding.read_rgb(origin, max_pixels=max_pixels, max_bytes=max_bytes, stretch=stretch)
-    return Frame(image_rgb=rgb, source_id=name, index=index)
+    rgb, left_out = decoding.read_rgb(
+        origin, max_pixels=max_pixels, max_bytes=max_bytes, stretch=stretch
+    )
+    _warn_of_what_is_left_out(name, left_out)
+    return Frame(image_rgb=rgb, source_id=name, index=index, left_out=left_out)
+
+
+def _warn_of_what_is_left_out(name: str, left_out: str) -> None:
+    if left_out:
+        warnings.warn(
+            f"{name}: {left_out}; to use another one, save it as a file of its own",
+            stacklevel=3,
+        )
 
 
 def load_image_bytes(
@@ -64,8 +78,9 @@ def load_image_bytes(
 ) -> Frame:
     """As :func:`load_image`, of a file's content: what came by stdin or was uploaded."""
     origin = decoding.Origin(source_id, data)
-    rgb = decoding.read_rgb(origin, max_pixels=max_pixels, max_bytes=max_bytes)
-    return Frame(image_rgb=rgb, source_id=source_id)
+    rgb, left_out = decoding.read_rgb(origin, max_pixels=max_pixels, max_bytes=max_bytes)
+    _warn_of_what_is_left_out(source_id, left_out)
+    return Frame(image_rgb=rgb, source_id=source_id, left_out=left_out)
 
 
 def picture_size(
@@ -138,7 +153,7 @@ def to_frame(
         return image
     if isinstance(image, (str, os.PathLike)):
         frame = load_image(image, max_pixels=max_pixels)
-        return frame if source_id is None else Frame(frame.image_rgb, source_id)
+        return frame if source_id is None else replace(frame, source_id=source_id)
     if isinstance(image, Image.Image):
         return _frame_of_picture(image, source_id, max_pixels)
     if isinstance(image, np.ndarray):

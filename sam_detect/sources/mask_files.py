@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import MaskError
+from sam_detect.sources.decoding import Origin, left_out_of_tiff
 from sam_detect.types import Masks
 
 MAX_MASK_BYTES = 1 << 30
@@ -17,6 +18,8 @@ MAX_MASK_BYTES = 1 << 30
 
 def read_masks(file: str | Path, size_hw: tuple[int, int]) -> Masks:
     """The objects of a mask file.
+
+    A stack of several pages is refused: only its first would be read.
 
     With one value beside 0 each connected region is an object; with several (a label map) each
     value is. A ``.npy`` file may hold ``(N, H, W)``, one mask each.
@@ -51,6 +54,12 @@ def _read(file: Path) -> npt.NDArray[np.generic]:
         if file.suffix.lower() == ".npy":
             values: npt.NDArray[Any] = np.lib.format.open_memmap(file, mode="r")
         else:
+            left_out = left_out_of_tiff(Origin(str(file)))
+            if left_out:
+                raise MaskError(
+                    f"the mask {file} is a stack, of which {left_out}: save the page that belongs "
+                    "to the picture as a file of its own"
+                )
             content = np.fromfile(file, np.uint8)
             decoded = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
             if decoded is None:

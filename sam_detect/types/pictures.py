@@ -23,6 +23,7 @@ class Frame:
         index: position in its source (0 for a single picture).
         location: (xy, z, t) in a stack, or None.
         time_s: seconds since the start of its video, or None.
+        left_out: what of its file was not read, such as "only channel 1 of 3 was read".
     """
 
     image_rgb: ImageRGB
@@ -30,6 +31,7 @@ class Frame:
     index: int = 0
     location: tuple[int, int, int] | None = None
     time_s: float | None = None
+    left_out: str = ""
 
     def __post_init__(self) -> None:
         image = self.image_rgb

@@ -178,9 +178,13 @@ def test_multi_page_files_give_their_first_picture(tmp_path: Path) -> None:
     first, second = quarters(), 255 - quarters()
     pages = [Image.fromarray(first), Image.fromarray(second)]
     pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
-    assert (load_image(tmp_path / "x.tif").image_rgb == first).all()
     pages[0].save(tmp_path / "x.gif", save_all=True, append_images=pages[1:])
-    assert np.abs(load_image(tmp_path / "x.gif").image_rgb[0, 0].astype(int) - RED).max() < 40
+    with pytest.warns(UserWarning, match="page 1 of 2 was read"):
+        found = load_image(tmp_path / "x.tif").image_rgb
+    assert (found == first).all()
+    with pytest.warns(UserWarning, match="frame 1 of 2 was read"):
+        found = load_image(tmp_path / "x.gif").image_rgb
+    assert np.abs(found[0, 0].astype(int) - RED).max() < 40
 
 
 def test_cmyk_jpegs_of_adobe_are_not_inverted(tmp_path: Path) -> None:

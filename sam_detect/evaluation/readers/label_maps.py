@@ -17,7 +17,7 @@ from sam_detect.evaluation.readers.gathering import Gathering, annotated_object
 from sam_detect.labels import shown_label
 from sam_detect.masks import BoolArray, crop_to_rle
 from sam_detect.sources import DEFAULT_MAX_BYTES, find_images
-from sam_detect.sources.decoding import Origin, read_values
+from sam_detect.sources.decoding import Origin, left_out_of_tiff, read_values
 
 MAX_SCATTER = 100
 """How often the boxes of a map's objects may cover the picture. Those of real objects hardly
@@ -54,7 +54,12 @@ def read(root: Path, *, max_pixels: int) -> Dataset:
             continue
         mask = _shown(masks[name], root)
         try:
+            left_out = left_out_of_tiff(Origin(masks[name]))
+            if left_out and left_out != left_out_of_tiff(Origin(path)):
+                raise MaskError(f"it is a stack of which {left_out}, and its picture is none such")
             found = [*_regions(_values(masks[name], size_hw, max_pixels))]
+            if left_out:
+                gathering.note(mask, f"{left_out}, and the same of its picture")
         except (ImageError, MaskError) as error:
             gathering.note(mask, error)
             continue

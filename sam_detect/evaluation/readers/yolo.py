@@ -12,17 +12,16 @@ import os
 from pathlib import Path, PurePath
 from typing import Any
 
-from sam_detect.errors import ImageError, LibraryError, MaskError, UnavailableError, one_line
+from sam_detect.errors import ImageError, LibraryError, MaskError
 from sam_detect.evaluation.dataset import AnnotatedObject, Dataset, Id
 from sam_detect.evaluation.readers.gathering import Gathering, annotated_object, ids_by_name
 from sam_detect.labels import normalised_label
 from sam_detect.masks import polygons_to_rle
+from sam_detect.plain_yaml import PlainYAMLError, read_yaml
 from sam_detect.sources import find_images
 from sam_detect.sources.annotations import match_pictures, read_text
 
 SPLITS = ("train", "val", "test")
-MAX_SETTINGS = 1 << 20
-"""Longest ``data.yaml`` in characters."""
 
 NO_LABELS = ("classes.txt", "labels.txt")
 """What annotation tools leave beside the label files."""
@@ -64,18 +63,9 @@ def read(file: Path, *, max_pixels: int) -> Dataset:
 
 def _settings(file: Path) -> dict[str, Any]:
     try:
-        import yaml
-    except ImportError as error:
-        raise UnavailableError(
-            "reading a YOLO dataset needs PyYAML: pip install 'sam-detect[evaluate]'"
-        ) from error
-    text = read_text(file, "a YAML file")
-    if len(text) > MAX_SETTINGS:
-        raise ImageError(f"{file} is too long for the settings of a YOLO dataset")
-    try:
-        settings = yaml.safe_load(text)
-    except Exception as error:  # a YAMLError, and what values such as "!!int" make PyYAML raise
-        raise ImageError(f"{file} is not a YAML file: {one_line(error)}") from error
+        settings = read_yaml(read_text(file, "a YAML file"))
+    except PlainYAMLError as error:
+        raise ImageError(f"{file} cannot be read as plain YAML: {error}") from error
     if not isinstance(settings, dict):
         raise ImageError(f"{file} is not a YOLO dataset: it needs 'names', and 'train' or 'val'")
     if "kpt_shape" in settings:

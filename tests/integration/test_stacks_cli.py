@@ -1,0 +1,63 @@
+"""Stacks on the command line: each command says which page it read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from cli_harness import DISCS, Command, box_around, drawn, in_this_process, saved
+
+CHANNELS = {"axes": "CYX", "Channel": {"Name": ["nuclei", "lysosomes"]}}
+
+
+@pytest.fixture
+def sam(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Command:
+    """The command line in a folder with a stack of two channels."""
+    monkeypatch.chdir(tmp_path)
+    grey = drawn().mean(axis=2).astype(np.uint8)
+    tifffile.imwrite("s.ome.tif", np.stack([grey, 255 - grey]), metadata=CHANNELS)
+    return in_this_process(capfd)
+
+
+def warned_once(err: str) -> bool:
+    line = "warning: s.ome.tif: only channel 1 of 2 (nuclei, lysosomes) was read"
+    return err.count("was read") == err.count(line) == 1
+
+
+def test_what_was_read_of_a_stack_is_said(sam: Command, tmp_path: Path) -> None:
+    options = ("--segmenter", "naive", "--embedder", "average", "--json")
+    box = ("--label", "disc", "--box", box_around(*DISCS[0]))
+    assert warned_once(sam("learn", "s.ome.tif", *box, *options).worked().err)
+    ran = sam("detect", "s.ome.tif", "s.ome.tif", *options).worked()
+    assert warned_once(ran.err)
+    assert len(ran.json) == 1, "stdout is JSON only"
+
+
+def test_masks_that_are_a_stack_are_refused(sam: Command) -> None:
+    saved(Path("plain.png"))
+    tifffile.imwrite("m.tif", np.ones((2, 200, 280), np.uint8), photometric="minisblack")
+    ran = sam("learn", "plain.png", "--label", "disc", "--masks", "m.tif", "--segmenter", "naive")
+    ran.failed("m.tif", "only page 1 of 2", code=1)
+    assert sam("detect", "plain.png", "--segmenter", "naive", "--json").worked().json
+
+
+def test_evaluating_stacks_says_what_was_read(sam: Command) -> None:
+    for folder in ("images", "masks"):
+        Path("data", folder).mkdir(parents=True)
+    grey = drawn().mean(axis=2).astype(np.uint8)
+    objects = np.zeros(grey.shape, np.uint16)
+    for number, (x, y) in enumerate(DISCS, start=1):
+        objects[y - 15 : y + 15, x - 15 : x + 15] = number
+    for name in ("a", "b"):
+        tifffile.imwrite(
+            f"data/images/{name}.tif", np.stack([grey, grey]), photometric="minisblack"
+        )
+        tifffile.imwrite(f"data/masks/{name}.tif", objects)
+    ran = sam("evaluate", "data", "--segmenter", "naive", "--embedder", "average", "--shots", "1",
+              "--seeds", "0", "--json").worked()  # fmt: skip
+    for name in ("a", "b"):
+        assert ran.err.count(f"images/{name}.tif: only page 1 of 2 was read") == 1, ran.err
