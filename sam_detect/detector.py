@@ -19,6 +19,7 @@ from sam_detect.fading import context
 from sam_detect.finder import Finder
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
 from sam_detect.labelling.sizes import span
+from sam_detect.library.converted import Converted
 from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.making import make_examples
@@ -176,6 +177,14 @@ class SAMDetect(Finder):
             occupancy=self._maker.occupancy,
             crop_side=self._maker.crop_side,
         )
+
+    def in_memory(self) -> SAMDetect:
+        """A detector of the same parts and recipe, with a copy of this one's library in memory:
+        what it learns is written to no library."""
+        copy, examples = self.with_empty_library(), Converted(self._maker)
+        examples.update(self.library)
+        copy._use(self._maker, Library(examples.store, self.library.name))
+        return copy
 
     # -- learning ----------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -53,7 +54,8 @@ MOST_NAMED = 5
 @click.option(
     "--label",
     metavar="NAME",
-    help="First learn every proposal of the pictures under this name.",
+    help="Take the separate objects of the first picture as examples of NAME, for this run only: "
+    "no library is written. (To show one label only: --only.)",
 )
 @click.option(
     "--output",
@@ -124,6 +126,9 @@ def detect(  # noqa: PLR0917 - click gives them by name
             unknown=unknown,
             filtered=labels is not None,
         )
+    if label is not None:
+        detector = detector.in_memory()
+    primed = label is None
     with (
         _sinks(format_name, output, as_json, paths, unknown=unknown) as sinks,
         progress(paths, "detecting") as steps,
@@ -131,9 +136,8 @@ def detect(  # noqa: PLR0917 - click gives them by name
         for path in steps:
             with failures.guard(path):
                 frame = _read(detector, path)
-                if label is not None:
-                    added = detector.add_examples_from_file(frame, "auto", label)
-                    note(f"learnt {added.added} proposals of {path} as '{label}'")
+                if label is not None and not primed:
+                    primed = _prime(detector, frame, path, label)
                 detections = detector.detect_frame(frame)
                 if labels is not None:
                     detections = detections.only(labels, unknown=unknown)
@@ -168,6 +172,23 @@ def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> se
     for name in sorted(wanted - known):
         raise ConfigError(f"--only: {no_label(name, known, detector.library.name)}")
     return wanted
+
+
+def _prime(detector: SAMDetect, frame: Frame, path: str, label: str) -> bool:
+    """Takes a picture's separate objects as examples, in memory; False where there are none."""
+    known = normalised_label(label) in detector.library.examples().labels
+    masks = detector.separate_objects(frame)
+    if not len(masks):
+        note(f"{path}: no object stands out, so none was taken as '{label}'")
+        return False
+    detector.learn_frame(frame, masks, [label] * len(masks))
+    name = shlex.quote(label)
+    hint = f"to keep them: sam-detect learn {shlex.quote(path)} --masks auto --label {name}"
+    if known:
+        hint += f"; to show only what the library knows as '{label}': --only {name}"
+    taken = counted(len(masks), "separate object")
+    note(f"{path}: took {taken} as '{label}', for this run only ({hint})")
+    return True
 
 
 @contextlib.contextmanager

@@ -284,14 +284,6 @@ def test_json_and_output_together(sam: Command, taught: Path) -> None:
     assert json.loads(Path("found.json").read_text()) == ran.json[0]
 
 
-def test_label_learns_the_separate_objects_first(sam: Command, picture: Path) -> None:
-    ran = sam(picture, "--label", "widget", "--json").worked()
-    assert "as 'widget'" in ran.err
-    assert sum(each["label"] == "widget" for each in ran.json[0]["detections"]) == len(DISCS)
-    again = sam(picture, "--store", "memory", "--json").worked()
-    assert {each["label"] for each in again.json[0]["detections"]} == {None}
-
-
 # Options
 
 

@@ -12,6 +12,7 @@ from cli_harness import (
     DISCS,
     SQUARES,
     Command,
+    at,
     box_around,
     box_of_square,
     drawn,
@@ -159,6 +160,53 @@ def test_unknown_objects_of_a_first_picture_have_boxes_to_teach(sam: Command, pi
     x, y = DISCS[0]
     assert f" {x - 19},{y - 19},39,39" in said
     assert "Teach it" in said
+
+
+# --label: examples of this run
+
+
+def test_label_takes_the_separate_objects_for_this_run_only(sam: Command, picture: str) -> None:
+    ran = sam(picture, "--label", "widget", "--json").worked()
+    found = ran.json[0]["detections"]
+    assert sum(each["label"] == "widget" for each in found) == len(DISCS)
+    for place in DISCS:
+        assert at(found, *place)["label"] == "widget"
+    [line] = [each for each in ran.err.splitlines() if "as 'widget'" in each]
+    assert f"took {len(DISCS)} separate objects" in line
+    assert "for this run only" in line
+    assert "sam-detect learn shapes.png --masks auto --label widget" in line
+    again = sam(picture, "--json").worked()
+    assert {each["label"] for each in again.json[0]["detections"]} == {None}
+    assert sam("library", "list", "--json").worked().json == [{"libraries": []}]
+
+
+def test_label_finds_in_other_pictures_what_the_first_one_shows(sam: Command, picture: str) -> None:
+    saved(Path("empty.png"), np.full((200, 280, 3), 228, np.uint8))
+    ran = sam("empty.png", picture, "other.png", "--label", "widget", "--json").worked()
+    assert "empty.png: no object stands out" in ran.err
+    assert ran.err.count("for this run only") == 1
+    nothing, _, other = (each["detections"] for each in ran.json)
+    assert {each["label"] for each in nothing} <= {None}
+    for place in ((50, 60), (150, 70), (220, 140)):
+        assert at(other, *place)["label"] == "widget"
+    assert at(other, 70, 150)["label"] is None
+
+
+def test_label_works_beside_a_library_and_leaves_it_as_it_is(sam: Command, taught: str) -> None:
+    def content() -> object:
+        listed = sam("library", "show", "--library", "shapes", "--json").worked().json
+        return listed, sam("library", "stats", "--library", "shapes", "--json").worked().json
+
+    before, place = content(), ("--library", "shapes")
+    for options in ((), ("--fade", "linear")):
+        ran = sam("other.png", *place, "--label", "widget", "--json", *options).worked()
+        assert {"widget", "square"} <= {each["label"] for each in ran.json[0]["detections"]}
+        assert "--only" not in ran.err
+    assert content() == before
+    ran = sam("other.png", *place, "--label", "disc", "--only", "disc").worked()
+    assert "--only disc" in ran.err, "a filter may be what was meant"
+    assert not any(line.strip().startswith("square") for line in ran.out.splitlines())
+    assert content() == before
 
 
 # Another recipe than the library's
