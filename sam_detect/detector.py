@@ -14,7 +14,7 @@ from PIL import Image
 
 from sam_detect import parts
 from sam_detect.config import Settings, load_settings
-from sam_detect.errors import ConfigError
+from sam_detect.errors import ConfigError, RecipeMismatchError
 from sam_detect.fading import context
 from sam_detect.finder import Finder
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
@@ -107,6 +107,11 @@ class SAMDetect(Finder):
         knows = maker.embedder
         names = parts.given_or_made(labeller, parts.make_labeller, self.settings, knows)
         super().__init__(proposes, maker, names, library_here)
+        self._given: dict[str, Any] = {"embedder": made, "fade": faded}
+        # Whether the library is expected to have this detector's recipe: then another one there
+        # means that somebody reindexed it.
+        self._agreed = stored in (None, self.recipe)
+        self._in_use = False
         parts.warn_of_no_effect(self.settings, self.segmenter, self.recipe.embedder)
 
     # -- the recipe --------------------------------------------------------------------------
@@ -120,6 +125,7 @@ class SAMDetect(Finder):
         """
         parts.require_fade(fade)
         self._use(replace(self._maker, fade=fade), self.library)
+        self._agreed = False
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -258,6 +264,7 @@ class SAMDetect(Finder):
             MaskError: the masks are of a picture of another size.
             LibraryError: a label is empty.
         """
+        self._follow_the_library()
         self.library.require_recipe(self.recipe)
         examples = make_examples(
             frame,
@@ -269,7 +276,33 @@ class SAMDetect(Finder):
             negative=negative,
             others=others,
         )
-        return self.library.add(examples, self.recipe)
+        try:
+            return self.library.add(examples, self.recipe)
+        except RecipeMismatchError:
+            # It was reindexed while the examples were made. Twice is not to be expected.
+            before = self.recipe
+            self._follow_the_library()
+            if self.recipe == before:
+                raise
+        return self.learn_frame(frame, masks, labels, negative=negative, others=others)
+
+    def _follow_the_library(self) -> None:
+        """Goes on in the recipe of a library that somebody reindexed meanwhile.
+
+        Raises:
+            RecipeMismatchError: the recipe is fixed by what was asked for, or by an open stream.
+        """
+        stored = self.library.recipe
+        if not self._agreed or stored in (None, self.recipe):
+            return
+        maker = VectorMaker.choose(self.settings, stored, **self._given)
+        if self._in_use or maker.recipe != stored:
+            raise RecipeMismatchError(
+                f"library '{self.library.name}' was reindexed by another process meanwhile: begin "
+                "again, without options for the embedder and the fade; what was acknowledged is "
+                "kept"
+            )
+        self._use(maker, self.library)
 
     def evaluate(
         self,
@@ -321,6 +354,7 @@ class SAMDetect(Finder):
         with needing_extra("a video"):
             from sam_detect.video.stream import open_stream
 
+        self._in_use = True  # vectors of frames ahead are made already
         return open_stream(self, source, every=every, live=live, unknown=unknown, track=track)
 
     def get_crop(self, image: ImageLike, mask: npt.NDArray[Any]) -> Image.Image:
