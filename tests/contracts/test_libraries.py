@@ -382,7 +382,7 @@ def test_a_detector_goes_on_when_another_process_reindexes_its_library(store: Ve
     reindex(Library(store, "x"), other._maker)
     assert reading.library.examples().vectors.shape == (10, reading.recipe.dimension)
     assert [d.label for d in reading.detect(discs("leaf", 9))] == ["leaf"] * 5
-    with pytest.raises(RecipeMismatchError, match="another recipe"):
+    with pytest.raises(RecipeMismatchError, match="reindexed by another process meanwhile"):
         reading.add_example(discs("nut", 5), "nut", disc_masks()[0])
 
 
