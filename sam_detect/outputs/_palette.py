@@ -33,11 +33,11 @@ DIFFERENT_LABELS = 50.0
 DIFFERENT_PICTURE = 80.0
 """Distances in CIELAB from which on a colour counts as different enough from those of other labels,
 and from the picture around the objects."""
-CLOSEST = 0.1
+CLOSEST = 0.2
 """Share of the picture's pixels that may be closer to a colour than that."""
 LIGHTER, DARKER = 0.45, 0.2
 """What a lighter or darker colour is worth beside one of the palette."""
-LIGHTNESS = 0.4
+LIGHTNESS = 0.7
 """What a difference in lightness counts against the picture, where light and shadow alternate."""
 HALF_CHROMA = 30.0
 """Chroma that counts half of the largest against the picture: there it is hue that sets off."""
@@ -105,11 +105,13 @@ def color_distances(
     red-green colour-blind eyes see.
 
     Args:
-        by_hue: whether lightness counts :data:`LIGHTNESS`, and chroma less the larger it is.
+        by_hue: whether lightness counts :data:`LIGHTNESS`, and chroma less the larger it is; and
+            whether it is the mean of the smallest distance and of what normal eyes see.
     """
     seen = zip(_lab(first, by_hue=by_hue), _lab(second, by_hue=by_hue), strict=True)
     distances = [np.linalg.norm(a[:, None] - b[None], axis=2) for a, b in seen]
-    return np.asarray(np.min(distances, axis=0), np.float32)
+    smallest = np.min(distances, axis=0)
+    return np.asarray((distances[0] + smallest) / 2 if by_hue else smallest, np.float32)
 
 
 def _lab(colors: npt.ArrayLike, *, by_hue: bool) -> npt.NDArray[np.float32]:
