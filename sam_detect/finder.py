@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import replace
 
 from sam_detect import parts
@@ -56,7 +58,10 @@ class Finder:
     def seek(self, frame: Frame) -> Masks:
         """The segmenter's masks of a frame, best first, when it seeks what the library knows."""
         sizes = areas_sought(self.library.examples())
-        return self.segmenter.for_areas(sizes).segment(frame)
+        segmenter = self.segmenter.for_areas(sizes)
+        if sizes is not None:
+            _warn_of_what_is_too_small(frame, segmenter, sizes[0])
+        return segmenter.segment(frame)
 
     def propose(self, frame: Frame, areas: tuple[int, int] | None = None) -> Masks:
         """The segmenter's masks of a frame, best first; those of the last frame are kept.
@@ -176,3 +181,23 @@ class Finder:
         library.prior_similarity = maker.embedder.prior_similarity
         library.scene_weights = maker.embedder.scene_weights()
         self._naming = Naming(self.labeller, self._proposer)
+
+
+def _warn_of_what_is_too_small(frame: Frame, segmenter: Segmenter, smallest: int) -> None:
+    """Says where objects of the size of the smallest example are lost in this picture.
+
+    Args:
+        smallest: pixels of that example.
+    """
+    least = segmenter.smallest_area(frame.size_hw)
+    if smallest >= least:
+        return
+    height, width = frame.size_hw
+    seen = smallest * segmenter.worked_pixels(frame.size_hw) / (height * width)
+    warnings.warn(
+        f"{frame.source_id}: in a picture of {width}x{height} pixels, objects of fewer than about "
+        f"{math.ceil(least)} pixels ({2 * math.sqrt(least / math.pi):.0f} across) are lost; the "
+        f"smallest example has {smallest}, and {seen:.1f} in the picture as it is worked on: cut "
+        "the picture into parts",
+        stacklevel=2,
+    )

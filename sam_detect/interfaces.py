@@ -76,6 +76,15 @@ class Segmenter(ABC):
         """
         return self
 
+    def smallest_area(self, size_hw: tuple[int, int]) -> float:
+        """Pixels of the smallest objects that are proposed in a picture of this size: all or most
+        of those that are smaller are lost. 0 where no such limit is known."""
+        return 0.0
+
+    def worked_pixels(self, size_hw: tuple[int, int]) -> int:
+        """How many pixels a picture of this size has as it is worked on."""
+        return size_hw[0] * size_hw[1]
+
 
 @runtime_checkable
 class PromptedSegmenter(Protocol):

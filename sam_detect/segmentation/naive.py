@@ -75,7 +75,7 @@ class NaiveSegmenter(Segmenter):
             size = (max(1, round(width * factor)), max(1, round(height * factor)))
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         pixels = image.shape[0] * image.shape[1]
-        least = self.min_area * factor**2 or max(LEAST_AREA, AREA_SHARES[0] * pixels)
+        least = self._least_area(pixels, factor**2)
         most = self.max_area * factor**2 or AREA_SHARES[1] * pixels
         limits = (max(1, math.floor(least)), max(1, math.ceil(most)))
         regions, scores = propose(image, limits=limits, max_proposals=self.max_proposals)
@@ -91,6 +91,17 @@ class NaiveSegmenter(Segmenter):
         if self.max_area:
             wanted &= masks.areas <= self.max_area
         return masks[wanted]
+
+    def smallest_area(self, size_hw: tuple[int, int]) -> float:
+        share = self.worked_pixels(size_hw) / (size_hw[0] * size_hw[1])
+        return max(1, math.floor(self._least_area(self.worked_pixels(size_hw), share))) / share
+
+    def worked_pixels(self, size_hw: tuple[int, int]) -> int:
+        return min(size_hw[0] * size_hw[1], WORKING_PIXELS)
+
+    def _least_area(self, pixels: int, share: float) -> float:
+        """Pixels of the smallest mask in a picture of so many pixels, a share of the given one."""
+        return self.min_area * share or max(LEAST_AREA, AREA_SHARES[0] * pixels)
 
 
 def propose(

@@ -28,7 +28,7 @@ from sam_detect.segmentation._sam2_automatic import Found, Plan, masks_of_everyt
 from sam_detect.segmentation._sam2_decoder import Undrawn
 from sam_detect.segmentation._sam2_masks import Limits
 from sam_detect.segmentation._sam2_model import ALL_MASKS, THREE_MASKS, PromptedModel, Prompts
-from sam_detect.segmentation._sam2_prompters import make_prompter, points_for
+from sam_detect.segmentation._sam2_prompters import BlobPrompter, make_prompter, points_for
 from sam_detect.segmentation.prompted import clip_box, require_point
 from sam_detect.types import Frame, Masks
 
@@ -36,6 +36,8 @@ PRESETS = {
     "microscopy": {"points_per_side": 128, "min_area": 30},
 }
 """Parameters by name, for those that are not given."""
+SMALLEST_SEEN = 50
+"""Pixels of an object, in the picture as the model sees it, below which most are lost."""
 DEFAULTS = {"points_per_side": 32, "min_area": 0}
 CHUNKS = {"cpu": 4, "cuda": 64, "mps": 16}
 """Prompts decoded at once: as many as fill a GPU, as few as stay in a CPU's cache."""
@@ -138,6 +140,7 @@ class SAM2Segmenter(Segmenter):
         self.max_proposals = _at_least("max_proposals", max_proposals or None, 1)
         loaded = shared_sam2(checkpoint or model_size, config=config, device=device)
         self.device, self.model_name = loaded.device, loaded.name
+        self._side = int(loaded.model.image_size)
         self.dtype = resolve_dtype(dtype, self.device)
         self.encoder = frame_encoder(loaded, self.dtype)
         chunk = _at_least("points_per_batch", points_per_batch, 1) or CHUNKS[self.device.type]
@@ -160,6 +163,18 @@ class SAM2Segmenter(Segmenter):
             sized._least_area = max(areas[0], self.plan.limits.area[0])
         changed = sized.prompter is not self.prompter or self._follows_sizes
         return sized if changed else self
+
+    def smallest_area(self, size_hw: tuple[int, int]) -> float:
+        """Discs of which one in four has a point of the grid in it, or that are too small for the
+        model's own resolution."""
+        pixels = size_hw[0] * size_hw[1]
+        least = SMALLEST_SEEN * pixels / self.worked_pixels(size_hw)
+        if self.plan.crop_layers or isinstance(self.prompter, BlobPrompter):
+            return least  # they ask at other places, too
+        return max(least, pixels / (2 * self._plan_for(size_hw).per_side) ** 2)
+
+    def worked_pixels(self, size_hw: tuple[int, int]) -> int:
+        return self._side**2
 
     @torch.inference_mode()
     def segment(self, frame: Frame) -> Masks:

@@ -438,3 +438,15 @@ def test_other_prompts_find_masks(small: Path, prompts: str) -> None:
     masks = SAM2Segmenter(small, "cpu", **LOOSE, prompts=prompts).segment(coins())
     assert len(masks) > 1
     check_form(masks, coins())
+
+
+def test_what_is_too_small_follows_the_grid_and_the_models_resolution(small: Path) -> None:
+    def least(**options: Any) -> float:
+        return SAM2Segmenter(small, "cpu", **options).smallest_area((1024, 2048))
+
+    assert least(points_per_side=4) == 1024 * 2048 / 8**2
+    assert least(points_per_side=256) == 50 * 1024 * 2048 / 256**2, "the model sees 256 pixels"
+    assert least(points_per_side=4, prompts="blobs") == least(points_per_side=256)
+    auto = SAM2Segmenter(small, "cpu", points_per_side="auto")
+    assert auto.for_areas((2000, 3000)).smallest_area((1024, 2048)) < 2000
+    assert auto.worked_pixels((1024, 2048)) == 256**2

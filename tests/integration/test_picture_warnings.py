@@ -1,4 +1,4 @@
-"""Stacks on the command line: each command says which page it read."""
+"""What each command says of pictures: which page it read, and that objects are too small."""
 
 from __future__ import annotations
 
@@ -61,3 +61,18 @@ def test_evaluating_stacks_says_what_was_read(sam: Command) -> None:
               "--seeds", "0", "--json").worked()  # fmt: skip
     for name in ("a", "b"):
         assert ran.err.count(f"images/{name}.tif: only page 1 of 2 was read") == 1, ran.err
+
+
+def test_objects_that_are_too_small_are_said_once_for_each_picture(sam: Command) -> None:
+    saved(Path("small.png"))
+    large = np.full((2600, 2600, 3), 228, np.uint8)
+    saved(Path("large.png"), large)
+    options = ("--segmenter", "naive", "--embedder", "average")
+    masks = np.zeros((200, 280), np.uint8)
+    masks[30:42, 30:42] = 255
+    saved(Path("mask.png"), masks)
+    sam("learn", "small.png", "--label", "disc", "--masks", "mask.png", *options).worked()
+    ran = sam("detect", "small.png", "large.png", "large.png", *options, "--json").worked()
+    assert ran.err.count("are lost") == 1
+    assert "warning: large.png: in a picture of 2600x2600 pixels" in ran.err
+    assert "the smallest example has 144" in ran.err
