@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_harness import (
@@ -21,8 +23,12 @@ from cli_harness import (
     saved,
 )
 
+from sam_detect import SAMDetect
 from sam_detect.cli import announced, text
 from sam_detect.config import home_dir
+from sam_detect.types import Detection
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "outputs.md"
 
 
 @pytest.fixture
@@ -207,3 +213,48 @@ def test_an_empty_library_says_once_how_to_teach_it(sam: Command, tmp_path: Path
     out = sam("detect", tmp_path).worked().out
     assert out.count("knows nothing yet") == 1
     assert "--label NAME --box" in out
+
+
+def test_what_was_found_can_be_corrected_and_learnt_from(sam: Command, trays: str) -> None:
+    """COCO's relative names lead back to the pictures."""
+    sam("detect", trays, "--format", "coco", "--output", "found.json").worked()
+    learn = ("learn", trays, "--annotations", "found.json", "--library", "second")
+    sam(*learn).worked()
+    stats = sam("library", "stats", "--library", "second", "--json").worked().json[0]
+    assert stats["classes"] == {"disc": 8, "square": 1}
+
+
+# docs/outputs.md
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(
+        rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+
+
+def test_the_commands_of_the_page_run(sam: Command, trays: str) -> None:
+    saved(Path("dataset/images/a.png"))
+    lines = [line for block in blocks("") for line in block.splitlines()]
+    commands = [line.split()[1:] for line in lines if line.startswith("sam-detect ")]
+    assert len(commands) >= 4
+    for command in commands:
+        shutil.rmtree("dataset/labels", ignore_errors=True)
+        Path("dataset/data.yaml").unlink(missing_ok=True)
+        sam(*command).worked()
+
+
+def test_the_python_of_the_page_runs(
+    sam: Command, trays: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(trays, "a.png").rename("tray.jpg")
+    detector = SAMDetect()
+    names: dict[str, Any] = {"detector": detector}
+    for block in blocks("python"):
+        exec(compile(block, str(PAGE), "exec"), names)
+    assert len(names["found"]) > 0
+    named = re.findall(r"`(\w+)`", PAGE.read_text().split("has the fields")[1].split(".")[0])
+    assert set(named) == set(Detection.FIELDS)
+    crop = detector.get_crop("tray.jpg", names["found"][0]["mask"])
+    crop.save("crop.jpg")
+    assert Path("crop.jpg").read_bytes().startswith(b"\xff\xd8")
