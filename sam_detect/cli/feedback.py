@@ -121,11 +121,16 @@ def open_detector(settings: dict[str, Any], *, learns: bool = False) -> SAMDetec
 
 def _require_library(detector: SAMDetect) -> None:
     """A library that is named has to exist. The default one need not: it is made by learning."""
-    from sam_detect.library.places import DEFAULT_LIBRARY, not_found
+    from sam_detect.library.places import DEFAULT_LIBRARY, not_found, other_libraries
 
     asked, library = detector.settings, detector.library
-    if asked.library != DEFAULT_LIBRARY and asked.store != "memory" and library.manifest() is None:
+    if asked.store == "memory" or library.manifest() is not None:
+        return
+    if asked.library != DEFAULT_LIBRARY:
         raise not_found(asked, library.store.location)
+    others = other_libraries(asked)
+    if others:
+        note(others)
 
 
 def _note_other_recipe(detector: SAMDetect) -> None:

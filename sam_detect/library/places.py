@@ -62,20 +62,33 @@ def similar_libraries(settings: Settings, *, among: Sequence[str] | None = None)
     return [by_key[key] for key in close]
 
 
+def other_libraries(settings: Settings) -> str:
+    """What is said where the default library does not exist, but others do; else nothing."""
+    there = list_libraries(settings)
+    if settings.library != DEFAULT_LIBRARY or not there:
+        return ""
+    absent = f"there is no library '{DEFAULT_LIBRARY}' yet"
+    return f"{absent}; to read another one: --library NAME ({_listed(there)})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"there are: {', '.join(names[:SHOWN])}{more}"
+
+
 def not_found(settings: Settings, location: str) -> LibraryNotFoundError:
     """The error for a library that does not exist; it names those that may be meant."""
     name = settings.library
     said = f"there is no library '{name}' in {location}"
     there = list_libraries(settings)
     close = similar_libraries(settings, among=there)
-    more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
     if close:
         said += f"; did you mean {' or '.join(repr(each) for each in close)}?"
     elif there:
-        said += f" (there are: {', '.join(there[:SHOWN])}{more})."
+        said += f" ({_listed(there)})."
     else:
         said += "."
     place = f"--library {shlex.quote(name)}"
     return LibraryNotFoundError(
-        f"{said} To make it: sam-detect learn IMAGE --label NAME --box x,y,w,h {place}"
+        f"{said} To make '{name}': sam-detect learn IMAGE --label NAME --box x,y,w,h {place}"
     )

@@ -80,6 +80,13 @@ def test_a_library_that_resembles_none_is_named_with_those_that_there_are(
     sam("library", "stats").failed("no library 'default'", "there are: shapes", code=2)
 
 
+def test_without_a_name_other_libraries_are_named(sam: Command, taught: str) -> None:
+    [line] = [each for each in sam(taught).worked().err.splitlines() if "--library NAME" in each]
+    assert "there are: shapes" in line
+    assert "--library NAME" not in sam(taught, "--library", "shapes").worked().err
+    assert "--library NAME" not in sam(taught, "--store", "memory").worked().err
+
+
 def test_the_name_may_come_from_the_environment(
     sam: Command, taught: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
