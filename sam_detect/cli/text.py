@@ -136,7 +136,8 @@ class DetectionPrinter:
                     "--output PICTURE draws them",
                     to=sys.stdout,
                 )
-        if len(detections) and not any(v.neighbours for v in detections.verdicts):
+        # Texts give names without examples; they leave no neighbours.
+        if len(detections) and not any(v.neighbours or v.best_label for v in detections.verdicts):
             self._teachable = self._teachable or detections.source_id
 
     def end(self) -> None:

@@ -134,6 +134,10 @@ def test_names_are_found_by_their_texts(sam: Command, picture: Path, clip: Path)
     [found] = sam("detect", picture, *options, *line, "--threshold", "0").worked().json
     assert {each["label"] for each in found["detections"]} <= {"disc", "square"}
     assert found["detections"]
+    unsure = sam("detect", picture, *options[:-1], *line, "--threshold", "1").worked()
+    assert "nothing known" in unsure.out
+    assert "knows nothing" not in unsure.out, "it needs no examples"
+    assert "knows nothing yet" in sam("detect", picture, "--clip-model", clip).worked().out
     sam("detect", picture, *options).failed("--text-labels", code=2)
     sam("detect", picture, "--labeller", "text", "--text-labels", "disc").failed(
         "'text' compares with texts", "appearance does not", "'clip'", code=2

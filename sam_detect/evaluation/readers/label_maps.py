@@ -1,8 +1,11 @@
-"""Label maps: beside each picture another one, in which every object's pixels have its number."""
+"""Label maps: beside each picture another one, in which every object's pixels have its number, or
+(where a legend says so) those of its class."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -11,18 +14,24 @@ import numpy as np
 import numpy.typing as npt
 from skimage import measure
 
-from sam_detect.errors import ImageError, MaskError
-from sam_detect.evaluation.dataset import AnnotatedObject, Dataset
-from sam_detect.evaluation.readers.gathering import Gathering, annotated_object
-from sam_detect.labels import shown_label
+from sam_detect.errors import ImageError, LibraryError, MaskError, one_line
+from sam_detect.evaluation.dataset import AnnotatedObject, Dataset, Id
+from sam_detect.evaluation.readers.gathering import Gathering, annotated_object, ids_by_name
+from sam_detect.labels import normalised_label, shown_label
 from sam_detect.masks import BoolArray, crop_to_rle
 from sam_detect.sources import DEFAULT_MAX_BYTES, find_images
+from sam_detect.sources.annotations import read_text
 from sam_detect.sources.decoding import Origin, left_out_of_tiff, read_values
 
 MAX_SCATTER = 100
 """How often the boxes of a map's objects may cover the picture. Those of real objects hardly
 overlap; of a photograph taken for a label map, each grey's box is the picture, and a 16-bit one
 would take hours."""
+MOST_CLASSES = 64
+"""Maps with more values are of objects."""
+MOST_PARTS = 10_000
+LEAST_PART = 16
+"""Pixels; smaller parts of an object are specks."""
 
 
 class Region(NamedTuple):
@@ -39,11 +48,18 @@ def read(root: Path, *, max_pixels: int) -> Dataset:
     In a mask 0 is background and each other value one object, whether its pixels touch or not.
     All objects are of one category, named like the folder. An object's id is its mask's path and
     value. A picture without a mask is left out: nobody said that it is empty.
+
+    With a legend (``classes.txt`` or ``classes.json`` in ``root``, see :func:`read_legend`) each
+    value is a class, and each connected region of it an object.
+
+    Raises:
+        ImageError: also where the values look like classes, and there is no legend.
     """
     label = shown_label(root.resolve().name) or "object"
     gathering = Gathering(label, max_pixels=max_pixels)
+    legend = read_legend(root)
+    seen = _Seen(label, legend)
     pictures, masks = (_by_name(root, folder, gathering) for folder in ("images", "masks"))
-    numbers, in_parts = set(), 0
     for name, path in pictures.items():
         what = _shown(path, root)
         if name not in masks:
@@ -57,22 +73,145 @@ def read(root: Path, *, max_pixels: int) -> Dataset:
             left_out = left_out_of_tiff(Origin(masks[name]))
             if left_out and left_out != left_out_of_tiff(Origin(path)):
                 raise MaskError(f"it is a stack of which {left_out}, and its picture is none such")
-            found = [*_regions(_values(masks[name], size_hw, max_pixels))]
+            objects = seen.objects(_values(masks[name], size_hw, max_pixels), mask)
             if left_out:
                 gathering.note(mask, f"{left_out}, and the same of its picture")
         except (ImageError, MaskError) as error:
             gathering.note(mask, error)
             continue
-        objects = [_object(each, mask, label, size_hw) for each in found]
         gathering.add(id=what, path=path, size_hw=size_hw, objects=objects)
-        numbers.add(len(found))
-        in_parts += len(found) == 1 and bool(measure.label(found[0].crop).max() > 1)
     for name in masks.keys() - pictures.keys():
         gathering.note(_shown(masks[name], root), "a mask without a picture")
-    if numbers <= {0, 1} and in_parts:
-        gathering.note(f"{in_parts} masks", "all objects have one value, so they count as one; "
-                                            "give each a number of its own")  # fmt: skip
+    if legend is not None:
+        for value, count in sorted(seen.foreign.items()):
+            gathering.note(f"value {value}", f"it is in {count} masks, but not in the legend")
+        return gathering.dataset(ids_by_name(gathering, dict(legend), seen.values()))
+    seen.refuse_classes(root)
+    if seen.numbers <= {0, 1} and seen.in_parts:
+        gathering.note(f"{seen.in_parts} masks", "all objects have one value, so they count as "
+                       "one; give each a number of its own")  # fmt: skip
     return gathering.dataset({label: 1})
+
+
+def read_legend(root: Path) -> dict[Id, str] | None:
+    """The names of a folder's values; None where it has no legend.
+
+    ``classes.txt`` has a line ``VALUE NAME`` for each class. ``classes.json`` is an object
+    ``{"VALUE": "NAME"}``, or a list of ``{"id": VALUE, "name": "NAME"}``, as it is or under
+    ``categories``. The value 0 is the background, whatever it is called.
+
+    Raises:
+        ImageError: a legend that cannot be read.
+    """
+    for file, parse in ((root / "classes.txt", _lines), (root / "classes.json", _entries)):
+        if not file.exists():
+            continue
+        try:
+            found = _checked(parse(read_text(file, "a legend")))
+        except (ValueError, TypeError, KeyError, RecursionError, LibraryError) as error:
+            raise ImageError(
+                f"the legend {file} cannot be read ({one_line(error)[:100]}): it needs a value "
+                "and a name for each class, such as '1 tumour'"
+            ) from error
+        return found
+    return None
+
+
+def _checked(rows: list[tuple[Any, Any]]) -> dict[Id, str]:
+    """Value to name, without the background."""
+    found: dict[Id, str] = {}
+    for value, name in rows:
+        if type(value) is not int and not (isinstance(value, str) and value.isdecimal()):
+            raise ValueError(f"{value!r:.40} is no whole number")
+        number = int(value)
+        if found.setdefault(number, normalised_label(name)) != normalised_label(name):
+            raise ValueError(f"the value {number} has two names")
+    found.pop(0, None)
+    if not found:
+        raise ValueError("it names no class")
+    return found
+
+
+def _lines(text: str) -> list[tuple[str, str]]:
+    rows = [line.replace(":", " ", 1).split(None, 1) for line in text.splitlines() if line.strip()]
+    return [(value, name) for value, name in rows]
+
+
+def _entries(text: str) -> list[tuple[Any, Any]]:
+    found = json.loads(text)
+    if isinstance(found, dict) and isinstance(found.get("categories"), list):
+        found = found["categories"]
+    if isinstance(found, list):
+        return [(each["id"], each["name"]) for each in found]
+    if not isinstance(found, dict):
+        raise ValueError("it is no object or list")
+    return list(found.items())
+
+
+class _Seen:
+    """What the maps of a folder hold.
+
+    Attributes:
+        numbers: how many values maps have.
+        in_parts: maps of one value that lies in several places.
+        foreign: values that are not in the legend, and in how many maps.
+    """
+
+    def __init__(self, label: str, legend: dict[Id, str] | None) -> None:
+        self.numbers: set[int] = set()
+        self.in_parts = 0
+        self.foreign: Counter[int] = Counter()
+        self._label, self._legend = label, legend
+        self._maps: Counter[int] = Counter()
+        self._scattered: Counter[int] = Counter()
+        self._least_covered = 1.0
+        self._count = 0
+
+    def values(self) -> set[Id]:
+        return set(self._maps)
+
+    def objects(self, values: npt.NDArray[Any], mask: str) -> list[AnnotatedObject]:
+        """The objects of one map.
+
+        Raises:
+            MaskError: the values are all over the picture.
+        """
+        found = [*_regions(values)]
+        self._maps.update(each.value for each in found)
+        if self._legend is not None:
+            self.foreign.update(e.value for e in found if e.value not in self._legend)
+            known = [each for each in found if each.value in self._legend]
+            return [
+                _object(
+                    part, f"{mask}:{part.value}.{number}", self._legend[part.value], values.shape
+                )
+                for each in known
+                for number, part in enumerate(_parts(each), start=1)
+            ]
+        self._count += 1
+        self._least_covered = min(self._least_covered, np.count_nonzero(values) / values.size)
+        self.numbers.add(len(found))
+        self.in_parts += len(found) == 1 and bool(measure.label(found[0].crop).max() > 1)
+        if len(found) <= MOST_CLASSES:
+            self._scattered.update(e.value for e in found if _lies_in_several_places(e))
+        return [_object(e, f"{mask}:{e.value}", self._label, values.shape) for e in found]
+
+    def refuse_classes(self, root: Path) -> None:
+        """Raises ``ImageError`` where the values are hardly numbers of objects: each lies in
+        several places, or the same few values cover all of every picture."""
+        total = sum(self._maps.values())
+        few = 2 <= len(self._maps) <= MOST_CLASSES
+        scattered = 2 * sum(self._scattered.values()) >= total
+        everywhere = (
+            self._count > 1 and self._least_covered >= 0.95 and total >= 2 * len(self._maps)
+        )
+        if few and (scattered or everywhere):
+            shown = ", ".join(map(str, sorted(self._maps)[:8]))
+            raise ImageError(
+                f"the masks of {root} seem to hold classes ({shown}), not objects: add "
+                "classes.txt there, with a line 'VALUE NAME' for each class; or give each object "
+                "a number of its own"
+            )
 
 
 def _by_name(root: Path, folder: str, gathering: Gathering) -> dict[str, str]:
@@ -140,7 +279,29 @@ def _renumbered(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray
     return numbers, dense.reshape(values.shape)
 
 
-def _object(region: Region, mask: str, label: str, size_hw: tuple[int, int]) -> AnnotatedObject:
-    rle = crop_to_rle(region.crop, region.box_xyxy, size_hw)
-    name = f"{mask}:{region.value}"
-    return annotated_object(id=name, label=label, size_hw=size_hw, mask_rle=rle)
+def _parts(region: Region) -> Iterator[Region]:
+    """The connected regions of one value.
+
+    Raises:
+        MaskError: there are so many that it is noise.
+    """
+    numbered = measure.label(region.crop)
+    if numbered.max() > MOST_PARTS:
+        raise MaskError(f"its value {region.value} lies in {numbered.max()} places; it is noise")
+    left, top = region.box_xyxy[:2]
+    for part in measure.regionprops(numbered):
+        y0, x0, y1, x1 = part.bbox
+        box = left + x0, top + y0, left + x1, top + y1
+        yield Region(region.value, box, np.asarray(part.image, np.bool_))
+
+
+def _lies_in_several_places(region: Region) -> bool:
+    """Whether it has two parts that are both no specks."""
+    sizes = np.sort(np.bincount(measure.label(region.crop).ravel())[1:])
+    return len(sizes) > 1 and sizes[-2] >= max(LEAST_PART, sizes[-1] / 5)
+
+
+def _object(region: Region, name: str, label: str, size_hw: tuple[int, ...]) -> AnnotatedObject:
+    height, width = size_hw
+    rle = crop_to_rle(region.crop, region.box_xyxy, (height, width))
+    return annotated_object(id=name, label=label, size_hw=(height, width), mask_rle=rle)
