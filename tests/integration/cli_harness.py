@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,18 @@ class Measured(Ran):
         return self
 
 
+MEASURING = """
+import os, sys
+child = os.fork()
+if not child:
+    os.execv(sys.argv[1], sys.argv[1:])
+_, status, used = os.wait4(child, 0)
+with open(os.environ["MEASURING_REPORT"], "w") as report:
+    print(os.waitstatus_to_exitcode(status), used.ru_maxrss, file=report)
+"""
+"""A process of its own between: what a child inherits of a large parent counts as its peak."""
+
+
 def measured(
     *arguments: str | Path,
     env: dict[str, str] | None = None,
@@ -128,24 +141,29 @@ def measured(
     Args:
         before: runs in the new process before the command: other limits, another user.
     """
-    line = [sys.executable, "-m", "sam_detect", *map(str, arguments)]
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    line = [sys.executable, "-S", "-c", MEASURING, sys.executable, "-m", "sam_detect"]
+    with (
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+        tempfile.NamedTemporaryFile() as report,
+    ):
+        given = {**os.environ, **(env or {}), "MEASURING_REPORT": report.name}
         began = time.monotonic()
         process = subprocess.Popen(
-            line, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-            env={**os.environ, **(env or {})}, preexec_fn=before,  # noqa: PLW1509 - sets limits
+            [*line, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+            env=given, start_new_session=True, preexec_fn=before,  # noqa: PLW1509 - sets limits
         )  # fmt: skip
-        killer = threading.Timer(timeout, process.kill)
+        killer = threading.Timer(timeout, os.killpg, (process.pid, signal.SIGKILL))
         killer.start()
-        _, status, used = os.wait4(process.pid, 0)
+        process.wait()
         killer.cancel()
         seconds = time.monotonic() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
         texts = [file.read().decode(errors="replace") for file in (out, err)]
+        code, peak = (int(part) for part in (report.read() or b"-9 0").split())
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return Measured(process.returncode, *texts, seconds, used.ru_maxrss / unit)
+    return Measured(code, *texts, seconds, peak / unit)
 
 
 def drawn(

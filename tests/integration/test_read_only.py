@@ -67,7 +67,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 def test_a_library_that_may_only_be_read_is_read(home: Path, tmp_path: Path) -> None:
     protect(home)
-    before = contents(home)
+    before = contents(home / "libraries")
     spare = tmp_path / "spare"
     spare.mkdir()
     env = {"SAM_DETECT_HOME": str(home), "TMPDIR": str(spare)}
@@ -97,21 +97,21 @@ def test_a_library_that_may_only_be_read_is_read(home: Path, tmp_path: Path) -> 
         line = run(*change, *there).failed(code=1)
         assert "permissions" in line
         assert "damaged" not in line
-    assert contents(home) == before
+    assert contents(home / "libraries") == before
     assert list(spare.iterdir()) == []
 
 
 def test_a_library_whose_files_alone_may_only_be_read(home: Path, tmp_path: Path) -> None:
     """Nothing is written into the copy, where it would be lost."""
     protect(home, folders=False)
-    before = contents(home)
+    before = contents(home / "libraries")
     given = {"env": {"SAM_DETECT_HOME": str(home)}, "before": as_another_user}
     stats = measured("library", "stats", "--json", "--library", "nuts", **given)
     assert stats.worked().json[0]["examples"] == 5
     picture, box = tmp_path / "a.png", box_around(140, 140)
     ran = measured("learn", picture, "--label", "b", "--box", box, "--library", "nuts", **given)
     ran.failed("permissions", code=1)
-    assert contents(home) == before
+    assert contents(home / "libraries") == before
 
 
 def test_a_library_on_a_disk_that_is_read_only(tmp_path: Path) -> None:
