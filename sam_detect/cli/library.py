@@ -109,7 +109,8 @@ def _list_libraries(settings: dict[str, Any], as_json: bool) -> None:
     for name in list_libraries(load_settings(settings)):
         try:
             stats = _open({**settings, "library": name}, existing=False).stats()
-            found.append({"name": name, **{key: stats[key] for key in ("examples", "classes")}})
+            if stats["recipe"] is not None:  # else who made it was killed before anything was in it
+                found.append({"name": name, **{key: stats[key] for key in ("examples", "classes")}})
         except SamDetectError as error:
             found.append({"name": name, "error": one_line(error)})
     if as_json:

@@ -40,6 +40,8 @@ M_ARENA_MAX = -8
 FORMAT = "sam-detect embedded library"
 FORMAT_VERSION = 1
 STATE_FILE = "library.json"
+MAX_STATE_BYTES = 1 << 20
+"""Thousands of times what a manifest takes."""
 LOCK_FILE = ".lock"
 QUEUE_FILE = ".queue"
 TEMPORARY_SUFFIX = ".new"
@@ -128,9 +130,12 @@ class LibraryFiles:
             return None
         with self.errors("read"):
             try:
-                text = self._state_path.read_bytes()
+                with open(self._state_path, "rb") as file:
+                    text = file.read(MAX_STATE_BYTES + 1)
             except FileNotFoundError:
                 raise self.corrupt(f"{STATE_FILE} is missing") from None
+        if len(text) > MAX_STATE_BYTES:
+            raise self.corrupt(f"{STATE_FILE} is larger than {MAX_STATE_BYTES} bytes")
         return self._parse(text)
 
     def write_state(self, state: State) -> None:

@@ -275,6 +275,35 @@ def test_a_stored_recipe_that_is_hostile_is_one_line_and_can_be_removed(
     command("library", "remove", "--all", "--library", "bad").worked()
 
 
+@pytest.mark.parametrize(
+    "text", [b"[" * 200_000, b'{"manifest":' * 100_000, b" " * (1 << 21), b"\xff" * 99, b"[]", b"7"]
+)
+def test_a_state_that_is_hostile_is_one_line(text: bytes, command: Command) -> None:
+    folder = Path(taught(QdrantVectorStore(collection_name="bad"), "nut").library.store.location)
+    (folder / "library.json").write_bytes(text)
+    for words in (["stats"], ["export", "x.zip"], ["remove", "--all"], ["import", "x.zip"]):
+        ran = command("library", *words, "--library", "bad")
+        ran.failed(code=1)
+        assert "bug of sam-detect" not in ran.err
+    (row,) = command("library", "list", "--json").worked().json[0]["libraries"]
+    assert "library.json" in row["error"]
+
+
+def test_a_library_that_was_never_filled_is_not_listed(command: Command) -> None:
+    """An import, or the first `learn`, that was killed leaves an empty folder."""
+    store = QdrantVectorStore(collection_name="empty")
+    with pytest.raises(RuntimeError), store.session():
+        store.replace_all(_killed(), {})
+    assert list((Path(store.location)).iterdir())
+    assert command("library", "list", "--json").worked().json == [{"libraries": []}]
+    command("library", "stats", "--library", "empty").failed("no library 'empty'", code=2)
+
+
+def _killed() -> Iterator[Any]:
+    raise RuntimeError
+    yield
+
+
 def test_an_engine_that_cannot_read_its_log_is_one_line_and_can_be_removed(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
