@@ -186,7 +186,9 @@ def regions(count: int) -> dict[str, Any]:
 def _twice(members: Members) -> Members:
     lines = members[EXAMPLES].splitlines(keepends=True)
     lines[ROW] = lines[3]
-    return {**members, EXAMPLES: b"".join(lines)}
+    vectors = np.load(io.BytesIO(members[VECTORS]))
+    vectors[ROW] = vectors[3]
+    return {**members, EXAMPLES: b"".join(lines), VECTORS: npy(vectors)}
 
 
 CHANGES: dict[str, Change] = {
@@ -369,6 +371,22 @@ def _in_directory(members: Members, offset: int, value: bytes, of: str = VECTORS
             return bytes(whole)
 
 
+def _overlapping(members: Members) -> bytes:
+    """The manifest is packed in some bytes more, which are those of the next member; what packs it
+    ends before."""
+    whole = zipped(members)
+    with zipfile.ZipFile(io.BytesIO(whole)) as opened:
+        longer = struct.pack("<I", opened.getinfo(MANIFEST).compress_size + 60)
+    return _in_directory(members, 20, longer, of=MANIFEST)
+
+
+def _swollen(members: Members) -> bytes:
+    """Rows of which each has 3 MB that nobody needs, and is otherwise sound."""
+    lines = members[EXAMPLES].splitlines()
+    waste = b', "zzz": "' + b"x" * 3_000_000 + b'"}}\n'
+    return zipped({**members, EXAMPLES: b"".join(line[:-2] + waste for line in lines)})
+
+
 def _many_members(members: Members) -> bytes:
     stream = io.BytesIO(zipped(members))
     with zipfile.ZipFile(stream, "a") as target:
@@ -378,7 +396,7 @@ def _many_members(members: Members) -> bytes:
 
 
 def _bomb(name: str) -> Callable[[Members], bytes]:
-    """A member of 2 GB of spaces, in 2 MB; of 200 MB in the manifest's case."""
+    """A member of 300 MB of spaces, in 1 MB."""
 
     def made(members: Members) -> bytes:
         stream = io.BytesIO()
@@ -400,7 +418,9 @@ FILES: dict[str, Callable[[Members], bytes]] = {
     "LZMA": _packed(zipfile.ZIP_LZMA),
     "encrypted": lambda m: _in_directory(m, 8, b"\x01"),
     "another compression": lambda m: _in_directory(m, 10, b"\x63"),
-    "overlapping members": lambda m: _in_directory(m, 42, b"\0\0\0\0"),
+    "a member at another's place": lambda m: _in_directory(m, 42, b"\0\0\0\0"),
+    "overlapping members": _overlapping,
+    "swollen rows": _swollen,
     "a member that claims 4 GB": lambda m: _in_directory(m, 24, b"\xfe\xff\xff\xff"),
     "a member packed in 4 GB": lambda m: _in_directory(m, 20, b"\xfe\xff\xff\xff"),
     "a member of another checksum": lambda m: _in_directory(m, 16, b"\0\0\0\0"),
