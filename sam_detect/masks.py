@@ -126,6 +126,29 @@ def rle_to_mask(rle: MaskRLE | dict[str, Any]) -> BoolArray:
     return np.array(np.repeat(values, runs).reshape((width, height)).T, order="C")
 
 
+def rle_to_crop(rle: MaskRLE | dict[str, Any]) -> tuple[tuple[int, int, int, int], BoolArray]:
+    """The tight half-open box xyxy of a COCO RLE's mask, and its ``(h, w)`` crop; only the columns
+    of the box are ever decoded.
+
+    Raises:
+        MaskError: as :func:`rle_to_mask`, or the mask has no pixel.
+    """
+    runs, (height, _) = _checked_runs(rle)
+    edges = np.cumsum([0, *runs])
+    starts, ends = edges[1:-1:2], edges[2::2]
+    some = np.flatnonzero(ends > starts)
+    if not some.size:
+        raise MaskError("a mask needs at least one pixel, this one has none")
+    x0, x1 = int(starts[some[0]]) // height, (int(ends[some[-1]]) - 1) // height + 1
+    lengths = np.diff(np.clip(edges, x0 * height, x1 * height))
+    values = np.zeros(len(lengths), dtype=np.bool_)
+    values[1::2] = True
+    columns = np.repeat(values, lengths).reshape((x1 - x0, height))
+    rows = np.flatnonzero(columns.any(axis=0))
+    y0, y1 = int(rows[0]), int(rows[-1]) + 1
+    return (x0, y0, x1, y1), np.ascontiguousarray(columns[:, y0:y1].T)
+
+
 def checked_rle(rle: dict[str, Any]) -> MaskRLE:
     """A file's COCO RLE, compressed or plain, as COCO's text; raises as :func:`rle_to_mask`."""
     return compress_rle(*_checked_runs(rle))

@@ -19,15 +19,20 @@ def plausible(masks: Masks, memory: LabelMemory) -> IntArray:
     return np.flatnonzero(plausible_sizes(masks.areas, memory.examples()))
 
 
-def _denied(mask: Masks, verdict: Verdict, denied: Taught) -> Verdict:
-    """The verdict of one mask; unknown where its outline was taught not to have this label."""
+def _without_denied(masks: Masks, verdicts: Sequence[Verdict], denied: Taught) -> list[Verdict]:
+    """The verdicts; unknown where an outline was taught not to have its label."""
+    answers = list(verdicts)
+    labels = np.array([verdict.label for verdict in verdicts], dtype=object)
     for index, example in enumerate(denied.examples):
-        if verdict.label == example.label:
-            both = Masks.concatenate([mask, denied.masks[[index]]])
+        one, area = denied.masks[[index]], int(denied.masks.areas[index])
+        # Cheap and necessary first: they are about the same only where their sizes are.
+        alike = np.minimum(masks.areas, area) >= SAME_OUTLINE_IOU * np.maximum(masks.areas, area)
+        for i in np.flatnonzero(alike & (labels == example.label)).tolist():
+            both = Masks.concatenate([masks[[i]], one])
             if iou_matrix(both.crops(), both.boxes_xyxy)[0, 1] >= SAME_OUTLINE_IOU:
-                neighbours = _first(example, verdict.neighbours)
-                return replace(verdict, label=None, confidence=0.0, neighbours=neighbours)
-    return verdict
+                neighbours = _first(example, verdicts[i].neighbours)
+                answers[i] = replace(verdicts[i], label=None, confidence=0.0, neighbours=neighbours)
+    return answers
 
 
 def _first(example: Neighbour, neighbours: Sequence[Neighbour]) -> tuple[Neighbour, ...]:
@@ -80,8 +85,7 @@ class Naming:
         for index, verdict in zip(described.tolist(), labelled, strict=True):
             verdicts[index] = verdict
         if taught is not None and given is not None:
-            denied = taught.of(negative=True)
-            verdicts = [_denied(masks[[i]], v, denied) for i, v in enumerate(verdicts)]
+            verdicts = _without_denied(masks, verdicts, taught.of(negative=True))
             masks = Masks.concatenate([given[0], masks])
             verdicts = [*given[1], *verdicts]
         keep = one_per_object(masks, verdicts, nesting=self._seen_nesting(memory))

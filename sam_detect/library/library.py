@@ -30,7 +30,7 @@ from sam_detect.library.example import (
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.opposed import opposed
 from sam_detect.library.snapshot import Snapshot, search
-from sam_detect.masks import FloatArray, rle_to_mask
+from sam_detect.masks import BoolArray, FloatArray, rle_to_crop
 from sam_detect.types import ExampleArrays, Masks, Neighbour, Point, Recipe, Taught
 
 BATCH = 64
@@ -177,7 +177,8 @@ class Library:
         points = list(lookup.read(self.store, ids, fields=LISTED_FIELDS)) if ids else []
         points.sort(key=lambda point: str(point.payload["added"]), reverse=True)
         outlines = [self._outline(point, size_hw) for point in points]
-        masks = Masks.concatenate([Masks.empty(size_hw), *outlines])
+        boxes, crops = [box for box, _ in outlines], [crop for _, crop in outlines]
+        masks = Masks.from_crops(size_hw=size_hw, boxes_xyxy=boxes, crops=crops)
         named = [(point.id, *label_of(point)) for point in points]
         examples = tuple(Neighbour(key, label, 1.0, negative) for key, label, negative in named)
         return Taught(picture, masks, examples)
@@ -329,12 +330,14 @@ class Library:
     def _place(self) -> str:
         return remedies.options_of(self.store.location) or f"--library {self.name}"
 
-    def _outline(self, point: Point, size_hw: tuple[int, int]) -> Masks:
+    def _outline(
+        self, point: Point, size_hw: tuple[int, int]
+    ) -> tuple[tuple[int, int, int, int], BoolArray]:
         rle = point.payload["segmentation"]
         try:
             if tuple(rle["size"]) != size_hw:  # before it is decoded
                 raise MaskError("its outline is not of its picture's size")
-            return Masks.from_dense(rle_to_mask(rle))
+            return rle_to_crop(rle)
         except MaskError as error:
             raise lookup.damaged(point.id, str(error), self.store.location) from error
 

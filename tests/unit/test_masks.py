@@ -41,6 +41,7 @@ from sam_detect.masks import (
     nms,
     outlines,
     polygons_to_mask,
+    rle_to_crop,
     rle_to_mask,
     tight_box_xyxy,
 )
@@ -166,6 +167,32 @@ def test_rle_to_mask_reads_text_bytes_and_plain_runs_like_pycocotools(mask: Bool
         decoded = rle_to_mask({"size": size, "counts": counts})
         assert decoded.dtype == np.bool_
         np.testing.assert_array_equal(decoded, mask)
+
+
+@QUICK
+@given(masks_hw())
+def test_rle_to_crop_is_what_the_box_of_the_whole_mask_shows(mask: BoolArray) -> None:
+    rle = {"size": list(mask.shape), "counts": plain_runs(mask)}
+    expected = tight_box_xyxy(mask)
+    if expected is None:
+        with pytest.raises(MaskError, match="at least one pixel"):
+            rle_to_crop(rle)
+        return
+    box, crop = rle_to_crop(rle)
+    assert box == expected
+    np.testing.assert_array_equal(crop, mask[box[1] : box[3], box[0] : box[2]])
+
+
+def test_rle_to_crop_never_makes_the_whole_mask() -> None:
+    size = (30_000, 30_000)  # whole it would be 900 MB
+    rle = crop_to_rle(np.ones((5, 5), np.bool_), (20_000, 20_000, 20_005, 20_005), size)
+    tracemalloc.start()
+    box, crop = rle_to_crop(rle)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
+    assert box == (20_000, 20_000, 20_005, 20_005)
+    assert crop.all()
 
 
 def test_rle_to_mask_reads_long_runs_like_pycocotools() -> None:

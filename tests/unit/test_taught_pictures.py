@@ -17,7 +17,7 @@ from sam_detect.errors import LibraryCorruptError
 from sam_detect.evaluation.methods import Shown
 from sam_detect.evaluation.pipeline import Pipeline
 from sam_detect.interfaces import Segmenter
-from sam_detect.labelling.naming import _denied
+from sam_detect.labelling.naming import _without_denied
 from sam_detect.labelling.suppression import one_per_object
 from sam_detect.sources import to_frame
 from sam_detect.types import Detections, Frame, Masks, Verdict
@@ -132,7 +132,7 @@ def test_only_about_the_same_outline_is_denied() -> None:
     frame = to_frame(discs("nut", 0), color_order="bgr", max_pixels=10**6)
     known = made.taught(frame)
     masks = Masks.from_dense(np.stack([disc_masks()[0], grown(disc_masks()[0], 7)]))
-    shown = [_denied(masks[[i]], verdict, known.of(negative=True)) for i in range(2)]
+    shown = _without_denied(masks, [verdict] * 2, known.of(negative=True))
     assert [v.label for v in shown] == ["nut", None]
 
 
