@@ -14,12 +14,13 @@ from PIL import Image
 
 from sam_detect import parts
 from sam_detect.config import Settings, load_settings
-from sam_detect.errors import ConfigError, RecipeMismatchError
+from sam_detect.errors import ConfigError, OutlineWarning, RecipeMismatchError
 from sam_detect.fading import context
 from sam_detect.finder import Finder
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
 from sam_detect.labelling.sizes import span
 from sam_detect.library.converted import Converted
+from sam_detect.library.learnt import Learnt
 from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.making import make_examples
@@ -28,6 +29,7 @@ from sam_detect.models.defaults import default_segmenter
 from sam_detect.outputs.overlay import draw
 from sam_detect.registry import load_class, needing_extra
 from sam_detect.segmentation import prompted
+from sam_detect.segmentation.prompted import Outlined
 from sam_detect.sources import cut_out_object, to_frame
 from sam_detect.types import Detection, Detections, Frame, Masks
 
@@ -167,7 +169,16 @@ class SAMDetect(Finder):
         Raises:
             MaskError: a box or point is malformed or outside the picture, or nothing is at a point.
         """
-        frame, places = self.read(image), {"boxes_xywh": boxes_xywh, "points_xy": points_xy}
+        return self.outlined(self.read(image), boxes_xywh, points_xy).masks
+
+    def outlined(
+        self,
+        frame: Frame,
+        boxes_xywh: Sequence[Sequence[float]] = (),
+        points_xy: Sequence[Sequence[float]] = (),
+    ) -> Outlined:
+        """What :meth:`outline` gives, with how well each outline fits its box."""
+        places = {"boxes_xywh": boxes_xywh, "points_xy": points_xy}
         return prompted.outline(frame, self.segmenter, propose=self.propose, **places)
 
     def with_empty_library(self, segmenter: Segmenter | None = None) -> SAMDetect:
@@ -193,6 +204,59 @@ class SAMDetect(Finder):
         return copy
 
     # -- learning ----------------------------------------------------------------------------
+
+    def learn(
+        self,
+        image: ImageLike | Frame,
+        label: str,
+        *,
+        boxes_xywh: Sequence[Sequence[float]] = (),
+        masks: MaskLike = None,
+        points_xy: Sequence[Sequence[float]] = (),
+        negative: bool = False,
+    ) -> Learnt:
+        """Learns the objects of a picture that boxes, masks or points show.
+
+        Args:
+            image: the picture, as :meth:`detect` takes it.
+            label: the name of all of them.
+            boxes_xywh: ``x, y, width, height`` in pixels, each around one object.
+            masks: as of :meth:`add_examples_from_file`.
+            points_xy: ``x, y`` in pixels, each on one object.
+            negative: learn that these are *not* a ``label``.
+
+        Returns:
+            What was added, and the outlines that were taken: ``learn(...).preview().show()``.
+
+        Warns:
+            OutlineWarning: a box leaves the picture, looks like two corners or like fractions, or
+                nothing that was proposed fits it.
+
+        Raises:
+            ConfigError: none of boxes, masks and points is given.
+            MaskError: a box or point is malformed or outside the picture, or nothing is at a point.
+            LibraryError: the label is empty.
+        """
+        if masks is None and not len(boxes_xywh) and not len(points_xy):
+            raise ConfigError("learn needs boxes_xywh, masks or points_xy: where the objects are")
+        frame = self.read(image)
+        given = Masks.empty(frame.size_hw) if masks is None else self._masks(frame, masks)
+        shown = self.outlined(frame, boxes_xywh, points_xy)
+        problems = tuple(shown.problems(boxes_xywh))
+        for problem in problems:
+            warnings.warn(f"{frame.source_id}: {problem}", OutlineWarning, stacklevel=2)
+        taken = Masks.concatenate([given, shown.masks]) if len(shown.masks) else given
+        done = self.learn_frame(frame, taken, [label] * len(taken), negative=negative)
+        automatic = isinstance(masks, str)
+        return Learnt(
+            **vars(done),
+            masks=taken,
+            box_ious=np.concatenate([np.full(len(given), np.nan, np.float32), shown.box_ious]),
+            warnings=problems,
+            left_out=len(self.propose(frame)) - len(given) if automatic else 0,
+            frame=frame,
+            boxes_xywh=boxes_xywh,
+        )
 
     def add_example(
         self,
@@ -226,7 +290,7 @@ class SAMDetect(Finder):
         label: str = "",
         *,
         negative: bool = False,
-    ) -> Added:
+    ) -> Learnt:
         """Learns the objects of a picture.
 
         Args:
@@ -236,13 +300,16 @@ class SAMDetect(Finder):
                 ``(N, H, W)``.
             label: the name of all of them.
         """
-        frame = self.read(image_path)
-        if isinstance(masks, str) and masks != "auto":
-            raise ConfigError(f"masks must be 'auto', an array or Masks, got {masks!r}")
-        if masks is None or isinstance(masks, str):
-            masks = self.separate_objects(frame)
-        found = masks if isinstance(masks, Masks) else Masks.from_dense(masks)
-        return self.learn_frame(frame, found, [label] * len(found), negative=negative)
+        found = "auto" if masks is None else masks
+        return self.learn(image_path, label, masks=found, negative=negative)
+
+    def _masks(self, frame: Frame, masks: MaskLike) -> Masks:
+        """What ``masks`` of :meth:`add_examples_from_file` means in a frame."""
+        if isinstance(masks, str):
+            if masks != "auto":
+                raise ConfigError(f"masks must be 'auto', an array or Masks, got {masks!r}")
+            return self.separate_objects(frame)
+        return masks if isinstance(masks, Masks) else Masks.from_dense(np.asarray(masks))
 
     def learn_frame(
         self,

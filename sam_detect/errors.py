@@ -19,6 +19,7 @@ __all__ = [
     "LibraryError",
     "LibraryNotFoundError",
     "MaskError",
+    "OutlineWarning",
     "OutputError",
     "RecipeMismatchError",
     "SamDetectError",
@@ -66,6 +67,10 @@ class ImageError(SamDetectError):
 
 class MaskError(SamDetectError):
     """A mask, box or outline that is malformed or lies outside its picture."""
+
+
+class OutlineWarning(UserWarning):
+    """A box that may not mean what it says, or that nothing in the picture fits."""
 
 
 class ExtensionError(SamDetectError):

@@ -27,6 +27,7 @@ from sam_detect.errors import ConfigError, MaskError, one_line
 
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
+    from sam_detect.segmentation.prompted import Outlined
     from sam_detect.sources.annotations import AnnotatedImage
     from sam_detect.types import Frame, Masks
 
@@ -56,6 +57,11 @@ NOT_GIVEN = "annotated, but not among the pictures"
     metavar="auto|FILE",
     help="auto: the separate objects of one kind. FILE: a mask or label-map picture.",
 )
+@click.option(
+    "--preview",
+    metavar="PICTURE",
+    help="Write the pictures with the outlines that were taken; a folder for several.",
+)
 @click.option("--negative", is_flag=True, help="Learn that these are *not* what --label says.")
 @click.option(
     "--exhaustive", is_flag=True,
@@ -84,6 +90,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     boxes: tuple[str, ...],
     points: tuple[str, ...],
     masks: str | None,
+    preview: str | None,
     negative: bool,
     exhaustive: bool,
     annotations: Path | None,
@@ -109,12 +116,14 @@ def learn(  # noqa: PLR0917 - click gives them by name
     library = _library(detector)
     failures = Failures()
     paths = find_pictures(images, failures)
+    prompts.require_one_picture(paths)
     outlines: _Prompts | _Annotations = prompts
     if annotations is not None and paths:
         # Of pictures that are named one by one, others may well be annotated, too.
         whole = any(image not in paths for image in images)
         outlines = _Annotations(annotations, paths, tag, failures, whole=whole)
         paths = list(outlines.by_path)
+    shown = _Preview(preview, paths) if preview is not None else None
     report = _Report(as_json)
     polarity = {"negative": negative, "exhaustive": exhaustive}
     with report.summary(library), progress(paths, "learning") as steps:
@@ -122,6 +131,8 @@ def learn(  # noqa: PLR0917 - click gives them by name
             with failures.guard(path):
                 frame = detector.read(path)
                 found, labels = outlines.of(detector, frame, path)
+                if shown is not None:
+                    shown.write(frame, found, prompts.boxes)
                 report.learn(detector, frame, found, labels, **polarity)
     return failures.end(paths)
 
@@ -185,11 +196,66 @@ class _Prompts:
             found.append(read_masks(self.file, frame.size_hw))
         if self.file == "auto":
             found.append(_separate_objects(detector, frame, path))
-        found.append(detector.outline(frame, self.boxes, self.points))
+        shown = detector.outlined(frame, self.boxes, self.points)
+        for line in (*self._taken(shown), *(f"warning: {p}" for p in shown.problems(self.boxes))):
+            note(line)
+        found.append(shown.masks)
         masks = Masks.concatenate(found)
         if not len(masks):
             note(f"nothing was found in {path}")
         return masks, [str(self.label)] * len(masks)
+
+    def require_one_picture(self, paths: list[str]) -> None:
+        """Raises ``ConfigError`` where boxes or points would be used in several pictures."""
+        if len(paths) > 1 and (self.boxes or self.points):
+            option = "--box" if self.boxes else "--point"
+            raise ConfigError(
+                f"{option} shows an object of one picture, and {len(paths)} pictures were given: "
+                f"name one picture, or use --annotations FILE for several"
+            )
+
+    def _taken(self, shown: Outlined) -> Iterator[str]:
+        """A line for each box and point: what it became."""
+        from sam_detect.segmentation.prompted import clip_box
+
+        named = [("box", each) for each in self.boxes] + [("point", each) for each in self.points]
+        numbers = [*range(1, len(self.boxes) + 1), *range(1, len(self.points) + 1)]
+        for index, ((what, values), number) in enumerate(zip(named, numbers, strict=True)):
+            x0, y0, x1, y1 = shown.masks.boxes_xyxy[index].tolist()
+            area = int(shown.masks.areas[index])
+            share = ""
+            if what == "box":
+                left, top, right, bottom = clip_box(values, shown.masks.size_hw)
+                share = f", {area / ((right - left) * (bottom - top)):.0%} of the box"
+            yield (
+                f"{what} {number} ({','.join(f'{v:g}' for v in values)}): took "
+                f"{counted(area, 'pixel')}{share}, {x1 - x0}x{y1 - y0} at {x0},{y0}"
+            )
+
+
+class _Preview:
+    """The pictures of ``--preview``.
+
+    Args:
+        output: a file for one picture, a folder for several.
+        paths: the pictures, which are never overwritten.
+    """
+
+    def __init__(self, output: str, paths: list[str]) -> None:
+        from sam_detect.outputs._atomic import InputGuard
+        from sam_detect.outputs._pictures import PicturePaths
+
+        self._files = PicturePaths(output, multiple=len(paths) > 1)
+        self._inputs = InputGuard(paths)
+
+    def write(self, frame: Frame, masks: Masks, boxes: list[list[float]]) -> None:
+        from sam_detect.outputs import write_image
+        from sam_detect.outputs.preview import draw_outlines
+
+        path = self._files.path_for(frame.source_id)
+        self._inputs.check(path)
+        write_image(path, draw_outlines(frame.image_rgb, masks, boxes))
+        note(f"wrote {path}")
 
 
 def _separate_objects(detector: SAMDetect, frame: Frame, path: str) -> Masks:
@@ -236,17 +302,26 @@ class _Annotations:
         """The masks in one picture, and their labels; what cannot be used is named, left out."""
         from sam_detect.types import Masks
 
-        masks, labels = [Masks.empty(frame.size_hw)], []
+        masks, labels, guessed = [Masks.empty(frame.size_hw)], [], []
         outlines = [outline for image in self.by_path[path] for outline in image.outlines]
         for number, outline in enumerate(outlines, start=1):
             try:
                 dense = outline.mask(frame.size_hw)
-                box = [outline.bbox_xywh or ()]
-                drawn = detector.outline(frame, box) if dense is None else Masks.from_dense(dense)
-                masks.append(drawn)
+                if dense is None:
+                    shown = detector.outlined(frame, [outline.bbox_xywh or ()])
+                    masks.append(shown.masks)
+                    guessed += [] if shown.fits[0] else [number]
+                else:
+                    masks.append(Masks.from_dense(dense))
                 labels.append(outline.label)
             except MaskError as error:
                 self.failures.add(path, f"{path}: outline {number}: {one_line(error)}")
+        if guessed:
+            note(
+                f"warning: {path}: no object that was proposed fits {len(guessed)} of "
+                f"{len(outlines)} boxes (number {', '.join(map(str, guessed[:8]))}"
+                f"{', ...' if len(guessed) > 8 else ''}), so the outlines are guesses"
+            )
         return Masks.concatenate(masks), labels
 
 

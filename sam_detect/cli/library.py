@@ -128,7 +128,11 @@ def _list_libraries(settings: dict[str, Any], as_json: bool) -> None:
 
 @library.command("show")
 @click.argument("example_id", required=False)
-@click.option("--output", type=click.Path(path_type=Path), help="Write the example's crop here.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write the example's crop here, with its outline.",
+)
 @placed
 @options.general_options
 def show_command(
@@ -145,8 +149,11 @@ def show_command(
     example = chosen.get(example_id)
     if output is not None:
         from sam_detect.outputs import write_image
+        from sam_detect.outputs.preview import draw_outlines
+        from sam_detect.types import Masks
 
-        write_image(output, example.crop.image_rgb)
+        crop = example.crop
+        write_image(output, draw_outlines(crop.image_rgb, Masks.from_dense(crop.mask)))
         note(f"wrote {output}")
     data = {
         "id": example.id,

@@ -123,7 +123,7 @@ class Pipeline:
     def outline(self, frame: Frame, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
         """What a user's boxes in a picture would be taken for."""
         segmenter = self._template.segmenter
-        return prompted.outline(frame, segmenter, propose=self.propose, boxes_xywh=boxes_xywh)
+        return prompted.outline(frame, segmenter, propose=self.propose, boxes_xywh=boxes_xywh).masks
 
     def vectors(self, frame: Frame, indices: IntArray) -> FloatArray:
         """``(n, D)``: the vectors of some of :meth:`propose`."""

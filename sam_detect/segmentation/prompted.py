@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from sam_detect.errors import MaskError
 from sam_detect.interfaces import PromptedSegmenter, Segmenter
-from sam_detect.masks import BoolArray
+from sam_detect.masks import BoolArray, FloatArray, intersection
 from sam_detect.types import Frame, ImageRGB, Masks
 
-FITTING_BOX_IOU = 0.6
+FITTING_BOX_IOU = 0.55
 """A proposal whose box overlaps the user's box less is another object."""
+FITTING_IOU = 0.5
+"""The same of its outline and the foreground of the box. Both were chosen on two annotated sets
+(docs/segmentation.md): boxes around objects pass, boxes beside them do not."""
+TAKEN_IOU = 0.6
+"""Where a proposal and the foreground overlap less, the foreground is the better outline."""
+BOX_WEIGHT = 0.5
+"""Of the overlap of the boxes, beside that of the outlines, where several proposals fit."""
 LEAST_SHARE, MOST_SHARE = 0.05, 0.9
 """Of a picture's area: what is smaller is a speck in its middle, what is larger is all of it."""
 GROUND_SHARE, GROUND_SIDES, AT_SIDE = 0.2, 2, 0.02
@@ -25,6 +33,34 @@ GRABCUT_SIDE = 300
 Numbers = Sequence[float]
 
 
+@dataclass(frozen=True, eq=False)
+class Outlined:
+    """What boxes and points became.
+
+    Attributes:
+        masks: one for each box, then one for each point.
+        box_ious: ``(N,)`` float32, overlap (IoU) of each mask's box with the given box; NaN for
+            points.
+        fits: ``(N,)`` bool, false where no proposal fits the box: the mask is then a guess.
+    """
+
+    masks: Masks
+    box_ious: FloatArray
+    fits: BoolArray
+
+    def problems(self, boxes_xywh: Sequence[Numbers]) -> list[str]:
+        """One line for each of the boxes that is suspicious or that nothing fits."""
+        lines = []
+        for index, box in enumerate(boxes_xywh):
+            found = [box_problem(box, self.masks.size_hw)]
+            if not self.fits[index]:
+                found.append("no object that was proposed fits it, so its outline is a guess")
+            if any(found):
+                named = ",".join(f"{float(value):g}" for value in box)
+                lines.append(f"box {index + 1} ({named}): {'; '.join(filter(None, found))}")
+        return lines
+
+
 def outline(
     frame: Frame,
     segmenter: Segmenter,
@@ -32,7 +68,7 @@ def outline(
     propose: Callable[[Frame], Masks],
     boxes_xywh: Sequence[Numbers] = (),
     points_xy: Sequence[Numbers] = (),
-) -> Masks:
+) -> Outlined:
     """One mask for each box, then one for each point.
 
     Args:
@@ -45,14 +81,47 @@ def outline(
     Raises:
         MaskError: a box or point is malformed or outside the picture, or nothing is at a point.
     """
-    if not (len(boxes_xywh) or len(points_xy)):
-        return Masks.empty(frame.size_hw)
+    count = len(boxes_xywh) + len(points_xy)
+    ious, fits = np.full(count, np.nan, np.float32), np.ones(count, np.bool_)
+    if not count:
+        return Outlined(Masks.empty(frame.size_hw), ious, fits)
+    fitting: BoolArray | None = None
     if isinstance(segmenter, PromptedSegmenter):
         by_box = _drawn_in_boxes(frame, segmenter, boxes_xywh)
-        return Masks.concatenate([by_box, segmenter.segment_points(frame, points_xy)])
-    proposals = propose(frame)
-    by_box = masks_for_boxes(frame, proposals, boxes_xywh)
-    return Masks.concatenate([by_box, masks_for_points(frame, proposals, points_xy)])
+        by_point = segmenter.segment_points(frame, points_xy)
+    else:
+        proposals = propose(frame)
+        by_box, fitting = _chosen_for_boxes(frame, proposals, boxes_xywh)
+        by_point = masks_for_points(frame, proposals, points_xy)
+    for index, box in enumerate(boxes_xywh):
+        ious[index] = _box_ious(by_box[[index]], clip_box(box, frame.size_hw))[0]
+    boxed = slice(len(boxes_xywh))
+    fits[boxed] = ious[boxed] >= FITTING_BOX_IOU if fitting is None else fitting
+    return Outlined(Masks.concatenate([by_box, by_point]), ious, fits)
+
+
+def box_problem(box_xywh: Numbers, size_hw: tuple[int, int]) -> str:
+    """What is suspicious about a box given as ``x, y, width, height``, in words; empty for nothing.
+
+    A box that leaves the picture by more than a pixel, and one whose numbers look like two corners
+    or like fractions of the picture's size.
+    """
+    values = _numbers(box_xywh, 4)
+    if values is None:
+        return ""
+    height, width = size_hw
+    x, y, w, h = values
+    if min(values) >= 0 and max(values) <= 1:
+        pixels = f"{x * width:.0f},{y * height:.0f},{w * width:.0f},{h * height:.0f}"
+        return f"looks like fractions of the picture: in pixels it would be {pixels}"
+    if x >= -1 and y >= -1 and x + w <= width + 1 and y + h <= height + 1:
+        return ""
+    if 0 <= x < w <= width and 0 <= y < h <= height:
+        return (
+            f"leaves the {width}x{height} picture and looks like two corners: "
+            f"as x,y,w,h it would be {x:g},{y:g},{w - x:g},{h - y:g}"
+        )
+    return f"leaves the {width}x{height} picture: only the part inside is used"
 
 
 def _drawn_in_boxes(
@@ -71,6 +140,10 @@ def masks_for_boxes(frame: Frame, proposals: Masks, boxes_xywh: Sequence[Numbers
     """One mask per box: the proposal that fits it best, else the box's foreground (GrabCut,
     Rother et al. 2004), else the ellipse that fills it.
 
+    A proposal fits if its box overlaps the given one, and its outline the foreground. The best
+    proposal has the largest sum of both: boxes alone do not tell an object from the object with
+    its shadow, or with the wall behind it.
+
     Args:
         frame: the picture.
         proposals: the segmenter's masks of it.
@@ -79,8 +152,16 @@ def masks_for_boxes(frame: Frame, proposals: Masks, boxes_xywh: Sequence[Numbers
     Raises:
         MaskError: a box is malformed, empty or outside the picture.
     """
+    return _chosen_for_boxes(frame, proposals, boxes_xywh)[0]
+
+
+def _chosen_for_boxes(
+    frame: Frame, proposals: Masks, boxes_xywh: Sequence[Numbers]
+) -> tuple[Masks, BoolArray]:
+    """:func:`masks_for_boxes`, and ``(N,)``: whether a proposal fits each."""
     found = [_mask_for_box(frame, proposals, box) for box in boxes_xywh]
-    return Masks.concatenate([Masks.empty(frame.size_hw), *found])
+    masks = Masks.concatenate([Masks.empty(frame.size_hw), *(mask for mask, _ in found)])
+    return masks, np.array([fits for _, fits in found], np.bool_)
 
 
 def masks_for_points(frame: Frame, proposals: Masks, points_xy: Sequence[Numbers]) -> Masks:
@@ -105,15 +186,27 @@ def middle_mask(proposals: Masks) -> BoolArray:
     return np.ones((height, width), np.bool_)
 
 
-def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Numbers) -> Masks:
+def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Numbers) -> tuple[Masks, bool]:
+    """The mask, and whether a proposal fits."""
     box = clip_box(box_xywh, frame.size_hw)
+    foreground = _foreground(frame.image_rgb, box)
+    pixels = np.count_nonzero(foreground)
     overlap = _box_ious(proposals, box)
-    if len(proposals) and overlap.max() >= FITTING_BOX_IOU:
-        return proposals[[int(overlap.argmax())]]
+    best, chosen, fits = 0.0, -1, False
+    for index in np.flatnonzero(overlap >= FITTING_BOX_IOU).tolist():
+        crop, own = proposals.crop(index), proposals.boxes_xyxy[index].tolist()
+        shared = intersection(foreground, box, crop, own)
+        iou = shared / (pixels + int(proposals.areas[index]) - shared)
+        fits |= iou >= FITTING_IOU
+        fit = iou + BOX_WEIGHT * float(overlap[index])
+        if iou >= TAKEN_IOU and fit > best:
+            best, chosen = fit, index
+    if chosen >= 0:
+        return proposals[[chosen]], True
     x0, y0, x1, y1 = box
     mask = np.zeros(frame.size_hw, bool)
-    mask[y0:y1, x0:x1] = _foreground(frame.image_rgb, box)
-    return Masks.from_dense(mask)
+    mask[y0:y1, x0:x1] = foreground
+    return Masks.from_dense(mask), fits
 
 
 def _mask_at(frame: Frame, proposals: Masks, point_xy: Numbers) -> Masks:

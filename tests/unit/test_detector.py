@@ -22,6 +22,7 @@ from sam_detect.errors import (
     ImageError,
     LibraryError,
     MaskError,
+    OutlineWarning,
     RecipeMismatchError,
     UnavailableError,
 )
@@ -471,3 +472,67 @@ def test_points_are_sent_in_batches_of_the_size_asked_for(
 
 def test_without_arguments_the_settings_are_the_defaults() -> None:
     assert in_memory().settings == Settings()
+
+
+# Learning from boxes
+
+
+def test_learn_gives_what_was_added_and_the_outlines(rgb: npt.NDArray[np.uint8]) -> None:
+    detector = in_memory(color_order="rgb")
+    boxes = [[x - 20, y - 20, 41, 41] for x, y in DISCS[:2]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OutlineWarning)
+        done = detector.learn(rgb, boxes_xywh=boxes, points_xy=[DISCS[2]], label="disc")
+    assert (done.added, done.relabelled, done.total, done.warnings) == (3, 0, 3, ())
+    assert len(done.masks) == 3
+    assert (done.box_ious[:2] > 0.8).all()
+    assert np.isnan(done.box_ious[2])
+    for index, place in enumerate(DISCS[:3]):
+        found, wanted = done.masks.dense(index), disc(*place)
+        assert np.count_nonzero(found & wanted) > 0.85 * np.count_nonzero(found | wanted)
+    assert done.preview().size == (2 * 280, 2 * 200)
+    given = np.stack([disc(*DISCS[3])])
+    more = detector.learn(rgb, masks=given, boxes_xywh=boxes[:1], label="disc")
+    assert (more.added, more.total, len(more.masks)) == (1, 4, 2)
+    np.testing.assert_array_equal(more.masks.dense(0), given[0])
+    assert detector.learn(rgb, "disc", boxes_xywh=boxes[:1], negative=True).total == 4
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        ([150, 85, 40, 40], "no object that was proposed fits it"),
+        ([190, 20, 231, 61], "as x,y,w,h it would be 190,20,41,41"),
+        ([0.2, 0.2, 0.1, 0.1], "looks like fractions of the picture"),
+        ([-50, 20, 100, 60], "leaves the 280x200 picture"),
+    ],
+)
+def test_a_box_that_may_not_mean_what_it_says_is_warned_of(
+    rgb: npt.NDArray[np.uint8], box: list[float], words: str
+) -> None:
+    detector = in_memory(color_order="rgb")
+    good = [DISCS[0][0] - 20, DISCS[0][1] - 20, 41, 41]
+    with pytest.warns(OutlineWarning, match="box 2") as caught:
+        done = detector.learn(rgb, boxes_xywh=[good, box], label="disc")
+    [warned] = [each for each in caught if each.category is OutlineWarning]
+    assert [str(warned.message)] == [f"array: {line}" for line in done.warnings]
+    assert words in done.warnings[0]
+    assert warned.filename == __file__, "it names the caller's line"
+
+
+def test_learn_takes_the_separate_objects_and_counts_what_it_leaves_out(
+    rgb: npt.NDArray[np.uint8],
+) -> None:
+    detector = in_memory(color_order="rgb")
+    done = detector.learn(rgb, masks="auto", label="disc")
+    assert (done.added, len(done.masks)) == (4, 4)
+    assert done.left_out == len(detector.propose(detector.read(rgb))) - 4
+
+
+def test_learn_asks_where_the_objects_are(rgb: npt.NDArray[np.uint8]) -> None:
+    with pytest.raises(ConfigError, match="boxes_xywh, masks or points_xy"):
+        in_memory().learn(rgb, label="disc")
+    with pytest.raises(ConfigError, match="'auto'"):
+        in_memory().learn(rgb, label="disc", masks="all")
+    with pytest.raises(LibraryError, match="label"):
+        in_memory().learn(rgb, label=" ", boxes_xywh=[[20, 20, 41, 41]])

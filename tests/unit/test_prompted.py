@@ -199,13 +199,13 @@ class Drawing(Proposing):
 def test_a_segmenter_that_draws_is_asked_and_nothing_is_proposed() -> None:
     boxes = [[60, 10, 20, 30], [90, 50, 10, 10]]
     found = outline(scene(), Drawing(), propose=pytest.fail, boxes_xywh=boxes,
-                    points_xy=[(30, 40)])  # fmt: skip
+                    points_xy=[(30, 40)]).masks  # fmt: skip
     assert found.boxes_xyxy.tolist() == [[60, 10, 80, 40], [90, 50, 100, 60], [30, 40, 31, 41]]
 
 
 def test_a_box_in_which_nothing_is_drawn_takes_its_foreground() -> None:
     boxes = [box_of(BLUE, 2), box_of(RED, 2)]
-    found = outline(scene(), Drawing(), propose=pytest.fail, boxes_xywh=boxes)
+    found = outline(scene(), Drawing(), propose=pytest.fail, boxes_xywh=boxes).masks
     assert found.boxes_xyxy[0].tolist() == [63, 18, 108, 63], "drawn: the box itself"
     assert iou(found.dense(1), RED) > 0.9
     with pytest.raises(MaskError, match="no pixel inside"):
@@ -214,14 +214,14 @@ def test_a_box_in_which_nothing_is_drawn_takes_its_foreground() -> None:
 
 def test_for_another_segmenter_its_proposals_are_chosen_among() -> None:
     found = outline(scene(), Proposing(), propose=Proposing().segment,
-                    boxes_xywh=[box_of(BLUE, 2)], points_xy=[(30, 40)])  # fmt: skip
+                    boxes_xywh=[box_of(BLUE, 2)], points_xy=[(30, 40)]).masks  # fmt: skip
     np.testing.assert_array_equal(found.dense(0), BLUE)
     np.testing.assert_array_equal(found.dense(1), RED)
 
 
 @pytest.mark.parametrize("segmenter", [Proposing(), Drawing()])
 def test_where_nobody_points_nothing_is_proposed(segmenter: Segmenter) -> None:
-    found = outline(scene(), segmenter, propose=pytest.fail)
+    found = outline(scene(), segmenter, propose=pytest.fail).masks
     assert (len(found), found.size_hw) == (0, (HEIGHT, WIDTH))
 
 

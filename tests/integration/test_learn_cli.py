@@ -1,0 +1,208 @@
+"""What ``learn`` says and shows of the outlines that it took, and which boxes it warns of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_harness import (
+    DISCS,
+    GROUND,
+    RADIUS,
+    SQUARES,
+    Command,
+    box_around,
+    drawn,
+    in_this_process,
+    saved,
+)
+from PIL import Image
+
+SIDE = 2 * RADIUS + 1
+EMPTY = "150,85,40,40"
+"""A box in which there is nothing but ground."""
+
+
+@pytest.fixture
+def sam(capfd: pytest.CaptureFixture[str]) -> Command:
+    return in_this_process(capfd)
+
+
+@pytest.fixture
+def picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return saved(tmp_path / "shapes.png").relative_to(tmp_path)
+
+
+def warnings_of(err: str) -> list[str]:
+    return [line for line in err.splitlines() if line.startswith("warning: box")]
+
+
+# What was taken
+
+
+def test_each_box_and_point_says_what_it_became(sam: Command, picture: Path) -> None:
+    x, y = DISCS[2]
+    ran = sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0]),
+              "--box", box_around(*DISCS[1]), "--point", f"{x},{y}").worked()  # fmt: skip
+    assert not warnings_of(ran.err), "boxes around objects are not warned of"
+    lines = [line for line in ran.err.splitlines() if ": took " in line]
+    assert [line.split(" (")[0] for line in lines] == ["box 1", "box 2", "point 1"]
+    first = lines[0]
+    assert first.startswith(f"box 1 ({box_around(*DISCS[0])}): took "), first
+    pixels = int(first.split("took ")[1].split()[0])
+    assert pixels == pytest.approx(np.pi * RADIUS**2, rel=0.1)
+    assert f"{pixels / SIDE**2:.0%} of the box" in first
+    assert "of the box" not in lines[2]
+
+
+def test_one_example_is_one_example(sam: Command, picture: Path) -> None:
+    line = ("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0]))
+    assert "learnt 1 example; new library 'default' has 1" in sam(*line).worked().err
+    both = sam(*line, "--box", box_around(*DISCS[1])).worked().err
+    assert "learnt 1 example, 1 known already; library 'default' has 2" in both
+    again = sam(*line[:3], "ring", *line[4:], "--box", box_around(*DISCS[2])).worked().err
+    assert "learnt 1 example, 1 corrected; library 'default' has 3" in again
+
+
+# Boxes that may not mean what they say
+
+
+def test_a_box_on_empty_ground_is_warned_of(sam: Command, picture: Path) -> None:
+    ran = sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0]), "--box", EMPTY)
+    [line] = warnings_of(ran.worked().err)
+    assert line.startswith(f"warning: box 2 ({EMPTY}): no object that was proposed fits it")
+
+
+def test_two_corners_are_warned_of(sam: Command, picture: Path) -> None:
+    x, y = DISCS[4]
+    corners = f"{x - RADIUS},{y - RADIUS},{x + RADIUS + 1},{y + RADIUS + 1}"
+    ran = sam("learn", picture, "--label", "disc", "--box", corners).worked()
+    [line] = warnings_of(ran.err)
+    assert "leaves the 280x200 picture and looks like two corners" in line
+    assert f"as x,y,w,h it would be {box_around(x, y)}" in line
+
+
+def test_fractions_are_warned_of(sam: Command, picture: Path) -> None:
+    ran = sam("learn", picture, "--label", "disc", "--box", "0.25,0.5,0.1,0.2").worked()
+    [line] = warnings_of(ran.err)
+    assert "looks like fractions of the picture: in pixels it would be 70,100,28,40" in line
+
+
+def test_a_box_that_leaves_the_picture_is_warned_of(sam: Command, picture: Path) -> None:
+    ran = sam("learn", picture, "--label", "disc", "--box", "-30,10,110,60").worked()
+    assert "leaves the 280x200 picture: only the part inside is used" in warnings_of(ran.err)[0]
+    fits = sam("learn", picture, "--label", "disc", "--box", "0,-1,280,200.5").worked()
+    assert "leaves" not in fits.err, "rounded boxes may end a pixel beyond it"
+
+
+@pytest.mark.parametrize("prompt", [("--box", "1,2,30,30"), ("--point", "40,40")])
+def test_one_box_is_not_used_in_several_pictures(
+    sam: Command, picture: Path, prompt: tuple[str, str]
+) -> None:
+    saved(Path("folder/a.png"))
+    saved(Path("folder/b.png"))
+    ran = sam("learn", "folder", "--label", "disc", *prompt)
+    ran.failed(prompt[0], "2 pictures were given", "--annotations", code=2)
+    ran = sam("learn", picture, "folder/a.png", "--label", "disc", *prompt)
+    ran.failed("2 pictures were given", code=2)
+    sam("library", "stats").failed("no library", code=2)
+    Path("folder/b.png").unlink()
+    sam("learn", "folder", "--label", "disc", "--box", box_around(*DISCS[0])).worked()
+
+
+def test_boxes_of_a_file_that_nothing_fits_are_counted(sam: Command, picture: Path) -> None:
+    boxes = [[x - RADIUS, y - RADIUS, SIDE, SIDE] for x, y in DISCS[:3]]
+    boxes.insert(1, [int(v) for v in EMPTY.split(",")])
+    data = {
+        "images": [{"id": 1, "file_name": "shapes.png", "width": 280, "height": 200}],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": 1, "bbox": box}
+            for n, box in enumerate(boxes, start=1)
+        ],
+        "categories": [{"id": 1, "name": "disc"}],
+    }
+    Path("boxes.json").write_text(json.dumps(data))
+    ran = sam("learn", picture, "--annotations", "boxes.json").worked()
+    assert "no object that was proposed fits 1 of 4 boxes (number 2)" in ran.err
+    assert "learnt 4 examples" in ran.err
+
+
+# Pictures of it
+
+
+def colours(path: str | Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def pink(image: np.ndarray) -> np.ndarray:
+    """Where the colour of outlines is."""
+    red, green, blue = np.moveaxis(image, 2, 0)
+    return np.asarray((red > 200) & (green < 110) & (blue > 110))
+
+
+def test_the_preview_shows_outlines_and_boxes(sam: Command, picture: Path) -> None:
+    ran = sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0]),
+              "--box", EMPTY, "--preview", "seen/out.png").worked()  # fmt: skip
+    assert "wrote seen/out.png" in ran.err
+    seen = colours("seen/out.png")
+    assert seen.shape == (400, 560, 3), "a small picture is enlarged"
+    marked = pink(seen)
+    x, y = DISCS[0]
+    for dx, dy in ((RADIUS, 0), (-RADIUS, 0), (0, RADIUS), (0, -RADIUS)):
+        row, column = 2 * (y + dy), 2 * (x + dx)
+        assert marked[row - 4 : row + 6, column - 4 : column + 6].any(), "the outline"
+    x, y = SQUARES[0]
+    assert not pink(seen[2 * (y - 5) : 2 * (y + 25), 2 * (x - 25) : 2 * (x + 25)]).any()
+    left, top, w, _ = (2 * int(v) for v in EMPTY.split(","))
+    edge = seen[top, left + 30 : left + w]
+    assert (edge.min(axis=1) > 240).any(), "white dashes"
+    assert (edge.max(axis=1) < 60).any(), "black dashes"
+    assert np.abs(seen[300, 20] - GROUND).max() < 6, "the rest as it was"
+
+
+def test_previews_of_several_pictures_go_into_a_folder(sam: Command, picture: Path) -> None:
+    saved(Path("other.png"), drawn(seed=1))
+    line = ("learn", picture, "other.png", "--label", "disc", "--masks", "auto", "--preview")
+    sam(*line, "seen").worked()
+    assert sorted(path.name for path in Path("seen").iterdir()) == ["other.png", "shapes.png"]
+    assert pink(colours("seen/other.png")).any()
+    sam(*line, "one.png").failed("one.png", "folder", code=1)
+
+
+def test_a_preview_never_overwrites_the_picture(sam: Command, picture: Path) -> None:
+    before = picture.read_bytes()
+    line = ("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0]), "--preview")
+    assert sam(*line, picture).code == 1
+    assert picture.read_bytes() == before
+    sam(*line, "x.docx").failed("x.docx", code=1)
+    sam("library", "stats").failed("no library", code=2)
+
+
+@pytest.mark.parametrize("size_hw", [(12, 9), (60, 2000), (2400, 1800)])
+def test_a_preview_is_made_of_any_size(
+    sam: Command, picture: Path, size_hw: tuple[int, int]
+) -> None:
+    height, width = size_hw
+    saved(Path("any.png"), drawn([(width // 2, height // 2)], [], size_hw=size_hw))
+    box = f"0,0,{width - 2},{height - 2}"
+    sam("learn", "any.png", "--label", "x", "--box", box, "--preview", "seen.png").worked()
+    seen = colours("seen.png")
+    assert max(seen.shape) >= 600
+    assert seen.shape[0] / seen.shape[1] == pytest.approx(height / width)
+    assert pink(seen).any()
+
+
+def test_the_crop_of_an_example_is_shown_with_its_outline(sam: Command, picture: Path) -> None:
+    sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0])).worked()
+    [example] = sam("library", "show", "--json").worked().json
+    sam("library", "show", example["id"][:8], "--output", "crop.png").worked()
+    crop = colours("crop.png")
+    marked = pink(crop)
+    rows, columns = np.nonzero(marked)
+    across = rows.max() - rows.min(), columns.max() - columns.min()
+    assert 0 < marked.mean() < 0.1, "a line, not an area"
+    assert max(across) == pytest.approx(min(across), rel=0.1), "around a disc"
+    assert 0.3 < max(across) / max(crop.shape) < 0.8
