@@ -537,6 +537,20 @@ def test_trying_a_fade_leaves_the_library_alone(store: VectorStore) -> None:
     assert made.add_examples_from_file(discs("berry", 4), disc_masks(), "berry").total == 15
 
 
+def test_what_was_learnt_from_other_vectors_is_not_kept(store: VectorStore) -> None:
+    taught(store, "nut", "leaf", embedder="appearance")
+    fade, picture = LinearFade(max_distance=40), discs("berry", 9)
+    tried = detector(store, embedder=None)
+    usual = tried.detect(picture).confidence
+    generation = tried.library.generation
+    tried.set_fade_strategy(fade)
+    assert tried.library.generation != generation
+    expected = detector(store, embedder=None, fade_strategy=fade).detect(picture).confidence
+    np.testing.assert_allclose(tried.detect(picture).confidence, expected, atol=1e-6)
+    tried.set_fade_strategy(GaussianFade())
+    np.testing.assert_allclose(tried.detect(picture).confidence, usual, atol=1e-6)
+
+
 def test_the_fade_of_an_empty_library_is_simply_another(store: VectorStore) -> None:
     made = detector(store)
     made.set_fade_strategy(LinearFade(max_distance=9))

@@ -153,6 +153,14 @@ def test_taught_objects_may_lie_in_one_another() -> None:
     assert sorted(made.detect(discs("nut", 0)).known.label) == ["fig", *["nut"] * 4, "plate"]
 
 
+def test_taught_objects_may_overlap() -> None:
+    made = with_fig()
+    overlapping = np.roll(disc_masks()[0], 12, axis=1)  # IoU .36
+    made.add_example(discs("nut", 0), "fig", overlapping)
+    found = made.detect(discs("nut", 0)).known
+    assert sorted(found.label) == ["fig", "fig", *["nut"] * 4]
+
+
 def test_several_worth_more_together_do_not_replace_a_taught_one() -> None:
     whole = disc_masks()[0] | disc_masks()[1]
     masks = Masks.from_dense(np.stack([whole, *disc_masks()[:2]]))
