@@ -66,7 +66,9 @@ class YOLOSink(Sink):
         self._closed = False
         with writing_to(self._folder):
             if os.path.lexists(self._folder) and not self._folder.is_dir():
-                raise OutputError(f"'{self._folder}' is a file, expected a folder")
+                raise OutputError(
+                    f"'{self._folder}' is a file; a YOLO dataset needs a folder as --output"
+                )
             labels = self._folder / LABELS
             if (self._folder / SETTINGS).exists() or (labels.is_dir() and any(labels.iterdir())):
                 raise OutputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
@@ -242,6 +243,13 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.verdicts)
+
+    def __repr__(self) -> str:
+        counts = Counter(verdict.label for verdict in self.verdicts)
+        unknown = counts.pop(None, 0)
+        parts = [f"{number} {label!r}" for label, number in counts.most_common()]
+        parts += [f"{unknown} unknown"] if unknown or not parts else []
+        return f"Detections({self.source_id!r}: {', '.join(parts)})"
 
     @overload
     def __getitem__(self, selection: Index) -> Detection: ...

@@ -314,6 +314,13 @@ def test_a_detection_shows_what_it_is_and_not_its_pixels() -> None:
     assert len(text) < 200
 
 
+def test_detections_show_what_was_found_and_not_their_arrays() -> None:
+    assert repr(detections()) == (
+        "Detections('nuts.png': 1 'thing-0', 1 'thing-1', 1 'thing-2', 1 unknown)"
+    )
+    assert repr(detections()[[]]) == "Detections('nuts.png': 0 unknown)"
+
+
 # JSON
 
 
