@@ -7,6 +7,9 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +261,32 @@ def test_the_python_of_the_page_runs(
     crop = detector.get_crop("tray.jpg", names["found"][0]["mask"])
     crop.save("crop.jpg")
     assert Path("crop.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+# Several at once, and what a help costs
+
+
+def test_several_runs_at_once_leave_a_sound_note() -> None:
+    def run(number: int) -> None:
+        for turn in range(15):
+            announced.changed(f"library {number}", f"text {turn}", make_home=True)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, range(4)))
+    said = json.loads((home_dir() / announced.FILE).read_bytes())
+    assert 1 <= len(said) <= 4
+    assert [path.name for path in home_dir().iterdir()] == [announced.FILE]
+
+
+@pytest.mark.parametrize("command", ["detect", "learn", "video", "evaluate"])
+def test_all_help_imports_nothing_heavy(command: str) -> None:
+    heavy = ("torch", "cv2", "PIL", "skimage", "scipy", "qdrant_client", "qdrant_edge", "pandas")
+    code = (
+        "import sys; from sam_detect.cli.app import run; "
+        f"assert run([{command!r}, '--help-all']) == 0; "
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip().splitlines()[-1] == "[]"
