@@ -128,13 +128,15 @@ def load_custom(room: str, path: str) -> Any:
     if not module_name or not class_name:
         raise ConfigError(f"a custom {room} is named package.module:Class, got '{path}'")
     here = str(Path.cwd())
-    sys.path.insert(0, here)
+    added = here not in sys.path
+    if added:
+        sys.path.append(here)  # last: nothing there may stand for an installed package
     try:
         return _import(path)
     except Exception as error:  # the user's own code: it may raise anything
         raise ConfigError(f"the {room} '{path}' cannot be loaded: {one_line(error)}") from error
     finally:
-        if here in sys.path:
+        if added and here in sys.path:
             sys.path.remove(here)
 
 

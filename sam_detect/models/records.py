@@ -55,7 +55,7 @@ def read_record(path: Path) -> Record | None:
         return Record(**json.loads(place.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UnavailableError(
             f"the record {place} cannot be read ({type(error).__name__}): delete it, and the file "
             f"beside it is recorded anew by sam-detect download-models"

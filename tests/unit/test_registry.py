@@ -148,6 +148,16 @@ def test_a_custom_class_is_found_in_the_working_directory(workplace: Path) -> No
     assert sys.path == before
 
 
+def test_nothing_in_the_working_directory_stands_for_an_installed_module(
+    workplace: Path,
+) -> None:
+    assert "pyclbr" not in sys.modules
+    (workplace / "pyclbr.py").write_text("raise RuntimeError('not the one of Python')")
+    (workplace / "wp_uses.py").write_text("import pyclbr\n" + FADE)
+    assert registry.load_custom("fade", "wp_uses:MyFade")().strength == 2.0
+    assert workplace not in Path(sys.modules["pyclbr"].__file__ or "").parents
+
+
 def test_a_custom_class_is_found_in_a_package(workplace: Path) -> None:
     (workplace / "wp_package").mkdir()
     (workplace / "wp_package" / "__init__.py").write_text("")
@@ -198,7 +208,7 @@ def test_a_custom_name_of_another_form_says_the_form(path: str) -> None:
 
 def test_a_custom_module_may_change_sys_path(workplace: Path) -> None:
     (workplace / "wp_meddler.py").write_text(
-        "import sys\nsys.path.remove(sys.path[0])\n" + FADE, encoding="utf-8"
+        "import sys\nsys.path.pop()\n" + FADE, encoding="utf-8"
     )
     assert registry.load_custom("fade", "wp_meddler:MyFade").__name__ == "MyFade"
 
