@@ -26,6 +26,7 @@ from sam_detect.cli.text import (
     UNLIMITED,
     DetectionPrinter,
     counts_as_table,
+    into,
     width,
 )
 from sam_detect.errors import ConfigError, ImageError, LibraryError, OutputError
@@ -183,7 +184,8 @@ def _prime(detector: SAMDetect, frame: Frame, path: str, label: str) -> bool:
         return False
     detector.learn_frame(frame, masks, [label] * len(masks))
     name = shlex.quote(label)
-    hint = f"to keep them: sam-detect learn {shlex.quote(path)} --masks auto --label {name}"
+    place = into(detector.library.name)
+    hint = f"to keep them: sam-detect learn {shlex.quote(path)} --masks auto --label {name}{place}"
     if known:
         hint += f"; to show only what the library knows as '{label}': --only {name}"
     taken = counted(len(masks), "separate object")

@@ -145,9 +145,10 @@ class DetectionPrinter:
         if self._several and self._pictures > 1:
             say(f"total of {self._pictures} pictures: {self._amounts(self._total)}", to=sys.stdout)
         if self._objects and self._teachable and set(self._total) <= {None}:
+            place = into(self._library)
             say(
                 f"Library '{printable(self._library)}' knows nothing yet. Teach it:\n"
-                f"  sam-detect learn {_shell(self._teachable)} --label NAME --box x,y,w,h",
+                f"  sam-detect learn {_shell(self._teachable)} --label NAME --box x,y,w,h{place}",
                 to=sys.stdout,
             )
 
@@ -157,6 +158,13 @@ class DetectionPrinter:
         found = ", ".join(f"{number} {printable(name)}" for number, name in known)
         also = "" if self._filtered and not counts[None] else f"; {counts[None]} unknown"
         return f"{found or 'nothing known'}{also}"
+
+
+def into(library: str) -> str:
+    """The option that names a library in a command to paste; nothing for the default one."""
+    from sam_detect.library.places import DEFAULT_LIBRARY
+
+    return "" if library == DEFAULT_LIBRARY else f" --library {_shell(library)}"
 
 
 def _table_of(shown: Detections) -> Any:

@@ -169,6 +169,17 @@ def test_unknown_objects_of_a_first_picture_have_boxes_to_teach(sam: Command, pi
     assert "Teach it" in said
 
 
+def test_an_emptied_library_is_named_in_the_command_that_teaches_it(
+    sam: Command, taught: str
+) -> None:
+    for label in ("disc", "square"):
+        sam("library", "remove", "--label", label, "--library", "shapes").worked()
+    said = sam(taught, "--library", "shapes").worked().out
+    assert said.endswith(
+        "sam-detect learn shapes.png --label NAME --box x,y,w,h --library shapes\n"
+    )
+
+
 # --label: examples of this run
 
 
@@ -209,6 +220,7 @@ def test_label_works_beside_a_library_and_leaves_it_as_it_is(sam: Command, taugh
         ran = sam("other.png", *place, "--label", "widget", "--json", *options).worked()
         assert {"widget", "square"} <= {each["label"] for each in ran.json[0]["detections"]}
         assert "--only" not in ran.err
+        assert "--label widget --library shapes)" in ran.err
     assert content() == before
     ran = sam("other.png", *place, "--label", "disc", "--only", "disc").worked()
     assert "--only disc" in ran.err, "a filter may be what was meant"
