@@ -14,6 +14,8 @@ from sam_detect.errors import (
     LibraryNotFoundError,
     MaskError,
     RecipeMismatchError,
+    StoreError,
+    one_line,
 )
 from sam_detect.interfaces import VectorStore
 from sam_detect.labels import normalised_label, shown_label
@@ -375,7 +377,13 @@ class Library:
             points = (
                 manifests.migrate_point(p, version) for p in self.store.scan(with_vectors=True)
             )
-            self.store.replace_all(points, new)
+            try:
+                self.store.replace_all(points, new)
+            except StoreError as error:
+                raise StoreError(
+                    f"library '{self.name}' has the older format {version}, and could not be "
+                    f"converted: {one_line(error)}"
+                ) from error
         return new
 
     def _generation_of(self, manifest: dict[str, Any] | None) -> str:
