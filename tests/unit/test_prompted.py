@@ -13,7 +13,13 @@ from strategies import QUICK, BoolArray
 
 from sam_detect.errors import MaskError
 from sam_detect.interfaces import Segmenter
-from sam_detect.segmentation.prompted import clip_box, masks_for_boxes, masks_for_points, outline
+from sam_detect.segmentation.prompted import (
+    box_problem,
+    clip_box,
+    masks_for_boxes,
+    masks_for_points,
+    outline,
+)
 from sam_detect.types import Frame, Masks
 
 HEIGHT, WIDTH = 80, 120
@@ -210,6 +216,65 @@ def test_a_box_in_which_nothing_is_drawn_takes_its_foreground() -> None:
     assert iou(found.dense(1), RED) > 0.9
     with pytest.raises(MaskError, match="no pixel inside"):
         outline(scene(), Drawing(), propose=pytest.fail, boxes_xywh=[boxes[0], [500, 0, 5, 5]])
+
+
+def test_of_boxes_that_fit_their_outlines_nothing_is_said() -> None:
+    boxes = [box_of(BLUE, 2), box_of(RED, -2)]
+    found = outline(scene(), Proposing(), propose=Proposing().segment, boxes_xywh=boxes,
+                    points_xy=[(30, 40)])  # fmt: skip
+    assert found.fits.all()
+    assert (found.box_ious[:2] > 0.7).all()
+    assert np.isnan(found.box_ious[2])
+    assert found.problems(boxes) == []
+
+
+def test_a_box_that_no_proposal_fits_is_named() -> None:
+    boxes = [box_of(BLUE), [50, 5, 12, 12]]
+    found = outline(scene(), Proposing(), propose=Proposing().segment, boxes_xywh=boxes)
+    assert found.fits.tolist() == [True, False]
+    [line] = found.problems(boxes)
+    assert line.startswith("box 2 (50,5,12,12): no object that was proposed fits it")
+
+
+def test_a_drawn_outline_that_does_not_fit_its_box_is_named() -> None:
+    class Elsewhere(Drawing):
+        def segment_boxes(self, frame: Frame, boxes_xywh: Any) -> Masks:
+            return Masks.from_dense(np.stack([RED] * len(boxes_xywh)))
+
+    boxes = [box_of(RED), [60, 5, 30, 30]]
+    found = outline(scene(), Elsewhere(), propose=pytest.fail, boxes_xywh=boxes)
+    assert found.fits.tolist() == [True, False]
+
+
+def test_of_two_proposals_in_one_box_the_one_in_the_colours_of_the_object_is_taken() -> None:
+    wall = np.zeros((HEIGHT, WIDTH), np.bool_)
+    wall[20:60, 65:105] = True
+    for order in ([wall, BLUE], [BLUE, wall]):
+        box = box_of(wall)
+        found = masks_for_boxes(scene(), Masks.from_dense(np.stack(order)), [box])
+        np.testing.assert_array_equal(found.dense(0), BLUE)
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        ([10, 10, 20, 20], ""),
+        ([0, 0, WIDTH, HEIGHT], ""),
+        ([-1, -0.5, WIDTH + 1, HEIGHT + 1], ""),
+        ([1, 1, 1, 1], "fractions of the picture: in pixels it would be 120,80,120,80"),
+        ([0.5, 0.25, 0.1, 0.5], "fractions of the picture: in pixels it would be 60,20,12,40"),
+        ([60, 30, 110, 70], "two corners: as x,y,w,h it would be 60,30,50,40"),
+        ([-5, 10, 20, 20], "leaves the 120x80 picture: only"),
+        ([60, 30, 50, 70], "leaves the 120x80 picture: only"),
+        ([100, 10, 40, 20], "leaves the 120x80 picture: only"),
+        (["a", 1, 2, 3], ""),
+    ],
+    ids=repr,
+)
+def test_a_box_that_may_not_mean_what_it_says(box: Any, words: str) -> None:
+    said = box_problem(box, (HEIGHT, WIDTH))
+    assert words in said
+    assert bool(words) == bool(said)
 
 
 def test_for_another_segmenter_its_proposals_are_chosen_among() -> None:
