@@ -21,6 +21,9 @@ FITTING_IOU = 0.5
 (docs/segmentation.md): boxes around objects pass, boxes beside them do not."""
 TAKEN_IOU = 0.6
 """Where a proposal and the foreground overlap less, the foreground is the better outline."""
+SURE_BOX_IOU, SURE_IOU = 0.8, 0.3
+"""Unless a proposal has nearly the given box and overlaps the foreground by so much: where an
+object has the colours of what is around it, its foreground is worse."""
 BOX_WEIGHT = 0.5
 """Of the overlap of the boxes, beside that of the outlines, where several proposals fit."""
 LEAST_SHARE, MOST_SHARE = 0.05, 0.9
@@ -192,15 +195,18 @@ def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Numbers) -> tuple[Ma
     foreground = _foreground(frame.image_rgb, box)
     pixels = np.count_nonzero(foreground)
     overlap = _box_ious(proposals, box)
-    best, chosen, fits = 0.0, -1, False
+    # Those of which the foreground is sure come before those of which only the box is.
+    best, chosen, fits = (False, 0.0), -1, False
     for index in np.flatnonzero(overlap >= FITTING_BOX_IOU).tolist():
         crop, own = proposals.crop(index), proposals.boxes_xyxy[index].tolist()
         shared = intersection(foreground, box, crop, own)
         iou = shared / (pixels + int(proposals.areas[index]) - shared)
         fits |= iou >= FITTING_IOU
-        fit = iou + BOX_WEIGHT * float(overlap[index])
-        if iou >= TAKEN_IOU and fit > best:
-            best, chosen = fit, index
+        sure = overlap[index] >= SURE_BOX_IOU and iou >= SURE_IOU
+        agreed = iou >= TAKEN_IOU
+        worth = iou + BOX_WEIGHT * float(overlap[index]) if agreed else float(overlap[index])
+        if (agreed or sure) and (agreed, worth) > best:
+            best, chosen = (agreed, worth), index
     if chosen >= 0:
         return proposals[[chosen]], True
     x0, y0, x1, y1 = box
