@@ -89,6 +89,11 @@ class Pipeline:
         """The detector refuses larger pictures."""
         return self._template.settings.max_image_pixels
 
+    @property
+    def detector(self) -> SAMDetect:
+        """What :meth:`learn` taught: :meth:`find` follows what it learns besides."""
+        return self._detector
+
     def learn(self, support: Sequence[Shown]) -> None:
         self._detector = self._template.with_empty_library(Remembering(self.propose))
         for shown in support:
