@@ -121,7 +121,8 @@ class Trial:
             done = self._correct(worst)
 
     def _find(self, picture: AnnotatedPicture) -> Found:
-        found = self.pipeline.find(self.frames[picture.id])
+        frame = self.frames[picture.id]
+        found = self.pipeline.find(frame, taught=self.pipeline.detector.taught(frame))
         # What the user named besides is not asked for.
         labels = tuple(n if n in self.dataset.categories else None for n in found.labels)
         return Found(found.masks, labels, found.scores, Masks.empty(picture.size_hw))
@@ -221,8 +222,8 @@ def trials(
     limit = pipeline.max_pixels
     dataset = open_dataset(folder / "annotations.json", folder / "images", max_pixels=limit)
     protocol = Protocol(shots=given.shots, seeds=given.seeds, group_by=given.group_by)
-    for split in plan(dataset, protocol):
-        split = replace(split, queries=split.queries[: given.pictures])
+    for planned in plan(dataset, protocol):
+        split = replace(planned, queries=planned.queries[: given.pictures])
         for policy in given.policies:
             for half in (0, 1):
                 steps = list(Trial(dataset, split, pipeline, half=half, policy=policy)

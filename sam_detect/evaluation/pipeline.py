@@ -17,7 +17,7 @@ from sam_detect.labelling.sizes import areas_sought
 from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.parts import name_of
 from sam_detect.segmentation import prompted
-from sam_detect.types import Candidates, Frame, Masks
+from sam_detect.types import Candidates, Frame, Masks, Taught
 
 Proposals = tuple[Masks, dict[str, float]]
 Areas = tuple[int, int] | None
@@ -99,7 +99,12 @@ class Pipeline:
         for shown in support:
             self._detector.learn_frame(shown.frame, shown.masks, shown.labels, others=shown.others)
 
-    def find(self, frame: Frame) -> Found:
+    def find(self, frame: Frame, *, taught: Taught | None = None) -> Found:
+        """Finds and names the objects of a query picture.
+
+        Args:
+            taught: as of :meth:`~sam_detect.finder.Finder.name`.
+        """
         sought = areas_sought(self._detector.library.examples())
         masks, proposing = self._proposals(frame, sought)
         started = time.perf_counter()
@@ -107,7 +112,9 @@ class Pipeline:
         labelling = time.perf_counter() - started
         vectors, embedding = self._described(frame, plausible, sought)
         started = time.perf_counter()
-        detections = self._detector.name(Candidates(frame, masks, vectors, plausible))
+        detections = self._detector.name(
+            Candidates(frame, masks, vectors, plausible), taught=taught
+        )
         labelling += time.perf_counter() - started
         seconds = {**proposing, **embedding, "label": labelling}
         return Found(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +21,15 @@ from sam_detect.types import ExampleArrays, Neighbour, Verdict
 AUTO_THRESHOLD = 0.5
 CANDIDATES = 50
 """So many of the nearest examples by plain cosine are compared again under the metric."""
+MOST_NEGATIVES = 200
+"""So many negatives may be among the nearest before they keep examples from being compared."""
+NEGATIVE_REACH = 0.25
+"""A negative acts where it is nearer than this share of the distance (1 - similarity) to the
+nearest example of its label: half the way, as the distance grows with the square of it."""
+LEAST_DISTANCE = 1e-6
+"""What is nearer is the same."""
+EVEN = 0.5
+"""A label of whose confidence less is left gives way to the next best."""
 FOLDS = 5
 
 
@@ -79,19 +88,29 @@ class ExampleLabeller(Labeller):
     ) -> list[Verdict]:
         if len(vectors) == 0:
             return []
-        found = memory.nearest(vectors, max(CANDIDATES, self.top_k))
+        count = max(CANDIDATES, self.top_k)
+        negatives = int(np.count_nonzero(memory.examples().negatives))
+        found = memory.nearest(vectors, count + min(negatives, MOST_NEGATIVES))
         if not any(found):
-            return [unknown([]) for _ in vectors]
+            return [self.unknown([]) for _ in vectors]
         fitted = self._fit(memory, source)
         mapped = fitted.metric(vectors)
         neighbours = self._compared_again(mapped, found, memory, fitted.metric)
+        given = [denials(near) for near in neighbours]
+        denied = [{name for name, left in each.items() if left < EVEN} for each in given]
         verdicts = [
-            self.verdict(vector, nearest, fitted)
-            for vector, nearest in zip(mapped, neighbours, strict=True)
+            self.verdict(vector, near, fitted, labels)
+            for vector, near, labels in zip(mapped, neighbours, denied, strict=True)
         ]
-        if fitted.evidence is None:
-            return verdicts
-        return self._weighed(verdicts, mapped, fitted.evidence, fitted, (qualities, areas))
+        if fitted.evidence is not None:
+            looks = qualities, areas
+            verdicts = self._weighed(verdicts, mapped, neighbours, fitted.evidence, looks)
+        return [
+            self.named(verdict.best_label, verdict.confidence * left[verdict.best_label], near)
+            if verdict.best_label is not None and verdict.best_label in left
+            else verdict
+            for verdict, left, near in zip(verdicts, given, neighbours, strict=True)
+        ]
 
     @abstractmethod
     def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
@@ -99,8 +118,18 @@ class ExampleLabeller(Labeller):
         it."""
 
     @abstractmethod
-    def verdict(self, vector: FloatArray, neighbours: list[Neighbour], fitted: Fitted) -> Verdict:
-        """What one vector (under the metric) is."""
+    def verdict(
+        self,
+        vector: FloatArray,
+        neighbours: list[Neighbour],
+        fitted: Fitted,
+        denied: Collection[str],
+    ) -> Verdict:
+        """What one vector (under the metric) is.
+
+        Args:
+            denied: labels that it has only if there is no other; negatives say no more than this.
+        """
 
     def named(self, label: str, confidence: float, neighbours: list[Neighbour]) -> Verdict:
         """The verdict for a best label: known or, below the threshold, unknown."""
@@ -109,37 +138,35 @@ class ExampleLabeller(Labeller):
             label=label if confidence >= self.threshold else None,
             best_label=label,
             confidence=confidence,
-            neighbours=tuple(neighbours),
+            neighbours=tuple(neighbours[: self.top_k]),
         )
+
+    def unknown(self, neighbours: list[Neighbour]) -> Verdict:
+        """The verdict where no positive example is near."""
+        nearest = neighbours[0].label if neighbours else None
+        return Verdict(None, nearest, 0.0, tuple(neighbours[: self.top_k]))
 
     def _weighed(
         self,
         verdicts: list[Verdict],
         vectors: FloatArray,
+        neighbours: list[list[Neighbour]],
         evidence: Evidence,
-        fitted: Fitted,
         looks: tuple[FloatArray | None, IntArray | None],
     ) -> list[Verdict]:
         """The verdicts of one picture with everything else that is known taken into account."""
         qualities, areas = looks
         odds = np.full(len(verdicts), -np.inf)
-        doubts = np.ones(len(verdicts))
         best_labels = [verdict.best_label for verdict in verdicts]
         rivals = evidence.nearest_rivals(best_labels, vectors)
-        for index, verdict in enumerate(verdicts):
-            label, similar = verdict.best_label, list(verdict.neighbours)
-            own = [n.similarity for n in similar if n.label == label and not n.negative]
-            against = [n.similarity for n in similar if n.label == label and n.negative]
-            if label is None or (against and not own):
+        for index, (verdict, near) in enumerate(zip(verdicts, neighbours, strict=True)):
+            label = verdict.best_label
+            if label is None or not verdict.confidence:
                 continue
-            # Those that are not among the nearest are no nearer than the last of these.
-            nearest = max(own, default=similar[-1].similarity)
-            # A user's "no" is no evidence among others: its doubt counts in full.
-            doubts[index] = doubt(label, nearest, similar, fitted.calibration.spread)
             odds[index] = evidence.odds(
                 label,
-                min(1.0, verdict.confidence / max(doubts[index], 1e-6)),
-                similarity=nearest,
+                verdict.confidence,
+                similarity=nearest_of(label, near),
                 rival=float(rivals[index]),
                 look=(
                     None if qualities is None else float(qualities[index]),
@@ -151,16 +178,14 @@ class ExampleLabeller(Labeller):
         return [
             verdict
             if verdict.best_label is None or math.isinf(total)
-            else self.named(
-                verdict.best_label, confidence(total) * doubted, list(verdict.neighbours)
-            )
-            for verdict, total, doubted in zip(verdicts, odds, doubts, strict=True)
+            else self.named(verdict.best_label, confidence(total), near)
+            for verdict, total, near in zip(verdicts, odds, neighbours, strict=True)
         ]
 
     def _fit(self, memory: LabelMemory, source: str | None) -> Fitted:
         """What the examples say; kept until they change."""
         generation, examples = memory.generation, memory.examples()
-        familiar = set(examples.sources) == {source}
+        familiar = _pictures(examples) == {source}
         key = (generation, familiar)
         if key not in self._fitted:
             found = self._learn(examples, memory.prior_similarity, familiar=familiar)
@@ -171,7 +196,7 @@ class ExampleLabeller(Labeller):
     def _learn(self, examples: ExampleArrays, prior_similarity: float, *, familiar: bool) -> Fitted:
         """What the examples say of things in the picture that they are all of (familiar), or in
         another one."""
-        one_picture = len(set(examples.sources)) == 1
+        one_picture = len(_pictures(examples)) == 1
         weights = examples.scene_weights if one_picture and not familiar else None
         positive = ~np.asarray(examples.negatives, bool)
         vectors = examples.vectors[positive]
@@ -204,40 +229,66 @@ class ExampleLabeller(Labeller):
         memory: LabelMemory,
         metric: Metric,
     ) -> list[list[Neighbour]]:
-        """The ``top_k`` nearest under the metric, nearest first, with their similarity there."""
+        """The ``top_k`` nearest positives under the metric and the negatives that are nearer than
+        the last of them, nearest first, with their similarity there."""
         ids = sorted({neighbour.id for row in found for neighbour in row})
         place = {example_id: index for index, example_id in enumerate(ids)}
         similarities = np.clip(mapped @ metric(memory.vectors(ids)).T, -1, 1)
         answers = []
-        for row, candidates in zip(similarities, found, strict=True):
+        for row, asked in zip(similarities, found, strict=True):
+            candidates = _candidates(asked, max(CANDIDATES, self.top_k))
             columns = np.array([place[n.id] for n in candidates], np.int64)
             # Columns are in the order of ids, which decides among equals.
-            nearest = np.lexsort((columns, -row[columns]))[: self.top_k]
-            answers.append(
-                [replace(candidates[i], similarity=float(row[columns[i]])) for i in nearest]
-            )
+            nearest = np.lexsort((columns, -row[columns])).tolist()
+            own = [rank for rank, i in enumerate(nearest) if not candidates[i].negative]
+            last = own[: self.top_k][-1] + 1 if own else self.top_k
+            answers.append([
+                replace(candidates[i], similarity=float(row[columns[i]])) for i in nearest[:last]
+            ])  # fmt: skip
         return answers
 
 
-def unknown(neighbours: list[Neighbour]) -> Verdict:
-    """The verdict where no positive example is near."""
-    nearest = neighbours[0].label if neighbours else None
-    return Verdict(None, nearest, 0.0, tuple(neighbours))
+def nearest_of(label: str, neighbours: Sequence[Neighbour]) -> float:
+    """Similarity of the nearest example of a label among neighbours, nearest first; where none of
+    it is among them, that of the last, than which it is no nearer."""
+    own = (n.similarity for n in neighbours if n.label == label and not n.negative)
+    return next(own, neighbours[-1].similarity)
 
 
-def doubt(label: str, similarity: float, neighbours: list[Neighbour], spread: float) -> float:
-    """Factor (0 to 1) for negatives of the label: one half where one is as near as the label's
-    own examples, so that what is nearest to a negative is never given the label."""
-    against = [n.similarity for n in neighbours if n.negative and n.label == label]
-    if not against:
-        return 1.0
-    ahead = (similarity - max(against)) / (spread / 2)
-    return 1 / (1 + math.exp(-min(30.0, max(-30.0, ahead))))
+def denials(neighbours: Sequence[Neighbour]) -> dict[str, float]:
+    """What negatives leave of the confidence in each label, 0 to 1; labels not named keep all.
+
+    A negative is a local exception: it says what this thing is not, and nothing of the things
+    around it. Nothing is left at the negative itself. More is left the farther away it is beside
+    the nearest example of its label (the ratio test of Lowe, 2004), and all of it from
+    ``NEGATIVE_REACH`` on, so also of whatever is nearer to an example than to the negative.
+    """
+    left: dict[str, float] = {}
+    for each in neighbours:
+        if each.negative:
+            far = max(1 - nearest_of(each.label, neighbours), LEAST_DISTANCE)
+            share = max(0.0, 1 - each.similarity) / (NEGATIVE_REACH * far)
+            if share < 1:
+                left[each.label] = min(left.get(each.label, 1.0), share)
+    return left
 
 
 def unit_mean(vectors: FloatArray) -> FloatArray:
     mean = vectors.mean(axis=0)
     return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
+
+
+def _candidates(found: list[Neighbour], count: int) -> list[Neighbour]:
+    """The first ``count`` positives and the negatives among them: the same positives, however many
+    negatives there are."""
+    positives = [place for place, each in enumerate(found) if not each.negative]
+    return found[: positives[count - 1] + 1] if len(positives) >= count else found
+
+
+def _pictures(examples: ExampleArrays) -> set[str]:
+    """Those that positives are of. Where somebody corrects says nothing of the examples."""
+    pairs = zip(examples.sources, examples.negatives, strict=True)
+    return {source for source, negative in pairs if not negative}
 
 
 def _others(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Collection
 
-from sam_detect.labelling._base import ExampleLabeller, Fitted, doubt, unknown
+from sam_detect.labelling._base import ExampleLabeller, Fitted
 from sam_detect.masks import FloatArray
 from sam_detect.types import Neighbour, Verdict
 
@@ -18,27 +19,29 @@ class KNNLabeller(ExampleLabeller):
 
     The confidence is the winner's share of the vote, times the belief that something as similar
     as the winner's nearest example has its label
-    (:class:`~sam_detect.labelling.calibration.Calibration`). Negatives take part in the vote
-    without ever winning it.
+    (:class:`~sam_detect.labelling.calibration.Calibration`). Negatives have no vote.
     """
 
     def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
         return float((examples @ vector).max())
 
-    def verdict(self, vector: FloatArray, neighbours: list[Neighbour], fitted: Fitted) -> Verdict:
+    def verdict(
+        self,
+        vector: FloatArray,
+        neighbours: list[Neighbour],
+        fitted: Fitted,
+        denied: Collection[str],
+    ) -> Verdict:
+        positives = [n for n in neighbours if not n.negative]
+        voters = [n for n in positives if n.label not in denied] or positives
         votes: dict[str, float] = defaultdict(float)
         nearest: dict[str, float] = {}
-        total = 0.0
-        for neighbour in neighbours:
-            weight = math.exp(SHARPNESS * (neighbour.similarity - neighbours[0].similarity))
-            total += weight
-            if not neighbour.negative:
-                votes[neighbour.label] += weight
-                nearest.setdefault(neighbour.label, neighbour.similarity)
+        for neighbour in voters:
+            weight = math.exp(SHARPNESS * (neighbour.similarity - voters[0].similarity))
+            votes[neighbour.label] += weight
+            nearest.setdefault(neighbour.label, neighbour.similarity)
         if not votes:
-            return unknown(neighbours)
+            return self.unknown(neighbours)
         winner = max(votes, key=lambda label: (votes[label], nearest[label], label))
-        similarity = nearest[winner]
-        confidence = votes[winner] / total * fitted.calibration.belief(winner, similarity)
-        confidence *= doubt(winner, similarity, neighbours, fitted.calibration.spread)
-        return self.named(winner, confidence, neighbours)
+        belief = fitted.calibration.belief(winner, nearest[winner])
+        return self.named(winner, votes[winner] / sum(votes.values()) * belief, neighbours)

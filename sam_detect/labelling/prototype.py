@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
-from sam_detect.labelling._base import ExampleLabeller, Fitted, doubt, unit_mean, unknown
+from sam_detect.labelling._base import ExampleLabeller, Fitted, unit_mean
 from sam_detect.masks import FloatArray
 from sam_detect.types import Neighbour, Verdict
 
@@ -15,22 +16,25 @@ class PrototypeLabeller(ExampleLabeller):
     """The label whose mean vector is nearest (Snell et al., "Prototypical Networks", 2017).
 
     The confidence is the label's share of a softmax over all labels, times the belief that
-    something as similar to the mean has the label. The nearest examples are given as the reason;
-    negatives among them cast doubt.
+    something as similar to the mean has the label. The nearest examples are given as the reason.
     """
 
     def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
         return float(unit_mean(examples) @ vector)
 
-    def verdict(self, vector: FloatArray, neighbours: list[Neighbour], fitted: Fitted) -> Verdict:
-        similarities = {label: float(vector @ mean) for label, mean in fitted.means.items()}
-        if not similarities:
-            return unknown(neighbours)
+    def verdict(
+        self,
+        vector: FloatArray,
+        neighbours: list[Neighbour],
+        fitted: Fitted,
+        denied: Collection[str],
+    ) -> Verdict:
+        labels = fitted.means.keys() - set(denied) or fitted.means.keys()
+        if not labels:
+            return self.unknown(neighbours)
+        similarities = {label: float(vector @ fitted.means[label]) for label in labels}
         winner = max(similarities, key=lambda label: (similarities[label], label))
         similarity = similarities[winner]
         total = sum(math.exp(SHARPNESS * (s - similarity)) for s in similarities.values())
         confidence = fitted.calibration.belief(winner, similarity) / total
-        nearest = max((n.similarity for n in neighbours if n.label == winner and not n.negative),
-                      default=similarity)  # fmt: skip
-        confidence *= doubt(winner, nearest, neighbours, fitted.calibration.spread)
         return self.named(winner, confidence, neighbours)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -116,9 +118,131 @@ def test_what_is_nearest_to_a_negative_is_not_given_the_label(labeller: type) ->
     before = labeller().label(vectors[:1], Memory(vectors, labels))[0]
     after = labeller().label(vectors[:1], memory)[0]
     assert before.label == "left"
-    assert after.label is None
+    assert after.label != "left"
     elsewhere = labeller().label(vectors[9:10], memory)[0]
     assert elsewhere.label == "right"
+
+
+LABELLERS = pytest.mark.parametrize("labeller", [KNNLabeller, PrototypeLabeller])
+
+
+def with_negatives(vectors: np.ndarray, label: str = "left") -> Memory:
+    """The two kinds, and negatives of one of them."""
+    kinds, labels = two_kinds()
+    memory = Memory(np.concatenate([kinds, vectors]), [*labels, *[label] * len(vectors)])
+    memory.arrays.negatives[len(kinds) :] = True
+    return memory
+
+
+def scattered(seed: int, count: int = 40) -> np.ndarray:
+    """Things like those of the two kinds, between them and around them."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(0, 0.05, (count, 8))
+    rows[:, :3] += np.stack([rng.uniform(-1, 1, count), rng.normal(0, 1, count), np.full(count, 2)],
+                            axis=1)  # fmt: skip
+    return unit(rows)
+
+
+@LABELLERS
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 30))
+@QUICK
+def test_a_negative_changes_nothing_but_what_it_is_nearest_to(
+    labeller: type, seed: int, count: int
+) -> None:
+    """However many there are, and of whatever label."""
+    kinds, labels = two_kinds()
+    things, negatives = scattered(seed), scattered(seed + 1, count)
+    label = "left" if seed % 2 else "right"
+    before = labeller().label(things, Memory(kinds, labels))
+    after = labeller().label(things, with_negatives(negatives, label))
+    metric = Metric.fit(kinds, labels)
+    mapped = metric(things)
+    own = (mapped @ metric(kinds[np.array(labels) == label]).T).max(axis=1)
+    near = (mapped @ metric(negatives).T).max(axis=1) > own
+    for is_near, one, other in zip(near, before, after, strict=True):
+        if not is_near:
+            assert (other.label, other.best_label) == (one.label, one.best_label)
+            assert other.confidence == pytest.approx(one.confidence, abs=1e-6)
+        elif other.best_label == one.best_label == label:
+            assert other.confidence <= one.confidence + 1e-6
+
+
+@LABELLERS
+@given(seed=st.integers(0, 10**6))
+@QUICK
+def test_what_was_taught_as_a_negative_never_has_the_label(labeller: type, seed: int) -> None:
+    found = scattered(seed, 5)
+    verdicts = labeller(threshold=0.01).label(found, with_negatives(found))
+    assert all(verdict.label != "left" for verdict in verdicts)
+
+
+@LABELLERS
+def test_the_same_negative_again_changes_nothing(labeller: type) -> None:
+    things, negatives = scattered(3), scattered(4, 6)
+    once = labeller().label(things, with_negatives(negatives))
+    again = labeller().label(things, with_negatives(np.repeat(negatives, 9, axis=0)))
+    for one, other in zip(once, again, strict=True):
+        assert (other.label, other.best_label) == (one.label, one.best_label)
+        assert other.confidence == pytest.approx(one.confidence, abs=1e-6)
+
+
+@LABELLERS
+def test_what_is_denied_one_label_gets_the_next_best(labeller: type) -> None:
+    """Between the two kinds, somewhat nearer to the one."""
+    kinds, labels = two_kinds()
+    between = unit(np.array([[-0.02, 0.3, 2.0, 0, 0, 0, 0, 0]]))
+    before = labeller(threshold=0).label(between, Memory(kinds, labels))[0]
+    after = labeller(threshold=0).label(between, with_negatives(between))[0]
+    assert (before.label, after.label) == ("left", "right")
+    one_kind = Memory(np.concatenate([kinds[:8], between]), ["left"] * 9)
+    one_kind.arrays.negatives[-1] = True
+    alone = labeller(threshold=0.01).label(between, one_kind)[0]
+    assert (alone.label, alone.best_label, alone.confidence) == (
+        None,
+        "left",
+        pytest.approx(0, abs=1e-3),
+    )
+
+
+@LABELLERS
+def test_more_negatives_than_are_compared_do_not_hide_the_examples(labeller: type) -> None:
+    kinds, labels = two_kinds()
+    thing = unit(np.array([[-0.02, 0.3, 2.0, 0, 0, 0, 0, 0]]))
+    metric = Metric.fit(kinds, labels)
+    nearest = float((metric(kinds) @ metric(thing)[0]).max())
+    away = np.random.default_rng(5).normal(0, 1, (120, 8))
+    away[:, :3] = 0
+    # Nearer than any example, but not so near that they act.
+    beside = unit(thing + unit(away) * np.sqrt(2 * 0.8 * (1 - nearest)))
+    assert ((metric(beside) @ metric(thing)[0]) > nearest).all()
+    before = labeller(threshold=0).label(thing, Memory(kinds, labels))[0]
+    after = labeller(threshold=0).label(thing, with_negatives(beside))[0]
+    assert after.label == before.label
+    assert after.confidence == pytest.approx(before.confidence, abs=1e-6)
+
+
+@LABELLERS
+def test_where_somebody_corrects_says_nothing_of_the_examples(labeller: type) -> None:
+    """Examples of one picture are compared in another way; a negative in another changes that
+    not."""
+    kinds, labels = two_kinds()
+    weights = np.ones(8, np.float32)
+    weights[1] = 0
+    things = scattered(6)
+
+    def verdicts(negatives: int) -> list[Verdict]:
+        far = unit(np.array([[0, 0, -1.0, 3, 0, 0, 0, 0]]))[:negatives]
+        sources = ["one.jpg"] * len(kinds) + ["two.jpg"] * negatives
+        memory = Memory(np.concatenate([kinds, far]), [*labels, *["left"] * negatives], sources)
+        memory.arrays.negatives[len(kinds) :] = True
+        memory.arrays = replace(memory.arrays, scene_weights=weights)
+        return list(labeller().label(things, memory, source="one.jpg")) + list(
+            labeller().label(things, memory, source="three.jpg")
+        )
+
+    for one, other in zip(verdicts(0), verdicts(1), strict=True):
+        assert other.label == one.label
+        assert other.confidence == pytest.approx(one.confidence, abs=1e-6)
 
 
 def test_examples_are_compared_with_those_of_other_pictures() -> None:
