@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from sam_detect.sources.annotations import AnnotatedImage
     from sam_detect.types import Frame, Masks
 
+HINT = (
+    "hint: a negative acts on what looks the same. If the wrong find is another kind of thing, "
+    "teaching it under its own name works better: sam-detect learn IMAGE --label NAME --box x,y,w,h"
+)
+"""Measured in docs/labelling.md."""
 NOT_GIVEN = "annotated, but not among the pictures"
 """How ``read_coco`` ends its line about a picture of the file that was not given."""
 
@@ -134,6 +139,8 @@ def learn(  # noqa: PLR0917 - click gives them by name
                 if shown is not None:
                     shown.write(frame, found, prompts.boxes)
                 report.learn(detector, frame, found, labels, **polarity)
+    if negative and report.added + report.relabelled:
+        note(HINT)
     return failures.end(paths)
 
 

@@ -101,6 +101,12 @@ def counts_as_table() -> Any:
     return CountsTable
 
 
+CORRECTING = """\
+A wrong find? Teach its own name: learn IMAGE --label NAME --box x,y,w,h
+Only if it has none, what it is not: learn IMAGE --label WRONG --negative ..."""
+"""The better habit first: by how much is measured in docs/labelling.md."""
+
+
 class DetectionPrinter:
     """Prints what was found: for each picture how many of what, and for one picture its objects.
 
@@ -141,7 +147,7 @@ class DetectionPrinter:
             self._teachable = self._teachable or detections.source_id
 
     def end(self) -> None:
-        """Prints the sums of several pictures, and how to teach a library that knows nothing."""
+        """Prints the sums of several pictures, and how to teach or, on a terminal, correct."""
         if self._several and self._pictures > 1:
             say(f"total of {self._pictures} pictures: {self._amounts(self._total)}", to=sys.stdout)
         if self._objects and self._teachable and set(self._total) <= {None}:
@@ -151,6 +157,8 @@ class DetectionPrinter:
                 f"  sam-detect learn {_shell(self._teachable)} --label NAME --box x,y,w,h{place}",
                 to=sys.stdout,
             )
+        elif self._objects and set(self._total) - {None} and width() < UNLIMITED:
+            say(CORRECTING, to=sys.stdout)
 
     def _amounts(self, counts: Counter[str | None]) -> str:
         known = [(number, str(name)) for name, number in counts.items() if name is not None]

@@ -10,8 +10,16 @@ import numpy as np
 from sam_detect.interfaces import Labeller, LabelMemory
 from sam_detect.labelling.sizes import plausible_sizes
 from sam_detect.labelling.suppression import Nesting, one_per_object, seen_nesting
-from sam_detect.masks import SAME_OUTLINE_IOU, FloatArray, IntArray, iou_matrix
+from sam_detect.masks import FloatArray, IntArray, intersection_matrix
 from sam_detect.types import Candidates, Detections, Masks, Neighbour, Taught, Verdict
+
+DENIED_IOU = 0.65
+"""In a picture that somebody corrected, what overlaps a negative so much is the same wrong find:
+else another proposal of it takes its place at once."""
+HELD_SHARE = 0.9
+"""So is what holds so much of a negative..."""
+HELD_TIMES = 5.0
+"""... and is not more than so many times larger: the wrong find with what lies around it."""
 
 
 def plausible(masks: Masks, memory: LabelMemory) -> IntArray:
@@ -20,16 +28,21 @@ def plausible(masks: Masks, memory: LabelMemory) -> IntArray:
 
 
 def _without_denied(masks: Masks, verdicts: Sequence[Verdict], denied: Taught) -> list[Verdict]:
-    """The verdicts; unknown where an outline was taught not to have its label."""
+    """The verdicts; unknown where a label was denied to about this outline."""
     answers = list(verdicts)
     labels = np.array([verdict.label for verdict in verdicts], dtype=object)
+    areas = masks.areas
     for index, example in enumerate(denied.examples):
-        one, area = denied.masks[[index]], int(denied.masks.areas[index])
-        # Cheap and necessary first: they are about the same only where their sizes are.
-        alike = np.minimum(masks.areas, area) >= SAME_OUTLINE_IOU * np.maximum(masks.areas, area)
-        for i in np.flatnonzero(alike & (labels == example.label)).tolist():
+        one, wrong = denied.masks[[index]], int(denied.masks.areas[index])
+        # Cheap and necessary first: the others are too small or too large.
+        fits = (areas >= DENIED_IOU * wrong) & (areas <= HELD_TIMES * wrong)
+        for i in np.flatnonzero(fits & (labels == example.label)).tolist():
             both = Masks.concatenate([masks[[i]], one])
-            if iou_matrix(both.crops(), both.boxes_xyxy)[0, 1] >= SAME_OUTLINE_IOU:
+            shared = intersection_matrix(both.crops(), both.boxes_xyxy, both.areas)[0, 1]
+            if (
+                shared >= HELD_SHARE * wrong
+                or shared >= DENIED_IOU * (int(areas[i]) + wrong - shared)
+            ):  # fmt: skip
                 neighbours = _first(example, verdicts[i].neighbours)
                 answers[i] = replace(verdicts[i], label=None, confidence=0.0, neighbours=neighbours)
     return answers

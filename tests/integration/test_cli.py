@@ -451,6 +451,23 @@ def test_tables_fit_a_narrow_terminal(taught: Path) -> None:
     table = plain[plain.index("other.png: ") :]
     assert all(len(line) <= 80 for line in table.splitlines())
     assert len(re.findall(r"\d+,\d+,\d+,\d+", table)) == 4
+    hints = table.splitlines()[-2:]
+    assert "own name: learn IMAGE --label NAME" in hints[0]
+    assert "--negative" in hints[1]
+
+
+def test_how_to_correct_is_said_on_terminals_where_something_was_named(
+    sam: Command, taught: Path
+) -> None:
+    assert "--negative" not in sam("other.png").worked().err
+    assert "--negative" not in on_a_terminal(["other.png", "--json"], stdout_too=True)[0]
+
+
+def test_a_negative_is_answered_with_the_better_habit(sam: Command, taught: Path) -> None:
+    line = ("learn", "other.png", "--label", "disc", "--box", box_around(*DISCS[0]))
+    assert "under its own name" in sam(*line, "--negative").worked().err
+    assert "under its own name" not in sam(*line, "--negative").worked().err  # known already
+    assert "under its own name" not in sam(*line).worked().err
 
 
 def test_the_listing_of_a_library_fits_a_narrow_terminal(taught: Path) -> None:

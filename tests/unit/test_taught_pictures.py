@@ -131,9 +131,24 @@ def test_only_about_the_same_outline_is_denied() -> None:
     made.add_example(discs("nut", 0), "nut", grown(disc_masks()[0], 8), negative=True)
     frame = to_frame(discs("nut", 0), color_order="bgr", max_pixels=10**6)
     known = made.taught(frame)
-    masks = Masks.from_dense(np.stack([disc_masks()[0], grown(disc_masks()[0], 7)]))
-    shown = _without_denied(masks, [verdict] * 2, known.of(negative=True))
-    assert [v.label for v in shown] == ["nut", None]
+    # With the negative's outline they share .44, .62, .70 and .93.
+    masks = Masks.from_dense(np.stack([grown(disc_masks()[0], n) for n in (0, 3, 4, 7)]))
+    shown = _without_denied(masks, [verdict] * 4, known.of(negative=True))
+    assert [v.label for v in shown] == ["nut", "nut", None, None]
+
+
+def test_what_holds_a_wrong_find_and_little_else_is_denied_too() -> None:
+    """Its shadow, or the ground around it, would be found in its place."""
+    made = taught(MemoryVectorStore(), "nut")
+    made.add_example(discs("nut", 0), "nut", disc_masks()[0], negative=True)
+    frame = to_frame(discs("nut", 0), color_order="bgr", max_pixels=10**6)
+    # They hold all of the negative, and are 2.1, 3.6 and 5.5 times as large.
+    dense = [grown(disc_masks()[0], n) for n in (7, 14, 24)]
+    masks = Masks.from_dense(np.stack([*dense, grown(disc_masks()[1], 7)]))
+    assert np.allclose(masks.areas[:3] / disc_masks()[0].sum(), (2.1, 3.6, 5.5), atol=0.1)
+    verdict, known = Verdict("nut", "nut", 0.9), made.taught(frame)
+    shown = _without_denied(masks, [verdict] * 4, known.of(negative=True))
+    assert [v.label for v in shown] == [None, None, "nut", "nut"]
 
 
 def test_the_newest_of_two_outlines_of_one_object_counts(monkeypatch: pytest.MonkeyPatch) -> None:
