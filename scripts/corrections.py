@@ -288,7 +288,7 @@ def told(said: dict[str, Any]) -> str:
     return (
         f"{said['dataset']}, {said['policy']}: F1 {curve}; in pictures that nobody corrects "
         f"{others[0]:.3f} -> {others[-1]:.3f}; of {said['corrections']} corrections "
-        f"{said['rose']} raised F1, {said['fell']} lowered it (by {-said['deepest_fall']:.3f} at "
+        f"{said['rose']} raised F1, {said['fell']} lowered it (by {abs(said['deepest_fall']):.3f} at "
         f"most); {said['ended_lower']} of {said['trials']} trials ended lower"
     )
 
