@@ -289,7 +289,8 @@ def told(said: dict[str, Any]) -> str:
         f"{said['dataset']}, {said['policy']}: F1 {curve}; in pictures that nobody corrects "
         f"{others[0]:.3f} -> {others[-1]:.3f}; of {said['corrections']} corrections "
         f"{said['rose']} raised F1, {said['fell']} lowered it (by at most "
-        f"{abs(said['deepest_fall']):.3f}); {said['ended_lower']} of {said['trials']} trials ended lower"
+        f"{abs(said['deepest_fall']):.3f}); {said['ended_lower']} of {said['trials']} trials "
+        "ended lower"
     )
 
 
