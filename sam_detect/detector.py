@@ -319,10 +319,13 @@ class SAMDetect(Finder):
         *,
         negative: bool = False,
         others: Masks | None = None,
+        batch: str | None = None,
     ) -> Added:
         """Learns masks of one frame, each under its label; durable when it returns.
 
         Args:
+            batch: the learning batch they belong to, as ``library.new_batch()`` gives it; by
+                default one of their own.
             others: all other objects of the picture, where every object is outlined: none, if the
                 examples are all there are. What lies beside is then known to be no object, even
                 if it resembles one.
@@ -344,14 +347,14 @@ class SAMDetect(Finder):
             others=others,
         )
         try:
-            return self.library.add(examples, self.recipe)
+            return self.library.add(examples, self.recipe, batch=batch)
         except RecipeMismatchError:
             # It was reindexed while the examples were made. Twice is not to be expected.
             before = self.recipe
             self._follow_the_library()
             if self.recipe == before:
                 raise
-        return self.learn_frame(frame, masks, labels, negative=negative, others=others)
+        return self.learn_frame(frame, masks, labels, negative=negative, others=others, batch=batch)
 
     def _follow_the_library(self) -> None:
         """Goes on in the recipe of a library that somebody reindexed meanwhile.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -225,12 +225,30 @@ class TextEncoder(Protocol):
         """``(N, D)`` float32, each of length 1, in the order of the texts."""
 
 
+class StoredPoints(Protocol):
+    """Points to read, one way or another."""
+
+    def scan(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        fields: Sequence[str] | None = None,
+        with_vectors: bool = False,
+    ) -> Iterator[Point]:
+        """As :meth:`VectorStore.scan`."""
+
+
 class VectorStore(ABC):
     """Vectors with payload, exact cosine k-NN, and one small manifest beside them.
 
     A write has reached the disk (or the server) when its method returns.
+    Vectors are kept at length 1; one that has it comes back bit for bit.
     Raises ``StoreError`` (or ``LibraryBusyError``) where the backend fails.
     """
+
+    exclusive: bool = False
+    """Whether a session keeps every other writer out. Then a library records how many examples it
+    has, and notices where one is missing."""
 
     @property
     @abstractmethod
@@ -288,6 +306,10 @@ class VectorStore(ABC):
     @abstractmethod
     def size_bytes(self) -> int:
         """Bytes used on disk (or in memory)."""
+
+    def salvage(self) -> AbstractContextManager[Sequence[StoredPoints | None]]:
+        """What can be read of a damaged store: as it is, then other ways; None where one fails."""
+        return nullcontext([self])
 
 
 class LabelMemory(Protocol):

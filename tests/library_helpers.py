@@ -33,6 +33,11 @@ def local_mode_store() -> VectorStore:
     return ServerStore(lambda: client, name, location="the local mode")
 
 
+def unrecorded(library: Library) -> None:
+    """Leaves the library as one whose writer was killed: nobody knows how many examples it has."""
+    library.store.write_manifest({**library.require(), "contents": None})
+
+
 class DiscSegmenter(Segmenter):
     """Proposes the discs of :func:`discs`, without looking."""
 

@@ -339,6 +339,7 @@ class _Report:
         self.as_json = as_json
         self.added = self.relabelled = self.known = 0
         self.total: int | None = None
+        self.batch: str | None = None
 
     def learn(
         self,
@@ -354,7 +355,11 @@ class _Report:
         if not len(masks):
             return
         others = masks[:0] if exhaustive else None
-        done = detector.learn_frame(frame, masks, labels, negative=negative, others=others)
+        # All pictures of one command are one batch, which `library undo` takes back together.
+        self.batch = self.batch or detector.library.new_batch()
+        done = detector.learn_frame(
+            frame, masks, labels, negative=negative, others=others, batch=self.batch
+        )
         self.total = done.total
         self.added += done.added
         self.relabelled += done.relabelled

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from sam_detect.cli import options
-from sam_detect.cli.feedback import json_text, note, say
+from sam_detect.cli.feedback import counted, json_text, note, say
 from sam_detect.cli.text import escape, show, table
 from sam_detect.errors import ConfigError, SamDetectError, one_line
 
 if TYPE_CHECKING:
+    from sam_detect.library.history import LearningBatch
     from sam_detect.library.library import Library
 
 SHOWN = ("label", "negative", "source", "bbox", "area", "added", "batch")
 """What ``list`` says of an example."""
 SHOWN_CONFLICTS = 10
+PICTURES = 3
+"""How many pictures of a batch ``log`` names."""
 Batches = Sequence[list[str]]
 placed = options.settings_options(*options.PLACE)
 
@@ -184,29 +187,148 @@ def show_command(
 def rename_command(old: str, new: str, as_json: bool, **settings: Any) -> None:
     """Give all examples of one label another."""
     count = _open(settings).rename(old, new)
-    _say(as_json, {"renamed": count}, f"renamed {count} examples from '{old}' to '{new}'")
+    _say(
+        as_json, {"renamed": count}, f"renamed {counted(count, 'example')} from '{old}' to '{new}'"
+    )
 
 
 @library.command("remove")
 @click.argument("example_ids", nargs=-1)
 @click.option("--label", metavar="NAME", help="Remove all examples of this label.")
-@click.option("--all", "everything", is_flag=True, help="Remove the whole library.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Remove the whole library (with --library NAME)."
+)
+@click.option("--yes", is_flag=True, help="With --all: do not ask.")
 @placed
 @options.general_options
 def remove_command(
     example_ids: tuple[str, ...],
     label: str | None,
     everything: bool,
+    yes: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
     """Remove examples by id (or the beginning of it) or label, or a library with --all."""
     if bool(example_ids) + (label is not None) + everything != 1:
         raise click.UsageError("remove takes either example ids, or --label NAME, or --all")
+    if everything and settings["library"] is None:
+        raise click.UsageError("remove --all needs the name of the library: --library NAME")
     chosen = _open(settings, sound=not everything)
+    if everything and not yes:
+        _require_consent(chosen.name)
     count = chosen.destroy() if everything else chosen.remove(label=label, ids=example_ids)
-    said = "removed a damaged library" if count is None else f"removed {count} examples"
+    damaged = "removed a damaged library"
+    said = damaged if count is None else f"removed {counted(count, 'example')}"
     _say(as_json, {"removed": count}, said)
+
+
+def _require_consent(name: str) -> None:
+    """Of a person who removes a whole library."""
+    if not (sys.stdin and sys.stdin.isatty()):
+        raise click.UsageError(f"remove --all removes all of library '{name}': add --yes")
+    click.confirm(f"Remove all of library '{name}'?", abort=True, err=True)
+
+
+@library.command("log")
+@placed
+@options.general_options
+def log_command(as_json: bool, **settings: Any) -> None:
+    """List the learning batches, newest first: when, what, how many, from which pictures.
+
+    All pictures of one `learn` are one batch. With --json, one line per batch.
+    """
+    entries = _open(settings).log()
+    if as_json:
+        for entry in entries:
+            say(json_text(entry.to_dict()), to=sys.stdout)
+        return
+    rows = table("batch", "time", "learnt", "pictures")
+    for entry in entries:
+        more = f" and {len(entry.sources) - PICTURES} more" if len(entry.sources) > PICTURES else ""
+        pictures = ", ".join(entry.sources[:PICTURES]) + more
+        rows.add_row(entry.id or "older", entry.time, escape(_summary(entry)), escape(pictures))
+    show(rows)
+
+
+@library.command("undo")
+@placed
+@options.general_options
+def undo_command(as_json: bool, **settings: Any) -> None:
+    """Take the newest learning batch back; see `library log`.
+
+    What it added is removed, what it relabelled gets its former label, and what it removed
+    because it says the opposite comes back. Undo again takes back the batch before.
+    """
+    chosen = _open(settings)
+    entry = chosen.undo()
+    _say(
+        as_json,
+        {"undone": entry.to_dict(), "total": len(chosen)},
+        f"took back batch {entry.id}: {_summary(entry)}; the library has "
+        f"{counted(len(chosen), 'example')}",
+    )
+
+
+def _summary(entry: LearningBatch) -> str:
+    """What a batch learnt, in half a line."""
+    learnt = [f"{label} ({count})" for label, count in entry.labels.items()]
+    learnt += [f"not {label} ({count})" for label, count in entry.negatives.items()]
+    learnt += [f"{entry.relabelled} relabelled"] * bool(entry.relabelled)
+    learnt += [f"{entry.taken_back} removed as its opposite"] * bool(entry.taken_back)
+    return ", ".join(learnt)
+
+
+@library.command("verify")
+@placed
+@options.general_options
+def verify_command(as_json: bool, **settings: Any) -> int:
+    """Compare every example with its checksums; ends with 1 where one is damaged.
+
+    Nothing is changed. With --json, one object: sound, examples, stored, damaged, problem.
+    """
+    from sam_detect.library.integrity import verify
+    from sam_detect.library.remedies import options_of
+
+    chosen = _open(settings)
+    report = verify(chosen)
+    if as_json:
+        say(json_text(report.to_dict()), to=sys.stdout)
+    else:
+        for key, why in report.damaged.items():
+            note(f"error: example {key} is damaged: {why}")
+        if report.problem:
+            note(f"error: library '{chosen.name}': {report.problem}")
+        more = f", {len(report.damaged)} damaged" if report.damaged else ""
+        place = options_of(chosen.store.location)
+        then = "" if report.sound else f"; keep what is sound: sam-detect library repair {place}"
+        note(f"library '{chosen.name}': {counted(report.examples, 'example')} sound{more}{then}")
+    return 0 if report.sound else 1
+
+
+@library.command("repair")
+@placed
+@options.general_options
+def repair_command(as_json: bool, **settings: Any) -> int:
+    """Keep the sound examples of a damaged library, and list the others, which are removed.
+
+    What the engine's log still has is recovered. Ends with 1 where an example was lost.
+    """
+    from sam_detect.library.integrity import repair
+
+    chosen = _open(settings)
+    done = repair(chosen)
+    if as_json:
+        say(json_text(done.to_dict()), to=sys.stdout)
+    else:
+        for key, why in done.removed.items():
+            note(f"removed example {key}: {why}")
+        if done.lost:
+            note(f"error: {counted(done.lost, 'stored example')} cannot be found any more")
+        back = f", {done.recovered} recovered" if done.recovered else ""
+        whole = "; it is as it was stored" if done.exact else ""
+        note(f"library '{chosen.name}' has {counted(done.examples, 'sound example')}{back}{whole}")
+    return 1 if done.removed or done.lost else 0
 
 
 @library.command("stats")
@@ -225,7 +347,7 @@ def stats_command(as_json: bool, **settings: Any) -> None:
     show(rows)
     recipe = stats["recipe"]
     note(
-        f"library '{stats['library']}': {stats['examples']} examples "
+        f"library '{stats['library']}': {counted(stats['examples'], 'example')} "
         f"({stats['negatives']} negative), {stats['bytes'] / 1e6:.1f} MB, "
         f"{recipe['embedder']} with {recipe['fade']} fade, "
         f"in {stats['location']}"
@@ -241,7 +363,11 @@ def export_command(file: Path, as_json: bool, **settings: Any) -> None:
     from sam_detect.library.transfer import export_library
 
     count = export_library(_open(settings), file)
-    _say(as_json, {"exported": count, "file": str(file)}, f"wrote {count} examples to {file}")
+    _say(
+        as_json,
+        {"exported": count, "file": str(file)},
+        f"wrote {counted(count, 'example')} to {file}",
+    )
 
 
 @library.command("import")
@@ -281,7 +407,7 @@ def import_command(
     for each in [] if as_json else done.conflicts[:SHOWN_CONFLICTS]:
         note(f"{each.id}: '{each.label}' in the file, '{each.own_label}' in the library")
     verb, has = ("would add", "would have") if dry_run else ("added", "has")
-    text = f"{verb} {done.added} examples to library '{done.library}'; it {has} {done.total}"
+    text = f"{verb} {counted(done.added, 'example')} to library '{done.library}'; it {has} {done.total}"
     if done.known:
         text += f"; {done.known} were there already"
     if done.conflicts:
@@ -322,7 +448,11 @@ def push_command(to_url: str, to_library: str | None, as_json: bool, **settings:
     done = copy_library(_open(settings), target_library)
     data = {"added": done.added, "relabelled": done.relabelled, "total": done.total}
     place = target_library.store.location
-    _say(as_json, data, f"pushed to {place}: {done.added} examples added, {done.total} there now")
+    _say(
+        as_json,
+        data,
+        f"pushed to {place}: {counted(done.added, 'example')} added, {done.total} there now",
+    )
 
 
 @library.command("reindex")
@@ -344,5 +474,5 @@ def reindex_command(as_json: bool, **settings: Any) -> None:
     with bar("making vectors") as walk:
         total = reindex(chosen, maker, walk=walk)
     recipe = maker.recipe
-    text = f"made {total} vectors again with {recipe.embedder} and {recipe.fade} fade"
+    text = f"made {counted(total, 'vector')} again with {recipe.embedder} and {recipe.fade} fade"
     _say(as_json, {"reindexed": total, "recipe": recipe.to_dict()}, text)

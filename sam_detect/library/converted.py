@@ -11,6 +11,7 @@ from sam_detect.interfaces import VectorStore
 from sam_detect.library import lookup, remedies
 from sam_detect.library import manifest as manifests
 from sam_detect.library.checksums import NAMING_FIELDS, VECTOR_CHECKSUM, sealed
+from sam_detect.library.example import Example
 from sam_detect.library.maker import BATCH, VectorMaker
 from sam_detect.library.surroundings import Surroundings, described
 from sam_detect.masks import FloatArray
@@ -89,13 +90,19 @@ def made_again(library: Library, maker: VectorMaker, ids: Sequence[str]) -> dict
     Ids name contents, so a vector stays right whatever happens to the library meanwhile.
     """
     examples = list(library.read(ids)) if ids else []
+    made = described_again(examples, maker)
+    return {example.id: each for example, each in zip(examples, made, strict=True)}
+
+
+def described_again(examples: Sequence[Example], maker: VectorMaker) -> list[Made]:
+    """The new vectors of examples, and of what lies around them."""
     vectors = maker.vectors(example.crop for example in examples)
     around = [e.surroundings or Surroundings.unknown(e.crop) for e in examples]
     again = described(around, [example.crop for example in examples], maker)
-    return {
-        example.id: (vector, new.to_payload() if example.surroundings else None)
+    return [
+        (vector, new.to_payload() if example.surroundings else None)
         for example, vector, new in zip(examples, vectors, again, strict=True)
-    }
+    ]
 
 
 def require_convertible(name: str, mine: Recipe, maker: VectorMaker) -> None:

@@ -141,7 +141,7 @@ def label_of(point: Point) -> tuple[str, bool]:
     return shown_label(label), negative
 
 
-def renamed(point: Point, label: str) -> Point:
+def with_label(point: Point, label: str) -> Point:
     """The point under another label; a negative's id goes with it, as in :func:`example_id`."""
     payload = {**point.payload, "label": label}
     if not payload["negative"]:

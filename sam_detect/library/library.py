@@ -19,7 +19,7 @@ from sam_detect.errors import (
 )
 from sam_detect.interfaces import VectorStore
 from sam_detect.labels import normalised_label, shown_label
-from sam_detect.library import lookup, remedies, schema
+from sam_detect.library import contents, history, lookup, remedies, schema
 from sam_detect.library import manifest as manifests
 from sam_detect.library.batches import new_batch
 from sam_detect.library.checksums import LISTED_FIELDS, sealed
@@ -27,8 +27,8 @@ from sam_detect.library.converted import Converted, require_convertible
 from sam_detect.library.example import (
     Example,
     label_of,
-    renamed,
 )
+from sam_detect.library.history import LearningBatch, renamed, replaced_by, replacing
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.opposed import opposed
 from sam_detect.library.snapshot import Snapshot, search
@@ -132,8 +132,9 @@ class Library:
         Raises:
             LibraryCorruptError: one of them is damaged.
         """
-        self.manifest()  # brings an older format to this one
-        for point in lookup.read(self.store, fields=LISTED_FIELDS):
+        with self.store.session():
+            points = self._listed(self.manifest() or {})
+        for point in points:
             if label is None or label_of(point)[0] == shown_label(label):
                 yield point
 
@@ -187,8 +188,9 @@ class Library:
 
     def stats(self) -> dict[str, Any]:
         """``examples``, ``negatives``, ``classes: {name: count}``, ``recipe`` and ``bytes``."""
-        found = self.manifest()
-        classes, negatives = lookup.count(self.store)
+        with self.store.session():
+            found = self.manifest()
+            classes, negatives = lookup.count(self._listed(found or {}))
         return {
             "library": self.name,
             "location": self.store.location,
@@ -231,27 +233,31 @@ class Library:
             RecipeMismatchError: the library was made with another recipe.
             LibraryError: a label is no name, or an example has something that no library keeps.
         """
-        own = batch or new_batch()
-        examples = [_named(example) for example in examples]
-        unique = {e.id: _as_point(e, own if isinstance(e, Example) else batch) for e in examples}
-        labels = {key: label_of(point)[0] for key, point in unique.items()}
         with self.store.session():
             found = self._begin(recipe)
-            there = {
-                point.id: label_of(point)[0]
-                for point in lookup.read(self.store, list(unique), fields=LISTED_FIELDS)
-            }
-            new = [key for key in unique if key not in there]
-            relabelled = [key for key in there if there[key] != labels[key]]
-            if new or relabelled:
-                self.store.upsert([unique[key] for key in [*new, *relabelled]])
-            taken_back = opposed(self.store, [e for e in examples if isinstance(e, Example)])
-            if taken_back:
-                self.store.delete(taken_back)
+            own = batch or self._new_batch(found)
+            named = [_named(example) for example in examples]
+            unique = {e.id: _as_point(e, own if isinstance(e, Example) else batch) for e in named}
+            old = {point.id: point for point in self._whole(list(unique))}
+            opposite = opposed(self.store, [e for e in named if isinstance(e, Example)])
+            taken = {p.id: p for p in self._whole([i for ids in opposite.values() for i in ids])}
+            new = [key for key in unique if key not in old]
+            relabelled = [
+                key for key, was in old.items() if label_of(was)[0] != label_of(unique[key])[0]
+            ]
+            written = dict.fromkeys([*new, *relabelled, *opposite])
+            points = []
+            for key in written:
+                replaced = [old[key]] if key in old else []
+                mine = [taken.pop(each) for each in opposite.get(key, ()) if each in taken]
+                points.append(replacing(unique[key], [*replaced, *mine]))
+            gone = {each for ids in opposite.values() for each in ids} - set(written)
             if examples:
                 # Even when all are there: who put them there may have been killed before this.
-                self.store.write_manifest(manifests.changed(found))
-            changed = min(len(new), len(taken_back))
+                with contents.changing(self.store, found) as writer:
+                    writer.upsert(points)
+                    writer.delete(sorted(gone))
+            changed = min(len(new), len(gone))
             return Added(
                 added=len(new) - changed,
                 relabelled=len(relabelled) + changed,
@@ -268,16 +274,13 @@ class Library:
         with self.store.session():
             found = self.require()
             ids = lookup.of_label(self.store, old, self.name)
-            if new != old:
-                for start in range(0, len(ids), BATCH):
-                    batch = ids[start : start + BATCH]
-                    points = [
-                        renamed(replace(p, payload=schema.known_fields(p.payload)), new)
-                        for p in self.store.scan(batch, with_vectors=True)
-                    ]
-                    self.store.upsert(points)
-                    self.store.delete(sorted(set(batch) - {point.id for point in points}))
-                self.store.write_manifest(manifests.changed(found))
+            also = [point.id for point in self._changing() if point.id not in set(ids)]
+            with contents.changing(self.store, found) as writer:
+                for start in range(0, len(ids) + len(also), BATCH):
+                    batch = [*ids, *also][start : start + BATCH]
+                    points = [renamed(point, old, new) for point in self._whole(batch)]
+                    writer.upsert(points)
+                    writer.delete(sorted(set(batch) - {point.id for point in points}))
         return len(ids)
 
     def remove(self, *, label: str | None = None, ids: Sequence[str] = ()) -> int:
@@ -293,9 +296,52 @@ class Library:
                 if label is not None
                 else lookup.resolve(self.store, ids, self.name)
             )
-            self.store.delete(chosen)
-            self.store.write_manifest(manifests.changed(found))
+            with contents.changing(self.store, found) as writer:
+                writer.delete(chosen)
         return len(chosen)
+
+    # -- learning batches --------------------------------------------------------------------
+
+    def new_batch(self) -> str:
+        """The id of a learning batch that begins now, for several calls of :meth:`add`."""
+        return self._new_batch(self.manifest() or {})
+
+    def log(self) -> list[LearningBatch]:
+        """The learning batches of which something is left, newest first."""
+        with self.store.session():
+            listed = self._listed(self.require())
+            return history.log(listed, self._whole([point.id for point in self._changing()]))
+
+    def undo(self) -> LearningBatch:
+        """Takes the newest learning batch back; returns what was taken back.
+
+        What it added goes, what it relabelled gets its former label, and what it removed since it
+        said the opposite comes back. A process killed in between leaves a part of the batch, and
+        undoing again completes it.
+
+        Raises:
+            LibraryError: there is no batch.
+        """
+        with self.store.session():
+            found, entries = self.require(), self.log()
+            if not entries or not entries[0].id:
+                older = f"; its {len(self)} examples are older than that" if entries else ""
+                raise LibraryError(
+                    f"library '{self.name}' has no learning batch that could be taken back{older}"
+                )
+            batch = entries[0].id
+            ids = [p.id for p in lookup.read(self.store, fields=LISTED_FIELDS)
+                   if p.payload["batch"] == batch]  # fmt: skip
+            with contents.changing(self.store, found) as writer:
+                for start in range(0, len(ids), BATCH):
+                    here = ids[start : start + BATCH]
+                    former = {p.id: p for each in self._whole(here) for p in replaced_by(each)}
+                    # What somebody taught anew meanwhile is newer than what it was.
+                    there = {point.id for point in self.store.scan(list(former), fields=())}
+                    kept = there - set(here)
+                    writer.upsert([p for key, p in former.items() if key not in kept])
+                    writer.delete([key for key in here if key not in former])
+        return entries[0]
 
     def destroy(self) -> int | None:
         """Removes the whole library, also a damaged one; returns how many examples it had.
@@ -343,6 +389,24 @@ class Library:
         except MaskError as error:
             raise lookup.damaged(point.id, str(error), self.store.location) from error
 
+    def _new_batch(self, manifest: dict[str, Any]) -> str:
+        newest = contents.Contents.recorded(manifest)
+        return new_batch(after=newest.batch if newest else "")
+
+    def _listed(self, manifest: dict[str, Any]) -> list[Point]:
+        """All points with what lists show, checked, also that these are all. In a session."""
+        points = list(lookup.read(self.store, fields=LISTED_FIELDS))
+        contents.require(self.store, self.name, manifest, points)
+        return points
+
+    def _whole(self, ids: Sequence[str]) -> list[Point]:
+        return list(lookup.read(self.store, ids, with_vectors=True)) if ids else []
+
+    def _changing(self) -> list[Point]:
+        """The points that keep earlier states; only these."""
+        scanned = self.store.scan(fields=("before",))
+        return [point for point in scanned if point.payload.get("before")]
+
     def _begin(self, recipe: Recipe) -> dict[str, Any]:
         """The manifest of a library that takes examples of this recipe."""
         found = self.manifest()
@@ -354,6 +418,8 @@ class Library:
         # The recipe is on record before the first vector: a crash in between leaves an
         # empty library, never vectors that nobody can tell the making of.
         new = manifests.new_manifest(self.name, recipe)
+        if self.store.exclusive:
+            new["contents"] = contents.Contents().to_dict()
         if found is None:
             self.store.write_manifest(new)
         else:
@@ -378,13 +444,13 @@ class Library:
                 manifests.migrate_point(p, version) for p in self.store.scan(with_vectors=True)
             )
             try:
-                self.store.replace_all(points, new)
+                contents.replace_all(self.store, points, new)
             except StoreError as error:
                 raise StoreError(
                     f"library '{self.name}' has the older format {version}, and could not be "
                     f"converted: {one_line(error)}"
                 ) from error
-        return new
+            return self.require()
 
     def _generation_of(self, manifest: dict[str, Any] | None) -> str:
         if manifest is None:
@@ -396,7 +462,7 @@ class Library:
         generation = self.generation
         with self._reading:
             if self._snapshot is None or self._snapshot.generation != generation:
-                self._snapshot = self._fresh_snapshot()
+                self._snapshot = replace(self._fresh_snapshot(), listed=())
             return self._snapshot
 
     def _fresh_snapshot(self) -> Snapshot:
@@ -405,6 +471,7 @@ class Library:
             generation = self._generation_of(found)
             if found is None or self._reader is None or not self._reader.differs(found):
                 new = Snapshot.read(self.store, generation)
+                contents.require(self.store, self.name, found or {}, new.listed)
                 if found is not None and new.arrays.ids:
                     dimension = manifests.read_recipe(found, self.store.location).dimension
                     try:
@@ -429,7 +496,7 @@ def _named(example: Example | Point) -> Example | Point:
 def _as_point(example: Example | Point, batch: str | None) -> Point:
     """The point to store; of the batch, unless that is None."""
     point = example.to_point() if isinstance(example, Example) else example
-    payload = point.payload if batch is None else {**point.payload, "batch": batch}
+    payload = point.payload if batch is None else {**point.payload, "batch": batch, "before": []}
     try:
         return sealed(replace(point, payload=schema.check_payload(payload)))
     except ValueError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 
 from sam_detect.errors import LibraryCorruptError, LibraryError
@@ -51,9 +51,9 @@ def damaged(example_id: str, why: str, location: str) -> LibraryCorruptError:
     return LibraryCorruptError(f"example {example_id} is damaged: {why}; remove it: {remedy}")
 
 
-def count(store: VectorStore) -> tuple[dict[str, int], int]:
+def count(listed: Iterable[Point]) -> tuple[dict[str, int], int]:
     """``({label: positive examples}, negatives)``, by label."""
-    named = Counter(label_of(point) for point in read(store, fields=LISTED_FIELDS))
+    named = Counter(label_of(point) for point in listed)
     classes = {label: number for (label, negative), number in sorted(named.items()) if not negative}
     return classes, named.total() - sum(classes.values())
 

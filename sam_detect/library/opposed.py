@@ -16,29 +16,37 @@ from sam_detect.masks import SAME_OUTLINE_IOU, MaskRLE, rle_to_mask
 from sam_detect.types import Point
 
 
-def opposed(store: VectorStore, examples: Sequence[Example]) -> list[str]:
-    """The ids of stored examples that say the opposite of these, of the same objects.
+def opposed(store: VectorStore, examples: Sequence[Example]) -> dict[str, list[str]]:
+    """The ids of stored examples that say the opposite of these, by the ids of these.
 
     A negative takes back that an object of the same picture, outlined about the same, has the
     label; a positive takes back that exactly this outline does not have it.
     """
     positives = [each for each in examples if not each.negative and each.picture]
     negatives = [each for each in examples if each.negative and each.picture]
-    denied = [
-        example_id(digest=e.picture, mask_rle=e.segmentation, label=e.label, negative=True)
+    denied = {
+        example_id(digest=e.picture, mask_rle=e.segmentation, label=e.label, negative=True): e.id
         for e in positives
-    ]
-    found = [point.id for point in store.scan(denied, fields=())] if denied else []
-    return [*found, *_claimed(store, negatives)] if negatives else found
+    }
+    there = store.scan(list(denied), fields=()) if denied else ()
+    found = [(denied[point.id], point.id) for point in there]
+    if negatives:
+        found += _claimed(store, negatives)
+    by_example: dict[str, list[str]] = {}
+    for example, other in found:
+        by_example.setdefault(example, []).append(other)
+    return by_example
 
 
-def _claimed(store: VectorStore, negatives: Sequence[Example]) -> Iterator[str]:
+def _claimed(store: VectorStore, negatives: Sequence[Example]) -> Iterator[tuple[str, str]]:
     wanted = {(each.label, each.picture) for each in negatives}
     light = lookup.read(store, fields=LISTED_FIELDS)
     for point in [p for p in light if not p.payload["negative"] and _place(p) in wanted]:
         here = [each for each in negatives if (each.label, each.picture) == _place(point)]
-        if any(same_outline(each.segmentation, point.payload["segmentation"]) for each in here):
-            yield point.id
+        for each in here:
+            if same_outline(each.segmentation, point.payload["segmentation"]):
+                yield each.id, point.id
+                break
 
 
 def _place(point: Point) -> tuple[object, object]:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from sam_detect.errors import LibraryError
+from sam_detect.library import contents, lookup
 from sam_detect.library import manifest as manifests
-from sam_detect.library import schema
-from sam_detect.library.checksums import sealed
-from sam_detect.library.converted import Made, made_again, require_convertible
+from sam_detect.library.converted import Made, described_again, require_convertible
+from sam_detect.library.example import Example
+from sam_detect.library.history import states, with_states
 from sam_detect.library.library import BATCH, Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.types import Point
@@ -40,9 +41,9 @@ def reindex(
     before = library.require()
     mine = manifests.read_recipe(before, library.store.location)
     require_convertible(library.name, mine, maker)
-    made: dict[str, Made] = {}
+    made: dict[str, list[Made]] = {}
     for batch in walk(_batches(_ids(library))):
-        made.update(made_again(library, maker, batch))
+        made.update(_vectors(library, maker, batch))
     with library.store.session():
         manifest = library.require()
         if manifest["recipe"] != before["recipe"]:
@@ -52,9 +53,10 @@ def reindex(
             )
         ids = _ids(library)
         for batch in _batches([key for key in ids if key not in made]):
-            made.update(made_again(library, maker, batch))
+            made.update(_vectors(library, maker, batch))
         new = {**manifests.changed(manifest), "recipe": maker.recipe.to_dict()}
-        library.store.replace_all(_with_vectors(library, made), new)
+        made = {key: made[key] for key in ids}
+        contents.replace_all(library.store, _with_vectors(library, made), new)
     return len(ids)
 
 
@@ -66,8 +68,26 @@ def _batches(ids: Sequence[str]) -> Batches:
     return [list(ids[start : start + BATCH]) for start in range(0, len(ids), BATCH)]
 
 
-def _with_vectors(library: Library, made: dict[str, Made]) -> Iterator[Point]:
-    for point in library.store.scan():
-        vector, around = made[point.id]
-        payload = {**schema.known_fields(point.payload), "surroundings": around}
-        yield sealed(replace(point, vector=vector, payload=payload))
+def _vectors(library: Library, maker: VectorMaker, ids: Sequence[str]) -> dict[str, list[Made]]:
+    """Of each example and then of its earlier states. Ids name contents, so a vector stays right
+    whatever happens to the library meanwhile."""
+    points = list(library.points(ids))
+    every = [[point, *(state.point for state in states(point))] for point in points]
+    examples = [Example.from_point(with_states(p, [])) for each in every for p in each]
+    made = iter(described_again(examples, maker))
+    return {point.id: [next(made) for _ in each] for point, each in zip(points, every, strict=True)}
+
+
+def _with_vectors(library: Library, made: dict[str, list[Made]]) -> Iterator[Point]:
+    for point in lookup.read(library.store, list(made)):
+        now, *before = made[point.id]
+        earlier = [
+            replace(state, point=_changed(state.point, new))
+            for state, new in zip(states(point), before, strict=True)
+        ]
+        yield with_states(_changed(point, now), earlier)
+
+
+def _changed(point: Point, made: Made) -> Point:
+    vector, around = made
+    return replace(point, vector=vector, payload={**point.payload, "surroundings": around})

@@ -156,6 +156,8 @@ class Payload(Known, total=False):
     crop_checksum: Checksum
 
 
+KNOWN_FIELDS = tuple(get_type_hints(Known))
+"""All fields but the earlier states and the checksums."""
 PAYLOAD_FIELDS = tuple(get_type_hints(Payload))
 
 

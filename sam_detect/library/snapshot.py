@@ -30,6 +30,7 @@ class Snapshot:
         complete: whether these are all.
         pictures: the ids of all examples of each picture, by the digest of its pixels.
         store: where they were read.
+        listed: all examples with their checksums.
     """
 
     generation: str
@@ -37,6 +38,7 @@ class Snapshot:
     complete: bool
     pictures: Mapping[str, Sequence[str]]
     store: VectorStore
+    listed: Sequence[Point]
 
     @classmethod
     def read(cls, store: VectorStore, generation: str) -> Snapshot:
@@ -60,8 +62,8 @@ class Snapshot:
             proposers=tuple(each.proposer for each in around),
             rivals=_rivals(around),
         )
-        pictures = _by_picture(points if complete else every)
-        return cls(generation, arrays, complete, pictures, store)
+        listed = points if complete else every
+        return cls(generation, arrays, complete, _by_picture(listed), store, listed)
 
     def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
         """The nearest of the arrays' examples of each of ``(Q, D)`` vectors, nearest first."""

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from sam_detect.errors import LibraryError, OutputError, RecipeMismatchError
-from sam_detect.library import lookup, remedies, schema
+from sam_detect.library import lookup, remedies
 from sam_detect.library import manifest as manifests
 from sam_detect.library.archive import Archive, write_archive
 from sam_detect.library.batches import new_batch
-from sam_detect.library.checksums import LISTED_FIELDS, sealed
-from sam_detect.library.example import example_id, label_of, renamed
+from sam_detect.library.checksums import LISTED_FIELDS
+from sam_detect.library.example import example_id, label_of
 from sam_detect.library.library import BATCH, Added, Library
 from sam_detect.library.opposed import same_outline
 from sam_detect.types import Point, Recipe
@@ -156,6 +156,7 @@ class _Merge:
         self._left_out: set[str] = set()
         self._relabelled: dict[str, str] = {}
         self._dropped: set[str] = set()
+        self._dropped_by: dict[str, list[str]] = {}
 
     def plan(self) -> Imported:
         """Reads the file, and decides about each example."""
@@ -174,6 +175,7 @@ class _Merge:
             if own is not None or (against and not self._replace):
                 self._left_out.add(point.id)
             if self._replace and own is None:
+                self._dropped_by[point.id] = [key for key in against if key not in self._dropped]
                 self._dropped.update(against)
             elif self._replace and against and not (own and own[1]) and not said[1]:
                 self._relabelled[point.id] = said[0]
@@ -199,24 +201,28 @@ class _Merge:
             new = manifests.new_manifest(library.name, self._archive.recipe)
         else:
             new = manifests.changed(found)
-        library.store.replace_all(self._merged("" if found is None else found["generation"]), new)
+        before = "" if found is None else found["generation"]
+        contents.replace_all(library.store, self._merged(before), new)
 
     def _merged(self, generation: str) -> Iterator[Point]:
+        store = self._library.store
         for point in self._archive.points():
             if point.id in self._left_out:
                 continue
-            batch = self._batch
-            yield (
-                point
-                if batch is None
-                else sealed(replace(point, payload={**point.payload, "batch": batch}))
-            )
-        for point in self._library.store.scan(with_vectors=True) if self._own else ():
+            if self._batch is None:
+                yield point
+                continue
+            opposite = self._dropped_by.get(point.id, ())
+            dropped = list(lookup.read(store, opposite, with_vectors=True)) if opposite else []
+            yield replacing(_of_batch(point, self._batch), dropped)
+        for point in lookup.read(store, with_vectors=True) if self._own else ():
             if point.id in self._dropped:
                 continue
-            own = replace(point, payload=schema.known_fields(point.payload))
             label = self._relabelled.get(point.id)
-            yield own if label is None else renamed(own, label)
+            if label is None or self._batch is None:
+                yield point
+            else:
+                yield replacing(_of_batch(with_label(point, label), self._batch), [point])
         # A server has no lock between processes.
         if self._library.generation != generation:
             raise LibraryError(
@@ -238,6 +244,11 @@ class _Merge:
         there = self._claims.get((label, data["picture"]), ())
         near = lookup.read(store, there, fields=LISTED_FIELDS) if there else ()
         return [each.id for each in near if same_outline(each.payload["segmentation"], outline)]
+
+
+def _of_batch(point: Point, batch: str) -> Point:
+    """The point as one of a learning batch, without earlier states."""
+    return replace(point, payload={**point.payload, "batch": batch, "before": []})
 
 
 def _text(label: str, negative: bool) -> str:

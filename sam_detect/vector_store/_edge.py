@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam_detect.errors import StoreError
-from sam_detect.interfaces import VectorStore
+from sam_detect.interfaces import StoredPoints, VectorStore
 from sam_detect.masks import FloatArray
 from sam_detect.types import Hit, Point
 from sam_detect.vector_store._checks import (
@@ -37,6 +37,8 @@ class EmbeddedStore(VectorStore):
 
     Threads may share a store: a session keeps other threads out, an unfinished scan does not.
     """
+
+    exclusive = True
 
     def __init__(
         self, folder: Path, name: str, *, lock_timeout_s: float = 20.0, batch_size: int = 256
@@ -143,6 +145,23 @@ class EmbeddedStore(VectorStore):
     def size_bytes(self) -> int:
         """Bytes on disk. Up to 64 MB of it are the engine's log, which holds the newest points."""
         return self._files.size_bytes()
+
+    @contextmanager
+    def salvage(self) -> Iterator[Sequence[StoredPoints | None]]:
+        """The engine's files as they are, and their data alone, without log and settings.
+
+        Both are copies, so whatever the engine does with them harms nothing.
+        """
+        from sam_detect.vector_store._salvage import salvaged
+
+        with self._held.session():
+            self._held.close()
+            state = self._files.read_state()
+            if state is None or state.shard is None or state.dimension is None:
+                yield []
+                return
+            with salvaged(self._files, self._files.shard_path(state), state.dimension) as found:
+                yield found
 
     # -- writing -----------------------------------------------------------------------------
 

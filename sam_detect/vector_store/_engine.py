@@ -36,6 +36,10 @@ FIXED_SIZES = {
 """Files of a segment with their least size in bytes. Without them this version of the engine
 panics, or quietly drops the segment and its points."""
 
+COUNTS = ("vector_storage/vectors/status.dat", "vector_storage/deleted/status.dat")
+"""Files of a segment that begin with the number of its vectors, as 8 bytes."""
+MOST_POINTS = 1 << 28
+
 
 class Shard:
     """An open shard: the engine lets one process open it, once.
@@ -156,7 +160,11 @@ class Shard:
                 for name, size in FIXED_SIZES.items():
                     file = segment / name
                     if not file.is_file() or file.stat().st_size < size:
-                        raise self._files.corrupt(f"{file.relative_to(self._files.directory)}")
+                        raise self._files.corrupt(f"{self.path.name}: {name}")
+                for name in COUNTS:
+                    # A count that was struck makes the engine ask for terabytes, and hang.
+                    if int.from_bytes((segment / name).read_bytes()[:8], "little") > MOST_POINTS:
+                        raise self._files.corrupt(f"{self.path.name}: {name}")
 
     @contextmanager
     def _errors(self, *, writing: bool) -> Iterator[None]:

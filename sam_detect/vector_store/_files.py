@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import json
 import mmap
 import os
@@ -151,6 +152,7 @@ class LibraryFiles:
             "manifest": state.manifest,
         }
         try:
+            content["checksum"] = _checksum(content)
             text = json.dumps(content, allow_nan=False, indent=1).encode("utf-8")
         except (TypeError, ValueError) as error:
             raise StoreError(f"a manifest must be plain JSON data: {error}") from error
@@ -250,8 +252,9 @@ class LibraryFiles:
 
     def corrupt(self, why: str) -> LibraryCorruptError:
         return LibraryCorruptError(
-            f"the library in {self.directory} is damaged ({why}); nothing was changed: restore it "
-            f"from an export, or move the directory away"
+            f"the library in {self.directory} is damaged ({why}); nothing was changed: save what "
+            f"is left with 'sam-detect library repair', restore it from an export, or move the "
+            f"directory away"
         )
 
     def out_of_memory(self, why: str) -> StoreError:
@@ -304,9 +307,11 @@ class LibraryFiles:
     def _parse(self, text: bytes) -> State:
         try:
             content = json.loads(text)
+            if content.pop("checksum", None) not in (None, _checksum(content)):
+                raise ValueError  # None: an older version wrote it
             version, data, manifest = (content[k] for k in ("format_version", "data", "manifest"))
             state = State(manifest, data["shard"], data["dimension"], data["least_points"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise self.corrupt(f"{STATE_FILE} cannot be read") from error
         if version != FORMAT_VERSION:
             raise StoreError(
@@ -355,6 +360,11 @@ def is_library_folder(folder: Path) -> bool:
 
 
 _PARTICIPLES = {"read": "read", "write": "written"}
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def sync_directory(directory: Path) -> None:

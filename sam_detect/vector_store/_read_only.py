@@ -77,7 +77,7 @@ class ReadOnlyCopy:
             folder = Path(tempfile.mkdtemp(prefix="sam-detect-"))
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             with self._files.errors("read"):
-                shutil.copytree(shard, folder / shard.name, copy_function=_copy_without_holes)
+                shutil.copytree(shard, folder / shard.name, copy_function=copy_without_holes)
         except (OSError, shutil.Error) as error:
             raise StoreError(
                 f"the library in {self._files.directory} may only be read, for which a copy in the "
@@ -118,7 +118,7 @@ class ReadOnlyCopy:
                 return None
 
 
-def _copy_without_holes(source: str, target: str) -> None:
+def copy_without_holes(source: str, target: str) -> None:
     """Copies a file, and leaves out what is zero: the engine's files are mostly that."""
     with open(source, "rb") as old, open(target, "wb") as new:
         while block := old.read(BLOCK):

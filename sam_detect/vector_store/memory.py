@@ -37,6 +37,8 @@ class MemoryVectorStore(VectorStore):
     Vectors are kept at length 1, as the Qdrant engine keeps them.
     """
 
+    exclusive = True
+
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._ids: list[str] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sam_detect.errors import ConfigError
-from sam_detect.interfaces import VectorStore
+from sam_detect.interfaces import StoredPoints, VectorStore
 from sam_detect.masks import FloatArray
 from sam_detect.types import Hit, Point
 from sam_detect.vector_store._edge import EmbeddedStore, embedded_collections
@@ -59,6 +59,7 @@ class QdrantVectorStore(VectorStore):
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         if lock_timeout_s < 0:
             raise ConfigError(f"lock_timeout_s must not be negative, got {lock_timeout_s}")
+        self.exclusive = url is None
         self._store: VectorStore
         if url is not None:
             from sam_detect.vector_store._server import ServerStore
@@ -116,6 +117,9 @@ class QdrantVectorStore(VectorStore):
 
     def size_bytes(self) -> int:
         return self._store.size_bytes()
+
+    def salvage(self) -> AbstractContextManager[Sequence[StoredPoints | None]]:
+        return self._store.salvage()
 
 
 def libraries_dir() -> Path:

@@ -25,6 +25,7 @@ from library_helpers import (
     taught,
     to_format_1,
     to_format_2,
+    unrecorded,
     vectors,
 )
 
@@ -229,6 +230,7 @@ def test_what_a_killed_writer_left_is_announced_by_the_next(store: VectorStore) 
     made, reader = taught(store, "nut"), detector(store)
     assert len(reader.library.examples().ids) == 5
     extra = [replace(e, id=str(uuid.uuid4()), label="leaf") for e in made.library.read()]
+    unrecorded(made.library)
     store.upsert([e.to_point() for e in extra])  # killed before the manifest
     assert made.library.add(extra, made.recipe).added == 0
     assert len(reader.library.examples().ids) == 10
@@ -752,6 +754,7 @@ def test_a_damaged_example_is_named_and_can_be_removed(
     store = MemoryVectorStore()
     made = taught(store)
     point = list(store.scan(with_vectors=True))[4]
+    unrecorded(made.library)
     store.upsert([sealed(Point(point.id, point.vector, {**point.payload, **change}))])
     expected = rf"library 'default'.*{point.id} is damaged.*sam-detect library remove {point.id}"
     for attempt in (
@@ -774,6 +777,7 @@ def test_an_example_without_label_is_named(label: object) -> None:
     store = MemoryVectorStore()
     made = taught(store, "nut")
     point = next(store.scan(with_vectors=True))
+    unrecorded(made.library)
     store.upsert([sealed(Point(point.id, point.vector, {**point.payload, "label": label}))])
     library = Library(store, "x")
     for attempt in (library.stats, library.examples, lambda: library.rename("a", "b")):

@@ -38,7 +38,7 @@ from sam_detect.library.example import (
     example_id,
     image_digest,
     label_of,
-    renamed,
+    with_label,
 )
 from sam_detect.library.library import Added, Library
 from sam_detect.library.places import collection_of, library_of
@@ -192,12 +192,12 @@ def test_renaming_moves_the_id_of_a_negative_only() -> None:
     rle = Masks.from_dense(disc_masks()).rle(0)
     payload = {"label": "a", "negative": False, "picture": "ff", "segmentation": rle}
     point = Point("p", None, payload)
-    assert (renamed(point, "b").id, renamed(point, "b").payload["label"]) == ("p", "b")
+    assert (with_label(point, "b").id, with_label(point, "b").payload["label"]) == ("p", "b")
     negative = Point("n", None, {**payload, "negative": True})
     expected = example_id(digest="ff", mask_rle=rle, label="b", negative=True)
-    assert renamed(negative, "b").id == expected
+    assert with_label(negative, "b").id == expected
     old = Point("n", None, {**payload, "negative": True, "picture": ""})
-    assert renamed(old, "b").id == renamed(old, "b").id != renamed(old, "c").id
+    assert with_label(old, "b").id == with_label(old, "b").id != with_label(old, "c").id
     assert payload["label"] == "a", "nothing is changed in place"
 
 
@@ -481,7 +481,7 @@ def test_json_shapes(tmp_path: Path) -> None:
     answer = json.loads(ask("reindex", "--embedder", "appearance", *place))
     assert set(answer) == {"reindexed", "recipe"}
     assert (answer["reindexed"], answer["recipe"]["embedder"]) == (11, "appearance")
-    assert json.loads(ask("remove", "--all", *place)) == {"removed": 11}
+    assert json.loads(ask("remove", "--all", "--yes", *place)) == {"removed": 11}
     assert json.loads(ask("list", "--json")) == {"libraries": []}
 
 
@@ -510,7 +510,7 @@ def test_what_is_unknown_is_named_with_what_there_is(capsys: pytest.CaptureFixtu
         assert "no library 'date'" in refused(capsys, command, "--library", "date", code=2)
     for command in (
         ("export", "x.samlib"),
-        ("remove", "--all"),
+        ("remove", "--all", "--yes"),
         ("rename", "a", "b"),
         ("show", "x"),
     ):
@@ -604,10 +604,10 @@ def test_a_damaged_directory_is_one_line_and_left_alone(
     assert "good" in ask("list")
     assert tree(folder) == before, "nothing is deleted or changed"
     if damage not in (_missing_shard, _shard_is_a_file):
-        assert str(folder) in refused(capsys, "remove", "--all", "--library", "bad")
+        assert str(folder) in refused(capsys, "remove", "--all", "--yes", "--library", "bad")
         assert tree(folder) == before
     else:
-        ask("remove", "--all", "--library", "bad")
+        ask("remove", "--all", "--yes", "--library", "bad")
         assert not tree(folder), "its manifest says that it is a library of ours"
     assert not (tmp_path / "x.samlib").exists()
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from library_helpers import COLOURS, regions, to_format_2
+from library_helpers import COLOURS, regions, to_format_2, unrecorded
 from strategies import QUICK, counts_garbage
 
 from sam_detect import SAMDetect
@@ -608,6 +608,7 @@ def test_damaged_surroundings_are_named_in_one_line(
         return  # a file can say so, a store does not take it
     made = detector(Chosen(EXAMPLE))
     learnt(made, picture((EXAMPLE, "nut"), seed=8), EXAMPLE)
+    unrecorded(made.library)
     made.library.store.upsert([bad])
     library = Library(made.library.store, "x")
     if name in OF_THE_MASKS:
@@ -650,6 +651,7 @@ def test_the_remedy_names_the_library(point: Point) -> None:
     store = QdrantVectorStore(collection_name="nuts")
     made = detector(Chosen(EXAMPLE), vector_store=store)
     learnt(made, picture((EXAMPLE, "nut"), seed=8), EXAMPLE)
+    unrecorded(made.library)
     store.upsert([damaged(point, {"vectors": ""})])
     with pytest.raises(LibraryCorruptError, match=f"{point.id} --library nuts$"):
         Library(store, "nuts").examples()

@@ -1,0 +1,184 @@
+"""What each learning batch replaced, kept with what replaced it, so that it can be taken back.
+
+An example that replaces others (an earlier label of the same object, or what said the opposite)
+keeps their states in its payload, ``before``, the newest first: the batch that replaced the state
+(``by``), its id, its vector (None: the same) and the fields of its payload that differ. So one
+write of one example is all there is to do, and to undo.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from sam_detect.labels import shown_label
+from sam_detect.library.batches import time_of
+from sam_detect.library.checksums import sealed
+from sam_detect.library.example import label_of, with_label
+from sam_detect.library.schema import KNOWN_FIELDS, MAX_STATES
+from sam_detect.types import Point
+
+KEPT_STATES = 16
+"""Older states of an example are forgotten."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A state that an example, or one that it opposes, once had.
+
+    Attributes:
+        by: the batch that replaced it.
+        point: whole, but without states of its own.
+    """
+
+    by: str
+    point: Point
+
+
+@dataclass
+class LearningBatch:
+    """What is left of a learning batch.
+
+    Attributes:
+        id: empty for all that was learnt before batches were recorded.
+        time: when it began, ISO 8601 in UTC.
+        labels: ``{label: examples}``.
+        negatives: ``{label: examples that are not of it}``.
+        relabelled: how many of them had another label before.
+        taken_back: examples that it removed since it says the opposite.
+        sources: the pictures.
+    """
+
+    id: str
+    time: str
+    labels: Counter[str] = field(default_factory=Counter)
+    negatives: Counter[str] = field(default_factory=Counter)
+    relabelled: int = 0
+    taken_back: int = 0
+    sources: list[str] = field(default_factory=list)
+
+    @property
+    def examples(self) -> int:
+        return self.labels.total() + self.negatives.total()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "batch": self.id or None,
+            "time": self.time or None,
+            "examples": self.examples,
+            "labels": dict(self.labels),
+            "negatives": dict(self.negatives),
+            "relabelled": self.relabelled,
+            "taken_back": self.taken_back,
+            "sources": self.sources,
+        }
+
+
+def states(point: Point) -> list[State]:
+    """The earlier states that a whole point keeps, newest first."""
+    own = {name: point.payload[name] for name in KNOWN_FIELDS}
+    found = []
+    for each in point.payload["before"]:
+        text, vector = each["vector"], point.vector
+        if text is not None:
+            vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
+        found.append(State(each["by"], Point(each["id"], vector, {**own, **each["payload"]})))
+    return found
+
+
+def with_states(point: Point, earlier: Sequence[State]) -> Point:
+    """The point, with these earlier states and its checksums."""
+    own = {name: point.payload[name] for name in KNOWN_FIELDS}
+    before = []
+    for state in earlier:
+        differing = {k: v for k, v in state.point.payload.items() if k in own and own[k] != v}
+        same = np.array_equal(np.asarray(state.point.vector), np.asarray(point.vector))
+        vector = np.asarray(state.point.vector, "<f4").tobytes()
+        before.append(
+            {
+                "by": state.by,
+                "id": state.point.id,
+                "vector": None if same else base64.b64encode(vector).decode("ascii"),
+                "payload": differing,
+            }
+        )
+    return sealed(replace(point, payload={**own, "before": before}))
+
+
+def replacing(point: Point, replaced: Iterable[Point]) -> Point:
+    """The point, with the states of the points that it replaces, and what these had replaced."""
+    batch = point.payload["batch"]
+    earlier = {(state.by, state.point.id): state for state in states(point)}
+    for old in replaced:
+        if old.payload["batch"] != batch:
+            earlier.setdefault((batch, old.id), State(batch, old))
+        for state in states(old):
+            earlier.setdefault((state.by, state.point.id), state)
+    direct = [state for (by, _), state in earlier.items() if by == batch]
+    older = sorted((s for s in earlier.values() if s.by != batch), key=lambda s: s.by, reverse=True)
+    room = max(0, KEPT_STATES - len(direct))
+    return with_states(point, [*direct, *older[:room]][:MAX_STATES])
+
+
+def renamed(point: Point, old: str, new: str) -> Point:
+    """The point with another label in place of one, also in its earlier states."""
+    earlier = [replace(each, point=_renamed(each.point, old, new)) for each in states(point)]
+    return with_states(_renamed(point, old, new), earlier)
+
+
+def _renamed(point: Point, old: str, new: str) -> Point:
+    return with_label(point, new) if label_of(point)[0] == shown_label(old) else point
+
+
+def replaced_by(point: Point) -> list[Point]:
+    """What a point's own batch replaced with it: whole, with their earlier states."""
+    batch, earlier = point.payload["batch"], states(point)
+    found, left = [], [state for state in earlier if state.by != batch]
+    for state in earlier:
+        if state.by != batch:
+            continue
+        mine, batches = [], {state.point.payload["batch"]}
+        for each in left:  # newest first, so whatever replaced it comes before it
+            if each.by in batches:
+                mine.append(each)
+                batches.add(each.point.payload["batch"])
+        left = [each for each in left if not any(each is other for other in mine)]
+        found.append(with_states(state.point, mine))
+    return found
+
+
+def log(listed: Iterable[Point], changing: Iterable[Point]) -> list[LearningBatch]:
+    """The learning batches, newest first.
+
+    Args:
+        listed: all points, with what lists show.
+        changing: the whole points that keep earlier states.
+    """
+    known = {(point.payload["batch"], point.id): point for point in listed}
+    replaced: dict[tuple[str, str], State] = {}
+    for point in changing:
+        for state in states(point):
+            known.setdefault((state.point.payload["batch"], state.point.id), state.point)
+            replaced.setdefault((state.by, state.point.id), state)
+    found: dict[str, LearningBatch] = {}
+    for (batch, _), point in known.items():
+        time = time_of(batch).isoformat(timespec="seconds") if batch else ""
+        entry = found.setdefault(batch, LearningBatch(batch, time))
+        data = point.payload
+        (entry.negatives if data["negative"] else entry.labels)[data["label"]] += 1
+        if data["source"] not in entry.sources:
+            entry.sources.append(data["source"])
+    for (by, key), state in replaced.items():
+        if by not in found:
+            continue
+        after = known.get((by, key))
+        if after is None:
+            found[by].taken_back += 1
+        elif after.payload["label"] != state.point.payload["label"]:
+            found[by].relabelled += 1
+    return sorted(found.values(), key=lambda entry: entry.id, reverse=True)

@@ -1,0 +1,190 @@
+"""Whether a library is what was stored, and what can be saved of one that is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sam_detect.errors import LibraryCorruptError, LibraryError, StoreError
+from sam_detect.interfaces import StoredPoints
+from sam_detect.library import contents as records
+from sam_detect.library import manifest as manifests
+from sam_detect.library import remedies
+from sam_detect.library.contents import Contents
+from sam_detect.library.example import Example
+from sam_detect.library.library import Library
+from sam_detect.types import Point
+
+Sound = Mapping[str, int]
+"""Sound examples: id to checksum."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a library has.
+
+    Attributes:
+        examples: sound examples.
+        damaged: ``{id: why}`` of the others.
+        stored: how many were stored; None where that is not known.
+        problem: what is wrong with the library as a whole; empty where nothing is.
+    """
+
+    examples: int
+    damaged: dict[str, str]
+    stored: int | None
+    problem: str
+
+    @property
+    def sound(self) -> bool:
+        return not self.damaged and not self.problem
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "sound": self.sound,
+            "examples": self.examples,
+            "stored": self.stored,
+            "damaged": [{"id": key, "why": why} for key, why in self.damaged.items()],
+            "problem": self.problem or None,
+        }
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What a repair did.
+
+    Attributes:
+        examples: examples that the library has now, all sound.
+        recovered: of these, those that were damaged or lost and came from the engine's log.
+        removed: ``{id: why}`` of examples that could not be saved.
+        lost: stored examples that are nowhere any more, as far as that is known.
+        exact: whether the library is known to be exactly what was stored.
+    """
+
+    examples: int
+    recovered: int
+    removed: dict[str, str]
+    lost: int
+    exact: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        removed = [{"id": key, "why": why} for key, why in self.removed.items()]
+        return {**asdict(self), "removed": removed}
+
+
+def verify(library: Library) -> Report:
+    """Reads every example and compares it with its checksums, and all with their record.
+
+    Raises:
+        LibraryCorruptError: the library cannot be opened at all.
+    """
+    with library.store.session():
+        manifest = library.require()
+        sound, damaged = _examined(library.store)
+    stored = Contents.recorded(manifest) if library.store.exclusive else None
+    problem, count = "", len(sound) + len(damaged)
+    if stored is not None and count != stored.examples:
+        problem = f"it has {count} examples, {stored.examples} were stored"
+    elif stored is not None and not damaged and _sum(sound) != stored.sum:
+        problem = "its examples are not those that were stored"
+    return Report(len(sound), damaged, stored.examples if stored else None, problem)
+
+
+def repair(library: Library) -> Repaired:
+    """Keeps what is sound; removes the rest. Nothing is changed in a library that is sound.
+
+    Of the embedded engine, its files are read as they are, and their data alone. The result is put
+    in place in one step: a process killed in between leaves the library as it was.
+
+    Raises:
+        LibraryCorruptError: nothing can be read any more; the message says what to do.
+    """
+    store = library.store
+    with store.session():
+        manifest = manifests.read(library.require(), store.location)
+        stored = Contents.recorded(manifest) if store.exclusive else None
+        with store.salvage() as ways:
+            readings = [way for way in ways if way is not None]
+            found = [_examined(reading) for reading in readings]
+            if not any(sound for sound, _ in found) and (stored is None or stored.examples):
+                raise LibraryCorruptError(
+                    f"nothing of library '{library.name}' in {store.location} can be read any "
+                    "more; nothing was changed: remove it (sam-detect library remove --all "
+                    f"{remedies.options_of(store.location)}), and import an export or learn again"
+                )
+            sound = [each for each, _ in found]
+            kept, exact = _chosen(sound, found[0][1], stored) if found else ({}, True)
+            first, why = found[0] if found else ({}, {})
+            damaged = {key: text for key, text in why.items() if key not in kept}
+            as_it_is = bool(ways) and ways[0] is not None
+            if not (as_it_is and kept == first and not why and (exact or stored is None)):
+                points = _points(kept, sound, readings)
+                records.replace_all(store, points, manifests.changed(manifest))
+    lost = 0 if stored is None else max(0, stored.examples - len(kept) - len(damaged))
+    recovered = sum(key not in first for key in kept)
+    return Repaired(len(kept), recovered, damaged, 0 if exact else lost, exact)
+
+
+def _examined(store: StoredPoints) -> tuple[dict[str, int], dict[str, str]]:
+    """The checksums of the sound examples, and what is wrong with the others, by id."""
+    sound: dict[str, int] = {}
+    damaged: dict[str, str] = {}
+    for key in [point.id for point in store.scan(fields=())]:
+        try:
+            [point] = store.scan([key], with_vectors=True)
+            Example.from_point(point)
+            sound[key] = records.checksum_of(point)
+        except (LibraryCorruptError, StoreError) as error:
+            damaged[key] = str(error).partition(" is damaged: ")[2] or str(error)
+        except ValueError:
+            damaged[key] = "it cannot be read"
+    return sound, damaged
+
+
+def _sum(sound: Sound) -> int:
+    return sum(sound.values()) % records.MODULUS
+
+
+def _chosen(
+    readings: Sequence[Sound], damaged: Mapping[str, str], stored: Contents | None
+) -> tuple[dict[str, int], bool]:
+    """The sound examples to keep, and whether these are exactly those that were stored."""
+    first = readings[0]
+    mended, everything = dict(first), dict(first)
+    for other in readings[1:]:
+        everything = {**other, **everything}
+        mended = {**{k: v for k, v in other.items() if k in damaged}, **mended}
+    if stored is None:
+        return mended, False
+    for choice in (first, mended, *readings[1:], everything):
+        if len(choice) == stored.examples and _sum(choice) == stored.sum:
+            return dict(choice), True
+        # What was removed and is back is what the sum has too much.
+        back = _adding_up((_sum(choice) - stored.sum) % records.MODULUS, choice)
+        if back and len(choice) == stored.examples + len(back):
+            return {key: value for key, value in choice.items() if value not in back}, True
+    return mended, False
+
+
+def _adding_up(total: int, sound: Sound) -> set[int]:
+    """One or two checksums with this sum; empty where there are none."""
+    values = set(sound.values())
+    if total in values:
+        return {total}
+    for value in values:
+        other = (total - value) % records.MODULUS
+        if other in values and other != value:
+            return {value, other}
+    return set()
+
+
+def _points(
+    kept: Sound, readings: Sequence[Sound], stores: Sequence[StoredPoints]
+) -> Iterator[Point]:
+    for key, checksum in kept.items():
+        where = next(i for i, sound in enumerate(readings) if sound.get(key) == checksum)
+        found = list(stores[where].scan([key], with_vectors=True))
+        if len(found) != 1:
+            raise LibraryError(f"example {key} changed while the library was repaired; try again")
+        yield found[0]
