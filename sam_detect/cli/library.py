@@ -407,7 +407,8 @@ def import_command(
     for each in [] if as_json else done.conflicts[:SHOWN_CONFLICTS]:
         note(f"{each.id}: '{each.label}' in the file, '{each.own_label}' in the library")
     verb, has = ("would add", "would have") if dry_run else ("added", "has")
-    text = f"{verb} {counted(done.added, 'example')} to library '{done.library}'; it {has} {done.total}"
+    added = counted(done.added, "example")
+    text = f"{verb} {added} to library '{done.library}'; it {has} {done.total}"
     if done.known:
         text += f"; {done.known} were there already"
     if done.conflicts:

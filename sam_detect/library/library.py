@@ -471,13 +471,13 @@ class Library:
             generation = self._generation_of(found)
             if found is None or self._reader is None or not self._reader.differs(found):
                 new = Snapshot.read(self.store, generation)
-                contents.require(self.store, self.name, found or {}, new.listed)
                 if found is not None and new.arrays.ids:
                     dimension = manifests.read_recipe(found, self.store.location).dimension
                     try:
                         schema.check_vectors(new.arrays.vectors, new.arrays.ids, dimension)
                     except ValueError as error:
                         raise manifests.damaged(self.store.location, str(error)) from error
+                contents.require(self.store, self.name, found or {}, new.listed)
                 return new
         # What another process changes meanwhile gives another generation, and is read next time.
         self._reader.update(self)
