@@ -307,8 +307,10 @@ class LibraryFiles:
     def _parse(self, text: bytes) -> State:
         try:
             content = json.loads(text)
-            if content.pop("checksum", None) not in (None, _checksum(content)):
-                raise ValueError  # None: an older version wrote it
+            checksum = content.pop("checksum", None)  # None: an older version wrote it
+            if content["format_version"] == FORMAT_VERSION:
+                if checksum not in (None, _checksum(content)):
+                    raise ValueError
             version, data, manifest = (content[k] for k in ("format_version", "data", "manifest"))
             state = State(manifest, data["shard"], data["dimension"], data["least_points"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
