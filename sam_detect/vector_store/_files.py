@@ -308,9 +308,9 @@ class LibraryFiles:
         try:
             content = json.loads(text)
             checksum = content.pop("checksum", None)  # None: an older version wrote it
-            if content["format_version"] == FORMAT_VERSION:
-                if checksum not in (None, _checksum(content)):
-                    raise ValueError
+            ours = content["format_version"] == FORMAT_VERSION
+            if ours and checksum not in (None, _checksum(content)):
+                raise ValueError
             version, data, manifest = (content[k] for k in ("format_version", "data", "manifest"))
             state = State(manifest, data["shard"], data["dimension"], data["least_points"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
