@@ -13,6 +13,7 @@ from strategies import QUICK
 from sam_detect import SAMDetect
 from sam_detect.errors import LibraryError
 from sam_detect.labels import normalised_label, shown_label
+from sam_detect.library.checksums import sealed
 from sam_detect.vector_store import MemoryVectorStore
 
 SAME = {
@@ -99,7 +100,7 @@ def test_a_label_that_an_older_version_stored_is_the_same_class() -> None:
     (point,) = store.scan(with_vectors=True)
     for typed in ("Nu\u0308sse", "\u200b"):
         point.payload["label"] = typed
-        store.upsert([point])
+        store.upsert([sealed(point)])
         (name,) = detector.library.stats()["classes"]
         assert name == shown_label(typed)
         assert detector.library.rename(name, "nut") == 1
