@@ -53,9 +53,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The SAM 2 checkpoints and CLIP weights that are read from now on."""
     gc.collect()
     found: list[Any] = []
-    read_sam2, load_clip = sam2_module._read_checkpoint, clip_module.load_clip
+    read_sam2, load_clip = sam2_module.read_weights, clip_module.load_clip
     monkeypatch.setattr(
-        sam2_module, "_read_checkpoint", lambda path: found.append(path) or read_sam2(path)
+        sam2_module, "read_weights", lambda path: found.append(path) or read_sam2(path)
     )
     monkeypatch.setattr(
         clip_module,
