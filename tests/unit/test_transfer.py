@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -186,6 +186,21 @@ def test_the_opposite_of_what_the_library_says_is_a_conflict(
     done = import_library(one.library, tmp_path / "x", conflicts="replace")
     assert (done.added, done.known, done.replaced, done.total) == (3, 2, 3, 5)
     assert contents(one.library) == contents(other.library)
+
+
+@pytest.mark.parametrize("conflicts", ["keep", "replace"])
+def test_an_import_is_one_learning_batch_that_is_taken_back(
+    conflicts: Literal["keep", "replace"], exported: Path
+) -> None:
+    library = taught(MemoryVectorStore(), "nut", "berry").library
+    library.rename("nut", "hazelnut")
+    before = stored(library)
+    done = import_library(library, exported, conflicts=conflicts)
+    assert (done.added, len(done.conflicts)) == (5, 5)
+    assert library.log()[0].examples == (10 if conflicts == "replace" else 5)
+    assert stored(library) != before
+    library.undo()
+    assert stored(library) == before
 
 
 def test_a_dry_run_says_the_same_and_changes_nothing(exported: Path) -> None:
