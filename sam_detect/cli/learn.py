@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from sam_detect.types import Frame, Masks
 
 HINT = (
-    "hint: a negative acts on what looks the same. If the wrong find is another kind of thing, "
-    "teaching it under its own name works better: sam-detect learn IMAGE --label NAME --box x,y,w,h"
+    "hint: a negative acts on what looks the same. If the wrong find is another kind of thing "
+    "with a name, teaching that works better: sam-detect learn IMAGE --label NAME --box x,y,w,h"
 )
 """Measured in docs/labelling.md."""
 NOT_GIVEN = "annotated, but not among the pictures"

@@ -465,9 +465,9 @@ def test_how_to_correct_is_said_on_terminals_where_something_was_named(
 
 def test_a_negative_is_answered_with_the_better_habit(sam: Command, taught: Path) -> None:
     line = ("learn", "other.png", "--label", "disc", "--box", box_around(*DISCS[0]))
-    assert "under its own name" in sam(*line, "--negative").worked().err
-    assert "under its own name" not in sam(*line, "--negative").worked().err  # known already
-    assert "under its own name" not in sam(*line).worked().err
+    assert "works better" in sam(*line, "--negative").worked().err
+    assert "works better" not in sam(*line, "--negative").worked().err  # known already
+    assert "works better" not in sam(*line).worked().err
 
 
 def test_the_listing_of_a_library_fits_a_narrow_terminal(taught: Path) -> None:
