@@ -180,6 +180,8 @@ def _stored(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
     store = QdrantVectorStore(collection_name="bad")
     taught(store)
     point = sorted(store.scan(with_vectors=True), key=lambda each: each.id)[4]
+    manifest = store.read_manifest() or {}
+    store.write_manifest({**manifest, "contents": None})  # no record of the whole
     with monkeypatch.context() as older:
         older.setattr("sam_detect.vector_store._checks.MAX_DEPTH", 10_000)
         store.upsert([sealed(replace(point, payload={**point.payload, **change}))])
@@ -263,17 +265,17 @@ def test_a_stored_recipe_that_is_hostile_is_one_line_and_can_be_removed(
     Image.fromarray(discs("leaf", 9)[..., ::-1]).save(tmp_path / "p.png")
     before = store.read_manifest(), [point.payload for point in store.scan()]
     ran = command("detect", tmp_path / "p.png", "--library", "bad")
-    line = ran.failed(code=ran.code)
-    assert ran.code in (1, 2)
-    assert line.isprintable()
-    assert "bug of sam-detect" not in line
+    assert ran.code in ((0,) if name == "dimension 128" else (1, 2)), "other vectors are made anew"
+    assert all(line.isprintable() for line in ran.err.splitlines())
+    assert "bug of sam-detect" not in ran.err
+    assert len(ran.errors) == bool(ran.code)
     for words in COMMANDS[:2]:
         ran = command(*words, "--library", "bad")
         assert ran.code in (0, 1)
         assert ran.out.replace("\n", "").isprintable()
         assert "bug of sam-detect" not in ran.err
     assert (store.read_manifest(), [point.payload for point in store.scan()]) == before
-    command("library", "remove", "--all", "--library", "bad").worked()
+    command("library", "remove", "--all", "--yes", "--library", "bad").worked()
 
 
 @pytest.mark.parametrize(
@@ -282,7 +284,12 @@ def test_a_stored_recipe_that_is_hostile_is_one_line_and_can_be_removed(
 def test_a_state_that_is_hostile_is_one_line(text: bytes, command: Command) -> None:
     folder = Path(taught(QdrantVectorStore(collection_name="bad"), "nut").library.store.location)
     (folder / "library.json").write_bytes(text)
-    for words in (["stats"], ["export", "x.zip"], ["remove", "--all"], ["import", "x.zip"]):
+    for words in (
+        ["stats"],
+        ["export", "x.zip"],
+        ["remove", "--all", "--yes"],
+        ["import", "x.zip"],
+    ):
         ran = command("library", *words, "--library", "bad")
         ran.failed(code=1)
         assert "bug of sam-detect" not in ran.err
@@ -316,5 +323,5 @@ def test_an_engine_that_cannot_read_its_log_is_one_line_and_can_be_removed(
         ran = command(*[words.get(word, word) for word in line], "--library", "bad")
         ran.failed("bad", "damaged", code=1)
     assert command("library", "list", "--json").worked().json[0]["libraries"][0]["name"] == "bad"
-    command("library", "remove", "--all", "--library", "bad").worked()
+    command("library", "remove", "--all", "--yes", "--library", "bad").worked()
     assert command("library", "list", "--json").worked().json == [{"libraries": []}]
