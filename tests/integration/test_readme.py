@@ -114,7 +114,10 @@ def test_every_command_of_the_readme_runs(kitchen: Path) -> None:
         assert run(shlex.split(command)[1:]) == 0, command
         ran += 1
     assert ran >= 10
+    assert (kitchen / "taken.png").stat().st_size > 1000
     assert (kitchen / "found" / "a.png").stat().st_size > 1000
+    assert (kitchen / "counts.csv").read_text().splitlines()[-1].startswith("total,")
+    assert (kitchen / "dataset" / "data.yaml").is_file()
     assert (kitchen / "nuclei.zip").is_file()
     assert (kitchen / "out" / "index.html").is_file()
     assert len((kitchen / "found.jsonl").read_text().splitlines()) == 12
