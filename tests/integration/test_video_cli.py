@@ -73,7 +73,7 @@ def test_an_object_that_is_collected_is_learnt_and_found_again(
     clip: Path, command: Command
 ) -> None:
     unknown = clip.parent / "unknown"
-    command("video", clip, "--collect-unknown", unknown, "--library", "other").worked()
+    command("video", clip, "--collect-unknown", unknown, "--store", "memory").worked()
     data = json.loads((unknown / "annotations.json").read_text())
     x, y = disc_xy(0)
     wanted = next(

@@ -261,8 +261,9 @@ def test_it_finds_what_detect_finds(six: Dataset, settings: dict[str, Any]) -> N
     for shown in support_of(six, 2):
         user.learn_frame(shown.frame, shown.masks, shown.labels)
     named = 0
-    for frame in frames_of(six)[1:]:  # one of them is known already
-        found, detected = pipeline.find(frame), user.detect_frame(frame)
+    for frame in frames_of(six)[1:]:  # something was taught in one of them
+        found = pipeline.find(frame, taught=user.taught(frame))
+        detected = user.detect_frame(frame)
         assert contents(found.masks, found.labels, found.scores) == contents(
             detected.masks, detected.label, detected.confidence
         )

@@ -244,7 +244,8 @@ def test_a_detector_encodes_a_frame_once(checkpoint: Path, encodings: list[int])
     detector = SAMDetect(segmenter="sam2", embedder="sam2", sam_model=str(checkpoint),
                          pooling="frame", points_per_side=8, vector_store="memory",
                          device="cpu")  # fmt: skip
-    assert detector.add_examples_from_file(coins(), "auto", "coin").added > 1
+    frame = coins()
+    assert detector.add_examples_from_file(frame, detector.propose(frame)[:5], "coin").added > 1
     assert encodings == [1], "learnt: outlined, described, and looked around"
     found = detector.detect_frame(coins(20))
     assert len(found) > 1
