@@ -244,7 +244,7 @@ class _Preview:
     """The pictures of ``--preview``.
 
     Args:
-        output: a file for one picture, a folder for several.
+        output: a file for one picture; a folder for several, or where it has no ending.
         paths: the pictures, which are never overwritten.
     """
 
@@ -252,7 +252,7 @@ class _Preview:
         from sam_detect.outputs._atomic import InputGuard
         from sam_detect.outputs._pictures import PicturePaths
 
-        self._files = PicturePaths(output, multiple=len(paths) > 1)
+        self._files = PicturePaths(output, multiple=len(paths) > 1 or not Path(output).suffix)
         self._inputs = InputGuard(paths)
 
     def write(self, frame: Frame, masks: Masks, boxes: list[list[float]]) -> None:

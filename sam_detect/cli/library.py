@@ -302,7 +302,7 @@ def verify_command(as_json: bool, **settings: Any) -> int:
         more = f", {len(report.damaged)} damaged" if report.damaged else ""
         place = options_of(chosen.store.location)
         then = "" if report.sound else f"; keep what is sound: sam-detect library repair {place}"
-        note(f"library '{chosen.name}': {counted(report.examples, 'example')} sound{more}{then}")
+        note(f"library '{chosen.name}': {counted(report.examples, 'sound example')}{more}{then}")
     return 0 if report.sound else 1
 
 
@@ -403,7 +403,7 @@ def import_command(
     labels = ", ".join(f"{label} ({count})" for label, count in done.classes.items())
     if not as_json and dry_run:
         recipe = f"{done.recipe.embedder} with {done.recipe.fade} fade"
-        note(f"{file}: {labels or 'no labels'}, {done.negatives} negatives, {recipe}")
+        note(f"{file}: {labels or 'no labels'}, {counted(done.negatives, 'negative')}, {recipe}")
     for each in [] if as_json else done.conflicts[:SHOWN_CONFLICTS]:
         note(f"{each.id}: '{each.label}' in the file, '{each.own_label}' in the library")
     verb, has = ("would add", "would have") if dry_run else ("added", "has")

@@ -188,10 +188,15 @@ class VectorMaker:
     def _checked(self, vectors: FloatArray, count: int) -> FloatArray:
         """The embedder's answer, if it keeps the interface's promise."""
         expected = (count, self.embedder.dimension)
-        if vectors.shape != expected or not np.isfinite(vectors).all():
+        if vectors.shape != expected:
             raise ExtensionError(
-                f"the embedder {self.embedder.name} must return finite vectors of shape "
-                f"{expected}, got {vectors.shape}"
+                f"the embedder {self.embedder.name} must return vectors of shape {expected}, "
+                f"got {vectors.shape}"
+            )
+        if not (np.isfinite(vectors).all() and vectors.any(axis=1).all()):
+            raise ExtensionError(
+                f"the embedder {self.embedder.name} must return finite vectors of length 1, got "
+                "NaN, infinity or zeros"
             )
         return vectors.astype(np.float32, copy=False)
 
@@ -283,9 +288,9 @@ def _stored_fade(recipe: Recipe) -> parts.AnyFade:
     """The fade of a stored recipe. A class is never imported because a file names it."""
     if ":" in recipe.fade:
         raise RecipeMismatchError(
-            f"the library was made with the custom fade {recipe.fade}; give it again "
-            f"(--fade {recipe.fade}, or fade_strategy=), or read the library with another one "
-            "(--fade gaussian)"
+            f"the library was made with the custom fade {recipe.fade}; if you know and trust that "
+            f"code, give it again (--fade {recipe.fade}, or fade_strategy=), or read the library "
+            "with another one (--fade gaussian)"
         )
     place = recipes.names_a_place(recipe.fade_params)
     if place is not None:

@@ -14,6 +14,10 @@ from sam_detect.sources.decoding import Origin, left_out_of_tiff
 from sam_detect.types import Masks
 
 MAX_MASK_BYTES = 1 << 30
+MOST_CLASSES = 64
+"""A map with more values numbers objects."""
+SPECK = 5
+"""Pixels: smaller regions are no objects."""
 
 
 def read_masks(file: str | Path, size_hw: tuple[int, int]) -> Masks:
@@ -22,10 +26,11 @@ def read_masks(file: str | Path, size_hw: tuple[int, int]) -> Masks:
     A stack of several pages is refused: only its first would be read.
 
     With one value beside 0 each connected region is an object; with several (a label map) each
-    value is. A ``.npy`` file may hold ``(N, H, W)``, one mask each.
+    value is. A ``.npy`` file may hold ``(N, H, W)``, one mask each. A map of classes, where most
+    values lie in several places, is refused: its values are no objects.
 
     Raises:
-        MaskError: the file cannot be read, is of another size, or holds no object.
+        MaskError: the file cannot be read, is of another size, holds no object, or holds classes.
     """
     values = _read(Path(file))
     if values.ndim == 3:
@@ -43,8 +48,24 @@ def read_masks(file: str | Path, size_hw: tuple[int, int]) -> Masks:
     if labels.size == 1:
         count, values = cv2.connectedComponents((values != 0).astype(np.uint8), connectivity=8)
         labels = np.arange(1, count)
+    elif labels.size <= MOST_CLASSES:
+        scattered = sum(_lies_in_several_places(values == label) for label in labels)
+        if 2 * scattered >= labels.size:
+            shown = ", ".join(f"{label:g}" for label in labels[:8])
+            raise MaskError(
+                f"the mask {file} seems to hold classes ({shown}), not objects: most values lie in "
+                "several places. Give each object a value of its own, or save a black-and-white "
+                "mask for each class"
+            )
     parts = [Masks.from_dense(values == label) for label in labels]
     return Masks.concatenate(parts)
+
+
+def _lies_in_several_places(mask: npt.NDArray[np.bool_]) -> bool:
+    """Whether it has two regions that are both no specks."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = np.sort(stats[1:, cv2.CC_STAT_AREA])
+    return bool(len(areas) > 1 and areas[-2] >= max(SPECK, areas[-1] / 5))
 
 
 def _read(file: Path) -> npt.NDArray[np.generic]:

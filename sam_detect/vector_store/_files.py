@@ -251,6 +251,12 @@ class LibraryFiles:
     # -- errors ------------------------------------------------------------------------------
 
     def corrupt(self, why: str) -> LibraryCorruptError:
+        # It holds the recipe, without which no vector has a meaning: nothing can be repaired.
+        if why.startswith(STATE_FILE):
+            return LibraryCorruptError(
+                f"the library in {self.directory} is damaged ({why}); nothing was changed: "
+                "restore it from an export, and before that move the directory away"
+            )
         return LibraryCorruptError(
             f"the library in {self.directory} is damaged ({why}); nothing was changed: save what "
             f"is left with 'sam-detect library repair', restore it from an export, or move the "
@@ -314,7 +320,7 @@ class LibraryFiles:
             version, data, manifest = (content[k] for k in ("format_version", "data", "manifest"))
             state = State(manifest, data["shard"], data["dimension"], data["least_points"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise self.corrupt(f"{STATE_FILE} cannot be read") from error
+            raise self.corrupt(f"{STATE_FILE} is not as it was written") from error
         if version != FORMAT_VERSION:
             raise StoreError(
                 f"the library in {self.directory} has format {version!r}, this version reads "

@@ -69,6 +69,23 @@ def test_each_value_of_a_label_map_is_an_object(tmp_path: Path, name: str, dtype
     assert masks.boxes_xyxy.tolist() == [[0, 1, 5, 19], BOXES[1]]
 
 
+def test_a_map_of_classes_is_refused(tmp_path: Path) -> None:
+    values = np.zeros(SIZE, np.uint8)
+    for column, value in ((1, 1), (8, 2), (15, 1), (22, 2)):
+        values[3:8, column : column + 4] = value
+    with pytest.raises(MaskError, match=r"seems to hold classes \(1, 2\), not objects"):
+        read_masks(write(tmp_path / "classes.png", values), SIZE)
+    values[values == 2] = 1
+    assert len(read_masks(write(tmp_path / "one.png", values), SIZE)) == 4
+
+
+def test_an_object_of_a_label_map_may_have_a_speck_beside_it(tmp_path: Path) -> None:
+    values = two_squares(1, 2)
+    values[18, 1] = values[18, 28] = 1
+    values[18, 5] = 2
+    assert len(read_masks(write(tmp_path / "map.png", values), SIZE)) == 2
+
+
 def test_a_label_map_keeps_values_beyond_a_byte_apart(tmp_path: Path) -> None:
     masks = read_masks(write(tmp_path / "m.png", two_squares(1, 257, np.uint16)), SIZE)
     assert masks.boxes_xyxy.tolist() == BOXES

@@ -12,6 +12,7 @@ import pytest
 
 from sam_detect import SAMDetect
 from sam_detect.embedding import AverageEmbedder
+from sam_detect.errors import ExtensionError
 from sam_detect.fading import GaussianFade, IdentityFade, LinearFade
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.vector_cache import VectorCache
@@ -202,3 +203,16 @@ def test_threads_share_it(size: int) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(4)))
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_an_embedder_that_breaks_its_contract_is_named(value: float) -> None:
+    class Broken(Counting):
+        def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
+            made = super().embed(crops)
+            made[-1] = value
+            return made
+
+    made = maker(embedder=Broken())
+    with pytest.raises(ExtensionError, match=f"embedder {Broken.name} must return .* of length 1"):
+        made.vectors([crop(0), crop(1)])
