@@ -291,8 +291,8 @@ def test_a_migration_is_all_or_nothing_under_kill_9() -> None:
         store = QdrantVectorStore(collection_name="nuts")
         manifest = store.read_manifest()
         assert manifest is not None
-        killer.learn(manifest["format_version"] == 3)
-        field = {1: "crop_png", 3: "crop_webp"}[manifest["format_version"]]
+        killer.learn(manifest["format_version"] == 4)
+        field = {1: "crop_png", 4: "crop_webp"}[manifest["format_version"]]
         points = list(store.scan())
         assert len(points) == 150
         assert all(field in point.payload for point in points)
@@ -302,7 +302,7 @@ def test_a_migration_is_all_or_nothing_under_kill_9() -> None:
 
 
 def contents_migrated() -> dict[str, tuple[Any, ...]]:
-    assert library().require()["format_version"] == 3
+    assert library().require()["format_version"] == 4
     return contents(library())
 
 

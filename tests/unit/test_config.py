@@ -88,7 +88,7 @@ def test_every_setting_is_read_from_its_variable(name: str) -> None:
         "threshold": 0.75, "color_order": "rgb", "device": "cpu", "max_image_pixels": 18,
         "lock_timeout_s": 1.25, "embedding_cache_size": 19, "qdrant_batch_size": 20,
         "offline": True, "download_timeout_s": 21.5,
-        "points_per_side": 21, "prompts": "blobs",
+        "points_per_side": 21, "prompts": "blobs", "playlist_hosts": "any",
         "pooling": "frame", "text_weight": 0.75,
         "frame_rate": 12.5, "stream_timeout_s": 3.5, "stream_retries": 22,
     }  # fmt: skip
