@@ -87,9 +87,20 @@ def video(folder: Path, out: Path, *arguments: str | Path) -> Iterator[subproces
 def lines(process: subprocess.Popen[str], count: int) -> list[dict[str, Any]]:
     """The next frames that the command says."""
     assert process.stdout is not None
-    found = [json.loads(process.stdout.readline() or "null") for _ in range(count)]
+    found = [json.loads(next_line(process.stdout.fileno()) or "null") for _ in range(count)]
     assert all(found), process.stderr and process.stderr.read()
     return found
+
+
+def next_line(pipe: int) -> bytes:
+    """Read from the pipe itself: ``communicate`` does not see what a buffer took beyond the line."""
+    line = b""
+    while not line.endswith(b"\n"):
+        character = os.read(pipe, 1)
+        if not character:
+            break
+        line += character
+    return line
 
 
 def stopped(process: subprocess.Popen[str]) -> Ran:
