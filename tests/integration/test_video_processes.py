@@ -93,7 +93,7 @@ def lines(process: subprocess.Popen[str], count: int) -> list[dict[str, Any]]:
 
 
 def next_line(pipe: int) -> bytes:
-    """Read from the pipe itself: ``communicate`` does not see what a buffer took beyond the line."""
+    """Read from the pipe itself: ``communicate`` misses what a buffer took beyond the line."""
     line = b""
     while not line.endswith(b"\n"):
         character = os.read(pipe, 1)
