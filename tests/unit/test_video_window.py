@@ -275,6 +275,7 @@ def test_a_frame_that_cannot_be_read_is_raised_and_the_next_one_comes() -> None:
     assert [each.frame.index for each in made] == [2]
 
 
+@pytest.mark.alone
 def test_a_file_is_shown_at_its_own_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("sam_detect.video.window.time", clock)
@@ -297,7 +298,7 @@ class Clock:
 
     def events(self, wait_s: float) -> list[str]:
         self.now += wait_s
-        threading.Event().wait(0.001)  # the next frame is taken meanwhile
+        threading.Event().wait(0.01)  # the next frame is taken meanwhile
         return []
 
 
