@@ -13,7 +13,7 @@ from sam_detect import SAMDetect
 from sam_detect.interfaces import Source
 from sam_detect.types import Frame, ImageRGB, Masks, TrackedFrame
 from sam_detect.vector_store import MemoryVectorStore
-from sam_detect.video.quality import Outlined
+from scripts.dev.video_quality import Outlined
 
 FPS = 25.0
 Place = Callable[[int], tuple[float, float]]

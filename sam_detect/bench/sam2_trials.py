@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam_detect.bench import coverage
 from sam_detect.bench.measurements import Measurements
 from sam_detect.bench.memory import PeakDeviceMemory
 from sam_detect.bench.sam2 import Workload
@@ -66,7 +65,6 @@ def measure(
             )
         else:
             measure_frame(measurements, compared, workload)
-    measurements.figures |= coverage.figures("drawn", coverage.drawn_scenes())
 
 
 def _place(device: torch.device, workload: Workload) -> str:

@@ -18,7 +18,6 @@ SUITES = {
     "stages": "sam_detect.bench.stages:StagesSuite",
     "store": "sam_detect.bench.store:StoreSuite",
     "sam2": "sam_detect.bench.sam2:SAM2Suite",
-    "prompts": "sam_detect.bench.prompts:PromptsSuite",
     "video": "sam_detect.bench.video:VideoSuite",
 }
 """Another suite is another file and one line here."""
@@ -31,13 +30,11 @@ class Options:
     Attributes:
         images: pictures to measure on instead of the suite's own.
         sizes: numbers of vectors instead of the suite's own.
-        datasets: annotated pictures to measure on as well.
         device: where models run; None: the first of cuda, mps and cpu that is there.
     """
 
     images: tuple[Path, ...] = ()
     sizes: tuple[int, ...] = ()
-    datasets: tuple[Path, ...] = ()
     device: str | None = None
 
 

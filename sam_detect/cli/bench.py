@@ -35,14 +35,6 @@ from sam_detect.errors import ConfigError
     help="Measure the suite 'store' at these numbers of vectors.  [default: 1000,10000,100000]",
 )
 @click.option(
-    "--dataset",
-    "datasets",
-    multiple=True,
-    metavar="FOLDER|FILE",
-    type=click.Path(path_type=Path),
-    help="Annotated pictures for the suite 'prompts', as evaluate takes them; may be repeated.",
-)
-@click.option(
     "--history",
     type=click.Path(path_type=Path),
     help="Append the measurement to this file, one JSON object a line.",
@@ -56,21 +48,19 @@ def bench(
     repeat: int | None,
     images: tuple[Path, ...],
     sizes: str | None,
-    datasets: tuple[Path, ...],
     history: Path | None,
     as_json: bool,
 ) -> int:
     """Measure time, memory and ratios, stage by stage.
 
     'stages' measures each step of detection without model weights; 'store' where the examples
-    are kept; 'sam2' our masks beside Meta's own code, on --device; 'prompts' how many objects get a
-    prompt of SAM 2's, and for how many prompts; 'video' a live stream (N minutes of it with
-    --repeat N) and a file. A pair runs ours and a reference in turn; its ratio is above 1 where
-    ours is better.
+    are kept; 'sam2' our masks beside Meta's own code, on --device; 'video' a live stream
+    (N minutes of it with --repeat N) and a file. A pair runs ours and a reference in turn; its
+    ratio is above 1 where ours is better.
     """
     if history is not None:
         require_writable(history)
-    asked = Options(images=images, sizes=_numbers(sizes), datasets=datasets, device=device)
+    asked = Options(images=images, sizes=_numbers(sizes), device=device)
     record = run_suite(suite, asked, repeat=repeat, announce=lambda step: note(f"{suite}: {step}"))
     if as_json:
         say(json.dumps(record, allow_nan=False), to=sys.stdout)

@@ -67,8 +67,8 @@ SHOWN_PROBLEMS = 5
     help="The examples' pictures are annotated to the last object: the rest is background.",
 )  # fmt: skip
 @click.option(
-    "--method", metavar="sam-detect|template|watershed", default="sam-detect", show_default=True,
-    help="What to measure: this detector, or a baseline.",
+    "--method", metavar="sam-detect|MODULE:CLASS", default="sam-detect", show_default=True,
+    help="What to measure: this detector, or a method of your own, as package.module:Class.",
 )  # fmt: skip
 @click.option(
     "--curve", metavar="N,N,...", help=f"Measure F1 at these numbers of shots too, such as {CURVE}."
@@ -121,7 +121,7 @@ def evaluate(
 
     \b
       sam-detect evaluate nuts/ --shots 5 --seeds 0,1,2
-      sam-detect evaluate nuts/ --sweep method=sam-detect,template,watershed --report out/
+      sam-detect evaluate nuts/ --sweep 'fade=gaussian,linear' --report out/
     """
     from sam_detect.evaluation.readers import open_dataset
     from sam_detect.evaluation.run import Protocol

@@ -10,7 +10,6 @@ from typing import Any
 
 from sam_detect.detector import SAMDetect
 from sam_detect.errors import ConfigError, ImageError, one_line
-from sam_detect.evaluation.baselines import OtsuWatershed, TemplateMatching
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.embedding_quality import embedding_quality
 from sam_detect.evaluation.episodes import Split
@@ -19,13 +18,8 @@ from sam_detect.evaluation.methods import Method
 from sam_detect.evaluation.pipeline import Pipeline
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Episode, Protocol, plan, run
+from sam_detect.registry import load_custom
 from sam_detect.sources import load_image
-
-BASELINES: dict[str, Callable[[], Method]] = {
-    TemplateMatching.name: TemplateMatching,
-    OtsuWatershed.name: OtsuWatershed,
-}
-METHODS = (Pipeline.name, *BASELINES)
 
 Tick = Callable[[int, int], None]
 """Is told how many pictures of how many are done."""
@@ -45,7 +39,8 @@ def evaluate(
 
     Args:
         pipeline: the detector to measure; also what finds outlines for the boxes of examples.
-        method: ``sam-detect`` for the pipeline, or the name of a baseline.
+        method: ``sam-detect`` for the pipeline, or a class of the user's own as
+            ``package.module:Class`` (see :class:`~sam_detect.evaluation.methods.Method`).
         curve: numbers of shots to measure F1 at as well; those that leave no picture to look in
             are left out, and named among the problems.
 
@@ -79,7 +74,7 @@ def evaluate(
     memory = peak_memory_mb()
     recipe = measured.describe()
     points = {
-        shots: Evaluation(dataset, protocols[shots], method, recipe, tuple(found))
+        shots: Evaluation(dataset, protocols[shots], measured.name, recipe, tuple(found))
         for shots, found in episodes.items()
     }
     quality = None
@@ -192,16 +187,29 @@ def peak_memory_mb() -> float | None:
 
 
 def make_method(name: str, pipeline: Pipeline) -> Method:
-    """The pipeline itself, or the baseline of that name.
+    """The pipeline itself, or a method of the user's own.
+
+    Args:
+        name: ``sam-detect``, or ``package.module:Class``.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is no such method, or the class is none.
     """
     if name == Pipeline.name:
         return pipeline
-    if name not in BASELINES:
-        raise ConfigError(f"there is no method '{name}' (there are: {', '.join(METHODS)})")
-    return BASELINES[name]()
+    if ":" not in name:
+        raise ConfigError(
+            f"there is no method '{name}': it is '{Pipeline.name}', or a class of your own as "
+            "package.module:Class"
+        )
+    method_class = load_custom("method", name)
+    try:
+        method = method_class()
+    except Exception as error:  # the user's own code: it may raise anything
+        raise ConfigError(f"the method '{name}' cannot be made: {one_line(error)}") from error
+    if not isinstance(method, Method):
+        raise ConfigError(f"the method '{name}' needs a name, learn, find and describe")
+    return method
 
 
 def _point(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""What can be evaluated: the detector, and the baselines it must beat."""
+"""What can be evaluated: the detector, or a method of the user's own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -53,6 +53,7 @@ class Found:
         return cls(none, (), np.zeros(0, np.float32), none)
 
 
+@runtime_checkable
 class Method(Protocol):
     """Learns a few examples and finds more of them. Deterministic."""
 

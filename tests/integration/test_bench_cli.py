@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from cli_harness import Command, as_a_process, drawn, in_this_process, saved
-from evaluation_helpers import dataset_folder
 
 STAGES = {
     "propose", "fade_crop", "embed", "search", "label", "write_json", "write_overlay", "detect",
@@ -141,33 +140,6 @@ def test_a_history_that_cannot_be_written_is_said_before_anything_is_measured(
     ran = as_a_process("bench", "stages", "--history", tmp_path)
     ran.failed("cannot append", "--history", code=1)
     assert "propose" not in ran.err
-
-
-def test_prompts_are_counted_on_drawn_and_on_annotated_pictures(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("sam2")
-    from sam_detect.bench import coverage
-
-    monkeypatch.setattr(coverage, "drawn_scenes", lambda: [coverage._faint()])
-    ways = ("grid_32", "adaptive_auto", "blobs_auto")
-    monkeypatch.setattr(coverage, "WAYS", {way: coverage.WAYS[way] for way in ways})
-    folder = dataset_folder(tmp_path / "two", 2)
-    [record] = command("bench", "prompts", "--dataset", folder, "--json").worked().json
-    assert set(record["stages"]) == {f"drawn_{way}" for way in ways}
-    assert "two (2 pictures, 12 objects)" in record["workload"]
-    figures = record["figures"]
-    assert figures["drawn_grid_32_prompts"] == figures["two_grid_32_prompts"] == 1024
-    assert figures["two_grid_32_found"] == figures["two_blobs_auto_found"] == 1
-    assert figures["two_blobs_auto_prompts"] < figures["two_adaptive_auto_prompts"] < 1024
-    shown = command("bench", "prompts").worked().out
-    assert "drawn_blobs_auto_found: 1.0" in shown
-    assert "reference" not in shown, "there are no pairs"
-
-
-def test_a_dataset_that_cannot_be_used_is_said(command: Command, tmp_path: Path) -> None:
-    command("bench", "prompts", "--dataset", tmp_path / "none").failed("none", code=1)
-    command("bench", "stages", "--dataset", tmp_path).failed("no datasets", "prompts", code=2)
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-import corrections
+from scripts.dev import corrections
 
 pytestmark = pytest.mark.slow
 

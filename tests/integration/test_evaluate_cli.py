@@ -19,6 +19,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return dataset_folder(tmp_path_factory.mktemp("drawn") / "six", 6)
 
 
+TEMPLATE, WATERSHED = (f"scripts.dev.baselines:{n}" for n in ("TemplateMatching", "OtsuWatershed"))
+
+
 @pytest.fixture
 def command(capfd: pytest.CaptureFixture[str]) -> Command:
     return in_this_process(capfd)
@@ -121,7 +124,7 @@ def test_figures_that_do_not_apply_are_left_out(tmp_path: Path, command: Command
 
 
 def test_a_learning_curve_in_one_line(folder: Path, command: Command) -> None:
-    ran = command("evaluate", folder, *QUICK, "--method", "watershed", "--curve", "1,2,90").worked()
+    ran = command("evaluate", folder, *QUICK, "--method", WATERSHED, "--curve", "1,2,90").worked()
     assert "F1 by shots: 1: 1.00, 2: 1.00\n" in ran.out
     assert "90 shots" in ran.err
 
@@ -138,24 +141,24 @@ def test_a_sweep_is_a_row_for_each_variant(folder: Path, command: Command) -> No
 
 
 def test_a_sweep_in_json_is_a_line_for_each_variant(folder: Path, command: Command) -> None:
-    methods = "method=sam-detect,template,watershed"
+    methods = f"method=sam-detect,{TEMPLATE},{WATERSHED}"
     ran = command("evaluate", folder, *QUICK, "--sweep", methods, "--json").worked()
     assert [each["method"] for each in ran.json] == ["sam-detect", "template", "watershed"]
     assert [each["f1"] > 0.9 for each in ran.json] == [True] * 3
 
 
 def test_what_any_variant_has_too_little_of_is_said_once(folder: Path, command: Command) -> None:
-    how = (*QUICK, "--method", "watershed", "--protocol", "same", "--sweep", "shots=1,14,13")
+    how = (*QUICK, "--method", WATERSHED, "--protocol", "same", "--sweep", "shots=1,14,13")
     ran = command("evaluate", folder, *how).worked()
     assert ran.err.splitlines() == [
         f"warning: only 12 of 'square': 11 shown instead of {shots}" for shots in (14, 13)
     ]
 
 
-@pytest.mark.parametrize("method", ["template", "watershed"])
-def test_baselines_run(folder: Path, command: Command, method: str) -> None:
+@pytest.mark.parametrize(("method", "name"), [(TEMPLATE, "template"), (WATERSHED, "watershed")])
+def test_methods_of_others_run(folder: Path, command: Command, method: str, name: str) -> None:
     found = only_object(command("evaluate", folder, *QUICK, "--method", method, "--json").worked())
-    assert (found["method"], found["embedding"]) == (method, None)
+    assert (found["method"], found["embedding"]) == (name, None)
     assert found["f1"] > 0.9
 
 
@@ -183,7 +186,7 @@ def test_a_report_is_a_page_with_tables_beside_it(
     folder: Path, tmp_path: Path, command: Command
 ) -> None:
     out = tmp_path / "out"
-    ran = command("evaluate", folder, *QUICK, "--method", "watershed", "--report", out).worked()
+    ran = command("evaluate", folder, *QUICK, "--method", WATERSHED, "--report", out).worked()
     page = (out / "index.html").read_text()
     assert "six" in page
     assert "watershed" in page
@@ -196,7 +199,7 @@ def test_each_evaluation_is_a_line_of_the_history(
     folder: Path, tmp_path: Path, command: Command
 ) -> None:
     file = tmp_path / "new" / "history.jsonl"
-    once = ("evaluate", folder, *QUICK, "--method", "watershed", "--history", file)
+    once = ("evaluate", folder, *QUICK, "--method", WATERSHED, "--history", file)
     command(*once).worked()
     command(*once, "--sweep", "iou=0.5,0.6").worked()
     records = [json.loads(line) for line in file.read_text().splitlines()]
@@ -233,7 +236,9 @@ WRONG: dict[str, tuple[tuple[str, ...], tuple[str, ...], int]] = {
     "more than all": (("--iou", "2"), ("iou", "2"), 2),
     "no overlap": (("--iou", "0"), ("iou", "0"), 2),
     "not a number": (("--iou", "nan"), ("iou", "nan"), 2),
-    "method": (("--method", "magic"), ("'magic'", "sam-detect, template, watershed"), 2),
+    "method": (("--method", "magic"), ("'magic'", "sam-detect", "package.module:Class"), 2),
+    "method module": (("--method", "no_such:Method"), ("no_such:Method", "cannot be loaded"), 2),
+    "no method": (("--method", "pathlib:Path"), ("pathlib:Path", "learn, find"), 2),
     "task": (("--task", "count"), ("count", "semantic"), 2),
     "field": (("--group-by", "colour"), ("'colour'", "light"), 2),
     "shots": (("--shots", "24"), ("six", "24", "--protocol same"), 2),

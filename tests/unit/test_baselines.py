@@ -9,8 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sam_detect.evaluation.baselines import OtsuWatershed, TemplateMatching, watershed
-from sam_detect.evaluation.baselines.template import (
+from sam_detect.evaluation.methods import Found, Method, Shown
+from sam_detect.masks import iou_matrix
+from sam_detect.types import Frame, Masks
+from scripts.dev.baselines import OtsuWatershed, TemplateMatching, watershed
+from scripts.dev.baselines.template import (
     THRESHOLDS,
     clipped,
     correlation,
@@ -18,10 +21,7 @@ from sam_detect.evaluation.baselines.template import (
     templates_of,
     thresholds,
 )
-from sam_detect.evaluation.baselines.watershed import Channel, best_channel, mean_lab, pass_of
-from sam_detect.evaluation.methods import Found, Method, Shown
-from sam_detect.masks import iou_matrix
-from sam_detect.types import Frame, Masks
+from scripts.dev.baselines.watershed import Channel, best_channel, mean_lab, pass_of
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]

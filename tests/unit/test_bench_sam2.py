@@ -12,7 +12,7 @@ pytest.importorskip("sam2")
 
 from sam2_helpers import small_config, write_small_sam2  # noqa: E402
 
-from sam_detect.bench import coverage, sam2_frame, sam2_trials  # noqa: E402
+from sam_detect.bench import sam2_frame, sam2_trials  # noqa: E402
 from sam_detect.bench.measurements import Measurements  # noqa: E402
 from sam_detect.bench.memory import PeakDeviceMemory  # noqa: E402
 from sam_detect.bench.sam2 import SAM2Suite, Workload  # noqa: E402
@@ -32,9 +32,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measurements:
         large_masks=20, prompts=4, embedded=2, threads=1,
     )  # fmt: skip
     measurements = Measurements(repeat=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coverage, "drawn_scenes", lambda: [coverage._faint()])
-        SAM2Suite(workload).run(measurements, Options(device="cpu"))
+    SAM2Suite(workload).run(measurements, Options(device="cpu"))
     return measurements
 
 
@@ -55,8 +53,6 @@ def test_the_masks_that_are_compared_are_the_same(measured: Measurements) -> Non
     assert figures["masks_same_share"] >= 0.99
     assert 0.1 <= figures["prompts_passing_share"] <= 0.35
     assert figures["large_picture_masks"] >= 10
-    assert figures["drawn_grid_32_prompts"] == 1024
-    assert 0.8 < figures["drawn_grid_32_found"] < figures["drawn_blobs_auto_found"]
 
 
 def test_without_a_gpu_it_says_what_is_left_out(measured: Measurements) -> None:

@@ -414,7 +414,9 @@ def test_a_baseline_has_no_vectors_to_judge(six: Dataset, monkeypatch: pytest.Mo
     monkeypatch.setattr(SAMDetect, "embed", lambda *_, **__: pytest.fail("nothing to embed"))
     pipeline = Pipeline(detector())
     protocol = Protocol(shots=1, seeds=(0,))
-    found = evaluate(six, pipeline, protocol, method="watershed", max_pixels=LIMIT).to_dict()
+    found = evaluate(
+        six, pipeline, protocol, method="scripts.dev.baselines:OtsuWatershed", max_pixels=LIMIT
+    ).to_dict()
     assert (found["method"], found["embedding"]) == ("watershed", None)
     assert found["f1"] == 1, "all discs stand apart"
 

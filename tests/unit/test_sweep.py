@@ -19,6 +19,7 @@ from sam_detect.evaluation.sweep import MOST_VARIANTS, sweep, variants
 from sam_detect.types import Frame, Masks
 
 LIMIT = 10**6
+WATERSHED = "scripts.dev.baselines:OtsuWatershed"
 ONCE = Protocol(shots=1, seeds=(0,))
 TIMES = ("seconds", "seconds_per_image", "seconds_per_megapixel", "peak_memory_mb")
 
@@ -153,7 +154,7 @@ def test_pictures_are_proposed_once_for_all_that_agree(
 
 
 def test_methods_and_protocols_can_be_varied(data: Dataset) -> None:
-    found = swept(data, "method=sam-detect,watershed shots=1,2 iou=0.5,0.99")
+    found = swept(data, f"method=sam-detect,{WATERSHED} shots=1,2 iou=0.5,0.99")
     assert [(e["method"], e["shots"], e["iou"]) for e in found] == [
         (method, shots, iou)
         for method in ("sam-detect", "watershed")
@@ -175,9 +176,9 @@ def test_it_says_what_comes_next_and_how_far_it_is(data: Dataset) -> None:
         said.append(what)
         return lambda done, of: ticks.append((done, of))
 
-    grid = variants(["top_k=1,5", "method=watershed"])
+    grid = variants(["top_k=1,5", f"method={WATERSHED}"])
     done = list(sweep(data, ONCE, grid, settings={}, announce=announce))
-    assert said == ["top_k=1, method=watershed", "top_k=5, method=watershed"]
+    assert said == [f"top_k=1, method={WATERSHED}", f"top_k=5, method={WATERSHED}"]
     queries = len(done[0].queries)
     assert ticks == 2 * [(number, queries) for number in range(1, queries + 1)]
 

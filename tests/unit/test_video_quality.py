@@ -16,7 +16,7 @@ from PIL import Image
 from sam_detect.errors import ImageError
 from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
 from sam_detect.video.matching import ious
-from sam_detect.video.quality import Outlined, VideoQuality, measure, video_quality
+from scripts.dev.video_quality import Outlined, VideoQuality, measure, video_quality
 from tests.video_scenes import Scene, Thing, along, busy_scene, detector_that_knows, followed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,7 +172,7 @@ def test_a_folder_of_frames_is_measured(tmp_path: Path) -> None:
 
 def test_the_command_prints_the_figures(tmp_path: Path) -> None:
     folder = _write(_small_scene(), tmp_path / "video")
-    script = [sys.executable, str(ROOT / "scripts" / "video_quality.py")]
+    script = [sys.executable, "-m", "scripts.dev.video_quality"]
     done = subprocess.run(
         [*script, str(folder), "--json"], capture_output=True, text=True, check=True, timeout=60
     )

@@ -15,9 +15,9 @@ from sam_detect.video.belief import belief
 from sam_detect.video.boxes import HIDDEN_S, Boxes
 from sam_detect.video.memory import Memory
 from sam_detect.video.motion import Flow, Motion, SoftMask
-from sam_detect.video.quality import VideoQuality, video_quality
 from sam_detect.video.track import Track
 from sam_detect.video.tracks import Sight, Tracks
+from scripts.dev.video_quality import VideoQuality, video_quality
 from tests.video_scenes import Place, Scene, Thing, along, detector_that_knows, followed
 
 CHERRY = Verdict("cherry", "cherry", 0.95)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("sam2")
 
-from sam_detect.bench.coverage import WAYS, Scene, Way, coverage, drawn_scenes, prompted
+from evaluation_helpers import dataset_folder
+
 from sam_detect.masks import FloatArray
 from sam_detect.segmentation._sam2_prompters import (
     AdaptivePrompter,
@@ -18,6 +21,8 @@ from sam_detect.segmentation._sam2_prompters import (
     Prompter,
 )
 from sam_detect.types import ImageRGB, Masks
+from scripts.dev import prompt_coverage
+from scripts.dev.prompt_coverage import WAYS, Scene, Way, coverage, drawn_scenes, prompted
 
 
 def scene(*boxes_xyxy: tuple[int, int, int, int], size_hw: tuple[int, int] = (80, 160)) -> Scene:
@@ -121,3 +126,23 @@ def test_blobs_of_any_of_these_sizes_reach_nearly_everything(drawn: list[Scene])
     reached = coverage(drawn, WAYS["blobs_auto"])
     assert reached.found >= 0.99
     assert reached.prompts < 0.4 * coverage(drawn, WAYS["grid_auto"]).prompts
+
+
+def test_the_command_counts_drawn_and_annotated_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prompt_coverage, "drawn_scenes", lambda: [prompt_coverage._faint()])
+    ways = {way: WAYS[way] for way in ("grid_32", "adaptive_auto", "blobs_auto")}
+    monkeypatch.setattr(prompt_coverage, "WAYS", ways)
+    folder = str(dataset_folder(tmp_path / "two", 2))
+    assert prompt_coverage.main([folder, "--json"]) == 0
+    drawn, two = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (drawn["set"], two["set"]) == ("drawn", "two")
+    assert drawn["grid_32"]["prompts"] == two["grid_32"]["prompts"] == 1024
+    assert 0.8 < drawn["grid_32"]["found"] < drawn["blobs_auto"]["found"]
+    assert two["grid_32"]["found"] == two["blobs_auto"]["found"] == 1
+    assert two["blobs_auto"]["prompts"] < two["adaptive_auto"]["prompts"] < 1024
+    assert prompt_coverage.main([folder]) == 0
+    assert "two (2 pictures, 12 objects)" in capsys.readouterr().out
+    assert prompt_coverage.main([str(tmp_path / "none")]) == 1
+    assert "none" in capsys.readouterr().err

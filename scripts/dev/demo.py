@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import skimage.data
@@ -52,14 +53,14 @@ def main() -> None:
         sys.exit("error: fewer than 15 of the 24 coins were found")
 
 
-def detect(picture: Path, output: Path) -> list[dict]:
+def detect(picture: Path, output: Path) -> list[dict[str, Any]]:
     printed = run("detect", picture, "--json", "--output", output, capture=True)
     coins = [d for d in json.loads(printed)["detections"] if d["label"] == "coin"]
     print(f"   {len(coins)} coins of 24, drawn in {output}")
     return coins
 
 
-def is_learnt(detection: dict) -> bool:
+def is_learnt(detection: dict[str, Any]) -> bool:
     return any(neighbour["similarity"] > 0.999 for neighbour in detection["neighbours"])
 
 

@@ -1,4 +1,9 @@
-"""How well objects are followed, against what somebody outlined in every frame.
+"""How well the objects of annotated videos are followed, against their outlines in every frame.
+
+    ./scripts/video-quality FOLDER... [--every N] [--segmenter NAME] [--json]
+
+A folder holds ``annotations.json`` (COCO with ``track_id``) and the frames. The objects are learnt
+from the first frame; the figures are of the frames after it.
 
 ``J`` is the region similarity of DAVIS (Perazzi et al. 2016): the mean IoU of an object with the
 one track that has to stay on it, over the frames after the first; where the track is gone it is 0.
@@ -6,6 +11,9 @@ one track that has to stay on it, over the frames after the first; where the tra
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.detector import SAMDetect
-from sam_detect.errors import ImageError
+from sam_detect.errors import ImageError, SamDetectError
 from sam_detect.masks import iou_matrix, rle_to_mask
 from sam_detect.sources import find_images, load_image
 from sam_detect.sources.annotations import AnnotatedImage, read_coco
 from sam_detect.types import Masks, TrackedFrame
+from sam_detect.vector_store import MemoryVectorStore
 
 FOUND_IOU = 0.3
 """A named object that overlaps every outlined one less is a false one."""
@@ -26,7 +35,7 @@ FOUND_IOU = 0.3
 
 @dataclass(frozen=True)
 class Outlined:
-    """The objects that are to be seen in one frame.
+    """The visible objects of one frame.
 
     Attributes:
         masks: their N masks.
@@ -119,7 +128,7 @@ def measure(detector: SAMDetect, folder: str | Path, *, every: int = 10) -> Vide
     Args:
         detector: its library should know nothing else.
         folder: ``annotations.json`` (COCO, with ``track_id``), and the frames in or below it.
-        every: frames from one look of the detector to the next.
+        every: frames from one key frame to the next.
 
     Raises:
         ImageError: the folder or its annotations cannot be read, or a frame is not annotated.
@@ -190,3 +199,45 @@ def _ious(tracked: TrackedFrame, outlined: Outlined) -> npt.NDArray[np.float64]:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if len(values) else 0.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = parser().parse_args(arguments)
+    for folder in given.folders:
+        try:
+            detector = SAMDetect(
+                vector_store=MemoryVectorStore(),
+                segmenter=given.segmenter,
+                embedder=given.embedder,
+                embedding_cache_size=10_000,
+            )
+            found = measure(detector, folder, every=given.every)
+        except SamDetectError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+        print(json.dumps({"video": str(folder), **found.to_dict()}) if given.json
+              else f"{folder}: {told(found)}", flush=True)  # fmt: skip
+    return 0
+
+
+def told(found: VideoQuality) -> str:
+    return (
+        f"J {found.j:.3f}, continuity {found.continuity:.3f}, id switches {found.switches}, "
+        f"false objects a frame {found.false_per_frame:.2f} (tracks: {found.false_tracks})"
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="scripts/video-quality", description=__doc__.splitlines()[0]
+    )
+    made.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    made.add_argument("--every", type=int, default=10, help="frames from one key frame to the next")
+    made.add_argument("--segmenter", default="naive")
+    made.add_argument("--embedder", default="appearance")
+    made.add_argument("--json", action="store_true", help="one JSON object for each folder")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """Says what corrections do to F1: a scripted user corrects the worst find, again and again.
 
-.venv/bin/python scripts/corrections.py FOLDER... [--policies negative,name] [--seeds 0,1,2]
-                                        [--corrections 10] [--json]
+./scripts/corrections FOLDER... [--policies negative,name] [--seeds 0,1,2]
+                      [--corrections 10] [--json]
 
 A folder holds ``annotations.json`` (COCO) and ``images``. The user teaches a few examples of each
 label, as ``sam-detect evaluate`` draws them. The other pictures are dealt into two halves. In one
@@ -30,23 +30,20 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from sam_detect import SAMDetect  # noqa: E402
-from sam_detect.errors import SamDetectError  # noqa: E402
-from sam_detect.evaluation.comparison import Comparison, compare  # noqa: E402
-from sam_detect.evaluation.counts import Counts  # noqa: E402
-from sam_detect.evaluation.dataset import AnnotatedPicture, Dataset  # noqa: E402
-from sam_detect.evaluation.episodes import Split  # noqa: E402
-from sam_detect.evaluation.matching import match  # noqa: E402
-from sam_detect.evaluation.methods import Found, Shown  # noqa: E402
-from sam_detect.evaluation.pipeline import Memory, Pipeline  # noqa: E402
-from sam_detect.evaluation.readers import open_dataset  # noqa: E402
-from sam_detect.evaluation.run import Protocol, outlines, plan  # noqa: E402
-from sam_detect.sources import load_image  # noqa: E402
-from sam_detect.types import Frame, Masks  # noqa: E402
-from sam_detect.vector_store import MemoryVectorStore  # noqa: E402
+from sam_detect import SAMDetect
+from sam_detect.errors import SamDetectError
+from sam_detect.evaluation.comparison import Comparison, compare
+from sam_detect.evaluation.counts import Counts
+from sam_detect.evaluation.dataset import AnnotatedPicture, Dataset
+from sam_detect.evaluation.episodes import Split
+from sam_detect.evaluation.matching import match
+from sam_detect.evaluation.methods import Found, Shown
+from sam_detect.evaluation.pipeline import Memory, Pipeline
+from sam_detect.evaluation.readers import open_dataset
+from sam_detect.evaluation.run import Protocol, outlines, plan
+from sam_detect.sources import load_image
+from sam_detect.types import Frame, Masks
+from sam_detect.vector_store import MemoryVectorStore
 
 IOU = 0.5
 POLICIES = ("negative", "name", "mixed", "kind")
@@ -137,7 +134,7 @@ class Trial:
             if picture.id not in self.corrected:
                 continue
             false = match(compared[picture.id], IOU).false
-            for index in np.flatnonzero(false):
+            for index in np.flatnonzero(false).tolist():
                 if compared[picture.id].scores[index] > best:
                     best, chosen = float(compared[picture.id].scores[index]), (picture, int(index))
         if chosen is None:

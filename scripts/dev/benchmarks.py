@@ -15,14 +15,14 @@ from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Protocol
 from sam_detect.evaluation.sweep import sweep
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SHOTS = (1, 5, 10)
 SEEDS = (0, 1, 2)
 METHODS: dict[str, dict[str, str]] = {
     "default": {},
     "average": {"embedder": "average"},
-    "watershed": {"method": "watershed"},
-    "template": {"method": "template"},
+    "watershed": {"method": "scripts.dev.baselines:OtsuWatershed"},
+    "template": {"method": "scripts.dev.baselines:TemplateMatching"},
 }
 GROUPS = {"dsb2018_nuclei": "modality"}
 NOTES = {
