@@ -176,10 +176,23 @@ class SAMDetect(Finder):
         frame: Frame,
         boxes_xywh: Sequence[Sequence[float]] = (),
         points_xy: Sequence[Sequence[float]] = (),
+        *,
+        of_finds: bool = False,
     ) -> Outlined:
-        """What :meth:`outline` gives, with how well each outline fits its box."""
-        places = {"boxes_xywh": boxes_xywh, "points_xy": points_xy}
-        return prompted.outline(frame, self.segmenter, propose=self.propose, **places)
+        """What :meth:`outline` gives, with how well each outline fits its box.
+
+        Args:
+            of_finds: whether a box that a proposal has exactly means that proposal, as for a
+                negative whose box :meth:`detect` gave.
+        """
+        return prompted.outline(
+            frame,
+            self.segmenter,
+            propose=self.propose,
+            boxes_xywh=boxes_xywh,
+            points_xy=points_xy,
+            of_finds=of_finds,
+        )
 
     def with_empty_library(self, segmenter: Segmenter | None = None) -> SAMDetect:
         """A detector of the same parts and recipe (or of another segmenter), whose library is
@@ -229,19 +242,20 @@ class SAMDetect(Finder):
             What was added, and the outlines that were taken: ``learn(...).preview().show()``.
 
         Warns:
-            OutlineWarning: a box leaves the picture, looks like two corners or like fractions, or
-                nothing that was proposed fits it.
+            OutlineWarning: a box leaves the picture or covers all of it, looks like two corners,
+                or nothing that was proposed fits it.
 
         Raises:
             ConfigError: none of boxes, masks and points is given.
-            MaskError: a box or point is malformed or outside the picture, or nothing is at a point.
+            MaskError: a box or point is malformed, in fractions or outside the picture, or nothing
+                is at a point.
             LibraryError: the label is empty.
         """
         if masks is None and not len(boxes_xywh) and not len(points_xy):
             raise ConfigError("learn needs boxes_xywh, masks or points_xy: where the objects are")
         frame = self.read(image)
         given = Masks.empty(frame.size_hw) if masks is None else self._masks(frame, masks)
-        shown = self.outlined(frame, boxes_xywh, points_xy)
+        shown = self.outlined(frame, boxes_xywh, points_xy, of_finds=negative)
         problems = tuple(shown.problems(boxes_xywh))
         for problem in problems:
             warnings.warn(f"{frame.source_id}: {problem}", OutlineWarning, stacklevel=2)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from sam_detect.errors import LibraryError
 
 MAX_LABEL_LENGTH = 200
+SHORT_LABEL = 4
+"""Up to so many letters, two labels that differ in two of them are different words."""
 
 _CONTROL = ("Cc", "Cs", "Zl", "Zp")
 _INVISIBLE = re.compile(
@@ -50,6 +54,31 @@ def shown_label(stored: str) -> str:
         return normalised_label(stored)
     except LibraryError:
         return ascii(stored)[1:-1]
+
+
+def similar_labels(label: str, known: Iterable[str]) -> list[str]:
+    """Those of the known labels of which a label may be a misspelling, most similar first.
+
+    They differ in one letter, longer ones in two, or in case. Labels that differ in digits only
+    are classes on purpose, and so are labels of one or two letters.
+    """
+    folded, found = label.casefold(), []
+    for each in known:
+        other = each.casefold()
+        shorter, longer = sorted((len(folded), len(other)))
+        if shorter < SHORT_LABEL - 1 or longer - shorter > 2 or each == label:
+            continue
+        if folded != other and _without_digits(folded) == _without_digits(other):
+            continue
+        blocks = difflib.SequenceMatcher(None, folded, other, autojunk=False).get_matching_blocks()
+        changes = longer - sum(block.size for block in blocks)
+        if changes <= (1 if shorter <= SHORT_LABEL else 2):
+            found.append((changes, each))
+    return [each for _, each in sorted(found)]
+
+
+def _without_digits(text: str) -> str:
+    return "".join(each for each in text if not each.isdigit())
 
 
 def _without_invisible(label: str) -> str:

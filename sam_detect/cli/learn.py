@@ -24,6 +24,7 @@ from sam_detect.cli.feedback import (
     say,
 )
 from sam_detect.errors import ConfigError, MaskError, one_line
+from sam_detect.labels import normalised_label, shown_label, similar_labels
 
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
@@ -115,10 +116,11 @@ def learn(  # noqa: PLR0917 - click gives them by name
     twice adds nothing.
     With --json, a line {"added": N, "total": N} follows each batch that is safely stored.
     """
-    prompts = _Prompts(label, boxes, points, masks)
+    prompts = _Prompts(label, boxes, points, masks, negative=negative)
     _check_options(prompts, annotations, tag)
     detector = open_detector(settings, learns=True)
     library = _library(detector)
+    _note_similar_label(detector, label)
     failures = Failures()
     paths = find_pictures(images, failures)
     prompts.require_one_picture(paths)
@@ -156,6 +158,19 @@ def _library(detector: SAMDetect) -> str:
     return f"new library '{name}'{also}"
 
 
+def _note_similar_label(detector: SAMDetect, label: str | None) -> None:
+    """A remark where a new label may be a misspelt one of the library."""
+    if label is None or detector.library.manifest() is None:
+        return
+    new = normalised_label(label)
+    # Unchecked: an example that is damaged is no reason not to learn others.
+    stored = (point.payload.get("label") for point in detector.library.store.scan(fields=["label"]))
+    known = {shown_label(each) for each in stored if isinstance(each, str)}
+    similar = [] if new in known else similar_labels(new, known)
+    if similar:
+        note(f"the library has a label '{similar[0]}'; did you mean it?")
+
+
 def _check_options(prompts: _Prompts, annotations: Path | None, tag: str | None) -> None:
     if annotations is not None:
         if prompts or prompts.label is not None:
@@ -184,8 +199,11 @@ class _Prompts:
         boxes: tuple[str, ...],
         points: tuple[str, ...],
         masks: str | None,
+        *,
+        negative: bool,
     ) -> None:
         self.label = label
+        self.negative = negative
         self.boxes = [parse_numbers("--box", box, "x,y,w,h") for box in boxes]
         self.points = [parse_numbers("--point", point, "x,y") for point in points]
         self.file = masks
@@ -200,10 +218,16 @@ class _Prompts:
 
         found = []
         if self.file is not None and self.file != "auto":
+            if frame.left_out:
+                raise MaskError(
+                    f"{path} is a stack, of which {frame.left_out}, and nothing says that the mask "
+                    f"{self.file} belongs to that one: save the page of the mask as a file of its "
+                    "own, and learn from that"
+                )
             found.append(read_masks(self.file, frame.size_hw))
         if self.file == "auto":
             found.append(_separate_objects(detector, frame, path))
-        shown = detector.outlined(frame, self.boxes, self.points)
+        shown = detector.outlined(frame, self.boxes, self.points, of_finds=self.negative)
         for line in (*self._taken(shown), *(f"warning: {p}" for p in shown.problems(self.boxes))):
             note(line)
         found.append(shown.masks)

@@ -16,6 +16,7 @@ from sam_detect.library.example import Example
 from sam_detect.library.library import Library
 from sam_detect.types import Point
 
+UNREADABLE = "it cannot be read"
 Sound = Mapping[str, int]
 """Sound examples: id to checksum."""
 
@@ -116,7 +117,8 @@ def repair(library: Library) -> Repaired:
             sound = [each for each, _ in found]
             kept, exact = _chosen(sound, found[0][1], stored) if found else ({}, True)
             first, why = found[0] if found else ({}, {})
-            damaged = {key: text for key, text in why.items() if key not in kept}
+            # Where these are exactly the stored ones, no other was an example: it was removed before.
+            damaged = {} if exact else {key: text for key, text in why.items() if key not in kept}
             as_it_is = bool(ways) and ways[0] is not None
             if not (as_it_is and kept == first and not why and (exact or stored is None)):
                 points = _points(kept, sound, readings)
@@ -135,10 +137,11 @@ def _examined(store: StoredPoints) -> tuple[dict[str, int], dict[str, str]]:
             [point] = store.scan([key], with_vectors=True)
             Example.from_point(point)
             sound[key] = records.checksum_of(point)
-        except (LibraryCorruptError, StoreError) as error:
-            damaged[key] = str(error).partition(" is damaged: ")[2] or str(error)
-        except ValueError:
-            damaged[key] = "it cannot be read"
+        except LibraryCorruptError as error:
+            # What the engine says of its files names the library, and is no reason of an example.
+            damaged[key] = str(error).partition(f"{key} is damaged: ")[2] or UNREADABLE
+        except (StoreError, ValueError):
+            damaged[key] = UNREADABLE
     return sound, damaged
 
 

@@ -161,8 +161,8 @@ class Library:
                 Example.from_point(point)
             except LibraryCorruptError as error:
                 raise LibraryCorruptError(
-                    f"library '{self.name}': {error}; the others are intact, remove this one: "
-                    f"sam-detect library remove {point.id} {self._place}"
+                    f"library '{self.name}': {error}; keep what is sound: sam-detect library "
+                    f"repair {self._place}"
                 ) from error
             yield replace(point, payload=schema.known_fields(point.payload))
 

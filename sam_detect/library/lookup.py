@@ -47,8 +47,10 @@ def checked(point: Point, fields: Sequence[str], location: str) -> Point:
 
 
 def damaged(example_id: str, why: str, location: str) -> LibraryCorruptError:
-    remedy = f"sam-detect library remove {example_id} {remedies.options_of(location)}".strip()
-    return LibraryCorruptError(f"example {example_id} is damaged: {why}; remove it: {remedy}")
+    command = f"sam-detect library repair {remedies.options_of(location)}".strip()
+    return LibraryCorruptError(
+        f"example {example_id} is damaged: {why}; keep what is sound: {command}"
+    )
 
 
 def count(listed: Iterable[Point]) -> tuple[dict[str, int], int]:

@@ -71,6 +71,7 @@ def outline(
     propose: Callable[[Frame], Masks],
     boxes_xywh: Sequence[Numbers] = (),
     points_xy: Sequence[Numbers] = (),
+    of_finds: bool = False,
 ) -> Outlined:
     """One mask for each box, then one for each point.
 
@@ -80,10 +81,15 @@ def outline(
         propose: gives the proposals among which they are chosen otherwise; not asked for nothing.
         boxes_xywh: ``x, y, width, height`` in pixels; clipped to the picture.
         points_xy: ``x, y`` in pixels, each on an object.
+        of_finds: whether the boxes may be those of detections: where a proposal has exactly the
+            given box, it is the one that is meant, whatever else lies in the box.
 
     Raises:
-        MaskError: a box or point is malformed or outside the picture, or nothing is at a point.
+        MaskError: a box or point is malformed, in fractions or outside the picture, or nothing is
+            at a point.
     """
+    for box in boxes_xywh:
+        _require_pixels(box, frame.size_hw)
     count = len(boxes_xywh) + len(points_xy)
     ious, fits = np.full(count, np.nan, np.float32), np.ones(count, np.bool_)
     if not count:
@@ -96,6 +102,9 @@ def outline(
         proposals = propose(frame)
         by_box, fitting = _chosen_for_boxes(frame, proposals, boxes_xywh)
         by_point = masks_for_points(frame, proposals, points_xy)
+    if of_finds and len(boxes_xywh):
+        by_box, same = _with_same_boxes(by_box, propose(frame), boxes_xywh)
+        fitting = None if fitting is None else fitting | same
     for index, box in enumerate(boxes_xywh):
         ious[index] = _box_ious(by_box[[index]], clip_box(box, frame.size_hw))[0]
     boxed = slice(len(boxes_xywh))
@@ -106,17 +115,16 @@ def outline(
 def box_problem(box_xywh: Numbers, size_hw: tuple[int, int]) -> str:
     """What is suspicious about a box given as ``x, y, width, height``, in words; empty for nothing.
 
-    A box that leaves the picture by more than a pixel, and one whose numbers look like two corners
-    or like fractions of the picture's size.
+    A box around the whole picture, one that leaves the picture by more than a pixel, and one whose
+    numbers look like two corners.
     """
     values = _numbers(box_xywh, 4)
     if values is None:
         return ""
     height, width = size_hw
     x, y, w, h = values
-    if min(values) >= 0 and max(values) <= 1:
-        pixels = f"{x * width:.0f},{y * height:.0f},{w * width:.0f},{h * height:.0f}"
-        return f"looks like fractions of the picture: in pixels it would be {pixels}"
+    if x <= 1 and y <= 1 and x + w >= width - 1 and y + h >= height - 1:
+        return "covers the whole picture: a box goes around one object"
     if x >= -1 and y >= -1 and x + w <= width + 1 and y + h <= height + 1:
         return ""
     if 0 <= x < w <= width and 0 <= y < h <= height:
@@ -125,6 +133,34 @@ def box_problem(box_xywh: Numbers, size_hw: tuple[int, int]) -> str:
             f"as x,y,w,h it would be {x:g},{y:g},{w - x:g},{h - y:g}"
         )
     return f"leaves the {width}x{height} picture: only the part inside is used"
+
+
+def _require_pixels(box_xywh: Numbers, size_hw: tuple[int, int]) -> None:
+    """Raises ``MaskError`` for a box in fractions of the picture's size: it would be one pixel."""
+    values = _numbers(box_xywh, 4)
+    if values is None or min(values) < 0 or max(values) > 1:
+        return
+    sizes = (size_hw[1], size_hw[0]) * 2
+    given = ",".join(f"{value:g}" for value in values)
+    pixels = ",".join(f"{value * size:.0f}" for value, size in zip(values, sizes, strict=True))
+    raise MaskError(
+        f"the box {given} (x,y,w,h) looks like fractions of the picture: give it in pixels, "
+        f"{pixels}"
+    )
+
+
+def _with_same_boxes(
+    masks: Masks, proposals: Masks, boxes_xywh: Sequence[Numbers]
+) -> tuple[Masks, BoolArray]:
+    """The masks, with the proposal in place of each that has exactly the given box (the first of
+    several); and ``(N,)``: which have one."""
+    x0, y0, x1, y1 = proposals.boxes_xyxy.T
+    there = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
+    rows = [np.flatnonzero((there == np.asarray(box, float)).all(axis=1)) for box in boxes_xywh]
+    chosen = [
+        proposals[row[:1]] if len(row) else masks[[index]] for index, row in enumerate(rows)
+    ]
+    return Masks.concatenate(chosen), np.array([len(row) > 0 for row in rows], np.bool_)
 
 
 def _drawn_in_boxes(

@@ -722,7 +722,7 @@ def test_a_damaged_crop_survives_the_migration_and_harms_no_other(store: VectorS
     library = Library(store, "again")
     assert len(list(library.listing())) == library.stats()["examples"] == 10
     assert detector(store).detect(discs("leaf", 9))[0].label == "leaf"
-    with pytest.raises(LibraryCorruptError, match=f"library remove {broken}"):
+    with pytest.raises(LibraryCorruptError, match=f"{broken} is damaged.*library repair"):
         library.get(broken)
     assert library.remove(ids=[broken]) == 1
     assert len(list(library.read())) == 9
@@ -756,7 +756,7 @@ def test_a_damaged_example_is_named_and_can_be_removed(
     point = list(store.scan(with_vectors=True))[4]
     unrecorded(made.library)
     store.upsert([sealed(Point(point.id, point.vector, {**point.payload, **change}))])
-    expected = rf"library 'default'.*{point.id} is damaged.*sam-detect library remove {point.id}"
+    expected = rf"library 'default'.*{point.id} is damaged.*sam-detect library repair"
     for attempt in (
         lambda: list(made.library.read()),
         lambda: reindex(made.library, replace(made._maker, fade=LinearFade(9))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,10 @@ from cli_harness import (
     saved,
 )
 from PIL import Image
+
+from sam_detect.segmentation import NaiveSegmenter
+from sam_detect.types import Masks
+from sam_detect.vector_store import QdrantVectorStore
 
 SIDE = 2 * RADIUS + 1
 EMPTY = "150,85,40,40"
@@ -85,10 +90,61 @@ def test_two_corners_are_warned_of(sam: Command, picture: Path) -> None:
     assert f"as x,y,w,h it would be {box_around(x, y)}" in line
 
 
-def test_fractions_are_warned_of(sam: Command, picture: Path) -> None:
-    ran = sam("learn", picture, "--label", "disc", "--box", "0.25,0.5,0.1,0.2").worked()
-    [line] = warnings_of(ran.err)
-    assert "looks like fractions of the picture: in pixels it would be 70,100,28,40" in line
+def test_fractions_are_refused(sam: Command, picture: Path) -> None:
+    ran = sam("learn", picture, "--label", "disc", "--box", "0.25,0.5,0.1,0.2")
+    ran.failed("0.25,0.5,0.1,0.2", "fractions of the picture", "70,100,28,40", code=1)
+    sam("library", "stats").failed("no library", code=2)
+
+
+def test_a_box_around_the_whole_picture_is_warned_of(sam: Command, picture: Path) -> None:
+    ran = sam("learn", picture, "--label", "disc", "--box", "0,0,280,200").worked()
+    assert "covers the whole picture" in warnings_of(ran.err)[0]
+
+
+# Labels that may be misspelt
+
+
+def test_a_label_that_resembles_another_is_remarked_on_and_learnt(
+    sam: Command, picture: Path
+) -> None:
+    def learn(label: str, disc: int) -> str:
+        box = box_around(*DISCS[disc])
+        return sam("learn", picture, "--label", label, "--box", box).worked().err
+
+    assert "did you mean" not in learn("hazelnut", 0)
+    assert "did you mean" not in learn("hazelnut", 1), "that label is known"
+    assert "the library has a label 'hazelnut'; did you mean it?" in learn("hazlenut", 2)
+    assert "did you mean" not in learn("walnut", 3)
+    ran = sam("library", "stats", "--json").worked()
+    assert ran.json[0]["classes"] == {"hazelnut": 2, "hazlenut": 1, "walnut": 1}
+
+
+def test_a_damaged_example_keeps_no_other_from_being_learnt(sam: Command, picture: Path) -> None:
+    sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0])).worked()
+    store = QdrantVectorStore()
+    [point] = store.scan(with_vectors=True)
+    store.upsert([replace(point, payload={**point.payload, "label": "other", "source": 3})])
+    line = ("learn", picture, "--label", "ring", "--box", box_around(*DISCS[1]))
+    assert "learnt 1 example" in sam(*line).worked().err
+
+
+# Boxes of finds
+
+
+def test_a_negative_whose_box_is_that_of_a_find_means_that_find(
+    sam: Command, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A find that is the ground around an object, in whose box the object is the better outline."""
+    x, y = DISCS[0]
+    wrong = np.zeros((200, 280), np.bool_)
+    wrong[y - RADIUS : y + RADIUS + 1, x - RADIUS : x + RADIUS + 1] = True
+    wrong[y - RADIUS + 4 : y + RADIUS - 3, x - RADIUS + 4 : x + RADIUS - 3] = False
+    proposed = Masks.from_dense(np.stack([wrong]))
+    monkeypatch.setattr(NaiveSegmenter, "segment", lambda self, frame: proposed)
+    for more, same in (([], False), (["--negative"], True)):
+        line = ("learn", picture, "--label", "disc", "--box", box_around(x, y), *more)
+        ran = sam(*line, "--segmenter", "naive", "--embedder", "average").worked()
+        assert (f"took {wrong.sum()} pixels" in ran.err) == same, ran.err
 
 
 def test_a_box_that_leaves_the_picture_is_warned_of(sam: Command, picture: Path) -> None:

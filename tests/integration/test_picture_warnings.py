@@ -45,6 +45,25 @@ def test_masks_that_are_a_stack_are_refused(sam: Command) -> None:
     assert sam("detect", "plain.png", "--segmenter", "naive", "--json").worked().json
 
 
+@pytest.mark.parametrize("pages", ["channels", "pages"])
+def test_one_mask_is_not_used_for_an_unknown_page_of_a_stack(sam: Command, pages: str) -> None:
+    """Whether it belongs to the page that is read, nobody knows."""
+    name = "s.ome.tif"
+    if pages == "pages":
+        name, grey = "z.tif", drawn().mean(axis=2).astype(np.uint8)
+        tifffile.imwrite(name, np.stack([grey] * 5), photometric="minisblack")
+    masks = np.zeros((200, 280), np.uint8)
+    masks[30:42, 30:42] = 255
+    saved(Path("mask.png"), masks)
+    options = ("--segmenter", "naive", "--embedder", "average")
+    ran = sam("learn", name, "--label", "disc", "--masks", "mask.png", *options)
+    words = "only page 1 of 5" if pages == "pages" else "only channel 1 of 2"
+    ran.failed(name, "is a stack", words, "mask.png", code=1)
+    sam("library", "stats").failed("no library", code=2)
+    saved(Path("plain.png"))
+    sam("learn", "plain.png", "--label", "disc", "--masks", "mask.png", *options).worked()
+
+
 def test_evaluating_stacks_says_what_was_read(sam: Command) -> None:
     for folder in ("images", "masks"):
         Path("data", folder).mkdir(parents=True)

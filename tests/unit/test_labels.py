@@ -12,7 +12,7 @@ from strategies import QUICK
 
 from sam_detect import SAMDetect
 from sam_detect.errors import LibraryError
-from sam_detect.labels import normalised_label, shown_label
+from sam_detect.labels import normalised_label, shown_label, similar_labels
 from sam_detect.library.example import label_of
 from sam_detect.types import Point
 from sam_detect.vector_store import MemoryVectorStore
@@ -110,3 +110,28 @@ def test_the_opposite_is_taken_back_however_it_is_typed() -> None:
     detector.add_example(image, "Nu\u0308sse", mask, negative=True)
     stats = detector.library.stats()
     assert (stats["classes"], stats["negatives"]) == ({}, 1)
+
+
+SIMILAR = [
+    ("nuts", "nut"), ("Nut", "nut"), ("hazlenut", "hazelnut"), ("hazelnt", "hazelnut"),
+    ("almnod", "almond"), ("dat", "date"), ("red  fig", "red fig"), ("N\u00fcsse", "Nusse"),
+]  # fmt: skip
+DIFFERENT = [
+    ("nut", "nut"), ("cut", "not"), ("fig", "date"), ("disc 1", "disc 2"), ("M6x10", "M8x20"),
+    ("a", "b"), ("ab", "ac"), ("walnut", "hazelnut"), ("bolt", "belts"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("label", "known"), SIMILAR)
+def test_a_label_that_differs_in_one_or_two_letters_is_similar(label: str, known: str) -> None:
+    assert similar_labels(label, [known, "something else"]) == [known]
+    assert similar_labels(known, [label]) == [label]
+
+
+@pytest.mark.parametrize(("label", "known"), DIFFERENT)
+def test_other_words_and_numbered_labels_are_not(label: str, known: str) -> None:
+    assert similar_labels(label, [known]) == similar_labels(known, [label]) == []
+
+
+def test_of_several_similar_labels_the_most_similar_comes_first() -> None:
+    assert similar_labels("hazelnuts", ["hazelnat", "hazelnut"]) == ["hazelnut", "hazelnat"]

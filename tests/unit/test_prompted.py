@@ -259,10 +259,10 @@ def test_of_two_proposals_in_one_box_the_one_in_the_colours_of_the_object_is_tak
     ("box", "words"),
     [
         ([10, 10, 20, 20], ""),
-        ([0, 0, WIDTH, HEIGHT], ""),
-        ([-1, -0.5, WIDTH + 1, HEIGHT + 1], ""),
-        ([1, 1, 1, 1], "fractions of the picture: in pixels it would be 120,80,120,80"),
-        ([0.5, 0.25, 0.1, 0.5], "fractions of the picture: in pixels it would be 60,20,12,40"),
+        ([2, 0, WIDTH - 2, HEIGHT], ""),
+        ([0, 0, WIDTH, HEIGHT - 2], ""),
+        ([0, 0, WIDTH, HEIGHT], "covers the whole picture"),
+        ([-1, -0.5, WIDTH + 1, HEIGHT + 1], "covers the whole picture"),
         ([60, 30, 110, 70], "two corners: as x,y,w,h it would be 60,30,50,40"),
         ([-5, 10, 20, 20], "leaves the 120x80 picture: only"),
         ([60, 30, 50, 70], "leaves the 120x80 picture: only"),
@@ -275,6 +275,34 @@ def test_a_box_that_may_not_mean_what_it_says(box: Any, words: str) -> None:
     said = box_problem(box, (HEIGHT, WIDTH))
     assert words in said
     assert bool(words) == bool(said)
+
+
+@pytest.mark.parametrize("segmenter", [Proposing(), Drawing()])
+@pytest.mark.parametrize(
+    ("box", "pixels"),
+    [([0.5, 0.25, 0.1, 0.5], "60,20,12,40"), ([0, 0, 1, 1], "0,0,120,80")],
+    ids=repr,
+)
+def test_a_box_in_fractions_is_refused(segmenter: Segmenter, box: Any, pixels: str) -> None:
+    with pytest.raises(MaskError, match=f"fractions of the picture: give it in pixels, {pixels}$"):
+        outline(scene(), segmenter, propose=Proposing().segment, boxes_xywh=[box_of(RED), box])
+
+
+def test_the_box_of_a_find_means_that_find_and_no_other_outline_in_it() -> None:
+    wall = np.zeros((HEIGHT, WIDTH), np.bool_)
+    wall[20:60, 64:105] = True
+    for order in ([wall, BLUE], [BLUE, wall]):
+        proposed = Masks.from_dense(np.stack(order))
+        for segmenter in (Proposing(), Drawing()):
+            boxes = [box_of(RED, 1), box_of(wall)]
+            found = outline(scene(), segmenter, propose=lambda _: proposed, boxes_xywh=boxes,
+                            of_finds=True)  # fmt: skip
+            np.testing.assert_array_equal(found.masks.dense(1), wall)
+            assert found.box_ious[1] == 1
+            assert found.fits[1]
+            assert iou(found.masks.dense(0), RED) > 0.7
+            taught = outline(scene(), Proposing(), propose=lambda _: proposed, boxes_xywh=boxes)
+            np.testing.assert_array_equal(taught.masks.dense(1), BLUE)
 
 
 def test_for_another_segmenter_its_proposals_are_chosen_among() -> None:
