@@ -117,7 +117,7 @@ def repair(library: Library) -> Repaired:
             sound = [each for each, _ in found]
             kept, exact = _chosen(sound, found[0][1], stored) if found else ({}, True)
             first, why = found[0] if found else ({}, {})
-            # Where these are exactly the stored ones, no other was an example: it was removed before.
+            # Where these are exactly what was stored, another was removed before and is back.
             damaged = {} if exact else {key: text for key, text in why.items() if key not in kept}
             as_it_is = bool(ways) and ways[0] is not None
             if not (as_it_is and kept == first and not why and (exact or stored is None)):

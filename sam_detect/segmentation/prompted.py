@@ -157,9 +157,7 @@ def _with_same_boxes(
     x0, y0, x1, y1 = proposals.boxes_xyxy.T
     there = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
     rows = [np.flatnonzero((there == np.asarray(box, float)).all(axis=1)) for box in boxes_xywh]
-    chosen = [
-        proposals[row[:1]] if len(row) else masks[[index]] for index, row in enumerate(rows)
-    ]
+    chosen = [proposals[row[:1]] if len(row) else masks[[index]] for index, row in enumerate(rows)]
     return Masks.concatenate(chosen), np.array([len(row) > 0 for row in rows], np.bool_)
 
 

@@ -98,7 +98,9 @@ def test_what_the_engine_says_of_its_files_is_no_reason_of_an_example() -> None:
 
         def scan(self, ids: Sequence[str] | None = None, **options: Any) -> Iterator[Point]:
             if ids == [self.broken]:
-                raise LibraryCorruptError("the library in x is damaged (byte_offset < 4); repair it")
+                raise LibraryCorruptError(
+                    "the library in x is damaged (byte_offset < 4); repair it"
+                )
             return super().scan(ids, **options)
 
     store = Unreadable()

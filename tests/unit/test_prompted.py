@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -292,16 +293,15 @@ def test_the_box_of_a_find_means_that_find_and_no_other_outline_in_it() -> None:
     wall = np.zeros((HEIGHT, WIDTH), np.bool_)
     wall[20:60, 64:105] = True
     for order in ([wall, BLUE], [BLUE, wall]):
-        proposed = Masks.from_dense(np.stack(order))
+        propose = partial(lambda masks, _: masks, Masks.from_dense(np.stack(order)))
         for segmenter in (Proposing(), Drawing()):
             boxes = [box_of(RED, 1), box_of(wall)]
-            found = outline(scene(), segmenter, propose=lambda _: proposed, boxes_xywh=boxes,
-                            of_finds=True)  # fmt: skip
+            found = outline(scene(), segmenter, propose=propose, boxes_xywh=boxes, of_finds=True)
             np.testing.assert_array_equal(found.masks.dense(1), wall)
             assert found.box_ious[1] == 1
             assert found.fits[1]
             assert iou(found.masks.dense(0), RED) > 0.7
-            taught = outline(scene(), Proposing(), propose=lambda _: proposed, boxes_xywh=boxes)
+            taught = outline(scene(), Proposing(), propose=propose, boxes_xywh=boxes)
             np.testing.assert_array_equal(taught.masks.dense(1), BLUE)
 
 

@@ -614,7 +614,7 @@ def test_damaged_surroundings_are_named_in_one_line(
     if name in OF_THE_MASKS:
         assert len(library.examples().ids) == 2
         return
-    with pytest.raises(LibraryCorruptError, match=f"{point.id} is damaged.*sam-detect library repair$"):
+    with pytest.raises(LibraryCorruptError, match=f"{point.id} is damaged.*library repair$"):
         library.examples()
     assert library.remove(ids=[point.id]) == 1
     assert len(library.examples().ids) == 1
@@ -642,18 +642,18 @@ def _snapshot_of(point: Point) -> Any:
 )  # fmt: skip
 def test_a_damaged_box_or_area_is_named(change: dict[str, Any], point: Point) -> None:
     bad = sealed(Point(point.id, point.vector, {**point.payload, **change}))
-    with pytest.raises(LibraryCorruptError, match=f"its (area|bbox).*remove {point.id}") as caught:
+    with pytest.raises(LibraryCorruptError, match=f"{point.id} is damaged: its (area|bbox)") as caught:
         _snapshot_of(bad)
     assert "\n" not in str(caught.value)
 
 
-def test_the_remedy_names_the_library(point: Point) -> None:
+def test_the_advice_names_the_library(point: Point) -> None:
     store = QdrantVectorStore(collection_name="nuts")
     made = detector(Chosen(EXAMPLE), vector_store=store)
     learnt(made, picture((EXAMPLE, "nut"), seed=8), EXAMPLE)
     unrecorded(made.library)
     store.upsert([damaged(point, {"vectors": ""})])
-    with pytest.raises(LibraryCorruptError, match=f"{point.id} --library nuts$"):
+    with pytest.raises(LibraryCorruptError, match=f"{point.id} is damaged.*repair --library nuts$"):
         Library(store, "nuts").examples()
     assert run(["library", "remove", point.id, "--library", "nuts"]) == 0
     assert len(Library(store, "nuts").examples().ids) == 1
