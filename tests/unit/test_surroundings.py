@@ -642,7 +642,7 @@ def _snapshot_of(point: Point) -> Any:
 )  # fmt: skip
 def test_a_damaged_box_or_area_is_named(change: dict[str, Any], point: Point) -> None:
     bad = sealed(Point(point.id, point.vector, {**point.payload, **change}))
-    with pytest.raises(LibraryCorruptError, match=f"{point.id} is damaged: its (area|bbox)") as caught:
+    with pytest.raises(LibraryCorruptError, match=f"{point.id} is.*: its (area|bbox)") as caught:
         _snapshot_of(bad)
     assert "\n" not in str(caught.value)
 
