@@ -273,19 +273,18 @@ class _Preview:
     """
 
     def __init__(self, output: str, paths: list[str]) -> None:
-        from sam_detect.outputs._atomic import InputGuard
-        from sam_detect.outputs._pictures import PicturePaths
+        from sam_detect.outputs.files import ImagePaths, InputGuard
 
-        self._files = PicturePaths(output, multiple=len(paths) > 1 or not Path(output).suffix)
+        self._files = ImagePaths(output, multiple=len(paths) > 1 or not Path(output).suffix)
         self._inputs = InputGuard(paths)
 
     def write(self, frame: Frame, masks: Masks, boxes: list[list[float]]) -> None:
         from sam_detect.outputs import write_image
-        from sam_detect.outputs.preview import draw_outlines
+        from sam_detect.outputs.overlay import draw_preview
 
         path = self._files.path_for(frame.source_id)
         self._inputs.check(path)
-        write_image(path, draw_outlines(frame.image_rgb, masks, boxes))
+        write_image(path, draw_preview(frame.image_rgb, masks, boxes))
         note(f"wrote {path}")
 
 

@@ -152,11 +152,11 @@ def show_command(
     example = chosen.get(example_id)
     if output is not None:
         from sam_detect.outputs import write_image
-        from sam_detect.outputs.preview import draw_outlines
+        from sam_detect.outputs.overlay import draw_preview
         from sam_detect.types import Masks
 
         crop = example.crop
-        write_image(output, draw_outlines(crop.image_rgb, Masks.from_dense(crop.mask)))
+        write_image(output, draw_preview(crop.image_rgb, Masks.from_dense(crop.mask)))
         note(f"wrote {output}")
     data = {
         "id": example.id,

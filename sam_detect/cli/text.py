@@ -85,7 +85,7 @@ def show(renderable: Any) -> None:
 
 def counts_as_table() -> Any:
     """The sink of ``--format counts`` for a terminal: a table instead of CSV."""
-    from sam_detect.outputs.counts import CountsSink
+    from sam_detect.outputs.tables import CountsSink
 
     class CountsTable(CountsSink):
         def footer(self) -> str:

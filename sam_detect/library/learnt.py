@@ -9,7 +9,7 @@ from PIL import Image
 
 from sam_detect.library.library import Added
 from sam_detect.masks import FloatArray
-from sam_detect.outputs.preview import draw_outlines
+from sam_detect.outputs.overlay import draw_preview
 from sam_detect.types import Frame, Masks
 
 
@@ -37,4 +37,4 @@ class Learnt(Added):
 
     def preview(self) -> Image.Image:
         """The picture with the outlines and the given boxes drawn in."""
-        return Image.fromarray(draw_outlines(self.frame.image_rgb, self.masks, self.boxes_xywh))
+        return Image.fromarray(draw_preview(self.frame.image_rgb, self.masks, self.boxes_xywh))

@@ -1,11 +1,10 @@
-"""Detections out: JSON, COCO, CSV and pictures.
+"""Outputs: JSON, COCO, YOLO, CSV, overlays, annotated videos.
 
 Each sink is named in :mod:`sam_detect.registry` and made as
-``Sink(output, multiple=..., inputs=[...])``: where to write, whether several pictures will come,
-and the pictures being read, which no sink overwrites.
+``Sink(output, multiple=..., inputs=[...])``: where to write, whether several images will come,
+and the images being read, which no sink overwrites.
 """
 
-from sam_detect.outputs._atomic import write_atomically
-from sam_detect.outputs._pictures import write_image
+from sam_detect.outputs.files import write_atomically, write_image
 
 __all__ = ["write_atomically", "write_image"]

@@ -1,20 +1,27 @@
-"""JSON: one object for each picture, exactly ``Detections.to_dict()``."""
+"""JSON and JSON Lines: exactly ``Detections.to_dict()`` and ``TrackedFrame.to_dict()``."""
 
 from __future__ import annotations
 
-from sam_detect.outputs._text_sink import TextSink, to_json
-from sam_detect.types import Detections, Frame
+from sam_detect.outputs.text import AppendingSink, TextSink, to_json
+from sam_detect.types import Detections, Frame, TrackedFrame
 
 
 class JSONLinesSink(TextSink):
-    """A line for each picture, one or many. See :class:`TextSink` for the arguments."""
+    """A line for each image, one or many. See :class:`TextSink` for the arguments."""
 
     def text_of(self, frame: Frame, detections: Detections) -> str:
         return to_json(detections.to_dict()) + "\n"
 
 
 class JSONSink(JSONLinesSink):
-    """One object for one picture, a line for each of several. See :class:`TextSink`.
+    """One object for one image, a line for each of several. See :class:`TextSink`.
 
-    A single object stands on one line as well, so that what reads several reads one.
+    A single object is on one line as well, so that a reader of JSON Lines reads both.
     """
+
+
+class VideoLinesSink(AppendingSink):
+    """A line of JSON for each frame of a video."""
+
+    def write(self, tracked: TrackedFrame) -> None:
+        self.lines.write(to_json(tracked.to_dict()) + "\n")

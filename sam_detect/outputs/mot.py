@@ -1,7 +1,7 @@
-"""Boxes and track numbers as MOTChallenge has them, which tracking tools and metrics read.
+"""Boxes and track ids in the MOTChallenge format, which tracking tools and metrics read.
 
 A line is ``frame,id,x,y,w,h,conf,class,visibility`` (Milan et al. 2016, "MOT16: a benchmark for
-multi-object tracking", table 3). Frames, tracks, and the picture's first pixel are number 1.
+multi-object tracking", table 3). Frames, tracks, and the image's first pixel are number 1.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sam_detect.outputs._growing import GrowingSink, GrowingText
+from sam_detect.outputs.text import AppendedText, AppendingSink
 from sam_detect.types import Detection, TrackedFrame
 
 NONE = -1
-"""Stands for the track of an object that is on none, and for the class of an unknown object."""
-SEEN = 1
-"""The visibility: hidden objects are not written, and how far one is covered is not known."""
-LABELS_ENDING = ".labels.txt"
+"""Stands for the track of an object that has none, and for the class of an unknown object."""
+VISIBLE = 1
+"""Hidden objects are not written, and how much of one is occluded is not known."""
+LABELS_EXTENSION = ".labels.txt"
 
 
-class MOTSink(GrowingSink):
-    """Writes each frame's lines, and the names of the classes beside them.
+class MOTSink(AppendingSink):
+    """Writes each frame's lines, and the names of the classes into a second file.
 
-    The labels' file, ``x.labels.txt`` for ``x.txt``, has a label a line; the first line is class 1.
-    Beside a stream or a device (stdout, a pipe) there is no place for labels.
+    That file, ``x.labels.txt`` for ``x.txt``, has a label a line; the first line is class 1. If
+    the output is a stream or a device (stdout, a pipe) the names are not written.
     """
 
     def __init__(
@@ -34,10 +34,10 @@ class MOTSink(GrowingSink):
         inputs: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         super().__init__(output, inputs=inputs)
-        self._names: GrowingText | None = None
+        self._names: AppendedText | None = None
         path = None if output is None else Path(output)
         if path is not None and (path.is_file() or not path.exists()):
-            self._names = GrowingText(path.with_name(path.stem + LABELS_ENDING), inputs=inputs)
+            self._names = AppendedText(path.with_name(path.stem + LABELS_EXTENSION), inputs=inputs)
         self._classes: dict[str, int] = {}
 
     def write(self, tracked: TrackedFrame) -> None:
@@ -46,20 +46,17 @@ class MOTSink(GrowingSink):
         self.lines.write("".join(self._line(number, track, each) for track, each in pairs))
 
     def close(self) -> list[Path]:
-        names = [] if self._names is None else self._names.close()
-        return super().close() + names
+        return super().close() + ([] if self._names is None else self._names.close())
 
     def _line(self, frame: int, track: int, detection: Detection) -> str:
-        x, y, w, h = detection.bbox
-        known = NONE if detection.label is None else self._class(detection.label)
-        return (
-            f"{frame},{track or NONE},{x + 1},{y + 1},{w},{h},"
-            f"{detection.confidence:.6f},{known},{SEEN}\n"
-        )
-
-    def _class(self, label: str) -> int:
-        if label not in self._classes:
+        label = detection.label
+        if label is not None and label not in self._classes:
             self._classes[label] = len(self._classes) + 1
             if self._names is not None:
                 self._names.write(" ".join(label.split()) + "\n")
-        return self._classes[label]
+        x, y, w, h = detection.bbox
+        class_id = NONE if label is None else self._classes[label]
+        return (
+            f"{frame},{track or NONE},{x + 1},{y + 1},{w},{h},"
+            f"{detection.confidence:.6f},{class_id},{VISIBLE}\n"
+        )

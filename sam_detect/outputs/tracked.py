@@ -1,4 +1,4 @@
-"""The tracked objects of a video drawn into its frames, so that nothing flickers or jumps."""
+"""The tracked objects of a video drawn into its frames, without flicker."""
 
 from __future__ import annotations
 
@@ -6,86 +6,71 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sam_detect.errors import MaskError
-from sam_detect.outputs._objects import (
+from sam_detect.outputs.colors import UNKNOWN, ColorRGB
+from sam_detect.outputs.drawing import BoxXYXY, clean
+from sam_detect.outputs.overlay import (
+    check_size,
     color_labels,
-    counts_of,
-    legend_px,
+    draw_counts,
+    draw_objects,
     line_px,
-    paint_objects,
     text_px,
 )
-from sam_detect.outputs._palette import UNKNOWN, ColorRGB
-from sam_detect.outputs._tags import (
-    Box,
-    Layout,
-    Places,
-    Tag,
-    draw_legend,
-    place_tags,
-)
-from sam_detect.outputs._text import clean
+from sam_detect.outputs.tags import LastPlaces, Tag, place_tags
 from sam_detect.types import Detection, ImageRGB, TrackedFrame
 
-CHANGED = 1.3
-"""Lines and letters keep their size until another would fit so many times better."""
-FOLLOWING = 0.5
-"""Share of the way to its object that a tag goes in a frame: outlines tremble, tags need not."""
-FAR = 0.5
-"""Of an object's size: one that has moved farther in a frame takes its tag along at once."""
+RESIZE_AT = 1.3
+"""Lines and text keep their size until another would fit better by this factor."""
+SMOOTHING = 0.5
+"""Share of its object's motion that a tag follows per frame: outlines jitter, tags need not."""
+JUMP = 0.5
+"""Share of an object's size: if it moves farther in a frame its tag follows at once."""
 
 
 class TrackPainter:
     """Draws the frames of one video.
 
-    A label keeps its colour, an object's tag its place beside the object, the legend its corner,
-    and lines and letters their size, as long as that is possible.
+    A label keeps its colour, a tag its place relative to its object, the legend its corner, and
+    lines and text their size, as long as that is possible.
     """
 
     def __init__(self) -> None:
         self._colors: dict[str, ColorRGB] = {}
-        self._places = Places()
-        self._boxes: dict[int, Box] = {}
+        self._last = LastPlaces()
+        self._boxes: dict[int, BoxXYXY] = {}
         self._line_px = self._text_px = 0.0
 
     def draw(self, tracked: TrackedFrame) -> ImageRGB:
-        """The frame with its objects drawn in, each tagged with its track's number and its name.
+        """A copy of the frame with its objects drawn in, tagged with track id and label.
 
         Args:
             tracked: the next frame.
 
         Returns:
-            ``(H, W, 3)`` uint8, RGB; the frame itself stays as it is.
+            ``(H, W, 3)`` uint8, RGB.
 
         Raises:
-            MaskError: the detections are of a picture of another size.
+            MaskError: the detections are of an image of another size.
         """
-        found = tracked.detections
-        if tracked.frame.size_hw != found.size_hw:
-            raise MaskError(f"detections of {found.size_hw} do not fit {tracked.frame.size_hw}")
-        canvas = np.array(tracked.frame.image_rgb, order="C")
-        shown = list(range(len(found)))
-        if not shown:
+        found, image = tracked.detections, tracked.frame.image_rgb
+        check_size(image, found)
+        canvas = np.array(image, order="C")
+        if not len(found):
             self._boxes = {}
             return canvas
-        names = [verdict.label for verdict in found.verdicts]
-        color_labels(self._colors, tracked.frame.image_rgb, found)
-        self._line_px = _kept(self._line_px, line_px(found, shown))
-        self._text_px = _kept(self._text_px, text_px(found, shown))
-        layout = Layout(paint_objects(canvas, found, shown, self._colors, line=self._line_px))
-        counts = counts_of(names, self._colors)
-        sizes = (legend_px(canvas), 11, 9)
-        any(draw_legend(canvas, layout, counts, size, places=self._places) for size in sizes)
-        tags = self._tags(tracked)
-        place_tags(canvas, layout, tags, round(self._text_px), places=self._places)
+        color_labels(self._colors, image, found)
+        self._line_px = _kept(self._line_px, line_px(found))
+        self._text_px = _kept(self._text_px, text_px(found))
+        layout = draw_objects(canvas, found, self._colors, line=self._line_px)
+        draw_counts(canvas, layout, found, self._colors, last=self._last)
+        place_tags(canvas, layout, self._tags(tracked), round(self._text_px), last=self._last)
         return canvas
 
     def _tags(self, tracked: TrackedFrame) -> list[Tag]:
-        """The named ones first, by their number: an order that stays."""
-        tracks = [int(track) for track in tracked.track_ids]
-        boxes = self._followed(tracks, tracked.detections.boxes_xyxy.tolist())
-        of_all = zip(tracks, boxes, tracked.detections, strict=True)
-        ordered = sorted(of_all, key=lambda each: each[2].label is None)
+        """Those with a label first, each group in the order of the tracks, which is stable."""
+        tracks = tracked.track_ids.tolist()
+        boxes = self._smoothed(tracks, tracked.detections.boxes_xyxy.tolist())
+        objects = zip(tracks, boxes, tracked.detections, strict=True)
         return [
             Tag(
                 box_xyxy=box,
@@ -93,29 +78,27 @@ class TrackPainter:
                 texts=_texts(track, each),
                 track_id=track,
             )
-            for track, box, each in ordered
+            for track, box, each in sorted(objects, key=lambda item: item[2].label is None)
         ]
 
-    def _followed(self, tracks: Sequence[int], boxes_xyxy: Sequence[Sequence[int]]) -> list[Box]:
-        """The boxes that the tags lie at: those of the objects, without their trembling."""
-        followed = []
-        for track, (x0, y0, x1, y1) in zip(tracks, boxes_xyxy, strict=True):
-            now = (x0, y0, x1, y1)
-            was = self._boxes.get(track, now) if track else now
-            moved = max(abs(a - b) for a, b in zip(was, now, strict=True))
-            near = moved <= FAR * max(x1 - x0, y1 - y0)
-            followed.append(_between(was, now) if near else now)
-        self._boxes = dict(zip(tracks, followed, strict=True))
-        return followed
-
-
-def _between(was: Box, now: Box) -> Box:
-    x0, y0, x1, y1 = (round(a + FOLLOWING * (b - a)) for a, b in zip(was, now, strict=True))
-    return x0, y0, x1, y1
+    def _smoothed(
+        self, tracks: Sequence[int], boxes_xyxy: Sequence[Sequence[int]]
+    ) -> list[BoxXYXY]:
+        """The boxes that tags are placed at: those of the objects, without their jitter."""
+        smoothed: list[BoxXYXY] = []
+        for track, now in zip(tracks, boxes_xyxy, strict=True):
+            before = self._boxes.get(track, now) if track else now
+            moved = max(abs(a - b) for a, b in zip(before, now, strict=True))
+            jumped = moved > JUMP * max(now[2] - now[0], now[3] - now[1])
+            share = 1.0 if jumped else SMOOTHING
+            x0, y0, x1, y1 = (round(a + share * (b - a)) for a, b in zip(before, now, strict=True))
+            smoothed.append((x0, y0, x1, y1))
+        self._boxes = dict(zip(tracks, smoothed, strict=True))
+        return smoothed
 
 
 def _kept(before: float, wanted: float) -> float:
-    return before if before and wanted / CHANGED < before < wanted * CHANGED else wanted
+    return before if before and wanted / RESIZE_AT < before < wanted * RESIZE_AT else wanted
 
 
 def _texts(track: int, detection: Detection) -> tuple[str, ...]:

@@ -1,17 +1,19 @@
 """A video with its objects drawn in, as MP4 (H.264), which players and browsers open.
 
-While it grows the file is one of fragments of about a second, each written to the disk as it ends:
-whatever stops the writing, what is there plays. Closing it makes an ordinary MP4 of it, which
-players know the length of and can wind.
+While it grows the file is a fragmented MP4 with a fragment per second, each flushed to the disk:
+an interrupted file still plays. Closing it makes an ordinary MP4 of it, with a known duration and
+an index for seeking.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import cv2
@@ -19,27 +21,28 @@ import numpy as np
 
 from sam_detect.errors import OutputError
 from sam_detect.interfaces import VideoSink
-from sam_detect.outputs._atomic import InputGuard, cannot_write
-from sam_detect.outputs._fragments import cut_to_whole
+from sam_detect.outputs.files import InputGuard, cannot_write
 from sam_detect.outputs.tracked import TrackPainter
 from sam_detect.types import ImageRGB, TrackedFrame
 
-TICKS = 90_000
-"""Of a second, as MPEG counts time."""
-GUESSED_FPS = 25
-"""Tells the encoder about how long a frame lasts; each has its own time stamp."""
+TIME_BASE = Fraction(1, 90_000)
+"""Seconds, as in MPEG."""
+NOMINAL_FPS = 25
+"""What the encoder is told; each frame has its own time stamp."""
 QUALITY = {"preset": "veryfast", "crf": "20", "tune": "zerolatency"}
-FRAGMENTS = "frag_keyframe+empty_moov+default_base_moof"
-WHOLE_AT_THE_END = "hybrid_fragmented"
+FRAGMENTED = "frag_keyframe+empty_moov+default_base_moof"
+ORDINARY_AT_CLOSE = "hybrid_fragmented"
 FLUSHED = {"frag_duration": "1000000", "flush_packets": "1"}
 """Microseconds; and nothing stays in a buffer that dies with the process."""
+BOX_HEADER = struct.Struct(">I4s")
+"""Size and type of an MP4 box (ISO/IEC 14496-12, 4.2)."""
 
 
 class AnnotatedVideoSink(VideoSink):
-    """Writes the frames with what :class:`~sam_detect.outputs.tracked.TrackPainter` draws.
+    """Writes the frames as :class:`~sam_detect.outputs.tracked.TrackPainter` draws them.
 
-    The first frame is at 0 s; where time stamps run back, as they do when a camera begins again,
-    the video goes on. Frames of another size than the first are fitted into it.
+    The first frame is at 0 s; if time stamps run back, as they do when a camera restarts, the
+    video goes on. Frames of another size than the first are scaled to fit.
 
     Args:
         output: the file, which appears at once and can be played while it grows.
@@ -60,9 +63,12 @@ class AnnotatedVideoSink(VideoSink):
         self._container: av.container.OutputContainer | None = None
         with self._writing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            flags = [FRAGMENTS, *([WHOLE_AT_THE_END] if _is_file(self.path) else [])]
+            seekable = self.path.is_file() or self.path.is_dir() or not self.path.exists()
+            if seekable:
+                self.path.open("ab").close()  # has clearer errors than FFmpeg
+            flags = f"{FRAGMENTED}+{ORDINARY_AT_CLOSE}" if seekable else FRAGMENTED
             self._container = av.open(
-                str(self.path), "w", format="mp4", options={"movflags": "+".join(flags), **FLUSHED}
+                str(self.path), "w", format="mp4", options={"movflags": flags, **FLUSHED}
             )
 
     def write(self, tracked: TrackedFrame) -> None:
@@ -71,11 +77,11 @@ class AnnotatedVideoSink(VideoSink):
         drawn = self._painter.draw(tracked)
         with self._writing():
             if not self._container.streams.video:
-                _begin(self._container, drawn)
+                _add_stream(self._container, drawn)
             stream = self._container.streams.video[0]
             frame = av.VideoFrame.from_ndarray(_fitted(drawn, stream.width, stream.height))
             frame.pts = self._clock.tick(tracked.frame.time_s)
-            frame.time_base = Fraction(1, TICKS)
+            frame.time_base = TIME_BASE
             self._container.mux(stream.encode(frame))
 
     def close(self) -> list[Path]:
@@ -90,7 +96,7 @@ class AnnotatedVideoSink(VideoSink):
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """What the system refuses ends the video: it is left as far as it is whole."""
+        """Turns an error of the system into an ``OutputError`` and keeps the part that plays."""
         try:
             yield
         except (av.FFmpegError, OSError) as error:
@@ -99,7 +105,7 @@ class AnnotatedVideoSink(VideoSink):
                 with contextlib.suppress(av.FFmpegError, OSError):
                     container.close()
                 with contextlib.suppress(OSError):
-                    cut_to_whole(self.path)
+                    _drop_partial_fragment(self.path)
             raise cannot_write(self.path, error) from error
 
 
@@ -111,12 +117,12 @@ class _Clock:
         self._last: int | None = None
 
     def tick(self, time_s: float | None) -> int:
-        step = TICKS // GUESSED_FPS
+        step = TIME_BASE.denominator // NOMINAL_FPS
+        ticks = None if time_s is None else round(time_s * TIME_BASE.denominator)
         if self._last is None:
-            self._shift = -round((time_s or 0.0) * TICKS)
-            self._last = 0
+            self._shift, self._last = -(ticks or 0), 0
             return 0
-        wanted = self._last + step if time_s is None else round(time_s * TICKS) + self._shift
+        wanted = self._last + step if ticks is None else ticks + self._shift
         if wanted <= self._last:
             self._shift += self._last + step - wanted
             wanted = self._last + step
@@ -124,26 +130,18 @@ class _Clock:
         return wanted
 
 
-def _is_file(path: Path) -> bool:
-    """Whether it is an ordinary file, which is made where nothing is; else a pipe or a device."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        return False
-    path.open("ab").close()  # says better than FFmpeg what is wrong with a path
-    return True
-
-
-def _begin(container: av.container.OutputContainer, first: ImageRGB) -> None:
-    """Gives the video the first frame's size, to whole pairs of pixels."""
-    stream = container.add_stream("libx264", rate=GUESSED_FPS, options=QUALITY)
+def _add_stream(container: av.container.OutputContainer, first: ImageRGB) -> None:
+    """Gives the video the first frame's size, rounded up to even numbers."""
+    stream = container.add_stream("libx264", rate=NOMINAL_FPS, options=QUALITY)
     stream.height, stream.width = (side + side % 2 for side in first.shape[:2])
     stream.pix_fmt = "yuv420p"
-    stream.codec_context.time_base = Fraction(1, TICKS)
-    stream.codec_context.gop_size = GUESSED_FPS
+    stream.codec_context.time_base = TIME_BASE
+    stream.codec_context.gop_size = NOMINAL_FPS
 
 
 def _fitted(image: ImageRGB, width: int, height: int) -> ImageRGB:
-    """The picture in a frame of the video's size: reduced or enlarged to fit, with black beside;
-    an odd side gets its last row or column twice."""
+    """The image scaled to fit a frame of this size, padded with black; an odd side is padded with
+    its last row or column."""
     rows, columns = image.shape[:2]
     border = cv2.BORDER_REPLICATE
     if (rows + rows % 2, columns + columns % 2) != (height, width):
@@ -153,3 +151,26 @@ def _fitted(image: ImageRGB, width: int, height: int) -> ImageRGB:
         border = cv2.BORDER_CONSTANT
     padding = (0, height - rows, 0, width - columns)
     return np.asarray(cv2.copyMakeBorder(image, *padding, border), np.uint8)
+
+
+def _drop_partial_fragment(path: Path) -> None:
+    """Truncates an interrupted MP4 after its last complete fragment; players may fail on less."""
+    with path.open("r+b") as file:
+        boxes = list(mp4_boxes(file))
+        if boxes and boxes[-1][0] == b"moof":  # without the frames, the box after it
+            file.truncate(boxes[-1][1])
+        else:
+            file.truncate(boxes[-1][2] if boxes else 0)
+
+
+def mp4_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """``(type, start, end)`` of the complete boxes at the top level, in bytes."""
+    size = file.seek(0, 2)
+    start = 0
+    while start + BOX_HEADER.size <= size:
+        file.seek(start)
+        length, kind = BOX_HEADER.unpack(file.read(BOX_HEADER.size))
+        if length < BOX_HEADER.size or start + length > size:
+            return
+        yield kind, start, start + length
+        start += length

@@ -1,4 +1,4 @@
-"""A YOLO segmentation dataset: a text file of outlines for each picture, and ``data.yaml``."""
+"""A YOLO segmentation dataset: a text file of outlines for each image, and ``data.yaml``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 from sam_detect.errors import OutputError
 from sam_detect.interfaces import Sink
 from sam_detect.masks import join_rings, outlines
-from sam_detect.outputs._atomic import writing_to
-from sam_detect.outputs._pictures import RelativeNames, stem_of
+from sam_detect.outputs.files import RelativeNames, stem_of, writing_to
+from sam_detect.outputs.text import CLOSED, ONLY_ONE
 from sam_detect.types import Detections, Frame, Masks
 from sam_detect.types.conversions import UNKNOWN_CATEGORY
 
-LABELS, SETTINGS, PICTURES = "labels", "data.yaml", "images"
+LABELS, SETTINGS, IMAGES = "labels", "data.yaml", "images"
 HEADER = """\
 # YOLO segmentation dataset, written by sam-detect.
 # Put the pictures into images/, in the same folders as the files in labels/.
@@ -29,22 +29,23 @@ val: images
 class YOLOSink(Sink):
     """A folder with ``labels/`` and ``data.yaml``, which appears when the sink is closed.
 
-    A label file has the picture's name below the folder that all ``inputs`` have in common (below
-    ``images/`` of the output folder where they lie there) and the ending ``.txt``. A row of it is
-    an object: the class's number and the ``x y`` of its outline in shares of the picture. An
-    object with several parts or with holes is one outline, too: lines that lead there and back
-    join its parts. Classes are numbered from 0 in alphabetical order. Pictures are not copied.
+    A label file has the image's name relative to the folder that all ``inputs`` have in common
+    (to ``images/`` of the output folder if they lie there) and the extension ``.txt``. A row of it
+    is an object: the class's number and the ``x y`` of its outline, relative to the image's size.
+    An object with several parts or with holes is one outline, too: its parts are joined by lines
+    that lead there and back. Classes are numbered from 0 in alphabetical order. Images are not
+    copied.
 
     Args:
         output: the folder; it is made if needed. One that has labels already is refused, since
             numbers of classes differ from run to run.
-        multiple: whether more than one picture may come.
-        inputs: the pictures being read.
+        multiple: whether more than one image may come.
+        inputs: the images being read.
         include_unknown: whether objects without a label are written, as class ``unknown``.
 
     Raises:
         OutputError: here, in ``write`` and in ``close``, for what cannot be written, and for
-            pictures that would share a label file.
+            images that would share a label file.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class YOLOSink(Sink):
         self._folder = Path(output)
         self._multiple = multiple
         self._include_unknown = include_unknown
-        self._names = RelativeNames(inputs, folder=self._folder / PICTURES)
+        self._names = RelativeNames(inputs, folder=self._folder / IMAGES)
         self._rows: dict[PurePosixPath, list[tuple[str, str]]] = {}
         self._sources: dict[str, str] = {}
         self._closed = False
@@ -81,9 +82,9 @@ class YOLOSink(Sink):
 
     def write(self, frame: Frame, detections: Detections) -> None:
         if self._closed:
-            raise OutputError("this output is closed already; make a new one")
+            raise OutputError(CLOSED)
         if self._rows and not self._multiple:
-            raise OutputError("this output was made for one picture; say multiple=True for more")
+            raise OutputError(ONLY_ONE)
         chosen = detections if self._include_unknown else detections.known
         self._rows[self._label_file(detections.source_id)] = [
             (UNKNOWN_CATEGORY if label is None else str(label), _row(chosen.masks, index))
@@ -94,16 +95,9 @@ class YOLOSink(Sink):
         if self._closed:
             return []
         self._closed = True
-        if not self._rows and not self._multiple:  # its one picture could not be read
+        if not self._rows and not self._multiple:  # its one image could not be read
             return []
-        names = sorted({label for rows in self._rows.values() for label, _ in rows})
-        numbers = {name: number for number, name in enumerate(names)}
-        settings = HEADER + "names:" + ("" if names else " {}") + "\n"
-        settings += "".join(f"  {number}: {_quoted(name)}\n" for number, name in enumerate(names))
-        files = {PurePosixPath(SETTINGS): settings}
-        for file, rows in self._rows.items():
-            lines = (f"{numbers[label]} {row}\n" for label, row in rows)
-            files[PurePosixPath(LABELS, file)] = "".join(lines)
+        files = self._texts()
         staged = self._folder / f".sam-detect-{secrets.token_hex(8)}.tmp"
         try:
             with writing_to(self._folder):
@@ -118,15 +112,26 @@ class YOLOSink(Sink):
             shutil.rmtree(staged, ignore_errors=True)
         return [self._folder / file for file in files]
 
+    def _texts(self) -> dict[PurePosixPath, str]:
+        """The content of each file of the dataset."""
+        names = sorted({label for rows in self._rows.values() for label, _ in rows})
+        numbers = {name: number for number, name in enumerate(names)}
+        settings = HEADER + "names:" + ("" if names else " {}") + "\n"
+        settings += "".join(f"  {number}: {_quoted(name)}\n" for name, number in numbers.items())
+        labels = {
+            PurePosixPath(LABELS, file): "".join(f"{numbers[name]} {row}\n" for name, row in rows)
+            for file, rows in self._rows.items()
+        }
+        return {PurePosixPath(SETTINGS): settings, **labels}
+
     def _label_file(self, source_id: str) -> PurePosixPath:
-        """The label file of a picture, below ``labels``."""
+        """The label file of an image, relative to ``labels``."""
         name = self._names.of(source_id)
         stem = PurePosixPath(
             stem_of(source_id) if name is None else name.rpartition(".")[0] or name
         )
         file = stem.with_name(stem.name + ".txt")
-        key = str(file).casefold()
-        other = self._sources.setdefault(key, source_id)
+        other = self._sources.setdefault(str(file).casefold(), source_id)
         if other != source_id:
             raise OutputError(
                 f"'{other}' and '{source_id}' would share the label file {file}: YOLO tells "
@@ -144,11 +149,11 @@ def _write(path: Path, text: str) -> None:
 
 
 def _row(masks: Masks, index: int) -> str:
-    """The outline of one object, in shares of the picture."""
+    """The outline of one object, relative to the image's size."""
     parts, holes = outlines(masks.crop(index), masks.boxes_xyxy[index].tolist())
     height, width = masks.size_hw
-    shares = join_rings([*parts, *holes]) / (width, height)
-    return " ".join(f"{value:.6g}" for value in shares.ravel().tolist())
+    relative = join_rings([*parts, *holes]) / (width, height)
+    return " ".join(f"{value:.6g}" for value in relative.ravel().tolist())
 
 
 def _quoted(text: str) -> str:

@@ -9,10 +9,9 @@ import numpy as np
 from sam_detect.detector import SAMDetect
 from sam_detect.errors import ImageError, MaskError
 from sam_detect.masks import FloatArray, rle_to_mask
-from sam_detect.outputs.coco import UNKNOWN_CATEGORY
-from sam_detect.outputs.snapshots import ViewSink
-from sam_detect.outputs.views import View
+from sam_detect.outputs.snapshots import ObjectSnapshot, SnapshotFolderSink
 from sam_detect.types import Frame, Masks
+from sam_detect.types.conversions import UNKNOWN_CATEGORY
 
 MOST = 200
 """Kinds in one folder."""
@@ -20,7 +19,7 @@ SETTLED = 12
 """Frames in which an object must stay without a name: more than from one look to the next."""
 
 
-class UnknownCollector(ViewSink):
+class UnknownCollector(SnapshotFolderSink):
     """Keeps one picture of each kind of unknown object in a :class:`SnapshotFolder`.
 
     An object is of a kind that is there already where its vector resembles that of the kind's
@@ -47,16 +46,16 @@ class UnknownCollector(ViewSink):
         similarity: float | None = None,
         most: int = MOST,
     ) -> None:
-        super().__init__(folder, settled=SETTLED, rest=False)
+        super().__init__(folder, min_frames=SETTLED, keep_rest=False)
         self._detector, self._most = detector, most
         self._same = detector.library.prior_similarity if similarity is None else similarity
         self._kinds = self._known_kinds()
 
-    def category_of(self, view: View) -> str | None:
+    def category_of(self, snapshot: ObjectSnapshot) -> str | None:
         """A new name for a new kind; None where the object has a name, or its kind is known."""
-        if view.verdict.label is not None or len(self._kinds) >= self._most:
+        if snapshot.verdict.label is not None or len(self._kinds) >= self._most:
             return None
-        vector = self._detector.embed(view.frame, view.masks)
+        vector = self._detector.embed(snapshot.frame, snapshot.masks)
         if len(self._kinds) and float((self._kinds @ vector[0]).max()) >= self._same:
             return None
         self._kinds = np.concatenate([self._kinds, vector])

@@ -17,8 +17,14 @@ import numpy as np
 
 from sam_detect.errors import one_line
 from sam_detect.library.library import Added
-from sam_detect.outputs.framing import Box, Framing, draw_caption, window_for, with_outline
+from sam_detect.outputs.drawing import BoxXYXY
 from sam_detect.outputs.tracked import TrackPainter
+from sam_detect.outputs.window_layout import (
+    WindowLayout,
+    draw_caption,
+    window_for,
+    with_outline,
+)
 from sam_detect.types import Frame, ImageRGB, Masks, TrackedFrame
 from sam_detect.video.controls import Action, Controls, Learn, Outline, Pointed, Quit
 from sam_detect.video.display import Click, Display
@@ -241,45 +247,45 @@ class _Canvas:
 
     def __init__(self, display: Display) -> None:
         self._display = display
-        self._framing = Framing(_NOTHING.shape[:2], display.room_hw)
+        self._layout = WindowLayout(_NOTHING.shape[:2], display.room_hw)
         self._of: tuple[ImageRGB, Masks | None] | None = None
-        self._framed = _NOTHING
+        self._rendered = _NOTHING
 
     @property
     def is_resized(self) -> bool:
         """Whether the window's size is no longer the one that was drawn for."""
-        return self._display.room_hw != self._framing.room_hw
+        return self._display.room_hw != self._layout.room_hw
 
     def in_picture(self, point_xy: tuple[int, int]) -> tuple[int, int] | None:
         """The picture's pixel at a point of the window; None where the picture is not."""
-        return self._framing.in_picture(point_xy)
+        return self._layout.in_image(point_xy)
 
     def show(
         self,
         image_rgb: ImageRGB,
         *,
         outline: Masks | None,
-        boxes_xyxy: Sequence[Box],
+        boxes_xyxy: Sequence[BoxXYXY],
         caption: str,
     ) -> None:
         """Shows a picture, with what is outlined and what is chosen set off."""
-        framing = Framing((image_rgb.shape[0], image_rgb.shape[1]), self._display.room_hw)
+        layout = WindowLayout((image_rgb.shape[0], image_rgb.shape[1]), self._display.room_hw)
         before = (None, None) if self._of is None else self._of
-        if framing != self._framing or before[0] is not image_rgb or before[1] is not outline:
+        if layout != self._layout or before[0] is not image_rgb or before[1] is not outline:
             whole = image_rgb if outline is None else with_outline(image_rgb, outline)
-            self._framing, self._of, self._framed = (
-                framing,
+            self._layout, self._of, self._rendered = (
+                layout,
                 (image_rgb, outline),
-                framing.framed(whole),
+                layout.render(whole),
             )
-        canvas = self._framed.copy()
+        canvas = self._rendered.copy()
         for box in boxes_xyxy:
-            framing.mark(canvas, box)
+            layout.mark(canvas, box)
         draw_caption(canvas, caption)
         self._display.show(canvas)
 
 
-def _boxes_of(track_id: int | None, tracked: TrackedFrame) -> list[Box]:
+def _boxes_of(track_id: int | None, tracked: TrackedFrame) -> list[BoxXYXY]:
     if track_id is None:
         return []
     chosen = tracked.detections.boxes_xyxy[tracked.track_ids == track_id]

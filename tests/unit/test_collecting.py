@@ -13,8 +13,7 @@ import pytest
 
 from sam_detect.detector import SAMDetect
 from sam_detect.errors import OutputError
-from sam_detect.outputs.snapshots import SnapshotFolder
-from sam_detect.outputs.views import View
+from sam_detect.outputs.snapshots import ObjectSnapshot, SnapshotFolder
 from sam_detect.sources.annotations import read_coco
 from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
 from sam_detect.video.collecting import SETTLED, UnknownCollector
@@ -146,6 +145,6 @@ def test_a_long_name_becomes_a_short_file_name(tmp_path: Path) -> None:
     folder = SnapshotFolder(tmp_path)
     seen = scene(0, (RED,))
     frame = replace(seen.frame, index=10**15)
-    view = View(10**15, frame, seen.detections.masks, Verdict(None, None, 0.0), False)
+    view = ObjectSnapshot(10**15, frame, seen.detections.masks, Verdict(None, None, 0.0), False)
     path = folder.add(view, "\U0001f600" * 60)
     assert path.is_file()

@@ -20,7 +20,7 @@ from sam_detect.evaluation.readers import open_dataset
 from sam_detect.interfaces import Sink
 from sam_detect.masks import rle_to_mask
 from sam_detect.outputs.coco import COCOSink
-from sam_detect.outputs.counts import CountsSink
+from sam_detect.outputs.tables import CountsSink
 from sam_detect.outputs.yolo import YOLOSink
 from sam_detect.types import Detections, Frame, Masks, Verdict
 

@@ -24,14 +24,14 @@ from pycocotools.coco import COCO
 
 from sam_detect.errors import MaskError, OutputError
 from sam_detect.masks import rle_to_mask
-from sam_detect.outputs import _tags, write_image
-from sam_detect.outputs._objects import color_labels
-from sam_detect.outputs._palette import PALETTE, color_distances, extend_colors, ink_on
-from sam_detect.outputs._text import clean, text_alpha
+from sam_detect.outputs import tags as _tags
+from sam_detect.outputs import write_image
 from sam_detect.outputs.coco import COCOSink
-from sam_detect.outputs.csv_table import COLUMNS, CSVSink
+from sam_detect.outputs.colors import PALETTE, color_distances, extend_colors, text_color_on
+from sam_detect.outputs.drawing import clean, text_alpha
 from sam_detect.outputs.json_lines import JSONLinesSink, JSONSink
-from sam_detect.outputs.overlay import OverlaySink, draw
+from sam_detect.outputs.overlay import OverlaySink, color_labels, draw
+from sam_detect.outputs.tables import COLUMNS, CSVSink
 from sam_detect.types import Detections, Frame, Masks, Neighbour, Verdict
 
 
@@ -246,7 +246,7 @@ def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     path.write_text("old")
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from sam_detect.outputs._atomic import AtomicFile\n"
+        "from sam_detect.outputs.files import AtomicFile\n"
         "f = AtomicFile(Path(sys.argv[1])); f.write(b'half'); f.file.flush()\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -461,7 +461,7 @@ def test_colours_come_from_the_names_where_nothing_else_decides() -> None:
     assert len(colors_of(*(f"label {i}" for i in range(50)))) == 50
     # pinned: a picture made tomorrow has the colours of today's
     assert colors_of("nut") == {"nut": (230, 159, 0)}
-    assert {ink_on(color) for color in PALETTE} == {(16, 16, 16), (255, 255, 255)}
+    assert {text_color_on(color) for color in PALETTE} == {(16, 16, 16), (255, 255, 255)}
 
 
 def test_a_colour_differs_from_the_picture_and_from_other_labels() -> None:

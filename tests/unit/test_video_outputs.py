@@ -21,15 +21,14 @@ from PIL import Image
 from sam_detect.detector import SAMDetect
 from sam_detect.errors import OutputError
 from sam_detect.masks import rle_to_mask
-from sam_detect.outputs import _spool
+from sam_detect.outputs import coco
 from sam_detect.outputs import tracked as tracked_module
-from sam_detect.outputs._fragments import boxes_of
-from sam_detect.outputs._tags import Layout, Places, Tag, place_tags
+from sam_detect.outputs.coco import COCOVideoSink
 from sam_detect.outputs.mot import MOTSink
-from sam_detect.outputs.snapshots import MOST, SnapshotSink
+from sam_detect.outputs.snapshots import MAX_SNAPSHOTS, SnapshotSink
+from sam_detect.outputs.tags import LastPlaces, Layout, Tag, place_tags
 from sam_detect.outputs.tracked import TrackPainter
-from sam_detect.outputs.video import AnnotatedVideoSink
-from sam_detect.outputs.video_coco import COCOVideoSink
+from sam_detect.outputs.video import AnnotatedVideoSink, mp4_boxes
 from sam_detect.sources.annotations import read_coco
 from sam_detect.types import TrackedFrame
 from tests.browser import browser
@@ -99,14 +98,14 @@ def test_a_closed_video_is_an_ordinary_one(tmp_path: Path) -> None:
         container.seek(1_500_000)
         assert float(next(container.decode(video=0)).time) <= 1.5
     with path.open("rb") as file:
-        kinds = [kind for kind, _, _ in boxes_of(file)]
+        kinds = [kind for kind, _, _ in mp4_boxes(file)]
     assert kinds == [b"ftyp", b"free", b"mdat", b"moov"], "no longer in fragments"
 
 
 KILLED = """
 import os, signal, sys
 from sam_detect.outputs.video import AnnotatedVideoSink
-from sam_detect.outputs.video_lines import VideoLinesSink
+from sam_detect.outputs.json_lines import VideoLinesSink
 from sam_detect.outputs.mot import MOTSink
 from tests.tracked_frames import tracked
 sinks = [AnnotatedVideoSink(sys.argv[1] + "/x.mp4"), VideoLinesSink(sys.argv[1] + "/x.jsonl"),
@@ -194,10 +193,10 @@ class Spy:
         monkeypatch.setattr(tracked_module, "place_tags", self._place)
 
     def _place(
-        self, canvas: np.ndarray, layout: Layout, tags: list[Tag], px: int, *, places: Places
+        self, canvas: np.ndarray, layout: Layout, tags: list[Tag], px: int, *, last: LastPlaces
     ) -> int:
-        placed = place_tags(canvas, layout, tags, px, places=places)
-        self.places.append(dict(places.of_track))
+        placed = place_tags(canvas, layout, tags, px, last=last)
+        self.places.append(dict(last.of_track))
         self.tags.append({tag.track_id: tag for tag in tags})
         return placed
 
@@ -237,7 +236,7 @@ def test_a_tag_trembles_less_than_its_object(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_tag_says_the_tracks_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sam_detect.outputs import _tags
+    from sam_detect.outputs import tags as _tags
 
     texts = []
     write = _tags.text_alpha
@@ -290,7 +289,7 @@ def long_stream(frames: int) -> Iterator[TrackedFrame]:
 def test_a_long_video_is_the_same_in_coco_however_often_its_parts_go_to_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_spool, "MOST_WAITING", 3000)
+    monkeypatch.setattr(coco, "BUFFERED", 3000)
     frames = list(long_stream(250))
     sink = COCOVideoSink(tmp_path / "x.json")
     for each in frames:
@@ -313,7 +312,7 @@ def test_a_long_video_is_the_same_in_coco_however_often_its_parts_go_to_the_disk
 def test_a_long_video_takes_no_more_memory_in_coco_than_a_short_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_spool, "MOST_WAITING", 20_000)
+    monkeypatch.setattr(coco, "BUFFERED", 20_000)
     frame = tracked(0, {1 + i: ("nut", (5 * i, 4)) for i in range(10)}, side=4)
     sink = COCOVideoSink(tmp_path / "x.json")
     for index in range(800):
@@ -330,10 +329,10 @@ def test_a_long_video_takes_no_more_memory_in_coco_than_a_short_one(
 def test_coco_that_cannot_be_put_aside_is_given_up_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_spool, "MOST_WAITING", 10)
+    monkeypatch.setattr(coco, "BUFFERED", 10)
     sink = COCOVideoSink(tmp_path / "x.json")
-    sink._spool._file.close()
-    sink._spool._file = open("/dev/full", "w+b", buffering=0)  # noqa: SIM115
+    sink._texts._file.close()
+    sink._texts._file = open("/dev/full", "w+b", buffering=0)  # noqa: SIM115
     with pytest.raises(OutputError, match="No space left"):
         sink.write(tracked(0))
     assert sink.close() == []
@@ -455,8 +454,8 @@ def test_a_file_of_another_kind_is_left_alone(text: str, tmp_path: Path) -> None
 
 
 def test_there_is_an_end_to_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sam_detect.outputs.snapshots.MOST", 3)
-    assert MOST >= 100
+    monkeypatch.setattr("sam_detect.outputs.snapshots.MAX_SNAPSHOTS", 3)
+    assert MAX_SNAPSHOTS >= 100
     sink = SnapshotSink(tmp_path)
     for index in range(8):
         sink.write(tracked(index, {index + 1: ("nut", (10, 10))}))

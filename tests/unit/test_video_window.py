@@ -13,7 +13,7 @@ import pytest
 
 from sam_detect.errors import ImageError, MaskError, UnavailableError
 from sam_detect.library.library import Added
-from sam_detect.outputs.framing import window_for
+from sam_detect.outputs.window_layout import window_for
 from sam_detect.types import Frame, ImageRGB, Masks, TrackedFrame
 from sam_detect.video import display as displays
 from sam_detect.video.controls import ENTER, ESCAPE, SPACE

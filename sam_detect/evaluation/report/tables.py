@@ -10,7 +10,7 @@ from typing import Any
 from sam_detect.evaluation.evaluation import AVERAGED, Evaluation
 from sam_detect.evaluation.report.fates import FALSE_KINDS, OBJECT_FATES
 from sam_detect.evaluation.report.results import Names, Result
-from sam_detect.outputs.csv_table import FORMULA_STARTS
+from sam_detect.outputs.tables import FORMULA_STARTS
 
 Row = dict[str, Any]
 ABSENT = "–"  # noqa: RUF001 - a dash for what does not apply

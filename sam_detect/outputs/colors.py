@@ -1,4 +1,4 @@
-"""A colour for each label, unlike the other labels' and unlike the picture."""
+"""A colour for each label that differs from the other labels' colours and from the image."""
 
 from __future__ import annotations
 
@@ -23,27 +23,26 @@ PALETTE: tuple[ColorRGB, ...] = (
     (160, 123, 255),
     (168, 224, 95),
 )
-"""Okabe and Ito's colours for colour-blind readers (their darkest three lightened, so that they
-stand out on dark micrographs), and three more of other lightness."""
+"""The colour-blind safe palette of Okabe and Ito (its darkest three lightened, so that they stand
+out on dark micrographs), and three more of other lightness."""
 
 UNKNOWN: ColorRGB = (205, 205, 205)
 
-
 DIFFERENT_LABELS = 50.0
-DIFFERENT_PICTURE = 80.0
-"""Distances in CIELAB from which on a colour counts as different enough from those of other labels,
-and from the picture around the objects."""
-CLOSEST = 0.2
-"""Share of the picture's pixels that may be closer to a colour than that."""
+DIFFERENT_IMAGE = 80.0
+"""CIELAB distances above which a colour differs enough from the colours of other labels, and from
+the image around the objects."""
+NEAR_PIXELS = 0.2
+"""Share of the pixels around the objects that may be closer to a colour than that."""
 LIGHTER, DARKER = 0.45, 0.2
-"""What a lighter or darker colour is worth beside one of the palette."""
+"""Weight of a lightened or darkened colour against one of the palette."""
 LIGHTNESS = 0.7
-"""What a difference in lightness counts against the picture, where light and shadow alternate."""
+"""Weight of lightness in the distance from the image, where light and shadow alternate."""
 HALF_CHROMA = 30.0
-"""Chroma that counts half of the largest against the picture: there it is hue that sets off."""
+"""Chroma that gets half of the largest weight in the distance from the image, where hue counts."""
 
-# How red and green look without long and without medium cones, in linear RGB (Machado, Oliveira and
-# Fernandes 2009, "A physiologically-based model for simulation of color vision deficiency").
+# Normal, protanopic and deuteranopic vision in linear RGB (Machado, Oliveira and Fernandes 2009,
+# "A physiologically-based model for simulation of color vision deficiency").
 COLOR_VISION = np.array(
     [
         np.eye(3),
@@ -68,45 +67,44 @@ def extend_colors(
 ) -> None:
     """Adds a colour for each label that ``colors`` lacks; those that are there keep theirs.
 
-    It is the one that differs most from the colours of the other labels and from the picture
-    around the label's objects, for normal and for red-green colour-blind eyes. Among equals the
-    label's name decides. After thirty labels colours come again.
+    It is the colour that differs most from the colours of the other labels and from the image
+    around the label's objects, for normal and for red-green colour-blind vision. Ties are broken
+    by the label's name. After thirty labels colours repeat.
 
     Args:
         colors: of labels, extended in place.
         labels: those that need a colour.
-        around: for labels ``(K, 3)`` uint8, RGB: pixels of the picture at their objects.
+        around: for labels ``(K, 3)`` uint8, RGB: pixels of the image at their objects.
     """
     for label in sorted(set(labels) - set(colors)):
         first = zlib.crc32(label.encode("utf-8", "replace")) % len(PALETTE)
         rotated = PALETTE[first:] + PALETTE[:first]
-        lighter = [_mixed(color, 255, 0.55) for color in rotated]
-        darker = [_mixed(color, 0, 0.45) for color in rotated]
+        weights = dict.fromkeys(rotated, 1.0)
+        weights |= dict.fromkeys((_mixed(color, 255, 0.55) for color in rotated), LIGHTER)
+        weights |= dict.fromkeys((_mixed(color, 0, 0.45) for color in rotated), DARKER)
         taken = set(colors.values())
-        worths = dict.fromkeys(rotated, 1.0) | dict.fromkeys(lighter, LIGHTER)
-        worths |= dict.fromkeys(darker, DARKER)
-        free = [color for color in worths if color not in taken] or list(rotated)
-        worth = np.array([worths[color] for color in free])
+        free = [color for color in weights if color not in taken] or list(rotated)
+        score = np.array([weights[color] for color in free])
         if taken:
             closest = color_distances(free, list(taken)).min(axis=1)
-            worth *= np.minimum(closest / DIFFERENT_LABELS, 1)
+            score *= np.minimum(closest / DIFFERENT_LABELS, 1)
         pixels = None if around is None else around.get(label)
         if pixels is not None and len(pixels):
             distances = color_distances(free, pixels, by_hue=True)
-            near = np.quantile(distances, CLOSEST, axis=1)
-            worth *= np.minimum(near / DIFFERENT_PICTURE, 1)
-        colors[label] = free[int(np.argmax(worth.round(2)))]
+            near = np.quantile(distances, NEAR_PIXELS, axis=1)
+            score *= np.minimum(near / DIFFERENT_IMAGE, 1)
+        colors[label] = free[int(np.argmax(score.round(2)))]
 
 
 def color_distances(
     first: npt.ArrayLike, second: npt.ArrayLike, *, by_hue: bool = False
 ) -> npt.NDArray[np.float32]:
-    """``(M, N)`` distances in CIELAB of RGB colours, the smallest of those that normal and
-    red-green colour-blind eyes see.
+    """``(M, N)`` CIELAB distances of RGB colours: the smallest for normal, protanopic and
+    deuteranopic vision.
 
     Args:
-        by_hue: whether lightness counts :data:`LIGHTNESS`, and chroma less the larger it is; and
-            whether it is the mean of the smallest distance and of what normal eyes see.
+        by_hue: whether lightness has the weight :data:`LIGHTNESS` and large chroma less weight, and
+            the result is the mean of the smallest distance and that for normal vision.
     """
     seen = zip(_lab(first, by_hue=by_hue), _lab(second, by_hue=by_hue), strict=True)
     distances = [np.linalg.norm(a[:, None] - b[None], axis=2) for a, b in seen]
@@ -115,7 +113,7 @@ def color_distances(
 
 
 def _lab(colors: npt.ArrayLike, *, by_hue: bool) -> npt.NDArray[np.float32]:
-    """``(3, N, 3)`` CIELAB of RGB colours, as each of :data:`COLOR_VISION` sees them."""
+    """``(3, N, 3)`` CIELAB of RGB colours, for each kind of vision in :data:`COLOR_VISION`."""
     srgb = np.asarray(colors, np.float64).reshape(-1, 3) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     seen = np.clip(np.einsum("vij,nj->vni", COLOR_VISION, linear), 0, 1)
@@ -133,8 +131,8 @@ def _mixed(color: ColorRGB, other: int, share: float) -> ColorRGB:
     return red, green, blue
 
 
-def ink_on(color: ColorRGB) -> ColorRGB:
-    """Near-black or white, whichever is easier to read on ``color``."""
+def text_color_on(color: ColorRGB) -> ColorRGB:
+    """Near-black or white, whichever has more contrast on ``color``."""
     linear = [(v / 255 / 12.92) if v <= 10 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in color]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     # WCAG's contrasts are equal at 0.18, but there small white letters on colour read better
