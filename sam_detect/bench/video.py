@@ -89,8 +89,8 @@ def _detector() -> SAMDetect:
 
 def _live(detector: SAMDetect, measurements: Measurements, workload: Workload) -> None:
     """From the frame's arrival to its objects, while outputs are written."""
+    from sam_detect.outputs.json_lines import VideoLinesSink
     from sam_detect.outputs.video import AnnotatedVideoSink
-    from sam_detect.outputs.video_lines import VideoLinesSink
     from sam_detect.video.recording import Recorder
 
     seconds = workload.live_s * measurements.repeat
