@@ -118,15 +118,16 @@ class SAMDetect(Finder):
 
     # -- the recipe --------------------------------------------------------------------------
 
-    def set_fade_strategy(self, fade: parts.AnyFade) -> None:
-        """Fades with another strategy from now on.
+    def set_fade_strategy(self, fade: parts.AnyFade | str) -> None:
+        """Fades with another strategy from now on: a fade, or the name of one.
 
         A library that has examples stays as it is: their vectors are made again in memory, from
         the kept crops, so that fades can be tried out. What this detector would learn no longer
         fits the library, and is refused with the command that converts it.
         """
-        parts.require_fade(fade)
-        self._use(replace(self._maker, fade=fade), self.library)
+        chosen = parts.make_fade(fade) if isinstance(fade, str) else fade
+        parts.require_fade(chosen)
+        self._use(replace(self._maker, fade=chosen), self.library)
         self._agreed = False
 
     # -- finding -----------------------------------------------------------------------------

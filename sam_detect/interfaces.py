@@ -3,8 +3,9 @@
 Subclass one (or, for a fade, write any object with ``apply``), pass an instance to
 :class:`~sam_detect.detector.SAMDetect`, or register it as an entry point of the group
 ``sam_detect.<room>`` to give it a name on the command line. One abstract method does the work;
-the rooms add batching and checks. ``tests/contracts`` runs the same suite over every
-registered name.
+the rooms add batching. What a part returns is checked for every caller (:class:`Part`): a result
+that breaks the contract, or an exception of any type, becomes an ``ExtensionError`` that names the
+part. ``tests/contracts`` runs the same suite over every registered name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from sam_detect import contracts
+from sam_detect.contracts import Contract, Part
 from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.types import (
     Detections,
@@ -54,8 +57,17 @@ class Source(ABC):
         """Ends :meth:`frames` soon, also where it waits; called from another thread."""
 
 
-class Segmenter(ABC):
+class Segmenter(Part):
     """Proposes masks for whatever looks like an object."""
+
+    kind = "segmenter"
+    contract: ClassVar[Contract] = {
+        "segment": contracts.proposals,
+        "segment_boxes": contracts.one_mask_each,
+        "segment_points": contracts.one_mask_each,
+        "segment_masks": contracts.one_mask_each,
+        "for_areas": contracts.same_kind,
+    }
 
     @abstractmethod
     def segment(self, frame: Frame) -> Masks:
@@ -155,7 +167,7 @@ class WeightFade(ABC):
         return self
 
 
-class Embedder(ABC):
+class Embedder(Part):
     """Turns faded crops into unit vectors whose dot product is their similarity.
 
     The same crop gives the same vector, equal within 1e-6 in each component, alone or in any
@@ -163,6 +175,14 @@ class Embedder(ABC):
     promised: matrix products sum in another order where the batch or the processor is another.
     On a GPU, or with ``bf16`` or ``fp16``, the difference may be larger.
     """
+
+    kind = "embedder"
+    contract: ClassVar[Contract] = {
+        "embed": contracts.unit_vectors,
+        "embed_frame": contracts.unit_vectors,
+        "embed_texts": contracts.unit_vectors,
+        "parameters": contracts.plain_parameters,
+    }
 
     name: ClassVar[str]
     version: ClassVar[int]
@@ -238,13 +258,26 @@ class StoredPoints(Protocol):
         """As :meth:`VectorStore.scan`."""
 
 
-class VectorStore(ABC):
+class VectorStore(Part):
     """Vectors with payload, exact cosine k-NN, and one small manifest beside them.
 
     A write has reached the disk (or the server) when its method returns.
     Vectors are kept at length 1; one that has it comes back bit for bit.
     Raises ``StoreError`` (or ``LibraryBusyError``) where the backend fails.
     """
+
+    kind = "store"
+    contract: ClassVar[Contract] = {
+        "read_manifest": contracts.manifest,
+        "search": contracts.hits_each,
+        "scan": contracts.points,
+        "count": contracts.whole_number,
+        "size_bytes": contracts.whole_number,
+        **dict.fromkeys(
+            ("session", "write_manifest", "upsert", "delete", "replace_all", "destroy"),
+            contracts.anything,
+        ),
+    }
 
     exclusive: bool = False
     """Whether a session keeps every other writer out. Then a library records how many examples it
@@ -333,8 +366,11 @@ class LabelMemory(Protocol):
         """All examples (of a very large library, an even sample of each label), as arrays."""
 
 
-class Labeller(ABC):
+class Labeller(Part):
     """Names vectors by the examples near them, or says that it does not know."""
+
+    kind = "labeller"
+    contract: ClassVar[Contract] = {"label": contracts.one_verdict_each}
 
     labels: Sequence[str] | None = None
     """The only labels that it gives; None: those of the examples."""
@@ -364,8 +400,11 @@ class Labeller(ABC):
         """
 
 
-class Sink(ABC):
+class Sink(Part):
     """Writes the detections of one or many pictures in one format."""
+
+    kind = "output format"
+    contract: ClassVar[Contract] = {"write": contracts.anything, "close": contracts.paths}
 
     @abstractmethod
     def write(self, frame: Frame, detections: Detections) -> None:
@@ -376,8 +415,11 @@ class Sink(ABC):
         """Completes the output; returns the files written."""
 
 
-class VideoSink(ABC):
+class VideoSink(Part):
     """Writes the tracked objects of one video in one format."""
+
+    kind = "video format"
+    contract: ClassVar[Contract] = {"write": contracts.anything, "close": contracts.paths}
 
     @abstractmethod
     def write(self, tracked: TrackedFrame) -> None:

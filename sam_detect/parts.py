@@ -18,7 +18,7 @@ from sam_detect.interfaces import (
     VectorStore,
     WeightFade,
 )
-from sam_detect.registry import BUILT_IN, load_class, load_custom, names
+from sam_detect.registry import BUILT_IN, load_asked, load_class, names
 
 AnyFade = Fade | WeightFade
 Part = TypeVar("Part")
@@ -113,7 +113,7 @@ def make_segmenter(settings: Settings, default: str = "naive") -> Segmenter:
     name = default if settings.segmenter == "auto" else settings.segmenter
     options = ("min_area", "max_area", "max_proposals", "device", "points_per_side", "prompts")
     given = {} if settings.sam_model is None else {"model_size": settings.sam_model}
-    return cast(Segmenter, _accepting(load_class("segmenter", name), settings, options, **given))
+    return cast(Segmenter, _accepting(load_asked("segmenter", name), settings, options, **given))
 
 
 def make_labeller(settings: Settings, embedder: Embedder | None = None) -> Labeller:
@@ -125,7 +125,7 @@ def make_labeller(settings: Settings, embedder: Embedder | None = None) -> Label
     Raises:
         UnavailableError: the embedder makes no vectors of texts.
     """
-    labeller_class = load_class("labeller", settings.labeller)
+    labeller_class = load_asked("labeller", settings.labeller)
     if "encoder" not in inspect.signature(labeller_class).parameters:
         return cast(Labeller, _accepting(labeller_class, settings, ("top_k", "threshold")))
     if not isinstance(embedder, TextEncoder):
@@ -155,7 +155,7 @@ def make_store(settings: Settings, collection: str) -> VectorStore:
         "lock_timeout_s": settings.lock_timeout_s,
         "batch_size": settings.qdrant_batch_size,
     }
-    store_class = load_class("store", settings.store or "qdrant")
+    store_class = load_asked("store", settings.store or "qdrant")
     known = inspect.signature(store_class).parameters
     made = store_class(**{name: value for name, value in values.items() if name in known})
     return cast(VectorStore, made)
@@ -176,7 +176,7 @@ def make_embedder(
     name: str, parameters: Mapping[str, Any] | None = None, device: str = "auto"
 ) -> Embedder:
     """An embedder with the parameters of a recipe, on a device where it takes one."""
-    embedder_class = load_class("embedder", name)
+    embedder_class = load_asked("embedder", name)
     known = inspect.signature(embedder_class).parameters
     where = {"device": device} if "device" in known else {}
     made: Embedder = embedder_class(**{**(parameters or {}), **where})
@@ -189,7 +189,7 @@ def make_fade(name: str, parameters: dict[str, Any] | None = None) -> AnyFade:
     Raises:
         ConfigError: the fade has no such parameter, or the class has no ``apply``.
     """
-    fade_class = load_custom("fade", name) if ":" in name else load_class("fade", name)
+    fade_class = load_asked("fade", name)
     try:
         known = inspect.signature(fade_class).parameters
     except (TypeError, ValueError) as error:

@@ -118,6 +118,17 @@ def load_class(room: str, name: str) -> Any:
     raise UnknownNameError(f"no {room} is named '{name}'{guess} (available: {', '.join(known)})")
 
 
+def load_asked(room: str, name: str) -> Any:
+    """The class that a user asked for: by its registered name, or as ``package.module:Class``.
+
+    Never for a name that a file says: importing a class runs its code.
+
+    Raises:
+        ConfigError: as of :func:`load_class` and :func:`load_custom`.
+    """
+    return load_custom(room, name) if ":" in name else load_class(room, name)
+
+
 def load_custom(room: str, path: str) -> Any:
     """The class named ``package.module:Class``, looked for in the working directory as well.
 

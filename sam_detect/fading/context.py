@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sam_detect.contracts import failure
 from sam_detect.errors import ExtensionError, SamDetectError
 from sam_detect.interfaces import Fade, WeightFade
 from sam_detect.masks import BoolArray, FloatArray
@@ -23,6 +24,8 @@ from sam_detect.types import Crop, FadedCrop, ImageRGB, Masks
 
 CROP_VERSION = 1
 """Raised whenever the same mask would get another crop: old libraries then say `reindex`."""
+VISIBLE = 16
+"""A value (0 to 255) on an object that no useful fade brings down to 1."""
 WITHOUT_TRANSPARENCY = {"JPEG", "MPO", "PPM", "PCX", "EPS"}
 """Pillow's names of formats that refuse an RGBA picture."""
 
@@ -191,7 +194,7 @@ def _weights(fade: Any, crop: Crop, distances: FloatArray) -> FloatArray:
     except SamDetectError:
         raise
     except Exception as error:
-        raise ExtensionError(f"the fade {name} failed: {type(error).__name__}: {error}") from error
+        raise failure(f"the fade {name}", "weights", error) from error
     if weights.shape != crop.mask.shape:
         raise ExtensionError(
             f"{name}.weights must return weights of shape {crop.mask.shape}, got {weights.shape}"
@@ -213,7 +216,7 @@ def _custom_image(crop: Crop, fade: Fade, distances: FloatArray) -> ImageRGB:
     except SamDetectError:
         raise
     except Exception as error:
-        raise ExtensionError(f"the fade {name} failed: {type(error).__name__}: {error}") from error
+        raise failure(f"the fade {name}", "apply", error) from error
     if result.shape != crop.image_rgb.shape or result.dtype.kind not in "uif":
         got = "nothing" if image is None else f"{result.shape} {result.dtype}"
         raise ExtensionError(
@@ -221,4 +224,10 @@ def _custom_image(crop: Crop, fade: Fade, distances: FloatArray) -> ImageRGB:
         )
     if not np.isfinite(result).all():
         raise ExtensionError(f"the fade {name} returned an image with NaN or infinite values")
+    brightest = int(crop.image_rgb[crop.mask].max(initial=0))
+    if 0 < result.max() <= 1 and brightest >= VISIBLE:
+        raise ExtensionError(
+            f"the fade {name} returned an image of values from 0 to 1, where 0 to 255 is expected "
+            f"(the object has values up to {brightest}): multiply what it returns by 255"
+        )
     return np.asarray(np.clip(np.rint(result), 0, 255), np.uint8)

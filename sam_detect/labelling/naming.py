@@ -117,7 +117,8 @@ class Naming:
             embed: makes the vectors of masks.
         """
         verdicts = list(found.verdicts)
-        missing = [i for i, verdict in enumerate(verdicts) if not verdict.neighbours]
+        # A labelled object was compared, also where its labeller names no neighbours.
+        missing = [i for i, v in enumerate(verdicts) if v.label is None and not v.neighbours]
         if not missing or not memory.examples().labels:
             return found
         compared = self._labeller.label(embed(found.masks[missing]), memory)

@@ -12,9 +12,9 @@ import numpy as np
 
 from sam_detect import parts
 from sam_detect.config import Settings
+from sam_detect.contracts import require_described
 from sam_detect.errors import (
     ConfigError,
-    ExtensionError,
     LibraryCorruptError,
     RecipeMismatchError,
     UnknownNameError,
@@ -28,6 +28,7 @@ from sam_detect.masks import FloatArray
 from sam_detect.models import recipes
 from sam_detect.models.catalogue import clip_model
 from sam_detect.models.defaults import default_embedder
+from sam_detect.registry import names
 from sam_detect.types import Crop, Frame, Masks, Recipe
 
 DEFAULT_OCCUPANCY = 0.2
@@ -59,6 +60,7 @@ class VectorMaker:
     _cache: VectorCache = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        require_described(self.embedder)
         _require_fitting(self.embedder, self.fade, self.occupancy)
         object.__setattr__(self, "_cache", VectorCache(self.cache_size))
 
@@ -180,25 +182,10 @@ class VectorMaker:
             side = self.embedder.input_side
             batch = [context.faded(context.reduced(crops[i], side), self.fade) for i in chosen]
         with timer.on("embed"):
-            return self._checked(self.embedder.embed(batch), len(batch))
+            return self.embedder.embed(batch)
 
     def _pooled(self, frame: Frame, masks: Masks) -> FloatArray:
-        return self._checked(self.embedder.embed_frame(frame, masks), len(masks))
-
-    def _checked(self, vectors: FloatArray, count: int) -> FloatArray:
-        """The embedder's answer, if it keeps the interface's promise."""
-        expected = (count, self.embedder.dimension)
-        if vectors.shape != expected:
-            raise ExtensionError(
-                f"the embedder {self.embedder.name} must return vectors of shape {expected}, "
-                f"got {vectors.shape}"
-            )
-        if not (np.isfinite(vectors).all() and vectors.any(axis=1).all()):
-            raise ExtensionError(
-                f"the embedder {self.embedder.name} must return finite vectors of length 1, got "
-                "NaN, infinity or zeros"
-            )
-        return vectors.astype(np.float32, copy=False)
+        return self.embedder.embed_frame(frame, masks)
 
 
 def _embedder(settings: Settings, stored: Recipe | None) -> Embedder:
@@ -207,6 +194,12 @@ def _embedder(settings: Settings, stored: Recipe | None) -> Embedder:
     if stored is None or asked not in (None, stored.embedder):
         name = asked or default_embedder()
         return parts.make_embedder(name, parts.embedder_options(name, settings), settings.device)
+    if stored.embedder not in names("embedder"):
+        raise RecipeMismatchError(
+            f"the library was made with the embedder '{stored.embedder}', which is not a part of "
+            "sam-detect: give it again (embedder=, on the command line --embedder PKG.MOD:CLASS), "
+            "or read the library with another one, such as 'appearance'"
+        )
     if recipes.FILE in stored.model:
         return _of_own_file(settings, stored, asked=asked is not None)
     options = parts.embedder_options(stored.embedder, settings) if asked else {}
@@ -223,7 +216,10 @@ def _of_own_file(settings: Settings, stored: Recipe, *, asked: bool) -> Embedder
     """
     file, options = stored.model[recipes.FILE], parts.embedder_options(stored.embedder, settings)
     option = remedies.MODEL_OPTIONS.get(stored.embedder, "")
-    again = f"give it again: --embedder {stored.embedder} {option} PATH"
+    again = (
+        f"give it again: --embedder {stored.embedder} {option} PATH (in Python "
+        f"embedder='{stored.embedder}', {option.lstrip('-').replace('-', '_')}=PATH)"
+    )
     if "model_name" in stored.model:  # open_clip's architecture with weights of one's own
         again = (
             f"give it again: embedder=CLIPEmbedder('{stored.model['model_name']}', weights=PATH)"
@@ -289,8 +285,8 @@ def _stored_fade(recipe: Recipe) -> parts.AnyFade:
     if ":" in recipe.fade:
         raise RecipeMismatchError(
             f"the library was made with the custom fade {recipe.fade}; if you know and trust that "
-            f"code, give it again (--fade {recipe.fade}, or fade_strategy=), or read the library "
-            "with another one (--fade gaussian)"
+            f"code, give it again (fade_strategy=, on the command line --fade {recipe.fade}), or "
+            "read the library with another one, such as 'gaussian'"
         )
     place = recipes.names_a_place(recipe.fade_params)
     if place is not None:
@@ -300,8 +296,12 @@ def _stored_fade(recipe: Recipe) -> parts.AnyFade:
         )
     try:
         return parts.make_fade(recipe.fade, recipe.fade_params)
-    except UnknownNameError:  # a plugin that is not installed here
-        raise
+    except UnknownNameError as error:  # a plug-in that is not installed here
+        raise RecipeMismatchError(
+            f"the library was made with the fade '{recipe.fade}', which is not installed here: "
+            "give it again (fade_strategy=, on the command line --fade PKG.MOD:CLASS), or read the "
+            "library with another one, such as 'gaussian'"
+        ) from error
     except (ConfigError, TypeError, ValueError) as error:
         raise LibraryCorruptError(
             f"the recipe of the library is damaged: fade {recipe.fade} with {recipe.fade_params}"

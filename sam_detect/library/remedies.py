@@ -33,14 +33,17 @@ def mismatch(name: str, location: str, mine: Recipe, wanted: Recipe) -> str:
     said = f"library '{name}' was made with another recipe ({_changes(mine, wanted)}); "
     if any(field in differences for field in OF_THE_CROPS):
         return said + (
-            "its crops cannot be changed: leave the option out, or learn the pictures into another "
-            "library (--library NAME)"
+            "its crops cannot be changed: leave the option out (in Python, the argument), or learn "
+            "the pictures into another library (--library NAME, in Python library=)"
         )
     if mine.embedder == wanted.embedder and mine.embedder_version > wanted.embedder_version:
         return said + "that is a newer version of the embedder: upgrade sam-detect"
     if mine.embedder == wanted.embedder and mine.embedder_version < wanted.embedder_version:
         return said + f"the embedder was improved since: {_reindex(location, wanted)}"
-    return said + f"leave the option out, or convert it: {_reindex(location, wanted)}"
+    return said + (
+        "leave the option out (in Python, the argument), or convert it: "
+        f"{_reindex(location, wanted)}"
+    )
 
 
 def reading(name: str, location: str, count: int, mine: Recipe, wanted: Recipe) -> str:

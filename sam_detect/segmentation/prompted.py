@@ -255,7 +255,10 @@ def _mask_at(frame: Frame, proposals: Masks, point_xy: Numbers) -> Masks:
     boxed = np.flatnonzero((x0 <= x) & (x < x1) & (y0 <= y) & (y < y1))
     there = [i for i in boxed.tolist() if proposals.crop(i)[y - y0[i], x - x0[i]]]
     if not there:
-        raise MaskError(f"no object was found at {x},{y}; outline it with --box x,y,w,h instead")
+        raise MaskError(
+            f"no object was found at {x},{y}; outline it with a box instead (--box x,y,w,h, in "
+            "Python boxes_xywh=)"
+        )
     ground = _is_ground(proposals)
     return proposals[[min(there, key=lambda i: bool(ground[i]))]]
 

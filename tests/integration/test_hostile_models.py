@@ -138,7 +138,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "a model on a hub": (
         embedder_of("clip", model_name="hf-hub:theirs/clip", digest="0" * 16), "'clip'",
     ),
-    "a class": (embedder_of("theirs.code:Embedder"), "no embedder is named"),
+    "a class": (embedder_of("theirs.code:Embedder"), "give it again"),
     "a parameter of plain colours": (embedder_of("average", path="theirs"), "no parameter"),
 }  # fmt: skip
 

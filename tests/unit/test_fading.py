@@ -503,7 +503,9 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("error", [ValueError("no good"), ZeroDivisionError("no good")], ids=repr)
 def test_a_fade_that_raises_is_named_with_its_reason(error: Exception) -> None:
-    with pytest.raises(ExtensionError, match=f"Mine failed: {type(error).__name__}: no good"):
+    with pytest.raises(
+        ExtensionError, match=rf"Mine failed in apply\(\): {type(error).__name__}: no good"
+    ):
         faded(small_crop(), custom(raising(error)))
 
 
@@ -538,6 +540,21 @@ WRONG_IMAGES: dict[str, Callable[[Any, Any, Any], Any]] = {
 def test_a_fade_that_returns_no_image_of_this_size_is_named(what: str) -> None:
     with pytest.raises(ExtensionError, match="the fade Mine"):
         faded(small_crop(), custom(WRONG_IMAGES[what]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+def test_a_fade_that_returns_values_from_0_to_1_is_refused(dtype: Any) -> None:
+    fade = custom(lambda image, mask, distances: (image / 255.0).astype(dtype))
+    crop = small_crop()
+    crop.image_rgb[crop.mask] = 255
+    with pytest.raises(ExtensionError, match=r"Mine returned .* 0 to 1, .* multiply .* by 255"):
+        faded(crop, fade)
+
+
+def test_a_fade_of_a_black_object_may_return_values_up_to_1() -> None:
+    crop = small_crop()
+    crop.image_rgb[:] = 1
+    assert faded(crop, custom(lambda image, mask, distances: image)).image_rgb.max() == 1
 
 
 WRONG_WEIGHTS: dict[str, Callable[[Any], Any]] = {

@@ -286,7 +286,7 @@ def test_the_command_of_a_mismatch_works_when_pasted(wanted: dict[str, object]) 
     with pytest.raises(RecipeMismatchError) as caught:
         learning(detector(embedded("nuts"), library="nuts", **{"embedder": None, **wanted}))
     said = str(caught.value)
-    assert "leave the option out, or convert it: " in said
+    assert "leave the option out (in Python, the argument), or convert it: " in said
     assert pasted(said.partition("convert it: ")[2]) == 0
     again = detector(embedded("nuts"), library="nuts", **{"embedder": None, **wanted})
     assert [d.label for d in again.detect(discs("leaf", 9))] == ["leaf"] * 5

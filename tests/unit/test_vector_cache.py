@@ -214,5 +214,7 @@ def test_an_embedder_that_breaks_its_contract_is_named(value: float) -> None:
             return made
 
     made = maker(embedder=Broken())
-    with pytest.raises(ExtensionError, match=f"embedder {Broken.name} must return .* of length 1"):
+    with pytest.raises(
+        ExtensionError, match=r"embedder Broken: embed\(\) must return .* of length 1"
+    ):
         made.vectors([crop(0), crop(1)])

@@ -15,7 +15,7 @@ from live_server import Camera, live, numbered_parts
 from video_files import SIZE_HW, number_of, picture, pictures, write_video
 
 from sam_detect import SAMDetect
-from sam_detect.errors import ConfigError, ImageError, OutputError
+from sam_detect.errors import ConfigError, ExtensionError, ImageError, OutputError
 from sam_detect.interfaces import Segmenter, Source, VideoSink
 from sam_detect.masks import BoolArray
 from sam_detect.types import Detections, Frame, Masks, TrackedFrame
@@ -454,7 +454,7 @@ def test_nothing_is_learnt_from_a_closed_stream(film: Path) -> None:
 def test_a_raising_detector_ends_the_stream(film: Path) -> None:
     stream = detector(Centre(raise_at=2)).stream(film, every=5)
     frames = []
-    with pytest.raises(RuntimeError, match="broken on purpose"):
+    with pytest.raises(ExtensionError, match=r"the segmenter Centre failed .* broken on purpose"):
         frames += [next(stream) for _ in range(60)]
     assert list(stream) == []
     assert soon(lambda: not threads())

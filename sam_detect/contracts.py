@@ -1,0 +1,266 @@
+"""Checks what parts return, so that a part that breaks its contract is named.
+
+:class:`Part`, the base class of all interfaces, wraps the methods of a subclass once, when the
+class is created. So every caller gets checked results, and no caller checks anything itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import numbers
+from abc import ABC
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+
+from sam_detect.errors import (
+    ConfigError,
+    ExtensionError,
+    LibraryError,
+    MaskError,
+    SamDetectError,
+    one_line,
+)
+from sam_detect.labels import normalised_label
+from sam_detect.masks import FloatArray
+from sam_detect.types import Frame, Masks, Point, Verdict
+
+Check = Callable[..., Any]
+"""``check(result, part, *arguments)`` returns the result or raises ``BrokenContractError``."""
+Contract = Mapping[str, Check]
+"""Method name to the check of its results."""
+UNIT_TOLERANCE = 0.01
+"""How far the length of a vector may differ from 1: half precision is no broken contract."""
+
+
+class BrokenContractError(Exception):
+    """What a method must return, and what it returned."""
+
+    def __init__(self, expected: str, got: object) -> None:
+        super().__init__(f"must return {expected}, but returned {got}")
+
+
+class Part(ABC):  # noqa: B024 - the interfaces have the abstract methods
+    """An extension of any kind: a class whose results are checked before anything uses them."""
+
+    kind: ClassVar[str] = "part"
+    """What messages call it: segmenter, embedder, ..."""
+    contract: ClassVar[Contract] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, check in cls.contract.items():
+            method = inspect.getattr_static(cls, name, None)
+            abstract = getattr(method, "__isabstractmethod__", False)
+            if method is not None and not abstract and not hasattr(method, "checked_by"):
+                setattr(cls, name, _checked(name, method, check))
+
+
+def name_in_messages(part: object) -> str:
+    """``the segmenter Mine``."""
+    return f"the {getattr(part, 'kind', 'part')} {type(part).__name__}"
+
+
+def failure(part: str, method: str, error: Exception) -> ExtensionError:
+    """The error to raise from an exception of any type that a user's own part raised.
+
+    Args:
+        part: as :func:`name_in_messages` returns it.
+    """
+    return ExtensionError(
+        f"{part} failed in {method}(): {type(error).__name__}: {one_line(error)} (the traceback "
+        "shows where: --debug on the command line)"
+    )
+
+
+def _checked(name: str, method: Any, check: Check) -> Callable[..., Any]:
+    """The method, which raises :class:`ExtensionError` where it fails or its result is wrong.
+
+    Exceptions of built-in parts stay as they are: they are bugs of sam-detect.
+    """
+
+    @functools.wraps(method)
+    def call(self: Any, *arguments: Any, **options: Any) -> Any:
+        bound = method.__get__(self, type(self)) if hasattr(method, "__get__") else method
+        try:
+            result = bound(*arguments, **options)
+            return check(result, self, *arguments, *options.values())
+        except BrokenContractError as error:
+            raise ExtensionError(
+                f"{name_in_messages(self)}: {name}() {error} (see sam_detect.interfaces)"
+            ) from None
+        except Exception as error:
+            if _is_to_be_named(self, name, error):
+                raise failure(name_in_messages(self), name, error) from error
+            raise
+
+    call.checked_by = check  # type: ignore[attr-defined]
+    return cast(Callable[..., Any], call)
+
+
+def _is_to_be_named(part: object, method: str, error: Exception) -> bool:
+    """Whether an exception is the fault of a user's own part."""
+    if type(part).__module__.partition(".")[0] == "sam_detect" or isinstance(error, MemoryError):
+        return False
+    # Masks that a segmenter built wrongly are no fault of the picture.
+    bad_masks = method == "segment" and isinstance(error, MaskError)
+    return bad_masks or not isinstance(error, SamDetectError)
+
+
+def require_described(embedder: Any) -> None:
+    """Raises ``ConfigError`` for an embedder without what a recipe says of it."""
+    needed: dict[str, tuple[type, str]] = {
+        "name": (str, 'a text, such as "mine"'),
+        "version": (int, "a whole number, such as 1"),
+        "input_side": (int, "pixels, such as 224"),
+        "dimension": (int, "the length of its vectors"),
+    }
+    for name, (kind, what) in needed.items():
+        value = getattr(embedder, name, None)
+        whole = isinstance(value, (int, np.integer)) and value is not True and value >= 1
+        if not (whole if kind is int else isinstance(value, str) and value):
+            has = "has none" if value is None else f"has {value!r}"
+            raise ConfigError(f"{name_in_messages(embedder)} needs {name}: {what}; it {has}")
+
+
+# -- the checks, one for each kind of result ------------------------------------------------------
+
+
+def anything(result: Any, part: object, *_: Any) -> Any:
+    """Nothing to check: only exceptions are named."""
+    return result
+
+
+def proposals(result: Any, part: object, frame: Frame, *_: Any) -> Masks:
+    """Masks of the frame's size, with finite qualities."""
+    if not isinstance(result, Masks):
+        raise BrokenContractError("Masks (sam_detect.types.Masks)", shown(result))
+    if result.size_hw != frame.size_hw:
+        raise BrokenContractError(
+            f"Masks of the picture's size {frame.size_hw}", f"Masks of size {result.size_hw}"
+        )
+    if not (np.isfinite(result.predicted_ious).all() and np.isfinite(result.stabilities).all()):
+        raise BrokenContractError("finite predicted_ious and stabilities", "NaN or infinity")
+    return result
+
+
+def one_mask_each(result: Any, part: object, frame: Frame, places: Sequence[Any]) -> Masks:
+    """As many masks of the frame's size as were asked for."""
+    masks = proposals(result, part, frame)
+    if len(masks) != len(places):
+        raise BrokenContractError(f"one mask for each of {len(places)}", f"{len(masks)} masks")
+    return masks
+
+
+def same_kind(result: Any, part: Part, *_: Any) -> Any:
+    """A part of the same kind."""
+    if getattr(result, "kind", None) != part.kind:
+        raise BrokenContractError(f"a {part.kind}", shown(result))
+    return result
+
+
+def unit_vectors(result: Any, part: Any, *arguments: Any) -> FloatArray:
+    """One float vector of length 1 for each item of the last argument."""
+    expected = (len(arguments[-1]), int(part.dimension))
+    if not isinstance(result, np.ndarray):
+        raise BrokenContractError(f"a numpy array of shape {expected}", shown(result))
+    if result.shape != expected or result.dtype.kind != "f":
+        raise BrokenContractError(
+            f"floats of shape {expected}", f"{result.dtype} of shape {result.shape}"
+        )
+    if not np.isfinite(result).all():
+        raise BrokenContractError("finite vectors of length 1", "NaN or infinity")
+    lengths = np.linalg.norm(result, axis=1)
+    if (np.abs(lengths - 1) > UNIT_TOLERANCE).any():
+        worst = lengths[np.abs(lengths - 1).argmax()]
+        raise BrokenContractError(
+            "vectors of length 1 (divide each by its norm)", f"one of length {worst:g}"
+        )
+    return result.astype(np.float32, copy=False)
+
+
+def plain_parameters(result: Any, part: object, *_: Any) -> dict[str, Any]:
+    """A dict that JSON can hold."""
+    try:
+        if isinstance(result, dict):
+            json.dumps(result, allow_nan=False)
+            return result
+    except (TypeError, ValueError):
+        pass
+    raise BrokenContractError("a dict of texts, numbers and lists", shown(result))
+
+
+def one_verdict_each(result: Any, part: object, vectors: FloatArray, *_: Any) -> Sequence[Verdict]:
+    """One verdict for each vector, with a confidence from 0 to 1 and valid labels."""
+    if not isinstance(result, (list, tuple)):
+        raise BrokenContractError("a list of Verdicts (sam_detect.types.Verdict)", shown(result))
+    if len(result) != len(vectors):
+        raise BrokenContractError(f"one Verdict for each of {len(vectors)} vectors", len(result))
+    for verdict in result:
+        if not isinstance(verdict, Verdict):
+            raise BrokenContractError(
+                "a list of Verdicts (sam_detect.types.Verdict)", f"a list with {shown(verdict)}"
+            )
+        confidence = verdict.confidence
+        if not (isinstance(confidence, numbers.Real) and 0 <= confidence <= 1):
+            raise BrokenContractError("confidences from 0 to 1", shown(confidence))
+    for label in {each for verdict in result for each in (verdict.label, verdict.best_label)}:
+        if label is None:
+            continue
+        try:
+            normalised_label(label)
+        except LibraryError as error:
+            raise BrokenContractError("labels that are names, or None", error) from None
+    return result
+
+
+def hits_each(result: Any, part: object, vectors: FloatArray, *_: Any) -> Any:
+    """A list of hits for each vector."""
+    if not isinstance(result, (list, tuple)) or len(result) != len(vectors):
+        got = f"{len(result)}" if isinstance(result, (list, tuple)) else shown(result)
+        raise BrokenContractError(f"one list of Hits for each of {len(vectors)} vectors", got)
+    return result
+
+
+def points(result: Iterable[Point], part: object, *_: Any) -> Iterator[Point]:
+    """The points; an exception between two of them is named, too."""
+    try:
+        yield from result
+    except Exception as error:
+        if _is_to_be_named(part, "scan", error):
+            raise failure(name_in_messages(part), "scan", error) from error
+        raise
+
+
+def whole_number(result: Any, part: object, *_: Any) -> int:
+    """A number of things."""
+    if isinstance(result, bool) or not isinstance(result, numbers.Integral) or result < 0:
+        raise BrokenContractError("a whole number, 0 or more", shown(result))
+    return int(result)
+
+
+def manifest(result: Any, part: object, *_: Any) -> Any:
+    """A dict, or None."""
+    if not (result is None or isinstance(result, dict)):
+        raise BrokenContractError("the dict that was written last, or None", shown(result))
+    return result
+
+
+def paths(result: Any, part: object, *_: Any) -> list[Path]:
+    """The files that were written."""
+    if not isinstance(result, (list, tuple)) or not all(isinstance(p, Path) for p in result):
+        raise BrokenContractError("a list of pathlib.Path", shown(result))
+    return list(result)
+
+
+def shown(value: object) -> str:
+    """A value in a few words, for a message."""
+    if value is None:
+        return "None"
+    if isinstance(value, (str, bool, numbers.Number)):
+        return f"{value!r:.60}"
+    return f"a {type(value).__qualname__}"
