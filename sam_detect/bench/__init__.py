@@ -1,1 +1,1 @@
-"""Measures what things cost: time per stage, peak memory, ratios of pairs, and their history."""
+"""Measures what things cost: time per stage, peak memory, ratios of pairs."""

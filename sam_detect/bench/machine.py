@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,14 +47,29 @@ class Commit(NamedTuple):
 
 
 def current_commit(checkout: Path = CHECKOUT) -> Commit:
-    """The commit of the running package. Only changes of the package make it dirty: a history
-    file or a document that changes beside it changes no measurement."""
+    """The commit of the running package. Only changes of the package make it dirty: a
+    document that changes beside it changes no measurement."""
     # Installed in some other project's environment, the commit would be that project's.
     if _said(["git", "-C", str(checkout), "ls-files", "sam_detect/__init__.py"]) in (None, ""):
         return Commit(None, False)
     found = _said(["git", "-C", str(checkout), "rev-parse", "HEAD"])
     changes = _said(["git", "-C", str(checkout), "status", "--porcelain", "--", "sam_detect"])
     return Commit(found, bool(changes))
+
+
+def stamp() -> dict[str, Any]:
+    """The fields that every measurement begins with: ``date`` (UTC, ISO 8601), ``commit``,
+    ``dirty``, ``machine``, ``load`` (how many processes wanted a core in the minute before; None
+    where it is not known) and ``versions``."""
+    commit = current_commit()
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit.id,
+        "dirty": commit.dirty,
+        "machine": describe_machine(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "versions": versions(),
+    }
 
 
 def describe_machine() -> dict[str, Any]:

@@ -89,17 +89,10 @@ class Measurements:
         b: Series,
         *,
         of: Literal["time", "memory"] = "time",
-        judged: bool = True,
     ) -> None:
-        """Keeps a ratio of two series measured in turn; nothing where the memory is not known.
-
-        Args:
-            judged: whether a lower ratio is a regression. Not for work that waits for a disk: what
-                waits more often loses more to whoever else uses the disk.
-        """
+        """Keeps a ratio of two series measured in turn; nothing where the memory is not known."""
         if of == "time":
             self.pairs[name] = _ratio(a.name, b.name, a.durations_ms, b.durations_ms, unit="ms")
-            self.pairs[name]["judged"] = judged
         elif a.peak_memory_mb and b.peak_memory_mb:
             mine, theirs = (a.peak_memory_mb,), (b.peak_memory_mb,)
             self.pairs[name] = _ratio(a.name, b.name, mine, theirs, unit="MB")

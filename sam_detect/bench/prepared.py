@@ -90,7 +90,7 @@ class Prepared:
     """
 
     def __init__(self, frames: Sequence[Frame], store: VectorStore) -> None:
-        # Not the settings of whoever runs this: a history compares the defaults.
+        # Not the user's settings: figures of different machines and commits are of the defaults.
         settings = Settings.model_validate({})
         self.maker = VectorMaker.choose(settings, None)
         labeller = parts.make_labeller(settings)

@@ -138,8 +138,7 @@ def _keep(measurements: Measurements, what: str, size: int, series: Sequence[Ser
         measurements.add_stage(f"{name}_{what}_{size}", each)
     for a, b in PAIRS:
         if a in by_name and b in by_name:
-            name = f"{a}_vs_{b}_{what}_{size}"
-            measurements.add_pair(name, by_name[a], by_name[b], judged=what == "search")
+            measurements.add_pair(f"{a}_vs_{b}_{what}_{size}", by_name[a], by_name[b])
 
 
 def _keep_memory(measurements: Measurements, size: int, series: Sequence[Series]) -> None:

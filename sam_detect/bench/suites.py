@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sam_detect.bench.history import stamp
+from sam_detect.bench.machine import stamp
 from sam_detect.bench.measurements import Announce, Measurements
 from sam_detect.errors import ConfigError, UnknownNameError
 
@@ -54,7 +54,7 @@ class Suite(ABC):
 def run_suite(
     name: str, options: Options, *, repeat: int | None = None, announce: Announce = lambda _: None
 ) -> dict[str, Any]:
-    """Runs a suite and gives its record, ready for ``append_record``.
+    """Runs a suite and gives its record, as plain data.
 
     Raises:
         UnknownNameError: no suite has this name; the message lists what has.
@@ -68,7 +68,7 @@ def run_suite(
             raise ConfigError(f"the suite '{name}' takes no {field} (only {others} does)")
     if repeat is not None and repeat < 1:
         raise ConfigError(f"repeat must be at least 1, got {repeat}")
-    head = {**stamp("bench"), "suite": name, "repeat": repeat or suite.repeat}
+    head = {**stamp(), "suite": name, "repeat": repeat or suite.repeat}
     measurements = Measurements(repeat=head["repeat"], announce=announce)
     suite.run(measurements, options)
     return {**head, **measurements.to_dict()}

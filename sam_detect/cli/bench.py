@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from sam_detect.bench.history import append_record, require_writable
 from sam_detect.bench.machine import machine_name
 from sam_detect.bench.suites import SUITES, Options, run_suite
 from sam_detect.cli import options
@@ -34,11 +33,6 @@ from sam_detect.errors import ConfigError
     metavar="N,N,...",
     help="Measure the suite 'store' at these numbers of vectors.  [default: 1000,10000,100000]",
 )
-@click.option(
-    "--history",
-    type=click.Path(path_type=Path),
-    help="Append the measurement to this file, one JSON object a line.",
-)
 @options.settings_options("device")
 @options.general_options
 def bench(
@@ -48,7 +42,6 @@ def bench(
     repeat: int | None,
     images: tuple[Path, ...],
     sizes: str | None,
-    history: Path | None,
     as_json: bool,
 ) -> int:
     """Measure time, memory and ratios, stage by stage.
@@ -58,17 +51,12 @@ def bench(
     (N minutes of it with --repeat N) and a file. A pair runs ours and a reference in turn; its
     ratio is above 1 where ours is better.
     """
-    if history is not None:
-        require_writable(history)
     asked = Options(images=images, sizes=_numbers(sizes), device=device)
     record = run_suite(suite, asked, repeat=repeat, announce=lambda step: note(f"{suite}: {step}"))
     if as_json:
         say(json.dumps(record, allow_nan=False), to=sys.stdout)
     else:
         _print(record)
-    if history is not None:
-        append_record(history, record)
-        note(f"appended to {history}")
     return 0
 
 

@@ -18,7 +18,6 @@ from sam_detect.config import load_settings
 from sam_detect.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sam_detect.evaluation.dataset import Dataset
     from sam_detect.evaluation.evaluation import Evaluation
     from sam_detect.evaluation.harness import Tick
     from sam_detect.evaluation.sweep import Announce
@@ -29,7 +28,7 @@ SHOWN_PROBLEMS = 5
 
 @click.command(
     cls=options.Sectioned,
-    advanced=("group_by", "exhaustive", "curve", "history", "threshold", "min_area", "max_area"),
+    advanced=("group_by", "exhaustive", "curve", "threshold", "min_area", "max_area"),
 )
 @click.argument("dataset", metavar="DATASET|ANNOTATIONS", type=click.Path(path_type=Path))
 @click.option(
@@ -85,10 +84,6 @@ SHOWN_PROBLEMS = 5
     "--report", type=click.Path(path_type=Path),
     help="Write a page with tables, plots and pictures, and CSV files, into this folder.",
 )  # fmt: skip
-@click.option(
-    "--history", type=click.Path(path_type=Path),
-    help="Append the figures to this file, one JSON object a line.",
-)  # fmt: skip
 @options.settings_options(
     *options.PROPOSALS, *options.RECIPE, *options.MODELS, *options.LABELLING,
     *options.GENERAL,
@@ -110,7 +105,6 @@ def evaluate(
     sweep: tuple[str, ...],
     predictions: Path | None,
     report: Path | None,
-    history: Path | None,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -123,6 +117,7 @@ def evaluate(
       sam-detect evaluate nuts/ --shots 5 --seeds 0,1,2
       sam-detect evaluate nuts/ --sweep 'fade=gaussian,linear' --report out/
     """
+    from sam_detect.evaluation.predictions import check_output_file
     from sam_detect.evaluation.readers import open_dataset
     from sam_detect.evaluation.run import Protocol
     from sam_detect.evaluation.sweep import sweep as run_sweep
@@ -142,14 +137,15 @@ def evaluate(
     given = {name: value for name, value in settings.items() if value is not None}
     limit = load_settings(given).max_image_pixels
     data = open_dataset(dataset, images, max_pixels=limit)
-    _check_outputs(predictions, history, dataset, data)
+    if predictions is not None:
+        check_output_file("--predictions", predictions, dataset, data)
     with _progress(len(grid)) as announce:
         found = run_sweep(
             data, drawn, grid, settings=given, method=method, curve=points, announce=announce
         )
         done = list(found)
     _say_problems(tuple(dict.fromkeys(line for each in done for line in each.problems)))
-    _write(done, predictions=predictions, report=report, history=history)
+    _write(done, predictions=predictions, report=report)
     for each in done:
         if as_json:
             say(json.dumps(each.to_dict(), allow_nan=False), to=sys.stdout)
@@ -195,23 +191,7 @@ def _progress(variants: int) -> Iterator[Announce]:
         yield announce
 
 
-def _check_outputs(
-    predictions: Path | None, history: Path | None, annotations: Path, data: Dataset
-) -> None:
-    """Refuses files that cannot be written, or that are the dataset's own, before the work."""
-    from sam_detect.bench.history import require_writable
-    from sam_detect.evaluation.predictions import check_output_file
-
-    if predictions is not None:
-        check_output_file("--predictions", predictions, annotations, data)
-    if history is not None:
-        check_output_file("--history", history, annotations, data)
-        require_writable(history)
-
-
-def _write(
-    done: list[Evaluation], *, predictions: Path | None, report: Path | None, history: Path | None
-) -> None:
+def _write(done: list[Evaluation], *, predictions: Path | None, report: Path | None) -> None:
     if predictions is not None:
         from sam_detect.evaluation.predictions import write_predictions
 
@@ -222,12 +202,6 @@ def _write(
 
         page = write_report(report, done)[0]
         note(f"wrote {page}")
-    if history is not None:
-        from sam_detect.bench.history import append_record, stamp
-
-        for each in done:
-            append_record(history, {**stamp("evaluate"), **each.to_record()})
-        note(f"appended to {history}")
 
 
 def _print(done: list[Evaluation]) -> None:

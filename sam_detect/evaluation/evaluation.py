@@ -128,12 +128,6 @@ class Evaluation:
             "problems": list(self.problems),
         }
 
-    def to_record(self) -> dict[str, Any]:
-        """The line that a history of measurements keeps."""
-        whole = self.to_dict()
-        left_out = ("episodes", "confusion", "problems")
-        return {name: value for name, value in whole.items() if name not in left_out}
-
     def _episode(self, episode: Episode) -> dict[str, Any]:
         split = episode.split
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sam_detect.bench.history import append_record, read_history, stamp
+from sam_detect.bench.machine import stamp
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Protocol
 from sam_detect.evaluation.sweep import sweep
@@ -32,6 +33,8 @@ NOTES = {
     "microcontrollers": "boxes; boards in clutter, one or two a picture",
     "dsb2018_nuclei": "examples and queries of one modality",
 }
+LONG = ("episodes", "confusion", "problems")
+"""Fields of an evaluation that a result does not need."""
 HEAD = """# Benchmarks
 
 Made by one command, which needs the annotated sets (`SAM_DETECT_TEST_DATA`, see
@@ -57,7 +60,8 @@ def main() -> None:
         for (shots, method), record in zip(
             missing, _measure(asked.data / name, missing), strict=True
         ):
-            append_record(asked.results, record)
+            with asked.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record, allow_nan=False) + "\n")
             done[name, shots, method] = record
             spent, started = time.monotonic() - started, time.monotonic()
             said = f"{name}, {shots} shots, {method}: F1 {_f1(record)} ({spent:.0f} s)"
@@ -94,7 +98,8 @@ def _cells(asked: argparse.Namespace) -> list[tuple[int, str]]:
 
 
 def _known(results: Path) -> dict[tuple[str, int, str], dict[str, Any]]:
-    records = read_history(results)[0] if results.exists() else []
+    lines = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
+    records = [json.loads(line) for line in lines]
     return {(r["dataset"], r["shots"], r["column"]): r for r in records}
 
 
@@ -106,8 +111,8 @@ def _measure(folder: Path, cells: list[tuple[int, str]]) -> Iterator[dict[str, A
     grid = [{**METHODS[method], "shots": str(shots)} for shots, method in cells]
     found = sweep(open_dataset(folder), protocol, grid, settings={})
     for (_, method), each in zip(cells, found, strict=True):
-        record = each.to_record()
-        yield {**stamp("evaluate"), **record, "dataset": folder.name, "column": method}
+        record = {name: value for name, value in each.to_dict().items() if name not in LONG}
+        yield {**stamp(), **record, "dataset": folder.name, "column": method}
 
 
 def _page(done: dict[tuple[str, int, str], dict[str, Any]]) -> str:

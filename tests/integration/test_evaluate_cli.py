@@ -195,32 +195,16 @@ def test_a_report_is_a_page_with_tables_beside_it(
     assert "20 shots" in ran.err
 
 
-def test_each_evaluation_is_a_line_of_the_history(
-    folder: Path, tmp_path: Path, command: Command
-) -> None:
-    file = tmp_path / "new" / "history.jsonl"
-    once = ("evaluate", folder, *QUICK, "--method", WATERSHED, "--history", file)
-    command(*once).worked()
-    command(*once, "--sweep", "iou=0.5,0.6").worked()
-    records = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [(r["kind"], r["dataset"], r["iou"]) for r in records] == [
-        ("evaluate", "six", 0.5), ("evaluate", "six", 0.5), ("evaluate", "six", 0.6)
-    ]  # fmt: skip
-    assert all(r["f1"] == 1 and r["date"] for r in records)
-    assert [r.get("variant") for r in records] == [None, {"iou": "0.5"}, {"iou": "0.6"}]
-
-
-@pytest.mark.parametrize("option", ["--predictions", "--history"])
 @pytest.mark.parametrize("own", ["annotations.json", "images/a.png"])
 def test_the_dataset_is_not_written_over(
-    folder: Path, tmp_path: Path, command: Command, option: str, own: str
+    folder: Path, tmp_path: Path, command: Command, own: str
 ) -> None:
     before = (folder / own).read_bytes()
     (tmp_path / "link").symlink_to(folder / own)
     for path in (folder / own, tmp_path / "link"):
         for dataset in (folder, folder / "annotations.json"):
-            ran = command("evaluate", dataset, *QUICK, option, path)
-            ran.failed(str(path), "a file of the dataset", option, code=1)
+            ran = command("evaluate", dataset, *QUICK, "--predictions", path)
+            ran.failed(str(path), "a file of the dataset", "--predictions", code=1)
     assert (folder / own).read_bytes() == before
 
 
@@ -249,7 +233,6 @@ WRONG: dict[str, tuple[tuple[str, ...], tuple[str, ...], int]] = {
     "several": (("--sweep", "top_k=1,5", "--predictions", "p.json"), ("--predictions",), 2),
     "fade": (("--fade", "linear", "--sigma", "3"), ("linear", "sigma"), 2),
     "folder": (("--predictions", "."), ("folder", "--predictions"), 1),
-    "history": (("--history", "."), ("folder", "--history"), 1),
     "pictures": (("--images", "nowhere"), ("nowhere",), 1),
 }
 

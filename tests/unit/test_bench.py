@@ -1,14 +1,11 @@
-"""Timing, ratios, memory, the history and what counts as a regression."""
+"""Timing, ratios, memory, suites, and what a measurement says of machine and commit."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +13,10 @@ import numpy as np
 import pytest
 
 from sam_detect.bench import machine, memory, store, suites, timing
-from sam_detect.bench.history import append_record, read_history, stamp
 from sam_detect.bench.measurements import Measurements
 from sam_detect.bench.memory import GrowingMemory, PeakMemory
-from sam_detect.bench.regressions import code_of, regressions
 from sam_detect.bench.timing import Series, Stopwatch, Trial, accumulate, interleave
-from sam_detect.errors import ConfigError, OutputError, SamDetectError, UnknownNameError
+from sam_detect.errors import ConfigError, UnknownNameError
 
 needs_a_peak = pytest.mark.skipif(
     not memory.CLEAR_REFS.exists(), reason="the system keeps no peak that can be set back"
@@ -300,266 +295,7 @@ def test_the_commit_is_dirty_only_where_the_package_changed(tmp_path: Path) -> N
     assert found.id is not None
     assert len(found.id) == 40
     assert not found.dirty
-    (tmp_path / "history.jsonl").write_text("{}")
+    (tmp_path / "notes.md").write_text("of no measurement")
     assert not machine.current_commit(tmp_path).dirty
     (package / "new.py").write_text("")
     assert machine.current_commit(tmp_path) == (found.id, True)
-
-
-# -- history ---------------------------------------------------------------------------------
-
-
-def bench_record(commit: str | None = "a" * 40, *, day: int = 1, **changes: Any) -> dict[str, Any]:
-    pair = {"a": "x", "b": "y", "a_median": 1.0, "b_median": 4.0, "ratio": 4.0, "spread": 0.5}
-    stages = {"propose": {"median_ms": 5.0, "spread_ms": 1.0, "peak_memory_mb": 3.0}}
-    return {
-        "kind": "bench", "date": f"2026-01-{day:02}T00:00:00+00:00", "commit": commit,
-        "dirty": False, "machine": {"cpu": "A", "cores": 2}, "versions": {"sam-detect": "0.1"},
-        "suite": "stages", "workload": "default", "stages": stages,
-        "pairs": {"x_vs_y": {**pair, "unit": "ms"}}, **changes,
-    }  # fmt: skip
-
-
-def evaluate_record(commit: str = "a" * 40, *, day: int = 1, **changes: Any) -> dict[str, Any]:
-    return {
-        "kind": "evaluate", "date": f"2026-01-{day:02}T00:00:00+00:00", "commit": commit,
-        "dirty": False, "machine": {"cpu": "A", "cores": 2}, "versions": {},
-        "dataset": "nuts", "method": "sam-detect", "shots": 5, "f1": 0.8, "precision": 0.8,
-        "recall": 0.8, "proposal_recall": 0.95, "seconds_per_image": 1.0, "peak_memory_mb": 200.0,
-        "recipe": {"embedder": "appearance", "fade": "gaussian"}, **changes,
-    }  # fmt: skip
-
-
-def with_ratio(ratio: float | None, spread: float | None = 0.5, **changes: Any) -> dict[str, Any]:
-    pair = {"a": "x", "b": "y", "a_median": 1.0, "b_median": 1.0, "ratio": ratio, "spread": spread}
-    return {"pairs": {"x_vs_y": {**pair, **changes}}}
-
-
-def test_records_come_back_in_order(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "history.jsonl"
-    wanted = [{**stamp("bench"), "suite": "s", "stages": {}, "pairs": {}}, evaluate_record()]
-    for record in wanted:
-        append_record(path, record)
-    assert read_history(path) == (wanted, [])
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        (b'{"kind": "ben', "not JSON"),
-        (b"\xff\xfe", "not JSON"),
-        (b'{"kind": "bench", "date": "d", "machine": {}, "x": NaN}', "not JSON"),
-        (b"[1]", "not a JSON object"),
-        (b'{"date": "d", "machine": {}}', "no 'kind'"),
-        (b'{"kind": "bench", "machine": {}}', "no 'date'"),
-        (b'{"kind": "bench", "date": "d"}', "no 'machine'"),
-        (b'{"kind": "bench", "date": "d", "machine": {}, "suite": "s", "stages": []}', "'stages'"),
-        (json.dumps(bench_record(pairs={"p": {"ratio": "4"}})).encode(), "pairs are damaged"),
-        (json.dumps(bench_record(stages={"s": {}})).encode(), "stages are damaged at 's'"),
-        (json.dumps(evaluate_record(f1=-1)).encode(), "f1 is no number"),
-        (json.dumps(evaluate_record(f1="good")).encode(), "f1 is no number"),
-        (json.dumps(evaluate_record(learning_curve=[5])).encode(), "learning_curve"),
-    ],
-)
-def test_a_damaged_line_is_named_and_skipped(tmp_path: Path, line: bytes, words: str) -> None:
-    path = tmp_path / "history.jsonl"
-    append_record(path, bench_record(day=1))
-    with path.open("ab") as file:
-        file.write(line + b"\n")
-    append_record(path, bench_record(day=2))
-    records, problems = read_history(path)
-    assert [record["date"][:10] for record in records] == ["2026-01-01", "2026-01-02"]
-    assert len(problems) == 1
-    assert f"{path}, line 2" in problems[0]
-    assert words in problems[0]
-    assert "\n" not in problems[0]
-
-
-def test_an_unknown_kind_and_unknown_fields_are_kept(tmp_path: Path) -> None:
-    path = tmp_path / "history.jsonl"
-    record = {"kind": "future", "date": "2026-01-01", "machine": {}, "anything": [1]}
-    append_record(path, record)
-    assert read_history(path) == ([record], [])
-
-
-def test_a_line_cut_off_by_a_kill_is_not_continued(tmp_path: Path) -> None:
-    path = tmp_path / "history.jsonl"
-    append_record(path, bench_record(day=1))
-    whole = path.read_bytes()
-    path.write_bytes(whole + whole[: len(whole) // 2])
-    append_record(path, bench_record(day=2))
-    records, problems = read_history(path)
-    assert len(records) == 2
-    assert len(problems) == 1
-
-
-def test_nothing_is_left_of_a_record_that_does_not_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "history.jsonl"
-    append_record(path, bench_record(day=1))
-    before = path.read_bytes()
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:100]))
-    with pytest.raises(OutputError, match="the disk is full"):
-        append_record(path, bench_record(day=2))
-    assert path.read_bytes() == before
-
-
-def test_what_is_no_json_is_refused_before_the_file_is_touched(tmp_path: Path) -> None:
-    path = tmp_path / "history.jsonl"
-    with pytest.raises(ValueError, match="JSON"):
-        append_record(path, {"f1": float("nan")})
-    assert not path.exists()
-
-
-def test_a_history_that_cannot_be_written_or_read_says_so(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot append"):
-        append_record(tmp_path, bench_record())
-    with pytest.raises(SamDetectError, match="cannot read the history"):
-        read_history(tmp_path / "missing.jsonl")
-
-
-WRITER = """
-import sys
-from pathlib import Path
-from sam_detect.bench.history import append_record
-for number in range(int(sys.argv[3])):
-    append_record(Path(sys.argv[1]), {
-        "kind": "x", "date": "2026", "machine": {}, "who": sys.argv[2], "number": number,
-        "long": "x" * 20_000,
-    })
-"""
-
-
-@pytest.fixture
-def writer() -> Iterator[Callable[[Path, str, int], subprocess.Popen[bytes]]]:
-    """Starts a process that appends records; none outlives the test."""
-    started = []
-
-    def start(path: Path, name: str, count: int) -> subprocess.Popen[bytes]:
-        line = [sys.executable, "-c", WRITER, str(path), name, str(count)]
-        started.append(subprocess.Popen(line))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def test_two_processes_append_at_once_and_lose_nothing(tmp_path: Path, writer: Any) -> None:
-    path = tmp_path / "history.jsonl"
-    processes = [writer(path, name, 30) for name in "AB"]
-    assert [process.wait(timeout=60) for process in processes] == [0, 0]
-    records, problems = read_history(path)
-    assert problems == []
-    for name in "AB":
-        numbers = [record["number"] for record in records if record["who"] == name]
-        assert numbers == list(range(30))
-
-
-def test_a_process_killed_while_it_appends_spoils_its_own_line_at_most(
-    tmp_path: Path, writer: Any
-) -> None:
-    path = tmp_path / "history.jsonl"
-    for turn in range(2):
-        process = writer(path, str(turn), 10**6)
-        deadline = time.monotonic() + 30
-        size = path.stat().st_size if path.exists() else 0
-        while not path.exists() or path.stat().st_size < size + 60_000:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        append_record(path, {"kind": "after", "date": "2026", "machine": {}})
-    records, problems = read_history(path)
-    assert sum(record["kind"] == "after" for record in records) == 2
-    assert len(problems) <= 2
-    for turn in range(2):
-        numbers = [r["number"] for r in records if r.get("who") == str(turn)]
-        assert numbers == list(range(len(numbers)))
-        assert len(numbers) >= 3
-
-
-# -- regressions -----------------------------------------------------------------------------
-
-OLD, NEW = "a" * 40, "b" * 40
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "found"),
-    [
-        (with_ratio(4.0), with_ratio(2.9), 1),
-        (with_ratio(4.0), with_ratio(3.1), 0),
-        (with_ratio(4.0, 0.0), with_ratio(3.85, 0.0), 0),
-        (with_ratio(4.0, 0.0), with_ratio(3.75, 0.0), 1),
-        (with_ratio(4.0, 1.2), with_ratio(2.9), 0),
-        (with_ratio(4.0, None, unit="MB"), with_ratio(3.3, None, unit="MB"), 0),
-        (with_ratio(4.0, None, unit="MB"), with_ratio(3.1, None, unit="MB"), 1),
-        (with_ratio(4.0), with_ratio(9.0), 0),
-        (with_ratio(4.0), with_ratio(None), 0),
-        (with_ratio(4.0), with_ratio(1.0, judged=False), 0),
-        (with_ratio(4.0), {**with_ratio(1.0), "machine": {"cpu": "B", "cores": 2}}, 0),
-        (with_ratio(4.0), {**with_ratio(1.0), "workload": "other pictures"}, 0),
-        (with_ratio(4.0), {**with_ratio(1.0), "suite": "another"}, 0),
-    ],
-)
-def test_a_ratio_falls_past_its_spread_or_does_not(
-    before: dict[str, Any], now: dict[str, Any], found: int
-) -> None:
-    records = [bench_record(OLD, day=1, **before), bench_record(NEW, day=2, **now)]
-    assert len(regressions(records)) == found
-    assert len(regressions(records[::-1])) == found, "the date decides, not the line"
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "found"),
-    [
-        ({}, {"f1": 0.78}, 1),
-        ({}, {"f1": 0.795}, 0),
-        ({}, {"proposal_recall": 0.9}, 1),
-        ({}, {"precision": 0.1, "recall": 0.1}, 0),
-        ({"f1_spread": 0.03}, {"f1": 0.78, "f1_spread": 0.03}, 1),
-        ({}, {"f1": 0.5, "variant": {"top_k": "1"}}, 0),
-        ({}, {"f1": 0.5, "seeds": [0]}, 0),
-        ({}, {"f1": 0.5, "shots": 1}, 0),
-        ({}, {"f1": 0.5, "dataset": "other"}, 0),
-        ({}, {"f1": 0.5, "method": "otsu"}, 0),
-        ({}, {"f1": 0.5, "recipe": {"embedder": "average", "fade": "gaussian"}}, 0),
-        ({}, {"f1": 0.5, "machine": {"cpu": "B"}}, 1),
-        ({"f1": None}, {"f1": 0.5}, 0),
-    ],
-)
-def test_quality_falls_or_does_not(before: dict[str, Any], now: dict[str, Any], found: int) -> None:
-    records = [evaluate_record(OLD, day=1, **before), evaluate_record(NEW, day=2, **now)]
-    assert len(regressions(records)) == found
-
-
-def test_a_regression_is_one_line_that_says_what_from_where_and_how_far() -> None:
-    records = [bench_record(OLD, day=1), bench_record(NEW, day=2, **with_ratio(2.0))]
-    line = str(regressions(records)[0])
-    for word in ("stages", "x_vs_y", "from 4", "aaaaaaa", "2026-01-01", "to 2"):
-        assert word in line
-    assert "\n" not in line
-
-
-def test_the_newest_commit_is_compared_with_the_one_before_and_not_with_itself() -> None:
-    third = "c" * 40
-    records = [
-        bench_record(OLD, day=1, **with_ratio(9.0)),
-        bench_record(NEW, day=2, **with_ratio(4.0)),
-        bench_record(third, day=3, **with_ratio(9.0)),
-        bench_record(third, day=4, **with_ratio(4.0)),
-    ]
-    assert regressions(records) == []
-    assert len(regressions(records[:2])) == 1
-    assert regressions([]) == []
-
-
-def test_a_changed_package_is_not_its_commit() -> None:
-    assert code_of(bench_record(OLD)) == "aaaaaaa"
-    assert code_of(bench_record(OLD, dirty=True)) == "aaaaaaa+"
-    assert code_of(bench_record(None)) == "0.1"
-    records = [bench_record(OLD, day=1), bench_record(OLD, day=2, dirty=True, **with_ratio(1.0))]
-    assert len(regressions(records)) == 1

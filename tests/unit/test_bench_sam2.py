@@ -21,6 +21,7 @@ from sam_detect.bench.sam2_frame import measure_frame  # noqa: E402
 from sam_detect.bench.suites import Options  # noqa: E402
 from sam_detect.errors import UnavailableError  # noqa: E402
 from sam_detect.types import Masks  # noqa: E402
+from scripts.asv.benchmarks import tracked  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +38,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measurements:
 
 
 def test_every_pair_is_measured(measured: Measurements) -> None:
-    assert set(measured.pairs) >= {
-        "masks_vs_official", "masks_bf16_vs_official", "decoder_vs_official",
-        "embed_batched_vs_single", "embed_frame_vs_single",
-    }  # fmt: skip
+    # The memory of so small a model may be none that can be measured.
+    assert set(measured.pairs) | {"memory_vs_official"} == {*tracked.SAM2Pairs.params}
     for name, pair in measured.pairs.items():
         assert pair["ratio"] > 0
         assert pair["unit"] == ("MB" if name == "memory_vs_official" else "ms")

@@ -13,6 +13,7 @@ from sam_detect.bench.measurements import Measurements
 from sam_detect.bench.moving_scene import FPS, MovingScene, scene, there_and_back
 from sam_detect.bench.suites import Options
 from sam_detect.types import Detections, Masks, Verdict
+from scripts.asv.benchmarks import tracked
 
 
 def test_a_moment_of_the_scene_is_the_same_whenever_it_is_drawn() -> None:
@@ -74,6 +75,8 @@ def test_the_suite_measures_a_live_stream_and_a_file() -> None:
     measured = Measurements(repeat=1)
     small = suite.Workload(live_s=1, settle_s=0, file_frames=4, by_itself=4)
     suite.VideoSuite(small).run(measured, Options())
+    assert (*measured.stages,) == tracked.Video.params
+    assert (*measured.pairs,) == tracked.VideoPairs.params
     live, pair = measured.stages["live"], measured.pairs["stream_vs_every_frame"]
     assert 0 < live["fps"] <= FPS * 1.1
     assert live["latency_p95_ms"] >= live["median_ms"] > 0
