@@ -211,12 +211,6 @@ def test_every_promised_key_is_there(six: Dataset) -> None:
         assert whole["seconds_per_image"] > 0
 
 
-def test_a_history_keeps_figures_without_long_lists(six: Dataset) -> None:
-    kept = evaluated(six, Oracle(six)).to_record()
-    assert kept["f1"] == 1
-    assert not {"episodes", "confusion", "problems"} & kept.keys()
-
-
 # The detector as a method
 
 
