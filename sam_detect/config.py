@@ -29,7 +29,7 @@ ENVIRONMENT_PREFIX = "SAM_DETECT_"
 MAX_FILE_BYTES = 256 << 10
 MAX_DOTS = 200
 """Dots in a line of ``config.toml``: the time to read a dotted key grows with their square."""
-SECRET = ("qdrant_api_key", "qdrant_url", "mirror_url")
+SECRET = ("qdrant_api_key", "qdrant_url")
 """Settings that may hold a password: no message shows their value."""
 MAX_SHOWN = 200
 QDRANT_VARIABLES = {"qdrant_url": "QDRANT_URL", "qdrant_api_key": "QDRANT_API_KEY"}
@@ -161,14 +161,6 @@ class Settings(BaseModel):
     color_order: Literal["bgr", "rgb"] = Field("bgr", description="Channel order of arrays.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where models run.")
     offline: bool = Field(False, description="Never use the network to get a model.")
-    mirror_url: str | None = Field(
-        None,
-        description="Base URL of a mirror of dl.fbaipublicfiles.com, for SAM 2 checkpoints; CLIP "
-        "weights come from HF_ENDPOINT.",
-    )
-    download_timeout_s: float = Field(
-        30.0, gt=0, description="How long to wait for a server's next answer while downloading."
-    )
     max_image_pixels: int = Field(
         200_000_000, ge=1, description="Larger pictures are refused before decoding."
     )

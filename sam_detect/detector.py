@@ -25,7 +25,7 @@ from sam_detect.library.library import Added, Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.making import make_examples
 from sam_detect.library.places import collection_of
-from sam_detect.models.defaults import default_segmenter
+from sam_detect.models.weights import default_segmenter
 from sam_detect.outputs.overlay import draw
 from sam_detect.registry import load_class, needing_extra
 from sam_detect.segmentation import prompted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 Names = str | Sequence[str] | None
@@ -17,9 +16,10 @@ def download_models(
     offline: bool | None = None,
     progress: bool = True,
 ) -> dict[str, Path]:
-    """Gets SAM 2 and CLIP onto this machine; of both ``base``, where none is named.
+    """Gets SAM 2 and CLIP onto this machine; ``base`` of both if none is named.
 
-    What is here is checked and not fetched again; what broke off is continued.
+    They go into the shared cache of ``huggingface_hub`` (``HF_HOME``). What is here is checked and
+    not downloaded again; what broke off is continued.
 
     Args:
         sam_model: one or several of ``tiny``, ``small``, ``base``, ``large`` (these are SAM 2.1)
@@ -27,25 +27,24 @@ def download_models(
         clip_model: one or several of ``base``, ``large``, ids such as
             ``openai/clip-vit-base-patch32``, and open_clip's ``MODEL/TAG``.
         offline: only check what is here; by default as ``SAM_DETECT_OFFLINE`` says.
-        progress: say on stderr what is done.
+        progress: print what is done on stderr.
 
     Returns:
         Each model's full name and its file.
 
     Raises:
         UnknownNameError: nothing has this name.
-        DownloadError: a file cannot be had, or is not what its source says.
+        DownloadError: a file cannot be downloaded, or is not what the hub says.
         UnavailableError: a package that is needed for it is not installed.
-        OutputError: the folder cannot be written.
+        OutputError: the cache cannot be written.
     """
     from sam_detect.config import load_settings
-    from sam_detect.models.obtain import obtain, wanted
-    from sam_detect.models.progress import Silent, shown
+    from sam_detect.models.download import Progress, models_of, obtain, print_line
 
-    settings = load_settings({"offline": offline})
-    asked = wanted(_listed(sam_model), _listed(clip_model), settings)
-    with shown() if progress else nullcontext(Silent()) as watcher:
-        return {each.name: obtain(each, settings, watcher).path for each in asked}
+    offline = load_settings({"offline": offline}).offline
+    asked = models_of(_listed(sam_model), _listed(clip_model))
+    with Progress(print_line if progress else None) as shown:
+        return {each.name: obtain(each, offline=offline, progress=shown).path for each in asked}
 
 
 def _listed(names: Names) -> list[str]:

@@ -62,7 +62,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
 }
 
-MODEL_PACKAGES = {"torch", "torchvision", "sam2", "open_clip", "hydra", "omegaconf"}
+MODEL_PACKAGES = {"torch", "torchvision", "sam2", "open_clip", "hydra", "omegaconf",
+                  "huggingface_hub"}  # fmt: skip
 VIDEO_PACKAGES = {"av", "trackers", "supervision"}
 EXTRAS = {"models": MODEL_PACKAGES, "video": VIDEO_PACKAGES}
 """Which packages each extra installs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -89,6 +90,17 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         if name.startswith(("SAM_DETECT_", "QDRANT_")) and name != "SAM_DETECT_TEST_DATA":
             monkeypatch.delenv(name)
     monkeypatch.setenv("SAM_DETECT_HOME", str(tmp_path_factory.mktemp("home")))
+    cache = tmp_path_factory.mktemp("hub")
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    monkeypatch.setenv("HF_TOKEN_PATH", str(cache / "token"))
+    with contextlib.suppress(ImportError):
+        from huggingface_hub import constants  # it reads the environment once, when imported
+
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

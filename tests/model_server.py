@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from local_server import LocalServer, QuietHandler
 
-META_PATH = "/segment_anything_2/092824/sam2.1_hiera_{}.pt"
-HUB_PATH = "/timm/vit_base_patch32_clip_224.openai/resolve/{}/open_clip_model.safetensors"
+CLIP = "timm/vit_base_patch32_clip_224.openai"
+SAFE = "open_clip_model.safetensors"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HANG_S = 3.0
 """A server that hangs answers in the end: who waits for less never sees it."""
@@ -59,6 +60,7 @@ class Asked:
     range: str | None
     if_range: str | None
     authorization: str | None
+    agent: str | None = None
     status: int = 0
 
 
@@ -80,13 +82,17 @@ class ModelServer(LocalServer):
 
     def sam2(self, size: str = "tiny", data: bytes | None = None, **how: object) -> Served:
         """Serves a SAM 2.1 checkpoint of a size."""
-        path = META_PATH.format(size)
-        self.files[path] = Served(content() if data is None else data, **how)  # type: ignore[arg-type]
-        return self.files[path]
+        name = f"sam2.1_hiera_{size}"
+        data = content() if data is None else data
+        return self.hub(f"facebook/{name.replace('_', '-')}", f"{name}.pt", data, **how)
 
-    def hub(self, data: bytes | None = None, **how: object) -> Served:
-        """Serves OpenAI's ViT-B/32 as the hub does: with commit and SHA-256 in the headers."""
-        served = Served(content(seed=1) if data is None else data, **how)  # type: ignore[arg-type]
+    def clip(self, filename: str = SAFE, **how: object) -> Served:
+        """Serves OpenAI's ViT-B/32."""
+        return self.hub(CLIP, filename, content(seed=1), **how)
+
+    def hub(self, repository: str, filename: str, data: bytes, **how: object) -> Served:
+        """Serves a file as the hub does: with commit and SHA-256 in the headers."""
+        served = Served(data, **how)  # type: ignore[arg-type]
         served.headers = {
             "X-Repo-Commit": COMMIT,
             "X-Linked-Etag": f'"{hashlib.sha256(served.content).hexdigest()}"',
@@ -94,8 +100,19 @@ class ModelServer(LocalServer):
             **served.headers,
         }
         for revision in ("main", COMMIT):
-            self.files[HUB_PATH.format(revision)] = served
+            self.files[f"/{repository}/resolve/{revision}/{filename}"] = served
         return served
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Has another address for the hub, in this process and in those that it starts: what
+    ``HF_ENDPOINT`` says is read once, when ``huggingface_hub`` is imported."""
+    from huggingface_hub import constants
+
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setenv("HF_ENDPOINT", url)
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 @contextmanager
@@ -118,7 +135,7 @@ def _handler(server: ModelServer) -> type[QuietHandler]:
         def _answer(self, *, send_body: bool) -> None:
             head = self.headers
             asked = Asked(self.command, self.path, head.get("Range"), head.get("If-Range"),
-                          head.get("Authorization"))  # fmt: skip
+                          head.get("Authorization"), head.get("User-Agent"))  # fmt: skip
             server.asked.append(asked)
             served = server.files.get(self.path)
             if served is None or served.status != 200:

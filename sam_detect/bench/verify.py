@@ -25,8 +25,7 @@ from sam_detect.fading import IdentityFade, context
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.catalogue import SAM2Weights
 from sam_detect.models.clip import encode_images, find_clip, load_clip, name_of
-from sam_detect.models.records import read_record, sha256_of
-from sam_detect.models.weights import require_sam2
+from sam_detect.models.weights import published_sha256, require_sam2, sha256_of
 from sam_detect.segmentation._sam2_prompters import Covered, Prompter, make_prompter
 from sam_detect.segmentation.sam2 import SAM2Segmenter
 from sam_detect.types import Crop, FadedCrop, Frame, ImageRGB, Masks
@@ -89,12 +88,11 @@ def verify(sam_model: str, clip_model: str, device: str) -> Iterator[Check]:
 
 def _weights(name: str, path: Path) -> Check:
     checksum = sha256_of(path)
-    record = read_record(path)
-    if record is None:
+    published = published_sha256(path)
+    if published is None:
         return Check(f"weights of {name}", f"SHA-256 {checksum}, nothing to compare with ({path})")
-    source = "published" if record.published else "recorded at the download"
-    same = checksum == record.sha256
-    said = f"SHA-256 {checksum}, {'as' if same else 'NOT as'} {source}"
+    same = checksum == published
+    said = f"SHA-256 {checksum}, {'as' if same else 'NOT as'} published"
     return Check(f"weights of {name}", said, same)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import Any
 
@@ -13,9 +12,9 @@ from sam_detect.cli import options
 from sam_detect.cli.feedback import note, say
 from sam_detect.cli.text import escape, show, table
 from sam_detect.config import load_settings
-from sam_detect.models.obtain import Obtained, Wanted, known, obtain, state, wanted
-from sam_detect.models.progress import shown
-from sam_detect.models.weights import models_dir
+from sam_detect.models.catalogue import CLIP_MODELS, SAM2_MODELS, CLIPModel, SAM2Model
+from sam_detect.models.download import Models, Obtained, Progress, is_unfinished, models_of, obtain
+from sam_detect.models.weights import cache_dir, find_weights, models_dir
 
 
 @click.command()
@@ -48,52 +47,53 @@ def download_models(
     offline: bool | None,
     as_json: bool,
 ) -> None:
-    """Get SAM 2 and CLIP onto this machine: of both 'base', where none is named.
+    """Get SAM 2 and CLIP onto this machine: 'base' of both if none is named.
 
-    What is here is checked and not fetched again; what broke off is continued.
+    They go into the shared cache of huggingface_hub (HF_HOME). What is here is checked and not
+    downloaded again; what broke off is continued.
     """
-    settings = load_settings({"offline": offline})
-    named = bool(sam_models or clip_models)
-    if listing and not named:
-        _list(known(settings), as_json)
+    offline = load_settings({"offline": offline}).offline
+    if listing and not sam_models and not clip_models:
+        _list([*SAM2_MODELS, *CLIP_MODELS], as_json)
         return
-    asked = wanted(sam_models, clip_models, settings)
+    asked = models_of(sam_models, clip_models)
     if listing:
         _list(asked, as_json)
         return
-    with shown(note) as watcher:
+    with Progress(note) as progress:
         done = []
         for each in asked:
-            done.append(obtain(each, settings, watcher))
+            done.append(obtain(each, offline=offline, progress=progress))
             note(_sentence(done[-1]))
     if as_json:
         say(json.dumps({"models": [_described(each) for each in done]}), to=sys.stdout)
 
 
 def _sentence(done: Obtained) -> str:
-    how = "is the published one" if done.record.published else "is recorded"
-    if not done.downloaded:
-        how = "is right"
     verb = "downloaded" if done.downloaded else "is here"
-    return f"{done.name} {verb}: {done.path} ({_megabytes(done.record.bytes)} MB; SHA-256 {how})"
+    size = _megabytes(done.path.stat().st_size)
+    how = "is the published one" if done.published else f"{done.sha256} is not published"
+    return f"{done.model.name} {verb}: {done.path} ({size} MB; SHA-256 {how})"
 
 
 def _described(done: Obtained) -> dict[str, Any]:
     return {
-        "kind": done.kind,
-        "name": done.name,
+        "kind": done.model.kind,
+        "name": done.model.name,
         "path": str(done.path),
         "downloaded": done.downloaded,
-        "bytes": done.record.bytes,
-        "sha256": done.record.sha256,
-        "published": done.record.published,
+        "bytes": done.path.stat().st_size,
+        "sha256": done.sha256,
+        "published": done.published,
     }
 
 
-def _list(models: list[Wanted], as_json: bool) -> None:
+def _list(models: Models, as_json: bool) -> None:
     rows = [_row(each) for each in models]
+    cache = cache_dir()
     if as_json:
-        say(json.dumps({"folder": str(models_dir()), "models": rows}), to=sys.stdout)
+        folders = {"folder": str(models_dir()), "cache": None if cache is None else str(cache)}
+        say(json.dumps({**folders, "models": rows}), to=sys.stdout)
         return
     shown_rows = table("model", "short", "MB>", "licence", "state")
     for row in rows:
@@ -101,24 +101,24 @@ def _list(models: list[Wanted], as_json: bool) -> None:
                  row["licence"] or "its own", row["state"])  # fmt: skip
         shown_rows.add_row(*(escape(cell) for cell in cells))
     show(shown_rows)
-    say("Every other MODEL/TAG of open_clip can be had, too.", to=sys.stdout)
-    here = [row for row in rows if row["state"] != "missing"]
-    say(f"Files are in {models_dir()}{':' if here else ' (none yet)'}", to=sys.stdout)
-    for row in here:
-        say(f"  {os.path.relpath(row['path'], models_dir())}", to=sys.stdout)
+    say("Every other MODEL/TAG of open_clip can be downloaded, too.", to=sys.stdout)
+    for row in rows:
+        if row["state"] == "here":
+            say(f"{row['name']}: {row['path']}", to=sys.stdout)
 
 
-def _row(each: Wanted) -> dict[str, Any]:
-    here = state(each)
+def _row(each: SAM2Model | CLIPModel) -> dict[str, Any]:
+    path = find_weights(each)
+    missing = "unfinished" if is_unfinished(each) else "missing"
     return {
         "kind": each.kind,
         "name": each.name,
         "aliases": list(each.aliases),
-        "bytes": each.path.stat().st_size if here in ("here", "damaged") else each.size_bytes,
+        "bytes": each.size_bytes if path is None else path.stat().st_size,
         "licence": each.licence,
         "source": each.source,
-        "state": here,
-        "path": str(each.path),
+        "state": missing if path is None else "here",
+        "path": str(path or models_dir() / each.folder / each.filenames[0]),
     }
 
 

@@ -27,7 +27,7 @@ from sam_detect.library.vector_cache import KeptVectors, VectorCache
 from sam_detect.masks import FloatArray
 from sam_detect.models import recipes
 from sam_detect.models.catalogue import clip_model
-from sam_detect.models.defaults import default_embedder
+from sam_detect.models.weights import default_embedder
 from sam_detect.registry import names
 from sam_detect.types import Crop, Frame, Masks, Recipe
 

@@ -7,62 +7,91 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError
 
 DEFAULT = "base"
 """Both the SAM 2.1 and the CLIP model that are meant where none is named."""
-META_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
 SAFE_FILE = "open_clip_model.safetensors"
 HUB_FILES = (SAFE_FILE, "open_clip_pytorch_model.bin")
 """What open_clip's repositories on the hub call their weights, the safe format first."""
 
 
 @dataclass(frozen=True)
-class SAM2Model:
-    """One of Meta's checkpoints. Meta publishes no checksums for them."""
+class Model:
+    """Weights that the Hugging Face hub has.
+
+    Attributes:
+        name: the full name.
+        hub: the repository.
+        filenames: names that the weights may have there, the preferred one first.
+        size_bytes: for people only; None where it is not known.
+        aliases: other names, the shortest first.
+        licence: None where each repository has its own.
+    """
 
     name: str
-    config: str
-    """Its configuration, as the ``sam2`` package names it."""
-    url: str
-    size_bytes: int
-    """What Meta's server delivers; shown to people, and never taken for a check."""
-    aliases: tuple[str, ...]
-    licence: str = "Apache-2.0"
-
-    @property
-    def filename(self) -> str:
-        return f"{self.name}.pt"
-
-    @property
-    def shortest(self) -> str:
-        """What to type for it."""
-        return self.aliases[0] if self.aliases else self.name
-
-
-@dataclass(frozen=True)
-class CLIPModel:
-    """One set of weights for one of open_clip's architectures."""
-
-    model: str
-    pretrained: str
     hub: str
-    """Its repository on the Hugging Face hub."""
-    filenames: tuple[str, ...] = HUB_FILES
-    """Names that the weights may have there, the preferred one first."""
+    filenames: tuple[str, ...]
     size_bytes: int | None = None
     aliases: tuple[str, ...] = ()
     licence: str | None = None
 
     @property
-    def name(self) -> str:
-        return f"{self.model}/{self.pretrained}"
-
-    @property
     def shortest(self) -> str:
         """What to type for it."""
         return self.aliases[0] if self.aliases else self.name
+
+    @property
+    def source(self) -> str:
+        """The address of the preferred file."""
+        return f"https://huggingface.co/{self.hub}/resolve/main/{self.filenames[0]}"
+
+
+@dataclass(frozen=True)
+class SAM2Model(Model):
+    """One of Meta's checkpoints; ``config`` as the ``sam2`` package names it."""
+
+    config: str = ""
+    kind: ClassVar[str] = "sam2"
+
+    @property
+    def option(self) -> str:
+        """What ``download-models`` is given for it."""
+        return f"--sam-model {self.shortest}"
+
+    @property
+    def folder(self) -> str:
+        """Where a file that the user puts here belongs, below the folder of models."""
+        return "sam2"
+
+
+@dataclass(frozen=True)
+class CLIPModel(Model):
+    """One set of weights for one of open_clip's architectures."""
+
+    kind: ClassVar[str] = "clip"
+
+    @property
+    def model(self) -> str:
+        """The architecture, as open_clip names it."""
+        return self.name.partition("/")[0]
+
+    @property
+    def pretrained(self) -> str:
+        """open_clip's tag of the weights."""
+        return self.name.partition("/")[2]
+
+    @property
+    def option(self) -> str:
+        """What ``download-models`` is given for it."""
+        return f"--clip-model {self.shortest}"
+
+    @property
+    def folder(self) -> str:
+        """Where a file that the user puts here belongs, below the folder of models."""
+        return f"clip/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -96,45 +125,40 @@ class CLIPWeights:
     path: Path
 
 
-def _sam2(name: str, letter: str, day: str, size_bytes: int, *aliases: str) -> SAM2Model:
+def _sam2(name: str, letter: str, size_bytes: int, *aliases: str) -> SAM2Model:
     release = name.partition("_")[0]
-    stem = f"{release}_hiera_{letter}"
-    config = f"configs/{release}/{stem}.yaml"
-    return SAM2Model(name, config, f"{META_URL}/{day}/{name}.pt", size_bytes, (*aliases,))
+    return SAM2Model(
+        name, f"facebook/{name.replace('_', '-')}", (f"{name}.pt",), size_bytes, aliases,
+        "Apache-2.0", config=f"configs/{release}/{release}_hiera_{letter}.yaml",
+    )  # fmt: skip
+
+
+def _openai(name: str, hub: str, size_bytes: int | None, *aliases: str) -> CLIPModel:
+    # OpenAI's weights as open_clip itself fetches them. The files on OpenAI's own server are
+    # TorchScript archives, which cannot be loaded without running their code.
+    hub = f"timm/vit_{hub}.openai"
+    return CLIPModel(f"{name}/openai", hub, HUB_FILES, size_bytes, aliases, "MIT")
 
 
 SAM2_MODELS = (
-    _sam2("sam2.1_hiera_tiny", "t", "092824", 156_008_466, "tiny"),
-    _sam2("sam2.1_hiera_small", "s", "092824", 184_416_285, "small"),
-    _sam2("sam2.1_hiera_base_plus", "b+", "092824", 323_606_802, "base", "base_plus", "base+"),
-    _sam2("sam2.1_hiera_large", "l", "092824", 898_083_611, "large"),
-    _sam2("sam2_hiera_tiny", "t", "072824", 155_906_050),
-    _sam2("sam2_hiera_small", "s", "072824", 184_309_650),
-    _sam2("sam2_hiera_base_plus", "b+", "072824", 323_493_298),
-    _sam2("sam2_hiera_large", "l", "072824", 897_952_466),
+    _sam2("sam2.1_hiera_tiny", "t", 156_008_466, "tiny"),
+    _sam2("sam2.1_hiera_small", "s", 184_416_285, "small"),
+    _sam2("sam2.1_hiera_base_plus", "b+", 323_606_802, "base", "base_plus", "base+"),
+    _sam2("sam2.1_hiera_large", "l", 898_083_611, "large"),
+    _sam2("sam2_hiera_tiny", "t", 155_906_050),
+    _sam2("sam2_hiera_small", "s", 184_309_650),
+    _sam2("sam2_hiera_base_plus", "b+", 323_493_298),
+    _sam2("sam2_hiera_large", "l", 897_952_466),
 )
-
-# OpenAI's weights, as open_clip itself fetches them: from the hub, as safetensors. The files on
-# OpenAI's own server are TorchScript archives, which cannot be loaded without running their code.
 CLIP_MODELS = (
-    CLIPModel(
-        "ViT-B-32", "openai", "timm/vit_base_patch32_clip_224.openai", licence="MIT",
-        size_bytes=605_143_284,
-        aliases=("base", "clip-vit-b", "clip-vit-b-32", "openai/clip-vit-base-patch32", "ViT-B/32"),
-    ),
-    CLIPModel(
-        "ViT-B-16", "openai", "timm/vit_base_patch16_clip_224.openai", licence="MIT",
-        aliases=("clip-vit-b-16", "openai/clip-vit-base-patch16", "ViT-B/16"),
-    ),
-    CLIPModel(
-        "ViT-L-14", "openai", "timm/vit_large_patch14_clip_224.openai", licence="MIT",
-        aliases=("large", "clip-vit-l", "clip-vit-l-14", "openai/clip-vit-large-patch14",
-                 "ViT-L/14"),
-    ),
-    CLIPModel(
-        "ViT-L-14-336", "openai", "timm/vit_large_patch14_clip_336.openai", licence="MIT",
-        aliases=("clip-vit-l-14-336", "openai/clip-vit-large-patch14-336", "ViT-L/14@336px"),
-    ),
+    _openai("ViT-B-32", "base_patch32_clip_224", 605_143_284, "base", "clip-vit-b",
+            "clip-vit-b-32", "openai/clip-vit-base-patch32", "ViT-B/32"),
+    _openai("ViT-B-16", "base_patch16_clip_224", None, "clip-vit-b-16",
+            "openai/clip-vit-base-patch16", "ViT-B/16"),
+    _openai("ViT-L-14", "large_patch14_clip_224", None, "large", "clip-vit-l", "clip-vit-l-14",
+            "openai/clip-vit-large-patch14", "ViT-L/14"),
+    _openai("ViT-L-14-336", "large_patch14_clip_336", None, "clip-vit-l-14-336",
+            "openai/clip-vit-large-patch14-336", "ViT-L/14@336px"),
 )  # fmt: skip
 
 
@@ -217,7 +241,7 @@ def _open_clip_table(name: str) -> list[CLIPModel]:
     table = []
     for model, tag in open_clip.list_pretrained():
         repository, filenames = _hub_place(open_clip.get_pretrained_cfg(model, tag)["hf_hub"])
-        table.append(CLIPModel(model, tag, repository, filenames))
+        table.append(CLIPModel(f"{model}/{tag}", repository, filenames))
     return table
 
 

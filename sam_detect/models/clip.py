@@ -32,17 +32,13 @@ from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError, o
 from sam_detect.models.catalogue import CLIPWeights, clip_model
 from sam_detect.models.clip_config import FOLDER_CONFIG, FolderConfig, read_folder_config
 from sam_detect.models.devices import numbered
-from sam_detect.models.reading import (
-    SAFETENSORS,
-    Weights,
-    count_numbers,
-    file_digest,
-    read_weights,
-)
+from sam_detect.models.reading import SAFETENSORS, Weights, count_numbers, read_weights
 from sam_detect.models.running import enough_memory
 from sam_detect.models.sharing import Shared, file_key
-from sam_detect.models.weights import require_clip
+from sam_detect.models.weights import checked_sha256, require_clip
 
+DIGEST_LENGTH = 16
+"""Hexadecimal digits of a SHA-256 that tell the weights of one recipe from others."""
 FOLDER = "local-dir:"
 """open_clip's mark of a model that is a folder."""
 FOLDER_WEIGHTS = (
@@ -139,6 +135,7 @@ def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
         UnavailableError: the weights cannot be read safely, do not fit the model, or the model
             needs files from the network.
     """
+    digest = checked_sha256(found.path)[:DIGEST_LENGTH]
     state = read_weights(found.path)
     folder = _folder_of(found)
     described = None if folder is None else read_folder_config(folder)
@@ -155,7 +152,7 @@ def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
         tokenize=_tokenizer(found, described),
         input_side=max(int(side) for side in sides),
         dimension=_dimension(model, config),
-        digest=file_digest(found.path),
+        digest=digest,
         device=device,
         config_digest=None if described is None else described.digest,
     )

@@ -1,283 +1,405 @@
-"""Fetches one file over HTTP, so that whatever breaks can be continued and nothing is half there.
+"""Gets weights from the Hugging Face hub into the shared cache of ``huggingface_hub``.
 
-The bytes go to ``FILE.part``; a JSON beside that says which version of the remote file they are
-of (its ETag or date), so that only the same version is continued (``If-Range``).
+The library finds the file, sends the bytes and lays out the cache. Its own download begins anew
+after a killed process, and does not check what came; so the bytes go to a file that the next call
+continues, and that joins the cache only when its SHA-256 is the published one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import json
-import os
-import re
 import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
+import filelock
 
-from sam_detect.errors import ConfigError, DownloadError, one_line
-from sam_detect.models.records import write_json
+from sam_detect.errors import DownloadError, OutputError, SamDetectError, one_line
+from sam_detect.models.catalogue import DEFAULT, CLIPModel, SAM2Model, clip_model, sam2_model
+from sam_detect.models.weights import (
+    NO_MODEL,
+    SHA256,
+    cache_dir,
+    cached_repository,
+    find_weights,
+    published_sha256,
+    sha256_of,
+    where_to_put,
+)
+from sam_detect.registry import needing_extra
 
-ATTEMPTS = 5
-"""A transfer that breaks is taken up again at once, as long as each attempt brings bytes."""
-PAUSE_S = 1.0
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
 SPARE_BYTES = 1 << 24
-"""Free space that is left on the disk: records, and whoever else writes."""
+"""Free space that is left on the disk."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
+POLL_S = 0.1
+PARTIAL = ".sam-detect.incomplete"
+"""Ending of an unfinished download; ``huggingface_hub`` never writes one of this name."""
+CONTINUE = "run the same command again to continue"
+
+Models = Sequence[SAM2Model | CLIPModel]
 
 
 @dataclass(frozen=True)
-class Remote:
-    """A file on a server.
+class Obtained:
+    """A file of weights that is on this machine, and checked.
 
     Attributes:
-        sha256: what its source publishes (64 hexadecimal digits), or None.
-        headers: to send to this server, and to none that it redirects to.
+        downloaded: False if it was here already.
+        published: whether the hub publishes this SHA-256; else there is nothing to compare with.
     """
 
+    model: SAM2Model | CLIPModel
+    path: Path
+    downloaded: bool
+    sha256: str
+    published: bool
+
+
+@dataclass(frozen=True)
+class _Remote:
+    """A file on the hub: ``url`` names one revision of it, ``size`` is in bytes."""
+
+    model: SAM2Model | CLIPModel
+    filename: str
     url: str
-    sha256: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    sha256: str
+    size: int | None
 
     @property
     def host(self) -> str:
         return urlsplit(self.url).netloc
 
 
-class Watcher(Protocol):
-    """Who is told how a download goes."""
-
-    def say(self, text: str) -> None:
-        """One line for people."""
-
-    def progressed(self, done: int, total: int | None) -> None:
-        """So many bytes are here, of so many (None: unknown)."""
-
-    def checked(self, done: int, total: int) -> None:
-        """So many bytes of a file that is here were read to check it."""
+def print_line(text: str) -> None:
+    """Prints a line on stderr, if there is one."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr, flush=True)
 
 
-class _BrokenError(Exception):
-    """The transfer ended early; what came is kept."""
-
-
-class _OutdatedError(Exception):
-    """The part here is of another version of the file."""
-
-
-@dataclass(frozen=True)
-class _Version:
-    """Which version of which file a part is of."""
-
-    url: str
-    validator: str | None
-    """A strong ETag, or the date of the last change, for ``If-Range``."""
-    total: int | None
-
-
-def part_path(path: Path) -> Path:
-    """Where the bytes of an unfinished download are kept."""
-    return path.with_name(f"{path.name}.part")
-
-
-def transfer(remote: Remote, path: Path, *, timeout_s: float, watcher: Watcher) -> Path:
-    """Fetches a file into ``path.part``, continuing what is there; returns that path.
+class Progress:
+    """Shows how a download goes: lines, and a bar if stderr is a terminal.
 
     Args:
-        timeout_s: longest silence of the server.
+        say: prints a line; None for no output at all.
+    """
+
+    def __init__(self, say: Callable[[str], None] | None) -> None:
+        self._say = say
+        self._bar = _terminal_bar() if say is not None else None
+        self._task = None if self._bar is None else self._bar.add_task("", visible=False)
+
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Prints one line."""
+        if self._say is not None:
+            self._say(text)
+
+    def update(self, what: str, done: int, total: int | None) -> None:
+        """So many bytes are ``downloading`` or ``checking``, of so many (None: unknown)."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task, description=what, completed=done, total=total, visible=done != total
+            )
+
+
+def models_of(sam_models: Sequence[str], clip_models: Sequence[str]) -> Models:
+    """The models of names, each once; both defaults if nothing is named.
 
     Raises:
-        DownloadError: no network, no answer, no such file, no space, or a transfer that broke; the
-            message says which and what to do. What came is kept for the next attempt.
-        ConfigError: the URL is none.
+        UnknownNameError, ConfigError, UnavailableError: as the catalogue does.
     """
-    part = part_path(path)
-    with _client(timeout_s) as client, _explained(remote, part, timeout_s):
-        for attempt in range(1, ATTEMPTS + 1):
-            before = _size(part)
-            try:
-                _attempt(client, remote, part, watcher)
-                break
-            except _OutdatedError:
-                discard_part(path)
-            except (_BrokenError, httpx.ReadError, httpx.RemoteProtocolError, httpx.ReadTimeout):
-                if attempt == ATTEMPTS or _size(part) <= before:
-                    raise
-                watcher.say(f"the connection broke{_so_far(part)}: taking it up again")
-                time.sleep(PAUSE_S)
-    return part
+    if not sam_models and not clip_models:
+        sam_models = clip_models = [DEFAULT]
+    found: list[SAM2Model | CLIPModel] = [sam2_model(name) for name in sam_models]
+    found += [clip_model(name) for name in clip_models]
+    return [*dict.fromkeys(found)]
 
 
-def discard_part(path: Path) -> None:
-    """Removes what an unfinished download of ``path`` left."""
-    part = part_path(path)
-    part.unlink(missing_ok=True)
-    _version_path(part).unlink(missing_ok=True)
+def obtain(model: SAM2Model | CLIPModel, *, offline: bool, progress: Progress) -> Obtained:
+    """Brings a model to this machine, unless it is here; a file that is here is read and checked.
 
+    Args:
+        offline: download nothing. ``HF_HUB_OFFLINE`` says the same.
 
-def keep_part(path: Path) -> None:
-    """Puts a finished download in its place, in one step."""
-    part = part_path(path)
-    os.replace(part, path)
-    _version_path(part).unlink(missing_ok=True)
-
-
-def _client(timeout_s: float) -> httpx.Client:
-    return httpx.Client(follow_redirects=True, timeout=httpx.Timeout(timeout_s))
-
-
-def _attempt(client: httpx.Client, remote: Remote, part: Path, watcher: Watcher) -> None:
-    """One request; ends when the part is complete."""
-    version, have = _read_version(part, remote.url), _size(part)
-    if version is not None and have and version.total == have:
-        return
-    # The bytes are counted and checked as they are: no compression on the way.
-    headers = {**remote.headers, "Accept-Encoding": "identity"}
-    if version is not None and version.validator and have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": version.validator}
-    with client.stream("GET", remote.url, headers=headers) as response:
-        offset, total = _where(response, version, have)
-        _require_space(part, None if total is None else total - offset)
-        if offset == 0:
-            part.unlink(missing_ok=True)
-            write_json(_version_path(part), asdict(_version(remote.url, response, total)))
-        _receive(response, part, offset, total, watcher)
-
-
-def _where(response: httpx.Response, version: _Version | None, have: int) -> tuple[int, int | None]:
-    """From which byte on the answer goes, and how long the whole file is."""
-    if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-        raise _OutdatedError
-    response.raise_for_status()
-    kind = response.headers.get("Content-Type", "")
-    encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-    if kind.startswith("text/html") or encoded:
-        raise DownloadError(
-            f"{response.url.host} answered with a web page instead of a file, as networks do that "
-            f"want a login: open {response.url.scheme}://{response.url.host} in a browser"
+    Raises:
+        DownloadError: it cannot be downloaded; the message says why and what to do.
+        OutputError: the cache cannot be written.
+        UnavailableError: ``huggingface_hub`` is not installed.
+    """
+    path = find_weights(model)
+    if path is not None:
+        sha256, published = _hashed(path, progress), published_sha256(path)
+        if published in (None, sha256):
+            return Obtained(model, path, False, sha256, published is not None)
+        damaged = f"{path} is damaged (its SHA-256 is not the published one)"
+        _require_network(f"{damaged}, and cannot be downloaded again", "", offline)
+        progress.say(damaged)
+    else:
+        otherwise = f": {where_to_put(model)}; {NO_MODEL[model.kind]}"
+        _require_network(
+            f"{model.name} is not on this machine, and nothing is downloaded", otherwise, offline
         )
-    if response.status_code != httpx.codes.PARTIAL_CONTENT:
-        length = response.headers.get("Content-Length")
-        return 0, int(length) if length and length.isdecimal() else None
-    given = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-    if given is None or int(given[1]) != have or version is None or version.total != int(given[2]):
-        raise _OutdatedError
-    return have, int(given[2])
+    with _without_telemetry():
+        with _explained(model, None):
+            remote = _locate(model)
+        return _fetch(remote, progress)
 
 
-def _receive(
-    response: httpx.Response, part: Path, offset: int, total: int | None, watcher: Watcher
-) -> None:
-    done = offset
-    with part.open("ab") as file:
+def is_unfinished(model: SAM2Model | CLIPModel) -> bool:
+    """Whether a part of the model waits to be continued."""
+    cache = cache_dir()
+    return cache is not None and any(cached_repository(cache, model).glob(f"blobs/*{PARTIAL}"))
+
+
+def _require_network(problem: str, remedy: str, offline: bool) -> None:
+    with needing_extra("download-models"):
+        from huggingface_hub import constants
+
+    if offline or constants.HF_HUB_OFFLINE:
+        setting = "SAM_DETECT_OFFLINE" if offline else "HF_HUB_OFFLINE"
+        raise DownloadError(f"{problem} while offline ({setting}){remedy}")
+
+
+def _locate(model: SAM2Model | CLIPModel) -> _Remote:
+    """The model's file on the hub, in the preferred format that is there.
+
+    Raises:
+        DownloadError: the repository has none, or what answers is no hub. Other errors are those
+            of ``huggingface_hub``.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    for filename in model.filenames:
+        url = hf_hub_url(model.hub, filename)
         try:
-            for chunk in response.iter_raw():
-                file.write(chunk)
-                done += len(chunk)
-                watcher.progressed(done, total)
-        finally:
-            file.flush()
-        os.fsync(file.fileno())
-    if total is not None and done != total:
-        raise _BrokenError
-
-
-def _require_space(part: Path, needed: int | None) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if needed is not None and free < needed + SPARE_BYTES:
-        raise _no_space(part, f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
-
-
-def _no_space(part: Path, figures: str) -> DownloadError:
-    return DownloadError(
-        f"no space for {part.stem} in {part.parent} ({figures}): make room, or choose another "
-        f"folder with SAM_DETECT_HOME"
+            found = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        except Exception as error:  # httpx's or its successor's, by the library's version
+            if _status(error) == 404:
+                continue
+            raise
+        if found.commit_hash is None or not SHA256.fullmatch(found.etag or ""):
+            raise DownloadError(
+                f"{urlsplit(url).netloc} does not answer as a Hugging Face hub (it names no "
+                f"revision and SHA-256 of {model.hub}): does the network want a login in a "
+                f"browser, or is HF_ENDPOINT wrong?"
+            )
+        url = hf_hub_url(model.hub, filename, revision=found.commit_hash)
+        return _Remote(model, filename, url, str(found.etag), found.size)
+    raise DownloadError(
+        f"{constants.ENDPOINT}/{model.hub} has no {' or '.join(model.filenames)} (HTTP 404): is it "
+        f"the right hub?"
     )
 
 
-@contextmanager
-def _explained(remote: Remote, part: Path, timeout_s: float) -> Iterator[None]:
-    """What goes wrong between here and there, in words."""
-    again = "run the same command again to continue"
+def _fetch(remote: _Remote, progress: Progress) -> Obtained:
+    """Downloads a file into the cache, unless another process has just done so."""
+    cache = cache_dir()
+    assert cache is not None  # noqa: S101  huggingface_hub was imported
+    blob = cached_repository(cache, remote.model) / "blobs" / remote.sha256
+    partial = blob.with_name(blob.name + PARTIAL)
+    with _explained(remote.model, partial), _locked(blob, remote.model.name, progress):
+        needed = not (blob.is_file() and _hashed(blob, progress) == remote.sha256)
+        if needed:
+            size = f" ({remote.size / 1e6:.0f} MB)" if remote.size else ""
+            progress.say(f"downloading {remote.model.name}{size} from {remote.host}")
+            _transfer(remote, partial, progress)
+            _require_digest(remote, partial, progress)
+            partial.replace(blob)
+        path = _place(remote, blob)
+    return Obtained(remote.model, path, needed, remote.sha256, True)
+
+
+def _place(remote: _Remote, blob: Path) -> Path:
+    """Has ``huggingface_hub`` enter a blob, which is here, into its cache."""
+    from huggingface_hub import hf_hub_download
+
+    path = Path(hf_hub_download(remote.model.hub, remote.filename))
+    if not path.is_symlink():  # a system without symbolic links: it is a copy
+        blob.unlink(missing_ok=True)
+    elif published_sha256(path) != remote.sha256:
+        raise DownloadError(f"{remote.model.hub} changed while it was downloaded: run it again")
+    return path
+
+
+def _transfer(remote: _Remote, partial: Path, progress: Progress) -> None:
+    """Downloads into ``partial``, from its end on. A broken transfer resumes while bytes come."""
+    from huggingface_hub import file_download, utils
+
+    if remote.size is not None and _size(partial) > remote.size:
+        partial.unlink()
+    free = shutil.disk_usage(partial.parent).free
+    if remote.size is not None and free < (need := remote.size - _size(partial)) + SPARE_BYTES:
+        raise _no_space(partial, f"{need / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
+    headers = utils.build_hf_headers()  # type: ignore[attr-defined]  # its export is lazy
+    with partial.open("ab", buffering=0) as file:
+        file_download.http_get(
+            remote.url,
+            file,
+            resume_size=_size(partial),
+            headers={**headers, "Accept-Encoding": "identity"},
+            expected_size=remote.size,
+            tqdm_class=_bar_class(progress),
+        )
+
+
+def _bar_class(progress: Progress) -> type[Any]:
+    """What ``huggingface_hub`` takes for a progress bar, instead of its own on every stderr."""
+
+    class Bar(contextlib.nullcontext[Any]):
+        def __init__(self, total: int | None = None, initial: int = 0, **_: object) -> None:
+            super().__init__(self)
+            self.total, self.done = total, initial
+
+        def update(self, count: int) -> None:
+            self.done += count
+            progress.update("downloading", self.done, self.total)
+
+    return Bar
+
+
+def _require_digest(remote: _Remote, partial: Path, progress: Progress) -> None:
+    """Discards a download that is not the published file."""
+    found = _hashed(partial, progress)
+    if found != remote.sha256:
+        partial.unlink()
+        raise DownloadError(
+            f"what came from {remote.url} is not the file: its SHA-256 is {found}, published is "
+            f"{remote.sha256}; it was discarded, try again"
+        )
+
+
+@contextlib.contextmanager
+def _locked(blob: Path, name: str, progress: Progress) -> Iterator[None]:
+    """One process at a time downloads a file; another one waits, and then finds it here."""
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(blob.with_name(f".{blob.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        progress.say(f"another process is getting {name}: waiting for it")
+        lock.acquire(poll_interval=POLL_S)
     try:
         yield
-    except (_BrokenError, httpx.ReadError, httpx.RemoteProtocolError) as error:
-        raise DownloadError(
-            f"the transfer of {part.stem} from {remote.host} broke off{_so_far(part)}: {again}"
-        ) from error
-    except httpx.TimeoutException as error:
-        raise DownloadError(
-            f"{remote.host} did not answer within {timeout_s:g} s{_so_far(part)}: try again later, "
-            f"or wait longer with SAM_DETECT_DOWNLOAD_TIMEOUT_S"
-        ) from error
-    except httpx.HTTPStatusError as error:
-        raise _refused(remote, error.response.status_code) from error
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-        raise ConfigError(
-            f"'{remote.url}' is no URL to download from: {one_line(error)}"
-        ) from error
-    except httpx.RequestError as error:
-        raise unreachable(remote.host, error) from error
-    except OSError as error:
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """``huggingface_hub`` tells the hub what is installed, and asks it which programs to look for,
+    unless this is set."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = before
+
+
+@contextlib.contextmanager
+def _explained(model: SAM2Model | CLIPModel, partial: Path | None) -> Iterator[None]:
+    """Turns errors of the network and of the disk into one line.
+
+    The classes of network errors are httpx's or its successor's, by the version of
+    ``huggingface_hub``, so they are known by name.
+    """
+    try:
+        yield
+    except SamDetectError:
+        raise
+    except Exception as error:
+        raise _in_words(model, partial, error) from error
+
+
+def _in_words(
+    model: SAM2Model | CLIPModel, partial: Path | None, error: Exception
+) -> DownloadError | OutputError:
+    from huggingface_hub import constants
+
+    host, status = urlsplit(constants.ENDPOINT).netloc, _status(error)
+    name, so_far = type(error).__name__, f" after {_size(partial) / 1e6:.1f} MB" if partial else ""
+    if status in (401, 403):
+        return DownloadError(
+            f"{constants.ENDPOINT}/{model.hub} is not open to you (HTTP {status}): ask for access "
+            f"there, then give your token in HF_TOKEN"
+        )
+    if status is not None:
+        return DownloadError(
+            f"{constants.ENDPOINT}/{model.hub}: the server refuses (HTTP {status}): try again later"
+        )
+    if "Timeout" in name:
+        return DownloadError(
+            f"{host} did not answer in time{so_far}: try again later, or wait longer with "
+            f"HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT (in seconds)"
+        )
+    if name in ("ReadError", "RemoteProtocolError") or "Consistency check" in str(error):
+        return DownloadError(
+            f"the transfer of {model.filenames[0]} from {host} broke off{so_far}: {CONTINUE}"
+        )
+    if isinstance(error, OSError) and error.errno is not None and partial is not None:
         if error.errno in FULL:
-            raise _no_space(part, "the disk is full; what came is kept") from error
-        raise DownloadError(f"cannot write {part}: {error.strerror or one_line(error)}") from error
-
-
-def unreachable(host: str, error: Exception) -> DownloadError:
-    """The error for a server that cannot be reached at all."""
+            return _no_space(partial, "the disk is full; what came is kept")
+        return OutputError(
+            f"cannot write into {partial.parent}: {error.strerror or one_line(error)}; choose "
+            f"another folder with HF_HOME"
+        )
     return DownloadError(
         f"cannot reach {host} ({one_line(error)}): is there a network, or a proxy to name in "
         f"HTTPS_PROXY? docs/models.md says how to get models without one"
     )
 
 
-def _refused(remote: Remote, status: int) -> DownloadError:
-    why = "there is no such file" if status in (404, 410) else "the server refuses"
-    then = "try again later" if status == 429 or status >= 500 else "is it the right address?"
-    return DownloadError(f"{remote.url}: {why} (HTTP {status}): {then}")
+def _no_space(partial: Path, figures: str) -> DownloadError:
+    return DownloadError(
+        f"no space in {partial.parent} ({figures}): make room, or choose another folder with "
+        f"HF_HOME"
+    )
 
 
-def _so_far(part: Path) -> str:
-    version, have = _read_version(part, None), _size(part)
-    if not have or version is None:
-        return ""
-    whole = f" of {version.total / 1e6:.1f}" if version.total is not None else ""
-    return f" after {have / 1e6:.1f}{whole} MB"
+def _status(error: Exception) -> int | None:
+    """The HTTP status that an error of the library is about."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _version(url: str, response: httpx.Response, total: int | None) -> _Version:
-    tag = response.headers.get("ETag")
-    strong = tag if tag and not tag.startswith("W/") else None
-    return _Version(url, strong or response.headers.get("Last-Modified"), total)
-
-
-def _version_path(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")
-
-
-def _read_version(part: Path, url: str | None) -> _Version | None:
-    """The version of the part that is here; None where it is of another URL, or unknown."""
-    try:
-        found = _Version(**json.loads(_version_path(part).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-    return found if url in (None, found.url) else None
+def _hashed(path: Path, progress: Progress) -> str:
+    total = path.stat().st_size
+    return sha256_of(path, lambda done: progress.update("checking", done, total))
 
 
 def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    return path.stat().st_size if path.is_file() else 0
 
 
-def unfinished_bytes(path: Path) -> int:
-    """How much of an unfinished download of ``path`` is here."""
-    return _size(part_path(path))
+def _terminal_bar() -> RichProgress | None:
+    """A bar on stderr, None if that is no terminal."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return None
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}"), progress.BarColumn(),
+        progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn(),
+    )  # fmt: skip
+    to_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return progress.Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=to_terminal
+    )

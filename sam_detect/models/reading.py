@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -15,7 +14,6 @@ from sam_detect.errors import UnavailableError, one_line
 
 Weights = dict[str, torch.Tensor]
 SAFETENSORS = ".safetensors"
-DIGEST_LENGTH = 16
 
 
 def read_weights(path: Path) -> Weights:
@@ -65,15 +63,6 @@ def _require_sound(weights: Mapping[str, Any], path: Path) -> None:
                 f"the weights in {path} are damaged ('{name}' has NaN or infinite values): "
                 "fetch them again"
             )
-
-
-def file_digest(path: Path) -> str:
-    """What tells this file's content from others': the start of its SHA-256, in hex."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()[:DIGEST_LENGTH]
 
 
 def _safetensors(path: Path) -> Any:

@@ -22,7 +22,7 @@ from sam_detect.models.reading import SAFETENSORS, count_numbers, read_weights
 from sam_detect.models.running import enough_memory
 from sam_detect.models.sam2_config import build, config_path, digest_of, read_config
 from sam_detect.models.sharing import Shared, file_key
-from sam_detect.models.weights import config_of, require_sam2, sam2_path
+from sam_detect.models.weights import checked_sha256, config_of, find_weights, require_sam2
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", SAFETENSORS)
 
@@ -112,6 +112,7 @@ def _find(model: str | Path, config: str | Path | None) -> SAM2Weights:
 
 
 def _load(found: SAM2Weights, device: torch.device) -> LoadedSAM2:
+    checked_sha256(found.path)
     state = read_weights(found.path)
     part = read_config(found.config)
     there, needed = count_numbers(state), part.image_encoder.trunk.weights()
@@ -127,7 +128,7 @@ def _load(found: SAM2Weights, device: torch.device) -> LoadedSAM2:
     official = find_sam2(found.name)
     named = official is not None and (found.config, found.path) == (
         official.config,
-        sam2_path(official),
+        find_weights(official),
     )
     return LoadedSAM2(
         model=ready,

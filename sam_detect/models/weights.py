@@ -1,52 +1,123 @@
-"""Where weights lie on this machine: under ``models`` in ``SAM_DETECT_HOME``.
+"""Where weights lie on this machine: in the shared cache of ``huggingface_hub``, or in the folder
+``models`` of ``SAM_DETECT_HOME``.
 
-Nothing here downloads: what is missing is said, with the command that fetches it.
+Nothing here downloads: if a file is missing, the error names the command that gets it. No torch.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from sam_detect.config import home_dir
 from sam_detect.errors import ConfigError, SamDetectError, UnavailableError
 from sam_detect.models.catalogue import (
+    DEFAULT,
     SAM2_MODELS,
     CLIPModel,
     CLIPWeights,
+    Model,
     SAM2Model,
     SAM2Weights,
     clip_model,
     find_sam2,
     sam2_model,
 )
-from sam_detect.models.records import is_whole, read_record
+from sam_detect.types import Recipe
 
 CHECKPOINT_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".safetensors"}
 NO_MODEL = {
     "sam2": "the segmenter 'naive' needs no model",
     "clip": "the embedder 'appearance' needs no model",
 }
+WITHOUT_MODEL = ("appearance", "average")
+"""Embedders that have no weights."""
+SHA256 = re.compile(r"[0-9a-f]{64}")
+BLOCK = 1 << 20
 
 
 def models_dir() -> Path:
-    """The folder of all weights."""
+    """The folder for files of weights that the user puts here (and where older versions did)."""
     return home_dir() / "models"
 
 
-def sam2_path(model: SAM2Model) -> Path:
-    """Where a checkpoint of Meta's lies, or would."""
-    return models_dir() / "sam2" / model.filename
+def cache_dir() -> Path | None:
+    """The cache of ``huggingface_hub`` (``HF_HUB_CACHE``); None if it is not installed."""
+    try:
+        from huggingface_hub import constants  # a light module: it imports no network library
+    except ImportError:
+        return None
+    return Path(constants.HF_HUB_CACHE)
 
 
-def clip_dir(model: CLIPModel) -> Path:
-    """The folder of one model's weights."""
-    return models_dir() / "clip" / model.model / model.pretrained
+def cached_repository(cache: Path, model: Model) -> Path:
+    """The folder of a model's repository in a cache of ``huggingface_hub``."""
+    return cache / f"models--{model.hub.replace('/', '--')}"
 
 
-def clip_path(model: CLIPModel) -> Path:
-    """Where the weights lie, or (in the preferred format) would."""
-    places = [clip_dir(model) / filename for filename in model.filenames]
-    return next((place for place in places if place.is_file()), places[0])
+def find_weights(model: SAM2Model | CLIPModel) -> Path | None:
+    """The model's file on this machine, None if there is none.
+
+    In each place the preferred format is looked for first. ``huggingface_hub`` has a function for
+    the cache, too, but importing it takes 0.3 s, and every run asks.
+    """
+    places = [models_dir() / model.folder]
+    if (cache := cache_dir()) is not None:
+        repository = cached_repository(cache, model)
+        try:
+            revision = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+            places.append(repository / "snapshots" / revision)
+        except (OSError, ValueError):
+            pass
+    files = (place / filename for place in places for filename in model.filenames)
+    return next((file for file in files if file.is_file()), None)
+
+
+def published_sha256(path: Path) -> str | None:
+    """The SHA-256 that the hub publishes for a file of its cache, which is named by it; None for
+    other files."""
+    try:
+        blob = Path(os.readlink(path))  # one step: the blob itself may be a link, to a shared store
+    except OSError:
+        return None
+    known = blob.parent.name == "blobs" and SHA256.fullmatch(blob.name)
+    return blob.name if known else None
+
+
+def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    """The file's SHA-256 (64 hexadecimal digits); ``progress`` gets the bytes read so far."""
+    digest, done = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            done += len(block)
+            if progress is not None:
+                progress(done)
+    return digest.hexdigest()
+
+
+def checked_sha256(path: Path) -> str:
+    """The SHA-256 of a file of weights that is about to be loaded.
+
+    Raises:
+        UnavailableError: the file cannot be read, or the hub published another SHA-256.
+    """
+    try:
+        sha256 = sha256_of(path)
+    except FileNotFoundError as error:
+        raise UnavailableError(f"there is no weights file {path}") from error
+    except OSError as error:
+        raise UnavailableError(f"cannot read the weights {path}: {error.strerror}") from error
+    if published_sha256(path) not in (None, sha256):
+        raise UnavailableError(
+            f"{path} is damaged, its SHA-256 is not the published one: get it again with "
+            f"sam-detect download-models"
+        )
+    return sha256
 
 
 def require_sam2(name: str, config: str | None = None) -> SAM2Weights:
@@ -55,34 +126,29 @@ def require_sam2(name: str, config: str | None = None) -> SAM2Weights:
     Args:
         name: a size, one of Meta's names, or a path.
         config: of a user's own file: the name of a configuration of the ``sam2`` package, or the
-            path of a YAML file. By default ``FILE.yaml`` beside ``FILE.pt``, else the one of the
-            model of Meta's that the file's name begins with.
+            path of a YAML file. By default as :func:`config_of` says.
 
     Raises:
-        UnavailableError: it is not on this machine, or damaged; the message says what to do.
+        UnavailableError: it is not on this machine; the message says what to do.
         UnknownNameError: neither a known name nor a file.
-        ConfigError: a file whose configuration nobody knows.
+        ConfigError: a file whose configuration is unknown.
     """
     own = _own_file(name)
     if own is not None:
         return SAM2Weights(own.stem, config or config_of(own), own)
     model = sam2_model(name)
-    path = sam2_path(model)
-    _require(path, f"the SAM 2 model '{name}'", f"--sam-model {model.shortest}", NO_MODEL["sam2"])
-    return SAM2Weights(model.name, config or model.config, path)
+    return SAM2Weights(model.name, config or model.config, _require(model, f"SAM 2 model '{name}'"))
 
 
 def require_clip(name: str) -> CLIPWeights:
     """The CLIP weights of a name, as :func:`~sam_detect.models.catalogue.clip_model` takes them.
 
     Raises:
-        UnavailableError: they are not on this machine, or damaged; the message says what to do.
+        UnavailableError: they are not on this machine; the message says what to do.
         UnknownNameError: nothing has this name.
     """
     model = clip_model(name)
-    path = clip_path(model)
-    _require(path, f"the CLIP model '{name}'", f"--clip-model {model.shortest}", NO_MODEL["clip"])
-    return CLIPWeights(model.model, model.pretrained, path)
+    return CLIPWeights(model.model, model.pretrained, _require(model, f"CLIP model '{name}'"))
 
 
 def available_sam2(name: str) -> bool:
@@ -103,23 +169,45 @@ def available_clip(name: str) -> bool:
     return True
 
 
-def _require(path: Path, what: str, option: str, otherwise: str) -> None:
-    command = f"sam-detect download-models {option}"
-    if not path.is_file():
+def default_segmenter(library: Recipe | None) -> str:
+    """``sam2`` if its package and the weights of its default model are on this machine, else
+    ``naive``.
+
+    Args:
+        library: recipe of the library that is used, None for a new one. One that was made
+            without models continues without: its calibration holds for the segmenter that
+            proposed its examples.
+    """
+    if library is not None and library.embedder in WITHOUT_MODEL:
+        return "naive"
+    here = find_spec("sam2") is not None and available_sam2(DEFAULT)
+    return "sam2" if here else "naive"
+
+
+def default_embedder() -> str:
+    """``clip`` if its package and the weights of its default model are on this machine, else
+    ``appearance``."""
+    here = find_spec("open_clip") is not None and available_clip(DEFAULT)
+    return "clip" if here else "appearance"
+
+
+def where_to_put(model: SAM2Model | CLIPModel) -> str:
+    """How to bring a model here without a network, in words."""
+    return f"put {model.filenames[0]} from {model.source} into {models_dir() / model.folder}"
+
+
+def _require(model: SAM2Model | CLIPModel, what: str) -> Path:
+    found = find_weights(model)
+    if found is None:
         raise UnavailableError(
-            f"{what} is not on this machine ({path}): get it with {command}; {otherwise}"
+            f"the {what} is not on this machine: get it with sam-detect download-models "
+            f"{model.option}, or {where_to_put(model)}; {NO_MODEL[model.kind]}"
         )
-    if not is_whole(path):
-        record = read_record(path)
-        size = path.stat().st_size
-        how = "its SHA-256 is not the recorded one"
-        if record is not None and size != record.bytes:
-            how = f"it has {size} bytes instead of {record.bytes}"
-        raise UnavailableError(f"{path} is damaged, {how}: get it again with {command}")
+    return found
 
 
 def _own_file(name: str) -> Path | None:
-    """The user's own checkpoint that ``name`` is the path of; None where it names a model."""
+    """The user's own checkpoint that ``name`` is the path of; None if it names a model."""
     path = Path(name).expanduser()
     like_a_file = path.suffix.lower() in CHECKPOINT_SUFFIXES
     if (like_a_file or path.name != name) and path.is_file():
@@ -134,20 +222,20 @@ def _own_file(name: str) -> Path | None:
 
 
 def config_of(path: Path) -> str:
-    """The configuration of a user's own checkpoint: ``FILE.yaml`` beside ``FILE.pt``, else that of
-    the model of Meta's that the file's name begins with.
+    """The configuration of a user's own checkpoint: ``FILE.yaml`` in the folder of ``FILE.pt``,
+    else that of the model of Meta's that the file's name begins with.
 
     Raises:
         ConfigError: neither is there.
     """
-    beside = path.with_suffix(".yaml")
-    if beside.is_file():
-        return str(beside)
+    config = path.with_suffix(".yaml")
+    if config.is_file():
+        return str(config)
     names = [model.name for model in SAM2_MODELS]
     like = next((name for name in names if path.stem.lower().startswith(name)), None)
     if like is None:
         raise ConfigError(
-            f"nothing says which configuration the checkpoint '{path}' has: put {beside.name} "
-            f"beside it, or begin its name with that of a model, such as {names[0]}"
+            f"the configuration of the checkpoint '{path}' is unknown: put {config.name} into the "
+            f"same folder, or begin its name with that of a model, such as {names[0]}"
         )
     return sam2_model(like).config

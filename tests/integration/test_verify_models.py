@@ -13,7 +13,7 @@ from sam2_helpers import write_small_sam2
 from small_models import clip_folder
 
 from sam_detect.bench import verify
-from sam_detect.models.records import Record, record_path, sha256_of, write_record
+from sam_detect.models.weights import sha256_of
 from sam_detect.segmentation._sam2_prompters import GridPrompter
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -61,22 +61,18 @@ def test_prompters_are_compared_with_the_grid(
     assert all("64 of the grid's 64 prompts, 100.0%" in text for text in said.values())
 
 
-def test_weights_that_are_not_the_recorded_ones_are_wrong(
-    sam: Command, models: tuple[str, ...]
+def test_weights_that_are_not_the_published_ones_are_wrong(
+    sam: Command, models: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = Path(models[1])
-    stat = path.stat()
-    record = Record(sha256_of(path), False, stat.st_size, stat.st_mtime_ns, "", "2026")
-    write_record(path, record)
+    monkeypatch.setattr(verify, "published_sha256", sha256_of)
     [found] = sam("verify-models", *models, "--json").worked().json
-    assert "as recorded" in json.dumps(found)
-    other = json.loads(record_path(path).read_text()) | {"sha256": "0" * 64}
-    record_path(path).write_text(json.dumps(other))
+    assert "as published" in json.dumps(found)
+    monkeypatch.setattr(verify, "published_sha256", lambda _: "0" * 64)
     ran = sam("verify-models", *models)
     assert ran.code == 1
     for name in ("machine", "versions", "weights of SAM 2 small", "weights of CLIP", "quality"):
         assert name in ran.out
-    assert "NOT as recorded" in ran.out
+    assert "NOT as published" in ran.out
     assert "WRONG" in ran.out
 
 

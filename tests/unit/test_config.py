@@ -87,7 +87,7 @@ def test_every_setting_is_read_from_its_variable(name: str) -> None:
         "max_distance": 15.5, "decay": 0.25, "occupancy": 0.5, "crop_side": 99, "top_k": 17,
         "threshold": 0.75, "color_order": "rgb", "device": "cpu", "max_image_pixels": 18,
         "lock_timeout_s": 1.25, "embedding_cache_size": 19, "qdrant_batch_size": 20,
-        "offline": True, "download_timeout_s": 21.5,
+        "offline": True,
         "points_per_side": 21, "prompts": "blobs", "playlist_hosts": "any",
         "pooling": "frame", "text_weight": 0.75,
         "frame_rate": 12.5, "stream_timeout_s": 3.5, "stream_retries": 22,
@@ -171,7 +171,7 @@ def test_a_bad_value_is_named_with_its_setting_wherever_it_comes_from(
 
 
 FLOATS = ["sigma", "min_fade", "max_distance", "decay", "occupancy", "threshold", "lock_timeout_s",
-          "download_timeout_s", "frame_rate", "stream_timeout_s"]  # fmt: skip
+          "frame_rate", "stream_timeout_s"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf"])

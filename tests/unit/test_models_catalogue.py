@@ -70,15 +70,6 @@ def test_a_slip_is_guessed() -> None:
         clip_model("ViT-B-15")
 
 
-def test_urls_are_metas() -> None:
-    assert sam2_model("tiny").url == (
-        "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_tiny.pt"
-    )
-    assert sam2_model("sam2_hiera_base_plus").url == (
-        "https://dl.fbaipublicfiles.com/segment_anything_2/072824/sam2_hiera_base_plus.pt"
-    )
-
-
 def test_configs_are_those_that_the_sam2_package_ships_and_names() -> None:
     build = pytest.importorskip("sam2.build_sam")
     theirs = {
@@ -88,7 +79,8 @@ def test_configs_are_those_that_the_sam2_package_ships_and_names() -> None:
     assert len(theirs) == len(SAM2_MODELS)
     for place, expected in theirs.items():
         model = sam2_model(place)
-        assert (model.config, model.filename) == expected
+        assert (model.config, model.filenames[0]) == expected
+        assert model.hub == place
         assert (Path(build.sam2.__path__[0]) / model.config).is_file()
 
 

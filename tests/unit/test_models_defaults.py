@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
+from model_files import in_cache
 
 from sam_detect import SAMDetect
 from sam_detect.config import home_dir
@@ -14,15 +14,9 @@ from sam_detect.errors import ConfigError, SamDetectError
 from sam_detect.fading import IdentityFade
 from sam_detect.library.maker import VectorMaker
 from sam_detect.models.catalogue import clip_model, sam2_model
-from sam_detect.models.defaults import default_embedder, default_segmenter
-from sam_detect.models.weights import clip_path, sam2_path
+from sam_detect.models.weights import default_embedder, default_segmenter
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.vector_store import MemoryVectorStore
-
-
-def put(path: Path) -> None:
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"weights")
 
 
 def test_without_models_nothing_needs_any() -> None:
@@ -34,9 +28,9 @@ def test_without_models_nothing_needs_any() -> None:
 
 
 def test_models_are_used_where_they_are() -> None:
-    put(sam2_path(sam2_model("base")))
+    in_cache(sam2_model("base"))
     assert (default_segmenter(None), default_embedder()) == ("sam2", "appearance")
-    put(clip_path(clip_model("base")))
+    in_cache(clip_model("base"))
     assert (default_segmenter(None), default_embedder()) == ("sam2", "clip")
     # What lies there is no model: it was really asked for.
     with pytest.raises(SamDetectError, match=r"sam2.1_hiera_base_plus.pt"):
@@ -44,7 +38,7 @@ def test_models_are_used_where_they_are() -> None:
 
 
 def test_another_size_is_not_the_default() -> None:
-    put(sam2_path(sam2_model("tiny")))
+    in_cache(sam2_model("tiny"))
     assert default_segmenter(None) == "naive"
 
 
@@ -52,23 +46,23 @@ def test_another_size_is_not_the_default() -> None:
 def test_weights_without_their_package_are_of_no_use(
     package: str, left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(sam2_path(sam2_model("base")))
-    put(clip_path(clip_model("base")))
+    in_cache(sam2_model("base"))
+    in_cache(clip_model("base"))
     monkeypatch.setattr(
-        "sam_detect.models.defaults.find_spec", lambda name: None if name == package else sys
+        "sam_detect.models.weights.find_spec", lambda name: None if name == package else sys
     )
     assert left in (default_segmenter(None), default_embedder())
 
 
 def test_a_library_made_without_models_goes_on_without() -> None:
-    put(sam2_path(sam2_model("base")))
+    in_cache(sam2_model("base"))
     for embedder in (AppearanceEmbedder(), AverageEmbedder()):
         assert default_segmenter(VectorMaker(embedder, IdentityFade()).recipe) == "naive"
 
 
 def test_what_is_asked_for_is_taken() -> None:
-    put(sam2_path(sam2_model("base")))
-    put(clip_path(clip_model("base")))
+    in_cache(sam2_model("base"))
+    in_cache(clip_model("base"))
     given = {"segmenter": "naive", "vector_store": MemoryVectorStore()}
     detector = SAMDetect(embedder=AverageEmbedder(), **given)
     assert isinstance(detector.segmenter, NaiveSegmenter)

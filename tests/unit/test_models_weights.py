@@ -1,45 +1,50 @@
-"""Where weights are looked for, what is said when they are missing or damaged, and records."""
+"""Where weights are looked for, and what is said when they are missing or damaged."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import pytest
+from model_files import by_hand, in_cache, put
 
 from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError
-from sam_detect.models import records
+from sam_detect.models import weights
 from sam_detect.models.catalogue import clip_model, sam2_model
-from sam_detect.models.records import Record, is_whole, read_record, record_path, write_record
 from sam_detect.models.weights import (
     available_clip,
     available_sam2,
-    clip_path,
+    checked_sha256,
+    find_weights,
     models_dir,
+    published_sha256,
     require_clip,
     require_sam2,
-    sam2_path,
+    sha256_of,
 )
 
-
-def put(path: Path, data: bytes = b"weights", *, recorded: bool = False) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    if recorded:
-        found = path.stat()
-        digest = hashlib.sha256(data).hexdigest()
-        write_record(path, Record(digest, False, found.st_size, found.st_mtime_ns, "", "2026"))
-    return path
+SHA256 = hashlib.sha256(b"weights").hexdigest()
 
 
-def test_all_weights_lie_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_found_in_the_cache_and_in_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SAM_DETECT_HOME", str(tmp_path))
     assert models_dir() == tmp_path / "models"
-    assert sam2_path(sam2_model("base")) == tmp_path / "models/sam2/sam2.1_hiera_base_plus.pt"
-    assert clip_path(clip_model("base")) == (
-        tmp_path / "models/clip/ViT-B-32/openai/open_clip_model.safetensors"
-    )
+    model = sam2_model("base")
+    assert find_weights(model) is None
+    cached = in_cache(model)
+    assert require_sam2("base").path == cached
+    old = put(tmp_path / "models" / "sam2" / "sam2.1_hiera_base_plus.pt")
+    assert require_sam2("base").path == old
+    clip = put(tmp_path / "models" / "clip" / "ViT-B-32" / "openai" / "open_clip_model.safetensors")
+    assert require_clip("base").path == clip
+
+
+def test_another_revision_in_the_cache_is_not_the_model() -> None:
+    path = in_cache(sam2_model("tiny"))
+    put(path.parents[2] / "refs" / "main", b"f" * 40)
+    assert not available_sam2("tiny")
 
 
 def test_a_missing_sam2_model_is_named_with_the_command_and_the_way_without() -> None:
@@ -49,7 +54,7 @@ def test_a_missing_sam2_model_is_named_with_the_command_and_the_way_without() ->
     message = str(caught.value)
     for words in (
         "'base' is not on this machine",
-        str(sam2_path(sam2_model("base"))),
+        str(models_dir() / "sam2"),
         "sam-detect download-models --sam-model base",
         "'naive' needs no model",
     ):
@@ -65,26 +70,25 @@ def test_a_missing_clip_model_is_named_with_the_command_and_the_way_without() ->
 
 
 def test_what_is_there_is_given_with_all_that_loading_needs() -> None:
-    path = put(sam2_path(sam2_model("sam2_hiera_large")))
+    path = in_cache(sam2_model("sam2_hiera_large"))
     found = require_sam2("facebook/sam2-hiera-large")
     assert (found.name, found.config) == ("sam2_hiera_large", "configs/sam2/sam2_hiera_l.yaml")
     assert found.path == path
     assert available_sam2("sam2_hiera_large")
     assert not available_sam2("large")
 
-    path = put(clip_path(clip_model("base")))
+    path = in_cache(clip_model("base"))
     clip = require_clip("clip-vit-b")
     assert (clip.model, clip.pretrained, clip.path) == ("ViT-B-32", "openai", path)
     assert available_clip("base")
 
 
 def test_clip_weights_in_the_old_format_are_found_and_safe_ones_preferred() -> None:
-    model = clip_model("base")
-    folder = clip_path(model).parent
-    old = put(folder / "open_clip_pytorch_model.bin")
-    assert require_clip("base").path == old
-    safe = put(folder / "open_clip_model.safetensors")
-    assert require_clip("base").path == safe
+    for place in (in_cache, by_hand):
+        old = place(clip_model("base"), number=1)
+        assert require_clip("base").path == old
+        safe = place(clip_model("base"), number=0)
+        assert require_clip("base").path == safe
 
 
 def test_no_model_is_available_under_a_wrong_name() -> None:
@@ -121,19 +125,19 @@ class TestOwnCheckpoint:
 
     def test_without_any_of_these(self, tmp_path: Path) -> None:
         path = put(tmp_path / "cells.pt")
-        with pytest.raises(ConfigError, match=r"which configuration .*put cells.yaml beside it"):
+        with pytest.raises(ConfigError, match=r"put cells.yaml into the same folder"):
             require_sam2(str(path))
 
     def test_a_file_in_this_folder_goes_before_the_model_of_its_name(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        put(sam2_path(sam2_model("tiny")))
-        assert require_sam2("sam2.1_hiera_tiny.pt").path == sam2_path(sam2_model("tiny"))
+        kept = by_hand(sam2_model("tiny"))
+        assert require_sam2("sam2.1_hiera_tiny.pt").path == kept
         put(tmp_path / "sam2.1_hiera_tiny.pt")
         assert require_sam2("sam2.1_hiera_tiny.pt").path == Path("sam2.1_hiera_tiny.pt")
         put(tmp_path / "tiny")  # a size is never a file
-        assert require_sam2("tiny").path == sam2_path(sam2_model("tiny"))
+        assert require_sam2("tiny").path == kept
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(UnavailableError, match=r"no checkpoint '.*gone.pt'"):
@@ -144,61 +148,43 @@ class TestOwnCheckpoint:
             require_sam2(str(tmp_path / "gone"))
 
 
-class TestRecords:
-    def test_a_truncated_file_is_damaged(self) -> None:
-        path = put(sam2_path(sam2_model("tiny")), recorded=True)
-        before = path.stat().st_mtime_ns
-        path.write_bytes(b"weigh")
-        os.utime(path, ns=(before, before))
-        assert not available_sam2("tiny")
-        with pytest.raises(
-            UnavailableError, match=r"5 bytes instead of 7: get it again .*--sam-model tiny"
-        ):
-            require_sam2("tiny")
+class TestDigest:
+    """The hub's cache names a file by its SHA-256, which is compared when the file is loaded."""
 
-    def test_other_bytes_are_damage(self) -> None:
-        path = put(clip_path(clip_model("base")), recorded=True)
+    def test_a_file_of_the_cache_is_checked(self) -> None:
+        path = in_cache(sam2_model("tiny"))
+        assert checked_sha256(path) == published_sha256(path) == SHA256
         path.write_bytes(b"wEights")
-        with pytest.raises(
-            UnavailableError, match=r"SHA-256 is not the recorded one.*clip-model base"
-        ):
-            require_clip("base")
+        with pytest.raises(UnavailableError, match=r"damaged.*download-models"):
+            checked_sha256(path)
 
-    def test_a_copied_file_is_read_once_and_then_known_by_its_time(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        path = put(tmp_path / "x.pt", recorded=True)
-        os.utime(path, ns=(1, 1))
-        assert is_whole(path)
-        record = read_record(path)
-        assert record is not None
-        assert record.mtime_ns == 1
-        monkeypatch.setattr(records, "sha256_of", lambda *_: pytest.fail("was read again"))
-        assert is_whole(path)
+    def test_a_blob_in_a_shared_store_is_compared_by_its_own_name(self, tmp_path: Path) -> None:
+        """The store may name it by another digest."""
+        path = in_cache(sam2_model("tiny"))
+        blob, stored = path.resolve(), tmp_path / "store" / ("0" * 64)
+        put(stored, blob.read_bytes())
+        blob.unlink()
+        blob.symlink_to(stored)
+        assert checked_sha256(path) == published_sha256(path) == SHA256
 
-    def test_a_change_behind_an_old_time_is_found_by_reading(self, tmp_path: Path) -> None:
-        path = put(tmp_path / "x.pt", recorded=True)
-        before = path.stat().st_mtime_ns
-        path.write_bytes(b"wEights")
-        os.utime(path, ns=(before, before))
-        assert is_whole(path)
-        assert not is_whole(path, thoroughly=True)
+    def test_other_files_have_no_published_digest(self, tmp_path: Path) -> None:
+        path = put(tmp_path / "blobs" / ("0" * 64))
+        assert published_sha256(path) is None
+        assert checked_sha256(path) == SHA256
+        link = tmp_path / "x.pt"
+        link.symlink_to(put(tmp_path / "elsewhere" / ("0" * 64)))
+        assert published_sha256(link) is None
 
-    @pytest.mark.parametrize("text", ["", "{", "[1]", '{"sha256": "0"}', "\xff"])
-    def test_a_record_that_cannot_be_read_says_so(self, tmp_path: Path, text: str) -> None:
-        path = put(tmp_path / "x.pt")
-        record_path(path).write_bytes(text.encode("latin-1"))
-        with pytest.raises(UnavailableError, match=r"x.pt.json cannot be read .*delete it"):
-            is_whole(path)
-
-    def test_a_file_without_a_record_is_taken(self, tmp_path: Path) -> None:
-        assert is_whole(put(tmp_path / "x.pt"))
+    def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
+        with pytest.raises(UnavailableError, match=r"no weights file .*gone.pt"):
+            checked_sha256(tmp_path / "gone.pt")
+        with pytest.raises(UnavailableError, match="cannot read the weights"):
+            checked_sha256(tmp_path)
 
     def test_the_digest_of_a_file_of_several_blocks(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(records, "BLOCK", 3)
+        monkeypatch.setattr(weights, "BLOCK", 3)
         seen: list[int] = []
-        digest = records.sha256_of(put(tmp_path / "x"), seen.append)
-        assert digest == hashlib.sha256(b"weights").hexdigest()
+        assert sha256_of(put(tmp_path / "x"), seen.append) == SHA256
         assert seen == [3, 6, 7]

@@ -83,7 +83,7 @@ def test_a_checkpoint_named_after_a_model_of_metas_has_its_config(
     with pytest.raises(ConfigError, match=r"sam2\.1_hiera_t\.yaml"):  # whose weights it has not
         load(named)
     other = named.rename(tmp_path / "cells.pt")
-    with pytest.raises(ConfigError, match=r"put cells\.yaml beside it"):
+    with pytest.raises(ConfigError, match=r"put cells\.yaml into the same folder"):
         load(other)
 
 
