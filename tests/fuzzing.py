@@ -28,7 +28,7 @@ from sam_detect import SAMDetect
 from sam_detect.config import Settings, load_settings
 from sam_detect.errors import SamDetectError
 from sam_detect.evaluation.readers import open_dataset
-from sam_detect.library.checksums import sealed
+from sam_detect.library.example import sealed
 from sam_detect.library.library import Library
 from sam_detect.library.maker import VectorMaker
 from sam_detect.library.reindex import reindex

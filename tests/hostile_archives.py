@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sam_detect.library.checksums import sealed
+from sam_detect.library.example import sealed
 from sam_detect.masks import encode_crop
 from sam_detect.types import Point
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,9 @@ import numpy.typing as npt
 
 from sam_detect.detector import SAMDetect
 from sam_detect.interfaces import Segmenter, VectorStore
-from sam_detect.library.example import Example
 from sam_detect.library.library import Library
 from sam_detect.library.surroundings import Surroundings
-from sam_detect.types import Frame, Masks, Point
+from sam_detect.types import Frame, Masks
 
 COLOURS = {"nut": (60, 120, 200), "leaf": (60, 180, 60), "berry": (140, 30, 60)}
 SIDE = 160
@@ -96,7 +94,7 @@ def taught(store: VectorStore, *names: str, **settings: Any) -> SAMDetect:
 def contents(library: Library) -> dict[str, tuple[Any, ...]]:
     """Everything of every example but the time and the vectors, comparable.
 
-    Last come what format 1 did not have, the picture, and what format 2 did not, surroundings.
+    Last comes what a converted library does not have, the surroundings.
     """
     return {
         e.id: (
@@ -149,45 +147,16 @@ def write_annotated(folder: Path, pictures: int, names: tuple[str, ...] = ("nut"
     return file
 
 
-# -- older formats, as their commits of the project wrote them ------------------------------------
+# -- what a library of today may hold from before the first release ------------------------------
 
 
-def to_format_2(library: Library) -> dict[str, Any]:
-    """Rewrites a library in format 2 and returns its manifest."""
-    manifest = {**library.require(), "format_version": 2}
-    library.store.replace_all([payload_2(e) for e in library.read()], manifest)
-    return manifest
+def as_converted(library: Library) -> None:
+    """Leaves the library as one of format 2 that became one of format 4: nothing is known of what
+    lies around its examples, nor of learning batches."""
+    old = [replace(e, surroundings=None, batch="", before=()).to_point() for e in library.read()]
+    library.store.replace_all(old, {**library.require(), "contents": None})
 
 
-def payload_2(example: Example) -> Point:
-    """The point that format 2 made of an example: nobody had looked around it."""
-    point = example.to_point()
-    new = ("surroundings", "batch", "before", "checksum", "vector_checksum", "crop_checksum")
-    kept = {name: value for name, value in point.payload.items() if name not in new}
-    return Point(point.id, point.vector, kept)
-
-
-def to_format_1(library: Library) -> dict[str, Any]:
-    """Rewrites a library in format 1 and returns its manifest."""
-    found = library.require()
-    manifest = {
-        "kind": "sam-detect library",
-        "format_version": 1,
-        "name": found["name"],
-        "recipe": found["recipe"],
-        "generation": 7,
-    }
-    points = [payload_1(example) for example in library.read()]
-    library.store.replace_all(points, manifest)
-    return manifest
-
-
-def payload_1(example: Example) -> Point:
-    """The point that format 1 made of an example: its crop a PNG, no picture."""
-    point = example.to_point()
-    _, png = cv2.imencode(".png", cv2.cvtColor(example.crop.image_rgb, cv2.COLOR_RGB2BGR))
-    kept = ("label", "negative", "source", "bbox", "area", "added", "segmentation")
-    payload = {name: point.payload[name] for name in kept}
-    payload["crop_png"] = base64.b64encode(png.tobytes()).decode("ascii")
-    payload |= {name: point.payload[name] for name in ("crop_mask", "crop_scale", "crop_window")}
-    return Point(point.id, point.vector, payload)
+def as_older_format(library: Library, version: int) -> None:
+    """Leaves the library as one that says an older format."""
+    library.store.write_manifest({**library.require(), "format_version": version})

@@ -11,8 +11,10 @@ from __future__ import annotations
 import io
 import json
 import lzma
+import math
 import os
 import re
+import reprlib
 import shutil
 import stat
 import struct
@@ -23,7 +25,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NoReturn, cast
 
 import numpy as np
 
@@ -37,9 +39,10 @@ from sam_detect.errors import (
 from sam_detect.labels import normalised_label
 from sam_detect.library import manifest as manifests
 from sam_detect.library import schema
-from sam_detect.library.example import Example
+from sam_detect.library.example import PAYLOAD_FIELDS, Example
 from sam_detect.masks import checked_rle
 from sam_detect.types import Point, Recipe
+from sam_detect.vector_store._checks import is_canonical_uuid
 
 MANIFEST, EXAMPLES, VECTORS = "library.json", "examples.jsonl", "vectors.npy"
 MAX_FILE_BYTES = 16 << 30
@@ -52,6 +55,9 @@ MAX_RATIO, FREE_BYTES = 100, 64 << 20
 """How far a file may expand: crops are compressed already, so real ones grow to about double."""
 BASE_SECONDS, SECONDS_PER_ROW, SECONDS_PER_MB = 8.0, 0.02, 1.0
 """Processor time to check a file; a row of a real one takes 2 to 5 ms."""
+MAX_JSON_DEPTH = 12
+MAX_JSON_MARKS = 20_000
+"""Quotes, and commas and brackets, of one JSON text; an example has some 500."""
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 FLOAT = np.dtype("<f4")
 VECTOR_HEADER = re.compile(
@@ -102,9 +108,8 @@ class Archive:
         stream.left = None
         _check_members(members, self._bytes)
         with members.open(MANIFEST) as text:
-            manifest = schema.read_json(text.read())
-        self._version = manifests.check(manifest, str(file))
-        manifest = manifests.read(manifests.migrate_manifest(manifest, self._version), str(file))
+            manifest = read_json(text.read())
+        manifest = manifests.read(manifest, str(file))
         self.name: str = manifest["name"]
         self.recipe: Recipe = manifests.read_recipe(manifest, str(file))
         with members.open(VECTORS) as rows:
@@ -133,7 +138,7 @@ class Archive:
             ) from error
 
     def points(self) -> Iterator[Point]:
-        """All points in the present format, their crops not decoded; see :meth:`check`."""
+        """All points without unknown fields, their crops not decoded; see :meth:`check`."""
         dimension = self.recipe.dimension
         with (
             self._members.open(VECTORS) as rows,
@@ -171,13 +176,15 @@ class Archive:
                 raise ValueError(f"reading it takes longer than {most_s:.0f} s")
 
     def _point(self, line: bytes, vector: Any) -> Point:
-        row = schema.read_json(line)
+        row = read_json(line)
         if not isinstance(row, dict) or not isinstance(row.get("payload"), dict):
             raise ValueError("an example has no payload")
-        key = schema.check_id(row.get("id"))
+        key = row.get("id")
+        if not is_canonical_uuid(key):
+            raise ValueError(f"an id should be a UUID, got {reprlib.repr(key)}")
         schema.check_vectors(vector[None], [key], self.recipe.dimension)
-        point = Point(key, vector.astype(np.float32), row["payload"])
-        return manifests.migrate_point(point, self._version)
+        known = {name: row["payload"][name] for name in PAYLOAD_FIELDS if name in row["payload"]}
+        return Point(key, vector.astype(np.float32), known)
 
     def _check(self, example: Example) -> None:
         normalised_label(example.label)
@@ -250,3 +257,52 @@ def _rows(rows: IO[bytes], dimension: int) -> int:
     if count > MAX_ROWS:
         raise ValueError(f"it has {count} examples, more than {MAX_ROWS}")
     return count
+
+
+def read_json(text: bytes) -> Any:
+    """JSON of somebody else: UTF-8, not deep, of few values, without what JSON does not have.
+
+    Depth and number of values are counted before anything is parsed: parsing itself recurses, and
+    a list takes 30 times the memory of its text. Whoever reads the text limits its length.
+    """
+    outside = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if outside.count(b'"') > MAX_JSON_MARKS:
+        raise ValueError("its JSON has too many values")
+    marks = b"".join(outside.split(b'"')[::2])
+    if sum(marks.count(mark) for mark in (b",", b"[", b"{")) > MAX_JSON_MARKS:
+        raise ValueError("its JSON has too many values")
+    depth = 0
+    for mark in marks.translate(None, bytes(set(range(256)) - set(b"[]{}"))):
+        depth += 1 if mark in b"[{" else -1
+        if depth > MAX_JSON_DEPTH:
+            raise ValueError(f"its JSON is nested deeper than {MAX_JSON_DEPTH}")
+    return json.loads(
+        text.decode("utf-8"),
+        object_pairs_hook=_once,
+        parse_int=_whole,
+        parse_float=_finite,
+        parse_constant=_no_constant,
+    )
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("its JSON names a field twice")
+    return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > schema.MAX_DIGITS + 1:
+        raise ValueError(f"its JSON has a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    if len(text) > 2 * schema.MAX_DIGITS or not math.isfinite(number := float(text)):
+        raise ValueError(f"its JSON has the number {reprlib.repr(text)}")
+    return number
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"its JSON has the number {text}")

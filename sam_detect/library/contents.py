@@ -14,7 +14,7 @@ from sam_detect.errors import LibraryCorruptError
 from sam_detect.interfaces import VectorStore
 from sam_detect.library import manifest as manifests
 from sam_detect.library import remedies
-from sam_detect.library.checksums import CHECKSUM
+from sam_detect.library.example import CHECKSUM
 from sam_detect.types import Point
 
 FIELDS = (CHECKSUM, "batch")

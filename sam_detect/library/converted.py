@@ -10,8 +10,7 @@ from sam_detect.errors import RecipeMismatchError
 from sam_detect.interfaces import VectorStore
 from sam_detect.library import lookup, remedies
 from sam_detect.library import manifest as manifests
-from sam_detect.library.checksums import NAMING_FIELDS, VECTOR_CHECKSUM, sealed
-from sam_detect.library.example import Example
+from sam_detect.library.example import NAMING_FIELDS, VECTOR_CHECKSUM, Example, sealed
 from sam_detect.library.maker import BATCH, VectorMaker
 from sam_detect.library.surroundings import Surroundings, described
 from sam_detect.masks import FloatArray

@@ -1,32 +1,269 @@
-"""One labelled example with its provenance, and the plain data it is stored as.
+"""One labelled example: what it is in memory, what is stored of it, and how each becomes the other.
 
-Format 4 of the payload. Whoever changes it raises ``FORMAT_VERSION`` in ``manifest.py`` and adds
-a step to ``migrations.py``.
+:class:`Payload` is the closed schema of the stored fields, with limits. A new field is declared
+there and, where it has another form in memory, in :meth:`Example.to_point` and
+:meth:`Example.from_point`. What is listed, checked, exported and kept as an earlier state follows
+from the declaration. This is format 4: another one has another ``FORMAT_VERSION`` in
+``manifest.py``.
+
+Each example has three checksums, so that a reader checks what it reads and no more.
+``vector_checksum`` covers the vector and the surroundings, ``crop_checksum`` the crop and the
+earlier states, and ``checksum`` the listed fields and the other two: all of the example. They are
+made of stored bytes and text. Stores give vectors back bit for bit, and numbers are rounded to what
+every engine's JSON gives back unchanged, so no processor's arithmetic matters.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import cv2
 import numpy as np
+from pydantic import AfterValidator, Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from sam_detect.errors import LibraryCorruptError, MaskError
 from sam_detect.labels import shown_label
-from sam_detect.library import checksums, pictures, schema
+from sam_detect.library import schema, webp
+from sam_detect.library.schema import Batch, Checksum, Text
 from sam_detect.library.surroundings import Surroundings
-from sam_detect.masks import FloatArray, MaskRLE, encode_crop, rle_to_mask
+from sam_detect.masks import MAX_RLE_PIXELS, FloatArray, MaskRLE, encode_crop, rle_to_mask
 from sam_detect.types import Crop, ImageRGB, Point
+from sam_detect.vector_store._checks import normalised
 
 ID_NAMESPACE = uuid.UUID("6d3b1c5e-0f0a-5c55-9a39-5a3d0c6f2c11")
-PLAIN_FIELDS = (*checksums.LISTED, "before")
-"""Fields of an example that its payload has as they are."""
 THUMBNAIL_SIDE = 96
+MAX_REGIONS = 64
+"""Four times what is kept around an example."""
+MAX_STATES = 64
+"""Earlier states of an example, four times what is kept."""
+DECIMALS, DIGITS = 12, 15
+"""Numbers of so many digits come back from any JSON reader as they were written."""
+
+# -- what is stored ----------------------------------------------------------------------------
+
+
+def _time(text: str) -> str:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("should be a time in ISO 8601") from None
+    return text
+
+
+def _picture_size(size_hw: list[int]) -> list[int]:
+    if size_hw[0] * size_hw[1] > MAX_RLE_PIXELS:
+        raise ValueError(f"should have at most {MAX_RLE_PIXELS} pixels")
+    return size_hw
+
+
+def _box_xywh(box: list[int]) -> list[int]:
+    if min(box) < 0 or min(box[2:]) < 1:
+        raise ValueError("should be x, y, width, height in a picture")
+    return box
+
+
+def _window_xyxy(box: list[int]) -> list[int]:
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise ValueError("should be x0, y0, x1, y1 of a window")
+    return box
+
+
+Pixels = Annotated[int, Field(ge=1, le=MAX_RLE_PIXELS)]
+Four = Annotated[
+    list[Annotated[int, Field(ge=-MAX_RLE_PIXELS, le=MAX_RLE_PIXELS)]],
+    Field(min_length=4, max_length=4),
+]
+Counts = Annotated[str, Field(max_length=4_000_000)]
+"""COCO's run lengths: a million runs of some pixels each."""
+Regions = Field(max_length=MAX_REGIONS)
+
+
+class Segmentation(TypedDict):
+    """A full-size mask, as COCO's run lengths."""
+
+    size: Annotated[list[Pixels], Field(min_length=2, max_length=2), AfterValidator(_picture_size)]
+    counts: Counts
+
+
+class Around(TypedDict):
+    """What was proposed around an example; ``surroundings.py`` checks how its parts fit."""
+
+    proposer: Text
+    quality: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None
+    boxes: Annotated[list[Four], Regions]
+    masks: Annotated[list[Counts], Regions]
+    touching: Annotated[list[bool], Regions]
+    vectors: Annotated[str, Field(max_length=3 * MAX_REGIONS * schema.MAX_DIMENSION)]
+
+
+class Listed(TypedDict, total=False):
+    """What lists, counts and the log read."""
+
+    label: Annotated[str, Field(max_length=200, pattern=r"\S")]
+    negative: bool
+    source: Annotated[str, Field(max_length=10_000)]
+    bbox: Annotated[Four, AfterValidator(_box_xywh)]
+    area: Pixels
+    added: Annotated[str, Field(max_length=40), AfterValidator(_time)]
+    segmentation: Segmentation
+    picture: Annotated[str, Field(max_length=128, pattern=r"^[0-9a-f]*$")]
+    batch: Batch
+
+
+class Known(Listed, total=False):
+    """What is known of an example, or differs in an earlier state of it."""
+
+    crop_webp: Annotated[str, Field(max_length=6_000_000)]
+    crop_mask: Counts
+    crop_scale: Annotated[float, Field(ge=1e-9, le=1, allow_inf_nan=False)]
+    crop_window: Annotated[Four, AfterValidator(_window_xyxy)]
+    surroundings: Around | None
+
+
+class State(TypedDict):
+    """An earlier state of an example, as ``history.py`` keeps it."""
+
+    by: Batch
+    id: Annotated[str, Field(max_length=36)]
+    vector: Annotated[str, Field(max_length=6 * schema.MAX_DIMENSION)] | None
+    payload: Known
+
+
+class Payload(Known, total=False):
+    """The payload of an example; a read may ask for some fields only."""
+
+    before: Annotated[list[State], Field(max_length=MAX_STATES)]
+    checksum: Checksum
+    vector_checksum: Checksum
+    crop_checksum: Checksum
+
+
+CHECKSUM, VECTOR_CHECKSUM, CROP_CHECKSUM = "checksum", "vector_checksum", "crop_checksum"
+CHECKSUMS = (CHECKSUM, VECTOR_CHECKSUM, CROP_CHECKSUM)
+LISTED = tuple(get_type_hints(Listed))
+LISTED_FIELDS = (*LISTED, *CHECKSUMS)
+"""The same with the checksums, so that it can be checked."""
+NAMING_FIELDS = (*LISTED_FIELDS, "surroundings")
+"""What naming reads, with the vector."""
+KNOWN_FIELDS = tuple(get_type_hints(Known))
+"""All fields but the earlier states and the checksums."""
+PAYLOAD_FIELDS = tuple(get_type_hints(Payload))
+_PAYLOAD: TypeAdapter[Any] = TypeAdapter(Payload)
+
+
+def check_payload(data: dict[str, Any], fields: Sequence[str] = PAYLOAD_FIELDS) -> dict[str, Any]:
+    """The known fields of a payload; others are left out.
+
+    Args:
+        data: what is stored.
+        fields: those that must be there.
+
+    Raises:
+        ValueError: a field is missing, or not as the schema has it.
+    """
+    for name in fields:
+        if name not in data:
+            raise ValueError(f"it has no {name}")
+    known = schema.checked(_PAYLOAD, data)
+    if "bbox" in known:
+        x, y, width, height = known["bbox"]
+        if known.get("area", 1) > width * height:
+            raise ValueError(f"its area is {known['area']} pixels in a box of {width}x{height}")
+        size = known.get("segmentation", {}).get("size", (MAX_RLE_PIXELS, MAX_RLE_PIXELS))
+        if y + height > size[0] or x + width > size[1]:
+            raise ValueError("its bbox lies outside of its picture")
+    return known
+
+
+def checked_point(point: Point, fields: Sequence[str] = PAYLOAD_FIELDS) -> Point:
+    """The point with the known fields of its payload, as far as it was read.
+
+    With :data:`LISTED_FIELDS` these are compared with their checksum, with :data:`NAMING_FIELDS`
+    and the vector those, and with the whole payload and the vector all.
+
+    Raises:
+        ValueError: it breaks the schema, or is not what was stored.
+    """
+    known = replace(point, payload=check_payload(point.payload, fields))
+    payload = known.payload
+    if "crop_webp" in payload:
+        _require(payload, CROP_CHECKSUM, _of_crop(payload))
+    if point.vector is not None and "surroundings" in payload:
+        _require(payload, VECTOR_CHECKSUM, _of_vector(known))
+    if CHECKSUM in payload:
+        _require(payload, CHECKSUM, _of_all(known))
+    return known
+
+
+def sealed(point: Point) -> Point:
+    """The point as a library stores it: with right checksums and a vector of length 1.
+
+    Args:
+        point: with its vector and its whole payload.
+    """
+    vector = None if point.vector is None else normalised(np.asarray(point.vector, np.float32))
+    payload = {k: _storable(v) for k, v in point.payload.items() if k not in CHECKSUMS}
+    fresh = Point(point.id, vector, payload)
+    payload[VECTOR_CHECKSUM] = _of_vector(fresh)
+    payload[CROP_CHECKSUM] = _of_crop(payload)
+    payload[CHECKSUM] = _of_all(fresh)
+    return fresh
+
+
+def _require(payload: dict[str, Any], name: str, expected: str) -> None:
+    if payload.get(name) != expected:
+        which = {VECTOR_CHECKSUM: "its vector", CROP_CHECKSUM: "its crop"}.get(name, "it")
+        raise ValueError(f"{which} is not what was stored")
+
+
+def _of_vector(point: Point) -> str:
+    # Adding zero makes -0.0 and 0.0 the same, as not every transport keeps them apart.
+    vector = b"" if point.vector is None else (np.asarray(point.vector, "<f4") + 0.0).tobytes()
+    return _digest(vector, _text(point.payload.get("surroundings")))
+
+
+def _of_crop(payload: dict[str, Any]) -> str:
+    return _digest(_text({k: v for k, v in payload.items() if k not in NAMING_FIELDS}))
+
+
+def _of_all(point: Point) -> str:
+    listed = {name: point.payload.get(name) for name in LISTED}
+    parts = [point.payload.get(name) for name in (VECTOR_CHECKSUM, CROP_CHECKSUM)]
+    return _digest(_text([point.id, listed, parts]))
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _text(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def _storable(value: Any) -> Any:
+    """The value with its numbers rounded; lists and dicts are copies."""
+    if isinstance(value, float) and math.isfinite(value):
+        return float(f"{round(value, DECIMALS):.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _storable(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_storable(each) for each in value]
+    return value
+
+
+# -- what it is in memory -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,40 +315,32 @@ class Example:
         """The point to store, with its checksums."""
         crop = self.crop
         payload = {
-            "label": self.label,
-            "negative": self.negative,
-            "source": self.source,
-            "bbox": self.bbox,
-            "area": self.area,
-            "added": self.added,
+            **{name: getattr(self, name) for name in LISTED},
             "segmentation": dict(self.segmentation),
-            "picture": self.picture,
-            "crop_webp": pictures.encode_webp(crop.image_rgb),
+            "crop_webp": webp.encode(crop.image_rgb),
             "crop_mask": encode_crop(crop.mask).decode("ascii"),
             "crop_scale": crop.scale,
             "crop_window": list(crop.window_xyxy),
             "surroundings": self.surroundings.to_payload() if self.surroundings else None,
-            "batch": self.batch,
             "before": list(self.before),
         }
-        return checksums.sealed(Point(id=self.id, vector=self.vector, payload=payload))
+        return sealed(Point(id=self.id, vector=self.vector, payload=payload))
 
     @classmethod
     def from_point(cls, point: Point) -> Example:
         """The example of a stored point; raises ``LibraryCorruptError`` where it is damaged."""
         try:
-            return cls._checked(point)
+            return cls._decoded(checked_point(point))
         except (KeyError, TypeError, ValueError, OverflowError, MaskError) as error:
             why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise LibraryCorruptError(f"example {point.id} is damaged: {why}") from error
 
     @classmethod
-    def _checked(cls, point: Point) -> Example:
-        data = schema.check_payload(point.payload)
-        checksums.check_read(replace(point, payload=data))
+    def _decoded(cls, point: Point) -> Example:
+        data = point.payload
         if point.vector is not None:
             schema.check_vectors(point.vector[None], [point.id], len(point.vector))
-        image = pictures.decode(data["crop_webp"], "WEBP")
+        image = webp.decode(data["crop_webp"])
         # Decoded by our own code: pycocotools trusts what it is given, and a file is not ours.
         counts = {"size": list(image.shape[:2]), "counts": data["crop_mask"]}
         x0, y0, x1, y1 = data["crop_window"]
@@ -125,7 +354,7 @@ class Example:
         if data["surroundings"] is not None:
             length = None if point.vector is None else len(point.vector)
             around = Surroundings.from_payload(data["surroundings"], crop, dimension=length)
-        same = {name: data[name] for name in PLAIN_FIELDS}
+        same = {name: data[name] for name in (*LISTED, "before")}
         return cls(id=point.id, crop=crop, vector=point.vector, surroundings=around, **same)
 
 
@@ -145,7 +374,7 @@ def with_label(point: Point, label: str) -> Point:
     """The point under another label; a negative's id goes with it, as in :func:`example_id`."""
     payload = {**point.payload, "label": label}
     if not payload["negative"]:
-        return checksums.sealed(Point(point.id, point.vector, payload))
+        return sealed(Point(point.id, point.vector, payload))
     new_id = (
         example_id(
             digest=payload["picture"],
@@ -156,7 +385,7 @@ def with_label(point: Point, label: str) -> Point:
         if payload.get("picture")
         else str(uuid.uuid5(ID_NAMESPACE, f"{point.id}\nnot {label}"))
     )
-    return checksums.sealed(Point(new_id, point.vector, payload))
+    return sealed(Point(new_id, point.vector, payload))
 
 
 def image_digest(image_rgb: ImageRGB) -> str:

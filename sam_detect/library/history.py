@@ -1,4 +1,4 @@
-"""What each learning batch replaced, kept with what replaced it, so that it can be taken back.
+"""Learning batches: what was learnt together, what it replaced, and how it is undone.
 
 An example that replaces others (an earlier label of the same object, or what said the opposite)
 keeps their states in its payload, ``before``, the newest first: the batch that replaced the state
@@ -9,22 +9,44 @@ write of one example is all there is to do, and to undo.
 from __future__ import annotations
 
 import base64
+import re
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
 
 from sam_detect.labels import shown_label
-from sam_detect.library.batches import time_of
-from sam_detect.library.checksums import sealed
-from sam_detect.library.example import label_of, with_label
-from sam_detect.library.schema import KNOWN_FIELDS, MAX_STATES
+from sam_detect.library.example import KNOWN_FIELDS, MAX_STATES, label_of, sealed, with_label
+from sam_detect.library.schema import BATCH_PATTERN
 from sam_detect.types import Point
 
+TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 KEPT_STATES = 16
 """Older states of an example are forgotten."""
+
+
+def new_batch(after: str = "") -> str:
+    """The id of a batch that begins now.
+
+    Args:
+        after: the newest batch there is; the new one sorts after it, whatever the clock says.
+    """
+    time = datetime.now(timezone.utc)
+    if after:
+        time = max(time, time_of(after) + timedelta(microseconds=1))
+    return f"{time.strftime(TIME_FORMAT)}-{secrets.token_hex(4)}"
+
+
+def time_of(batch: str) -> datetime:
+    """When a batch began; raises ``ValueError`` for text that is no batch's id."""
+    if not re.fullmatch(BATCH_PATTERN, batch):
+        raise ValueError(f"'{batch}' is not the id of a learning batch")
+    time = datetime.strptime(batch.partition("-")[0], TIME_FORMAT)
+    return time.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)

@@ -14,23 +14,22 @@ from sam_detect.errors import (
     LibraryNotFoundError,
     MaskError,
     RecipeMismatchError,
-    StoreError,
-    one_line,
 )
 from sam_detect.interfaces import VectorStore
 from sam_detect.labels import normalised_label, shown_label
 from sam_detect.library import contents, history, lookup, remedies, schema
 from sam_detect.library import manifest as manifests
-from sam_detect.library.batches import new_batch
-from sam_detect.library.checksums import LISTED_FIELDS, sealed
 from sam_detect.library.converted import Converted, require_convertible
 from sam_detect.library.example import (
+    LISTED_FIELDS,
+    PAYLOAD_FIELDS,
     Example,
+    check_payload,
     label_of,
+    sealed,
 )
-from sam_detect.library.history import LearningBatch, renamed, replaced_by, replacing
+from sam_detect.library.history import LearningBatch, new_batch, renamed, replaced_by, replacing
 from sam_detect.library.maker import VectorMaker
-from sam_detect.library.opposed import opposed
 from sam_detect.library.snapshot import Snapshot, search
 from sam_detect.masks import BoolArray, FloatArray, rle_to_crop
 from sam_detect.types import ExampleArrays, Masks, Neighbour, Point, Recipe, Taught
@@ -77,13 +76,9 @@ class Library:
     # -- what it is --------------------------------------------------------------------------
 
     def manifest(self) -> dict[str, Any] | None:
-        """The checked manifest in the present format, or None for a library without examples."""
+        """The checked manifest, or None for a library without examples."""
         found = self.store.read_manifest()
-        if found is None:
-            return None
-        if manifests.check(found, self.store.location) < manifests.FORMAT_VERSION:
-            return self._migrate()
-        return manifests.read(found, self.store.location)
+        return None if found is None else manifests.read(found, self.store.location)
 
     @property
     def recipe(self) -> Recipe | None:
@@ -164,7 +159,7 @@ class Library:
                     f"library '{self.name}': {error}; keep what is sound: sam-detect library "
                     f"repair {self._place}"
                 ) from error
-            yield replace(point, payload=schema.known_fields(point.payload))
+            yield replace(point, payload={name: point.payload[name] for name in PAYLOAD_FIELDS})
 
     def taught(self, picture: str, size_hw: tuple[int, int]) -> Taught:
         """The outlines of all examples of one picture, newest first.
@@ -225,9 +220,8 @@ class Library:
         Args:
             examples: examples, or whole points that are known to be sound.
             recipe: how their vectors were made.
-            batch: the learning batch they belong to, as :func:`~sam_detect.library.batches.
-                new_batch` gives it. None: points keep the batch that they carry, and examples
-                are a batch of their own.
+            batch: the learning batch they belong to, as :meth:`new_batch` gives it. None: points
+                keep the batch that they carry, and examples are a batch of their own.
 
         Raises:
             RecipeMismatchError: the library was made with another recipe.
@@ -239,7 +233,7 @@ class Library:
             named = [_named(example) for example in examples]
             unique = {e.id: _as_point(e, own if isinstance(e, Example) else batch) for e in named}
             old = {point.id: point for point in self._whole(list(unique))}
-            opposite = opposed(self.store, [e for e in named if isinstance(e, Example)])
+            opposite = lookup.opposed(self.store, [e for e in named if isinstance(e, Example)])
             taken = {p.id: p for p in self._whole([i for ids in opposite.values() for i in ids])}
             new = [key for key in unique if key not in old]
             relabelled = [
@@ -344,22 +338,20 @@ class Library:
         return entries[0]
 
     def destroy(self) -> int | None:
-        """Removes the whole library, also a damaged one; returns how many examples it had.
+        """Removes the whole library, damaged ones too; returns how many examples it had.
 
         None where the damage does not let them be counted.
 
         Raises:
             LibraryCorruptError: it is something else than a library.
+            LibraryError: a newer version made it.
         """
         with self.store.session():
             found = self.store.read_manifest()
             if found is None:
                 self.require()
-            try:
-                manifests.check(found, self.store.location)
-            except LibraryCorruptError:
-                if not manifests.is_ours(found):
-                    raise
+            if not manifests.may_be_removed(found):
+                manifests.read(found, self.store.location)
             count: int | None = None
             with suppress(LibraryCorruptError):
                 count = len(self)
@@ -432,26 +424,6 @@ class Library:
                 remedies.mismatch(self.name, self.store.location, mine, wanted)
             )
 
-    def _migrate(self) -> dict[str, Any]:
-        with self.store.session():
-            old = self.store.read_manifest() or {}
-            version = manifests.check(old, self.store.location)
-            if version == manifests.FORMAT_VERSION:  # another process was quicker
-                return manifests.read(old, self.store.location)
-            new = manifests.migrate_manifest(old, version)
-            new = manifests.read(new, self.store.location)
-            points = (
-                manifests.migrate_point(p, version) for p in self.store.scan(with_vectors=True)
-            )
-            try:
-                contents.replace_all(self.store, points, new)
-            except StoreError as error:
-                raise StoreError(
-                    f"library '{self.name}' has the older format {version}, and could not be "
-                    f"converted: {one_line(error)}"
-                ) from error
-            return self.require()
-
     def _generation_of(self, manifest: dict[str, Any] | None) -> str:
         if manifest is None:
             return ""
@@ -498,6 +470,6 @@ def _as_point(example: Example | Point, batch: str | None) -> Point:
     point = example.to_point() if isinstance(example, Example) else example
     payload = point.payload if batch is None else {**point.payload, "batch": batch, "before": []}
     try:
-        return sealed(replace(point, payload=schema.check_payload(payload)))
+        return sealed(replace(point, payload=check_payload(payload)))
     except ValueError as error:
         raise LibraryError(f"example {point.id} cannot be kept: {error}") from error

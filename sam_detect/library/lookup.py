@@ -1,17 +1,25 @@
-"""Reads examples as the schema has them, finds those that a person means, or says what there is."""
+"""Finds stored examples: by id, by label, or because they contradict others."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import replace
 
-from sam_detect.errors import LibraryCorruptError, LibraryError
+import numpy as np
+
+from sam_detect.errors import LibraryCorruptError, LibraryError, MaskError
 from sam_detect.interfaces import VectorStore
 from sam_detect.labels import shown_label
-from sam_detect.library import checksums, remedies, schema
-from sam_detect.library.checksums import LISTED_FIELDS
-from sam_detect.library.example import label_of
+from sam_detect.library import remedies
+from sam_detect.library.example import (
+    LISTED_FIELDS,
+    PAYLOAD_FIELDS,
+    Example,
+    checked_point,
+    example_id,
+    label_of,
+)
+from sam_detect.masks import SAME_OUTLINE_IOU, MaskRLE, rle_to_mask
 from sam_detect.types import Point
 
 LEAST_ID_LENGTH = 4
@@ -22,7 +30,7 @@ def read(
     store: VectorStore,
     ids: Sequence[str] | None = None,
     *,
-    fields: Sequence[str] = schema.PAYLOAD_FIELDS,
+    fields: Sequence[str] = PAYLOAD_FIELDS,
     with_vectors: bool = False,
 ) -> Iterator[Point]:
     """Points with these fields of their payload, as :meth:`VectorStore.scan` gives them.
@@ -31,7 +39,7 @@ def read(
         LibraryCorruptError: one of them does not keep the schema, or is not what was stored; the
             message says which.
     """
-    whole = len(fields) == len(schema.PAYLOAD_FIELDS)
+    whole = len(fields) == len(PAYLOAD_FIELDS)
     for point in store.scan(ids, fields=None if whole else fields, with_vectors=with_vectors):
         yield checked(point, fields, store.location)
 
@@ -39,11 +47,9 @@ def read(
 def checked(point: Point, fields: Sequence[str], location: str) -> Point:
     """The point with these fields of its payload; raises ``LibraryCorruptError`` that names it."""
     try:
-        known = replace(point, payload=schema.check_payload(point.payload, fields))
-        checksums.check_read(known)
+        return checked_point(point, fields)
     except ValueError as error:
         raise damaged(point.id, str(error), location) from error
-    return known
 
 
 def damaged(example_id: str, why: str, location: str) -> LibraryCorruptError:
@@ -96,3 +102,51 @@ def resolve(store: VectorStore, beginnings: Sequence[str], library: str) -> list
             )
         chosen.add(found[0])
     return sorted(chosen)
+
+
+def opposed(store: VectorStore, examples: Sequence[Example]) -> dict[str, list[str]]:
+    """The ids of stored examples that say the opposite of these, by the ids of these.
+
+    A negative takes back that an object of the same picture, outlined about the same, has the
+    label; a positive takes back that exactly this outline does not have it.
+    """
+    positives = [each for each in examples if not each.negative and each.picture]
+    negatives = [each for each in examples if each.negative and each.picture]
+    denied = {
+        example_id(digest=e.picture, mask_rle=e.segmentation, label=e.label, negative=True): e.id
+        for e in positives
+    }
+    there = store.scan(list(denied), fields=()) if denied else ()
+    found = [(denied[point.id], point.id) for point in there]
+    if negatives:
+        found += _claimed(store, negatives)
+    by_example: dict[str, list[str]] = {}
+    for example, other in found:
+        by_example.setdefault(example, []).append(other)
+    return by_example
+
+
+def _claimed(store: VectorStore, negatives: Sequence[Example]) -> Iterator[tuple[str, str]]:
+    wanted = {(each.label, each.picture) for each in negatives}
+    light = read(store, fields=LISTED_FIELDS)
+    for point in [p for p in light if not p.payload["negative"] and _claim(p) in wanted]:
+        here = [each for each in negatives if (each.label, each.picture) == _claim(point)]
+        for each in here:
+            if same_outline(each.segmentation, point.payload["segmentation"]):
+                yield each.id, point.id
+                break
+
+
+def _claim(point: Point) -> tuple[object, object]:
+    return shown_label(point.payload["label"]), point.payload["picture"]
+
+
+def same_outline(one_rle: MaskRLE, other_rle: MaskRLE) -> bool:
+    """Whether two outlines of one picture are of one object."""
+    if one_rle["size"] != other_rle["size"]:  # before either is decoded
+        return False
+    try:
+        one, other = rle_to_mask(one_rle), rle_to_mask(other_rle)
+    except MaskError:  # it is damaged: whoever reads it hears of it
+        return False
+    return bool(np.count_nonzero(one & other) >= SAME_OUTLINE_IOU * np.count_nonzero(one | other))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import secrets
 from typing import Any
 
 from sam_detect.errors import ConfigError, LibraryCorruptError, LibraryError
 from sam_detect.library import schema
-from sam_detect.library.checksums import sealed
-from sam_detect.library.migrations import MIGRATIONS, Data, new_generation
-from sam_detect.types import Point, Recipe
+from sam_detect.types import Recipe
 
+Data = dict[str, Any]
 FORMAT_VERSION = 4
 
 
@@ -25,45 +24,46 @@ def new_manifest(name: str, recipe: Recipe) -> Data:
         "format_version": FORMAT_VERSION,
         "name": name,
         "recipe": recipe.to_dict(),
-        "generation": new_generation(),
+        "generation": _new_generation(),
     }
 
 
 def changed(manifest: Data) -> Data:
     """The manifest of a library whose examples changed."""
-    return {**manifest, "generation": new_generation()}
+    return {**manifest, "generation": _new_generation()}
 
 
-def is_ours(manifest: Any) -> bool:
-    return isinstance(manifest, dict) and manifest.get("kind") == schema.KIND
+def may_be_removed(manifest: Any) -> bool:
+    """Whether this is a library, perhaps a damaged or an older one; not one of a newer version."""
+    if not isinstance(manifest, dict) or manifest.get("kind") != schema.KIND:
+        return False
+    version = manifest.get("format_version")
+    return not (isinstance(version, int) and version > FORMAT_VERSION)
 
 
-def check(manifest: Any, where: str) -> int:
-    """The format version of a manifest that this version can read.
+def read(manifest: Any, where: str) -> Data:
+    """The known fields of a manifest of the present format.
 
     Raises:
         LibraryCorruptError: it is not a manifest of this project, or is damaged.
-        LibraryError: it was written by a newer version.
+        LibraryError: it has another format.
     """
-    if not is_ours(manifest):
+    if not isinstance(manifest, dict) or manifest.get("kind") != schema.KIND:
         raise LibraryCorruptError(
             f"{where} holds something else than a sam-detect library; choose another library name"
         )
     version = manifest.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise damaged(where, f"its format version is {version!r:.40}")
-    if version > FORMAT_VERSION:
-        raise LibraryError(
-            f"{where} has format {version}, this version reads up to {FORMAT_VERSION}; "
+    if version != FORMAT_VERSION:
+        advice = (
             "upgrade sam-detect"
+            if version > FORMAT_VERSION
+            else "learn its pictures again into a new library"
         )
-    if "generation" not in manifest:
-        raise damaged(where, "it has no generation")
-    return version
-
-
-def read(manifest: Data, where: str) -> Data:
-    """The known fields of a manifest in the present format; raises ``LibraryCorruptError``."""
+        raise LibraryError(
+            f"{where} has format {version}, this version reads format {FORMAT_VERSION}; {advice}"
+        )
     try:
         return schema.check_manifest(manifest)
     except ValueError as error:
@@ -78,23 +78,12 @@ def read_recipe(manifest: Data, where: str) -> Recipe:
         raise damaged(where, str(error)) from error
 
 
-def migrate_manifest(manifest: Data, version: int) -> Data:
-    """A manifest of an older format, brought to the present one."""
-    for step in range(version, FORMAT_VERSION):
-        manifest = MIGRATIONS[step].manifest(manifest)
-    return {**manifest, "format_version": FORMAT_VERSION}
-
-
-def migrate_point(point: Point, version: int) -> Point:
-    """A whole point of an older format, brought to the present one; without unknown fields."""
-    payload = point.payload
-    for step in range(version, FORMAT_VERSION):
-        payload = MIGRATIONS[step].payload(payload)
-    known = replace(point, payload=schema.known_fields(payload))
-    return known if version == FORMAT_VERSION else sealed(known)
-
-
 def damaged(where: str, why: str) -> LibraryCorruptError:
     return LibraryCorruptError(
         f"the library in {where} is damaged ({why}); nothing was changed: restore it from an export"
     )
+
+
+def _new_generation() -> str:
+    """Chance: a counter would start again in a library that was removed and made again."""
+    return secrets.token_hex(8)

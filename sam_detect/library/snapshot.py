@@ -10,8 +10,7 @@ import numpy as np
 from sam_detect.errors import LibraryError
 from sam_detect.interfaces import VectorStore
 from sam_detect.library import lookup
-from sam_detect.library.checksums import LISTED_FIELDS, NAMING_FIELDS
-from sam_detect.library.example import label_of
+from sam_detect.library.example import LISTED_FIELDS, NAMING_FIELDS, label_of
 from sam_detect.library.surroundings import Noted
 from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays, Neighbour, Point, Rivals

@@ -15,12 +15,10 @@ from sam_detect.errors import LibraryError, OutputError, RecipeMismatchError
 from sam_detect.library import contents, lookup, remedies
 from sam_detect.library import manifest as manifests
 from sam_detect.library.archive import Archive, write_archive
-from sam_detect.library.batches import new_batch
-from sam_detect.library.checksums import LISTED_FIELDS
-from sam_detect.library.example import example_id, label_of, with_label
-from sam_detect.library.history import replacing
+from sam_detect.library.example import LISTED_FIELDS, example_id, label_of, with_label
+from sam_detect.library.history import new_batch, replacing
 from sam_detect.library.library import BATCH, Added, Library
-from sam_detect.library.opposed import same_outline
+from sam_detect.library.lookup import same_outline
 from sam_detect.types import Point, Recipe
 from sam_detect.vector_store.qdrant import is_library_folder
 

@@ -6,7 +6,7 @@ import copy
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ MAX_DEPTH = 32
 """Qdrant's log takes more, but cannot be read again with more than about 128 levels."""
 
 
-def is_canonical_uuid(text: object) -> bool:
+def is_canonical_uuid(text: object) -> TypeGuard[str]:
     """Whether this is a UUID's canonical text: lower case, with hyphens."""
     if not isinstance(text, str) or len(text) != 36:
         return False

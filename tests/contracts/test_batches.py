@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from library_helpers import (
     PartsSegmenter,
+    as_converted,
     contents,
     detector,
     disc_masks,
     discs,
     local_mode_store,
     taught,
-    to_format_2,
     vectors,
 )
 
@@ -149,7 +149,7 @@ def test_batches_survive_a_reindex_an_export_and_a_push(store: VectorStore, tmp_
 
 def test_what_is_older_than_batches_is_not_taken_back(store: VectorStore) -> None:
     made = taught(store, "nut")
-    to_format_2(made.library)
+    as_converted(made.library)
     again = detector(store)
     with pytest.raises(LibraryError, match="its 5 examples are older than that"):
         again.library.undo()
@@ -177,16 +177,16 @@ def test_an_object_with_a_long_history_stays_small(store: VectorStore) -> None:
 def test_a_clock_that_goes_back_changes_no_order(
     store: VectorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sam_detect.library import batches
+    from sam_detect.library import history
 
     made = taught(store, "nut")
 
-    class Earlier(batches.datetime):  # type: ignore[misc, name-defined]
+    class Earlier(history.datetime):  # type: ignore[misc, name-defined]
         @classmethod
         def now(cls, tz: Any = None) -> Any:
             return super().now(tz).replace(year=2020)
 
-    monkeypatch.setattr(batches, "datetime", Earlier)
+    monkeypatch.setattr(history, "datetime", Earlier)
     learn(made, "leaf", 0)
     if store.exclusive:
         assert made.library.undo().labels == {"leaf": 1}

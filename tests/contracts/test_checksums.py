@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from library_helpers import (
     PartsSegmenter,
+    as_converted,
     detector,
     disc_masks,
     discs,
     local_mode_store,
     taught,
-    to_format_2,
 )
 
 from sam_detect.errors import LibraryCorruptError
 from sam_detect.fading import LinearFade
 from sam_detect.interfaces import VectorStore
-from sam_detect.library import checksums, lookup, schema
+from sam_detect.library import lookup
+from sam_detect.library.example import NAMING_FIELDS, PAYLOAD_FIELDS, checked_point, sealed
 from sam_detect.library.library import Library
 from sam_detect.library.reindex import reindex
 from sam_detect.library.transfer import copy_library
@@ -36,7 +37,7 @@ def require_sound(store: VectorStore) -> int:
     """Checks every example; returns how many there are."""
     points = list(store.scan(with_vectors=True))
     for point in points:
-        checksums.check_read(point)
+        checked_point(point)
     return len(points)
 
 
@@ -51,7 +52,7 @@ def test_whatever_writes_examples_gives_them_right_checksums(store: VectorStore)
     there = local_mode_store()
     copy_library(made.library, Library(there, "there"))
     assert require_sound(there) == 12
-    to_format_2(made.library)
+    as_converted(made.library)
     assert Library(store, "again").stats()["examples"] == 12
     assert require_sound(store) == 12
 
@@ -62,7 +63,7 @@ def test_stored_vectors_come_back_bit_for_bit(store: VectorStore) -> None:
     (point, *_) = made.library.store.scan(with_vectors=True)
     rng = np.random.default_rng(0)
     width = len(np.asarray(point.vector))
-    odd = [checksums.sealed(replace(point, id=f"00000000-0000-4000-8000-{n:012d}",
+    odd = [sealed(replace(point, id=f"00000000-0000-4000-8000-{n:012d}",
                                     vector=rng.normal(size=width) * 10.0 ** (n - 3)))
            for n in range(6)]  # fmt: skip
     for _ in range(3):
@@ -88,12 +89,12 @@ def flipped(data: Any, rng: np.random.Generator) -> Any:
 
 
 def whole(point: Point) -> Point:
-    return lookup.checked(point, schema.PAYLOAD_FIELDS, "memory")
+    return lookup.checked(point, PAYLOAD_FIELDS, "memory")
 
 
 def for_naming(point: Point) -> Point:
-    light = {name: point.payload[name] for name in checksums.NAMING_FIELDS}
-    return lookup.checked(replace(point, payload=light), checksums.NAMING_FIELDS, "memory")
+    light = {name: point.payload[name] for name in NAMING_FIELDS}
+    return lookup.checked(replace(point, payload=light), NAMING_FIELDS, "memory")
 
 
 def test_any_changed_field_or_element_is_noticed() -> None:
@@ -101,7 +102,7 @@ def test_any_changed_field_or_element_is_noticed() -> None:
     (point, *_) = made.library.store.scan(with_vectors=True)
     rng = np.random.default_rng(0)
     assert whole(point).payload == point.payload
-    assert set(for_naming(point).payload) == set(checksums.NAMING_FIELDS)
+    assert set(for_naming(point).payload) == set(NAMING_FIELDS)
     for name in point.payload:
         for _ in range(20):
             payload = copy.deepcopy(point.payload)
@@ -143,7 +144,7 @@ def test_no_picture_is_named_by_a_damaged_example(
     point = list(store.scan(with_vectors=True))[3]
     store.upsert([change(point)])
     again = detector(store)
-    with pytest.raises(LibraryCorruptError, match=f"{point.id} is damaged.*remove {point.id}"):
+    with pytest.raises(LibraryCorruptError, match=f"{point.id} is damaged.*library repair"):
         again.detect(discs("leaf", 9))
     made.library.remove(ids=[point.id])
     assert [d.label for d in detector(store).detect(discs("leaf", 9))] == ["leaf"] * 5

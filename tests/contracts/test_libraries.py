@@ -15,16 +15,14 @@ from library_helpers import (
     DiscSegmenter,
     PartsSegmenter,
     around_vectors,
+    as_converted,
+    as_older_format,
     contents,
     detector,
     disc_masks,
     discs,
     local_mode_store,
-    payload_1,
-    payload_2,
     taught,
-    to_format_1,
-    to_format_2,
     unrecorded,
     vectors,
 )
@@ -40,11 +38,10 @@ from sam_detect.interfaces import VectorStore
 from sam_detect.library import manifest as manifests
 from sam_detect.library import snapshot
 from sam_detect.library.archive import write_archive
-from sam_detect.library.batches import BATCH
-from sam_detect.library.checksums import sealed
-from sam_detect.library.example import image_digest
+from sam_detect.library.example import image_digest, sealed
 from sam_detect.library.library import Library
 from sam_detect.library.reindex import reindex
+from sam_detect.library.schema import BATCH_PATTERN
 from sam_detect.library.transfer import copy_library, export_library, import_library
 from sam_detect.types import Point
 from sam_detect.vector_store import MemoryVectorStore
@@ -629,7 +626,7 @@ def test_this_is_format_4_examples_know_their_batch_and_have_checksums(store: Ve
             "crop_webp", "crop_mask", "crop_scale", "crop_window", "surroundings",
             "batch", "before", "checksum", "vector_checksum", "crop_checksum",
         }  # fmt: skip
-        assert re.fullmatch(BATCH, point.payload["batch"])
+        assert re.fullmatch(BATCH_PATTERN, point.payload["batch"])
         assert point.payload["before"] == []
         around = point.payload["surroundings"]
         assert set(around) == {"proposer", "quality", "boxes", "masks", "touching", "vectors"}
@@ -641,18 +638,15 @@ def test_this_is_format_4_examples_know_their_batch_and_have_checksums(store: Ve
     assert {each.shape for each in around_vectors(library).values()} == {(2, 4)}
 
 
-def test_a_library_of_format_2_becomes_one_of_the_present_format(store: VectorStore) -> None:
+def test_a_converted_library_is_used_as_any_other(store: VectorStore) -> None:
     made = taught(store, segmenter=PartsSegmenter())
     made.add_examples_from_file(discs(), disc_masks()[:2], "leaf", negative=True)
-    expected = {key: value[:-1] for key, value in contents(made.library).items()}
+    expected = {key: (*value[:-1], None) for key, value in contents(made.library).items()}
     before = vectors(made.library)
-    to_format_2(made.library)
+    as_converted(made.library)
     library = Library(store, "again")
     assert library.stats()["examples"] == 12
-    found = store.read_manifest()
-    assert found is not None
-    assert found["format_version"] == manifests.FORMAT_VERSION
-    assert contents(library) == {key: (*value, None) for key, value in expected.items()}
+    assert contents(library) == expected
     for key, vector in vectors(library).items():
         np.testing.assert_allclose(vector, before[key], atol=1e-6)
     assert len(library.examples().rivals.owners) == 0
@@ -660,72 +654,28 @@ def test_a_library_of_format_2_becomes_one_of_the_present_format(store: VectorSt
     assert [d.label for d in again.detect(discs("leaf", 9))] == ["leaf"] * 5
     assert again.add_examples_from_file(discs(), disc_masks(), "nut").total == 12
     reindex(library, again._maker)
-    assert contents(library) == {key: (*value, None) for key, value in expected.items()}
+    assert contents(library) == expected
 
 
-def test_an_export_of_format_2_can_be_imported(store: VectorStore, tmp_path: Path) -> None:
-    made = taught(MemoryVectorStore(), segmenter=PartsSegmenter())
-    expected = {key: (*value[:-1], None) for key, value in contents(made.library).items()}
-    points = [payload_2(e) for e in made.library.read()]
-    manifest = to_format_2(made.library)
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_an_older_format_says_what_to_do(store: VectorStore, version: int, tmp_path: Path) -> None:
+    made = taught(store, "nut")
+    points = list(made.library.points())
+    as_older_format(made.library, version)
+    said = f"has format {version}, this version reads format 4; learn its pictures again"
+    for attempt in (made.library.stats, lambda: detector(store), made.library.log):
+        with pytest.raises(LibraryError, match=said) as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+        assert not isinstance(caught.value, LibraryCorruptError)
+    old = store.read_manifest()
+    assert old is not None
     with open(tmp_path / "old.samlib", "wb") as stream:
-        write_archive(stream, manifest, points)
-    library = Library(store, "new")
-    assert import_library(library, tmp_path / "old.samlib").total == 10
-    assert contents(library) == expected
-
-
-def test_a_library_of_format_1_becomes_one_of_the_present_format(store: VectorStore) -> None:
-    made = taught(store)
-    made.add_examples_from_file(discs(), disc_masks()[:2], "leaf", negative=True)
-    expected = {key: (*value[:-2], "", None) for key, value in contents(made.library).items()}
-    before = vectors(made.library)
-    to_format_1(made.library)
-    old = next(store.scan())
-    assert "crop_png" in old.payload
-    assert "picture" not in old.payload
-    library = Library(store, "again")
-    assert library.stats()["examples"] == 12
-    found = store.read_manifest()
-    assert found is not None
-    assert found["format_version"] == manifests.FORMAT_VERSION
-    assert contents(library) == expected
-    for key, vector in vectors(library).items():
-        np.testing.assert_allclose(vector, before[key], atol=1e-6)
-    assert all("crop_png" not in point.payload for point in store.scan())
-    again = detector(store)
-    assert [d.label for d in again.detect(discs("leaf", 9))] == ["leaf"] * 5
-    assert again.add_examples_from_file(discs(), disc_masks(), "nut").total == 12
-
-
-def test_an_export_of_format_1_can_be_imported(store: VectorStore, tmp_path: Path) -> None:
-    made = taught(MemoryVectorStore())
-    expected = {key: (*value[:-2], "", None) for key, value in contents(made.library).items()}
-    points = [payload_1(e) for e in made.library.read()]
-    manifest = to_format_1(made.library)
-    with open(tmp_path / "old.samlib", "wb") as stream:
-        write_archive(stream, manifest, points)
-    library = Library(store, "new")
-    assert import_library(library, tmp_path / "old.samlib").total == 10
-    assert contents(library) == expected
-
-
-def test_a_damaged_crop_survives_the_migration_and_harms_no_other(store: VectorStore) -> None:
-    library = taught(store).library
-    to_format_1(library)
-    manifest = store.read_manifest()
-    assert manifest is not None
-    points = list(store.scan(with_vectors=True))
-    broken = points[3].id
-    points[3].payload["crop_png"] = points[3].payload["crop_png"][:200]
-    store.replace_all(points, manifest)
-    library = Library(store, "again")
-    assert len(list(library.listing())) == library.stats()["examples"] == 10
-    assert detector(store).detect(discs("leaf", 9))[0].label == "leaf"
-    with pytest.raises(LibraryCorruptError, match=f"{broken} is damaged.*library repair"):
-        library.get(broken)
-    assert library.remove(ids=[broken]) == 1
-    assert len(list(library.read())) == 9
+        write_archive(stream, old, points)
+    with pytest.raises(LibraryError, match=said):
+        import_library(Library(MemoryVectorStore(), "new"), tmp_path / "old.samlib")
+    assert store.count() == 5
+    assert made.library.destroy() == 5
 
 
 DAMAGES = {

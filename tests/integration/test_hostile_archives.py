@@ -18,7 +18,7 @@ from hostile_archives import CHANGES, FILES, grown, unzipped, with_manifest, wri
 from library_helpers import discs, taught
 from PIL import Image
 
-from sam_detect.library.checksums import sealed
+from sam_detect.library.example import sealed
 from sam_detect.library.library import Library
 from sam_detect.library.transfer import export_library
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore

@@ -25,7 +25,6 @@ from library_helpers import (
     disc_masks,
     discs,
     taught,
-    to_format_1,
     vectors,
     write_annotated,
 )
@@ -275,42 +274,3 @@ def test_reindex_is_all_or_nothing_under_kill_9() -> None:
     assert len(list((libraries_dir() / "nuts").glob("shard-*"))) == 1
     finish(start("library", "reindex", "--library", "nuts", "--embedder", "average"))
     assert all((vectors(library())[key] == row).all() for key, row in mine.items())
-
-
-def test_a_migration_is_all_or_nothing_under_kill_9() -> None:
-    killer = Killer(13)
-    filled = fill("nuts")
-    expected = {key: (*value[:-2], "", None) for key, value in contents(filled).items()}
-    to_format_1(filled)
-    folder = libraries_dir() / "nuts"
-    shutil.copytree(folder, folder.with_name("kept"))
-    while killer.goes_on():
-        shutil.rmtree(folder)
-        shutil.copytree(folder.with_name("kept"), folder)
-        killer.kill("nuts", "stats")
-        store = QdrantVectorStore(collection_name="nuts")
-        manifest = store.read_manifest()
-        assert manifest is not None
-        killer.learn(manifest["format_version"] == 4)
-        field = {1: "crop_png", 4: "crop_webp"}[manifest["format_version"]]
-        points = list(store.scan())
-        assert len(points) == 150
-        assert all(field in point.payload for point in points)
-        assert len({"crop_png", "crop_webp"} & set(points[0].payload)) == 1
-    assert {*killer.done} == {False, True}, "the kills must fall before and after the switch"
-    assert contents_migrated() == expected
-
-
-def contents_migrated() -> dict[str, tuple[Any, ...]]:
-    assert library().require()["format_version"] == 4
-    return contents(library())
-
-
-def test_processes_that_migrate_at_once_agree(capsys: pytest.CaptureFixture[str]) -> None:
-    filled = fill("nuts")
-    expected = {key: (*value[:-2], "", None) for key, value in contents(filled).items()}
-    to_format_1(filled)
-    workers = [start("library", "stats", "--library", "nuts", "--json") for _ in range(3)]
-    assert [json.loads(finish(worker))["examples"] for worker in workers] == [150] * 3
-    assert contents_migrated() == expected
-    assert stats(capsys)["examples"] == 150

@@ -13,9 +13,8 @@ from library_helpers import PartsSegmenter, taught
 
 from sam_detect.config import Settings
 from sam_detect.errors import ConfigError, LibraryCorruptError, LibraryError, StoreError
-from sam_detect.library import manifest as manifests
-from sam_detect.library import schema
-from sam_detect.library.checksums import sealed
+from sam_detect.library import archive, example, schema
+from sam_detect.library.example import sealed
 from sam_detect.library.library import Library
 from sam_detect.library.transfer import copy_library
 from sam_detect.types import Point
@@ -46,8 +45,8 @@ def recipe() -> dict[str, Any]:
 def test_json_is_read_as_others_read_it(payload: dict[str, Any]) -> None:
     for value in (payload, {}, [], 'é\\"[', {'a"[[[\\': [1, -2, 1.5e3, None, True, "\\\\"]}):
         text = json.dumps(value, ensure_ascii=False).encode()
-        assert schema.read_json(text) == json.loads(text)
-    assert schema.read_json(b'["' + b"[{" * 1000 + b'"]') == ["[{" * 1000]
+        assert archive.read_json(text) == json.loads(text)
+    assert archive.read_json(b'["' + b"[{" * 1000 + b'"]') == ["[{" * 1000]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +62,7 @@ def test_json_is_read_as_others_read_it(payload: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_json_with_anything_else_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
-        schema.read_json(text)
+        archive.read_json(text)
 
 
 # -- payloads -----------------------------------------------------------------------------------
@@ -71,10 +70,10 @@ def test_json_with_anything_else_is_refused(text: bytes) -> None:
 
 def test_a_payload_is_what_an_example_stores(payload: dict[str, Any]) -> None:
     """A new field has to be declared in the schema, with its limits."""
-    assert set(payload) == set(schema.PAYLOAD_FIELDS)
-    assert schema.check_payload(payload) == payload
-    assert schema.check_payload({**payload, "x": nested(200)}) == payload
-    assert schema.check_payload({"label": "a", "negative": False}, ("label", "negative")) == {
+    assert set(payload) == set(example.PAYLOAD_FIELDS)
+    assert example.check_payload(payload) == payload
+    assert example.check_payload({**payload, "x": nested(200)}) == payload
+    assert example.check_payload({"label": "a", "negative": False}, ("label", "negative")) == {
         "label": "a",
         "negative": False,
     }
@@ -106,21 +105,16 @@ def test_a_payload_out_of_its_limits_is_refused(
     change: dict[str, Any], payload: dict[str, Any]
 ) -> None:
     with pytest.raises(ValueError, match=rf"it(s| has no) {next(iter(change))}|its area") as caught:
-        schema.check_payload({**payload, **change})
+        example.check_payload({**payload, **change})
     assert len(str(caught.value)) < 200
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("name", schema.PAYLOAD_FIELDS)
+@pytest.mark.parametrize("name", example.PAYLOAD_FIELDS)
 def test_a_payload_without_a_field_is_refused(name: str, payload: dict[str, Any]) -> None:
     less = {key: value for key, value in payload.items() if key != name}
     with pytest.raises(ValueError, match=f"it has no {name}"):
-        schema.check_payload(less)
-
-
-def test_what_is_moved_loses_what_no_engine_could_keep(payload: dict[str, Any]) -> None:
-    moved = schema.known_fields({**payload, "unknown": 1, "source": nested(130)})
-    assert moved == {name: payload[name] for name in payload if name != "source"}
+        example.check_payload(less)
 
 
 # -- recipes and manifests ----------------------------------------------------------------------
@@ -228,7 +222,7 @@ def test_unknown_fields_go_no_further_than_the_store_that_has_them() -> None:
     copy_library(made.library, there)
     assert made.library.rename("nut", "date") == 5
     for one in (store, there.store):
-        assert {key for point in one.scan() for key in point.payload} == set(schema.PAYLOAD_FIELDS)
+        assert {key for point in one.scan() for key in point.payload} == set(example.PAYLOAD_FIELDS)
 
 
 def test_vectors_that_are_not_of_length_1_are_named() -> None:
@@ -244,10 +238,3 @@ def test_vectors_that_are_not_of_length_1_are_named() -> None:
     made.library.store.upsert([sealed(replace(point, vector=np.zeros(4, np.float32)))])
     with pytest.raises(LibraryCorruptError, match=f"{point.id} has length 0"):
         Library(made.library.store, "x").examples()
-
-
-def test_migrations_leave_no_unknown_field(payload: dict[str, Any]) -> None:
-    old = {name: value for name, value in payload.items() if name != "surroundings"}
-    point = Point("x", np.ones(4), {**old, "unknown": nested(130), "source": nested(130)})
-    new = manifests.migrate_point(point, 2).payload
-    assert set(new) == set(schema.PAYLOAD_FIELDS) - {"source"}

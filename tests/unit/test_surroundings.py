@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from library_helpers import COLOURS, regions, to_format_2, unrecorded
+from library_helpers import COLOURS, as_converted, regions, unrecorded
 from strategies import QUICK, counts_garbage
 
 from sam_detect import SAMDetect
@@ -23,10 +23,8 @@ from sam_detect.cli.app import run
 from sam_detect.errors import LibraryCorruptError, MaskError, StoreError
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling import KNNLabeller
-from sam_detect.library.checksums import sealed
-from sam_detect.library.example import Example
+from sam_detect.library.example import MAX_REGIONS, Example, sealed
 from sam_detect.library.library import Library
-from sam_detect.library.schema import MAX_REGIONS
 from sam_detect.library.snapshot import Snapshot
 from sam_detect.library.surroundings import MOST, Surroundings, _region
 from sam_detect.masks import encode_crop
@@ -421,12 +419,12 @@ def test_qualities_are_compared_only_with_those_of_the_same_segmenter() -> None:
     assert heard(other) is None
 
 
-def test_a_library_of_format_2_is_used_as_before() -> None:
+def test_a_converted_library_is_used_as_before() -> None:
     frame, store = picture((EXAMPLE, "nut")), MemoryVectorStore()
     segmenter = Chosen(EXAMPLE, (60, 60, 100, 72), qualities=[0.9, 0.2])
     made = detector(segmenter, vector_store=store)
     learnt(made, frame, EXAMPLE)
-    to_format_2(made.library)
+    as_converted(made.library)
     old = detector(segmenter, vector_store=store, labeller=Listening())
     verdict = old.detect_frame(picture((EXAMPLE, "nut"), seed=3)).verdicts[0]
     assert isinstance(old.labeller, Listening)

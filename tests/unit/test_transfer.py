@@ -39,7 +39,7 @@ from sam_detect.errors import (
     StoreError,
 )
 from sam_detect.library import archive as archives
-from sam_detect.library.checksums import sealed
+from sam_detect.library.example import sealed
 from sam_detect.library.library import Library
 from sam_detect.library.transfer import copy_library, export_library, import_library
 from sam_detect.masks import encode_crop
