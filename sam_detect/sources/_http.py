@@ -1,9 +1,13 @@
-"""The answer of an HTTP server, read like a file: it goes on where it broke off.
+"""The answer of an HTTP server, read like a file: it continues where it broke off.
 
-A *file* has a known length. Where its connection breaks it is asked for again from the byte that
-is next (``Range``, of the same version of the file: ``If-Range``), or, where the server gives no
-parts, from its beginning up to there. So its reader sees no break, and gets no byte twice.
-Anything else is live: it cannot be continued, only opened anew.
+A *file* has a known length. If its connection breaks it is asked for again from the next byte
+(``Range``, of the same version of the file: ``If-Range``), or, if the server gives no parts, from
+its beginning up to there. So its reader sees no break, and gets no byte twice. Anything else is
+live: it cannot be continued, only opened again.
+
+FFmpeg's own ``reconnect`` is not used for this: it does not notice that the file has changed, ends
+early without an error if the server gives no parts, trusts every certificate, and a read of it
+cannot be ended from another thread.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import Any
 import httpx
 
 from sam_detect.errors import ImageError
-from sam_detect.sources._persistence import BrokenError, Persistence, StoppedError, quietly
+from sam_detect.sources._reconnect import BrokenError, Retry, StoppedError, quietly
 from sam_detect.sources.addresses import host_of, shown
 
 NEAR_BYTES = 1 << 18
@@ -29,13 +33,13 @@ HEADERS = {"Accept-Encoding": "identity", "User-Agent": "sam-detect"}
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
 
-class HttpAnswer:
-    """What a server gives for an address.
+class HttpReader:
+    """What a server gives for an address, with ``read``, ``seek`` and ``tell``.
 
     Args:
         url: http or https; a name and a password in it are used (Basic or Digest), never shown.
         timeout_s: how long to wait for an answer, and for each part of it.
-        persistence: how often to try again, of a file.
+        retry: how often to try again, of a file.
         only_host: host and port to which redirections may lead; None: to any.
 
     Attributes:
@@ -54,13 +58,13 @@ class HttpAnswer:
         url: str,
         *,
         timeout_s: float,
-        persistence: Persistence,
+        retry: Retry,
         only_host: tuple[str, int] | None = None,
     ) -> None:
         self.url, self.name, self._timeout_s = url, shown(url), timeout_s
-        self._persistence = persistence
+        self._retry = retry
         self._sockets = _Sockets()
-        persistence.interrupt = self._sockets.shut
+        retry.interrupt = self._sockets.shut
         self._only_host = only_host
         self._client = httpx.Client(
             timeout=timeout_s, follow_redirects=True, max_redirects=MOST_REDIRECTS, headers=HEADERS,
@@ -72,17 +76,16 @@ class HttpAnswer:
         self._response: httpx.Response | None = None
         self._version: Mapping[str, str] = {}
         try:
-            self._ask(0)
+            response = self._ask(0)
         except BrokenError as error:
             self.close()
             raise ImageError(f"'{self.name}' {error}") from None
         except BaseException:
             self.close()
             raise
-        self.final_url = url
-        if self._response is not None and self._response.history:
-            self.final_url = str(self._response.url)
-        headers = self._headers
+        self.final_url = str(response.url) if response.history else url
+        headers = response.headers
+        self._announces_end = "transfer-encoding" in headers
         self.length = int(headers["content-length"]) if "content-length" in headers else None
         self.content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         self._version = _version(headers)
@@ -94,20 +97,20 @@ class HttpAnswer:
 
     def read(self, size: int) -> bytes:
         """At least one byte, and at most ``size``; none at the end, and after what
-        :meth:`complain` raises."""
+        :meth:`raise_failure` raises: so FFmpeg decodes all that came before."""
         try:
             return self._read(size) if self._failure is None else b""
         except (BrokenError, ImageError, StoppedError) as error:
             self._failure = error
             return b""
 
-    def complain(self) -> None:
-        """Raises why there was no more to read, where that was not the end.
+    def raise_failure(self) -> None:
+        """Raises why there was no more to read, if that was not the end.
 
         Raises:
             BrokenError: it is live and broke off.
             ImageError: it is a file, broke off and could not be continued.
-            StoppedError: nobody wants it any more.
+            StoppedError: it is not wanted any more.
         """
         if self._failure is not None:
             raise self._failure
@@ -117,7 +120,7 @@ class HttpAnswer:
             try:
                 block = self._take(size)
                 if block and not self.live:
-                    self._persistence.there()
+                    self._retry.received()
                 return block
             except BrokenError as error:
                 if self.live:
@@ -135,8 +138,8 @@ class HttpAnswer:
     def seekable(self) -> bool:
         return not self.live
 
-    def begin(self) -> None:
-        """Goes back to the beginning of a file, whatever was met."""
+    def rewind(self) -> None:
+        """Goes back to the beginning of a file, also after a failure."""
         self._at, self._failure = 0, None
 
     def hang_up(self) -> None:
@@ -148,10 +151,6 @@ class HttpAnswer:
     def close(self) -> None:
         self._sockets.shut()
         quietly(self._client.close)
-
-    @property
-    def _headers(self) -> httpx.Headers:
-        return httpx.Headers() if self._response is None else self._response.headers
 
     def _take(self, size: int) -> bytes:
         if self.length is not None and self._at >= self.length:
@@ -169,7 +168,7 @@ class HttpAnswer:
         try:
             return next(self._blocks)
         except StopIteration:
-            if self.live and self._headers.get("transfer-encoding"):
+            if self.live and self._announces_end:
                 return b""
             raise self._broken("ended the connection") from None
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
@@ -190,14 +189,14 @@ class HttpAnswer:
 
     def _continue(self, reason: str) -> None:
         while True:
-            self._persistence.lost(reason)
+            self._retry.lost(reason)
             try:
                 self._ask(self._at)
                 return
             except BrokenError as error:
                 reason = str(error)
 
-    def _ask(self, start: int) -> None:
+    def _ask(self, start: int) -> httpx.Response:
         """Asks for the file from a byte on."""
         self.hang_up()
         headers = {"Range": f"bytes={start}-", **self._version} if start else {}
@@ -210,15 +209,16 @@ class HttpAnswer:
         self._response, self._left = response, b""
         self._there = self._start_of(response, start)
         self._blocks: Iterator[bytes] = response.iter_raw()
+        return response
 
     def _send(self, headers: Mapping[str, str], auth: httpx.Auth | None) -> httpx.Response:
-        if self._persistence.stopped.is_set():
+        if self._retry.stopped.is_set():
             raise StoppedError
         extensions = {"trace": self._sockets.trace}
         request = self._client.build_request(
             "GET", self.url, headers=headers, extensions=extensions
         )
-        with _discreetly():
+        with _redacted_log():
             return self._client.send(request, stream=True, **({"auth": auth} if auth else {}))  # type: ignore[arg-type]
 
     def _require_host(self, request: httpx.Request) -> None:
@@ -228,7 +228,7 @@ class HttpAnswer:
             raise ImageError(f"'{self.name}' leads to another host, '{shown(asked)}'")
 
     def _digest(self, response: httpx.Response) -> httpx.Auth | None:
-        """For a server that will not have the password itself, as many cameras will not."""
+        """For a server that refuses the password itself, as many cameras do."""
         url = httpx.URL(self.url)
         asked = response.headers.get("www-authenticate", "").lower()
         wanted = url.username and asked.startswith("digest")
@@ -254,10 +254,10 @@ class HttpAnswer:
 
     def _broken(self, reason: str) -> Exception:
         self.hang_up()
-        return StoppedError() if self._persistence.stopped.is_set() else BrokenError(reason)
+        return StoppedError() if self._retry.stopped.is_set() else BrokenError(reason)
 
     def _reason(self, error: Exception) -> str:
-        """What a user can do something about; never the library's text, which may have the URL."""
+        """What a user can do; never the library's text, which may have the URL."""
         if isinstance(error, httpx.TimeoutException):
             return (
                 f"gave no answer within {self._timeout_s:g} s (--stream-timeout-s allows for more)"
@@ -273,29 +273,23 @@ class HttpAnswer:
         return "broke the connection"
 
 
-class _Discreet(logging.Filter):
-    """Takes what is secret out of the lines that httpx logs of our own requests."""
+@contextlib.contextmanager
+def _redacted_log() -> Iterator[None]:
+    """Removes secrets from the lines that httpx logs of this thread's requests."""
+    thread, log = threading.get_ident(), logging.getLogger("httpx")
 
-    asking = threading.local()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if getattr(self.asking, "now", False) and isinstance(record.args, tuple):
+    def redact(record: logging.LogRecord) -> bool:
+        if record.thread == thread and isinstance(record.args, tuple):
             record.args = tuple(
                 shown(str(each)) if isinstance(each, httpx.URL) else each for each in record.args
             )
         return True
 
-
-logging.getLogger("httpx").addFilter(_Discreet())
-
-
-@contextlib.contextmanager
-def _discreetly() -> Iterator[None]:
-    _Discreet.asking.now = True
+    log.addFilter(redact)
     try:
         yield
     finally:
-        _Discreet.asking.now = False
+        log.removeFilter(redact)
 
 
 class _Sockets:
@@ -306,7 +300,7 @@ class _Sockets:
         self._shut = False
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
-        """Hears from httpcore of each connection."""
+        """Called by httpcore for each connection."""
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             made = info["return_value"].get_extra_info("socket")
             self._open = [each for each in self._open if each.fileno() >= 0] + [made]

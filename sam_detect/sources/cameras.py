@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 
 from sam_detect.errors import ConfigError, ImageError
-from sam_detect.sources._live import LiveSource, Session
-from sam_detect.sources._persistence import RETRIES, BrokenError, Persistence, interruptibly
+from sam_detect.sources._reconnect import RETRIES, BrokenError, LiveSource, Retry, interruptibly
 from sam_detect.sources.arrays import array_to_rgb
 from sam_detect.sources.decoding import check_pixels
 from sam_detect.sources.images import DEFAULT_MAX_PIXELS
@@ -38,15 +37,18 @@ class CameraSource(LiveSource):
     ) -> None:
         if number < 0:
             raise ConfigError(f"a camera's number is 0 or more, got {number}")
-        self._number, self._max_pixels = number, max_pixels
         name = f"camera {number}"
-        super().__init__(name, Persistence(name, retries), self._open())
 
-    def _open(self) -> Session:
-        return _CameraSession(self._number, self._max_pixels)
+        def open_camera() -> _CameraSession:
+            return _CameraSession(number, max_pixels)
+
+        super().__init__(name, Retry(name, retries), open_camera(), open_camera)
 
 
-class _CameraSession(Session):
+class _CameraSession:
+    step_s = 0.04
+    damaged = 0
+
     def __init__(self, number: int, max_pixels: int) -> None:
         self._name, self._max_pixels = f"camera {number}", max_pixels
         self._capture = interruptibly(lambda: _capture(number))
@@ -57,7 +59,7 @@ class _CameraSession(Session):
             )
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # else old pictures come first
 
-    def pictures(self) -> Iterator[tuple[ImageRGB, float | None]]:
+    def __iter__(self) -> Iterator[tuple[ImageRGB, float | None]]:
         while True:
             given, image = self._capture.read()
             if not given or image is None:
@@ -72,7 +74,7 @@ class _CameraSession(Session):
 
 
 def _capture(number: int) -> cv2.VideoCapture:
-    """The camera, without what OpenCV says on stderr while it looks for it."""
+    """The camera, without OpenCV's own messages on stderr."""
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         return cv2.VideoCapture(number)
@@ -81,7 +83,7 @@ def _capture(number: int) -> cv2.VideoCapture:
 
 
 def _cameras_here() -> str:
-    """Which cameras this machine has, where that can be seen."""
+    """Which cameras this machine has, as far as it says."""
     if not sys.platform.startswith("linux"):
         return "; check that it is plugged in"
     numbers = sorted(int(each) for each in re.findall(r"\d+", " ".join(glob.glob("/dev/video*"))))

@@ -485,7 +485,7 @@ def test_tracks_begin_anew_where_the_size_changes(tmp_path: Path) -> None:
 
 
 def test_reconnects_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sam_detect.sources._persistence.FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr("sam_detect.sources._reconnect.FIRST_PAUSE_S", 0.02)
     camera = Camera(numbered_parts(12), break_before={6})
     with (
         live(camera) as server,

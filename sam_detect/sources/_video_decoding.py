@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -11,35 +12,47 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import ImageError
-from sam_detect.sources._persistence import interruptibly
+from sam_detect.sources._reconnect import BrokenError, interruptibly
 from sam_detect.sources.decoding import check_pixels
 from sam_detect.types import ImageRGB
 
 Opened = av.container.InputContainer
 
 EARLY = {"analyzeduration": "500000", "probesize": "500000", "fpsprobesize": "0"}
-"""How little of a live stream (microseconds, bytes, frames) FFmpeg may look at first."""
+"""How little of a live stream (microseconds, bytes, frames) FFmpeg may read before it starts."""
 BUFFER_BYTES = 1 << 20
 NO_PROTOCOLS = "none"
 """What a playlist may open when it is itself read from a file or an answer: nothing."""
 LENGTH_KNOWN = ("mov,", "matroska,", "flv")
 """Formats whose header says how long the video is; of others it is an estimate."""
 WITHOUT_TIMES = ("mpjpeg",)
+"""Formats of single pictures over HTTP, of which the time of arrival counts."""
+LATE = "gave no answer in time (--stream-timeout-s allows for more)"
+REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((av.HTTPUnauthorizedError,), "wants a name and a password, or refuses those given (401)"),
+    ((av.HTTPForbiddenError,), "may not be read (403); check name, password and rights"),
+    ((av.HTTPNotFoundError,), "is not there (404); check the address"),
+    ((av.ExitError, av.TimeoutError), LATE),
+    ((av.ConnectionRefusedError,), "cannot be reached; check that the server or camera is on"),
+    ((av.EOFError,), "ended the connection"),
+    ((av.InvalidDataError,), "cannot be read as a video"),
+)
 MISSING_S = 0.5
 MOST_ERRORS = 100
 """Packets in a row that cannot be read: then the rest is given up."""
 WHITE = 255
 
 
-def open_pictures(
+def decode_file(
     file: Any,
     *,
     name: str,
     max_pixels: int,
     live: bool,
     kind: str | None = None,
-    complain: Callable[[], None] = lambda: None,
-) -> Pictures:
+    at_end: Callable[[], None] = lambda: None,
+    before_close: Callable[[], None] = lambda: None,
+) -> DecodedVideo:
     """The pictures of something with ``read``, ``seek`` and ``tell``.
 
     Args:
@@ -48,8 +61,7 @@ def open_pictures(
         max_pixels: larger pictures are refused before they are decoded.
         live: whether to begin early rather than to look far ahead first.
         kind: FFmpeg's name of the format; None: by the content.
-        complain: raises what the file met where its ``read`` gave an end instead: so FFmpeg gives
-            all that came before.
+        at_end, before_close: see :class:`DecodedVideo`.
 
     Raises:
         ImageError: it is no video, or has no pictures that can be used.
@@ -63,27 +75,23 @@ def open_pictures(
             lambda: av.open(file, "r", format=kind, options=options, buffer_size=BUFFER_BYTES)
         )
     except (av.FFmpegError, ValueError):
-        complain()
+        at_end()
         raise ImageError(
             f"'{name}' cannot be read as a video: it is none, or its beginning or end is missing"
         ) from None
     except OSError as error:
         raise ImageError(f"'{name}' cannot be read: {error.strerror}") from None
-    pictures = pictures_of(container, name=name, max_pixels=max_pixels, live=live)
-    pictures.complain = complain
-    return pictures
+    return DecodedVideo(
+        container,
+        name=name,
+        max_pixels=max_pixels,
+        live=live,
+        at_end=at_end,
+        before_close=before_close,
+    )
 
 
-def pictures_of(container: Opened, *, name: str, max_pixels: int, live: bool) -> Pictures:
-    """The pictures of an open video, which is closed again where they cannot be used."""
-    try:
-        return Pictures(container, name=name, max_pixels=max_pixels, live=live)
-    except ImageError:
-        container.close()
-        raise
-
-
-class Pictures:
+class DecodedVideo:
     """Iterates over the pictures of an open video: ``(image_rgb, time_s)``.
 
     The time is what the video says, in seconds since its start; None where it says nothing.
@@ -94,29 +102,51 @@ class Pictures:
         name: what errors call it.
         max_pixels: larger pictures are refused before they are decoded.
         live: whether each picture should come as early as possible.
+        at_end: called where the video ends; raises if that is not its end.
+        before_close: called before the container is closed.
 
     Attributes:
         damaged: packets that could not be decoded, and pictures with visible damage.
         harmless: of these, such as may be no more than a seam between two recordings.
-        complain: called at the end; raises what the reader met.
 
     Raises:
-        ImageError: there are no pictures, or too large ones.
+        ImageError: there are no pictures, or too large ones; the container is closed.
     """
 
-    def __init__(self, container: Opened, *, name: str, max_pixels: int, live: bool) -> None:
+    def __init__(
+        self,
+        container: Opened,
+        *,
+        name: str,
+        max_pixels: int,
+        live: bool,
+        at_end: Callable[[], None] = lambda: None,
+        before_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.damaged = self.harmless = 0
+        self._container, self._name, self._max_pixels = container, name, max_pixels
+        self._at_end, self._before_close = at_end, before_close
+        try:
+            self._open(live)
+        except ImageError:
+            container.close()
+            raise
+
+    def _open(self, live: bool) -> None:
+        container, name = self._container, self._name
         if not container.streams.video:
             raise ImageError(f"'{name}' has no pictures, only sound or text")
-        self.damaged = self.harmless = 0
         self._has_seams = container.format.name == "mpegts"
-        self.complain: Callable[[], None] = lambda: None
-        self._container, self._name, self._max_pixels = container, name, max_pixels
+        self._untimed = live and container.format.name in WITHOUT_TIMES
         self._stream = container.streams.video[0]
         self._start_s = (container.start_time or 0) / av.time_base
         self._end_s = self._start_s
-        self._ready = _prepare(self._stream, live=live, max_pixels=max_pixels)
-        if not self._ready:
+        context = self._stream.codec_context
+        if context is None:
             raise ImageError(f"'{name}' has a codec that this FFmpeg does not know, or is damaged")
+        # Threads that each take a whole frame are faster, but hold as many frames back.
+        context.thread_type = "SLICE" if live else "AUTO"
+        context.options = {"max_pixels": str(self._max_pixels)}
         self._check(self._stream.width, self._stream.height)
 
     @property
@@ -130,26 +160,24 @@ class Pictures:
         try:
             for packet in self._packets():
                 yield from self._made(self._decoded(packet))
-        except (ImageError, av.FFmpegError) as error:
+        except ImageError as error:
             failure = error
+        except av.FFmpegError as error:
+            failure = BrokenError(reason_of(error))
         yield from self._made(self._decoded(None))  # what is still in the decoder
         if failure is not None:
             raise failure
-        self.complain()
+        self._at_end()
 
     def close(self) -> None:
         """Closes the video."""
+        self._before_close()
         self._container.close()
 
     @property
     def ends(self) -> bool:
         """Whether the video says how long it is."""
         return self._container.duration is not None
-
-    @property
-    def has_times(self) -> bool:
-        """Whether its times mean anything; those of single pictures over HTTP do not."""
-        return self._container.format.name not in WITHOUT_TIMES
 
     def missing_s(self) -> float:
         """Seconds of the video that its header promises and that did not come, at its end."""
@@ -210,21 +238,18 @@ class Pictures:
             self._check(frame.width, frame.height)
             self.damaged += bool(frame.is_corrupt)
             time_s = None if frame.time is None else frame.time - self._start_s
-            yield to_rgb(frame), time_s
+            yield to_rgb(frame), time.monotonic() if self._untimed else time_s
 
     def _check(self, width: int, height: int) -> None:
         check_pixels((width, height), self._max_pixels, self._name)
 
 
-def _prepare(stream: av.VideoStream, *, live: bool, max_pixels: int) -> bool:
-    """Sets a decoder up; whether there is one."""
-    context = stream.codec_context
-    if context is None:
-        return False
-    # Threads that each take a whole frame are faster, but hold as many frames back.
-    context.thread_type = "SLICE" if live else "AUTO"
-    context.options = {"max_pixels": str(max_pixels)}
-    return True
+def reason_of(error: Exception) -> str:
+    """What went wrong, without the address that FFmpeg's own messages have."""
+    for kinds, text in REASONS:
+        if isinstance(error, kinds):
+            return text
+    return f"cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"
 
 
 def to_rgb(frame: av.VideoFrame) -> ImageRGB:
