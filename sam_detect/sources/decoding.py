@@ -16,10 +16,10 @@ from PIL import Image, UnidentifiedImageError
 
 from sam_detect.errors import ImageError
 from sam_detect.masks import BoolArray
+from sam_detect.sources._pillow import open_picture, quiet_readers
 from sam_detect.sources.arrays import array_to_rgb
 from sam_detect.sources.paths import FORMAT_EXTENSIONS
 from sam_detect.sources.pictures import NUMBER_MODES, alpha_mask, picture_to_rgb
-from sam_detect.sources.quiet import quiet_readers
 from sam_detect.sources.scaling import Stretch, own_stretch
 from sam_detect.sources.stacks import Contents, contents_of_tiff, frames_left_out
 from sam_detect.types import ImageRGB
@@ -204,7 +204,7 @@ def _with_open_picture(
         with (
             quiet_readers(),
             origin.open() as file,
-            Image.open(file, formats=list(FORMAT_EXTENSIONS)) as image,
+            open_picture(file) as image,
         ):
             check_pixels(image.size, max_pixels, name)
             return convert(image)

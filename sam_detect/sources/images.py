@@ -16,10 +16,10 @@ from sam_detect.errors import ImageError
 from sam_detect.interfaces import Source
 from sam_detect.masks import BoolArray
 from sam_detect.sources import decoding
+from sam_detect.sources._pillow import quiet_readers
 from sam_detect.sources.arrays import ColorOrder, array_to_rgb
 from sam_detect.sources.paths import find_images
 from sam_detect.sources.pictures import alpha_mask, picture_to_rgb
-from sam_detect.sources.quiet import quiet_readers
 from sam_detect.sources.scaling import Stretch, own_stretch
 from sam_detect.types import Frame
 
