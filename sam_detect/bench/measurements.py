@@ -1,22 +1,120 @@
-"""What a suite measured: its stages, its pairs, and single figures."""
+"""Repeated measurements: medians, spreads, peaks of memory, and ratios of what runs in turn.
+
+A machine that others use is now fast, now slow. What is compared therefore runs in turn
+(A, B, A, B, ...) in one process, so that both meet the same machine and their ratio holds.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from sam_detect.bench.memory import PeakMemory
-from sam_detect.bench.timing import (
-    Clock,
-    Series,
-    Trial,
-    accumulate,
-    interleave,
-    interquartile_range,
-)
+import numpy as np
 
+from sam_detect.bench.memory import GrowingMemory, PeakMemory
+
+Clock = Callable[[], float]
+"""Seconds from any start."""
 Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A piece of work to measure.
+
+    Attributes:
+        name: for people.
+        run: the work; takes what ``prepare`` made (None without one).
+        prepare: makes what one run needs; not timed.
+        finish: takes what the run returned; not timed.
+    """
+
+    name: str
+    run: Callable[[Any], Any]
+    prepare: Callable[[], Any] | None = None
+    finish: Callable[[Any], Any] | None = None
+
+    def once(self, *watches: AbstractContextManager[Any]) -> None:
+        """Prepares, runs inside the watches, and finishes."""
+        prepared = None if self.prepare is None else self.prepare()
+        with contextlib.ExitStack() as stack:
+            for watch in watches:
+                stack.enter_context(watch)
+            made = self.run(prepared)
+        if self.finish is not None:
+            self.finish(made)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Repeated measurements of one piece of work.
+
+    Attributes:
+        name: of the trial.
+        durations_ms: of each run, in order.
+        peak_memory_mb: memory above the start, resident or of a GPU; None where it is not known.
+    """
+
+    name: str
+    durations_ms: tuple[float, ...]
+    peak_memory_mb: float | None = None
+
+    @property
+    def median_ms(self) -> float:
+        return float(np.median(self.durations_ms))
+
+    def scaled(self, factor: float) -> Series:
+        """The series of ``factor`` such pieces of work."""
+        durations = tuple(factor * each for each in self.durations_ms)
+        return Series(self.name, durations, self.peak_memory_mb)
+
+    def to_dict(self) -> dict[str, Any]:
+        memory = self.peak_memory_mb
+        return {
+            "median_ms": round(self.median_ms, 4),
+            "spread_ms": round(interquartile_range(self.durations_ms), 4),
+            "peak_memory_mb": None if memory is None else round(memory, 2),
+        }
+
+
+class Stopwatch:
+    """Notes how long ``with`` blocks take, with garbage collected first and the device idle at
+    both ends."""
+
+    def __init__(self, clock: Clock = time.perf_counter) -> None:
+        self._clock = clock
+        self._started = 0.0
+        self.durations_ms: list[float] = []
+
+    def __enter__(self) -> Stopwatch:
+        gc.collect()
+        synchronise_device()
+        self._started = self._clock()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        synchronise_device()
+        self.durations_ms.append((self._clock() - self._started) * 1000)
+
+
+def synchronise_device() -> None:
+    """Waits for a GPU that this process uses; without torch in use there is none to wait for."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def interquartile_range(values: Sequence[float]) -> float:
+    """The distance from the first quartile to the third, interpolated linearly: half of the values
+    lie in it, and outliers do not move it."""
+    low, high = np.percentile(values, [25, 75])
+    return float(high - low)
 
 
 class Measurements:
@@ -32,7 +130,7 @@ class Measurements:
         workload: what was measured on; only measurements on the same can be compared.
         recipe: how vectors were made, where any were.
         stages: what each costs, by name.
-        pairs: ours beside a reference, by name.
+        pairs: ours and a reference, by name.
         figures: single numbers, by name.
         skipped: one line for each thing that was left out, and why.
     """
@@ -56,39 +154,60 @@ class Measurements:
         self.figures: dict[str, float] = {}
         self.skipped: list[str] = []
 
-    def stage(self, trial: Trial) -> Series:
-        """Measures a stage by itself."""
-        self.announce(trial.name)
-        series = self.interleave([trial])[0]
-        self.add_stage(trial.name, series)
-        return series
-
     def interleave(self, trials: Sequence[Trial], least: int = 1) -> list[Series]:
-        """Measures what is compared in turn, ``least`` times or as often as was asked for."""
-        repeat = max(least, self.repeat)
-        return interleave(trials, repeat, clock=self.clock, memory=self.memory)
+        """Measures each trial ``least`` times or as often as was asked for, all in turn.
+
+        Before that each runs once to warm up, and once for its memory.
+        """
+        for trial in trials:
+            trial.once()
+        peaks = []
+        for trial in trials:
+            taken = self.memory()
+            trial.once(taken)
+            peaks.append(taken.peak_mb)
+        watches = [Stopwatch(self.clock) for _ in trials]
+        for _ in range(max(least, self.repeat)):
+            for trial, watch in zip(trials, watches, strict=True):
+                trial.once(watch)
+        return [
+            Series(trial.name, tuple(watch.durations_ms), peak)
+            for trial, watch, peak in zip(trials, watches, peaks, strict=True)
+        ]
 
     def accumulate(self, trials: Sequence[Trial], rounds: int | None = None) -> list[Series]:
-        """Measures without a warm-up, ``rounds`` times or as often as was asked for."""
-        rounds = rounds or self.repeat
-        return accumulate(trials, rounds, clock=self.clock, memory=self.memory)
+        """Measures work that adds up, such as filling a store: no warm-up, every run counts.
 
-    def add_stage(self, name: str, series: Series) -> None:
-        self.stages[name] = series.to_dict()
+        The peak memory of a trial is above what the process had before its first run, less what
+        the others took in between.
+
+        Args:
+            rounds: runs of each; by default as many as were asked for.
+        """
+        watches = [Stopwatch(self.clock) for _ in trials]
+        memories = [GrowingMemory() for _ in trials]
+        for _ in range(rounds or self.repeat):
+            for trial, watch, growing in zip(trials, watches, memories, strict=True):
+                taken = self.memory()
+                trial.once(taken, watch)
+                growing.add(taken)
+        return [
+            Series(trial.name, tuple(watch.durations_ms), growing.peak_mb)
+            for trial, watch, growing in zip(trials, watches, memories, strict=True)
+        ]
+
+    def stage(self, trial: Trial) -> None:
+        """Measures a stage by itself."""
+        self.announce(trial.name)
+        self.stages[trial.name] = self.interleave([trial])[0].to_dict()
 
     def pair(self, name: str, ours: Trial, reference: Trial) -> None:
         """Measures two that do the same job in turn, and how much less time ours takes."""
         self.announce(name)
-        a, b = self.interleave([ours, reference])
-        self.add_pair(name, a, b)
+        self.add_pair(name, *self.interleave([ours, reference]))
 
     def add_pair(
-        self,
-        name: str,
-        a: Series,
-        b: Series,
-        *,
-        of: Literal["time", "memory"] = "time",
+        self, name: str, a: Series, b: Series, *, of: Literal["time", "memory"] = "time"
     ) -> None:
         """Keeps a ratio of two series measured in turn; nothing where the memory is not known."""
         if of == "time":
@@ -99,14 +218,8 @@ class Measurements:
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes that say what was measured, as plain data."""
-        return {
-            "workload": self.workload,
-            "recipe": self.recipe,
-            "stages": self.stages,
-            "pairs": self.pairs,
-            "figures": self.figures,
-            "skipped": self.skipped,
-        }
+        names = ("workload", "recipe", "stages", "pairs", "figures", "skipped")
+        return {name: getattr(self, name) for name in names}
 
 
 def _ratio(
@@ -117,14 +230,14 @@ def _ratio(
     Its ``spread`` is the interquartile range of the ratios of the single rounds, in each of which
     both met the same machine; None of a single round.
     """
-    ours, reference = Series(a, tuple(mine)), Series(b, tuple(theirs))
+    ours, reference = float(np.median(mine)), float(np.median(theirs))
     rounds = [y / x for x, y in zip(mine, theirs, strict=True) if x > 0]
     return {
         "a": a,
         "b": b,
-        "a_median": round(ours.median_ms, 4),
-        "b_median": round(reference.median_ms, 4),
-        "ratio": round(reference.median_ms / ours.median_ms, 4) if ours.median_ms > 0 else None,
+        "a_median": round(ours, 4),
+        "b_median": round(reference, 4),
+        "ratio": round(reference / ours, 4) if ours > 0 else None,
         "spread": round(interquartile_range(rounds), 4) if len(rounds) > 1 else None,
         "unit": unit,
     }

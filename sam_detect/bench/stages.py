@@ -1,29 +1,228 @@
-"""The suite ``stages``: every room of the weights-free default, timed apart.
+"""The suite ``stages``: every stage of the weights-free default, timed apart.
 
 Times are of all pictures together. The library is an embedded Qdrant, as it is by default.
+Everything between the stages is made once, so that each can be run by itself.
 """
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import skimage.data
 
 from sam_detect import parts
-from sam_detect.bench import workload
-from sam_detect.bench.measurements import Measurements
-from sam_detect.bench.prepared import Picture, Prepared, embed_all, fade_all
+from sam_detect.bench.measurements import Measurements, Trial
 from sam_detect.bench.suites import Options, Suite
-from sam_detect.bench.timing import Trial
+from sam_detect.config import Settings
+from sam_detect.detector import SAMDetect
+from sam_detect.fading import context
+from sam_detect.interfaces import Embedder, VectorStore
+from sam_detect.library.library import Library
+from sam_detect.library.maker import BATCH, VectorMaker
 from sam_detect.library.snapshot import search as search_in_store
 from sam_detect.masks import FloatArray
 from sam_detect.outputs.json_lines import JSONSink
 from sam_detect.outputs.overlay import OverlaySink
+from sam_detect.sources import load_image
+from sam_detect.types import (
+    Candidates,
+    Crop,
+    Detections,
+    FadedCrop,
+    Frame,
+    ImageRGB,
+    Masks,
+    Neighbour,
+)
 from sam_detect.vector_store.qdrant import QdrantVectorStore
+
+DRAWN_HW = (1000, 1200)
+DRAWN_STEP = 100
+"""Distance of the drawn objects from one another, pixels."""
+
+
+def pictures(paths: Sequence[Path]) -> list[Frame]:
+    """The pictures of a user, or those of the suite: coins on a table (0.5 megapixels, enlarged
+    twofold), stained tissue (0.3), galaxies (0.3) and drawn discs and squares (1.2).
+
+    Raises:
+        ImageError: a picture cannot be read.
+    """
+    if paths:
+        return [load_image(str(path)) for path in paths]
+    coins = cv2.resize(skimage.data.coins(), None, fx=2, fy=2, interpolation=cv2.INTER_LANCZOS4)
+    return [
+        Frame(np.repeat(coins[:, :, None], 3, axis=2), "coins"),
+        Frame(skimage.data.immunohistochemistry(), "tissue"),
+        Frame(np.ascontiguousarray(skimage.data.hubble_deep_field()[:500, :600]), "galaxies"),
+        Frame(drawn(), "drawn"),
+    ]
+
+
+def drawn() -> ImageRGB:
+    """``(1000, 1200, 3)``: 120 discs and squares of several sizes on a faintly grained ground."""
+    image = np.full((*DRAWN_HW, 3), (228, 226, 220), np.uint8)
+    generator = np.random.default_rng(0)
+    half = DRAWN_STEP // 2
+    for y in range(half, DRAWN_HW[0], DRAWN_STEP):
+        for x in range(half, DRAWN_HW[1], DRAWN_STEP):
+            radius = int(generator.integers(12, 40))
+            color = tuple(int(value) for value in generator.integers(20, 150, 3))
+            if (x + y) // DRAWN_STEP % 2:
+                cv2.circle(image, (x, y), radius, color, -1, cv2.LINE_AA)
+            else:
+                corners = (x - radius, y - radius), (x + radius, y + radius)
+                cv2.rectangle(image, *corners, color, -1)
+    grain = generator.integers(-4, 5, image.shape)
+    return np.asarray(np.clip(image + grain, 0, 255), np.uint8)
+
+
+def megapixels(frames: Sequence[Frame]) -> float:
+    return sum(frame.size_hw[0] * frame.size_hw[1] for frame in frames) / 1e6
+
+
+def describe(frames: Sequence[Frame]) -> str:
+    """What distinguishes this choice of pictures from another, without their names."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        digest.update(repr(frame.size_hw).encode())
+        digest.update(np.ascontiguousarray(frame.image_rgb).tobytes())
+    return f"{len(frames)} pictures, {megapixels(frames):.2f} megapixels ({digest.hexdigest()[:8]})"
+
+
+EXAMPLES = 25
+"""Proposals of each picture that are learnt."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture with what each room makes of it.
+
+    Attributes:
+        candidates: N proposals, all of them described.
+        crops: N crops, not yet faded, at the embedder's side.
+        faded: the same, faded.
+        detections: what the detector finds.
+    """
+
+    candidates: Candidates
+    crops: list[Crop]
+    faded: list[FadedCrop]
+    detections: Detections
+
+    @property
+    def frame(self) -> Frame:
+        return self.candidates.frame
+
+    @property
+    def masks(self) -> Masks:
+        return self.candidates.masks
+
+    @property
+    def vectors(self) -> FloatArray:
+        return self.candidates.vectors
+
+
+class AnsweredLibrary(Library):
+    """Answers a question that it was asked before from memory, so that labelling can be timed
+    without the search.
+
+    Attributes:
+        limit: how many neighbours were asked for last.
+    """
+
+    def __init__(self, store: VectorStore, name: str, *, prior_similarity: float) -> None:
+        super().__init__(store, name, prior_similarity=prior_similarity)
+        self.limit = 0
+        self._answers: dict[tuple[int, int], list[list[Neighbour]]] = {}
+
+    def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
+        self.limit = limit
+        asked = id(vectors), limit
+        if asked not in self._answers:
+            self._answers[asked] = super().nearest(vectors, limit)
+        return self._answers[asked]
+
+
+class Prepared:
+    """The default pipeline over pictures.
+
+    Args:
+        frames: the pictures.
+        store: where the library lives.
+
+    Attributes:
+        maker: the default recipe.
+        detector: the default detector, which has learnt some proposals of each picture under that
+            picture's name.
+        naming: the same detector with answers in place of searches.
+        limit: how many neighbours its labeller asks for.
+        pictures: what each room makes of each picture.
+    """
+
+    def __init__(self, frames: Sequence[Frame], store: VectorStore) -> None:
+        # Not the user's settings: figures of different machines and commits are of the defaults.
+        settings = Settings.model_validate({})
+        self.maker = VectorMaker.choose(settings, None)
+        labeller = parts.make_labeller(settings)
+        self.detector, self.naming = (
+            SAMDetect(
+                segmenter=parts.make_segmenter(settings),
+                embedder=self.maker.embedder,
+                fade_strategy=self.maker.fade,
+                vector_store=store,
+                labeller=labeller,
+            )
+            for _ in range(2)
+        )
+        proposed = [self.detector.segmenter.segment(frame) for frame in frames]
+        for frame, masks in zip(frames, proposed, strict=True):
+            self._learn(frame, masks)
+        library = self.detector.library
+        answered = AnsweredLibrary(store, library.name, prior_similarity=library.prior_similarity)
+        self.naming.library = answered
+        self.pictures = [self._picture(*each) for each in zip(frames, proposed, strict=True)]
+        self.limit = answered.limit
+
+    def crops(self, frame: Frame, masks: Masks) -> list[Crop]:
+        """The crops of masks, reduced to the embedder's side."""
+        side = self.maker.embedder.input_side
+        return [context.reduced(crop, side) for crop in self.maker.crops(frame, masks)]
+
+    def faded(self, frame: Frame, masks: Masks) -> list[FadedCrop]:
+        """The crops of masks, faded: all that the embedder needs."""
+        return fade_all(self.crops(frame, masks), self.maker.fade)
+
+    def _learn(self, frame: Frame, masks: Masks) -> None:
+        chosen = np.unique(np.linspace(0, len(masks) - 1, EXAMPLES).astype(np.int64))
+        if len(masks):
+            name = Path(frame.source_id).stem or "picture"
+            self.detector.learn_frame(frame, masks[chosen], [name] * len(chosen))
+
+    def _picture(self, frame: Frame, masks: Masks) -> Picture:
+        crops = self.crops(frame, masks)
+        vectors = self.detector.embed(frame, masks)
+        candidates = Candidates(frame, masks, vectors, np.arange(len(masks)))
+        faded = fade_all(crops, self.maker.fade)
+        return Picture(candidates, crops, faded, self.naming.name(candidates))
+
+
+def fade_all(crops: Sequence[Crop], fade: parts.AnyFade) -> list[FadedCrop]:
+    return [context.faded(crop, fade) for crop in crops]
+
+
+def embed_all(embedder: Embedder, crops: Sequence[FadedCrop]) -> list[FloatArray]:
+    """Vectors in the batches that a detector makes them in."""
+    starts = range(0, len(crops), BATCH)
+    return [embedder.embed(crops[start : start + BATCH]) for start in starts]
+
 
 WHOLE_MASKS = 10
 """Masks of each picture that are faded over the whole picture, which is slow."""
@@ -35,8 +234,8 @@ class StagesSuite(Suite):
     takes = frozenset({"images"})
 
     def run(self, measurements: Measurements, options: Options) -> None:
-        frames = workload.pictures(options.images)
-        measurements.workload = workload.describe(frames)
+        frames = pictures(options.images)
+        measurements.workload = describe(frames)
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             measurements.announce("preparing")
             prepared = Prepared(frames, QdrantVectorStore(path=Path(folder, "libraries")))
@@ -45,7 +244,7 @@ class StagesSuite(Suite):
                 measurements.stage(trial)
             for name, (ours, reference) in pairs(prepared).items():
                 measurements.pair(name, ours, reference)
-        size = workload.megapixels(frames)
+        size = megapixels(frames)
         total_ms = measurements.stages["detect"]["median_ms"]
         measurements.figures["megapixels"] = round(size, 4)
         measurements.figures["proposals"] = sum(len(p.masks) for p in prepared.pictures)
@@ -58,18 +257,18 @@ def stages(prepared: Prepared, folder: Path) -> list[Trial]:
     ``search`` is of a library whose vectors are read already; ``label`` has its neighbours given
     and what it learns of the library learnt, as for any but the first picture.
     """
-    detector, pictures = prepared.detector, prepared.pictures
+    detector, made = prepared.detector, prepared.pictures
     embedder, limit = prepared.maker.embedder, prepared.limit
     naming = prepared.naming
     return [
-        _over(pictures, "propose", lambda p: detector.segmenter.segment(p.frame)),
-        _over(pictures, "fade_crop", lambda p: prepared.faded(p.frame, p.masks)),
-        _over(pictures, "embed", lambda p: embed_all(embedder, p.faded)),
-        _over(pictures, "search", lambda p: detector.library.nearest(p.vectors, limit)),
-        _over(pictures, "label", lambda p: naming.name(p.candidates)),
-        Trial("write_json", lambda _: _write_json(pictures, folder / "found.jsonl")),
-        Trial("write_overlay", lambda _: _write_overlays(pictures, folder / "overlays")),
-        _over(pictures, "detect", lambda p: detector.detect_frame(p.frame)),
+        _over(made, "propose", lambda p: detector.segmenter.segment(p.frame)),
+        _over(made, "fade_crop", lambda p: prepared.faded(p.frame, p.masks)),
+        _over(made, "embed", lambda p: embed_all(embedder, p.faded)),
+        _over(made, "search", lambda p: detector.library.nearest(p.vectors, limit)),
+        _over(made, "label", lambda p: naming.name(p.candidates)),
+        Trial("write_json", lambda _: _write_json(made, folder / "found.jsonl")),
+        Trial("write_overlay", lambda _: _write_overlays(made, folder / "overlays")),
+        _over(made, "detect", lambda p: detector.detect_frame(p.frame)),
     ]
 
 
@@ -83,27 +282,27 @@ def pairs(prepared: Prepared) -> dict[str, tuple[Trial, Trial]]:
       beside the one that blurs.
     * ``fade_window_vs_whole_picture``: cutting a window first beside fading the whole picture.
     """
-    pictures, library = prepared.pictures, prepared.detector.library
+    made, library = prepared.pictures, prepared.detector.library
     embedder, fade, limit = prepared.maker.embedder, prepared.maker.fade, prepared.limit
     average = parts.make_embedder("average")
     found = {
         "embed_appearance_vs_average": (
-            _over(pictures, "appearance", lambda p: embed_all(embedder, p.faded)),
-            _over(pictures, "average", lambda p: embed_all(average, p.faded)),
+            _over(made, "appearance", lambda p: embed_all(embedder, p.faded)),
+            _over(made, "average", lambda p: embed_all(average, p.faded)),
         ),
         "search_snapshot_vs_store": (
-            _over(pictures, "snapshot", lambda p: library.nearest(p.vectors, limit)),
-            _over(pictures, "store", lambda p: search_in_store(library.store, p.vectors, limit)),
+            _over(made, "snapshot", lambda p: library.nearest(p.vectors, limit)),
+            _over(made, "store", lambda p: search_in_store(library.store, p.vectors, limit)),
         ),
         "fade_window_vs_whole_picture": (
-            _over(pictures, "window", lambda p: prepared.faded(p.frame, p.masks[:WHOLE_MASKS])),
-            _over(pictures, "whole picture", lambda p: _fade_whole(p, fade)),
+            _over(made, "window", lambda p: prepared.faded(p.frame, p.masks[:WHOLE_MASKS])),
+            _over(made, "whole picture", lambda p: _fade_whole(p, fade)),
         ),
     }
     for name in ("identity", "blur"):
         found[f"fade_gaussian_vs_{name}"] = (
-            _fading(pictures, "gaussian", fade),
-            _fading(pictures, name, parts.make_fade(name)),
+            _fading(made, "gaussian", fade),
+            _fading(made, name, parts.make_fade(name)),
         )
     return found
 

@@ -9,19 +9,133 @@ from __future__ import annotations
 import tempfile
 import uuid
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
+from qdrant_client import QdrantClient, models
 
-from sam_detect.bench.measurements import Measurements
-from sam_detect.bench.stores import ComparedStore, Embedded, InMemory, LocalMode
+from sam_detect.bench.measurements import Measurements, Series, Trial
 from sam_detect.bench.suites import Options, Suite
-from sam_detect.bench.timing import Series, Trial, accumulate, interleave
 from sam_detect.errors import ConfigError
+from sam_detect.interfaces import VectorStore
 from sam_detect.masks import FloatArray
 from sam_detect.types import Point
+from sam_detect.vector_store.memory import MemoryVectorStore
+from sam_detect.vector_store.qdrant import QdrantVectorStore
+
+NEIGHBOURS = 5
+BATCH = 1_000
+"""Vectors handed to a store at once."""
+COLLECTION = "bench"
+
+
+class ComparedStore(Protocol):
+    """A store with points of one length, each with the payload that a search reads."""
+
+    name: str
+    lasting: bool
+    """Whether it can be opened again."""
+
+    def insert(self, points: Sequence[Point]) -> None:
+        """Adds points; they last when it returns, where the store is lasting."""
+
+    def search(self, queries: FloatArray) -> list[list[str]]:
+        """For each of ``(Q, D)`` unit vectors the ids of its nearest points, nearest first."""
+
+    def open(self) -> int:
+        """Opens it and counts its points."""
+
+    def kept_open(self) -> AbstractContextManager[Any]:
+        """Searches inside need not open it."""
+
+    def close(self) -> None:
+        """Lets go of it, so that it can be opened again."""
+
+
+class OurStore:
+    """A store of this project.
+
+    Args:
+        make: gives the store, not yet opened.
+    """
+
+    def __init__(self, name: str, make: Callable[[], VectorStore], *, lasting: bool) -> None:
+        self.name, self.lasting = name, lasting
+        self._make = make
+        self._store = make()
+
+    def insert(self, points: Sequence[Point]) -> None:
+        with self._store.session():
+            for start in range(0, len(points), BATCH):
+                self._store.upsert(points[start : start + BATCH])
+
+    def search(self, queries: FloatArray) -> list[list[str]]:
+        found = self._store.search(queries, NEIGHBOURS, fields=("label", "negative"))
+        return [[hit.id for hit in row] for row in found]
+
+    def open(self) -> int:
+        return self._store.count()
+
+    def kept_open(self) -> AbstractContextManager[Any]:
+        return self._store.session()
+
+    def close(self) -> None:
+        self._store = self._make()
+
+
+class LocalMode:
+    """qdrant-client without a server, on disk: what a user would take without this project."""
+
+    name = "local"
+    lasting = True
+
+    def __init__(self, folder: Path, dimension: int) -> None:
+        self._folder = folder
+        self._client = self._connect()
+        self._client.create_collection(
+            COLLECTION,
+            vectors_config=models.VectorParams(size=dimension, distance=models.Distance.COSINE),
+        )
+
+    def insert(self, points: Sequence[Point]) -> None:
+        for start in range(0, len(points), BATCH):
+            batch = points[start : start + BATCH]
+            self._client.upsert(
+                COLLECTION,
+                models.Batch(
+                    ids=[point.id for point in batch],
+                    vectors=[point.vector.tolist() for point in batch if point.vector is not None],
+                    payloads=[point.payload for point in batch],
+                ),
+            )
+
+    def search(self, queries: FloatArray) -> list[list[str]]:
+        found = self._client.query_batch_points(
+            COLLECTION,
+            [
+                models.QueryRequest(query=row.tolist(), limit=NEIGHBOURS, with_payload=True)
+                for row in queries
+            ],
+        )
+        return [[str(hit.id) for hit in each.points] for each in found]
+
+    def open(self) -> int:
+        self._client = self._connect()
+        return self._client.count(COLLECTION).count
+
+    def kept_open(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _connect(self) -> QdrantClient:
+        return QdrantClient(path=str(self._folder))
+
 
 DIMENSION = 256
 SIZES = (1_000, 10_000, 100_000)
@@ -59,17 +173,22 @@ class StoreSuite(Suite):
 
 
 def _stores(folder: Path, with_local: bool) -> list[ComparedStore]:
-    stores: list[ComparedStore] = [InMemory(), Embedded(folder / "embedded")]
+    embedded = partial(QdrantVectorStore, path=folder / "embedded", collection_name=COLLECTION,
+                       batch_size=BATCH)  # fmt: skip
+    stores: list[ComparedStore] = [
+        OurStore("memory", MemoryVectorStore, lasting=False),
+        OurStore("embedded", embedded, lasting=True),
+    ]
     return [*stores, LocalMode(folder / "local", DIMENSION)] if with_local else stores
 
 
 def _measure(measurements: Measurements, stores: Sequence[ComparedStore], size: int) -> None:
     points, queries = clustered_points(size)
     measurements.announce(f"insert {size}")
-    parts = accumulate([_filling(s, points) for s in stores], PARTS, clock=measurements.clock)
-    inserted = [part.times(PARTS) for part in parts]
+    parts = measurements.accumulate([_filling(store, points) for store in stores], PARTS)
+    inserted = [part.scaled(PARTS) for part in parts]
     _keep(measurements, "insert", size, inserted)
-    _keep_memory(measurements, size, inserted)
+    _keep(measurements, "memory", size, inserted, of="memory")
 
     measurements.announce(f"search {size}")
     with ExitStack() as stack:
@@ -77,7 +196,7 @@ def _measure(measurements: Measurements, stores: Sequence[ComparedStore], size: 
             stack.enter_context(store.kept_open())
         found = [store.search(queries) for store in stores]
         trials = [_searching(store, queries) for store in stores]
-        searched = interleave(trials, measurements.repeat, clock=measurements.clock)
+        searched = measurements.interleave(trials)
     _keep(measurements, "search", size, searched)
     for store, answer in zip(stores[1:], found[1:], strict=True):
         measurements.figures[f"{store.name}_agrees_{size}"] = agreement(found[0], answer)
@@ -87,7 +206,7 @@ def _measure(measurements: Measurements, stores: Sequence[ComparedStore], size: 
     for store in lasting:
         store.close()
     trials = [_opening(store) for store in lasting]
-    opened = interleave(trials, measurements.repeat, clock=measurements.clock)
+    opened = measurements.interleave(trials)
     _keep(measurements, "open", size, opened)
 
 
@@ -131,19 +250,14 @@ def _opening(store: ComparedStore) -> Trial:
     return Trial(store.name, lambda _: store.open(), finish=lambda _: store.close())
 
 
-def _keep(measurements: Measurements, what: str, size: int, series: Sequence[Series]) -> None:
+def _keep(
+    measurements: Measurements, what: str, size: int, series: Sequence[Series],
+    of: Literal["time", "memory"] = "time",
+) -> None:  # fmt: skip
     """A stage of each, and the pairs of those that are there."""
     by_name = {each.name: each for each in series}
-    for name, each in by_name.items():
-        measurements.add_stage(f"{name}_{what}_{size}", each)
+    if of == "time":
+        measurements.stages |= {f"{n}_{what}_{size}": s.to_dict() for n, s in by_name.items()}
     for a, b in PAIRS:
         if a in by_name and b in by_name:
-            measurements.add_pair(f"{a}_vs_{b}_{what}_{size}", by_name[a], by_name[b])
-
-
-def _keep_memory(measurements: Measurements, size: int, series: Sequence[Series]) -> None:
-    by_name = {each.name: each for each in series}
-    for a, b in PAIRS:
-        if a in by_name and b in by_name:
-            name = f"{a}_vs_{b}_memory_{size}"
-            measurements.add_pair(name, by_name[a], by_name[b], of="memory")
+            measurements.add_pair(f"{a}_vs_{b}_{what}_{size}", by_name[a], by_name[b], of=of)

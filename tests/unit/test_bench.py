@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam_detect.bench import machine, memory, store, suites, timing
-from sam_detect.bench.measurements import Measurements
+from sam_detect.bench import machine, measurements, memory, store, suites
+from sam_detect.bench.measurements import Measurements, Series, Stopwatch, Trial
 from sam_detect.bench.memory import GrowingMemory, PeakMemory
-from sam_detect.bench.timing import Series, Stopwatch, Trial, accumulate, interleave
 from sam_detect.errors import ConfigError, UnknownNameError
 
 needs_a_peak = pytest.mark.skipif(
@@ -50,16 +49,16 @@ class FakeClock:
 def test_median_and_quartiles_leave_out_the_warm_up_and_the_memory_run() -> None:
     clock = FakeClock()
     trial = clock.trial("work", [50.0, 70.0, 0.001, 0.002, 0.003, 0.004, 1.0])
-    series = interleave([trial], 5, clock=clock)[0]
+    series = Measurements(repeat=5, clock=clock).interleave([trial])[0]
     assert series.durations_ms == pytest.approx((1, 2, 3, 4, 1000))
     assert series.median_ms == pytest.approx(3)
-    assert series.spread_ms == pytest.approx(4 - 2)
+    assert series.to_dict()["spread_ms"] == pytest.approx(4 - 2)
 
 
 def test_two_trials_run_in_turn() -> None:
     clock, log = FakeClock(), []
     trials = [clock.trial(name, [1.0] * 5, log) for name in "AB"]
-    interleave(trials, 3, clock=clock)
+    Measurements(repeat=3, clock=clock).interleave(trials)
     assert log[-6:] == ["A", "B"] * 3
     assert len(log) == 10
 
@@ -79,7 +78,9 @@ def test_what_is_prepared_and_finished_is_not_timed() -> None:
         clock.now += 100
         finished.append(made)
 
-    series = interleave([Trial("work", run, prepare, finish)], 3, clock=clock)[0]
+    series = Measurements(repeat=3, clock=clock).interleave([Trial("work", run, prepare, finish)])[
+        0
+    ]
     assert series.durations_ms == pytest.approx((1000, 1000, 1000))
     assert finished == ["made and run"] * 5
 
@@ -88,10 +89,10 @@ def test_what_accumulates_has_no_warm_up() -> None:
     clock, log = FakeClock(), []
     trials = [clock.trial(name, seconds, log) for name, seconds in
               (("A", [3.0, 1.0, 2.0]), ("B", [30.0, 10.0, 20.0]))]  # fmt: skip
-    a, b = accumulate(trials, 3, clock=clock)
+    a, b = Measurements(repeat=3, clock=clock).accumulate(trials)
     assert log == ["A", "B"] * 3
     assert a.durations_ms == pytest.approx((3000, 1000, 2000))
-    assert b.times(10).median_ms == pytest.approx(200_000)
+    assert b.scaled(10).median_ms == pytest.approx(200_000)
 
 
 def test_the_device_is_waited_for_at_both_ends_and_only_where_torch_uses_it(
@@ -120,10 +121,10 @@ def test_the_device_is_waited_for_at_both_ends_and_only_where_torch_uses_it(
         assert torch.waited == 1
     assert torch.waited == 2
     torch.used = False
-    timing.synchronise_device()
+    measurements.synchronise_device()
     assert torch.waited == 2
     monkeypatch.delitem(sys.modules, "torch")
-    timing.synchronise_device()
+    measurements.synchronise_device()
     assert "torch" not in sys.modules
 
 
@@ -189,7 +190,8 @@ def test_a_stage_tells_its_peak() -> None:
     def take(_: Any) -> None:
         np.ones(60 * 2**20, np.uint8)
 
-    assert interleave([Trial("take", take)], 1)[0].peak_memory_mb == pytest.approx(60, abs=10)
+    [taken] = Measurements(repeat=1).interleave([Trial("take", take)])
+    assert taken.peak_memory_mb == pytest.approx(60, abs=10)
 
 
 @pytest.mark.alone
@@ -198,7 +200,7 @@ def test_memory_that_adds_up_is_told_apart_by_who_keeps_it() -> None:
     kept: list[Any] = []
     keeping = Trial("keeps", lambda _: kept.append(np.ones(20 * 2**20, np.uint8)))
     passing = Trial("passes", lambda _: np.ones(20 * 2**20, np.uint8).sum())
-    keeps, passes = accumulate([keeping, passing], 4)
+    keeps, passes = Measurements(repeat=4).accumulate([keeping, passing])
     assert keeps.peak_memory_mb == pytest.approx(80, abs=15)
     assert passes.peak_memory_mb == pytest.approx(20, abs=15)
 
@@ -207,7 +209,7 @@ def test_without_a_peak_of_the_system_memory_is_not_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "CLEAR_REFS", tmp_path / "missing" / "clear_refs")
-    series = interleave([Trial("work", lambda _: None)], 1)[0]
+    series = Measurements(repeat=1).interleave([Trial("work", lambda _: None)])[0]
     assert series.peak_memory_mb is None
     assert series.to_dict()["peak_memory_mb"] is None
     growing = GrowingMemory()

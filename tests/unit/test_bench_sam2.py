@@ -12,12 +12,12 @@ pytest.importorskip("sam2")
 
 from sam2_helpers import small_config, write_small_sam2  # noqa: E402
 
-from sam_detect.bench import sam2_frame, sam2_trials  # noqa: E402
+from sam_detect.bench import sam2_trials  # noqa: E402
 from sam_detect.bench.measurements import Measurements  # noqa: E402
 from sam_detect.bench.memory import PeakDeviceMemory  # noqa: E402
 from sam_detect.bench.sam2 import SAM2Suite, Workload  # noqa: E402
 from sam_detect.bench.sam2_compared import Compared, same_share  # noqa: E402
-from sam_detect.bench.sam2_frame import measure_frame  # noqa: E402
+from sam_detect.bench.sam2_trials import measure_frame  # noqa: E402
 from sam_detect.bench.suites import Options  # noqa: E402
 from sam_detect.errors import UnavailableError  # noqa: E402
 from sam_detect.types import Masks  # noqa: E402
@@ -64,7 +64,7 @@ def test_without_a_gpu_it_says_what_is_left_out(measured: Measurements) -> None:
 def test_a_frame_is_timed_stage_by_stage_beside_what_is_to_be_beaten(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sam2_frame, "FEWEST", 1)
+    monkeypatch.setattr(sam2_trials, "FEWEST", 1)
     path = write_small_sam2(tmp_path_factory.mktemp("models"))
     compared = Compared(path, str(path.with_suffix(".yaml")), torch.device("cpu"))
     timed = Measurements(repeat=1)

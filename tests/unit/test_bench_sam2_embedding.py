@@ -10,7 +10,7 @@ import torch
 from sam2_helpers import write_small_sam2
 
 from sam_detect.bench.measurements import Measurements
-from sam_detect.bench.sam2_embedding import (
+from sam_detect.bench.sam2_compared import (
     Objects,
     OfficialPasses,
     measure_embedding,

@@ -10,8 +10,8 @@ pytest.importorskip("trackers")
 
 from sam_detect.bench import video as suite
 from sam_detect.bench.measurements import Measurements
-from sam_detect.bench.moving_scene import FPS, MovingScene, scene, there_and_back
 from sam_detect.bench.suites import Options
+from sam_detect.bench.video import FPS, MovingScene, scene, there_and_back
 from sam_detect.types import Detections, Masks, Verdict
 from scripts.asv.benchmarks import tracked
 
