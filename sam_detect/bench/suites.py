@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -70,8 +72,23 @@ def run_suite(
         raise ConfigError(f"repeat must be at least 1, got {repeat}")
     head = {**stamp(), "suite": name, "repeat": repeat or suite.repeat}
     measurements = Measurements(repeat=head["repeat"], announce=announce)
-    suite.run(measurements, options)
+    with _frozen():
+        suite.run(measurements, options)
     return {**head, **measurements.to_dict()}
+
+
+@contextmanager
+def _frozen() -> Iterator[None]:
+    """Spares the collections of garbage, of which one precedes each measurement, all objects that
+    were there before."""
+    if gc.get_freeze_count():  # somebody did already
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def load_suite(name: str) -> Suite:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -106,6 +107,7 @@ def there_and_back(index: int, count: int) -> int:
     return min(place, 2 * count - 2 - place) if count > 1 else 0
 
 
+@cache
 def _table() -> ImageRGB:
     """A ground with large soft spots, such as wood or cloth has."""
     generator = np.random.default_rng(0)
@@ -153,12 +155,14 @@ class Workload:
         settle_s: of them, before memory is looked at: buffers fill, and caches.
         file_frames: of the video that is streamed as a file.
         by_itself: every so many of these are detected by themselves; the time is multiplied.
+        rounds: of both, at least.
     """
 
     live_s: float = 60.0
     settle_s: float = 15.0
     file_frames: int = 90
     by_itself: int = 15
+    rounds: int = 3
 
 
 class VideoSuite(Suite):
@@ -258,7 +262,7 @@ def _file(detector: SAMDetect, measurements: Measurements, workload: Workload) -
     figures["every_frame_f1"] = _f1(by_itself, [scenes[index] for index in alone])
     measurements.announce("stream_vs_every_frame")
     a, b = measurements.interleave(
-        [Trial("stream", stream_all), Trial("every frame", every)], least=3
+        [Trial("stream", stream_all), Trial("every frame", every)], least=workload.rounds
     )
     measurements.add_pair(
         "stream_vs_every_frame", a.scaled(1 / len(scenes)), b.scaled(1 / len(frames))
