@@ -117,7 +117,7 @@ def evaluate(
       sam-detect evaluate nuts/ --shots 5 --seeds 0,1,2
       sam-detect evaluate nuts/ --sweep 'fade=gaussian,linear' --report out/
     """
-    from sam_detect.evaluation.predictions import check_output_file
+    from sam_detect.evaluation.evaluation import check_output_file
     from sam_detect.evaluation.readers import open_dataset
     from sam_detect.evaluation.run import Protocol
     from sam_detect.evaluation.sweep import sweep as run_sweep
@@ -193,7 +193,7 @@ def _progress(variants: int) -> Iterator[Announce]:
 
 def _write(done: list[Evaluation], *, predictions: Path | None, report: Path | None) -> None:
     if predictions is not None:
-        from sam_detect.evaluation.predictions import write_predictions
+        from sam_detect.evaluation.evaluation import write_predictions
 
         write_predictions(predictions, done[0].dataset, done[0].episodes)
         note(f"wrote {predictions}")

@@ -1,18 +1,111 @@
-"""Detections of one picture laid beside its annotated objects: all that the metrics look at."""
+"""Detections of one picture against its annotated objects: overlaps, counts, and matching.
+
+A figure that does not apply is None (``null`` in JSON), and 0 only where it is truly 0:
+
+=================================  =========  ======  =====  =======
+what there is                      precision  recall  F1     Jaccard
+=================================  =========  ======  =====  =======
+nothing to find, nothing found     None       None    None   None
+nothing to find, something found   0          None    0      0
+something to find, nothing found   None       0       0      0
+=================================  =========  ======  =====  =======
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Id, masks_of
 from sam_detect.evaluation.methods import Found
-from sam_detect.masks import BoolArray, MaskRLE
+from sam_detect.masks import BoolArray, IntArray, MaskRLE
 from sam_detect.types import Masks
+
+Figure = Literal["precision", "recall", "f1", "jaccard"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was found of what is there.
+
+    Attributes:
+        tp: found, and there.
+        fp: found, and not there.
+        fn: there, and not found.
+    """
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
+    @property
+    def precision(self) -> float | None:
+        """``TP / (TP + FP)``; None where nothing was found."""
+        return _ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float | None:
+        """``TP / (TP + FN)``; None where there was nothing to find."""
+        return _ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def f1(self) -> float | None:
+        """``2 TP / (2 TP + FP + FN)``, of pixels Dice's coefficient; None without anything."""
+        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    @property
+    def jaccard(self) -> float | None:
+        """``TP / (TP + FP + FN)``, of pixels the IoU; None without anything."""
+        return _ratio(self.tp, self.tp + self.fp + self.fn)
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Counts, precision, recall and F1 as plain data."""
+        counted = {"tp": self.tp, "fp": self.fp, "fn": self.fn}
+        return {**counted, "precision": self.precision, "recall": self.recall, "f1": self.f1}
+
+
+def pooled(parts: Iterable[Mapping[str, Counts]]) -> dict[str, Counts]:
+    """The counts of several pictures added up, per class, in the order of the names."""
+    sums: dict[str, Counts] = {}
+    for part in parts:
+        for label, counts in part.items():
+            sums[label] = sums.get(label, Counts()) + counts
+    return dict(sorted(sums.items()))
+
+
+def total(per_class: Mapping[str, Counts]) -> Counts:
+    """All classes added up: what micro figures are made of."""
+    return sum(per_class.values(), Counts())
+
+
+def macro(per_class: Mapping[str, Counts], figure: Figure) -> float | None:
+    """The mean of a figure over the classes that have something to find.
+
+    A class of which nothing was found has no precision, and is left out of its mean; its recall,
+    F1 and Jaccard index are 0 and count. None where no class has anything to find.
+    """
+    there = [counts for counts in per_class.values() if counts.tp + counts.fn]
+    figures = [getattr(counts, figure) for counts in there]
+    known = [value for value in figures if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def f1_macro(per_class: Mapping[str, Counts]) -> float | None:
+    """The mean F1 of the classes that have something to find; None without any."""
+    return macro(per_class, "f1")
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
 
 Floats = npt.NDArray[np.float64]
 Item = tuple[AnnotatedPicture, Found, frozenset[Id]]
@@ -123,3 +216,97 @@ def overlap(
         mine, theirs = encoded_rles(masks), object_rles(picture, objects)
     shared = coco.iou(mine, theirs, [int(crowd)] * len(objects))
     return np.asarray(shared, np.float64).reshape(len(masks), len(objects))
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """The N detections and G objects of one picture, told apart.
+
+    Attributes:
+        objects: ``(N,)`` index of the object that each detection found; -1 for none.
+        ious: ``(N,)`` IoU with that object; 0 for none.
+        false: ``(N,)`` named, found no object, and not excused.
+        missed: ``(G,)`` objects that no detection found.
+        per_class: counts of every label that was to be found, or found true or false.
+    """
+
+    objects: IntArray
+    ious: Floats
+    false: BoolArray
+    missed: BoolArray
+    per_class: dict[str, Counts]
+
+    @property
+    def counts(self) -> Counts:
+        """Counts of all labels together."""
+        return total(self.per_class)
+
+
+def match(comparison: Comparison, iou_threshold: float) -> Matches:
+    """Gives each object to at most one detection of its own label, best score first.
+
+    A detection takes, of the objects of its label that are left, the one it overlaps most, if their
+    IoU reaches the threshold. Unknown detections (label None) find nothing and are not false. An
+    excused detection may find an object like any other, and is not false if it finds none.
+    This is how COCO's evaluation matches, to the ties: equal scores keep the order of detections,
+    and of objects that are overlapped equally the last is taken (``COCOeval.evaluateImg``).
+
+    Raises:
+        ConfigError: the threshold is not above 0 and at most 1.
+    """
+    named = np.array([label is not None for label in comparison.labels], np.bool_)
+    same = np.equal.outer(comparison.labels, comparison.object_labels).astype(np.bool_)
+    order = np.argsort(-comparison.scores, kind="stable")
+    objects = assign(np.where(same, comparison.iou, 0.0), order.tolist(), iou_threshold)
+    found = objects >= 0
+    ious = np.zeros(len(objects))
+    ious[found] = comparison.iou[found, objects[found]]
+    false = named & ~found & ~comparison.excused
+    missed: BoolArray = np.ones(len(comparison.object_labels), np.bool_)
+    missed[objects[found]] = False
+    per_class = _per_class(
+        true=comparison.labels[found],
+        false=comparison.labels[false],
+        missed=comparison.object_labels[missed],
+    )
+    return Matches(objects, ious, false, missed, per_class)
+
+
+def assign(iou: Floats, order: Iterable[int], iou_threshold: float) -> IntArray:
+    """Objects to detections, greedily.
+
+    Args:
+        iou: ``(N, G)``; 0 for pairs that must not meet.
+        order: the detections that may take an object, first come, first served.
+        iou_threshold: least IoU, above 0 and at most 1.
+
+    Returns:
+        ``(N,)`` int64 index of the object that each detection takes; -1 for none.
+    """
+    if not 0 < iou_threshold <= 1:
+        raise ConfigError(f"an IoU threshold must be above 0 and at most 1, got {iou_threshold}")
+    free = np.array(iou, np.float64)
+    taken = np.full(len(free), -1, np.int64)
+    hopeful: BoolArray = np.any(free >= iou_threshold, axis=1)
+    for index in order:
+        if not hopeful[index]:
+            continue
+        row = free[index]
+        best = int(np.flatnonzero(row == row.max())[-1])
+        if row[best] >= iou_threshold:
+            taken[index] = best
+            free[:, best] = 0.0
+    return taken
+
+
+def _per_class(
+    *,
+    true: npt.NDArray[np.object_],
+    false: npt.NDArray[np.object_],
+    missed: npt.NDArray[np.object_],
+) -> dict[str, Counts]:
+    counts: dict[str, Counts] = {}
+    for labels, one in ((true, Counts(tp=1)), (false, Counts(fp=1)), (missed, Counts(fn=1))):
+        for label in labels:
+            counts[label] = counts.get(label, Counts()) + one
+    return dict(sorted(counts.items()))

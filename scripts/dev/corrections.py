@@ -32,11 +32,9 @@ import numpy as np
 
 from sam_detect import SAMDetect
 from sam_detect.errors import SamDetectError
-from sam_detect.evaluation.comparison import Comparison, compare
-from sam_detect.evaluation.counts import Counts
+from sam_detect.evaluation.comparison import Comparison, Counts, compare, match
 from sam_detect.evaluation.dataset import AnnotatedPicture, Dataset
 from sam_detect.evaluation.episodes import Split
-from sam_detect.evaluation.matching import match
 from sam_detect.evaluation.methods import Found, Shown
 from sam_detect.evaluation.pipeline import Memory, Pipeline
 from sam_detect.evaluation.readers import open_dataset

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from metric_helpers import filled, found, items, masks, picture
 from strategies import QUICK
 
-from sam_detect.evaluation.comparison import Item, compare
-from sam_detect.evaluation.matching import match
+from sam_detect.evaluation.comparison import Item, compare, match
 from sam_detect.evaluation.methods import Found
 from sam_detect.types import Masks
 

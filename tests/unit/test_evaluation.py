@@ -21,11 +21,10 @@ from pycocotools.cocoeval import COCOeval
 from sam_detect import SAMDetect
 from sam_detect.errors import ConfigError, ImageError
 from sam_detect.evaluation.dataset import Dataset, masks_of
-from sam_detect.evaluation.evaluation import Evaluation
+from sam_detect.evaluation.evaluation import Evaluation, write_predictions
 from sam_detect.evaluation.harness import MEASURES, evaluate
 from sam_detect.evaluation.methods import Found, Method, Shown
 from sam_detect.evaluation.pipeline import Memory, Pipeline
-from sam_detect.evaluation.predictions import write_predictions
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Episode, Protocol, run
 from sam_detect.interfaces import Segmenter

@@ -14,9 +14,16 @@ from scipy.optimize import linear_sum_assignment
 from strategies import QUICK
 
 from sam_detect.errors import ConfigError
-from sam_detect.evaluation.comparison import Comparison
-from sam_detect.evaluation.counts import Counts, f1_macro, macro, pooled, total
-from sam_detect.evaluation.matching import assign, match
+from sam_detect.evaluation.comparison import (
+    Comparison,
+    Counts,
+    assign,
+    f1_macro,
+    macro,
+    match,
+    pooled,
+    total,
+)
 from sam_detect.evaluation.metrics import (
     IOU_THRESHOLDS,
     confusion,

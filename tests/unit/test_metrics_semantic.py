@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from metric_helpers import found, items, picture
 from strategies import QUICK
 
-from sam_detect.evaluation.comparison import Item
-from sam_detect.evaluation.counts import Counts
+from sam_detect.evaluation.comparison import Counts, Item
 from sam_detect.evaluation.metrics import pixel_counts, semantic_scores
 
 NOBODY: frozenset[int | str] = frozenset()

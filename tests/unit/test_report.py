@@ -21,12 +21,16 @@ from sam_detect.errors import ConfigError, OutputError
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.evaluation import Evaluation
 from sam_detect.evaluation.report import comparison_table, write_report
-from sam_detect.evaluation.report.drawing import outlines_of
-from sam_detect.evaluation.report.outlines import region_path
 from sam_detect.evaluation.report.page import picture_shares
-from sam_detect.evaluation.report.pictures import ends, visible, worst_first
-from sam_detect.evaluation.report.plots import learning_curve
+from sam_detect.evaluation.report.pictures import (
+    ends,
+    outlines_of,
+    region_path,
+    visible,
+    worst_first,
+)
 from sam_detect.evaluation.report.results import Names, Result, results_of
+from sam_detect.evaluation.report.sections import learning_curve
 from sam_detect.evaluation.run import Protocol
 
 Rows = list[dict[str, str]]
@@ -98,11 +102,11 @@ def worse_result(made: Evaluation, seed: int = 0) -> Result:
 
 def test_every_loss_is_told_apart(tmp_path: Path) -> None:
     result = worse_result(evaluation(tmp_path))
-    assert result.fates is not None
-    assert result.fates.objects == (
+    assert result.outcomes is not None
+    assert result.outcomes.objects == (
         "found", "misnamed", "unnamed", "found", "not proposed", "left out"
     )  # fmt: skip
-    assert result.fates.detections == (
+    assert result.outcomes.detections == (
         "true", "duplicate", "wrong name", "not counted", "true", "part", "background"
     )  # fmt: skip
     assert (result.counts.tp, result.counts.fp, result.counts.fn) == (2, 4, 4)
@@ -180,7 +184,7 @@ def test_examples_and_crowds_are_drawn_apart(tmp_path: Path) -> None:
     picture = replace(result.query.picture, objects=tuple(objects))
     split = replace(result.split, support=((picture, (objects[0],)),))
     query = replace(result.query, picture=picture)
-    semantic = replace(result, split=split, query=query, matches=None, fates=None)
+    semantic = replace(result, split=split, query=query, matches=None, outcomes=None)
     outlines = outlines_of(semantic, 1.0, False)
     assert [each.text for each in outlines["shown"]] == ["bolt, example: not to be found"]
     assert [each.text for each in outlines["aside"]] == ["bolt, crowd: not to be found"]

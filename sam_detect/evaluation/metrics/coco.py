@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from types import FunctionType
 from typing import Any, TypedDict
 
 import numpy as np
@@ -18,7 +17,21 @@ MAX_DETECTIONS = 100
 objects of a class (nuclei!), even perfect detections stay below 1."""
 ALL_AREAS = [0.0, 1e10]
 
-_one_at_a_time = threading.Lock()
+
+def _quiet(method: Any) -> Any:
+    """A copy of a function of pycocotools whose ``print`` does nothing: its reports of progress
+    would mix with our output. The original stays as it is."""
+    own = {**method.__globals__, "print": lambda *_, **__: None}
+    return FunctionType(method.__code__, own, method.__name__, method.__defaults__)
+
+
+class _QuietCOCO(coco.COCO):
+    createIndex = _quiet(coco.COCO.createIndex)  # noqa: N815 - its name
+
+
+class _QuietEvaluation(cocoeval.COCOeval):
+    evaluate = _quiet(cocoeval.COCOeval.evaluate)
+    accumulate = _quiet(cocoeval.COCOeval.accumulate)
 
 
 class CocoScores(TypedDict):
@@ -53,16 +66,15 @@ def coco_scores(items: Sequence[Item], boxes: bool = False) -> CocoScores:
         return CocoScores(ap=None, ap50=None, ar100=None, per_class_ap={})
     # COCO's ids start at 1: its code takes 0 for "no match".
     numbers = {label: number for number, label in enumerate(labels, start=1)}
-    with _silent():
-        evaluation = cocoeval.COCOeval(
-            _index(items, numbers, _objects(items, numbers)),
-            _index(items, numbers, _detections(items, numbers)),
-            "bbox" if boxes else "segm",
-        )
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = [ALL_AREAS], ["all"]
-        evaluation.params.maxDets = [MAX_DETECTIONS]
-        evaluation.evaluate()
-        evaluation.accumulate()
+    evaluation = _QuietEvaluation(
+        _index(items, numbers, _objects(items, numbers)),
+        _index(items, numbers, _detections(items, numbers)),
+        "bbox" if boxes else "segm",
+    )
+    evaluation.params.areaRng, evaluation.params.areaRngLbl = [ALL_AREAS], ["all"]
+    evaluation.params.maxDets = [MAX_DETECTIONS]
+    evaluation.evaluate()
+    evaluation.accumulate()
     precision = np.asarray(evaluation.eval["precision"])[:, :, :, 0, 0]  # (T, R, K)
     recall = np.asarray(evaluation.eval["recall"])[:, :, 0, 0]  # (T, K)
     return CocoScores(
@@ -114,7 +126,7 @@ def _index(
     items: Sequence[Item], numbers: dict[str, int], annotations: Iterator[dict[str, Any]]
 ) -> coco.COCO:
     """A COCO dataset in memory. Areas are not looked at: all of them are evaluated."""
-    index = coco.COCO()
+    index = _QuietCOCO()
     dataset: Any = {
         "images": [
             {"id": number, "height": picture.size_hw[0], "width": picture.size_hw[1]}
@@ -129,20 +141,3 @@ def _index(
     index.dataset = dataset
     index.createIndex()
     return index
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """pycocotools without its reports of progress, which would mix with our output.
-
-    Its ``print`` is replaced, not the process's standard output: other threads write on.
-    """
-    modules: tuple[Any, ...] = (coco, cocoeval)
-    with _one_at_a_time:
-        for module in modules:
-            module.print = lambda *_, **__: None
-        try:
-            yield
-        finally:
-            for module in modules:
-                del module.print

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sam_detect.evaluation.comparison import Item
-from sam_detect.evaluation.counts import Counts, macro, pooled, total
+from sam_detect.evaluation.comparison import Counts, Item, macro, pooled, total
 from sam_detect.evaluation.dataset import masks_of
 from sam_detect.masks import BoolArray
 from sam_detect.types import Masks

@@ -1,4 +1,4 @@
-"""The pictures of a report: what was true, false and missed, drawn over them as SVG.
+"""The pictures of a report, with what is true, false and missed drawn over them as SVG paths.
 
 A picture is in the page once, however many drawings lie over it.
 """
@@ -16,11 +16,170 @@ import numpy as np
 from PIL import Image
 
 from sam_detect.errors import ImageError
-from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Id
-from sam_detect.evaluation.report.drawing import SHOWN, Outline, object_outline, outlines_of
-from sam_detect.evaluation.report.results import Names, Result
+from sam_detect.evaluation.comparison import Matches
+from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Id, masks_of
+from sam_detect.evaluation.metrics.semantic import regions
+from sam_detect.evaluation.report.results import (
+    BACKGROUND,
+    DUPLICATE,
+    FALSE_OUTCOMES,
+    PART,
+    WRONG_NAME,
+    Names,
+    Outcomes,
+    Result,
+)
+from sam_detect.masks import BoolArray
 from sam_detect.sources import load_image
-from sam_detect.types import ImageRGB
+from sam_detect.types import ImageRGB, Masks
+
+TOLERANCE = 0.4
+"""A path may be so far from its outline, in units of the drawing."""
+
+
+def box_path(box_xyxy: tuple[float, float, float, float], scale: float) -> str:
+    """A rectangle, scaled."""
+    x0, y0, x1, y1 = (f"{value * scale:.4g}" for value in box_xyxy)
+    return f"M{x0} {y0}H{x1}V{y1}H{x0}Z"
+
+
+def mask_path(masks: Masks, index: int, scale: float) -> str:
+    """The outlines of one mask and of its holes."""
+    x0, y0, _, _ = (int(value) for value in masks.boxes_xyxy[index])
+    return region_path(masks.crop(index), scale, (x0, y0))
+
+
+def region_path(region: BoolArray, scale: float, corner_xy: tuple[int, int] = (0, 0)) -> str:
+    """The outlines of ``(h, w)`` pixels and of the holes in them.
+
+    Filled by the rule ``evenodd`` the path gives the pixels back, but for a quarter of a pixel
+    and :data:`TOLERANCE`.
+
+    Args:
+        region: where the pixels are.
+        scale: units of the drawing per pixel.
+        corner_xy: the region's place in the picture, in pixels.
+    """
+    # findContours runs through the middles of pixels, and would give a line of pixels no area:
+    # doubled, it stays a quarter of a pixel inside their edges
+    doubled = np.kron(region.astype(np.uint8), np.ones((2, 2), np.uint8))
+    padded = np.pad(doubled, ((1, 1), (1, 1)))
+    contours, _ = cv2.findContours(padded, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    corner = np.array(corner_xy, np.float64)
+    return "".join(_ring((ring[:, 0] - 0.5) / 2 + corner, scale) for ring in contours)
+
+
+def _ring(points_xy: np.ndarray[tuple[int, ...], np.dtype[np.float64]], scale: float) -> str:
+    scaled = (points_xy * scale).astype(np.float32)
+    kept = cv2.approxPolyDP(scaled[:, None], TOLERANCE, True)[:, 0]
+    return "M" + "L".join(f"{x:.4g} {y:.4g}" for x, y in kept.tolist()) + "Z"
+
+
+TRUE, FALSE, MISSED, SHOWN, ASIDE = KINDS = ("true", "false", "missed", "shown", "aside")
+"""``shown`` are examples, ``aside`` are crowds: neither is to be found."""
+DRAWN = (ASIDE, SHOWN, MISSED, TRUE, FALSE)
+"""The last lies on top."""
+
+
+@dataclass(frozen=True)
+class DrawnOutline:
+    """One object or detection.
+
+    Attributes:
+        path: of SVG.
+        text: what it is and why.
+    """
+
+    path: str
+    text: str
+
+
+def outlines_of(result: Result, scale: float, boxes: bool) -> dict[str, list[DrawnOutline]]:
+    """Everything there is to see in a picture, by kind, in the order to draw it.
+
+    Args:
+        scale: units of the drawing per pixel.
+        boxes: draw boxes.
+    """
+    picture, shown = result.query.picture, result.split.shown
+    found: dict[str, list[DrawnOutline]] = {kind: [] for kind in DRAWN}
+    for each in picture.objects:
+        if each.crowd or each.id in shown:
+            kind, why = (ASIDE, "crowd") if each.crowd else (SHOWN, "example")
+            text = f"{each.label}, {why}: not to be found"
+            found[kind].append(object_outline(picture, each, scale, boxes, text))
+    if result.matches is None or result.outcomes is None:
+        return found | _of_pixels(result, scale)
+    found[MISSED] = _missed(result, result.outcomes, scale, boxes)
+    for index in np.argsort(-result.query.found.masks.areas, kind="stable").tolist():
+        side = _side(result.matches, index)
+        if side is not None:
+            path = _detection_path(result.query.found.masks, index, scale, boxes)
+            text = _said(result, result.matches, result.outcomes, index)
+            found[side].append(DrawnOutline(path, text))
+    return found
+
+
+def object_outline(
+    picture: AnnotatedPicture, each: AnnotatedObject, scale: float, boxes: bool, text: str
+) -> DrawnOutline:
+    """An annotated object as its outline, or as its box."""
+    if boxes or each.mask_rle is None:
+        x, y, w, h = each.bbox_xywh
+        return DrawnOutline(box_path((x, y, x + w, y + h), scale), text)
+    return DrawnOutline(mask_path(masks_of(picture, [each]), 0, scale), text)
+
+
+def _side(matches: Matches, index: int) -> str | None:
+    if matches.objects[index] >= 0:
+        return TRUE
+    return FALSE if matches.false[index] else None
+
+
+def _detection_path(masks: Masks, index: int, scale: float, boxes: bool) -> str:
+    if boxes:
+        x0, y0, x1, y1 = (float(value) for value in masks.boxes_xyxy[index])
+        return box_path((x0, y0, x1, y1), scale)
+    return mask_path(masks, index, scale)
+
+
+def _missed(result: Result, outcomes: Outcomes, scale: float, boxes: bool) -> list[DrawnOutline]:
+    picture, shown = result.query.picture, result.split.shown
+    wanted = [o for o in picture.objects if not o.crowd and o.id not in shown]
+    return [
+        object_outline(picture, each, scale, boxes, f"missed {each.label}: {outcome}")
+        for each, outcome in zip(wanted, outcomes.objects, strict=True)
+        if outcome != "found"
+    ]
+
+
+def _said(result: Result, matches: Matches, outcomes: Outcomes, index: int) -> str:
+    found, labels = result.query.found, result.query.comparison.object_labels
+    said = f"{found.labels[index]} {found.scores[index]:.2f}"
+    outcome = outcomes.detections[index]
+    if outcome not in FALSE_OUTCOMES:
+        return f"{said}, IoU {matches.ious[index]:.2f}"
+    nearest = labels[outcomes.nearest[index]] if outcomes.nearest[index] >= 0 else ""
+    overlap = float(result.query.comparison.iou[index].max(initial=0.0))
+    why = {
+        WRONG_NAME: f"it is {nearest}",
+        DUPLICATE: "another detection found this object",
+        PART: f"it overlaps {nearest} by IoU {overlap:.2f} only",
+        BACKGROUND: "no object is annotated here",
+    }
+    return f"false {said}: {why[outcome]}"
+
+
+def _of_pixels(result: Result, scale: float) -> dict[str, list[DrawnOutline]]:
+    """The pixels of each class that are true, false and missed."""
+    found: dict[str, list[DrawnOutline]] = {MISSED: [], TRUE: [], FALSE: []}
+    item = (result.query.picture, result.query.found, result.split.shown)
+    for label, each in regions(item).items():
+        for kind, region in ((MISSED, each.missed), (TRUE, each.true), (FALSE, each.false)):
+            if region.any():
+                found[kind].append(DrawnOutline(region_path(region, scale), f"{kind}: {label}"))
+    return found
+
 
 LONGEST_SIDE = 640
 WEBP = {"quality": 80, "method": 4}
@@ -32,7 +191,7 @@ SMALL_OBJECT = 32
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseImage:
     """A picture as it lies in the page.
 
     Attributes:
@@ -68,11 +227,11 @@ class Drawing:
     """
 
     id: str
-    base: Base
+    base: BaseImage
     name: str
     title: str
     alt: str
-    outlines: dict[str, list[Outline]]
+    outlines: dict[str, list[DrawnOutline]]
     f1: float | None = None
     pixels: bool = False
     boxes: bool = False
@@ -90,7 +249,7 @@ class Album:
 
     names: Names
     boxes: bool
-    bases: dict[Id, Base] = field(default_factory=dict)
+    bases: dict[Id, BaseImage] = field(default_factory=dict)
     _drawn: int = 0
 
     def of_result(self, result: Result) -> Drawing:
@@ -125,8 +284,8 @@ class Album:
     def _drawing(
         self,
         picture: AnnotatedPicture,
-        base: Base,
-        outlines: dict[str, list[Outline]],
+        base: BaseImage,
+        outlines: dict[str, list[DrawnOutline]],
         *,
         title: str,
         f1: float | None = None,
@@ -147,22 +306,22 @@ class Album:
             fine=_typical_side(picture) * base.scale < SMALL_OBJECT,
         )
 
-    def _base(self, picture: AnnotatedPicture) -> Base:
+    def _base(self, picture: AnnotatedPicture) -> BaseImage:
         if picture.id not in self.bases:
             self.bases[picture.id] = self._read(picture, f"p{len(self.bases) + 1}")
         return self.bases[picture.id]
 
-    def _read(self, picture: AnnotatedPicture, id: str) -> Base:  # noqa: A002 - the field's name
+    def _read(self, picture: AnnotatedPicture, id: str) -> BaseImage:  # noqa: A002 - the field's name
         height, width = picture.size_hw
         scale = min(1.0, LONGEST_SIDE / max(height, width))
         size_wh = max(1, round(width * scale)), max(1, round(height * scale))
         try:
             image = load_image(picture.path, max_pixels=height * width).image_rgb
         except ImageError:  # gone, or another one, since the method looked at it
-            return Base(id, None, size_wh, scale)
+            return BaseImage(id, None, size_wh, scale)
         small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
         shown, brightened = visible(np.asarray(small, np.uint8))
-        return Base(id, _uri(shown), size_wh, scale, brightened)
+        return BaseImage(id, _uri(shown), size_wh, scale, brightened)
 
 
 def worst_first(results: Iterable[Result]) -> list[Result]:

@@ -1,8 +1,9 @@
-"""What the page says of one evaluation, as texts and shares that its template only lays out."""
+"""What the page says of one evaluation, as texts, shares and plots that its template lays out."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,23 +11,108 @@ from typing import Any
 
 from sam_detect.evaluation.evaluation import Evaluation
 from sam_detect.evaluation.metrics import spread
-from sam_detect.evaluation.report.fates import (
+from sam_detect.evaluation.report.page import ABSENT, number, plus_minus
+from sam_detect.evaluation.report.pictures import Album, Drawing, ends, worst_first
+from sam_detect.evaluation.report.results import (
     BACKGROUND,
     DUPLICATE,
-    FALSE_KINDS,
+    FALSE_OUTCOMES,
     FOUND,
     LEFT_OUT,
     MISNAMED,
     NOT_PROPOSED,
-    OBJECT_FATES,
+    OBJECT_OUTCOMES,
     PART,
     UNNAMED,
     WRONG_NAME,
+    Result,
 )
-from sam_detect.evaluation.report.pictures import Album, Drawing, ends, worst_first
-from sam_detect.evaluation.report.plots import Curve, learning_curve
-from sam_detect.evaluation.report.results import Result
-from sam_detect.evaluation.report.tables import ABSENT, number, plus_minus
+
+WIDTH, HEIGHT = 460, 250
+LEFT, RIGHT, TOP, BOTTOM = 38, 22, 22, 40
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """F1 at some number of shots, where it lies in the plot.
+
+    Attributes:
+        shots: examples of each label.
+        f1: the mean over the seeds.
+        deviation: over the seeds; None below two.
+        x, y: of the mean.
+        low, high: y of the ends of the band.
+    """
+
+    shots: int
+    f1: float
+    deviation: float | None
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A learning curve over a logarithmic axis of shots and an F1 of 0 to 1.
+
+    Attributes:
+        points: from the fewest shots to the most; at least one.
+    """
+
+    points: tuple[CurvePoint, ...]
+    size_wh: tuple[int, int] = (WIDTH, HEIGHT)
+
+    @property
+    def line(self) -> str:
+        return " ".join(f"{p.x:.1f},{p.y:.1f}" for p in self.points)
+
+    @property
+    def band(self) -> str:
+        """The outline of mean and deviation."""
+        there = [f"{p.x:.1f},{p.high:.1f}" for p in self.points]
+        back = [f"{p.x:.1f},{p.low:.1f}" for p in reversed(self.points)]
+        return " ".join([*there, *back])
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """y and text of each line across."""
+        return [(_y(value / 4), f"{value / 4:g}") for value in range(5)]
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """x of the lines' ends."""
+        return LEFT, WIDTH - RIGHT
+
+
+def learning_curve(points: Sequence[dict[str, Any]]) -> Curve | None:
+    """The plot of ``Evaluation.learning_curve``; None where no point has an F1."""
+    known = sorted((p for p in points if p["f1"] is not None), key=lambda p: int(p["shots"]))
+    if not known:
+        return None
+    first, last = math.log(known[0]["shots"]), math.log(known[-1]["shots"])
+    placed = []
+    for point in known:
+        share = (math.log(point["shots"]) - first) / (last - first) if last > first else 0.5
+        f1, deviation = point["f1"], point["f1_spread"]
+        placed.append(
+            CurvePoint(
+                shots=point["shots"],
+                f1=f1,
+                deviation=deviation,
+                x=LEFT + 14 + share * (WIDTH - LEFT - RIGHT - 28),
+                y=_y(f1),
+                low=_y(max(0.0, f1 - (deviation or 0.0))),
+                high=_y(min(1.0, f1 + (deviation or 0.0))),
+            )
+        )
+    return Curve(tuple(placed))
+
+
+def _y(share: float) -> float:
+    return TOP + (1 - share) * (HEIGHT - TOP - BOTTOM)
+
 
 MOST_EXAMPLES = 12
 SHOWN_PROBLEMS = 5
@@ -103,7 +189,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Part:
+class BarPart:
     """One part of a bar: its value as text, share in percent, colour, and what it says."""
 
     name: str
@@ -159,12 +245,14 @@ class Section:
         self.title = ", ".join(f"{k} {v}" for k, v in evaluation.variant.items())
         self.figures = _figures(evaluation, whole)
         self.headlines = [f for name in HEADLINES for f in self.figures if f.key == name][:5]
-        counted = sum((r.fates.counts for r in results if r.fates is not None), Counter[str]())
-        self.objects = _parts(counted, OBJECT_FATES)
-        self.false = _parts(counted, FALSE_KINDS)
+        counted = sum(
+            (r.outcomes.counts for r in results if r.outcomes is not None), Counter[str]()
+        )
+        self.objects = _parts(counted, OBJECT_OUTCOMES)
+        self.false = _parts(counted, FALSE_OUTCOMES)
         self.counted = counted
-        self.lost = sum(counted[name] for name in OBJECT_FATES if name != FOUND)
-        self.false_count = sum(counted[name] for name in FALSE_KINDS)
+        self.lost = sum(counted[name] for name in OBJECT_OUTCOMES if name != FOUND)
+        self.false_count = sum(counted[name] for name in FALSE_OUTCOMES)
         self.groups = _groups(whole)
         self.confusion = _cells(whole["confusion"])
         self.curve: Curve | None = learning_curve(whole["learning_curve"])
@@ -200,22 +288,22 @@ def _figures(evaluation: Evaluation, whole: Mapping[str, Any]) -> list[Figure]:
     ]
 
 
-def _parts(counts: Mapping[str, int], names: Iterable[str]) -> list[Part]:
+def _parts(counts: Mapping[str, int], names: Iterable[str]) -> list[BarPart]:
     """The counts that are not 0, as shares of them all."""
     there = {name: counts[name] for name in names if counts[name]}
     total = sum(there.values())
     return [
-        Part(name, f"{count:,}", 100 * count / total, TONES[name], WHY[name])
+        BarPart(name, f"{count:,}", 100 * count / total, TONES[name], WHY[name])
         for name, count in there.items()
     ]
 
 
-def _stages(seconds: Mapping[str, float]) -> list[Part]:
+def _stages(seconds: Mapping[str, float]) -> list[BarPart]:
     order = {name: place for place, name in enumerate(STAGES)}
     names = sorted(seconds, key=lambda name: order.get(name, len(order)))
     total = sum(seconds.values()) or 1.0
     return [
-        Part(name, _time(seconds[name]), 100 * seconds[name] / total, f"s{index % TIME_TONES}")
+        BarPart(name, _time(seconds[name]), 100 * seconds[name] / total, f"s{index % TIME_TONES}")
         for index, name in enumerate(names)
     ]
 
