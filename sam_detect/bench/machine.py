@@ -48,7 +48,7 @@ class Commit(NamedTuple):
 
 def current_commit(checkout: Path = CHECKOUT) -> Commit:
     """The commit of the running package. Only changes of the package make it dirty: a
-    document that changes beside it changes no measurement."""
+    document that changes, too, changes no measurement."""
     # Installed in some other project's environment, the commit would be that project's.
     if _said(["git", "-C", str(checkout), "ls-files", "sam_detect/__init__.py"]) in (None, ""):
         return Commit(None, False)

@@ -122,7 +122,7 @@ class Measurements:
 
     Args:
         repeat: timed runs of each stage and of each side of a pair.
-        announce: is told what comes next.
+        announce: called with the name of what comes next.
         clock: gives seconds.
         memory: gives what measures memory; a suite that runs on a GPU sets it.
 

@@ -20,7 +20,7 @@ RESET_PEAK = "5"
 class PeakMemory:
     """Peak resident memory above the start of a ``with`` block. Not to be nested.
 
-    Pages of mapped files count, as they do for whoever looks at the process. Memory that the
+    Pages of mapped files count, as in the system's own figures. Memory that the
     process holds free already would hide what the block takes, so it is given back first.
 
     Attributes:

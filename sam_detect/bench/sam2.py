@@ -1,4 +1,4 @@
-"""The suite ``sam2``: our masks beside the official generator's, on the same weights.
+"""The suite ``sam2``: our masks against the official generator's, on the same weights.
 
 The weights are random (a seed makes them), because speed, memory and equality need no trained
 ones: the same architecture does the same work. What random masks cannot tell is quality.

@@ -85,7 +85,7 @@ def _place(device: torch.device, workload: Workload) -> str:
 
 
 def _masks(measurements: Measurements, compared: Compared, workload: Workload) -> None:
-    """Automatic masks, in fp32 and bf16, beside the official generator at its default batch."""
+    """Automatic masks, in fp32 and bf16, against the official generator at its default batch."""
     frame = picture(workload.picture_side)
     options = thresholds(compared, frame, workload.per_side, passing=PASSING)
     measurements.skipped.append(
@@ -116,7 +116,7 @@ def _masks(measurements: Measurements, compared: Compared, workload: Workload) -
 
 
 def _decoders(measurements: Measurements, compared: Compared, workload: Workload) -> None:
-    """The decoder alone, nothing filtered, beside the official one at its best batch size."""
+    """The decoder alone, nothing filtered, against the official one at its best batch size."""
     frame = picture(workload.picture_side)
     kind = compared.device.type
     count = workload.prompts * (1 if kind == "cpu" else PROMPTS_ON_GPU)

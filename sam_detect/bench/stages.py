@@ -275,12 +275,12 @@ def stages(prepared: Prepared, folder: Path) -> list[Trial]:
 def pairs(prepared: Prepared) -> dict[str, tuple[Trial, Trial]]:
     """Ours and the reference, by name: what a choice costs, or spares.
 
-    * ``embed_appearance_vs_average``: the default embedder beside the simplest that there is.
+    * ``embed_appearance_vs_average``: the default embedder against the simplest one.
     * ``search_snapshot_vs_store``: neighbours among the vectors that a library keeps in the
-      process beside the store's own search.
-    * ``fade_gaussian_vs_identity``, ``fade_gaussian_vs_blur``: the default fade beside none, and
-      beside the one that blurs.
-    * ``fade_window_vs_whole_picture``: cutting a window first beside fading the whole picture.
+      process against the store's own search.
+    * ``fade_gaussian_vs_identity``, ``fade_gaussian_vs_blur``: the default fade against none, and
+      against the one that blurs.
+    * ``fade_window_vs_whole_picture``: cutting a window first against fading the whole picture.
     """
     made, library = prepared.pictures, prepared.detector.library
     embedder, fade, limit = prepared.maker.embedder, prepared.maker.fade, prepared.limit

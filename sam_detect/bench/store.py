@@ -212,7 +212,7 @@ def _measure(measurements: Measurements, stores: Sequence[ComparedStore], size: 
 
 def clustered_points(size: int) -> tuple[list[Point], FloatArray]:
     """``size`` points with unit vectors around ``CLUSTERS`` directions, as embeddings of objects
-    lie, and ``(QUERIES, DIMENSION)`` float32 unit vectors to look for. Always the same."""
+    lie, and ``(QUERIES, DIMENSION)`` float32 unit vectors to search. Always the same."""
     generator = np.random.default_rng(0)
     centres = generator.standard_normal((CLUSTERS, DIMENSION), dtype=np.float32)
     of_cluster = generator.integers(0, CLUSTERS, size + QUERIES)

@@ -27,7 +27,7 @@ SUITES = {
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may ask of a suite; each suite says what it takes.
+    """Options of a suite; each suite declares which it takes.
 
     Attributes:
         images: pictures to measure on instead of the suite's own.
@@ -81,7 +81,7 @@ def run_suite(
 def _frozen() -> Iterator[None]:
     """Spares the collections of garbage, of which one precedes each measurement, all objects that
     were there before."""
-    if gc.get_freeze_count():  # somebody did already
+    if gc.get_freeze_count():  # by the caller
         yield
         return
     gc.freeze()

@@ -1,5 +1,5 @@
-"""Are the models on this machine the right ones, and is what we make of them what the official code
-makes? For people with real weights; a row for each answer.
+"""Checks the models on this machine: are their weights the published ones, and are our masks and
+vectors those of the official code? For users with real weights; a row for each check.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from sam_detect.types import Crop, FadedCrop, Frame, ImageRGB, Masks
 from sam_detect.vector_store import MemoryVectorStore
 
 POINTS_PER_SIDE = 16
-"""Of the grid in which parity is looked at; what `detect` uses has twice as many."""
+"""Of the grid for the comparison of masks; what `detect` uses has twice as many."""
 SAME_SHARE = 0.99
 """Least share of the official masks that ours must have, at an IoU of .99, in fp32."""
 SAME_VECTOR = 1e-4
 """Most that a component of a unit vector may differ in fp32."""
 MATCHED_IOU = 0.75
-"""At which a mask is said to be that of the whole grid."""
+"""From which a mask counts as that of the whole grid."""
 SHAPES_PER_ROW = 6
 LEARNT = 3
 """Shapes of each kind that are shown in the quality check; the others are to be found."""
@@ -49,8 +49,8 @@ class Check:
     """One answer.
 
     Attributes:
-        name: what was looked at.
-        found: what was seen.
+        name: what was checked.
+        found: the result.
         right: whether it is as it must be; None where there is nothing that it must be.
     """
 
@@ -97,7 +97,7 @@ def _weights(name: str, path: Path) -> Check:
 
 
 def _masks(used: SAM2Segmenter, weights: SAM2Weights) -> Iterator[Check]:
-    """The masks of everything beside the official generator's, and the time of both."""
+    """The masks of everything against the official generator's, and the time of both."""
     frame, where = Frame(_coins(), "coins"), used.device
     plain = SAM2Segmenter(
         weights.path,
@@ -157,7 +157,7 @@ def _afresh(segmenter: SAM2Segmenter, frame: Frame) -> Masks:
 
 
 def _vectors(embedder: CLIPEmbedder, clip_model: str) -> Iterator[Check]:
-    """The vectors of crops beside open_clip called plainly."""
+    """The vectors of crops against open_clip called directly."""
     generator = np.random.default_rng(0)
     images = [generator.integers(0, 256, (200, 160, 3), dtype=np.uint8) for _ in range(8)]
     crops = [_crop(image) for image in images]
@@ -179,7 +179,7 @@ def _crop(image: ImageRGB) -> FadedCrop:
 
 
 def _quality(segmenter: SAM2Segmenter, embedder: CLIPEmbedder) -> Check:
-    """Some drawn shapes are learnt, the others sought."""
+    """Some drawn shapes are learnt, the others searched."""
     image, masks, labels = _shapes()
     detector = SAMDetect(segmenter, embedder, vector_store=MemoryVectorStore(), color_order="rgb")
     frame = detector.read(image)

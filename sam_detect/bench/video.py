@@ -1,5 +1,5 @@
-"""The suite ``video``: a live camera's video end to end, and a file's frames beside every frame by
-itself.
+"""The suite ``video``: a live camera's video end to end, and the frames of a file streamed against
+each detected on its own.
 
 What is measured is the default without models, on a video that is drawn frame by frame: ten
 objects of two kinds that move over a table, of which four were learnt from the first frame. It is
@@ -76,7 +76,7 @@ class MovingScene(Source):
         images: ``(H, W, 3)`` uint8 each; after the last one they go back to the first, so that
             nothing jumps. Drawn beforehand: drawing takes no time from what is measured.
         frames: how many to give; None: one of each image.
-        live: frames come at :data:`FPS`, whoever takes them.
+        live: frames come at :data:`FPS`, whether they are taken or not.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Workload:
 
     Attributes:
         live_s: seconds of live video for each repeat.
-        settle_s: of them, before memory is looked at: buffers fill, and caches.
+        settle_s: of them, before memory is sampled: buffers and caches fill.
         file_frames: of the video that is streamed as a file.
         by_itself: every so many of these are detected by themselves; the time is multiplied.
         rounds: of both, at least.
@@ -190,7 +190,7 @@ class VideoSuite(Suite):
 
 
 def _detector() -> SAMDetect:
-    """The default without models, whatever the settings of whoever runs this."""
+    """The default without models, independent of the user's settings."""
     settings = Settings.model_validate({})
     detector = SAMDetect(
         segmenter=parts.make_segmenter(settings), embedder="appearance", vector_store="memory"
@@ -223,7 +223,7 @@ def _live(detector: SAMDetect, measurements: Measurements, workload: Workload) -
             for tracked in stream:
                 recorder.write(tracked)
                 objects.append(len(tracked.detections))
-                memory.look()
+                memory.sample()
         recorder.close()
     done = stream.statistics
     measurements.stages["live"] = {
@@ -242,7 +242,7 @@ def _live(detector: SAMDetect, measurements: Measurements, workload: Workload) -
 
 
 def _file(detector: SAMDetect, measurements: Measurements, workload: Workload) -> None:
-    """A file's frames streamed, beside each detected by itself; and how good either is."""
+    """The frames of a file streamed, against each detected on its own; and F1 of both."""
     scenes = [scene(index) for index in range(workload.file_frames)]
     alone = range(workload.by_itself // 2, len(scenes), workload.by_itself)
     frames = [Frame(scenes[index].image_rgb, "alone", index) for index in alone]
@@ -299,7 +299,7 @@ class _Memory:
         self._started = time.monotonic()
         self._seen: list[tuple[float, float]] = []
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Takes a sample, if the last is a second old."""
         now = time.monotonic() - self._started
         resident = resident_mb()

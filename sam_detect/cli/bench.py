@@ -47,7 +47,7 @@ def bench(
     """Measure time, memory and ratios, stage by stage.
 
     'stages' measures each step of detection without model weights; 'store' where the examples
-    are kept; 'sam2' our masks beside Meta's own code, on --device; 'video' a live stream
+    are kept; 'sam2' our masks against Meta's own code, on --device; 'video' a live stream
     (N minutes of it with --repeat N) and a file. A pair runs ours and a reference in turn; its
     ratio is above 1 where ours is better.
     """

@@ -145,7 +145,7 @@ def compare(
     boxes: bool = False,
     iou_threshold: float = 0.5,
 ) -> Comparison:
-    """Lays what was found beside the objects that are to be found.
+    """Compares what was found with the objects that have to be found.
 
     Args:
         shown: ids of the picture's objects that were examples: not to be found again.
@@ -220,7 +220,7 @@ def overlap(
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """The N detections and G objects of one picture, told apart.
+    """Which of N detections and G objects of one picture belong together.
 
     Attributes:
         objects: ``(N,)`` index of the object that each detection found; -1 for none.

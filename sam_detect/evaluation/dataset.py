@@ -18,7 +18,7 @@ Id = int | str
 
 @dataclass(frozen=True)
 class AnnotatedObject:
-    """One object that somebody outlined or boxed.
+    """One annotated object, outlined or boxed.
 
     Attributes:
         id: the annotation's id, unique in its dataset.
@@ -45,7 +45,7 @@ class AnnotatedPicture:
         path: where it is.
         size_hw: height and width in pixels, as the file has them.
         objects: what is annotated in it; may be empty.
-        fields: whatever else the dataset says of it (``modality``, ``patient``), by name.
+        fields: what else the dataset has of it (``modality``, ``patient``), by name.
     """
 
     id: Id

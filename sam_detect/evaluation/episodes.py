@@ -1,4 +1,4 @@
-"""Which objects of a dataset are shown as examples, and in which pictures the others are sought."""
+"""Which objects of a dataset are shown as examples, and which pictures are searched for others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Split:
         seed: decides the order of the pictures.
         group: value of the field that pictures are grouped by; None without one.
         support: pictures with the objects that are shown of each.
-        queries: pictures in which objects are sought.
+        queries: pictures in which objects are searched.
         problems: one line for each label of which fewer were shown than asked for.
     """
 
@@ -46,12 +46,12 @@ def splits(
     """The episodes of a dataset: one for each seed and group.
 
     The pictures of a group are shuffled by the seed, and walked until ``shots`` objects of every
-    label are chosen; a picture that adds none is passed over. ``cross`` seeks objects in the
+    label are chosen; a picture that adds none is passed over. ``cross`` searches the
     pictures that gave no example, ``same`` in those that did.
 
     Raises:
         ConfigError: no picture has the field to group by, there is no object to show, or no
-            picture is left to seek in.
+            picture is left to search.
     """
     for group, pictures in _groups(dataset, group_by).items():
         where = f"{dataset.name}, {group_by} {group}" if group_by else dataset.name
@@ -61,7 +61,7 @@ def splits(
                 raise ConfigError(f"{where} has no object to show")
             if not split.queries:
                 raise ConfigError(
-                    f"{where} leaves no picture to look in after {shots} examples of each label: "
+                    f"{where} leaves no picture to search after {shots} examples of each label: "
                     f"ask for fewer shots, or for --protocol same"
                 )
             yield split

@@ -26,7 +26,7 @@ class Protocol:
         shots: examples of each label.
         seeds: one episode (of every group) each.
         iou: least overlap of a detection with its object.
-        draw: ``cross`` seeks in other pictures than the examples', ``same`` in theirs.
+        draw: ``cross`` searches other pictures than the examples', ``same`` theirs.
         group_by: field of the pictures within whose values examples and queries are drawn.
         task: ``instance`` counts objects, ``semantic`` pixels.
         exhaustive: the examples' pictures are annotated to the last object: what overlaps none of
@@ -57,7 +57,7 @@ class Protocol:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """What a method found in one picture, laid beside the objects to find there."""
+    """What a method found in one picture, and its comparison with the annotated objects."""
 
     picture: AnnotatedPicture
     found: Found

@@ -151,7 +151,7 @@ def test_an_unknown_field_names_the_known_ones(eight: Dataset, tmp_path: Path) -
 
 def test_no_picture_left_to_look_in_is_one_line(tmp_path: Path) -> None:
     few = opened(tmp_path / "few", 2)
-    with pytest.raises(ConfigError, match=r"^few leaves no picture to look in after 9 .*same$"):
+    with pytest.raises(ConfigError, match=r"^few leaves no picture to search after 9 .*same$"):
         list(splits(few, shots=9, seeds=(0,)))
     assert len(drawn(few, shots=2, protocol="same").queries) >= 1
 

@@ -101,7 +101,7 @@ def test_what_is_no_grid_is_named(spec: str, words: str) -> None:
         ("shots=1,two", "shots is a whole number, got 'two'"),
         ("shots=1,1.5", "shots is a whole number, got '1.5'"),
         ("shots=1,0", "at least 1, got 0"),
-        ("shots=1,100", "no picture to look in after 100"),
+        ("shots=1,100", "no picture to search after 100"),
         ("iou=0.5,x", "iou is a number, got 'x'"),
         ("iou=0.5,nan", "got nan"),
         ("method=sam-detect,magic", "no method 'magic'"),

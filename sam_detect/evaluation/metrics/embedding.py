@@ -1,9 +1,9 @@
 """How well vectors tell labels apart, whatever is made of them.
 
 Vectors are ``(N, D)`` float, of length 1, so that their products are cosines. Labels are N names;
-None stands for a region that is no object: something objects are to be told from, but not a kind of
-its own. Pictures are N ids: things in one picture share its light and its background, and look
-alike for that reason.
+None stands for a region that is no object: objects must be distinguished from it, but it is not a
+class of its own. Pictures are N ids: objects of one picture share its light and its background, and
+are similar for that reason.
 
 Nothing here holds ``N x N`` numbers: 10,000 vectors need some 100 MB.
 """
@@ -30,12 +30,12 @@ def separability(
 ) -> float | None:
     """How often two things of one label are more alike than two of different labels.
 
-    The area under the ROC curve that tells pairs of one label from pairs of two by their cosine:
+    The area under the ROC curve that separates pairs of one label from pairs of two by cosine:
     the chance that a random pair of the first kind is more similar than one of the second, ties
     counting half (Hanley and McNeil 1982). .5 is chance, 1 perfect. Pairs of two non-objects are of
     neither kind; an object and a non-object are of two labels.
 
-    Only pairs of different pictures are looked at, if there are such pairs of both kinds; else all.
+    Only pairs of different pictures count, if there are such pairs of both kinds; else all.
     None where there are no pairs of both kinds at all.
     """
     names, places = _codes(labels), _codes(pictures)
@@ -61,7 +61,7 @@ def knn_purity(
 ) -> float | None:
     """The share of an object's k nearest neighbours that have its label, averaged over objects.
 
-    Neighbours are sought in other pictures where those hold at least k vectors, else everywhere;
+    Neighbours are searched in other pictures if those hold at least k vectors, else everywhere;
     never the object itself. Non-objects may be neighbours. Of equally near ones the first is taken.
     Objects whose label no candidate bears are left out; None where no object is left.
     """

@@ -105,7 +105,7 @@ class Confusion:
     Attributes:
         labels: L names, sorted.
         table: ``(L + 1, L + 2)`` int64. Rows are what was there: the labels, then ``nothing`` for
-            detections where no object is. Columns are what was said: the labels, then ``unknown``
+            detections where no object is. Columns are what was found: the labels, then ``unknown``
             for regions without a name, then ``missed`` for objects that no region covered.
     """
 

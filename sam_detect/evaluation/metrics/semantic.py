@@ -62,7 +62,7 @@ class Regions:
 
 
 def pixel_counts(items: Iterable[Item]) -> dict[str, Counts]:
-    """Pixels of each class over all pictures; :func:`regions` says which count."""
+    """Pixels of each class over all pictures; :func:`regions` defines which count."""
     return pooled({k: v.counts for k, v in regions(item).items()} for item in items)
 
 
@@ -82,9 +82,9 @@ def regions(item: Item) -> dict[str, Regions]:
     for label in sorted(labels):
         own = [o for o in picture.objects if o.label == label]
         wanted = [o for o in own if not o.crowd and o.id not in shown]
-        aside = [o for o in own if o.crowd or o.id in shown]
+        excused = [o for o in own if o.crowd or o.id in shown]
         there = _union(masks_of(picture, wanted))
-        counted = there | ~_union(masks_of(picture, aside))
+        counted = there | ~_union(masks_of(picture, excused))
         said = [i for i, name in enumerate(found.labels) if name == label]
         covered = _union(found.masks[said]) & counted
         named[label] = Regions(covered & there, covered & ~there, there & ~covered)

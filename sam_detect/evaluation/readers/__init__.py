@@ -1,4 +1,4 @@
-"""Annotated pictures from the formats that people have them in; one file per format."""
+"""Annotated pictures in the formats of the field; one file per format."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def open_dataset(
         path: a COCO JSON file; a folder with ``annotations.json``; a YOLO folder with
             ``data.yaml`` (or that file); or a folder with ``images/`` and label maps in
             ``masks/``.
-        images: the folder of a COCO file's pictures; by default ``images/`` beside the file,
-            where there is one, else the file's own folder.
+        images: the folder of a COCO file's pictures; by default ``images/`` next to the file,
+            if there is one, else the file's own folder.
         max_pixels: larger pictures are left out.
 
     Returns:
@@ -31,7 +31,7 @@ def open_dataset(
 
     Raises:
         ImageError: it cannot be read, is in no known format, or holds no object.
-        ConfigError: ``images`` is given for a format that says itself where its pictures are.
+        ConfigError: ``images`` is given for a format that has the paths of its pictures.
         UnavailableError: the format needs an extra that is not installed.
     """
     given = Path(path)
@@ -53,7 +53,7 @@ def open_dataset(
         return label_maps.read(given, max_pixels=max_pixels)
     raise ImageError(
         f"the folder {given} is no dataset: it needs annotations.json (COCO), data.yaml (YOLO), "
-        "or label maps in masks/ beside images/"
+        "or label maps in masks/ next to images/"
     )
 
 

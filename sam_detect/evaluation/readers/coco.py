@@ -52,8 +52,8 @@ def read(file: Path, images: Path | None, *, max_pixels: int) -> Dataset:
 
 
 def _folder_of(file: Path) -> Path:
-    beside = file.parent / "images"
-    return beside if beside.is_dir() else file.parent
+    images = file.parent / "images"
+    return images if images.is_dir() else file.parent
 
 
 def _name_of(file: Path) -> str:

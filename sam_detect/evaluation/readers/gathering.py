@@ -1,4 +1,4 @@
-"""What all readers do alike: check pictures and objects, and note what is left out."""
+"""What all readers share: they check pictures and objects, and record what is left out."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Label maps: beside each picture another one, in which every object's pixels have its number, or
-(where a legend says so) those of its class."""
+"""Label maps: for each picture another one, in which each pixel has the number of its object, or
+(with a legend) that of its class."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def read(root: Path, *, max_pixels: int) -> Dataset:
 
     In a mask 0 is background and each other value one object, whether its pixels touch or not.
     All objects are of one category, named like the folder. An object's id is its mask's path and
-    value. A picture without a mask is left out: nobody said that it is empty.
+    value. A picture without a mask is left out: it is not known to be empty.
 
     With a legend (``classes.txt`` or ``classes.json`` in ``root``, see :func:`read_legend`) each
     value is a class, and each connected region of it an object.
 
     Raises:
-        ImageError: also where the values look like classes, and there is no legend.
+        ImageError: also if the values seem to be classes, and there is no legend.
     """
     label = shown_label(root.resolve().name) or "object"
     gathering = Gathering(label, max_pixels=max_pixels)

@@ -24,7 +24,7 @@ from sam_detect.sources.annotations import match_pictures, read_text
 SPLITS = ("train", "val", "test")
 
 NO_LABELS = ("classes.txt", "labels.txt")
-"""What annotation tools leave beside the label files."""
+"""Files of annotation tools in the folder of the label files."""
 
 
 def read(file: Path, *, max_pixels: int) -> Dataset:

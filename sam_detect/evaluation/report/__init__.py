@@ -1,4 +1,4 @@
-"""The report of evaluations: one page to look at, and CSV files beside it."""
+"""The report of evaluations: one page, and CSV files."""
 
 from sam_detect.evaluation.report.page import check_report_folder, comparison_table, write_report
 

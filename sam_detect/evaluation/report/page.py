@@ -29,7 +29,7 @@ COMPARED = {
     "ap50": "AP50",
     "proposal_recall": "proposal recall",
 }
-"""Figures of a comparison with their headings, beside F1 and the time."""
+"""Figures of a comparison with their headings, in addition to F1 and the time."""
 
 
 def comparison_table(evaluations: Sequence[Evaluation]) -> list[list[str]]:

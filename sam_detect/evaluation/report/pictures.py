@@ -76,7 +76,7 @@ def _ring(points_xy: np.ndarray[tuple[int, ...], np.dtype[np.float64]], scale: f
 
 
 TRUE, FALSE, MISSED, SHOWN, ASIDE = KINDS = ("true", "false", "missed", "shown", "aside")
-"""``shown`` are examples, ``aside`` are crowds: neither is to be found."""
+"""``shown`` are examples, ``aside`` are crowds: neither has to be found."""
 DRAWN = (ASIDE, SHOWN, MISSED, TRUE, FALSE)
 """The last lies on top."""
 
@@ -95,7 +95,7 @@ class DrawnOutline:
 
 
 def outlines_of(result: Result, scale: float, boxes: bool) -> dict[str, list[DrawnOutline]]:
-    """Everything there is to see in a picture, by kind, in the order to draw it.
+    """Everything that is drawn over a picture, by kind, in the order to draw it.
 
     Args:
         scale: units of the drawing per pixel.
@@ -218,7 +218,7 @@ class Drawing:
         base: the picture.
         name: its path below the folder of the pictures.
         title: a short line: its figures, or whose examples they are.
-        alt: what is to be seen, in words.
+        alt: what it shows, in words.
         outlines: by kind, in the order they are drawn.
         f1: None for examples.
         pixels: whether the outlines are of pixels that are counted, and not of objects.
@@ -317,7 +317,7 @@ class Album:
         size_wh = max(1, round(width * scale)), max(1, round(height * scale))
         try:
             image = load_image(picture.path, max_pixels=height * width).image_rgb
-        except ImageError:  # gone, or another one, since the method looked at it
+        except ImageError:  # gone, or another one, since it was evaluated
             return BaseImage(id, None, size_wh, scale)
         small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
         shown, brightened = visible(np.asarray(small, np.uint8))

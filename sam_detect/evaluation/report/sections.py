@@ -1,4 +1,4 @@
-"""What the page says of one evaluation, as texts, shares and plots that its template lays out."""
+"""The content of the page for one evaluation: texts, shares and plots for its template."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ TONES = {
     NOT_PROPOSED: "nowhere",
     BACKGROUND: "nowhere",
 }
-"""Colours of the bars: what is akin has the same."""
+"""Colours of the bars: related ones have the same."""
 EMBEDDING = {
     "separability": "how often two objects of one label are more alike than two things of "
     "different labels; 0.5 is chance",
@@ -190,7 +190,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class BarPart:
-    """One part of a bar: its value as text, share in percent, colour, and what it says."""
+    """One part of a bar: its value as text, share in percent, colour, and its meaning."""
 
     name: str
     value: str
