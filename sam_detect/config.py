@@ -1,23 +1,37 @@
-"""Every setting, once: its default, its limits and its help text.
+"""Settings: which parts are used, their options, and what concerns all of them.
 
-The command line makes its options from :class:`Settings`, and
-:class:`~sam_detect.detector.SAMDetect` takes its defaults from it. A value comes from the first
-place that names it: the call or the command line, the environment (``SAM_DETECT_TOP_K=3``),
-``config.toml`` in :func:`home_dir`, the default below.
+:class:`Settings` declares what concerns all parts; each part declares its own options
+(:mod:`sam_detect.options`). A value comes from the first place that names it: the call or the
+command line, the environment (``SAM_DETECT_TOP_K=3``), ``config.toml`` in :func:`home_dir`, the
+default.
+
+An option in the call that no part of the run has is an error. In the environment and in
+``config.toml``, which serve many runs, an option counts for the runs whose parts have it.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    create_model,
+)
+from pydantic.fields import FieldInfo
 
 from sam_detect.errors import ConfigError, one_line
+from sam_detect.options import ROOMS, annotation_of, fields, hint, installed, shown
+from sam_detect.registry import BUILT_IN
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,91 +40,43 @@ else:
 
 MAX_CROP_SIDE = 1024
 ENVIRONMENT_PREFIX = "SAM_DETECT_"
+HOME_VARIABLE = "SAM_DETECT_HOME"
 MAX_FILE_BYTES = 256 << 10
 MAX_DOTS = 200
 """Dots in a line of ``config.toml``: the time to read a dotted key grows with their square."""
-SECRET = ("qdrant_api_key", "qdrant_url")
-"""Settings that may hold a password: no message shows their value."""
 MAX_SHOWN = 200
-QDRANT_VARIABLES = {"qdrant_url": "QDRANT_URL", "qdrant_api_key": "QDRANT_API_KEY"}
-
-Threshold = Literal["auto"] | Annotated[float, Field(ge=0, le=1)]
-PointsPerSide = Literal["auto"] | Annotated[int, Field(ge=1, le=256)]
-EXPECTED = {
-    "threshold": "'auto' or a number from 0 to 1",
-    "points_per_side": "'auto' or a whole number from 1 to 256",
-}
-"""What a setting of several types must be, which no single message of pydantic's says."""
-
-
-def _split_at(separator: str) -> BeforeValidator:
-    """Takes a list as one text, too: how the environment and the command line give it."""
-
-    def split(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        return [part.strip() for part in value.split(separator) if part.strip()]
-
-    return BeforeValidator(split)
-
-
-Text = Annotated[str, Field(min_length=1)]
-Names = Annotated[tuple[Text, ...], Field(min_length=1), _split_at(",")]
-Sentences = Annotated[tuple[Text, ...], Field(min_length=1), _split_at("|")]
+Chosen: TypeAlias = tuple[tuple[str, str], ...]
+"""Room and name of parts."""
 
 
 class Settings(BaseModel):
-    """All settings. ``None`` means: not asked for, so the library's recipe or the part decides."""
+    """What concerns all parts, and the options of parts that were given.
+
+    ``None`` means: not given, so the library's recipe or the part decides.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    library: str = Field("default", min_length=1, description="Name of the library of examples.")
+    library: str = Field(
+        "default",
+        min_length=1,
+        description="Name of the library of examples.",
+        json_schema_extra=shown("NAME", common=True),
+    )
     store: str | None = Field(
         None,
         description="Where examples are kept: qdrant (embedded, or a server by URL) or memory.",
     )
-    qdrant_url: str | None = Field(None, description="URL of a Qdrant server, instead of embedded.")
-    qdrant_api_key: str | None = Field(None, description="Key for the Qdrant server.", repr=False)
-    qdrant_batch_size: int = Field(
-        32, ge=1, le=10_000, description="Examples written to (or read from) Qdrant at once."
-    )
     segmenter: str = Field(
         "auto",
         description="What proposes the masks; auto: sam2 where its model is here, else naive.",
+        json_schema_extra=shown(common=True),
     )
-    sam_model: str | None = Field(
-        None,
-        min_length=1,
-        description="The SAM 2 model, by default base: a size, Meta's name, or a checkpoint.",
-    )
-    prompts: Literal["grid", "adaptive", "blobs"] = Field(
-        "grid",
-        description="Where SAM 2 is asked: at all points of a grid; at those where no mask is yet "
-        "(adaptive); or at bright and dark blobs.",
-    )
-    points_per_side: PointsPerSide | None = Field(
-        None,
-        description="Points along a side of SAM 2's grid, 1-256, by default 32; auto: as many as "
-        "the library's smallest example needs.",
-    )
-    min_area: int = Field(0, ge=0, description="Smallest mask (0: as the segmenter chooses).")
-    max_area: int = Field(0, ge=0, description="Largest mask (0: no limit).")
-    max_proposals: int = Field(1000, ge=1, description="Most masks proposed for one image.")
     embedder: str = Field(
         "auto",
         description="What turns an object into a vector; auto: what the library was made with, in "
         "a new one clip where its model is here, else appearance.",
-    )
-    clip_model: str | None = Field(
-        None,
-        min_length=1,
-        description="The CLIP model, by default base: open_clip's MODEL/TAG, a Hugging Face id, or "
-        "a folder.",
-    )
-    pooling: Literal["crop", "frame"] | None = Field(
-        None,
-        description="What the embedder sam2 encodes: each crop (by default), or the whole picture "
-        "once, which is faster.",
+        json_schema_extra=shown(common=True),
     )
     embedding_cache_size: int = Field(
         0, ge=0, description="Vectors to keep in memory for what is seen again (0: none)."
@@ -118,72 +84,91 @@ class Settings(BaseModel):
     fade: str | None = Field(
         None,
         description="How what is around an object fades; by default as in the library, in a new "
-        "one as suits the embedder. PKG.MOD:CLASS is a class of your own.",
-    )
-    sigma: float | None = Field(
-        None, ge=0.01, le=10_000, description="Width of the gaussian (or blur) fade."
-    )
-    min_fade: float | None = Field(
-        None, ge=0, le=1, description="Least weight of what is far away."
-    )
-    max_distance: float | None = Field(
-        None, ge=0.01, le=100_000, description="Distance from the object where the fade ends."
-    )
-    decay: float | None = Field(
-        None, ge=1e-6, le=1000, description="Rate of the exponential fade per pixel."
+        "one as suits the embedder.",
     )
     occupancy: float | None = Field(
         None,
         ge=0.05,
         le=0.8,
         description="Share of the crop that the object takes; by default 0.2.",
+        json_schema_extra=shown("0.05-0.80"),
     )
     crop_side: int | None = Field(
-        None, ge=16, le=MAX_CROP_SIDE, description="Longest side of the kept crops; by default 256."
+        None,
+        ge=16,
+        le=MAX_CROP_SIDE,
+        description="Longest side of the kept crops; by default 256.",
+        json_schema_extra=shown("PIXELS"),
     )
     labeller: str = Field(
         "knn",
         description="What names an object: its nearest examples (knn), the "
         "mean of each label's (prototype), or names that a CLIP model compares it with (text).",
     )
-    text_labels: Names | None = Field(None, description="Names that the labeller text looks for.")
-    text_templates: Sentences | None = Field(
-        None,
-        description="Sentences in which the labeller text puts a name for {}: 'a photo of a {}.'",
+    color_order: Literal["bgr", "rgb"] = Field(
+        "bgr",
+        description="Channel order of arrays.",
+        json_schema_extra=shown(hidden=True),  # picture files carry their own
     )
-    text_weight: float | None = Field(
-        None, ge=0, le=1, description="How much texts count beside examples (1: texts only)."
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="Where models run.", json_schema_extra=shown(common=True)
     )
-    top_k: int = Field(5, ge=1, le=1000, description="Number of nearest examples that vote.")
-    threshold: Threshold = Field(
-        "auto", description="Least confidence for a label; auto: as the library's examples tell."
-    )
-    color_order: Literal["bgr", "rgb"] = Field("bgr", description="Channel order of arrays.")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where models run.")
     offline: bool = Field(False, description="Never use the network to get a model.")
     max_image_pixels: int = Field(
-        200_000_000, ge=1, description="Larger pictures are refused before decoding."
+        200_000_000,
+        ge=1,
+        description="Larger pictures are refused before decoding.",
+        json_schema_extra=shown("PIXELS"),
     )
     frame_rate: float = Field(
-        25.0, gt=0, description="Frames a second of a folder of pictures that is taken as a video."
+        25.0,
+        gt=0,
+        description="Frames a second of a folder of pictures that is taken as a video.",
+        json_schema_extra=shown("N"),
     )
     stream_timeout_s: float = Field(
-        10.0, gt=0, description="How long to wait for a stream's next part (in seconds)."
+        10.0,
+        gt=0,
+        description="How long to wait for a stream's next part (in seconds).",
+        json_schema_extra=shown("SECONDS"),
     )
     stream_retries: int = Field(
-        8, ge=0, description="Tries to get back a stream or camera that broke off."
+        8,
+        ge=0,
+        description="Tries to get back a stream or camera that broke off.",
+        json_schema_extra=shown("N"),
     )
     playlist_hosts: Literal["own", "any"] = Field(
         "own", description="Where a playlist (HLS, DASH) may lead: to its own host, or to any."
     )
-    lock_timeout_s: float = Field(
-        20.0, ge=0, description="How long to wait for another process to let go of a library."
-    )
+
+    _options: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _asked: frozenset[str] = PrivateAttr(default=frozenset())
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of parts that were given, by name, each valid."""
+        return self._options
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """The options of parts that the call itself gives: one of its parts must have each."""
+        return self._asked
+
+    def option(self, name: str) -> Any:
+        """The value of an option of some part: as given, else its default."""
+        return self._options.get(name, fields()[name].default) if name in fields() else None
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """Room to the name of its part, where one is named."""
+        named = ((room, getattr(self, room)) for room in ROOMS)
+        return {room: name for room, name in named if name not in (None, "auto")}
 
 
 def home_dir() -> Path:
     """The folder of all state: ``SAM_DETECT_HOME``, or the user's data folder."""
-    given = os.environ.get("SAM_DETECT_HOME")
+    given = os.environ.get(HOME_VARIABLE)
     if given:
         return Path(given).expanduser()
     from platformdirs import user_data_path
@@ -197,27 +182,85 @@ def load_settings(
     """Settings from the call, the environment, ``config.toml`` and the defaults, in that order.
 
     Args:
-        overrides: values asked for; those that are None are not.
+        overrides: values of the call; None is not given.
         environment: replaces ``os.environ``.
 
     Raises:
         ConfigError: a name nobody knows or a value out of its range, naming where it came from.
     """
-    variables = os.environ if environment is None else environment
-    layers = [
-        (str(home_dir() / "config.toml"), _from_file(home_dir() / "config.toml")),
-        ("the environment", _from_environment(variables)),
-        ("", {name: value for name, value in (overrides or {}).items() if value is not None}),
-    ]
-    merged: dict[str, Any] = {}
-    origin: dict[str, str] = {}
-    for place, values in layers:
-        merged.update(values)
-        origin.update(dict.fromkeys(values, place))
+    layers, chosen = _layers(overrides or {}, os.environ if environment is None else environment)
+    merged = {name: value for _, values in layers for name, value in values.items()}
+    origin = {name: place for place, values in layers for name in values}
+    if any(name not in known_settings(chosen) for name in layers[0][1]):
+        # An option of a part that this run does not use?
+        chosen = (*dict.fromkeys([*chosen, *_named(layers[0][1]), *installed()]),)
+    known = known_settings(chosen)
     try:
-        return Settings(**merged)
+        checked = _model(chosen)(**merged)
     except ValidationError as error:
-        raise ConfigError(_explain(error, origin)) from None
+        raise ConfigError(explained(error, known, origin)) from None
+    found = {name: getattr(checked, name) for name in merged}
+    settings = Settings(
+        **{name: found.pop(name) for name in merged if name in Settings.model_fields}
+    )
+    settings._options = found
+    settings._asked = frozenset(found.keys() & layers[-1][1].keys())
+    return settings
+
+
+def known_settings(chosen: Chosen = ()) -> dict[str, FieldInfo]:
+    """Every setting and every option: of the built-in parts, and of other parts by name."""
+    return {**fields(chosen), **Settings.model_fields}
+
+
+def chosen_parts(overrides: Mapping[str, Any]) -> Chosen:
+    """Room and name of each part of another package that the call, the environment or
+    ``config.toml`` names."""
+    call = {name: value for name, value in overrides.items() if value is not None}
+    environment = _from_environment(os.environ, Settings.model_fields)
+    return _named({**_from_file(home_dir() / "config.toml"), **environment, **call})
+
+
+def variable_of(name: str, info: FieldInfo) -> str:
+    """The environment variable of a setting."""
+    return hint(info, "variable") or ENVIRONMENT_PREFIX + name.upper()
+
+
+@functools.lru_cache(maxsize=32)
+def _model(chosen: Chosen) -> type[BaseModel]:
+    """Settings and options in one model."""
+    options: dict[str, Any] = {
+        name: (annotation_of(info) | None, None) for name, info in fields(chosen).items()
+    }
+    return create_model("Settings", __base__=Settings, **options)
+
+
+def _named(values: Mapping[str, Any]) -> Chosen:
+    """The parts of other packages that some values name."""
+    named = ((room, values.get(room)) for room in ROOMS)
+    return tuple(
+        (room, name)
+        for room, name in named
+        if isinstance(name, str) and name != "auto" and name not in BUILT_IN[room]
+    )
+
+
+def _layers(
+    overrides: Mapping[str, Any], variables: Mapping[str, str]
+) -> tuple[list[tuple[str, dict[str, Any]]], Chosen]:
+    """Where values come from with these values, the call last; and the parts of other packages
+    that they name, if something is given which only these can know: others are not imported."""
+    path, built_in = home_dir() / "config.toml", known_settings()
+    file, call = _from_file(path), {k: v for k, v in overrides.items() if v is not None}
+    environment = _from_environment(variables, built_in)
+    chosen = _named({**file, **environment, **call})
+    known = {HOME_VARIABLE, *(variable_of(name, info) for name, info in built_in.items())}
+    others = (name for name in variables if name.startswith(ENVIRONMENT_PREFIX))
+    if {*file, *call} <= built_in.keys() and known.issuperset(others):
+        chosen = ()
+    elif chosen:
+        environment = _from_environment(variables, known_settings(chosen))
+    return [(str(path), file), ("the environment", environment), ("", call)], chosen
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -250,28 +293,28 @@ def _from_file(path: Path) -> dict[str, Any]:
     return values
 
 
-def _from_environment(variables: Mapping[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in Settings.model_fields:
-        value = variables.get(QDRANT_VARIABLES.get(name, ENVIRONMENT_PREFIX + name.upper()))
-        if value:
-            found[name] = value
-    return found
+def _from_environment(
+    variables: Mapping[str, str], known: Mapping[str, FieldInfo]
+) -> dict[str, Any]:
+    given = {name: variables.get(variable_of(name, info)) for name, info in known.items()}
+    return {name: value for name, value in given.items() if value}
 
 
-def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
+def explained(
+    error: ValidationError, known: Mapping[str, FieldInfo], origin: Mapping[str, str]
+) -> str:
     """One line for the first thing that is wrong: name, value, expectation, place."""
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else "settings"
     place = f" (in {origin[name]})" if origin.get(name) else ""
     if first["type"] == "extra_forbidden":
-        known = ", ".join(Settings.model_fields)
-        shown = repr(name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}...")
-        return f"there is no setting {shown}{place}; the settings are {known}"
+        repr_name = repr(name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}...")
+        return f"there is no setting {repr_name}{place}; the settings are {', '.join(known)}"
     given = repr(first["input"])
     given = given if len(given) <= MAX_SHOWN else f"{given[:MAX_SHOWN]}..."
-    if name in EXPECTED:
-        return f"{name} must be {EXPECTED[name]}, got {given}{place}"
+    expected = hint(known[name], "expected") if name in known else None
+    if expected:
+        return f"{name} must be {expected}, got {given}{place}"
     message = first["msg"][0].lower() + first["msg"][1:]
-    got = "" if name in SECRET else f", got {given}"
+    got = "" if name in known and hint(known[name], "secret") else f", got {given}"
     return f"{name}: {message}{got}{place}"

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path
 MaskLike = npt.NDArray[Any] | Masks | str | None
 KEPT_SETTINGS = {
-    "top_k", "color_order", "max_image_pixels", "embedding_cache_size",
+    "color_order", "max_image_pixels", "embedding_cache_size",
     "frame_rate", "stream_timeout_s", "stream_retries", "playlist_hosts",
 }  # fmt: skip
 """Of a detector, for one with the same parts and another library."""
@@ -60,7 +60,8 @@ class SAMDetect(Finder):
         library: name of the library.
         sam_model, embedding_model: ask for ``sam2`` and for ``clip``, with these models.
         tensorrt_enabled: warns and runs without: there are no engines yet.
-        settings: any field of :class:`~sam_detect.config.Settings` by name.
+        settings: any field of :class:`~sam_detect.config.Settings`, and any option of the parts
+            that are used (:mod:`sam_detect.options`), by name.
 
     Raises:
         ConfigError: a value out of its range, or an unknown name.
@@ -91,15 +92,16 @@ class SAMDetect(Finder):
         fade = fade_strategy if fade_strategy is not None else fade_config
         rooms = {"segmenter": segmenter, "embedder": embedder, "fade": fade,
                  "store": vector_store, "labeller": labeller}  # fmt: skip
-        clip_model = embedding_model or settings.pop("clip_model", None)
-        asked = parts.asked_for(rooms, {"sam_model": sam_model, "clip_model": clip_model})
-        asked["library"] = library
-        asked["top_k"] = settings.pop("top_k", None) if default_top_k is None else default_top_k
-        self.settings: Settings = load_settings({**settings, **asked})
+        named = {"library": library, "top_k": default_top_k, "sam_model": sam_model,
+                 "clip_model": embedding_model}  # fmt: skip
+        settings |= {name: value for name, value in named.items() if value is not None}
+        self.settings: Settings = load_settings({**settings, **parts.asked_for(rooms, settings)})
+        objects = dict.fromkeys(room for room, part in rooms.items() if parts.object_given(part))
+        parts.require_used(self.settings, {**self.settings.chosen, **objects})
         if tensorrt_enabled:
             warnings.warn("TensorRT engines are not available: running without", stacklevel=2)
-        named = self.settings, collection_of(self.settings.library)
-        store = parts.given_or_made(vector_store, parts.make_store, *named)
+        collection = collection_of(self.settings.library)
+        store = parts.given_or_made(vector_store, parts.make_store, self.settings, collection)
         library_here = Library(store, self.settings.library)
         made, faded = parts.object_given(embedder), parts.object_given(fade)
         stored = library_here.recipe
@@ -114,7 +116,10 @@ class SAMDetect(Finder):
         # means that somebody reindexed it.
         self._agreed = stored in (None, self.recipe)
         self._in_use = False
-        parts.warn_of_no_effect(self.settings, self.segmenter, self.recipe.embedder)
+        used = {"segmenter": self._proposer, "embedder": self.recipe.embedder,
+                "fade": self.recipe.fade, "store": "qdrant"}  # fmt: skip
+        parts.require_used(self.settings, {**used, **self.settings.chosen, **objects})
+        parts.warn_of_unused_device(self.settings, used["segmenter"], used["embedder"])
 
     # -- the recipe --------------------------------------------------------------------------
 

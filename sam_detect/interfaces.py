@@ -229,7 +229,11 @@ class Embedder(Part):
         return None
 
     def parameters(self) -> dict[str, Any]:
-        """What else decides the vectors (model name, pooling, ...), as plain JSON data."""
+        """What else decides the vectors (model name, pooling, ...), as plain JSON data.
+
+        An embedder that runs a pretrained model gives the ``digest`` of its weights. A library of
+        one that gives none is taken to need no weights: its default segmenter is ``naive``.
+        """
         return {}
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar, cast
 
-from sam_detect.config import Settings
+from pydantic import ValidationError
+
+from sam_detect.config import Settings, explained
 from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.interfaces import (
     Embedder,
@@ -18,66 +20,130 @@ from sam_detect.interfaces import (
     VectorStore,
     WeightFade,
 )
+from sam_detect.options import Options, options_of, parts_with
 from sam_detect.registry import BUILT_IN, load_asked, load_class, names
 
 AnyFade = Fade | WeightFade
 Part = TypeVar("Part")
-FADE_SETTINGS = ("sigma", "min_fade", "max_distance", "decay")
 INTERFACES: dict[str, tuple[type, str]] = {
     "segmenter": (Segmenter, "segment(frame)"),
     "embedder": (Embedder, "embed(crops)"),
     "labeller": (Labeller, "label(vectors, memory)"),
     "store": (VectorStore, "search(vectors, limit)"),
 }
-"""What an object given as a part must be, and the method to name to whoever gave another."""
-MODEL_OF = {"sam_model": ("segmenter", "sam2"), "clip_model": ("embedder", "clip")}
-"""A model that is asked for asks for the part that runs it."""
-OPTION_OF = {
-    "points_per_side": ("segmenter", "sam2"),
-    "prompts": ("segmenter", "sam2"),
-    "pooling": ("embedder", "sam2"),
-}
-"""Options that only one part takes."""
-EMBEDDER_SETTINGS = {
-    "clip": {"clip_model": "model_name"},
-    "sam2": {"sam_model": "model_size", "pooling": "pooling"},
-}
-"""Settings that are parameters of an embedder, by its name."""
-ON_DEVICES = {"clip", "sam2"}
-"""Parts that run where the setting ``device`` says."""
-MODEL_PARAMETERS = ("model_name", "model_size")
+"""What an object given as a part must be, and the method to name to a user who gave another."""
+DEFAULT_FADE = "gaussian"
+"""The fade that options of a fade are for where no fade is named."""
 
 
-def asked_for(given: Mapping[str, Any], models: Mapping[str, str | None]) -> dict[str, Any]:
-    """The settings in what a caller gave for each room: a name, an object, or None.
+# -- what is asked for ----------------------------------------------------------------------------
+
+
+def asked_for(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The rooms' settings in what a caller gave: a name, an object, or None for each.
+
+    A model that is given chooses the first part that runs it, unless another part that runs it is
+    named.
 
     Args:
         given: room to what was given for it.
-        models: ``sam_model`` and ``clip_model``; each names the part that runs it, too.
+        options: what else was given, by name.
 
     Raises:
-        ConfigError: an object that is no such part, or a model for a part that runs none.
+        ConfigError: an object that is no such part.
     """
     asked = {room: value for room, value in given.items() if isinstance(value, str)}
     for room, value in given.items():
         if room in INTERFACES and value is not None and not isinstance(value, str):
-            interface, method = INTERFACES[room]
-            if not isinstance(value, interface):
-                raise ConfigError(
-                    f"a {room} is a name or a {interface.__name__} with {method}, got {value!r}"
-                )
-    for setting, model in models.items():
-        room, name = MODEL_OF[setting]
-        asked.update({} if model is None else {setting: model})
-        if model is None or (setting == "sam_model" and given.get("embedder") == "sam2"):
-            continue
-        if given.get(room) not in (None, "auto", name):
-            raise ConfigError(
-                f"{setting} '{model}' is for the {room} '{name}', but another {room} was given: "
-                f"leave one of them out"
-            )
-        asked[room] = name
+            _require_interface(room, value)
+    for option in (name for name, value in options.items() if value is not None):
+        running = [
+            (room, name)
+            for room in ("segmenter", "embedder")
+            for name in BUILT_IN[room]
+            if _model_option(room, name) == option
+        ]
+        if running and not any(asked.get(room) == name for room, name in running):
+            room, name = running[0]
+            if given.get(room) in (None, "auto"):
+                asked[room] = name
     return asked
+
+
+def require_used(settings: Settings, used: Mapping[str, str | None]) -> None:
+    """Every option of the call must be one that a part of the run has.
+
+    Args:
+        used: room to the name of its part; None for an object, whose options are its own. A room
+            that is missing is not decided yet.
+
+    Raises:
+        ConfigError: an option that no part has; the message names the parts that have it.
+    """
+    for option in sorted(settings.asked):
+        having = parts_with(option, [(r, n) for r, n in used.items() if n is not None])
+        if any(room not in used or used[room] == name for room, name in having):
+            continue
+        rooms = dict.fromkeys(room for room, _ in having)
+        owners = " and ".join(
+            f"the {room} {' or '.join(repr(name) for r, name in having if r == room)}"
+            for room in rooms
+        )
+        names_here = {
+            r: "an object (set it there)" if n is None else repr(n) for r, n in used.items()
+        }
+        here = " and ".join(f"the {room} is {names_here[room]}" for room in rooms)
+        raise ConfigError(
+            f"{option} is an option of {owners}, and here {here}: leave it out, or choose that part"
+        )
+
+
+def warn_of_unused_device(settings: Settings, segmenter: str, embedder: str) -> None:
+    """Says where a device was asked for that no part of the run uses."""
+    used = (("segmenter", segmenter), ("embedder", embedder))
+    runs = any(name not in BUILT_IN[room] or _model_option(room, name) for room, name in used)
+    if settings.device in ("cuda", "mps") and not runs:
+        on_cpu = f"{segmenter} and {embedder} run on the CPU"
+        warnings.warn(f"device '{settings.device}' changes nothing: {on_cpu}", stacklevel=3)
+
+
+def fade_asked_for(settings: Settings) -> tuple[str, dict[str, Any]] | None:
+    """Name and parameters of the fade that the settings name, or None where they name none."""
+    name = settings.fade or DEFAULT_FADE
+    given = arguments("fade", name, settings)
+    return (name, given) if settings.fade or given else None
+
+
+def arguments(
+    room: str, name: str, settings: Settings, *, only: Collection[str] | None = None
+) -> dict[str, Any]:
+    """The constructor's arguments for the options of a part that were given; of a built-in part
+    also for those that have a default.
+
+    Args:
+        only: names of the options to take; None is all.
+
+    Raises:
+        ConfigError: an option has a value that this part does not take.
+    """
+    declared = options_of(room, name)
+    known = declared.model_fields
+    wanted = known if only is None else known.keys() & only
+    given = {option: value for option, value in settings.options.items() if option in wanted}
+    own = name not in BUILT_IN[room]  # its constructor has defaults of its own
+    try:
+        return declared(**given).model_dump(by_alias=True, exclude_none=True, exclude_unset=own)
+    except ValidationError as error:
+        raise ConfigError(explained(error, known, {})) from None
+
+
+def _model_option(room: str, name: str) -> str | None:
+    """The option that names the model of a built-in part; None where it runs none."""
+    declared = options_of(room, name) if name in BUILT_IN[room] else Options
+    return getattr(declared, "names_model", None)
+
+
+# -- parts ----------------------------------------------------------------------------------------
 
 
 def given_or_made(given: Part | str | None, make: Callable[..., Part], *arguments: Any) -> Part:
@@ -90,20 +156,6 @@ def object_given(given: Part | str | None) -> Part | None:
     return None if isinstance(given, str) else given
 
 
-def warn_of_no_effect(settings: Settings, segmenter: Segmenter, embedder: str) -> None:
-    """Says what was asked for that no part uses: a device, or an option of another part."""
-    used = {"segmenter": name_of("segmenter", segmenter), "embedder": embedder}
-    if settings.device in ("cuda", "mps") and not {*used.values()} & ON_DEVICES:
-        on_cpu = f"{used['segmenter']} and {embedder} run on the CPU"
-        warnings.warn(f"device '{settings.device}' changes nothing: {on_cpu}", stacklevel=3)
-    for option, (room, name) in OPTION_OF.items():
-        asked = getattr(settings, option)
-        idle = used[room] in BUILT_IN[room] and used[room] != name
-        if idle and asked != Settings.model_fields[option].default:
-            instead = f"it is for the {room} '{name}', and this is '{used[room]}'"
-            warnings.warn(f"{option} '{asked}' changes nothing: {instead}", stacklevel=3)
-
-
 def make_segmenter(settings: Settings, default: str = "naive") -> Segmenter:
     """The segmenter of the settings.
 
@@ -111,9 +163,8 @@ def make_segmenter(settings: Settings, default: str = "naive") -> Segmenter:
         default: what ``auto`` is here.
     """
     name = default if settings.segmenter == "auto" else settings.segmenter
-    options = ("min_area", "max_area", "max_proposals", "device", "points_per_side", "prompts")
-    given = {} if settings.sam_model is None else {"model_size": settings.sam_model}
-    return cast(Segmenter, _accepting(load_asked("segmenter", name), settings, options, **given))
+    given = arguments("segmenter", name, settings)
+    return cast(Segmenter, _made("segmenter", name, given, device=settings.device))
 
 
 def make_labeller(settings: Settings, embedder: Embedder | None = None) -> Labeller:
@@ -125,88 +176,88 @@ def make_labeller(settings: Settings, embedder: Embedder | None = None) -> Label
     Raises:
         UnavailableError: the embedder makes no vectors of texts.
     """
-    labeller_class = load_asked("labeller", settings.labeller)
-    if "encoder" not in inspect.signature(labeller_class).parameters:
-        return cast(Labeller, _accepting(labeller_class, settings, ("top_k", "threshold")))
-    if not isinstance(embedder, TextEncoder):
+    name = settings.labeller
+    if "encoder" in _parameters("labeller", name) and not isinstance(embedder, TextEncoder):
         has = "" if embedder is None else f", which {embedder.name} does not"
         raise UnavailableError(
-            f"the labeller '{settings.labeller}' compares with texts and needs an embedder that "
-            f"knows them{has}: ask for the embedder 'clip'"
+            f"the labeller '{name}' compares with texts and needs an embedder that knows them"
+            f"{has}: ask for the embedder 'clip'"
         )
-    texts = {"labels": settings.text_labels, "templates": settings.text_templates,
-             "text_weight": settings.text_weight}  # fmt: skip
-    made = labeller_class(
-        encoder=embedder,
-        top_k=settings.top_k,
-        threshold=settings.threshold,
-        **{name: value for name, value in texts.items() if value is not None},
-    )
-    return cast(Labeller, made)
+    given = arguments("labeller", name, settings)
+    return cast(Labeller, _made("labeller", name, given, encoder=embedder))
 
 
 def make_store(settings: Settings, collection: str) -> VectorStore:
     """The store of the settings: embedded Qdrant unless a server or memory is asked for."""
-    values = {
-        "url": settings.qdrant_url,
-        # A key in the environment says nothing of an embedded library.
-        "api_key": settings.qdrant_api_key if settings.qdrant_url else None,
-        "collection_name": collection,
-        "lock_timeout_s": settings.lock_timeout_s,
-        "batch_size": settings.qdrant_batch_size,
-    }
-    store_class = load_asked("store", settings.store or "qdrant")
-    known = inspect.signature(store_class).parameters
-    made = store_class(**{name: value for name, value in values.items() if name in known})
-    return cast(VectorStore, made)
-
-
-def embedder_options(name: str, settings: Settings) -> dict[str, Any]:
-    """The parameters of an embedder that settings ask for."""
-    of_embedder = EMBEDDER_SETTINGS.get(name, {})
-    given = {parameter: getattr(settings, field) for field, parameter in of_embedder.items()}
-    return {parameter: value for parameter, value in given.items() if value is not None}
-
-
-def names_a_model(options: Mapping[str, Any]) -> bool:
-    return any(parameter in options for parameter in MODEL_PARAMETERS)
+    name = settings.store or "qdrant"
+    given = arguments("store", name, settings)
+    return cast(VectorStore, _made("store", name, given, collection_name=collection))
 
 
 def make_embedder(
     name: str, parameters: Mapping[str, Any] | None = None, device: str = "auto"
 ) -> Embedder:
     """An embedder with the parameters of a recipe, on a device where it takes one."""
-    embedder_class = load_asked("embedder", name)
-    known = inspect.signature(embedder_class).parameters
-    where = {"device": device} if "device" in known else {}
-    made: Embedder = embedder_class(**{**(parameters or {}), **where})
-    return made
+    return cast(Embedder, _made("embedder", name, parameters or {}, device=device))
 
 
-def make_fade(name: str, parameters: dict[str, Any] | None = None) -> AnyFade:
+def make_fade(name: str, parameters: Mapping[str, Any] | None = None) -> AnyFade:
     """The fade of a name or of ``package.module:Class``.
 
     Raises:
         ConfigError: the fade has no such parameter, or the class has no ``apply``.
     """
-    fade_class = load_asked("fade", name)
-    try:
-        known = inspect.signature(fade_class).parameters
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"the fade '{name}' is no class that can be made") from error
-    for parameter in parameters or {}:
-        if parameter not in known:
+    return cast(AnyFade, _made("fade", name, parameters or {}))
+
+
+def _made(room: str, name: str, given: Mapping[str, Any], **supplied: Any) -> Any:
+    """An instance of a part.
+
+    Args:
+        given: arguments, which it must have.
+        supplied: arguments, which it gets where it has them.
+
+    Raises:
+        ConfigError: it has no such parameter, or is a user's own class that cannot be made so or
+            is no such part.
+    """
+    known = _parameters(room, name)
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in known.values())
+    for parameter in given:
+        if parameter not in known and not takes_any:
             has = ", ".join(known) or "no parameters"
-            raise ConfigError(f"the fade '{name}' has no {parameter} (it has: {has})")
+            raise ConfigError(f"the {room} '{name}' has no {parameter} (it has: {has})")
+    wanted = {each: value for each, value in supplied.items() if each in known}
     try:
-        fade = fade_class(**(parameters or {}))
-    except TypeError as error:  # the user's own class may need what no option gives
-        raise ConfigError(f"the fade '{name}' cannot be made: {error}") from error
-    require_fade(fade)
-    return fade  # type: ignore[no-any-return]
+        made = load_asked(room, name)(**given, **wanted)
+    except TypeError as error:  # a user's own class may need what no option gives
+        if name in BUILT_IN[room]:
+            raise
+        raise ConfigError(f"the {room} '{name}' cannot be made: {error}") from error
+    if room == "fade":
+        require_fade(made)
+    else:
+        _require_interface(room, made)
+    return made
+
+
+def _parameters(room: str, name: str) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(load_asked(room, name)).parameters
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the {room} '{name}' is no class that can be made") from error
+
+
+def _require_interface(room: str, part: object) -> None:
+    interface, method = INTERFACES[room]
+    if not isinstance(part, interface):
+        raise ConfigError(
+            f"a {room} is a name or a {interface.__name__} with {method}, got {part!r}"
+        )
 
 
 def require_fade(fade: Any) -> None:
+    """Raises ``ConfigError`` for what is no fade."""
     if isinstance(fade, type):
         raise ConfigError(f"a fade is an object, not a class: give {fade.__name__}()")
     if not callable(getattr(fade, "apply", None)):
@@ -215,13 +266,7 @@ def require_fade(fade: Any) -> None:
         )
 
 
-def fade_asked_for(settings: Settings) -> tuple[str, dict[str, Any]] | None:
-    """Name and parameters of the fade that the settings name, or None where they name none."""
-    given = {name: getattr(settings, name) for name in FADE_SETTINGS}
-    given = {name: value for name, value in given.items() if value is not None}
-    if settings.fade is None and not given:
-        return None
-    return settings.fade or "gaussian", given
+# -- what recipes say of parts --------------------------------------------------------------------
 
 
 def describe_fade(fade: AnyFade) -> tuple[str, dict[str, Any]]:
@@ -244,10 +289,3 @@ def name_of(room: str, part: object) -> str:
         return found
     others = (name for name in names(room) if name not in built_in)
     return next((name for name in others if load_class(room, name) is type(part)), path)
-
-
-def _accepting(part_class: Any, settings: Settings, options: tuple[str, ...], **others: Any) -> Any:
-    """An instance made with those settings, and those others, that its constructor takes."""
-    known = inspect.signature(part_class).parameters
-    values = {**{name: getattr(settings, name) for name in options}, **others}
-    return part_class(**{name: value for name, value in values.items() if name in known})

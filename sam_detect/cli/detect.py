@@ -31,7 +31,7 @@ from sam_detect.cli.text import (
 )
 from sam_detect.errors import ConfigError, ImageError, LibraryError, OutputError
 from sam_detect.labels import normalised_label
-from sam_detect.registry import load_class, names
+from sam_detect.registry import load_asked, names
 
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
@@ -67,7 +67,7 @@ MOST_NAMED = 5
 @click.option(
     "--format",
     "format_name",
-    metavar="|".join(names("format")),
+    metavar="|".join([*names("format"), "PKG.MOD:CLASS"]),
     help="Format of the output; by default that of the output's ending.",
 )
 @click.option(
@@ -83,14 +83,7 @@ MOST_NAMED = 5
     help="Show and write objects without a label, too (JSON and CSV always have them, unless "
     "--only leaves them out).",
 )
-@options.settings_options(
-    *options.PROPOSALS,
-    *options.RECIPE,
-    *options.MODELS,
-    *options.LABELLING,
-    *options.PLACE,
-    *options.GENERAL,
-)
+@options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
 @options.verbose_option
 @options.general_options
 def detect(  # noqa: PLR0917 - click gives them by name
@@ -213,12 +206,12 @@ def _sinks(
     several = len(paths) != 1 or (output is not None and not output.suffix)
     sinks: list[Sink] = []
     for name, place in wanted if paths else []:
-        made = load_class("format", name)
-        chooses = "include_unknown" in inspect.signature(made).parameters
-        options = {"include_unknown": unknown} if chooses else {}
+        made = load_asked("format", name)
+        known = inspect.signature(made).parameters
+        given = {"multiple": several, "inputs": paths, "include_unknown": unknown}
         if name == "counts" and place is None and width() < UNLIMITED:
             made = counts_as_table()
-        sinks.append(made(place, multiple=several, inputs=paths, **options))
+        sinks.append(made(place, **{k: value for k, value in given.items() if k in known}))
     try:
         yield sinks
     except BaseException:
@@ -245,7 +238,7 @@ def _format(name: str | None, output: Path | None, as_json: bool) -> str | None:
         name = _format_of(output)
     if name is None:
         return None
-    load_class("format", name)  # says which names there are
+    load_asked("format", name)  # says which names there are
     if output is None and name in WITHOUT_STDOUT:
         raise ConfigError(f"--format {name} writes {WITHOUT_STDOUT[name]}: say where with --output")
     if output is None and as_json and name not in JSON_FORMATS:

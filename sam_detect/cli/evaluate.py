@@ -84,10 +84,7 @@ SHOWN_PROBLEMS = 5
     "--report", type=click.Path(path_type=Path),
     help="Write a page with tables, plots and pictures, and CSV files, into this folder.",
 )  # fmt: skip
-@options.settings_options(
-    *options.PROPOSALS, *options.RECIPE, *options.MODELS, *options.LABELLING,
-    *options.GENERAL,
-)  # fmt: skip
+@options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Machine"))
 @options.general_options
 def evaluate(
     dataset: Path,

@@ -147,7 +147,7 @@ def _announce(detector: SAMDetect) -> None:
     the last run with this library, only with ``--verbose``."""
     from sam_detect import parts
     from sam_detect.cli import announced
-    from sam_detect.models.weights import WITHOUT_MODEL
+    from sam_detect.models.recipes import made_with_weights
 
     asked = detector.settings
     learnt = detector.library.recipe is not None
@@ -156,7 +156,7 @@ def _announce(detector: SAMDetect) -> None:
     recipe = detector.recipe
     embedder = _why(asked.embedder != "auto", stored or _because(recipe.embedder == "clip", "CLIP"))
     because = _because(segmenter == "sam2", "SAM 2")
-    if learnt and recipe.embedder in WITHOUT_MODEL:
+    if learnt and not made_with_weights(recipe):
         because = "auto: the library was made without models"
     proposer = _why(asked.segmenter != "auto", because)
     faded = _why(parts.fade_asked_for(asked) is not None, stored or "default")

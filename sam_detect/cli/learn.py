@@ -80,14 +80,7 @@ NOT_GIVEN = "annotated, but not among the pictures"
     help="COCO file with outlines and names.",
 )
 @click.option("--tag", metavar="NAME", help="Only annotations of this category.")
-@options.settings_options(
-    *options.PROPOSALS,
-    *options.RECIPE,
-    *options.MODELS,
-    *options.PLACE,
-    "qdrant_batch_size",
-    *options.GENERAL,
-)
+@options.settings_options(*options.section("Proposals", "Vectors", "Library", "Machine"))
 @options.verbose_option
 @options.general_options
 def learn(  # noqa: PLR0917 - click gives them by name

@@ -26,7 +26,7 @@ SHOWN_CONFLICTS = 10
 PICTURES = 3
 """How many pictures of a batch ``log`` names."""
 Batches = Sequence[list[str]]
-placed = options.settings_options(*options.PLACE)
+placed = options.settings_options(*options.section("Library"))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -456,8 +456,8 @@ def push_command(to_url: str, to_library: str | None, as_json: bool, **settings:
     )
 
 
-@library.command("reindex")
-@options.settings_options(*options.RECIPE, *options.MODELS, "device")
+@library.command("reindex", cls=options.SettingsCommand)
+@options.settings_options(*options.section("Vectors"), "device")
 @placed
 @options.general_options
 def reindex_command(as_json: bool, **settings: Any) -> None:
@@ -465,13 +465,14 @@ def reindex_command(as_json: bool, **settings: Any) -> None:
     from sam_detect.config import load_settings
     from sam_detect.library.maker import VectorMaker
     from sam_detect.library.reindex import reindex
-    from sam_detect.parts import asked_for
+    from sam_detect.parts import asked_for, require_used
 
-    models = {name: settings.pop(name) for name in ("sam_model", "clip_model")}
-    given = {"embedder": settings["embedder"] or ("sam2" if models["sam_model"] else None)}
-    loaded = load_settings({**settings, **asked_for(given, models)})
-    chosen = _open({name: settings[name] for name in options.PLACE})
+    given = {"embedder": settings["embedder"] or ("sam2" if settings["sam_model"] else None)}
+    loaded = load_settings({**settings, **asked_for(given, settings)})
+    chosen = _open({name: settings[name] for name in options.section("Library")})
     maker = VectorMaker.choose(loaded, chosen.recipe)
+    used = {"embedder": maker.recipe.embedder, "fade": maker.recipe.fade, "store": "qdrant"}
+    require_used(loaded, {"segmenter": "naive", **used, **loaded.chosen})
     with bar("making vectors") as walk:
         total = reindex(chosen, maker, walk=walk)
     recipe = maker.recipe

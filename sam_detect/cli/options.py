@@ -1,112 +1,99 @@
-"""Command-line options made from :class:`~sam_detect.config.Settings`, so that no default or
-limit is written twice."""
+"""Command-line options made from the settings and from what each part declares, so that no
+default, limit or help text is written twice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
+from pydantic.fields import FieldInfo
 
 from sam_detect.cli.feedback import verbose
-from sam_detect.config import Settings
-from sam_detect.registry import names
+from sam_detect.config import chosen_parts, known_settings
+from sam_detect.errors import SamDetectError
+from sam_detect.options import ROOMS, fields, hint, options_of, parts_with
+from sam_detect.registry import BUILT_IN, names
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-ROOMS = {"segmenter", "embedder", "labeller", "store"}
 WITH_AUTO = {"segmenter", "embedder"}
-METAVARS = {
-    "threshold": "auto|0-1",
-    "text_labels": "NAME,...",
-    "text_templates": "TEXT|...",
-    "text_weight": "0-1",
-    "clip_model": "NAME|FOLDER",
-    "library": "NAME",
-    "sam_model": "tiny|small|base|large|NAME|PATH",
-    "points_per_side": "auto|N",
-    "max_proposals": "N",
-    "top_k": "N",
-    "qdrant_batch_size": "N",
-    "decay": "RATE",
-    "qdrant_url": "URL",
-    "lock_timeout_s": "SECONDS",
-    "frame_rate": "N",
-    "stream_timeout_s": "SECONDS",
-    "stream_retries": "N",
-    "sigma": "PIXELS",
-    "max_distance": "PIXELS",
-    "min_area": "PIXELS",
-    "max_area": "PIXELS",
-    "crop_side": "PIXELS",
-    "max_image_pixels": "PIXELS",
-    "min_fade": "0-1",
-    "occupancy": "0.05-0.80",
-}
-WITHOUT_EFFECT = {"color_order"}
-"""Taken, but not shown in ``--help``: picture files carry their own order of colours."""
-
-RECIPE = (
-    "embedder",
-    "fade",
-    "sigma",
-    "min_fade",
-    "max_distance",
-    "decay",
-    "occupancy",
-    "crop_side",
-)
-PROPOSALS = (
-    "segmenter",
-    "prompts",
-    "points_per_side",
-    "min_area",
-    "max_area",
-    "max_proposals",
-)
-MODELS = ("sam_model", "clip_model", "pooling")
-LABELLING = (
-    "labeller",
-    "top_k",
-    "threshold",
-    "text_labels",
-    "text_templates",
-    "text_weight",
-)
-PLACE = ("library", "store", "qdrant_url", "lock_timeout_s")
-STREAMS = ("frame_rate", "stream_timeout_s", "stream_retries", "playlist_hosts")
-GENERAL = ("device", "max_image_pixels", "color_order")
+NEVER = {"qdrant_api_key"}
+"""What a command line would show to everybody on the machine."""
 SECTIONS = {
-    "Proposals": PROPOSALS,
-    "Vectors": RECIPE,
-    "Models": (*MODELS, "device"),
-    "Names": LABELLING,
-    "Library": (*PLACE, "qdrant_batch_size"),
-    "Source": STREAMS,
+    "Proposals": ("segmenter",),
+    "Vectors": ("embedder", "fade", "occupancy", "crop_side"),
+    "Labels": ("labeller",),
+    "Library": ("library", "store"),
+    "Source": ("frame_rate", "stream_timeout_s", "stream_retries", "playlist_hosts"),
+    "Machine": ("device", "max_image_pixels", "color_order"),
 }
-"""Titles in ``--help-all`` of the options that settings have; a command's own come before them."""
-COMMON = {
-    "segmenter", "embedder", "threshold", "library", "min_area", "max_area", "device",
-}  # fmt: skip
-"""Settings whose options ``--help`` shows, too."""
-ADVANCED = {"debug", "verbose"}
+"""Titles in ``--help-all`` with their settings, the options of a room's parts after the room."""
 EVERYTHING = "sam_detect.help_all"
 """Where a click context notes that all options are asked for."""
+OWN = "sam_detect.own_options"
+"""Where a click context keeps the options of parts of other packages that a command names."""
 
 
-class Sectioned(click.Command):
+def section(*titles: str) -> tuple[str, ...]:
+    """The settings of sections, with the options of the built-in parts."""
+    return tuple(name for title in titles for each in SECTIONS[title] for name in _with_parts(each))
+
+
+def _with_parts(setting: str) -> Iterator[str]:
+    yield setting
+    for part in BUILT_IN[setting] if setting in ROOMS else ():
+        for name in options_of(setting, part).model_fields:
+            if name not in NEVER:
+                yield name
+
+
+class SettingsCommand(click.Command):
+    """A command that also takes the options of parts of other packages, once it names these."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[OWN] = self._own_options(args)
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), *ctx.meta.get(OWN, [])]
+
+    def _own_options(self, args: Sequence[str]) -> list[click.Option]:
+        rooms = [each.name for each in self.params if each.name in ROOMS]
+        given = {room: value for room in rooms if room for value in _values(f"--{room}", args)}
+        taken = {each.name for each in self.params}
+        try:
+            found = fields(each for each in chosen_parts(given) if each[0] in rooms)
+        except SamDetectError:
+            if {"--help", "-h", "--help-all"} & set(args) or not given:
+                return []  # the help is for those, too, whose part cannot be loaded
+            raise
+        return [_option(name, info) for name, info in found.items() if name not in taken | NEVER
+                and name not in fields()]  # fmt: skip
+
+
+def _values(option: str, args: Sequence[str]) -> Iterator[str]:
+    """The values of an option in a command line, the last one last."""
+    for index, each in enumerate(args):
+        if each == option and index + 1 < len(args):
+            yield args[index + 1]
+        elif each.startswith(f"{option}="):
+            yield each.partition("=")[2]
+
+
+class Sectioned(SettingsCommand):
     """A command with so many options that ``--help`` shows what most people need, and
     ``--help-all`` shows all of them, in sections.
 
     Args:
         advanced: names of options that only ``--help-all`` shows, besides the settings that are
-            not in :data:`COMMON` and those of :data:`ADVANCED`.
+            not declared as common.
     """
 
     def __init__(self, *args: Any, advanced: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._advanced = {*advanced, *ADVANCED}
+        self._advanced = {*advanced, "debug", "verbose"}
         self.params.append(
             click.Option(
                 ["--help-all"],
@@ -132,8 +119,8 @@ class Sectioned(click.Command):
                     formatter.write_dl(found)
 
     def _is_common(self, parameter: click.Parameter) -> bool:
-        own = parameter.name in COMMON or parameter.name not in Settings.model_fields
-        return own and parameter.name not in self._advanced
+        info = known_settings().get(parameter.name or "")
+        return (info is None or hint(info, "common")) and parameter.name not in self._advanced
 
 
 def _show_all(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -144,19 +131,28 @@ def _show_all(ctx: click.Context, parameter: click.Parameter, value: bool) -> No
 
 
 def _section_of(parameter: click.Parameter) -> str:
-    sections = (title for title, fields in SECTIONS.items() if parameter.name in fields)
-    return next(sections, "Options")
+    return next((title for title in SECTIONS if parameter.name in section(title)), "Options")
 
 
-def settings_options(*fields: str) -> Callable[[Command], Command]:
-    """Adds an option per setting; its value is None unless it was given."""
+def settings_options(*settings: str) -> Callable[[Command], Command]:
+    """Adds an option for each setting or option of a part; its value is None unless given."""
 
     def decorate(command: Command) -> Command:
-        for field in reversed(fields):
-            command = _option(field)(command)
+        known = known_settings()
+        options = [_option(name, known[name]) for name in dict.fromkeys(settings)]
+        for option in reversed(options):
+            _add(command, option)
         return command
 
     return decorate
+
+
+def _add(command: Any, option: click.Option) -> None:
+    """As ``click.option`` does, with an option that is made already."""
+    if isinstance(command, click.Command):
+        command.params.append(option)
+    else:
+        command.__dict__.setdefault("__click_params__", []).append(option)
 
 
 def general_options(command: Command) -> Command:
@@ -183,37 +179,53 @@ def verbose_option(command: Command) -> Command:
     )(command)
 
 
-def _option(field: str) -> Callable[[Command], Command]:
-    info = Settings.model_fields[field]
+def _option(name: str, info: FieldInfo) -> click.Option:
     kind = _type_of(info.annotation)
-    shown = "" if info.default is None else f"  [default: {info.default}]"
-    return click.option(
-        "--" + field.replace("_", "-"),
-        field,
+    help_text = info.description or ""
+    having = _having(name)
+    if having:
+        help_text += f"  [{having}]"
+    if info.default is not None:
+        help_text += f"  [default: {info.default}]"
+    return click.Option(
+        ["--" + name.replace("_", "-"), name],
         type=kind,
-        metavar=_metavar(field, kind),
+        metavar=_metavar(name, info, kind),
         default=None,
-        help=f"{info.description}{shown}",
-        hidden=field in WITHOUT_EFFECT,
+        help=help_text,
+        hidden=bool(hint(info, "hidden")),
     )
 
 
+def _having(option: str) -> str:
+    """The parts that have an option, where not all of their room do."""
+    having = parts_with(option)
+    rooms = dict.fromkeys(room for room, _ in having)
+    said = []
+    for room in rooms:
+        some = [name for each, name in having if each == room]
+        if len(some) < len(BUILT_IN[room]):
+            said.append(f"{room} {', '.join(some)}")
+    return "; ".join(said)
+
+
 def _type_of(annotation: Any) -> Any:
-    """Choices come from the registry; ranges are checked by the settings, which say more."""
+    """Choices come from the type; ranges are checked by the settings, which say more."""
     union = get_origin(annotation) in (Union, UnionType)
     kinds = get_args(annotation) if union else (annotation,)
     kind, *others = (each for each in kinds if each is not NoneType)
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
     if get_origin(kind) is Literal and not others:
         return click.Choice(get_args(kind))
-    return kind if kind in (int, float) else str
+    return kind if kind in (int, float, bool) and not others else str
 
 
-def _metavar(field: str, kind: Any) -> str | None:
+def _metavar(name: str, info: FieldInfo, kind: Any) -> str | None:
     if isinstance(kind, click.Choice):
         return "|".join(kind.choices)
-    if field in ROOMS:
-        auto = ["auto"] if field in WITH_AUTO else []
-        return "|".join(auto + names(field))
-    if field == "fade":
-        return "|".join([*names("fade"), "PKG.MOD:CLASS"])
-    return METAVARS.get(field)
+    if name in ROOMS:
+        auto = ["auto"] if name in WITH_AUTO else []
+        return "|".join([*auto, *names(name), "PKG.MOD:CLASS"])
+    usual = {int: "N", float: "NUMBER", bool: "true|false"}.get(kind, "TEXT")
+    return hint(info, "metavar") or usual

@@ -30,7 +30,8 @@ def verify_models(
     settings = load_settings({"sam_model": sam_model, "clip_model": clip_model, "device": device})
     with needing_extra("verify-models"):
         from sam_detect.bench.verify import verify
-    asked = (settings.sam_model or DEFAULT, settings.clip_model or DEFAULT, settings.device)
+    named = (settings.option(name) or DEFAULT for name in ("sam_model", "clip_model"))
+    asked = (*named, settings.device)
     done = []
     for check in verify(*asked):
         done.append(check)

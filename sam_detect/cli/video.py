@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     "--format",
     "formats",
     multiple=True,
-    metavar="|".join(names("video format")),
+    metavar="|".join([*names("video format"), "PKG.MOD:CLASS"]),
     help="Format of an output whose ending does not say it; of several, in their order.",
 )
 @click.option("--show", is_flag=True, help="Show it in a window, where objects can be named.")
@@ -69,13 +69,7 @@ if TYPE_CHECKING:
     help="Folder for a picture of each kind of object without a name; follows them, too.",
 )
 @options.settings_options(
-    *options.PROPOSALS,
-    *options.RECIPE,
-    *options.MODELS,
-    *options.LABELLING,
-    *options.PLACE,
-    *options.STREAMS,
-    *options.GENERAL,
+    *options.section("Proposals", "Vectors", "Labels", "Library", "Source", "Machine")
 )
 @options.verbose_option
 @options.general_options

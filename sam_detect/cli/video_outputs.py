@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sam_detect.cli.feedback import note
 from sam_detect.errors import ConfigError, SamDetectError, one_line
-from sam_detect.registry import load_class
+from sam_detect.registry import load_asked
 
 if TYPE_CHECKING:
     from sam_detect.detector import SAMDetect
@@ -101,7 +101,7 @@ class Outputs:
         sinks: list[VideoSink] = []
         try:
             for name, path in self.formats:
-                sinks.append(load_class("video format", name)(path, inputs=[source]))
+                sinks.append(load_asked("video format", name)(path, inputs=[source]))
             if self.collect_unknown is not None:
                 from sam_detect.video.collecting import UnknownCollector
 
@@ -117,7 +117,7 @@ def _formats_of(paths: Sequence[Path], formats: Sequence[str]) -> Iterator[tuple
     """The format of each output: as named, where there is one for each or one for each whose
     ending does not say it; else by its ending."""
     for name in formats:
-        load_class("video format", name)  # says which names there are
+        load_asked("video format", name)  # says which names there are
     if formats and not paths:
         yield _on_stdout(formats)
         return

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
+from sam_detect.options import Options, SAM2Options, shown
 from sam_detect.registry import room_attribute
 
 if TYPE_CHECKING:
@@ -11,6 +14,34 @@ if TYPE_CHECKING:
     from sam_detect.embedding.average import AverageEmbedder as AverageEmbedder
     from sam_detect.embedding.clip import CLIPEmbedder as CLIPEmbedder
     from sam_detect.embedding.sam2 import SAM2Embedder as SAM2Embedder
+
+
+class CLIPOptions(Options):
+    """Of ``clip``."""
+
+    names_model = "clip_model"
+
+    clip_model: str | None = Field(
+        None,
+        min_length=1,
+        serialization_alias="model_name",
+        description="The CLIP model, by default base: open_clip's MODEL/TAG, a Hugging Face id, or "
+        "a folder.",
+        json_schema_extra=shown("NAME|FOLDER"),
+    )
+
+
+class SAM2EmbedderOptions(SAM2Options):
+    """Of ``sam2``."""
+
+    pooling: Literal["crop", "frame"] | None = Field(
+        None,
+        description="What the embedder sam2 encodes: each crop (by default), or the whole picture "
+        "once, which is faster.",
+    )
+
+
+OPTIONS = {"clip": CLIPOptions, "sam2": SAM2EmbedderOptions}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sam_detect.config import Settings
+from sam_detect.config import known_settings
 from sam_detect.detector import SAMDetect
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import Dataset
@@ -17,14 +16,13 @@ from sam_detect.evaluation.evaluation import Evaluation
 from sam_detect.evaluation.harness import Tick, evaluate, make_method
 from sam_detect.evaluation.pipeline import Memory, Pipeline
 from sam_detect.evaluation.run import Protocol, plan
-from sam_detect.parts import FADE_SETTINGS
-from sam_detect.registry import load_class
+from sam_detect.options import ROOMS, fields, options_of, parts_with
 
 MOST_VARIANTS = 200
 OF_PROTOCOL = {"shots": (int, "a whole number"), "iou": (float, "a number")}
 OWN_KEYS = ("method", *OF_PROTOCOL)
 """What a sweep may vary beside the settings."""
-OF_LIBRARIES = ("library", "store", "qdrant_url", "qdrant_api_key", "lock_timeout_s")
+OF_LIBRARIES = ("library", "store")
 """Settings that change nothing: every episode has a library of its own, in memory."""
 
 Announce = Callable[[str], Tick]
@@ -94,12 +92,16 @@ def variants(specs: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _fitting(variant: dict[str, str]) -> dict[str, str]:
-    """The variant without parameters that its own fade does not have."""
-    fade = variant.get("fade")
-    if fade is None or ":" in fade:
-        return variant
-    known = inspect.signature(load_class("fade", fade)).parameters
-    return {k: v for k, v in variant.items() if k not in FADE_SETTINGS or k in known}
+    """The variant without options of other parts than those that it names."""
+    for room in ROOMS:
+        name = variant.get(room)
+        if name is not None and name != "auto":
+            known = options_of(room, name).model_fields
+            others = {
+                o for o in fields() if any(r == room for r, _ in parts_with(o))
+            } - known.keys()
+            variant = {key: value for key, value in variant.items() if key not in others}
+    return variant
 
 
 def _detector(settings: Mapping[str, Any], variant: Mapping[str, str]) -> SAMDetect:
@@ -116,7 +118,8 @@ def _parsed(spec: str) -> tuple[str, list[str]]:
     key, equals, listed = spec.partition("=")
     key = key.strip().replace("-", "_")
     values = [value for value in listed.split(",") if value]
-    known = (*OWN_KEYS, *(name for name in Settings.model_fields if name not in OF_LIBRARIES))
+    of_stores = {o for o in fields() if any(room == "store" for room, _ in parts_with(o))}
+    known = [*OWN_KEYS, *(n for n in known_settings() if n not in {*OF_LIBRARIES, *of_stores})]
     if key not in known:
         raise ConfigError(f"a sweep has no '{key}' to vary (it has: {', '.join(known)})")
     if not equals or not values:

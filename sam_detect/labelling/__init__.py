@@ -2,14 +2,77 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import BeforeValidator, Field
+
+from sam_detect.options import Options, shown
 from sam_detect.registry import room_attribute
 
 if TYPE_CHECKING:
     from sam_detect.labelling.knn import KNNLabeller as KNNLabeller
     from sam_detect.labelling.prototype import PrototypeLabeller as PrototypeLabeller
     from sam_detect.labelling.text import TextLabeller as TextLabeller
+
+
+def _split_at(separator: str) -> BeforeValidator:
+    """Takes a list as one text, too: how the environment and the command line give it."""
+
+    def split(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return [part.strip() for part in value.split(separator) if part.strip()]
+
+    return BeforeValidator(split)
+
+
+Text = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Text, ...], Field(min_length=1), _split_at(",")]
+Sentences = Annotated[tuple[Text, ...], Field(min_length=1), _split_at("|")]
+
+
+class VoteOptions(Options):
+    """Of every labeller that compares with examples."""
+
+    top_k: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="Number of nearest examples that vote.",
+        json_schema_extra=shown("N"),
+    )
+    threshold: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        "auto",
+        description="Least confidence for a label; auto: as the library's examples tell.",
+        json_schema_extra=shown("auto|0-1", common=True, expected="'auto' or a number from 0 to 1"),
+    )
+
+
+class TextOptions(VoteOptions):
+    """Of ``text``."""
+
+    text_labels: Names | None = Field(
+        None,
+        serialization_alias="labels",
+        description="Names that the labeller text looks for.",
+        json_schema_extra=shown("NAME,..."),
+    )
+    text_templates: Sentences | None = Field(
+        None,
+        serialization_alias="templates",
+        description="Sentences in which the labeller text puts a name for {}: 'a photo of a {}.'",
+        json_schema_extra=shown("TEXT|..."),
+    )
+    text_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="How much texts count beside examples (1: texts only).",
+        json_schema_extra=shown("0-1"),
+    )
+
+
+OPTIONS = {"knn": VoteOptions, "prototype": VoteOptions, "text": TextOptions}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,17 +17,18 @@ from sam_detect.errors import (
     ConfigError,
     LibraryCorruptError,
     RecipeMismatchError,
+    UnavailableError,
     UnknownNameError,
 )
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder
-from sam_detect.library import remedies
 from sam_detect.library.stage_timer import StageTimer
 from sam_detect.library.vector_cache import KeptVectors, VectorCache
 from sam_detect.masks import FloatArray
 from sam_detect.models import recipes
 from sam_detect.models.catalogue import clip_model
 from sam_detect.models.weights import default_embedder
+from sam_detect.options import options_of
 from sam_detect.registry import names
 from sam_detect.types import Crop, Frame, Masks, Recipe
 
@@ -193,7 +194,9 @@ def _embedder(settings: Settings, stored: Recipe | None) -> Embedder:
     asked = None if settings.embedder == "auto" else settings.embedder
     if stored is None or asked not in (None, stored.embedder):
         name = asked or default_embedder()
-        return parts.make_embedder(name, parts.embedder_options(name, settings), settings.device)
+        return parts.make_embedder(
+            name, parts.arguments("embedder", name, settings), settings.device
+        )
     if stored.embedder not in names("embedder"):
         raise RecipeMismatchError(
             f"the library was made with the embedder '{stored.embedder}', which is not a part of "
@@ -202,10 +205,14 @@ def _embedder(settings: Settings, stored: Recipe | None) -> Embedder:
         )
     if recipes.FILE in stored.model:
         return _of_own_file(settings, stored, asked=asked is not None)
-    options = parts.embedder_options(stored.embedder, settings) if asked else {}
+    if asked is None:
+        # A model that the call names is for the segmenter; config.toml is for new libraries.
+        only = settings.asked - {_model_option(stored.embedder)}
+        options = parts.arguments("embedder", stored.embedder, settings, only=only)
+        return _as_stored(stored, {**_trusted(stored), **options}, settings)
     # Another model has other weights, and says for itself what else it needs.
-    same_model = not parts.names_a_model(options)
-    return _as_stored(stored, {**(_trusted(stored) if same_model else {}), **options}, settings)
+    kept = {} if _gives_a_model(stored, settings) else _trusted(stored)
+    return _as_stored(stored, {**kept, **_options(stored, settings)}, settings)
 
 
 def _of_own_file(settings: Settings, stored: Recipe, *, asked: bool) -> Embedder:
@@ -214,17 +221,17 @@ def _of_own_file(settings: Settings, stored: Recipe, *, asked: bool) -> Embedder
     Args:
         asked: the embedder was named, so that it may also be another model.
     """
-    file, options = stored.model[recipes.FILE], parts.embedder_options(stored.embedder, settings)
-    option = remedies.MODEL_OPTIONS.get(stored.embedder, "")
+    file, options = stored.model[recipes.FILE], _options(stored, settings)
+    option = _model_option(stored.embedder)
     again = (
-        f"give it again: --embedder {stored.embedder} {option} PATH (in Python "
-        f"embedder='{stored.embedder}', {option.lstrip('-').replace('-', '_')}=PATH)"
+        f"give it again: --embedder {stored.embedder} --{option.replace('_', '-')} PATH (in Python "
+        f"embedder='{stored.embedder}', {option}=PATH)"
     )
     if "model_name" in stored.model:  # open_clip's architecture with weights of one's own
         again = (
             f"give it again: embedder=CLIPEmbedder('{stored.model['model_name']}', weights=PATH)"
         )
-    if not parts.names_a_model(options):
+    if not _gives_a_model(stored, settings):
         raise RecipeMismatchError(
             f"the library was made with a model of your own, '{file}' (digest "
             f"{stored.model['digest']}), and a library never says where to load one from: {again}"
@@ -240,6 +247,19 @@ def _of_own_file(settings: Settings, stored: Recipe, *, asked: bool) -> Embedder
         f"the library was made with the model '{file}' (digest {stored.model['digest']}), and the "
         f"one given has the digest {made.parameters().get('digest')}: {again}"
     )
+
+
+def _options(stored: Recipe, settings: Settings) -> dict[str, Any]:
+    """The arguments of the stored embedder that settings give."""
+    return parts.arguments("embedder", stored.embedder, settings)
+
+
+def _model_option(embedder: str) -> str:
+    return getattr(options_of("embedder", embedder), "names_model", None) or "model"
+
+
+def _gives_a_model(stored: Recipe, settings: Settings) -> bool:
+    return _model_option(stored.embedder) in settings.options
 
 
 def _trusted(stored: Recipe) -> dict[str, Any]:
@@ -260,7 +280,9 @@ def _trusted(stored: Recipe) -> dict[str, Any]:
 def _as_stored(stored: Recipe, parameters: dict[str, Any], settings: Settings) -> Embedder:
     try:
         return parts.make_embedder(stored.embedder, parameters, settings.device)
-    except (TypeError, ValueError) as error:
+    except (UnavailableError, UnknownNameError, RecipeMismatchError):
+        raise
+    except (ConfigError, TypeError, ValueError) as error:
         raise LibraryCorruptError(
             f"the recipe of the library is damaged: embedder {stored.embedder} with {parameters}"
         ) from error

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sam_detect.config import Settings
 from sam_detect.errors import LibraryNotFoundError
 from sam_detect.interfaces import VectorStore
-from sam_detect.parts import make_store
+from sam_detect.parts import make_store, require_used
 
 DEFAULT_LIBRARY = "default"
 DEFAULT_COLLECTION = "sam_detect"
@@ -34,6 +34,7 @@ def library_of(collection: str) -> str:
 
 def open_store(settings: Settings) -> VectorStore:
     """The store that the settings name: embedded Qdrant unless a server or memory is asked for."""
+    require_used(settings, {"store": settings.store or "qdrant"})
     return make_store(settings, collection_of(settings.library))
 
 
@@ -43,8 +44,9 @@ def list_libraries(settings: Settings) -> list[str]:
 
     if settings.store not in (None, "qdrant"):
         return []
-    if settings.qdrant_url:
-        found = qdrant.server_collections(settings.qdrant_url, settings.qdrant_api_key)
+    url = settings.option("qdrant_url")
+    if url:
+        found = qdrant.server_collections(url, settings.option("qdrant_api_key"))
     else:
         found = qdrant.embedded_collections(qdrant.libraries_dir())
     return sorted(library_of(collection) for collection in found)

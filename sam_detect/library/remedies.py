@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import shlex
 import sys
 from pathlib import PurePath
-from typing import Any
 
+from pydantic import BaseModel
+
+from sam_detect import options as part_options
+from sam_detect.errors import ConfigError
 from sam_detect.library.places import library_of
-from sam_detect.parts import FADE_SETTINGS
+from sam_detect.options import Options, hint
 from sam_detect.types import Recipe
 
 OF_THE_CROPS = ("occupancy", "crop_side", "crop_version")
 """Fields of a recipe that decide the kept crops, so that no reindexing can change them."""
-MODEL_OPTIONS = {"sam2": "--sam-model", "clip": "--clip-model"}
-"""The option that names the model of an embedder."""
 
 
 def options_of(location: str) -> str:
@@ -82,26 +82,27 @@ def _reindex(location: str, wanted: Recipe) -> str:
             f"move the fade {wanted.fade} to a module of its own for 'library reindex', "
             "or use another library"
         )
-    options = [place, f"--embedder {shlex.quote(wanted.embedder)}"]
-    if wanted.embedder in MODEL_OPTIONS:
-        names = (wanted.model.get(each) for each in ("model_size", "model_name", "file"))
-        model = next((str(name) for name in names if name is not None), "PATH")
-        options.append(f"{MODEL_OPTIONS[wanted.embedder]} {shlex.quote(model)}")
-    if "pooling" in wanted.model:
-        options.append(f"--pooling {shlex.quote(str(wanted.model['pooling']))}")
+    options: list[str] = [place, f"--embedder {shlex.quote(wanted.embedder)}"]
+    declared = _options_of("embedder", wanted.embedder)
+    for option, info in declared.model_fields.items():
+        value = wanted.model.get(info.serialization_alias or option)
+        if option == getattr(declared, "names_model", None):
+            value = value or wanted.model.get("file", "PATH")
+        if value is not None:
+            options.append(f"--{option.replace('_', '-')} {shlex.quote(str(value))}")
     options.append(f"--fade {shlex.quote(wanted.fade)}")
-    for field in FADE_SETTINGS:
-        value: Any = wanted.fade_params.get(field)
+    for option, info in _options_of("fade", wanted.fade).model_fields.items():
+        value = wanted.fade_params.get(option)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if number and _takes(wanted.fade, field):
-            options.append(f"--{field.replace('_', '-')} {value!r}")
+        if number and not hint(info, "hidden"):
+            options.append(f"--{option.replace('_', '-')} {value!r}")
     return f"sam-detect library reindex {' '.join(options)}"
 
 
-def _takes(fade: str, parameter: str) -> bool:
-    """Whether a fade's constructor takes a parameter. Looks, but imports nothing."""
-    module_name, _, class_name = fade.partition(":")
-    if not class_name:
-        return True
-    fade_class = getattr(sys.modules.get(module_name), class_name, None)
-    return callable(fade_class) and parameter in inspect.signature(fade_class).parameters
+def _options_of(room: str, name: str) -> type[BaseModel]:
+    """The options of a part that is built in or loaded; of another one, none."""
+    try:
+        loaded = ":" not in name or name.partition(":")[0] in sys.modules
+        return part_options.options_of(room, name) if loaded else Options
+    except ConfigError:
+        return Options

@@ -21,7 +21,7 @@ from typing_extensions import NotRequired, TypedDict
 from sam_detect.config import Settings
 from sam_detect.masks import FloatArray
 from sam_detect.models.recipes import checked_model
-from sam_detect.parts import FADE_SETTINGS
+from sam_detect.options import options_of
 from sam_detect.registry import BUILT_IN
 from sam_detect.types import Recipe
 
@@ -94,18 +94,10 @@ def check_recipe(data: Any) -> Recipe:
     """The recipe of a manifest: exactly the fields, within the limits of the settings."""
     known = checked(_RECIPE, data)
     known["model"] = checked_model(known["embedder"], known["model"])
-    asked = {name: known[name] for name in ("occupancy", "crop_side")}
-    if known["fade"] in BUILT_IN["fade"]:
-        for name, value in known["fade_params"].items():
-            if value is not None and type(value) not in (int, float):
-                raise ValueError(f"its {name} should be a number, got {reprlib.repr(value)}")
-            if value is not None and name in FADE_SETTINGS:
-                asked[name] = value
-        share = known["fade_params"].get("sigma_per_diameter")  # no setting has its limits
-        if share is not None and not 0.001 <= share <= 100:
-            raise ValueError(f"its sigma_per_diameter should be from 0.001 to 100, got {share}")
     try:
-        Settings(**asked)
+        Settings(**{name: known[name] for name in ("occupancy", "crop_side")})
+        if known["fade"] in BUILT_IN["fade"]:
+            options_of("fade", known["fade"]).model_validate(known["fade_params"], strict=True)
     except ValidationError as error:
         _say(error)
     return Recipe(**known)

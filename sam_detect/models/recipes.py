@@ -12,6 +12,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from sam_detect.models.catalogue import find_sam2
+from sam_detect.types import Recipe
 
 FILE = "file"
 """The parameter that is the name, without its folder, of a file or folder of the user's own."""
@@ -57,6 +58,15 @@ def checked_model(embedder: str, model: Mapping[str, Any]) -> dict[str, Any]:
         if name in found and found[name] not in choices:
             raise ValueError(f"its model's {name} should be one of {choices}")
     return found
+
+
+def made_with_weights(recipe: Recipe) -> bool:
+    """Whether the embedder of a recipe runs a pretrained model.
+
+    One of another package says so by the digest of its weights, among its parameters.
+    """
+    known = PARAMETERS.get(recipe.embedder)
+    return bool(known) if known is not None else "digest" in recipe.model
 
 
 def names_a_place(parameters: Mapping[str, Any]) -> str | None:

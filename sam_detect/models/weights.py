@@ -27,6 +27,7 @@ from sam_detect.models.catalogue import (
     find_sam2,
     sam2_model,
 )
+from sam_detect.models.recipes import made_with_weights
 from sam_detect.types import Recipe
 
 CHECKPOINT_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".safetensors"}
@@ -34,8 +35,6 @@ NO_MODEL = {
     "sam2": "the segmenter 'naive' needs no model",
     "clip": "the embedder 'appearance' needs no model",
 }
-WITHOUT_MODEL = ("appearance", "average")
-"""Embedders that have no weights."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 BLOCK = 1 << 20
 
@@ -178,7 +177,7 @@ def default_segmenter(library: Recipe | None) -> str:
             without models continues without: its calibration holds for the segmenter that
             proposed its examples.
     """
-    if library is not None and library.embedder in WITHOUT_MODEL:
+    if library is not None and not made_with_weights(library):
         return "naive"
     here = find_spec("sam2") is not None and available_sam2(DEFAULT)
     return "sam2" if here else "naive"

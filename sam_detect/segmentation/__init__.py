@@ -2,13 +2,58 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field
+
+from sam_detect.options import Options, SAM2Options, shown
 from sam_detect.registry import room_attribute
 
 if TYPE_CHECKING:
     from sam_detect.segmentation.naive import NaiveSegmenter as NaiveSegmenter
     from sam_detect.segmentation.sam2 import SAM2Segmenter as SAM2Segmenter
+
+
+class ProposalOptions(Options):
+    """Of every segmenter that comes with sam-detect."""
+
+    min_area: int = Field(
+        0,
+        ge=0,
+        description="Smallest mask (0: as the segmenter chooses).",
+        json_schema_extra=shown("PIXELS", common=True),
+    )
+    max_area: int = Field(
+        0,
+        ge=0,
+        description="Largest mask (0: no limit).",
+        json_schema_extra=shown("PIXELS", common=True),
+    )
+    max_proposals: int = Field(
+        1000,
+        ge=1,
+        description="Most masks proposed for one image.",
+        json_schema_extra=shown("N"),
+    )
+
+
+class SAM2SegmenterOptions(ProposalOptions, SAM2Options):
+    """Of ``sam2``."""
+
+    prompts: Literal["grid", "adaptive", "blobs"] = Field(
+        "grid",
+        description="Where SAM 2 is asked: at all points of a grid; at those where no mask is yet "
+        "(adaptive); or at bright and dark blobs.",
+    )
+    points_per_side: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] | None = Field(
+        None,
+        description="Points along a side of SAM 2's grid, 1-256, by default 32; auto: as many as "
+        "the library's smallest example needs.",
+        json_schema_extra=shown("auto|N", expected="'auto' or a whole number from 1 to 256"),
+    )
+
+
+OPTIONS = {"naive": ProposalOptions, "sam2": SAM2SegmenterOptions}
 
 
 def __getattr__(name: str) -> Any:

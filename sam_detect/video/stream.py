@@ -105,7 +105,7 @@ class Stream(Iterator[TrackedFrame]):
 
     def __init__(self, detector: SAMDetect, source: Source, plan: Plan) -> None:
         self._detector, self._plan = detector, plan
-        asked = detector.settings.threshold
+        asked = detector.settings.option("threshold")
         self._tracks = Tracks(threshold=0.5 if asked == "auto" else asked, unknown=plan.unknown)
         self._motion = Motion()
         self._looker = Looker(detector, separate=not plan.track)

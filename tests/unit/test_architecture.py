@@ -16,7 +16,7 @@ ROOMS = {
 }  # fmt: skip
 TIERS = [
     {"errors", "labels", "masks", "types"},
-    {"contracts", "interfaces", "registry", "config", "parts", "plain_yaml"},
+    {"contracts", "interfaces", "registry", "options", "config", "parts", "plain_yaml"},
     {"models"},
     ROOMS,
     {"library", "finder", "detector"},

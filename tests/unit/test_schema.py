@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from library_helpers import PartsSegmenter, taught
 
-from sam_detect.config import Settings
+from sam_detect.config import known_settings
 from sam_detect.errors import ConfigError, LibraryCorruptError, LibraryError, StoreError
 from sam_detect.library import archive, example, schema
 from sam_detect.library.example import sealed
@@ -160,8 +160,9 @@ def test_what_is_no_recipe_is_refused(data: Any) -> None:
 
 def test_the_limits_of_a_recipe_are_those_of_the_settings(recipe: dict[str, Any]) -> None:
     for name in ("occupancy", "crop_side", "sigma", "min_fade", "max_distance", "decay"):
-        (low,) = (m.ge for m in Settings.model_fields[name].metadata if hasattr(m, "ge"))
-        (high,) = (m.le for m in Settings.model_fields[name].metadata if hasattr(m, "le"))
+        limits = known_settings()[name].metadata
+        (low,) = (m.ge for m in limits if hasattr(m, "ge"))
+        (high,) = (m.le for m in limits if hasattr(m, "le"))
         for value, allowed in ((low, True), (high, True), (low - 1, False), (high + 1, False)):
             in_fade = name not in recipe
             fade = {"sigma": "gaussian", "decay": "exponential"}.get(name, "linear")
