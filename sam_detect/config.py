@@ -30,7 +30,15 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from sam_detect.errors import ConfigError, one_line
-from sam_detect.options import ROOMS, annotation_of, fields, hint, installed, shown
+from sam_detect.options import (
+    ROOMS,
+    annotation_of,
+    can_be_loaded,
+    fields,
+    hint,
+    installed,
+    shown,
+)
 from sam_detect.registry import BUILT_IN
 
 if sys.version_info >= (3, 11):
@@ -193,7 +201,8 @@ def load_settings(
     origin = {name: place for place, values in layers for name in values}
     if any(name not in known_settings(chosen) for name in layers[0][1]):
         # An option of a part that this run does not use?
-        chosen = (*dict.fromkeys([*chosen, *_named(layers[0][1]), *installed()]),)
+        named = (each for each in _named(layers[0][1]) if can_be_loaded(*each))
+        chosen = (*dict.fromkeys([*chosen, *named, *installed()]),)
     known = known_settings(chosen)
     try:
         checked = _model(chosen)(**merged)
@@ -258,7 +267,10 @@ def _layers(
     others = (name for name in variables if name.startswith(ENVIRONMENT_PREFIX))
     if {*file, *call} <= built_in.keys() and known.issuperset(others):
         chosen = ()
-    elif chosen:
+    elif call.keys() <= built_in.keys():
+        # A part that cannot be loaded stops only the runs that use it.
+        chosen = tuple(each for each in chosen if can_be_loaded(*each))
+    if chosen:
         environment = _from_environment(variables, known_settings(chosen))
     return [(str(path), file), ("the environment", environment), ("", call)], chosen
 

@@ -45,10 +45,10 @@ class BrokenContractError(Exception):
 
 
 class Part(ABC):  # noqa: B024 - the interfaces have the abstract methods
-    """An extension of any kind: a class whose results are checked before anything uses them."""
+    """An extension: a class whose results are checked before anything uses them."""
 
-    kind: ClassVar[str] = "part"
-    """What messages call it: segmenter, embedder, ..."""
+    room: ClassVar[str] = "part"
+    """The room it belongs to, as messages call it: segmenter, embedder, ..."""
     contract: ClassVar[Contract] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -62,7 +62,7 @@ class Part(ABC):  # noqa: B024 - the interfaces have the abstract methods
 
 def name_in_messages(part: object) -> str:
     """``the segmenter Mine``."""
-    return f"the {getattr(part, 'kind', 'part')} {type(part).__name__}"
+    return f"the {getattr(part, 'room', 'part')} {type(part).__name__}"
 
 
 def failure(part: str, method: str, error: Exception) -> ExtensionError:
@@ -156,10 +156,10 @@ def one_mask_each(result: Any, part: object, frame: Frame, places: Sequence[Any]
     return masks
 
 
-def same_kind(result: Any, part: Part, *_: Any) -> Any:
-    """A part of the same kind."""
-    if getattr(result, "kind", None) != part.kind:
-        raise BrokenContractError(f"a {part.kind}", shown(result))
+def same_room(result: Any, part: Part, *_: Any) -> Any:
+    """A part of the same room."""
+    if getattr(result, "room", None) != part.room:
+        raise BrokenContractError(f"a {part.room}", shown(result))
     return result
 
 

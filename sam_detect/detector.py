@@ -96,7 +96,9 @@ class SAMDetect(Finder):
                  "clip_model": embedding_model}  # fmt: skip
         settings |= {name: value for name, value in named.items() if value is not None}
         self.settings: Settings = load_settings({**settings, **parts.asked_for(rooms, settings)})
-        objects = dict.fromkeys(room for room, part in rooms.items() if parts.object_given(part))
+        objects = dict.fromkeys(
+            room for room, part in rooms.items() if parts.object_given(part) is not None
+        )
         parts.require_used(self.settings, {**self.settings.chosen, **objects})
         if tensorrt_enabled:
             warnings.warn("TensorRT engines are not available: running without", stacklevel=2)

@@ -60,13 +60,13 @@ class Source(ABC):
 class Segmenter(Part):
     """Proposes masks for whatever looks like an object."""
 
-    kind = "segmenter"
+    room = "segmenter"
     contract: ClassVar[Contract] = {
         "segment": contracts.proposals,
         "segment_boxes": contracts.one_mask_each,
         "segment_points": contracts.one_mask_each,
         "segment_masks": contracts.one_mask_each,
-        "for_areas": contracts.same_kind,
+        "for_areas": contracts.same_room,
     }
 
     @abstractmethod
@@ -176,7 +176,7 @@ class Embedder(Part):
     On a GPU, or with ``bf16`` or ``fp16``, the difference may be larger.
     """
 
-    kind = "embedder"
+    room = "embedder"
     contract: ClassVar[Contract] = {
         "embed": contracts.unit_vectors,
         "embed_frame": contracts.unit_vectors,
@@ -270,7 +270,7 @@ class VectorStore(Part):
     Raises ``StoreError`` (or ``LibraryBusyError``) where the backend fails.
     """
 
-    kind = "store"
+    room = "store"
     contract: ClassVar[Contract] = {
         "read_manifest": contracts.manifest,
         "search": contracts.hits_each,
@@ -373,7 +373,7 @@ class LabelMemory(Protocol):
 class Labeller(Part):
     """Names vectors by the examples near them, or says that it does not know."""
 
-    kind = "labeller"
+    room = "labeller"
     contract: ClassVar[Contract] = {"label": contracts.one_verdict_each}
 
     labels: Sequence[str] | None = None
@@ -407,7 +407,7 @@ class Labeller(Part):
 class Sink(Part):
     """Writes the detections of one or many pictures in one format."""
 
-    kind = "output format"
+    room = "format"
     contract: ClassVar[Contract] = {"write": contracts.anything, "close": contracts.paths}
 
     @abstractmethod
@@ -422,7 +422,7 @@ class Sink(Part):
 class VideoSink(Part):
     """Writes the tracked objects of one video in one format."""
 
-    kind = "video format"
+    room = "video format"
     contract: ClassVar[Contract] = {"write": contracts.anything, "close": contracts.paths}
 
     @abstractmethod

@@ -8,7 +8,6 @@ of its own; without one, its options are the parameters of its constructor that 
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
 from collections.abc import Iterable
@@ -133,13 +132,17 @@ def parts_with(option: str, chosen: Iterable[tuple[str, str]] = ()) -> list[tupl
 
 def installed() -> list[tuple[str, str]]:
     """Room and name of each part of another package that can be loaded."""
-    found = []
-    for room in ROOMS:
-        for name in names(room)[len(BUILT_IN[room]) :]:
-            with contextlib.suppress(ConfigError):
-                options_of(room, name)
-                found.append((room, name))
-    return found
+    others = ((room, name) for room in ROOMS for name in names(room)[len(BUILT_IN[room]) :])
+    return [each for each in others if can_be_loaded(*each)]
+
+
+def can_be_loaded(room: str, name: str) -> bool:
+    """Whether a part of another package is there."""
+    try:
+        options_of(room, name)
+    except ConfigError:
+        return False
+    return True
 
 
 def _parts(chosen: Iterable[tuple[str, str]]) -> dict[tuple[str, str], None]:

@@ -34,6 +34,9 @@ def library() -> None:
     """List, edit, carry and convert what was learnt."""
 
 
+library.command_class = options.SettingsCommand
+
+
 def _open(settings: dict[str, Any], *, existing: bool = True, sound: bool = True) -> Library:
     """The library of the options.
 

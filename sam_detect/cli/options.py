@@ -60,17 +60,18 @@ class SettingsCommand(click.Command):
         return [*super().get_params(ctx), *ctx.meta.get(OWN, [])]
 
     def _own_options(self, args: Sequence[str]) -> list[click.Option]:
+        """The options of the parts of other packages that these arguments, the environment or
+        ``config.toml`` name for the rooms of this command."""
         rooms = [each.name for each in self.params if each.name in ROOMS]
         given = {room: value for room in rooms if room for value in _values(f"--{room}", args)}
-        taken = {each.name for each in self.params}
         try:
             found = fields(each for each in chosen_parts(given) if each[0] in rooms)
         except SamDetectError:
-            if {"--help", "-h", "--help-all"} & set(args) or not given:
-                return []  # the help is for those, too, whose part cannot be loaded
-            raise
-        return [_option(name, info) for name, info in found.items() if name not in taken | NEVER
-                and name not in fields()]  # fmt: skip
+            if given and not {"--help", "-h", "--help-all"}.intersection(args):
+                raise
+            return []  # help is there for a part that cannot be loaded, too
+        known = {*known_settings(), *(each.name for each in self.params)}
+        return [_option(name, info) for name, info in found.items() if name not in known]
 
 
 def _values(option: str, args: Sequence[str]) -> Iterator[str]:

@@ -261,6 +261,15 @@ def test_every_part_may_be_a_class_of_the_users_own_with_its_options(
     assert set(Path("found.txt").read_text().split()) == {"date"}
 
 
+def test_a_library_command_takes_a_store_of_the_users_own_with_its_options(
+    module: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = ["--store", f"{module}:Store", "--shelves", "3"]
+    assert run(["library", "stats", *place]) == 2
+    assert "No such option" not in capfd.readouterr().err
+    assert made(module)["store"] == ["sam_detect", 3]
+
+
 def test_own_options_are_shown_in_the_help_of_a_command_that_names_the_part(
     module: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -310,6 +319,21 @@ def test_a_file_that_names_a_part_imports_nothing_for_a_run_without_it(
     load_settings()
     assert run(["library", "list", "--store", "memory"]) in (0, 2)
     assert module not in sys.modules
+
+
+@pytest.mark.usefixtures("module")
+def test_a_part_that_cannot_be_loaded_stops_only_the_runs_that_use_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_config("fade = 'nowhere.fades:Gone'\n")
+    monkeypatch.setenv("SAM_DETECT_OTHER", "1")
+    assert load_settings().fade == "nowhere.fades:Gone"
+    assert run(["discs.png", "--store", "memory", "--fade", "linear"]) == 0
+    capfd.readouterr()
+    assert run(["discs.png", "--store", "memory"]) == 2
+    assert "the fade 'nowhere.fades:Gone' cannot be loaded" in capfd.readouterr().err
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        load_settings({"strength": 3})
 
 
 @pytest.mark.parametrize(
