@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 TRACKED = "tracked.Quality.track_f1_not_found"
 
 
+def read_config() -> dict[str, Any]:
+    lines = metrics.CONFIG.read_text(encoding="utf-8").splitlines()
+    found = json.loads("\n".join(x for x in lines if not x.lstrip().startswith("//")))
+    assert isinstance(found, dict)
+    return found
+
+
 class Measured:
     """A repository of three commits, of which nothing is measured yet."""
 
@@ -29,9 +37,7 @@ class Measured:
         (self.repository / "sam_detect").symlink_to(ROOT / "sam_detect")
         self.git("init", "-q")
         self.commits = [self.commit(f"version {number}") for number in range(3)]
-        text = metrics.CONFIG.read_text(encoding="utf-8")
-        lines = (line for line in text.splitlines() if not line.lstrip().startswith("//"))
-        config = json.loads("\n".join(lines))
+        config = read_config()
         config |= {"repo": str(self.repository), "results_dir": str(folder / "results"),
                    "benchmark_dir": str(metrics.CONFIG.parent / "benchmarks")}  # fmt: skip
         self.config = folder / "asv.conf.json"
@@ -120,3 +126,17 @@ def test_lower_is_better_and_what_is_absent_is_nan() -> None:
     assert tracked.Quality().track_f1_not_found(record, "nuts_dates") == 0.25
     assert math.isnan(tracked.Video().track_peak_mb(record, "live"))
     assert math.isnan(tracked.Quality().track_f1_not_found(record, "food_plates"))
+
+
+def test_every_figure_but_times_is_judged() -> None:
+    """Each has a threshold of its own, or is a time, which asv only shows."""
+    config = read_config()
+    suites = [tracked.Stages, tracked.StagesPairs, tracked.Store, tracked.StorePairs,
+              tracked.Video, tracked.VideoPairs, tracked.SAM2Pairs, tracked.Quality]  # fmt: skip
+    for suite in suites:
+        for method in (name for name in dir(suite) if name.startswith("track_")):
+            name = f"tracked.{suite.__name__}.{method}('x')@HEAD"
+            shown = [p for p in config["regressions_first_commits"] if re.match(p, name)]
+            judged = [p for p in config["regressions_thresholds"] if re.match(p, name)]
+            is_time = getattr(getattr(suite, method), "unit", "") == "ms"
+            assert (len(shown), len(judged)) == ((1, 0) if is_time else (0, 1)), name

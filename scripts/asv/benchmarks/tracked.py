@@ -107,6 +107,8 @@ class Video(_Stages):
     def track_latency_p95_ms(self, record: Record, stage: str) -> float:
         return number(record, "stages", stage, "latency_p95_ms")
 
+    track_latency_p95_ms.unit = "ms"  # type: ignore[attr-defined]
+
     def track_f1_not_found(self, record: Record, stage: str) -> float:
         return 1 - number(record, "figures", "stream_f1")
 
