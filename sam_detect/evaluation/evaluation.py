@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from sam_detect.errors import OutputError
-from sam_detect.evaluation.comparison import Item
 from sam_detect.evaluation.dataset import Dataset, Id
 from sam_detect.evaluation.metrics import (
     Confusion,
@@ -144,7 +143,7 @@ class Evaluation:
 
     def _scores(self, episodes: Sequence[Episode]) -> dict[str, Any]:
         """The figures of some episodes taken together."""
-        items = [item for episode in episodes for item in _items(episode)]
+        items = [(q.picture, q.found, e.split.shown) for e in episodes for q in e.queries]
         if self.protocol.task == "semantic":
             return semantic_scores(items)
         comparisons = [query.comparison for episode in episodes for query in episode.queries]
@@ -159,11 +158,6 @@ class Evaluation:
         for episode in self.episodes:
             found[episode.split.seed].append(episode)
         return found
-
-
-def _items(episode: Episode) -> list[Item]:
-    shown = episode.split.shown
-    return [(query.picture, query.found, shown) for query in episode.queries]
 
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:

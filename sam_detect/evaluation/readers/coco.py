@@ -21,20 +21,24 @@ from sam_detect.sources.annotations import Outline, is_id, load_coco, match_pict
 def read(file: Path, images: Path | None, *, max_pixels: int) -> Dataset:
     """Reads a COCO file, see :func:`sam_detect.evaluation.readers.open_dataset`."""
     coco = load_coco(file)
-    folder = _folder_of(file) if images is None else images
-    gathering = Gathering(_name_of(file), max_pixels=max_pixels)
+    if images is None:
+        images = file.parent / "images"
+        images = images if images.is_dir() else file.parent
+    name = file.resolve().parent.name if file.name == "annotations.json" else file.stem
+    gathering = Gathering(name, max_pixels=max_pixels)
     gathering.problems += map(printable, coco.problems)
     used = {o.category_id for outlines in coco.outlines.values() for o in outlines}
     categories = ids_by_name(gathering, coco.categories, used)
-    paths = match_pictures((str(image["file_name"]) for image in coco.images), find_images(folder))
+    paths = match_pictures((str(image["file_name"]) for image in coco.images), find_images(images))
     pictures: dict[str, Id] = {}
     ids: set[Id] = set()
     for image, path in zip(coco.images, paths, strict=True):
         outlines = coco.outlines.get(image["id"], [])
         name = printable(str(image["file_name"]), 100)
-        what = f"image {image['id']} ({name}) with {_objects(outlines)}"
+        count = "1 object" if len(outlines) == 1 else f"{len(outlines)} objects"
+        what = f"image {image['id']} ({name}) with {count}"
         if path is None:
-            gathering.note(what, f"no such picture in {folder}, or more than one of that name")
+            gathering.note(what, f"no such picture in {images}, or more than one of that name")
             continue
         if pictures.setdefault(path, image["id"]) != image["id"]:
             gathering.note(what, f"the same file as that of image {pictures[path]}")
@@ -49,19 +53,6 @@ def read(file: Path, images: Path | None, *, max_pixels: int) -> Dataset:
         fields = {k: v for k, v in image.items() if k not in ("id", "file_name", "width", "height")}
         gathering.add(id=image["id"], path=path, size_hw=size_hw, objects=objects, fields=fields)
     return gathering.dataset(categories)
-
-
-def _folder_of(file: Path) -> Path:
-    images = file.parent / "images"
-    return images if images.is_dir() else file.parent
-
-
-def _name_of(file: Path) -> str:
-    return file.resolve().parent.name if file.name == "annotations.json" else file.stem
-
-
-def _objects(outlines: Sequence[Outline]) -> str:
-    return "1 object" if len(outlines) == 1 else f"{len(outlines)} objects"
 
 
 def _has_size(image: dict[str, Any], size_hw: tuple[int, int]) -> bool:

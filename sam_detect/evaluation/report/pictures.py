@@ -37,7 +37,7 @@ TOLERANCE = 0.4
 """A path may be so far from its outline, in units of the drawing."""
 
 
-def box_path(box_xyxy: tuple[float, float, float, float], scale: float) -> str:
+def box_path(box_xyxy: Sequence[float], scale: float) -> str:
     """A rectangle, scaled."""
     x0, y0, x1, y1 = (f"{value * scale:.4g}" for value in box_xyxy)
     return f"M{x0} {y0}H{x1}V{y1}H{x0}Z"
@@ -112,11 +112,13 @@ def outlines_of(result: Result, scale: float, boxes: bool) -> dict[str, list[Dra
         return found | _of_pixels(result, scale)
     found[MISSED] = _missed(result, result.outcomes, scale, boxes)
     for index in np.argsort(-result.query.found.masks.areas, kind="stable").tolist():
-        side = _side(result.matches, index)
-        if side is not None:
-            path = _detection_path(result.query.found.masks, index, scale, boxes)
+        is_true = result.matches.objects[index] >= 0
+        if is_true or result.matches.false[index]:
+            masks = result.query.found.masks
+            box = masks.boxes_xyxy[index].astype(float).tolist()
+            path = box_path(box, scale) if boxes else mask_path(masks, index, scale)
             text = _said(result, result.matches, result.outcomes, index)
-            found[side].append(DrawnOutline(path, text))
+            found[TRUE if is_true else FALSE].append(DrawnOutline(path, text))
     return found
 
 
@@ -128,19 +130,6 @@ def object_outline(
         x, y, w, h = each.bbox_xywh
         return DrawnOutline(box_path((x, y, x + w, y + h), scale), text)
     return DrawnOutline(mask_path(masks_of(picture, [each]), 0, scale), text)
-
-
-def _side(matches: Matches, index: int) -> str | None:
-    if matches.objects[index] >= 0:
-        return TRUE
-    return FALSE if matches.false[index] else None
-
-
-def _detection_path(masks: Masks, index: int, scale: float, boxes: bool) -> str:
-    if boxes:
-        x0, y0, x1, y1 = (float(value) for value in masks.boxes_xyxy[index])
-        return box_path((x0, y0, x1, y1), scale)
-    return mask_path(masks, index, scale)
 
 
 def _missed(result: Result, outcomes: Outcomes, scale: float, boxes: bool) -> list[DrawnOutline]:

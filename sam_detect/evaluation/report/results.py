@@ -142,23 +142,20 @@ class Result:
 
 def results_of(evaluation: Evaluation) -> list[Result]:
     """All pictures of all episodes, in the order they were done."""
-    semantic = evaluation.protocol.task == "semantic"
     return [
-        (_by_pixels if semantic else _by_objects)(evaluation, episode.split, query)
+        _result(evaluation, episode.split, query)
         for episode in evaluation.episodes
         for query in episode.queries
     ]
 
 
-def _by_objects(evaluation: Evaluation, split: Split, query: Query) -> Result:
+def _result(evaluation: Evaluation, split: Split, query: Query) -> Result:
+    if evaluation.protocol.task == "semantic":
+        item = (query.picture, query.found, split.shown)
+        return Result(split, query, total(pixel_counts([item])), None, None)
     iou = evaluation.protocol.iou
     matches = match(query.comparison, iou)
     return Result(split, query, matches.counts, matches, outcomes(query.comparison, matches, iou))
-
-
-def _by_pixels(evaluation: Evaluation, split: Split, query: Query) -> Result:
-    item = (query.picture, query.found, split.shown)
-    return Result(split, query, total(pixel_counts([item])), None, None)
 
 
 @dataclass(frozen=True)
