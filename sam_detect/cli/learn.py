@@ -219,7 +219,13 @@ class _Prompts:
                 )
             found.append(read_masks(self.file, frame.size_hw))
         if self.file == "auto":
-            found.append(_separate_objects(detector, frame, path))
+            found.append(detector.separate_objects(frame))
+            left_out = len(detector.propose(frame)) - len(found[0])
+            if left_out:
+                note(
+                    f"{path}: took {counted(len(found[0]), 'separate object')} of one kind; left "
+                    f"out {counted(left_out, 'proposal')} (parts, background, unlike the others)"
+                )
         shown = detector.outlined(frame, self.boxes, self.points, of_finds=self.negative)
         for line in (*self._taken(shown), *(f"warning: {p}" for p in shown.problems(self.boxes))):
             note(line)
@@ -279,18 +285,6 @@ class _Preview:
         self._inputs.check(path)
         write_image(path, draw_preview(frame.image_rgb, masks, boxes))
         note(f"wrote {path}")
-
-
-def _separate_objects(detector: SAMDetect, frame: Frame, path: str) -> Masks:
-    """What ``--masks auto`` takes; says how much was left out."""
-    chosen = detector.separate_objects(frame)
-    left_out = len(detector.propose(frame)) - len(chosen)
-    if left_out:
-        note(
-            f"{path}: took {counted(len(chosen), 'separate object')} of one kind; left out "
-            f"{counted(left_out, 'proposal')} (parts, background, unlike the others)"
-        )
-    return chosen
 
 
 class _Annotations:
@@ -386,16 +380,13 @@ class _Report:
     @contextmanager
     def summary(self, library: str) -> Iterator[None]:
         """Sums up at the end, even of a run that is stopped."""
+        stopped = True
         try:
             yield
-        except BaseException:
-            if self.total is not None:
-                self._sum_up(library)
-            raise
-        self._sum_up(library)
-
-    def _sum_up(self, library: str) -> None:
-        more = f", {self.relabelled} corrected" if self.relabelled else ""
-        more += f", {self.known} known already" if self.known else ""
-        has = "" if self.total is None else f"; {library} has {self.total}"
-        note(f"learnt {counted(self.added, 'example')}{more}{has}")
+            stopped = False
+        finally:
+            if self.total is not None or not stopped:
+                more = f", {self.relabelled} corrected" if self.relabelled else ""
+                more += f", {self.known} known already" if self.known else ""
+                has = "" if self.total is None else f"; {library} has {self.total}"
+                note(f"learnt {counted(self.added, 'example')}{more}{has}")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,15 +17,20 @@ from sam_detect.errors import ConfigError, SamDetectError, one_line
 
 if TYPE_CHECKING:
     from sam_detect.library.history import LearningBatch
+    from sam_detect.library.integrity import Repaired, Report
     from sam_detect.library.library import Library
 
+FILE = click.Path(path_type=Path)
 SHOWN = ("label", "negative", "source", "bbox", "area", "added", "batch")
 """What ``list`` says of an example."""
 SHOWN_CONFLICTS = 10
 PICTURES = 3
 """How many pictures of a batch ``log`` names."""
-Batches = Sequence[list[str]]
-placed = options.settings_options(*options.section("Library"))
+
+
+def library_options(command: options.Command) -> options.Command:
+    """The options of all commands here: which library, and the general ones."""
+    return options.settings_options(*options.section("Library"))(options.general_options(command))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -41,11 +45,8 @@ def _open(settings: dict[str, Any], *, existing: bool = True, sound: bool = True
     """The library of the options.
 
     Args:
-        existing: whether it has to exist.
+        existing: whether it has to exist; the error about one that does not names similar ones.
         sound: whether its manifest has to be sound.
-
-    Raises:
-        LibraryNotFoundError: there is none, but it should exist; the message names similar ones.
     """
     from sam_detect.config import load_settings
     from sam_detect.library.library import Library
@@ -58,17 +59,6 @@ def _open(settings: dict[str, Any], *, existing: bool = True, sound: bool = True
     return found
 
 
-@contextmanager
-def bar(what: str) -> Iterator[Callable[[Batches], Iterable[list[str]]]]:
-    """What walks through batches with a bar on stderr, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield lambda batches: progress.track(batches, description=what)
-
-
 def _say(as_json: bool, data: dict[str, Any], text: str) -> None:
     if as_json:
         say(json_text(data), to=sys.stdout)
@@ -78,8 +68,7 @@ def _say(as_json: bool, data: dict[str, Any], text: str) -> None:
 
 @library.command("list")
 @click.option("--label", metavar="NAME", help="Only examples of this label (with --library).")
-@placed
-@options.general_options
+@library_options
 def list_command(label: str | None, as_json: bool, **settings: Any) -> None:
     """List the libraries; with --library, its examples."""
     if settings["library"] is not None or label is not None:
@@ -89,13 +78,8 @@ def list_command(label: str | None, as_json: bool, **settings: Any) -> None:
 
 
 def _list_examples(settings: dict[str, Any], label: str | None, as_json: bool) -> None:
-    chosen = _open(settings)
-    if label is not None:
-        from sam_detect.library import lookup
-
-        lookup.of_label(chosen.store, label, chosen.name)
     rows = table("id", "label", "x>", "y>", "w>", "h>", "added", "source")
-    for point in chosen.listing(label):
+    for point in _open(settings).listing(label):
         data = {name: point.payload[name] for name in SHOWN}
         if as_json:
             say(json_text({"id": point.id, **data}), to=sys.stdout)
@@ -134,13 +118,8 @@ def _list_libraries(settings: dict[str, Any], as_json: bool) -> None:
 
 @library.command("show")
 @click.argument("example_id", required=False)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Write the example's crop here, with its outline.",
-)
-@placed
-@options.general_options
+@click.option("--output", type=FILE, help="Write the example's crop here, with its outline.")
+@library_options
 def show_command(
     example_id: str | None, output: Path | None, as_json: bool, **settings: Any
 ) -> None:
@@ -151,8 +130,7 @@ def show_command(
     if example_id is None:
         _list_examples(settings, None, as_json)
         return
-    chosen = _open(settings)
-    example = chosen.get(example_id)
+    example = _open(settings).get(example_id)
     if output is not None:
         from sam_detect.outputs import write_image
         from sam_detect.outputs.overlay import draw_preview
@@ -161,38 +139,26 @@ def show_command(
         crop = example.crop
         write_image(output, draw_preview(crop.image_rgb, Masks.from_dense(crop.mask)))
         note(f"wrote {output}")
-    data = {
-        "id": example.id,
-        "label": example.label,
-        "negative": example.negative,
-        "source": example.source,
-        "bbox": example.bbox,
-        "area": example.area,
-        "added": example.added,
-        "batch": example.batch,
-        "segmentation": example.segmentation,
-    }
+    fields = ("id", *SHOWN, "segmentation")
+    data = {name: getattr(example, name) for name in fields}
     if as_json:
         say(json_text(data), to=sys.stdout)
-    else:
-        rows = table("field", "value", show_header=False)
-        for name, value in data.items():
-            if name != "segmentation":
-                rows.add_row(name, escape(str(value)))
-        show(rows)
+        return
+    rows = table("field", "value", show_header=False)
+    for name in fields[:-1]:
+        rows.add_row(name, escape(str(data[name])))
+    show(rows)
 
 
 @library.command("rename")
 @click.argument("old")
 @click.argument("new")
-@placed
-@options.general_options
+@library_options
 def rename_command(old: str, new: str, as_json: bool, **settings: Any) -> None:
     """Give all examples of one label another."""
     count = _open(settings).rename(old, new)
-    _say(
-        as_json, {"renamed": count}, f"renamed {counted(count, 'example')} from '{old}' to '{new}'"
-    )
+    renamed = counted(count, "example")
+    _say(as_json, {"renamed": count}, f"renamed {renamed} from '{old}' to '{new}'")
 
 
 @library.command("remove")
@@ -202,8 +168,7 @@ def rename_command(old: str, new: str, as_json: bool, **settings: Any) -> None:
     "--all", "everything", is_flag=True, help="Remove the whole library (with --library NAME)."
 )
 @click.option("--yes", is_flag=True, help="With --all: do not ask.")
-@placed
-@options.general_options
+@library_options
 def remove_command(
     example_ids: tuple[str, ...],
     label: str | None,
@@ -219,23 +184,17 @@ def remove_command(
         raise click.UsageError("remove --all needs the name of the library: --library NAME")
     chosen = _open(settings, sound=not everything)
     if everything and not yes:
-        _require_consent(chosen.name)
+        whole = f"all of library '{chosen.name}'"
+        if not (sys.stdin and sys.stdin.isatty()):
+            raise click.UsageError(f"remove --all removes {whole}: add --yes")
+        click.confirm(f"Remove {whole}?", abort=True, err=True)
     count = chosen.destroy() if everything else chosen.remove(label=label, ids=example_ids)
-    damaged = "removed a damaged library"
-    said = damaged if count is None else f"removed {counted(count, 'example')}"
-    _say(as_json, {"removed": count}, said)
-
-
-def _require_consent(name: str) -> None:
-    """Of a person who removes a whole library."""
-    if not (sys.stdin and sys.stdin.isatty()):
-        raise click.UsageError(f"remove --all removes all of library '{name}': add --yes")
-    click.confirm(f"Remove all of library '{name}'?", abort=True, err=True)
+    removed = "a damaged library" if count is None else counted(count, "example")
+    _say(as_json, {"removed": count}, f"removed {removed}")
 
 
 @library.command("log")
-@placed
-@options.general_options
+@library_options
 def log_command(as_json: bool, **settings: Any) -> None:
     """List the learning batches, newest first: when, what, how many, from which pictures.
 
@@ -250,13 +209,12 @@ def log_command(as_json: bool, **settings: Any) -> None:
     for entry in entries:
         more = f" and {len(entry.sources) - PICTURES} more" if len(entry.sources) > PICTURES else ""
         pictures = ", ".join(entry.sources[:PICTURES]) + more
-        rows.add_row(entry.id or "older", entry.time, escape(_summary(entry)), escape(pictures))
+        rows.add_row(entry.id or "older", entry.time, escape(_learnt(entry)), escape(pictures))
     show(rows)
 
 
 @library.command("undo")
-@placed
-@options.general_options
+@library_options
 def undo_command(as_json: bool, **settings: Any) -> None:
     """Take the newest learning batch back; see `library log`.
 
@@ -264,16 +222,13 @@ def undo_command(as_json: bool, **settings: Any) -> None:
     because it says the opposite comes back. Undo again takes back the batch before.
     """
     chosen = _open(settings)
-    entry = chosen.undo()
-    _say(
-        as_json,
-        {"undone": entry.to_dict(), "total": len(chosen)},
-        f"took back batch {entry.id}: {_summary(entry)}; the library has "
-        f"{counted(len(chosen), 'example')}",
-    )
+    entry, total = chosen.undo(), len(chosen)
+    text = f"took back batch {entry.id}: {_learnt(entry)}; the library has "
+    text += counted(total, "example")
+    _say(as_json, {"undone": entry.to_dict(), "total": total}, text)
 
 
-def _summary(entry: LearningBatch) -> str:
+def _learnt(entry: LearningBatch) -> str:
     """What a batch learnt, in half a line."""
     learnt = [f"{label} ({count})" for label, count in entry.labels.items()]
     learnt += [f"not {label} ({count})" for label, count in entry.negatives.items()]
@@ -283,35 +238,19 @@ def _summary(entry: LearningBatch) -> str:
 
 
 @library.command("verify")
-@placed
-@options.general_options
+@library_options
 def verify_command(as_json: bool, **settings: Any) -> int:
     """Compare every example with its checksums; ends with 1 where one is damaged.
 
     Nothing is changed. With --json, one object: sound, examples, stored, damaged, problem.
     """
     from sam_detect.library.integrity import verify
-    from sam_detect.library.remedies import options_of
 
-    chosen = _open(settings)
-    report = verify(chosen)
-    if as_json:
-        say(json_text(report.to_dict()), to=sys.stdout)
-    else:
-        for key, why in report.damaged.items():
-            note(f"error: example {key} is damaged: {why}")
-        if report.problem:
-            note(f"error: library '{chosen.name}': {report.problem}")
-        more = f", {len(report.damaged)} damaged" if report.damaged else ""
-        place = options_of(chosen.store.location)
-        then = "" if report.sound else f"; keep what is sound: sam-detect library repair {place}"
-        note(f"library '{chosen.name}': {counted(report.examples, 'sound example')}{more}{then}")
-    return 0 if report.sound else 1
+    return _report(verify(_open(settings)), as_json)
 
 
 @library.command("repair")
-@placed
-@options.general_options
+@library_options
 def repair_command(as_json: bool, **settings: Any) -> int:
     """Keep the sound examples of a damaged library, and list the others, which are removed.
 
@@ -319,28 +258,24 @@ def repair_command(as_json: bool, **settings: Any) -> int:
     """
     from sam_detect.library.integrity import repair
 
-    chosen = _open(settings)
-    done = repair(chosen)
+    return _report(repair(_open(settings)), as_json)
+
+
+def _report(report: Report | Repaired, as_json: bool) -> int:
+    """Prints what was found; returns the exit code."""
     if as_json:
-        say(json_text(done.to_dict()), to=sys.stdout)
+        say(json_text(report.to_dict()), to=sys.stdout)
     else:
-        for key, why in done.removed.items():
-            note(f"removed example {key}: {why}")
-        if done.lost:
-            note(f"error: {counted(done.lost, 'stored example')} cannot be found any more")
-        back = f", {done.recovered} recovered" if done.recovered else ""
-        whole = "; it is as it was stored" if done.exact else ""
-        note(f"library '{chosen.name}' has {counted(done.examples, 'sound example')}{back}{whole}")
-    return 1 if done.removed or done.lost else 0
+        for line in report.lines():
+            note(line)
+    return 0 if report.sound else 1
 
 
 @library.command("stats")
-@placed
-@options.general_options
+@library_options
 def stats_command(as_json: bool, **settings: Any) -> None:
     """Count the examples of a library by class, and say how it was made."""
-    chosen = _open(settings)
-    stats = chosen.stats()
+    stats = _open(settings).stats()
     if as_json:
         say(json_text(stats), to=sys.stdout)
         return
@@ -352,29 +287,24 @@ def stats_command(as_json: bool, **settings: Any) -> None:
     note(
         f"library '{stats['library']}': {counted(stats['examples'], 'example')} "
         f"({stats['negatives']} negative), {stats['bytes'] / 1e6:.1f} MB, "
-        f"{recipe['embedder']} with {recipe['fade']} fade, "
-        f"in {stats['location']}"
+        f"{recipe['embedder']} with {recipe['fade']} fade, in {stats['location']}"
     )
 
 
 @library.command("export")
-@click.argument("file", type=click.Path(path_type=Path))
-@placed
-@options.general_options
+@click.argument("file", type=FILE)
+@library_options
 def export_command(file: Path, as_json: bool, **settings: Any) -> None:
     """Write a library into one file, to carry it to another machine."""
     from sam_detect.library.transfer import export_library
 
     count = export_library(_open(settings), file)
-    _say(
-        as_json,
-        {"exported": count, "file": str(file)},
-        f"wrote {counted(count, 'example')} to {file}",
-    )
+    text = f"wrote {counted(count, 'example')} to {file}"
+    _say(as_json, {"exported": count, "file": str(file)}, text)
 
 
 @library.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @click.option(
     "--conflicts",
     type=click.Choice(["keep", "replace"]),
@@ -383,8 +313,7 @@ def export_command(file: Path, as_json: bool, **settings: Any) -> None:
     "[default: keep]",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be imported.")
-@placed
-@options.general_options
+@library_options
 def import_command(
     file: Path, conflicts: Literal["keep", "replace"], dry_run: bool, as_json: bool, **settings: Any
 ) -> None:
@@ -397,23 +326,16 @@ def import_command(
 
     chosen = _target_of_import(file, settings)
     done = import_library(chosen, file, conflicts=conflicts, dry_run=dry_run)
-    data = {
-        **asdict(done),
-        "conflicts": [asdict(each) for each in done.conflicts],
-        "recipe": done.recipe.to_dict(),
-        "dry_run": dry_run,
-    }
-    labels = ", ".join(f"{label} ({count})" for label, count in done.classes.items())
+    data = {**asdict(done), "recipe": done.recipe.to_dict(), "dry_run": dry_run}
     if not as_json and dry_run:
+        labels = ", ".join(f"{label} ({count})" for label, count in done.classes.items())
         recipe = f"{done.recipe.embedder} with {done.recipe.fade} fade"
         note(f"{file}: {labels or 'no labels'}, {counted(done.negatives, 'negative')}, {recipe}")
     for each in [] if as_json else done.conflicts[:SHOWN_CONFLICTS]:
         note(f"{each.id}: '{each.label}' in the file, '{each.own_label}' in the library")
     verb, has = ("would add", "would have") if dry_run else ("added", "has")
-    added = counted(done.added, "example")
-    text = f"{verb} {added} to library '{done.library}'; it {has} {done.total}"
-    if done.known:
-        text += f"; {done.known} were there already"
+    text = f"{verb} {counted(done.added, 'example')} to library '{done.library}'; it {has} "
+    text += f"{done.total}; {done.known} were there already" if done.known else str(done.total)
     if done.conflicts:
         kept = "the file's label is taken" if conflicts == "replace" else "yours stays"
         text += f"; {len(done.conflicts)} contradict the library ({kept})"
@@ -441,8 +363,7 @@ def _target_of_import(file: Path, settings: dict[str, Any]) -> Library:
 @library.command("push")
 @click.option("--to-url", metavar="URL", required=True, help="URL of the Qdrant server.")
 @click.option("--to-library", metavar="NAME", help="Name there; by default the same.")
-@placed
-@options.general_options
+@library_options
 def push_command(to_url: str, to_library: str | None, as_json: bool, **settings: Any) -> None:
     """Copy a library to a Qdrant server (its key: QDRANT_API_KEY)."""
     from sam_detect.library.transfer import copy_library
@@ -450,21 +371,18 @@ def push_command(to_url: str, to_library: str | None, as_json: bool, **settings:
     target = {"library": to_library or settings["library"], "store": "qdrant", "qdrant_url": to_url}
     target_library = _open(target, existing=False)
     done = copy_library(_open(settings), target_library)
-    data = {"added": done.added, "relabelled": done.relabelled, "total": done.total}
-    place = target_library.store.location
-    _say(
-        as_json,
-        data,
-        f"pushed to {place}: {counted(done.added, 'example')} added, {done.total} there now",
-    )
+    place, added = target_library.store.location, counted(done.added, "example")
+    _say(as_json, asdict(done), f"pushed to {place}: {added} added, {done.total} there now")
 
 
 @library.command("reindex", cls=options.SettingsCommand)
 @options.settings_options(*options.section("Vectors"), "device")
-@placed
-@options.general_options
+@library_options
 def reindex_command(as_json: bool, **settings: Any) -> None:
     """Make all vectors again, with another embedder or fade, from the kept crops."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     from sam_detect.config import load_settings
     from sam_detect.library.maker import VectorMaker
     from sam_detect.library.reindex import reindex
@@ -476,8 +394,9 @@ def reindex_command(as_json: bool, **settings: Any) -> None:
     maker = VectorMaker.choose(loaded, chosen.recipe)
     used = {"embedder": maker.recipe.embedder, "fade": maker.recipe.fade, "store": "qdrant"}
     require_used(loaded, {"segmenter": "naive", **used, **loaded.chosen})
-    with bar("making vectors") as walk:
-        total = reindex(chosen, maker, walk=walk)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        total = reindex(chosen, maker, walk=partial(bar.track, description="making vectors"))
     recipe = maker.recipe
     text = f"made {counted(total, 'vector')} again with {recipe.embedder} and {recipe.fade} fade"
     _say(as_json, {"reindexed": total, "recipe": recipe.to_dict()}, text)

@@ -13,7 +13,7 @@ from typing import Any
 from sam_detect.errors import LibraryCorruptError
 from sam_detect.interfaces import VectorStore
 from sam_detect.library import manifest as manifests
-from sam_detect.library import remedies
+from sam_detect.library import places
 from sam_detect.library.example import CHECKSUM
 from sam_detect.types import Point
 
@@ -130,7 +130,7 @@ def require(
         why = "its examples are not those that were stored"
     else:
         return
-    place = remedies.options_of(store.location) or f"--library {name}"
+    place = places.options_of(store.location) or f"--library {name}"
     raise LibraryCorruptError(
         f"library '{name}' is damaged: {why}; keep what is sound: sam-detect library repair {place}"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam_detect.errors import RecipeMismatchError
 from sam_detect.interfaces import VectorStore
-from sam_detect.library import lookup, remedies
+from sam_detect.library import lookup, recipe_mismatch
 from sam_detect.library import manifest as manifests
 from sam_detect.library.example import NAMING_FIELDS, VECTOR_CHECKSUM, Example, sealed
 from sam_detect.library.maker import BATCH, VectorMaker
@@ -119,7 +119,7 @@ def require_convertible(name: str, mine: Recipe, maker: VectorMaker) -> None:
             "pooling 'crop'"
         )
     differences = mine.differences(wanted)
-    for field in remedies.OF_THE_CROPS:
+    for field in recipe_mismatch.CROP_FIELDS:
         if field in differences:
             ours, theirs = differences[field]
             raise RecipeMismatchError(

@@ -10,7 +10,7 @@ from sam_detect.errors import LibraryCorruptError, LibraryError, StoreError
 from sam_detect.interfaces import StoredPoints
 from sam_detect.library import contents as records
 from sam_detect.library import manifest as manifests
-from sam_detect.library import remedies
+from sam_detect.library import places
 from sam_detect.library.contents import Contents
 from sam_detect.library.example import Example
 from sam_detect.library.library import Library
@@ -26,12 +26,16 @@ class Report:
     """What a library has.
 
     Attributes:
+        library: its name.
+        place: the options that name it in a command.
         examples: sound examples.
         damaged: ``{id: why}`` of the others.
         stored: how many were stored; None where that is not known.
         problem: what is wrong with the library as a whole; empty where nothing is.
     """
 
+    library: str
+    place: str
     examples: int
     damaged: dict[str, str]
     stored: int | None
@@ -50,12 +54,21 @@ class Report:
             "problem": self.problem or None,
         }
 
+    def lines(self) -> list[str]:
+        """For people: each damaged example, what else is wrong, and the sum of it."""
+        lines = [f"error: example {key} is damaged: {why}" for key, why in self.damaged.items()]
+        lines += [f"error: library '{self.library}': {self.problem}"] * bool(self.problem)
+        more = f", {len(self.damaged)} damaged" if self.damaged else ""
+        then = "" if self.sound else f"; keep what is sound: sam-detect library repair {self.place}"
+        return [*lines, f"library '{self.library}': {_sound(self.examples)}{more}{then}"]
+
 
 @dataclass(frozen=True)
 class Repaired:
     """What a repair did.
 
     Attributes:
+        library: the library's name.
         examples: examples that the library has now, all sound.
         recovered: of these, those that were damaged or lost and came from the engine's log.
         removed: ``{id: why}`` of examples that could not be saved.
@@ -63,15 +76,32 @@ class Repaired:
         exact: whether the library is known to be exactly what was stored.
     """
 
+    library: str
     examples: int
     recovered: int
     removed: dict[str, str]
     lost: int
     exact: bool
 
+    @property
+    def sound(self) -> bool:
+        """Whether no example was lost."""
+        return not self.removed and not self.lost
+
     def to_dict(self) -> dict[str, Any]:
         removed = [{"id": key, "why": why} for key, why in self.removed.items()]
-        return {**asdict(self), "removed": removed}
+        data = {**asdict(self), "removed": removed}
+        del data["library"]
+        return data
+
+    def lines(self) -> list[str]:
+        """For people: each removed example, how many are lost, and the sum of it."""
+        lines = [f"removed example {key}: {why}" for key, why in self.removed.items()]
+        if self.lost:
+            lines.append(f"error: {self.lost} stored examples cannot be found any more")
+        back = f", {self.recovered} recovered" if self.recovered else ""
+        whole = "; it is as it was stored" if self.exact else ""
+        return [*lines, f"library '{self.library}' has {_sound(self.examples)}{back}{whole}"]
 
 
 def verify(library: Library) -> Report:
@@ -89,7 +119,9 @@ def verify(library: Library) -> Report:
         problem = f"it has {count} examples, {stored.examples} were stored"
     elif stored is not None and not damaged and _sum(sound) != stored.sum:
         problem = "its examples are not those that were stored"
-    return Report(len(sound), damaged, stored.examples if stored else None, problem)
+    place = places.options_of(library.store.location)
+    known = stored.examples if stored else None
+    return Report(library.name, place, len(sound), damaged, known, problem)
 
 
 def repair(library: Library) -> Repaired:
@@ -112,7 +144,7 @@ def repair(library: Library) -> Repaired:
                 raise LibraryCorruptError(
                     f"nothing of library '{library.name}' in {store.location} can be read any "
                     "more; nothing was changed: remove it (sam-detect library remove --all "
-                    f"{remedies.options_of(store.location)}), and import an export or learn again"
+                    f"{places.options_of(store.location)}), and import an export or learn again"
                 )
             sound = [each for each, _ in found]
             kept, exact = _chosen(sound, found[0][1], stored) if found else ({}, True)
@@ -125,7 +157,11 @@ def repair(library: Library) -> Repaired:
                 records.replace_all(store, points, manifests.changed(manifest))
     lost = 0 if stored is None else max(0, stored.examples - len(kept) - len(damaged))
     recovered = sum(key not in first for key in kept)
-    return Repaired(len(kept), recovered, damaged, 0 if exact else lost, exact)
+    return Repaired(library.name, len(kept), recovered, damaged, 0 if exact else lost, exact)
+
+
+def _sound(count: int) -> str:
+    return f"{count} sound example{'' if count == 1 else 's'}"
 
 
 def _examined(store: StoredPoints) -> tuple[dict[str, int], dict[str, str]]:

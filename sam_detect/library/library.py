@@ -17,7 +17,7 @@ from sam_detect.errors import (
 )
 from sam_detect.interfaces import VectorStore
 from sam_detect.labels import normalised_label, shown_label
-from sam_detect.library import contents, history, lookup, remedies, schema
+from sam_detect.library import contents, history, lookup, places, recipe_mismatch, schema
 from sam_detect.library import manifest as manifests
 from sam_detect.library.converted import Converted, require_convertible
 from sam_detect.library.example import (
@@ -122,16 +122,21 @@ class Library:
             self._reader, self._snapshot = Converted(maker), None
 
     def listing(self, label: str | None = None) -> Iterator[Point]:
-        """Light listing: points without vector or crop, whose payload has ``LISTED_FIELDS``.
+        """All examples, or those of a label: points without vector or crop, whose payload has
+        ``LISTED_FIELDS``.
 
         Raises:
             LibraryCorruptError: one of them is damaged.
+            LibraryError: no example has the label.
         """
         with self.store.session():
             points = self._listed(self.manifest() or {})
-        for point in points:
-            if label is None or label_of(point)[0] == shown_label(label):
-                yield point
+        if label is not None:
+            labels = {label_of(point)[0] for point in points}
+            points = [point for point in points if label_of(point)[0] == shown_label(label)]
+            if not points:
+                raise LibraryError(lookup.no_label(label, labels, self.name))
+        yield from points
 
     def get(self, example_id: str) -> Example:
         """One whole example by its id or an unambiguous beginning of it (4 characters or more).
@@ -368,7 +373,7 @@ class Library:
 
     @property
     def _place(self) -> str:
-        return remedies.options_of(self.store.location) or f"--library {self.name}"
+        return places.options_of(self.store.location) or f"--library {self.name}"
 
     def _outline(
         self, point: Point, size_hw: tuple[int, int]
@@ -421,7 +426,7 @@ class Library:
     def _refuse_unless_empty(self, mine: Recipe, wanted: Recipe) -> None:
         if len(self):
             raise RecipeMismatchError(
-                remedies.mismatch(self.name, self.store.location, mine, wanted)
+                recipe_mismatch.learning_message(self.name, self.store.location, mine, wanted)
             )
 
     def _generation_of(self, manifest: dict[str, Any] | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from sam_detect.errors import LibraryCorruptError, LibraryError, MaskError
 from sam_detect.interfaces import VectorStore
 from sam_detect.labels import shown_label
-from sam_detect.library import remedies
+from sam_detect.library import places
 from sam_detect.library.example import (
     LISTED_FIELDS,
     PAYLOAD_FIELDS,
@@ -53,7 +53,7 @@ def checked(point: Point, fields: Sequence[str], location: str) -> Point:
 
 
 def damaged(example_id: str, why: str, location: str) -> LibraryCorruptError:
-    command = f"sam-detect library repair {remedies.options_of(location)}".strip()
+    command = f"sam-detect library repair {places.options_of(location)}".strip()
     return LibraryCorruptError(
         f"example {example_id} is damaged: {why}; keep what is sound: {command}"
     )
@@ -91,7 +91,7 @@ def resolve(store: VectorStore, beginnings: Sequence[str], library: str) -> list
         text = given.strip().lower()
         found = [each for each in known if each.startswith(text)]
         if not found or len(text) < LEAST_ID_LENGTH:
-            place = remedies.options_of(store.location) or f"--library {library}"
+            place = places.options_of(store.location) or f"--library {library}"
             raise LibraryError(
                 f"library '{library}' has no example '{given}' among its {len(known)}; "
                 f"see: sam-detect library list {place}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import shlex
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from sam_detect.config import Settings
 from sam_detect.errors import LibraryNotFoundError
@@ -30,6 +31,15 @@ def collection_of(library: str) -> str:
 def library_of(collection: str) -> str:
     """The library of a collection: the inverse of :func:`collection_of`."""
     return _SWAPPED.get(collection, collection)
+
+
+def options_of(location: str) -> str:
+    """The options that name the library at a store's location; empty for one in memory."""
+    if location.startswith(("http://", "https://")):
+        url, _, name = location.partition("/collections/")
+        return f"--library {shlex.quote(library_of(name))} --qdrant-url {shlex.quote(url)}"
+    name = PurePath(location).name
+    return f"--library {shlex.quote(library_of(name))}" if name != location else ""
 
 
 def open_store(settings: Settings) -> VectorStore:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from sam_detect.errors import LibraryError, OutputError, RecipeMismatchError
-from sam_detect.library import contents, lookup, remedies
+from sam_detect.library import contents, lookup, places
 from sam_detect.library import manifest as manifests
 from sam_detect.library.archive import Archive, write_archive
 from sam_detect.library.example import LISTED_FIELDS, example_id, label_of, with_label
@@ -265,7 +265,7 @@ def copy_library(source: Library, target: Library) -> Added:
     """
     recipe = manifests.read_recipe(source.require(), source.store.location)
     here = source.store.location
-    if remedies.options_of(here) and here == target.store.location:
+    if places.options_of(here) and here == target.store.location:
         raise LibraryError(
             f"{here} cannot be copied to itself; where QDRANT_URL is set, unset it to copy from "
             "the embedded library"

@@ -13,17 +13,17 @@ from sam_detect.errors import StoreError
 from sam_detect.interfaces import StoredPoints, VectorStore
 from sam_detect.masks import FloatArray
 from sam_detect.types import Hit, Point
+from sam_detect.vector_store._access import CREATE_RESERVE_BYTES, WRITE_RESERVE_BYTES, HeldLibrary
 from sam_detect.vector_store._checks import (
     check_payloads,
     check_points,
     check_queries,
     in_batches,
     known_ids,
+    nearest_with_ties,
     normalised,
 )
 from sam_detect.vector_store._files import NAME_PATTERN, LibraryFiles, State, check_name
-from sam_detect.vector_store._held import CREATE_RESERVE_BYTES, WRITE_RESERVE_BYTES, HeldLibrary
-from sam_detect.vector_store._ranking import nearest_with_ties
 
 if TYPE_CHECKING:
     from sam_detect.vector_store._engine import Shard

@@ -11,9 +11,9 @@ from pathlib import Path
 from sam_detect.errors import LibraryCorruptError, StoreError
 from sam_detect.interfaces import StoredPoints
 from sam_detect.types import Point
+from sam_detect.vector_store._access import copy_without_holes
 from sam_detect.vector_store._engine import COUNTS, Shard
 from sam_detect.vector_store._files import LibraryFiles
-from sam_detect.vector_store._read_only import copy_without_holes
 
 SETTINGS = (
     "segment.json",

@@ -24,13 +24,13 @@ from sam_detect.vector_store._checks import (
     in_batches,
     json_copy,
     known_ids,
+    nearest_with_ties,
     normalised,
     pick_fields,
 )
 from sam_detect.vector_store._collections import LEFTOVER_AGE_S, Collections, Record
 from sam_detect.vector_store._connect import ServerAddress, connect, is_not_found, server_errors
 from sam_detect.vector_store._files import check_name
-from sam_detect.vector_store._ranking import nearest_with_ties
 
 EXACT_POINTS = 200_000
 """Up to so many points are searched exactly: the index lost recall, and this takes milliseconds."""

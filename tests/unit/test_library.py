@@ -1,4 +1,4 @@
-"""The library's parts: ids, crops as text, labels, remedies, safety. Over real stores: see
+"""The library's parts: ids, crops as text, labels, commands to paste, safety. Over real stores: see
 ``tests/contracts/test_libraries.py``; with real processes: ``tests/integration``."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sam_detect.errors import (
     SamDetectError,
 )
 from sam_detect.fading import ExponentialFade, GaussianFade, IdentityFade, LinearFade
-from sam_detect.library import lookup, manifest, remedies, webp
+from sam_detect.library import lookup, manifest, places, webp
 from sam_detect.library.example import (
     Example,
     example_id,
@@ -241,16 +241,16 @@ def test_no_recipe_from_a_file_raises_anything_but_our_errors(change: dict[str, 
         assert manifest.read_recipe(new, "here").to_dict() == new["recipe"]
 
 
-# -- remedies ----------------------------------------------------------------------------------
+# -- commands to paste ---------------------------------------------------------------------------
 
 
 def test_places_are_named_as_the_command_line_takes_them() -> None:
     assert library_of(collection_of("default")) == "default"
-    assert remedies.options_of("/home/x/libraries/nuts") == "--library nuts"
-    assert remedies.options_of("/home/x/libraries/sam_detect") == "--library default"
+    assert places.options_of("/home/x/libraries/nuts") == "--library nuts"
+    assert places.options_of("/home/x/libraries/sam_detect") == "--library default"
     url = "http://host:6333/collections/nuts"
-    assert remedies.options_of(url) == "--library nuts --qdrant-url http://host:6333"
-    assert remedies.options_of("memory") == ""
+    assert places.options_of(url) == "--library nuts --qdrant-url http://host:6333"
+    assert places.options_of("memory") == ""
 
 
 def pasted(command: str) -> int:

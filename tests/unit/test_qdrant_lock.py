@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sam_detect.errors import LibraryBusyError
+from sam_detect.vector_store._access import LibraryLock
 from sam_detect.vector_store._files import LibraryFiles, State
-from sam_detect.vector_store._lock import LibraryLock
 
 
 @pytest.fixture

@@ -1,37 +1,27 @@
-"""Commands to paste: where a library is, and what to do when a recipe is not its own."""
+"""What is said where a library has another recipe than the one asked for, and what to do."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import PurePath
 
 from pydantic import BaseModel
 
 from sam_detect import options as part_options
 from sam_detect.errors import ConfigError
-from sam_detect.library.places import library_of
+from sam_detect.library.places import options_of
 from sam_detect.options import Options, hint
 from sam_detect.types import Recipe
 
-OF_THE_CROPS = ("occupancy", "crop_side", "crop_version")
+CROP_FIELDS = ("occupancy", "crop_side", "crop_version")
 """Fields of a recipe that decide the kept crops, so that no reindexing can change them."""
 
 
-def options_of(location: str) -> str:
-    """The options that name the library at a store's location; empty for one in memory."""
-    if location.startswith(("http://", "https://")):
-        url, _, name = location.partition("/collections/")
-        return f"--library {shlex.quote(library_of(name))} --qdrant-url {shlex.quote(url)}"
-    name = PurePath(location).name
-    return f"--library {shlex.quote(library_of(name))}" if name != location else ""
-
-
-def mismatch(name: str, location: str, mine: Recipe, wanted: Recipe) -> str:
+def learning_message(name: str, location: str, mine: Recipe, wanted: Recipe) -> str:
     """What is said when a library has the recipe ``mine``, and ``wanted`` is asked for."""
     differences = mine.differences(wanted)
     said = f"library '{name}' was made with another recipe ({_changes(mine, wanted)}); "
-    if any(field in differences for field in OF_THE_CROPS):
+    if any(field in differences for field in CROP_FIELDS):
         return said + (
             "its crops cannot be changed: leave the option out (in Python, the argument), or learn "
             "the pictures into another library (--library NAME, in Python library=)"
@@ -46,7 +36,7 @@ def mismatch(name: str, location: str, mine: Recipe, wanted: Recipe) -> str:
     )
 
 
-def reading(name: str, location: str, count: int, mine: Recipe, wanted: Recipe) -> str:
+def reading_message(name: str, location: str, count: int, mine: Recipe, wanted: Recipe) -> str:
     """What is said when a library of so many examples is read in another recipe than its own."""
     examples = "1 example gets" if count == 1 else f"{count} examples get"
     return (
