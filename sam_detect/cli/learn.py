@@ -71,7 +71,7 @@ NOT_GIVEN = "annotated, but not among the pictures"
 @click.option("--negative", is_flag=True, help="Learn that these are *not* what --label says.")
 @click.option(
     "--exhaustive", is_flag=True,
-    help="Every object in the pictures is outlined: what lies beside is none.",
+    help="Every object in the pictures is outlined: all else is background.",
 )  # fmt: skip
 @click.option(
     "--annotations",

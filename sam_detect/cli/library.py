@@ -99,7 +99,7 @@ def _list_libraries(settings: dict[str, Any], as_json: bool) -> None:
     for name in list_libraries(load_settings(settings)):
         try:
             stats = _open({**settings, "library": name}, existing=False).stats()
-            if stats["recipe"] is not None:  # else who made it was killed before anything was in it
+            if stats["recipe"] is not None:  # else its first learner was killed
                 found.append({"name": name, **{key: stats[key] for key in ("examples", "classes")}})
         except SamDetectError as error:
             found.append({"name": name, "error": one_line(error)})
@@ -219,7 +219,7 @@ def undo_command(as_json: bool, **settings: Any) -> None:
     """Take the newest learning batch back; see `library log`.
 
     What it added is removed, what it relabelled gets its former label, and what it removed
-    because it says the opposite comes back. Undo again takes back the batch before.
+    as contradicting it comes back. Undo again takes back the batch before.
     """
     chosen = _open(settings)
     entry, total = chosen.undo(), len(chosen)

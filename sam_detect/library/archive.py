@@ -260,10 +260,10 @@ def _rows(rows: IO[bytes], dimension: int) -> int:
 
 
 def read_json(text: bytes) -> Any:
-    """JSON of somebody else: UTF-8, not deep, of few values, without what JSON does not have.
+    """Untrusted JSON: UTF-8, not deep, of few values, without what JSON does not have.
 
     Depth and number of values are counted before anything is parsed: parsing itself recurses, and
-    a list takes 30 times the memory of its text. Whoever reads the text limits its length.
+    a list takes 30 times the memory of its text. The caller limits the length of the text.
     """
     outside = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     if outside.count(b'"') > MAX_JSON_MARKS:

@@ -1,4 +1,4 @@
-"""The record of all examples at once, beside them: what was lost, came back or fell back.
+"""The record of all examples: notices what was lost, is back after its removal, or is older.
 
 The checksum of each example is its own; that an example is missing, or that a removed one is back,
 shows only in their number and the sum of their checksums, which the manifest keeps.
@@ -50,7 +50,7 @@ class Contents:
             self.sum = (self.sum - checksum_of(point)) % MODULUS
 
     def passing(self, points: Iterable[Point]) -> Iterator[Point]:
-        """The points, each counted as it goes by."""
+        """The points, each counted as it is passed on."""
         for point in points:
             self.put([point])
             yield point
@@ -65,7 +65,7 @@ class Contents:
 def checksum_of(point: Point) -> int:
     try:
         return int(str(point.payload.get(CHECKSUM)), 16)
-    except ValueError:  # it is damaged: whoever reads it hears of it
+    except ValueError:  # it is damaged, which a reader reports
         return 0
 
 
@@ -91,8 +91,8 @@ class Writer:
 def changing(store: VectorStore, manifest: dict[str, Any]) -> Iterator[Writer]:
     """Changes examples, in a session of the store.
 
-    The record is taken away before the first write and written after the last: who is killed in
-    between leaves none, and the next to write counts again.
+    The record is removed before the first write and written after the last: a process that is
+    killed in between leaves none, and the next writer counts again.
     """
     if not store.exclusive:
         yield Writer(store, Contents())

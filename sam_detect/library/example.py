@@ -179,7 +179,7 @@ def check_payload(data: dict[str, Any], fields: Sequence[str] = PAYLOAD_FIELDS) 
             raise ValueError(f"its area is {known['area']} pixels in a box of {width}x{height}")
         size = known.get("segmentation", {}).get("size", (MAX_RLE_PIXELS, MAX_RLE_PIXELS))
         if y + height > size[0] or x + width > size[1]:
-            raise ValueError("its bbox lies outside of its picture")
+            raise ValueError("its bbox is outside of its picture")
     return known
 
 
@@ -282,7 +282,7 @@ class Example:
         crop: the unfaded context crop, from which any embedder can make the vector again.
         vector: ``(D,)`` float32 of length 1, or None where it was not loaded.
         picture: :func:`image_digest` of its picture; empty where it was learnt in format 1.
-        surroundings: what was proposed around it; None where nobody looked.
+        surroundings: what was proposed around it; None where that is unknown.
         batch: id of the learning batch it came with; empty where it was learnt before format 4.
         before: the states that this one replaced, as :mod:`~sam_detect.library.history` keeps them.
     """
@@ -396,7 +396,7 @@ def image_digest(image_rgb: ImageRGB) -> str:
 
 
 def example_id(*, digest: str, mask_rle: MaskRLE, label: str, negative: bool) -> str:
-    """The id of an object: the same picture and mask give the same id, wherever the file lies.
+    """The id of an object: the same picture and mask give the same id, whatever the file's path.
 
     A positive's label is no part of it, so that naming an object again corrects its label.
     An object can be a negative of several labels, so there it is.

@@ -72,7 +72,7 @@ class LearningBatch:
         labels: ``{label: examples}``.
         negatives: ``{label: examples that are not of it}``.
         relabelled: how many of them had another label before.
-        taken_back: examples that it removed since it says the opposite.
+        taken_back: examples that it removed because they contradict it.
         sources: the pictures.
     """
 

@@ -43,7 +43,7 @@ class Added:
 
     Attributes:
         added: examples that were not there before.
-        relabelled: examples that were there under another label, or said the opposite.
+        relabelled: examples that were there under another label, or contradicted these.
         total: examples in the library now.
     """
 
@@ -238,21 +238,25 @@ class Library:
             named = [_named(example) for example in examples]
             unique = {e.id: _as_point(e, own if isinstance(e, Example) else batch) for e in named}
             old = {point.id: point for point in self._whole(list(unique))}
-            opposite = lookup.opposed(self.store, [e for e in named if isinstance(e, Example)])
-            taken = {p.id: p for p in self._whole([i for ids in opposite.values() for i in ids])}
+            contradicted = lookup.contradicted(
+                self.store, [e for e in named if isinstance(e, Example)]
+            )
+            taken = {
+                p.id: p for p in self._whole([i for ids in contradicted.values() for i in ids])
+            }
             new = [key for key in unique if key not in old]
             relabelled = [
                 key for key, was in old.items() if label_of(was)[0] != label_of(unique[key])[0]
             ]
-            written = dict.fromkeys([*new, *relabelled, *opposite])
+            written = dict.fromkeys([*new, *relabelled, *contradicted])
             points = []
             for key in written:
                 replaced = [old[key]] if key in old else []
-                mine = [taken.pop(each) for each in opposite.get(key, ()) if each in taken]
+                mine = [taken.pop(each) for each in contradicted.get(key, ()) if each in taken]
                 points.append(replacing(unique[key], [*replaced, *mine]))
-            gone = {each for ids in opposite.values() for each in ids} - set(written)
+            gone = {each for ids in contradicted.values() for each in ids} - set(written)
             if examples:
-                # Even when all are there: who put them there may have been killed before this.
+                # Even when all are there: their writer may have been killed before this.
                 with contents.changing(self.store, found) as writer:
                     writer.upsert(points)
                     writer.delete(sorted(gone))
@@ -314,8 +318,8 @@ class Library:
     def undo(self) -> LearningBatch:
         """Takes the newest learning batch back; returns what was taken back.
 
-        What it added goes, what it relabelled gets its former label, and what it removed since it
-        said the opposite comes back. A process killed in between leaves a part of the batch, and
+        What it added is removed, what it relabelled gets its former label, and what it removed as
+        contradicting is restored. A process killed in between leaves a part of the batch, and
         undoing again completes it.
 
         Raises:
@@ -335,7 +339,7 @@ class Library:
                 for start in range(0, len(ids), BATCH):
                     here = ids[start : start + BATCH]
                     former = {p.id: p for each in self._whole(here) for p in replaced_by(each)}
-                    # What somebody taught anew meanwhile is newer than what it was.
+                    # What was learnt again meanwhile is newer.
                     there = {point.id for point in self.store.scan(list(former), fields=())}
                     kept = there - set(here)
                     writer.upsert([p for key, p in former.items() if key not in kept])
@@ -413,7 +417,7 @@ class Library:
                 return found
             self._refuse_unless_empty(mine, recipe)
         # The recipe is on record before the first vector: a crash in between leaves an
-        # empty library, never vectors that nobody can tell the making of.
+        # empty library, never vectors of an unknown recipe.
         new = manifests.new_manifest(self.name, recipe)
         if self.store.exclusive:
             new["contents"] = contents.Contents().to_dict()

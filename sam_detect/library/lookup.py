@@ -1,4 +1,4 @@
-"""Finds stored examples: by id, by label, or because they contradict others."""
+"""Finds stored examples: by id, by label, or because others contradict them."""
 
 from __future__ import annotations
 
@@ -104,11 +104,11 @@ def resolve(store: VectorStore, beginnings: Sequence[str], library: str) -> list
     return sorted(chosen)
 
 
-def opposed(store: VectorStore, examples: Sequence[Example]) -> dict[str, list[str]]:
-    """The ids of stored examples that say the opposite of these, by the ids of these.
+def contradicted(store: VectorStore, examples: Sequence[Example]) -> dict[str, list[str]]:
+    """The ids of stored examples that contradict these, by the ids of these.
 
-    A negative takes back that an object of the same picture, outlined about the same, has the
-    label; a positive takes back that exactly this outline does not have it.
+    A negative contradicts an example of its label in the same picture with about its outline. A
+    positive contradicts a negative of its label with exactly its outline.
     """
     positives = [each for each in examples if not each.negative and each.picture]
     negatives = [each for each in examples if each.negative and each.picture]
@@ -147,6 +147,6 @@ def same_outline(one_rle: MaskRLE, other_rle: MaskRLE) -> bool:
         return False
     try:
         one, other = rle_to_mask(one_rle), rle_to_mask(other_rle)
-    except MaskError:  # it is damaged: whoever reads it hears of it
+    except MaskError:  # it is damaged, which a reader reports
         return False
     return bool(np.count_nonzero(one & other) >= SAME_OUTLINE_IOU * np.count_nonzero(one | other))

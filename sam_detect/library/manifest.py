@@ -1,4 +1,4 @@
-"""The small record beside a library's points: format, name, recipe, generation."""
+"""The manifest of a library: format, name, recipe, generation."""
 
 from __future__ import annotations
 

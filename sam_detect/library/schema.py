@@ -1,4 +1,4 @@
-"""Strict checks of what a library keeps beside its examples: recipe, manifest and vectors.
+"""Strict checks of the recipe, the manifest and the vectors of a library.
 
 An exported file, a server or a copied folder may come from anybody. Import, every read and every
 write go through this module and the payload's schema in ``example.py``, so nothing else has to ask
@@ -76,7 +76,7 @@ class _Contents(TypedDict):
 
 
 class _Manifest(TypedDict):
-    """The record beside a library's points."""
+    """What a library says of all its examples."""
 
     kind: Literal["sam-detect library"]
     format_version: Version

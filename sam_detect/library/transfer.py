@@ -30,7 +30,7 @@ def export_library(library: Library, file: Path) -> int:
 
     Raises:
         OutputError: the file cannot be written.
-        LibraryCorruptError: an example is damaged, so that nobody could import the file.
+        LibraryCorruptError: an example is damaged, so the file could not be imported.
     """
     with library.store.session():
         manifest = library.require()
@@ -40,7 +40,7 @@ def export_library(library: Library, file: Path) -> int:
             own = next(filter(is_library_folder, target.parents), None)
             if own is not None:
                 raise OutputError(
-                    f"the export {file} would lie in {own}, among the files of a library; "
+                    f"the export {file} would be in {own}, among the files of a library; "
                     "choose another folder"
                 )
             if target.exists() and not target.is_file():
@@ -110,8 +110,8 @@ def import_library(
 ) -> Imported:
     """Adds the examples of an exported file: all of them, or nothing.
 
-    All of the file is checked first. What is new is then put beside what the library has, and one
-    step switches over: a process that is killed leaves the library as it was.
+    All of the file is checked first. Then the new and the existing examples are written to a new
+    place, and one step switches over: a process that is killed leaves the library as it was.
 
     Args:
         conflicts: what counts where the file and the library have another label for one object:
@@ -167,7 +167,7 @@ class _Merge:
             own = self._own.get(point.id)
             if own == said:
                 known += 1
-            against = [point.id] if own not in (None, said) else self._opposites(point)
+            against = [point.id] if own not in (None, said) else self._contradicted(point)
             conflicts += [
                 Conflict(point.id, _text(*said), _text(*self._own[key]), key) for key in against
             ]
@@ -229,8 +229,8 @@ class _Merge:
                 "nothing was imported, try again"
             )
 
-    def _opposites(self, point: Point) -> list[str]:
-        """The library's examples that say the opposite of the same object."""
+    def _contradicted(self, point: Point) -> list[str]:
+        """The library's examples that contradict this one."""
         (label, negative), data = label_of(point), point.payload
         if not data["picture"] or point.id in self._own:
             return []

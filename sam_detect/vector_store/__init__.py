@@ -1,4 +1,4 @@
-"""The vector-store room: vectors with payload, exact k-NN, and a small manifest beside them."""
+"""Vector stores: vectors with payload, exact k-NN, and a small manifest."""
 
 from __future__ import annotations
 

@@ -186,8 +186,8 @@ class LibraryLock:
     So the first writers of a new library exclude each other as well, and reading a library that
     does not exist leaves nothing on disk.
 
-    Who waits for the lock holds a turnstile that everyone passes: a process that takes the lock
-    again and again cannot overtake those that wait.
+    A process that waits for the lock holds a turnstile, which every process passes. So one that
+    takes the lock again and again cannot overtake those that wait.
     """
 
     def __init__(self, files: LibraryFiles, timeout_s: float) -> None:
@@ -239,7 +239,7 @@ class LibraryLock:
         except StoreError:
             unused = False
         if unused:
-            # Before the release: who waits sees that this file is gone and starts over.
+            # Before the release: a waiting process sees that this file is gone and starts over.
             with suppress(OSError):
                 self._files.lock_path.unlink(missing_ok=True)
                 self._files.queue_path.unlink(missing_ok=True)
@@ -296,7 +296,7 @@ class ReadOnlyCopy:
         """What the library's state is now, and a copy of the shard that it names.
 
         Raises:
-            LibraryBusyError: who may write the library did so for too long.
+            LibraryBusyError: it was written all the time.
             StoreError: it cannot be read, or there is no room for the copy.
         """
         for _ in range(TRIES):
@@ -309,7 +309,7 @@ class ReadOnlyCopy:
                         shutil.rmtree(self._folder, ignore_errors=True)
                     self._folder = self._copied(self._files.shard_path(state))
                     self._state = state
-                # Without a lock (its file may not be read) somebody may have written meanwhile.
+                # Without a lock (its file may not be read) it may have been written meanwhile.
                 if self._files.read_state() == state:
                     return state, self._folder / state.shard
                 self._state = None

@@ -114,7 +114,7 @@ class Collections:
 
     def create(self, record: Record, suffix: str | None = None) -> str:
         name = f"{self._name}{SEPARATOR}{suffix or uuid.uuid4().hex[:12]}"
-        # Before there is a point, nobody knows the length: 1 stands in. Vectors have length 1, of
+        # Before there is a point, the length is unknown: 1 stands in. Vectors have length 1, of
         # which the dot product is the cosine; for that a server keeps them bit for bit.
         size = record.dimension or 1
         self._client.create_collection(
@@ -137,7 +137,7 @@ class Collections:
                 raise
             deadline = time.monotonic() + CREATION_WAIT_S
             while self.physical_or_none() is None:
-                if time.monotonic() > deadline:  # who made it was killed before it was named
+                if time.monotonic() > deadline:  # its maker was killed before it was named
                     self._client.delete_collection(first)
                     self.create(record, "1")
                     break

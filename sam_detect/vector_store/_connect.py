@@ -37,7 +37,7 @@ REQUEST_TIMEOUT_S = 60
 MAX_ANSWER_BYTES = 16 << 20
 """Longest answer: what is read at once is a few examples, of at most some 4 MB each."""
 MAX_ANSWER_VALUES = 250_000
-"""Most values in an answer: who checks them keeps about 1 KB for each that is wrong."""
+"""Most values in an answer: their check keeps about 1 KB for each that is wrong."""
 ANSWER_S = 4.0
 LEAST_BYTES_PER_S = 50_000
 """An answer that has begun must come within 4 s, and 1 s more for each 50 KB of it."""
@@ -141,7 +141,7 @@ class _AnswerLimits:
 
     def _begin(self, request: httpx.Request) -> None:
         self._began, self._received = None, 0
-        # Compressed, a few bytes could become gigabytes before anybody counts them.
+        # Compressed, a few bytes could become gigabytes before they are counted.
         request.headers["accept-encoding"] = "identity"
         request.extensions["trace"] = self._watch
 
@@ -182,7 +182,7 @@ class _AnswerLimits:
 
 @contextmanager
 def server_errors(location: str, *, reaching: bool = False) -> Iterator[None]:
-    """Turns what the client raises into a StoreError that names the server and the remedy.
+    """Turns what the client raises into a StoreError that names the server and says what to do.
 
     Args:
         location: the server, for people.

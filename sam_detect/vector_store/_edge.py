@@ -125,7 +125,7 @@ class EmbeddedStore(VectorStore):
             return 0 if shard is None else shard.count()
 
     def replace_all(self, points: Iterable[Point], manifest: dict[str, Any]) -> None:
-        """Writes the new points beside the old; one rename switches. Takes both sizes on disk."""
+        """Writes the new points to another shard; one rename switches. Takes both sizes on disk."""
         with self._held.writing():
             shard, fresh = self._fill_new(points), State(manifest)
             try:

@@ -125,7 +125,7 @@ class LibraryFiles:
         """None where there is no library.
 
         Raises:
-            LibraryCorruptError: ``library.json`` is damaged, or missing beside its shards.
+            LibraryCorruptError: ``library.json`` is damaged, or missing where there are shards.
         """
         if not self.exists():
             return None
