@@ -226,7 +226,7 @@ def use(library: Library) -> None:
     assert len(examples) == len(listed) == len(library)
     for each in examples:
         assert each.label.isprintable() or "\u200d" in each.label or "\u200c" in each.label
-        assert each.thumbnail().size
+        assert each.crop.image_rgb.size
     with suppress(SamDetectError):  # a recipe may need what is not here
         detector = SAMDetect(segmenter="naive", vector_store=library.store)
         detector.detect(picture())

@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Annotated, Any, get_type_hints
 
-import cv2
 import numpy as np
 from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict
@@ -39,7 +38,6 @@ from sam_detect.types import Crop, ImageRGB, Point
 from sam_detect.vector_store._checks import normalised
 
 ID_NAMESPACE = uuid.UUID("6d3b1c5e-0f0a-5c55-9a39-5a3d0c6f2c11")
-THUMBNAIL_SIDE = 96
 MAX_REGIONS = 64
 """Four times what is kept around an example."""
 MAX_STATES = 64
@@ -301,15 +299,6 @@ class Example:
     surroundings: Surroundings | None = None
     batch: str = ""
     before: Sequence[dict[str, Any]] = ()
-
-    def thumbnail(self) -> ImageRGB:
-        """``(h, w, 3)`` uint8 picture of the crop, at most 96 pixels a side, for people."""
-        image = self.crop.image_rgb
-        ratio = THUMBNAIL_SIDE / max(image.shape[:2])
-        if ratio >= 1:
-            return image
-        size = (max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio)))
-        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
     def to_point(self) -> Point:
         """The point to store, with its checksums."""

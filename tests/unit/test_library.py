@@ -166,17 +166,6 @@ def test_an_example_comes_back_from_its_point(
     assert (back.crop.mask == mask).all()
     assert back.crop.scale == pytest.approx(scale, rel=1e-9)
     assert back.crop.window_xyxy == crop.window_xyxy
-    assert max(back.thumbnail().shape[:2]) == min(96, max(mask.shape))
-
-
-def test_a_thumbnail_is_small_and_keeps_its_shape() -> None:
-    image = np.zeros((300, 30, 3), np.uint8)
-    crop = Crop(
-        image_rgb=image, mask=np.ones((300, 30), bool), scale=1, window_xyxy=(0, 0, 30, 300)
-    )
-    example = Example("i", "l", False, "s", [0, 0, 1, 1], 1, "a", {"size": [1, 1], "counts": "01"},
-                      crop)  # fmt: skip
-    assert example.thumbnail().shape == (96, 10, 3)
 
 
 # -- labels ------------------------------------------------------------------------------------
