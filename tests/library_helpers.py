@@ -40,7 +40,8 @@ class DiscSegmenter(Segmenter):
     """Proposes the discs of :func:`discs`, without looking."""
 
     def segment(self, frame: Frame) -> Masks:
-        return Masks.from_dense(disc_masks())
+        masks = Masks.from_dense(disc_masks())
+        return masks if frame.size_hw == masks.size_hw else Masks.empty(frame.size_hw)
 
 
 class PartsSegmenter(Segmenter):

@@ -58,8 +58,11 @@ class Contents:
     def to_dict(self) -> dict[str, Any]:
         return {"examples": self.examples, "sum": f"{self.sum:032x}", "batch": self.batch}
 
-    def same(self, other: Contents) -> bool:
-        return (self.examples, self.sum) == (other.examples, other.sum)
+    def problem(self, examples: int, checksums: int) -> str:
+        """What is wrong where so many examples with this sum of checksums are found; or nothing."""
+        if examples != self.examples:
+            return f"it has {examples} examples, {self.examples} were stored"
+        return "" if checksums == self.sum else "its examples are not those that were stored"
 
 
 def checksum_of(point: Point) -> int:
@@ -113,22 +116,15 @@ def replace_all(store: VectorStore, points: Iterable[Point], manifest: dict[str,
 
 
 def require(
-    store: VectorStore, name: str, manifest: dict[str, Any], points: Sequence[Point] | int
+    store: VectorStore, name: str, manifest: dict[str, Any], points: Sequence[Point]
 ) -> None:
-    """Raises ``LibraryCorruptError`` unless these are the examples that were stored.
-
-    Args:
-        points: all of them with their checksums, or only their number.
-    """
+    """Raises ``LibraryCorruptError`` unless these points, with their checksums, are all examples
+    that were stored."""
     stored = Contents.recorded(manifest)
     if stored is None or not store.exclusive:
         return
-    count = points if isinstance(points, int) else len(points)
-    if count != stored.examples:
-        why = f"it has {count} examples, {stored.examples} were stored"
-    elif not isinstance(points, int) and not Contents(points).same(stored):
-        why = "its examples are not those that were stored"
-    else:
+    why = stored.problem(len(points), Contents(points).sum)
+    if not why:
         return
     place = places.options_of(store.location) or f"--library {name}"
     raise LibraryCorruptError(

@@ -114,11 +114,10 @@ def verify(library: Library) -> Report:
         manifest = library.require()
         sound, damaged = _examined(library.store)
     stored = Contents.recorded(manifest) if library.store.exclusive else None
-    problem, count = "", len(sound) + len(damaged)
-    if stored is not None and count != stored.examples:
-        problem = f"it has {count} examples, {stored.examples} were stored"
-    elif stored is not None and not damaged and _sum(sound) != stored.sum:
-        problem = "its examples are not those that were stored"
+    problem = ""
+    if stored is not None:
+        total = stored.sum if damaged else _sum(sound)
+        problem = stored.problem(len(sound) + len(damaged), total)
     place = places.options_of(library.store.location)
     known = stored.examples if stored else None
     return Report(library.name, place, len(sound), damaged, known, problem)

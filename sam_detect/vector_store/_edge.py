@@ -72,10 +72,17 @@ class EmbeddedStore(VectorStore):
             vectors = check_points(points, dimension=state.dimension)
             self._require_space(check_payloads(points) + vectors.nbytes)
             shard = self._held.open(state)
-            if shard is None:
-                self._create(state, points, vectors)
+            if shard is not None:
+                self._put(shard, points, vectors)
                 return
-            self._put(shard, points, vectors)
+            # The first points: their shard counts only once ``library.json`` names it.
+            shard = self._fill_new(points)
+            try:
+                self._files.write_state(_state_of(state.manifest, shard))
+            except BaseException:
+                self._discard(shard)
+                raise
+            self._held.shard = shard
 
     def delete(self, ids: Sequence[str]) -> None:
         with self._held.session():
@@ -127,10 +134,10 @@ class EmbeddedStore(VectorStore):
     def replace_all(self, points: Iterable[Point], manifest: dict[str, Any]) -> None:
         """Writes the new points to another shard; one rename switches. Takes both sizes on disk."""
         with self._held.writing():
-            shard, fresh = self._fill_new(points), State(manifest)
+            shard = self._fill_new(points)
             try:
+                fresh = _state_of(manifest, shard)
                 if shard is not None:
-                    fresh = State(manifest, shard.path.name, shard.dimension, shard.count())
                     shard.close()
                 self._files.write_state(fresh)
             except BaseException:
@@ -192,26 +199,10 @@ class EmbeddedStore(VectorStore):
                 self._held.close()
             raise
 
-    def _create(self, state: State, points: Sequence[Point], vectors: FloatArray) -> None:
-        """The first points: their shard counts only once ``library.json`` names it."""
-        shard = self._new_shard(vectors.shape[1])
-        try:
-            self._put(shard, points, vectors)
-            self._files.write_state(
-                State(state.manifest, shard.path.name, shard.dimension, shard.count())
-            )
-        except BaseException:
-            self._discard(shard)
-            raise
-        self._held.shard = shard
-
-    def _new_shard(self, dimension: int) -> Shard:
+    def _fill_new(self, points: Iterable[Point]) -> Shard | None:
+        """A new shard with the points, or None where there are none."""
         from sam_detect.vector_store._engine import Shard
 
-        self._files.require_space(CREATE_RESERVE_BYTES)
-        return Shard.create(self._files, self._files.new_shard(), dimension=dimension)
-
-    def _fill_new(self, points: Iterable[Point]) -> Shard | None:
         shard: Shard | None = None
         try:
             for batch in in_batches(points, self._batch_size):
@@ -219,7 +210,9 @@ class EmbeddedStore(VectorStore):
                 vectors = check_points(batch, dimension=dimension)
                 self._require_space(check_payloads(batch) + vectors.nbytes)
                 if shard is None:
-                    shard = self._new_shard(vectors.shape[1])
+                    self._files.require_space(CREATE_RESERVE_BYTES)
+                    path = self._files.new_shard()
+                    shard = Shard.create(self._files, path, dimension=vectors.shape[1])
                 shard.upsert(batch, vectors)
             if shard is not None:
                 shard.flush()
@@ -247,8 +240,7 @@ class EmbeddedStore(VectorStore):
         fields: Sequence[str] | None,
         with_vectors: bool,
     ) -> Iterator[list[Point]]:
-        start: str | None = None
-        offset = 0
+        pages = shard.pages(ids, fields=fields, with_vectors=with_vectors)
         while True:
             with self._held.mutex:
                 if self._held.shard is not shard:
@@ -256,15 +248,16 @@ class EmbeddedStore(VectorStore):
                         f"the library in {self._files.directory} was replaced while it was read; "
                         f"read it again"
                     )
-                if ids is None:
-                    page, start = shard.page(start, fields=fields, with_vectors=with_vectors)
-                else:
-                    chosen = ids[offset : offset + self._batch_size]
-                    offset += self._batch_size
-                    page = shard.retrieve(chosen, fields=fields, with_vectors=with_vectors)
-            yield page
-            if (start is None) if ids is None else (offset >= len(ids)):
+                page = next(pages, None)
+            if page is None:
                 return
+            yield page
+
+
+def _state_of(manifest: dict[str, Any] | None, shard: Shard | None) -> State:
+    if shard is None:
+        return State(manifest)
+    return State(manifest, shard.path.name, shard.dimension, shard.count())
 
 
 def embedded_collections(folder: Path) -> list[str]:

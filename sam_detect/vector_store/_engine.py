@@ -16,6 +16,7 @@ import numpy as np
 import qdrant_edge as edge
 
 from sam_detect.errors import LibraryBusyError, SamDetectError, StoreError
+from sam_detect.interfaces import StoredPoints
 from sam_detect.masks import FloatArray
 from sam_detect.types import Hit, Point
 from sam_detect.vector_store._checks import normalised, pick_fields
@@ -41,7 +42,7 @@ COUNTS = ("vector_storage/vectors/status.dat", "vector_storage/deleted/status.da
 MOST_POINTS = 1 << 28
 
 
-class Shard:
+class Shard(StoredPoints):
     """An open shard: the engine lets one process open it, once.
 
     Vectors are put at length 1 and come back bit for bit: of those the dot product is the cosine,
@@ -110,20 +111,39 @@ class Shard:
             records = self._shard.retrieve(list(ids), _selector(fields), with_vectors)
         return sorted((self._point(r, fields, with_vectors) for r in records), key=lambda p: p.id)
 
-    def page(
-        self, after: str | None, *, fields: Sequence[str] | None, with_vectors: bool
-    ) -> tuple[list[Point], str | None]:
-        """Points by id from ``after`` on, and where the next page starts (None: no more)."""
-        request = edge.ScrollRequest(
-            offset=after,
-            limit=SCAN_PAGE,
-            with_payload=_selector(fields),
-            with_vector=with_vectors,
-        )
-        with self._errors(writing=False):
-            records, following = self._shard.scroll(request)
-        points = [self._point(record, fields, with_vectors) for record in records]
-        return points, None if following is None else str(following)
+    def scan(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        fields: Sequence[str] | None = None,
+        with_vectors: bool = False,
+    ) -> Iterator[Point]:
+        for page in self.pages(ids, fields=fields, with_vectors=with_vectors):
+            yield from page
+
+    def pages(
+        self, ids: Sequence[str] | None, *, fields: Sequence[str] | None, with_vectors: bool
+    ) -> Iterator[list[Point]]:
+        """All points by id, or those of the ids, in lists of at most ``SCAN_PAGE``."""
+        if ids is not None:
+            for start in range(0, len(ids), SCAN_PAGE):
+                some = ids[start : start + SCAN_PAGE]
+                yield self.retrieve(some, fields=fields, with_vectors=with_vectors)
+            return
+        after: str | None = None
+        while True:
+            request = edge.ScrollRequest(
+                offset=after,
+                limit=SCAN_PAGE,
+                with_payload=_selector(fields),
+                with_vector=with_vectors,
+            )
+            with self._errors(writing=False):
+                records, following = self._shard.scroll(request)
+            yield [self._point(record, fields, with_vectors) for record in records]
+            if following is None:
+                return
+            after = str(following)
 
     def nearest(self, queries: FloatArray, limit: int) -> list[list[Hit]]:
         """The ``limit`` best of each query in any order among ties, without payload; exact."""

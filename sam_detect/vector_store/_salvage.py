@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from sam_detect.errors import LibraryCorruptError, StoreError
 from sam_detect.interfaces import StoredPoints
-from sam_detect.types import Point
 from sam_detect.vector_store._access import copy_without_holes
 from sam_detect.vector_store._engine import COUNTS, Shard
 from sam_detect.vector_store._files import LibraryFiles
@@ -23,28 +22,6 @@ SETTINGS = (
     "payload_index/config.json",
 )
 """Files of a segment that say how it is kept; of two libraries of one vector length the same."""
-
-
-class _Reading(StoredPoints):
-    def __init__(self, shard: Shard) -> None:
-        self._shard = shard
-
-    def scan(
-        self,
-        ids: Sequence[str] | None = None,
-        *,
-        fields: Sequence[str] | None = None,
-        with_vectors: bool = False,
-    ) -> Iterator[Point]:
-        if ids is not None:
-            yield from self._shard.retrieve(ids, fields=fields, with_vectors=with_vectors)
-            return
-        start: str | None = None
-        while True:
-            page, start = self._shard.page(start, fields=fields, with_vectors=with_vectors)
-            yield from page
-            if start is None:
-                return
 
 
 @contextmanager
@@ -73,8 +50,8 @@ def salvaged(
                     _new_with_data(shard, path, files, dimension)
                 opened = Shard(files, path, dimension=dimension)
                 stack.callback(_close, opened)
-                list(_Reading(opened).scan(fields=()))
-                found.append(_Reading(opened))
+                list(opened.scan(fields=()))
+                found.append(opened)
             except (LibraryCorruptError, StoreError):
                 found.append(None)
             except (OSError, shutil.Error) as error:

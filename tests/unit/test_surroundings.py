@@ -137,7 +137,6 @@ def test_what_touches_what_lies_beside_and_what_is_the_object(
         (EXAMPLE, 0.7, 0.7),
         ((60, 60, 100, 84), 0.3, 0.3),
         ((60, 60, 100, 72), 0.7, None),
-        (EXAMPLE, float("nan"), None),
         (EXAMPLE, 1.5, 1.0),
         (EXAMPLE, -2.0, 0.0),
     ],
