@@ -186,20 +186,3 @@ def test_without_room_for_the_copy_that_is_said(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(StoreError, match=r"may only be read.*TMPDIR"):
         QdrantVectorStore(path=tmp_path / "here").count()
-
-
-def test_one_of_an_older_format_says_that_it_cannot_be_converted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from sam_detect.library.library import Library
-
-    store = QdrantVectorStore(path=tmp_path)
-    SAMDetect(embedder="average", vector_store=store).add_example(drawn(), "disc")
-    manifest = store.read_manifest() or {}
-    store.write_manifest({**manifest, "format_version": 3})
-    monkeypatch.setattr(
-        "sam_detect.vector_store._files.LibraryFiles.may_be_written", lambda _: False
-    )
-    reader = Library(QdrantVectorStore(path=tmp_path), "nuts")
-    with pytest.raises(StoreError, match=r"older format 3, and could not be converted: .*may only"):
-        reader.manifest()
