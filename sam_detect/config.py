@@ -194,7 +194,7 @@ def load_settings(
         environment: replaces ``os.environ``.
 
     Raises:
-        ConfigError: a name nobody knows or a value out of its range, naming where it came from.
+        ConfigError: an unknown name, or a value out of its range, naming where it came from.
     """
     layers, chosen = _layers(overrides or {}, os.environ if environment is None else environment)
     merged = {name: value for _, values in layers for name, value in values.items()}

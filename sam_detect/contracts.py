@@ -11,7 +11,7 @@ import inspect
 import json
 import numbers
 from abc import ABC
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -31,8 +31,6 @@ from sam_detect.types import Frame, Masks, Point, Verdict
 
 Check = Callable[..., Any]
 """``check(result, part, *arguments)`` returns the result or raises ``BrokenContractError``."""
-Contract = Mapping[str, Check]
-"""Method name to the check of its results."""
 UNIT_TOLERANCE = 0.01
 """How far the length of a vector may differ from 1: half precision is no broken contract."""
 
@@ -49,11 +47,11 @@ class Part(ABC):  # noqa: B024 - the interfaces have the abstract methods
 
     room: ClassVar[str] = "part"
     """The room it belongs to, as messages call it: segmenter, embedder, ..."""
-    contract: ClassVar[Contract] = {}
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, room: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name, check in cls.contract.items():
+        cls.room = room or cls.room
+        for name, check in CONTRACTS.get(cls.room, {}).items():
             method = inspect.getattr_static(cls, name, None)
             abstract = getattr(method, "__isabstractmethod__", False)
             if method is not None and not abstract and not hasattr(method, "checked_by"):
@@ -113,21 +111,21 @@ def _is_to_be_named(part: object, method: str, error: Exception) -> bool:
 
 def require_described(embedder: Any) -> None:
     """Raises ``ConfigError`` for an embedder without what a recipe says of it."""
-    needed: dict[str, tuple[type, str]] = {
-        "name": (str, 'a text, such as "mine"'),
-        "version": (int, "a whole number, such as 1"),
-        "input_side": (int, "pixels, such as 224"),
-        "dimension": (int, "the length of its vectors"),
+    needed = {
+        "name": 'a text, such as "mine"',
+        "version": "a whole number, such as 1",
+        "input_side": "pixels, such as 224",
+        "dimension": "the length of its vectors",
     }
-    for name, (kind, what) in needed.items():
+    for name, what in needed.items():
         value = getattr(embedder, name, None)
         whole = isinstance(value, (int, np.integer)) and value is not True and value >= 1
-        if not (whole if kind is int else isinstance(value, str) and value):
+        if not (isinstance(value, str) and value if name == "name" else whole):
             has = "has none" if value is None else f"has {value!r}"
             raise ConfigError(f"{name_in_messages(embedder)} needs {name}: {what}; it {has}")
 
 
-# -- the checks, one for each kind of result ------------------------------------------------------
+# -- the checks of results ------------------------------------------------------------------------
 
 
 def anything(result: Any, part: object, *_: Any) -> Any:
@@ -264,3 +262,34 @@ def shown(value: object) -> str:
     if isinstance(value, (str, bool, numbers.Number)):
         return f"{value!r:.60}"
     return f"a {type(value).__qualname__}"
+
+
+CONTRACTS: dict[str, dict[str, Check]] = {
+    "segmenter": {
+        "segment": proposals,
+        "segment_boxes": one_mask_each,
+        "segment_points": one_mask_each,
+        "segment_masks": one_mask_each,
+        "for_areas": same_room,
+    },
+    "embedder": {
+        "embed": unit_vectors,
+        "embed_frame": unit_vectors,
+        "embed_texts": unit_vectors,
+        "parameters": plain_parameters,
+    },
+    "labeller": {"label": one_verdict_each},
+    "store": {
+        "read_manifest": manifest,
+        "search": hits_each,
+        "scan": points,
+        "count": whole_number,
+        "size_bytes": whole_number,
+        **dict.fromkeys(
+            ("session", "write_manifest", "upsert", "delete", "replace_all", "destroy"), anything
+        ),
+    },
+    "format": {"write": anything, "close": paths},
+    "video format": {"write": anything, "close": paths},
+}
+"""Room to the methods of its parts, each with the check of its results."""

@@ -19,8 +19,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect import contracts
-from sam_detect.contracts import Contract, Part
+from sam_detect.contracts import Part
 from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.types import (
     Detections,
@@ -45,7 +44,7 @@ class Source(ABC):
     live: bool = False
     """Whether frames come by themselves, and the newest counts."""
     reconnects: int = 0
-    """How often it broke off and was got back."""
+    """How often it was opened again after a break."""
     damaged: int = 0
     """Parts of it that could not be decoded."""
 
@@ -57,17 +56,8 @@ class Source(ABC):
         """Ends :meth:`frames` soon, also where it waits; called from another thread."""
 
 
-class Segmenter(Part):
+class Segmenter(Part, room="segmenter"):
     """Proposes masks for whatever looks like an object."""
-
-    room = "segmenter"
-    contract: ClassVar[Contract] = {
-        "segment": contracts.proposals,
-        "segment_boxes": contracts.one_mask_each,
-        "segment_points": contracts.one_mask_each,
-        "segment_masks": contracts.one_mask_each,
-        "for_areas": contracts.same_room,
-    }
 
     @abstractmethod
     def segment(self, frame: Frame) -> Masks:
@@ -83,8 +73,7 @@ class Segmenter(Part):
         Asked for each picture, so it has to be quick.
 
         Args:
-            areas: pixels of the smallest and of the largest example of what is sought; None
-                where there is none.
+            areas: pixels of the smallest and of the largest example; None without examples.
         """
         return self
 
@@ -167,7 +156,7 @@ class WeightFade(ABC):
         return self
 
 
-class Embedder(Part):
+class Embedder(Part, room="embedder"):
     """Turns faded crops into unit vectors whose dot product is their similarity.
 
     The same crop gives the same vector, equal within 1e-6 in each component, alone or in any
@@ -175,14 +164,6 @@ class Embedder(Part):
     promised: matrix products sum in another order where the batch or the processor is another.
     On a GPU, or with ``bf16`` or ``fp16``, the difference may be larger.
     """
-
-    room = "embedder"
-    contract: ClassVar[Contract] = {
-        "embed": contracts.unit_vectors,
-        "embed_frame": contracts.unit_vectors,
-        "embed_texts": contracts.unit_vectors,
-        "parameters": contracts.plain_parameters,
-    }
 
     name: ClassVar[str]
     version: ClassVar[int]
@@ -193,7 +174,7 @@ class Embedder(Part):
     prior_similarity: ClassVar[float] = 0.9
     """Similarity to expect of two objects of one label while a library has too few to tell."""
     default_fade: ClassVar[str] = "gaussian"
-    """The fade where nobody asks for another."""
+    """The fade, unless another one is chosen."""
     occupancy: float | None = None
     """Share of a crop's area that its object may take at most; None: any."""
     crop_side: int | None = None
@@ -262,26 +243,13 @@ class StoredPoints(Protocol):
         """As :meth:`VectorStore.scan`."""
 
 
-class VectorStore(Part):
-    """Vectors with payload, exact cosine k-NN, and one small manifest beside them.
+class VectorStore(Part, room="store"):
+    """Vectors with payload, exact cosine k-NN, and one small manifest.
 
     A write has reached the disk (or the server) when its method returns.
     Vectors are kept at length 1; one that has it comes back bit for bit.
     Raises ``StoreError`` (or ``LibraryBusyError``) where the backend fails.
     """
-
-    room = "store"
-    contract: ClassVar[Contract] = {
-        "read_manifest": contracts.manifest,
-        "search": contracts.hits_each,
-        "scan": contracts.points,
-        "count": contracts.whole_number,
-        "size_bytes": contracts.whole_number,
-        **dict.fromkeys(
-            ("session", "write_manifest", "upsert", "delete", "replace_all", "destroy"),
-            contracts.anything,
-        ),
-    }
 
     exclusive: bool = False
     """Whether a session keeps every other writer out. Then a library records how many examples it
@@ -370,11 +338,8 @@ class LabelMemory(Protocol):
         """All examples (of a very large library, an even sample of each label), as arrays."""
 
 
-class Labeller(Part):
+class Labeller(Part, room="labeller"):
     """Names vectors by the examples near them, or says that it does not know."""
-
-    room = "labeller"
-    contract: ClassVar[Contract] = {"label": contracts.one_verdict_each}
 
     labels: Sequence[str] | None = None
     """The only labels that it gives; None: those of the examples."""
@@ -391,24 +356,24 @@ class Labeller(Part):
     ) -> list[Verdict]:
         """One verdict for each of ``(Q, D)`` unit vectors, all of one picture.
 
-        With their qualities they are seen together: what stands out in this picture, and how
-        far, may decide about each.
+        The other vectors of the picture may decide about each, by their qualities.
 
         Args:
-            vectors: what is to be named.
+            vectors: one for each object.
             memory: the examples.
-            qualities: ``(Q,)`` what the segmenter thinks of each as an object, 0 to 1, where the
-                examples know what it thought of them; else None.
+            qualities: ``(Q,)`` the segmenter's quality of each proposal, 0 to 1; None where the
+                qualities of the examples are not known.
             areas: ``(Q,)`` pixels of each in its picture, where known.
-            source: the picture that they are in; examples of it were seen in the same light.
+            source: digest of the picture; its own examples have the same light.
         """
 
 
-class Sink(Part):
-    """Writes the detections of one or many pictures in one format."""
+class Sink(Part, room="format"):
+    """Writes the detections of one or many pictures in one format.
 
-    room = "format"
-    contract: ClassVar[Contract] = {"write": contracts.anything, "close": contracts.paths}
+    The command line makes it as ``Class(output, multiple=..., inputs=..., include_unknown=...)``,
+    with those of the last three that its constructor takes.
+    """
 
     @abstractmethod
     def write(self, frame: Frame, detections: Detections) -> None:
@@ -419,11 +384,8 @@ class Sink(Part):
         """Completes the output; returns the files written."""
 
 
-class VideoSink(Part):
+class VideoSink(Part, room="video format"):
     """Writes the tracked objects of one video in one format."""
-
-    room = "video format"
-    contract: ClassVar[Contract] = {"write": contracts.anything, "close": contracts.paths}
 
     @abstractmethod
     def write(self, tracked: TrackedFrame) -> None:

@@ -54,8 +54,14 @@ def shown(
         hidden: the help does not show it.
         variable: the environment variable, by default ``SAM_DETECT_`` and its name.
     """
-    given = dict(locals())
-    return {name: value for name, value in given.items() if value}
+    return {
+        "metavar": metavar,
+        "common": common,
+        "expected": expected,
+        "secret": secret,
+        "hidden": hidden,
+        "variable": variable,
+    }
 
 
 def hint(info: FieldInfo, name: str) -> Any:
@@ -77,20 +83,6 @@ class Options(BaseModel):
     names_model: ClassVar[str | None] = None
     """The option that names the model which the part runs. Where the user chooses no part, this
     option chooses the part."""
-
-
-class SAM2Options(Options):
-    """What every part has that runs SAM 2."""
-
-    names_model = "sam_model"
-
-    sam_model: str | None = Field(
-        None,
-        min_length=1,
-        serialization_alias="model_size",
-        description="The SAM 2 model, by default base: a size, Meta's name, or a checkpoint.",
-        json_schema_extra=shown("tiny|small|base|large|NAME|PATH"),
-    )
 
 
 def options_of(room: str, name: str) -> type[BaseModel]:

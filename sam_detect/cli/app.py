@@ -93,8 +93,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _leave_at_once(code: int) -> NoReturn:
-    """Ends the process without waiting for a thread that was given up: a camera that does not
-    answer, a look that takes long. What was acknowledged is on the disk."""
+    """Ends the process without waiting for an abandoned thread: a camera that does not answer, a
+    long detection. What was acknowledged is on the disk."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
@@ -187,8 +187,8 @@ def _message(error: click.ClickException) -> str:
 
 
 def _left() -> int:
-    """The exit code where output may have nowhere to go (`| head`, a full disk). What is still
-    buffered is dropped then, so that Python does not complain of it at its end."""
+    """The exit code if the reader of stdout may be gone (`| head`, a full disk). What is still
+    buffered is dropped then, so that Python does not report it at exit."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

@@ -40,7 +40,7 @@ verbose: ContextVar[bool] = ContextVar("verbose", default=False)
 
 
 def printable(text: str) -> str:
-    """Text on one line that no terminal and no encoding chokes on: what a file name may hold."""
+    """Text on one line that every terminal and encoding can show: file names may hold anything."""
     if text.isascii() and text.isprintable():
         return text
     kept = (c if c.isprintable() or c in JOINERS else ascii(c)[1:-1] for c in text)
@@ -80,7 +80,7 @@ def say(text: str, *, to: TextIO | None, styled: bool = False) -> None:
 
 def note(text: str) -> None:
     """One line for people, on stderr, so that stdout stays machine-readable."""
-    # Where nobody reads stderr the work goes on.
+    # A closed stderr does not stop the work.
     with contextlib.suppress(OSError, OutputError, ValueError):
         say(printable(without_secrets(text)), to=sys.stderr)
 

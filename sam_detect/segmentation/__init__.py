@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from sam_detect.options import Options, SAM2Options, shown
+from sam_detect.models import SAM2Options
+from sam_detect.options import Options, shown
 from sam_detect.registry import room_attribute
 
 if TYPE_CHECKING:
