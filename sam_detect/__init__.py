@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sam_detect.detector import SAMDetect as SAMDetect
+    from sam_detect.api import SAMDetect as SAMDetect
     from sam_detect.download_models import download_models as download_models
     from sam_detect.types import Detection as Detection
     from sam_detect.types import Detections as Detections
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "SAMDetect": "sam_detect.detector",
+    "SAMDetect": "sam_detect.api",
     "Detection": "sam_detect.types",
     "Detections": "sam_detect.types",
     "Frame": "sam_detect.types",

@@ -1,7 +1,7 @@
 """Every extension point, on one page.
 
 Subclass one (or, for a fade, write any object with ``apply``), pass an instance to
-:class:`~sam_detect.detector.SAMDetect`, or register it as an entry point of the group
+:class:`~sam_detect.api.SAMDetect`, or register it as an entry point of the group
 ``sam_detect.<room>`` to give it a name on the command line. One abstract method does the work;
 the rooms add batching. What a part returns is checked for every caller (:class:`Part`): a result
 that breaks the contract, or an exception of any type, becomes an ``ExtensionError`` that names the

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from sam_detect.detector import SAMDetect
+from sam_detect.api import SAMDetect
 from sam_detect.interfaces import Source
 from sam_detect.types import Frame, TrackedFrame
 

@@ -28,9 +28,9 @@ from sam_detect import SAMDetect
 from sam_detect.config import Settings, load_settings
 from sam_detect.errors import SamDetectError
 from sam_detect.evaluation.readers import open_dataset
+from sam_detect.features.choosing import choose_features
 from sam_detect.library.example import sealed
 from sam_detect.library.library import Library
-from sam_detect.library.maker import VectorMaker
 from sam_detect.library.reindex import reindex
 from sam_detect.library.schema import check_recipe
 from sam_detect.library.transfer import export_library, import_library
@@ -236,7 +236,7 @@ def use(library: Library) -> None:
             segmenter="naive", embedder="average", vector_store=MemoryVectorStore(),
             occupancy=library.recipe.occupancy, crop_side=library.recipe.crop_side,
         )  # fmt: skip
-        reindex(library, average._maker)
+        reindex(library, average.pipeline.features)
     export_library(library, folder() / "again.samlib")
     again = Library(MemoryVectorStore(), "again")
     import_library(again, folder() / "again.samlib")
@@ -256,7 +256,7 @@ def recipe(data: bytes) -> None:
     except (ValueError, SamDetectError):
         return
     with suppress(SamDetectError):
-        VectorMaker.choose(Settings(), found)
+        choose_features(Settings(), found)
 
 
 def config(data: bytes) -> None:

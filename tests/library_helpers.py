@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.detector import SAMDetect
+from sam_detect.api import SAMDetect
+from sam_detect.features.hard_negatives import HardNegatives
 from sam_detect.interfaces import Segmenter, VectorStore
 from sam_detect.library.library import Library
-from sam_detect.library.surroundings import Surroundings
+from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
 from sam_detect.types import Frame, Masks
 
 COLOURS = {"nut": (60, 120, 200), "leaf": (60, 180, 60), "berry": (140, 30, 60)}
@@ -101,13 +102,13 @@ def contents(library: Library) -> dict[str, tuple[Any, ...]]:
         e.id: (
             e.label, e.negative, e.source, tuple(e.bbox), e.area, e.segmentation["counts"],
             e.crop.image_rgb.tobytes(), e.crop.mask.tobytes(), e.crop.scale, e.crop.window_xyxy,
-            e.picture, e.surroundings and regions(e.surroundings),
+            e.picture, e.hard_negatives and regions(e.hard_negatives),
         )
         for e in library.read()
     }  # fmt: skip
 
 
-def regions(around: Surroundings) -> tuple[Any, ...]:
+def regions(around: HardNegatives) -> tuple[Any, ...]:
     """Everything of surroundings but the vectors, comparable."""
     return (
         around.proposer, around.quality, around.masks.size_hw, around.masks.boxes_xyxy.tolist(),
@@ -117,7 +118,7 @@ def regions(around: Surroundings) -> tuple[Any, ...]:
 
 def around_vectors(library: Library) -> dict[str, npt.NDArray[np.float32]]:
     """The vectors of what lies around each example."""
-    return {e.id: e.surroundings.vectors for e in library.read() if e.surroundings is not None}
+    return {e.id: e.hard_negatives.vectors for e in library.read() if e.hard_negatives is not None}
 
 
 def vectors(library: Library) -> dict[str, npt.NDArray[np.float32]]:
@@ -161,3 +162,8 @@ def as_converted(library: Library) -> None:
 def as_older_format(library: Library, version: int) -> None:
     """Leaves the library as one that says an older format."""
     library.store.write_manifest({**library.require(), "format_version": version})
+
+
+def snapshot_of(library: Library) -> LibrarySnapshot:
+    """The library as it is now, in its own recipe."""
+    return SnapshotReader(library).snapshot()

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam_detect.api import SAMDetect
 from sam_detect.bench.measurements import Measurements, Series, Trial
 from sam_detect.bench.memory import PeakDeviceMemory
 from sam_detect.bench.sam2 import Workload
@@ -27,7 +28,6 @@ from sam_detect.bench.sam2_compared import (
     thresholds,
 )
 from sam_detect.bench.stages import drawn
-from sam_detect.detector import SAMDetect
 from sam_detect.embedding.sam2 import SAM2Embedder
 from sam_detect.models.devices import resolve_device
 from sam_detect.models.running import precision
@@ -229,7 +229,7 @@ def measure_frame(measurements: Measurements, compared: Compared, workload: Work
     embedder = SAM2Embedder(compared.loaded, dtype="auto")
     frame = new()
     detector = _detector(segmenter, embedder, frame)
-    points = detector.propose(frame).prompts_xy.tolist()
+    points = detector.pipeline.all_proposals(frame).prompts_xy.tolist()
     measurements.announce("a frame of 5 objects, stage by stage")
     stages = _stages(detector, new, max(FEWEST, measurements.repeat))
     for name, durations in stages.items():
@@ -250,7 +250,7 @@ def measure_frame(measurements: Measurements, compared: Compared, workload: Work
     for series in (prompted, search):
         measurements.stages[series.name] = series.to_dict()
     measurements.add_pair("frame_segment_vs_official", ours, official)
-    _compare(measurements, len(detector.detect_frame(new())))
+    _compare(measurements, len(detector.detect(new())))
 
 
 def _compare(measurements: Measurements, objects: int) -> None:
@@ -272,7 +272,7 @@ def _detector(segmenter: SAM2Segmenter, embedder: SAM2Embedder, frame: Frame) ->
     detector = SAMDetect(
         segmenter, embedder, "gaussian", vector_store=MemoryVectorStore(), color_order="rgb"
     )
-    masks = detector.propose(frame)
+    masks = detector.pipeline.all_proposals(frame)
     detector.learn_frame(frame, masks, [f"kind {i % 2}" for i in range(len(masks))])
     return detector
 
@@ -284,8 +284,8 @@ def _stages(detector: SAMDetect, new: Callable[[], Frame], frames: int) -> dict[
     """
     names = {"propose": "frame_segment", "fade": "frame_fade", "embed": "frame_embed",
              "label": "frame_label"}  # fmt: skip
-    detector.detect_frame(new())
-    spent = [dict(detector.detect_frame(new()).timings_ms) for _ in range(frames)]
+    detector.detect(new())
+    spent = [dict(detector.detect(new()).timings_ms) for _ in range(frames)]
     stages = {name: [each.get(stage, 0.0) for each in spent] for stage, name in names.items()}
     return {**stages, "frame_total": [sum(each.values()) for each in spent]}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,17 @@ from sam_detect import parts
 from sam_detect.bench.measurements import Measurements, Trial
 from sam_detect.bench.suites import Options, Suite
 from sam_detect.config import Settings
-from sam_detect.detector import SAMDetect
 from sam_detect.fading import context
+from sam_detect.features.choosing import choose_features
+from sam_detect.features.extraction import BATCH
 from sam_detect.interfaces import Embedder, VectorStore
 from sam_detect.library.library import Library
-from sam_detect.library.maker import BATCH, VectorMaker
+from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.library.snapshot import search as search_in_store
 from sam_detect.masks import FloatArray
 from sam_detect.outputs.json_lines import JSONSink
 from sam_detect.outputs.overlay import OverlaySink
+from sam_detect.pipeline import Pipeline
 from sam_detect.sources import load_image
 from sam_detect.types import (
     Candidates,
@@ -130,7 +132,8 @@ class Picture:
         return self.candidates.vectors
 
 
-class AnsweredLibrary(Library):
+@dataclass(frozen=True)
+class AnsweredSnapshot(LibrarySnapshot):
     """Answers a question that it was asked before from memory, so that labelling can be timed
     without the search.
 
@@ -138,17 +141,15 @@ class AnsweredLibrary(Library):
         limit: how many neighbours were asked for last.
     """
 
-    def __init__(self, store: VectorStore, name: str, *, prior_similarity: float) -> None:
-        super().__init__(store, name, prior_similarity=prior_similarity)
-        self.limit = 0
-        self._answers: dict[tuple[int, int], list[list[Neighbour]]] = {}
+    limit: int = 0
+    answers: dict[tuple[int, int], list[list[Neighbour]]] = field(default_factory=dict)
 
     def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
-        self.limit = limit
+        object.__setattr__(self, "limit", limit)
         asked = id(vectors), limit
-        if asked not in self._answers:
-            self._answers[asked] = super().nearest(vectors, limit)
-        return self._answers[asked]
+        if asked not in self.answers:
+            self.answers[asked] = super().nearest(vectors, limit)
+        return self.answers[asked]
 
 
 class Prepared:
@@ -159,59 +160,60 @@ class Prepared:
         store: where the library lives.
 
     Attributes:
-        maker: the default recipe.
-        detector: the default detector, which has learnt some proposals of each picture under that
+        features: the default feature extractor.
+        pipeline: the default pipeline, which has learnt some proposals of each picture under that
             picture's name.
-        naming: the same detector with answers in place of searches.
-        limit: how many neighbours its labeller asks for.
+        answered: its library with answers in place of searches.
         pictures: what each room makes of each picture.
     """
 
     def __init__(self, frames: Sequence[Frame], store: VectorStore) -> None:
         # Not the user's settings: figures of different machines and commits are of the defaults.
         settings = Settings.model_validate({})
-        self.maker = VectorMaker.choose(settings, None)
-        labeller = parts.make_labeller(settings)
-        self.detector, self.naming = (
-            SAMDetect(
-                segmenter=parts.make_segmenter(settings),
-                embedder=self.maker.embedder,
-                fade_strategy=self.maker.fade,
-                vector_store=store,
-                labeller=labeller,
-            )
-            for _ in range(2)
+        self.features = choose_features(settings, None)
+        self.pipeline = Pipeline(
+            parts.make_segmenter(settings),
+            self.features,
+            parts.make_labeller(settings),
+            Library(store, "bench"),
         )
-        proposed = [self.detector.segmenter.segment(frame) for frame in frames]
+        proposed = [self.pipeline.segmenter.segment(frame) for frame in frames]
         for frame, masks in zip(frames, proposed, strict=True):
             self._learn(frame, masks)
-        library = self.detector.library
-        answered = AnsweredLibrary(store, library.name, prior_similarity=library.prior_similarity)
-        self.naming.library = answered
+        self.snapshot = self.pipeline.snapshot()
+        self.answered = AnsweredSnapshot(**vars(self.snapshot))
         self.pictures = [self._picture(*each) for each in zip(frames, proposed, strict=True)]
-        self.limit = answered.limit
+
+    @property
+    def limit(self) -> int:
+        """How many neighbours the labeller asks for."""
+        return self.answered.limit
 
     def crops(self, frame: Frame, masks: Masks) -> list[Crop]:
         """The crops of masks, reduced to the embedder's side."""
-        side = self.maker.embedder.input_side
-        return [context.reduced(crop, side) for crop in self.maker.crops(frame, masks)]
+        side = self.features.embedder.input_side
+        return [context.reduced(crop, side) for crop in self.features.crops(frame, masks)]
 
     def faded(self, frame: Frame, masks: Masks) -> list[FadedCrop]:
         """The crops of masks, faded: all that the embedder needs."""
-        return fade_all(self.crops(frame, masks), self.maker.fade)
+        return fade_all(self.crops(frame, masks), self.features.fade)
+
+    def label(self, candidates: Candidates) -> Detections:
+        """Labels candidates whose neighbours are known."""
+        return self.pipeline.label(candidates, self.answered, recall_taught=False)
 
     def _learn(self, frame: Frame, masks: Masks) -> None:
         chosen = np.unique(np.linspace(0, len(masks) - 1, EXAMPLES).astype(np.int64))
         if len(masks):
             name = Path(frame.source_id).stem or "picture"
-            self.detector.learn_frame(frame, masks[chosen], [name] * len(chosen))
+            self.pipeline.learn(frame, masks[chosen], [name] * len(chosen))
 
     def _picture(self, frame: Frame, masks: Masks) -> Picture:
         crops = self.crops(frame, masks)
-        vectors = self.detector.embed(frame, masks)
+        vectors = self.features.embed_masks(frame, masks)
         candidates = Candidates(frame, masks, vectors, np.arange(len(masks)))
-        faded = fade_all(crops, self.maker.fade)
-        return Picture(candidates, crops, faded, self.naming.name(candidates))
+        faded = fade_all(crops, self.features.fade)
+        return Picture(candidates, crops, faded, self.label(candidates))
 
 
 def fade_all(crops: Sequence[Crop], fade: parts.AnyFade) -> list[FadedCrop]:
@@ -239,7 +241,7 @@ class StagesSuite(Suite):
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             measurements.announce("preparing")
             prepared = Prepared(frames, QdrantVectorStore(path=Path(folder, "libraries")))
-            measurements.recipe = prepared.detector.recipe.to_dict()
+            measurements.recipe = prepared.pipeline.recipe.to_dict()
             for trial in stages(prepared, Path(folder)):
                 measurements.stage(trial)
             for name, (ours, reference) in pairs(prepared).items():
@@ -257,18 +259,17 @@ def stages(prepared: Prepared, folder: Path) -> list[Trial]:
     ``search`` is of a library whose vectors are read already; ``label`` has its neighbours given
     and what it learns of the library learnt, as for any but the first picture.
     """
-    detector, made = prepared.detector, prepared.pictures
-    embedder, limit = prepared.maker.embedder, prepared.limit
-    naming = prepared.naming
+    pipeline, made = prepared.pipeline, prepared.pictures
+    embedder, limit = prepared.features.embedder, prepared.limit
     return [
-        _over(made, "propose", lambda p: detector.segmenter.segment(p.frame)),
+        _over(made, "propose", lambda p: pipeline.segmenter.segment(p.frame)),
         _over(made, "fade_crop", lambda p: prepared.faded(p.frame, p.masks)),
         _over(made, "embed", lambda p: embed_all(embedder, p.faded)),
-        _over(made, "search", lambda p: detector.library.nearest(p.vectors, limit)),
-        _over(made, "label", lambda p: naming.name(p.candidates)),
+        _over(made, "search", lambda p: prepared.snapshot.nearest(p.vectors, limit)),
+        _over(made, "label", lambda p: prepared.label(p.candidates)),
         Trial("write_json", lambda _: _write_json(made, folder / "found.jsonl")),
         Trial("write_overlay", lambda _: _write_overlays(made, folder / "overlays")),
-        _over(made, "detect", lambda p: detector.detect_frame(p.frame)),
+        _over(made, "detect", lambda p: pipeline.detect(p.frame)),
     ]
 
 
@@ -282,8 +283,8 @@ def pairs(prepared: Prepared) -> dict[str, tuple[Trial, Trial]]:
       against the one that blurs.
     * ``fade_window_vs_whole_picture``: cutting a window first against fading the whole picture.
     """
-    made, library = prepared.pictures, prepared.detector.library
-    embedder, fade, limit = prepared.maker.embedder, prepared.maker.fade, prepared.limit
+    made, library = prepared.pictures, prepared.pipeline.library
+    embedder, fade, limit = prepared.features.embedder, prepared.features.fade, prepared.limit
     average = parts.make_embedder("average")
     found = {
         "embed_appearance_vs_average": (
@@ -291,7 +292,7 @@ def pairs(prepared: Prepared) -> dict[str, tuple[Trial, Trial]]:
             _over(made, "average", lambda p: embed_all(average, p.faded)),
         ),
         "search_snapshot_vs_store": (
-            _over(made, "snapshot", lambda p: library.nearest(p.vectors, limit)),
+            _over(made, "snapshot", lambda p: prepared.snapshot.nearest(p.vectors, limit)),
             _over(made, "store", lambda p: search_in_store(library.store, p.vectors, limit)),
         ),
         "fade_window_vs_whole_picture": (

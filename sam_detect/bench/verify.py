@@ -17,9 +17,9 @@ import skimage.data
 import torch
 from PIL import Image
 
+from sam_detect.api import SAMDetect
 from sam_detect.bench.machine import describe_machine, machine_name, versions
 from sam_detect.bench.sam2_compared import official_generator, same_share
-from sam_detect.detector import SAMDetect
 from sam_detect.embedding.clip import CLIPEmbedder
 from sam_detect.fading import IdentityFade, context
 from sam_detect.masks import BoolArray, FloatArray
@@ -186,7 +186,7 @@ def _quality(segmenter: SAM2Segmenter, embedder: CLIPEmbedder) -> Check:
     chosen = [i for i, label in enumerate(labels) if labels[:i].count(label) < LEARNT]
     shown = Masks.from_dense(np.stack([masks[i] for i in chosen]))
     detector.learn_frame(frame, shown, [labels[i] for i in chosen])
-    known = detector.detect_frame(frame).known
+    known = detector.detect(frame).known
     overlap = np.array(
         [[_iou(known.masks.dense(i), mask) for mask in masks] for i in range(len(known))]
     ).reshape(len(known), len(masks))

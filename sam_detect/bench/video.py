@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect import parts
+from sam_detect.api import SAMDetect
 from sam_detect.bench.measurements import Measurements, Trial
 from sam_detect.bench.memory import resident_mb
 from sam_detect.bench.suites import Options, Suite
 from sam_detect.config import Settings
-from sam_detect.detector import SAMDetect
 from sam_detect.interfaces import Source
 from sam_detect.masks import BoolArray
 from sam_detect.registry import needing_extra
@@ -254,7 +254,7 @@ def _file(detector: SAMDetect, measurements: Measurements, workload: Workload) -
             return [tracked.detections for tracked in stream]
 
     def every(_: object) -> list[Detections]:
-        return [detector.detect_frame(frame) for frame in frames]
+        return [detector.detect(frame) for frame in frames]
 
     streamed, by_itself = stream_all(None), every(None)
     figures = measurements.figures

@@ -34,7 +34,7 @@ from sam_detect.labels import normalised_label
 from sam_detect.registry import load_asked, names
 
 if TYPE_CHECKING:
-    from sam_detect.detector import SAMDetect
+    from sam_detect.api import SAMDetect
     from sam_detect.interfaces import Sink
     from sam_detect.types import Frame
 
@@ -132,7 +132,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
                 frame = _read(detector, path)
                 if label is not None and not primed:
                     primed = _prime(detector, frame, path, label)
-                detections = detector.detect_frame(frame)
+                detections = detector.detect(frame)
                 if labels is not None:
                     detections = detections.only(labels, unknown=unknown)
                 for sink in sinks:
@@ -154,7 +154,7 @@ def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> se
         return None
     from sam_detect.library.lookup import no_label
 
-    known = {*detector.library.examples().labels}
+    known = {*detector.snapshot().examples().labels}
     known |= set(detector.labeller.labels or ())
     known |= set() if label is None else {normalised_label(label)}
     # A label may hold a comma itself.
@@ -170,8 +170,8 @@ def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> se
 
 def _prime(detector: SAMDetect, frame: Frame, path: str, label: str) -> bool:
     """Takes a picture's separate objects as examples, in memory; False where there are none."""
-    known = normalised_label(label) in detector.library.examples().labels
-    masks = detector.separate_objects(frame)
+    known = normalised_label(label) in detector.snapshot().examples().labels
+    masks = detector.pipeline.separate_objects(frame)
     if not len(masks):
         note(f"{path}: no object stands out, so none was taken as '{label}'")
         return False

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sam_detect.evaluation.evaluation import Evaluation
     from sam_detect.evaluation.harness import Tick
     from sam_detect.evaluation.sweep import Announce
+    from sam_detect.pipeline import Pipeline
 
 CURVE = "1,2,5,10,20"
 SHOWN_PROBLEMS = 5
@@ -138,7 +139,14 @@ def evaluate(
         check_output_file("--predictions", predictions, dataset, data)
     with _progress(len(grid)) as announce:
         found = run_sweep(
-            data, drawn, grid, settings=given, method=method, curve=points, announce=announce
+            data,
+            drawn,
+            grid,
+            make=lambda changed: _pipeline({**given, **changed}),
+            max_pixels=limit,
+            method=method,
+            curve=points,
+            announce=announce,
         )
         done = list(found)
     _say_problems(tuple(dict.fromkeys(line for each in done for line in each.problems)))
@@ -149,6 +157,12 @@ def evaluate(
     if not as_json:
         _print(done)
     return 0
+
+
+def _pipeline(settings: dict[str, Any]) -> Pipeline:
+    from sam_detect.api import SAMDetect
+
+    return SAMDetect(**{**settings, "vector_store": "memory"}).pipeline
 
 
 def whole_numbers(option: str, text: str) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ from sam_detect.errors import (
 from sam_detect.labels import normalised_label
 
 if TYPE_CHECKING:
-    from sam_detect.detector import SAMDetect
+    from sam_detect.api import SAMDetect
 
 Item = TypeVar("Item")
 
@@ -102,7 +102,7 @@ def open_detector(settings: dict[str, Any], *, learns: bool = False) -> SAMDetec
         LibraryNotFoundError: a library is named that does not exist.
         RecipeMismatchError: the command learns in another recipe than the library's.
     """
-    from sam_detect.detector import SAMDetect
+    from sam_detect.api import SAMDetect
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

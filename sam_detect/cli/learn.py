@@ -27,7 +27,7 @@ from sam_detect.errors import ConfigError, MaskError, one_line
 from sam_detect.labels import normalised_label, shown_label, similar_labels
 
 if TYPE_CHECKING:
-    from sam_detect.detector import SAMDetect
+    from sam_detect.api import SAMDetect
     from sam_detect.segmentation.prompted import Outlined
     from sam_detect.sources.annotations import AnnotatedImage
     from sam_detect.types import Frame, Masks
@@ -219,14 +219,14 @@ class _Prompts:
                 )
             found.append(read_masks(self.file, frame.size_hw))
         if self.file == "auto":
-            found.append(detector.separate_objects(frame))
-            left_out = len(detector.propose(frame)) - len(found[0])
+            found.append(detector.pipeline.separate_objects(frame))
+            left_out = len(detector.pipeline.all_proposals(frame)) - len(found[0])
             if left_out:
                 note(
                     f"{path}: took {counted(len(found[0]), 'separate object')} of one kind; left "
                     f"out {counted(left_out, 'proposal')} (parts, background, unlike the others)"
                 )
-        shown = detector.outlined(frame, self.boxes, self.points, of_finds=self.negative)
+        shown = detector.pipeline.outline(frame, self.boxes, self.points, of_finds=self.negative)
         for line in (*self._taken(shown), *(f"warning: {p}" for p in shown.problems(self.boxes))):
             note(line)
         found.append(shown.masks)
@@ -325,7 +325,7 @@ class _Annotations:
             try:
                 dense = outline.mask(frame.size_hw)
                 if dense is None:
-                    shown = detector.outlined(frame, [outline.bbox_xywh or ()])
+                    shown = detector.pipeline.outline(frame, [outline.bbox_xywh or ()])
                     masks.append(shown.masks)
                     guessed += [] if shown.fits[0] else [number]
                 else:

@@ -384,14 +384,14 @@ def reindex_command(as_json: bool, **settings: Any) -> None:
     from rich.progress import Progress
 
     from sam_detect.config import load_settings
-    from sam_detect.library.maker import VectorMaker
+    from sam_detect.features.choosing import choose_features
     from sam_detect.library.reindex import reindex
     from sam_detect.parts import asked_for, require_used
 
     given = {"embedder": settings["embedder"] or ("sam2" if settings["sam_model"] else None)}
     loaded = load_settings({**settings, **asked_for(given, settings)})
     chosen = _open({name: settings[name] for name in options.section("Library")})
-    maker = VectorMaker.choose(loaded, chosen.recipe)
+    maker = choose_features(loaded, chosen.recipe)
     used = {"embedder": maker.recipe.embedder, "fade": maker.recipe.fade, "store": "qdrant"}
     require_used(loaded, {"segmenter": "naive", **used, **loaded.chosen})
     console = Console(stderr=True)

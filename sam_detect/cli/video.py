@@ -17,7 +17,7 @@ from sam_detect.errors import ConfigError
 from sam_detect.registry import names
 
 if TYPE_CHECKING:
-    from sam_detect.detector import SAMDetect
+    from sam_detect.api import SAMDetect
     from sam_detect.types import TrackedFrame
     from sam_detect.video.display import Display
     from sam_detect.video.recording import Recorder
@@ -159,5 +159,5 @@ def _viewer(
     """The frames, each as it is shown."""
     from sam_detect.video.window import Viewer
 
-    labels = sorted(set(detector.library.examples().labels))
+    labels = sorted(set(detector.snapshot().examples().labels))
     return Viewer(stream, frames, display, labels=labels, paced=not stream.live)

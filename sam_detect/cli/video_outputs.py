@@ -16,7 +16,7 @@ from sam_detect.errors import ConfigError, SamDetectError, one_line
 from sam_detect.registry import load_asked
 
 if TYPE_CHECKING:
-    from sam_detect.detector import SAMDetect
+    from sam_detect.api import SAMDetect
     from sam_detect.interfaces import VideoSink
     from sam_detect.video.recording import Recorder
 
@@ -105,7 +105,7 @@ class Outputs:
             if self.collect_unknown is not None:
                 from sam_detect.video.collecting import UnknownCollector
 
-                sinks.append(UnknownCollector(detector, self.collect_unknown))
+                sinks.append(UnknownCollector(detector.pipeline, self.collect_unknown))
         except BaseException:
             for sink in sinks:  # those that could be made
                 sink.close()

@@ -7,7 +7,7 @@ import numpy as np
 from sam_detect.evaluation.comparison import overlap
 from sam_detect.evaluation.dataset import AnnotatedPicture, Dataset
 from sam_detect.evaluation.metrics import knn_purity, separability, silhouette
-from sam_detect.evaluation.pipeline import Pipeline
+from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.evaluation.run import outlines
 from sam_detect.masks import FloatArray
 from sam_detect.sources import load_image
@@ -18,7 +18,7 @@ AWAY_IOU = 0.1
 
 
 def embedding_quality(
-    dataset: Dataset, pipeline: Pipeline, *, max_pixels: int
+    dataset: Dataset, pipeline: PipelineMethod, *, max_pixels: int
 ) -> dict[str, float | None]:
     """``separability``, ``knn_purity`` and ``silhouette`` of all objects of a dataset, and of as
     many proposals of each picture that are none.
@@ -51,7 +51,7 @@ def embedding_quality(
 
 
 def _no_objects(
-    frame: Frame, picture: AnnotatedPicture, pipeline: Pipeline, boxes: bool, *, most: int
+    frame: Frame, picture: AnnotatedPicture, pipeline: PipelineMethod, boxes: bool, *, most: int
 ) -> FloatArray:
     """Vectors of the best proposals that are beside every object."""
     shared = overlap(pipeline.propose(frame), picture, picture.objects, boxes)

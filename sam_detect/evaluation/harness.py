@@ -8,16 +8,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from sam_detect.detector import SAMDetect
 from sam_detect.errors import ConfigError, ImageError, one_line
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.embedding_quality import embedding_quality
 from sam_detect.evaluation.episodes import Split
 from sam_detect.evaluation.evaluation import AVERAGED, Evaluation
 from sam_detect.evaluation.methods import Method
-from sam_detect.evaluation.pipeline import Pipeline
+from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Episode, Protocol, plan, run
+from sam_detect.pipeline import Pipeline
 from sam_detect.registry import load_custom
 from sam_detect.sources import load_image
 
@@ -27,10 +27,10 @@ Tick = Callable[[int, int], None]
 
 def evaluate(
     dataset: Dataset,
-    pipeline: Pipeline,
+    pipeline: PipelineMethod,
     protocol: Protocol,
     *,
-    method: str = Pipeline.name,
+    method: str = PipelineMethod.name,
     curve: Sequence[int] = (),
     max_pixels: int,
     tick: Tick = lambda done, of: None,
@@ -78,7 +78,7 @@ def evaluate(
         for shots, found in episodes.items()
     }
     quality = None
-    if method == Pipeline.name:
+    if method == PipelineMethod.name:
         quality = embedding_quality(dataset, pipeline, max_pixels=max_pixels)
     return replace(
         points[protocol.shots],
@@ -112,21 +112,23 @@ MEASURES = {
 
 
 def measure(
-    detector: SAMDetect,
+    pipeline: Pipeline,
     dataset_path: str | Path,
     metrics: Sequence[str] | None = None,
     *,
     images: str | Path | None = None,
+    max_pixels: int,
     **protocol: Any,
 ) -> dict[str, Any]:
-    """Measures a detector's parts, with an empty library, on annotated pictures.
+    """Measures a pipeline's parts, with an empty library, on annotated pictures.
 
     Args:
-        detector: whose parts are measured; its library is left alone.
+        pipeline: whose parts are measured; its library is left alone.
         dataset_path: what ``sam-detect evaluate`` takes: a folder or a COCO file.
         metrics: of ``accuracy``, ``inference_time`` and ``embedding_quality`` those to give;
             None gives everything, as ``sam-detect evaluate --json`` does.
         images: the folder of a COCO file's pictures.
+        max_pixels: larger pictures are refused.
         protocol: fields of :class:`~sam_detect.evaluation.run.Protocol` (``shots``,
             ``seeds``, ``iou``, ``group_by``, ...).
 
@@ -148,9 +150,8 @@ def measure(
     if isinstance(protocol.get("seeds"), Iterable):
         protocol["seeds"] = tuple(protocol["seeds"])
     drawn = Protocol(**protocol)
-    limit = detector.settings.max_image_pixels
-    dataset = open_dataset(dataset_path, images, max_pixels=limit)
-    found = evaluate(dataset, Pipeline(detector), drawn, max_pixels=limit).to_dict()
+    dataset = open_dataset(dataset_path, images, max_pixels=max_pixels)
+    found = evaluate(dataset, PipelineMethod(pipeline), drawn, max_pixels=max_pixels).to_dict()
     if metrics is None:
         return found
     chosen = {name: {key: found[key] for key in MEASURES[name]} for name in metrics}
@@ -186,7 +187,7 @@ def peak_memory_mb() -> float | None:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def make_method(name: str, pipeline: Pipeline) -> Method:
+def make_method(name: str, pipeline: PipelineMethod) -> Method:
     """The pipeline itself, or a method of the user's own.
 
     Args:
@@ -195,12 +196,12 @@ def make_method(name: str, pipeline: Pipeline) -> Method:
     Raises:
         ConfigError: there is no such method, or the class is none.
     """
-    if name == Pipeline.name:
+    if name == PipelineMethod.name:
         return pipeline
     if ":" not in name:
         raise ConfigError(
-            f"there is no method '{name}': it is '{Pipeline.name}', or a class of your own as "
-            "package.module:Class"
+            f"there is no method '{name}': it is '{PipelineMethod.name}', or a class of your "
+            "own as package.module:Class"
         )
     method_class = load_custom("method", name)
     try:

@@ -1,181 +1,208 @@
-"""The detector as a method to evaluate, doing for each picture once what does not change."""
+"""The pipeline as a method to evaluate: what does not change from episode to episode is cached."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from sam_detect.detector import SAMDetect
 from sam_detect.evaluation.methods import Found, Shown
+from sam_detect.features.extraction import STAGES, FeatureExtractor
+from sam_detect.features.vector_cache import KnownVectors
 from sam_detect.interfaces import Segmenter
-from sam_detect.labelling.sizes import areas_sought
-from sam_detect.masks import BoolArray, FloatArray, IntArray
-from sam_detect.parts import name_of
-from sam_detect.segmentation import prompted
-from sam_detect.types import Candidates, Frame, Masks, Taught
+from sam_detect.library.library import Library
+from sam_detect.masks import FloatArray, IntArray
+from sam_detect.pipeline import Pipeline
+from sam_detect.registry import load_class
+from sam_detect.types import Frame, Masks
 
-Proposals = tuple[Masks, dict[str, float]]
 Areas = tuple[int, int] | None
 
 
 @dataclass
-class Described:
-    """The vectors of a picture's proposals, as far as they were asked for.
+class FrameVectors:
+    """The vectors of one frame's masks in one recipe.
 
     Attributes:
-        vectors: ``(N, D)``.
-        known: ``(N,)`` bool, which of them were made.
-        seconds: that took, per stage.
+        by_mask: ``(D,)`` by box and run lengths.
+        seconds: spent on them, by stage.
     """
 
-    vectors: FloatArray
-    known: BoolArray
-    seconds: dict[str, float]
+    by_mask: dict[tuple[Any, ...], FloatArray] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What was made of each picture and the seconds it took: by segmenter (with the areas sought,
-    where it goes by them), and by recipe too."""
+class EvaluationCache:
+    """Proposals with the seconds they took, by segmenter, areas and frame; vectors by recipe and
+    frame. Shared by the variants of a sweep."""
 
-    proposals: dict[tuple[str, Areas, str], Proposals] = field(default_factory=dict)
-    vectors: dict[tuple[str, str, Areas, str], Described] = field(default_factory=dict)
+    proposals: dict[tuple[str, Areas, str], tuple[Masks, float]] = field(default_factory=dict)
+    vectors: dict[tuple[str, str], FrameVectors] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Remembering(Segmenter):
-    """Gives the proposals that are known already."""
+@dataclass(frozen=True, eq=False)
+class CachedSegmenter(Segmenter):
+    """Proposes each frame once.
 
-    propose: Callable[[Frame, Areas], Masks]
+    Attributes:
+        inner: proposes.
+        key: tells segmenters with other options apart.
+        cache: of proposals.
+        areas: that it was fitted to, if they matter to it.
+    """
+
+    inner: Segmenter
+    key: str
+    cache: EvaluationCache
     areas: Areas = None
 
-    def for_areas(self, areas: Areas) -> Remembering:
-        return replace(self, areas=areas)
+    def for_areas(self, areas: Areas) -> CachedSegmenter:
+        sized = self.inner.for_areas(areas)
+        return self if sized is self.inner else replace(self, inner=sized, areas=areas)
 
     def segment(self, frame: Frame) -> Masks:
-        return self.propose(frame, self.areas)
+        return self.proposals(frame)[0]
+
+    def proposals(self, frame: Frame) -> tuple[Masks, float]:
+        """The proposals of a frame, and the seconds that they took when they were made."""
+        key = (self.key, self.areas, frame.source_id)
+        if key not in self.cache.proposals:
+            started = time.perf_counter()
+            masks = self.inner.segment(frame)
+            self.cache.proposals[key] = masks, time.perf_counter() - started
+        return self.cache.proposals[key]
+
+    def smallest_area(self, size_hw: tuple[int, int]) -> float:
+        return 0.0  # an evaluation of hundreds of pictures does not warn about each
 
 
-class Pipeline:
-    """Segmenter, fade, embedder and labeller of a detector, with an empty library per episode.
+@dataclass(frozen=True, eq=False)
+class CachedFeatures(FeatureExtractor):
+    """Embeds each mask of a frame once."""
 
-    Proposals and vectors of a picture are made once and kept for all episodes, since neither
-    depends on the examples (but for the sizes of these, where the segmenter goes by them); their
-    time is counted in every episode all the same.
+    vectors: dict[tuple[str, str], FrameVectors] = field(default_factory=dict)
+
+    def embed_masks(
+        self,
+        frame: Frame,
+        masks: Masks,
+        *,
+        known: KnownVectors | None = None,
+        timings_ms: dict[str, float] | None = None,
+    ) -> FloatArray:
+        """As :class:`FeatureExtractor` does; timings are those of so many vectors when made."""
+        recipe = json.dumps(self.recipe.to_dict(), sort_keys=True)
+        kept = self.vectors.setdefault((recipe, frame.source_id), FrameVectors())
+        keys = [
+            (*box, rle) for box, rle in zip(masks.boxes_xyxy.tolist(), masks.crop_rles, strict=True)
+        ]
+        missing = [index for index, key in enumerate(keys) if key not in kept.by_mask]
+        spent: dict[str, float] = {}
+        new = super().embed_masks(frame, masks[missing], known=known, timings_ms=spent)
+        for index, vector in zip(missing, new, strict=True):
+            kept.by_mask[keys[index]] = vector
+        for stage, milliseconds in spent.items():
+            kept.seconds[stage] += milliseconds / 1000
+        if timings_ms is not None:
+            share = len(keys) / max(1, len(kept.by_mask))
+            for stage, seconds in kept.seconds.items():
+                timings_ms[stage] = timings_ms.get(stage, 0.0) + seconds * 1000 * share
+        if not keys:
+            return np.zeros((0, self.embedder.dimension), np.float32)
+        return np.stack([kept.by_mask[key] for key in keys])
+
+
+class PipelineMethod:
+    """A pipeline's parts, with an empty library in memory for each episode.
+
+    Proposals and vectors do not depend on the examples (but for their sizes, if the segmenter is
+    fitted to them), so they are made once; their time is counted in every episode all the same.
 
     Args:
-        detector: whose parts to use; its library is left alone.
-        memory: shared by the pipelines of a sweep.
+        pipeline: whose parts are measured; its library is left alone.
+        cache: shared by the methods of a sweep.
+
+    Attributes:
+        pipeline: with the library that :meth:`learn` made; :meth:`find` follows what it learns.
     """
 
     name = "sam-detect"
 
-    def __init__(self, detector: SAMDetect, memory: Memory | None = None) -> None:
-        self._template = detector
-        self._detector = detector.with_empty_library()
-        self._memory = memory or Memory()
-        self._segmenter = json.dumps(
-            [name_of("segmenter", detector.segmenter), vars(detector.segmenter)], default=repr
+    def __init__(self, pipeline: Pipeline, cache: EvaluationCache | None = None) -> None:
+        cache = cache or EvaluationCache()
+        segmenter, given = pipeline.segmenter, pipeline.features
+        key = json.dumps([pipeline.segmenter_name, vars(segmenter)], default=repr)
+        self._segmenter = CachedSegmenter(segmenter, key, cache)
+        self._features = CachedFeatures(
+            given.embedder,
+            given.fade,
+            occupancy=given.occupancy,
+            crop_side=given.crop_side,
+            vectors=cache.vectors,
         )
-        self._recipe = json.dumps(detector.recipe.to_dict(), sort_keys=True)
-
-    @property
-    def max_pixels(self) -> int:
-        """The detector refuses larger pictures."""
-        return self._template.settings.max_image_pixels
-
-    @property
-    def detector(self) -> SAMDetect:
-        """What :meth:`learn` taught: :meth:`find` follows what it learns besides."""
-        return self._detector
+        self._name, self._labeller = pipeline.segmenter_name, pipeline.labeller
+        self.pipeline = self._with_empty_library()
 
     def learn(self, support: Sequence[Shown]) -> None:
-        self._detector = self._template.with_empty_library(Remembering(self.propose))
+        self.pipeline = self._with_empty_library()
         for shown in support:
-            self._detector.learn_frame(shown.frame, shown.masks, shown.labels, others=shown.others)
+            self.pipeline.learn(shown.frame, shown.masks, shown.labels, others=shown.others)
 
-    def find(self, frame: Frame, *, taught: Taught | None = None) -> Found:
-        """Finds and names the objects of a query picture.
+    def find(self, frame: Frame, *, recall_taught: bool = False) -> Found:
+        """Detects and labels the objects of a query picture.
 
         Args:
-            taught: as of :meth:`~sam_detect.finder.Finder.name`.
+            recall_taught: as of :meth:`~sam_detect.pipeline.Pipeline.detect`.
         """
-        sought = areas_sought(self._detector.library.examples())
-        masks, proposing = self._proposals(frame, sought)
-        started = time.perf_counter()
-        plausible = self._detector.plausible(masks)
-        labelling = time.perf_counter() - started
-        vectors, embedding = self._described(frame, plausible, sought)
-        started = time.perf_counter()
-        detections = self._detector.name(
-            Candidates(frame, masks, vectors, plausible), taught=taught
+        snapshot = self.pipeline.snapshot()
+        spent: dict[str, float] = {}
+        proposed = self.pipeline.propose(frame, snapshot, timings_ms=spent)
+        detections = self.pipeline.detect(
+            frame,
+            snapshot=snapshot,
+            proposed=proposed,
+            recall_taught=recall_taught,
+            explain_unknown=False,
         )
-        labelling += time.perf_counter() - started
-        seconds = {**proposing, **embedding, "label": labelling}
+        for stage, milliseconds in detections.timings_ms.items():
+            spent[stage] = spent.get(stage, 0.0) + milliseconds
+        areas = self.pipeline.areas_sought(snapshot)
+        seconds = {stage: milliseconds / 1000 for stage, milliseconds in spent.items()}
+        seconds["propose"] = self._segmenter.for_areas(areas).proposals(frame)[1]
         return Found(
             masks=detections.masks,
             labels=tuple(detections.label.tolist()),
             scores=np.asarray(detections.confidence, np.float32),
-            proposals=masks,
+            proposals=proposed.masks,
             seconds=seconds,
         )
 
     def describe(self) -> dict[str, Any]:
-        return self._template.recipe.to_dict()
+        return self._features.recipe.to_dict()
 
-    def propose(self, frame: Frame, areas: Areas = None) -> Masks:
-        """The proposals of a picture, where objects of these areas are sought."""
-        return self._proposals(frame, areas)[0]
+    def propose(self, frame: Frame) -> Masks:
+        """The proposals of a picture, for objects of any size."""
+        return self._segmenter.segment(frame)
 
     def outline(self, frame: Frame, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
-        """What a user's boxes in a picture would be taken for."""
-        segmenter = self._template.segmenter
-        return prompted.outline(frame, segmenter, propose=self.propose, boxes_xywh=boxes_xywh).masks
+        """The masks that a user's boxes in a picture would get."""
+        return self.pipeline.outline(frame, boxes_xywh).masks
 
     def vectors(self, frame: Frame, indices: IntArray) -> FloatArray:
         """``(n, D)``: the vectors of some of :meth:`propose`."""
-        return self._described(frame, indices)[0]
+        return self.embed(frame, self.propose(frame)[indices])
 
     def embed(self, frame: Frame, masks: Masks) -> FloatArray:
         """``(N, D)`` vectors of any masks of a picture."""
-        return self._template.embed(frame, masks)
+        return self._features.embed_masks(frame, masks)
 
-    def _sized(self, areas: Areas) -> tuple[Segmenter, Areas]:
-        """The segmenter for areas, and these if they matter to it."""
-        segmenter = self._template.segmenter
-        sized = segmenter.for_areas(areas)
-        return sized, None if sized is segmenter else areas
-
-    def _proposals(self, frame: Frame, areas: Areas) -> Proposals:
-        segmenter, areas = self._sized(areas)
-        key = (self._segmenter, areas, frame.source_id)
-        if key not in self._memory.proposals:
-            started = time.perf_counter()
-            masks = segmenter.segment(frame)
-            self._memory.proposals[key] = masks, {"propose": time.perf_counter() - started}
-        return self._memory.proposals[key]
-
-    def _described(
-        self, frame: Frame, indices: IntArray, areas: Areas = None
-    ) -> tuple[FloatArray, dict[str, float]]:
-        """Vectors of some proposals, and the seconds that so many take."""
-        masks = self.propose(frame, areas)
-        key = (self._segmenter, self._recipe, self._sized(areas)[1], frame.source_id)
-        if key not in self._memory.vectors:
-            none = np.zeros((len(masks), self._template.recipe.dimension), np.float32)
-            self._memory.vectors[key] = Described(none, np.zeros(len(masks), np.bool_), {})
-        kept = self._memory.vectors[key]
-        missing = indices[~kept.known[indices]]
-        spent: dict[str, float] = {}
-        kept.vectors[missing] = self._template.embed(frame, masks[missing], timings_ms=spent)
-        kept.known[missing] = True
-        for stage, value in spent.items():
-            kept.seconds[stage] = kept.seconds.get(stage, 0.0) + value / 1000
-        share = len(indices) / max(1, int(kept.known.sum()))
-        seconds = {stage: value * share for stage, value in kept.seconds.items()}
-        return kept.vectors[indices], seconds
+    def _with_empty_library(self) -> Pipeline:
+        library = Library(load_class("store", "memory")(), "evaluation")
+        return Pipeline(
+            self._segmenter, self._features, self._labeller, library, segmenter_name=self._name
+        )

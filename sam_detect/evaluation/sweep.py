@@ -6,17 +6,16 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from sam_detect.config import known_settings
-from sam_detect.detector import SAMDetect
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.evaluation import Evaluation
 from sam_detect.evaluation.harness import Tick, evaluate, make_method
-from sam_detect.evaluation.pipeline import Memory, Pipeline
+from sam_detect.evaluation.pipeline import EvaluationCache, PipelineMethod
 from sam_detect.evaluation.run import Protocol, plan
 from sam_detect.options import ROOMS, fields, options_of, parts_with
+from sam_detect.pipeline import Pipeline
 
 MOST_VARIANTS = 200
 OF_PROTOCOL = {"shots": (int, "a whole number"), "iou": (float, "a number")}
@@ -34,8 +33,9 @@ def sweep(
     protocol: Protocol,
     grid: Sequence[Mapping[str, str]],
     *,
-    settings: Mapping[str, Any],
-    method: str = Pipeline.name,
+    make: Callable[[Mapping[str, str]], Pipeline],
+    max_pixels: int,
+    method: str = PipelineMethod.name,
     curve: Sequence[int] = (),
     announce: Announce = lambda what: lambda done, of: None,
 ) -> Iterator[Evaluation]:
@@ -43,15 +43,16 @@ def sweep(
 
     Args:
         grid: what to change for each, of :func:`variants`.
-        settings: of the detector, where a variant does not say otherwise.
+        make: gives the pipeline with the settings of a variant.
+        max_pixels: larger pictures are refused.
 
     Raises:
         ConfigError: a value out of its range, or a protocol that does not fit the dataset.
         ImageError: a picture cannot be read.
     """
-    memory = Memory()
+    cache = EvaluationCache()
     # All are made before any is run: what is wrong with the last should not cost an hour.
-    pipelines = [Pipeline(_detector(settings, variant), memory) for variant in grid]
+    pipelines = [PipelineMethod(make(_settings(variant)), cache) for variant in grid]
     methods = [variant.get("method", method) for variant in grid]
     protocols = [_varied(protocol, variant) for variant in grid]
     for name, pipeline, varied in zip(methods, pipelines, protocols, strict=True):
@@ -64,7 +65,7 @@ def sweep(
             varied,
             method=name,
             curve=curve,
-            max_pixels=pipeline.max_pixels,
+            max_pixels=max_pixels,
             tick=announce(", ".join(f"{key}={value}" for key, value in variant.items())),
         )
         yield replace(found, variant=dict(variant))
@@ -104,9 +105,8 @@ def _fitting(variant: dict[str, str]) -> dict[str, str]:
     return variant
 
 
-def _detector(settings: Mapping[str, Any], variant: Mapping[str, str]) -> SAMDetect:
-    changed = {key: value for key, value in variant.items() if key not in OWN_KEYS}
-    return SAMDetect(**{**settings, **changed, "vector_store": "memory"})
+def _settings(variant: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in variant.items() if key not in OWN_KEYS}
 
 
 def _split(specs: Sequence[str]) -> Iterator[str]:

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sam_detect.errors import RecipeMismatchError
+from sam_detect.features.extraction import BATCH, FeatureExtractor
+from sam_detect.features.hard_negatives import HardNegatives, embed_hard_negatives
 from sam_detect.interfaces import VectorStore
 from sam_detect.library import lookup, recipe_mismatch
 from sam_detect.library import manifest as manifests
 from sam_detect.library.example import NAMING_FIELDS, VECTOR_CHECKSUM, Example, sealed
-from sam_detect.library.maker import BATCH, VectorMaker
-from sam_detect.library.surroundings import Surroundings, described
+from sam_detect.library.library import Library
 from sam_detect.masks import FloatArray
 from sam_detect.registry import load_class
 from sam_detect.types import Point, Recipe
 
-if TYPE_CHECKING:
-    from sam_detect.library.library import Library
-
 Made = tuple[FloatArray, dict[str, Any] | None]
-"""An example's new vector and the payload of its surroundings."""
+"""An example's new vector and the payload of its hard negatives."""
 
 
 class Converted:
-    """A library's examples in the recipe of a maker, in memory and without their crops.
+    """A library's examples in the recipe of an extractor, in memory and without their crops.
 
     Attributes:
         store: the examples, as they were at the last :meth:`update`.
     """
 
-    def __init__(self, maker: VectorMaker) -> None:
+    def __init__(self, features: FeatureExtractor) -> None:
         self.store: VectorStore = load_class("store", "memory")()
-        self._maker, self._recipe = maker, maker.recipe.to_dict()
+        self._features, self._recipe = features, features.recipe.to_dict()
         self._made: dict[str, tuple[str, Made]] = {}
 
     @property
@@ -47,17 +45,17 @@ class Converted:
 
     def update(self, library: Library) -> None:
         """Brings the store up to date. Vectors are made for examples that are new or changed;
-        none where the library has the maker's recipe. The library is held for one batch at a time.
+        none where the library has that recipe. The library is held for one batch at a time.
 
         Raises:
             RecipeMismatchError: the kept crops cannot give these vectors.
             LibraryCorruptError: an example is damaged.
             ExtensionError: the fade or the embedder broke its contract.
         """
-        recipe, mine = self._maker.recipe, library.recipe
+        recipe, mine = self._features.recipe, library.recipe
         same = mine is None or mine == recipe
         if mine is not None and not same and len(library):
-            require_convertible(library.name, mine, self._maker)
+            require_convertible(library.name, mine, self._features)
         ids = [point.id for point in library.store.scan(fields=())]
         points: list[Point] = []
         for start in range(0, len(ids), BATCH):
@@ -73,7 +71,7 @@ class Converted:
         stored = {p.id: p.payload for p in lookup.read(library.store, ids, fields=NAMING_FIELDS)}
         known = {key: self._made[key] for key in stored if key in self._made}
         current = {key for key in known if known[key][0] == stored[key][VECTOR_CHECKSUM]}
-        new = made_again(library, self._maker, [key for key in stored if key not in current])
+        new = made_again(library, self._features, [key for key in stored if key not in current])
         self._made |= {key: (stored[key][VECTOR_CHECKSUM], made) for key, made in new.items()}
         points = []
         for key, payload in stored.items():
@@ -83,36 +81,36 @@ class Converted:
         return points
 
 
-def made_again(library: Library, maker: VectorMaker, ids: Sequence[str]) -> dict[str, Made]:
+def made_again(library: Library, features: FeatureExtractor, ids: Sequence[str]) -> dict[str, Made]:
     """The vectors of some examples in another recipe, from the crops that the library keeps.
 
     Ids name contents, so a vector stays right whatever happens to the library meanwhile.
     """
     examples = list(library.read(ids)) if ids else []
-    made = described_again(examples, maker)
+    made = described_again(examples, features)
     return {example.id: each for example, each in zip(examples, made, strict=True)}
 
 
-def described_again(examples: Sequence[Example], maker: VectorMaker) -> list[Made]:
-    """The new vectors of examples, and of what lies around them."""
-    vectors = maker.vectors(example.crop for example in examples)
-    around = [e.surroundings or Surroundings.unknown(e.crop) for e in examples]
-    again = described(around, [example.crop for example in examples], maker)
+def described_again(examples: Sequence[Example], features: FeatureExtractor) -> list[Made]:
+    """The new vectors of examples and of their hard negatives."""
+    vectors = features.embed_crops(example.crop for example in examples)
+    around = [e.hard_negatives or HardNegatives.unknown(e.crop) for e in examples]
+    again = embed_hard_negatives(around, [example.crop for example in examples], features)
     return [
-        (vector, new.to_payload() if example.surroundings else None)
+        (vector, new.to_payload() if example.hard_negatives else None)
         for example, vector, new in zip(examples, vectors, again, strict=True)
     ]
 
 
-def require_convertible(name: str, mine: Recipe, maker: VectorMaker) -> None:
-    """Raises ``RecipeMismatchError`` unless kept crops of one recipe serve the maker's.
+def require_convertible(name: str, mine: Recipe, features: FeatureExtractor) -> None:
+    """Raises ``RecipeMismatchError`` unless kept crops of one recipe serve those of an extractor.
 
     Args:
         name: the library's, for the message.
         mine: its recipe.
     """
-    wanted = maker.recipe
-    if maker.embedder.of_frames:
+    wanted = features.recipe
+    if features.embedder.of_frames:
         raise RecipeMismatchError(
             f"library '{name}' keeps crops, but vectors of the embedder {wanted.embedder} with "
             "pooling 'frame' need the whole pictures: learn them into a new library, or use "

@@ -29,10 +29,10 @@ from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from sam_detect.errors import LibraryCorruptError, MaskError
+from sam_detect.features.hard_negatives import HardNegatives
 from sam_detect.labels import shown_label
 from sam_detect.library import schema, webp
 from sam_detect.library.schema import Batch, Checksum, Text
-from sam_detect.library.surroundings import Surroundings
 from sam_detect.masks import MAX_RLE_PIXELS, FloatArray, MaskRLE, encode_crop, rle_to_mask
 from sam_detect.types import Crop, ImageRGB, Point
 from sam_detect.vector_store._checks import normalised
@@ -280,7 +280,7 @@ class Example:
         crop: the unfaded context crop, from which any embedder can make the vector again.
         vector: ``(D,)`` float32 of length 1, or None where it was not loaded.
         picture: :func:`image_digest` of its picture; empty where it was learnt in format 1.
-        surroundings: what was proposed around it; None where that is unknown.
+        hard_negatives: regions around it that are not it; None if nothing was proposed.
         batch: id of the learning batch it came with; empty where it was learnt before format 4.
         before: the states that this one replaced, as :mod:`~sam_detect.library.history` keeps them.
     """
@@ -296,7 +296,7 @@ class Example:
     crop: Crop
     vector: FloatArray | None = None
     picture: str = ""
-    surroundings: Surroundings | None = None
+    hard_negatives: HardNegatives | None = None
     batch: str = ""
     before: Sequence[dict[str, Any]] = ()
 
@@ -310,7 +310,7 @@ class Example:
             "crop_mask": encode_crop(crop.mask).decode("ascii"),
             "crop_scale": crop.scale,
             "crop_window": list(crop.window_xyxy),
-            "surroundings": self.surroundings.to_payload() if self.surroundings else None,
+            "surroundings": self.hard_negatives.to_payload() if self.hard_negatives else None,
             "before": list(self.before),
         }
         return sealed(Point(id=self.id, vector=self.vector, payload=payload))
@@ -339,12 +339,12 @@ class Example:
             scale=data["crop_scale"],
             window_xyxy=(x0, y0, x1, y1),
         )
-        around: Surroundings | None = None
+        around: HardNegatives | None = None
         if data["surroundings"] is not None:
             length = None if point.vector is None else len(point.vector)
-            around = Surroundings.from_payload(data["surroundings"], crop, dimension=length)
+            around = HardNegatives.from_payload(data["surroundings"], crop, dimension=length)
         same = {name: data[name] for name in (*LISTED, "before")}
-        return cls(id=point.id, crop=crop, vector=point.vector, surroundings=around, **same)
+        return cls(id=point.id, crop=crop, vector=point.vector, hard_negatives=around, **same)
 
 
 def label_of(point: Point) -> tuple[str, bool]:

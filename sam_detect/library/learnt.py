@@ -15,7 +15,7 @@ from sam_detect.types import Frame, Masks
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Learnt(Added):
-    """What :meth:`~sam_detect.detector.SAMDetect.learn` did.
+    """What :meth:`~sam_detect.api.SAMDetect.learn` did.
 
     Attributes:
         masks: the N outlines that it took: given masks first, then one for each box, then one for

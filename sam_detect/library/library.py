@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,14 +11,12 @@ from sam_detect.errors import (
     LibraryCorruptError,
     LibraryError,
     LibraryNotFoundError,
-    MaskError,
     RecipeMismatchError,
 )
 from sam_detect.interfaces import VectorStore
 from sam_detect.labels import normalised_label, shown_label
-from sam_detect.library import contents, history, lookup, places, recipe_mismatch, schema
+from sam_detect.library import contents, history, lookup, places, recipe_mismatch
 from sam_detect.library import manifest as manifests
-from sam_detect.library.converted import Converted, require_convertible
 from sam_detect.library.example import (
     LISTED_FIELDS,
     PAYLOAD_FIELDS,
@@ -29,10 +26,7 @@ from sam_detect.library.example import (
     sealed,
 )
 from sam_detect.library.history import LearningBatch, new_batch, renamed, replaced_by, replacing
-from sam_detect.library.maker import VectorMaker
-from sam_detect.library.snapshot import Snapshot, search
-from sam_detect.masks import BoolArray, FloatArray, rle_to_crop
-from sam_detect.types import ExampleArrays, Masks, Neighbour, Point, Recipe, Taught
+from sam_detect.types import Point, Recipe
 
 BATCH = 64
 
@@ -55,23 +49,17 @@ class Added:
 class Library:
     """Examples in a vector store, with the recipe that made their vectors.
 
-    Several processes may use one library: what is read is read at once and kept, so a reader
-    holds the store's lock for milliseconds, and a writer for one batch.
+    Several processes may use one library: a reader holds the store's lock for one snapshot
+    (:mod:`sam_detect.library.snapshot`), and a writer for one batch.
 
     Args:
         store: where the points live.
         name: its name, for people.
-        prior_similarity: see :class:`~sam_detect.interfaces.Embedder`.
     """
 
-    def __init__(self, store: VectorStore, name: str, *, prior_similarity: float = 0.9) -> None:
+    def __init__(self, store: VectorStore, name: str) -> None:
         self.store = store
         self.name = name
-        self.prior_similarity = prior_similarity
-        self.scene_weights: FloatArray | None = None
-        self._reader: Converted | None = None
-        self._snapshot: Snapshot | None = None
-        self._reading = threading.RLock()
 
     # -- what it is --------------------------------------------------------------------------
 
@@ -88,8 +76,9 @@ class Library:
 
     @property
     def generation(self) -> str:
-        """Changes whenever the examples do, or the recipe in which they are read."""
-        return self._generation_of(self.manifest())
+        """Changes whenever the examples or the recipe do; empty while there is no library."""
+        found = self.manifest()
+        return "" if found is None else str(found["generation"])
 
     def __len__(self) -> int:
         return self.store.count()
@@ -105,21 +94,6 @@ class Library:
         return found
 
     # -- reading -----------------------------------------------------------------------------
-
-    def read_as(self, maker: VectorMaker) -> None:
-        """Reads examples in the recipe of a maker from now on.
-
-        Where the library has another recipe, the vectors are made again from the kept crops, in
-        memory, when they are needed first; the library stays as it is.
-
-        Raises:
-            RecipeMismatchError: the kept crops cannot give vectors of that recipe.
-        """
-        mine = self.recipe
-        if mine is not None and mine != maker.recipe and len(self):
-            require_convertible(self.name, mine, maker)
-        with self._reading:
-            self._reader, self._snapshot = Converted(maker), None
 
     def listing(self, label: str | None = None) -> Iterator[Point]:
         """All examples, or those of a label: points without vector or crop, whose payload has
@@ -166,26 +140,6 @@ class Library:
                 ) from error
             yield replace(point, payload={name: point.payload[name] for name in PAYLOAD_FIELDS})
 
-    def taught(self, picture: str, size_hw: tuple[int, int]) -> Taught:
-        """The outlines of all examples of one picture, newest first.
-
-        Args:
-            picture: :func:`~sam_detect.library.example.image_digest` of the picture.
-            size_hw: its height and width.
-
-        Raises:
-            LibraryCorruptError: an outline is damaged.
-        """
-        ids = self._read_snapshot().pictures.get(picture, ())
-        points = list(lookup.read(self.store, ids, fields=LISTED_FIELDS)) if ids else []
-        points.sort(key=lambda point: str(point.payload["added"]), reverse=True)
-        outlines = [self._outline(point, size_hw) for point in points]
-        boxes, crops = [box for box, _ in outlines], [crop for _, crop in outlines]
-        masks = Masks.from_crops(size_hw=size_hw, boxes_xyxy=boxes, crops=crops)
-        named = [(point.id, *label_of(point)) for point in points]
-        examples = tuple(Neighbour(key, label, 1.0, negative) for key, label, negative in named)
-        return Taught(picture, masks, examples)
-
     def stats(self) -> dict[str, Any]:
         """``examples``, ``negatives``, ``classes: {name: count}``, ``recipe`` and ``bytes``."""
         with self.store.session():
@@ -200,20 +154,6 @@ class Library:
             "recipe": None if found is None else found["recipe"],
             "bytes": self.store.size_bytes(),
         }
-
-    def examples(self) -> ExampleArrays:
-        return replace(self._read_snapshot().arrays, scene_weights=self.scene_weights)
-
-    def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
-        snapshot = self._read_snapshot()
-        if snapshot.complete:
-            return snapshot.nearest(vectors, limit)
-        return search(snapshot.store, vectors, limit)
-
-    def vectors(self, ids: Sequence[str]) -> FloatArray:
-        """``(N, D)`` vectors of examples that :meth:`nearest` named, in the order of the ids."""
-        # Not read anew: an example removed meanwhile is still among the nearest of before.
-        return (self._snapshot or self._read_snapshot()).vectors(ids)
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -379,17 +319,6 @@ class Library:
     def _place(self) -> str:
         return places.options_of(self.store.location) or f"--library {self.name}"
 
-    def _outline(
-        self, point: Point, size_hw: tuple[int, int]
-    ) -> tuple[tuple[int, int, int, int], BoolArray]:
-        rle = point.payload["segmentation"]
-        try:
-            if tuple(rle["size"]) != size_hw:  # before it is decoded
-                raise MaskError("its outline is not of its picture's size")
-            return rle_to_crop(rle)
-        except MaskError as error:
-            raise lookup.damaged(point.id, str(error), self.store.location) from error
-
     def _new_batch(self, manifest: dict[str, Any]) -> str:
         newest = contents.Contents.recorded(manifest)
         return new_batch(after=newest.batch if newest else "")
@@ -432,37 +361,6 @@ class Library:
             raise RecipeMismatchError(
                 recipe_mismatch.learning_message(self.name, self.store.location, mine, wanted)
             )
-
-    def _generation_of(self, manifest: dict[str, Any] | None) -> str:
-        if manifest is None:
-            return ""
-        converts = self._reader is not None and self._reader.differs(manifest)
-        return f"{manifest['generation']}{self._reader.key if self._reader and converts else ''}"
-
-    def _read_snapshot(self) -> Snapshot:
-        generation = self.generation
-        with self._reading:
-            if self._snapshot is None or self._snapshot.generation != generation:
-                self._snapshot = replace(self._fresh_snapshot(), listed=())
-            return self._snapshot
-
-    def _fresh_snapshot(self) -> Snapshot:
-        with self.store.session():
-            found = self.manifest()
-            generation = self._generation_of(found)
-            if found is None or self._reader is None or not self._reader.differs(found):
-                new = Snapshot.read(self.store, generation)
-                if found is not None and new.arrays.ids:
-                    dimension = manifests.read_recipe(found, self.store.location).dimension
-                    try:
-                        schema.check_vectors(new.arrays.vectors, new.arrays.ids, dimension)
-                    except ValueError as error:
-                        raise manifests.damaged(self.store.location, str(error)) from error
-                contents.require(self.store, self.name, found or {}, new.listed)
-                return new
-        # What another process changes meanwhile gives another generation, and is read next time.
-        self._reader.update(self)
-        return Snapshot.read(self._reader.store, generation)
 
 
 def _named(example: Example | Point) -> Example | Point:

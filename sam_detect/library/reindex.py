@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from sam_detect.errors import LibraryError
+from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.library import contents, lookup
 from sam_detect.library import manifest as manifests
 from sam_detect.library.converted import Made, described_again, require_convertible
 from sam_detect.library.example import Example
 from sam_detect.library.history import states, with_states
 from sam_detect.library.library import BATCH, Library
-from sam_detect.library.maker import VectorMaker
 from sam_detect.types import Point
 
 Batches = Sequence[list[str]]
@@ -20,7 +20,7 @@ Batches = Sequence[list[str]]
 
 def reindex(
     library: Library,
-    maker: VectorMaker,
+    features: FeatureExtractor,
     *,
     walk: Callable[[Batches], Iterable[list[str]]] = iter,
 ) -> int:
@@ -30,7 +30,7 @@ def reindex(
     vectors are made other processes can use the library, learn into it as well.
 
     Args:
-        maker: makes the new vectors.
+        features: makes the new vectors.
         walk: walks the batches of ids, for a progress bar.
 
     Raises:
@@ -40,10 +40,10 @@ def reindex(
     """
     before = library.require()
     mine = manifests.read_recipe(before, library.store.location)
-    require_convertible(library.name, mine, maker)
+    require_convertible(library.name, mine, features)
     made: dict[str, list[Made]] = {}
     for batch in walk(_batches(_ids(library))):
-        made.update(_vectors(library, maker, batch))
+        made.update(_vectors(library, features, batch))
     with library.store.session():
         manifest = library.require()
         if manifest["recipe"] != before["recipe"]:
@@ -53,8 +53,8 @@ def reindex(
             )
         ids = _ids(library)
         for batch in _batches([key for key in ids if key not in made]):
-            made.update(_vectors(library, maker, batch))
-        new = {**manifests.changed(manifest), "recipe": maker.recipe.to_dict()}
+            made.update(_vectors(library, features, batch))
+        new = {**manifests.changed(manifest), "recipe": features.recipe.to_dict()}
         made = {key: made[key] for key in ids}
         contents.replace_all(library.store, _with_vectors(library, made), new)
     return len(ids)
@@ -68,13 +68,15 @@ def _batches(ids: Sequence[str]) -> Batches:
     return [list(ids[start : start + BATCH]) for start in range(0, len(ids), BATCH)]
 
 
-def _vectors(library: Library, maker: VectorMaker, ids: Sequence[str]) -> dict[str, list[Made]]:
+def _vectors(
+    library: Library, features: FeatureExtractor, ids: Sequence[str]
+) -> dict[str, list[Made]]:
     """Of each example and then of its earlier states. Ids name contents, so a vector stays right
     whatever happens to the library meanwhile."""
     points = list(library.points(ids))
     every = [[point, *(state.point for state in states(point))] for point in points]
     examples = [Example.from_point(with_states(p, [])) for each in every for p in each]
-    made = iter(described_again(examples, maker))
+    made = iter(described_again(examples, features))
     return {point.id: [next(made) for _ in each] for point, each in zip(points, every, strict=True)}
 
 

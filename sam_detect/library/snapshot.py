@@ -1,54 +1,77 @@
-"""What labellers ask of a library, read from the store at once and kept."""
+"""The library as one call sees it: an immutable snapshot, read from the store at once."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from sam_detect.errors import LibraryError
-from sam_detect.interfaces import VectorStore
-from sam_detect.library import lookup
-from sam_detect.library.example import LISTED_FIELDS, NAMING_FIELDS, label_of
-from sam_detect.library.surroundings import Noted
-from sam_detect.masks import FloatArray
-from sam_detect.types import ExampleArrays, Neighbour, Point, Rivals
+from sam_detect.errors import LibraryError, MaskError
+from sam_detect.features.extraction import FeatureExtractor
+from sam_detect.features.hard_negatives import HardNegativeVectors
+from sam_detect.interfaces import Embedder, VectorStore
+from sam_detect.library import contents, lookup, schema
+from sam_detect.library import manifest as manifests
+from sam_detect.library.converted import Converted, require_convertible
+from sam_detect.library.example import LISTED_FIELDS, NAMING_FIELDS, image_digest, label_of
+from sam_detect.library.library import Library
+from sam_detect.masks import BoolArray, FloatArray, rle_to_crop
+from sam_detect.types import ExampleArrays, Frame, Masks, Neighbour, Point, Rivals, Taught
 
 SNAPSHOT_LIMIT = 5000
 """Up to this many examples are read once and searched in memory; more are searched in the store."""
+OUTLINE_FIELDS = ("label", "negative", "added", "segmentation")
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """The examples of one generation.
+class LibrarySnapshot:
+    """All that one call needs of a library, read at once and never changed.
+
+    It is a :class:`~sam_detect.interfaces.LabelMemory`. Of a library with more than
+    :data:`SNAPSHOT_LIMIT` examples it holds an even sample as arrays, and asks the store for the
+    nearest neighbours.
 
     Attributes:
-        generation: the library's, when they were read.
-        arrays: the examples; of a very large library an even sample.
+        generation: of the library (and of the recipe it is read in) when this was read.
+        arrays: the examples.
         complete: whether these are all.
-        pictures: the ids of all examples of each picture, by the digest of its pixels.
+        prior_similarity, scene_weights: of the embedder, see
+            :class:`~sam_detect.interfaces.Embedder`.
+        outlines: ``(point, ...)`` of each picture by the digest of its pixels: light points, whose
+            payload has at least the outline, label and polarity.
         store: where they were read.
-        listed: all examples with their checksums.
     """
 
     generation: str
     arrays: ExampleArrays
     complete: bool
-    pictures: Mapping[str, Sequence[str]]
+    prior_similarity: float
+    outlines: Mapping[str, Sequence[Point]]
     store: VectorStore
-    listed: Sequence[Point]
 
     @classmethod
-    def read(cls, store: VectorStore, generation: str) -> Snapshot:
-        """Call it in a session of the store."""
+    def read(
+        cls,
+        store: VectorStore,
+        generation: str,
+        features: FeatureExtractor | None = None,
+    ) -> tuple[LibrarySnapshot, Sequence[Point]]:
+        """The snapshot of a store, and all its points with their checksums.
+
+        Call it in a session of the store.
+        """
+        embedder = None if features is None else features.embedder
+        prior = Embedder.prior_similarity if embedder is None else embedder.prior_similarity
         complete = store.count() <= SNAPSHOT_LIMIT
         every = [] if complete else list(lookup.read(store, fields=LISTED_FIELDS))
         ids = None if complete else _even_sample(every)
         points = list(lookup.read(store, ids, fields=NAMING_FIELDS, with_vectors=True))
         named = [label_of(point) for point in points]
         vectors = [point.vector for point in points if point.vector is not None]
-        around = [_noted(point, store.location) for point in points]
+        regions = [_hard_negatives(point, store.location) for point in points]
         arrays = ExampleArrays(
             ids=tuple(point.id for point in points),
             labels=tuple(label for label, _ in named),
@@ -57,15 +80,23 @@ class Snapshot:
             negatives=np.array([negative for _, negative in named], dtype=bool),
             vectors=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
             areas=np.array([point.payload["area"] for point in points], np.int64),
-            qualities=np.array([each.quality for each in around], np.float32),
-            proposers=tuple(each.proposer for each in around),
-            rivals=_rivals(around),
+            qualities=np.array([each.quality for each in regions], np.float32),
+            proposers=tuple(each.proposer for each in regions),
+            rivals=_rivals(regions),
+            scene_weights=None if embedder is None else embedder.scene_weights(),
         )
         listed = points if complete else every
-        return cls(generation, arrays, complete, _by_picture(listed), store, listed)
+        outlines = _outlines_by_picture(listed)
+        return cls(generation, arrays, complete, prior, outlines, store), listed
+
+    def examples(self) -> ExampleArrays:
+        """All examples (of a very large library, an even sample of each label), as arrays."""
+        return self.arrays
 
     def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
-        """The nearest of the arrays' examples of each of ``(Q, D)`` vectors, nearest first."""
+        """The nearest examples (negatives too) of each of ``(Q, D)`` vectors, nearest first."""
+        if not self.complete:
+            return search(self.store, vectors, limit)
         arrays = self.arrays
         if not arrays.ids:
             return [[] for _ in vectors]
@@ -84,7 +115,7 @@ class Snapshot:
         """``(N, D)`` vectors of examples; those that the arrays do not have come from the store.
 
         Raises:
-            LibraryError: an example is not there (any more).
+            LibraryError: an example was removed meanwhile.
         """
         wanted = set(ids)
         rows = {key: row for row, key in enumerate(self.arrays.ids) if key in wanted}
@@ -101,38 +132,135 @@ class Snapshot:
         dimension = self.arrays.vectors.shape[1]
         return np.array([known[key] for key in ids], np.float32).reshape(len(ids), dimension)
 
+    def taught(self, frame: Frame) -> Taught:
+        """The outlines of all examples of this very picture, newest first, wherever its file is.
+
+        Raises:
+            LibraryCorruptError: an outline is damaged.
+        """
+        digest = image_digest(frame.image_rgb)
+        points = sorted(
+            self.outlines.get(digest, ()), key=lambda p: str(p.payload["added"]), reverse=True
+        )
+        outlines = [self._outline(point, frame.size_hw) for point in points]
+        boxes, crops = [box for box, _ in outlines], [crop for _, crop in outlines]
+        masks = Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=boxes, crops=crops)
+        named = [(point.id, *label_of(point)) for point in points]
+        examples = tuple(Neighbour(key, label, 1.0, negative) for key, label, negative in named)
+        return Taught(digest, masks, examples)
+
+    def _outline(
+        self, point: Point, size_hw: tuple[int, int]
+    ) -> tuple[tuple[int, int, int, int], BoolArray]:
+        rle = point.payload["segmentation"]
+        try:
+            if tuple(rle["size"]) != size_hw:  # before it is decoded
+                raise MaskError("its outline is not of its picture's size")
+            return rle_to_crop(rle)
+        except MaskError as error:
+            raise lookup.damaged(point.id, str(error), self.store.location) from error
+
+
+class SnapshotReader:
+    """Gives the current snapshot of a library, read again only if the library changed.
+
+    Args:
+        library: what is read.
+        features: reads it in this recipe. If the library has another one, the vectors are made
+            again in memory from the kept crops, and the library stays as it is. None reads the
+            vectors as they are stored.
+
+    Raises:
+        RecipeMismatchError: the kept crops cannot give vectors of that recipe.
+    """
+
+    def __init__(self, library: Library, features: FeatureExtractor | None = None) -> None:
+        self.library, self.features = library, features
+        self._converted: Converted | None = None
+        if features is not None:
+            mine = library.recipe
+            if mine is not None and mine != features.recipe and len(library):
+                require_convertible(library.name, mine, features)
+            self._converted = Converted(features)
+        self._last: LibrarySnapshot | None = None
+        self._lock = threading.Lock()
+
+    def snapshot(self) -> LibrarySnapshot:
+        """The library as it is now; the manifest is read once.
+
+        Raises:
+            LibraryCorruptError: the library is damaged.
+            RecipeMismatchError: the library was reindexed meanwhile to a recipe whose crops
+                cannot give vectors of this one.
+        """
+        generation = self._generation(self.library.manifest())
+        with self._lock:
+            if self._last is None or self._last.generation != generation:
+                self._last = self._read()
+            return self._last
+
+    def _generation(self, manifest: dict[str, Any] | None) -> str:
+        if manifest is None:
+            return ""
+        differs = self._converted is not None and self._converted.differs(manifest)
+        suffix = self._converted.key if self._converted is not None and differs else ""
+        return f"{manifest['generation']}{suffix}"
+
+    def _read(self) -> LibrarySnapshot:
+        library, store = self.library, self.library.store
+        with store.session():
+            manifest = library.manifest()
+            generation = self._generation(manifest)
+            if manifest is None or self._converted is None or not self._converted.differs(manifest):
+                snapshot, listed = LibrarySnapshot.read(store, generation, self.features)
+                if manifest is not None and snapshot.arrays.ids:
+                    _check_vectors(snapshot.arrays, manifest, store.location)
+                contents.require(store, library.name, manifest or {}, listed)
+                return snapshot
+        # A change by another process meanwhile gives another generation, and is read next time.
+        self._converted.update(library)
+        return LibrarySnapshot.read(self._converted.store, generation, self.features)[0]
+
+
+def _check_vectors(arrays: ExampleArrays, manifest: dict[str, Any], location: str) -> None:
+    dimension = manifests.read_recipe(manifest, location).dimension
+    try:
+        schema.check_vectors(arrays.vectors, arrays.ids, dimension)
+    except ValueError as error:
+        raise manifests.damaged(location, str(error)) from error
+
 
 def _picture(point: Point) -> str:
     """What tells the example's picture from others: all arrays have the name "array"."""
     return str(point.payload["picture"] or point.payload["source"])
 
 
-def _noted(point: Point, location: str) -> Noted:
+def _hard_negatives(point: Point, location: str) -> HardNegativeVectors:
     data = point.payload["surroundings"]
     if data is None:
-        return Noted.nothing()
+        return HardNegativeVectors.nothing()
     try:
         dimension = None if point.vector is None else len(point.vector)
-        return Noted.from_payload(data, dimension=dimension)
+        return HardNegativeVectors.from_payload(data, dimension=dimension)
     except ValueError as error:
         raise lookup.damaged(point.id, str(error), location) from error
 
 
-def _rivals(around: Sequence[Noted]) -> Rivals:
-    counts = [len(each.touching) for each in around]
+def _rivals(regions: Sequence[HardNegativeVectors]) -> Rivals:
+    counts = [len(each.touching) for each in regions]
     if not any(counts):
         return Rivals.none()
-    vectors = np.concatenate([each.vectors for each in around if len(each.touching)])
+    vectors = np.concatenate([each.vectors for each in regions if len(each.touching)])
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return Rivals(
-        owners=np.repeat(np.arange(len(around)), counts),
-        touching=np.concatenate([each.touching for each in around]),
+        owners=np.repeat(np.arange(len(regions)), counts),
+        touching=np.concatenate([each.touching for each in regions]),
         vectors=np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32),
     )
 
 
 def search(store: VectorStore, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
-    """What :meth:`Snapshot.nearest` gives, from the store."""
+    """What :meth:`LibrarySnapshot.nearest` gives, from the store."""
     found = store.search(vectors, limit, fields=LISTED_FIELDS)
     for hit in {hit.id: hit for row in found for hit in row}.values():
         lookup.checked(Point(hit.id, None, hit.payload), LISTED_FIELDS, store.location)
@@ -142,12 +270,14 @@ def search(store: VectorStore, vectors: FloatArray, limit: int) -> list[list[Nei
     ]
 
 
-def _by_picture(points: Iterable[Point]) -> dict[str, list[str]]:
-    """The ids of examples by the digest of their picture, as far as it is known."""
-    found: dict[str, list[str]] = {}
+def _outlines_by_picture(points: Iterable[Point]) -> dict[str, list[Point]]:
+    """The examples by the digest of their picture, if it is known, without vectors."""
+    found: dict[str, list[Point]] = {}
     for point in points:
         if point.payload["picture"]:
-            found.setdefault(point.payload["picture"], []).append(point.id)
+            payload = {field: point.payload[field] for field in OUTLINE_FIELDS}
+            light = replace(point, vector=None, payload=payload)
+            found.setdefault(point.payload["picture"], []).append(light)
     return found
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sam_detect.detector import SAMDetect
 from sam_detect.errors import ImageError, MaskError
 from sam_detect.masks import FloatArray, rle_to_mask
 from sam_detect.outputs.snapshots import ObjectSnapshot, SnapshotFolderSink
-from sam_detect.types import Frame, Masks
+from sam_detect.pipeline import Pipeline
+from sam_detect.sources.images import DEFAULT_MAX_PIXELS, load_image
+from sam_detect.types import Masks
 from sam_detect.types.conversions import UNKNOWN_CATEGORY
 
 MOST = 200
@@ -28,11 +29,12 @@ class UnknownCollector(SnapshotFolderSink):
     the folder has already count, so that another session adds only what is new.
 
     Args:
-        detector: describes the objects.
+        pipeline: embeds the objects.
         folder: made if needed.
         similarity: cosine from which on two objects are of one kind; None takes what the embedder
             expects of two objects of one name.
         most: kinds that the folder may have.
+        max_pixels: larger pictures in the folder are ignored.
 
     Raises:
         OutputError: here, in ``write`` and in ``close``, for what cannot be read or written.
@@ -40,22 +42,25 @@ class UnknownCollector(SnapshotFolderSink):
 
     def __init__(
         self,
-        detector: SAMDetect,
+        pipeline: Pipeline,
         folder: Path,
         *,
         similarity: float | None = None,
         most: int = MOST,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
         super().__init__(folder, min_frames=SETTLED, keep_rest=False)
-        self._detector, self._most = detector, most
-        self._same = detector.library.prior_similarity if similarity is None else similarity
+        self._pipeline, self._most, self._max_pixels = pipeline, most, max_pixels
+        self._same = (
+            pipeline.features.embedder.prior_similarity if similarity is None else similarity
+        )
         self._kinds = self._known_kinds()
 
     def category_of(self, snapshot: ObjectSnapshot) -> str | None:
         """A new name for a new kind; None where the object has a name, or its kind is known."""
         if snapshot.verdict.label is not None or len(self._kinds) >= self._most:
             return None
-        vector = self._detector.embed(snapshot.frame, snapshot.masks)
+        vector = self._pipeline.features.embed_masks(snapshot.frame, snapshot.masks)
         if len(self._kinds) and float((self._kinds @ vector[0]).max()) >= self._same:
             return None
         self._kinds = np.concatenate([self._kinds, vector])
@@ -71,13 +76,13 @@ class UnknownCollector(SnapshotFolderSink):
 
     def _known_kinds(self) -> FloatArray:
         """The vectors of the pictures that are there; those that were taken away are forgotten."""
-        vectors = [np.zeros((0, self._detector.recipe.dimension), np.float32)]
+        vectors = [np.zeros((0, self._pipeline.recipe.dimension), np.float32)]
         for path, annotation, _ in self.folder.entries():
             try:
-                frame: Frame = self._detector.read(path)
+                frame = load_image(path, max_pixels=self._max_pixels)
                 mask = rle_to_mask(annotation["segmentation"])
                 masks = Masks.from_dense(mask, size_hw=frame.size_hw)
-                vectors.append(self._detector.embed(frame, masks))
+                vectors.append(self._pipeline.features.embed_masks(frame, masks))
             except (ImageError, MaskError, KeyError):
                 continue
         return np.concatenate(vectors)

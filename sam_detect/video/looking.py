@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sam_detect.detector import SAMDetect
 from sam_detect.errors import ConfigError, MaskError
 from sam_detect.interfaces import RedrawingSegmenter, Segmenter
+from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.pipeline import Pipeline
 from sam_detect.types import Candidates, Frame, Masks
 from sam_detect.video.matching import ious
 from sam_detect.video.memory import Memory
@@ -43,17 +44,17 @@ class Look:
 
 
 @dataclass(frozen=True, eq=False)
-class _Begun:
-    """What of a look does not depend on where the tracks are.
+class _Proposed:
+    """The part of a keyframe detection that does not depend on the tracks.
 
     Attributes:
-        generation: of the library, by then.
-        proposed: the detector's own proposals.
-        vectors: all that were made.
+        snapshot: of the library, when it was proposed.
+        candidates: the pipeline's proposals.
+        vectors: all vectors of this key frame.
     """
 
-    generation: str
-    proposed: Candidates
+    snapshot: LibrarySnapshot
+    candidates: Candidates
     vectors: Unchanged
 
 
@@ -61,18 +62,18 @@ class Looker:
     """Works on one key frame, or on one thing to learn, at a time, on a thread of its own.
 
     Args:
-        detector: looks.
+        pipeline: detects.
         separate: whether each look is by itself, and nothing of the one before counts.
     """
 
-    def __init__(self, detector: SAMDetect, *, separate: bool = False) -> None:
-        self._detector, self._separate = detector, separate
+    def __init__(self, pipeline: Pipeline, *, separate: bool = False) -> None:
+        self._pipeline, self._separate = pipeline, separate
         self._memory = Memory()
-        self._light_of: str | None = None
+        self._scene: str | None = None
         self._generation = ""
         self._last: Frame | None = None
         self._vectors = Unchanged()
-        self._ahead: _Begun | None = None
+        self._ahead: _Proposed | None = None
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._stopped = False
         self._asking = threading.Lock()
@@ -98,41 +99,45 @@ class Looker:
         self.run(lambda: self._begin_ahead(frame))
 
     def _begin_ahead(self, frame: Frame) -> None:
-        self._ahead = self._begin(frame)
+        self._ahead = self._propose(frame, self._pipeline.snapshot())
 
-    def _begin(self, frame: Frame) -> _Begun:
-        detector = self._detector
+    def _propose(self, frame: Frame, snapshot: LibrarySnapshot) -> _Proposed:
         vectors = Unchanged(None if self._separate else self._vectors)
-        # Before it is used, as whatever is learnt meanwhile counts from the next look on.
-        generation = detector.library.generation
-        proposed = detector.describe(frame, detector.seek(frame), kept=vectors)
-        return _Begun(generation, proposed, vectors)
+        candidates = self._pipeline.propose(frame, snapshot, known=vectors)
+        return _Proposed(snapshot, candidates, vectors)
 
-    def _begun(self, frame: Frame) -> _Begun:
-        """What was begun ahead, if it still holds."""
+    def _proposed(self, frame: Frame) -> _Proposed:
+        """What was proposed ahead, if the library is still the same."""
+        snapshot = self._pipeline.snapshot()
         ahead, self._ahead = self._ahead, None
-        if ahead is None or ahead.proposed.frame is not frame:
-            return self._begin(frame)
-        known = self._detector.library.generation == ahead.generation
-        return ahead if known else self._begin(frame)
+        if (
+            ahead is not None
+            and ahead.candidates.frame is frame
+            and ahead.snapshot.generation == snapshot.generation
+        ):
+            return ahead
+        return self._propose(frame, snapshot)
 
     def _seen(self, frame: Frame, then: Snapshot, moved: Flow | None) -> Sight:
-        detector = self._detector
-        taught = detector.taught(frame)
+        proposed = self._proposed(frame)
+        self._vectors, snapshot = proposed.vectors, proposed.snapshot
+        taught = snapshot.taught(frame)
         if moved is None:
-            self._light_of = None
+            self._scene = None
         if len(taught.of(negative=False)):
-            self._light_of = taught.picture
-        begun = self._begun(frame)
-        self._vectors = begun.vectors
-        relearnt = begun.generation != self._generation
-        self._generation = begun.generation
+            self._scene = taught.picture
+        relearnt = snapshot.generation != self._generation
+        self._generation = snapshot.generation
         direct = self._direct(frame, moved)
         carried = then.masks if direct is None else carried_anew(then, direct)
-        carried = redrawn(detector.segmenter, frame, carried)
-        candidates = detector.describe(frame, carried, kept=begun.vectors).then(begun.proposed)
-        named = detector.name(candidates, taught=taught, light_of=self._light_of)
-        found = detector.compare_unknown(frame, named, kept=begun.vectors)
+        found = self._pipeline.detect(
+            frame,
+            snapshot=snapshot,
+            proposed=proposed.candidates,
+            carried=redrawn(self._pipeline.segmenter, frame, carried),
+            known=proposed.vectors,
+            scene=self._scene,
+        )
         past = self._memory.recall(frame, found, None if relearnt else direct)
         return Sight(frame, found, past, first=moved is None or relearnt, relearnt=relearnt)
 

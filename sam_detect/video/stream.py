@@ -21,14 +21,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from sam_detect.config import Settings
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Source
 from sam_detect.labels import normalised_label
 from sam_detect.library.library import Added
+from sam_detect.pipeline import Pipeline
 from sam_detect.sources.video import open_source
 from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video.looking import Look, Looker
@@ -38,9 +40,6 @@ from sam_detect.video.schedule import Schedule
 from sam_detect.video.statistics import Statistics
 from sam_detect.video.tracks import Sight, Snapshot, Tracks
 from sam_detect.video.turns import quick_turns
-
-if TYPE_CHECKING:
-    from sam_detect.detector import SAMDetect
 
 STOP_S = 0.8
 """How long a stop waits for what is being read and looked at; then that is left to itself."""
@@ -93,9 +92,10 @@ class Stream(Iterator[TrackedFrame]):
     """The objects of a video's frames, in order. Close it, or use it in ``with``.
 
     Args:
-        detector: looks at the key frames.
+        pipeline: detects in the key frames.
         source: gives the frames.
         plan: how often, and what is shown.
+        threshold: confidence from which on an object has its label.
 
     Attributes:
         statistics: what happened so far.
@@ -103,12 +103,13 @@ class Stream(Iterator[TrackedFrame]):
         live: whether the newest frame counts.
     """
 
-    def __init__(self, detector: SAMDetect, source: Source, plan: Plan) -> None:
-        self._detector, self._plan = detector, plan
-        asked = detector.settings.option("threshold")
-        self._tracks = Tracks(threshold=0.5 if asked == "auto" else asked, unknown=plan.unknown)
+    def __init__(
+        self, pipeline: Pipeline, source: Source, plan: Plan, *, threshold: float = 0.5
+    ) -> None:
+        self._pipeline, self._plan = pipeline, plan
+        self._tracks = Tracks(threshold=threshold, unknown=plan.unknown)
         self._motion = Motion()
-        self._looker = Looker(detector, separate=not plan.track)
+        self._looker = Looker(pipeline, separate=not plan.track)
         self._look: Look | None = None
         self._outdated: Look | None = None
         self._since = Flows()
@@ -200,8 +201,8 @@ class Stream(Iterator[TrackedFrame]):
 
         The promise raises ``MaskError`` where nothing is there. May be called from any thread.
         """
-        outline = self._detector.outline
-        return self._looker.run(lambda: outline(frame, points_xy=[point_xy]))
+        outline = self._pipeline.outline
+        return self._looker.run(lambda: outline(frame, points_xy=[point_xy]).masks)
 
     def learn_outlined(
         self,
@@ -230,7 +231,7 @@ class Stream(Iterator[TrackedFrame]):
                 self._take_back(given)
             elif track_id:
                 self._lessons = [*self._lessons, given][-LESSONS:]
-            return self._detector.learn_frame(frame, masks, given.labels, negative=negative)
+            return self._pipeline.learn(frame, masks, given.labels, negative=negative)
 
         promise = self._looker.run(work)
         self._learnt = True
@@ -240,7 +241,7 @@ class Stream(Iterator[TrackedFrame]):
         """Teaches the opposite of what the same track taught under the same name."""
         wrong = [each for each in self._lessons if lesson.opposes(each)]
         for each in wrong:
-            self._detector.learn_frame(each.frame, each.masks, each.labels, negative=True)
+            self._pipeline.learn(each.frame, each.masks, each.labels, negative=True)
         self._lessons = [each for each in self._lessons if each not in wrong]
 
     @property
@@ -265,7 +266,7 @@ class Stream(Iterator[TrackedFrame]):
             self._join(self._look, frame)
         self._look_ahead()
         detections, track_ids = self._tracks.present(frame, time_s=time_s)
-        recipe = self._detector.recipe.to_dict()
+        recipe = self._pipeline.recipe.to_dict()
         self._present = TrackedFrame(frame, replace(detections, recipe=recipe), track_ids, key)
         self.statistics.count(arrival.at_s, dropped=self._reader.dropped, key=key)
         return self._present
@@ -361,8 +362,9 @@ def _stop(reader: Reader[Flow | None], looker: Looker, quick: contextlib.ExitSta
 
 
 def open_stream(
-    detector: SAMDetect,
+    pipeline: Pipeline,
     source: int | str | Path | Source,
+    settings: Settings,
     *,
     every: int = 10,
     live: bool | None = None,
@@ -370,18 +372,20 @@ def open_stream(
     track: bool = True,
 ) -> Stream:
     """What :meth:`sam_detect.SAMDetect.stream` does."""
-    asked = detector.settings
     opened = (
         source
         if isinstance(source, Source)
         else open_source(
             source,
-            max_pixels=asked.max_image_pixels,
-            frame_rate=asked.frame_rate,
-            timeout_s=asked.stream_timeout_s,
-            retries=asked.stream_retries,
-            playlist_hosts=asked.playlist_hosts,
+            max_pixels=settings.max_image_pixels,
+            frame_rate=settings.frame_rate,
+            timeout_s=settings.stream_timeout_s,
+            retries=settings.stream_retries,
+            playlist_hosts=settings.playlist_hosts,
         )
     )
     newest = opened.live if live is None else live
-    return Stream(detector, opened, Plan(every=every, live=newest, unknown=unknown, track=track))
+    plan = Plan(every=every, live=newest, unknown=unknown, track=track)
+    asked = settings.option("threshold")
+    threshold = 0.5 if asked == "auto" else asked
+    return Stream(pipeline, opened, plan, threshold=threshold)

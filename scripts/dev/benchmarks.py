@@ -7,14 +7,17 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sam_detect import SAMDetect
 from sam_detect.bench.machine import stamp
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Protocol
 from sam_detect.evaluation.sweep import sweep
+from sam_detect.pipeline import Pipeline
+from sam_detect.sources.images import DEFAULT_MAX_PIXELS
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = (1, 5, 10)
@@ -109,10 +112,20 @@ def _measure(folder: Path, cells: list[tuple[int, str]]) -> Iterator[dict[str, A
         return
     protocol = Protocol(seeds=SEEDS, group_by=GROUPS.get(folder.name))
     grid = [{**METHODS[method], "shots": str(shots)} for shots, method in cells]
-    found = sweep(open_dataset(folder), protocol, grid, settings={})
+    found = sweep(
+        open_dataset(folder),
+        protocol,
+        grid,
+        make=_pipeline,
+        max_pixels=DEFAULT_MAX_PIXELS,
+    )
     for (_, method), each in zip(cells, found, strict=True):
         record = {name: value for name, value in each.to_dict().items() if name not in LONG}
         yield {**stamp(), **record, "dataset": folder.name, "column": method}
+
+
+def _pipeline(changed: Mapping[str, Any]) -> Pipeline:
+    return SAMDetect(**changed, vector_store="memory").pipeline
 
 
 def _page(done: dict[tuple[str, int, str], dict[str, Any]]) -> str:

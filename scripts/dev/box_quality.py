@@ -83,7 +83,7 @@ class Measured:
         for each in annotated[:most]:
             kinds, boxes = zip(*boxes_of(each, picture, seed=0), strict=True)
             found = prompted.outline(
-                frame, detector.segmenter, propose=detector.propose, boxes_xywh=boxes
+                frame, detector.segmenter, propose=detector.pipeline.all_proposals, boxes_xywh=boxes
             )
             ious = overlap(found.masks, picture, (each,), each.mask_rle is None)[:, 0]
             for kind, iou, fits in zip(kinds, ious.tolist(), found.fits.tolist(), strict=True):

@@ -36,7 +36,7 @@ from sam_detect.evaluation.comparison import Comparison, Counts, compare, match
 from sam_detect.evaluation.dataset import AnnotatedPicture, Dataset
 from sam_detect.evaluation.episodes import Split
 from sam_detect.evaluation.methods import Found, Shown
-from sam_detect.evaluation.pipeline import Memory, Pipeline
+from sam_detect.evaluation.pipeline import EvaluationCache, PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Protocol, outlines, plan
 from sam_detect.sources import load_image
@@ -94,11 +94,11 @@ class Trial:
     """One user: the examples of one seed, one half of the pictures to correct, one policy."""
 
     def __init__(
-        self, dataset: Dataset, split: Split, pipeline: Pipeline, *, half: int, policy: str
+        self, dataset: Dataset, split: Split, pipeline: PipelineMethod, *, half: int, policy: str
     ) -> None:
         self.dataset, self.pipeline, self.policy = dataset, pipeline, policy
         self.queries = split.queries
-        self.frames = {p.id: _load(p, pipeline) for p in self.queries}
+        self.frames = {p.id: _load(p) for p in self.queries}
         self.corrected = {p.id for p in self.queries[half::2]}
         pipeline.learn([*_shown(split, pipeline)])
 
@@ -117,7 +117,7 @@ class Trial:
 
     def _find(self, picture: AnnotatedPicture) -> Found:
         frame = self.frames[picture.id]
-        found = self.pipeline.find(frame, taught=self.pipeline.detector.taught(frame))
+        found = self.pipeline.find(frame, recall_taught=True)
         # What the user named besides is not asked for.
         labels = tuple(n if n in self.dataset.categories else None for n in found.labels)
         return Found(found.masks, labels, found.scores, Masks.empty(picture.size_hw))
@@ -161,7 +161,7 @@ class Trial:
             or (self.policy == "kind" and find.truth is None and not find.outline_only)
         )
         label = (find.truth or OTHER) if by_name else find.label
-        self.pipeline.detector.learn_frame(find.frame, find.mask, [label], negative=not by_name)
+        self.pipeline.pipeline.learn(find.frame, find.mask, [label], negative=not by_name)
         what = f"is {label}" if by_name else f"is no {label}"
         x0, y0, x1, y1 = find.mask.boxes_xyxy[0].tolist()
         return f"{find.picture.path.name} {x0},{y0},{x1 - x0},{y1 - y0}: '{find.label}' {what}"
@@ -191,19 +191,19 @@ def _on_any(mask: Masks, picture: AnnotatedPicture, objects: tuple[Any, ...]) ->
     return False
 
 
-def _load(picture: AnnotatedPicture, pipeline: Pipeline) -> Frame:
-    return load_image(picture.path, max_pixels=pipeline.max_pixels)
+def _load(picture: AnnotatedPicture) -> Frame:
+    return load_image(picture.path)
 
 
-def _shown(split: Split, pipeline: Pipeline) -> Iterator[Shown]:
+def _shown(split: Split, pipeline: PipelineMethod) -> Iterator[Shown]:
     for picture, objects in split.support:
-        frame = _load(picture, pipeline)
+        frame = _load(picture)
         masks = outlines(frame, picture, objects, pipeline.outline)
         yield Shown(frame, masks, tuple(o.label for o in objects))
 
 
 def trials(
-    folder: Path, given: argparse.Namespace, memory: Memory | None = None
+    folder: Path, given: argparse.Namespace, memory: EvaluationCache | None = None
 ) -> Iterator[dict[str, Any]]:
     """The records of all trials of a folder.
 
@@ -213,8 +213,8 @@ def trials(
     """
     store = MemoryVectorStore()
     detector = SAMDetect(vector_store=store, segmenter=given.segmenter, embedder=given.embedder)
-    pipeline = Pipeline(detector, memory)
-    limit = pipeline.max_pixels
+    pipeline = PipelineMethod(detector.pipeline, memory)
+    limit = detector.settings.max_image_pixels
     dataset = open_dataset(folder / "annotations.json", folder / "images", max_pixels=limit)
     protocol = Protocol(shots=given.shots, seeds=given.seeds, group_by=given.group_by)
     for planned in plan(dataset, protocol):

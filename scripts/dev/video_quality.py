@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.detector import SAMDetect
+from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError, SamDetectError
 from sam_detect.masks import iou_matrix, rle_to_mask
 from sam_detect.sources import find_images, load_image

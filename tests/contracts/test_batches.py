@@ -19,7 +19,7 @@ from library_helpers import (
     vectors,
 )
 
-from sam_detect.detector import SAMDetect
+from sam_detect.api import SAMDetect
 from sam_detect.errors import LibraryError
 from sam_detect.fading import LinearFade
 from sam_detect.interfaces import VectorStore
@@ -68,7 +68,7 @@ def test_each_batch_is_taken_back_exactly(store: VectorStore) -> None:
         undone = made.library.undo()
         assert undone.id == log.pop(0).id
         assert everything(made.library) == before
-        assert len(made.library.examples().ids) == len(before)
+        assert len(made.snapshot().examples().ids) == len(before)
         assert [entry.id for entry in made.library.log()] == [entry.id for entry in log]
     with pytest.raises(LibraryError, match="has no learning batch that could be taken back"):
         made.library.undo()
@@ -97,11 +97,13 @@ def test_one_batch_may_come_in_several_parts(store: VectorStore) -> None:
     batch = made.library.new_batch()
     for seed, name in ((5, "nut"), (6, "nut"), (5, "fig"), (6, "fig")):
         frame = made.read(discs("nut", seed))
-        made.learn_frame(frame, made.propose(frame), [name] * 5, batch=batch)
+        made.learn_frame(frame, made.pipeline.all_proposals(frame), [name] * 5, batch=batch)
     frame = made.read(discs("leaf", 0))
-    made.learn_frame(frame, made.propose(frame), ["nut"] * 5, batch=batch)
-    made.learn_frame(frame, made.propose(frame), ["nut"] * 5, negative=True, batch=batch)
-    made.learn_frame(frame, made.propose(frame), ["berry"] * 5, batch=batch)
+    made.learn_frame(frame, made.pipeline.all_proposals(frame), ["nut"] * 5, batch=batch)
+    made.learn_frame(
+        frame, made.pipeline.all_proposals(frame), ["nut"] * 5, negative=True, batch=batch
+    )
+    made.learn_frame(frame, made.pipeline.all_proposals(frame), ["berry"] * 5, batch=batch)
     assert len(made.library.log()) == 2
     assert made.library.undo().id == batch
     assert everything(made.library) == before
@@ -129,7 +131,7 @@ def test_batches_survive_a_reindex_an_export_and_a_push(store: VectorStore, tmp_
     for name, which, negative in STEPS.values():
         learn(made, name, *which, negative=negative)
     there, server = Library(MemoryVectorStore(), "there"), Library(local_mode_store(), "server")
-    reindex(made.library, replace(made._maker, fade=LinearFade(9)))
+    reindex(made.library, replace(made.pipeline.features, fade=LinearFade(9)))
     export_library(made.library, tmp_path / "x.samlib")
     import_library(there, tmp_path / "x.samlib")
     copy_library(made.library, server)
@@ -137,7 +139,7 @@ def test_batches_survive_a_reindex_an_export_and_a_push(store: VectorStore, tmp_
     assert len(log) == len(STEPS)
     for library in (there, server):
         assert [entry.to_dict() for entry in library.log()] == log
-    maker = replace(made._maker, fade=LinearFade(9))
+    maker = replace(made.pipeline.features, fade=LinearFade(9))
     for _ in range(len(STEPS) - 1):
         for library in (made.library, there, server):
             library.undo()

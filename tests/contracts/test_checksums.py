@@ -47,7 +47,7 @@ def test_whatever_writes_examples_gives_them_right_checksums(store: VectorStore)
     assert require_sound(store) == 12
     made.library.rename("leaf", "blade")
     assert require_sound(store) == 12
-    reindex(made.library, replace(made._maker, fade=LinearFade(9)))
+    reindex(made.library, replace(made.pipeline.features, fade=LinearFade(9)))
     assert require_sound(store) == 12
     there = local_mode_store()
     copy_library(made.library, Library(there, "there"))

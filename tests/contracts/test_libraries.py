@@ -22,6 +22,7 @@ from library_helpers import (
     disc_masks,
     discs,
     local_mode_store,
+    snapshot_of,
     taught,
     unrecorded,
     vectors,
@@ -79,7 +80,7 @@ def test_an_object_can_be_a_negative_of_several_labels(store: VectorStore) -> No
     assert done.total == 7
     stats = made.library.stats()
     assert (stats["examples"], stats["negatives"], stats["classes"]) == (7, 2, {"nut": 5})
-    found = made.library.examples()
+    found = made.snapshot().examples()
     assert sorted(np.array(found.labels)[found.negatives]) == ["berry", "leaf"]
 
 
@@ -147,7 +148,7 @@ def test_a_renamed_negative_leaves_its_old_label_free(store: VectorStore) -> Non
     made.add_examples_from_file(discs("leaf"), disc_masks()[:1], "nut", negative=True)
     assert made.library.rename("nut", "date") == 1
     made.add_examples_from_file(discs("leaf"), disc_masks()[:1], "nut", negative=True)
-    found = made.library.examples()
+    found = made.snapshot().examples()
     assert sorted(np.array(found.labels)[found.negatives]) == ["date", "nut"]
 
 
@@ -218,35 +219,35 @@ def test_every_change_is_another_generation_also_after_a_new_start(store: Vector
         writer.add_examples_from_file(discs("leaf"), disc_masks(), label)
         assert changed()
     assert reader.detect(discs("leaf", 3))[0].label == "c"
-    reindex(writer.library, replace(writer._maker, fade=LinearFade(20)))
+    reindex(writer.library, replace(writer.pipeline.features, fade=LinearFade(20)))
     assert changed()
 
 
 def test_what_a_killed_writer_left_is_announced_by_the_next(store: VectorStore) -> None:
     made, reader = taught(store, "nut"), detector(store)
-    assert len(reader.library.examples().ids) == 5
+    assert len(reader.snapshot().examples().ids) == 5
     extra = [replace(e, id=str(uuid.uuid4()), label="leaf") for e in made.library.read()]
     unrecorded(made.library)
     store.upsert([e.to_point() for e in extra])  # killed before the manifest
     assert made.library.add(extra, made.recipe).added == 0
-    assert len(reader.library.examples().ids) == 10
+    assert len(reader.snapshot().examples().ids) == 10
 
 
 def test_vectors_of_the_nearest_are_there_though_removed_meanwhile(store: VectorStore) -> None:
     made, other = taught(store), detector(store)
-    asked = other.library.examples().vectors[:1]
-    (found,) = other.library.nearest(asked, 10)
+    asked = other.snapshot().examples().vectors[:1]
+    (found,) = other.snapshot().nearest(asked, 10)
     made.library.remove(label="nut")
-    assert other.library.vectors([n.id for n in found]).shape == (10, 4)
-    assert other.library.vectors([]).shape == (0, 4)
+    assert other.snapshot().vectors([n.id for n in found]).shape == (10, 4)
+    assert other.snapshot().vectors([]).shape == (0, 4)
 
 
 def test_a_library_too_large_for_memory_answers_from_the_store(
     store: VectorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = taught(store, "nut", "leaf", "berry")
-    asked = made.library.examples().vectors
-    expected = [[(n.label, n.negative) for n in row] for row in made.library.nearest(asked, 5)]
+    asked = made.snapshot().examples().vectors
+    expected = [[(n.label, n.negative) for n in row] for row in made.snapshot().nearest(asked, 5)]
     monkeypatch.setattr(snapshot, "SNAPSHOT_LIMIT", 9)
     large = Library(store, "large")
     sample = large.examples()
@@ -292,7 +293,7 @@ def test_a_newer_embedder_is_converted_and_an_older_program_says_upgrade(
     with pytest.raises(RecipeMismatchError, match="improved since"):
         detector(store).add_examples_from_file(discs("leaf", 3), disc_masks(), "leaf")
     assert detector(store).detect(discs(seed=7))[0].label == "nut"
-    new = replace(made._maker, embedder=type(made._maker.embedder)())
+    new = replace(made.pipeline.features, embedder=type(made.pipeline.features.embedder)())
     assert reindex(made.library, new) == 10
     assert detector(store).detect(discs(seed=7))[0].label == "nut"
     assert vectors(made.library).keys() == before.keys()
@@ -327,7 +328,7 @@ def test_reading_in_another_recipe_finds_the_same_and_changes_nothing(store: Vec
         {"embedder": "appearance", "fade_strategy": LinearFade(max_distance=9)},
     ):
         other = detector(store, segmenter=PartsSegmenter(), **wanted)
-        examples = other.library.examples()
+        examples = other.snapshot().examples()
         assert examples.vectors.shape == (15, other.recipe.dimension)
         assert examples.rivals.vectors.shape == (30, other.recipe.dimension)
         for label in ("nut", "leaf", "berry"):
@@ -343,8 +344,8 @@ def test_reading_in_another_recipe_finds_the_same_and_changes_nothing(store: Vec
 def test_what_is_read_is_what_reindexing_would_give(store: VectorStore) -> None:
     made = taught(store, segmenter=PartsSegmenter())
     other = detector(store, embedder="appearance", fade_strategy=LinearFade(max_distance=9))
-    read = other.library.examples()
-    reindex(made.library, other._maker)
+    read = other.snapshot().examples()
+    reindex(made.library, other.pipeline.features)
     stored = Library(store, "x").examples()
     assert read.ids == stored.ids
     assert (read.labels, read.sources) == (stored.labels, stored.sources)
@@ -358,18 +359,18 @@ def test_vectors_are_made_once_and_only_for_what_is_new(store: VectorStore) -> N
     Counting.faded = 0
     assert len(other.library) == 5
     assert Counting.faded == 0, "nothing is made before it is needed"
-    other.library.examples()
+    other.snapshot().examples()
     once = Counting.faded
     assert once > 0
-    other.library.examples()
+    other.snapshot().examples()
     made.library.rename("nut", "date")
-    assert set(other.library.examples().labels) == {"date"}
+    assert set(other.snapshot().examples().labels) == {"date"}
     assert Counting.faded == once
     made.add_examples_from_file(discs("leaf", 1), disc_masks(), "leaf")
-    assert len(other.library.examples().labels) == 10
+    assert len(other.snapshot().examples().labels) == 10
     assert Counting.faded == 2 * once
     made.library.remove(label="date")
-    assert set(other.library.examples().labels) == {"leaf"}
+    assert set(other.snapshot().examples().labels) == {"leaf"}
     assert Counting.faded == 2 * once
     assert [d.label for d in other.detect(discs("leaf", 9))] == ["leaf"] * 5
 
@@ -377,8 +378,8 @@ def test_vectors_are_made_once_and_only_for_what_is_new(store: VectorStore) -> N
 def test_a_detector_goes_on_when_another_process_reindexes_its_library(store: VectorStore) -> None:
     reading = taught(store)
     other = detector(MemoryVectorStore(), embedder="appearance", fade_strategy=LinearFade(15))
-    reindex(Library(store, "x"), other._maker)
-    assert reading.library.examples().vectors.shape == (10, reading.recipe.dimension)
+    reindex(Library(store, "x"), other.pipeline.features)
+    assert reading.snapshot().examples().vectors.shape == (10, reading.recipe.dimension)
     assert [d.label for d in reading.detect(discs("leaf", 9))] == ["leaf"] * 5
     with pytest.raises(RecipeMismatchError, match="reindexed by another process meanwhile"):
         reading.add_example(discs("nut", 5), "nut", disc_masks()[0])
@@ -389,15 +390,15 @@ def test_a_library_that_is_searched_in_the_store_is_converted_too(
 ) -> None:
     taught(store, "nut", "leaf")
     whole = detector(store, embedder="appearance")
-    asked = whole.library.examples().vectors[::3]
-    expected = whole.library.nearest(asked, 4)
+    asked = whole.snapshot().examples().vectors[::3]
+    expected = whole.snapshot().nearest(asked, 4)
     monkeypatch.setattr(snapshot, "SNAPSHOT_LIMIT", 4)
     large = detector(store, embedder="appearance")
     assert not large.library._read_snapshot().complete
-    found = large.library.nearest(asked, 4)
+    found = large.snapshot().nearest(asked, 4)
     assert [[n.id for n in row] for row in found] == [[n.id for n in row] for row in expected]
     ids = sorted({n.id for row in found for n in row})
-    assert large.library.vectors(ids).shape == (len(ids), large.recipe.dimension)
+    assert large.snapshot().vectors(ids).shape == (len(ids), large.recipe.dimension)
 
 
 @pytest.mark.parametrize("wanted", [{"occupancy": 0.5}, {"crop_side": 99}])
@@ -417,7 +418,7 @@ def test_reindexing_with_the_same_recipe_gives_the_same_vectors(store: VectorSto
     made = taught(store, embedder="appearance", segmenter=PartsSegmenter())
     before, kept = vectors(made.library), contents(made.library)
     around = around_vectors(made.library)
-    assert reindex(made.library, made._maker) == 10
+    assert reindex(made.library, made.pipeline.features) == 10
     after = vectors(made.library)
     assert before.keys() == after.keys()
     assert all(same_vectors(before[key], after[key]) for key in before)
@@ -434,7 +435,7 @@ def test_reindexing_there_and_back(store: VectorStore) -> None:
     before, kept = vectors(made.library), contents(made.library)
     around = around_vectors(made.library)
     other = detector(MemoryVectorStore(), embedder="appearance", fade_strategy=LinearFade(15))
-    assert reindex(made.library, other._maker) == 15
+    assert reindex(made.library, other.pipeline.features) == 15
     assert made.library.recipe == other.recipe
     assert contents(made.library) == kept
     dimension = other.recipe.dimension
@@ -442,7 +443,7 @@ def test_reindexing_there_and_back(store: VectorStore) -> None:
     assert Library(store, "x").examples().rivals.vectors.shape == (30, dimension)
     found = detector(store, embedder=None).detect(discs("berry", 9))
     assert [d.label for d in found] == ["berry"] * 5
-    reindex(made.library, made._maker)
+    reindex(made.library, made.pipeline.features)
     after, again = vectors(made.library), around_vectors(made.library)
     assert all((before[key] == after[key]).all() for key in before)
     assert all((around[key] == again[key]).all() for key in around)
@@ -452,11 +453,11 @@ def test_reindexing_an_empty_and_a_missing_library(store: VectorStore) -> None:
     made = taught(store, "nut")
     made.library.remove(label="nut")
     other = detector(MemoryVectorStore(), embedder="appearance")
-    assert reindex(made.library, other._maker) == 0
+    assert reindex(made.library, other.pipeline.features) == 0
     assert made.library.recipe == other.recipe
     made.library.destroy()
     with pytest.raises(LibraryNotFoundError):
-        reindex(made.library, other._maker)
+        reindex(made.library, other.pipeline.features)
 
 
 def test_crops_of_another_cut_are_refused_with_the_reason(store: VectorStore) -> None:
@@ -464,13 +465,13 @@ def test_crops_of_another_cut_are_refused_with_the_reason(store: VectorStore) ->
     before = vectors(made.library)
     for change in ({"occupancy": 0.5}, {"crop_side": 64}):
         with pytest.raises(RecipeMismatchError, match=rf"{next(iter(change))} .*new library"):
-            reindex(made.library, replace(made._maker, **change))
+            reindex(made.library, replace(made.pipeline.features, **change))
     assert vectors(made.library).keys() == before.keys()
 
 
 def test_examples_learnt_and_removed_while_reindexing_are_not_lost(store: VectorStore) -> None:
     made = taught(store, "nut", "leaf")
-    new = replace(made._maker, fade=GaussianFade(7.0))
+    new = replace(made.pipeline.features, fade=GaussianFade(7.0))
 
     def walk(batches):  # type: ignore[no-untyped-def]
         yield from batches
@@ -494,7 +495,10 @@ def test_a_batch_that_was_removed_while_reindexing_is_no_trouble(store: VectorSt
         made.library.remove(label="nut")
         yield from batches
 
-    assert reindex(made.library, replace(made._maker, fade=GaussianFade(7.0)), walk=walk) == 0
+    assert (
+        reindex(made.library, replace(made.pipeline.features, fade=GaussianFade(7.0)), walk=walk)
+        == 0
+    )
 
 
 def test_of_two_who_reindex_one_is_told(store: VectorStore) -> None:
@@ -502,10 +506,10 @@ def test_of_two_who_reindex_one_is_told(store: VectorStore) -> None:
 
     def walk(batches):  # type: ignore[no-untyped-def]
         yield from batches
-        reindex(made.library, replace(made._maker, fade=LinearFade(9)))
+        reindex(made.library, replace(made.pipeline.features, fade=LinearFade(9)))
 
     with pytest.raises(LibraryError, match="another process"):
-        reindex(made.library, replace(made._maker, fade=GaussianFade(9)), walk=walk)
+        reindex(made.library, replace(made.pipeline.features, fade=GaussianFade(9)), walk=walk)
     assert made.library.recipe is not None
     assert made.library.recipe.fade == "linear"
 
@@ -605,7 +609,7 @@ def test_copying_to_another_store(store: VectorStore) -> None:
     assert contents(server) == contents(made.library)
     assert set(around_vectors(server)) == set(around_vectors(made.library))
     assert detector(server.store).detect(discs("leaf", 9))[0].label == "leaf"
-    reindex(made.library, replace(made._maker, fade=LinearFade(9)))
+    reindex(made.library, replace(made.pipeline.features, fade=LinearFade(9)))
     with pytest.raises(RecipeMismatchError, match="another recipe"):
         copy_library(made.library, server)
 
@@ -648,11 +652,11 @@ def test_a_converted_library_is_used_as_any_other(store: VectorStore) -> None:
     assert contents(library) == expected
     for key, vector in vectors(library).items():
         np.testing.assert_allclose(vector, before[key], atol=1e-6)
-    assert len(library.examples().rivals.owners) == 0
+    assert len(snapshot_of(library).examples().rivals.owners) == 0
     again = detector(store)
     assert [d.label for d in again.detect(discs("leaf", 9))] == ["leaf"] * 5
     assert again.add_examples_from_file(discs(), disc_masks(), "nut").total == 12
-    reindex(library, again._maker)
+    reindex(library, again.pipeline.features)
     assert contents(library) == expected
 
 
@@ -708,7 +712,7 @@ def test_a_damaged_example_is_named_and_can_be_removed(
     expected = rf"library 'default'.*{point.id} is damaged.*sam-detect library repair"
     for attempt in (
         lambda: list(made.library.read()),
-        lambda: reindex(made.library, replace(made._maker, fade=LinearFade(9))),
+        lambda: reindex(made.library, replace(made.pipeline.features, fade=LinearFade(9))),
         lambda: export_library(made.library, tmp_path / "x.samlib"),
         lambda: copy_library(made.library, Library(MemoryVectorStore(), "there")),
     ):

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from library_helpers import snapshot_of
+
 from sam_detect.errors import SamDetectError
 from sam_detect.library.integrity import repair, verify
 from sam_detect.library.library import Library
@@ -18,7 +20,7 @@ def opened(folder: Path) -> Library:
 
 
 def points_of(library: Library) -> dict[str, Any]:
-    library.examples()
+    snapshot_of(library).examples()
     library.stats()
     return {p.id: [p.vector.tolist(), p.payload] for p in library.points()}  # type: ignore[union-attr]
 
@@ -54,7 +56,7 @@ def main() -> None:
         print(json.dumps(repair(opened(folder)).to_dict()))
         return
     library = opened(folder)
-    library.examples()
+    snapshot_of(library).examples()
     print("ready", flush=True)
     sys.stdin.readline()
     if task == "undo-when-told":

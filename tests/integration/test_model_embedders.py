@@ -174,13 +174,13 @@ def in_memory(embedder: Any, **settings: Any) -> SAMDetect:
 def test_examples_and_what_lies_around_them_are_pooled_from_the_frame(checkpoint: Path) -> None:
     embedder = SAM2Embedder(checkpoint, device="cpu", pooling="frame")
     detector, frame = in_memory(embedder), Frame(drawn())
-    proposals = detector.propose(frame)
+    proposals = detector.pipeline.all_proposals(frame)
     detector.learn_frame(frame, proposals[[0]], ["thing"])
     [example] = detector.library.read()
     whole = embedder.embed_frame(frame, proposals)
     np.testing.assert_allclose(example.vector, whole[0], atol=1e-6)
-    assert example.surroundings is not None
-    around = example.surroundings.vectors
+    assert example.hard_negatives is not None
+    around = example.hard_negatives.vectors
     assert len(around) >= 2
     assert len({row.tobytes() for row in around}) == len(around)
     # Kept in half precision; each is one of the proposals' own vectors.
@@ -210,9 +210,9 @@ def test_several_occupancies_have_their_crops_cut_wide_enough(checkpoint: Path) 
 
 def test_crops_of_the_library_give_the_vectors_of_the_picture(checkpoint: Path) -> None:
     detector, frame = in_memory(SAM2Embedder(checkpoint, device="cpu")), Frame(drawn())
-    detector.learn_frame(frame, detector.propose(frame)[:3], ["a", "b", "c"])
+    detector.learn_frame(frame, detector.pipeline.all_proposals(frame)[:3], ["a", "b", "c"])
     before = {each.id: each.vector for each in detector.library.read()}
-    again = made_again(detector.library, detector._maker, list(before))
+    again = made_again(detector.library, detector.pipeline.features, list(before))
     for key, vector in before.items():
         assert_same_vectors(again[key][0], vector)
 
@@ -226,15 +226,17 @@ def test_an_embedder_of_frames_cannot_read_a_library_of_crops(checkpoint: Path) 
         SAMDetect(vector_store=store, segmenter="naive", embedder=whole)
     crops = SAM2Embedder(checkpoint, device="cpu")
     reading = SAMDetect(vector_store=store, segmenter="naive", embedder=crops)
-    assert reading.library.examples().vectors.shape == (1, reading.recipe.dimension)
+    assert reading.snapshot().examples().vectors.shape == (1, reading.recipe.dimension)
 
 
 def test_a_library_of_frames_is_not_faded_otherwise(checkpoint: Path) -> None:
-    from sam_detect.library.maker import VectorMaker
+    from sam_detect.features.extraction import FeatureExtractor
     from sam_detect.library.reindex import reindex
 
     detector, frame = in_memory("average"), Frame(drawn())
     detector.learn_frame(frame, Masks.from_dense(np.ones(frame.size_hw, bool)), ["all"])
-    maker = VectorMaker(SAM2Embedder(checkpoint, device="cpu", pooling="frame"), IdentityFade())
+    maker = FeatureExtractor(
+        SAM2Embedder(checkpoint, device="cpu", pooling="frame"), IdentityFade()
+    )
     with pytest.raises(RecipeMismatchError, match="learn them into a new library"):
         reindex(detector.library, maker)

@@ -77,7 +77,7 @@ def learn(pictures: Iterable[Picture], shots: int | None = None) -> SAMDetect:
 def score(detector: SAMDetect, pictures: Iterable[Picture]) -> Score:
     total = Score()
     for picture in pictures:
-        known = detector.detect_frame(picture.frame).known
+        known = detector.detect(picture.frame).known
         total.named += len(known)
         total.objects += len(picture.masks)
         total.found += _matched(known, picture)
@@ -123,7 +123,7 @@ def test_the_separate_objects_of_a_picture_are_objects(pictures: list[Picture]) 
     taken = right = 0
     for picture in pictures:
         detector = SAMDetect(vector_store=MemoryVectorStore())
-        found = detector.separate_objects(picture.frame)
+        found = detector.pipeline.separate_objects(picture.frame)
         ious = [
             max(np.count_nonzero(found.dense(i) & m) / np.count_nonzero(found.dense(i) | m)
                 for m in picture.masks)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sam_detect.detector import SAMDetect
+from sam_detect.api import SAMDetect
 from sam_detect.masks import rle_to_mask
 from sam_detect.types import Detections
 from tests.drawn_scene import SIDE, disc_xy, picture, with_square, write_clip

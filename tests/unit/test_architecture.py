@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -19,18 +20,15 @@ TIERS = [
     {"contracts", "interfaces", "registry", "options", "config", "parts", "plain_yaml"},
     {"models"},
     ROOMS,
-    {"library", "finder", "detector"},
-    {"video", "batch", "bench", "evaluation", "training", "fewshot", "refine"},
-    {"server", "cli", "__main__", "download_models"},
+    {"features"},
+    {"library"},
+    {"pipeline"},
+    {"video", "batch", "evaluation", "training", "refine"},
+    {"api"},
+    {"server", "cli", "bench", "__main__", "download_models"},
 ]
 HEAVY = ("torch", "torchvision", "sam2", "open_clip", "cv2", "skimage", "scipy", "qdrant_client",
          "qdrant_edge", "PIL", "grpc")  # fmt: skip
-
-# Lazy delegations that reach down the list on purpose, as (module, imported module).
-DELEGATIONS: set[tuple[str, str]] = {
-    ("sam_detect.detector", "sam_detect.evaluation.harness"),
-    ("sam_detect.detector", "sam_detect.video.stream"),
-}
 
 
 def _modules() -> dict[str, Path]:
@@ -76,12 +74,28 @@ def test_every_import_goes_up_the_tiers() -> None:
             continue
         for imported in _imports(path):
             other = _part(imported)
-            if other == part or (module, imported) in DELEGATIONS:
+            if other == part:
                 continue
             sideways = part in ROOMS and other in ROOMS
             if _tier(other) > _tier(part) or sideways:
                 wrong.append(f"{module} imports {imported}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions and for type checkers count, too."""
+    modules = _modules()
+    graph = {
+        module: {f"{name}.__init__" if f"{name}.__init__" in modules else name for name in found}
+        for module, found in ((module, _imports(path)) for module, path in modules.items())
+    }
+    # A package's __init__ that names its modules for lazy loading is no dependency.
+    lazy = {module for module in modules if module.endswith(".__init__")}
+    try:
+        nodes = {module: found - lazy for module, found in graph.items() if module not in lazy}
+        TopologicalSorter(nodes).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 def test_nothing_below_the_command_line_imports_it() -> None:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sam_detect.detector import SAMDetect
+from sam_detect.api import SAMDetect
 from sam_detect.errors import OutputError
 from sam_detect.outputs.snapshots import ObjectSnapshot, SnapshotFolder
 from sam_detect.sources.annotations import read_coco
@@ -113,7 +113,7 @@ def test_the_pictures_teach_their_objects_once_they_are_named(tmp_path: Path) ->
             np.array([outline.mask(cut.size_hw) for outline in image.outlines])
         )
         learner.learn_frame(cut, masks, [outline.label for outline in image.outlines])
-    found = learner.detect_frame(scene(30, [GREEN, RED]).frame)
+    found = learner.detect(scene(30, [GREEN, RED]).frame)
     assert sorted(found.known.label) == ["cherry", "lime"]
 
 

@@ -57,7 +57,7 @@ def in_memory(**options: Any) -> SAMDetect:
 
 
 def vectors_of(detector: SAMDetect) -> npt.NDArray[np.float32]:
-    return detector.library.examples().vectors
+    return detector.snapshot().examples().vectors
 
 
 @pytest.fixture
@@ -372,7 +372,7 @@ def test_what_is_learnt_does_not_depend_on_what_was_learnt_before(
     size = int(disc(*DISCS[0]).sum())
     assert segmenter.asked == [(size, size)] * 2
     frame = detector.read(rgb)
-    detector.learn_frame(frame, detector.propose(frame), ["a", "b"])
+    detector.learn_frame(frame, detector.pipeline.all_proposals(frame), ["a", "b"])
     assert segmenter.asked[2:] == [None]
     assert segmenter.segmented == 3, "masks that are there are looked around in"
 
@@ -500,7 +500,6 @@ def test_learn_gives_what_was_added_and_the_outlines(rgb: npt.NDArray[np.uint8])
     [
         ([150, 85, 40, 40], "no object that was proposed fits it"),
         ([190, 20, 231, 61], "as x,y,w,h it would be 190,20,41,41"),
-        ([0.2, 0.2, 0.1, 0.1], "looks like fractions of the picture"),
         ([-50, 20, 100, 60], "leaves the 280x200 picture"),
     ],
 )
@@ -523,7 +522,7 @@ def test_learn_takes_the_separate_objects_and_counts_what_it_leaves_out(
     detector = in_memory(color_order="rgb")
     done = detector.learn(rgb, masks="auto", label="disc")
     assert (done.added, len(done.masks)) == (4, 4)
-    assert done.left_out == len(detector.propose(detector.read(rgb))) - 4
+    assert done.left_out == len(detector.pipeline.all_proposals(detector.read(rgb))) - 4
 
 
 def test_learn_asks_where_the_objects_are(rgb: npt.NDArray[np.uint8]) -> None:

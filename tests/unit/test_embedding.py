@@ -18,8 +18,8 @@ from sam_detect.embedding import AppearanceEmbedder, AverageEmbedder
 from sam_detect.embedding.appearance import PART_WEIGHTS, describe
 from sam_detect.fading import BlurFade, GaussianFade, IdentityFade, LinearFade
 from sam_detect.fading.context import cut, faded, reduced
+from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.interfaces import Embedder
-from sam_detect.library.maker import VectorMaker
 from sam_detect.masks import tight_box_xyxy
 from sam_detect.types import Crop, FadedCrop, Frame, Masks
 from tests.closeness import assert_same_vectors
@@ -429,7 +429,7 @@ def test_crops_come_no_larger_than_the_embedders_input_side() -> None:
     small[10:14, 10:14] = True
     masks = Masks.from_dense(np.stack([mask, small]))
     spy = SizeSpy()
-    maker = VectorMaker(embedder=spy, fade=GaussianFade(), occupancy=0.2)
+    maker = FeatureExtractor(embedder=spy, fade=GaussianFade(), occupancy=0.2)
     maker.vectors(maker.crops(Frame(image), masks))
     assert spy.shapes == [(40, 40, 3), (9, 9, 3)], "large ones are reduced, small ones are not"
 

@@ -15,7 +15,7 @@ from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.episodes import Split, splits
 from sam_detect.evaluation.methods import Found
-from sam_detect.evaluation.pipeline import Pipeline
+from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Episode, Protocol, Query, run
 from sam_detect.masks import rle_to_mask
@@ -243,7 +243,7 @@ def test_of_boxes_a_method_gets_the_outlines_that_a_users_box_would_get(tmp_path
     (split,) = splits(boxed, shots=1, seeds=(0,))
     for got, (_, objects) in zip(spy.learnt[0], split.support, strict=True):
         boxes = [o.bbox_xywh for o in objects]
-        expected = masks_for_boxes(got.frame, user.propose(got.frame), boxes)
+        expected = masks_for_boxes(got.frame, user.pipeline.all_proposals(got.frame), boxes)
         for index, each in enumerate(objects):
             outline = got.masks.dense(index)
             assert np.array_equal(outline, expected.dense(index))
@@ -262,7 +262,7 @@ def test_boxes_are_drawn_by_a_segmenter_that_draws() -> None:
         def segment_points(self, frame: Frame, points_xy: Any) -> Masks:
             return Masks.empty(frame.size_hw)
 
-    pipeline = Pipeline(detector(segmenter=Drawing()))
+    pipeline = PipelineMethod(detector(segmenter=Drawing()).pipeline)
     pipeline.learn([])
     found = pipeline.outline(Frame(np.zeros((9, 9, 3), np.uint8)), [(1, 1, 2, 2), (0, 0, 9, 9)])
     assert found.areas.tolist() == [15, 15]

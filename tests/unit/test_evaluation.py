@@ -18,13 +18,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sam_detect import SAMDetect
 from sam_detect.errors import ConfigError, ImageError
 from sam_detect.evaluation.dataset import Dataset, masks_of
 from sam_detect.evaluation.evaluation import Evaluation, write_predictions
 from sam_detect.evaluation.harness import MEASURES, evaluate
 from sam_detect.evaluation.methods import Found, Method, Shown
-from sam_detect.evaluation.pipeline import Memory, Pipeline
+from sam_detect.evaluation.pipeline import EvaluationCache, PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Episode, Protocol, run
 from sam_detect.interfaces import Segmenter
@@ -189,7 +188,7 @@ def test_seconds_are_those_of_a_mean_picture(six: Dataset) -> None:
 def test_every_promised_key_is_there(six: Dataset) -> None:
     for task in ("instance", "semantic"):
         protocol = Protocol(shots=1, seeds=(0, 2), task=task)  # type: ignore[arg-type]
-        pipeline = Pipeline(detector())
+        pipeline = PipelineMethod(detector().pipeline)
         whole = evaluate(six, pipeline, protocol, curve=(1, 2), max_pixels=LIMIT).to_dict()
         assert whole == json.loads(json.dumps(whole, allow_nan=False))
         for key, kind in DESIGNED.items():
@@ -247,7 +246,7 @@ def contents(masks: Masks, labels: Sequence[Any], scores: Any) -> list[Any]:
     "settings", [{}, {"labeller": "prototype", "fade": "linear", "top_k": 1, "threshold": 0.7}]
 )
 def test_it_finds_what_detect_finds(six: Dataset, settings: dict[str, Any]) -> None:
-    pipeline = Pipeline(detector(**settings))
+    pipeline = PipelineMethod(detector(**settings).pipeline)
     pipeline.learn(support_of(six, 4))  # forgotten again
     pipeline.learn(support_of(six, 2))
     user = detector(**settings)
@@ -255,8 +254,8 @@ def test_it_finds_what_detect_finds(six: Dataset, settings: dict[str, Any]) -> N
         user.learn_frame(shown.frame, shown.masks, shown.labels)
     named = 0
     for frame in frames_of(six)[1:]:  # something was taught in one of them
-        found = pipeline.find(frame, taught=user.taught(frame))
-        detected = user.detect_frame(frame)
+        found = pipeline.find(frame, recall_taught=True)
+        detected = user.detect(frame)
         assert contents(found.masks, found.labels, found.scores) == contents(
             detected.masks, detected.label, detected.confidence
         )
@@ -265,15 +264,15 @@ def test_it_finds_what_detect_finds(six: Dataset, settings: dict[str, Any]) -> N
 
 
 def test_what_is_remembered_is_what_would_be_made_again(six: Dataset) -> None:
-    memory = Memory()
+    memory = EvaluationCache()
     counting = Counting(detector().segmenter)
-    first = Pipeline(detector(segmenter=counting), memory)
+    first = PipelineMethod(detector(segmenter=counting).pipeline, memory)
     frames = frames_of(six)
-    for method in (first, Pipeline(detector(segmenter=counting), memory)):
+    for method in (first, PipelineMethod(detector(segmenter=counting).pipeline, memory)):
         method.learn(support_of(six, 2))
         remembered = [method.find(frame) for frame in frames]
     assert counting.asked == len(frames), "each picture is proposed once"
-    fresh = Pipeline(detector(segmenter=Counting(detector().segmenter)))
+    fresh = PipelineMethod(detector(segmenter=Counting(detector().segmenter)).pipeline)
     fresh.learn(support_of(six, 2))
     for frame, kept in zip(frames, remembered, strict=True):
         made = fresh.find(frame)
@@ -292,13 +291,16 @@ def test_recipes_and_segmenters_do_not_share_what_they_made(
     six: Dataset, other: dict[str, Any]
 ) -> None:
     frame = frames_of(six)[0]
-    memory = Memory()
+    memory = EvaluationCache()
     few = np.arange(3)
-    before = Pipeline(detector(), memory).vectors(frame, few)
-    shared, fresh = Pipeline(detector(**other), memory), Pipeline(detector(**other))
+    before = PipelineMethod(detector().pipeline, memory).vectors(frame, few)
+    shared, fresh = (
+        PipelineMethod(detector(**other).pipeline, memory),
+        PipelineMethod(detector(**other).pipeline),
+    )
     assert_same_vectors(shared.vectors(frame, few), fresh.vectors(frame, few))
     assert shared.propose(frame).areas.tolist() == fresh.propose(frame).areas.tolist()
-    again = Pipeline(detector(), memory).vectors(frame, few)
+    again = PipelineMethod(detector().pipeline, memory).vectors(frame, few)
     assert_same_vectors(again, before)
     assert not same_vectors(before, fresh.vectors(frame, few))
 
@@ -321,26 +323,26 @@ class BySize(Segmenter):
 
 def test_a_segmenter_that_goes_by_sizes_is_asked_for_those_of_the_episode(six: Dataset) -> None:
     one, other = frames_of(six)[:2]
-    pipeline = Pipeline(detector().with_empty_library(BySize()))
+    pipeline = PipelineMethod(detector(segmenter=BySize()).pipeline)
     assert set(pipeline.propose(one).areas.tolist()) == {36}
     for side in (10, 14):
         mask = np.zeros(one.size_hw, bool)
         mask[:side, :side] = True
         pipeline.learn([Shown(one, Masks.from_dense(mask), ("square",))])
         found = pipeline.find(other)
-        direct = detector().with_empty_library(BySize())
+        direct = detector(segmenter=BySize())
         direct.learn_frame(one, Masks.from_dense(mask), ["square"])
         assert set(found.proposals.areas.tolist()) == {side**2}
-        expected = direct.detect_frame(other)
+        expected = direct.detect(other)
         assert found.masks.areas.tolist() == expected.masks.areas.tolist()
         np.testing.assert_allclose(found.scores, expected.confidence, atol=1e-6)
 
 
 def test_vectors_are_made_as_they_are_asked_for(six: Dataset) -> None:
     frame = frames_of(six)[0]
-    pipeline = Pipeline(detector())
+    pipeline = PipelineMethod(detector().pipeline)
     pieces = [pipeline.vectors(frame, np.array(some)) for some in ([4], [2, 4, 0], [0, 1, 2])]
-    whole = Pipeline(detector()).vectors(frame, np.arange(5))
+    whole = PipelineMethod(detector().pipeline).vectors(frame, np.arange(5))
     for piece, some in zip(pieces, ([4], [2, 4, 0], [0, 1, 2]), strict=True):
         assert np.allclose(piece, whole[some], atol=1e-6)
 
@@ -354,7 +356,7 @@ def test_a_detector_evaluates_itself_and_stays_as_it_is(six: Dataset, folder: Pa
     user.learn_frame(shown.frame, shown.masks, shown.labels)
     learnt = user.library.stats()
     frame = frames_of(six)[3]
-    before = user.detect_frame(frame)
+    before = user.detect(frame)
     metrics = ["accuracy", "inference_time", "embedding_quality"]
     found = user.evaluate(dataset_path=str(folder), metrics=metrics, shots=1, seeds=[0])
     assert list(found) == metrics
@@ -363,7 +365,7 @@ def test_a_detector_evaluates_itself_and_stays_as_it_is(six: Dataset, folder: Pa
     assert found["inference_time"]["seconds_per_image"] > 0
     assert found["embedding_quality"]["knn_purity"] > 0.9
     assert user.library.stats() == learnt
-    after = user.detect_frame(frame)
+    after = user.detect(frame)
     assert contents(before.masks, before.label, before.confidence) == contents(
         after.masks, after.label, after.confidence
     )
@@ -404,8 +406,8 @@ def test_a_dataset_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_a_baseline_has_no_vectors_to_judge(six: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SAMDetect, "embed", lambda *_, **__: pytest.fail("nothing to embed"))
-    pipeline = Pipeline(detector())
+    monkeypatch.setattr(PipelineMethod, "embed", lambda *_, **__: pytest.fail("nothing to embed"))
+    pipeline = PipelineMethod(detector().pipeline)
     protocol = Protocol(shots=1, seeds=(0,))
     found = evaluate(
         six, pipeline, protocol, method="scripts.dev.baselines:OtsuWatershed", max_pixels=LIMIT

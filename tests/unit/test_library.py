@@ -22,8 +22,8 @@ from library_helpers import detector, disc_masks, discs, taught
 from PIL import Image
 from strategies import QUICK, masks_hw
 
+from sam_detect.api import SAMDetect
 from sam_detect.cli.app import cli, run
-from sam_detect.detector import SAMDetect
 from sam_detect.errors import (
     ConfigError,
     LibraryCorruptError,

@@ -12,7 +12,7 @@ from sam_detect.config import home_dir
 from sam_detect.embedding import AppearanceEmbedder, AverageEmbedder
 from sam_detect.errors import ConfigError, SamDetectError
 from sam_detect.fading import IdentityFade
-from sam_detect.library.maker import VectorMaker
+from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.models.catalogue import clip_model, sam2_model
 from sam_detect.models.weights import default_embedder, default_segmenter
 from sam_detect.segmentation import NaiveSegmenter
@@ -57,7 +57,7 @@ def test_weights_without_their_package_are_of_no_use(
 def test_a_library_made_without_models_goes_on_without() -> None:
     in_cache(sam2_model("base"))
     for embedder in (AppearanceEmbedder(), AverageEmbedder()):
-        assert default_segmenter(VectorMaker(embedder, IdentityFade()).recipe) == "naive"
+        assert default_segmenter(FeatureExtractor(embedder, IdentityFade()).recipe) == "naive"
 
 
 def test_what_is_asked_for_is_taken() -> None:

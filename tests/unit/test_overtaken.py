@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-import sam_detect.detector
 from sam_detect import SAMDetect
 from sam_detect.errors import RecipeMismatchError
 from sam_detect.fading import IdentityFade, LinearFade
+from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.library.library import Library
-from sam_detect.library.maker import VectorMaker
 from sam_detect.library.reindex import reindex
+from sam_detect.pipeline import Pipeline
 from sam_detect.vector_store import MemoryVectorStore
 
 
@@ -38,11 +38,11 @@ def learn(detector: SAMDetect, number: int) -> Any:
     return detector.add_example(image, "nut", mask)
 
 
-def reindexed(store: MemoryVectorStore, **asked: Any) -> VectorMaker:
+def reindexed(store: MemoryVectorStore, **asked: Any) -> FeatureExtractor:
     other = SAMDetect(vector_store=store, **asked)
     library = Library(store, "default")
-    reindex(library, other._maker)
-    return other._maker
+    reindex(library, other.pipeline.features)
+    return other.pipeline.features
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_one_that_is_overtaken_while_it_describes_does_so_again(
     store: MemoryVectorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = SAMDetect(vector_store=store)
-    original = sam_detect.detector.make_examples
+    original = Pipeline.make_examples
     calls = []
 
     def overtaken(*given: Any, **how: Any) -> Any:
@@ -79,7 +79,7 @@ def test_one_that_is_overtaken_while_it_describes_does_so_again(
             reindexed(store, fade_strategy=IdentityFade())
         return made
 
-    monkeypatch.setattr(sam_detect.detector, "make_examples", overtaken)
+    monkeypatch.setattr(Pipeline, "make_examples", overtaken)
     assert learn(learner, 5).total == 2
     assert calls == [0, 1]
     assert learner.recipe.fade == "identity"

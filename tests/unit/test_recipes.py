@@ -8,8 +8,8 @@ import pytest
 
 from sam_detect.config import Settings
 from sam_detect.errors import RecipeMismatchError
+from sam_detect.features.choosing import choose_features
 from sam_detect.interfaces import Embedder
-from sam_detect.library.maker import VectorMaker
 from sam_detect.models.recipes import checked_model, names_a_place
 from sam_detect.registry import BUILT_IN, load_class
 from sam_detect.types import Recipe
@@ -108,12 +108,12 @@ def test_an_embedder_of_another_package_gets_no_path_of_a_recipe(
     Plugin.loaded.clear()
     settings = Settings(embedder=asked)
     with pytest.raises(RecipeMismatchError, match=r"whose weights may be a path .*embedder="):
-        VectorMaker.choose(settings, recipe(embedder="plugin", model={"weights": "theirs/m.pt"}))
+        choose_features(settings, recipe(embedder="plugin", model={"weights": "theirs/m.pt"}))
     assert not Plugin.loaded
-    VectorMaker.choose(settings, recipe(embedder="plugin", model={"weights": "vits14"}))
+    choose_features(settings, recipe(embedder="plugin", model={"weights": "vits14"}))
     assert Plugin.loaded == ["vits14"]
 
 
 def test_a_fade_of_another_package_gets_no_path_of_a_recipe() -> None:
     with pytest.raises(RecipeMismatchError, match=r"whose table may be a path .*fade_strategy="):
-        VectorMaker.choose(Settings(), recipe(fade_params={"table": "/theirs/table.npy"}))
+        choose_features(Settings(), recipe(fade_params={"table": "/theirs/table.npy"}))

@@ -355,7 +355,7 @@ def test_large_objects_are_kept_larger_and_described_from_what_is_kept(
     [kept] = detector.library.read()
     assert (detector.recipe.crop_side, kept.crop.mask.shape) == (200, (200, 200))
     assert kept.vector is not None
-    assert_same_vectors(detector._maker.vectors([kept.crop])[0], kept.vector)
+    assert_same_vectors(detector.pipeline.features.embed_crops([kept.crop])[0], kept.vector)
     monkeypatch.undo()
     again = SAMDetect(embedder=SAM2Embedder(checkpoint, device="cpu"), **parts)
     assert again.recipe.crop_side == 200, "as the library has it"

@@ -245,9 +245,14 @@ def test_a_detector_encodes_a_frame_once(checkpoint: Path, encodings: list[int])
                          pooling="frame", points_per_side=8, vector_store="memory",
                          device="cpu")  # fmt: skip
     frame = coins()
-    assert detector.add_examples_from_file(frame, detector.propose(frame)[:5], "coin").added > 1
+    assert (
+        detector.add_examples_from_file(
+            frame, detector.pipeline.all_proposals(frame)[:5], "coin"
+        ).added
+        > 1
+    )
     assert encodings == [1], "learnt: outlined, described, and looked around"
-    found = detector.detect_frame(coins(20))
+    found = detector.detect(coins(20))
     assert len(found) > 1
     assert encodings == [1, 1]
 

@@ -55,7 +55,7 @@ def test_the_limit_is_what_the_segmenter_finds() -> None:
 def test_it_is_said_where_the_smallest_example_is_too_small() -> None:
     detector, image = taught(radius=5), discs(2000, 5)[0]
     with pytest.warns(UserWarning, match="are lost") as caught:
-        detector.detect_frame(Frame(image, "mosaic.tif"))
+        detector.detect(Frame(image, "mosaic.tif"))
     [text] = [str(each.message) for each in caught]
     assert text.startswith("mosaic.tif: in a picture of 2000x2000 pixels, objects of fewer than ")
     assert "about 160 pixels (14 across) are lost; the smallest example has 81, and 14.2" in text
@@ -66,7 +66,7 @@ def test_nothing_is_said_where_it_is_large_enough(radius: int, side: int) -> Non
     detector = taught(radius)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        detector.detect_frame(Frame(discs(side, radius)[0]))
+        detector.detect(Frame(discs(side, radius)[0]))
 
 
 def test_nothing_is_said_of_an_empty_library_or_of_negatives() -> None:
@@ -75,7 +75,7 @@ def test_nothing_is_said_of_an_empty_library_or_of_negatives() -> None:
     image = discs(2000, 5)[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        detector.detect_frame(Frame(image))
+        detector.detect(Frame(image))
 
 
 def test_a_limit_that_is_asked_for_is_the_limit() -> None:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sam_detect.detector import SAMDetect
+from sam_detect.api import SAMDetect
 from sam_detect.errors import ConfigError, LibraryError
 from sam_detect.library.library import Added
 from sam_detect.types import Candidates, Detections, Frame, Masks, TrackedFrame, Verdict
@@ -217,7 +217,7 @@ def test_without_tracks_every_frame_is_looked_at_on_its_own() -> None:
             assert tracked.key
             assert not tracked.track_ids.any()
             frame = tracked.frame
-            alone = detector.detect_frame(frame).to_dict()
+            alone = detector.detect(frame).to_dict()
             assert tracked.detections.to_dict()["detections"] == alone["detections"]
     with detector.stream(Drawn(), track=False) as stream:
         assert {v.label for v in next(stream).detections.verdicts} == {"square"}

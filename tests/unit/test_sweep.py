@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from sam_detect import SAMDetect
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.harness import evaluate
-from sam_detect.evaluation.pipeline import Pipeline
+from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Protocol
 from sam_detect.evaluation.sweep import MOST_VARIANTS, sweep, variants
+from sam_detect.pipeline import Pipeline
 from sam_detect.types import Frame, Masks
 
 LIMIT = 10**6
@@ -31,7 +33,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def swept(data: Dataset, *specs: str, **settings: Any) -> list[dict[str, Any]]:
-    found = sweep(data, ONCE, variants(specs), settings=settings)
+    def make(changed: Mapping[str, str]) -> Pipeline:
+        return detector(**{**settings, **changed}).pipeline
+
+    found = sweep(data, ONCE, variants(specs), make=make, max_pixels=LIMIT)
     return [each.to_dict() for each in found]
 
 
@@ -112,7 +117,7 @@ def test_what_is_no_grid_is_named(spec: str, words: str) -> None:
 def test_what_is_wrong_with_the_last_is_said_before_the_first_runs(
     data: Dataset, spec: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SAMDetect, "embed", lambda *_, **__: pytest.fail("it has run"))
+    monkeypatch.setattr(PipelineMethod, "embed", lambda *_, **__: pytest.fail("it has run"))
     with pytest.raises(ConfigError, match=words):
         swept(data, spec)
 
@@ -128,7 +133,7 @@ def test_a_variant_gives_what_it_gives_alone(data: Dataset) -> None:
         {"fade": "linear"},
     ]
     for found in together:
-        alone = Pipeline(detector(**found["variant"], labeller="prototype"))
+        alone = PipelineMethod(detector(**found["variant"], labeller="prototype").pipeline)
         single = evaluate(data, alone, ONCE, max_pixels=LIMIT).to_dict()
         assert figures(found) == figures(single)
     assert len({str(each["recipe"]["fade_params"]) for each in together}) == 3
@@ -177,7 +182,11 @@ def test_it_says_what_comes_next_and_how_far_it_is(data: Dataset) -> None:
         return lambda done, of: ticks.append((done, of))
 
     grid = variants(["top_k=1,5", f"method={WATERSHED}"])
-    done = list(sweep(data, ONCE, grid, settings={}, announce=announce))
+
+    def make(changed: Mapping[str, str]) -> Pipeline:
+        return detector(**changed).pipeline
+
+    done = list(sweep(data, ONCE, grid, make=make, max_pixels=LIMIT, announce=announce))
     assert said == [f"top_k=1, method={WATERSHED}", f"top_k=5, method={WATERSHED}"]
     queries = len(done[0].queries)
     assert ticks == 2 * [(number, queries) for number in range(1, queries + 1)]

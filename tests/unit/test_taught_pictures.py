@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pytest
 from library_helpers import DiscSegmenter, PartsSegmenter, detector, disc_masks, discs, taught
 
-from sam_detect.detector import SAMDetect
+from sam_detect.api import SAMDetect
 from sam_detect.errors import LibraryCorruptError
 from sam_detect.evaluation.methods import Shown
-from sam_detect.evaluation.pipeline import Pipeline
+from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling.naming import _without_denied
 from sam_detect.labelling.suppression import one_per_object
@@ -130,7 +130,7 @@ def test_only_about_the_same_outline_is_denied() -> None:
     made = taught(MemoryVectorStore(), "nut")
     made.add_example(discs("nut", 0), "nut", grown(disc_masks()[0], 8), negative=True)
     frame = to_frame(discs("nut", 0), color_order="bgr", max_pixels=10**6)
-    known = made.taught(frame)
+    known = made.snapshot().taught(frame)
     # With the negative's outline they share .44, .62, .70 and .93.
     masks = Masks.from_dense(np.stack([grown(disc_masks()[0], n) for n in (0, 3, 4, 7)]))
     shown = _without_denied(masks, [verdict] * 4, known.of(negative=True))
@@ -146,14 +146,14 @@ def test_what_holds_a_wrong_find_and_little_else_is_denied_too() -> None:
     dense = [grown(disc_masks()[0], n) for n in (7, 14, 24)]
     masks = Masks.from_dense(np.stack([*dense, grown(disc_masks()[1], 7)]))
     assert np.allclose(masks.areas[:3] / disc_masks()[0].sum(), (2.1, 3.6, 5.5), atol=0.1)
-    verdict, known = Verdict("nut", "nut", 0.9), made.taught(frame)
+    verdict, known = Verdict("nut", "nut", 0.9), made.snapshot().taught(frame)
     shown = _without_denied(masks, [verdict] * 4, known.of(negative=True))
     assert [v.label for v in shown] == [None, None, "nut", "nut"]
 
 
 def test_the_newest_of_two_outlines_of_one_object_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     made = with_fig()
-    monkeypatch.setattr("sam_detect.library.making.now", lambda: "2999-01-01T00:00:00+00:00")
+    monkeypatch.setattr("sam_detect.pipeline.now", lambda: "2999-01-01T00:00:00+00:00")
     made.add_example(discs("nut", 0), "date", grown(disc_masks()[0], 1))
     found = made.detect(discs("nut", 0))
     assert [each.label for each in at(found, FIRST)] == ["date"]
@@ -214,7 +214,7 @@ def test_a_labeller_with_names_of_its_own_is_given_no_others() -> None:
 
 def test_evaluation_counts_what_is_recognised() -> None:
     """The outlines that were shown are known, so giving them back would measure nothing."""
-    pipeline = Pipeline(detector(MemoryVectorStore()))
+    pipeline = PipelineMethod(detector(MemoryVectorStore()).pipeline)
     frame = to_frame(discs("nut", 0), color_order="bgr", max_pixels=10**6)
     shown = Masks.from_dense(disc_masks())
     pipeline.learn([Shown(frame, shown, ("fig", *["nut"] * 4), None)])

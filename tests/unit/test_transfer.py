@@ -24,6 +24,7 @@ from library_helpers import (
     detector,
     disc_masks,
     discs,
+    snapshot_of,
     taught,
     vectors,
 )
@@ -378,7 +379,7 @@ def test_what_is_made_worse_below_is_sound(exported: Path, tmp_path: Path) -> No
         members = {**unzipped(exported), "examples.jsonl": _around(exported, count)}
         library = empty()
         assert import_library(library, zipped(tmp_path / "x.samlib", members)).total == 10
-        assert len(library.examples().rivals.owners) == count
+        assert len(snapshot_of(library).examples().rivals.owners) == count
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
@@ -671,7 +672,7 @@ def test_a_reindex_in_the_middle_of_a_copy_is_noticed(monkeypatch: pytest.Monkey
     class Watched(MemoryVectorStore):
         def upsert(self, points: Any) -> None:
             super().upsert(points)
-            reindex(made.library, replace(made._maker, occupancy=0.2, fade=_linear()))
+            reindex(made.library, replace(made.pipeline.features, occupancy=0.2, fade=_linear()))
 
     there = Library(Watched(), "there")
     with pytest.raises(LibraryError, match="reindexed while it was copied"):

@@ -14,8 +14,8 @@ from sam_detect import SAMDetect
 from sam_detect.embedding import AverageEmbedder
 from sam_detect.errors import ExtensionError
 from sam_detect.fading import GaussianFade, IdentityFade, LinearFade
-from sam_detect.library.maker import VectorMaker
-from sam_detect.library.vector_cache import VectorCache
+from sam_detect.features.extraction import FeatureExtractor
+from sam_detect.features.vector_cache import VectorCache
 from sam_detect.masks import FloatArray
 from sam_detect.types import Crop, FadedCrop, Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
@@ -52,12 +52,12 @@ def crop(seed: int = 0, *, side: int = 12, scale: float = 1.0, corner: int = 0) 
     return Crop(image, mask, scale, (corner, 0, corner + side, side))
 
 
-def maker(size: int = 100, **changes: Any) -> VectorMaker:
-    return VectorMaker(**{"embedder": Counting(), "fade": GaussianFade(), "cache_size": size,
+def maker(size: int = 100, **changes: Any) -> FeatureExtractor:
+    return FeatureExtractor(**{"embedder": Counting(), "fade": GaussianFade(), "cache_size": size,
                           **changes})  # fmt: skip
 
 
-def asked_again(made: VectorMaker, first: Crop, second: Crop) -> bool:
+def asked_again(made: FeatureExtractor, first: Crop, second: Crop) -> bool:
     """Whether the second is described after the first was."""
     made.vectors([first])
     counter = made.embedder

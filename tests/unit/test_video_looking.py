@@ -157,7 +157,7 @@ def test_the_light_of_the_picture_that_was_learnt_from_is_that_of_the_scene() ->
         list(stream)
     assert len(asked) == 3
     assert len(set(asked)) == 1
-    assert asked[0] in detector.library.examples().sources
+    assert asked[0] in detector.snapshot().examples().sources
 
 
 def test_what_was_taught_in_a_key_frame_wins_there() -> None:

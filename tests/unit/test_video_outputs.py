@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_detect.detector import SAMDetect
+from sam_detect.api import SAMDetect
 from sam_detect.errors import OutputError
 from sam_detect.masks import rle_to_mask
 from sam_detect.outputs import coco
@@ -483,8 +483,8 @@ def test_what_is_learnt_from_a_snapshot_is_what_the_frame_would_have_taught(
 
     mask = outline.mask(cut.size_hw)
     assert mask is not None
-    (from_cut,) = detector.embed(cut, Masks.from_dense(mask))
-    (from_frame,) = detector.embed(frame.frame, frame.detections.masks)
+    (from_cut,) = detector.pipeline.features.embed_masks(cut, Masks.from_dense(mask))
+    (from_frame,) = detector.pipeline.features.embed_masks(frame.frame, frame.detections.masks)
     assert float(from_cut @ from_frame) > 0.9999
     assert min(cut.size_hw) > (60 * 60 / detector.recipe.occupancy) ** 0.5, "all that a crop shows"
 

@@ -13,8 +13,8 @@ from sam_detect import SAMDetect
 from sam_detect.embedding import AverageEmbedder
 from sam_detect.errors import ExtensionError, MaskError
 from sam_detect.fading import GaussianFade, IdentityFade
+from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.interfaces import Segmenter
-from sam_detect.library.maker import VectorMaker
 from sam_detect.masks import FloatArray
 from sam_detect.types import Candidates, Crop, FadedCrop, Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
@@ -40,8 +40,8 @@ class Dear(AverageEmbedder):
         return super().embed(crops)
 
 
-def maker(**changes: object) -> VectorMaker:
-    return VectorMaker(**{"embedder": Dear(), "fade": GaussianFade(), **changes})  # type: ignore[arg-type]
+def maker(**changes: object) -> FeatureExtractor:
+    return FeatureExtractor(**{"embedder": Dear(), "fade": GaussianFade(), **changes})  # type: ignore[arg-type]
 
 
 def crop(*, side: int = SIDE, side_px: int = 0) -> Crop:
@@ -234,7 +234,7 @@ def learnt(scene: Scene, detector: SAMDetect | None = None) -> SAMDetect:
 
 def asked_at_looks(scene: Scene, *, track: bool) -> list[int]:
     detector = learnt(scene)
-    asked, counts = detector._maker.embedder, []
+    asked, counts = detector.pipeline.features.embedder, []
     assert isinstance(asked, Dear)
     asked.asked = 0
     with detector.stream(scene, every=5, track=track) as stream:

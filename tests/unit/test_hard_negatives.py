@@ -15,18 +15,18 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from library_helpers import COLOURS, as_converted, regions, unrecorded
+from library_helpers import COLOURS, as_converted, regions, snapshot_of, unrecorded
 from strategies import QUICK, counts_garbage
 
 from sam_detect import SAMDetect
 from sam_detect.cli.app import run
 from sam_detect.errors import LibraryCorruptError, MaskError, StoreError
+from sam_detect.features.hard_negatives import REGIONS_KEPT, HardNegatives, _region
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling import KNNLabeller
 from sam_detect.library.example import MAX_REGIONS, Example, sealed
 from sam_detect.library.library import Library
-from sam_detect.library.snapshot import Snapshot
-from sam_detect.library.surroundings import MOST, Surroundings, _region
+from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.masks import encode_crop
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.types import Frame, Masks, Point
@@ -77,16 +77,16 @@ def detector(segmenter: Segmenter, **settings: Any) -> SAMDetect:
     return SAMDetect(segmenter=segmenter, **settings)
 
 
-def learnt(made: SAMDetect, frame: Frame, *boxes: Box, label: str = "nut") -> list[Surroundings]:
+def learnt(made: SAMDetect, frame: Frame, *boxes: Box, label: str = "nut") -> list[HardNegatives]:
     """The surroundings of examples, as the library has them, in their order."""
     made.learn_frame(frame, masks_of(*boxes, size_hw=frame.size_hw), [label] * len(boxes))
-    found = {tuple(e.bbox): e.surroundings for e in made.library.read()}
+    found = {tuple(e.bbox): e.hard_negatives for e in made.library.read()}
     kept = [found[x0, y0, x1 - x0, y1 - y0] for x0, y0, x1, y1 in boxes]
     assert all(each is not None for each in kept)
     return [each for each in kept if each is not None]
 
 
-def around(*proposals: Box, **options: Any) -> Surroundings:
+def around(*proposals: Box, **options: Any) -> HardNegatives:
     """What is kept of proposals around ``EXAMPLE``."""
     return learnt(detector(Chosen(*proposals, **options)), picture((EXAMPLE, "nut")), EXAMPLE)[0]
 
@@ -155,12 +155,12 @@ def test_the_better_fitting_proposal_gives_the_quality() -> None:
 
 
 def test_so_many_of_each_are_kept_the_best_proposed() -> None:
-    strips = [(60, 60 + 3 * i, 100, 63 + 3 * i) for i in range(MOST + 4)]
-    beside = [(104, 38 + 5 * i, 108, 42 + 5 * i) for i in range(MOST + 4)]
+    strips = [(60, 60 + 3 * i, 100, 63 + 3 * i) for i in range(REGIONS_KEPT + 4)]
+    beside = [(104, 38 + 5 * i, 108, 42 + 5 * i) for i in range(REGIONS_KEPT + 4)]
     found = around(*(box for pair in zip(strips, beside, strict=True) for box in pair))
-    assert found.touching.tolist() == [True] * MOST + [False] * MOST
+    assert found.touching.tolist() == [True] * REGIONS_KEPT + [False] * REGIONS_KEPT
     kept = (found.masks.boxes_xyxy + 35).tolist()
-    assert kept == [list(box) for box in (strips[:MOST] + beside[:MOST])]
+    assert kept == [list(box) for box in (strips[:REGIONS_KEPT] + beside[:REGIONS_KEPT])]
 
 
 def test_without_proposals_nothing_is_known_around_it() -> None:
@@ -187,7 +187,7 @@ def test_a_region_has_the_vector_it_would_have_in_the_picture(embedder: str) -> 
     part, frame = (70, 70, 84, 84), picture((EXAMPLE, "nut"), ((70, 70, 84, 84), "leaf"))
     made = detector(Chosen(part), embedder=embedder)
     found = learnt(made, frame, EXAMPLE)[0]
-    expected = made.embed(frame, masks_of(part))
+    expected = made.pipeline.features.embed_masks(frame, masks_of(part))
     np.testing.assert_allclose(found.vectors, expected, atol=1e-3)
     assert found.vectors.any()
 
@@ -198,13 +198,13 @@ def test_each_of_several_examples_has_the_vectors_of_its_own_regions() -> None:
     frame = picture((first, "nut"), (second, "leaf"), (parts[1], "berry"))
     made = detector(Chosen(*parts))
     found = learnt(made, frame, first, second)
-    expected = made.embed(frame, masks_of(*parts))
+    expected = made.pipeline.features.embed_masks(frame, masks_of(*parts))
     np.testing.assert_allclose(found[0].vectors, expected[:2], atol=1e-3)
     np.testing.assert_allclose(found[1].vectors, expected[2:], atol=1e-3)
-    rivals = made.library.examples().rivals
-    owned = {made.library.examples().boxes_xywh[owner][0]: [] for owner in rivals.owners}
+    rivals = made.snapshot().examples().rivals
+    owned = {made.snapshot().examples().boxes_xywh[owner][0]: [] for owner in rivals.owners}
     for owner, vector in zip(rivals.owners, rivals.vectors, strict=True):
-        owned[made.library.examples().boxes_xywh[owner][0]].append(vector)
+        owned[made.snapshot().examples().boxes_xywh[owner][0]].append(vector)
     np.testing.assert_allclose(owned[20], expected[:2], atol=1e-3)
     np.testing.assert_allclose(owned[100], expected[2:], atol=1e-3)
 
@@ -219,9 +219,11 @@ def test_a_reduced_crop_keeps_areas_right(crop_side: int) -> None:
     assert max(kept.crop.mask.shape) == crop_side
     assert found.masks.size_hw == kept.crop.mask.shape
     assert found.masks.areas[0] / kept.crop.scale**2 == pytest.approx(160 * 40, rel=0.15)
-    region = _region(kept.crop, found.masks, 0, made._maker)
+    region = _region(kept.crop, found.masks, 0, made.pipeline.features)
     assert region.area == pytest.approx(160 * 40, rel=0.15), "in pixels of the picture, for fades"
-    assert float(found.vectors[0] @ made.embed(frame, masks_of(part, size_hw=(420, 420)))[0]) > 0.95
+    part_mask = masks_of(part, size_hw=(420, 420))
+    (whole,) = made.pipeline.features.embed_masks(frame, part_mask)
+    assert float(found.vectors[0] @ whole) > 0.95
 
 
 def test_a_region_that_a_reduced_crop_does_not_show_is_left_out() -> None:
@@ -260,12 +262,12 @@ def test_an_unnamed_twin_beside_an_example_does_not_speak_against_its_label() ->
     frame = picture((EXAMPLE, "nut"), (TWIN, "nut"), ((60, 104, 76, 120), "leaf"))
     made = detector(Chosen(EXAMPLE, TWIN, (60, 104, 76, 120)))
     assert learnt(made, frame, EXAMPLE)[0].touching.tolist() == [False, False]
-    rivals, (twin, leaf) = rivals_of(made, "nut"), made.library.examples().rivals.vectors
+    rivals, (twin, leaf) = rivals_of(made, "nut"), made.snapshot().examples().rivals.vectors
     assert len(rivals) == 1
     assert float(rivals[0] @ leaf) > 0.999 > float(rivals[0] @ twin)
     learnt(made, frame, TWIN)
     assert all(float(rival @ leaf) > 0.999 for rival in rivals_of(made, "nut"))
-    found = {tuple(d["bbox"]): d["label"] for d in made.detect_frame(frame)}
+    found = {tuple(d["bbox"]): d["label"] for d in made.detect(frame)}
     assert found[60, 60, 40, 40] == found[104, 60, 16, 16] == "nut"
     assert found[60, 104, 16, 16] is None
 
@@ -277,12 +279,12 @@ def test_where_every_object_is_outlined_what_lies_beside_is_none_however_alike()
     for others in (None, masks_of(), masks_of(stain)):
         made = detector(Chosen(EXAMPLE, stain))
         made.learn_frame(frame, masks_of(EXAMPLE), ["nut"], others=others)
-        [found] = [e.surroundings for e in made.library.read()]
+        [found] = [e.hard_negatives for e in made.library.read()]
         assert found is not None
         around_it.append(found.touching.tolist())
         if others is not None and not len(others):
             [rival] = rivals_of(made, "nut")
-            assert float(rival @ made.library.examples().vectors[0]) > 0.9
+            assert float(rival @ made.snapshot().examples().vectors[0]) > 0.9
     assert around_it == [[False], [True], []], "maybe an object; none; another object"
 
 
@@ -299,7 +301,7 @@ def test_food_on_a_plate_is_a_counterexample_of_the_plate_alone() -> None:
     made = detector(Chosen(plate, food))
     assert learnt(made, frame, plate, label="plate")[0].touching.tolist() == [True]
     elsewhere = picture((food, "nut"), seed=5)
-    made.segmenter = Chosen(food)
+    made = detector(Chosen(food), vector_store=made.library.store)
     learnt(made, elsewhere, food, label="food")
     assert (len(rivals_of(made, "plate")), len(rivals_of(made, "food"))) == (1, 0)
 
@@ -310,9 +312,9 @@ def test_what_touches_a_negative_is_no_evidence() -> None:
     made, frame = detector(segmenter), picture((EXAMPLE, "nut"))
     shadow = masks_of((50, 50, 114, 114))
     made.learn_frame(frame, shadow, ["nut"], negative=True)
-    assert [e.surroundings for e in made.library.read()] == [None]
+    assert [e.hard_negatives for e in made.library.read()] == [None]
     assert segmenter.calls == 0
-    assert made.detect_frame(frame).label.tolist() == [None] * len(made.detect_frame(frame))
+    assert made.detect(frame).label.tolist() == [None] * len(made.detect(frame))
 
 
 # -- when pictures are proposed ----------------------------------------------------------------
@@ -402,7 +404,7 @@ def test_qualities_are_compared_only_with_those_of_the_same_segmenter() -> None:
 
     def heard(segmenter: Segmenter) -> Any:
         made = detector(segmenter, vector_store=store, labeller=labeller)
-        made.detect_frame(picture((EXAMPLE, "nut"), seed=9))
+        made.detect(picture((EXAMPLE, "nut"), seed=9))
         return labeller.heard
 
     mine, other = (kind(EXAMPLE, qualities=[0.25]) for kind in (Chosen, Another))
@@ -425,17 +427,17 @@ def test_a_converted_library_is_used_as_before() -> None:
     learnt(made, frame, EXAMPLE)
     as_converted(made.library)
     old = detector(segmenter, vector_store=store, labeller=Listening())
-    verdict = old.detect_frame(picture((EXAMPLE, "nut"), seed=3)).verdicts[0]
+    verdict = old.detect(picture((EXAMPLE, "nut"), seed=3)).verdicts[0]
     assert isinstance(old.labeller, Listening)
     assert old.labeller.heard is None
     assert old.labeller._fit(old.library, None).evidence is None
     assert verdict.label == "nut"
     # One and the same library, some of whose examples know what lies around them.
     old.learn_frame(picture((EXAMPLE, "nut"), seed=4), masks_of(EXAMPLE), ["nut"])
-    arrays = old.library.examples()
+    arrays = old.snapshot().examples()
     assert np.isnan(arrays.qualities).sum() == 1
     assert set(arrays.rivals.owners) == {int(np.flatnonzero(~np.isnan(arrays.qualities))[0])}
-    assert old.detect_frame(frame)[0]["label"] == "nut"
+    assert old.detect(frame)[0]["label"] == "nut"
 
 
 def test_pictures_are_told_apart_by_their_pixels() -> None:
@@ -445,7 +447,7 @@ def test_pictures_are_told_apart_by_their_pixels() -> None:
     for image, box in ((frame, EXAMPLE), (other, EXAMPLE), (frame, TWIN), (other, TWIN)):
         made.add_examples_from_file(image.image_rgb[..., ::-1], masks_of(box), "nut")
     learnt(made, replace(frame, source_id="copy.png"), (20, 20, 40, 40))
-    sources = made.library.examples().sources
+    sources = made.snapshot().examples().sources
     assert sorted(sources.count(source) for source in set(sources)) == [2, 3]
 
 
@@ -455,9 +457,9 @@ def test_a_labeller_is_told_whether_it_has_seen_the_picture() -> None:
     made = detector(Chosen(EXAMPLE), labeller=labeller, color_order="rgb")
     made.add_examples_from_file(image, "auto", "nut")
     made.detect(image.copy())
-    assert made.library.examples().sources == (labeller.source,)
+    assert made.snapshot().examples().sources == (labeller.source,)
     made.detect(picture((EXAMPLE, "nut"), seed=7).image_rgb)
-    assert made.library.examples().sources != (labeller.source,)
+    assert made.snapshot().examples().sources != (labeller.source,)
 
 
 # -- as text -----------------------------------------------------------------------------------
@@ -475,21 +477,21 @@ def point() -> Point:
 def test_surroundings_come_back_from_their_text(point: Point) -> None:
     text = json.dumps(point.payload["surroundings"], allow_nan=False)
     (example,) = [Example.from_point(point)]
-    back = Surroundings.from_payload(json.loads(text), example.crop, dimension=4)
-    assert example.surroundings is not None
-    assert regions(back) == regions(example.surroundings)
+    back = HardNegatives.from_payload(json.loads(text), example.crop, dimension=4)
+    assert example.hard_negatives is not None
+    assert regions(back) == regions(example.hard_negatives)
     assert back.touching.tolist() == [True, True, False]
-    np.testing.assert_array_equal(back.vectors, example.surroundings.vectors)
+    np.testing.assert_array_equal(back.vectors, example.hard_negatives.vectors)
     assert back.to_payload() == point.payload["surroundings"]
 
 
 def test_half_precision_is_enough() -> None:
     vectors = np.random.default_rng(0).normal(size=(5, 300)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    unknown = Surroundings.unknown(Example.from_point(_example()).crop)
+    unknown = HardNegatives.unknown(Example.from_point(_example()).crop)
     masks = masks_of(*[(0, 0, 2, 2)] * 5, size_hw=unknown.masks.size_hw)
     one = replace(unknown, masks=masks, touching=np.ones(5, bool), vectors=vectors)
-    back = Surroundings.from_payload(
+    back = HardNegatives.from_payload(
         one.to_payload(), Example.from_point(_example()).crop, dimension=300
     )
     assert (back.vectors * vectors).sum(axis=1).min() > 0.9999
@@ -576,10 +578,10 @@ def many(count: int) -> dict[str, Any]:
 
 def test_no_more_regions_are_read_than_any_version_keeps(point: Point) -> None:
     """A small file could hold millions, each as large as a crop."""
-    assert 2 * MOST <= MAX_REGIONS
+    assert 2 * REGIONS_KEPT <= MAX_REGIONS
     most = Example.from_point(damaged(point, many(MAX_REGIONS)))
-    assert most.surroundings is not None
-    assert len(most.surroundings.masks) == MAX_REGIONS
+    assert most.hard_negatives is not None
+    assert len(most.hard_negatives.masks) == MAX_REGIONS
     for count in (MAX_REGIONS + 1, 100_000):
         for read in (Example.from_point, _snapshot_of):
             with pytest.raises(LibraryCorruptError, match="at most 64 items"):
@@ -609,12 +611,12 @@ def test_damaged_surroundings_are_named_in_one_line(
     made.library.store.upsert([bad])
     library = Library(made.library.store, "x")
     if name in OF_THE_MASKS:
-        assert len(library.examples().ids) == 2
+        assert len(snapshot_of(library).examples().ids) == 2
         return
     with pytest.raises(LibraryCorruptError, match=f"{point.id} is damaged.*library repair$"):
-        library.examples()
+        snapshot_of(library).examples()
     assert library.remove(ids=[point.id]) == 1
-    assert len(library.examples().ids) == 1
+    assert len(snapshot_of(library).examples().ids) == 1
 
 
 @pytest.mark.parametrize("data", [7, "text", [], [1], {}, True])
@@ -629,7 +631,7 @@ def test_surroundings_that_are_something_else_are_named(data: Any, point: Point)
 def _snapshot_of(point: Point) -> Any:
     store = MemoryVectorStore()
     store.upsert([point])
-    return Snapshot.read(store, "1").arrays
+    return LibrarySnapshot.read(store, "1")[0].arrays
 
 
 @pytest.mark.parametrize(
@@ -651,9 +653,9 @@ def test_the_advice_names_the_library(point: Point) -> None:
     unrecorded(made.library)
     store.upsert([damaged(point, {"vectors": ""})])
     with pytest.raises(LibraryCorruptError, match=f"{point.id} is damaged.*repair --library nuts$"):
-        Library(store, "nuts").examples()
+        snapshot_of(Library(store, "nuts")).examples()
     assert run(["library", "remove", point.id, "--library", "nuts"]) == 0
-    assert len(Library(store, "nuts").examples().ids) == 1
+    assert len(snapshot_of(Library(store, "nuts")).examples().ids) == 1
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6)

@@ -1,4 +1,4 @@
-"""Vectors that were made before: a video's still scene, a picture that is asked about again."""
+"""A cache of vectors, so that an unchanged crop is not embedded twice."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sam_detect.types import Crop, Frame, Masks, Recipe
 Make = Callable[[Sequence[int]], FloatArray]
 
 
-class KeptVectors(Protocol):
-    """Knows the vectors of what was described before, by keys that it makes itself."""
+class KnownVectors(Protocol):
+    """Looks up vectors that were computed before, by keys of its own."""
 
     def keys_of_crops(self, crops: Sequence[Crop], recipe: Recipe) -> Sequence[Any]:
         """One key for each crop."""
@@ -27,15 +27,15 @@ class KeptVectors(Protocol):
         """``(N, D)`` vectors of N keys.
 
         Args:
-            make: gives the ``(n, D)`` vectors of n of them, named by their indices.
+            make: computes the ``(n, D)`` vectors of n of them, given by index.
         """
 
 
 class VectorCache:
-    """The vectors that were used last, by what they were made of and how.
+    """The vectors used last (LRU), by the content of their crops and the recipe.
 
     Args:
-        size: how many vectors are kept; with 0 nothing is, and nothing is looked at.
+        size: how many vectors are kept; 0 turns the cache off.
     """
 
     def __init__(self, size: int) -> None:
@@ -73,7 +73,7 @@ class VectorCache:
         """``(N, D)`` vectors of N keys.
 
         Args:
-            make: gives the ``(n, D)`` vectors of n of them, named by their indices.
+            make: computes the ``(n, D)`` vectors of n of them, given by index.
         """
         if not self._size or not keys:
             return make(range(len(keys)))

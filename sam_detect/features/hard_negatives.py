@@ -1,9 +1,9 @@
-"""What lies around an example and is not it, and how it is kept with the example.
+"""Hard negatives: regions proposed around an example that are not the example.
 
 A segmenter proposes parts of an object, the object with its shadow, two objects as one. Around an
-outlined example all of these are known to be wrong, so every example brings its own
-counterexamples. They are masks in the example's crop, so that any embedder can describe them
-again from what the library keeps.
+outlined example all of these are known to be wrong, so every example brings its own hard
+negatives. They are masks in the example's crop, so any embedder can embed them again from what
+the library keeps.
 """
 
 from __future__ import annotations
@@ -19,34 +19,35 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.fading import context
-from sam_detect.library.maker import VectorMaker
+from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.masks import BoolArray, FloatArray, IntArray, intersection, rle_to_mask
 from sam_detect.types import Crop, Frame, Masks
 
-THE_OBJECT = 0.5
-"""A proposal whose IoU with an example is higher is the example."""
-NOT_THE_OBJECT = 0.4
-"""One whose IoU is lower, and that shares most of its area or the example's, is not."""
-MOSTLY = 0.5
-BESIDE = 0.1
-"""One that shares less with any example lies beside it."""
-SHOWN = 0.6
+SAME_OBJECT_IOU = 0.5
+"""A proposal of a higher IoU with an example is a proposal of the example."""
+OTHER_OBJECT_IOU = 0.4
+"""A proposal of a lower IoU that shares most of its area or the example's touches the example and
+is not it."""
+TOUCHING_SHARE = 0.5
+NEARBY_SHARE = 0.1
+"""A proposal that shares less than this with every example is nearby."""
+VISIBLE_SHARE = 0.6
 """Share of a proposal's box that the crop must show."""
-MOST = 8
-"""So many touching and so many beside are kept of each example, the best proposed ones."""
-DAMAGED = "what lies around it cannot be read"
+REGIONS_KEPT = 8
+"""So many touching and so many nearby regions are kept of each example, best proposals first."""
+DAMAGED = "its hard negatives cannot be read"
 
 
 @dataclass(frozen=True, eq=False)
-class Surroundings:
-    """What was proposed around one example.
+class HardNegatives:
+    """The hard negatives of one example.
 
     Attributes:
-        proposer: name of the segmenter; empty where nobody looked.
-        quality: what it thought of its proposal of the example, 0 to 1; None where it made none.
+        proposer: name of the segmenter; empty if nothing was proposed.
+        quality: the predicted IoU (0 to 1) of its proposal of the example; None if it made none.
         masks: K regions of the example's *crop* that are not it.
-        touching: ``(K,)`` bool, see :class:`~sam_detect.types.Rivals`; true as well of what lies
-            beside it, where all objects of the picture were outlined.
+        touching: ``(K,)`` bool, see :class:`~sam_detect.types.Rivals`; also true of nearby
+            regions if all objects of the picture were outlined.
         vectors: ``(K, D)`` float32.
     """
 
@@ -57,8 +58,8 @@ class Surroundings:
     vectors: FloatArray
 
     @classmethod
-    def unknown(cls, crop: Crop) -> Surroundings:
-        """Of an example around which nobody looked."""
+    def unknown(cls, crop: Crop) -> HardNegatives:
+        """Of an example without proposals around it."""
         masks = Masks.empty((crop.mask.shape[0], crop.mask.shape[1]))
         return cls("", None, masks, np.zeros(0, np.bool_), np.zeros((0, 0), np.float32))
 
@@ -73,7 +74,7 @@ class Surroundings:
         }
 
     @classmethod
-    def from_payload(cls, data: Any, crop: Crop, *, dimension: int | None) -> Surroundings:
+    def from_payload(cls, data: Any, crop: Crop, *, dimension: int | None) -> HardNegatives:
         """Raises ``ValueError`` or ``MaskError`` where the parts do not fit each other.
 
         Args:
@@ -81,7 +82,7 @@ class Surroundings:
             crop: of the example.
             dimension: length of the example's own vector, None where it is not at hand.
         """
-        noted = Noted.from_payload(data, dimension=dimension)
+        noted = HardNegativeVectors.from_payload(data, dimension=dimension)
         masks = _regions(data, (crop.mask.shape[0], crop.mask.shape[1]))
         if len(masks) != len(noted.touching):
             raise ValueError(DAMAGED)
@@ -90,11 +91,11 @@ class Surroundings:
 
 
 @dataclass(frozen=True, eq=False)
-class Noted:
-    """Of an example's surroundings what labellers ask for: all but where they lie.
+class HardNegativeVectors:
+    """What labellers need of an example's hard negatives: all but their masks.
 
     Attributes:
-        quality: NaN where the segmenter made no proposal of the example, or nobody looked.
+        quality: NaN if the segmenter made no proposal of the example.
     """
 
     proposer: str
@@ -103,30 +104,30 @@ class Noted:
     vectors: FloatArray
 
     @classmethod
-    def nothing(cls) -> Noted:
+    def nothing(cls) -> HardNegativeVectors:
         return cls("", math.nan, np.zeros(0, np.bool_), np.zeros((0, 0), np.float32))
 
     @classmethod
-    def from_payload(cls, data: Any, *, dimension: int | None) -> Noted:
-        """Raises ``ValueError`` where the vectors of the data, as the schema has it, do not fit."""
+    def from_payload(cls, data: Any, *, dimension: int | None) -> HardNegativeVectors:
+        """Raises ``ValueError`` if the vectors of a payload do not fit."""
         quality, touching = data["quality"], data["touching"]
         vectors = decoded(data["vectors"], len(touching))
         if dimension is not None and len(touching) and vectors.shape[1] != dimension:
-            raise ValueError("the vectors of what lies around it have another length than its own")
+            raise ValueError("its hard negatives have vectors of another length than its own")
         known = math.nan if quality is None else float(quality)
         return cls(data["proposer"], known, np.array(touching, np.bool_), vectors)
 
 
-def look_around(
+def find_hard_negatives(
     frame: Frame,
     shown: Masks,
     crops: Sequence[Crop],
     proposed: tuple[Masks, str],
-    maker: VectorMaker,
+    features: FeatureExtractor,
     *,
     others: Masks | None = None,
-) -> list[Surroundings]:
-    """The surroundings of N examples of one picture.
+) -> list[HardNegatives]:
+    """The hard negatives of N examples of one picture.
 
     Args:
         frame: the picture.
@@ -134,9 +135,9 @@ def look_around(
         crops: their crops.
         proposed: all proposals of the picture, best first, and the name of the segmenter that
             made them.
-        maker: the recipe.
-        others: all other objects of the picture, where they are known. What lies beside is then
-            no object for certain, and counts as if it touched the example.
+        features: the recipe.
+        others: all other objects of the picture, if they are known. Nearby regions are then
+            certainly no objects, and count as touching.
     """
     proposals, proposer = proposed
     known = shown if others is None else Masks.concatenate([shown, others])
@@ -147,59 +148,59 @@ def look_around(
     iou = shared / np.maximum(union, 1)
     of_proposal = shared / np.maximum(proposals.areas[None, :], 1)
     of_example = shared / np.maximum(known.areas[:, None], 1)
-    is_none = iou.max(axis=0, initial=0.0) < NOT_THE_OBJECT
-    is_beside = of_proposal.max(axis=0, initial=0.0) < BESIDE
-    is_beside &= of_example.max(axis=0, initial=0.0) < BESIDE
+    is_none = iou.max(axis=0, initial=0.0) < OTHER_OBJECT_IOU
+    is_nearby = of_proposal.max(axis=0, initial=0.0) < NEARBY_SHARE
+    is_nearby &= of_example.max(axis=0, initial=0.0) < NEARBY_SHARE
     found, chosen = [], []
     for index, crop in enumerate(crops):
         near = _inside(proposals, crop)
-        touches = (of_proposal[index] > MOSTLY) | (of_example[index] > MOSTLY)
-        touching = np.flatnonzero(near & is_none & touches & outlined[index])[:MOST]
-        beside = np.flatnonzero(near & is_beside)[:MOST]
-        certain = len(touching) if others is None else len(touching) + len(beside)
-        regions = np.array([*touching, *beside], np.int64)
+        touches = (of_proposal[index] > TOUCHING_SHARE) | (of_example[index] > TOUCHING_SHARE)
+        touching = np.flatnonzero(near & is_none & touches & outlined[index])[:REGIONS_KEPT]
+        nearby = np.flatnonzero(near & is_nearby)[:REGIONS_KEPT]
+        certain = len(touching) if others is None else len(touching) + len(nearby)
+        regions = np.array([*touching, *nearby], np.int64)
         masks, kept = _in_crop(proposals[regions], crop)
         chosen.append(regions[kept])
         found.append(
-            Surroundings(
+            HardNegatives(
                 proposer=proposer,
                 quality=_quality(proposals, iou[index]),
                 masks=masks,
-                touching=(np.arange(len(touching) + len(beside)) < certain)[kept],
-                vectors=np.zeros((len(masks), maker.embedder.dimension), np.float32),
+                touching=(np.arange(len(touching) + len(nearby)) < certain)[kept],
+                vectors=np.zeros((len(masks), features.embedder.dimension), np.float32),
             )
         )
-    if maker.embedder.of_frames:
-        return _described_in_frame(found, chosen, frame, proposals, maker)
-    return described(found, crops, maker)
+    if features.embedder.of_frames:
+        return _embedded_in_frame(found, chosen, frame, proposals, features)
+    return embed_hard_negatives(found, crops, features)
 
 
-def _described_in_frame(
-    found: Sequence[Surroundings],
+def _embedded_in_frame(
+    found: Sequence[HardNegatives],
     chosen: Sequence[IntArray],
     frame: Frame,
     proposals: Masks,
-    maker: VectorMaker,
-) -> list[Surroundings]:
-    """The same surroundings with their vectors, by an embedder that sees whole pictures.
+    features: FeatureExtractor,
+) -> list[HardNegatives]:
+    """The same hard negatives with their vectors, by an embedder that sees whole frames.
 
     Args:
         chosen: for each the indices of its regions among the proposals.
     """
     needed = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
-    vectors = maker.of_frame(frame, proposals[needed])
+    vectors = features.embed_masks(frame, proposals[needed])
     return [
         replace(each, vectors=vectors[np.searchsorted(needed, indices)])
         for each, indices in zip(found, chosen, strict=True)
     ]
 
 
-def described(
-    found: Sequence[Surroundings], crops: Sequence[Crop], maker: VectorMaker
-) -> list[Surroundings]:
-    """The same surroundings with the vectors of another recipe."""
-    vectors = maker.vectors(
-        _region(crop, each.masks, index, maker)  # one by one: they are many
+def embed_hard_negatives(
+    found: Sequence[HardNegatives], crops: Sequence[Crop], features: FeatureExtractor
+) -> list[HardNegatives]:
+    """The same hard negatives with the vectors of another recipe."""
+    vectors = features.embed_crops(
+        _region(crop, each.masks, index, features)  # one by one: they are many
         for each, crop in zip(found, crops, strict=True)
         for index in range(len(each.masks))
     )
@@ -221,7 +222,7 @@ def decoded(text: str, count: int) -> FloatArray:
     if count == 0 and not len(flat):
         return np.zeros((0, 0), np.float32)
     if count == 0 or not len(flat) or len(flat) % count or not np.isfinite(flat).all():
-        raise ValueError("the vectors of what lies around it are damaged")
+        raise ValueError("the vectors of its hard negatives are damaged")
     return flat.reshape(count, -1)
 
 
@@ -234,7 +235,7 @@ def _regions(data: Any, size_hw: tuple[int, int]) -> Masks:
     for box, text in zip(boxes, texts, strict=True):
         x0, y0, x1, y1 = box
         if not (0 <= x0 < x1 <= size_hw[1] and 0 <= y0 < y1 <= size_hw[0]):
-            raise ValueError("what lies around it lies outside of its crop")
+            raise ValueError("one of its hard negatives lies outside of its crop")
         # Decoded by our own code: a file is not ours.
         mask = rle_to_mask({"size": [y1 - y0, x1 - x0], "counts": text})
         found.append(Masks.from_crops(size_hw=size_hw, boxes_xyxy=[box], crops=[mask]))
@@ -242,8 +243,8 @@ def _regions(data: Any, size_hw: tuple[int, int]) -> Masks:
 
 
 def _quality(proposals: Masks, iou: npt.NDArray[np.float64]) -> float | None:
-    """What the segmenter thinks of its proposal of an example, which overlaps it best."""
-    if not len(proposals) or iou.max() < THE_OBJECT:
+    """The predicted IoU of the proposal that overlaps the example best."""
+    if not len(proposals) or iou.max() < SAME_OBJECT_IOU:
         return None
     quality = float(proposals.predicted_ious[int(iou.argmax())])
     return None if math.isnan(quality) else min(max(quality, 0.0), 1.0)
@@ -269,7 +270,7 @@ def _inside(proposals: Masks, crop: Crop) -> BoolArray:
     high = np.minimum(proposals.boxes_xyxy[:, 2:], (x1, y1))
     shown = np.clip(high - low, 0, None).prod(axis=1)
     whole = (proposals.boxes_xyxy[:, 2:] - proposals.boxes_xyxy[:, :2]).prod(axis=1)
-    return np.asarray(shown > SHOWN * whole, np.bool_)
+    return np.asarray(shown > VISIBLE_SHARE * whole, np.bool_)
 
 
 def _in_crop(regions: Masks, crop: Crop) -> tuple[Masks, BoolArray]:
@@ -292,14 +293,14 @@ def _in_crop(regions: Masks, crop: Crop) -> tuple[Masks, BoolArray]:
     return Masks.concatenate([Masks.empty((height, width)), *found]), kept
 
 
-def _region(crop: Crop, masks: Masks, index: int, maker: VectorMaker) -> Crop:
+def _region(crop: Crop, masks: Masks, index: int, features: FeatureExtractor) -> Crop:
     """The crop around a region of a crop."""
     box = masks.boxes_xyxy[index].tolist()
     cut = context.cut(
         crop.image_rgb,
         masks.crop(index),
         box,
-        occupancy=maker.occupancy,
-        crop_side=maker.crop_side,
+        occupancy=features.occupancy,
+        crop_side=features.crop_side,
     )
     return replace(cut, scale=cut.scale * crop.scale)

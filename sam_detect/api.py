@@ -1,7 +1,8 @@
-"""``SAMDetect``: what users call, on any picture; ``finder`` knows the order of the rooms."""
+"""``SAMDetect``: the class that users call. A thin facade: it owns a :class:`Pipeline`."""
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,36 +17,28 @@ from sam_detect import parts
 from sam_detect.config import Settings, load_settings
 from sam_detect.errors import ConfigError, OutlineWarning, RecipeMismatchError
 from sam_detect.fading import context
-from sam_detect.finder import Finder
+from sam_detect.features.choosing import choose_features
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
-from sam_detect.labelling.sizes import span
-from sam_detect.library.converted import Converted
 from sam_detect.library.learnt import Learnt
 from sam_detect.library.library import Added, Library
-from sam_detect.library.maker import VectorMaker
-from sam_detect.library.making import make_examples
 from sam_detect.library.places import collection_of
+from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.models.weights import default_segmenter
 from sam_detect.outputs.overlay import draw
-from sam_detect.registry import load_class, needing_extra
+from sam_detect.pipeline import Pipeline
+from sam_detect.registry import needing_extra
 from sam_detect.segmentation import prompted
-from sam_detect.segmentation.prompted import Outlined
 from sam_detect.sources import cut_out_object, to_frame
-from sam_detect.types import Detection, Detections, Frame, Masks
+from sam_detect.types import Detection, Detections, Frame, Masks, Recipe
 
 if TYPE_CHECKING:
     from sam_detect.video.stream import Stream
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path
 MaskLike = npt.NDArray[Any] | Masks | str | None
-KEPT_SETTINGS = {
-    "color_order", "max_image_pixels", "embedding_cache_size",
-    "frame_rate", "stream_timeout_s", "stream_retries", "playlist_hosts",
-}  # fmt: skip
-"""Of a detector, for one with the same parts and another library."""
 
 
-class SAMDetect(Finder):
+class SAMDetect:
     """Learns objects from examples and finds them again.
 
     Args:
@@ -105,23 +98,43 @@ class SAMDetect(Finder):
         collection = collection_of(self.settings.library)
         store = parts.given_or_made(vector_store, parts.make_store, self.settings, collection)
         library_here = Library(store, self.settings.library)
-        made, faded = parts.object_given(embedder), parts.object_given(fade)
         stored = library_here.recipe
+        self._given: dict[str, Any] = {
+            "embedder": parts.object_given(embedder),
+            "fade": parts.object_given(fade),
+        }
         usual = default_segmenter(stored)
         proposes = parts.given_or_made(segmenter, parts.make_segmenter, self.settings, usual)
-        maker = VectorMaker.choose(self.settings, stored, embedder=made, fade=faded)
-        knows = maker.embedder
-        names = parts.given_or_made(labeller, parts.make_labeller, self.settings, knows)
-        super().__init__(proposes, maker, names, library_here)
-        self._given: dict[str, Any] = {"embedder": made, "fade": faded}
-        # Whether the library is expected to have this detector's recipe: then another one there
-        # means that somebody reindexed it.
-        self._agreed = stored in (None, self.recipe)
-        self._in_use = False
-        used = {"segmenter": self._proposer, "embedder": self.recipe.embedder,
+        features = choose_features(self.settings, stored, **self._given)
+        labels = parts.given_or_made(
+            labeller, parts.make_labeller, self.settings, features.embedder
+        )
+        self.pipeline = Pipeline(proposes, features, labels, library_here)
+        used = {"segmenter": self.pipeline.segmenter_name, "embedder": self.recipe.embedder,
                 "fade": self.recipe.fade, "store": "qdrant"}  # fmt: skip
         parts.require_used(self.settings, {**used, **self.settings.chosen, **objects})
         parts.warn_of_unused_device(self.settings, used["segmenter"], used["embedder"])
+
+    @property
+    def segmenter(self) -> Segmenter:
+        return self.pipeline.segmenter
+
+    @property
+    def labeller(self) -> Labeller:
+        return self.pipeline.labeller
+
+    @property
+    def library(self) -> Library:
+        return self.pipeline.library
+
+    @property
+    def recipe(self) -> Recipe:
+        """How this detector makes vectors."""
+        return self.pipeline.recipe
+
+    def snapshot(self) -> LibrarySnapshot:
+        """The library as it is now, in this detector's recipe."""
+        return self.pipeline.snapshot()
 
     # -- the recipe --------------------------------------------------------------------------
 
@@ -134,20 +147,21 @@ class SAMDetect(Finder):
         """
         chosen = parts.make_fade(fade) if isinstance(fade, str) else fade
         parts.require_fade(chosen)
-        self._use(replace(self._maker, fade=chosen), self.library)
-        self._agreed = False
+        self.pipeline = self.pipeline.with_features(replace(self.pipeline.features, fade=chosen))
+        self.pipeline.shares_recipe = False
 
-    # -- finding -----------------------------------------------------------------------------
+    # -- detecting ---------------------------------------------------------------------------
 
     @overload
     def detect(self, image: list[ImageLike]) -> list[Detections]: ...
     @overload
-    def detect(self, image: ImageLike) -> Detections: ...
-    def detect(self, image: ImageLike | list[ImageLike]) -> Detections | list[Detections]:
-        """Finds and names the objects of a picture, or of each of several.
+    def detect(self, image: ImageLike | Frame) -> Detections: ...
+    def detect(self, image: ImageLike | Frame | list[ImageLike]) -> Detections | list[Detections]:
+        """Detects and labels the objects of a picture, or of each of several.
 
         Args:
-            image: a path, a PIL image or an array (BGR unless ``color_order="rgb"``), or a list.
+            image: a path, a PIL image, an array (BGR unless ``color_order="rgb"``) or a frame, or
+                a list of these.
 
         Returns:
             Named detections first, best first; then unknown ones. A list for a list.
@@ -156,8 +170,8 @@ class SAMDetect(Finder):
             ImageError: the picture cannot be read.
         """
         if isinstance(image, list):
-            return [self.detect_frame(self.read(each)) for each in image]
-        return self.detect_frame(self.read(image))
+            return [self.detect(each) for each in image]
+        return self.pipeline.detect(self.read(image))
 
     def outline(
         self,
@@ -165,9 +179,9 @@ class SAMDetect(Finder):
         boxes_xywh: Sequence[Sequence[float]] = (),
         points_xy: Sequence[Sequence[float]] = (),
     ) -> Masks:
-        """The objects that somebody points at: one mask for each box, then one for each point.
+        """The objects at boxes and points: one mask for each box, then one for each point.
 
-        Drawn by a segmenter that can (SAM 2), else chosen among its proposals.
+        Drawn by a segmenter that takes prompts (SAM 2), else chosen among the proposals.
 
         Args:
             image: the picture.
@@ -177,52 +191,13 @@ class SAMDetect(Finder):
         Raises:
             MaskError: a box or point is malformed or outside the picture, or nothing is at a point.
         """
-        return self.outlined(self.read(image), boxes_xywh, points_xy).masks
-
-    def outlined(
-        self,
-        frame: Frame,
-        boxes_xywh: Sequence[Sequence[float]] = (),
-        points_xy: Sequence[Sequence[float]] = (),
-        *,
-        of_finds: bool = False,
-    ) -> Outlined:
-        """What :meth:`outline` gives, with how well each outline fits its box.
-
-        Args:
-            of_finds: whether a box that a proposal has exactly means that proposal, as for a
-                negative whose box :meth:`detect` gave.
-        """
-        return prompted.outline(
-            frame,
-            self.segmenter,
-            propose=self.propose,
-            boxes_xywh=boxes_xywh,
-            points_xy=points_xy,
-            of_finds=of_finds,
-        )
-
-    def with_empty_library(self, segmenter: Segmenter | None = None) -> SAMDetect:
-        """A detector of the same parts and recipe (or of another segmenter), whose library is
-        empty and lives in memory."""
-        return SAMDetect(
-            segmenter=segmenter or self.segmenter,
-            embedder=self._maker.embedder,
-            fade_strategy=self._maker.fade,
-            vector_store=load_class("store", "memory")(),
-            labeller=self.labeller,
-            **self.settings.model_dump(include=KEPT_SETTINGS),
-            occupancy=self._maker.occupancy,
-            crop_side=self._maker.crop_side,
-        )
+        return self.pipeline.outline(self.read(image), boxes_xywh, points_xy).masks
 
     def in_memory(self) -> SAMDetect:
-        """A detector of the same parts and recipe, with a copy of this one's library in memory:
-        what it learns is written to no library."""
-        copy, examples = self.with_empty_library(), Converted(self._maker)
-        examples.update(self.library)
-        copy._use(self._maker, Library(examples.store, self.library.name))
-        return copy
+        """The same detector with a copy of its library in memory: what it learns is not kept."""
+        copied = copy.copy(self)
+        copied.pipeline = self.pipeline.with_copied_library()
+        return copied
 
     # -- learning ----------------------------------------------------------------------------
 
@@ -263,7 +238,7 @@ class SAMDetect(Finder):
             raise ConfigError("learn needs boxes_xywh, masks or points_xy: where the objects are")
         frame = self.read(image)
         given = Masks.empty(frame.size_hw) if masks is None else self._masks(frame, masks)
-        shown = self.outlined(frame, boxes_xywh, points_xy, of_finds=negative)
+        shown = self.pipeline.outline(frame, boxes_xywh, points_xy, of_finds=negative)
         problems = tuple(shown.problems(boxes_xywh))
         for problem in problems:
             warnings.warn(f"{frame.source_id}: {problem}", OutlineWarning, stacklevel=2)
@@ -275,7 +250,7 @@ class SAMDetect(Finder):
             masks=taken,
             box_ious=np.concatenate([np.full(len(given), np.nan, np.float32), shown.box_ious]),
             warnings=problems,
-            left_out=len(self.propose(frame)) - len(given) if automatic else 0,
+            left_out=len(self.pipeline.all_proposals(frame)) - len(given) if automatic else 0,
             frame=frame,
             boxes_xywh=boxes_xywh,
         )
@@ -301,7 +276,9 @@ class SAMDetect(Finder):
         frame = self.read(image)
         if mask is None:
             alpha = cut_out_object(image, max_pixels=self.settings.max_image_pixels)
-            mask = prompted.middle_mask(self.propose(frame)) if alpha is None else alpha
+            mask = (
+                prompted.middle_mask(self.pipeline.all_proposals(frame)) if alpha is None else alpha
+            )
         masks = Masks.from_dense(np.asarray(mask, bool), size_hw=frame.size_hw)
         return self.learn_frame(frame, masks, [label] * len(masks), negative=negative)
 
@@ -318,7 +295,7 @@ class SAMDetect(Finder):
         Args:
             image_path: the picture, as :meth:`detect` takes it.
             masks: "auto" for the separate objects of one kind that stand out
-                (:meth:`separate_objects`), or :class:`Masks`, or an array ``(H, W)`` or
+                (:mod:`sam_detect.labelling.separate`), or :class:`Masks`, or an array ``(H, W)`` or
                 ``(N, H, W)``.
             label: the name of all of them.
         """
@@ -330,7 +307,7 @@ class SAMDetect(Finder):
         if isinstance(masks, str):
             if masks != "auto":
                 raise ConfigError(f"masks must be 'auto', an array or Masks, got {masks!r}")
-            return self.separate_objects(frame)
+            return self.pipeline.separate_objects(frame)
         return masks if isinstance(masks, Masks) else Masks.from_dense(np.asarray(masks))
 
     def learn_frame(
@@ -345,56 +322,38 @@ class SAMDetect(Finder):
     ) -> Added:
         """Learns masks of one frame, each under its label; durable when it returns.
 
+        If another process reindexed the library, it goes on in the new recipe.
+
         Args:
-            batch: the learning batch they belong to, as ``library.new_batch()`` gives it; by
-                default one of their own.
-            others: all other objects of the picture, where every object is outlined: none, if the
-                examples are all there are. What lies beside is then known to be no object, even
-                if it resembles one.
+            negative: learn that these are *not* objects of their labels.
+            others: all other objects of the picture, if every object is outlined; see
+                :meth:`~sam_detect.pipeline.Pipeline.learn`.
+            batch: the learning batch they belong to, as ``library.new_batch()`` gives it; None
+                makes one of their own.
 
         Raises:
             MaskError: the masks are of a picture of another size.
             LibraryError: a label is empty.
+            RecipeMismatchError: the library has another recipe, and this one was asked for.
         """
-        self._follow_the_library()
-        self.library.require_recipe(self.recipe)
-        examples = make_examples(
-            frame,
-            masks,
-            labels,
-            self._maker,
-            propose=lambda seen: self.propose(seen, span(masks.areas)),
-            proposer=self._proposer,
-            negative=negative,
-            others=others,
-        )
+        asked: dict[str, Any] = {"negative": negative, "others": others, "batch": batch}
         try:
-            return self.library.add(examples, self.recipe, batch=batch)
+            return self.pipeline.learn(frame, masks, labels, **asked)
         except RecipeMismatchError:
-            # It was reindexed while the examples were made. Twice is not to be expected.
-            before = self.recipe
-            self._follow_the_library()
-            if self.recipe == before:
+            if not self._follow_the_library():
                 raise
-        return self.learn_frame(frame, masks, labels, negative=negative, others=others, batch=batch)
+        return self.pipeline.learn(frame, masks, labels, **asked)
 
-    def _follow_the_library(self) -> None:
-        """Goes on in the recipe of a library that somebody reindexed meanwhile.
-
-        Raises:
-            RecipeMismatchError: the recipe is fixed by what was asked for, or by an open stream.
-        """
+    def _follow_the_library(self) -> bool:
+        """Takes over the recipe of a library that was reindexed meanwhile; whether that worked."""
         stored = self.library.recipe
-        if not self._agreed or stored in (None, self.recipe):
-            return
-        maker = VectorMaker.choose(self.settings, stored, **self._given)
-        if self._in_use or maker.recipe != stored:
-            raise RecipeMismatchError(
-                f"library '{self.library.name}' was reindexed by another process meanwhile: begin "
-                "again, without options for the embedder and the fade; what was acknowledged is "
-                "kept"
-            )
-        self._use(maker, self.library)
+        if not self.pipeline.shares_recipe or stored in (None, self.recipe):
+            return False
+        features = choose_features(self.settings, stored, **self._given)
+        if features.recipe != stored:
+            return False
+        self.pipeline = self.pipeline.with_features(features)
+        return True
 
     def evaluate(
         self,
@@ -409,9 +368,12 @@ class SAMDetect(Finder):
         :func:`sam_detect.evaluation.harness.measure` says what it takes. Returns a dict with a key
         for each of ``metrics``, or the whole evaluation.
         """
-        from sam_detect.evaluation.harness import measure
+        from sam_detect.evaluation.harness import measure  # imported when it is needed
 
-        return measure(self, dataset_path, metrics, images=images, **protocol)
+        limit = self.settings.max_image_pixels
+        return measure(
+            self.pipeline, dataset_path, metrics, images=images, max_pixels=limit, **protocol
+        )
 
     def stream(
         self,
@@ -427,12 +389,12 @@ class SAMDetect(Finder):
         Args:
             source: a camera's number, a video file, a folder or pattern of frames, an address
                 (http, https, rtsp, rtsps), or any source of frames.
-            every: frames from one look of the detector to the next, at most.
+            every: frames from one key frame to the next, at most.
             live: whether the newest frame counts and others may be dropped; by default for
                 cameras and streams. A file is read as fast as it can be, also then.
             unknown: whether objects that nothing in the library resembles are followed, too.
-            track: whether objects are followed; else the detector looks at every frame, and the
-                objects of each are on no track.
+            track: whether objects are followed; else every frame is a key frame, and ``track_id``
+                is 0 for each object.
 
         Returns:
             An iterator of :class:`~sam_detect.types.TrackedFrame`; close it, or use ``with``. Its
@@ -446,8 +408,15 @@ class SAMDetect(Finder):
         with needing_extra("a video"):
             from sam_detect.video.stream import open_stream
 
-        self._in_use = True  # vectors of frames ahead are made already
-        return open_stream(self, source, every=every, live=live, unknown=unknown, track=track)
+        return open_stream(
+            self.pipeline,
+            source,
+            self.settings,
+            every=every,
+            live=live,
+            unknown=unknown,
+            track=track,
+        )
 
     def get_crop(self, image: ImageLike, mask: npt.NDArray[Any]) -> Image.Image:
         """The object with its context, as an RGBA picture.
@@ -456,9 +425,9 @@ class SAMDetect(Finder):
         on the object, so that :meth:`add_example` learns the same object from it, also from a PNG
         file. Saved as JPEG, which has no transparency, it fades to black.
         """
-        frame, maker = self.read(image), self._maker
+        frame, features = self.read(image), self.pipeline.features
         masks = Masks.from_dense(np.asarray(mask, bool), size_hw=frame.size_hw)
-        return context.cut_out(frame.image_rgb, masks, maker.fade, occupancy=maker.occupancy)
+        return context.cut_out(frame.image_rgb, masks, features.fade, occupancy=features.occupancy)
 
     def visualize(
         self,

@@ -1,0 +1,1 @@
+"""Features: from the masks of a frame to the vectors that a library compares."""

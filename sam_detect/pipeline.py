@@ -1,0 +1,396 @@
+"""The pipeline: the only module that knows the order of the rooms.
+
+::
+
+    frame -> propose -> embed -> label -> suppress overlaps -> detections
+
+Pictures, key frames of videos, evaluation and the server all call :class:`Pipeline`. Each call
+works on one immutable :class:`~sam_detect.library.snapshot.LibrarySnapshot`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from sam_detect import parts
+from sam_detect.errors import MaskError, RecipeMismatchError
+from sam_detect.features.extraction import FeatureExtractor, StageTimer
+from sam_detect.features.hard_negatives import HardNegatives, find_hard_negatives
+from sam_detect.features.vector_cache import KnownVectors
+from sam_detect.interfaces import Labeller, Segmenter
+from sam_detect.labelling.naming import Naming, plausible
+from sam_detect.labelling.separate import separate_objects
+from sam_detect.labelling.sizes import areas_sought, span
+from sam_detect.labels import normalised_label
+from sam_detect.library.converted import Converted
+from sam_detect.library.example import Example, example_id, image_digest, now
+from sam_detect.library.library import Added, Library
+from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
+from sam_detect.masks import FloatArray
+from sam_detect.models.sharing import WhileAlive
+from sam_detect.segmentation import prompted
+from sam_detect.segmentation.prompted import Outlined
+from sam_detect.types import Candidates, Detections, Frame, Masks, Recipe
+
+
+class Pipeline:
+    """One set of parts and one library.
+
+    Args:
+        segmenter: proposes masks.
+        features: turns masks into vectors.
+        labeller: gives vectors their labels.
+        library: the examples. If it has another recipe than ``features``, its examples are
+            embedded again in memory, and learning is refused.
+        segmenter_name: recorded with the examples; None is the segmenter's registered name.
+
+    Raises:
+        RecipeMismatchError: the library's kept crops cannot give vectors of this recipe.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        features: FeatureExtractor,
+        labeller: Labeller,
+        library: Library,
+        *,
+        segmenter_name: str | None = None,
+    ) -> None:
+        self.segmenter, self.features, self.labeller = segmenter, features, labeller
+        self.library = library
+        self.segmenter_name = segmenter_name or parts.name_of("segmenter", segmenter)
+        self._snapshots = SnapshotReader(library, features)
+        self._naming = Naming(labeller, self.segmenter_name)
+        self._proposed: WhileAlive[Frame, Masks] = WhileAlive(1)
+        # A library that changes from this recipe to another was reindexed by another process.
+        self.shares_recipe = library.recipe in (None, self.recipe)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How this pipeline makes vectors."""
+        return self.features.recipe
+
+    def snapshot(self) -> LibrarySnapshot:
+        """The library as it is now, in this pipeline's recipe."""
+        return self._snapshots.snapshot()
+
+    def with_features(self, features: FeatureExtractor) -> Pipeline:
+        """The same parts and library with other features."""
+        return Pipeline(self.segmenter, features, self.labeller, self.library)
+
+    def with_copied_library(self) -> Pipeline:
+        """The same parts, with a copy of the library in memory: what it learns is not kept."""
+        copied = Converted(self.features)
+        copied.update(self.library)
+        library = Library(copied.store, self.library.name)
+        return Pipeline(self.segmenter, self.features, self.labeller, library)
+
+    # -- detecting ---------------------------------------------------------------------------
+
+    def detect(
+        self,
+        frame: Frame,
+        *,
+        snapshot: LibrarySnapshot | None = None,
+        proposed: Candidates | None = None,
+        carried: Masks | None = None,
+        known: KnownVectors | None = None,
+        scene: str | None = None,
+        recall_taught: bool = True,
+        explain_unknown: bool = True,
+    ) -> Detections:
+        """Detects and labels the objects of a frame.
+
+        Args:
+            snapshot: the library; None takes it as it is now.
+            proposed: what :meth:`propose` gave for this frame and snapshot, if it was called
+                before.
+            carried: masks that compete with the proposals, such as those a video carries from
+                frame to frame.
+            known: vectors that need not be computed again.
+            scene: digest of a picture of the same scene in the same light, whose examples count
+                like examples of this frame; None is the frame itself.
+            recall_taught: whether outlines that were taught in this very picture are detected as
+                they were taught. Evaluation turns it off.
+            explain_unknown: whether masks that were not embedded get nearest neighbours, too.
+
+        Returns:
+            Labelled detections first, best first; then unknown ones.
+        """
+        snapshot = snapshot or self.snapshot()
+        timer = StageTimer()
+        if proposed is None:
+            proposed = self.propose(frame, snapshot, known=known, timings_ms=timer.spent_ms)
+        candidates = proposed
+        if carried is not None:
+            first = self.embed(frame, carried, snapshot, known=known, timings_ms=timer.spent_ms)
+            candidates = first.then(proposed)
+        with timer.on("label"):
+            detections = self.label(candidates, snapshot, scene=scene, recall_taught=recall_taught)
+        if explain_unknown:
+            detections = self._naming.with_neighbours(
+                snapshot,
+                detections,
+                embed=lambda masks: self.features.embed_masks(
+                    frame, masks, known=known, timings_ms=timer.spent_ms
+                ),
+            )
+        return replace(detections, timings_ms=timer.spent_ms)
+
+    def propose(
+        self,
+        frame: Frame,
+        snapshot: LibrarySnapshot,
+        *,
+        known: KnownVectors | None = None,
+        timings_ms: dict[str, float] | None = None,
+    ) -> Candidates:
+        """The segmenter's proposals of a frame, best first, with their vectors.
+
+        Args:
+            known, timings_ms: as of
+                :meth:`~sam_detect.features.extraction.FeatureExtractor.embed_masks`.
+        """
+        timer = StageTimer(timings_ms)
+        with timer.on("propose"):
+            areas = self.areas_sought(snapshot)
+            segmenter = self.segmenter.for_areas(areas)
+            if areas is not None:
+                _warn_if_too_small(frame, segmenter, areas[0])
+            masks = segmenter.segment(frame)
+        return self.embed(frame, masks, snapshot, known=known, timings_ms=timer.spent_ms)
+
+    def areas_sought(self, snapshot: LibrarySnapshot) -> tuple[int, int] | None:
+        """Areas in pixels of the smallest and the largest object to propose; None: any."""
+        return areas_sought(snapshot.examples())
+
+    def embed(
+        self,
+        frame: Frame,
+        masks: Masks,
+        snapshot: LibrarySnapshot,
+        *,
+        known: KnownVectors | None = None,
+        timings_ms: dict[str, float] | None = None,
+    ) -> Candidates:
+        """Masks with the vectors of those whose area an object of the library could have.
+
+        A mask far larger or smaller than every example stays unknown, and is not embedded.
+
+        Args:
+            known, timings_ms: as of :meth:`propose`.
+        """
+        timer = StageTimer(timings_ms)
+        with timer.on("label"):
+            described = plausible(masks, snapshot)
+        vectors = self.features.embed_masks(
+            frame, masks[described], known=known, timings_ms=timer.spent_ms
+        )
+        return Candidates(frame, masks, vectors, described)
+
+    def label(
+        self,
+        candidates: Candidates,
+        snapshot: LibrarySnapshot,
+        *,
+        scene: str | None = None,
+        recall_taught: bool = True,
+    ) -> Detections:
+        """Labels candidates by their vectors, and keeps one for each object.
+
+        Args:
+            scene, recall_taught: as of :meth:`detect`.
+        """
+        frame = candidates.frame
+        taught = snapshot.taught(frame) if recall_taught else None
+        picture = taught.picture if taught else image_digest(frame.image_rgb)
+        kept, verdicts = self._naming.name(
+            snapshot, candidates, source=scene or picture, taught=taught
+        )
+        return Detections(frame.source_id, kept, tuple(verdicts), self.recipe.to_dict())
+
+    # -- outlining ---------------------------------------------------------------------------
+
+    def all_proposals(self, frame: Frame, areas: tuple[int, int] | None = None) -> Masks:
+        """The segmenter's proposals of a frame, whatever the library knows, best first. Those of
+        the last frame are cached.
+
+        Args:
+            areas: as of :meth:`~sam_detect.interfaces.Segmenter.for_areas`.
+        """
+        return self._proposed.of(frame, lambda: self.segmenter.for_areas(areas).segment(frame))
+
+    def outline(
+        self,
+        frame: Frame,
+        boxes_xywh: Sequence[Sequence[float]] = (),
+        points_xy: Sequence[Sequence[float]] = (),
+        *,
+        of_finds: bool = False,
+    ) -> Outlined:
+        """One mask for each box, then one for each point, with how well each fits its box.
+
+        Drawn by a segmenter that takes prompts (SAM 2), else chosen among the proposals.
+
+        Args:
+            boxes_xywh: ``x, y, width, height`` in pixels, each around one object.
+            points_xy: ``x, y`` in pixels, each on one object.
+            of_finds: as of :func:`sam_detect.segmentation.prompted.outline`.
+
+        Raises:
+            MaskError: a box or point is malformed or outside the picture, or nothing is at a point.
+        """
+        return prompted.outline(
+            frame,
+            self.segmenter,
+            propose=self.all_proposals,
+            boxes_xywh=boxes_xywh,
+            points_xy=points_xy,
+            of_finds=of_finds,
+        )
+
+    def separate_objects(self, frame: Frame, *, alike: bool = True) -> Masks:
+        """The proposals of a frame that are its separate objects, best first.
+
+        See :mod:`sam_detect.labelling.separate`.
+
+        Args:
+            alike: only the largest group of those that resemble each other.
+        """
+        masks = self.all_proposals(frame)
+        if not alike:
+            return masks[separate_objects(masks)]
+
+        def embed(some: Masks) -> FloatArray:
+            return self.features.embed_masks(frame, some)
+
+        similarity = self.features.embedder.prior_similarity
+        return masks[separate_objects(masks, embed, similarity=similarity)]
+
+    # -- learning ----------------------------------------------------------------------------
+
+    def learn(
+        self,
+        frame: Frame,
+        masks: Masks,
+        labels: Sequence[str],
+        *,
+        negative: bool = False,
+        others: Masks | None = None,
+        batch: str | None = None,
+    ) -> Added:
+        """Learns masks of one frame, each under its label; durable when it returns.
+
+        Args:
+            negative: learn that these are *not* objects of their labels.
+            others: all other objects of the picture, if every object is outlined (no masks, if
+                the examples are all there are). Whatever else is proposed nearby is then known to
+                be no object.
+            batch: the learning batch they belong to, as ``library.new_batch()`` gives it; None
+                makes one of their own.
+
+        Raises:
+            MaskError: the masks are of a picture of another size.
+            LibraryError: a label is empty.
+            RecipeMismatchError: the library has another recipe.
+        """
+        self._require_recipe()
+        examples = self.make_examples(frame, masks, labels, negative=negative, others=others)
+        try:
+            return self.library.add(examples, self.recipe, batch=batch)
+        except RecipeMismatchError:
+            self._require_recipe()  # says if it was reindexed while the examples were made
+            raise
+
+    def make_examples(
+        self,
+        frame: Frame,
+        masks: Masks,
+        labels: Sequence[str],
+        *,
+        negative: bool = False,
+        others: Masks | None = None,
+    ) -> list[Example]:
+        """The examples of N masks, with vectors and hard negatives; nothing is stored.
+
+        Takes and raises what :meth:`learn` does.
+        """
+        for given in (masks, others):
+            if given is not None and given.size_hw != frame.size_hw:
+                raise MaskError(
+                    f"masks of a {given.size_hw[1]}x{given.size_hw[0]} picture do not fit "
+                    f"{frame.source_id} ({frame.size_hw[1]}x{frame.size_hw[0]})"
+                )
+        named = [normalised_label(label) for label in labels]
+        features = self.features
+        crops = list(features.crops(frame, masks))
+        vectors = (
+            features.embed_masks(frame, masks)
+            if features.embedder.of_frames
+            else features.embed_crops(crops)
+        )
+        hard_negatives: Sequence[HardNegatives | None] = [None] * len(masks)
+        if len(masks) and not negative:
+            # The proposals do not depend on what was learnt before: no example may.
+            proposed = self.all_proposals(frame, span(masks.areas)), self.segmenter_name
+            hard_negatives = find_hard_negatives(
+                frame, masks, crops, proposed, features, others=others
+            )
+        digest, added = image_digest(frame.image_rgb), now()
+        examples = []
+        for index, (crop, label) in enumerate(zip(crops, named, strict=True)):
+            rle = masks.rle(index)
+            x0, y0, x1, y1 = (int(v) for v in masks.boxes_xyxy[index])
+            examples.append(
+                Example(
+                    id=example_id(digest=digest, mask_rle=rle, label=label, negative=negative),
+                    label=label,
+                    negative=negative,
+                    source=frame.source_id,
+                    bbox=[x0, y0, x1 - x0, y1 - y0],
+                    area=int(masks.areas[index]),
+                    added=added,
+                    segmentation=rle,
+                    crop=crop,
+                    vector=np.asarray(vectors[index], np.float32),
+                    picture=digest,
+                    hard_negatives=hard_negatives[index],
+                )
+            )
+        return examples
+
+    def _require_recipe(self) -> None:
+        """Raises ``RecipeMismatchError`` unless the library takes examples of this recipe."""
+        if self.shares_recipe and self.library.recipe not in (None, self.recipe):
+            raise RecipeMismatchError(
+                f"library '{self.library.name}' was reindexed by another process meanwhile: begin "
+                "again, without options for the embedder and the fade; what was acknowledged is "
+                "kept"
+            )
+        self.library.require_recipe(self.recipe)
+
+
+def _warn_if_too_small(frame: Frame, segmenter: Segmenter, smallest: int) -> None:
+    """Warns if objects of the smallest example's size are lost in this picture.
+
+    Args:
+        smallest: area of that example, pixels.
+    """
+    least = segmenter.smallest_area(frame.size_hw)
+    if smallest >= least:
+        return
+    height, width = frame.size_hw
+    seen = smallest * segmenter.worked_pixels(frame.size_hw) / (height * width)
+    warnings.warn(
+        f"{frame.source_id}: in a picture of {width}x{height} pixels, objects of fewer than about "
+        f"{math.ceil(least)} pixels ({2 * math.sqrt(least / math.pi):.0f} across) are lost; the "
+        f"smallest example has {smallest}, and {seen:.1f} in the picture as it is worked on: cut "
+        "the picture into parts",
+        stacklevel=2,
+    )
