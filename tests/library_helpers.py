@@ -155,7 +155,7 @@ def write_annotated(folder: Path, pictures: int, names: tuple[str, ...] = ("nut"
 def as_converted(library: Library) -> None:
     """Leaves the library as one of format 2 that became one of format 4: nothing is known of what
     lies around its examples, nor of learning batches."""
-    old = [replace(e, surroundings=None, batch="", before=()).to_point() for e in library.read()]
+    old = [replace(e, hard_negatives=None, batch="", before=()).to_point() for e in library.read()]
     library.store.replace_all(old, {**library.require(), "contents": None})
 
 

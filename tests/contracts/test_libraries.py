@@ -249,7 +249,7 @@ def test_a_library_too_large_for_memory_answers_from_the_store(
     asked = made.snapshot().examples().vectors
     expected = [[(n.label, n.negative) for n in row] for row in made.snapshot().nearest(asked, 5)]
     monkeypatch.setattr(snapshot, "SNAPSHOT_LIMIT", 9)
-    large = Library(store, "large")
+    large = snapshot_of(Library(store, "large"))
     sample = large.examples()
     assert {name: sample.labels.count(name) for name in sample.labels} == dict.fromkeys(
         ("nut", "leaf", "berry"), 3
@@ -346,7 +346,7 @@ def test_what_is_read_is_what_reindexing_would_give(store: VectorStore) -> None:
     other = detector(store, embedder="appearance", fade_strategy=LinearFade(max_distance=9))
     read = other.snapshot().examples()
     reindex(made.library, other.pipeline.features)
-    stored = Library(store, "x").examples()
+    stored = snapshot_of(Library(store, "x")).examples()
     assert read.ids == stored.ids
     assert (read.labels, read.sources) == (stored.labels, stored.sources)
     np.testing.assert_allclose(read.vectors, stored.vectors, atol=1e-6)
@@ -440,7 +440,7 @@ def test_reindexing_there_and_back(store: VectorStore) -> None:
     assert contents(made.library) == kept
     dimension = other.recipe.dimension
     assert {v.shape for v in around_vectors(made.library).values()} == {(2, dimension)}
-    assert Library(store, "x").examples().rivals.vectors.shape == (30, dimension)
+    assert snapshot_of(Library(store, "x")).examples().rivals.vectors.shape == (30, dimension)
     found = detector(store, embedder=None).detect(discs("berry", 9))
     assert [d.label for d in found] == ["berry"] * 5
     reindex(made.library, made.pipeline.features)

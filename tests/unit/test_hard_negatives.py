@@ -92,7 +92,7 @@ def around(*proposals: Box, **options: Any) -> HardNegatives:
 
 
 def rivals_of(made: SAMDetect, label: str) -> npt.NDArray[np.float32]:
-    evidence = KNNLabeller()._fit(made.library, None).evidence
+    evidence = KNNLabeller()._fit(made.snapshot(), None).evidence
     assert evidence is not None
     return evidence.rivals[label]
 

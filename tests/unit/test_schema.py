@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from library_helpers import PartsSegmenter, taught
+from library_helpers import PartsSegmenter, snapshot_of, taught
 
 from sam_detect.config import known_settings
 from sam_detect.errors import ConfigError, LibraryCorruptError, LibraryError, StoreError
@@ -233,9 +233,9 @@ def test_vectors_that_are_not_of_length_1_are_named() -> None:
         {**manifest, "recipe": {**manifest["recipe"], "dimension": 5}}
     )
     with pytest.raises(LibraryCorruptError, match="recipe says 5"):
-        Library(made.library.store, "x").examples()
+        snapshot_of(Library(made.library.store, "x")).examples()
     made.library.store.write_manifest(manifest)
     point = next(made.library.store.scan(with_vectors=True))
     made.library.store.upsert([sealed(replace(point, vector=np.zeros(4, np.float32)))])
     with pytest.raises(LibraryCorruptError, match=f"{point.id} has length 0"):
-        Library(made.library.store, "x").examples()
+        snapshot_of(Library(made.library.store, "x")).examples()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sam_detect.errors import MaskError
 from sam_detect.segmentation import NaiveSegmenter
-from sam_detect.types import Candidates, Detections, Frame, Masks, Taught
+from sam_detect.types import Detections, Frame, Masks
 from sam_detect.video.looking import carried_anew, redrawn
 from sam_detect.video.motion import Flow, Motion, SoftMask
 from sam_detect.video.tracks import Snapshot
@@ -144,15 +145,13 @@ def test_the_light_of_the_picture_that_was_learnt_from_is_that_of_the_scene() ->
     asked: list[str | None] = []
     scene = Scene([Thing("cherry", along(60, 60, 1, 0))], 11)
     detector = detector_that_knows(scene)
-    inner = detector.name
+    inner = detector.pipeline.detect
 
-    def noting(
-        candidates: Candidates, *, taught: Taught | None = None, light_of: str | None = None
-    ) -> Detections:
-        asked.append(light_of)
-        return inner(candidates, taught=taught, light_of=light_of)
+    def noting(frame: Frame, *, scene: str | None = None, **how: Any) -> Detections:
+        asked.append(scene)
+        return inner(frame, scene=scene, **how)
 
-    detector.name = noting  # type: ignore[method-assign]
+    detector.pipeline.detect = noting  # type: ignore[method-assign]
     with detector.stream(scene, every=5) as stream:
         list(stream)
     assert len(asked) == 3
