@@ -17,7 +17,6 @@ from torch import Tensor
 from sam_detect.api import SAMDetect
 from sam_detect.bench.measurements import Measurements, Series, Trial
 from sam_detect.bench.memory import PeakDeviceMemory
-from sam_detect.bench.sam2 import Workload
 from sam_detect.bench.sam2_compared import (
     PASSING,
     Compared,
@@ -27,6 +26,7 @@ from sam_detect.bench.sam2_compared import (
     same_share,
     thresholds,
 )
+from sam_detect.bench.sam2_workload import Workload
 from sam_detect.bench.stages import drawn
 from sam_detect.embedding.sam2 import SAM2Embedder
 from sam_detect.models.devices import resolve_device

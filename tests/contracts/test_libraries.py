@@ -235,11 +235,13 @@ def test_what_a_killed_writer_left_is_announced_by_the_next(store: VectorStore) 
 
 def test_vectors_of_the_nearest_are_there_though_removed_meanwhile(store: VectorStore) -> None:
     made, other = taught(store), detector(store)
-    asked = other.snapshot().examples().vectors[:1]
-    (found,) = other.snapshot().nearest(asked, 10)
+    taken = other.snapshot()
+    (found,) = taken.nearest(taken.examples().vectors[:1], 10)
     made.library.remove(label="nut")
-    assert other.snapshot().vectors([n.id for n in found]).shape == (10, 4)
-    assert other.snapshot().vectors([]).shape == (0, 4)
+    assert taken.vectors([n.id for n in found]).shape == (10, 4)
+    assert taken.vectors([]).shape == (0, 4)
+    assert len(taken.examples().ids) == 10, "a snapshot never changes"
+    assert len(other.snapshot().examples().ids) == 5
 
 
 def test_a_library_too_large_for_memory_answers_from_the_store(
@@ -257,7 +259,7 @@ def test_a_library_too_large_for_memory_answers_from_the_store(
     found = large.nearest(asked, 5)
     assert [[(n.label, n.negative) for n in row] for row in found] == expected
     ids = sorted({n.id for row in found for n in row})
-    np.testing.assert_array_equal(large.vectors(ids), [vectors(large)[i] for i in ids])
+    np.testing.assert_array_equal(large.vectors(ids), [vectors(made.library)[i] for i in ids])
     with pytest.raises(LibraryError, match="removed"):
         large.vectors([str(uuid.uuid4())])
 
@@ -394,7 +396,7 @@ def test_a_library_that_is_searched_in_the_store_is_converted_too(
     expected = whole.snapshot().nearest(asked, 4)
     monkeypatch.setattr(snapshot, "SNAPSHOT_LIMIT", 4)
     large = detector(store, embedder="appearance")
-    assert not large.library._read_snapshot().complete
+    assert not large.snapshot().complete
     found = large.snapshot().nearest(asked, 4)
     assert [[n.id for n in row] for row in found] == [[n.id for n in row] for row in expected]
     ids = sorted({n.id for row in found for n in row})
@@ -544,9 +546,9 @@ def test_what_was_learnt_from_other_vectors_is_not_kept(store: VectorStore) -> N
     fade, picture = LinearFade(max_distance=40), discs("berry", 9)
     tried = detector(store, embedder=None)
     usual = tried.detect(picture).confidence
-    generation = tried.library.generation
+    generation = tried.snapshot().generation
     tried.set_fade_strategy(fade)
-    assert tried.library.generation != generation
+    assert tried.snapshot().generation != generation
     expected = detector(store, embedder=None, fade_strategy=fade).detect(picture).confidence
     np.testing.assert_allclose(tried.detect(picture).confidence, expected, atol=1e-6)
     tried.set_fade_strategy(GaussianFade())
@@ -733,7 +735,7 @@ def test_an_example_without_label_is_named(label: object) -> None:
     unrecorded(made.library)
     store.upsert([sealed(Point(point.id, point.vector, {**point.payload, "label": label}))])
     library = Library(store, "x")
-    for attempt in (library.stats, library.examples, lambda: library.rename("a", "b")):
+    for attempt in (library.stats, lambda: snapshot_of(library), lambda: library.rename("a", "b")):
         with pytest.raises(LibraryCorruptError, match=f"{point.id} is damaged"):
             attempt()
     assert made.library.remove(ids=[point.id]) == 1
@@ -808,7 +810,7 @@ def test_a_recipe_with_impossible_parameters_is_damage() -> None:
         ("model", {"weights": "evil.bin"}),
     ):
         store.write_manifest({**manifest, "recipe": {**manifest["recipe"], field: value}})
-        with pytest.raises(LibraryCorruptError, match=r"damaged.*(sigma|weights)|recipe.*damaged"):
+        with pytest.raises(LibraryCorruptError, match=r"damaged.*(sigma|colour|weights)"):
             detector(store, embedder=None)
 
 

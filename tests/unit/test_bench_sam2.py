@@ -15,9 +15,10 @@ from sam2_helpers import small_config, write_small_sam2  # noqa: E402
 from sam_detect.bench import sam2_trials  # noqa: E402
 from sam_detect.bench.measurements import Measurements  # noqa: E402
 from sam_detect.bench.memory import PeakDeviceMemory  # noqa: E402
-from sam_detect.bench.sam2 import SAM2Suite, Workload  # noqa: E402
+from sam_detect.bench.sam2 import SAM2Suite  # noqa: E402
 from sam_detect.bench.sam2_compared import Compared, same_share  # noqa: E402
 from sam_detect.bench.sam2_trials import measure_frame  # noqa: E402
+from sam_detect.bench.sam2_workload import Workload  # noqa: E402
 from sam_detect.bench.suites import Options  # noqa: E402
 from sam_detect.errors import UnavailableError  # noqa: E402
 from sam_detect.types import Masks  # noqa: E402

@@ -46,7 +46,7 @@ def detector() -> SAMDetect:
 
 def collect(folder: Path, colors: Colors, frames: int = SETTLED + 1, **how: int) -> list[str]:
     """The names of the kinds in the folder after a video of these discs."""
-    collector = UnknownCollector(detector(), folder, **how)
+    collector = UnknownCollector(detector().pipeline, folder, **how)
     for index in range(frames):
         collector.write(scene(index, colors))
     collector.close()
@@ -86,7 +86,7 @@ def test_what_was_renamed_or_taken_away_meanwhile(tmp_path: Path) -> None:
 
 
 def test_what_has_a_name_is_not_collected(tmp_path: Path) -> None:
-    collector = UnknownCollector(detector(), tmp_path)
+    collector = UnknownCollector(detector().pipeline, tmp_path)
     for index in range(SETTLED + 1):
         collector.write(scene(index, [RED], label="cherry" if index == SETTLED - 1 else None))
     assert collector.close() == []
@@ -118,7 +118,7 @@ def test_the_pictures_teach_their_objects_once_they_are_named(tmp_path: Path) ->
 
 
 def test_nothing_is_taken_after_the_end(tmp_path: Path) -> None:
-    collector = UnknownCollector(detector(), tmp_path)
+    collector = UnknownCollector(detector().pipeline, tmp_path)
     collector.close()
     assert collector.close() == []
     with pytest.raises(OutputError, match="closed"):

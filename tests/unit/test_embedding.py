@@ -430,7 +430,7 @@ def test_crops_come_no_larger_than_the_embedders_input_side() -> None:
     masks = Masks.from_dense(np.stack([mask, small]))
     spy = SizeSpy()
     maker = FeatureExtractor(embedder=spy, fade=GaussianFade(), occupancy=0.2)
-    maker.vectors(maker.crops(Frame(image), masks))
+    maker.embed_crops(maker.crops(Frame(image), masks))
     assert spy.shapes == [(40, 40, 3), (9, 9, 3)], "large ones are reduced, small ones are not"
 
 

@@ -430,7 +430,7 @@ def test_a_converted_library_is_used_as_before() -> None:
     verdict = old.detect(picture((EXAMPLE, "nut"), seed=3)).verdicts[0]
     assert isinstance(old.labeller, Listening)
     assert old.labeller.heard is None
-    assert old.labeller._fit(old.library, None).evidence is None
+    assert old.labeller._fit(old.snapshot(), None).evidence is None
     assert verdict.label == "nut"
     # One and the same library, some of whose examples know what lies around them.
     old.learn_frame(picture((EXAMPLE, "nut"), seed=4), masks_of(EXAMPLE), ["nut"])

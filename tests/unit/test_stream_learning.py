@@ -16,7 +16,7 @@ import pytest
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ConfigError, LibraryError
 from sam_detect.library.library import Added
-from sam_detect.types import Candidates, Detections, Frame, Masks, TrackedFrame, Verdict
+from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
 from tests.drawn_scene import (
     SIDE,
     Drawn,
@@ -88,8 +88,11 @@ class Obedient(SAMDetect):
         self.may_look.set()
         self.looking = threading.Event()
 
-    def name(self, candidates: Candidates, **how: object) -> Detections:  # type: ignore[override]
-        called, frame = self.called, candidates.frame
+        self.pipeline.detect = self.found_in  # type: ignore[method-assign]
+        self.pipeline.learn = self.renamed  # type: ignore[method-assign]
+
+    def found_in(self, frame: Frame, **how: object) -> Detections:
+        called = self.called
         self.looking.set()
         self.may_look.wait(10)
         mask = np.zeros(frame.size_hw, np.uint8)
@@ -97,9 +100,7 @@ class Obedient(SAMDetect):
         verdict = Verdict(called, called, 0.98)
         return Detections(frame.source_id, Masks.from_dense(mask), (verdict,))
 
-    def learn_frame(
-        self, frame: Frame, masks: Masks, labels: Sequence[str], **how: object
-    ) -> Added:
+    def renamed(self, frame: Frame, masks: Masks, labels: Sequence[str], **how: object) -> Added:
         self.called = labels[0]
         return Added(added=1, relabelled=0, total=1)
 
@@ -175,7 +176,7 @@ def test_what_is_learnt_from_another_thread_is_of_the_frame_that_was_given() -> 
         taught.append((frame.index, int(labels[0]), masks.boxes_xyxy[0].tolist()))
         return Added(added=1, relabelled=0, total=1)
 
-    detector.learn_frame = note  # type: ignore[assignment, method-assign]
+    detector.pipeline.learn = note  # type: ignore[assignment, method-assign]
     done, failed = threading.Event(), []
 
     def press() -> None:

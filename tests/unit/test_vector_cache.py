@@ -59,32 +59,32 @@ def maker(size: int = 100, **changes: Any) -> FeatureExtractor:
 
 def asked_again(made: FeatureExtractor, first: Crop, second: Crop) -> bool:
     """Whether the second is described after the first was."""
-    made.vectors([first])
+    made.embed_crops([first])
     counter = made.embedder
     assert isinstance(counter, Counting)
     before = counter.asked
-    made.vectors([second])
+    made.embed_crops([second])
     return counter.asked > before
 
 
 def test_what_is_seen_again_is_not_described_again() -> None:
     made, crops = maker(), [crop(seed) for seed in range(5)]
-    first = made.vectors(crops)
+    first = made.embed_crops(crops)
     assert made.embedder.asked == 5
-    again = made.vectors([crop(seed) for seed in (3, 1, 4)])
+    again = made.embed_crops([crop(seed) for seed in (3, 1, 4)])
     assert made.embedder.asked == 5
     np.testing.assert_array_equal(again, first[[3, 1, 4]])
-    np.testing.assert_array_equal(made.vectors(crops), maker(0).vectors(crops))
-    mixed = made.vectors([crop(1), crop(7), crop(0)])
+    np.testing.assert_array_equal(made.embed_crops(crops), maker(0).embed_crops(crops))
+    mixed = made.embed_crops([crop(1), crop(7), crop(0)])
     assert made.embedder.asked == 6
-    np.testing.assert_array_equal(mixed, maker(0).vectors([crop(1), crop(7), crop(0)]))
+    np.testing.assert_array_equal(mixed, maker(0).embed_crops([crop(1), crop(7), crop(0)]))
 
 
 def test_the_same_thing_twice_is_described_once() -> None:
     made = maker()
-    vectors = made.vectors([crop(1), crop(2), crop(1)])
+    vectors = made.embed_crops([crop(1), crop(2), crop(1)])
     assert made.embedder.asked == 2
-    np.testing.assert_array_equal(vectors, maker(0).vectors([crop(1), crop(2), crop(1)]))
+    np.testing.assert_array_equal(vectors, maker(0).embed_crops([crop(1), crop(2), crop(1)]))
 
 
 def test_every_part_of_the_content_counts() -> None:
@@ -103,26 +103,26 @@ def test_every_part_of_the_content_counts() -> None:
 
 def test_every_part_of_the_recipe_counts() -> None:
     made = maker(fade=LinearFade(max_distance=9.0))
-    made.vectors([crop()])
+    made.embed_crops([crop()])
     made.fade.max_distance = 3.0
-    first = made.vectors([crop()])
+    first = made.embed_crops([crop()])
     assert made.embedder.asked == 2, "a fade that was changed in place"
-    np.testing.assert_array_equal(first, maker(0, fade=LinearFade(3.0)).vectors([crop()]))
+    np.testing.assert_array_equal(first, maker(0, fade=LinearFade(3.0)).embed_crops([crop()]))
     other = replace(made, fade=IdentityFade())
     np.testing.assert_array_equal(
-        other.vectors([crop()]), maker(0, fade=IdentityFade()).vectors([crop()])
+        other.embed_crops([crop()]), maker(0, fade=IdentityFade()).embed_crops([crop()])
     )
 
 
 def test_what_was_used_last_is_kept() -> None:
     made = maker(2)
-    made.vectors([crop(0), crop(1)])
-    made.vectors([crop(0)])
-    made.vectors([crop(2)])  # 1 goes
+    made.embed_crops([crop(0), crop(1)])
+    made.embed_crops([crop(0)])
+    made.embed_crops([crop(2)])  # 1 goes
     assert made.embedder.asked == 3
-    made.vectors([crop(0), crop(2)])
+    made.embed_crops([crop(0), crop(2)])
     assert made.embedder.asked == 3
-    made.vectors([crop(1)])
+    made.embed_crops([crop(1)])
     assert made.embedder.asked == 4
 
 
@@ -142,18 +142,18 @@ def test_without_a_cache_all_is_described_again() -> None:
 
 
 def test_nothing_to_describe_is_no_vectors() -> None:
-    assert maker().vectors([]).shape == maker(0).vectors([]).shape == (0, 4)
+    assert maker().embed_crops([]).shape == maker(0).embed_crops([]).shape == (0, 4)
 
 
 def test_vectors_that_were_given_out_are_the_callers() -> None:
     made = maker()
-    first = made.vectors([crop()])
+    first = made.embed_crops([crop()])
     kept = first.copy()
     first[:] = 7
-    second = made.vectors([crop()])
+    second = made.embed_crops([crop()])
     np.testing.assert_array_equal(second, kept)
     second[:] = 7
-    np.testing.assert_array_equal(made.vectors([crop()]), kept)
+    np.testing.assert_array_equal(made.embed_crops([crop()]), kept)
 
 
 def test_masks_of_a_frame_are_kept_too() -> None:
@@ -162,16 +162,16 @@ def test_masks_of_a_frame_are_kept_too() -> None:
     dense = np.zeros((3, 20, 30), bool)
     dense[0, 2:5, 2:5], dense[1, 2:5, 3:6], dense[2, 2:4, 2:5] = True, True, True
     masks = Masks.from_dense(dense)
-    first = made.of_frame(Frame(image), masks)
-    again = made.of_frame(Frame(image.copy()), masks[[2, 0]])
+    first = made.embed_masks(Frame(image), masks)
+    again = made.embed_masks(Frame(image.copy()), masks[[2, 0]])
     assert made.embedder.asked == 3
     np.testing.assert_array_equal(again, first[[2, 0]])
     assert len({row.tobytes() for row in first}) == 3
     other = image.copy()
     other[0, 0] ^= 1
-    made.of_frame(Frame(other), masks[[0]])
+    made.embed_masks(Frame(other), masks[[0]])
     assert made.embedder.asked == 4
-    assert made.of_frame(Frame(image), Masks.empty((20, 30))).shape == (0, 4)
+    assert made.embed_masks(Frame(image), Masks.empty((20, 30))).shape == (0, 4)
 
 
 def test_a_detector_keeps_as_many_as_its_setting_says() -> None:
@@ -192,12 +192,12 @@ def test_a_detector_keeps_as_many_as_its_setting_says() -> None:
 @pytest.mark.parametrize("size", [2, 50])
 def test_threads_share_it(size: int) -> None:
     made, crops = maker(size), [crop(seed) for seed in range(8)]
-    expected = maker(0).vectors(crops)
+    expected = maker(0).embed_crops(crops)
 
     def work(shift: int) -> bool:
         order = [(i + shift) % 8 for i in range(8)]
         return all(
-            np.array_equal(made.vectors([crops[i] for i in order]), expected[order])
+            np.array_equal(made.embed_crops([crops[i] for i in order]), expected[order])
             for _ in range(20)
         )
 
@@ -217,4 +217,4 @@ def test_an_embedder_that_breaks_its_contract_is_named(value: float) -> None:
     with pytest.raises(
         ExtensionError, match=r"embedder Broken: embed\(\) must return .* of length 1"
     ):
-        made.vectors([crop(0), crop(1)])
+        made.embed_crops([crop(0), crop(1)])

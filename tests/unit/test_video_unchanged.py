@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,8 +76,8 @@ def taken(first: Crop, second: Crop) -> bool:
     """Whether the second has the vector of the first, which was described a look before."""
     made = maker()
     before = Unchanged()
-    known = made.vectors([first], kept=before)
-    found = made.vectors([second], kept=Unchanged(before))
+    known = made.embed_crops([first], known=before)
+    found = made.embed_crops([second], known=Unchanged(before))
     again = made.embedder.asked == 1  # type: ignore[attr-defined]
     if again:
         np.testing.assert_array_equal(found, known)
@@ -119,7 +120,7 @@ def test_what_changes_slowly_is_described_anew_in_time() -> None:
     described_at = 0.0
     for look in range(12):
         level, before = look * 2.0, made.embedder.asked
-        made.vectors([brighter(crop(), level)], kept=kept)
+        made.embed_crops([brighter(crop(), level)], known=kept)
         if made.embedder.asked > before:
             described_at = level
         assert level - described_at <= MOST_LEVELS
@@ -129,68 +130,68 @@ def test_what_changes_slowly_is_described_anew_in_time() -> None:
 
 def test_the_nearest_is_taken() -> None:
     made, before = maker(), Unchanged()
-    known = made.vectors([brighter(crop(), 5), crop(), brighter(crop(), -5)], kept=before)
-    found = made.vectors([brighter(crop(), 1)], kept=Unchanged(before))
+    known = made.embed_crops([brighter(crop(), 5), crop(), brighter(crop(), -5)], known=before)
+    found = made.embed_crops([brighter(crop(), 1)], known=Unchanged(before))
     np.testing.assert_array_equal(found, known[[1]])
 
 
 def test_vectors_of_the_same_look_are_not_taken() -> None:
     made, kept = maker(), Unchanged()
-    made.vectors([crop(), crop()], kept=kept)
-    made.vectors([crop()], kept=kept)
+    made.embed_crops([crop(), crop()], known=kept)
+    made.embed_crops([crop()], known=kept)
     assert made.embedder.asked == 3
 
 
 def test_some_are_taken_and_some_made_in_their_order() -> None:
     made, before = maker(), Unchanged()
-    known = made.vectors([crop()], kept=before)
+    known = made.embed_crops([crop()], known=before)
     others = [brighter(crop(), 60), crop(), brighter(crop(), -60)]
     kept = Unchanged(before)
-    found = made.vectors(others, kept=kept)
-    plain = maker().vectors(others)
+    found = made.embed_crops(others, known=kept)
+    plain = maker().embed_crops(others)
     np.testing.assert_array_equal(found, [plain[0], known[0], plain[2]])
     assert (kept.made, kept.taken) == (2, 1)
 
 
 def test_what_nothing_looks_like_is_forgotten_after_some_looks() -> None:
     made, kept = maker(), Unchanged()
-    made.vectors([crop()], kept=kept)
+    made.embed_crops([crop()], known=kept)
     for _ in range(KEPT_UNSEEN):
         kept = Unchanged(kept)
-        made.vectors([brighter(crop(), 60)], kept=kept)
+        made.embed_crops([brighter(crop(), 60)], known=kept)
     asked = made.embedder.asked
     kept = Unchanged(kept)
-    made.vectors([crop()], kept=kept)
+    made.embed_crops([crop()], known=kept)
     assert made.embedder.asked == asked, "still known, and known anew"
     for _ in range(KEPT_UNSEEN + 1):
         kept = Unchanged(kept)
-        made.vectors([brighter(crop(), 60)], kept=kept)
-    made.vectors([crop()], kept=Unchanged(kept))
+        made.embed_crops([brighter(crop(), 60)], known=kept)
+    made.embed_crops([crop()], known=Unchanged(kept))
     assert made.embedder.asked == asked + 1
 
 
 def test_what_comes_back_is_kept_as_long_again() -> None:
     made, kept = maker(), Unchanged()
-    made.vectors([crop()], kept=kept)
+    made.embed_crops([crop()], known=kept)
     for _ in range(2):
         for _ in range(KEPT_UNSEEN):
             kept = Unchanged(kept)
         kept = Unchanged(kept)
-        made.vectors([crop()], kept=kept)
+        made.embed_crops([crop()], known=kept)
     assert made.embedder.asked == 1
 
 
 def test_another_recipe_has_other_vectors() -> None:
     first, before = maker(), Unchanged()
-    first.vectors([crop()], kept=before)
+    first.embed_crops([crop()], known=before)
     second = maker(fade=IdentityFade())
-    found = second.vectors([crop()], kept=Unchanged(before))
-    np.testing.assert_array_equal(found, maker(fade=IdentityFade()).vectors([crop()]))
+    found = second.embed_crops([crop()], known=Unchanged(before))
+    np.testing.assert_array_equal(found, maker(fade=IdentityFade()).embed_crops([crop()]))
 
 
 def test_where_describing_is_cheap_nothing_is_kept() -> None:
     kept = Unchanged()
-    maker(embedder=AverageEmbedder()).vectors([crop()], kept=kept)
+    maker(embedder=AverageEmbedder()).embed_crops([crop()], known=kept)
     assert (kept.made, kept.taken) == (0, 0)
 
 
@@ -275,26 +276,28 @@ def test_a_look_begun_ahead_finds_what_another_finds(monkeypatch: pytest.MonkeyP
     assert sum(len(each["detections"]) for each in ahead) > 40  # type: ignore[arg-type]
 
 
-class Seeking(SAMDetect):
-    """Says at which frames it seeks; fails at one."""
+class Proposing(SAMDetect):
+    """Says in which frames it proposes for detection; fails at one."""
 
     def __init__(self, fails_at: int = -1) -> None:
         super().__init__("naive", "average", vector_store=MemoryVectorStore())
         self.sought: list[int] = []
         self.came = threading.Condition()
-        self._fails_at = fails_at
+        propose = self.pipeline.propose
 
-    def seek(self, frame: Frame) -> Masks:
-        with self.came:
-            self.sought.append(frame.index)
-            self.came.notify_all()
-        if frame.index == self._fails_at:
-            raise ExtensionError("the segmenter failed")
-        return super().seek(frame)
+        def noting(frame: Frame, *given: Any, **how: Any) -> Candidates:
+            with self.came:
+                self.sought.append(frame.index)
+                self.came.notify_all()
+            if frame.index == fails_at:
+                raise ExtensionError("the segmenter failed")
+            return propose(frame, *given, **how)
+
+        self.pipeline.propose = noting  # type: ignore[method-assign]
 
 
 def test_the_next_look_begins_while_its_frame_still_waits() -> None:
-    detector = Seeking()
+    detector = Proposing()
     learnt(MOVING, detector)
     with detector.stream(MOVING, every=5) as stream:
         assert next(stream).key
@@ -306,7 +309,7 @@ def test_the_next_look_begins_while_its_frame_still_waits() -> None:
 
 
 def test_what_fails_ahead_fails_at_its_frame() -> None:
-    detector = Seeking(fails_at=5)
+    detector = Proposing(fails_at=5)
     learnt(MOVING, detector)
     with detector.stream(MOVING, every=5) as stream:
         assert [next(stream).frame.index for _ in range(5)] == [0, 1, 2, 3, 4]
@@ -315,7 +318,7 @@ def test_what_fails_ahead_fails_at_its_frame() -> None:
 
 
 def test_a_scene_that_stays_still_is_not_looked_at_ahead_of_time() -> None:
-    detector = Seeking()
+    detector = Proposing()
     still = Scene([Thing("cherry", along(60, 60, 0, 0))], 41)
     learnt(still, detector)
     with detector.stream(still, every=5) as stream:
@@ -328,7 +331,7 @@ NOTHING = Snapshot(Masks.empty(MOVING.size_hw), ())
 
 @pytest.fixture
 def looker() -> Iterator[Looker]:
-    looker = Looker(detector_that_knows(MOVING))
+    looker = Looker(detector_that_knows(MOVING).pipeline)
     yield looker
     looker.stop()
     assert looker.wait(10)
@@ -348,8 +351,8 @@ def test_a_look_begun_at_another_frame_does_not_count(looker: Looker) -> None:
 
 
 def test_a_look_begun_before_something_was_learnt_does_not_count() -> None:
-    detector, before, truth = Seeking(), MOVING.frame(10), MOVING.outlined(10)
-    looker, frame = Looker(detector), MOVING.frame(12)
+    detector, before, truth = Proposing(), MOVING.frame(10), MOVING.outlined(10)
+    looker, frame = Looker(detector.pipeline), MOVING.frame(12)
     looker.look_ahead(frame)
     looker.run(lambda: detector.learn_frame(before, truth.masks, truth.labels)).result(10)
     found = looker.look(frame, NOTHING, None).sight.result(10).found
