@@ -212,8 +212,9 @@ class Embedder(Part, room="embedder"):
     def parameters(self) -> dict[str, Any]:
         """What else decides the vectors (model name, pooling, ...), as plain JSON data.
 
-        An embedder that runs a pretrained model gives the ``digest`` of its weights. A library of
-        one that gives none is taken to need no weights: its default segmenter is ``naive``.
+        A library makes its embedder again with these as arguments of the constructor. The
+        ``digest`` of weights tells that it runs a pretrained model; without one, the default
+        segmenter of its libraries is ``naive``.
         """
         return {}
 

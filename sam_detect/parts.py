@@ -36,6 +36,10 @@ DEFAULT_FADE = "gaussian"
 """The fade that options of a fade are for where no fade is named."""
 
 
+class ArgumentsError(ConfigError):
+    """A part does not take the arguments that it is given."""
+
+
 # -- what is asked for ----------------------------------------------------------------------------
 
 
@@ -218,22 +222,22 @@ def _made(room: str, name: str, given: Mapping[str, Any], **supplied: Any) -> An
         supplied: arguments, which it gets where it has them.
 
     Raises:
-        ConfigError: it has no such parameter, or is a user's own class that cannot be made so or
-            is no such part.
+        ArgumentsError: it has no such parameter, or is a user's own class that needs others.
+        ConfigError: it is a user's own class that is no such part.
     """
     known = _parameters(room, name)
     takes_any = any(each.kind is each.VAR_KEYWORD for each in known.values())
     for parameter in given:
         if parameter not in known and not takes_any:
             has = ", ".join(known) or "no parameters"
-            raise ConfigError(f"the {room} '{name}' has no {parameter} (it has: {has})")
+            raise ArgumentsError(f"the {room} '{name}' has no {parameter} (it has: {has})")
     wanted = {each: value for each, value in supplied.items() if each in known}
     try:
         made = load_asked(room, name)(**given, **wanted)
     except TypeError as error:  # a user's own class may need what no option gives
         if name in BUILT_IN[room]:
             raise
-        raise ConfigError(f"the {room} '{name}' cannot be made: {error}") from error
+        raise ArgumentsError(f"the {room} '{name}' cannot be made: {error}") from error
     if room == "fade":
         require_fade(made)
     else:

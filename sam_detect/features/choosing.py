@@ -10,7 +10,6 @@ from sam_detect.errors import (
     ConfigError,
     LibraryCorruptError,
     RecipeMismatchError,
-    UnavailableError,
     UnknownNameError,
 )
 from sam_detect.features.extraction import (
@@ -23,7 +22,7 @@ from sam_detect.models import recipes
 from sam_detect.models.catalogue import clip_model
 from sam_detect.models.weights import default_embedder
 from sam_detect.options import options_of
-from sam_detect.registry import names
+from sam_detect.registry import load_asked, names
 from sam_detect.types import Recipe
 
 
@@ -72,9 +71,13 @@ def _embedder(settings: Settings, stored: Recipe | None) -> Embedder:
     asked = None if settings.embedder == "auto" else settings.embedder
     if stored is None or asked not in (None, stored.embedder):
         name = asked or default_embedder()
-        return parts.make_embedder(
-            name, parts.arguments("embedder", name, settings), settings.device
-        )
+        given = parts.arguments("embedder", name, settings)
+        asked_class = load_asked("embedder", name) if ":" in name else None
+        if stored is not None and getattr(asked_class, "name", None) == stored.embedder:
+            # The class that the library was made with, named again.
+            options = options_of("embedder", name).model_fields
+            given = {k: v for k, v in _trusted(stored).items() if k in options} | given
+        return parts.make_embedder(name, given, settings.device)
     if stored.embedder not in names("embedder"):
         raise RecipeMismatchError(
             f"the library was made with the embedder '{stored.embedder}', which is not a part of "
@@ -158,9 +161,7 @@ def _trusted(stored: Recipe) -> dict[str, Any]:
 def _as_stored(stored: Recipe, parameters: dict[str, Any], settings: Settings) -> Embedder:
     try:
         return parts.make_embedder(stored.embedder, parameters, settings.device)
-    except (UnavailableError, UnknownNameError, RecipeMismatchError):
-        raise
-    except (ConfigError, TypeError, ValueError) as error:
+    except (parts.ArgumentsError, TypeError, ValueError) as error:
         raise LibraryCorruptError(
             f"the recipe of the library is damaged: embedder {stored.embedder} with {parameters}"
         ) from error

@@ -252,4 +252,4 @@ def test_settings_that_are_no_plain_values_are_named(home: Path) -> None:
     with pytest.raises(ConfigError, match=r"'library' in .*config.toml must be a text, .* a dict"):
         load_settings()
     (home / "config.toml").write_text("text_labels = ['a', 'b']\ntop_k = 3\n")
-    assert load_settings().text_labels == ("a", "b")
+    assert load_settings().option("text_labels") == ("a", "b")

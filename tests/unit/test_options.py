@@ -196,7 +196,11 @@ class Emb(AverageEmbedder):
     name = "theirs"
 
     def __init__(self, bins: int = 4):
+        self.bins = bins
         made.append(("emb", bins))
+
+    def parameters(self):
+        return {"bins": self.bins}
 
 class Lab(Labeller):
     def __init__(self, always: str = "thing"):
@@ -386,13 +390,16 @@ def test_an_installed_part_brings_its_options(
     assert arguments("segmenter", "deep", load_settings({"segmenter": "deep"})) == {"depth": 5}
 
 
-def test_an_embedder_gets_its_stored_parameters_unless_the_call_says_otherwise(
-    module: str,
-) -> None:
+def test_an_embedder_that_is_named_again_gets_its_stored_options(module: str) -> None:
+    named = {"segmenter": "naive", "embedder": f"{module}:Emb"}
     store = MemoryVectorStore()
-    taught = SAMDetect(segmenter="naive", embedder=f"{module}:Emb", vector_store=store, bins=8)
-    assert taught.recipe.embedder == "theirs"
+    taught = SAMDetect(**named, vector_store=store, bins=8)
+    taught.add_example(discs(), "nut")
+    assert taught.recipe.model == {"bins": 8}
+    again = SAMDetect(**named, vector_store=store)
     assert made(module)["emb"] == [8]
+    again.add_example(discs(seed=1), "nut")
+    assert SAMDetect(**named, vector_store=store, bins=2).recipe.model == {"bins": 2}
 
 
 def test_a_library_of_an_embedder_without_weights_gets_the_segmenter_without_weights(
