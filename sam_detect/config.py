@@ -239,7 +239,9 @@ def variable_of(name: str, info: FieldInfo) -> str:
 def _model(chosen: Chosen) -> type[BaseModel]:
     """Settings and options in one model."""
     options: dict[str, Any] = {
-        name: (annotation_of(info) | None, None) for name, info in fields(chosen).items()
+        name: (annotation_of(info) | None, None)
+        for name, info in fields(chosen).items()
+        if name not in Settings.model_fields
     }
     return create_model("Settings", __base__=Settings, **options)
 

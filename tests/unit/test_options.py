@@ -224,6 +224,10 @@ class Out(Sink):
     def close(self):
         return [self.path]
 
+class Shelf(NaiveSegmenter):
+    def __init__(self, library: int = 3):
+        super().__init__()
+
 class Nothing:
     pass
 
@@ -323,6 +327,15 @@ def test_a_file_that_names_a_part_imports_nothing_for_a_run_without_it(
     load_settings()
     assert run(["library", "list", "--store", "memory"]) in (0, 2)
     assert module not in sys.modules
+
+
+def test_a_setting_of_all_parts_is_no_option_of_one(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAM_DETECT_OTHER", "1")  # may be an option of the part
+    settings = load_settings({"segmenter": f"{module}:Shelf", "library": "nuts"})
+    assert settings.library == "nuts"
+    assert not settings.options
 
 
 @pytest.mark.usefixtures("module")
