@@ -89,6 +89,9 @@ def test_a_part_whose_package_is_missing_names_the_extra(
     room: str, name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = registry.BUILT_IN[room][name].partition(":")[0]
+    # Importing it again would leave the package without the modules of the first import.
+    models = importlib.import_module("sam_detect.models")
+    monkeypatch.setattr("sam_detect.models", models)
     for loaded in [each for each in sys.modules if each.startswith("sam_detect.models")]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.delitem(sys.modules, module, raising=False)
