@@ -1,4 +1,4 @@
-"""Reads YAML of others: plain values only, without aliases, and never more than a limit.
+"""Reads untrusted YAML: plain values only, without aliases, and within limits.
 
 Aliases and merge keys let a few bytes stand for gigabytes, and tags can name classes, so none of
 them is read. What is left is what JSON has: mappings, lists, texts, numbers, true, false and null,
