@@ -17,7 +17,7 @@ from sam_detect.errors import ConfigError, SamDetectError, one_line
 
 if TYPE_CHECKING:
     from sam_detect.library.history import LearningBatch
-    from sam_detect.library.integrity import Repaired, Report
+    from sam_detect.library.integrity import Repaired, Verification
     from sam_detect.library.library import Library
 
 FILE = click.Path(path_type=Path)
@@ -103,11 +103,9 @@ def _list_libraries(settings: dict[str, Any], as_json: bool) -> None:
                 found.append({"name": name, **{key: stats[key] for key in ("examples", "classes")}})
         except SamDetectError as error:
             found.append({"name": name, "error": one_line(error)})
-    if as_json:
-        say(json_text({"libraries": found}), to=sys.stdout)
-        return
-    if not found:
-        note("no library yet; make one: sam-detect learn IMAGE --label NAME --box x,y,w,h")
+    if as_json or not found:
+        make_one = "make one: sam-detect learn IMAGE --label NAME --box x,y,w,h"
+        _say(as_json, {"libraries": found}, f"no library yet; {make_one}")
         return
     rows = table("library", "examples>", "labels")
     for row in found:
@@ -261,7 +259,7 @@ def repair_command(as_json: bool, **settings: Any) -> int:
     return _report(repair(_open(settings)), as_json)
 
 
-def _report(report: Report | Repaired, as_json: bool) -> int:
+def _report(report: Verification | Repaired, as_json: bool) -> int:
     """Prints what was found; returns the exit code."""
     if as_json:
         say(json_text(report.to_dict()), to=sys.stdout)

@@ -21,7 +21,7 @@ FIELDS = (CHECKSUM, "batch")
 MODULUS = 1 << 128
 
 
-class Contents:
+class ContentsRecord:
     """How many examples there are, their checksums added up, and the newest batch."""
 
     def __init__(self, points: Iterable[Point] = ()) -> None:
@@ -29,7 +29,7 @@ class Contents:
         self.put(points)
 
     @classmethod
-    def recorded(cls, manifest: dict[str, Any]) -> Contents | None:
+    def recorded(cls, manifest: dict[str, Any]) -> ContentsRecord | None:
         """What a manifest says; None where it says nothing, as while examples are written."""
         data, found = manifest.get("contents"), cls()
         if data is None:
@@ -75,7 +75,7 @@ def checksum_of(point: Point) -> int:
 class Writer:
     """Writes examples, and keeps count."""
 
-    def __init__(self, store: VectorStore, contents: Contents) -> None:
+    def __init__(self, store: VectorStore, contents: ContentsRecord) -> None:
         self._store, self._contents = store, contents
 
     def upsert(self, points: Sequence[Point]) -> None:
@@ -98,10 +98,10 @@ def changing(store: VectorStore, manifest: dict[str, Any]) -> Iterator[Writer]:
     killed in between leaves none, and the next writer counts again.
     """
     if not store.exclusive:
-        yield Writer(store, Contents())
+        yield Writer(store, ContentsRecord())
         store.write_manifest(manifests.changed(manifest))
         return
-    contents = Contents.recorded(manifest) or Contents(store.scan(fields=FIELDS))
+    contents = ContentsRecord.recorded(manifest) or ContentsRecord(store.scan(fields=FIELDS))
     store.write_manifest({**manifests.changed(manifest), "contents": None})
     yield Writer(store, contents)
     store.write_manifest({**manifests.changed(manifest), "contents": contents.to_dict()})
@@ -109,7 +109,7 @@ def changing(store: VectorStore, manifest: dict[str, Any]) -> Iterator[Writer]:
 
 def replace_all(store: VectorStore, points: Iterable[Point], manifest: dict[str, Any]) -> None:
     """Puts other examples and another manifest in place, with their record."""
-    contents = Contents()
+    contents = ContentsRecord()
     store.replace_all(contents.passing(points), {**manifest, "contents": None})
     if store.exclusive:
         store.write_manifest({**manifest, "contents": contents.to_dict()})
@@ -120,10 +120,10 @@ def require(
 ) -> None:
     """Raises ``LibraryCorruptError`` unless these points, with their checksums, are all examples
     that were stored."""
-    stored = Contents.recorded(manifest)
+    stored = ContentsRecord.recorded(manifest)
     if stored is None or not store.exclusive:
         return
-    why = stored.problem(len(points), Contents(points).sum)
+    why = stored.problem(len(points), ContentsRecord(points).sum)
     if not why:
         return
     place = places.options_of(store.location) or f"--library {name}"

@@ -126,7 +126,7 @@ class Known(Listed, total=False):
     surroundings: Around | None
 
 
-class State(TypedDict):
+class StoredState(TypedDict):
     """An earlier state of an example, as ``history.py`` keeps it."""
 
     by: Batch
@@ -138,7 +138,7 @@ class State(TypedDict):
 class Payload(Known, total=False):
     """The payload of an example; a read may ask for some fields only."""
 
-    before: Annotated[list[State], Field(max_length=MAX_STATES)]
+    before: Annotated[list[StoredState], Field(max_length=MAX_STATES)]
     checksum: Checksum
     vector_checksum: Checksum
     crop_checksum: Checksum

@@ -50,7 +50,7 @@ def time_of(batch: str) -> datetime:
 
 
 @dataclass(frozen=True)
-class State:
+class EarlierState:
     """A state that an example, or one that it opposes, once had.
 
     Attributes:
@@ -101,7 +101,7 @@ class LearningBatch:
         }
 
 
-def states(point: Point) -> list[State]:
+def states(point: Point) -> list[EarlierState]:
     """The earlier states that a whole point keeps, newest first."""
     own = {name: point.payload[name] for name in KNOWN_FIELDS}
     found = []
@@ -109,11 +109,13 @@ def states(point: Point) -> list[State]:
         text, vector = each["vector"], point.vector
         if text is not None:
             vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
-        found.append(State(each["by"], Point(each["id"], vector, {**own, **each["payload"]})))
+        found.append(
+            EarlierState(each["by"], Point(each["id"], vector, {**own, **each["payload"]}))
+        )
     return found
 
 
-def with_states(point: Point, earlier: Sequence[State]) -> Point:
+def with_states(point: Point, earlier: Sequence[EarlierState]) -> Point:
     """The point, with these earlier states and its checksums."""
     own = {name: point.payload[name] for name in KNOWN_FIELDS}
     before = []
@@ -138,7 +140,7 @@ def replacing(point: Point, replaced: Iterable[Point]) -> Point:
     earlier = {(state.by, state.point.id): state for state in states(point)}
     for old in replaced:
         if old.payload["batch"] != batch:
-            earlier.setdefault((batch, old.id), State(batch, old))
+            earlier.setdefault((batch, old.id), EarlierState(batch, old))
         for state in states(old):
             earlier.setdefault((state.by, state.point.id), state)
     direct = [state for (by, _), state in earlier.items() if by == batch]
@@ -182,7 +184,7 @@ def log(listed: Iterable[Point], changing: Iterable[Point]) -> list[LearningBatc
         changing: the whole points that keep earlier states.
     """
     known = {(point.payload["batch"], point.id): point for point in listed}
-    replaced: dict[tuple[str, str], State] = {}
+    replaced: dict[tuple[str, str], EarlierState] = {}
     for point in changing:
         for state in states(point):
             known.setdefault((state.point.payload["batch"], state.point.id), state.point)

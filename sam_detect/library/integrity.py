@@ -11,7 +11,7 @@ from sam_detect.interfaces import StoredPoints
 from sam_detect.library import contents as records
 from sam_detect.library import manifest as manifests
 from sam_detect.library import places
-from sam_detect.library.contents import Contents
+from sam_detect.library.contents import ContentsRecord
 from sam_detect.library.example import Example
 from sam_detect.library.library import Library
 from sam_detect.types import Point
@@ -22,7 +22,7 @@ Sound = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Report:
+class Verification:
     """What a library has.
 
     Attributes:
@@ -104,7 +104,7 @@ class Repaired:
         return [*lines, f"library '{self.library}' has {_sound(self.examples)}{back}{whole}"]
 
 
-def verify(library: Library) -> Report:
+def verify(library: Library) -> Verification:
     """Reads every example and compares it with its checksums, and all with their record.
 
     Raises:
@@ -113,14 +113,14 @@ def verify(library: Library) -> Report:
     with library.store.session():
         manifest = library.require()
         sound, damaged = _examined(library.store)
-    stored = Contents.recorded(manifest) if library.store.exclusive else None
+    stored = ContentsRecord.recorded(manifest) if library.store.exclusive else None
     problem = ""
     if stored is not None:
         total = stored.sum if damaged else _sum(sound)
         problem = stored.problem(len(sound) + len(damaged), total)
     place = places.options_of(library.store.location)
     known = stored.examples if stored else None
-    return Report(library.name, place, len(sound), damaged, known, problem)
+    return Verification(library.name, place, len(sound), damaged, known, problem)
 
 
 def repair(library: Library) -> Repaired:
@@ -135,7 +135,7 @@ def repair(library: Library) -> Repaired:
     store = library.store
     with store.session():
         manifest = manifests.read(library.require(), store.location)
-        stored = Contents.recorded(manifest) if store.exclusive else None
+        stored = ContentsRecord.recorded(manifest) if store.exclusive else None
         with store.salvage() as ways:
             readings = [way for way in ways if way is not None]
             found = [_examined(reading) for reading in readings]
@@ -185,7 +185,7 @@ def _sum(sound: Sound) -> int:
 
 
 def _chosen(
-    readings: Sequence[Sound], damaged: Mapping[str, str], stored: Contents | None
+    readings: Sequence[Sound], damaged: Mapping[str, str], stored: ContentsRecord | None
 ) -> tuple[dict[str, int], bool]:
     """The sound examples to keep, and whether these are exactly those that were stored."""
     first = readings[0]

@@ -320,7 +320,7 @@ class Library:
         return places.options_of(self.store.location) or f"--library {self.name}"
 
     def _new_batch(self, manifest: dict[str, Any]) -> str:
-        newest = contents.Contents.recorded(manifest)
+        newest = contents.ContentsRecord.recorded(manifest)
         return new_batch(after=newest.batch if newest else "")
 
     def _listed(self, manifest: dict[str, Any]) -> list[Point]:
@@ -349,7 +349,7 @@ class Library:
         # empty library, never vectors of an unknown recipe.
         new = manifests.new_manifest(self.name, recipe)
         if self.store.exclusive:
-            new["contents"] = contents.Contents().to_dict()
+            new["contents"] = contents.ContentsRecord().to_dict()
         if found is None:
             self.store.write_manifest(new)
         else:

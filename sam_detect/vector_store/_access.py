@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import filelock
 
 from sam_detect.errors import LibraryBusyError, StoreError
-from sam_detect.vector_store._files import LibraryFiles, State
+from sam_detect.vector_store._files import LibraryFiles, State, copy_without_holes
 
 if TYPE_CHECKING:
     from sam_detect.vector_store._engine import Shard
@@ -32,7 +32,6 @@ MOST_TRIES = 100
 """So often a directory may be gone that was just made."""
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 TRIES = 5
-BLOCK = 1 << 20
 CREATE_RESERVE_BYTES = 100_000_000
 WRITE_RESERVE_BYTES = 70_000_000
 OPEN_RESERVE_BYTES = 1_000_000
@@ -359,14 +358,3 @@ class ReadOnlyCopy:
                 time.sleep(POLL_S)
             except OSError:  # the file system knows no locks
                 return None
-
-
-def copy_without_holes(source: str, target: str) -> None:
-    """Copies a file, and leaves out what is zero: the engine's files are mostly that."""
-    with open(source, "rb") as old, open(target, "wb") as new:
-        while block := old.read(BLOCK):
-            if block.count(0) == len(block):
-                new.seek(len(block), os.SEEK_CUR)
-            else:
-                new.write(block)
-        new.truncate(new.tell())

@@ -159,7 +159,7 @@ class EmbeddedStore(VectorStore):
 
         Both are copies, so whatever the engine does with them harms nothing.
         """
-        from sam_detect.vector_store._salvage import salvaged
+        from sam_detect.vector_store._engine import salvaged
 
         with self._held.session():
             self._held.close()

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -79,8 +79,10 @@ class ServerStore(VectorStore):
     def location(self) -> str:
         return f"{self._server}/collections/{self._name}"
 
-    def session(self) -> AbstractContextManager[None]:
-        return self._session()
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        with self._mutex:
+            yield
 
     def read_manifest(self) -> dict[str, Any] | None:
         with self._open() as (_, own):
@@ -154,12 +156,8 @@ class ServerStore(VectorStore):
         size = WHOLE_PAGE if fields is None else LIGHT_PAGE
         if with_vectors and record.dimension:
             size = max(1, min(size, NUMBERS_AT_ONCE // record.dimension))
-        pages = (
-            self._pages_of_all(name, size, fields, with_vectors)
-            if ids is None
-            else self._pages_of_ids(name, size, known_ids(ids), fields, with_vectors)
-        )
-        for page in pages:
+        asked = {"with_payload": _selector(fields), "with_vectors": with_vectors}
+        for page in self._pages(name, size, None if ids is None else known_ids(ids), asked):
             for found in page:
                 vector = np.array(found.vector, np.float32) if with_vectors else None
                 yield Point(str(found.id), vector, pick_fields(found.payload or {}, fields))
@@ -215,11 +213,6 @@ class ServerStore(VectorStore):
     # -- the server --------------------------------------------------------------------------
 
     @contextmanager
-    def _session(self) -> Iterator[None]:
-        with self._mutex:
-            yield
-
-    @contextmanager
     def _open(self) -> Iterator[tuple[QdrantClient, Collections]]:
         """The client, with its errors in our words, and the library's collections."""
         with self._mutex, server_errors(self._server):
@@ -272,20 +265,20 @@ class ServerStore(VectorStore):
             for answer in answers
         ]
 
-    def _pages_of_all(
-        self, name: str, size: int, fields: Sequence[str] | None, with_vectors: bool
+    def _pages(
+        self, name: str, size: int, ids: Sequence[str] | None, asked: dict[str, Any]
     ) -> Iterator[list[Any]]:
+        if ids is not None:
+            for start in range(0, len(ids), size):
+                with self._open() as (client, _), self._unless_replaced():
+                    page = client.retrieve(name, ids[start : start + size], **asked)
+                yield sorted(page, key=lambda found: str(found.id))
+            return
         offset: Any = None
         seen: set[str] = set()
         while True:
             with self._open() as (client, _), self._unless_replaced():
-                page, offset = client.scroll(
-                    name,
-                    offset=offset,
-                    limit=size,
-                    with_payload=_selector(fields),
-                    with_vectors=with_vectors,
-                )
+                page, offset = client.scroll(name, offset=offset, limit=size, **asked)
             yield page
             if offset is None:
                 return
@@ -295,24 +288,6 @@ class ServerStore(VectorStore):
                     "again; restart it"
                 )
             seen.add(str(offset))
-
-    def _pages_of_ids(
-        self,
-        name: str,
-        size: int,
-        ids: Sequence[str],
-        fields: Sequence[str] | None,
-        with_vectors: bool,
-    ) -> Iterator[list[Any]]:
-        for start in range(0, len(ids), size):
-            with self._open() as (client, _), self._unless_replaced():
-                page = client.retrieve(
-                    name,
-                    list(ids[start : start + size]),
-                    with_payload=_selector(fields),
-                    with_vectors=with_vectors,
-                )
-            yield sorted(page, key=lambda found: str(found.id))
 
     @contextmanager
     def _unless_replaced(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -49,9 +49,11 @@ class MemoryVectorStore(VectorStore):
     def location(self) -> str:
         return "memory"
 
-    def session(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def session(self) -> Iterator[None]:
         """Keeps other threads out until it ends."""
-        return self._hold()
+        with self._lock:
+            yield
 
     def read_manifest(self) -> dict[str, Any] | None:
         with self._lock:
@@ -132,11 +134,6 @@ class MemoryVectorStore(VectorStore):
             return payloads + sum(each.nbytes for each in self._vectors.values())
 
     # -- inside ------------------------------------------------------------------------------
-
-    @contextmanager
-    def _hold(self) -> Iterator[None]:
-        with self._lock:
-            yield
 
     @property
     def _dimension(self) -> int | None:

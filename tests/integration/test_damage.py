@@ -17,7 +17,7 @@ from library_helpers import PartsSegmenter, disc_masks, discs, snapshot_of, taug
 
 from sam_detect.library.library import Library
 from sam_detect.vector_store import QdrantVectorStore
-from sam_detect.vector_store._access import copy_without_holes
+from sam_detect.vector_store._files import copy_without_holes
 
 FLIPS = 24
 WORKER = Path(__file__).with_name("damage_worker.py")
