@@ -66,7 +66,7 @@ def test_pages_in_a_circle_are_given_up() -> None:
 
     store = ServerStore(Client, "nuts", location="http://there")  # type: ignore[arg-type]
     store._connected = Client()  # type: ignore[assignment]
-    pages = store._pages_of_all("nuts~1", 10, (), False)
+    pages = store._pages("nuts~1", 10, None, {})
     with pytest.raises(StoreError, match="same page of points again"):
         list(pages)
     assert Record.read({"sam_detect": "[" * 100_000}) is None
