@@ -178,23 +178,19 @@ class Library:
             named = [_named(example) for example in examples]
             unique = {e.id: _as_point(e, own if isinstance(e, Example) else batch) for e in named}
             old = {point.id: point for point in self._whole(list(unique))}
-            contradicted = lookup.contradicted(
-                self.store, [e for e in named if isinstance(e, Example)]
-            )
-            taken = {
-                p.id: p for p in self._whole([i for ids in contradicted.values() for i in ids])
-            }
+            against = lookup.contradicted(self.store, [e for e in named if isinstance(e, Example)])
+            taken = {p.id: p for p in self._whole([i for ids in against.values() for i in ids])}
             new = [key for key in unique if key not in old]
             relabelled = [
                 key for key, was in old.items() if label_of(was)[0] != label_of(unique[key])[0]
             ]
-            written = dict.fromkeys([*new, *relabelled, *contradicted])
+            written = dict.fromkeys([*new, *relabelled, *against])
             points = []
             for key in written:
                 replaced = [old[key]] if key in old else []
-                mine = [taken.pop(each) for each in contradicted.get(key, ()) if each in taken]
+                mine = [taken.pop(each) for each in against.get(key, ()) if each in taken]
                 points.append(replacing(unique[key], [*replaced, *mine]))
-            gone = {each for ids in contradicted.values() for each in ids} - set(written)
+            gone = {each for ids in against.values() for each in ids} - set(written)
             if examples:
                 # Even when all are there: their writer may have been killed before this.
                 with contents.changing(self.store, found) as writer:
