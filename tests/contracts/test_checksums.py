@@ -24,6 +24,7 @@ from sam_detect.fading import LinearFade
 from sam_detect.interfaces import VectorStore
 from sam_detect.library import lookup
 from sam_detect.library.example import NAMING_FIELDS, PAYLOAD_FIELDS, checked_point, sealed
+from sam_detect.library.integrity import verify
 from sam_detect.library.library import Library
 from sam_detect.library.reindex import reindex
 from sam_detect.library.transfer import copy_library
@@ -162,3 +163,20 @@ def test_a_damaged_label_is_in_no_list_and_no_count(store: VectorStore) -> None:
     ):
         with pytest.raises(LibraryCorruptError, match=f"{point.id} is damaged: it is not what"):
             attempt()
+
+
+def test_another_sound_example_in_its_place_is_noticed(store: VectorStore) -> None:
+    """As where the engine falls back to an older state: its own checksums are right."""
+    library = taught(store, "nut").library
+    if not store.exclusive:
+        pytest.skip("a server keeps no record of all examples")
+    point = next(store.scan(with_vectors=True))
+    store.upsert([sealed(replace(point, payload={**point.payload, "label": "older"}))])
+    assert verify(library).problem == "its examples are not those that were stored"
+    for attempt in (library.stats, Library(store, "again").examples):
+        with pytest.raises(LibraryCorruptError, match=r"not those that were stored.*repair"):
+            attempt()
+    store.delete([point.id])
+    assert verify(library).problem == "it has 4 examples, 5 were stored"
+    with pytest.raises(LibraryCorruptError, match=r"it has 4 examples, 5 were stored.*repair"):
+        library.stats()
