@@ -134,7 +134,7 @@ def _sam2(name: str, letter: str, size_bytes: int, *aliases: str) -> SAM2Model:
 
 
 def _openai(name: str, hub: str, size_bytes: int | None, *aliases: str) -> CLIPModel:
-    # OpenAI's weights as open_clip itself fetches them. The files on OpenAI's own server are
+    # OpenAI's weights as open_clip itself downloads them. The files on OpenAI's own server are
     # TorchScript archives, which cannot be loaded without running their code.
     hub = f"timm/vit_{hub}.openai"
     return CLIPModel(f"{name}/openai", hub, HUB_FILES, size_bytes, aliases, "MIT")
@@ -230,7 +230,7 @@ def _of_architecture(name: str, found: list[CLIPModel], table: Iterable[CLIPMode
 
 
 def _open_clip_table(name: str) -> list[CLIPModel]:
-    """Every model and tag that open_clip can fetch from the hub."""
+    """Every model and tag that open_clip can download from the hub."""
     try:
         import open_clip
     except ImportError as error:

@@ -2,8 +2,8 @@
 
 ``open_clip.create_model`` only builds the architectures that open_clip itself describes. Its own
 loading of weights is not used: where reading with ``weights_only`` raises ``TypeError`` it tries
-again without, some of its models fetch parts from the network, and OpenAI's originals it would run
-as programs. Models in folders are built by ``clip_config``.
+again without, some of its models download parts, and it would run OpenAI's originals as
+programs. Models in folders are built by ``clip_config``.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def find_clip(name: str, weights: Path | None = None) -> CLIPWeights:
         name: a name that :func:`~sam_detect.models.catalogue.clip_model` knows; or a folder with
             ``open_clip_config.json`` and weights (as ``open_clip`` saves them). Where a name is
             both, write the folder as a path: ``./NAME``.
-        weights: the file to take instead of the one that is kept for the name.
+        weights: the file to take instead of the one of this name on this machine.
 
     Raises:
         UnknownNameError: no model has this name.

@@ -1,7 +1,7 @@
 """Builds CLIP models from the configs of folders: open_clip's own towers, and nothing else.
 
-open_clip itself would fetch what such a config names (a language model, a tokenizer, weights on a
-hub), and a tokenizer of ``transformers`` may come with code. So a folder's config is read into
+open_clip itself would download what such a config names (a language model, a tokenizer, weights on
+a hub), and a tokenizer of ``transformers`` may come with code. So a folder's config is read into
 the models below, which know no such name, and open_clip gets only what they have checked.
 """
 
@@ -37,7 +37,7 @@ Deviation = Annotated[
 
 
 def _known_to_timm(name: str) -> str:
-    if not timm.is_model(name):  # also what timm would fetch from a hub or read from a folder
+    if not timm.is_model(name):  # also what timm would download from a hub or read from a folder
         raise ValueError("is no architecture of timm")
     return name
 

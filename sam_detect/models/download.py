@@ -36,13 +36,10 @@ from sam_detect.registry import needing_extra
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-SPARE_BYTES = 1 << 24
-"""Free space that is left on the disk."""
+SPARE_BYTES = 1 << 24  # left free on the disk
 FULL = (errno.ENOSPC, errno.EDQUOT)
-POLL_S = 0.1
 PARTIAL = ".sam-detect.incomplete"
 """Ending of an unfinished download; ``huggingface_hub`` never writes one of this name."""
-CONTINUE = "run the same command again to continue"
 
 Models = Sequence[SAM2Model | CLIPModel]
 
@@ -72,10 +69,6 @@ class _Remote:
     url: str
     sha256: str
     size: int | None
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.url).netloc
 
 
 def print_line(text: str) -> None:
@@ -158,7 +151,7 @@ def obtain(model: SAM2Model | CLIPModel, *, offline: bool, progress: Progress) -
     with _without_telemetry():
         with _explained(model, None):
             remote = _locate(model)
-        return _fetch(remote, progress)
+        return _download(remote, progress)
 
 
 def is_unfinished(model: SAM2Model | CLIPModel) -> bool:
@@ -167,13 +160,13 @@ def is_unfinished(model: SAM2Model | CLIPModel) -> bool:
     return cache is not None and any(cached_repository(cache, model).glob(f"blobs/*{PARTIAL}"))
 
 
-def _require_network(problem: str, remedy: str, offline: bool) -> None:
+def _require_network(problem: str, advice: str, offline: bool) -> None:
     with needing_extra("download-models"):
         from huggingface_hub import constants
 
     if offline or constants.HF_HUB_OFFLINE:
         setting = "SAM_DETECT_OFFLINE" if offline else "HF_HUB_OFFLINE"
-        raise DownloadError(f"{problem} while offline ({setting}){remedy}")
+        raise DownloadError(f"{problem} while offline ({setting}){advice}")
 
 
 def _locate(model: SAM2Model | CLIPModel) -> _Remote:
@@ -207,7 +200,7 @@ def _locate(model: SAM2Model | CLIPModel) -> _Remote:
     )
 
 
-def _fetch(remote: _Remote, progress: Progress) -> Obtained:
+def _download(remote: _Remote, progress: Progress) -> Obtained:
     """Downloads a file into the cache, unless another process has just done so."""
     cache = cache_dir()
     assert cache is not None  # noqa: S101  huggingface_hub was imported
@@ -217,7 +210,9 @@ def _fetch(remote: _Remote, progress: Progress) -> Obtained:
         needed = not (blob.is_file() and _hashed(blob, progress) == remote.sha256)
         if needed:
             size = f" ({remote.size / 1e6:.0f} MB)" if remote.size else ""
-            progress.say(f"downloading {remote.model.name}{size} from {remote.host}")
+            progress.say(
+                f"downloading {remote.model.name}{size} from {urlsplit(remote.url).netloc}"
+            )
             _transfer(remote, partial, progress)
             _require_digest(remote, partial, progress)
             partial.replace(blob)
@@ -293,7 +288,7 @@ def _locked(blob: Path, name: str, progress: Progress) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         progress.say(f"another process is getting {name}: waiting for it")
-        lock.acquire(poll_interval=POLL_S)
+        lock.acquire(poll_interval=0.1)
     try:
         yield
     finally:
@@ -352,7 +347,8 @@ def _in_words(
         )
     if name in ("ReadError", "RemoteProtocolError") or "Consistency check" in str(error):
         return DownloadError(
-            f"the transfer of {model.filenames[0]} from {host} broke off{so_far}: {CONTINUE}"
+            f"the transfer of {model.filenames[0]} from {host} broke off{so_far}: "
+            f"run the same command again to continue"
         )
     if isinstance(error, OSError) and error.errno is not None and partial is not None:
         if error.errno in FULL:
@@ -399,7 +395,6 @@ def _terminal_bar() -> RichProgress | None:
         progress.TextColumn("{task.description}"), progress.BarColumn(),
         progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn(),
     )  # fmt: skip
-    to_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return progress.Progress(
-        *columns, console=Console(stderr=True), transient=True, redirect_stdout=to_terminal
-    )
+    both = sys.stdout is not None and sys.stdout.isatty()
+    console = Console(stderr=True)
+    return progress.Progress(*columns, console=console, transient=True, redirect_stdout=both)

@@ -61,7 +61,7 @@ def _require_sound(weights: Mapping[str, Any], path: Path) -> None:
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UnavailableError(
                 f"the weights in {path} are damaged ('{name}' has NaN or infinite values): "
-                "fetch them again"
+                "download them again"
             )
 
 

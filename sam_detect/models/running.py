@@ -85,10 +85,10 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """Turns torch's error for too little memory into one that names the remedy.
+    """Turns torch's error for too little memory into one that says what to do.
 
     Raises:
-        UnavailableError: what it surrounds ran out of memory.
+        UnavailableError: the body ran out of memory.
     """
     try:
         yield
@@ -123,7 +123,7 @@ def float32_products(device: torch.device, dtype: torch.dtype) -> AbstractContex
     """On CUDA, how what stays in float32 is multiplied where the numbers of a model are ``dtype``.
 
     With a lower precision in TF32. With float32, the reference, exactly: convolutions, too, for
-    which torch takes TF32 where nobody says otherwise.
+    which torch takes TF32 by default.
     """
     if device.type != "cuda":
         return nullcontext()
@@ -131,7 +131,7 @@ def float32_products(device: torch.device, dtype: torch.dtype) -> AbstractContex
 
 
 class _TF32:
-    """Torch's switches of TF32 for as long as somebody needs them one way; then as they were.
+    """Sets torch's switches of TF32 while a model runs; then they are as they were.
 
     They belong to the whole process. Where threads need them both ways at once, all are exact.
     """

@@ -1,7 +1,7 @@
 """Builds SAM 2 models from configs of others: Meta's classes, and nothing else.
 
 A config is plain YAML in the form of the ``sam2`` package's own: each part names its class under
-``_target_``, beside the parameters. Here the models below say which classes and parameters there
+``_target_``, next to the parameters. Here the models below say which classes and parameters there
 are, with the type and range of each. Nothing is imported, looked up or called because a config
 names it.
 """

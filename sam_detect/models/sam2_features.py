@@ -48,7 +48,7 @@ class FrameFeatures:
 
 
 class FrameEncoder:
-    """Encodes whole pictures, each once for all who look at it with one model in one precision.
+    """Encodes whole pictures, each once for all parts that use one model in one precision.
 
     Features are kept as long as their :class:`~sam_detect.types.Frame`, of the last few. Ask
     :func:`frame_encoder` for one: what one precision made is never given for another.
@@ -59,7 +59,7 @@ class FrameEncoder:
         self._made: WhileAlive[Frame, FrameFeatures] = WhileAlive(FRAMES_KEPT)
 
     def __call__(self, frame: Frame) -> FrameFeatures:
-        """The frame's features, which nobody may change."""
+        """The frame's features; read-only, because they are shared."""
         return self._made.of(frame, lambda: self._encode([frame])[0])
 
     def encode_together(self, frames: Sequence[Frame]) -> None:

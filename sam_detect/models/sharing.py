@@ -1,4 +1,4 @@
-"""What several parts use and none of them owns: kept for as long as somebody needs it."""
+"""Objects that several parts share: kept as long as one of them holds a reference."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Owner = TypeVar("Owner")
 
 
 class Shared(Generic[Value]):
-    """Things that are made once for all who ask for them, and forgotten when none holds them.
+    """Objects that are made once for each key, and freed with their last reference.
 
-    Safe to ask from several threads: those that want the same thing at once get one.
+    Thread-safe: threads that ask for the same key at once get one object.
     """
 
     def __init__(self) -> None:
@@ -32,10 +32,10 @@ class Shared(Generic[Value]):
 
 
 class WhileAlive(Generic[Owner, Value]):
-    """What was made of objects, each kept no longer than its object lives. Thread-safe.
+    """Values computed from objects, each kept no longer than its object lives. Thread-safe.
 
     Args:
-        most: of so many objects at most, the last ones.
+        most: values are kept of so many objects, the last ones.
     """
 
     def __init__(self, most: int) -> None:

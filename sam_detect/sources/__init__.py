@@ -13,7 +13,7 @@ from sam_detect.sources.images import (
     to_frame,
 )
 from sam_detect.sources.paths import IMAGE_EXTENSIONS, find_images, is_image_path
-from sam_detect.sources.pictures import alpha_mask
+from sam_detect.sources.pixels import alpha_mask
 
 __all__ = [
     "DEFAULT_MAX_BYTES",

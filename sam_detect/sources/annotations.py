@@ -235,7 +235,7 @@ def _rows(
     """The rows that have what they need; a line for each other one.
 
     Raises:
-        ImageError: two rows have the same id, so that nobody can tell which is meant.
+        ImageError: two rows have the same id, so that it is ambiguous.
     """
     ids: set[Id] = set()
     for number, row in enumerate(rows, start=1):

@@ -13,9 +13,9 @@ import numpy as np
 
 from sam_detect.errors import ConfigError, ImageError
 from sam_detect.sources._reconnect import RETRIES, BrokenError, LiveSource, Retry, interruptibly
-from sam_detect.sources.arrays import array_to_rgb
 from sam_detect.sources.decoding import check_pixels
 from sam_detect.sources.images import DEFAULT_MAX_PIXELS
+from sam_detect.sources.pixels import array_to_rgb
 from sam_detect.types import ImageRGB
 
 

@@ -17,9 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from sam_detect.errors import ImageError
 from sam_detect.masks import BoolArray
 from sam_detect.sources._pillow import open_picture, quiet_readers
-from sam_detect.sources.arrays import array_to_rgb
 from sam_detect.sources.paths import FORMAT_EXTENSIONS
-from sam_detect.sources.pictures import NUMBER_MODES, alpha_mask, picture_to_rgb
+from sam_detect.sources.pixels import NUMBER_MODES, alpha_mask, array_to_rgb, picture_to_rgb
 from sam_detect.sources.scaling import Stretch, own_stretch
 from sam_detect.sources.stacks import Contents, contents_of_tiff, frames_left_out
 from sam_detect.types import ImageRGB
@@ -118,7 +117,7 @@ def read_rgb(
 
 
 def read_alpha_mask(origin: Origin, *, max_pixels: int, max_bytes: int) -> BoolArray | None:
-    """The mask of :func:`~sam_detect.sources.pictures.alpha_mask`, upright like the picture."""
+    """The mask of :func:`~sam_detect.sources.pixels.alpha_mask`, upright like the picture."""
     origin.check(max_bytes)
     try:
         return _with_open_picture(origin, max_pixels, lambda image: alpha_mask(_upright(image)))
@@ -155,7 +154,7 @@ def left_out_of_tiff(origin: Origin) -> str:
                 return ""
             file.seek(0)
             return contents_of_tiff(file).left_out
-    except OSError:  # whoever reads it says so
+    except OSError:  # reading it reports that
         return ""
 
 

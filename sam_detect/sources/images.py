@@ -17,9 +17,8 @@ from sam_detect.interfaces import Source
 from sam_detect.masks import BoolArray
 from sam_detect.sources import decoding
 from sam_detect.sources._pillow import quiet_readers
-from sam_detect.sources.arrays import ColorOrder, array_to_rgb
 from sam_detect.sources.paths import find_images
-from sam_detect.sources.pictures import alpha_mask, picture_to_rgb
+from sam_detect.sources.pixels import ColorOrder, alpha_mask, array_to_rgb, picture_to_rgb
 from sam_detect.sources.scaling import Stretch, own_stretch
 from sam_detect.types import Frame
 
@@ -135,7 +134,7 @@ def to_frame(
     Args:
         image: a path (see :func:`load_image`), a Pillow image of any mode, a ``Frame`` (given
             back as it is), or a numpy array as
-            :func:`sam_detect.sources.arrays.array_to_rgb` takes it. The frame shares no memory
+            :func:`sam_detect.sources.pixels.array_to_rgb` takes it. The frame shares no memory
             with an array.
         color_order: order of an *array's* colours: ``bgr``, as OpenCV gives them, or ``rgb``.
         source_id: the frame's name; by default the path, the Pillow image's file, or ``array``.

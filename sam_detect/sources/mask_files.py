@@ -25,7 +25,7 @@ def read_masks(file: str | Path, size_hw: tuple[int, int]) -> Masks:
 
     A stack of several pages is refused: only its first would be read.
 
-    With one value beside 0 each connected region is an object; with several (a label map) each
+    With one value other than 0 each connected region is an object; with several (a label map) each
     value is. A ``.npy`` file may hold ``(N, H, W)``, one mask each. A map of classes, where most
     values lie in several places, is refused: its values are no objects.
 

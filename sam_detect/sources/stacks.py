@@ -1,4 +1,4 @@
-"""What a file holds beside the one picture that is read of it: pages, channels, frames."""
+"""What a file holds besides the one picture that is read: pages, channels, frames."""
 
 from __future__ import annotations
 

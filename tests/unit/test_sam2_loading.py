@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sam2")
 
 import sam2  # noqa: E402
+from model_files import in_cache  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from sam2.build_sam import build_sam2  # noqa: E402
@@ -24,6 +25,7 @@ from sam2_helpers import SIDE, small_config, write_small_sam2  # noqa: E402
 
 from sam_detect.errors import ConfigError, SamDetectError, UnavailableError  # noqa: E402
 from sam_detect.models import sam2 as loading  # noqa: E402
+from sam_detect.models.catalogue import sam2_model  # noqa: E402
 from sam_detect.models.devices import resolve_device, resolve_dtype  # noqa: E402
 from sam_detect.models.sam2 import LoadedSAM2, is_checkpoint, load_sam2  # noqa: E402
 from sam_detect.models.sam2_config import (  # noqa: E402
@@ -62,6 +64,16 @@ def changed(small: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]
     torch.save(content, path)
     shutil.copy(small.with_suffix(".yaml"), path.with_suffix(".yaml"))
     return path
+
+
+def test_a_damaged_file_of_the_hubs_cache_is_not_loaded(small: Path) -> None:
+    path = in_cache(sam2_model("tiny"), small.read_bytes())
+    config = small.with_suffix(".yaml")
+    assert load(path, config).model.image_size == SIDE
+    content = bytearray(small.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert "is damaged, its SHA-256 is not the published one" in error_of(path, config)
 
 
 def test_a_checkpoint_is_loaded_with_the_config_beside_it(small: Path) -> None:
