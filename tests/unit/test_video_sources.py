@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import threading
 import time
 import warnings
@@ -542,7 +543,7 @@ LEADING: dict[str, str] = {
     "#EXTINF:2,\na.ts\n#EXT-X-ENDLIST\n",
     "a map": '#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MAP:URI="{other}/init.mp4"\n'
     "#EXTINF:2,\na.ts\n#EXT-X-ENDLIST\n",
-    "a redirection": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n/away\n#EXT-X-ENDLIST\n",
+    "a redirection": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n/away.ts\n#EXT-X-ENDLIST\n",
     "another name of this machine": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{named}/a.ts\n"
     "#EXT-X-ENDLIST\n",
     "a manifest": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
@@ -562,7 +563,8 @@ def test_a_playlist_sends_no_request_to_another_host(tmp_path: Path, what: str) 
         named = other.url.replace("127.0.0.1", "localhost")
         text = LEADING[what].format(other=other.url, named=named)
         server.files[name] = Served(text.encode())
-        server.files["/away"] = Served(b"", status=302, headers={"Location": f"{other.url}/a.ts"})
+        elsewhere = {"Location": f"{other.url}/a.ts"}
+        server.files["/away.ts"] = Served(b"", status=302, headers=elsewhere)
         with suppress(ImageError):
             source = open_source(f"{server.url}{name}", timeout_s=2, retries=0)
             assert len(read(source)) <= 30
@@ -664,6 +666,7 @@ def test_what_is_logged_has_no_secrets(tmp_path: Path, caplog: pytest.LogCapture
     assert "auch" not in text
     assert "token=***" in text
     assert "token=notours" in text, "of other requests nothing is hidden"
+    assert logging.getLogger("httpx").filters == [], "nothing is left"
 
 
 def test_rtsp_is_live_and_comes_back(tmp_path: Path) -> None:
