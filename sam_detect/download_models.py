@@ -39,7 +39,8 @@ def download_models(
         OutputError: the cache cannot be written.
     """
     from sam_detect.config import load_settings
-    from sam_detect.models.download import Progress, models_of, obtain, print_line
+    from sam_detect.models.download import models_of, obtain
+    from sam_detect.models.progress import Progress, print_line
 
     offline = load_settings({"offline": offline}).offline
     asked = models_of(_listed(sam_model), _listed(clip_model))

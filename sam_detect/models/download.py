@@ -10,17 +10,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import filelock
 
 from sam_detect.errors import DownloadError, OutputError, SamDetectError, one_line
 from sam_detect.models.catalogue import DEFAULT, CLIPModel, SAM2Model, clip_model, sam2_model
+from sam_detect.models.progress import Progress, bar_class
 from sam_detect.models.weights import (
     NO_MODEL,
     SHA256,
@@ -33,9 +32,9 @@ from sam_detect.models.weights import (
 )
 from sam_detect.registry import needing_extra
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-
+ATTEMPTS = 5
+"""A transfer that breaks off is resumed as long as each attempt brings bytes; newer versions of
+``huggingface_hub`` do so as well."""
 SPARE_BYTES = 1 << 24  # left free on the disk
 FULL = (errno.ENOSPC, errno.EDQUOT)
 PARTIAL = ".sam-detect.incomplete"
@@ -69,46 +68,6 @@ class _Remote:
     url: str
     sha256: str
     size: int | None
-
-
-def print_line(text: str) -> None:
-    """Prints a line on stderr, if there is one."""
-    if sys.stderr is not None:
-        print(text, file=sys.stderr, flush=True)
-
-
-class Progress:
-    """Shows how a download goes: lines, and a bar if stderr is a terminal.
-
-    Args:
-        say: prints a line; None for no output at all.
-    """
-
-    def __init__(self, say: Callable[[str], None] | None) -> None:
-        self._say = say
-        self._bar = _terminal_bar() if say is not None else None
-        self._task = None if self._bar is None else self._bar.add_task("", visible=False)
-
-    def __enter__(self) -> Progress:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def say(self, text: str) -> None:
-        """Prints one line."""
-        if self._say is not None:
-            self._say(text)
-
-    def update(self, what: str, done: int, total: int | None) -> None:
-        """So many bytes are ``downloading`` or ``checking``, of so many (None: unknown)."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(
-                self._task, description=what, completed=done, total=total, visible=done != total
-            )
 
 
 def models_of(sam_models: Sequence[str], clip_models: Sequence[str]) -> Models:
@@ -233,14 +192,26 @@ def _place(remote: _Remote, blob: Path) -> Path:
 
 
 def _transfer(remote: _Remote, partial: Path, progress: Progress) -> None:
-    """Downloads into ``partial``, from its end on. A broken transfer resumes while bytes come."""
+    """Downloads into ``partial``, from its end on."""
+    free = shutil.disk_usage(partial.parent).free
+    if remote.size is not None and free < (need := remote.size - _size(partial)) + SPARE_BYTES:
+        raise _no_space(partial, f"{need / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
+    for attempt in range(1, ATTEMPTS + 1):
+        before = _size(partial)
+        try:
+            _request(remote, partial, progress)
+            return
+        except Exception as error:
+            if attempt == ATTEMPTS or _size(partial) <= before or not _is_broken(error):
+                raise
+            progress.say(f"the connection broke after {_size(partial) / 1e6:.1f} MB: resuming")
+
+
+def _request(remote: _Remote, partial: Path, progress: Progress) -> None:
     from huggingface_hub import file_download, utils
 
     if remote.size is not None and _size(partial) > remote.size:
         partial.unlink()
-    free = shutil.disk_usage(partial.parent).free
-    if remote.size is not None and free < (need := remote.size - _size(partial)) + SPARE_BYTES:
-        raise _no_space(partial, f"{need / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
     headers = utils.build_hf_headers()  # type: ignore[attr-defined]  # its export is lazy
     with partial.open("ab", buffering=0) as file:
         file_download.http_get(
@@ -249,23 +220,8 @@ def _transfer(remote: _Remote, partial: Path, progress: Progress) -> None:
             resume_size=_size(partial),
             headers={**headers, "Accept-Encoding": "identity"},
             expected_size=remote.size,
-            tqdm_class=_bar_class(progress),
+            tqdm_class=bar_class(progress),
         )
-
-
-def _bar_class(progress: Progress) -> type[Any]:
-    """What ``huggingface_hub`` takes for a progress bar, instead of its own on every stderr."""
-
-    class Bar(contextlib.nullcontext[Any]):
-        def __init__(self, total: int | None = None, initial: int = 0, **_: object) -> None:
-            super().__init__(self)
-            self.total, self.done = total, initial
-
-        def update(self, count: int) -> None:
-            self.done += count
-            progress.update("downloading", self.done, self.total)
-
-    return Bar
 
 
 def _require_digest(remote: _Remote, partial: Path, progress: Progress) -> None:
@@ -345,7 +301,7 @@ def _in_words(
             f"{host} did not answer in time{so_far}: try again later, or wait longer with "
             f"HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT (in seconds)"
         )
-    if name in ("ReadError", "RemoteProtocolError") or "Consistency check" in str(error):
+    if _is_broken(error):
         return DownloadError(
             f"the transfer of {model.filenames[0]} from {host} broke off{so_far}: "
             f"run the same command again to continue"
@@ -361,6 +317,12 @@ def _in_words(
         f"cannot reach {host} ({one_line(error)}): is there a network, or a proxy to name in "
         f"HTTPS_PROXY? docs/models.md says how to get models without one"
     )
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether a transfer ended early."""
+    name = type(error).__name__
+    return name in ("ReadError", "RemoteProtocolError") or "Consistency check" in str(error)
 
 
 def _no_space(partial: Path, figures: str) -> DownloadError:
@@ -382,19 +344,3 @@ def _hashed(path: Path, progress: Progress) -> str:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def _terminal_bar() -> RichProgress | None:
-    """A bar on stderr, None if that is no terminal."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        return None
-    from rich import progress
-    from rich.console import Console
-
-    columns = (
-        progress.TextColumn("{task.description}"), progress.BarColumn(),
-        progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn(),
-    )  # fmt: skip
-    both = sys.stdout is not None and sys.stdout.isatty()
-    console = Console(stderr=True)
-    return progress.Progress(*columns, console=console, transient=True, redirect_stdout=both)
