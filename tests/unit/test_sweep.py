@@ -28,8 +28,8 @@ TIMES = ("seconds", "seconds_per_image", "seconds_per_megapixel", "peak_memory_m
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Five pictures of four discs and two squares."""
-    return open_dataset(dataset_folder(tmp_path_factory.mktemp("drawn") / "five", 5))
+    """Three pictures of four discs and two squares."""
+    return open_dataset(dataset_folder(tmp_path_factory.mktemp("drawn") / "three", 3))
 
 
 def swept(data: Dataset, *specs: str, **settings: Any) -> list[dict[str, Any]]:
