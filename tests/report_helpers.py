@@ -12,10 +12,9 @@ from PIL import Image
 
 from sam_detect.evaluation.comparison import compare
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Dataset
-from sam_detect.evaluation.episodes import Split
 from sam_detect.evaluation.evaluation import Evaluation
 from sam_detect.evaluation.methods import Found
-from sam_detect.evaluation.run import Episode, Protocol, Query
+from sam_detect.evaluation.run import Episode, Protocol, Query, Split
 from sam_detect.types import Masks
 
 SIZE_HW = (90, 120)

@@ -8,21 +8,25 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sam_detect.errors import ConfigError, ImageError, one_line
-from sam_detect.evaluation.dataset import Dataset
-from sam_detect.evaluation.embedding_quality import embedding_quality
-from sam_detect.evaluation.episodes import Split
+from sam_detect.evaluation.comparison import overlap
+from sam_detect.evaluation.dataset import AnnotatedPicture, Dataset
 from sam_detect.evaluation.evaluation import AVERAGED, Evaluation
 from sam_detect.evaluation.methods import Method
+from sam_detect.evaluation.metrics import knn_purity, separability, silhouette
 from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
-from sam_detect.evaluation.run import Episode, Protocol, plan, run
+from sam_detect.evaluation.run import Episode, Protocol, Split, outlines, plan, run
+from sam_detect.masks import FloatArray
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import load_custom
 from sam_detect.sources import load_image
+from sam_detect.types import Frame
 
 Tick = Callable[[int, int], None]
-"""Is told how many pictures of how many are done."""
+"""Called with how many pictures of how many are done."""
 
 
 def evaluate(
@@ -41,7 +45,7 @@ def evaluate(
         pipeline: the detector to measure; also what finds outlines for the boxes of examples.
         method: ``sam-detect`` for the pipeline, or a class of the user's own as
             ``package.module:Class`` (see :class:`~sam_detect.evaluation.methods.Method`).
-        curve: numbers of shots to measure F1 at as well; those that leave no picture to look in
+        curve: numbers of shots to measure F1 at as well; those that leave no picture to search
             are left out, and named among the problems.
 
     Raises:
@@ -98,7 +102,7 @@ def _planned(
         try:
             planned[shots] = planned.get(shots) or plan(dataset, protocol)
         except ConfigError:
-            left_out = f"left out {shots} shots, which leave no picture to look in"
+            left_out = f"left out {shots} shots, which leave no picture to search"
             skipped.append(f"learning curve: {left_out}")
     return planned, skipped
 
@@ -217,3 +221,49 @@ def _point(evaluation: Evaluation) -> dict[str, Any]:
     figures = evaluation.figures
     shots = evaluation.protocol.shots
     return {"shots": shots, "f1": figures["f1"], "f1_spread": figures["f1_spread"]}
+
+
+AWAY_IOU = 0.1
+"""Proposals that overlap every object less are no objects."""
+
+
+def embedding_quality(
+    dataset: Dataset, pipeline: PipelineMethod, *, max_pixels: int
+) -> dict[str, float | None]:
+    """``separability``, ``knn_purity`` and ``silhouette`` of all objects of a dataset, and of as
+    many proposals of each picture that are none.
+
+    Raises:
+        ImageError: a picture cannot be read.
+    """
+    vectors: list[FloatArray] = []
+    labels: list[str | None] = []
+    pictures: list[object] = []
+    for picture in dataset.pictures:
+        frame = load_image(picture.path, max_pixels=max_pixels)
+        objects = [o for o in picture.objects if not o.crowd]
+        if not objects:
+            continue
+        masks = outlines(frame, picture, objects, pipeline.outline)
+        others = _no_objects(frame, picture, pipeline, dataset.boxes_only, most=len(objects))
+        vectors += [pipeline.embed(frame, masks), others]
+        labels += [*(o.label for o in objects), *[None] * len(others)]
+        pictures += [picture.id] * (len(objects) + len(others))
+    if not vectors:
+        return {"separability": None, "knn_purity": None, "silhouette": None}
+    together = np.concatenate(vectors)
+    keys = [str(picture) for picture in pictures]
+    return {
+        "separability": separability(together, labels, keys),
+        "knn_purity": knn_purity(together, labels, keys),
+        "silhouette": silhouette(together, labels),
+    }
+
+
+def _no_objects(
+    frame: Frame, picture: AnnotatedPicture, pipeline: PipelineMethod, boxes: bool, *, most: int
+) -> FloatArray:
+    """Vectors of the best proposals that overlap no object."""
+    shared = overlap(pipeline.propose(frame), picture, picture.objects, boxes)
+    away = np.flatnonzero(shared.max(axis=1, initial=0.0) < AWAY_IOU)
+    return pipeline.vectors(frame, away[:most])

@@ -34,11 +34,10 @@ from sam_detect import SAMDetect
 from sam_detect.errors import SamDetectError
 from sam_detect.evaluation.comparison import Comparison, Counts, compare, match
 from sam_detect.evaluation.dataset import AnnotatedPicture, Dataset
-from sam_detect.evaluation.episodes import Split
 from sam_detect.evaluation.methods import Found, Shown
 from sam_detect.evaluation.pipeline import EvaluationCache, PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
-from sam_detect.evaluation.run import Protocol, outlines, plan
+from sam_detect.evaluation.run import Protocol, Split, outlines, plan
 from sam_detect.sources import load_image
 from sam_detect.types import Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore

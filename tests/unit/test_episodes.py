@@ -13,11 +13,10 @@ from evaluation_helpers import Oracle, box_of, dataset_folder, detector, no_outl
 
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import Dataset
-from sam_detect.evaluation.episodes import Split, splits
 from sam_detect.evaluation.methods import Found
 from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
-from sam_detect.evaluation.run import Episode, Protocol, Query, run
+from sam_detect.evaluation.run import Episode, Protocol, Query, Split, run, splits
 from sam_detect.masks import rle_to_mask
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.segmentation.prompted import masks_for_boxes

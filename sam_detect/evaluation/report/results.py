@@ -14,10 +14,9 @@ import numpy as np
 
 from sam_detect.evaluation.comparison import Comparison, Counts, Matches, match, total
 from sam_detect.evaluation.dataset import AnnotatedPicture, Id
-from sam_detect.evaluation.episodes import Split
 from sam_detect.evaluation.evaluation import Evaluation
 from sam_detect.evaluation.metrics import pixel_counts
-from sam_detect.evaluation.run import Query
+from sam_detect.evaluation.run import Query, Split
 
 FOUND = "found"
 MISNAMED = "misnamed"
