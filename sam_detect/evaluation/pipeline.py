@@ -18,6 +18,7 @@ from sam_detect.library.library import Library
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import load_class
+from sam_detect.segmentation import prompted
 from sam_detect.types import Frame, Masks
 
 Areas = tuple[int, int] | None
@@ -191,7 +192,9 @@ class PipelineMethod:
 
     def outline(self, frame: Frame, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
         """The masks that a user's boxes in a picture would get."""
-        return self.pipeline.outline(frame, boxes_xywh).masks
+        # By the segmenter itself: what caches its proposals takes no prompts.
+        segmenter, propose = self._segmenter.inner, self.pipeline.all_proposals
+        return prompted.outline(frame, segmenter, propose=propose, boxes_xywh=boxes_xywh).masks
 
     def vectors(self, frame: Frame, indices: IntArray) -> FloatArray:
         """``(n, D)``: the vectors of some of :meth:`propose`."""
