@@ -11,7 +11,6 @@ from typing import Any
 
 from sam_detect.evaluation.evaluation import Evaluation
 from sam_detect.evaluation.metrics import spread
-from sam_detect.evaluation.report.page import ABSENT, number, plus_minus
 from sam_detect.evaluation.report.pictures import Album, Drawing, ends, worst_first
 from sam_detect.evaluation.report.results import (
     BACKGROUND,
@@ -27,6 +26,7 @@ from sam_detect.evaluation.report.results import (
     WRONG_NAME,
     Result,
 )
+from sam_detect.evaluation.report.tables import ABSENT, number, plus_minus
 
 WIDTH, HEIGHT = 460, 250
 LEFT, RIGHT, TOP, BOTTOM = 38, 22, 22, 40
