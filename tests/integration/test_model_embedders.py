@@ -186,7 +186,8 @@ def test_examples_and_what_lies_around_them_are_pooled_from_the_frame(checkpoint
     # Kept in half precision; each is one of the proposals' own vectors.
     assert (around.astype(np.float32) @ whole[1:].T).max(axis=1).min() > 0.999
     crops = SAM2Embedder(checkpoint, device="cpu")
-    assert not np.allclose(example.vector, in_memory(crops).embed(frame, proposals[[0]])[0])
+    by_crop = in_memory(crops).pipeline.features.embed_masks(frame, proposals[[0]])
+    assert not np.allclose(example.vector, by_crop[0])
 
 
 def test_another_fade_is_refused_where_nothing_can_fade(checkpoint: Path) -> None:
