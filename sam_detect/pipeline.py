@@ -14,6 +14,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -246,10 +247,12 @@ class Pipeline:
         Raises:
             MaskError: a box or point is malformed or outside the picture, or nothing is at a point.
         """
+        # The proposals of `detect`, among which the finds were.
+        areas = self.areas_sought(self.snapshot()) if of_finds else None
         return prompted.outline(
             frame,
             self.segmenter,
-            propose=self.all_proposals,
+            propose=partial(self.all_proposals, areas=areas),
             boxes_xywh=boxes_xywh,
             points_xy=points_xy,
             of_finds=of_finds,
