@@ -173,7 +173,7 @@ def test_another_sound_example_in_its_place_is_noticed(store: VectorStore) -> No
     point = next(store.scan(with_vectors=True))
     store.upsert([sealed(replace(point, payload={**point.payload, "label": "older"}))])
     assert verify(library).problem == "its examples are not those that were stored"
-    for attempt in (library.stats, Library(store, "again").examples):
+    for attempt in (library.stats, lambda: detector(store).detect(discs("leaf", 9))):
         with pytest.raises(LibraryCorruptError, match=r"not those that were stored.*repair"):
             attempt()
     store.delete([point.id])
