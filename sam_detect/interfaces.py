@@ -344,6 +344,9 @@ class Labeller(Part, room="labeller"):
 
     labels: Sequence[str] | None = None
     """The only labels that it gives; None: those of the examples."""
+    threshold: float = 0.5
+    """Least confidence, 0 to 1, for a label; below it an object is unknown. Also what a video
+    compares with, once it has combined the confidences of several key frames."""
 
     @abstractmethod
     def label(

@@ -66,12 +66,16 @@ def fresh(**settings: object) -> SAMDetect:
 def with_square() -> SAMDetect:
     """A detector that knows the square."""
     detector = fresh()
+    detector.add_examples_from_file(next(Drawn().frames()), square_mask(), "square")
+    return detector
+
+
+def square_mask() -> np.ndarray:
+    """``(120, 160)`` bool: the square in the first frame."""
     mask = np.zeros((120, 160), bool)
     x, y = square_xy(0)
     mask[y - SIDE : y + SIDE + 1, x - SIDE : x + SIDE + 1] = True
-    first = next(Drawn().frames())
-    detector.add_examples_from_file(first, mask, "square")
-    return detector
+    return mask
 
 
 def write_clip(path: Path, frames: int = FRAMES) -> Path:

@@ -43,7 +43,8 @@ class VoteOptions(Options):
     )
     threshold: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         "auto",
-        description="Least confidence for a label; auto: as the library's examples tell.",
+        description="Least confidence for a label; auto is 0.5, since confidences are calibrated "
+        "on the library's own examples.",
         json_schema_extra=shown("auto|0-1", common=True, expected="'auto' or a number from 0 to 1"),
     )
 

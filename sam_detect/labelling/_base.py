@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Labeller, LabelMemory
 from sam_detect.labelling.calibration import Calibration, calibrate
-from sam_detect.labelling.evidence import Evidence, confidence
+from sam_detect.labelling.evidence import Evidence, confidence, expected_shift
 from sam_detect.labelling.metric import Metric
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.types import ExampleArrays, Neighbour, Verdict
@@ -31,6 +31,11 @@ LEAST_DISTANCE = 1e-6
 EVEN = 0.5
 """A label of whose confidence less is left gives way to the next best."""
 FOLDS = 5
+MOST_FITTED = 4
+"""So many fits of one library are kept: each picture of a small one may have its own."""
+
+Shifts = tuple[tuple[str, float], ...]
+"""Each label with the shift that is expected of it; first, under no label, that of all."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class ExampleLabeller(Labeller):
             )
         self.top_k = int(top_k)
         self.threshold = limit
-        self._fitted: dict[tuple[str, bool], Fitted] = {}
+        self._fitted: dict[tuple[str, Shifts], Fitted] = {}
 
     def label(
         self,
@@ -133,12 +138,8 @@ class ExampleLabeller(Labeller):
 
     def named(self, label: str, confidence: float, neighbours: list[Neighbour]) -> Verdict:
         """The verdict for a best label: known or, below the threshold, unknown."""
-        confidence = min(1.0, max(0.0, confidence))
-        return Verdict(
-            label=label if confidence >= self.threshold else None,
-            best_label=label,
-            confidence=confidence,
-            neighbours=tuple(neighbours[: self.top_k]),
+        return Verdict.decided(
+            label, confidence, threshold=self.threshold, neighbours=neighbours[: self.top_k]
         )
 
     def unknown(self, neighbours: list[Neighbour]) -> Verdict:
@@ -185,19 +186,22 @@ class ExampleLabeller(Labeller):
     def _fit(self, memory: LabelMemory, source: str | None) -> Fitted:
         """What the examples say; kept until they change."""
         generation, examples = memory.generation, memory.examples()
-        familiar = _pictures(examples) == {source}
-        key = (generation, familiar)
-        if key not in self._fitted:
-            found = self._learn(examples, memory.prior_similarity, familiar=familiar)
-            current = {k: v for k, v in self._fitted.items() if k[0] == generation}
-            self._fitted = {**current, key: found}
-        return self._fitted[key]
+        shifts = _shifts(examples, source)
+        key = (generation, shifts)
+        found = self._fitted.get(key)
+        if found is None:
+            found = self._learn(examples, memory.prior_similarity, dict(shifts))
+            current = [(k, v) for k, v in self._fitted.items() if k[0] == generation]
+            self._fitted = {**dict(current[1 - MOST_FITTED :]), key: found}
+        return found
 
-    def _learn(self, examples: ExampleArrays, prior_similarity: float, *, familiar: bool) -> Fitted:
-        """What the examples say of things in the picture that they are all of (familiar), or in
-        another one."""
-        one_picture = len(_pictures(examples)) == 1
-        weights = examples.scene_weights if one_picture and not familiar else None
+    def _learn(
+        self, examples: ExampleArrays, prior_similarity: float, shifts: Mapping[str, float]
+    ) -> Fitted:
+        """What the examples say of things in a picture of which such shifts are expected."""
+        weights = examples.scene_weights
+        if weights is not None:
+            weights = 1 - shifts[""] * (1 - weights) if shifts[""] else None
         positive = ~np.asarray(examples.negatives, bool)
         vectors = examples.vectors[positive]
         labels = np.array(examples.labels, dtype=object)[positive]
@@ -209,18 +213,39 @@ class ExampleLabeller(Labeller):
             # The metric must not have seen what it is tried on, or it flatters itself.
             mapped = Metric.fit(vectors[~mine], labels[~mine].tolist(), weights)(vectors)
             for index in np.flatnonzero(mine):
-                others = _others(index, labels, sources)
-                if others.any():
-                    found = self.similarity(mapped[index], mapped[others])
-                    left_out[labels[index]].append(found)
+                similarity = self._left_out(index, mapped, labels, sources)
+                if similarity is not None:
+                    left_out[labels[index]].append(similarity)
         calibration = calibrate(
             {label: np.array(values, np.float64) for label, values in left_out.items()},
             prior_similarity=prior_similarity,
         )
         mapped = metric(vectors)
         means = {label: unit_mean(mapped[labels == label]) for label in left_out}
-        evidence = Evidence.gather(examples, metric, calibration, familiar=familiar)
+        evidence = Evidence.gather(examples, metric, calibration, shift=shifts)
         return Fitted(metric, means, calibration, evidence)
+
+    def _left_out(
+        self,
+        index: np.intp,
+        vectors: FloatArray,
+        labels: npt.NDArray[np.object_],
+        sources: npt.NDArray[np.object_],
+    ) -> float | None:
+        """Similarity of an example to the others of its label; None where there are none.
+
+        Those in *other* pictures count, since new objects come from new pictures. As long as too
+        few come from there to tell (:func:`expected_shift`), all others count in part."""
+        alike = np.asarray(labels == labels[index], bool)
+        shift = expected_shift(sources[alike].tolist())
+        elsewhere = alike & (sources != sources[index])
+        alike[index] = False
+        if not alike.any():
+            return None
+        if not elsewhere.any():
+            return self.similarity(vectors[index], vectors[alike])
+        found = (1 - shift) * self.similarity(vectors[index], vectors[elsewhere])
+        return found + shift * self.similarity(vectors[index], vectors[alike]) if shift else found
 
     def _compared_again(
         self,
@@ -285,20 +310,14 @@ def _candidates(found: list[Neighbour], count: int) -> list[Neighbour]:
     return found[: positives[count - 1] + 1] if len(positives) >= count else found
 
 
-def _pictures(examples: ExampleArrays) -> set[str]:
-    """Those that positives are of. Where somebody corrects says nothing of the examples."""
-    pairs = zip(examples.sources, examples.negatives, strict=True)
-    return {source for source, negative in pairs if not negative}
-
-
-def _others(
-    index: np.intp, labels: npt.NDArray[np.object_], sources: npt.NDArray[np.object_]
-) -> npt.NDArray[np.bool_]:
-    """The other examples of the label that are in *other* pictures, since new objects come from
-    new pictures; all others of the label where it comes from one picture only."""
-    alike = np.asarray(labels == labels[index], bool)
-    elsewhere = alike & (sources != sources[index])
-    if elsewhere.any():
-        return np.asarray(elsewhere, bool)
-    alike[index] = False
-    return alike
+def _shifts(examples: ExampleArrays, source: str | None) -> Shifts:
+    """The shift to expect of each label, by its positives. Where somebody corrects says nothing of
+    the examples."""
+    of_label: dict[str, list[str]] = {"": []}
+    for label, picture, negative in zip(
+        examples.labels, examples.sources, examples.negatives, strict=True
+    ):
+        if not negative:
+            of_label[""].append(picture)
+            of_label.setdefault(label, []).append(picture)
+    return tuple((label, expected_shift(of_label[label], source)) for label in sorted(of_label))

@@ -13,6 +13,7 @@ four kinds of pictures together (``docs/labelling.md``).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,8 @@ PRIOR_COUNT = 10.0
 ONE_PICTURE = 3.5
 """Log-odds for labels known from one picture, whose examples are more alike than new objects; less
 for few examples, which do not show how alike they are."""
+SHIFT_KNOWN = 4.0
+"""So many examples from other pictures than the commonest one show how pictures differ."""
 PERHAPS_UNNAMED = 0.3
 """Belief from which what lies beside an example may be an object that nobody named."""
 TEMPERATURE = 2.0
@@ -66,7 +69,7 @@ class Evidence:
         qualities: typical quality of the examples' proposals; empty where none is known.
         log_areas: of the examples, where known.
         counts: number of examples.
-        one_picture: labels whose examples are all of one picture, and not of the one at hand.
+        shift: :func:`expected_shift` of each label's examples.
         spread: of similarities, see :class:`~sam_detect.labelling.calibration.Calibration`.
     """
 
@@ -74,17 +77,22 @@ class Evidence:
     qualities: Mapping[str, float]
     log_areas: Mapping[str, FloatArray]
     counts: Mapping[str, int]
-    one_picture: frozenset[str]
+    shift: Mapping[str, float]
     spread: float
 
     @classmethod
     def gather(
-        cls, examples: ExampleArrays, metric: Metric, calibration: Calibration, *, familiar: bool
+        cls,
+        examples: ExampleArrays,
+        metric: Metric,
+        calibration: Calibration,
+        *,
+        shift: Mapping[str, float],
     ) -> Evidence | None:
         """The evidence of a library; None where nothing is known of its examples' surroundings.
 
         Args:
-            familiar: what is named lies in the one picture that all examples are of.
+            shift: :func:`expected_shift` of each label's examples.
         """
         positive = ~np.asarray(examples.negatives, bool)
         if not positive[examples.rivals.owners].any():
@@ -101,18 +109,13 @@ class Evidence:
         # What touches a negative may well be the object that it is not.
         known &= positive[examples.rivals.owners]
         owners = labels[examples.rivals.owners]
-        sources = np.array(examples.sources, dtype=object)
         return cls(
             # A part of one object may be an object of another label (food on a plate).
             rivals={n: mapped[known & ((owners == n) | (beliefs[n] < 0.5))] for n in names},
             qualities=_typical_qualities(examples, names),
             log_areas=_log_areas(examples, names),
             counts={n: int(np.count_nonzero(positive & (labels == n))) for n in names},
-            one_picture=frozenset(
-                n
-                for n in names
-                if not familiar and len(set(sources[positive & (labels == n)])) == 1
-            ),
+            shift=shift,
             spread=calibration.spread,
         )
 
@@ -137,14 +140,14 @@ class Evidence:
         belief = min(max(belief, 1e-6), 1 - 1e-6)
         count = self.counts[label]
         odds = count / (count + BELIEF_PRIOR) * math.log(belief / (1 - belief))
-        if label in self.one_picture:
-            odds += ONE_PICTURE * count / (count + 1)
+        shift = self.shift[label]
+        odds += shift * ONE_PICTURE * count / (count + 1)
         if not math.isnan(rival):
             odds += RIVAL_WEIGHT * (similarity - rival) / self.spread
         quality, area = look
-        if area and label in self.log_areas and label not in self.one_picture:
+        if area and label in self.log_areas:
             off = float(np.abs(self.log_areas[label] - math.log(area)).min())
-            odds -= SIZE_WEIGHT * max(0.0, off - SIZE_MARGIN)
+            odds -= (1 - shift) * SIZE_WEIGHT * max(0.0, off - SIZE_MARGIN)
         if quality is not None and label in self.qualities:
             odds += QUALITY_WEIGHT * (quality - self.qualities[label] - QUALITY_MARGIN)
         return odds
@@ -172,8 +175,8 @@ class Evidence:
     ) -> FloatArray:
         """``(N,)`` log-odds to add to those of all proposals of one picture.
 
-        Things stand out more in some pictures than in others. For labels known from one picture
-        the typical quality of their examples gives way to that of what passes for them here.
+        Things stand out more in some pictures than in others. As far as a shift is expected, the
+        typical quality of a label's examples gives way to that of what passes for them here.
 
         Args:
             labels: N labels that they came closest to.
@@ -182,13 +185,36 @@ class Evidence:
         """
         names = np.array(labels, dtype=object)
         added = np.zeros(len(names), np.float32)
-        for label in sorted(self.one_picture & set(self.qualities)):
+        for label in sorted(self.qualities):
             mine = names == label
             passing = qualities[mine & (odds >= 0)]
             if len(passing):
                 off = float(np.quantile(passing, HERE_QUANTILE)) - self.qualities[label]
-                added[mine] = -QUALITY_WEIGHT * off * len(passing) / (len(passing) + HERE_PRIOR)
+                weight = self.shift[label] * len(passing) / (len(passing) + HERE_PRIOR)
+                added[mine] = -QUALITY_WEIGHT * off * weight
         return added
+
+
+def expected_shift(sources: Sequence[str], at_hand: str | None = None) -> float:
+    """How far new pictures must be expected to differ from those of the examples, 0 to 1.
+
+    1 where all examples come from one picture: they do not show how scale and light vary (domain
+    shift). With each example from another picture it falls by ``1 / SHIFT_KNOWN``, but it is no
+    larger than the lead of the commonest picture, as a share of all examples: so one more example
+    beside many changes little. 0 where no picture gives more than half of them.
+
+    Args:
+        sources: the picture of each example.
+        at_hand: the picture that is labelled. What its own examples show needs no shift, so it
+            counts by the share of the others.
+    """
+    if not sources:
+        return 0.0
+    counts = Counter(sources)
+    count = len(sources)
+    others = count - max(counts.values())
+    shift = min(1 - others / SHIFT_KNOWN, 1 - 2 * others / count)
+    return max(0.0, shift) * (1 - counts[at_hand or ""] / count)
 
 
 def confidence(odds: float) -> float:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from sam_detect.labelling.evidence import expected_shift
 from sam_detect.masks import BoolArray, IntArray
 from sam_detect.types import ExampleArrays
 
 REACH = 1.0
 """Log of the factor by which an object may be larger than any example of its label, or smaller."""
 REACH_OF_ONE_PICTURE = 2.8
-"""The same for labels known from one picture: the next may be taken from much nearer."""
+"""The same for labels known from one picture: the next may be taken from much nearer. The more
+examples come from other pictures, the less of it is left (:func:`expected_shift`)."""
 
 
 def areas_sought(examples: ExampleArrays) -> tuple[int, int] | None:
@@ -43,7 +45,7 @@ def plausible_sizes(areas: IntArray, examples: ExampleArrays) -> BoolArray:
     for label in set(labels[positive]):
         mine = positive & (labels == label)
         own = np.log(np.maximum(examples.areas[mine], 1))
-        one_picture = len(set(sources[mine])) == 1
-        reach = REACH_OF_ONE_PICTURE if one_picture else REACH
+        shift = expected_shift(sources[mine].tolist())
+        reach = REACH + shift * (REACH_OF_ONE_PICTURE - REACH)
         found |= (logs > own.min() - reach) & (logs < own.max() + reach)
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -69,11 +68,8 @@ class TextLabeller(Labeller):
         self.text_weight = float(text_weight)
         self._encoder = encoder
         self._examples = KNNLabeller(top_k, threshold)
+        self.threshold = self._examples.threshold
         self._texts: dict[str, FloatArray] = {}
-
-    @property
-    def threshold(self) -> float:
-        return self._examples.threshold
 
     def label(
         self,
@@ -131,9 +127,9 @@ class TextLabeller(Labeller):
         if seen.neighbours and seen.neighbours[0].negative:
             scores[seen.neighbours[0].label] = 0.0
         best = max(scores, key=lambda name: (scores[name], name))
-        confidence = min(1.0, scores[best])
-        label = best if confidence >= self.threshold else None
-        return replace(seen, label=label, best_label=best, confidence=confidence)
+        return Verdict.decided(
+            best, scores[best], threshold=self.threshold, neighbours=seen.neighbours
+        )
 
     def _text(self, name: str) -> FloatArray:
         """The vector of a name, made once."""

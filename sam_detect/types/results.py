@@ -55,6 +55,21 @@ class Verdict:
     neighbours: tuple[Neighbour, ...] = ()
     taught: bool = False
 
+    @classmethod
+    def decided(
+        cls,
+        best_label: str,
+        confidence: float,
+        *,
+        threshold: float,
+        neighbours: Sequence[Neighbour] = (),
+    ) -> Verdict:
+        """The one rule between a label and unknown, for images and for videos: ``best_label`` if
+        the confidence, limited to 0..1, is at least the threshold of the labeller."""
+        confidence = min(1.0, max(0.0, confidence))
+        label = best_label if confidence >= threshold else None
+        return cls(label, best_label, confidence, tuple(neighbours))
+
 
 @dataclass(frozen=True, eq=False)
 class Detection:

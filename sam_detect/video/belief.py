@@ -33,12 +33,7 @@ def belief(looks: Sequence[Verdict], threshold: float = 0.5) -> Verdict:
         return latest
     label = max(odds, key=lambda name: odds[name])
     confidence = 1 / (1 + math.exp(-odds[label] / math.sqrt(len(looks))))
-    return Verdict(
-        label=label if confidence >= threshold else None,
-        best_label=label,
-        confidence=confidence,
-        neighbours=latest.neighbours,
-    )
+    return Verdict.decided(label, confidence, threshold=threshold, neighbours=latest.neighbours)
 
 
 def _odds(confidence: float) -> float:

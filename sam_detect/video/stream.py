@@ -95,7 +95,6 @@ class Stream(Iterator[TrackedFrame]):
         pipeline: detects in the key frames.
         source: gives the frames.
         plan: how often, and what is shown.
-        threshold: confidence from which on an object has its label.
 
     Attributes:
         statistics: what happened so far.
@@ -103,11 +102,9 @@ class Stream(Iterator[TrackedFrame]):
         live: whether the newest frame counts.
     """
 
-    def __init__(
-        self, pipeline: Pipeline, source: Source, plan: Plan, *, threshold: float = 0.5
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, source: Source, plan: Plan) -> None:
         self._pipeline, self._plan = pipeline, plan
-        self._tracks = Tracks(threshold=threshold, unknown=plan.unknown)
+        self._tracks = Tracks(threshold=pipeline.labeller.threshold, unknown=plan.unknown)
         self._motion = Motion()
         self._looker = Looker(pipeline, separate=not plan.track)
         self._look: Look | None = None
@@ -386,6 +383,4 @@ def open_stream(
     )
     newest = opened.live if live is None else live
     plan = Plan(every=every, live=newest, unknown=unknown, track=track)
-    asked = settings.option("threshold")
-    threshold = 0.5 if asked == "auto" else asked
-    return Stream(pipeline, opened, plan, threshold=threshold)
+    return Stream(pipeline, opened, plan)

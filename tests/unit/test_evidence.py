@@ -20,7 +20,7 @@ from strategies import QUICK
 
 from sam_detect.labelling import evidence as module
 from sam_detect.labelling.calibration import Calibration
-from sam_detect.labelling.evidence import NEAREST_RIVALS, Evidence
+from sam_detect.labelling.evidence import NEAREST_RIVALS, SHIFT_KNOWN, Evidence, expected_shift
 from sam_detect.labelling.metric import Metric
 from sam_detect.types import ExampleArrays, Rivals
 
@@ -41,7 +41,7 @@ def gathered(
     rivals: Sequence[tuple[int, bool, float]],
     *,
     sources: Sequence[str] | None = None,
-    familiar: bool = False,
+    at_hand: str | None = None,
     **arrays: Any,
 ) -> Evidence | None:
     """The evidence of examples ``(label, angle)`` and their rivals ``(owner, touching, angle)``.
@@ -64,7 +64,11 @@ def gathered(
         **arrays,
     )
     calibration = Calibration(dict.fromkeys(labels, LIMIT), SPREAD)
-    return Evidence.gather(known, PLAIN, calibration, familiar=familiar)
+    pictures: dict[str, list[str]] = {}
+    for label, source, negative in zip(labels, known.sources, known.negatives, strict=True):
+        pictures.setdefault(label, []).extend([] if negative else [source])
+    shift = {label: expected_shift(of, at_hand) for label, of in pictures.items()}
+    return Evidence.gather(known, PLAIN, calibration, shift=shift)
 
 
 def angles(vectors: Floats) -> list[int]:
@@ -241,15 +245,41 @@ def test_confidence_falls_with_a_size_unlike_any_examples() -> None:
 
 def test_examples_of_one_picture_are_more_alike_than_what_is_to_come() -> None:
     here = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)], sources=["a", "a", "b"])
-    assert here.one_picture == {"nut", "date"}
-    assert BASE.one_picture == {"date"}
+    assert here.shift == {"nut": 1, "date": 1}
+    assert BASE.shift == {"nut": 0, "date": 1}
     assert BASE.counts == {"nut": 2, "date": 1}
     assert confidence(here) > confidence(BASE)
     with_negative = found([("nut", 0), ("!nut", 50)], [(0, True, 30)], sources=["a", "b"])
-    assert with_negative.one_picture == {"nut"}
+    assert with_negative.shift == {"nut": 1}
     assert with_negative.counts == {"nut": 1}
-    same = found([("nut", 0), ("nut", 8)], [(0, True, 30)], sources=["a", "a"], familiar=True)
-    assert same.one_picture == frozenset(), "what is to come is of that picture, too"
+    same = found([("nut", 0), ("nut", 8)], [(0, True, 30)], sources=["a", "a"], at_hand="a")
+    assert same.shift == {"nut": 0}, "what is to come is of that picture, too"
+
+
+@QUICK
+@given(
+    st.lists(st.sampled_from("abcd"), min_size=7, max_size=20),
+    st.sampled_from("abcde"),
+    st.sampled_from("abcde"),
+)
+def test_one_more_example_changes_the_expected_shift_by_little(
+    sources: list[str], added: str, at_hand: str
+) -> None:
+    before, after = expected_shift(sources), expected_shift([*sources, added])
+    assert 0 <= after <= 1
+    assert abs(after - before) <= 1 / SHIFT_KNOWN
+    assert after <= before or added == max(set(sources), key=sources.count)
+    share = sources.count(at_hand) / len(sources)
+    assert expected_shift(sources, at_hand) == pytest.approx(before * (1 - share))
+
+
+def test_the_expected_shift_falls_from_one_picture_to_several() -> None:
+    shifts = [expected_shift(["a"] * 10 + ["b"] * count) for count in range(6)]
+    assert shifts == pytest.approx([1, 0.75, 0.5, 0.25, 0, 0])
+    assert expected_shift(["a"]) == 1
+    assert expected_shift(["a", "a", "b"]) == pytest.approx(1 / 3)
+    assert expected_shift(["a", "a", "b", "c"]) == 0, "no picture gives more than half"
+    assert expected_shift([]) == 0
 
 
 def of_nuts(count: int, sources: Sequence[str]) -> Evidence:
@@ -300,8 +330,7 @@ def test_the_more_there_is_in_a_picture_the_more_its_level_counts() -> None:
 
 
 def test_labels_known_from_several_pictures_or_without_qualities_have_no_level() -> None:
-    known = found([("nut", 0), ("nut", 8)], [(0, True, 30)],
-                  qualities=np.array([0.4, 0.4], np.float32))  # fmt: skip
+    known = found([("nut", 0)] * 5, [(0, True, 30)], qualities=np.full(5, 0.4, np.float32))
     assert level(known, [0.9, 0.9, 0.9], [2, 2, 2]) == [0, 0, 0]
     bare = found([("nut", 0), ("nut", 8)], [(0, True, 30)], sources=["a", "a"])
     assert level(bare, [0.9, 0.9, 0.9], [2, 2, 2]) == [0, 0, 0]

@@ -15,6 +15,7 @@ import pytest
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ConfigError, LibraryError
+from sam_detect.labelling import KNNLabeller
 from sam_detect.library.library import Added
 from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
 from tests.drawn_scene import (
@@ -23,6 +24,8 @@ from tests.drawn_scene import (
     disc_xy,
     fresh,
     name_at,
+    square_mask,
+    square_xy,
     track_at,
     with_square,
 )
@@ -56,6 +59,18 @@ def test_a_name_that_was_wrong_is_taken_back(later: int) -> None:
     assert taken_back.result().total == 2 + (later > 0)
     positives = [each.bbox for each in detector.library.read() if not each.negative]
     assert len(positives) == 1, "what was said of the square holds"
+
+
+def test_the_threshold_of_the_labeller_decides_in_a_video_too() -> None:
+    with with_square().stream(Drawn(), unknown=True) as stream:
+        tracked = next(stream)
+    lowest = tracked.detections.known.confidence.min()
+    strict = fresh(labeller=KNNLabeller(threshold=(lowest + 1) / 2))
+    strict.add_examples_from_file(next(Drawn().frames()), square_mask(), "square")
+    with strict.stream(Drawn(), unknown=True) as stream:
+        found = next(stream).detections
+    assert lowest in found.confidence
+    assert found.known.confidence.min() > lowest
 
 
 NEXT_SESSION = """
