@@ -25,7 +25,6 @@ from tests.drawn_scene import (
     fresh,
     name_at,
     square_mask,
-    square_xy,
     track_at,
     with_square,
 )
