@@ -83,6 +83,12 @@ MOST_NAMED = 5
     help="Show and write objects without a label, too (JSON and CSV always have them, unless "
     "--only leaves them out).",
 )
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Show for each object, unknown ones too, which terms decided about its label; with "
+    "--json the key 'explanation'.",
+)
 @options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
 @options.verbose_option
 @options.general_options
@@ -93,6 +99,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     format_name: str | None,
     only: tuple[str, ...],
     unknown: bool,
+    explain: bool,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -119,12 +126,13 @@ def detect(  # noqa: PLR0917 - click gives them by name
             objects=format_name is None,
             unknown=unknown,
             filtered=labels is not None,
+            explain=explain,
         )
     if label is not None:
         detector = detector.in_memory()
     primed = label is None
     with (
-        _sinks(format_name, output, as_json, paths, unknown=unknown) as sinks,
+        _sinks(format_name, output, as_json, paths, unknown=unknown, explain=explain) as sinks,
         progress(paths, "detecting") as steps,
     ):
         for path in steps:
@@ -194,6 +202,7 @@ def _sinks(
     paths: Sequence[str],
     *,
     unknown: bool,
+    explain: bool,
 ) -> Iterator[list[Sink]]:
     """What is written: the output, and JSON on stdout where that is asked for.
 
@@ -208,7 +217,12 @@ def _sinks(
     for name, place in wanted if paths else []:
         made = load_asked("format", name)
         known = inspect.signature(made).parameters
-        given = {"multiple": several, "inputs": paths, "include_unknown": unknown}
+        given = {
+            "multiple": several,
+            "inputs": paths,
+            "include_unknown": unknown,
+            "explain": explain,
+        }
         if name == "counts" and place is None and width() < UNLIMITED:
             made = counts_as_table()
         sinks.append(made(place, **{k: value for k, value in given.items() if k in known}))

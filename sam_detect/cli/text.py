@@ -116,11 +116,20 @@ class DetectionPrinter:
         objects: whether a single picture's objects get rows.
         unknown: whether those without a label get rows, too.
         filtered: whether objects without a label may have been left out before.
+        explain: whether each object, unknown ones too, gets the terms that decided about it.
     """
 
     def __init__(
-        self, library: str, *, several: bool, objects: bool, unknown: bool, filtered: bool
+        self,
+        library: str,
+        *,
+        several: bool,
+        objects: bool,
+        unknown: bool,
+        filtered: bool,
+        explain: bool = False,
     ) -> None:
+        self._explain = explain
         self._library, self._several, self._filtered = library, several, filtered
         self._objects, self._unknown = objects, unknown
         self._total: Counter[str | None] = Counter()
@@ -134,7 +143,12 @@ class DetectionPrinter:
         self._pictures += 1
         say(f"{printable(detections.source_id)}: {self._amounts(counts)}", to=sys.stdout)
         shown = detections if self._unknown else detections.known
-        if self._objects and not self._several and len(shown):
+        if self._explain:
+            shown = detections
+            show(_explanations_of(shown[:MOST_ROWS]))
+            if len(shown) > MOST_ROWS:
+                say(f"and {len(shown) - MOST_ROWS} more: --json has all of them", to=sys.stdout)
+        elif self._objects and not self._several and len(shown):
             show(_table_of(shown[:MOST_ROWS]))
             if len(shown) > MOST_ROWS:
                 say(
@@ -193,6 +207,40 @@ def _table_of(shown: Detections) -> Any:
         rows.add_row(*(escape(text) for text in cells))
     rows.columns[0].max_width = max(label_width, len("label"))
     rows.columns[0].no_wrap, rows.columns[0].overflow = True, "ellipsis"
+    return rows
+
+
+def _explanations_of(shown: Detections) -> Any:
+    """A row for each detection with the terms that decided (docs/labelling.md)."""
+    rows = table("label", "conf>", "x,y,w,h>", "decision", "compared", "log-odds")
+    for each in shown:
+        why = each.explanation
+        compared, odds, decision = [], "", ""
+        if why is not None:
+            votes = ", ".join(f"{printable(n)} {share:.2f}" for n, share in why.votes.items())
+            compared += [f"votes {votes}"] if votes else []
+            for name, value, limit in (
+                ("similarity", why.similarity, ("half at", why.half_similarity)),
+                ("hard negatives", why.hard_negative, ("", None)),
+                ("quality", why.quality, ("typical", why.typical_quality)),
+            ):
+                note = "" if limit[1] is None else f" ({limit[0]} {limit[1]:.3f})"
+                compared += [] if value is None else [f"{name} {value:.3f}{note}"]
+            if why.negative_factor < 1:
+                compared.append(f"negative x{why.negative_factor:.2f}")
+            if why.suppressed_count:
+                compared.append(f"suppressed {why.suppressed_count}")
+            terms = [f"{n.replace('_', ' ')} {v:+.2f}" for n, v in why.log_odds.items() if v]
+            odds = ", ".join(terms) + f" = {sum(why.log_odds.values()):+.2f}" if terms else ""
+            decision = {
+                "label": f"at least {why.threshold:g}",
+                "below threshold": f"below {why.threshold:g}",
+            }.get(why.decision, why.decision)
+        box = ",".join(str(value) for value in each.bbox)
+        best = "" if each.label or not each.best_label else f" ({each.best_label}?)"
+        name = printable(str(each.label or UNKNOWN)) + printable(best)
+        cells = (name, f"{each.confidence:.2f}", box, decision, "; ".join(compared), odds)
+        rows.add_row(*(escape(text) for text in cells))
     return rows
 
 

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Labeller, LabelMemory
 from sam_detect.labelling.calibration import Calibration, calibrate
-from sam_detect.labelling.evidence import Evidence, confidence, expected_shift
+from sam_detect.labelling.evidence import Evidence, expected_shift
 from sam_detect.labelling.metric import Metric
 from sam_detect.masks import FloatArray, IntArray
-from sam_detect.types import ExampleArrays, Neighbour, Verdict
+from sam_detect.types import ExampleArrays, Explanation, Neighbour, Verdict
+from sam_detect.types.explanation import confidence_of
 
 AUTO_THRESHOLD = 0.5
 CANDIDATES = 50
@@ -111,9 +112,7 @@ class ExampleLabeller(Labeller):
             looks = qualities, areas
             verdicts = self._weighed(verdicts, mapped, neighbours, fitted.evidence, looks)
         return [
-            self.named(verdict.best_label, verdict.confidence * left[verdict.best_label], near)
-            if verdict.best_label is not None and verdict.best_label in left
-            else verdict
+            self._corrected(verdict, left, near)
             for verdict, left, near in zip(verdicts, given, neighbours, strict=True)
         ]
 
@@ -136,16 +135,62 @@ class ExampleLabeller(Labeller):
             denied: labels that it has only if there is no other; negatives say no more than this.
         """
 
-    def named(self, label: str, confidence: float, neighbours: list[Neighbour]) -> Verdict:
+    def named(
+        self,
+        label: str,
+        confidence: float,
+        neighbours: list[Neighbour],
+        explanation: Explanation | None,
+    ) -> Verdict:
         """The verdict for a best label: known or, below the threshold, unknown."""
         return Verdict.decided(
-            label, confidence, threshold=self.threshold, neighbours=neighbours[: self.top_k]
+            label,
+            confidence,
+            threshold=self.threshold,
+            neighbours=neighbours[: self.top_k],
+            explanation=explanation,
         )
+
+    def compared(
+        self,
+        label: str,
+        similarity: float,
+        votes: Mapping[str, float],
+        neighbours: list[Neighbour],
+        fitted: Fitted,
+    ) -> Verdict:
+        """The verdict by similarity alone.
+
+        Args:
+            label: the best label.
+            similarity: to its examples, under the metric.
+            votes: share of each label, adding up to 1.
+        """
+        calibrated = fitted.calibration.belief(label, similarity)
+        explanation = Explanation(
+            votes=dict(sorted(votes.items(), key=lambda each: (-each[1], each[0]))),
+            similarity=similarity,
+            half_similarity=fitted.calibration.thresholds[label],
+            calibrated=calibrated,
+        )
+        return self.named(label, votes[label] * calibrated, neighbours, explanation)
 
     def unknown(self, neighbours: list[Neighbour]) -> Verdict:
         """The verdict where no positive example is near."""
         nearest = neighbours[0].label if neighbours else None
-        return Verdict(None, nearest, 0.0, tuple(neighbours[: self.top_k]))
+        explanation = Explanation(threshold=self.threshold)
+        near = tuple(neighbours[: self.top_k])
+        return Verdict(None, nearest, 0.0, near, explanation=explanation)
+
+    def _corrected(
+        self, verdict: Verdict, left: Mapping[str, float], neighbours: list[Neighbour]
+    ) -> Verdict:
+        """The verdict with what the negatives leave of it (:func:`denials`)."""
+        label, explanation = verdict.best_label, verdict.explanation
+        if label is None or label not in left or explanation is None:
+            return verdict
+        explanation = replace(explanation, negative_factor=left[label])
+        return self.named(label, verdict.confidence * left[label], neighbours, explanation)
 
     def _weighed(
         self,
@@ -158,13 +203,14 @@ class ExampleLabeller(Labeller):
         """The verdicts of one picture with everything else that is known taken into account."""
         qualities, areas = looks
         odds = np.full(len(verdicts), -np.inf)
+        terms: list[dict[str, float]] = [{} for _ in verdicts]
         best_labels = [verdict.best_label for verdict in verdicts]
         rivals = evidence.nearest_rivals(best_labels, vectors)
         for index, (verdict, near) in enumerate(zip(verdicts, neighbours, strict=True)):
             label = verdict.best_label
             if label is None or not verdict.confidence:
                 continue
-            odds[index] = evidence.odds(
+            terms[index] = evidence.odds(
                 label,
                 verdict.confidence,
                 similarity=nearest_of(label, near),
@@ -174,14 +220,28 @@ class ExampleLabeller(Labeller):
                     None if areas is None else float(areas[index]),
                 ),
             )
+            odds[index] = sum(terms[index].values())
         if qualities is not None:
-            odds += evidence.of_picture(best_labels, odds, qualities)
-        return [
-            verdict
-            if verdict.best_label is None or math.isinf(total)
-            else self.named(verdict.best_label, confidence(total), near)
-            for verdict, total, near in zip(verdicts, odds, neighbours, strict=True)
-        ]
+            of_image = evidence.of_picture(best_labels, odds, qualities)
+            for place in np.flatnonzero(of_image).tolist():
+                terms[place]["image_quality"] = float(of_image[place])
+        answers = []
+        for index, (verdict, near) in enumerate(zip(verdicts, neighbours, strict=True)):
+            label, explanation = verdict.best_label, verdict.explanation
+            if label is None or explanation is None or math.isinf(odds[index]):
+                answers.append(verdict)
+                continue
+            rival = float(rivals[index])
+            explanation = replace(
+                explanation,
+                log_odds=terms[index],
+                hard_negative=None if math.isnan(rival) else rival,
+                quality=None if qualities is None else float(qualities[index]),
+                typical_quality=evidence.qualities.get(label),
+            )
+            total = confidence_of(sum(terms[index].values()))
+            answers.append(self.named(label, total, near, explanation))
+        return answers
 
     def _fit(self, memory: LabelMemory, source: str | None) -> Fitted:
         """What the examples say; kept until they change."""
@@ -208,12 +268,13 @@ class ExampleLabeller(Labeller):
         sources = np.array(examples.sources, dtype=object)[positive]
         metric = Metric.fit(vectors, labels.tolist(), weights)
         left_out: dict[str, list[float]] = {label: [] for label in sorted(set(labels))}
+        shift = {label: expected_shift(sources[labels == label].tolist()) for label in left_out}
         for fold in range(min(FOLDS, len(vectors))):
             mine = np.arange(len(vectors)) % FOLDS == fold
             # The metric must not have seen what it is tried on, or it flatters itself.
             mapped = Metric.fit(vectors[~mine], labels[~mine].tolist(), weights)(vectors)
             for index in np.flatnonzero(mine):
-                similarity = self._left_out(index, mapped, labels, sources)
+                similarity = self._left_out(index, mapped, labels, sources, shift[labels[index]])
                 if similarity is not None:
                     left_out[labels[index]].append(similarity)
         calibration = calibrate(
@@ -231,13 +292,13 @@ class ExampleLabeller(Labeller):
         vectors: FloatArray,
         labels: npt.NDArray[np.object_],
         sources: npt.NDArray[np.object_],
+        shift: float,
     ) -> float | None:
         """Similarity of an example to the others of its label; None where there are none.
 
         Those in *other* pictures count, since new objects come from new pictures. As long as too
         few come from there to tell (:func:`expected_shift`), all others count in part."""
         alike = np.asarray(labels == labels[index], bool)
-        shift = expected_shift(sources[alike].tolist())
         elsewhere = alike & (sources != sources[index])
         alike[index] = False
         if not alike.any():

@@ -53,9 +53,6 @@ SHIFT_KNOWN = 4.0
 """So many examples from other pictures than the commonest one show how pictures differ."""
 PERHAPS_UNNAMED = 0.3
 """Belief from which what lies beside an example may be an object that nobody named."""
-TEMPERATURE = 2.0
-"""What the log-odds are divided by, so that confidences are about as often right as they say."""
-MOST_LOG_ODDS = 30.0
 AT_ONCE = 4096
 """So many rivals are compared with all examples at a time: a large library has 50,000."""
 
@@ -127,8 +124,8 @@ class Evidence:
         similarity: float,
         rival: float,
         look: tuple[float | None, float | None],
-    ) -> float:
-        """Log-odds that something has a label, all things considered; see :func:`confidence`.
+    ) -> dict[str, float]:
+        """The terms, by name, whose sum is the log-odds that something has a label.
 
         Args:
             label: the label.
@@ -139,17 +136,20 @@ class Evidence:
         """
         belief = min(max(belief, 1e-6), 1 - 1e-6)
         count = self.counts[label]
-        odds = count / (count + BELIEF_PRIOR) * math.log(belief / (1 - belief))
+        similar = count / (count + BELIEF_PRIOR) * math.log(belief / (1 - belief))
+        odds = {"similarity": similar}
         shift = self.shift[label]
-        odds += shift * ONE_PICTURE * count / (count + 1)
+        if shift:
+            odds["one_image"] = shift * ONE_PICTURE * count / (count + 1)
         if not math.isnan(rival):
-            odds += RIVAL_WEIGHT * (similarity - rival) / self.spread
+            odds["hard_negatives"] = RIVAL_WEIGHT * (similarity - rival) / self.spread
         quality, area = look
         if area and label in self.log_areas:
             off = float(np.abs(self.log_areas[label] - math.log(area)).min())
-            odds -= (1 - shift) * SIZE_WEIGHT * max(0.0, off - SIZE_MARGIN)
+            odds["area"] = (shift - 1) * SIZE_WEIGHT * max(0.0, off - SIZE_MARGIN)
         if quality is not None and label in self.qualities:
-            odds += QUALITY_WEIGHT * (quality - self.qualities[label] - QUALITY_MARGIN)
+            margin = self.qualities[label] + QUALITY_MARGIN
+            odds["quality"] = QUALITY_WEIGHT * (quality - margin)
         return odds
 
     def nearest_rivals(self, labels: Sequence[str | None], vectors: FloatArray) -> FloatArray:
@@ -215,12 +215,6 @@ def expected_shift(sources: Sequence[str], at_hand: str | None = None) -> float:
     others = count - max(counts.values())
     shift = min(1 - others / SHIFT_KNOWN, 1 - 2 * others / count)
     return max(0.0, shift) * (1 - counts[at_hand or ""] / count)
-
-
-def confidence(odds: float) -> float:
-    """0 to 1, from log-odds."""
-    odds = min(max(odds, -MOST_LOG_ODDS), MOST_LOG_ODDS)
-    return 1 / (1 + math.exp(-odds / TEMPERATURE))
 
 
 def _nearest(vectors: FloatArray, examples: FloatArray) -> FloatArray:

@@ -43,5 +43,6 @@ class KNNLabeller(ExampleLabeller):
         if not votes:
             return self.unknown(neighbours)
         winner = max(votes, key=lambda label: (votes[label], nearest[label], label))
-        belief = fitted.calibration.belief(winner, nearest[winner])
-        return self.named(winner, votes[winner] / sum(votes.values()) * belief, neighbours)
+        total = sum(votes.values())
+        shares = {label: vote / total for label, vote in votes.items()}
+        return self.compared(winner, nearest[winner], shares, neighbours, fitted)

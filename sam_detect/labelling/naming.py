@@ -9,9 +9,18 @@ import numpy as np
 
 from sam_detect.interfaces import Labeller, LabelMemory
 from sam_detect.labelling.sizes import plausible_sizes
-from sam_detect.labelling.suppression import Nesting, one_per_object, seen_nesting
+from sam_detect.labelling.suppression import Nesting, seen_nesting, suppressed_by
 from sam_detect.masks import FloatArray, IntArray, intersection_matrix
-from sam_detect.types import Candidates, Detections, Masks, Neighbour, Taught, Verdict
+from sam_detect.types import (
+    Candidates,
+    Detections,
+    Explanation,
+    Masks,
+    Neighbour,
+    Taught,
+    Verdict,
+)
+from sam_detect.types.explanation import MOST_SUPPRESSED, Decision, Suppressed
 
 DENIED_IOU = 0.65
 """In a picture that somebody corrected, what overlaps a negative so much is the same wrong find:
@@ -44,7 +53,7 @@ def _without_denied(masks: Masks, verdicts: Sequence[Verdict], denied: Taught) -
                 or shared >= DENIED_IOU * (int(areas[i]) + wrong - shared)
             ):  # fmt: skip
                 neighbours = _first(example, verdicts[i].neighbours)
-                answers[i] = replace(verdicts[i], label=None, confidence=0.0, neighbours=neighbours)
+                answers[i] = _unknown(verdicts[i], "corrected here", neighbours)
     return answers
 
 
@@ -52,6 +61,41 @@ def _first(example: Neighbour, neighbours: Sequence[Neighbour]) -> tuple[Neighbo
     """As many neighbours, of which the example of this very outline is the first."""
     others = (each for each in neighbours if each.id != example.id)
     return (example, *others)[: max(1, len(neighbours))]
+
+
+def _unknown(verdict: Verdict, decision: Decision, neighbours: tuple[Neighbour, ...]) -> Verdict:
+    """The verdict without its label, whatever it is similar to."""
+    explanation = verdict.explanation
+    if explanation is not None:
+        explanation = replace(explanation, decision=decision, confidence=0.0)
+    return replace(
+        verdict, label=None, confidence=0.0, neighbours=neighbours, explanation=explanation
+    )
+
+
+def _with_suppressed(
+    index: int, verdicts: Sequence[Verdict], masks: Masks, by: IntArray
+) -> Verdict:
+    """A detection's verdict; its explanation has the candidates that it suppressed.
+
+    Args:
+        by: of :func:`~sam_detect.labelling.suppression.suppressed_by`.
+    """
+    verdict = verdicts[index]
+    gone = sorted(np.flatnonzero(by == index).tolist(), key=lambda i: -verdicts[i].confidence)
+    if verdict.explanation is None or not gone:
+        return verdict
+    corners = masks.boxes_xyxy
+    suppressed = tuple(
+        Suppressed(
+            verdicts[i].best_label,
+            float(verdicts[i].confidence),
+            [*corners[i, :2].tolist(), *(corners[i, 2:] - corners[i, :2]).tolist()],
+        )
+        for i in gone[:MOST_SUPPRESSED]
+    )
+    explanation = replace(verdict.explanation, suppressed=suppressed, suppressed_count=len(gone))
+    return replace(verdict, explanation=explanation)
 
 
 class Naming:
@@ -101,8 +145,8 @@ class Naming:
             verdicts = _without_denied(masks, verdicts, taught.of(negative=True))
             masks = Masks.concatenate([given[0], masks])
             verdicts = [*given[1], *verdicts]
-        keep = one_per_object(masks, verdicts, nesting=self._seen_nesting(memory))
-        return masks[keep], [verdicts[i] for i in keep]
+        keep, by = suppressed_by(masks, verdicts, nesting=self._seen_nesting(memory))
+        return masks[keep], [_with_suppressed(i, verdicts, masks, by) for i in keep.tolist()]
 
     def with_neighbours(
         self,
@@ -124,7 +168,7 @@ class Naming:
         compared = self._labeller.label(embed(found.masks[missing]), memory)
         for index, verdict in zip(missing, compared, strict=True):
             # Its size alone made it unknown, whatever it looks like.
-            verdicts[index] = replace(verdict, label=None, confidence=0.0)
+            verdicts[index] = _unknown(verdict, "other size", verdict.neighbours)
         return replace(found, verdicts=tuple(verdicts))
 
     def _given(
@@ -141,7 +185,14 @@ class Naming:
             vectors, memory, qualities=None, areas=taught.masks.areas[wanted], source=source
         )
         return taught.masks[wanted], [
-            Verdict(each.label, each.label, 1.0, _first(each, verdict.neighbours), taught=True)
+            Verdict(
+                each.label,
+                each.label,
+                1.0,
+                _first(each, verdict.neighbours),
+                taught=True,
+                explanation=Explanation("taught here", 1.0, self._labeller.threshold),
+            )
             for each, verdict in zip(examples, compared, strict=True)
         ]
 

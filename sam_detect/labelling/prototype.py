@@ -34,7 +34,8 @@ class PrototypeLabeller(ExampleLabeller):
             return self.unknown(neighbours)
         similarities = {label: float(vector @ fitted.means[label]) for label in labels}
         winner = max(similarities, key=lambda label: (similarities[label], label))
-        similarity = similarities[winner]
-        total = sum(math.exp(SHARPNESS * (s - similarity)) for s in similarities.values())
-        confidence = fitted.calibration.belief(winner, similarity) / total
-        return self.named(winner, confidence, neighbours)
+        best = similarities[winner]
+        weights = {n: math.exp(SHARPNESS * (s - best)) for n, s in similarities.items()}
+        total = sum(weights.values())
+        shares = {label: weight / total for label, weight in weights.items()}
+        return self.compared(winner, best, shares, neighbours, fitted)

@@ -16,7 +16,7 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import intersection_matrix, nms
+from sam_detect.masks import IntArray, intersection_matrix, nms
 from sam_detect.types import ExampleArrays, Masks, Verdict
 
 QUALITY = 2.0
@@ -57,8 +57,16 @@ def seen_nesting(examples: ExampleArrays) -> Nesting:
 
 def one_per_object(
     masks: Masks, verdicts: Sequence[Verdict], *, nesting: Nesting = frozenset()
-) -> npt.NDArray[np.int64]:
-    """Indices to keep: named detections without duplicates, and unknown ones beside them.
+) -> IntArray:
+    """Indices to keep, the first part of what :func:`suppressed_by` gives."""
+    return suppressed_by(masks, verdicts, nesting=nesting)[0]
+
+
+def suppressed_by(
+    masks: Masks, verdicts: Sequence[Verdict], *, nesting: Nesting = frozenset()
+) -> tuple[IntArray, IntArray]:
+    """Indices to keep: named detections without duplicates, and unknown ones beside them. And for
+    each mask the index of the best kept one that suppresses it; -1 where it is kept.
 
     Named ones come first, best first; unknown ones follow in the segmenter's order, and give way
     to named ones and to better unknown ones. What was taught in this picture comes before all
@@ -74,7 +82,7 @@ def one_per_object(
     rank = taught + sorted(set(known) - set(taught), key=lambda i: (-odds[i], i))
     order = rank + unknown
     if not order:
-        return np.zeros(0, np.int64)
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     chosen = masks[order]
     areas = chosen.areas
     shared = intersection_matrix(chosen.crops(), chosen.boxes_xyxy, areas)
@@ -96,7 +104,12 @@ def one_per_object(
     best = _several_for_one(_greedy(range(len(rank)), named), named, worth)
     rest = np.setdiff1d(np.arange(len(order)), best)
     kept = _greedy([*best, *rest.tolist()], clash)
-    return np.array([order[i] for i in sorted(kept)], dtype=np.int64)
+    places, places_kept = np.array(order, np.int64), np.array(sorted(kept), np.int64)
+    by = np.full(len(order), -1, np.int64)
+    gone = np.setdiff1d(np.arange(len(order)), places_kept)
+    # Kept ones are in the order of their rank, so the first that overlaps is the best.
+    by[places[gone]] = places[places_kept[clash[np.ix_(gone, places_kept)].argmax(axis=1)]]
+    return places[places_kept], by
 
 
 def _greedy(order: Iterable[int], clash: npt.NDArray[np.bool_]) -> list[int]:

@@ -12,7 +12,7 @@ from sam_detect.interfaces import Labeller, LabelMemory, TextEncoder
 from sam_detect.labelling.knn import KNNLabeller
 from sam_detect.labels import normalised_label
 from sam_detect.masks import FloatArray, IntArray
-from sam_detect.types import Verdict
+from sam_detect.types import Explanation, Verdict
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -24,6 +24,9 @@ TEMPLATES = (
 """What is said of each name; the mean of these is steadier than any one of them."""
 NOTHING = ("background", "an empty surface", "a blurry texture", "something else")
 """What an object is compared with that has none of the names."""
+
+MOST_VOTES = 5
+"""So many of the best names are kept as the reason."""
 
 Scores = npt.NDArray[np.float64]
 
@@ -127,8 +130,13 @@ class TextLabeller(Labeller):
         if seen.neighbours and seen.neighbours[0].negative:
             scores[seen.neighbours[0].label] = 0.0
         best = max(scores, key=lambda name: (scores[name], name))
+        ordered = sorted(scores.items(), key=lambda each: (-each[1], each[0]))
         return Verdict.decided(
-            best, scores[best], threshold=self.threshold, neighbours=seen.neighbours
+            best,
+            scores[best],
+            threshold=self.threshold,
+            neighbours=seen.neighbours,
+            explanation=Explanation(votes=dict(ordered[:MOST_VOTES]), calibrated=1.0),
         )
 
     def _text(self, name: str) -> FloatArray:

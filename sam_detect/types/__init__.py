@@ -3,6 +3,7 @@
 from sam_detect.types.batches import Index, Masks, Selection
 from sam_detect.types.candidates import Candidates, Taught
 from sam_detect.types.examples import ExampleArrays, Hit, Point, Recipe, Rivals
+from sam_detect.types.explanation import Explanation
 from sam_detect.types.pictures import Crop, FadedCrop, Frame, ImageRGB
 from sam_detect.types.results import Detection, Detections, Neighbour, Verdict
 from sam_detect.types.videos import TrackedFrame
@@ -13,6 +14,7 @@ __all__ = [
     "Detection",
     "Detections",
     "ExampleArrays",
+    "Explanation",
     "FadedCrop",
     "Frame",
     "Hit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sam_detect.errors import MaskError
 from sam_detect.masks import BoolArray, FloatArray, IntArray, MaskRLE, Ring
 from sam_detect.types.batches import Index, Masks, Selection, as_index
+from sam_detect.types.explanation import Explanation
 from sam_detect.types.pictures import Frame
 
 
@@ -47,6 +48,8 @@ class Verdict:
         confidence: 0 to 1, see ``docs/labelling.md``.
         neighbours: the nearest examples, nearest first.
         taught: whether this very outline was taught under this label, in this picture.
+        explanation: the terms that decided; None where the labeller gives none, and in videos,
+            which combine the confidences of several key frames.
     """
 
     label: str | None
@@ -54,6 +57,7 @@ class Verdict:
     confidence: float
     neighbours: tuple[Neighbour, ...] = ()
     taught: bool = False
+    explanation: Explanation | None = field(default=None, compare=False)
 
     @classmethod
     def decided(
@@ -63,12 +67,20 @@ class Verdict:
         *,
         threshold: float,
         neighbours: Sequence[Neighbour] = (),
+        explanation: Explanation | None = None,
     ) -> Verdict:
         """The one rule between a label and unknown, for images and for videos: ``best_label`` if
         the confidence, limited to 0..1, is at least the threshold of the labeller."""
         confidence = min(1.0, max(0.0, confidence))
         label = best_label if confidence >= threshold else None
-        return cls(label, best_label, confidence, tuple(neighbours))
+        if explanation is not None:
+            explanation = replace(
+                explanation,
+                decision="below threshold" if label is None else "label",
+                confidence=confidence,
+                threshold=threshold,
+            )
+        return cls(label, best_label, confidence, tuple(neighbours), explanation=explanation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +110,12 @@ class Detection:
     @property
     def neighbours(self) -> tuple[Neighbour, ...]:
         return self.verdict.neighbours
+
+    @property
+    def explanation(self) -> Explanation | None:
+        """The terms that decided between a label and unknown; None in videos and where the
+        labeller gives none."""
+        return self.verdict.explanation
 
     @property
     def mask(self) -> BoolArray:
@@ -153,8 +171,13 @@ class Detection:
             f"area={self.area})"
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form of ``detect --json``."""
+    def to_dict(self, *, explain: bool = False) -> dict[str, Any]:
+        """The JSON form of ``detect --json``.
+
+        Args:
+            explain: adds the key ``explanation``, as ``--explain`` does.
+        """
+        explanation = None if self.explanation is None else self.explanation.to_dict()
         return {
             "label": self.label,
             "confidence": round(float(self.confidence), 6),
@@ -164,6 +187,7 @@ class Detection:
             "segmentation": self.mask_rle,
             "best_label": self.best_label,
             "neighbours": [neighbour.to_dict() for neighbour in self.neighbours],
+            **({"explanation": explanation} if explain else {}),
         }
 
 
@@ -289,8 +313,8 @@ class Detections:
     def __iter__(self) -> Iterator[Detection]:
         return (self[index] for index in range(len(self)))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object of ``detect --json``."""
+    def to_dict(self, *, explain: bool = False) -> dict[str, Any]:
+        """The JSON object of ``detect --json``; with the explanations of ``--explain``."""
         height, width = self.size_hw
         return {
             "image": self.source_id,
@@ -298,7 +322,7 @@ class Detections:
             "height": height,
             "recipe": self.recipe,
             "timings_ms": {name: round(float(value), 3) for name, value in self.timings_ms.items()},
-            "detections": [detection.to_dict() for detection in self],
+            "detections": [detection.to_dict(explain=explain) for detection in self],
         }
 
     def to_coco(self) -> dict[str, Any]:

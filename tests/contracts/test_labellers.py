@@ -478,3 +478,33 @@ def test_two_threads_with_two_libraries_get_what_one_gets(labeller: Labeller) ->
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(work, [0, 1])) == [True, True]
+
+
+# -- explanations --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("evidence", [False, True])
+@pytest.mark.parametrize("pictures", [None, 1])
+def test_the_terms_of_an_explanation_give_the_confidence(
+    labeller: Labeller, evidence: bool, pictures: int | None
+) -> None:
+    examples = {**TWO_KINDS, "!nut": [7.0]}
+    memory = (
+        with_evidence(examples=examples, qualities=[0.6] * 11, pictures=pictures)
+        if evidence
+        else FakeMemory(examples, pictures=pictures)
+    )
+    angles = range(0, 360, 3)
+    for verdict in labeller.label(
+        at(*angles),
+        memory,
+        qualities=np.linspace(0.3, 0.9, len(angles), dtype=np.float32),
+        areas=np.full(len(angles), 100),
+    ):
+        explanation = verdict.explanation
+        assert explanation is not None
+        assert explanation.recomputed() == pytest.approx(verdict.confidence, abs=1e-6)
+        assert explanation.confidence == verdict.confidence
+        assert explanation.threshold == labeller.threshold
+        assert (explanation.decision == "label") == (verdict.label is not None)
+        assert bool(explanation.log_odds) <= evidence

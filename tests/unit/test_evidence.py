@@ -23,6 +23,7 @@ from sam_detect.labelling.calibration import Calibration
 from sam_detect.labelling.evidence import NEAREST_RIVALS, SHIFT_KNOWN, Evidence, expected_shift
 from sam_detect.labelling.metric import Metric
 from sam_detect.types import ExampleArrays, Rivals
+from sam_detect.types.explanation import confidence_of
 
 Floats = npt.NDArray[np.float32]
 PLAIN = Metric(np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
@@ -143,7 +144,7 @@ def confidence(evidence: Evidence, label: str = "nut", angle: float = 5, **given
     values = {"similarity": math.cos(math.radians(angle)), "look": (None, None), **given}
     belief = values.pop("belief", 0.8)
     [rival] = evidence.nearest_rivals([label], at(angle)).tolist()
-    return module.confidence(evidence.odds(label, belief, rival=rival, **values))
+    return confidence_of(sum(evidence.odds(label, belief, rival=rival, **values).values()))
 
 
 def rising(values: Sequence[float]) -> bool:
