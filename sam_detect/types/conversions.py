@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from sam_detect.errors import ConfigError, UnavailableError
-from sam_detect.masks import MaskRLE, Ring, polygons_to_mask
+from sam_detect.masks import FloatArray, IntArray, MaskRLE, Ring, polygons_to_mask
 from sam_detect.types.batches import Masks
-from sam_detect.types.results import Detections
 
 UNKNOWN_CATEGORY = "unknown"
 LEAST_POLYGON_IOU = 0.99
 """Polygons that give back less of a mask than this are not written: COCO's have no holes."""
+
+
+class DetectionArrays(Protocol):
+    """The attributes of :class:`~sam_detect.types.Detections` that conversions read."""
+
+    @property
+    def source_id(self) -> str: ...
+    @property
+    def masks(self) -> Masks: ...
+    @property
+    def size_hw(self) -> tuple[int, int]: ...
+    @property
+    def boxes_xyxy(self) -> IntArray: ...
+    @property
+    def label(self) -> npt.NDArray[np.object_]: ...
+    @property
+    def best_label(self) -> npt.NDArray[np.object_]: ...
+    @property
+    def confidence(self) -> npt.NDArray[np.float64]: ...
+    @property
+    def score(self) -> FloatArray: ...
+    @property
+    def area(self) -> IntArray: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 class COCODataset:
@@ -35,7 +60,7 @@ class COCODataset:
         self._annotations: list[dict[str, Any]] = []
         self._labels: list[str] = []  # parallel to the annotations
 
-    def add(self, detections: Detections, file_name: str) -> None:
+    def add(self, detections: DetectionArrays, file_name: str) -> None:
         """Adds one picture under this name."""
         height, width = detections.size_hw
         image_id = len(self._images) + 1
@@ -93,7 +118,7 @@ def flat(ring: Ring) -> list[float]:
     return numbers
 
 
-def to_pandas(detections: Detections) -> Any:
+def to_pandas(detections: DetectionArrays) -> Any:
     """See :meth:`Detections.to_pandas`."""
     boxes = detections.boxes_xyxy
     columns = {
@@ -111,7 +136,7 @@ def to_pandas(detections: Detections) -> Any:
     return _package("pandas", "to_pandas").DataFrame(columns)
 
 
-def to_supervision(detections: Detections, labels: Sequence[str] | None) -> Any:
+def to_supervision(detections: DetectionArrays, labels: Sequence[str] | None) -> Any:
     """See :meth:`Detections.to_supervision`."""
     supervision = _package("supervision", "to_supervision")
     found = [UNKNOWN_CATEGORY if label is None else str(label) for label in detections.label]
