@@ -33,9 +33,9 @@ from sam_detect.models.devices import resolve_device
 from sam_detect.models.running import precision
 from sam_detect.models.sam2 import seeded_sam2
 from sam_detect.segmentation._sam2_decoder import FastDecoder
-from sam_detect.segmentation._sam2_drawing import DRAWN_AT_ONCE
 from sam_detect.segmentation._sam2_model import (
     THREE_MASKS,
+    UPSCALED_AT_ONCE,
     OfficialDecoder,
     PromptedModel,
     Prompts,
@@ -176,17 +176,17 @@ def _kept(results: dict[str, Any], name: str, run: Callable[[Any], Any], argumen
 
 def _decoding(decoder: Decoders, features: Any, sparse: Tensor, batch: int) -> Trial:
     """All masks of all prompts, as many at once as ``batch``."""
-    drawn = DRAWN_AT_ONCE[sparse.device.type]
+    drawn = UPSCALED_AT_ONCE[sparse.device.type]
 
     @torch.inference_mode()
     def decode(_: Any) -> None:
         frame = decoder.prepare(features)
         for start in range(0, len(sparse), batch):
             prompts = sparse[start : start + batch]
-            undrawn = decoder.decode(frame, prompts, masks=None, tokens=THREE_MASKS)  # type: ignore[arg-type]
+            decoded = decoder.decode(frame, prompts, masks=None, tokens=THREE_MASKS)  # type: ignore[arg-type]
             numbers = range(len(prompts))
             for first in range(0, len(prompts), drawn):
-                undrawn.draw_many(numbers[first : first + drawn])
+                decoded.mask_logits(numbers[first : first + drawn])
 
     return Trial(f"{type(decoder).__name__} by {batch}", decode)
 

@@ -132,7 +132,7 @@ def _recall(used: SAM2Segmenter, prompts: str, frame: Frame, wanted: Masks) -> s
     found, seconds = _timed(lambda: _afresh(asking, frame), used.device)
     true = [wanted.rle(index) for index in range(len(wanted))]
     share = same_share(found, true, least_iou=MATCHED_IOU)
-    asked = f"{counting.prompts} of the grid's {used.plan.per_side**2} prompts"
+    asked = f"{counting.prompts} of the grid's {used.config.per_side**2} prompts"
     has = f"{share:.1%} of its {len(wanted)} masks (IoU {MATCHED_IOU})"
     return f"{asked}, {has}, in {seconds:.2f} s"
 

@@ -3,27 +3,124 @@
 A level set is a connected region of the pixels above (or below) a threshold; one that hardly
 changes while the threshold moves has an outline that does not depend on it: the maximally stable
 extremal regions of Matas et al. 2002, in the linear-time form of Nister and Stewenius 2008 that
-OpenCV has. What is dim beside something bright never gets a stable level of its own, so pixels
-that stand out from their neighbourhood's mean are taken as regions too (Bradley and Roth 2007).
+OpenCV has. A dim object next to a bright one never gets a stable level of its own, so pixels that
+stand out from their neighbourhood's mean are taken as regions too (Bradley and Roth 2007).
 
-Boxes and areas alone say of most level sets that they are no object, or one that was found
-already: only the rest is cut out.
+Searched are lightness, chroma, saturation and a principal colour axis. Lightness is searched at
+full and half size, and once more as its logarithm: in dark images with a few bright objects the dim
+ones span too few grey levels to be stable. Colours are searched at half size: chroma is noisy and,
+in JPEG, stored at half size. The second principal axis of the colours (Ohta, Kanade and Sakai 1980)
+is what best separates two objects of one brightness in *this* image.
+
+Boxes and areas alone show of most level sets that they are no object, or a duplicate: only the
+rest is cut out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from sam_detect.masks import FloatArray, IntArray
-from sam_detect.segmentation._channels import Plane, planes
-from sam_detect.segmentation._regions import Region, distinct, whole_region
+from sam_detect.segmentation._regions import RegionProposal, distinct, whole_region
 from sam_detect.types import ImageRGB
+
+LEAST_RANGE = 4
+"""A channel that spans fewer grey levels holds noise only."""
+BLUR, COARSE_BLUR = 1.0, 2.0
+"""Sigma in pixels, before a plane is searched at full and at half size."""
+DRAWN = 0.9
+"""Share of neighbours that are equal above which a picture was drawn, not taken."""
+DARK = 8
+"""Grey levels below which the logarithm tells nothing apart any more: noise of the sensor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """A picture to search.
+
+    Attributes:
+        values: ``(h, w)`` uint8, stretched to the whole range.
+        factor: side of one of its pixels in pixels of the picture, 1 or 2.
+        stable: whether it is worth the search for stable regions, or for its halves only.
+        halves: whether the two sides of its Otsu level are regions, too.
+        faint: whether what stands out a little from a wide neighbourhood is a region, too; in
+            photographs it is noise.
+    """
+
+    values: npt.NDArray[np.uint8]
+    factor: int
+    stable: bool = True
+    halves: bool = True
+    faint: bool = False
+
+
+def planes(image_rgb: ImageRGB) -> Iterator[Plane]:
+    """The planes of a picture, in a fixed order; none for one without any contrast."""
+    lab = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2LAB)
+    saturation = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2HSV)[..., 1]
+    light = _stretched(lab[..., 0])
+    if light is not None:
+        yield from _lightness(light)
+    fine = cv2.GaussianBlur(np.dstack([lab, saturation]), (0, 0), BLUR)
+    for channel in cv2.split(fine)[1:]:
+        stretched = _stretched(channel)
+        if stretched is not None:
+            yield Plane(_eight_bit(stretched), 1, stable=False)
+    drawn = _flat_share(image_rgb) > DRAWN
+    rest = (COARSE_BLUR**2 - BLUR**2) ** 0.5
+    coarse = cv2.GaussianBlur(fine, (0, 0), rest)[::2, ::2].astype(np.float32)
+    for channel in (coarse[..., 1], coarse[..., 2], coarse[..., 3], _second_axis(coarse[..., :3])):
+        stretched = _stretched(channel)
+        if stretched is not None:
+            yield Plane(_eight_bit(stretched), 2, faint=drawn)
+
+
+def _lightness(light: FloatArray) -> Iterator[Plane]:
+    smooth = cv2.GaussianBlur(light, (0, 0), BLUR)
+    yield Plane(_eight_bit(smooth), 1)
+    coarse = cv2.GaussianBlur(light, (0, 0), COARSE_BLUR)[::2, ::2]
+    yield Plane(_eight_bit(coarse), 2, halves=False)
+    logarithm = np.log(np.clip(smooth, 0, 255) + DARK)
+    stretched = _stretched(logarithm * (255 / np.log(255 + DARK)))
+    if stretched is not None:
+        yield Plane(_eight_bit(stretched), 1, halves=False)
+
+
+def _second_axis(lab: FloatArray) -> FloatArray:
+    """``(h, w)`` the colours of ``(h, w, 3)`` along their second principal axis."""
+    sample = lab[::2, ::2].reshape(-1, 3).astype(np.float64)
+    sample -= sample.mean(axis=0)
+    axis = np.linalg.eigh(sample.T @ sample)[1][:, 1]
+    # An eigenvector's sign is arbitrary: fixed, so that results do not depend on the LAPACK used.
+    axis *= -1 if axis[np.abs(axis).argmax()] < 0 else 1
+    return np.asarray(lab @ axis.astype(np.float32), np.float32)
+
+
+def _flat_share(image_rgb: ImageRGB) -> float:
+    """Share of horizontal neighbours, in every fourth row, that are of exactly the same colour."""
+    rows = image_rgb[::4]
+    return float((rows[:, 1:] == rows[:, :-1]).all(axis=2).mean()) if rows.shape[1] > 1 else 0.0
+
+
+def _stretched(channel: npt.NDArray[Any]) -> FloatArray | None:
+    """From 0 to 255 between robust extremes; None for one that holds noise only."""
+    low, high = np.percentile(channel[::3, ::3], [0.2, 99.8])
+    if high - low < LEAST_RANGE:
+        return None
+    scale = np.float32(255 / (high - low))
+    return np.asarray((channel.astype(np.float32) - np.float32(low)) * scale, np.float32)
+
+
+def _eight_bit(values: FloatArray) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(np.clip(values, 0, 255).astype(np.uint8))
+
 
 Binary = npt.NDArray[np.uint8]
 
@@ -58,7 +155,7 @@ class LevelSets:
     crop: Callable[[int], Binary]
 
 
-def level_sets(image_rgb: ImageRGB, *, min_area: int, max_area: int) -> list[Region]:
+def level_sets(image_rgb: ImageRGB, *, min_area: int, max_area: int) -> list[RegionProposal]:
     """The promising level sets of all channels and scales, near-duplicates dropped, holes filled.
 
     Areas are limited before holes are filled. The order is fixed.
@@ -144,7 +241,7 @@ def _components(binary: Binary, factor: int, min_area: int, max_area: int) -> Le
     return LevelSets(boxes, stats[chosen, cv2.CC_STAT_AREA].astype(np.int64), factor, crop)
 
 
-def _cut_out(found: Sequence[LevelSets], size_hw: tuple[int, int]) -> list[Region]:
+def _cut_out(found: Sequence[LevelSets], size_hw: tuple[int, int]) -> list[RegionProposal]:
     """The promising ones of all that was found, as regions of the picture."""
     counts = np.array([len(sets.areas) for sets in found], np.int64)
     if not counts.sum():

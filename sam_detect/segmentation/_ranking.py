@@ -1,16 +1,121 @@
-"""How object-like a region is, and which of many near-equal regions to keep."""
+"""Scores regions along their outlines, and keeps one of many near-equal regions.
+
+The outlines of all regions are in one table, so that an image is measured along all of them at
+once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from sam_detect.masks import FloatArray, IntArray, intersection
-from sam_detect.segmentation._outlines import Outlines
-from sam_detect.segmentation._regions import Region, boxes_xyxy, whole_region
+from sam_detect.segmentation._regions import RegionProposal, boxes_xyxy, whole_region
 from sam_detect.types import ImageRGB
+
+MOST_POINTS = 200
+"""Of longer outlines every so many-th pixel is a point."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outlines:
+    """P outline pixels of N regions, region after region.
+
+    Attributes:
+        points_xy: ``(P, 2)`` float32, in the picture.
+        outward_xy: ``(P, 2)`` float32, unit vectors away from the region.
+        following: ``(P,)`` index of the next point around the region.
+        owners: ``(P,)`` index of the region.
+        starts: ``(N,)`` index of each region's first point.
+        lengths: ``(N,)`` number of its points.
+        pixels: ``(N,)`` number of its outline's pixels; of long outlines not all are points.
+        turns: ``(N,)`` 1 or -1: the sense in which they run around the region.
+    """
+
+    points_xy: FloatArray
+    outward_xy: FloatArray
+    following: IntArray
+    owners: IntArray
+    starts: IntArray
+    lengths: IntArray
+    pixels: IntArray
+    turns: FloatArray
+
+    @classmethod
+    def of(cls, regions: Sequence[RegionProposal]) -> Outlines:
+        """The outlines of at least one region."""
+        pixels = np.array([len(region.outline_xy) for region in regions], np.int64)
+        strides = 1 + pixels // MOST_POINTS
+        lengths = -(-pixels // strides)
+        starts = np.cumsum(lengths) - lengths
+        owners = np.repeat(np.arange(len(regions)), lengths)
+        sampled = [
+            region.outline_xy[::stride]
+            for region, stride in zip(regions, strides.tolist(), strict=True)
+        ]
+        points = np.concatenate(sampled).astype(np.float32)
+        first, count = starts[owners], lengths[owners]
+        place = np.arange(len(points)) - first
+        following = np.asarray(first + (place + 1) % count, np.int64)
+        after = points[following]
+        # Twice the area, by the shoelace formula; its sign is the sense of the outline.
+        twice = np.add.reduceat(points[:, 0] * after[:, 1] - points[:, 1] * after[:, 0], starts)
+        turns = np.where(twice < 0, -1, 1).astype(np.float32)
+        # Adjacent points alone would only give multiples of 45 degrees.
+        reach = np.clip(lengths // 6, 1, 3)[owners]
+        along = points[first + (place + reach) % count] - points[first + (place - reach) % count]
+        along *= (turns[owners] / np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6))[:, None]
+        outward = np.column_stack([along[:, 1], -along[:, 0]]).astype(np.float32)
+        corners = np.array([(region.x0, region.y0) for region in regions], np.float32)
+        points += corners[owners]
+        return cls(points, outward, following, owners, starts, lengths, pixels, turns)
+
+    def places(self, size_hw: tuple[int, int], outwards: FloatArray | float = 0) -> IntArray:
+        """``(P,)`` flat indices of the pixels of a picture so far outside the outline.
+
+        Args:
+            outwards: pixels, of all points or ``(P,)`` of each; negative: inside.
+        """
+        height, width = size_hw
+        away = self.outward_xy * np.asarray(outwards, np.float32).reshape(-1, 1)
+        xy = np.rint(self.points_xy + away).astype(np.int64)
+        columns, rows = np.clip(xy[:, 0], 0, width - 1), np.clip(xy[:, 1], 0, height - 1)
+        return np.asarray(rows * width + columns)
+
+    def mean(self, values: npt.NDArray[Any]) -> FloatArray:
+        """``(N,)`` or ``(N, C)`` means along each outline of ``(P,)`` or ``(P, C)`` values."""
+        sums = np.add.reduceat(values, self.starts, axis=0)
+        counts = self.lengths if values.ndim == 1 else self.lengths[:, None]
+        return np.asarray(sums / counts, np.float32)
+
+    def mean_inside(self, picture: FloatArray, row_sums: FloatArray) -> FloatArray:
+        """``(N, C)`` means over the pixels of each region, from its outline alone.
+
+        By Green's theorem the integral of f over a polygon is that of f's running sum along the
+        rows, taken around the polygon. The polygon here runs through the centres of the outline's
+        pixels; half of each of them lies outside of it (Pick 1899).
+
+        Args:
+            picture: ``(H, W, C)``.
+            row_sums: ``(H, W, C)``, summed along the rows up to the centre of each pixel.
+        """
+        height, width, channels = picture.shape
+        here = self.places((height, width))
+        across = self.points_xy[:, 0] - self.points_xy[self.starts, 0][self.owners]
+        sums = np.column_stack([row_sums.reshape(-1, channels)[here], across])
+        down = (self.points_xy[self.following, 1] - self.points_xy[:, 1]) * self.turns[self.owners]
+        sums = (sums + sums[self.following]) * (down / 2)[:, None]
+        polygons = np.add.reduceat(sums, self.starts, axis=0)
+        halves = self.pixels[:, None] / 2
+        rims = self.mean(picture.reshape(-1, channels)[here]) * halves
+        areas = polygons[:, -1:] + halves
+        return np.asarray((polygons[:, :-1] + rims) / np.maximum(areas, 0.5), np.float32)
+
 
 WEIGHTS = {
     "contrast": 0.05,
@@ -45,14 +150,14 @@ class Ranker:
             np.cumsum(self._picture, axis=1) - self._picture / 2, np.float32
         )
 
-    def scores(self, regions: Sequence[Region]) -> FloatArray:
+    def scores(self, regions: Sequence[RegionProposal]) -> FloatArray:
         """``(N,)`` 0 to 1, higher for what looks like one whole object."""
         if not regions:
             return np.zeros(0, np.float32)
         total = sum(WEIGHTS[name] * values for name, values in self._measures(regions).items())
         return np.clip(np.asarray(total, np.float32), 0, 1)
 
-    def snapped(self, regions: Sequence[Region]) -> list[Region]:
+    def snapped(self, regions: Sequence[RegionProposal]) -> list[RegionProposal]:
         """The regions grown or shrunk to where their outlines run along the strongest gradient: a
         stable level set often ends a little inside or outside of it."""
         if not regions:
@@ -66,7 +171,7 @@ class Ranker:
         best = moves[strengths.argmax(axis=0)].tolist()
         return [self._grown(region, by) for region, by in zip(regions, best, strict=True)]
 
-    def _measures(self, regions: Sequence[Region]) -> dict[str, FloatArray]:
+    def _measures(self, regions: Sequence[RegionProposal]) -> dict[str, FloatArray]:
         """What the score weighs, by name, ``(N,)`` each. Colours in units of their spread."""
         outlines = Outlines.of(regions)
         areas = np.array([region.area for region in regions], np.float32)
@@ -91,7 +196,7 @@ class Ranker:
             [outlines.mean(self._edges[outlines.places(self.size_hw, by)]) for by in steps]
         )
 
-    def _grown(self, region: Region, by: int) -> Region:
+    def _grown(self, region: RegionProposal, by: int) -> RegionProposal:
         """The region with its outline moved outwards by so many pixels; whole if that is none."""
         if by == 0:
             return region
@@ -112,7 +217,7 @@ class Ranker:
 
 
 def keep_best(
-    regions: Sequence[Region], scores: FloatArray, *, iou_limit: float, most: int
+    regions: Sequence[RegionProposal], scores: FloatArray, *, iou_limit: float, most: int
 ) -> list[int]:
     """Greedy non-maximum suppression by mask IoU: indices, best first, at most ``most``.
 

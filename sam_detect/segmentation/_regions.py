@@ -1,24 +1,31 @@
-"""A region: one candidate object as a filled crop, with its outline."""
+"""Candidate regions as filled crops, and touching objects split into parts.
+
+Many regions are split at once: they are drawn next to each other into one image, an atlas. Its
+distance transform, the components of its levels and its watershed cost little more than those of
+one region.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import find_objects
+from skimage.segmentation import watershed
 
-from sam_detect.masks import BoolArray, IntArray
+from sam_detect.masks import BoolArray, FloatArray, IntArray
 
 MOST_HULL_POINTS = 200
 """Of longer outlines every so many-th pixel is enough for the hull."""
 
 
 @dataclass(frozen=True, eq=False)
-class Region:
+class RegionProposal:
     """One connected part of a picture, without holes.
 
     Attributes:
@@ -38,7 +45,7 @@ class Region:
     solidity: float
 
 
-def whole_region(x0: int, y0: int, crop: BoolArray) -> Region:
+def whole_region(x0: int, y0: int, crop: BoolArray) -> RegionProposal:
     """The part with the longest outline of a crop that is not empty, its holes filled."""
     mask = crop.view(np.uint8)
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -53,7 +60,7 @@ def whole_region(x0: int, y0: int, crop: BoolArray) -> Region:
         mask = np.zeros((height, width), np.uint8)
         cv2.drawContours(mask, [outline], -1, 1, cv2.FILLED, offset=(-x, -y))
     solidity = min(1.0, area / _hull_area(outline))
-    return Region(x0 + x, y0 + y, mask.view(np.bool_), points, area, solidity)
+    return RegionProposal(x0 + x, y0 + y, mask.view(np.bool_), points, area, solidity)
 
 
 def _hull_area(outline: npt.NDArray[Any]) -> float:
@@ -63,7 +70,7 @@ def _hull_area(outline: npt.NDArray[Any]) -> float:
     return cv2.contourArea(hull) + cv2.arcLength(hull, True) / 2 + math.pi / 4
 
 
-def boxes_xyxy(regions: Sequence[Region]) -> IntArray:
+def boxes_xyxy(regions: Sequence[RegionProposal]) -> IntArray:
     """``(N, 4)`` half-open boxes."""
     rows = [(r.x0, r.y0, r.x0 + r.crop.shape[1], r.y0 + r.crop.shape[0]) for r in regions]
     return np.array(rows, np.int64).reshape(-1, 4)
@@ -78,3 +85,180 @@ def distinct(boxes_xywh: IntArray, areas: IntArray) -> IntArray:
     keys = np.column_stack([places, np.rint(5 * np.log(areas + 1)), np.rint(unit)])
     _, first = np.unique(keys, axis=0, return_index=True)
     return np.sort(first)
+
+
+CONVEX = 0.9
+"""Solidity above which a region is one thing."""
+DIP = 0.04
+"""Step between levels of depth, as a share of the region's largest depth. A peak counts as one
+when it rises by more than a step, and so up to two, above the neck between it and others."""
+LEAST_DEPTH = 4.0
+"""Pixels that the step is a share of in thin regions, so that the ripples of an outline make no
+parts."""
+WORKING_AREA = 1500
+"""Larger regions are taken apart at a reduced scale, in pixels."""
+THINNEST = 8
+"""Regions whose box is more than so many times their area are left as they are: nets and spirals
+have no necks to speak of, and would make the atlas large."""
+MOST_PARTS = 60
+ATLAS_WIDTH = 1024
+
+Small = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int32]
+
+
+def split_touching(regions: Sequence[RegionProposal], *, min_area: int) -> list[RegionProposal]:
+    """The parts of regions between the necks of their outlines; none of what is one thing.
+
+    A watershed of the distance transform (Vincent and Soille 1991), flooded from its peaks of
+    some dynamic (h-maxima, Soille 2003). Near-equal parts come once.
+    """
+    large = [
+        region
+        for region in regions
+        if region.area >= 2 * min_area
+        and region.crop.size < THINNEST * max(region.area, WORKING_AREA)
+    ]
+    if not large:
+        return []
+    small = [_reduced(region) for region in large]
+    corners, height = _packed([mask.shape for mask in small])
+    basins = _basins(_depths(small, corners, height))
+    pieces = []
+    for region, mask, (x, y) in zip(large, small, corners, strict=True):
+        window = basins[y : y + mask.shape[0], x : x + mask.shape[1]]
+        pieces += list(_pieces(region, window, min_area))
+    boxes = np.array([(x, y, c.shape[1], c.shape[0]) for x, y, c in pieces], np.int64)
+    areas = np.array([np.count_nonzero(crop) for *_, crop in pieces], np.int64)
+    chosen = distinct(boxes.reshape(-1, 4), areas).tolist()
+    return [whole_region(*pieces[index]) for index in chosen]
+
+
+def _reduced(region: RegionProposal) -> Small:
+    """The region's crop (0 or 1) at the working scale."""
+    crop = region.crop.view(np.uint8)
+    factor = (WORKING_AREA / region.area) ** 0.5
+    if factor >= 1:
+        return crop
+    size = (max(1, round(crop.shape[1] * factor)), max(1, round(crop.shape[0] * factor)))
+    return np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def _packed(shapes: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, int]], int]:
+    """Left top corners (x, y) on shelves, two free pixels apart, and the height of it all."""
+    corners = [(0, 0)] * len(shapes)
+    x, y, shelf = 1, 1, 0
+    for index in sorted(range(len(shapes)), key=lambda i: -shapes[i][0]):
+        height, width = shapes[index]
+        if x > 1 and x + width >= ATLAS_WIDTH:
+            x, y, shelf = 1, y + shelf + 2, 0
+        corners[index] = (x, y)
+        x, shelf = x + width + 2, max(shelf, height)
+    return corners, y + shelf + 1
+
+
+def _depths(small: Sequence[Small], corners: Sequence[tuple[int, int]], height: int) -> FloatArray:
+    """Distances to the outlines, as shares of the largest one of each region."""
+    width = max(ATLAS_WIDTH, *(mask.shape[1] + 2 for mask in small))
+    atlas = np.zeros((height, width), np.uint8)
+    for mask, (x, y) in zip(small, corners, strict=True):
+        atlas[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
+    depth = cv2.distanceTransform(atlas, cv2.DIST_L2, cv2.DIST_MASK_5)
+    depth = np.asarray(cv2.GaussianBlur(depth, (0, 0), 1.0) * atlas, np.float32)
+    for mask, (x, y) in zip(small, corners, strict=True):
+        window = depth[y : y + mask.shape[0], x : x + mask.shape[1]]
+        window /= max(LEAST_DEPTH, float(window.max()))
+    return depth
+
+
+def _basins(depth: FloatArray) -> Labels:
+    """``(H, W)`` labels from 1 of the parts; 0 outside, and in what is one part."""
+    steps = np.ceil(depth * (1 / DIP)).astype(np.uint8)
+    peaks = np.flatnonzero((depth == cv2.dilate(depth, _SQUARE)) & (steps > 0))
+    levels = range(int(steps.max(initial=1)))
+    first = _components(steps, 0)
+    at_peaks = [first.reshape(-1)[peaks]]
+    at_peaks += [_components(steps, level).reshape(-1)[peaks] for level in levels[1:]]
+    tops = steps.reshape(-1)[peaks].astype(np.int64) - 1
+    markers = np.zeros(depth.shape, np.int32)
+    # A part's peaks are seed enough: the rest of it is flooded before any neck is.
+    seeds = markers.reshape(-1)
+    count = 0
+    for labels, chosen in zip(at_peaks, _cores(at_peaks, tops), strict=True):
+        if len(chosen):
+            table = np.zeros(int(labels.max()) + 1, np.int32)
+            table[chosen] = np.arange(count + 1, count + len(chosen) + 1)
+            seeds[peaks] += table[labels]
+            count += len(chosen)
+    parted = np.zeros(int(first.max()) + 1, np.bool_)
+    parted[first.reshape(-1)[peaks[seeds[peaks] > 0]]] = True
+    return np.asarray(watershed(-depth, markers, mask=parted[first]), np.int32)
+
+
+def _components(steps: Small, level: int) -> Labels:
+    """``(H, W)`` labels of what is deeper than a level."""
+    return np.asarray(cv2.connectedComponents((steps > level).view(np.uint8))[1], np.int32)
+
+
+def _cores(at_peaks: Sequence[Labels], tops: IntArray) -> list[IntArray]:
+    """For each level its components that are the foot of one part.
+
+    The components of all levels form a tree by inclusion. One that reaches no more than a step
+    above its parent is a ripple. Where two others meet, there is a neck.
+
+    Args:
+        at_peaks: for each level from the lowest the component's label at P peaks, 0 for none.
+        tops: ``(P,)`` the highest level that each peak is in.
+    """
+    highest = [_highest(labels, tops) for labels in at_peaks]
+    parts = [np.ones(len(high), np.int64) for high in highest]
+    parents = [np.zeros_like(parts[0])]
+    for level in range(1, len(at_peaks)):
+        parent = np.zeros(len(highest[level]), np.int64)
+        parent[at_peaks[level]] = at_peaks[level - 1]
+        parents.append(parent)
+    stands_out = [high > level for level, high in enumerate(highest)]
+    for level in range(len(at_peaks) - 1, 0, -1):
+        counted = np.where(stands_out[level], parts[level], 0)
+        above = np.bincount(parents[level], counted, len(parts[level - 1])).astype(np.int64)
+        parts[level - 1] = np.maximum(1, above)
+    cores = [np.zeros(0, np.int64)]
+    parted = parts[0] > 1
+    for level in range(1, len(at_peaks)):
+        inside = stands_out[level] & parted[parents[level]]
+        cores.append(np.flatnonzero(inside & (parts[level] == 1)))
+        parted = inside & (parts[level] > 1)
+    return cores
+
+
+def _highest(labels: Labels, tops: IntArray) -> IntArray:
+    """``(C,)`` the highest level that each component reaches; -1 for the ground, label 0."""
+    highest = np.full(int(labels.max(initial=0)) + 1, -1, np.int64)
+    np.maximum.at(highest, labels, tops)
+    highest[0] = -1
+    return highest
+
+
+def _pieces(
+    region: RegionProposal, window: Labels, min_area: int
+) -> Iterator[tuple[int, int, BoolArray]]:
+    """Left, top and tight crop in the picture of each part in a region's place in the atlas."""
+    found = np.unique(window[window > 0])
+    if not 2 <= len(found) <= MOST_PARTS:
+        return
+    table = np.zeros(int(found[-1]) + 1, np.uint8)
+    table[found] = np.arange(1, len(found) + 1)
+    local = table[window]
+    if local.shape != region.crop.shape:
+        size = region.crop.shape[::-1]
+        local = np.asarray(cv2.resize(local, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+        local *= region.crop
+    for label, place in enumerate(find_objects(local), start=1):
+        if place is None:
+            continue
+        crop = np.ascontiguousarray(local[place] == label)
+        if np.count_nonzero(crop) >= min_area:
+            yield region.x0 + place[1].start, region.y0 + place[0].start, crop
+
+
+_SQUARE = np.ones((3, 3), np.uint8)

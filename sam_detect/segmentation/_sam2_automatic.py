@@ -1,5 +1,5 @@
-"""Masks of everything in a picture: crops, prompts, filters and non-maximum suppression, with the
-parameters of ``sam2.automatic_mask_generator`` and the same meaning."""
+"""Automatic mask generation: crops, prompts, filters, non-maximum suppression; the parameters are
+those of ``sam2.automatic_mask_generator`` and have the same meaning."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from torchvision.ops import nms
 
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.models.sam2_features import FrameFeatures
-from sam_detect.segmentation._sam2_decoder import Undrawn
-from sam_detect.segmentation._sam2_drawing import passing
+from sam_detect.segmentation._sam2_decoder import DecodedPrompts
 from sam_detect.segmentation._sam2_masks import Cut, Limits, require_range
 from sam_detect.segmentation._sam2_model import (
     ALL_MASKS,
@@ -23,24 +22,25 @@ from sam_detect.segmentation._sam2_model import (
     THREE_MASKS,
     PromptedModel,
     Prompts,
+    passing,
 )
 from sam_detect.segmentation._sam2_prompters import Covered, Prompter
 from sam_detect.types import ImageRGB, Masks
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a picture is asked.
+class GeneratorConfig:
+    """Parameters of automatic mask generation.
 
     Attributes:
-        per_side: points along a side of the grid (``blobs``: its square is the most points).
+        per_side: points along a side of the grid (``blobs``: at most its square).
         limits: which masks pass.
         box_nms: of two masks of a crop whose boxes have more IoU than this, the better is kept.
         crop_layers: further layers of crops, of 4, 16, ... each.
         crop_nms: as ``box_nms``, between crops.
-        crop_overlap: share of the picture's shorter side by which crops overlap.
-        crop_points_downscale: each layer has so many times fewer points along a side.
-        use_m2m: whether masks are asked for again, with themselves as prompts.
+        crop_overlap: overlap of crops, as a share of the image's shorter side.
+        crop_points_downscale: factor by which each layer has fewer points along a side.
+        use_m2m: whether masks are refined with themselves as prompts.
     """
 
     per_side: int
@@ -62,8 +62,8 @@ class Plan:
 
 
 @dataclass
-class Found:
-    """Masks found so far in one crop, as parallel lists; boxes are of the crop."""
+class CropMasks:
+    """Masks found so far in one crop, as parallel lists; boxes are in the crop's pixels."""
 
     cuts: list[Cut] = field(default_factory=list)
     ious: list[float] = field(default_factory=list)
@@ -77,15 +77,15 @@ class Found:
     def boxes_xyxy(self) -> IntArray:
         return np.array([cut.box_xyxy for cut in self.cuts], np.int64).reshape(-1, 4)
 
-    def keep(self, indices: Sequence[int]) -> Found:
-        return Found(
+    def keep(self, indices: Sequence[int]) -> CropMasks:
+        return CropMasks(
             [self.cuts[i] for i in indices],
             [self.ious[i] for i in indices],
             [self.prompts_xy[i] for i in indices],
         )
 
     def masks(self, size_hw: tuple[int, int], offset_xy: tuple[int, int]) -> Masks:
-        """As masks of the whole picture, in which the crop begins at an offset."""
+        """As masks of the whole image, in which the crop starts at an offset."""
         shift = np.array([*offset_xy, *offset_xy], np.int64)
         prompts = np.array(self.prompts_xy, np.float32).reshape(-1, 2)
         return Masks(
@@ -102,94 +102,93 @@ class Found:
 def masks_of_everything(
     model: PromptedModel,
     image_rgb: ImageRGB,
-    plan: Plan,
+    config: GeneratorConfig,
     prompter: Prompter,
     features: FrameFeatures,
 ) -> Masks:
-    """All masks of a picture, best first.
+    """All masks of an image, best first.
 
     Args:
-        features: of the whole picture; crops are encoded here.
+        features: of the whole image; crops are encoded here.
     """
     size_hw = image_rgb.shape[:2]
-    boxes, layers = generate_crop_boxes(size_hw, plan.crop_layers, plan.crop_overlap)
+    boxes, layers = generate_crop_boxes(size_hw, config.crop_layers, config.crop_overlap)
     parts, crop_areas = [], []
     for box, layer in zip(boxes, layers, strict=True):
         x0, y0, x1, y1 = box
         image = image_rgb[y0:y1, x0:x1]
-        seen = features if layer == 0 else model.encode([image])[0]
-        per_side = int(plan.per_side / plan.crop_points_downscale**layer)
-        found = _Crop(model, seen, image, plan).ask_all(prompter, max(per_side, 1))
-        found = _off_edges(found, box, size_hw)
-        parts.append(_best_of_each(found, plan.box_nms).masks(size_hw, (x0, y0)))
+        encoded = features if layer == 0 else model.encode([image])[0]
+        per_side = int(config.per_side / config.crop_points_downscale**layer)
+        found = _Crop(model, encoded, image, config).run(prompter, max(per_side, 1))
+        found = _without_truncated(found, box, size_hw)
+        parts.append(_deduplicated(found, config.box_nms).masks(size_hw, (x0, y0)))
         crop_areas += [(x1 - x0) * (y1 - y0)] * len(parts[-1])
     masks = Masks.concatenate(parts)
     if len(boxes) > 1:  # masks of smaller crops are finer
         scores = 1 / torch.tensor(crop_areas, dtype=torch.float32)
-        masks = masks[_suppressed(masks.boxes_xyxy, scores, plan.crop_nms)]
+        masks = masks[_suppressed(masks.boxes_xyxy, scores, config.crop_nms)]
     return masks[np.argsort(-masks.predicted_ious, kind="stable")]
 
 
 @dataclass
 class _Crop:
-    """One crop that is asked about, or the whole picture."""
+    """One crop, or the whole image."""
 
     model: PromptedModel
     features: FrameFeatures
     image_rgb: ImageRGB
-    plan: Plan
-    found: Found = field(default_factory=Found)
+    config: GeneratorConfig
+    found: CropMasks = field(default_factory=CropMasks)
 
     @property
     def size_hw(self) -> tuple[int, int]:
         return self.image_rgb.shape[0], self.image_rgb.shape[1]
 
-    def ask_all(self, prompter: Prompter, per_side: int) -> Found:
-        """What all rounds of the prompter find."""
+    def run(self, prompter: Prompter, per_side: int) -> CropMasks:
+        """The masks of all rounds of the prompter."""
         covered = Covered(self.size_hw)
         extent = np.array(self.size_hw[::-1])
         for points in prompter.rounds(self.image_rgb, per_side, covered):
             known = len(self.found.cuts)
-            self._ask(Prompts.at((points * extent).astype(np.float32)))
+            self._decode_points(Prompts.at((points * extent).astype(np.float32)))
             for cut in self.found.cuts[known:] if prompter.needs_cover else ():
                 covered.add(cut.crop(), cut.box_xyxy)
         return self.found
 
-    def _ask(self, prompts: Prompts) -> None:
-        limits = self.plan.limits
+    def _decode_points(self, prompts: Prompts) -> None:
+        limits = self.config.limits
 
-        def take(part: slice, undrawn: Undrawn) -> None:
-            ious = undrawn.ious.cpu()
+        def take(part: slice, decoded: DecodedPrompts) -> None:
+            ious = decoded.ious.cpu()
             numbers, masks = (each.tolist() for each in passing(ious, limits).nonzero().T)
-            cuts = self.model.drawing.cuts(undrawn, numbers, masks, self.size_hw, limits)
+            cuts = self.model.extractor.extract(decoded, numbers, masks, self.size_hw, limits)
             for cut, number, mask in zip(cuts, numbers, masks, strict=True):
                 self._add(cut, float(ious[number, mask]), prompts.points_xy[part][number, 0])
 
-        def refine(part: slice, undrawn: Undrawn) -> None:
-            everything = range(len(undrawn.ious))
-            parts = self.model.drawing.at_once.parts(
-                len(everything), lambda some: undrawn.draw_many(everything[some])
+        def refine(part: slice, decoded: DecodedPrompts) -> None:
+            everything = range(len(decoded.ious))
+            parts = self.model.extractor.at_once.parts(
+                len(everything), lambda some: decoded.mask_logits(everything[some])
             )
-            self._ask_again(prompts[part], torch.cat(list(parts)))
+            self._decode_masks(prompts[part], torch.cat(list(parts)))
 
-        self._decode(prompts, THREE_MASKS, refine if self.plan.use_m2m else take)
+        self._decode(prompts, THREE_MASKS, refine if self.config.use_m2m else take)
 
-    def _ask_again(self, prompts: Prompts, logits: Tensor) -> None:
-        """One mask for each of the ``(B, M, h, w)`` that prompts were answered with
-        (``use_m2m``)."""
-        limits = self.plan.limits
+    def _decode_masks(self, prompts: Prompts, logits: Tensor) -> None:
+        """One mask for each of the ``(B, M, h, w)`` logits of decoded prompts (``use_m2m``)."""
+        limits = self.config.limits
         again = Prompts(
             np.repeat(prompts.points_xy, logits.shape[1], axis=0),
             np.repeat(prompts.labels, logits.shape[1], axis=0),
             logits.flatten(0, 1)[:, None].clamp(-MASK_LIMIT, MASK_LIMIT),
         )
 
-        def take(part: slice, undrawn: Undrawn) -> None:
-            # The answer is one of the masks: where none passes, it need not be drawn.
-            numbers = passing(undrawn.ious.cpu(), limits).any(1).nonzero()[:, 0].tolist()
-            found = self.model.drawing.each(
+        def take(part: slice, decoded: DecodedPrompts) -> None:
+            # the result is one of the masks: if none passes it need not be upscaled
+            numbers = passing(decoded.ious.cpu(), limits).any(1).nonzero()[:, 0].tolist()
+            found = self.model.extractor.extract_one_each(
                 numbers,
-                lambda some: self.model.one_mask_each(undrawn, some, ALL_MASKS),
+                lambda some: self.model.one_mask_each(decoded, some, ALL_MASKS),
                 self.size_hw,
                 limits,
             )
@@ -199,23 +198,25 @@ class _Crop:
         self._decode(again, ALL_MASKS, take)
 
     def _decode(
-        self, prompts: Prompts, tokens: slice, take: Callable[[slice, Undrawn], None]
+        self, prompts: Prompts, tokens: slice, take: Callable[[slice, DecodedPrompts], None]
     ) -> None:
-        self.model.ask(self.features, prompts, self.size_hw, tokens=tokens, take=take)
+        self.model.decode(self.features, prompts, self.size_hw, tokens=tokens, take=take)
 
     def _add(self, cut: Cut | None, iou: float, prompt_xy: FloatArray) -> None:
         if cut is not None:
             self.found.add(cut, iou, prompt_xy)
 
 
-def _off_edges(found: Found, crop_box: list[int], size_hw: tuple[int, int]) -> Found:
-    """Without masks that a crop's edge cuts; the picture's own edges may."""
+def _without_truncated(
+    found: CropMasks, crop_box: list[int], size_hw: tuple[int, int]
+) -> CropMasks:
+    """Without masks that the edge of a crop truncates; the image's own edges may."""
     boxes = torch.from_numpy(_inclusive(found.boxes_xyxy()))
     near = is_box_near_crop_edge(boxes, crop_box, [0, 0, size_hw[1], size_hw[0]])
     return found.keep((~near).nonzero()[:, 0].tolist()) if bool(near.any()) else found
 
 
-def _best_of_each(found: Found, limit: float) -> Found:
+def _deduplicated(found: CropMasks, limit: float) -> CropMasks:
     scores = torch.tensor(found.ious, dtype=torch.float32)
     return found.keep(_suppressed(found.boxes_xyxy(), scores, limit))
 

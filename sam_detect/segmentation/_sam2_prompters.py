@@ -1,4 +1,4 @@
-"""Where to ask: the points that a picture's automatic masks are asked at."""
+"""Prompters: the points at which automatic mask generation prompts the model."""
 
 from __future__ import annotations
 
@@ -20,40 +20,38 @@ Response = npt.NDArray[np.float32]
 
 PROMPTERS = ("grid", "adaptive", "blobs")
 COARSE_STEP = 4
-"""``adaptive`` begins with every so many-th point of the grid in each direction."""
+"""``adaptive`` starts with every fourth point of the grid in each direction."""
 COVERING_SHARE = 0.05
-"""A mask of more than this share of the picture may have objects in it, so it covers nothing."""
+"""A mask of more than this share of the image may contain objects, so it covers nothing."""
 BLOB_SIDE = 512
-"""Pictures are reduced to this longest side before blobs of unknown size are looked for."""
+"""Images are reduced to this longest side for the detection of blobs of unknown size."""
 BLOB_RADIUS = 5.0
-"""Radius (pixels) of the smallest blobs of a known size, in the picture reduced for them."""
+"""Radius (pixels) of the smallest blobs of a known size, in the image reduced for them."""
 BLOB_RADII = (2.0, 64.0)
-"""Least and most radius of blobs, pixels of the reduced picture, where no areas are asked for."""
+"""Least and most radius of blobs in pixels of the reduced image, if no areas are given."""
 RADIUS_STEP = 1.4
 NOISES = 3.0
-"""By how many times the picture's noise a blob has to differ from what is around it ..."""
+"""Least contrast of a blob with its surroundings, as a multiple of the image's noise ..."""
 LEAST_CONTRASTS = (1.0, 4.0)
-"""... but by at least 1 (of 0..255) in the cleanest picture, and by 4 in any."""
-
-
+"""... clipped to this range (of 0..255)."""
 AREA_REACH = np.e
-"""Objects may be so many times smaller or larger than the examples that are known of them."""
+"""Factor by which objects may be smaller or larger than the known examples."""
 FEWEST_POINTS, USUAL_POINTS, MOST_POINTS = 16, 32, 256
-"""Along a side of a grid that is chosen by sizes; 32 is what the official generator has."""
+"""Along a side of a grid that follows the sizes; the official generator has 32."""
 
 
 def points_for(least_area: int, size_hw: tuple[int, int], usual: int = USUAL_POINTS) -> int:
-    """Points along a side of a grid with which no object is missed between the points.
+    """Points along a side of a grid that misses no object between its points.
 
-    A disc has a point inside wherever it lies if the diagonal between neighbouring points is at
-    most its diameter; on average it then has pi / 2 of them in a square picture. Fewer points
-    than usual are taken only for large objects: where the diagonal is still at most the radius of
-    the smallest, which then has about six of them.
+    A disc contains a point wherever it is if the diagonal between neighbouring points is at most
+    its diameter; on average it then contains pi / 2 of them in a square image. Fewer points than
+    usual are taken only for large objects: if the diagonal is at most the radius of the smallest,
+    which then contains about six of them.
 
     Args:
         least_area: pixels of the smallest object, taken as a disc.
-        size_hw: of the picture.
-        usual: points along a side where nothing is known.
+        size_hw: of the image.
+        usual: points along a side without known sizes.
 
     Returns:
         From 16 to 256.
@@ -64,7 +62,7 @@ def points_for(least_area: int, size_hw: tuple[int, int], usual: int = USUAL_POI
 
 
 class Covered:
-    """What the masks accepted so far cover of a picture."""
+    """The part of an image that accepted masks cover."""
 
     def __init__(self, size_hw: tuple[int, int]) -> None:
         self._map = np.zeros(size_hw, np.bool_)
@@ -76,7 +74,7 @@ class Covered:
             self._map[y0:y1, x0:x1] |= crop
 
     def at(self, points: FloatArray) -> BoolArray:
-        """``(B,)`` whether each of ``(B, 2)`` points, as shares of width and height, is covered."""
+        """``(B,)`` whether each of ``(B, 2)`` points, relative to width and height, is covered."""
         height, width = self._map.shape
         columns = np.minimum((points[:, 0] * width).astype(np.int64), width - 1)
         rows = np.minimum((points[:, 1] * height).astype(np.int64), height - 1)
@@ -95,19 +93,19 @@ class Prompter(ABC):
         asked, and what is accepted of it drawn into ``covered``, before the next is made."""
 
     def for_areas(self, areas: tuple[int, int]) -> Prompter:
-        """This prompter for objects of about these areas; itself unless it goes by sizes."""
+        """This prompter for objects of about these areas; itself unless it depends on sizes."""
         return self
 
 
 class GridPrompter(Prompter):
-    """All points of an even grid, as the official generator has them."""
+    """All points of an even grid, as in the official generator."""
 
     def rounds(self, image_rgb: ImageRGB, per_side: int, covered: Covered) -> Iterator[FloatArray]:
         yield np.asarray(build_point_grid(per_side))
 
 
 class AdaptivePrompter(Prompter):
-    """The same grid from coarse to fine, without the points that accepted masks cover."""
+    """The same grid from coarse to fine, without points that accepted masks cover."""
 
     needs_cover = True
 
@@ -129,21 +127,21 @@ class AdaptivePrompter(Prompter):
 class BlobPrompter(Prompter):
     """Centres of blobs, bright or dark, at the sizes of interest: local maxima of differences of
     Gaussians (Lowe 2004, "Distinctive image features from scale-invariant keypoints", section 3),
-    the clearest first.
+    those of the highest contrast first.
 
-    Lowe looks for maxima of space and scale at once. Here each scale has its own, and of those
-    that lie in one another the clearest is kept: else a group of things that touch each other
+    Lowe takes maxima over space and scale together. Here each scale has its own, and of those
+    inside one another that of the highest contrast is kept: otherwise a group of touching objects
     would hide the single ones.
 
     Args:
-        areas: least and most pixels of the objects, in the picture; 0 for not known.
+        areas: least and most pixels of the objects, in the image; 0 if not known.
     """
 
     def __init__(self, areas: tuple[float, float] = (0, 0)) -> None:
         self.areas = areas
 
     def for_areas(self, areas: tuple[int, int]) -> BlobPrompter:
-        """Blobs of about these areas, within the limits that were asked for."""
+        """Blobs of about these areas, within the given limits."""
         least, most = self.areas
         return BlobPrompter((least or areas[0] / AREA_REACH, most or areas[1] * AREA_REACH))
 
@@ -173,14 +171,14 @@ class BlobPrompter(Prompter):
 
 
 def _radius(area: float) -> float:
-    """Of the disc of an area."""
+    """Radius of the disc of an area."""
     return float((area / np.pi) ** 0.5)
 
 
 def _differences(lab: Response, radii: Floats) -> Iterator[Response]:
-    """``(h, w)`` for each radius: how far a disc of it differs from what is around it, in any
-    channel. Radii grow by ``RADIUS_STEP``, so that what is around one is inside the next."""
-    # The response to a disc is largest at a sigma of its radius over the root of two.
+    """``(h, w)`` for each radius: contrast of a disc with its surroundings, the largest over the
+    channels. Radii grow by ``RADIUS_STEP``: the outer Gaussian of one is the inner of the next."""
+    # the response to a disc is largest at sigma = radius / sqrt(2)
     sigmas = np.append(radii, radii[-1] * RADIUS_STEP) / (2 * RADIUS_STEP) ** 0.5
     inside = cv2.GaussianBlur(lab, (0, 0), sigmas[0])
     for narrow, wide in itertools.pairwise(sigmas):
@@ -190,7 +188,7 @@ def _differences(lab: Response, radii: Floats) -> Iterator[Response]:
 
 
 def _least_contrasts(lab: Response, radii: Floats) -> Floats:
-    """For each radius what is clearly more than noise, whose responses fall with the radius."""
+    """Least contrast for each radius: responses to noise fall with the radius."""
     finest = BLOB_RADII[0]
     noise = np.median(next(_differences(lab, np.array([finest]))))
     least, most = LEAST_CONTRASTS
@@ -200,8 +198,8 @@ def _least_contrasts(lab: Response, radii: Floats) -> Floats:
 def _clearest(
     responses: Sequence[Response], radii: Floats, contrasts: Floats, *, most: int
 ) -> Floats:
-    """``(B, 2)`` columns and rows of local maxima, the clearest first, without those that lie in
-    a clearer one (as far as the smaller of their two radii reaches)."""
+    """``(B, 2)`` columns and rows of local maxima, by falling contrast, without those inside one of
+    higher contrast (within the smaller of their two radii)."""
     kernel = np.ones((3, 3), np.uint8)
     peaks = [
         (response == cv2.dilate(response, kernel)) & (response >= contrast)
@@ -224,13 +222,13 @@ def _clearest(
 
 
 def make_prompter(name: str, areas: tuple[int, int] = (0, 0)) -> Prompter:
-    """The prompter of a name.
+    """The prompter of this name.
 
     Args:
-        areas: least and most pixels of what is asked for; 0 for no limit.
+        areas: least and most pixels of the objects; 0 for no limit.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: an unknown name.
     """
     if name == "blobs":
         return BlobPrompter(areas)

@@ -21,8 +21,13 @@ from sam_detect.interfaces import Segmenter
 from sam_detect.masks import FloatArray
 from sam_detect.segmentation._level_sets import level_sets
 from sam_detect.segmentation._ranking import Ranker, keep_best
-from sam_detect.segmentation._regions import Region, boxes_xyxy, whole_region
-from sam_detect.segmentation._split import CONVEX, split_touching
+from sam_detect.segmentation._regions import (
+    CONVEX,
+    RegionProposal,
+    boxes_xyxy,
+    split_touching,
+    whole_region,
+)
 from sam_detect.types import Frame, ImageRGB, Masks
 
 WORKING_PIXELS = 700_000
@@ -106,7 +111,7 @@ class NaiveSegmenter(Segmenter):
 
 def propose(
     image_rgb: ImageRGB, *, limits: tuple[int, int], max_proposals: int
-) -> tuple[list[Region], FloatArray]:
+) -> tuple[list[RegionProposal], FloatArray]:
     """Regions, best first, and their scores (0 to 1)."""
     with ThreadPoolExecutor(1) as pool:
         # Level sets are found by several threads and cut out by one, beside which this one runs.
@@ -127,7 +132,7 @@ def propose(
     return ranker.snapped([regions[i] for i in kept]), scores[kept]
 
 
-def _enlarged(region: Region, small: ImageRGB, frame: Frame) -> Region:
+def _enlarged(region: RegionProposal, small: ImageRGB, frame: Frame) -> RegionProposal:
     """The region in the full picture, its outline smooth."""
     height, width = frame.size_hw
     by_y, by_x = height / small.shape[0], width / small.shape[1]

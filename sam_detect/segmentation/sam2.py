@@ -1,11 +1,11 @@
 """Segmenter ``sam2``: Meta's Segment Anything 2, by its own ``sam2`` package.
 
-1. The picture is encoded once (``_sam2_model``).
-2. A prompter says where to ask (``_sam2_prompters``).
-3. The decoder answers each prompt with three masks and a predicted IoU for each; it is restructured
-   to do the same in less time (``_sam2_decoder``).
-4. Masks that pass are scaled up and compressed (``_sam2_drawing``), and of those that nearly equal
-   one another the best is kept (``_sam2_automatic``).
+1. The image is encoded once (``_sam2_model``).
+2. A prompter chooses points (``_sam2_prompters``).
+3. The decoder returns three masks and their predicted IoUs for each; it is restructured to do the
+   same in less time (``_sam2_decoder``).
+4. Masks that pass are upscaled and compressed (``_sam2_masks``), and non-maximum suppression keeps
+   the best of near-duplicates (``_sam2_automatic``).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from sam_detect.interfaces import Segmenter
 from sam_detect.models.devices import resolve_dtype
 from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import FRAMES_KEPT, frame_encoder
-from sam_detect.segmentation._sam2_automatic import Found, Plan, masks_of_everything
-from sam_detect.segmentation._sam2_decoder import Undrawn
+from sam_detect.segmentation._sam2_automatic import CropMasks, GeneratorConfig, masks_of_everything
+from sam_detect.segmentation._sam2_decoder import DecodedPrompts
 from sam_detect.segmentation._sam2_masks import Limits
 from sam_detect.segmentation._sam2_model import ALL_MASKS, THREE_MASKS, PromptedModel, Prompts
 from sam_detect.segmentation._sam2_prompters import BlobPrompter, make_prompter, points_for
@@ -35,53 +35,53 @@ from sam_detect.types import Frame, Masks
 PRESETS = {
     "microscopy": {"points_per_side": 128, "min_area": 30},
 }
-"""Parameters by name, for those that are not given."""
-SMALLEST_SEEN = 50
-"""Pixels of an object, in the picture as the model sees it, below which most are lost."""
+"""Values of parameters that are not given."""
+SMALLEST_AREA = 50
+"""Area of an object in pixels of the model's input, below which most objects are missed."""
 DEFAULTS = {"points_per_side": 32, "min_area": 0}
 CHUNKS = {"cpu": 4, "cuda": 64, "mps": 16}
-"""Prompts decoded at once: as many as fill a GPU, as few as stay in a CPU's cache."""
+"""Prompts of a decode batch: enough to fill a GPU, few enough for a CPU's cache."""
 FRAMES_AT_ONCE = {"cpu": 1, "cuda": 8, "mps": 1}
 
 
 class SAM2Segmenter(Segmenter):
-    """SAM 2's masks of everything, and of what a box or a point means. Deterministic.
+    """SAM 2's automatic masks, and its masks of boxes, points and masks. Deterministic.
 
     The parameters from ``points_per_side`` to ``use_m2m`` are those of Meta's
     ``SAM2AutomaticMaskGenerator``, with its defaults.
 
     Args:
         model_size: ``tiny``, ``small``, ``base`` or ``large`` (SAM 2.1), Meta's name of a model
-            (``sam2_hiera_large``), the path of a checkpoint, or a model that is loaded already,
-            where it is.
+            (``sam2_hiera_large``), the path of a checkpoint, or a loaded model,
+            on its device.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         checkpoint: a checkpoint's path, instead of ``model_size``.
-        config: the checkpoint's config; by default the YAML file of its name beside it.
-        points_per_side: points along a side of the grid, 1 to 256; None: 32. ``auto``: as many as
-            the smallest example needs, see :func:`~._sam2_prompters.points_for`, from 16 to 256.
-        points_per_batch: prompts decoded at once; None: as suits the device.
+        config: the checkpoint's config; by default the YAML file of the same name.
+        points_per_side: points along a side of the grid, 1 to 256; None: 32. ``auto``: as the
+            smallest example needs, see :func:`~._sam2_prompters.points_for`, from 16 to 256.
+        points_per_batch: prompts of a decode batch; None: chosen for the device.
         pred_iou_thresh, stability_score_thresh: least quality, 0 to 1.
-        stability_score_offset: by how much the threshold is moved to measure stability.
+        stability_score_offset: shift of the threshold that measures stability.
         mask_threshold: logits above it are true.
-        box_nms_thresh: masks whose boxes have more IoU than this are one.
+        box_nms_thresh: of masks whose boxes have more IoU than this the best is kept.
         crop_n_layers: further layers of crops, in which small objects are larger.
         crop_nms_thresh: as ``box_nms_thresh``, between crops.
-        crop_overlap_ratio: share of the shorter side by which crops overlap.
-        crop_n_points_downscale_factor: by which points along a side get fewer with each layer.
-        min_mask_region_area: smaller holes and specks of the unscaled mask are removed.
-        use_m2m: ask again with the masks found; twice the work or more.
+        crop_overlap_ratio: overlap of crops, as a share of the shorter side.
+        crop_n_points_downscale_factor: by which each layer has fewer points along a side.
+        min_mask_region_area: smaller holes and specks of the low-resolution mask are removed.
+        use_m2m: refine masks with themselves as prompts; twice the work or more.
         min_area, max_area: limits of a mask in pixels; 0 or None: none.
-        max_proposals: at most this many masks, the best ones; 0 or None: all.
-        dtype: ``auto`` (on CUDA bf16, with what stays in float32 multiplied in TF32; else fp32),
+        max_proposals: at most this many masks, the best; 0 or None: all.
+        dtype: ``auto`` (on CUDA bf16, with TF32 for what stays in float32; else fp32),
             ``fp32`` (the reference: exact products, without TF32), ``bf16``, ``fp16``.
-        prompts: ``grid``, ``adaptive`` (coarse to fine, without what is covered), ``blobs``.
-        fast: False asks Meta's own decoder instead of the restructured one.
-        compile: have ``torch.compile`` make the decoder faster still; takes a minute on the first
-            picture, once for all processes; without a C++ compiler it warns and goes on without.
+        prompts: ``grid``, ``adaptive`` (coarse to fine, skipping covered points), ``blobs``.
+        fast: False uses Meta's own decoder instead of the restructured one.
+        compile: ``torch.compile`` for the decoder; takes a minute on the first image, once for all
+            processes; without a C++ compiler it warns and has no effect.
         preset: ``microscopy``: 128 points per side and a least area of 30 where not given.
 
     Raises:
-        ConfigError: a parameter out of its range, or a checkpoint that cannot be used.
+        ConfigError: a parameter out of range, or a checkpoint that cannot be used.
         UnavailableError: the model's weights or the device are not on this machine.
     """
 
@@ -119,7 +119,7 @@ class SAM2Segmenter(Segmenter):
         self._least_area: int | None = None
         per_side = _per_side(points_per_side, usual=chosen["points_per_side"])
         areas = (min_area or chosen["min_area"], max_area or 0)
-        self.plan = Plan(
+        self.config = GeneratorConfig(
             per_side=per_side,
             limits=Limits(
                 pred_iou=pred_iou_thresh,
@@ -153,42 +153,43 @@ class SAM2Segmenter(Segmenter):
         )
 
     def for_areas(self, areas: tuple[int, int] | None) -> SAM2Segmenter:
-        """As many points as objects of these areas need, with ``points_per_side="auto"``; blobs of
-        these sizes, with ``prompts="blobs"``; else this segmenter itself."""
+        """A segmenter with as many points as objects of these areas need
+        (``points_per_side="auto"``), or with blobs of these sizes (``prompts="blobs"``); else this
+        segmenter itself."""
         if areas is None:
             return self
         sized = copy(self)
         sized.prompter = self.prompter.for_areas(areas)
         if self._follows_sizes:
-            sized._least_area = max(areas[0], self.plan.limits.area[0])
+            sized._least_area = max(areas[0], self.config.limits.area[0])
         changed = sized.prompter is not self.prompter or self._follows_sizes
         return sized if changed else self
 
     def smallest_area(self, size_hw: tuple[int, int]) -> float:
-        """Discs of which one in four has a point of the grid in it, or that are too small for the
-        model's own resolution."""
+        """Area of discs of which one in four contains a point of the grid, or that are too small
+        for the model's resolution."""
         pixels = size_hw[0] * size_hw[1]
-        least = SMALLEST_SEEN * pixels / self.worked_pixels(size_hw)
-        if self.plan.crop_layers or isinstance(self.prompter, BlobPrompter):
-            return least  # they ask at other places, too
-        return max(least, pixels / (2 * self._plan_for(size_hw).per_side) ** 2)
+        least = SMALLEST_AREA * pixels / self.worked_pixels(size_hw)
+        if self.config.crop_layers or isinstance(self.prompter, BlobPrompter):
+            return least  # they have other points, too
+        return max(least, pixels / (2 * self._config_for(size_hw).per_side) ** 2)
 
     def worked_pixels(self, size_hw: tuple[int, int]) -> int:
         return self._side**2
 
     @torch.inference_mode()
     def segment(self, frame: Frame) -> Masks:
-        """All masks, best first; none for a picture of one colour.
+        """All masks, best first; none for an image of one colour.
 
         Raises:
-            ImageError: something else than a frame of uint8 was given.
+            ImageError: not a frame of uint8.
         """
         _require_frame(frame)
         if (frame.image_rgb == frame.image_rgb[0, 0]).all():
             return Masks.empty(frame.size_hw)
         features = self.encoder(frame)
-        plan = self._plan_for(frame.size_hw)
-        masks = masks_of_everything(self.model, frame.image_rgb, plan, self.prompter, features)
+        generator = self._config_for(frame.size_hw)
+        masks = masks_of_everything(self.model, frame.image_rgb, generator, self.prompter, features)
         return masks[: self.max_proposals]
 
     @torch.inference_mode()
@@ -209,7 +210,7 @@ class SAM2Segmenter(Segmenter):
         """One mask for each box ``x, y, width, height`` in pixels, in their order.
 
         Raises:
-            MaskError: a box is malformed, empty or outside the picture, or nothing is in it.
+            MaskError: a box is malformed, empty or outside the image, or contains nothing.
         """
         _require_frame(frame)
         corners = [clip_box(box, frame.size_hw) for box in boxes_xywh]
@@ -222,7 +223,7 @@ class SAM2Segmenter(Segmenter):
         """One mask for each point on an object, in their order.
 
         Raises:
-            MaskError: a point is malformed or outside the picture, or nothing is there.
+            MaskError: a point is malformed or outside the image, or on nothing.
         """
         _require_frame(frame)
         for point in points_xy:
@@ -232,10 +233,10 @@ class SAM2Segmenter(Segmenter):
 
     @torch.inference_mode()
     def segment_masks(self, frame: Frame, masks: Masks) -> Masks:
-        """Masks drawn anew, one for each of a frame's, from itself and its box; in their order.
+        """Refined masks, one for each of a frame's, prompted with itself and its box; in order.
 
         Raises:
-            MaskError: the masks are of a picture of another size, or nothing is found.
+            MaskError: the masks are of an image of another size, or nothing is found.
         """
         _require_frame(frame)
         if masks.size_hw != frame.size_hw:
@@ -247,21 +248,21 @@ class SAM2Segmenter(Segmenter):
         drawn = self._one_each(frame, replace(boxes, logits=shown), ALL_MASKS)
         return replace(drawn, prompts_xy=masks.prompts_xy)
 
-    def _plan_for(self, size_hw: tuple[int, int]) -> Plan:
+    def _config_for(self, size_hw: tuple[int, int]) -> GeneratorConfig:
         if self._least_area is None:
-            return self.plan
+            return self.config
         return replace(
-            self.plan, per_side=points_for(self._least_area, size_hw, self.plan.per_side)
+            self.config, per_side=points_for(self._least_area, size_hw, self.config.per_side)
         )
 
     def _one_each(self, frame: Frame, prompts: Prompts, tokens: slice) -> Masks:
-        found = Found()
-        limits = replace(self.plan.limits, pred_iou=0, stability=0, area=(0, 0))
+        found = CropMasks()
+        limits = replace(self.config.limits, pred_iou=0, stability=0, area=(0, 0))
 
-        def take(part: slice, undrawn: Undrawn) -> None:
-            each = self.model.drawing.each(
-                range(len(undrawn.ious)),
-                lambda some: self.model.one_mask_each(undrawn, some, tokens),
+        def take(part: slice, decoded: DecodedPrompts) -> None:
+            each = self.model.extractor.extract_one_each(
+                range(len(decoded.ious)),
+                lambda some: self.model.one_mask_each(decoded, some, tokens),
                 frame.size_hw,
                 limits,
             )
@@ -271,7 +272,7 @@ class SAM2Segmenter(Segmenter):
                     raise MaskError(f"SAM 2 finds nothing at {point[0]:g},{point[1]:g}")
                 found.add(cut, iou, point)
 
-        self.model.ask(self.encoder(frame), prompts, frame.size_hw, tokens=tokens, take=take)
+        self.model.decode(self.encoder(frame), prompts, frame.size_hw, tokens=tokens, take=take)
         return found.masks(frame.size_hw, (0, 0))
 
 
@@ -282,7 +283,7 @@ def _preset(name: str | None) -> dict[str, int]:
 
 
 def _per_side(given: int | str | None, *, usual: int) -> int:
-    """Points along a side, as long as no sizes are known."""
+    """Points along a side while no sizes are known."""
     if isinstance(given, str) and given != "auto":
         raise ConfigError(f"points_per_side must be 'auto' or from 1 to 256, got {given!r}")
     return usual if given is None or isinstance(given, str) else given
@@ -295,7 +296,7 @@ def _at_least(name: str, value: int | None, least: int) -> int | None:
 
 
 def _require_frame(frame: object) -> None:
-    """Refuses what is no frame; floats would be seen as an all but black picture."""
+    """Raises ``ImageError`` for other arrays: floats would be taken for a nearly black image."""
     if isinstance(frame, Frame):
         return
     kind = getattr(frame, "dtype", type(frame).__name__)

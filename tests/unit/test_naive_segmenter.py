@@ -14,11 +14,15 @@ import pytest
 from sam_detect.errors import ConfigError
 from sam_detect.masks import iou_matrix, nms, polygons_to_mask
 from sam_detect.segmentation import NaiveSegmenter
-from sam_detect.segmentation._channels import planes
-from sam_detect.segmentation._outlines import Outlines
-from sam_detect.segmentation._ranking import Ranker, keep_best
-from sam_detect.segmentation._regions import Region, boxes_xyxy, distinct, whole_region
-from sam_detect.segmentation._split import split_touching
+from sam_detect.segmentation._level_sets import planes
+from sam_detect.segmentation._ranking import Outlines, Ranker, keep_best
+from sam_detect.segmentation._regions import (
+    RegionProposal,
+    boxes_xyxy,
+    distinct,
+    split_touching,
+    whole_region,
+)
 from sam_detect.sources import load_image
 from sam_detect.types import Frame, Masks
 
@@ -206,7 +210,7 @@ def test_impossible_limits_are_refused(options: dict[str, int]) -> None:
         NaiveSegmenter(**options)
 
 
-def blobs(count: int, size: int = 60, seed: int = 0) -> list[Region]:
+def blobs(count: int, size: int = 60, seed: int = 0) -> list[RegionProposal]:
     """Random regions of a picture of 200 x 200: parts of smooth noise, some with holes."""
     rng = np.random.default_rng(seed)
     regions = []
@@ -264,7 +268,9 @@ def test_outward_is_away_from_the_region() -> None:
 
 def test_the_best_are_those_of_plain_suppression() -> None:
     regions = blobs(150, size=30, seed=2)
-    regions += [Region(r.x0 + 1, r.y0, r.crop, r.outline_xy, r.area, 1.0) for r in regions[::2]]
+    regions += [
+        RegionProposal(r.x0 + 1, r.y0, r.crop, r.outline_xy, r.area, 1.0) for r in regions[::2]
+    ]
     scores = np.random.default_rng(3).random(len(regions)).astype(np.float32)
     overlaps = iou_matrix([region.crop for region in regions], boxes_xyxy(regions))
     wanted = nms(np.argsort(-scores, kind="stable"), overlaps, 0.6)

@@ -24,15 +24,15 @@ from sam_detect.errors import UnavailableError  # noqa: E402
 from sam_detect.models.running import BatchSize, float32_products, precision  # noqa: E402
 from sam_detect.models.sam2 import load_sam2  # noqa: E402
 from sam_detect.models.sam2_features import _norms, encode  # noqa: E402
-from sam_detect.segmentation import _sam2_cutting as cutting  # noqa: E402
-from sam_detect.segmentation._sam2_cutting import cut_out_batch  # noqa: E402
-from sam_detect.segmentation._sam2_drawing import Drawing, cut_out_each  # noqa: E402
-from sam_detect.segmentation._sam2_masks import Limits  # noqa: E402
+from sam_detect.segmentation import _sam2_masks as cutting  # noqa: E402
+from sam_detect.segmentation._sam2_masks import Limits, cut_out_batch  # noqa: E402
 from sam_detect.segmentation._sam2_model import (  # noqa: E402
     ALL_MASKS,
     THREE_MASKS,
+    MaskExtractor,
     PromptedModel,
     Prompts,
+    cut_out_each,
 )
 from sam_detect.segmentation.sam2 import SAM2Segmenter  # noqa: E402
 from sam_detect.types import Frame  # noqa: E402
@@ -107,8 +107,8 @@ def test_no_masks_are_no_masks() -> None:
 
 
 def in_batches(segmenter: SAM2Segmenter, at_once: int = 3) -> SAM2Segmenter:
-    segmenter.model.drawing.cut_out = cut_out_batch
-    segmenter.model.drawing.at_once = BatchSize(at_once)
+    segmenter.model.extractor.cut_out = cut_out_batch
+    segmenter.model.extractor.at_once = BatchSize(at_once)
     return segmenter
 
 
@@ -127,7 +127,7 @@ def test_prompted_masks_in_batches_are_the_same(small: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "batch"), [("cpu", False), ("cuda", True), ("mps", True)])
 def test_the_device_says_how_masks_are_drawn(kind: str, batch: bool) -> None:
-    drawing = Drawing(torch.device(kind))
+    drawing = MaskExtractor(torch.device(kind))
     assert drawing.cut_out is (cut_out_batch if batch else cut_out_each)
     assert (drawing.at_once.size > 1) is batch
 
@@ -171,20 +171,23 @@ def test_all_of_it_is_on_one_device(
     with torch.inference_mode():
         model = PromptedModel(there, dtype=dtype, chunk=4, fast=fast)
         features = encode(there, [coins().image_rgb, coins(9).image_rgb], dtype)[1]
-        frame = model._prepared(features)
+        frame = model._prepare(features)
         points = np.array([[30, 40], [90, 90], [10, 100], [5, 5]], np.float32)
-        undrawn = model._decode(frame, Prompts.at(points), size, THREE_MASKS)
-        logits = undrawn.draw_many([0, 2, 3])
+        decoded = model.decoder.decode(
+            frame, model.embed(Prompts.at(points), size)[0], masks=None, tokens=THREE_MASKS
+        )
+        logits = decoded.mask_logits([0, 2, 3])
         assert (logits.device, logits.shape, logits.dtype) == (gpu, (3, 3, 64, 64), torch.float32)
         shown = logits[:1, 0].expand(4, 1, -1, -1)
         again = Prompts(points[:, None], np.ones((4, 1), np.int32), shown)
-        undrawn = model._decode(frame, again, size, ALL_MASKS)
-        one, ious = model.one_mask_each(undrawn, [1, 3], ALL_MASKS)
+        sparse, dense = model.embed(again, size)
+        decoded = model.decoder.decode(frame, sparse, masks=dense, tokens=ALL_MASKS)
+        one, ious = model.one_mask_each(decoded, [1, 3], ALL_MASKS)
         assert (one.shape, ious.shape) == ((2, 64, 64), (2,))
         measured = cutting._measured(one, Limits())
         corners, sizes = np.array([[0, 3], [9, 9]]), np.array([[40, 20], [9, 9]])
         windows = cutting._Windows(np.array([0, 1]), corners, sizes)
-        values = cutting._scaled_up(one, windows, size)
+        values = cutting._scaled_up_batch(one, windows, size)
         assert (measured.device, values.device, values.shape) == (gpu, gpu, (2, 20, 40))
 
 
@@ -230,7 +233,7 @@ def test_masks_are_drawn_in_smaller_batches(small: Path, monkeypatch: pytest.Mon
     asked = limited_drawing(monkeypatch, segmenter, 2)
     assert same_masks(segmenter.segment(coins()), expected)
     assert max(asked) > 2
-    assert segmenter.model.drawing.at_once.size == 2
+    assert segmenter.model.extractor.at_once.size == 2
     assert segmenter.model.chunk == 16
 
 
@@ -257,7 +260,7 @@ def test_prompts_are_decoded_in_smaller_chunks_where_their_masks_cannot_be_drawn
         return cut(*inputs)
 
     monkeypatch.setattr(segmenter.model.decoder, "decode", counted)
-    segmenter.model.drawing.cut_out = crowded
+    segmenter.model.extractor.cut_out = crowded
     assert same_masks(segmenter.segment(coins()), expected)
     assert segmenter.model.chunk == 4
 

@@ -26,8 +26,8 @@ from sam_detect.models.running import BatchSize  # noqa: E402
 from sam_detect.models.sam2 import load_sam2  # noqa: E402
 from sam_detect.models.sam2_features import FrameFeatures  # noqa: E402
 from sam_detect.segmentation._sam2_automatic import _suppressed  # noqa: E402
-from sam_detect.segmentation._sam2_cutting import cut_out_batch  # noqa: E402
 from sam_detect.segmentation._sam2_decoder import FastDecoder  # noqa: E402
+from sam_detect.segmentation._sam2_masks import cut_out_batch  # noqa: E402
 from sam_detect.segmentation._sam2_model import (  # noqa: E402
     ALL_MASKS,
     THREE_MASKS,
@@ -91,8 +91,8 @@ def answers(
     sparse, dense = asked.embed(prompts, (200, 240))
     with torch.inference_mode():
         frame = decoder.prepare(random_features(model))
-        undrawn = decoder.decode(frame, sparse, masks=dense, tokens=tokens)  # type: ignore[arg-type]
-        return undrawn.ious, torch.stack([undrawn.draw(i) for i in range(len(prompts))])
+        decoded = decoder.decode(frame, sparse, masks=dense, tokens=tokens)  # type: ignore[arg-type]
+        return decoded.ious, torch.stack([decoded.mask_logits([i])[0] for i in range(len(prompts))])
 
 
 def some_prompts(kind: str, model: Any, count: int = 5) -> Prompts:
@@ -111,7 +111,7 @@ def some_prompts(kind: str, model: Any, count: int = 5) -> Prompts:
 
 
 def assert_equal_answers(model: Any, prompts: Prompts, tokens: slice) -> None:
-    assert FastDecoder.knows(model)
+    assert FastDecoder.supports(model)
     ious, logits = answers(FastDecoder(model), model, prompts, tokens)
     true_ious, true_logits = answers(OfficialDecoder(model), model, prompts, tokens)
     assert logits.shape == true_logits.shape
@@ -151,7 +151,7 @@ def test_another_form_of_decoder_is_left_to_the_official_one(small: Path) -> Non
         PromptedModel(model, dtype=torch.float32, chunk=1, fast=True).decoder, FastDecoder
     )
     model.sam_mask_decoder.output_upscaling[2] = torch.nn.ReLU()
-    assert not FastDecoder.knows(model)
+    assert not FastDecoder.supports(model)
     decoder = PromptedModel(model, dtype=torch.float32, chunk=1, fast=True).decoder
     assert isinstance(decoder, OfficialDecoder)
 
@@ -217,8 +217,8 @@ def overlaps(ours: Masks, true: list[dict[str, Any]]) -> np.ndarray:
 
 def in_batches(segmenter: SAM2Segmenter) -> SAM2Segmenter:
     """The segmenter drawing as on a GPU: the masks of several prompts at once."""
-    segmenter.model.drawing.cut_out = cut_out_batch
-    segmenter.model.drawing.at_once = BatchSize(3)
+    segmenter.model.extractor.cut_out = cut_out_batch
+    segmenter.model.extractor.at_once = BatchSize(3)
     return segmenter
 
 

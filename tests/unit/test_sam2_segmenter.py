@@ -217,9 +217,9 @@ def test_the_least_area_is_not_above_the_most(small: Path) -> None:
 
 
 def test_the_microscopy_preset_gives_way_to_what_is_given(small: Path) -> None:
-    preset = SAM2Segmenter(small, "cpu", preset="microscopy").plan
+    preset = SAM2Segmenter(small, "cpu", preset="microscopy").config
     assert (preset.per_side, preset.limits.area) == (128, (30, 0))
-    given = SAM2Segmenter(small, "cpu", preset="microscopy", points_per_side=9, min_area=5).plan
+    given = SAM2Segmenter(small, "cpu", preset="microscopy", points_per_side=9, min_area=5).config
     assert (given.per_side, given.limits.area) == (9, (5, 0))
 
 
@@ -384,14 +384,14 @@ AUTO: dict[str, Any] = {**LOOSE, "points_per_side": "auto", "mask_threshold": 0}
 def asked_by(segmenter: SAM2Segmenter, frame: Frame) -> int:
     """Number of prompts."""
     counts: list[int] = []
-    ask = segmenter.model.ask
+    ask = segmenter.model.decode
 
     def counted(features: Any, points: Any, size: Any, **options: Any) -> None:
         counts.append(len(points))
         ask(features, points, size, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmenter.model, "ask", counted)
+        patch.setattr(segmenter.model, "decode", counted)
         segmenter.segment(frame)
     return sum(counts)
 
@@ -401,10 +401,10 @@ def test_the_grid_follows_the_smallest_example(small: Path) -> None:
     assert segmenter.for_areas(None) is segmenter
     sized = segmenter.for_areas((5000, 6000))
     assert asked_by(sized, coins()) == 16**2
-    assert segmenter.for_areas((5000, 6000)).plan.per_side == segmenter.plan.per_side == 32
+    assert segmenter.for_areas((5000, 6000)).config.per_side == segmenter.config.per_side == 32
     least = SAM2Segmenter(small, "cpu", **AUTO, min_area=5000).for_areas((2, 9000))
     assert asked_by(least, coins()) == 16**2, "nothing smaller than min_area is sought"
-    usual = SAM2Segmenter(small, "cpu", **{**AUTO, "preset": "microscopy"}).plan
+    usual = SAM2Segmenter(small, "cpu", **{**AUTO, "preset": "microscopy"}).config
     assert usual.per_side == 128, "while no sizes are known"
 
 

@@ -301,7 +301,7 @@ def test_features_go_with_their_frame_and_are_never_part_of_it(
     size = len(pickle.dumps(frame))
     masks = segmenter.segment(frame)
     features = weakref.ref(segmenter.encoder(frame))
-    prepared = weakref.ref(segmenter.model._prepared(segmenter.encoder(frame)))
+    prepared = weakref.ref(segmenter.model._prepare(segmenter.encoder(frame)))
     assert len(pickle.dumps(frame)) == size
     assert len(pickle.dumps(masks)) < size
     assert features() is not None
