@@ -32,26 +32,26 @@ from sam_detect.segmentation._regions import RegionProposal, distinct, whole_reg
 from sam_detect.types import ImageRGB
 
 LEAST_RANGE = 4
-"""A channel that spans fewer grey levels holds noise only."""
+"""A channel that spans fewer grey levels contains only noise."""
 BLUR, COARSE_BLUR = 1.0, 2.0
 """Sigma in pixels, before a plane is searched at full and at half size."""
 DRAWN = 0.9
-"""Share of neighbours that are equal above which a picture was drawn, not taken."""
+"""Share of equal neighbours above which an image is a drawing, not a photograph."""
 DARK = 8
-"""Grey levels below which the logarithm tells nothing apart any more: noise of the sensor."""
+"""Grey levels below which the logarithm shows only the sensor's noise."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """A picture to search.
+    """One channel to search.
 
     Attributes:
-        values: ``(h, w)`` uint8, stretched to the whole range.
-        factor: side of one of its pixels in pixels of the picture, 1 or 2.
-        stable: whether it is worth the search for stable regions, or for its halves only.
-        halves: whether the two sides of its Otsu level are regions, too.
-        faint: whether what stands out a little from a wide neighbourhood is a region, too; in
-            photographs it is noise.
+        values: ``(h, w)`` uint8, stretched to the full range.
+        factor: side of one of its pixels in pixels of the image, 1 or 2.
+        stable: whether stable regions are searched.
+        halves: whether the two sides of its Otsu threshold are regions.
+        faint: whether regions of low contrast with a wide neighbourhood are searched; in
+            photographs these are noise.
     """
 
     values: npt.NDArray[np.uint8]
@@ -62,7 +62,7 @@ class Plane:
 
 
 def planes(image_rgb: ImageRGB) -> Iterator[Plane]:
-    """The planes of a picture, in a fixed order; none for one without any contrast."""
+    """The planes of an image, in a fixed order; none for one without contrast."""
     lab = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2LAB)
     saturation = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2HSV)[..., 1]
     light = _stretched(lab[..., 0])
@@ -98,19 +98,19 @@ def _second_axis(lab: FloatArray) -> FloatArray:
     sample = lab[::2, ::2].reshape(-1, 3).astype(np.float64)
     sample -= sample.mean(axis=0)
     axis = np.linalg.eigh(sample.T @ sample)[1][:, 1]
-    # An eigenvector's sign is arbitrary: fixed, so that results do not depend on the LAPACK used.
+    # an eigenvector's sign is arbitrary: fixed, so that results do not depend on the LAPACK used
     axis *= -1 if axis[np.abs(axis).argmax()] < 0 else 1
     return np.asarray(lab @ axis.astype(np.float32), np.float32)
 
 
 def _flat_share(image_rgb: ImageRGB) -> float:
-    """Share of horizontal neighbours, in every fourth row, that are of exactly the same colour."""
+    """Share of horizontal neighbours, in every fourth row, of exactly the same colour."""
     rows = image_rgb[::4]
     return float((rows[:, 1:] == rows[:, :-1]).all(axis=2).mean()) if rows.shape[1] > 1 else 0.0
 
 
 def _stretched(channel: npt.NDArray[Any]) -> FloatArray | None:
-    """From 0 to 255 between robust extremes; None for one that holds noise only."""
+    """Stretched to 0..255 between robust extremes; None for noise only."""
     low, high = np.percentile(channel[::3, ::3], [0.2, 99.8])
     if high - low < LEAST_RANGE:
         return None
@@ -129,10 +129,10 @@ STEP = 5
 MAX_VARIATION = 0.5
 MIN_DIVERSITY = 0.2
 NARROW, WIDE = (1 / 40, 1 / 20), (1 / 8, 1 / 3)
-"""Sides of the local means, as shares of the picture's shorter side, at full and at half size."""
+"""Sides of the local means, as shares of the image's shorter side, at full and at half size."""
 PROMISE_WEIGHTS = {"extent": 0.465, "aspect": 0.114, "size": 0.077}
 PROMISE_OFFSET = 0.369
-"""Expected overlap with an object by box and area alone. Fitted like the score (``_ranking``)."""
+"""Expected IoU with an object by box and area alone. Fitted like the score (``_ranking``)."""
 LEAST_PROMISE = 0.0
 MOST_CANDIDATES = 2000
 WORKERS = 2
@@ -140,13 +140,13 @@ WORKERS = 2
 
 @dataclass(frozen=True, eq=False)
 class LevelSets:
-    """N level sets of one plane, not cut out yet.
+    """N level sets of one plane, not cropped yet.
 
     Attributes:
         boxes_xywh: ``(N, 4)`` in pixels of the plane.
         areas: ``(N,)`` pixels of the plane.
-        factor: side of one of its pixels in pixels of the picture.
-        crop: gives the ``(h, w)`` crop (0 or 1) of the one at an index.
+        factor: side of one of its pixels in pixels of the image.
+        crop: returns the ``(h, w)`` crop (0 or 1) of the one at an index.
     """
 
     boxes_xywh: IntArray
@@ -162,7 +162,7 @@ def level_sets(image_rgb: ImageRGB, *, min_area: int, max_area: int) -> list[Reg
     """
     limits = (min_area, max_area)
     jobs: list[Future[list[LevelSets]]] = []
-    # OpenCV lets go of the interpreter's lock; the results keep the order of the jobs.
+    # OpenCV releases the interpreter lock; the results keep the order of the jobs
     with ThreadPoolExecutor(WORKERS) as pool:
         for plane in planes(image_rgb):
             if plane.stable:
@@ -203,10 +203,10 @@ def _stable(plane: Plane, min_area: int, max_area: int) -> list[LevelSets]:
 def _standing_out(
     smooth: FloatArray, factor: int, share: float, min_area: int, max_area: int
 ) -> list[LevelSets]:
-    """Regions of a smooth picture that are brighter or darker than their neighbourhood's mean."""
+    """Regions of a smooth image that are brighter or darker than their neighbourhood's mean."""
     side = 2 * max(3, round(share * min(smooth.shape))) + 1
     excess = smooth - cv2.boxFilter(smooth, -1, (side, side))
-    # Half the spread of what stands out keeps noise away and dim things in.
+    # half the standard deviation excludes noise and includes dim objects
     limit = max(2.0, 0.5 * float(excess.std()))
     found = []
     for beyond in (excess > limit, excess < -limit):
@@ -216,9 +216,9 @@ def _standing_out(
 
 
 def _halves(plane: Plane, min_area: int, max_area: int) -> list[LevelSets]:
-    """Regions above and below the level that parts the plane best (Otsu 1979).
+    """Regions above and below Otsu's threshold (Otsu 1979).
 
-    In a drawn or very clean picture no level set is more stable than its neighbours, and the
+    In a drawing or a very clean image no level set is more stable than its neighbours, and the
     detector of stable ones finds none.
     """
     _, above = cv2.threshold(plane.values, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
@@ -242,7 +242,7 @@ def _components(binary: Binary, factor: int, min_area: int, max_area: int) -> Le
 
 
 def _cut_out(found: Sequence[LevelSets], size_hw: tuple[int, int]) -> list[RegionProposal]:
-    """The promising ones of all that was found, as regions of the picture."""
+    """The promising level sets, as regions of the image."""
     counts = np.array([len(sets.areas) for sets in found], np.int64)
     if not counts.sum():
         return []
@@ -266,7 +266,7 @@ def _cut_out(found: Sequence[LevelSets], size_hw: tuple[int, int]) -> list[Regio
 
 
 def _promise(boxes_xywh: IntArray, areas: IntArray, size_hw: tuple[int, int]) -> FloatArray:
-    """``(N,)`` expected overlap of each level set with an object, as far as its box tells."""
+    """``(N,)`` expected IoU of each level set with an object, from its box and area."""
     width, height = boxes_xywh[:, 2], boxes_xywh[:, 3]
     measures = {
         "extent": areas / (width * height),

@@ -19,7 +19,7 @@ from sam_detect.segmentation._regions import RegionProposal, boxes_xyxy, whole_r
 from sam_detect.types import ImageRGB
 
 MOST_POINTS = 200
-"""Of longer outlines every so many-th pixel is a point."""
+"""Longer outlines are subsampled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,14 +27,14 @@ class Outlines:
     """P outline pixels of N regions, region after region.
 
     Attributes:
-        points_xy: ``(P, 2)`` float32, in the picture.
+        points_xy: ``(P, 2)`` float32, in the image.
         outward_xy: ``(P, 2)`` float32, unit vectors away from the region.
         following: ``(P,)`` index of the next point around the region.
         owners: ``(P,)`` index of the region.
         starts: ``(N,)`` index of each region's first point.
         lengths: ``(N,)`` number of its points.
-        pixels: ``(N,)`` number of its outline's pixels; of long outlines not all are points.
-        turns: ``(N,)`` 1 or -1: the sense in which they run around the region.
+        pixels: ``(N,)`` number of its outline's pixels, before subsampling.
+        turns: ``(N,)`` 1 or -1: the orientation of the outline.
     """
 
     points_xy: FloatArray
@@ -63,10 +63,10 @@ class Outlines:
         place = np.arange(len(points)) - first
         following = np.asarray(first + (place + 1) % count, np.int64)
         after = points[following]
-        # Twice the area, by the shoelace formula; its sign is the sense of the outline.
+        # twice the area, by the shoelace formula; its sign is the orientation
         twice = np.add.reduceat(points[:, 0] * after[:, 1] - points[:, 1] * after[:, 0], starts)
         turns = np.where(twice < 0, -1, 1).astype(np.float32)
-        # Adjacent points alone would only give multiples of 45 degrees.
+        # adjacent points alone would give multiples of 45 degrees
         reach = np.clip(lengths // 6, 1, 3)[owners]
         along = points[first + (place + reach) % count] - points[first + (place - reach) % count]
         along *= (turns[owners] / np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6))[:, None]
@@ -76,10 +76,10 @@ class Outlines:
         return cls(points, outward, following, owners, starts, lengths, pixels, turns)
 
     def places(self, size_hw: tuple[int, int], outwards: FloatArray | float = 0) -> IntArray:
-        """``(P,)`` flat indices of the pixels of a picture so far outside the outline.
+        """``(P,)`` flat indices of the image's pixels at a distance from the outline.
 
         Args:
-            outwards: pixels, of all points or ``(P,)`` of each; negative: inside.
+            outwards: distance in pixels, one or ``(P,)``; negative: inside.
         """
         height, width = size_hw
         away = self.outward_xy * np.asarray(outwards, np.float32).reshape(-1, 1)
@@ -93,7 +93,7 @@ class Outlines:
         counts = self.lengths if values.ndim == 1 else self.lengths[:, None]
         return np.asarray(sums / counts, np.float32)
 
-    def mean_inside(self, picture: FloatArray, row_sums: FloatArray) -> FloatArray:
+    def mean_inside(self, image: FloatArray, row_sums: FloatArray) -> FloatArray:
         """``(N, C)`` means over the pixels of each region, from its outline alone.
 
         By Green's theorem the integral of f over a polygon is that of f's running sum along the
@@ -101,10 +101,10 @@ class Outlines:
         pixels; half of each of them lies outside of it (Pick 1899).
 
         Args:
-            picture: ``(H, W, C)``.
+            image: ``(H, W, C)``.
             row_sums: ``(H, W, C)``, summed along the rows up to the centre of each pixel.
         """
-        height, width, channels = picture.shape
+        height, width, channels = image.shape
         here = self.places((height, width))
         across = self.points_xy[:, 0] - self.points_xy[self.starts, 0][self.owners]
         sums = np.column_stack([row_sums.reshape(-1, channels)[here], across])
@@ -112,7 +112,7 @@ class Outlines:
         sums = (sums + sums[self.following]) * (down / 2)[:, None]
         polygons = np.add.reduceat(sums, self.starts, axis=0)
         halves = self.pixels[:, None] / 2
-        rims = self.mean(picture.reshape(-1, channels)[here]) * halves
+        rims = self.mean(image.reshape(-1, channels)[here]) * halves
         areas = polygons[:, -1:] + halves
         return np.asarray((polygons[:, :-1] + rims) / np.maximum(areas, 0.5), np.float32)
 
@@ -125,16 +125,16 @@ WEIGHTS = {
     "unevenness": -0.06,
     "aspect": 0.08,
 }
-"""Share of each measure in the score. Fitted by least squares to the overlap with outlined objects
-of four kinds of pictures at once, then rounded; see docs/segmentation.md."""
-MOST_MOVED = 2
-"""Pixels that an outline is moved by, at most."""
-MOST_MOVED_SHARE = 0.12
-"""The same as a share of the region's size (the root of its area)."""
+"""Weight of each measure in the score. Fitted by least squares to the IoU with annotated objects in
+four kinds of images, then rounded; see docs/segmentation.md."""
+MAX_SHIFT = 2
+"""Pixels that an outline may be moved."""
+MAX_SHIFT_SHARE = 0.12
+"""The same relative to the region's size (the root of its area)."""
 
 
 class Ranker:
-    """Scores the regions of one picture, and moves their outlines to its edges."""
+    """Scores the regions of one image, and moves their outlines to its edges."""
 
     def __init__(self, image_rgb: ImageRGB) -> None:
         self.size_hw = (image_rgb.shape[0], image_rgb.shape[1])
@@ -145,38 +145,38 @@ class Ranker:
         lab = ((lab - mean[:, 0]) / (spread[:, 0] + 2)).astype(np.float32)
         squares = np.square(lab).sum(axis=2)
         self._colours = lab.reshape(-1, 3)
-        self._picture = np.dstack([lab, squares]).astype(np.float32)
-        self._row_sums = np.asarray(
-            np.cumsum(self._picture, axis=1) - self._picture / 2, np.float32
-        )
+        self._image = np.dstack([lab, squares]).astype(np.float32)
+        self._row_sums = np.asarray(np.cumsum(self._image, axis=1) - self._image / 2, np.float32)
 
     def scores(self, regions: Sequence[RegionProposal]) -> FloatArray:
-        """``(N,)`` 0 to 1, higher for what looks like one whole object."""
+        """``(N,)`` 0 to 1, higher for a region that is like one whole object."""
         if not regions:
             return np.zeros(0, np.float32)
         total = sum(WEIGHTS[name] * values for name, values in self._measures(regions).items())
         return np.clip(np.asarray(total, np.float32), 0, 1)
 
     def snapped(self, regions: Sequence[RegionProposal]) -> list[RegionProposal]:
-        """The regions grown or shrunk to where their outlines run along the strongest gradient: a
-        stable level set often ends a little inside or outside of it."""
+        """The regions dilated or eroded until their outlines follow the strongest gradient.
+
+        A stable level set often ends slightly inside or outside of it.
+        """
         if not regions:
             return []
-        rims = self._gradients(Outlines.of(regions), range(-MOST_MOVED, MOST_MOVED + 2))
-        # A region ends between its outline's pixels and the next ones.
+        rims = self._gradients(Outlines.of(regions), range(-MAX_SHIFT, MAX_SHIFT + 2))
+        # a region ends between its outline's pixels and the next ones
         strengths = rims[:-1] + rims[1:]
-        moves = np.arange(-MOST_MOVED, MOST_MOVED + 1)
-        furthest = MOST_MOVED_SHARE * np.sqrt([region.area for region in regions])
+        moves = np.arange(-MAX_SHIFT, MAX_SHIFT + 1)
+        furthest = MAX_SHIFT_SHARE * np.sqrt([region.area for region in regions])
         strengths[np.abs(moves)[:, None] > furthest] = -1
         best = moves[strengths.argmax(axis=0)].tolist()
         return [self._grown(region, by) for region, by in zip(regions, best, strict=True)]
 
     def _measures(self, regions: Sequence[RegionProposal]) -> dict[str, FloatArray]:
-        """What the score weighs, by name, ``(N,)`` each. Colours in units of their spread."""
+        """The measures of the score, ``(N,)`` each; colours are in standard deviations."""
         outlines = Outlines.of(regions)
         areas = np.array([region.area for region in regions], np.float32)
         sides = np.array([region.crop.shape for region in regions], np.float32)
-        inside = outlines.mean_inside(self._picture, self._row_sums)
+        inside = outlines.mean_inside(self._image, self._row_sums)
         variance = inside[:, 3] - np.square(inside[:, :3]).sum(axis=1)
         reach = 1 + np.clip(np.rint(0.12 * np.sqrt(areas)), 1, 4)
         around = outlines.places(self.size_hw, reach[outlines.owners].astype(np.float32))
@@ -228,7 +228,7 @@ def keep_best(
     ranked = [regions[index] for index in order]
     boxes = boxes_xyxy(ranked)
     areas = np.array([region.area for region in ranked], np.int64)
-    rivals = _rivals(boxes, areas, iou_limit)
+    overlapping = _overlapping_pairs(boxes, areas, iou_limit)
     alive = np.ones(len(ranked), np.bool_)
     kept: list[int] = []
     for rank, region in enumerate(ranked):
@@ -237,19 +237,19 @@ def keep_best(
         kept.append(order[rank])
         if len(kept) == most:
             break
-        for other in rivals[rank]:
+        for other in overlapping[rank]:
             if alive[other]:
                 shared = intersection(region.crop, boxes[rank], ranked[other].crop, boxes[other])
                 alive[other] = shared <= iou_limit * (areas[rank] + areas[other] - shared)
     return kept
 
 
-def _rivals(boxes: IntArray, areas: IntArray, iou_limit: float) -> list[list[int]]:
-    """For each region the later ones whose mask's IoU with it could be above the limit."""
+def _overlapping_pairs(boxes: IntArray, areas: IntArray, iou_limit: float) -> list[list[int]]:
+    """For each region the later ones whose mask IoU with it could be above the limit."""
     count = len(areas)
     by_area = np.argsort(areas, kind="stable")
     ascending = areas[by_area]
-    # Pairs of areas of which the smaller one is more than this share of the larger one.
+    # pairs whose smaller area is more than this share of the larger one
     ends = np.searchsorted(ascending, ascending / iou_limit)
     runs = np.maximum(ends - np.arange(count) - 1, 0)
     first = np.repeat(np.arange(count), runs)
@@ -261,10 +261,10 @@ def _rivals(boxes: IntArray, areas: IntArray, iou_limit: float) -> list[list[int
     possible = np.minimum(shared, areas[small]) > iou_limit * areas[large]
     early = np.minimum(small, large)[possible]
     late = np.maximum(small, large)[possible]
-    rivals: list[list[int]] = [[] for _ in range(count)]
+    overlapping: list[list[int]] = [[] for _ in range(count)]
     for one, other in zip(early.tolist(), late.tolist(), strict=True):
-        rivals[one].append(other)
-    return rivals
+        overlapping[one].append(other)
+    return overlapping
 
 
 def _overlap(boxes: IntArray, one: IntArray, other: IntArray, *, axis: int) -> IntArray:
@@ -275,7 +275,7 @@ def _overlap(boxes: IntArray, one: IntArray, other: IntArray, *, axis: int) -> I
 
 
 def _edges(lab: FloatArray) -> FloatArray:
-    """Strength of the colour gradient, 1 where it is as strong as at the picture's edges."""
+    """Strength of the colour gradient, relative to its 90th percentile; at most 2."""
     total = np.zeros(lab.shape[:2], np.float32)
     for channel in cv2.split(lab):
         gx = cv2.Sobel(channel, cv2.CV_32F, 1, 0, scale=0.25)

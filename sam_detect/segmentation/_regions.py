@@ -21,18 +21,18 @@ from skimage.segmentation import watershed
 from sam_detect.masks import BoolArray, FloatArray, IntArray
 
 MOST_HULL_POINTS = 200
-"""Of longer outlines every so many-th pixel is enough for the hull."""
+"""Longer outlines are subsampled for the hull."""
 
 
 @dataclass(frozen=True, eq=False)
 class RegionProposal:
-    """One connected part of a picture, without holes.
+    """A connected part of an image, without holes.
 
     Attributes:
-        x0: left edge of the crop in the picture, pixels.
+        x0: left edge of the crop in the image, pixels.
         y0: its top edge.
         crop: ``(h, w)`` bool, tight.
-        outline_xy: ``(n, 2)`` int32, its outermost pixels in order around it, in the crop.
+        outline_xy: ``(n, 2)`` int32, its boundary pixels in order, in the crop.
         area: its pixels.
         solidity: its area over that of its convex hull, 0 to 1.
     """
@@ -66,7 +66,7 @@ def whole_region(x0: int, y0: int, crop: BoolArray) -> RegionProposal:
 def _hull_area(outline: npt.NDArray[Any]) -> float:
     """Pixels of the convex hull of an outline."""
     hull = cv2.convexHull(outline[:: 1 + len(outline) // MOST_HULL_POINTS].copy())
-    # It runs through pixel centres: Steiner's formula adds the half pixel around it.
+    # it runs through pixel centres: Steiner's formula adds the half pixel around it
     return cv2.contourArea(hull) + cv2.arcLength(hull, True) / 2 + math.pi / 4
 
 
@@ -77,8 +77,10 @@ def boxes_xyxy(regions: Sequence[RegionProposal]) -> IntArray:
 
 
 def distinct(boxes_xywh: IntArray, areas: IntArray) -> IntArray:
-    """``(M,)`` ascending indices of those that are not near-equal to an earlier one: corners that
-    differ by up to some 6 % of the size, and areas that differ by up to some 20 %."""
+    """``(M,)`` ascending indices without near-duplicates of earlier ones.
+
+    Their corners differ by up to about 6 % of the size, and their areas by up to about 20 %.
+    """
     unit = np.maximum(1.0, 0.06 * np.sqrt(boxes_xywh[:, 2] * boxes_xywh[:, 3]))
     corners = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)
     places = np.rint(corners / unit[:, None])
@@ -88,18 +90,18 @@ def distinct(boxes_xywh: IntArray, areas: IntArray) -> IntArray:
 
 
 CONVEX = 0.9
-"""Solidity above which a region is one thing."""
+"""Solidity above which a region is one object."""
 DIP = 0.04
-"""Step between levels of depth, as a share of the region's largest depth. A peak counts as one
-when it rises by more than a step, and so up to two, above the neck between it and others."""
+"""Step between depth levels, as a share of the region's largest depth. A peak counts if it rises by
+more than one step (at most two) above the neck between it and others."""
 LEAST_DEPTH = 4.0
-"""Pixels that the step is a share of in thin regions, so that the ripples of an outline make no
-parts."""
+"""Least depth (pixels) that the step is a share of, so that a rough outline makes no parts of thin
+regions."""
 WORKING_AREA = 1500
-"""Larger regions are taken apart at a reduced scale, in pixels."""
+"""Pixels: larger regions are split at a reduced scale."""
 THINNEST = 8
-"""Regions whose box is more than so many times their area are left as they are: nets and spirals
-have no necks to speak of, and would make the atlas large."""
+"""Regions whose box is larger than this multiple of their area are not split: nets and spirals have
+no necks, and would make the atlas large."""
 MOST_PARTS = 60
 ATLAS_WIDTH = 1024
 
@@ -108,10 +110,10 @@ Labels = npt.NDArray[np.int32]
 
 
 def split_touching(regions: Sequence[RegionProposal], *, min_area: int) -> list[RegionProposal]:
-    """The parts of regions between the necks of their outlines; none of what is one thing.
+    """The parts of regions between the necks of their outlines; none of a single object.
 
-    A watershed of the distance transform (Vincent and Soille 1991), flooded from its peaks of
-    some dynamic (h-maxima, Soille 2003). Near-equal parts come once.
+    A watershed of the distance transform (Vincent and Soille 1991), flooded from its h-maxima
+    (Soille 2003). Near-duplicate parts are dropped.
     """
     large = [
         region
@@ -145,7 +147,7 @@ def _reduced(region: RegionProposal) -> Small:
 
 
 def _packed(shapes: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, int]], int]:
-    """Left top corners (x, y) on shelves, two free pixels apart, and the height of it all."""
+    """Corners (x, y) of rectangles packed in shelves, two pixels apart, and the total height."""
     corners = [(0, 0)] * len(shapes)
     x, y, shelf = 1, 1, 0
     for index in sorted(range(len(shapes)), key=lambda i: -shapes[i][0]):
@@ -158,7 +160,7 @@ def _packed(shapes: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, int]], i
 
 
 def _depths(small: Sequence[Small], corners: Sequence[tuple[int, int]], height: int) -> FloatArray:
-    """Distances to the outlines, as shares of the largest one of each region."""
+    """Distances to the outline, relative to the largest of each region."""
     width = max(ATLAS_WIDTH, *(mask.shape[1] + 2 for mask in small))
     atlas = np.zeros((height, width), np.uint8)
     for mask, (x, y) in zip(small, corners, strict=True):
@@ -172,7 +174,7 @@ def _depths(small: Sequence[Small], corners: Sequence[tuple[int, int]], height: 
 
 
 def _basins(depth: FloatArray) -> Labels:
-    """``(H, W)`` labels from 1 of the parts; 0 outside, and in what is one part."""
+    """``(H, W)`` labels from 1 of the parts; 0 outside, and in regions of one part."""
     steps = np.ceil(depth * (1 / DIP)).astype(np.uint8)
     peaks = np.flatnonzero((depth == cv2.dilate(depth, _SQUARE)) & (steps > 0))
     levels = range(int(steps.max(initial=1)))
@@ -181,7 +183,7 @@ def _basins(depth: FloatArray) -> Labels:
     at_peaks += [_components(steps, level).reshape(-1)[peaks] for level in levels[1:]]
     tops = steps.reshape(-1)[peaks].astype(np.int64) - 1
     markers = np.zeros(depth.shape, np.int32)
-    # A part's peaks are seed enough: the rest of it is flooded before any neck is.
+    # the peaks are enough as seeds: a part is flooded before any neck is
     seeds = markers.reshape(-1)
     count = 0
     for labels, chosen in zip(at_peaks, _cores(at_peaks, tops), strict=True):
@@ -196,15 +198,15 @@ def _basins(depth: FloatArray) -> Labels:
 
 
 def _components(steps: Small, level: int) -> Labels:
-    """``(H, W)`` labels of what is deeper than a level."""
+    """``(H, W)`` labels of the components above a depth level."""
     return np.asarray(cv2.connectedComponents((steps > level).view(np.uint8))[1], np.int32)
 
 
 def _cores(at_peaks: Sequence[Labels], tops: IntArray) -> list[IntArray]:
-    """For each level its components that are the foot of one part.
+    """For each level the components that contain exactly one part.
 
     The components of all levels form a tree by inclusion. One that reaches no more than a step
-    above its parent is a ripple. Where two others meet, there is a neck.
+    above its parent is noise. Two others with the same parent are separated by a neck.
 
     Args:
         at_peaks: for each level from the lowest the component's label at P peaks, 0 for none.
@@ -232,7 +234,7 @@ def _cores(at_peaks: Sequence[Labels], tops: IntArray) -> list[IntArray]:
 
 
 def _highest(labels: Labels, tops: IntArray) -> IntArray:
-    """``(C,)`` the highest level that each component reaches; -1 for the ground, label 0."""
+    """``(C,)`` the highest level that each component reaches; -1 for the background, label 0."""
     highest = np.full(int(labels.max(initial=0)) + 1, -1, np.int64)
     np.maximum.at(highest, labels, tops)
     highest[0] = -1
@@ -242,7 +244,7 @@ def _highest(labels: Labels, tops: IntArray) -> IntArray:
 def _pieces(
     region: RegionProposal, window: Labels, min_area: int
 ) -> Iterator[tuple[int, int, BoolArray]]:
-    """Left, top and tight crop in the picture of each part in a region's place in the atlas."""
+    """Left, top and tight crop in the image of each part in a region's window of the atlas."""
     found = np.unique(window[window > 0])
     if not 2 <= len(found) <= MOST_PARTS:
         return

@@ -42,7 +42,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
@@ -82,7 +82,7 @@ class PreparedFrame:
 
 @dataclass(frozen=True)
 class DecodedPrompts:
-    """A batch of B decoded prompts whose masks are not upscaled yet.
+    """B decoded prompts whose masks are not upscaled yet.
 
     Attributes:
         ious: ``(B, M)`` fp32, the predicted IoU of each requested mask.
@@ -100,8 +100,9 @@ class _TokensToImage:
     def __init__(self, attention: Attention, positions: Tensor, dtype: torch.dtype) -> None:
         self.attention, self.dtype = attention, dtype
         self.heads = attention.num_heads
-        self.key = _by_head(attention.k_proj, self.heads)
-        self.value = _by_head(attention.v_proj, self.heads)
+        by_head = (self.heads, -1)  # weights (H * D, C) as (H, D, C)
+        self.key = attention.k_proj.weight.unflatten(0, by_head)
+        self.value = attention.v_proj.weight.unflatten(0, by_head)
         self.positions = (self.key @ positions.T).to(dtype)  # (H, D, N)
 
     def project(self, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,14 +115,14 @@ class _TokensToImage:
 
     def shared(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """The attention's output ``(B, T, C)`` for what :meth:`project` gave."""
-        query = self._queries(tokens)  # (H, B*T, D)
+        query = _split_scaled(self.attention.q_proj(tokens), self.heads)  # (H, B*T, D)
         weights = torch.bmm(query.to(self.dtype), keys).softmax(-1)
         return self._output(torch.bmm(weights, values).float(), tokens)
 
     def own(self, tokens: Tensor, image: Tensor) -> Tensor:
         """The attention's output ``(B, T, C)`` for image tokens of each prompt."""
         batch, count, _ = tokens.shape
-        query = self._queries(tokens)
+        query = _split_scaled(self.attention.q_proj(tokens), self.heads)
         logits = _prompts_first(torch.bmm(query.to(self.dtype), self.positions), batch)
         folded = _prompts_first(torch.bmm(query, self.key), batch).to(self.dtype)
         weights = logits.baddbmm_(folded, image.mT).softmax(-1)
@@ -129,27 +130,21 @@ class _TokensToImage:
         seen = seen.view(batch, self.heads, count, -1).transpose(0, 1).flatten(1, 2)
         return self._output(torch.bmm(seen, self.value.mT), tokens)
 
-    def _queries(self, tokens: Tensor) -> Tensor:
-        query = _split(self.attention.q_proj(tokens), self.heads)
-        return query * math.sqrt(1 / query.shape[-1])
-
     def _output(self, heads: Tensor, tokens: Tensor) -> Tensor:
         """From ``(H, B*T, D)`` to the projected ``(B, T, C)``."""
         joined = heads.transpose(0, 1).reshape(*tokens.shape[:2], -1)
-        output: Tensor = self.attention.out_proj(joined + self.attention.v_proj.bias)
-        return output
+        return cast(Tensor, self.attention.out_proj(joined + self.attention.v_proj.bias))
 
 
 class _ImageToTokens:
-    """Cross-attention of the image tokens (B, N, C) to the tokens (B, T, C), with residual sum and
-    layer norm."""
+    """Cross-attention of image tokens (B, N, C) to tokens (B, T, C), residual sum and layer norm."""
 
     def __init__(
         self, attention: Attention, norm: nn.LayerNorm, positions: Tensor, dtype: torch.dtype
     ) -> None:
         self.attention, self.dtype = attention, dtype
         self.heads = attention.num_heads
-        self.query = _by_head(attention.q_proj, self.heads)
+        self.query = attention.q_proj.weight.unflatten(0, (self.heads, -1))  # (H, D, C)
         self.positions = self._with_bias(self.query @ positions.T)
         self.output = attention.out_proj.weight.T.reshape(self.heads, -1, norm.normalized_shape[0])
         self.share = attention.out_proj.bias / self.heads
@@ -169,21 +164,18 @@ class _ImageToTokens:
             queries: what :meth:`project` gave.
             image: ``(N, C)``.
         """
-        logits = _prompts_first(torch.bmm(self._keys(places).to(self.dtype), queries), len(tokens))
+        keys = _split_scaled(self.attention.k_proj(places), self.heads)
+        logits = _prompts_first(torch.bmm(keys.to(self.dtype), queries), len(tokens))
         before = image.expand(len(tokens), -1, -1)
         return self._added(before.baddbmm, logits, tokens)
 
     def own(self, places: Tensor, tokens: Tensor, image: Tensor) -> Tensor:
         """The next image tokens ``(B, N, C)``; overwrites those of ``image``."""
         batch = len(tokens)
-        keys = self._keys(places)
+        keys = _split_scaled(self.attention.k_proj(places), self.heads)
         logits = _prompts_first(torch.bmm(keys.to(self.dtype), self.positions), batch)
         folded = _prompts_first(torch.bmm(keys, self.query), batch).to(self.dtype)
         return self._added(image.baddbmm_, logits.baddbmm_(folded, image.mT), tokens)
-
-    def _keys(self, places: Tensor) -> Tensor:
-        keys = _split(self.attention.k_proj(places), self.heads)
-        return keys * math.sqrt(1 / keys.shape[-1])
 
     def _added(
         self, add: Callable[[Tensor, Tensor], Tensor], logits: Tensor, tokens: Tensor
@@ -193,13 +185,11 @@ class _ImageToTokens:
         values = _split(self.attention.v_proj(tokens), self.heads)
         values = _prompts_first(torch.bmm(values, self.output) + self.share, batch)
         summed = add(weights.mT, values.to(self.dtype))
-        done: Tensor = F.layer_norm(summed, self.shape, self.weight, self.bias, self.eps)
-        return done
+        return F.layer_norm(summed, self.shape, self.weight, self.bias, self.eps)
 
     def _with_bias(self, projected: Tensor) -> Tensor:
-        bias = self.attention.q_proj.bias.reshape(self.heads, -1, 1)
-        shifted: Tensor = projected + bias
-        return shifted.to(self.dtype)
+        bias: Tensor = self.attention.q_proj.bias.reshape(self.heads, -1, 1)
+        return (projected + bias).to(self.dtype)
 
 
 class FastDecoder:
@@ -236,8 +226,7 @@ class FastDecoder:
 
     @staticmethod
     def supports(model: SAM2Base) -> bool:
-        """Whether the decoder has the architecture of the derivation, as every released SAM 2 model
-        has. Others need the official decoder."""
+        """Whether the decoder has the architecture of the released models."""
         decoder = model.sam_mask_decoder
         if type(decoder) is not MaskDecoder or type(decoder.transformer) is not TwoWayTransformer:
             return False
@@ -252,9 +241,7 @@ class FastDecoder:
             and all(type(attention) is Attention for attention in crossing)
             and [type(step) for step in steps]
             == [nn.ConvTranspose2d, LayerNorm2d, nn.GELU, nn.ConvTranspose2d, nn.GELU]
-            and all(
-                steps[i].kernel_size == steps[i].stride == (UPSCALING, UPSCALING) for i in (0, 3)
-            )
+            and all(steps[i].kernel_size == steps[i].stride == (UPSCALING,) * 2 for i in (0, 3))
         )
 
     def prepare(self, features: FrameFeatures) -> PreparedFrame:
@@ -328,11 +315,12 @@ class FastDecoder:
         coarse, fine = frame.fine
         count, tokens, _ = image.shape
         finer = (image @ self.steps[0]).view(count, tokens, UPSCALING**2, -1).add_(coarse)
-        finer = _gelu_(F.layer_norm(finer, *self.norm))
-        finest = (finer @ self.steps[1]).view(count, tokens, UPSCALING**4, -1).add_(fine)
-        finest = _gelu_(finest).flatten(1, 2)
+        # GELU in place: newly allocated memory would cost as much time as the function itself
+        finer = torch.ops.aten.gelu_(F.layer_norm(finer, *self.norm))
+        finest: Tensor = (finer @ self.steps[1]).view(count, tokens, UPSCALING**4, -1).add_(fine)
+        finest = torch.ops.aten.gelu_(finest).flatten(1, 2)
         # one prompt: the batched product takes six times as long in bf16 on a CPU
-        blocks = (hyper[0] @ finest[0].T)[None] if count == 1 else hyper @ finest.mT
+        blocks: Tensor = (hyper[0] @ finest[0].T)[None] if count == 1 else hyper @ finest.mT
         height, width = frame.embed.shape[1:]
         apart = blocks.float().view(count, -1, height, width, *[UPSCALING] * 4)
         ordered = apart.permute(0, 1, 2, 4, 6, 3, 5, 7)
@@ -374,8 +362,7 @@ class FastDecoder:
             found = found + layer.self_attn(q=asked, k=asked, v=found)
         found = layer.norm1(found)
         found = layer.norm2(found + attend(found + places))
-        done: Tensor = layer.norm3(found + layer.mlp(found))
-        return done
+        return cast(Tensor, layer.norm3(found + layer.mlp(found)))
 
 
 def rows(values: Tensor, numbers: Sequence[int]) -> Tensor:
@@ -385,20 +372,15 @@ def rows(values: Tensor, numbers: Sequence[int]) -> Tensor:
     return values[sent(numbers, values.device)]
 
 
-def _gelu_(values: Tensor) -> Tensor:
-    """In place: newly allocated memory costs as much time as the function itself."""
-    torch.ops.aten.gelu_(values)
-    return values
-
-
-def _by_head(projection: nn.Linear, heads: int) -> Tensor:
-    """The weight ``(H * D, C)`` as ``(H, D, C)``."""
-    return projection.weight.view(heads, -1, projection.in_features)
-
-
 def _split(tokens: Tensor, heads: int) -> Tensor:
     """``(B, T, H * D)`` as ``(H, B * T, D)``."""
     return tokens.reshape(tokens.shape[0] * tokens.shape[1], heads, -1).transpose(0, 1)
+
+
+def _split_scaled(tokens: Tensor, heads: int) -> Tensor:
+    """:func:`_split`, scaled by ``1 / sqrt(D)``."""
+    parts = _split(tokens, heads)
+    return parts * math.sqrt(1 / parts.shape[-1])
 
 
 def _prompts_first(values: Tensor, batch: int) -> Tensor:

@@ -279,7 +279,8 @@ def _windows(logits: Tensor, size_hw: tuple[int, int], limits: Limits) -> _Windo
 
 def _measured(values: Tensor, limits: Limits, *, tight: bool = False) -> Tensor:
     """``(S, 7)`` int64 of ``(S, h, w)`` logits: pixels above the threshold plus the offset, above
-    it minus the offset, above it; and the half-open box of the second, or if ``tight`` the third."""
+    it minus the offset, and above it; then the half-open box of the second, or of the third if
+    ``tight``."""
     above = [values > limits.threshold + sign * limits.offset for sign in (1, -1, 0)]
     counts = [each.flatten(1).sum(1) for each in above]
     within = above[2 if tight else 1]

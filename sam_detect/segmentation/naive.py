@@ -1,11 +1,11 @@
-"""Segmenter ``naive``: proposals without weights, from the level sets of the picture.
+"""Segmenter ``naive``: proposals without weights, from the level sets of the image.
 
-1. Stable regions of several channels at several scales (``_channels``, ``_level_sets``).
-2. The promising ones cut out and their holes filled; scored by contrast, outline and compactness,
-   all of them at once along their outlines (``_outlines``, ``_ranking``).
-3. Near-equal ones dropped; touching objects taken apart at their necks (``_split``).
-4. Ranked again; a mask that nearly equals a better one is dropped, nested ones stay.
-5. Outlines snapped to the strongest gradient near them.
+1. Find stable regions of several channels at several scales (``_level_sets``).
+2. Crop the promising ones, fill their holes, and score them by contrast, outline and compactness
+   (``_ranking``).
+3. Drop near-duplicates, and split touching objects at their necks (``_regions``).
+4. Score again, and drop a mask that nearly equals a better one; nested masks stay.
+5. Snap outlines to the strongest gradient near them.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from sam_detect.segmentation._regions import (
 from sam_detect.types import Frame, ImageRGB, Masks
 
 WORKING_PIXELS = 700_000
-"""Larger pictures are worked on at a reduced scale; the masks come in full resolution."""
+"""Larger images are reduced to this many pixels; the masks have full resolution."""
 AREA_SHARES = (4e-5, 0.7)
-"""Automatic area limits, as shares of the picture."""
+"""Automatic area limits, as shares of the image."""
 LEAST_AREA = 16
 LEAST_SCORE = 0.24
-"""What scores less is texture more often than a thing."""
+"""Below this score a region is texture more often than an object."""
 MOST_SPLIT = 250
-"""So many of the best regions that are not convex are taken apart: it is the slowest step."""
+"""Of the regions that are not convex this many of the best are split: it is the slowest step."""
 TOO_ALIKE = 0.8
 """A mask whose IoU with a better one is above this is dropped."""
 
 
 class NaiveSegmenter(Segmenter):
-    """Proposes regions that stand out from what is around them. Deterministic.
+    """Proposes regions that differ from their surroundings. Deterministic.
 
     Args:
-        min_area: smallest mask in pixels; 0 or None: 0.004 % of the picture, at least 16 pixels.
-        max_area: largest mask in pixels; 0 or None: 70 % of the picture.
-        max_proposals: at most this many masks, the best ones.
+        min_area: smallest mask in pixels; 0 or None: 0.004 % of the image, at least 16 pixels.
+        max_area: largest mask in pixels; 0 or None: 70 % of the image.
+        max_proposals: at most this many masks, the best.
 
     Raises:
         ConfigError: a negative area, or less than one proposal.
@@ -105,7 +105,7 @@ class NaiveSegmenter(Segmenter):
         return min(size_hw[0] * size_hw[1], WORKING_PIXELS)
 
     def _least_area(self, pixels: int, share: float) -> float:
-        """Pixels of the smallest mask in a picture of so many pixels, a share of the given one."""
+        """Pixels of the smallest mask in an image of this many pixels, a share of the given one."""
         return self.min_area * share or max(LEAST_AREA, AREA_SHARES[0] * pixels)
 
 
@@ -114,7 +114,7 @@ def propose(
 ) -> tuple[list[RegionProposal], FloatArray]:
     """Regions, best first, and their scores (0 to 1)."""
     with ThreadPoolExecutor(1) as pool:
-        # Level sets are found by several threads and cut out by one, beside which this one runs.
+        # the ranker is prepared while other threads find level sets
         preparing = pool.submit(Ranker, image_rgb)
         regions = level_sets(image_rgb, min_area=limits[0], max_area=limits[1])
         ranker = preparing.result()
@@ -133,7 +133,7 @@ def propose(
 
 
 def _enlarged(region: RegionProposal, small: ImageRGB, frame: Frame) -> RegionProposal:
-    """The region in the full picture, its outline smooth."""
+    """The region in the full image, its outline smooth."""
     height, width = frame.size_hw
     by_y, by_x = height / small.shape[0], width / small.shape[1]
     rows, columns = region.crop.shape
