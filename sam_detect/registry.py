@@ -23,11 +23,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "sam2": "sam_detect.segmentation.sam2:SAM2Segmenter",
     },
     "fade": {
-        "identity": "sam_detect.fading.identity:IdentityFade",
-        "gaussian": "sam_detect.fading.gaussian:GaussianFade",
-        "linear": "sam_detect.fading.linear:LinearFade",
-        "exponential": "sam_detect.fading.exponential:ExponentialFade",
-        "blur": "sam_detect.fading.blur:BlurFade",
+        "identity": "sam_detect.fading.fades:IdentityFade",
+        "gaussian": "sam_detect.fading.fades:GaussianFade",
+        "linear": "sam_detect.fading.fades:LinearFade",
+        "exponential": "sam_detect.fading.fades:ExponentialFade",
+        "blur": "sam_detect.fading.fades:BlurFade",
     },
     "embedder": {
         "average": "sam_detect.embedding.average:AverageEmbedder",

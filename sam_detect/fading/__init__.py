@@ -1,4 +1,4 @@
-"""The fading room: crops with their context faded by the distance from the object."""
+"""The fading room: crops whose context is faded by its distance from the object."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sam_detect.options import Options, shown
 from sam_detect.registry import room_attribute
 
 if TYPE_CHECKING:
-    from sam_detect.fading.blur import BlurFade as BlurFade
-    from sam_detect.fading.exponential import ExponentialFade as ExponentialFade
-    from sam_detect.fading.gaussian import GaussianFade as GaussianFade
-    from sam_detect.fading.identity import IdentityFade as IdentityFade
-    from sam_detect.fading.linear import LinearFade as LinearFade
+    from sam_detect.fading.fades import BlurFade as BlurFade
+    from sam_detect.fading.fades import ExponentialFade as ExponentialFade
+    from sam_detect.fading.fades import GaussianFade as GaussianFade
+    from sam_detect.fading.fades import IdentityFade as IdentityFade
+    from sam_detect.fading.fades import LinearFade as LinearFade
 
 
 Sigma = Annotated[

@@ -1,7 +1,7 @@
-"""From a mask to the faded crop that an embedder sees.
+"""From a mask to the faded crop that an embedder gets.
 
-The window is cut first, and everything else happens inside it: the cost of a fade follows the
-object's size, never the picture's.
+The window is cut first, and everything else happens inside it: the cost of a fade depends on the
+size of the object, never on that of the image.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import Crop, FadedCrop, ImageRGB, Masks
 
 CROP_VERSION = 1
-"""Raised whenever the same mask would get another crop: old libraries then say `reindex`."""
+"""Incremented when the same mask would give another crop: old libraries then need `reindex`."""
 VISIBLE = 16
-"""A value (0 to 255) on an object that no useful fade brings down to 1."""
+"""A value (0 to 255) of an object that no useful fade reduces to 1."""
 WITHOUT_TRANSPARENCY = {"JPEG", "MPO", "PPM", "PCX", "EPS"}
-"""Pillow's names of formats that refuse an RGBA picture."""
+"""Pillow's names of formats without an alpha channel."""
 
 
 def cut(
@@ -40,9 +40,9 @@ def cut(
 ) -> Crop:
     """The square window around a mask, of which the object takes about ``occupancy``.
 
-    The side is ``sqrt(area / occupancy)``, but never less than the mask's own box with a
-    margin of 2 pixels. Beyond the picture its border is repeated. A window larger than
-    ``crop_side`` is reduced to it; a smaller one is kept as it is.
+    The side is ``sqrt(area / occupancy)``, at least that of the mask's box with a margin of 2
+    pixels. Beyond the image its border is repeated. A window larger than ``crop_side`` is reduced
+    to it; a smaller one keeps its size.
 
     Args:
         image_rgb: ``(H, W, 3)`` uint8.
@@ -68,7 +68,7 @@ def cut(
 
 
 def reduced(crop: Crop, side: int) -> Crop:
-    """The crop with its longest side brought down to ``side``; itself where it is smaller."""
+    """The crop with its longest side reduced to ``side``; itself if it is smaller."""
     longest = max(crop.mask.shape)
     if longest <= side:
         return crop
@@ -85,7 +85,7 @@ def reduced(crop: Crop, side: int) -> Crop:
 
 
 class CutOut(Image.Image):
-    """An RGBA picture that also saves in formats without transparency, such as JPEG: there it
+    """An RGBA image that also saves in formats without transparency, such as JPEG: there it
     fades to black, as embedders get it."""
 
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:  # noqa: A002
@@ -102,14 +102,14 @@ class CutOut(Image.Image):
 def cut_out(
     image_rgb: ImageRGB, masks: Masks, fade: Fade | WeightFade, *, occupancy: float
 ) -> CutOut:
-    """The first mask's object with its context, unreduced, as an RGBA picture: its transparency is
-    the fade's weight, fully opaque exactly on the object."""
+    """The first mask's object with its context at full size, as an RGBA image: its alpha is the
+    fade's weight, 255 exactly on the object."""
     box, side = masks.boxes_xyxy[0].tolist(), max(masks.size_hw) * 4
     crop = cut(image_rgb, masks.crop(0), box, occupancy=occupancy, crop_side=side)
     alpha = np.minimum(np.rint(faded(crop, fade).weights * 255), 254).astype(np.uint8)
     alpha[crop.mask] = 255
     picture = Image.fromarray(np.dstack([crop.image_rgb, alpha]), "RGBA")
-    picture.__class__ = CutOut  # Pillow offers no public way to make a picture of a subclass
+    picture.__class__ = CutOut  # Pillow has no public way to make an image of a subclass
     return cast(CutOut, picture)
 
 
@@ -121,7 +121,7 @@ def faded(crop: Crop, fade: Fade | WeightFade) -> FadedCrop:
             or weights that are not numbers from 0 to 1.
     """
     distances = distance_map(crop)
-    # A subclass that fades in another way than by its weights is asked for its image.
+    # a subclass with its own apply() fades by its image, not by its weights
     if isinstance(fade, WeightFade) and type(fade).apply is WeightFade.apply:
         weights = _weights(fade.for_area(crop.area), crop, distances)
         image = cv2.multiply(crop.image_rgb, cv2.merge([weights] * 3), dtype=cv2.CV_8U)
@@ -137,14 +137,14 @@ def faded(crop: Crop, fade: Fade | WeightFade) -> FadedCrop:
 
 
 def distance_map(crop: Crop) -> FloatArray:
-    """``(h, w)`` float32: Euclidean distance from the object in pixels of the picture, 0 on it."""
+    """``(h, w)`` float32: Euclidean distance from the object in pixels of the image, 0 on it."""
     outside = (~crop.mask).view(np.uint8)
     if not outside.any():
         return np.zeros(crop.mask.shape, np.float32)
     distances = np.asarray(
         cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32
     )
-    # OpenCV's last bit differs with its threads; the square of a distance is a whole number.
+    # OpenCV's last bit depends on its threads; the square of a distance is an integer
     np.square(distances, out=distances)
     np.rint(distances, out=distances)
     np.sqrt(distances, out=distances)
@@ -156,10 +156,10 @@ def distance_map(crop: Crop) -> FloatArray:
 def _window(
     array: npt.NDArray[np.uint8], corner_xy: tuple[int, int], side: int, size: int, *, border: int
 ) -> npt.NDArray[np.uint8]:
-    """The square of ``side`` pixels at a corner, brought to ``size``; beyond the array by border.
+    """The square of ``side`` pixels at a corner, reduced to ``size`` and padded by ``border``.
 
-    Only what lies inside the array is read, and it is reduced before it is padded, so that a
-    window far larger than the picture costs no more than the picture.
+    The part inside the array is reduced before it is padded, so that a window far larger than the
+    image costs no more than the image.
     """
     spans = []
     for corner, length in zip(corner_xy, (array.shape[1], array.shape[0]), strict=True):
@@ -179,15 +179,16 @@ def _window(
 
 
 def _mostly(share: npt.NDArray[np.uint8]) -> BoolArray:
-    """Where a reduced mask (0 to 255) is the object: in at least half of a pixel.
+    """A reduced mask (0 to 255) as bool: true where the object covers half of a pixel.
 
-    A thin object may cover less of every pixel; it must neither vanish nor fall apart.
+    If a thin object covers less of every pixel the limit is lower: it must neither vanish nor
+    break into parts.
     """
     return np.asarray(share >= min(128, max(1, (int(share.max()) + 1) // 2)))
 
 
 def _weights(fade: Any, crop: Crop, distances: FloatArray) -> FloatArray:
-    """The fade's weights, if it keeps its promise."""
+    """The fade's weights, checked."""
     name = type(fade).__name__
     try:
         weights = np.asarray(fade.weights(distances.copy()), np.float32)
@@ -208,9 +209,10 @@ def _weights(fade: Any, crop: Crop, distances: FloatArray) -> FloatArray:
 
 
 def _custom_image(crop: Crop, fade: Fade, distances: FloatArray) -> ImageRGB:
+    """The image of a fade without plain weights, checked."""
     name = type(fade).__name__
     try:
-        # Copies: a user's fade may work in place, and the kept crop must not change.
+        # copies: a user's fade may work in place, and the kept crop must not change
         image = fade.apply(crop.image_rgb.copy(), crop.mask.copy(), distances.copy())
         result = np.asarray(image) if image is not None else np.zeros(0)
     except SamDetectError:

@@ -137,7 +137,7 @@ class _TokensToImage:
 
 
 class _ImageToTokens:
-    """Cross-attention of image tokens (B, N, C) to tokens (B, T, C), residual sum and layer norm."""
+    """Cross-attention of image tokens (B, N, C) to tokens (B, T, C), with sum and layer norm."""
 
     def __init__(
         self, attention: Attention, norm: nn.LayerNorm, positions: Tensor, dtype: torch.dtype

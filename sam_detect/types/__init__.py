@@ -1,11 +1,10 @@
 """The nouns: what flows between the rooms. Arrays are validated once, where they are built."""
 
-from sam_detect.types.batches import Index, Masks, Selection
-from sam_detect.types.candidates import Candidates, Taught
-from sam_detect.types.examples import ExampleArrays, Hit, Point, Recipe, Rivals
+from sam_detect.types.batches import Candidates, Index, Masks, Selection, Taught
+from sam_detect.types.examples import ExampleArrays, Hit, Neighbour, Point, Recipe, Rivals
 from sam_detect.types.explanation import Explanation
-from sam_detect.types.pictures import Crop, FadedCrop, Frame, ImageRGB
-from sam_detect.types.results import Detection, Detections, Neighbour, Verdict
+from sam_detect.types.frames import Crop, FadedCrop, Frame, ImageRGB
+from sam_detect.types.results import Detection, Detections, Verdict
 from sam_detect.types.videos import TrackedFrame
 
 __all__ = [

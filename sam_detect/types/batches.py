@@ -1,4 +1,4 @@
-"""A batch of masks of one picture."""
+"""Batches of masks of one image, with and without what is known of them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from sam_detect.masks import (
     outlines,
     tight_box_xyxy,
 )
+from sam_detect.types.examples import Neighbour
+from sam_detect.types.frames import Frame
 
 Index = int | np.integer[Any]
 Selection = slice | Sequence[int] | npt.NDArray[Any]
@@ -29,16 +31,16 @@ Selection = slice | Sequence[int] | npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """A batch of N masks of one picture, as parallel arrays, best first where a segmenter made it.
+    """A batch of N masks of one image, as parallel arrays; best first if a segmenter made it.
 
     Attributes:
-        size_hw: height and width of the picture.
+        size_hw: height and width of the image.
         boxes_xyxy: ``(N, 4)`` int64, half-open and tight, in pixels.
         crop_rles: N COCO-compressed run lengths, each of its box.
         areas: ``(N,)`` int64, true pixels.
         predicted_ious: ``(N,)`` float32 in 0..1, the proposal's own quality.
-        stabilities: ``(N,)`` float32 in 0..1, how little the mask changes with its threshold.
-        prompts_xy: ``(N, 2)`` float32, the point that asked for the mask; NaN where none did.
+        stabilities: ``(N,)`` float32 in 0..1, IoU of the masks at a raised and a lowered threshold.
+        prompts_xy: ``(N, 2)`` float32, the point prompt of the mask; NaN if it had none.
     """
 
     size_hw: tuple[int, int]
@@ -85,7 +87,7 @@ class Masks:
         """Masks from boolean crops, each of the size of its box.
 
         Raises:
-            MaskError: a crop is empty, does not fill its box, or a box leaves the picture.
+            MaskError: a crop is empty, does not fill its box, or a box leaves the image.
         """
         boxes = np.asarray(boxes_xyxy, dtype=np.int64).reshape(len(crops), 4)
         for crop, box in zip(crops, boxes, strict=True):
@@ -136,7 +138,7 @@ class Masks:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Masks]) -> Masks:
-        """All masks of several batches of the same picture, in order."""
+        """All masks of several batches of the same image, in order."""
         if not parts:
             raise MaskError("nothing to concatenate: at least one batch of masks is needed")
         if len({part.size_hw for part in parts}) > 1:
@@ -190,8 +192,67 @@ class Masks:
         return outlines(self.crop(index), self.boxes_xyxy[index].tolist())[0]
 
 
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Proposals of one frame, with the vectors of those whose size is that of known objects.
+
+    Attributes:
+        frame: the image.
+        masks: N proposals, best first.
+        vectors: ``(n, D)`` float32 unit vectors of some of them.
+        described: ``(n,)`` indices of those masks; the area prior excludes the others.
+
+    Raises:
+        MaskError: there is not one vector for each described mask.
+    """
+
+    frame: Frame
+    masks: Masks
+    vectors: FloatArray
+    described: IntArray
+
+    def __post_init__(self) -> None:
+        if len(self.vectors) != len(self.described):
+            raise MaskError(
+                f"{len(self.described)} described masks need as many vectors, "
+                f"got {len(self.vectors)}"
+            )
+
+    def then(self, others: Candidates) -> Candidates:
+        """These, followed by others of the same frame."""
+        return Candidates(
+            self.frame,
+            Masks.concatenate([self.masks, others.masks]),
+            np.concatenate([self.vectors, others.vectors]),
+            np.concatenate([self.described, others.described + len(self.masks)]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """The outlines of one image that a library has examples of.
+
+    Attributes:
+        picture: digest of the image's pixels.
+        masks: N outlines, newest first.
+        examples: N examples with these outlines; a negative says what its outline is *not*.
+    """
+
+    picture: str
+    masks: Masks
+    examples: tuple[Neighbour, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def of(self, *, negative: bool) -> Taught:
+        """Only the negatives, or only the others."""
+        chosen = [i for i, each in enumerate(self.examples) if each.negative is negative]
+        return Taught(self.picture, self.masks[chosen], tuple(self.examples[i] for i in chosen))
+
+
 def as_index(selection: Selection) -> Any:
-    """numpy reads an empty list as floats; an empty selection must stay an index."""
+    """A selection as a numpy index; numpy would read an empty list as floats."""
     if isinstance(selection, (list, tuple)) and len(selection) == 0:
         return np.zeros(0, np.int64)
     return selection

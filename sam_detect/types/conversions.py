@@ -15,7 +15,7 @@ from sam_detect.types.batches import Masks
 
 UNKNOWN_CATEGORY = "unknown"
 LEAST_POLYGON_IOU = 0.99
-"""Polygons that give back less of a mask than this are not written: COCO's have no holes."""
+"""Polygons with a lower IoU with the mask are not written: COCO's polygons have no holes."""
 
 
 class DetectionArrays(Protocol):
@@ -44,15 +44,15 @@ class DetectionArrays(Protocol):
 
 
 class COCODataset:
-    """Collects the detections of pictures as a COCO dataset.
+    """Collects the detections of images as a COCO dataset.
 
     ``images``, ``annotations`` and ``categories`` (the labels found, in alphabetical order,
     numbered from 1). Ids count from 1. ``segmentation`` is a list of polygons, one for each part
-    of the object; where those have an IoU below :data:`LEAST_POLYGON_IOU` with the mask, because
-    it has holes, it is the mask's RLE. ``bbox`` is ``[x, y, w, h]``, ``area`` the mask's pixels,
-    ``iscrowd`` 0. As COCO's tools expect, ``score`` is what detections are ranked by, the label's
-    *confidence*; the proposal's own quality is ``proposal_score``. Objects without a label get
-    the category ``unknown``.
+    of the object; if these have an IoU below :data:`LEAST_POLYGON_IOU` with the mask, because it
+    has holes, it is the mask's RLE. ``bbox`` is ``[x, y, w, h]``, ``area`` the mask's pixels,
+    ``iscrowd`` 0. As COCO's tools expect, ``score`` ranks the detections: it is the label's
+    *confidence*; the proposal's own quality is ``proposal_score``. Objects without a label get the
+    category ``unknown``.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class COCODataset:
         self._labels: list[str] = []  # parallel to the annotations
 
     def add(self, detections: DetectionArrays, file_name: str) -> None:
-        """Adds one picture under this name."""
+        """Adds one image under this name."""
         height, width = detections.size_hw
         image_id = len(self._images) + 1
         self._images.append(
@@ -75,7 +75,7 @@ class COCODataset:
                 {
                     "id": len(self._annotations) + 1,
                     "image_id": image_id,
-                    "category_id": 0,  # known when all labels are
+                    "category_id": 0,  # set in to_dict
                     "segmentation": coco_segmentation(detections.masks, index),
                     "bbox": detection.bbox,
                     "area": detection.area,
@@ -104,7 +104,7 @@ class COCODataset:
 
 
 def coco_segmentation(masks: Masks, index: int) -> list[list[float]] | MaskRLE:
-    """One mask as COCO polygons, or as RLE where polygons would not give it back."""
+    """One mask as COCO polygons, or as RLE if polygons cannot represent it."""
     polygons = masks.polygons(index)
     crop, corner = masks.crop(index), masks.boxes_xyxy[index, :2]
     drawn = polygons_to_mask([flat(ring - corner) for ring in polygons], crop.shape)

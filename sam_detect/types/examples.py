@@ -1,4 +1,4 @@
-"""What a library holds: points, examples, recipes."""
+"""The content of a library: points, examples, recipes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Point:
 
     Attributes:
         id: a UUID in its canonical text form.
-        vector: ``(D,)`` float32, or None where it was not asked for.
-        payload: plain JSON data; only the asked-for fields where some were named.
+        vector: ``(D,)`` float32, or None if it was not requested.
+        payload: plain JSON data; only the requested fields.
     """
 
     id: str
@@ -28,21 +28,42 @@ class Point:
 
 @dataclass(frozen=True)
 class Hit:
-    """One search result: the point's id, its cosine similarity (-1 to 1) and asked-for payload."""
+    """One search result: the point's id, its cosine similarity (-1 to 1), requested payload."""
 
     id: str
     similarity: float
     payload: dict[str, Any]
 
 
-@dataclass(frozen=True, eq=False)
-class Rivals:
-    """K regions that were proposed around examples and are not what the examples show.
+@dataclass(frozen=True)
+class Neighbour:
+    """One stored example near a vector: the reason for a label.
 
     Attributes:
-        owners: ``(K,)`` int64, index of the example that each lies at.
-        touching: ``(K,)`` bool: a part of the example, or more than it. The others lie beside it,
-            and may be objects that nobody named.
+        id: the example's id in its library.
+        label: the example's label.
+        similarity: cosine similarity, -1 to 1.
+        negative: whether the example says "this is *not* that label".
+    """
+
+    id: str
+    label: str
+    similarity: float
+    negative: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        named = {"id": self.id, "label": self.label, "similarity": round(float(self.similarity), 6)}
+        return {**named, "negative": True} if self.negative else named
+
+
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """Hard negatives: K regions proposed around examples that are not the examples' objects.
+
+    Attributes:
+        owners: ``(K,)`` int64, index of the example that each belongs to.
+        touching: ``(K,)`` bool: whether it overlaps the example. The others are near it, and may be
+            objects without a label.
         vectors: ``(K, D)`` float32 of length 1.
     """
 
@@ -63,15 +84,15 @@ class ExampleArrays:
     Attributes:
         ids: their ids.
         labels: their names.
-        sources: the pictures they come from.
-        boxes_xywh: ``(N, 4)`` there: x, y, width, height.
+        sources: the images they come from.
+        boxes_xywh: ``(N, 4)`` x, y, width, height in pixels of these images.
         negatives: ``(N,)`` bool, polarity.
         vectors: ``(N, D)`` float32.
-        areas: ``(N,)`` pixels in their pictures; empty where not known.
-        qualities: ``(N,)`` float32 in 0..1, what the segmenter thought of its own proposal of
-            each (NaN: it made none); empty where nobody looked.
-        proposers: N names of segmenters, empty where nobody looked.
-        rivals: what lies around them.
+        areas: ``(N,)`` pixels in their images; empty if not known.
+        qualities: ``(N,)`` float32 in 0..1, quality of the segmenter's own proposal of each (NaN: it
+            made none); empty if not known.
+        proposers: N names of segmenters; empty if not known.
+        rivals: their hard negatives.
         scene_weights: see :meth:`~sam_detect.interfaces.Embedder.scene_weights`.
     """
 
@@ -90,8 +111,8 @@ class ExampleArrays:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """How the vectors of a library were made. Two recipes are the same when all fields are, apart
-    from the name of a file of weights: their digest tells what they are.
+    """How the vectors of a library were made. Two recipes are equal if all fields are, except the
+    name of a file of weights, which its digest identifies.
 
     Attributes:
         embedder: registered name.
@@ -142,7 +163,7 @@ class Recipe:
 
 
 def _deciding(value: Any) -> Any:
-    """A field of a recipe without what decides nothing: what a file of weights is called."""
+    """A field of a recipe as it is compared: without the name of a file of weights."""
     if not isinstance(value, dict) or "digest" not in value:
         return value
     return {name: each for name, each in value.items() if name != "file"}

@@ -1,4 +1,4 @@
-"""What comes out: verdicts and detections."""
+"""Results: verdicts and detections."""
 
 from __future__ import annotations
 
@@ -13,43 +13,21 @@ import numpy.typing as npt
 from sam_detect.errors import MaskError
 from sam_detect.masks import BoolArray, FloatArray, IntArray, MaskRLE, Ring
 from sam_detect.types.batches import Index, Masks, Selection, as_index
+from sam_detect.types.examples import Neighbour
 from sam_detect.types.explanation import Explanation
-from sam_detect.types.pictures import Frame
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """One stored example that was near a vector: the reason for a label.
-
-    Attributes:
-        id: the example's id in its library.
-        label: the example's label.
-        similarity: cosine similarity, -1 to 1.
-        negative: whether the example says "this is *not* that label".
-    """
-
-    id: str
-    label: str
-    similarity: float
-    negative: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        named = {"id": self.id, "label": self.label, "similarity": round(float(self.similarity), 6)}
-        return {**named, "negative": True} if self.negative else named
+from sam_detect.types.frames import Frame
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a labeller says of one vector.
+    """The labeller's answer for one vector.
 
     Attributes:
-        label: the name, or None for unknown.
-        best_label: the name it came closest to; None only where nothing is known at all.
+        label: the label, or None for unknown.
+        best_label: the closest label; None only if the library is empty.
         confidence: 0 to 1, see ``docs/labelling.md``.
         neighbours: the nearest examples, nearest first.
-        taught: whether this very outline was taught under this label, in this picture.
-        explanation: the terms that decided; None where the labeller gives none, and in videos,
-            which combine the confidences of several key frames.
+        taught: whether this outline was learnt with this label in this image.
     """
 
     label: str | None
@@ -128,8 +106,8 @@ class Detection:
 
     @property
     def polygon(self) -> Ring:
-        """``(K, 2)`` corners x, y of the outline in pixels; of several parts that of the largest.
-        What is a hole in the mask is filled."""
+        """``(K, 2)`` x, y of the outline in pixels; of several parts that of the largest. Holes are
+        filled."""
         return self.masks.polygons(0)[0]
 
     @property
@@ -153,7 +131,7 @@ class Detection:
         return getattr(self, key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """``d[key]``, or ``default`` where a detection has no such field."""
+        """``d[key]``, or ``default`` if a detection has no such field."""
         return self[key] if key in self.FIELDS else default
 
     def __contains__(self, key: object) -> bool:
@@ -193,10 +171,10 @@ class Detection:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """All detections of one picture: indexes like numpy, iterates as :class:`Detection`.
+    """All detections of one image: indexes like numpy, iterates as :class:`Detection`.
 
     Attributes:
-        source_id: the picture's path, as given or found.
+        source_id: the image's path, as given or found.
         masks: the N masks.
         verdicts: N verdicts, parallel to the masks.
         recipe: the recipe that made the vectors, as plain data.
@@ -217,7 +195,7 @@ class Detections:
 
     @classmethod
     def of(cls, frame: Frame, found: Detections | Sequence[Detection]) -> Detections:
-        """Any choice of a picture's detections as a batch."""
+        """Any selection of an image's detections as a batch."""
         if isinstance(found, Detections):
             return found
         masks = [Masks.empty(frame.size_hw), *(detection.masks for detection in found)]
@@ -259,14 +237,14 @@ class Detections:
 
     @property
     def xyxy(self) -> IntArray:
-        """``boxes_xyxy`` under the name that other libraries use."""
+        """``boxes_xyxy`` under the name in other libraries."""
         return self.masks.boxes_xyxy
 
     def polygons(self) -> list[list[Ring]]:
         """For each detection the outlines of its parts, the largest first.
 
         An outline is ``(K, 2)`` float64, x and y in pixels; pixel ``i`` covers ``[i, i + 1]``.
-        Holes are filled: where they matter, use the masks.
+        Holes are filled: use the masks if they matter.
         """
         return [self.masks.polygons(index) for index in range(len(self))]
 
@@ -276,7 +254,7 @@ class Detections:
         return self[np.array([verdict.label is not None for verdict in self.verdicts], dtype=bool)]
 
     def only(self, labels: Collection[str], *, unknown: bool = False) -> Detections:
-        """Only those with one of these labels; with ``unknown`` those without a label, too."""
+        """Only those with one of these labels; with ``unknown`` also those without a label."""
         names = (verdict.label for verdict in self.verdicts)
         return self[np.array([unknown if n is None else n in labels for n in names], dtype=bool)]
 
@@ -326,9 +304,9 @@ class Detections:
         }
 
     def to_coco(self) -> dict[str, Any]:
-        """A COCO dataset of this picture: see :class:`sam_detect.types.conversions.COCODataset`.
+        """A COCO dataset of this image: see :class:`sam_detect.types.conversions.COCODataset`.
 
-        What has no label gets the category ``unknown``; ``detections.known`` leaves it out.
+        Objects without a label get the category ``unknown``; ``detections.known`` excludes them.
         """
         from sam_detect.types.conversions import COCODataset
 
@@ -352,12 +330,12 @@ class Detections:
     def to_supervision(self, labels: Sequence[str] | None = None) -> Any:
         """A ``supervision.Detections``, for its annotators, trackers and metrics.
 
-        ``class_id`` is the label's place in ``labels``, ``data["class_name"]`` its name. What has
-        no label is the class ``unknown``, the last one.
+        ``class_id`` is the label's index in ``labels``, ``data["class_name"]`` its name. Objects
+        without a label have the class ``unknown``, the last one.
 
         Args:
-            labels: the labels in the order of their numbers, for the same numbers in several
-                pictures; by default those of this picture in alphabetical order.
+            labels: the labels in the order of their numbers, for equal numbers in several images; by
+                default those of this image in alphabetical order.
 
         Raises:
             UnavailableError: supervision is not installed.

@@ -1,4 +1,4 @@
-"""What comes out of a video: the detections of a frame, with the tracks they belong to."""
+"""Results of a video: the detections of a frame, with their tracks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from sam_detect.errors import MaskError
 from sam_detect.masks import IntArray
-from sam_detect.types.pictures import Frame
+from sam_detect.types.frames import Frame
 from sam_detect.types.results import Detections
 
 
@@ -16,12 +16,12 @@ class TrackedFrame:
     """One frame of a video and the objects in it.
 
     Attributes:
-        frame: the picture, with its place in the video (``index``, ``time_s``).
+        frame: the image, with its place in the video (``index``, ``time_s``).
         detections: the N objects.
-        track_ids: ``(N,)`` int64, from 1; an object keeps its own from frame to frame. 0 where
-            objects are not followed.
-        key: whether the detector has looked at this frame; else what it found before was carried
-            here.
+        track_ids: ``(N,)`` int64, from 1; an object keeps its own from frame to frame. 0 for
+            objects that are not tracked.
+        key: whether this is a key frame, on which the detector ran; else detections were carried
+            here by motion.
     """
 
     frame: Frame
@@ -55,7 +55,7 @@ class TrackedFrame:
         }
 
     def _plain(self, detection: dict[str, Any]) -> dict[str, Any]:
-        """Neighbours only where they are news: they would be most of the file."""
+        """Without neighbours if this is no key frame: they would be most of the file."""
         if not self.key:
             detection.pop("neighbours")
         return detection

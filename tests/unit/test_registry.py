@@ -15,7 +15,7 @@ import pytest
 from sam_detect import registry
 from sam_detect.config import load_settings
 from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError
-from sam_detect.fading.gaussian import GaussianFade
+from sam_detect.fading.fades import GaussianFade
 from sam_detect.parts import describe_fade, fade_asked_for, make_fade, require_fade
 
 PROMISED = {

@@ -1,4 +1,4 @@
-"""Pictures and what is cut from them: frames, crops."""
+"""Images and crops of them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ ImageRGB = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture on its way through the pipeline.
+    """One image in the pipeline.
 
     Attributes:
         image_rgb: ``(H, W, 3)`` uint8, RGB.
-        source_id: where it came from, as the user gave or would find it (a path, ``array``, ...).
-        index: position in its source (0 for a single picture).
+        source_id: its source as the user named it (a path, ``array``, ...).
+        index: position in its source (0 for a single image).
         location: (xy, z, t) in a stack, or None.
         time_s: seconds since the start of its video, or None.
-        left_out: what of its file was not read, such as "only channel 1 of 3 was read".
+        left_out: the parts of its file that were not read, such as "only channel 1 of 3 was read".
     """
 
     image_rgb: ImageRGB
@@ -49,14 +49,14 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """The image cut around one mask with its context, not yet faded: the form a library keeps.
+    """The image cut around one mask with its context, before fading: what a library stores.
 
     Attributes:
-        image_rgb: ``(h, w, 3)`` uint8; pixels beyond the picture repeat its border.
+        image_rgb: ``(h, w, 3)`` uint8; pixels beyond the image repeat its border.
         mask: ``(h, w)`` bool, the object.
-        scale: crop pixels per image pixel (below 1 where a large object was reduced), so that
-            distances in the crop, divided by it, are distances in the picture.
-        window_xyxy: the cut window in the picture, half-open; may reach beyond it.
+        scale: crop pixels per image pixel, below 1 if a large object was reduced. A distance in
+            the crop divided by it is a distance in the image.
+        window_xyxy: the window in the image, half-open; may extend beyond it.
     """
 
     image_rgb: ImageRGB
@@ -74,21 +74,21 @@ class Crop:
 
     @property
     def area(self) -> float:
-        """The object's area in pixels of the picture."""
+        """The object's area in pixels of the image."""
         return float(np.count_nonzero(self.mask)) / self.scale**2
 
 
 @dataclass(frozen=True, eq=False)
 class FadedCrop:
-    """What an embedder gets: a crop, its faded image and the weight of each pixel.
+    """The input of an embedder: a crop, its faded image and the weight of each pixel.
 
     Attributes:
         crop: the crop before fading.
-        image_rgb: ``(h, w, 3)`` uint8, what the fade made of the crop's image.
-        weights: ``(h, w)`` float32 in 0..1: the fade's weight where it is a plain weight,
-            else 1 on the object and 0 beside it.
-        plain: whether the fade is a plain weight, so that ``crop.image_rgb`` and ``weights``
-            say everything that ``image_rgb`` does.
+        image_rgb: ``(h, w, 3)`` uint8, the faded image.
+        weights: ``(h, w)`` float32 in 0..1: the fade's weight if it is a plain weight,
+            else 1 on the object and 0 elsewhere.
+        plain: whether the fade is a plain weight: ``image_rgb`` is then ``crop.image_rgb`` times
+            ``weights``.
     """
 
     crop: Crop
