@@ -89,8 +89,8 @@ class ExampleArrays:
         negatives: ``(N,)`` bool, polarity.
         vectors: ``(N, D)`` float32.
         areas: ``(N,)`` pixels in their images; empty if not known.
-        qualities: ``(N,)`` float32 in 0..1, quality of the segmenter's own proposal of each (NaN: it
-            made none); empty if not known.
+        qualities: ``(N,)`` float32 in 0..1, quality of the segmenter's own proposal of each (NaN:
+            it made none); empty if not known.
         proposers: N names of segmenters; empty if not known.
         rivals: their hard negatives.
         scene_weights: see :meth:`~sam_detect.interfaces.Embedder.scene_weights`.

@@ -334,8 +334,8 @@ class Detections:
         without a label have the class ``unknown``, the last one.
 
         Args:
-            labels: the labels in the order of their numbers, for equal numbers in several images; by
-                default those of this image in alphabetical order.
+            labels: the labels in the order of their numbers, for equal numbers in several images;
+                by default those of this image, sorted.
 
         Raises:
             UnavailableError: supervision is not installed.
