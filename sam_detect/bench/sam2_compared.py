@@ -22,7 +22,7 @@ from sam_detect.bench.measurements import Measurements, Trial
 from sam_detect.bench.stages import drawn
 from sam_detect.embedding.sam2 import SAM2Embedder
 from sam_detect.fading.context import cut, faded
-from sam_detect.fading.identity import IdentityFade
+from sam_detect.fading.fades import IdentityFade
 from sam_detect.masks import FloatArray
 from sam_detect.models.devices import resolve_device
 from sam_detect.models.sam2 import LoadedSAM2, load_sam2
