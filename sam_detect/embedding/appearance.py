@@ -1,10 +1,10 @@
 """The default embedder without weights: colour, texture, shape and surroundings in named parts.
 
-A part is a set of histograms with soft bins. The square root of a histogram that adds up to one
-has length 1, and the dot product of two such roots is their Bhattacharyya coefficient: 1 for
-equal histograms, 0 for disjoint ones. So every part is a unit vector, and the similarity of two
-whole vectors is the weighted mean of the similarities of their parts. No part depends on how the
-object is turned; ``size`` alone depends on how near it is.
+A part is a set of histograms with soft bins. The square root of a histogram that sums to 1 has
+length 1, and the dot product of two such roots is their Bhattacharyya coefficient: 1 for equal
+histograms, 0 for disjoint ones. So every part is a unit vector, and the similarity of two vectors
+is the weighted mean of the similarities of their parts. No part depends on the rotation of the
+object; only ``size`` depends on its distance from the camera.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PART_WEIGHTS = {
     "size": 0.22,
     "contrast": 0.23,
 }
-"""The parts in the order of the vector, each with its share of the similarity."""
+"""The parts in the order of the vector, with their weights in the similarity."""
 
 COLOUR_BINS = 16
 TEXTURE_BINS = 10
@@ -40,13 +40,13 @@ CONTRAST_BINS = 12
 LAYERS = 2
 """Rim and core of the object, split at half of its largest depth."""
 RING = 0.25
-"""Width of the surroundings that contrast looks at, as a share of the object's diameter."""
+"""Width of the ring around the object for ``contrast``, relative to the root of its area."""
 
 SCENE_LIGHTNESS, SCENE_LAYERS = 0.2, 0.3
 """See :meth:`AppearanceEmbedder.scene_weights`."""
 
 NEGLIGIBLE = 1e-8
-"""Pixels with less than this share of the largest weight are left out: they change nothing."""
+"""Pixels with less than this share of the largest weight are skipped: they change nothing."""
 
 Array = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.float64]
@@ -54,14 +54,14 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class AppearanceEmbedder(Embedder):
-    """Parts of the vector, each pooled with the fade's weights where it pools pixels:
+    """Colour, texture, shape, size and contrast; histograms of pixels have the fade's weights:
 
     - ``colour``: histograms of L, a and b (CIELAB), and of a and b jointly.
     - ``layers``: mean and spread of L, a and b in the object's rim and in its core.
     - ``texture``: gradient strength at three scales and uniform local binary patterns
       (Ojala et al. 2002).
-    - ``shape``: solidity, elongation, circularity, extent, and how its radius varies.
-    - ``size``: the area in pixels of the picture, on a log scale.
+    - ``shape``: solidity, elongation, circularity, extent, and variation of the radius.
+    - ``size``: the area in pixels of the image, on a log scale.
     - ``contrast``: mean colour of the object against the ring around it.
     """
 
@@ -72,7 +72,7 @@ class AppearanceEmbedder(Embedder):
     prior_similarity = 0.9
 
     def scene_weights(self) -> FloatArray:
-        """Size says how near the camera was; lightness, how bright the lamp."""
+        """Size depends on the distance of the camera, lightness on the light source."""
         weights = {name: np.ones(length, np.float32) for name, length in _LENGTHS.items()}
         weights["size"][:] = 0
         weights["colour"][:COLOUR_BINS] = SCENE_LIGHTNESS
@@ -94,8 +94,8 @@ class AppearanceEmbedder(Embedder):
 def describe(crops: Sequence[FadedCrop]) -> dict[str, Array]:
     """The parts of N crops by name, each ``(N, length)`` float32 with rows of length 1.
 
-    Filters run on each crop alone, and everything that is added up is added up in the order of
-    the crop's own pixels: a row has the same bits whatever else is in the batch.
+    Filters run on each crop alone, and sums are in the order of the crop's own pixels: a row does
+    not depend on the rest of the batch.
     """
     measured = [_measure(crop) for crop in crops]
     pixels = _Pixels.gather(measured)
@@ -111,7 +111,7 @@ def describe(crops: Sequence[FadedCrop]) -> dict[str, Array]:
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """What is measured on one crop.
+    """The measurements of one crop.
 
     Attributes:
         weights: ``(n,)`` of the n pixels whose weight is not negligible.
@@ -175,7 +175,7 @@ def _binary_patterns(grey: Bytes) -> Bytes:
     height, width = grey.shape
     smooth = cv2.GaussianBlur(grey, (3, 3), 0)
     padded = np.asarray(cv2.copyMakeBorder(smooth, 1, 1, 1, 1, cv2.BORDER_REPLICATE), np.uint8)
-    # Rows one after the other: a neighbour is the same array further on.
+    # in the flattened image a neighbour is the same array at an offset
     row = width + 2
     count = height * row - 2
     flat = padded.ravel()
@@ -184,7 +184,7 @@ def _binary_patterns(grey: Bytes) -> Bytes:
     for bit, (dy, dx) in zip(bits.view(np.bool_), _AROUND, strict=True):
         start = (1 + dy) * row + 1 + dx
         np.greater(flat[start : start + count], limit, out=bit[:count])
-    # Eight pixels at a time: a bit that is shifted by less than 8 stays in its byte.
+    # eight pixels at a time: a bit that is shifted by less than 8 stays in its byte
     words = bits.view(np.uint64) << _BIT_PLACES
     codes = np.bitwise_or.reduce(words, axis=0).view(np.uint8)[: height * row]
     return np.asarray(_UNIFORM[codes.reshape(height, row)[:, :width]])
@@ -225,7 +225,7 @@ def _outline(
     contours, _ = cv2.findContours(solid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     contour = max(contours, key=len)
     perimeter = max(cv2.arcLength(contour, True), 1.0)
-    # A contour runs through pixel centres: half its length is missing from its area.
+    # a contour runs through pixel centres: half its length is missing from its area
     hull = cv2.contourArea(cv2.convexHull(contour)) + perimeter / 2 + 1
     _, (width, height), _ = cv2.minAreaRect(contour)
     width, height = width + 1, height + 1
@@ -239,10 +239,10 @@ def _outline(
 
 @dataclass(frozen=True, eq=False)
 class _Pixels:
-    """The pixels of N crops, one after the other: arrays as in :class:`_Measured`.
+    """The pixels of N crops, concatenated: arrays as in :class:`_Measured`.
 
     Attributes:
-        crop: ``(n,)`` the crop that each belongs to.
+        crop: ``(n,)`` index of each pixel's crop.
         count: N.
     """
 
@@ -276,7 +276,7 @@ def _colour(pixels: _Pixels) -> Array:
     lightness = pixels.counts(bins[:, 0], COLOUR_BINS)
     both = pixels.counts(bins[:, 1] * COLOUR_BINS + bins[:, 2], COLOUR_BINS**2)
     both = both.reshape(-1, COLOUR_BINS, COLOUR_BINS)
-    # Real pictures fill the middle half of a and b: what lies beyond joins its ends.
+    # real images fill the middle half of a and b: the rest joins its first and last bin
     joint = np.add.reduceat(both, _MIDDLE, axis=1)
     joint = np.add.reduceat(joint, _MIDDLE, axis=2)
     joint = _smoothed(_smoothed(joint).swapaxes(1, 2)).swapaxes(1, 2)
@@ -286,7 +286,7 @@ def _colour(pixels: _Pixels) -> Array:
 
 def _layers(colours: Numbers) -> Array:
     means, spreads = colours[:, :, 0], colours[:, :, 1]
-    # a and b of real pictures fill the middle of their range: stretch it.
+    # a and b of real images fill the middle of their range: stretch it
     stretched = np.concatenate([means[..., :1], (means[..., 1:] - 0.5) * 2 + 0.5], axis=2)
     values = np.stack([stretched, 5 * spreads], axis=2)
     return _bumps(values.reshape(len(colours), -1))
@@ -309,7 +309,7 @@ def _shape(measured: Sequence[_Measured]) -> Array:
 
 
 def _radius_variation(contours_xy: Sequence[npt.NDArray[np.int32]]) -> Numbers:
-    """How the distance of each outline from its middle varies, relative to its mean."""
+    """Standard deviation of each outline's distance from its centre, relative to the mean."""
     lengths = np.array([len(contour) for contour in contours_xy])
     owner = np.repeat(np.arange(len(lengths)), lengths)
 
@@ -323,13 +323,13 @@ def _radius_variation(contours_xy: Sequence[npt.NDArray[np.int32]]) -> Numbers:
 
 
 def _contrast(difference: Numbers) -> Array:
-    # The square root spreads small differences, where a thing and its ground differ or do not.
+    # the square root spreads small differences, which decide between object and background
     scaled = np.sign(difference) * np.sqrt(np.abs(difference))
     return _bumps(scaled * 0.7 + 0.5, CONTRAST_BINS)
 
 
 def _bumps(values: Numbers, bins: int = SCALAR_BINS) -> Array:
-    """``(N, K)`` numbers in 0..1 as soft bumps over bins, so that near numbers are similar."""
+    """``(N, K)`` numbers in 0..1 as Gaussians over bins, so that close numbers are similar."""
     centres = (np.arange(bins) + 0.5) / bins
     values = np.clip(values, 0, 1)[:, :, None]
     bumps = _root(np.exp(-0.5 * np.square((centres - values) * bins)))
@@ -337,13 +337,13 @@ def _bumps(values: Numbers, bins: int = SCALAR_BINS) -> Array:
 
 
 def _smoothed(counts: Numbers) -> Numbers:
-    """Neighbouring bins of the last axis shared (1, 2, 1); the ends count themselves twice."""
+    """Bins of the last axis smoothed with (1, 2, 1) / 4; the ends are repeated."""
     padded = np.concatenate([counts[..., :1], counts, counts[..., -1:]], axis=-1)
     return np.asarray(0.25 * (padded[..., :-2] + padded[..., 2:]) + 0.5 * padded[..., 1:-1])
 
 
 def _root(counts: Numbers) -> Numbers:
-    """Square root of each histogram of the last axis as shares; equal shares of nothing."""
+    """Square root of each histogram of the last axis, normalised to sum 1; uniform if empty."""
     total = counts.sum(axis=-1, keepdims=True)
     shares = np.full(counts.shape, 1 / counts.shape[-1])
     np.divide(counts, total, out=shares, where=total > 0)
@@ -356,13 +356,13 @@ def _unit(histograms: Sequence[Numbers]) -> Array:
 
 
 _MIDDLE = [0, 5, 6, 7, 8, 9, 10, 11]
-"""Where each of 8 bins starts that cover the middle of 16."""
+"""First of the 16 bins in each of 8 bins that cover their middle."""
 _AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 _BIT_PLACES = np.arange(8, dtype=np.uint64)[:, None]
 
 
 def _uniform_table() -> npt.NDArray[np.uint8]:
-    """Number of set neighbours where the code changes at most twice around, else 9."""
+    """Number of set neighbours if the code has at most two transitions, else 9."""
     table = np.full(256, 9, np.uint8)
     for code in range(256):
         bits = [(code >> bit) & 1 for bit in range(8)]

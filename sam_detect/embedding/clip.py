@@ -1,4 +1,4 @@
-"""CLIP's picture of the faded crop (Radford et al. 2021), by ``open_clip``."""
+"""CLIP's image embedding of the faded crop (Radford et al. 2021), by ``open_clip``."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ TEXTS_AT_ONCE = 256
 
 
 class CLIPEmbedder(Embedder):
-    """The vector that a CLIP model gives to the faded crop, of length 1.
+    """The image embedding of the faded crop by a CLIP model, of length 1.
 
     Args:
         model_name: open_clip's ``MODEL/TAG``, a Hugging Face id, ``clip-vit-b``, or
             a folder with ``open_clip_config.json`` and weights.
         device: auto, cpu, cuda or mps.
-        batch_size: crops at a time; None follows the device.
-        dtype: fp32, exact on GPUs, too; or bf16 or fp16 (autocast, and TF32 for the rest), faster
-            on GPUs, which give other vectors.
-        weights: the file of the weights; None takes what is kept for the name.
-        digest: of weights that must be the same, as a library's recipe has it.
+        batch_size: crops per batch; None: chosen for the device.
+        dtype: fp32, exact also on GPUs; bf16 or fp16 (autocast, and TF32 for the rest): faster on
+            GPUs, with other vectors.
+        weights: a file of weights; None: the installed weights of this name.
+        digest: that the weights must have, from a library's recipe.
 
     Raises:
         UnknownNameError: no model has this name.
@@ -44,7 +44,7 @@ class CLIPEmbedder(Embedder):
 
     name = "clip"
     version = 1
-    # Typical of crops of one kind; a library learns its own from its examples.
+    # typical of crops of one label; a library estimates its own from its examples
     prior_similarity = 0.85
 
     def __init__(
@@ -73,7 +73,7 @@ class CLIPEmbedder(Embedder):
         self._parameters: dict[str, Any] = {"digest": self._loaded.digest}
         if self._loaded.config_digest is None:
             self._parameters["model_name"] = name_of(found)
-        else:  # a folder, of which a recipe keeps the name and what tells it from others
+        else:  # a folder: the recipe keeps its name and its digests
             self._parameters["file"] = Path(name_of(found)).name
             self._parameters["config_digest"] = self._loaded.config_digest
         if file is not None:
@@ -88,7 +88,7 @@ class CLIPEmbedder(Embedder):
 
     @property
     def text_scale(self) -> float:
-        """What similarities to texts are multiplied by before a softmax, as CLIP learnt it."""
+        """Learnt factor of the similarities to texts before a softmax."""
         return self._loaded.scale
 
     def parameters(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""What SAM 2's image encoder sees on an object: its features, averaged over the mask.
+"""SAM 2's image features, averaged over the object's mask.
 
-The frozen encoder tells kinds of objects apart that it was never trained to name. The crop (or
-the whole picture) goes through the predictor's own transforms, and the mean of the feature map
-over the object's mask, brought to length 1, is its vector.
+The frozen encoder distinguishes kinds of objects that it was not trained to name. The crop (or the
+whole image) goes through the predictor's own transforms; the mean of the feature map over the
+object's mask, scaled to length 1, is its vector.
 """
 
 from __future__ import annotations
@@ -29,46 +29,45 @@ from sam_detect.types import FadedCrop, Frame, ImageRGB, Masks
 POOLINGS = ("crop", "frame")
 BATCH_ON_CPU, BATCH_ON_GPU = 1, 16
 CROP_SIDE = 512
-"""Longest side, pixels, of the crops to keep: half of what the released models see. Large objects
-lose less than at the usual 256; docs/embedding.md has the figures and what it costs."""
+"""Longest side of stored crops in pixels: half the input side of the released models. Large objects
+lose less than at the usual 256; docs/embedding.md has the figures and the cost."""
 MARGIN = 2
-"""Pixels that a window leaves around the object's box."""
+"""Pixels between a window and the object's box."""
 MASKS_AT_ONCE = 256
 Piece = tuple[ImageRGB, BoolArray]
-"""A picture and the object in it."""
+"""An image and the mask of the object in it."""
 
 
 class SAM2Embedder(Embedder):
     """The mean of SAM 2's feature map over the object's mask, of length 1.
 
-    With ``pooling="crop"`` every object's crop is encoded: the encoder sees it large. A fade
-    shows in what the encoder sees; what is averaged is the mask. With ``"frame"`` a picture is
-    encoded once, and every mask is averaged over the map, interpolated to the picture's pixels:
-    much faster, coarser for small objects, and a library cannot make such vectors again
-    from its crops.
+    With ``pooling="crop"`` each object's crop is encoded, so that the object is large. A fade
+    changes the encoder's input, not the mask of the average. With ``"frame"`` an image is
+    encoded once, and each mask averages the map, interpolated to the image's pixels: much faster,
+    coarser for small objects, and a library cannot compute such vectors again from its crops.
 
     Args:
-        model_size: tiny, small, base, large; one of Meta's names; a checkpoint's path; or a model
-            that is loaded already, where it is.
+        model_size: tiny, small, base, large; one of Meta's names; a checkpoint's path; or a loaded
+            model, on its device.
         device: auto, cpu, cuda or mps.
         pooling: crop or frame.
-        occupancies: shares (0.05 to 0.80) of the windows' areas that the object takes; one
-            encoding each, side by side in the vector. None: the crops as they are cut.
-        batch_size: crops at a time; None follows the device.
-        dtype: fp32, exact on GPUs, too; or bf16 or fp16 (autocast, and TF32 for the rest), faster
-            on GPUs, which give other vectors.
+        occupancies: shares (0.05 to 0.80) of a window's area that the object takes; one encoding
+            for each, concatenated in the vector. None: the crops as they are.
+        batch_size: crops per batch; None: chosen for the device.
+        dtype: fp32, exact also on GPUs; bf16 or fp16 (autocast, and TF32 for the rest): faster on
+            GPUs, with other vectors.
         config: of a checkpoint, see :func:`~sam_detect.models.sam2.load_sam2`.
-        digest: of weights that must be the same, as a library's recipe has it.
+        digest: that the weights must have, from a library's recipe.
 
     Raises:
-        ConfigError: a value out of its range, or a checkpoint that cannot be used.
+        ConfigError: a value out of range, or a checkpoint that cannot be used.
         UnavailableError: the weights or the device are not on this machine, or the weights are
             not those of the digest.
     """
 
     name = "sam2"
     version = 1
-    # Typical of objects of one kind; a library learns its own from its examples.
+    # typical of objects of one label; a library estimates its own from its examples
     prior_similarity = 0.85
     default_fade = "identity"
 
@@ -166,10 +165,9 @@ class SAM2Embedder(Embedder):
 
 
 def window(image_rgb: ImageRGB, mask: BoolArray, occupancy: float) -> Piece:
-    """The part of a crop of which the object takes about ``occupancy``, around its middle.
+    """The part of a crop of which the object takes about ``occupancy``, around its centre.
 
-    As :func:`sam_detect.fading.context.cut` does of a picture; a crop that is no larger is
-    taken whole.
+    The same as :func:`sam_detect.fading.context.cut` for an image; a smaller crop is taken whole.
     """
     height, width = mask.shape
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -183,10 +181,10 @@ def window(image_rgb: ImageRGB, mask: BoolArray, occupancy: float) -> Piece:
 
 
 def _reduced(mask: BoolArray, size_hw: tuple[int, int]) -> torch.Tensor:
-    """``size_hw`` float32 that add up to 1: the mask at the size of the feature map.
+    """``size_hw`` float32 of sum 1: the mask at the size of the feature map.
 
-    Interpolated, as few-shot segmentation with SAM 2 does it; an object that falls between the
-    points that this looks at counts as in :func:`_shares`.
+    Bilinear, as in few-shot segmentation with SAM 2; an object that falls between the sampled
+    points is averaged as in :func:`_shares`.
     """
     whole = torch.from_numpy(mask.astype(np.float32))[None, None]
     small = interpolate(whole, size_hw, mode="bilinear", align_corners=False)[0, 0]
@@ -199,10 +197,10 @@ def _reduced(mask: BoolArray, size_hw: tuple[int, int]) -> torch.Tensor:
 def _shares(
     masks: Masks, index: int, rows: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 ) -> npt.NDArray[np.float32]:
-    """``(h * w,)`` that add up to 1: how much each cell of the map counts in a mask's mean.
+    """``(h * w,)`` float32 of sum 1: the weight of each cell of the map in a mask's mean.
 
     The mean of the interpolated map over a mask is a weighted mean of the map itself, so that
-    nothing of the picture's size has to be made.
+    no array of the image's size is needed.
     """
     x0, y0, x1, y1 = masks.boxes_xyxy[index].tolist()
     solid = masks.crop(index).astype(np.float32)

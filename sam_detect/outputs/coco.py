@@ -11,8 +11,8 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Hashable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TextIO
 
 from sam_detect.errors import OutputError
 from sam_detect.interfaces import VideoSink
@@ -35,16 +35,9 @@ class COCOSink(DatasetTextSink):
     :class:`DatasetTextSink` for the arguments.
     """
 
-    def __init__(
-        self,
-        output: str | os.PathLike[str] | TextIO | None = None,
-        *,
-        multiple: bool = False,
-        inputs: Sequence[str | os.PathLike[str]] = (),
-        include_unknown: bool = False,
-    ) -> None:
-        super().__init__(output, multiple=multiple, inputs=inputs, include_unknown=include_unknown)
-        self._dataset = COCODataset()
+    @cached_property
+    def _dataset(self) -> COCODataset:
+        return COCODataset()
 
     def add(self, name: str, detections: Detections) -> None:
         self._dataset.add(detections, name)

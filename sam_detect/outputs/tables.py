@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TextIO
+from collections.abc import Iterable
+from functools import cached_property
 
 from sam_detect.outputs.text import DatasetTextSink, TextSink
 from sam_detect.types import Detection, Detections, Frame
@@ -67,16 +66,9 @@ class CountsSink(DatasetTextSink):
     Excel shows such names garbled. See :class:`DatasetTextSink` for the arguments.
     """
 
-    def __init__(
-        self,
-        output: str | os.PathLike[str] | TextIO | None = None,
-        *,
-        multiple: bool = False,
-        inputs: Sequence[str | os.PathLike[str]] = (),
-        include_unknown: bool = False,
-    ) -> None:
-        super().__init__(output, multiple=multiple, inputs=inputs, include_unknown=include_unknown)
-        self._counts: list[tuple[str, Counter[str | None]]] = []
+    @cached_property
+    def _counts(self) -> list[tuple[str, Counter[str | None]]]:
+        return []
 
     def add(self, name: str, detections: Detections) -> None:
         self._counts.append((name, Counter(detections.label.tolist())))

@@ -1,4 +1,4 @@
-"""From a box or a point a user gave to the mask of the object they meant."""
+"""From a user's box or point to the mask of the object."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from sam_detect.masks import BoolArray, FloatArray, intersection
 from sam_detect.types import Frame, ImageRGB, Masks
 
 FITTING_BOX_IOU = 0.55
-"""A proposal whose box overlaps the user's box less is another object."""
+"""Least IoU of a proposal's box with the given box."""
 FITTING_IOU = 0.5
-"""The same of its outline and the foreground of the box. Both were chosen on two annotated sets
-(docs/segmentation.md): boxes around objects pass, boxes beside them do not."""
+"""Least IoU of a proposal's mask with the foreground of the box. Both were chosen on two annotated
+sets (docs/segmentation.md): boxes around objects pass, boxes next to them do not."""
 TAKEN_IOU = 0.6
-"""Where a proposal and the foreground overlap less, the foreground is the better outline."""
+"""Below this IoU of a proposal and the foreground, the foreground is the better mask."""
 SURE_BOX_IOU, SURE_IOU = 0.8, 0.3
-"""Unless a proposal has nearly the given box and overlaps the foreground by so much: where an
-object has the colours of what is around it, its foreground is worse."""
+"""Least box IoU and mask IoU of a proposal that is preferred to the foreground all the same: the
+foreground is wrong for an object with the colours of its surroundings."""
 BOX_WEIGHT = 0.5
-"""Of the overlap of the boxes, beside that of the outlines, where several proposals fit."""
+"""Weight of the box IoU against the mask IoU, if several proposals fit."""
 LEAST_SHARE, MOST_SHARE = 0.05, 0.9
-"""Of a picture's area: what is smaller is a speck in its middle, what is larger is all of it."""
+"""Shares of the image's area: a smaller mask in its centre is a speck, a larger one the image."""
 GROUND_SHARE, GROUND_SIDES, AT_SIDE = 0.2, 2, 0.02
-"""What covers so much of a picture, and is so near (of its size) to so many of its sides, is what
-objects lie on."""
+"""Background covers at least this share of the image, and is close to at least this many of its
+sides: within the last figure, relative to the image."""
 GRABCUT_ROUNDS = 4
 GRABCUT_SIDE = 300
 Numbers = Sequence[float]
@@ -38,13 +38,13 @@ Numbers = Sequence[float]
 
 @dataclass(frozen=True, eq=False)
 class Outlined:
-    """What boxes and points became.
+    """The masks of boxes and points.
 
     Attributes:
         masks: one for each box, then one for each point.
         box_ious: ``(N,)`` float32, overlap (IoU) of each mask's box with the given box; NaN for
             points.
-        fits: ``(N,)`` bool, false where no proposal fits the box: the mask is then a guess.
+        fits: ``(N,)`` bool, false if no proposal fits the box: the mask is then a guess.
     """
 
     masks: Masks
@@ -52,7 +52,7 @@ class Outlined:
     fits: BoolArray
 
     def problems(self, boxes_xywh: Sequence[Numbers]) -> list[str]:
-        """One line for each of the boxes that is suspicious or that nothing fits."""
+        """One line for each box that is suspicious or that no proposal fits."""
         lines = []
         for index, box in enumerate(boxes_xywh):
             found = [box_problem(box, self.masks.size_hw)]
@@ -76,17 +76,17 @@ def outline(
     """One mask for each box, then one for each point.
 
     Args:
-        frame: the picture.
-        segmenter: draws them, if it is a :class:`~sam_detect.interfaces.PromptedSegmenter`.
-        propose: gives the proposals among which they are chosen otherwise; not asked for nothing.
-        boxes_xywh: ``x, y, width, height`` in pixels; clipped to the picture.
+        frame: the image.
+        segmenter: makes them, if it is a :class:`~sam_detect.interfaces.PromptedSegmenter`.
+        propose: returns the proposals among which they are chosen otherwise; called only if needed.
+        boxes_xywh: ``x, y, width, height`` in pixels; clipped to the image.
         points_xy: ``x, y`` in pixels, each on an object.
-        of_finds: whether the boxes may be those of detections: where a proposal has exactly the
-            given box, it is the one that is meant, whatever else lies in the box.
+        of_finds: whether the boxes may be those of detections: a proposal with exactly the given
+            box is then taken, whatever else is in the box.
 
     Raises:
-        MaskError: a box or point is malformed, in fractions or outside the picture, or nothing is
-            at a point.
+        MaskError: a box or point is malformed, in fractions or outside the image, or nothing is at
+            a point.
     """
     for box in boxes_xywh:
         _require_pixels(box, frame.size_hw)
@@ -113,7 +113,7 @@ def outline(
 
 
 def box_problem(box_xywh: Numbers, size_hw: tuple[int, int]) -> str:
-    """What is suspicious about a box given as ``x, y, width, height``, in words; empty for nothing.
+    """The problem of a box ``x, y, width, height``, in words; empty if there is none.
 
     A box around the whole picture, one that leaves the picture by more than a pixel, and one whose
     numbers look like two corners.
@@ -136,7 +136,7 @@ def box_problem(box_xywh: Numbers, size_hw: tuple[int, int]) -> str:
 
 
 def _require_pixels(box_xywh: Numbers, size_hw: tuple[int, int]) -> None:
-    """Raises ``MaskError`` for a box in fractions of the picture's size: it would be one pixel."""
+    """Raises ``MaskError`` for a box in fractions of the image's size: it would be one pixel."""
     values = _numbers(box_xywh, 4)
     if values is None or min(values) < 0 or max(values) > 1:
         return
@@ -152,8 +152,8 @@ def _require_pixels(box_xywh: Numbers, size_hw: tuple[int, int]) -> None:
 def _with_same_boxes(
     masks: Masks, proposals: Masks, boxes_xywh: Sequence[Numbers]
 ) -> tuple[Masks, BoolArray]:
-    """The masks, with the proposal in place of each that has exactly the given box (the first of
-    several); and ``(N,)``: which have one."""
+    """The masks, replaced by the (first) proposal with exactly the given box if there is one; and
+    ``(N,)`` bool: which were replaced."""
     x0, y0, x1, y1 = proposals.boxes_xyxy.T
     there = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
     rows = [np.flatnonzero((there == np.asarray(box, float)).all(axis=1)) for box in boxes_xywh]
@@ -164,7 +164,7 @@ def _with_same_boxes(
 def _drawn_in_boxes(
     frame: Frame, segmenter: PromptedSegmenter, boxes_xywh: Sequence[Numbers]
 ) -> Masks:
-    """What the segmenter draws in each box; in one where it finds nothing, the foreground."""
+    """The segmenter's mask of each box; the foreground of a box in which it finds nothing."""
     try:
         return segmenter.segment_boxes(frame, boxes_xywh)
     except MaskError:
@@ -182,9 +182,9 @@ def masks_for_boxes(frame: Frame, proposals: Masks, boxes_xywh: Sequence[Numbers
     its shadow, or with the wall behind it.
 
     Args:
-        frame: the picture.
+        frame: the image.
         proposals: the segmenter's masks of it.
-        boxes_xywh: ``x, y, width, height`` in pixels; clipped to the picture.
+        boxes_xywh: ``x, y, width, height`` in pixels; clipped to the image.
 
     Raises:
         MaskError: a box is malformed, empty or outside the picture.
@@ -202,7 +202,7 @@ def _chosen_for_boxes(
 
 
 def masks_for_points(frame: Frame, proposals: Masks, points_xy: Sequence[Numbers]) -> Masks:
-    """One mask per point: the best proposal that covers it, the ground only for want of another.
+    """One mask per point: the best proposal that covers it; background only if there is no other.
 
     Raises:
         MaskError: a point is malformed or outside the picture, or no proposal covers it.
@@ -212,8 +212,8 @@ def masks_for_points(frame: Frame, proposals: Masks, points_xy: Sequence[Numbers
 
 
 def middle_mask(proposals: Masks) -> BoolArray:
-    """``(H, W)``: the best proposal that covers the picture's middle and is neither a speck nor
-    nearly all of it; the whole picture where there is none."""
+    """``(H, W)``: the best proposal that covers the image's centre and is neither a speck nor
+    nearly the whole image; the whole image if there is none."""
     height, width = proposals.size_hw
     low, high = LEAST_SHARE * height * width, MOST_SHARE * height * width
     for index in np.flatnonzero((proposals.areas >= low) & (proposals.areas <= high)):
@@ -229,7 +229,7 @@ def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Numbers) -> tuple[Ma
     foreground = _foreground(frame.image_rgb, box)
     pixels = np.count_nonzero(foreground)
     overlap = _box_ious(proposals, box)
-    # Those of which the foreground is sure come before those of which only the box is.
+    # proposals that agree with the foreground come before those that agree only with the box
     best, chosen, fits = (False, 0.0), -1, False
     for index in np.flatnonzero(overlap >= FITTING_BOX_IOU).tolist():
         crop, own = proposals.crop(index), proposals.boxes_xyxy[index].tolist()
@@ -264,7 +264,7 @@ def _mask_at(frame: Frame, proposals: Masks, point_xy: Numbers) -> Masks:
 
 
 def _is_ground(proposals: Masks) -> BoolArray:
-    """``(N,)``: whether each looks like what objects lie on, and not like one of them."""
+    """``(N,)`` bool: whether each is like background and not like an object."""
     height, width = proposals.size_hw
     near = np.array([width, height, width, height]) * AT_SIDE
     gaps = np.abs(proposals.boxes_xyxy - np.array([0, 0, width, height]))
@@ -273,7 +273,7 @@ def _is_ground(proposals: Masks) -> BoolArray:
 
 
 def require_point(point_xy: Numbers, size_hw: tuple[int, int]) -> tuple[float, ...]:
-    """The point as two numbers; raises ``MaskError`` unless it lies in the picture."""
+    """The point as two numbers; raises ``MaskError`` if it is outside the image."""
     values = _numbers(point_xy, 2)
     if values is None:
         raise MaskError(f"a point is two numbers x,y, got {point_xy!r}")
@@ -285,7 +285,7 @@ def require_point(point_xy: Numbers, size_hw: tuple[int, int]) -> tuple[float, .
 
 
 def clip_box(box_xywh: Numbers, size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The box as half-open whole pixels inside the picture.
+    """The box as half-open whole pixels inside the image.
 
     Raises:
         MaskError: not four finite numbers, or no pixel of it lies inside.
@@ -306,7 +306,7 @@ def clip_box(box_xywh: Numbers, size_hw: tuple[int, int]) -> tuple[int, int, int
 
 
 def _numbers(values: Numbers, count: int) -> tuple[float, ...] | None:
-    """The values as ``count`` finite floats, or None where they are something else."""
+    """The values as ``count`` finite floats, or None if they are something else."""
     try:
         numbers = tuple(float(value) for value in values)
     except (TypeError, ValueError):
@@ -326,7 +326,7 @@ def _box_ious(proposals: Masks, box: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def _foreground(image_rgb: ImageRGB, box: tuple[int, int, int, int]) -> BoolArray:
-    """``(h, w)`` foreground of the box, from the colours inside against those around it."""
+    """``(h, w)`` foreground of the box by GrabCut: the colours inside against those around it."""
     x0, y0, x1, y1 = box
     size = (y1 - y0, x1 - x0)
     margin = max(4, max(size) // 4)
