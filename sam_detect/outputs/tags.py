@@ -145,7 +145,7 @@ def place_tags(
         if room <= 0:
             break
         best = _best_place(
-            layout, tag, size_px, others=np.delete(boxes, index, axis=0),
+            layout, tag, size_px, boxes=boxes, own=index,
             max_covered=MAX_COVERED_IN_CROWD if crowded else 1.0, last=before.get(tag.track_id),
         )  # fmt: skip
         if best is not None:
@@ -167,28 +167,37 @@ def _best_place(
     tag: Tag,
     size_px: int,
     *,
-    others: IntArray,
+    boxes: IntArray,
+    own: int,
     max_covered: float,
     last: int | None,
 ) -> tuple[int, BoxXYXY, str] | None:
-    """The cheapest place over all texts: its index, its box and the text; None if none is left."""
-    own = np.array([tag.box_xyxy])
+    """The cheapest place over all texts: its index, its box and the text; None if none is left.
+
+    Args:
+        boxes: ``(M, 4)`` of all objects.
+        own: index of the tag's object.
+        max_covered: largest share of a tag that may be on other objects.
+        last: index of its place in the last frame.
+    """
+    areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1)
     best, least = None, np.inf
     for shorter, text in enumerate(tag.texts):
         size_wh = text_alpha(text, size_px).shape[1] + 2 * _padding(size_px), line_height(size_px)
         if size_wh[0] * size_wh[1] > MAX_TAG * layout.width * layout.height:
             continue
         places = _candidate_places(tag.box_xyxy, size_wh, (layout.width, layout.height))
-        hidden = _intersections(places, others) / np.maximum(_areas(others), 1)
-        own_pixels = _intersections(places, own)[:, 0]
-        on_own = own_pixels / _areas(places)
+        shared = _intersections(places, boxes)
+        hidden = shared / areas
+        refused = hidden[:, own] > MAX_HIDDEN_OF_OWN
+        hidden[:, own] = 0
+        on_own = shared[:, own] / (size_wh[0] * size_wh[1])
         covered = np.maximum(layout.covered(places) - on_own, 0)
         cost = SHORTER * shorter + 3 * hidden.sum(axis=1) + 0.3 * (covered + on_own)
         cost += 0.03 * np.arange(len(places))
         if last is not None:
             cost[last] -= TAG_HYSTERESIS
-        refused = (hidden.max(axis=1, initial=0) > MAX_HIDDEN) | (covered > max_covered)
-        refused |= own_pixels > MAX_HIDDEN_OF_OWN * _areas(own)
+        refused |= (hidden.max(axis=1) > MAX_HIDDEN) | (covered > max_covered)
         cost[refused | ~layout.is_free(places)] = np.inf
         place = int(np.argmin(cost))
         if cost[place] < least:
@@ -201,15 +210,12 @@ def _padding(size_px: int) -> int:
     return max(2, round(size_px * 0.4))
 
 
-def _areas(boxes: IntArray) -> IntArray:
-    return np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), np.int64)
-
-
 def _intersections(boxes: IntArray, others: IntArray) -> IntArray:
-    """``(N, M)``: pixels that each box shares with each of the others."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    return np.asarray(np.maximum(high - low, 0).prod(axis=2), np.int64)
+    """``(N, M)``: pixels that each of ``(N, 4)`` boxes shares with each of ``(M, 4)`` others."""
+    (x0, y0, x1, y1), (a0, b0, a1, b1) = boxes.T[:, :, None], others.T
+    width = np.minimum(x1, a1) - np.maximum(x0, a0)
+    height = np.minimum(y1, b1) - np.maximum(y0, b0)
+    return np.asarray(np.maximum(width, 0) * np.maximum(height, 0), np.int64)
 
 
 def _candidate_places(

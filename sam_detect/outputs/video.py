@@ -105,7 +105,7 @@ class AnnotatedVideoSink(VideoSink):
                 with contextlib.suppress(av.FFmpegError, OSError):
                     container.close()
                 with contextlib.suppress(OSError):
-                    _drop_partial_fragment(self.path)
+                    drop_partial_fragment(self.path)
             raise cannot_write(self.path, error) from error
 
 
@@ -153,7 +153,7 @@ def _fitted(image: ImageRGB, width: int, height: int) -> ImageRGB:
     return np.asarray(cv2.copyMakeBorder(image, *padding, border), np.uint8)
 
 
-def _drop_partial_fragment(path: Path) -> None:
+def drop_partial_fragment(path: Path) -> None:
     """Truncates an interrupted MP4 after its last complete fragment; players may fail on less."""
     with path.open("r+b") as file:
         boxes = list(mp4_boxes(file))

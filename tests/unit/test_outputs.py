@@ -24,8 +24,8 @@ from pycocotools.coco import COCO
 
 from sam_detect.errors import MaskError, OutputError
 from sam_detect.masks import rle_to_mask
+from sam_detect.outputs import overlay, write_image
 from sam_detect.outputs import tags as _tags
-from sam_detect.outputs import write_image
 from sam_detect.outputs.coco import COCOSink
 from sam_detect.outputs.colors import PALETTE, color_distances, extend_colors, text_color_on
 from sam_detect.outputs.drawing import clean, text_alpha
@@ -421,9 +421,14 @@ def test_tags_and_legend_never_overlap_or_leave_the_picture(
     frame, detections = scene(
         (height, width), [names[i % len(names)] for i in range(count)], radius=radius, seed=count
     )
+    placed: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_tags.Layout, "take", take)
+        patch.setattr(
+            overlay, "place_tags", lambda *a, **k: placed.append(_tags.place_tags(*a, **k))
+        )
         draw(frame.image_rgb, detections)
+    assert sum(placed) in (len(taken), len(taken) - 1), "each tag takes its place, and the legend"
     boxes = np.array([box for _, box in taken]).reshape(-1, 4)
     assert (boxes[:, :2] >= -1).all()  # a tag keeps a pixel's distance around it
     assert (boxes[:, 2:] <= (width + 1, height + 1)).all()

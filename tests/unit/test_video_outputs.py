@@ -28,7 +28,7 @@ from sam_detect.outputs.mot import MOTSink
 from sam_detect.outputs.snapshots import MAX_SNAPSHOTS, SnapshotSink
 from sam_detect.outputs.tags import LastPlaces, Layout, Tag, place_tags
 from sam_detect.outputs.tracked import TrackPainter
-from sam_detect.outputs.video import AnnotatedVideoSink, mp4_boxes
+from sam_detect.outputs.video import AnnotatedVideoSink, drop_partial_fragment, mp4_boxes
 from sam_detect.sources.annotations import read_coco
 from sam_detect.types import TrackedFrame
 from tests.browser import browser
@@ -56,6 +56,11 @@ def annotated(path: Path, frames: list[TrackedFrame]) -> Path:
 
 
 # -- the annotated video ---------------------------------------------------------------------------
+
+
+def box(kind: bytes, size: int) -> bytes:
+    """A box of an MP4 file: its size, its type, zeros."""
+    return size.to_bytes(4, "big") + kind + bytes(size - 8)
 
 
 def test_the_video_shows_the_frames_and_what_is_drawn_into_them(tmp_path: Path) -> None:
@@ -88,6 +93,27 @@ def test_frames_of_another_size_are_fitted_in(tmp_path: Path) -> None:
     assert second.shape == first.shape == (60, 80, 3)
     assert abs(int(second[30, 10, 0]) - int(frames[1].frame.image_rgb[0, 0, 0])) < 8
     assert second[30, 60].max() < 20, "black beside it"
+
+
+@pytest.mark.parametrize(
+    ("last", "kept"),
+    [
+        (box(b"moof", 20) + box(b"mdat", 50)[:30], [b"ftyp", b"moov"]),
+        (box(b"moof", 20)[:12], [b"ftyp", b"moov"]),
+        (box(b"moof", 20) + box(b"mdat", 50), [b"ftyp", b"moov", b"moof", b"mdat"]),
+    ],
+    ids=["without all of its frames", "without all of its header", "complete"],
+)
+def test_an_interrupted_video_ends_with_a_complete_fragment(
+    last: bytes, kept: list[bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / "x.mp4"
+    path.write_bytes(box(b"ftyp", 8) + box(b"moov", 40) + last)
+    drop_partial_fragment(path)
+    with path.open("rb") as file:
+        found = list(mp4_boxes(file))
+    assert [kind for kind, _, _ in found] == kept
+    assert path.stat().st_size == found[-1][2]
 
 
 def test_a_closed_video_is_an_ordinary_one(tmp_path: Path) -> None:
