@@ -3,7 +3,7 @@ those of ``sam2.automatic_mask_generator`` and have the same meaning."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,10 +69,12 @@ class CropMasks:
     ious: list[float] = field(default_factory=list)
     prompts_xy: list[FloatArray] = field(default_factory=list)
 
-    def add(self, cut: Cut, iou: float, prompt_xy: FloatArray) -> None:
-        self.cuts.append(cut)
-        self.ious.append(iou)
-        self.prompts_xy.append(prompt_xy)
+    def add(self, cut: Cut | None, iou: float, prompt_xy: FloatArray) -> None:
+        """Appends a mask; None, which did not pass, is ignored."""
+        if cut is not None:
+            self.cuts.append(cut)
+            self.ious.append(iou)
+            self.prompts_xy.append(prompt_xy)
 
     def boxes_xyxy(self) -> IntArray:
         return np.array([cut.box_xyxy for cut in self.cuts], np.int64).reshape(-1, 4)
@@ -121,7 +123,9 @@ def masks_of_everything(
         per_side = int(config.per_side / config.crop_points_downscale**layer)
         found = _Crop(model, encoded, image, config).run(prompter, max(per_side, 1))
         found = _without_truncated(found, box, size_hw)
-        parts.append(_deduplicated(found, config.box_nms).masks(size_hw, (x0, y0)))
+        ious = torch.tensor(found.ious, dtype=torch.float32)
+        found = found.keep(_suppressed(found.boxes_xyxy(), ious, config.box_nms))
+        parts.append(found.masks(size_hw, (x0, y0)))
         crop_areas += [(x1 - x0) * (y1 - y0)] * len(parts[-1])
     masks = Masks.concatenate(parts)
     if len(boxes) > 1:  # masks of smaller crops are finer
@@ -163,7 +167,7 @@ class _Crop:
             numbers, masks = (each.tolist() for each in passing(ious, limits).nonzero().T)
             cuts = self.model.extractor.extract(decoded, numbers, masks, self.size_hw, limits)
             for cut, number, mask in zip(cuts, numbers, masks, strict=True):
-                self._add(cut, float(ious[number, mask]), prompts.points_xy[part][number, 0])
+                self.found.add(cut, float(ious[number, mask]), prompts.points_xy[part][number, 0])
 
         def refine(part: slice, decoded: DecodedPrompts) -> None:
             everything = range(len(decoded.ious))
@@ -172,7 +176,8 @@ class _Crop:
             )
             self._decode_masks(prompts[part], torch.cat(list(parts)))
 
-        self._decode(prompts, THREE_MASKS, refine if self.config.use_m2m else take)
+        handle = refine if self.config.use_m2m else take
+        self.model.decode(self.features, prompts, self.size_hw, tokens=THREE_MASKS, take=handle)
 
     def _decode_masks(self, prompts: Prompts, logits: Tensor) -> None:
         """One mask for each of the ``(B, M, h, w)`` logits of decoded prompts (``use_m2m``)."""
@@ -193,18 +198,9 @@ class _Crop:
                 limits,
             )
             for number, (cut, iou) in zip(numbers, found, strict=True):
-                self._add(cut, iou, again.points_xy[part][number, 0])
+                self.found.add(cut, iou, again.points_xy[part][number, 0])
 
-        self._decode(again, ALL_MASKS, take)
-
-    def _decode(
-        self, prompts: Prompts, tokens: slice, take: Callable[[slice, DecodedPrompts], None]
-    ) -> None:
-        self.model.decode(self.features, prompts, self.size_hw, tokens=tokens, take=take)
-
-    def _add(self, cut: Cut | None, iou: float, prompt_xy: FloatArray) -> None:
-        if cut is not None:
-            self.found.add(cut, iou, prompt_xy)
+        self.model.decode(self.features, again, self.size_hw, tokens=ALL_MASKS, take=take)
 
 
 def _without_truncated(
@@ -214,11 +210,6 @@ def _without_truncated(
     boxes = torch.from_numpy(_inclusive(found.boxes_xyxy()))
     near = is_box_near_crop_edge(boxes, crop_box, [0, 0, size_hw[1], size_hw[0]])
     return found.keep((~near).nonzero()[:, 0].tolist()) if bool(near.any()) else found
-
-
-def _deduplicated(found: CropMasks, limit: float) -> CropMasks:
-    scores = torch.tensor(found.ious, dtype=torch.float32)
-    return found.keep(_suppressed(found.boxes_xyxy(), scores, limit))
 
 
 def _suppressed(boxes_xyxy: IntArray, scores: Tensor, limit: float) -> list[int]:

@@ -105,8 +105,10 @@ def cut_out(logits: Tensor, size_hw: tuple[int, int], limits: Limits) -> Cut | N
     outside the limits."""
     if limits.region_area:
         logits = without_small_regions(logits, limits)
-    if limits.stability and not _may_be_stable_one(logits, limits):
-        return None
+    if limits.stability:
+        counts = [*_offset_counts(logits, limits), int((logits > limits.threshold).sum())]
+        if not may_be_stable(np.array(counts, np.int64), limits):
+            return None
     found = _scaled_up(logits, size_hw, limits.threshold - limits.offset)
     if found is None:
         return None
@@ -142,12 +144,6 @@ def may_be_stable(counts: IntArray, limits: Limits) -> BoolArray:
     least = limits.stability - always - by_size / np.sqrt(np.maximum(area, 1))
     passing = inner / np.maximum(outer, 1) >= least
     return np.asarray(passing | (limits.stability == 0))
-
-
-def _may_be_stable_one(logits: Tensor, limits: Limits) -> bool:
-    inner, outer = _offset_counts(logits, limits)
-    area = int((logits > limits.threshold).sum())
-    return bool(may_be_stable(np.array([inner, outer, area], np.int64), limits))
 
 
 def _offset_counts(values: np.ndarray | Tensor, limits: Limits) -> tuple[int, int]:
