@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from library_helpers import snapshot_of
-
 from sam_detect.errors import SamDetectError
 from sam_detect.library.integrity import repair, verify
 from sam_detect.library.library import Library
+from sam_detect.library.snapshot import SnapshotReader
 from sam_detect.vector_store import QdrantVectorStore
 
 
@@ -20,7 +19,7 @@ def opened(folder: Path) -> Library:
 
 
 def points_of(library: Library) -> dict[str, Any]:
-    snapshot_of(library).examples()
+    SnapshotReader(library).snapshot().examples()
     library.stats()
     return {p.id: [p.vector.tolist(), p.payload] for p in library.points()}  # type: ignore[union-attr]
 
@@ -56,7 +55,7 @@ def main() -> None:
         print(json.dumps(repair(opened(folder)).to_dict()))
         return
     library = opened(folder)
-    snapshot_of(library).examples()
+    SnapshotReader(library).snapshot().examples()
     print("ready", flush=True)
     sys.stdin.readline()
     if task == "undo-when-told":
