@@ -46,8 +46,8 @@ class HardNegatives:
         proposer: name of the segmenter; empty if nothing was proposed.
         quality: the predicted IoU (0 to 1) of its proposal of the example; None if it made none.
         masks: K regions of the example's *crop* that are not it.
-        touching: ``(K,)`` bool, see :class:`~sam_detect.types.Rivals`; also true of nearby
-            regions if all objects of the picture were outlined.
+        touching: ``(K,)`` bool, see :class:`~sam_detect.types.HardNegativeArrays`; also true of
+            nearby regions if all objects of the picture were outlined.
         vectors: ``(K, D)`` float32.
     """
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Labeller, LabelMemory
 from sam_detect.labelling.calibration import Calibration, calibrate
-from sam_detect.labelling.evidence import Evidence, expected_shift
+from sam_detect.labelling.decision import DecisionModel, expected_shift
 from sam_detect.labelling.metric import Metric
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.types import ExampleArrays, Explanation, Neighbour, Verdict
@@ -47,17 +47,17 @@ class Fitted:
         metric: what counts as similar.
         means: per label, the unit mean of its positives under the metric.
         calibration: how similar is similar enough.
-        evidence: what else is known; None where nobody looked around the examples.
+        decision: what else is known; None where nobody looked around the examples.
     """
 
     metric: Metric
     means: Mapping[str, FloatArray]
     calibration: Calibration
-    evidence: Evidence | None = None
+    decision: DecisionModel | None = None
 
 
 class ExampleLabeller(Labeller):
-    """Compares vectors with examples; believes as far as the library's own examples allow.
+    """Compares vectors with examples; calibrated on the left-out examples of the library.
 
     Args:
         top_k: how many of the nearest examples are looked at.
@@ -108,9 +108,9 @@ class ExampleLabeller(Labeller):
             self.verdict(vector, near, fitted, labels)
             for vector, near, labels in zip(mapped, neighbours, denied, strict=True)
         ]
-        if fitted.evidence is not None:
+        if fitted.decision is not None:
             looks = qualities, areas
-            verdicts = self._weighed(verdicts, mapped, neighbours, fitted.evidence, looks)
+            verdicts = self._weighed(verdicts, mapped, neighbours, fitted.decision, looks)
         return [
             self._corrected(verdict, left, near)
             for verdict, left, near in zip(verdicts, given, neighbours, strict=True)
@@ -166,7 +166,7 @@ class ExampleLabeller(Labeller):
             similarity: to its examples, under the metric.
             votes: share of each label, adding up to 1.
         """
-        calibrated = fitted.calibration.belief(label, similarity)
+        calibrated = fitted.calibration.confidence(label, similarity)
         explanation = Explanation(
             votes=dict(sorted(votes.items(), key=lambda each: (-each[1], each[0]))),
             similarity=similarity,
@@ -197,7 +197,7 @@ class ExampleLabeller(Labeller):
         verdicts: list[Verdict],
         vectors: FloatArray,
         neighbours: list[list[Neighbour]],
-        evidence: Evidence,
+        decision: DecisionModel,
         looks: tuple[FloatArray | None, IntArray | None],
     ) -> list[Verdict]:
         """The verdicts of one picture with everything else that is known taken into account."""
@@ -205,16 +205,16 @@ class ExampleLabeller(Labeller):
         odds = np.full(len(verdicts), -np.inf)
         terms: list[dict[str, float]] = [{} for _ in verdicts]
         best_labels = [verdict.best_label for verdict in verdicts]
-        rivals = evidence.nearest_rivals(best_labels, vectors)
+        hard_negatives = decision.nearest_hard_negatives(best_labels, vectors)
         for index, (verdict, near) in enumerate(zip(verdicts, neighbours, strict=True)):
             label = verdict.best_label
             if label is None or not verdict.confidence:
                 continue
-            terms[index] = evidence.odds(
+            terms[index] = decision.odds(
                 label,
                 verdict.confidence,
                 similarity=nearest_of(label, near),
-                rival=float(rivals[index]),
+                hard_negative=float(hard_negatives[index]),
                 look=(
                     None if qualities is None else float(qualities[index]),
                     None if areas is None else float(areas[index]),
@@ -222,7 +222,7 @@ class ExampleLabeller(Labeller):
             )
             odds[index] = sum(terms[index].values())
         if qualities is not None:
-            of_image = evidence.of_picture(best_labels, odds, qualities)
+            of_image = decision.of_picture(best_labels, odds, qualities)
             for place in np.flatnonzero(of_image).tolist():
                 terms[place]["image_quality"] = float(of_image[place])
         answers = []
@@ -231,13 +231,13 @@ class ExampleLabeller(Labeller):
             if label is None or explanation is None or math.isinf(odds[index]):
                 answers.append(verdict)
                 continue
-            rival = float(rivals[index])
+            hard_negative = float(hard_negatives[index])
             explanation = replace(
                 explanation,
                 log_odds=terms[index],
-                hard_negative=None if math.isnan(rival) else rival,
+                hard_negative=None if math.isnan(hard_negative) else hard_negative,
                 quality=None if qualities is None else float(qualities[index]),
-                typical_quality=evidence.qualities.get(label),
+                typical_quality=decision.qualities.get(label),
             )
             total = confidence_of(sum(terms[index].values()))
             answers.append(self.named(label, total, near, explanation))
@@ -283,8 +283,8 @@ class ExampleLabeller(Labeller):
         )
         mapped = metric(vectors)
         means = {label: unit_mean(mapped[labels == label]) for label in left_out}
-        evidence = Evidence.gather(examples, metric, calibration, shift=shifts)
-        return Fitted(metric, means, calibration, evidence)
+        decision = DecisionModel.gather(examples, metric, calibration, shift=shifts)
+        return Fitted(metric, means, calibration, decision)
 
     def _left_out(
         self,

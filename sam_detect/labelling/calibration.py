@@ -15,7 +15,7 @@ import numpy.typing as npt
 Similarities = npt.NDArray[np.float64]
 
 TOLERANCE = 2.5
-"""Spreads below the typical similarity at which belief has fallen to one half."""
+"""Spreads below the typical similarity at which confidence has fallen to one half."""
 LEAST_SPREAD = 0.01
 PRIOR_SPREAD = 0.025
 """Spread to expect of similarities while there are too few examples to tell."""
@@ -25,21 +25,21 @@ PRIOR_COUNT = 3.0
 
 @dataclass(frozen=True)
 class Calibration:
-    """Per label: the similarity at which belief is one half, and the spread it grows with."""
+    """Per label: the similarity at which confidence is one half, and the spread it grows with."""
 
     thresholds: dict[str, float]
     spread: float
 
-    def belief(self, label: str, similarity: float) -> float:
-        """How far to believe (0 to 1) that something this similar to a label's examples is one.
+    def confidence(self, label: str, similarity: float) -> float:
+        """Probability, 0 to 1, that something this similar to the examples of a label is one.
 
         A logistic curve: one half at the label's threshold, .88 at the typical similarity of the
         label's own examples.
         """
-        return float(self.beliefs(label, similarity))
+        return float(self.confidences(label, similarity))
 
-    def beliefs(self, label: str, similarities: npt.ArrayLike) -> Similarities:
-        """:meth:`belief` of each of many similarities."""
+    def confidences(self, label: str, similarities: npt.ArrayLike) -> Similarities:
+        """:meth:`confidence` of each of many similarities."""
         scaled = (np.asarray(similarities, np.float64) - self.thresholds[label]) / (
             self.spread * TOLERANCE / 2
         )

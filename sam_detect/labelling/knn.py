@@ -17,7 +17,7 @@ SHARPNESS = 20.0
 class KNNLabeller(ExampleLabeller):
     """The nearest examples vote, each with a weight that grows with its similarity.
 
-    The confidence is the winner's share of the vote, times the belief that something as similar
+    The confidence is the winner's share of the vote, times the confidence that something as similar
     as the winner's nearest example has its label
     (:class:`~sam_detect.labelling.calibration.Calibration`). Negatives have no vote.
     """

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from sam_detect.interfaces import Labeller, LabelMemory
-from sam_detect.labelling.sizes import plausible_sizes
+from sam_detect.labelling.decision import plausible_sizes
 from sam_detect.labelling.suppression import Nesting, seen_nesting, suppressed_by
 from sam_detect.masks import FloatArray, IntArray, intersection_matrix
 from sam_detect.types import (

@@ -15,7 +15,7 @@ SHARPNESS = 20.0
 class PrototypeLabeller(ExampleLabeller):
     """The label whose mean vector is nearest (Snell et al., "Prototypical Networks", 2017).
 
-    The confidence is the label's share of a softmax over all labels, times the belief that
+    The confidence is the label's share of a softmax over all labels, times the confidence that
     something as similar to the mean has the label. The nearest examples are given as the reason.
     """
 

@@ -19,7 +19,15 @@ from sam_detect.library.converted import Converted, require_convertible
 from sam_detect.library.example import LISTED_FIELDS, NAMING_FIELDS, image_digest, label_of
 from sam_detect.library.library import Library
 from sam_detect.masks import BoolArray, FloatArray, rle_to_crop
-from sam_detect.types import ExampleArrays, Frame, Masks, Neighbour, Point, Rivals, Taught
+from sam_detect.types import (
+    ExampleArrays,
+    Frame,
+    HardNegativeArrays,
+    Masks,
+    Neighbour,
+    Point,
+    Taught,
+)
 
 SNAPSHOT_LIMIT = 5000
 """Up to this many examples are read once and searched in memory; more are searched in the store."""
@@ -82,7 +90,7 @@ class LibrarySnapshot:
             areas=np.array([point.payload["area"] for point in points], np.int64),
             qualities=np.array([each.quality for each in regions], np.float32),
             proposers=tuple(each.proposer for each in regions),
-            rivals=_rivals(regions),
+            hard_negatives=_hard_negative_arrays(regions),
             scene_weights=None if embedder is None else embedder.scene_weights(),
         )
         listed = points if complete else every
@@ -246,13 +254,13 @@ def _hard_negatives(point: Point, location: str) -> HardNegativeVectors:
         raise lookup.damaged(point.id, str(error), location) from error
 
 
-def _rivals(regions: Sequence[HardNegativeVectors]) -> Rivals:
+def _hard_negative_arrays(regions: Sequence[HardNegativeVectors]) -> HardNegativeArrays:
     counts = [len(each.touching) for each in regions]
     if not any(counts):
-        return Rivals.none()
+        return HardNegativeArrays.none()
     vectors = np.concatenate([each.vectors for each in regions if len(each.touching)])
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return Rivals(
+    return HardNegativeArrays(
         owners=np.repeat(np.arange(len(regions)), counts),
         touching=np.concatenate([each.touching for each in regions]),
         vectors=np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32),

@@ -1,7 +1,7 @@
 """The nouns: what flows between the rooms. Arrays are validated once, where they are built."""
 
 from sam_detect.types.batches import Candidates, Index, Masks, Selection, Taught
-from sam_detect.types.examples import ExampleArrays, Hit, Neighbour, Point, Recipe, Rivals
+from sam_detect.types.examples import ExampleArrays, Hit, Neighbour, Point, Recipe, HardNegativeArrays
 from sam_detect.types.explanation import Explanation
 from sam_detect.types.frames import Crop, FadedCrop, Frame, ImageRGB
 from sam_detect.types.results import Detection, Detections, Verdict
@@ -16,6 +16,7 @@ __all__ = [
     "Explanation",
     "FadedCrop",
     "Frame",
+    "HardNegativeArrays",
     "Hit",
     "ImageRGB",
     "Index",
@@ -23,7 +24,6 @@ __all__ = [
     "Neighbour",
     "Point",
     "Recipe",
-    "Rivals",
     "Selection",
     "Taught",
     "TrackedFrame",

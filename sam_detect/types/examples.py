@@ -57,7 +57,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True, eq=False)
-class Rivals:
+class HardNegativeArrays:
     """Hard negatives: K regions proposed around examples that are not the examples' objects.
 
     Attributes:
@@ -72,7 +72,7 @@ class Rivals:
     vectors: FloatArray
 
     @classmethod
-    def none(cls, dimension: int = 0) -> Rivals:
+    def none(cls, dimension: int = 0) -> HardNegativeArrays:
         vectors = np.zeros((0, dimension), np.float32)
         return cls(np.zeros(0, np.int64), np.zeros(0, np.bool_), vectors)
 
@@ -92,7 +92,7 @@ class ExampleArrays:
         qualities: ``(N,)`` float32 in 0..1, quality of the segmenter's own proposal of each (NaN:
             it made none); empty if not known.
         proposers: N names of segmenters; empty if not known.
-        rivals: their hard negatives.
+        hard_negatives: their hard negatives.
         scene_weights: see :meth:`~sam_detect.interfaces.Embedder.scene_weights`.
     """
 
@@ -105,7 +105,7 @@ class ExampleArrays:
     areas: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
     qualities: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
     proposers: tuple[str, ...] = ()
-    rivals: Rivals = field(default_factory=Rivals.none)
+    hard_negatives: HardNegativeArrays = field(default_factory=HardNegativeArrays.none)
     scene_weights: FloatArray | None = None
 
 

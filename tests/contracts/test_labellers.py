@@ -23,7 +23,7 @@ from sam_detect.embedding import AverageEmbedder
 from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.interfaces import Labeller
 from sam_detect.parts import make_labeller
-from sam_detect.types import ExampleArrays, Neighbour, Rivals, Verdict
+from sam_detect.types import ExampleArrays, HardNegativeArrays, Neighbour, Verdict
 
 NAMES = registry.names("labeller")
 Floats = npt.NDArray[np.float32]
@@ -40,7 +40,7 @@ class FakeMemory:
     """Labels with the angles of their examples; a label that begins with ``!`` is negative.
 
     Args:
-        rivals: what lies around examples: the example's index, whether it touches, its angle.
+        hard_negatives: around examples: the example's index, whether it touches, its angle.
         qualities: of the examples' proposals; those of unknown ones are empty.
     """
 
@@ -51,7 +51,7 @@ class FakeMemory:
         generation: str = "1",
         prior: float = 0.95,
         pictures: int | None = None,
-        rivals: Sequence[tuple[int, bool, float]] = (),
+        hard_negatives: Sequence[tuple[int, bool, float]] = (),
         qualities: Sequence[float] = (),
     ) -> None:
         rows = [(label, angle) for label, angles in examples.items() for angle in angles]
@@ -64,10 +64,10 @@ class FakeMemory:
         self.boxes_xywh = np.array(places, np.int64).reshape(-1, 4)
         self.generation = generation
         self.prior_similarity = prior
-        self.rivals = Rivals(
-            owners=np.array([owner for owner, _, _ in rivals], np.int64),
-            touching=np.array([touching for _, touching, _ in rivals], np.bool_),
-            vectors=at(*[angle for _, _, angle in rivals]),
+        self.hard_negatives = HardNegativeArrays(
+            owners=np.array([owner for owner, _, _ in hard_negatives], np.int64),
+            touching=np.array([touching for _, touching, _ in hard_negatives], np.bool_),
+            vectors=at(*[angle for _, _, angle in hard_negatives]),
         )
         self.qualities = np.array(qualities, np.float32)
 
@@ -95,7 +95,7 @@ class FakeMemory:
             vectors=self.matrix,
             qualities=self.qualities,
             proposers=("naive",) * len(self.qualities),
-            rivals=self.rivals,
+            hard_negatives=self.hard_negatives,
         )
 
 
@@ -311,14 +311,14 @@ def test_neither_vectors_nor_examples_change(labeller: Labeller) -> None:
 
 # -- what lies around the examples ---------------------------------------------------------------
 
-RIVALS = [
+HARD_NEGATIVES = [
     (i, True, angle) for i, angle in ((0, 25), (1, 27), (2, 30), (5, 120), (6, 122), (7, 125))
 ]
 """Parts of nuts and of dates, each rather like its whole."""
 
 
 def with_evidence(**options: Any) -> FakeMemory:
-    values = {"rivals": RIVALS, "qualities": [0.6] * 10, **options}
+    values = {"hard_negatives": HARD_NEGATIVES, "qualities": [0.6] * 10, **options}
     return FakeMemory(values.pop("examples", TWO_KINDS), **values)
 
 
@@ -336,7 +336,7 @@ def test_examples_are_still_named_and_rivals_are_not(labeller: Labeller) -> None
 
 def test_the_nearer_the_rivals_are_the_lower_the_confidence(labeller: Labeller) -> None:
     made = [
-        with_evidence(rivals=[(0, True, angle)], generation=str(angle))
+        with_evidence(hard_negatives=[(0, True, angle)], generation=str(angle))
         for angle in (9, 15, 25, 40, 60)
     ]
     found = [confidences(labeller, memory, 5)[0] for memory in made]
@@ -378,8 +378,8 @@ def test_without_surroundings_nothing_but_similarity_counts(labeller: Labeller) 
 
 def test_with_evidence_a_negative_is_still_never_named(labeller: Labeller) -> None:
     """However good it looks, and however far all that is known to be something else."""
-    for rivals in (RIVALS, [(0, True, 180.0)]):
-        memory = with_evidence(examples={**TWO_KINDS, "!nut": [12]}, rivals=rivals,
+    for hard_negatives in (HARD_NEGATIVES, [(0, True, 180.0)]):
+        memory = with_evidence(examples={**TWO_KINDS, "!nut": [12]}, hard_negatives=hard_negatives,
                                qualities=[0.3] * 11)  # fmt: skip
         sure = np.ones(2, np.float32)
         found = labeller.label(at(12, 14), memory, qualities=sure)
@@ -392,9 +392,11 @@ def test_with_evidence_a_negative_that_is_no_nearer_than_an_example_changes_noth
 ) -> None:
     """It is an exception for one find, and no vote on others."""
     examples = {**TWO_KINDS, "!nut": [9]}  # 3 degrees from what is asked, the nearest nut 2
-    memory = with_evidence(examples=examples, rivals=[(0, True, 180.0)], qualities=[0.3] * 11)
+    memory = with_evidence(
+        examples=examples, hard_negatives=[(0, True, 180.0)], qualities=[0.3] * 11
+    )
     sure = np.ones(1, np.float32)
-    without = with_evidence(rivals=[(0, True, 180.0)], qualities=[0.3] * 10, generation="2")
+    without = with_evidence(hard_negatives=[(0, True, 180.0)], qualities=[0.3] * 10, generation="2")
     before = confidences(labeller, without, 6, qualities=sure)[0]
     assert before > 0.95
     assert confidences(labeller, memory, 6, qualities=sure)[0] == pytest.approx(before, abs=1e-3)
@@ -420,7 +422,9 @@ def test_a_label_is_weighed_whether_or_not_its_examples_are_among_the_nearest(to
     for name in NAMES:
         labeller = make(name, top_k=top_k)
         far, near = (
-            FakeMemory(examples, rivals=[(0, True, angle), (2, True, angle)], generation=str(angle))
+            FakeMemory(
+                examples, hard_negatives=[(0, True, angle), (2, True, angle)], generation=str(angle)
+            )
             for angle in (180.0, 0.0)
         )
         assert confidences(labeller, far, 0)[0] > confidences(labeller, near, 0)[0], name
@@ -440,7 +444,12 @@ def test_with_evidence_vectors_together_are_named_as_each_alone(labeller: Labell
 
 def test_with_evidence_nothing_that_is_given_changes(labeller: Labeller) -> None:
     memory, qualities = with_evidence(), np.array([0.9, 0.5], np.float32)
-    arrays = (qualities, memory.qualities, memory.rivals.vectors, memory.rivals.touching)
+    arrays = (
+        qualities,
+        memory.qualities,
+        memory.hard_negatives.vectors,
+        memory.hard_negatives.touching,
+    )
     before = [array.copy() for array in arrays]
     labeller.label(at(0, 40), memory, qualities=qualities)
     for array, kept in zip(arrays, before, strict=True):
@@ -448,7 +457,7 @@ def test_with_evidence_nothing_that_is_given_changes(labeller: Labeller) -> None
 
 
 def test_a_library_of_negatives_with_surroundings_names_nothing(labeller: Labeller) -> None:
-    memory = FakeMemory({"!nut": [0, 1]}, rivals=[(0, True, 20)], qualities=[0.5, 0.5])
+    memory = FakeMemory({"!nut": [0, 1]}, hard_negatives=[(0, True, 20)], qualities=[0.5, 0.5])
     found = labeller.label(at(0, 20), memory, qualities=np.ones(2, np.float32))
     assert [(one.label, one.confidence) for one in found] == [(None, 0.0)] * 2
 

@@ -332,7 +332,7 @@ def test_reading_in_another_recipe_finds_the_same_and_changes_nothing(store: Vec
         other = detector(store, segmenter=PartsSegmenter(), **wanted)
         examples = other.snapshot().examples()
         assert examples.vectors.shape == (15, other.recipe.dimension)
-        assert examples.rivals.vectors.shape == (30, other.recipe.dimension)
+        assert examples.hard_negatives.vectors.shape == (30, other.recipe.dimension)
         for label in ("nut", "leaf", "berry"):
             found = other.detect(discs(label, 9))
             assert [d.label for d in found if d.score > 0.5] == [label] * 5
@@ -352,7 +352,9 @@ def test_what_is_read_is_what_reindexing_would_give(store: VectorStore) -> None:
     assert read.ids == stored.ids
     assert (read.labels, read.sources) == (stored.labels, stored.sources)
     np.testing.assert_allclose(read.vectors, stored.vectors, atol=1e-6)
-    np.testing.assert_allclose(read.rivals.vectors, stored.rivals.vectors, atol=1e-3)
+    np.testing.assert_allclose(
+        read.hard_negatives.vectors, stored.hard_negatives.vectors, atol=1e-3
+    )
 
 
 def test_vectors_are_made_once_and_only_for_what_is_new(store: VectorStore) -> None:
@@ -442,7 +444,10 @@ def test_reindexing_there_and_back(store: VectorStore) -> None:
     assert contents(made.library) == kept
     dimension = other.recipe.dimension
     assert {v.shape for v in around_vectors(made.library).values()} == {(2, dimension)}
-    assert snapshot_of(Library(store, "x")).examples().rivals.vectors.shape == (30, dimension)
+    assert snapshot_of(Library(store, "x")).examples().hard_negatives.vectors.shape == (
+        30,
+        dimension,
+    )
     found = detector(store, embedder=None).detect(discs("berry", 9))
     assert [d.label for d in found] == ["berry"] * 5
     reindex(made.library, made.pipeline.features)
@@ -654,7 +659,7 @@ def test_a_converted_library_is_used_as_any_other(store: VectorStore) -> None:
     assert contents(library) == expected
     for key, vector in vectors(library).items():
         np.testing.assert_allclose(vector, before[key], atol=1e-6)
-    assert len(snapshot_of(library).examples().rivals.owners) == 0
+    assert len(snapshot_of(library).examples().hard_negatives.owners) == 0
     again = detector(store)
     assert [d.label for d in again.detect(discs("leaf", 9))] == ["leaf"] * 5
     assert again.add_examples_from_file(discs(), disc_masks(), "nut").total == 12

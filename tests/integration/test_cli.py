@@ -178,7 +178,7 @@ def test_pictures_that_are_annotated_to_the_last_object(sam: Command, picture: P
     kept = {}
     for library, options in (("some", ()), ("all", ("--exhaustive",))):
         sam("learn", ".", "--annotations", file, "--library", library, *options).worked()
-        found = SAMDetect(library=library).snapshot().examples().rivals
+        found = SAMDetect(library=library).snapshot().examples().hard_negatives
         kept[library] = int(found.touching.sum()), len(found.touching)
     assert kept["all"][1] == kept["some"][1] == kept["all"][0] > kept["some"][0], kept
 

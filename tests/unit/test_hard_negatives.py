@@ -94,7 +94,7 @@ def around(*proposals: Box, **options: Any) -> HardNegatives:
 def rivals_of(made: SAMDetect, label: str) -> npt.NDArray[np.float32]:
     evidence = KNNLabeller()._fit(made.snapshot(), None).evidence
     assert evidence is not None
-    return evidence.rivals[label]
+    return evidence.hard_negatives[label]
 
 
 # -- what counts -------------------------------------------------------------------------------
@@ -201,9 +201,9 @@ def test_each_of_several_examples_has_the_vectors_of_its_own_regions() -> None:
     expected = made.pipeline.features.embed_masks(frame, masks_of(*parts))
     np.testing.assert_allclose(found[0].vectors, expected[:2], atol=1e-3)
     np.testing.assert_allclose(found[1].vectors, expected[2:], atol=1e-3)
-    rivals = made.snapshot().examples().rivals
-    owned = {made.snapshot().examples().boxes_xywh[owner][0]: [] for owner in rivals.owners}
-    for owner, vector in zip(rivals.owners, rivals.vectors, strict=True):
+    hard_negatives = made.snapshot().examples().hard_negatives
+    owned = {made.snapshot().examples().boxes_xywh[owner][0]: [] for owner in hard_negatives.owners}
+    for owner, vector in zip(hard_negatives.owners, hard_negatives.vectors, strict=True):
         owned[made.snapshot().examples().boxes_xywh[owner][0]].append(vector)
     np.testing.assert_allclose(owned[20], expected[:2], atol=1e-3)
     np.testing.assert_allclose(owned[100], expected[2:], atol=1e-3)
@@ -262,11 +262,14 @@ def test_an_unnamed_twin_beside_an_example_does_not_speak_against_its_label() ->
     frame = picture((EXAMPLE, "nut"), (TWIN, "nut"), ((60, 104, 76, 120), "leaf"))
     made = detector(Chosen(EXAMPLE, TWIN, (60, 104, 76, 120)))
     assert learnt(made, frame, EXAMPLE)[0].touching.tolist() == [False, False]
-    rivals, (twin, leaf) = rivals_of(made, "nut"), made.snapshot().examples().rivals.vectors
-    assert len(rivals) == 1
-    assert float(rivals[0] @ leaf) > 0.999 > float(rivals[0] @ twin)
+    hard_negatives, (twin, leaf) = (
+        rivals_of(made, "nut"),
+        made.snapshot().examples().hard_negatives.vectors,
+    )
+    assert len(hard_negatives) == 1
+    assert float(hard_negatives[0] @ leaf) > 0.999 > float(hard_negatives[0] @ twin)
     learnt(made, frame, TWIN)
-    assert all(float(rival @ leaf) > 0.999 for rival in rivals_of(made, "nut"))
+    assert all(float(hard_negative @ leaf) > 0.999 for hard_negative in rivals_of(made, "nut"))
     found = {tuple(d["bbox"]): d["label"] for d in made.detect(frame)}
     assert found[60, 60, 40, 40] == found[104, 60, 16, 16] == "nut"
     assert found[60, 104, 16, 16] is None
@@ -283,8 +286,8 @@ def test_where_every_object_is_outlined_what_lies_beside_is_none_however_alike()
         assert found is not None
         around_it.append(found.touching.tolist())
         if others is not None and not len(others):
-            [rival] = rivals_of(made, "nut")
-            assert float(rival @ made.snapshot().examples().vectors[0]) > 0.9
+            [hard_negative] = rivals_of(made, "nut")
+            assert float(hard_negative @ made.snapshot().examples().vectors[0]) > 0.9
     assert around_it == [[False], [True], []], "maybe an object; none; another object"
 
 
@@ -436,7 +439,9 @@ def test_a_converted_library_is_used_as_before() -> None:
     old.learn_frame(picture((EXAMPLE, "nut"), seed=4), masks_of(EXAMPLE), ["nut"])
     arrays = old.snapshot().examples()
     assert np.isnan(arrays.qualities).sum() == 1
-    assert set(arrays.rivals.owners) == {int(np.flatnonzero(~np.isnan(arrays.qualities))[0])}
+    assert set(arrays.hard_negatives.owners) == {
+        int(np.flatnonzero(~np.isnan(arrays.qualities))[0])
+    }
     assert old.detect(frame)[0]["label"] == "nut"
 
 

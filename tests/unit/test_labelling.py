@@ -268,8 +268,8 @@ def test_thresholds_lie_below_what_is_typical_by_the_tolerance() -> None:
     values = np.array([0.90, 0.92, 0.94, 0.96, 0.98])
     found = calibrate({"a": values}, prior_similarity=0.5)
     assert found.thresholds["a"] == pytest.approx(0.94 - TOLERANCE * found.spread)
-    assert found.belief("a", found.thresholds["a"]) == pytest.approx(0.5)
-    assert found.belief("a", 0.94) == pytest.approx(1 / (1 + np.exp(-2)))
+    assert found.confidence("a", found.thresholds["a"]) == pytest.approx(0.5)
+    assert found.confidence("a", 0.94) == pytest.approx(1 / (1 + np.exp(-2)))
 
 
 def test_a_label_with_one_example_leans_on_the_others() -> None:

@@ -379,7 +379,7 @@ def test_what_is_made_worse_below_is_sound(exported: Path, tmp_path: Path) -> No
         members = {**unzipped(exported), "examples.jsonl": _around(exported, count)}
         library = empty()
         assert import_library(library, zipped(tmp_path / "x.samlib", members)).total == 10
-        assert len(snapshot_of(library).examples().rivals.owners) == count
+        assert len(snapshot_of(library).examples().hard_negatives.owners) == count
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)

@@ -18,11 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import QUICK
 
-from sam_detect.labelling import evidence as module
+from sam_detect.labelling import decision as module
 from sam_detect.labelling.calibration import Calibration
-from sam_detect.labelling.evidence import NEAREST_RIVALS, SHIFT_KNOWN, Evidence, expected_shift
+from sam_detect.labelling.decision import (
+    NEAREST_HARD_NEGATIVES,
+    SHIFT_KNOWN,
+    DecisionModel,
+    expected_shift,
+)
 from sam_detect.labelling.metric import Metric
-from sam_detect.types import ExampleArrays, Rivals
+from sam_detect.types import ExampleArrays, HardNegativeArrays
 from sam_detect.types.explanation import confidence_of
 
 Floats = npt.NDArray[np.float32]
@@ -39,13 +44,13 @@ def at(*degrees: float) -> Floats:
 
 def gathered(
     examples: Sequence[tuple[str, float]],
-    rivals: Sequence[tuple[int, bool, float]],
+    hard_negatives: Sequence[tuple[int, bool, float]],
     *,
     sources: Sequence[str] | None = None,
     at_hand: str | None = None,
     **arrays: Any,
-) -> Evidence | None:
-    """The evidence of examples ``(label, angle)`` and their rivals ``(owner, touching, angle)``.
+) -> DecisionModel | None:
+    """The model of examples ``(label, angle)`` and hard negatives ``(owner, touching, angle)``.
 
     A label that begins with ``!`` is a negative's.
     """
@@ -57,10 +62,10 @@ def gathered(
         boxes_xywh=np.zeros((len(examples), 4), np.int64),
         negatives=np.array([label.startswith("!") for label, _ in examples], np.bool_),
         vectors=at(*[angle for _, angle in examples]),
-        rivals=Rivals(
-            owners=np.array([owner for owner, _, _ in rivals], np.int64),
-            touching=np.array([touching for _, touching, _ in rivals], np.bool_),
-            vectors=at(*[angle for _, _, angle in rivals]),
+        hard_negatives=HardNegativeArrays(
+            owners=np.array([owner for owner, _, _ in hard_negatives], np.int64),
+            touching=np.array([touching for _, touching, _ in hard_negatives], np.bool_),
+            vectors=at(*[angle for _, _, angle in hard_negatives]),
         ),
         **arrays,
     )
@@ -69,21 +74,21 @@ def gathered(
     for label, source, negative in zip(labels, known.sources, known.negatives, strict=True):
         pictures.setdefault(label, []).extend([] if negative else [source])
     shift = {label: expected_shift(of, at_hand) for label, of in pictures.items()}
-    return Evidence.gather(known, PLAIN, calibration, shift=shift)
+    return DecisionModel.gather(known, PLAIN, calibration, shift=shift)
 
 
 def angles(vectors: Floats) -> list[int]:
     return sorted(round(math.degrees(math.atan2(y, x))) for x, y in vectors.tolist())
 
 
-def found(*arguments: Any, **options: Any) -> Evidence:
-    evidence = gathered(*arguments, **options)
-    assert evidence is not None
-    return evidence
+def found(*arguments: Any, **options: Any) -> DecisionModel:
+    decision = gathered(*arguments, **options)
+    assert decision is not None
+    return decision
 
 
-def rivals(*arguments: Any) -> Mapping[str, list[int]]:
-    return {name: angles(vectors) for name, vectors in found(*arguments).rivals.items()}
+def hard_negatives(*arguments: Any) -> Mapping[str, list[int]]:
+    return {name: angles(vectors) for name, vectors in found(*arguments).hard_negatives.items()}
 
 
 # -- which counterexamples count ---------------------------------------------------------------
@@ -92,34 +97,39 @@ NUT_AND_DATE = (("nut", 0.0), ("date", 90.0))
 
 
 def test_what_touches_an_example_is_not_its_label_however_alike_it_looks() -> None:
-    assert rivals([("nut", 0)], [(0, True, 1)]) == {"nut": [1]}
+    assert hard_negatives([("nut", 0)], [(0, True, 1)]) == {"nut": [1]}
 
 
 def test_what_looks_like_nothing_known_is_no_label_at_all() -> None:
     for touching in (True, False):
-        assert rivals(NUT_AND_DATE, [(0, touching, 45)]) == {"nut": [45], "date": [45]}
+        assert hard_negatives(NUT_AND_DATE, [(0, touching, 45)]) == {"nut": [45], "date": [45]}
 
 
 def test_what_lies_beside_and_may_be_an_unnamed_object_is_left_out() -> None:
-    assert rivals(NUT_AND_DATE, [(0, False, 2), (0, False, 88), (0, False, 180)]) == {
+    assert hard_negatives(NUT_AND_DATE, [(0, False, 2), (0, False, 88), (0, False, 180)]) == {
         "nut": [180], "date": [180],
     }  # fmt: skip
 
 
 def test_a_part_that_passes_as_another_label_speaks_against_its_owner_alone() -> None:
     """Food on a plate is no plate; but it is food."""
-    assert rivals([("plate", 0), ("food", 90)], [(0, True, 88)]) == {"plate": [88], "food": []}
+    assert hard_negatives([("plate", 0), ("food", 90)], [(0, True, 88)]) == {
+        "plate": [88],
+        "food": [],
+    }
 
 
 def test_the_belief_of_the_nearest_example_counts() -> None:
-    assert rivals([("nut", -60), ("nut", 0), ("date", 90)], [(2, True, 2)]) == {
+    assert hard_negatives([("nut", -60), ("nut", 0), ("date", 90)], [(2, True, 2)]) == {
         "nut": [], "date": [2],
     }  # fmt: skip
 
 
 def test_what_lies_at_negatives_is_no_evidence() -> None:
     assert gathered([("nut", 0), ("!nut", 40)], [(1, True, 2), (1, False, 180)]) is None
-    assert rivals([("nut", 0), ("!nut", 40)], [(0, True, 60), (1, True, 2)]) == {"nut": [60]}
+    assert hard_negatives([("nut", 0), ("!nut", 40)], [(0, True, 60), (1, True, 2)]) == {
+        "nut": [60]
+    }
     assert gathered([("!nut", 0)], [(0, True, 60)]) is None
 
 
@@ -131,20 +141,24 @@ def test_without_surroundings_there_is_no_evidence() -> None:
 def test_many_rivals_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     around = [(int(i) % 2, bool(i % 3), float(a)) for i, a in enumerate(rng.uniform(0, 360, 50))]
-    whole = rivals(NUT_AND_DATE, around)
+    whole = hard_negatives(NUT_AND_DATE, around)
     monkeypatch.setattr(module, "AT_ONCE", 7)
-    assert rivals(NUT_AND_DATE, around) == whole
+    assert hard_negatives(NUT_AND_DATE, around) == whole
     assert len(whole["nut"]) > 20
 
 
 # -- what they weigh ---------------------------------------------------------------------------
 
 
-def confidence(evidence: Evidence, label: str = "nut", angle: float = 5, **given: Any) -> float:
+def confidence(
+    decision: DecisionModel, label: str = "nut", angle: float = 5, **given: Any
+) -> float:
     values = {"similarity": math.cos(math.radians(angle)), "look": (None, None), **given}
-    belief = values.pop("belief", 0.8)
-    [rival] = evidence.nearest_rivals([label], at(angle)).tolist()
-    return confidence_of(sum(evidence.odds(label, belief, rival=rival, **values).values()))
+    calibrated = values.pop("calibrated", 0.8)
+    [hard_negative] = decision.nearest_hard_negatives([label], at(angle)).tolist()
+    return confidence_of(
+        sum(decision.odds(label, calibrated, hard_negative=hard_negative, **values).values())
+    )
 
 
 def rising(values: Sequence[float]) -> bool:
@@ -155,22 +169,22 @@ BASE = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)])
 
 
 def test_confidence_rises_with_belief_and_with_similarity() -> None:
-    assert rising([confidence(BASE, belief=b) for b in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)])
+    assert rising([confidence(BASE, calibrated=b) for b in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)])
     assert rising([confidence(BASE, similarity=s) for s in (0.7, 0.8, 0.9, 0.95, 0.99)])
 
 
 def test_confidence_falls_the_nearer_the_rivals_are() -> None:
     made = [found([("nut", 0), ("nut", 8)], [(0, True, angle)]) for angle in (12, 20, 35, 60, 80)]
-    assert rising([confidence(evidence) for evidence in made])
+    assert rising([confidence(decision) for decision in made])
 
 
 def test_a_rival_itself_is_not_believed_and_the_example_is() -> None:
-    assert confidence(BASE, angle=30, similarity=math.cos(math.radians(22)), belief=0.4) < 0.4
+    assert confidence(BASE, angle=30, similarity=math.cos(math.radians(22)), calibrated=0.4) < 0.4
     assert confidence(BASE, angle=0) > 0.8
 
 
 def test_only_the_nearest_rivals_count_in_any_order() -> None:
-    near = [(0, True, float(a)) for a in (28, 30, 32)][:NEAREST_RIVALS]
+    near = [(0, True, float(a)) for a in (28, 30, 32)][:NEAREST_HARD_NEGATIVES]
     few = found([("nut", 0), ("nut", 8)], near)
     more = [*near, *[(0, True, float(a)) for a in range(100, 160, 10)]]
     expected = confidence(few)
@@ -183,21 +197,23 @@ def test_only_the_nearest_rivals_count_in_any_order() -> None:
 def test_rivals_of_many_vectors_are_those_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     around = [(i % 2, True, float(a)) for i, a in enumerate(rng.uniform(10, 80, 30))]
-    evidence = found(NUT_AND_DATE, around)
+    decision = found(NUT_AND_DATE, around)
     names = [None, *["nut", "date"] * 10]
     vectors = at(*rng.uniform(0, 90, 21))
     monkeypatch.setattr(module, "AT_ONCE", 5)
-    together = evidence.nearest_rivals(names, vectors)
+    together = decision.nearest_hard_negatives(names, vectors)
     assert math.isnan(together[0])
     for name, vector, value in zip(names[1:], vectors[1:], together[1:], strict=True):
-        nearest = sorted((evidence.rivals[str(name)] @ vector).tolist())[-NEAREST_RIVALS:]
+        nearest = sorted((decision.hard_negatives[str(name)] @ vector).tolist())[
+            -NEAREST_HARD_NEGATIVES:
+        ]
         assert value == pytest.approx(np.mean(nearest), abs=1e-6)
 
 
 def test_a_label_without_rivals_is_weighed_without_them() -> None:
-    evidence = found([("plate", 0), ("food", 90)], [(0, True, 88)])
-    assert len(evidence.rivals["food"]) == 0
-    assert 0 < confidence(evidence, "food", 90, similarity=1.0) < 1
+    decision = found([("plate", 0), ("food", 90)], [(0, True, 88)])
+    assert len(decision.hard_negatives["food"]) == 0
+    assert 0 < confidence(decision, "food", 90, similarity=1.0) < 1
 
 
 QUALITIES = {
@@ -207,9 +223,9 @@ QUALITIES = {
 
 
 def test_confidence_rises_with_the_quality() -> None:
-    evidence = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)], **QUALITIES)
-    assert rising([confidence(evidence, look=(q, None)) for q in (0.5, 0.55, 0.6, 0.65, 0.7)])
-    assert confidence(evidence, look=(None, None)) == confidence(BASE)
+    decision = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)], **QUALITIES)
+    assert rising([confidence(decision, look=(q, None)) for q in (0.5, 0.55, 0.6, 0.65, 0.7)])
+    assert confidence(decision, look=(None, None)) == confidence(BASE)
     assert confidence(BASE, look=(0.1, None)) == confidence(BASE), "the examples' are not known"
 
 
@@ -236,12 +252,12 @@ def test_the_quality_of_a_negative_is_not_typical() -> None:
 
 def test_confidence_falls_with_a_size_unlike_any_examples() -> None:
     areas = np.array([1000, 2000, 500], np.int64)
-    evidence = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)], areas=areas)
-    assert set(evidence.log_areas) == {"nut", "date"}
-    sizes = [confidence(evidence, look=(None, area)) for area in (100_000, 20_000, 6_000, 2_000)]
+    decision = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)], areas=areas)
+    assert set(decision.log_areas) == {"nut", "date"}
+    sizes = [confidence(decision, look=(None, area)) for area in (100_000, 20_000, 6_000, 2_000)]
     assert rising(sizes)
-    assert rising([confidence(evidence, look=(None, area)) for area in (20, 100, 400, 1000)])
-    assert sizes[-1] == confidence(evidence, look=(None, None)) == confidence(BASE)
+    assert rising([confidence(decision, look=(None, area)) for area in (20, 100, 400, 1000)])
+    assert sizes[-1] == confidence(decision, look=(None, None)) == confidence(BASE)
 
 
 def test_examples_of_one_picture_are_more_alike_than_what_is_to_come() -> None:
@@ -283,20 +299,20 @@ def test_the_expected_shift_falls_from_one_picture_to_several() -> None:
     assert expected_shift([]) == 0
 
 
-def of_nuts(count: int, sources: Sequence[str]) -> Evidence:
+def of_nuts(count: int, sources: Sequence[str]) -> DecisionModel:
     return found([("nut", 0)] * count, [(0, True, 30)], sources=sources)
 
 
 def test_few_examples_do_not_show_how_alike_they_are() -> None:
-    # A belief of one half weighs nothing, however many examples it rests on.
+    # A calibrated of one half weighs nothing, however many examples it rests on.
     made = [of_nuts(count, ["a"] * count) for count in (1, 2, 5)]
-    assert rising([confidence(evidence, belief=0.5) for evidence in made])
+    assert rising([confidence(decision, calibrated=0.5) for decision in made])
 
 
 def test_the_more_examples_the_more_their_similarity_says() -> None:
     made = [of_nuts(count, [f"{i}" for i in range(count)]) for count in (2, 5, 20)]
-    assert rising([confidence(evidence, belief=0.9) for evidence in made])
-    assert rising([-confidence(evidence, belief=0.1) for evidence in made])
+    assert rising([confidence(decision, calibrated=0.9) for decision in made])
+    assert rising([-confidence(decision, calibrated=0.1) for decision in made])
 
 
 # -- how well things stand out in a picture ------------------------------------------------------
@@ -305,10 +321,12 @@ SOFT = found([("nut", 0), ("nut", 8)], [(0, True, 30)], sources=["a", "a"],
              qualities=np.array([0.4, 0.4], np.float32))  # fmt: skip
 
 
-def level(evidence: Evidence, qualities: Sequence[float], odds: Sequence[float]) -> list[float]:
+def level(
+    decision: DecisionModel, qualities: Sequence[float], odds: Sequence[float]
+) -> list[float]:
     labels = ["nut"] * (len(qualities) - 1) + [None]
     values = np.array(odds, np.float32), np.array(qualities, np.float32)
-    return evidence.of_picture(labels, *values).tolist()
+    return decision.of_picture(labels, *values).tolist()
 
 
 def test_in_a_sharp_picture_more_is_asked_and_in_a_soft_one_less() -> None:
@@ -350,7 +368,7 @@ def test_a_confidence_is_a_number_from_0_to_1_and_always_the_same(
     examples: list[tuple[str, float]],
     around: list[tuple[int, bool, float]],
     angle: float,
-    belief: float,
+    calibrated: float,
     quality: float | None,
     area: int | None,
 ) -> None:
@@ -359,14 +377,14 @@ def test_a_confidence_is_a_number_from_0_to_1_and_always_the_same(
         "qualities": np.linspace(0, 1, len(examples), dtype=np.float32),
         "areas": np.arange(1, len(examples) + 1) * 100,
     }
-    evidence = gathered(examples, nearby, **looks)
-    if evidence is None:
+    decision = gathered(examples, nearby, **looks)
+    if decision is None:
         assert not nearby
         return
     for label in {name for name, _ in examples}:
         value, again = (
-            confidence(made, label, angle, belief=belief, look=(quality, area))
-            for made in (evidence, found(examples, nearby, **looks))
+            confidence(made, label, angle, calibrated=calibrated, look=(quality, area))
+            for made in (decision, found(examples, nearby, **looks))
         )
         assert 0 <= value <= 1
         assert value == again

@@ -1,13 +1,15 @@
-"""What else speaks for or against a label: known counterexamples, and what examples look like to
-the segmenter.
+"""What decides between a label and unknown, beside similarity: hard negatives, proposal quality and
+the area prior.
 
 Similarity to examples alone cannot tell an object from its parts or from the object with its
-shadow, if nothing says where the limit is. Around every example such regions are known
-(:class:`~sam_detect.types.Rivals`): an object should be more similar to examples than to them.
-And a segmenter that thought little of the examples may think little of the objects.
+shadow. Around every example such regions are known
+(:class:`~sam_detect.types.HardNegativeArrays`): an object should be more similar to examples than
+to them. And where the segmenter gave the examples low quality, it may give the objects low quality.
 
-The evidence is added up as log-odds, as in a naive Bayes classifier; the weights were set once on
-four kinds of pictures together (``docs/labelling.md``).
+The terms are added up as log-odds, as in a naive Bayes classifier; the weights were set once on
+four data sets together (``docs/labelling.md``). The sum becomes the confidence
+(:func:`sam_detect.types.explanation.confidence_of`), and the threshold of the labeller decides
+(:meth:`sam_detect.types.Verdict.decided`).
 """
 
 from __future__ import annotations
@@ -21,15 +23,15 @@ import numpy as np
 
 from sam_detect.labelling.calibration import Calibration
 from sam_detect.labelling.metric import Metric
-from sam_detect.masks import FloatArray
+from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.types import ExampleArrays
 
-BELIEF_PRIOR = 5.0
+SIMILARITY_PRIOR = 5.0
 """Examples of a label with which what similarity says counts half: the more there are, the better
 it is known how similar they are."""
-RIVAL_WEIGHT = 1.3
-"""Log-odds for each spread by which something is nearer to examples than to rivals."""
-NEAREST_RIVALS = 3
+HARD_NEGATIVE_WEIGHT = 1.3
+"""Log-odds for each spread by which something is nearer to examples than to hard negatives."""
+NEAREST_HARD_NEGATIVES = 3
 QUALITY_WEIGHT = 20.0
 """Log-odds for a quality that is higher by 1."""
 QUALITY_MARGIN = 0.02
@@ -53,16 +55,21 @@ SHIFT_KNOWN = 4.0
 """So many examples from other pictures than the commonest one show how pictures differ."""
 PERHAPS_UNNAMED = 0.3
 """Belief from which what lies beside an example may be an object that nobody named."""
+REACH = 1.0
+"""Log of the factor by which an object may be larger than any example of its label, or smaller."""
+REACH_OF_ONE_PICTURE = 2.8
+"""The same for labels known from one picture: the next may be taken from much nearer. The more
+examples come from other pictures, the less of it is left (:func:`expected_shift`)."""
 AT_ONCE = 4096
-"""So many rivals are compared with all examples at a time: a large library has 50,000."""
+"""So many hard negatives are compared with all examples at a time: a large library has 50,000."""
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """Per label what was learnt from the surroundings of examples.
+class DecisionModel:
+    """Per label what was learnt from the examples and the regions around them.
 
     Attributes:
-        rivals: ``(K, D)`` vectors under the metric of regions that do not have the label.
+        hard_negatives: ``(K, D)`` vectors under the metric of regions that do not have the label.
         qualities: typical quality of the examples' proposals; empty where none is known.
         log_areas: of the examples, where known.
         counts: number of examples.
@@ -70,7 +77,7 @@ class Evidence:
         spread: of similarities, see :class:`~sam_detect.labelling.calibration.Calibration`.
     """
 
-    rivals: Mapping[str, FloatArray]
+    hard_negatives: Mapping[str, FloatArray]
     qualities: Mapping[str, float]
     log_areas: Mapping[str, FloatArray]
     counts: Mapping[str, int]
@@ -85,30 +92,32 @@ class Evidence:
         calibration: Calibration,
         *,
         shift: Mapping[str, float],
-    ) -> Evidence | None:
-        """The evidence of a library; None where nothing is known of its examples' surroundings.
+    ) -> DecisionModel | None:
+        """The decision of a library; None where nothing is known of its examples' surroundings.
 
         Args:
             shift: :func:`expected_shift` of each label's examples.
         """
         positive = ~np.asarray(examples.negatives, bool)
-        if not positive[examples.rivals.owners].any():
+        if not positive[examples.hard_negatives.owners].any():
             return None
         labels = np.array(examples.labels, dtype=object)
         names = sorted(set(labels[positive]))
-        mapped, own = metric(examples.rivals.vectors), metric(examples.vectors)
-        beliefs = {
-            n: calibration.beliefs(n, _nearest(mapped, own[positive & (labels == n)]))
+        mapped, own = metric(examples.hard_negatives.vectors), metric(examples.vectors)
+        similar_confidences = {
+            n: calibration.confidences(n, _nearest(mapped, own[positive & (labels == n)]))
             for n in names
         }
-        highest = np.max(list(beliefs.values()), axis=0)
-        known = examples.rivals.touching | (highest < PERHAPS_UNNAMED)
+        highest = np.max(list(similar_confidences.values()), axis=0)
+        known = examples.hard_negatives.touching | (highest < PERHAPS_UNNAMED)
         # What touches a negative may well be the object that it is not.
-        known &= positive[examples.rivals.owners]
-        owners = labels[examples.rivals.owners]
+        known &= positive[examples.hard_negatives.owners]
+        owners = labels[examples.hard_negatives.owners]
         return cls(
             # A part of one object may be an object of another label (food on a plate).
-            rivals={n: mapped[known & ((owners == n) | (beliefs[n] < 0.5))] for n in names},
+            hard_negatives={
+                n: mapped[known & ((owners == n) | (similar_confidences[n] < 0.5))] for n in names
+            },
             qualities=_typical_qualities(examples, names),
             log_areas=_log_areas(examples, names),
             counts={n: int(np.count_nonzero(positive & (labels == n))) for n in names},
@@ -119,30 +128,32 @@ class Evidence:
     def odds(
         self,
         label: str,
-        belief: float,
+        calibrated: float,
         *,
         similarity: float,
-        rival: float,
+        hard_negative: float,
         look: tuple[float | None, float | None],
     ) -> dict[str, float]:
         """The terms, by name, whose sum is the log-odds that something has a label.
 
         Args:
             label: the label.
-            belief: what similarity to examples alone says, 0 to 1.
+            calibrated: what similarity to examples alone says, 0 to 1.
             similarity: to the nearest example of the label, under the metric.
-            rival: to the nearest rivals of the label (:meth:`nearest_rivals`); NaN for none.
+            hard_negative: to the nearest ones of the label; NaN for none.
             look: quality and area of its proposal, each None where it cannot be compared.
         """
-        belief = min(max(belief, 1e-6), 1 - 1e-6)
+        calibrated = min(max(calibrated, 1e-6), 1 - 1e-6)
         count = self.counts[label]
-        similar = count / (count + BELIEF_PRIOR) * math.log(belief / (1 - belief))
+        similar = count / (count + SIMILARITY_PRIOR) * math.log(calibrated / (1 - calibrated))
         odds = {"similarity": similar}
         shift = self.shift[label]
         if shift:
             odds["one_image"] = shift * ONE_PICTURE * count / (count + 1)
-        if not math.isnan(rival):
-            odds["hard_negatives"] = RIVAL_WEIGHT * (similarity - rival) / self.spread
+        if not math.isnan(hard_negative):
+            odds["hard_negatives"] = (
+                HARD_NEGATIVE_WEIGHT * (similarity - hard_negative) / self.spread
+            )
         quality, area = look
         if area and label in self.log_areas:
             off = float(np.abs(self.log_areas[label] - math.log(area)).min())
@@ -152,8 +163,11 @@ class Evidence:
             odds["quality"] = QUALITY_WEIGHT * (quality - margin)
         return odds
 
-    def nearest_rivals(self, labels: Sequence[str | None], vectors: FloatArray) -> FloatArray:
-        """``(N,)`` mean similarity of each vector to the nearest rivals of its label; NaN for none.
+    def nearest_hard_negatives(
+        self, labels: Sequence[str | None], vectors: FloatArray
+    ) -> FloatArray:
+        """``(N,)`` mean similarity of each vector to the nearest hard negatives of its label; NaN
+        for none.
 
         Args:
             labels: N labels.
@@ -161,12 +175,12 @@ class Evidence:
         """
         names = np.array(labels, dtype=object)
         found = np.full(len(names), np.nan, np.float32)
-        for label, rivals in self.rivals.items():
+        for label, hard_negatives in self.hard_negatives.items():
             mine = np.flatnonzero(names == label)
-            count = min(NEAREST_RIVALS, len(rivals))
-            for part in np.array_split(mine, len(mine) * len(rivals) // AT_ONCE**2 + 1):
+            count = min(NEAREST_HARD_NEGATIVES, len(hard_negatives))
+            for part in np.array_split(mine, len(mine) * len(hard_negatives) // AT_ONCE**2 + 1):
                 if count and len(part):
-                    similar = vectors[part] @ rivals.T
+                    similar = vectors[part] @ hard_negatives.T
                     found[part] = np.partition(similar, -count, axis=1)[:, -count:].mean(axis=1)
         return found
 
@@ -248,3 +262,39 @@ def _typical_qualities(examples: ExampleArrays, names: list[str]) -> dict[str, f
         total = float(np.median(own)) * len(own) if len(own) else 0.0
         typical[name] = (total + PRIOR_COUNT * usual) / (len(own) + PRIOR_COUNT)
     return typical
+
+
+def areas_sought(examples: ExampleArrays) -> tuple[int, int] | None:
+    """Pixels of the smallest and of the largest positive example; None where none is known."""
+    known = examples.areas > 0
+    if len(known):
+        known &= ~np.asarray(examples.negatives, bool)
+    return span(examples.areas[known])
+
+
+def span(areas: IntArray) -> tuple[int, int] | None:
+    """The least and the most of areas; None where there are none."""
+    return (int(areas.min()), int(areas.max())) if len(areas) else None
+
+
+def plausible_sizes(areas: IntArray, examples: ExampleArrays) -> BoolArray:
+    """``(Q,)``: whether some label has examples of about this area.
+
+    Args:
+        areas: ``(Q,)`` pixels.
+        examples: of the library; where their areas are not known, every size is plausible.
+    """
+    if not len(examples.areas):
+        return np.ones(len(areas), np.bool_)
+    labels = np.array(examples.labels, dtype=object)
+    sources = np.array(examples.sources, dtype=object)
+    positive = ~np.asarray(examples.negatives, bool)
+    logs = np.log(np.maximum(areas, 1))
+    found = np.zeros(len(areas), np.bool_)
+    for label in set(labels[positive]):
+        mine = positive & (labels == label)
+        own = np.log(np.maximum(examples.areas[mine], 1))
+        shift = expected_shift(sources[mine].tolist())
+        reach = REACH + shift * (REACH_OF_ONE_PICTURE - REACH)
+        found |= (logs > own.min() - reach) & (logs < own.max() + reach)
+    return found
