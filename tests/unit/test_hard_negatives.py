@@ -91,10 +91,10 @@ def around(*proposals: Box, **options: Any) -> HardNegatives:
     return learnt(detector(Chosen(*proposals, **options)), picture((EXAMPLE, "nut")), EXAMPLE)[0]
 
 
-def rivals_of(made: SAMDetect, label: str) -> npt.NDArray[np.float32]:
-    evidence = KNNLabeller()._fit(made.snapshot(), None).evidence
-    assert evidence is not None
-    return evidence.hard_negatives[label]
+def hard_negatives_of(made: SAMDetect, label: str) -> npt.NDArray[np.float32]:
+    model = KNNLabeller()._fit(made.snapshot(), None).decision
+    assert model is not None
+    return model.hard_negatives[label]
 
 
 # -- what counts -------------------------------------------------------------------------------
@@ -263,13 +263,15 @@ def test_an_unnamed_twin_beside_an_example_does_not_speak_against_its_label() ->
     made = detector(Chosen(EXAMPLE, TWIN, (60, 104, 76, 120)))
     assert learnt(made, frame, EXAMPLE)[0].touching.tolist() == [False, False]
     hard_negatives, (twin, leaf) = (
-        rivals_of(made, "nut"),
+        hard_negatives_of(made, "nut"),
         made.snapshot().examples().hard_negatives.vectors,
     )
     assert len(hard_negatives) == 1
     assert float(hard_negatives[0] @ leaf) > 0.999 > float(hard_negatives[0] @ twin)
     learnt(made, frame, TWIN)
-    assert all(float(hard_negative @ leaf) > 0.999 for hard_negative in rivals_of(made, "nut"))
+    assert all(
+        float(hard_negative @ leaf) > 0.999 for hard_negative in hard_negatives_of(made, "nut")
+    )
     found = {tuple(d["bbox"]): d["label"] for d in made.detect(frame)}
     assert found[60, 60, 40, 40] == found[104, 60, 16, 16] == "nut"
     assert found[60, 104, 16, 16] is None
@@ -286,7 +288,7 @@ def test_where_every_object_is_outlined_what_lies_beside_is_none_however_alike()
         assert found is not None
         around_it.append(found.touching.tolist())
         if others is not None and not len(others):
-            [hard_negative] = rivals_of(made, "nut")
+            [hard_negative] = hard_negatives_of(made, "nut")
             assert float(hard_negative @ made.snapshot().examples().vectors[0]) > 0.9
     assert around_it == [[False], [True], []], "maybe an object; none; another object"
 
@@ -306,7 +308,7 @@ def test_food_on_a_plate_is_a_counterexample_of_the_plate_alone() -> None:
     elsewhere = picture((food, "nut"), seed=5)
     made = detector(Chosen(food), vector_store=made.library.store)
     learnt(made, elsewhere, food, label="food")
-    assert (len(rivals_of(made, "plate")), len(rivals_of(made, "food"))) == (1, 0)
+    assert (len(hard_negatives_of(made, "plate")), len(hard_negatives_of(made, "food"))) == (1, 0)
 
 
 def test_what_touches_a_negative_is_no_evidence() -> None:
@@ -433,7 +435,7 @@ def test_a_converted_library_is_used_as_before() -> None:
     verdict = old.detect(picture((EXAMPLE, "nut"), seed=3)).verdicts[0]
     assert isinstance(old.labeller, Listening)
     assert old.labeller.heard is None
-    assert old.labeller._fit(old.snapshot(), None).evidence is None
+    assert old.labeller._fit(old.snapshot(), None).decision is None
     assert verdict.label == "nut"
     # One and the same library, some of whose examples know what lies around them.
     old.learn_frame(picture((EXAMPLE, "nut"), seed=4), masks_of(EXAMPLE), ["nut"])
