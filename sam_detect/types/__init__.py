@@ -1,7 +1,14 @@
 """The nouns: what flows between the rooms. Arrays are validated once, where they are built."""
 
 from sam_detect.types.batches import Candidates, Index, Masks, Selection, Taught
-from sam_detect.types.examples import ExampleArrays, Hit, Neighbour, Point, Recipe, HardNegativeArrays
+from sam_detect.types.examples import (
+    ExampleArrays,
+    HardNegativeArrays,
+    Hit,
+    Neighbour,
+    Point,
+    Recipe,
+)
 from sam_detect.types.explanation import Explanation
 from sam_detect.types.frames import Crop, FadedCrop, Frame, ImageRGB
 from sam_detect.types.results import Detection, Detections, Verdict
