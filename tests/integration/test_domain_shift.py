@@ -39,7 +39,7 @@ def cells(seed: int, *, radius: float, level: float, count: int) -> tuple[Frame,
 
 def right_finds(detector: SAMDetect, frame: Frame, outlines: Masks, label: str) -> int:
     """How many objects are found under their label at an IoU above one half."""
-    found = detector.detect_frame(frame).only([label])
+    found = detector.pipeline.detect(frame).only([label])
     ious = [
         [(d.mask & o).sum() / (d.mask | o).sum() for o in map(outlines.dense, range(len(outlines)))]
         for d in found
