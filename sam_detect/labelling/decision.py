@@ -51,7 +51,7 @@ PRIOR_COUNT = 10.0
 ONE_PICTURE = 3.5
 """Log-odds for labels known from one picture, whose examples are more alike than new objects; less
 for few examples, which do not show how alike they are."""
-SHIFT_KNOWN = 4.0
+SHIFT_KNOWN = 2.0
 """So many examples from other pictures than the commonest one show how pictures differ."""
 PERHAPS_UNNAMED = 0.3
 """Belief from which what lies beside an example may be an object that nobody named."""

@@ -140,9 +140,11 @@ def _require_pixels(box_xywh: Numbers, size_hw: tuple[int, int]) -> None:
     values = _numbers(box_xywh, 4)
     if values is None or min(values) < 0 or max(values) > 1:
         return
-    sizes = (size_hw[1], size_hw[0]) * 2
+    scaled = [v * size for v, size in zip(values, (size_hw[1], size_hw[0]) * 2, strict=True)]
+    if scaled == list(values):  # the picture is one pixel
+        return
     given = ",".join(f"{value:g}" for value in values)
-    pixels = ",".join(f"{value * size:.0f}" for value, size in zip(values, sizes, strict=True))
+    pixels = ",".join(f"{value:.0f}" for value in scaled)
     raise MaskError(
         f"the box {given} (x,y,w,h) looks like fractions of the picture: give it in pixels, "
         f"{pixels}"

@@ -38,6 +38,14 @@ class QdrantOptions(Options):
         description="Examples written to (or read from) Qdrant at once.",
         json_schema_extra=shown("N"),
     )
+    qdrant_timeout_s: int = Field(
+        8,
+        ge=1,
+        le=3600,
+        serialization_alias="timeout_s",
+        description="How long to wait for each answer of a Qdrant server.",
+        json_schema_extra=shown("SECONDS"),
+    )
     lock_timeout_s: float = Field(
         20.0,
         ge=0,

@@ -33,7 +33,8 @@ REST_PORT = 6333
 GRPC_PORT = 6334
 PROBE_TIMEOUT_S = 5
 PORT_TIMEOUT_S = 0.5
-REQUEST_TIMEOUT_S = 60
+DEFAULT_TIMEOUT_S = 8
+"""For each answer, so that a command with a server that hangs ends within ten seconds."""
 MAX_ANSWER_BYTES = 16 << 20
 """Longest answer: what is read at once is a few examples, of at most some 4 MB each."""
 MAX_ANSWER_VALUES = 250_000
@@ -98,11 +99,17 @@ def _without_secrets(text: str) -> str:
     return f"***@{place}" if "@" in text else place
 
 
-def connect(url: str, api_key: str | None = None) -> QdrantClient:
+def connect(
+    url: str, api_key: str | None = None, *, timeout_s: int = DEFAULT_TIMEOUT_S
+) -> QdrantClient:
     """A client of the server that was seen to answer, in about ten seconds at most.
 
     gRPC is faster, but a plain ``docker run -p 6333:6333`` has REST only: gRPC is used when the
     server has its usual port and gRPC answers on its own.
+
+    Args:
+        timeout_s: how long each later request may take: over REST until the answer begins, over
+            gRPC until it is complete.
 
     Raises:
         ConfigError: not a URL.
@@ -123,7 +130,7 @@ def connect(url: str, api_key: str | None = None) -> QdrantClient:
         finally:
             probe.close()
     return _client(
-        address, api_key, prefer_grpc=_grpc_answers(address, api_key), timeout_s=REQUEST_TIMEOUT_S
+        address, api_key, prefer_grpc=_grpc_answers(address, api_key), timeout_s=timeout_s
     )
 
 
@@ -270,8 +277,14 @@ def _translate(error: Exception, location: str, *, reaching: bool) -> StoreError
             f"set QDRANT_API_KEY to a valid key"
         )
     details = _detail(error)
-    unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-    if reaching or isinstance(error, ResponseHandlingException) or code in unreachable:
+    late = code is grpc.StatusCode.DEADLINE_EXCEEDED or "timed out" in details
+    if late and not reaching:
+        return StoreError(
+            f"the Qdrant server at {location} did not answer in time ({details}); if it is only "
+            "slow, wait longer with SAM_DETECT_QDRANT_TIMEOUT_S=60"
+        )
+    unavailable = code is grpc.StatusCode.UNAVAILABLE
+    if reaching or isinstance(error, ResponseHandlingException) or late or unavailable:
         return StoreError(
             f"no Qdrant server answers at {location} ({details}): start it (docker compose up -d), "
             f"or leave out --qdrant-url to use the embedded engine"

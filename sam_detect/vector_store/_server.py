@@ -29,7 +29,13 @@ from sam_detect.vector_store._checks import (
     pick_fields,
 )
 from sam_detect.vector_store._collections import LEFTOVER_AGE_S, Collections, Record
-from sam_detect.vector_store._connect import ServerAddress, connect, is_not_found, server_errors
+from sam_detect.vector_store._connect import (
+    DEFAULT_TIMEOUT_S,
+    ServerAddress,
+    connect,
+    is_not_found,
+    server_errors,
+)
 from sam_detect.vector_store._files import check_name
 
 EXACT_POINTS = 200_000
@@ -70,10 +76,22 @@ class ServerStore(VectorStore):
         self._connected: QdrantClient | None = None
 
     @classmethod
-    def at(cls, url: str, api_key: str | None, name: str, *, batch_size: int = 32) -> ServerStore:
+    def at(
+        cls,
+        url: str,
+        api_key: str | None,
+        name: str,
+        *,
+        batch_size: int = 32,
+        timeout_s: int = DEFAULT_TIMEOUT_S,
+    ) -> ServerStore:
         """The library ``name`` on the server at ``url``, which is reached at the first call."""
         address = ServerAddress.parse(url)
-        return cls(lambda: connect(url, api_key), name, location=address.url, batch_size=batch_size)
+
+        def reach() -> QdrantClient:
+            return connect(url, api_key, timeout_s=timeout_s)
+
+        return cls(reach, name, location=address.url, batch_size=batch_size)
 
     @property
     def location(self) -> str:

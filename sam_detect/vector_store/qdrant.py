@@ -32,6 +32,7 @@ class QdrantVectorStore(VectorStore):
         api_key: the server's key; not used without ``url``.
         collection_name: the library; letters, digits, ``_``, ``-`` and ``.``, at most 100.
         lock_timeout_s: how long to wait for another process to let go of an embedded library.
+        timeout_s: how long to wait for each answer of a server.
         batch_size: points sent at once. An example with its picture has some 30 KB.
 
     Nothing is opened, made or reached before the first call.
@@ -48,6 +49,7 @@ class QdrantVectorStore(VectorStore):
         collection_name: str = "sam_detect",
         *,
         lock_timeout_s: float = 20.0,
+        timeout_s: int = 8,
         batch_size: int = 32,
     ) -> None:
         check_name(collection_name)
@@ -64,7 +66,9 @@ class QdrantVectorStore(VectorStore):
         if url is not None:
             from sam_detect.vector_store._server import ServerStore
 
-            self._store = ServerStore.at(url, api_key, collection_name, batch_size=batch_size)
+            self._store = ServerStore.at(
+                url, api_key, collection_name, batch_size=batch_size, timeout_s=timeout_s
+            )
         else:
             self._store = EmbeddedStore(
                 libraries_dir() if path is None else Path(path).expanduser(),

@@ -96,7 +96,8 @@ def test_every_setting_is_read_from_its_variable(name: str) -> None:
         "min_area": 11, "max_area": 12, "max_proposals": 13, "sigma": 1.5, "min_fade": 0.5,
         "max_distance": 15.5, "decay": 0.25, "occupancy": 0.5, "crop_side": 99, "top_k": 17,
         "threshold": 0.75, "color_order": "rgb", "device": "cpu", "max_image_pixels": 18,
-        "lock_timeout_s": 1.25, "embedding_cache_size": 19, "qdrant_batch_size": 20,
+        "lock_timeout_s": 1.25, "qdrant_timeout_s": 7, "embedding_cache_size": 19,
+        "qdrant_batch_size": 20,
         "offline": True,
         "points_per_side": 21, "prompts": "blobs", "playlist_hosts": "any",
         "pooling": "frame", "text_weight": 0.75, "sigma_per_diameter": 0.5,
@@ -153,7 +154,7 @@ BAD: list[tuple[str, Any]] = [
     ("top_k", 0), ("top_k", 1001), ("top_k", "five"), ("top_k", 2.5), ("threshold", -0.1),
     ("threshold", 1.5), ("threshold", "high"), ("color_order", "hsv"), ("device", "tpu"),
     ("points_per_side", 257), ("points_per_side", "many"), ("points_per_side", 2.5),
-    ("pooling", "max"), ("max_image_pixels", 0), ("lock_timeout_s", -1.0),
+    ("pooling", "max"), ("max_image_pixels", 0), ("lock_timeout_s", -1.0), ("qdrant_timeout_s", 0),
     ("frame_rate", 0.0), ("stream_timeout_s", 0.0), ("stream_retries", -1),
 ]  # fmt: skip
 

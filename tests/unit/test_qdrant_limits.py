@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 from hostile_server import ANSWERS, dripping_body, endless, plain, server
 
 from sam_detect.errors import ConfigError, StoreError
-from sam_detect.vector_store import QdrantVectorStore, _connect
+from sam_detect.vector_store import QdrantOptions, QdrantVectorStore, _connect
 from sam_detect.vector_store._connect import ServerAddress
 from sam_detect.vector_store.qdrant import server_collections
 
@@ -104,3 +105,27 @@ def test_no_password_of_a_malformed_address_is_shown(text: str) -> None:
         ServerAddress.parse(text)
     assert "heim" not in str(caught.value)
     assert "joe" not in str(caught.value)
+
+
+def test_a_server_that_answers_the_probe_and_then_is_silent_is_given_up() -> None:
+    stopped = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        stopped.wait(60)
+        yield b""
+
+    class SilentLater(dict[str, Callable[[], Iterator[bytes]]]):
+        """Answers the probe alone."""
+
+        def __contains__(self, path: object) -> bool:
+            return path != "/"
+
+        def __missing__(self, path: str) -> Callable[[], Iterator[bytes]]:
+            return silent
+
+    with server(SilentLater({"/aliases": lambda: iter([plain(ALIASES)])})) as url:
+        with pytest.raises(StoreError, match=r"did not answer in time.*QDRANT_TIMEOUT_S"):
+            QdrantVectorStore(url=url, timeout_s=1).read_manifest()
+        stopped.set()
+    default = QdrantOptions.model_fields["qdrant_timeout_s"].default
+    assert default == _connect.DEFAULT_TIMEOUT_S < 10
