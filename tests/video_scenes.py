@@ -72,7 +72,7 @@ class Scene(Source):
         return Frame(np.rint(lit).astype(np.uint8), "scene", index, time_s=index / FPS)
 
     def outlined(self, index: int, *, least: int = 40) -> Outlined:
-        """What is to be seen of the things; of fewer pixels than ``least`` nothing is."""
+        """The visible part of each thing; nothing of fewer pixels than ``least``."""
         owners = self._drawn(index)[1]
         shown = [i for i in range(len(self.things)) if np.count_nonzero(owners == i) >= least]
         masks = [Masks.from_dense(owners == i) for i in shown]

@@ -143,11 +143,11 @@ def _display(*, show: bool) -> Iterator[Display | None]:
         yield None
         return
     from sam_detect.video.display import CvDisplay
-    from sam_detect.video.turns import quick_turns
+    from sam_detect.video.reading import short_switch_interval
 
     display = CvDisplay()
     try:
-        with quick_turns():  # whoever types must not wait for a look
+        with short_switch_interval():  # keys must not wait for a detection
             yield display
     finally:
         display.close()

@@ -1,7 +1,7 @@
-"""What of an object is to be seen, and what is behind something.
+"""Occlusion: which part of an object is visible.
 
-At each look an object's colours are kept, in a few cells. A cell that looks like nothing near it
-did then is hidden by something else. This is what keeps a mask from staying on the bar behind which
+At each key frame an object's colours are stored in a grid of cells. A cell whose colour later
+matches none of the stored ones nearby is occluded. So a mask does not stay on a bar behind which
 its object has gone.
 """
 
@@ -23,14 +23,14 @@ TOLERANCE = 50.0
 LEAST_COVER = 0.5
 """Of a cell: where the mask covers less, the cell is not of the object."""
 WHOLE_SHARE = 0.75
-"""One of which so much is to be seen is whole: colours change a little by themselves."""
+"""Least visible share of an object that counts as whole: colours vary a little."""
 LEAST_PX = 5
-"""Sides of a box in which cells mean anything."""
+"""Shortest side of a box, in pixels, that is divided into cells."""
 
 
 @dataclass(frozen=True, eq=False)
 class Appearance:
-    """The colours of an object at a look.
+    """The colours of an object at a key frame.
 
     Attributes:
         cells: ``(CELLS, CELLS, 3)`` float32, the mean colour of each cell.
@@ -57,14 +57,13 @@ class Appearance:
         cover = np.asarray(covered > LEAST_COVER, np.bool_)
         if not cover.any():
             return None
-        # What is beside the object is no colour of it.
+        # The background does not count.
         low, high = cells.copy(), cells.copy()
         low[~cover], high[~cover] = 255, 0
         return cls(cells, cv2.erode(low, near), cv2.dilate(high, near), cover)
 
     def visible(self, image_rgb: ImageRGB, mask: SoftMask, gain: float) -> BoolArray:
-        """``(CELLS, CELLS)``: what looks as it did; where the mask is now beside the picture
-        nothing is.
+        """``(CELLS, CELLS)``: the cells with the same colours; none outside the picture.
 
         Args:
             gain: how many times brighter the picture has become.
@@ -78,12 +77,12 @@ class Appearance:
         return np.asarray(seen & _in_picture(image_rgb, mask))
 
     def difference(self, image_rgb: ImageRGB, mask: SoftMask, gain: float) -> float:
-        """Mean difference of its colours from those of something else, in levels of 255."""
+        """Mean colour difference from the pixels under a mask, in levels of 255."""
         there = _cells(image_rgb, mask)
         return float(np.abs(there - np.minimum(255, self.cells * gain))[self.cover].mean())
 
     def share(self, visible: BoolArray) -> float:
-        """How much of the object that is, 0 to 1."""
+        """The visible share of the object, 0 to 1."""
         return float(np.count_nonzero(visible & self.cover) / np.count_nonzero(self.cover))
 
 
@@ -100,7 +99,7 @@ def over(visible: BoolArray, mask: SoftMask) -> FloatArray:
 
 
 def _cells(image_rgb: ImageRGB, mask: SoftMask) -> FloatArray:
-    """Mean colours, ``(CELLS, CELLS, 3)``; beyond the picture its border is repeated."""
+    """Mean colours, ``(CELLS, CELLS, 3)``; outside the picture its border is repeated."""
     height, width = image_rgb.shape[:2]
     x0, y0, x1, y1 = mask.box_xyxy
     left, top = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)

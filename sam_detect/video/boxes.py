@@ -1,7 +1,7 @@
-"""ByteTrack beside the tracks: it knows where those that are gone should be by now.
+"""Re-identification of hidden objects by their predicted boxes.
 
 ByteTrack (Zhang et al. 2022, from the package ``trackers``) follows the boxes of all frames with a
-Kalman filter, and goes on predicting those that are gone.
+Kalman filter, and predicts the boxes of hidden objects.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from trackers import ByteTrackTracker
 from sam_detect.masks import IntArray
 
 HIDDEN_S = 2.0
-"""How long a hidden object is waited for."""
+"""Seconds after which a hidden object's track ends."""
 BYTETRACK_FPS = 30.0
 """The unit in which ByteTrack counts time; frames come with their own time stamps."""
 
 
 @dataclass(frozen=True)
 class _Owner:
-    """The track that a box of ByteTrack's is of, and when it was last seen."""
+    """The track of a ByteTrack box, and when it was last visible."""
 
     track: int
     seen_s: float
@@ -34,7 +34,7 @@ class Boxes:
     """The boxes of all tracks, of all frames so far."""
 
     def __init__(self) -> None:
-        # Every box is of an object that is known to be there, so none is put off or left out.
+        # Every box is of a confirmed object, so none is delayed or dropped.
         self._tracker = ByteTrackTracker(
             lost_track_buffer=round(HIDDEN_S * BYTETRACK_FPS),
             frame_rate=BYTETRACK_FPS,
@@ -47,12 +47,12 @@ class Boxes:
     def follow(
         self, ids: Sequence[int], boxes_xyxy: IntArray, new: AbstractSet[int], time_s: float
     ) -> dict[int, int]:
-        """Takes the boxes of a frame; gives new tracks whose box continues that of another one.
+        """Adds the boxes of a frame; maps each new track to the one whose box it continues.
 
         Args:
-            ids: of the N tracks to be seen.
+            ids: of the N visible tracks.
             boxes_xyxy: ``(N, 4)`` theirs.
-            new: those that no frame has shown before.
+            new: ids of tracks that no frame has shown before.
             time_s: of the frame.
         """
         given = sv.Detections(

@@ -1,4 +1,4 @@
-"""What a video shows and nobody has named yet: a picture of each kind, for labelling later."""
+"""Unknown objects of a video: one picture of each kind, for labelling later."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from sam_detect.types.conversions import UNKNOWN_CATEGORY
 MOST = 200
 """Kinds in one folder."""
 SETTLED = 12
-"""Frames in which an object must stay without a name: more than from one look to the next."""
+"""Frames in which an object must stay unknown: more than from one key frame to the next."""
 
 
 class UnknownCollector(SnapshotFolderSink):
     """Keeps one picture of each kind of unknown object in a :class:`SnapshotFolder`.
 
-    An object is of a kind that is there already where its vector resembles that of the kind's
-    picture as much as objects of one name resemble each other. Kinds are called ``unknown-1``,
-    ``unknown-2`` and so on, until they are given a name in the folder's annotations. Pictures that
+    An object is of an existing kind where its vector is as similar to the kind's picture as
+    objects of one label are to each other. Kinds are called ``unknown-1``,
+    ``unknown-2`` and so on, until they are renamed in the folder's annotations. Pictures that
     the folder has already count, so that another session adds only what is new.
 
     Args:
         pipeline: embeds the objects.
         folder: made if needed.
         similarity: cosine from which on two objects are of one kind; None takes what the embedder
-            expects of two objects of one name.
+            expects of two objects of one label.
         most: kinds that the folder may have.
         max_pixels: larger pictures in the folder are ignored.
 
@@ -57,7 +57,7 @@ class UnknownCollector(SnapshotFolderSink):
         self._kinds = self._known_kinds()
 
     def category_of(self, snapshot: ObjectSnapshot) -> str | None:
-        """A new name for a new kind; None where the object has a name, or its kind is known."""
+        """A new name for a new kind; None where the object is labelled, or its kind is known."""
         if snapshot.verdict.label is not None or len(self._kinds) >= self._most:
             return None
         vector = self._pipeline.features.embed_masks(snapshot.frame, snapshot.masks)
@@ -67,7 +67,7 @@ class UnknownCollector(SnapshotFolderSink):
         return self._next_name()
 
     def _next_name(self) -> str:
-        """A name that no kind has, also where some were renamed or taken away."""
+        """An unused name, also where kinds were renamed or removed."""
         names = {category for _, _, category in self.folder.entries()}
         number = len(names) + 1
         while f"{UNKNOWN_CATEGORY}-{number}" in names:
@@ -75,7 +75,7 @@ class UnknownCollector(SnapshotFolderSink):
         return f"{UNKNOWN_CATEGORY}-{number}"
 
     def _known_kinds(self) -> FloatArray:
-        """The vectors of the pictures that are there; those that were taken away are forgotten."""
+        """The vectors of the pictures that are there; removed ones are forgotten."""
         vectors = [np.zeros((0, self._pipeline.recipe.dimension), np.float32)]
         for path, annotation, _ in self.folder.entries():
             try:

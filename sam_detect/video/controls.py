@@ -1,15 +1,15 @@
 """What keys and clicks in the window of a video mean.
 
-No window is needed for it: :class:`Controls` takes names of keys and points, and says what is to be
-done. In the window of ``sam-detect video --show``:
+It needs no window: :class:`Controls` takes names of keys and points, and returns actions. In
+the window of ``sam-detect video --show``:
 
 * a click, a track's number or Tab chooses an object;
-* a click on something that is not followed stops the picture and has it outlined;
-* ``n`` or Enter names what is chosen: the picture stands still, Tab completes a name that the
-  library knows, Enter learns it, Esc gives up;
-* ``x`` says that it is *not* what it is called;
-* Backspace, or Esc, lets go of what is chosen;
-* Space stops the picture and lets it go on; ``q``, or Esc where nothing is chosen, ends.
+* a click on an untracked object pauses the video and outlines the object;
+* ``n`` or Enter names what is chosen: the video pauses, Tab completes a label of the
+  library, Enter learns it, Esc cancels;
+* ``x`` teaches that it is *not* what its label says;
+* Backspace, or Esc, clears the selection;
+* Space pauses the video, and resumes it; ``q``, or Esc where nothing is chosen, ends.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from sam_detect.types import Masks, TrackedFrame
 ENTER, ESCAPE, BACKSPACE, TAB, SPACE = "enter", "escape", "backspace", "tab", " "
 HELP = "click: choose   n: name   x: not this   space: pause   q: quit"
 HELP_POINTED = "n: name what is outlined   click: something else   Esc: let go"
-LOOKING = "looking for what is there ..."
+OUTLINING = "looking for what is there ..."
 HELP_TYPING = "(Enter: learn, Tab: complete, Esc: give up)"
 REACH = 0.006
-"""Of the picture's longer side: so near to an object a click still means it."""
+"""Largest distance of a click from its object, as a share of the picture's longer side."""
 
 
 @dataclass(frozen=True)
 class Learn:
-    """An object is to be learnt, or (``negative``) that it is not called so.
+    """Learn an object, or (``negative``) that it does not have this label.
 
     Attributes:
         track_id: its track; None for what was outlined.
@@ -45,22 +45,22 @@ class Learn:
 
 @dataclass(frozen=True)
 class Outline:
-    """What is at a point of the picture is to be outlined."""
+    """Outline the object at a point of the picture."""
 
     point_xy: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Quit:
-    """The video is to end."""
+    """End the video."""
 
 
 @dataclass
 class Pointed:
-    """What was clicked on without being followed.
+    """An untracked object that was clicked on.
 
     Attributes:
-        outline: None while it is looked for.
+        outline: None until it is computed.
     """
 
     outline: Masks | None = None
@@ -70,17 +70,17 @@ Action = Learn | Outline | Quit
 
 
 class Controls:
-    """The state of a window: what is chosen, what is typed, whether the picture stands still.
+    """The state of a window: what is chosen, what is typed, whether the video is paused.
 
     Args:
         labels: names that are known, for completing.
 
     Attributes:
         chosen: the chosen track, or None.
-        pointed: what is chosen without being on a track, or None.
-        paused: whether Space has stopped the picture.
-        typed: the name as far as it is typed, or None where none is being typed.
-        message: what there is to say, or "".
+        pointed: the chosen untracked object, or None.
+        paused: whether Space has paused the video.
+        typed: the text typed so far, or None while no label is being typed.
+        message: shown in the caption, or "".
     """
 
     def __init__(self, labels: Sequence[str] = ()) -> None:
@@ -95,28 +95,28 @@ class Controls:
 
     @property
     def held(self) -> bool:
-        """Whether the picture stands still."""
+        """Whether the video is paused, for any reason."""
         return self.paused or self.typed is not None or self.pointed is not None
 
     @property
     def caption(self) -> str:
-        """What stands at the window's foot."""
+        """The line at the bottom of the window."""
         what = f"#{self.chosen}" if self.pointed is None else "this"
         if self.typed is not None:
             return f"{what} is: {self.typed}_   {HELP_TYPING}"
         if self.message:
             return self.message
         if self.pointed is not None:
-            return LOOKING if self.pointed.outline is None else HELP_POINTED
+            return OUTLINING if self.pointed.outline is None else HELP_POINTED
         chosen = "" if self.chosen is None else f"#{self.chosen}   "
         return f"{'paused   ' if self.paused else ''}{chosen}{HELP}"
 
     def click(self, point_xy: tuple[int, int], tracked: TrackedFrame) -> Outline | None:
-        """Chooses the smallest object there; where there is none, asks for what is there."""
+        """Chooses the smallest object there; where there is none, asks for an outline."""
         if self.typed is not None:
             return None
         self.message = self._number = ""
-        self._let_go()
+        self._clear_selection()
         self.chosen = object_at(tracked, point_xy)
         if self.chosen is not None:
             return None
@@ -124,7 +124,7 @@ class Controls:
         return Outline(point_xy)
 
     def nothing_there(self, why: str) -> None:
-        """What was pointed at could not be outlined."""
+        """The object that was clicked on could not be outlined."""
         self.pointed = self.typed = None
         self.message = why
 
@@ -152,12 +152,12 @@ class Controls:
         elif key == SPACE:
             self.paused, self.pointed = not self.held, None
         elif key in (BACKSPACE, ESCAPE):
-            self._let_go()
+            self._clear_selection()
         elif key == TAB:
             self._choose_next(tracked)
         return None
 
-    def _let_go(self) -> None:
+    def _clear_selection(self) -> None:
         self.chosen = self.pointed = None
 
     def _type(self, key: str) -> Action | None:
@@ -185,7 +185,7 @@ class Controls:
         return Learn(self.chosen, label)
 
     def _completed(self, typed: str) -> str:
-        """The next known name that begins as what was typed."""
+        """The next known label that begins with the typed text."""
         if self._completing is None:
             self._completing = typed
         begun = self._completing.casefold()
@@ -201,7 +201,7 @@ class Controls:
         longer = self._number + digit
         self._number = longer if any(str(each).startswith(longer) for each in there) else digit
         number = int(self._number)
-        self._let_go()
+        self._clear_selection()
         self.chosen = number if number in there else None
         if self.chosen is None:
             self.message = f"#{self._number}"
@@ -209,7 +209,7 @@ class Controls:
     def _choose_next(self, tracked: TrackedFrame) -> None:
         there = sorted(set(tracked.track_ids.tolist()) - {0})
         later = [each for each in there if self.chosen is None or each > self.chosen]
-        self._let_go()
+        self._clear_selection()
         self.chosen = (later or there or [None])[0]
 
     def _is_shown(self, tracked: TrackedFrame) -> bool:
@@ -234,7 +234,7 @@ class Controls:
 
 
 def object_at(tracked: TrackedFrame, point_xy: tuple[int, int]) -> int | None:
-    """The track of the smallest object at a point, or about there."""
+    """The track of the smallest object at a point, or close to it."""
     x, y = point_xy
     found, reach = tracked.detections, round(REACH * max(tracked.detections.size_hw))
     x0, y0, x1, y1 = found.boxes_xyxy.T

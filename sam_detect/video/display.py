@@ -1,4 +1,4 @@
-"""A window on the screen: shows pictures, and says what was pressed and where it was clicked."""
+"""A window on the screen: shows pictures, and reports keys and clicks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Click:
 
 
 class Display(Protocol):
-    """What shows pictures and says what was pressed."""
+    """Shows pictures and reports keys and clicks."""
 
     @property
     def room_hw(self) -> tuple[int, int]:
@@ -95,7 +95,7 @@ class CvDisplay:
                 code = cv2.waitKeyEx(1)
             if cv2.getWindowProperty(self.TITLE, cv2.WND_PROP_VISIBLE) < 1:
                 return None
-        except cv2.error:  # a window that was closed is none that could be asked
+        except cv2.error:  # the window is closed
             return None
         clicks, self._clicks = self._clicks, []
         return [*clicks, *(key for key in keys if key is not None)]
@@ -152,7 +152,7 @@ def require_display() -> None:
 
 
 def _said_by_probe() -> str | None:
-    """What a window that could not be opened said; None where it could."""
+    """The error of a window that could not be opened; None where it could."""
     try:
         tried = subprocess.run(  # noqa: S603 - our own interpreter and our own text
             [sys.executable, "-c", PROBE], capture_output=True, timeout=PROBE_S, check=False

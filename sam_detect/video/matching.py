@@ -1,4 +1,4 @@
-"""Which masks of one frame are of the same object: those that overlap, one to one."""
+"""Data association: matches the masks of one frame one to one by their overlap."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sam_detect.types import Masks
 from sam_detect.video.motion import EDGE, SoftMask
 
 SAME_IOU = 0.3
-"""Masks that overlap more can be of one object."""
+"""Least IoU of two masks of one object."""
 INSIDE_SHARE = 0.6
-"""A mask of which more lies in the other one can be a part of it."""
+"""Least share of a mask inside the other one for it to count as a part of that one."""
 
 
 def assign(some: Masks, others: Masks, *, alike: BoolArray | None = None) -> dict[int, int]:
-    """Indices of some masks to those of the others that they are, for the most overlap in all
+    """Index of each matched mask to the index of its match, with the largest total overlap
     (Hungarian method).
 
     Args:
-        alike: ``(len(some), len(others))``, which pairs are of one kind. Of these one mask may also
-            be a part of the other: more, or less, of the object is to be seen than before.
+        alike: ``(len(some), len(others))``, which pairs have the same label. In these one mask
+            may also be a part of the other, since occlusion may have changed.
     """
     if not len(some) or not len(others):
         return {}
@@ -61,7 +61,7 @@ def shared_areas(some: Masks, others: Masks) -> npt.NDArray[np.float64]:
 
 
 def shared_of_smaller(one: SoftMask, other: SoftMask) -> float:
-    """Share of the smaller one of two masks that the other one has in common with it."""
+    """Intersection of two masks over the area of the smaller one."""
     smaller = min(one.area, other.area)
     a, b = np.array(one.box_xyxy), np.array(other.box_xyxy)
     if not smaller or (np.maximum(a, b)[:2] >= np.minimum(a, b)[2:]).any():

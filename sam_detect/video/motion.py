@@ -1,8 +1,8 @@
 """How a picture moved since the one before, and masks carried along.
 
 The movement is a dense optical flow (Kroeger et al. 2016, "Fast optical flow using dense inverse
-search"), from each pixel of the later picture back to where it came from: so a mask is carried by
-looking up, and no pixel of it is left open. A mask is carried as a soft one, whose edge would
+search"), from each pixel of the later picture back to where it came from: so a mask is carried by a
+lookup, and each of its pixels gets a value. A mask is carried as a soft one, whose edge would
 otherwise be rounded to whole pixels in every frame.
 
 At an object's edge the flow is wrong: what is uncovered behind it came from nowhere, and the flow,
@@ -32,7 +32,7 @@ EDGE = 0.5
 MARGIN_PX = 2
 TAILS = (0.02, 0.98)
 SAMPLE = 4
-"""Of each so many rows and columns one is looked at to see what is new."""
+"""One of so many rows and columns is compared to measure what is new."""
 CHANGED_LEVELS = 25
 """Grey levels by which a pixel may differ from where it came from."""
 SMALL_PIXELS = 160_000
@@ -40,9 +40,9 @@ SMALL_PIXELS = 160_000
 HALF, QUARTER = 1, 2
 """The finest scale that is compared, as a power of two."""
 MOST_GAIN = 2.0
-"""A lamp that is switched on; more is another scene."""
+"""Largest change of brightness within a scene, as when a lamp is switched on."""
 CUT_SHARE = 0.6
-"""So much that is new is another scene."""
+"""A larger share of new picture content is a cut."""
 KEPT_FLOWS = 32
 LEAST_SIDE, MOST_SIDE = 16, 4096
 GRID_PX = 4
@@ -59,7 +59,7 @@ class SoftMask:
 
     Attributes:
         values: ``(h, w)`` float32 in 0..1, more than 0.5 on the object.
-        corner_xy: where its upper left pixel lies in the picture, or beside it.
+        corner_xy: where its upper left pixel lies in the picture; may be outside it.
     """
 
     values: FloatArray
@@ -84,7 +84,7 @@ class SoftMask:
 
     @cached_property
     def area(self) -> int:
-        """Its pixels, also those beside the picture."""
+        """Its pixels, including those outside the picture."""
         return int(np.count_nonzero(self.values > EDGE))
 
     @cached_property
@@ -111,12 +111,12 @@ class SoftMask:
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """Where each pixel of a picture came from, in the picture before.
+    """Backward optical flow: where each pixel of a picture came from, in the picture before.
 
     Attributes:
         back_xy: ``(h, w, 2)`` float32, of the picture as it was compared, in its own pixels.
         size_hw: the picture's height and width.
-        new_share: share of the picture that nothing in the one before looks like, 0 to 1.
+        new_share: share of the picture that matches nothing in the one before, 0 to 1.
         gain: how many times brighter the picture is.
     """
 
@@ -178,10 +178,10 @@ class Flow:
     def carry(self, mask: SoftMask, *, shown: FloatArray | None = None) -> SoftMask:
         """The mask of the picture before, in this picture; all 0 where it has left.
 
-        What leaves the picture stays in the mask, up to as far beside it as the mask is large.
+        Pixels that leave the picture stay in the mask, up to the mask's size outside the picture.
 
         Args:
-            shown: ``(h, w)`` 0 to 1, how much of the mask is to be seen, and not behind something.
+            shown: ``(h, w)`` 0 to 1, how much of the mask is visible.
         """
         window = self._window(mask)
         x0, y0, x1, y1 = window
@@ -229,37 +229,37 @@ class Flow:
     def _window(self, mask: SoftMask) -> tuple[int, int, int, int]:
         """Where the mask's pixels may be now: its box, moved and widened as the flow around says.
 
-        The flow is looked at where the mask was and, once, where that says it went: what moves
-        farther than its own size has left the first place.
+        The flow is sampled where the mask was and, once, where that flow leads: an object that
+        moves farther than its own size has left its first place.
         """
         height, width = self.size_hw
         x0, y0, x1, y1 = mask.box_xyxy
-        beside_x, beside_y = x1 - x0, y1 - y0
+        margin_x, margin_y = x1 - x0, y1 - y0
         moved = (x0, y0, x1, y1)
         for _ in range(2):
-            seen = self._seen(moved)
-            if not seen.size:
+            flow = self._flow_in(moved)
+            if not flow.size:
                 break
             # A flow has wild values where something was uncovered; the object is not among them.
-            low, high = (ranked(seen.reshape(-1, 2), share) for share in TAILS)
+            low, high = (ranked(flow.reshape(-1, 2), share) for share in TAILS)
             moved = (
                 min(moved[0], int(x0 - high[0])), min(moved[1], int(y0 - high[1])),
                 max(moved[2], int(x1 - low[0]) + 1), max(moved[3], int(y1 - low[1]) + 1),
             )  # fmt: skip
         return (
-            max(-beside_x, moved[0] - MARGIN_PX), max(-beside_y, moved[1] - MARGIN_PX),
-            min(width + beside_x, moved[2] + MARGIN_PX),
-            min(height + beside_y, moved[3] + MARGIN_PX),
+            max(-margin_x, moved[0] - MARGIN_PX), max(-margin_y, moved[1] - MARGIN_PX),
+            min(width + margin_x, moved[2] + MARGIN_PX),
+            min(height + margin_y, moved[3] + MARGIN_PX),
         )  # fmt: skip
 
-    def _seen(self, box_xyxy: tuple[int, int, int, int]) -> FloatArray:
+    def _flow_in(self, box_xyxy: tuple[int, int, int, int]) -> FloatArray:
         """The flow in a box, in the picture's pixels, at the flow's own resolution."""
         scale = self.scale_xy
         x0, y0, x1, y1 = np.rint(np.array(box_xyxy) * np.tile(scale, 2)).astype(int).tolist()
-        seen = self.back_xy[
+        flow = self.back_xy[
             max(0, y0) : max(0, y1) + 1 : SAMPLE, max(0, x0) : max(0, x1) + 1 : SAMPLE
         ]
-        return np.asarray(seen / scale, np.float32)
+        return np.asarray(flow / scale, np.float32)
 
 
 def _tight(values: FloatArray, corner_xy: tuple[int, int]) -> SoftMask:
@@ -281,7 +281,7 @@ class Motion:
 
     def next(self, frame: Frame) -> Flow | None:
         """How the frame moved since the last one given; None for the first one, for one of another
-        size and for another scene."""
+        size and after a cut."""
         grey = _reduced(frame)
         last, self._last = self._last, (frame.size_hw, grey)
         if last is None or last[0] != frame.size_hw:
@@ -315,7 +315,7 @@ def _reduced(frame: Frame) -> ByteArray:
     grey = cv2.cvtColor(frame.image_rgb, cv2.COLOR_RGB2GRAY)
     height, width = frame.size_hw
     scale = min(1.0, (FLOW_PIXELS / (height * width)) ** 0.5)
-    # The flow looks at patches of 8 pixels on two scales.
+    # The flow compares patches of 8 pixels on two scales.
     # Of a narrow one the longer side is reduced further: DIS fails beyond about 1 to 300.
     size = (
         min(max(LEAST_SIDE, round(width * scale)), MOST_SIDE),
@@ -342,8 +342,8 @@ def _unexplained(grey: ByteArray, before: ByteArray, back_xy: FloatArray) -> tup
 
 
 class Flows:
-    """The flows since some frame, of which the older ones are added up: a look by a large model
-    lasts for hundreds of frames, and each flow takes megabytes."""
+    """The flows since some frame. Older ones are added up: a large model's keyframe detection lasts
+    for hundreds of frames, and each flow takes megabytes."""
 
     def __init__(self) -> None:
         self._old: Flow | None = None

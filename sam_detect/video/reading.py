@@ -1,11 +1,13 @@
 """Frames read ahead, on a thread of their own.
 
 Of a file none may be lost: the reader waits when it is too far ahead. Of a live source the newest
-counts: what nobody has taken when the next one comes is dropped, and counted.
+counts: a frame that was not taken before the next one arrives is dropped and counted.
 """
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 import time
 from collections import deque
@@ -18,14 +20,16 @@ from sam_detect.interfaces import Source
 from sam_detect.types import Frame
 
 WAKE_S = 0.5
-"""So often a wait is looked up from: not every system lets Ctrl-C into one."""
+"""Wake-up interval of a waiting thread: on some systems Ctrl-C does not interrupt a wait."""
+SWITCH_S = 0.0002
+"""Switch interval of Python's threads while a stream is live; the default is 5 ms."""
 AHEAD = 16
-"""Frames of a file that are read before they are asked for, unless they are huge."""
+"""Frames of a file that are read ahead; fewer where they are huge."""
 HELD_BYTES = 200_000_000
-"""Of pixels that wait at one place: eight frames of 4K."""
+"""Limit of the pixels in one queue: eight frames of 4K."""
 FEWEST = 2
 FRAMES_PER_SECOND = 25.0
-"""Of a source that does not say when its frames were."""
+"""Assumed for a source without time stamps."""
 
 Prepared = TypeVar("Prepared")
 
@@ -36,8 +40,8 @@ class Arrival(Generic[Prepared]):
 
     Attributes:
         frame: the picture.
-        prepared: what was made of it.
-        at_s: when it was there, by ``time.monotonic()``.
+        prepared: the result of ``prepare`` for it.
+        at_s: its time of arrival, by ``time.monotonic()``.
     """
 
     frame: Frame
@@ -45,8 +49,23 @@ class Arrival(Generic[Prepared]):
     at_s: float
 
 
+@contextlib.contextmanager
+def short_switch_interval() -> Iterator[None]:
+    """Lets Python's threads switch more often.
+
+    A frame needs the interpreter some thirty times, between calls of OpenCV. During a keyframe
+    detection each of these would wait for a whole switch interval.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, SWITCH_S))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 def room_for(frame: Frame, most: int) -> int:
-    """How many frames of this size may wait: ``most``, or fewer where they are huge."""
+    """Length of a queue for frames of this size: ``most``, or fewer where they are huge."""
     return max(FEWEST, min(most, HELD_BYTES // max(1, frame.image_rgb.nbytes)))
 
 
@@ -56,8 +75,8 @@ class Reader(Iterator[Arrival[Prepared]]):
     Args:
         source: read until it ends or fails.
         live: whether only the newest frame counts.
-        prepare: what to make of each frame that is taken, in their order: of a file's while they
-            are read, of a live source's when they are taken, since most are not.
+        prepare: called for each frame that is taken, in order: while it is read for a file; when it
+            is taken for a live source, where most frames are dropped.
 
     Attributes:
         dropped: frames that a newer one replaced.
@@ -71,7 +90,7 @@ class Reader(Iterator[Arrival[Prepared]]):
         self._room, self._index = AHEAD, -1
         self._ended = self._stopped = False
         self._error: BaseException | None = None
-        # A daemon: what it reads may never answer, and whoever wants to stop must not wait for it.
+        # A daemon: a source may block forever, and stopping must not wait for it.
         self._thread = threading.Thread(target=self._read, name="sam-detect reader", daemon=True)
         self._thread.start()
 
@@ -81,7 +100,7 @@ class Reader(Iterator[Arrival[Prepared]]):
         return len(self._waiting)
 
     def ahead(self) -> list[Arrival[Prepared]]:
-        """What of a file is read and not yet taken; of a live source nobody knows what will be."""
+        """Frames of a file that are read and not yet taken; empty for a live source."""
         if self._live:
             return []
         with self._changed:
@@ -128,7 +147,7 @@ class Reader(Iterator[Arrival[Prepared]]):
                 pass
         except StopIteration:
             pass
-        except BaseException as error:  # belongs to whoever takes the frames
+        except BaseException as error:  # raised where the frames are taken
             self._error = error
         with self._changed:
             self._ended = True
@@ -141,7 +160,7 @@ class Reader(Iterator[Arrival[Prepared]]):
             return error
         at_s = time.monotonic()
         frame = self._counted(frame)
-        # Looks, outputs and whoever learns share it: who draws into it must take a copy.
+        # Shared with detection, outputs and learning: draw into a copy.
         frame.image_rgb.flags.writeable = False
         self._room = room_for(frame, AHEAD)
         if self._live:
@@ -150,7 +169,7 @@ class Reader(Iterator[Arrival[Prepared]]):
         return lambda: arrival
 
     def _counted(self, frame: Frame) -> Frame:
-        """A source of the user's own may give frames without number or time."""
+        """The frame with a number and a time: a user's own source may give neither."""
         index = frame.index if frame.index > self._index else self._index + 1
         self._index = index
         if index == frame.index and frame.time_s is not None:
@@ -159,7 +178,7 @@ class Reader(Iterator[Arrival[Prepared]]):
         return replace(frame, index=index, time_s=time_s)
 
     def _put(self, item: Callable[[], Arrival[Prepared]] | ImageError) -> bool:
-        """Hands over what was read; False where no more is wanted."""
+        """Queues a frame or an error; False once stopped."""
         with self._changed:
             if self._live and not isinstance(item, ImageError):
                 errors = [each for each in self._waiting if isinstance(each, ImageError)]

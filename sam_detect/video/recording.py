@@ -1,4 +1,4 @@
-"""Writes a stream's frames on a thread of its own, so that encoding does not hold up the stream."""
+"""Writes a stream's frames on a thread of its own, so that encoding does not delay the stream."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sam_detect.types import TrackedFrame
 from sam_detect.video.reading import WAKE_S, room_for
 
 BEHIND = 16
-"""Frames that may wait to be written, or fewer huge ones; then the stream waits, or of a live one
-they are left out."""
+"""Frames that may wait to be written, fewer where they are huge. When the queue is full a file's
+stream waits, and frames of a live one are left out."""
 HURRY_S = 0.7
 """How long outputs may take to be completed when everything is to stop."""
 
@@ -39,7 +39,7 @@ class Recorder:
         self._error: BaseException | None = None
         self._failed = False
         self._written: list[Path] = []
-        # A daemon: a disk may never answer, and whoever wants to stop must not wait for it.
+        # A daemon: a disk may block forever, and stopping must not wait for it.
         self._thread = threading.Thread(target=self._work, name="sam-detect writer", daemon=True)
         self._thread.start()
 
@@ -98,7 +98,7 @@ class Recorder:
             try:
                 for sink in self._sinks:
                     sink.write(tracked)
-            except BaseException as error:  # belongs to whoever writes or closes
+            except BaseException as error:  # raised by write or close
                 self._fail(error)
         for sink in self._sinks:
             try:

@@ -2,8 +2,8 @@
 
 The inside of the object says how all of it moves: by an affine map that most of it agrees with
 (iteratively reweighted least squares with Cauchy's weights), and by how the flow differs from that
-map nearby, where it differs little: so a bending object bends, and neither what is uncovered
-beside it nor what passes in front of it takes part of it along.
+map nearby, where it differs little: so a bending object bends, and neither uncovered background
+nor an object that passes in front distorts it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _applied(affine: Affine, shape: tuple[int, ...]) -> FloatArray:
 
 
 def _spread(residual: FloatArray, known: BoolArray) -> FloatArray:
-    """The residual where it is known, smoothed; beside it continued, and fading."""
+    """The residual where it is known, smoothed; elsewhere extrapolated and fading."""
     side = 2 * NEARBY + 1
     weight = known.astype(np.float32)
 

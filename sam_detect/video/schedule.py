@@ -1,4 +1,4 @@
-"""When the detector looks again."""
+"""Which frames are key frames."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import copy
 from sam_detect.video.motion import Flow
 
 STILL, STILL_PX = 4, 1.0
-"""So many times rarer are looks at a scene in which nothing moves, that is by so many pixels."""
+"""How many times rarer key frames are in a still scene, and the motion, in pixels, below which it
+is still."""
 NEW_SHARE = 0.2
-"""Of the picture: so much that no frame since the last key frame explains asks for another look."""
+"""Share of new picture content, added up since the last key frame, that makes a new key frame."""
 
 
 class Schedule:
@@ -19,9 +20,9 @@ class Schedule:
         every: frames from one key frame to the next, at most, where something moves.
 
     Attributes:
-        moved: from the last key frame to this one, roughly; None at once after it, and where the
-            scene is another.
-        undecided: whether the last look named something that another look has to confirm.
+        moved: coarse flow from the last key frame to this frame; None right after a key frame, and
+            after a cut.
+        undecided: whether the last key frame labelled an object that another one has to confirm.
     """
 
     def __init__(self, every: int) -> None:
@@ -31,7 +32,7 @@ class Schedule:
         self.undecided = False
 
     def note(self, flow: Flow | None) -> None:
-        """Counts a frame, by how it moved since the one before; None for another scene."""
+        """Counts a frame, with the flow from the frame before; None after a cut."""
         self._frames += 1
         if flow is None:
             self._new_share, self.moved = 1.0, None
@@ -50,17 +51,17 @@ class Schedule:
         """The next frame is a key frame."""
         self._new_share = 1.0
 
-    def looked(self) -> None:
+    def restart(self) -> None:
         """The present frame is the last key frame."""
         self._frames, self._new_share, self.moved = 0, 0.0, None
 
-    def foresight(self) -> Schedule:
-        """A copy, to which frames that are read ahead can be shown."""
+    def lookahead(self) -> Schedule:
+        """A copy, for frames that are read ahead."""
         return copy.copy(self)
 
     @property
     def _still(self) -> bool:
-        """Whether nothing has moved, come or gone: another look would find the same."""
+        """Whether nothing has moved or changed since the last key frame."""
         if self.moved is None or self._new_share > 0 or self.undecided:
             return False
         return self.moved.typical_px < STILL_PX

@@ -1,4 +1,4 @@
-"""What a stream did so far."""
+"""Counts and speed of a stream."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections import deque
 import numpy as np
 
 RECENT = 60
-"""Frames that the present speed is of."""
+"""Frames over which the current speed is measured."""
 KEPT = 20_000
-"""Frames that latencies are kept of: ten minutes and more of live video."""
+"""Frames whose latencies are kept: over ten minutes of live video."""
 
 
 class Statistics:
@@ -20,7 +20,7 @@ class Statistics:
         frames: given so far.
         keys: of these, key frames.
         dropped: frames of a live source that came too fast.
-        reconnects: how often the source broke off and was got back.
+        reconnects: how often a broken connection was opened again.
         damaged: parts of it that could not be decoded.
     """
 

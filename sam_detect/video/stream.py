@@ -1,13 +1,12 @@
-"""``SAMDetect.stream``: the objects of a video, frame by frame, each with the track it is on.
+"""``SAMDetect.stream``: the objects of a video, frame by frame, each with its track.
 
-Not every frame is worked on from scratch. The detector looks at key frames only, on a thread beside
-the stream; in between, masks are carried by how the picture moves (``motion``), and what is carried
-keeps its identity (``tracks``).
+The detector runs at key frames only, on a background thread (``key_frames``). In between, masks are
+carried by optical flow (``motion``), and carried masks keep their identity (``tracks``).
 
-* Of a file no frame is lost and the result is always the same: a key frame waits for its look,
-  while the frames after it are read and compared.
-* Of a live source the newest frame counts: the stream goes on while the detector looks, and what
-  it found is carried from its frame to the present one when it is there.
+* Of a file no frame is lost and the result is always the same: a key frame waits for its
+  detection, while the frames after it are read and compared.
+* Of a live source the newest frame counts: the stream continues during a detection, whose result
+  is carried from its key frame to the present frame.
 """
 
 from __future__ import annotations
@@ -33,29 +32,28 @@ from sam_detect.library.library import Added
 from sam_detect.pipeline import Pipeline
 from sam_detect.sources.video import open_source
 from sam_detect.types import Frame, Masks, TrackedFrame
-from sam_detect.video.looking import Look, Looker
+from sam_detect.video.key_frames import KeyFrameDetector, PendingDetection
 from sam_detect.video.motion import Flow, Flows, Motion
-from sam_detect.video.reading import WAKE_S, Arrival, Reader
+from sam_detect.video.reading import WAKE_S, Arrival, Reader, short_switch_interval
 from sam_detect.video.schedule import Schedule
 from sam_detect.video.statistics import Statistics
-from sam_detect.video.tracks import Sight, Snapshot, Tracks
-from sam_detect.video.turns import quick_turns
+from sam_detect.video.tracks import KeyFrameResult, Tracks, TrackSnapshot
 
 STOP_S = 0.8
-"""How long a stop waits for what is being read and looked at; then that is left to itself."""
-LESSONS = 16
-"""The last ones, that can be taken back as a whole; each holds its frame."""
+"""How long closing waits for the reading and the detecting thread."""
+UNDOABLE = 16
+"""Learnt objects that a negative can still undo, the latest ones; each holds its frame."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a stream works.
+class StreamPlan:
+    """The settings of a stream.
 
     Attributes:
         every: frames from one key frame to the next, at most.
         live: whether the newest frame counts and others may be dropped.
-        unknown: whether objects without a name are followed, too.
-        track: whether objects are followed at all; else the detector looks at every frame.
+        unknown: whether unknown objects are tracked, too.
+        track: whether objects are tracked at all; otherwise every frame is a key frame.
 
     Raises:
         ConfigError: ``every`` is less than 1.
@@ -72,8 +70,8 @@ class Plan:
 
 
 @dataclass(frozen=True, eq=False)
-class _Lesson:
-    """What an object taught: its track (0: none), its name, and where it was."""
+class _LearntObject:
+    """An object that was learnt: its track (0: untracked), its label, and its outline."""
 
     track_id: int
     label: str
@@ -84,7 +82,7 @@ class _Lesson:
     def labels(self) -> list[str]:
         return [self.label] * len(self.masks)
 
-    def opposes(self, earlier: _Lesson) -> bool:
+    def undoes(self, earlier: _LearntObject) -> bool:
         return self.track_id == earlier.track_id and self.label == earlier.label
 
 
@@ -98,23 +96,23 @@ class Stream(Iterator[TrackedFrame]):
 
     Attributes:
         statistics: what happened so far.
-        name: what the source is called, without what is secret in an address.
+        name: of the source, without the secrets of an address.
         live: whether the newest frame counts.
     """
 
-    def __init__(self, pipeline: Pipeline, source: Source, plan: Plan) -> None:
+    def __init__(self, pipeline: Pipeline, source: Source, plan: StreamPlan) -> None:
         self._pipeline, self._plan = pipeline, plan
         self._tracks = Tracks(threshold=pipeline.labeller.threshold, unknown=plan.unknown)
         self._motion = Motion()
-        self._looker = Looker(pipeline, separate=not plan.track)
-        self._look: Look | None = None
-        self._outdated: Look | None = None
+        self._key_frames = KeyFrameDetector(pipeline, separate=not plan.track)
+        self._pending: PendingDetection | None = None
+        self._outdated: PendingDetection | None = None
         self._since = Flows()
         self._schedule = Schedule(plan.every)
-        self._foresight: _Foresight | None = None
+        self._next_key_frame: _NextKeyFrame | None = None
         self._present: TrackedFrame | None = None
         self._learnt = False
-        self._lessons: list[_Lesson] = []
+        self._learnt_objects: list[_LearntObject] = []
         self._stopping = threading.Lock()
         self._closing: Future[None] = Future()
         self._leave_s = 0.0
@@ -123,10 +121,10 @@ class Stream(Iterator[TrackedFrame]):
         self._source = source
         quick = contextlib.ExitStack()
         if plan.live:
-            quick.enter_context(quick_turns())
+            quick.enter_context(short_switch_interval())
         self._reader = Reader(source, live=plan.live, prepare=self._motion.next)
-        # Whoever leaves the loop and forgets the stream leaves no thread behind.
-        self._forgotten = weakref.finalize(self, _stop, self._reader, self._looker, quick)
+        # A stream that is not closed leaves no thread behind.
+        self._forgotten = weakref.finalize(self, _stop, self._reader, self._key_frames, quick)
 
     def __next__(self) -> TrackedFrame:
         """The next frame, as soon as it is there.
@@ -157,28 +155,29 @@ class Stream(Iterator[TrackedFrame]):
         self.close()
 
     def close(self) -> None:
-        """Stops reading and looking, within about a second; may be called twice, and from another
+        """Stops reading and detecting, within about a second; may be called twice, and from another
         thread, whose wait for the next frame then ends the iteration."""
         with self._stopping:
             if not self._closing.done():
                 self._closing.set_result(None)
                 self._leave_s = time.monotonic() + STOP_S
-        look = self._look
-        if look is not None:
-            look.sight.cancel()  # where it has not begun
+        pending = self._pending
+        if pending is not None:
+            pending.future.cancel()  # where it has not begun
         self._forgotten()
-        for each in (self._reader, self._looker):
+        for each in (self._reader, self._key_frames):
             each.wait(max(0.0, self._leave_s - time.monotonic()))
 
     def learn(self, track_id: int, label: str, *, negative: bool = False) -> Future[Added]:
         """Learns the object of a track as it is in the last frame that was given.
 
-        It is learnt beside the stream; the next frames know it, and so does the library. What
-        was said of the tracks before no longer counts: they are named by the looks to come.
+        Learning runs in the background; the next frames use it, and so does the library. Earlier
+        votes of the tracks are discarded: the next key frames label them again.
 
         Args:
             track_id: of an object of that frame.
-            label: its name, or what it is *not*: that takes back what this track taught before.
+            label: its label, or with ``negative`` a label it does *not* have, which undoes what was
+                learnt from this track under it.
 
         Raises:
             ConfigError: no object of that frame has this track, or objects are not followed.
@@ -186,7 +185,7 @@ class Stream(Iterator[TrackedFrame]):
         """
         if not self._plan.track:
             raise ConfigError("objects are on no track where the stream does not follow them")
-        given = self._present  # looked at once: another thread may be taking the next frame
+        given = self._present  # read once: another thread may be taking the next frame
         places = [] if given is None else np.flatnonzero(given.track_ids == track_id).tolist()
         if given is None or not places:
             raise ConfigError(f"no object of the last frame is on track {track_id}")
@@ -194,12 +193,12 @@ class Stream(Iterator[TrackedFrame]):
         return self.learn_outlined(given.frame, mask, label, negative=negative, track_id=track_id)
 
     def outline(self, frame: Frame, point_xy: tuple[int, int]) -> Future[Masks]:
-        """The object at a point of a frame, tracked or not, outlined beside the stream.
+        """The object at a point of a frame, tracked or not, outlined in the background.
 
-        The promise raises ``MaskError`` where nothing is there. May be called from any thread.
+        The future raises ``MaskError`` where nothing is there. May be called from any thread.
         """
         outline = self._pipeline.outline
-        return self._looker.run(lambda: outline(frame, points_xy=[point_xy]).masks)
+        return self._key_frames.run(lambda: outline(frame, points_xy=[point_xy]).masks)
 
     def learn_outlined(
         self,
@@ -213,8 +212,8 @@ class Stream(Iterator[TrackedFrame]):
         """Learns an object of any frame, as :meth:`learn` does; may be called from any thread.
 
         Args:
-            outline: of the object, or what :meth:`outline` promised.
-            track_id: its track, if it is on one: a negative takes back what that taught before.
+            outline: of the object, or the future of :meth:`outline`.
+            track_id: its track, 0 if untracked: a negative undoes what was learnt from it.
 
         Raises:
             LibraryError: the name is empty.
@@ -223,23 +222,23 @@ class Stream(Iterator[TrackedFrame]):
 
         def work() -> Added:
             masks = outline if isinstance(outline, Masks) else outline.result()
-            given = _Lesson(track_id, label, frame, masks)
+            given = _LearntObject(track_id, label, frame, masks)
             if negative:
-                self._take_back(given)
+                self._undo(given)
             elif track_id:
-                self._lessons = [*self._lessons, given][-LESSONS:]
+                self._learnt_objects = [*self._learnt_objects, given][-UNDOABLE:]
             return self._pipeline.learn(frame, masks, given.labels, negative=negative)
 
-        promise = self._looker.run(work)
+        future = self._key_frames.run(work)
         self._learnt = True
-        return promise
+        return future
 
-    def _take_back(self, lesson: _Lesson) -> None:
-        """Teaches the opposite of what the same track taught under the same name."""
-        wrong = [each for each in self._lessons if lesson.opposes(each)]
+    def _undo(self, negative: _LearntObject) -> None:
+        """Teaches negatives for all that was learnt from the same track under the same label."""
+        wrong = [each for each in self._learnt_objects if negative.undoes(each)]
         for each in wrong:
             self._pipeline.learn(each.frame, each.masks, each.labels, negative=True)
-        self._lessons = [each for each in self._lessons if each not in wrong]
+        self._learnt_objects = [each for each in self._learnt_objects if each not in wrong]
 
     @property
     def waiting(self) -> int:
@@ -252,88 +251,90 @@ class Stream(Iterator[TrackedFrame]):
         if not self._plan.track:
             return self._separate(frame, arrival.at_s)
         if self._learnt:
-            self._begin_anew()
+            self._relearn()
         self._tracks.advance(flow, frame, time_s)
         self._note(flow)
         self._join_if_ready(frame)
-        key = self._look is None and self._schedule.due
+        key = self._pending is None and self._schedule.due
         if key:
-            self._begin_look(frame)
-        if not self._plan.live and self._look is not None:
-            self._join(self._look, frame)
-        self._look_ahead()
+            self._begin_detection(frame)
+        if not self._plan.live and self._pending is not None:
+            self._join(self._pending, frame)
+        self._propose_ahead()
         detections, track_ids = self._tracks.present(frame, time_s=time_s)
         recipe = self._pipeline.recipe.to_dict()
         self._present = TrackedFrame(frame, replace(detections, recipe=recipe), track_ids, key)
         self.statistics.count(arrival.at_s, dropped=self._reader.dropped, key=key)
         return self._present
 
-    def _begin_anew(self) -> None:
-        """Looks again with what is known by then; nothing that was said before counts."""
+    def _relearn(self) -> None:
+        """Makes the next frame a key frame, and discards all votes."""
         self._learnt = False
         self._schedule.hurry()
-        self._tracks.forget_looks()
-        self._outdated = self._look
+        self._tracks.forget_votes()
+        self._outdated = self._pending
 
     def _separate(self, frame: Frame, arrived_s: float) -> TrackedFrame:
         """A frame on its own."""
-        nothing = Snapshot(Masks.empty(frame.size_hw), ())
-        self._look = self._looker.look(frame, nothing, None)
-        found = self._awaited(self._look).found
-        self._look = None
+        nothing = TrackSnapshot(Masks.empty(frame.size_hw), ())
+        self._pending = self._key_frames.detect(frame, nothing, None)
+        found = self._awaited(self._pending).found
+        self._pending = None
         shown = found if self._plan.unknown else found.known
         self.statistics.count(arrived_s, dropped=self._reader.dropped, key=True)
         return TrackedFrame(frame, shown, np.zeros(len(shown), np.int64), key=True)
 
     def _note(self, flow: Flow | None) -> None:
         self._schedule.note(flow)
-        if flow is None:  # another scene: what is being looked at is no longer there
-            self._look, self._since = None, Flows()
-        elif self._look is not None:
+        if flow is None:  # a cut: the pending key frame is of another scene
+            self._pending, self._since = None, Flows()
+        elif self._pending is not None:
             self._since.add(flow)
 
-    def _begin_look(self, frame: Frame) -> None:
+    def _begin_detection(self, frame: Frame) -> None:
         then = self._tracks.snapshot(frame.size_hw)
-        self._look = self._looker.look(frame, then, self._schedule.moved)
-        self._schedule.looked()
+        self._pending = self._key_frames.detect(frame, then, self._schedule.moved)
+        self._schedule.restart()
         self._since = Flows()
 
     def _join_if_ready(self, frame: Frame) -> None:
-        if self._look is not None and self._look.sight.done():
-            self._join(self._look, frame)
+        if self._pending is not None and self._pending.future.done():
+            self._join(self._pending, frame)
 
-    def _join(self, look: Look, frame: Frame) -> None:
-        self._tracks.join(self._awaited(look), look.then, self._since.all(), frame)
-        if look is self._outdated:
-            self._tracks.forget_looks()
-        self._look, self._since = None, Flows()
+    def _join(self, pending: PendingDetection, frame: Frame) -> None:
+        self._tracks.join(self._awaited(pending), pending.tracks_then, self._since.all(), frame)
+        if pending is self._outdated:
+            self._tracks.forget_votes()
+        self._pending, self._since = None, Flows()
         self._schedule.undecided = self._tracks.undecided
-        self._foresight = None if self._plan.live else _Foresight(self._schedule.foresight())
+        self._next_key_frame = (
+            None if self._plan.live else _NextKeyFrame(self._schedule.lookahead())
+        )
 
-    def _look_ahead(self) -> None:
-        """Has the next look begun as soon as its frame is known, between looks."""
-        if self._foresight is None:
+    def _propose_ahead(self) -> None:
+        """Starts on the next key frame as soon as it is known, between detections."""
+        if self._next_key_frame is None:
             return
-        frame = self._foresight.key_frame(self._reader.ahead())
+        frame = self._next_key_frame.key_frame(self._reader.ahead())
         if frame is not None:
-            self._looker.look_ahead(frame)
-            self._foresight = None
+            self._key_frames.propose_ahead(frame)
+            self._next_key_frame = None
 
-    def _awaited(self, look: Look) -> Sight:
-        """What a look finds; ends the iteration where the stream is closed meanwhile."""
-        either: tuple[Future[Any], ...] = (look.sight, self._closing)
+    def _awaited(self, pending: PendingDetection) -> KeyFrameResult:
+        """The result of a detection; ends the iteration where the stream is closed meanwhile."""
+        either: tuple[Future[Any], ...] = (pending.future, self._closing)
         while not any(each.done() for each in either):
             wait(either, WAKE_S, return_when=FIRST_COMPLETED)
         if self._closing.done():
             raise StopIteration
-        return look.sight.result()
+        return pending.future.result()
 
 
-class _Foresight:
-    """Finds the next key frame among what is read ahead.
+class _NextKeyFrame:
+    """Finds the next key frame among the frames that are read ahead.
 
     Args:
-        schedule: a copy; shown each frame once.
+        schedule: a copy of the stream's; notes each frame once.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -352,9 +353,11 @@ class _Foresight:
         return None
 
 
-def _stop(reader: Reader[Flow | None], looker: Looker, quick: contextlib.ExitStack) -> None:
+def _stop(
+    reader: Reader[Flow | None], key_frames: KeyFrameDetector, quick: contextlib.ExitStack
+) -> None:
     reader.stop()
-    looker.stop()
+    key_frames.stop()
     quick.close()
 
 
@@ -382,5 +385,5 @@ def open_stream(
         )
     )
     newest = opened.live if live is None else live
-    plan = Plan(every=every, live=newest, unknown=unknown, track=track)
+    plan = StreamPlan(every=every, live=newest, unknown=unknown, track=track)
     return Stream(pipeline, opened, plan)

@@ -1,4 +1,4 @@
-"""One object through the frames: carried, hidden, found again."""
+"""One tracked object: carried by optical flow, occluded, re-identified."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import numpy.typing as npt
 from sam_detect.masks import FloatArray
 from sam_detect.types import ImageRGB, Verdict
 from sam_detect.video.appearance import WHOLE_SHARE, Appearance, over
-from sam_detect.video.belief import LOOKS, belief
 from sam_detect.video.motion import Flow, SoftMask
+from sam_detect.video.votes import VOTE_WINDOW, weighted_vote
 
 LEAST_SHARE = 0.35
-"""An object of which less than this is to be seen, or left, is hidden."""
+"""An object with a smaller visible share is hidden."""
 BACK_SHARE = 0.5
-"""A hidden one of which so much is to be seen again is back."""
+"""Visible share from which on a hidden object is visible again."""
 CLEAR_SHARE = 0.95
-"""One of which so much is to be seen has nothing in front of it."""
+"""Visible share from which on an object is not occluded."""
 SMALLER = 0.9
-"""A mask of a smaller share of the object, of which something is hidden, is not all of it."""
+"""A mask with a smaller share of a partly occluded object's area is only a part of it."""
 ALIKE_LEVELS = 25.0
-"""Of 255: mean difference of the colours of two objects that look alike."""
+"""Largest mean colour difference of two similar objects, in levels of 255."""
 FADING = 0.995
 """Per frame, of the quality of a mask that is only carried."""
 INERTIA = 0.9
 """Share of the velocity so far in the velocity."""
 ABOUT = (0.0, -0.25, 0.25)
-"""Of its size: how far from where a hidden object should be it is looked for."""
+"""Search offsets around a hidden object's predicted place, as shares of its size."""
 
 
 @dataclass
@@ -38,25 +38,25 @@ class Track:
 
     Attributes:
         id: from 1, never used twice.
-        body: all of it in the last frame, also what is hidden or beside the picture.
-        anchor: its body in the frame of the last look.
-        appearance: how it looked then; None where that says nothing.
+        body: all of it in the last frame, including what is occluded or outside the picture.
+        anchor: its body in the last key frame.
+        appearance: its colours then; None where it was too small or partly outside the picture.
         quality: of its mask, 0 to 1.
-        looks: what the detector said of it, oldest first.
-        verdict: what that says together.
+        votes: its verdicts at key frames, oldest first.
+        verdict: the joint verdict of these.
         seen_s: time of the last frame that showed it.
-        hidden: whether too little of it is to be seen.
-        shown: ``(h, w)`` 0 to 1, what of the body is to be seen; None for all.
-        share: of it that is to be seen, 0 to 1.
-        gain: how many times brighter the picture has become since the last look.
+        hidden: whether too little of it is visible.
+        shown: ``(h, w)`` 0 to 1, the visible part of the body; None for all.
+        share: the visible share, 0 to 1.
+        gain: how many times brighter the picture has become since the last key frame.
         velocity_xy: pixels a second.
         steady_xy: the same, one frame ago.
         expected: its body in the last frame, if it went on as before.
         rest_xy: pixels by which that is not a whole number of pixels.
-        crowded: whether one that looks like it is in the same place.
+        crowded: whether a similar object overlaps it.
         behind: whether that one is in front of it.
-        left_xyxy: the box of its body when it was last to be seen.
-        missed: looks in a row that did not find it.
+        left_xyxy: the box of its body when it was last visible.
+        missed: key frames in a row that did not find it.
         new: whether no frame has shown it yet.
     """
 
@@ -65,7 +65,7 @@ class Track:
     anchor: SoftMask
     appearance: Appearance | None
     quality: float
-    looks: list[Verdict]
+    votes: list[Verdict]
     verdict: Verdict
     seen_s: float
     hidden: bool = False
@@ -84,7 +84,7 @@ class Track:
 
     @property
     def mask(self) -> SoftMask | None:
-        """What is to be seen of it; None while it is hidden."""
+        """Its visible part; None while it is hidden."""
         if self.hidden:
             return None
         if self.shown is None:
@@ -93,7 +93,7 @@ class Track:
 
     @property
     def whole(self) -> bool:
-        """Whether about all of it is to be seen."""
+        """Whether nearly all of it is visible."""
         return self.share >= WHOLE_SHARE
 
     def advance(self, flow: Flow, image_rgb: ImageRGB, elapsed_s: float) -> None:
@@ -105,7 +105,7 @@ class Track:
         by = np.rint(way).astype(int)
         self.expected, self.rest_xy = self.body.moved((int(by[0]), int(by[1]))), way - by
         if self.hidden:
-            self._look_for(image_rgb)
+            self._search(image_rgb)
             return
         carried = flow.carry(self.body, shown=self.shown)
         if carried.area < LEAST_SHARE * self.anchor.area:
@@ -118,7 +118,7 @@ class Track:
         self.watch(image_rgb)
 
     def watch(self, image_rgb: ImageRGB) -> None:
-        """Sees what of it is to be seen where it is now."""
+        """Measures which part of it is visible at its present place."""
         if self.appearance is None or not self.body.area:
             self.hidden, self.shown, self.share = not self.body.area, None, 1.0
             return
@@ -128,10 +128,10 @@ class Track:
         self.shown = None if self.whole else over(visible, self.body)
 
     def keep_going(self, *, behind: bool) -> None:
-        """Goes on as before, whatever the flow says.
+        """Continues with its last velocity, and ignores the flow.
 
         Args:
-            behind: whether what is to be seen there is another one of its kind.
+            behind: whether a similar object is in front of it.
         """
         self.behind = behind
         self.hidden |= behind
@@ -139,13 +139,13 @@ class Track:
             self.body, self.velocity_xy, self.shown = self.expected, self.steady_xy, None
 
     def resembles(self, other: Track, image_rgb: ImageRGB) -> bool:
-        """Whether it looks about as the other one does, so that the flow may take one for both."""
+        """Whether the two are so similar that the flow may confuse them."""
         if self.appearance is None or not other.body.area:
             return False
         return self.appearance.difference(image_rgb, other.body, self.gain) < ALIKE_LEVELS
 
-    def _look_for(self, image_rgb: ImageRGB) -> None:
-        """Looks for a hidden object where it should be by now, and about there."""
+    def _search(self, image_rgb: ImageRGB) -> None:
+        """Searches a hidden object around its predicted place."""
         self.body = self.expected or self.body
         if self.appearance is None or not self.body.area:
             return
@@ -173,30 +173,30 @@ class Track:
         threshold: float,
         relearnt: bool,
     ) -> None:
-        """Takes in that a look found it.
+        """Updates it with its detection at a key frame.
 
         Args:
-            mask: in the frame of the look.
-            verdict: what the look says of it.
+            mask: in the key frame.
+            verdict: the vote of this key frame.
             quality: of the mask.
-            image_rgb: the frame of the look.
+            image_rgb: the key frame.
             since: the flows of the frames after it, up to the present one.
-            threshold: least belief for a name.
-            relearnt: whether what earlier looks said no longer counts.
+            threshold: least confidence of a label.
+            relearnt: whether earlier votes no longer count.
         """
         self.missed = 0
-        before = [] if relearnt else self.looks
+        before = [] if relearnt else self.votes
         if before and not self._all_of_it(mask) and verdict.label != self.verdict.label:
-            return  # a part of it, or several, which look like something else
-        self.looks = [*before, verdict][-LOOKS:]
-        self.verdict = belief(self.looks, threshold)
+            return  # a part of it, or several objects, which may have another label
+        self.votes = [*before, verdict][-VOTE_WINDOW:]
+        self.verdict = weighted_vote(self.votes, threshold)
         if self._all_of_it(mask):
             self.anchor, self.quality = mask, quality
             self.appearance = Appearance.of(image_rgb, mask) or self.appearance
             self.body, self.gain = carried(mask, since)
 
     def _all_of_it(self, mask: SoftMask) -> bool:
-        """Whether a mask that was found is all of the object, and not what is to be seen of it."""
+        """Whether a detected mask is the whole object, and not only its visible part."""
         if self.crowded:
             return False
         large = mask.area >= SMALLER * min(self.body.area, self.anchor.area)

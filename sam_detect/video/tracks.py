@@ -1,14 +1,13 @@
-"""Which object of a frame is which object of the frames before.
+"""Multi-object tracking: data association and re-identification.
 
-Between looks of the detector a track's mask is carried by the optical flow, so its identity needs
-no guess. Guesses are needed in two places:
+Between key frames a track's mask is carried by the optical flow and so keeps its identity. Objects
+are associated in two places:
 
-* What the detector finds at a look is laid onto the tracks of that frame by mask IoU (Hungarian
-  method).
-* An object that was hidden comes back as a new detection. ByteTrack says which hidden track the
-  new box continues; where it cannot, the name and the place do.
+* Detections of a key frame are matched to the tracks of that frame by mask IoU (Hungarian method).
+* An object that was hidden comes back as a new detection. ByteTrack decides which hidden track the
+  new box continues; otherwise the label and the distance do.
 
-A track is called what the looks at it say together, see :func:`sam_detect.video.belief.belief`.
+A track's label is a vote over its key frames, see :func:`sam_detect.video.votes.weighted_vote`.
 """
 
 from __future__ import annotations
@@ -21,37 +20,38 @@ import numpy as np
 from sam_detect.masks import BoolArray, IntArray
 from sam_detect.types import Detections, Frame, ImageRGB, Masks, Verdict
 from sam_detect.video.appearance import Appearance
-from sam_detect.video.belief import LOOKS, belief
 from sam_detect.video.boxes import HIDDEN_S, Boxes
 from sam_detect.video.matching import assign, shared_of_smaller
-from sam_detect.video.memory import Past
 from sam_detect.video.motion import Flow, SoftMask
 from sam_detect.video.track import Track, carried
+from sam_detect.video.untracked import Votes
+from sam_detect.video.votes import VOTE_WINDOW, weighted_vote
 
 MISSES = 2
-"""Looks that must not find a track before it ends."""
+"""Key frames in a row without a match that end a track."""
 SURE = 0.8
-"""A new object that is believed in less is shown when another look confirms it."""
+"""A new object of less confidence is shown once another key frame confirms it."""
 REACH = 3.0
-"""Of its size: how far from where it should be, or was, a hidden object may come back."""
+"""Largest distance, in object sizes, at which a hidden object is re-identified."""
 ONE_SIZE = 0.5
-"""Objects of which one is smaller than this share of the other do not hide one another."""
+"""Least size ratio of two objects that can be confused when they overlap."""
 COMMON_SHARE = 0.3
-"""Of the smaller of two: so much is not seen of both."""
+"""Share of the smaller of two objects above which only one of them can be visible."""
 TOUCHING_SHARE, COVERED_SHARE = 0.1, 0.6
-"""Of an object, in common with one that touches it; with one that covers it."""
+"""Overlap of two objects that touch, and of two where one covers the other, as a share of the
+smaller."""
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class TrackSnapshot:
     """Where the tracks were in one frame.
 
     Attributes:
-        masks: what was to be seen of the tracks.
-        ids: theirs, in the same order.
-        bodies: all of each, also what was hidden.
-        anchors: the same in the frame of the look before.
-        whole: whether about all of it was to be seen.
+        masks: the visible part of each track.
+        ids: the tracks, in the same order.
+        bodies: each whole object, including what is occluded.
+        anchors: the same in the key frame before.
+        whole: whether nearly all of it is visible.
     """
 
     masks: Masks
@@ -62,21 +62,21 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What a look at a frame found.
+class KeyFrameResult:
+    """The detections of a key frame.
 
     Attributes:
-        frame: that frame.
-        found: all of it.
-        pasts: what earlier looks said of each, oldest first; of a track's object it knows more.
-        first: whether nobody has looked at this scene before.
-        relearnt: whether something was learnt since the last look, so that what earlier looks
-            said no longer counts.
+        frame: the key frame.
+        found: its detections.
+        earlier_votes: of each detection at earlier key frames, oldest first. A track has its own.
+        first: whether it is the first key frame of its scene.
+        relearnt: whether something was learnt since the last key frame, so that earlier votes no
+            longer count.
     """
 
     frame: Frame
     found: Detections
-    pasts: tuple[Past, ...]
+    earlier_votes: tuple[Votes, ...]
     first: bool = False
     relearnt: bool = False
 
@@ -85,11 +85,11 @@ class Tracks:
     """The tracks of one video.
 
     Args:
-        threshold: least belief for a name.
-        unknown: whether objects without a name are followed, too.
+        threshold: least confidence of a label.
+        unknown: whether unknown objects are tracked, too.
 
     Attributes:
-        undecided: whether the last look named something that another look has to confirm.
+        undecided: whether the last key frame labelled an object that another one has to confirm.
     """
 
     def __init__(self, *, threshold: float = 0.5, unknown: bool = False) -> None:
@@ -101,7 +101,7 @@ class Tracks:
         self.undecided = False
 
     def advance(self, flow: Flow | None, frame: Frame, time_s: float) -> None:
-        """Brings every track to the next frame; without a flow (another scene) they end."""
+        """Moves every track to the next frame; without a flow (after a cut) they end."""
         elapsed_s, self._time_s = time_s - self._time_s, time_s
         if flow is None:
             self.forget()
@@ -120,31 +120,33 @@ class Tracks:
         self._tracks.clear()
         self._boxes = Boxes()
 
-    def snapshot(self, size_hw: tuple[int, int]) -> Snapshot:
-        """Where the tracks are now, and how good their masks are."""
+    def snapshot(self, size_hw: tuple[int, int]) -> TrackSnapshot:
+        """The visible tracks in the present frame."""
         return _snapshot(self._shown(), size_hw)
 
-    def join(self, sight: Sight, then: Snapshot, since: Sequence[Flow], frame: Frame) -> None:
-        """Takes in what a look found.
+    def join(
+        self, result: KeyFrameResult, then: TrackSnapshot, since: Sequence[Flow], frame: Frame
+    ) -> None:
+        """Associates the detections of a key frame with the tracks, and begins new tracks.
 
         Args:
-            sight: all of it.
-            then: where the tracks were in the frame of the look.
-            since: the flows of the frames that came after it, up to the present one.
+            result: of the key frame.
+            then: the tracks in the key frame.
+            since: the flows of the frames after it, up to the present one.
             frame: the present one.
         """
         of_track = assign(
-            sight.found.masks, then.masks, alike=self._same_names(sight.found, then.ids)
+            result.found.masks, then.masks, alike=self._same_labels(result.found, then.ids)
         )
         for index, place in of_track.items():
             if then.ids[place] in self._tracks:
-                self._renew(self._tracks[then.ids[place]], sight, index, since)
+                self._renew(self._tracks[then.ids[place]], result, index, since)
                 self._tracks[then.ids[place]].watch(frame.image_rgb)
         for place in set(range(len(then.ids))) - set(of_track.values()):
             self._miss(then, place)
         self.undecided = False
-        for index in sorted(set(range(len(sight.found))) - set(of_track)):
-            self._begin(sight, index, since)
+        for index in sorted(set(range(len(result.found))) - set(of_track)):
+            self._begin(result, index, since)
 
     def present(self, frame: Frame, *, time_s: float) -> tuple[Detections, IntArray]:
         """The objects of the present frame and their tracks, in the order of the tracks."""
@@ -155,26 +157,28 @@ class Tracks:
         ids = np.array(seen.ids, np.int64)
         return Detections(frame.source_id, seen.masks, verdicts), ids
 
-    def forget_looks(self) -> None:
-        """What was said so far no longer counts, since the library knows something else now."""
+    def forget_votes(self) -> None:
+        """Discards all votes, since the library has changed."""
         for track in self._tracks.values():
-            track.looks = []
+            track.votes = []
 
     def _shown(self) -> list[Track]:
         return [self._tracks[i] for i in sorted(self._tracks) if not self._tracks[i].hidden]
 
-    def _renew(self, track: Track, sight: Sight, index: int, since: Sequence[Flow]) -> None:
+    def _renew(
+        self, track: Track, result: KeyFrameResult, index: int, since: Sequence[Flow]
+    ) -> None:
         track.renew(
-            SoftMask.of(sight.found.masks, index),
-            sight.found.verdicts[index],
-            quality=float(sight.found.masks.predicted_ious[index]),
-            image_rgb=sight.frame.image_rgb,
+            SoftMask.of(result.found.masks, index),
+            result.found.verdicts[index],
+            quality=float(result.found.masks.predicted_ious[index]),
+            image_rgb=result.frame.image_rgb,
             since=since,
             threshold=self._threshold,
-            relearnt=sight.relearnt,
+            relearnt=result.relearnt,
         )
 
-    def _miss(self, then: Snapshot, place: int) -> None:
+    def _miss(self, then: TrackSnapshot, place: int) -> None:
         track = self._tracks.get(then.ids[place])
         if track is not None:
             track.missed += 1
@@ -182,10 +186,10 @@ class Tracks:
             if track.missed >= MISSES:
                 del self._tracks[track.id]
 
-    def _begin(self, sight: Sight, index: int, since: Sequence[Flow]) -> None:
-        found, looks = sight.found, [*sight.pasts[index], sight.found.verdicts[index]]
-        verdict = belief(looks, self._threshold)
-        if not self._unknown and not _believed(verdict, looks, first=sight.first):
+    def _begin(self, result: KeyFrameResult, index: int, since: Sequence[Flow]) -> None:
+        found, votes = result.found, [*result.earlier_votes[index], result.found.verdicts[index]]
+        verdict = weighted_vote(votes, self._threshold)
+        if not self._unknown and not _is_confirmed(verdict, votes, first=result.first):
             self.undecided |= found.verdicts[index].label is not None
             return
         anchor = SoftMask.of(found.masks, index)
@@ -196,9 +200,9 @@ class Tracks:
             id=self._next_id,
             body=body,
             anchor=anchor,
-            appearance=Appearance.of(sight.frame.image_rgb, anchor),
+            appearance=Appearance.of(result.frame.image_rgb, anchor),
             quality=float(found.masks.predicted_ious[index]),
-            looks=looks,
+            votes=votes,
             verdict=verdict,
             seen_s=self._time_s,
             gain=gain,
@@ -206,7 +210,7 @@ class Tracks:
         self._next_id += 1
 
     def _is_part_of_another(self, body: SoftMask, verdict: Verdict) -> bool:
-        """Whether much of it is seen as another object of its kind, of which more is believed: two
+        """Whether much of it overlaps another object of the same label with more confidence: two
         cannot both be in front."""
         return any(
             track.verdict.label == verdict.label is not None
@@ -217,7 +221,7 @@ class Tracks:
         )
 
     def _continue_hidden(self, size_hw: tuple[int, int], time_s: float) -> None:
-        """New tracks that are hidden ones come back take up their ids."""
+        """Re-identifies hidden objects: new tracks that continue hidden ones get their ids."""
         seen = _snapshot(self._shown(), size_hw)
         new = {each for each in seen.ids if self._tracks[each].new}
         predicted = self._boxes.follow(seen.ids, seen.masks.boxes_xyxy, new, time_s)
@@ -230,16 +234,16 @@ class Tracks:
             if hidden is not None:
                 self._take_up(track, hidden)
 
-    def _same_names(self, found: Detections, ids: Sequence[int]) -> BoolArray:
-        """``(found, tracks)``: which have the same name."""
+    def _same_labels(self, found: Detections, ids: Sequence[int]) -> BoolArray:
+        """``(found, tracks)`` bool: which have the same label."""
         names = [self._tracks[i].verdict.label if i in self._tracks else None for i in ids]
         known: BoolArray = np.array([name is not None for name in names], np.bool_)
         same = np.equal.outer(found.label, np.array(names, dtype=object))
         return np.asarray(same.astype(np.bool_) & known)
 
     def _keep_apart(self, image_rgb: ImageRGB) -> None:
-        """Where two that look alike come together the flow cannot tell them apart: they go on as
-        before, and while one covers the other, the one that would have had to turn is behind."""
+        """Resolves overlaps of similar objects, which the flow cannot tell apart: both keep their
+        last velocity. While one covers the other, the one that deviates more from it is behind."""
         tracks = [self._tracks[i] for i in sorted(self._tracks)]
         met: set[int] = set()
         boxes = np.array([track.body.box_xyxy for track in tracks], np.int64).reshape(-1, 4)
@@ -249,7 +253,7 @@ class Tracks:
                 common = _came_together(one, other, image_rgb)
                 if not common:
                     continue
-                back = max(one, other, key=lambda t: (t.behind, t.hidden, _turned(t)))
+                back = max(one, other, key=lambda t: (t.behind, t.hidden, _deviation_px(t)))
                 for each in (one, other):
                     each.keep_going(behind=each is back and common > COVERED_SHARE)
                 boxes[place], boxes[later] = one.body.box_xyxy, other.body.box_xyxy
@@ -265,23 +269,23 @@ class Tracks:
         del self._tracks[track.id]
         self._boxes.rename(track.id, hidden.id)
         track.id = hidden.id
-        track.looks = [*hidden.looks, *track.looks][-LOOKS:]
-        if track.looks:
-            track.verdict = belief(track.looks, self._threshold)
+        track.votes = [*hidden.votes, *track.votes][-VOTE_WINDOW:]
+        if track.votes:
+            track.verdict = weighted_vote(track.votes, self._threshold)
         self._tracks[track.id] = track
 
 
-def _believed(verdict: Verdict, looks: Sequence[Verdict], *, first: bool) -> bool:
-    """Whether something new is shown: at once where nothing is known yet, or it is sure."""
+def _is_confirmed(verdict: Verdict, votes: Sequence[Verdict], *, first: bool) -> bool:
+    """Whether a new object is shown: at the first key frame, with two votes, or if certain."""
     if verdict.label is None:
         return False
-    agreeing = sum(look.label == verdict.label for look in looks)
+    agreeing = sum(vote.label == verdict.label for vote in votes)
     return first or agreeing > 1 or verdict.confidence >= SURE
 
 
 def _meeting(boxes_xyxy: IntArray, place: int) -> Iterator[int]:
-    """The places of the boxes behind one that have pixels in common with it, as they are by the
-    time they are asked for; so hundreds of objects need not each be held against each."""
+    """Indices of the later boxes that overlap one, by their state when each is reached. So hundreds
+    of objects need not be compared pairwise."""
     after = place
     while True:
         box, rest = boxes_xyxy[place], boxes_xyxy[after + 1 :]
@@ -294,8 +298,8 @@ def _meeting(boxes_xyxy: IntArray, place: int) -> Iterator[int]:
 
 
 def _came_together(one: Track, other: Track, image_rgb: ImageRGB) -> float:
-    """Share of the smaller of two of a kind that they have in common, if they look alike and did
-    not touch at the last look."""
+    """Overlap of two objects of one label, as a share of the smaller, if they are similar and did
+    not touch at the last key frame; 0 otherwise."""
     sizes = sorted((one.body.area, other.body.area))
     if one.verdict.label != other.verdict.label or sizes[0] < ONE_SIZE * sizes[1]:
         return 0.0
@@ -307,8 +311,8 @@ def _came_together(one: Track, other: Track, image_rgb: ImageRGB) -> float:
     return common if apart and (met_before or one.resembles(other, image_rgb)) else 0.0
 
 
-def _turned(track: Track) -> float:
-    """Pixels by which a track is not where it would be if it had gone on as before."""
+def _deviation_px(track: Track) -> float:
+    """Distance in pixels of a track from its place at constant velocity."""
     before = track.expected or track.body
     return _distance(track.body.box_xyxy, before.box_xyxy)
 
@@ -318,7 +322,7 @@ def _alike(track: Track, hidden: Track) -> bool:
 
 
 def _nearest(track: Track, hidden: Sequence[Track]) -> Track | None:
-    """The hidden track of the same name that should be nearest, or was when it was last seen."""
+    """The nearest hidden track of the same label, by its predicted or its last visible place."""
     size = max(track.body.area, 1) ** 0.5
     box = track.body.box_xyxy
     near = {
@@ -331,22 +335,22 @@ def _nearest(track: Track, hidden: Sequence[Track]) -> Track | None:
 
 
 def _distance(one_xyxy: Sequence[int], other_xyxy: Sequence[int]) -> float:
-    """Between the middles of two boxes."""
+    """Distance between the centres of two boxes, in pixels."""
     apart = np.array(one_xyxy) - np.array(other_xyxy)
     return float(np.hypot(*(apart[:2] + apart[2:]) / 2))
 
 
-def _snapshot(tracks: Sequence[Track], size_hw: tuple[int, int]) -> Snapshot:
+def _snapshot(tracks: Sequence[Track], size_hw: tuple[int, int]) -> TrackSnapshot:
     cuts = [(track, None if track.mask is None else track.mask.cut(size_hw)) for track in tracks]
     kept = [(track, cut) for track, cut in cuts if cut is not None]
     masks = Masks.from_crops(
         size_hw=size_hw,
         boxes_xyxy=np.array([cut[0] for _, cut in kept], np.int64).reshape(-1, 4),
         crops=[cut[1] for _, cut in kept],
-        # What is half hidden is outlined worse than a look at it would.
+        # The carried outline of a partly occluded object is worse than a detected one.
         predicted_ious=np.array([track.quality * track.share for track, _ in kept], np.float32),
     )
-    return Snapshot(
+    return TrackSnapshot(
         masks,
         tuple(track.id for track, _ in kept),
         tuple(track.body for track, _ in kept),

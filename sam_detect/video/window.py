@@ -1,8 +1,8 @@
 """A window that shows a video's objects while they are followed, and teaches their names.
 
 The thread of the window does nothing but the window: frames are taken, worked on and drawn on
-another one. So keys count, and the window moves, closes and says what is going on, however long a
-look at a frame may take.
+another one. So the window reacts to keys, moves, closes and shows its state, however long a
+detection takes.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from sam_detect.video.display import Click, Display
 from sam_detect.video.stream import Stream
 
 WAIT_S = 0.005
-"""For a key, before looking whether the next frame is there."""
+"""Time to wait for a key before checking for the next frame."""
 LATE_S = 0.3
-"""A frame of a file that comes later than that is shown as if it came in time: no frame is hurried
-to make up for a look that took long."""
+"""A frame of a file that is later than this restarts the pacing: later frames are not shown faster
+to make up for a slow detection."""
 _NOTHING = np.full((270, 480, 3), 24, np.uint8)
 """Is shown until the first frame is there."""
 
@@ -49,21 +49,21 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class _Asked:
-    """Something that is being learnt, and how it is called in a sentence."""
+    """An object that is being learnt, and its description for messages."""
 
     what: str
-    promise: Future[Added]
+    future: Future[Added]
 
 
 class Viewer(Iterator[TrackedFrame]):
-    """Shows frames as they are taken from it, and does what keys and clicks ask for.
+    """Shows frames as they are taken from it, and reacts to keys and clicks.
 
     Taking the next frame waits until it is there and until the one before has been shown long
-    enough. It ends with the frames, or where the user wants to end; what was to be learnt has been
-    learnt by then.
+    enough. It ends with the frames, or when the user quits; all named objects are learnt by
+    then.
 
     Args:
-        stream: learns what is named.
+        stream: learns objects that are named.
         frames: the stream's frames; they are taken on another thread, one ahead.
         display: where they are shown. It is left open.
         labels: names that are known, for completing.
@@ -119,20 +119,20 @@ class Viewer(Iterator[TrackedFrame]):
 
     def _take(self) -> Future[_Drawn]:
         """Begins to take the next frame."""
-        promise: Future[_Drawn] = Future()
-        self._coming = promise
-        # A daemon: a source may be silent for long, and whoever wants to stop must not wait for it.
+        future: Future[_Drawn] = Future()
+        self._coming = future
+        # A daemon: a source may block for long, and stopping must not wait for it.
         threading.Thread(
-            target=self._take_on, args=(promise,), name="sam-detect viewer", daemon=True
+            target=self._take_on, args=(future,), name="sam-detect viewer", daemon=True
         ).start()
-        return promise
+        return future
 
-    def _take_on(self, promise: Future[_Drawn]) -> None:
+    def _take_on(self, future: Future[_Drawn]) -> None:
         try:
             tracked = next(self._frames)
-            promise.set_result(_Drawn(tracked, self._painter.draw(tracked)))
-        except BaseException as error:  # belongs to whoever takes the frame
-            promise.set_exception(error)
+            future.set_result(_Drawn(tracked, self._painter.draw(tracked)))
+        except BaseException as error:  # raised where the frame is taken
+            future.set_exception(error)
 
     def _is_due(self, coming: Future[_Drawn]) -> bool:
         """Whether the frame is there and its time has come."""
@@ -180,11 +180,11 @@ class Viewer(Iterator[TrackedFrame]):
     def _learn(self, asked: Learn, tracked: TrackedFrame) -> None:
         """Has the object learnt as it is on the screen."""
         frame, outline, what = self._meant(asked, tracked)
-        promise = self._stream.learn_outlined(
+        future = self._stream.learn_outlined(
             frame, outline, asked.label, negative=asked.negative, track_id=asked.track_id or 0
         )
         said = f"{what} is {'not ' if asked.negative else ''}'{asked.label}'"
-        self._learning.append(_Asked(said, promise))
+        self._learning.append(_Asked(said, future))
         self.controls.message = f"learning: {said} ..."
 
     def _meant(
@@ -198,12 +198,12 @@ class Viewer(Iterator[TrackedFrame]):
 
     def _report(self) -> bool:
         """Says what was outlined and learnt meanwhile, or why it was not; whether anything was."""
-        done = [each for each in self._learning if each.promise.done()]
+        done = [each for each in self._learning if each.future.done()]
         for asked in done:
             self._learning.remove(asked)
-            error = asked.promise.exception()
+            error = asked.future.exception()
             if error is None:
-                total = asked.promise.result().total
+                total = asked.future.result().total
                 count = f"{total} example{'' if total == 1 else 's'}"
                 self.controls.message = f"learnt: {asked.what}; the library has {count}"
             else:
@@ -213,18 +213,18 @@ class Viewer(Iterator[TrackedFrame]):
     def _report_outline(self, pointed: Pointed | None) -> bool:
         if pointed is None or pointed.outline is not None or self._pointing is None:
             return False
-        promise = self._pointing[1]
-        if not promise.done():
+        future = self._pointing[1]
+        if not future.done():
             return False
-        error = promise.exception()
+        error = future.exception()
         if error is None:
-            pointed.outline = promise.result()
+            pointed.outline = future.result()
         else:
             self.controls.nothing_there(one_line(error))
         return True
 
     def _finish(self) -> None:
-        """Waits until everything that was named is learnt."""
+        """Waits until all named objects are learnt."""
         while self._learning:
             if self._is_closed:
                 time.sleep(WAIT_S)

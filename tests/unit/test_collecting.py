@@ -1,4 +1,4 @@
-"""What nobody has named is collected: a picture of each kind, once."""
+"""Unknown objects are collected: one picture of each kind."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_what_has_a_name_is_not_collected(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_seen_for_a_moment_is_not_collected(tmp_path: Path) -> None:
+def test_an_object_that_is_visible_for_a_moment_is_not_collected(tmp_path: Path) -> None:
     assert collect(tmp_path, [RED], frames=SETTLED - 1) == []
 
 
@@ -126,7 +126,7 @@ def test_nothing_is_taken_after_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["categories", "images"])
-def test_what_somebody_took_out_of_one_list_does_not_count(tmp_path: Path, part: str) -> None:
+def test_an_entry_removed_from_one_list_does_not_count(tmp_path: Path, part: str) -> None:
     folder = tmp_path / "kinds"
     assert len(collect(folder, COLORS)) == 3
     file = folder / "annotations.json"
@@ -135,7 +135,7 @@ def test_what_somebody_took_out_of_one_list_does_not_count(tmp_path: Path, part:
     file.write_text(json.dumps(data))
     collect(folder, COLORS)
     data = json.loads(file.read_text())
-    assert len(data["annotations"]) == 3, "what was taken out is collected anew"
+    assert len(data["annotations"]) == 3, "removed kinds are collected again"
     for list_of, name in (("categories", "category_id"), ("images", "image_id")):
         known = {each["id"] for each in data[list_of]}
         assert {each[name] for each in data["annotations"]} <= known

@@ -192,7 +192,7 @@ def test_escape_first_lets_go_and_then_ends() -> None:
     assert press(controls, "<esc>") == [Quit()]
 
 
-def test_a_click_beside_an_object_still_means_it_in_a_large_picture() -> None:
+def test_a_click_close_to_an_object_selects_it_in_a_large_picture() -> None:
     frame = tracked(0, {1: ("nut", (400, 400))}, size_hw=(800, 1000))
     assert object_at(frame, (395, 405)) == 1
     assert object_at(frame, (417, 417)) == 1

@@ -98,17 +98,17 @@ class Obedient(SAMDetect):
 
     def __init__(self) -> None:
         super().__init__(segmenter="naive", embedder="average")
-        self.may_look = threading.Event()
-        self.may_look.set()
-        self.looking = threading.Event()
+        self.may_detect = threading.Event()
+        self.may_detect.set()
+        self.detecting = threading.Event()
 
         self.pipeline.detect = self.found_in  # type: ignore[method-assign]
         self.pipeline.learn = self.renamed  # type: ignore[method-assign]
 
     def found_in(self, frame: Frame, **how: object) -> Detections:
         called = self.called
-        self.looking.set()
-        self.may_look.wait(10)
+        self.detecting.set()
+        self.may_detect.wait(10)
         mask = np.zeros(frame.size_hw, np.uint8)
         cv2.circle(mask, disc_xy(frame.index), SIDE, 1, -1)
         verdict = Verdict(called, called, 0.98)
@@ -119,7 +119,7 @@ class Obedient(SAMDetect):
         return Added(added=1, relabelled=0, total=1)
 
 
-def test_a_name_that_many_looks_gave_yields_to_what_is_learnt() -> None:
+def test_learning_replaces_a_label_of_many_votes() -> None:
     detector = Obedient()
     names = []
     with detector.stream(Drawn(), every=1) as stream:
@@ -151,7 +151,7 @@ class Stepwise(Drawn):
         self.more.release()
 
 
-def test_a_look_that_was_under_way_does_not_outvote_what_is_learnt() -> None:
+def test_a_running_detection_does_not_outvote_what_is_learnt() -> None:
     detector, source = Obedient(), Stepwise()
 
     def until(wanted: Callable[[TrackedFrame], bool]) -> TrackedFrame:
@@ -160,17 +160,17 @@ def test_a_look_that_was_under_way_does_not_outvote_what_is_learnt() -> None:
             tracked = next(stream)
             if wanted(tracked):
                 return tracked
-            time.sleep(0.05)  # a look is beside the stream
+            time.sleep(0.05)  # detection runs in the background
 
     with detector.stream(source, every=1) as stream:
         until(lambda tracked: len(tracked.detections) > 0)
-        detector.may_look.clear()
-        detector.looking.clear()
-        until(lambda tracked: detector.looking.is_set())
+        detector.may_detect.clear()
+        detector.detecting.clear()
+        until(lambda tracked: detector.detecting.is_set())
         stream.learn(1, "disc")
-        detector.may_look.set()
+        detector.may_detect.set()
         named = until(lambda tracked: tracked.detections.verdicts[0].label == "disc")
-    assert named.detections.verdicts[0].confidence > 0.9, "one look is enough"
+    assert named.detections.verdicts[0].confidence > 0.9, "one vote is enough"
 
 
 def test_only_an_object_of_the_last_frame_can_be_learnt() -> None:
@@ -225,7 +225,7 @@ def test_what_cannot_be_learnt_is_said_at_once() -> None:
             stream.learn(0, "disc")
 
 
-def test_without_tracks_every_frame_is_looked_at_on_its_own() -> None:
+def test_without_tracks_every_frame_is_detected_on_its_own() -> None:
     detector = with_square()
     with detector.stream(Drawn(), track=False, unknown=True) as stream:
         for tracked, _ in zip(stream, range(3), strict=False):

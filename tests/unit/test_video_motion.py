@@ -112,7 +112,7 @@ def test_a_mask_that_is_gone_has_no_pixels() -> None:
     assert len(gone.masks((10, 10))) == 0
 
 
-def test_a_mask_beside_the_picture_is_cut_at_its_border() -> None:
+def test_a_mask_outside_the_picture_is_cut_at_its_border() -> None:
     mask = SoftMask(np.ones((6, 6), np.float32), (-2, 7))
     cut = mask.cut((10, 20))
     assert cut is not None
@@ -222,7 +222,7 @@ def test_a_rank_is_a_quantile_that_is_one_of_the_values(share: float, expected: 
     assert ranked(values[:, 0], share) == expected
 
 
-def test_flows_of_a_long_look_take_little_and_lead_to_the_same_place() -> None:
+def test_flows_of_a_long_detection_take_little_memory_and_lead_to_the_same_place() -> None:
     scene = Scene([Thing("cherry", along(30, 60, 0.6, 0.1))], 90)
     flows = Flows()
     every = [flow for flow in _flows([*scene.frames()]) if flow is not None]

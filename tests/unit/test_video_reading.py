@@ -1,4 +1,4 @@
-"""What goes beside a stream: reading ahead, looking, writing; and how all of it stops."""
+"""The threads of a stream: reading ahead, keyframe detection, writing; and how all of it stops."""
 
 from __future__ import annotations
 
@@ -133,14 +133,14 @@ def test_frames_without_number_or_time_get_them() -> None:
     assert [frame.time_s for frame in found] == pytest.approx([0, 0.04, 0.2, 0.24])
 
 
-def test_nobody_draws_into_what_others_look_at() -> None:
+def test_shared_frames_are_read_only() -> None:
     arrival = next(Reader(Given(0), live=False, prepare=id))
     with pytest.raises(cv2.error):
         cv2.rectangle(arrival.frame.image_rgb, (0, 0), (5, 5), (255, 0, 0))
     cv2.rectangle(arrival.frame.image_rgb.copy(), (0, 0), (5, 5), (255, 0, 0))
 
 
-def test_what_waits_can_be_seen_before_its_turn() -> None:
+def test_waiting_frames_can_be_read_ahead() -> None:
     reader = Reader(Given(0, 1, 2, ImageError("bad")), live=False, prepare=lambda each: each.index)
     assert soon(lambda: reader.waiting == 4)
     assert [arrival.prepared for arrival in reader.ahead()] == [0, 1, 2]
@@ -182,7 +182,7 @@ def test_what_a_source_raises_reaches_who_reads() -> None:
 
 
 @pytest.mark.parametrize("live_one", [False, True])
-def test_a_stopped_reader_ends_whoever_waits(live_one: bool) -> None:
+def test_a_stopped_reader_ends_a_wait(live_one: bool) -> None:
     source = Given(0, threading.Event(), 1, live=live_one)
     reader = Reader(source, live=live_one, prepare=id)
     next(reader)
@@ -284,7 +284,7 @@ def test_a_sink_that_fails_ends_the_writing_once_and_all_are_closed() -> None:
     assert (bad.closed, good.closed) == (1, 1)
 
 
-def test_a_sink_that_fails_while_frames_wait_holds_nobody_up() -> None:
+def test_a_sink_that_fails_while_frames_wait_blocks_nothing() -> None:
     go_on = threading.Event()
     recorder = Recorder([Kept(wait=go_on, raise_at=0)], live=False)
     for number in range(BEHIND):
@@ -339,14 +339,14 @@ class Centre(Segmenter):
     """Proposes the middle of the picture; waits, and raises, where it is told to."""
 
     def __init__(self, *, wait: threading.Event | None = None, raise_at: int = 10**9) -> None:
-        self.looked = 0
+        self.detections = 0
         self._wait, self._raise_at = wait, raise_at
 
     def segment(self, frame: Frame) -> Masks:
-        self.looked += 1
-        if self.looked > self._raise_at:
+        self.detections += 1
+        if self.detections > self._raise_at:
             raise RuntimeError("broken on purpose")
-        if self._wait is not None and self.looked > 1:
+        if self._wait is not None and self.detections > 1:
             self._wait.wait(10)
         mask: BoolArray = np.zeros(frame.size_hw, bool)
         height, width = frame.size_hw
@@ -422,14 +422,14 @@ def test_a_close_from_another_thread_ends_a_wait_for_a_frame() -> None:
     assert frames
 
 
-def test_a_close_from_another_thread_ends_a_wait_for_a_look(film: Path) -> None:
+def test_a_close_from_another_thread_ends_a_wait_for_a_detection(film: Path) -> None:
     go_on = threading.Event()
     stream = detector(Centre(wait=go_on)).stream(film, every=5)
     threading.Timer(0.5, stream.close).start()
     began = time.monotonic()
     frames = list(stream)
     assert time.monotonic() - began < SOON_S
-    assert len(frames) == 5  # the look at the sixth did not end
+    assert len(frames) == 5  # the detection in the sixth did not end
     go_on.set()
 
 
@@ -469,7 +469,7 @@ def test_a_source_that_raises_ends_the_stream() -> None:
     stream.close()
 
 
-def test_tracks_begin_anew_where_the_size_changes(tmp_path: Path) -> None:
+def test_new_tracks_begin_where_the_size_changes(tmp_path: Path) -> None:
     one = write_video(tmp_path / "1.ts", 12).read_bytes()
     other = write_video(tmp_path / "2.ts", pictures(12, (180, 240), first=12)).read_bytes()
     (tmp_path / "both.ts").write_bytes(one + other)

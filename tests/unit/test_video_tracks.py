@@ -1,4 +1,4 @@
-"""Who is who from frame to frame: hidden and back, late looks, cuts, names."""
+"""Data association, re-identification, late key frames, cuts, votes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 
 from sam_detect.interfaces import Source
 from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
-from sam_detect.video.belief import belief
 from sam_detect.video.boxes import HIDDEN_S, Boxes
-from sam_detect.video.memory import Memory
 from sam_detect.video.motion import Flow, Motion, SoftMask
 from sam_detect.video.track import Track
-from sam_detect.video.tracks import Sight, Tracks
+from sam_detect.video.tracks import KeyFrameResult, Tracks
+from sam_detect.video.untracked import UntrackedVotes
+from sam_detect.video.votes import weighted_vote
 from scripts.dev.video_quality import VideoQuality, video_quality
 from tests.video_scenes import Place, Scene, Thing, along, detector_that_knows, followed
 
@@ -81,23 +81,23 @@ def test_only_an_object_of_the_same_name_takes_up_a_hidden_one(second: str, same
     way = along(60, 60, 0, 0)
     scene = Scene([Thing("cherry", way, frames=(0, 3)), Thing(second, way, frames=(6, 9))], 9)
     tracks, frames = Tracks(), [*scene.frames()]
-    tracks.join(_sight(scene, 0), tracks.snapshot(scene.size_hw), (), frames[0])
+    tracks.join(_result(scene, 0), tracks.snapshot(scene.size_hw), (), frames[0])
     first = tracks.present(frames[0], time_s=0)[1].tolist()
     for index, flow in enumerate(_flows(frames), start=1):
         tracks.advance(flow, frames[index], index / 25)
         if 3 <= index < 6:
             assert not len(tracks.present(frames[index], time_s=index / 25)[0])
     then = tracks.snapshot(scene.size_hw)
-    if not len(then.masks):  # one that looks the same is found again without a look
-        sight = _sight(scene, 8, Verdict(second, second, 0.95))
-        tracks.join(sight, then, (), frames[8])
+    if not len(then.masks):  # a similar one is found again without a key frame
+        result = _result(scene, 8, Verdict(second, second, 0.95))
+        tracks.join(result, then, (), frames[8])
     last = tracks.present(frames[8], time_s=8 / 25)[1].tolist()
     assert len(last) == 1
     assert (last == first) is same
 
 
 @pytest.mark.parametrize("share", [0.6, 1.0])
-def test_what_is_to_be_seen_of_a_half_hidden_object_does_not_become_all_of_it(share: float) -> None:
+def test_the_visible_part_of_an_occluded_object_does_not_become_the_whole(share: float) -> None:
     frame = Scene([Thing("cherry", along(60, 60, 0, 0), radius=14)], 1).frame(0)
     whole = SoftMask(np.ones((28, 28), np.float32), (46, 46))
     part = SoftMask(np.ones((28, 14), np.float32), (46, 46))
@@ -110,10 +110,10 @@ def test_what_is_to_be_seen_of_a_half_hidden_object_does_not_become_all_of_it(sh
         )  # fmt: skip
     if share < 1:
         assert track.body is whole
-        assert track.looks == [CHERRY, CHERRY], "a part may look like something else"
+        assert track.votes == [CHERRY, CHERRY], "a part may have another label"
     else:
         assert track.body is part
-        assert track.looks == [CHERRY, CHERRY, plum]
+        assert track.votes == [CHERRY, CHERRY, plum]
 
 
 def test_an_object_that_leaves_the_picture_briefly_keeps_its_id() -> None:
@@ -165,14 +165,14 @@ def _flows(frames: Sequence[Frame]) -> list[Flow]:
     return [flow for flow in found if flow is not None]
 
 
-def _sight(scene: Scene, index: int, verdict: Verdict = CHERRY) -> Sight:
+def _result(scene: Scene, index: int, verdict: Verdict = CHERRY) -> KeyFrameResult:
     outlined = scene.outlined(index)
     found = Detections("scene", outlined.masks, (verdict,) * len(outlined.ids))
-    return Sight(scene.frame(index), found, ((),) * len(outlined.ids), first=True)
+    return KeyFrameResult(scene.frame(index), found, ((),) * len(outlined.ids), first=True)
 
 
 def _joined(scene: Scene, *, late: int) -> np.ndarray:
-    """The mask of the only object in the last frame, whose look at frame 3 took so many frames."""
+    """The mask of the only object in the last frame; frame 3 is detected this many frames late."""
     tracks, frames = Tracks(), [*scene.frames()]
     flows: list[Flow | None] = [None, *_flows(frames)]
     for index, frame in enumerate(frames):
@@ -181,13 +181,13 @@ def _joined(scene: Scene, *, late: int) -> np.ndarray:
             then = tracks.snapshot(frame.size_hw)
         if index == 3 + late:
             since = [flow for flow in flows[4 : index + 1] if flow is not None]
-            tracks.join(_sight(scene, 3), then, since, frame)
+            tracks.join(_result(scene, 3), then, since, frame)
     found, _ = tracks.present(frames[-1], time_s=1.0)
     mask: np.ndarray = found.masks.dense(0)
     return mask
 
 
-def test_a_look_that_is_joined_late_gives_the_same_mask() -> None:
+def test_a_late_keyframe_detection_gives_the_same_mask() -> None:
     scene = Scene(
         [Thing("cherry", along(40, 50, 2, 1), radius=14)], count=16, camera=along(0, 0, 1, 0)
     )
@@ -197,18 +197,18 @@ def test_a_look_that_is_joined_late_gives_the_same_mask() -> None:
     assert (late & truth).sum() / (late | truth).sum() > 0.85
 
 
-def test_a_late_look_finds_the_track_that_it_was_made_for() -> None:
+def test_a_late_keyframe_detection_finds_its_track() -> None:
     scene = Scene([Thing("cherry", along(40, 50, 3, 1))], count=14)
     tracks, frames = Tracks(), [*scene.frames()]
     tracks.advance(None, frames[0], 0)
-    tracks.join(_sight(scene, 0), tracks.snapshot(scene.size_hw), (), frames[0])
+    tracks.join(_result(scene, 0), tracks.snapshot(scene.size_hw), (), frames[0])
     first = tracks.present(frames[0], time_s=0)[1]
     flows = _flows(frames)
     for index, flow in enumerate(flows, start=1):
         tracks.advance(flow, frames[index], index / 25)
         if index == 2:
             then = tracks.snapshot(scene.size_hw)
-    tracks.join(_sight(scene, 2), then, flows[2:], frames[-1])
+    tracks.join(_result(scene, 2), then, flows[2:], frames[-1])
     found, ids = tracks.present(frames[-1], time_s=0.6)
     assert ids.tolist() == first.tolist()
     assert len(found) == 1
@@ -235,7 +235,7 @@ def _two(second: Scene) -> list[TrackedFrame]:
         return list(stream)
 
 
-def test_ids_begin_anew_after_a_cut() -> None:
+def test_new_ids_begin_after_a_cut() -> None:
     tracked = _two(
         Scene([Thing("cherry", along(62, 60, 0, 0))], count=12, wall_rgb=(40, 90, 30), seed=8)
     )
@@ -267,7 +267,7 @@ def test_tracks_outlive_changes_of_the_light(light: Place) -> None:
     assert found.j > 0.85
 
 
-def test_an_object_is_seen_in_the_dusk_without_a_look() -> None:
+def test_an_object_stays_visible_in_the_dusk_without_a_key_frame() -> None:
     scene = Scene([Thing("cherry", along(60, 60, 0.3, 0))], 30, light=lambda i: 1 - i / 45)
     tracked = followed(scene, every=99)
     assert [len(frame.detections) for frame in tracked] == [1] * 30
@@ -276,26 +276,26 @@ def test_an_object_is_seen_in_the_dusk_without_a_look() -> None:
 # -- names ---------------------------------------------------------------------------------------
 
 
-def test_looks_that_agree_make_surer() -> None:
+def test_votes_that_agree_raise_the_confidence() -> None:
     one = Verdict("nut", "nut", 0.7)
-    confidences = [belief([one] * count).confidence for count in (1, 2, 4, 9)]
+    confidences = [weighted_vote([one] * count).confidence for count in (1, 2, 4, 9)]
     assert confidences[0] == pytest.approx(0.7)
     assert confidences == sorted(confidences)
     odds = math.log(0.7 / 0.3)
     assert confidences[2] == pytest.approx(1 / (1 + math.exp(-2 * odds)))
 
 
-def test_one_look_in_error_changes_no_name() -> None:
-    looks = [Verdict("nut", "nut", 0.8)] * 3 + [Verdict("date", "date", 0.9)]
-    assert belief(looks).label == "nut"
-    assert belief([*looks, *looks[-1:] * 4]).label == "date"
+def test_one_wrong_vote_changes_no_label() -> None:
+    votes = [Verdict("nut", "nut", 0.8)] * 3 + [Verdict("date", "date", 0.9)]
+    assert weighted_vote(votes).label == "nut"
+    assert weighted_vote([*votes, *votes[-1:] * 4]).label == "date"
 
 
-def test_a_look_that_does_not_know_weighs_against_a_name() -> None:
+def test_an_unknown_vote_counts_against_a_label() -> None:
     doubt, name = Verdict(None, "nut", 0.2), Verdict("nut", "nut", 0.6)
-    assert belief([name]).label == "nut"
-    assert belief([doubt, name]).label is None
-    assert belief([doubt, name]).best_label == "nut"
+    assert weighted_vote([name]).label == "nut"
+    assert weighted_vote([doubt, name]).label is None
+    assert weighted_vote([doubt, name]).best_label == "nut"
 
 
 def _found(scene: Scene, index: int, *verdicts: Verdict) -> Detections:
@@ -313,38 +313,38 @@ def _moved(scene: Scene) -> Flow:
 def test_what_was_said_of_a_region_is_remembered_where_it_went() -> None:
     scene = Scene([Thing("cherry", along(40, 50, 3, 1)), Thing("plum", along(150, 90, -2, 0))], 11)
     no, maybe = Verdict(None, "cherry", 0.1), Verdict("plum", "plum", 0.6)
-    memory = Memory()
-    assert memory.recall(scene.frame(0), _found(scene, 0, no, maybe), None) == ((), ())
+    untracked = UntrackedVotes()
+    assert untracked.update(scene.frame(0), _found(scene, 0, no, maybe), None) == ((), ())
     swapped = _found(scene, 10, maybe, no)[[1, 0]]
-    assert memory.recall(scene.frame(10), swapped, _moved(scene)) == ((maybe,), (no,))
+    assert untracked.update(scene.frame(10), swapped, _moved(scene)) == ((maybe,), (no,))
 
 
 def test_nothing_is_remembered_of_another_scene() -> None:
     scene = Scene([Thing("cherry", along(40, 50, 0, 0))], 2)
-    memory = Memory()
-    memory.recall(scene.frame(0), _found(scene, 0, CHERRY), None)
-    assert memory.recall(scene.frame(1), _found(scene, 1, CHERRY), None) == ((),)
+    untracked = UntrackedVotes()
+    untracked.update(scene.frame(0), _found(scene, 0, CHERRY), None)
+    assert untracked.update(scene.frame(1), _found(scene, 1, CHERRY), None) == ((),)
 
 
 def test_nothing_that_was_said_of_a_place_is_said_of_what_comes_into_it() -> None:
     way = along(60, 60, 0, 0)
     scene = Scene([Thing("cherry", way, frames=(0, 5)), Thing("plum", way, frames=(5, 9))], 9)
-    memory = Memory()
-    memory.recall(scene.frame(0), _found(scene, 0, Verdict(None, "plum", 0.1)), None)
+    untracked = UntrackedVotes()
+    untracked.update(scene.frame(0), _found(scene, 0, Verdict(None, "plum", 0.1)), None)
     plum = _found(scene, 8, Verdict("plum", "plum", 0.9))
-    assert memory.recall(scene.frame(8), plum, _moved(scene)) == ((),)
+    assert untracked.update(scene.frame(8), plum, _moved(scene)) == ((),)
 
 
 def _begun(verdict: Verdict, *, past: tuple[Verdict, ...] = (), first: bool = False) -> int:
     """How many tracks begin with an object of this verdict."""
     scene = Scene([Thing("cherry", along(40, 50, 0, 0))], 1)
     tracks, frame = Tracks(), scene.frame(0)
-    sight = replace(_sight(scene, 0, verdict), pasts=(past,), first=first)
-    tracks.join(sight, tracks.snapshot(scene.size_hw), (), frame)
+    result = replace(_result(scene, 0, verdict), earlier_votes=(past,), first=first)
+    tracks.join(result, tracks.snapshot(scene.size_hw), (), frame)
     return len(tracks.present(frame, time_s=0)[0])
 
 
-def test_a_new_object_needs_a_second_look_unless_it_is_sure() -> None:
+def test_a_new_object_needs_a_second_vote_unless_it_is_certain() -> None:
     unsure, no = Verdict("cherry", "cherry", 0.6), Verdict(None, "cherry", 0.1)
     assert _begun(CHERRY) == 1
     assert _begun(unsure) == 0
@@ -358,9 +358,9 @@ def test_what_was_said_before_something_was_learnt_no_longer_counts(relearnt: bo
     scene = Scene([Thing("cherry", along(40, 50, 0, 0))], 1)
     tracks, frame = Tracks(), scene.frame(0)
     for _ in range(5):
-        tracks.join(_sight(scene, 0), tracks.snapshot(scene.size_hw), (), frame)
-    sight = replace(_sight(scene, 0, Verdict(None, "cherry", 0.1)), relearnt=relearnt)
-    tracks.join(sight, tracks.snapshot(scene.size_hw), (), frame)
+        tracks.join(_result(scene, 0), tracks.snapshot(scene.size_hw), (), frame)
+    result = replace(_result(scene, 0, Verdict(None, "cherry", 0.1)), relearnt=relearnt)
+    tracks.join(result, tracks.snapshot(scene.size_hw), (), frame)
     named = len(tracks.present(frame, time_s=0)[0])
     assert named == (0 if relearnt else 1)
 
@@ -373,10 +373,10 @@ def test_parts_of_an_object_are_no_tracks() -> None:
     part[:, :71] = False
     assert 0.1 * dense.sum() < part.sum() < 0.3 * dense.sum()
     tracks, frame = Tracks(), scene.frame(0)
-    tracks.join(_sight(scene, 0), tracks.snapshot(scene.size_hw), (), frame)
+    tracks.join(_result(scene, 0), tracks.snapshot(scene.size_hw), (), frame)
     first = tracks.present(frame, time_s=0)[1].tolist()
     found = Detections("scene", Masks.from_dense(part), (CHERRY,))
-    tracks.join(Sight(frame, found, ((),)), tracks.snapshot(scene.size_hw), (), frame)
+    tracks.join(KeyFrameResult(frame, found, ((),)), tracks.snapshot(scene.size_hw), (), frame)
     assert tracks.present(frame, time_s=0.1)[1].tolist() == first
 
 
@@ -390,7 +390,7 @@ def test_parts_of_an_object_are_no_tracks() -> None:
     ],
     ids=["less sure", "surer", "another kind", "little in common"],
 )
-def test_what_is_seen_as_another_of_its_kind_is_no_object_of_its_own(
+def test_an_overlap_with_another_object_of_its_label_is_no_new_object(
     label: str, confidence: float, rows: int, begun: bool
 ) -> None:
     """A region of water takes in half of the swan on it."""
@@ -400,8 +400,8 @@ def test_what_is_seen_as_another_of_its_kind_is_no_object_of_its_own(
     water[80 - rows : 100, 30:90] = True
     masks = Masks.concatenate([scene.outlined(0).masks, Masks.from_dense(water)])
     verdicts = Verdict("cherry", "cherry", 0.95), Verdict(label, label, confidence)
-    sight = Sight(frame, Detections("scene", masks, verdicts), ((), ()), first=True)
-    tracks.join(sight, tracks.snapshot(scene.size_hw), (), frame)
+    result = KeyFrameResult(frame, Detections("scene", masks, verdicts), ((), ()), first=True)
+    tracks.join(result, tracks.snapshot(scene.size_hw), (), frame)
     assert len(tracks.present(frame, time_s=0)[0]) == (2 if begun else 1)
 
 

@@ -1,4 +1,4 @@
-"""Vectors of what still looks as it did, and looks that begin before their frame's turn."""
+"""Vectors of unchanged crops, and key frames that are proposed in advance."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from sam_detect.interfaces import Segmenter
 from sam_detect.masks import FloatArray
 from sam_detect.types import Candidates, Crop, FadedCrop, Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
-from sam_detect.video.looking import Looker
+from sam_detect.video.key_frames import KeyFrameDetector
 from sam_detect.video.reading import Reader
-from sam_detect.video.tracks import Snapshot
-from sam_detect.video.unchanged import KEPT_UNSEEN, MOST_LEVELS, Unchanged
+from sam_detect.video.tracks import TrackSnapshot
+from sam_detect.video.unchanged import KEPT_UNSEEN, MOST_LEVELS, UnchangedVectors
 from tests.video_scenes import Scene, Thing, along, detector_that_knows
 
 SIDE = 48
 
 
-class Dear(AverageEmbedder):
+class Costly(AverageEmbedder):
     """Counts what it is asked for."""
 
     cheap = False
@@ -42,7 +42,7 @@ class Dear(AverageEmbedder):
 
 
 def maker(**changes: object) -> FeatureExtractor:
-    return FeatureExtractor(**{"embedder": Dear(), "fade": GaussianFade(), **changes})  # type: ignore[arg-type]
+    return FeatureExtractor(**{"embedder": Costly(), "fade": GaussianFade(), **changes})  # type: ignore[arg-type]
 
 
 def crop(*, side: int = SIDE, side_px: int = 0) -> Crop:
@@ -73,11 +73,11 @@ def grown(crop: Crop, rows: int) -> Crop:
 
 
 def taken(first: Crop, second: Crop) -> bool:
-    """Whether the second has the vector of the first, which was described a look before."""
+    """Whether the second has the vector of the first, embedded at the key frame before."""
     made = maker()
-    before = Unchanged()
+    before = UnchangedVectors()
     known = made.embed_crops([first], known=before)
-    found = made.embed_crops([second], known=Unchanged(before))
+    found = made.embed_crops([second], known=UnchangedVectors(before))
     again = made.embedder.asked == 1  # type: ignore[attr-defined]
     if again:
         np.testing.assert_array_equal(found, known)
@@ -98,7 +98,7 @@ def test_noise_is_no_change() -> None:
     ],
     ids=["colour", "surroundings", "outline", "size"],
 )
-def test_what_has_changed_is_described_anew(other: Crop) -> None:
+def test_a_changed_crop_is_embedded_again(other: Crop) -> None:
     assert not taken(noisy(crop(), 1), noisy(other, 2))
 
 
@@ -111,92 +111,92 @@ def test_a_little_is_no_change(other: Crop) -> None:
     assert taken(crop(), other)
 
 
-def test_a_crop_of_few_pixels_is_always_described_anew() -> None:
+def test_a_crop_of_few_pixels_is_always_embedded_again() -> None:
     assert not taken(crop(side=8), crop(side=8))
 
 
-def test_what_changes_slowly_is_described_anew_in_time() -> None:
-    made, kept = maker(), Unchanged()
+def test_a_slowly_changing_crop_is_embedded_again_in_time() -> None:
+    made, kept = maker(), UnchangedVectors()
     described_at = 0.0
-    for look in range(12):
-        level, before = look * 2.0, made.embedder.asked
+    for key_frame in range(12):
+        level, before = key_frame * 2.0, made.embedder.asked
         made.embed_crops([brighter(crop(), level)], known=kept)
         if made.embedder.asked > before:
             described_at = level
         assert level - described_at <= MOST_LEVELS
-        kept = Unchanged(kept)
+        kept = UnchangedVectors(kept)
     assert 2 <= made.embedder.asked <= 6
 
 
 def test_the_nearest_is_taken() -> None:
-    made, before = maker(), Unchanged()
+    made, before = maker(), UnchangedVectors()
     known = made.embed_crops([brighter(crop(), 5), crop(), brighter(crop(), -5)], known=before)
-    found = made.embed_crops([brighter(crop(), 1)], known=Unchanged(before))
+    found = made.embed_crops([brighter(crop(), 1)], known=UnchangedVectors(before))
     np.testing.assert_array_equal(found, known[[1]])
 
 
-def test_vectors_of_the_same_look_are_not_taken() -> None:
-    made, kept = maker(), Unchanged()
+def test_vectors_of_the_same_key_frame_are_not_reused() -> None:
+    made, kept = maker(), UnchangedVectors()
     made.embed_crops([crop(), crop()], known=kept)
     made.embed_crops([crop()], known=kept)
     assert made.embedder.asked == 3
 
 
 def test_some_are_taken_and_some_made_in_their_order() -> None:
-    made, before = maker(), Unchanged()
+    made, before = maker(), UnchangedVectors()
     known = made.embed_crops([crop()], known=before)
     others = [brighter(crop(), 60), crop(), brighter(crop(), -60)]
-    kept = Unchanged(before)
+    kept = UnchangedVectors(before)
     found = made.embed_crops(others, known=kept)
     plain = maker().embed_crops(others)
     np.testing.assert_array_equal(found, [plain[0], known[0], plain[2]])
     assert (kept.made, kept.taken) == (2, 1)
 
 
-def test_what_nothing_looks_like_is_forgotten_after_some_looks() -> None:
-    made, kept = maker(), Unchanged()
+def test_a_vector_without_a_match_is_forgotten_after_some_key_frames() -> None:
+    made, kept = maker(), UnchangedVectors()
     made.embed_crops([crop()], known=kept)
     for _ in range(KEPT_UNSEEN):
-        kept = Unchanged(kept)
+        kept = UnchangedVectors(kept)
         made.embed_crops([brighter(crop(), 60)], known=kept)
     asked = made.embedder.asked
-    kept = Unchanged(kept)
+    kept = UnchangedVectors(kept)
     made.embed_crops([crop()], known=kept)
-    assert made.embedder.asked == asked, "still known, and known anew"
+    assert made.embedder.asked == asked, "still known, and known again"
     for _ in range(KEPT_UNSEEN + 1):
-        kept = Unchanged(kept)
+        kept = UnchangedVectors(kept)
         made.embed_crops([brighter(crop(), 60)], known=kept)
-    made.embed_crops([crop()], known=Unchanged(kept))
+    made.embed_crops([crop()], known=UnchangedVectors(kept))
     assert made.embedder.asked == asked + 1
 
 
 def test_what_comes_back_is_kept_as_long_again() -> None:
-    made, kept = maker(), Unchanged()
+    made, kept = maker(), UnchangedVectors()
     made.embed_crops([crop()], known=kept)
     for _ in range(2):
         for _ in range(KEPT_UNSEEN):
-            kept = Unchanged(kept)
-        kept = Unchanged(kept)
+            kept = UnchangedVectors(kept)
+        kept = UnchangedVectors(kept)
         made.embed_crops([crop()], known=kept)
     assert made.embedder.asked == 1
 
 
 def test_another_recipe_has_other_vectors() -> None:
-    first, before = maker(), Unchanged()
+    first, before = maker(), UnchangedVectors()
     first.embed_crops([crop()], known=before)
     second = maker(fade=IdentityFade())
-    found = second.embed_crops([crop()], known=Unchanged(before))
+    found = second.embed_crops([crop()], known=UnchangedVectors(before))
     np.testing.assert_array_equal(found, maker(fade=IdentityFade()).embed_crops([crop()]))
 
 
 def test_where_describing_is_cheap_nothing_is_kept() -> None:
-    kept = Unchanged()
+    kept = UnchangedVectors()
     maker(embedder=AverageEmbedder()).embed_crops([crop()], known=kept)
     assert (kept.made, kept.taken) == (0, 0)
 
 
 def test_no_crops_have_no_vectors() -> None:
-    assert Unchanged().vectors([], lambda _: np.zeros((0, 4), np.float32)).shape == (0, 4)
+    assert UnchangedVectors().vectors([], lambda _: np.zeros((0, 4), np.float32)).shape == (0, 4)
 
 
 # -- in a stream ---------------------------------------------------------------------------------
@@ -227,16 +227,16 @@ class Outlining(Segmenter):
 
 
 def learnt(scene: Scene, detector: SAMDetect | None = None) -> SAMDetect:
-    detector = detector or SAMDetect(Outlining(scene), Dear(), vector_store=MemoryVectorStore())
+    detector = detector or SAMDetect(Outlining(scene), Costly(), vector_store=MemoryVectorStore())
     outlined = scene.outlined(0)
     detector.learn_frame(scene.frame(0), outlined.masks, outlined.labels)
     return detector
 
 
-def asked_at_looks(scene: Scene, *, track: bool) -> list[int]:
+def asked_at_key_frames(scene: Scene, *, track: bool) -> list[int]:
     detector = learnt(scene)
     asked, counts = detector.pipeline.features.embedder, []
-    assert isinstance(asked, Dear)
+    assert isinstance(asked, Costly)
     asked.asked = 0
     with detector.stream(scene, every=5, track=track) as stream:
         for tracked in stream:
@@ -246,15 +246,17 @@ def asked_at_looks(scene: Scene, *, track: bool) -> list[int]:
     return np.diff([0, *counts]).tolist()
 
 
-def test_objects_that_stay_the_same_are_described_at_the_first_look_only() -> None:
-    # The camera moves: looks at a still scene are rare anyway.
-    first, *later = asked_at_looks(NoisyScene(THINGS, 21, camera=along(0, 0, 1, 0)), track=True)
+def test_unchanged_objects_are_embedded_at_the_first_key_frame_only() -> None:
+    # The camera moves: key frames of a still scene are rare anyway.
+    first, *later = asked_at_key_frames(
+        NoisyScene(THINGS, 21, camera=along(0, 0, 1, 0)), track=True
+    )
     assert first >= 2
     assert later == [0] * 4
 
 
 def test_frames_by_themselves_are_described_by_themselves() -> None:
-    counts = asked_at_looks(NoisyScene(THINGS, 4), track=False)
+    counts = asked_at_key_frames(NoisyScene(THINGS, 4), track=False)
     assert len(counts) == 4
     assert min(counts) >= 2
 
@@ -265,7 +267,7 @@ MOVING = Scene(
 )  # fmt: skip
 
 
-def test_a_look_begun_ahead_finds_what_another_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proposing_ahead_does_not_change_the_detections(monkeypatch: pytest.MonkeyPatch) -> None:
     def found() -> list[dict[str, object]]:
         with learnt(MOVING).stream(MOVING, every=5, unknown=True) as stream:
             return [tracked.to_dict() for tracked in stream]
@@ -296,7 +298,7 @@ class Proposing(SAMDetect):
         self.pipeline.propose = noting  # type: ignore[method-assign]
 
 
-def test_the_next_look_begins_while_its_frame_still_waits() -> None:
+def test_the_next_key_frame_is_proposed_while_it_still_waits() -> None:
     detector = Proposing()
     learnt(MOVING, detector)
     with detector.stream(MOVING, every=5) as stream:
@@ -317,7 +319,7 @@ def test_what_fails_ahead_fails_at_its_frame() -> None:
             next(stream)
 
 
-def test_a_scene_that_stays_still_is_not_looked_at_ahead_of_time() -> None:
+def test_a_still_scene_is_not_proposed_ahead() -> None:
     detector = Proposing()
     still = Scene([Thing("cherry", along(60, 60, 0, 0))], 41)
     learnt(still, detector)
@@ -326,15 +328,15 @@ def test_a_scene_that_stays_still_is_not_looked_at_ahead_of_time() -> None:
     assert detector.sought == keys == [0, 20, 40]
 
 
-NOTHING = Snapshot(Masks.empty(MOVING.size_hw), ())
+NOTHING = TrackSnapshot(Masks.empty(MOVING.size_hw), ())
 
 
 @pytest.fixture
-def looker() -> Iterator[Looker]:
-    looker = Looker(detector_that_knows(MOVING).pipeline)
-    yield looker
-    looker.stop()
-    assert looker.wait(10)
+def key_frames() -> Iterator[KeyFrameDetector]:
+    key_frames = KeyFrameDetector(detector_that_knows(MOVING).pipeline)
+    yield key_frames
+    key_frames.stop()
+    assert key_frames.wait(10)
 
 
 def overlap(found: Masks, truth: Masks) -> float:
@@ -343,22 +345,22 @@ def overlap(found: Masks, truth: Masks) -> float:
     return float((one & other).sum() / (one | other).sum())
 
 
-def test_a_look_begun_at_another_frame_does_not_count(looker: Looker) -> None:
-    looker.look_ahead(MOVING.frame(20))
-    sight = looker.look(frame := MOVING.frame(0), NOTHING, None).sight.result(10)
-    assert sight.frame is frame
-    assert overlap(sight.found.known.masks, MOVING.outlined(0).masks) > 0.9
+def test_proposals_of_another_frame_do_not_count(key_frames: KeyFrameDetector) -> None:
+    key_frames.propose_ahead(MOVING.frame(20))
+    result = key_frames.detect(frame := MOVING.frame(0), NOTHING, None).future.result(10)
+    assert result.frame is frame
+    assert overlap(result.found.known.masks, MOVING.outlined(0).masks) > 0.9
 
 
-def test_a_look_begun_before_something_was_learnt_does_not_count() -> None:
+def test_proposals_made_before_something_was_learnt_do_not_count() -> None:
     detector, before, truth = Proposing(), MOVING.frame(10), MOVING.outlined(10)
-    looker, frame = Looker(detector.pipeline), MOVING.frame(12)
-    looker.look_ahead(frame)
-    looker.run(lambda: detector.learn_frame(before, truth.masks, truth.labels)).result(10)
-    found = looker.look(frame, NOTHING, None).sight.result(10).found
+    key_frames, frame = KeyFrameDetector(detector.pipeline), MOVING.frame(12)
+    key_frames.propose_ahead(frame)
+    key_frames.run(lambda: detector.learn_frame(before, truth.masks, truth.labels)).result(10)
+    found = key_frames.detect(frame, NOTHING, None).future.result(10).found
     assert detector.sought == [12, 12], "other sizes are sought now"
     assert set(found.known.label.tolist()) == {"cherry", "leaf", "plum"}
-    looker.stop()
+    key_frames.stop()
 
 
 def test_vectors_stay_with_their_masks() -> None:

@@ -49,7 +49,7 @@ class Pretended:
     def events(self, wait_s: float) -> list[str | Click] | None:
         if len(self.shown) < 2 or not self.coming:  # the first one says that there is none yet
             self.quiet += 1
-            assert self.quiet < QUIET, "it waits for keys that nobody presses"
+            assert self.quiet < QUIET, "it waits for keys that are never pressed"
             threading.Event().wait(0.001)
             return []
         now = self.coming.pop(0)
@@ -230,7 +230,7 @@ def test_where_nothing_can_be_outlined_it_says_so_and_goes_on() -> None:
     assert made.controls.caption == "no object was found at 40,30"
 
 
-def test_a_click_beside_the_picture_is_none() -> None:
+def test_a_click_outside_the_picture_does_nothing() -> None:
     display = Pretended([Click((100, 9999)), Click((100, display_foot()))])
     made = viewer(display)
     list(made)

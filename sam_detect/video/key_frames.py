@@ -1,4 +1,4 @@
-"""The detector's looks at key frames, beside the stream."""
+"""Keyframe detection, on a background thread."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.pipeline import Pipeline
 from sam_detect.types import Candidates, Frame, Masks
 from sam_detect.video.matching import ious
-from sam_detect.video.memory import Memory
 from sam_detect.video.motion import Flow, direct_flow
-from sam_detect.video.tracks import Sight, Snapshot
-from sam_detect.video.unchanged import Unchanged
+from sam_detect.video.tracks import KeyFrameResult, TrackSnapshot
+from sam_detect.video.unchanged import UnchangedVectors
+from sam_detect.video.untracked import UntrackedVotes
 
 AGREEING_IOU = 0.5
-"""Of a mask carried in many steps with the same carried in one, or drawn anew."""
+"""Least IoU of a mask carried in many steps with the same carried in one, or segmented again."""
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Look:
-    """A look at a frame, under way or done.
+class PendingDetection:
+    """A keyframe detection, running or done.
 
     Attributes:
         frame: the key frame.
-        then: where the tracks were in it.
-        sight: what the detector finds.
+        tracks_then: the tracks in it.
+        future: of its result.
     """
 
     frame: Frame
-    then: Snapshot
-    sight: Future[Sight]
+    tracks_then: TrackSnapshot
+    future: Future[KeyFrameResult]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,59 +55,60 @@ class _Proposed:
 
     snapshot: LibrarySnapshot
     candidates: Candidates
-    vectors: Unchanged
+    vectors: UnchangedVectors
 
 
-class Looker:
-    """Works on one key frame, or on one thing to learn, at a time, on a thread of its own.
+class KeyFrameDetector:
+    """Detects in key frames, and learns, one after the other on a thread of its own.
 
     Args:
         pipeline: detects.
-        separate: whether each look is by itself, and nothing of the one before counts.
+        separate: whether each key frame is independent, and nothing is reused from the one before.
     """
 
     def __init__(self, pipeline: Pipeline, *, separate: bool = False) -> None:
         self._pipeline, self._separate = pipeline, separate
-        self._memory = Memory()
+        self._untracked = UntrackedVotes()
         self._scene: str | None = None
         self._generation = ""
         self._last: Frame | None = None
-        self._vectors = Unchanged()
+        self._vectors = UnchangedVectors()
         self._ahead: _Proposed | None = None
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._stopped = False
         self._asking = threading.Lock()
-        # A daemon: a look may take long, and whoever wants to stop must not wait for it.
-        self._thread = threading.Thread(target=self._run, name="sam-detect looker", daemon=True)
+        # A daemon: a detection may take long, and stopping must not wait for it.
+        self._thread = threading.Thread(target=self._run, name="sam-detect key frames", daemon=True)
         self._thread.start()
 
-    def look(self, frame: Frame, then: Snapshot, moved: Flow | None) -> Look:
-        """Starts a look.
+    def detect(self, frame: Frame, then: TrackSnapshot, moved: Flow | None) -> PendingDetection:
+        """Starts the detection of a key frame.
 
-        Carried masks are named beside the detector's own proposals, and win or lose against them:
-        so a track whose mask is still the best keeps it. Outlines that were taught in this very
-        picture always win: what was learnt from the first frame is followed as it was outlined.
+        Carried masks compete with the proposals, so a track whose mask is still the best keeps it.
+        Outlines of examples that were taught in this picture always win: an object that was learnt
+        from the first frame is followed as it was outlined.
 
         Args:
-            moved: from the frame of the look before to this one; None where the scene is another.
+            frame: the key frame.
+            then: the tracks in it.
+            moved: the flow from the last key frame to this one; None after a cut.
         """
-        return Look(frame, then, self.run(lambda: self._seen(frame, then, moved)))
+        return PendingDetection(frame, then, self.run(lambda: self._detected(frame, then, moved)))
 
-    def look_ahead(self, frame: Frame) -> None:
-        """Begins a look at a frame that is likely to be the next key frame, so that less is left
-        to do when it comes."""
-        self.run(lambda: self._begin_ahead(frame))
+    def propose_ahead(self, frame: Frame) -> None:
+        """Computes the proposals of the likely next key frame in advance."""
+        self.run(lambda: self._keep_proposed(frame))
 
-    def _begin_ahead(self, frame: Frame) -> None:
+    def _keep_proposed(self, frame: Frame) -> None:
         self._ahead = self._propose(frame, self._pipeline.snapshot())
 
     def _propose(self, frame: Frame, snapshot: LibrarySnapshot) -> _Proposed:
-        vectors = Unchanged(None if self._separate else self._vectors)
+        vectors = UnchangedVectors(None if self._separate else self._vectors)
         candidates = self._pipeline.propose(frame, snapshot, known=vectors)
         return _Proposed(snapshot, candidates, vectors)
 
     def _proposed(self, frame: Frame) -> _Proposed:
-        """What was proposed ahead, if the library is still the same."""
+        """The proposals of a key frame: those made in advance, if the library is still the same."""
         snapshot = self._pipeline.snapshot()
         ahead, self._ahead = self._ahead, None
         if (
@@ -118,7 +119,7 @@ class Looker:
             return ahead
         return self._propose(frame, snapshot)
 
-    def _seen(self, frame: Frame, then: Snapshot, moved: Flow | None) -> Sight:
+    def _detected(self, frame: Frame, then: TrackSnapshot, moved: Flow | None) -> KeyFrameResult:
         proposed = self._proposed(frame)
         self._vectors, snapshot = proposed.vectors, proposed.snapshot
         taught = snapshot.taught(frame)
@@ -129,7 +130,7 @@ class Looker:
         relearnt = snapshot.generation != self._generation
         self._generation = snapshot.generation
         direct = self._direct(frame, moved)
-        carried = then.masks if direct is None else carried_anew(then, direct)
+        carried = then.masks if direct is None else carried_directly(then, direct)
         found = self._pipeline.detect(
             frame,
             snapshot=snapshot,
@@ -138,30 +139,32 @@ class Looker:
             known=proposed.vectors,
             scene=self._scene,
         )
-        past = self._memory.recall(frame, found, None if relearnt else direct)
-        return Sight(frame, found, past, first=moved is None or relearnt, relearnt=relearnt)
+        earlier = self._untracked.update(frame, found, None if relearnt else direct)
+        return KeyFrameResult(
+            frame, found, earlier, first=moved is None or relearnt, relearnt=relearnt
+        )
 
     def _direct(self, frame: Frame, moved: Flow | None) -> Flow | None:
-        """How the picture moved since the last look."""
+        """The flow from the last key frame to this one."""
         last, self._last = self._last, frame
         return None if moved is None or last is None else direct_flow(last, frame, moved)
 
-    def run(self, work: Callable[[], Made]) -> Future[Made]:
-        """Something that must not happen during a look, such as learning.
+    def run(self, work: Callable[[], Result]) -> Future[Result]:
+        """Runs work that must not overlap with a detection, such as learning.
 
         Raises:
-            ConfigError: from the promise: the looker was stopped before.
+            ConfigError: from the future: the detector was stopped before.
         """
-        promise: Future[Made] = Future()
+        future: Future[Result] = Future()
         with self._asking:
             if not self._stopped:
-                self._work.put((promise, work))
-                return promise
-        promise.set_exception(ConfigError("the stream is closed; open it anew"))
-        return promise
+                self._work.put((future, work))
+                return future
+        future.set_exception(ConfigError("the stream is closed; open it anew"))
+        return future
 
     def stop(self) -> None:
-        """Takes no more work; what was asked for before is still done."""
+        """Accepts no more work; queued work is still done."""
         with self._asking:
             self._stopped = True
             self._work.put(None)
@@ -179,36 +182,38 @@ class Looker:
 _Work = tuple[Future[Any], Callable[[], Any]]
 
 
-def carried_anew(then: Snapshot, direct: Flow) -> Masks:
-    """The tracks' masks, each carried from the last look's frame at once where that leads to about
-    the same place: so errors of many frames do not add up."""
+def carried_directly(then: TrackSnapshot, direct: Flow) -> Masks:
+    """The tracks' masks, each carried directly from the last key frame where that leads to about
+    the same place, so that errors of many frames do not add up."""
     masks = []
     for place, anchor in enumerate(then.anchors):
-        slowly = then.masks[[place]]
-        at_once = direct.carry(anchor).masks(then.masks.size_hw, slowly.predicted_ious)
-        agree = then.whole[place] and len(at_once) and ious(at_once, slowly)[0, 0] > AGREEING_IOU
-        masks.append(at_once if agree else slowly)
+        stepwise = then.masks[[place]]
+        directly = direct.carry(anchor).masks(then.masks.size_hw, stepwise.predicted_ious)
+        agree = (
+            then.whole[place] and len(directly) and ious(directly, stepwise)[0, 0] > AGREEING_IOU
+        )
+        masks.append(directly if agree else stepwise)
     return Masks.concatenate([then.masks[[]], *masks])
 
 
 def redrawn(segmenter: Segmenter, frame: Frame, carried: Masks) -> Masks:
-    """Carried masks as the segmenter draws them in this frame, if it can: each that is still about
-    the same, since it may also draw a part, or what is around."""
+    """Carried masks, refined by the segmenter in this frame if it can. A mask that differs much is
+    kept as it was: the segmenter may return a part, or the background."""
     if not isinstance(segmenter, RedrawingSegmenter) or not len(carried):
         return carried
     try:
         drawn = segmenter.segment_masks(frame, carried)
-    except MaskError:  # one of them is on nothing
+    except MaskError:  # a mask lies on no object
         return carried
     same = ious(drawn, carried).diagonal() > AGREEING_IOU
     both = Masks.concatenate([carried, drawn])
     return both[np.where(same, len(carried), 0) + np.arange(len(carried))]
 
 
-def _fulfil(promise: Future[Any], work: Callable[[], Any]) -> None:
-    if not promise.set_running_or_notify_cancel():
+def _fulfil(future: Future[Any], work: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
         return
     try:
-        promise.set_result(work())
-    except BaseException as error:  # belongs to whoever waits for it
-        promise.set_exception(error)
+        future.set_result(work())
+    except BaseException as error:  # raised where the result is awaited
+        future.set_exception(error)

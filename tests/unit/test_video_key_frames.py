@@ -1,4 +1,4 @@
-"""When the detector looks, and what becomes of carried masks at a look."""
+"""Which frames are key frames, and carried masks at a keyframe detection."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from sam_detect.errors import MaskError
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.types import Detections, Frame, Masks
-from sam_detect.video.looking import carried_anew, redrawn
+from sam_detect.video.key_frames import carried_directly, redrawn
 from sam_detect.video.motion import Flow, Motion, SoftMask
-from sam_detect.video.tracks import Snapshot
+from sam_detect.video.tracks import TrackSnapshot
 from tests.closeness import same_masks
 from tests.video_scenes import Scene, Thing, along, detector_that_knows, followed
 
@@ -41,7 +41,7 @@ def _fails(masks: Masks) -> Masks:
     raise MaskError("nothing is there")
 
 
-def test_a_segmenter_that_can_draws_carried_masks_anew() -> None:
+def test_a_redrawing_segmenter_refines_carried_masks() -> None:
     truth = SCENE.outlined(3).masks
     carried = _shifted(truth, 2)
     assert same_masks(redrawn(Redrawing(lambda _: truth), SCENE.frame(3), carried), truth)
@@ -94,8 +94,8 @@ def test_masks_are_carried_at_once_where_that_leads_to_about_the_same(
 ) -> None:
     slowly = _shifted(SCENE.outlined(1).masks[[0]], off)
     anchor = SoftMask.of(SCENE.outlined(0).masks, 0)
-    then = Snapshot(slowly, (1,), (anchor,), (anchor,), (whole,))
-    found = carried_anew(then, _flow())
+    then = TrackSnapshot(slowly, (1,), (anchor,), (anchor,), (whole,))
+    found = carried_directly(then, _flow())
     if kept:
         assert same_masks(found, slowly)
     else:
@@ -110,14 +110,14 @@ def _keys(scene: Scene, every: int = 5) -> list[int]:
     return [frame.frame.index for frame in followed(scene, every=every) if frame.key]
 
 
-def test_a_still_scene_is_looked_at_more_rarely() -> None:
+def test_a_still_scene_has_fewer_key_frames() -> None:
     still = Scene([Thing("cherry", along(60, 60, 0, 0))], 41)
     assert _keys(still) == [0, 20, 40]
     moving = Scene([Thing("cherry", along(60, 60, 0, 0))], 16, camera=along(0, 0, 1, 0))
     assert _keys(moving) == [0, 5, 10, 15]
 
 
-def test_something_new_in_a_still_scene_is_seen_soon() -> None:
+def test_something_new_in_a_still_scene_makes_a_key_frame_soon() -> None:
     scene = Scene(
         [
             Thing("cherry", along(60, 60, 0, 0)),
@@ -130,7 +130,7 @@ def test_something_new_in_a_still_scene_is_seen_soon() -> None:
     assert named == [1] * 8 + [2] * 12
 
 
-def test_what_changes_much_is_looked_at_at_once() -> None:
+def test_a_large_change_makes_a_key_frame_at_once() -> None:
     scene = Scene(
         [
             Thing("cherry", along(60, 60, 0, 0)),

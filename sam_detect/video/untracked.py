@@ -1,8 +1,8 @@
-"""What earlier looks said of regions that are on no track.
+"""Votes for regions that have no track yet.
 
-A region that was unknown at the last look and is named at this one has been looked at twice, and
-both looks count. So that this costs nothing between looks, regions are not carried from frame to
-frame but once, by the flow from one look's frame to the next one's.
+A region that is unknown at one key frame and labelled at the next has two votes, and both count.
+To keep this cheap, regions are not carried from frame to frame, but once from each key frame to
+the next one.
 """
 
 from __future__ import annotations
@@ -13,50 +13,51 @@ import numpy as np
 
 from sam_detect.types import Detections, Frame, ImageRGB, Masks, Verdict
 from sam_detect.video.appearance import WHOLE_SHARE, Appearance
-from sam_detect.video.belief import LOOKS
 from sam_detect.video.matching import assign
 from sam_detect.video.motion import Flow, SoftMask
+from sam_detect.video.votes import VOTE_WINDOW
 
 KEPT_UNSEEN = 2
-"""Looks that may not propose a region before it is forgotten."""
+"""Key frames without a matching proposal after which a region is forgotten."""
 
-Past = tuple[Verdict, ...]
+Votes = tuple[Verdict, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class _Region:
+class _UntrackedRegion:
     """A region, as it was when it was last proposed or carried."""
 
     mask: SoftMask
-    past: Past
+    votes: Votes
     appearance: Appearance | None
     unseen: int = 0
 
     def still_there(self, image_rgb: ImageRGB, gain: float) -> bool:
-        """Whether it looks as it did: what has come into its place is something else."""
+        """Whether its colours are the same; otherwise another object has taken its place."""
         if self.appearance is None:
             return True
         visible = self.appearance.visible(image_rgb, self.mask, gain)
         return self.appearance.share(visible) >= WHOLE_SHARE
 
 
-class Memory:
-    """The regions of the last looks at one scene."""
+class UntrackedVotes:
+    """The regions of the last key frames of one scene, with their votes."""
 
     def __init__(self) -> None:
-        self._regions: list[_Region] = []
+        self._regions: list[_UntrackedRegion] = []
 
-    def recall(self, frame: Frame, found: Detections, moved: Flow | None) -> tuple[Past, ...]:
-        """What was said of each detection at earlier looks, oldest first; remembers these.
+    def update(self, frame: Frame, found: Detections, moved: Flow | None) -> tuple[Votes, ...]:
+        """Adds the detections of a key frame, and returns the earlier votes of each, oldest first.
 
         Args:
-            frame: in which it was found.
-            moved: from the frame of the last look to this one; None where the scene is another.
+            frame: the key frame.
+            found: its detections.
+            moved: the flow from the last key frame to this one; None after a cut.
         """
         before = [] if moved is None else self._carried(frame, moved)
         masks = _masks(before, found.size_hw)
         matched = assign(found.masks, masks)
-        pasts = [before[matched[i]].past if i in matched else () for i in range(len(found))]
+        earlier = [before[matched[i]].votes if i in matched else () for i in range(len(found))]
         again = set(matched.values())
         unseen = [
             replace(region, unseen=region.unseen + 1)
@@ -64,12 +65,16 @@ class Memory:
             if place not in again and region.unseen < KEPT_UNSEEN
         ]
         self._regions = unseen + [
-            _region(frame, SoftMask.of(found.masks, index), (*past, found.verdicts[index])[-LOOKS:])
-            for index, past in enumerate(pasts)
+            _region(
+                frame,
+                SoftMask.of(found.masks, index),
+                (*votes, found.verdicts[index])[-VOTE_WINDOW:],
+            )
+            for index, votes in enumerate(earlier)
         ]
-        return tuple(pasts)
+        return tuple(earlier)
 
-    def _carried(self, frame: Frame, moved: Flow) -> list[_Region]:
+    def _carried(self, frame: Frame, moved: Flow) -> list[_UntrackedRegion]:
         carried = [replace(each, mask=moved.carry(each.mask)) for each in self._regions]
         return [
             each
@@ -79,11 +84,11 @@ class Memory:
         ]
 
 
-def _region(frame: Frame, mask: SoftMask, past: Past) -> _Region:
-    return _Region(mask, past, Appearance.of(frame.image_rgb, mask))
+def _region(frame: Frame, mask: SoftMask, votes: Votes) -> _UntrackedRegion:
+    return _UntrackedRegion(mask, votes, Appearance.of(frame.image_rgb, mask))
 
 
-def _masks(regions: list[_Region], size_hw: tuple[int, int]) -> Masks:
+def _masks(regions: list[_UntrackedRegion], size_hw: tuple[int, int]) -> Masks:
     cuts = [each.mask.cut(size_hw) for each in regions]
     return Masks.from_crops(
         size_hw=size_hw,
