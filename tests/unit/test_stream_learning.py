@@ -183,7 +183,7 @@ def test_only_an_object_of_the_last_frame_can_be_learnt() -> None:
 
 
 def test_what_is_learnt_from_another_thread_is_of_the_frame_that_was_given() -> None:
-    """Whoever presses a button does not stop the stream."""
+    """Learning from another thread does not stop the stream."""
     detector, given, taught = fresh(), {}, []
 
     def note(frame: Frame, masks: Masks, labels: Sequence[str], **how: object) -> Added:

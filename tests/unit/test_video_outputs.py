@@ -92,7 +92,7 @@ def test_frames_of_another_size_are_fitted_in(tmp_path: Path) -> None:
     first, second = pictures(annotated(tmp_path / "x.mp4", frames))
     assert second.shape == first.shape == (60, 80, 3)
     assert abs(int(second[30, 10, 0]) - int(frames[1].frame.image_rgb[0, 0, 0])) < 8
-    assert second[30, 60].max() < 20, "black beside it"
+    assert second[30, 60].max() < 20, "black next to it"
 
 
 @pytest.mark.parametrize(
@@ -515,7 +515,7 @@ def test_what_is_learnt_from_a_snapshot_is_what_the_frame_would_have_taught(
     assert min(cut.size_hw) > (60 * 60 / detector.recipe.occupancy) ** 0.5, "all that a crop shows"
 
 
-def test_beside_a_pipe_there_are_no_labels(tmp_path: Path) -> None:
+def test_a_pipe_gets_no_labels_file(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
