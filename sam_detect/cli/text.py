@@ -146,6 +146,9 @@ class DetectionPrinter:
         if self._explain:
             shown = detections
             show(_explanations_of(shown[:MOST_ROWS]))
+            limits = [each.explanation.threshold for each in shown if each.explanation]
+            if limits:
+                say(EXPLAINED.format(limit=max(limits)), to=sys.stdout)
             if len(shown) > MOST_ROWS:
                 say(f"and {len(shown) - MOST_ROWS} more: --json has all of them", to=sys.stdout)
         elif self._objects and not self._several and len(shown):
@@ -210,37 +213,52 @@ def _table_of(shown: Detections) -> Any:
     return rows
 
 
+EXPLAINED = (
+    "'NAME?' is unknown, nearest to NAME: a label needs a confidence of {limit:g}; the terms are "
+    "log-odds;\n--json has all votes, similarities and qualities, and what gave way"
+)
+TERM_HEADINGS = {
+    "similarity": "similar",
+    "one_image": "1 image",
+    "hard_negatives": "hard neg",
+    "area": "area",
+    "quality": "quality",
+    "image_quality": "img qual",
+}
+"""Headings of the log-odds terms of an explanation (docs/labelling.md), in their order."""
+
+
 def _explanations_of(shown: Detections) -> Any:
-    """A row for each detection with the terms that decided (docs/labelling.md)."""
-    rows = table("label", "conf>", "x,y,w,h>", "decision", "compared", "log-odds")
-    for each in shown:
-        why = each.explanation
-        compared, odds, decision = [], "", ""
-        if why is not None:
-            votes = ", ".join(f"{printable(n)} {share:.2f}" for n, share in why.votes.items())
-            compared += [f"votes {votes}"] if votes else []
-            for name, value, limit in (
-                ("similarity", why.similarity, ("half at", why.half_similarity)),
-                ("hard negatives", why.hard_negative, ("", None)),
-                ("quality", why.quality, ("typical", why.typical_quality)),
-            ):
-                note = "" if limit[1] is None else f" ({limit[0]} {limit[1]:.3f})"
-                compared += [] if value is None else [f"{name} {value:.3f}{note}"]
-            if why.negative_factor < 1:
-                compared.append(f"negative x{why.negative_factor:.2f}")
-            if why.suppressed_count:
-                compared.append(f"suppressed {why.suppressed_count}")
-            terms = [f"{n.replace('_', ' ')} {v:+.2f}" for n, v in why.log_odds.items() if v]
-            odds = ", ".join(terms) + f" = {sum(why.log_odds.values()):+.2f}" if terms else ""
-            decision = {
-                "label": f"at least {why.threshold:g}",
-                "below threshold": f"below {why.threshold:g}",
-            }.get(why.decision, why.decision)
+    """A row for each detection: the vote, then the terms that decided and their sum."""
+    from sam_detect.types.explanation import Explanation
+
+    reasons = [each.explanation or Explanation() for each in shown]
+    terms = [n for n in TERM_HEADINGS if any(why.log_odds.get(n) for why in reasons)]
+    headings = [f"{TERM_HEADINGS[name]}>" for name in terms] + (["sum>"] if terms else [])
+    rows = table("label", "conf>", "x,y,w,h>", "vote>", *headings)
+    for each, why in zip(shown, reasons, strict=True):
+        vote = f"{max(why.votes.values(), default=0.0):.2f}"
+        if not why.log_odds and why.calibrated is not None:
+            vote += f" x {why.calibrated:.2f}"
+        if why.negative_factor < 1:
+            vote += f" x {why.negative_factor:.2f}"
+        if why.decision not in ("label", "below threshold"):
+            vote = why.decision
+        odds = [f"{why.log_odds[name]:+.2f}" if name in why.log_odds else "" for name in terms]
+        total = [f"{sum(why.log_odds.values()):+.2f}" if why.log_odds else ""] if terms else []
+        nearest = f"{each.best_label}?" if each.best_label else UNKNOWN
         box = ",".join(str(value) for value in each.bbox)
-        best = "" if each.label or not each.best_label else f" ({each.best_label}?)"
-        name = printable(str(each.label or UNKNOWN)) + printable(best)
-        cells = (name, f"{each.confidence:.2f}", box, decision, "; ".join(compared), odds)
+        cells = (
+            printable(str(each.label or nearest)),
+            f"{each.confidence:.2f}",
+            box,
+            vote,
+            *odds,
+            *total,
+        )
         rows.add_row(*(escape(text) for text in cells))
+    for column in rows.columns[1:3]:
+        column.no_wrap = True
     return rows
 
 
