@@ -193,7 +193,7 @@ def into(library: str) -> str:
 
 
 def _table_of(shown: Detections) -> Any:
-    """A line for each detection; of its reasons as many as fit beside the rest."""
+    """A line for each detection; with as many of its reasons as fit."""
     labels = [printable(str(label or UNKNOWN)) for label in shown.label]
     boxes = [",".join(str(value) for value in each.bbox) for each in shown]
     longest = max(len(label) for label in labels)

@@ -76,7 +76,7 @@ class Outputs:
         except BaseException:
             try:
                 _say_written(recorder.close(hurry=True))
-            except (SamDetectError, OSError) as error:  # what ended the run is said, this beside it
+            except (SamDetectError, OSError) as error:  # said in addition to what ended the run
                 note(f"warning: {one_line(error)}")
             raise
         _say_written(recorder.close())

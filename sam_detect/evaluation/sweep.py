@@ -20,7 +20,7 @@ from sam_detect.pipeline import Pipeline
 MOST_VARIANTS = 200
 OF_PROTOCOL = {"shots": (int, "a whole number"), "iou": (float, "a number")}
 OWN_KEYS = ("method", *OF_PROTOCOL)
-"""What a sweep may vary beside the settings."""
+"""What a sweep may vary in addition to the settings."""
 OF_LIBRARIES = ("library", "store")
 """Settings that change nothing: every episode has a library of its own, in memory."""
 

@@ -68,7 +68,7 @@ class TextOptions(VoteOptions):
         None,
         ge=0,
         le=1,
-        description="How much texts count beside examples (1: texts only).",
+        description="Weight of texts against examples (1: texts only).",
         json_schema_extra=shown("0-1"),
     )
 

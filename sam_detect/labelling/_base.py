@@ -47,7 +47,7 @@ class Fitted:
         metric: what counts as similar.
         means: per label, the unit mean of its positives under the metric.
         calibration: how similar is similar enough.
-        decision: what else is known; None where nobody looked around the examples.
+        decision: what else is known; None if the examples have no hard negatives.
     """
 
     metric: Metric
@@ -372,7 +372,7 @@ def _candidates(found: list[Neighbour], count: int) -> list[Neighbour]:
 
 
 def _shifts(examples: ExampleArrays, source: str | None) -> Shifts:
-    """The shift to expect of each label, by its positives. Where somebody corrects says nothing of
+    """The shift to expect of each label, by its positives. Where a user corrects says nothing of
     the examples."""
     of_label: dict[str, list[str]] = {"": []}
     for label, picture, negative in zip(

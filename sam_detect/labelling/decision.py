@@ -1,5 +1,5 @@
-"""What decides between a label and unknown, beside similarity: hard negatives, proposal quality and
-the area prior.
+"""What decides between a label and unknown, in addition to similarity: hard negatives, proposal
+quality and the area prior.
 
 Similarity to examples alone cannot tell an object from its parts or from the object with its
 shadow. Around every example such regions are known
@@ -54,7 +54,7 @@ for few examples, which do not show how alike they are."""
 SHIFT_KNOWN = 2.0
 """So many examples from other pictures than the commonest one show how pictures differ."""
 PERHAPS_UNNAMED = 0.3
-"""Belief from which what lies beside an example may be an object that nobody named."""
+"""Confidence from which a nearby region may be an object without a label."""
 REACH = 1.0
 """Log of the factor by which an object may be larger than any example of its label, or smaller."""
 REACH_OF_ONE_PICTURE = 2.8
@@ -93,7 +93,7 @@ class DecisionModel:
         *,
         shift: Mapping[str, float],
     ) -> DecisionModel | None:
-        """The decision of a library; None where nothing is known of its examples' surroundings.
+        """The decision model of a library; None if no example has hard negatives.
 
         Args:
             shift: :func:`expected_shift` of each label's examples.
@@ -215,7 +215,7 @@ def expected_shift(sources: Sequence[str], at_hand: str | None = None) -> float:
     1 where all examples come from one picture: they do not show how scale and light vary (domain
     shift). With each example from another picture it falls by ``1 / SHIFT_KNOWN``, but it is no
     larger than the lead of the commonest picture, as a share of all examples: so one more example
-    beside many changes little. 0 where no picture gives more than half of them.
+    changes little if there are many. 0 where no picture gives more than half of them.
 
     Args:
         sources: the picture of each example.

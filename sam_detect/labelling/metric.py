@@ -16,8 +16,8 @@ import numpy.typing as npt
 from sam_detect.masks import FloatArray
 
 SHRINKAGE = 3.0
-"""Variance that every direction is taken to have beside what was seen, in units of the mean one.
-Keeps few examples from ruling out whatever they happen not to show."""
+"""Variance that every direction is assumed to have in addition to what was seen, in units of the
+mean one. Keeps few examples from ruling out whatever they happen not to show."""
 
 
 @dataclass(frozen=True, eq=False)

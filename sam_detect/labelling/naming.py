@@ -23,7 +23,7 @@ from sam_detect.types import (
 from sam_detect.types.explanation import MOST_SUPPRESSED, Decision, Suppressed
 
 DENIED_IOU = 0.65
-"""In a picture that somebody corrected, what overlaps a negative so much is the same wrong find:
+"""In a picture that was corrected, what overlaps a negative so much is the same wrong find:
 else another proposal of it takes its place at once."""
 HELD_SHARE = 0.9
 """So is what holds so much of a negative..."""

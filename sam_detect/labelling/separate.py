@@ -1,4 +1,4 @@
-"""Which proposals of a picture are its separate objects, when nobody says where they are.
+"""Which proposals of a picture are its separate objects, without boxes or points.
 
 A segmenter proposes everything: objects, their parts, several as one, texture, the background. Of
 a picture that shows things of one kind, such as parts on a tray, those are taken that stand out,
@@ -8,7 +8,7 @@ lie apart, and resemble each other:
    of its sides.
 2. **Stands out**: the quality of the proposal is at least ``OF_THE_BEST`` of the best one left.
 3. **One per object**: greedily by quality, none that shares more than ``INSIDE`` of the smaller of
-   two with a better one, so that no part is taken beside its whole.
+   two with a better one, so that no part is taken in addition to its whole.
 4. **Alike**: two are alike if the similarity ``s`` of their vectors is above the one to expect of
    two objects of one kind (``s0``, the embedder's ``prior_similarity``), and their areas differ by
    a factor below ``exp(SIZE)``. The one with the largest ``sum_j q_j (s_ij - s0)`` over those that

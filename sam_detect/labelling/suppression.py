@@ -3,8 +3,8 @@
 Proposals are nested and overlap on purpose (a date, the date with its shadow, its highlight).
 Named ones compete by confidence and quality; one that mostly lies inside or around a better one
 gives way, unless several that a better one keeps out are worth more together: so no mask swallows
-several objects, and no part stands beside its whole. Objects may lie inside others (food on a
-plate) where the library's own examples do.
+several objects, and no part is kept in addition to its whole. Objects may lie inside others
+(food on a plate) where the library's own examples do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sam_detect.masks import IntArray, intersection_matrix, nms
 from sam_detect.types import ExampleArrays, Masks, Verdict
 
 QUALITY = 2.0
-"""Weight of the proposal's log quality beside the log-odds of its label: wholes outrank parts."""
+"""Weight of the proposal's log quality against the log-odds of its label: wholes outrank parts."""
 EVEN = 0.5
 """What is as likely an object as not is worth nothing."""
 SAME_OBJECT_IOU = 0.3
@@ -65,8 +65,8 @@ def one_per_object(
 def suppressed_by(
     masks: Masks, verdicts: Sequence[Verdict], *, nesting: Nesting = frozenset()
 ) -> tuple[IntArray, IntArray]:
-    """Indices to keep: named detections without duplicates, and unknown ones beside them. And for
-    each mask the index of the best kept one that suppresses it; -1 where it is kept.
+    """Indices to keep: named detections without duplicates, and unknown ones that do not overlap
+    them. And for each mask the index of the best kept one that suppresses it; -1 where it is kept.
 
     Named ones come first, best first; unknown ones follow in the segmenter's order, and give way
     to named ones and to better unknown ones. What was taught in this picture comes before all

@@ -7,7 +7,7 @@ from the declaration. This is format 4: another one has another ``FORMAT_VERSION
 ``manifest.py``.
 
 Each example has three checksums, so that a reader checks what it reads and no more.
-``vector_checksum`` covers the vector and the surroundings, ``crop_checksum`` the crop and the
+``vector_checksum`` covers the vector and the hard negatives, ``crop_checksum`` the crop and the
 earlier states, and ``checksum`` the listed fields and the other two: all of the example. They are
 made of stored bytes and text. Stores give vectors back bit for bit, and numbers are rounded to what
 every engine's JSON gives back unchanged, so no processor's arithmetic matters.
@@ -92,7 +92,7 @@ class Segmentation(TypedDict):
 
 
 class Around(TypedDict):
-    """What was proposed around an example; ``surroundings.py`` checks how its parts fit."""
+    """The hard negatives of an example; ``features/hard_negatives.py`` checks how the parts fit."""
 
     proposer: Text
     quality: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None

@@ -296,7 +296,7 @@ class LibraryFiles:
 
     def _check_place(self) -> None:
         for folder in (self.directory, *self.directory.parents):
-            # One look at each: another process may make or remove the directory between two.
+            # Each is read once: another process may make or remove the directory between two.
             try:
                 mode = folder.lstat().st_mode
             except (FileNotFoundError, NotADirectoryError):
