@@ -213,9 +213,9 @@ def expected_shift(sources: Sequence[str], at_hand: str | None = None) -> float:
     """How far new pictures must be expected to differ from those of the examples, 0 to 1.
 
     1 where all examples come from one picture: they do not show how scale and light vary (domain
-    shift). With each example from another picture it falls by ``1 / SHIFT_KNOWN``, but it is no
-    larger than the lead of the commonest picture, as a share of all examples: so one more example
-    changes little if there are many. 0 where no picture gives more than half of them.
+    shift). It falls with the number of examples from other pictures than the commonest one, to 0 at
+    :data:`SHIFT_KNOWN`, the first one changing least, and is no larger than the lead of the
+    commonest picture, as a share of all examples. 0 where no picture gives more than half of them.
 
     Args:
         sources: the picture of each example.
@@ -227,7 +227,7 @@ def expected_shift(sources: Sequence[str], at_hand: str | None = None) -> float:
     counts = Counter(sources)
     count = len(sources)
     others = count - max(counts.values())
-    shift = min(1 - others / SHIFT_KNOWN, 1 - 2 * others / count)
+    shift = min(1 - (others / SHIFT_KNOWN) ** 2, 1 - 2 * others / count)
     return max(0.0, shift) * (1 - counts[at_hand or ""] / count)
 
 

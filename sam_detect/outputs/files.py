@@ -74,15 +74,19 @@ class AtomicFile:
             self.file.write(data)
 
     def commit(self) -> Path:
-        """Puts the file in place and returns its path."""
-        with writing_to(self.path):
-            self.file.flush()
-            if self._temporary is not None:
-                os.fsync(self.file.fileno())
+        """Puts the file in place and returns its path; where that fails, it is discarded."""
+        try:
+            with writing_to(self.path):
+                self.file.flush()
+                if self._temporary is not None:
+                    os.fsync(self.file.fileno())
+                    self.file.close()
+                    os.replace(self._temporary, self._target)
+                self._discard.detach()
                 self.file.close()
-                os.replace(self._temporary, self._target)
-            self._discard.detach()
-            self.file.close()
+        except BaseException:
+            self.discard()
+            raise
         return self.path
 
     def discard(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -38,6 +39,9 @@ REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((av.InvalidDataError,), "cannot be read as a video"),
 )
 MISSING_S = 0.5
+MAX_THREADS = 4
+"""Each holds a frame back, and its errors: with 16 threads, frames that became too large within the
+last 16 ended a video without an error."""
 MOST_ERRORS = 100
 """Packets in a row that cannot be read: then the rest is given up."""
 WHITE = 255
@@ -146,6 +150,7 @@ class DecodedVideo:
             raise ImageError(f"'{name}' has a codec that this FFmpeg does not know, or is damaged")
         # Threads that each take a whole frame are faster, but hold as many frames back.
         context.thread_type = "SLICE" if live else "AUTO"
+        context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
         context.options = {"max_pixels": str(self._max_pixels)}
         self._check(self._stream.width, self._stream.height)
 
@@ -224,14 +229,20 @@ class DecodedVideo:
             self._end_s = max(self._end_s, end)
 
     def _decoded(self, packet: av.Packet[Any] | None) -> Iterator[av.VideoFrame]:
+        """The pictures of a packet; of None all that are still in the decoder.
+
+        A decoder with a thread for each frame reports errors late, many of them at the end only.
+        """
         context = self._stream.codec_context
-        try:
-            yield from context.decode(packet)
-        except av.EOFError:
-            pass
-        except av.FFmpegError:
-            self._check(context.width, context.height)
-            self.damaged += 1
+        for _ in range(1 if packet is not None else MOST_ERRORS):
+            try:
+                yield from context.decode(packet)
+                return
+            except av.EOFError:
+                return
+            except av.FFmpegError:
+                self._check(context.width, context.height)
+                self.damaged += 1
 
     def _made(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[ImageRGB, float | None]]:
         for frame in frames:

@@ -56,7 +56,7 @@ def test_one_more_true_example_does_no_great_harm() -> None:
     before = right_finds(detector, small, small_outlines, "cell")
     assert before >= 20
     detector.learn_frame(bright, bright_outlines[:1], ["cell"])
-    assert right_finds(detector, small, small_outlines, "cell") >= 2 / 3 * before
+    assert right_finds(detector, small, small_outlines, "cell") >= before - 5
 
 
 def test_an_example_of_a_second_label_does_no_great_harm_to_the_first() -> None:

@@ -323,7 +323,8 @@ TRAINING = "sam2.1_training"
 def plain_attributes(module: torch.nn.Module) -> dict[str, object]:
     """What a module holds besides its weights and its parts, by name."""
     plain = (bool, int, float, str, list, tuple, dict, type(None))
-    public = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    # ``cache`` is filled on the device, with tensors, when the model is made
+    public = {n: v for n, v in vars(module).items() if not n.startswith("_") and n != "cache"}
     values = {  # hydra leaves lists and mappings of its own
         name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         for name, value in public.items()
