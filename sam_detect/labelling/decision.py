@@ -51,8 +51,8 @@ PRIOR_COUNT = 10.0
 ONE_PICTURE = 3.5
 """Log-odds for labels known from one picture, whose examples are more alike than new objects; less
 for few examples, which do not show how alike they are."""
-SHIFT_KNOWN = 2.0
-"""So many examples from other pictures than the commonest one show how pictures differ."""
+SHIFT_KNOWN = 0.2
+"""Share of examples from other pictures than the commonest one that shows how pictures differ."""
 PERHAPS_UNNAMED = 0.3
 """Confidence from which a nearby region may be an object without a label."""
 REACH = 1.0
@@ -213,9 +213,8 @@ def expected_shift(sources: Sequence[str], at_hand: str | None = None) -> float:
     """How far new pictures must be expected to differ from those of the examples, 0 to 1.
 
     1 where all examples come from one picture: they do not show how scale and light vary (domain
-    shift). It falls with the number of examples from other pictures than the commonest one, to 0 at
-    :data:`SHIFT_KNOWN`, the first one changing least, and is no larger than the lead of the
-    commonest picture, as a share of all examples. 0 where no picture gives more than half of them.
+    shift). It falls with the share of examples from other pictures than the commonest one, to 0 at
+    :data:`SHIFT_KNOWN`: so one more example does not change all at once.
 
     Args:
         sources: the picture of each example.
@@ -227,7 +226,7 @@ def expected_shift(sources: Sequence[str], at_hand: str | None = None) -> float:
     counts = Counter(sources)
     count = len(sources)
     others = count - max(counts.values())
-    shift = min(1 - (others / SHIFT_KNOWN) ** 2, 1 - 2 * others / count)
+    shift = 1 - others / (SHIFT_KNOWN * count)
     return max(0.0, shift) * (1 - counts[at_hand or ""] / count)
 
 
