@@ -148,7 +148,8 @@ class SAMDetect:
         chosen = parts.make_fade(fade) if isinstance(fade, str) else fade
         parts.require_fade(chosen)
         self.pipeline = self.pipeline.with_features(replace(self.pipeline.features, fade=chosen))
-        self.pipeline.shares_recipe = False
+        # What was asked for last: it is kept, also where another process reindexes the library.
+        self._given = {**self._given, "fade": chosen}
 
     # -- detecting ---------------------------------------------------------------------------
 

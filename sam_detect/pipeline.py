@@ -83,14 +83,26 @@ class Pipeline:
 
     def with_features(self, features: FeatureExtractor) -> Pipeline:
         """The same parts and library with other features."""
-        return Pipeline(self.segmenter, features, self.labeller, self.library)
+        return Pipeline(
+            self.segmenter,
+            features,
+            self.labeller,
+            self.library,
+            segmenter_name=self.segmenter_name,
+        )
 
     def with_copied_library(self) -> Pipeline:
         """The same parts, with a copy of the library in memory: what it learns is not kept."""
         copied = Converted(self.features)
         copied.update(self.library)
         library = Library(copied.store, self.library.name)
-        return Pipeline(self.segmenter, self.features, self.labeller, library)
+        return Pipeline(
+            self.segmenter,
+            self.features,
+            self.labeller,
+            library,
+            segmenter_name=self.segmenter_name,
+        )
 
     # -- detecting ---------------------------------------------------------------------------
 
@@ -210,7 +222,8 @@ class Pipeline:
         """
         frame = candidates.frame
         taught = snapshot.taught(frame) if recall_taught else None
-        picture = taught.picture if taught else image_digest(frame.image_rgb)
+        # An empty ``taught`` has the digest, too.
+        picture = image_digest(frame.image_rgb) if taught is None else taught.picture
         kept, verdicts = self._naming.name(
             snapshot, candidates, source=scene or picture, taught=taught
         )

@@ -389,12 +389,12 @@ def reindex_command(as_json: bool, **settings: Any) -> None:
     given = {"embedder": settings["embedder"] or ("sam2" if settings["sam_model"] else None)}
     loaded = load_settings({**settings, **asked_for(given, settings)})
     chosen = _open({name: settings[name] for name in options.section("Library")})
-    maker = choose_features(loaded, chosen.recipe)
-    used = {"embedder": maker.recipe.embedder, "fade": maker.recipe.fade, "store": "qdrant"}
+    features = choose_features(loaded, chosen.recipe)
+    used = {"embedder": features.recipe.embedder, "fade": features.recipe.fade, "store": "qdrant"}
     require_used(loaded, {"segmenter": "naive", **used, **loaded.chosen})
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        total = reindex(chosen, maker, walk=partial(bar.track, description="making vectors"))
-    recipe = maker.recipe
+        total = reindex(chosen, features, walk=partial(bar.track, description="making vectors"))
+    recipe = features.recipe
     text = f"made {counted(total, 'vector')} again with {recipe.embedder} and {recipe.fade} fade"
     _say(as_json, {"reindexed": total, "recipe": recipe.to_dict()}, text)

@@ -105,7 +105,13 @@ class Outputs:
             if self.collect_unknown is not None:
                 from sam_detect.video.collecting import UnknownCollector
 
-                sinks.append(UnknownCollector(detector.pipeline, self.collect_unknown))
+                sinks.append(
+                    UnknownCollector(
+                        detector.pipeline,
+                        self.collect_unknown,
+                        max_pixels=detector.settings.max_image_pixels,
+                    )
+                )
         except BaseException:
             for sink in sinks:  # those that could be made
                 sink.close()
