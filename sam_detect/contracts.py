@@ -27,7 +27,7 @@ from sam_detect.errors import (
 )
 from sam_detect.labels import normalised_label
 from sam_detect.masks import FloatArray
-from sam_detect.types import Frame, Masks, Point, Verdict
+from sam_detect.types import Classification, Frame, Masks, Point
 
 Check = Callable[..., Any]
 """``check(result, part, *arguments)`` returns the result or raises ``BrokenContractError``."""
@@ -192,21 +192,32 @@ def plain_parameters(result: Any, part: object, *_: Any) -> dict[str, Any]:
     raise BrokenContractError("a dict of texts, numbers and lists", shown(result))
 
 
-def one_verdict_each(result: Any, part: object, vectors: FloatArray, *_: Any) -> Sequence[Verdict]:
-    """One verdict for each vector, with a confidence from 0 to 1 and valid labels."""
+def one_classification_each(
+    result: Any, part: object, vectors: FloatArray, *_: Any
+) -> Sequence[Classification]:
+    """One classification for each vector, with a confidence from 0 to 1 and valid labels."""
     if not isinstance(result, (list, tuple)):
-        raise BrokenContractError("a list of Verdicts (sam_detect.types.Verdict)", shown(result))
+        raise BrokenContractError(
+            "a list of Classifications (sam_detect.types.Classification)", shown(result)
+        )
     if len(result) != len(vectors):
-        raise BrokenContractError(f"one Verdict for each of {len(vectors)} vectors", len(result))
-    for verdict in result:
-        if not isinstance(verdict, Verdict):
+        raise BrokenContractError(
+            f"one Classification for each of {len(vectors)} vectors", len(result)
+        )
+    for classification in result:
+        if not isinstance(classification, Classification):
             raise BrokenContractError(
-                "a list of Verdicts (sam_detect.types.Verdict)", f"a list with {shown(verdict)}"
+                "a list of Classifications (sam_detect.types.Classification)",
+                f"a list with {shown(classification)}",
             )
-        confidence = verdict.confidence
+        confidence = classification.confidence
         if not (isinstance(confidence, numbers.Real) and 0 <= confidence <= 1):
             raise BrokenContractError("confidences from 0 to 1", shown(confidence))
-    for label in {each for verdict in result for each in (verdict.label, verdict.best_label)}:
+    for label in {
+        each
+        for classification in result
+        for each in (classification.label, classification.best_label)
+    }:
         if label is None:
             continue
         try:
@@ -278,7 +289,7 @@ CONTRACTS: dict[str, dict[str, Check]] = {
         "embed_texts": unit_vectors,
         "parameters": plain_parameters,
     },
-    "labeller": {"label": one_verdict_each},
+    "labeller": {"label": one_classification_each},
     "store": {
         "read_manifest": manifest,
         "search": hits_each,

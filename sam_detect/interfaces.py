@@ -22,6 +22,7 @@ import numpy.typing as npt
 from sam_detect.contracts import Part
 from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.types import (
+    Classification,
     Detections,
     ExampleArrays,
     FadedCrop,
@@ -32,7 +33,6 @@ from sam_detect.types import (
     Neighbour,
     Point,
     TrackedFrame,
-    Verdict,
 )
 
 
@@ -357,8 +357,8 @@ class Labeller(Part, room="labeller"):
         qualities: FloatArray | None = None,
         areas: IntArray | None = None,
         source: str | None = None,
-    ) -> list[Verdict]:
-        """One verdict for each of ``(Q, D)`` unit vectors, all of one picture.
+    ) -> list[Classification]:
+        """One classification for each of ``(Q, D)`` unit vectors, all of one picture.
 
         The other vectors of the picture may decide about each, by their qualities.
 

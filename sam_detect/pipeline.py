@@ -224,10 +224,10 @@ class Pipeline:
         taught = snapshot.taught(frame) if recall_taught else None
         # An empty ``taught`` has the digest, too.
         picture = image_digest(frame.image_rgb) if taught is None else taught.picture
-        kept, verdicts = self._naming.name(
+        kept, classifications = self._naming.name(
             snapshot, candidates, source=scene or picture, taught=taught
         )
-        return Detections(frame.source_id, kept, tuple(verdicts), self.recipe.to_dict())
+        return Detections(frame.source_id, kept, tuple(classifications), self.recipe.to_dict())
 
     # -- outlining ---------------------------------------------------------------------------
 

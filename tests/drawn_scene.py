@@ -56,7 +56,7 @@ def track_at(tracked: TrackedFrame, point_xy: tuple[int, int]) -> int:
 
 def name_at(tracked: TrackedFrame, point_xy: tuple[int, int]) -> str | None:
     track = track_at(tracked, point_xy)
-    return tracked.detections.verdicts[tracked.track_ids.tolist().index(track)].label
+    return tracked.detections.classifications[tracked.track_ids.tolist().index(track)].label
 
 
 def fresh(**settings: object) -> SAMDetect:

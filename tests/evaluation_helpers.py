@@ -15,7 +15,7 @@ from PIL import Image
 
 from sam_detect import SAMDetect
 from sam_detect.evaluation.dataset import Dataset
-from sam_detect.evaluation.methods import Found, Shown
+from sam_detect.evaluation.methods import Predictions, SupportImage
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.masks import crop_to_rle
 from sam_detect.types import Frame, Masks
@@ -136,14 +136,14 @@ class Oracle:
 
     dataset: Dataset
     says: Says = lambda oracle, label, number: label
-    learnt: list[list[Shown]] = field(default_factory=list)
+    learnt: list[list[SupportImage]] = field(default_factory=list)
     asked: list[Frame] = field(default_factory=list)
     name: str = "oracle"
 
-    def learn(self, support: Sequence[Shown]) -> None:
+    def learn(self, support: Sequence[SupportImage]) -> None:
         self.learnt.append(list(support))
 
-    def find(self, frame: Frame) -> Found:
+    def find(self, frame: Frame) -> Predictions:
         from sam_detect.evaluation.dataset import masks_of
 
         self.asked.append(frame)
@@ -153,7 +153,7 @@ class Oracle:
         kept = [i for i, name in enumerate(names) if name != "-"]
         scores = np.linspace(0.9, 0.5, len(kept), dtype=np.float32)
         said = tuple(names[i] for i in kept)
-        return Found(masks[kept], said, scores, masks, {"propose": 0.25, "label": 0.5})
+        return Predictions(masks[kept], said, scores, masks, {"propose": 0.25, "label": 0.5})
 
     def describe(self) -> dict[str, Any]:
         return {}

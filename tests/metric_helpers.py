@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sam_detect.evaluation.comparison import Comparison, Item
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture
-from sam_detect.evaluation.methods import Found
+from sam_detect.evaluation.methods import Predictions
 from sam_detect.masks import BoolArray
 from sam_detect.types import Masks
 
@@ -110,9 +110,9 @@ def picture(
     )
 
 
-def found(detections: Sequence[tuple[str | None, float, Rectangle]]) -> Found:
+def found(detections: Sequence[tuple[str | None, float, Rectangle]]) -> Predictions:
     """Detections as ``(label, score, rectangle)``; every one is a proposal too."""
-    return Found(
+    return Predictions(
         masks=masks([rectangle for _, _, rectangle in detections]),
         labels=tuple(label for label, _, _ in detections),
         scores=np.array([score for _, score, _ in detections], np.float32),

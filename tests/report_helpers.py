@@ -13,7 +13,7 @@ from PIL import Image
 from sam_detect.evaluation.comparison import compare
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Dataset
 from sam_detect.evaluation.evaluation import Evaluation
-from sam_detect.evaluation.methods import Found
+from sam_detect.evaluation.methods import Predictions
 from sam_detect.evaluation.run import Episode, Protocol, Query, Split
 from sam_detect.types import Masks
 
@@ -45,10 +45,10 @@ def masks(rectangles: Sequence[Rectangle], size_hw: tuple[int, int] = SIZE_HW) -
     )
 
 
-def found(detections: Sequence[Detection], more: Sequence[Rectangle] = ()) -> Found:
+def found(detections: Sequence[Detection], more: Sequence[Rectangle] = ()) -> Predictions:
     """Detections; each is a proposal, and so are ``more``."""
     seen = [rectangle for _, _, rectangle in detections]
-    return Found(
+    return Predictions(
         masks(seen),
         tuple(label for label, _, _ in detections),
         np.array([score for _, score, _ in detections], np.float32),
@@ -81,7 +81,7 @@ def picture(
 def episode(
     seed: int,
     support: AnnotatedPicture,
-    queries: Sequence[tuple[AnnotatedPicture, Found]],
+    queries: Sequence[tuple[AnnotatedPicture, Predictions]],
     *,
     boxes: bool = False,
     group: str | None = None,

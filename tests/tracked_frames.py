@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sam_detect.types import Detections, Frame, Masks, Neighbour, TrackedFrame, Verdict
+from sam_detect.types import Classification, Detections, Frame, Masks, Neighbour, TrackedFrame
 
 SIDE = 12
 """Of the square that stands for each object, in pixels."""
@@ -41,8 +41,9 @@ def tracked(
     detections = Detections(
         source_id=source_id,
         masks=Masks.from_crops(size_hw=size_hw, boxes_xyxy=boxes, crops=crops),
-        verdicts=tuple(
-            Verdict(label, label or "nut", 0.75, (Neighbour("0a", "nut", 0.9),)) for label in labels
+        classifications=tuple(
+            Classification(label, label or "nut", 0.75, (Neighbour("0a", "nut", 0.9),))
+            for label in labels
         ),
     )
     frame = Frame(image, source_id, index, time_s=index / 25 if time_s is None else time_s)

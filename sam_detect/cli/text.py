@@ -160,7 +160,9 @@ class DetectionPrinter:
                     to=sys.stdout,
                 )
         # Texts give names without examples; they leave no neighbours.
-        if len(detections) and not any(v.neighbours or v.best_label for v in detections.verdicts):
+        if len(detections) and not any(
+            v.neighbours or v.best_label for v in detections.classifications
+        ):
             self._teachable = self._teachable or detections.source_id
 
     def end(self) -> None:
@@ -202,7 +204,7 @@ def _table_of(shown: Detections) -> Any:
     rows = table("label", "conf>", "x,y,w,h>", "because of")
     for each, label, box in zip(shown, labels, boxes, strict=True):
         reasons = [_reason(n, each.label) for n in each.neighbours[:REASONS]]
-        if each.verdict.taught:
+        if each.classification.taught:
             reasons = [f"taught in this picture {each.neighbours[0].id[:SHORT_ID]}"]
         while len(reasons) > 1 and len(", ".join(reasons)) > room:
             reasons.pop()

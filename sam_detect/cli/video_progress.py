@@ -63,9 +63,11 @@ class Progress:
 
     def update(self, tracked: TrackedFrame) -> None:
         """Takes a frame; says how it goes, a few times a second."""
-        for track, verdict in zip(tracked.track_ids, tracked.detections.verdicts, strict=True):
+        for track, classification in zip(
+            tracked.track_ids, tracked.detections.classifications, strict=True
+        ):
             if track:
-                self._names[int(track)] = verdict.label
+                self._names[int(track)] = classification.label
         now = time.monotonic()
         if self._live is None or now < self._next_s:
             return
@@ -87,7 +89,7 @@ class Progress:
                 f"{numbers.latency_ms(0.95):.0f} ms",
                 f"{lost} dropped",
                 f"queue {waiting}",
-                named(Counter(v.label for v in tracked.detections.verdicts)),
+                named(Counter(v.label for v in tracked.detections.classifications)),
             )
         )
 

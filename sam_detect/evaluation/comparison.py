@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Id, masks_of
-from sam_detect.evaluation.methods import Found
+from sam_detect.evaluation.methods import Predictions
 from sam_detect.masks import BoolArray, IntArray, MaskRLE
 from sam_detect.types import Masks
 
@@ -108,7 +108,7 @@ def _ratio(part: int, whole: int) -> float | None:
 
 
 Floats = npt.NDArray[np.float64]
-Item = tuple[AnnotatedPicture, Found, frozenset[Id]]
+Item = tuple[AnnotatedPicture, Predictions, frozenset[Id]]
 """A picture, what was found in it, and the ids of its objects that were shown as examples."""
 
 
@@ -139,7 +139,7 @@ class Comparison:
 
 def compare(
     picture: AnnotatedPicture,
-    found: Found,
+    found: Predictions,
     *,
     shown: frozenset[Id] = frozenset(),
     boxes: bool = False,
@@ -188,7 +188,9 @@ def _encoded(rle: MaskRLE) -> dict[str, Any]:
     return {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
 
 
-def _covers(overlaps: BoolArray, found: Found, objects: tuple[AnnotatedObject, ...]) -> BoolArray:
+def _covers(
+    overlaps: BoolArray, found: Predictions, objects: tuple[AnnotatedObject, ...]
+) -> BoolArray:
     """``(N,)``: detections that overlap an object and do not call it by another name."""
     agrees = [[label in (None, o.label) for o in objects] for label in found.labels]
     agreeing = np.array(agrees, np.bool_).reshape(overlaps.shape)

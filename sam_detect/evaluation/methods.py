@@ -13,7 +13,7 @@ from sam_detect.types import Frame, Masks
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class SupportImage:
     """The examples of one support picture: all that a method may see of its annotations.
 
     Attributes:
@@ -30,7 +30,7 @@ class Shown:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Predictions:
     """What a method found in one picture.
 
     Attributes:
@@ -48,7 +48,7 @@ class Found:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def nothing(cls, size_hw: tuple[int, int]) -> Found:
+    def nothing(cls, size_hw: tuple[int, int]) -> Predictions:
         none = Masks.empty(size_hw)
         return cls(none, (), np.zeros(0, np.float32), none)
 
@@ -59,10 +59,10 @@ class Method(Protocol):
 
     name: str
 
-    def learn(self, support: Sequence[Shown]) -> None:
+    def learn(self, support: Sequence[SupportImage]) -> None:
         """Forgets what it knew, and learns the examples of an episode."""
 
-    def find(self, frame: Frame) -> Found:
+    def find(self, frame: Frame) -> Predictions:
         """Finds and names the objects of a query picture."""
 
     def describe(self) -> dict[str, Any]:

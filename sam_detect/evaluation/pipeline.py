@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sam_detect.evaluation.methods import Found, Shown
+from sam_detect.evaluation.methods import Predictions, SupportImage
 from sam_detect.features.extraction import STAGES, FeatureExtractor
 from sam_detect.features.vector_cache import KnownVectors
 from sam_detect.interfaces import Segmenter
@@ -149,12 +149,12 @@ class PipelineMethod:
         self._name, self._labeller = pipeline.segmenter_name, pipeline.labeller
         self.pipeline = self._with_empty_library()
 
-    def learn(self, support: Sequence[Shown]) -> None:
+    def learn(self, support: Sequence[SupportImage]) -> None:
         self.pipeline = self._with_empty_library()
         for shown in support:
             self.pipeline.learn(shown.frame, shown.masks, shown.labels, others=shown.others)
 
-    def find(self, frame: Frame, *, recall_taught: bool = False) -> Found:
+    def find(self, frame: Frame, *, recall_taught: bool = False) -> Predictions:
         """Detects and labels the objects of a query picture.
 
         Args:
@@ -175,7 +175,7 @@ class PipelineMethod:
         areas = self.pipeline.areas_sought(snapshot)
         seconds = {stage: milliseconds / 1000 for stage, milliseconds in spent.items()}
         seconds["propose"] = self._segmenter.for_areas(areas).proposals(frame)[1]
-        return Found(
+        return Predictions(
             masks=detections.masks,
             labels=tuple(detections.label.tolist()),
             scores=np.asarray(detections.confidence, np.float32),

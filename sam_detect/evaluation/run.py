@@ -11,7 +11,7 @@ from typing import Literal
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.comparison import Comparison, compare
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Dataset, Id, masks_of
-from sam_detect.evaluation.methods import Found, Method, Shown
+from sam_detect.evaluation.methods import Method, Predictions, SupportImage
 from sam_detect.sources import load_image
 from sam_detect.types import Frame, Masks
 
@@ -176,7 +176,7 @@ class Query:
     """What a method found in one picture, and its comparison with the annotated objects."""
 
     picture: AnnotatedPicture
-    found: Found
+    found: Predictions
     comparison: Comparison
 
 
@@ -217,7 +217,7 @@ def run(
             if protocol.exhaustive:
                 rest = [o for o in picture.objects if o not in objects]
                 others = outlines(frame, picture, rest, outline)
-            support.append(Shown(frame, masks, tuple(o.label for o in objects), others))
+            support.append(SupportImage(frame, masks, tuple(o.label for o in objects), others))
         method.learn(support)
         queries = []
         for picture in split.queries:

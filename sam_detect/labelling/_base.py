@@ -16,7 +16,7 @@ from sam_detect.labelling.calibration import Calibration, calibrate
 from sam_detect.labelling.decision import DecisionModel, expected_shift
 from sam_detect.labelling.metric import Metric
 from sam_detect.masks import FloatArray, IntArray
-from sam_detect.types import ExampleArrays, Explanation, Neighbour, Verdict
+from sam_detect.types import Classification, ExampleArrays, Explanation, Neighbour
 from sam_detect.types.explanation import confidence_of
 
 AUTO_THRESHOLD = 0.5
@@ -91,7 +91,7 @@ class ExampleLabeller(Labeller):
         qualities: FloatArray | None = None,
         areas: IntArray | None = None,
         source: str | None = None,
-    ) -> list[Verdict]:
+    ) -> list[Classification]:
         if len(vectors) == 0:
             return []
         count = max(CANDIDATES, self.top_k)
@@ -104,31 +104,33 @@ class ExampleLabeller(Labeller):
         neighbours = self._compared_again(mapped, found, memory, fitted.metric)
         given = [denials(near) for near in neighbours]
         denied = [{name for name, left in each.items() if left < EVEN} for each in given]
-        verdicts = [
-            self.verdict(vector, near, fitted, labels)
+        classifications = [
+            self.classify(vector, near, fitted, labels)
             for vector, near, labels in zip(mapped, neighbours, denied, strict=True)
         ]
         if fitted.decision is not None:
-            looks = qualities, areas
-            verdicts = self._weighed(verdicts, mapped, neighbours, fitted.decision, looks)
+            evidence = qualities, areas
+            classifications = self._weighed(
+                classifications, mapped, neighbours, fitted.decision, evidence
+            )
         return [
-            self._corrected(verdict, left, near)
-            for verdict, left, near in zip(verdicts, given, neighbours, strict=True)
+            self._corrected(classification, left, near)
+            for classification, left, near in zip(classifications, given, neighbours, strict=True)
         ]
 
     @abstractmethod
     def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
-        """Of one vector to the ``(n, D)`` examples of a label, n > 0, as :meth:`verdict` measures
-        it."""
+        """Of one vector to the ``(n, D)`` examples of a label, n > 0, as :meth:`classify`
+        measures it."""
 
     @abstractmethod
-    def verdict(
+    def classify(
         self,
         vector: FloatArray,
         neighbours: list[Neighbour],
         fitted: Fitted,
         denied: Collection[str],
-    ) -> Verdict:
+    ) -> Classification:
         """What one vector (under the metric) is.
 
         Args:
@@ -141,9 +143,9 @@ class ExampleLabeller(Labeller):
         confidence: float,
         neighbours: list[Neighbour],
         explanation: Explanation | None,
-    ) -> Verdict:
-        """The verdict for a best label: known or, below the threshold, unknown."""
-        return Verdict.decided(
+    ) -> Classification:
+        """The classification for a best label: known or, below the threshold, unknown."""
+        return Classification.decided(
             label,
             confidence,
             threshold=self.threshold,
@@ -158,8 +160,8 @@ class ExampleLabeller(Labeller):
         votes: Mapping[str, float],
         neighbours: list[Neighbour],
         fitted: Fitted,
-    ) -> Verdict:
-        """The verdict by similarity alone.
+    ) -> Classification:
+        """The classification by similarity alone.
 
         Args:
             label: the best label.
@@ -175,44 +177,46 @@ class ExampleLabeller(Labeller):
         )
         return self.named(label, votes[label] * calibrated, neighbours, explanation)
 
-    def unknown(self, neighbours: list[Neighbour]) -> Verdict:
-        """The verdict where no positive example is near."""
+    def unknown(self, neighbours: list[Neighbour]) -> Classification:
+        """The classification where no positive example is near."""
         nearest = neighbours[0].label if neighbours else None
         explanation = Explanation(threshold=self.threshold)
         near = tuple(neighbours[: self.top_k])
-        return Verdict(None, nearest, 0.0, near, explanation=explanation)
+        return Classification(None, nearest, 0.0, near, explanation=explanation)
 
     def _corrected(
-        self, verdict: Verdict, left: Mapping[str, float], neighbours: list[Neighbour]
-    ) -> Verdict:
-        """The verdict with what the negatives leave of it (:func:`denials`)."""
-        label, explanation = verdict.best_label, verdict.explanation
+        self, classification: Classification, left: Mapping[str, float], neighbours: list[Neighbour]
+    ) -> Classification:
+        """The classification with what the negatives leave of it (:func:`denials`)."""
+        label, explanation = classification.best_label, classification.explanation
         if label is None or label not in left or explanation is None:
-            return verdict
+            return classification
         explanation = replace(explanation, negative_factor=left[label])
-        return self.named(label, verdict.confidence * left[label], neighbours, explanation)
+        return self.named(label, classification.confidence * left[label], neighbours, explanation)
 
     def _weighed(
         self,
-        verdicts: list[Verdict],
+        classifications: list[Classification],
         vectors: FloatArray,
         neighbours: list[list[Neighbour]],
         decision: DecisionModel,
-        looks: tuple[FloatArray | None, IntArray | None],
-    ) -> list[Verdict]:
-        """The verdicts of one picture with everything else that is known taken into account."""
-        qualities, areas = looks
-        odds = np.full(len(verdicts), -np.inf)
-        terms: list[dict[str, float]] = [{} for _ in verdicts]
-        best_labels = [verdict.best_label for verdict in verdicts]
+        evidence: tuple[FloatArray | None, IntArray | None],
+    ) -> list[Classification]:
+        """The classifications of one picture, with size, quality and hard negatives weighed in."""
+        qualities, areas = evidence
+        odds = np.full(len(classifications), -np.inf)
+        terms: list[dict[str, float]] = [{} for _ in classifications]
+        best_labels = [classification.best_label for classification in classifications]
         hard_negatives = decision.nearest_hard_negatives(best_labels, vectors)
-        for index, (verdict, near) in enumerate(zip(verdicts, neighbours, strict=True)):
-            label = verdict.best_label
-            if label is None or not verdict.confidence:
+        for index, (classification, near) in enumerate(
+            zip(classifications, neighbours, strict=True)
+        ):
+            label = classification.best_label
+            if label is None or not classification.confidence:
                 continue
             terms[index] = decision.odds(
                 label,
-                verdict.confidence,
+                classification.confidence,
                 similarity=nearest_of(label, near),
                 hard_negative=float(hard_negatives[index]),
                 look=(
@@ -226,10 +230,12 @@ class ExampleLabeller(Labeller):
             for place in np.flatnonzero(of_image).tolist():
                 terms[place]["image_quality"] = float(of_image[place])
         answers = []
-        for index, (verdict, near) in enumerate(zip(verdicts, neighbours, strict=True)):
-            label, explanation = verdict.best_label, verdict.explanation
+        for index, (classification, near) in enumerate(
+            zip(classifications, neighbours, strict=True)
+        ):
+            label, explanation = classification.best_label, classification.explanation
             if label is None or explanation is None or math.isinf(odds[index]):
-                answers.append(verdict)
+                answers.append(classification)
                 continue
             hard_negative = float(hard_negatives[index])
             explanation = replace(

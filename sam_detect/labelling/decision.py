@@ -9,7 +9,7 @@ to them. And where the segmenter gave the examples low quality, it may give the 
 The terms are added up as log-odds, as in a naive Bayes classifier; the weights were set once on
 four data sets together (``docs/labelling.md``). The sum becomes the confidence
 (:func:`sam_detect.types.explanation.confidence_of`), and the threshold of the labeller decides
-(:meth:`sam_detect.types.Verdict.decided`).
+(:meth:`sam_detect.types.Classification.decided`).
 """
 
 from __future__ import annotations

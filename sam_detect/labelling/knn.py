@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from sam_detect.labelling._base import ExampleLabeller, Fitted
 from sam_detect.masks import FloatArray
-from sam_detect.types import Neighbour, Verdict
+from sam_detect.types import Classification, Neighbour
 
 SHARPNESS = 20.0
 """An example that is less similar by 1/20 votes with a weight lower by a factor of e."""
@@ -25,13 +25,13 @@ class KNNLabeller(ExampleLabeller):
     def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
         return float((examples @ vector).max())
 
-    def verdict(
+    def classify(
         self,
         vector: FloatArray,
         neighbours: list[Neighbour],
         fitted: Fitted,
         denied: Collection[str],
-    ) -> Verdict:
+    ) -> Classification:
         positives = [n for n in neighbours if not n.negative]
         voters = [n for n in positives if n.label not in denied] or positives
         votes: dict[str, float] = defaultdict(float)

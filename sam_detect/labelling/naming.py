@@ -13,12 +13,12 @@ from sam_detect.labelling.suppression import Nesting, seen_nesting, suppressed_b
 from sam_detect.masks import FloatArray, IntArray, intersection_matrix
 from sam_detect.types import (
     Candidates,
+    Classification,
     Detections,
     Explanation,
     Masks,
     Neighbour,
     Taught,
-    Verdict,
 )
 from sam_detect.types.explanation import MOST_SUPPRESSED, Decision, Suppressed
 
@@ -36,10 +36,12 @@ def plausible(masks: Masks, memory: LabelMemory) -> IntArray:
     return np.flatnonzero(plausible_sizes(masks.areas, memory.examples()))
 
 
-def _without_denied(masks: Masks, verdicts: Sequence[Verdict], denied: Taught) -> list[Verdict]:
-    """The verdicts; unknown where a label was denied to about this outline."""
-    answers = list(verdicts)
-    labels = np.array([verdict.label for verdict in verdicts], dtype=object)
+def _without_denied(
+    masks: Masks, classifications: Sequence[Classification], denied: Taught
+) -> list[Classification]:
+    """The classifications; unknown where a label was denied to about this outline."""
+    answers = list(classifications)
+    labels = np.array([classification.label for classification in classifications], dtype=object)
     areas = masks.areas
     for index, example in enumerate(denied.examples):
         one, wrong = denied.masks[[index]], int(denied.masks.areas[index])
@@ -52,8 +54,8 @@ def _without_denied(masks: Masks, verdicts: Sequence[Verdict], denied: Taught) -
                 shared >= HELD_SHARE * wrong
                 or shared >= DENIED_IOU * (int(areas[i]) + wrong - shared)
             ):  # fmt: skip
-                neighbours = _first(example, verdicts[i].neighbours)
-                answers[i] = _unknown(verdicts[i], "corrected here", neighbours)
+                neighbours = _first(example, classifications[i].neighbours)
+                answers[i] = _unknown(classifications[i], "corrected here", neighbours)
     return answers
 
 
@@ -63,39 +65,45 @@ def _first(example: Neighbour, neighbours: Sequence[Neighbour]) -> tuple[Neighbo
     return (example, *others)[: max(1, len(neighbours))]
 
 
-def _unknown(verdict: Verdict, decision: Decision, neighbours: tuple[Neighbour, ...]) -> Verdict:
-    """The verdict without its label, whatever it is similar to."""
-    explanation = verdict.explanation
+def _unknown(
+    classification: Classification, decision: Decision, neighbours: tuple[Neighbour, ...]
+) -> Classification:
+    """The classification without its label, whatever it is similar to."""
+    explanation = classification.explanation
     if explanation is not None:
         explanation = replace(explanation, decision=decision, confidence=0.0)
     return replace(
-        verdict, label=None, confidence=0.0, neighbours=neighbours, explanation=explanation
+        classification, label=None, confidence=0.0, neighbours=neighbours, explanation=explanation
     )
 
 
 def _with_suppressed(
-    index: int, verdicts: Sequence[Verdict], masks: Masks, by: IntArray
-) -> Verdict:
-    """A detection's verdict; its explanation has the candidates that it suppressed.
+    index: int, classifications: Sequence[Classification], masks: Masks, by: IntArray
+) -> Classification:
+    """A detection's classification; its explanation has the candidates that it suppressed.
 
     Args:
         by: of :func:`~sam_detect.labelling.suppression.suppressed_by`.
     """
-    verdict = verdicts[index]
-    gone = sorted(np.flatnonzero(by == index).tolist(), key=lambda i: -verdicts[i].confidence)
-    if verdict.explanation is None or not gone:
-        return verdict
+    classification = classifications[index]
+    gone = sorted(
+        np.flatnonzero(by == index).tolist(), key=lambda i: -classifications[i].confidence
+    )
+    if classification.explanation is None or not gone:
+        return classification
     corners = masks.boxes_xyxy
     suppressed = tuple(
         Suppressed(
-            verdicts[i].best_label,
-            float(verdicts[i].confidence),
+            classifications[i].best_label,
+            float(classifications[i].confidence),
             [*corners[i, :2].tolist(), *(corners[i, 2:] - corners[i, :2]).tolist()],
         )
         for i in gone[:MOST_SUPPRESSED]
     )
-    explanation = replace(verdict.explanation, suppressed=suppressed, suppressed_count=len(gone))
-    return replace(verdict, explanation=explanation)
+    explanation = replace(
+        classification.explanation, suppressed=suppressed, suppressed_count=len(gone)
+    )
+    return replace(classification, explanation=explanation)
 
 
 class Naming:
@@ -118,7 +126,7 @@ class Naming:
         *,
         source: str,
         taught: Taught | None = None,
-    ) -> tuple[Masks, list[Verdict]]:
+    ) -> tuple[Masks, list[Classification]]:
         """One mask for each object with what it is; named ones first, best first.
 
         Args:
@@ -138,15 +146,15 @@ class Naming:
             areas=compared.areas,
             source=source,
         )
-        verdicts = [Verdict(None, None, 0.0)] * len(masks)
-        for index, verdict in zip(described.tolist(), labelled, strict=True):
-            verdicts[index] = verdict
+        classifications = [Classification(None, None, 0.0)] * len(masks)
+        for index, classification in zip(described.tolist(), labelled, strict=True):
+            classifications[index] = classification
         if taught is not None and given is not None:
-            verdicts = _without_denied(masks, verdicts, taught.of(negative=True))
+            classifications = _without_denied(masks, classifications, taught.of(negative=True))
             masks = Masks.concatenate([given[0], masks])
-            verdicts = [*given[1], *verdicts]
-        keep, by = suppressed_by(masks, verdicts, nesting=self._seen_nesting(memory))
-        return masks[keep], [_with_suppressed(i, verdicts, masks, by) for i in keep.tolist()]
+            classifications = [*given[1], *classifications]
+        keep, by = suppressed_by(masks, classifications, nesting=self._seen_nesting(memory))
+        return masks[keep], [_with_suppressed(i, classifications, masks, by) for i in keep.tolist()]
 
     def with_neighbours(
         self,
@@ -160,20 +168,22 @@ class Naming:
         Args:
             embed: makes the vectors of masks.
         """
-        verdicts = list(found.verdicts)
+        classifications = list(found.classifications)
         # A labelled object was compared, also where its labeller names no neighbours.
-        missing = [i for i, v in enumerate(verdicts) if v.label is None and not v.neighbours]
+        missing = [i for i, v in enumerate(classifications) if v.label is None and not v.neighbours]
         if not missing or not memory.examples().labels:
             return found
         compared = self._labeller.label(embed(found.masks[missing]), memory)
-        for index, verdict in zip(missing, compared, strict=True):
+        for index, classification in zip(missing, compared, strict=True):
             # Its size alone made it unknown, whatever it looks like.
-            verdicts[index] = _unknown(verdict, "other size", verdict.neighbours)
-        return replace(found, verdicts=tuple(verdicts))
+            classifications[index] = _unknown(
+                classification, "other size", classification.neighbours
+            )
+        return replace(found, classifications=tuple(classifications))
 
     def _given(
         self, memory: LabelMemory, taught: Taught, source: str
-    ) -> tuple[Masks, list[Verdict]]:
+    ) -> tuple[Masks, list[Classification]]:
         """Taught outlines with their labels, as far as the labeller gives these."""
         asked = self._labeller.labels
         wanted = [i for i, e in enumerate(taught.examples) if asked is None or e.label in asked]
@@ -185,15 +195,15 @@ class Naming:
             vectors, memory, qualities=None, areas=taught.masks.areas[wanted], source=source
         )
         return taught.masks[wanted], [
-            Verdict(
+            Classification(
                 each.label,
                 each.label,
                 1.0,
-                _first(each, verdict.neighbours),
+                _first(each, classification.neighbours),
                 taught=True,
                 explanation=Explanation("taught here", 1.0, self._labeller.threshold),
             )
-            for each, verdict in zip(examples, compared, strict=True)
+            for each, classification in zip(examples, compared, strict=True)
         ]
 
     def _comparable_qualities(self, memory: LabelMemory, masks: Masks) -> FloatArray | None:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from sam_detect.labelling._base import ExampleLabeller, Fitted, unit_mean
 from sam_detect.masks import FloatArray
-from sam_detect.types import Neighbour, Verdict
+from sam_detect.types import Classification, Neighbour
 
 SHARPNESS = 20.0
 
@@ -22,13 +22,13 @@ class PrototypeLabeller(ExampleLabeller):
     def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
         return float(unit_mean(examples) @ vector)
 
-    def verdict(
+    def classify(
         self,
         vector: FloatArray,
         neighbours: list[Neighbour],
         fitted: Fitted,
         denied: Collection[str],
-    ) -> Verdict:
+    ) -> Classification:
         labels = fitted.means.keys() - set(denied) or fitted.means.keys()
         if not labels:
             return self.unknown(neighbours)

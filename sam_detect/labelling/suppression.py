@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.masks import IntArray, intersection_matrix, nms
-from sam_detect.types import ExampleArrays, Masks, Verdict
+from sam_detect.types import Classification, ExampleArrays, Masks
 
 QUALITY = 2.0
 """Weight of the proposal's log quality against the log-odds of its label: wholes outrank parts."""
@@ -56,14 +56,14 @@ def seen_nesting(examples: ExampleArrays) -> Nesting:
 
 
 def one_per_object(
-    masks: Masks, verdicts: Sequence[Verdict], *, nesting: Nesting = frozenset()
+    masks: Masks, classifications: Sequence[Classification], *, nesting: Nesting = frozenset()
 ) -> IntArray:
     """Indices to keep, the first part of what :func:`suppressed_by` gives."""
-    return suppressed_by(masks, verdicts, nesting=nesting)[0]
+    return suppressed_by(masks, classifications, nesting=nesting)[0]
 
 
 def suppressed_by(
-    masks: Masks, verdicts: Sequence[Verdict], *, nesting: Nesting = frozenset()
+    masks: Masks, classifications: Sequence[Classification], *, nesting: Nesting = frozenset()
 ) -> tuple[IntArray, IntArray]:
     """Indices to keep: named detections without duplicates, and unknown ones that do not overlap
     them. And for each mask the index of the best kept one that suppresses it; -1 where it is kept.
@@ -75,10 +75,14 @@ def suppressed_by(
     Args:
         nesting: pairs of (inner, outer) labels of which the one may lie in the other.
     """
-    known = [i for i, verdict in enumerate(verdicts) if verdict.label is not None]
-    unknown = [i for i, verdict in enumerate(verdicts) if verdict.label is None]
-    taught = [i for i in known if verdicts[i].taught]
-    odds = {i: _rank(verdicts[i].confidence, float(masks.predicted_ious[i])) for i in known}
+    known = [
+        i for i, classification in enumerate(classifications) if classification.label is not None
+    ]
+    unknown = [
+        i for i, classification in enumerate(classifications) if classification.label is None
+    ]
+    taught = [i for i in known if classifications[i].taught]
+    odds = {i: _rank(classifications[i].confidence, float(masks.predicted_ious[i])) for i in known}
     rank = taught + sorted(set(known) - set(taught), key=lambda i: (-odds[i], i))
     order = rank + unknown
     if not order:
@@ -88,7 +92,7 @@ def suppressed_by(
     shared = intersection_matrix(chosen.crops(), chosen.boxes_xyxy, areas)
     iou = shared / np.maximum(areas[:, None] + areas[None, :] - shared, 1)
     inside = shared / np.minimum(areas[:, None], areas[None, :]) > INSIDE_SHARE
-    names = np.array([verdicts[i].label for i in order], dtype=object)
+    names = np.array([classifications[i].label for i in order], dtype=object)
     may_nest = _may_nest(names, areas, nesting)
     same = np.equal(names[:, None], names[None, :]).astype(np.bool_)
     sure = slice(0, len(taught))

@@ -12,7 +12,7 @@ from sam_detect.interfaces import Labeller, LabelMemory, TextEncoder
 from sam_detect.labelling.knn import KNNLabeller
 from sam_detect.labels import normalised_label
 from sam_detect.masks import FloatArray, IntArray
-from sam_detect.types import Explanation, Verdict
+from sam_detect.types import Classification, Explanation
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -82,7 +82,7 @@ class TextLabeller(Labeller):
         qualities: FloatArray | None = None,
         areas: IntArray | None = None,
         source: str | None = None,
-    ) -> list[Verdict]:
+    ) -> list[Classification]:
         by_example = self._examples.label(
             vectors, memory, qualities=qualities, areas=areas, source=source
         )
@@ -91,8 +91,8 @@ class TextLabeller(Labeller):
         names = self._candidates(memory)
         shares = self.probabilities(vectors, names)
         return [
-            self._verdict(dict(zip(names, row, strict=True)), verdict)
-            for row, verdict in zip(shares.tolist(), by_example, strict=True)
+            self._classify(dict(zip(names, row, strict=True)), classification)
+            for row, classification in zip(shares.tolist(), by_example, strict=True)
         ]
 
     def probabilities(self, vectors: FloatArray, names: Sequence[str]) -> Scores:
@@ -120,7 +120,7 @@ class TextLabeller(Labeller):
             )
         return names
 
-    def _verdict(self, shares: Mapping[str, float], seen: Verdict) -> Verdict:
+    def _classify(self, shares: Mapping[str, float], seen: Classification) -> Classification:
         """The text's shares and what the examples say, weighed."""
         weight = self.text_weight
         scores = {name: weight * share for name, share in shares.items()}
@@ -131,7 +131,7 @@ class TextLabeller(Labeller):
             scores[seen.neighbours[0].label] = 0.0
         best = max(scores, key=lambda name: (scores[name], name))
         ordered = sorted(scores.items(), key=lambda each: (-each[1], each[0]))
-        return Verdict.decided(
+        return Classification.decided(
             best,
             scores[best],
             threshold=self.threshold,

@@ -158,7 +158,9 @@ def draw_objects(
         line: width of the outlines in pixels.
     """
     # objects without a label first: they must not cross those that have one
-    is_unknown = np.array([verdict.label is None for verdict in detections.verdicts], bool)
+    is_unknown = np.array(
+        [classification.label is None for classification in detections.classifications], bool
+    )
     unknown, known = detections.masks[is_unknown], detections.known
     thin = max(1.0, line * 0.5)
     draw_masks(canvas, unknown, UNKNOWN, line_px=thin, line_opacity=UNKNOWN_OPACITY)
@@ -169,7 +171,7 @@ def draw_objects(
         objects[y0:y1, x0:x1] |= crop
         side = (float(known.area[i]) / objects.size) ** 0.5  # relative to the image's
         fill = FILL_OPACITY + side * (LEAST_FILL_OPACITY - FILL_OPACITY)
-        color = colors[str(known.verdicts[i].label)]
+        color = colors[str(known.classifications[i].label)]
         draw_mask(canvas, crop, (x0, y0, x1, y1), color, line_px=line, fill_opacity=fill)
     return Layout(objects)
 
@@ -244,8 +246,8 @@ def _tags(
     firsts: dict[str, Tag] = {}
     others, without = [], []
     for i in np.argsort(-detections.confidence, kind="stable"):
-        verdict = detections.verdicts[i]
-        label, percent = verdict.label, f"{verdict.confidence:.0%}"
+        classification = detections.classifications[i]
+        label, percent = classification.label, f"{classification.confidence:.0%}"
         if label is None:
             continue
         x0, y0, x1, y1 = detections.boxes_xyxy[i].tolist()

@@ -32,7 +32,7 @@ from sam_detect.outputs.files import (
     writing_to,
 )
 from sam_detect.outputs.text import CLOSED, to_json
-from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
+from sam_detect.types import Classification, Detections, Frame, Masks, TrackedFrame
 from sam_detect.types.conversions import UNKNOWN_CATEGORY
 
 ANNOTATIONS = "annotations.json"
@@ -59,14 +59,14 @@ class ObjectSnapshot:
         track_id: its track.
         frame: the cut, with the index and the time of its frame.
         masks: the object in it, alone.
-        verdict: of its track in the last frame that showed it.
+        classification: of its track in the last frame that showed it.
         truncated: whether the border of the image cuts it off.
     """
 
     track_id: int
     frame: Frame
     masks: Masks
-    verdict: Verdict
+    classification: Classification
     truncated: bool
 
 
@@ -197,8 +197,8 @@ class SnapshotFolderSink(VideoSink):
             return
         if waiting.snapshot.truncated and not truncated:
             waiting.snapshot = cut(tracked, index)
-        verdict = tracked.detections.verdicts[index]
-        waiting.snapshot = replace(waiting.snapshot, verdict=verdict)
+        classification = tracked.detections.classifications[index]
+        waiting.snapshot = replace(waiting.snapshot, classification=classification)
         waiting.frames += 1
         waiting.last_frame = self._frames
 
@@ -230,7 +230,7 @@ class SnapshotSink(SnapshotFolderSink):
 
     def category_of(self, snapshot: ObjectSnapshot) -> str | None:
         room = len(self.written) < MAX_SNAPSHOTS
-        return (snapshot.verdict.label or UNKNOWN_CATEGORY) if room else None
+        return (snapshot.classification.label or UNKNOWN_CATEGORY) if room else None
 
 
 @dataclass
@@ -258,8 +258,8 @@ def cut(tracked: TrackedFrame, index: int) -> ObjectSnapshot:
         boxes_xyxy=np.array([[x0 - left, y0 - top, x1 - left, y1 - top]]),
         crops=[found.masks.crop(index)],
     )
-    track, verdict = int(tracked.track_ids[index]), found.verdicts[index]
-    return ObjectSnapshot(track, part, masks, verdict, _is_truncated(found, index))
+    track, classification = int(tracked.track_ids[index]), found.classifications[index]
+    return ObjectSnapshot(track, part, masks, classification, _is_truncated(found, index))
 
 
 def _is_truncated(found: Detections, index: int) -> bool:

@@ -11,11 +11,12 @@ from sam_detect.types.examples import (
 )
 from sam_detect.types.explanation import Explanation
 from sam_detect.types.frames import Crop, FadedCrop, Frame, ImageRGB
-from sam_detect.types.results import Detection, Detections, Verdict
+from sam_detect.types.results import Classification, Detection, Detections
 from sam_detect.types.videos import TrackedFrame
 
 __all__ = [
     "Candidates",
+    "Classification",
     "Crop",
     "Detection",
     "Detections",
@@ -34,5 +35,4 @@ __all__ = [
     "Selection",
     "Taught",
     "TrackedFrame",
-    "Verdict",
 ]

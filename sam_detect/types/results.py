@@ -1,4 +1,4 @@
-"""Results: verdicts and detections."""
+"""Results: classifications and detections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sam_detect.types.frames import Frame
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Classification:
     """The labeller's answer for one vector.
 
     Attributes:
@@ -46,7 +46,7 @@ class Verdict:
         threshold: float,
         neighbours: Sequence[Neighbour] = (),
         explanation: Explanation | None = None,
-    ) -> Verdict:
+    ) -> Classification:
         """The one rule between a label and unknown, for images and for videos: ``best_label`` if
         the confidence, limited to 0..1, is at least the threshold of the labeller."""
         confidence = min(1.0, max(0.0, confidence))
@@ -66,7 +66,7 @@ class Detection:
     """One found object; answers ``d.label`` and ``d["label"]`` alike."""
 
     masks: Masks = field(repr=False)
-    verdict: Verdict = field(repr=False)
+    classification: Classification = field(repr=False)
 
     FIELDS = (
         "mask", "polygon", "label", "confidence", "bbox", "area", "neighbours", "best_label",
@@ -75,25 +75,25 @@ class Detection:
 
     @property
     def label(self) -> str | None:
-        return self.verdict.label
+        return self.classification.label
 
     @property
     def best_label(self) -> str | None:
-        return self.verdict.best_label
+        return self.classification.best_label
 
     @property
     def confidence(self) -> float:
-        return self.verdict.confidence
+        return self.classification.confidence
 
     @property
     def neighbours(self) -> tuple[Neighbour, ...]:
-        return self.verdict.neighbours
+        return self.classification.neighbours
 
     @property
     def explanation(self) -> Explanation | None:
         """The terms that decided between a label and unknown; None in videos and where the
         labeller gives none."""
-        return self.verdict.explanation
+        return self.classification.explanation
 
     @property
     def mask(self) -> BoolArray:
@@ -176,21 +176,22 @@ class Detections:
     Attributes:
         source_id: the image's path, as given or found.
         masks: the N masks.
-        verdicts: N verdicts, parallel to the masks.
+        classifications: N classifications, parallel to the masks.
         recipe: the recipe that made the vectors, as plain data.
         timings_ms: milliseconds per stage.
     """
 
     source_id: str
     masks: Masks
-    verdicts: tuple[Verdict, ...]
+    classifications: tuple[Classification, ...]
     recipe: dict[str, Any] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.masks) != len(self.verdicts):
+        if len(self.masks) != len(self.classifications):
             raise MaskError(
-                f"{len(self.masks)} masks need as many verdicts, got {len(self.verdicts)}"
+                f"{len(self.masks)} masks need as many classifications, "
+                f"got {len(self.classifications)}"
             )
 
     @classmethod
@@ -199,8 +200,8 @@ class Detections:
         if isinstance(found, Detections):
             return found
         masks = [Masks.empty(frame.size_hw), *(detection.masks for detection in found)]
-        verdicts = tuple(detection.verdict for detection in found)
-        return cls(frame.source_id, Masks.concatenate(masks), verdicts)
+        classifications = tuple(detection.classification for detection in found)
+        return cls(frame.source_id, Masks.concatenate(masks), classifications)
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -209,17 +210,23 @@ class Detections:
     @property
     def label(self) -> npt.NDArray[np.object_]:
         """``(N,)`` of str or None."""
-        return np.array([verdict.label for verdict in self.verdicts], dtype=object)
+        return np.array(
+            [classification.label for classification in self.classifications], dtype=object
+        )
 
     @property
     def best_label(self) -> npt.NDArray[np.object_]:
         """``(N,)`` of str or None."""
-        return np.array([verdict.best_label for verdict in self.verdicts], dtype=object)
+        return np.array(
+            [classification.best_label for classification in self.classifications], dtype=object
+        )
 
     @property
     def confidence(self) -> npt.NDArray[np.float64]:
         """``(N,)`` in 0..1."""
-        return np.array([verdict.confidence for verdict in self.verdicts], dtype=np.float64)
+        return np.array(
+            [classification.confidence for classification in self.classifications], dtype=np.float64
+        )
 
     @property
     def score(self) -> FloatArray:
@@ -251,18 +258,23 @@ class Detections:
     @property
     def known(self) -> Detections:
         """Only those with a label."""
-        return self[np.array([verdict.label is not None for verdict in self.verdicts], dtype=bool)]
+        return self[
+            np.array(
+                [classification.label is not None for classification in self.classifications],
+                dtype=bool,
+            )
+        ]
 
     def only(self, labels: Collection[str], *, unknown: bool = False) -> Detections:
         """Only those with one of these labels; with ``unknown`` also those without a label."""
-        names = (verdict.label for verdict in self.verdicts)
+        names = (classification.label for classification in self.classifications)
         return self[np.array([unknown if n is None else n in labels for n in names], dtype=bool)]
 
     def __len__(self) -> int:
-        return len(self.verdicts)
+        return len(self.classifications)
 
     def __repr__(self) -> str:
-        counts = Counter(verdict.label for verdict in self.verdicts)
+        counts = Counter(classification.label for classification in self.classifications)
         unknown = counts.pop(None, 0)
         parts = [f"{number} {label!r}" for label, number in counts.most_common()]
         parts += [f"{unknown} unknown"] if unknown or not parts else []
@@ -278,12 +290,12 @@ class Detections:
             if not -len(self) <= index < len(self):
                 raise IndexError(f"detection {index} of {len(self)} does not exist")
             index %= len(self)
-            return Detection(masks=self.masks[[index]], verdict=self.verdicts[index])
+            return Detection(masks=self.masks[[index]], classification=self.classifications[index])
         keep = np.arange(len(self))[as_index(selection)]
         return Detections(
             source_id=self.source_id,
             masks=self.masks[keep],
-            verdicts=tuple(self.verdicts[i] for i in keep),
+            classifications=tuple(self.classifications[i] for i in keep),
             recipe=self.recipe,
             timings_ms=self.timings_ms,
         )

@@ -58,7 +58,7 @@ class UnknownCollector(SnapshotFolderSink):
 
     def category_of(self, snapshot: ObjectSnapshot) -> str | None:
         """A new name for a new kind; None where the object is labelled, or its kind is known."""
-        if snapshot.verdict.label is not None or len(self._kinds) >= self._most:
+        if snapshot.classification.label is not None or len(self._kinds) >= self._most:
             return None
         vector = self._pipeline.features.embed_masks(snapshot.frame, snapshot.masks)
         if len(self._kinds) and float((self._kinds @ vector[0]).max()) >= self._same:

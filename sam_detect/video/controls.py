@@ -226,7 +226,7 @@ class Controls:
             self.message = "what is outlined has no name that could be wrong"
             return None
         index = tracked.track_ids.tolist().index(self.chosen)
-        label = tracked.detections.verdicts[index].label
+        label = tracked.detections.classifications[index].label
         if label is None:
             self.message = f"#{self.chosen} has no name that could be wrong"
             return None

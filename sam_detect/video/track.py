@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.masks import FloatArray
-from sam_detect.types import ImageRGB, Verdict
+from sam_detect.types import Classification, ImageRGB
 from sam_detect.video.appearance import WHOLE_SHARE, Appearance, over
 from sam_detect.video.motion import Flow, SoftMask
 from sam_detect.video.votes import VOTE_WINDOW, weighted_vote
@@ -42,8 +42,8 @@ class Track:
         anchor: its body in the last key frame.
         appearance: its colours then; None where it was too small or partly outside the picture.
         quality: of its mask, 0 to 1.
-        votes: its verdicts at key frames, oldest first.
-        verdict: the joint verdict of these.
+        votes: its classifications at key frames, oldest first.
+        classification: the joint classification of these.
         seen_s: time of the last frame that showed it.
         hidden: whether too little of it is visible.
         shown: ``(h, w)`` 0 to 1, the visible part of the body; None for all.
@@ -65,8 +65,8 @@ class Track:
     anchor: SoftMask
     appearance: Appearance | None
     quality: float
-    votes: list[Verdict]
-    verdict: Verdict
+    votes: list[Classification]
+    classification: Classification
     seen_s: float
     hidden: bool = False
     shown: FloatArray | None = None
@@ -165,7 +165,7 @@ class Track:
     def renew(
         self,
         mask: SoftMask,
-        verdict: Verdict,
+        classification: Classification,
         *,
         quality: float,
         image_rgb: ImageRGB,
@@ -177,7 +177,7 @@ class Track:
 
         Args:
             mask: in the key frame.
-            verdict: the vote of this key frame.
+            classification: the vote of this key frame.
             quality: of the mask.
             image_rgb: the key frame.
             since: the flows of the frames after it, up to the present one.
@@ -186,10 +186,14 @@ class Track:
         """
         self.missed = 0
         before = [] if relearnt else self.votes
-        if before and not self._all_of_it(mask) and verdict.label != self.verdict.label:
+        if (
+            before
+            and not self._all_of_it(mask)
+            and classification.label != self.classification.label
+        ):
             return  # a part of it, or several objects, which may have another label
-        self.votes = [*before, verdict][-VOTE_WINDOW:]
-        self.verdict = weighted_vote(self.votes, threshold)
+        self.votes = [*before, classification][-VOTE_WINDOW:]
+        self.classification = weighted_vote(self.votes, threshold)
         if self._all_of_it(mask):
             self.anchor, self.quality = mask, quality
             self.appearance = Appearance.of(image_rgb, mask) or self.appearance

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sam_detect.masks import BoolArray, IntArray
-from sam_detect.types import Detections, Frame, ImageRGB, Masks, Verdict
+from sam_detect.types import Classification, Detections, Frame, ImageRGB, Masks
 from sam_detect.video.appearance import Appearance
 from sam_detect.video.boxes import HIDDEN_S, Boxes
 from sam_detect.video.matching import assign, shared_of_smaller
@@ -151,11 +151,11 @@ class Tracks:
     def present(self, frame: Frame, *, time_s: float) -> tuple[Detections, IntArray]:
         """The objects of the present frame and their tracks, in the order of the tracks."""
         self._continue_hidden(frame.size_hw, time_s)
-        named = [t for t in self._shown() if self._unknown or t.verdict.label is not None]
+        named = [t for t in self._shown() if self._unknown or t.classification.label is not None]
         seen = _snapshot(named, frame.size_hw)
-        verdicts = tuple(self._tracks[each].verdict for each in seen.ids)
+        classifications = tuple(self._tracks[each].classification for each in seen.ids)
         ids = np.array(seen.ids, np.int64)
-        return Detections(frame.source_id, seen.masks, verdicts), ids
+        return Detections(frame.source_id, seen.masks, classifications), ids
 
     def forget_votes(self) -> None:
         """Discards all votes, since the library has changed."""
@@ -170,7 +170,7 @@ class Tracks:
     ) -> None:
         track.renew(
             SoftMask.of(result.found.masks, index),
-            result.found.verdicts[index],
+            result.found.classifications[index],
             quality=float(result.found.masks.predicted_ious[index]),
             image_rgb=result.frame.image_rgb,
             since=since,
@@ -187,14 +187,17 @@ class Tracks:
                 del self._tracks[track.id]
 
     def _begin(self, result: KeyFrameResult, index: int, since: Sequence[Flow]) -> None:
-        found, votes = result.found, [*result.earlier_votes[index], result.found.verdicts[index]]
-        verdict = weighted_vote(votes, self._threshold)
-        if not self._unknown and not _is_confirmed(verdict, votes, first=result.first):
-            self.undecided |= found.verdicts[index].label is not None
+        found, votes = (
+            result.found,
+            [*result.earlier_votes[index], result.found.classifications[index]],
+        )
+        classification = weighted_vote(votes, self._threshold)
+        if not self._unknown and not _is_confirmed(classification, votes, first=result.first):
+            self.undecided |= found.classifications[index].label is not None
             return
         anchor = SoftMask.of(found.masks, index)
         body, gain = carried(anchor, since)
-        if not body.area or self._is_part_of_another(body, verdict):
+        if not body.area or self._is_part_of_another(body, classification):
             return
         self._tracks[self._next_id] = Track(
             id=self._next_id,
@@ -203,18 +206,18 @@ class Tracks:
             appearance=Appearance.of(result.frame.image_rgb, anchor),
             quality=float(found.masks.predicted_ious[index]),
             votes=votes,
-            verdict=verdict,
+            classification=classification,
             seen_s=self._time_s,
             gain=gain,
         )
         self._next_id += 1
 
-    def _is_part_of_another(self, body: SoftMask, verdict: Verdict) -> bool:
+    def _is_part_of_another(self, body: SoftMask, classification: Classification) -> bool:
         """Whether much of it overlaps another object of the same label with more confidence: two
         cannot both be in front."""
         return any(
-            track.verdict.label == verdict.label is not None
-            and track.verdict.confidence > verdict.confidence
+            track.classification.label == classification.label is not None
+            and track.classification.confidence > classification.confidence
             and track.mask is not None
             and shared_of_smaller(body, track.mask) > COMMON_SHARE
             for track in self._shown()
@@ -236,7 +239,7 @@ class Tracks:
 
     def _same_labels(self, found: Detections, ids: Sequence[int]) -> BoolArray:
         """``(found, tracks)`` bool: which have the same label."""
-        names = [self._tracks[i].verdict.label if i in self._tracks else None for i in ids]
+        names = [self._tracks[i].classification.label if i in self._tracks else None for i in ids]
         known: BoolArray = np.array([name is not None for name in names], np.bool_)
         same = np.equal.outer(found.label, np.array(names, dtype=object))
         return np.asarray(same.astype(np.bool_) & known)
@@ -271,16 +274,18 @@ class Tracks:
         track.id = hidden.id
         track.votes = [*hidden.votes, *track.votes][-VOTE_WINDOW:]
         if track.votes:
-            track.verdict = weighted_vote(track.votes, self._threshold)
+            track.classification = weighted_vote(track.votes, self._threshold)
         self._tracks[track.id] = track
 
 
-def _is_confirmed(verdict: Verdict, votes: Sequence[Verdict], *, first: bool) -> bool:
+def _is_confirmed(
+    classification: Classification, votes: Sequence[Classification], *, first: bool
+) -> bool:
     """Whether a new object is shown: at the first key frame, with two votes, or if certain."""
-    if verdict.label is None:
+    if classification.label is None:
         return False
-    agreeing = sum(vote.label == verdict.label for vote in votes)
-    return first or agreeing > 1 or verdict.confidence >= SURE
+    agreeing = sum(vote.label == classification.label for vote in votes)
+    return first or agreeing > 1 or classification.confidence >= SURE
 
 
 def _meeting(boxes_xyxy: IntArray, place: int) -> Iterator[int]:
@@ -301,7 +306,7 @@ def _came_together(one: Track, other: Track, image_rgb: ImageRGB) -> float:
     """Overlap of two objects of one label, as a share of the smaller, if they are similar and did
     not touch at the last key frame; 0 otherwise."""
     sizes = sorted((one.body.area, other.body.area))
-    if one.verdict.label != other.verdict.label or sizes[0] < ONE_SIZE * sizes[1]:
+    if one.classification.label != other.classification.label or sizes[0] < ONE_SIZE * sizes[1]:
         return 0.0
     common = shared_of_smaller(one.body, other.body)
     if common < TOUCHING_SHARE or (one.hidden and other.hidden):
@@ -318,7 +323,7 @@ def _deviation_px(track: Track) -> float:
 
 
 def _alike(track: Track, hidden: Track) -> bool:
-    return hidden.hidden and hidden.verdict.label == track.verdict.label
+    return hidden.hidden and hidden.classification.label == track.classification.label
 
 
 def _nearest(track: Track, hidden: Sequence[Track]) -> Track | None:

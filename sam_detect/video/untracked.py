@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sam_detect.types import Detections, Frame, ImageRGB, Masks, Verdict
+from sam_detect.types import Classification, Detections, Frame, ImageRGB, Masks
 from sam_detect.video.appearance import WHOLE_SHARE, Appearance
 from sam_detect.video.matching import assign
 from sam_detect.video.motion import Flow, SoftMask
@@ -20,7 +20,7 @@ from sam_detect.video.votes import VOTE_WINDOW
 KEPT_UNSEEN = 2
 """Key frames without a matching proposal after which a region is forgotten."""
 
-Votes = tuple[Verdict, ...]
+Votes = tuple[Classification, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class UntrackedVotes:
             _region(
                 frame,
                 SoftMask.of(found.masks, index),
-                (*votes, found.verdicts[index])[-VOTE_WINDOW:],
+                (*votes, found.classifications[index])[-VOTE_WINDOW:],
             )
             for index, votes in enumerate(earlier)
         ]

@@ -1,4 +1,4 @@
-"""The label of a track: a weighted vote over the verdicts of its last key frames."""
+"""The label of a track: a weighted vote over the classifications of its last key frames."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sam_detect.types import Verdict
+from sam_detect.types import Classification
 
 MAX_LOG_ODDS = 4.0
 """Limit of a single vote's log-odds, so that no vote is too strong to be outvoted."""
@@ -15,8 +15,8 @@ VOTE_WINDOW = 20
 """The number of latest votes that count."""
 
 
-def weighted_vote(votes: Sequence[Verdict], threshold: float = 0.5) -> Verdict:
-    """The joint verdict of several key frames on one object.
+def weighted_vote(votes: Sequence[Classification], threshold: float = 0.5) -> Classification:
+    """The joint classification of several key frames on one object.
 
     Each vote supports its ``best_label`` with the log-odds ``ln(c / (1 - c))`` of its confidence
     ``c``, and opposes every other label. The sum is divided by the square root of the number of
@@ -37,7 +37,9 @@ def weighted_vote(votes: Sequence[Verdict], threshold: float = 0.5) -> Verdict:
         return latest
     label = max(odds, key=lambda name: odds[name])
     confidence = 1 / (1 + math.exp(-odds[label] / math.sqrt(len(votes))))
-    return Verdict.decided(label, confidence, threshold=threshold, neighbours=latest.neighbours)
+    return Classification.decided(
+        label, confidence, threshold=threshold, neighbours=latest.neighbours
+    )
 
 
 def _log_odds(confidence: float) -> float:

@@ -34,7 +34,7 @@ from sam_detect import SAMDetect
 from sam_detect.errors import SamDetectError
 from sam_detect.evaluation.comparison import Comparison, Counts, compare, match
 from sam_detect.evaluation.dataset import AnnotatedPicture, Dataset
-from sam_detect.evaluation.methods import Found, Shown
+from sam_detect.evaluation.methods import Predictions, SupportImage
 from sam_detect.evaluation.pipeline import EvaluationCache, PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Protocol, Split, outlines, plan
@@ -114,17 +114,17 @@ class Trial:
                 return
             done = self._correct(worst)
 
-    def _find(self, picture: AnnotatedPicture) -> Found:
+    def _find(self, picture: AnnotatedPicture) -> Predictions:
         frame = self.frames[picture.id]
         found = self.pipeline.find(frame, recall_taught=True)
         # What the user named besides is not asked for.
         labels = tuple(n if n in self.dataset.categories else None for n in found.labels)
-        return Found(found.masks, labels, found.scores, Masks.empty(picture.size_hw))
+        return Predictions(found.masks, labels, found.scores, Masks.empty(picture.size_hw))
 
-    def _compare(self, picture: AnnotatedPicture, found: Found) -> Comparison:
+    def _compare(self, picture: AnnotatedPicture, found: Predictions) -> Comparison:
         return compare(picture, found, boxes=self.dataset.boxes_only, iou_threshold=IOU)
 
-    def _worst(self, found: dict[Any, Found], compared: dict[Any, Comparison]) -> Find | None:
+    def _worst(self, found: dict[Any, Predictions], compared: dict[Any, Comparison]) -> Find | None:
         """The false find of the highest confidence in the pictures that are corrected."""
         best, chosen = -1.0, None
         for picture in self.queries:
@@ -140,7 +140,7 @@ class Trial:
         return self._described(picture, found[picture.id], compared[picture.id], index)
 
     def _described(
-        self, picture: AnnotatedPicture, found: Found, compared: Comparison, index: int
+        self, picture: AnnotatedPicture, found: Predictions, compared: Comparison, index: int
     ) -> Find:
         label, mask = str(found.labels[index]), found.masks[[index]]
         covered = compared.iou[index]
@@ -194,11 +194,11 @@ def _load(picture: AnnotatedPicture) -> Frame:
     return load_image(picture.path)
 
 
-def _shown(split: Split, pipeline: PipelineMethod) -> Iterator[Shown]:
+def _shown(split: Split, pipeline: PipelineMethod) -> Iterator[SupportImage]:
     for picture, objects in split.support:
         frame = _load(picture)
         masks = outlines(frame, picture, objects, pipeline.outline)
-        yield Shown(frame, masks, tuple(o.label for o in objects))
+        yield SupportImage(frame, masks, tuple(o.label for o in objects))
 
 
 def trials(

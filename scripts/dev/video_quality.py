@@ -173,7 +173,9 @@ def _followed(
         own = own or track
         mine = tracked[place].track_ids == own
         overlaps.append(float(row[mine].max()) if mine.any() else 0.0)
-        right.append(track == own > 0 and tracked[place].detections.verdicts[best].label == label)
+        right.append(
+            track == own > 0 and tracked[place].detections.classifications[best].label == label
+        )
         switches += track != before and track > 0 and before > 0
         before = track or before
     return ObjectQuality(

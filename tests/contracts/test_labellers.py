@@ -23,7 +23,7 @@ from sam_detect.embedding import AverageEmbedder
 from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.interfaces import Labeller
 from sam_detect.parts import make_labeller
-from sam_detect.types import ExampleArrays, HardNegativeArrays, Neighbour, Verdict
+from sam_detect.types import Classification, ExampleArrays, HardNegativeArrays, Neighbour
 
 NAMES = registry.names("labeller")
 Floats = npt.NDArray[np.float32]
@@ -125,82 +125,84 @@ def labeller(request: pytest.FixtureRequest) -> Labeller:
     return make(request.param)
 
 
-def verdict(labeller: Labeller, examples: Examples, angle: float, **memory: Any) -> Verdict:
+def classification(
+    labeller: Labeller, examples: Examples, angle: float, **memory: Any
+) -> Classification:
     found = labeller.label(at(angle), FakeMemory(examples, **memory))
     assert len(found) == 1
     return found[0]
 
 
-def test_no_vectors_have_no_verdicts(labeller: Labeller) -> None:
+def test_no_vectors_have_no_classifications(labeller: Labeller) -> None:
     for examples in ({}, TWO_KINDS):
         assert list(labeller.label(np.zeros((0, 2), np.float32), FakeMemory(examples))) == []
 
 
 def test_with_an_empty_library_everything_is_unknown(labeller: Labeller) -> None:
     for one in labeller.label(at(0, 90), FakeMemory({})):
-        assert one == Verdict(label=None, best_label=None, confidence=0.0, neighbours=())
+        assert one == Classification(label=None, best_label=None, confidence=0.0, neighbours=())
 
 
 @pytest.mark.parametrize(("angle", "label"), [(0, "nut"), (90, "date"), (-4, "nut"), (94, "date")])
 def test_an_example_itself_gets_its_label_with_high_confidence(
     labeller: Labeller, angle: float, label: str
 ) -> None:
-    one = verdict(labeller, TWO_KINDS, angle)
+    one = classification(labeller, TWO_KINDS, angle)
     assert one.label == one.best_label == label
     assert one.confidence > 0.7
 
 
 @pytest.mark.parametrize("angle", [180, 225, 270])
 def test_what_is_far_from_everything_is_unknown(labeller: Labeller, angle: float) -> None:
-    one = verdict(labeller, TWO_KINDS, angle)
+    one = classification(labeller, TWO_KINDS, angle)
     assert one.label is None
     assert one.best_label in ("nut", "date")
     assert one.confidence < 0.1
 
 
 def test_unknown_says_what_it_came_closest_to(labeller: Labeller) -> None:
-    assert verdict(labeller, TWO_KINDS, -80).best_label == "nut"
-    assert verdict(labeller, TWO_KINDS, 170).best_label == "date"
+    assert classification(labeller, TWO_KINDS, -80).best_label == "nut"
+    assert classification(labeller, TWO_KINDS, 170).best_label == "date"
 
 
 def test_one_example_is_enough(labeller: Labeller) -> None:
-    itself = verdict(labeller, {"nut": [0]}, 0)
+    itself = classification(labeller, {"nut": [0]}, 0)
     assert itself.label == "nut"
     assert itself.confidence > 0.7
     for angle in (90, 180):
-        far = verdict(labeller, {"nut": [0]}, angle)
+        far = classification(labeller, {"nut": [0]}, angle)
         assert (far.label, far.best_label) == (None, "nut")
         assert far.confidence < 0.1
 
 
 def test_one_example_of_each_label_is_enough(labeller: Labeller) -> None:
     for angle, label in ((1, "nut"), (89, "date")):
-        assert verdict(labeller, {"nut": [0], "date": [90]}, angle).label == label
+        assert classification(labeller, {"nut": [0], "date": [90]}, angle).label == label
 
 
 def test_a_label_with_one_example_stands_beside_one_with_many(labeller: Labeller) -> None:
     examples = {"nut": TWO_KINDS["nut"], "date": [90]}
-    assert verdict(labeller, examples, 90).label == "date"
-    assert verdict(labeller, examples, 0).label == "nut"
+    assert classification(labeller, examples, 90).label == "date"
+    assert classification(labeller, examples, 0).label == "nut"
 
 
 def test_many_examples_at_one_place_are_no_trouble(labeller: Labeller) -> None:
     examples = {"nut": [0] * 8}
-    assert verdict(labeller, examples, 0).label == "nut"
-    assert verdict(labeller, examples, 120).label is None
+    assert classification(labeller, examples, 0).label == "nut"
+    assert classification(labeller, examples, 120).label is None
 
 
 @pytest.mark.parametrize("pictures", [1, 2, 10])
 def test_examples_may_come_from_one_picture_or_from_many(labeller: Labeller, pictures: int) -> None:
     for angle, label in ((0, "nut"), (94, "date"), (200, None)):
-        assert verdict(labeller, TWO_KINDS, angle, pictures=pictures).label == label
+        assert classification(labeller, TWO_KINDS, angle, pictures=pictures).label == label
 
 
 def test_a_tie_is_decided_alike_whatever_the_order_and_not_with_confidence(
     labeller: Labeller,
 ) -> None:
-    one = verdict(labeller, {"nut": [0], "date": [0]}, 0, generation="a")
-    other = verdict(labeller, {"date": [0], "nut": [0]}, 0, generation="b")
+    one = classification(labeller, {"nut": [0], "date": [0]}, 0, generation="a")
+    other = classification(labeller, {"date": [0], "nut": [0]}, 0, generation="b")
     assert one.best_label == other.best_label
     assert one.confidence == pytest.approx(other.confidence)
     assert one.confidence <= 0.5 + 1e-6
@@ -208,9 +210,9 @@ def test_a_tie_is_decided_alike_whatever_the_order_and_not_with_confidence(
 
 def test_between_two_kinds_it_is_less_sure_than_at_either(labeller: Labeller) -> None:
     near: Examples = {"nut": [-2, 0, 2], "date": [18, 20, 22]}
-    between = verdict(labeller, near, 10).confidence
-    assert between < verdict(labeller, near, 0).confidence
-    assert between < verdict(labeller, near, 20).confidence
+    between = classification(labeller, near, 10).confidence
+    assert between < classification(labeller, near, 0).confidence
+    assert between < classification(labeller, near, 20).confidence
 
 
 def test_confidence_rises_with_the_similarity(labeller: Labeller) -> None:
@@ -230,26 +232,26 @@ def test_confidence_is_a_number_from_0_to_1(labeller: Labeller, examples: Exampl
 
 def test_a_library_of_negatives_names_nothing(labeller: Labeller) -> None:
     for angle in (0, 45, 180):
-        one = verdict(labeller, {"!nut": [0, 1]}, angle)
+        one = classification(labeller, {"!nut": [0, 1]}, angle)
         assert one.label is None
         assert one.confidence == 0
 
 
 def test_a_negative_example_itself_is_unknown(labeller: Labeller) -> None:
     examples = {**TWO_KINDS, "!nut": [20]}
-    assert verdict(labeller, examples, 20).label is None
-    assert verdict(labeller, examples, 0).label == "nut", "the others keep their label"
+    assert classification(labeller, examples, 20).label is None
+    assert classification(labeller, examples, 0).label == "nut", "the others keep their label"
 
 
 def test_a_negative_example_never_raises_the_confidence(labeller: Labeller) -> None:
     for angle in range(0, 60, 4):
-        without = verdict(labeller, TWO_KINDS, angle, generation="without")
-        with_it = verdict(labeller, {**TWO_KINDS, "!nut": [12]}, angle, generation="with")
+        without = classification(labeller, TWO_KINDS, angle, generation="without")
+        with_it = classification(labeller, {**TWO_KINDS, "!nut": [12]}, angle, generation="with")
         assert with_it.confidence <= without.confidence + 1e-9, angle
 
 
 def test_the_neighbours_are_the_reason_nearest_first(labeller: Labeller) -> None:
-    one = verdict(labeller, {**TWO_KINDS, "!nut": [9]}, 7)
+    one = classification(labeller, {**TWO_KINDS, "!nut": [9]}, 7)
     assert len(one.neighbours) == 5
     similarities = [neighbour.similarity for neighbour in one.neighbours]
     assert similarities == sorted(similarities, reverse=True)
@@ -260,7 +262,7 @@ def test_the_neighbours_are_the_reason_nearest_first(labeller: Labeller) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_no_more_than_top_k_neighbours_are_asked(name: str) -> None:
     for top_k in (1, 3, 100):
-        one = verdict(make(name, top_k=top_k), TWO_KINDS, 0)
+        one = classification(make(name, top_k=top_k), TWO_KINDS, 0)
         assert len(one.neighbours) == min(top_k, 10)
         assert one.label == "nut"
 
@@ -296,9 +298,9 @@ def test_vectors_together_are_named_as_each_alone(labeller: Labeller) -> None:
 
 
 def test_what_is_learnt_counts_at_once(labeller: Labeller) -> None:
-    assert verdict(labeller, {"nut": [0]}, 90, generation="1").label is None
-    assert verdict(labeller, {"nut": [0], "date": [90]}, 90, generation="2").label == "date"
-    assert verdict(labeller, {"nut": [0]}, 90, generation="3").label is None
+    assert classification(labeller, {"nut": [0]}, 90, generation="1").label is None
+    assert classification(labeller, {"nut": [0], "date": [90]}, 90, generation="2").label == "date"
+    assert classification(labeller, {"nut": [0]}, 90, generation="3").label is None
 
 
 def test_neither_vectors_nor_examples_change(labeller: Labeller) -> None:
@@ -504,16 +506,16 @@ def test_the_terms_of_an_explanation_give_the_confidence(
         else FakeMemory(examples, pictures=pictures)
     )
     angles = range(0, 360, 3)
-    for verdict in labeller.label(
+    for classification in labeller.label(
         at(*angles),
         memory,
         qualities=np.linspace(0.3, 0.9, len(angles), dtype=np.float32),
         areas=np.full(len(angles), 100),
     ):
-        explanation = verdict.explanation
+        explanation = classification.explanation
         assert explanation is not None
-        assert explanation.recomputed() == pytest.approx(verdict.confidence, abs=1e-6)
-        assert explanation.confidence == verdict.confidence
+        assert explanation.recomputed() == pytest.approx(classification.confidence, abs=1e-6)
+        assert explanation.confidence == classification.confidence
         assert explanation.threshold == labeller.threshold
-        assert (explanation.decision == "label") == (verdict.label is not None)
+        assert (explanation.decision == "label") == (classification.label is not None)
         assert bool(explanation.log_odds) <= evidence

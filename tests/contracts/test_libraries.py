@@ -337,7 +337,7 @@ def test_reading_in_another_recipe_finds_the_same_and_changes_nothing(store: Vec
             found = other.detect(discs(label, 9))
             assert [d.label for d in found if d.score > 0.5] == [label] * 5
             assert found.recipe == other.recipe.to_dict()
-        assert other.detect(discs("nut", 0)).known[0].verdict.taught
+        assert other.detect(discs("nut", 0)).known[0].classification.taught
     assert store.read_manifest() == manifest
     assert contents(made.library) == kept
     assert all((vectors(made.library)[key] == before[key]).all() for key in before)

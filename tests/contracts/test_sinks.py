@@ -14,7 +14,7 @@ from PIL import Image
 from sam_detect.errors import OutputError, one_line
 from sam_detect.interfaces import Sink
 from sam_detect.registry import load_class, names
-from sam_detect.types import Detections, Frame, Masks, Neighbour, Verdict
+from sam_detect.types import Classification, Detections, Frame, Masks, Neighbour
 
 PICTURES = {"overlay"}
 """Formats that write a picture for each picture, as soon as it comes."""
@@ -39,7 +39,9 @@ def found(source_id: str = "x.jpg", labels: tuple[str | None, ...] = ("nut", Non
     return Detections(
         source_id=source_id,
         masks=Masks.from_crops(size_hw=(48, 64), boxes_xyxy=boxes, crops=crops),
-        verdicts=tuple(Verdict(label, label or "nut", 0.75, neighbours) for label in labels),
+        classifications=tuple(
+            Classification(label, label or "nut", 0.75, neighbours) for label in labels
+        ),
     )
 
 

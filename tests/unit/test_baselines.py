@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sam_detect.evaluation.methods import Found, Method, Shown
+from sam_detect.evaluation.methods import Method, Predictions, SupportImage
 from sam_detect.masks import iou_matrix
 from sam_detect.types import Frame, Masks
 from scripts.dev.baselines import OtsuWatershed, TemplateMatching, watershed
@@ -48,11 +48,11 @@ def ellipse(image: Image, center_xy: tuple[int, int], axes: tuple[int, int], col
     return mask
 
 
-def shown(image: Image, masks: list[Mask], labels: list[str]) -> Shown:
-    return Shown(Frame(image), Masks.from_dense(np.stack(masks)), tuple(labels))
+def shown(image: Image, masks: list[Mask], labels: list[str]) -> SupportImage:
+    return SupportImage(Frame(image), Masks.from_dense(np.stack(masks)), tuple(labels))
 
 
-def discs(colour: Colour = WHITE, paper: Colour = BLACK) -> Shown:
+def discs(colour: Colour = WHITE, paper: Colour = BLACK) -> SupportImage:
     image = ground(paper)
     masks = [ellipse(image, xy, (r, r), colour) for xy, r in (((30, 30), 11), ((90, 70), 12))]
     return shown(image, masks, ["disc", "disc"])
@@ -65,12 +65,12 @@ def best_iou(found: Masks, wanted: Mask) -> float:
     return float(max(overlaps, default=0))
 
 
-def learnt(method: Method, *support: Shown) -> Method:
+def learnt(method: Method, *support: SupportImage) -> Method:
     method.learn(support)
     return method
 
 
-def label_at(found: Found, wanted: Mask) -> set[str | None]:
+def label_at(found: Predictions, wanted: Mask) -> set[str | None]:
     """Labels of the detections that are this object."""
     return {
         found.labels[i] for i in range(len(found.masks)) if best_iou(found.masks[[i]], wanted) > 0.5
@@ -113,7 +113,7 @@ def test_an_object_cut_by_the_border_is_found_inside_the_picture(
     query = ground(paper)
     cut = ellipse(query, (5, 60), (12, 12), ink)
     example = discs(ink, paper)
-    one = Shown(example.frame, example.masks[[0]], ("disc",))
+    one = SupportImage(example.frame, example.masks[[0]], ("disc",))
     found = learnt(make(), one).find(Frame(query))
     assert best_iou(found.masks, cut) > 0.6
 
@@ -175,7 +175,7 @@ def test_nothing_without_examples(make: type[Method]) -> None:
 
 @pytest.mark.parametrize("make", METHODS)
 def test_a_picture_that_shows_no_example_teaches_nothing(make: type[Method]) -> None:
-    none = Shown(Frame(ground(WHITE)), Masks.empty((120, 160)), ())
+    none = SupportImage(Frame(ground(WHITE)), Masks.empty((120, 160)), ())
     query = discs().frame
     plain, with_none = (learnt(make(), *s).find(query) for s in ([discs()], [none, discs(), none]))
     assert plain.masks.crop_rles == with_none.masks.crop_rles
@@ -186,7 +186,7 @@ def test_a_picture_that_shows_no_example_teaches_nothing(make: type[Method]) -> 
 def test_learning_forgets_what_was_known(make: type[Method]) -> None:
     method = learnt(make(), discs())
     other = discs()
-    method.learn([Shown(other.frame, other.masks, ("coin", "coin"))])
+    method.learn([SupportImage(other.frame, other.masks, ("coin", "coin"))])
     assert set(method.find(other.frame).labels) == {"coin"}
 
 
@@ -385,7 +385,7 @@ def test_the_threshold_follows_how_alike_the_examples_are() -> None:
 
 def test_one_example_gets_the_middle_threshold() -> None:
     example = discs()
-    one = examples_of([Shown(example.frame, example.masks[[0]], ("disc",))])
+    one = examples_of([SupportImage(example.frame, example.masks[[0]], ("disc",))])
     templates = list(templates_of(0, one[0], most_pixels=1e5))
     assert thresholds(one, templates) == {"disc": pytest.approx(sum(THRESHOLDS) / 2)}
 

@@ -12,7 +12,7 @@ from sam_detect.bench import video as suite
 from sam_detect.bench.measurements import Measurements
 from sam_detect.bench.suites import Options
 from sam_detect.bench.video import FPS, MovingScene, scene, there_and_back
-from sam_detect.types import Detections, Masks, Verdict
+from sam_detect.types import Classification, Detections, Masks
 from scripts.asv.benchmarks import tracked
 
 
@@ -53,8 +53,8 @@ def test_f1_counts_what_is_found_under_its_name() -> None:
     masks = Masks.from_dense(truth.masks)
 
     def named(*labels: str | None) -> Detections:
-        verdicts = tuple(Verdict(label, label, 0.9) for label in labels)
-        return Detections("x", masks[: len(labels)], verdicts)
+        classifications = tuple(Classification(label, label, 0.9) for label in labels)
+        return Detections("x", masks[: len(labels)], classifications)
 
     assert suite._f1([named(*truth.labels)], [truth]) == 1
     assert suite._f1([named(*truth.labels[:5])], [truth]) == pytest.approx(2 * 5 / 15, abs=1e-4)

@@ -15,7 +15,7 @@ from sam_detect.api import SAMDetect
 from sam_detect.errors import OutputError
 from sam_detect.outputs.snapshots import ObjectSnapshot, SnapshotFolder
 from sam_detect.sources.annotations import read_coco
-from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
+from sam_detect.types import Classification, Detections, Frame, Masks, TrackedFrame
 from sam_detect.video.collecting import SETTLED, UnknownCollector
 
 RED, GREEN, BLUE, GREY = (200, 30, 30), (30, 180, 40), (30, 40, 200), (228, 226, 220)
@@ -34,8 +34,8 @@ def scene(index: int, colors: Colors, label: str | None = None) -> TrackedFrame:
         cv2.circle(mask, (25 + 50 * number, 40 + index), RADIUS, 1, -1)
         image[mask > 0] = color
         masks.append(mask.astype(bool))
-    verdicts = (Verdict(label, label, 0.4),) * len(colors)
-    found = Detections("clip", Masks.from_dense(np.array(masks)), verdicts)
+    classifications = (Classification(label, label, 0.4),) * len(colors)
+    found = Detections("clip", Masks.from_dense(np.array(masks)), classifications)
     frame = Frame(image, "clip", index, time_s=index / 25)
     return TrackedFrame(frame, found, np.arange(1, len(colors) + 1))
 
@@ -145,6 +145,8 @@ def test_a_long_name_becomes_a_short_file_name(tmp_path: Path) -> None:
     folder = SnapshotFolder(tmp_path)
     seen = scene(0, (RED,))
     frame = replace(seen.frame, index=10**15)
-    view = ObjectSnapshot(10**15, frame, seen.detections.masks, Verdict(None, None, 0.0), False)
+    view = ObjectSnapshot(
+        10**15, frame, seen.detections.masks, Classification(None, None, 0.0), False
+    )
     path = folder.add(view, "\U0001f600" * 60)
     assert path.is_file()

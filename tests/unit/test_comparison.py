@@ -12,7 +12,7 @@ from metric_helpers import filled, found, items, masks, picture
 from strategies import QUICK
 
 from sam_detect.evaluation.comparison import Item, compare, match
-from sam_detect.evaluation.methods import Found
+from sam_detect.evaluation.methods import Predictions
 from sam_detect.types import Masks
 
 SQUARE = (0, 0, 4, 4)
@@ -70,14 +70,14 @@ def test_a_crowd_excuses_what_lies_mostly_in_it() -> None:
 def test_boxes_are_compared_where_asked() -> None:
     scene = picture([("a", RIGHT_OF_IT)])
     corner = Masks.from_dense(filled((4, 0, 4, 1)) | filled((4, 0, 1, 4)))  # 7 of 16 pixels
-    seen = Found(corner, ("a",), np.array([0.9], np.float32), corner)
+    seen = Predictions(corner, ("a",), np.array([0.9], np.float32), corner)
     assert compare(scene, seen, boxes=True).iou.tolist() == [[1]]
     assert compare(scene, seen, boxes=False).iou.tolist() == [[7 / 16]]
 
 
 def test_proposals_are_not_detections() -> None:
     seen = found([("a", 0.9, (0, 0, 4, 2))])
-    considered = Found(seen.masks, seen.labels, seen.scores, masks([SQUARE, RIGHT_OF_IT]))
+    considered = Predictions(seen.masks, seen.labels, seen.scores, masks([SQUARE, RIGHT_OF_IT]))
     each = compare(picture([("a", SQUARE)]), considered)
     assert each.iou.tolist() == [[0.5]]
     assert each.best_proposal_iou.tolist() == [1]
@@ -85,7 +85,7 @@ def test_proposals_are_not_detections() -> None:
 
 
 def test_nothing_found_and_nothing_there() -> None:
-    empty = Found.nothing(picture([]).size_hw)
+    empty = Predictions.nothing(picture([]).size_hw)
     assert compare(picture([]), empty).iou.shape == (0, 0)
     assert compare(picture([("a", SQUARE)]), empty).best_proposal_iou.tolist() == [0]
     assert compare(picture([]), found([("a", 0.9, SQUARE)])).excused.tolist() == [False]

@@ -22,7 +22,7 @@ from sam_detect.errors import (
     UnavailableError,
 )
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Sink, VectorStore
-from sam_detect.types import Detections, FadedCrop, Frame, Masks, Point, Verdict
+from sam_detect.types import Classification, Detections, FadedCrop, Frame, Masks, Point
 from sam_detect.vector_store import MemoryVectorStore
 
 SEEN = Masks.from_dense(disc_masks())
@@ -112,40 +112,46 @@ class Says(Labeller):
     def __init__(self, answer: Callable[[int], Any]) -> None:
         self.answer = answer
 
-    def label(self, vectors: Any, memory: Any, **_: Any) -> list[Verdict]:
+    def label(self, vectors: Any, memory: Any, **_: Any) -> list[Classification]:
         return self.answer(len(vectors))  # type: ignore[no-any-return]
 
 
-def verdict(label: Any = "nut", confidence: Any = 0.5) -> Verdict:
-    return Verdict(label, label, confidence)
+def classification(label: Any = "nut", confidence: Any = 0.5) -> Classification:
+    return Classification(label, label, confidence)
 
 
-WRONG_VERDICTS: dict[str, tuple[Callable[[int], Any], str]] = {
-    "one too few": (lambda n: [verdict()] * (n - 1), "for each of 5 vectors, but returned 4"),
-    "one too many": (lambda n: [verdict()] * (n + 1), "for each of 5 vectors, but returned 6"),
-    "texts": (lambda n: ["nut"] * n, "a list of Verdicts .* a list with 'nut'"),
-    "nothing": (lambda n: None, "a list of Verdicts .* returned None"),
-    "an iterator": (lambda n: iter([verdict()] * n), "a list of Verdicts"),
-    "NaN": (lambda n: [verdict(confidence=np.nan)] * n, "confidences from 0 to 1, .* nan"),
-    "confidence 2": (lambda n: [verdict(confidence=2)] * n, "confidences from 0 to 1, .* 2"),
-    "confidence text": (lambda n: [verdict(confidence="high")] * n, "confidences .* 'high'"),
-    "confidence None": (lambda n: [verdict(confidence=None)] * n, "confidences .* None"),
-    "an empty label": (lambda n: [verdict("")] * n, "labels that are names, or None"),
-    "two lines": (lambda n: [verdict("a\nb")] * n, "labels that are names, or None"),
-    "a number": (lambda n: [verdict(3)] * n, "labels that are names, or None"),
+WRONG_CLASSIFICATIONS: dict[str, tuple[Callable[[int], Any], str]] = {
+    "one too few": (
+        lambda n: [classification()] * (n - 1),
+        "for each of 5 vectors, but returned 4",
+    ),
+    "one too many": (
+        lambda n: [classification()] * (n + 1),
+        "for each of 5 vectors, but returned 6",
+    ),
+    "texts": (lambda n: ["nut"] * n, "a list of Classifications .* a list with 'nut'"),
+    "nothing": (lambda n: None, "a list of Classifications .* returned None"),
+    "an iterator": (lambda n: iter([classification()] * n), "a list of Classifications"),
+    "NaN": (lambda n: [classification(confidence=np.nan)] * n, "confidences from 0 to 1, .* nan"),
+    "confidence 2": (lambda n: [classification(confidence=2)] * n, "confidences from 0 to 1, .* 2"),
+    "confidence text": (lambda n: [classification(confidence="high")] * n, "confidences .* 'high'"),
+    "confidence None": (lambda n: [classification(confidence=None)] * n, "confidences .* None"),
+    "an empty label": (lambda n: [classification("")] * n, "labels that are names, or None"),
+    "two lines": (lambda n: [classification("a\nb")] * n, "labels that are names, or None"),
+    "a number": (lambda n: [classification(3)] * n, "labels that are names, or None"),
     "an exception": (raising(ZeroDivisionError()), r"failed in label\(\): ZeroDivisionError"),
 }
 
 
-@pytest.mark.parametrize("what", WRONG_VERDICTS)
+@pytest.mark.parametrize("what", WRONG_CLASSIFICATIONS)
 def test_a_labeller_that_breaks_its_contract_is_named(what: str) -> None:
-    answer, said = WRONG_VERDICTS[what]
+    answer, said = WRONG_CLASSIFICATIONS[what]
     with pytest.raises(ExtensionError, match=f"the labeller Says.*{said}"):
         detector(labeller=Says(answer)).detect(discs(seed=1))
 
 
 def test_a_labeller_that_keeps_its_contract_is_heard() -> None:
-    says = Says(lambda n: [verdict("leaf", np.float32(1))] * n)
+    says = Says(lambda n: [classification("leaf", np.float32(1))] * n)
     assert {each.label for each in detector(labeller=says).detect(discs(seed=1))} == {"leaf"}
 
 

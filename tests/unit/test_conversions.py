@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from sam_detect.errors import ConfigError, UnavailableError
-from sam_detect.types import Detections, Masks, Verdict
+from sam_detect.types import Classification, Detections, Masks
 
 SIZE_HW = (120, 160)
 
@@ -36,11 +36,11 @@ def found(labels: tuple[str | None, ...] = ("nut", "fig", None, "nut", "date")) 
     dense = list(shapes().values())[: len(labels)]
     masks = Masks.from_dense(np.stack(dense)) if dense else Masks.empty(SIZE_HW)
     confidences = (0.9, 0.8, 0.3, 0.7, 0.6)[: len(labels)]
-    verdicts = [
-        Verdict(label, label or "nut", confidence)
+    classifications = [
+        Classification(label, label or "nut", confidence)
         for label, confidence in zip(labels, confidences, strict=True)
     ]
-    return Detections("trays/x.jpg", masks, tuple(verdicts))
+    return Detections("trays/x.jpg", masks, tuple(classifications))
 
 
 def iou(first: Any, second: Any) -> float:

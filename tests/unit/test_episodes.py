@@ -13,7 +13,7 @@ from evaluation_helpers import Oracle, box_of, dataset_folder, detector, no_outl
 
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import Dataset
-from sam_detect.evaluation.methods import Found
+from sam_detect.evaluation.methods import Predictions
 from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Episode, Protocol, Query, Split, run, splits
@@ -220,7 +220,7 @@ def test_in_the_same_pictures_the_shown_objects_are_neither_found_nor_false(
 class Shifted(Oracle):
     """Finds everything four pixels to the right: at an IoU of .5 to .75."""
 
-    def find(self, frame: Frame) -> Found:
+    def find(self, frame: Frame) -> Predictions:
         found = super().find(frame)
         moved = [np.roll(found.masks.dense(i), 4, axis=1) for i in range(len(found.masks))]
         return replace(found, masks=Masks.from_dense(np.stack(moved)))

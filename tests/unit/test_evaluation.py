@@ -22,7 +22,7 @@ from sam_detect.errors import ConfigError, ImageError
 from sam_detect.evaluation.dataset import Dataset, masks_of
 from sam_detect.evaluation.evaluation import Evaluation, write_predictions
 from sam_detect.evaluation.harness import MEASURES, evaluate
-from sam_detect.evaluation.methods import Found, Method, Shown
+from sam_detect.evaluation.methods import Method, Predictions, SupportImage
 from sam_detect.evaluation.pipeline import EvaluationCache, PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Episode, Protocol, run
@@ -119,7 +119,7 @@ def test_other_objects_of_the_examples_pictures_are_shown_only_where_all_are_ann
 ) -> None:
     @dataclass
     class Listener(Noisy):
-        def learn(self, support: Sequence[Shown]) -> None:
+        def learn(self, support: Sequence[SupportImage]) -> None:
             super().learn(support)
             self.support = support
 
@@ -223,13 +223,13 @@ class Counting(Segmenter):
         return self.inner.segment(frame)
 
 
-def support_of(dataset: Dataset, count: int) -> list[Shown]:
+def support_of(dataset: Dataset, count: int) -> list[SupportImage]:
     """A disc and a square of each of the first pictures."""
     found = []
     for picture in dataset.pictures[:count]:
         frame = load_image(picture.path, max_pixels=LIMIT)
         labels = tuple(o.label for o in picture.objects[:2])
-        found.append(Shown(frame, masks_of(picture, picture.objects[:2]), labels))
+        found.append(SupportImage(frame, masks_of(picture, picture.objects[:2]), labels))
     return found
 
 
@@ -328,7 +328,7 @@ def test_a_segmenter_that_goes_by_sizes_is_asked_for_those_of_the_episode(six: D
     for side in (10, 14):
         mask = np.zeros(one.size_hw, bool)
         mask[:side, :side] = True
-        pipeline.learn([Shown(one, Masks.from_dense(mask), ("square",))])
+        pipeline.learn([SupportImage(one, Masks.from_dense(mask), ("square",))])
         found = pipeline.find(other)
         direct = detector(segmenter=BySize())
         direct.learn_frame(one, Masks.from_dense(mask), ["square"])
@@ -426,10 +426,10 @@ class Noisy:
     dataset: Dataset
     name: str = "noisy"
 
-    def learn(self, support: Sequence[Shown]) -> None:
+    def learn(self, support: Sequence[SupportImage]) -> None:
         self.generator = np.random.default_rng(len(support))
 
-    def find(self, frame: Frame) -> Found:
+    def find(self, frame: Frame) -> Predictions:
         picture = next(p for p in self.dataset.pictures if str(p.path) == frame.source_id)
         true = masks_of(picture, picture.objects)
         dense, labels = [], []
@@ -441,7 +441,7 @@ class Noisy:
         scores = self.generator.random(len(dense)).astype(np.float32)
         masks = Masks.concatenate([Masks.empty(frame.size_hw), *map(Masks.from_dense, dense)])
         names = tuple(None if label == "?" else str(label) for label in labels)
-        return Found(masks, names, scores, masks, {"label": 0.1})
+        return Predictions(masks, names, scores, masks, {"label": 0.1})
 
     def describe(self) -> dict[str, Any]:
         return {}

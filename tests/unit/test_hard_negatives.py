@@ -432,11 +432,11 @@ def test_a_converted_library_is_used_as_before() -> None:
     learnt(made, frame, EXAMPLE)
     as_converted(made.library)
     old = detector(segmenter, vector_store=store, labeller=Listening())
-    verdict = old.detect(picture((EXAMPLE, "nut"), seed=3)).verdicts[0]
+    classification = old.detect(picture((EXAMPLE, "nut"), seed=3)).classifications[0]
     assert isinstance(old.labeller, Listening)
     assert old.labeller.heard is None
     assert old.labeller._fit(old.snapshot(), None).decision is None
-    assert verdict.label == "nut"
+    assert classification.label == "nut"
     # One and the same library, some of whose examples know what lies around them.
     old.learn_frame(picture((EXAMPLE, "nut"), seed=4), masks_of(EXAMPLE), ["nut"])
     arrays = old.snapshot().examples()

@@ -15,7 +15,7 @@ from sam_detect.labelling.calibration import TOLERANCE, calibrate
 from sam_detect.labelling.metric import Metric
 from sam_detect.labelling.suppression import _several_for_one, one_per_object, seen_nesting
 from sam_detect.masks import nms
-from sam_detect.types import ExampleArrays, Masks, Neighbour, Verdict
+from sam_detect.types import Classification, ExampleArrays, Masks, Neighbour
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -97,17 +97,17 @@ def test_the_metric_is_the_plain_cosine_while_no_label_has_two_examples() -> Non
 def test_a_new_object_off_the_scattered_direction_is_named(labeller: type) -> None:
     vectors, labels = two_kinds()
     fresh = unit(np.array([[-0.4, 1.8, 2.0, 0, 0, 0, 0, 0], [0.4, -1.8, 2.0, 0, 0, 0, 0, 0]]))
-    verdicts = labeller().label(fresh, Memory(vectors, labels))
-    assert [verdict.best_label for verdict in verdicts] == ["left", "right"]
+    classifications = labeller().label(fresh, Memory(vectors, labels))
+    assert [classification.best_label for classification in classifications] == ["left", "right"]
 
 
 def test_something_like_nothing_learnt_is_unknown() -> None:
     vectors, labels = two_kinds()
     strange = unit(np.array([[0.0, 0.0, -1.0, 3.0, -2.0, 0, 0, 0]]))
-    verdict = KNNLabeller().label(strange, Memory(vectors, labels))[0]
-    assert verdict.label is None
-    assert verdict.confidence < 0.1
-    assert verdict.neighbours
+    classification = KNNLabeller().label(strange, Memory(vectors, labels))[0]
+    assert classification.label is None
+    assert classification.confidence < 0.1
+    assert classification.neighbours
 
 
 @pytest.mark.parametrize("labeller", [KNNLabeller, PrototypeLabeller])
@@ -172,8 +172,8 @@ def test_a_negative_changes_nothing_but_what_it_is_nearest_to(
 @QUICK
 def test_what_was_taught_as_a_negative_never_has_the_label(labeller: type, seed: int) -> None:
     found = scattered(seed, 5)
-    verdicts = labeller(threshold=0.01).label(found, with_negatives(found))
-    assert all(verdict.label != "left" for verdict in verdicts)
+    classifications = labeller(threshold=0.01).label(found, with_negatives(found))
+    assert all(classification.label != "left" for classification in classifications)
 
 
 @LABELLERS
@@ -230,7 +230,7 @@ def test_where_somebody_corrects_says_nothing_of_the_examples(labeller: type) ->
     weights[1] = 0
     things = scattered(6)
 
-    def verdicts(negatives: int) -> list[Verdict]:
+    def classifications(negatives: int) -> list[Classification]:
         far = unit(np.array([[0, 0, -1.0, 3, 0, 0, 0, 0]]))[:negatives]
         sources = ["one.jpg"] * len(kinds) + ["two.jpg"] * negatives
         memory = Memory(np.concatenate([kinds, far]), [*labels, *["left"] * negatives], sources)
@@ -240,7 +240,7 @@ def test_where_somebody_corrects_says_nothing_of_the_examples(labeller: type) ->
             labeller().label(things, memory, source="three.jpg")
         )
 
-    for one, other in zip(verdicts(0), verdicts(1), strict=True):
+    for one, other in zip(classifications(0), classifications(1), strict=True):
         assert other.label == one.label
         assert other.confidence == pytest.approx(one.confidence, abs=1e-6)
 
@@ -294,8 +294,8 @@ def boxes(*boxes_xywh: tuple[int, int, int, int], scores: list[float] | None = N
     )
 
 
-def says(*labels: str | None, confidence: float = 0.9) -> list[Verdict]:
-    return [Verdict(label, label or "x", confidence if label else 0.1) for label in labels]
+def says(*labels: str | None, confidence: float = 0.9) -> list[Classification]:
+    return [Classification(label, label or "x", confidence if label else 0.1) for label in labels]
 
 
 WHOLE, PART, APART = (10, 10, 40, 40), (15, 15, 20, 20), (60, 60, 20, 20)
@@ -314,8 +314,8 @@ def test_a_whole_of_poor_quality_gives_way_to_what_it_swallows() -> None:
 LEFT, RIGHT, BOTH = (10, 10, 20, 20), (32, 10, 20, 20), (10, 10, 42, 20)
 
 
-def sure(*confidences: float) -> list[Verdict]:
-    return [Verdict("a", "a", confidence) for confidence in confidences]
+def sure(*confidences: float) -> list[Classification]:
+    return [Classification("a", "a", confidence) for confidence in confidences]
 
 
 def test_two_objects_take_the_place_of_both_in_one() -> None:

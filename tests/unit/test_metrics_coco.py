@@ -19,7 +19,7 @@ from strategies import QUICK
 
 from sam_detect.evaluation.comparison import Counts, Item, compare, match
 from sam_detect.evaluation.dataset import AnnotatedObject
-from sam_detect.evaluation.methods import Found
+from sam_detect.evaluation.methods import Predictions
 from sam_detect.evaluation.metrics import IOU_THRESHOLDS, coco_scores
 from sam_detect.types import Masks
 
@@ -322,7 +322,7 @@ def test_boxes_are_compared_where_asked() -> None:
     # The box of an L is the square; its outline is 7 of the 16 pixels.
     scene = picture([("a", RIGHT)])
     corner = Masks.from_dense(filled((8, 0, 4, 1)) | filled((8, 0, 1, 4)))
-    seen = Found(corner, ("a",), np.array([0.9], np.float32), corner)
+    seen = Predictions(corner, ("a",), np.array([0.9], np.float32), corner)
     assert coco_scores([(scene, seen, NOBODY)], boxes=True)["ap"] == pytest.approx(1)
     assert coco_scores([(scene, seen, NOBODY)], boxes=False)["ap"] == 0
 

@@ -171,7 +171,7 @@ import numpy as np
 from sam_detect.embedding import AverageEmbedder
 from sam_detect.interfaces import Labeller, Segmenter, Sink
 from sam_detect.segmentation import NaiveSegmenter
-from sam_detect.types import Verdict
+from sam_detect.types import Classification
 from sam_detect.vector_store import MemoryVectorStore
 
 made = []
@@ -207,7 +207,7 @@ class Lab(Labeller):
         self.always = always
 
     def label(self, vectors, memory, **others):
-        return [Verdict(self.always, self.always, 1.0)] * len(vectors)
+        return [Classification(self.always, self.always, 1.0)] * len(vectors)
 
 class Store(MemoryVectorStore):
     def __init__(self, collection_name, shelves: int = 1):

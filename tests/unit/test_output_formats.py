@@ -22,7 +22,7 @@ from sam_detect.masks import rle_to_mask
 from sam_detect.outputs.coco import COCOSink
 from sam_detect.outputs.tables import CountsSink
 from sam_detect.outputs.yolo import YOLOSink
-from sam_detect.types import Detections, Frame, Masks, Verdict
+from sam_detect.types import Classification, Detections, Frame, Masks
 
 SIZE_HW = (140, 190)
 LABELS = ("nut", "fig", None, "nut", 'Nüsse: "#1" {}')
@@ -54,9 +54,9 @@ def picture(path: Path) -> str:
 def written(sink: Sink, sources: list[str], labels: tuple[str | None, ...] = LABELS) -> list[Path]:
     masks = Masks.from_dense(np.stack(shapes()))
     for source in sources:
-        verdicts = tuple(Verdict(label, label or "nut", 0.75) for label in labels)
+        classifications = tuple(Classification(label, label or "nut", 0.75) for label in labels)
         frame = Frame(np.zeros((*SIZE_HW, 3), np.uint8), source)
-        sink.write(frame, Detections(source, masks, verdicts))
+        sink.write(frame, Detections(source, masks, classifications))
     return sink.close()
 
 
@@ -115,8 +115,8 @@ def test_counts_are_pictures_by_labels_with_sums(tmp_path: Path) -> None:
         sources, (("nut", "fig", None, "nut", "nut"), ("date",) * 5), strict=True
     ):
         frame = Frame(np.zeros((*SIZE_HW, 3), np.uint8), source)
-        verdicts = tuple(Verdict(label, "nut", 0.5) for label in labels)
-        sink.write(frame, Detections(source, masks, verdicts))
+        classifications = tuple(Classification(label, "nut", 0.5) for label in labels)
+        sink.write(frame, Detections(source, masks, classifications))
     [file] = sink.close()
     assert rows_of(file) == [
         ["image", "date", "fig", "nut", "total"],

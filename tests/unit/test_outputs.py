@@ -32,7 +32,7 @@ from sam_detect.outputs.drawing import clean, text_alpha
 from sam_detect.outputs.json_lines import JSONLinesSink, JSONSink
 from sam_detect.outputs.overlay import OverlaySink, color_labels, draw
 from sam_detect.outputs.tables import COLUMNS, CSVSink
-from sam_detect.types import Detections, Frame, Masks, Neighbour, Verdict
+from sam_detect.types import Classification, Detections, Frame, Masks, Neighbour
 
 
 def disc(radius: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -59,12 +59,12 @@ def scene(
         predicted_ious=np.full(len(labels), 0.5),
     )  # fmt: skip
     neighbours = (Neighbour("id-1", "nut", 0.9), Neighbour("id-2", "fig", -0.25))
-    verdicts = [
-        Verdict(label, label or "nut", float(c), neighbours)
+    classifications = [
+        Classification(label, label or "nut", float(c), neighbours)
         for label, c in zip(labels, rng.uniform(0.4, 1, len(labels)), strict=True)
     ]
     image = np.full((*size_hw, 3), 90, np.uint8)
-    return Frame(image, source_id), Detections(source_id, masks, tuple(verdicts), {"a": 1})
+    return Frame(image, source_id), Detections(source_id, masks, tuple(classifications), {"a": 1})
 
 
 # --- JSON ------------------------------------------------------------------------------------
@@ -104,11 +104,11 @@ def test_what_json_cannot_say_is_refused_and_numpy_is_not() -> None:
     frame, detections = scene((40, 60), ["nut"])
     stream = io.StringIO()
     plain = Detections(
-        "x", detections.masks, detections.verdicts, {"n": np.float32(2), "p": Path()}
+        "x", detections.masks, detections.classifications, {"n": np.float32(2), "p": Path()}
     )
     JSONSink(stream).write(frame, plain)
     assert json.loads(stream.getvalue())["recipe"] == {"n": 2.0, "p": "."}
-    bad = Detections("x", detections.masks, detections.verdicts, {"n": float("nan")})
+    bad = Detections("x", detections.masks, detections.classifications, {"n": float("nan")})
     with pytest.raises(OutputError, match="JSON"):
         JSONSink(io.StringIO()).write(frame, bad)
 
@@ -371,7 +371,7 @@ def test_nothing_to_draw_changes_nothing() -> None:
 def test_fill_outline_and_rim_lie_where_the_mask_is() -> None:
     mask = np.zeros((100, 100), np.bool_)
     mask[30:71, 30:71] = disc(20)
-    detections = Detections("x", Masks.from_dense(mask), (Verdict("nut", "nut", 1.0),))
+    detections = Detections("x", Masks.from_dense(mask), (Classification("nut", "nut", 1.0),))
     image = np.full((100, 100, 3), 90, np.uint8)
     drawn = draw(image, detections, show_tags=False, show_legend=False).astype(int)
     changed = (drawn != 90).any(axis=2)
@@ -576,7 +576,7 @@ def test_drawing_is_quick() -> None:
 def test_masks_of_the_whole_picture_and_of_one_pixel_are_drawn() -> None:
     for size in ((1, 1), (40, 40)):
         whole = np.ones(size, np.bool_)
-        detections = Detections("x", Masks.from_dense(whole), (Verdict("nut", "nut", 0.5),))
+        detections = Detections("x", Masks.from_dense(whole), (Classification("nut", "nut", 0.5),))
         drawn = draw(np.zeros((*size, 3), np.uint8), detections)
         assert drawn.any()
         assert rle_to_mask(detections[0].mask_rle).all()

@@ -17,7 +17,7 @@ from sam_detect.api import SAMDetect
 from sam_detect.errors import ConfigError, LibraryError
 from sam_detect.labelling import KNNLabeller
 from sam_detect.library.library import Added
-from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
+from sam_detect.types import Classification, Detections, Frame, Masks, TrackedFrame
 from tests.drawn_scene import (
     SIDE,
     Drawn,
@@ -111,8 +111,8 @@ class Obedient(SAMDetect):
         self.may_detect.wait(10)
         mask = np.zeros(frame.size_hw, np.uint8)
         cv2.circle(mask, disc_xy(frame.index), SIDE, 1, -1)
-        verdict = Verdict(called, called, 0.98)
-        return Detections(frame.source_id, Masks.from_dense(mask), (verdict,))
+        classification = Classification(called, called, 0.98)
+        return Detections(frame.source_id, Masks.from_dense(mask), (classification,))
 
     def renamed(self, frame: Frame, masks: Masks, labels: Sequence[str], **how: object) -> Added:
         self.called = labels[0]
@@ -169,8 +169,8 @@ def test_a_running_detection_does_not_outvote_what_is_learnt() -> None:
         until(lambda tracked: detector.detecting.is_set())
         stream.learn(1, "disc")
         detector.may_detect.set()
-        named = until(lambda tracked: tracked.detections.verdicts[0].label == "disc")
-    assert named.detections.verdicts[0].confidence > 0.9, "one vote is enough"
+        named = until(lambda tracked: tracked.detections.classifications[0].label == "disc")
+    assert named.detections.classifications[0].confidence > 0.9, "one vote is enough"
 
 
 def test_only_an_object_of_the_last_frame_can_be_learnt() -> None:
@@ -235,4 +235,4 @@ def test_without_tracks_every_frame_is_detected_on_its_own() -> None:
             alone = detector.detect(frame).to_dict()
             assert tracked.detections.to_dict()["detections"] == alone["detections"]
     with detector.stream(Drawn(), track=False) as stream:
-        assert {v.label for v in next(stream).detections.verdicts} == {"square"}
+        assert {v.label for v in next(stream).detections.classifications} == {"square"}

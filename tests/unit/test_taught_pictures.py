@@ -14,13 +14,13 @@ from library_helpers import DiscSegmenter, PartsSegmenter, detector, disc_masks,
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import LibraryCorruptError
-from sam_detect.evaluation.methods import Shown
+from sam_detect.evaluation.methods import SupportImage
 from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling.naming import _without_denied
 from sam_detect.labelling.suppression import one_per_object
 from sam_detect.sources import to_frame
-from sam_detect.types import Detections, Frame, Masks, Verdict
+from sam_detect.types import Classification, Detections, Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
 
 FIRST = (30, 30)
@@ -62,7 +62,7 @@ def test_a_taught_object_keeps_its_label() -> None:
     made = with_fig()
     [fig] = at(made.detect(discs("nut", 0)), FIRST)
     assert (fig.label, fig.confidence) == ("fig", 1.0)
-    assert fig.verdict.taught
+    assert fig.classification.taught
     assert fig.neighbours[0].id in {point.id for point in made.library.listing("fig")}
     assert fig.neighbours[0].similarity == 1
     found = made.detect(discs("nut", 0))
@@ -70,7 +70,7 @@ def test_a_taught_object_keeps_its_label() -> None:
     # It is the picture that is known: a disc like this one in another picture is a nut.
     elsewhere = made.detect(discs("nut", 7))
     assert set(elsewhere.label) == {"nut"}
-    assert not any(verdict.taught for verdict in elsewhere.verdicts)
+    assert not any(classification.taught for classification in elsewhere.classifications)
 
 
 def test_wherever_its_file_lies(tmp_path: Path) -> None:
@@ -126,14 +126,14 @@ def test_a_negative_denies_its_outline_the_label() -> None:
 
 def test_only_about_the_same_outline_is_denied() -> None:
     # The labeller would call everything a nut: what is nearest to a negative decides elsewhere.
-    verdict = Verdict("nut", "nut", 0.9)
+    classification = Classification("nut", "nut", 0.9)
     made = taught(MemoryVectorStore(), "nut")
     made.add_example(discs("nut", 0), "nut", grown(disc_masks()[0], 8), negative=True)
     frame = to_frame(discs("nut", 0), color_order="bgr", max_pixels=10**6)
     known = made.snapshot().taught(frame)
     # With the negative's outline they share .44, .62, .70 and .93.
     masks = Masks.from_dense(np.stack([grown(disc_masks()[0], n) for n in (0, 3, 4, 7)]))
-    shown = _without_denied(masks, [verdict] * 4, known.of(negative=True))
+    shown = _without_denied(masks, [classification] * 4, known.of(negative=True))
     assert [v.label for v in shown] == ["nut", "nut", None, None]
 
 
@@ -146,8 +146,8 @@ def test_what_holds_a_wrong_find_and_little_else_is_denied_too() -> None:
     dense = [grown(disc_masks()[0], n) for n in (7, 14, 24)]
     masks = Masks.from_dense(np.stack([*dense, grown(disc_masks()[1], 7)]))
     assert np.allclose(masks.areas[:3] / disc_masks()[0].sum(), (2.1, 3.6, 5.5), atol=0.1)
-    verdict, known = Verdict("nut", "nut", 0.9), made.snapshot().taught(frame)
-    shown = _without_denied(masks, [verdict] * 4, known.of(negative=True))
+    classification, known = Classification("nut", "nut", 0.9), made.snapshot().taught(frame)
+    shown = _without_denied(masks, [classification] * 4, known.of(negative=True))
     assert [v.label for v in shown] == [None, None, "nut", "nut"]
 
 
@@ -179,9 +179,9 @@ def test_taught_objects_may_overlap() -> None:
 def test_several_worth_more_together_do_not_replace_a_taught_one() -> None:
     whole = disc_masks()[0] | disc_masks()[1]
     masks = Masks.from_dense(np.stack([whole, *disc_masks()[:2]]))
-    sure = [Verdict("nut", "nut", 0.999)] * 2
-    assert one_per_object(masks, [Verdict("pair", "pair", 0.6), *sure]).tolist() == [1, 2]
-    pair = Verdict("pair", "pair", 1.0, taught=True)
+    sure = [Classification("nut", "nut", 0.999)] * 2
+    assert one_per_object(masks, [Classification("pair", "pair", 0.6), *sure]).tolist() == [1, 2]
+    pair = Classification("pair", "pair", 1.0, taught=True)
     assert one_per_object(masks, [pair, *sure]).tolist() == [0]
 
 
@@ -217,7 +217,7 @@ def test_evaluation_counts_what_is_recognised() -> None:
     pipeline = PipelineMethod(detector(MemoryVectorStore()).pipeline)
     frame = to_frame(discs("nut", 0), color_order="bgr", max_pixels=10**6)
     shown = Masks.from_dense(disc_masks())
-    pipeline.learn([Shown(frame, shown, ("fig", *["nut"] * 4), None)])
+    pipeline.learn([SupportImage(frame, shown, ("fig", *["nut"] * 4), None)])
     found = pipeline.find(frame)
     assert set(found.labels) == {"nut"}
     assert found.scores.max() < 1

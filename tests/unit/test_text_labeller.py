@@ -14,7 +14,7 @@ import pytest
 from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.interfaces import TextEncoder
 from sam_detect.labelling.text import NOTHING, TextLabeller
-from sam_detect.types import ExampleArrays, Neighbour, Verdict
+from sam_detect.types import Classification, ExampleArrays, Neighbour
 
 Floats = npt.NDArray[np.float32]
 ANGLES = {"nut": 0.0, "date": 60.0, "fig": 120.0}
@@ -77,7 +77,7 @@ def labeller(labels: Sequence[str] | None = ("nut", "date"), **options: Any) -> 
     return TextLabeller(labels, **{"encoder": Angles(), "templates": ["a {}"], **options})
 
 
-def one(made: TextLabeller, angle: float, memory: Memory | None = None) -> Verdict:
+def one(made: TextLabeller, angle: float, memory: Memory | None = None) -> Classification:
     [found] = made.label(at(angle), memory or Memory())
     return found
 

@@ -13,6 +13,7 @@ from strategies import QUICK, BoolArray, masks_nhw
 
 from sam_detect.errors import ConfigError, ImageError, MaskError
 from sam_detect.types import (
+    Classification,
     Crop,
     Detection,
     Detections,
@@ -20,7 +21,6 @@ from sam_detect.types import (
     Masks,
     Neighbour,
     Recipe,
-    Verdict,
 )
 
 RECIPE = Recipe(
@@ -49,8 +49,8 @@ def squares(count: int = 4) -> Masks:
 
 def detections() -> Detections:
     """Four detections, of areas 1, 4, 9, 16; the last is unknown."""
-    verdicts = [
-        Verdict(
+    classifications = [
+        Classification(
             label=None if i == 3 else f"thing-{i}",
             best_label="thing-0",
             confidence=(i + 1) / 8,
@@ -64,7 +64,7 @@ def detections() -> Detections:
     return Detections(
         source_id="nuts.png",
         masks=squares(),
-        verdicts=tuple(verdicts),
+        classifications=tuple(classifications),
         recipe=RECIPE.to_dict(),
         timings_ms={"segment": 12.34567},
     )
@@ -224,7 +224,9 @@ def test_masks_and_detections_index_like_numpy(selection: Any) -> None:
     assert chosen.area.tolist() == expected
     assert [d.area for d in chosen] == expected
     assert [int(d.mask.sum()) for d in chosen] == expected
-    assert [verdict.confidence for verdict in chosen.verdicts] == [a**0.5 / 8 for a in expected]
+    assert [classification.confidence for classification in chosen.classifications] == [
+        a**0.5 / 8 for a in expected
+    ]
     assert (chosen.source_id, chosen.recipe) == (found.source_id, found.recipe)
 
 
@@ -279,9 +281,9 @@ def test_arrays_of_detections_are_parallel_even_when_empty() -> None:
     assert detections()[[]].confidence.dtype == np.float64
 
 
-def test_masks_without_verdicts_are_refused() -> None:
-    with pytest.raises(MaskError, match="4 masks need as many verdicts, got 0"):
-        Detections(source_id="a", masks=squares(), verdicts=())
+def test_masks_without_classifications_are_refused() -> None:
+    with pytest.raises(MaskError, match="4 masks need as many classifications, got 0"):
+        Detections(source_id="a", masks=squares(), classifications=())
 
 
 # Detection
@@ -353,14 +355,17 @@ def test_no_detections_are_json_as_well() -> None:
 
 def test_numbers_of_numpy_become_json_too() -> None:
     """A user's own labeller may well give float32."""
-    verdict = Verdict(
+    classification = Classification(
         label="a",
         best_label="a",
         confidence=np.float32(0.75),
         neighbours=(Neighbour(id="n", label="a", similarity=np.float32(0.5)),),
     )
     found = Detections(
-        source_id="a", masks=squares(1), verdicts=(verdict,), timings_ms={"s": np.float32(1.5)}
+        source_id="a",
+        masks=squares(1),
+        classifications=(classification,),
+        timings_ms={"s": np.float32(1.5)},
     )
     data = json.loads(json.dumps(found.to_dict()))
     assert data["detections"][0]["confidence"] == 0.75

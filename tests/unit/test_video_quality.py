@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from sam_detect.errors import ImageError
-from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
+from sam_detect.types import Classification, Detections, Frame, Masks, TrackedFrame
 from sam_detect.video.matching import ious
 from scripts.dev.video_quality import Outlined, VideoQuality, measure, video_quality
 from tests.video_scenes import Scene, Thing, along, busy_scene, detector_that_knows, followed
@@ -31,10 +31,10 @@ def _box(x: int, width: int = 10) -> np.ndarray:
 
 def _tracked(*objects: tuple[int, str | None, np.ndarray]) -> TrackedFrame:
     masks = Masks.concatenate([Masks.empty(SIZE), *(Masks.from_dense(m) for _, _, m in objects)])
-    verdicts = tuple(Verdict(label, label, 0.9) for _, label, _ in objects)
+    classifications = tuple(Classification(label, label, 0.9) for _, label, _ in objects)
     ids = np.array([i for i, _, _ in objects], np.int64)
     frame = Frame(np.zeros((*SIZE, 3), np.uint8))
-    return TrackedFrame(frame, Detections("video", masks, verdicts), ids)
+    return TrackedFrame(frame, Detections("video", masks, classifications), ids)
 
 
 def _outlined(*objects: tuple[int, str, np.ndarray]) -> Outlined:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sam_detect.interfaces import Source
-from sam_detect.types import Detections, Frame, Masks, TrackedFrame, Verdict
+from sam_detect.types import Classification, Detections, Frame, Masks, TrackedFrame
 from sam_detect.video.boxes import HIDDEN_S, Boxes
 from sam_detect.video.motion import Flow, Motion, SoftMask
 from sam_detect.video.track import Track
@@ -20,7 +20,7 @@ from sam_detect.video.votes import weighted_vote
 from scripts.dev.video_quality import VideoQuality, video_quality
 from tests.video_scenes import Place, Scene, Thing, along, detector_that_knows, followed
 
-CHERRY = Verdict("cherry", "cherry", 0.95)
+CHERRY = Classification("cherry", "cherry", 0.95)
 
 
 def _of(tracked: TrackedFrame, label: str) -> dict[int, np.ndarray]:
@@ -28,7 +28,7 @@ def _of(tracked: TrackedFrame, label: str) -> dict[int, np.ndarray]:
     return {
         int(i): tracked.detections.masks.dense(place)
         for place, i in enumerate(tracked.track_ids)
-        if tracked.detections.verdicts[place].label == label
+        if tracked.detections.classifications[place].label == label
     }
 
 
@@ -89,7 +89,7 @@ def test_only_an_object_of_the_same_name_takes_up_a_hidden_one(second: str, same
             assert not len(tracks.present(frames[index], time_s=index / 25)[0])
     then = tracks.snapshot(scene.size_hw)
     if not len(then.masks):  # a similar one is found again without a key frame
-        result = _result(scene, 8, Verdict(second, second, 0.95))
+        result = _result(scene, 8, Classification(second, second, 0.95))
         tracks.join(result, then, (), frames[8])
     last = tracks.present(frames[8], time_s=8 / 25)[1].tolist()
     assert len(last) == 1
@@ -102,10 +102,10 @@ def test_the_visible_part_of_an_occluded_object_does_not_become_the_whole(share:
     whole = SoftMask(np.ones((28, 28), np.float32), (46, 46))
     part = SoftMask(np.ones((28, 14), np.float32), (46, 46))
     track = Track(1, whole, whole, None, 1.0, [CHERRY], CHERRY, 0.0, share=share)
-    plum = Verdict("plum", "plum", 0.95)
-    for verdict in (CHERRY, plum):
+    plum = Classification("plum", "plum", 0.95)
+    for classification in (CHERRY, plum):
         track.renew(
-            part, verdict, quality=0.5, image_rgb=frame.image_rgb, since=(), threshold=0.5,
+            part, classification, quality=0.5, image_rgb=frame.image_rgb, since=(), threshold=0.5,
             relearnt=False,
         )  # fmt: skip
     if share < 1:
@@ -165,9 +165,9 @@ def _flows(frames: Sequence[Frame]) -> list[Flow]:
     return [flow for flow in found if flow is not None]
 
 
-def _result(scene: Scene, index: int, verdict: Verdict = CHERRY) -> KeyFrameResult:
+def _result(scene: Scene, index: int, classification: Classification = CHERRY) -> KeyFrameResult:
     outlined = scene.outlined(index)
-    found = Detections("scene", outlined.masks, (verdict,) * len(outlined.ids))
+    found = Detections("scene", outlined.masks, (classification,) * len(outlined.ids))
     return KeyFrameResult(scene.frame(index), found, ((),) * len(outlined.ids), first=True)
 
 
@@ -277,7 +277,7 @@ def test_an_object_stays_visible_in_the_dusk_without_a_key_frame() -> None:
 
 
 def test_votes_that_agree_raise_the_confidence() -> None:
-    one = Verdict("nut", "nut", 0.7)
+    one = Classification("nut", "nut", 0.7)
     confidences = [weighted_vote([one] * count).confidence for count in (1, 2, 4, 9)]
     assert confidences[0] == pytest.approx(0.7)
     assert confidences == sorted(confidences)
@@ -286,20 +286,20 @@ def test_votes_that_agree_raise_the_confidence() -> None:
 
 
 def test_one_wrong_vote_changes_no_label() -> None:
-    votes = [Verdict("nut", "nut", 0.8)] * 3 + [Verdict("date", "date", 0.9)]
+    votes = [Classification("nut", "nut", 0.8)] * 3 + [Classification("date", "date", 0.9)]
     assert weighted_vote(votes).label == "nut"
     assert weighted_vote([*votes, *votes[-1:] * 4]).label == "date"
 
 
 def test_an_unknown_vote_counts_against_a_label() -> None:
-    doubt, name = Verdict(None, "nut", 0.2), Verdict("nut", "nut", 0.6)
+    doubt, name = Classification(None, "nut", 0.2), Classification("nut", "nut", 0.6)
     assert weighted_vote([name]).label == "nut"
     assert weighted_vote([doubt, name]).label is None
     assert weighted_vote([doubt, name]).best_label == "nut"
 
 
-def _found(scene: Scene, index: int, *verdicts: Verdict) -> Detections:
-    return Detections("scene", scene.outlined(index).masks, verdicts)
+def _found(scene: Scene, index: int, *classifications: Classification) -> Detections:
+    return Detections("scene", scene.outlined(index).masks, classifications)
 
 
 def _moved(scene: Scene) -> Flow:
@@ -312,7 +312,7 @@ def _moved(scene: Scene) -> Flow:
 
 def test_what_was_said_of_a_region_is_remembered_where_it_went() -> None:
     scene = Scene([Thing("cherry", along(40, 50, 3, 1)), Thing("plum", along(150, 90, -2, 0))], 11)
-    no, maybe = Verdict(None, "cherry", 0.1), Verdict("plum", "plum", 0.6)
+    no, maybe = Classification(None, "cherry", 0.1), Classification("plum", "plum", 0.6)
     untracked = UntrackedVotes()
     assert untracked.update(scene.frame(0), _found(scene, 0, no, maybe), None) == ((), ())
     swapped = _found(scene, 10, maybe, no)[[1, 0]]
@@ -330,22 +330,24 @@ def test_nothing_that_was_said_of_a_place_is_said_of_what_comes_into_it() -> Non
     way = along(60, 60, 0, 0)
     scene = Scene([Thing("cherry", way, frames=(0, 5)), Thing("plum", way, frames=(5, 9))], 9)
     untracked = UntrackedVotes()
-    untracked.update(scene.frame(0), _found(scene, 0, Verdict(None, "plum", 0.1)), None)
-    plum = _found(scene, 8, Verdict("plum", "plum", 0.9))
+    untracked.update(scene.frame(0), _found(scene, 0, Classification(None, "plum", 0.1)), None)
+    plum = _found(scene, 8, Classification("plum", "plum", 0.9))
     assert untracked.update(scene.frame(8), plum, _moved(scene)) == ((),)
 
 
-def _begun(verdict: Verdict, *, past: tuple[Verdict, ...] = (), first: bool = False) -> int:
-    """How many tracks begin with an object of this verdict."""
+def _begun(
+    classification: Classification, *, past: tuple[Classification, ...] = (), first: bool = False
+) -> int:
+    """How many tracks begin with an object of this classification."""
     scene = Scene([Thing("cherry", along(40, 50, 0, 0))], 1)
     tracks, frame = Tracks(), scene.frame(0)
-    result = replace(_result(scene, 0, verdict), earlier_votes=(past,), first=first)
+    result = replace(_result(scene, 0, classification), earlier_votes=(past,), first=first)
     tracks.join(result, tracks.snapshot(scene.size_hw), (), frame)
     return len(tracks.present(frame, time_s=0)[0])
 
 
 def test_a_new_object_needs_a_second_vote_unless_it_is_certain() -> None:
-    unsure, no = Verdict("cherry", "cherry", 0.6), Verdict(None, "cherry", 0.1)
+    unsure, no = Classification("cherry", "cherry", 0.6), Classification(None, "cherry", 0.1)
     assert _begun(CHERRY) == 1
     assert _begun(unsure) == 0
     assert _begun(unsure, first=True) == 1
@@ -359,7 +361,7 @@ def test_what_was_said_before_something_was_learnt_no_longer_counts(relearnt: bo
     tracks, frame = Tracks(), scene.frame(0)
     for _ in range(5):
         tracks.join(_result(scene, 0), tracks.snapshot(scene.size_hw), (), frame)
-    result = replace(_result(scene, 0, Verdict(None, "cherry", 0.1)), relearnt=relearnt)
+    result = replace(_result(scene, 0, Classification(None, "cherry", 0.1)), relearnt=relearnt)
     tracks.join(result, tracks.snapshot(scene.size_hw), (), frame)
     named = len(tracks.present(frame, time_s=0)[0])
     assert named == (0 if relearnt else 1)
@@ -399,8 +401,13 @@ def test_an_overlap_with_another_object_of_its_label_is_no_new_object(
     water = np.zeros(scene.size_hw, np.bool_)
     water[80 - rows : 100, 30:90] = True
     masks = Masks.concatenate([scene.outlined(0).masks, Masks.from_dense(water)])
-    verdicts = Verdict("cherry", "cherry", 0.95), Verdict(label, label, confidence)
-    result = KeyFrameResult(frame, Detections("scene", masks, verdicts), ((), ()), first=True)
+    classifications = (
+        Classification("cherry", "cherry", 0.95),
+        Classification(label, label, confidence),
+    )
+    result = KeyFrameResult(
+        frame, Detections("scene", masks, classifications), ((), ()), first=True
+    )
     tracks.join(result, tracks.snapshot(scene.size_hw), (), frame)
     assert len(tracks.present(frame, time_s=0)[0]) == (2 if begun else 1)
 

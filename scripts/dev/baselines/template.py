@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.evaluation.methods import Found, Shown
+from sam_detect.evaluation.methods import Predictions, SupportImage
 from sam_detect.masks import BoolArray, FloatArray, intersection, tight_box_xyxy
 from sam_detect.types import Frame, ImageRGB, Masks
 
@@ -91,7 +91,7 @@ class TemplateMatching:
         self._templates: list[Template] = []
         self._thresholds: dict[str, float] = {}
 
-    def learn(self, support: Sequence[Shown]) -> None:
+    def learn(self, support: Sequence[SupportImage]) -> None:
         self._examples = examples_of(support)
         most_pixels = BUDGET / max(1, len(self._examples) * len(SCALES) * len(ANGLES))
         self._templates = [
@@ -101,13 +101,13 @@ class TemplateMatching:
         ]
         self._thresholds = thresholds(self._examples, self._templates)
 
-    def find(self, frame: Frame) -> Found:
+    def find(self, frame: Frame) -> Predictions:
         started = time.perf_counter()
         places = self._places(frame)
         proposed = time.perf_counter()
         kept = best_of_overlapping([p for p in places if p.score >= self._thresholds[p.label]])
         seconds = {"propose": proposed - started, "label": time.perf_counter() - proposed}
-        return Found(
+        return Predictions(
             masks=masks_at(kept, frame.size_hw),
             labels=tuple(place.label for place in kept),
             scores=np.array([place.score for place in kept], np.float32),
@@ -151,7 +151,7 @@ class TemplateMatching:
                 yield Place(min(1.0, -negative), label, *placed)
 
 
-def examples_of(support: Sequence[Shown]) -> list[Example]:
+def examples_of(support: Sequence[SupportImage]) -> list[Example]:
     """The examples; of a label's only those that no border cuts, if it has such."""
     whole: list[Example] = []
     cut: list[Example] = []

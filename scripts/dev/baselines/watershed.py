@@ -24,7 +24,7 @@ from skimage.measure import label as connected
 from skimage.measure import regionprops
 from skimage.segmentation import watershed
 
-from sam_detect.evaluation.methods import Found, Shown
+from sam_detect.evaluation.methods import Predictions, SupportImage
 from sam_detect.masks import BoolArray, iou_matrix, nms
 from sam_detect.types import Frame, ImageRGB, Masks
 
@@ -81,7 +81,7 @@ class OtsuWatershed:
         self._areas: Floats = np.zeros(0)
         self._colours: Floats = np.zeros((0, 3))
 
-    def learn(self, support: Sequence[Shown]) -> None:
+    def learn(self, support: Sequence[SupportImage]) -> None:
         self._labels = [name for shown in support for name in shown.labels]
         self._passes = [pass_of(name, support) for name in sorted(set(self._labels))]
         if self._labels:
@@ -89,9 +89,9 @@ class OtsuWatershed:
             self._areas = np.concatenate(areas).astype(np.float64)
             self._colours = np.concatenate([mean_lab(s.frame.image_rgb, s.masks) for s in support])
 
-    def find(self, frame: Frame) -> Found:
+    def find(self, frame: Frame) -> Predictions:
         if not self._passes:
-            return Found.nothing(frame.size_hw)
+            return Predictions.nothing(frame.size_hw)
         started = time.perf_counter()
         regions = [regions_of(frame, each) for each in self._passes]
         proposed = time.perf_counter()
@@ -105,7 +105,7 @@ class OtsuWatershed:
         overlaps = iou_matrix(masks.crops(), masks.boxes_xyxy)
         kept = nms(order, overlaps, SAME_OBJECT_IOU)
         seconds = {"propose": proposed - started, "label": time.perf_counter() - proposed}
-        return Found(
+        return Predictions(
             masks=masks[kept],
             labels=tuple(names[i] for i in kept),
             scores=scores[kept].astype(np.float32),
@@ -134,7 +134,7 @@ class OtsuWatershed:
         return names, 1 / (1 + distances.min(axis=1))
 
 
-def pass_of(label: str, support: Sequence[Shown]) -> Pass:
+def pass_of(label: str, support: Sequence[SupportImage]) -> Pass:
     """What the examples of one label say of the others."""
     chosen = [
         (shown, shown.masks[[i for i, name in enumerate(shown.labels) if name == label]])
