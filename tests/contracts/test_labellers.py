@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from closeness import SCORE_TOLERANCE
 
 from sam_detect import registry
 from sam_detect.config import load_settings
@@ -294,7 +295,7 @@ def test_vectors_together_are_named_as_each_alone(labeller: Labeller) -> None:
     alone = [labeller.label(at(angle), memory)[0] for angle in angles]
     for one, other in zip(together, alone, strict=True):
         assert (one.label, one.best_label) == (other.label, other.best_label)
-        assert one.confidence == pytest.approx(other.confidence, abs=1e-6)
+        assert one.confidence == pytest.approx(other.confidence, abs=SCORE_TOLERANCE)
 
 
 def test_what_is_learnt_counts_at_once(labeller: Labeller) -> None:
@@ -439,7 +440,7 @@ def test_with_evidence_vectors_together_are_named_as_each_alone(labeller: Labell
     assert together == labeller.label(at(*angles), memory, qualities=qualities)
     for index, angle in enumerate(angles):
         alone = labeller.label(at(angle), memory, qualities=qualities[index : index + 1])[0]
-        assert alone.confidence == pytest.approx(together[index].confidence, abs=1e-6)
+        assert alone.confidence == pytest.approx(together[index].confidence, abs=SCORE_TOLERANCE)
         assert 0 <= alone.confidence <= 1
         assert alone.label in (None, alone.best_label)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from closeness import SCORE_TOLERANCE
 from library_helpers import (
     DiscSegmenter,
     PartsSegmenter,
@@ -555,9 +556,9 @@ def test_what_was_learnt_from_other_vectors_is_not_kept(store: VectorStore) -> N
     tried.set_fade_strategy(fade)
     assert tried.snapshot().generation != generation
     expected = detector(store, embedder=None, fade_strategy=fade).detect(picture).confidence
-    np.testing.assert_allclose(tried.detect(picture).confidence, expected, atol=1e-6)
+    np.testing.assert_allclose(tried.detect(picture).confidence, expected, atol=SCORE_TOLERANCE)
     tried.set_fade_strategy(GaussianFade())
-    np.testing.assert_allclose(tried.detect(picture).confidence, usual, atol=1e-6)
+    np.testing.assert_allclose(tried.detect(picture).confidence, usual, atol=SCORE_TOLERANCE)
 
 
 def test_the_fade_of_an_empty_library_is_simply_another(store: VectorStore) -> None:

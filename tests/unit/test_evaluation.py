@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from closeness import SCORE_TOLERANCE
 from evaluation_helpers import Oracle, Says, dataset_folder, detector, no_outlines, opened
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -335,7 +336,7 @@ def test_a_segmenter_that_goes_by_sizes_is_asked_for_those_of_the_episode(six: D
         assert set(found.proposals.areas.tolist()) == {side**2}
         expected = direct.detect(other)
         assert found.masks.areas.tolist() == expected.masks.areas.tolist()
-        np.testing.assert_allclose(found.scores, expected.confidence, atol=1e-6)
+        np.testing.assert_allclose(found.scores, expected.confidence, atol=SCORE_TOLERANCE)
 
 
 def test_vectors_are_made_as_they_are_asked_for(six: Dataset) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from closeness import SCORE_TOLERANCE
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import QUICK
@@ -162,9 +163,9 @@ def test_a_negative_changes_nothing_but_what_it_is_nearest_to(
     for is_near, one, other in zip(near, before, after, strict=True):
         if not is_near:
             assert (other.label, other.best_label) == (one.label, one.best_label)
-            assert other.confidence == pytest.approx(one.confidence, abs=1e-6)
+            assert other.confidence == pytest.approx(one.confidence, abs=SCORE_TOLERANCE)
         elif other.best_label == one.best_label == label:
-            assert other.confidence <= one.confidence + 1e-6
+            assert other.confidence <= one.confidence + SCORE_TOLERANCE
 
 
 @LABELLERS
@@ -183,7 +184,7 @@ def test_the_same_negative_again_changes_nothing(labeller: type) -> None:
     again = labeller().label(things, with_negatives(np.repeat(negatives, 9, axis=0)))
     for one, other in zip(once, again, strict=True):
         assert (other.label, other.best_label) == (one.label, one.best_label)
-        assert other.confidence == pytest.approx(one.confidence, abs=1e-6)
+        assert other.confidence == pytest.approx(one.confidence, abs=SCORE_TOLERANCE)
 
 
 @LABELLERS
@@ -218,7 +219,7 @@ def test_more_negatives_than_are_compared_do_not_hide_the_examples(labeller: typ
     before = labeller(threshold=0).label(thing, Memory(kinds, labels))[0]
     after = labeller(threshold=0).label(thing, with_negatives(beside))[0]
     assert after.label == before.label
-    assert after.confidence == pytest.approx(before.confidence, abs=1e-6)
+    assert after.confidence == pytest.approx(before.confidence, abs=SCORE_TOLERANCE)
 
 
 @LABELLERS
@@ -242,7 +243,7 @@ def test_where_somebody_corrects_says_nothing_of_the_examples(labeller: type) ->
 
     for one, other in zip(classifications(0), classifications(1), strict=True):
         assert other.label == one.label
-        assert other.confidence == pytest.approx(one.confidence, abs=1e-6)
+        assert other.confidence == pytest.approx(one.confidence, abs=SCORE_TOLERANCE)
 
 
 def test_examples_are_compared_with_those_of_other_pictures() -> None:

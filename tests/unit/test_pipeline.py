@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from closeness import SCORE_TOLERANCE
 from library_helpers import disc_masks, discs, taught
 
 from sam_detect import SAMDetect
@@ -67,7 +68,7 @@ def test_a_detection_sees_one_generation_though_the_library_changes_meanwhile(
 
 
 def same(one: Detections, other: Detections) -> bool:
-    np.testing.assert_allclose(one.confidence, other.confidence, atol=1e-6)
+    np.testing.assert_allclose(one.confidence, other.confidence, atol=SCORE_TOLERANCE)
     return one.label.tolist() == other.label.tolist() and same_masks(one.masks, other.masks)
 
 

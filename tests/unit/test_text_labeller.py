@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from closeness import SCORE_TOLERANCE
 
 from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.interfaces import TextEncoder
@@ -187,7 +188,7 @@ def test_several_at_once_are_named_as_each_alone() -> None:
     for found, angle in zip(together, angles, strict=True):
         alone = one(made, angle, memory)
         assert (found.label, found.best_label) == (alone.label, alone.best_label)
-        assert found.confidence == pytest.approx(alone.confidence, abs=1e-6)
+        assert found.confidence == pytest.approx(alone.confidence, abs=SCORE_TOLERANCE)
     assert made.label(at()[:0], memory) == []
 
 
