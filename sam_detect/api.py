@@ -19,8 +19,8 @@ from sam_detect.errors import ConfigError, OutlineWarning, RecipeMismatchError
 from sam_detect.fading import context
 from sam_detect.features.choosing import choose_features
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
-from sam_detect.library.learnt import Learnt
-from sam_detect.library.library import Added, Library
+from sam_detect.library.history import Added, Learnt
+from sam_detect.library.library import Library
 from sam_detect.library.places import collection_of
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.models.weights import default_segmenter

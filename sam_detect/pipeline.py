@@ -20,17 +20,17 @@ import numpy as np
 
 from sam_detect import parts
 from sam_detect.errors import MaskError, RecipeMismatchError
-from sam_detect.features.extraction import FeatureExtractor, StageTimer
+from sam_detect.features.extraction import FeatureExtractor, KnownVectors, StageTimer
 from sam_detect.features.hard_negatives import HardNegatives, find_hard_negatives
-from sam_detect.features.vector_cache import KnownVectors
 from sam_detect.interfaces import Labeller, Segmenter
 from sam_detect.labelling.decision import areas_sought, span
 from sam_detect.labelling.naming import Naming, plausible
 from sam_detect.labelling.separate import separate_objects
 from sam_detect.labels import normalised_label
-from sam_detect.library.converted import Converted
 from sam_detect.library.example import Example, example_id, image_digest, now
-from sam_detect.library.library import Added, Library
+from sam_detect.library.history import Added
+from sam_detect.library.library import Library
+from sam_detect.library.reindex import Converted
 from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
 from sam_detect.masks import FloatArray
 from sam_detect.models.sharing import WhileAlive

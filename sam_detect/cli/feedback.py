@@ -135,7 +135,7 @@ def _require_library(detector: SAMDetect) -> None:
 
 def _note_other_recipe(detector: SAMDetect) -> None:
     """The line about a library that is read in another recipe than its own."""
-    from sam_detect.library.recipe_mismatch import reading_message
+    from sam_detect.library.places import reading_message
 
     library, mine, count = detector.library, detector.library.recipe, len(detector.library)
     if mine is not None and mine != detector.recipe and count:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from sam_detect.evaluation.methods import Predictions, SupportImage
-from sam_detect.features.extraction import STAGES, FeatureExtractor
-from sam_detect.features.vector_cache import KnownVectors
+from sam_detect.features.extraction import STAGES, FeatureExtractor, KnownVectors
 from sam_detect.interfaces import Segmenter
 from sam_detect.library.library import Library
 from sam_detect.masks import FloatArray, IntArray

@@ -1,13 +1,21 @@
-"""Feature extraction: cuts the crop of each mask, fades its context and embeds it."""
+"""Feature extraction: cuts the crop of each mask, fades its context and embeds it.
+
+Vectors are cached, so that an unchanged crop is not embedded twice.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,7 +23,6 @@ from sam_detect import parts
 from sam_detect.contracts import require_described
 from sam_detect.errors import ConfigError
 from sam_detect.fading import context
-from sam_detect.features.vector_cache import KnownVectors, VectorCache
 from sam_detect.interfaces import Embedder
 from sam_detect.masks import FloatArray
 from sam_detect.types import Crop, Frame, Masks, Recipe
@@ -24,6 +31,7 @@ DEFAULT_OCCUPANCY = 0.2
 DEFAULT_CROP_SIDE = 256
 BATCH = 64
 STAGES = ("fade", "embed")
+Make = Callable[[Sequence[int]], FloatArray]
 
 
 class StageTimer:
@@ -46,6 +54,91 @@ class StageTimer:
         yield
         spent = (time.perf_counter() - started) * 1000
         self.spent_ms[stage] = self.spent_ms.get(stage, 0.0) + spent
+
+
+class KnownVectors(Protocol):
+    """Looks up vectors that were computed before, by keys of its own."""
+
+    def keys_of_crops(self, crops: Sequence[Crop], recipe: Recipe) -> Sequence[Any]:
+        """One key for each crop."""
+
+    def vectors(self, keys: Sequence[Any], make: Make) -> FloatArray:
+        """``(N, D)`` vectors of N keys.
+
+        Args:
+            make: computes the ``(n, D)`` vectors of n of them, given by index.
+        """
+
+
+class VectorCache:
+    """The vectors used last (LRU), by the content of their crops and the recipe.
+
+    Args:
+        size: how many vectors are kept; 0 turns the cache off.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: OrderedDict[bytes, FloatArray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keys_of_crops(self, crops: Sequence[Crop], recipe: Recipe) -> list[bytes]:
+        """One key for each crop: its pixels, its mask, its scale, and the recipe."""
+        if not self._size:
+            return [b""] * len(crops)
+        head = _digest_of(recipe)
+        return [
+            _digest(head, crop.image_rgb.tobytes(), np.packbits(crop.mask).tobytes(),
+                    repr((crop.mask.shape, crop.scale)).encode())
+            for crop in crops
+        ]  # fmt: skip
+
+    def keys_of_masks(self, frame: Frame, masks: Masks, recipe: Recipe) -> list[bytes]:
+        """One key for each mask of a picture: the picture's pixels, the mask, and the recipe."""
+        if not self._size:
+            return [b""] * len(masks)
+        shape = repr(frame.image_rgb.shape).encode()
+        head = _digest(_digest_of(recipe), shape, frame.image_rgb.tobytes())
+        places = masks.boxes_xyxy.tolist()
+        return [
+            _digest(head, repr(place).encode(), outline)
+            for place, outline in zip(places, masks.crop_rles, strict=True)
+        ]
+
+    def vectors(self, keys: Sequence[bytes], make: Make) -> FloatArray:
+        if not self._size or not keys:
+            return make(range(len(keys)))
+        with self._lock:
+            known = {key: self._kept[key] for key in keys if key in self._kept}
+            for key in known:
+                self._kept.move_to_end(key)
+        missing = {key: index for index, key in reversed(list(enumerate(keys))) if key not in known}
+        if missing:
+            indices = sorted(missing.values())
+            made = make(indices)
+            # Copies: a view of one row would keep all of them.
+            new = {keys[i]: np.array(row) for i, row in zip(indices, made, strict=True)}
+            known |= new
+            with self._lock:
+                self._kept.update(new)
+                while len(self._kept) > self._size:
+                    self._kept.popitem(last=False)
+        return np.stack([known[key] for key in keys])
+
+
+def _digest_of(recipe: Recipe) -> bytes:
+    return _digest(json.dumps(recipe.to_dict(), sort_keys=True, default=str).encode())
+
+
+def _digest(*contents: bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for content in contents:
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.digest()
 
 
 @dataclass(frozen=True)
@@ -123,7 +216,9 @@ class FeatureExtractor:
             return self.embed_crops(self.crops(frame, masks), known=known, timings_ms=timings_ms)
         with StageTimer(timings_ms, *STAGES).on("embed"):
             keys = self._cache.keys_of_masks(frame, masks, self.recipe)
-            return self._cache.vectors(keys, lambda missing: self._pooled(frame, masks[missing]))
+            return self._cache.vectors(
+                keys, lambda missing: self.embedder.embed_frame(frame, masks[missing])
+            )
 
     def embed_crops(
         self,
@@ -165,9 +260,6 @@ class FeatureExtractor:
             batch = [context.faded(context.reduced(crops[i], side), self.fade) for i in chosen]
         with timer.on("embed"):
             return self.embedder.embed(batch)
-
-    def _pooled(self, frame: Frame, masks: Masks) -> FloatArray:
-        return self.embedder.embed_frame(frame, masks)
 
 
 def _require_compatible(embedder: Embedder, fade: parts.AnyFade, occupancy: float) -> None:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sam_detect.fading import context
 from sam_detect.features.extraction import FeatureExtractor
-from sam_detect.masks import BoolArray, FloatArray, IntArray, intersection, rle_to_mask
+from sam_detect.masks import BoolArray, FloatArray, intersection, rle_to_mask
 from sam_detect.types import Crop, Frame, Masks
 
 SAME_OBJECT_IOU = 0.5
@@ -104,12 +104,11 @@ class HardNegativeVectors:
     vectors: FloatArray
 
     @classmethod
-    def nothing(cls) -> HardNegativeVectors:
-        return cls("", math.nan, np.zeros(0, np.bool_), np.zeros((0, 0), np.float32))
-
-    @classmethod
     def from_payload(cls, data: Any, *, dimension: int | None) -> HardNegativeVectors:
-        """Raises ``ValueError`` if the vectors of a payload do not fit."""
+        """Of a payload, or of None: no proposals; raises ``ValueError`` if its vectors do not
+        fit."""
+        if data is None:
+            return cls("", math.nan, np.zeros(0, np.bool_), np.zeros((0, 0), np.float32))
         quality, touching = data["quality"], data["touching"]
         vectors = decoded(data["vectors"], len(touching))
         if dimension is not None and len(touching) and vectors.shape[1] != dimension:
@@ -170,23 +169,8 @@ def find_hard_negatives(
                 vectors=np.zeros((len(masks), features.embedder.dimension), np.float32),
             )
         )
-    if features.embedder.of_frames:
-        return _embedded_in_frame(found, chosen, frame, proposals, features)
-    return embed_hard_negatives(found, crops, features)
-
-
-def _embedded_in_frame(
-    found: Sequence[HardNegatives],
-    chosen: Sequence[IntArray],
-    frame: Frame,
-    proposals: Masks,
-    features: FeatureExtractor,
-) -> list[HardNegatives]:
-    """The same hard negatives with their vectors, by an embedder that sees whole frames.
-
-    Args:
-        chosen: for each the indices of its regions among the proposals.
-    """
+    if not features.embedder.of_frames:
+        return embed_hard_negatives(found, crops, features)
     needed = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
     vectors = features.embed_masks(frame, proposals[needed])
     return [
@@ -204,11 +188,11 @@ def embed_hard_negatives(
         for each, crop in zip(found, crops, strict=True)
         for index in range(len(each.masks))
     )
-    again, start = [], 0
-    for each in found:
-        again.append(replace(each, vectors=vectors[start : start + len(each.masks)]))
-        start += len(each.masks)
-    return again
+    ends = np.cumsum([len(each.masks) for each in found])[:-1]
+    return [
+        replace(each, vectors=part)
+        for each, part in zip(found, np.split(vectors, ends) if found else (), strict=True)
+    ]
 
 
 def encoded(vectors: FloatArray) -> str:

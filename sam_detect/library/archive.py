@@ -38,7 +38,6 @@ from sam_detect.errors import (
 )
 from sam_detect.labels import normalised_label
 from sam_detect.library import manifest as manifests
-from sam_detect.library import schema
 from sam_detect.library.example import PAYLOAD_FIELDS, Example
 from sam_detect.masks import checked_rle
 from sam_detect.types import Point, Recipe
@@ -182,7 +181,7 @@ class Archive:
         key = row.get("id")
         if not is_canonical_uuid(key):
             raise ValueError(f"an id should be a UUID, got {reprlib.repr(key)}")
-        schema.check_vectors(vector[None], [key], self.recipe.dimension)
+        manifests.check_vectors(vector[None], [key], self.recipe.dimension)
         known = {name: row["payload"][name] for name in PAYLOAD_FIELDS if name in row["payload"]}
         return Point(key, vector.astype(np.float32), known)
 
@@ -293,13 +292,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > schema.MAX_DIGITS + 1:
+    if len(digits) > manifests.MAX_DIGITS + 1:
         raise ValueError(f"its JSON has a number of {len(digits)} digits")
     return int(digits)
 
 
 def _finite(text: str) -> float:
-    if len(text) > 2 * schema.MAX_DIGITS or not math.isfinite(number := float(text)):
+    if len(text) > 2 * manifests.MAX_DIGITS or not math.isfinite(number := float(text)):
         raise ValueError(f"its JSON has the number {reprlib.repr(text)}")
     return number
 

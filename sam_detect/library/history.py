@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import re
 import secrets
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,11 +19,20 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from sam_detect.labels import shown_label
-from sam_detect.library.example import KNOWN_FIELDS, MAX_STATES, label_of, sealed, with_label
-from sam_detect.library.schema import BATCH_PATTERN
-from sam_detect.types import Point
+from sam_detect.library.example import (
+    ID_NAMESPACE,
+    KNOWN_FIELDS,
+    MAX_STATES,
+    example_id,
+    label_of,
+    sealed,
+)
+from sam_detect.library.manifest import BATCH_PATTERN
+from sam_detect.masks import FloatArray
+from sam_detect.types import Frame, Masks, Point
 
 TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 KEPT_STATES = 16
@@ -60,6 +70,50 @@ class EarlierState:
 
     by: str
     point: Point
+
+
+@dataclass(frozen=True)
+class Added:
+    """What a committed batch did.
+
+    Attributes:
+        added: examples that were not there before.
+        relabelled: examples that were there under another label, or contradicted these.
+        total: examples in the library now.
+    """
+
+    added: int
+    relabelled: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Learnt(Added):
+    """What :meth:`~sam_detect.api.SAMDetect.learn` did.
+
+    Attributes:
+        masks: the N outlines that it took: given masks first, then one for each box, then one for
+            each point.
+        box_ious: ``(N,)`` float32, overlap (IoU) of each outline's box with the given box; NaN
+            where none was given.
+        warnings: one line for each box that may not mean what it says, or that nothing fits.
+        left_out: proposals that ``masks="auto"`` did not take.
+        frame: the picture.
+        boxes_xywh: the given boxes.
+    """
+
+    masks: Masks
+    box_ious: FloatArray
+    warnings: tuple[str, ...]
+    left_out: int
+    frame: Frame
+    boxes_xywh: Sequence[Sequence[float]] = ()
+
+    def preview(self) -> Image.Image:
+        """The picture with the outlines and the given boxes drawn in."""
+        from sam_detect.outputs.overlay import draw_preview
+
+        return Image.fromarray(draw_preview(self.frame.image_rgb, self.masks, self.boxes_xywh))
 
 
 @dataclass
@@ -147,6 +201,19 @@ def replacing(point: Point, replaced: Iterable[Point]) -> Point:
     older = sorted((s for s in earlier.values() if s.by != batch), key=lambda s: s.by, reverse=True)
     room = max(0, KEPT_STATES - len(direct))
     return with_states(point, [*direct, *older[:room]][:MAX_STATES])
+
+
+def with_label(point: Point, label: str) -> Point:
+    """The point under another label; a negative's id goes with it, as in :func:`example_id`."""
+    key, payload = point.id, {**point.payload, "label": label}
+    if payload["negative"]:
+        digest, rle = payload.get("picture"), payload["segmentation"]
+        key = (
+            example_id(digest=digest, mask_rle=rle, label=label, negative=True)
+            if digest
+            else str(uuid.uuid5(ID_NAMESPACE, f"{key}\nnot {label}"))
+        )
+    return sealed(Point(key, point.vector, payload))
 
 
 def renamed(point: Point, old: str, new: str) -> Point:

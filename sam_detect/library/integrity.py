@@ -8,12 +8,11 @@ from typing import Any
 
 from sam_detect.errors import LibraryCorruptError, LibraryError, StoreError
 from sam_detect.interfaces import StoredPoints
-from sam_detect.library import contents as records
 from sam_detect.library import manifest as manifests
 from sam_detect.library import places
-from sam_detect.library.contents import ContentsRecord
 from sam_detect.library.example import Example
 from sam_detect.library.library import Library
+from sam_detect.library.manifest import ContentsRecord
 from sam_detect.types import Point
 
 UNREADABLE = "it cannot be read"
@@ -153,7 +152,7 @@ def repair(library: Library) -> Repaired:
             as_it_is = bool(ways) and ways[0] is not None
             if not (as_it_is and kept == first and not why and (exact or stored is None)):
                 points = _points(kept, sound, readings)
-                records.replace_all(store, points, manifests.changed(manifest))
+                manifests.replace_all(store, points, manifests.changed(manifest))
     lost = 0 if stored is None else max(0, stored.examples - len(kept) - len(damaged))
     recovered = sum(key not in first for key in kept)
     return Repaired(library.name, len(kept), recovered, damaged, 0 if exact else lost, exact)
@@ -171,7 +170,7 @@ def _examined(store: StoredPoints) -> tuple[dict[str, int], dict[str, str]]:
         try:
             [point] = store.scan([key], with_vectors=True)
             Example.from_point(point)
-            sound[key] = records.checksum_of(point)
+            sound[key] = manifests.checksum_of(point)
         except LibraryCorruptError as error:
             # What the engine says of its files names the library, and is no reason of an example.
             damaged[key] = str(error).partition(f"{key} is damaged: ")[2] or UNREADABLE
@@ -181,7 +180,7 @@ def _examined(store: StoredPoints) -> tuple[dict[str, int], dict[str, str]]:
 
 
 def _sum(sound: Sound) -> int:
-    return sum(sound.values()) % records.MODULUS
+    return sum(sound.values()) % manifests.MODULUS
 
 
 def _chosen(
@@ -199,7 +198,7 @@ def _chosen(
         if len(choice) == stored.examples and _sum(choice) == stored.sum:
             return dict(choice), True
         # What was removed and is back is what the sum has too much.
-        back = _adding_up((_sum(choice) - stored.sum) % records.MODULUS, choice)
+        back = _adding_up((_sum(choice) - stored.sum) % manifests.MODULUS, choice)
         if back and len(choice) == stored.examples + len(back):
             return {key: value for key, value in choice.items() if value not in back}, True
     return mended, False
@@ -211,7 +210,7 @@ def _adding_up(total: int, sound: Sound) -> set[int]:
     if total in values:
         return {total}
     for value in values:
-        other = (total - value) % records.MODULUS
+        other = (total - value) % manifests.MODULUS
         if other in values and other != value:
             return {value, other}
     return set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sam_detect.errors import (
@@ -15,7 +15,7 @@ from sam_detect.errors import (
 )
 from sam_detect.interfaces import VectorStore
 from sam_detect.labels import normalised_label, shown_label
-from sam_detect.library import contents, history, lookup, places, recipe_mismatch
+from sam_detect.library import history, lookup, places
 from sam_detect.library import manifest as manifests
 from sam_detect.library.example import (
     LISTED_FIELDS,
@@ -25,25 +25,17 @@ from sam_detect.library.example import (
     label_of,
     sealed,
 )
-from sam_detect.library.history import LearningBatch, new_batch, renamed, replaced_by, replacing
+from sam_detect.library.history import (
+    Added,
+    LearningBatch,
+    new_batch,
+    renamed,
+    replaced_by,
+    replacing,
+)
 from sam_detect.types import Point, Recipe
 
 BATCH = 64
-
-
-@dataclass(frozen=True)
-class Added:
-    """What a committed batch did.
-
-    Attributes:
-        added: examples that were not there before.
-        relabelled: examples that were there under another label, or contradicted these.
-        total: examples in the library now.
-    """
-
-    added: int
-    relabelled: int
-    total: int
 
 
 class Library:
@@ -193,7 +185,7 @@ class Library:
             gone = {each for ids in against.values() for each in ids} - set(written)
             if examples:
                 # Even when all are there: their writer may have been killed before this.
-                with contents.changing(self.store, found) as writer:
+                with manifests.changing(self.store, found) as writer:
                     writer.upsert(points)
                     writer.delete(sorted(gone))
             changed = min(len(new), len(gone))
@@ -214,7 +206,7 @@ class Library:
             found = self.require()
             ids = lookup.of_label(self.store, old, self.name)
             also = [point.id for point in self._changing() if point.id not in set(ids)]
-            with contents.changing(self.store, found) as writer:
+            with manifests.changing(self.store, found) as writer:
                 for start in range(0, len(ids) + len(also), BATCH):
                     batch = [*ids, *also][start : start + BATCH]
                     points = [renamed(point, old, new) for point in self._whole(batch)]
@@ -235,7 +227,7 @@ class Library:
                 if label is not None
                 else lookup.resolve(self.store, ids, self.name)
             )
-            with contents.changing(self.store, found) as writer:
+            with manifests.changing(self.store, found) as writer:
                 writer.delete(chosen)
         return len(chosen)
 
@@ -271,7 +263,7 @@ class Library:
             batch = entries[0].id
             ids = [p.id for p in lookup.read(self.store, fields=LISTED_FIELDS)
                    if p.payload["batch"] == batch]  # fmt: skip
-            with contents.changing(self.store, found) as writer:
+            with manifests.changing(self.store, found) as writer:
                 for start in range(0, len(ids), BATCH):
                     here = ids[start : start + BATCH]
                     former = {p.id: p for each in self._whole(here) for p in replaced_by(each)}
@@ -316,13 +308,13 @@ class Library:
         return places.options_of(self.store.location) or f"--library {self.name}"
 
     def _new_batch(self, manifest: dict[str, Any]) -> str:
-        newest = contents.ContentsRecord.recorded(manifest)
+        newest = manifests.ContentsRecord.recorded(manifest)
         return new_batch(after=newest.batch if newest else "")
 
     def _listed(self, manifest: dict[str, Any]) -> list[Point]:
         """All points with what lists show, checked, also that these are all. In a session."""
         points = list(lookup.read(self.store, fields=LISTED_FIELDS))
-        contents.require(self.store, self.name, manifest, points)
+        manifests.require_complete(self.store, self.name, manifest, points)
         return points
 
     def _whole(self, ids: Sequence[str]) -> list[Point]:
@@ -345,7 +337,7 @@ class Library:
         # empty library, never vectors of an unknown recipe.
         new = manifests.new_manifest(self.name, recipe)
         if self.store.exclusive:
-            new["contents"] = contents.ContentsRecord().to_dict()
+            new["contents"] = manifests.ContentsRecord().to_dict()
         if found is None:
             self.store.write_manifest(new)
         else:
@@ -355,7 +347,7 @@ class Library:
     def _refuse_unless_empty(self, mine: Recipe, wanted: Recipe) -> None:
         if len(self):
             raise RecipeMismatchError(
-                recipe_mismatch.learning_message(self.name, self.store.location, mine, wanted)
+                places.learning_message(self.name, self.store.location, mine, wanted)
             )
 
 

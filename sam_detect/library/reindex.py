@@ -1,21 +1,133 @@
-"""Makes a library's vectors again, from the crops it kept."""
+"""Makes a library's vectors again from the crops it keeps: in memory, for reading in another recipe
+than its own (:class:`Converted`), or in its place (:func:`reindex`)."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
-from sam_detect.errors import LibraryError
+from sam_detect.errors import LibraryError, RecipeMismatchError
 from sam_detect.features.extraction import FeatureExtractor
-from sam_detect.library import contents, lookup
+from sam_detect.features.hard_negatives import HardNegatives, embed_hard_negatives
+from sam_detect.interfaces import VectorStore
+from sam_detect.library import lookup, places
 from sam_detect.library import manifest as manifests
-from sam_detect.library.converted import Made, described_again, require_convertible
-from sam_detect.library.example import Example
+from sam_detect.library.example import NAMING_FIELDS, VECTOR_CHECKSUM, Example, sealed
 from sam_detect.library.history import states, with_states
 from sam_detect.library.library import BATCH, Library
-from sam_detect.types import Point
+from sam_detect.masks import FloatArray
+from sam_detect.registry import load_class
+from sam_detect.types import Point, Recipe
 
+Made = tuple[FloatArray, dict[str, Any] | None]
+"""An example's new vector and the payload of its hard negatives."""
 Batches = Sequence[list[str]]
+
+
+class Converted:
+    """A library's examples in the recipe of an extractor, in memory and without their crops.
+
+    Attributes:
+        store: the examples, as they were at the last :meth:`update`.
+    """
+
+    def __init__(self, features: FeatureExtractor) -> None:
+        self.store: VectorStore = load_class("store", "memory")()
+        self._features, self._recipe = features, features.recipe.to_dict()
+        self._made: dict[str, tuple[str, Made]] = {}
+
+    @property
+    def key(self) -> str:
+        """Tells these vectors from those of other recipes."""
+        return f" as {json.dumps(self._recipe, sort_keys=True)}"
+
+    def differs(self, manifest: dict[str, Any]) -> bool:
+        """Whether a library's manifest says another recipe."""
+        return bool(manifest["recipe"] != self._recipe)
+
+    def update(self, library: Library) -> None:
+        """Brings the store up to date. Vectors are made for examples that are new or changed;
+        none where the library has that recipe. The library is held for one batch at a time.
+
+        Raises:
+            RecipeMismatchError: the kept crops cannot give these vectors.
+            LibraryCorruptError: an example is damaged.
+            ExtensionError: the fade or the embedder broke its contract.
+        """
+        recipe, mine = self._features.recipe, library.recipe
+        same = mine is None or mine == recipe
+        if mine is not None and not same and len(library):
+            require_convertible(library.name, mine, self._features)
+        ids = [point.id for point in library.store.scan(fields=())]
+        points: list[Point] = []
+        for start in range(0, len(ids), BATCH):
+            batch = ids[start : start + BATCH]
+            if same:
+                points += lookup.read(library.store, batch, fields=NAMING_FIELDS, with_vectors=True)
+            else:
+                points += self._converted(library, batch)
+        self._made = {p.id: self._made[p.id] for p in points if p.id in self._made}
+        self.store.replace_all(points, manifests.new_manifest(library.name, recipe))
+
+    def _converted(self, library: Library, ids: Sequence[str]) -> list[Point]:
+        stored = {p.id: p.payload for p in lookup.read(library.store, ids, fields=NAMING_FIELDS)}
+        known = {key: self._made[key] for key in stored if key in self._made}
+        current = {key for key in known if known[key][0] == stored[key][VECTOR_CHECKSUM]}
+        new = made_again(library, self._features, [key for key in stored if key not in current])
+        self._made |= {key: (stored[key][VECTOR_CHECKSUM], made) for key, made in new.items()}
+        points = []
+        for key, payload in stored.items():
+            if key in current or key in new:  # else it was removed just now
+                vector, around = self._made[key][1]
+                points.append(sealed(Point(key, vector, {**payload, "surroundings": around})))
+        return points
+
+
+def made_again(library: Library, features: FeatureExtractor, ids: Sequence[str]) -> dict[str, Made]:
+    """The vectors of some examples in another recipe, from the crops that the library keeps.
+
+    Ids name contents, so a vector stays right whatever happens to the library meanwhile.
+    """
+    examples = list(library.read(ids)) if ids else []
+    made = described_again(examples, features)
+    return {example.id: each for example, each in zip(examples, made, strict=True)}
+
+
+def described_again(examples: Sequence[Example], features: FeatureExtractor) -> list[Made]:
+    """The new vectors of examples and of their hard negatives."""
+    vectors = features.embed_crops(example.crop for example in examples)
+    around = [e.hard_negatives or HardNegatives.unknown(e.crop) for e in examples]
+    again = embed_hard_negatives(around, [example.crop for example in examples], features)
+    return [
+        (vector, new.to_payload() if example.hard_negatives else None)
+        for example, vector, new in zip(examples, vectors, again, strict=True)
+    ]
+
+
+def require_convertible(name: str, mine: Recipe, features: FeatureExtractor) -> None:
+    """Raises ``RecipeMismatchError`` unless kept crops of one recipe serve those of an extractor.
+
+    Args:
+        name: the library's, for the message.
+        mine: its recipe.
+    """
+    wanted = features.recipe
+    if features.embedder.of_frames:
+        raise RecipeMismatchError(
+            f"library '{name}' keeps crops, but vectors of the embedder {wanted.embedder} with "
+            "pooling 'frame' need the whole pictures: learn them into a new library, or use "
+            "pooling 'crop'"
+        )
+    differences = mine.differences(wanted)
+    for field in places.CROP_FIELDS:
+        if field in differences:
+            ours, theirs = differences[field]
+            raise RecipeMismatchError(
+                f"library '{name}' keeps crops made with {field} {ours}; {theirs} needs the "
+                "pictures: leave it out, or learn them again into a new library"
+            )
 
 
 def reindex(
@@ -56,7 +168,7 @@ def reindex(
             made.update(_vectors(library, features, batch))
         new = {**manifests.changed(manifest), "recipe": features.recipe.to_dict()}
         made = {key: made[key] for key in ids}
-        contents.replace_all(library.store, _with_vectors(library, made), new)
+        manifests.replace_all(library.store, _with_vectors(library, made), new)
     return len(ids)
 
 

@@ -13,11 +13,11 @@ from sam_detect.errors import LibraryError, MaskError
 from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.features.hard_negatives import HardNegativeVectors
 from sam_detect.interfaces import Embedder, VectorStore
-from sam_detect.library import contents, lookup, schema
+from sam_detect.library import lookup
 from sam_detect.library import manifest as manifests
-from sam_detect.library.converted import Converted, require_convertible
 from sam_detect.library.example import LISTED_FIELDS, NAMING_FIELDS, image_digest, label_of
 from sam_detect.library.library import Library
+from sam_detect.library.reindex import Converted, require_convertible
 from sam_detect.masks import BoolArray, FloatArray, rle_to_crop
 from sam_detect.types import (
     ExampleArrays,
@@ -223,7 +223,7 @@ class SnapshotReader:
                 snapshot, listed = LibrarySnapshot.read(store, generation, self.features)
                 if manifest is not None and snapshot.arrays.ids:
                     _check_vectors(snapshot.arrays, manifest, store.location)
-                contents.require(store, library.name, manifest or {}, listed)
+                manifests.require_complete(store, library.name, manifest or {}, listed)
                 return snapshot
         # A change by another process meanwhile gives another generation, and is read next time.
         self._converted.update(library)
@@ -233,7 +233,7 @@ class SnapshotReader:
 def _check_vectors(arrays: ExampleArrays, manifest: dict[str, Any], location: str) -> None:
     dimension = manifests.read_recipe(manifest, location).dimension
     try:
-        schema.check_vectors(arrays.vectors, arrays.ids, dimension)
+        manifests.check_vectors(arrays.vectors, arrays.ids, dimension)
     except ValueError as error:
         raise manifests.damaged(location, str(error)) from error
 
@@ -244,12 +244,9 @@ def _picture(point: Point) -> str:
 
 
 def _hard_negatives(point: Point, location: str) -> HardNegativeVectors:
-    data = point.payload["surroundings"]
-    if data is None:
-        return HardNegativeVectors.nothing()
+    dimension = None if point.vector is None else len(point.vector)
     try:
-        dimension = None if point.vector is None else len(point.vector)
-        return HardNegativeVectors.from_payload(data, dimension=dimension)
+        return HardNegativeVectors.from_payload(point.payload["surroundings"], dimension=dimension)
     except ValueError as error:
         raise lookup.damaged(point.id, str(error), location) from error
 

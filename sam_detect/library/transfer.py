@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from sam_detect.errors import LibraryError, OutputError, RecipeMismatchError
-from sam_detect.library import contents, lookup, places
+from sam_detect.library import lookup, places
 from sam_detect.library import manifest as manifests
 from sam_detect.library.archive import Archive, write_archive
-from sam_detect.library.example import LISTED_FIELDS, example_id, label_of, with_label
-from sam_detect.library.history import new_batch, replacing
-from sam_detect.library.library import BATCH, Added, Library
+from sam_detect.library.example import LISTED_FIELDS, example_id, label_of
+from sam_detect.library.history import Added, new_batch, replacing, with_label
+from sam_detect.library.library import BATCH, Library
 from sam_detect.library.lookup import same_outline
 from sam_detect.types import Point, Recipe
 from sam_detect.vector_store.qdrant import is_library_folder
@@ -201,7 +201,7 @@ class _Merge:
         else:
             new = manifests.changed(found)
         before = "" if found is None else found["generation"]
-        contents.replace_all(library.store, self._merged(before), new)
+        manifests.replace_all(library.store, self._merged(before), new)
 
     def _merged(self, generation: str) -> Iterator[Point]:
         store = self._library.store

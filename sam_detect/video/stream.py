@@ -28,7 +28,7 @@ from sam_detect.config import Settings
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Source
 from sam_detect.labels import normalised_label
-from sam_detect.library.library import Added
+from sam_detect.library.history import Added
 from sam_detect.pipeline import Pipeline
 from sam_detect.sources.video import open_source
 from sam_detect.types import Frame, Masks, TrackedFrame

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from sam_detect.features.vector_cache import Make
+from sam_detect.features.extraction import Make
 from sam_detect.masks import FloatArray
 from sam_detect.types import Crop, Recipe
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sam_detect.errors import one_line
-from sam_detect.library.library import Added
+from sam_detect.library.history import Added
 from sam_detect.outputs.drawing import BoxXYXY
 from sam_detect.outputs.tracked import TrackPainter
 from sam_detect.outputs.window_layout import (

@@ -42,8 +42,8 @@ from sam_detect.library import snapshot
 from sam_detect.library.archive import write_archive
 from sam_detect.library.example import image_digest, sealed
 from sam_detect.library.library import Library
+from sam_detect.library.manifest import BATCH_PATTERN
 from sam_detect.library.reindex import reindex
-from sam_detect.library.schema import BATCH_PATTERN
 from sam_detect.library.transfer import copy_library, export_library, import_library
 from sam_detect.types import Point
 from sam_detect.vector_store import MemoryVectorStore

@@ -16,7 +16,7 @@ from sam_detect import SAMDetect
 from sam_detect.embedding import SAM2Embedder
 from sam_detect.errors import ConfigError, RecipeMismatchError
 from sam_detect.fading import GaussianFade, IdentityFade
-from sam_detect.library.converted import made_again
+from sam_detect.library.reindex import made_again
 from sam_detect.types import Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
 from tests.closeness import assert_same_vectors

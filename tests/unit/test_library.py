@@ -32,15 +32,17 @@ from sam_detect.errors import (
     SamDetectError,
 )
 from sam_detect.fading import ExponentialFade, GaussianFade, IdentityFade, LinearFade
-from sam_detect.library import lookup, manifest, places, webp
+from sam_detect.library import lookup, manifest, places
 from sam_detect.library.example import (
     Example,
+    decode_webp,
+    encode_webp,
     example_id,
     image_digest,
     label_of,
-    with_label,
 )
-from sam_detect.library.library import Added, Library
+from sam_detect.library.history import Added, with_label
+from sam_detect.library.library import Library
 from sam_detect.library.places import collection_of, library_of
 from sam_detect.types import Crop, Masks, Point, Recipe
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
@@ -101,7 +103,7 @@ def test_an_id_is_of_the_pixels_and_the_mask_not_of_the_label_or_layout() -> Non
     )
 )  # fmt: skip
 def test_crops_come_back_bit_for_bit(image: np.ndarray) -> None:
-    back = webp.decode(webp.encode(image))
+    back = decode_webp(encode_webp(image))
     assert back.dtype == np.uint8
     assert back.shape == image.shape
     assert (back == image).all()
@@ -117,7 +119,7 @@ def test_large_and_odd_crops_come_back_bit_for_bit(shape: tuple[int, int], kind:
         "ramp": (np.indices(shape).sum(0)[..., None] * [1, 3, 7] % 256).astype(np.uint8),
         "grey": np.repeat(rng.integers(0, 256, (*shape, 1)), 3, axis=2).astype(np.uint8),
     }[kind]
-    assert (webp.decode(webp.encode(image)) == image).all()
+    assert (decode_webp(encode_webp(image)) == image).all()
 
 
 def as_base64(image: Image.Image, kind: str) -> str:
@@ -128,22 +130,22 @@ def as_base64(image: Image.Image, kind: str) -> str:
 
 def test_only_the_named_format_and_only_the_size_of_a_crop_is_decoded() -> None:
     with pytest.raises(ValueError, match="not a WEBP"):
-        webp.decode(as_base64(Image.new("RGB", (3, 3)), "PNG"))
+        decode_webp(as_base64(Image.new("RGB", (3, 3)), "PNG"))
     with pytest.raises(ValueError, match="not a WEBP"):
-        webp.decode(as_base64(Image.new("RGB", (3, 3)), "TIFF"))
+        decode_webp(as_base64(Image.new("RGB", (3, 3)), "TIFF"))
     with pytest.raises(ValueError, match="5000x1"):
-        webp.decode(webp.encode(np.zeros((1, 5000, 3), np.uint8)))
+        decode_webp(encode_webp(np.zeros((1, 5000, 3), np.uint8)))
     with pytest.raises(ValueError, match="lossless"):
-        webp.decode(as_base64(Image.new("RGB", (3, 3)), "WEBP"))
+        decode_webp(as_base64(Image.new("RGB", (3, 3)), "WEBP"))
 
 
 @QUICK
 @given(st.binary(max_size=60), st.integers(0, 200), st.booleans())
 def test_damaged_crops_are_a_value_error(noise: bytes, cut: int, keep_head: bool) -> None:
-    whole = base64.b64decode(webp.encode(np.full((9, 7, 3), 200, np.uint8)))
+    whole = base64.b64decode(encode_webp(np.full((9, 7, 3), 200, np.uint8)))
     data = whole[:cut] + noise if keep_head else noise
     with contextlib.suppress(ValueError):
-        assert webp.decode(base64.b64encode(data).decode()).shape[2] == 3
+        assert decode_webp(base64.b64encode(data).decode()).shape[2] == 3
 
 
 @QUICK

@@ -13,7 +13,8 @@ from library_helpers import PartsSegmenter, snapshot_of, taught
 
 from sam_detect.config import known_settings
 from sam_detect.errors import ConfigError, LibraryCorruptError, LibraryError, StoreError
-from sam_detect.library import archive, example, schema
+from sam_detect.library import archive, example
+from sam_detect.library import manifest as manifests
 from sam_detect.library.example import sealed
 from sam_detect.library.library import Library
 from sam_detect.library.transfer import copy_library
@@ -145,9 +146,9 @@ BAD_RECIPES: list[dict[str, Any]] = [
 def test_a_recipe_out_of_its_limits_is_refused(
     change: dict[str, Any], recipe: dict[str, Any]
 ) -> None:
-    assert schema.check_recipe(recipe).to_dict() == recipe
+    assert manifests.check_recipe(recipe).to_dict() == recipe
     with pytest.raises(ValueError, match="it") as caught:
-        schema.check_recipe({**recipe, **change})
+        manifests.check_recipe({**recipe, **change})
     assert len(str(caught.value)) < 200
     assert str(caught.value).isprintable()
 
@@ -155,7 +156,7 @@ def test_a_recipe_out_of_its_limits_is_refused(
 @pytest.mark.parametrize("data", [None, [], 7, "x", {}])
 def test_what_is_no_recipe_is_refused(data: Any) -> None:
     with pytest.raises(ValueError, match="it"):
-        schema.check_recipe(data)
+        manifests.check_recipe(data)
 
 
 def test_the_limits_of_a_recipe_are_those_of_the_settings(recipe: dict[str, Any]) -> None:
@@ -168,10 +169,10 @@ def test_the_limits_of_a_recipe_are_those_of_the_settings(recipe: dict[str, Any]
             fade = {"sigma": "gaussian", "decay": "exponential"}.get(name, "linear")
             change = {"fade": fade, "fade_params": {name: value}} if in_fade else {name: value}
             if allowed:
-                schema.check_recipe({**recipe, **change})
+                manifests.check_recipe({**recipe, **change})
                 continue
             with pytest.raises(ValueError, match=name):
-                schema.check_recipe({**recipe, **change})
+                manifests.check_recipe({**recipe, **change})
 
 
 def test_unknown_fields_of_a_manifest_are_dropped() -> None:

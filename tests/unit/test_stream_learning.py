@@ -16,7 +16,7 @@ import pytest
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ConfigError, LibraryError
 from sam_detect.labelling import KNNLabeller
-from sam_detect.library.library import Added
+from sam_detect.library.history import Added
 from sam_detect.types import Classification, Detections, Frame, Masks, TrackedFrame
 from tests.drawn_scene import (
     SIDE,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sam_detect.errors import ImageError, MaskError, UnavailableError
-from sam_detect.library.library import Added
+from sam_detect.library.history import Added
 from sam_detect.outputs.window_layout import window_for
 from sam_detect.types import Frame, ImageRGB, Masks, TrackedFrame
 from sam_detect.video import display as displays
