@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 Names = str | Sequence[str] | None
@@ -38,13 +39,14 @@ def download_models(
         UnavailableError: a package that is needed for it is not installed.
         OutputError: the cache cannot be written.
     """
+    import click
+
     from sam_detect.config import load_settings
-    from sam_detect.models.download import models_of, obtain
-    from sam_detect.models.progress import Progress, print_line
+    from sam_detect.models.download import Progress, models_of, obtain
 
     offline = load_settings({"offline": offline}).offline
     asked = models_of(_listed(sam_model), _listed(clip_model))
-    with Progress(print_line if progress else None) as shown:
+    with Progress(partial(click.echo, err=True) if progress else None) as shown:
         return {each.name: obtain(each, offline=offline, progress=shown).path for each in asked}
 
 

@@ -24,7 +24,7 @@ from sam_detect.embedding.sam2 import SAM2Embedder
 from sam_detect.fading.context import cut, faded
 from sam_detect.fading.fades import IdentityFade
 from sam_detect.masks import FloatArray
-from sam_detect.models.devices import resolve_device
+from sam_detect.models.running import resolve_device
 from sam_detect.models.sam2 import LoadedSAM2, load_sam2
 from sam_detect.models.sam2_features import FrameEncoder, frame_encoder
 from sam_detect.segmentation.naive import NaiveSegmenter

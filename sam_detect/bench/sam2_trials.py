@@ -29,8 +29,7 @@ from sam_detect.bench.sam2_compared import (
 from sam_detect.bench.sam2_workload import Workload
 from sam_detect.bench.stages import drawn
 from sam_detect.embedding.sam2 import SAM2Embedder
-from sam_detect.models.devices import resolve_device
-from sam_detect.models.running import precision
+from sam_detect.models.running import precision, resolve_device
 from sam_detect.models.sam2 import seeded_sam2
 from sam_detect.segmentation._sam2_decoder import FastDecoder
 from sam_detect.segmentation._sam2_model import (

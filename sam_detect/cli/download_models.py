@@ -13,8 +13,14 @@ from sam_detect.cli.feedback import note, say
 from sam_detect.cli.text import escape, show, table
 from sam_detect.config import load_settings
 from sam_detect.models.catalogue import CLIP_MODELS, SAM2_MODELS, CLIPModel, SAM2Model
-from sam_detect.models.download import Models, Obtained, is_unfinished, models_of, obtain
-from sam_detect.models.progress import Progress
+from sam_detect.models.download import (
+    Models,
+    Obtained,
+    Progress,
+    is_unfinished,
+    models_of,
+    obtain,
+)
 from sam_detect.models.weights import cache_dir, find_weights, models_dir
 
 

@@ -14,8 +14,14 @@ from sam_detect.errors import UnavailableError
 from sam_detect.interfaces import Embedder
 from sam_detect.masks import FloatArray
 from sam_detect.models.clip import encode_images, encode_texts, find_clip, name_of, shared_clip
-from sam_detect.models.devices import resolve_device, resolve_dtype
-from sam_detect.models.running import BatchSize, in_batches, precision, unit_rows
+from sam_detect.models.running import (
+    BatchSize,
+    in_batches,
+    precision,
+    resolve_device,
+    resolve_dtype,
+    unit_rows,
+)
 from sam_detect.types import FadedCrop
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"

@@ -20,8 +20,7 @@ from torch.nn.functional import interpolate
 from sam_detect.errors import ConfigError, MaskError, UnavailableError
 from sam_detect.interfaces import Embedder
 from sam_detect.masks import BoolArray, FloatArray
-from sam_detect.models.devices import resolve_dtype
-from sam_detect.models.running import BatchSize, in_batches, sent, unit_rows
+from sam_detect.models.running import BatchSize, in_batches, resolve_dtype, sent, unit_rows
 from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import SAM2Features, bilinear_rows, frame_encoder
 from sam_detect.types import FadedCrop, Frame, ImageRGB, Masks

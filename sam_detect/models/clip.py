@@ -31,9 +31,8 @@ from PIL import Image
 from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError, one_line
 from sam_detect.models.catalogue import CLIPWeights, clip_model
 from sam_detect.models.clip_config import FOLDER_CONFIG, FolderConfig, read_folder_config
-from sam_detect.models.devices import numbered
 from sam_detect.models.reading import SAFETENSORS, Weights, count_numbers, read_weights
-from sam_detect.models.running import enough_memory
+from sam_detect.models.running import enough_memory, numbered
 from sam_detect.models.sharing import Shared, file_key
 from sam_detect.models.weights import checked_sha256, require_clip
 

@@ -10,16 +10,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import filelock
 
 from sam_detect.errors import DownloadError, OutputError, SamDetectError, one_line
 from sam_detect.models.catalogue import DEFAULT, CLIPModel, SAM2Model, clip_model, sam2_model
-from sam_detect.models.progress import Progress, bar_class
 from sam_detect.models.weights import (
     NO_MODEL,
     SHA256,
@@ -33,14 +34,54 @@ from sam_detect.models.weights import (
 from sam_detect.registry import needing_extra
 
 ATTEMPTS = 5
-"""A transfer that breaks off is resumed as long as each attempt brings bytes; newer versions of
-``huggingface_hub`` do so as well."""
+"""A transfer that breaks off is resumed as long as each attempt brings bytes; ``huggingface_hub``
+does not do so where the connection is reset."""
 SPARE_BYTES = 1 << 24  # left free on the disk
 FULL = (errno.ENOSPC, errno.EDQUOT)
 PARTIAL = ".sam-detect.incomplete"
 """Ending of an unfinished download; ``huggingface_hub`` never writes one of this name."""
 
 Models = Sequence[SAM2Model | CLIPModel]
+
+
+class Progress:
+    """Shows how a download goes: lines, and a bar if stderr is a terminal.
+
+    Args:
+        say: prints a line; None for no output at all.
+    """
+
+    def __init__(self, say: Callable[[str], None] | None) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        self.say = say or (lambda _: None)
+        columns = (
+            progress.TextColumn("{task.description}"), progress.BarColumn(),
+            progress.DownloadColumn(), progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+        )  # fmt: skip
+        self._bar = progress.Progress(
+            *columns,
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
+            disable=say is None or sys.stderr is None or not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task("", visible=False)
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, what: str, done: int, total: int | None) -> None:
+        """So many bytes are ``downloading`` or ``checking``, of so many (None: unknown)."""
+        self._bar.update(
+            self._task, description=what, completed=done, total=total, visible=done != total
+        )
 
 
 @dataclass(frozen=True)
@@ -95,18 +136,21 @@ def obtain(model: SAM2Model | CLIPModel, *, offline: bool, progress: Progress) -
         UnavailableError: ``huggingface_hub`` is not installed.
     """
     path = find_weights(model)
+    problem = f"{model.name} is not on this machine, and nothing is downloaded"
+    advice = f": {where_to_put(model)}; {NO_MODEL[model.kind]}"
     if path is not None:
         sha256, published = _hashed(path, progress), published_sha256(path)
         if published in (None, sha256):
             return Obtained(model, path, False, sha256, published is not None)
         damaged = f"{path} is damaged (its SHA-256 is not the published one)"
-        _require_network(f"{damaged}, and cannot be downloaded again", "", offline)
+        problem, advice = f"{damaged}, and cannot be downloaded again", ""
+    with needing_extra("download-models"):
+        from huggingface_hub import constants
+    if offline or constants.HF_HUB_OFFLINE:
+        setting = "SAM_DETECT_OFFLINE" if offline else "HF_HUB_OFFLINE"
+        raise DownloadError(f"{problem} while offline ({setting}){advice}")
+    if path is not None:
         progress.say(damaged)
-    else:
-        otherwise = f": {where_to_put(model)}; {NO_MODEL[model.kind]}"
-        _require_network(
-            f"{model.name} is not on this machine, and nothing is downloaded", otherwise, offline
-        )
     with _without_telemetry():
         with _explained(model, None):
             remote = _locate(model)
@@ -117,15 +161,6 @@ def is_unfinished(model: SAM2Model | CLIPModel) -> bool:
     """Whether a part of the model waits to be continued."""
     cache = cache_dir()
     return cache is not None and any(cached_repository(cache, model).glob(f"blobs/*{PARTIAL}"))
-
-
-def _require_network(problem: str, advice: str, offline: bool) -> None:
-    with needing_extra("download-models"):
-        from huggingface_hub import constants
-
-    if offline or constants.HF_HUB_OFFLINE:
-        setting = "SAM_DETECT_OFFLINE" if offline else "HF_HUB_OFFLINE"
-        raise DownloadError(f"{problem} while offline ({setting}){advice}")
 
 
 def _locate(model: SAM2Model | CLIPModel) -> _Remote:
@@ -173,7 +208,13 @@ def _download(remote: _Remote, progress: Progress) -> Obtained:
                 f"downloading {remote.model.name}{size} from {urlsplit(remote.url).netloc}"
             )
             _transfer(remote, partial, progress)
-            _require_digest(remote, partial, progress)
+            found = _hashed(partial, progress)
+            if found != remote.sha256:
+                partial.unlink()
+                raise DownloadError(
+                    f"what came from {remote.url} is not the file: its SHA-256 is {found}, "
+                    f"published is {remote.sha256}; it was discarded, try again"
+                )
             partial.replace(blob)
         path = _place(remote, blob)
     return Obtained(remote.model, path, needed, remote.sha256, True)
@@ -210,6 +251,17 @@ def _transfer(remote: _Remote, partial: Path, progress: Progress) -> None:
 def _request(remote: _Remote, partial: Path, progress: Progress) -> None:
     from huggingface_hub import file_download, utils
 
+    class Bar(contextlib.nullcontext[Any]):
+        """What the library takes for a progress bar, instead of its own on every stderr."""
+
+        def __init__(self, total: int | None = None, initial: int = 0, **_: object) -> None:
+            super().__init__(self)
+            self.total, self.done = total, initial
+
+        def update(self, count: int) -> None:
+            self.done += count
+            progress.update("downloading", self.done, self.total)
+
     if remote.size is not None and _size(partial) > remote.size:
         partial.unlink()
     headers = utils.build_hf_headers()  # type: ignore[attr-defined]  # its export is lazy
@@ -220,18 +272,7 @@ def _request(remote: _Remote, partial: Path, progress: Progress) -> None:
             resume_size=_size(partial),
             headers={**headers, "Accept-Encoding": "identity"},
             expected_size=remote.size,
-            tqdm_class=bar_class(progress),
-        )
-
-
-def _require_digest(remote: _Remote, partial: Path, progress: Progress) -> None:
-    """Discards a download that is not the published file."""
-    found = _hashed(partial, progress)
-    if found != remote.sha256:
-        partial.unlink()
-        raise DownloadError(
-            f"what came from {remote.url} is not the file: its SHA-256 is {found}, published is "
-            f"{remote.sha256}; it was discarded, try again"
+            tqdm_class=Bar,
         )
 
 
@@ -267,11 +308,7 @@ def _without_telemetry() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _explained(model: SAM2Model | CLIPModel, partial: Path | None) -> Iterator[None]:
-    """Turns errors of the network and of the disk into one line.
-
-    The classes of network errors are httpx's or its successor's, by the version of
-    ``huggingface_hub``, so they are known by name.
-    """
+    """Turns errors of the network and of the disk into one line."""
     try:
         yield
     except SamDetectError:
@@ -283,6 +320,8 @@ def _explained(model: SAM2Model | CLIPModel, partial: Path | None) -> Iterator[N
 def _in_words(
     model: SAM2Model | CLIPModel, partial: Path | None, error: Exception
 ) -> DownloadError | OutputError:
+    """The classes of network errors are those of the library's HTTP client, which has changed
+    before: they are recognised by name."""
     from huggingface_hub import constants
 
     host, status = urlsplit(constants.ENDPOINT).netloc, _status(error)

@@ -17,9 +17,8 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from sam_detect.errors import ConfigError
 from sam_detect.models.catalogue import SAM2Weights, find_sam2
-from sam_detect.models.devices import numbered, resolve_device
 from sam_detect.models.reading import SAFETENSORS, count_numbers, read_weights
-from sam_detect.models.running import enough_memory
+from sam_detect.models.running import enough_memory, numbered, resolve_device
 from sam_detect.models.sam2_config import build, config_path, digest_of, read_config
 from sam_detect.models.sharing import Shared, file_key
 from sam_detect.models.weights import checked_sha256, config_of, find_weights, require_sam2
@@ -90,7 +89,7 @@ def shared_sam2(
         model: as for :func:`load_sam2`, whose file is loaded anew once it has changed; or a model
             that is loaded already, which is given back.
         config: as for :func:`load_sam2`.
-        device: as for :func:`~sam_detect.models.devices.resolve_device`.
+        device: as for :func:`~sam_detect.models.running.resolve_device`.
     """
     if isinstance(model, LoadedSAM2):
         return model

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import sam2
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
@@ -52,11 +52,18 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
     made: ClassVar[type]
     extras: ClassVar[dict[str, Any]] = {}
+    target: str = Field(alias="_target_")
+
+    @field_validator("target")
+    @classmethod
+    def _names_the_class(cls, value: str) -> str:
+        if value != (expected := f"{cls.made.__module__}.{cls.made.__qualname__}"):
+            raise ValueError(f"should be '{expected}'")
+        return value
 
     def build(self) -> Any:
         """The part itself, with the parts that it is made of."""
-        given = {name: getattr(self, name) for name in type(self).model_fields
-                 if name in self.model_fields_set - {"target"}}  # fmt: skip
+        given = {name: value for name, value in self if name in self.model_fields_set - {"target"}}
         parameters = {
             name: value.build() if isinstance(value, Part) else value
             for name, value in given.items()
@@ -66,7 +73,6 @@ class Part(BaseModel):
 
 class HieraPart(Part):
     made = Hiera
-    target: Literal["sam2.modeling.backbones.hieradet.Hiera"] = Field(alias="_target_")
     embed_dim: Width = 96
     num_heads: Heads = 1
     drop_path_rate: Share = 0.0
@@ -87,9 +93,6 @@ class HieraPart(Part):
 
 class PositionPart(Part):
     made = PositionEmbeddingSine
-    target: Literal["sam2.modeling.position_encoding.PositionEmbeddingSine"] = Field(
-        alias="_target_"
-    )
     num_pos_feats: Width
     normalize: bool = True
     scale: Annotated[float, Field(ge=0, le=1000)] | None = None
@@ -98,7 +101,6 @@ class PositionPart(Part):
 
 class NeckPart(Part):
     made = FpnNeck
-    target: Literal["sam2.modeling.backbones.image_encoder.FpnNeck"] = Field(alias="_target_")
     position_encoding: PositionPart
     d_model: Width
     backbone_channel_list: Annotated[
@@ -110,7 +112,6 @@ class NeckPart(Part):
 
 class ImageEncoderPart(Part):
     made = ImageEncoder
-    target: Literal["sam2.modeling.backbones.image_encoder.ImageEncoder"] = Field(alias="_target_")
     scalp: Level = 0
     trunk: HieraPart
     neck: NeckPart
@@ -118,7 +119,6 @@ class ImageEncoderPart(Part):
 
 class AttentionPart(Part):
     made = RoPEAttention
-    target: Literal["sam2.modeling.sam.transformer.RoPEAttention"] = Field(alias="_target_")
     rope_theta: float = Field(10_000.0, ge=1, le=10_000_000)
     feat_sizes: Pair = [64, 64]
     rope_k_repeat: bool = False
@@ -131,7 +131,6 @@ class AttentionPart(Part):
 
 class AttentionLayerPart(Part):
     made = MemoryAttentionLayer
-    target: Literal["sam2.modeling.memory_attention.MemoryAttentionLayer"] = Field(alias="_target_")
     activation: Literal["relu", "gelu", "glu"]
     dim_feedforward: int = Field(ge=1, le=4096)
     dropout: Share
@@ -145,7 +144,6 @@ class AttentionLayerPart(Part):
 
 class MemoryAttentionPart(Part):
     made = MemoryAttention
-    target: Literal["sam2.modeling.memory_attention.MemoryAttention"] = Field(alias="_target_")
     d_model: Width
     pos_enc_at_input: bool
     layer: AttentionLayerPart
@@ -154,7 +152,6 @@ class MemoryAttentionPart(Part):
 
 class DownsamplerPart(Part):
     made = MaskDownSampler
-    target: Literal["sam2.modeling.memory_encoder.MaskDownSampler"] = Field(alias="_target_")
     embed_dim: Width = 256  # in none of the package's configs; narrower models need it
     kernel_size: int = Field(4, ge=1, le=7)
     stride: int = Field(4, ge=2, le=4)
@@ -163,7 +160,6 @@ class DownsamplerPart(Part):
 
 class BlockPart(Part):
     made = CXBlock
-    target: Literal["sam2.modeling.memory_encoder.CXBlock"] = Field(alias="_target_")
     dim: Width
     kernel_size: int = Field(7, ge=1, le=7)
     padding: Level = 3
@@ -173,14 +169,12 @@ class BlockPart(Part):
 
 class FuserPart(Part):
     made = Fuser
-    target: Literal["sam2.modeling.memory_encoder.Fuser"] = Field(alias="_target_")
     layer: BlockPart
     num_layers: int = Field(ge=1, le=4)
 
 
 class MemoryEncoderPart(Part):
     made = MemoryEncoder
-    target: Literal["sam2.modeling.memory_encoder.MemoryEncoder"] = Field(alias="_target_")
     in_dim: Width = 256  # in none of the package's configs; narrower models need it
     out_dim: Width
     position_encoding: PositionPart
@@ -193,7 +187,6 @@ class SAM2Part(Part):
 
     made = SAM2Base
     extras: ClassVar[dict[str, Any]] = {"sam_mask_decoder_extra_args": DECODER_EXTRAS}
-    target: Literal["sam2.modeling.sam2_base.SAM2Base"] = Field(alias="_target_")
     image_encoder: ImageEncoderPart
     memory_attention: MemoryAttentionPart
     memory_encoder: MemoryEncoderPart
@@ -260,7 +253,15 @@ def read_config(config: str) -> SAM2Part:
     try:
         return SAM2Part.model_validate(model)
     except ValidationError as error:
-        raise ConfigError(f"the SAM 2 config {config} cannot be used: {_why(error)}") from error
+        first = error.errors()[0]
+        why = "is not a parameter that a config may give"
+        if first["type"] != "extra_forbidden":
+            value = first["input"]
+            got = "" if isinstance(value, (dict, list)) else f", got {str(value)[:60]!r}"
+            said = first["msg"].removeprefix("Value error, ")
+            why = f"{said[0].lower()}{said[1:]}{got}"
+        place = ".".join(str(each) for each in first["loc"])[:200]
+        raise ConfigError(f"the SAM 2 config {config} cannot be used: {place}: {why}") from error
 
 
 def build(part: SAM2Part, config: str) -> SAM2Base:
@@ -284,14 +285,3 @@ def build(part: SAM2Part, config: str) -> SAM2Base:
 def digest_of(part: SAM2Part) -> str:
     """16 hexadecimal digits that tell this model's settings from others'."""
     return hashlib.sha256(part.model_dump_json().encode()).hexdigest()[:16]
-
-
-def _why(error: ValidationError) -> str:
-    """The first thing that is wrong, in one line."""
-    first = error.errors()[0]
-    place = ".".join(str(each) for each in first["loc"])[:200]
-    if first["type"] == "extra_forbidden":
-        return f"{place} is not a parameter that a config may give"
-    value = first["input"]
-    shown = "" if isinstance(value, (dict, list)) else f", got {str(value)[:60]!r}"
-    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}{shown}"

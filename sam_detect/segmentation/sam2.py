@@ -21,7 +21,7 @@ import torch
 
 from sam_detect.errors import ConfigError, ImageError, MaskError
 from sam_detect.interfaces import Segmenter
-from sam_detect.models.devices import resolve_dtype
+from sam_detect.models.running import resolve_dtype
 from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import FRAMES_KEPT, frame_encoder
 from sam_detect.segmentation._sam2_automatic import CropMasks, GeneratorConfig, masks_of_everything

@@ -37,11 +37,11 @@ from sam_detect.models import download
 from sam_detect.models.catalogue import sam2_model
 from sam_detect.models.download import (
     Obtained,
+    Progress,
     is_unfinished,
     models_of,
     obtain,
 )
-from sam_detect.models.progress import Progress
 from sam_detect.models.weights import (
     find_weights,
     models_dir,
@@ -382,7 +382,7 @@ class TestSpace:
         def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(download, "_require_digest", full)
+        monkeypatch.setattr(download, "sha256_of", full)
         assert "the disk is full; what came is kept" in failing()
         assert partial().stat().st_size == len(DATA)
         assert find_weights(sam2_model("tiny")) is None

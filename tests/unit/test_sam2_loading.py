@@ -26,7 +26,7 @@ from sam2_helpers import SIDE, small_config, write_small_sam2  # noqa: E402
 from sam_detect.errors import ConfigError, SamDetectError, UnavailableError  # noqa: E402
 from sam_detect.models import sam2 as loading  # noqa: E402
 from sam_detect.models.catalogue import sam2_model  # noqa: E402
-from sam_detect.models.devices import resolve_device, resolve_dtype  # noqa: E402
+from sam_detect.models.running import resolve_device, resolve_dtype  # noqa: E402
 from sam_detect.models.sam2 import LoadedSAM2, is_checkpoint, load_sam2  # noqa: E402
 from sam_detect.models.sam2_config import (  # noqa: E402
     DECODER_EXTRAS,
@@ -264,10 +264,10 @@ def replaced(old: str, new: str, count: int = 1) -> str:
     (SHELL.replace("torch.utils.collect_env.run", "torch.os.system"), "_target_"),
     (replaced("hieradet.Hiera", "hieradet.Unknown"), "image_encoder.trunk._target_"),
     (replaced("hieradet.Hiera", "hieradet.PatchEmbed"), "image_encoder.trunk._target_"),
-    (replaced("num_maskmem: 7", "unknown: 7"), "unknown is not a parameter"),
-    (replaced("num_maskmem: 7", "_args_: [1]"), "_args_ is not a parameter"),
-    (replaced("num_maskmem: 7", "_partial_: true"), "_partial_ is not a parameter"),
-    (replaced("embed_dim: 8", "weights_path: /etc/passwd"), "weights_path is not a parameter"),
+    (replaced("num_maskmem: 7", "unknown: 7"), "unknown: is not a parameter"),
+    (replaced("num_maskmem: 7", "_args_: [1]"), "_args_: is not a parameter"),
+    (replaced("num_maskmem: 7", "_partial_: true"), "_partial_: is not a parameter"),
+    (replaced("embed_dim: 8", "weights_path: /etc/passwd"), "weights_path: is not a parameter"),
     (replaced("d_model: 32", "d_model: 31"), "cannot be built"),
     ("model: {_target_: sam2.modeling.sam2_utils.DropPath}", "_target_"),
     ("model: {_target_: os.getcwd}", "_target_"),
