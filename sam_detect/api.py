@@ -14,16 +14,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from sam_detect import parts
-from sam_detect.config import Settings, load_settings
 from sam_detect.errors import ConfigError, OutlineWarning, RecipeMismatchError
 from sam_detect.fading import context
 from sam_detect.features.choosing import choose_features
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
 from sam_detect.library.history import Added, Learnt
 from sam_detect.library.library import Library
-from sam_detect.library.places import collection_of
 from sam_detect.library.snapshot import LibrarySnapshot
-from sam_detect.models.weights import default_segmenter
 from sam_detect.outputs.overlay import draw
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import needing_extra
@@ -88,32 +85,10 @@ class SAMDetect:
         named = {"library": library, "top_k": default_top_k, "sam_model": sam_model,
                  "clip_model": embedding_model}  # fmt: skip
         settings |= {name: value for name, value in named.items() if value is not None}
-        self.settings: Settings = load_settings({**settings, **parts.asked_for(rooms, settings)})
-        objects = dict.fromkeys(
-            room for room, part in rooms.items() if parts.object_given(part) is not None
-        )
-        parts.require_used(self.settings, {**self.settings.chosen, **objects})
+        self.settings, self._given = parts.settings_and_objects(rooms, settings)
         if tensorrt_enabled:
             warnings.warn("TensorRT engines are not available: running without", stacklevel=2)
-        collection = collection_of(self.settings.library)
-        store = parts.given_or_made(vector_store, parts.make_store, self.settings, collection)
-        library_here = Library(store, self.settings.library)
-        stored = library_here.recipe
-        self._given: dict[str, Any] = {
-            "embedder": parts.object_given(embedder),
-            "fade": parts.object_given(fade),
-        }
-        usual = default_segmenter(stored)
-        proposes = parts.given_or_made(segmenter, parts.make_segmenter, self.settings, usual)
-        features = choose_features(self.settings, stored, **self._given)
-        labels = parts.given_or_made(
-            labeller, parts.make_labeller, self.settings, features.embedder
-        )
-        self.pipeline = Pipeline(proposes, features, labels, library_here)
-        used = {"segmenter": self.pipeline.segmenter_name, "embedder": self.recipe.embedder,
-                "fade": self.recipe.fade, "store": "qdrant"}  # fmt: skip
-        parts.require_used(self.settings, {**used, **self.settings.chosen, **objects})
-        parts.warn_of_unused_device(self.settings, used["segmenter"], used["embedder"])
+        self.pipeline = Pipeline.from_settings(self.settings, self._given)
 
     @property
     def segmenter(self) -> Segmenter:
@@ -182,15 +157,8 @@ class SAMDetect:
     ) -> Masks:
         """The objects at boxes and points: one mask for each box, then one for each point.
 
-        Drawn by a segmenter that takes prompts (SAM 2), else chosen among the proposals.
-
-        Args:
-            image: the picture.
-            boxes_xywh: ``x, y, width, height`` in pixels, each around one object.
-            points_xy: ``x, y`` in pixels, each on one object.
-
-        Raises:
-            MaskError: a box or point is malformed or outside the picture, or nothing is at a point.
+        Drawn by a segmenter that takes prompts (SAM 2), else chosen among the proposals. Takes and
+        raises what :meth:`learn` does.
         """
         return self.pipeline.outline(self.read(image), boxes_xywh, points_xy).masks
 
@@ -238,14 +206,22 @@ class SAMDetect:
         if masks is None and not len(boxes_xywh) and not len(points_xy):
             raise ConfigError("learn needs boxes_xywh, masks or points_xy: where the objects are")
         frame = self.read(image)
-        given = Masks.empty(frame.size_hw) if masks is None else self._masks(frame, masks)
+        automatic = isinstance(masks, str)
+        if automatic:
+            if masks != "auto":
+                raise ConfigError(f"masks must be 'auto', an array or Masks, got {masks!r}")
+            given = self.pipeline.separate_objects(frame)
+        elif isinstance(masks, Masks):
+            given = masks
+        else:
+            size = frame.size_hw
+            given = Masks.empty(size) if masks is None else Masks.from_dense(np.asarray(masks))
         shown = self.pipeline.outline(frame, boxes_xywh, points_xy, of_finds=negative)
         problems = tuple(shown.problems(boxes_xywh))
         for problem in problems:
             warnings.warn(f"{frame.source_id}: {problem}", OutlineWarning, stacklevel=2)
         taken = Masks.concatenate([given, shown.masks]) if len(shown.masks) else given
         done = self.learn_frame(frame, taken, [label] * len(taken), negative=negative)
-        automatic = isinstance(masks, str)
         return Learnt(
             **vars(done),
             masks=taken,
@@ -303,58 +279,26 @@ class SAMDetect:
         found = "auto" if masks is None else masks
         return self.learn(image_path, label, masks=found, negative=negative)
 
-    def _masks(self, frame: Frame, masks: MaskLike) -> Masks:
-        """What ``masks`` of :meth:`add_examples_from_file` means in a frame."""
-        if isinstance(masks, str):
-            if masks != "auto":
-                raise ConfigError(f"masks must be 'auto', an array or Masks, got {masks!r}")
-            return self.pipeline.separate_objects(frame)
-        return masks if isinstance(masks, Masks) else Masks.from_dense(np.asarray(masks))
-
     def learn_frame(
-        self,
-        frame: Frame,
-        masks: Masks,
-        labels: Sequence[str],
-        *,
-        negative: bool = False,
-        others: Masks | None = None,
-        batch: str | None = None,
+        self, frame: Frame, masks: Masks, labels: Sequence[str], **options: Any
     ) -> Added:
         """Learns masks of one frame, each under its label; durable when it returns.
 
-        If another process reindexed the library, it goes on in the new recipe.
-
-        Args:
-            negative: learn that these are *not* objects of their labels.
-            others: all other objects of the picture, if every object is outlined; see
-                :meth:`~sam_detect.pipeline.Pipeline.learn`.
-            batch: the learning batch they belong to, as ``library.new_batch()`` gives it; None
-                makes one of their own.
-
-        Raises:
-            MaskError: the masks are of a picture of another size.
-            LibraryError: a label is empty.
-            RecipeMismatchError: the library has another recipe, and this one was asked for.
+        Takes and raises what :meth:`~sam_detect.pipeline.Pipeline.learn` does. If another process
+        reindexed the library meanwhile, it goes on in the new recipe, unless the old one was asked
+        for.
         """
-        asked: dict[str, Any] = {"negative": negative, "others": others, "batch": batch}
         try:
-            return self.pipeline.learn(frame, masks, labels, **asked)
+            return self.pipeline.learn(frame, masks, labels, **options)
         except RecipeMismatchError:
-            if not self._follow_the_library():
+            stored = self.library.recipe
+            if not self.pipeline.shares_recipe or stored in (None, self.recipe):
                 raise
-        return self.pipeline.learn(frame, masks, labels, **asked)
-
-    def _follow_the_library(self) -> bool:
-        """Takes over the recipe of a library that was reindexed meanwhile; whether that worked."""
-        stored = self.library.recipe
-        if not self.pipeline.shares_recipe or stored in (None, self.recipe):
-            return False
-        features = choose_features(self.settings, stored, **self._given)
-        if features.recipe != stored:
-            return False
+            features = choose_features(self.settings, stored, self._given)
+            if features.recipe != stored:
+                raise
         self.pipeline = self.pipeline.with_features(features)
-        return True
+        return self.pipeline.learn(frame, masks, labels, **options)
 
     def evaluate(
         self,

@@ -133,52 +133,51 @@ def anything(result: Any, part: object, *_: Any) -> Any:
     return result
 
 
+def require(right: bool, expected: str, got: object) -> None:
+    """Raises ``BrokenContractError`` unless a result is right."""
+    if not right:
+        raise BrokenContractError(expected, got)
+
+
 def proposals(result: Any, part: object, frame: Frame, *_: Any) -> Masks:
     """Masks of the frame's size, with finite qualities."""
-    if not isinstance(result, Masks):
-        raise BrokenContractError("Masks (sam_detect.types.Masks)", shown(result))
-    if result.size_hw != frame.size_hw:
-        raise BrokenContractError(
-            f"Masks of the picture's size {frame.size_hw}", f"Masks of size {result.size_hw}"
-        )
-    if not (np.isfinite(result.predicted_ious).all() and np.isfinite(result.stabilities).all()):
-        raise BrokenContractError("finite predicted_ious and stabilities", "NaN or infinity")
-    return result
+    require(isinstance(result, Masks), "Masks (sam_detect.types.Masks)", shown(result))
+    masks = cast(Masks, result)
+    fits = masks.size_hw == frame.size_hw
+    require(fits, f"Masks of the picture's size {frame.size_hw}", f"Masks of size {masks.size_hw}")
+    finite = np.isfinite(masks.predicted_ious).all() and np.isfinite(masks.stabilities).all()
+    require(bool(finite), "finite predicted_ious and stabilities", "NaN or infinity")
+    return masks
 
 
 def one_mask_each(result: Any, part: object, frame: Frame, places: Sequence[Any]) -> Masks:
     """As many masks of the frame's size as were asked for."""
     masks = proposals(result, part, frame)
-    if len(masks) != len(places):
-        raise BrokenContractError(f"one mask for each of {len(places)}", f"{len(masks)} masks")
+    count = len(places)
+    require(len(masks) == count, f"one mask for each of {count}", f"{len(masks)} masks")
     return masks
 
 
 def same_room(result: Any, part: Part, *_: Any) -> Any:
     """A part of the same room."""
-    if getattr(result, "room", None) != part.room:
-        raise BrokenContractError(f"a {part.room}", shown(result))
+    require(getattr(result, "room", None) == part.room, f"a {part.room}", shown(result))
     return result
 
 
 def unit_vectors(result: Any, part: Any, *arguments: Any) -> FloatArray:
     """One float vector of length 1 for each item of the last argument."""
     expected = (len(arguments[-1]), int(part.dimension))
-    if not isinstance(result, np.ndarray):
-        raise BrokenContractError(f"a numpy array of shape {expected}", shown(result))
-    if result.shape != expected or result.dtype.kind != "f":
-        raise BrokenContractError(
-            f"floats of shape {expected}", f"{result.dtype} of shape {result.shape}"
-        )
-    if not np.isfinite(result).all():
-        raise BrokenContractError("finite vectors of length 1", "NaN or infinity")
+    is_array = isinstance(result, np.ndarray)
+    require(is_array, f"a numpy array of shape {expected}", shown(result))
+    right = result.shape == expected and result.dtype.kind == "f"
+    require(right, f"floats of shape {expected}", f"{result.dtype} of shape {result.shape}")
+    require(bool(np.isfinite(result).all()), "finite vectors of length 1", "NaN or infinity")
     lengths = np.linalg.norm(result, axis=1)
-    if (np.abs(lengths - 1) > UNIT_TOLERANCE).any():
-        worst = lengths[np.abs(lengths - 1).argmax()]
-        raise BrokenContractError(
-            "vectors of length 1 (divide each by its norm)", f"one of length {worst:g}"
-        )
-    return result.astype(np.float32, copy=False)
+    worst = lengths[np.abs(lengths - 1).argmax()] if len(lengths) else 1.0
+    unit = bool(abs(worst - 1) <= UNIT_TOLERANCE)
+    require(unit, "vectors of length 1 (divide each by its norm)", f"one of length {worst:g}")
+    vectors: FloatArray = result.astype(np.float32, copy=False)
+    return vectors
 
 
 def plain_parameters(result: Any, part: object, *_: Any) -> dict[str, Any]:
@@ -196,42 +195,28 @@ def one_classification_each(
     result: Any, part: object, vectors: FloatArray, *_: Any
 ) -> Sequence[Classification]:
     """One classification for each vector, with a confidence from 0 to 1 and valid labels."""
-    if not isinstance(result, (list, tuple)):
-        raise BrokenContractError(
-            "a list of Classifications (sam_detect.types.Classification)", shown(result)
-        )
-    if len(result) != len(vectors):
-        raise BrokenContractError(
-            f"one Classification for each of {len(vectors)} vectors", len(result)
-        )
-    for classification in result:
-        if not isinstance(classification, Classification):
-            raise BrokenContractError(
-                "a list of Classifications (sam_detect.types.Classification)",
-                f"a list with {shown(classification)}",
-            )
-        confidence = classification.confidence
-        if not (isinstance(confidence, numbers.Real) and 0 <= confidence <= 1):
-            raise BrokenContractError("confidences from 0 to 1", shown(confidence))
-    for label in {
-        each
-        for classification in result
-        for each in (classification.label, classification.best_label)
-    }:
-        if label is None:
-            continue
+    expected = "a list of Classifications (sam_detect.types.Classification)"
+    require(isinstance(result, (list, tuple)), expected, shown(result))
+    count = len(vectors)
+    require(len(result) == count, f"one Classification for each of {count} vectors", len(result))
+    for each in result:
+        require(isinstance(each, Classification), expected, f"a list with {shown(each)}")
+        real = isinstance(each.confidence, numbers.Real) and 0 <= float(each.confidence) <= 1
+        require(real, "confidences from 0 to 1", shown(each.confidence))
+    for label in {label for each in result for label in (each.label, each.best_label)} - {None}:
         try:
             normalised_label(label)
         except LibraryError as error:
             raise BrokenContractError("labels that are names, or None", error) from None
-    return result
+    answers: Sequence[Classification] = result
+    return answers
 
 
 def hits_each(result: Any, part: object, vectors: FloatArray, *_: Any) -> Any:
     """A list of hits for each vector."""
-    if not isinstance(result, (list, tuple)) or len(result) != len(vectors):
-        got = f"{len(result)}" if isinstance(result, (list, tuple)) else shown(result)
-        raise BrokenContractError(f"one list of Hits for each of {len(vectors)} vectors", got)
+    listed, count = isinstance(result, (list, tuple)), len(vectors)
+    got = len(result) if listed else shown(result)
+    require(got == count, f"one list of Hits for each of {count} vectors", got)
     return result
 
 
@@ -247,22 +232,22 @@ def points(result: Iterable[Point], part: object, *_: Any) -> Iterator[Point]:
 
 def whole_number(result: Any, part: object, *_: Any) -> int:
     """A number of things."""
-    if isinstance(result, bool) or not isinstance(result, numbers.Integral) or result < 0:
-        raise BrokenContractError("a whole number, 0 or more", shown(result))
+    whole = isinstance(result, numbers.Integral) and not isinstance(result, bool)
+    require(whole and int(result) >= 0, "a whole number, 0 or more", shown(result))
     return int(result)
 
 
 def manifest(result: Any, part: object, *_: Any) -> Any:
     """A dict, or None."""
-    if not (result is None or isinstance(result, dict)):
-        raise BrokenContractError("the dict that was written last, or None", shown(result))
+    right = result is None or isinstance(result, dict)
+    require(right, "the dict that was written last, or None", shown(result))
     return result
 
 
 def paths(result: Any, part: object, *_: Any) -> list[Path]:
     """The files that were written."""
-    if not isinstance(result, (list, tuple)) or not all(isinstance(p, Path) for p in result):
-        raise BrokenContractError("a list of pathlib.Path", shown(result))
+    right = isinstance(result, (list, tuple)) and all(isinstance(p, Path) for p in result)
+    require(right, "a list of pathlib.Path", shown(result))
     return list(result)
 
 

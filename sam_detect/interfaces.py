@@ -68,9 +68,8 @@ class Segmenter(Part, room="segmenter"):
         """
 
     def for_areas(self, areas: tuple[int, int] | None) -> Segmenter:
-        """This segmenter for objects of about these sizes; itself unless it goes by sizes.
-
-        Asked for each picture, so it has to be quick.
+        """This segmenter for objects of about these sizes; itself unless it goes by sizes. Asked
+        for each picture.
 
         Args:
             areas: pixels of the smallest and of the largest example; None without examples.
@@ -78,8 +77,8 @@ class Segmenter(Part, room="segmenter"):
         return self
 
     def smallest_area(self, size_hw: tuple[int, int]) -> float:
-        """Pixels of the smallest objects that are proposed in a picture of this size: all or most
-        of those that are smaller are lost. 0 where no such limit is known."""
+        """Pixels of the smallest objects proposed in a picture of this size: most of those that
+        are smaller are lost. 0 where no such limit is known."""
         return 0.0
 
     def worked_pixels(self, size_hw: tuple[int, int]) -> int:
@@ -161,8 +160,7 @@ class Embedder(Part, room="embedder"):
 
     The same crop gives the same vector, equal within 1e-6 in each component, alone or in any
     batch, with any number of threads, in any process on any processor. Equal bits are not
-    promised: matrix products sum in another order where the batch or the processor is another.
-    On a GPU, or with ``bf16`` or ``fp16``, the difference may be larger.
+    promised. On a GPU, or with ``bf16`` or ``fp16``, the difference may be larger.
     """
 
     name: ClassVar[str]
@@ -192,7 +190,10 @@ class Embedder(Part, room="embedder"):
 
     @abstractmethod
     def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
-        """``(N, D)`` float32, each of length 1, in the order of the crops."""
+        """``(N, D)`` float32, each of length 1, in the order of the crops.
+
+        Each has ``image_rgb`` ``(h, w, 3)`` uint8, faded; ``weights`` ``(h, w)`` float32, 0 to 1;
+        and ``crop.image_rgb`` and ``crop.mask`` (bool): the picture before fading, the object."""
 
     def embed_frame(self, frame: Frame, masks: Masks) -> FloatArray:
         """``(N, D)`` float32, each of length 1: N masks of a picture that is seen as a whole.
@@ -323,7 +324,7 @@ class LabelMemory(Protocol):
 
     @property
     def generation(self) -> str:
-        """Changes whenever the examples do, so that what was learnt from them can be kept."""
+        """Changes whenever the examples do."""
 
     @property
     def prior_similarity(self) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Collection, Mapping
+from typing import Any, cast
 
 from pydantic import ValidationError
 
-from sam_detect.config import Settings, explained
+from sam_detect.config import Settings, explained, load_settings
 from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.interfaces import (
     Embedder,
@@ -24,7 +24,6 @@ from sam_detect.options import Options, options_of, parts_with
 from sam_detect.registry import BUILT_IN, load_asked, load_class, names
 
 AnyFade = Fade | WeightFade
-Part = TypeVar("Part")
 INTERFACES: dict[str, tuple[type, str]] = {
     "segmenter": (Segmenter, "segment(frame)"),
     "embedder": (Embedder, "embed(crops)"),
@@ -41,6 +40,25 @@ class ArgumentsError(ConfigError):
 
 
 # -- what is asked for ----------------------------------------------------------------------------
+
+
+def settings_and_objects(
+    given: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[Settings, dict[str, Any]]:
+    """The settings of a call, and the objects that it gives as parts, by room.
+
+    Args:
+        given: room to what was given for it: a name, an object, or None.
+        options: what else was given, by name.
+
+    Raises:
+        ConfigError: an object that is no such part, or an option that no part has.
+    """
+    settings = load_settings({**options, **asked_for(given, options)})
+    objects = {room: each for room, each in given.items()
+               if each is not None and not isinstance(each, str)}  # fmt: skip
+    require_used(settings, {**settings.chosen, **dict.fromkeys(objects)})
+    return settings, objects
 
 
 def asked_for(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +126,7 @@ def warn_of_unused_device(settings: Settings, segmenter: str, embedder: str) -> 
     runs = any(name not in BUILT_IN[room] or _model_option(room, name) for room, name in used)
     if settings.device in ("cuda", "mps") and not runs:
         on_cpu = f"{segmenter} and {embedder} run on the CPU"
-        warnings.warn(f"device '{settings.device}' changes nothing: {on_cpu}", stacklevel=3)
+        warnings.warn(f"device '{settings.device}' changes nothing: {on_cpu}", stacklevel=4)
 
 
 def fade_asked_for(settings: Settings) -> tuple[str, dict[str, Any]] | None:
@@ -148,16 +166,6 @@ def _model_option(room: str, name: str) -> str | None:
 
 
 # -- parts ----------------------------------------------------------------------------------------
-
-
-def given_or_made(given: Part | str | None, make: Callable[..., Part], *arguments: Any) -> Part:
-    """The part itself where one was given, else the one that the settings describe."""
-    return make(*arguments) if given is None or isinstance(given, str) else given
-
-
-def object_given(given: Part | str | None) -> Part | None:
-    """What was given, unless that is only a name."""
-    return None if isinstance(given, str) else given
 
 
 def make_segmenter(settings: Settings, default: str = "naive") -> Segmenter:

@@ -12,14 +12,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from sam_detect import parts
-from sam_detect.errors import MaskError, RecipeMismatchError
+from sam_detect.config import Settings
+from sam_detect.errors import RecipeMismatchError
+from sam_detect.features.choosing import choose_features
 from sam_detect.features.extraction import FeatureExtractor, KnownVectors, StageTimer
 from sam_detect.features.hard_negatives import HardNegatives, find_hard_negatives
 from sam_detect.interfaces import Labeller, Segmenter
@@ -30,10 +34,11 @@ from sam_detect.labels import normalised_label
 from sam_detect.library.example import Example, example_id, image_digest, now
 from sam_detect.library.history import Added
 from sam_detect.library.library import Library
+from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import Converted
 from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
-from sam_detect.masks import FloatArray
 from sam_detect.models.sharing import WhileAlive
+from sam_detect.models.weights import default_segmenter
 from sam_detect.segmentation import prompted
 from sam_detect.segmentation.prompted import Outlined
 from sam_detect.types import Candidates, Detections, Frame, Masks, Recipe
@@ -72,6 +77,37 @@ class Pipeline:
         # A library that changes from this recipe to another was reindexed by another process.
         self.shares_recipe = library.recipe in (None, self.recipe)
 
+    @classmethod
+    def from_settings(
+        cls, settings: Settings, given: Mapping[str, Any] = MappingProxyType({})
+    ) -> Pipeline:
+        """The parts and the library that settings describe.
+
+        Args:
+            given: room to an object that is its part, instead of the one of the settings.
+
+        Raises:
+            ConfigError: an option is of no part, or its part does not take the value.
+            UnavailableError: a part needs a model that cannot be loaded.
+            RecipeMismatchError: as of the constructor.
+        """
+
+        def part(room: str, make: Callable[..., Any], *arguments: Any) -> Any:
+            return given[room] if room in given else make(settings, *arguments)
+
+        store = part("store", parts.make_store, collection_of(settings.library))
+        library = Library(store, settings.library)
+        stored = library.recipe
+        segmenter = part("segmenter", parts.make_segmenter, default_segmenter(stored))
+        features = choose_features(settings, stored, given)
+        labeller = part("labeller", parts.make_labeller, features.embedder)
+        pipeline = cls(segmenter, features, labeller, library)
+        used = {"segmenter": pipeline.segmenter_name, "embedder": features.recipe.embedder,
+                "fade": features.recipe.fade, "store": "qdrant"}  # fmt: skip
+        parts.require_used(settings, {**used, **settings.chosen, **dict.fromkeys(given)})
+        parts.warn_of_unused_device(settings, used["segmenter"], used["embedder"])
+        return pipeline
+
     @property
     def recipe(self) -> Recipe:
         """How this pipeline makes vectors."""
@@ -83,26 +119,17 @@ class Pipeline:
 
     def with_features(self, features: FeatureExtractor) -> Pipeline:
         """The same parts and library with other features."""
-        return Pipeline(
-            self.segmenter,
-            features,
-            self.labeller,
-            self.library,
-            segmenter_name=self.segmenter_name,
-        )
+        return self._with(features, self.library)
 
     def with_copied_library(self) -> Pipeline:
         """The same parts, with a copy of the library in memory: what it learns is not kept."""
         copied = Converted(self.features)
         copied.update(self.library)
-        library = Library(copied.store, self.library.name)
-        return Pipeline(
-            self.segmenter,
-            self.features,
-            self.labeller,
-            library,
-            segmenter_name=self.segmenter_name,
-        )
+        return self._with(self.features, Library(copied.store, self.library.name))
+
+    def _with(self, features: FeatureExtractor, library: Library) -> Pipeline:
+        parts_here = self.segmenter, features, self.labeller, library
+        return Pipeline(*parts_here, segmenter_name=self.segmenter_name)
 
     # -- detecting ---------------------------------------------------------------------------
 
@@ -147,13 +174,10 @@ class Pipeline:
         with timer.on("label"):
             detections = self.label(candidates, snapshot, scene=scene, recall_taught=recall_taught)
         if explain_unknown:
-            detections = self._naming.with_neighbours(
-                snapshot,
-                detections,
-                embed=lambda masks: self.features.embed_masks(
-                    frame, masks, known=known, timings_ms=timer.spent_ms
-                ),
+            embed = partial(
+                self.features.embed_masks, frame, known=known, timings_ms=timer.spent_ms
             )
+            detections = self._naming.with_neighbours(snapshot, detections, embed=embed)
         return replace(detections, timings_ms=timer.spent_ms)
 
     def propose(
@@ -250,15 +274,7 @@ class Pipeline:
     ) -> Outlined:
         """One mask for each box, then one for each point, with how well each fits its box.
 
-        Drawn by a segmenter that takes prompts (SAM 2), else chosen among the proposals.
-
-        Args:
-            boxes_xywh: ``x, y, width, height`` in pixels, each around one object.
-            points_xy: ``x, y`` in pixels, each on one object.
-            of_finds: as of :func:`sam_detect.segmentation.prompted.outline`.
-
-        Raises:
-            MaskError: a box or point is malformed or outside the picture, or nothing is at a point.
+        Takes and raises what :func:`sam_detect.segmentation.prompted.outline` does.
         """
         # The proposals of `detect`, among which the finds were.
         areas = self.areas_sought(self.snapshot()) if of_finds else None
@@ -280,12 +296,7 @@ class Pipeline:
             alike: only the largest group of those that resemble each other.
         """
         masks = self.all_proposals(frame)
-        if not alike:
-            return masks[separate_objects(masks)]
-
-        def embed(some: Masks) -> FloatArray:
-            return self.features.embed_masks(frame, some)
-
+        embed = partial(self.features.embed_masks, frame) if alike else None
         similarity = self.features.embedder.prior_similarity
         return masks[separate_objects(masks, embed, similarity=similarity)]
 
@@ -338,19 +349,13 @@ class Pipeline:
         Takes and raises what :meth:`learn` does.
         """
         for given in (masks, others):
-            if given is not None and given.size_hw != frame.size_hw:
-                raise MaskError(
-                    f"masks of a {given.size_hw[1]}x{given.size_hw[0]} picture do not fit "
-                    f"{frame.source_id} ({frame.size_hw[1]}x{frame.size_hw[0]})"
-                )
+            if given is not None:
+                given.require_fit(frame)
         named = [normalised_label(label) for label in labels]
         features = self.features
         crops = list(features.crops(frame, masks))
-        vectors = (
-            features.embed_masks(frame, masks)
-            if features.embedder.of_frames
-            else features.embed_crops(crops)
-        )
+        of_frames = features.embedder.of_frames
+        vectors = features.embed_masks(frame, masks) if of_frames else features.embed_crops(crops)
         hard_negatives: Sequence[HardNegatives | None] = [None] * len(masks)
         if len(masks) and not negative:
             # The proposals do not depend on what was learnt before: no example may.
@@ -362,14 +367,13 @@ class Pipeline:
         examples = []
         for index, (crop, label) in enumerate(zip(crops, named, strict=True)):
             rle = masks.rle(index)
-            x0, y0, x1, y1 = (int(v) for v in masks.boxes_xyxy[index])
             examples.append(
                 Example(
                     id=example_id(digest=digest, mask_rle=rle, label=label, negative=negative),
                     label=label,
                     negative=negative,
                     source=frame.source_id,
-                    bbox=[x0, y0, x1 - x0, y1 - y0],
+                    bbox=masks.boxes_xywh[index].tolist(),
                     area=int(masks.areas[index]),
                     added=added,
                     segmentation=rle,
@@ -393,11 +397,7 @@ class Pipeline:
 
 
 def _warn_if_too_small(frame: Frame, segmenter: Segmenter, smallest: int) -> None:
-    """Warns if objects of the smallest example's size are lost in this picture.
-
-    Args:
-        smallest: area of that example, pixels.
-    """
+    """Warns if objects of the smallest example's area (pixels) are lost in this picture."""
     least = segmenter.smallest_area(frame.size_hw)
     if smallest >= least:
         return

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import interpolate
 
-from sam_detect.errors import ConfigError, MaskError, UnavailableError
+from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.interfaces import Embedder
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.running import BatchSize, in_batches, resolve_dtype, sent, unit_rows
@@ -134,11 +134,7 @@ class SAM2Embedder(Embedder):
         return np.asarray(np.concatenate(parts, axis=1) / math.sqrt(len(parts)), np.float32)
 
     def embed_frame(self, frame: Frame, masks: Masks) -> FloatArray:
-        if masks.size_hw != frame.size_hw:
-            raise MaskError(
-                f"masks of a {masks.size_hw[1]}x{masks.size_hw[0]} picture do not fit "
-                f"{frame.source_id} ({frame.size_hw[1]}x{frame.size_hw[0]})"
-            )
+        masks.require_fit(frame)
         if not len(masks):
             return np.zeros((0, self.dimension), np.float32)
         features = self._frames(frame).image_embed[0]

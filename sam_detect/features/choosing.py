@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from sam_detect import parts
@@ -29,9 +31,7 @@ from sam_detect.types import Recipe
 def choose_features(
     settings: Settings,
     stored: Recipe | None,
-    *,
-    embedder: Embedder | None = None,
-    fade: parts.AnyFade | None = None,
+    given: Mapping[str, Any] = MappingProxyType({}),
 ) -> FeatureExtractor:
     """The extractor whose parts are as asked for; else as the stored recipe has them; else the
     defaults.
@@ -39,13 +39,14 @@ def choose_features(
     Args:
         settings: what is asked for by name.
         stored: the library's recipe; None where it has none.
-        embedder, fade: objects that are given; they win.
+        given: room to an object that is its part: those of ``embedder`` and ``fade`` win.
 
     Raises:
         RecipeMismatchError: the recipe needs a part that only the user can give.
         LibraryCorruptError: the recipe is damaged.
         UnavailableError: a model cannot be loaded.
     """
+    embedder, fade = given.get("embedder"), given.get("fade")
     if embedder is None:
         embedder = _embedder(settings, stored)
     asked = parts.fade_asked_for(settings)

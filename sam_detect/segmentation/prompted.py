@@ -156,8 +156,7 @@ def _with_same_boxes(
 ) -> tuple[Masks, BoolArray]:
     """The masks, replaced by the (first) proposal with exactly the given box if there is one; and
     ``(N,)`` bool: which were replaced."""
-    x0, y0, x1, y1 = proposals.boxes_xyxy.T
-    there = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
+    there = proposals.boxes_xywh
     rows = [np.flatnonzero((there == np.asarray(box, float)).all(axis=1)) for box in boxes_xywh]
     chosen = [proposals[row[:1]] if len(row) else masks[[index]] for index, row in enumerate(rows)]
     return Masks.concatenate(chosen), np.array([len(row) > 0 for row in rows], np.bool_)

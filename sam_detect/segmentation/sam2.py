@@ -239,8 +239,7 @@ class SAM2Segmenter(Segmenter):
             MaskError: the masks are of an image of another size, or nothing is found.
         """
         _require_frame(frame)
-        if masks.size_hw != frame.size_hw:
-            raise MaskError(f"masks of {masks.size_hw} do not fit a picture of {frame.size_hw}")
+        masks.require_fit(frame)
         if not len(masks):
             return masks
         boxes = Prompts.boxes(masks.boxes_xyxy.astype(np.float32))

@@ -168,6 +168,20 @@ class Masks:
             prompts_xy=self.prompts_xy[keep],
         )
 
+    def require_fit(self, frame: Frame) -> None:
+        """Raises ``MaskError`` for the masks of a picture of another size."""
+        if self.size_hw != frame.size_hw:
+            raise MaskError(
+                f"masks of a {self.size_hw[1]}x{self.size_hw[0]} picture do not fit "
+                f"{frame.source_id} ({frame.size_hw[1]}x{frame.size_hw[0]})"
+            )
+
+    @property
+    def boxes_xywh(self) -> IntArray:
+        """``(N, 4)`` int64 ``x, y, width, height`` in pixels."""
+        corners = self.boxes_xyxy[:, :2]
+        return np.concatenate([corners, self.boxes_xyxy[:, 2:] - corners], axis=1)
+
     def crop(self, index: Index) -> BoolArray:
         """The ``(h, w)`` mask of one box."""
         x0, y0, x1, y1 = self.boxes_xyxy[index]

@@ -120,16 +120,16 @@ def flat(ring: Ring) -> list[float]:
 
 def to_pandas(detections: DetectionArrays) -> Any:
     """See :meth:`Detections.to_pandas`."""
-    boxes = detections.boxes_xyxy
+    x, y, width, height = detections.masks.boxes_xywh.T
     columns = {
         "image": [detections.source_id] * len(detections),
         "label": detections.label,
         "confidence": detections.confidence,
         "best_label": detections.best_label,
-        "x": boxes[:, 0],
-        "y": boxes[:, 1],
-        "w": boxes[:, 2] - boxes[:, 0],
-        "h": boxes[:, 3] - boxes[:, 1],
+        "x": x,
+        "y": y,
+        "w": width,
+        "h": height,
         "area": detections.area,
         "score": detections.score,
     }

@@ -113,8 +113,8 @@ class Detection:
     @property
     def bbox(self) -> list[int]:
         """``[x, y, w, h]`` in pixels."""
-        x0, y0, x1, y1 = (int(v) for v in self.masks.boxes_xyxy[0])
-        return [x0, y0, x1 - x0, y1 - y0]
+        box: list[int] = self.masks.boxes_xywh[0].tolist()
+        return box
 
     @property
     def area(self) -> int:
