@@ -1,4 +1,4 @@
-"""Occlusion: which part of an object is visible.
+"""An object in a picture: its soft mask, and the colours that tell which part of it is visible.
 
 At each key frame an object's colours are stored in a grid of cells. A cell whose colour later
 matches none of the stored ones nearby is occluded. So a mask does not stay on a bar behind which
@@ -7,15 +7,19 @@ its object has gone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray
-from sam_detect.types import ImageRGB
-from sam_detect.video.motion import SoftMask
+from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
+from sam_detect.types import ImageRGB, Masks
 
+EDGE = 0.5
+"""A soft mask's value at the object's edge."""
 CELLS = 12
 """Along each side of the object's box."""
 TOLERANCE = 50.0
@@ -26,6 +30,72 @@ WHOLE_SHARE = 0.75
 """Least visible share of an object that counts as whole: colours vary a little."""
 LEAST_PX = 5
 """Shortest side of a box, in pixels, that is divided into cells."""
+
+
+@dataclass(frozen=True, eq=False)
+class SoftMask:
+    """An object's mask with a soft edge.
+
+    Attributes:
+        values: ``(h, w)`` float32 in 0..1, more than 0.5 on the object.
+        corner_xy: where its upper left pixel lies in the picture; may be outside it.
+    """
+
+    values: FloatArray
+    corner_xy: tuple[int, int]
+
+    @classmethod
+    def of(cls, masks: Masks, index: int) -> SoftMask:
+        x, y = (int(v) for v in masks.boxes_xyxy[index, :2])
+        return cls(masks.crop(index).astype(np.float32), (x, y))
+
+    def cut(self, size_hw: tuple[int, int]) -> tuple[tuple[int, int, int, int], BoolArray] | None:
+        """``(box_xyxy, crop)`` of its pixels that are in the picture; None where none is."""
+        x, y = self.corner_xy
+        left, top = max(0, -x), max(0, -y)
+        inside = self.values[top : max(0, size_hw[0] - y), left : max(0, size_hw[1] - x)] > EDGE
+        found = tight_box_xyxy(inside)
+        if found is None:
+            return None
+        x0, y0, x1, y1 = found
+        x, y = x + left, y + top
+        return (x + x0, y + y0, x + x1, y + y1), np.ascontiguousarray(inside[y0:y1, x0:x1])
+
+    @cached_property
+    def area(self) -> int:
+        """Its pixels, including those outside the picture."""
+        return int(np.count_nonzero(self.values > EDGE))
+
+    @cached_property
+    def box_xyxy(self) -> tuple[int, int, int, int]:
+        """Half-open, of its pixels; may reach beyond the picture; empty where there are none."""
+        x, y = self.corner_xy
+        x0, y0, x1, y1 = tight_box_xyxy(self.values > EDGE) or (0, 0, 0, 0)
+        return x + x0, y + y0, x + x1, y + y1
+
+    def moved(self, by_xy: tuple[int, int]) -> SoftMask:
+        return replace(self, corner_xy=(self.corner_xy[0] + by_xy[0], self.corner_xy[1] + by_xy[1]))
+
+
+def stack_masks(
+    masks: Sequence[SoftMask | None], size_hw: tuple[int, int], qualities: npt.ArrayLike = 1.0
+) -> tuple[list[int], Masks]:
+    """Those masks that have pixels in a picture of this size: their indices, and themselves.
+
+    Args:
+        masks: None is left out.
+        size_hw: of the picture.
+        qualities: of each mask, 0 to 1.
+    """
+    cuts = [None if mask is None else mask.cut(size_hw) for mask in masks]
+    kept = [index for index, cut in enumerate(cuts) if cut is not None]
+    found = Masks.from_crops(
+        size_hw=size_hw,
+        boxes_xyxy=np.array([cut[0] for cut in cuts if cut], np.int64).reshape(-1, 4),
+        crops=[cut[1] for cut in cuts if cut],
+        predicted_ious=np.broadcast_to(np.asarray(qualities, np.float32), len(masks))[kept],
+    )
+    return kept, found
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +156,7 @@ class Appearance:
         return float(np.count_nonzero(visible & self.cover) / np.count_nonzero(self.cover))
 
 
-def over(visible: BoolArray, mask: SoftMask) -> FloatArray:
+def spread_visible(visible: BoolArray, mask: SoftMask) -> FloatArray:
     """Visible cells for each value of the mask, 0 to 1, with soft borders."""
     x0, y0, x1, y1 = mask.box_xyxy
     height, width = mask.values.shape

@@ -16,11 +16,11 @@ from sam_detect.interfaces import RedrawingSegmenter, Segmenter
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.pipeline import Pipeline
 from sam_detect.types import Candidates, Frame, Masks
-from sam_detect.video.matching import ious
+from sam_detect.video.appearance import stack_masks
+from sam_detect.video.association import UntrackedVotes, ious
 from sam_detect.video.motion import Flow, direct_flow
 from sam_detect.video.tracks import KeyFrameResult, TrackSnapshot
 from sam_detect.video.unchanged import UnchangedVectors
-from sam_detect.video.untracked import UntrackedVotes
 
 AGREEING_IOU = 0.5
 """Least IoU of a mask carried in many steps with the same carried in one, or segmented again."""
@@ -188,7 +188,9 @@ def carried_directly(then: TrackSnapshot, direct: Flow) -> Masks:
     masks = []
     for place, anchor in enumerate(then.anchors):
         stepwise = then.masks[[place]]
-        directly = direct.carry(anchor).masks(then.masks.size_hw, stepwise.predicted_ious)
+        _, directly = stack_masks(
+            [direct.carry(anchor)], then.masks.size_hw, stepwise.predicted_ious
+        )
         agree = (
             then.whole[place] and len(directly) and ious(directly, stepwise)[0, 0] > AGREEING_IOU
         )

@@ -7,28 +7,28 @@ otherwise be rounded to whole pixels in every frame.
 
 At an object's edge the flow is wrong: what is uncovered behind it came from nowhere, and the flow,
 which is smooth, lets it come from the object, which so draws a trail. Therefore the edge moves as
-the object's inside does, see :func:`object_motion`.
+the object's inside does (:func:`object_motion`): by an affine map that most of the inside agrees
+with (iteratively reweighted least squares with Cauchy's weights), and by how the flow differs from
+that map nearby, where it differs little. So a bending object bends.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
-from sam_detect.types import Frame, Masks
-from sam_detect.video.rigidity import object_motion, ranked
+from sam_detect.masks import BoolArray, FloatArray
+from sam_detect.types import Frame
+from sam_detect.video.appearance import EDGE, SoftMask
 
 ByteArray = npt.NDArray[np.uint8]
 
 FLOW_PIXELS = 420_000
 """Larger pictures are reduced to about as many pixels before they are compared."""
-EDGE = 0.5
-"""A soft mask's value at the object's edge."""
 MARGIN_PX = 2
 TAILS = (0.02, 0.98)
 SAMPLE = 4
@@ -51,62 +51,18 @@ GRID_ACROSS = 24
 """But an object is at least about so many steps of the grid wide."""
 FAINT = 0.02
 """Of a soft mask, what is less than this is nothing."""
-
-
-@dataclass(frozen=True, eq=False)
-class SoftMask:
-    """An object's mask with a soft edge.
-
-    Attributes:
-        values: ``(h, w)`` float32 in 0..1, more than 0.5 on the object.
-        corner_xy: where its upper left pixel lies in the picture; may be outside it.
-    """
-
-    values: FloatArray
-    corner_xy: tuple[int, int]
-
-    @classmethod
-    def of(cls, masks: Masks, index: int) -> SoftMask:
-        x, y = (int(v) for v in masks.boxes_xyxy[index, :2])
-        return cls(masks.crop(index).astype(np.float32), (x, y))
-
-    def cut(self, size_hw: tuple[int, int]) -> tuple[tuple[int, int, int, int], BoolArray] | None:
-        """``(box_xyxy, crop)`` of its pixels that are in the picture; None where none is."""
-        x, y = self.corner_xy
-        left, top = max(0, -x), max(0, -y)
-        inside = self.values[top : max(0, size_hw[0] - y), left : max(0, size_hw[1] - x)] > EDGE
-        found = tight_box_xyxy(inside)
-        if found is None:
-            return None
-        x0, y0, x1, y1 = found
-        x, y = x + left, y + top
-        return (x + x0, y + y0, x + x1, y + y1), np.ascontiguousarray(inside[y0:y1, x0:x1])
-
-    @cached_property
-    def area(self) -> int:
-        """Its pixels, including those outside the picture."""
-        return int(np.count_nonzero(self.values > EDGE))
-
-    @cached_property
-    def box_xyxy(self) -> tuple[int, int, int, int]:
-        """Half-open, of its pixels; may reach beyond the picture; empty where there are none."""
-        x, y = self.corner_xy
-        x0, y0, x1, y1 = tight_box_xyxy(self.values > EDGE) or (0, 0, 0, 0)
-        return x + x0, y + y0, x + x1, y + y1
-
-    def moved(self, by_xy: tuple[int, int]) -> SoftMask:
-        return replace(self, corner_xy=(self.corner_xy[0] + by_xy[0], self.corner_xy[1] + by_xy[1]))
-
-    def masks(self, size_hw: tuple[int, int], quality: npt.ArrayLike = 1.0) -> Masks:
-        """Itself among a picture's masks: one, or none where it has no pixel."""
-        cut = self.cut(size_hw)
-        if cut is None:
-            return Masks.empty(size_hw)
-        box, crop = cut
-        quality = np.reshape(np.asarray(quality, np.float32), 1)
-        return Masks.from_crops(
-            size_hw=size_hw, boxes_xyxy=[box], crops=[crop], predicted_ious=quality
-        )
+LEAST_INSIDE = 0.2
+"""Share of an object that must be left without its edge; a thin one is taken whole."""
+LEAST_POINTS = 6
+MOST_POINTS = 400
+ROUNDS = 3
+LEAST_SCALE_PX = 0.05
+OUTLIER = 4.0
+"""Of typical residuals: what differs more from the affine map does not move with the object."""
+NEARBY = 2
+"""Steps of the grid that residuals are smoothed over, to each side."""
+FAR = 0.1
+"""Share of a neighbourhood that must be inside for its residual to count about fully."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,6 +226,73 @@ def _tight(values: FloatArray, corner_xy: tuple[int, int]) -> SoftMask:
         return SoftMask(values[:1, :1] * 0, corner_xy)
     part = values[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return SoftMask(part, (corner_xy[0] + int(columns[0]), corner_xy[1] + int(rows[0])))
+
+
+def object_motion(back_xy: FloatArray, rough: BoolArray) -> FloatArray:
+    """The motion of an object, continued over a whole window.
+
+    Args:
+        back_xy: ``(h, w, 2)``, the flow on a grid, in pixels.
+        rough: ``(h, w)``, where the object is about.
+
+    Returns:
+        ``(h, w, 2)`` float32, in pixels; the flow itself where too little of the object is there.
+    """
+    # Without the object's edge, which the picture's own border is not.
+    core = cv2.erode(
+        rough.astype(np.uint8), np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE
+    )
+    inside = core.astype(np.bool_) if core.sum() >= LEAST_INSIDE * rough.sum() else rough
+    places = np.argwhere(inside)
+    if len(places) < LEAST_POINTS:
+        return back_xy
+    some = places[:: max(1, len(places) // MOST_POINTS)]
+    affine, spread_px = _fit_affine(some, back_xy[some[:, 0], some[:, 1]])
+    rows, columns = np.arange(rough.shape[0])[:, None, None], np.arange(rough.shape[1])[:, None]
+    whole = np.asarray(rows * affine[0] + columns * affine[1] + affine[2], np.float32)
+    residual = back_xy - whole
+    agrees = inside & (np.abs(residual).max(axis=-1) < OUTLIER * spread_px)
+    return np.asarray(whole + _spread(residual, agrees), np.float32)
+
+
+def ranked(values: npt.NDArray[np.floating[Any]], share: float) -> npt.NDArray[np.floating[Any]]:
+    """The value of each column that a share of the others, 0 to 1, lies below: a quantile that is
+    one of the values, in a fifth of the time of ``np.quantile``."""
+    place = round(share * (len(values) - 1))
+    return np.asarray(np.partition(values, place, axis=0)[place])
+
+
+def _fit_affine(
+    places: npt.NDArray[np.intp], flow_xy: FloatArray
+) -> tuple[npt.NDArray[np.float64], float]:
+    """``(3, 2)`` affine map of (row, column, 1) that most of the flow agrees with, and the scale
+    (1.5 medians) of what it leaves."""
+    known = np.column_stack([places, np.ones(len(places))])
+    # In units of the object's size, as otherwise rows and columns would outweigh the ones.
+    units = np.diag([1 / max(1.0, float(np.ptp(places)))] * 2 + [1.0])
+    known = known @ units
+    ridge = 1e-6 * len(places) * np.eye(3)
+    left = flow_xy - ranked(flow_xy, 0.5)
+    for _ in range(ROUNDS):
+        size = np.hypot(left[:, 0], left[:, 1])
+        scale = 1.5 * float(ranked(size, 0.5)) + LEAST_SCALE_PX
+        weighted = known / (1 + (size / scale) ** 2)[:, None]
+        solved = np.linalg.solve(weighted.T @ known + ridge, weighted.T @ flow_xy)
+        left = flow_xy - known @ solved
+    size = np.hypot(left[:, 0], left[:, 1])
+    return units @ solved, 1.5 * float(ranked(size, 0.5)) + LEAST_SCALE_PX
+
+
+def _spread(residual: FloatArray, known: BoolArray) -> FloatArray:
+    """The residual where it is known, smoothed; elsewhere extrapolated and fading."""
+    side = 2 * NEARBY + 1
+    weight = known.astype(np.float32)
+
+    def smooth(values: FloatArray) -> FloatArray:
+        once = cv2.blur(values, (side, side))
+        return np.asarray(cv2.blur(once, (side, side)), np.float32)
+
+    return smooth(residual * weight[..., None]) / (smooth(weight) + FAR)[..., None]
 
 
 class Motion:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from sam_detect.masks import FloatArray
 from sam_detect.types import Classification, ImageRGB
-from sam_detect.video.appearance import WHOLE_SHARE, Appearance, over
-from sam_detect.video.motion import Flow, SoftMask
-from sam_detect.video.votes import VOTE_WINDOW, weighted_vote
+from sam_detect.video.appearance import WHOLE_SHARE, Appearance, SoftMask, spread_visible
+from sam_detect.video.association import VOTE_WINDOW, weighted_vote
+from sam_detect.video.motion import Flow
 
 LEAST_SHARE = 0.35
 """An object with a smaller visible share is hidden."""
@@ -125,7 +125,7 @@ class Track:
         visible = self.appearance.visible(image_rgb, self.body, self.gain)
         self.share = self.appearance.share(visible)
         self.hidden = self.share < (BACK_SHARE if self.hidden else LEAST_SHARE)
-        self.shown = None if self.whole else over(visible, self.body)
+        self.shown = None if self.whole else spread_visible(visible, self.body)
 
     def keep_going(self, *, behind: bool) -> None:
         """Continues with its last velocity, and ignores the flow.

@@ -7,7 +7,8 @@ are associated in two places:
 * An object that was hidden comes back as a new detection. ByteTrack decides which hidden track the
   new box continues; otherwise the label and the distance do.
 
-A track's label is a vote over its key frames, see :func:`sam_detect.video.votes.weighted_vote`.
+A track's label is a vote over its key frames, see
+:func:`sam_detect.video.association.weighted_vote`.
 """
 
 from __future__ import annotations
@@ -19,13 +20,18 @@ import numpy as np
 
 from sam_detect.masks import BoolArray, IntArray
 from sam_detect.types import Classification, Detections, Frame, ImageRGB, Masks
-from sam_detect.video.appearance import Appearance
-from sam_detect.video.boxes import HIDDEN_S, Boxes
-from sam_detect.video.matching import assign, shared_of_smaller
-from sam_detect.video.motion import Flow, SoftMask
+from sam_detect.video.appearance import Appearance, SoftMask, stack_masks
+from sam_detect.video.association import (
+    HIDDEN_S,
+    VOTE_WINDOW,
+    BoxTracker,
+    Votes,
+    assign,
+    shared_of_smaller,
+    weighted_vote,
+)
+from sam_detect.video.motion import Flow
 from sam_detect.video.track import Track, carried
-from sam_detect.video.untracked import Votes
-from sam_detect.video.votes import VOTE_WINDOW, weighted_vote
 
 MISSES = 2
 """Key frames in a row without a match that end a track."""
@@ -97,7 +103,7 @@ class Tracks:
         self._tracks: dict[int, Track] = {}
         self._next_id = 1
         self._time_s = 0.0
-        self._boxes = Boxes()
+        self._boxes = BoxTracker()
         self.undecided = False
 
     def advance(self, flow: Flow | None, frame: Frame, time_s: float) -> None:
@@ -118,7 +124,7 @@ class Tracks:
     def forget(self) -> None:
         """Ends every track, hidden ones too; the next ones have new ids."""
         self._tracks.clear()
-        self._boxes = Boxes()
+        self._boxes = BoxTracker()
 
     def snapshot(self, size_hw: tuple[int, int]) -> TrackSnapshot:
         """The visible tracks in the present frame."""
@@ -227,7 +233,7 @@ class Tracks:
         """Re-identifies hidden objects: new tracks that continue hidden ones get their ids."""
         seen = _snapshot(self._shown(), size_hw)
         new = {each for each in seen.ids if self._tracks[each].new}
-        predicted = self._boxes.follow(seen.ids, seen.masks.boxes_xyxy, new, time_s)
+        predicted = self._boxes.update(seen.ids, seen.masks.boxes_xyxy, new, time_s)
         for each in sorted(new):
             track = self._tracks[each]
             track.new = False
@@ -346,19 +352,14 @@ def _distance(one_xyxy: Sequence[int], other_xyxy: Sequence[int]) -> float:
 
 
 def _snapshot(tracks: Sequence[Track], size_hw: tuple[int, int]) -> TrackSnapshot:
-    cuts = [(track, None if track.mask is None else track.mask.cut(size_hw)) for track in tracks]
-    kept = [(track, cut) for track, cut in cuts if cut is not None]
-    masks = Masks.from_crops(
-        size_hw=size_hw,
-        boxes_xyxy=np.array([cut[0] for _, cut in kept], np.int64).reshape(-1, 4),
-        crops=[cut[1] for _, cut in kept],
-        # The carried outline of a partly occluded object is worse than a detected one.
-        predicted_ious=np.array([track.quality * track.share for track, _ in kept], np.float32),
-    )
+    # The carried outline of a partly occluded object is worse than a detected one.
+    qualities = [track.quality * track.share for track in tracks]
+    kept, masks = stack_masks([track.mask for track in tracks], size_hw, qualities)
+    shown = [tracks[index] for index in kept]
     return TrackSnapshot(
         masks,
-        tuple(track.id for track, _ in kept),
-        tuple(track.body for track, _ in kept),
-        tuple(track.anchor for track, _ in kept),
-        tuple(track.whole for track, _ in kept),
+        tuple(track.id for track in shown),
+        tuple(track.body for track in shown),
+        tuple(track.anchor for track in shown),
+        tuple(track.whole for track in shown),
     )

@@ -12,8 +12,9 @@ import pytest
 from sam_detect.errors import MaskError
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.types import Detections, Frame, Masks
+from sam_detect.video.appearance import SoftMask
 from sam_detect.video.key_frames import carried_directly, redrawn
-from sam_detect.video.motion import Flow, Motion, SoftMask
+from sam_detect.video.motion import Flow, Motion
 from sam_detect.video.tracks import TrackSnapshot
 from tests.closeness import same_masks
 from tests.video_scenes import Scene, Thing, along, detector_that_knows, followed

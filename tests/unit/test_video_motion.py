@@ -10,15 +10,16 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect.types import Frame
+from sam_detect.video.appearance import SoftMask, stack_masks
 from sam_detect.video.motion import (
     KEPT_FLOWS,
     Flow,
     Flows,
     Motion,
-    SoftMask,
     direct_flow,
+    object_motion,
+    ranked,
 )
-from sam_detect.video.rigidity import object_motion, ranked
 from tests.video_scenes import Scene, Thing, along
 
 RNG = np.random.default_rng(5)
@@ -109,7 +110,7 @@ def test_a_mask_that_is_gone_has_no_pixels() -> None:
     assert flow is not None
     assert flow.carry(gone).area == 0
     assert gone.cut((10, 10)) is None
-    assert len(gone.masks((10, 10))) == 0
+    assert len(stack_masks([gone], (10, 10))[1]) == 0
 
 
 def test_a_mask_outside_the_picture_is_cut_at_its_border() -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from sam_detect.errors import ImageError
 from sam_detect.types import Classification, Detections, Frame, Masks, TrackedFrame
-from sam_detect.video.matching import ious
+from sam_detect.video.association import ious
 from scripts.dev.video_quality import Outlined, VideoQuality, measure, video_quality
 from tests.video_scenes import Scene, Thing, along, busy_scene, detector_that_knows, followed
 

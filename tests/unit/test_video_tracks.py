@@ -11,12 +11,11 @@ import pytest
 
 from sam_detect.interfaces import Source
 from sam_detect.types import Classification, Detections, Frame, Masks, TrackedFrame
-from sam_detect.video.boxes import HIDDEN_S, Boxes
-from sam_detect.video.motion import Flow, Motion, SoftMask
+from sam_detect.video.appearance import SoftMask
+from sam_detect.video.association import HIDDEN_S, BoxTracker, UntrackedVotes, weighted_vote
+from sam_detect.video.motion import Flow, Motion
 from sam_detect.video.track import Track
 from sam_detect.video.tracks import KeyFrameResult, Tracks
-from sam_detect.video.untracked import UntrackedVotes
-from sam_detect.video.votes import weighted_vote
 from scripts.dev.video_quality import VideoQuality, video_quality
 from tests.video_scenes import Place, Scene, Thing, along, detector_that_knows, followed
 
@@ -413,12 +412,12 @@ def test_an_overlap_with_another_object_of_its_label_is_no_new_object(
 
 
 def test_boxes_of_objects_that_came_and_went_are_forgotten() -> None:
-    boxes, held = Boxes(), []
+    boxes, held = BoxTracker(), []
     for frame in range(300):
         number = frame // 3 + 1
         corner = 40 * (number % 10)
         there = np.array([[corner, corner, corner + 20, corner + 20]])
         new = {number} if frame % 3 == 0 else set()
-        boxes.follow([number], there, new, number * 1.0 + frame % 3 * 0.04)
+        boxes.update([number], there, new, number * 1.0 + frame % 3 * 0.04)
         held.append(len(boxes._owners))
     assert 0 < max(held) < 10
