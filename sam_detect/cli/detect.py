@@ -272,13 +272,13 @@ def _format_of(output: Path) -> str:
 def _read(detector: SAMDetect, path: str) -> Frame:
     if path != STANDARD_INPUT:
         return detector.read(path)
-    from sam_detect.sources import DEFAULT_MAX_BYTES, load_image_bytes
+    from sam_detect.sources import MAX_BYTES, load_image_bytes
 
     if sys.stdin is None:
         raise ImageError("there is no standard input to read a picture from")
     if sys.stdin.isatty():
         note("reading a picture from standard input")
-    data = sys.stdin.buffer.read(DEFAULT_MAX_BYTES + 1)
+    data = sys.stdin.buffer.read(MAX_BYTES + 1)
     if not data:
         raise ImageError("standard input (-) is empty, expected a picture")
     return load_image_bytes(data, max_pixels=detector.settings.max_image_pixels)

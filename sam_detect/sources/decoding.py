@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import stat
 import struct
-from collections.abc import Callable
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
@@ -16,14 +20,44 @@ from PIL import Image, UnidentifiedImageError
 
 from sam_detect.errors import ImageError
 from sam_detect.masks import BoolArray
-from sam_detect.sources._pillow import open_picture, quiet_readers
-from sam_detect.sources.paths import FORMAT_EXTENSIONS
-from sam_detect.sources.pixels import NUMBER_MODES, alpha_mask, array_to_rgb, picture_to_rgb
-from sam_detect.sources.scaling import Stretch, own_stretch
-from sam_detect.sources.stacks import Contents, contents_of_tiff, frames_left_out
+from sam_detect.sources.pixels import (
+    NUMBER_MODES,
+    Stretch,
+    alpha_mask,
+    array_to_rgb,
+    own_stretch,
+    picture_to_rgb,
+)
+from sam_detect.sources.tiff import (
+    ORIENTATION,
+    QUARTER_TURNS,
+    Contents,
+    contents_of_tiff,
+    read_tiff,
+    tiff_size_hw,
+    turned,
+)
 from sam_detect.types import ImageRGB
 
-EXIF_ORIENTATION = 0x0112
+DEFAULT_MAX_PIXELS = 200_000_000
+MAX_BYTES = 2_000_000_000
+"""Larger files are refused before they are opened."""
+FORMAT_EXTENSIONS: dict[str, tuple[str, ...]] = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "JPEG2000": (".jp2", ".j2k", ".jpx"),
+    "AVIF": (".avif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "TGA": (".tga",),
+}
+"""Pillow's names of the formats that are read (by content), and the endings looked for in folders.
+
+Only these: Pillow can open more, but some of those run other programs (EPS) or are no pictures.
+"""
 TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,9 +67,6 @@ TRANSPOSE_BY_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-QUARTER_TURNS = (5, 6, 7, 8)
-"""Orientations that exchange width and height."""
-
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 TIFF_BITS_PER_SAMPLE = 258
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -44,118 +75,214 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a picture's bytes are: a file, or memory.
+class PictureFile:
+    """A picture in a file or in memory. What is read is the first one, upright by its EXIF
+    orientation; the methods raise ``ImageError``.
 
     Attributes:
         name: the file's path, or what an error calls the picture.
         data: the bytes, or None where ``name`` is a file.
+        max_pixels: larger pictures are refused before they are decoded.
     """
 
     name: str
     data: bytes | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
 
     def open(self) -> BinaryIO:
         return open(self.name, "rb") if self.data is None else io.BytesIO(self.data)
 
-    def check(self, max_bytes: int) -> None:
-        """Raises ``ImageError`` for what is not even a non-empty file of a sane size."""
-        if self.data is None:
-            check_file(self.name, max_bytes)
-        else:
-            _check_size(self.name, len(self.data), max_bytes)
+    def rgb(self, stretch: Stretch = own_stretch) -> tuple[ImageRGB, str]:
+        """``(H, W, 3)`` uint8 RGB, and what of the file is left out, as part of a sentence.
 
+        Of channels that are no colours the first is read.
 
-def read_rgb(
-    origin: Origin, *, max_pixels: int, max_bytes: int, stretch: Stretch = own_stretch
-) -> tuple[ImageRGB, str]:
-    """``(H, W, 3)`` uint8 RGB of the first picture, turned by its EXIF orientation, and what of
-    the file is left out (see :mod:`~sam_detect.sources.stacks`).
+        Args:
+            stretch: see :func:`~sam_detect.sources.pixels.to_8_bits`.
+        """
 
-    Of channels that are no colours the first is read.
+        def from_array(array: npt.NDArray[Any]) -> ImageRGB:
+            return array_to_rgb(array, color_order="rgb", name=self.name, stretch=stretch)
 
-    Args:
-        stretch: see :func:`~sam_detect.sources.scaling.to_8_bits`.
-    """
-    origin.check(max_bytes)
-    name = origin.name
+        def from_tiff(contents: Contents) -> tuple[ImageRGB, str]:
+            array = self._tiff_array()
+            return from_array(array[..., :1] if contents.channels > 1 else array), contents.left_out
 
-    def from_array(array: npt.NDArray[Any]) -> ImageRGB:
-        return array_to_rgb(array, color_order="rgb", name=name, stretch=stretch)
-
-    def from_tiff(contents: Contents) -> tuple[ImageRGB, str]:
-        array = _tiff_array(origin, max_pixels)
-        return from_array(array[..., :1] if contents.channels > 1 else array), contents.left_out
-
-    def convert(image: Image.Image) -> tuple[ImageRGB, str]:
-        if image.format == "TIFF":
-            with origin.open() as file:
-                contents = contents_of_tiff(file)
+        def convert(image: Image.Image) -> tuple[ImageRGB, str]:
+            contents = self._contents(image)
             if contents.channels > 1:
                 return from_tiff(contents)
-            return pixels_of(image), contents.left_out
-        return pixels_of(image), frames_left_out(image)
+            if not _is_deep_colour(image):
+                rgb = picture_to_rgb(_upright(image), self.name, stretch=stretch)
+                return rgb, contents.left_out
+            orientation = _orientation(image)
+            image.load()  # Pillow notices a truncated file, the readers below may not
+            if image.format == "TIFF":
+                return from_tiff(contents)
+            return from_array(turned(self._opencv_array(), orientation)), contents.left_out
 
-    def pixels_of(image: Image.Image) -> ImageRGB:
-        if not is_deep_colour(image):
-            return picture_to_rgb(_upright(image), name, stretch=stretch)
-        orientation = _orientation(image)
-        image.load()  # Pillow notices a truncated file, the readers below may not
+        return self._read(convert, lambda: from_tiff(self._contents(None)))
+
+    def alpha_mask(self) -> BoolArray | None:
+        """The mask of :func:`~sam_detect.sources.pixels.alpha_mask`, upright like the picture."""
+        return self._read(lambda image: alpha_mask(_upright(image)), lambda: None)
+
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of :meth:`rgb`, from the file's header alone."""
+
+        def of_tiff() -> tuple[int, int]:
+            with self.open() as file:
+                size_hw = tiff_size_hw(file)
+            self._check_pixels(size_hw[::-1])
+            return size_hw
+
+        return self._read(self._size_hw_upright, of_tiff)
+
+    def values(self) -> npt.NDArray[Any]:
+        """``(H, W)`` or ``(H, W, C)`` values as the file has them.
+
+        Of a palette they are its indices: a label map's numbers, not their colours.
+        """
+        return self._read(lambda image: np.asarray(_upright(image)), self._tiff_array)
+
+    def left_out_of_tiff(self) -> str:
+        """What of a TIFF is not read; empty for other files."""
+        try:
+            return self._contents(None).left_out if self._is_tiff() else ""
+        except OSError:  # reading it reports that
+            return ""
+
+    def _read(
+        self, convert: Callable[[Image.Image], Result], of_unusual_tiff: Callable[[], Result]
+    ) -> Result:
+        """``convert`` of the opened picture, or the other of a TIFF that Pillow does not know
+        (64-bit floats, planar 16-bit colour, ...)."""
+        self._check_file()
+        try:
+            with quiet_readers(), self.open() as file:
+                try:
+                    opened = open_picture(file)
+                except UnidentifiedImageError as error:
+                    if self._is_tiff():
+                        return of_unusual_tiff()
+                    raise ImageError(
+                        f"'{self.name}' is not a picture that can be read; "
+                        f"expected one of {', '.join(FORMAT_EXTENSIONS)}"
+                    ) from error
+                with opened as image:
+                    self._check_pixels(image.size)
+                    return convert(image)
+        except ImageError:
+            raise
+        except PermissionError as error:
+            raise self._unreadable(error) from error
+        except MemoryError as error:
+            raise ImageError(
+                f"the picture '{self.name}' does not fit into memory; reduce it"
+            ) from error
+        except Exception as error:
+            # a damaged file can make a decoder raise nearly anything: OSError, SyntaxError,
+            # ValueError, struct.error, KeyError, ZeroDivisionError, ...
+            detail = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ImageError(
+                f"the picture '{self.name}' is damaged or cut off ({detail}); copy or export it "
+                "again"
+            ) from error
+
+    def _check_file(self) -> None:
+        """Refuses what is no readable, non-empty regular file of a sane size."""
+        name, size = self.name, len(self.data or b"")
+        if self.data is None:
+            try:
+                found = os.stat(name)
+            except FileNotFoundError:
+                broken = " (it is a link to a file that is gone)" if os.path.islink(name) else ""
+                raise ImageError(
+                    f"the picture '{name}' does not exist{broken}; check the path"
+                ) from None
+            except (OSError, ValueError) as error:
+                raise self._unreadable(error) from error
+            if stat.S_ISDIR(found.st_mode):
+                raise ImageError(
+                    f"'{name}' is a folder, expected a picture file; name a file in it"
+                )
+            if not stat.S_ISREG(found.st_mode):  # reading a pipe or device may never end
+                raise ImageError(f"'{name}' is a pipe or device, expected a picture file")
+            size = found.st_size
+        if size == 0:
+            raise ImageError(f"the picture '{name}' is empty (0 bytes); copy or export it again")
+        if size > MAX_BYTES:
+            raise ImageError(
+                f"the picture '{name}' has {size:,} bytes, more than the limit of {MAX_BYTES:,}; "
+                "reduce it or save it compressed"
+            )
+
+    def _check_pixels(self, size_wh: tuple[int, int]) -> None:
+        check_pixels(size_wh, self.max_pixels, self.name)
+
+    def _unreadable(self, error: Exception) -> ImageError:
+        reason = getattr(error, "strerror", None) or str(error)
+        return ImageError(
+            f"the picture {self.name!r} cannot be read: {reason}; check path and permissions"
+        )
+
+    def _is_tiff(self) -> bool:
+        with self.open() as file:
+            return file.read(4) in TIFF_MAGICS
+
+    def _contents(self, image: Image.Image | None) -> Contents:
+        """What the file holds; None for a TIFF that Pillow has not opened."""
+        if image is None or image.format == "TIFF":
+            with self.open() as file:
+                return contents_of_tiff(file)
+        frames = getattr(image, "n_frames", 1) if getattr(image, "is_animated", False) else 1
+        return Contents(f"only frame 1 of {frames} was read" if frames > 1 else "")
+
+    def _tiff_array(self) -> npt.NDArray[Any]:
+        with self.open() as file:
+            array = read_tiff(file, self._check_pixels)
+        # OpenCV knows common compressions, but turns pictures by rules of its own.
+        return self._opencv_array() if array is None else array
+
+    def _opencv_array(self) -> npt.NDArray[Any]:
+        """``(H, W)`` or ``(H, W, C)`` numbers of a file, RGB, not turned."""
+        import cv2  # on use: only 16-bit colour needs it
+
+        with self.open() as file:
+            data = np.frombuffer(file.read(), np.uint8)
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        try:
+            decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        finally:
+            cv2.utils.logging.setLogLevel(level)
+        if decoded is None:
+            raise ImageError(f"the picture '{self.name}' cannot be decoded; save it again as PNG")
+        array: npt.NDArray[Any] = decoded
+        if array.ndim == 3 and array.shape[2] >= 3:
+            array = array[:, :, [2, 1, 0, *range(3, array.shape[2])]]
+        return array
+
+    def _size_hw_upright(self, image: Image.Image) -> tuple[int, int]:
+        """``(height, width)`` that the opened picture has once it is decoded and turned."""
+        width, height = image.size
         if image.format == "TIFF":
-            return from_array(_tiff_array(origin, max_pixels))
-        return from_array(_turned(_opencv_array(origin), orientation))
+            return height, width  # the one format of which Pillow gives the turned size at once
+        headers_only = image.format == "PNG" and not self._may_end_with_exif()
+        orientation = _orientation(image, headers_only=headers_only)
+        return (width, height) if orientation in QUARTER_TURNS else (height, width)
 
-    try:
-        return _with_open_picture(origin, max_pixels, convert)
-    except UnidentifiedImageError as error:
-
-        def read() -> tuple[ImageRGB, str]:
-            with origin.open() as file:
-                return from_tiff(contents_of_tiff(file))
-
-        return _with_unusual_tiff(origin, error, read)
-
-
-def read_alpha_mask(origin: Origin, *, max_pixels: int, max_bytes: int) -> BoolArray | None:
-    """The mask of :func:`~sam_detect.sources.pixels.alpha_mask`, upright like the picture."""
-    origin.check(max_bytes)
-    try:
-        return _with_open_picture(origin, max_pixels, lambda image: alpha_mask(_upright(image)))
-    except UnidentifiedImageError:
-        return None  # no format but the odd TIFF of read_rgb; those carry no mask
-
-
-def read_size_hw(origin: Origin, *, max_pixels: int, max_bytes: int) -> tuple[int, int]:
-    """Height and width of what :func:`read_rgb` gives, from the file's header alone."""
-    origin.check(max_bytes)
-    try:
-        return _with_open_picture(origin, max_pixels, lambda image: _size_hw_upright(image, origin))
-    except UnidentifiedImageError as error:
-        return _with_unusual_tiff(origin, error, lambda: _tiff_size_hw(origin, max_pixels))
-
-
-def read_values(origin: Origin, *, max_pixels: int, max_bytes: int) -> npt.NDArray[Any]:
-    """``(H, W)`` or ``(H, W, C)`` values of the first picture as the file has them, upright.
-
-    Of a palette they are its indices: a label map's numbers, not their colours.
-    """
-    origin.check(max_bytes)
-    try:
-        return _with_open_picture(origin, max_pixels, lambda image: np.asarray(_upright(image)))
-    except UnidentifiedImageError as error:
-        return _with_unusual_tiff(origin, error, lambda: _tiff_array(origin, max_pixels))
-
-
-def left_out_of_tiff(origin: Origin) -> str:
-    """What of a TIFF is not read, see :mod:`~sam_detect.sources.stacks`; empty for other files."""
-    try:
-        with origin.open() as file:
-            if file.read(4) not in TIFF_MAGICS:
-                return ""
-            file.seek(0)
-            return contents_of_tiff(file).left_out
-    except OSError:  # reading it reports that
-        return ""
+    def _may_end_with_exif(self) -> bool:
+        """Whether a PNG has text or EXIF data behind its pixels, where Pillow has not read yet."""
+        with self.open() as file:
+            file.seek(len(PNG_MAGIC))
+            behind = False
+            while len(head := file.read(8)) == 8:
+                length, kind = struct.unpack(">I4s", head)
+                behind |= kind == b"IDAT"
+                if behind and kind in (b"eXIf", b"zTXt", b"tEXt", b"iTXt"):
+                    return True
+                file.seek(length + 4, os.SEEK_CUR)
+        return False
 
 
 def check_pixels(size_wh: tuple[int, int], max_pixels: int, name: str) -> None:
@@ -168,53 +295,63 @@ def check_pixels(size_wh: tuple[int, int], max_pixels: int, name: str) -> None:
         )
 
 
-def check_file(path: str, max_bytes: int) -> None:
-    """Raises ``ImageError`` for what is no readable, non-empty regular file of a sane size."""
+def open_picture(file: BinaryIO) -> Image.Image:
+    """As ``PIL.Image.open`` of the formats that are read, but for its size limit, which belongs to
+    the whole process: check the size before the picture is loaded.
+
+    Raises:
+        UnidentifiedImageError: it is none of these formats. Damage raises nearly anything.
+    """
+    prefix = file.read(16)
+    Image.preinit()
+    for name in FORMAT_EXTENSIONS:
+        if name not in Image.OPEN:
+            Image.init()
+        if name not in Image.OPEN:  # this Pillow is built without it
+            continue
+        factory, accept = Image.OPEN[name]
+        accepted = accept is None or accept(prefix)
+        if not accepted or isinstance(accepted, str):  # a text says why it is not
+            continue
+        file.seek(0)
+        try:
+            return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # another format begins alike
+    raise UnidentifiedImageError("no picture of a format that is read")
+
+
+@contextmanager
+def quiet_readers() -> Iterator[None]:
+    """Without warnings of Pillow and tifffile: stderr is the user's.
+
+    Filters and levels are global to the process, so threads share one change: the first one in
+    makes it, and the last one out undoes it.
+    """
+    with _quiet.lock:
+        _quiet.users += 1
+        if _quiet.users == 1:
+            _quiet.undo.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            for name in ("PIL", "tifffile"):  # a logger without handlers prints on stderr
+                log = logging.getLogger(name)
+                _quiet.undo.callback(log.setLevel, log.level)
+                log.setLevel(logging.CRITICAL + 1)
     try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        broken = " (it is a link to a file that is gone)" if os.path.islink(path) else ""
-        raise ImageError(f"the picture '{path}' does not exist{broken}; check the path") from None
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    if stat.S_ISDIR(found.st_mode):
-        raise ImageError(f"'{path}' is a folder, expected a picture file; name a file in it")
-    if not stat.S_ISREG(found.st_mode):  # reading a pipe or device may never end
-        raise ImageError(f"'{path}' is a pipe or device, expected a picture file")
-    _check_size(path, found.st_size, max_bytes)
+        yield
+    finally:
+        with _quiet.lock:
+            _quiet.users -= 1
+            if _quiet.users == 0:
+                _quiet.undo.close()
 
 
-def _check_size(name: str, size: int, max_bytes: int) -> None:
-    if size == 0:
-        raise ImageError(f"the picture '{name}' is empty (0 bytes); copy or export it again")
-    if size > max_bytes:
-        raise ImageError(
-            f"the picture '{name}' has {size:,} bytes, more than the limit of {max_bytes:,}; "
-            "reduce it or save it compressed"
-        )
+class _Quiet:
+    def __init__(self) -> None:
+        self.lock, self.users, self.undo = threading.Lock(), 0, ExitStack()
 
 
-def _with_open_picture(
-    origin: Origin, max_pixels: int, convert: Callable[[Image.Image], Result]
-) -> Result:
-    """``convert`` of the opened picture; ``UnidentifiedImageError`` only where it is none."""
-    name = origin.name
-    try:
-        with (
-            quiet_readers(),
-            origin.open() as file,
-            open_picture(file) as image,
-        ):
-            check_pixels(image.size, max_pixels, name)
-            return convert(image)
-    except (ImageError, UnidentifiedImageError):
-        raise
-    except PermissionError as error:
-        raise _unreadable(name, error) from error
-    except Exception as error:
-        # a damaged file can make a decoder raise nearly anything: OSError, SyntaxError,
-        # ValueError, struct.error, KeyError, ZeroDivisionError, ...
-        raise _damaged(name, error) from error
+_quiet = _Quiet()
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -227,12 +364,12 @@ def _orientation(image: Image.Image, *, headers_only: bool = False) -> int:
     """1 to 8. For what may stand behind a PNG's pixels Pillow decodes them, if not told not to."""
     try:
         exif = Image.Image.getexif(image) if headers_only else image.getexif()
-        return int(exif.get(EXIF_ORIENTATION, 1))
+        return int(exif.get(ORIENTATION, 1))
     except Exception:  # broken EXIF data says nothing about the pixels
         return 1
 
 
-def is_deep_colour(image: Image.Image) -> bool:
+def _is_deep_colour(image: Image.Image) -> bool:
     """Whether Pillow would silently keep only the upper half of 16-bit colours.
 
     Known of PNG and TIFF, the formats that microscopes write; 16-bit *grey* is whole in all.
@@ -244,130 +381,3 @@ def is_deep_colour(image: Image.Image) -> bool:
         return any(bit > 8 for bit in (bits if isinstance(bits, tuple) else (bits,)))
     is_png_of_16_bits = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
     return image.format == "PNG" and is_png_of_16_bits
-
-
-def _size_hw_upright(image: Image.Image, origin: Origin) -> tuple[int, int]:
-    """``(height, width)`` that the opened picture has once it is decoded and turned."""
-    width, height = image.size
-    if image.format == "TIFF":
-        return height, width  # the one format of which Pillow gives the turned size at once
-    headers_only = image.format == "PNG" and not _may_end_with_exif(origin)
-    orientation = _orientation(image, headers_only=headers_only)
-    return (width, height) if orientation in QUARTER_TURNS else (height, width)
-
-
-def _may_end_with_exif(origin: Origin) -> bool:
-    """Whether a PNG has words or EXIF data behind its pixels, where Pillow has not read yet."""
-    with origin.open() as file:
-        file.seek(len(PNG_MAGIC))
-        behind = False
-        while len(head := file.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", head)
-            behind |= kind == b"IDAT"
-            if behind and kind in (b"eXIf", b"zTXt", b"tEXt", b"iTXt"):
-                return True
-            file.seek(length + 4, os.SEEK_CUR)
-    return False
-
-
-def _opencv_array(origin: Origin) -> npt.NDArray[Any]:
-    """``(H, W)`` or ``(H, W, C)`` numbers of a file, RGB, not turned."""
-    import cv2  # on use: only 16-bit colour needs it
-
-    with origin.open() as file:
-        data = np.frombuffer(file.read(), np.uint8)
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    if decoded is None:
-        raise ImageError(f"the picture '{origin.name}' cannot be decoded; save it again as PNG")
-    array: npt.NDArray[Any] = decoded
-    if array.ndim == 3 and array.shape[2] >= 3:
-        array = array[:, :, [2, 1, 0, *range(3, array.shape[2])]]
-    return array
-
-
-def _tiff_array(origin: Origin, max_pixels: int) -> npt.NDArray[Any]:
-    """``(H, W)`` or ``(H, W, C)`` numbers of a TIFF's first page, upright."""
-    import tifffile  # on use: only TIFFs that Pillow cannot read as they are need it
-
-    with origin.open() as file, tifffile.TiffFile(file) as tiff:
-        page = tiff.pages.first
-        size_wh = int(page.imagewidth), int(page.imagelength)
-        check_pixels(size_wh, max_pixels, origin.name)
-        tag = page.tags.get(EXIF_ORIENTATION)
-        orientation = 1 if tag is None else int(tag.value)
-        try:
-            array: npt.NDArray[Any] = page.asarray()
-        except ValueError:
-            # a compression (LZW, for one) that tifffile has another package decode; OpenCV knows
-            # the common ones, but turns pictures by rules of its own
-            if orientation != 1:
-                raise
-            return _opencv_array(origin)
-    size_hw, samples = size_wh[::-1], int(page.samplesperpixel)
-    if samples > 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
-        array = np.moveaxis(array.reshape(samples, *size_hw), 0, -1)
-    else:
-        array = array.reshape(*size_hw, samples)
-    return _turned(array, orientation)
-
-
-def _tiff_size_hw(origin: Origin, max_pixels: int) -> tuple[int, int]:
-    """``(height, width)`` of :func:`_tiff_array`."""
-    import tifffile  # on use, as above
-
-    with origin.open() as file, tifffile.TiffFile(file) as tiff:
-        page = tiff.pages.first
-        size_wh = int(page.imagewidth), int(page.imagelength)
-        tag = page.tags.get(EXIF_ORIENTATION)
-    check_pixels(size_wh, max_pixels, origin.name)
-    return size_wh if tag is not None and tag.value in QUARTER_TURNS else size_wh[::-1]
-
-
-def _turned(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """The array upright, by its EXIF orientation (1 to 8)."""
-    if orientation in QUARTER_TURNS:
-        array = array.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return array
-
-
-def _with_unusual_tiff(origin: Origin, error: Exception, read: Callable[[], Result]) -> Result:
-    """``read()`` of a TIFF that Pillow does not know (64-bit floats, planar 16-bit colour, ...)."""
-    with origin.open() as file:
-        if file.read(4) not in TIFF_MAGICS:
-            raise _not_a_picture(origin.name) from error
-    try:
-        with quiet_readers():
-            return read()
-    except ImageError:
-        raise
-    except Exception as cause:  # as above: a damaged file can raise anything
-        raise _damaged(origin.name, cause) from cause
-
-
-def _not_a_picture(path: str) -> ImageError:
-    return ImageError(
-        f"'{path}' is not a picture that can be read; "
-        f"expected one of {', '.join(FORMAT_EXTENSIONS)}"
-    )
-
-
-def _damaged(path: str, error: Exception) -> ImageError:
-    if isinstance(error, MemoryError):
-        return ImageError(f"the picture '{path}' does not fit into memory; reduce it")
-    detail = " ".join(str(error).split())[:200] or type(error).__name__
-    return ImageError(
-        f"the picture '{path}' is damaged or cut off ({detail}); copy or export it again"
-    )
-
-
-def _unreadable(path: str, error: Exception) -> ImageError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return ImageError(f"the picture {path!r} cannot be read: {reason}; check path and permissions")

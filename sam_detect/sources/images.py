@@ -1,10 +1,13 @@
-"""What a user gives (a path, an array, a Pillow image) to ``Frame``s."""
+"""Paths, arrays and Pillow images to ``Frame``s; and which files a folder or a pattern means."""
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,24 +16,32 @@ import numpy as np
 from PIL import Image
 
 from sam_detect.errors import ImageError
-from sam_detect.interfaces import Source
 from sam_detect.masks import BoolArray
-from sam_detect.sources import decoding
-from sam_detect.sources._pillow import quiet_readers
-from sam_detect.sources.paths import find_images
-from sam_detect.sources.pixels import ColorOrder, alpha_mask, array_to_rgb, picture_to_rgb
-from sam_detect.sources.scaling import Stretch, own_stretch
+from sam_detect.sources.decoding import (
+    DEFAULT_MAX_PIXELS,
+    FORMAT_EXTENSIONS,
+    PictureFile,
+    check_pixels,
+    quiet_readers,
+)
+from sam_detect.sources.pixels import (
+    ColorOrder,
+    Stretch,
+    alpha_mask,
+    array_to_rgb,
+    own_stretch,
+    picture_to_rgb,
+)
 from sam_detect.types import Frame
 
-DEFAULT_MAX_PIXELS = 200_000_000
-DEFAULT_MAX_BYTES = 2_000_000_000
+IMAGE_EXTENSIONS = tuple(ending for endings in FORMAT_EXTENSIONS.values() for ending in endings)
+LOOKED_FOR = "looked for .jpg, .png, .tif, .webp, .bmp, ..."
 
 
 def load_image(
     path: str | os.PathLike[str],
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
-    max_bytes: int = DEFAULT_MAX_BYTES,
     index: int = 0,
     stretch: Stretch = own_stretch,
 ) -> Frame:
@@ -39,86 +50,58 @@ def load_image(
     The format is told by the content, whatever the file's ending. Of an animation or a stack it
     is the first picture, and of channels that are no colours the first: a ``UserWarning`` and the
     frame's ``left_out`` say what was not read. Transparency shows a white page; 16-bit and float
-    pictures are brought to 8 bits by :func:`sam_detect.sources.scaling.to_8_bits`.
+    pictures are brought to 8 bits by :func:`sam_detect.sources.pixels.to_8_bits`.
 
     Args:
         path: the file; becomes the frame's ``source_id`` as it is given.
         max_pixels: larger pictures are refused before they are decoded.
-        max_bytes: larger files are refused before they are opened.
         index: the frame's position in its source.
-        stretch: see :func:`sam_detect.sources.scaling.to_8_bits`.
+        stretch: see :func:`sam_detect.sources.pixels.to_8_bits`.
 
     Raises:
         ImageError: the file is missing, unreadable, empty, damaged, too large or no picture.
     """
-    name = os.fspath(path)
-    origin = decoding.Origin(name)
-    rgb, left_out = decoding.read_rgb(
-        origin, max_pixels=max_pixels, max_bytes=max_bytes, stretch=stretch
-    )
-    _warn_of_what_is_left_out(name, left_out)
-    return Frame(image_rgb=rgb, source_id=name, index=index, left_out=left_out)
-
-
-def _warn_of_what_is_left_out(name: str, left_out: str) -> None:
-    if left_out:
-        warnings.warn(
-            f"{name}: {left_out}; to use another one, save it as a file of its own",
-            stacklevel=3,
-        )
+    return _first_frame(PictureFile(os.fspath(path), None, max_pixels), index, stretch)
 
 
 def load_image_bytes(
-    data: bytes,
-    *,
-    source_id: str = "-",
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    max_bytes: int = DEFAULT_MAX_BYTES,
+    data: bytes, *, source_id: str = "-", max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> Frame:
     """As :func:`load_image`, of a file's content: what came by stdin or was uploaded."""
-    origin = decoding.Origin(source_id, data)
-    rgb, left_out = decoding.read_rgb(origin, max_pixels=max_pixels, max_bytes=max_bytes)
-    _warn_of_what_is_left_out(source_id, left_out)
-    return Frame(image_rgb=rgb, source_id=source_id, left_out=left_out)
+    return _first_frame(PictureFile(source_id, data, max_pixels))
+
+
+def _first_frame(picture: PictureFile, index: int = 0, stretch: Stretch = own_stretch) -> Frame:
+    rgb, left_out = picture.rgb(stretch)
+    if left_out:
+        warnings.warn(
+            f"{picture.name}: {left_out}; to use another one, save it as a file of its own",
+            stacklevel=3,
+        )
+    return Frame(image_rgb=rgb, source_id=picture.name, index=index, left_out=left_out)
 
 
 def picture_size(
-    path: str | os.PathLike[str],
-    *,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    max_bytes: int = DEFAULT_MAX_BYTES,
+    path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> tuple[int, int]:
     """Height and width of what :func:`load_image` gives, without decoding the pixels.
 
     Raises ``ImageError`` as :func:`load_image` does, but for damage behind the file's header.
     """
-    origin = decoding.Origin(os.fspath(path))
-    return decoding.read_size_hw(origin, max_pixels=max_pixels, max_bytes=max_bytes)
+    return PictureFile(os.fspath(path), None, max_pixels).size_hw()
 
 
-def load_mask_from_alpha(
-    path: str | os.PathLike[str],
-    *,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    max_bytes: int = DEFAULT_MAX_BYTES,
-) -> BoolArray | None:
-    """The ``(H, W)`` object mask that a file's transparency cuts out, or None where it has none.
+def cut_out_object(image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> BoolArray | None:
+    """The ``(H, W)`` mask of the object that the transparency of a picture (a Pillow image, a path)
+    cuts out, or None; arrays have no transparency.
 
-    Lies on the picture of :func:`load_image` pixel by pixel. The rule is
-    :func:`sam_detect.sources.alpha_mask`'s. Raises ``ImageError`` as :func:`load_image` does.
+    Lies on the picture of :func:`to_frame` pixel by pixel. The rule is
+    :func:`sam_detect.sources.pixels.alpha_mask`'s.
     """
-    return decoding.read_alpha_mask(
-        decoding.Origin(os.fspath(path)), max_pixels=max_pixels, max_bytes=max_bytes
-    )
-
-
-def cut_out_object(image: Any, *, max_pixels: int) -> BoolArray | None:
-    """The object that the transparency of any picture (a Pillow image, a path) cuts out, or None;
-    arrays have no transparency."""
     if isinstance(image, Image.Image):
         return alpha_mask(image)
     if isinstance(image, (str, os.PathLike)):
-        return load_mask_from_alpha(image, max_pixels=max_pixels)
+        return PictureFile(os.fspath(image), None, max_pixels).alpha_mask()
     return None
 
 
@@ -134,7 +117,7 @@ def to_frame(
     Args:
         image: a path (see :func:`load_image`), a Pillow image of any mode, a ``Frame`` (given
             back as it is), or a numpy array as
-            :func:`sam_detect.sources.pixels.array_to_rgb` takes it. The frame shares no memory
+            :func:`~sam_detect.sources.pixels.array_to_rgb` takes it. The frame shares no memory
             with an array.
         color_order: order of an *array's* colours: ``bgr``, as OpenCV gives them, or ``rgb``.
         source_id: the frame's name; by default the path, the Pillow image's file, or ``array``.
@@ -168,7 +151,7 @@ def _frame_of_picture(image: Image.Image, source_id: str | None, max_pixels: int
     name = source_id or str(getattr(image, "filename", "") or "array")
     try:
         with quiet_readers():
-            decoding.check_pixels(image.size, max_pixels, name)
+            check_pixels(image.size, max_pixels, name)
             return Frame(picture_to_rgb(image, name), name)
     except (ImageError, MemoryError):
         raise
@@ -177,67 +160,123 @@ def _frame_of_picture(image: Image.Image, source_id: str | None, max_pixels: int
         raise ImageError(f"the picture '{name}' is damaged or closed ({detail})") from error
 
 
-class ImageSource(Source):
-    """One picture file."""
+def find_images(argument: str | os.PathLike[str]) -> list[str]:
+    """The picture files that ``argument`` names, each as the user would write it.
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS
-    ) -> None:
-        self.path = os.fspath(path)
-        self.max_pixels = max_pixels
+    * A file is itself, whatever its ending: what it holds is decided when it is read.
+    * A folder is all picture files in it **and in the folders below it**, by ending
+      (:data:`IMAGE_EXTENSIONS`). Hidden files and folders and linked folders are left out.
+    * Anything else is a pattern (``*``, ``?``, ``[a-z]``, ``**`` for any depth) of which the
+      picture files are taken, again by ending and without hidden ones.
 
-    def __len__(self) -> int:
-        return 1
+    Folders and patterns come in natural order (``2.jpg`` before ``10.jpg``), folder by folder.
 
-    def frames(self) -> Iterator[Frame]:
-        yield load_image(self.path, max_pixels=self.max_pixels)
+    Raises:
+        ImageError: nothing was found, or a folder may not be read.
+    """
+    text = os.fspath(argument)
+    if not text or "\0" in text:
+        raise ImageError(f"{text!r} names no picture; give a file, a folder or a pattern")
+    if os.path.isdir(text):
+        found = _in_folder(text)
+        if not found:
+            raise ImageError(f"the folder '{text}' has no picture files ({LOOKED_FOR})")
+        return found
+    if os.path.lexists(text):
+        return [text]
+    if not glob.has_magic(text):
+        raise ImageError(f"'{text}' does not exist; give a picture file, a folder or a pattern")
+    matches = [path for path in dict.fromkeys(_matching(text)) if os.path.isfile(path)]
+    found = _sorted_naturally(path for path in matches if is_image_path(path))
+    if not found:
+        what = f"{len(matches)} files, none a picture" if matches else "nothing"
+        raise ImageError(f"the pattern '{text}' matches {what} ({LOOKED_FOR})")
+    return found
 
 
-class FolderSource(Source):
-    """The pictures of a file, folder or pattern (see :func:`find_images`), or of a list of those.
+def is_image_path(path: str | os.PathLike[str]) -> bool:
+    """Whether the path ends like a picture file, in upper or lower case."""
+    return Path(path).suffix.lower() in IMAGE_EXTENSIONS
+
+
+def natural_key(path: str) -> tuple[tuple[tuple[int, int, str], ...], ...]:
+    """Sorts numbers in names by value, and the files of a folder together."""
+    return tuple(
+        tuple(
+            # ascii digits only: int() refuses or reinterprets others, such as '²'
+            (0, int(piece), "") if re.fullmatch("[0-9]+", piece) else (1, 0, piece.casefold())
+            for piece in re.split("([0-9]{1,18})", part)
+            if piece
+        )
+        for part in Path(path).parts
+    )
+
+
+def _in_folder(folder: str) -> list[str]:
+    def refuse(error: OSError) -> None:
+        raise ImageError(
+            f"the folder '{error.filename}' cannot be read: {error.strerror}; check its permissions"
+        ) from error
+
+    found = []
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            os.path.join(parent, name)
+            for name in files
+            if not name.startswith(".") and is_image_path(name)
+        ]
+    return _sorted_naturally(found)
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """The paths that a pattern names, as ``glob`` gives them, but for linked folders: ``**`` does
+    not enter them, and no path goes twice through one folder. (Two links of a folder to itself
+    make more than 10**12 paths for ``glob``.)"""
+    parts = re.split(r"[\\/]+" if os.name == "nt" else "/+", pattern)
+    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    start = "/".join(parts[:first])
+    start = start or ("/" if first else "")
+    here = os.stat(start or ".") if os.path.isdir(start or ".") else None
+    if here is not None:
+        yield from _expanded(start, parts[first:], ((here.st_dev, here.st_ino),))
+
+
+def _expanded(
+    folder: str, parts: Sequence[str], through: tuple[tuple[int, int], ...]
+) -> Iterator[str]:
+    """The paths below a folder that the parts name.
 
     Args:
-        argument: what to read.
-        max_pixels: larger pictures are refused before they are decoded.
-        stretch: makes what brings deep pictures to 8 bits, for each reading of them all.
-
-    Attributes:
-        paths: the files, in order; found when the source is made, which raises ``ImageError``
-            where there are none.
+        through: device and inode of the folder and of those above it.
     """
+    part, rest = parts[0], parts[1:]
+    try:
+        entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
+    except OSError:
+        return
+    if part == "**" and rest:
+        yield from _expanded(folder, rest, through)
+    for entry in entries:
+        path = os.path.join(folder, entry.name)
+        hidden = entry.name.startswith(".") and not part.startswith(".")
+        fits = part == "**" or fnmatch.fnmatch(entry.name, part)
+        if hidden or not fits:
+            continue
+        if not rest:
+            yield path
+        try:
+            if not entry.is_dir(follow_symlinks=part != "**"):
+                continue
+            found = entry.stat()
+        except OSError:  # a link to itself, or one that leads nowhere
+            continue
+        place = found.st_dev, found.st_ino
+        if place not in through:
+            further = parts if part == "**" else rest
+            if further:
+                yield from _expanded(path, further, (*through, place))
 
-    def __init__(
-        self,
-        argument: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-        *,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-        stretch: Callable[[], Stretch] = lambda: own_stretch,
-    ) -> None:
-        arguments = [argument] if isinstance(argument, (str, os.PathLike)) else argument
-        self.paths = [path for one in arguments for path in find_images(one)]
-        self.max_pixels = max_pixels
-        self._stretch = stretch
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def frames(self) -> Iterator[Frame]:
-        """The pictures, in order.
-
-        A picture that cannot be read raises ``ImageError`` from ``next()``; asking again gives
-        the one after it, so that a caller may report it and go on.
-        """
-        return _FrameIterator(self.paths, self.max_pixels, self._stretch())
-
-
-class _FrameIterator(Iterator[Frame]):
-    """Not a generator: those end with their first error."""
-
-    def __init__(self, paths: Sequence[str | Path], max_pixels: int, stretch: Stretch) -> None:
-        self._paths = enumerate(paths)
-        self._max_pixels, self._stretch = max_pixels, stretch
-
-    def __next__(self) -> Frame:
-        index, path = next(self._paths)
-        limit, stretch = self._max_pixels, self._stretch
-        return load_image(path, max_pixels=limit, index=index, stretch=stretch)
+def _sorted_naturally(paths: Iterable[str]) -> list[str]:
+    return sorted(paths, key=lambda path: (natural_key(path), path))

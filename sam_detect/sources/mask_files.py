@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import MaskError
-from sam_detect.sources.decoding import Origin, left_out_of_tiff
+from sam_detect.sources.decoding import PictureFile
 from sam_detect.types import Masks
 
 MAX_MASK_BYTES = 1 << 30
@@ -75,7 +75,7 @@ def _read(file: Path) -> npt.NDArray[np.generic]:
         if file.suffix.lower() == ".npy":
             values: npt.NDArray[Any] = np.lib.format.open_memmap(file, mode="r")
         else:
-            left_out = left_out_of_tiff(Origin(str(file)))
+            left_out = PictureFile(str(file)).left_out_of_tiff()
             if left_out:
                 raise MaskError(
                     f"the mask {file} is a stack, of which {left_out}: save the page that belongs "

@@ -25,7 +25,7 @@ from sam_detect.sources._reconnect import (
 )
 from sam_detect.sources._video_decoding import LATE, DecodedVideo, decode_file, reason_of
 from sam_detect.sources.addresses import HTTP, RTSP, host_of, shown, split
-from sam_detect.sources.images import DEFAULT_MAX_PIXELS
+from sam_detect.sources.decoding import DEFAULT_MAX_PIXELS
 from sam_detect.types import Frame
 
 MJPEG = {"multipart/x-mixed-replace": "mpjpeg"}

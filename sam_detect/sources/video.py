@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import BinaryIO
 
+import cv2
+import numpy as np
+
 from sam_detect.errors import ConfigError, ImageError, one_line
 from sam_detect.interfaces import Source
-from sam_detect.sources._reconnect import RETRIES, TIMEOUT_S
+from sam_detect.sources._reconnect import (
+    RETRIES,
+    TIMEOUT_S,
+    BrokenError,
+    LiveSource,
+    Retry,
+    interruptibly,
+)
 from sam_detect.sources._video_decoding import DecodedVideo, decode_file
 from sam_detect.sources.addresses import is_url
-from sam_detect.sources.cameras import CameraSource
-from sam_detect.sources.images import DEFAULT_MAX_PIXELS, FolderSource
-from sam_detect.sources.scaling import FirstStretch
+from sam_detect.sources.decoding import DEFAULT_MAX_PIXELS, check_pixels
+from sam_detect.sources.images import find_images, load_image
+from sam_detect.sources.pixels import FirstStretch, array_to_rgb
 from sam_detect.sources.streams import open_url, whole
-from sam_detect.types import Frame
-
-__all__ = ["CameraSource", "FramesSource", "VideoFileSource", "open_source", "open_url"]
+from sam_detect.types import Frame, ImageRGB
 
 FRAME_RATE = 25.0
 
@@ -155,13 +166,88 @@ class FramesSource(Source):
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
         self.name = os.fspath(argument)
-        self._folder = FolderSource(argument, max_pixels=max_pixels, stretch=FirstStretch)
+        self._paths, self._max_pixels = find_images(argument), max_pixels
         self._frame_rate = frame_rate
 
     def frames(self) -> Iterator[Frame]:
         """The frames. One that cannot be read raises ``ImageError`` from ``next()``; asking again
         gives the one after it."""
-        return map(self._timed, self._folder.frames())
+        stretch = FirstStretch()
 
-    def _timed(self, frame: Frame) -> Frame:
-        return replace(frame, time_s=frame.index / self._frame_rate)
+        def load(numbered: tuple[int, str]) -> Frame:
+            index, path = numbered
+            frame = load_image(path, max_pixels=self._max_pixels, index=index, stretch=stretch)
+            return replace(frame, time_s=index / self._frame_rate)
+
+        return map(load, enumerate(self._paths))  # a generator would end with its first error
+
+
+class CameraSource(LiveSource):
+    """The pictures of a camera, each at the time at which it came.
+
+    Args:
+        number: the camera's, from 0.
+        retries: how often to try to open it again after it broke off, as when it is unplugged.
+        max_pixels: larger pictures are refused.
+
+    Raises:
+        ConfigError: the number is less than 0.
+        ImageError: there is no such camera, or another program has it.
+    """
+
+    def __init__(
+        self, number: int, *, retries: int = RETRIES, max_pixels: int = DEFAULT_MAX_PIXELS
+    ) -> None:
+        if number < 0:
+            raise ConfigError(f"a camera's number is 0 or more, got {number}")
+        name = f"camera {number}"
+
+        def open_camera() -> _CameraSession:
+            return _CameraSession(number, max_pixels)
+
+        super().__init__(name, Retry(name, retries), open_camera(), open_camera)
+
+
+class _CameraSession:
+    step_s = 0.04
+    damaged = 0
+
+    def __init__(self, number: int, max_pixels: int) -> None:
+        self._name, self._max_pixels = f"camera {number}", max_pixels
+        self._capture = interruptibly(lambda: _capture(number))
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise ImageError(
+                f"there is no camera {number}, or another program has it{_cameras_here()}"
+            )
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # else old pictures come first
+
+    def __iter__(self) -> Iterator[tuple[ImageRGB, float | None]]:
+        while True:
+            given, image = self._capture.read()
+            if not given or image is None:
+                raise BrokenError("gives no pictures any more; is it unplugged?")
+            now_s = time.monotonic()
+            array = np.asarray(image)
+            check_pixels((array.shape[1], array.shape[0]), self._max_pixels, self._name)
+            yield array_to_rgb(array, color_order="bgr", name=self._name), now_s
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+def _capture(number: int) -> cv2.VideoCapture:
+    """The camera, without OpenCV's own messages on stderr."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.VideoCapture(number)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _cameras_here() -> str:
+    """Which cameras this machine has, where it says that."""
+    if not sys.platform.startswith("linux"):
+        return "; check that it is plugged in"
+    numbers = sorted(int(each) for each in re.findall(r"\d+", " ".join(glob.glob("/dev/video*"))))
+    return f" (here are: {', '.join(map(str, numbers))})" if numbers else " (this machine has none)"

@@ -10,7 +10,7 @@ from sam_detect.errors import ImageError, MaskError
 from sam_detect.masks import FloatArray, rle_to_mask
 from sam_detect.outputs.snapshots import ObjectSnapshot, SnapshotFolderSink
 from sam_detect.pipeline import Pipeline
-from sam_detect.sources.images import DEFAULT_MAX_PIXELS, load_image
+from sam_detect.sources import DEFAULT_MAX_PIXELS, load_image
 from sam_detect.types import Masks
 from sam_detect.types.conversions import UNKNOWN_CATEGORY
 

@@ -17,7 +17,7 @@ from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Protocol
 from sam_detect.evaluation.sweep import sweep
 from sam_detect.pipeline import Pipeline
-from sam_detect.sources.images import DEFAULT_MAX_PIXELS
+from sam_detect.sources import DEFAULT_MAX_PIXELS
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = (1, 5, 10)

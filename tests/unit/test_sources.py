@@ -24,16 +24,14 @@ from PIL import Image
 from sam_detect.errors import ImageError, one_line
 from sam_detect.sources import (
     DEFAULT_MAX_PIXELS,
-    FolderSource,
-    ImageSource,
-    alpha_mask,
+    cut_out_object,
     find_images,
     load_image,
     load_image_bytes,
-    load_mask_from_alpha,
     to_frame,
 )
-from sam_detect.sources.scaling import to_8_bits
+from sam_detect.sources.images import natural_key
+from sam_detect.sources.pixels import alpha_mask, to_8_bits
 from sam_detect.types import Frame
 
 RED, GREEN, BLUE = (200, 30, 20), (20, 180, 40), (30, 40, 210)
@@ -249,11 +247,13 @@ def test_a_file_that_may_not_be_read_is_refused(
         def deny(*_: object, **__: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr("sam_detect.sources.decoding.Origin.open", deny)
+        monkeypatch.setattr("sam_detect.sources.decoding.PictureFile.open", deny)
     refused(lambda: load_image(path), "x.png", "Permission denied", "permissions")
 
 
-def test_empty_foreign_and_huge_files_are_refused(tmp_path: Path) -> None:
+def test_empty_foreign_and_huge_files_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "x.png").write_bytes(b"")
     refused(lambda: load_image(tmp_path / "x.png"), "x.png", "empty")
     for content in (b"hello", b"%PDF-1.7\n", b"<svg/>", b"II*\0"):
@@ -263,7 +263,8 @@ def test_empty_foreign_and_huge_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(script)  # Pillow would have Ghostscript run it
     refused(lambda: load_image(tmp_path / "x.png"), "not a picture", "JPEG, PNG")
     path = save(tmp_path / "y.png", quarters())
-    refused(lambda: load_image(path, max_bytes=20), "bytes", "limit")
+    monkeypatch.setattr("sam_detect.sources.decoding.MAX_BYTES", 20)
+    refused(lambda: load_image(path), "bytes", "limit")
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "tif", "gif", "webp", "bmp", "jp2", "ppm"])
@@ -469,11 +470,11 @@ def test_the_alpha_mask_of_a_file_lies_on_its_picture(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     path = save(tmp_path / "x.png", rgba, exif=exif)
-    mask = load_mask_from_alpha(path)
+    mask = cut_out_object(path)
     assert mask is not None
     assert (mask == (load_image(path).image_rgb == RED).all(axis=2)).all()
     assert mask.shape == (6, 4)
-    assert load_mask_from_alpha(save(tmp_path / "y.jpg", quarters())) is None
+    assert cut_out_object(save(tmp_path / "y.jpg", quarters())) is None
     assert alpha_mask(Image.new("I;16", (3, 3))) is None
 
 
@@ -661,41 +662,7 @@ def test_linked_folders_cannot_make_an_endless_search(tree: Path) -> None:
 
 @given(st.lists(st.text(alphabet="ab01239²٣-_.", min_size=1, max_size=8), max_size=8))
 def test_natural_order_takes_any_name(names: list[str]) -> None:
-    from sam_detect.sources.paths import natural_key
-
     assert sorted(sorted(names, key=natural_key)) == sorted(names)
-
-
-# --- sources ---------------------------------------------------------------------------------
-
-
-def test_sources_yield_frames(tmp_path: Path) -> None:
-    for name in ("2.png", "10.png"):
-        save(tmp_path / name, quarters())
-    assert [f.index for f in FolderSource(tmp_path).frames()] == [0, 1]
-    source = FolderSource([tmp_path / "10.png", f"{tmp_path}/2*"])
-    assert [Path(f.source_id).name for f in source.frames()] == ["10.png", "2.png"]
-    assert len(source) == 2
-    assert [f.source_id for f in ImageSource(tmp_path / "2.png").frames()] == [
-        str(tmp_path / "2.png")
-    ]
-
-
-def test_a_bad_picture_does_not_end_a_folder(tmp_path: Path) -> None:
-    for name in ("1.png", "3.png"):
-        save(tmp_path / name, quarters())
-    (tmp_path / "2.png").write_bytes(b"bad")
-    frames, seen, errors = FolderSource(tmp_path).frames(), [], []
-    while True:
-        try:
-            seen.append(next(frames).index)
-        except ImageError as error:
-            errors.append(str(error))
-        except StopIteration:
-            break
-    assert seen == [0, 2]
-    assert len(errors) == 1
-    assert "2.png" in errors[0]
 
 
 def test_the_real_pictures_are_read(test_data_dir: Path) -> None:

@@ -16,7 +16,8 @@ from PIL import Image
 from sam_detect import SAMDetect
 from sam_detect.errors import MaskError
 from sam_detect.evaluation.readers import open_dataset
-from sam_detect.sources import load_image, load_image_bytes, stacks
+from sam_detect.sources import load_image, load_image_bytes
+from sam_detect.sources import tiff as tiff_module
 from sam_detect.sources.mask_files import read_masks
 from sam_detect.vector_store import MemoryVectorStore
 
@@ -130,7 +131,7 @@ def test_a_stack_of_masks_is_refused(tmp_path: Path) -> None:
 def test_more_pages_than_anybody_counts_are_not_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stacks, "MOST_PAGES", 5)
+    monkeypatch.setattr(tiff_module, "MOST_PAGES", 5)
     tifffile.imwrite(tmp_path / "x.tif", values(7, 20, 30), photometric="minisblack")
     with pytest.warns(UserWarning, match="page 1 of more than 5"):
         load_image(tmp_path / "x.tif")

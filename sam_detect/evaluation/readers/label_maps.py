@@ -19,9 +19,9 @@ from sam_detect.evaluation.dataset import AnnotatedObject, Dataset, Id
 from sam_detect.evaluation.readers.gathering import Gathering, annotated_object, ids_by_name
 from sam_detect.labels import normalised_label, shown_label
 from sam_detect.masks import BoolArray, crop_to_rle
-from sam_detect.sources import DEFAULT_MAX_BYTES, find_images
+from sam_detect.sources import find_images
 from sam_detect.sources.annotations import read_text
-from sam_detect.sources.decoding import Origin, left_out_of_tiff, read_values
+from sam_detect.sources.decoding import PictureFile
 
 MAX_SCATTER = 100
 """How often the boxes of a map's objects may cover the picture. Those of real objects hardly
@@ -70,8 +70,8 @@ def read(root: Path, *, max_pixels: int) -> Dataset:
             continue
         mask = _shown(masks[name], root)
         try:
-            left_out = left_out_of_tiff(Origin(masks[name]))
-            if left_out and left_out != left_out_of_tiff(Origin(path)):
+            left_out = PictureFile(masks[name]).left_out_of_tiff()
+            if left_out and left_out != PictureFile(path).left_out_of_tiff():
                 raise MaskError(f"it is a stack of which {left_out}, and its picture is none such")
             objects = seen.objects(_values(masks[name], size_hw, max_pixels), mask)
             if left_out:
@@ -235,7 +235,7 @@ def _values(mask: str, size_hw: tuple[int, int], max_pixels: int) -> npt.NDArray
         ImageError: it cannot be read.
         MaskError: it is of another size than its picture, or no label map.
     """
-    values = read_values(Origin(mask), max_pixels=max_pixels, max_bytes=DEFAULT_MAX_BYTES)
+    values = PictureFile(mask, max_pixels=max_pixels).values()
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
     if values.ndim != 2:

@@ -1,12 +1,15 @@
-"""What a file holds besides the one picture that is read: pages, channels, frames."""
+"""TIFFs by ``tifffile``: what a file holds besides the one picture that is read (pages, channels),
+and the pixels of those that Pillow cannot read as they are. It is imported on use."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from PIL import Image
+import numpy as np
+import numpy.typing as npt
 
 MOST_PAGES = 2000
 """So many pages of a TIFF are looked at."""
@@ -15,14 +18,19 @@ AXES = {"C": "channel", "Z": "slice", "T": "time point", "S": "channel"}
 ALPHA = (1, 2)
 """Values of a TIFF's ExtraSamples that mean opacity."""
 EXTRA_SAMPLES = 338
+ORIENTATION = 0x0112
+QUARTER_TURNS = (5, 6, 7, 8)
+"""Orientations that exchange width and height."""
 MOST_NAMES = 8
 
 
 @dataclass(frozen=True)
 class Contents:
-    """Attributes:
-    left_out: what is not read, as part of a sentence; empty where all is.
-    channels: grey values of each pixel that are not colours; 1 for all usual pictures.
+    """What a file holds besides the one picture that is read.
+
+    Attributes:
+        left_out: what is not read, as part of a sentence; empty where all is.
+        channels: grey values of each pixel that are not colours; 1 for all usual pictures.
     """
 
     left_out: str = ""
@@ -31,7 +39,7 @@ class Contents:
 
 def contents_of_tiff(file: BinaryIO) -> Contents:
     """What a TIFF holds; nothing is said of what cannot be understood."""
-    import tifffile  # on use: only TIFFs need it
+    import tifffile
 
     try:
         # An OME-TIFF may name further files: nothing that a file names is opened.
@@ -44,17 +52,70 @@ def contents_of_tiff(file: BinaryIO) -> Contents:
                 tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE,
             )  # fmt: skip
             extra = first.tags.get(EXTRA_SAMPLES)
-            opaque = extra is None or not set(_numbers(extra.value)) & set(ALPHA)
+            opaque = extra is None or not np.isin(extra.value, ALPHA).any()
             channels = int(first.samplesperpixel) if grey and opaque else 1
             return Contents(_left_out(tiff, channels), channels)
     except Exception:  # odd metadata say nothing about the pixels, which Pillow reads
         return Contents()
 
 
-def frames_left_out(image: Image.Image) -> str:
-    """What is not read of an animation (GIF, WebP, PNG)."""
-    frames = getattr(image, "n_frames", 1) if getattr(image, "is_animated", False) else 1
-    return f"only frame 1 of {frames} was read" if frames > 1 else ""
+def read_tiff(
+    file: BinaryIO, check_size: Callable[[tuple[int, int]], None]
+) -> npt.NDArray[Any] | None:
+    """``(H, W)`` or ``(H, W, C)`` numbers of the first page, upright.
+
+    Args:
+        check_size: refuses a width and height, before memory is taken for them.
+
+    Returns:
+        None for a page that is upright as it is, and compressed in a way (LZW, for one) that
+        tifffile has another package decode.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(file) as tiff:
+        page, size_wh, orientation = _first_page(tiff)
+        check_size(size_wh)
+        try:
+            array: npt.NDArray[Any] = page.asarray()
+        except ValueError:
+            if orientation != 1:
+                raise
+            return None
+    size_hw, samples = size_wh[::-1], int(page.samplesperpixel)
+    if samples > 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+        array = np.moveaxis(array.reshape(samples, *size_hw), 0, -1)
+    else:
+        array = array.reshape(*size_hw, samples)
+    return turned(array, orientation)
+
+
+def tiff_size_hw(file: BinaryIO) -> tuple[int, int]:
+    """Height and width of :func:`read_tiff`, from the header."""
+    import tifffile
+
+    with tifffile.TiffFile(file) as tiff:
+        _, size_wh, orientation = _first_page(tiff)
+    return size_wh if orientation in QUARTER_TURNS else size_wh[::-1]
+
+
+def turned(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """The array upright, by its EXIF orientation (1 to 8)."""
+    if orientation in QUARTER_TURNS:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array
+
+
+def _first_page(tiff: Any) -> tuple[Any, tuple[int, int], int]:
+    """The page, its width and height as stored, and its orientation."""
+    page = tiff.pages.first
+    tag = page.tags.get(ORIENTATION)
+    size_wh = int(page.imagewidth), int(page.imagelength)
+    return page, size_wh, 1 if tag is None else int(tag.value)
 
 
 def _left_out(tiff: Any, channels: int) -> str:
@@ -89,7 +150,3 @@ def _names_of_channels(tiff: Any) -> str:
         names = [str(each["Name"]) for each in channels if "Name" in each]
     kept = [" ".join(name.split())[:40] for name in names[:MOST_NAMES]]
     return f" ({', '.join(kept)})" if kept else ""
-
-
-def _numbers(value: Any) -> tuple[int, ...]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (int(value),)
