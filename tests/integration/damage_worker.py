@@ -52,7 +52,8 @@ def main() -> None:
             print(json.dumps(read(each)), flush=True)
         return
     if task == "repair":
-        print(json.dumps(repair(opened(folder)).to_dict()))
+        for each in sorted(folder.iterdir()):
+            print(json.dumps(repair(opened(each)).to_dict()), flush=True)
         return
     library = opened(folder)
     SnapshotReader(library).snapshot().examples()

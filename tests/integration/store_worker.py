@@ -21,7 +21,7 @@ from sam_detect.vector_store import QdrantVectorStore
 
 PICTURE_BYTES = 30_000
 BATCH = 8
-IDS = 120  # few enough that the writer comes back to overwrite them
+IDS = 64  # few enough that the writer comes back to overwrite them
 REPLACED_POINTS = 40
 
 
@@ -89,9 +89,9 @@ def read_forever(folder: Path) -> None:
 
 
 def write_some(folder: Path) -> None:
-    """Adds 25 batches of points of its own: the folder's name ends with the worker's number."""
+    """Adds 12 batches of points of its own: the folder's name ends with the worker's number."""
     worker, store = int(os.environ["WORKER"]), open_store(folder)
-    for batch in range(25):
+    for batch in range(12):
         first = worker * 1000 + batch * 2
         store.upsert([whole_point(first, 1), whole_point(first + 1, 1)])
         say({"numbers": [first, first + 1]})

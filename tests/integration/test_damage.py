@@ -19,7 +19,7 @@ from sam_detect.library.library import Library
 from sam_detect.vector_store import QdrantVectorStore
 from sam_detect.vector_store._files import copy_without_holes
 
-FLIPS = 24
+FLIPS = 16
 WORKER = Path(__file__).with_name("damage_worker.py")
 
 
@@ -70,12 +70,12 @@ def flip(folder: Path, rng: random.Random) -> str:
     return f"{file.relative_to(folder)} byte {at} bit {bit}"
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(2))
 def test_a_flipped_bit_is_harmless_or_noticed(part: int, folder: Path, tmp_path: Path) -> None:
     """Never another vector, crop, label or number of examples; never a traceback, never a hang."""
     want = contents_of(opened(folder))
     rng, places = random.Random(part), {}
-    for number in range(FLIPS // 4):
+    for number in range(FLIPS // 2):
         copy = tmp_path / str(number)
         copied(folder, copy)
         places[number] = flip(copy, rng)
@@ -104,11 +104,12 @@ def test_repairs_of_unreadable_settings_and_logs_save_all(folder: Path, tmp_path
         data = bytearray(file.read_bytes())
         data[2 : 2 + 40] = b"\xff" * len(data[2 : 2 + 40])
         file.write_bytes(data)
-        process = work("repair", copy)
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, (name, err)
-        assert json.loads(out)["exact"], name
-        assert contents_of(opened(copy)) == want, name
+    process = work("repair", tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert [json.loads(line)["exact"] for line in out.splitlines()] == [True] * 5
+    for copy in tmp_path.iterdir():
+        assert contents_of(opened(copy)) == want, copy.name
 
 
 @pytest.mark.parametrize("task", ["undo", "repair"])
@@ -120,7 +121,7 @@ def test_killed_while_it_changes_the_library(task: str, folder: Path, tmp_path: 
     opened(whole).undo()
     after = {"undo": contents_of(opened(whole)), "repair": want}[task]
     rng = random.Random(5)
-    for number in range(4):
+    for number in range(3):
         copy = tmp_path / str(number)
         copied(folder, copy)
         process = work(f"{task}-when-told", copy, stdin=subprocess.PIPE)

@@ -44,28 +44,34 @@ def hostile(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 @pytest.fixture(scope="module")
-def own_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with a library ``discs`` of the same recipe, with other examples than the files."""
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with a library ``discs`` of the same recipe, with other examples than the files; all
+    tests together change none of its bytes."""
     home = tmp_path_factory.mktemp("home")
     taught(QdrantVectorStore(home / "libraries", collection_name="discs"), "berry")
-    return home
+    before = {path: path.read_bytes() for path in files(home)}
+    yield home
+    assert {path: path.read_bytes() for path in files(home)} == before
 
 
 @pytest.fixture
 def at_home(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("SAM_DETECT_HOME", str(own_home))
-    before = contents(own_home)
+    before = written(own_home)
     yield own_home
-    assert contents(own_home) == before
+    assert written(own_home) == before
 
 
-def contents(home: Path) -> dict[str, bytes]:
-    """All bytes of all libraries, locks aside."""
-    return {
-        str(path): path.read_bytes()
-        for path in sorted(home.rglob("*"))
-        if path.is_file() and path.name not in (".lock", ".queue")
-    }
+def files(home: Path) -> list[Path]:
+    """The files of all libraries, locks aside."""
+    found = (path for path in home.rglob("*") if path.name not in (".lock", ".queue"))
+    return sorted(path for path in found if path.is_file())
+
+
+def written(home: Path) -> dict[Path, tuple[int, int, int]]:
+    """Which files there are, and when each was written: quicker than to read them."""
+    stats = {path: path.stat() for path in files(home)}
+    return {path: (s.st_ino, s.st_size, s.st_mtime_ns) for path, s in stats.items()}
 
 
 def test_what_is_made_worse_is_sound(sound: Path, tmp_path: Path, command: Command) -> None:
@@ -220,6 +226,11 @@ COMMANDS: list[list[str]] = [
 ]  # fmt: skip
 
 
+EVERY_COMMAND = ("label a number", "crop a bomb", "surroundings half")
+"""One field of each checksum, for all commands; what reads one field of them reads the others."""
+READS_ALL = [["library", "export", "F"], ["detect", "PICTURE", "--json"]]
+
+
 @pytest.mark.parametrize("name", STORED)
 def test_a_stored_example_that_is_hostile_is_named_and_can_be_removed(
     name: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
@@ -228,18 +239,19 @@ def test_a_stored_example_that_is_hostile_is_named_and_can_be_removed(
     Image.fromarray(discs("leaf", 9)[..., ::-1]).save(tmp_path / "p.png")
     words = {"ID": key, "F": str(tmp_path / "x.zip"), "PICTURE": str(tmp_path / "p.png")}
     named = 0
-    for line in COMMANDS:
+    for line in COMMANDS if name in EVERY_COMMAND else READS_ALL:
         ran = command(*[words.get(word, word) for word in line], "--library", "bad")
         assert "Traceback" not in ran.err
         assert "bug of sam-detect" not in ran.err
         if ran.code:
             said = ran.failed(key, code=1)
             named += "sam-detect library repair --library bad" in said
-    assert named >= 2
+    assert named >= (2 if name in EVERY_COMMAND or not name.startswith("crop") else 1)
     assert not (tmp_path / "x.zip").exists()
     command("library", "remove", key, "--library", "bad").worked()
     command("library", "export", tmp_path / "x.zip", "--library", "bad").worked()
-    command("detect", tmp_path / "p.png", "--json", "--library", "bad").worked()
+    if name in EVERY_COMMAND:
+        command("detect", tmp_path / "p.png", "--json", "--library", "bad").worked()
 
 
 RECIPES: dict[str, dict[str, Any]] = {

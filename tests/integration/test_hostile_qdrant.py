@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,15 @@ ADDRESSES = [
 ]
 
 
-@pytest.mark.parametrize("address", ADDRESSES)
+WAYS = ["push", "environment", "a file", "detect", "learn"]
+"""Each with an address that is refused, and with one that is tried."""
+
+
 @pytest.mark.parametrize("debug", [(), ("--debug",)])
-@pytest.mark.parametrize("way", ["list", "push", "environment", "a file", "detect", "learn"])
+@pytest.mark.parametrize(
+    ("way", "address"),
+    [*(("list", each) for each in ADDRESSES), *product(WAYS, (ADDRESSES[0], ADDRESSES[3]))],
+)
 def test_no_password_is_ever_said(
     sam: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, way: str,
     debug: tuple[str, ...],

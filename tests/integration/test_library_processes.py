@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,7 +35,7 @@ from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 from sam_detect.vector_store.qdrant import libraries_dir
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURES = 30
+PICTURES = 16
 OBJECTS = 5 * PICTURES
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes with SIGKILL")
 
@@ -92,14 +91,14 @@ def test_what_learn_acknowledged_survives_kill_9(
 ) -> None:
     rng = random.Random(11)
     file = write_annotated(tmp_path, PICTURES)
-    acknowledged, rounds = 0, 6
+    acknowledged, rounds = 0, 5
     for number in range(rounds):
         worker = learn(file, tmp_path / "images")
         assert worker.stdout is not None
         if number < 2:  # while it starts, and makes the library
             time.sleep(rng.uniform(0.4, 1.2))
         else:  # somewhere in the next few pictures
-            goal = acknowledged + 5 * rng.randint(0, 4)
+            goal = acknowledged + 5 * rng.randint(0, 2)
             for line in worker.stdout:
                 acknowledged = max(acknowledged, json.loads(line)["total"])
                 if acknowledged >= goal:
@@ -130,21 +129,14 @@ def test_what_learn_acknowledged_survives_kill_9(
     assert len(shards) == 1, "nothing is left of the killed ones"
 
 
-def test_ids_are_those_of_another_process(tmp_path: Path) -> None:
+def test_the_same_pictures_elsewhere_and_in_another_process_add_nothing(tmp_path: Path) -> None:
     file = write_annotated(tmp_path, 2)
-    finish(learn(file, tmp_path / "images"))
-    here = taught(QdrantVectorStore(collection_name="here"))
-    assert {p.id for p in here.library.listing()} == {p.id for p in library().listing()}
-
-
-def test_the_same_pictures_elsewhere_add_nothing(tmp_path: Path) -> None:
-    file = write_annotated(tmp_path, 3)
-    finish(learn(file, tmp_path / "images"))
-    shutil.copytree(tmp_path / "images", tmp_path / "copied" / "images")
-    again = finish(learn(file, tmp_path / "copied" / "images"))
-    assert [json.loads(line) for line in again.splitlines()] == [{"added": 0, "total": 15}] * 3
-    sources = {point.payload["source"] for point in library().listing()}
-    assert sources == {str(tmp_path / "images" / f"{number:03d}.png") for number in range(3)}
+    here = taught(QdrantVectorStore(collection_name="nuts"))
+    ids = {point.id for point in here.library.listing()}
+    again = finish(learn(file, tmp_path / "images"))
+    assert [json.loads(line) for line in again.splitlines()] == [{"added": 0, "total": 10}] * 2
+    assert {point.id for point in library().listing()} == ids
+    assert not any(str(tmp_path) in point.payload["source"] for point in library().listing())
 
 
 # -- side by side ------------------------------------------------------------------------------
@@ -156,7 +148,7 @@ def test_two_detect_and_one_learns(tmp_path: Path) -> None:
     picture = tmp_path / "p.png"
     cv2.imwrite(str(picture), discs("leaf", 99))
     words = ("detect", *[str(picture)] * 1, "--library", "nuts", "--json")
-    workers = [start(*words), learn(file, tmp_path / "images"), start(*words), start(*words)]
+    workers = [start(*words), learn(file, tmp_path / "images"), start(*words)]
     answers = [finish(worker) for worker in workers]
     assert [json.loads(line)["total"] for line in answers.pop(1).splitlines()][-1] == 60
     for answer in answers:
@@ -170,19 +162,21 @@ def test_two_who_learn_at_once_lose_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A new library, made by both, from the same pictures and some of their own."""
-    one, two = (write_annotated(tmp_path / name, 16) for name in "ab")
+    one, two = (write_annotated(tmp_path / name, 8) for name in "ab")
     for number in range(4):
         path = tmp_path / "b" / "images" / f"{number:03d}.png"
         cv2.imwrite(str(path), discs(("nut", "leaf")[number % 2], 500 + number))
     workers = [learn(one, one.parent / "images"), learn(two, two.parent / "images")]
     lines = [json.loads(line) for worker in workers for line in finish(worker).splitlines()]
-    assert sum(line["added"] for line in lines) == 100
-    assert max(line["total"] for line in lines) == stats(capsys)["examples"] == 100
-    assert stats(capsys)["classes"] == {"leaf": 50, "nut": 50}
+    assert sum(line["added"] for line in lines) == 60
+    assert max(line["total"] for line in lines) == stats(capsys)["examples"] == 60
+    assert stats(capsys)["classes"] == {"leaf": 30, "nut": 30}
 
 
 @pytest.mark.alone
-def test_a_library_held_too_long_is_said_to_be_busy(tmp_path: Path) -> None:
+def test_a_library_held_too_long_is_said_to_be_busy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = write_annotated(tmp_path, 1)
     taught(QdrantVectorStore(collection_name="nuts"))
     picture = str(tmp_path / "images" / "000.png")
@@ -195,9 +189,13 @@ def test_a_library_held_too_long_is_said_to_be_busy(tmp_path: Path) -> None:
     ]
     with library().store.session():
         began = time.monotonic()
-        for worker in [start(*command) for command in commands]:
-            said = finish(worker, code=1)
-            (line,) = [row for row in said.splitlines() if row.startswith("error: ")]
+        said = [finish(start(*commands[0]), code=1)]
+        capsys.readouterr()
+        for command in commands[1:]:  # another store object takes part as another process does
+            assert run_here(list(command)) == 1
+            said.append(capsys.readouterr().err)
+        for text in said:
+            (line,) = [row for row in text.splitlines() if row.startswith("error: ")]
             assert str(libraries_dir() / "nuts") in line
             assert "in use by another process" in line
         assert time.monotonic() - began < 15
@@ -207,7 +205,7 @@ def test_a_library_held_too_long_is_said_to_be_busy(tmp_path: Path) -> None:
 # -- killed while everything is replaced -------------------------------------------------------
 
 
-LEAST_ROUNDS, MOST_ROUNDS = 5, 14
+LEAST_ROUNDS, MOST_ROUNDS = 4, 14
 
 
 def fill(name: str) -> Library:

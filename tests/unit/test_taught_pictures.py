@@ -19,8 +19,9 @@ from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling.naming import _without_denied
 from sam_detect.labelling.suppression import one_per_object
+from sam_detect.library.example import image_digest
 from sam_detect.sources import to_frame
-from sam_detect.types import Classification, Detections, Frame, Masks
+from sam_detect.types import Classification, Detections, Frame, ImageRGB, Masks
 from sam_detect.vector_store import MemoryVectorStore
 
 FIRST = (30, 30)
@@ -71,6 +72,26 @@ def test_a_taught_object_keeps_its_label() -> None:
     elsewhere = made.detect(discs("nut", 7))
     assert set(elsewhere.label) == {"nut"}
     assert not any(classification.taught for classification in elsewhere.classifications)
+
+
+@pytest.mark.parametrize("recall_taught", [True, False])
+def test_a_picture_is_hashed_once_for_each_detection(
+    recall_taught: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether something was taught in it (0), or not (7)."""
+    made, hashed = with_fig(), []
+
+    def counted(image_rgb: ImageRGB) -> str:
+        hashed.append(image_rgb.shape)
+        return image_digest(image_rgb)
+
+    for module in ("pipeline", "library.snapshot"):
+        monkeypatch.setattr(f"sam_detect.{module}.image_digest", counted)
+    for number in (0, 7):
+        frame = made.read(discs("nut", number))
+        assert len(made.pipeline.detect(frame, recall_taught=recall_taught)) >= 5
+        assert hashed == [frame.image_rgb.shape]
+        hashed.clear()
 
 
 def test_wherever_its_file_lies(tmp_path: Path) -> None:
