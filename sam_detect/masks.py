@@ -353,7 +353,9 @@ def iou_matrix(crops: Sequence[BoolArray], boxes_xyxy: IntArray) -> npt.NDArray[
     return np.asarray(shared / np.maximum(union, 1))
 
 
-def nms(order: Iterable[int], overlaps: npt.NDArray[np.floating[Any]], limit: float) -> list[int]:
+def nms(
+    order: Iterable[int], overlaps: npt.NDArray[np.floating[Any] | np.bool_], limit: float
+) -> list[int]:
     """Greedy non-maximum suppression.
 
     Args:

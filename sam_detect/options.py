@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Iterable
 from types import NoneType, UnionType
 from typing import (
@@ -68,6 +69,36 @@ def hint(info: FieldInfo, name: str) -> Any:
     """What :func:`shown` says of a field; None where it says nothing."""
     extra = info.json_schema_extra
     return extra.get(name) if isinstance(extra, dict) else None
+
+
+def require_number(
+    name: str,
+    value: Any,
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above: bool = False,
+    other: str = "",
+) -> float:
+    """An argument as a float.
+
+    Args:
+        above: whether it must be more than ``least``.
+        other: what else the argument may be, for the message: ``"'auto' or "``.
+
+    Raises:
+        ConfigError: it is no finite number, or out of the range.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and least <= number <= most) or (above and number == least):
+        limits = f" of at least {least:g}" if least > -math.inf else ""
+        limits = f" from {least:g} to {most:g}" if most < math.inf else limits
+        limits = f" above {least:g}" if above else limits
+        raise ConfigError(f"{name} must be {other}a number{limits}, got {value!r}")
+    return number
 
 
 class Options(BaseModel):

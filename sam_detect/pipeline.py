@@ -27,8 +27,8 @@ from sam_detect.features.choosing import choose_features
 from sam_detect.features.extraction import FeatureExtractor, KnownVectors, StageTimer
 from sam_detect.features.hard_negatives import HardNegatives, find_hard_negatives
 from sam_detect.interfaces import Labeller, Segmenter
-from sam_detect.labelling.decision import areas_sought, span
-from sam_detect.labelling.naming import Naming, plausible
+from sam_detect.labelling.decision import areas_sought, plausible_sizes, span
+from sam_detect.labelling.naming import Naming
 from sam_detect.labelling.separate import separate_objects
 from sam_detect.labels import normalised_label
 from sam_detect.library.example import Example, example_id, image_digest, now
@@ -225,7 +225,7 @@ class Pipeline:
         """
         timer = StageTimer(timings_ms)
         with timer.on("label"):
-            described = plausible(masks, snapshot)
+            described = np.flatnonzero(plausible_sizes(masks.areas, snapshot.examples()))
         vectors = self.features.embed_masks(
             frame, masks[described], known=known, timings_ms=timer.spent_ms
         )

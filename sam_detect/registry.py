@@ -40,8 +40,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "qdrant": "sam_detect.vector_store.qdrant:QdrantVectorStore",
     },
     "labeller": {
-        "knn": "sam_detect.labelling.knn:KNNLabeller",
-        "prototype": "sam_detect.labelling.prototype:PrototypeLabeller",
+        "knn": "sam_detect.labelling.examples:KNNLabeller",
+        "prototype": "sam_detect.labelling.examples:PrototypeLabeller",
         "text": "sam_detect.labelling.text:TextLabeller",
     },
     "format": {

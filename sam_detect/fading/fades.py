@@ -15,6 +15,7 @@ import numpy.typing as npt
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import WeightFade
 from sam_detect.masks import BoolArray, FloatArray
+from sam_detect.options import require_number
 from sam_detect.types import ImageRGB
 
 SIGMA_PER_DIAMETER = 0.05
@@ -49,10 +50,12 @@ class GaussianFade(WeightFade):
         max_distance: float | None = None,
         sigma_per_diameter: float = SIGMA_PER_DIAMETER,
     ) -> None:
-        self.sigma = None if sigma is None else _positive("sigma", sigma)
-        self.min_fade = _fraction("min_fade", min_fade)
+        self.sigma = _optional("sigma", sigma)
+        self.min_fade = require_number("min_fade", min_fade, 0, 1)
         self.max_distance = _optional("max_distance", max_distance)
-        self.sigma_per_diameter = _positive("sigma_per_diameter", sigma_per_diameter)
+        self.sigma_per_diameter = require_number(
+            "sigma_per_diameter", sigma_per_diameter, 0, above=True
+        )
 
     def for_area(self, area: float) -> GaussianFade:
         if self.sigma is not None:
@@ -80,8 +83,8 @@ class LinearFade(WeightFade):
     """
 
     def __init__(self, max_distance: float = 100.0, min_fade: float = 0.0) -> None:
-        self.max_distance = _positive("max_distance", max_distance)
-        self.min_fade = _fraction("min_fade", min_fade)
+        self.max_distance = require_number("max_distance", max_distance, 0, above=True)
+        self.min_fade = require_number("min_fade", min_fade, 0, 1)
 
     def weights(self, distance_map: FloatArray) -> FloatArray:
         line = 1 - distance_map / np.float32(self.max_distance)
@@ -103,9 +106,9 @@ class ExponentialFade(WeightFade):
     def __init__(
         self, decay: float = 0.05, max_distance: float | None = 200.0, min_fade: float = 0.0
     ) -> None:
-        self.decay = _positive("decay", decay)
+        self.decay = require_number("decay", decay, 0, above=True)
         self.max_distance = _optional("max_distance", max_distance)
-        self.min_fade = _fraction("min_fade", min_fade)
+        self.min_fade = require_number("min_fade", min_fade, 0, 1)
 
     def weights(self, distance_map: FloatArray) -> FloatArray:
         falling = np.exp(np.float32(-self.decay) * distance_map)
@@ -126,7 +129,7 @@ class BlurFade:
     """
 
     def __init__(self, sigma: float = 10.0) -> None:
-        self.sigma = _positive("sigma", sigma)
+        self.sigma = require_number("sigma", sigma, 0, above=True)
 
     def apply(self, image: ImageRGB, mask: BoolArray, distance_map: FloatArray) -> npt.NDArray[Any]:
         # a blur wider than the crop changes little, and its time grows with its width
@@ -145,29 +148,5 @@ def _limited(
     return np.asarray(limited, np.float32)
 
 
-def _positive(name: str, value: float) -> float:
-    """The value as a float, if it is a finite number above 0."""
-    number = _number(value)
-    if not math.isfinite(number) or number <= 0:
-        raise ConfigError(f"{name} must be a number above 0, got {value!r}")
-    return number
-
-
 def _optional(name: str, value: float | None) -> float | None:
-    return None if value is None else _positive(name, value)
-
-
-def _fraction(name: str, value: float) -> float:
-    """The value as a float, if it is from 0 to 1."""
-    number = _number(value)
-    if not 0 <= number <= 1:
-        raise ConfigError(f"{name} must lie between 0 and 1, got {value!r}")
-    return number
-
-
-def _number(value: float) -> float:
-    """The value as a float; NaN, which every check refuses, if it is no number."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
+    return None if value is None else require_number(name, value, 0, above=True)

@@ -10,8 +10,8 @@ from sam_detect.options import Options, shown
 from sam_detect.registry import room_attribute
 
 if TYPE_CHECKING:
-    from sam_detect.labelling.knn import KNNLabeller as KNNLabeller
-    from sam_detect.labelling.prototype import PrototypeLabeller as PrototypeLabeller
+    from sam_detect.labelling.examples import KNNLabeller as KNNLabeller
+    from sam_detect.labelling.examples import PrototypeLabeller as PrototypeLabeller
     from sam_detect.labelling.text import TextLabeller as TextLabeller
 
 

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sam_detect.labelling.calibration import Calibration
-from sam_detect.labelling.metric import Metric
+from sam_detect.labelling.similarity import Calibration, Metric
 from sam_detect.masks import BoolArray, FloatArray, IntArray
-from sam_detect.types import ExampleArrays
+from sam_detect.types import ExampleArrays, Neighbour
 
 SIMILARITY_PRIOR = 5.0
 """Examples of a label with which what similarity says counts half: the more there are, the better
@@ -36,10 +35,10 @@ QUALITY_WEIGHT = 20.0
 """Log-odds for a quality that is higher by 1."""
 QUALITY_MARGIN = 0.02
 """An object's quality should be higher than the typical one by so much."""
-HERE_QUANTILE = 0.9
+PICTURE_QUANTILE = 0.9
 """Of what passes for a label in a picture most are parts and doubles of objects; the best proposed
 ones are objects."""
-HERE_PRIOR = 3.0
+PICTURE_PRIOR = 3.0
 """So many of what passes in a picture weigh as much as the quality of the examples."""
 PRIOR_QUALITY = 0.65
 SIZE_WEIGHT = 1.0
@@ -60,6 +59,11 @@ REACH = 1.0
 REACH_OF_ONE_PICTURE = 2.8
 """The same for labels known from one picture: the next may be taken from much nearer. The more
 examples come from other pictures, the less of it is left (:func:`expected_shift`)."""
+NEGATIVE_REACH = 0.25
+"""A negative acts where it is nearer than this share of the distance (1 - similarity) to the
+nearest example of its label: half the way, as the distance grows with the square of it."""
+LEAST_DISTANCE = 1e-6
+"""What is nearer is the same."""
 AT_ONCE = 4096
 """So many hard negatives are compared with all examples at a time: a large library has 50,000."""
 
@@ -74,7 +78,7 @@ class DecisionModel:
         log_areas: of the examples, where known.
         counts: number of examples.
         shift: :func:`expected_shift` of each label's examples.
-        spread: of similarities, see :class:`~sam_detect.labelling.calibration.Calibration`.
+        spread: of similarities, see :class:`~sam_detect.labelling.similarity.Calibration`.
     """
 
     hard_negatives: Mapping[str, FloatArray]
@@ -104,11 +108,11 @@ class DecisionModel:
         labels = np.array(examples.labels, dtype=object)
         names = sorted(set(labels[positive]))
         mapped, own = metric(examples.hard_negatives.vectors), metric(examples.vectors)
-        similar_confidences = {
-            n: calibration.confidences(n, _nearest(mapped, own[positive & (labels == n)]))
+        confidences = {
+            n: calibration.confidence(n, _nearest(mapped, own[positive & (labels == n)]))
             for n in names
         }
-        highest = np.max(list(similar_confidences.values()), axis=0)
+        highest = np.max(list(confidences.values()), axis=0)
         known = examples.hard_negatives.touching | (highest < PERHAPS_UNNAMED)
         # What touches a negative may well be the object that it is not.
         known &= positive[examples.hard_negatives.owners]
@@ -116,7 +120,7 @@ class DecisionModel:
         return cls(
             # A part of one object may be an object of another label (food on a plate).
             hard_negatives={
-                n: mapped[known & ((owners == n) | (similar_confidences[n] < 0.5))] for n in names
+                n: mapped[known & ((owners == n) | (confidences[n] < 0.5))] for n in names
             },
             qualities=_typical_qualities(examples, names),
             log_areas=_log_areas(examples, names),
@@ -132,7 +136,8 @@ class DecisionModel:
         *,
         similarity: float,
         hard_negative: float,
-        look: tuple[float | None, float | None],
+        quality: float | None = None,
+        area: float | None = None,
     ) -> dict[str, float]:
         """The terms, by name, whose sum is the log-odds that something has a label.
 
@@ -141,7 +146,7 @@ class DecisionModel:
             calibrated: what similarity to examples alone says, 0 to 1.
             similarity: to the nearest example of the label, under the metric.
             hard_negative: to the nearest ones of the label; NaN for none.
-            look: quality and area of its proposal, each None where it cannot be compared.
+            quality, area: of its proposal; None where it cannot be compared.
         """
         calibrated = min(max(calibrated, 1e-6), 1 - 1e-6)
         count = self.counts[label]
@@ -154,7 +159,6 @@ class DecisionModel:
             odds["hard_negatives"] = (
                 HARD_NEGATIVE_WEIGHT * (similarity - hard_negative) / self.spread
             )
-        quality, area = look
         if area and label in self.log_areas:
             off = float(np.abs(self.log_areas[label] - math.log(area)).min())
             odds["area"] = (shift - 1) * SIZE_WEIGHT * max(0.0, off - SIZE_MARGIN)
@@ -184,7 +188,7 @@ class DecisionModel:
                     found[part] = np.partition(similar, -count, axis=1)[:, -count:].mean(axis=1)
         return found
 
-    def of_picture(
+    def shift_of_picture(
         self, labels: Sequence[str | None], odds: FloatArray, qualities: FloatArray
     ) -> FloatArray:
         """``(N,)`` log-odds to add to those of all proposals of one picture.
@@ -203,8 +207,8 @@ class DecisionModel:
             mine = names == label
             passing = qualities[mine & (odds >= 0)]
             if len(passing):
-                off = float(np.quantile(passing, HERE_QUANTILE)) - self.qualities[label]
-                weight = self.shift[label] * len(passing) / (len(passing) + HERE_PRIOR)
+                off = float(np.quantile(passing, PICTURE_QUANTILE)) - self.qualities[label]
+                weight = self.shift[label] * len(passing) / (len(passing) + PICTURE_PRIOR)
                 added[mine] = -QUALITY_WEIGHT * off * weight
         return added
 
@@ -228,6 +232,31 @@ def expected_shift(sources: Sequence[str], at_hand: str | None = None) -> float:
     others = count - max(counts.values())
     shift = 1 - others / (SHIFT_KNOWN * count)
     return max(0.0, shift) * (1 - counts[at_hand or ""] / count)
+
+
+def nearest_of(label: str, neighbours: Sequence[Neighbour]) -> float:
+    """Similarity of the nearest example of a label among neighbours, nearest first; where none of
+    it is among them, that of the last, than which it is no nearer."""
+    own = (n.similarity for n in neighbours if n.label == label and not n.negative)
+    return next(own, neighbours[-1].similarity)
+
+
+def negative_factors(neighbours: Sequence[Neighbour]) -> dict[str, float]:
+    """What negatives leave of the confidence in each label, 0 to 1; labels not named keep all.
+
+    A negative is a local exception: it says what this thing is not, and nothing of the things
+    around it. Nothing is left at the negative itself. More is left the farther away it is than
+    the nearest example of its label (the ratio test of Lowe, 2004), and all of it from
+    ``NEGATIVE_REACH`` on, so also of whatever is nearer to an example than to the negative.
+    """
+    left: dict[str, float] = {}
+    for each in neighbours:
+        if each.negative:
+            far = max(1 - nearest_of(each.label, neighbours), LEAST_DISTANCE)
+            share = max(0.0, 1 - each.similarity) / (NEGATIVE_REACH * far)
+            if share < 1:
+                left[each.label] = min(left.get(each.label, 1.0), share)
+    return left
 
 
 def _nearest(vectors: FloatArray, examples: FloatArray) -> FloatArray:

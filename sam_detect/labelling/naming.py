@@ -1,20 +1,29 @@
-"""From the vectors of a picture's proposals to its detections."""
+"""From the vectors of a picture's proposals to its detections: labels, and one mask per object.
+
+Proposals are nested and overlap on purpose (a date, the date with its shadow, its highlight).
+Named ones compete by confidence and quality; one that mostly lies inside or around a better one
+gives way, unless several that a better one suppresses are worth more together: so no mask swallows
+several objects, and no part is kept in addition to its whole. Objects may lie inside others
+(food on a plate) where the library's own examples do.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from sam_detect.interfaces import Labeller, LabelMemory
-from sam_detect.labelling.decision import plausible_sizes
-from sam_detect.labelling.suppression import Nesting, seen_nesting, suppressed_by
-from sam_detect.masks import FloatArray, IntArray, intersection_matrix
+from sam_detect.masks import BoolArray, FloatArray, IntArray, intersection_matrix, nms
 from sam_detect.types import (
     Candidates,
     Classification,
     Detections,
+    ExampleArrays,
     Explanation,
     Masks,
     Neighbour,
@@ -29,14 +38,138 @@ HELD_SHARE = 0.9
 """So is what holds so much of a negative..."""
 HELD_TIMES = 5.0
 """... and is not more than so many times larger: the wrong find with what lies around it."""
+QUALITY = 2.0
+"""Weight of the proposal's log quality against the log-odds of its label: wholes outrank parts."""
+EVEN = 0.5
+"""What is as likely an object as not is worth nothing."""
+SAME_OBJECT_IOU = 0.3
+"""Two masks of one label that overlap more are one object."""
+INSIDE_SHARE = 0.6
+"""A mask of which more lies within a better one is a part of it."""
+DIFFERENT_LABEL_IOU = 0.5
+"""Masks of two labels that may nest must still not coincide."""
+WITHIN = 0.9
+"""Share of an example's box that must lie in another's to say that the one lies in the other."""
+
+Nesting = AbstractSet[tuple[str, str]]
 
 
-def plausible(masks: Masks, memory: LabelMemory) -> IntArray:
-    """Indices of the masks that are of a size which something in the memory could have."""
-    return np.flatnonzero(plausible_sizes(masks.areas, memory.examples()))
+class Naming:
+    """Names proposals by the examples of a memory, and keeps one for each object.
+
+    Args:
+        labeller: names vectors.
+        proposer: name of the segmenter whose proposals are named.
+    """
+
+    def __init__(self, labeller: Labeller, proposer: str) -> None:
+        self._labeller = labeller
+        self._proposer = proposer
+        self._nesting: tuple[str, Nesting] | None = None
+
+    def name(
+        self,
+        memory: LabelMemory,
+        candidates: Candidates,
+        *,
+        source: str,
+        taught: Taught | None = None,
+    ) -> tuple[Masks, list[Classification]]:
+        """One mask for each object with what it is; named ones first, best first.
+
+        Args:
+            memory: the examples.
+            candidates: whose masks without a vector are unknown.
+            source: digest of the picture.
+            taught: outlines of this picture whose labels are known. They win against what
+                overlaps them, and no candidate gets a label that its outline was denied.
+        """
+        masks, described = candidates.masks, candidates.described
+        compared = masks[described]
+        labelled = self._labeller.label(
+            candidates.vectors,
+            memory,
+            qualities=self._comparable_qualities(memory, compared),
+            areas=compared.areas,
+            source=source,
+        )
+        classifications = [Classification(None, None, 0.0)] * len(masks)
+        for index, classification in zip(described.tolist(), labelled, strict=True):
+            classifications[index] = classification
+        if taught is not None:
+            negatives, positives = taught.of(negative=True), taught.of(negative=False)
+            classifications = apply_negative_outlines(masks, classifications, negatives)
+            outlines, labels = self._classify_taught(memory, positives, source)
+            masks = Masks.concatenate([outlines, masks])
+            classifications = [*labels, *classifications]
+        keep, by = suppress(masks, classifications, nesting=self._observed_nesting(memory))
+        return masks[keep], [
+            _explain_suppressed(i, classifications, masks, by) for i in keep.tolist()
+        ]
+
+    def with_neighbours(
+        self,
+        memory: LabelMemory,
+        found: Detections,
+        *,
+        embed: Callable[[Masks], FloatArray],
+    ) -> Detections:
+        """What :meth:`name` gave, with what is nearest to those that were not compared.
+
+        Args:
+            embed: makes the vectors of masks.
+        """
+        classifications = list(found.classifications)
+        # A labelled object was compared, also where its labeller names no neighbours.
+        missing = [i for i, v in enumerate(classifications) if v.label is None and not v.neighbours]
+        if not missing or not memory.examples().labels:
+            return found
+        compared = self._labeller.label(embed(found.masks[missing]), memory)
+        for index, classification in zip(missing, compared, strict=True):
+            # Its size alone made it unknown, whatever it looks like.
+            classifications[index] = _unknown(
+                classification, "other size", classification.neighbours
+            )
+        return replace(found, classifications=tuple(classifications))
+
+    def _classify_taught(
+        self, memory: LabelMemory, taught: Taught, source: str
+    ) -> tuple[Masks, list[Classification]]:
+        """Taught outlines with their labels, as far as the labeller gives these."""
+        asked = self._labeller.labels
+        wanted = [i for i, e in enumerate(taught.examples) if asked is None or e.label in asked]
+        if not wanted:
+            return taught.masks[[]], []
+        examples = [taught.examples[i] for i in wanted]
+        vectors = memory.vectors([each.id for each in examples])
+        compared = self._labeller.label(
+            vectors, memory, qualities=None, areas=taught.masks.areas[wanted], source=source
+        )
+        return taught.masks[wanted], [
+            Classification(
+                each.label,
+                each.label,
+                1.0,
+                _first(each, classification.neighbours),
+                taught=True,
+                explanation=Explanation("taught here", 1.0, self._labeller.threshold),
+            )
+            for each, classification in zip(examples, compared, strict=True)
+        ]
+
+    def _comparable_qualities(self, memory: LabelMemory, masks: Masks) -> FloatArray | None:
+        """The proposals' qualities, if the examples' are of the same segmenter."""
+        known = set(memory.examples().proposers) - {""}
+        return masks.predicted_ious if known == {self._proposer} else None
+
+    def _observed_nesting(self, memory: LabelMemory) -> Nesting:
+        generation = memory.generation
+        if self._nesting is None or self._nesting[0] != generation:
+            self._nesting = (generation, observed_nesting(memory.examples()))
+        return self._nesting[1]
 
 
-def _without_denied(
+def apply_negative_outlines(
     masks: Masks, classifications: Sequence[Classification], denied: Taught
 ) -> list[Classification]:
     """The classifications; unknown where a label was denied to about this outline."""
@@ -77,13 +210,13 @@ def _unknown(
     )
 
 
-def _with_suppressed(
+def _explain_suppressed(
     index: int, classifications: Sequence[Classification], masks: Masks, by: IntArray
 ) -> Classification:
     """A detection's classification; its explanation has the candidates that it suppressed.
 
     Args:
-        by: of :func:`~sam_detect.labelling.suppression.suppressed_by`.
+        by: of :func:`suppress`.
     """
     classification = classifications[index]
     gone = sorted(
@@ -91,12 +224,11 @@ def _with_suppressed(
     )
     if classification.explanation is None or not gone:
         return classification
-    corners = masks.boxes_xyxy
     suppressed = tuple(
         Suppressed(
             classifications[i].best_label,
             float(classifications[i].confidence),
-            [*corners[i, :2].tolist(), *(corners[i, 2:] - corners[i, :2]).tolist()],
+            masks.boxes_xywh[i].tolist(),
         )
         for i in gone[:MOST_SUPPRESSED]
     )
@@ -106,114 +238,117 @@ def _with_suppressed(
     return replace(classification, explanation=explanation)
 
 
-class Naming:
-    """Names proposals by the examples of a memory, and keeps one for each object.
+def observed_nesting(examples: ExampleArrays) -> Nesting:
+    """``{(inner label, outer label)}`` of examples of one picture that lie inside another."""
+    groups: dict[str, list[int]] = {}
+    for index, source in enumerate(examples.sources):
+        if not examples.negatives[index]:
+            groups.setdefault(source, []).append(index)
+    found = set()
+    for members in groups.values():
+        boxes = examples.boxes_xywh[members].astype(np.float64)
+        low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+        shared = np.clip(
+            np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None]), 0, None
+        ).prod(axis=2)
+        areas = boxes[:, 2:].prod(axis=1)
+        inside = (shared > WITHIN * areas[:, None]) & (areas[:, None] < areas[None, :])
+        for inner, outer in np.argwhere(inside):
+            found.add((examples.labels[members[inner]], examples.labels[members[outer]]))
+    return found
+
+
+def suppress(
+    masks: Masks, classifications: Sequence[Classification], *, nesting: Nesting = frozenset()
+) -> tuple[IntArray, IntArray]:
+    """Indices to keep: named detections without duplicates, and unknown ones that do not overlap
+    them. And for each mask the index of the best kept one that suppresses it; -1 where it is kept.
+
+    Named ones come first, best first; unknown ones follow in the segmenter's order, and give way
+    to named ones and to better unknown ones. What was taught in this picture comes before all
+    others, in the given order; of two taught outlines that are about the same the first is kept.
 
     Args:
-        labeller: names vectors.
-        proposer: name of the segmenter whose proposals are named.
+        nesting: pairs of (inner, outer) labels of which the one may lie in the other.
     """
+    known = [i for i, each in enumerate(classifications) if each.label is not None]
+    unknown = [i for i, each in enumerate(classifications) if each.label is None]
+    taught = [i for i in known if classifications[i].taught]
+    odds = {
+        i: _rank_odds(classifications[i].confidence, float(masks.predicted_ious[i])) for i in known
+    }
+    rank = taught + sorted(set(known) - set(taught), key=lambda i: (-odds[i], i))
+    order = rank + unknown
+    if not order:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    chosen = masks[order]
+    areas = chosen.areas
+    shared = intersection_matrix(chosen.crops(), chosen.boxes_xyxy, areas)
+    iou = shared / np.maximum(areas[:, None] + areas[None, :] - shared, 1)
+    inside = shared / np.minimum(areas[:, None], areas[None, :]) > INSIDE_SHARE
+    names = np.array([classifications[i].label for i in order], dtype=object)
+    may_nest = _may_nest(names, areas, nesting)
+    same = np.equal(names[:, None], names[None, :]).astype(np.bool_)
+    sure = slice(0, len(taught))
+    same[sure, :] |= ~may_nest[sure, :]  # what a taught object shares is not another one's
+    same[:, sure] |= ~may_nest[:, sure]
+    clash = np.where(same, iou > SAME_OBJECT_IOU, iou > DIFFERENT_LABEL_IOU)
+    clash |= inside & ~may_nest
+    clash[sure, sure] = iou[sure, sure] > DIFFERENT_LABEL_IOU
+    np.fill_diagonal(clash, False)
+    worth = np.array([1 / (1 + math.exp(-odds[i])) - EVEN for i in rank])
+    worth[sure] = math.inf
+    named = clash[: len(rank), : len(rank)]
+    best = exchange_for_several(nms(range(len(rank)), named, 0.5), named, worth)
+    rest = np.setdiff1d(np.arange(len(order)), best)
+    kept = nms([*best, *rest.tolist()], clash, 0.5)
+    places, places_kept = np.array(order, np.int64), np.array(sorted(kept), np.int64)
+    by = np.full(len(order), -1, np.int64)
+    gone = np.setdiff1d(np.arange(len(order)), places_kept)
+    # Kept ones are in the order of their rank, so the first that overlaps is the best.
+    by[places[gone]] = places[places_kept[clash[np.ix_(gone, places_kept)].argmax(axis=1)]]
+    return places[places_kept], by
 
-    def __init__(self, labeller: Labeller, proposer: str) -> None:
-        self._labeller = labeller
-        self._proposer = proposer
-        self._nesting: tuple[str, Nesting] | None = None
 
-    def name(
-        self,
-        memory: LabelMemory,
-        candidates: Candidates,
-        *,
-        source: str,
-        taught: Taught | None = None,
-    ) -> tuple[Masks, list[Classification]]:
-        """One mask for each object with what it is; named ones first, best first.
+def exchange_for_several(
+    kept: Sequence[int], clash: BoolArray, worth: npt.NDArray[np.float64]
+) -> list[int]:
+    """What is kept, where several that only one keeps out take its place if they are worth more.
 
-        Args:
-            memory: the examples.
-            candidates: whose masks without a vector are unknown.
-            source: digest of the picture.
-            taught: outlines of this picture whose labels are known. They win against what
-                overlaps them, and no candidate gets a label that its outline was denied.
-        """
-        masks, described = candidates.masks, candidates.described
-        given = None if taught is None else self._given(memory, taught.of(negative=False), source)
-        compared = masks[described]
-        labelled = self._labeller.label(
-            candidates.vectors,
-            memory,
-            qualities=self._comparable_qualities(memory, compared),
-            areas=compared.areas,
-            source=source,
-        )
-        classifications = [Classification(None, None, 0.0)] * len(masks)
-        for index, classification in zip(described.tolist(), labelled, strict=True):
-            classifications[index] = classification
-        if taught is not None and given is not None:
-            classifications = _without_denied(masks, classifications, taught.of(negative=True))
-            masks = Masks.concatenate([given[0], masks])
-            classifications = [*given[1], *classifications]
-        keep, by = suppressed_by(masks, classifications, nesting=self._seen_nesting(memory))
-        return masks[keep], [_with_suppressed(i, classifications, masks, by) for i in keep.tolist()]
+    The best of overlapping masks may be two objects in one. The masks kept are a set of which no
+    two clash, and this step of local search makes it worth more in sum; it ends, since there are
+    finitely many sets.
 
-    def with_neighbours(
-        self,
-        memory: LabelMemory,
-        found: Detections,
-        *,
-        embed: Callable[[Masks], FloatArray],
-    ) -> Detections:
-        """What :meth:`name` gave, with what is nearest to those that were not compared.
+    Args:
+        kept: indices of masks of which no two clash.
+        clash: ``(N, N)``, symmetric.
+        worth: ``(N,)`` of each mask, above 0 where it is more likely right than wrong.
+    """
+    chosen = np.zeros(len(worth), np.bool_)
+    chosen[list(kept)] = True
+    again = True
+    while again:
+        again = False
+        for one in np.flatnonzero(chosen):
+            several: list[int] = []
+            for other in np.flatnonzero(clash[one] & ~chosen & (worth > 0)):
+                alone = np.count_nonzero(clash[other] & chosen) == 1
+                if alone and not clash[other, several].any():
+                    several.append(int(other))
+            if len(several) > 1 and worth[several].sum() > worth[one]:
+                chosen[one], chosen[several], again = False, True, True
+    return [int(index) for index in np.flatnonzero(chosen)]
 
-        Args:
-            embed: makes the vectors of masks.
-        """
-        classifications = list(found.classifications)
-        # A labelled object was compared, also where its labeller names no neighbours.
-        missing = [i for i, v in enumerate(classifications) if v.label is None and not v.neighbours]
-        if not missing or not memory.examples().labels:
-            return found
-        compared = self._labeller.label(embed(found.masks[missing]), memory)
-        for index, classification in zip(missing, compared, strict=True):
-            # Its size alone made it unknown, whatever it looks like.
-            classifications[index] = _unknown(
-                classification, "other size", classification.neighbours
-            )
-        return replace(found, classifications=tuple(classifications))
 
-    def _given(
-        self, memory: LabelMemory, taught: Taught, source: str
-    ) -> tuple[Masks, list[Classification]]:
-        """Taught outlines with their labels, as far as the labeller gives these."""
-        asked = self._labeller.labels
-        wanted = [i for i, e in enumerate(taught.examples) if asked is None or e.label in asked]
-        if not wanted:
-            return taught.masks[[]], []
-        examples = [taught.examples[i] for i in wanted]
-        vectors = memory.vectors([each.id for each in examples])
-        compared = self._labeller.label(
-            vectors, memory, qualities=None, areas=taught.masks.areas[wanted], source=source
-        )
-        return taught.masks[wanted], [
-            Classification(
-                each.label,
-                each.label,
-                1.0,
-                _first(each, classification.neighbours),
-                taught=True,
-                explanation=Explanation("taught here", 1.0, self._labeller.threshold),
-            )
-            for each, classification in zip(examples, compared, strict=True)
-        ]
+def _rank_odds(confidence: float, quality: float) -> float:
+    odds = math.log(max(confidence, 1e-12) / max(1 - confidence, 1e-12))
+    return odds + QUALITY * math.log(max(quality, 1e-6))
 
-    def _comparable_qualities(self, memory: LabelMemory, masks: Masks) -> FloatArray | None:
-        """The proposals' qualities, if the examples' are of the same segmenter."""
-        known = set(memory.examples().proposers) - {""}
-        return masks.predicted_ious if known == {self._proposer} else None
 
-    def _seen_nesting(self, memory: LabelMemory) -> Nesting:
-        """Which labels lie inside which in the memory's own pictures, looked at once."""
-        generation = memory.generation
-        if self._nesting is None or self._nesting[0] != generation:
-            self._nesting = (generation, seen_nesting(memory.examples()))
-        return self._nesting[1]
+def _may_nest(names: npt.NDArray[np.object_], areas: IntArray, nesting: Nesting) -> BoolArray:
+    """``(N, N)``: whether the smaller of two masks may lie inside the larger one."""
+    inner = np.zeros((len(names), len(names)), dtype=bool)
+    for one, other in nesting:
+        inner |= np.logical_and.outer(names == one, names == other)
+    smaller = areas[:, None] < areas[None, :]
+    return np.asarray((inner & smaller) | (inner.T & smaller.T))

@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from sam_detect.errors import ConfigError, LibraryError
 from sam_detect.interfaces import Labeller, LabelMemory, TextEncoder
-from sam_detect.labelling.knn import KNNLabeller
+from sam_detect.labelling.examples import KNNLabeller
 from sam_detect.labels import normalised_label
 from sam_detect.masks import FloatArray, IntArray
+from sam_detect.options import require_number
 from sam_detect.types import Classification, Explanation
 
 TEMPLATES = (
@@ -39,7 +40,7 @@ class TextLabeller(Labeller):
     name is its share of a softmax over all names and over ``NOTHING``; what is nearer to that
     stays unknown. With examples, names are weighed by ``text_weight * text + (1 - text_weight) *
     examples``, where the examples' part is the confidence of
-    :class:`~sam_detect.labelling.knn.KNNLabeller`. What a negative example is nearest to never
+    :class:`~sam_detect.labelling.examples.KNNLabeller`. What a negative example is nearest to never
     gets its label.
 
     Args:
@@ -66,13 +67,11 @@ class TextLabeller(Labeller):
     ) -> None:
         self.labels = _names(labels)
         self.templates = _checked_templates(templates)
-        if not 0 <= text_weight <= 1:
-            raise ConfigError(f"text_weight must be a number from 0 to 1, got {text_weight!r}")
-        self.text_weight = float(text_weight)
+        self.text_weight = require_number("text_weight", text_weight, 0, 1)
         self._encoder = encoder
         self._examples = KNNLabeller(top_k, threshold)
         self.threshold = self._examples.threshold
-        self._texts: dict[str, FloatArray] = {}
+        self._texts: dict[tuple[str, ...], FloatArray] = {}
 
     def label(
         self,
@@ -98,7 +97,10 @@ class TextLabeller(Labeller):
     def probabilities(self, vectors: FloatArray, names: Sequence[str]) -> Scores:
         """``(Q, N)``: the share of each name for each of ``(Q, D)`` unit vectors; with the share of
         ``NOTHING`` each row adds up to 1."""
-        texts = np.stack([self._text(name) for name in names] + [self._bare(t) for t in NOTHING])
+        prompts = [[text.replace("{}", name) for text in self.templates] for name in names]
+        texts = np.stack(
+            [self._vector(*each) for each in [*prompts, *([text] for text in NOTHING)]]
+        )
         if texts.shape[1] != vectors.shape[1]:
             raise ConfigError(
                 f"vectors of length {vectors.shape[1]} cannot be compared with texts of length "
@@ -139,20 +141,12 @@ class TextLabeller(Labeller):
             explanation=Explanation(votes=dict(ordered[:MOST_VOTES]), calibrated=1.0),
         )
 
-    def _text(self, name: str) -> FloatArray:
-        """The vector of a name, made once."""
-        if name not in self._texts:
-            said = [template.replace("{}", name) for template in self.templates]
-            mean = self._encoder.embed_texts(said).mean(axis=0)
-            self._texts[name] = np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12))
-        return self._texts[name]
-
-    def _bare(self, text: str) -> FloatArray:
-        """The vector of a text as it is, made once; no name begins with a space."""
-        key = f" {text}"
-        if key not in self._texts:
-            self._texts[key] = self._encoder.embed_texts([text])[0]
-        return self._texts[key]
+    def _vector(self, *texts: str) -> FloatArray:
+        """The unit mean of the vectors of texts, made once."""
+        if texts not in self._texts:
+            mean = self._encoder.embed_texts(texts).mean(axis=0)
+            self._texts[texts] = np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12))
+        return self._texts[texts]
 
 
 def _names(labels: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -14,8 +14,9 @@ from torchvision.ops import nms
 
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.models.sam2_features import FrameFeatures
+from sam_detect.options import require_number
 from sam_detect.segmentation._sam2_decoder import DecodedPrompts
-from sam_detect.segmentation._sam2_masks import Cut, Limits, require_range
+from sam_detect.segmentation._sam2_masks import Cut, Limits
 from sam_detect.segmentation._sam2_model import (
     ALL_MASKS,
     MASK_LIMIT,
@@ -53,12 +54,12 @@ class GeneratorConfig:
     use_m2m: bool
 
     def __post_init__(self) -> None:
-        require_range("points_per_side", self.per_side, 1, 256)
-        require_range("crop_n_layers", self.crop_layers, 0, 4)
-        require_range("crop_n_points_downscale_factor", self.crop_points_downscale, 1, 256)
+        require_number("points_per_side", self.per_side, 1, 256)
+        require_number("crop_n_layers", self.crop_layers, 0, 4)
+        require_number("crop_n_points_downscale_factor", self.crop_points_downscale, 1, 256)
         for name, share in (("box_nms_thresh", self.box_nms), ("crop_nms_thresh", self.crop_nms),
                             ("crop_overlap_ratio", self.crop_overlap)):  # fmt: skip
-            require_range(name, share, 0, 1)
+            require_number(name, share, 0, 1)
 
 
 @dataclass

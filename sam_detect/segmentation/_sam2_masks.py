@@ -15,7 +15,6 @@ On a CPU masks are scaled one by one (:func:`cut_out`). On a GPU each answer mus
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,6 +36,7 @@ from sam_detect.masks import (
     tight_box_xyxy,
 )
 from sam_detect.models.running import sent
+from sam_detect.options import require_number
 
 STABILITY_MARGIN = 0.02, 1.0
 """Largest difference between the stability of small and of upscaled logits: a constant, and a term
@@ -66,23 +66,16 @@ class Limits:
     area: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
-        require_range("pred_iou_thresh", self.pred_iou, 0, 1)
-        require_range("stability_score_thresh", self.stability, 0, 1)
-        require_range("stability_score_offset", self.offset, 0, math.inf)
-        require_range("mask_threshold", self.threshold, -math.inf, math.inf)
-        require_range("min_mask_region_area", self.region_area, 0, math.inf)
+        require_number("pred_iou_thresh", self.pred_iou, 0, 1)
+        require_number("stability_score_thresh", self.stability, 0, 1)
+        require_number("stability_score_offset", self.offset, 0)
+        require_number("mask_threshold", self.threshold)
+        require_number("min_mask_region_area", self.region_area, 0)
         least, most = self.area
-        require_range("min_area", least, 0, math.inf)
-        require_range("max_area", most, 0, math.inf)
+        require_number("min_area", least, 0)
+        require_number("max_area", most, 0)
         if most and least > most:
             raise ConfigError(f"min_area {least} is larger than max_area {most}")
-
-
-def require_range(name: str, value: float, least: float, most: float) -> None:
-    """Raises ``ConfigError`` for a parameter outside ``least`` to ``most``."""
-    if not least <= value <= most:
-        limits = f"from {least:g} to {most:g}" if most < math.inf else f"of at least {least:g}"
-        raise ConfigError(f"{name} must be a number {limits}, got {value}")
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,13 @@ from hypothesis import strategies as st
 from strategies import QUICK
 
 from sam_detect.labelling import decision as module
-from sam_detect.labelling.calibration import Calibration
 from sam_detect.labelling.decision import (
     NEAREST_HARD_NEGATIVES,
     SHIFT_KNOWN,
     DecisionModel,
     expected_shift,
 )
-from sam_detect.labelling.metric import Metric
+from sam_detect.labelling.similarity import Calibration, Metric
 from sam_detect.types import ExampleArrays, HardNegativeArrays
 from sam_detect.types.explanation import confidence_of
 
@@ -34,7 +33,7 @@ Floats = npt.NDArray[np.float32]
 PLAIN = Metric(np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
 SPREAD = 0.02
 LIMIT = math.cos(math.radians(12))
-"""Belief is one half 12 degrees from the nearest example."""
+"""Confidence is one half 12 degrees from the nearest example."""
 
 
 def at(*degrees: float) -> Floats:
@@ -119,7 +118,7 @@ def test_a_part_that_passes_as_another_label_speaks_against_its_owner_alone() ->
     }
 
 
-def test_the_belief_of_the_nearest_example_counts() -> None:
+def test_the_confidence_of_the_nearest_example_counts() -> None:
     assert hard_negatives([("nut", -60), ("nut", 0), ("date", 90)], [(2, True, 2)]) == {
         "nut": [], "date": [2],
     }  # fmt: skip
@@ -153,7 +152,7 @@ def test_many_rivals_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
 def confidence(
     decision: DecisionModel, label: str = "nut", angle: float = 5, **given: Any
 ) -> float:
-    values = {"similarity": math.cos(math.radians(angle)), "look": (None, None), **given}
+    values = {"similarity": math.cos(math.radians(angle)), **given}
     calibrated = values.pop("calibrated", 0.8)
     [hard_negative] = decision.nearest_hard_negatives([label], at(angle)).tolist()
     return confidence_of(
@@ -168,7 +167,7 @@ def rising(values: Sequence[float]) -> bool:
 BASE = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)])
 
 
-def test_confidence_rises_with_belief_and_with_similarity() -> None:
+def test_confidence_rises_with_calibration_and_with_similarity() -> None:
     assert rising([confidence(BASE, calibrated=b) for b in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)])
     assert rising([confidence(BASE, similarity=s) for s in (0.7, 0.8, 0.9, 0.95, 0.99)])
 
@@ -224,9 +223,9 @@ QUALITIES = {
 
 def test_confidence_rises_with_the_quality() -> None:
     decision = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)], **QUALITIES)
-    assert rising([confidence(decision, look=(q, None)) for q in (0.5, 0.55, 0.6, 0.65, 0.7)])
-    assert confidence(decision, look=(None, None)) == confidence(BASE)
-    assert confidence(BASE, look=(0.1, None)) == confidence(BASE), "the examples' are not known"
+    assert rising([confidence(decision, quality=q) for q in (0.5, 0.55, 0.6, 0.65, 0.7)])
+    assert confidence(decision) == confidence(BASE)
+    assert confidence(BASE, quality=0.1) == confidence(BASE), "the examples' are not known"
 
 
 def test_the_typical_quality_is_the_examples_own_drawn_to_what_is_usual() -> None:
@@ -254,10 +253,10 @@ def test_confidence_falls_with_a_size_unlike_any_examples() -> None:
     areas = np.array([1000, 2000, 500], np.int64)
     decision = found([("nut", 0), ("nut", 8), ("date", 90)], [(0, True, 30)], areas=areas)
     assert set(decision.log_areas) == {"nut", "date"}
-    sizes = [confidence(decision, look=(None, area)) for area in (100_000, 20_000, 6_000, 2_000)]
+    sizes = [confidence(decision, area=area) for area in (100_000, 20_000, 6_000, 2_000)]
     assert rising(sizes)
-    assert rising([confidence(decision, look=(None, area)) for area in (20, 100, 400, 1000)])
-    assert sizes[-1] == confidence(decision, look=(None, None)) == confidence(BASE)
+    assert rising([confidence(decision, area=area) for area in (20, 100, 400, 1000)])
+    assert sizes[-1] == confidence(decision) == confidence(BASE)
 
 
 def test_examples_of_one_picture_are_more_alike_than_what_is_to_come() -> None:
@@ -326,7 +325,7 @@ def level(
 ) -> list[float]:
     labels = ["nut"] * (len(qualities) - 1) + [None]
     values = np.array(odds, np.float32), np.array(qualities, np.float32)
-    return decision.of_picture(labels, *values).tolist()
+    return decision.shift_of_picture(labels, *values).tolist()
 
 
 def test_in_a_sharp_picture_more_is_asked_and_in_a_soft_one_less() -> None:
@@ -383,7 +382,7 @@ def test_a_confidence_is_a_number_from_0_to_1_and_always_the_same(
         return
     for label in {name for name, _ in examples}:
         value, again = (
-            confidence(made, label, angle, calibrated=calibrated, look=(quality, area))
+            confidence(made, label, angle, calibrated=calibrated, quality=quality, area=area)
             for made in (decision, found(examples, nearby, **looks))
         )
         assert 0 <= value <= 1

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from strategies import QUICK
 
 from sam_detect.labelling import KNNLabeller, PrototypeLabeller
-from sam_detect.labelling.calibration import TOLERANCE, calibrate
-from sam_detect.labelling.metric import Metric
-from sam_detect.labelling.suppression import _several_for_one, one_per_object, seen_nesting
+from sam_detect.labelling.naming import exchange_for_several, observed_nesting, suppress
+from sam_detect.labelling.similarity import TOLERANCE, Metric, calibrate
 from sam_detect.masks import nms
 from sam_detect.types import Classification, ExampleArrays, Masks, Neighbour
 
@@ -304,12 +303,12 @@ WHOLE, PART, APART = (10, 10, 40, 40), (15, 15, 20, 20), (60, 60, 20, 20)
 
 def test_a_part_gives_way_to_the_whole_of_better_quality() -> None:
     masks = boxes(PART, WHOLE, APART, scores=[0.6, 0.9, 0.9])
-    assert sorted(one_per_object(masks, says("a", "a", "a"))) == [1, 2]
+    assert sorted(suppress(masks, says("a", "a", "a"))[0]) == [1, 2]
 
 
 def test_a_whole_of_poor_quality_gives_way_to_what_it_swallows() -> None:
     masks = boxes(PART, WHOLE, scores=[0.9, 0.5])
-    assert one_per_object(masks, says("a", "a")).tolist() == [0]
+    assert suppress(masks, says("a", "a"))[0].tolist() == [0]
 
 
 LEFT, RIGHT, BOTH = (10, 10, 20, 20), (32, 10, 20, 20), (10, 10, 42, 20)
@@ -321,28 +320,28 @@ def sure(*confidences: float) -> list[Classification]:
 
 def test_two_objects_take_the_place_of_both_in_one() -> None:
     masks = boxes(BOTH, LEFT, RIGHT)
-    assert one_per_object(masks, sure(0.95, 0.9, 0.9)).tolist() == [1, 2]
-    assert one_per_object(masks, sure(0.99, 0.6, 0.6)).tolist() == [0]
-    assert one_per_object(masks, sure(0.7, 0.9, 0.9)).tolist() == [1, 2]
+    assert suppress(masks, sure(0.95, 0.9, 0.9))[0].tolist() == [1, 2]
+    assert suppress(masks, sure(0.99, 0.6, 0.6))[0].tolist() == [0]
+    assert suppress(masks, sure(0.7, 0.9, 0.9))[0].tolist() == [1, 2]
 
 
 def test_one_object_does_not_take_the_place_of_a_better_one() -> None:
-    assert one_per_object(boxes(BOTH, LEFT), sure(0.95, 0.94)).tolist() == [0]
+    assert suppress(boxes(BOTH, LEFT), sure(0.95, 0.94))[0].tolist() == [0]
     parts_of_one = boxes(BOTH, LEFT, (11, 11, 20, 20))
-    assert one_per_object(parts_of_one, sure(0.95, 0.9, 0.9)).tolist() == [0]
+    assert suppress(parts_of_one, sure(0.95, 0.9, 0.9))[0].tolist() == [0]
 
 
 def test_what_is_less_likely_than_not_costs_nothing() -> None:
     clash = np.zeros((4, 4), bool)
     clash[0, 1:] = clash[1:, 0] = True
-    assert _several_for_one([0], clash, np.array([0.4, 0.25, 0.2, -0.1])) == [1, 2]
+    assert exchange_for_several([0], clash, np.array([0.4, 0.25, 0.2, -0.1])) == [1, 2]
 
 
 def test_unknown_ones_keep_no_named_one_out() -> None:
     unknown, left, both = (13, 10, 7, 20), (13, 10, 20, 20), (20, 10, 32, 20)
     masks = boxes(both, left, RIGHT, unknown)
-    assert one_per_object(masks[[0, 3]], [*sure(0.95), *says(None)]).tolist() == [0, 1]
-    assert one_per_object(masks, [*sure(0.95, 0.9, 0.9), *says(None)]).tolist() == [1, 2]
+    assert suppress(masks[[0, 3]], [*sure(0.95), *says(None)])[0].tolist() == [0, 1]
+    assert suppress(masks, [*sure(0.95, 0.9, 0.9), *says(None)])[0].tolist() == [1, 2]
 
 
 @QUICK
@@ -355,28 +354,28 @@ def test_local_search_is_worth_no_less_than_greed_and_never_keeps_two_that_clash
     clash = np.triu(clash, 1) | np.triu(clash, 1).T
     worth = np.sort(rng.uniform(-0.1, 0.5, count))[::-1]
     greedy = nms(range(count), clash.astype(np.float64), 0.5)
-    found = _several_for_one(greedy, clash, worth)
+    found = exchange_for_several(greedy, clash, worth)
     assert not clash[np.ix_(found, found)].any()
     assert worth[found].sum() >= worth[greedy].sum() - 1e-12
 
 
 def test_another_label_inside_stays_only_where_examples_nest_so() -> None:
     masks = boxes(PART, WHOLE, scores=[0.8, 0.9])
-    assert one_per_object(masks, says("food", "plate")).tolist() == [1]
-    nested = one_per_object(masks, says("food", "plate"), nesting={("food", "plate")})
+    assert suppress(masks, says("food", "plate"))[0].tolist() == [1]
+    nested, _ = suppress(masks, says("food", "plate"), nesting={("food", "plate")})
     assert sorted(nested.tolist()) == [0, 1]
-    other_way = one_per_object(masks, says("food", "plate"), nesting={("plate", "food")})
+    other_way, _ = suppress(masks, says("food", "plate"), nesting={("plate", "food")})
     assert other_way.tolist() == [1]
 
 
 def test_unknown_ones_follow_and_give_way() -> None:
     masks = boxes(APART, WHOLE, PART, (62, 60, 20, 20))
-    kept = one_per_object(masks, says(None, "a", None, None))
+    kept, _ = suppress(masks, says(None, "a", None, None))
     assert kept.tolist() == [1, 0]
 
 
 def test_nothing_in_nothing_out() -> None:
-    assert one_per_object(Masks.empty((5, 5)), []).tolist() == []
+    assert suppress(Masks.empty((5, 5)), [])[0].tolist() == []
 
 
 def test_nesting_is_read_from_examples_of_one_picture() -> None:
@@ -388,4 +387,4 @@ def test_nesting_is_read_from_examples_of_one_picture() -> None:
         negatives=np.zeros(4, bool),
         vectors=np.zeros((4, 2), np.float32),
     )
-    assert seen_nesting(arrays) == {("food", "plate")}
+    assert observed_nesting(arrays) == {("food", "plate")}

@@ -17,8 +17,7 @@ from sam_detect.errors import LibraryCorruptError
 from sam_detect.evaluation.methods import SupportImage
 from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.interfaces import Segmenter
-from sam_detect.labelling.naming import _without_denied
-from sam_detect.labelling.suppression import one_per_object
+from sam_detect.labelling.naming import apply_negative_outlines, suppress
 from sam_detect.library.example import image_digest
 from sam_detect.sources import to_frame
 from sam_detect.types import Classification, Detections, Frame, ImageRGB, Masks
@@ -154,7 +153,7 @@ def test_only_about_the_same_outline_is_denied() -> None:
     known = made.snapshot().taught(frame)
     # With the negative's outline they share .44, .62, .70 and .93.
     masks = Masks.from_dense(np.stack([grown(disc_masks()[0], n) for n in (0, 3, 4, 7)]))
-    shown = _without_denied(masks, [classification] * 4, known.of(negative=True))
+    shown = apply_negative_outlines(masks, [classification] * 4, known.of(negative=True))
     assert [v.label for v in shown] == ["nut", "nut", None, None]
 
 
@@ -168,7 +167,7 @@ def test_what_holds_a_wrong_find_and_little_else_is_denied_too() -> None:
     masks = Masks.from_dense(np.stack([*dense, grown(disc_masks()[1], 7)]))
     assert np.allclose(masks.areas[:3] / disc_masks()[0].sum(), (2.1, 3.6, 5.5), atol=0.1)
     classification, known = Classification("nut", "nut", 0.9), made.snapshot().taught(frame)
-    shown = _without_denied(masks, [classification] * 4, known.of(negative=True))
+    shown = apply_negative_outlines(masks, [classification] * 4, known.of(negative=True))
     assert [v.label for v in shown] == [None, None, "nut", "nut"]
 
 
@@ -201,9 +200,9 @@ def test_several_worth_more_together_do_not_replace_a_taught_one() -> None:
     whole = disc_masks()[0] | disc_masks()[1]
     masks = Masks.from_dense(np.stack([whole, *disc_masks()[:2]]))
     sure = [Classification("nut", "nut", 0.999)] * 2
-    assert one_per_object(masks, [Classification("pair", "pair", 0.6), *sure]).tolist() == [1, 2]
+    assert suppress(masks, [Classification("pair", "pair", 0.6), *sure])[0].tolist() == [1, 2]
     pair = Classification("pair", "pair", 1.0, taught=True)
-    assert one_per_object(masks, [pair, *sure]).tolist() == [0]
+    assert suppress(masks, [pair, *sure])[0].tolist() == [0]
 
 
 def test_a_library_too_large_for_one_snapshot_knows_its_pictures(

@@ -1,21 +1,27 @@
-"""What the labellers that compare with examples share."""
+"""The labellers that compare with examples: ``knn`` and ``prototype``, and what they share."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Labeller, LabelMemory
-from sam_detect.labelling.calibration import Calibration, calibrate
-from sam_detect.labelling.decision import DecisionModel, expected_shift
-from sam_detect.labelling.metric import Metric
+from sam_detect.labelling.decision import (
+    DecisionModel,
+    expected_shift,
+    nearest_of,
+    negative_factors,
+)
+from sam_detect.labelling.similarity import Calibration, Metric, calibrate
 from sam_detect.masks import FloatArray, IntArray
+from sam_detect.options import require_number
 from sam_detect.types import Classification, ExampleArrays, Explanation, Neighbour
 from sam_detect.types.explanation import confidence_of
 
@@ -24,17 +30,17 @@ CANDIDATES = 50
 """So many of the nearest examples by plain cosine are compared again under the metric."""
 MOST_NEGATIVES = 200
 """So many negatives may be among the nearest before they keep examples from being compared."""
-NEGATIVE_REACH = 0.25
-"""A negative acts where it is nearer than this share of the distance (1 - similarity) to the
-nearest example of its label: half the way, as the distance grows with the square of it."""
-LEAST_DISTANCE = 1e-6
-"""What is nearer is the same."""
 EVEN = 0.5
 """A label of whose confidence less is left gives way to the next best."""
 FOLDS = 5
 MOST_FITTED = 4
 """So many fits of one library are kept: each picture of a small one may have its own."""
 
+SHARPNESS = 20.0
+"""A vote that is less similar by 1/20 has a weight lower by a factor of e."""
+
+Names = npt.NDArray[np.object_]
+Votes = Sequence[tuple[str, float]]
 Shifts = tuple[tuple[str, float], ...]
 """Each label with the shift that is expected of it; first, under no label, that of all."""
 
@@ -60,7 +66,7 @@ class ExampleLabeller(Labeller):
     """Compares vectors with examples; calibrated on the left-out examples of the library.
 
     Args:
-        top_k: how many of the nearest examples are looked at.
+        top_k: how many of the nearest examples are compared.
         threshold: least confidence for a label; "auto" is one half, the point that the library's
             own left-out examples set.
 
@@ -71,17 +77,18 @@ class ExampleLabeller(Labeller):
     def __init__(self, top_k: int = 5, threshold: float | str = "auto") -> None:
         if top_k < 1:
             raise ConfigError(f"top_k must be at least 1, got {top_k}")
-        try:
-            limit = AUTO_THRESHOLD if threshold == "auto" else float(threshold)
-        except (TypeError, ValueError):
-            limit = math.nan
-        if not 0 <= limit <= 1:
-            raise ConfigError(
-                f"threshold must be 'auto' or a number from 0 to 1, got {threshold!r}"
-            )
+        given = AUTO_THRESHOLD if threshold == "auto" else threshold
         self.top_k = int(top_k)
-        self.threshold = limit
+        self.threshold = require_number("threshold", given, 0, 1, other="'auto' or ")
         self._fitted: dict[tuple[str, Shifts], Fitted] = {}
+
+    @abstractmethod
+    def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
+        """Of one vector to the ``(n, D)`` examples of a label, n > 0, as :meth:`votes` has it."""
+
+    @abstractmethod
+    def votes(self, vector: FloatArray, neighbours: list[Neighbour], fitted: Fitted) -> Votes:
+        """Label and similarity of each vote on one vector (under the metric)."""
 
     def label(
         self,
@@ -98,170 +105,156 @@ class ExampleLabeller(Labeller):
         negatives = int(np.count_nonzero(memory.examples().negatives))
         found = memory.nearest(vectors, count + min(negatives, MOST_NEGATIVES))
         if not any(found):
-            return [self.unknown([]) for _ in vectors]
-        fitted = self._fit(memory, source)
+            return [self._unknown([]) for _ in vectors]
+        fitted = self._fitted_to(memory, source)
         mapped = fitted.metric(vectors)
-        neighbours = self._compared_again(mapped, found, memory, fitted.metric)
-        given = [denials(near) for near in neighbours]
-        denied = [{name for name, left in each.items() if left < EVEN} for each in given]
+        neighbours = self._rerank(mapped, found, memory, fitted.metric)
+        factors = [negative_factors(near) for near in neighbours]
         classifications = [
-            self.classify(vector, near, fitted, labels)
-            for vector, near, labels in zip(mapped, neighbours, denied, strict=True)
+            self._classify(self.votes(vector, near, fitted), near, fitted, factor)
+            for vector, near, factor in zip(mapped, neighbours, factors, strict=True)
         ]
         if fitted.decision is not None:
-            evidence = qualities, areas
-            classifications = self._weighed(
-                classifications, mapped, neighbours, fitted.decision, evidence
+            classifications = self._combine_evidence(
+                fitted.decision,
+                classifications,
+                mapped,
+                neighbours,
+                qualities=qualities,
+                areas=areas,
             )
-        return [
-            self._corrected(classification, left, near)
-            for classification, left, near in zip(classifications, given, neighbours, strict=True)
-        ]
+        answers = zip(classifications, factors, neighbours, strict=True)
+        return [self._apply_negatives(*each) for each in answers]
 
-    @abstractmethod
-    def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
-        """Of one vector to the ``(n, D)`` examples of a label, n > 0, as :meth:`classify`
-        measures it."""
-
-    @abstractmethod
-    def classify(
+    def _classify(
         self,
-        vector: FloatArray,
+        votes: Votes,
         neighbours: list[Neighbour],
         fitted: Fitted,
-        denied: Collection[str],
+        factors: Mapping[str, float],
     ) -> Classification:
-        """What one vector (under the metric) is.
+        """The classification by similarity alone.
 
-        Args:
-            denied: labels that it has only if there is no other; negatives say no more than this.
+        A label whose negatives leave less than ``EVEN`` wins only if there is no other.
         """
+        votes = [vote for vote in votes if factors.get(vote[0], 1.0) >= EVEN] or votes
+        if not votes:
+            return self._unknown(neighbours)
+        highest = max(similarity for _, similarity in votes)
+        weights: dict[str, float] = {}
+        nearest: dict[str, float] = {}
+        for label, similarity in votes:
+            weight = math.exp(SHARPNESS * (similarity - highest))
+            weights[label] = weights.get(label, 0.0) + weight
+            nearest[label] = max(nearest.get(label, -1.0), similarity)
+        total = sum(weights.values())
+        shares = {label: weight / total for label, weight in weights.items()}
+        best = max(shares, key=lambda label: (shares[label], nearest[label], label))
+        calibrated = float(fitted.calibration.confidence(best, nearest[best]))
+        explanation = Explanation(
+            votes=dict(sorted(shares.items(), key=lambda each: (-each[1], each[0]))),
+            similarity=nearest[best],
+            half_similarity=fitted.calibration.thresholds[best],
+            calibrated=calibrated,
+        )
+        return self._decide(best, shares[best] * calibrated, neighbours, explanation)
 
-    def named(
+    def _decide(
         self,
         label: str,
         confidence: float,
         neighbours: list[Neighbour],
-        explanation: Explanation | None,
+        explanation: Explanation,
     ) -> Classification:
         """The classification for a best label: known or, below the threshold, unknown."""
+        near = neighbours[: self.top_k]
         return Classification.decided(
-            label,
-            confidence,
-            threshold=self.threshold,
-            neighbours=neighbours[: self.top_k],
-            explanation=explanation,
+            label, confidence, threshold=self.threshold, neighbours=near, explanation=explanation
         )
 
-    def compared(
-        self,
-        label: str,
-        similarity: float,
-        votes: Mapping[str, float],
-        neighbours: list[Neighbour],
-        fitted: Fitted,
-    ) -> Classification:
-        """The classification by similarity alone.
-
-        Args:
-            label: the best label.
-            similarity: to its examples, under the metric.
-            votes: share of each label, adding up to 1.
-        """
-        calibrated = fitted.calibration.confidence(label, similarity)
-        explanation = Explanation(
-            votes=dict(sorted(votes.items(), key=lambda each: (-each[1], each[0]))),
-            similarity=similarity,
-            half_similarity=fitted.calibration.thresholds[label],
-            calibrated=calibrated,
-        )
-        return self.named(label, votes[label] * calibrated, neighbours, explanation)
-
-    def unknown(self, neighbours: list[Neighbour]) -> Classification:
+    def _unknown(self, neighbours: list[Neighbour]) -> Classification:
         """The classification where no positive example is near."""
         nearest = neighbours[0].label if neighbours else None
         explanation = Explanation(threshold=self.threshold)
         near = tuple(neighbours[: self.top_k])
         return Classification(None, nearest, 0.0, near, explanation=explanation)
 
-    def _corrected(
-        self, classification: Classification, left: Mapping[str, float], neighbours: list[Neighbour]
-    ) -> Classification:
-        """The classification with what the negatives leave of it (:func:`denials`)."""
-        label, explanation = classification.best_label, classification.explanation
-        if label is None or label not in left or explanation is None:
-            return classification
-        explanation = replace(explanation, negative_factor=left[label])
-        return self.named(label, classification.confidence * left[label], neighbours, explanation)
-
-    def _weighed(
+    def _apply_negatives(
         self,
+        classification: Classification,
+        factors: Mapping[str, float],
+        neighbours: list[Neighbour],
+    ) -> Classification:
+        label, explanation = classification.best_label, classification.explanation
+        if label is None or label not in factors or explanation is None:
+            return classification
+        explanation = replace(explanation, negative_factor=factors[label])
+        confidence = classification.confidence * factors[label]
+        return self._decide(label, confidence, neighbours, explanation)
+
+    def _combine_evidence(
+        self,
+        decision: DecisionModel,
         classifications: list[Classification],
         vectors: FloatArray,
         neighbours: list[list[Neighbour]],
-        decision: DecisionModel,
-        evidence: tuple[FloatArray | None, IntArray | None],
+        *,
+        qualities: FloatArray | None,
+        areas: IntArray | None,
     ) -> list[Classification]:
-        """The classifications of one picture, with size, quality and hard negatives weighed in."""
-        qualities, areas = evidence
-        odds = np.full(len(classifications), -np.inf)
-        terms: list[dict[str, float]] = [{} for _ in classifications]
-        best_labels = [classification.best_label for classification in classifications]
-        hard_negatives = decision.nearest_hard_negatives(best_labels, vectors)
-        for index, (classification, near) in enumerate(
-            zip(classifications, neighbours, strict=True)
-        ):
-            label = classification.best_label
-            if label is None or not classification.confidence:
-                continue
-            terms[index] = decision.odds(
-                label,
-                classification.confidence,
-                similarity=nearest_of(label, near),
-                hard_negative=float(hard_negatives[index]),
-                look=(
-                    None if qualities is None else float(qualities[index]),
-                    None if areas is None else float(areas[index]),
-                ),
-            )
-            odds[index] = sum(terms[index].values())
+        """The classifications of one picture, by all terms of the decision."""
+        none: list[Any] = [None] * len(vectors)
+        own_quality = none if qualities is None else qualities.tolist()
+        own_area = none if areas is None else areas.tolist()
+        labels = [each.best_label for each in classifications]
+        hard_negatives = decision.nearest_hard_negatives(labels, vectors).tolist()
+        terms: list[dict[str, float]] = [{} for _ in labels]
+        for index, (label, near) in enumerate(zip(labels, neighbours, strict=True)):
+            confidence = classifications[index].confidence
+            if label is not None and confidence:
+                terms[index] = decision.odds(
+                    label,
+                    confidence,
+                    similarity=nearest_of(label, near),
+                    hard_negative=hard_negatives[index],
+                    quality=own_quality[index],
+                    area=own_area[index],
+                )
         if qualities is not None:
-            of_image = decision.of_picture(best_labels, odds, qualities)
-            for place in np.flatnonzero(of_image).tolist():
-                terms[place]["image_quality"] = float(of_image[place])
+            odds = np.array([sum(each.values()) if each else -np.inf for each in terms])
+            shifts = decision.shift_of_picture(labels, odds, qualities)
+            for index in np.flatnonzero(shifts).tolist():
+                terms[index]["image_quality"] = float(shifts[index])
         answers = []
-        for index, (classification, near) in enumerate(
-            zip(classifications, neighbours, strict=True)
-        ):
-            label, explanation = classification.best_label, classification.explanation
-            if label is None or explanation is None or math.isinf(odds[index]):
-                answers.append(classification)
+        for index, (label, near) in enumerate(zip(labels, neighbours, strict=True)):
+            explanation, hard_negative = classifications[index].explanation, hard_negatives[index]
+            if label is None or explanation is None or "similarity" not in terms[index]:
+                answers.append(classifications[index])
                 continue
-            hard_negative = float(hard_negatives[index])
             explanation = replace(
                 explanation,
                 log_odds=terms[index],
                 hard_negative=None if math.isnan(hard_negative) else hard_negative,
-                quality=None if qualities is None else float(qualities[index]),
+                quality=own_quality[index],
                 typical_quality=decision.qualities.get(label),
             )
             total = confidence_of(sum(terms[index].values()))
-            answers.append(self.named(label, total, near, explanation))
+            answers.append(self._decide(label, total, near, explanation))
         return answers
 
-    def _fit(self, memory: LabelMemory, source: str | None) -> Fitted:
-        """What the examples say; kept until they change."""
+    def _fitted_to(self, memory: LabelMemory, source: str | None) -> Fitted:
+        """What the examples say; cached until they change."""
         generation, examples = memory.generation, memory.examples()
         shifts = _shifts(examples, source)
         key = (generation, shifts)
         found = self._fitted.get(key)
         if found is None:
-            found = self._learn(examples, memory.prior_similarity, dict(shifts))
+            found = self._fit(examples, memory.prior_similarity, dict(shifts))
             current = [(k, v) for k, v in self._fitted.items() if k[0] == generation]
             self._fitted = {**dict(current[1 - MOST_FITTED :]), key: found}
         return found
 
-    def _learn(
+    def _fit(
         self, examples: ExampleArrays, prior_similarity: float, shifts: Mapping[str, float]
     ) -> Fitted:
         """What the examples say of things in a picture of which such shifts are expected."""
@@ -293,12 +286,7 @@ class ExampleLabeller(Labeller):
         return Fitted(metric, means, calibration, decision)
 
     def _left_out(
-        self,
-        index: np.intp,
-        vectors: FloatArray,
-        labels: npt.NDArray[np.object_],
-        sources: npt.NDArray[np.object_],
-        shift: float,
+        self, index: np.intp, vectors: FloatArray, labels: Names, sources: Names, shift: float
     ) -> float | None:
         """Similarity of an example to the others of its label; None where there are none.
 
@@ -314,7 +302,7 @@ class ExampleLabeller(Labeller):
         found = (1 - shift) * self.similarity(vectors[index], vectors[elsewhere])
         return found + shift * self.similarity(vectors[index], vectors[alike]) if shift else found
 
-    def _compared_again(
+    def _rerank(
         self,
         mapped: FloatArray,
         found: list[list[Neighbour]],
@@ -340,31 +328,6 @@ class ExampleLabeller(Labeller):
         return answers
 
 
-def nearest_of(label: str, neighbours: Sequence[Neighbour]) -> float:
-    """Similarity of the nearest example of a label among neighbours, nearest first; where none of
-    it is among them, that of the last, than which it is no nearer."""
-    own = (n.similarity for n in neighbours if n.label == label and not n.negative)
-    return next(own, neighbours[-1].similarity)
-
-
-def denials(neighbours: Sequence[Neighbour]) -> dict[str, float]:
-    """What negatives leave of the confidence in each label, 0 to 1; labels not named keep all.
-
-    A negative is a local exception: it says what this thing is not, and nothing of the things
-    around it. Nothing is left at the negative itself. More is left the farther away it is beside
-    the nearest example of its label (the ratio test of Lowe, 2004), and all of it from
-    ``NEGATIVE_REACH`` on, so also of whatever is nearer to an example than to the negative.
-    """
-    left: dict[str, float] = {}
-    for each in neighbours:
-        if each.negative:
-            far = max(1 - nearest_of(each.label, neighbours), LEAST_DISTANCE)
-            share = max(0.0, 1 - each.similarity) / (NEGATIVE_REACH * far)
-            if share < 1:
-                left[each.label] = min(left.get(each.label, 1.0), share)
-    return left
-
-
 def unit_mean(vectors: FloatArray) -> FloatArray:
     mean = vectors.mean(axis=0)
     return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
@@ -388,3 +351,32 @@ def _shifts(examples: ExampleArrays, source: str | None) -> Shifts:
             of_label[""].append(picture)
             of_label.setdefault(label, []).append(picture)
     return tuple((label, expected_shift(of_label[label], source)) for label in sorted(of_label))
+
+
+class KNNLabeller(ExampleLabeller):
+    """The nearest examples vote, each with a weight that grows with its similarity.
+
+    The confidence is the winner's share of the vote, times the confidence that something as similar
+    as the winner's nearest example has its label
+    (:class:`~sam_detect.labelling.similarity.Calibration`). Negatives have no vote.
+    """
+
+    def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
+        return float((examples @ vector).max())
+
+    def votes(self, vector: FloatArray, neighbours: list[Neighbour], fitted: Fitted) -> Votes:
+        return [(each.label, each.similarity) for each in neighbours if not each.negative]
+
+
+class PrototypeLabeller(ExampleLabeller):
+    """The label whose mean vector is nearest (Snell et al., "Prototypical Networks", 2017).
+
+    The confidence is the label's share of a softmax over all labels, times the confidence that
+    something as similar to the mean has the label. The nearest examples are given as the reason.
+    """
+
+    def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
+        return float(unit_mean(examples) @ vector)
+
+    def votes(self, vector: FloatArray, neighbours: list[Neighbour], fitted: Fitted) -> Votes:
+        return [(label, float(vector @ mean)) for label, mean in fitted.means.items()]
