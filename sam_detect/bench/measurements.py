@@ -7,21 +7,115 @@ A machine that others use is now fast, now slow. What is compared therefore runs
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from sam_detect.bench.memory import GrowingMemory, PeakMemory
-
 Clock = Callable[[], float]
 """Seconds from any start."""
 Announce = Callable[[str], None]
+CLEAR_REFS = Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+
+
+class PeakMemory:
+    """Peak resident memory above the start of a ``with`` block. Not to be nested.
+
+    Linux keeps the most memory a process has ever had resident (``VmHWM``), and sets that mark back
+    to what it has now when the process writes ``5`` to ``/proc/self/clear_refs`` (proc(5)). So the
+    kernel itself takes the peak: of Python, numpy, OpenCV and the engine alike, without sampling.
+    Elsewhere there is no such mark, and the peak is not known.
+
+    Pages of mapped files count, as in the system's own figures. Memory that the
+    process holds free already would hide what the block takes, so it is given back first.
+
+    Attributes:
+        peak_mb: megabytes (2^20 bytes) above the start; None where the system cannot tell.
+        kept_mb: how much more is resident at the end than at the start; may be negative.
+    """
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self.peak_mb: float | None = None
+        self.kept_mb: float | None = None
+
+    def __enter__(self) -> PeakMemory:
+        gc.collect()
+        give_back_free_memory()
+        with contextlib.suppress(OSError):
+            CLEAR_REFS.write_text("5", encoding="ascii")
+            self._start = resident_mb()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        peak = resident_mb("VmHWM")
+        give_back_free_memory()
+        now = resident_mb()
+        if self._start is not None and peak is not None and now is not None:
+            self.peak_mb = max(0.0, peak - self._start)
+            self.kept_mb = now - self._start
+
+
+class PeakDeviceMemory(PeakMemory):
+    """The same of a GPU's memory: what torch's tensors take there, as torch counts it."""
+
+    def __enter__(self) -> PeakDeviceMemory:
+        import torch
+
+        gc.collect()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        self._start = torch.cuda.memory_allocated() / 2**20
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        torch.cuda.synchronize()
+        peak, now = torch.cuda.max_memory_allocated(), torch.cuda.memory_allocated()
+        if self._start is not None:
+            self.peak_mb = peak / 2**20 - self._start
+            self.kept_mb = now / 2**20 - self._start
+
+
+def growing_peak_mb(pieces: Sequence[PeakMemory]) -> float | None:
+    """Peak memory of work that was done piece by piece and keeps what it made: megabytes above what
+    was resident before the first piece, less what others took in between; None where the system
+    cannot tell."""
+    kept, peak = 0.0, 0.0
+    for piece in pieces:
+        if piece.peak_mb is None or piece.kept_mb is None:
+            return None
+        peak = max(peak, kept + piece.peak_mb)
+        kept += piece.kept_mb
+    return peak
+
+
+def give_back_free_memory() -> None:
+    """Returns what is free to the system, with glibc."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident_mb(field: str = "VmRSS") -> float | None:
+    """What the process has resident now, or (``VmHWM``) had at most; None where it is not known."""
+    try:
+        lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) / 1024
+    return None
 
 
 @dataclass(frozen=True)
@@ -185,15 +279,14 @@ class Measurements:
             rounds: runs of each; by default as many as were asked for.
         """
         watches = [Stopwatch(self.clock) for _ in trials]
-        memories = [GrowingMemory() for _ in trials]
+        pieces: list[list[PeakMemory]] = [[] for _ in trials]
         for _ in range(rounds or self.repeat):
-            for trial, watch, growing in zip(trials, watches, memories, strict=True):
-                taken = self.memory()
-                trial.once(taken, watch)
-                growing.add(taken)
+            for trial, watch, taken in zip(trials, watches, pieces, strict=True):
+                taken.append(self.memory())
+                trial.once(taken[-1], watch)
         return [
-            Series(trial.name, tuple(watch.durations_ms), growing.peak_mb)
-            for trial, watch, growing in zip(trials, watches, memories, strict=True)
+            Series(trial.name, tuple(watch.durations_ms), growing_peak_mb(taken))
+            for trial, watch, taken in zip(trials, watches, pieces, strict=True)
         ]
 
     def stage(self, trial: Trial) -> None:
@@ -209,35 +302,30 @@ class Measurements:
     def add_pair(
         self, name: str, a: Series, b: Series, *, of: Literal["time", "memory"] = "time"
     ) -> None:
-        """Keeps a ratio of two series measured in turn; nothing where the memory is not known."""
-        if of == "time":
-            self.pairs[name] = _ratio(a.name, b.name, a.durations_ms, b.durations_ms, unit="ms")
-        elif a.peak_memory_mb and b.peak_memory_mb:
+        """Keeps a ratio of two series measured in turn; nothing where the memory is not known.
+
+        ``ratio`` is above 1 where ours (``a``) takes less than the reference (``b``). Its
+        ``spread`` is the interquartile range of the ratios of the single rounds, in each of which
+        both met the same machine; None of a single round.
+        """
+        mine, theirs = a.durations_ms, b.durations_ms
+        if of == "memory":
+            if not a.peak_memory_mb or not b.peak_memory_mb:
+                return
             mine, theirs = (a.peak_memory_mb,), (b.peak_memory_mb,)
-            self.pairs[name] = _ratio(a.name, b.name, mine, theirs, unit="MB")
+        ours, reference = float(np.median(mine)), float(np.median(theirs))
+        rounds = [y / x for x, y in zip(mine, theirs, strict=True) if x > 0]
+        self.pairs[name] = {
+            "a": a.name,
+            "b": b.name,
+            "a_median": round(ours, 4),
+            "b_median": round(reference, 4),
+            "ratio": round(reference / ours, 4) if ours > 0 else None,
+            "spread": round(interquartile_range(rounds), 4) if len(rounds) > 1 else None,
+            "unit": "ms" if of == "time" else "MB",
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes that say what was measured, as plain data."""
         names = ("workload", "recipe", "stages", "pairs", "figures", "skipped")
         return {name: getattr(self, name) for name in names}
-
-
-def _ratio(
-    a: str, b: str, mine: Sequence[float], theirs: Sequence[float], *, unit: str
-) -> dict[str, Any]:
-    """``ratio`` is above 1 where ours (``a``) takes less than the reference (``b``).
-
-    Its ``spread`` is the interquartile range of the ratios of the single rounds, in each of which
-    both met the same machine; None of a single round.
-    """
-    ours, reference = float(np.median(mine)), float(np.median(theirs))
-    rounds = [y / x for x, y in zip(mine, theirs, strict=True) if x > 0]
-    return {
-        "a": a,
-        "b": b,
-        "a_median": round(ours, 4),
-        "b_median": round(reference, 4),
-        "ratio": round(reference / ours, 4) if ours > 0 else None,
-        "spread": round(interquartile_range(rounds), 4) if len(rounds) > 1 else None,
-        "unit": unit,
-    }

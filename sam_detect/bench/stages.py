@@ -18,8 +18,8 @@ import numpy as np
 import skimage.data
 
 from sam_detect import parts
+from sam_detect.bench import Options
 from sam_detect.bench.measurements import Measurements, Trial
-from sam_detect.bench.suites import Options, Suite
 from sam_detect.config import Settings
 from sam_detect.fading import context
 from sam_detect.features.choosing import choose_features
@@ -230,27 +230,23 @@ WHOLE_MASKS = 10
 """Masks of each picture that are faded over the whole picture, which is slow."""
 
 
-class StagesSuite(Suite):
+def run(measurements: Measurements, options: Options) -> None:
     """Propose, fade and crop, embed, search, label, write; and all but writing as ``detect``."""
-
-    takes = frozenset({"images"})
-
-    def run(self, measurements: Measurements, options: Options) -> None:
-        frames = pictures(options.images)
-        measurements.workload = describe(frames)
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            measurements.announce("preparing")
-            prepared = Prepared(frames, QdrantVectorStore(path=Path(folder, "libraries")))
-            measurements.recipe = prepared.pipeline.recipe.to_dict()
-            for trial in stages(prepared, Path(folder)):
-                measurements.stage(trial)
-            for name, (ours, reference) in pairs(prepared).items():
-                measurements.pair(name, ours, reference)
-        size = megapixels(frames)
-        total_ms = measurements.stages["detect"]["median_ms"]
-        measurements.figures["megapixels"] = round(size, 4)
-        measurements.figures["proposals"] = sum(len(p.masks) for p in prepared.pictures)
-        measurements.figures["detect_seconds_per_megapixel"] = round(total_ms / size / 1000, 4)
+    frames = pictures(options.images)
+    measurements.workload = describe(frames)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        measurements.announce("preparing")
+        prepared = Prepared(frames, QdrantVectorStore(path=Path(folder, "libraries")))
+        measurements.recipe = prepared.pipeline.recipe.to_dict()
+        for trial in stages(prepared, Path(folder)):
+            measurements.stage(trial)
+        for name, (ours, reference) in pairs(prepared).items():
+            measurements.pair(name, ours, reference)
+    size = megapixels(frames)
+    total_ms = measurements.stages["detect"]["median_ms"]
+    measurements.figures["megapixels"] = round(size, 4)
+    measurements.figures["proposals"] = sum(len(p.masks) for p in prepared.pictures)
+    measurements.figures["detect_seconds_per_megapixel"] = round(total_ms / size / 1000, 4)
 
 
 def stages(prepared: Prepared, folder: Path) -> list[Trial]:

@@ -18,8 +18,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from qdrant_client import QdrantClient, models
 
+from sam_detect.bench import Options
 from sam_detect.bench.measurements import Measurements, Series, Trial
-from sam_detect.bench.suites import Options, Suite
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import VectorStore
 from sam_detect.masks import FloatArray
@@ -148,28 +148,24 @@ CLUSTERS = 50
 PAIRS = (("embedded", "local"), ("memory", "local"), ("memory", "embedded"))
 
 
-class StoreSuite(Suite):
+def run(measurements: Measurements, options: Options) -> None:
     """Insert, search and open, at each size. A search is of a batch of 64 vectors."""
-
-    takes = frozenset({"sizes"})
-
-    def run(self, measurements: Measurements, options: Options) -> None:
-        for size in options.sizes:
-            if size < PARTS or size % PARTS:
-                raise ConfigError(f"a size must be a multiple of {PARTS} above 0, got {size}")
-        for size in options.sizes or SIZES:
-            with_local = bool(options.sizes) or size <= LARGEST_LOCAL
-            if not with_local:
-                measurements.skipped.append(
-                    f"local at {size} vectors, which takes minutes: ask with --sizes {size}"
-                )
-            with (
-                tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-                warnings.catch_warnings(),
-            ):
-                # The local mode advises a server, also where it is measured on purpose.
-                warnings.simplefilter("ignore", UserWarning)
-                _measure(measurements, _stores(Path(folder), with_local), size)
+    for size in options.sizes:
+        if size < PARTS or size % PARTS:
+            raise ConfigError(f"a size must be a multiple of {PARTS} above 0, got {size}")
+    for size in options.sizes or SIZES:
+        with_local = bool(options.sizes) or size <= LARGEST_LOCAL
+        if not with_local:
+            measurements.skipped.append(
+                f"local at {size} vectors, which takes minutes: ask with --sizes {size}"
+            )
+        with (
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+            warnings.catch_warnings(),
+        ):
+            # The local mode advises a server, also where it is measured on purpose.
+            warnings.simplefilter("ignore", UserWarning)
+            _measure(measurements, _stores(Path(folder), with_local), size)
 
 
 def _stores(folder: Path, with_local: bool) -> list[ComparedStore]:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from sam_detect.api import SAMDetect
 from sam_detect.bench.machine import describe_machine, machine_name, versions
-from sam_detect.bench.sam2_compared import official_generator, same_share
+from sam_detect.bench.sam2_official import official_generator, same_share
 from sam_detect.embedding.clip import CLIPEmbedder
 from sam_detect.fading import IdentityFade, context
 from sam_detect.masks import BoolArray, FloatArray

@@ -19,17 +19,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+import trackers  # noqa: F401 - a stream needs it: its lack is named before anything is measured
 
 from sam_detect import parts
 from sam_detect.api import SAMDetect
-from sam_detect.bench.measurements import Measurements, Trial
-from sam_detect.bench.memory import resident_mb
-from sam_detect.bench.suites import Options, Suite
+from sam_detect.bench import Options
+from sam_detect.bench.measurements import Measurements, Trial, resident_mb
 from sam_detect.config import Settings
 from sam_detect.interfaces import Source
 from sam_detect.masks import BoolArray
-from sam_detect.registry import needing_extra
+from sam_detect.outputs.json_lines import VideoLinesSink
+from sam_detect.outputs.video import AnnotatedVideoSink
 from sam_detect.types import Detections, Frame, ImageRGB, Masks
+from sam_detect.video.recording import Recorder
 
 SIZE_HW = (480, 640)
 OBJECTS = 10
@@ -165,28 +167,17 @@ class Workload:
     rounds: int = 3
 
 
-class VideoSuite(Suite):
+def run(measurements: Measurements, options: Options, workload: Workload | None = None) -> None:
     """A paced live source at 640 x 480 with ten objects, written as MP4 and JSON lines; and the
     pair ``stream_vs_every_frame``."""
-
-    repeat = 1
-
-    def __init__(self, workload: Workload | None = None) -> None:
-        self.workload = workload or Workload()
-
-    def run(self, measurements: Measurements, options: Options) -> None:
-        with needing_extra("the suite 'video'"):
-            import av  # noqa: F401
-            import trackers  # noqa: F401
-        height, width = scene(0).image_rgb.shape[:2]
-        measurements.workload = (
-            f"{width}x{height}, {len(scene(0).labels)} objects, {FPS:g} a second"
-        )
-        detector = _detector()
-        measurements.recipe = detector.recipe.to_dict()
-        measurements.announce("live")
-        _live(detector, measurements, self.workload)
-        _file(detector, measurements, self.workload)
+    workload = workload or Workload()
+    height, width = scene(0).image_rgb.shape[:2]
+    measurements.workload = f"{width}x{height}, {len(scene(0).labels)} objects, {FPS:g} a second"
+    detector = _detector()
+    measurements.recipe = detector.recipe.to_dict()
+    measurements.announce("live")
+    _live(detector, measurements, workload)
+    _file(detector, measurements, workload)
 
 
 def _detector() -> SAMDetect:
@@ -206,10 +197,6 @@ def _detector() -> SAMDetect:
 
 def _live(detector: SAMDetect, measurements: Measurements, workload: Workload) -> None:
     """From the frame's arrival to its objects, while outputs are written."""
-    from sam_detect.outputs.json_lines import VideoLinesSink
-    from sam_detect.outputs.video import AnnotatedVideoSink
-    from sam_detect.video.recording import Recorder
-
     seconds = workload.live_s * measurements.repeat
     images = [scene(index).image_rgb for index in range(min(round(seconds * FPS), DRAWN))]
     source = MovingScene(images, round(seconds * FPS), live=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
+from sam_detect.bench import SUITES, Options, run_suite
 from sam_detect.bench.machine import machine_name
-from sam_detect.bench.suites import SUITES, Options, run_suite
 from sam_detect.cli import options
 from sam_detect.cli.feedback import note, say
 from sam_detect.cli.text import escape, show, table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -12,13 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam_detect.bench import machine, measurements, memory, store, suites
-from sam_detect.bench.measurements import Measurements, Series, Stopwatch, Trial
-from sam_detect.bench.memory import GrowingMemory, PeakMemory
+from sam_detect.bench import SUITES, Options, machine, measurements, run_suite, store
+from sam_detect.bench.measurements import (
+    Measurements,
+    PeakMemory,
+    Series,
+    Stopwatch,
+    Trial,
+    growing_peak_mb,
+)
 from sam_detect.errors import ConfigError, UnknownNameError
 
 needs_a_peak = pytest.mark.skipif(
-    not memory.CLEAR_REFS.exists(), reason="the system keeps no peak that can be set back"
+    not measurements.CLEAR_REFS.exists(), reason="the system keeps no peak that can be set back"
 )
 
 
@@ -208,13 +215,11 @@ def test_memory_that_adds_up_is_told_apart_by_who_keeps_it() -> None:
 def test_without_a_peak_of_the_system_memory_is_not_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "CLEAR_REFS", tmp_path / "missing" / "clear_refs")
+    monkeypatch.setattr(measurements, "CLEAR_REFS", tmp_path / "missing" / "clear_refs")
     series = Measurements(repeat=1).interleave([Trial("work", lambda _: None)])[0]
     assert series.peak_memory_mb is None
     assert series.to_dict()["peak_memory_mb"] is None
-    growing = GrowingMemory()
-    growing.add(PeakMemory())
-    assert growing.peak_mb is None
+    assert growing_peak_mb([PeakMemory()]) is None
 
 
 # -- suites ----------------------------------------------------------------------------------
@@ -222,13 +227,13 @@ def test_without_a_peak_of_the_system_memory_is_not_known(
 
 def test_an_unknown_suite_is_named_with_those_that_are() -> None:
     with pytest.raises(UnknownNameError, match=r"'stage'.*did you mean 'stages'.*stages, store"):
-        suites.run_suite("stage", suites.Options())
+        run_suite("stage", Options())
 
 
 def test_every_registered_suite_loads_and_takes_known_options() -> None:
-    for name in suites.SUITES:
-        suite = suites.load_suite(name)
-        assert suite.takes <= set(suites.Options.__dataclass_fields__)
+    for name, suite in SUITES.items():
+        assert callable(importlib.import_module(suite.module).run)
+        assert {*suite.takes} <= set(Options.__dataclass_fields__)
         least = 1 if name in ("sam2", "video") else 3  # a run of these takes a minute or more
         assert suite.repeat >= least
 
@@ -236,17 +241,17 @@ def test_every_registered_suite_loads_and_takes_known_options() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "repeat", "words"),
     [
-        ("stages", suites.Options(sizes=(100,)), None, "takes no sizes"),
-        ("store", suites.Options(images=(Path("a.png"),)), None, "takes no images"),
-        ("store", suites.Options(sizes=(15,)), None, "multiple of 10 above 0, got 15"),
-        ("store", suites.Options(), 0, "repeat must be at least 1, got 0"),
+        ("stages", Options(sizes=(100,)), None, "takes no sizes"),
+        ("store", Options(images=(Path("a.png"),)), None, "takes no images"),
+        ("store", Options(sizes=(15,)), None, "multiple of 10 above 0, got 15"),
+        ("store", Options(), 0, "repeat must be at least 1, got 0"),
     ],
 )
 def test_what_a_suite_does_not_take_is_refused(
-    name: str, options: suites.Options, repeat: int | None, words: str
+    name: str, options: Options, repeat: int | None, words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):
-        suites.run_suite(name, options, repeat=repeat)
+        run_suite(name, options, repeat=repeat)
 
 
 def test_the_vectors_of_the_store_suite_are_the_same_unit_vectors_each_time() -> None:

@@ -12,15 +12,13 @@ pytest.importorskip("sam2")
 
 from sam2_helpers import small_config, write_small_sam2  # noqa: E402
 
-from sam_detect.bench import sam2_trials  # noqa: E402
-from sam_detect.bench.measurements import Measurements  # noqa: E402
-from sam_detect.bench.memory import PeakDeviceMemory  # noqa: E402
-from sam_detect.bench.sam2 import SAM2Suite  # noqa: E402
-from sam_detect.bench.sam2_compared import Compared, same_share  # noqa: E402
-from sam_detect.bench.sam2_trials import measure_frame  # noqa: E402
-from sam_detect.bench.sam2_workload import Workload  # noqa: E402
-from sam_detect.bench.suites import Options  # noqa: E402
+from sam_detect.bench import Options, run_suite, sam2  # noqa: E402
+from sam_detect.bench.measurements import Measurements, PeakDeviceMemory  # noqa: E402
+from sam_detect.bench.sam2 import Workload, measure_frame  # noqa: E402
+from sam_detect.bench.sam2_official import same_share  # noqa: E402
+from sam_detect.embedding.sam2 import SAM2Embedder  # noqa: E402
 from sam_detect.errors import UnavailableError  # noqa: E402
+from sam_detect.models.sam2 import load_sam2  # noqa: E402
 from sam_detect.types import Masks  # noqa: E402
 from scripts.asv.benchmarks import tracked  # noqa: E402
 
@@ -34,7 +32,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measurements:
         large_masks=20, prompts=4, embedded=2, threads=1,
     )  # fmt: skip
     measurements = Measurements(repeat=1)
-    SAM2Suite(workload).run(measurements, Options(device="cpu"))
+    sam2.run(measurements, Options(device="cpu"), workload)
     return measurements
 
 
@@ -65,11 +63,16 @@ def test_without_a_gpu_it_says_what_is_left_out(measured: Measurements) -> None:
 def test_a_frame_is_timed_stage_by_stage_beside_what_is_to_be_beaten(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sam2_trials, "FEWEST", 1)
+    monkeypatch.setattr(sam2, "FEWEST", 1)
+    crops: list[int] = []
+    embed = SAM2Embedder.embed
+    monkeypatch.setattr(
+        SAM2Embedder, "embed", lambda self, some: (crops.append(len(some)), embed(self, some))[1]
+    )
     path = write_small_sam2(tmp_path_factory.mktemp("models"))
-    compared = Compared(path, str(path.with_suffix(".yaml")), torch.device("cpu"))
+    loaded = load_sam2(path, device=torch.device("cpu"))
     timed = Measurements(repeat=1)
-    measure_frame(timed, compared, Workload(per_side=6, frame_hw=(120, 200), threads=1))
+    measure_frame(timed, loaded, Workload(per_side=6, frame_hw=(120, 200), threads=1))
     stages, figures = timed.stages, timed.figures
     parts = {"frame_segment", "frame_fade", "frame_embed", "frame_label"}
     assert set(stages) == {
@@ -78,7 +81,8 @@ def test_a_frame_is_timed_stage_by_stage_beside_what_is_to_be_beaten(
     assert all(stage["median_ms"] > 0 for stage in stages.values())
     assert stages["frame_total"]["median_ms"] > max(stages[name]["median_ms"] for name in parts)
     assert 1 <= figures["frame_objects"] <= 5
-    each = stages["frame_embed"]["median_ms"] / figures["frame_objects"]
+    assert figures["frame_objects"] < crops[-1], "not all crops become detections"
+    each = stages["frame_embed"]["median_ms"] / crops[-1]
     assert figures["frame_embed_ms_per_object"] == pytest.approx(each, abs=0.01)
     assert figures["frame_segment_ms_stated_before"] == 45
     assert figures["frame_total_ms_aim"] == 100
@@ -107,7 +111,7 @@ def test_the_memory_of_a_gpu_is_what_torch_counts(monkeypatch: pytest.MonkeyPatc
 
 def test_the_run_leaves_torch_as_it_was(measured: Measurements) -> None:
     before = torch.get_num_threads()
-    with sam2_trials._threads(before + 1):
+    with sam2._threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 
@@ -130,13 +134,13 @@ def test_the_share_of_same_masks_is_of_the_true_ones() -> None:
 def test_without_the_extra_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "sam_detect.bench.sam2_trials", None)
+    monkeypatch.setitem(sys.modules, "sam_detect.bench.sam2", None)
     with pytest.raises(ModuleNotFoundError):
-        SAM2Suite().run(Measurements(repeat=1), Options())
+        run_suite("sam2", Options())
 
-    def missing(name: str, *rest: Any, **more: Any) -> Any:
+    def missing(name: str) -> Any:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr("builtins.__import__", missing)
+    monkeypatch.setattr("importlib.import_module", missing)
     with pytest.raises(UnavailableError, match=r"needs the package torch: pip install"):
-        SAM2Suite().run(Measurements(repeat=1), Options())
+        run_suite("sam2", Options())

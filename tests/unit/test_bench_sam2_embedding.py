@@ -10,9 +10,9 @@ import torch
 from sam2_helpers import write_small_sam2
 
 from sam_detect.bench.measurements import Measurements
-from sam_detect.bench.sam2_compared import (
-    Objects,
-    OfficialPasses,
+from sam_detect.bench.sam2_official import (
+    drawn_objects,
+    embed_officially,
     measure_embedding,
     rank_correlation,
 )
@@ -28,9 +28,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_both_sides_make_the_same_vectors(checkpoint: Path) -> None:
-    crops = Objects.drawn().crops[:3]
+    crops = drawn_objects()[2][:3]
     loaded = load_sam2(checkpoint, device=torch.device("cpu"))
-    ours, theirs = SAM2Embedder(loaded).embed(crops), OfficialPasses(loaded).embed(crops)
+    ours, theirs = SAM2Embedder(loaded).embed(crops), embed_officially(loaded, crops)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 

@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("trackers")
 
+from sam_detect.bench import Options
 from sam_detect.bench import video as suite
 from sam_detect.bench.measurements import Measurements
-from sam_detect.bench.suites import Options
 from sam_detect.bench.video import FPS, MovingScene, scene, there_and_back
 from sam_detect.types import Classification, Detections, Masks
 from scripts.asv.benchmarks import tracked
@@ -74,7 +74,7 @@ def test_the_slope_of_memory_is_that_after_settling() -> None:
 def test_the_suite_measures_a_live_stream_and_a_file() -> None:
     measured = Measurements(repeat=1)
     small = suite.Workload(live_s=1, settle_s=0, file_frames=4, by_itself=4, rounds=1)
-    suite.VideoSuite(small).run(measured, Options())
+    suite.run(measured, Options(), small)
     assert (*measured.stages,) == tracked.Video.params
     assert (*measured.pairs,) == tracked.VideoPairs.params
     live, pair = measured.stages["live"], measured.pairs["stream_vs_every_frame"]

@@ -20,8 +20,8 @@ import skimage.data  # noqa: E402
 from sam2_helpers import write_small_sam2  # noqa: E402
 from small_models import clip_folder  # noqa: E402
 
-from sam_detect.bench.memory import PeakDeviceMemory  # noqa: E402
-from sam_detect.bench.sam2_compared import official_generator, same_share  # noqa: E402
+from sam_detect.bench.measurements import PeakDeviceMemory  # noqa: E402
+from sam_detect.bench.sam2_official import official_generator, same_share  # noqa: E402
 from sam_detect.embedding.clip import CLIPEmbedder  # noqa: E402
 from sam_detect.embedding.sam2 import SAM2Embedder  # noqa: E402
 from sam_detect.errors import UnavailableError  # noqa: E402

@@ -1,10 +1,11 @@
-"""Ours and Meta's own SAM 2 on one model: what both are asked, and embeddings of both."""
+"""Meta's own SAM 2 as the reference of ours: what both are asked, what they share, and embeddings
+of both."""
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import torch
 from pycocotools import mask as coco_masks
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.modeling.sam2_base import SAM2Base
-from sam2.sam2_image_predictor import SAM2ImagePredictor
 from scipy.stats import spearmanr
 from torch.nn.functional import interpolate
 
@@ -26,7 +26,7 @@ from sam_detect.fading.fades import IdentityFade
 from sam_detect.masks import FloatArray
 from sam_detect.models.running import resolve_device
 from sam_detect.models.sam2 import LoadedSAM2, load_sam2
-from sam_detect.models.sam2_features import FrameEncoder, frame_encoder
+from sam_detect.models.sam2_features import frame_encoder
 from sam_detect.segmentation.naive import NaiveSegmenter
 from sam_detect.segmentation.sam2 import SAM2Segmenter
 from sam_detect.types import FadedCrop, Frame, Masks
@@ -39,35 +39,15 @@ STABILITY_OFFSET = 0.1
 """Random logits are smaller than trained ones."""
 SAME_IOU = 0.99
 
-Options = dict[str, Any]
+GeneratorOptions = dict[str, Any]
 
 
-class Compared:
-    """Ours and the official generator on one checkpoint.
-
-    Args:
-        path: the checkpoint.
-        config: of the checkpoint.
-        device: where both run.
-    """
-
-    def __init__(self, path: Path, config: str, device: torch.device) -> None:
-        self.path, self.config, self.device = path, config, device
-        self.loaded = load_sam2(path, config=config, device=device)
-        self.model = self.loaded.model
-
-    def segmenter(self, options: Options, *, dtype: str = "fp32", **more: Any) -> SAM2Segmenter:
-        return SAM2Segmenter(self.loaded, dtype=dtype, **options, **more)
-
-    def official(self, options: Options) -> SAM2AutomaticMaskGenerator:
-        return official_generator(self.model, options)
-
-
-def official_generator(model: SAM2Base, options: Options) -> SAM2AutomaticMaskGenerator:
+def official_generator(model: SAM2Base, options: GeneratorOptions) -> SAM2AutomaticMaskGenerator:
     """Meta's own generator on a model of any size, giving COCO run lengths."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # its transforms are scripted
         made = SAM2AutomaticMaskGenerator(model, output_mode="coco_rle", **options)
+    # Its predictor takes it that models see 1024 pixels; so small ones can be measured, too.
     side = model.image_size
     made.predictor._bb_feat_sizes = [(side // each, side // each) for each in (4, 8, 16)]
     return made
@@ -92,17 +72,18 @@ def same_share(
 
 
 def thresholds(
-    compared: Compared, frame: Frame, per_side: int, *, passing: float, each: bool = False
-) -> Options:
+    loaded: LoadedSAM2, frame: Frame, per_side: int, *, passing: float, each: bool = False
+) -> GeneratorOptions:
     """Thresholds with which about a share of the prompts have a mask (or, with ``each``, about a
     share of all masks pass the predicted IoU), from what a coarse grid of them finds."""
-    loose: Options = {
+    loose: GeneratorOptions = {
         "pred_iou_thresh": 0.0,
         "stability_score_thresh": 0.0,
         "stability_score_offset": STABILITY_OFFSET,
         "box_nms_thresh": 1.0,
     }
-    found = compared.segmenter(loose, points_per_side=PROBED_PER_SIDE).segment(frame)
+    segmenter = SAM2Segmenter(loaded, dtype="fp32", points_per_side=PROBED_PER_SIDE, **loose)
+    found = segmenter.segment(frame)
     ious, stabilities = found.predicted_ious, found.stabilities
     chosen = {**loose, "points_per_side": per_side}
     if each:
@@ -123,34 +104,19 @@ COMPARED = 12
 OCCUPANCY, CROP_SIDE = 0.2, 256
 
 
-@dataclass(frozen=True, eq=False)
-class Objects:
-    """What is described: the drawn picture, its objects, and their crops."""
-
-    frame: Frame
-    masks: Masks
-    crops: list[FadedCrop]
-
-    @classmethod
-    def drawn(cls) -> Objects:
-        frame = Frame(drawn(), "drawn")
-        found = NaiveSegmenter().segment(frame)
-        # The same number on every machine, spread over all ranks.
-        masks = found[np.linspace(0, len(found) - 1, CANDIDATES).astype(np.int64)]
-        crops = [
-            faded(
-                cut(
-                    frame.image_rgb,
-                    masks.crop(index),
-                    masks.boxes_xyxy[index].tolist(),
-                    occupancy=OCCUPANCY,
-                    crop_side=CROP_SIDE,
-                ),
-                IdentityFade(),
-            )
-            for index in range(len(masks))
-        ]
-        return cls(frame, masks, crops)
+def drawn_objects() -> tuple[Frame, Masks, list[FadedCrop]]:
+    """The drawn picture, 100 of its objects, and their crops."""
+    frame = Frame(drawn(), "drawn")
+    found = NaiveSegmenter().segment(frame)
+    # The same number on every machine, spread over all ranks.
+    masks = found[np.linspace(0, len(found) - 1, CANDIDATES).astype(np.int64)]
+    crops = []
+    for index, box in enumerate(masks.boxes_xyxy.tolist()):
+        whole = cut(
+            frame.image_rgb, masks.crop(index), box, occupancy=OCCUPANCY, crop_side=CROP_SIDE
+        )
+        crops.append(faded(whole, IdentityFade()))
+    return frame, masks, crops
 
 
 def measure_embedding(
@@ -178,62 +144,53 @@ def measure_embedding(
     if not isinstance(model, LoadedSAM2):
         model = load_sam2(model, config=config, device=resolve_device(device))
     count = sample or (4 if model.device.type == "cpu" else CANDIDATES)
-    objects = Objects.drawn()
+    frame, masks, crops = drawn_objects()
     by_crop = SAM2Embedder(model)
     by_frame = SAM2Embedder(model, pooling="frame")
-    official = OfficialPasses(model)
-    some = objects.crops[:count]
+    encode = frame_encoder(model, torch.float32)
+    new = new_frames(frame)
+
+    def encoded() -> Frame:
+        made = new()
+        encode(made)
+        return made
+
+    def embed_whole(frame: Frame) -> FloatArray:
+        return by_frame.embed_frame(frame, masks)
+
     measurements.announce("embed_batched_vs_single, embed_frame_vs_single")
-    new = new_frames(objects.frame)
     batched, whole, handed, single = measurements.interleave(
         [
-            Trial("batched crops", lambda _: by_crop.embed(some)),
-            Trial(
-                "one frame",
-                lambda frame: by_frame.embed_frame(frame, objects.masks),
-                prepare=new,
-            ),
-            Trial(
-                "one frame that the segmenter has encoded",
-                lambda frame: by_frame.embed_frame(frame, objects.masks),
-                prepare=lambda: _encoded(new(), frame_encoder(model, torch.float32)),
-            ),
-            Trial("one official pass each", lambda _: official.embed(some)),
+            Trial("batched crops", lambda _: by_crop.embed(crops[:count])),
+            Trial("one frame", embed_whole, prepare=new),
+            Trial("one frame that the segmenter has encoded", embed_whole, prepare=encoded),
+            Trial("one official pass each", lambda _: embed_officially(model, crops[:count])),
         ]
     )
     factor = CANDIDATES // count
     measurements.add_pair("embed_batched_vs_single", batched.scaled(factor), single.scaled(factor))
     measurements.add_pair("embed_frame_vs_single", whole, single.scaled(factor))
     measurements.figures["embed_frame_encoded_already_ms"] = round(handed.median_ms, 3)
-    compared = objects.masks[: max(count, COMPARED)]
+    compared = max(count, COMPARED)
     measurements.figures["embed_frame_rank_correlation"] = rank_correlation(
-        by_frame.embed_frame(objects.frame, compared),
-        by_crop.embed(objects.crops[: len(compared)]),
+        by_frame.embed_frame(frame, masks[:compared]), by_crop.embed(crops[:compared])
     )
 
 
-class OfficialPasses:
-    """One pass of the official predictor for each crop, its map averaged over the mask."""
+def embed_officially(loaded: LoadedSAM2, crops: Sequence[FadedCrop]) -> FloatArray:
+    """``(N, C)`` float32 of length 1: one pass of the official predictor for each crop, its map
+    averaged over the mask."""
+    predictor: Any = official_generator(loaded.model, {}).predictor
+    return np.stack([_embed_one(predictor, crop) for crop in crops])
 
-    def __init__(self, loaded: LoadedSAM2) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # see SAM2Features
-            self._predictor: Any = SAM2ImagePredictor(loaded.model)
-        # The predictor takes it that models see 1024 pixels; so small ones can be measured, too.
-        side = loaded.model.image_size
-        self._predictor._bb_feat_sizes = [(side // part,) * 2 for part in (4, 8, 16)]
 
-    def embed(self, crops: list[FadedCrop]) -> FloatArray:
-        """``(N, C)`` float32 of length 1."""
-        return np.stack([self._one(crop) for crop in crops])
-
-    def _one(self, crop: FadedCrop) -> FloatArray:
-        self._predictor.set_image(crop.image_rgb)
-        features = self._predictor._features["image_embed"]
-        solid = torch.from_numpy(crop.crop.mask.astype(np.float32)).to(features.device)
-        mask = interpolate(solid[None, None], features.shape[2:], mode="bilinear")
-        mean = (features * mask).sum(dim=(2, 3)) / mask.sum()
-        return np.asarray((mean / mean.norm()).cpu().numpy()[0], np.float32)
+def _embed_one(predictor: Any, crop: FadedCrop) -> FloatArray:
+    predictor.set_image(crop.image_rgb)
+    features = predictor._features["image_embed"]
+    solid = torch.from_numpy(crop.crop.mask.astype(np.float32)).to(features.device)
+    mask = interpolate(solid[None, None], features.shape[2:], mode="bilinear")
+    mean = (features * mask).sum(dim=(2, 3)) / mask.sum()
+    return np.asarray((mean / mean.norm()).cpu().numpy()[0], np.float32)
 
 
 def rank_correlation(first: FloatArray, second: FloatArray) -> float:
@@ -244,20 +201,14 @@ def rank_correlation(first: FloatArray, second: FloatArray) -> float:
     return round(float(spearmanr(*similarities).statistic), 4)
 
 
-def _encoded(frame: Frame, encoder: FrameEncoder) -> Frame:
-    encoder(frame)
-    return frame
-
-
 def new_frames(frame: Frame) -> Callable[[], Frame]:
     """Gives the same picture with one other pixel each time, so that nothing of it is known."""
-    made = 0
+    numbers = itertools.count(1)
 
     def new() -> Frame:
-        nonlocal made
-        made += 1
+        number = next(numbers)
         image = frame.image_rgb.copy()
-        image[0, 0] = made % 256, made // 256 % 256, 0
+        image[0, 0] = number % 256, number // 256 % 256, 0
         return Frame(image, frame.source_id)
 
     return new
