@@ -31,7 +31,7 @@ from sam_detect.masks import BoolArray
 from sam_detect.outputs.json_lines import VideoLinesSink
 from sam_detect.outputs.video import AnnotatedVideoSink
 from sam_detect.types import Detections, Frame, ImageRGB, Masks
-from sam_detect.video.recording import Recorder
+from sam_detect.video.threads import Recorder
 
 SIZE_HW = (480, 640)
 OBJECTS = 10
@@ -224,7 +224,7 @@ def _live(detector: SAMDetect, measurements: Measurements, workload: Workload) -
     measurements.figures["live_seconds"] = seconds
     measurements.figures["live_looks"] = done.keys
     measurements.figures["live_dropped"] = done.dropped
-    measurements.figures["live_not_written"] = recorder.left_out
+    measurements.figures["live_not_written"] = recorder.dropped
     measurements.figures["live_objects_median"] = float(np.median(objects))
 
 

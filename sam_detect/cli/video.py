@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
     from sam_detect.types import TrackedFrame
     from sam_detect.video.display import Display
-    from sam_detect.video.recording import Recorder
     from sam_detect.video.stream import Stream
+    from sam_detect.video.threads import Recorder
 
 
 @click.command(cls=options.Sectioned, advanced=("embedder", "min_area", "max_area"))
@@ -143,7 +143,7 @@ def _display(*, show: bool) -> Iterator[Display | None]:
         yield None
         return
     from sam_detect.video.display import CvDisplay
-    from sam_detect.video.reading import short_switch_interval
+    from sam_detect.video.threads import short_switch_interval
 
     display = CvDisplay()
     try:

@@ -18,7 +18,7 @@ from sam_detect.registry import load_asked
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
     from sam_detect.interfaces import VideoSink
-    from sam_detect.video.recording import Recorder
+    from sam_detect.video.threads import Recorder
 
 FORMAT_OF_SUFFIX = {
     ".mp4": "annotated", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "mot", ".json": "coco",
@@ -68,7 +68,7 @@ class Outputs:
     @contextlib.contextmanager
     def recorder(self, detector: SAMDetect, source: str, *, live: bool) -> Iterator[Recorder]:
         """Writes it; a run that is stopped, or fails, keeps what it has done."""
-        from sam_detect.video.recording import Recorder
+        from sam_detect.video.threads import Recorder
 
         recorder = Recorder(self._sinks(detector, source), live=live)
         try:

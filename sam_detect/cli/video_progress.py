@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from sam_detect.types import TrackedFrame
-    from sam_detect.video.recording import Recorder
     from sam_detect.video.stream import Stream
+    from sam_detect.video.threads import Recorder
 
 EVERY_S = 0.25
 """How often the line changes."""
@@ -80,7 +80,7 @@ class Progress:
     def text(self, tracked: TrackedFrame) -> str:
         """The line: where it is, how fast, how late, what was lost, what waits, what is there."""
         numbers, stream = self._stream.statistics, self._stream
-        lost = numbers.dropped + self._recorder.left_out
+        lost = numbers.dropped + self._recorder.dropped
         waiting = f"{stream.waiting}+{self._recorder.waiting}"
         return "  ".join(
             (
@@ -100,7 +100,7 @@ class Progress:
             text += f", {done.mean_fps:.1f} a second"
         if self._stream.live:
             text += f", {done.latency_ms(0.95):.0f} ms late at most (95 %)"
-        lost = done.dropped + self._recorder.left_out
+        lost = done.dropped + self._recorder.dropped
         beside = {"dropped": lost, "got back": done.reconnects, "damaged": done.damaged}
         return text + "".join(f", {what} {count}" for what, count in beside.items() if count)
 

@@ -15,11 +15,11 @@ import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -32,41 +32,71 @@ from sam_detect.library.history import Added
 from sam_detect.pipeline import Pipeline
 from sam_detect.sources.video import open_source
 from sam_detect.types import Frame, Masks, TrackedFrame
-from sam_detect.video.key_frames import KeyFrameDetector, PendingDetection
-from sam_detect.video.motion import Flow, Flows, Motion
-from sam_detect.video.reading import WAKE_S, Arrival, Reader, short_switch_interval
-from sam_detect.video.schedule import Schedule
-from sam_detect.video.statistics import Statistics
+from sam_detect.video.key_frames import KeyFrameDetector, Schedule
+from sam_detect.video.motion import Flows, Motion
+from sam_detect.video.threads import WAKE_S, Arrival, Reader, short_switch_interval
 from sam_detect.video.tracks import KeyFrameResult, Tracks, TrackSnapshot
 
 STOP_S = 0.8
 """How long closing waits for the reading and the detecting thread."""
+RECENT = 60
+"""Frames over which the current speed is measured."""
+KEPT_LATENCIES = 20_000
+"""Frames whose latencies are kept: over ten minutes of live video."""
 UNDOABLE = 16
 """Learnt objects that a negative can still undo, the latest ones; each holds its frame."""
 
 
-@dataclass(frozen=True)
-class StreamPlan:
-    """The settings of a stream.
+class Statistics:
+    """Counts frames and how long they took.
 
     Attributes:
-        every: frames from one key frame to the next, at most.
-        live: whether the newest frame counts and others may be dropped.
-        unknown: whether unknown objects are tracked, too.
-        track: whether objects are tracked at all; otherwise every frame is a key frame.
-
-    Raises:
-        ConfigError: ``every`` is less than 1.
+        frames: given so far.
+        keys: of these, key frames.
+        dropped: frames of a live source that came too fast.
+        reconnects: how often a broken connection was opened again.
+        damaged: parts of it that could not be decoded.
     """
 
-    every: int = 10
-    live: bool = False
-    unknown: bool = False
-    track: bool = True
+    def __init__(self) -> None:
+        self.frames = self.keys = self.dropped = 0
+        self.reconnects = self.damaged = 0
+        self._latencies_s: deque[float] = deque(maxlen=KEPT_LATENCIES)
+        self._recent_s: deque[float] = deque(maxlen=RECENT)
+        self._first_s = 0.0
 
-    def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ConfigError(f"every must be at least 1 frame, got {self.every}")
+    def count(self, arrived_s: float, *, dropped: int, key: bool) -> None:
+        """One frame was given that arrived then, by ``time.monotonic()``."""
+        now = time.monotonic()
+        self._first_s = self._first_s or now
+        self.frames += 1
+        self.keys += key
+        self.dropped = dropped
+        self._latencies_s.append(now - arrived_s)
+        self._recent_s.append(now)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, of the last ones."""
+        recent = self._recent_s
+        return _rate(len(recent), recent[-1] - recent[0]) if recent else 0.0
+
+    @property
+    def mean_fps(self) -> float:
+        """Frames a second, of all."""
+        return _rate(self.frames, self._recent_s[-1] - self._first_s) if self.frames else 0.0
+
+    def latency_ms(self, share: float = 0.95) -> float:
+        """Milliseconds from a frame's arrival to its objects that a share of the frames keeps to.
+
+        Args:
+            share: 0 to 1.
+        """
+        return float(np.quantile(self._latencies_s, share) * 1000) if self._latencies_s else 0.0
+
+
+def _rate(frames: int, seconds: float) -> float:
+    return (frames - 1) / seconds if seconds > 0 else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +112,6 @@ class _LearntObject:
     def labels(self) -> list[str]:
         return [self.label] * len(self.masks)
 
-    def undoes(self, earlier: _LearntObject) -> bool:
-        return self.track_id == earlier.track_id and self.label == earlier.label
-
 
 class Stream(Iterator[TrackedFrame]):
     """The objects of a video's frames, in order. Close it, or use it in ``with``.
@@ -92,24 +119,42 @@ class Stream(Iterator[TrackedFrame]):
     Args:
         pipeline: detects in the key frames.
         source: gives the frames.
-        plan: how often, and what is shown.
+        every: frames from one key frame to the next, at most.
+        live: whether the newest frame counts and others may be dropped.
+        unknown: whether unknown objects are tracked, too.
+        track: whether objects are tracked at all; otherwise every frame is a key frame.
 
     Attributes:
         statistics: what happened so far.
         name: of the source, without the secrets of an address.
         live: whether the newest frame counts.
+
+    Raises:
+        ConfigError: ``every`` is less than 1.
     """
 
-    def __init__(self, pipeline: Pipeline, source: Source, plan: StreamPlan) -> None:
-        self._pipeline, self._plan = pipeline, plan
-        self._tracks = Tracks(threshold=pipeline.labeller.threshold, unknown=plan.unknown)
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        source: Source,
+        *,
+        every: int = 10,
+        live: bool = False,
+        unknown: bool = False,
+        track: bool = True,
+    ) -> None:
+        if every < 1:
+            raise ConfigError(f"every must be at least 1 frame, got {every}")
+        self._pipeline, self._unknown, self._track = pipeline, unknown, track
+        self._tracks = Tracks(threshold=pipeline.labeller.threshold, unknown=unknown)
         self._motion = Motion()
-        self._key_frames = KeyFrameDetector(pipeline, separate=not plan.track)
-        self._pending: PendingDetection | None = None
-        self._outdated: PendingDetection | None = None
+        self._key_frames = KeyFrameDetector(pipeline, separate=not track)
+        self._pending: Future[KeyFrameResult] | None = None
+        self._outdated: Future[KeyFrameResult] | None = None
+        self._then = TrackSnapshot(Masks.empty((0, 0)), ())
         self._since = Flows()
-        self._schedule = Schedule(plan.every)
-        self._next_key_frame: _NextKeyFrame | None = None
+        self._schedule = Schedule(every)
+        self._lookahead: Schedule | None = None
         self._present: TrackedFrame | None = None
         self._learnt = False
         self._learnt_objects: list[_LearntObject] = []
@@ -117,12 +162,12 @@ class Stream(Iterator[TrackedFrame]):
         self._closing: Future[None] = Future()
         self._leave_s = 0.0
         self.statistics = Statistics()
-        self.name, self.live = source.name, plan.live
+        self.name, self.live = source.name, live
         self._source = source
         quick = contextlib.ExitStack()
-        if plan.live:
+        if live:
             quick.enter_context(short_switch_interval())
-        self._reader = Reader(source, live=plan.live, prepare=self._motion.next)
+        self._reader = Reader(source, live=live, prepare=self._motion.next)
         # A stream that is not closed leaves no thread behind.
         self._forgotten = weakref.finalize(self, _stop, self._reader, self._key_frames, quick)
 
@@ -146,12 +191,7 @@ class Stream(Iterator[TrackedFrame]):
     def __enter__(self) -> Stream:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -163,7 +203,7 @@ class Stream(Iterator[TrackedFrame]):
                 self._leave_s = time.monotonic() + STOP_S
         pending = self._pending
         if pending is not None:
-            pending.future.cancel()  # where it has not begun
+            pending.cancel()  # where it has not begun
         self._forgotten()
         for each in (self._reader, self._key_frames):
             each.wait(max(0.0, self._leave_s - time.monotonic()))
@@ -183,7 +223,7 @@ class Stream(Iterator[TrackedFrame]):
             ConfigError: no object of that frame has this track, or objects are not followed.
             LibraryError: the name is empty.
         """
-        if not self._plan.track:
+        if not self._track:
             raise ConfigError("objects are on no track where the stream does not follow them")
         given = self._present  # read once: another thread may be taking the next frame
         places = [] if given is None else np.flatnonzero(given.track_ids == track_id).tolist()
@@ -235,7 +275,8 @@ class Stream(Iterator[TrackedFrame]):
 
     def _undo(self, negative: _LearntObject) -> None:
         """Teaches negatives for all that was learnt from the same track under the same label."""
-        wrong = [each for each in self._learnt_objects if negative.undoes(each)]
+        undone = negative.track_id, negative.label
+        wrong = [each for each in self._learnt_objects if (each.track_id, each.label) == undone]
         for each in wrong:
             self._pipeline.learn(each.frame, each.masks, each.labels, negative=True)
         self._learnt_objects = [each for each in self._learnt_objects if each not in wrong]
@@ -245,20 +286,28 @@ class Stream(Iterator[TrackedFrame]):
         """Frames that are read and not yet taken."""
         return self._reader.waiting
 
-    def _tracked(self, arrival: Arrival[Flow | None]) -> TrackedFrame:
+    def _tracked(self, arrival: Arrival) -> TrackedFrame:
         frame, flow = arrival.frame, arrival.prepared
         time_s = frame.time_s or 0.0
-        if not self._plan.track:
+        if not self._track:
             return self._separate(frame, arrival.at_s)
         if self._learnt:
             self._relearn()
         self._tracks.advance(flow, frame, time_s)
-        self._note(flow)
-        self._join_if_ready(frame)
+        self._schedule.note(flow)
+        if flow is None:  # a cut: the pending key frame is of another scene
+            self._pending, self._since = None, Flows()
+        elif self._pending is not None:
+            self._since.add(flow)
+        if self._pending is not None and self._pending.done():
+            self._join(self._pending, frame)
         key = self._pending is None and self._schedule.due
         if key:
-            self._begin_detection(frame)
-        if not self._plan.live and self._pending is not None:
+            self._then = self._tracks.snapshot(frame.size_hw)
+            self._pending = self._key_frames.detect(frame, self._then, self._schedule.moved)
+            self._schedule.restart()
+            self._since = Flows()
+        if not self.live and self._pending is not None:
             self._join(self._pending, frame)
         self._propose_ahead()
         detections, track_ids = self._tracks.present(frame, time_s=time_s)
@@ -278,84 +327,40 @@ class Stream(Iterator[TrackedFrame]):
         """A frame on its own."""
         nothing = TrackSnapshot(Masks.empty(frame.size_hw), ())
         self._pending = self._key_frames.detect(frame, nothing, None)
-        found = self._awaited(self._pending).found
+        found = self._wait_for(self._pending).found
         self._pending = None
-        shown = found if self._plan.unknown else found.known
+        shown = found if self._unknown else found.known
         self.statistics.count(arrived_s, dropped=self._reader.dropped, key=True)
         return TrackedFrame(frame, shown, np.zeros(len(shown), np.int64), key=True)
 
-    def _note(self, flow: Flow | None) -> None:
-        self._schedule.note(flow)
-        if flow is None:  # a cut: the pending key frame is of another scene
-            self._pending, self._since = None, Flows()
-        elif self._pending is not None:
-            self._since.add(flow)
-
-    def _begin_detection(self, frame: Frame) -> None:
-        then = self._tracks.snapshot(frame.size_hw)
-        self._pending = self._key_frames.detect(frame, then, self._schedule.moved)
-        self._schedule.restart()
-        self._since = Flows()
-
-    def _join_if_ready(self, frame: Frame) -> None:
-        if self._pending is not None and self._pending.future.done():
-            self._join(self._pending, frame)
-
-    def _join(self, pending: PendingDetection, frame: Frame) -> None:
-        self._tracks.join(self._awaited(pending), pending.tracks_then, self._since.all(), frame)
+    def _join(self, pending: Future[KeyFrameResult], frame: Frame) -> None:
+        self._tracks.join(self._wait_for(pending), self._then, self._since.all(), frame)
         if pending is self._outdated:
             self._tracks.forget_votes()
         self._pending, self._since = None, Flows()
         self._schedule.undecided = self._tracks.undecided
-        self._next_key_frame = (
-            None if self._plan.live else _NextKeyFrame(self._schedule.lookahead())
-        )
+        self._lookahead = None if self.live else self._schedule.copy()
 
     def _propose_ahead(self) -> None:
         """Starts on the next key frame as soon as it is known, between detections."""
-        if self._next_key_frame is None:
+        if self._lookahead is None:
             return
-        frame = self._next_key_frame.key_frame(self._reader.ahead())
+        frame = self._lookahead.first_due(self._reader.ahead())
         if frame is not None:
             self._key_frames.propose_ahead(frame)
-            self._next_key_frame = None
+            self._lookahead = None
 
-    def _awaited(self, pending: PendingDetection) -> KeyFrameResult:
+    def _wait_for(self, pending: Future[KeyFrameResult]) -> KeyFrameResult:
         """The result of a detection; ends the iteration where the stream is closed meanwhile."""
-        either: tuple[Future[Any], ...] = (pending.future, self._closing)
+        either: tuple[Future[Any], ...] = (pending, self._closing)
         while not any(each.done() for each in either):
             wait(either, WAKE_S, return_when=FIRST_COMPLETED)
         if self._closing.done():
             raise StopIteration
-        return pending.future.result()
+        return pending.result()
 
 
-class _NextKeyFrame:
-    """Finds the next key frame among the frames that are read ahead.
-
-    Args:
-        schedule: a copy of the stream's; notes each frame once.
-    """
-
-    def __init__(self, schedule: Schedule) -> None:
-        self._schedule = schedule
-        self._shown = -1
-
-    def key_frame(self, ahead: Sequence[Arrival[Flow | None]]) -> Frame | None:
-        """None while it is not among them."""
-        for arrival in ahead:
-            if arrival.frame.index <= self._shown:
-                continue
-            self._shown = arrival.frame.index
-            self._schedule.note(arrival.prepared)
-            if self._schedule.due:
-                return arrival.frame
-        return None
-
-
-def _stop(
-    reader: Reader[Flow | None], key_frames: KeyFrameDetector, quick: contextlib.ExitStack
-) -> None:
+def _stop(reader: Reader, key_frames: KeyFrameDetector, quick: contextlib.ExitStack) -> None:
     reader.stop()
     key_frames.stop()
     quick.close()
@@ -385,5 +390,4 @@ def open_stream(
         )
     )
     newest = opened.live if live is None else live
-    plan = StreamPlan(every=every, live=newest, unknown=unknown, track=track)
-    return Stream(pipeline, opened, plan)
+    return Stream(pipeline, opened, every=every, live=newest, unknown=unknown, track=track)

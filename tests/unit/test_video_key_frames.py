@@ -13,7 +13,7 @@ from sam_detect.errors import MaskError
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.types import Detections, Frame, Masks
 from sam_detect.video.appearance import SoftMask
-from sam_detect.video.key_frames import carried_directly, redrawn
+from sam_detect.video.key_frames import carry_directly, redraw
 from sam_detect.video.motion import Flow, Motion
 from sam_detect.video.tracks import TrackSnapshot
 from tests.closeness import same_masks
@@ -45,21 +45,21 @@ def _fails(masks: Masks) -> Masks:
 def test_a_redrawing_segmenter_refines_carried_masks() -> None:
     truth = SCENE.outlined(3).masks
     carried = _shifted(truth, 2)
-    assert same_masks(redrawn(Redrawing(lambda _: truth), SCENE.frame(3), carried), truth)
+    assert same_masks(redraw(Redrawing(lambda _: truth), SCENE.frame(3), carried), truth)
 
 
 def test_a_carried_mask_stays_where_something_else_is_drawn() -> None:
     truth = SCENE.outlined(3).masks
     other = Masks.concatenate([_shifted(truth[[0]], 30), truth[[1]]])
     carried = _shifted(truth, 1)
-    found = redrawn(Redrawing(lambda _: other), SCENE.frame(3), carried)
+    found = redraw(Redrawing(lambda _: other), SCENE.frame(3), carried)
     assert same_masks(found, Masks.concatenate([carried[[0]], truth[[1]]]))
 
 
 @pytest.mark.parametrize("segmenter", [NaiveSegmenter(), Redrawing(_fails)], ids=["not", "fails"])
 def test_carried_masks_stay_where_nothing_is_drawn(segmenter: NaiveSegmenter) -> None:
     carried = SCENE.outlined(3).masks
-    assert redrawn(segmenter, SCENE.frame(3), carried) is carried
+    assert redraw(segmenter, SCENE.frame(3), carried) is carried
 
 
 def test_sam2_follows_objects(tmp_path: Path, one_torch_thread: None) -> None:
@@ -96,7 +96,7 @@ def test_masks_are_carried_at_once_where_that_leads_to_about_the_same(
     slowly = _shifted(SCENE.outlined(1).masks[[0]], off)
     anchor = SoftMask.of(SCENE.outlined(0).masks, 0)
     then = TrackSnapshot(slowly, (1,), (anchor,), (anchor,), (whole,))
-    found = carried_directly(then, _flow())
+    found = carry_directly(then, _flow())
     if kept:
         assert same_masks(found, slowly)
     else:

@@ -20,9 +20,8 @@ from sam_detect.interfaces import Segmenter, Source, VideoSink
 from sam_detect.masks import BoolArray
 from sam_detect.types import Detections, Frame, Masks, TrackedFrame
 from sam_detect.vector_store import MemoryVectorStore
-from sam_detect.video import reading
-from sam_detect.video.reading import AHEAD, Reader, room_for
-from sam_detect.video.recording import BEHIND, Recorder
+from sam_detect.video import threads as threads_module
+from sam_detect.video.threads import QUEUED, Reader, Recorder, queue_length
 
 SOON_S = 2.0
 pytestmark = pytest.mark.alone
@@ -89,24 +88,24 @@ def _no_thread_is_left() -> Iterator[None]:
 
 
 def test_of_a_file_none_is_lost_to_a_slow_reader() -> None:
-    source = Given(*range(3 * AHEAD))
+    source = Given(*range(3 * QUEUED))
     reader = Reader(source, live=False, prepare=lambda each: each.index)
-    assert soon(lambda: reader.waiting == AHEAD)
+    assert soon(lambda: reader.waiting == QUEUED)
     time.sleep(0.05)
-    assert source.asked <= AHEAD + 1
-    assert [arrival.prepared for arrival in reader] == list(range(3 * AHEAD))
+    assert source.asked <= QUEUED + 1
+    assert [arrival.prepared for arrival in reader] == list(range(3 * QUEUED))
     assert reader.dropped == 0
 
 
 def test_of_huge_frames_fewer_wait() -> None:
     huge = Frame(np.zeros((2160, 3840, 3), np.uint8), "huge", 0)
-    assert (room_for(huge, AHEAD), room_for(frame(0), AHEAD)) == (8, AHEAD)
+    assert (queue_length(huge), queue_length(frame(0))) == (8, QUEUED)
     vast = Frame(np.broadcast_to(np.uint8(0), (30_000, 30_000, 3)), "vast", 0)
-    assert room_for(vast, AHEAD) == 2
+    assert queue_length(vast) == 2
 
 
 def test_no_more_huge_frames_wait_than_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "HELD_BYTES", 5 * picture(0).nbytes)
+    monkeypatch.setattr(threads_module, "HELD_BYTES", 5 * picture(0).nbytes)
     source = Given(*range(20))
     reader = Reader(source, live=False, prepare=lambda each: each.index)
     assert soon(lambda: reader.waiting == 5)
@@ -115,7 +114,7 @@ def test_no_more_huge_frames_wait_than_have_room(monkeypatch: pytest.MonkeyPatch
     for number in range(12):
         recorder.write(tracked(number))
     assert recorder.waiting <= 5
-    assert recorder.left_out >= 6
+    assert recorder.dropped >= 6
     go_on.set()
     recorder.close()
     assert [arrival.prepared for arrival in reader] == list(range(20))
@@ -195,9 +194,9 @@ def test_a_stopped_reader_ends_a_wait(live_one: bool) -> None:
 
 
 def test_a_reader_that_is_far_ahead_stops() -> None:
-    source = Given(*range(3 * AHEAD))
+    source = Given(*range(3 * QUEUED))
     reader = Reader(source, live=False, prepare=id)
-    assert soon(lambda: reader.waiting == AHEAD)
+    assert soon(lambda: reader.waiting == QUEUED)
     reader.stop()
     assert reader.wait(SOON_S)
     assert source.closed
@@ -242,30 +241,30 @@ def test_every_frame_is_written_in_order_before_the_end() -> None:
     assert recorder.close() == [Path("kept")]
     assert recorder.close() == [Path("kept")]
     assert (sink.numbers, sink.closed) == (list(range(50)), 1)
-    assert recorder.left_out == 0
+    assert recorder.dropped == 0
 
 
 def test_a_slow_sink_holds_a_file_up_and_loses_frames_of_a_live_source() -> None:
     go_on = threading.Event()
     sink = Kept(wait=go_on)
     recorder = Recorder([sink], live=True)
-    for number in range(BEHIND + 10):
+    for number in range(QUEUED + 10):
         recorder.write(tracked(number))
         if number == 0:
             assert soon(lambda: recorder.waiting == 0)
-    assert recorder.left_out == 9
+    assert recorder.dropped == 9
     go_on.set()
     recorder.close()
-    assert sink.numbers == list(range(BEHIND + 1))
+    assert sink.numbers == list(range(QUEUED + 1))
 
     go_on.clear()
     sink = Kept(wait=go_on)
     recorder = Recorder([sink], live=False)
     threading.Timer(0.2, go_on.set).start()
-    for number in range(BEHIND + 10):
+    for number in range(QUEUED + 10):
         recorder.write(tracked(number))
     recorder.close()
-    assert sink.numbers == list(range(BEHIND + 10))
+    assert sink.numbers == list(range(QUEUED + 10))
 
 
 def test_a_sink_that_fails_ends_the_writing_once_and_all_are_closed() -> None:
@@ -273,7 +272,7 @@ def test_a_sink_that_fails_ends_the_writing_once_and_all_are_closed() -> None:
     recorder = Recorder([bad, good], live=False)
 
     def write_on() -> None:
-        for number in range(10 * BEHIND):
+        for number in range(10 * QUEUED):
             recorder.write(tracked(number))
 
     with pytest.raises(OutputError, match="disk is full"):
@@ -287,11 +286,11 @@ def test_a_sink_that_fails_ends_the_writing_once_and_all_are_closed() -> None:
 def test_a_sink_that_fails_while_frames_wait_blocks_nothing() -> None:
     go_on = threading.Event()
     recorder = Recorder([Kept(wait=go_on, raise_at=0)], live=False)
-    for number in range(BEHIND):
+    for number in range(QUEUED):
         recorder.write(tracked(number))
     threading.Timer(0.1, go_on.set).start()
     with pytest.raises(OutputError, match="disk is full"):
-        [recorder.write(tracked(number)) for number in range(BEHIND, 3 * BEHIND)]
+        [recorder.write(tracked(number)) for number in range(QUEUED, 3 * QUEUED)]
     recorder.close()
 
 
@@ -310,12 +309,12 @@ def test_a_hurry_gives_up_what_waits() -> None:
     recorder = Recorder([sink], live=False)
     recorder.write(tracked(0))
     assert soon(lambda: recorder.waiting == 0)
-    for number in range(1, BEHIND):
+    for number in range(1, QUEUED):
         recorder.write(tracked(number))
     threading.Timer(0.2, go_on.set).start()
     assert recorder.close(hurry=True) == [Path("kept")]
     assert sink.numbers == [0]
-    assert recorder.left_out == BEHIND - 1
+    assert recorder.dropped == QUEUED - 1
 
 
 def test_a_hurry_does_not_wait_for_a_disk_that_hangs() -> None:

@@ -19,10 +19,14 @@ from sam_detect.interfaces import Segmenter
 from sam_detect.masks import FloatArray
 from sam_detect.types import Candidates, Crop, FadedCrop, Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
-from sam_detect.video.key_frames import KeyFrameDetector
-from sam_detect.video.reading import Reader
+from sam_detect.video.key_frames import (
+    KEPT_UNSEEN,
+    MOST_LEVELS,
+    KeyFrameDetector,
+    UnchangedVectors,
+)
+from sam_detect.video.threads import Reader
 from sam_detect.video.tracks import TrackSnapshot
-from sam_detect.video.unchanged import KEPT_UNSEEN, MOST_LEVELS, UnchangedVectors
 from tests.video_scenes import Scene, Thing, along, detector_that_knows
 
 SIDE = 48
@@ -347,7 +351,7 @@ def overlap(found: Masks, truth: Masks) -> float:
 
 def test_proposals_of_another_frame_do_not_count(key_frames: KeyFrameDetector) -> None:
     key_frames.propose_ahead(MOVING.frame(20))
-    result = key_frames.detect(frame := MOVING.frame(0), NOTHING, None).future.result(10)
+    result = key_frames.detect(frame := MOVING.frame(0), NOTHING, None).result(10)
     assert result.frame is frame
     assert overlap(result.found.known.masks, MOVING.outlined(0).masks) > 0.9
 
@@ -357,7 +361,7 @@ def test_proposals_made_before_something_was_learnt_do_not_count() -> None:
     key_frames, frame = KeyFrameDetector(detector.pipeline), MOVING.frame(12)
     key_frames.propose_ahead(frame)
     key_frames.run(lambda: detector.learn_frame(before, truth.masks, truth.labels)).result(10)
-    found = key_frames.detect(frame, NOTHING, None).future.result(10).found
+    found = key_frames.detect(frame, NOTHING, None).result(10).found
     assert detector.sought == [12, 12], "other sizes are sought now"
     assert set(found.known.label.tolist()) == {"cherry", "leaf", "plum"}
     key_frames.stop()
