@@ -1,4 +1,4 @@
-"""What breaks off is opened again: the retries, the loop of a live source, its time stamps."""
+"""Videos with an end and without one: time stamps, and what breaks off is opened again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from sam_detect.errors import ImageError
 from sam_detect.interfaces import Source
@@ -69,7 +69,9 @@ class Retry:
         now = time.monotonic()
         self._lost_s = now if self._lost_s is None else self._lost_s
         if self._tries >= self._retries:
-            raise ImageError(f"'{self._name}' broke off ({reason}){self._in_vain(now)}")
+            tries = f"{self._retries} tr{'y' if self._retries == 1 else 'ies'}"
+            tried = f" and did not come back in {tries} over {now - self._lost_s:.0f} s"
+            raise ImageError(f"'{self._name}' broke off ({reason}){tried if self._retries else ''}")
         pause_s = min(FIRST_PAUSE_S * 2**self._tries, LONGEST_PAUSE_S)
         self._tries += 1
         if self.stopped.wait(pause_s):
@@ -87,35 +89,67 @@ class Retry:
             )
         self._lost_s, self._tries = None, 0
 
-    def _in_vain(self, now: float) -> str:
-        if not self._retries or self._lost_s is None:
-            return ""
-        tries = f"{self._retries} tr{'y' if self._retries == 1 else 'ies'}"
-        return f" and did not come back in {tries} over {now - self._lost_s:.0f} s"
 
+class RecordingSource(Source):
+    """A video that has an end; no frame is lost and none comes twice.
 
-class Session(Protocol):
-    """A live source from its opening until it breaks off.
-
-    Attributes:
-        damaged: parts so far that could not be decoded.
+    Args:
+        name: its path, or its address as it may be shown.
+        retry: ends a wait when the source is stopped, and counts reconnects.
+        open_video: opens it at its beginning
+            (:class:`~sam_detect.sources._video_decoding.DecodedVideo`).
+        opened: the same, where it is open already.
     """
 
-    damaged: int
+    def __init__(
+        self, name: str, retry: Retry, open_video: Callable[[], Any], opened: Any = None
+    ) -> None:
+        self.name = name
+        self._retry, self._open, self._opened = retry, open_video, opened
 
-    @property
-    def step_s(self) -> float:
-        """About how long a picture lasts."""
-
-    def __iter__(self) -> Iterator[tuple[ImageRGB, float | None]]:
-        """Pictures and their times in seconds (None: unknown), until the source ends.
+    def frames(self) -> Iterator[Frame]:
+        """The frames in the order in which they are shown, each with its time stamp.
 
         Raises:
-            BrokenError, ImageError: it broke off; it may come back.
+            ImageError: it broke off and could not be continued; or at the end, where it has no
+                frame, is damaged or ends too early: what could be decoded has been given.
         """
+        video, self._opened = self._opened or self._open(), None
+        clock, count = Clock(from_zero=False), 0
+        try:
+            for image, said_s in video:
+                if self._retry.stopped.is_set():
+                    return
+                self.reconnects, self.damaged = self._retry.reconnects, video.damaged
+                yield Frame(image, self.name, count, time_s=clock.next_s(said_s, video.step_s))
+                count += 1
+            self._require_whole(video, count)
+        except StoppedError:
+            return
+        except BrokenError as error:
+            raise ImageError(f"'{self.name}' {error}") from None
+        finally:
+            self.damaged = video.damaged
+            video.close()
 
-    def close(self) -> None:
-        """Releases it, whatever state it is in."""
+    def stop(self) -> None:
+        self._retry.stop()
+
+    def _require_whole(self, video: Any, count: int) -> None:
+        missing_s, done = video.missing_s(), f"the {count} frames that could be decoded are done"
+        places = video.damaged - video.harmless
+        if not count:
+            raise ImageError(f"the video '{self.name}' has no frames")
+        if missing_s:
+            raise ImageError(
+                f"the video '{self.name}' ends early, after {video.reached_s:.1f} s of "
+                f"{video.reached_s + missing_s:.1f} s; {done}"
+            )
+        if places:
+            raise ImageError(
+                f"the video '{self.name}' is damaged in {places} "
+                f"place{'s' if places > 1 else ''}; {done}"
+            )
 
 
 class LiveSource(Source):
@@ -124,18 +158,18 @@ class LiveSource(Source):
     Args:
         name: becomes the frames' ``source_id``.
         retry: how often to try to open it again.
-        session: the source, open.
-        reopen: opens it again; raises ``BrokenError`` or ``ImageError`` if that fails.
+        session: the source, open. It iterates over pictures and their times in seconds (None:
+            unknown), has ``step_s`` (about how long a picture lasts), ``damaged`` (parts so far
+            that could not be decoded) and ``close``. It raises ``BrokenError`` or ``ImageError``
+            where it breaks off.
+        reopen: opens it again; raises the same if that fails.
     """
 
     live = True
 
-    def __init__(
-        self, name: str, retry: Retry, session: Session, reopen: Callable[[], Session]
-    ) -> None:
+    def __init__(self, name: str, retry: Retry, session: Any, reopen: Callable[[], Any]) -> None:
         self.name = name
-        self._retry, self._reopen = retry, reopen
-        self._session: Session | None = session
+        self._retry, self._session, self._reopen = retry, session, reopen
         self._damaged = 0
 
     def frames(self) -> Iterator[Frame]:
@@ -145,19 +179,21 @@ class LiveSource(Source):
             ImageError: it broke off and did not come back.
         """
         clock, count = Clock(from_zero=True), 0
-        try:
-            while True:
-                try:
-                    for image, said_s, step_s in self._pictures():
-                        yield Frame(image, self.name, count, time_s=clock.next_s(said_s, step_s))
-                        count += 1
-                    break
-                except (BrokenError, ImageError) as error:
-                    reason = str(error).removeprefix(f"'{self.name}' ")
+        while True:
+            try:
+                for image, said_s, step_s in self._pictures():
+                    yield Frame(image, self.name, count, time_s=clock.next_s(said_s, step_s))
+                    count += 1
+                break
+            except StoppedError:
+                return
+            except (BrokenError, ImageError) as error:
+                reason = without_name(self.name, error)
+            try:
                 self._retry.lost(reason)
-                clock.begin_anew()
-        except StoppedError:
-            return
+            except StoppedError:
+                return
+            clock.begin_anew()
         if not count:
             raise ImageError(f"'{self.name}' ended without a picture")
 
@@ -178,6 +214,11 @@ class LiveSource(Source):
         finally:
             self._damaged += session.damaged
             quietly(session.close)
+
+
+def without_name(name: str, error: Exception) -> str:
+    """What an error says, without the source's name, with which errors of a source begin."""
+    return str(error).removeprefix(f"'{name}' ")
 
 
 class Clock:
@@ -209,16 +250,14 @@ class Clock:
             said_s: what the video says, in seconds.
             step_s: about how long a frame lasts.
         """
-        last_s = self._last_s
-        self._last_s = (
-            self._first(said_s or 0.0) if last_s is None else self._after(last_s, said_s, step_s)
-        )
-        return self._last_s
-
-    def _first(self, said_s: float) -> float:
+        if self._last_s is not None:
+            self._last_s = self._after(self._last_s, said_s, step_s)
+            return self._last_s
+        first_s = said_s or 0.0
         self._began_s, self._anew = time.monotonic(), False
-        self._offset_s = -said_s if self._from_zero else max(0.0, -said_s)
-        return said_s + self._offset_s
+        self._offset_s = -first_s if self._from_zero else max(0.0, -first_s)
+        self._last_s = first_s + self._offset_s
+        return self._last_s
 
     def _after(self, last_s: float, said_s: float | None, step_s: float) -> float:
         if said_s is None:

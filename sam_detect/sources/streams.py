@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,24 +17,23 @@ from sam_detect.sources._reconnect import (
     RETRIES,
     TIMEOUT_S,
     BrokenError,
-    Clock,
     LiveSource,
+    RecordingSource,
     Retry,
-    StoppedError,
     interruptibly,
+    without_name,
 )
 from sam_detect.sources._video_decoding import LATE, DecodedVideo, decode_file, reason_of
 from sam_detect.sources.addresses import HTTP, RTSP, host_of, shown, split
 from sam_detect.sources.decoding import DEFAULT_MAX_PIXELS
-from sam_detect.types import Frame
 
 MJPEG = {"multipart/x-mixed-replace": "mpjpeg"}
 """How IP cameras give pictures over HTTP: one after the other, without times."""
 PLAYLISTS = {
-    "application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl", "audio/x-mpegurl",
-    "application/dash+xml",
+    "application/vnd.apple.mpegurl": "hls", "application/x-mpegurl": "hls",
+    "audio/mpegurl": "hls", "audio/x-mpegurl": "hls", "application/dash+xml": "dash",
 }  # fmt: skip
-PLAYLIST_ENDINGS = (".m3u8", ".mpd")
+PLAYLIST_ENDINGS = {".m3u8": "hls", ".mpd": "dash"}
 ALLOW = "; --playlist-hosts any allows that"
 HTTP_PROTOCOLS = "http,https,tls,tcp,crypto,httpproxy"
 """What a playlist may lead to: never to a file of this machine."""
@@ -75,95 +74,46 @@ def open_url(
         return HttpReader(url, timeout_s=timeout_s, retry=retry)
 
     reader = interruptibly(ask)
-    if _is_playlist(url, reader):
+    if parts.path.lower().endswith(tuple(PLAYLIST_ENDINGS)) or reader.content_type in PLAYLISTS:
         reader.close()
+        _require_demuxer(reader)
         if playlist_hosts == "any":
             return _by_ffmpeg(url, retry, timeout_s, max_pixels)
-        own = OwnHostOnly(reader, timeout_s=timeout_s, retries=retries)
-        return _by_ffmpeg(own.url, retry, timeout_s, max_pixels, own)
+        own = files_of_own_host(reader, timeout_s=timeout_s, retries=retries)
+        final = reader.final_url
+        return _by_ffmpeg(final, retry, timeout_s, max_pixels, open_file=own, kind=_kind_of(reader))
     if reader.live:
-        return LiveSource(
-            reader.name, retry, _live(reader, max_pixels), lambda: _live(ask(), max_pixels)
-        )
-    return RecordingSource(reader.name, retry, _file_opener(reader, max_pixels))
+        opened = _decoded(reader, max_pixels)
+        return LiveSource(reader.name, retry, opened, lambda: _decoded(ask(), max_pixels))
+
+    def open_file() -> DecodedVideo:
+        reader.rewind()
+        return _decoded(reader, max_pixels)
+
+    return RecordingSource(reader.name, retry, open_file, open_file())
 
 
-def whole(source: Source, video: DecodedVideo, stopped: threading.Event) -> Iterator[Frame]:
-    """All frames of a video that has an end.
+def _kind_of(reader: HttpReader) -> str:
+    """FFmpeg's name of a playlist's format; it would go by the ending, which not all have."""
+    ending = PurePosixPath(urlsplit(reader.final_url).path).suffix.lower()
+    return PLAYLIST_ENDINGS.get(ending) or PLAYLISTS.get(reader.content_type, "hls")
 
-    Raises:
-        ImageError: at the end, if something was damaged or missing.
-    """
-    clock, count = Clock(from_zero=False), 0
+
+def _require_demuxer(reader: HttpReader) -> None:
     try:
-        for image, said_s in video:
-            if stopped.is_set():
-                return
-            yield Frame(image, source.name, count, time_s=clock.next_s(said_s, video.step_s))
-            count += 1
-            source.damaged = video.damaged
-    except BrokenError as error:
-        raise ImageError(f"'{source.name}' {error}") from None
-    source.damaged = video.damaged
-    missing_s, done = video.missing_s(), f"the {count} frames that could be decoded are done"
-    if not count:
-        raise ImageError(f"the video '{source.name}' has no frames")
-    if missing_s:
+        av.format.ContainerFormat(_kind_of(reader), "r")
+    except ValueError:
         raise ImageError(
-            f"the video '{source.name}' ends early, after {video.reached_s:.1f} s of "
-            f"{video.reached_s + missing_s:.1f} s; {done}"
-        )
-    places = video.damaged - video.harmless
-    if places:
-        raise ImageError(
-            f"the video '{source.name}' is damaged in {places} "
-            f"place{'s' if places > 1 else ''}; {done}"
-        )
+            f"'{reader.name}' is a DASH manifest, which this build of PyAV cannot read (its FFmpeg "
+            "is without libxml2); give the address of an HLS playlist of the same video"
+        ) from None
 
 
-class RecordingSource(Source):
-    """A video on a server that has an end; no frame is lost and none comes twice.
-
-    Args:
-        name: its address, as it may be shown.
-        retry: ends a wait when the source is stopped, and counts reconnects.
-        open_video: opens it at its beginning.
-
-    Raises:
-        ImageError: it is no video with pictures.
-    """
-
-    def __init__(
-        self, name: str, retry: Retry, open_video: Callable[[], DecodedVideo],
-        opened: DecodedVideo | None = None,
-    ) -> None:  # fmt: skip
-        self.name = name
-        self._retry, self._open = retry, open_video
-        self._opened: DecodedVideo | None = opened or open_video()
-
-    def frames(self) -> Iterator[Frame]:
-        """The frames in the order in which they are shown.
-
-        Raises:
-            ImageError: it broke off and could not be continued, or as
-                :meth:`~sam_detect.sources.video.VideoFileSource.frames` does.
-        """
-        video, self._opened = self._opened or self._open(), None
-        try:
-            for frame in whole(self, video, self._retry.stopped):
-                self.reconnects = self._retry.reconnects
-                yield frame
-        except StoppedError:
-            return
-        finally:
-            video.close()
-
-    def stop(self) -> None:
-        self._retry.stop()
-
-
-class OwnHostOnly:
-    """Opens what a playlist names, for FFmpeg: from the playlist's own host alone.
+def files_of_own_host(
+    reader: HttpReader, *, timeout_s: float, retries: int
+) -> Callable[[str, int, dict[str, str]], HttpReader]:
+    """What opens the files that a playlist names, for FFmpeg (its ``io_open``): from the playlist's
+    own host alone.
 
     Anybody may have written a playlist. Whoever reads it would otherwise send requests to what it
     names: other hosts, those of a private network, this machine.
@@ -173,82 +123,42 @@ class OwnHostOnly:
         timeout_s: how long to wait for each part.
         retries: how often to continue a file that broke off.
 
-    Attributes:
-        url: the playlist's, after redirections.
-        name: the playlist's, as it may be shown.
+    Returns:
+        Raises ``ImageError`` for a file that is of another host, encrypted, or not there.
     """
+    host = host_of(reader.final_url)
 
-    def __init__(self, reader: HttpReader, *, timeout_s: float, retries: int) -> None:
-        self.url = reader.final_url
-        self.name = reader.name
-        self._host = host_of(self.url)
-        self._timeout_s, self._retries = timeout_s, retries
-
-    def __call__(self, url: str, flags: int, options: dict[str, str]) -> HttpReader:
-        """Opens a file that FFmpeg asks for (its ``io_open``).
-
-        Raises:
-            ImageError: it is of another host, encrypted, or not there.
-        """
+    def open_file(url: str, flags: int, options: dict[str, str]) -> HttpReader:
         name = shown(url)
         if urlsplit(url).scheme.lower() not in HTTP:
             raise ImageError(
-                f"'{self.name}' leads to '{name}', which is no address of http(s){ALLOW}"
+                f"'{reader.name}' leads to '{name}', which is no address of http(s){ALLOW}"
             )
-        if host_of(url) != self._host:
-            raise ImageError(f"'{self.name}' leads to another host, '{name}'{ALLOW}")
-        reader = HttpReader(
-            url,
-            timeout_s=self._timeout_s,
-            retry=Retry(name, self._retries),
-            only_host=self._host,
-        )
+        if host_of(url) != host:
+            raise ImageError(f"'{reader.name}' leads to another host, '{name}'{ALLOW}")
+        file = HttpReader(url, timeout_s=timeout_s, retry=Retry(name, retries), only_host=host)
         if options.get("offset", "").isdecimal():
-            reader.seek(int(options["offset"]))
-        return reader
+            file.seek(int(options["offset"]))
+        return file
+
+    return open_file
 
 
-def _is_playlist(url: str, reader: HttpReader) -> bool:
-    by_path = urlsplit(url).path.lower().endswith(PLAYLIST_ENDINGS)
-    return by_path or reader.content_type in PLAYLISTS
-
-
-def _file_opener(reader: HttpReader, max_pixels: int) -> Callable[[], DecodedVideo]:
-    """What decodes a file on a server from its beginning."""
-
-    def open_video() -> DecodedVideo:
-        reader.rewind()
-        try:
-            return decode_file(
-                reader,
-                name=reader.name,
-                max_pixels=max_pixels,
-                live=False,
-                at_end=reader.raise_failure,
-                before_close=reader.hang_up,
-            )
-        except ImageError:
-            reader.close()
-            raise
-
-    return open_video
-
-
-def _live(reader: HttpReader, max_pixels: int) -> DecodedVideo:
-    """The pictures of a live stream over HTTP; raises ``ImageError`` if it is no video."""
+def _decoded(reader: HttpReader, max_pixels: int) -> DecodedVideo:
+    """The pictures of an answer; raises ``ImageError`` if it is no video."""
     try:
         return decode_file(
             reader,
             name=reader.name,
             max_pixels=max_pixels,
-            live=True,
+            live=reader.live,
             kind=MJPEG.get(reader.content_type),
             at_end=reader.raise_failure,
-            before_close=reader.close,
+            before_close=reader.close if reader.live else reader.hang_up,
         )
     except (BrokenError, ImageError) as error:
         reader.close()
-        raise ImageError(f"'{reader.name}' {_without(reader.name, error)}") from None
+        raise ImageError(f"'{reader.name}' {without_name(reader.name, error)}") from None
 
 
 def _by_ffmpeg(
@@ -256,53 +166,41 @@ def _by_ffmpeg(
     retry: Retry,
     timeout_s: float,
     max_pixels: int,
-    files: OwnHostOnly | None = None,
+    *,
+    open_file: Callable[..., HttpReader] | None = None,
+    kind: str | None = None,
 ) -> Source:
-    """What FFmpeg itself fetches, RTSP and playlists over HTTP; or asks ``files`` for.
+    """What FFmpeg itself fetches (RTSP, playlists over HTTP), or asks ``open_file`` for.
 
     A wait of FFmpeg cannot be ended from another thread; it ends by its time-out.
     """
-    name = shown(url)
-    rtsp = urlsplit(url).scheme.lower() in RTSP
-    # By the ending that FFmpeg would ask for, which not every server gives.
-    kind = "dash" if urlsplit(url).path.lower().endswith(".mpd") else "hls"
+    name, rtsp = shown(url), urlsplit(url).scheme.lower() in RTSP
+    options = {"protocol_whitelist": RTSP_PROTOCOLS if rtsp else HTTP_PROTOCOLS}
+    options |= {"rtsp_transport": "tcp"} if rtsp else {}
+    given: dict[str, Any] = {"timeout": (timeout_s, timeout_s), "format": kind}
+    if open_file is not None:
+        # FFmpeg would continue with its own connection if it finds one.
+        options |= {"http_persistent": "0", "http_multiple": "0"}
+        given["io_open"] = open_file
+
+    def end_of_stream() -> None:
+        raise BrokenError("ended the connection")
 
     def open_() -> DecodedVideo:
-        options = {"protocol_whitelist": RTSP_PROTOCOLS if rtsp else HTTP_PROTOCOLS}
-        options |= {"rtsp_transport": "tcp"} if rtsp else {}
-        wait_s, began_s = (timeout_s, timeout_s), time.monotonic()
-        given: dict[str, Any] = {"options": options, "timeout": wait_s}
-        if files is not None:
-            # FFmpeg would continue with its own connection if it finds one.
-            options |= {"http_persistent": "0", "http_multiple": "0"}
-            given |= {"io_open": files, "format": kind}
+        began_s = time.monotonic()
         try:
-            container = interruptibly(lambda: av.open(url, **given))
+            container = interruptibly(lambda: av.open(url, options=dict(options), **given))
         except ImageError as error:
-            raise ImageError(f"'{name}' {_without(name, error)}") from None
+            raise ImageError(f"'{name}' {without_name(name, error)}") from None
         except (av.FFmpegError, ValueError) as error:
             # A wait that was cut short looks to some demuxers as if nonsense had come.
             late = time.monotonic() - began_s >= timeout_s
             raise ImageError(f"'{name}' {LATE if late else reason_of(error)}") from None
         ends = container.duration is not None
-        return DecodedVideo(
-            container,
-            name=name,
-            max_pixels=max_pixels,
-            live=True,
-            at_end=(lambda: None) if ends else _raise_ended,
-        )
+        hooks = {} if ends else {"at_end": end_of_stream}
+        return DecodedVideo(container, name=name, max_pixels=max_pixels, live=True, **hooks)
 
     opened = open_()
     if opened.ends and not rtsp:
         return RecordingSource(name, retry, open_, opened)
     return LiveSource(name, retry, opened, open_)
-
-
-def _raise_ended() -> None:
-    """A stream without an end is not at its end."""
-    raise BrokenError("ended the connection")
-
-
-def _without(name: str, error: Exception) -> str:
-    return str(error).removeprefix(f"'{name}' ")

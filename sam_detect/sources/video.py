@@ -7,10 +7,8 @@ import os
 import re
 import stat
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import BinaryIO
@@ -25,6 +23,7 @@ from sam_detect.sources._reconnect import (
     TIMEOUT_S,
     BrokenError,
     LiveSource,
+    RecordingSource,
     Retry,
     interruptibly,
 )
@@ -33,7 +32,7 @@ from sam_detect.sources.addresses import is_url
 from sam_detect.sources.decoding import DEFAULT_MAX_PIXELS, check_pixels
 from sam_detect.sources.images import find_images, load_image
 from sam_detect.sources.pixels import FirstStretch, array_to_rgb
-from sam_detect.sources.streams import open_url, whole
+from sam_detect.sources.streams import open_url
 from sam_detect.types import Frame, ImageRGB
 
 FRAME_RATE = 25.0
@@ -84,54 +83,41 @@ def open_source(
         )
     if is_folder or (glob.has_magic(name) and not os.path.lexists(name)):
         return FramesSource(name, frame_rate=frame_rate, max_pixels=max_pixels)
-    return VideoFileSource(name, max_pixels=max_pixels)
+    return open_file(name, max_pixels=max_pixels)
 
 
-class VideoFileSource(Source):
-    """The frames of a video file, upright, each with its time stamp.
-
-    Only this file is read: what a playlist names is not followed.
+def open_file(
+    path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> RecordingSource:
+    """The frames of a video file, upright. Only this file is read: what a playlist names is not
+    followed.
 
     Args:
         path: the file; becomes the frames' ``source_id``.
         max_pixels: larger frames are refused before they are decoded.
 
-    Attributes:
-        damaged: packets so far that could not be decoded.
-
     Raises:
         ImageError: there is no such file, or it is no video with pictures.
     """
+    name = os.fspath(path)
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS
-    ) -> None:
-        self.name = os.fspath(path)
-        self._max_pixels = max_pixels
-        self._stopped = threading.Event()
-        with _file(self.name) as file:
-            self._opened(file).close()
-
-    def frames(self) -> Iterator[Frame]:
-        """The frames in the order in which they are shown.
-
-        Raises:
-            ImageError: at the end, where it has no frame, is damaged or ends too early; what could
-                be decoded has been given.
-        """
-        with _file(self.name) as file, closing(self._opened(file)) as video:
-            yield from whole(self, video, self._stopped)
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def _opened(self, file: BinaryIO) -> DecodedVideo:
+    def open_video() -> DecodedVideo:
+        file = _open_regular_file(name)
         nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
-        return decode_file(nameless, name=self.name, max_pixels=self._max_pixels, live=False)
+        try:
+            return decode_file(
+                nameless, name=name, max_pixels=max_pixels, live=False, before_close=file.close
+            )
+        except BaseException:
+            file.close()
+            raise
+
+    open_video().close()
+    return RecordingSource(name, Retry(name, 0), open_video)
 
 
-def _file(path: str) -> BinaryIO:
-    """The opened file; raises ``ImageError`` for what is no readable, non-empty file."""
+def _open_regular_file(path: str) -> BinaryIO:
+    """Raises ``ImageError`` for what is no readable, non-empty file."""
     try:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):

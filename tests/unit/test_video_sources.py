@@ -12,11 +12,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import av
 import cv2
 import httpx
 import numpy as np
@@ -40,9 +41,11 @@ from video_files import (
 from sam_detect.errors import ConfigError, ImageError
 from sam_detect.interfaces import Source
 from sam_detect.sources import _reconnect
+from sam_detect.sources._http import HttpReader
 from sam_detect.sources._reconnect import Clock
 from sam_detect.sources._video_decoding import decode_file
 from sam_detect.sources.addresses import is_url, shown
+from sam_detect.sources.streams import files_of_own_host
 from sam_detect.sources.video import open_source
 from sam_detect.types import Frame
 
@@ -546,30 +549,79 @@ LEADING: dict[str, str] = {
     "a redirection": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n/away.ts\n#EXT-X-ENDLIST\n",
     "another name of this machine": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{named}/a.ts\n"
     "#EXT-X-ENDLIST\n",
-    "a manifest": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
-    'mediaPresentationDuration="PT2S" profiles="urn:mpeg:dash:profile:isoff-main:2011"><Period>'
-    '<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1">'
-    "<BaseURL>{other}/a.mp4</BaseURL></Representation></AdaptationSet></Period></MPD>",
 }
 
 
 @pytest.mark.parametrize("what", LEADING)
 def test_a_playlist_sends_no_request_to_another_host(tmp_path: Path, what: str) -> None:
     video = write_video(tmp_path / "a.ts", 30).read_bytes()
-    name = "/list.mpd" if what == "a manifest" else "/list.m3u8"
     with running() as server, running() as other:
         for each in (server, other):
-            each.files |= {f"/{file}": Served(video) for file in ("a.ts", "b.ts", "key", "a.mp4")}
+            each.files |= {f"/{file}": Served(video) for file in ("a.ts", "b.ts", "key")}
         named = other.url.replace("127.0.0.1", "localhost")
         text = LEADING[what].format(other=other.url, named=named)
-        server.files[name] = Served(text.encode())
+        server.files["/list.m3u8"] = Served(text.encode())
         elsewhere = {"Location": f"{other.url}/a.ts"}
         server.files["/away.ts"] = Served(b"", status=302, headers=elsewhere)
         with suppress(ImageError):
-            source = open_source(f"{server.url}{name}", timeout_s=2, retries=0)
+            source = open_source(f"{server.url}/list.m3u8", timeout_s=2, retries=0)
             assert len(read(source)) <= 30
         assert other.asked == []
         assert server.asked
+
+
+MANIFEST = (
+    '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'mediaPresentationDuration="PT1.2S" profiles="urn:mpeg:dash:profile:isoff-main:2011"><Period>'
+    '<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1">'
+    "<BaseURL>{}/a.mp4</BaseURL></Representation></AdaptationSet></Period></MPD>"
+)
+
+
+@pytest.mark.parametrize("hosts", ["own", "any"])
+def test_a_dash_manifest_is_read_from_its_own_host_or_refused(tmp_path: Path, hosts: str) -> None:
+    """The wheels of PyAV have no demuxer for DASH; an FFmpeg with libxml2 has."""
+    fragments = {"movflags": "frag_keyframe+empty_moov"}
+    video = write_video(tmp_path / "a.mp4", 30, container=fragments).read_bytes()
+    with running() as server, running() as other:
+        for each in (server, other):
+            each.files["/a.mp4"] = Served(video)
+        how = {"timeout_s": 2, "retries": 0, "playlist_hosts": hosts}
+        for name, base in (("own", server.url), ("other", other.url)):
+            server.files[f"/{name}"] = Served(
+                MANIFEST.format(base).encode(), headers={"Content-Type": "application/dash+xml"}
+            )
+        if not has_dash():
+            for name in ("own", "other"):
+                with pytest.raises(ImageError, match=r"is a DASH manifest, .* an HLS playlist"):
+                    open_source(f"{server.url}/{name}", **how)
+        else:
+            assert len(read(open_source(f"{server.url}/own", **how))) == 30
+            with nullcontext() if hosts == "any" else pytest.raises(ImageError, match="another"):
+                assert len(read(open_source(f"{server.url}/other", **how))) == 30
+        assert bool(other.asked) == (has_dash() and hosts == "any")
+
+
+def has_dash() -> bool:
+    with suppress(ValueError):
+        return bool(av.format.ContainerFormat("dash", "r"))
+    return False
+
+
+def test_what_a_manifest_names_is_opened_from_its_own_host_alone() -> None:
+    """As FFmpeg asks for it, whatever format the playlist has."""
+    with running() as server, running() as other:
+        for each in (server, other):
+            each.files |= {"/a.mp4": Served(b"0123456789"), "/list.mpd": Served(b"<MPD/>")}
+        reader = HttpReader(f"{server.url}/list.mpd", timeout_s=2, retry=_reconnect.Retry("it", 0))
+        open_file = files_of_own_host(reader, timeout_s=2, retries=0)
+        assert open_file(f"{server.url}/a.mp4", 0, {"offset": "4"}).read(3) == b"456"
+        for address in (f"{other.url}/a.mp4", server.url.replace("127.0.0.1", "localhost")):
+            with pytest.raises(ImageError, match=r"leads to another host.*--playlist-hosts any"):
+                open_file(address, 0, {})
+        with pytest.raises(ImageError, match="which is no address of http"):
+            open_file("file:///etc/passwd", 0, {})
+        assert other.asked == []
 
 
 def test_a_playlist_may_lead_elsewhere_where_that_is_allowed(tmp_path: Path) -> None:
