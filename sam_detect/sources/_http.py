@@ -1,4 +1,5 @@
-"""The answer of an HTTP server, read like a file: it continues where it broke off.
+"""Addresses, shown without what is secret in them; and the answer of an HTTP server, read like a
+file: it continues where it broke off.
 
 A *file* has a known length. If its connection breaks it is asked for again from the next byte
 (``Range``, of the same version of the file: ``If-Range``), or, if the server gives no parts, from
@@ -19,18 +20,79 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
-from sam_detect.errors import ImageError
+from sam_detect.errors import ConfigError, ImageError
 from sam_detect.sources._reconnect import BrokenError, Retry, StoppedError, quietly
-from sam_detect.sources.addresses import host_of, shown
+
+HTTP = ("http", "https")
+RTSP = ("rtsp", "rtsps")
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_VALUE = re.compile(r"=[^&;]*")
+_SECRET_IN_PATH = re.compile(r"(?i)((?:user|pass|pwd|token|key|auth)\w*?=)[^/&;_]*")
+_UNFINISHED = re.compile(r"[^@\[\]]*:.*\D.*")
+HIDDEN = "***"
 
 NEAR_BYTES = 1 << 18
 """So far ahead is read rather than asked for."""
 MOST_REDIRECTS = 5
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "sam-detect"}
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is an address and no path."""
+    return _URL.match(text) is not None
+
+
+def shown(text: str) -> str:
+    """An address as it may stand in a message or a file: without name, password and fragment, and
+    without the values of its query, where cameras take passwords. Anything else as it is."""
+    if not is_url(text):
+        return text
+    scheme, _, rest = text.partition("://")
+    place, slash, path = re.split(r"([/?#]|$)", rest, maxsplit=1)
+    if _UNFINISHED.fullmatch(place) and "@" in path:
+        # A password with an unescaped / ? or #: what comes before the last @ is part of it.
+        place, slash, path = re.split(r"([/?#]|$)", rest.rpartition("@")[2], maxsplit=1)
+    path, mark, query = (slash + path).partition("#")[0].partition("?")
+    path = _SECRET_IN_PATH.sub(rf"\1{HIDDEN}", path)
+    if query:  # one without names is a value itself
+        query = _VALUE.sub(f"={HIDDEN}", query) if "=" in query else HIDDEN
+    return f"{scheme}://{place.rpartition('@')[2]}{path}{mark}{query}"
+
+
+def host_of(url: str) -> tuple[str, int]:
+    """Host and port that an address of http or https is asked of."""
+    parts = urlsplit(url)
+    usual = 443 if parts.scheme.lower() == "https" else 80
+    return (parts.hostname or "").lower(), parts.port or usual
+
+
+def split(url: str) -> SplitResult:
+    """The parts of an address that can be read from.
+
+    Raises:
+        ConfigError: another scheme than those above (no address may name a file of this machine),
+            or no host.
+    """
+    name = shown(url)
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigError(f"'{name}' is no valid address") from None
+    if parts.scheme.lower() not in (*HTTP, *RTSP):
+        raise ConfigError(
+            f"'{name}': a video comes by {', '.join((*HTTP, *RTSP))}, not by "
+            f"{parts.scheme.lower()}; a file is named by its path"
+        )
+    if not host:
+        raise ConfigError(f"'{name}' names no host, as in http://host/path")
+    return parts
 
 
 class HttpReader:
@@ -75,6 +137,7 @@ class HttpReader:
         self._left = b""
         self._response: httpx.Response | None = None
         self._version: Mapping[str, str] = {}
+        self.length: int | None = None
         try:
             response = self._ask(0)
         except BrokenError as error:
@@ -86,7 +149,8 @@ class HttpReader:
         self.final_url = str(response.url) if response.history else url
         headers = response.headers
         self._announces_end = "transfer-encoding" in headers
-        self.length = int(headers["content-length"]) if "content-length" in headers else None
+        if "content-length" in headers:
+            self.length = int(headers["content-length"])
         self.content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         self._version = _version(headers)
 
@@ -98,11 +162,17 @@ class HttpReader:
     def read(self, size: int) -> bytes:
         """At least one byte, and at most ``size``; none at the end, and after what
         :meth:`raise_failure` raises: so FFmpeg decodes all that came before."""
-        try:
-            return self._read(size) if self._failure is None else b""
-        except (BrokenError, ImageError, StoppedError) as error:
-            self._failure = error
-            return b""
+        while self._failure is None:
+            try:
+                block = self._take(size)
+                if block and not self.live:
+                    self._retry.received()
+                return block
+            except BrokenError as error:
+                self._failure = error if self.live else self._continue(str(error))
+            except (ImageError, StoppedError) as error:
+                self._failure = error
+        return b""
 
     def raise_failure(self) -> None:
         """Raises why there was no more to read, if that was not the end.
@@ -114,18 +184,6 @@ class HttpReader:
         """
         if self._failure is not None:
             raise self._failure
-
-    def _read(self, size: int) -> bytes:
-        while True:
-            try:
-                block = self._take(size)
-                if block and not self.live:
-                    self._retry.received()
-                return block
-            except BrokenError as error:
-                if self.live:
-                    raise
-                self._continue(str(error))
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Goes to a byte of a file."""
@@ -155,7 +213,13 @@ class HttpReader:
     def _take(self, size: int) -> bytes:
         if self.length is not None and self._at >= self.length:
             return b""
-        self._approach()
+        if self._response is None or not 0 <= self._at - self._there <= NEAR_BYTES:
+            self._ask(self._at)
+        while self._there < self._at:
+            self._left = self._left or self._next_block()
+            cut = min(len(self._left), self._at - self._there)
+            self._left = self._left[cut:]
+            self._there += cut
         if not self._left:
             self._left = self._next_block()
         block, self._left = self._left[:size], self._left[size:]
@@ -174,27 +238,17 @@ class HttpReader:
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
             raise self._broken(self._reason(error)) from None
 
-    def _approach(self) -> None:
-        """Makes the next byte of the answer the one that is wanted."""
-        if self._response is None or not 0 <= self._at - self._there <= NEAR_BYTES:
-            self._ask(self._at)
-        self._skip()
-
-    def _skip(self) -> None:
-        while self._there < self._at:
-            self._left = self._left or self._next_block()
-            cut = min(len(self._left), self._at - self._there)
-            self._left = self._left[cut:]
-            self._there += cut
-
-    def _continue(self, reason: str) -> None:
+    def _continue(self, reason: str) -> Exception | None:
+        """Asks for the rest of a file until it comes; what ends that is returned."""
         while True:
-            self._retry.lost(reason)
             try:
+                self._retry.lost(reason)
                 self._ask(self._at)
-                return
+                return None
             except BrokenError as error:
                 reason = str(error)
+            except (ImageError, StoppedError) as error:
+                return error
 
     def _ask(self, start: int) -> httpx.Response:
         """Asks for the file from a byte on."""
@@ -202,8 +256,11 @@ class HttpReader:
         headers = {"Range": f"bytes={start}-", **self._version} if start else {}
         try:
             response = self._send(headers, None)
-            if response.status_code == httpx.codes.UNAUTHORIZED and self._digest(response):
-                response = self._send(headers, self._digest(response))
+            if response.status_code == httpx.codes.UNAUTHORIZED:
+                asked = response.headers.get("www-authenticate", "").lower()
+                name, password = httpx.URL(self.url).username, httpx.URL(self.url).password
+                if name and asked.startswith("digest"):  # as many cameras do
+                    response = self._send(headers, httpx.DigestAuth(name, password))
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise self._broken(self._reason(error)) from None
         self._response, self._left = response, b""
@@ -227,13 +284,6 @@ class HttpReader:
         if self._only_host is not None and host_of(asked) != self._only_host:
             raise ImageError(f"'{self.name}' leads to another host, '{shown(asked)}'")
 
-    def _digest(self, response: httpx.Response) -> httpx.Auth | None:
-        """For a server that refuses the password itself, as many cameras do."""
-        url = httpx.URL(self.url)
-        asked = response.headers.get("www-authenticate", "").lower()
-        wanted = url.username and asked.startswith("digest")
-        return httpx.DigestAuth(url.username, url.password) if wanted else None
-
     def _start_of(self, response: httpx.Response, start: int) -> int:
         """Which byte an answer begins with; raises for one that is of no use."""
         status = response.status_code
@@ -244,13 +294,11 @@ class HttpReader:
             raise ImageError(f"'{self.name}' answers with another part than was asked for")
         if status != httpx.codes.OK:
             raise self._broken(_refusal(status, named="@" in self.url))
-        if start and self._changed(response.headers):
+        headers = response.headers
+        length = headers.get("content-length", str(self.length))
+        if start and (length != str(self.length) or _version(headers) != self._version):
             raise ImageError(f"'{self.name}' was changed while it was read; read it again")
         return 0
-
-    def _changed(self, headers: httpx.Headers) -> bool:
-        length = headers.get("content-length", str(self.length))
-        return length != str(self.length) or _version(headers) != self._version
 
     def _broken(self, reason: str) -> Exception:
         self.hang_up()

@@ -10,11 +10,11 @@ from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
 
 from sam_detect.errors import ImageError
 from sam_detect.sources._reconnect import BrokenError, interruptibly
 from sam_detect.sources.decoding import check_pixels
+from sam_detect.sources.pixels import alpha_to_unit, over_white
 from sam_detect.types import ImageRGB
 
 Opened = av.container.InputContainer
@@ -44,7 +44,6 @@ MAX_THREADS = 4
 last 16 ended a video without an error."""
 MOST_ERRORS = 100
 """Packets in a row that cannot be read: then the rest is given up."""
-WHITE = 255
 
 
 def decode_file(
@@ -54,8 +53,7 @@ def decode_file(
     max_pixels: int,
     live: bool,
     kind: str | None = None,
-    at_end: Callable[[], None] = lambda: None,
-    before_close: Callable[[], None] = lambda: None,
+    **hooks: Callable[[], None],
 ) -> DecodedVideo:
     """The pictures of something with ``read``, ``seek`` and ``tell``.
 
@@ -65,7 +63,7 @@ def decode_file(
         max_pixels: larger pictures are refused before they are decoded.
         live: whether to begin early rather than to look far ahead first.
         kind: FFmpeg's name of the format; None: by the content.
-        at_end, before_close: see :class:`DecodedVideo`.
+        hooks: ``at_end`` and ``before_close`` of :class:`DecodedVideo`.
 
     Raises:
         ImageError: it is no video, or has no pictures that can be used.
@@ -79,20 +77,14 @@ def decode_file(
             lambda: av.open(file, "r", format=kind, options=options, buffer_size=BUFFER_BYTES)
         )
     except (av.FFmpegError, ValueError):
-        at_end()
+        if "at_end" in hooks:
+            hooks["at_end"]()
         raise ImageError(
             f"'{name}' cannot be read as a video: it is none, or its beginning or end is missing"
         ) from None
     except OSError as error:
         raise ImageError(f"'{name}' cannot be read: {error.strerror}") from None
-    return DecodedVideo(
-        container,
-        name=name,
-        max_pixels=max_pixels,
-        live=live,
-        at_end=at_end,
-        before_close=before_close,
-    )
+    return DecodedVideo(container, name=name, max_pixels=max_pixels, live=live, **hooks)
 
 
 class DecodedVideo:
@@ -131,12 +123,12 @@ class DecodedVideo:
         self._container, self._name, self._max_pixels = container, name, max_pixels
         self._at_end, self._before_close = at_end, before_close
         try:
-            self._open(live)
+            self._prepare(live)
         except ImageError:
             container.close()
             raise
 
-    def _open(self, live: bool) -> None:
+    def _prepare(self, live: bool) -> None:
         container, name = self._container, self._name
         if not container.streams.video:
             raise ImageError(f"'{name}' has no pictures, only sound or text")
@@ -152,7 +144,7 @@ class DecodedVideo:
         context.thread_type = "SLICE" if live else "AUTO"
         context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
         context.options = {"max_pixels": str(self._max_pixels)}
-        self._check(self._stream.width, self._stream.height)
+        self._check(self._stream)
 
     @property
     def step_s(self) -> float:
@@ -241,18 +233,19 @@ class DecodedVideo:
             except av.EOFError:
                 return
             except av.FFmpegError:
-                self._check(context.width, context.height)
+                self._check(context)
                 self.damaged += 1
 
     def _made(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[ImageRGB, float | None]]:
         for frame in frames:
-            self._check(frame.width, frame.height)
+            self._check(frame)
             self.damaged += bool(frame.is_corrupt)
             time_s = None if frame.time is None else frame.time - self._start_s
             yield to_rgb(frame), time.monotonic() if self._untimed else time_s
 
-    def _check(self, width: int, height: int) -> None:
-        check_pixels((width, height), self._max_pixels, self._name)
+    def _check(self, of: Any) -> None:
+        """Refuses a stream or picture that is too large."""
+        check_pixels((of.width, of.height), self._max_pixels, self._name)
 
 
 def reason_of(error: Exception) -> str:
@@ -267,33 +260,19 @@ def to_rgb(frame: av.VideoFrame) -> ImageRGB:
     """``(H, W, 3)`` uint8 of a decoded frame: upright, and on white where it is transparent, as
     pictures are."""
     if any(component.is_alpha for component in frame.format.components):
-        rgba = frame.to_ndarray(format="rgba")
-        rgb = _on_white(np.asarray(rgba, np.uint8))
+        rgba = np.asarray(frame.to_ndarray(format="rgba"), np.uint8)
+        rgb = over_white(rgba[..., :3], alpha_to_unit(rgba[..., 3]))
     else:
         rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    return np.ascontiguousarray(_turning(frame)(rgb))
-
-
-def _on_white(rgba: npt.NDArray[np.uint8]) -> ImageRGB:
-    opaque = rgba[..., 3:].astype(np.uint16)
-    mixed = (rgba[..., :3] * opaque + WHITE * (WHITE - opaque) + WHITE // 2) // WHITE
-    return np.asarray(mixed, np.uint8)
-
-
-def _turning(frame: av.VideoFrame) -> Callable[[ImageRGB], ImageRGB]:
-    """How a frame is brought upright: what its display matrix says (ISO/IEC 14496-12, 6.2.2),
-    to quarter turns and mirrorings; phones mark their videos so."""
+    # The display matrix (ISO/IEC 14496-12, 6.2.2), to quarter turns and mirrorings: phones mark
+    # their videos so. It says where one step to the right, and one down, in the stored picture
+    # leads in the shown one.
     side: Any = frame.side_data.get("DISPLAYMATRIX")
-    if side is None:
-        return lambda image: image
-    right_x, right_y, _, down_x, down_y = np.frombuffer(side, np.int32)[:5].tolist()
-    # Where one step to the right, and one down, in the stored picture leads in the shown one.
-    turned = abs(right_y) > abs(right_x)
-    flip_rows = (right_y if turned else down_y) < 0
-    flip_columns = (down_x if turned else right_x) < 0
-
-    def upright(image: ImageRGB) -> ImageRGB:
-        image = image.transpose(1, 0, 2) if turned else image
-        return image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-
-    return upright
+    if side is not None:
+        right_x, right_y, _, down_x, down_y = np.frombuffer(side, np.int32)[:5].tolist()
+        transposed = abs(right_y) > abs(right_x)
+        rgb = rgb.transpose(1, 0, 2) if transposed else rgb
+        flip_rows = (right_y if transposed else down_y) < 0
+        flip_columns = (down_x if transposed else right_x) < 0
+        rgb = rgb[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+    return np.ascontiguousarray(rgb)

@@ -12,7 +12,7 @@ import av
 
 from sam_detect.errors import ImageError
 from sam_detect.interfaces import Source
-from sam_detect.sources._http import HttpReader
+from sam_detect.sources._http import HTTP, RTSP, HttpReader, host_of, shown, split
 from sam_detect.sources._reconnect import (
     RETRIES,
     TIMEOUT_S,
@@ -24,7 +24,6 @@ from sam_detect.sources._reconnect import (
     without_name,
 )
 from sam_detect.sources._video_decoding import LATE, DecodedVideo, decode_file, reason_of
-from sam_detect.sources.addresses import HTTP, RTSP, host_of, shown, split
 from sam_detect.sources.decoding import DEFAULT_MAX_PIXELS
 
 MJPEG = {"multipart/x-mixed-replace": "mpjpeg"}

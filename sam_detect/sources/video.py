@@ -18,6 +18,7 @@ import numpy as np
 
 from sam_detect.errors import ConfigError, ImageError, one_line
 from sam_detect.interfaces import Source
+from sam_detect.sources._http import is_url
 from sam_detect.sources._reconnect import (
     RETRIES,
     TIMEOUT_S,
@@ -28,7 +29,6 @@ from sam_detect.sources._reconnect import (
     interruptibly,
 )
 from sam_detect.sources._video_decoding import DecodedVideo, decode_file
-from sam_detect.sources.addresses import is_url
 from sam_detect.sources.decoding import DEFAULT_MAX_PIXELS, check_pixels
 from sam_detect.sources.images import find_images, load_image
 from sam_detect.sources.pixels import FirstStretch, array_to_rgb

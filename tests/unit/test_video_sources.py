@@ -41,10 +41,9 @@ from video_files import (
 from sam_detect.errors import ConfigError, ImageError
 from sam_detect.interfaces import Source
 from sam_detect.sources import _reconnect
-from sam_detect.sources._http import HttpReader
+from sam_detect.sources._http import HttpReader, is_url, shown
 from sam_detect.sources._reconnect import Clock
 from sam_detect.sources._video_decoding import decode_file
-from sam_detect.sources.addresses import is_url, shown
 from sam_detect.sources.streams import files_of_own_host
 from sam_detect.sources.video import open_source
 from sam_detect.types import Frame
