@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -40,8 +42,7 @@ REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
 )
 MISSING_S = 0.5
 MAX_THREADS = 4
-"""Each holds a frame back, and its errors: with 16 threads, frames that became too large within the
-last 16 ended a video without an error."""
+"""Each holds a frame back, and FFmpeg drops its error at the end of the video."""
 MOST_ERRORS = 100
 """Packets in a row that cannot be read: then the rest is given up."""
 
@@ -122,6 +123,8 @@ class DecodedVideo:
         self.damaged = self.harmless = 0
         self._container, self._name, self._max_pixels = container, name, max_pixels
         self._at_end, self._before_close = at_end, before_close
+        self._last: deque[av.Packet[Any]] = deque(maxlen=MAX_THREADS)
+        self._undecoded = 0
         try:
             self._prepare(live)
         except ImageError:
@@ -162,6 +165,8 @@ class DecodedVideo:
         except av.FFmpegError as error:
             failure = BrokenError(reason_of(error))
         yield from self._made(self._decoded(None))  # what is still in the decoder
+        if self._undecoded > 0:
+            self._check_last()
         if failure is not None:
             raise failure
         self._at_end()
@@ -202,6 +207,9 @@ class DecodedVideo:
                     if packet.stream is self._stream:
                         self.damaged += bool(packet.is_corrupt)
                         self.harmless += bool(packet.is_corrupt) and self._has_seams
+                        if packet.size:
+                            self._last.append(packet)
+                            self._undecoded += 1
                         yield packet
                 return
             except (av.InvalidDataError, av.PatchWelcomeError):
@@ -236,8 +244,22 @@ class DecodedVideo:
                 self._check(context)
                 self.damaged += 1
 
+    def _check_last(self) -> None:
+        """Checks the size of the last pictures where fewer came out of the decoder than went in:
+        with threads, the decoder does not tell that it refused them."""
+        threaded = self._stream.codec_context
+        context: Any = av.CodecContext.create(threaded.codec, "r")
+        context.extradata = threaded.extradata
+        context.thread_count = 1
+        context.options = {"max_pixels": str(self._max_pixels)}
+        for packet in self._last:
+            with contextlib.suppress(av.FFmpegError):
+                context.decode(packet)
+            self._check(context)
+
     def _made(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[ImageRGB, float | None]]:
         for frame in frames:
+            self._undecoded -= 1
             self._check(frame)
             self.damaged += bool(frame.is_corrupt)
             time_s = None if frame.time is None else frame.time - self._start_s

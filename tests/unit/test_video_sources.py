@@ -188,6 +188,21 @@ def test_pictures_that_become_too_large_are_refused(tmp_path: Path) -> None:
     assert "640x480" in error
 
 
+@pytest.mark.parametrize("threads", [1, 4])
+def test_last_pictures_that_are_too_large_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """A decoder holds a frame back for each thread, and refuses these at the end only."""
+    monkeypatch.setattr("sam_detect.sources._video_decoding.os.cpu_count", lambda: threads)
+    one = write_video(tmp_path / "1.ts", 20).read_bytes()
+    for count in (1, 3):
+        other = write_video(tmp_path / "2.ts", pictures(count, (480, 640))).read_bytes()
+        (tmp_path / "both.ts").write_bytes(one + other)
+        frames, error = read_until_wrong(open_source(tmp_path / "both.ts", max_pixels=100_000))
+        assert shown_numbers(frames) == list(range(20))
+        assert "640x480" in error
+
+
 # ---- what is wrong with a file
 
 
