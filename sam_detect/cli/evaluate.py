@@ -230,7 +230,7 @@ def _print(done: list[Evaluation]) -> None:
 
 
 def _print_one(evaluation: Evaluation) -> None:
-    from sam_detect.evaluation.report.sections import FIGURES
+    from sam_detect.evaluation.report import FIGURES
 
     found = evaluation.to_dict()
     head = table("figure", "value>", "what it says")

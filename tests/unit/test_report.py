@@ -20,8 +20,8 @@ from report_helpers import ASIDE, A, B, C, D, E, F, evaluation
 from sam_detect.errors import ConfigError, OutputError
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.evaluation import Evaluation
-from sam_detect.evaluation.report import comparison_table, write_report
-from sam_detect.evaluation.report.page import picture_shares
+from sam_detect.evaluation.report import comparison_table, picture_shares, write_report
+from sam_detect.evaluation.report.data import learning_curve
 from sam_detect.evaluation.report.pictures import (
     ends,
     outlines_of,
@@ -30,7 +30,6 @@ from sam_detect.evaluation.report.pictures import (
     worst_first,
 )
 from sam_detect.evaluation.report.results import Names, Result, results_of
-from sam_detect.evaluation.report.sections import learning_curve
 from sam_detect.evaluation.run import Protocol
 
 Rows = list[dict[str, str]]
@@ -472,15 +471,15 @@ def test_a_learning_curve_is_placed_by_its_values() -> None:
     ]
     curve = learning_curve(points)
     assert curve is not None
-    first, last = curve.points
-    (bottom, _), *_, (top, _) = curve.ticks
-    assert (first.shots, last.shots) == (1, 10)
-    assert first.x < last.x
+    first, last = curve["points"]
+    (bottom, _), *_, (top, _) = curve["ticks"]
+    assert (first["shots"], last["shots"]) == (1, 10)
+    assert first["x"] < last["x"]
     assert top < bottom
-    assert (bottom - first.y) / (bottom - top) == pytest.approx(0.25)
-    assert (bottom - last.low) / (bottom - top) == pytest.approx(0.25)
-    assert last.high == top  # not above 1
-    assert first.low == first.y == first.high
+    assert (bottom - first["y"]) / (bottom - top) == pytest.approx(0.25)
+    assert (bottom - last["low"]) / (bottom - top) == pytest.approx(0.25)
+    assert last["high"] == top  # not above 1
+    assert first["low"] == first["y"] == first["high"]
     assert learning_curve(points[2:]) is None
     assert learning_curve([]) is None
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import io
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,16 +21,7 @@ from sam_detect.errors import ImageError
 from sam_detect.evaluation.comparison import Matches
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Id, masks_of
 from sam_detect.evaluation.metrics.semantic import regions
-from sam_detect.evaluation.report.results import (
-    BACKGROUND,
-    DUPLICATE,
-    FALSE_OUTCOMES,
-    PART,
-    WRONG_NAME,
-    Names,
-    Outcomes,
-    Result,
-)
+from sam_detect.evaluation.report.results import Names, Outcomes, Result
 from sam_detect.masks import BoolArray
 from sam_detect.sources import load_image
 from sam_detect.types import ImageRGB, Masks
@@ -75,7 +68,7 @@ def _ring(points_xy: np.ndarray[tuple[int, ...], np.dtype[np.float64]], scale: f
     return "M" + "L".join(f"{x:.4g} {y:.4g}" for x, y in kept.tolist()) + "Z"
 
 
-TRUE, FALSE, MISSED, SHOWN, ASIDE = KINDS = ("true", "false", "missed", "shown", "aside")
+TRUE, FALSE, MISSED, SHOWN, ASIDE = "true", "false", "missed", "shown", "aside"
 """``shown`` are examples, ``aside`` are crowds: neither has to be found."""
 DRAWN = (ASIDE, SHOWN, MISSED, TRUE, FALSE)
 """The last lies on top."""
@@ -110,7 +103,12 @@ def outlines_of(result: Result, scale: float, boxes: bool) -> dict[str, list[Dra
             found[kind].append(object_outline(picture, each, scale, boxes, text))
     if result.matches is None or result.outcomes is None:
         return found | _of_pixels(result, scale)
-    found[MISSED] = _missed(result, result.outcomes, scale, boxes)
+    wanted = [o for o in picture.objects if not o.crowd and o.id not in shown]
+    found[MISSED] = [
+        object_outline(picture, each, scale, boxes, f"missed {each.label}: {outcome}")
+        for each, outcome in zip(wanted, result.outcomes.objects, strict=True)
+        if outcome != "found"
+    ]
     for index in np.argsort(-result.query.found.masks.areas, kind="stable").tolist():
         is_true = result.matches.objects[index] >= 0
         if is_true or result.matches.false[index]:
@@ -132,31 +130,21 @@ def object_outline(
     return DrawnOutline(mask_path(masks_of(picture, [each]), 0, scale), text)
 
 
-def _missed(result: Result, outcomes: Outcomes, scale: float, boxes: bool) -> list[DrawnOutline]:
-    picture, shown = result.query.picture, result.split.shown
-    wanted = [o for o in picture.objects if not o.crowd and o.id not in shown]
-    return [
-        object_outline(picture, each, scale, boxes, f"missed {each.label}: {outcome}")
-        for each, outcome in zip(wanted, outcomes.objects, strict=True)
-        if outcome != "found"
-    ]
-
-
 def _said(result: Result, matches: Matches, outcomes: Outcomes, index: int) -> str:
+    """A detection in words."""
     found, labels = result.query.found, result.query.comparison.object_labels
     said = f"{found.labels[index]} {found.scores[index]:.2f}"
-    outcome = outcomes.detections[index]
-    if outcome not in FALSE_OUTCOMES:
+    if matches.objects[index] >= 0:
         return f"{said}, IoU {matches.ious[index]:.2f}"
     nearest = labels[outcomes.nearest[index]] if outcomes.nearest[index] >= 0 else ""
     overlap = float(result.query.comparison.iou[index].max(initial=0.0))
     why = {
-        WRONG_NAME: f"it is {nearest}",
-        DUPLICATE: "another detection found this object",
-        PART: f"it overlaps {nearest} by IoU {overlap:.2f} only",
-        BACKGROUND: "no object is annotated here",
+        "wrong name": f"it is {nearest}",
+        "duplicate": "another detection found this object",
+        "part": f"it overlaps {nearest} by IoU {overlap:.2f} only",
+        "background": "no object is annotated here",
     }
-    return f"false {said}: {why[outcome]}"
+    return f"false {said}: {why[outcomes.detections[index]]}"
 
 
 def _of_pixels(result: Result, scale: float) -> dict[str, list[DrawnOutline]]:
@@ -198,33 +186,12 @@ class BaseImage:
     brightened: bool = False
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A picture with outlines over it.
-
-    Attributes:
-        id: unique in the page.
-        base: the picture.
-        name: its path below the folder of the pictures.
-        title: a short line: its figures, or whose examples they are.
-        alt: what it shows, in words.
-        outlines: by kind, in the order they are drawn.
-        f1: None for examples.
-        pixels: whether the outlines are of pixels that are counted, and not of objects.
-        boxes: whether they are boxes.
-        fine: whether objects are so small that thick lines would hide them.
-    """
-
-    id: str
-    base: BaseImage
-    name: str
-    title: str
-    alt: str
-    outlines: dict[str, list[DrawnOutline]]
-    f1: float | None = None
-    pixels: bool = False
-    boxes: bool = False
-    fine: bool = False
+Drawing = dict[str, Any]
+"""A picture with outlines over it, as the page's template takes it: ``id``, ``base``, ``name`` (its
+path below the folder of the pictures), ``title`` (its figures, or whose examples they are), ``alt``
+(what it shows, in words), ``outlines`` by kind in the order they are drawn, ``f1`` (None for
+examples), and ``pixels``, ``boxes``, ``fine``: whether the outlines are of counted pixels, are
+boxes, or are of objects so small that thick lines would hide them."""
 
 
 @dataclass
@@ -243,74 +210,71 @@ class Album:
 
     def of_result(self, result: Result) -> Drawing:
         """What is true, false and missed in a picture."""
-        picture, counts = result.query.picture, result.counts
-        base = self._base(picture)
-        unit = "" if result.matches is not None else " pixels"
-        told = f"{counts.tp:,} true, {counts.fp:,} false, {counts.fn:,} missed{unit}"
-        where = f"seed {result.split.seed}"
-        if result.split.group is not None:
-            where += f", {result.split.group}"
-        return self._drawing(
-            picture,
-            base,
-            outlines_of(result, base.scale, self.boxes),
-            title=f"{told} ({where})",
-            f1=counts.f1,
-            pixels=result.matches is None,
-        )
+        counts, split = result.counts, result.split
+        pixels = result.matches is None
+        told = f"{counts.tp:,} true, {counts.fp:,} false, {counts.fn:,} missed"
+        group = "" if split.group is None else f", {split.group}"
+        title = f"{told}{' pixels' if pixels else ''} (seed {split.seed}{group})"
+        picture = result.query.picture
+        outlines = outlines_of(result, self._base(picture).scale, self.boxes)
+        return self._drawing(picture, outlines, title, f1=counts.f1, pixels=pixels)
 
     def of_examples(
         self, picture: AnnotatedPicture, objects: Sequence[AnnotatedObject], seed: int
     ) -> Drawing:
         """Which objects of a picture were shown."""
-        base = self._base(picture)
-        outlines = [object_outline(picture, o, base.scale, self.boxes, o.label) for o in objects]
-        labels = list(dict.fromkeys(o.label for o in objects))
-        counted = [f"{sum(o.label == name for o in objects)} {name}" for name in labels]
-        title = f"seed {seed}: {', '.join(counted)}"
-        return self._drawing(picture, base, {SHOWN: outlines}, title=title)
+        scale = self._base(picture).scale
+        outlines = [object_outline(picture, o, scale, self.boxes, o.label) for o in objects]
+        counted = Counter(o.label for o in objects).items()
+        title = f"seed {seed}: {', '.join(f'{count} {label}' for label, count in counted)}"
+        return self._drawing(picture, {SHOWN: outlines}, title)
 
     def _drawing(
         self,
         picture: AnnotatedPicture,
-        base: BaseImage,
         outlines: dict[str, list[DrawnOutline]],
-        *,
         title: str,
+        *,
         f1: float | None = None,
         pixels: bool = False,
     ) -> Drawing:
         self._drawn += 1
-        name = self.names.of(picture)
-        return Drawing(
-            id=f"d{self._drawn}",
-            base=base,
-            name=name,
-            title=title,
-            alt=f"{name}: {title}",
-            outlines={kind: found for kind, found in outlines.items() if found},
-            f1=f1,
-            pixels=pixels,
-            boxes=self.boxes,
-            fine=_typical_side(picture) * base.scale < SMALL_OBJECT,
-        )
+        name, base = self.names.of(picture), self._base(picture)
+        areas = [o.bbox_xywh[2] * o.bbox_xywh[3] for o in picture.objects if not o.crowd]
+        side = statistics.median(areas) ** 0.5 if areas else min(picture.size_hw)
+        return {
+            "id": f"d{self._drawn}",
+            "base": base,
+            "name": name,
+            "title": title,
+            "alt": f"{name}: {title}",
+            "outlines": {kind: found for kind, found in outlines.items() if found},
+            "f1": f1,
+            "pixels": pixels,
+            "boxes": self.boxes,
+            "fine": side * base.scale < SMALL_OBJECT,
+        }
 
     def _base(self, picture: AnnotatedPicture) -> BaseImage:
         if picture.id not in self.bases:
-            self.bases[picture.id] = self._read(picture, f"p{len(self.bases) + 1}")
+            self.bases[picture.id] = _read(picture, f"p{len(self.bases) + 1}")
         return self.bases[picture.id]
 
-    def _read(self, picture: AnnotatedPicture, id: str) -> BaseImage:  # noqa: A002 - the field's name
-        height, width = picture.size_hw
-        scale = min(1.0, LONGEST_SIDE / max(height, width))
-        size_wh = max(1, round(width * scale)), max(1, round(height * scale))
-        try:
-            image = load_image(picture.path, max_pixels=height * width).image_rgb
-        except ImageError:  # gone, or another one, since it was evaluated
-            return BaseImage(id, None, size_wh, scale)
-        small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
-        shown, brightened = visible(np.asarray(small, np.uint8))
-        return BaseImage(id, _uri(shown), size_wh, scale, brightened)
+
+def _read(picture: AnnotatedPicture, id: str) -> BaseImage:  # noqa: A002 - the field's name
+    height, width = picture.size_hw
+    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    size_wh = max(1, round(width * scale)), max(1, round(height * scale))
+    try:
+        image = load_image(picture.path, max_pixels=height * width).image_rgb
+    except ImageError:  # gone, or another one, since it was evaluated
+        return BaseImage(id, None, size_wh, scale)
+    small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+    shown, brightened = visible(np.asarray(small, np.uint8))
+    file = io.BytesIO()
+    Image.fromarray(shown).save(file, "WEBP", **WEBP)
+    uri = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return BaseImage(id, uri, size_wh, scale, brightened)
 
 
 def worst_first(results: Iterable[Result]) -> list[Result]:
@@ -354,15 +318,3 @@ def _badness(result: Result) -> tuple[float, int, str]:
     counts = result.counts
     path = str(result.query.picture.path)
     return (counts.f1 if counts.f1 is not None else 1.0), -(counts.fp + counts.fn), path
-
-
-def _typical_side(picture: AnnotatedPicture) -> float:
-    """The median over the objects of a square's side with the area of the box, in pixels."""
-    areas = [o.bbox_xywh[2] * o.bbox_xywh[3] for o in picture.objects if not o.crowd]
-    return statistics.median(areas) ** 0.5 if areas else float(min(picture.size_hw))
-
-
-def _uri(image_rgb: ImageRGB) -> str:
-    file = io.BytesIO()
-    Image.fromarray(image_rgb).save(file, "WEBP", **WEBP)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

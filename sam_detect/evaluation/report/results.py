@@ -18,28 +18,27 @@ from sam_detect.evaluation.evaluation import Evaluation
 from sam_detect.evaluation.metrics import pixel_counts
 from sam_detect.evaluation.run import Query, Split
 
-FOUND = "found"
-MISNAMED = "misnamed"
-UNNAMED = "unnamed"
-LEFT_OUT = "left out"
-NOT_PROPOSED = "not proposed"
-OBJECT_OUTCOMES = (FOUND, MISNAMED, UNNAMED, LEFT_OUT, NOT_PROPOSED)
-
-TRUE = "true"
-WRONG_NAME = "wrong name"
-DUPLICATE = "duplicate"
-PART = "part"
-BACKGROUND = "background"
-FALSE_OUTCOMES = (WRONG_NAME, DUPLICATE, PART, BACKGROUND)
-NOT_COUNTED = "not counted"
-
+OBJECT_OUTCOMES = {
+    "found": "and rightly named",
+    "misnamed": "labelling: the region was given another name",
+    "unnamed": "labelling: the region was given no name",
+    "left out": "suppression: the region was given up for another, or counts for another object",
+    "not proposed": "segmentation: no region covers the object",
+}
+FALSE_OUTCOMES = {
+    "wrong name": "covers an object of another name",
+    "duplicate": "covers an object that another detection found",
+    "part": "overlaps an object too little",
+    "background": "overlaps no annotated object",
+}
 TOUCHING_IOU = 0.1
 """From this overlap on a false detection is part of an object (or holds one), not background."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """One word for each object and detection of a picture.
+    """One word for each object and detection of a picture. "Covers" is an IoU of at least the
+    protocol's threshold.
 
     Attributes:
         objects: G words. ``found``: rightly named. Of the missed, the first that holds:
@@ -65,57 +64,6 @@ class Outcomes:
         return Counter([*self.objects, *false])
 
 
-def outcomes(comparison: Comparison, matches: Matches, iou_threshold: float) -> Outcomes:
-    """Tells why objects were missed and why detections are false.
-
-    "Covers" is an IoU of at least the threshold.
-    """
-    count = len(comparison.object_labels)
-    detections = range(len(comparison.labels))
-    return Outcomes(
-        tuple(_of_object(comparison, matches, iou_threshold, index) for index in range(count)),
-        tuple(_of_detection(comparison, matches, iou_threshold, index) for index in detections),
-        tuple(_nearest(comparison.iou[index]) for index in detections),
-    )
-
-
-def _of_object(comparison: Comparison, matches: Matches, iou_threshold: float, index: int) -> str:
-    if not matches.missed[index]:
-        return FOUND
-    covering = np.flatnonzero(comparison.iou[:, index] >= iou_threshold)
-    names = {comparison.labels[i] for i in covering}
-    if names - {None, comparison.object_labels[index]}:
-        return MISNAMED
-    if None in names:
-        return UNNAMED
-    if names or comparison.best_proposal_iou[index] >= iou_threshold:
-        return LEFT_OUT
-    return NOT_PROPOSED
-
-
-def _of_detection(
-    comparison: Comparison, matches: Matches, iou_threshold: float, index: int
-) -> str:
-    if not matches.false[index]:
-        return TRUE if matches.objects[index] >= 0 else NOT_COUNTED
-    row = comparison.iou[index]
-    covered = comparison.object_labels[row >= iou_threshold]
-    if comparison.labels[index] in covered:
-        return DUPLICATE
-    if len(covered):
-        return WRONG_NAME
-    return PART if _nearest(row) >= 0 else BACKGROUND
-
-
-def _nearest(row: np.ndarray[tuple[int], np.dtype[np.float64]]) -> int:
-    if not len(row) or row.max() < TOUCHING_IOU:
-        return -1
-    return int(row.argmax())
-
-
-ABSOLUTE_PATH = re.compile(r"(?<![\w.:/\\])(?:[A-Za-z]:[\\/]|/)(?:[^/\\\s:'\"]+[\\/])+")
-
-
 @dataclass(frozen=True, eq=False)
 class Result:
     """One picture of one episode.
@@ -134,27 +82,69 @@ class Result:
     matches: Matches | None
     outcomes: Outcomes | None
 
-    @property
-    def seconds(self) -> float:
-        return sum(self.query.found.seconds.values())
-
 
 def results_of(evaluation: Evaluation) -> list[Result]:
     """All pictures of all episodes, in the order they were done."""
-    return [
-        _result(evaluation, episode.split, query)
-        for episode in evaluation.episodes
-        for query in episode.queries
-    ]
+    iou, found = evaluation.protocol.iou, []
+    for episode in evaluation.episodes:
+        for query in episode.queries:
+            if evaluation.protocol.task == "semantic":
+                counts = total(pixel_counts([(query.picture, query.found, episode.split.shown)]))
+                found.append(Result(episode.split, query, counts, None, None))
+            else:
+                matches = match(query.comparison, iou)
+                why = _outcomes(query.comparison, matches, iou)
+                found.append(Result(episode.split, query, matches.counts, matches, why))
+    return found
 
 
-def _result(evaluation: Evaluation, split: Split, query: Query) -> Result:
-    if evaluation.protocol.task == "semantic":
-        item = (query.picture, query.found, split.shown)
-        return Result(split, query, total(pixel_counts([item])), None, None)
-    iou = evaluation.protocol.iou
-    matches = match(query.comparison, iou)
-    return Result(split, query, matches.counts, matches, outcomes(query.comparison, matches, iou))
+def _outcomes(comparison: Comparison, matches: Matches, iou_threshold: float) -> Outcomes:
+    most = comparison.iou.max(axis=1, initial=0.0)
+    touching = most >= TOUCHING_IOU
+    nearest = [int(row.argmax()) if near else -1
+               for row, near in zip(comparison.iou, touching, strict=True)]  # fmt: skip
+    return Outcomes(
+        tuple(
+            _of_object(comparison, matches, iou_threshold, index)
+            for index in range(len(comparison.object_labels))
+        ),
+        tuple(
+            _of_detection(comparison, matches, iou_threshold, index)
+            for index in range(len(comparison.labels))
+        ),
+        tuple(nearest),
+    )
+
+
+def _of_object(comparison: Comparison, matches: Matches, iou_threshold: float, index: int) -> str:
+    if not matches.missed[index]:
+        return "found"
+    covering = np.flatnonzero(comparison.iou[:, index] >= iou_threshold)
+    names = {comparison.labels[i] for i in covering}
+    if names - {None, comparison.object_labels[index]}:
+        return "misnamed"
+    if None in names:
+        return "unnamed"
+    if names or comparison.best_proposal_iou[index] >= iou_threshold:
+        return "left out"
+    return "not proposed"
+
+
+def _of_detection(
+    comparison: Comparison, matches: Matches, iou_threshold: float, index: int
+) -> str:
+    if not matches.false[index]:
+        return "true" if matches.objects[index] >= 0 else "not counted"
+    row = comparison.iou[index]
+    covered = comparison.object_labels[row >= iou_threshold]
+    if comparison.labels[index] in covered:
+        return "duplicate"
+    if len(covered):
+        return "wrong name"
+    return "part" if row.max(initial=0.0) >= TOUCHING_IOU else "background"
+
+
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/\\])(?:[A-Za-z]:[\\/]|/)(?:[^/\\\s:'\"]+[\\/])+")
 
 
 @dataclass(frozen=True)
