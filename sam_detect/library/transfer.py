@@ -20,7 +20,7 @@ from sam_detect.library.history import Added, new_batch, replacing, with_label
 from sam_detect.library.library import BATCH, Library
 from sam_detect.library.lookup import same_outline
 from sam_detect.types import Point, Recipe
-from sam_detect.vector_store.qdrant import is_library_folder
+from sam_detect.vector_store._files import is_library_folder
 
 OnConflict = Literal["keep", "replace"]
 

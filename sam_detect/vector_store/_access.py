@@ -51,9 +51,9 @@ class HeldLibrary:
         self.shard: Shard | None = None
         self._files = files
         self._lock = LibraryLock(files, lock_timeout_s)
-        self._users = 0
         self._copy = ReadOnlyCopy(files, self._lock)
         self._read_only = False
+        self._users = 0
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -74,7 +74,11 @@ class HeldLibrary:
             with self.mutex:
                 self._users -= 1
                 if not self._users:
-                    self._let_go()
+                    try:
+                        self.close()
+                    finally:
+                        if self._lock.held:
+                            self._lock.release()
 
     @contextmanager
     def reading(self) -> Iterator[Shard | None]:
@@ -117,30 +121,30 @@ class HeldLibrary:
         """
         from sam_detect.vector_store._engine import Shard
 
+        copied = None
         if self._read_only and self.shard is None:
             now, copied = self._copy.shard()
             state = State() if now is None else now
-        else:
-            copied = None
         if state.shard is None or state.dimension is None:
             return None
         path = copied or self._files.shard_path(state)
-        if self.shard is None:
-            if copied is None:
-                self._files.require_space(OPEN_RESERVE_BYTES)
-            shard = Shard(self._files, path, dimension=state.dimension)
-            try:
-                # The engine repairs some damage by forgetting the points it struck.
-                found = shard.count()
-                if found < state.least_points:
-                    why = f"{found} points are left of at least {state.least_points}"
-                    raise self._files.corrupt(why)
-            except BaseException:
-                with suppress(StoreError):
-                    shard.close()
-                raise
-            self.shard = shard
-        return self.shard
+        if self.shard is not None:
+            return self.shard
+        if copied is None:
+            self._files.require_space(OPEN_RESERVE_BYTES)
+        shard = Shard(self._files, path, dimension=state.dimension)
+        try:
+            # The engine repairs some damage by forgetting the points it struck.
+            found = shard.count()
+            if found < state.least_points:
+                why = f"{found} points are left of at least {state.least_points}"
+                raise self._files.corrupt(why)
+        except BaseException:
+            with suppress(StoreError):
+                shard.close()
+            raise
+        self.shard = shard
+        return shard
 
     def close(self) -> None:
         shard, self.shard = self.shard, None
@@ -155,7 +159,8 @@ class HeldLibrary:
             # Where nothing can be made, a library that is not there can still be read as empty.
             if not self._files.exists():
                 return
-            if not is_not_allowed(error):
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in NOT_ALLOWED:
                 raise
             self._read_only = True
         else:
@@ -170,13 +175,6 @@ class HeldLibrary:
                 f"the library in {self._files.directory} may only be read; check the permissions "
                 "of its files, or copy it: sam-detect library export"
             )
-
-    def _let_go(self) -> None:
-        try:
-            self.close()
-        finally:
-            if self._lock.held:
-                self._lock.release()
 
 
 class LibraryLock:
@@ -211,14 +209,12 @@ class LibraryLock:
         deadline = time.monotonic() + self.timeout_s
         gone = 0
         while not self.held:
-            with self._files.errors("write"):
+            with self._files.errors("written"):
                 try:
                     self._make_directories()
-                    self._acquire_until(self._turnstile, deadline)
-                    try:
-                        self._acquire_until(self._lock, deadline)
-                    finally:
-                        self._turnstile.release()
+                    left_s = max(0.0, deadline - time.monotonic())
+                    with self._turnstile.acquire(left_s, POLL_S):
+                        self._lock.acquire(max(0.0, deadline - time.monotonic()), POLL_S)
                 except filelock.Timeout:
                     raise self.busy() from None
                 except (FileNotFoundError, FileExistsError):
@@ -232,7 +228,7 @@ class LibraryLock:
                     time.sleep(POLL_S)
 
     def release(self) -> None:
-        """Lets go, and tidies up when there is no library."""
+        """Also removes what was made for a library that is not there."""
         try:
             unused = not self._files.exists()
         except StoreError:
@@ -257,9 +253,6 @@ class LibraryLock:
             f"SAM_DETECT_LOCK_TIMEOUT_S"
         )
 
-    def _acquire_until(self, lock: filelock.BaseFileLock, deadline: float) -> None:
-        lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=POLL_S)
-
     def _make_directories(self) -> None:
         missing = []
         for folder in (self._files.directory, *self._files.directory.parents):
@@ -268,12 +261,6 @@ class LibraryLock:
             missing.append(folder)
         self._files.directory.mkdir(parents=True, exist_ok=True)
         self._made += missing[1:]
-
-
-def is_not_allowed(error: StoreError) -> bool:
-    """Whether something could not be written because that is not allowed."""
-    cause = error.__cause__
-    return isinstance(cause, OSError) and cause.errno in NOT_ALLOWED
 
 
 class ReadOnlyCopy:
@@ -342,19 +329,16 @@ class ReadOnlyCopy:
             yield
             return
         try:
-            self._wait_for(descriptor)
+            deadline = time.monotonic() + self._lock.timeout_s
+            with suppress(OSError):  # the file system knows no locks
+                while True:
+                    try:
+                        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                        break
+                    except BlockingIOError:
+                        if time.monotonic() > deadline:
+                            raise self._lock.busy() from None
+                        time.sleep(POLL_S)
             yield
         finally:
             os.close(descriptor)
-
-    def _wait_for(self, descriptor: int) -> None:
-        deadline = time.monotonic() + self._lock.timeout_s
-        while True:
-            try:
-                return fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise self._lock.busy() from None
-                time.sleep(POLL_S)
-            except OSError:  # the file system knows no locks
-                return None

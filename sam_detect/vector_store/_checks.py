@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,22 +38,6 @@ def known_ids(ids: Iterable[str]) -> list[str]:
     return sorted({text for text in ids if is_canonical_uuid(text)})
 
 
-def as_vector(point: Point) -> FloatArray:
-    """The point's vector as ``(D,)`` float32.
-
-    Raises:
-        StoreError: no vector, another shape, no elements, NaN or infinity.
-    """
-    if point.vector is None:
-        raise StoreError(f"point {point.id} has no vector; a store keeps only points with one")
-    vector = _as_floats(point.vector, f"the vector of point {point.id}")
-    if vector.ndim != 1 or vector.size == 0:
-        raise StoreError(
-            f"the vector of point {point.id} must have shape (D,), it has {vector.shape}"
-        )
-    return vector
-
-
 def check_points(points: Sequence[Point], *, dimension: int | None) -> FloatArray:
     """The points' vectors as ``(N, D)`` float32; ``dimension`` is the store's, if it has one.
 
@@ -66,7 +51,13 @@ def check_points(points: Sequence[Point], *, dimension: int | None) -> FloatArra
                 f"point ids must be UUIDs in canonical text form "
                 f"(like {uuid.UUID(int=0)}), got {point.id!r}"
             )
-        vector = as_vector(point)
+        if point.vector is None:
+            raise StoreError(f"point {point.id} has no vector; a store keeps only points with one")
+        vector = _as_floats(point.vector, f"the vector of point {point.id}")
+        if vector.ndim != 1 or vector.size == 0:
+            raise StoreError(
+                f"the vector of point {point.id} must have shape (D,), it has {vector.shape}"
+            )
         dimension = vector.size if dimension is None else dimension
         if vector.size != dimension:
             raise StoreError(
@@ -86,7 +77,8 @@ def check_payloads(points: Sequence[Point]) -> int:
     total = 0
     for point in points:
         try:
-            if not isinstance(point.payload, dict) or not all(map(_is_text, point.payload)):
+            keys = point.payload if isinstance(point.payload, dict) else [None]
+            if not all(isinstance(key, str) for key in keys):
                 raise TypeError("it must be a dict with text keys")
             if not _nested_within(point.payload, MAX_DEPTH):
                 raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
@@ -156,13 +148,8 @@ def pick_fields(payload: dict[str, Any], fields: Sequence[str] | None) -> dict[s
 
 def in_batches(points: Iterable[Point], size: int) -> Iterator[list[Point]]:
     """The points in lists of at most ``size``."""
-    batch: list[Point] = []
-    for point in points:
-        batch.append(point)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    iterator = iter(points)
+    while batch := list(itertools.islice(iterator, size)):
         yield batch
 
 
@@ -179,8 +166,6 @@ def nearest_with_ties(
 
     Args:
         search: ``(Q, D)`` queries and a number of hits to the best hits of each, best first.
-        queries: ``(Q, D)`` float32.
-        limit: hits wanted.
         count: points there are.
     """
     rows: list[list[Hit]] = [[] for _ in queries]
@@ -189,16 +174,17 @@ def nearest_with_ties(
     while len(open_rows):
         for index, row in zip(open_rows, search(queries[open_rows], asked), strict=True):
             rows[index] = sorted(row, key=lambda hit: (-hit.similarity, hit.id))
-        open_rows = np.array([i for i in open_rows if _tied(rows[i], limit, asked)], np.int64)
         if asked >= count:
             break
+        # Where points that were not returned may tie with the last one wanted.
+        tied = [
+            len(rows[i]) >= asked > limit
+            and rows[i][limit - 1].similarity == rows[i][-1].similarity
+            for i in open_rows
+        ]
+        open_rows = open_rows[tied]
         asked = min(4 * asked, count)
     return [row[:limit] for row in rows]
-
-
-def _tied(row: list[Hit], limit: int, asked: int) -> bool:
-    """Whether points that were not returned may tie with the last one wanted."""
-    return len(row) >= asked > limit and row[limit - 1].similarity == row[-1].similarity
 
 
 def _nested_within(value: object, depth: int) -> bool:
@@ -206,10 +192,6 @@ def _nested_within(value: object, depth: int) -> bool:
         return True
     inner = value.values() if isinstance(value, dict) else value
     return depth > 0 and all(_nested_within(each, depth - 1) for each in inner)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 def _as_floats(values: npt.ArrayLike, what: str) -> FloatArray:

@@ -99,6 +99,7 @@ class Collections:
         return record
 
     def physical_or_none(self) -> str | None:
+        """The collection that the library's name means."""
         aliases = self._client.get_aliases().aliases
         return next((a.collection_name for a in aliases if a.alias_name == self._name), None)
 

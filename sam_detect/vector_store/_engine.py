@@ -28,7 +28,6 @@ PLAIN_FIELD = re.compile(r"[A-Za-z0-9_-]+")
 SCAN_PAGE = 256
 OPEN_MEMORY_BYTES, CALL_MEMORY_BYTES = 288 << 20, 64 << 20
 """Memory that must be left to open a shard, and for each call: see ``require_memory``."""
-EXACT = edge.SearchParams(exact=True)
 
 FIXED_SIZES = {
     "segment.json": 2,
@@ -159,7 +158,10 @@ class Shard(StoredPoints):
         """The ``limit`` best of each query in any order among ties, without payload; exact."""
         requests = [
             edge.QueryRequest(
-                limit=limit, query=edge.Query.Nearest(query), with_payload=False, params=EXACT
+                limit=limit,
+                query=edge.Query.Nearest(query),
+                with_payload=False,
+                params=edge.SearchParams(exact=True),
             )
             for query in queries.tolist()
         ]
@@ -209,10 +211,10 @@ class Shard(StoredPoints):
     def _translate(self, error: BaseException, writing: bool) -> SamDetectError:
         text = " ".join(str(error).split())[:200]
         lower = text.lower()
+        place = f"the library in {self._files.directory}"
         if "wouldblock" in lower:
             return LibraryBusyError(
-                f"the library in {self._files.directory} is in use by another program; "
-                f"try again when that is done"
+                f"{place} is in use by another program; try again when that is done"
             )
         # The last one: a thread that cannot be started.
         if any(words in lower for words in ("out of memory", "cannot allocate", "os error 11)")):
@@ -220,14 +222,10 @@ class Shard(StoredPoints):
         if "no space left" in lower or "storagefull" in lower or "file too large" in lower:
             return self._files.disk_full(text)
         if "permission" in lower or "read-only" in lower:
-            return StoreError(
-                f"the library in {self._files.directory} cannot be used: {text}; "
-                f"check the permissions of its files"
-            )
+            return StoreError(f"{place} cannot be used: {text}; check the permissions of its files")
         if writing:
             return StoreError(
-                f"the library in {self._files.directory} could not be written: {text}; "
-                f"what was acknowledged is kept"
+                f"{place} could not be written: {text}; what was acknowledged is kept"
             )
         return self._files.corrupt(text)
 
@@ -286,7 +284,7 @@ def _new_with_data(shard: Path, path: Path, files: LibraryFiles, dimension: int)
     forgets the newest writes. So are the small files of settings, which are always the same.
     """
     path.mkdir(parents=True)
-    _close(Shard.create(files, path, dimension=dimension))
+    Shard.create(files, path, dimension=dimension).close()
     [new] = (path / "segments").iterdir()
     made = path / "settings"
     shutil.move(new, made)

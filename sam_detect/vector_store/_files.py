@@ -43,8 +43,6 @@ FORMAT_VERSION = 1
 STATE_FILE = "library.json"
 MAX_STATE_BYTES = 1 << 20
 """Thousands of times what a manifest takes."""
-LOCK_FILE = ".lock"
-QUEUE_FILE = ".queue"
 TEMPORARY_SUFFIX = ".new"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 SHARD_PATTERN = re.compile(r"shard-([0-9]+)")
@@ -94,18 +92,7 @@ class LibraryFiles:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._state_path = directory / STATE_FILE
-
-    @property
-    def name(self) -> str:
-        return self.directory.name
-
-    @property
-    def lock_path(self) -> Path:
-        return self.directory / LOCK_FILE
-
-    @property
-    def queue_path(self) -> Path:
-        return self.directory / QUEUE_FILE
+        self.lock_path, self.queue_path = directory / ".lock", directory / ".queue"
 
     def exists(self) -> bool:
         """Whether there is a library, damaged ones included.
@@ -157,7 +144,7 @@ class LibraryFiles:
             text = json.dumps(content, allow_nan=False, indent=1).encode("utf-8")
         except (TypeError, ValueError) as error:
             raise StoreError(f"a manifest must be plain JSON data: {error}") from error
-        with self.errors("write"):
+        with self.errors("written"):
             temporary = self.directory / (STATE_FILE + TEMPORARY_SUFFIX)
             with open(temporary, "wb") as file:
                 file.write(text)
@@ -188,7 +175,7 @@ class LibraryFiles:
 
     def sweep(self, state: State) -> None:
         """Removes what a killed process left: shards that ``library.json`` does not name."""
-        with self.errors("write"):
+        with self.errors("written"):
             for name in self.shards():
                 path = self.directory / name
                 if name != state.shard and path.is_dir() and not path.is_symlink():
@@ -208,7 +195,7 @@ class LibraryFiles:
         """Removes the library; a kill in between leaves it whole, empty, or gone."""
         self.write_state(State())
         self.sweep(State())
-        with self.errors("write"):
+        with self.errors("written"):
             (self.directory / (STATE_FILE + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
             self._state_path.unlink()
 
@@ -217,11 +204,9 @@ class LibraryFiles:
         total = 0
         for folder, _, names in os.walk(self.directory):
             for name in names:
-                try:
-                    stat = os.lstat(os.path.join(folder, name))
-                except FileNotFoundError:  # another process just removed it
-                    continue
-                total += getattr(stat, "st_blocks", -(-stat.st_size // 512)) * 512
+                with suppress(FileNotFoundError):  # another process just removed it
+                    found = os.lstat(os.path.join(folder, name))
+                    total += getattr(found, "st_blocks", -(-found.st_size // 512)) * 512
         return total
 
     def require_space(self, needed: int) -> None:
@@ -252,16 +237,15 @@ class LibraryFiles:
     # -- errors ------------------------------------------------------------------------------
 
     def corrupt(self, why: str) -> LibraryCorruptError:
-        # It holds the recipe, without which no vector has a meaning: nothing can be repaired.
-        if why.startswith(STATE_FILE):
-            return LibraryCorruptError(
-                f"the library in {self.directory} is damaged ({why}); nothing was changed: "
-                "restore it from an export, and before that move the directory away"
-            )
+        remedy = (
+            # It holds the recipe, without which no vector has a meaning: nothing can be repaired.
+            "restore it from an export, and before that move the directory away"
+            if why.startswith(STATE_FILE)
+            else "save what is left with 'sam-detect library repair', restore it from an export, "
+            "or move the directory away"
+        )
         return LibraryCorruptError(
-            f"the library in {self.directory} is damaged ({why}); nothing was changed: save what "
-            f"is left with 'sam-detect library repair', restore it from an export, or move the "
-            f"directory away"
+            f"the library in {self.directory} is damaged ({why}); nothing was changed: {remedy}"
         )
 
     def out_of_memory(self, why: str) -> StoreError:
@@ -278,7 +262,7 @@ class LibraryFiles:
 
     @contextmanager
     def errors(self, action: str) -> Iterator[None]:
-        """Turns errors of the operating system into ours."""
+        """Turns errors of the operating system into ours: it "cannot be read", or "written"."""
         try:
             yield
         except SamDetectError:
@@ -289,7 +273,7 @@ class LibraryFiles:
             if isinstance(error, NotADirectoryError):
                 raise self._not_a_directory() from error
             raise StoreError(
-                f"the library in {self.directory} cannot be {_PARTICIPLES[action]}: "
+                f"the library in {self.directory} cannot be {action}: "
                 f"{error.strerror or error}; check the directory and its permissions, or choose "
                 f"another with SAM_DETECT_HOME"
             ) from error
@@ -307,8 +291,9 @@ class LibraryFiles:
 
     def _not_a_directory(self, path: Path | None = None) -> StoreError:
         return StoreError(
-            f"{path or self.directory} must be a directory to hold the library '{self.name}', and "
-            f"is not; move it away, or choose another place with SAM_DETECT_HOME"
+            f"{path or self.directory} must be a directory to hold the library "
+            f"'{self.directory.name}', and is not; move it away, or choose another place with "
+            "SAM_DETECT_HOME"
         )
 
     def _parse(self, text: bytes) -> State:
@@ -366,9 +351,6 @@ def is_library_folder(folder: Path) -> bool:
         return any((shard / "segments").is_dir() for shard in folder.glob("shard-[0-9]*"))
     except OSError:
         return False
-
-
-_PARTICIPLES = {"read": "read", "write": "written"}
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,7 @@ from sam_detect.vector_store._checks import (
     pick_fields,
 )
 from sam_detect.vector_store._collections import LEFTOVER_AGE_S, Collections, Record
-from sam_detect.vector_store._connect import (
-    DEFAULT_TIMEOUT_S,
-    ServerAddress,
-    connect,
-    is_not_found,
-    server_errors,
-)
+from sam_detect.vector_store._connect import is_not_found, server_errors
 from sam_detect.vector_store._files import check_name
 
 EXACT_POINTS = 200_000
@@ -74,24 +69,6 @@ class ServerStore(VectorStore):
         self._batch_size = batch_size
         self._mutex = threading.RLock()
         self._connected: QdrantClient | None = None
-
-    @classmethod
-    def at(
-        cls,
-        url: str,
-        api_key: str | None,
-        name: str,
-        *,
-        batch_size: int = 32,
-        timeout_s: int = DEFAULT_TIMEOUT_S,
-    ) -> ServerStore:
-        """The library ``name`` on the server at ``url``, which is reached at the first call."""
-        address = ServerAddress.parse(url)
-
-        def reach() -> QdrantClient:
-            return connect(url, api_key, timeout_s=timeout_s)
-
-        return cls(reach, name, location=address.url, batch_size=batch_size)
 
     @property
     def location(self) -> str:
@@ -153,7 +130,28 @@ class ServerStore(VectorStore):
             parameters = models.SearchParams(exact=exact, hnsw_ef=None if exact else 256)
 
             def search(rows: FloatArray, asked: int) -> list[list[Hit]]:
-                return self._query(client, rows, asked, fields, parameters)
+                request = partial(
+                    models.QueryRequest,
+                    limit=asked,
+                    with_payload=_selector(fields),
+                    params=parameters,
+                )
+                requests = [request(query=row) for row in rows.tolist()]
+                step = max(1, HITS_AT_ONCE // asked)
+                answers = [
+                    answer
+                    for start in range(0, len(requests), step)
+                    for answer in client.query_batch_points(
+                        self._name, requests[start : start + step]
+                    )
+                ]
+                return [
+                    [
+                        Hit(str(hit.id), float(hit.score), pick_fields(hit.payload or {}, fields))
+                        for hit in answer.points
+                    ]
+                    for answer in answers
+                ]
 
             return nearest_with_ties(search, queries, limit, count)
 
@@ -243,45 +241,12 @@ class ServerStore(VectorStore):
     def _put(
         self, client: QdrantClient, name: str, points: Sequence[Point], vectors: FloatArray
     ) -> None:
-        rows = normalised(vectors).tolist()
-        for start in range(0, len(points), self._batch_size):
-            batch = [
-                models.PointStruct(id=point.id, vector=row, payload=point.payload)
-                for point, row in zip(
-                    points[start : start + self._batch_size],
-                    rows[start : start + self._batch_size],
-                    strict=True,
-                )
-            ]
-            client.upsert(name, batch, wait=True)
-
-    def _query(
-        self,
-        client: QdrantClient,
-        queries: FloatArray,
-        limit: int,
-        fields: Sequence[str],
-        parameters: models.SearchParams,
-    ) -> list[list[Hit]]:
-        requests = [
-            models.QueryRequest(
-                query=row, limit=limit, with_payload=_selector(fields), params=parameters
-            )
-            for row in queries.tolist()
+        structs = [
+            models.PointStruct(id=point.id, vector=row, payload=point.payload)
+            for point, row in zip(points, normalised(vectors).tolist(), strict=True)
         ]
-        step = max(1, HITS_AT_ONCE // limit)
-        answers = [
-            answer
-            for start in range(0, len(requests), step)
-            for answer in client.query_batch_points(self._name, requests[start : start + step])
-        ]
-        return [
-            [
-                Hit(str(hit.id), float(hit.score), pick_fields(hit.payload or {}, fields))
-                for hit in answer.points
-            ]
-            for answer in answers
-        ]
+        for start in range(0, len(structs), self._batch_size):
+            client.upsert(name, structs[start : start + self._batch_size], wait=True)
 
     def _pages(
         self, name: str, size: int, ids: Sequence[str] | None, asked: dict[str, Any]
