@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from sam_detect.models.catalogue import CLIPModel, SAM2Model
+from sam_detect.models.catalogue import Model
 from sam_detect.models.weights import cache_dir, cached_repository, models_dir
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -19,12 +19,12 @@ def put(path: Path, data: bytes = b"weights") -> Path:
     return path
 
 
-def by_hand(model: SAM2Model | CLIPModel, data: bytes = b"weights", number: int = 0) -> Path:
+def by_hand(model: Model, data: bytes = b"weights", number: int = 0) -> Path:
     """Puts a file where the user does; of the model's file names the one of a number."""
     return put(models_dir() / model.folder / model.filenames[number], data)
 
 
-def in_cache(model: SAM2Model | CLIPModel, data: bytes = b"weights", number: int = 0) -> Path:
+def in_cache(model: Model, data: bytes = b"weights", number: int = 0) -> Path:
     """Puts a file where ``huggingface_hub`` does."""
     cache = cache_dir()
     assert cache is not None

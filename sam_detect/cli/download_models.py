@@ -12,7 +12,7 @@ from sam_detect.cli import options
 from sam_detect.cli.feedback import note, say
 from sam_detect.cli.text import escape, show, table
 from sam_detect.config import load_settings
-from sam_detect.models.catalogue import CLIP_MODELS, SAM2_MODELS, CLIPModel, SAM2Model
+from sam_detect.models.catalogue import CLIP_MODELS, SAM2_MODELS, Model
 from sam_detect.models.download import (
     Models,
     Obtained,
@@ -114,7 +114,7 @@ def _list(models: Models, as_json: bool) -> None:
             say(f"{row['name']}: {row['path']}", to=sys.stdout)
 
 
-def _row(each: SAM2Model | CLIPModel) -> dict[str, Any]:
+def _row(each: Model) -> dict[str, Any]:
     path = find_weights(each)
     missing = "unfinished" if is_unfinished(each) else "missing"
     return {

@@ -148,7 +148,7 @@ def _announce(detector: SAMDetect) -> None:
     the last run with this library, only with ``--verbose``."""
     from sam_detect import parts
     from sam_detect.cli import announced
-    from sam_detect.models.recipes import made_with_weights
+    from sam_detect.models.catalogue import made_with_weights
 
     asked = detector.settings
     learnt = detector.library.recipe is not None

@@ -20,7 +20,7 @@ from sam_detect.features.extraction import (
     FeatureExtractor,
 )
 from sam_detect.interfaces import Embedder
-from sam_detect.models import recipes
+from sam_detect.models import catalogue
 from sam_detect.models.catalogue import clip_model
 from sam_detect.models.weights import default_embedder
 from sam_detect.options import options_of
@@ -85,7 +85,7 @@ def _embedder(settings: Settings, stored: Recipe | None) -> Embedder:
             "sam-detect: give it again (embedder=, on the command line --embedder PKG.MOD:CLASS), "
             "or read the library with another one, such as 'appearance'"
         )
-    if recipes.FILE in stored.model:
+    if catalogue.FILE in stored.model:
         return _of_own_file(settings, stored, asked=asked is not None)
     if asked is None:
         # A model that the call names is for the segmenter; config.toml is for new libraries.
@@ -103,7 +103,7 @@ def _of_own_file(settings: Settings, stored: Recipe, *, asked: bool) -> Embedder
     Args:
         asked: the embedder was named, so that it may also be another model.
     """
-    file, options = stored.model[recipes.FILE], _options(stored, settings)
+    file, options = stored.model[catalogue.FILE], _options(stored, settings)
     option = _model_option(stored.embedder)
     again = (
         f"give it again: --embedder {stored.embedder} --{option.replace('_', '-')} PATH (in Python "
@@ -119,9 +119,9 @@ def _of_own_file(settings: Settings, stored: Recipe, *, asked: bool) -> Embedder
             f"{stored.model['digest']}), and a library never says where to load one from: {again}"
         )
     others = {name: value for name, value in stored.model.items()
-              if name not in (recipes.FILE, "model_name", *recipes.DIGESTS)}  # fmt: skip
+              if name not in (catalogue.FILE, "model_name", *catalogue.DIGESTS)}  # fmt: skip
     made = _as_stored(stored, {**others, **options}, settings)
-    if recipes.same_weights(made.parameters(), stored.model):
+    if catalogue.same_weights(made.parameters(), stored.model):
         return made
     if asked:
         return _as_stored(stored, options, settings)
@@ -148,9 +148,9 @@ def _trusted(stored: Recipe) -> dict[str, Any]:
     """The stored parameters of the embedder, none of which may say what to load."""
     if stored.embedder == "clip" and "model_name" in stored.model:
         clip_model(stored.model["model_name"])  # a name of the catalogue, and never a folder
-    if stored.embedder in recipes.PARAMETERS:
+    if stored.embedder in catalogue.PARAMETERS:
         return stored.model
-    name = recipes.names_a_place(stored.model)
+    name = catalogue.names_a_place(stored.model)
     if name is not None:
         raise RecipeMismatchError(
             f"the library was made with the embedder {stored.embedder}, whose {name} may be a path "
@@ -176,7 +176,7 @@ def _stored_fade(recipe: Recipe) -> parts.AnyFade:
             f"code, give it again (fade_strategy=, on the command line --fade {recipe.fade}), or "
             "read the library with another one, such as 'gaussian'"
         )
-    place = recipes.names_a_place(recipe.fade_params)
+    place = catalogue.names_a_place(recipe.fade_params)
     if place is not None:
         raise RecipeMismatchError(
             f"the library was made with the fade {recipe.fade}, whose {place} may be a path or "

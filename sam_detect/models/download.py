@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import filelock
 
 from sam_detect.errors import DownloadError, OutputError, SamDetectError, one_line
-from sam_detect.models.catalogue import DEFAULT, CLIPModel, SAM2Model, clip_model, sam2_model
+from sam_detect.models.catalogue import DEFAULT, Model, clip_model, sam2_model
 from sam_detect.models.weights import (
     NO_MODEL,
     SHA256,
@@ -41,7 +41,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 PARTIAL = ".sam-detect.incomplete"
 """Ending of an unfinished download; ``huggingface_hub`` never writes one of this name."""
 
-Models = Sequence[SAM2Model | CLIPModel]
+Models = Sequence[Model]
 
 
 class Progress:
@@ -93,7 +93,7 @@ class Obtained:
         published: whether the hub publishes this SHA-256; else there is nothing to compare with.
     """
 
-    model: SAM2Model | CLIPModel
+    model: Model
     path: Path
     downloaded: bool
     sha256: str
@@ -104,7 +104,7 @@ class Obtained:
 class _Remote:
     """A file on the hub: ``url`` names one revision of it, ``size`` is in bytes."""
 
-    model: SAM2Model | CLIPModel
+    model: Model
     filename: str
     url: str
     sha256: str
@@ -119,12 +119,12 @@ def models_of(sam_models: Sequence[str], clip_models: Sequence[str]) -> Models:
     """
     if not sam_models and not clip_models:
         sam_models = clip_models = [DEFAULT]
-    found: list[SAM2Model | CLIPModel] = [sam2_model(name) for name in sam_models]
+    found: list[Model] = [sam2_model(name) for name in sam_models]
     found += [clip_model(name) for name in clip_models]
     return [*dict.fromkeys(found)]
 
 
-def obtain(model: SAM2Model | CLIPModel, *, offline: bool, progress: Progress) -> Obtained:
+def obtain(model: Model, *, offline: bool, progress: Progress) -> Obtained:
     """Brings a model to this machine, unless it is here; a file that is here is read and checked.
 
     Args:
@@ -157,13 +157,13 @@ def obtain(model: SAM2Model | CLIPModel, *, offline: bool, progress: Progress) -
         return _download(remote, progress)
 
 
-def is_unfinished(model: SAM2Model | CLIPModel) -> bool:
+def is_unfinished(model: Model) -> bool:
     """Whether a part of the model waits to be continued."""
     cache = cache_dir()
     return cache is not None and any(cached_repository(cache, model).glob(f"blobs/*{PARTIAL}"))
 
 
-def _locate(model: SAM2Model | CLIPModel) -> _Remote:
+def _locate(model: Model) -> _Remote:
     """The model's file on the hub, in the preferred format that is there.
 
     Raises:
@@ -307,7 +307,7 @@ def _without_telemetry() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(model: SAM2Model | CLIPModel, partial: Path | None) -> Iterator[None]:
+def _explained(model: Model, partial: Path | None) -> Iterator[None]:
     """Turns errors of the network and of the disk into one line."""
     try:
         yield
@@ -317,9 +317,7 @@ def _explained(model: SAM2Model | CLIPModel, partial: Path | None) -> Iterator[N
         raise _in_words(model, partial, error) from error
 
 
-def _in_words(
-    model: SAM2Model | CLIPModel, partial: Path | None, error: Exception
-) -> DownloadError | OutputError:
+def _in_words(model: Model, partial: Path | None, error: Exception) -> DownloadError | OutputError:
     """The classes of network errors are those of the library's HTTP client, which has changed
     before: they are recognised by name."""
     from huggingface_hub import constants

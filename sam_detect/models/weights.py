@@ -18,16 +18,14 @@ from sam_detect.errors import ConfigError, SamDetectError, UnavailableError
 from sam_detect.models.catalogue import (
     DEFAULT,
     SAM2_MODELS,
-    CLIPModel,
     CLIPWeights,
     Model,
-    SAM2Model,
     SAM2Weights,
     clip_model,
     find_sam2,
+    made_with_weights,
     sam2_model,
 )
-from sam_detect.models.recipes import made_with_weights
 from sam_detect.types import Recipe
 
 CHECKPOINT_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".safetensors"}
@@ -58,7 +56,7 @@ def cached_repository(cache: Path, model: Model) -> Path:
     return cache / f"models--{model.hub.replace('/', '--')}"
 
 
-def find_weights(model: SAM2Model | CLIPModel) -> Path | None:
+def find_weights(model: Model) -> Path | None:
     """The model's file on this machine, None if there is none.
 
     In each place the preferred format is looked for first. ``huggingface_hub`` has a function for
@@ -89,13 +87,12 @@ def published_sha256(path: Path) -> str | None:
 
 def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
     """The file's SHA-256 (64 hexadecimal digits); ``progress`` gets the bytes read so far."""
-    digest, done = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
-            done += len(block)
             if progress is not None:
-                progress(done)
+                progress(file.tell())
     return digest.hexdigest()
 
 
@@ -152,17 +149,17 @@ def require_clip(name: str) -> CLIPWeights:
 
 def available_sam2(name: str) -> bool:
     """Whether :func:`require_sam2` would find it."""
-    try:
-        require_sam2(name)
-    except SamDetectError:
-        return False
-    return True
+    return _succeeds(lambda: require_sam2(name))
 
 
 def available_clip(name: str) -> bool:
     """Whether :func:`require_clip` would find it."""
+    return _succeeds(lambda: require_clip(name))
+
+
+def _succeeds(require: Callable[[], object]) -> bool:
     try:
-        require_clip(name)
+        require()
     except SamDetectError:
         return False
     return True
@@ -190,12 +187,12 @@ def default_embedder() -> str:
     return "clip" if here else "appearance"
 
 
-def where_to_put(model: SAM2Model | CLIPModel) -> str:
+def where_to_put(model: Model) -> str:
     """How to bring a model here without a network, in words."""
     return f"put {model.filenames[0]} from {model.source} into {models_dir() / model.folder}"
 
 
-def _require(model: SAM2Model | CLIPModel, what: str) -> Path:
+def _require(model: Model, what: str) -> Path:
     found = find_weights(model)
     if found is None:
         raise UnavailableError(
@@ -230,11 +227,10 @@ def config_of(path: Path) -> str:
     config = path.with_suffix(".yaml")
     if config.is_file():
         return str(config)
-    names = [model.name for model in SAM2_MODELS]
-    like = next((name for name in names if path.stem.lower().startswith(name)), None)
-    if like is None:
-        raise ConfigError(
-            f"the configuration of the checkpoint '{path}' is unknown: put {config.name} into the "
-            f"same folder, or begin its name with that of a model, such as {names[0]}"
-        )
-    return sam2_model(like).config
+    for model in SAM2_MODELS:
+        if path.stem.lower().startswith(model.name):
+            return model.config
+    raise ConfigError(
+        f"the configuration of the checkpoint '{path}' is unknown: put {config.name} into the "
+        f"same folder, or begin its name with that of a model, such as {SAM2_MODELS[0].name}"
+    )

@@ -15,7 +15,7 @@ from sam_detect.errors import UnavailableError
 from sam_detect.fading import BlurFade, GaussianFade
 from sam_detect.fading.context import faded
 from sam_detect.interfaces import Embedder
-from sam_detect.models import recipes
+from sam_detect.models import catalogue
 from sam_detect.parts import make_embedder
 from sam_detect.types import Crop, FadedCrop
 from tests.closeness import assert_same_vectors
@@ -154,17 +154,17 @@ def test_two_threads_get_what_one_gets(embedder: Embedder) -> None:
 
 
 def test_a_recipe_may_have_its_parameters(embedder: Embedder) -> None:
-    assert recipes.checked_model(embedder.name, embedder.parameters()) == embedder.parameters()
-    assert embedder.name in recipes.PARAMETERS
-    assert recipes.names_a_place({"any": embedder.parameters().get(recipes.FILE)}) is None
+    assert catalogue.checked_model(embedder.name, embedder.parameters()) == embedder.parameters()
+    assert embedder.name in catalogue.PARAMETERS
+    assert catalogue.names_a_place({"any": embedder.parameters().get(catalogue.FILE)}) is None
 
 
 def test_its_parameters_are_json_and_make_it_again(
     embedder: Embedder, model_files: dict[str, Path]
 ) -> None:
     parameters = json.loads(json.dumps(embedder.parameters()))
-    if recipes.FILE in parameters:  # the file itself is given again, not found by its name
-        of_file = (recipes.FILE, *recipes.DIGESTS)
+    if catalogue.FILE in parameters:  # the file itself is given again, not found by its name
+        of_file = (catalogue.FILE, *catalogue.DIGESTS)
         parameters = {k: v for k, v in parameters.items() if k not in of_file}
         parameters[MODELS[embedder.name]] = str(model_files[embedder.name])
     again = make_embedder(embedder.name, parameters)

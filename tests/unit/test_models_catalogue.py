@@ -13,7 +13,7 @@ from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError
 from sam_detect.models.catalogue import (
     CLIP_MODELS,
     SAM2_MODELS,
-    CLIPModel,
+    Model,
     SAM2Weights,
     clip_model,
     find_sam2,
@@ -129,7 +129,7 @@ def test_known_names_need_no_open_clip_and_no_torch() -> None:
     assert "pip install 'sam-detect[models]'" in done.stderr
 
 
-def _named(model: CLIPModel) -> tuple[str, str, str, tuple[str, ...]]:
+def _named(model: Model) -> tuple[str, str, str, tuple[str, ...]]:
     return model.model, model.pretrained, model.hub, model.filenames
 
 
