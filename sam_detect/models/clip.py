@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import torch
 from open_clip.convert import convert_state_dict
@@ -118,9 +119,12 @@ def _is_known(name: str) -> bool:
 
 def name_of(found: CLIPWeights) -> str:
     """One name for a model however it was asked for; :func:`find_clip` takes it again."""
-    if found.model.startswith(FOLDER):
-        return found.model[len(FOLDER) :]
-    return f"{found.model}/{found.pretrained}"
+    folder = _folder_of(found)
+    return f"{found.model}/{found.pretrained}" if folder is None else str(folder)
+
+
+def _folder_of(found: CLIPWeights) -> Path | None:
+    return Path(found.model[len(FOLDER) :]) if found.model.startswith(FOLDER) else None
 
 
 def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
@@ -143,14 +147,16 @@ def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
     with enough_memory():
         model = model.to(device).eval().requires_grad_(False)
     config = PreprocessCfg(**model.visual.preprocess_cfg)
-    sides = config.size if isinstance(config.size, (tuple, list)) else (config.size,)
+    with torch.inference_mode():
+        nothing = torch.zeros(1, *config.input_size, device=next(model.parameters()).device)
+        dimension = int(model.encode_image(nothing).shape[1])
     return LoadedCLIP(
         name=name_of(found),
         model=model,
         preprocess=image_transform_v2(config, is_train=False),
         tokenize=_tokenizer(found, described),
-        input_side=max(int(side) for side in sides),
-        dimension=_dimension(model, config),
+        input_side=int(np.max(config.size)),
+        dimension=dimension,
         digest=digest,
         device=device,
         config_digest=None if described is None else described.digest,
@@ -163,9 +169,8 @@ _SHARED: Shared[LoadedCLIP] = Shared()
 def shared_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
     """As :func:`load_clip`, but one model for all who ask for the same files and device, as long
     as any of them holds it; anew once a file has changed. Nobody may change it."""
-    files = [found.path]
-    if found.model.startswith(FOLDER):
-        files.append(Path(found.model[len(FOLDER) :]) / FOLDER_CONFIG)
+    folder = _folder_of(found)
+    files = [found.path] if folder is None else [found.path, folder / FOLDER_CONFIG]
     try:
         known = tuple(file_key(path) for path in files)
     except OSError:
@@ -199,10 +204,6 @@ def _weights_in(folder: Path) -> Path:
         if path.is_file():
             return path
     raise UnavailableError(f"the folder {folder} has no weights (such as {FOLDER_WEIGHTS[0]})")
-
-
-def _folder_of(found: CLIPWeights) -> Path | None:
-    return Path(found.model[len(FOLDER) :]) if found.model.startswith(FOLDER) else None
 
 
 def _built(found: CLIPWeights, described: FolderConfig | None, numbers: int) -> Any:
@@ -259,12 +260,15 @@ def _tokenizer(
     try:
         with _without_logs():
             if described is None:
-                made = _official_tokenizer(found.model)
+                text = (open_clip.get_model_config(found.model) or {}).get("text_cfg", {})
+                foreign = bool(text.get("hf_tokenizer_name"))
+                local = {"local_files_only": True, "trust_remote_code": False} if foreign else {}
+                made = open_clip.get_tokenizer(found.model, **local)
                 return made
             if not described.foreign_tokenizer:
-                text = described.model_cfg.text_cfg
-                kwargs = text.tokenizer_kwargs.model_dump() if text.tokenizer_kwargs else {}
-                made = SimpleTokenizer(context_length=text.context_length, **kwargs)
+                own = described.model_cfg.text_cfg
+                kwargs = own.tokenizer_kwargs.model_dump() if own.tokenizer_kwargs else {}
+                made = SimpleTokenizer(context_length=own.context_length, **kwargs)
                 return made
         reason = "tokenizers of transformers are not loaded from a folder"
     except Exception as error:  # what is missing differs from tokenizer to tokenizer
@@ -277,22 +281,6 @@ def _tokenizer(
         )
 
     return missing
-
-
-def _official_tokenizer(model: str) -> Any:
-    """The tokenizer of one of open_clip's own models, from files that are here."""
-    config = open_clip.get_model_config(model) or {}
-    if config.get("text_cfg", {}).get("hf_tokenizer_name"):
-        return open_clip.get_tokenizer(model, local_files_only=True, trust_remote_code=False)
-    return open_clip.get_tokenizer(model)
-
-
-def _dimension(model: Any, config: PreprocessCfg) -> int:
-    """Length of the vectors, as the model itself gives them."""
-    with torch.inference_mode():
-        device = next(model.parameters()).device
-        nothing = torch.zeros(1, *config.input_size, device=device)
-        return int(model.encode_image(nothing).shape[1])
 
 
 @contextmanager

@@ -125,10 +125,8 @@ def _load(found: SAM2Weights, device: torch.device) -> LoadedSAM2:
     with enough_memory():
         ready = built.to(device).eval().requires_grad_(False)
     official = find_sam2(found.name)
-    named = official is not None and (found.config, found.path) == (
-        official.config,
-        find_weights(official),
-    )
+    known = None if official is None else (official.config, find_weights(official))
+    named = (found.config, found.path) == known
     return LoadedSAM2(
         model=ready,
         name=found.name,
@@ -162,14 +160,12 @@ def is_checkpoint(model: str | Path) -> bool:
 def _put(state: Mapping[str, torch.Tensor], model: SAM2Base, path: Path, config: str) -> None:
     """Loads the weights into the model, or says what does not fit."""
     wanted = model.state_dict()
-    missing, foreign = wanted.keys() - state.keys(), state.keys() - wanted.keys()
     common = wanted.keys() & state.keys()
-    misshapen = {name for name in common if wanted[name].shape != state[name].shape}
-    for kind, names in (
-        ("lacks", missing),
-        ("also has", foreign),
-        ("has of another size", misshapen),
-    ):
+    for kind, names in {
+        "lacks": wanted.keys() - common,
+        "also has": state.keys() - common,
+        "has of another size": {n for n in common if wanted[n].shape != state[n].shape},
+    }.items():
         if names:
             raise ConfigError(
                 f"the checkpoint {path} does not fit the config {config}: it {kind} "
