@@ -222,7 +222,7 @@ def _live(detector: SAMDetect, measurements: Measurements, workload: Workload) -
         "memory_slope_mb_per_min": memory.slope_mb_per_min,
     }
     measurements.figures["live_seconds"] = seconds
-    measurements.figures["live_looks"] = done.keys
+    measurements.figures["live_key_frames"] = done.keys
     measurements.figures["live_dropped"] = done.dropped
     measurements.figures["live_not_written"] = recorder.dropped
     measurements.figures["live_objects_median"] = float(np.median(objects))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,18 +13,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam_detect.cli import options
-from sam_detect.cli.feedback import Failures, note, open_detector
-from sam_detect.cli.video_outputs import Outputs
-from sam_detect.cli.video_progress import Progress
+from sam_detect.cli.feedback import Failures, counted, note, open_detector, printable
+from sam_detect.cli.video_outputs import find_outputs, open_sinks, recording
 from sam_detect.errors import ConfigError
 from sam_detect.registry import names
 
 if TYPE_CHECKING:
-    from sam_detect.api import SAMDetect
     from sam_detect.types import TrackedFrame
     from sam_detect.video.display import Display
     from sam_detect.video.stream import Stream
     from sam_detect.video.threads import Recorder
+
+
+EVERY_S = 0.25
+"""How often the line on the terminal changes."""
+LABELS = 4
+"""Names in a line; of more, only the number."""
 
 
 @click.command(cls=options.Sectioned, advanced=("embedder", "min_area", "max_area"))
@@ -45,7 +52,7 @@ if TYPE_CHECKING:
 @click.option(
     "--track/--no-track",
     default=True,
-    help="Follow objects from frame to frame [default]; or look at every frame on its own.",
+    help="Follow objects from frame to frame [default]; or detect in each frame independently.",
 )
 @click.option(
     "--every",
@@ -53,7 +60,7 @@ if TYPE_CHECKING:
     default=10,
     metavar="N",
     show_default=True,
-    help="Frames from one look of the detector to the next.",
+    help="Frames from one key frame, where the detector runs, to the next.",
 )
 @click.option("--unknown", is_flag=True, help="Follow objects without a name, too.")
 @click.option(
@@ -94,11 +101,12 @@ def video(  # noqa: PLR0917 - click gives them by name
 
     SOURCE is a camera's number, a video file, a folder or pattern of frames, or an address: http,
     https (a file, a playlist or a camera's MJPEG), rtsp or rtsps. An object keeps its track's
-    number while it is seen, and is named by all looks at it together. Ctrl-C ends it; what was
-    written plays.
+    number while it is visible, and its label is a vote over its key frames. Ctrl-C ends it; what
+    was written plays.
     """
-    wanted = Outputs.of(outputs, formats, as_json=as_json, snapshots=snapshots,
-                        collect_unknown=collect_unknown)  # fmt: skip
+    wanted = find_outputs(
+        outputs, formats, as_json=as_json, snapshots=snapshots, collect_unknown=collect_unknown
+    )
     if not track and (snapshots or collect_unknown):
         raise ConfigError("--no-track follows nothing: leave --snapshots and --collect-unknown out")
     detector = open_detector(settings)
@@ -109,12 +117,15 @@ def video(  # noqa: PLR0917 - click gives them by name
     with (
         detector.stream(source, every=every, unknown=unknown, track=track) as stream,
         _display(show=show) as display,
-        wanted.recorder(detector, source, live=stream.live) as recorder,
+        recording(open_sinks(wanted, detector, source), live=stream.live) as recorder,
         Progress(stream, recorder) as progress,
     ):
         frames: Iterator[TrackedFrame] = _Recorded(stream, recorder, progress)
         if display is not None:
-            frames = _viewer(detector, stream, frames, display)
+            from sam_detect.video.window import Viewer
+
+            labels = sorted(set(detector.snapshot().examples().labels))
+            frames = Viewer(stream, frames, display, labels=labels, paced=not stream.live)
         while True:
             with failures.guard(stream.name):
                 for _ in frames:
@@ -153,11 +164,88 @@ def _display(*, show: bool) -> Iterator[Display | None]:
         display.close()
 
 
-def _viewer(
-    detector: SAMDetect, stream: Stream, frames: Iterator[TrackedFrame], display: Display
-) -> Iterator[TrackedFrame]:
-    """The frames, each as it is shown."""
-    from sam_detect.video.window import Viewer
+class Progress:
+    """Reports on stderr: a line while the stream runs, where it is a terminal, and a summary at its
+    end, however it ends."""
 
-    labels = sorted(set(detector.snapshot().examples().labels))
-    return Viewer(stream, frames, display, labels=labels, paced=not stream.live)
+    def __init__(self, stream: Stream, recorder: Recorder) -> None:
+        self._stream, self._recorder = stream, recorder
+        self._live: Any = None
+        self._next_s = 0.0
+        self._names: dict[int, str | None] = {}
+
+    def __enter__(self) -> Progress:
+        if sys.stderr is not None and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            # Rich would print what goes to stdout above the line, that is to stderr: right for a
+            # terminal, wrong for a file or a pipe.
+            both = sys.stdout is not None and sys.stdout.isatty()
+            console = Console(stderr=True)
+            self._live = Live(
+                console=console, transient=True, auto_refresh=False, redirect_stdout=both
+            )
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._live is not None:
+            self._live.__exit__(*error)
+        if self._stream.statistics.frames:
+            note(self._done())
+        if self._names:
+            tracks = counted(len(self._names), "track")
+            note(f"{tracks}: {summarize_labels(Counter(self._names.values()))}")
+
+    def update(self, tracked: TrackedFrame) -> None:
+        """Takes a frame; says how it goes, a few times a second."""
+        for track, classification in zip(
+            tracked.track_ids, tracked.detections.classifications, strict=True
+        ):
+            if track:
+                self._names[int(track)] = classification.label
+        now = time.monotonic()
+        if self._live is None or now < self._next_s:
+            return
+        from rich.text import Text
+
+        self._next_s = now + EVERY_S
+        line = Text(self.text(tracked), no_wrap=True, overflow="ellipsis")
+        self._live.update(line, refresh=True)
+
+    def text(self, tracked: TrackedFrame) -> str:
+        """The line: where it is, how fast, how late, what was lost, what waits, what is there."""
+        numbers, stream = self._stream.statistics, self._stream
+        lost = numbers.dropped + self._recorder.dropped
+        labels = Counter(each.label for each in tracked.detections.classifications)
+        return (
+            f"frame {tracked.frame.index + 1}  {numbers.fps:.1f} fps  "
+            f"{numbers.latency_ms(0.95):.0f} ms  {lost} dropped  "
+            f"queue {stream.waiting}+{self._recorder.waiting}  {summarize_labels(labels)}"
+        )
+
+    def _done(self) -> str:
+        done = self._stream.statistics
+        text = f"{counted(done.frames, 'frame')}, {counted(done.keys, 'key frame')}"
+        if done.frames > 1:
+            text += f", {done.mean_fps:.1f} a second"
+        if self._stream.live:
+            text += f", {done.latency_ms(0.95):.0f} ms late at most (95 %)"
+        lost = done.dropped + self._recorder.dropped
+        counts = {"dropped": lost, "reconnects": done.reconnects, "damaged": done.damaged}
+        return text + "".join(f", {what} {count}" for what, count in counts.items() if count)
+
+
+def summarize_labels(counts: Counter[str | None]) -> str:
+    """How many objects have which name, the most frequent first, those without one last."""
+    known = sorted(
+        ((label, count) for label, count in counts.items() if label is not None),
+        key=lambda pair: (-pair[1], pair[0]),
+    )
+    texts = [f"{printable(label)} x{count}" for label, count in known[:LABELS]]
+    if len(known) > LABELS:
+        texts.append(f"{len(known) - LABELS} more names")
+    if counts[None]:
+        texts.append(f"unknown x{counts[None]}")
+    return ", ".join(texts) or "nothing named"

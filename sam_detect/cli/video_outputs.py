@@ -7,7 +7,6 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,107 +24,101 @@ FORMAT_OF_SUFFIX = {
 }  # fmt: skip
 TEXT_FORMATS = ("jsonl", "mot")
 """Those that stdout takes, a frame at a time."""
-SNAPSHOTS = "snapshots"
+SNAPSHOTS, COLLECT_UNKNOWN = "snapshots", "collect-unknown"
 NAMED_SINGLY = 5
-"""Files of one output; of more, only how many there are is said."""
+"""Files of one folder that are named; of more, only their number is."""
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """What is to be written.
+Output = tuple[str, Path | None]
+"""A format, and where to write it; None is stdout."""
 
-    Attributes:
-        formats: of each output, and its path; None is stdout.
-        collect_unknown: folder for pictures of what has no name.
+
+def find_outputs(
+    paths: Sequence[Path],
+    formats: Sequence[str],
+    *,
+    as_json: bool,
+    snapshots: Path | None,
+    collect_unknown: Path | None,
+) -> list[Output]:
+    """The outputs that the options ask for.
+
+    Raises:
+        ConfigError: a format is not clear, or two outputs want the same place.
     """
+    found = [*_formats_of(paths, formats)]
+    if snapshots is not None:
+        found.append((SNAPSHOTS, snapshots))
+    if as_json:
+        found.append(("jsonl", None))
+    if collect_unknown is not None:
+        found.append((COLLECT_UNKNOWN, collect_unknown))
+    places = Counter("stdout" if path is None else os.path.realpath(path) for _, path in found)
+    for place, count in places.items():
+        if count > 1:
+            raise ConfigError(f"several outputs want '{place}': give each a place of its own")
+    return found
 
-    formats: tuple[tuple[str, Path | None], ...]
-    collect_unknown: Path | None = None
 
-    @classmethod
-    def of(
-        cls,
-        paths: Sequence[Path],
-        formats: Sequence[str],
-        *,
-        as_json: bool,
-        snapshots: Path | None,
-        collect_unknown: Path | None,
-    ) -> Outputs:
-        """What the options ask for.
+def open_sinks(outputs: Sequence[Output], detector: SAMDetect, source: str) -> list[VideoSink]:
+    """Opens the outputs; where one of them fails, those before it are closed.
 
-        Raises:
-            ConfigError: a format is not clear, or two outputs want the same place.
-        """
-        found: list[tuple[str, Path | None]] = list(_formats_of(paths, formats))
-        if snapshots is not None:
-            found.append((SNAPSHOTS, snapshots))
-        if as_json:
-            found.append(("jsonl", None))
-        _require_places_of_their_own([*(path for _, path in found), collect_unknown])
-        return cls(tuple(found), collect_unknown)
-
-    @contextlib.contextmanager
-    def recorder(self, detector: SAMDetect, source: str, *, live: bool) -> Iterator[Recorder]:
-        """Writes it; a run that is stopped, or fails, keeps what it has done."""
-        from sam_detect.video.threads import Recorder
-
-        recorder = Recorder(self._sinks(detector, source), live=live)
-        try:
-            yield recorder
-        except BaseException:
-            try:
-                _say_written(recorder.close(hurry=True))
-            except (SamDetectError, OSError) as error:  # said in addition to what ended the run
-                note(f"warning: {one_line(error)}")
-            raise
-        _say_written(recorder.close())
-
-    def _require_apart_from(self, source: str) -> None:
-        """Pictures that are written into the folder which is read would be its next frames.
-
-        Raises:
-            ConfigError: they would be.
-        """
-        read = os.path.dirname(source) if glob.has_magic(source) else source
-        snapshots = (path for name, path in self.formats if name == SNAPSHOTS)
-        for folder in (*snapshots, self.collect_unknown):
-            if folder is not None and os.path.realpath(folder) == os.path.realpath(read):
-                raise ConfigError(
-                    f"'{folder}' is the folder that is being read: what is written there would "
-                    "be its next frames; name another"
-                )
-
-    def _sinks(self, detector: SAMDetect, source: str) -> list[VideoSink]:
-        self._require_apart_from(source)
-        sinks: list[VideoSink] = []
-        try:
-            for name, path in self.formats:
-                sinks.append(load_asked("video format", name)(path, inputs=[source]))
-            if self.collect_unknown is not None:
+    Raises:
+        ConfigError: pictures would be written into the folder that is read, and be its next frames.
+    """
+    read = os.path.dirname(source) if glob.has_magic(source) else source
+    for name, path in outputs:
+        if name not in (SNAPSHOTS, COLLECT_UNKNOWN) or path is None:
+            continue
+        if os.path.realpath(path) == os.path.realpath(read):
+            raise ConfigError(
+                f"'{path}' is the folder that is being read: what is written there would "
+                "be its next frames; name another"
+            )
+    sinks: list[VideoSink] = []
+    try:
+        for name, path in outputs:
+            if name == COLLECT_UNKNOWN and path is not None:
                 from sam_detect.video.collecting import UnknownCollector
 
-                sinks.append(
-                    UnknownCollector(
-                        detector.pipeline,
-                        self.collect_unknown,
-                        max_pixels=detector.settings.max_image_pixels,
-                    )
-                )
-        except BaseException:
-            for sink in sinks:  # those that could be made
-                sink.close()
-            raise
-        return sinks
+                most = detector.settings.max_image_pixels
+                sinks.append(UnknownCollector(detector.pipeline, path, max_pixels=most))
+            else:
+                sinks.append(load_asked("video format", name)(path, inputs=[source]))
+    except BaseException:
+        for sink in sinks:
+            sink.close()
+        raise
+    return sinks
 
 
-def _formats_of(paths: Sequence[Path], formats: Sequence[str]) -> Iterator[tuple[str, Path | None]]:
+@contextlib.contextmanager
+def recording(sinks: Sequence[VideoSink], *, live: bool) -> Iterator[Recorder]:
+    """Writes to sinks; a run that is stopped, or fails, keeps what it has done."""
+    from sam_detect.video.threads import Recorder
+
+    recorder = Recorder(sinks, live=live)
+    try:
+        yield recorder
+    except BaseException:
+        try:
+            _report_written(recorder.close(hurry=True))
+        except (SamDetectError, OSError) as error:  # in addition to what ended the run
+            note(f"warning: {one_line(error)}")
+        raise
+    _report_written(recorder.close())
+
+
+def _formats_of(paths: Sequence[Path], formats: Sequence[str]) -> Iterator[Output]:
     """The format of each output: as named, where there is one for each or one for each whose
     ending does not say it; else by its ending."""
     for name in formats:
         load_asked("video format", name)  # says which names there are
     if formats and not paths:
-        yield _on_stdout(formats)
+        if len(formats) > 1 or formats[0] not in TEXT_FORMATS:
+            last = formats[-1]
+            raise ConfigError(f"--format {last} needs to know where to write: add --output PATH")
+        yield formats[0], None
         return
     unclear = [path for path in paths if path.suffix.lower() not in FORMAT_OF_SUFFIX]
     takers = list(paths) if len(formats) == len(paths) else unclear
@@ -134,12 +127,6 @@ def _formats_of(paths: Sequence[Path], formats: Sequence[str]) -> Iterator[tuple
     named = dict(zip(takers, formats, strict=True))
     for path in paths:
         yield named.get(path) or FORMAT_OF_SUFFIX[path.suffix.lower()], path
-
-
-def _on_stdout(formats: Sequence[str]) -> tuple[str, None]:
-    if len(formats) > 1 or formats[0] not in TEXT_FORMATS:
-        raise ConfigError(f"--format {formats[-1]} needs to know where to write: add --output PATH")
-    return formats[0], None
 
 
 def _refuse(unclear: Sequence[Path], formats: Sequence[str]) -> None:
@@ -155,16 +142,7 @@ def _refuse(unclear: Sequence[Path], formats: Sequence[str]) -> None:
     )
 
 
-def _require_places_of_their_own(paths: Sequence[Path | None]) -> None:
-    names = Counter("stdout" if each is None else os.path.realpath(each) for each in paths[:-1])
-    if paths[-1] is not None:
-        names[os.path.realpath(paths[-1])] += 1
-    for name, count in names.items():
-        if count > 1:
-            raise ConfigError(f"several outputs want '{name}': give each a place of its own")
-
-
-def _say_written(paths: Sequence[Path]) -> None:
+def _report_written(paths: Sequence[Path]) -> None:
     by_folder = Counter(path.parent for path in paths)
     for path in paths:
         if by_folder[path.parent] <= NAMED_SINGLY:

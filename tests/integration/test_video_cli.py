@@ -65,7 +65,7 @@ def test_every_output_of_one_run_says_the_same(clip: Path, command: Command) -> 
             assert changed[rle_to_mask(each["segmentation"])].mean() > 0.5, "it is drawn in"
     tracks = {d["track_id"] for line in lines for d in line["detections"]}
     assert {int(p.stem.split("-")[1]) for p in (at / "new").glob("*.png")} == tracks
-    assert f"{FRAMES} frames, 2 looked at" in ran.err
+    assert f"{FRAMES} frames, 2 key frames" in ran.err
     assert f"{len(tracks)} tracks: square x{len(tracks)}" in ran.err
 
 
@@ -175,7 +175,7 @@ def test_without_tracks_objects_have_no_numbers(clip: Path, command: Command) ->
     ran = command("video", clip, "--no-track", "--json").worked()
     assert all(line["key"] for line in ran.json)
     assert {d["track_id"] for line in ran.json for d in line["detections"]} == {None}
-    assert f"{FRAMES} looked at" in ran.err
+    assert f"{FRAMES} key frames" in ran.err
 
 
 def test_an_empty_library_is_said_to_name_nothing(tmp_path: Path, command: Command) -> None:
@@ -230,7 +230,7 @@ def test_a_terminal_gets_a_line_that_says_how_it_goes(clip: Path) -> None:
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen)
     assert re.search(r"frame \d+  [\d.]+ fps  \d+ ms  0 dropped  queue \d+\+\d+  square x\d", plain)
     assert "\x1b[2K" in seen, "the line is taken away again"
-    assert f"{FRAMES} frames, 2 looked at" in plain
+    assert f"{FRAMES} frames, 2 key frames" in plain
 
 
 def on_a_terminal(*arguments: str) -> str:

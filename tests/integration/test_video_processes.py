@@ -219,7 +219,7 @@ def test_a_file_whose_server_breaks_once_is_seen_to_its_end(run: Command, tmp_pa
         assert [each.status for each in server.gets] == [200, 206]
     assert [each["frame"] for each in ran.json] == list(range(60))
     assert len([line for line in ran.err.splitlines() if "reconnected to" in line]) == 1
-    assert "got back 1" in ran.err
+    assert "reconnects 1" in ran.err
     assert len(read_pictures(tmp_path / "out.mp4")) == 60
 
 

@@ -80,7 +80,7 @@ def test_the_suite_measures_a_live_stream_and_a_file() -> None:
     live, pair = measured.stages["live"], measured.pairs["stream_vs_every_frame"]
     assert 0 < live["fps"] <= FPS * 1.1
     assert live["latency_p95_ms"] >= live["median_ms"] > 0
-    assert measured.figures["live_looks"] >= 1
+    assert measured.figures["live_key_frames"] >= 1
     assert pair["ratio"] == pytest.approx(pair["b_median"] / pair["a_median"], rel=1e-3)
     assert measured.figures["stream_f1"] > 0.7
     assert measured.figures["every_frame_f1"] > 0.7
