@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from cli_harness import DISCS, Measured, box_around, drawn, measured, saved
+from cli_harness import DISCS, Ran, box_around, drawn, in_this_process, saved
 
 from sam_detect import SAMDetect
 from sam_detect.errors import StoreError
@@ -34,6 +36,41 @@ def as_another_user() -> None:
             ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
+CHILD = """
+import contextlib, io, json, sys
+from sam_detect.cli.app import run
+ran = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(
+        io.StringIO()
+    ) as err:
+        code = run(words)
+    ran.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(ran))
+"""
+
+
+def run_each(
+    *commands: Sequence[str | Path], before: Callable[[], None], **env: str | Path
+) -> list[Ran]:
+    """Runs commands one after the other in one new process; exit code 77 skips the test.
+
+    Args:
+        before: runs in the new process before them.
+        env: variables to set.
+    """
+    lines = json.dumps([[str(word) for word in words] for words in commands])
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, lines], capture_output=True, text=True, check=False,
+        env={**os.environ, **{k: str(v) for k, v in env.items()}},
+        preexec_fn=before,
+    )  # fmt: skip
+    if done.returncode == 77:
+        pytest.skip("this user may not mount anything")
+    assert done.returncode == 0, done.stderr
+    return [Ran(*each) for each in json.loads(done.stdout)]
+
+
 def protect(folder: Path, *, folders: bool = True) -> None:
     """Gives all of a folder to somebody else, to be read by everybody and written by nobody."""
     for path in (folder, *folder.rglob("*")):
@@ -45,13 +82,16 @@ def protect(folder: Path, *, folders: bool = True) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    """A home whose library ``nuts`` has five examples and may only be read."""
+def home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Path]:
+    """A home whose library ``nuts`` has five examples."""
     home = tmp_path / "home"
     picture = saved(tmp_path / "a.png")
     boxes = [part for x, y in DISCS for part in ("--box", box_around(x, y))]
-    env = {"SAM_DETECT_HOME": str(home)}
-    measured("learn", picture, "--label", "disc", *boxes, "--library", "nuts", env=env).worked()
+    monkeypatch.setenv("SAM_DETECT_HOME", str(home))
+    learn = ("learn", picture, "--label", "disc", *boxes, "--library", "nuts")
+    in_this_process(capfd)(*learn).worked()
     yield home
     for path in (home, *home.rglob("*")):
         path.chmod(0o700)
@@ -70,31 +110,36 @@ def test_a_library_that_may_only_be_read_is_read(home: Path, tmp_path: Path) -> 
     before = contents(home / "libraries")
     spare = tmp_path / "spare"
     spare.mkdir()
-    env = {"SAM_DETECT_HOME": str(home), "TMPDIR": str(spare)}
     there = ("--library", "nuts")
-
-    def run(*arguments: str | Path) -> Measured:
-        return measured(*arguments, env=env, before=as_another_user)
-
-    assert run("library", "stats", "--json", *there).worked().json[0]["examples"] == 5
-    assert len(run("library", "list", "--json", *there).worked().json) == 5
-    listed = run("library", "list", "--json").worked().json[0]["libraries"]
-    assert [row["examples"] for row in listed] == [5]
-    an_id = run("library", "list", "--json", *there).json[0]["id"]
-    crop = tmp_path / "crop.png"
-    run("library", "show", an_id, "--output", crop, *there).worked()
-    assert crop.exists()
-    run("library", "export", tmp_path / "nuts.zip", *there).worked()
-    found = run("detect", tmp_path / "a.png", "--json", *there).worked().json[0]["detections"]
+    stats, examples, libraries, exported, detected = run_each(
+        ["library", "stats", "--json", *there],
+        ["library", "list", "--json", *there],
+        ["library", "list", "--json"],
+        ["library", "export", tmp_path / "nuts.zip", *there],
+        ["detect", tmp_path / "a.png", "--json", *there],
+        before=as_another_user,
+        TMPDIR=spare,
+    )
+    assert stats.worked().json[0]["examples"] == len(examples.worked().json) == 5
+    assert [row["examples"] for row in libraries.worked().json[0]["libraries"]] == [5]
+    exported.worked()
+    found = detected.worked().json[0]["detections"]
     assert [each["label"] for each in found].count("disc") == 5
 
-    for change in (
-        ["learn", tmp_path / "a.png", "--label", "b", "--box", box_around(140, 140)],
-        ["library", "rename", "disc", "b"],
-        ["library", "remove", an_id],
-        ["library", "reindex", "--fade", "linear", "--max-distance", "50"],
-    ):
-        line = run(*change, *there).failed(code=1)
+    an_id, crop = examples.json[0]["id"], tmp_path / "crop.png"
+    shown, *changes = run_each(
+        ["library", "show", an_id, "--output", crop, *there],
+        ["learn", tmp_path / "a.png", "--label", "b", "--box", box_around(140, 140), *there],
+        ["library", "rename", "disc", "b", *there],
+        ["library", "remove", an_id, *there],
+        ["library", "reindex", "--fade", "linear", "--max-distance", "50", *there],
+        before=as_another_user,
+        TMPDIR=spare,
+    )
+    shown.worked()
+    assert crop.exists()
+    for change in changes:
+        line = change.failed(code=1)
         assert "permissions" in line
         assert "damaged" not in line
     assert contents(home / "libraries") == before
@@ -105,20 +150,18 @@ def test_a_library_whose_files_alone_may_only_be_read(home: Path, tmp_path: Path
     """Nothing is written into the copy, where it would be lost."""
     protect(home, folders=False)
     before = contents(home / "libraries")
-    given = {"env": {"SAM_DETECT_HOME": str(home)}, "before": as_another_user}
-    stats = measured("library", "stats", "--json", "--library", "nuts", **given)
-    assert stats.worked().json[0]["examples"] == 5
     picture, box = tmp_path / "a.png", box_around(140, 140)
-    ran = measured("learn", picture, "--label", "b", "--box", box, "--library", "nuts", **given)
-    ran.failed("permissions", code=1)
+    stats, learnt = run_each(
+        ["library", "stats", "--json", "--library", "nuts"],
+        ["learn", picture, "--label", "b", "--box", box, "--library", "nuts"],
+        before=as_another_user,
+    )
+    assert stats.worked().json[0]["examples"] == 5
+    learnt.failed("permissions", code=1)
     assert contents(home / "libraries") == before
 
 
-def test_a_library_on_a_disk_that_is_read_only(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    picture = saved(tmp_path / "a.png")
-    env = {"SAM_DETECT_HOME": str(home)}
-    measured("learn", picture, "--label", "disc", "--box", box_around(40, 40), env=env).worked()
+def test_a_library_on_a_disk_that_is_read_only(home: Path, tmp_path: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
 
     def mounted_read_only() -> None:
@@ -133,14 +176,15 @@ def test_a_library_on_a_disk_that_is_read_only(tmp_path: Path) -> None:
         if done:
             os._exit(77)
 
-    stats = measured("library", "stats", "--json", env=env, before=mounted_read_only)
-    if stats.code == 77:
-        pytest.skip("this user may not mount anything")
-    assert stats.worked().json[0]["examples"] == 1
-    found = measured("detect", picture, "--json", env=env, before=mounted_read_only).worked()
-    assert found.json[0]["detections"][0]["label"] == "disc"
-    learnt = measured("learn", picture, "--label", "b", "--box", box_around(120, 50), env=env,
-                      before=mounted_read_only)  # fmt: skip
+    picture, there = tmp_path / "a.png", ("--library", "nuts")
+    stats, found, learnt = run_each(
+        ["library", "stats", "--json", *there],
+        ["detect", picture, "--json", *there],
+        ["learn", picture, "--label", "b", "--box", box_around(140, 140), *there],
+        before=mounted_read_only,
+    )
+    assert stats.worked().json[0]["examples"] == 5
+    assert found.worked().json[0]["detections"][0]["label"] == "disc"
     assert "Read-only file system" in learnt.failed(code=1)
 
 

@@ -7,6 +7,10 @@ import io
 import json
 import os
 import pickle
+import shutil
+import signal
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
@@ -46,6 +50,7 @@ from sam_detect.library.transfer import copy_library, export_library, import_lib
 from sam_detect.masks import encode_crop
 from sam_detect.types import Point
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
+from sam_detect.vector_store._files import copy_without_holes
 
 Members = dict[str, bytes]
 
@@ -508,8 +513,7 @@ from sam_detect.library.library import Library
 from sam_detect.library.transfer import import_library
 from sam_detect.vector_store import QdrantVectorStore
 from sam_detect.vector_store import _engine, _files
-place, file, when = sys.argv[1], sys.argv[2], int(sys.argv[3])
-calls = []
+file, calls, when = sys.argv[1], [], 0
 def counted(function):
     def called(*arguments, **options):
         calls.append(1)
@@ -520,9 +524,14 @@ def counted(function):
 for owner, name in ((_engine.Shard, "upsert"), (_engine.Shard, "flush"), (_engine.Shard, "close"),
                     (_files.LibraryFiles, "write_state"), (_files.LibraryFiles, "sweep")):
     setattr(owner, name, counted(getattr(owner, name)))
-library = Library(QdrantVectorStore(place, batch_size=4), "x")
-import_library(library, Path(file))
-print("calls", len(calls))
+for place in sys.stdin:
+    # A process of its own for each import, forked before the engine has threads.
+    when += 1
+    child = os.fork()
+    if not child:
+        import_library(Library(QdrantVectorStore(place.strip(), batch_size=4), "x"), Path(file))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -531,25 +540,30 @@ def test_an_import_that_is_killed_did_all_or_nothing(
     names: tuple[str, ...], exported: Path, tmp_path: Path
 ) -> None:
     """Killed before each of the steps that touch the disk."""
-    import subprocess
-    import sys
-
     outcomes, expected = [], contents(taught(MemoryVectorStore()).library)
-    for when in range(1, 30):
-        place = tmp_path / str(when)
-        if names:
-            taught(QdrantVectorStore(place), *names)
-        before = len(Library(QdrantVectorStore(place), "x"))
-        words = [sys.executable, "-c", KILLED, str(place), str(exported), str(when)]
-        ran = subprocess.run(words, capture_output=True, text=True, check=False)
-        library = Library(QdrantVectorStore(place), "x")
-        outcomes.append(len(library) - before)
-        if ran.returncode == 0:
-            break
-        assert ran.returncode == -9, ran.stderr
-        if outcomes[-1]:
-            assert contents(library).items() >= expected.items()
-        assert import_library(library, exported).total == before + 10
+    if names:
+        taught(QdrantVectorStore(tmp_path / "0"), *names)
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(exported)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as importing:  # fmt: skip
+        assert importing.stdin is not None
+        assert importing.stdout is not None
+        for when in range(1, 30):
+            place = tmp_path / str(when)
+            if names:
+                shutil.copytree(tmp_path / "0", place, copy_function=copy_without_holes)
+            print(place, file=importing.stdin, flush=True)
+            code = int(importing.stdout.readline())
+            library = Library(QdrantVectorStore(place), "x")
+            outcomes.append(len(library) - 5 * len(names))
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL
+            if outcomes[-1]:
+                assert contents(library).items() >= expected.items()
+            assert import_library(library, exported).total == 5 * len(names) + 10
+        importing.stdin.close()
     assert set(outcomes) == {0, 10}
     assert outcomes == sorted(outcomes)
 
