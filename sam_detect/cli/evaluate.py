@@ -19,8 +19,7 @@ from sam_detect.errors import ConfigError
 
 if TYPE_CHECKING:
     from sam_detect.evaluation.evaluation import Evaluation
-    from sam_detect.evaluation.harness import Tick
-    from sam_detect.evaluation.sweep import Announce
+    from sam_detect.evaluation.harness import Announce, Tick
     from sam_detect.pipeline import Pipeline
 
 CURVE = "1,2,5,10,20"
@@ -116,10 +115,10 @@ def evaluate(
       sam-detect evaluate nuts/ --sweep 'fade=gaussian,linear' --report out/
     """
     from sam_detect.evaluation.evaluation import check_output_file
+    from sam_detect.evaluation.harness import sweep as run_sweep
+    from sam_detect.evaluation.harness import variants
     from sam_detect.evaluation.readers import open_dataset
     from sam_detect.evaluation.run import Protocol
-    from sam_detect.evaluation.sweep import sweep as run_sweep
-    from sam_detect.evaluation.sweep import variants
 
     grid = variants(sweep)
     if predictions is not None and len(grid) > 1:

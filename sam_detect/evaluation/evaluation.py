@@ -14,12 +14,12 @@ from sam_detect.errors import OutputError
 from sam_detect.evaluation.dataset import Dataset, Id
 from sam_detect.evaluation.metrics import (
     Confusion,
-    coco_scores,
     confusion,
     instance_scores,
     semantic_scores,
     spread,
 )
+from sam_detect.evaluation.metrics.coco import coco_scores
 from sam_detect.evaluation.run import Episode, Protocol, Query
 from sam_detect.outputs import write_atomically
 

@@ -37,7 +37,7 @@ from sam_detect.evaluation.dataset import AnnotatedPicture, Dataset
 from sam_detect.evaluation.methods import Predictions, SupportImage
 from sam_detect.evaluation.pipeline import EvaluationCache, PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
-from sam_detect.evaluation.run import Protocol, Split, outlines, plan
+from sam_detect.evaluation.run import Protocol, Split, outlines, splits
 from sam_detect.sources import load_image
 from sam_detect.types import Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
@@ -216,7 +216,7 @@ def trials(
     limit = detector.settings.max_image_pixels
     dataset = open_dataset(folder / "annotations.json", folder / "images", max_pixels=limit)
     protocol = Protocol(shots=given.shots, seeds=given.seeds, group_by=given.group_by)
-    for planned in plan(dataset, protocol):
+    for planned in splits(dataset, protocol):
         split = replace(planned, queries=planned.queries[: given.pictures])
         for policy in given.policies:
             for half in (0, 1):

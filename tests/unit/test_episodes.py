@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,16 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return opened(tmp_path_factory.mktemp("drawn") / "eight", 8)
 
 
+def every(
+    dataset: Dataset, *, seeds: Iterable[int], protocol: str = "cross", **how: Any
+) -> list[Split]:
+    """All episodes of a protocol."""
+    return splits(dataset, Protocol(seeds=tuple(seeds), draw=protocol, **how))  # type: ignore[arg-type]
+
+
 def drawn(dataset: Dataset, *, shots: int = 2, seeds: tuple[int, ...] = (0,), **how: str) -> Split:
     """The only episode of a protocol."""
-    (split,) = splits(dataset, shots=shots, seeds=seeds, **how)
+    (split,) = every(dataset, shots=shots, seeds=seeds, **how)
     return split
 
 
@@ -53,7 +61,7 @@ def run_all(dataset: Dataset, method: Oracle, **how: object) -> tuple[list[Query
 
 
 def test_the_same_seed_draws_the_same_and_others_draw_others(eight: Dataset) -> None:
-    again = [list(splits(eight, shots=2, seeds=range(6))) for _ in range(2)]
+    again = [every(eight, shots=2, seeds=range(6)) for _ in range(2)]
     assert again[0] == again[1]
     assert len({split.shown for split in again[0]}) == 6
     assert len({tuple(p.id for p, _ in split.support) for split in again[0]}) > 1
@@ -61,12 +69,12 @@ def test_the_same_seed_draws_the_same_and_others_draw_others(eight: Dataset) -> 
 
 def test_a_seed_draws_the_same_whatever_other_seeds_are_asked_for(eight: Dataset) -> None:
     alone = drawn(eight, seeds=(4,))
-    assert list(splits(eight, shots=2, seeds=(1, 4, 0)))[1] == alone
+    assert every(eight, shots=2, seeds=(1, 4, 0))[1] == alone
 
 
 @pytest.mark.parametrize("shots", [1, 2, 3, 7])
 def test_exactly_so_many_are_shown_of_each_label(eight: Dataset, shots: int) -> None:
-    for split in splits(eight, shots=shots, seeds=range(5)):
+    for split in every(eight, shots=shots, seeds=range(5)):
         assert labels_shown(split) == {"disc": shots, "square": shots}
         assert split.problems == ()
         ids = [o.id for _, objects in split.support for o in objects]
@@ -78,7 +86,7 @@ def test_exactly_so_many_are_shown_of_each_label(eight: Dataset, shots: int) -> 
 def test_not_only_the_first_objects_of_a_picture_are_shown(eight: Dataset) -> None:
     places = {
         picture.objects.index(each)
-        for split in splits(eight, shots=1, seeds=range(20))
+        for split in every(eight, shots=1, seeds=range(20))
         for picture, objects in split.support
         for each in objects
     }
@@ -102,7 +110,7 @@ def test_a_single_object_is_shown_though_none_is_left(tmp_path: Path) -> None:
 
 
 def test_cross_looks_in_every_picture_that_gave_no_example(eight: Dataset) -> None:
-    for split in splits(eight, shots=3, seeds=range(5)):
+    for split in every(eight, shots=3, seeds=range(5)):
         giving = {picture.id for picture, _ in split.support}
         assert {p.id for p in split.queries} == {p.id for p in eight.pictures} - giving
         assert all(objects for _, objects in split.support)
@@ -111,18 +119,18 @@ def test_cross_looks_in_every_picture_that_gave_no_example(eight: Dataset) -> No
 def test_pictures_that_give_no_example_stay_queries(tmp_path: Path) -> None:
     # Discs are had from the first picture walked; only one picture has squares.
     data = opened(tmp_path / "x", [["disc"] * 6] * 5 + [["square"] * 6])
-    for split in splits(data, shots=2, seeds=range(6)):
+    for split in every(data, shots=2, seeds=range(6)):
         assert len(split.support) == 2
         assert len(split.queries) == 4
 
 
 def test_same_looks_in_the_pictures_that_gave_examples(eight: Dataset) -> None:
-    for split in splits(eight, shots=3, seeds=range(5), protocol="same"):
+    for split in every(eight, shots=3, seeds=range(5), protocol="same"):
         assert {p.id for p in split.queries} == {p.id for p, _ in split.support}
 
 
 def test_groups_are_drawn_apart(eight: Dataset) -> None:
-    found = list(splits(eight, shots=2, seeds=(0, 1), group_by="light"))
+    found = every(eight, shots=2, seeds=(0, 1), group_by="light")
     assert [(s.group, s.seed) for s in found] == [
         ("day", 0), ("day", 1), ("night", 0), ("night", 1)
     ]  # fmt: skip
@@ -135,30 +143,30 @@ def test_groups_are_drawn_apart(eight: Dataset) -> None:
 def test_a_group_says_what_it_has_too_little_of(tmp_path: Path) -> None:
     pictures = [["disc"] * 4, ["disc", "square"]] * 3 + [["disc"] * 4, ["disc"]]
     data = opened(tmp_path / "x", pictures)
-    found = list(splits(data, shots=3, seeds=(0,), group_by="light", protocol="same"))
+    found = every(data, shots=3, seeds=(0,), group_by="light", protocol="same")
     said = [line for split in found for line in split.problems]
     assert said == ["night: only 3 of 'square': 2 shown instead of 3"]
 
 
 def test_an_unknown_field_names_the_known_ones(eight: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the field 'modality' \(they have: light\)"):
-        list(splits(eight, shots=1, seeds=(0,), group_by="modality"))
+        every(eight, shots=1, seeds=(0,), group_by="modality")
     plain = opened(tmp_path / "plain", 2, fields=lambda index: {})
     with pytest.raises(ConfigError, match=r"the field 'modality' \(they have none\)"):
-        list(splits(plain, shots=1, seeds=(0,), group_by="modality"))
+        every(plain, shots=1, seeds=(0,), group_by="modality")
 
 
 def test_no_picture_left_to_look_in_is_one_line(tmp_path: Path) -> None:
     few = opened(tmp_path / "few", 2)
     with pytest.raises(ConfigError, match=r"^few leaves no picture to search after 9 .*same$"):
-        list(splits(few, shots=9, seeds=(0,)))
+        every(few, shots=9, seeds=(0,))
     assert len(drawn(few, shots=2, protocol="same").queries) >= 1
 
 
 def test_a_group_without_objects_says_so(tmp_path: Path) -> None:
     data = opened(tmp_path / "x", [["disc"] * 4, [], ["disc"] * 4, []])
     with pytest.raises(ConfigError, match=r"x, light night has no object to show"):
-        list(splits(data, shots=1, seeds=(0,), group_by="light", protocol="same"))
+        every(data, shots=1, seeds=(0,), group_by="light", protocol="same")
 
 
 def test_crowds_are_never_shown(tmp_path: Path) -> None:
@@ -168,7 +176,7 @@ def test_crowds_are_never_shown(tmp_path: Path) -> None:
     data = open_dataset(folder)
     crowds = {o.id for p in data.pictures for o in p.objects if o.crowd}
     assert len(crowds) == 12
-    shown = {each for s in splits(data, shots=3, seeds=range(5)) for each in s.shown}
+    shown = {each for s in every(data, shots=3, seeds=range(5)) for each in s.shown}
     assert shown
     assert not shown & crowds
 
@@ -239,7 +247,7 @@ def test_of_boxes_a_method_gets_the_outlines_that_a_users_box_would_get(tmp_path
     assert boxed.boxes_only
     spy, user = Oracle(boxed), detector()
     list(run(boxed, spy, Protocol(shots=1, seeds=(0,)), outline=user.outline, max_pixels=LIMIT))
-    (split,) = splits(boxed, shots=1, seeds=(0,))
+    (split,) = every(boxed, shots=1, seeds=(0,))
     for got, (_, objects) in zip(spy.learnt[0], split.support, strict=True):
         boxes = [o.bbox_xywh for o in objects]
         expected = masks_for_boxes(got.frame, user.pipeline.all_proposals(got.frame), boxes)

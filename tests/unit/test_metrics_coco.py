@@ -20,7 +20,8 @@ from strategies import QUICK
 from sam_detect.evaluation.comparison import Counts, Item, compare, match
 from sam_detect.evaluation.dataset import AnnotatedObject
 from sam_detect.evaluation.methods import Predictions
-from sam_detect.evaluation.metrics import IOU_THRESHOLDS, coco_scores
+from sam_detect.evaluation.metrics import IOU_THRESHOLDS
+from sam_detect.evaluation.metrics.coco import coco_scores
 from sam_detect.types import Masks
 
 NOBODY: frozenset[int | str] = frozenset()

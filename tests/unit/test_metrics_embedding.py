@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import QUICK
 
-from sam_detect.evaluation.metrics import embedding, knn_purity, separability, silhouette
+from sam_detect.evaluation.metrics import embedding
+from sam_detect.evaluation.metrics.embedding import knn_purity, separability, silhouette
 
 Vectors = npt.NDArray[np.float32]
 Cloud = tuple[Vectors, list[str | None], list[int]]

@@ -12,11 +12,10 @@ from evaluation_helpers import dataset_folder, detector
 from sam_detect import SAMDetect
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import Dataset
-from sam_detect.evaluation.harness import evaluate
+from sam_detect.evaluation.harness import MOST_VARIANTS, evaluate, sweep, variants
 from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Protocol
-from sam_detect.evaluation.sweep import MOST_VARIANTS, sweep, variants
 from sam_detect.pipeline import Pipeline
 from sam_detect.types import Frame, Masks
 

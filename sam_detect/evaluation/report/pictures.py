@@ -20,7 +20,7 @@ from PIL import Image
 from sam_detect.errors import ImageError
 from sam_detect.evaluation.comparison import Matches
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Id, masks_of
-from sam_detect.evaluation.metrics.semantic import regions
+from sam_detect.evaluation.metrics import regions
 from sam_detect.evaluation.report.results import Names, Outcomes, Result
 from sam_detect.masks import BoolArray
 from sam_detect.sources import load_image
