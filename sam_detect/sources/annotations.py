@@ -1,4 +1,4 @@
-"""Outlined and named objects from an annotation file."""
+"""Objects from files of others: COCO annotations, masks and label maps."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+import numpy.typing as npt
+
 from sam_detect.errors import ImageError, LibraryError, MaskError
 from sam_detect.labels import normalised_label, shown_label
 from sam_detect.masks import (
@@ -21,11 +25,18 @@ from sam_detect.masks import (
     rle_box_xywh,
     rle_to_mask,
 )
+from sam_detect.sources.decoding import PictureFile
+from sam_detect.types import Masks
 
 MAX_ANNOTATION_BYTES = 1 << 30
 MAX_DIGITS = 400
 """Longer whole numbers are beyond every float, and may be beyond what Python converts."""
 MAX_SHOWN = 60
+MAX_MASK_BYTES = 1 << 30
+MOST_CLASSES = 64
+"""A map with more values numbers objects."""
+SPECK = 5
+"""Pixels: smaller regions are no objects."""
 
 Id = int | str
 
@@ -123,7 +134,6 @@ def read_coco(
     """
     coco = load_coco(file, tag=tag)
     paths = match_pictures((str(image["file_name"]) for image in coco.images), images)
-    problems = coco.problems
     found, missing = [], []
     for image, path in zip(coco.images, paths, strict=True):
         outlines = tuple(o for o in coco.outlines.get(image["id"], ()) if not o.crowd)
@@ -132,9 +142,10 @@ def read_coco(
         elif outlines:
             missing.append(f"{image['file_name']}: annotated, but not among the pictures")
     if not found:
-        first = f" (problems: {len(problems)}; {problems[0]})" if problems else ""
+        count = len(coco.problems)
+        first = f" (problems: {count}; {coco.problems[0]})" if count else ""
         raise ImageError(f"none of the annotated pictures of {file} is among those given{first}")
-    return found, [*problems, *missing]
+    return found, [*coco.problems, *missing]
 
 
 def load_coco(file: str | Path, *, tag: str | None = None) -> CocoFile:
@@ -184,11 +195,8 @@ def match_pictures(wanted: Iterable[str], images: Iterable[str]) -> list[str | N
 
 
 def read_text(path: Path, kind: str) -> str:
-    """A text file of annotations; ``kind`` says in errors what it should be.
-
-    Raises:
-        ImageError: it cannot be read, is too large, or is no UTF-8 text.
-    """
+    """A text file of annotations; ``kind`` says in errors what it should be. Raises ``ImageError``
+    where it cannot be read, is too large, or is no UTF-8 text."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe or device may never end
@@ -207,6 +215,78 @@ def is_id(value: Any) -> bool:
     return isinstance(value, (int, str)) and not isinstance(value, bool)
 
 
+def read_masks(file: str | Path, size_hw: tuple[int, int]) -> Masks:
+    """The objects of a mask file.
+
+    A stack of several pages is refused: only its first would be read.
+
+    With one value other than 0 each connected region is an object; with several (a label map) each
+    value is. A ``.npy`` file may hold ``(N, H, W)``, one mask each. A map of classes, where most
+    values lie in several places, is refused: its values are no objects.
+
+    Raises:
+        MaskError: the file cannot be read, is of another size, holds no object, or holds classes.
+    """
+    values = _read_mask_values(Path(file))
+    if values.ndim == 3:
+        if len(values) == 0:
+            raise MaskError(f"the mask {file} is a stack of no masks: it outlines no object")
+        return Masks.from_dense(values != 0, size_hw=size_hw)
+    if values.shape != size_hw:
+        raise MaskError(
+            f"the mask {file} is {values.shape[1]}x{values.shape[0]}, "
+            f"the picture {size_hw[1]}x{size_hw[0]}"
+        )
+    labels = np.unique(values[values != 0])
+    if labels.size == 0:
+        raise MaskError(f"the mask {file} is 0 everywhere: it outlines no object")
+    if labels.size == 1:
+        count, values = cv2.connectedComponents((values != 0).astype(np.uint8), connectivity=8)
+        labels = np.arange(1, count)
+    elif labels.size <= MOST_CLASSES:
+        scattered = sum(_is_scattered(values == label) for label in labels)
+        if 2 * scattered >= labels.size:
+            shown = ", ".join(f"{label:g}" for label in labels[:8])
+            raise MaskError(
+                f"the mask {file} seems to hold classes ({shown}), not objects: most values lie in "
+                "several places. Give each object a value of its own, or save a black-and-white "
+                "mask for each class"
+            )
+    return Masks.concatenate([Masks.from_dense(values == label) for label in labels])
+
+
+def _is_scattered(mask: npt.NDArray[np.bool_]) -> bool:
+    """Whether it has two regions that are both no specks."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = np.sort(stats[1:, cv2.CC_STAT_AREA])
+    return bool(len(areas) > 1 and areas[-2] >= max(SPECK, areas[-1] / 5))
+
+
+def _read_mask_values(file: Path) -> npt.NDArray[np.generic]:
+    try:
+        if file.stat().st_size > MAX_MASK_BYTES:
+            raise MaskError(f"the mask {file} is larger than {MAX_MASK_BYTES >> 20} MiB")
+        if file.suffix.lower() == ".npy":
+            values: npt.NDArray[Any] = np.lib.format.open_memmap(file, mode="r")
+        else:
+            if left_out := PictureFile(str(file)).left_out_of_tiff():
+                raise MaskError(
+                    f"the mask {file} is a stack, of which {left_out}: save the page that belongs "
+                    "to the picture as a file of its own"
+                )
+            content = np.fromfile(file, np.uint8)
+            decoded = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
+            if decoded is None:
+                raise MaskError(f"the mask {file} is not a picture that can be read")
+            values = decoded if decoded.ndim == 2 else decoded[..., :3].max(axis=2)
+    except (OSError, ValueError, cv2.error) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise MaskError(f"the mask {file} cannot be read: {reason}") from error
+    if values.ndim not in (2, 3) or values.dtype.kind not in "buif":
+        raise MaskError(f"the mask {file} must have shape (H, W) or (N, H, W), got {values.shape}")
+    return np.asarray(values)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     """The file's object; its ``images``, ``annotations`` and ``categories`` are lists."""
     text = read_text(path, "a JSON file")
@@ -216,7 +296,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         except json.JSONDecodeError:
             raise
         except ValueError:  # a number of thousands of digits: no usable one, which its row says
-            data = json.loads(text, parse_int=_int_or_infinite)
+            data = json.loads(
+                text, parse_int=lambda digits: int(digits) if len(digits) < MAX_DIGITS else math.inf
+            )
     except (ValueError, RecursionError) as error:
         raise ImageError(f"{path} is not a JSON file: {error}") from error
     for key in ("images", "annotations", "categories"):
@@ -225,18 +307,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return dict(data)
 
 
-def _int_or_infinite(digits: str) -> float:
-    return int(digits) if len(digits) < MAX_DIGITS else math.inf
-
-
 def _rows(
     rows: list[Any], needed: tuple[str, str], what: str, file: str | Path, problems: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """The rows that have what they need; a line for each other one.
-
-    Raises:
-        ImageError: two rows have the same id, so that it is ambiguous.
-    """
+    """The rows that have what they need; a line for each other one. Raises ``ImageError`` where
+    two rows have the same id, so that it is ambiguous."""
     ids: set[Id] = set()
     for number, row in enumerate(rows, start=1):
         lacking = [key for key in needed if not isinstance(row, dict) or not is_id(row.get(key))]
@@ -246,9 +321,9 @@ def _rows(
             problems.append(f"{_named(row, what, number)}: {expected}{got}")
             continue
         if row["id"] in ids:
+            rows_of = {"category": "categories"}.get(what, "images")
             raise ImageError(
-                f"{file} is not a COCO file: two {'categories' if what == 'category' else 'images'}"
-                f" have the same id {_short(row['id'])}"
+                f"{file} is not a COCO file: two {rows_of} have the same id {_short(row['id'])}"
             )
         ids.add(row["id"])
         yield row
@@ -283,10 +358,10 @@ def _outline(
     if bbox is not None:
         try:
             x, y, w, h = (float(v) for v in bbox)
+            if not all(math.isfinite(v) for v in (x, y, w, h)):
+                raise ValueError("not finite")
         except (TypeError, ValueError, OverflowError) as error:
             raise MaskError(f"its bbox is not x, y, w, h: {_short(bbox)}") from error
-        if not all(math.isfinite(v) for v in (x, y, w, h)):
-            raise MaskError(f"its bbox is not x, y, w, h: {_short(bbox)}")
         box = x, y, w, h
     return Outline(
         categories[annotation["category_id"]],
@@ -318,8 +393,6 @@ def _match(wanted: Path, named: Sequence[str]) -> str | None:
     """Of the pictures of one name the one whose path ends like the annotated name (the shortest,
     where a folder below holds another); else the only one. Nothing where that leaves several."""
     ending = [path for path in named if Path(path).parts[-len(wanted.parts) :] == wanted.parts]
-    if not ending:
-        return named[0] if len(named) == 1 else None
-    shortest = min(len(Path(path).parts) for path in ending)
-    nearest = [path for path in ending if len(Path(path).parts) == shortest]
+    shortest = min((len(Path(path).parts) for path in ending), default=0)
+    nearest = [path for path in ending if len(Path(path).parts) == shortest] or named
     return nearest[0] if len(nearest) == 1 else None

@@ -157,7 +157,10 @@ class PictureFile:
     ) -> Result:
         """``convert`` of the opened picture, or the other of a TIFF that Pillow does not know
         (64-bit floats, planar 16-bit colour, ...)."""
-        self._check_file()
+        if self.data is None:
+            check_file(self.name)
+        else:
+            _check_size(self.name, len(self.data))
         try:
             with quiet_readers(), self.open() as file:
                 try:
@@ -175,7 +178,7 @@ class PictureFile:
         except ImageError:
             raise
         except PermissionError as error:
-            raise self._unreadable(error) from error
+            raise unreadable(self.name, error) from error
         except MemoryError as error:
             raise ImageError(
                 f"the picture '{self.name}' does not fit into memory; reduce it"
@@ -189,42 +192,8 @@ class PictureFile:
                 "again"
             ) from error
 
-    def _check_file(self) -> None:
-        """Refuses what is no readable, non-empty regular file of a sane size."""
-        name, size = self.name, len(self.data or b"")
-        if self.data is None:
-            try:
-                found = os.stat(name)
-            except FileNotFoundError:
-                broken = " (it is a link to a file that is gone)" if os.path.islink(name) else ""
-                raise ImageError(
-                    f"the picture '{name}' does not exist{broken}; check the path"
-                ) from None
-            except (OSError, ValueError) as error:
-                raise self._unreadable(error) from error
-            if stat.S_ISDIR(found.st_mode):
-                raise ImageError(
-                    f"'{name}' is a folder, expected a picture file; name a file in it"
-                )
-            if not stat.S_ISREG(found.st_mode):  # reading a pipe or device may never end
-                raise ImageError(f"'{name}' is a pipe or device, expected a picture file")
-            size = found.st_size
-        if size == 0:
-            raise ImageError(f"the picture '{name}' is empty (0 bytes); copy or export it again")
-        if size > MAX_BYTES:
-            raise ImageError(
-                f"the picture '{name}' has {size:,} bytes, more than the limit of {MAX_BYTES:,}; "
-                "reduce it or save it compressed"
-            )
-
     def _check_pixels(self, size_wh: tuple[int, int]) -> None:
         check_pixels(size_wh, self.max_pixels, self.name)
-
-    def _unreadable(self, error: Exception) -> ImageError:
-        reason = getattr(error, "strerror", None) or str(error)
-        return ImageError(
-            f"the picture {self.name!r} cannot be read: {reason}; check path and permissions"
-        )
 
     def _is_tiff(self) -> bool:
         with self.open() as file:
@@ -283,6 +252,41 @@ class PictureFile:
                     return True
                 file.seek(length + 4, os.SEEK_CUR)
         return False
+
+
+def check_file(name: str, kind: str = "picture") -> None:
+    """Raises ``ImageError`` for what is no readable, non-empty regular file of a sane size.
+
+    Args:
+        kind: what the file should be, for errors: ``picture`` or ``video``.
+    """
+    try:
+        found = os.stat(name)
+    except FileNotFoundError:
+        broken = " (it is a link to a file that is gone)" if os.path.islink(name) else ""
+        raise ImageError(f"the {kind} '{name}' does not exist{broken}; check the path") from None
+    except (OSError, ValueError) as error:
+        raise unreadable(name, error, kind) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise ImageError(f"'{name}' is a folder, expected a {kind} file; name a file in it")
+    if not stat.S_ISREG(found.st_mode):  # reading a pipe or device may never end
+        raise ImageError(f"'{name}' is a pipe or device, expected a {kind} file")
+    _check_size(name, found.st_size, kind)
+
+
+def _check_size(name: str, size: int, kind: str = "picture") -> None:
+    if size == 0:
+        raise ImageError(f"the {kind} '{name}' is empty (0 bytes); copy or export it again")
+    if kind == "picture" and size > MAX_BYTES:
+        raise ImageError(
+            f"the picture '{name}' has {size:,} bytes, more than the limit of {MAX_BYTES:,}; "
+            "reduce it or save it compressed"
+        )
+
+
+def unreadable(name: str, error: Exception, kind: str = "picture") -> ImageError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return ImageError(f"the {kind} {name!r} cannot be read: {reason}; check path and permissions")
 
 
 def check_pixels(size_wh: tuple[int, int], max_pixels: int, name: str) -> None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import glob
 import os
 import re
-import stat
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import BinaryIO
 
 import cv2
 import numpy as np
 
-from sam_detect.errors import ConfigError, ImageError, one_line
+from sam_detect.errors import ConfigError, ImageError
 from sam_detect.interfaces import Source
 from sam_detect.sources._http import is_url
 from sam_detect.sources._reconnect import (
@@ -29,7 +27,7 @@ from sam_detect.sources._reconnect import (
     interruptibly,
 )
 from sam_detect.sources._video_decoding import DecodedVideo, decode_file
-from sam_detect.sources.decoding import DEFAULT_MAX_PIXELS, check_pixels
+from sam_detect.sources.decoding import DEFAULT_MAX_PIXELS, check_file, check_pixels, unreadable
 from sam_detect.sources.images import find_images, load_image
 from sam_detect.sources.pixels import FirstStretch, array_to_rgb
 from sam_detect.sources.streams import open_url
@@ -102,7 +100,11 @@ def open_file(
     name = os.fspath(path)
 
     def open_video() -> DecodedVideo:
-        file = _open_regular_file(name)
+        check_file(name, "video")
+        try:
+            file = open(name, "rb", buffering=0)  # noqa: SIM115  closed with the video
+        except OSError as error:
+            raise unreadable(name, error, "video") from error
         nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
         try:
             return decode_file(
@@ -114,22 +116,6 @@ def open_file(
 
     open_video().close()
     return RecordingSource(name, Retry(name, 0), open_video)
-
-
-def _open_regular_file(path: str) -> BinaryIO:
-    """Raises ``ImageError`` for what is no readable, non-empty file."""
-    try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            raise ImageError(f"'{path}' is no file; give a video file, or a folder of pictures")
-        if not found.st_size:
-            raise ImageError(f"the video '{path}' is empty (0 bytes); copy or record it again")
-        return open(path, "rb", buffering=0)
-    except FileNotFoundError:
-        raise ImageError(f"the video '{path}' does not exist; check the path") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise ImageError(f"the video '{path}' cannot be read: {reason}") from error
 
 
 class FramesSource(Source):

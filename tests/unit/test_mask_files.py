@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect.errors import MaskError
-from sam_detect.sources.mask_files import read_masks
+from sam_detect.sources.annotations import read_masks
 
 SIZE = (20, 30)
 

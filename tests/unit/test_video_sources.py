@@ -317,6 +317,19 @@ def test_what_is_no_video_is_said_at_once(
     assert "\n" not in str(caught.value)
 
 
+def test_a_video_that_may_not_be_read_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "a.mp4", 2)
+
+    def deny(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", deny)
+    with pytest.raises(ImageError, match=r"the video '.*a\.mp4' cannot be read: Permission"):
+        open_source(path)
+
+
 def test_a_video_without_frames_is_said(tmp_path: Path) -> None:
     fragments = {"movflags": "frag_keyframe+empty_moov"}
     whole = write_video(tmp_path / "a.mp4", 5, container=fragments).read_bytes()
