@@ -45,8 +45,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "text": "sam_detect.labelling.text:TextLabeller",
     },
     "format": {
-        "json": "sam_detect.outputs.json_lines:JSONSink",
-        "jsonl": "sam_detect.outputs.json_lines:JSONLinesSink",
+        "json": "sam_detect.outputs.text:JSONSink",
+        "jsonl": "sam_detect.outputs.text:JSONLinesSink",
         "coco": "sam_detect.outputs.coco:COCOSink",
         "yolo": "sam_detect.outputs.yolo:YOLOSink",
         "csv": "sam_detect.outputs.tables:CSVSink",
@@ -55,8 +55,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "video format": {
         "annotated": "sam_detect.outputs.video:AnnotatedVideoSink",
-        "jsonl": "sam_detect.outputs.json_lines:VideoLinesSink",
-        "mot": "sam_detect.outputs.mot:MOTSink",
+        "jsonl": "sam_detect.outputs.text:VideoLinesSink",
+        "mot": "sam_detect.outputs.tables:MOTSink",
         "coco": "sam_detect.outputs.coco:COCOVideoSink",
         "snapshots": "sam_detect.outputs.snapshots:SnapshotSink",
     },

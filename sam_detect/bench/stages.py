@@ -29,8 +29,8 @@ from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.library.snapshot import search as search_in_store
 from sam_detect.masks import FloatArray
-from sam_detect.outputs.json_lines import JSONSink
 from sam_detect.outputs.overlay import OverlaySink
+from sam_detect.outputs.text import JSONSink
 from sam_detect.pipeline import Pipeline
 from sam_detect.sources import load_image
 from sam_detect.types import (

@@ -28,7 +28,7 @@ from sam_detect.bench.measurements import Measurements, Trial, resident_mb
 from sam_detect.config import Settings
 from sam_detect.interfaces import Source
 from sam_detect.masks import BoolArray
-from sam_detect.outputs.json_lines import VideoLinesSink
+from sam_detect.outputs.text import VideoLinesSink
 from sam_detect.outputs.video import AnnotatedVideoSink
 from sam_detect.types import Detections, Frame, ImageRGB, Masks
 from sam_detect.video.threads import Recorder

@@ -13,17 +13,20 @@ import numpy.typing as npt
 
 from sam_detect.errors import MaskError
 from sam_detect.interfaces import Sink
-from sam_detect.outputs.colors import UNKNOWN, ColorRGB, extend_colors, text_color_on
 from sam_detect.outputs.drawing import (
     BLACK,
+    UNKNOWN,
     BoxXYXY,
+    ColorRGB,
     clean,
     draw_alpha,
     draw_mask,
     draw_masks,
+    extend_colors,
     line_height,
     rounded_rectangle,
     text_alpha,
+    text_color_on,
 )
 from sam_detect.outputs.files import ImagePaths, InputGuard, write_image
 from sam_detect.outputs.tags import CROWDED_AT, LastPlaces, Layout, Tag, draw_legend, place_tags

@@ -22,8 +22,7 @@ import numpy as np
 
 from sam_detect.errors import OutputError
 from sam_detect.interfaces import VideoSink
-from sam_detect.outputs.colors import ColorRGB
-from sam_detect.outputs.drawing import draw_masks
+from sam_detect.outputs.drawing import ColorRGB, draw_masks
 from sam_detect.outputs.files import (
     FOLDER_EXTENSION,
     stem_of,

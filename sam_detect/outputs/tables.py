@@ -1,15 +1,18 @@
-"""CSV tables for spreadsheets and data frames: a row per object, or counts per image."""
+"""Tables: a row per object, counts per image, boxes per frame of a video (MOTChallenge)."""
 
 from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 
-from sam_detect.outputs.text import DatasetTextSink, TextSink
-from sam_detect.types import Detection, Detections, Frame
+from sam_detect.interfaces import VideoSink
+from sam_detect.outputs.text import AppendedText, DatasetTextSink, TextSink
+from sam_detect.types import Detection, Detections, Frame, TrackedFrame
 from sam_detect.types.conversions import UNKNOWN_CATEGORY
 
 COLUMNS = (
@@ -20,6 +23,11 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uf
 """The last four are full-width forms of the first four: some spreadsheets take those as well."""
 BYTE_ORDER_MARK = "\ufeff"
 TOTAL = "total"
+NONE = -1
+"""Stands for the track of an object that has none, and for the class of an unknown object."""
+VISIBLE = 1
+"""Hidden objects are not written, and how much of one is occluded is not known."""
+LABELS_EXTENSION = ".labels.txt"
 
 
 class CSVSink(TextSink):
@@ -93,6 +101,52 @@ class CountsSink(DatasetTextSink):
             numbers = [counts[label] for label in labels]
             table.append((name, *numbers, sum(numbers)))
         return table
+
+
+class MOTSink(AppendedText, VideoSink):
+    """Boxes and track ids in the MOTChallenge format, which tracking tools and metrics read.
+
+    A line is ``frame,id,x,y,w,h,conf,class,visibility`` (Milan et al. 2016, "MOT16: a benchmark
+    for multi-object tracking", table 3). Frames, tracks, and the image's first pixel are number 1.
+    The names of the classes go into a second file.
+
+    That file, ``x.labels.txt`` for ``x.txt``, has a label a line; the first line is class 1. If
+    the output is a stream or a device (stdout, a pipe) the names are not written.
+    """
+
+    def __init__(
+        self,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        inputs: Sequence[str | os.PathLike[str]] = (),
+    ) -> None:
+        super().__init__(output, inputs=inputs)
+        self._names: AppendedText | None = None
+        path = None if output is None else Path(output)
+        if path is not None and (path.is_file() or not path.exists()):
+            self._names = AppendedText(path.with_name(path.stem + LABELS_EXTENSION), inputs=inputs)
+        self._classes: dict[str, int] = {}
+
+    def write(self, tracked: TrackedFrame) -> None:
+        pairs = zip(tracked.track_ids.tolist(), tracked.detections, strict=True)
+        number = tracked.frame.index + 1
+        self.append("".join(self._line(number, track, each) for track, each in pairs))
+
+    def close(self) -> list[Path]:
+        return super().close() + ([] if self._names is None else self._names.close())
+
+    def _line(self, frame: int, track: int, detection: Detection) -> str:
+        label = detection.label
+        if label is not None and label not in self._classes:
+            self._classes[label] = len(self._classes) + 1
+            if self._names is not None:
+                self._names.append(" ".join(label.split()) + "\n")
+        x, y, w, h = detection.bbox
+        class_id = NONE if label is None else self._classes[label]
+        return (
+            f"{frame},{track or NONE},{x + 1},{y + 1},{w},{h},"
+            f"{detection.confidence:.6f},{class_id},{VISIBLE}\n"
+        )
 
 
 def safe_text(text: str) -> str:

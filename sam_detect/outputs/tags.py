@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.masks import FloatArray, IntArray
-from sam_detect.outputs.colors import ColorRGB, text_color_on
 from sam_detect.outputs.drawing import (
     PANEL_COLOR,
     PANEL_TEXT,
     BoxXYXY,
+    ColorRGB,
     clean,
     draw_alpha,
     line_height,
     rounded_rectangle,
     text_alpha,
+    text_color_on,
 )
 from sam_detect.types import ImageRGB
 

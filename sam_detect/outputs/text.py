@@ -1,4 +1,4 @@
-"""What the text formats share: files that appear complete, streams, and files that grow."""
+"""Text formats: files that appear complete, streams, files that grow; JSON and JSON Lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from sam_detect.errors import OutputError
 from sam_detect.interfaces import Sink, VideoSink
 from sam_detect.outputs.files import AtomicFile, InputGuard, RelativeNames, writing_to
-from sam_detect.types import Detections, Frame
+from sam_detect.types import Detections, Frame, TrackedFrame
 
 CLOSED = "this output is closed already; make a new one"
 ONLY_ONE = "this output was made for one picture; say multiple=True for more"
@@ -99,9 +99,7 @@ class TextSink(Sink):
             # a file name that is not UTF-8 must not lose the rest
             self._file.write(text.encode("utf-8", "backslashreplace"))
         elif self._stream is not None and text:
-            with writing_to("the output stream"):
-                self._stream.write(text)
-                self._stream.flush()
+            _print(self._stream, text)
 
 
 class DatasetTextSink(TextSink):
@@ -160,14 +158,12 @@ class AppendedText:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("wb", buffering=0)
 
-    def write(self, text: str) -> None:
+    def append(self, text: str) -> None:
         """Appends complete lines; if the disk has no room for all of them, none is kept."""
         if self._closed:
             raise OutputError(CLOSED)
         if self.path is None:
-            with writing_to("the output stream"):
-                sys.stdout.write(text)
-                sys.stdout.flush()
+            _print(sys.stdout, text)
             return
         rest = memoryview(text.encode("utf-8", "backslashreplace"))
         size = len(rest)
@@ -191,27 +187,46 @@ class AppendedText:
         return [self.path]
 
 
-class AppendingSink(VideoSink):
-    """Writes each frame's lines at once, so that a stopped run keeps them.
+def _print(stream: TextIO, text: str) -> None:
+    with writing_to("the output stream"):
+        stream.write(text)
+        stream.flush()
+
+
+class JSONLinesSink(TextSink):
+    """A line for each image: exactly ``Detections.to_dict()``. See :class:`TextSink`.
 
     Args:
-        output: the file, or None for stdout.
-        inputs: the files being read, which are never overwritten.
-
-    Raises:
-        OutputError: here and in ``write``, for what cannot be written.
+        explain: whether each detection has its explanation.
     """
 
     def __init__(
         self,
-        output: str | os.PathLike[str] | None = None,
+        output: str | os.PathLike[str] | TextIO | None = None,
         *,
+        multiple: bool = False,
         inputs: Sequence[str | os.PathLike[str]] = (),
+        explain: bool = False,
     ) -> None:
-        self.lines = AppendedText(output, inputs=inputs)
+        super().__init__(output, multiple=multiple, inputs=inputs)
+        self._explain = explain
 
-    def close(self) -> list[Path]:
-        return self.lines.close()
+    def text_of(self, frame: Frame, detections: Detections) -> str:
+        return to_json(detections.to_dict(explain=self._explain)) + "\n"
+
+
+class JSONSink(JSONLinesSink):
+    """One object for one image, a line for each of several. See :class:`TextSink`.
+
+    A single object is on one line as well, so that a reader of JSON Lines reads both.
+    """
+
+
+class VideoLinesSink(AppendedText, VideoSink):
+    """A line of JSON for each frame of a video: exactly ``TrackedFrame.to_dict()``."""
+
+    def write(self, tracked: TrackedFrame) -> None:
+        self.append(to_json(tracked.to_dict()) + "\n")
 
 
 def to_json(data: Any) -> str:

@@ -18,16 +18,17 @@ import numpy as np
 from sam_detect.errors import one_line
 from sam_detect.library.history import Added
 from sam_detect.outputs.drawing import BoxXYXY
-from sam_detect.outputs.tracked import TrackPainter
-from sam_detect.outputs.window_layout import (
-    WindowLayout,
-    draw_caption,
-    window_for,
-    with_outline,
-)
+from sam_detect.outputs.video import TrackPainter
 from sam_detect.types import Frame, ImageRGB, Masks, TrackedFrame
 from sam_detect.video.controls import Action, Controls, Learn, Outline, Pointed, Quit
-from sam_detect.video.display import Click, Display
+from sam_detect.video.display import (
+    Click,
+    Display,
+    WindowLayout,
+    draw_caption,
+    draw_outlined,
+    window_for,
+)
 from sam_detect.video.stream import Stream
 
 WAIT_S = 0.005
@@ -272,7 +273,7 @@ class _Canvas:
         layout = WindowLayout((image_rgb.shape[0], image_rgb.shape[1]), self._display.room_hw)
         before = (None, None) if self._of is None else self._of
         if layout != self._layout or before[0] is not image_rgb or before[1] is not outline:
-            whole = image_rgb if outline is None else with_outline(image_rgb, outline)
+            whole = image_rgb if outline is None else draw_outlined(image_rgb, outline)
             self._layout, self._of, self._rendered = (
                 layout,
                 (image_rgb, outline),

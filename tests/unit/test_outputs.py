@@ -27,11 +27,17 @@ from sam_detect.masks import rle_to_mask
 from sam_detect.outputs import overlay, write_image
 from sam_detect.outputs import tags as _tags
 from sam_detect.outputs.coco import COCOSink
-from sam_detect.outputs.colors import PALETTE, color_distances, extend_colors, text_color_on
-from sam_detect.outputs.drawing import clean, text_alpha
-from sam_detect.outputs.json_lines import JSONLinesSink, JSONSink
+from sam_detect.outputs.drawing import (
+    PALETTE,
+    clean,
+    color_distances,
+    extend_colors,
+    text_alpha,
+    text_color_on,
+)
 from sam_detect.outputs.overlay import OverlaySink, color_labels, draw
 from sam_detect.outputs.tables import COLUMNS, CSVSink
+from sam_detect.outputs.text import JSONLinesSink, JSONSink
 from sam_detect.types import Classification, Detections, Frame, Masks, Neighbour
 
 

@@ -22,13 +22,17 @@ from sam_detect.api import SAMDetect
 from sam_detect.errors import OutputError
 from sam_detect.masks import rle_to_mask
 from sam_detect.outputs import coco
-from sam_detect.outputs import tracked as tracked_module
+from sam_detect.outputs import video as video_module
 from sam_detect.outputs.coco import COCOVideoSink
-from sam_detect.outputs.mot import MOTSink
 from sam_detect.outputs.snapshots import MAX_SNAPSHOTS, SnapshotSink
+from sam_detect.outputs.tables import MOTSink
 from sam_detect.outputs.tags import LastPlaces, Layout, Tag, place_tags
-from sam_detect.outputs.tracked import TrackPainter
-from sam_detect.outputs.video import AnnotatedVideoSink, drop_partial_fragment, mp4_boxes
+from sam_detect.outputs.video import (
+    AnnotatedVideoSink,
+    TrackPainter,
+    drop_partial_fragment,
+    mp4_boxes,
+)
 from sam_detect.sources.annotations import read_coco
 from sam_detect.types import TrackedFrame
 from tests.browser import browser
@@ -131,8 +135,8 @@ def test_a_closed_video_is_an_ordinary_one(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from sam_detect.outputs.video import AnnotatedVideoSink
-from sam_detect.outputs.json_lines import VideoLinesSink
-from sam_detect.outputs.mot import MOTSink
+from sam_detect.outputs.text import VideoLinesSink
+from sam_detect.outputs.tables import MOTSink
 from tests.tracked_frames import tracked
 sinks = [AnnotatedVideoSink(sys.argv[1] + "/x.mp4"), VideoLinesSink(sys.argv[1] + "/x.jsonl"),
          MOTSink(sys.argv[1] + "/x.txt")]
@@ -216,7 +220,7 @@ class Spy:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.places: list[dict[int, int]] = []
         self.tags: list[dict[int, Tag]] = []
-        monkeypatch.setattr(tracked_module, "place_tags", self._place)
+        monkeypatch.setattr(video_module, "place_tags", self._place)
 
     def _place(
         self, canvas: np.ndarray, layout: Layout, tags: list[Tag], px: int, *, last: LastPlaces

@@ -13,11 +13,10 @@ import pytest
 
 from sam_detect.errors import ImageError, MaskError, UnavailableError
 from sam_detect.library.history import Added
-from sam_detect.outputs.window_layout import window_for
 from sam_detect.types import Frame, ImageRGB, Masks, TrackedFrame
 from sam_detect.video import display as displays
 from sam_detect.video.controls import ENTER, ESCAPE, SPACE
-from sam_detect.video.display import Click
+from sam_detect.video.display import Click, window_for
 from sam_detect.video.window import Viewer
 from tests.drawn_scene import Drawn, disc_xy, fresh, name_at
 from tests.tracked_frames import tracked
