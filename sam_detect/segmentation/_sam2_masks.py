@@ -1,16 +1,15 @@
-"""From mask logits to masks of the image, one by one or in batches.
+"""From mask logits to masks of the image.
 
 The logits have a fourth of the model's side. Official code scales every mask to the whole image.
 Here a mask is scaled up only where it can be true, by the same bilinear rule
-(``align_corners=False``), and compressed at once.
+(``align_corners=False``), and compressed at once:
 
-On a CPU masks are scaled one by one (:func:`cut_out`). On a GPU each answer must be waited for, so
-:func:`cut_out_batch` does the same for a batch:
+1. Which masks can pass, and the window in which each can be true: one answer for the batch.
+2. The windows are scaled up, many in one tensor, and only the places where a column turns
+   true or false are sent to the host.
+3. The run lengths are made of these, with numpy.
 
-1. Which masks can pass, and the box in which each can be true: one answer for the batch.
-2. These boxes are scaled up in one tensor, by the same rule and in the same order of operations,
-   and only the places where a column turns true or false are sent back.
-3. The run lengths are made of these on the host, with numpy.
+On a CPU each mask is a batch of its own, and all else of the logits is left out first.
 """
 
 from __future__ import annotations
@@ -24,23 +23,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from sam_detect.errors import ConfigError
 from sam_detect.masks import (
     BoolArray,
+    FloatArray,
     IntArray,
     compress_rle,
     decode_crop,
-    encode_crop,
     runs_between,
     tight_box_xyxy,
 )
 from sam_detect.models.running import sent
 from sam_detect.options import require_number
 
-STABILITY_MARGIN = 0.02, 1.0
-"""Largest difference between the stability of small and of upscaled logits: a constant, and a term
-that is divided by the square root of the area."""
+ROUNDING = 1e-4
+"""What is at most so far from a threshold may be on either side of it after upscaling."""
+ONE_BY_ONE = {"cpu"}
+"""Devices on which memory bandwidth takes the time; on others launches and answers do."""
+WINDOW_PIXELS = 2**24
+"""Upscaled pixels at once: about 400 MB."""
 FILLED = 10.0
 """Distance from the threshold of the logits of filled holes and removed specks."""
 
@@ -93,98 +96,46 @@ class Cut:
         return decode_crop(self.rle, (y1 - y0, x1 - x0))
 
 
-def cut_out(logits: Tensor, size_hw: tuple[int, int], limits: Limits) -> Cut | None:
-    """The mask of ``(h, w)`` small logits in an image of ``size_hw``; None if it is empty or
-    outside the limits."""
-    if limits.region_area:
-        logits = without_small_regions(logits, limits)
-    if limits.stability:
-        counts = [*_offset_counts(logits, limits), int((logits > limits.threshold).sum())]
-        if not may_be_stable(np.array(counts, np.int64), limits):
-            return None
-    found = _scaled_up(logits, size_hw, limits.threshold - limits.offset)
-    if found is None:
-        return None
-    values, (left, top) = found
-    crop = values > limits.threshold
-    area = int(np.count_nonzero(crop))
-    inner, outer = _offset_counts(values, limits)
-    stability = inner / outer if outer else 0.0
-    if not passes_limits(area, stability, limits):
-        return None
-    x0, y0, x1, y1 = tight_box_xyxy(crop) or (0, 0, 0, 0)
-    box = (left + x0, top + y0, left + x1, top + y1)
-    return Cut(box, encode_crop(crop[y0:y1, x0:x1]), area, stability)
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """Bilinear interpolation (``align_corners=False``) along one axis.
 
-
-def passes_limits(area: int, stability: float, limits: Limits) -> bool:
-    """Whether a mask of this area (pixels) and stability passes."""
-    least, most = limits.area
-    if area == 0 or area < least or (most and area > most):
-        return False
-    return stability >= limits.stability
-
-
-def may_be_stable(counts: IntArray, limits: Limits) -> BoolArray:
-    """``(S,)`` whether upscaled masks could pass: a cheap test that avoids most of the upscaling.
-
-    Args:
-        counts: ``(3, S)`` small logits above the threshold plus the offset, above the threshold
-            minus the offset, and above the threshold.
+    Attributes:
+        first: place in the image of the first of K upscaled values.
+        low, high: ``(K,)`` the two small values that each lies between.
+        share: ``(K,)`` float32, weight of the higher one.
     """
-    inner, outer, area = counts
-    always, by_size = STABILITY_MARGIN
-    least = limits.stability - always - by_size / np.sqrt(np.maximum(area, 1))
-    passing = inner / np.maximum(outer, 1) >= least
-    return np.asarray(passing | (limits.stability == 0))
 
+    first: int
+    low: IntArray
+    high: IntArray
+    share: FloatArray
 
-def _offset_counts(values: np.ndarray | Tensor, limits: Limits) -> tuple[int, int]:
-    """How many are above the threshold plus the offset, and above it minus the offset."""
-    inner = (values > limits.threshold + limits.offset).sum()
-    outer = (values > limits.threshold - limits.offset).sum()
-    return int(inner), int(outer)
-
-
-def _scaled_up(
-    logits: Tensor, size_hw: tuple[int, int], floor: float
-) -> tuple[np.ndarray, tuple[int, int]] | None:
-    """The logits at the image's scale wherever they can be above ``floor``, and the x and y of that
-    window; None if there is no such place."""
-    box = tight_box_xyxy((logits > floor).cpu().numpy())
-    if box is None:
-        return None
-    left, x_low, x_high, x_share = _taps(size_hw[1], logits.shape[1], box[0], box[2])
-    top, y_low, y_high, y_share = _taps(size_hw[0], logits.shape[0], box[1], box[3])
-    taps = [torch.from_numpy(part).to(logits.device) for part in
-            (x_low, x_high, x_share, y_low, y_high, y_share)]  # fmt: skip
-    # columns first, on the transposed logits: whole rows are gathered both times
-    columns = logits.T.contiguous()
-    wide = torch.lerp(columns[taps[0]], columns[taps[1]], taps[2]).T.contiguous()
-    values = torch.lerp(wide[taps[3]], wide[taps[4]], taps[5])
-    return values.cpu().numpy(), (left, top)
-
-
-def _taps(
-    out: int, size: int, start: int, stop: int
-) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """Interpolation of those of ``out`` values that ``start:stop`` of ``size`` values affect: the
-    first of them, and for each the lower and upper source and the upper's weight."""
-    low, high, share = taps_of(out, size)
-    first, last = np.searchsorted(high, start), np.searchsorted(low, stop)
-    part = slice(int(first), int(last))
-    return part.start, low[part], high[part], share[part, None]
+    def part(self, start: int, stop: int) -> tuple[slice, Axis]:
+        """What the small values ``start:stop`` change: with their neighbours, as a slice; and the
+        interpolation of these."""
+        chosen = slice(int(np.searchsorted(self.high, start)), int(np.searchsorted(self.low, stop)))
+        begin = max(start - 1, 0)
+        part = Axis(
+            self.first + chosen.start,
+            self.low[chosen] - begin,
+            self.high[chosen] - begin,
+            self.share[chosen],
+        )
+        return slice(begin, stop + 1), part
 
 
 @lru_cache(maxsize=64)
-def taps_of(out: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bilinear interpolation (``align_corners=False``) from ``size`` to ``out`` values: ``(out,)``
-    lower source, upper source, and the upper's weight."""
+def axis_of(out: int, size: int) -> Axis:
+    """From ``size`` to ``out`` values."""
     centres = (np.arange(out, dtype=np.float64) + 0.5) * (size / out) - 0.5
     centres = np.clip(centres, 0, None)
     low = np.minimum(centres.astype(np.int64), size - 1)
-    high = np.minimum(low + 1, size - 1)
-    return low, high, (centres - low).astype(np.float32)
+    return Axis(0, low, np.minimum(low + 1, size - 1), (centres - low).astype(np.float32))
+
+
+Axes = tuple[Axis, Axis]
+"""Of rows and of columns."""
 
 
 def without_small_regions(logits: Tensor, limits: Limits) -> Tensor:
@@ -203,10 +154,6 @@ def _small(regions: BoolArray, area: int) -> BoolArray:
     small = np.asarray(stats[:, cv2.CC_STAT_AREA]) <= area
     small[0] = False  # the background
     return np.asarray(small[labels])
-
-
-WINDOW_PIXELS = 2**24
-"""Upscaled pixels at once: about 400 MB."""
 
 
 @dataclass(frozen=True)
@@ -236,83 +183,109 @@ class _Windows:
             start += count
 
 
-def cut_out_batch(logits: Tensor, size_hw: tuple[int, int], limits: Limits) -> list[Cut | None]:
+def cut_out(logits: Tensor, size_hw: tuple[int, int], limits: Limits) -> list[Cut | None]:
     """The masks of ``(S, h, w)`` small logits in an image of ``size_hw``; None for those that are
     empty or outside the limits."""
     if limits.region_area:
         cleaned = [without_small_regions(each, limits) for each in logits.cpu()]
         logits = sent(torch.stack(cleaned), logits.device)
+    rows, columns = (axis_of(size_hw[i], logits.shape[1 + i]) for i in (0, 1))
+    if logits.device.type not in ONE_BY_ONE:
+        return _cut_out(logits, (rows, columns), limits)
+    found: list[Cut | None] = []
+    for each in logits:
+        box = tight_box_xyxy((each > limits.threshold - limits.offset).numpy())
+        x0, y0, x1, y1 = box or (0, 0, 1, 1)
+        (down, own_rows), (across, own_columns) = rows.part(y0, y1), columns.part(x0, x1)
+        found += _cut_out(each[None, down, across], (own_rows, own_columns), limits)
+    return found
+
+
+def _cut_out(logits: Tensor, axes: Axes, limits: Limits) -> list[Cut | None]:
     found: list[Cut | None] = [None] * len(logits)
-    for group in _windows(logits, size_hw, limits).groups():
-        for number, cut in zip(
-            group.masks.tolist(), _cuts(logits, group, size_hw, limits), strict=True
-        ):
+    for group in _windows(logits, axes, limits).groups():
+        cuts = _cuts(logits, group, axes, limits)
+        for number, cut in zip(group.masks.tolist(), cuts, strict=True):
             found[number] = cut
     return found
 
 
-def _windows(logits: Tensor, size_hw: tuple[int, int], limits: Limits) -> _Windows:
+def _windows(logits: Tensor, axes: Axes, limits: Limits) -> _Windows:
     """Windows of the masks that can pass."""
-    counts, box = np.split(_measured(logits, limits).cpu().numpy().T, [3])
-    possible = (counts[1] > 0) & may_be_stable(counts, limits)
-    begins, ends = [], []
-    for axis, (start, stop) in enumerate([(box[0], box[2]), (box[1], box[3])]):
-        low, high, _ = taps_of(size_hw[1 - axis], logits.shape[2 - axis])
-        begins.append(np.searchsorted(high, start))
-        ends.append(np.searchsorted(low, stop))
-    corners = np.stack(begins, axis=1)
-    sizes = np.stack(ends, axis=1) - corners
-    possible &= (sizes > 0).all(axis=1)
-    return _Windows(np.arange(len(logits)), corners, sizes)[possible]
+    within = logits > limits.threshold - limits.offset
+    possible = within.flatten(1).any(1) & may_be_stable(logits, axes, limits)
+    answer = torch.stack([possible.long(), *_boxes(within)], dim=1).cpu().numpy()
+    can_pass, x0, y0, x1, y1 = answer.T
+    ends = [(axes[1], x0, x1), (axes[0], y0, y1)]
+    corners = np.stack([np.searchsorted(axis.high, low) for axis, low, _ in ends], axis=1)
+    sizes = np.stack([np.searchsorted(axis.low, high) for axis, _, high in ends], axis=1) - corners
+    chosen = (can_pass > 0) & (sizes > 0).all(axis=1)
+    return _Windows(np.arange(len(logits)), corners, sizes)[chosen]
 
 
-def _measured(values: Tensor, limits: Limits, *, tight: bool = False) -> Tensor:
+def may_be_stable(logits: Tensor, axes: Axes, limits: Limits) -> Tensor:
+    """``(S,)`` bool: whether masks could be stable, by a bound that needs no upscaling.
+
+    An upscaled pixel lies between the lowest and the highest of the four small ones around it. So
+    it is not above the raised threshold if none of them is, and it is above the lowered threshold
+    if all of them are. Pixels of which both is true lower the stability; all others may not.
+    """
+    columns_of = {of: of(logits[:, :-1], logits[:, 1:]) for of in (torch.maximum, torch.minimum)}
+    highest, lowest = (of(each[:, :, :-1], each[:, :, 1:]) for of, each in columns_of.items())
+    inner = highest > limits.threshold + limits.offset - ROUNDING
+    between = ~inner & (lowest > limits.threshold - limits.offset + ROUNDING)
+    # the last small value has no next one: its pixels count with those of the one before
+    rows, columns = (
+        sent(np.bincount(np.minimum(axis.low, size - 2), minlength=size - 1), logits.device).float()
+        for axis, size in zip(axes, logits.shape[1:], strict=True)
+    )
+    most, least = ((each.float() @ columns) @ rows for each in (inner, between))
+    return most * (1 + ROUNDING) >= limits.stability * (most + least)
+
+
+def _measured(values: Tensor, limits: Limits) -> Tensor:
     """``(S, 7)`` int64 of ``(S, h, w)`` logits: pixels above the threshold plus the offset, above
-    it minus the offset, and above it; then the half-open box of the second, or of the third if
-    ``tight``."""
+    it minus the offset, and above it; then the tight half-open box of these."""
     above = [values > limits.threshold + sign * limits.offset for sign in (1, -1, 0)]
-    counts = [each.flatten(1).sum(1) for each in above]
-    within = above[2 if tight else 1]
-    return torch.stack([*counts, *_boxes(within)], dim=1)
+    return torch.stack([*(each.flatten(1).sum(1) for each in above), *_boxes(above[2])], dim=1)
 
 
 def _boxes(masks: Tensor) -> list[Tensor]:
     """x0, y0, x1 and y1, each ``(S,)``, of the true pixels of ``(S, h, w)``."""
     firsts, lasts = [], []
     for axis in (1, 2):
-        true = masks.any(axis).to(torch.int32)
+        true = masks.view(torch.uint8).amax(axis)
         firsts.append(true.argmax(1))
         lasts.append(true.shape[1] - true.flip(1).argmax(1))
     return [*firsts, *lasts]
 
 
-def _cuts(
-    logits: Tensor, windows: _Windows, size_hw: tuple[int, int], limits: Limits
-) -> Iterator[Cut | None]:
-    values = _scaled_up_batch(logits, windows, size_hw)
-    measured = _measured(values, limits, tight=True)
+def _cuts(logits: Tensor, windows: _Windows, axes: Axes, limits: Limits) -> Iterator[Cut | None]:
+    values = _scaled_up(logits, windows, axes)
+    measured = _measured(values, limits)
     # with a border of false above and below each column, changes come in pairs
-    columns = torch.nn.functional.pad((values > limits.threshold).mT, (1, 1))
+    columns = pad((values > limits.threshold).mT, (1, 1))
     turns = (columns[..., 1:] != columns[..., :-1]).flatten().nonzero()[:, 0]
     answer = torch.cat([measured.flatten(), turns]).cpu().numpy()
     numbers, turns_at = answer[: measured.numel()], answer[measured.numel() :]
     of_each = numbers.reshape(-1, measured.shape[1])
     places = _places(turns_at, of_each[:, 3:], (values.shape[1], values.shape[2]))
+    least, most = limits.area
     for (inner, outer, area, *box), corner, turned in zip(
-        of_each, windows.corners, places, strict=True
+        of_each.tolist(), windows.corners.tolist(), places, strict=True
     ):
-        stability = float(inner) / float(outer) if outer else 0.0
-        if not passes_limits(int(area), stability, limits):
+        stability = inner / outer if outer else 0.0
+        if not max(1, least) <= area <= (most or area) or stability < limits.stability:
             yield None
             continue
-        x0, y0, x1, y1 = (int(each) for each in box)
-        left, top = corner.tolist()
+        x0, y0, x1, y1 = box
+        left, top = axes[1].first + corner[0], axes[0].first + corner[1]
         size = (y1 - y0, x1 - x0)
         rle = compress_rle(runs_between(turned, size[0] * size[1]), size)["counts"].encode("ascii")
-        yield Cut((left + x0, top + y0, left + x1, top + y1), rle, int(area), stability)
+        yield Cut((left + x0, top + y0, left + x1, top + y1), rle, area, stability)
 
 
-def _scaled_up_batch(logits: Tensor, windows: _Windows, size_hw: tuple[int, int]) -> Tensor:
+def _scaled_up(logits: Tensor, windows: _Windows, axes: Axes) -> Tensor:
     """``(S, H, W)`` logits of the windows, of which the largest gives H and W; minus infinity
     beyond a window's own size."""
     device = logits.device
@@ -320,33 +293,31 @@ def _scaled_up_batch(logits: Tensor, windows: _Windows, size_hw: tuple[int, int]
         np.concatenate([windows.masks[:, None], windows.corners, windows.sizes], axis=1), device
     ).T[:, :, None]
     width, height = windows.sizes.max(axis=0).tolist()
-    y_low, y_high, y_share, below = _taps_batch(size_hw[0], logits.shape[1], tops, heights, height)
-    x_low, x_high, x_share, beside = _taps_batch(size_hw[1], logits.shape[2], lefts, widths, width)
-    x_share = x_share[:, None, :]
-
-    def wide(y: Tensor) -> Tensor:
-        n, rows = numbers[:, :, None], y[:, :, None]
-        low, high = (logits[n, rows, x[:, None, :]] for x in (x_low, x_high))
-        return torch.lerp(low, high, x_share)
-
-    values = torch.lerp(wide(y_low), wide(y_high), y_share[:, :, None])
-    return values.masked_fill_(below[:, :, None] | beside[:, None, :], -torch.inf)
-
-
-def _taps_batch(
-    out: int, size: int, starts: Tensor, lengths: Tensor, longest: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``(S, longest)`` each: as ``taps_of`` from each start on, and what is beyond each length."""
-    low, high, share = _tables(out, size, starts.device)
-    steps = torch.arange(longest, device=starts.device)
-    places = (starts + steps).clamp(max=out - 1)
-    return low[places], high[places], share[places], steps >= lengths
+    values = logits[numbers[:, 0]].mT
+    beyond = []
+    # columns first, on the transposed logits: whole rows are taken both times
+    for axis, starts, lengths, longest in (
+        (axes[1], lefts, widths, width), (axes[0], tops, heights, height)
+    ):  # fmt: skip
+        steps = torch.arange(longest, device=device)
+        places = (starts + steps).clamp(max=len(axis.low) - 1)
+        low, high, share = (
+            sent(each, device)[places] for each in (axis.low, axis.high, axis.share)
+        )
+        values = values.contiguous()
+        values = torch.lerp(_rows(values, low), _rows(values, high), share[:, :, None]).mT
+        beyond.append(steps >= lengths)
+    values = values.mT
+    if len(values) > 1:
+        values.masked_fill_(beyond[1][:, :, None] | beyond[0][:, None, :], -torch.inf)
+    return values
 
 
-@lru_cache(maxsize=64)
-def _tables(out: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    low, high, share = (sent(each, device) for each in taps_of(out, size))
-    return low, high, share
+def _rows(values: Tensor, numbers: Tensor) -> Tensor:
+    """``(S, K, B)``: K rows of each of ``(S, A, B)``."""
+    if len(values) == 1:  # copies whole rows, which is quicker on a CPU
+        return values[0].index_select(0, numbers[0])[None]
+    return values.gather(1, numbers[:, :, None].expand(-1, -1, values.shape[2]))
 
 
 def _places(turns: IntArray, boxes_xyxy: IntArray, size_hw: tuple[int, int]) -> list[IntArray]:

@@ -28,22 +28,15 @@ from sam_detect.models.running import (
 from sam_detect.models.sam2_features import FrameFeatures, encode
 from sam_detect.models.sharing import WhileAlive
 from sam_detect.segmentation._sam2_decoder import DecodedPrompts, FastDecoder, rows
-from sam_detect.segmentation._sam2_masks import Cut, Limits, cut_out, cut_out_batch
+from sam_detect.segmentation._sam2_masks import Cut, Limits, cut_out
 from sam_detect.types import ImageRGB
 
 UPSCALED_AT_ONCE = {"cpu": 1, "cuda": 16, "mps": 4}
 """Prompts: a prompt's masks take some 25 MB while they are upscaled."""
 
 
-def cut_out_each(logits: Tensor, size_hw: tuple[int, int], limits: Limits) -> list[Cut | None]:
-    """The same as ``cut_out_batch``, mask by mask."""
-    return [cut_out(each, size_hw, limits) for each in logits]
-
-
 class MaskExtractor:
-    """Upscales the masks of decoded prompts and crops them, as suits the device: one by one on a
-    CPU, where memory bandwidth takes the time; many at once on a GPU, where launches and answers
-    do.
+    """Upscales the masks of decoded prompts and crops them, as suits the device.
 
     Args:
         device: where the logits are.
@@ -54,7 +47,6 @@ class MaskExtractor:
 
     def __init__(self, device: torch.device) -> None:
         self.at_once = BatchSize(UPSCALED_AT_ONCE[device.type])
-        self.cut_out = cut_out_each if device.type == "cpu" else cut_out_batch
 
     def extract(
         self,
@@ -82,7 +74,7 @@ class MaskExtractor:
             chosen = [numbers.index(prompt) * logits.shape[1] + mask
                       for prompt, mask in wanted if prompt in numbers]  # fmt: skip
             at = sent(chosen, logits.device)
-            return self.cut_out(logits.flatten(0, 1)[at], size_hw, limits)
+            return cut_out(logits.flatten(0, 1)[at], size_hw, limits)
 
         return [cut for cuts in self.at_once.parts(len(asked), some) for cut in cuts]
 
@@ -106,7 +98,7 @@ class MaskExtractor:
             logits, found = answer(prompts[part])
             ious = found.cpu()
             chosen = passing(ious, limits).nonzero()[:, 0]
-            cuts = self.cut_out(logits[sent(chosen, logits.device)], size_hw, limits)
+            cuts = cut_out(logits[sent(chosen, logits.device)], size_hw, limits)
             of = dict(zip(chosen.tolist(), cuts, strict=True))
             return [(of.get(number), iou) for number, iou in enumerate(ious.tolist())]
 

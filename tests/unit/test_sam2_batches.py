@@ -25,17 +25,17 @@ from sam_detect.models.running import BatchSize, float32_products, precision  # 
 from sam_detect.models.sam2 import load_sam2  # noqa: E402
 from sam_detect.models.sam2_features import _norms, encode  # noqa: E402
 from sam_detect.segmentation import _sam2_masks as cutting  # noqa: E402
-from sam_detect.segmentation._sam2_masks import Limits, cut_out_batch  # noqa: E402
+from sam_detect.segmentation import _sam2_model as drawing  # noqa: E402
+from sam_detect.segmentation._sam2_masks import Limits, cut_out  # noqa: E402
 from sam_detect.segmentation._sam2_model import (  # noqa: E402
     ALL_MASKS,
     THREE_MASKS,
     MaskExtractor,
     PromptedModel,
     Prompts,
-    cut_out_each,
 )
 from sam_detect.segmentation.sam2 import SAM2Segmenter  # noqa: E402
-from sam_detect.types import Frame  # noqa: E402
+from sam_detect.types import Frame, Masks  # noqa: E402
 from tests.closeness import same_masks  # noqa: E402
 
 LOOSE: dict[str, Any] = {
@@ -80,15 +80,17 @@ LIMITS = {
 def test_many_masks_are_cut_out_as_each_is(
     size_hw: tuple[int, int], limits: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cutting, "WINDOW_PIXELS", 3 * 200 * 130)
     logits = blobs(len(limits))
-    expected = cut_out_each(logits, size_hw, LIMITS[limits])
-    assert cut_out_batch(logits, size_hw, LIMITS[limits]) == expected
+    expected = [cut_out(each[None], size_hw, LIMITS[limits])[0] for each in logits]
+    monkeypatch.setattr(cutting, "ONE_BY_ONE", ())
+    monkeypatch.setattr(cutting, "WINDOW_PIXELS", 3 * 200 * 130)
+    assert cut_out(logits, size_hw, LIMITS[limits]) == expected
     if size_hw[0] > 20:
         assert 1 < sum(each is not None for each in expected) < len(expected)
 
 
 def test_how_often_a_gpu_is_waited_for_is_not_by_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "ONE_BY_ONE", ())
     waits: list[str] = []
     for name in ("cpu", "nonzero", "item", "tolist", "__bool__", "__int__", "__float__"):
         plain = getattr(torch.Tensor, name)
@@ -96,40 +98,53 @@ def test_how_often_a_gpu_is_waited_for_is_not_by_masks(monkeypatch: pytest.Monke
             torch.Tensor, name,
             lambda self, *a, name=name, plain=plain: (waits.append(name), plain(self, *a))[1],
         )  # fmt: skip
-    cuts = cut_out_batch(blobs(0), (200, 130), Limits(0, 0, 0.1))
+    cuts = cut_out(blobs(0), (200, 130), Limits(0, 0, 0.1))
     assert sum(cut is not None for cut in cuts) >= 16
     assert waits == ["cpu", "nonzero", "cpu"]
 
 
 def test_no_masks_are_no_masks() -> None:
-    assert cut_out_batch(torch.zeros(0, 64, 64), (50, 50), Limits()) == []
-    assert cut_out_batch(torch.full((2, 64, 64), -9.0), (50, 50), Limits()) == [None, None]
+    assert cut_out(torch.zeros(0, 64, 64), (50, 50), Limits()) == []
+    assert cut_out(torch.full((2, 64, 64), -9.0), (50, 50), Limits()) == [None, None]
+
+
+@pytest.fixture
+def large_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many masks are scaled up at once, as on a GPU."""
+    monkeypatch.setattr(cutting, "ONE_BY_ONE", ())
 
 
 def in_batches(segmenter: SAM2Segmenter, at_once: int = 3) -> SAM2Segmenter:
-    segmenter.model.extractor.cut_out = cut_out_batch
     segmenter.model.extractor.at_once = BatchSize(at_once)
     return segmenter
 
 
-def test_prompted_masks_in_batches_are_the_same(small: Path) -> None:
+def test_prompted_masks_in_batches_are_the_same(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frame = coins()
     each = SAM2Segmenter(small, "cpu", **LOOSE)
     together = in_batches(SAM2Segmenter(small, "cpu", **LOOSE))
     points = [(20, 30), (100, 80), (150, 140), (60, 60)]
-    drawn = [segmenter.segment_points(frame, points) for segmenter in (each, together)]
-    assert same_masks(*drawn)
-    assert same_masks(
-        *(s.segment_boxes(frame, [(x, y, 25, 9) for x, y in points]) for s in (each, together))
-    )
-    assert same_masks(*(s.segment_masks(frame, drawn[0]) for s in (each, together)))
+    boxes = [(x, y, 25, 9) for x, y in points]
+    outlines = each.segment_points(frame, points)
+
+    def drawn(segmenter: SAM2Segmenter) -> list[Masks]:
+        return [
+            segmenter.segment_points(frame, points),
+            segmenter.segment_boxes(frame, boxes),
+            segmenter.segment_masks(frame, outlines),
+        ]
+
+    expected = drawn(each)
+    monkeypatch.setattr(cutting, "ONE_BY_ONE", ())
+    assert all(same_masks(*pair) for pair in zip(drawn(together), expected, strict=True))
 
 
 @pytest.mark.parametrize(("kind", "batch"), [("cpu", False), ("cuda", True), ("mps", True)])
 def test_the_device_says_how_masks_are_drawn(kind: str, batch: bool) -> None:
-    drawing = MaskExtractor(torch.device(kind))
-    assert drawing.cut_out is (cut_out_batch if batch else cut_out_each)
-    assert (drawing.at_once.size > 1) is batch
+    extractor = MaskExtractor(torch.device(kind))
+    assert (extractor.at_once.size > 1) is (kind not in cutting.ONE_BY_ONE) is batch
 
 
 # On one device: FakeTensorMode computes nothing, and knows of each tensor where it would be
@@ -143,13 +158,10 @@ def model_here(small: Path) -> Any:
 @pytest.fixture
 def pretended_gpu(model_here: Any) -> Iterator[FakeTensorMode]:
     """Tensors of a GPU that is not there; what mixes them with others raises."""
-    cached = (_norms, cutting._tables)
-    for each in cached:
-        each.cache_clear()
+    _norms.cache_clear()
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         yield mode
-    for each in cached:
-        each.cache_clear()
+    _norms.cache_clear()
 
 
 def moved(model: Any, mode: FakeTensorMode, device: torch.device) -> Any:
@@ -185,10 +197,13 @@ def test_all_of_it_is_on_one_device(
         one, ious = model.one_mask_each(decoded, [1, 3], ALL_MASKS)
         assert (one.shape, ious.shape) == ((2, 64, 64), (2,))
         measured = cutting._measured(one, Limits())
+        axes = cutting.axis_of(size[0], 64), cutting.axis_of(size[1], 64)
+        stable = cutting.may_be_stable(one, axes, Limits())
         corners, sizes = np.array([[0, 3], [9, 9]]), np.array([[40, 20], [9, 9]])
         windows = cutting._Windows(np.array([0, 1]), corners, sizes)
-        values = cutting._scaled_up_batch(one, windows, size)
-        assert (measured.device, values.device, values.shape) == (gpu, gpu, (2, 20, 40))
+        values = cutting._scaled_up(one, windows, axes)
+        assert (measured.device, stable.device, values.device) == (gpu, gpu, gpu)
+        assert values.shape == (2, 20, 40)
 
 
 # Too little memory
@@ -226,6 +241,7 @@ def test_frames_are_encoded_in_smaller_batches(
         encode(model, images, torch.float32)
 
 
+@pytest.mark.usefixtures("large_windows")
 def test_masks_are_drawn_in_smaller_batches(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter = in_batches(SAM2Segmenter(small, "cpu", **LOOSE, points_per_batch=16), 8)
     expected = segmenter.segment(coins())
@@ -237,6 +253,7 @@ def test_masks_are_drawn_in_smaller_batches(small: Path, monkeypatch: pytest.Mon
     assert segmenter.model.chunk == 16
 
 
+@pytest.mark.usefixtures("large_windows")
 def test_prompts_are_decoded_in_smaller_chunks_where_their_masks_cannot_be_drawn(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,7 +267,7 @@ def test_prompts_are_decoded_in_smaller_chunks_where_their_masks_cannot_be_drawn
         decoded.append(len(prompts))
         return decode(frame, prompts, **options)
 
-    cut = cut_out_batch
+    cut = cut_out
     drawn: list[int] = []
 
     def crowded(*inputs: Any) -> Any:
@@ -260,7 +277,7 @@ def test_prompts_are_decoded_in_smaller_chunks_where_their_masks_cannot_be_drawn
         return cut(*inputs)
 
     monkeypatch.setattr(segmenter.model.decoder, "decode", counted)
-    segmenter.model.extractor.cut_out = crowded
+    monkeypatch.setattr(drawing, "cut_out", crowded)
     assert same_masks(segmenter.segment(coins()), expected)
     assert segmenter.model.chunk == 4
 

@@ -25,9 +25,9 @@ from sam2_helpers import write_small_sam2  # noqa: E402
 from sam_detect.models.running import BatchSize  # noqa: E402
 from sam_detect.models.sam2 import load_sam2  # noqa: E402
 from sam_detect.models.sam2_features import FrameFeatures  # noqa: E402
+from sam_detect.segmentation import _sam2_masks as cutting  # noqa: E402
 from sam_detect.segmentation._sam2_automatic import _suppressed  # noqa: E402
 from sam_detect.segmentation._sam2_decoder import FastDecoder  # noqa: E402
-from sam_detect.segmentation._sam2_masks import cut_out_batch  # noqa: E402
 from sam_detect.segmentation._sam2_model import (  # noqa: E402
     ALL_MASKS,
     THREE_MASKS,
@@ -217,7 +217,6 @@ def overlaps(ours: Masks, true: list[dict[str, Any]]) -> np.ndarray:
 
 def in_batches(segmenter: SAM2Segmenter) -> SAM2Segmenter:
     """The segmenter drawing as on a GPU: the masks of several prompts at once."""
-    segmenter.model.extractor.cut_out = cut_out_batch
     segmenter.model.extractor.at_once = BatchSize(3)
     return segmenter
 
@@ -235,13 +234,16 @@ def in_batches(segmenter: SAM2Segmenter) -> SAM2Segmenter:
     ],
     ids=["masks", "nms", "small masks", "batches", "crops", "m2m", "no predicted IoU"],
 )
-def test_parity_of_automatic_masks(small: Path, options: dict[str, Any], least: int) -> None:
+def test_parity_of_automatic_masks(
+    small: Path, options: dict[str, Any], least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frame = coins()
     true = official_masks(small, frame, options)
     assert len(true) >= least
-    one_by_one = SAM2Segmenter(small, "cpu", **options)
-    for segmenter in (one_by_one, in_batches(SAM2Segmenter(small, "cpu", **options))):
-        assert_same_masks(segmenter.segment(frame), true)
+    assert_same_masks(SAM2Segmenter(small, "cpu", **options).segment(frame), true)
+    monkeypatch.setattr(cutting, "ONE_BY_ONE", ())
+    together = in_batches(SAM2Segmenter(small, "cpu", **options))
+    assert_same_masks(together.segment(frame), true)
 
 
 def assert_same_masks(ours: Masks, true: list[dict[str, Any]]) -> None:

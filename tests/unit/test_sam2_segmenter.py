@@ -27,7 +27,7 @@ from sam_detect.errors import (  # noqa: E402
 )
 from sam_detect.segmentation import _sam2_masks as masks_module  # noqa: E402
 from sam_detect.segmentation import sam2 as sam2_module  # noqa: E402
-from sam_detect.segmentation._sam2_masks import Limits, cut_out  # noqa: E402
+from sam_detect.segmentation._sam2_masks import Cut, Limits, cut_out  # noqa: E402
 from sam_detect.segmentation._sam2_prompters import (  # noqa: E402
     BlobPrompter,
 )
@@ -44,6 +44,10 @@ LOOSE: dict[str, Any] = {
 }
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+
+def cut(logits: torch.Tensor, size_hw: tuple[int, int], limits: Limits) -> Cut | None:
+    return cut_out(logits[None], size_hw, limits)[0]
 
 
 @pytest.fixture(scope="module")
@@ -321,56 +325,79 @@ def test_scaling_in_the_box_equals_scaling_everything(size_hw: tuple[int, int], 
     coarse = torch.randn(1, 1, 9, 9, generator=generator) - 0.7
     logits = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic")[0, 0]
     full = torch.nn.functional.interpolate(logits[None, None], size_hw, mode="bilinear")[0, 0]
-    cut = cut_out(logits, size_hw, Limits(0, 0, 0.1))
+    found = cut(logits, size_hw, Limits(0, 0, 0.1))
     expected = (full > 0).numpy()
-    if cut is None:
+    if found is None:
         assert not expected.any()
         return
     dense = np.zeros(size_hw, bool)
-    x0, y0, x1, y1 = cut.box_xyxy
-    dense[y0:y1, x0:x1] = cut.crop()
+    x0, y0, x1, y1 = found.box_xyxy
+    dense[y0:y1, x0:x1] = found.crop()
     np.testing.assert_array_equal(dense, expected)
-    assert cut.area == expected.sum()
+    assert found.area == expected.sum()
     stability = (full > 0.1).sum() / (full > -0.1).sum()
-    assert cut.stability == pytest.approx(float(stability), abs=1e-6)
+    assert found.stability == pytest.approx(float(stability), abs=1e-6)
 
 
 def test_a_mask_is_scaled_only_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     lerp = torch.lerp
     monkeypatch.setattr(torch, "lerp", lambda *a: sizes.append(tuple(lerp(*a).shape)) or lerp(*a))
-    cut_out(square_logits((10, 20, 14, 26)), (640, 640), Limits(0, 0))
+    cut(square_logits((10, 20, 14, 26)), (640, 640), Limits(0, 0))
     assert max(side for size in sizes for side in size) <= 80
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_cheap_look_drops_nothing_that_is_stable(seed: int) -> None:
+def test_the_bound_drops_nothing_that_is_stable(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     side = 5 + 3 * seed
     coarse = 3 * torch.randn(1, 1, side, side, generator=generator) - 1
     logits = torch.nn.functional.interpolate(coarse, (256, 256), mode="bicubic")[0, 0]
-    exact = cut_out(logits, (800, 700), Limits(0, 0, 0.5))
+    exact = cut(logits, (800, 700), Limits(0, 0, 0.5))
     assert exact is not None
-    assert cut_out(logits, (800, 700), Limits(0, exact.stability - 1e-6, 0.5)) is not None
-    assert cut_out(logits, (800, 700), Limits(0, exact.stability + 1e-6, 0.5)) is None
+    assert cut(logits, (800, 700), Limits(0, exact.stability - 1e-6, 0.5)) is not None
+    assert cut(logits, (800, 700), Limits(0, exact.stability + 1e-6, 0.5)) is None
 
 
-def test_the_cheap_look_spares_the_scaling(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size_hw", [(256, 192), (64, 64), (40, 51), (7, 90)])
+def test_the_bound_drops_no_tiny_mask_that_is_stable(size_hw: tuple[int, int]) -> None:
+    """Bumps of a few pixels, steep and flat, of which some touch the border."""
+    generator = torch.Generator().manual_seed(0)
+    count = 700
+    steps = torch.arange(64.0)
+    middle, radius, height = (torch.rand(3, count, 2, generator=generator)
+                              * torch.tensor([64.0, 3.0, 12.0])[:, None, None])  # fmt: skip
+    y, x = (((steps - middle[:, axis, None]) / (0.7 + radius[:, axis, None])) ** 2
+            for axis in (0, 1))  # fmt: skip
+    logits = height[:, :1, None] + 0.6 - 2 * (y[:, :, None] + x[:, None, :])
+    exact = cut_out(logits, size_hw, Limits(0, 0, 0.5))
+    found = [(each, one) for each, one in zip(exact, logits, strict=True) if each is not None]
+    assert len(found) > 150
+    assert sum(0.3 < each.stability < 1 for each, _ in found) > 60
+    axes = masks_module.axis_of(size_hw[0], 64), masks_module.axis_of(size_hw[1], 64)
+    bounds = [Limits(0, max(0.0, each.stability - 1e-6), 0.5) for each, _ in found]
+    assert all(
+        bool(masks_module.may_be_stable(one[None], axes, limits)[0])
+        for (_, one), limits in zip(found, bounds, strict=True)
+    )
+
+
+def test_the_bound_spares_the_scaling(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.linspace(-1, 1, 64).expand(64, 64)
     monkeypatch.setattr(masks_module, "_scaled_up", lambda *_: pytest.fail("scaled up"))
-    assert cut_out(logits, (200, 200), Limits(0, 0.9, 0.5)) is None
+    assert cut(logits, (200, 200), Limits(0, 0.9, 0.5)) is None
 
 
 def test_small_holes_and_specks_are_removed() -> None:
     logits = square_logits((10, 10, 40, 40))
     logits[20:23, 20:23] = -5
     logits[50:52, 50:52] = 5
-    before = cut_out(logits, (64, 64), Limits(0, 0))
-    after = cut_out(logits, (64, 64), Limits(0, 0, region_area=9))
+    before = cut(logits, (64, 64), Limits(0, 0))
+    after = cut(logits, (64, 64), Limits(0, 0, region_area=9))
     assert before is not None
     assert after is not None
     assert (before.area, after.area) == (900 - 9 + 4, 900)
-    kept = cut_out(logits, (64, 64), Limits(0, 0, region_area=8))
+    kept = cut(logits, (64, 64), Limits(0, 0, region_area=8))
     assert kept is not None
     assert kept.area == 900 - 9
 
