@@ -112,7 +112,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     prompts = _Prompts(label, boxes, points, masks, negative=negative)
     _check_options(prompts, annotations, tag)
     detector = open_detector(settings, learns=True)
-    library = _library(detector)
+    library = _name_of_library(detector)
     _note_similar_label(detector, label)
     failures = Failures()
     paths = find_pictures(images, failures)
@@ -139,8 +139,8 @@ def learn(  # noqa: PLR0917 - click gives them by name
     return failures.end(paths)
 
 
-def _library(detector: SAMDetect) -> str:
-    """What the library is called at the end; a new one is called new, so that a typo is seen."""
+def _name_of_library(detector: SAMDetect) -> str:
+    """As the summary says it; a new library is called new, so that a typo is seen."""
     from sam_detect.library.places import similar_libraries
 
     name = detector.library.name

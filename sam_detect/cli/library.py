@@ -93,7 +93,7 @@ def _list_examples(settings: dict[str, Any], label: str | None, as_json: bool) -
 
 def _list_libraries(settings: dict[str, Any], as_json: bool) -> None:
     from sam_detect.config import load_settings
-    from sam_detect.library.places import list_libraries
+    from sam_detect.library.places import LEARN, list_libraries
 
     found = []
     for name in list_libraries(load_settings(settings)):
@@ -104,8 +104,7 @@ def _list_libraries(settings: dict[str, Any], as_json: bool) -> None:
         except SamDetectError as error:
             found.append({"name": name, "error": one_line(error)})
     if as_json or not found:
-        make_one = "make one: sam-detect learn IMAGE --label NAME --box x,y,w,h"
-        _say(as_json, {"libraries": found}, f"no library yet; {make_one}")
+        _say(as_json, {"libraries": found}, f"no library yet; make one: {LEARN}")
         return
     rows = table("library", "examples>", "labels")
     for row in found:

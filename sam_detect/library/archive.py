@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NoReturn, cast
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -110,7 +110,7 @@ class Archive:
             manifest = read_json(text.read())
         manifest = manifests.read(manifest, str(file))
         self.name: str = manifest["name"]
-        self.recipe: Recipe = manifests.read_recipe(manifest, str(file))
+        self.recipe = Recipe(**manifest["recipe"])
         with members.open(VECTORS) as rows:
             self.count = _rows(rows, self.recipe.dimension)
 
@@ -166,7 +166,11 @@ class Archive:
                 raise ValueError(f"two examples have the id {point.id}")
             ids.add(point.id)
             try:
-                self._check(Example.from_point(point))
+                example = Example.from_point(point)
+                normalised_label(example.label)
+                checked_rle(dict(example.segmentation))
+                if max(example.crop.mask.shape) > (side := self.recipe.crop_side):
+                    raise LibraryError(f"its crop is larger than the {side} pixels of the recipe")
             except (LibraryError, MaskError) as error:
                 raise LibraryCorruptError(
                     f"{self._file} is damaged at example {point.id}: {error}"
@@ -184,14 +188,6 @@ class Archive:
         manifests.check_vectors(vector[None], [key], self.recipe.dimension)
         known = {name: row["payload"][name] for name in PAYLOAD_FIELDS if name in row["payload"]}
         return Point(key, vector.astype(np.float32), known)
-
-    def _check(self, example: Example) -> None:
-        normalised_label(example.label)
-        checked_rle(dict(example.segmentation))
-        if max(example.crop.mask.shape) > self.recipe.crop_side:
-            raise LibraryError(
-                f"its crop is larger than the {self.recipe.crop_side} pixels of the recipe"
-            )
 
 
 class _File(io.FileIO):
@@ -277,14 +273,14 @@ def read_json(text: bytes) -> Any:
             raise ValueError(f"its JSON is nested deeper than {MAX_JSON_DEPTH}")
     return json.loads(
         text.decode("utf-8"),
-        object_pairs_hook=_once,
+        object_pairs_hook=_without_repeats,
         parse_int=_whole,
         parse_float=_finite,
-        parse_constant=_no_constant,
+        parse_constant=_finite,
     )
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("its JSON names a field twice")
@@ -301,7 +297,3 @@ def _finite(text: str) -> float:
     if len(text) > 2 * manifests.MAX_DIGITS or not math.isfinite(number := float(text)):
         raise ValueError(f"its JSON has the number {reprlib.repr(text)}")
     return number
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"its JSON has the number {text}")

@@ -15,7 +15,6 @@ from sam_detect.library.library import Library
 from sam_detect.library.manifest import ContentsRecord
 from sam_detect.types import Point
 
-UNREADABLE = "it cannot be read"
 Sound = Mapping[str, int]
 """Sound examples: id to checksum."""
 
@@ -171,11 +170,10 @@ def _examined(store: StoredPoints) -> tuple[dict[str, int], dict[str, str]]:
             [point] = store.scan([key], with_vectors=True)
             Example.from_point(point)
             sound[key] = manifests.checksum_of(point)
-        except LibraryCorruptError as error:
+        except (LibraryCorruptError, StoreError, ValueError) as error:
             # What the engine says of its files names the library, and is no reason of an example.
-            damaged[key] = str(error).partition(f"{key} is damaged: ")[2] or UNREADABLE
-        except (StoreError, ValueError):
-            damaged[key] = UNREADABLE
+            why = str(error).partition(f"{key} is damaged: ")[2]
+            damaged[key] = why or "it cannot be read"
     return sound, damaged
 
 

@@ -64,7 +64,7 @@ class Library:
     def recipe(self) -> Recipe | None:
         """How its vectors were made; None while it is empty and unmade."""
         found = self.manifest()
-        return None if found is None else manifests.read_recipe(found, self.store.location)
+        return None if found is None else Recipe(**found["recipe"])
 
     @property
     def generation(self) -> str:
@@ -81,7 +81,7 @@ class Library:
         if found is None:
             raise LibraryNotFoundError(
                 f"there is no library '{self.name}' in {self.store.location}; make it with: "
-                f"sam-detect learn IMAGE --label NAME --box x,y,w,h {self._place}"
+                f"{places.LEARN} {self._place}"
             )
         return found
 
@@ -167,7 +167,7 @@ class Library:
         with self.store.session():
             found = self._begin(recipe)
             own = batch or self._new_batch(found)
-            named = [_named(example) for example in examples]
+            named = [_with_normalised_label(example) for example in examples]
             unique = {e.id: _as_point(e, own if isinstance(e, Example) else batch) for e in named}
             old = {point.id: point for point in self._whole(list(unique))}
             against = lookup.contradicted(self.store, [e for e in named if isinstance(e, Example)])
@@ -329,7 +329,7 @@ class Library:
         """The manifest of a library that takes examples of this recipe."""
         found = self.manifest()
         if found is not None:
-            mine = manifests.read_recipe(found, self.store.location)
+            mine = Recipe(**found["recipe"])
             if mine == recipe:
                 return found
             self._refuse_unless_empty(mine, recipe)
@@ -351,13 +351,11 @@ class Library:
             )
 
 
-def _named(example: Example | Point) -> Example | Point:
-    """The example with its label normalised."""
+def _with_normalised_label(example: Example | Point) -> Example | Point:
     if isinstance(example, Example):
         return replace(example, label=normalised_label(example.label))
-    return replace(
-        example, payload={**example.payload, "label": normalised_label(example.payload["label"])}
-    )
+    label = normalised_label(example.payload["label"])
+    return replace(example, payload={**example.payload, "label": label})
 
 
 def _as_point(example: Example | Point, batch: str | None) -> Point:

@@ -118,27 +118,18 @@ def contradicted(store: VectorStore, examples: Sequence[Example]) -> dict[str, l
     }
     there = store.scan(list(denied), fields=()) if denied else ()
     found = [(denied[point.id], point.id) for point in there]
-    if negatives:
-        found += _claimed(store, negatives)
+    for point in read(store, fields=LISTED_FIELDS) if negatives else ():
+        label, data = shown_label(point.payload["label"]), point.payload
+        for each in [] if data["negative"] else negatives:
+            if (each.label, each.picture) == (label, data["picture"]) and same_outline(
+                each.segmentation, data["segmentation"]
+            ):
+                found.append((each.id, point.id))
+                break
     by_example: dict[str, list[str]] = {}
     for example, other in found:
         by_example.setdefault(example, []).append(other)
     return by_example
-
-
-def _claimed(store: VectorStore, negatives: Sequence[Example]) -> Iterator[tuple[str, str]]:
-    wanted = {(each.label, each.picture) for each in negatives}
-    light = read(store, fields=LISTED_FIELDS)
-    for point in [p for p in light if not p.payload["negative"] and _claim(p) in wanted]:
-        here = [each for each in negatives if (each.label, each.picture) == _claim(point)]
-        for each in here:
-            if same_outline(each.segmentation, point.payload["segmentation"]):
-                yield each.id, point.id
-                break
-
-
-def _claim(point: Point) -> tuple[object, object]:
-    return shown_label(point.payload["label"]), point.payload["picture"]
 
 
 def same_outline(one_rle: MaskRLE, other_rle: MaskRLE) -> bool:

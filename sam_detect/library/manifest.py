@@ -178,7 +178,8 @@ def may_be_removed(manifest: Any) -> bool:
 
 
 def read(manifest: Any, where: str) -> Data:
-    """The known fields of a manifest of the present format.
+    """The known fields of a manifest of the present format; ``Recipe(**found["recipe"])`` is its
+    recipe.
 
     Raises:
         LibraryCorruptError: it is not a manifest of this project, or is damaged.
@@ -203,14 +204,6 @@ def read(manifest: Any, where: str) -> Data:
     try:
         known = checked(_MANIFEST, manifest)
         return {**known, "recipe": check_recipe(known["recipe"]).to_dict()}
-    except ValueError as error:
-        raise damaged(where, str(error)) from error
-
-
-def read_recipe(manifest: Data, where: str) -> Recipe:
-    """The recipe of a manifest in the present format; raises ``LibraryCorruptError``."""
-    try:
-        return check_recipe(manifest.get("recipe"))
     except ValueError as error:
         raise damaged(where, str(error)) from error
 

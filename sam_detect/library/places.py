@@ -21,6 +21,7 @@ from sam_detect.types import Recipe
 
 DEFAULT_LIBRARY = "default"
 DEFAULT_COLLECTION = "sam_detect"
+LEARN = "sam-detect learn IMAGE --label NAME --box x,y,w,h"
 CROP_FIELDS = ("occupancy", "crop_side", "crop_version")
 """Fields of a recipe that decide the kept crops, so that no reindexing can change them."""
 SHOWN = 8
@@ -98,18 +99,16 @@ def _listed(names: Sequence[str]) -> str:
 def not_found(settings: Settings, location: str) -> LibraryNotFoundError:
     """The error for a library that does not exist; it names those that may be meant."""
     name = settings.library
-    said = f"there is no library '{name}' in {location}"
     there = list_libraries(settings)
     close = similar_libraries(settings, among=there)
+    others = "."
     if close:
-        said += f"; did you mean {' or '.join(repr(each) for each in close)}?"
+        others = f"; did you mean {' or '.join(map(repr, close))}?"
     elif there:
-        said += f" ({_listed(there)})."
-    else:
-        said += "."
-    place = f"--library {shlex.quote(name)}"
+        others = f" ({_listed(there)})."
     return LibraryNotFoundError(
-        f"{said} To make '{name}': sam-detect learn IMAGE --label NAME --box x,y,w,h {place}"
+        f"there is no library '{name}' in {location}{others} To make '{name}': {LEARN} "
+        f"--library {shlex.quote(name)}"
     )
 
 

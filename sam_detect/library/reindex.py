@@ -38,14 +38,15 @@ class Converted:
         self._features, self._recipe = features, features.recipe.to_dict()
         self._made: dict[str, tuple[str, Made]] = {}
 
-    @property
-    def key(self) -> str:
-        """Tells these vectors from those of other recipes."""
-        return f" as {json.dumps(self._recipe, sort_keys=True)}"
-
     def differs(self, manifest: dict[str, Any]) -> bool:
         """Whether a library's manifest says another recipe."""
         return bool(manifest["recipe"] != self._recipe)
+
+    def generation(self, manifest: dict[str, Any]) -> str:
+        """That of the library, and of the recipe where it is another one."""
+        if not self.differs(manifest):
+            return str(manifest["generation"])
+        return f"{manifest['generation']} as {json.dumps(self._recipe, sort_keys=True)}"
 
     def update(self, library: Library) -> None:
         """Brings the store up to date. Vectors are made for examples that are new or changed;
@@ -151,8 +152,7 @@ def reindex(
         LibraryError: another process reindexed the library meanwhile.
     """
     before = library.require()
-    mine = manifests.read_recipe(before, library.store.location)
-    require_convertible(library.name, mine, features)
+    require_convertible(library.name, Recipe(**before["recipe"]), features)
     made: dict[str, list[Made]] = {}
     for batch in walk(_batches(_ids(library))):
         made.update(_vectors(library, features, batch))

@@ -18,7 +18,7 @@ from sam_detect.library import manifest as manifests
 from sam_detect.library.example import LISTED_FIELDS, NAMING_FIELDS, image_digest, label_of
 from sam_detect.library.library import Library
 from sam_detect.library.reindex import Converted, require_convertible
-from sam_detect.masks import BoolArray, FloatArray, rle_to_crop
+from sam_detect.masks import FloatArray, rle_to_crop
 from sam_detect.types import (
     ExampleArrays,
     Frame,
@@ -83,7 +83,8 @@ class LibrarySnapshot:
         arrays = ExampleArrays(
             ids=tuple(point.id for point in points),
             labels=tuple(label for label, _ in named),
-            sources=tuple(_picture(point) for point in points),
+            # Digests first: all arrays have the source "array".
+            sources=tuple(str(p.payload["picture"] or p.payload["source"]) for p in points),
             boxes_xywh=np.array([p.payload["bbox"] for p in points], np.int64).reshape(-1, 4),
             negatives=np.array([negative for _, negative in named], dtype=bool),
             vectors=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
@@ -150,23 +151,20 @@ class LibrarySnapshot:
         points = sorted(
             self.outlines.get(digest, ()), key=lambda p: str(p.payload["added"]), reverse=True
         )
-        outlines = [self._outline(point, frame.size_hw) for point in points]
-        boxes, crops = [box for box, _ in outlines], [crop for _, crop in outlines]
+        boxes, crops, examples = [], [], []
+        for point in points:
+            rle, (label, negative) = point.payload["segmentation"], label_of(point)
+            try:
+                if tuple(rle["size"]) != frame.size_hw:  # before it is decoded
+                    raise MaskError("its outline is not of its picture's size")
+                box, crop = rle_to_crop(rle)
+            except MaskError as error:
+                raise lookup.damaged(point.id, str(error), self.store.location) from error
+            boxes.append(box)
+            crops.append(crop)
+            examples.append(Neighbour(point.id, label, 1.0, negative))
         masks = Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=boxes, crops=crops)
-        named = [(point.id, *label_of(point)) for point in points]
-        examples = tuple(Neighbour(key, label, 1.0, negative) for key, label, negative in named)
-        return Taught(digest, masks, examples)
-
-    def _outline(
-        self, point: Point, size_hw: tuple[int, int]
-    ) -> tuple[tuple[int, int, int, int], BoolArray]:
-        rle = point.payload["segmentation"]
-        try:
-            if tuple(rle["size"]) != size_hw:  # before it is decoded
-                raise MaskError("its outline is not of its picture's size")
-            return rle_to_crop(rle)
-        except MaskError as error:
-            raise lookup.damaged(point.id, str(error), self.store.location) from error
+        return Taught(digest, masks, tuple(examples))
 
 
 class SnapshotReader:
@@ -208,11 +206,9 @@ class SnapshotReader:
             return self._last
 
     def _generation(self, manifest: dict[str, Any] | None) -> str:
-        if manifest is None:
-            return ""
-        differs = self._converted is not None and self._converted.differs(manifest)
-        suffix = self._converted.key if self._converted is not None and differs else ""
-        return f"{manifest['generation']}{suffix}"
+        if manifest is None or self._converted is None:
+            return "" if manifest is None else str(manifest["generation"])
+        return self._converted.generation(manifest)
 
     def _read(self) -> LibrarySnapshot:
         library, store = self.library, self.library.store
@@ -221,26 +217,18 @@ class SnapshotReader:
             generation = self._generation(manifest)
             if manifest is None or self._converted is None or not self._converted.differs(manifest):
                 snapshot, listed = LibrarySnapshot.read(store, generation, self.features)
-                if manifest is not None and snapshot.arrays.ids:
-                    _check_vectors(snapshot.arrays, manifest, store.location)
+                arrays = snapshot.arrays
+                if manifest is not None and arrays.ids:
+                    try:
+                        dimension = manifest["recipe"]["dimension"]
+                        manifests.check_vectors(arrays.vectors, arrays.ids, dimension)
+                    except ValueError as error:
+                        raise manifests.damaged(store.location, str(error)) from error
                 manifests.require_complete(store, library.name, manifest or {}, listed)
                 return snapshot
         # A change by another process meanwhile gives another generation, and is read next time.
         self._converted.update(library)
         return LibrarySnapshot.read(self._converted.store, generation, self.features)[0]
-
-
-def _check_vectors(arrays: ExampleArrays, manifest: dict[str, Any], location: str) -> None:
-    dimension = manifests.read_recipe(manifest, location).dimension
-    try:
-        manifests.check_vectors(arrays.vectors, arrays.ids, dimension)
-    except ValueError as error:
-        raise manifests.damaged(location, str(error)) from error
-
-
-def _picture(point: Point) -> str:
-    """What tells the example's picture from others: all arrays have the name "array"."""
-    return str(point.payload["picture"] or point.payload["source"])
 
 
 def _hard_negatives(point: Point, location: str) -> HardNegativeVectors:

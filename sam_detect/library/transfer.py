@@ -6,7 +6,7 @@ import itertools
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -246,7 +246,6 @@ class _Merge:
 
 
 def _of_batch(point: Point, batch: str) -> Point:
-    """The point as one of a learning batch, without earlier states."""
     return replace(point, payload={**point.payload, "batch": batch, "before": []})
 
 
@@ -263,7 +262,7 @@ def copy_library(source: Library, target: Library) -> Added:
         RecipeMismatchError: the target has another recipe.
         LibraryError: source and target are the same, or the source was reindexed meanwhile.
     """
-    recipe = manifests.read_recipe(source.require(), source.store.location)
+    recipe = Recipe(**source.require()["recipe"])
     here = source.store.location
     if places.options_of(here) and here == target.store.location:
         raise LibraryError(
@@ -271,7 +270,14 @@ def copy_library(source: Library, target: Library) -> Added:
             "the embedded library"
         )
     _require_same(target, recipe, f"library '{source.name}' in {here}")
-    return _add_all(target, _points_of(source, recipe), recipe)
+    # The recipe of an empty library is carried too.
+    done = target.add([], recipe)
+    added = relabelled = 0
+    points = _points_of(source, recipe)
+    while batch := list(itertools.islice(points, BATCH)):
+        done = target.add(batch, recipe)
+        added, relabelled = added + done.added, relabelled + done.relabelled
+    return Added(added=added, relabelled=relabelled, total=done.total)
 
 
 def _points_of(library: Library, recipe: Recipe) -> Iterator[Point]:
@@ -299,14 +305,3 @@ def _require_same(library: Library, recipe: Recipe, what: str) -> None:
         f"{what} was made with another recipe than library '{library.name}' ({differing}); "
         "take another library name, or reindex one of them"
     )
-
-
-def _add_all(library: Library, points: Iterable[Point], recipe: Recipe) -> Added:
-    # The recipe of an empty library is carried too.
-    done = library.add([], recipe)
-    added = relabelled = 0
-    iterator = iter(points)
-    while batch := list(itertools.islice(iterator, BATCH)):
-        done = library.add(batch, recipe)
-        added, relabelled = added + done.added, relabelled + done.relabelled
-    return Added(added=added, relabelled=relabelled, total=done.total)

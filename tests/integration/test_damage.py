@@ -70,7 +70,7 @@ def flip(folder: Path, rng: random.Random) -> str:
     return f"{file.relative_to(folder)} byte {at} bit {bit}"
 
 
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("part", [0, 2])
 def test_a_flipped_bit_is_harmless_or_noticed(part: int, folder: Path, tmp_path: Path) -> None:
     """Never another vector, crop, label or number of examples; never a traceback, never a hang."""
     want = contents_of(opened(folder))

@@ -211,7 +211,7 @@ def test_beginnings_of_ids_must_be_clear() -> None:
 def test_manifests_of_this_version_are_checked_as_their_own() -> None:
     new = manifest.new_manifest("nuts", RECIPE)
     assert manifest.read(new, "here") == new
-    assert manifest.read_recipe(new, "here") == RECIPE
+    assert Recipe(**manifest.read(new, "here")["recipe"]) == RECIPE
     assert manifest.changed(new)["generation"] != new["generation"]
     for garbage in (None, [], "x", 3, {}):
         with pytest.raises(LibraryCorruptError):
@@ -229,7 +229,7 @@ def test_no_recipe_from_a_file_raises_anything_but_our_errors(change: dict[str, 
     new = manifest.new_manifest("nuts", RECIPE)
     new["recipe"] |= change
     with contextlib.suppress(SamDetectError):
-        assert manifest.read_recipe(new, "here").to_dict() == new["recipe"]
+        assert manifest.read(new, "here")["recipe"] == new["recipe"]
 
 
 # -- commands to paste ---------------------------------------------------------------------------
