@@ -1,16 +1,21 @@
-"""The nouns of annotated data, whatever format they were read from."""
+"""Annotated data, whatever format it was read from, and how readers build it: pictures and objects
+are checked, and what is left out is recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sam_detect.masks import MaskRLE, rle_to_mask
+from sam_detect.errors import ImageError, MaskError, SamDetectError, one_line
+from sam_detect.masks import MaskRLE, rle_box_xywh, rle_to_mask
+from sam_detect.sources import picture_size
 from sam_detect.types import Masks
 
 Id = int | str
@@ -96,3 +101,147 @@ def _mask_of(each: AnnotatedObject, size_hw: tuple[int, int]) -> Masks:
     x1, y1 = min(max(round(x + w), x0 + 1), width), min(max(round(y + h), y0 + 1), height)
     filled = np.ones((y1 - y0, x1 - x0), np.bool_)
     return Masks.from_crops(size_hw=size_hw, boxes_xyxy=[[x0, y0, x1, y1]], crops=[filled])
+
+
+LONGEST_LINE = 400
+LONGEST_NAME = 200
+
+
+class DatasetBuilder:
+    """A dataset as it is read.
+
+    Attributes:
+        problems: a line for each thing left out so far.
+    """
+
+    def __init__(self, name: str, *, max_pixels: int) -> None:
+        self.name = printable(name) or "dataset"
+        self.problems: list[str] = []
+        self._max_pixels = max_pixels
+        self._pictures: list[AnnotatedPicture] = []
+
+    def note(self, what: str, why: str | SamDetectError) -> None:
+        """Notes that something is left out, in one line whatever a file's names hold."""
+        reason = why if isinstance(why, str) else one_line(why)
+        self.problems.append(printable(f"{printable(what, LONGEST_NAME)}: {reason}"))
+
+    def size_of(self, path: str, what: str) -> tuple[int, int] | None:
+        """``(height, width)`` of a picture; notes a picture that cannot be read, as None."""
+        try:
+            return picture_size(path, max_pixels=self._max_pixels)
+        except ImageError as error:
+            self.note(what, error)
+            return None
+
+    def add(
+        self,
+        id: Id,  # noqa: A002 - the field's name
+        path: str,
+        size_hw: tuple[int, int],
+        objects: Iterable[AnnotatedObject],
+        fields: dict[str, Any] | None = None,
+    ) -> None:
+        """Takes a picture with its objects."""
+        picture = AnnotatedPicture(id, Path(path), size_hw, tuple(objects), fields or {})
+        self._pictures.append(picture)
+
+    def dataset(self, categories: dict[str, Id]) -> Dataset:
+        """All that was taken.
+
+        Raises:
+            ImageError: that is no object at all.
+        """
+        objects = [o for picture in self._pictures for o in picture.objects if not o.crowd]
+        if not objects:
+            first = (
+                f" (problems: {len(self.problems)}; {self.problems[0]})" if self.problems else ""
+            )
+            raise ImageError(f"the dataset {self.name} has no object that can be used{first}")
+        counts = Counter(o.label for o in objects)
+        for name in categories:
+            if not counts[name]:
+                self.note(f"category '{name}'", "it has no object")
+        pictures = self._compared_alike(sum(o.mask_rle is None for o in objects), len(objects))
+        return Dataset(self.name, pictures, categories, tuple(self.problems))
+
+    def _compared_alike(self, boxed: int, total: int) -> tuple[AnnotatedPicture, ...]:
+        """The pictures, with outlines or with boxes to be compared, as most objects have them.
+
+        The few of an outlined dataset that have a box alone cannot be compared by outline. They
+        become crowds: something is there, so that finding it is not false either.
+        """
+        if boxed > total - boxed:
+            if total > boxed:
+                self.note("outlines", f"only {total - boxed} of {total} objects have one, "
+                                      "so boxes are compared")  # fmt: skip
+            return tuple(self._pictures)
+        pictures = []
+        for picture in self._pictures:
+            objects = []
+            for each in picture.objects:
+                if each.mask_rle is None and not each.crowd:
+                    self.note(f"annotation {each.id}", "it has no outline, as most have: "
+                              "what is found in its box is not counted")  # fmt: skip
+                    each = replace(each, crowd=True)  # noqa: PLW2901
+                objects.append(each)
+            pictures.append(replace(picture, objects=tuple(objects)))
+        return tuple(pictures)
+
+
+def annotated_object(
+    *,
+    id: Id,  # noqa: A002 - the field's name
+    label: str,
+    size_hw: tuple[int, int],
+    mask_rle: MaskRLE | None = None,
+    bbox_xywh: tuple[float, float, float, float] | None = None,
+    crowd: bool = False,
+) -> AnnotatedObject:
+    """An object by its outline, or else by its box; the box is that of the outline, or clipped.
+
+    Raises:
+        MaskError: it is empty, or outside the picture.
+    """
+    if mask_rle is not None:
+        box = rle_box_xywh(mask_rle)
+        if box is None:
+            raise MaskError("its outline has no pixel inside the picture")
+        return AnnotatedObject(id, label, box, mask_rle, crowd)
+    if bbox_xywh is None:
+        raise MaskError("it has neither an outline nor a box")
+    x, y, w, h = bbox_xywh
+    if not all(map(math.isfinite, bbox_xywh)):
+        raise MaskError("its box has a number that is not finite")
+    if not (w > 0 and h > 0):
+        raise MaskError(f"its box has the size {w:g}x{h:g}")
+    x0, y0 = max(x, 0.0), max(y, 0.0)
+    x1, y1 = min(x + w, float(size_hw[1])), min(y + h, float(size_hw[0]))
+    if x0 >= x1 or y0 >= y1:
+        raise MaskError("its box is outside the picture")
+    if (x0, y0, x1, y1) != (x, y, x + w, y + h):
+        bbox_xywh = (x0, y0, x1 - x0, y1 - y0)
+    return AnnotatedObject(id, label, bbox_xywh, None, crowd)
+
+
+def ids_by_name(builder: DatasetBuilder, names: dict[Id, str], used: set[Id]) -> dict[str, Id]:
+    """Category names to ids; of several ids with one name, the first that an object has.
+
+    Args:
+        builder: gets a line for each id that another stands for.
+        names: id to name.
+        used: ids that objects have.
+    """
+    ids: dict[str, Id] = {}
+    for id_ in sorted(names, key=lambda each: each not in used):  # a stable sort
+        other = ids.setdefault(names[id_], id_)
+        if other != id_:
+            builder.note(
+                f"category {id_}", f"its name '{names[id_]}' is that of {other}: taken as one"
+            )
+    return {name: ids[name] for name in names.values()}
+
+
+def printable(text: str, longest: int = LONGEST_LINE) -> str:
+    """The text in one line of bounded length, without control characters."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"

@@ -72,7 +72,10 @@ class Evaluation:
     @cached_property
     def by_seed(self) -> dict[int, dict[str, Any]]:
         """The figures of each seed, over all its episodes, before they are averaged."""
-        return {seed: self._scores(episodes) for seed, episodes in self._by_seed().items()}
+        found: dict[int, list[Episode]] = defaultdict(list)
+        for episode in self.episodes:
+            found[episode.split.seed].append(episode)
+        return {seed: self._scores(episodes) for seed, episodes in found.items()}
 
     @cached_property
     def confusion(self) -> Confusion:
@@ -118,10 +121,14 @@ class Evaluation:
             "exhaustive": self.protocol.exhaustive,
             "boxes_only": self.dataset.boxes_only,
             "recipe": self.recipe,
-            "episodes": [self._episode(episode) for episode in self.episodes],
+            "episodes": [{**_head(each), **self._scores([each])} for each in self.episodes],
             **figures,
             "per_class": per_class,
-            "confusion": _table(self.confusion),
+            "confusion": {
+                "rows": list(self.confusion.rows),
+                "columns": list(self.confusion.columns),
+                "counts": self.confusion.table.tolist(),
+            },
             "embedding": self.embedding,
             "learning_curve": list(self.learning_curve),
             "seconds_per_image": seconds,
@@ -129,16 +136,6 @@ class Evaluation:
             "seconds": self.seconds,
             "peak_memory_mb": self.peak_memory_mb,
             "problems": list(self.problems),
-        }
-
-    def _episode(self, episode: Episode) -> dict[str, Any]:
-        split = episode.split
-        return {
-            "seed": split.seed,
-            "group": split.group,
-            "support_annotation_ids": [o.id for _, objects in split.support for o in objects],
-            "query_image_ids": [query.picture.id for query in episode.queries],
-            **self._scores([episode]),
         }
 
     def _scores(self, episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -153,23 +150,20 @@ class Evaluation:
             scores["per_class"][label]["ap"] = ap
         return {**scores, "ap": coco["ap"], "ap50": coco["ap50"], "ar100": coco["ar100"]}
 
-    def _by_seed(self) -> dict[int, list[Episode]]:
-        found: dict[int, list[Episode]] = defaultdict(list)
-        for episode in self.episodes:
-            found[episode.split.seed].append(episode)
-        return found
-
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     names: Iterable[str] = dict.fromkeys(name for row in rows for name in row)
     return {name: spread(row.get(name) for row in rows).mean for name in names}
 
 
-def _table(found: Confusion) -> dict[str, Any]:
+def _head(episode: Episode) -> dict[str, Any]:
+    """What an episode was made of."""
+    split = episode.split
     return {
-        "rows": list(found.rows),
-        "columns": list(found.columns),
-        "counts": found.table.tolist(),
+        "seed": split.seed,
+        "group": split.group,
+        "support_annotation_ids": [o.id for _, objects in split.support for o in objects],
+        "query_image_ids": [query.picture.id for query in episode.queries],
     }
 
 
@@ -181,7 +175,13 @@ def write_predictions(path: Path, dataset: Dataset, episodes: Sequence[Episode])
     Raises:
         OutputError: the file cannot be written.
     """
-    rows = [_episode(episode, dataset.categories) for episode in episodes]
+    rows = [
+        {
+            **_head(each),
+            "detections": [r for q in each.queries for r in _rows(q, dataset.categories)],
+        }
+        for each in episodes
+    ]
     text = json.dumps({"episodes": rows})
     write_atomically(path, lambda file: file.write(text.encode()))
 
@@ -202,17 +202,6 @@ def check_output_file(option: str, path: Path, annotations: Path, dataset: Datas
     files += [picture.path for picture in dataset.pictures]
     if path.exists() and any(each.exists() and path.samefile(each) for each in files):
         raise OutputError(f"'{path}' is a file of the dataset; choose another with {option}")
-
-
-def _episode(episode: Episode, categories: dict[str, Id]) -> dict[str, Any]:
-    split = episode.split
-    return {
-        "seed": split.seed,
-        "group": split.group,
-        "support_annotation_ids": [o.id for _, objects in split.support for o in objects],
-        "query_image_ids": [query.picture.id for query in episode.queries],
-        "detections": [row for query in episode.queries for row in _rows(query, categories)],
-    }
 
 
 def _rows(query: Query, categories: dict[str, Id]) -> list[dict[str, Any]]:

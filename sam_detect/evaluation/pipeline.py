@@ -14,7 +14,7 @@ from sam_detect.evaluation.methods import Predictions, SupportImage
 from sam_detect.features.extraction import STAGES, FeatureExtractor, KnownVectors
 from sam_detect.interfaces import Segmenter
 from sam_detect.library.library import Library
-from sam_detect.masks import FloatArray, IntArray
+from sam_detect.masks import FloatArray
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import load_class
 from sam_detect.segmentation import prompted
@@ -194,10 +194,6 @@ class PipelineMethod:
         # By the segmenter itself: what caches its proposals takes no prompts.
         segmenter, propose = self._segmenter.inner, self.pipeline.all_proposals
         return prompted.outline(frame, segmenter, propose=propose, boxes_xywh=boxes_xywh).masks
-
-    def vectors(self, frame: Frame, indices: IntArray) -> FloatArray:
-        """``(n, D)``: the vectors of some of :meth:`propose`."""
-        return self.embed(frame, self.propose(frame)[indices])
 
     def embed(self, frame: Frame, masks: Masks) -> FloatArray:
         """``(N, D)`` vectors of any masks of a picture."""

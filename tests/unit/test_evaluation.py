@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from closeness import SCORE_TOLERANCE
 from evaluation_helpers import Oracle, Says, dataset_folder, detector, no_outlines, opened
@@ -28,6 +29,7 @@ from sam_detect.evaluation.pipeline import EvaluationCache, PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Episode, Protocol, run
 from sam_detect.interfaces import Segmenter
+from sam_detect.masks import FloatArray
 from sam_detect.sources import load_image
 from sam_detect.types import Frame, Masks
 from tests.closeness import assert_same_vectors, same_vectors
@@ -55,6 +57,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def six(folder: Path) -> Dataset:
     return open_dataset(folder)
+
+
+def vectors(method: PipelineMethod, frame: Frame, indices: npt.NDArray[np.int64]) -> FloatArray:
+    """The vectors of some proposals of a frame."""
+    return method.embed(frame, method.propose(frame)[indices])
 
 
 def evaluated(dataset: Dataset, method: Method, **how: Any) -> Evaluation:
@@ -294,16 +301,16 @@ def test_recipes_and_segmenters_do_not_share_what_they_made(
     frame = frames_of(six)[0]
     memory = EvaluationCache()
     few = np.arange(3)
-    before = PipelineMethod(detector().pipeline, memory).vectors(frame, few)
+    before = vectors(PipelineMethod(detector().pipeline, memory), frame, few)
     shared, fresh = (
         PipelineMethod(detector(**other).pipeline, memory),
         PipelineMethod(detector(**other).pipeline),
     )
-    assert_same_vectors(shared.vectors(frame, few), fresh.vectors(frame, few))
+    assert_same_vectors(vectors(shared, frame, few), vectors(fresh, frame, few))
     assert shared.propose(frame).areas.tolist() == fresh.propose(frame).areas.tolist()
-    again = PipelineMethod(detector().pipeline, memory).vectors(frame, few)
+    again = vectors(PipelineMethod(detector().pipeline, memory), frame, few)
     assert_same_vectors(again, before)
-    assert not same_vectors(before, fresh.vectors(frame, few))
+    assert not same_vectors(before, vectors(fresh, frame, few))
 
 
 @dataclass(frozen=True)
@@ -342,8 +349,8 @@ def test_a_segmenter_that_goes_by_sizes_is_asked_for_those_of_the_episode(six: D
 def test_vectors_are_made_as_they_are_asked_for(six: Dataset) -> None:
     frame = frames_of(six)[0]
     pipeline = PipelineMethod(detector().pipeline)
-    pieces = [pipeline.vectors(frame, np.array(some)) for some in ([4], [2, 4, 0], [0, 1, 2])]
-    whole = PipelineMethod(detector().pipeline).vectors(frame, np.arange(5))
+    pieces = [vectors(pipeline, frame, np.array(some)) for some in ([4], [2, 4, 0], [0, 1, 2])]
+    whole = vectors(PipelineMethod(detector().pipeline), frame, np.arange(5))
     for piece, some in zip(pieces, ([4], [2, 4, 0], [0, 1, 2]), strict=True):
         assert np.allclose(piece, whole[some], atol=1e-6)
 

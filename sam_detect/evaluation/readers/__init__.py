@@ -1,13 +1,25 @@
-"""Annotated pictures in the formats of the field; one file per format."""
+"""Annotated pictures in the formats of the field: here COCO (a JSON file of polygons, run lengths
+or boxes, and a folder of pictures), YOLO and label maps in files of their own."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sam_detect.errors import ConfigError, ImageError
-from sam_detect.evaluation.dataset import Dataset
-from sam_detect.sources import DEFAULT_MAX_PIXELS
+from sam_detect.errors import ConfigError, ImageError, MaskError
+from sam_detect.evaluation.dataset import (
+    AnnotatedObject,
+    Dataset,
+    DatasetBuilder,
+    Id,
+    annotated_object,
+    ids_by_name,
+    printable,
+)
+from sam_detect.evaluation.readers import label_maps, yolo
+from sam_detect.sources import DEFAULT_MAX_PIXELS, find_images
+from sam_detect.sources.annotations import Outline, is_id, load_coco, match_pictures
 
 
 def open_dataset(
@@ -37,18 +49,15 @@ def open_dataset(
     given = Path(path)
     annotations = given / "annotations.json" if given.is_dir() else given
     if given.is_file() and given.suffix.lower() in (".yaml", ".yml"):
-        return _yolo(given, images, max_pixels)
-    if not given.is_dir() or annotations.exists():
-        from sam_detect.evaluation.readers import coco
-
-        folder = None if images is None else Path(images)
-        return coco.read(annotations, folder, max_pixels=max_pixels)
-    for name in ("data.yaml", "data.yml", "dataset.yaml"):
-        if (given / name).exists():
-            return _yolo(given / name, images, max_pixels)
+        files = [given]
+    elif not given.is_dir() or annotations.exists():
+        return _read_coco(annotations, None if images is None else Path(images), max_pixels)
+    else:
+        files = [given / name for name in ("data.yaml", "data.yml", "dataset.yaml")]
+    for file in filter(Path.exists, files):
+        _refuse_images(images, file)
+        return yolo.read(file, max_pixels=max_pixels)
     if (given / "images").is_dir() and (given / "masks").is_dir():
-        from sam_detect.evaluation.readers import label_maps
-
         _refuse_images(images, given)
         return label_maps.read(given, max_pixels=max_pixels)
     raise ImageError(
@@ -57,13 +66,71 @@ def open_dataset(
     )
 
 
-def _yolo(file: Path, images: str | os.PathLike[str] | None, max_pixels: int) -> Dataset:
-    from sam_detect.evaluation.readers import yolo
-
-    _refuse_images(images, file)
-    return yolo.read(file, max_pixels=max_pixels)
-
-
 def _refuse_images(images: str | os.PathLike[str] | None, path: Path) -> None:
     if images is not None:
         raise ConfigError(f"--images goes with a COCO file: {path} says itself where they are")
+
+
+def _read_coco(file: Path, images: Path | None, max_pixels: int) -> Dataset:
+    coco = load_coco(file)
+    if images is None:
+        images = file.parent / "images"
+        images = images if images.is_dir() else file.parent
+    name = file.resolve().parent.name if file.name == "annotations.json" else file.stem
+    builder = DatasetBuilder(name, max_pixels=max_pixels)
+    builder.problems += map(printable, coco.problems)
+    used = {o.category_id for outlines in coco.outlines.values() for o in outlines}
+    categories = ids_by_name(builder, coco.categories, used)
+    paths = match_pictures((str(image["file_name"]) for image in coco.images), find_images(images))
+    pictures: dict[str, Id] = {}
+    ids: set[Id] = set()
+    for image, path in zip(coco.images, paths, strict=True):
+        outlines = coco.outlines.get(image["id"], [])
+        name = printable(str(image["file_name"]), 100)
+        count = "1 object" if len(outlines) == 1 else f"{len(outlines)} objects"
+        what = f"image {image['id']} ({name}) with {count}"
+        if path is None:
+            builder.note(what, f"no such picture in {images}, or more than one of that name")
+            continue
+        if pictures.setdefault(path, image["id"]) != image["id"]:
+            builder.note(what, f"the same file as that of image {pictures[path]}")
+            continue
+        size_hw = builder.size_of(path, what)
+        if size_hw is None:
+            continue
+        annotated = image.get("height"), image.get("width")
+        if any(a not in (None, actual) for a, actual in zip(annotated, size_hw, strict=True)):
+            turned = ", turned by its EXIF orientation" if annotated == size_hw[::-1] else ""
+            sizes = (f"annotated as {annotated[1]}x{annotated[0]} pixels, "
+                     f"the file has {size_hw[1]}x{size_hw[0]}")  # fmt: skip
+            builder.note(what, sizes + turned)
+            continue
+        objects = [*_usable(outlines, size_hw, ids, builder)]
+        fields = {k: v for k, v in image.items() if k not in ("id", "file_name", "width", "height")}
+        builder.add(image["id"], path, size_hw, objects, fields)
+    return builder.dataset(categories)
+
+
+def _usable(
+    outlines: Sequence[Outline], size_hw: tuple[int, int], ids: set[Id], builder: DatasetBuilder
+) -> Iterator[AnnotatedObject]:
+    """The objects of one picture that can be used; ``ids`` are those taken, and grow."""
+    for outline in outlines:
+        what = f"annotation {outline.id}"
+        if not is_id(outline.id):
+            builder.note(what, "its id is neither a number nor a word")
+        elif outline.id in ids:
+            builder.note(what, "another one has this id")
+        else:
+            ids.add(outline.id)
+            try:
+                yield annotated_object(
+                    id=outline.id,
+                    label=outline.label,
+                    size_hw=size_hw,
+                    mask_rle=outline.rle(size_hw),
+                    bbox_xywh=outline.bbox_xywh,
+                    crowd=outline.crowd,
+                )
+            except MaskError as error:
+                builder.note(what, error)

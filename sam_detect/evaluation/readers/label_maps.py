@@ -15,8 +15,14 @@ import numpy.typing as npt
 from skimage import measure
 
 from sam_detect.errors import ImageError, LibraryError, MaskError, one_line
-from sam_detect.evaluation.dataset import AnnotatedObject, Dataset, Id
-from sam_detect.evaluation.readers.gathering import Gathering, annotated_object, ids_by_name
+from sam_detect.evaluation.dataset import (
+    AnnotatedObject,
+    Dataset,
+    DatasetBuilder,
+    Id,
+    annotated_object,
+    ids_by_name,
+)
 from sam_detect.labels import normalised_label, shown_label
 from sam_detect.masks import BoolArray, crop_to_rle
 from sam_detect.sources import find_images
@@ -56,16 +62,16 @@ def read(root: Path, *, max_pixels: int) -> Dataset:
         ImageError: also if the values seem to be classes, and there is no legend.
     """
     label = shown_label(root.resolve().name) or "object"
-    gathering = Gathering(label, max_pixels=max_pixels)
+    builder = DatasetBuilder(label, max_pixels=max_pixels)
     legend = read_legend(root)
     seen = _Seen(label, legend)
-    pictures, masks = (_by_name(root, folder, gathering) for folder in ("images", "masks"))
+    pictures, masks = (_by_name(root, folder, builder) for folder in ("images", "masks"))
     for name, path in pictures.items():
         what = _shown(path, root)
         if name not in masks:
-            gathering.note(what, "it has no mask")
+            builder.note(what, "it has no mask")
             continue
-        size_hw = gathering.size_of(path, what)
+        size_hw = builder.size_of(path, what)
         if size_hw is None:
             continue
         mask = _shown(masks[name], root)
@@ -75,22 +81,22 @@ def read(root: Path, *, max_pixels: int) -> Dataset:
                 raise MaskError(f"it is a stack of which {left_out}, and its picture is none such")
             objects = seen.objects(_values(masks[name], size_hw, max_pixels), mask)
             if left_out:
-                gathering.note(mask, f"{left_out}, and the same of its picture")
+                builder.note(mask, f"{left_out}, and the same of its picture")
         except (ImageError, MaskError) as error:
-            gathering.note(mask, error)
+            builder.note(mask, error)
             continue
-        gathering.add(id=what, path=path, size_hw=size_hw, objects=objects)
+        builder.add(what, path, size_hw, objects)
     for name in masks.keys() - pictures.keys():
-        gathering.note(_shown(masks[name], root), "a mask without a picture")
+        builder.note(_shown(masks[name], root), "a mask without a picture")
     if legend is not None:
         for value, count in sorted(seen.foreign.items()):
-            gathering.note(f"value {value}", f"it is in {count} masks, but not in the legend")
-        return gathering.dataset(ids_by_name(gathering, dict(legend), seen.values()))
+            builder.note(f"value {value}", f"it is in {count} masks, but not in the legend")
+        return builder.dataset(ids_by_name(builder, dict(legend), seen.values()))
     seen.refuse_classes(root)
     if seen.numbers <= {0, 1} and seen.in_parts:
-        gathering.note(f"{seen.in_parts} masks", "all objects have one value, so they count as "
+        builder.note(f"{seen.in_parts} masks", "all objects have one value, so they count as "
                        "one; give each a number of its own")  # fmt: skip
-    return gathering.dataset({label: 1})
+    return builder.dataset({label: 1})
 
 
 def read_legend(root: Path) -> dict[Id, str] | None:
@@ -107,13 +113,12 @@ def read_legend(root: Path) -> dict[Id, str] | None:
         if not file.exists():
             continue
         try:
-            found = _checked(parse(read_text(file, "a legend")))
+            return _checked(parse(read_text(file, "a legend")))
         except (ValueError, TypeError, KeyError, RecursionError, LibraryError) as error:
             raise ImageError(
                 f"the legend {file} cannot be read ({one_line(error)[:100]}): it needs a value "
                 "and a name for each class, such as '1 tumour'"
             ) from error
-        return found
     return None
 
 
@@ -214,13 +219,13 @@ class _Seen:
             )
 
 
-def _by_name(root: Path, folder: str, gathering: Gathering) -> dict[str, str]:
+def _by_name(root: Path, folder: str, builder: DatasetBuilder) -> dict[str, str]:
     """Paths of the pictures in a folder, by their path in it without the ending."""
     found: dict[str, str] = {}
     for path in find_images(root / folder):
         name = os.path.splitext(os.path.relpath(path, root / folder))[0]
         if found.setdefault(name, path) != path:
-            gathering.note(_shown(path, root), f"{_shown(found[name], root)} has its name, too")
+            builder.note(_shown(path, root), f"{_shown(found[name], root)} has its name, too")
     return found
 
 

@@ -13,8 +13,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sam_detect.errors import ImageError, LibraryError, MaskError
-from sam_detect.evaluation.dataset import AnnotatedObject, Dataset, Id
-from sam_detect.evaluation.readers.gathering import Gathering, annotated_object, ids_by_name
+from sam_detect.evaluation.dataset import (
+    AnnotatedObject,
+    Dataset,
+    DatasetBuilder,
+    Id,
+    annotated_object,
+    ids_by_name,
+)
 from sam_detect.labels import normalised_label
 from sam_detect.masks import polygons_to_rle
 from sam_detect.plain_yaml import PlainYAMLError, read_yaml
@@ -37,28 +43,26 @@ def read(file: Path, *, max_pixels: int) -> Dataset:
     """
     settings = _settings(file)
     root = file.parent
-    gathering = Gathering(root.resolve().name, max_pixels=max_pixels)
-    names = _names(settings, file, gathering)
-    rows = _Rows(root, names, gathering)
+    builder = DatasetBuilder(root.resolve().name, max_pixels=max_pixels)
+    names = _names(settings, file, builder)
+    rows = _Rows(root, names, builder)
     labels: dict[Path, str] = {}
-    for path, split in _pictures(root, settings, gathering).items():
+    for path, split in _pictures(root, settings, builder).items():
         what = _shown(path, root)
         label_file = _label_file(Path(path), root)
         if labels.setdefault(label_file, what) != what:
-            gathering.note(what, f"its label file is that of {labels[label_file]}")
+            builder.note(what, f"its label file is that of {labels[label_file]}")
             continue
-        size_hw = gathering.size_of(path, what)
+        size_hw = builder.size_of(path, what)
         if size_hw is not None:
             objects = rows.objects(label_file, size_hw)
-            gathering.add(
-                id=what, path=path, size_hw=size_hw, objects=objects, fields={"split": split}
-            )
+            builder.add(what, path, size_hw, objects, {"split": split})
     if rows.missing:
-        gathering.note(
+        builder.note(
             f"pictures without a label file, {rows.missing} in all", "taken to hold no object"
         )
-    _note_strays(labels, root, gathering)
-    return gathering.dataset(ids_by_name(gathering, names, rows.used))
+    _note_strays(labels, root, builder)
+    return builder.dataset(ids_by_name(builder, names, rows.used))
 
 
 def _settings(file: Path) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def _settings(file: Path) -> dict[str, Any]:
     return settings
 
 
-def _names(settings: dict[str, Any], file: Path, gathering: Gathering) -> dict[Id, str]:
+def _names(settings: dict[str, Any], file: Path, builder: DatasetBuilder) -> dict[Id, str]:
     """Class number to name as a label; notes what is none."""
     names = settings.get("names")
     rows = dict(enumerate(names)) if isinstance(names, list) else names
@@ -85,9 +89,9 @@ def _names(settings: dict[str, Any], file: Path, gathering: Gathering) -> dict[I
                 raise OverflowError
             found[number] = normalised_label(_plain(name))
         except LibraryError as error:
-            gathering.note(f"class {number}", error)
+            builder.note(f"class {number}", error)
         except (TypeError, ValueError, OverflowError):
-            gathering.note("a class in 'names'", "its number is not a whole number")
+            builder.note("a class in 'names'", "its number is not a whole number")
     if not found:
         raise ImageError(f"{file} is not a YOLO dataset: 'names' lists its classes by number")
     return found
@@ -104,7 +108,7 @@ def _plain(name: Any) -> str:
     raise LibraryError("its name is not a text")
 
 
-def _pictures(root: Path, settings: dict[str, Any], gathering: Gathering) -> dict[str, str]:
+def _pictures(root: Path, settings: dict[str, Any], builder: DatasetBuilder) -> dict[str, str]:
     """Paths of pictures to the first split that has them."""
     found: dict[str, str] = {}
     for split in SPLITS:
@@ -112,23 +116,25 @@ def _pictures(root: Path, settings: dict[str, Any], gathering: Gathering) -> dic
         for value in given if isinstance(given, list) else [given]:
             if value is None:
                 continue
-            for path in _pictures_of(root, settings.get("path"), value, split, gathering):
+            for path in _pictures_of(root, settings.get("path"), value, split, builder):
                 if found.setdefault(path, split) != split:
-                    gathering.note(f"{split}: {_shown(path, root)}", f"it is in {found[path]}, too")
+                    builder.note(f"{split}: {_shown(path, root)}", f"it is in {found[path]}, too")
     if not found and (root / "images").is_dir():
         found = dict.fromkeys(find_images(root / "images"), "")
     if not found:
-        first = f" ({gathering.problems[0]})" if gathering.problems else ""
+        first = f" ({builder.problems[0]})" if builder.problems else ""
         raise ImageError(f"the dataset {root} has no pictures{first}")
     return found
 
 
-def _pictures_of(root: Path, base: Any, value: Any, split: str, gathering: Gathering) -> list[str]:
+def _pictures_of(
+    root: Path, base: Any, value: Any, split: str, builder: DatasetBuilder
+) -> list[str]:
     """The pictures in a folder, or those that a text file lists."""
     what = f"{split}: {value}" if isinstance(value, str) else split
     place = _inside(root, base, value)
     if place is None:
-        gathering.note(what, f"no such folder in {root}")
+        builder.note(what, f"no such folder in {root}")
         return []
     try:
         if place.is_dir():
@@ -137,11 +143,11 @@ def _pictures_of(root: Path, base: Any, value: Any, split: str, gathering: Gathe
         names = [name for name in names if name]
         paths = match_pictures(names, find_images(root))
     except ImageError as error:
-        gathering.note(what, error)
+        builder.note(what, error)
         return []
     for name, path in zip(names, paths, strict=True):
         if path is None:
-            gathering.note(f"{split}: {name}", f"no such picture in {root}")
+            builder.note(f"{split}: {name}", f"no such picture in {root}")
     return [str(Path(path)) for path in paths if path is not None]
 
 
@@ -174,12 +180,12 @@ def _shown(path: str | Path, root: Path) -> str:
     return PurePath(os.path.relpath(path, root)).as_posix()
 
 
-def _note_strays(labels: dict[Path, str], root: Path, gathering: Gathering) -> None:
+def _note_strays(labels: dict[Path, str], root: Path, builder: DatasetBuilder) -> None:
     """Notes label files without a picture."""
     for folder in dict.fromkeys(file.parent for file in labels):
         for file in sorted(folder.glob("*.txt")):
             if file not in labels and file.name not in NO_LABELS:
-                gathering.note(_shown(file, root), "a label file without a picture")
+                builder.note(_shown(file, root), "a label file without a picture")
 
 
 class _Rows:
@@ -190,12 +196,12 @@ class _Rows:
         missing: number of label files that are not there.
     """
 
-    def __init__(self, root: Path, names: dict[Id, str], gathering: Gathering) -> None:
+    def __init__(self, root: Path, names: dict[Id, str], builder: DatasetBuilder) -> None:
         self.used: set[Id] = set()
         self.missing = 0
         self._root = root
         self._names = names
-        self._gathering = gathering
+        self._builder = builder
 
     def objects(self, file: Path, size_hw: tuple[int, int]) -> list[AnnotatedObject]:
         """The objects of one picture; what cannot be used is noted."""
@@ -206,7 +212,7 @@ class _Rows:
         try:
             rows = read_text(file, "a label file").splitlines()
         except ImageError as error:
-            self._gathering.note(shown, error)
+            self._builder.note(shown, error)
             return []
         lines: dict[str, int] = {}
         found = []
@@ -218,7 +224,7 @@ class _Rows:
                     raise MaskError(f"it is the same as line {lines[row]}")
                 found.append(self._object(row, f"{shown}:{line}", size_hw))
             except MaskError as error:
-                self._gathering.note(f"annotation {shown}:{line}", error)
+                self._builder.note(f"annotation {shown}:{line}", error)
         return found
 
     def _object(self, row: str, name: str, size_hw: tuple[int, int]) -> AnnotatedObject:
