@@ -15,6 +15,7 @@ from sam_detect.interfaces import Embedder
 from sam_detect.masks import FloatArray
 from sam_detect.models.clip import encode_images, encode_texts, find_clip, name_of, shared_clip
 from sam_detect.models.running import (
+    NAMES_OF_DTYPES,
     BatchSize,
     in_batches,
     precision,
@@ -85,7 +86,7 @@ class CLIPEmbedder(Embedder):
         if file is not None:
             self._parameters["file"] = file.name
         if self._dtype != torch.float32:
-            self._parameters["dtype"] = dtype
+            self._parameters["dtype"] = NAMES_OF_DTYPES[self._dtype]
         self.input_side = self._loaded.input_side
 
     @property

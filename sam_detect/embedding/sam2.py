@@ -20,7 +20,14 @@ from torch.nn.functional import interpolate
 from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.interfaces import Embedder
 from sam_detect.masks import BoolArray, FloatArray
-from sam_detect.models.running import BatchSize, in_batches, resolve_dtype, sent, unit_rows
+from sam_detect.models.running import (
+    NAMES_OF_DTYPES,
+    BatchSize,
+    in_batches,
+    resolve_dtype,
+    sent,
+    unit_rows,
+)
 from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import SAM2Features, bilinear_rows, frame_encoder
 from sam_detect.types import FadedCrop, Frame, ImageRGB, Masks
@@ -101,7 +108,8 @@ class SAM2Embedder(Embedder):
         optional = {
             "config_digest": loaded.config_digest,
             "occupancies": self._occupancies and list(self._occupancies),
-            "dtype": None if precision == torch.float32 else dtype,
+            # "auto" is another precision on another machine: the recipe says which it was here
+            "dtype": None if precision == torch.float32 else NAMES_OF_DTYPES[precision],
         }
         self._parameters: dict[str, Any] = {
             **({"model_size": loaded.name} if loaded.file is None else {"file": loaded.file}),

@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 """What torch says on CUDA, MPS and CPUs where it does not raise ``OutOfMemoryError``."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NAMES_OF_DTYPES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def resolve_device(name: str) -> torch.device:

@@ -15,6 +15,7 @@ from sam2_helpers import write_small_sam2
 from torch.nn.functional import interpolate
 
 from sam_detect import SAMDetect
+from sam_detect.embedding import sam2 as sam2_module
 from sam_detect.embedding.sam2 import SAM2Embedder, window
 from sam_detect.errors import ConfigError, MaskError, SamDetectError, UnavailableError
 from sam_detect.fading import BlurFade, GaussianFade, IdentityFade
@@ -397,6 +398,15 @@ def test_other_weights_than_those_of_the_recipe_are_refused(
     other = write_small_sam2(tmp_path, seed=1)
     with pytest.raises(UnavailableError, match="not those that the library was made with"):
         SAM2Embedder(other, device="cpu", digest=embedder.parameters()["digest"])
+
+
+def test_the_recipe_has_the_precision_that_auto_is_here(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "dtype" not in SAM2Embedder(checkpoint, device="cpu", dtype="auto").parameters()
+    monkeypatch.setattr(sam2_module, "resolve_dtype", lambda *_: torch.bfloat16)
+    made = SAM2Embedder(checkpoint, device="cpu", dtype="auto")
+    assert made.parameters()["dtype"] == "bf16"
 
 
 def test_a_lower_precision_gives_near_vectors(checkpoint: Path, embedder: SAM2Embedder) -> None:
