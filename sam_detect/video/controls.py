@@ -23,9 +23,9 @@ from sam_detect.types import Masks, TrackedFrame
 
 ENTER, ESCAPE, BACKSPACE, TAB, SPACE = "enter", "escape", "backspace", "tab", " "
 HELP = "click: choose   n: name   x: not this   space: pause   q: quit"
-HELP_POINTED = "n: name what is outlined   click: something else   Esc: let go"
-OUTLINING = "looking for what is there ..."
-HELP_TYPING = "(Enter: learn, Tab: complete, Esc: give up)"
+HELP_POINTED = "n: name what is outlined   click: something else   Esc: clear"
+OUTLINING = "outlining the object ..."
+HELP_TYPING = "(Enter: learn, Tab: complete, Esc: cancel)"
 REACH = 0.006
 """Largest distance of a click from its object, as a share of the picture's longer side."""
 
@@ -154,7 +154,10 @@ class Controls:
         elif key in (BACKSPACE, ESCAPE):
             self._clear_selection()
         elif key == TAB:
-            self._choose_next(tracked)
+            there = sorted(set(tracked.track_ids.tolist()) - {0})
+            later = [each for each in there if self.chosen is None or each > self.chosen]
+            self._clear_selection()
+            self.chosen = (later or there or [None])[0]
         return None
 
     def _clear_selection(self) -> None:
@@ -169,14 +172,14 @@ class Controls:
         elif key == BACKSPACE:
             self.typed = typed[:-1]
         elif key == TAB:
-            self.typed = self._completed(typed)
+            self.typed = self._complete(typed)
         elif key == ENTER:
-            return self._named(typed.strip())
+            return self._learn(typed.strip())
         elif len(key) == 1 and key.isprintable():
             self.typed = typed + key
         return None
 
-    def _named(self, label: str) -> Action | None:
+    def _learn(self, label: str) -> Action | None:
         self.typed = None
         if not label:
             return None
@@ -184,7 +187,7 @@ class Controls:
         self.pointed = None
         return Learn(self.chosen, label)
 
-    def _completed(self, typed: str) -> str:
+    def _complete(self, typed: str) -> str:
         """The next known label that begins with the typed text."""
         if self._completing is None:
             self._completing = typed
@@ -205,12 +208,6 @@ class Controls:
         self.chosen = number if number in there else None
         if self.chosen is None:
             self.message = f"#{self._number}"
-
-    def _choose_next(self, tracked: TrackedFrame) -> None:
-        there = sorted(set(tracked.track_ids.tolist()) - {0})
-        later = [each for each in there if self.chosen is None or each > self.chosen]
-        self._clear_selection()
-        self.chosen = (later or there or [None])[0]
 
     def _is_shown(self, tracked: TrackedFrame) -> bool:
         if self.pointed is not None:

@@ -96,6 +96,11 @@ class Track:
         """Whether nearly all of it is visible."""
         return self.share >= WHOLE_SHARE
 
+    @property
+    def deviation_px(self) -> float:
+        """Distance from its place at constant velocity."""
+        return float(np.hypot(*(_middle(self.body) - _middle(self.expected or self.body))))
+
     def advance(self, flow: Flow, image_rgb: ImageRGB, elapsed_s: float) -> None:
         """Brings it to the next frame, as that moved, or as it moved itself while it is hidden."""
         self.quality *= FADING

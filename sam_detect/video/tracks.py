@@ -145,11 +145,25 @@ class Tracks:
             result.found.masks, then.masks, alike=self._same_labels(result.found, then.ids)
         )
         for index, place in of_track.items():
-            if then.ids[place] in self._tracks:
-                self._renew(self._tracks[then.ids[place]], result, index, since)
-                self._tracks[then.ids[place]].watch(frame.image_rgb)
+            track = self._tracks.get(then.ids[place])
+            if track is not None:
+                track.renew(
+                    SoftMask.of(result.found.masks, index),
+                    result.found.classifications[index],
+                    quality=float(result.found.masks.predicted_ious[index]),
+                    image_rgb=result.frame.image_rgb,
+                    since=since,
+                    threshold=self._threshold,
+                    relearnt=result.relearnt,
+                )
+                track.watch(frame.image_rgb)
         for place in set(range(len(then.ids))) - set(of_track.values()):
-            self._miss(then, place)
+            track = self._tracks.get(then.ids[place])
+            if track is not None:
+                track.missed += 1
+                track.anchor = then.bodies[place]
+                if track.missed >= MISSES:
+                    del self._tracks[track.id]
         self.undecided = False
         for index in sorted(set(range(len(result.found))) - set(of_track)):
             self._begin(result, index, since)
@@ -157,11 +171,11 @@ class Tracks:
     def present(self, frame: Frame, *, time_s: float) -> tuple[Detections, IntArray]:
         """The objects of the present frame and their tracks, in the order of the tracks."""
         self._continue_hidden(frame.size_hw, time_s)
-        named = [t for t in self._shown() if self._unknown or t.classification.label is not None]
-        seen = _snapshot(named, frame.size_hw)
-        classifications = tuple(self._tracks[each].classification for each in seen.ids)
-        ids = np.array(seen.ids, np.int64)
-        return Detections(frame.source_id, seen.masks, classifications), ids
+        shown = [t for t in self._shown() if self._unknown or t.classification.label is not None]
+        present = _snapshot(shown, frame.size_hw)
+        classifications = tuple(self._tracks[each].classification for each in present.ids)
+        ids = np.array(present.ids, np.int64)
+        return Detections(frame.source_id, present.masks, classifications), ids
 
     def forget_votes(self) -> None:
         """Discards all votes, since the library has changed."""
@@ -171,32 +185,9 @@ class Tracks:
     def _shown(self) -> list[Track]:
         return [self._tracks[i] for i in sorted(self._tracks) if not self._tracks[i].hidden]
 
-    def _renew(
-        self, track: Track, result: KeyFrameResult, index: int, since: Sequence[Flow]
-    ) -> None:
-        track.renew(
-            SoftMask.of(result.found.masks, index),
-            result.found.classifications[index],
-            quality=float(result.found.masks.predicted_ious[index]),
-            image_rgb=result.frame.image_rgb,
-            since=since,
-            threshold=self._threshold,
-            relearnt=result.relearnt,
-        )
-
-    def _miss(self, then: TrackSnapshot, place: int) -> None:
-        track = self._tracks.get(then.ids[place])
-        if track is not None:
-            track.missed += 1
-            track.anchor = then.bodies[place]
-            if track.missed >= MISSES:
-                del self._tracks[track.id]
-
     def _begin(self, result: KeyFrameResult, index: int, since: Sequence[Flow]) -> None:
-        found, votes = (
-            result.found,
-            [*result.earlier_votes[index], result.found.classifications[index]],
-        )
+        found = result.found
+        votes = [*result.earlier_votes[index], found.classifications[index]]
         classification = weighted_vote(votes, self._threshold)
         if not self._unknown and not _is_confirmed(classification, votes, first=result.first):
             self.undecided |= found.classifications[index].label is not None
@@ -239,9 +230,10 @@ class Tracks:
             track.new = False
             hidden = self._tracks.get(predicted.get(each, 0))
             if hidden is None or not _alike(track, hidden):
-                hidden = _nearest(track, self._hidden())
+                others = [other for other in self._tracks.values() if _alike(track, other)]
+                hidden = _nearest(track, others)
             if hidden is not None:
-                self._take_up(track, hidden)
+                self._merge(track, hidden)
 
     def _same_labels(self, found: Detections, ids: Sequence[int]) -> BoolArray:
         """``(found, tracks)`` bool: which have the same label."""
@@ -262,7 +254,7 @@ class Tracks:
                 common = _came_together(one, other, image_rgb)
                 if not common:
                     continue
-                back = max(one, other, key=lambda t: (t.behind, t.hidden, _deviation_px(t)))
+                back = max(one, other, key=lambda t: (t.behind, t.hidden, t.deviation_px))
                 for each in (one, other):
                     each.keep_going(behind=each is back and common > COVERED_SHARE)
                 boxes[place], boxes[later] = one.body.box_xyxy, other.body.box_xyxy
@@ -271,10 +263,8 @@ class Tracks:
             track.crowded = track.id in met
             track.behind &= track.crowded
 
-    def _hidden(self) -> list[Track]:
-        return [track for track in self._tracks.values() if track.hidden]
-
-    def _take_up(self, track: Track, hidden: Track) -> None:
+    def _merge(self, track: Track, hidden: Track) -> None:
+        """A new track takes the id and the votes of a hidden one."""
         del self._tracks[track.id]
         self._boxes.rename(track.id, hidden.id)
         track.id = hidden.id
@@ -322,27 +312,19 @@ def _came_together(one: Track, other: Track, image_rgb: ImageRGB) -> float:
     return common if apart and (met_before or one.resembles(other, image_rgb)) else 0.0
 
 
-def _deviation_px(track: Track) -> float:
-    """Distance in pixels of a track from its place at constant velocity."""
-    before = track.expected or track.body
-    return _distance(track.body.box_xyxy, before.box_xyxy)
-
-
 def _alike(track: Track, hidden: Track) -> bool:
     return hidden.hidden and hidden.classification.label == track.classification.label
 
 
 def _nearest(track: Track, hidden: Sequence[Track]) -> Track | None:
-    """The nearest hidden track of the same label, by its predicted or its last visible place."""
-    size = max(track.body.area, 1) ** 0.5
-    box = track.body.box_xyxy
-    near = {
-        each.id: min(_distance(box, each.body.box_xyxy), _distance(box, each.left_xyxy))
-        for each in hidden
-        if _alike(track, each)
-    }
-    reached = [each for each in hidden if near.get(each.id, np.inf) < REACH * size]
-    return min(reached, key=lambda each: near[each.id], default=None)
+    """The nearest of the hidden tracks, by its predicted or its last visible place."""
+    box, reach_px = track.body.box_xyxy, REACH * max(track.body.area, 1) ** 0.5
+
+    def distance(other: Track) -> float:
+        return min(_distance(box, other.body.box_xyxy), _distance(box, other.left_xyxy))
+
+    nearest = min(hidden, key=distance, default=None)
+    return nearest if nearest is not None and distance(nearest) < reach_px else None
 
 
 def _distance(one_xyxy: Sequence[int], other_xyxy: Sequence[int]) -> float:

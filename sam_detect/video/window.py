@@ -11,16 +11,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 import numpy as np
 
 from sam_detect.errors import one_line
 from sam_detect.library.history import Added
-from sam_detect.outputs.drawing import BoxXYXY
 from sam_detect.outputs.video import TrackPainter
 from sam_detect.types import Frame, ImageRGB, Masks, TrackedFrame
-from sam_detect.video.controls import Action, Controls, Learn, Outline, Pointed, Quit
+from sam_detect.video.controls import Action, Controls, Learn, Outline, Quit
 from sam_detect.video.display import (
     Click,
     Display,
@@ -39,21 +37,8 @@ to make up for a slow detection."""
 _NOTHING = np.full((270, 480, 3), 24, np.uint8)
 """Is shown until the first frame is there."""
 
-
-@dataclass(frozen=True)
-class _Drawn:
-    """A frame with its objects drawn in."""
-
-    tracked: TrackedFrame
-    image_rgb: ImageRGB
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """An object that is being learnt, and its description for messages."""
-
-    what: str
-    future: Future[Added]
+Drawn = tuple[TrackedFrame, ImageRGB]
+"""A frame, and a copy of its picture with its objects drawn in."""
 
 
 class Viewer(Iterator[TrackedFrame]):
@@ -84,15 +69,15 @@ class Viewer(Iterator[TrackedFrame]):
         self._stream, self._frames, self._paced = stream, frames, paced
         self._painter = TrackPainter()
         self._display = display
-        display.resize(window_for(_NOTHING.shape[:2]))
-        self._canvas = _Canvas(display)
-        self._coming: Future[_Drawn] | None = None
-        self._shown: _Drawn | None = None
-        self._pointing: tuple[Frame, Future[Masks]] | None = None
-        self._learning: list[_Asked] = []
+        self._coming: Future[Drawn] | None = None
+        self._shown: Drawn | None = None
+        self._outlining: tuple[Frame, Future[Masks]] | None = None
+        self._learning: list[tuple[str, Future[Added]]] = []
         self._began_s: float | None = None
         self._is_over = self._is_closed = False
         self.controls.message = "waiting for the first frame ..."
+        display.resize(window_for(_NOTHING.shape[:2]))
+        self._layout = WindowLayout(_NOTHING.shape[:2], display.room_hw)
         self._draw()
 
     def __next__(self) -> TrackedFrame:
@@ -112,109 +97,105 @@ class Viewer(Iterator[TrackedFrame]):
             raise
         if self._shown is None:
             self.controls.message = ""
-            self._display.resize(window_for(drawn.tracked.frame.size_hw))
+            self._display.resize(window_for(drawn[0].frame.size_hw))
         self._shown = drawn
         self._draw()
         self._take()
-        return drawn.tracked
+        return drawn[0]
 
-    def _take(self) -> Future[_Drawn]:
-        """Begins to take the next frame."""
-        future: Future[_Drawn] = Future()
+    def _take(self) -> Future[Drawn]:
+        """Begins to take and draw the next frame."""
+        future: Future[Drawn] = Future()
         self._coming = future
+
+        def work() -> None:
+            try:
+                tracked = next(self._frames)
+                future.set_result((tracked, self._painter.draw(tracked)))
+            except BaseException as error:  # raised where the frame is taken
+                future.set_exception(error)
+
         # A daemon: a source may block for long, and stopping must not wait for it.
-        threading.Thread(
-            target=self._take_on, args=(future,), name="sam-detect viewer", daemon=True
-        ).start()
+        threading.Thread(target=work, name="sam-detect viewer", daemon=True).start()
         return future
 
-    def _take_on(self, future: Future[_Drawn]) -> None:
-        try:
-            tracked = next(self._frames)
-            future.set_result(_Drawn(tracked, self._painter.draw(tracked)))
-        except BaseException as error:  # raised where the frame is taken
-            future.set_exception(error)
-
-    def _is_due(self, coming: Future[_Drawn]) -> bool:
+    def _is_due(self, coming: Future[Drawn]) -> bool:
         """Whether the frame is there and its time has come."""
         if not coming.done():
             return False
         if not self._paced or coming.exception() is not None:
             return True
-        time_s, now = coming.result().tracked.frame.time_s or 0.0, time.monotonic()
+        time_s, now = coming.result()[0].frame.time_s or 0.0, time.monotonic()
         if self._began_s is None or now - (self._began_s + time_s) > LATE_S:
             self._began_s = now - time_s
         return now >= self._began_s + time_s
 
     def _attend(self, wait_s: float) -> None:
-        """Does what was asked for meanwhile, and shows what came of it."""
+        """Handles events, and shows what changed."""
         events = self._display.events(wait_s)
         if events is None:
             self._is_over = self._is_closed = True
             return
         for event in events:
-            self._do(event)
+            self._handle(event)
         reported = self._report()
-        if events or reported or self._canvas.is_resized:
+        if events or reported or self._display.room_hw != self._layout.room_hw:
             self._draw()
 
-    def _do(self, event: str | Click) -> None:
+    def _handle(self, event: str | Click) -> None:
         if self._shown is None:
             self._is_over |= event == "q"
             return
-        tracked = self._shown.tracked
-        action = self._action_of(event, tracked)
+        tracked = self._shown[0]
+        action: Action | None
+        if isinstance(event, Click):
+            point = self._layout.in_image(event.point_xy)
+            action = None if point is None else self.controls.click(point, tracked)
+        else:
+            action = self.controls.key(event, tracked)
         if isinstance(action, Quit):
             self._is_over = True
         elif isinstance(action, Outline):
             frame = tracked.frame
-            self._pointing = frame, self._stream.outline(frame, action.point_xy)
-        elif action is not None:
+            self._outlining = frame, self._stream.outline(frame, action.point_xy)
+        elif isinstance(action, Learn):
             self._learn(action, tracked)
 
-    def _action_of(self, event: str | Click, tracked: TrackedFrame) -> Action | None:
-        if not isinstance(event, Click):
-            return self.controls.key(event, tracked)
-        point = self._canvas.in_picture(event.point_xy)
-        return None if point is None else self.controls.click(point, tracked)
-
     def _learn(self, asked: Learn, tracked: TrackedFrame) -> None:
-        """Has the object learnt as it is on the screen."""
-        frame, outline, what = self._meant(asked, tracked)
+        """Learns the object as it is on the screen."""
+        outline: Masks | Future[Masks]
+        if asked.track_id is None and self._outlining is not None:
+            (frame, outline), what = self._outlining, "this"
+        else:
+            frame, what = tracked.frame, f"#{asked.track_id}"
+            outline = tracked.detections.masks[tracked.track_ids == asked.track_id]
         future = self._stream.learn_outlined(
             frame, outline, asked.label, negative=asked.negative, track_id=asked.track_id or 0
         )
-        said = f"{what} is {'not ' if asked.negative else ''}'{asked.label}'"
-        self._learning.append(_Asked(said, future))
-        self.controls.message = f"learning: {said} ..."
-
-    def _meant(
-        self, asked: Learn, tracked: TrackedFrame
-    ) -> tuple[Frame, Masks | Future[Masks], str]:
-        """The frame, the outline, and what to call it."""
-        if asked.track_id is None and self._pointing is not None:
-            return *self._pointing, "this"
-        index = tracked.track_ids.tolist().index(asked.track_id)
-        return tracked.frame, tracked.detections.masks[[index]], f"#{asked.track_id}"
+        text = f"{what} is {'not ' if asked.negative else ''}'{asked.label}'"
+        self._learning.append((text, future))
+        self.controls.message = f"learning: {text} ..."
 
     def _report(self) -> bool:
         """Says what was outlined and learnt meanwhile, or why it was not; whether anything was."""
-        done = [each for each in self._learning if each.future.done()]
-        for asked in done:
-            self._learning.remove(asked)
-            error = asked.future.exception()
+        done = [each for each in self._learning if each[1].done()]
+        for each in done:
+            self._learning.remove(each)
+            text, future = each
+            error = future.exception()
             if error is None:
-                total = asked.future.result().total
+                total = future.result().total
                 count = f"{total} example{'' if total == 1 else 's'}"
-                self.controls.message = f"learnt: {asked.what}; the library has {count}"
+                self.controls.message = f"learnt: {text}; the library has {count}"
             else:
                 self.controls.message = f"not learnt: {one_line(error)}"
-        return self._report_outline(self.controls.pointed) or bool(done)
+        return self._report_outline() or bool(done)
 
-    def _report_outline(self, pointed: Pointed | None) -> bool:
-        if pointed is None or pointed.outline is not None or self._pointing is None:
+    def _report_outline(self) -> bool:
+        pointed = self.controls.pointed
+        if pointed is None or pointed.outline is not None or self._outlining is None:
             return False
-        future = self._pointing[1]
+        _, future = self._outlining
         if not future.done():
             return False
         error = future.exception()
@@ -234,60 +215,18 @@ class Viewer(Iterator[TrackedFrame]):
                 self._attend(WAIT_S)
 
     def _draw(self) -> None:
+        """Shows the picture, with the selection highlighted, and the caption."""
         if self._is_closed:
             return
-        controls, pointed = self.controls, self.controls.pointed
-        image = _NOTHING if self._shown is None else self._shown.image_rgb
-        outline = None if pointed is None else pointed.outline
-        boxes = [] if self._shown is None else _boxes_of(controls.chosen, self._shown.tracked)
-        self._canvas.show(image, outline=outline, boxes_xyxy=boxes, caption=controls.caption)
-
-
-class _Canvas:
-    """Lays out what a display shows, and keeps the part that stays while nothing moves."""
-
-    def __init__(self, display: Display) -> None:
-        self._display = display
-        self._layout = WindowLayout(_NOTHING.shape[:2], display.room_hw)
-        self._of: tuple[ImageRGB, Masks | None] | None = None
-        self._rendered = _NOTHING
-
-    @property
-    def is_resized(self) -> bool:
-        """Whether the window's size is no longer the one that was drawn for."""
-        return self._display.room_hw != self._layout.room_hw
-
-    def in_picture(self, point_xy: tuple[int, int]) -> tuple[int, int] | None:
-        """The picture's pixel at a point of the window; None where the picture is not."""
-        return self._layout.in_image(point_xy)
-
-    def show(
-        self,
-        image_rgb: ImageRGB,
-        *,
-        outline: Masks | None,
-        boxes_xyxy: Sequence[BoxXYXY],
-        caption: str,
-    ) -> None:
-        """Shows a picture, with what is outlined and what is chosen set off."""
-        layout = WindowLayout((image_rgb.shape[0], image_rgb.shape[1]), self._display.room_hw)
-        before = (None, None) if self._of is None else self._of
-        if layout != self._layout or before[0] is not image_rgb or before[1] is not outline:
-            whole = image_rgb if outline is None else draw_outlined(image_rgb, outline)
-            self._layout, self._of, self._rendered = (
-                layout,
-                (image_rgb, outline),
-                layout.render(whole),
-            )
-        canvas = self._rendered.copy()
-        for box in boxes_xyxy:
-            layout.mark(canvas, box)
-        draw_caption(canvas, caption)
+        tracked, image = self._shown or (None, _NOTHING)
+        chosen, pointed = self.controls.chosen, self.controls.pointed
+        if pointed is not None and pointed.outline is not None:
+            image = draw_outlined(image, pointed.outline)
+        self._layout = WindowLayout((image.shape[0], image.shape[1]), self._display.room_hw)
+        canvas = self._layout.render(image)
+        if tracked is not None and chosen is not None:
+            boxes = tracked.detections.boxes_xyxy[tracked.track_ids == chosen]
+            for x0, y0, x1, y1 in boxes.tolist():
+                self._layout.mark(canvas, (x0, y0, x1, y1))
+        draw_caption(canvas, self.controls.caption)
         self._display.show(canvas)
-
-
-def _boxes_of(track_id: int | None, tracked: TrackedFrame) -> list[BoxXYXY]:
-    if track_id is None:
-        return []
-    chosen = tracked.detections.boxes_xyxy[tracked.track_ids == track_id]
-    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in chosen.tolist()]

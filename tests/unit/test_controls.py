@@ -143,7 +143,7 @@ def test_a_click_on_what_is_not_followed_asks_for_its_outline_and_holds_the_pict
     assert controls.click((60, 40), scene()) == Outline((60, 40))
     assert controls.held
     assert controls.chosen is None
-    assert "looking" in controls.caption
+    assert "outlining" in controls.caption
     assert controls.pointed is not None
     controls.pointed.outline = Masks.from_dense(np.ones((48, 64), bool))
     assert "name what is outlined" in controls.caption
