@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,13 @@ def learn(  # noqa: PLR0917 - click gives them by name
     twice adds nothing.
     With --json, a line {"added": N, "total": N} follows each batch that is safely stored.
     """
-    prompts = _Prompts(label, boxes, points, masks, negative=negative)
+    prompts = _Prompts(
+        label,
+        [parse_numbers("--box", box, "x,y,w,h") for box in boxes],
+        [parse_numbers("--point", point, "x,y") for point in points],
+        masks,
+        negative,
+    )
     _check_options(prompts, annotations, tag)
     detector = open_detector(settings, learns=True)
     library = _name_of_library(detector)
@@ -124,8 +131,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
         outlines = _Annotations(annotations, paths, tag, failures, whole=whole)
         paths = list(outlines.by_path)
     shown = _Preview(preview, paths) if preview is not None else None
-    report = _Report(as_json)
-    polarity = {"negative": negative, "exhaustive": exhaustive}
+    report = _Report(as_json, negative, exhaustive)
     with report.summary(library), progress(paths, "learning") as steps:
         for path in steps:
             with failures.guard(path):
@@ -133,7 +139,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
                 found, labels = outlines.of(detector, frame, path)
                 if shown is not None:
                     shown.write(frame, found, prompts.boxes)
-                report.learn(detector, frame, found, labels, **polarity)
+                report.learn(detector, frame, found, labels)
     if negative and report.added + report.relabelled:
         note(HINT)
     return failures.end(paths)
@@ -183,23 +189,15 @@ def _check_options(prompts: _Prompts, annotations: Path | None, tag: str | None)
     require_label(prompts.label)
 
 
+@dataclass
 class _Prompts:
     """Where the objects are, by box, point or mask file; all have one label."""
 
-    def __init__(
-        self,
-        label: str | None,
-        boxes: tuple[str, ...],
-        points: tuple[str, ...],
-        masks: str | None,
-        *,
-        negative: bool,
-    ) -> None:
-        self.label = label
-        self.negative = negative
-        self.boxes = [parse_numbers("--box", box, "x,y,w,h") for box in boxes]
-        self.points = [parse_numbers("--point", point, "x,y") for point in points]
-        self.file = masks
+    label: str | None
+    boxes: list[list[float]]
+    points: list[list[float]]
+    file: str | None
+    negative: bool
 
     def __bool__(self) -> bool:
         return bool(self.boxes or self.points or self.file is not None)
@@ -342,33 +340,28 @@ class _Annotations:
         return Masks.concatenate(masks), labels
 
 
+@dataclass
 class _Report:
     """Acknowledges each committed batch."""
 
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
-        self.added = self.relabelled = self.known = 0
-        self.total: int | None = None
-        self.batch: str | None = None
+    as_json: bool
+    negative: bool
+    exhaustive: bool
+    added: int = 0
+    relabelled: int = 0
+    known: int = 0
+    total: int | None = None
+    batch: str | None = None
 
-    def learn(
-        self,
-        detector: SAMDetect,
-        frame: Frame,
-        masks: Masks,
-        labels: list[str],
-        *,
-        negative: bool,
-        exhaustive: bool,
-    ) -> None:
+    def learn(self, detector: SAMDetect, frame: Frame, masks: Masks, labels: list[str]) -> None:
         """Learns one picture's objects, and says so once they are safe."""
         if not len(masks):
             return
-        others = masks[:0] if exhaustive else None
+        others = masks[:0] if self.exhaustive else None
         # All pictures of one command are one batch, which `library undo` takes back together.
         self.batch = self.batch or detector.library.new_batch()
         done = detector.learn_frame(
-            frame, masks, labels, negative=negative, others=others, batch=self.batch
+            frame, masks, labels, negative=self.negative, others=others, batch=self.batch
         )
         self.total = done.total
         self.added += done.added

@@ -230,7 +230,7 @@ def _learnt(entry: LearningBatch) -> str:
     learnt = [f"{label} ({count})" for label, count in entry.labels.items()]
     learnt += [f"not {label} ({count})" for label, count in entry.negatives.items()]
     learnt += [f"{entry.relabelled} relabelled"] * bool(entry.relabelled)
-    learnt += [f"{entry.taken_back} removed as its opposite"] * bool(entry.taken_back)
+    learnt += [f"{entry.taken_back} contradicting removed"] * bool(entry.taken_back)
     return ", ".join(learnt)
 
 

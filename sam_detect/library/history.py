@@ -1,6 +1,6 @@
 """Learning batches: what was learnt together, what it replaced, and how it is undone.
 
-An example that replaces others (an earlier label of the same object, or what said the opposite)
+An example that replaces others (an earlier label of the same object, or what contradicted it)
 keeps their states in its payload, ``before``, the newest first: the batch that replaced the state
 (``by``), its id, its vector (None: the same) and the fields of its payload that differ. So one
 write of one example is all there is to do, and to undo.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
-import secrets
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from sam_detect.errors import LibraryError, OutputError, RecipeMismatchError
 from sam_detect.library import lookup, places
@@ -19,6 +18,7 @@ from sam_detect.library.example import LISTED_FIELDS, example_id, label_of
 from sam_detect.library.history import Added, new_batch, replacing, with_label
 from sam_detect.library.library import BATCH, Library
 from sam_detect.library.lookup import same_outline
+from sam_detect.outputs.files import write_atomically
 from sam_detect.types import Point, Recipe
 from sam_detect.vector_store._files import is_library_folder
 
@@ -33,31 +33,25 @@ def export_library(library: Library, file: Path) -> int:
         LibraryCorruptError: an example is damaged, so the file could not be imported.
     """
     with library.store.session():
-        manifest = library.require()
-        target = Path(os.path.realpath(file))
-        temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}.tmp")
+        manifest = {**library.require(), "name": library.name}
+        target, count = Path(os.path.realpath(file)), 0
+        own = next(filter(is_library_folder, target.parents), None)
+        if own is not None:
+            raise OutputError(
+                f"the export {file} would be in {own}, among the files of a library; "
+                "choose another folder"
+            )
+        if os.path.exists(target) and not os.path.isfile(target):
+            raise OutputError(f"the export needs a file name, and {file} is something else")
+
+        def write(stream: IO[bytes]) -> None:
+            nonlocal count
+            count = write_archive(stream, manifest, library.points())
+
         try:
-            own = next(filter(is_library_folder, target.parents), None)
-            if own is not None:
-                raise OutputError(
-                    f"the export {file} would be in {own}, among the files of a library; "
-                    "choose another folder"
-                )
-            if target.exists() and not target.is_file():
-                raise OutputError(f"the export needs a file name, and {file} is something else")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with open(temporary, "xb") as stream:
-                    named = {**manifest, "name": library.name}
-                    count = write_archive(stream, named, library.points())
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.replace(temporary, target)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error)
+            write_atomically(target, write)
+        except OutputError as error:
+            why = getattr(error.__cause__, "strerror", None) or str(error.__cause__ or error)
             raise OutputError(f"the export {file} cannot be written: {why}") from error
     return count
 
@@ -211,8 +205,10 @@ class _Merge:
             if self._batch is None:
                 yield point
                 continue
-            opposite = self._dropped_by.get(point.id, ())
-            dropped = list(lookup.read(store, opposite, with_vectors=True)) if opposite else []
+            contradicting = self._dropped_by.get(point.id, ())
+            dropped = (
+                list(lookup.read(store, contradicting, with_vectors=True)) if contradicting else []
+            )
             yield replacing(_of_batch(point, self._batch), dropped)
         for point in lookup.read(store, with_vectors=True) if self._own else ():
             if point.id in self._dropped:
@@ -236,10 +232,10 @@ class _Merge:
             return []
         outline, store = data["segmentation"], self._library.store
         if not negative:
-            opposite = example_id(
+            contradicting = example_id(
                 digest=data["picture"], mask_rle=outline, label=label, negative=True
             )
-            return [opposite] if opposite in self._own else []
+            return [contradicting] if contradicting in self._own else []
         there = self._claims.get((label, data["picture"]), ())
         near = lookup.read(store, there, fields=LISTED_FIELDS) if there else ()
         return [each.id for each in near if same_outline(each.payload["segmentation"], outline)]

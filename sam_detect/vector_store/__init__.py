@@ -49,7 +49,7 @@ class QdrantOptions(Options):
     lock_timeout_s: float = Field(
         20.0,
         ge=0,
-        description="How long to wait for another process to let go of a library.",
+        description="How long to wait for another process to release a library.",
         json_schema_extra=shown("SECONDS"),
     )
 

@@ -138,7 +138,7 @@ class Collections:
                 raise
             deadline = time.monotonic() + CREATION_WAIT_S
             while self.physical_or_none() is None:
-                if time.monotonic() > deadline:  # its maker was killed before it was named
+                if time.monotonic() > deadline:  # the process that made it was killed
                     self._client.delete_collection(first)
                     self.create(record, "1")
                     break

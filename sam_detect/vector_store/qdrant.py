@@ -39,7 +39,7 @@ class QdrantVectorStore(VectorStore):
         url: of a server, such as ``http://localhost:6333``.
         api_key: the server's key; not used without ``url``.
         collection_name: the library; letters, digits, ``_``, ``-`` and ``.``, at most 100.
-        lock_timeout_s: how long to wait for another process to let go of an embedded library.
+        lock_timeout_s: how long to wait for another process to release an embedded library.
         timeout_s: how long to wait for each answer of a server.
         batch_size: points sent at once. An example with its picture has some 30 KB.
 
