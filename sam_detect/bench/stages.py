@@ -28,7 +28,7 @@ from sam_detect.interfaces import Embedder, VectorStore
 from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.library.snapshot import search as search_in_store
-from sam_detect.masks import FloatArray
+from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.outputs.overlay import OverlaySink
 from sam_detect.outputs.text import JSONSink
 from sam_detect.pipeline import Pipeline
@@ -86,6 +86,10 @@ def drawn() -> ImageRGB:
     return np.asarray(np.clip(image + grain, 0, 255), np.uint8)
 
 
+def mask_iou(one: BoolArray, other: BoolArray) -> float:
+    return float(np.count_nonzero(one & other) / np.count_nonzero(one | other))
+
+
 def megapixels(frames: Sequence[Frame]) -> float:
     return sum(frame.size_hw[0] * frame.size_hw[1] for frame in frames) / 1e6
 
@@ -108,28 +112,22 @@ class Picture:
     """A picture with what each room makes of it.
 
     Attributes:
-        candidates: N proposals, all of them described.
+        frame: the picture.
+        masks: N proposals.
+        vectors: ``(N, D)``.
+        candidates: the proposals with their vectors.
         crops: N crops, not yet faded, at the embedder's side.
         faded: the same, faded.
         detections: what the detector finds.
     """
 
+    frame: Frame
+    masks: Masks
+    vectors: FloatArray
     candidates: Candidates
     crops: list[Crop]
     faded: list[FadedCrop]
     detections: Detections
-
-    @property
-    def frame(self) -> Frame:
-        return self.candidates.frame
-
-    @property
-    def masks(self) -> Masks:
-        return self.candidates.masks
-
-    @property
-    def vectors(self) -> FloatArray:
-        return self.candidates.vectors
 
 
 @dataclass(frozen=True)
@@ -213,7 +211,7 @@ class Prepared:
         vectors = self.features.embed_masks(frame, masks)
         candidates = Candidates(frame, masks, vectors, np.arange(len(masks)))
         faded = fade_all(crops, self.features.fade)
-        return Picture(candidates, crops, faded, self.label(candidates))
+        return Picture(frame, masks, vectors, candidates, crops, faded, self.label(candidates))
 
 
 def fade_all(crops: Sequence[Crop], fade: parts.AnyFade) -> list[FadedCrop]:
@@ -263,8 +261,8 @@ def stages(prepared: Prepared, folder: Path) -> list[Trial]:
         _over(made, "embed", lambda p: embed_all(embedder, p.faded)),
         _over(made, "search", lambda p: prepared.snapshot.nearest(p.vectors, limit)),
         _over(made, "label", lambda p: prepared.label(p.candidates)),
-        Trial("write_json", lambda _: _write_json(made, folder / "found.jsonl")),
-        Trial("write_overlay", lambda _: _write_overlays(made, folder / "overlays")),
+        Trial("write_json", lambda _: _write(made, JSONSink, folder / "found.jsonl")),
+        Trial("write_overlay", lambda _: _write(made, OverlaySink, folder / "overlays")),
         _over(made, "detect", lambda p: pipeline.detect(p.frame)),
     ]
 
@@ -297,9 +295,10 @@ def pairs(prepared: Prepared) -> dict[str, tuple[Trial, Trial]]:
         ),
     }
     for name in ("identity", "blur"):
+        other = parts.make_fade(name)
         found[f"fade_gaussian_vs_{name}"] = (
-            _fading(made, "gaussian", fade),
-            _fading(made, name, parts.make_fade(name)),
+            _over(made, "gaussian", lambda p: fade_all(p.crops, fade)),
+            _over(made, name, lambda p, other=other: fade_all(p.crops, other)),  # type: ignore[misc]
         )
     return found
 
@@ -314,10 +313,6 @@ def _over(pictures: Sequence[Picture], name: str, run: Callable[[Picture], Any])
     return Trial(name, over_all)
 
 
-def _fading(pictures: Sequence[Picture], name: str, fade: parts.AnyFade) -> Trial:
-    return _over(pictures, name, lambda p: fade_all(p.crops, fade))
-
-
 def _fade_whole(picture: Picture, fade: parts.AnyFade) -> list[FloatArray]:
     """The picture faded around each of some masks, without cutting anything."""
     image = picture.frame.image_rgb
@@ -330,15 +325,10 @@ def _fade_whole(picture: Picture, fade: parts.AnyFade) -> list[FloatArray]:
     return faded
 
 
-def _write_json(pictures: Sequence[Picture], path: Path) -> None:
-    sink = JSONSink(path, multiple=True)
-    for picture in pictures:
-        sink.write(picture.frame, picture.detections)
-    sink.close()
-
-
-def _write_overlays(pictures: Sequence[Picture], folder: Path) -> None:
-    sink = OverlaySink(folder, multiple=True)
+def _write(
+    pictures: Sequence[Picture], sink_class: type[JSONSink | OverlaySink], path: Path
+) -> None:
+    sink = sink_class(path, multiple=True)
     for picture in pictures:
         sink.write(picture.frame, picture.detections)
     sink.close()

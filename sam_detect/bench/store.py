@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from qdrant_client import QdrantClient, models
@@ -33,34 +33,12 @@ BATCH = 1_000
 COLLECTION = "bench"
 
 
-class ComparedStore(Protocol):
-    """A store with points of one length, each with the payload that a search reads."""
-
-    name: str
-    lasting: bool
-    """Whether it can be opened again."""
-
-    def insert(self, points: Sequence[Point]) -> None:
-        """Adds points; they last when it returns, where the store is lasting."""
-
-    def search(self, queries: FloatArray) -> list[list[str]]:
-        """For each of ``(Q, D)`` unit vectors the ids of its nearest points, nearest first."""
-
-    def open(self) -> int:
-        """Opens it and counts its points."""
-
-    def kept_open(self) -> AbstractContextManager[Any]:
-        """Searches inside need not open it."""
-
-    def close(self) -> None:
-        """Lets go of it, so that it can be opened again."""
-
-
 class OurStore:
     """A store of this project.
 
     Args:
         make: gives the store, not yet opened.
+        lasting: whether it can be opened again.
     """
 
     def __init__(self, name: str, make: Callable[[], VectorStore], *, lasting: bool) -> None:
@@ -69,21 +47,26 @@ class OurStore:
         self._store = make()
 
     def insert(self, points: Sequence[Point]) -> None:
+        """Adds points; they last when it returns, where the store is lasting."""
         with self._store.session():
             for start in range(0, len(points), BATCH):
                 self._store.upsert(points[start : start + BATCH])
 
     def search(self, queries: FloatArray) -> list[list[str]]:
+        """For each of ``(Q, D)`` unit vectors the ids of its nearest points, nearest first."""
         found = self._store.search(queries, NEIGHBOURS, fields=("label", "negative"))
         return [[hit.id for hit in row] for row in found]
 
     def open(self) -> int:
+        """Opens it and counts its points."""
         return self._store.count()
 
     def kept_open(self) -> AbstractContextManager[Any]:
+        """Searches inside need not open it."""
         return self._store.session()
 
     def close(self) -> None:
+        """Closes it, so that it can be opened again."""
         self._store = self._make()
 
 
@@ -94,8 +77,8 @@ class LocalMode:
     lasting = True
 
     def __init__(self, folder: Path, dimension: int) -> None:
-        self._folder = folder
-        self._client = self._connect()
+        self._path = str(folder)
+        self._client = QdrantClient(path=self._path)
         self._client.create_collection(
             COLLECTION,
             vectors_config=models.VectorParams(size=dimension, distance=models.Distance.COSINE),
@@ -124,7 +107,7 @@ class LocalMode:
         return [[str(hit.id) for hit in each.points] for each in found]
 
     def open(self) -> int:
-        self._client = self._connect()
+        self._client = QdrantClient(path=self._path)
         return self._client.count(COLLECTION).count
 
     def kept_open(self) -> AbstractContextManager[Any]:
@@ -133,9 +116,8 @@ class LocalMode:
     def close(self) -> None:
         self._client.close()
 
-    def _connect(self) -> QdrantClient:
-        return QdrantClient(path=str(self._folder))
 
+Store = OurStore | LocalMode
 
 DIMENSION = 256
 SIZES = (1_000, 10_000, 100_000)
@@ -168,17 +150,17 @@ def run(measurements: Measurements, options: Options) -> None:
             _measure(measurements, _stores(Path(folder), with_local), size)
 
 
-def _stores(folder: Path, with_local: bool) -> list[ComparedStore]:
+def _stores(folder: Path, with_local: bool) -> list[Store]:
     embedded = partial(QdrantVectorStore, path=folder / "embedded", collection_name=COLLECTION,
                        batch_size=BATCH)  # fmt: skip
-    stores: list[ComparedStore] = [
+    stores: list[Store] = [
         OurStore("memory", MemoryVectorStore, lasting=False),
         OurStore("embedded", embedded, lasting=True),
     ]
     return [*stores, LocalMode(folder / "local", DIMENSION)] if with_local else stores
 
 
-def _measure(measurements: Measurements, stores: Sequence[ComparedStore], size: int) -> None:
+def _measure(measurements: Measurements, stores: Sequence[Store], size: int) -> None:
     points, queries = clustered_points(size)
     measurements.announce(f"insert {size}")
     parts = measurements.accumulate([_filling(store, points) for store in stores], PARTS)
@@ -191,8 +173,9 @@ def _measure(measurements: Measurements, stores: Sequence[ComparedStore], size: 
         for store in stores:
             stack.enter_context(store.kept_open())
         found = [store.search(queries) for store in stores]
-        trials = [_searching(store, queries) for store in stores]
-        searched = measurements.interleave(trials)
+        searched = measurements.interleave(
+            [Trial(s.name, lambda _, s=s: s.search(queries)) for s in stores]  # type: ignore[misc]
+        )
     _keep(measurements, "search", size, searched)
     for store, answer in zip(stores[1:], found[1:], strict=True):
         measurements.figures[f"{store.name}_agrees_{size}"] = agreement(found[0], answer)
@@ -201,8 +184,9 @@ def _measure(measurements: Measurements, stores: Sequence[ComparedStore], size: 
     lasting = [store for store in stores if store.lasting]
     for store in lasting:
         store.close()
-    trials = [_opening(store) for store in lasting]
-    opened = measurements.interleave(trials)
+    opened = measurements.interleave(
+        [Trial(s.name, lambda _, s=s: s.open(), finish=lambda _, s=s: s.close()) for s in lasting]  # type: ignore[misc]
+    )
     _keep(measurements, "open", size, opened)
 
 
@@ -232,18 +216,10 @@ def agreement(expected: Sequence[Sequence[str]], found: Sequence[Sequence[str]])
     return round(hits / max(1, sum(len(row) for row in expected)), 4)
 
 
-def _filling(store: ComparedStore, points: Sequence[Point]) -> Trial:
+def _filling(store: Store, points: Sequence[Point]) -> Trial:
     step = len(points) // PARTS
     parts = iter([points[start : start + step] for start in range(0, len(points), step)])
     return Trial(store.name, store.insert, prepare=lambda: next(parts))
-
-
-def _searching(store: ComparedStore, queries: FloatArray) -> Trial:
-    return Trial(store.name, lambda _: store.search(queries))
-
-
-def _opening(store: ComparedStore) -> Trial:
-    return Trial(store.name, lambda _: store.open(), finish=lambda _: store.close())
 
 
 def _keep(

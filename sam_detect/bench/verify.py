@@ -4,7 +4,6 @@ vectors those of the official code? For users with real weights; a row for each 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import asdict, dataclass
@@ -19,7 +18,9 @@ from PIL import Image
 
 from sam_detect.api import SAMDetect
 from sam_detect.bench.machine import describe_machine, machine_name, versions
+from sam_detect.bench.measurements import Stopwatch
 from sam_detect.bench.sam2_official import official_generator, same_share
+from sam_detect.bench.stages import mask_iou
 from sam_detect.embedding.clip import CLIPEmbedder
 from sam_detect.fading import IdentityFade, context
 from sam_detect.masks import BoolArray, FloatArray
@@ -98,17 +99,18 @@ def _weights(name: str, path: Path) -> Check:
 
 def _masks(used: SAM2Segmenter, weights: SAM2Weights) -> Iterator[Check]:
     """The masks of everything against the official generator's, and the time of both."""
-    frame, where = Frame(_coins(), "coins"), used.device
+    coins = np.repeat(skimage.data.coins()[:, :, None], 3, axis=2)
+    frame = Frame(coins, "coins")
     plain = SAM2Segmenter(
         weights.path,
-        str(where),
+        str(used.device),
         config=weights.config,
         dtype="fp32",
         points_per_side=POINTS_PER_SIDE,
     )
     official = official_generator(plain.model.model, {"points_per_side": POINTS_PER_SIDE})
-    theirs, slow = _timed(lambda: official.generate(frame.image_rgb), where)
-    ours, fast = _timed(lambda: _afresh(plain, frame), where)
+    theirs, slow = _timed(lambda: official.generate(frame.image_rgb))
+    ours, fast = _timed(lambda: _afresh(plain, frame))
     true = [each["segmentation"] for each in theirs if each["area"]]
     share = same_share(ours, true)
     yield Check(
@@ -118,7 +120,7 @@ def _masks(used: SAM2Segmenter, weights: SAM2Weights) -> Iterator[Check]:
     )
     speed = f"{fast:.2f} s, the official generator {slow:.2f} s: {slow / fast:.1f}x"
     yield Check(f"SAM 2 time, {POINTS_PER_SIDE}x{POINTS_PER_SIDE} points", speed)
-    chosen, seconds = _timed(lambda: _afresh(used, frame), where)
+    chosen, seconds = _timed(lambda: _afresh(used, frame))
     dtype = str(used.dtype).removeprefix("torch.")
     yield Check("SAM 2 as detect uses it", f"{len(chosen)} masks in {seconds:.2f} s, {dtype}")
     for name in ("adaptive", "blobs"):
@@ -129,7 +131,7 @@ def _recall(used: SAM2Segmenter, prompts: str, frame: Frame, wanted: Masks) -> s
     """What a prompter finds of the masks of the whole grid, and for how many prompts."""
     asking, counting = copy(used), _Counting(make_prompter(prompts))
     asking.prompter = counting
-    found, seconds = _timed(lambda: _afresh(asking, frame), used.device)
+    found, seconds = _timed(lambda: _afresh(asking, frame))
     true = [wanted.rle(index) for index in range(len(wanted))]
     share = same_share(found, true, least_iou=MATCHED_IOU)
     asked = f"{counting.prompts} of the grid's {used.config.per_side**2} prompts"
@@ -164,7 +166,7 @@ def _vectors(embedder: CLIPEmbedder, clip_model: str) -> Iterator[Check]:
     loaded = load_clip(find_clip(clip_model), device=torch.device("cpu"))
     plain = encode_images(loaded, [Image.fromarray(image) for image in images]).float().numpy()
     plain /= np.linalg.norm(plain, axis=1, keepdims=True)
-    ours, seconds = _timed(lambda: embedder.embed(crops), torch.device("cpu"))
+    ours, seconds = _timed(lambda: embedder.embed(crops))
     off = float(np.abs(ours - plain).max())
     yield Check("CLIP vectors", f"differ from open_clip's by {off:.1e} at most", off <= SAME_VECTOR)
     yield Check("CLIP time", f"{1000 * seconds / len(crops):.0f} ms for each crop")
@@ -188,17 +190,13 @@ def _quality(segmenter: SAM2Segmenter, embedder: CLIPEmbedder) -> Check:
     detector.learn_frame(frame, shown, [labels[i] for i in chosen])
     known = detector.detect(frame).known
     overlap = np.array(
-        [[_iou(known.masks.dense(i), mask) for mask in masks] for i in range(len(known))]
+        [[mask_iou(known.masks.dense(i), mask) for mask in masks] for i in range(len(known))]
     ).reshape(len(known), len(masks))
     same = np.array([[a == b for b in labels] for a in known.label], bool).reshape(overlap.shape)
     right = int(((overlap > 0.5) & same).any(axis=0).sum())
     f1 = 2 * right / max(1, len(known) + len(masks))
     said = f"F1 {f1:.2f}: {right} of {len(masks)} drawn shapes, {len(known)} named detections"
     return Check("quality", said)
-
-
-def _iou(one: BoolArray, other: BoolArray) -> float:
-    return float(np.count_nonzero(one & other) / np.count_nonzero(one | other))
 
 
 def _shapes() -> tuple[ImageRGB, list[BoolArray], list[str]]:
@@ -225,20 +223,9 @@ def _shapes() -> tuple[ImageRGB, list[BoolArray], list[str]]:
     return np.clip(grained, 0, 255).astype(np.uint8), masks, labels
 
 
-def _coins() -> ImageRGB:
-    return np.repeat(skimage.data.coins()[:, :, None], 3, axis=2)
-
-
-def _timed(run: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
     """What it gives, and the seconds of a second run."""
     run()
-    _wait(device)
-    started = time.perf_counter()
-    made = run()
-    _wait(device)
-    return made, time.perf_counter() - started
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    with Stopwatch() as watch:
+        made = run()
+    return made, watch.durations_ms[0] / 1000

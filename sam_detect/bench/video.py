@@ -25,6 +25,7 @@ from sam_detect import parts
 from sam_detect.api import SAMDetect
 from sam_detect.bench import Options
 from sam_detect.bench.measurements import Measurements, Trial, resident_mb
+from sam_detect.bench.stages import mask_iou
 from sam_detect.config import Settings
 from sam_detect.interfaces import Source
 from sam_detect.masks import BoolArray
@@ -263,19 +264,11 @@ def _f1(found: list[Detections], scenes: list[Scene]) -> float:
         known = detections.known
         named += len(known)
         there += len(truth.labels)
-        right += sum(_right(known, truth))
+        for mask, label in zip(truth.masks, truth.labels, strict=True):
+            # Objects are too far apart for one detection to serve two.
+            ious = (mask_iou(each.mask, mask) for each in known if each.label == label)
+            right += max(ious, default=0.0) >= SAME_IOU
     return round(2 * right / max(1, named + there), 4)
-
-
-def _right(known: Detections, truth: Scene) -> Iterator[bool]:
-    """Whether each true object has a detection; objects are too far apart for one to serve two."""
-    for mask, label in zip(truth.masks, truth.labels, strict=True):
-        ious = [
-            np.count_nonzero(each.mask & mask) / np.count_nonzero(each.mask | mask)
-            for each in known
-            if each.label == label
-        ]
-        yield max(ious, default=0.0) >= SAME_IOU
 
 
 class _Memory:
