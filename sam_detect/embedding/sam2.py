@@ -25,7 +25,7 @@ from sam_detect.models.running import (
     BatchSize,
     in_batches,
     resolve_dtype,
-    sent,
+    to_device,
     unit_rows,
 )
 from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
@@ -153,7 +153,7 @@ class SAM2Embedder(Embedder):
         for start in range(0, len(masks), MASKS_AT_ONCE):
             some = masks[start : start + MASKS_AT_ONCE]
             shares = np.stack([_shares(some, index, rows) for index in range(len(some))])
-            means.append(sent(shares, flat.device) @ flat)
+            means.append(to_device(shares, flat.device) @ flat)
         return unit_rows(torch.cat(means), self._name)
 
     def _vectors(self, pieces: Sequence[Piece]) -> FloatArray:
@@ -163,7 +163,7 @@ class SAM2Embedder(Embedder):
         features = self._features([image for image, _ in pieces])
         size = (features.shape[2], features.shape[3])
         reduced = torch.stack([_reduced(mask, size) for _, mask in pieces])
-        weights = sent(reduced, features.device)
+        weights = to_device(reduced, features.device)
         return torch.einsum("nchw,nhw->nc", features, weights)
 
 

@@ -33,7 +33,7 @@ from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError, o
 from sam_detect.models.catalogue import CLIPWeights, clip_model
 from sam_detect.models.clip_config import FOLDER_CONFIG, FolderConfig, read_folder_config
 from sam_detect.models.reading import SAFETENSORS, Weights, count_numbers, read_weights
-from sam_detect.models.running import enough_memory, numbered
+from sam_detect.models.running import enough_memory, with_index
 from sam_detect.models.sharing import Shared, file_key
 from sam_detect.models.weights import checked_sha256, require_clip
 
@@ -142,8 +142,8 @@ def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
     state = read_weights(found.path)
     folder = _folder_of(found)
     described = None if folder is None else read_folder_config(folder)
-    model = _built(found, described, count_numbers(state))
-    _fill(model, state, found)
+    model = _build(found, described, count_numbers(state))
+    _load_weights(model, state, found)
     with enough_memory():
         model = model.to(device).eval().requires_grad_(False)
     config = PreprocessCfg(**model.visual.preprocess_cfg)
@@ -175,7 +175,7 @@ def shared_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
         known = tuple(file_key(path) for path in files)
     except OSError:
         return load_clip(found, device=device)  # which says what is missing
-    key = found.model, found.pretrained, known, numbered(device)
+    key = found.model, found.pretrained, known, with_index(device)
     return _SHARED.get(key, lambda: load_clip(found, device=device))
 
 
@@ -206,7 +206,7 @@ def _weights_in(folder: Path) -> Path:
     raise UnavailableError(f"the folder {folder} has no weights (such as {FOLDER_WEIGHTS[0]})")
 
 
-def _built(found: CLIPWeights, described: FolderConfig | None, numbers: int) -> Any:
+def _build(found: CLIPWeights, described: FolderConfig | None, numbers: int) -> Any:
     """The architecture with open_clip's preprocessing for these weights, not yet filled."""
     tag = get_pretrained_cfg(found.model, found.pretrained) if found.pretrained else {}
     try:
@@ -230,7 +230,7 @@ def _built(found: CLIPWeights, described: FolderConfig | None, numbers: int) -> 
         ) from error
 
 
-def _fill(model: Any, state: Weights, found: CLIPWeights) -> None:
+def _load_weights(model: Any, state: Weights, found: CLIPWeights) -> None:
     """Puts weights into a model, in whichever of open_clip's forms they are."""
     try:
         state = convert_state_dict(model, state)

@@ -139,7 +139,7 @@ def obtain(model: Model, *, offline: bool, progress: Progress) -> Obtained:
     problem = f"{model.name} is not on this machine, and nothing is downloaded"
     advice = f": {where_to_put(model)}; {NO_MODEL[model.kind]}"
     if path is not None:
-        sha256, published = _hashed(path, progress), published_sha256(path)
+        sha256, published = _sha256(path, progress), published_sha256(path)
         if published in (None, sha256):
             return Obtained(model, path, False, sha256, published is not None)
         damaged = f"{path} is damaged (its SHA-256 is not the published one)"
@@ -152,7 +152,7 @@ def obtain(model: Model, *, offline: bool, progress: Progress) -> Obtained:
     if path is not None:
         progress.say(damaged)
     with _without_telemetry():
-        with _explained(model, None):
+        with _translated_errors(model, None):
             remote = _locate(model)
         return _download(remote, progress)
 
@@ -200,15 +200,15 @@ def _download(remote: _Remote, progress: Progress) -> Obtained:
     assert cache is not None  # noqa: S101  huggingface_hub was imported
     blob = cached_repository(cache, remote.model) / "blobs" / remote.sha256
     partial = blob.with_name(blob.name + PARTIAL)
-    with _explained(remote.model, partial), _locked(blob, remote.model.name, progress):
-        needed = not (blob.is_file() and _hashed(blob, progress) == remote.sha256)
+    with _translated_errors(remote.model, partial), _lock(blob, remote.model.name, progress):
+        needed = not (blob.is_file() and _sha256(blob, progress) == remote.sha256)
         if needed:
             size = f" ({remote.size / 1e6:.0f} MB)" if remote.size else ""
             progress.say(
                 f"downloading {remote.model.name}{size} from {urlsplit(remote.url).netloc}"
             )
             _transfer(remote, partial, progress)
-            found = _hashed(partial, progress)
+            found = _sha256(partial, progress)
             if found != remote.sha256:
                 partial.unlink()
                 raise DownloadError(
@@ -216,11 +216,11 @@ def _download(remote: _Remote, progress: Progress) -> Obtained:
                     f"published is {remote.sha256}; it was discarded, try again"
                 )
             partial.replace(blob)
-        path = _place(remote, blob)
+        path = _enter_into_cache(remote, blob)
     return Obtained(remote.model, path, needed, remote.sha256, True)
 
 
-def _place(remote: _Remote, blob: Path) -> Path:
+def _enter_into_cache(remote: _Remote, blob: Path) -> Path:
     """Has ``huggingface_hub`` enter a blob, which is here, into its cache."""
     from huggingface_hub import hf_hub_download
 
@@ -277,7 +277,7 @@ def _request(remote: _Remote, partial: Path, progress: Progress) -> None:
 
 
 @contextlib.contextmanager
-def _locked(blob: Path, name: str, progress: Progress) -> Iterator[None]:
+def _lock(blob: Path, name: str, progress: Progress) -> Iterator[None]:
     """One process at a time downloads a file; another one waits, and then finds it here."""
     blob.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(blob.with_name(f".{blob.name}.lock"))
@@ -307,17 +307,19 @@ def _without_telemetry() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(model: Model, partial: Path | None) -> Iterator[None]:
+def _translated_errors(model: Model, partial: Path | None) -> Iterator[None]:
     """Turns errors of the network and of the disk into one line."""
     try:
         yield
     except SamDetectError:
         raise
     except Exception as error:
-        raise _in_words(model, partial, error) from error
+        raise _user_error(model, partial, error) from error
 
 
-def _in_words(model: Model, partial: Path | None, error: Exception) -> DownloadError | OutputError:
+def _user_error(
+    model: Model, partial: Path | None, error: Exception
+) -> DownloadError | OutputError:
     """The classes of network errors are those of the library's HTTP client, which has changed
     before: they are recognised by name."""
     from huggingface_hub import constants
@@ -374,7 +376,7 @@ def _status(error: Exception) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _hashed(path: Path, progress: Progress) -> str:
+def _sha256(path: Path, progress: Progress) -> str:
     total = path.stat().st_size
     return sha256_of(path, lambda done: progress.update("checking", done, total))
 

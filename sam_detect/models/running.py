@@ -49,7 +49,7 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def numbered(device: torch.device) -> torch.device:
+def with_index(device: torch.device) -> torch.device:
     """The same device by one name: ``cuda`` is ``cuda:0``, unless torch was told otherwise."""
     if device.type != "cuda" or device.index is not None:
         return device
@@ -116,7 +116,7 @@ class BatchSize:
                 continue
             # Only now is the error gone, and with it what the failed run still held.
             self.size = (part.stop - start) // 2
-            give_back_device_memory()
+            empty_device_cache()
 
 
 def in_batches(
@@ -165,7 +165,7 @@ def enough_memory() -> Iterator[None]:
         ) from error
 
 
-def give_back_device_memory() -> None:
+def empty_device_cache() -> None:
     """Returns what torch holds free to the device, so that it can be cut up anew."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -202,28 +202,28 @@ class _TF32:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._wishes: list[bool] = []
+        self._requests: list[bool] = []
         self._before: list[Any] = []
 
     @contextmanager
     def __call__(self, allowed: bool) -> Iterator[None]:
         with self._lock:
-            if not self._wishes:
+            if not self._requests:
                 self._before = [_switch(*each) for each in _switches()]
-            self._wishes.append(allowed)
+            self._requests.append(allowed)
             self._turn()
         try:
             yield
         finally:
             with self._lock:
-                self._wishes.remove(allowed)
+                self._requests.remove(allowed)
                 self._turn()
 
     def _turn(self) -> None:
-        allowed = all(self._wishes)
+        allowed = all(self._requests)
         for (where, name), before in zip(_switches(), self._before, strict=True):
             now: Any = allowed if name == OLDER else "tf32" if allowed else "ieee"
-            if not self._wishes:
+            if not self._requests:
                 now = before
             if now is not None:
                 setattr(where, name, now)
@@ -254,7 +254,7 @@ def _switch(where: Any, name: str) -> Any:
         return None
 
 
-def sent(values: npt.ArrayLike | torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(values: npt.ArrayLike | torch.Tensor, device: torch.device) -> torch.Tensor:
     """Values on a device. Nobody waits until a GPU has done what it was given before."""
     return torch.as_tensor(values).to(device, non_blocking=device.type == "cuda")
 

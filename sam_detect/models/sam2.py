@@ -17,13 +17,11 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from sam_detect.errors import ConfigError
 from sam_detect.models.catalogue import SAM2Weights, find_sam2
-from sam_detect.models.reading import SAFETENSORS, count_numbers, read_weights
-from sam_detect.models.running import enough_memory, numbered, resolve_device
+from sam_detect.models.reading import count_numbers, read_weights
+from sam_detect.models.running import enough_memory, resolve_device, with_index
 from sam_detect.models.sam2_config import build, config_path, digest_of, read_config
 from sam_detect.models.sharing import Shared, file_key
-from sam_detect.models.weights import checked_sha256, config_of, find_weights, require_sam2
-
-CHECKPOINT_SUFFIXES = (".pt", ".pth", SAFETENSORS)
+from sam_detect.models.weights import checked_sha256, find_weights, require_sam2
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def load_sam2(
             fit together.
         UnavailableError: no weights of this name are on this machine.
     """
-    return _load(_find(model, config), device)
+    return _load(require_sam2(model, config), device)
 
 
 _SHARED: Shared[LoadedSAM2] = Shared()
@@ -93,21 +91,10 @@ def shared_sam2(
     """
     if isinstance(model, LoadedSAM2):
         return model
-    where = numbered(resolve_device(device))
-    found = _find(model, config)
+    where = with_index(resolve_device(device))
+    found = require_sam2(model, config)
     files = file_key(found.path), file_key(config_path(found.config))
     return _SHARED.get((found.name, files, where), lambda: _load(found, where))
-
-
-def _find(model: str | Path, config: str | Path | None) -> SAM2Weights:
-    """The files that a name or path and a config mean."""
-    if not is_checkpoint(model):
-        weights = require_sam2(str(model))
-        return SAM2Weights(weights.name, str(config or weights.config), weights.path)
-    path = Path(model).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"there is no SAM 2 checkpoint {path}: expected a .pt file of weights")
-    return SAM2Weights(path.stem, str(config or config_of(path)), path)
 
 
 def _load(found: SAM2Weights, device: torch.device) -> LoadedSAM2:
@@ -121,7 +108,7 @@ def _load(found: SAM2Weights, device: torch.device) -> LoadedSAM2:
             f"numbers, and the image encoder alone needs about {needed}"
         )
     built = build(part, found.config)
-    _put(state, built, found.path, found.config)
+    _load_weights(state, built, found.path, found.config)
     with enough_memory():
         ready = built.to(device).eval().requires_grad_(False)
     official = find_sam2(found.name)
@@ -150,14 +137,9 @@ def seeded_sam2(config: str | Path, seed: int = 0) -> SAM2Base:
     return model
 
 
-def is_checkpoint(model: str | Path) -> bool:
-    """Whether a model is named by its file rather than by its name."""
-    if isinstance(model, Path) or model.endswith(CHECKPOINT_SUFFIXES):
-        return True
-    return "/" in model or "\\" in model
-
-
-def _put(state: Mapping[str, torch.Tensor], model: SAM2Base, path: Path, config: str) -> None:
+def _load_weights(
+    state: Mapping[str, torch.Tensor], model: SAM2Base, path: Path, config: str
+) -> None:
     """Loads the weights into the model, or says what does not fit."""
     wanted = model.state_dict()
     common = wanted.keys() & state.keys()

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from sam_detect.errors import UnavailableError
-from sam_detect.models.running import BatchSize, enough_memory, precision, sent
+from sam_detect.models.running import BatchSize, enough_memory, precision, to_device
 from sam_detect.models.sam2 import LoadedSAM2
 from sam_detect.models.sharing import Shared, WhileAlive
 from sam_detect.types import Frame, ImageRGB
@@ -56,16 +56,16 @@ class FrameEncoder:
 
     def __init__(self, loaded: LoadedSAM2, dtype: torch.dtype) -> None:
         self.loaded, self.dtype = loaded, dtype
-        self._made: WhileAlive[Frame, FrameFeatures] = WhileAlive(FRAMES_KEPT)
+        self._features: WhileAlive[Frame, FrameFeatures] = WhileAlive(FRAMES_KEPT)
 
     def __call__(self, frame: Frame) -> FrameFeatures:
         """The frame's features; read-only, because they are shared."""
-        return self._made.of(frame, lambda: self._encode([frame])[0])
+        return self._features.of(frame, lambda: self._encode([frame])[0])
 
     def encode_together(self, frames: Sequence[Frame]) -> None:
         """Encodes frames at once, so that they are known to those who ask next."""
         for frame, features in zip(frames, self._encode(frames), strict=True):
-            self._made.put(frame, features)
+            self._features.put(frame, features)
 
     def _encode(self, frames: Sequence[Frame]) -> list[FrameFeatures]:
         made = encode(self.loaded.model, [frame.image_rgb for frame in frames], self.dtype)
@@ -96,15 +96,15 @@ def encode(model: SAM2Base, images: Sequence[ImageRGB], dtype: torch.dtype) -> l
     """
     together = BatchSize(max(1, len(images)))
     with enough_memory():
-        parts = together.parts(len(images), lambda part: _encoded(model, images[part], dtype))
+        parts = together.parts(len(images), lambda part: _encode_batch(model, images[part], dtype))
         return [features for part in parts for features in part]
 
 
-def _encoded(
+def _encode_batch(
     model: SAM2Base, images: Sequence[ImageRGB], dtype: torch.dtype
 ) -> list[FrameFeatures]:
     with precision(model.device, dtype):
-        found = model.forward_image(_seen(images, model))
+        found = model.forward_image(_preprocess(images, model))
         _, levels, _, sizes = model._prepare_backbone_features(found)
     if model.directly_add_no_mem_embed:
         levels[-1] = levels[-1] + model.no_mem_embed
@@ -143,13 +143,13 @@ class SAM2Features:
         """
         model = self._loaded.model
         with torch.inference_mode(), precision(self._loaded.device, self._dtype):
-            features = lowest_level(model, _seen(images_rgb, model))
+            features = lowest_level(model, _preprocess(images_rgb, model))
             if model.directly_add_no_mem_embed:
                 features = features + model.no_mem_embed.reshape(1, -1, 1, 1)
         return features.float()
 
 
-def _seen(images_rgb: Sequence[ImageRGB], model: SAM2Base) -> Tensor:
+def _preprocess(images_rgb: Sequence[ImageRGB], model: SAM2Base) -> Tensor:
     """``(N, 3, side, side)`` as the model was taught to see pictures of any sizes."""
     side, device = model.image_size, model.device
     mean, std = _norms(device)
@@ -158,7 +158,7 @@ def _seen(images_rgb: Sequence[ImageRGB], model: SAM2Base) -> Tensor:
     scaled = []
     for image in images_rgb:
         # A copy where torch would warn of an array that it must not write.
-        pixels = sent(np.require(image, requirements=("C", "W")), scaling)
+        pixels = to_device(np.require(image, requirements=("C", "W")), scaling)
         whole = pixels.permute(2, 0, 1)[None].float() / 255
         scaled.append(interpolate(whole, (side, side), mode="bilinear", antialias=True))
     return (torch.cat(scaled).to(device) - mean) / std
@@ -168,7 +168,7 @@ def _seen(images_rgb: Sequence[ImageRGB], model: SAM2Base) -> Tensor:
 def _norms(device: torch.device) -> tuple[Tensor, Tensor]:
     """``MEAN`` and ``STD``, ``(1, 3, 1, 1)`` each: to send them for each picture would take longer
     than to use them."""
-    mean, std = (sent(values, device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    mean, std = (to_device(values, device).view(1, 3, 1, 1) for values in (MEAN, STD))
     return mean, std
 
 
@@ -184,10 +184,10 @@ def lowest_level(model: Any, batch: Tensor) -> Tensor:
         found: Tensor = model.forward_image(batch)["backbone_fpn"][-1]
         return found
     maps = encoder.trunk(batch)
-    return _merged(encoder.neck, maps, len(maps) - 1 - encoder.scalp)
+    return _fpn_level(encoder.neck, maps, len(maps) - 1 - encoder.scalp)
 
 
-def _merged(neck: Any, maps: Sequence[Tensor], level: int) -> Tensor:
+def _fpn_level(neck: Any, maps: Sequence[Tensor], level: int) -> Tensor:
     """``FpnNeck.forward`` from the coarsest map down to one level, and no further."""
     top = len(maps) - 1
     merged: Tensor = neck.convs[0](maps[top])

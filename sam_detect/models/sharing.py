@@ -19,15 +19,15 @@ class Shared(Generic[Value]):
     """
 
     def __init__(self) -> None:
-        self._made: WeakValueDictionary[Hashable, Value] = WeakValueDictionary()
+        self._values: WeakValueDictionary[Hashable, Value] = WeakValueDictionary()
         self._lock = threading.RLock()
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What was made for a key (and is still held), else what ``make`` makes now."""
         with self._lock:
-            found = self._made.get(key)
+            found = self._values.get(key)
             if found is None:
-                found = self._made[key] = make()
+                found = self._values[key] = make()
             return found
 
 
@@ -40,11 +40,11 @@ class WhileAlive(Generic[Owner, Value]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._made: WeakKeyDictionary[Owner, Value] = WeakKeyDictionary()
+        self._values: WeakKeyDictionary[Owner, Value] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._made)
+        return len(self._values)
 
     def of(self, owner: Owner, make: Callable[[], Value]) -> Value:
         """What was made of this very object, else what ``make`` makes now.
@@ -52,7 +52,7 @@ class WhileAlive(Generic[Owner, Value]):
         ``make`` runs unlocked: two threads may both make it, and each gets its own.
         """
         with self._lock:
-            found = self._made.get(owner)
+            found = self._values.get(owner)
         if found is None:
             found = make()
             self.put(owner, found)
@@ -60,10 +60,10 @@ class WhileAlive(Generic[Owner, Value]):
 
     def put(self, owner: Owner, value: Value) -> None:
         with self._lock:
-            self._made.pop(owner, None)
-            self._made[owner] = value
-            for oldest in list(self._made)[: -self._most]:
-                del self._made[oldest]
+            self._values.pop(owner, None)
+            self._values[owner] = value
+            for oldest in list(self._values)[: -self._most]:
+                del self._values[oldest]
 
 
 def file_key(path: Path) -> tuple[str, int, int]:

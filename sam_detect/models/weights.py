@@ -116,11 +116,11 @@ def checked_sha256(path: Path) -> str:
     return sha256
 
 
-def require_sam2(name: str, config: str | None = None) -> SAM2Weights:
+def require_sam2(model: str | Path, config: str | Path | None = None) -> SAM2Weights:
     """The SAM 2 checkpoint of a name, or of the path of a user's own file.
 
     Args:
-        name: a size, one of Meta's names, or a path.
+        model: a size, one of Meta's names, or a path.
         config: of a user's own file: the name of a configuration of the ``sam2`` package, or the
             path of a YAML file. By default as :func:`config_of` says.
 
@@ -129,11 +129,13 @@ def require_sam2(name: str, config: str | None = None) -> SAM2Weights:
         UnknownNameError: neither a known name nor a file.
         ConfigError: a file whose configuration is unknown.
     """
+    name = str(model)
     own = _own_file(name)
     if own is not None:
-        return SAM2Weights(own.stem, config or config_of(own), own)
-    model = sam2_model(name)
-    return SAM2Weights(model.name, config or model.config, _require(model, f"SAM 2 model '{name}'"))
+        return SAM2Weights(own.stem, str(config or config_of(own)), own)
+    found = sam2_model(name)
+    path = _require(found, f"SAM 2 model '{name}'")
+    return SAM2Weights(found.name, str(config or found.config), path)
 
 
 def require_clip(name: str) -> CLIPWeights:
@@ -213,7 +215,9 @@ def _own_file(name: str) -> Path | None:
     if path.is_dir():
         raise UnavailableError(f"'{name}' is a folder: name the checkpoint in it")
     if like_a_file:
-        raise UnavailableError(f"there is no checkpoint '{name}': name a file, or a model of SAM 2")
+        raise UnavailableError(
+            f"there is no SAM 2 checkpoint '{name}': name a file of weights, or a model"
+        )
     return None
 
 

@@ -52,7 +52,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import LayerNorm2d
 from torch import Tensor, nn
 
-from sam_detect.models.running import sent
+from sam_detect.models.running import to_device
 from sam_detect.models.sam2_features import FrameFeatures
 
 UPSCALING = 2
@@ -369,7 +369,7 @@ def rows(values: Tensor, numbers: Sequence[int]) -> Tensor:
     """Rows of a tensor by their ascending numbers; a view if the numbers are consecutive."""
     if numbers[-1] - numbers[0] + 1 == len(numbers):
         return values[numbers[0] : numbers[-1] + 1]
-    return values[sent(numbers, values.device)]
+    return values[to_device(numbers, values.device)]
 
 
 def _split(tokens: Tensor, heads: int) -> Tensor:

@@ -35,7 +35,7 @@ from sam_detect.masks import (
     runs_between,
     tight_box_xyxy,
 )
-from sam_detect.models.running import sent
+from sam_detect.models.running import to_device
 from sam_detect.options import require_number
 
 ROUNDING = 1e-4
@@ -188,7 +188,7 @@ def cut_out(logits: Tensor, size_hw: tuple[int, int], limits: Limits) -> list[Cu
     empty or outside the limits."""
     if limits.region_area:
         cleaned = [without_small_regions(each, limits) for each in logits.cpu()]
-        logits = sent(torch.stack(cleaned), logits.device)
+        logits = to_device(torch.stack(cleaned), logits.device)
     rows, columns = (axis_of(size_hw[i], logits.shape[1 + i]) for i in (0, 1))
     if logits.device.type not in ONE_BY_ONE:
         return _cut_out(logits, (rows, columns), limits)
@@ -236,7 +236,9 @@ def may_be_stable(logits: Tensor, axes: Axes, limits: Limits) -> Tensor:
     between = ~inner & (lowest > limits.threshold - limits.offset + ROUNDING)
     # the last small value has no next one: its pixels count with those of the one before
     rows, columns = (
-        sent(np.bincount(np.minimum(axis.low, size - 2), minlength=size - 1), logits.device).float()
+        to_device(
+            np.bincount(np.minimum(axis.low, size - 2), minlength=size - 1), logits.device
+        ).float()
         for axis, size in zip(axes, logits.shape[1:], strict=True)
     )
     most, least = ((each.float() @ columns) @ rows for each in (inner, between))
@@ -289,7 +291,7 @@ def _scaled_up(logits: Tensor, windows: _Windows, axes: Axes) -> Tensor:
     """``(S, H, W)`` logits of the windows, of which the largest gives H and W; minus infinity
     beyond a window's own size."""
     device = logits.device
-    numbers, lefts, tops, widths, heights = sent(
+    numbers, lefts, tops, widths, heights = to_device(
         np.concatenate([windows.masks[:, None], windows.corners, windows.sizes], axis=1), device
     ).T[:, :, None]
     width, height = windows.sizes.max(axis=0).tolist()
@@ -302,7 +304,7 @@ def _scaled_up(logits: Tensor, windows: _Windows, axes: Axes) -> Tensor:
         steps = torch.arange(longest, device=device)
         places = (starts + steps).clamp(max=len(axis.low) - 1)
         low, high, share = (
-            sent(each, device)[places] for each in (axis.low, axis.high, axis.share)
+            to_device(each, device)[places] for each in (axis.low, axis.high, axis.share)
         )
         values = values.contiguous()
         values = torch.lerp(_rows(values, low), _rows(values, high), share[:, :, None]).mT

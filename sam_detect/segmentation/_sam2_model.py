@@ -23,7 +23,7 @@ from sam_detect.models.running import (
     enough_memory,
     float32_products,
     precision,
-    sent,
+    to_device,
 )
 from sam_detect.models.sam2_features import FrameFeatures, encode
 from sam_detect.models.sharing import WhileAlive
@@ -73,7 +73,7 @@ class MaskExtractor:
             logits = decoded.mask_logits(numbers)
             chosen = [numbers.index(prompt) * logits.shape[1] + mask
                       for prompt, mask in wanted if prompt in numbers]  # fmt: skip
-            at = sent(chosen, logits.device)
+            at = to_device(chosen, logits.device)
             return cut_out(logits.flatten(0, 1)[at], size_hw, limits)
 
         return [cut for cuts in self.at_once.parts(len(asked), some) for cut in cuts]
@@ -98,7 +98,7 @@ class MaskExtractor:
             logits, found = answer(prompts[part])
             ious = found.cpu()
             chosen = passing(ious, limits).nonzero()[:, 0]
-            cuts = cut_out(logits[sent(chosen, logits.device)], size_hw, limits)
+            cuts = cut_out(logits[to_device(chosen, logits.device)], size_hw, limits)
             of = dict(zip(chosen.tolist(), cuts, strict=True))
             return [(of.get(number), iou) for number, iou in enumerate(ious.tolist())]
 
@@ -269,7 +269,7 @@ class PromptedModel:
         extent = np.array(size_hw[::-1], np.float32)
         points = prompts.points_xy.astype(np.float32) / extent * self.model.image_size
         sparse, dense = self.model.sam_prompt_encoder(
-            points=(sent(points, self.device), sent(prompts.labels, self.device)),
+            points=(to_device(points, self.device), to_device(prompts.labels, self.device)),
             boxes=None,
             masks=prompts.logits,
         )
@@ -282,7 +282,7 @@ class PromptedModel:
             cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
             for mask in masks
         ]
-        shares = sent(np.stack(small), self.device)
+        shares = to_device(np.stack(small), self.device)
         return (2 * shares[:, None] - 1) * MASK_PROMPT_LOGIT
 
     def decode(

@@ -48,7 +48,7 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
-def shown(text: str) -> str:
+def without_secrets(text: str) -> str:
     """An address as it may stand in a message or a file: without name, password and fragment, and
     without the values of its query, where cameras take passwords. Anything else as it is."""
     if not is_url(text):
@@ -79,7 +79,7 @@ def split(url: str) -> SplitResult:
         ConfigError: another scheme than those above (no address may name a file of this machine),
             or no host.
     """
-    name = shown(url)
+    name = without_secrets(url)
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -123,7 +123,7 @@ class HttpReader:
         retry: Retry,
         only_host: tuple[str, int] | None = None,
     ) -> None:
-        self.url, self.name, self._timeout_s = url, shown(url), timeout_s
+        self.url, self.name, self._timeout_s = url, without_secrets(url), timeout_s
         self._retry = retry
         self._sockets = _Sockets()
         retry.interrupt = self._sockets.shut
@@ -282,7 +282,7 @@ class HttpReader:
         """Called before each request, those after a redirection as well."""
         asked = str(request.url)
         if self._only_host is not None and host_of(asked) != self._only_host:
-            raise ImageError(f"'{self.name}' leads to another host, '{shown(asked)}'")
+            raise ImageError(f"'{self.name}' leads to another host, '{without_secrets(asked)}'")
 
     def _start_of(self, response: httpx.Response, start: int) -> int:
         """Which byte an answer begins with; raises for one that is of no use."""
@@ -329,7 +329,8 @@ def _redacted_log() -> Iterator[None]:
     def redact(record: logging.LogRecord) -> bool:
         if record.thread == thread and isinstance(record.args, tuple):
             record.args = tuple(
-                shown(str(each)) if isinstance(each, httpx.URL) else each for each in record.args
+                without_secrets(str(each)) if isinstance(each, httpx.URL) else each
+                for each in record.args
             )
         return True
 

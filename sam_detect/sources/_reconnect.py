@@ -117,11 +117,11 @@ class RecordingSource(Source):
         video, self._opened = self._opened or self._open(), None
         clock, count = Clock(from_zero=False), 0
         try:
-            for image, said_s in video:
+            for image, stamp_s in video:
                 if self._retry.stopped.is_set():
                     return
                 self.reconnects, self.damaged = self._retry.reconnects, video.damaged
-                yield Frame(image, self.name, count, time_s=clock.next_s(said_s, video.step_s))
+                yield Frame(image, self.name, count, time_s=clock.next_s(stamp_s, video.step_s))
                 count += 1
             self._require_whole(video, count)
         except StoppedError:
@@ -181,8 +181,8 @@ class LiveSource(Source):
         clock, count = Clock(from_zero=True), 0
         while True:
             try:
-                for image, said_s, step_s in self._pictures():
-                    yield Frame(image, self.name, count, time_s=clock.next_s(said_s, step_s))
+                for image, stamp_s, step_s in self._pictures():
+                    yield Frame(image, self.name, count, time_s=clock.next_s(stamp_s, step_s))
                     count += 1
                 break
             except StoppedError:
@@ -204,13 +204,13 @@ class LiveSource(Source):
         """Pictures, their times and about how long they last, of one session."""
         session, self._session = self._session or self._reopen(), None
         try:
-            for image, said_s in session:
+            for image, stamp_s in session:
                 if self._retry.stopped.is_set():
                     raise StoppedError
                 self._retry.received()
                 self.reconnects = self._retry.reconnects
                 self.damaged = self._damaged + session.damaged
-                yield image, said_s, session.step_s
+                yield image, stamp_s, session.step_s
         finally:
             self._damaged += session.damaged
             quietly(session.close)
@@ -243,26 +243,26 @@ class Clock:
         counts."""
         self._anew = True
 
-    def next_s(self, said_s: float | None, step_s: float) -> float:
+    def next_s(self, stamp_s: float | None, step_s: float) -> float:
         """The time of the next frame, in seconds.
 
         Args:
-            said_s: what the video says, in seconds.
+            stamp_s: what the video says, in seconds.
             step_s: about how long a frame lasts.
         """
         if self._last_s is not None:
-            self._last_s = self._after(self._last_s, said_s, step_s)
+            self._last_s = self._after(self._last_s, stamp_s, step_s)
             return self._last_s
-        first_s = said_s or 0.0
+        first_s = stamp_s or 0.0
         self._began_s, self._anew = time.monotonic(), False
         self._offset_s = -first_s if self._from_zero else max(0.0, -first_s)
         self._last_s = first_s + self._offset_s
         return self._last_s
 
-    def _after(self, last_s: float, said_s: float | None, step_s: float) -> float:
-        if said_s is None:
+    def _after(self, last_s: float, stamp_s: float | None, step_s: float) -> float:
+        if stamp_s is None:
             return last_s + step_s
-        time_s = said_s + self._offset_s
+        time_s = stamp_s + self._offset_s
         to_s: float | None = None
         if self._anew:
             self._anew, to_s = False, max(last_s + step_s, time.monotonic() - self._began_s)

@@ -159,12 +159,12 @@ class DecodedVideo:
         failure: Exception | None = None
         try:
             for packet in self._packets():
-                yield from self._made(self._decoded(packet))
+                yield from self._convert(self._decode(packet))
         except ImageError as error:
             failure = error
         except av.FFmpegError as error:
             failure = BrokenError(reason_of(error))
-        yield from self._made(self._decoded(None))  # what is still in the decoder
+        yield from self._convert(self._decode(None))  # what is still in the decoder
         if self._undecoded > 0:
             self._check_last()
         if failure is not None:
@@ -228,7 +228,7 @@ class DecodedVideo:
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
             self._end_s = max(self._end_s, end)
 
-    def _decoded(self, packet: av.Packet[Any] | None) -> Iterator[av.VideoFrame]:
+    def _decode(self, packet: av.Packet[Any] | None) -> Iterator[av.VideoFrame]:
         """The pictures of a packet; of None all that are still in the decoder.
 
         A decoder with a thread for each frame reports errors late, many of them at the end only.
@@ -257,7 +257,7 @@ class DecodedVideo:
                 context.decode(packet)
             self._check(context)
 
-    def _made(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[ImageRGB, float | None]]:
+    def _convert(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[ImageRGB, float | None]]:
         for frame in frames:
             self._undecoded -= 1
             self._check(frame)

@@ -167,14 +167,14 @@ def load_coco(file: str | Path, *, tag: str | None = None) -> CocoFile:
     if wanted is not None and wanted not in categories.values():
         known = ", ".join(sorted(set(categories.values())))
         raise ImageError(f"{file} has no category '{tag}' (it has: {known})")
-    images = tuple(_rows(data["images"], ("id", "file_name"), "image", file, problems))
+    images = tuple(_usable_rows(data["images"], ("id", "file_name"), "image", file, problems))
     image_ids = {image["id"] for image in images}
     outlines: dict[Id, list[Outline]] = defaultdict(list)
     for number, annotation in enumerate(data["annotations"], start=1):
         try:
             found = _outline(annotation, categories, image_ids, file)
         except MaskError as error:
-            problems.append(f"{_named(annotation, 'annotation', number)}: {error}")
+            problems.append(f"{_row_name(annotation, 'annotation', number)}: {error}")
             continue
         if wanted in (None, found.label):
             outlines[annotation["image_id"]].append(found)
@@ -307,7 +307,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return dict(data)
 
 
-def _rows(
+def _usable_rows(
     rows: list[Any], needed: tuple[str, str], what: str, file: str | Path, problems: list[str]
 ) -> Iterator[dict[str, Any]]:
     """The rows that have what they need; a line for each other one. Raises ``ImageError`` where
@@ -318,7 +318,7 @@ def _rows(
         if lacking:
             expected = f"its {lacking[0]} must be a whole number or a text"
             got = f", got {_short(row.get(lacking[0]))}" if isinstance(row, dict) else ""
-            problems.append(f"{_named(row, what, number)}: {expected}{got}")
+            problems.append(f"{_row_name(row, what, number)}: {expected}{got}")
             continue
         if row["id"] in ids:
             rows_of = {"category": "categories"}.get(what, "images")
@@ -332,7 +332,7 @@ def _rows(
 def _categories(rows: list[Any], file: str | Path, problems: list[str]) -> dict[Id, str]:
     """Id to normalised name, of the categories whose name can be a label."""
     named: dict[Id, str] = {}
-    for row in _rows(rows, ("id", "name"), "category", file, problems):
+    for row in _usable_rows(rows, ("id", "name"), "category", file, problems):
         try:
             named[row["id"]] = normalised_label(str(row["name"]))
         except LibraryError as error:
@@ -374,7 +374,7 @@ def _outline(
     )
 
 
-def _named(row: Any, what: str, number: int) -> str:
+def _row_name(row: Any, what: str, number: int) -> str:
     """How a line names a row: by its id, or by its place in the file."""
     known = isinstance(row, dict) and is_id(row.get("id"))
     return f"{what} {_short(row['id'])}" if known else f"{what} number {number}"

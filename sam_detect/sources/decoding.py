@@ -32,10 +32,10 @@ from sam_detect.sources.tiff import (
     ORIENTATION,
     QUARTER_TURNS,
     Contents,
+    apply_orientation,
     contents_of_tiff,
     read_tiff,
     tiff_size_hw,
-    turned,
 )
 from sam_detect.types import ImageRGB
 
@@ -119,7 +119,9 @@ class PictureFile:
             image.load()  # Pillow notices a truncated file, the readers below may not
             if image.format == "TIFF":
                 return from_tiff(contents)
-            return from_array(turned(self._opencv_array(), orientation)), contents.left_out
+            return from_array(
+                apply_orientation(self._opencv_array(), orientation)
+            ), contents.left_out
 
         return self._read(convert, lambda: from_tiff(self._contents(None)))
 

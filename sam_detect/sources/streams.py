@@ -12,7 +12,7 @@ import av
 
 from sam_detect.errors import ImageError
 from sam_detect.interfaces import Source
-from sam_detect.sources._http import HTTP, RTSP, HttpReader, host_of, shown, split
+from sam_detect.sources._http import HTTP, RTSP, HttpReader, host_of, split, without_secrets
 from sam_detect.sources._reconnect import (
     RETRIES,
     TIMEOUT_S,
@@ -65,7 +65,7 @@ def open_url(
         ImageError: nothing is there, or no video.
     """
     parts = split(url)
-    retry = Retry(shown(url), retries)
+    retry = Retry(without_secrets(url), retries)
     if parts.scheme.lower() in RTSP:
         return _by_ffmpeg(url, retry, timeout_s, max_pixels)
 
@@ -82,12 +82,12 @@ def open_url(
         final = reader.final_url
         return _by_ffmpeg(final, retry, timeout_s, max_pixels, open_file=own, kind=_kind_of(reader))
     if reader.live:
-        opened = _decoded(reader, max_pixels)
-        return LiveSource(reader.name, retry, opened, lambda: _decoded(ask(), max_pixels))
+        opened = _decode(reader, max_pixels)
+        return LiveSource(reader.name, retry, opened, lambda: _decode(ask(), max_pixels))
 
     def open_file() -> DecodedVideo:
         reader.rewind()
-        return _decoded(reader, max_pixels)
+        return _decode(reader, max_pixels)
 
     return RecordingSource(reader.name, retry, open_file, open_file())
 
@@ -128,7 +128,7 @@ def files_of_own_host(
     host = host_of(reader.final_url)
 
     def open_file(url: str, flags: int, options: dict[str, str]) -> HttpReader:
-        name = shown(url)
+        name = without_secrets(url)
         if urlsplit(url).scheme.lower() not in HTTP:
             raise ImageError(
                 f"'{reader.name}' leads to '{name}', which is no address of http(s){ALLOW}"
@@ -143,7 +143,7 @@ def files_of_own_host(
     return open_file
 
 
-def _decoded(reader: HttpReader, max_pixels: int) -> DecodedVideo:
+def _decode(reader: HttpReader, max_pixels: int) -> DecodedVideo:
     """The pictures of an answer; raises ``ImageError`` if it is no video."""
     try:
         return decode_file(
@@ -173,7 +173,7 @@ def _by_ffmpeg(
 
     A wait of FFmpeg cannot be ended from another thread; it ends by its time-out.
     """
-    name, rtsp = shown(url), urlsplit(url).scheme.lower() in RTSP
+    name, rtsp = without_secrets(url), urlsplit(url).scheme.lower() in RTSP
     options = {"protocol_whitelist": RTSP_PROTOCOLS if rtsp else HTTP_PROTOCOLS}
     options |= {"rtsp_transport": "tcp"} if rtsp else {}
     given: dict[str, Any] = {"timeout": (timeout_s, timeout_s), "format": kind}

@@ -87,7 +87,7 @@ def read_tiff(
         array = np.moveaxis(array.reshape(samples, *size_hw), 0, -1)
     else:
         array = array.reshape(*size_hw, samples)
-    return turned(array, orientation)
+    return apply_orientation(array, orientation)
 
 
 def tiff_size_hw(file: BinaryIO) -> tuple[int, int]:
@@ -99,7 +99,7 @@ def tiff_size_hw(file: BinaryIO) -> tuple[int, int]:
     return size_wh if orientation in QUARTER_TURNS else size_wh[::-1]
 
 
-def turned(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+def apply_orientation(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """The array upright, by its EXIF orientation (1 to 8)."""
     if orientation in QUARTER_TURNS:
         array = array.swapaxes(0, 1)

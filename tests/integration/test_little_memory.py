@@ -37,8 +37,10 @@ def test_little_memory_is_one_line_and_no_damage(home: Path, tmp_path: Path, com
         "export": ["library", "export", tmp_path / "a.zip"],
     }[command]
     env = {"SAM_DETECT_HOME": str(home)}
+    few = (500, 780, 950, 2000)
+    limits = {"detect": LIMITS_MB, "stats": LIMITS_MB[::2]}.get(command, few)
     worked = []
-    for limit_mb in LIMITS_MB if command in ("stats", "detect") else (500, 780, 950, 2000):
+    for limit_mb in limits:
         limit = limit_mb << 20
 
         def limited(limit: int = limit) -> None:

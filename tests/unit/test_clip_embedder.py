@@ -183,7 +183,7 @@ def test_the_configs_of_open_clip_itself_are_read_from_folders(tmp_path: Path) -
 def test_a_folders_config_gives_open_clips_own_model(name: str, tmp_path: Path) -> None:
     with torch.device("meta"):
         ours = read_folder_config(official_in(tmp_path, name)).build(10**10)
-    official = open_clip.create_model(name, load_weights=False, device="meta")
+        official = open_clip.create_model(name, load_weights=False, device="meta")
     assert str(ours) == str(official)
     shapes = {key: value.shape for key, value in official.state_dict().items()}
     assert {key: value.shape for key, value in ours.state_dict().items()} == shapes

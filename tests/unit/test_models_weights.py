@@ -140,7 +140,7 @@ class TestOwnCheckpoint:
         assert require_sam2("tiny").path == kept
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(UnavailableError, match=r"no checkpoint '.*gone.pt'"):
+        with pytest.raises(UnavailableError, match=r"no SAM 2 checkpoint '.*gone.pt'"):
             require_sam2(str(tmp_path / "gone.pt"))
         with pytest.raises(UnavailableError, match="is a folder"):
             require_sam2(str(tmp_path))

@@ -27,7 +27,7 @@ from sam_detect.errors import ConfigError, SamDetectError, UnavailableError  # n
 from sam_detect.models import sam2 as loading  # noqa: E402
 from sam_detect.models.catalogue import sam2_model  # noqa: E402
 from sam_detect.models.running import resolve_device, resolve_dtype  # noqa: E402
-from sam_detect.models.sam2 import LoadedSAM2, is_checkpoint, load_sam2  # noqa: E402
+from sam_detect.models.sam2 import LoadedSAM2, load_sam2  # noqa: E402
 from sam_detect.models.sam2_config import (  # noqa: E402
     DECODER_EXTRAS,
     HieraPart,
@@ -119,18 +119,13 @@ def test_metas_file_names_need_no_config(small: Path, tmp_path: Path) -> None:
 
 def test_a_name_is_looked_up(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = SAM2Weights("sam2.1_hiera_x", str(small.with_suffix(".yaml")), small)
-    monkeypatch.setattr(loading, "require_sam2", lambda name: {"x": known}[name])
+    monkeypatch.setattr(loading, "require_sam2", lambda name, _: {"x": known}[name])
     assert load_sam2("x", device=CPU).name == "sam2.1_hiera_x"
 
 
 def test_a_name_without_weights_says_how_to_get_them() -> None:
     with pytest.raises(UnavailableError, match="download-models --sam-model base"):
         load_sam2("base", device=CPU)
-
-
-def test_names_and_files_are_told_apart() -> None:
-    assert not any(map(is_checkpoint, ["base", "sam2.1_hiera_large"]))
-    assert all(map(is_checkpoint, ["mine.pt", "models/mine", "C:\\mine", Path("mine")]))
 
 
 def test_the_digest_is_of_the_weights_not_of_the_file(small: Path, tmp_path: Path) -> None:
@@ -356,7 +351,7 @@ def test_an_official_config_gives_the_model_of_the_official_builder(
     assert [(k, v.shape) for k, v in state.items()] == [(k, v.shape) for k, v in wanted.items()]
     if small_enough:
         assert all(torch.equal(state[name], wanted[name]) for name in wanted)
-        picture = torch.rand(1, 3, 1024, 1024)
+        picture = torch.rand(1, 3, 256, 256)
         with torch.inference_mode():
             found, expected = ours.forward_image(picture), official.forward_image(picture)
         torch.testing.assert_close(found["vision_features"], expected["vision_features"])

@@ -41,7 +41,7 @@ from video_files import (
 from sam_detect.errors import ConfigError, ImageError
 from sam_detect.interfaces import Source
 from sam_detect.sources import _reconnect
-from sam_detect.sources._http import HttpReader, is_url, shown
+from sam_detect.sources._http import HttpReader, is_url, without_secrets
 from sam_detect.sources._reconnect import Clock
 from sam_detect.sources._video_decoding import decode_file
 from sam_detect.sources.streams import files_of_own_host
@@ -457,10 +457,10 @@ def test_times_of_a_live_source_begin_at_zero_and_tell_a_gap() -> None:
 )
 def test_addresses_are_shown_without_secrets(address: str, safe: str | None) -> None:
     if safe is None:
-        assert "geheim" not in shown(address)
-        assert "channel=1" in shown(address)
+        assert "geheim" not in without_secrets(address)
+        assert "channel=1" in without_secrets(address)
     else:
-        assert shown(address) == safe
+        assert without_secrets(address) == safe
     assert is_url(address) == ("://" in address)
 
 
