@@ -11,8 +11,7 @@ from sam_detect.types.examples import (
 )
 from sam_detect.types.explanation import Explanation
 from sam_detect.types.frames import Crop, FadedCrop, Frame, ImageRGB
-from sam_detect.types.results import Classification, Detection, Detections
-from sam_detect.types.videos import TrackedFrame
+from sam_detect.types.results import Classification, Detection, Detections, TrackedFrame
 
 __all__ = [
     "Candidates",

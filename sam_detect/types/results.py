@@ -1,4 +1,4 @@
-"""Results: classifications and detections."""
+"""Results: classifications, the detections of an image, and those of a video's frame."""
 
 from __future__ import annotations
 
@@ -210,23 +210,17 @@ class Detections:
     @property
     def label(self) -> npt.NDArray[np.object_]:
         """``(N,)`` of str or None."""
-        return np.array(
-            [classification.label for classification in self.classifications], dtype=object
-        )
+        return np.array([each.label for each in self.classifications], dtype=object)
 
     @property
     def best_label(self) -> npt.NDArray[np.object_]:
         """``(N,)`` of str or None."""
-        return np.array(
-            [classification.best_label for classification in self.classifications], dtype=object
-        )
+        return np.array([each.best_label for each in self.classifications], dtype=object)
 
     @property
     def confidence(self) -> npt.NDArray[np.float64]:
         """``(N,)`` in 0..1."""
-        return np.array(
-            [classification.confidence for classification in self.classifications], dtype=np.float64
-        )
+        return np.array([each.confidence for each in self.classifications], dtype=np.float64)
 
     @property
     def score(self) -> FloatArray:
@@ -258,23 +252,18 @@ class Detections:
     @property
     def known(self) -> Detections:
         """Only those with a label."""
-        return self[
-            np.array(
-                [classification.label is not None for classification in self.classifications],
-                dtype=bool,
-            )
-        ]
+        return self[[i for i, label in enumerate(self.label) if label is not None]]
 
     def only(self, labels: Collection[str], *, unknown: bool = False) -> Detections:
         """Only those with one of these labels; with ``unknown`` also those without a label."""
-        names = (classification.label for classification in self.classifications)
-        return self[np.array([unknown if n is None else n in labels for n in names], dtype=bool)]
+        wanted = (unknown if label is None else label in labels for label in self.label)
+        return self[[i for i, each in enumerate(wanted) if each]]
 
     def __len__(self) -> int:
         return len(self.classifications)
 
     def __repr__(self) -> str:
-        counts = Counter(classification.label for classification in self.classifications)
+        counts = Counter(self.label)
         unknown = counts.pop(None, 0)
         parts = [f"{number} {label!r}" for label, number in counts.most_common()]
         parts += [f"{unknown} unknown"] if unknown or not parts else []
@@ -356,3 +345,52 @@ class Detections:
         from sam_detect.types.conversions import to_supervision
 
         return to_supervision(self, labels)
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedFrame:
+    """One frame of a video and the objects in it.
+
+    Attributes:
+        frame: the image, with its place in the video (``index``, ``time_s``).
+        detections: the N objects.
+        track_ids: ``(N,)`` int64, from 1; an object keeps its own from frame to frame. 0 for
+            objects that are not tracked.
+        key: whether this is a key frame, on which the detector ran; else detections were carried
+            here by motion.
+    """
+
+    frame: Frame
+    detections: Detections
+    track_ids: IntArray
+    key: bool = False
+
+    def __post_init__(self) -> None:
+        if self.track_ids.shape != (len(self.detections),):
+            raise MaskError(
+                f"{len(self.detections)} detections need as many track ids, "
+                f"got {self.track_ids.shape}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of a line of ``sam-detect video --json``; only a key frame's
+        detections have ``neighbours``."""
+        height, width = self.detections.size_hw
+        time_s = self.frame.time_s
+        detections = [each.to_dict() for each in self.detections]
+        if not self.key:  # they would be most of the file
+            detections = [
+                {k: v for k, v in each.items() if k != "neighbours"} for each in detections
+            ]
+        return {
+            "video": self.frame.source_id,
+            "frame": self.frame.index,
+            "time_s": None if time_s is None else round(time_s, 6),
+            "key": self.key,
+            "width": width,
+            "height": height,
+            "detections": [
+                {"track_id": int(track) or None, **detection}
+                for track, detection in zip(self.track_ids, detections, strict=True)
+            ],
+        }
