@@ -63,6 +63,21 @@ def whole_region(x0: int, y0: int, crop: BoolArray) -> RegionProposal:
     return RegionProposal(x0 + x, y0 + y, mask.view(np.bool_), points, area, solidity)
 
 
+def enlarged(
+    region: RegionProposal, from_hw: tuple[int, ...], to_hw: tuple[int, int]
+) -> RegionProposal:
+    """The region of a reduced image in the full one, its outline smooth."""
+    by_y, by_x = to_hw[0] / from_hw[0], to_hw[1] / from_hw[1]
+    rows, columns = region.crop.shape
+    y0, x0 = round(region.y0 * by_y), round(region.x0 * by_x)
+    width = min(max(1, round(columns * by_x)), to_hw[1] - x0)
+    height = min(max(1, round(rows * by_y)), to_hw[0] - y0)
+    soft = cv2.resize(
+        region.crop.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR
+    )
+    return whole_region(x0, y0, soft >= min(0.5, float(soft.max())))
+
+
 def _hull_area(outline: npt.NDArray[Any]) -> float:
     """Pixels of the convex hull of an outline."""
     hull = cv2.convexHull(outline[:: 1 + len(outline) // MOST_HULL_POINTS].copy())

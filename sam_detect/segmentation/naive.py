@@ -1,30 +1,48 @@
 """Segmenter ``naive``: proposals without weights, from the level sets of the image.
 
-1. Find stable regions of several channels at several scales (``_level_sets``).
+1. Find stable level sets of several channels at several scales (:func:`level_sets`).
 2. Crop the promising ones, fill their holes, and score them by contrast, outline and compactness
    (``_ranking``).
 3. Drop near-duplicates, and split touching objects at their necks (``_regions``).
 4. Score again, and drop a mask that nearly equals a better one; nested masks stay.
 5. Snap outlines to the strongest gradient near them.
+
+A level set is a connected region of the pixels above (or below) a threshold; one that hardly
+changes while the threshold moves has an outline that does not depend on it: the maximally stable
+extremal regions of Matas et al. 2002, in the linear-time form of Nister and Stewenius 2008 that
+OpenCV has. A dim object next to a bright one never gets a stable level of its own, so pixels that
+stand out from their neighbourhood's mean are taken as regions too (Bradley and Roth 2007).
+
+Searched are lightness, chroma, saturation and a principal colour axis. Lightness is searched at
+full and half size, and once more as its logarithm: in dark images with a few bright objects the dim
+ones span too few grey levels to be stable. Colours are searched at half size: chroma is noisy and,
+in JPEG, stored at half size. The second principal axis of the colours (Ohta, Kanade and Sakai 1980)
+is what best separates two objects of one brightness in *this* image.
 """
 
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Segmenter
-from sam_detect.masks import FloatArray
-from sam_detect.segmentation._level_sets import level_sets
+from sam_detect.masks import FloatArray, IntArray
+from sam_detect.options import require_number
 from sam_detect.segmentation._ranking import Ranker, keep_best
 from sam_detect.segmentation._regions import (
     CONVEX,
     RegionProposal,
     boxes_xyxy,
+    distinct,
+    enlarged,
     split_touching,
     whole_region,
 )
@@ -41,6 +59,29 @@ MOST_SPLIT = 250
 """Of the regions that are not convex this many of the best are split: it is the slowest step."""
 TOO_ALIKE = 0.8
 """A mask whose IoU with a better one is above this is dropped."""
+LEAST_RANGE = 4
+"""A channel that spans fewer grey levels contains only noise."""
+BLUR, COARSE_BLUR = 1.0, 2.0
+"""Sigma in pixels, before a plane is searched at full and at half size."""
+DRAWN = 0.9
+"""Share of equal neighbours above which an image is a drawing, not a photograph."""
+DARK = 8
+"""Grey levels below which the logarithm shows only the sensor's noise."""
+STEP = 5
+"""Grey levels that a region must stay stable over, of 255."""
+MAX_VARIATION = 0.5
+MIN_DIVERSITY = 0.2
+NARROW, WIDE = (1 / 40, 1 / 20), (1 / 8, 1 / 3)
+"""Sides of the local means, as shares of the image's shorter side, at full and at half size."""
+PROMISE_WEIGHTS = {"extent": 0.465, "aspect": 0.114, "size": 0.077}
+PROMISE_OFFSET = 0.369
+"""Expected IoU with an object by box and area alone. Fitted like the score (``_ranking``)."""
+LEAST_PROMISE = 0.0
+MOST_CANDIDATES = 2000
+WORKERS = 2
+DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+
+Binary = npt.NDArray[np.uint8]
 
 
 class NaiveSegmenter(Segmenter):
@@ -62,14 +103,12 @@ class NaiveSegmenter(Segmenter):
         max_area: int | None = None,
         max_proposals: int = 1000,
     ) -> None:
-        if (min_area or 0) < 0 or (max_area or 0) < 0:
-            raise ConfigError("min_area and max_area are numbers of pixels: 0 or more")
+        require_number("min_area", min_area or 0, 0)
+        require_number("max_area", max_area or 0, 0)
+        require_number("max_proposals", max_proposals, 1)
         if min_area and max_area and min_area > max_area:
             raise ConfigError(f"min_area {min_area} is larger than max_area {max_area}")
-        if max_proposals < 1:
-            raise ConfigError(f"max_proposals must be at least 1, got {max_proposals}")
-        self.min_area = min_area or 0
-        self.max_area = max_area or 0
+        self.min_area, self.max_area = min_area or 0, max_area or 0
         self.max_proposals = max_proposals
 
     def segment(self, frame: Frame) -> Masks:
@@ -85,7 +124,7 @@ class NaiveSegmenter(Segmenter):
         limits = (max(1, math.floor(least)), max(1, math.ceil(most)))
         regions, scores = propose(image, limits=limits, max_proposals=self.max_proposals)
         if factor < 1:
-            regions = [_enlarged(region, image, frame) for region in regions]
+            regions = [enlarged(region, image.shape[:2], frame.size_hw) for region in regions]
         masks = Masks.from_crops(
             size_hw=frame.size_hw,
             boxes_xyxy=boxes_xyxy(regions),
@@ -132,16 +171,230 @@ def propose(
     return ranker.snapped([regions[i] for i in kept]), scores[kept]
 
 
-def _enlarged(region: RegionProposal, small: ImageRGB, frame: Frame) -> RegionProposal:
-    """The region in the full image, its outline smooth."""
-    height, width = frame.size_hw
-    by_y, by_x = height / small.shape[0], width / small.shape[1]
-    rows, columns = region.crop.shape
-    y0, x0 = round(region.y0 * by_y), round(region.x0 * by_x)
-    size = (
-        min(max(1, round(columns * by_x)), width - x0),
-        min(max(1, round(rows * by_y)), height - y0),
-    )
-    soft = cv2.resize(region.crop.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    crop = soft >= min(0.5, float(soft.max()))
-    return whole_region(x0, y0, crop)
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """One channel to search.
+
+    Attributes:
+        values: ``(h, w)`` uint8, stretched to the full range.
+        factor: side of one of its pixels in pixels of the image, 1 or 2.
+        stable: whether stable regions are searched.
+        halves: whether the two sides of its Otsu threshold are regions.
+        faint: whether regions of low contrast with a wide neighbourhood are searched; in
+            photographs these are noise.
+    """
+
+    values: npt.NDArray[np.uint8]
+    factor: int
+    stable: bool = True
+    halves: bool = True
+    faint: bool = False
+
+
+def planes(image_rgb: ImageRGB) -> Iterator[Plane]:
+    """The planes of an image, in a fixed order; none for one without contrast."""
+    lab = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2LAB)
+    saturation = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2HSV)[..., 1]
+    light = _stretched(lab[..., 0])
+    if light is not None:
+        yield from _lightness(light)
+    fine = cv2.GaussianBlur(np.dstack([lab, saturation]), (0, 0), BLUR)
+    for channel in cv2.split(fine)[1:]:
+        stretched = _stretched(channel)
+        if stretched is not None:
+            yield Plane(_eight_bit(stretched), 1, stable=False)
+    drawn = _flat_share(image_rgb) > DRAWN
+    rest = (COARSE_BLUR**2 - BLUR**2) ** 0.5
+    coarse = cv2.GaussianBlur(fine, (0, 0), rest)[::2, ::2].astype(np.float32)
+    for channel in (coarse[..., 1], coarse[..., 2], coarse[..., 3], _second_axis(coarse[..., :3])):
+        stretched = _stretched(channel)
+        if stretched is not None:
+            yield Plane(_eight_bit(stretched), 2, faint=drawn)
+
+
+def _lightness(light: FloatArray) -> Iterator[Plane]:
+    smooth = cv2.GaussianBlur(light, (0, 0), BLUR)
+    yield Plane(_eight_bit(smooth), 1)
+    coarse = cv2.GaussianBlur(light, (0, 0), COARSE_BLUR)[::2, ::2]
+    yield Plane(_eight_bit(coarse), 2, halves=False)
+    logarithm = np.log(np.clip(smooth, 0, 255) + DARK)
+    stretched = _stretched(logarithm * (255 / np.log(255 + DARK)))
+    if stretched is not None:
+        yield Plane(_eight_bit(stretched), 1, halves=False)
+
+
+def _second_axis(lab: FloatArray) -> FloatArray:
+    """``(h, w)`` the colours of ``(h, w, 3)`` along their second principal axis."""
+    sample = lab[::2, ::2].reshape(-1, 3).astype(np.float64)
+    sample -= sample.mean(axis=0)
+    axis = np.linalg.eigh(sample.T @ sample)[1][:, 1]
+    # an eigenvector's sign is arbitrary: fixed, so that results do not depend on the LAPACK used
+    axis *= -1 if axis[np.abs(axis).argmax()] < 0 else 1
+    return np.asarray(lab @ axis.astype(np.float32), np.float32)
+
+
+def _flat_share(image_rgb: ImageRGB) -> float:
+    """Share of horizontal neighbours, in every fourth row, of exactly the same colour."""
+    rows = image_rgb[::4]
+    return float((rows[:, 1:] == rows[:, :-1]).all(axis=2).mean()) if rows.shape[1] > 1 else 0.0
+
+
+def _stretched(channel: npt.NDArray[Any]) -> FloatArray | None:
+    """Stretched to 0..255 between robust extremes; None for noise only."""
+    low, high = np.percentile(channel[::3, ::3], [0.2, 99.8])
+    if high - low < LEAST_RANGE:
+        return None
+    scale = np.float32(255 / (high - low))
+    return np.asarray((channel.astype(np.float32) - np.float32(low)) * scale, np.float32)
+
+
+def _eight_bit(values: FloatArray) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+@dataclass(frozen=True, eq=False)
+class LevelSets:
+    """N level sets of one plane, not cropped yet.
+
+    Attributes:
+        boxes_xywh: ``(N, 4)`` in pixels of the plane.
+        areas: ``(N,)`` pixels of the plane.
+        factor: side of one of its pixels in pixels of the image.
+        crop: returns the ``(h, w)`` crop (0 or 1) of the one at an index.
+    """
+
+    boxes_xywh: IntArray
+    areas: IntArray
+    factor: int
+    crop: Callable[[int], Binary]
+
+
+def level_sets(image_rgb: ImageRGB, *, min_area: int, max_area: int) -> list[RegionProposal]:
+    """The promising level sets of all channels and scales, near-duplicates dropped, holes filled.
+
+    Areas are limited before holes are filled. The order is fixed.
+    """
+    limits = (min_area, max_area)
+    jobs: list[Future[list[LevelSets]]] = []
+    # OpenCV releases the interpreter lock; the results keep the order of the jobs
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for plane in planes(image_rgb):
+            if plane.stable:
+                jobs.append(pool.submit(_stable, plane, *limits))
+            if plane.halves:
+                jobs.append(pool.submit(_halves, plane, *limits))
+            if plane.faint:
+                values = plane.values.astype(np.float32)
+                jobs.append(pool.submit(_standing_out, values, plane.factor, WIDE[-1], *limits))
+        grey = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
+        half = np.ascontiguousarray(cv2.GaussianBlur(grey, (0, 0), 2.0)[::2, ::2])
+        jobs += [pool.submit(_standing_out, smooth, 1, share, *limits) for share in NARROW]
+        jobs += [pool.submit(_standing_out, half, 2, share, *limits) for share in WIDE]
+        found = [sets for job in jobs for sets in job.result()]
+    return _cut_out(found, (image_rgb.shape[0], image_rgb.shape[1]))
+
+
+def _stable(plane: Plane, min_area: int, max_area: int) -> list[LevelSets]:
+    if min(plane.values.shape) < 3:
+        return []
+    least, most = max(8, min_area // plane.factor**2), max(9, max_area // plane.factor**2)
+    detector = cv2.MSER.create(STEP, least, most, MAX_VARIATION, MIN_DIVERSITY)
+    pixels, found = detector.detectRegions(plane.values)
+    boxes = np.asarray(found, np.int64).reshape(-1, 4)
+
+    def crop(index: int) -> Binary:
+        x, y, width, height = boxes[index].tolist()
+        mask = np.zeros((height, width), np.uint8)
+        points = np.asarray(pixels[index])
+        mask[points[:, 1] - y, points[:, 0] - x] = 1
+        return mask
+
+    areas = np.array([len(listed) for listed in pixels], np.int64)
+    return [LevelSets(boxes, areas, plane.factor, crop)]
+
+
+def _standing_out(
+    smooth: FloatArray, factor: int, share: float, min_area: int, max_area: int
+) -> list[LevelSets]:
+    """Regions of a smooth image that are brighter or darker than their neighbourhood's mean."""
+    side = 2 * max(3, round(share * min(smooth.shape))) + 1
+    excess = smooth - cv2.boxFilter(smooth, -1, (side, side))
+    # half the standard deviation excludes noise and includes dim objects
+    limit = max(2.0, 0.5 * float(excess.std()))
+    found = []
+    for beyond in (excess > limit, excess < -limit):
+        opened = cv2.morphologyEx(beyond.view(np.uint8), cv2.MORPH_OPEN, DISC)
+        found.append(_components(np.asarray(opened, np.uint8), factor, min_area, max_area))
+    return found
+
+
+def _halves(plane: Plane, min_area: int, max_area: int) -> list[LevelSets]:
+    """Regions above and below Otsu's threshold (Otsu 1979).
+
+    In a drawing or a very clean image no level set is more stable than its neighbours, and the
+    detector of stable ones finds none.
+    """
+    _, above = cv2.threshold(plane.values, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    sides = (np.asarray(above, np.uint8), np.asarray(1 - above, np.uint8))
+    return [_components(side, plane.factor, min_area, max_area) for side in sides]
+
+
+def _components(binary: Binary, factor: int, min_area: int, max_area: int) -> LevelSets:
+    """Connected regions of ones within the area limits."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=4)
+    areas = stats[1:, cv2.CC_STAT_AREA] * factor**2
+    chosen = np.flatnonzero((areas >= min_area) & (areas <= max_area)) + 1
+    boxes = stats[chosen, :4].astype(np.int64)
+
+    def crop(index: int) -> Binary:
+        x, y, width, height = boxes[index].tolist()
+        inside = labels[y : y + height, x : x + width] == chosen[index]
+        return np.asarray(inside.view(np.uint8))
+
+    return LevelSets(boxes, stats[chosen, cv2.CC_STAT_AREA].astype(np.int64), factor, crop)
+
+
+def _cut_out(found: Sequence[LevelSets], size_hw: tuple[int, int]) -> list[RegionProposal]:
+    """The promising level sets, as regions of the image."""
+    counts = np.array([len(sets.areas) for sets in found], np.int64)
+    if not counts.sum():
+        return []
+    factors = np.repeat([sets.factor for sets in found], counts)
+    boxes = np.concatenate([sets.boxes_xywh for sets in found]) * factors[:, None]
+    areas = np.concatenate([sets.areas for sets in found]) * factors**2
+    chosen = distinct(boxes, areas)
+    promise = _promise(boxes[chosen], areas[chosen], size_hw)
+    best = np.argsort(-promise, kind="stable")[:MOST_CANDIDATES]
+    chosen = chosen[np.sort(best[promise[best] > LEAST_PROMISE])]
+    owners = np.repeat(np.arange(len(found)), counts)
+    indices = np.arange(len(areas)) - np.repeat(np.cumsum(counts) - counts, counts)
+    regions = []
+    for index in chosen.tolist():
+        sets, (x, y) = found[owners[index]], boxes[index, :2].tolist()
+        crop = _at_full_size(sets.crop(int(indices[index])), sets.factor)
+        crop = np.ascontiguousarray(crop[: size_hw[0] - y, : size_hw[1] - x])
+        if crop.any():
+            regions.append(whole_region(x, y, crop.view(np.bool_)))
+    return regions
+
+
+def _promise(boxes_xywh: IntArray, areas: IntArray, size_hw: tuple[int, int]) -> FloatArray:
+    """``(N,)`` expected IoU of each level set with an object, from its box and area."""
+    width, height = boxes_xywh[:, 2], boxes_xywh[:, 3]
+    measures = {
+        "extent": areas / (width * height),
+        "aspect": np.minimum(width, height) / np.maximum(width, height),
+        "size": np.log(areas / (size_hw[0] * size_hw[1])),
+    }
+    total = sum(weight * measures[name] for name, weight in PROMISE_WEIGHTS.items())
+    return np.asarray(total + PROMISE_OFFSET, np.float32)
+
+
+def _at_full_size(crop: Binary, factor: int) -> Binary:
+    """A crop (0 or 1) enlarged, its outline smooth."""
+    if factor == 1:
+        return crop
+    size = (crop.shape[1] * factor, crop.shape[0] * factor)
+    soft = cv2.resize(crop * np.uint8(255), size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray((soft > 127).view(np.uint8))

@@ -24,6 +24,7 @@ from sam_detect.interfaces import Segmenter
 from sam_detect.models.running import resolve_dtype
 from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import FRAMES_KEPT, frame_encoder
+from sam_detect.options import require_number
 from sam_detect.segmentation._sam2_automatic import CropMasks, GeneratorConfig, masks_of_everything
 from sam_detect.segmentation._sam2_decoder import DecodedPrompts
 from sam_detect.segmentation._sam2_masks import Limits
@@ -114,10 +115,19 @@ class SAM2Segmenter(Segmenter):
         compile: bool = False,  # noqa: A002 - torch's own name for it
         preset: Literal["microscopy"] | None = None,
     ) -> None:
-        chosen = {**DEFAULTS, **_preset(preset)}
+        if preset is not None and preset not in PRESETS:
+            raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        chosen = {**DEFAULTS, **(PRESETS[preset] if preset else {})}
         self._follows_sizes = points_per_side == "auto"
         self._least_area: int | None = None
-        per_side = _per_side(points_per_side, usual=chosen["points_per_side"])
+        if points_per_side is None or points_per_side == "auto":
+            per_side = chosen["points_per_side"]
+        elif isinstance(points_per_side, str):
+            raise ConfigError(
+                f"points_per_side must be 'auto' or from 1 to 256, got {points_per_side!r}"
+            )
+        else:
+            per_side = points_per_side
         areas = (min_area or chosen["min_area"], max_area or 0)
         self.config = GeneratorConfig(
             per_side=per_side,
@@ -137,19 +147,17 @@ class SAM2Segmenter(Segmenter):
             use_m2m=use_m2m,
         )
         self.prompter = make_prompter(prompts, areas)
-        self.max_proposals = _at_least("max_proposals", max_proposals or None, 1)
+        require_number("max_proposals", max_proposals or 1, 1)
+        require_number("points_per_batch", 1 if points_per_batch is None else points_per_batch, 1)
+        self.max_proposals = max_proposals or None
         loaded = shared_sam2(checkpoint or model_size, config=config, device=device)
         self.device, self.model_name = loaded.device, loaded.name
         self._side = int(loaded.model.image_size)
         self.dtype = resolve_dtype(dtype, self.device)
         self.encoder = frame_encoder(loaded, self.dtype)
-        chunk = _at_least("points_per_batch", points_per_batch, 1) or CHUNKS[self.device.type]
+        chunk = points_per_batch or CHUNKS[self.device.type]
         self.model = PromptedModel(
-            loaded.model,
-            dtype=self.dtype,
-            chunk=chunk,
-            fast=fast,
-            compiled=compile,
+            loaded.model, dtype=self.dtype, chunk=chunk, fast=fast, compiled=compile
         )
 
     def for_areas(self, areas: tuple[int, int] | None) -> SAM2Segmenter:
@@ -273,25 +281,6 @@ class SAM2Segmenter(Segmenter):
 
         self.model.decode(self.encoder(frame), prompts, frame.size_hw, tokens=tokens, take=take)
         return found.masks(frame.size_hw, (0, 0))
-
-
-def _preset(name: str | None) -> dict[str, int]:
-    if name is not None and name not in PRESETS:
-        raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
-    return PRESETS[name] if name else {}
-
-
-def _per_side(given: int | str | None, *, usual: int) -> int:
-    """Points along a side while no sizes are known."""
-    if isinstance(given, str) and given != "auto":
-        raise ConfigError(f"points_per_side must be 'auto' or from 1 to 256, got {given!r}")
-    return usual if given is None or isinstance(given, str) else given
-
-
-def _at_least(name: str, value: int | None, least: int) -> int | None:
-    if value is not None and value < least:
-        raise ConfigError(f"{name} must be at least {least}, got {value}")
-    return value
 
 
 def _require_frame(frame: object) -> None:
