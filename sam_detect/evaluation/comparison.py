@@ -23,7 +23,7 @@ import numpy.typing as npt
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Id, masks_of
 from sam_detect.evaluation.methods import Predictions
-from sam_detect.masks import BoolArray, IntArray, MaskRLE
+from sam_detect.masks import BoolArray, IntArray
 from sam_detect.types import Masks
 
 Figure = Literal["precision", "recall", "f1", "jaccard"]
@@ -98,11 +98,6 @@ def macro(per_class: Mapping[str, Counts], figure: Figure) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def f1_macro(per_class: Mapping[str, Counts]) -> float | None:
-    """The mean F1 of the classes that have something to find; None without any."""
-    return macro(per_class, "f1")
-
-
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
@@ -171,21 +166,14 @@ def compare(
     )
 
 
-def encoded_rles(masks: Masks) -> list[dict[str, Any]]:
-    """Full-size RLEs as pycocotools takes them: ``counts`` in bytes."""
-    return [_encoded(masks.rle(i)) for i in range(len(masks))]
+def mask_rles(masks: Masks) -> list[Any]:
+    """Full-size COCO RLEs."""
+    return [masks.rle(index) for index in range(len(masks))]
 
 
-def object_rles(
-    picture: AnnotatedPicture, objects: Sequence[AnnotatedObject]
-) -> list[dict[str, Any]]:
+def object_rles(picture: AnnotatedPicture, objects: Sequence[AnnotatedObject]) -> list[Any]:
     """The same of objects; a filled box where only the box is known."""
-    filled = (encoded_rles(masks_of(picture, [o]))[0] for o in objects if o.mask_rle is None)
-    return [next(filled) if o.mask_rle is None else _encoded(o.mask_rle) for o in objects]
-
-
-def _encoded(rle: MaskRLE) -> dict[str, Any]:
-    return {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
+    return [o.mask_rle or masks_of(picture, [o]).rle(0) for o in objects]
 
 
 def _covers(
@@ -215,7 +203,7 @@ def overlap(
         mine: Any = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
         theirs: Any = np.array([o.bbox_xywh for o in objects], np.float64)
     else:
-        mine, theirs = encoded_rles(masks), object_rles(picture, objects)
+        mine, theirs = mask_rles(masks), object_rles(picture, objects)
     shared = coco.iou(mine, theirs, [int(crowd)] * len(objects))
     return np.asarray(shared, np.float64).reshape(len(masks), len(objects))
 
@@ -266,12 +254,15 @@ def match(comparison: Comparison, iou_threshold: float) -> Matches:
     false = named & ~found & ~comparison.excused
     missed: BoolArray = np.ones(len(comparison.object_labels), np.bool_)
     missed[objects[found]] = False
-    per_class = _per_class(
-        true=comparison.labels[found],
-        false=comparison.labels[false],
-        missed=comparison.object_labels[missed],
-    )
-    return Matches(objects, ious, false, missed, per_class)
+    per_class: dict[str, Counts] = {}
+    for labels, one in (
+        (comparison.labels[found], Counts(tp=1)),
+        (comparison.labels[false], Counts(fp=1)),
+        (comparison.object_labels[missed], Counts(fn=1)),
+    ):
+        for label in labels:
+            per_class[label] = per_class.get(label, Counts()) + one
+    return Matches(objects, ious, false, missed, dict(sorted(per_class.items())))
 
 
 def assign(iou: Floats, order: Iterable[int], iou_threshold: float) -> IntArray:
@@ -299,16 +290,3 @@ def assign(iou: Floats, order: Iterable[int], iou_threshold: float) -> IntArray:
             taken[index] = best
             free[:, best] = 0.0
     return taken
-
-
-def _per_class(
-    *,
-    true: npt.NDArray[np.object_],
-    false: npt.NDArray[np.object_],
-    missed: npt.NDArray[np.object_],
-) -> dict[str, Counts]:
-    counts: dict[str, Counts] = {}
-    for labels, one in ((true, Counts(tp=1)), (false, Counts(fp=1)), (missed, Counts(fn=1))):
-        for label in labels:
-            counts[label] = counts.get(label, Counts()) + one
-    return dict(sorted(counts.items()))

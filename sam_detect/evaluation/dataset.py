@@ -4,11 +4,12 @@ are checked, and what is left out is recorded."""
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -239,6 +240,11 @@ def ids_by_name(builder: DatasetBuilder, names: dict[Id, str], used: set[Id]) ->
                 f"category {id_}", f"its name '{names[id_]}' is that of {other}: taken as one"
             )
     return {name: ids[name] for name in names.values()}
+
+
+def relative(path: str | Path, root: Path) -> str:
+    """A path below a folder, with slashes on every system."""
+    return PurePath(os.path.relpath(path, root)).as_posix()
 
 
 def printable(text: str, longest: int = LONGEST_LINE) -> str:

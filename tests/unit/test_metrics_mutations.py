@@ -61,8 +61,6 @@ MUTATIONS = [
              figures.test_pooling_adds_up_pictures_per_class),
     Mutation("comparison", " if counts.tp + counts.fn]", "]",
              figures.test_micro_figures_weigh_objects_and_macro_figures_classes),
-    Mutation("comparison", 'macro(per_class, "f1")', 'macro(per_class, "jaccard")',
-             figures.test_micro_figures_weigh_objects_and_macro_figures_classes),
     Mutation("comparison", "part / whole if whole else None", "part / whole if whole else 0.0",
              figures.test_micro_figures_weigh_objects_and_macro_figures_classes),
     # -- comparison
@@ -102,7 +100,7 @@ MUTATIONS = [
     Mutation("comparison", "ious[found] = comparison.iou[found, objects[found]]",
              "ious[found] = comparison.iou[found].max(axis=1)",
              figures.test_a_detection_whose_best_object_is_taken_takes_the_next),
-    Mutation("comparison", "(missed, Counts(fn=1))", "(missed, Counts(fp=1))",
+    Mutation("comparison", "[missed], Counts(fn=1))", "[missed], Counts(fp=1))",
              figures.test_the_threshold_itself_is_enough),
     Mutation("comparison", "0 < iou_threshold <= 1", "0 <= iou_threshold <= 1",
              figures.test_a_threshold_that_everything_or_nothing_reaches_is_refused, (0,)),
@@ -123,7 +121,7 @@ MUTATIONS = [
              figures.test_proposals_are_counted_apart_from_names),
     Mutation("metrics", '"precision": counts.precision', '"precision": counts.recall',
              figures.test_the_scores_of_an_episode),
-    Mutation("metrics", '"f1_macro": f1_macro(per_class)', '"f1_macro": counts.f1',
+    Mutation("metrics", '"f1_macro": macro(per_class, "f1")', '"f1_macro": counts.f1',
              figures.test_the_scores_of_an_episode),
     # -- confusion
     Mutation("metrics", "(-comparison.scores, said == last)",

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 from pycocotools import coco, cocoeval
 
-from sam_detect.evaluation.comparison import Item, encoded_rles, object_rles
+from sam_detect.evaluation.comparison import Item, mask_rles, object_rles
 from sam_detect.evaluation.dataset import AnnotatedObject
 
 MAX_DETECTIONS = 100
@@ -111,7 +111,7 @@ def _detections(items: Sequence[Item], numbers: dict[str, int]) -> Iterator[dict
         masks = found.masks[kept]
         boxes = masks.boxes_xyxy.astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
-        for i, rle, box in zip(kept, encoded_rles(masks), boxes.tolist(), strict=True):
+        for i, rle, box in zip(kept, mask_rles(masks), boxes.tolist(), strict=True):
             yield {
                 "image_id": number,
                 "category_id": numbers[str(found.labels[i])],

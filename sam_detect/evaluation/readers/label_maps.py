@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from sam_detect.evaluation.dataset import (
     Id,
     annotated_object,
     ids_by_name,
+    relative,
 )
 from sam_detect.labels import normalised_label, shown_label
 from sam_detect.masks import BoolArray, crop_to_rle
@@ -67,14 +68,14 @@ def read(root: Path, *, max_pixels: int) -> Dataset:
     seen = _Seen(label, legend)
     pictures, masks = (_by_name(root, folder, builder) for folder in ("images", "masks"))
     for name, path in pictures.items():
-        what = _shown(path, root)
+        what = relative(path, root)
         if name not in masks:
             builder.note(what, "it has no mask")
             continue
         size_hw = builder.size_of(path, what)
         if size_hw is None:
             continue
-        mask = _shown(masks[name], root)
+        mask = relative(masks[name], root)
         try:
             left_out = PictureFile(masks[name]).left_out_of_tiff()
             if left_out and left_out != PictureFile(path).left_out_of_tiff():
@@ -87,7 +88,7 @@ def read(root: Path, *, max_pixels: int) -> Dataset:
             continue
         builder.add(what, path, size_hw, objects)
     for name in masks.keys() - pictures.keys():
-        builder.note(_shown(masks[name], root), "a mask without a picture")
+        builder.note(relative(masks[name], root), "a mask without a picture")
     if legend is not None:
         for value, count in sorted(seen.foreign.items()):
             builder.note(f"value {value}", f"it is in {count} masks, but not in the legend")
@@ -225,12 +226,8 @@ def _by_name(root: Path, folder: str, builder: DatasetBuilder) -> dict[str, str]
     for path in find_images(root / folder):
         name = os.path.splitext(os.path.relpath(path, root / folder))[0]
         if found.setdefault(name, path) != path:
-            builder.note(_shown(path, root), f"{_shown(found[name], root)} has its name, too")
+            builder.note(relative(path, root), f"{relative(found[name], root)} has its name, too")
     return found
-
-
-def _shown(path: str, root: Path) -> str:
-    return PurePath(os.path.relpath(path, root)).as_posix()
 
 
 def _values(mask: str, size_hw: tuple[int, int], max_pixels: int) -> npt.NDArray[Any]:

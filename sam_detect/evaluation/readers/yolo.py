@@ -20,6 +20,7 @@ from sam_detect.evaluation.dataset import (
     Id,
     annotated_object,
     ids_by_name,
+    relative,
 )
 from sam_detect.labels import normalised_label
 from sam_detect.masks import polygons_to_rle
@@ -48,7 +49,7 @@ def read(file: Path, *, max_pixels: int) -> Dataset:
     rows = _Rows(root, names, builder)
     labels: dict[Path, str] = {}
     for path, split in _pictures(root, settings, builder).items():
-        what = _shown(path, root)
+        what = relative(path, root)
         label_file = _label_file(Path(path), root)
         if labels.setdefault(label_file, what) != what:
             builder.note(what, f"its label file is that of {labels[label_file]}")
@@ -118,7 +119,7 @@ def _pictures(root: Path, settings: dict[str, Any], builder: DatasetBuilder) -> 
                 continue
             for path in _pictures_of(root, settings.get("path"), value, split, builder):
                 if found.setdefault(path, split) != split:
-                    builder.note(f"{split}: {_shown(path, root)}", f"it is in {found[path]}, too")
+                    builder.note(f"{split}: {relative(path, root)}", f"it is in {found[path]}, too")
     if not found and (root / "images").is_dir():
         found = dict.fromkeys(find_images(root / "images"), "")
     if not found:
@@ -176,16 +177,12 @@ def _label_file(picture: Path, root: Path) -> Path:
     return root.joinpath(*folders, f"{picture.stem}.txt")
 
 
-def _shown(path: str | Path, root: Path) -> str:
-    return PurePath(os.path.relpath(path, root)).as_posix()
-
-
 def _note_strays(labels: dict[Path, str], root: Path, builder: DatasetBuilder) -> None:
     """Notes label files without a picture."""
     for folder in dict.fromkeys(file.parent for file in labels):
         for file in sorted(folder.glob("*.txt")):
             if file not in labels and file.name not in NO_LABELS:
-                builder.note(_shown(file, root), "a label file without a picture")
+                builder.note(relative(file, root), "a label file without a picture")
 
 
 class _Rows:
@@ -208,7 +205,7 @@ class _Rows:
         if not file.exists():
             self.missing += 1
             return []
-        shown = _shown(file, self._root)
+        shown = relative(file, self._root)
         try:
             rows = read_text(file, "a label file").splitlines()
         except ImageError as error:
