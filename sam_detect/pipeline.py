@@ -35,7 +35,7 @@ from sam_detect.library.example import Example, example_id, image_digest, now
 from sam_detect.library.history import Added
 from sam_detect.library.library import Library
 from sam_detect.library.places import collection_of
-from sam_detect.library.reindex import Converted
+from sam_detect.library.reindex import ConvertedExamples
 from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
 from sam_detect.models.sharing import WhileAlive
 from sam_detect.models.weights import default_segmenter
@@ -123,7 +123,7 @@ class Pipeline:
 
     def with_copied_library(self) -> Pipeline:
         """The same parts, with a copy of the library in memory: what it learns is not kept."""
-        copied = Converted(self.features)
+        copied = ConvertedExamples(self.features)
         copied.update(self.library)
         return self._with(self.features, Library(copied.store, self.library.name))
 

@@ -29,7 +29,7 @@ from sam_detect.config import Settings, load_settings
 from sam_detect.errors import SamDetectError
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.features.choosing import choose_features
-from sam_detect.library.example import sealed
+from sam_detect.library.example import with_checksums
 from sam_detect.library.library import Library
 from sam_detect.library.manifest import check_recipe
 from sam_detect.library.reindex import reindex
@@ -169,7 +169,7 @@ def exported() -> tuple[dict[str, Any], list[dict[str, Any]], bytes]:
 def _resealed(row: Any, vector: Any) -> Any:
     """The row with the checksums that fit it, as somebody would make them who means harm."""
     with suppress(Exception):
-        point = sealed(Point(row["id"], vector, row["payload"]))
+        point = with_checksums(Point(row["id"], vector, row["payload"]))
         return {**row, "payload": point.payload}
     return row
 

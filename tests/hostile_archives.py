@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sam_detect.library.example import sealed
+from sam_detect.library.example import with_checksums
 from sam_detect.masks import encode_crop
 from sam_detect.types import Point
 
@@ -49,7 +49,7 @@ def grown(members: Members, count: int = 80) -> Members:
     for number, (row, vector) in enumerate(zip(rows, vectors, strict=True)):
         if number >= len(lines):
             row["id"] = str(uuid.UUID(int=number))
-            row["payload"] = sealed(Point(row["id"], vector, row["payload"])).payload
+            row["payload"] = with_checksums(Point(row["id"], vector, row["payload"])).payload
     return {
         MANIFEST: members[MANIFEST],
         EXAMPLES: b"".join(json.dumps(row).encode() + b"\n" for row in rows),
@@ -94,7 +94,7 @@ def resealed(members: Members, change: Callable[[dict[str, Any]], dict[str, Any]
     lines = members[EXAMPLES].splitlines(keepends=True)
     row = json.loads(lines[ROW])
     vector = np.load(io.BytesIO(members[VECTORS]))[ROW]
-    payload = sealed(Point(row["id"], vector, change(row["payload"]))).payload
+    payload = with_checksums(Point(row["id"], vector, change(row["payload"]))).payload
     lines[ROW] = json.dumps({"id": row["id"], "payload": payload}).encode() + b"\n"
     return {**members, EXAMPLES: b"".join(lines)}
 

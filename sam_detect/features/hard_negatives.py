@@ -70,7 +70,7 @@ class HardNegatives:
             "boxes": self.masks.boxes_xyxy.tolist(),
             "masks": [counts.decode("ascii") for counts in self.masks.crop_rles],
             "touching": self.touching.tolist(),
-            "vectors": encoded(self.vectors),
+            "vectors": encode_vectors(self.vectors),
         }
 
     @classmethod
@@ -110,7 +110,7 @@ class HardNegativeVectors:
         if data is None:
             return cls("", math.nan, np.zeros(0, np.bool_), np.zeros((0, 0), np.float32))
         quality, touching = data["quality"], data["touching"]
-        vectors = decoded(data["vectors"], len(touching))
+        vectors = decode_vectors(data["vectors"], len(touching))
         if dimension is not None and len(touching) and vectors.shape[1] != dimension:
             raise ValueError("its hard negatives have vectors of another length than its own")
         known = math.nan if quality is None else float(quality)
@@ -195,12 +195,12 @@ def embed_hard_negatives(
     ]
 
 
-def encoded(vectors: FloatArray) -> str:
+def encode_vectors(vectors: FloatArray) -> str:
     """Vectors as text, in half precision: what is compared needs no more."""
     return base64.b64encode(vectors.astype("<f2").tobytes()).decode("ascii")
 
 
-def decoded(text: str, count: int) -> FloatArray:
+def decode_vectors(text: str, count: int) -> FloatArray:
     """``(count, D)`` float32; raises ``ValueError`` where the text does not hold as many."""
     flat = np.frombuffer(base64.b64decode(text, validate=True), "<f2").astype(np.float32)
     if count == 0 and not len(flat):

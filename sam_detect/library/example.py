@@ -169,7 +169,7 @@ def check_payload(data: dict[str, Any], fields: Sequence[str] = PAYLOAD_FIELDS) 
     for name in fields:
         if name not in data:
             raise ValueError(f"it has no {name}")
-    known = manifests.checked(_PAYLOAD, data)
+    known = manifests.validate(_PAYLOAD, data)
     if "bbox" in known:
         x, y, width, height = known["bbox"]
         if known.get("area", 1) > width * height:
@@ -180,7 +180,7 @@ def check_payload(data: dict[str, Any], fields: Sequence[str] = PAYLOAD_FIELDS) 
     return known
 
 
-def checked_point(point: Point, fields: Sequence[str] = PAYLOAD_FIELDS) -> Point:
+def check_point(point: Point, fields: Sequence[str] = PAYLOAD_FIELDS) -> Point:
     """The point with the known fields of its payload, as far as it was read.
 
     With :data:`LISTED_FIELDS` these are compared with their checksum, with :data:`NAMING_FIELDS`
@@ -200,7 +200,7 @@ def checked_point(point: Point, fields: Sequence[str] = PAYLOAD_FIELDS) -> Point
     return known
 
 
-def sealed(point: Point) -> Point:
+def with_checksums(point: Point) -> Point:
     """A whole point as a library stores it: with right checksums and a vector of length 1."""
     vector = None if point.vector is None else normalised(np.asarray(point.vector, np.float32))
     payload = {k: _storable(v) for k, v in point.payload.items() if k not in CHECKSUMS}
@@ -305,13 +305,13 @@ class Example:
             "surroundings": self.hard_negatives.to_payload() if self.hard_negatives else None,
             "before": list(self.before),
         }
-        return sealed(Point(id=self.id, vector=self.vector, payload=payload))
+        return with_checksums(Point(id=self.id, vector=self.vector, payload=payload))
 
     @classmethod
     def from_point(cls, point: Point) -> Example:
         """The example of a stored point; raises ``LibraryCorruptError`` where it is damaged."""
         try:
-            return cls._decoded(checked_point(point))
+            return cls._decoded(check_point(point))
         except (KeyError, TypeError, ValueError, OverflowError, MaskError) as error:
             why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise LibraryCorruptError(f"example {point.id} is damaged: {why}") from error

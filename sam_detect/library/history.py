@@ -28,7 +28,7 @@ from sam_detect.library.example import (
     MAX_STATES,
     example_id,
     label_of,
-    sealed,
+    with_checksums,
 )
 from sam_detect.library.manifest import BATCH_PATTERN
 from sam_detect.masks import FloatArray
@@ -155,7 +155,7 @@ class LearningBatch:
         }
 
 
-def states(point: Point) -> list[EarlierState]:
+def earlier_states(point: Point) -> list[EarlierState]:
     """The earlier states that a whole point keeps, newest first."""
     own = {name: point.payload[name] for name in KNOWN_FIELDS}
     found = []
@@ -169,7 +169,7 @@ def states(point: Point) -> list[EarlierState]:
     return found
 
 
-def with_states(point: Point, earlier: Sequence[EarlierState]) -> Point:
+def with_earlier_states(point: Point, earlier: Sequence[EarlierState]) -> Point:
     """The point, with these earlier states and its checksums."""
     own = {name: point.payload[name] for name in KNOWN_FIELDS}
     before = []
@@ -185,22 +185,22 @@ def with_states(point: Point, earlier: Sequence[EarlierState]) -> Point:
                 "payload": differing,
             }
         )
-    return sealed(replace(point, payload={**own, "before": before}))
+    return with_checksums(replace(point, payload={**own, "before": before}))
 
 
-def replacing(point: Point, replaced: Iterable[Point]) -> Point:
+def with_replaced(point: Point, replaced: Iterable[Point]) -> Point:
     """The point, with the states of the points that it replaces, and what these had replaced."""
     batch = point.payload["batch"]
-    earlier = {(state.by, state.point.id): state for state in states(point)}
+    earlier = {(state.by, state.point.id): state for state in earlier_states(point)}
     for old in replaced:
         if old.payload["batch"] != batch:
             earlier.setdefault((batch, old.id), EarlierState(batch, old))
-        for state in states(old):
+        for state in earlier_states(old):
             earlier.setdefault((state.by, state.point.id), state)
     direct = [state for (by, _), state in earlier.items() if by == batch]
     older = sorted((s for s in earlier.values() if s.by != batch), key=lambda s: s.by, reverse=True)
     room = max(0, KEPT_STATES - len(direct))
-    return with_states(point, [*direct, *older[:room]][:MAX_STATES])
+    return with_earlier_states(point, [*direct, *older[:room]][:MAX_STATES])
 
 
 def with_label(point: Point, label: str) -> Point:
@@ -213,22 +213,24 @@ def with_label(point: Point, label: str) -> Point:
             if digest
             else str(uuid.uuid5(ID_NAMESPACE, f"{key}\nnot {label}"))
         )
-    return sealed(Point(key, point.vector, payload))
+    return with_checksums(Point(key, point.vector, payload))
 
 
-def renamed(point: Point, old: str, new: str) -> Point:
+def with_renamed_label(point: Point, old: str, new: str) -> Point:
     """The point with another label in place of one, also in its earlier states."""
-    earlier = [replace(each, point=_renamed(each.point, old, new)) for each in states(point)]
-    return with_states(_renamed(point, old, new), earlier)
+    earlier = [
+        replace(each, point=_renamed(each.point, old, new)) for each in earlier_states(point)
+    ]
+    return with_earlier_states(_renamed(point, old, new), earlier)
 
 
 def _renamed(point: Point, old: str, new: str) -> Point:
     return with_label(point, new) if label_of(point)[0] == shown_label(old) else point
 
 
-def replaced_by(point: Point) -> list[Point]:
+def restore_replaced(point: Point) -> list[Point]:
     """What a point's own batch replaced with it: whole, with their earlier states."""
-    batch, earlier = point.payload["batch"], states(point)
+    batch, earlier = point.payload["batch"], earlier_states(point)
     found, left = [], [state for state in earlier if state.by != batch]
     for state in earlier:
         if state.by != batch:
@@ -239,7 +241,7 @@ def replaced_by(point: Point) -> list[Point]:
                 mine.append(each)
                 batches.add(each.point.payload["batch"])
         left = [each for each in left if not any(each is other for other in mine)]
-        found.append(with_states(state.point, mine))
+        found.append(with_earlier_states(state.point, mine))
     return found
 
 
@@ -253,7 +255,7 @@ def log(listed: Iterable[Point], changing: Iterable[Point]) -> list[LearningBatc
     known = {(point.payload["batch"], point.id): point for point in listed}
     replaced: dict[tuple[str, str], EarlierState] = {}
     for point in changing:
-        for state in states(point):
+        for state in earlier_states(point):
             known.setdefault((state.point.payload["batch"], state.point.id), state.point)
             replaced.setdefault((state.by, state.point.id), state)
     found: dict[str, LearningBatch] = {}

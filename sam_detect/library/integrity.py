@@ -110,8 +110,8 @@ def verify(library: Library) -> Verification:
     """
     with library.store.session():
         manifest = library.require()
-        sound, damaged = _examined(library.store)
-    stored = ContentsRecord.recorded(manifest) if library.store.exclusive else None
+        sound, damaged = _examine(library.store)
+    stored = ContentsRecord.of_manifest(manifest) if library.store.exclusive else None
     problem = ""
     if stored is not None:
         total = stored.sum if damaged else _sum(sound)
@@ -133,10 +133,10 @@ def repair(library: Library) -> Repaired:
     store = library.store
     with store.session():
         manifest = manifests.read(library.require(), store.location)
-        stored = ContentsRecord.recorded(manifest) if store.exclusive else None
+        stored = ContentsRecord.of_manifest(manifest) if store.exclusive else None
         with store.salvage() as ways:
             readings = [way for way in ways if way is not None]
-            found = [_examined(reading) for reading in readings]
+            found = [_examine(reading) for reading in readings]
             if not any(sound for sound, _ in found) and (stored is None or stored.examples):
                 raise LibraryCorruptError(
                     f"nothing of library '{library.name}' in {store.location} can be read any "
@@ -144,14 +144,14 @@ def repair(library: Library) -> Repaired:
                     f"{places.options_of(store.location)}), and import an export or learn again"
                 )
             sound = [each for each, _ in found]
-            kept, exact = _chosen(sound, found[0][1], stored) if found else ({}, True)
+            kept, exact = _choose(sound, found[0][1], stored) if found else ({}, True)
             first, why = found[0] if found else ({}, {})
             # Where these are exactly what was stored, another was removed before and is back.
             damaged = {} if exact else {key: text for key, text in why.items() if key not in kept}
             as_it_is = bool(ways) and ways[0] is not None
             if not (as_it_is and kept == first and not why and (exact or stored is None)):
                 points = _points(kept, sound, readings)
-                manifests.replace_all(store, points, manifests.changed(manifest))
+                manifests.replace_all(store, points, manifests.with_new_generation(manifest))
     lost = 0 if stored is None else max(0, stored.examples - len(kept) - len(damaged))
     recovered = sum(key not in first for key in kept)
     return Repaired(library.name, len(kept), recovered, damaged, 0 if exact else lost, exact)
@@ -161,7 +161,7 @@ def _sound(count: int) -> str:
     return f"{count} sound example{'' if count == 1 else 's'}"
 
 
-def _examined(store: StoredPoints) -> tuple[dict[str, int], dict[str, str]]:
+def _examine(store: StoredPoints) -> tuple[dict[str, int], dict[str, str]]:
     """The checksums of the sound examples, and what is wrong with the others, by id."""
     sound: dict[str, int] = {}
     damaged: dict[str, str] = {}
@@ -181,7 +181,7 @@ def _sum(sound: Sound) -> int:
     return sum(sound.values()) % manifests.MODULUS
 
 
-def _chosen(
+def _choose(
     readings: Sequence[Sound], damaged: Mapping[str, str], stored: ContentsRecord | None
 ) -> tuple[dict[str, int], bool]:
     """The sound examples to keep, and whether these are exactly those that were stored."""
@@ -196,13 +196,13 @@ def _chosen(
         if len(choice) == stored.examples and _sum(choice) == stored.sum:
             return dict(choice), True
         # What was removed and is back is what the sum has too much.
-        back = _adding_up((_sum(choice) - stored.sum) % manifests.MODULUS, choice)
+        back = _find_summands((_sum(choice) - stored.sum) % manifests.MODULUS, choice)
         if back and len(choice) == stored.examples + len(back):
             return {key: value for key, value in choice.items() if value not in back}, True
     return mended, False
 
 
-def _adding_up(total: int, sound: Sound) -> set[int]:
+def _find_summands(total: int, sound: Sound) -> set[int]:
     """One or two checksums with this sum; empty where there are none."""
     values = set(sound.values())
     if total in values:

@@ -23,15 +23,15 @@ from sam_detect.library.example import (
     Example,
     check_payload,
     label_of,
-    sealed,
+    with_checksums,
 )
 from sam_detect.library.history import (
     Added,
     LearningBatch,
     new_batch,
-    renamed,
-    replaced_by,
-    replacing,
+    restore_replaced,
+    with_renamed_label,
+    with_replaced,
 )
 from sam_detect.types import Point, Recipe
 
@@ -170,7 +170,9 @@ class Library:
             named = [_with_normalised_label(example) for example in examples]
             unique = {e.id: _as_point(e, own if isinstance(e, Example) else batch) for e in named}
             old = {point.id: point for point in self._whole(list(unique))}
-            against = lookup.contradicted(self.store, [e for e in named if isinstance(e, Example)])
+            against = lookup.find_contradicted(
+                self.store, [e for e in named if isinstance(e, Example)]
+            )
             taken = {p.id: p for p in self._whole([i for ids in against.values() for i in ids])}
             new = [key for key in unique if key not in old]
             relabelled = [
@@ -181,11 +183,11 @@ class Library:
             for key in written:
                 replaced = [old[key]] if key in old else []
                 mine = [taken.pop(each) for each in against.get(key, ()) if each in taken]
-                points.append(replacing(unique[key], [*replaced, *mine]))
+                points.append(with_replaced(unique[key], [*replaced, *mine]))
             gone = {each for ids in against.values() for each in ids} - set(written)
             if examples:
                 # Even when all are there: their writer may have been killed before this.
-                with manifests.changing(self.store, found) as writer:
+                with manifests.counting_writer(self.store, found) as writer:
                     writer.upsert(points)
                     writer.delete(sorted(gone))
             changed = min(len(new), len(gone))
@@ -206,10 +208,10 @@ class Library:
             found = self.require()
             ids = lookup.of_label(self.store, old, self.name)
             also = [point.id for point in self._changing() if point.id not in set(ids)]
-            with manifests.changing(self.store, found) as writer:
+            with manifests.counting_writer(self.store, found) as writer:
                 for start in range(0, len(ids) + len(also), BATCH):
                     batch = [*ids, *also][start : start + BATCH]
-                    points = [renamed(point, old, new) for point in self._whole(batch)]
+                    points = [with_renamed_label(point, old, new) for point in self._whole(batch)]
                     writer.upsert(points)
                     writer.delete(sorted(set(batch) - {point.id for point in points}))
         return len(ids)
@@ -227,7 +229,7 @@ class Library:
                 if label is not None
                 else lookup.resolve(self.store, ids, self.name)
             )
-            with manifests.changing(self.store, found) as writer:
+            with manifests.counting_writer(self.store, found) as writer:
                 writer.delete(chosen)
         return len(chosen)
 
@@ -263,10 +265,10 @@ class Library:
             batch = entries[0].id
             ids = [p.id for p in lookup.read(self.store, fields=LISTED_FIELDS)
                    if p.payload["batch"] == batch]  # fmt: skip
-            with manifests.changing(self.store, found) as writer:
+            with manifests.counting_writer(self.store, found) as writer:
                 for start in range(0, len(ids), BATCH):
                     here = ids[start : start + BATCH]
-                    former = {p.id: p for each in self._whole(here) for p in replaced_by(each)}
+                    former = {p.id: p for each in self._whole(here) for p in restore_replaced(each)}
                     # What was learnt again meanwhile is newer.
                     there = {point.id for point in self.store.scan(list(former), fields=())}
                     kept = there - set(here)
@@ -308,7 +310,7 @@ class Library:
         return places.options_of(self.store.location) or f"--library {self.name}"
 
     def _new_batch(self, manifest: dict[str, Any]) -> str:
-        newest = manifests.ContentsRecord.recorded(manifest)
+        newest = manifests.ContentsRecord.of_manifest(manifest)
         return new_batch(after=newest.batch if newest else "")
 
     def _listed(self, manifest: dict[str, Any]) -> list[Point]:
@@ -363,6 +365,6 @@ def _as_point(example: Example | Point, batch: str | None) -> Point:
     point = example.to_point() if isinstance(example, Example) else example
     payload = point.payload if batch is None else {**point.payload, "batch": batch, "before": []}
     try:
-        return sealed(replace(point, payload=check_payload(payload)))
+        return with_checksums(replace(point, payload=check_payload(payload)))
     except ValueError as error:
         raise LibraryError(f"example {point.id} cannot be kept: {error}") from error

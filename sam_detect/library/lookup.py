@@ -15,7 +15,7 @@ from sam_detect.library.example import (
     LISTED_FIELDS,
     PAYLOAD_FIELDS,
     Example,
-    checked_point,
+    check_point,
     example_id,
     label_of,
 )
@@ -41,18 +41,18 @@ def read(
     """
     whole = len(fields) == len(PAYLOAD_FIELDS)
     for point in store.scan(ids, fields=None if whole else fields, with_vectors=with_vectors):
-        yield checked(point, fields, store.location)
+        yield check_read(point, fields, store.location)
 
 
-def checked(point: Point, fields: Sequence[str], location: str) -> Point:
+def check_read(point: Point, fields: Sequence[str], location: str) -> Point:
     """The point with these fields of its payload; raises ``LibraryCorruptError`` that names it."""
     try:
-        return checked_point(point, fields)
+        return check_point(point, fields)
     except ValueError as error:
-        raise damaged(point.id, str(error), location) from error
+        raise damage_error(point.id, str(error), location) from error
 
 
-def damaged(example_id: str, why: str, location: str) -> LibraryCorruptError:
+def damage_error(example_id: str, why: str, location: str) -> LibraryCorruptError:
     command = f"sam-detect library repair {places.options_of(location)}".strip()
     return LibraryCorruptError(
         f"example {example_id} is damaged: {why}; keep what is sound: {command}"
@@ -104,7 +104,7 @@ def resolve(store: VectorStore, beginnings: Sequence[str], library: str) -> list
     return sorted(chosen)
 
 
-def contradicted(store: VectorStore, examples: Sequence[Example]) -> dict[str, list[str]]:
+def find_contradicted(store: VectorStore, examples: Sequence[Example]) -> dict[str, list[str]]:
     """The ids of stored examples that contradict these, by the ids of these.
 
     A negative contradicts an example of its label in the same picture with about its outline. A

@@ -104,7 +104,7 @@ _MANIFEST: TypeAdapter[Any] = TypeAdapter(_Manifest)
 
 def check_recipe(data: Any) -> Recipe:
     """The recipe of a manifest: exactly the fields, within the limits of the settings."""
-    known = checked(_RECIPE, data)
+    known = validate(_RECIPE, data)
     known["model"] = checked_model(known["embedder"], known["model"])
     try:
         Settings(**{name: known[name] for name in ("occupancy", "crop_side")})
@@ -126,7 +126,7 @@ def check_vectors(vectors: FloatArray, ids: Sequence[str], dimension: int) -> No
         raise ValueError(f"the vector of example {ids[where]} has length {lengths[where]:.3g}")
 
 
-def checked(adapter: TypeAdapter[Any], data: Any) -> dict[str, Any]:
+def validate(adapter: TypeAdapter[Any], data: Any) -> dict[str, Any]:
     try:
         return dict(adapter.validate_python(data, strict=True))
     except ValidationError as error:
@@ -164,7 +164,7 @@ def new_manifest(name: str, recipe: Recipe) -> Data:
     }
 
 
-def changed(manifest: Data) -> Data:
+def with_new_generation(manifest: Data) -> Data:
     """The manifest of a library whose examples changed."""
     return {**manifest, "generation": secrets.token_hex(8)}
 
@@ -191,7 +191,7 @@ def read(manifest: Any, where: str) -> Data:
         )
     version = manifest.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise damaged(where, f"its format version is {version!r:.40}")
+        raise damage_error(where, f"its format version is {version!r:.40}")
     if version != FORMAT_VERSION:
         advice = (
             "upgrade sam-detect"
@@ -202,13 +202,13 @@ def read(manifest: Any, where: str) -> Data:
             f"{where} has format {version}, this version reads format {FORMAT_VERSION}; {advice}"
         )
     try:
-        known = checked(_MANIFEST, manifest)
+        known = validate(_MANIFEST, manifest)
         return {**known, "recipe": check_recipe(known["recipe"]).to_dict()}
     except ValueError as error:
-        raise damaged(where, str(error)) from error
+        raise damage_error(where, str(error)) from error
 
 
-def damaged(where: str, why: str) -> LibraryCorruptError:
+def damage_error(where: str, why: str) -> LibraryCorruptError:
     return LibraryCorruptError(
         f"the library in {where} is damaged ({why}); nothing was changed: restore it from an export"
     )
@@ -225,7 +225,7 @@ class ContentsRecord:
         self.put(points)
 
     @classmethod
-    def recorded(cls, manifest: dict[str, Any]) -> ContentsRecord | None:
+    def of_manifest(cls, manifest: dict[str, Any]) -> ContentsRecord | None:
         """What a manifest says; None where it says nothing, as while examples are written."""
         data, found = manifest.get("contents"), cls()
         if data is None:
@@ -245,7 +245,7 @@ class ContentsRecord:
             self.examples -= 1
             self.sum = (self.sum - checksum_of(point)) % MODULUS
 
-    def passing(self, points: Iterable[Point]) -> Iterator[Point]:
+    def count_through(self, points: Iterable[Point]) -> Iterator[Point]:
         """The points, each counted as it is passed on."""
         for point in points:
             self.put([point])
@@ -287,7 +287,7 @@ class Writer:
 
 
 @contextmanager
-def changing(store: VectorStore, manifest: dict[str, Any]) -> Iterator[Writer]:
+def counting_writer(store: VectorStore, manifest: dict[str, Any]) -> Iterator[Writer]:
     """Changes examples, in a session of the store.
 
     The record is removed before the first write and written after the last: a process that is
@@ -295,20 +295,20 @@ def changing(store: VectorStore, manifest: dict[str, Any]) -> Iterator[Writer]:
     """
     if not store.exclusive:
         yield Writer(store, ContentsRecord())
-        store.write_manifest(changed(manifest))
+        store.write_manifest(with_new_generation(manifest))
         return
-    contents = ContentsRecord.recorded(manifest) or ContentsRecord(
+    contents = ContentsRecord.of_manifest(manifest) or ContentsRecord(
         store.scan(fields=CONTENTS_FIELDS)
     )
-    store.write_manifest({**changed(manifest), "contents": None})
+    store.write_manifest({**with_new_generation(manifest), "contents": None})
     yield Writer(store, contents)
-    store.write_manifest({**changed(manifest), "contents": contents.to_dict()})
+    store.write_manifest({**with_new_generation(manifest), "contents": contents.to_dict()})
 
 
 def replace_all(store: VectorStore, points: Iterable[Point], manifest: dict[str, Any]) -> None:
     """Puts other examples and another manifest in place, with their record."""
     contents = ContentsRecord()
-    store.replace_all(contents.passing(points), {**manifest, "contents": None})
+    store.replace_all(contents.count_through(points), {**manifest, "contents": None})
     if store.exclusive:
         store.write_manifest({**manifest, "contents": contents.to_dict()})
 
@@ -318,7 +318,7 @@ def require_complete(
 ) -> None:
     """Raises ``LibraryCorruptError`` unless these points, with their checksums, are all examples
     that were stored."""
-    stored = ContentsRecord.recorded(manifest)
+    stored = ContentsRecord.of_manifest(manifest)
     if stored is None or not store.exclusive:
         return
     why = stored.problem(len(points), ContentsRecord(points).sum)

@@ -1,5 +1,5 @@
 """Makes a library's vectors again from the crops it keeps: in memory, for reading in another recipe
-than its own (:class:`Converted`), or in its place (:func:`reindex`)."""
+than its own (:class:`ConvertedExamples`), or in its place (:func:`reindex`)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sam_detect.features.hard_negatives import HardNegatives, embed_hard_negativ
 from sam_detect.interfaces import VectorStore
 from sam_detect.library import lookup, places
 from sam_detect.library import manifest as manifests
-from sam_detect.library.example import NAMING_FIELDS, VECTOR_CHECKSUM, Example, sealed
-from sam_detect.library.history import states, with_states
+from sam_detect.library.example import NAMING_FIELDS, VECTOR_CHECKSUM, Example, with_checksums
+from sam_detect.library.history import earlier_states, with_earlier_states
 from sam_detect.library.library import BATCH, Library
 from sam_detect.masks import FloatArray
 from sam_detect.registry import load_class
@@ -26,7 +26,7 @@ Made = tuple[FloatArray, dict[str, Any] | None]
 Batches = Sequence[list[str]]
 
 
-class Converted:
+class ConvertedExamples:
     """A library's examples in the recipe of an extractor, in memory and without their crops.
 
     Attributes:
@@ -76,27 +76,31 @@ class Converted:
         stored = {p.id: p.payload for p in lookup.read(library.store, ids, fields=NAMING_FIELDS)}
         known = {key: self._made[key] for key in stored if key in self._made}
         current = {key for key in known if known[key][0] == stored[key][VECTOR_CHECKSUM]}
-        new = made_again(library, self._features, [key for key in stored if key not in current])
+        new = embed_stored(library, self._features, [key for key in stored if key not in current])
         self._made |= {key: (stored[key][VECTOR_CHECKSUM], made) for key, made in new.items()}
         points = []
         for key, payload in stored.items():
             if key in current or key in new:  # else it was removed just now
                 vector, around = self._made[key][1]
-                points.append(sealed(Point(key, vector, {**payload, "surroundings": around})))
+                points.append(
+                    with_checksums(Point(key, vector, {**payload, "surroundings": around}))
+                )
         return points
 
 
-def made_again(library: Library, features: FeatureExtractor, ids: Sequence[str]) -> dict[str, Made]:
+def embed_stored(
+    library: Library, features: FeatureExtractor, ids: Sequence[str]
+) -> dict[str, Made]:
     """The vectors of some examples in another recipe, from the crops that the library keeps.
 
     Ids name contents, so a vector stays right whatever happens to the library meanwhile.
     """
     examples = list(library.read(ids)) if ids else []
-    made = described_again(examples, features)
+    made = embed_examples(examples, features)
     return {example.id: each for example, each in zip(examples, made, strict=True)}
 
 
-def described_again(examples: Sequence[Example], features: FeatureExtractor) -> list[Made]:
+def embed_examples(examples: Sequence[Example], features: FeatureExtractor) -> list[Made]:
     """The new vectors of examples and of their hard negatives."""
     vectors = features.embed_crops(example.crop for example in examples)
     around = [e.hard_negatives or HardNegatives.unknown(e.crop) for e in examples]
@@ -166,7 +170,7 @@ def reindex(
         ids = _ids(library)
         for batch in _batches([key for key in ids if key not in made]):
             made.update(_vectors(library, features, batch))
-        new = {**manifests.changed(manifest), "recipe": features.recipe.to_dict()}
+        new = {**manifests.with_new_generation(manifest), "recipe": features.recipe.to_dict()}
         made = {key: made[key] for key in ids}
         manifests.replace_all(library.store, _with_vectors(library, made), new)
     return len(ids)
@@ -186,9 +190,9 @@ def _vectors(
     """Of each example and then of its earlier states. Ids name contents, so a vector stays right
     whatever happens to the library meanwhile."""
     points = list(library.points(ids))
-    every = [[point, *(state.point for state in states(point))] for point in points]
-    examples = [Example.from_point(with_states(p, [])) for each in every for p in each]
-    made = iter(described_again(examples, features))
+    every = [[point, *(state.point for state in earlier_states(point))] for point in points]
+    examples = [Example.from_point(with_earlier_states(p, [])) for each in every for p in each]
+    made = iter(embed_examples(examples, features))
     return {point.id: [next(made) for _ in each] for point, each in zip(points, every, strict=True)}
 
 
@@ -197,9 +201,9 @@ def _with_vectors(library: Library, made: dict[str, list[Made]]) -> Iterator[Poi
         now, *before = made[point.id]
         earlier = [
             replace(state, point=_changed(state.point, new))
-            for state, new in zip(states(point), before, strict=True)
+            for state, new in zip(earlier_states(point), before, strict=True)
         ]
-        yield with_states(_changed(point, now), earlier)
+        yield with_earlier_states(_changed(point, now), earlier)
 
 
 def _changed(point: Point, made: Made) -> Point:

@@ -17,7 +17,7 @@ from sam_detect.library import lookup
 from sam_detect.library import manifest as manifests
 from sam_detect.library.example import LISTED_FIELDS, NAMING_FIELDS, image_digest, label_of
 from sam_detect.library.library import Library
-from sam_detect.library.reindex import Converted, require_convertible
+from sam_detect.library.reindex import ConvertedExamples, require_convertible
 from sam_detect.masks import FloatArray, rle_to_crop
 from sam_detect.types import (
     ExampleArrays,
@@ -159,7 +159,7 @@ class LibrarySnapshot:
                     raise MaskError("its outline is not of its picture's size")
                 box, crop = rle_to_crop(rle)
             except MaskError as error:
-                raise lookup.damaged(point.id, str(error), self.store.location) from error
+                raise lookup.damage_error(point.id, str(error), self.store.location) from error
             boxes.append(box)
             crops.append(crop)
             examples.append(Neighbour(point.id, label, 1.0, negative))
@@ -182,12 +182,12 @@ class SnapshotReader:
 
     def __init__(self, library: Library, features: FeatureExtractor | None = None) -> None:
         self.library, self.features = library, features
-        self._converted: Converted | None = None
+        self._converted: ConvertedExamples | None = None
         if features is not None:
             mine = library.recipe
             if mine is not None and mine != features.recipe and len(library):
                 require_convertible(library.name, mine, features)
-            self._converted = Converted(features)
+            self._converted = ConvertedExamples(features)
         self._last: LibrarySnapshot | None = None
         self._lock = threading.Lock()
 
@@ -223,7 +223,7 @@ class SnapshotReader:
                         dimension = manifest["recipe"]["dimension"]
                         manifests.check_vectors(arrays.vectors, arrays.ids, dimension)
                     except ValueError as error:
-                        raise manifests.damaged(store.location, str(error)) from error
+                        raise manifests.damage_error(store.location, str(error)) from error
                 manifests.require_complete(store, library.name, manifest or {}, listed)
                 return snapshot
         # A change by another process meanwhile gives another generation, and is read next time.
@@ -236,7 +236,7 @@ def _hard_negatives(point: Point, location: str) -> HardNegativeVectors:
     try:
         return HardNegativeVectors.from_payload(point.payload["surroundings"], dimension=dimension)
     except ValueError as error:
-        raise lookup.damaged(point.id, str(error), location) from error
+        raise lookup.damage_error(point.id, str(error), location) from error
 
 
 def _hard_negative_arrays(regions: Sequence[HardNegativeVectors]) -> HardNegativeArrays:
@@ -256,7 +256,7 @@ def search(store: VectorStore, vectors: FloatArray, limit: int) -> list[list[Nei
     """What :meth:`LibrarySnapshot.nearest` gives, from the store."""
     found = store.search(vectors, limit, fields=LISTED_FIELDS)
     for hit in {hit.id: hit for row in found for hit in row}.values():
-        lookup.checked(Point(hit.id, None, hit.payload), LISTED_FIELDS, store.location)
+        lookup.check_read(Point(hit.id, None, hit.payload), LISTED_FIELDS, store.location)
     return [
         [Neighbour(h.id, h.payload["label"], h.similarity, h.payload["negative"]) for h in row]
         for row in found

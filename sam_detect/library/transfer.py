@@ -15,7 +15,7 @@ from sam_detect.library import lookup, places
 from sam_detect.library import manifest as manifests
 from sam_detect.library.archive import Archive, write_archive
 from sam_detect.library.example import LISTED_FIELDS, example_id, label_of
-from sam_detect.library.history import Added, new_batch, replacing, with_label
+from sam_detect.library.history import Added, new_batch, with_label, with_replaced
 from sam_detect.library.library import BATCH, Library
 from sam_detect.library.lookup import same_outline
 from sam_detect.outputs.files import write_atomically
@@ -193,7 +193,7 @@ class _Merge:
         if found is None or not self._own:
             new = manifests.new_manifest(library.name, self._archive.recipe)
         else:
-            new = manifests.changed(found)
+            new = manifests.with_new_generation(found)
         before = "" if found is None else found["generation"]
         manifests.replace_all(library.store, self._merged(before), new)
 
@@ -209,7 +209,7 @@ class _Merge:
             dropped = (
                 list(lookup.read(store, contradicting, with_vectors=True)) if contradicting else []
             )
-            yield replacing(_of_batch(point, self._batch), dropped)
+            yield with_replaced(_of_batch(point, self._batch), dropped)
         for point in lookup.read(store, with_vectors=True) if self._own else ():
             if point.id in self._dropped:
                 continue
@@ -217,7 +217,7 @@ class _Merge:
             if label is None or self._batch is None:
                 yield point
             else:
-                yield replacing(_of_batch(with_label(point, label), self._batch), [point])
+                yield with_replaced(_of_batch(with_label(point, label), self._batch), [point])
         # A server has no lock between processes.
         if self._library.generation != generation:
             raise LibraryError(

@@ -240,7 +240,7 @@ def _selector(fields: Sequence[str] | None) -> bool | list[str]:
 
 
 @contextmanager
-def salvaged(
+def salvage_shard(
     files: LibraryFiles, shard: Path, dimension: int
 ) -> Iterator[list[StoredPoints | None]]:
     """The files as they are; and their vectors and payloads alone, in a new shard without log.

@@ -285,7 +285,7 @@ class EmbeddedStore(VectorStore):
 
         Both are copies, so whatever the engine does with them harms nothing.
         """
-        from sam_detect.vector_store._engine import salvaged
+        from sam_detect.vector_store._engine import salvage_shard
 
         with self._held.session():
             self._held.close()
@@ -293,7 +293,9 @@ class EmbeddedStore(VectorStore):
             if state is None or state.shard is None or state.dimension is None:
                 yield []
                 return
-            with salvaged(self._files, self._files.shard_path(state), state.dimension) as found:
+            with salvage_shard(
+                self._files, self._files.shard_path(state), state.dimension
+            ) as found:
                 yield found
 
     # -- writing -----------------------------------------------------------------------------

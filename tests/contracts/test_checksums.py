@@ -23,7 +23,7 @@ from sam_detect.errors import LibraryCorruptError
 from sam_detect.fading import LinearFade
 from sam_detect.interfaces import VectorStore
 from sam_detect.library import lookup
-from sam_detect.library.example import NAMING_FIELDS, PAYLOAD_FIELDS, checked_point, sealed
+from sam_detect.library.example import NAMING_FIELDS, PAYLOAD_FIELDS, check_point, with_checksums
 from sam_detect.library.integrity import verify
 from sam_detect.library.library import Library
 from sam_detect.library.reindex import reindex
@@ -38,7 +38,7 @@ def require_sound(store: VectorStore) -> int:
     """Checks every example; returns how many there are."""
     points = list(store.scan(with_vectors=True))
     for point in points:
-        checked_point(point)
+        check_point(point)
     return len(points)
 
 
@@ -64,7 +64,7 @@ def test_stored_vectors_come_back_bit_for_bit(store: VectorStore) -> None:
     (point, *_) = made.library.store.scan(with_vectors=True)
     rng = np.random.default_rng(0)
     width = len(np.asarray(point.vector))
-    odd = [sealed(replace(point, id=f"00000000-0000-4000-8000-{n:012d}",
+    odd = [with_checksums(replace(point, id=f"00000000-0000-4000-8000-{n:012d}",
                                     vector=rng.normal(size=width) * 10.0 ** (n - 3)))
            for n in range(6)]  # fmt: skip
     for _ in range(3):
@@ -90,12 +90,12 @@ def flipped(data: Any, rng: np.random.Generator) -> Any:
 
 
 def whole(point: Point) -> Point:
-    return lookup.checked(point, PAYLOAD_FIELDS, "memory")
+    return lookup.check_read(point, PAYLOAD_FIELDS, "memory")
 
 
 def for_naming(point: Point) -> Point:
     light = {name: point.payload[name] for name in NAMING_FIELDS}
-    return lookup.checked(replace(point, payload=light), NAMING_FIELDS, "memory")
+    return lookup.check_read(replace(point, payload=light), NAMING_FIELDS, "memory")
 
 
 def test_any_changed_field_or_element_is_noticed() -> None:
@@ -171,7 +171,7 @@ def test_another_sound_example_in_its_place_is_noticed(store: VectorStore) -> No
     if not store.exclusive:
         pytest.skip("a server keeps no record of all examples")
     point = next(store.scan(with_vectors=True))
-    store.upsert([sealed(replace(point, payload={**point.payload, "label": "older"}))])
+    store.upsert([with_checksums(replace(point, payload={**point.payload, "label": "older"}))])
     assert verify(library).problem == "its examples are not those that were stored"
     for attempt in (library.stats, lambda: detector(store).detect(discs("leaf", 9))):
         with pytest.raises(LibraryCorruptError, match=r"not those that were stored.*repair"):

@@ -40,7 +40,7 @@ from sam_detect.interfaces import VectorStore
 from sam_detect.library import manifest as manifests
 from sam_detect.library import snapshot
 from sam_detect.library.archive import write_archive
-from sam_detect.library.example import image_digest, sealed
+from sam_detect.library.example import image_digest, with_checksums
 from sam_detect.library.library import Library
 from sam_detect.library.manifest import BATCH_PATTERN
 from sam_detect.library.reindex import reindex
@@ -716,7 +716,7 @@ def test_a_damaged_example_is_named_and_can_be_removed(
     made = taught(store)
     point = list(store.scan(with_vectors=True))[4]
     unrecorded(made.library)
-    store.upsert([sealed(Point(point.id, point.vector, {**point.payload, **change}))])
+    store.upsert([with_checksums(Point(point.id, point.vector, {**point.payload, **change}))])
     expected = rf"library 'default'.*{point.id} is damaged.*sam-detect library repair"
     for attempt in (
         lambda: list(made.library.read()),
@@ -739,7 +739,7 @@ def test_an_example_without_label_is_named(label: object) -> None:
     made = taught(store, "nut")
     point = next(store.scan(with_vectors=True))
     unrecorded(made.library)
-    store.upsert([sealed(Point(point.id, point.vector, {**point.payload, "label": label}))])
+    store.upsert([with_checksums(Point(point.id, point.vector, {**point.payload, "label": label}))])
     library = Library(store, "x")
     for attempt in (library.stats, lambda: snapshot_of(library), lambda: library.rename("a", "b")):
         with pytest.raises(LibraryCorruptError, match=f"{point.id} is damaged"):

@@ -280,13 +280,13 @@ def test_bad_queries_are_refused(store: VectorStore, queries: npt.NDArray[np.flo
 
 
 @settings(
-    max_examples=25,
+    max_examples=12,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     count=st.integers(1, 40),
     dimension=st.integers(1, 9),
-    queries=st.integers(1, 5),
+    queries=st.integers(1, 10),
     limit=st.integers(1, 50),
     duplicates=st.integers(0, 5),
     seed=st.integers(0, 2**31),

@@ -18,7 +18,7 @@ from hostile_archives import CHANGES, FILES, grown, unzipped, with_manifest, wri
 from library_helpers import discs, taught
 from PIL import Image
 
-from sam_detect.library.example import sealed
+from sam_detect.library.example import with_checksums
 from sam_detect.library.library import Library
 from sam_detect.library.transfer import export_library
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
@@ -190,7 +190,7 @@ def _stored(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
     store.write_manifest({**manifest, "contents": None})  # no record of the whole
     with monkeypatch.context() as older:
         older.setattr("sam_detect.vector_store._checks.MAX_DEPTH", 10_000)
-        store.upsert([sealed(replace(point, payload={**point.payload, **change}))])
+        store.upsert([with_checksums(replace(point, payload={**point.payload, **change}))])
     return point.id
 
 

@@ -16,7 +16,7 @@ from sam_detect import SAMDetect
 from sam_detect.embedding import SAM2Embedder
 from sam_detect.errors import ConfigError, RecipeMismatchError
 from sam_detect.fading import GaussianFade, IdentityFade
-from sam_detect.library.reindex import made_again
+from sam_detect.library.reindex import embed_stored
 from sam_detect.types import Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
 from tests.closeness import assert_same_vectors
@@ -213,7 +213,7 @@ def test_crops_of_the_library_give_the_vectors_of_the_picture(checkpoint: Path) 
     detector, frame = in_memory(SAM2Embedder(checkpoint, device="cpu")), Frame(drawn())
     detector.learn_frame(frame, detector.pipeline.all_proposals(frame)[:3], ["a", "b", "c"])
     before = {each.id: each.vector for each in detector.library.read()}
-    again = made_again(detector.library, detector.pipeline.features, list(before))
+    again = embed_stored(detector.library, detector.pipeline.features, list(before))
     for key, vector in before.items():
         assert_same_vectors(again[key][0], vector)
 

@@ -24,7 +24,7 @@ from sam_detect.errors import LibraryCorruptError, MaskError, StoreError
 from sam_detect.features.hard_negatives import REGIONS_KEPT, HardNegatives, _region
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling import KNNLabeller
-from sam_detect.library.example import MAX_REGIONS, Example, sealed
+from sam_detect.library.example import MAX_REGIONS, Example, with_checksums
 from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.masks import encode_crop
@@ -598,7 +598,7 @@ def test_no_more_regions_are_read_than_any_version_keeps(point: Point) -> None:
 def damaged(point: Point, change: dict[str, Any]) -> Point:
     data = {**point.payload["surroundings"], **change}
     data = {key: value for key, value in data.items() if value is not ...}
-    return sealed(Point(point.id, point.vector, {**point.payload, "surroundings": data}))
+    return with_checksums(Point(point.id, point.vector, {**point.payload, "surroundings": data}))
 
 
 @pytest.mark.parametrize(("name", "change"), DAMAGES.items(), ids=DAMAGES)
@@ -647,7 +647,7 @@ def _snapshot_of(point: Point) -> Any:
      {"bbox": None}, {"bbox": [0, 0, 10**20, 1]}],
 )  # fmt: skip
 def test_a_damaged_box_or_area_is_named(change: dict[str, Any], point: Point) -> None:
-    bad = sealed(Point(point.id, point.vector, {**point.payload, **change}))
+    bad = with_checksums(Point(point.id, point.vector, {**point.payload, **change}))
     with pytest.raises(LibraryCorruptError, match=f"{point.id} is.*: its (area|bbox)") as caught:
         _snapshot_of(bad)
     assert "\n" not in str(caught.value)

@@ -212,7 +212,7 @@ def test_manifests_of_this_version_are_checked_as_their_own() -> None:
     new = manifest.new_manifest("nuts", RECIPE)
     assert manifest.read(new, "here") == new
     assert Recipe(**manifest.read(new, "here")["recipe"]) == RECIPE
-    assert manifest.changed(new)["generation"] != new["generation"]
+    assert manifest.with_new_generation(new)["generation"] != new["generation"]
     for garbage in (None, [], "x", 3, {}):
         with pytest.raises(LibraryCorruptError):
             manifest.read(garbage, "here")

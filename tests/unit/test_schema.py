@@ -15,7 +15,7 @@ from sam_detect.config import known_settings
 from sam_detect.errors import ConfigError, LibraryCorruptError, LibraryError, StoreError
 from sam_detect.library import archive, example
 from sam_detect.library import manifest as manifests
-from sam_detect.library.example import sealed
+from sam_detect.library.example import with_checksums
 from sam_detect.library.library import Library
 from sam_detect.library.transfer import copy_library
 from sam_detect.types import Point
@@ -237,6 +237,6 @@ def test_vectors_that_are_not_of_length_1_are_named() -> None:
         snapshot_of(Library(made.library.store, "x")).examples()
     made.library.store.write_manifest(manifest)
     point = next(made.library.store.scan(with_vectors=True))
-    made.library.store.upsert([sealed(replace(point, vector=np.zeros(4, np.float32)))])
+    made.library.store.upsert([with_checksums(replace(point, vector=np.zeros(4, np.float32)))])
     with pytest.raises(LibraryCorruptError, match=f"{point.id} has length 0"):
         snapshot_of(Library(made.library.store, "x")).examples()

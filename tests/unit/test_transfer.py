@@ -44,7 +44,7 @@ from sam_detect.errors import (
     StoreError,
 )
 from sam_detect.library import archive as archives
-from sam_detect.library.example import sealed
+from sam_detect.library.example import with_checksums
 from sam_detect.library.library import Library
 from sam_detect.library.transfer import copy_library, export_library, import_library
 from sam_detect.masks import encode_crop
@@ -141,7 +141,7 @@ def test_what_is_known_stays_as_it_is(exported: Path) -> None:
     library = taught(MemoryVectorStore(), "nut").library
     for point in list(library.store.scan(with_vectors=True)):
         mine = {**point.payload, "source": "mine.png", "added": "2020-01-01T00:00:00+00:00"}
-        library.store.upsert([sealed(replace(point, payload=mine))])
+        library.store.upsert([with_checksums(replace(point, payload=mine))])
     before = stored(library)
     done = import_library(library, exported)
     assert (done.added, done.known, done.total, done.conflicts) == (5, 5, 10, ())
@@ -159,7 +159,7 @@ def test_where_labels_differ_the_librarys_stay_unless_the_files_are_asked_for(
     library.rename("nut", "hazelnut")
     for point in list(library.store.scan(with_vectors=True)):
         mine = {**point.payload, "source": "mine.png"}
-        library.store.upsert([sealed(replace(point, payload=mine))])
+        library.store.upsert([with_checksums(replace(point, payload=mine))])
     before = stored(library)
     done = import_library(library, exported)
     assert (done.added, done.known, done.replaced, done.total) == (5, 0, 0, 10)
@@ -249,7 +249,7 @@ def test_neither_way_holds_all_crops(tmp_path: Path) -> None:
     names = [f"00000000-0000-4000-8000-{number:012d}" for number in range(30_000_000 // size)]
     made = MemoryVectorStore()
     for name in names:
-        made.upsert([sealed(Point(name, point.vector, {**point.payload, "source": name}))])
+        made.upsert([with_checksums(Point(name, point.vector, {**point.payload, "source": name}))])
     store = OnTheFly()
     store.write_manifest(first.library.require())
     library, file = Library(store, "large"), tmp_path / "large.samlib"
@@ -279,7 +279,7 @@ def _line(file: Path, **payload: Any) -> bytes:
     lines = unzipped(file)["examples.jsonl"].splitlines()
     row = json.loads(lines[6])
     vector = np.load(io.BytesIO(unzipped(file)["vectors.npy"]))[6]
-    row["payload"] = sealed(Point(row["id"], vector, row["payload"] | payload)).payload
+    row["payload"] = with_checksums(Point(row["id"], vector, row["payload"] | payload)).payload
     lines[6] = json.dumps(row).encode()
     return b"\n".join(lines) + b"\n"
 
