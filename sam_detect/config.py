@@ -143,7 +143,7 @@ class Settings(BaseModel):
     stream_retries: int = Field(
         8,
         ge=0,
-        description="Tries to get back a stream or camera that broke off.",
+        description="Tries to reconnect to a stream or camera that broke off.",
         json_schema_extra=shown("N"),
     )
     playlist_hosts: Literal["own", "any"] = Field(

@@ -27,7 +27,7 @@ from sam_detect.features.choosing import choose_features
 from sam_detect.features.extraction import FeatureExtractor, KnownVectors, StageTimer
 from sam_detect.features.hard_negatives import HardNegatives, find_hard_negatives
 from sam_detect.interfaces import Labeller, Segmenter
-from sam_detect.labelling.decision import areas_sought, plausible_sizes, span
+from sam_detect.labelling.decision import area_range, example_areas, plausible_sizes
 from sam_detect.labelling.naming import Naming
 from sam_detect.labelling.separate import separate_objects
 from sam_detect.labels import normalised_label
@@ -196,16 +196,16 @@ class Pipeline:
         """
         timer = StageTimer(timings_ms)
         with timer.on("propose"):
-            areas = self.areas_sought(snapshot)
+            areas = self.example_areas(snapshot)
             segmenter = self.segmenter.for_areas(areas)
             if areas is not None:
                 _warn_if_too_small(frame, segmenter, areas[0])
             masks = segmenter.segment(frame)
         return self.embed(frame, masks, snapshot, known=known, timings_ms=timer.spent_ms)
 
-    def areas_sought(self, snapshot: LibrarySnapshot) -> tuple[int, int] | None:
+    def example_areas(self, snapshot: LibrarySnapshot) -> tuple[int, int] | None:
         """Areas in pixels of the smallest and the largest object to propose; None: any."""
-        return areas_sought(snapshot.examples())
+        return example_areas(snapshot.examples())
 
     def embed(
         self,
@@ -277,7 +277,7 @@ class Pipeline:
         Takes and raises what :func:`sam_detect.segmentation.prompted.outline` does.
         """
         # The proposals of `detect`, among which the finds were.
-        areas = self.areas_sought(self.snapshot()) if of_finds else None
+        areas = self.example_areas(self.snapshot()) if of_finds else None
         return prompted.outline(
             frame,
             self.segmenter,
@@ -359,7 +359,7 @@ class Pipeline:
         hard_negatives: Sequence[HardNegatives | None] = [None] * len(masks)
         if len(masks) and not negative:
             # The proposals do not depend on what was learnt before: no example may.
-            proposed = self.all_proposals(frame, span(masks.areas)), self.segmenter_name
+            proposed = self.all_proposals(frame, area_range(masks.areas)), self.segmenter_name
             hard_negatives = find_hard_negatives(
                 frame, masks, crops, proposed, features, others=others
             )

@@ -171,7 +171,7 @@ class PipelineMethod:
         )
         for stage, milliseconds in detections.timings_ms.items():
             spent[stage] = spent.get(stage, 0.0) + milliseconds
-        areas = self.pipeline.areas_sought(snapshot)
+        areas = self.pipeline.example_areas(snapshot)
         seconds = {stage: milliseconds / 1000 for stage, milliseconds in spent.items()}
         seconds["propose"] = self._segmenter.for_areas(areas).proposals(frame)[1]
         return Predictions(

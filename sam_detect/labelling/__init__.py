@@ -55,7 +55,7 @@ class TextOptions(VoteOptions):
     text_labels: Names | None = Field(
         None,
         serialization_alias="labels",
-        description="Names that the labeller text looks for.",
+        description="Names that the labeller text compares with.",
         json_schema_extra=shown("NAME,..."),
     )
     text_templates: Sentences | None = Field(

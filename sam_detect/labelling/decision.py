@@ -292,15 +292,15 @@ def _typical_qualities(examples: ExampleArrays, names: list[str]) -> dict[str, f
     return typical
 
 
-def areas_sought(examples: ExampleArrays) -> tuple[int, int] | None:
+def example_areas(examples: ExampleArrays) -> tuple[int, int] | None:
     """Pixels of the smallest and of the largest positive example; None where none is known."""
     known = examples.areas > 0
     if len(known):
         known &= ~np.asarray(examples.negatives, bool)
-    return span(examples.areas[known])
+    return area_range(examples.areas[known])
 
 
-def span(areas: IntArray) -> tuple[int, int] | None:
+def area_range(areas: IntArray) -> tuple[int, int] | None:
     """The least and the most of areas; None where there are none."""
     return (int(areas.min()), int(areas.max())) if len(areas) else None
 

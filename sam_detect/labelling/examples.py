@@ -135,7 +135,7 @@ class ExampleLabeller(Labeller):
     ) -> Classification:
         """The classification by similarity alone.
 
-        A label whose negatives leave less than ``EVEN`` wins only if there is no other.
+        A label whose negatives leave less than ``EVEN`` is the best only if there is no other.
         """
         votes = [vote for vote in votes if factors.get(vote[0], 1.0) >= EVEN] or votes
         if not votes:
@@ -270,7 +270,7 @@ class ExampleLabeller(Labeller):
         shift = {label: expected_shift(sources[labels == label].tolist()) for label in left_out}
         for fold in range(min(FOLDS, len(vectors))):
             mine = np.arange(len(vectors)) % FOLDS == fold
-            # The metric must not have seen what it is tried on, or it flatters itself.
+            # The metric must not be fitted to what it is tested on.
             mapped = Metric.fit(vectors[~mine], labels[~mine].tolist(), weights)(vectors)
             for index in np.flatnonzero(mine):
                 similarity = self._left_out(index, mapped, labels, sources, shift[labels[index]])

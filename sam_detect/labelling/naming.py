@@ -2,7 +2,7 @@
 
 Proposals are nested and overlap on purpose (a date, the date with its shadow, its highlight).
 Named ones compete by confidence and quality; one that mostly lies inside or around a better one
-gives way, unless several that a better one suppresses are worth more together: so no mask swallows
+gives way, unless several that a better one suppresses are worth more together: so no mask covers
 several objects, and no part is kept in addition to its whole. Objects may lie inside others
 (food on a plate) where the library's own examples do.
 """
@@ -81,7 +81,7 @@ class Naming:
             memory: the examples.
             candidates: whose masks without a vector are unknown.
             source: digest of the picture.
-            taught: outlines of this picture whose labels are known. They win against what
+            taught: outlines of this picture whose labels are known. They suppress what
                 overlaps them, and no candidate gets a label that its outline was denied.
         """
         masks, described = candidates.masks, candidates.described
@@ -126,7 +126,7 @@ class Naming:
             return found
         compared = self._labeller.label(embed(found.masks[missing]), memory)
         for index, classification in zip(missing, compared, strict=True):
-            # Its size alone made it unknown, whatever it looks like.
+            # Its size alone made it unknown, whatever it is similar to.
             classifications[index] = _unknown(
                 classification, "other size", classification.neighbours
             )
@@ -313,7 +313,7 @@ def suppress(
 def exchange_for_several(
     kept: Sequence[int], clash: BoolArray, worth: npt.NDArray[np.float64]
 ) -> list[int]:
-    """What is kept, where several that only one keeps out take its place if they are worth more.
+    """What is kept, where several that only one suppresses take its place if they are worth more.
 
     The best of overlapping masks may be two objects in one. The masks kept are a set of which no
     two clash, and this step of local search makes it worth more in sum; it ends, since there are

@@ -48,7 +48,7 @@ class TextLabeller(Labeller):
         encoder: makes vectors of texts, comparable with those of crops.
         templates: texts with ``{}`` for the name.
         text_weight: 0 to 1; with 1 only texts count.
-        top_k: how many of the nearest examples are looked at.
+        top_k: how many of the nearest examples are compared.
         threshold: least confidence for a label; "auto" is one half.
 
     Raises:

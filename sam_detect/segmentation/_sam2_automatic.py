@@ -166,13 +166,13 @@ class _Crop:
         def take(part: slice, decoded: DecodedPrompts) -> None:
             ious = decoded.ious.cpu()
             numbers, masks = (each.tolist() for each in passing(ious, limits).nonzero().T)
-            cuts = self.model.extractor.extract(decoded, numbers, masks, self.size_hw, limits)
+            cuts = self.model.extract(decoded, numbers, masks, self.size_hw, limits)
             for cut, number, mask in zip(cuts, numbers, masks, strict=True):
                 self.found.add(cut, float(ious[number, mask]), prompts.points_xy[part][number, 0])
 
         def refine(part: slice, decoded: DecodedPrompts) -> None:
             everything = range(len(decoded.ious))
-            parts = self.model.extractor.at_once.parts(
+            parts = self.model.at_once.parts(
                 len(everything), lambda some: decoded.mask_logits(everything[some])
             )
             self._decode_masks(prompts[part], torch.cat(list(parts)))
@@ -192,7 +192,7 @@ class _Crop:
         def take(part: slice, decoded: DecodedPrompts) -> None:
             # the result is one of the masks: if none passes it need not be upscaled
             numbers = passing(decoded.ious.cpu(), limits).any(1).nonzero()[:, 0].tolist()
-            found = self.model.extractor.extract_one_each(
+            found = self.model.extract_one_each(
                 numbers,
                 lambda some: self.model.one_mask_each(decoded, some, ALL_MASKS),
                 self.size_hw,

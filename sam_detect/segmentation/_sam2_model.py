@@ -35,76 +35,6 @@ UPSCALED_AT_ONCE = {"cpu": 1, "cuda": 16, "mps": 4}
 """Prompts: a prompt's masks take some 25 MB while they are upscaled."""
 
 
-class MaskExtractor:
-    """Upscales the masks of decoded prompts and crops them, as suits the device.
-
-    Args:
-        device: where the logits are.
-
-    Attributes:
-        at_once: prompts whose masks are upscaled together; fewer after memory did not suffice.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.at_once = BatchSize(UPSCALED_AT_ONCE[device.type])
-
-    def extract(
-        self,
-        decoded: DecodedPrompts,
-        prompts: Sequence[int],
-        masks: Sequence[int],
-        size_hw: tuple[int, int],
-        limits: Limits,
-    ) -> list[Cut | None]:
-        """K masks of a decode batch.
-
-        Args:
-            decoded: the batch.
-            prompts: K numbers of prompts in the batch, ascending (some may be equal).
-            masks: K numbers among the masks of their prompts.
-            size_hw: of the image.
-            limits: which masks pass; None for those that do not.
-        """
-        asked = sorted(set(prompts))
-        wanted = list(zip(prompts, masks, strict=True))
-
-        def some(part: slice) -> list[Cut | None]:
-            numbers = asked[part]
-            logits = decoded.mask_logits(numbers)
-            chosen = [numbers.index(prompt) * logits.shape[1] + mask
-                      for prompt, mask in wanted if prompt in numbers]  # fmt: skip
-            at = to_device(chosen, logits.device)
-            return cut_out(logits.flatten(0, 1)[at], size_hw, limits)
-
-        return [cut for cuts in self.at_once.parts(len(asked), some) for cut in cuts]
-
-    def extract_one_each(
-        self,
-        prompts: Sequence[int],
-        answer: Callable[[Sequence[int]], tuple[Tensor, Tensor]],
-        size_hw: tuple[int, int],
-        limits: Limits,
-    ) -> list[tuple[Cut | None, float]]:
-        """One mask for each prompt of a decode batch, and its predicted IoU.
-
-        Args:
-            prompts: K ascending numbers in the batch.
-            answer: returns the ``(K, h, w)`` logits and ``(K,)`` IoUs of some of them.
-            size_hw: of the image.
-            limits: which masks pass; None for those that do not.
-        """
-
-        def some(part: slice) -> list[tuple[Cut | None, float]]:
-            logits, found = answer(prompts[part])
-            ious = found.cpu()
-            chosen = passing(ious, limits).nonzero()[:, 0]
-            cuts = cut_out(logits[to_device(chosen, logits.device)], size_hw, limits)
-            of = dict(zip(chosen.tolist(), cuts, strict=True))
-            return [(of.get(number), iou) for number, iou in enumerate(ious.tolist())]
-
-        return [each for part in self.at_once.parts(len(prompts), some) for each in part]
-
-
 def passing(ious: Tensor, limits: Limits) -> Tensor:
     """Bool, in the shape of the predicted IoUs: which pass."""
     return ious > (limits.pred_iou if limits.pred_iou > 0 else -torch.inf)
@@ -224,7 +154,7 @@ class Prompts:
 
 
 class PromptedModel:
-    """Decodes prompts in batches that fit the device.
+    """Decodes prompts and cuts out their masks, in batches that fit the device.
 
     Args:
         model: in evaluation mode.
@@ -247,7 +177,7 @@ class PromptedModel:
         self.model, self.dtype = model, dtype
         self.device: torch.device = model.device
         self.chunks = BatchSize(chunk)
-        self.extractor = MaskExtractor(self.device)
+        self.at_once = BatchSize(UPSCALED_AT_ONCE[self.device.type])
         supported = fast and FastDecoder.supports(model)
         with float32_products(self.device, dtype):
             self.decoder = FastDecoder(model, dtype) if supported else OfficialDecoder(model, dtype)
@@ -321,6 +251,62 @@ class PromptedModel:
         if isinstance(self.decoder, OfficialDecoder):
             return features  # a cache of themselves would never be freed
         return self._prepared.of(features, lambda: self.decoder.prepare(features))
+
+    def extract(
+        self,
+        decoded: DecodedPrompts,
+        prompts: Sequence[int],
+        masks: Sequence[int],
+        size_hw: tuple[int, int],
+        limits: Limits,
+    ) -> list[Cut | None]:
+        """K masks of a decode batch.
+
+        Args:
+            decoded: the batch.
+            prompts: K numbers of prompts in the batch, ascending (some may be equal).
+            masks: K numbers among the masks of their prompts.
+            size_hw: of the image.
+            limits: which masks pass; None for those that do not.
+        """
+        asked = sorted(set(prompts))
+        wanted = list(zip(prompts, masks, strict=True))
+
+        def some(part: slice) -> list[Cut | None]:
+            numbers = asked[part]
+            logits = decoded.mask_logits(numbers)
+            chosen = [numbers.index(prompt) * logits.shape[1] + mask
+                      for prompt, mask in wanted if prompt in numbers]  # fmt: skip
+            at = to_device(chosen, logits.device)
+            return cut_out(logits.flatten(0, 1)[at], size_hw, limits)
+
+        return [cut for cuts in self.at_once.parts(len(asked), some) for cut in cuts]
+
+    def extract_one_each(
+        self,
+        prompts: Sequence[int],
+        answer: Callable[[Sequence[int]], tuple[Tensor, Tensor]],
+        size_hw: tuple[int, int],
+        limits: Limits,
+    ) -> list[tuple[Cut | None, float]]:
+        """One mask for each prompt of a decode batch, and its predicted IoU.
+
+        Args:
+            prompts: K ascending numbers in the batch.
+            answer: returns the ``(K, h, w)`` logits and ``(K,)`` IoUs of some of them.
+            size_hw: of the image.
+            limits: which masks pass; None for those that do not.
+        """
+
+        def some(part: slice) -> list[tuple[Cut | None, float]]:
+            logits, found = answer(prompts[part])
+            ious = found.cpu()
+            chosen = passing(ious, limits).nonzero()[:, 0]
+            cuts = cut_out(logits[to_device(chosen, logits.device)], size_hw, limits)
+            of = dict(zip(chosen.tolist(), cuts, strict=True))
+            return [(of.get(number), iou) for number, iou in enumerate(ious.tolist())]
+
+        return [each for part in self.at_once.parts(len(prompts), some) for each in part]
 
     def one_mask_each(
         self, decoded: DecodedPrompts, prompts: Sequence[int], tokens: slice

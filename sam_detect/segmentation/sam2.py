@@ -267,7 +267,7 @@ class SAM2Segmenter(Segmenter):
         limits = replace(self.config.limits, pred_iou=0, stability=0, area=(0, 0))
 
         def take(part: slice, decoded: DecodedPrompts) -> None:
-            each = self.model.extractor.extract_one_each(
+            each = self.model.extract_one_each(
                 range(len(decoded.ious)),
                 lambda some: self.model.one_mask_each(decoded, some, tokens),
                 frame.size_hw,

@@ -172,7 +172,7 @@ def test_with_little_memory_the_masks_are_the_same(small: Path, little_memory: A
     assert taken.peak_mb is not None
     little_memory(taken.peak_mb / 2)
     found = segmenter.segment(coins())
-    assert segmenter.model.chunk < 576 or segmenter.model.extractor.at_once.size < 16
+    assert segmenter.model.chunk < 576 or segmenter.model.at_once.size < 16
     assert same_share(found, rles(expected)) >= 0.99
 
 

@@ -30,7 +30,7 @@ from sam_detect.segmentation._sam2_masks import Limits, cut_out  # noqa: E402
 from sam_detect.segmentation._sam2_model import (  # noqa: E402
     ALL_MASKS,
     THREE_MASKS,
-    MaskExtractor,
+    UPSCALED_AT_ONCE,
     PromptedModel,
     Prompts,
 )
@@ -115,7 +115,7 @@ def large_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def in_batches(segmenter: SAM2Segmenter, at_once: int = 3) -> SAM2Segmenter:
-    segmenter.model.extractor.at_once = BatchSize(at_once)
+    segmenter.model.at_once = BatchSize(at_once)
     return segmenter
 
 
@@ -143,8 +143,7 @@ def test_prompted_masks_in_batches_are_the_same(
 
 @pytest.mark.parametrize(("kind", "batch"), [("cpu", False), ("cuda", True), ("mps", True)])
 def test_the_device_says_how_masks_are_drawn(kind: str, batch: bool) -> None:
-    extractor = MaskExtractor(torch.device(kind))
-    assert (extractor.at_once.size > 1) is (kind not in cutting.ONE_BY_ONE) is batch
+    assert (UPSCALED_AT_ONCE[kind] > 1) is (kind not in cutting.ONE_BY_ONE) is batch
 
 
 # On one device: FakeTensorMode computes nothing, and knows of each tensor where it would be
@@ -249,7 +248,7 @@ def test_masks_are_drawn_in_smaller_batches(small: Path, monkeypatch: pytest.Mon
     asked = limited_drawing(monkeypatch, segmenter, 2)
     assert same_masks(segmenter.segment(coins()), expected)
     assert max(asked) > 2
-    assert segmenter.model.extractor.at_once.size == 2
+    assert segmenter.model.at_once.size == 2
     assert segmenter.model.chunk == 16
 
 

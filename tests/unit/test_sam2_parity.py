@@ -217,7 +217,7 @@ def overlaps(ours: Masks, true: list[dict[str, Any]]) -> np.ndarray:
 
 def in_batches(segmenter: SAM2Segmenter) -> SAM2Segmenter:
     """The segmenter drawing as on a GPU: the masks of several prompts at once."""
-    segmenter.model.extractor.at_once = BatchSize(3)
+    segmenter.model.at_once = BatchSize(3)
     return segmenter
 
 
