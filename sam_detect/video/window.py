@@ -78,6 +78,8 @@ class Viewer(Iterator[TrackedFrame]):
         self.controls.message = "waiting for the first frame ..."
         display.resize(window_for(_NOTHING.shape[:2]))
         self._layout = WindowLayout(_NOTHING.shape[:2], display.room_hw)
+        # What stays while a name is typed: keys that come while it is drawn may be lost.
+        self._rendered: tuple[ImageRGB, Masks | None, WindowLayout, ImageRGB] | None = None
         self._draw()
 
     def __next__(self) -> TrackedFrame:
@@ -220,10 +222,18 @@ class Viewer(Iterator[TrackedFrame]):
             return
         tracked, image = self._shown or (None, _NOTHING)
         chosen, pointed = self.controls.chosen, self.controls.pointed
-        if pointed is not None and pointed.outline is not None:
-            image = draw_outlined(image, pointed.outline)
+        outline = None if pointed is None else pointed.outline
         self._layout = WindowLayout((image.shape[0], image.shape[1]), self._display.room_hw)
-        canvas = self._layout.render(image)
+        last = self._rendered
+        if (
+            last is None
+            or last[0] is not image
+            or last[1] is not outline
+            or last[2] != self._layout
+        ):
+            whole = image if outline is None else draw_outlined(image, outline)
+            last = self._rendered = image, outline, self._layout, self._layout.render(whole)
+        canvas = last[3].copy()
         if tracked is not None and chosen is not None:
             boxes = tracked.detections.boxes_xyxy[tracked.track_ids == chosen]
             for x0, y0, x1, y1 in boxes.tolist():
