@@ -179,23 +179,19 @@ class LiveSource(Source):
             ImageError: it broke off and did not come back.
         """
         clock, count = Clock(from_zero=True), 0
-        while True:
-            try:
-                for image, stamp_s, step_s in self._pictures():
-                    yield Frame(image, self.name, count, time_s=clock.next_s(stamp_s, step_s))
-                    count += 1
-                break
-            except StoppedError:
-                return
-            except (BrokenError, ImageError) as error:
-                reason = without_name(self.name, error)
-            try:
+        with contextlib.suppress(StoppedError):
+            while True:
+                try:
+                    for image, stamp_s, step_s in self._pictures():
+                        yield Frame(image, self.name, count, time_s=clock.next_s(stamp_s, step_s))
+                        count += 1
+                    break
+                except (BrokenError, ImageError) as error:
+                    reason = without_name(self.name, error)
                 self._retry.lost(reason)
-            except StoppedError:
-                return
-            clock.begin_anew()
-        if not count:
-            raise ImageError(f"'{self.name}' ended without a picture")
+                clock.begin_anew()
+            if not count:
+                raise ImageError(f"'{self.name}' ended without a picture")
 
     def stop(self) -> None:
         self._retry.stop()

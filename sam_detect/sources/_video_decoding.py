@@ -60,18 +60,13 @@ def decode_file(
 
     Args:
         file: has no ``name``: FFmpeg would believe a name's ending, and show a text as a video.
-        name: what an error calls it.
-        max_pixels: larger pictures are refused before they are decoded.
-        live: whether to begin early rather than to look far ahead first.
         kind: FFmpeg's name of the format; None: by the content.
-        hooks: ``at_end`` and ``before_close`` of :class:`DecodedVideo`.
+        name, max_pixels, live, hooks: as for :class:`DecodedVideo`.
 
     Raises:
         ImageError: it is no video, or has no pictures that can be used.
     """
-    options = {"protocol_whitelist": NO_PROTOCOLS}
-    if live:
-        options |= EARLY
+    options = {"protocol_whitelist": NO_PROTOCOLS, **(EARLY if live else {})}
     try:
         # On another thread: FFmpeg's calls back into Python would swallow a Ctrl-C.
         container = interruptibly(
@@ -98,7 +93,7 @@ class DecodedVideo:
         container: closed with this.
         name: what errors call it.
         max_pixels: larger pictures are refused before they are decoded.
-        live: whether each picture should come as early as possible.
+        live: whether each picture should come as early as possible, with little read ahead.
         at_end: called where the video ends; raises if that is not its end.
         before_close: called before the container is closed.
 

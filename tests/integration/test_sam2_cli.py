@@ -107,7 +107,7 @@ def spoilt(checkpoint: Path, value: float) -> dict[str, Any]:
 
 BAD_MODELS: dict[str, tuple[Callable[[Path], str], tuple[str, ...]]] = {
     "missing": (lambda good: "none.pt", ("there is no", "none.pt")),
-    "a folder": (lambda good: "./", ("there is no", "checkpoint")),
+    "a folder": (lambda good: "./", ("is a folder", "checkpoint")),
     "truncated": (
         lambda good: with_config("cut.pt", good.read_bytes()[:1000], good),
         ("cut.pt", "damaged"),
