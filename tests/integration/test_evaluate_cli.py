@@ -64,20 +64,19 @@ def test_json_is_one_object_and_predictions_hold_what_it_counted(
     assert named == round(counted * len(episodes)), "per_class holds means over the seeds"
 
 
-def test_the_same_is_found_again_in_another_process(folder: Path) -> None:
-    outputs = [
-        only_object(as_a_process("evaluate", folder, *QUICK, "--json", env={"PYTHONHASHSEED": s}))
-        for s in ("1", "2")
-    ]
+def test_the_same_is_found_again_in_another_process(folder: Path, command: Command) -> None:
+    arguments = ("evaluate", folder, *QUICK, "--json")
+    other = as_a_process(*arguments, env={"PYTHONHASHSEED": "1"})
+    outputs = [only_object(other), only_object(command(*arguments))]
     timed = {"seconds", "seconds_per_image", "seconds_per_megapixel", "peak_memory_mb"}
     first, second = ({k: v for k, v in each.items() if k not in timed} for each in outputs)
     assert first == second
 
 
-def test_a_damaged_picture_is_left_out_and_named(tmp_path: Path) -> None:
+def test_a_damaged_picture_is_left_out_and_named(tmp_path: Path, command: Command) -> None:
     folder = dataset_folder(tmp_path / "x", 5)
     damage(folder / "images" / "c.png")
-    ran = as_a_process("evaluate", folder, *QUICK, "--json").worked()
+    ran = command("evaluate", folder, *QUICK, "--json").worked()
     found = only_object(ran)
     (problem,) = found["problems"]
     assert "c.png" in problem
