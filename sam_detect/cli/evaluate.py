@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +118,7 @@ def evaluate(
     from sam_detect.evaluation.harness import sweep as run_sweep
     from sam_detect.evaluation.harness import variants
     from sam_detect.evaluation.readers import open_dataset
+    from sam_detect.evaluation.report import check_report_folder
     from sam_detect.evaluation.run import Protocol
 
     grid = variants(sweep)
@@ -128,8 +129,6 @@ def evaluate(
                            "exhaustive": exhaustive}  # fmt: skip
     drawn = Protocol(shots=shots, seeds=whole_numbers("--seeds", seeds), **how)
     if report is not None:
-        from sam_detect.evaluation.report import check_report_folder
-
         check_report_folder(report)
     given = {name: value for name, value in settings.items() if value is not None}
     limit = load_settings(given).max_image_pixels
@@ -148,14 +147,39 @@ def evaluate(
             announce=announce,
         )
         done = list(found)
-    _say_problems(tuple(dict.fromkeys(line for each in done for line in each.problems)))
-    _write(done, predictions=predictions, report=report)
-    for each in done:
-        if as_json:
-            say(json.dumps(each.to_dict(), allow_nan=False), to=sys.stdout)
-    if not as_json:
-        _print(done)
+    _give(done, predictions=predictions, report=report, as_json=as_json)
     return 0
+
+
+def _give(
+    done: list[Evaluation], *, predictions: Path | None, report: Path | None, as_json: bool
+) -> None:
+    """Writes the files that were asked for, and prints JSON, one evaluation or their table."""
+    from sam_detect.evaluation.evaluation import write_predictions
+    from sam_detect.evaluation.report import FIGURES, comparison_table, write_report
+
+    problems = list(dict.fromkeys(line for each in done for line in each.problems))
+    for line in problems[:SHOWN_PROBLEMS]:
+        note(f"warning: {line}")
+    if len(problems) > SHOWN_PROBLEMS:
+        more = len(problems) - SHOWN_PROBLEMS
+        note(f"warning: and {more} more (--json and --report list all)")
+    if predictions is not None:
+        write_predictions(predictions, done[0].dataset, done[0].episodes)
+        note(f"wrote {predictions}")
+    if report is not None:
+        note(f"wrote {write_report(report, done)[0]}")
+    if as_json:
+        for each in done:
+            say(json.dumps(each.to_dict(), allow_nan=False), to=sys.stdout)
+    elif len(done) > 1:
+        headings, *rows = comparison_table(done)
+        compared = table(*headings)
+        for row in rows:
+            compared.add_row(*map(escape, row))
+        show(compared)
+    else:
+        _print(done[0].to_dict(), FIGURES)
 
 
 def _pipeline(settings: dict[str, Any]) -> Pipeline:
@@ -170,13 +194,6 @@ def whole_numbers(option: str, text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() for part in parts):
         raise ConfigError(f"{option} takes whole numbers such as 0,1,2, got '{text}'")
     return tuple(dict.fromkeys(int(part) for part in parts))
-
-
-def _say_problems(problems: tuple[str, ...]) -> None:
-    for line in problems[:SHOWN_PROBLEMS]:
-        note(f"warning: {line}")
-    if len(problems) > SHOWN_PROBLEMS:
-        note(f"warning: and {len(problems) - SHOWN_PROBLEMS} more (--json and --report list all)")
 
 
 @contextmanager
@@ -201,39 +218,10 @@ def _progress(variants: int) -> Iterator[Announce]:
         yield announce
 
 
-def _write(done: list[Evaluation], *, predictions: Path | None, report: Path | None) -> None:
-    if predictions is not None:
-        from sam_detect.evaluation.evaluation import write_predictions
-
-        write_predictions(predictions, done[0].dataset, done[0].episodes)
-        note(f"wrote {predictions}")
-    if report is not None:
-        from sam_detect.evaluation.report import write_report
-
-        page = write_report(report, done)[0]
-        note(f"wrote {page}")
-
-
-def _print(done: list[Evaluation]) -> None:
-    """The figures of one evaluation, or a line for each of several."""
-    from sam_detect.evaluation.report import comparison_table
-
-    if len(done) > 1:
-        rows = comparison_table(done)
-        compared = table(*rows[0])
-        for row in rows[1:]:
-            compared.add_row(*map(escape, row))
-        show(compared)
-        return
-    _print_one(done[0])
-
-
-def _print_one(evaluation: Evaluation) -> None:
-    from sam_detect.evaluation.report import FIGURES
-
-    found = evaluation.to_dict()
+def _print(found: dict[str, Any], texts: Mapping[str, tuple[str, str]]) -> None:
+    """The figures of one evaluation, with their headings and meanings."""
     head = table("figure", "value>", "what it says")
-    for name, (heading, text) in FIGURES.items():
+    for name, (heading, text) in texts.items():
         if found.get(name) is not None:
             value = f"{found[name]:.3f}"
             if name == "f1" and found["f1_spread"] is not None:

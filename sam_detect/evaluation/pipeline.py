@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,17 +23,12 @@ from sam_detect.types import Frame, Masks
 Areas = tuple[int, int] | None
 
 
-@dataclass
-class FrameVectors:
-    """The vectors of one frame's masks in one recipe.
+class FrameVectors(NamedTuple):
+    """The vectors of one frame's masks in one recipe, ``(D,)`` by box and run lengths, and the
+    seconds spent on them, by stage."""
 
-    Attributes:
-        by_mask: ``(D,)`` by box and run lengths.
-        seconds: spent on them, by stage.
-    """
-
-    by_mask: dict[tuple[Any, ...], FloatArray] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    by_mask: dict[tuple[Any, ...], FloatArray]
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,8 @@ class CachedFeatures(FeatureExtractor):
     ) -> FloatArray:
         """As :class:`FeatureExtractor` does; timings are those of so many vectors when made."""
         recipe = json.dumps(self.recipe.to_dict(), sort_keys=True)
-        kept = self.vectors.setdefault((recipe, frame.source_id), FrameVectors())
+        none = FrameVectors({}, dict.fromkeys(STAGES, 0.0))
+        kept = self.vectors.setdefault((recipe, frame.source_id), none)
         keys = [
             (*box, rle) for box, rle in zip(masks.boxes_xyxy.tolist(), masks.crop_rles, strict=True)
         ]
