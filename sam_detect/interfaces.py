@@ -108,8 +108,7 @@ class PromptedSegmenter(Protocol):
 
 @runtime_checkable
 class RedrawingSegmenter(Protocol):
-    """A segmenter that also draws masks anew which are about right, such as those of a video's
-    frame before."""
+    """A segmenter that also refines masks, such as those of a video's frame before."""
 
     def segment_masks(self, frame: Frame, masks: Masks) -> Masks:
         """One mask for each of the frame's, in their order.

@@ -196,16 +196,12 @@ class Pipeline:
         """
         timer = StageTimer(timings_ms)
         with timer.on("propose"):
-            areas = self.example_areas(snapshot)
+            areas = example_areas(snapshot.examples())
             segmenter = self.segmenter.for_areas(areas)
             if areas is not None:
                 _warn_if_too_small(frame, segmenter, areas[0])
             masks = segmenter.segment(frame)
         return self.embed(frame, masks, snapshot, known=known, timings_ms=timer.spent_ms)
-
-    def example_areas(self, snapshot: LibrarySnapshot) -> tuple[int, int] | None:
-        """Areas in pixels of the smallest and the largest object to propose; None: any."""
-        return example_areas(snapshot.examples())
 
     def embed(
         self,
@@ -216,13 +212,8 @@ class Pipeline:
         known: KnownVectors | None = None,
         timings_ms: dict[str, float] | None = None,
     ) -> Candidates:
-        """Masks with the vectors of those whose area an object of the library could have.
-
-        A mask far larger or smaller than every example stays unknown, and is not embedded.
-
-        Args:
-            known, timings_ms: as of :meth:`propose`.
-        """
+        """Masks with the vectors of those whose area an object of the library could have; all
+        others stay unknown. Takes what :meth:`propose` does."""
         timer = StageTimer(timings_ms)
         with timer.on("label"):
             described = np.flatnonzero(plausible_sizes(masks.areas, snapshot.examples()))
@@ -239,11 +230,8 @@ class Pipeline:
         scene: str | None = None,
         recall_taught: bool = True,
     ) -> Detections:
-        """Labels candidates by their vectors, and keeps one for each object.
-
-        Args:
-            scene, recall_taught: as of :meth:`detect`.
-        """
+        """Labels candidates by their vectors, and keeps one for each object; takes what
+        :meth:`detect` does."""
         frame = candidates.frame
         taught = snapshot.taught(frame) if recall_taught else None
         # An empty ``taught`` has the digest, too.
@@ -277,7 +265,7 @@ class Pipeline:
         Takes and raises what :func:`sam_detect.segmentation.prompted.outline` does.
         """
         # The proposals of `detect`, among which the finds were.
-        areas = self.example_areas(self.snapshot()) if of_finds else None
+        areas = example_areas(self.snapshot().examples()) if of_finds else None
         return prompted.outline(
             frame,
             self.segmenter,

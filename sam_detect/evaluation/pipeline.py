@@ -13,6 +13,7 @@ import numpy as np
 from sam_detect.evaluation.methods import Predictions, SupportImage
 from sam_detect.features.extraction import STAGES, FeatureExtractor, KnownVectors
 from sam_detect.interfaces import Segmenter
+from sam_detect.labelling.decision import example_areas
 from sam_detect.library.library import Library
 from sam_detect.masks import FloatArray
 from sam_detect.pipeline import Pipeline
@@ -167,7 +168,7 @@ class PipelineMethod:
         )
         for stage, milliseconds in detections.timings_ms.items():
             spent[stage] = spent.get(stage, 0.0) + milliseconds
-        areas = self.pipeline.example_areas(snapshot)
+        areas = example_areas(snapshot.examples())
         seconds = {stage: milliseconds / 1000 for stage, milliseconds in spent.items()}
         seconds["propose"] = self._segmenter.for_areas(areas).proposals(frame)[1]
         return Predictions(

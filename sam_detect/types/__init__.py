@@ -1,6 +1,5 @@
 """The nouns: what flows between the rooms. Arrays are validated once, where they are built."""
 
-from sam_detect.types.batches import Candidates, Index, Masks, Selection, Taught
 from sam_detect.types.examples import (
     ExampleArrays,
     HardNegativeArrays,
@@ -10,7 +9,17 @@ from sam_detect.types.examples import (
     Recipe,
 )
 from sam_detect.types.explanation import Explanation
-from sam_detect.types.frames import Crop, FadedCrop, Frame, ImageRGB
+from sam_detect.types.frames import (
+    Candidates,
+    Crop,
+    FadedCrop,
+    Frame,
+    ImageRGB,
+    Index,
+    Masks,
+    Selection,
+    Taught,
+)
 from sam_detect.types.results import Classification, Detection, Detections, TrackedFrame
 
 __all__ = [

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.masks import FloatArray, IntArray, MaskRLE, Ring, polygons_to_mask
-from sam_detect.types.batches import Masks
+from sam_detect.types.frames import Masks
 
 UNKNOWN_CATEGORY = "unknown"
 LEAST_POLYGON_IOU = 0.99

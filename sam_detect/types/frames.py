@@ -1,16 +1,37 @@
-"""Images and crops of them."""
+"""Images, crops of them, and batches of masks with what is known of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import ImageError, MaskError
-from sam_detect.masks import BoolArray, FloatArray
+from sam_detect.masks import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    MaskRLE,
+    Ring,
+    crop_to_rle,
+    decode_crop,
+    encode_crop,
+    outlines,
+    tight_box_xyxy,
+)
+from sam_detect.types.examples import Neighbour
 
 ImageRGB = npt.NDArray[np.uint8]
+Index = int | np.integer[Any]
+Selection = slice | Sequence[int] | npt.NDArray[Any]
+
+_COLUMNS: dict[str, tuple[int, ...]] = {
+    "boxes_xyxy": (4,), "areas": (), "predicted_ious": (), "stabilities": (), "prompts_xy": (2,),
+}  # fmt: skip
+"""The arrays of :class:`Masks`, with the shape of each row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,3 +116,235 @@ class FadedCrop:
     image_rgb: ImageRGB
     weights: FloatArray
     plain: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """A batch of N masks of one image, as parallel arrays; best first if a segmenter made it.
+
+    Attributes:
+        size_hw: height and width of the image.
+        boxes_xyxy: ``(N, 4)`` int64, half-open and tight, in pixels.
+        crop_rles: N COCO-compressed run lengths, each of its box.
+        areas: ``(N,)`` int64, true pixels.
+        predicted_ious: ``(N,)`` float32 in 0..1, the proposal's own quality.
+        stabilities: ``(N,)`` float32 in 0..1, IoU of the masks at a raised and a lowered threshold.
+        prompts_xy: ``(N, 2)`` float32, the point prompt of the mask; NaN if it had none.
+    """
+
+    size_hw: tuple[int, int]
+    boxes_xyxy: IntArray
+    crop_rles: tuple[bytes, ...]
+    areas: IntArray
+    predicted_ious: FloatArray
+    stabilities: FloatArray
+    prompts_xy: FloatArray
+
+    def __post_init__(self) -> None:
+        count = len(self.crop_rles)
+        for name, row in _COLUMNS.items():
+            shape, actual = (count, *row), getattr(self, name).shape
+            if actual != shape:
+                raise MaskError(f"{name} must have shape {shape} for {count} masks, got {actual}")
+        height, width = self.size_hw
+        x0, y0, x1, y1 = self.boxes_xyxy.T
+        if ((x0 < 0) | (y0 < 0) | (x1 > width) | (y1 > height) | (x0 >= x1) | (y0 >= y1)).any():
+            raise MaskError(f"every box must be non-empty and inside the {width}x{height} picture")
+
+    @classmethod
+    def empty(cls, size_hw: tuple[int, int]) -> Masks:
+        return cls.from_crops(size_hw=size_hw, boxes_xyxy=np.zeros((0, 4), np.int64), crops=[])
+
+    @classmethod
+    def from_crops(
+        cls,
+        *,
+        size_hw: tuple[int, int],
+        boxes_xyxy: npt.ArrayLike,
+        crops: Sequence[BoolArray],
+        predicted_ious: npt.ArrayLike | None = None,
+        stabilities: npt.ArrayLike | None = None,
+        prompts_xy: npt.ArrayLike | None = None,
+    ) -> Masks:
+        """Masks from boolean crops, each of the size of its box.
+
+        Raises:
+            MaskError: a crop is empty, does not fill its box, or a box leaves the image.
+        """
+        boxes = np.asarray(boxes_xyxy, dtype=np.int64).reshape(len(crops), 4)
+        for crop, box in zip(crops, boxes, strict=True):
+            if crop.shape != (box[3] - box[1], box[2] - box[0]):
+                raise MaskError(
+                    f"a crop of shape {crop.shape} does not fill the box {box.tolist()}"
+                )
+        areas = np.array([np.count_nonzero(crop) for crop in crops], dtype=np.int64)
+        if (areas == 0).any():
+            raise MaskError("a mask needs at least one pixel")
+        ones = np.ones(len(crops), np.float32)
+        nowhere = np.full((len(crops), 2), np.nan, np.float32)
+        return cls(
+            size_hw=(int(size_hw[0]), int(size_hw[1])),
+            boxes_xyxy=boxes,
+            crop_rles=tuple(encode_crop(crop) for crop in crops),
+            areas=areas,
+            predicted_ious=_floats(predicted_ious, ones),
+            stabilities=_floats(stabilities, ones),
+            prompts_xy=_floats(prompts_xy, nowhere),
+        )
+
+    @classmethod
+    def from_dense(cls, masks: npt.ArrayLike, *, size_hw: tuple[int, int] | None = None) -> Masks:
+        """Masks from full-size boolean arrays: ``(H, W)`` or ``(N, H, W)``.
+
+        Raises:
+            MaskError: another shape, or a mask without a pixel.
+        """
+        dense = np.asarray(masks)
+        if dense.ndim == 2:
+            dense = dense[None]
+        if dense.ndim != 3:
+            raise MaskError(f"masks need shape (H, W) or (N, H, W), got {dense.shape}")
+        size = (dense.shape[1], dense.shape[2])
+        if size_hw is not None and size != tuple(size_hw):
+            raise MaskError(
+                f"a mask of {size[1]}x{size[0]} does not fit a picture of {size_hw[1]}x{size_hw[0]}"
+            )
+        boxes, crops = [], []
+        for mask in dense.astype(np.bool_, copy=False):
+            box = tight_box_xyxy(mask)
+            if box is None:
+                raise MaskError("a mask needs at least one pixel, this one has none")
+            boxes.append(box)
+            crops.append(np.ascontiguousarray(mask[box[1] : box[3], box[0] : box[2]]))
+        return cls.from_crops(size_hw=size, boxes_xyxy=boxes, crops=crops)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Masks]) -> Masks:
+        """All masks of several batches of the same image, in order."""
+        if not parts:
+            raise MaskError("nothing to concatenate: at least one batch of masks is needed")
+        if len({part.size_hw for part in parts}) > 1:
+            raise MaskError("only masks of pictures of one size can be concatenated")
+        rles = tuple(rle for part in parts for rle in part.crop_rles)
+        arrays = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS
+        }
+        return cls(size_hw=parts[0].size_hw, crop_rles=rles, **arrays)
+
+    def __len__(self) -> int:
+        return len(self.crop_rles)
+
+    def __getitem__(self, selection: Selection) -> Masks:
+        keep = np.arange(len(self))[as_index(selection)]
+        rles = tuple(self.crop_rles[i] for i in keep)
+        arrays = {name: getattr(self, name)[keep] for name in _COLUMNS}
+        return Masks(size_hw=self.size_hw, crop_rles=rles, **arrays)
+
+    def require_fit(self, frame: Frame) -> None:
+        """Raises ``MaskError`` for the masks of a picture of another size."""
+        if self.size_hw != frame.size_hw:
+            raise MaskError(
+                f"masks of a {self.size_hw[1]}x{self.size_hw[0]} picture do not fit "
+                f"{frame.source_id} ({frame.size_hw[1]}x{frame.size_hw[0]})"
+            )
+
+    @property
+    def boxes_xywh(self) -> IntArray:
+        """``(N, 4)`` int64 ``x, y, width, height`` in pixels."""
+        corners = self.boxes_xyxy[:, :2]
+        return np.concatenate([corners, self.boxes_xyxy[:, 2:] - corners], axis=1)
+
+    def crop(self, index: Index) -> BoolArray:
+        """The ``(h, w)`` mask of one box."""
+        x0, y0, x1, y1 = self.boxes_xyxy[index]
+        return decode_crop(self.crop_rles[int(index)], (int(y1 - y0), int(x1 - x0)))
+
+    def crops(self) -> list[BoolArray]:
+        return [self.crop(index) for index in range(len(self))]
+
+    def dense(self, index: Index) -> BoolArray:
+        """One mask as a full-size ``(H, W)`` array."""
+        full = np.zeros(self.size_hw, np.bool_)
+        x0, y0, x1, y1 = self.boxes_xyxy[index]
+        full[y0:y1, x0:x1] = self.crop(index)
+        return full
+
+    def rle(self, index: Index) -> MaskRLE:
+        """One mask as a full-size COCO RLE."""
+        return crop_to_rle(self.crop(index), self.boxes_xyxy[index].tolist(), self.size_hw)
+
+    def polygons(self, index: Index) -> list[Ring]:
+        """Outlines of one mask's parts, the largest first; its holes are filled."""
+        return outlines(self.crop(index), self.boxes_xyxy[index].tolist())[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Proposals of one frame, with the vectors of those whose size is that of known objects.
+
+    Attributes:
+        frame: the image.
+        masks: N proposals, best first.
+        vectors: ``(n, D)`` float32 unit vectors of some of them.
+        described: ``(n,)`` indices of those masks; the area prior excludes the others.
+
+    Raises:
+        MaskError: there is not one vector for each described mask.
+    """
+
+    frame: Frame
+    masks: Masks
+    vectors: FloatArray
+    described: IntArray
+
+    def __post_init__(self) -> None:
+        if len(self.vectors) != len(self.described):
+            raise MaskError(
+                f"{len(self.described)} described masks need as many vectors, "
+                f"got {len(self.vectors)}"
+            )
+
+    def then(self, others: Candidates) -> Candidates:
+        """These, followed by others of the same frame."""
+        return Candidates(
+            self.frame,
+            Masks.concatenate([self.masks, others.masks]),
+            np.concatenate([self.vectors, others.vectors]),
+            np.concatenate([self.described, others.described + len(self.masks)]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """The outlines of one image that a library has examples of.
+
+    Attributes:
+        picture: digest of the image's pixels.
+        masks: N outlines, newest first.
+        examples: N examples with these outlines; a negative says what its outline is *not*.
+    """
+
+    picture: str
+    masks: Masks
+    examples: tuple[Neighbour, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def of(self, *, negative: bool) -> Taught:
+        """Only the negatives, or only the others."""
+        chosen = [i for i, each in enumerate(self.examples) if each.negative is negative]
+        return Taught(self.picture, self.masks[chosen], tuple(self.examples[i] for i in chosen))
+
+
+def as_index(selection: Selection) -> Any:
+    """A selection as a numpy index; numpy would read an empty list as floats."""
+    if isinstance(selection, (list, tuple)) and len(selection) == 0:
+        return np.zeros(0, np.int64)
+    return selection
+
+
+def _floats(values: npt.ArrayLike | None, default: FloatArray) -> FloatArray:
+    if values is None:
+        return default
+    return np.asarray(values, dtype=np.float32).reshape(default.shape)

@@ -12,10 +12,9 @@ import numpy.typing as npt
 
 from sam_detect.errors import MaskError
 from sam_detect.masks import BoolArray, FloatArray, IntArray, MaskRLE, Ring
-from sam_detect.types.batches import Index, Masks, Selection, as_index
 from sam_detect.types.examples import Neighbour
 from sam_detect.types.explanation import Explanation
-from sam_detect.types.frames import Frame
+from sam_detect.types.frames import Frame, Index, Masks, Selection, as_index
 
 
 @dataclass(frozen=True)
