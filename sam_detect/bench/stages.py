@@ -136,7 +136,7 @@ class AnsweredSnapshot(LibrarySnapshot):
     without the search.
 
     Attributes:
-        limit: how many neighbours were asked for last.
+        limit: how many neighbours the labeller asked for last.
     """
 
     limit: int = 0
@@ -177,15 +177,13 @@ class Prepared:
         )
         proposed = [self.pipeline.segmenter.segment(frame) for frame in frames]
         for frame, masks in zip(frames, proposed, strict=True):
-            self._learn(frame, masks)
+            chosen = np.unique(np.linspace(0, len(masks) - 1, EXAMPLES).astype(np.int64))
+            if len(masks):
+                name = Path(frame.source_id).stem or "picture"
+                self.pipeline.learn(frame, masks[chosen], [name] * len(chosen))
         self.snapshot = self.pipeline.snapshot()
         self.answered = AnsweredSnapshot(**vars(self.snapshot))
         self.pictures = [self._picture(*each) for each in zip(frames, proposed, strict=True)]
-
-    @property
-    def limit(self) -> int:
-        """How many neighbours the labeller asks for."""
-        return self.answered.limit
 
     def crops(self, frame: Frame, masks: Masks) -> list[Crop]:
         """The crops of masks, reduced to the embedder's side."""
@@ -199,12 +197,6 @@ class Prepared:
     def label(self, candidates: Candidates) -> Detections:
         """Labels candidates whose neighbours are known."""
         return self.pipeline.label(candidates, self.answered, recall_taught=False)
-
-    def _learn(self, frame: Frame, masks: Masks) -> None:
-        chosen = np.unique(np.linspace(0, len(masks) - 1, EXAMPLES).astype(np.int64))
-        if len(masks):
-            name = Path(frame.source_id).stem or "picture"
-            self.pipeline.learn(frame, masks[chosen], [name] * len(chosen))
 
     def _picture(self, frame: Frame, masks: Masks) -> Picture:
         crops = self.crops(frame, masks)
@@ -254,7 +246,7 @@ def stages(prepared: Prepared, folder: Path) -> list[Trial]:
     and what it learns of the library learnt, as for any but the first picture.
     """
     pipeline, made = prepared.pipeline, prepared.pictures
-    embedder, limit = prepared.features.embedder, prepared.limit
+    embedder, limit = prepared.features.embedder, prepared.answered.limit
     return [
         _over(made, "propose", lambda p: pipeline.segmenter.segment(p.frame)),
         _over(made, "fade_crop", lambda p: prepared.faded(p.frame, p.masks)),
@@ -278,7 +270,11 @@ def pairs(prepared: Prepared) -> dict[str, tuple[Trial, Trial]]:
     * ``fade_window_vs_whole_picture``: cutting a window first against fading the whole picture.
     """
     made, library = prepared.pictures, prepared.pipeline.library
-    embedder, fade, limit = prepared.features.embedder, prepared.features.fade, prepared.limit
+    embedder, fade, limit = (
+        prepared.features.embedder,
+        prepared.features.fade,
+        prepared.answered.limit,
+    )
     average = parts.make_embedder("average")
     found = {
         "embed_appearance_vs_average": (

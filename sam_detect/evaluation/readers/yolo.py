@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -46,7 +47,8 @@ def read(file: Path, *, max_pixels: int) -> Dataset:
     root = file.parent
     builder = DatasetBuilder(root.resolve().name, max_pixels=max_pixels)
     names = _names(settings, file, builder)
-    rows = _Rows(root, names, builder)
+    used: set[Id] = set()
+    missing = 0
     labels: dict[Path, str] = {}
     for path, split in _pictures(root, settings, builder).items():
         what = relative(path, root)
@@ -55,15 +57,19 @@ def read(file: Path, *, max_pixels: int) -> Dataset:
             builder.note(what, f"its label file is that of {labels[label_file]}")
             continue
         size_hw = builder.size_of(path, what)
-        if size_hw is not None:
-            objects = rows.objects(label_file, size_hw)
-            builder.add(what, path, size_hw, objects, {"split": split})
-    if rows.missing:
-        builder.note(
-            f"pictures without a label file, {rows.missing} in all", "taken to hold no object"
-        )
+        if size_hw is None:
+            continue
+        found: list[tuple[Id, AnnotatedObject]] = []
+        if label_file.exists():
+            found += _objects(label_file, root, size_hw, names, builder)
+        else:
+            missing += 1
+        used |= {number for number, _ in found}
+        builder.add(what, path, size_hw, [each for _, each in found], {"split": split})
+    if missing:
+        builder.note(f"pictures without a label file, {missing} in all", "taken to hold no object")
     _note_strays(labels, root, builder)
-    return builder.dataset(ids_by_name(builder, names, rows.used))
+    return builder.dataset(ids_by_name(builder, names, used))
 
 
 def _settings(file: Path) -> dict[str, Any]:
@@ -185,61 +191,49 @@ def _note_strays(labels: dict[Path, str], root: Path, builder: DatasetBuilder) -
                 builder.note(relative(file, root), "a label file without a picture")
 
 
-class _Rows:
-    """Reads label files.
-
-    Attributes:
-        used: classes that objects have.
-        missing: number of label files that are not there.
-    """
-
-    def __init__(self, root: Path, names: dict[Id, str], builder: DatasetBuilder) -> None:
-        self.used: set[Id] = set()
-        self.missing = 0
-        self._root = root
-        self._names = names
-        self._builder = builder
-
-    def objects(self, file: Path, size_hw: tuple[int, int]) -> list[AnnotatedObject]:
-        """The objects of one picture; what cannot be used is noted."""
-        if not file.exists():
-            self.missing += 1
-            return []
-        shown = relative(file, self._root)
+def _objects(
+    file: Path,
+    root: Path,
+    size_hw: tuple[int, int],
+    names: dict[Id, str],
+    builder: DatasetBuilder,
+) -> Iterator[tuple[Id, AnnotatedObject]]:
+    """The objects of a label file with their classes; what cannot be used is noted."""
+    shown = relative(file, root)
+    try:
+        rows = read_text(file, "a label file").splitlines()
+    except ImageError as error:
+        builder.note(shown, error)
+        return
+    lines: dict[str, int] = {}
+    for line, row in enumerate(rows, start=1):
+        if not row.strip():
+            continue
         try:
-            rows = read_text(file, "a label file").splitlines()
-        except ImageError as error:
-            self._builder.note(shown, error)
-            return []
-        lines: dict[str, int] = {}
-        found = []
-        for line, row in enumerate(rows, start=1):
-            if not row.strip():
-                continue
-            try:
-                if lines.setdefault(row, line) != line:
-                    raise MaskError(f"it is the same as line {lines[row]}")
-                found.append(self._object(row, f"{shown}:{line}", size_hw))
-            except MaskError as error:
-                self._builder.note(f"annotation {shown}:{line}", error)
-        return found
+            if lines.setdefault(row, line) != line:
+                raise MaskError(f"it is the same as line {lines[row]}")
+            yield _object(row, f"{shown}:{line}", size_hw, names)
+        except MaskError as error:
+            builder.note(f"annotation {shown}:{line}", error)
 
-    def _object(self, row: str, name: str, size_hw: tuple[int, int]) -> AnnotatedObject:
-        number, values = _numbers(row)
-        if number not in self._names:
-            raise MaskError(f"its class {number:g} is not among the names of data.yaml")
-        label = self._names[int(number)]
-        height, width = size_hw
-        scaled = [value * (height if i % 2 else width) for i, value in enumerate(values)]
-        if len(scaled) == 4:
-            x, y, w, h = scaled
-            box = (x - w / 2, y - h / 2, w, h)
-            found = annotated_object(id=name, label=label, size_hw=size_hw, bbox_xywh=box)
-        else:
-            rle = polygons_to_rle([scaled], size_hw)
-            found = annotated_object(id=name, label=label, size_hw=size_hw, mask_rle=rle)
-        self.used.add(int(number))
-        return found
+
+def _object(
+    row: str, name: str, size_hw: tuple[int, int], names: dict[Id, str]
+) -> tuple[Id, AnnotatedObject]:
+    number, values = _numbers(row)
+    if number not in names:
+        raise MaskError(f"its class {number:g} is not among the names of data.yaml")
+    height, width = size_hw
+    scaled = [value * (height if i % 2 else width) for i, value in enumerate(values)]
+    box = rle = None
+    if len(scaled) == 4:
+        x, y, w, h = scaled
+        box = (x - w / 2, y - h / 2, w, h)
+    else:
+        rle = polygons_to_rle([scaled], size_hw)
+    label = names[int(number)]
+    found = annotated_object(id=name, label=label, size_hw=size_hw, mask_rle=rle, bbox_xywh=box)
+    return int(number), found
 
 
 def _numbers(row: str) -> tuple[float, list[float]]:
