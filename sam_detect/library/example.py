@@ -151,11 +151,9 @@ CHECKSUM, VECTOR_CHECKSUM, CROP_CHECKSUM = "checksum", "vector_checksum", "crop_
 CHECKSUMS = (CHECKSUM, VECTOR_CHECKSUM, CROP_CHECKSUM)
 LISTED = tuple(get_type_hints(Listed))
 LISTED_FIELDS = (*LISTED, *CHECKSUMS)
-"""The same with the checksums, so that it can be checked."""
 NAMING_FIELDS = (*LISTED_FIELDS, "surroundings")
 """What naming reads, with the vector."""
-KNOWN_FIELDS = tuple(get_type_hints(Known))
-"""All fields but the earlier states and the checksums."""
+KNOWN_FIELDS = tuple(get_type_hints(Known))  # all but the earlier states and the checksums
 PAYLOAD_FIELDS = tuple(get_type_hints(Payload))
 _PAYLOAD: TypeAdapter[Any] = TypeAdapter(Payload)
 
