@@ -153,10 +153,10 @@ def _display(*, show: bool) -> Iterator[Display | None]:
     if not show:
         yield None
         return
-    from sam_detect.video.display import CvDisplay
+    from sam_detect.video.display import Display
     from sam_detect.video.threads import short_switch_interval
 
-    display = CvDisplay()
+    display = Display()
     try:
         with short_switch_interval():  # keys must not wait for a detection
             yield display

@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -163,12 +164,15 @@ class _Texts:
         self._file.close()
 
 
+@dataclass
 class _TrackEntry:
-    """What is known of one track besides its texts: the first and last frame that show it."""
+    """A track, and the first and last frame that show it."""
 
-    def __init__(self, track_id: int, number: int) -> None:
-        self.id, self.first, self.last = track_id, number, number
-        self.category, self.score = UNKNOWN_CATEGORY, 0.0
+    id: int
+    first: int
+    last: int
+    category: str = UNKNOWN_CATEGORY
+    score: float = 0.0
 
 
 class _VideoEntry:
@@ -192,7 +196,7 @@ class _VideoEntry:
 
     def _add_object(self, key: Hashable, track_id: int, detection: Detection) -> None:
         number = self.length - 1
-        entry = self.tracks.setdefault(key, _TrackEntry(track_id, number))
+        entry = self.tracks.setdefault(key, _TrackEntry(track_id, number, number))
         gap = ", " + NULL * (number - entry.last - 1) if number > entry.first else ""
         values = (detection.mask_rle, detection.bbox, detection.area)
         for part, value in zip(self.PARTS, values, strict=True):

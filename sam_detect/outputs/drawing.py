@@ -175,21 +175,10 @@ def text_color_on(color: ColorRGB) -> ColorRGB:
     return (16, 16, 16) if luminance > 0.25 else (255, 255, 255)
 
 
-def draw_masks(
-    canvas: ImageRGB,
-    masks: Masks,
-    color: ColorRGB,
-    *,
-    line_px: float,
-    line_opacity: float = 1.0,
-    fill_opacity: float = 0.0,
-) -> None:
-    """Draws masks as :func:`draw_mask` does, the largest first."""
+def draw_masks(canvas: ImageRGB, masks: Masks, color: ColorRGB, **style: float) -> None:
+    """Draws masks as :func:`draw_mask` does, whose options it takes, the largest first."""
     for index in np.argsort(-masks.areas, kind="stable").tolist():
-        draw_mask(
-            canvas, masks.crop(index), masks.boxes_xyxy[index].tolist(), color,
-            line_px=line_px, line_opacity=line_opacity, fill_opacity=fill_opacity,
-        )  # fmt: skip
+        draw_mask(canvas, masks.crop(index), masks.boxes_xyxy[index].tolist(), color, **style)
 
 
 def draw_mask(

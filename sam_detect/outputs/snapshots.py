@@ -106,7 +106,7 @@ class SnapshotFolder:
         outlined = np.array(frame.image_rgb)
         draw_masks(outlined, masks, COLOR, line_px=LINE_PX)
         write_image(self.path / OUTLINED / f"{path.stem}.jpg", outlined)
-        image_id = 1 + max((each["id"] for each in self._data["images"]), default=0)
+        image_id = self._next_id("images")
         height, width = frame.size_hw
         self._data["images"].append(
             {"id": image_id, "file_name": path.name, "width": width, "height": height,
@@ -126,9 +126,12 @@ class SnapshotFolder:
         for each in self._data["categories"]:
             if each["name"] == name:
                 return int(each["id"])
-        number = 1 + max((each["id"] for each in self._data["categories"]), default=0)
+        number = self._next_id("categories")
         self._data["categories"].append({"id": number, "name": name})
         return number
+
+    def _next_id(self, part: str) -> int:
+        return 1 + max((int(each["id"]) for each in self._data[part]), default=0)
 
     def _free_path(self, name: str) -> Path:
         safe = name.encode("utf-8", "replace").decode().replace("/", "_").replace("\\", "_")

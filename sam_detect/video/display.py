@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -53,27 +52,7 @@ class Click:
     point_xy: tuple[int, int]
 
 
-class Display(Protocol):
-    """Shows pictures and reports keys and clicks."""
-
-    @property
-    def room_hw(self) -> tuple[int, int]:
-        """Height and width of what can be shown: the window's inside."""
-
-    def resize(self, room_hw: tuple[int, int]) -> None:
-        """Makes room; the user may change it at any time."""
-
-    def show(self, image_rgb: ImageRGB) -> None:
-        """Shows ``(H, W, 3)`` uint8, RGB, the size of the room."""
-
-    def events(self, wait_s: float) -> list[str | Click] | None:
-        """Waits so long for a key; all keys and clicks since the last call; None once closed."""
-
-    def close(self) -> None:
-        """Takes the window away; may be called twice."""
-
-
-class CvDisplay:
+class Display:
     """OpenCV's window. It belongs to the thread that makes it, which should ask for events often:
     OpenCV keeps one key, and forgets it when another one comes.
 
@@ -96,20 +75,24 @@ class CvDisplay:
 
     @property
     def room_hw(self) -> tuple[int, int]:
+        """Height and width of what can be shown: the window's inside."""
         _, _, width, height = cv2.getWindowImageRect(self.TITLE)
         if width <= 0 or height <= 0:  # this system does not say
             return self._shown_hw
         return max(LEAST_SIDE, height), max(LEAST_SIDE, width)
 
     def resize(self, room_hw: tuple[int, int]) -> None:
+        """Makes room; the user may change it at any time."""
         self._shown_hw = room_hw
         cv2.resizeWindow(self.TITLE, room_hw[1], room_hw[0])
 
     def show(self, image_rgb: ImageRGB) -> None:
+        """Shows ``(H, W, 3)`` uint8, RGB, the size of the room."""
         self._shown_hw = image_rgb.shape[0], image_rgb.shape[1]
         cv2.imshow(self.TITLE, cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR))
 
     def events(self, wait_s: float) -> list[str | Click] | None:
+        """Waits so long for a key; all keys and clicks since the last call; None once closed."""
         keys = []
         try:
             code = cv2.waitKeyEx(max(1, round(wait_s * 1000)))
@@ -124,6 +107,7 @@ class CvDisplay:
         return [*clicks, *(key for key in keys if key is not None)]
 
     def close(self) -> None:
+        """Takes the window away; may be called twice."""
         with contextlib.suppress(cv2.error):  # it is closed already
             cv2.destroyAllWindows()
             cv2.waitKey(1)  # some systems take the window away only then

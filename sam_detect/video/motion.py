@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray
+from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
 from sam_detect.types import Frame
 from sam_detect.video.appearance import EDGE, SoftMask
 
@@ -146,7 +146,11 @@ class Flow:
         came_x, came_y = self._came_from(mask, window, shown)
         left, top = mask.corner_xy
         carried = cv2.remap(mask.values, came_x - left, came_y - top, cv2.INTER_LINEAR)
-        return _tight(np.asarray(carried, np.float32), (x0, y0))
+        box = tight_box_xyxy(np.asarray(carried > FAINT))
+        if box is None:
+            return SoftMask(np.zeros((1, 1), np.float32), (0, 0))
+        part = carried[box[1] : box[3], box[0] : box[2]]
+        return SoftMask(np.asarray(part, np.float32), (x0 + box[0], y0 + box[1]))
 
     def _came_from(
         self,
@@ -216,16 +220,6 @@ class Flow:
             max(0, y0) : max(0, y1) + 1 : SAMPLE, max(0, x0) : max(0, x1) + 1 : SAMPLE
         ]
         return np.asarray(flow / scale, np.float32)
-
-
-def _tight(values: FloatArray, corner_xy: tuple[int, int]) -> SoftMask:
-    """The mask without empty rows and columns around it."""
-    there = values > FAINT
-    rows, columns = np.flatnonzero(there.any(1)), np.flatnonzero(there.any(0))
-    if not len(rows):
-        return SoftMask(values[:1, :1] * 0, corner_xy)
-    part = values[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return SoftMask(part, (corner_xy[0] + int(columns[0]), corner_xy[1] + int(rows[0])))
 
 
 def object_motion(back_xy: FloatArray, rough: BoolArray) -> FloatArray:

@@ -164,12 +164,14 @@ class Stream(Iterator[TrackedFrame]):
         self.statistics = Statistics()
         self.name, self.live = source.name, live
         self._source = source
-        quick = contextlib.ExitStack()
+        threads = contextlib.ExitStack()
         if live:
-            quick.enter_context(short_switch_interval())
+            threads.enter_context(short_switch_interval())
+        threads.callback(self._key_frames.stop)
         self._reader = Reader(source, live=live, prepare=self._motion.next)
+        threads.callback(self._reader.stop)
         # A stream that is not closed leaves no thread behind.
-        self._forgotten = weakref.finalize(self, _stop, self._reader, self._key_frames, quick)
+        self._stop_threads = weakref.finalize(self, threads.close)
 
     def __next__(self) -> TrackedFrame:
         """The next frame, as soon as it is there.
@@ -204,7 +206,7 @@ class Stream(Iterator[TrackedFrame]):
         pending = self._pending
         if pending is not None:
             pending.cancel()  # where it has not begun
-        self._forgotten()
+        self._stop_threads()
         for each in (self._reader, self._key_frames):
             each.wait(max(0.0, self._leave_s - time.monotonic()))
 
@@ -291,8 +293,11 @@ class Stream(Iterator[TrackedFrame]):
         time_s = frame.time_s or 0.0
         if not self._track:
             return self._separate(frame, arrival.at_s)
-        if self._learnt:
-            self._relearn()
+        if self._learnt:  # this is a key frame, and earlier votes no longer count
+            self._learnt = False
+            self._schedule.hurry()
+            self._tracks.forget_votes()
+            self._outdated = self._pending
         self._tracks.advance(flow, frame, time_s)
         self._schedule.note(flow)
         if flow is None:  # a cut: the pending key frame is of another scene
@@ -315,13 +320,6 @@ class Stream(Iterator[TrackedFrame]):
         self._present = TrackedFrame(frame, replace(detections, recipe=recipe), track_ids, key)
         self.statistics.count(arrival.at_s, dropped=self._reader.dropped, key=key)
         return self._present
-
-    def _relearn(self) -> None:
-        """Makes the next frame a key frame, and discards all votes."""
-        self._learnt = False
-        self._schedule.hurry()
-        self._tracks.forget_votes()
-        self._outdated = self._pending
 
     def _separate(self, frame: Frame, arrived_s: float) -> TrackedFrame:
         """A frame on its own."""
@@ -358,12 +356,6 @@ class Stream(Iterator[TrackedFrame]):
         if self._closing.done():
             raise StopIteration
         return pending.result()
-
-
-def _stop(reader: Reader, key_frames: KeyFrameDetector, quick: contextlib.ExitStack) -> None:
-    reader.stop()
-    key_frames.stop()
-    quick.close()
 
 
 def open_stream(

@@ -214,7 +214,7 @@ def test_show_ends_when_the_window_is_closed(
         def close(self) -> None:
             shown.append("closed")
 
-    monkeypatch.setattr(display, "CvDisplay", Pretended)
+    monkeypatch.setattr(display, "Display", Pretended)
     path = clip.parent / "x.mp4"
     ran = command("video", clip, "--show", "--output", path, "--json").worked()
     written = len(ran.json)
