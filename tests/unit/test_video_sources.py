@@ -642,7 +642,8 @@ def test_what_a_manifest_names_is_opened_from_its_own_host_alone() -> None:
             each.files |= {"/a.mp4": Served(b"0123456789"), "/list.mpd": Served(b"<MPD/>")}
         reader = HttpReader(f"{server.url}/list.mpd", timeout_s=2, retry=_reconnect.Retry("it", 0))
         open_file = files_of_own_host(reader, timeout_s=2, retries=0)
-        assert open_file(f"{server.url}/a.mp4", 0, {"offset": "4"}).read(3) == b"456"
+        with closing(reader), closing(open_file(f"{server.url}/a.mp4", 0, {"offset": "4"})) as file:
+            assert file.read(3) == b"456"
         for address in (f"{other.url}/a.mp4", server.url.replace("127.0.0.1", "localhost")):
             with pytest.raises(ImageError, match=r"leads to another host.*--playlist-hosts any"):
                 open_file(address, 0, {})
