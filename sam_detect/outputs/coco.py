@@ -17,8 +17,15 @@ from pathlib import Path
 
 from sam_detect.errors import OutputError
 from sam_detect.interfaces import VideoSink
-from sam_detect.outputs.files import IMAGE_FORMATS, AtomicFile, InputGuard, stem_of, writing_to
-from sam_detect.outputs.text import CLOSED, DatasetTextSink, to_json
+from sam_detect.outputs.files import (
+    CLOSED,
+    IMAGE_FORMATS,
+    AtomicFile,
+    InputGuard,
+    stem_of,
+    writing_to,
+)
+from sam_detect.outputs.text import DatasetTextSink, to_json
 from sam_detect.types import Detection, Detections, Frame, TrackedFrame
 from sam_detect.types.conversions import UNKNOWN_CATEGORY, COCODataset
 

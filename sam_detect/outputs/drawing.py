@@ -116,8 +116,8 @@ def extend_colors(
         first = zlib.crc32(label.encode("utf-8", "replace")) % len(PALETTE)
         rotated = PALETTE[first:] + PALETTE[:first]
         weights = dict.fromkeys(rotated, 1.0)
-        weights |= dict.fromkeys((_mixed(color, 255, 0.55) for color in rotated), LIGHTER)
-        weights |= dict.fromkeys((_mixed(color, 0, 0.45) for color in rotated), DARKER)
+        weights |= dict.fromkeys((_mix(color, 255, 0.55) for color in rotated), LIGHTER)
+        weights |= dict.fromkeys((_mix(color, 0, 0.45) for color in rotated), DARKER)
         taken = set(colors.values())
         free = [color for color in weights if color not in taken] or list(rotated)
         score = np.array([weights[color] for color in free])
@@ -162,7 +162,7 @@ def _lab(colors: npt.ArrayLike, *, by_hue: bool) -> npt.NDArray[np.float32]:
     return lab
 
 
-def _mixed(color: ColorRGB, other: int, share: float) -> ColorRGB:
+def _mix(color: ColorRGB, other: int, share: float) -> ColorRGB:
     red, green, blue = (round(value + share * (other - value)) for value in color)
     return red, green, blue
 

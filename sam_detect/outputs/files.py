@@ -27,6 +27,8 @@ IMAGE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Pillow's format and options by file extension."""
 
+CLOSED = "this output is closed already; make a new one"
+ONLY_ONE = "this output was made for one picture; say multiple=True for more"
 FOLDER_EXTENSION = ".png"
 """Of images that are written into a folder."""
 
@@ -182,7 +184,7 @@ class ImagePaths:
     def path_for(self, source_id: str) -> Path:
         """The path for the next image; raises ``OutputError`` for a second one if one fits."""
         if self._used and not self._multiple:
-            raise OutputError("this output was made for one picture; say multiple=True for more")
+            raise OutputError(ONLY_ONE)
         if not self._is_folder:
             self._used.add("")
             return self._output

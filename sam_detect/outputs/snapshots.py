@@ -24,13 +24,14 @@ from sam_detect.errors import OutputError
 from sam_detect.interfaces import VideoSink
 from sam_detect.outputs.drawing import ColorRGB, draw_masks
 from sam_detect.outputs.files import (
+    CLOSED,
     FOLDER_EXTENSION,
     stem_of,
     write_atomically,
     write_image,
     writing_to,
 )
-from sam_detect.outputs.text import CLOSED, to_json
+from sam_detect.outputs.text import to_json
 from sam_detect.types import Classification, Detections, Frame, Masks, TrackedFrame
 from sam_detect.types.conversions import UNKNOWN_CATEGORY
 

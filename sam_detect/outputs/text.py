@@ -15,11 +15,15 @@ import numpy as np
 
 from sam_detect.errors import OutputError
 from sam_detect.interfaces import Sink, VideoSink
-from sam_detect.outputs.files import AtomicFile, InputGuard, RelativeNames, writing_to
+from sam_detect.outputs.files import (
+    CLOSED,
+    ONLY_ONE,
+    AtomicFile,
+    InputGuard,
+    RelativeNames,
+    writing_to,
+)
 from sam_detect.types import Detections, Frame, TrackedFrame
-
-CLOSED = "this output is closed already; make a new one"
-ONLY_ONE = "this output was made for one picture; say multiple=True for more"
 
 
 class TextSink(Sink):

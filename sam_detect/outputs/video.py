@@ -85,8 +85,8 @@ class TrackPainter:
             self._boxes = {}
             return canvas
         color_labels(self._colors, image, found)
-        self._line_px = _kept(self._line_px, line_px(found))
-        self._text_px = _kept(self._text_px, text_px(found))
+        self._line_px = _keep_size(self._line_px, line_px(found))
+        self._text_px = _keep_size(self._text_px, text_px(found))
         layout = draw_objects(canvas, found, self._colors, line=self._line_px)
         draw_counts(canvas, layout, found, self._colors, last=self._last)
         place_tags(canvas, layout, self._tags(tracked), round(self._text_px), last=self._last)
@@ -123,7 +123,7 @@ class TrackPainter:
         return smoothed
 
 
-def _kept(before: float, wanted: float) -> float:
+def _keep_size(before: float, wanted: float) -> float:
     return before if before and wanted / RESIZE_AT < before < wanted * RESIZE_AT else wanted
 
 
@@ -176,7 +176,7 @@ class AnnotatedVideoSink(VideoSink):
             if not self._container.streams.video:
                 _add_stream(self._container, drawn)
             stream = self._container.streams.video[0]
-            frame = av.VideoFrame.from_ndarray(_fitted(drawn, stream.width, stream.height))
+            frame = av.VideoFrame.from_ndarray(_fit_to(drawn, stream.width, stream.height))
             frame.pts = self._clock.tick(tracked.frame.time_s)
             frame.time_base = TIME_BASE
             self._container.mux(stream.encode(frame))
@@ -236,7 +236,7 @@ def _add_stream(container: av.container.OutputContainer, first: ImageRGB) -> Non
     stream.codec_context.gop_size = NOMINAL_FPS
 
 
-def _fitted(image: ImageRGB, width: int, height: int) -> ImageRGB:
+def _fit_to(image: ImageRGB, width: int, height: int) -> ImageRGB:
     """The image scaled to fit a frame of this size, padded with black; an odd side is padded with
     its last row or column."""
     rows, columns = image.shape[:2]

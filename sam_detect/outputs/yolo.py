@@ -11,8 +11,7 @@ from pathlib import Path, PurePosixPath
 from sam_detect.errors import OutputError
 from sam_detect.interfaces import Sink
 from sam_detect.masks import join_rings, outlines
-from sam_detect.outputs.files import RelativeNames, stem_of, writing_to
-from sam_detect.outputs.text import CLOSED, ONLY_ONE
+from sam_detect.outputs.files import CLOSED, ONLY_ONE, RelativeNames, stem_of, writing_to
 from sam_detect.types import Detections, Frame, Masks
 from sam_detect.types.conversions import UNKNOWN_CATEGORY
 
@@ -117,7 +116,7 @@ class YOLOSink(Sink):
         names = sorted({label for rows in self._rows.values() for label, _ in rows})
         numbers = {name: number for number, name in enumerate(names)}
         settings = HEADER + "names:" + ("" if names else " {}") + "\n"
-        settings += "".join(f"  {number}: {_quoted(name)}\n" for name, number in numbers.items())
+        settings += "".join(f"  {number}: {_quote(name)}\n" for name, number in numbers.items())
         labels = {
             PurePosixPath(LABELS, file): "".join(f"{numbers[name]} {row}\n" for name, row in rows)
             for file, rows in self._rows.items()
@@ -156,7 +155,7 @@ def _row(masks: Masks, index: int) -> str:
     return " ".join(f"{value:.6g}" for value in relative.ravel().tolist())
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """A label as YAML's double-quoted text."""
     kept = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08X}" for c in text)
     return '"' + "".join(kept).encode("utf-8", "replace").decode() + '"'

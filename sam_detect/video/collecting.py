@@ -54,7 +54,7 @@ class UnknownCollector(SnapshotFolderSink):
         self._same = (
             pipeline.features.embedder.prior_similarity if similarity is None else similarity
         )
-        self._kinds = self._known_kinds()
+        self._kinds = self._load_kinds()
 
     def category_of(self, snapshot: ObjectSnapshot) -> str | None:
         """A new name for a new kind; None where the object is labelled, or its kind is known."""
@@ -74,7 +74,7 @@ class UnknownCollector(SnapshotFolderSink):
             number += 1
         return f"{UNKNOWN_CATEGORY}-{number}"
 
-    def _known_kinds(self) -> FloatArray:
+    def _load_kinds(self) -> FloatArray:
         """The vectors of the pictures that are there; removed ones are forgotten."""
         vectors = [np.zeros((0, self._pipeline.recipe.dimension), np.float32)]
         for path, annotation, _ in self.folder.entries():

@@ -147,7 +147,7 @@ def require_display() -> None:
             "there is no display here to show a window on: leave --show out, and write the video "
             "with --output FILE.mp4"
         )
-    said = _said_by_probe()
+    said = _probe_window()
     if said is None:
         return
     if "not implemented" in said:
@@ -158,7 +158,7 @@ def require_display() -> None:
     raise UnavailableError(f"OpenCV cannot open a window here ({said}): leave --show out")
 
 
-def _said_by_probe() -> str | None:
+def _probe_window() -> str | None:
     """The error of a window that could not be opened; None where it could."""
     try:
         tried = subprocess.run(  # noqa: S603 - our own interpreter and our own text
@@ -246,7 +246,7 @@ def draw_outlined(image_rgb: ImageRGB, masks: Masks) -> ImageRGB:
 
 def draw_caption(canvas: ImageRGB, text: str) -> None:
     """Writes a text at the bottom of a window's inside, over as many lines as it needs."""
-    lines = list(_wrapped(text, canvas.shape[1] - 2 * MARGIN))
+    lines = list(_wrap(text, canvas.shape[1] - 2 * MARGIN))
     step = line_height(CAPTION_PX)
     top = max(0, canvas.shape[0] - step * len(lines) - 2 * MARGIN)
     canvas[top:] = PANEL_COLOR
@@ -255,7 +255,7 @@ def draw_caption(canvas: ImageRGB, text: str) -> None:
         draw_alpha(canvas, text_alpha(line, CAPTION_PX), corner, PANEL_TEXT)
 
 
-def _wrapped(text: str, width: int) -> Iterator[str]:
+def _wrap(text: str, width: int) -> Iterator[str]:
     """The text in lines of at most this width in pixels, wrapped at spaces if possible."""
     line = ""
     for word in text.split(" "):

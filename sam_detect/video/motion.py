@@ -305,7 +305,7 @@ class Motion:
             return None
         self._flow.setFinestScale(QUARTER if grey.size > SMALL_PIXELS else HALF)
         back = np.asarray(self._flow.calc(grey, last[1], None), np.float32)
-        new_share, gain = _unexplained(grey, last[1], back)
+        new_share, gain = _new_share(grey, last[1], back)
         return None if new_share > CUT_SHARE else Flow(back, frame.size_hw, new_share, gain)
 
 
@@ -343,7 +343,7 @@ def _reduced(frame: Frame) -> ByteArray:
     return np.asarray(grey, np.uint8)
 
 
-def _unexplained(grey: ByteArray, before: ByteArray, back_xy: FloatArray) -> tuple[float, float]:
+def _new_share(grey: ByteArray, before: ByteArray, back_xy: FloatArray) -> tuple[float, float]:
     """Share of a picture that differs from where the flow says it came from, and how many times
     brighter all of it is; that alone is no difference."""
     some = back_xy[::SAMPLE, ::SAMPLE]

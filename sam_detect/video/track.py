@@ -202,7 +202,7 @@ class Track:
         if self._all_of_it(mask):
             self.anchor, self.quality = mask, quality
             self.appearance = Appearance.of(image_rgb, mask) or self.appearance
-            self.body, self.gain = carried(mask, since)
+            self.body, self.gain = carry_mask(mask, since)
 
     def _all_of_it(self, mask: SoftMask) -> bool:
         """Whether a detected mask is the whole object, and not only its visible part."""
@@ -212,7 +212,7 @@ class Track:
         return large or self.share >= CLEAR_SHARE
 
 
-def carried(mask: SoftMask, since: Sequence[Flow]) -> tuple[SoftMask, float]:
+def carry_mask(mask: SoftMask, since: Sequence[Flow]) -> tuple[SoftMask, float]:
     """A mask brought through several frames, and how many times brighter these became."""
     gain = 1.0
     for flow in since:

@@ -31,7 +31,7 @@ from sam_detect.video.association import (
     weighted_vote,
 )
 from sam_detect.video.motion import Flow
-from sam_detect.video.track import Track, carried
+from sam_detect.video.track import Track, carry_mask
 
 MISSES = 2
 """Key frames in a row without a match that end a track."""
@@ -193,7 +193,7 @@ class Tracks:
             self.undecided |= found.classifications[index].label is not None
             return
         anchor = SoftMask.of(found.masks, index)
-        body, gain = carried(anchor, since)
+        body, gain = carry_mask(anchor, since)
         if not body.area or self._is_part_of_another(body, classification):
             return
         self._tracks[self._next_id] = Track(
@@ -249,9 +249,9 @@ class Tracks:
         met: set[int] = set()
         boxes = np.array([track.body.box_xyxy for track in tracks], np.int64).reshape(-1, 4)
         for place, one in enumerate(tracks):
-            for later in _meeting(boxes, place):
+            for later in _overlapping_later(boxes, place):
                 other = tracks[later]
-                common = _came_together(one, other, image_rgb)
+                common = _overlap_of_similar(one, other, image_rgb)
                 if not common:
                     continue
                 back = max(one, other, key=lambda t: (t.behind, t.hidden, t.deviation_px))
@@ -284,7 +284,7 @@ def _is_confirmed(
     return first or agreeing > 1 or classification.confidence >= SURE
 
 
-def _meeting(boxes_xyxy: IntArray, place: int) -> Iterator[int]:
+def _overlapping_later(boxes_xyxy: IntArray, place: int) -> Iterator[int]:
     """Indices of the later boxes that overlap one, by their state when each is reached. So hundreds
     of objects need not be compared pairwise."""
     after = place
@@ -298,7 +298,7 @@ def _meeting(boxes_xyxy: IntArray, place: int) -> Iterator[int]:
         yield after
 
 
-def _came_together(one: Track, other: Track, image_rgb: ImageRGB) -> float:
+def _overlap_of_similar(one: Track, other: Track, image_rgb: ImageRGB) -> float:
     """Overlap of two objects of one label, as a share of the smaller, if they are similar and did
     not touch at the last key frame; 0 otherwise."""
     sizes = sorted((one.body.area, other.body.area))

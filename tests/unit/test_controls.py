@@ -154,14 +154,14 @@ def test_a_click_on_what_is_not_followed_asks_for_its_outline_and_holds_the_pict
 
 
 @pytest.mark.parametrize("key", ["<esc>", "<back>", "<space>", "<tab>", "1"])
-def test_what_was_pointed_at_is_let_go(key: str) -> None:
+def test_an_outlined_object_is_cleared(key: str) -> None:
     controls = Controls()
     controls.click((60, 40), scene())
     assert press(controls, key) == []
     assert not controls.held
 
 
-def test_a_click_on_an_object_lets_go_of_what_was_pointed_at() -> None:
+def test_a_click_on_an_object_clears_the_outlined_one() -> None:
     controls = Controls()
     controls.click((60, 40), scene())
     assert controls.click((5, 5), scene()) is None
