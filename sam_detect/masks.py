@@ -271,7 +271,7 @@ def outlines(crop: BoolArray, box_xyxy: Sequence[int]) -> tuple[list[Ring], list
         ring = smooth[:, 0, :].astype(np.float64) + np.asarray(box_xyxy[:2], np.float64)
         (parts if parent < 0 else holes).append(ring)
     for rings in (parts, holes):
-        rings.sort(key=_ring_area, reverse=True)
+        rings.sort(key=lambda ring: cv2.contourArea(ring.astype(np.float32)), reverse=True)
     return parts, holes
 
 
@@ -287,11 +287,6 @@ def _bevelled(corners: npt.NDArray[np.int32]) -> FloatArray:
     points = np.stack([before, after], axis=1).reshape(-1, 2)
     kept = (points != np.roll(points, 1, axis=0)).any(axis=1)
     return np.asarray(points[kept], np.float32)
-
-
-def _ring_area(ring: Ring) -> float:
-    x, y = ring.T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
 def join_rings(rings: Sequence[Ring]) -> Ring:

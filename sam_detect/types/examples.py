@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from sam_detect.errors import ConfigError
 from sam_detect.masks import BoolArray, FloatArray, IntArray
 
 
@@ -138,17 +137,6 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Recipe:
-        """The recipe of :meth:`to_dict`; raises :class:`ConfigError` on missing or extra fields."""
-        names = {item.name for item in fields(cls)}
-        if set(data) != names:
-            differing = ", ".join(sorted(set(data) ^ names))
-            raise ConfigError(
-                f"a recipe needs exactly the fields it is made of; differing: {differing}"
-            )
-        return cls(**data)
 
     def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
         """``{field: (mine, theirs)}`` of every field that differs."""
