@@ -21,6 +21,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from sam_detect.errors import ConfigError, ImageError
+from sam_detect.evaluation import harness
 from sam_detect.evaluation.dataset import Dataset, masks_of
 from sam_detect.evaluation.evaluation import Evaluation, write_predictions
 from sam_detect.evaluation.harness import MEASURES, evaluate
@@ -585,3 +586,19 @@ def test_predictions_of_the_rest_of_a_picture_count_alike(
 def _on_any(detection: dict[str, Any], examples: Sequence[dict[str, Any]]) -> bool:
     near = (a for a in examples if a["image_id"] == detection["image_id"])
     return any(_iou(each, detection) >= 0.5 for each in near)
+
+
+def test_as_many_proposals_as_objects_stand_for_what_is_no_object(
+    six: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def specks(frame: Frame) -> Masks:
+        boxes = [[x, 0, x + 2, 2] for x in range(30)]
+        crops = [np.ones((2, 2), np.bool_)] * len(boxes)
+        return Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=boxes, crops=crops)
+
+    labels: list[str | None] = []
+    monkeypatch.setattr(harness, "separability", lambda _, given, __: labels.extend(given))
+    method = PipelineMethod(detector().pipeline)
+    monkeypatch.setattr(method, "propose", specks)
+    harness.embedding_quality(six, method, max_pixels=LIMIT)
+    assert labels.count(None) == len(labels) / 2 > 0
