@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import supervision as sv
 from scipy.optimize import linear_sum_assignment
+from scipy.special import expit, logit
 from trackers import ByteTrackTracker
 
 from sam_detect.masks import BoolArray, IntArray, intersection
@@ -171,24 +171,20 @@ def weighted_vote(votes: Sequence[Classification], threshold: float = 0.5) -> Cl
         votes: oldest first; at least one.
         threshold: least confidence of a label.
     """
+    confidences = np.array([vote.confidence for vote in votes], np.float64)
+    log_odds = np.clip(logit(confidences), -MAX_LOG_ODDS, MAX_LOG_ODDS)
     odds: dict[str, float] = {}
     for label in {vote.best_label for vote in votes if vote.best_label is not None}:
-        support = (_log_odds(vote.confidence) for vote in votes if vote.best_label == label)
-        against = (_log_odds(vote.confidence) for vote in votes if vote.best_label != label)
-        odds[label] = sum(support) - sum(max(0.0, each) for each in against)
+        agrees = np.array([vote.best_label == label for vote in votes])
+        odds[label] = float(np.where(agrees, log_odds, -np.maximum(log_odds, 0)).sum())
     latest = votes[-1]
     if not odds:
         return latest
     label = max(odds, key=lambda name: odds[name])
-    confidence = 1 / (1 + math.exp(-odds[label] / math.sqrt(len(votes))))
+    confidence = float(expit(odds[label] / len(votes) ** 0.5))
     return Classification.decided(
         label, confidence, threshold=threshold, neighbours=latest.neighbours
     )
-
-
-def _log_odds(confidence: float) -> float:
-    safe = min(max(confidence, 1e-6), 1 - 1e-6)
-    return float(np.clip(math.log(safe / (1 - safe)), -MAX_LOG_ODDS, MAX_LOG_ODDS))
 
 
 @dataclass(frozen=True, eq=False)

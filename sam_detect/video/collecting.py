@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +70,8 @@ class UnknownCollector(SnapshotFolderSink):
     def _next_name(self) -> str:
         """An unused name, also where kinds were renamed or removed."""
         names = {category for _, _, category in self.folder.entries()}
-        number = len(names) + 1
-        while f"{UNKNOWN_CATEGORY}-{number}" in names:
-            number += 1
-        return f"{UNKNOWN_CATEGORY}-{number}"
+        candidates = (f"{UNKNOWN_CATEGORY}-{number}" for number in count(len(names) + 1))
+        return next(name for name in candidates if name not in names)
 
     def _load_kinds(self) -> FloatArray:
         """The vectors of the pictures that are there; removed ones are forgotten."""
