@@ -460,7 +460,7 @@ def test_points_are_sent_in_batches_of_the_size_asked_for(
         return upsert(name, points, **named)
 
     monkeypatch.setattr(client, "upsert", recording)
-    monkeypatch.setattr("sam_detect.vector_store._server.connect", lambda *_, **__: client)
+    monkeypatch.setattr("sam_detect.vector_store._connect.connect", lambda *_, **__: client)
     detector = SAMDetect(qdrant_url="http://localhost:6333", qdrant_batch_size=2)
     masks = np.stack([disc(*place) for place in [*DISCS, (140, 140)]])
     assert detector.add_examples_from_file(bgr, masks, "thing").added == 5
