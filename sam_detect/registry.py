@@ -32,6 +32,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "embedder": {
         "average": "sam_detect.embedding.average:AverageEmbedder",
         "appearance": "sam_detect.embedding.appearance:AppearanceEmbedder",
+        "lite": "sam_detect.embedding.lite:LiteEmbedder",
         "clip": "sam_detect.embedding.clip:CLIPEmbedder",
         "sam2": "sam_detect.embedding.sam2:SAM2Embedder",
     },

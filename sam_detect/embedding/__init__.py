@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sam_detect.embedding.appearance import AppearanceEmbedder as AppearanceEmbedder
     from sam_detect.embedding.average import AverageEmbedder as AverageEmbedder
     from sam_detect.embedding.clip import CLIPEmbedder as CLIPEmbedder
+    from sam_detect.embedding.lite import LiteEmbedder as LiteEmbedder
     from sam_detect.embedding.sam2 import SAM2Embedder as SAM2Embedder
 
 

@@ -34,6 +34,7 @@ LIKE_A_PLACE = re.compile(r"[/\\:~]|^\.")
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "average": (),
     "appearance": (),
+    "lite": (),
     "clip": ("model_name", FILE, *DIGESTS, "dtype"),
     "sam2": ("model_size", FILE, *DIGESTS, "pooling", "occupancies", "dtype"),
 }

@@ -1,0 +1,87 @@
+"""Learned features of a small network, averaged over the object's mask: no GPU, no download."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from sam_detect.interfaces import Embedder
+from sam_detect.masks import FloatArray
+from sam_detect.models.efficientnet_lite0 import (
+    CHANNELS,
+    normalised,
+    shared_network,
+)
+from sam_detect.types import FadedCrop
+
+SIDE = 96
+"""Side of the network's input in pixels; crops are enlarged or reduced to it."""
+STRIDES = (8, 16)
+"""Of the features used. Those of stride 4 are edges, which vary more within a label."""
+
+
+class LiteEmbedder(Embedder):
+    """The mean of EfficientNet-Lite0's features over the object's mask.
+
+    The faded crop, of which the object takes a fifth, goes through the network. Features of two
+    strides are averaged over the mask; each mean is scaled to length 1, and the similarity of two
+    vectors is the mean of both similarities.
+
+    Raises:
+        UnavailableError: the weights or OpenVINO are not installed.
+    """
+
+    name = "lite"
+    version = 1  # stands for the weights, too: only one file of them is accepted
+    input_side = SIDE
+    # typical of crops of one label; a library estimates its own from its examples
+    prior_similarity = 0.85
+
+    def __init__(self) -> None:
+        self._network = shared_network()
+
+    @property
+    def dimension(self) -> int:
+        return sum(CHANNELS[stride] for stride in STRIDES)
+
+    def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
+        if not crops:
+            return np.zeros((0, self.dimension), np.float32)
+        pieces = [_input_of(crop) for crop in crops]
+        features = self._network(np.stack([picture for picture, _ in pieces]))
+        masks = np.stack([mask for _, mask in pieces])
+        parts = [_unit(_means(features[stride], masks, stride)) for stride in STRIDES]
+        return np.asarray(np.concatenate(parts, axis=1) / math.sqrt(len(parts)), np.float32)
+
+
+def _input_of(crop: FadedCrop) -> tuple[FloatArray, FloatArray]:
+    """The faded crop as ``(3, SIDE, SIDE)`` and its mask as ``(SIDE, SIDE)`` float32.
+
+    A crop that is not square lies in the upper left corner, on grey.
+    """
+    height, width = crop.crop.mask.shape
+    scale = SIDE / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    image = cv2.resize(crop.image_rgb, size, interpolation=cv2.INTER_LINEAR)
+    solid = crop.crop.mask.astype(np.float32)
+    picture, mask = np.zeros((3, SIDE, SIDE), np.float32), np.zeros((SIDE, SIDE), np.float32)
+    picture[:, : size[1], : size[0]] = normalised(image)
+    mask[: size[1], : size[0]] = cv2.resize(solid, size, interpolation=cv2.INTER_AREA)
+    return picture, mask
+
+
+def _means(features: FloatArray, masks: FloatArray, stride: int) -> FloatArray:
+    """``(N, C)``: means of ``(N, C, h, w)`` features over the shares of their cells that ``(N, H,
+    W)`` masks cover."""
+    count, side = len(masks), SIDE // stride
+    shares = masks.reshape(count, side, stride, side, stride).mean(axis=(2, 4))
+    shares /= np.maximum(shares.sum(axis=(1, 2), keepdims=True), 1e-12)
+    return np.asarray(np.einsum("nchw,nhw->nc", features, shares), np.float32)
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
