@@ -10,7 +10,7 @@ object; only ``size`` depends on its distance from the camera.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -73,7 +73,7 @@ class AppearanceEmbedder(Embedder):
 
     def scene_weights(self) -> FloatArray:
         """Size depends on the distance of the camera, lightness on the light source."""
-        weights = {name: np.ones(length, np.float32) for name, length in _LENGTHS.items()}
+        weights = {name: np.ones(length, np.float32) for name, length in PART_LENGTHS.items()}
         weights["size"][:] = 0
         weights["colour"][:COLOUR_BINS] = SCENE_LIGHTNESS
         weights["layers"][:] = SCENE_LAYERS
@@ -81,14 +81,22 @@ class AppearanceEmbedder(Embedder):
 
     @property
     def dimension(self) -> int:
-        return _DIMENSION
+        return sum(PART_LENGTHS.values())
 
     def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
         if not crops:
-            return np.zeros((0, _DIMENSION), np.float32)
-        parts = describe(crops)
-        weighted = [math.sqrt(weight) * parts[name] for name, weight in PART_WEIGHTS.items()]
-        return np.concatenate(weighted, axis=1)
+            return np.zeros((0, self.dimension), np.float32)
+        return joined(describe(crops), PART_WEIGHTS)
+
+
+def joined(parts: Mapping[str, Array], weights: Mapping[str, float]) -> Array:
+    """``(N, D)`` unit vectors whose similarity is the weighted mean of that of their parts.
+
+    Args:
+        parts: by name, each ``(N, length)`` with rows of length 1.
+        weights: by name, in the order of the vector; they sum to 1.
+    """
+    return np.concatenate([math.sqrt(each) * parts[name] for name, each in weights.items()], axis=1)
 
 
 def describe(crops: Sequence[FadedCrop]) -> dict[str, Array]:
@@ -372,7 +380,7 @@ def _uniform_table() -> npt.NDArray[np.uint8]:
 
 
 _UNIFORM = _uniform_table()
-_LENGTHS = {
+PART_LENGTHS = {
     "colour": 3 * COLOUR_BINS + 64,
     "layers": LAYERS * 6 * SCALAR_BINS,
     "texture": 3 * TEXTURE_BINS + 10,
@@ -381,4 +389,3 @@ _LENGTHS = {
     "contrast": 3 * CONTRAST_BINS,
 }
 """Dimensions of each part."""
-_DIMENSION = sum(_LENGTHS.values())

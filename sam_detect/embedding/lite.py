@@ -1,14 +1,23 @@
-"""Learned features of a small network, averaged over the object's mask: no GPU, no download."""
+"""Learned features of a small network, joined with those of ``appearance``: no GPU, no download.
+
+The network knows textures and forms; it is trained to ignore colour, size and contrast, which tell
+nuclei from debris. The parts of ``appearance`` have one half of the weight.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from sam_detect.interfaces import Embedder
+from sam_detect.embedding.appearance import (
+    PART_LENGTHS,
+    PART_WEIGHTS,
+    AppearanceEmbedder,
+    describe,
+    joined,
+)
 from sam_detect.masks import FloatArray
 from sam_detect.models.efficientnet_lite0 import (
     CHANNELS,
@@ -19,16 +28,22 @@ from sam_detect.types import FadedCrop
 
 SIDE = 96
 """Side of the network's input in pixels; crops are enlarged or reduced to it."""
-STRIDES = (8, 16)
-"""Of the features used. Those of stride 4 are edges, which vary more within a label."""
+STRIDES = {"features8": 8, "features16": 16}
+"""The parts made of learned features, with their strides. Features of stride 4 are edges."""
+LEARNED = 0.5
+"""Weight of the learned features together."""
+WEIGHTS = {
+    **{name: weight * (1 - LEARNED) for name, weight in PART_WEIGHTS.items()},
+    **dict.fromkeys(STRIDES, LEARNED / len(STRIDES)),
+}
+"""The parts in the order of the vector, with their weights in the similarity."""
 
 
-class LiteEmbedder(Embedder):
-    """The mean of EfficientNet-Lite0's features over the object's mask.
+class LiteEmbedder(AppearanceEmbedder):
+    """The parts of :class:`AppearanceEmbedder`, and EfficientNet-Lite0's features of two strides.
 
-    The faded crop, of which the object takes a fifth, goes through the network. Features of two
-    strides are averaged over the mask; each mean is scaled to length 1, and the similarity of two
-    vectors is the mean of both similarities.
+    The faded crop, of which the object takes a fifth, goes through the network; its features are
+    averaged over the mask.
 
     Raises:
         UnavailableError: the weights or OpenVINO are not installed.
@@ -37,6 +52,7 @@ class LiteEmbedder(Embedder):
     name = "lite"
     version = 1  # stands for the weights, too: only one file of them is accepted
     input_side = SIDE
+    cheap = False
     # typical of crops of one label; a library estimates its own from its examples
     prior_similarity = 0.85
 
@@ -45,7 +61,11 @@ class LiteEmbedder(Embedder):
 
     @property
     def dimension(self) -> int:
-        return sum(CHANNELS[stride] for stride in STRIDES)
+        return sum(PART_LENGTHS.values()) + sum(CHANNELS[stride] for stride in STRIDES.values())
+
+    def scene_weights(self) -> FloatArray:
+        learned = np.ones(sum(CHANNELS[stride] for stride in STRIDES.values()), np.float32)
+        return np.concatenate([super().scene_weights(), learned])
 
     def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
         if not crops:
@@ -53,8 +73,11 @@ class LiteEmbedder(Embedder):
         pieces = [_input_of(crop) for crop in crops]
         features = self._network(np.stack([picture for picture, _ in pieces]))
         masks = np.stack([mask for _, mask in pieces])
-        parts = [_unit(_means(features[stride], masks, stride)) for stride in STRIDES]
-        return np.asarray(np.concatenate(parts, axis=1) / math.sqrt(len(parts)), np.float32)
+        learned = {
+            name: _unit_rows(_means(features[stride], masks, stride))
+            for name, stride in STRIDES.items()
+        }
+        return joined({**describe(crops), **learned}, WEIGHTS)
 
 
 def _input_of(crop: FadedCrop) -> tuple[FloatArray, FloatArray]:
@@ -82,6 +105,6 @@ def _means(features: FloatArray, masks: FloatArray, stride: int) -> FloatArray:
     return np.asarray(np.einsum("nchw,nhw->nc", features, shares), np.float32)
 
 
-def _unit(vectors: FloatArray) -> FloatArray:
+def _unit_rows(vectors: FloatArray) -> FloatArray:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
