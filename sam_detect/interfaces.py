@@ -11,9 +11,10 @@ part. ``tests/contracts`` runs the same suite over every registered name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -178,6 +179,10 @@ class Embedder(Part, room="embedder"):
     """Longest side, pixels, of the crops that a library keeps for it; None: the usual one."""
     cheap: ClassVar[bool] = False
     """Whether a vector is made about as quickly as one that is known can be found."""
+    parts: Mapping[str, int] = MappingProxyType({})
+    """Names and lengths of the parts that a vector consists of, in their order. Each part of each
+    vector has the same length of its own, whose square is its weight in the similarity; labellers
+    learn other weights from the examples. Empty: vectors are one part."""
     of_frames: bool = False
     """Whether vectors come from whole pictures, by :meth:`embed_frame`. A library, which keeps
     crops, cannot make them again."""

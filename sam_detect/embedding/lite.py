@@ -37,6 +37,8 @@ WEIGHTS = {
     **dict.fromkeys(STRIDES, LEARNED / len(STRIDES)),
 }
 """The parts in the order of the vector, with their weights in the similarity."""
+LENGTHS = {**PART_LENGTHS, **{name: CHANNELS[stride] for name, stride in STRIDES.items()}}
+"""Dimensions of each part."""
 
 
 class LiteEmbedder(AppearanceEmbedder):
@@ -55,16 +57,17 @@ class LiteEmbedder(AppearanceEmbedder):
     cheap = False
     # typical of crops of one label; a library estimates its own from its examples
     prior_similarity = 0.85
+    parts = LENGTHS
 
     def __init__(self) -> None:
         self._network = shared_network()
 
     @property
     def dimension(self) -> int:
-        return sum(PART_LENGTHS.values()) + sum(CHANNELS[stride] for stride in STRIDES.values())
+        return sum(LENGTHS.values())
 
     def scene_weights(self) -> FloatArray:
-        learned = np.ones(sum(CHANNELS[stride] for stride in STRIDES.values()), np.float32)
+        learned = np.ones(sum(LENGTHS[name] for name in STRIDES), np.float32)
         return np.concatenate([super().scene_weights(), learned])
 
     def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:

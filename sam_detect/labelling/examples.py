@@ -19,6 +19,7 @@ from sam_detect.labelling.decision import (
     nearest_of,
     negative_factors,
 )
+from sam_detect.labelling.part_weights import part_factors, spread_over
 from sam_detect.labelling.similarity import Calibration, Metric, calibrate
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.options import require_number
@@ -261,6 +262,9 @@ class ExampleLabeller(Labeller):
         weights = examples.scene_weights
         if weights is not None:
             weights = 1 - shifts[""] * (1 - weights) if shifts[""] else None
+        by_part = spread_over(part_factors(examples), examples.parts)
+        if by_part is not None:
+            weights = by_part if weights is None else by_part * weights
         positive = ~np.asarray(examples.negatives, bool)
         vectors = examples.vectors[positive]
         labels = np.array(examples.labels, dtype=object)[positive]

@@ -93,6 +93,7 @@ class LibrarySnapshot:
             proposers=tuple(each.proposer for each in regions),
             hard_negatives=_hard_negative_arrays(regions),
             scene_weights=None if embedder is None else embedder.scene_weights(),
+            parts={} if embedder is None else embedder.parts,
         )
         listed = points if complete else every
         outlines = _outlines_by_picture(listed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -93,6 +94,7 @@ class ExampleArrays:
         proposers: N names of segmenters; empty if not known.
         hard_negatives: their hard negatives.
         scene_weights: see :meth:`~sam_detect.interfaces.Embedder.scene_weights`.
+        parts: see :attr:`~sam_detect.interfaces.Embedder.parts`.
     """
 
     ids: tuple[str, ...]
@@ -106,6 +108,7 @@ class ExampleArrays:
     proposers: tuple[str, ...] = ()
     hard_negatives: HardNegativeArrays = field(default_factory=HardNegativeArrays.none)
     scene_weights: FloatArray | None = None
+    parts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
