@@ -20,9 +20,9 @@ import numpy.typing as npt
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import ExampleArrays
 
-PRIOR_PRECISION = float(__import__("os").environ.get("PP", "0.3"))
+PRIOR_PRECISION = 0.3
 """Of the logarithms of the factors: as strong as so many examples that contradict it."""
-SLOPE, SLOPE_PRECISION = 30.0, float(__import__("os").environ.get("SP", "1"))
+SLOPE, SLOPE_PRECISION = 30.0, 1.0
 """Of the logistic curve over similarity, and how strong this prior is. A curve that may be as steep
 as it likes separates anything that can be separated, and learns nothing from it."""
 MIDDLE = 0.85
