@@ -180,9 +180,8 @@ class Embedder(Part, room="embedder"):
     cheap: ClassVar[bool] = False
     """Whether a vector is made about as quickly as one that is known can be found."""
     parts: Mapping[str, int] = MappingProxyType({})
-    """Names and lengths of the parts that a vector consists of, in their order. Each part of each
-    vector has the same length of its own, whose square is its weight in the similarity; labellers
-    learn other weights from the examples. Empty: vectors are one part."""
+    """Dimensions of the parts of a vector by name, in their order; labellers learn how much each
+    counts. In all vectors a part has the same length, the root of its usual weight. Empty: one."""
     of_frames: bool = False
     """Whether vectors come from whole pictures, by :meth:`embed_frame`. A library, which keeps
     crops, cannot make them again."""
@@ -200,13 +199,8 @@ class Embedder(Part, room="embedder"):
         and ``crop.image_rgb`` and ``crop.mask`` (bool): the picture before fading, the object."""
 
     def embed_frame(self, frame: Frame, masks: Masks) -> FloatArray:
-        """``(N, D)`` float32, each of length 1: N masks of a picture that is seen as a whole.
-
-        Asked of embedders that are :attr:`of_frames`, instead of :meth:`embed`.
-
-        Raises:
-            MaskError: the masks are of a picture of another size.
-        """
+        """``(N, D)`` float32, each of length 1: N masks of a picture that is seen as a whole. Asked
+        of embedders :attr:`of_frames`; ``MaskError`` for masks of a picture of another size."""
         raise NotImplementedError(f"the embedder {self.name} describes crops, not frames")
 
     def scene_weights(self) -> FloatArray | None:
