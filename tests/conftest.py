@@ -30,9 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One for each core that this process may use, but each takes 1 to 2 GB with torch."""
+    """One more than this process may use cores, since some tests wait for disks and other
+    processes; but each takes 1 to 2 GB with torch."""
     usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
-    return min(len(usable), MOST_WORKERS)
+    return min(len(usable) + 1, MOST_WORKERS)
 
 
 def pytest_collection_finish() -> None:
