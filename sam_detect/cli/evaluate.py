@@ -34,7 +34,7 @@ SHOWN_PROBLEMS = 5
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="Folder of the pictures.  [default: images beside the annotations]",
+    help="Folder of the pictures.  [default: the folder images next to the annotations]",
 )
 @click.option(
     "--shots", type=int, metavar="N", default=5, show_default=True, help="Examples of each label."

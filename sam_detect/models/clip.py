@@ -168,7 +168,7 @@ _SHARED: Shared[LoadedCLIP] = Shared()
 
 def shared_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
     """As :func:`load_clip`, but one model for all who ask for the same files and device, as long
-    as any of them holds it; anew once a file has changed. Nobody may change it."""
+    as any of them holds it; loaded again if a file has changed. It must not be changed."""
     folder = _folder_of(found)
     files = [found.path] if folder is None else [found.path, folder / FOLDER_CONFIG]
     try:

@@ -1,6 +1,6 @@
 """Gets weights from the Hugging Face hub into the shared cache of ``huggingface_hub``.
 
-The library finds the file, sends the bytes and lays out the cache. Its own download begins anew
+The library finds the file, sends the bytes and lays out the cache. Its own download starts again
 after a killed process, and does not check what came; so the bytes go to a file that the next call
 continues, and that joins the cache only when its SHA-256 is the published one.
 """

@@ -166,7 +166,7 @@ def enough_memory() -> Iterator[None]:
 
 
 def empty_device_cache() -> None:
-    """Returns what torch holds free to the device, so that it can be cut up anew."""
+    """Returns the memory that torch caches to the device, for blocks of other sizes."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():

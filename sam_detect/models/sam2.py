@@ -84,7 +84,7 @@ def shared_sam2(
     as long as any of them holds it. Nobody may change it.
 
     Args:
-        model: as for :func:`load_sam2`, whose file is loaded anew once it has changed; or a model
+        model: as for :func:`load_sam2`, whose file is loaded again if it has changed; or a model
             that is loaded already, which is given back.
         config: as for :func:`load_sam2`.
         device: as for :func:`~sam_detect.models.running.resolve_device`.

@@ -221,7 +221,7 @@ class Clock:
     """Gives each frame of a source a later time than the one before.
 
     What a video says is kept. A time that is missing, repeated or a little early becomes one just
-    after the last; if times begin anew (parts that were put together, a stream that was
+    after the last; if times start again (parts that were put together, a stream that was
     interrupted) they go on from there.
 
     Args:

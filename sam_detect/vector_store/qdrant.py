@@ -311,7 +311,7 @@ class EmbeddedStore(VectorStore):
                 shard.upsert(points[start:stop], vectors[start:stop])
             shard.flush()
         except BaseException:
-            # Opened anew, the engine repairs itself from its log.
+            # Opened again, the engine repairs itself from its log.
             with suppress(StoreError):
                 self._held.close()
             raise
