@@ -195,9 +195,15 @@ def cut_out(logits: Tensor, size_hw: tuple[int, int], limits: Limits) -> list[Cu
     found: list[Cut | None] = []
     for each in logits:
         box = tight_box_xyxy((each > limits.threshold - limits.offset).numpy())
-        x0, y0, x1, y1 = box or (0, 0, 1, 1)
+        x0, y0, x1, y1 = box or (0, 0, 0, 0)
         (down, own_rows), (across, own_columns) = rows.part(y0, y1), columns.part(x0, x1)
-        found += _cut_out(each[None, down, across], (own_rows, own_columns), limits)
+        part, own_axes = each[None, down, across], (own_rows, own_columns)
+        size = len(own_columns.low), len(own_rows.low)
+        if not all(size) or not may_be_stable(part, own_axes, limits):
+            found.append(None)
+            continue
+        window = _Windows(np.zeros(1, np.int64), np.zeros((1, 2), np.int64), np.array([size]))
+        found += _cuts(part, window, own_axes, limits)
     return found
 
 
