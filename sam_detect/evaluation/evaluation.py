@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from sam_detect.evaluation.metrics import (
     semantic_scores,
     spread,
 )
+from sam_detect.evaluation.metrics.calibration import reliability
 from sam_detect.evaluation.metrics.coco import coco_scores
 from sam_detect.evaluation.run import Episode, Protocol, Query
 from sam_detect.outputs import write_atomically
 
 AVERAGED = (
     "precision", "recall", "f1", "f1_macro", "mean_iou", "ap", "ap50", "msa", "ar100",
-    "proposal_recall", "proposals_per_image",
+    "proposal_recall", "proposals_per_image", "expected_calibration_error",
 )  # fmt: skip
 """Figures that are taken of each seed and averaged."""
 
@@ -129,6 +130,7 @@ class Evaluation:
                 "columns": list(self.confusion.columns),
                 "counts": self.confusion.table.tolist(),
             },
+            "reliability": self._reliability(),
             "embedding": self.embedding,
             "learning_curve": list(self.learning_curve),
             "seconds_per_image": seconds,
@@ -137,6 +139,13 @@ class Evaluation:
             "peak_memory_mb": self.peak_memory_mb,
             "problems": list(self.problems),
         }
+
+    def _reliability(self) -> list[dict[str, float]]:
+        """The bins of the reliability curve of all episodes; none where pixels are counted."""
+        if self.protocol.task == "semantic":
+            return []
+        bins = reliability([query.comparison for query in self.queries], self.protocol.iou)
+        return [asdict(each) for each in bins]
 
     def _scores(self, episodes: Sequence[Episode]) -> dict[str, Any]:
         """The figures of some episodes taken together."""

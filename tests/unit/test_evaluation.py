@@ -43,6 +43,7 @@ DESIGNED = {
     "episodes": list, "precision": MAYBE, "recall": MAYBE, "f1": MAYBE, "f1_macro": MAYBE,
     "mean_iou": MAYBE, "ap": MAYBE, "ap50": MAYBE, "msa": MAYBE, "ar100": MAYBE,
     "proposal_recall": MAYBE, "proposals_per_image": MAYBE, "per_class": dict,
+    "expected_calibration_error": MAYBE, "reliability": list,
     "seconds_per_image": NUMBER, "peak_memory_mb": NUMBER,
 }  # fmt: skip
 """Keys of ``evaluate --json`` that others rely on."""
@@ -102,6 +103,11 @@ def test_figures_are_taken_over_all_objects_of_a_seed_and_averaged_over_seeds(
     assert whole["msa"] == pytest.approx((1 + 4 / 7) / 2)
     assert whole["mean_iou"] == 1
     assert (whole["proposal_recall"], whole["proposals_per_image"]) == (1, 6)
+    assert [each["low"] for each in whole["reliability"]] == sorted(
+        each["low"] for each in whole["reliability"]
+    )
+    errors = [e["expected_calibration_error"] for e in whole["episodes"]]
+    assert whole["expected_calibration_error"] == pytest.approx(sum(errors) / 2)
 
 
 def test_figures_of_a_label_are_averaged_over_seeds(six: Dataset) -> None:
@@ -161,6 +167,7 @@ def test_the_groups_of_a_seed_are_taken_together(tmp_path: Path) -> None:
 def test_what_does_not_apply_is_null(six: Dataset, tmp_path: Path) -> None:
     blind = told(six, lambda oracle, label, number: "-")
     assert (blind["precision"], blind["recall"], blind["f1"]) == (None, 0, 0)
+    assert (blind["expected_calibration_error"], blind["reliability"]) == (None, [])
     assert (blind["mean_iou"], blind["ap"], blind["embedding"]) == (None, 0, None)
     lone = opened(tmp_path / "lone", [["disc"], ["square"], ["disc"], ["square"]])
     nothing_to_find = told(lone, lambda oracle, label, number: label, draw="same")
@@ -172,6 +179,7 @@ def test_what_does_not_apply_is_null(six: Dataset, tmp_path: Path) -> None:
 def test_pixels_are_counted_where_asked(six: Dataset) -> None:
     whole = told(six, worse_in_the_second_episode, seeds=(0, 1), task="semantic")
     assert (whole["task"], whole["ap"], whole["proposal_recall"]) == ("semantic", None, None)
+    assert (whole["expected_calibration_error"], whole["reliability"]) == (None, [])
     by_seed = []
     for episode in whole["episodes"]:
         worse = episode["seed"] == 1

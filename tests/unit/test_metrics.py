@@ -33,6 +33,7 @@ from sam_detect.evaluation.metrics import (
     proposals_per_image,
     spread,
 )
+from sam_detect.evaluation.metrics.calibration import expected_calibration_error, reliability
 
 thresholds = st.sampled_from(IOU_THRESHOLDS)
 
@@ -328,6 +329,8 @@ def test_the_scores_of_an_episode() -> None:
         "msa": pytest.approx((0.5 / 4 + 1) / 2),  # 1 of 4 at five of ten thresholds; all of 1
         "proposal_recall": pytest.approx(1 / 4),
         "proposals_per_image": 5,
+        # (0.8, 0.9]: both right, 0.1 off; (0.7, 0.8]: one that is wrong.
+        "expected_calibration_error": pytest.approx((2 * 0.1 + 1 * 0.8) / 3),
     }
     assert per_class == {"a": Counts(1, 0, 2).to_dict(), "b": Counts(1, 1, 0).to_dict()}
 
@@ -336,6 +339,50 @@ def test_scores_of_no_pictures_are_none() -> None:
     scores = instance_scores([], 0.5)
     assert scores.pop("per_class") == {}
     assert set(scores.values()) == {None}
+
+
+# -- calibration ------------------------------------------------------------------------------
+
+
+def slow_calibration_error(each: list[Comparison], threshold: float) -> float | None:
+    """Expected calibration error: the formula read aloud."""
+    named = [
+        (one.scores[i], found >= 0)
+        for one in each
+        for i, found in enumerate(slow_match(one, threshold))
+        if found >= 0 or (one.labels[i] is not None and not one.excused[i])
+    ]
+    error = 0.0
+    for k in range(10):
+        inside = [pair for pair in named if k / 10 < pair[0] <= (k + 1) / 10]
+        if inside:
+            confidence = math.fsum(c for c, _ in inside) / len(inside)
+            precision = sum(right for _, right in inside) / len(inside)
+            error += len(inside) / len(named) * abs(precision - confidence)
+    return error if named else None
+
+
+@QUICK
+@given(st.lists(comparisons(), max_size=3), thresholds)
+def test_expected_calibration_error_is_the_formula(
+    each: list[Comparison], threshold: float
+) -> None:
+    found = expected_calibration_error(reliability(each, threshold))
+    assert found == pytest.approx(slow_calibration_error(each, threshold))
+
+
+def test_a_reliability_bin_is_of_the_named_and_counted() -> None:
+    one = comparison(
+        [[1, 0], [0, 0], [0, 0], [0, 0], [0, 0]],
+        labels=["a", "a", "a", None, "a"],
+        scores=[0.45, 0.5, 1.0, 0.42, 0.48],
+        objects=["a", "a"],
+        excused=[False, False, False, False, True],
+    )
+    low, high = reliability([one], 0.5)
+    assert (low.low, low.high, low.count, low.precision) == (0.4, 0.5, 2, 0.5)
+    assert low.confidence == pytest.approx(0.475)
+    assert (high.low, high.high, high.count, high.precision) == (0.9, 1.0, 1, 0.0)
 
 
 # -- confusion -------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from sam_detect.errors import ConfigError, OutputError
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.evaluation import Evaluation
 from sam_detect.evaluation.report import comparison_table, picture_shares, write_report
-from sam_detect.evaluation.report.data import learning_curve
 from sam_detect.evaluation.report.pictures import (
     ends,
     outlines_of,
@@ -29,6 +28,7 @@ from sam_detect.evaluation.report.pictures import (
     visible,
     worst_first,
 )
+from sam_detect.evaluation.report.plots import learning_curve, reliability_curve
 from sam_detect.evaluation.report.results import Names, Result, results_of
 from sam_detect.evaluation.run import Protocol
 
@@ -492,3 +492,21 @@ def test_names_are_relative_to_the_pictures(tmp_path: Path) -> None:
     assert names.without_folders("see /opt/x/y.json, or 3/4 of C:\\Users\\me\\x.png") == (
         "see y.json, or 3/4 of x.png"
     )
+
+
+def test_a_reliability_curve_is_placed_by_its_values() -> None:
+    bins = [
+        {"low": 0.5, "high": 0.6, "count": 4, "confidence": 0.55, "precision": 0.25},
+        {"low": 0.9, "high": 1.0, "count": 1, "confidence": 1.0, "precision": 1.0},
+    ]
+    curve = reliability_curve(bins)
+    assert curve is not None
+    first, last = curve["bars"]
+    x0, y0, x1, y1 = curve["diagonal"]
+    share = (first["x"] - x0) / (x1 - x0)
+    height = (first["top"] - y0) / (y1 - y0)
+    assert (share, height) == (pytest.approx(0.55), pytest.approx(0.25))
+    assert first["top"] + first["height"] == pytest.approx(y0)
+    assert first["left"] < first["x"] < first["left"] + first["width"] < last["left"]
+    assert (last["x"], last["top"]) == (pytest.approx(x1), pytest.approx(y1))
+    assert reliability_curve([]) is None

@@ -25,6 +25,7 @@ from sam_detect.evaluation.comparison import (
     total,
 )
 from sam_detect.evaluation.dataset import masks_of
+from sam_detect.evaluation.metrics.calibration import expected_calibration_error, reliability
 from sam_detect.masks import BoolArray, IntArray
 from sam_detect.types import Masks
 
@@ -37,8 +38,9 @@ def instance_scores(comparisons: Sequence[Comparison], iou_threshold: float) -> 
 
     Returns:
         ``precision``, ``recall`` and ``f1`` over all objects (micro), ``f1_macro``, ``mean_iou``,
-        ``msa``, ``proposal_recall``, ``proposals_per_image``, and ``per_class`` with the counts,
-        precision, recall and F1 of every label that was to be found or was found.
+        ``msa``, ``proposal_recall``, ``proposals_per_image``, ``expected_calibration_error``, and
+        ``per_class`` with the counts, precision, recall and F1 of every label that was to be found
+        or was found.
     """
     matches = [match(comparison, iou_threshold) for comparison in comparisons]
     per_class = pooled(each.per_class for each in matches)
@@ -52,6 +54,9 @@ def instance_scores(comparisons: Sequence[Comparison], iou_threshold: float) -> 
         "msa": msa(comparisons),
         "proposal_recall": proposal_recall(comparisons, iou_threshold),
         "proposals_per_image": proposals_per_image(comparisons),
+        "expected_calibration_error": expected_calibration_error(
+            reliability(comparisons, iou_threshold)
+        ),
         "per_class": {label: counts.to_dict() for label, counts in per_class.items()},
     }
 

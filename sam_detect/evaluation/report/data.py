@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from sam_detect.evaluation.evaluation import AVERAGED, Evaluation
 from sam_detect.evaluation.metrics import spread
 from sam_detect.evaluation.report.pictures import Album, ends, worst_first
+from sam_detect.evaluation.report.plots import learning_curve, reliability_curve
 from sam_detect.evaluation.report.results import FALSE_OUTCOMES, OBJECT_OUTCOMES, Names, Result
 from sam_detect.outputs.tables import safe_text
 
@@ -157,6 +157,10 @@ FIGURES = {
     "ar100": ("AR100", "COCO average recall, at most 100 detections a picture"),
     "msa": ("mSA", "TP / (TP + FP + FN), averaged over IoU .50 to .95"),
     "proposals_per_image": ("proposals per image", "regions proposed"),
+    "expected_calibration_error": (
+        "calibration error",
+        "how far confidence is from the share of right names, in the mean (ECE)",
+    ),
 }
 """Headings and meanings; the page's order."""
 OF_PIXELS = {"mean_iou": ("mean IoU", "TP / (TP + FP + FN) of each label's pixels, averaged")}
@@ -222,6 +226,7 @@ def section(
         "groups": _groups(whole),
         "confusion": _confusion(whole["confusion"]),
         "curve": learning_curve(whole["learning_curve"]),
+        "reliability": reliability_curve(whole["reliability"]),
         "stages": _stages(whole["seconds"]),
         "embedding": [
             (name.replace("_", " "), number(embedding[name]), meaning)
@@ -335,45 +340,3 @@ def _text(value: Any) -> str:
     if value is None:
         return ABSENT
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-WIDTH, HEIGHT = 460, 250
-LEFT, RIGHT, TOP, BOTTOM = 38, 22, 22, 40
-
-
-def learning_curve(points: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The plot of ``Evaluation.learning_curve`` over a logarithmic axis of shots and an F1 of 0 to
-    1: its points, from the fewest shots to the most, with ``x`` and ``y`` of the mean, ``low`` and
-    ``high`` of the band. None where no point has an F1."""
-    known = sorted((p for p in points if p["f1"] is not None), key=lambda p: int(p["shots"]))
-    if not known:
-        return None
-    first, last = math.log(known[0]["shots"]), math.log(known[-1]["shots"])
-    placed = []
-    for point in known:
-        share = (math.log(point["shots"]) - first) / (last - first) if last > first else 0.5
-        f1, deviation = point["f1"], point["f1_spread"]
-        placed.append(
-            {
-                "shots": point["shots"],
-                "f1": f1,
-                "deviation": deviation,
-                "x": LEFT + 14 + share * (WIDTH - LEFT - RIGHT - 28),
-                "y": _y(f1),
-                "low": _y(max(0.0, f1 - (deviation or 0.0))),
-                "high": _y(min(1.0, f1 + (deviation or 0.0))),
-            }
-        )
-    ends = [(p["x"], p["high"]) for p in placed] + [(p["x"], p["low"]) for p in placed[::-1]]
-    return {
-        "points": placed,
-        "size_wh": (WIDTH, HEIGHT),
-        "line": " ".join(f"{p['x']:.1f},{p['y']:.1f}" for p in placed),
-        "band": " ".join(f"{x:.1f},{y:.1f}" for x, y in ends),
-        "ticks": [(_y(value / 4), f"{value / 4:g}") for value in range(5)],
-        "ends": (LEFT, WIDTH - RIGHT),
-    }
-
-
-def _y(share: float) -> float:
-    return TOP + (1 - share) * (HEIGHT - TOP - BOTTOM)
