@@ -11,11 +11,11 @@ part. ``tests/contracts`` runs the same suite over every registered name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,8 @@ from sam_detect.types import (
     Point,
     TrackedFrame,
 )
+
+Fit = TypeVar("Fit")
 
 
 class Source(ABC):
@@ -62,19 +64,14 @@ class Segmenter(Part, room="segmenter"):
 
     @abstractmethod
     def segment(self, frame: Frame) -> Masks:
-        """Proposals, best first; none for a picture without structure.
-
-        The same picture gives the same proposals; with another processor or batch size, scores
-        and single pixels at an edge may differ.
-        """
+        """Proposals, best first; none for a picture without structure. The same picture gives the
+        same ones; with another processor or batch size, scores and single pixels at an edge may
+        differ."""
 
     def for_areas(self, areas: tuple[int, int] | None) -> Segmenter:
-        """This segmenter for objects of about these sizes; itself unless it goes by sizes. Asked
-        for each picture.
-
-        Args:
-            areas: pixels of the smallest and of the largest example; None without examples.
-        """
+        """This segmenter for objects of about these sizes (pixels of the smallest and of the
+        largest example; None without examples); itself unless it goes by sizes. Asked for each
+        picture."""
         return self
 
     def smallest_area(self, size_hw: tuple[int, int]) -> float:
@@ -93,18 +90,12 @@ class PromptedSegmenter(Protocol):
     its proposals (``sam_detect.segmentation.prompted``)."""
 
     def segment_boxes(self, frame: Frame, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
-        """One mask for each box ``x, y, width, height`` in pixels, in their order.
-
-        Raises:
-            MaskError: a box is malformed, empty or outside the picture, or nothing is in it.
-        """
+        """One mask for each box ``x, y, width, height`` in pixels, in their order; ``MaskError``
+        if a box is malformed, empty or outside the picture, or nothing is in it."""
 
     def segment_points(self, frame: Frame, points_xy: Sequence[Sequence[float]]) -> Masks:
-        """One mask for each point ``x, y`` in pixels on an object, in their order.
-
-        Raises:
-            MaskError: a point is malformed or outside the picture, or nothing is there.
-        """
+        """One mask for each point ``x, y`` in pixels on an object, in their order; ``MaskError``
+        if a point is malformed or outside the picture, or nothing is there."""
 
 
 @runtime_checkable
@@ -254,6 +245,8 @@ class VectorStore(Part, room="store"):
     exclusive: bool = False
     """Whether a session keeps every other writer out. Then a library records how many examples it
     has, and notices where one is missing."""
+    kept_in: Path | None = None
+    """Folder for what is made of the points and can be made again; None: nowhere."""
 
     @property
     @abstractmethod
@@ -336,6 +329,10 @@ class LabelMemory(Protocol):
 
     def examples(self) -> ExampleArrays:
         """All examples (of a very large library, an even sample of each label), as arrays."""
+
+    def kept(self, name: str, form: type[Fit], make: Callable[[], Fit]) -> Fit:
+        """What ``make`` gives of :meth:`examples`, a ``form`` of ``library/kept.py``; made once for
+        all processes where it can be kept. ``name`` says what else it depends on."""
 
 
 class Labeller(Part, room="labeller"):

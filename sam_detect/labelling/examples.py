@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -250,7 +251,10 @@ class ExampleLabeller(Labeller):
         key = (generation, shifts)
         found = self._fitted.get(key)
         if found is None:
-            found = self._fit(examples, memory.prior_similarity, dict(shifts))
+            fit = partial(self._fit, examples, memory.prior_similarity, dict(shifts))
+            name = f"{type(self).__module__}:{type(self).__qualname__} {shifts}"
+            usual = shifts == _shifts(examples, None)
+            found = memory.kept(name, Fitted, fit) if usual else fit()
             current = [(k, v) for k, v in self._fitted.items() if k[0] == generation]
             self._fitted = {**dict(current[1 - MOST_FITTED :]), key: found}
         return found

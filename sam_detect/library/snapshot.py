@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from sam_detect.errors import LibraryError, MaskError
 from sam_detect.features.extraction import FeatureExtractor
-from sam_detect.features.hard_negatives import HardNegativeVectors
-from sam_detect.interfaces import Embedder, VectorStore
+from sam_detect.interfaces import Embedder, Fit, VectorStore
 from sam_detect.library import lookup
 from sam_detect.library import manifest as manifests
+from sam_detect.library.columns import ExampleColumns, Outlines
 from sam_detect.library.example import LISTED_FIELDS, NAMING_FIELDS, image_digest, label_of
+from sam_detect.library.kept import KeptFiles
 from sam_detect.library.library import Library
 from sam_detect.library.reindex import ConvertedExamples, require_convertible
 from sam_detect.masks import FloatArray, rle_to_crop
 from sam_detect.types import (
     ExampleArrays,
     Frame,
-    HardNegativeArrays,
     Masks,
     Neighbour,
     Point,
@@ -31,7 +32,9 @@ from sam_detect.types import (
 
 SNAPSHOT_LIMIT = 5000
 """Up to this many examples are read once and searched in memory; more are searched in the store."""
-OUTLINE_FIELDS = ("label", "negative", "added", "segmentation")
+KEPT_FROM = 200
+"""From so many examples on, what was read and fitted is kept for the next process. Fewer are read
+from the store in a tenth of a second, and checked anew each time."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,19 @@ class LibrarySnapshot:
         generation: of the library (and of the recipe it is read in) when this was read.
         arrays: the examples.
         complete: whether these are all.
-        prior_similarity, scene_weights: of the embedder, see
-            :class:`~sam_detect.interfaces.Embedder`.
-        outlines: ``(point, ...)`` of each picture by the digest of its pixels: light points, whose
-            payload has at least the outline, label and polarity.
+        prior_similarity: of the embedder, see :class:`~sam_detect.interfaces.Embedder`.
+        outlines: of all examples.
         store: where they were read.
+        files: where what is fitted to them is kept.
     """
 
     generation: str
     arrays: ExampleArrays
     complete: bool
     prior_similarity: float
-    outlines: Mapping[str, Sequence[Point]]
+    outlines: Outlines
     store: VectorStore
+    files: KeptFiles = field(default_factory=KeptFiles)
 
     @classmethod
     def read(
@@ -71,33 +74,24 @@ class LibrarySnapshot:
 
         Call it in a session of the store.
         """
+        examples, listed = read_examples(store)
+        return cls.of_examples(examples, store, generation, features), listed
+
+    @classmethod
+    def of_examples(
+        cls,
+        examples: ExampleColumns,
+        store: VectorStore,
+        generation: str,
+        features: FeatureExtractor | None,
+    ) -> LibrarySnapshot:
+        """The snapshot of examples that were read from the store, or kept."""
         embedder = None if features is None else features.embedder
         prior = Embedder.prior_similarity if embedder is None else embedder.prior_similarity
-        complete = store.count() <= SNAPSHOT_LIMIT
-        every = [] if complete else list(lookup.read(store, fields=LISTED_FIELDS))
-        ids = None if complete else _even_sample(every)
-        points = list(lookup.read(store, ids, fields=NAMING_FIELDS, with_vectors=True))
-        named = [label_of(point) for point in points]
-        vectors = [point.vector for point in points if point.vector is not None]
-        regions = [_hard_negatives(point, store.location) for point in points]
-        arrays = ExampleArrays(
-            ids=tuple(point.id for point in points),
-            labels=tuple(label for label, _ in named),
-            # Digests first: all arrays have the source "array".
-            sources=tuple(str(p.payload["picture"] or p.payload["source"]) for p in points),
-            boxes_xywh=np.array([p.payload["bbox"] for p in points], np.int64).reshape(-1, 4),
-            negatives=np.array([negative for _, negative in named], dtype=bool),
-            vectors=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
-            areas=np.array([point.payload["area"] for point in points], np.int64),
-            qualities=np.array([each.quality for each in regions], np.float32),
-            proposers=tuple(each.proposer for each in regions),
-            hard_negatives=_hard_negative_arrays(regions),
-            scene_weights=None if embedder is None else embedder.scene_weights(),
-            parts={} if embedder is None else embedder.parts,
-        )
-        listed = points if complete else every
-        outlines = _outlines_by_picture(listed)
-        return cls(generation, arrays, complete, prior, outlines, store), listed
+        arrays = examples.arrays(embedder)
+        files = KeptFiles(store.kept_in if len(arrays.ids) >= KEPT_FROM else None)
+        complete = len(arrays.ids) == len(examples.outlines)
+        return cls(generation, arrays, complete, prior, examples.outlines, store, files)
 
     def examples(self) -> ExampleArrays:
         """All examples (of a very large library, an even sample of each label), as arrays."""
@@ -111,15 +105,18 @@ class LibrarySnapshot:
         if not arrays.ids:
             return [[] for _ in vectors]
         similarities = vectors @ arrays.vectors.T
-        # A stable sort keeps the order of ids among ties, as the stores do.
-        order = np.argsort(-similarities, axis=1, kind="stable")[:, :limit]
-        return [
-            [
+        last = max(similarities.shape[1] - limit, 0)
+        bounds = np.partition(similarities, last, axis=1)[:, last]
+        found = []
+        for row, bound in zip(similarities, bounds, strict=True):
+            near = np.flatnonzero(row >= bound)
+            # A stable sort keeps the order of ids among ties, as the stores do.
+            near = near[np.argsort(-row[near], kind="stable")[:limit]]
+            found.append([
                 Neighbour(arrays.ids[i], arrays.labels[i], float(row[i]), bool(arrays.negatives[i]))
-                for i in nearest
-            ]
-            for row, nearest in zip(similarities, order, strict=True)
-        ]
+                for i in near.tolist()
+            ])  # fmt: skip
+        return found
 
     def vectors(self, ids: Sequence[str]) -> FloatArray:
         """``(N, D)`` vectors of examples; those that the arrays do not have come from the store.
@@ -142,6 +139,20 @@ class LibrarySnapshot:
         dimension = self.arrays.vectors.shape[1]
         return np.array([known[key] for key in ids], np.float32).reshape(len(ids), dimension)
 
+    def kept(self, name: str, form: type[Fit], make: Callable[[], Fit]) -> Fit:
+        """What ``make`` gives of the examples: what another process kept under this name for these
+        very examples, or else made and kept now. ``form`` is its type."""
+        file = f"fit-{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
+        arrays = self.arrays
+        weights = b"" if arrays.scene_weights is None else arrays.scene_weights.tobytes()
+        context = self.prior_similarity, weights, sorted(arrays.parts.items())
+        key = f"{self.generation} {name} {context}"
+        found = self.files.read(file, key, form)
+        if found is None:
+            found = make()
+            self.files.write(file, key, found)
+        return found
+
     def taught(self, frame: Frame) -> Taught:
         """The outlines of all examples of this very picture, newest first, wherever its file is.
 
@@ -150,7 +161,9 @@ class LibrarySnapshot:
         """
         digest = image_digest(frame.image_rgb)
         points = sorted(
-            self.outlines.get(digest, ()), key=lambda p: str(p.payload["added"]), reverse=True
+            self.outlines.of_picture(digest),
+            key=lambda point: str(point.payload["added"]),
+            reverse=True,
         )
         boxes, crops, examples = [], [], []
         for point in points:
@@ -213,44 +226,58 @@ class SnapshotReader:
 
     def _read(self) -> LibrarySnapshot:
         library, store = self.library, self.library.store
+        kept = self._read_kept()
+        if kept is not None:
+            return kept
         with store.session():
             manifest = library.manifest()
             generation = self._generation(manifest)
-            if manifest is None or self._converted is None or not self._converted.differs(manifest):
-                snapshot, listed = LibrarySnapshot.read(store, generation, self.features)
-                arrays = snapshot.arrays
-                if manifest is not None and arrays.ids:
+            if manifest is None or not self._converts(manifest):
+                examples, listed = read_examples(store)
+                if manifest is not None and examples.ids:
                     try:
                         dimension = manifest["recipe"]["dimension"]
-                        manifests.check_vectors(arrays.vectors, arrays.ids, dimension)
+                        manifests.check_vectors(examples.vectors, examples.ids, dimension)
                     except ValueError as error:
                         raise manifests.damage_error(store.location, str(error)) from error
                 manifests.require_complete(store, library.name, manifest or {}, listed)
+                snapshot = LibrarySnapshot.of_examples(examples, store, generation, self.features)
+                if snapshot.complete:
+                    snapshot.files.write("examples", generation, examples)
                 return snapshot
+        assert self._converted is not None  # noqa: S101 - for mypy
         # A change by another process meanwhile gives another generation, and is read next time.
         self._converted.update(library)
         return LibrarySnapshot.read(self._converted.store, generation, self.features)[0]
 
+    def _read_kept(self) -> LibrarySnapshot | None:
+        """The snapshot that a process kept of the library as it is now, without its lock."""
+        store, manifest = self.library.store, self.library.manifest()
+        if manifest is None or self._converts(manifest):
+            return None
+        generation = str(manifest["generation"])
+        examples = KeptFiles(store.kept_in).read("examples", generation, ExampleColumns)
+        if examples is None:
+            return None
+        return LibrarySnapshot.of_examples(examples, store, generation, self.features)
 
-def _hard_negatives(point: Point, location: str) -> HardNegativeVectors:
-    dimension = None if point.vector is None else len(point.vector)
-    try:
-        return HardNegativeVectors.from_payload(point.payload["surroundings"], dimension=dimension)
-    except ValueError as error:
-        raise lookup.damage_error(point.id, str(error), location) from error
+    def _converts(self, manifest: dict[str, Any]) -> bool:
+        return self._converted is not None and self._converted.differs(manifest)
 
 
-def _hard_negative_arrays(regions: Sequence[HardNegativeVectors]) -> HardNegativeArrays:
-    counts = [len(each.touching) for each in regions]
-    if not any(counts):
-        return HardNegativeArrays.none()
-    vectors = np.concatenate([each.vectors for each in regions if len(each.touching)])
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return HardNegativeArrays(
-        owners=np.repeat(np.arange(len(regions)), counts),
-        touching=np.concatenate([each.touching for each in regions]),
-        vectors=np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32),
-    )
+def read_examples(store: VectorStore) -> tuple[ExampleColumns, Sequence[Point]]:
+    """The examples of a store (of a very large one, an even sample of each label, and the outlines
+    of all), and all points with what lists show; in a session of the store.
+
+    Raises:
+        LibraryCorruptError: an example is damaged.
+    """
+    complete = store.count() <= SNAPSHOT_LIMIT
+    every = [] if complete else list(lookup.read(store, fields=LISTED_FIELDS))
+    ids = None if complete else _even_sample(every)
+    points = list(lookup.read(store, ids, fields=NAMING_FIELDS, with_vectors=True))
+    listed = points if complete else every
+    return ExampleColumns.of_points(points, store.location, Outlines.of_points(listed)), listed
 
 
 def search(store: VectorStore, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
@@ -262,17 +289,6 @@ def search(store: VectorStore, vectors: FloatArray, limit: int) -> list[list[Nei
         [Neighbour(h.id, h.payload["label"], h.similarity, h.payload["negative"]) for h in row]
         for row in found
     ]
-
-
-def _outlines_by_picture(points: Iterable[Point]) -> dict[str, list[Point]]:
-    """The examples by the digest of their picture, if it is known, without vectors."""
-    found: dict[str, list[Point]] = {}
-    for point in points:
-        if point.payload["picture"]:
-            payload = {field: point.payload[field] for field in OUTLINE_FIELDS}
-            light = replace(point, vector=None, payload=payload)
-            found.setdefault(point.payload["picture"], []).append(light)
-    return found
 
 
 def _even_sample(points: Iterable[Point]) -> list[str]:

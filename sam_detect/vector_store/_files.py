@@ -6,6 +6,7 @@
       library.json   manifest, name and vector length of the current shard, least number of points
       .lock, .queue  held by the process that uses the library, and by the next in line
       shard-3/       the engine's files; another shard-N is a leftover of a killed process
+      kept/          what was made of the points, and can be made again
 
 ``library.json`` is replaced in one step, so whatever it names is complete. It is made before the
 first shard and removed after the last: shards without it are damage, never leftovers.
@@ -93,6 +94,7 @@ class LibraryFiles:
         self.directory = directory
         self._state_path = directory / STATE_FILE
         self.lock_path, self.queue_path = directory / ".lock", directory / ".queue"
+        self.kept_path = directory / "kept"
 
     def exists(self) -> bool:
         """Whether there is a library, damaged ones included.
@@ -195,6 +197,7 @@ class LibraryFiles:
         """Removes the library; a kill in between leaves it whole, empty, or gone."""
         self.write_state(State())
         self.sweep(State())
+        shutil.rmtree(self.kept_path, ignore_errors=True)
         with self.errors("written"):
             (self.directory / (STATE_FILE + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
             self._state_path.unlink()

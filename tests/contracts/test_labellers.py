@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -85,6 +85,9 @@ class FakeMemory:
 
     def vectors(self, ids: Sequence[str]) -> Floats:
         return self.matrix[[self.ids.index(example_id) for example_id in ids]]
+
+    def kept(self, name: str, form: type, make: Callable[[], Any]) -> Any:
+        return make()
 
     def examples(self) -> ExampleArrays:
         return ExampleArrays(

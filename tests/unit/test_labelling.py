@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +42,9 @@ class Memory:
             negatives=np.zeros(count, bool),
             vectors=vectors,
         )
+
+    def kept(self, name: str, form: type, make: Callable[[], Any]) -> Any:
+        return make()
 
     def examples(self) -> ExampleArrays:
         return self.arrays

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,6 +146,9 @@ def test_the_metric_has_the_learnt_weights() -> None:
     class Memory:
         generation, prior_similarity = "0", 0.9
         arrays = by_size(30)
+
+        def kept(self, name: str, form: type, make: Callable[[], Any]) -> Any:
+            return make()
 
         def examples(self) -> ExampleArrays:
             return self.arrays

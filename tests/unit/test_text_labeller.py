@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,9 @@ class Memory:
 
     def vectors(self, ids: Sequence[str]) -> Floats:
         return self.matrix[[int(i) for i in ids]]
+
+    def kept(self, name: str, form: type, make: Callable[[], Any]) -> Any:
+        return make()
 
     def examples(self) -> ExampleArrays:
         return ExampleArrays(
