@@ -180,6 +180,11 @@ def unit_vectors(result: Any, part: Any, *arguments: Any) -> FloatArray:
     return vectors
 
 
+def one_vector_each_mask(result: Any, part: Any, frame: Any, masks: Any, *_: Any) -> FloatArray:
+    """One float vector of length 1 for each mask."""
+    return unit_vectors(result, part, masks)
+
+
 def plain_parameters(result: Any, part: object, *_: Any) -> dict[str, Any]:
     """A dict that JSON can hold."""
     try:
@@ -270,7 +275,7 @@ CONTRACTS: dict[str, dict[str, Check]] = {
     },
     "embedder": {
         "embed": unit_vectors,
-        "embed_frame": unit_vectors,
+        "embed_frame": one_vector_each_mask,
         "embed_texts": unit_vectors,
         "parameters": plain_parameters,
     },

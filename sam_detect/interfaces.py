@@ -174,8 +174,11 @@ class Embedder(Part, room="embedder"):
     """Dimensions of the parts of a vector by name, in their order; labellers learn how much each
     counts. In all vectors a part has the same length, the root of its usual weight. Empty: one."""
     of_frames: bool = False
-    """Whether vectors come from whole pictures, by :meth:`embed_frame`. A library, which keeps
-    crops, cannot make them again."""
+    """Whether the vectors of a picture's masks come from the whole picture, by
+    :meth:`embed_frame`."""
+    of_crops: bool = True
+    """Whether :meth:`embed` makes vectors that are comparable with those. If not, examples are
+    described in their pictures, and a library, which keeps crops, cannot make them again."""
 
     @property
     @abstractmethod
@@ -189,9 +192,11 @@ class Embedder(Part, room="embedder"):
         Each has ``image_rgb`` ``(h, w, 3)`` uint8, faded; ``weights`` ``(h, w)`` float32, 0 to 1;
         and ``crop.image_rgb`` and ``crop.mask`` (bool): the picture before fading, the object."""
 
-    def embed_frame(self, frame: Frame, masks: Masks) -> FloatArray:
+    def embed_frame(self, frame: Frame, masks: Masks, crops: Iterable[FadedCrop]) -> FloatArray:
         """``(N, D)`` float32, each of length 1: N masks of a picture that is seen as a whole. Asked
-        of embedders :attr:`of_frames`; ``MaskError`` for masks of a picture of another size."""
+        of embedders :attr:`of_frames`; ``MaskError`` for masks of a picture of another size.
+
+        The crops of the masks are cut and faded only when they are asked for, one by one."""
         raise NotImplementedError(f"the embedder {self.name} describes crops, not frames")
 
     def scene_weights(self) -> FloatArray | None:

@@ -342,8 +342,8 @@ class Pipeline:
         named = [normalised_label(label) for label in labels]
         features = self.features
         crops = list(features.crops(frame, masks))
-        of_frames = features.embedder.of_frames
-        vectors = features.embed_masks(frame, masks) if of_frames else features.embed_crops(crops)
+        of_crops = features.embedder.of_crops
+        vectors = features.embed_crops(crops) if of_crops else features.embed_masks(frame, masks)
         hard_negatives: Sequence[HardNegatives | None] = [None] * len(masks)
         if len(masks) and not negative:
             # The proposals do not depend on what was learnt before: no example may.

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from sam_detect.embedding.sam2 import SAM2Embedder as SAM2Embedder
 
 
+POOLING = Field(
+    None,
+    description="What the embedders lite and sam2 encode: each crop (by default), or the whole "
+    "picture once for all objects, which is faster.",
+)
+
+
 class CLIPOptions(Options):
     """Of ``clip``."""
 
@@ -36,14 +43,16 @@ class CLIPOptions(Options):
 class SAM2EmbedderOptions(SAM2Options):
     """Of ``sam2``."""
 
-    pooling: Literal["crop", "frame"] | None = Field(
-        None,
-        description="What the embedder sam2 encodes: each crop (by default), or the whole picture "
-        "once, which is faster.",
-    )
+    pooling: Literal["crop", "frame"] | None = POOLING
 
 
-OPTIONS = {"clip": CLIPOptions, "sam2": SAM2EmbedderOptions}
+class LiteOptions(Options):
+    """Of ``lite``."""
+
+    pooling: Literal["crop", "frame"] | None = POOLING
+
+
+OPTIONS = {"lite": LiteOptions, "clip": CLIPOptions, "sam2": SAM2EmbedderOptions}
 
 
 def __getattr__(name: str) -> Any:

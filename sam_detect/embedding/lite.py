@@ -6,11 +6,14 @@ nuclei from debris. The parts of ``appearance`` have one half of the weight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
+from sam_detect.embedding._pyramid import features_of_crops, features_of_frame
 from sam_detect.embedding.appearance import (
     PART_LENGTHS,
     PART_WEIGHTS,
@@ -18,13 +21,14 @@ from sam_detect.embedding.appearance import (
     describe,
     joined,
 )
+from sam_detect.errors import ConfigError
 from sam_detect.masks import FloatArray
 from sam_detect.models.efficientnet_lite0 import (
     CHANNELS,
     normalised,
     shared_network,
 )
-from sam_detect.types import FadedCrop
+from sam_detect.types import FadedCrop, Frame, Masks
 
 SIDE = 96
 """Side of the network's input in pixels; crops are enlarged or reduced to it."""
@@ -41,13 +45,24 @@ LENGTHS = {**PART_LENGTHS, **{name: CHANNELS[stride] for name, stride in STRIDES
 """Dimensions of each part."""
 
 
-class LiteEmbedder(AppearanceEmbedder):
-    """The parts of :class:`AppearanceEmbedder`, and EfficientNet-Lite0's features of two strides.
+POOLINGS = ("crop", "frame")
+BATCH = 64
 
-    The faded crop, of which the object takes a fifth, goes through the network; its features are
+
+class LiteEmbedder(AppearanceEmbedder):
+    """The parts of :class:`AppearanceEmbedder`, and EfficientNet-Lite0's features of two strides,
     averaged over the mask.
 
+    With ``pooling="crop"`` each faded crop, of which the object takes a fifth, goes through the
+    network. With ``"frame"`` the picture goes through it, at the scale of each size of object
+    (:mod:`sam_detect.embedding._pyramid`): much faster with many masks. An example is then
+    described by its crop, which is not faded for the network.
+
+    Args:
+        pooling: crop or frame.
+
     Raises:
+        ConfigError: there is no such pooling.
         UnavailableError: the weights or OpenVINO are not installed.
     """
 
@@ -59,12 +74,18 @@ class LiteEmbedder(AppearanceEmbedder):
     prior_similarity = 0.85
     parts = LENGTHS
 
-    def __init__(self) -> None:
+    def __init__(self, pooling: str = "crop") -> None:
+        if pooling not in POOLINGS:
+            raise ConfigError(f"pooling must be {' or '.join(POOLINGS)}, got {pooling!r}")
         self._network = shared_network()
+        self.of_frames = pooling == "frame"
 
     @property
     def dimension(self) -> int:
         return sum(LENGTHS.values())
+
+    def parameters(self) -> dict[str, Any]:
+        return {"pooling": "frame"} if self.of_frames else {}
 
     def scene_weights(self) -> FloatArray:
         learned = np.ones(sum(LENGTHS[name] for name in STRIDES), np.float32)
@@ -73,14 +94,33 @@ class LiteEmbedder(AppearanceEmbedder):
     def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
         if not crops:
             return np.zeros((0, self.dimension), np.float32)
-        pieces = [_input_of(crop) for crop in crops]
-        features = self._network(np.stack([picture for picture, _ in pieces]))
-        masks = np.stack([mask for _, mask in pieces])
-        learned = {
-            name: _unit_rows(_means(features[stride], masks, stride))
-            for name, stride in STRIDES.items()
-        }
-        return joined({**describe(crops), **learned}, WEIGHTS)
+        if self.of_frames:
+            sums = features_of_crops(self._network, [each.crop for each in crops])
+        else:
+            pieces = [_input_of(crop) for crop in crops]
+            features = self._network(np.stack([picture for picture, _ in pieces]))
+            masks = np.stack([mask for _, mask in pieces])
+            sums = {stride: _means(features[stride], masks, stride) for stride in STRIDES.values()}
+        return joined({**describe(crops), **_learned(sums)}, WEIGHTS)
+
+    def embed_frame(
+        self, frame: Frame, masks: Masks, crops: Iterable[FadedCrop] = ()
+    ) -> FloatArray:
+        masks.require_fit(frame)
+        if not len(masks):
+            return np.zeros((0, self.dimension), np.float32)
+        learned = _learned(features_of_frame(self._network, frame.image_rgb, masks))
+        iterator, described = iter(crops), []
+        while batch := list(itertools.islice(iterator, BATCH)):
+            described.append(describe(batch))
+        appearance = {name: np.concatenate([each[name] for each in described])
+                      for name in PART_LENGTHS}  # fmt: skip
+        return joined({**appearance, **learned}, WEIGHTS)
+
+
+def _learned(sums: Mapping[int, FloatArray]) -> dict[str, FloatArray]:
+    """The learned parts, of length 1."""
+    return {name: _unit_rows(sums[stride]) for name, stride in STRIDES.items()}
 
 
 def _input_of(crop: FadedCrop) -> tuple[FloatArray, FloatArray]:

@@ -8,7 +8,7 @@ object's mask, scaled to length 1, is its vector.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,7 @@ class SAM2Embedder(Embedder):
         }
         self.input_side = self._features.side
         self.of_frames = pooling == "frame"
+        self.of_crops = not self.of_frames
         self.crop_side = None if self.of_frames else min(CROP_SIDE, self.input_side)
         self.occupancy = min(self._occupancies) if self._occupancies else None
 
@@ -141,7 +142,9 @@ class SAM2Embedder(Embedder):
         ]
         return np.asarray(np.concatenate(parts, axis=1) / math.sqrt(len(parts)), np.float32)
 
-    def embed_frame(self, frame: Frame, masks: Masks) -> FloatArray:
+    def embed_frame(
+        self, frame: Frame, masks: Masks, crops: Iterable[FadedCrop] = ()
+    ) -> FloatArray:
         masks.require_fit(frame)
         if not len(masks):
             return np.zeros((0, self.dimension), np.float32)

@@ -25,7 +25,7 @@ from sam_detect.errors import ConfigError
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder
 from sam_detect.masks import FloatArray
-from sam_detect.types import Crop, Frame, Masks, Recipe
+from sam_detect.types import Crop, FadedCrop, Frame, Masks, Recipe
 
 DEFAULT_OCCUPANCY = 0.2
 DEFAULT_CROP_SIDE = 256
@@ -44,16 +44,18 @@ class StageTimer:
 
     def __init__(self, spent_ms: dict[str, float] | None = None, *stages: str) -> None:
         self.spent_ms = {} if spent_ms is None else spent_ms
+        self._inner_ms = 0.0
         for stage in stages:
             self.spent_ms.setdefault(stage, 0.0)
 
     @contextmanager
     def on(self, stage: str) -> Iterator[None]:
-        """Adds the time that the block takes to a stage."""
-        started = time.perf_counter()
+        """Adds the time that the block takes to a stage, less that of stages inside it."""
+        started, outer, self._inner_ms = time.perf_counter(), self._inner_ms, 0.0
         yield
         spent = (time.perf_counter() - started) * 1000
-        self.spent_ms[stage] = self.spent_ms.get(stage, 0.0) + spent
+        self.spent_ms[stage] = self.spent_ms.get(stage, 0.0) + spent - self._inner_ms
+        self._inner_ms = outer + spent
 
 
 class KnownVectors(Protocol):
@@ -214,11 +216,25 @@ class FeatureExtractor:
         """
         if not self.embedder.of_frames:
             return self.embed_crops(self.crops(frame, masks), known=known, timings_ms=timings_ms)
-        with StageTimer(timings_ms, *STAGES).on("embed"):
+        timer = StageTimer(timings_ms, *STAGES)
+
+        def embedded(missing: Sequence[int]) -> FloatArray:
+            some = masks[missing]
+            return self.embedder.embed_frame(frame, some, self._faded(frame, some, timer))
+
+        with timer.on("embed"):
             keys = self._cache.keys_of_masks(frame, masks, self.recipe)
-            return self._cache.vectors(
-                keys, lambda missing: self.embedder.embed_frame(frame, masks[missing])
-            )
+            return self._cache.vectors(keys, embedded)
+
+    def _faded(self, frame: Frame, masks: Masks, timer: StageTimer) -> Iterator[FadedCrop]:
+        """The faded crop of each mask."""
+        crops = self.crops(frame, masks)
+        for _ in range(len(masks)):
+            with timer.on("fade"):
+                faded = context.faded(
+                    context.reduced(next(crops), self.embedder.input_side), self.fade
+                )
+            yield faded
 
     def embed_crops(
         self,
@@ -263,7 +279,7 @@ class FeatureExtractor:
 
 
 def _require_compatible(embedder: Embedder, fade: parts.AnyFade, occupancy: float) -> None:
-    if embedder.of_frames and parts.name_of("fade", fade) != "identity":
+    if not embedder.of_crops and parts.name_of("fade", fade) != "identity":
         raise ConfigError(
             f"the embedder {embedder.name} sees whole pictures here (pooling 'frame'), in which "
             "nothing is faded: use the fade 'identity'"

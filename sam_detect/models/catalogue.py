@@ -34,7 +34,7 @@ LIKE_A_PLACE = re.compile(r"[/\\:~]|^\.")
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "average": (),
     "appearance": (),
-    "lite": (),
+    "lite": ("pooling",),
     "clip": ("model_name", FILE, *DIGESTS, "dtype"),
     "sam2": ("model_size", FILE, *DIGESTS, "pooling", "occupancies", "dtype"),
 }
@@ -293,7 +293,7 @@ def made_with_weights(recipe: Recipe) -> bool:
     One of another package says so by the digest of its weights, among its parameters.
     """
     known = PARAMETERS.get(recipe.embedder)
-    return bool(known) if known is not None else "digest" in recipe.model
+    return "digest" in (recipe.model if known is None else known)
 
 
 def names_a_place(parameters: Mapping[str, Any]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -35,8 +35,9 @@ class OfFrames(Counting):
     """Sees whole pictures: the mean colour of each mask."""
 
     of_frames = True
+    of_crops = False
 
-    def embed_frame(self, frame: Frame, masks: Masks) -> FloatArray:
+    def embed_frame(self, frame: Frame, masks: Masks, crops: Iterable[FadedCrop]) -> FloatArray:
         self.asked += len(masks)
         rows = [[*frame.image_rgb[masks.dense(i)].mean(axis=0), 1] for i in range(len(masks))]
         vectors = np.array(rows, np.float32).reshape(-1, 4)
