@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sam_detect import parts
+from sam_detect.batch import Outcomes, detect_many
 from sam_detect.errors import ConfigError, OutlineWarning, RecipeMismatchError
 from sam_detect.fading import context
 from sam_detect.features.choosing import choose_features
@@ -129,25 +131,31 @@ class SAMDetect:
     # -- detecting ---------------------------------------------------------------------------
 
     @overload
-    def detect(self, image: list[ImageLike]) -> list[Detections]: ...
+    def detect(self, image: list[ImageLike], *, workers: int = 1) -> list[Detections]: ...
     @overload
     def detect(self, image: ImageLike | Frame) -> Detections: ...
-    def detect(self, image: ImageLike | Frame | list[ImageLike]) -> Detections | list[Detections]:
+    def detect(
+        self, image: ImageLike | Frame | list[ImageLike], *, workers: int = 1
+    ) -> Detections | list[Detections]:
         """Detects and labels the objects of a picture, or of each of several.
 
         Args:
             image: a path, a PIL image, an array (BGR unless ``color_order="rgb"``) or a frame, or
                 a list of these.
+            workers: of a list, as of :meth:`detect_each`.
 
         Returns:
-            Named detections first, best first; then unknown ones. A list for a list.
-
-        Raises:
-            ImageError: the picture cannot be read.
+            Named detections first, best first; then unknown ones. A list for a list. Raises
+            ``ImageError`` for a picture that cannot be read.
         """
-        if isinstance(image, list):
-            return [self.detect(each) for each in image]
-        return self.pipeline.detect(self.read(image))
+        if not isinstance(image, list):
+            return self.pipeline.detect(self.read(image))
+        with closing(self.detect_each(image, workers=workers)) as outcomes:
+            return [outcome.get()[1] for outcome in outcomes]
+
+    def detect_each(self, images: Iterable[ImageLike | Frame], *, workers: int = 1) -> Outcomes:
+        """The outcome of each of many pictures: :func:`sam_detect.batch.detect_many`."""
+        return detect_many(self.pipeline, self.settings, self._given, images, workers=workers)
 
     def outline(
         self,
@@ -353,14 +361,9 @@ class SAMDetect:
         with needing_extra("a video"):
             from sam_detect.video.stream import open_stream
 
+        pipeline, settings = self.pipeline, self.settings
         return open_stream(
-            self.pipeline,
-            source,
-            self.settings,
-            every=every,
-            live=live,
-            unknown=unknown,
-            track=track,
+            pipeline, source, settings, every=every, live=live, unknown=unknown, track=track
         )
 
     def get_crop(self, image: ImageLike, mask: npt.NDArray[Any]) -> Image.Image:

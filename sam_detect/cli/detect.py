@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ from sam_detect.registry import load_asked, names
 
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
+    from sam_detect.batch import Outcomes
     from sam_detect.interfaces import Sink
     from sam_detect.types import Frame
 
@@ -89,6 +90,12 @@ MOST_NAMED = 5
     help="Show for each object, unknown ones too, which terms decided about its label; with "
     "--json the key 'explanation'.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Processes that share the pictures.  [default: the cores; 1 for SAM 2 and CLIP]",
+)
 @options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
 @options.verbose_option
 @options.general_options
@@ -100,6 +107,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     only: tuple[str, ...],
     unknown: bool,
     explain: bool,
+    workers: int | None,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -128,19 +136,21 @@ def detect(  # noqa: PLR0917 - click gives them by name
             filtered=labels is not None,
             explain=explain,
         )
+    pictures: dict[str, str | Frame] = {}
+    for path in paths:
+        with failures.guard(path):
+            pictures[path] = path if path != STANDARD_INPUT else _read_standard_input(detector)
     if label is not None:
         detector = detector.in_memory()
-    primed = label is None
+        _prime(detector, pictures, label)
     with (
         _sinks(format_name, output, as_json, paths, unknown=unknown, explain=explain) as sinks,
-        progress(paths, "detecting") as steps,
+        contextlib.closing(_detected(detector, pictures.values(), workers)) as outcomes,
+        progress([*pictures], "detecting") as steps,
     ):
-        for path in steps:
+        for path, outcome in zip(steps, outcomes, strict=True):
             with failures.guard(path):
-                frame = _read(detector, path)
-                if label is not None and not primed:
-                    primed = _prime(detector, frame, path, label)
-                detections = detector.detect(frame)
+                frame, detections = outcome.get()
                 if labels is not None:
                     detections = detections.only(labels, unknown=unknown)
                 for sink in sinks:
@@ -176,22 +186,39 @@ def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> se
     return wanted
 
 
-def _prime(detector: SAMDetect, frame: Frame, path: str, label: str) -> bool:
-    """Takes a picture's separate objects as examples, in memory; False where there are none."""
+def _detected(
+    detector: SAMDetect, pictures: Collection[str | Frame], workers: int | None
+) -> Outcomes:
+    """The outcome of each picture, in their order."""
+    from sam_detect.batch import default_workers
+
+    wanted = default_workers(detector.pipeline, len(pictures)) if workers is None else workers
+    return detector.detect_each(pictures, workers=min(wanted, max(1, len(pictures))))
+
+
+def _prime(detector: SAMDetect, pictures: Mapping[str, str | Frame], label: str) -> None:
+    """Takes the separate objects of the first picture that has some as examples, in memory."""
     known = normalised_label(label) in detector.snapshot().examples().labels
-    masks = detector.pipeline.separate_objects(frame)
-    if not len(masks):
-        note(f"{path}: no object stands out, so none was taken as '{label}'")
-        return False
-    detector.learn_frame(frame, masks, [label] * len(masks))
-    name = shlex.quote(label)
-    place = into(detector.library.name)
-    hint = f"to keep them: sam-detect learn {shlex.quote(path)} --masks auto --label {name}{place}"
-    if known:
-        hint += f"; to show only what the library knows as '{label}': --only {name}"
-    taken = counted(len(masks), "separate object")
-    note(f"{path}: took {taken} as '{label}', for this run only ({hint})")
-    return True
+    for path, picture in pictures.items():
+        try:
+            frame = detector.read(picture)
+        except ImageError:
+            continue  # said when its turn comes
+        masks = detector.pipeline.separate_objects(frame)
+        if not len(masks):
+            note(f"{path}: no object stands out, so none was taken as '{label}'")
+            continue
+        detector.learn_frame(frame, masks, [label] * len(masks))
+        name = shlex.quote(label)
+        place = into(detector.library.name)
+        hint = (
+            f"to keep them: sam-detect learn {shlex.quote(path)} --masks auto --label {name}{place}"
+        )
+        if known:
+            hint += f"; to show only what the library knows as '{label}': --only {name}"
+        taken = counted(len(masks), "separate object")
+        note(f"{path}: took {taken} as '{label}', for this run only ({hint})")
+        return
 
 
 @contextlib.contextmanager
@@ -269,9 +296,7 @@ def _format_of(output: Path) -> str:
     raise ConfigError(f"the format of '{output}' is not clear from '{suffix}': add --format")
 
 
-def _read(detector: SAMDetect, path: str) -> Frame:
-    if path != STANDARD_INPUT:
-        return detector.read(path)
+def _read_standard_input(detector: SAMDetect) -> Frame:
     from sam_detect.sources import MAX_BYTES, load_image_bytes
 
     if sys.stdin is None:

@@ -206,12 +206,20 @@ class SAM2Segmenter(Segmenter):
         for frame in frames:
             _require_frame(frame)
         found = []
-        at_once = min(FRAMES_AT_ONCE[self.device.type], FRAMES_KEPT)
-        for start in range(0, len(frames), at_once):
-            group = frames[start : start + at_once]
-            self.encoder.encode_together(group)
+        for start in range(0, len(frames), self.frames_at_once):
+            group = frames[start : start + self.frames_at_once]
+            self.encode_together(group)
             found += [self.segment(frame) for frame in group]
         return found
+
+    @property
+    def frames_at_once(self) -> int:
+        """Frames that are encoded together in less time than one by one; 1 on a CPU."""
+        return min(FRAMES_AT_ONCE[self.device.type], FRAMES_KEPT)
+
+    def encode_together(self, frames: Sequence[Frame]) -> None:
+        """Encodes frames at once, so that :meth:`segment` finds them encoded."""
+        self.encoder.encode_together(frames)
 
     @torch.inference_mode()
     def segment_boxes(self, frame: Frame, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
