@@ -49,6 +49,7 @@ class Suite(NamedTuple):
 SUITES = {
     "stages": Suite("sam_detect.bench.stages", takes=("images",)),
     "store": Suite("sam_detect.bench.store", takes=("sizes",)),
+    "library": Suite("sam_detect.bench.library", takes=("sizes",)),
     "sam2": Suite("sam_detect.bench.sam2", takes=("device",), repeat=1),
     "video": Suite("sam_detect.bench.video", repeat=1),
 }

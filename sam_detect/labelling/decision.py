@@ -73,7 +73,8 @@ class DecisionModel:
     """Per label what was learnt from the examples and the regions around them.
 
     Attributes:
-        hard_negatives: ``(K, D)`` vectors under the metric of regions that do not have the label.
+        hard_negatives: ``(K, D)`` vectors under the metric, of all labels.
+        not_of: which of these regions do not have the label, as ``(n,)`` int64 rows.
         qualities: typical quality of the examples' proposals; empty where none is known.
         log_areas: of the examples, where known.
         counts: number of examples.
@@ -81,7 +82,8 @@ class DecisionModel:
         spread: of similarities, see :class:`~sam_detect.labelling.similarity.Calibration`.
     """
 
-    hard_negatives: Mapping[str, FloatArray]
+    hard_negatives: FloatArray
+    not_of: Mapping[str, IntArray]
     qualities: Mapping[str, float]
     log_areas: Mapping[str, FloatArray]
     counts: Mapping[str, int]
@@ -118,9 +120,10 @@ class DecisionModel:
         known &= positive[examples.hard_negatives.owners]
         owners = labels[examples.hard_negatives.owners]
         return cls(
+            hard_negatives=mapped[known],
             # A part of one object may be an object of another label (food on a plate).
-            hard_negatives={
-                n: mapped[known & ((owners == n) | (confidences[n] < 0.5))] for n in names
+            not_of={
+                n: np.flatnonzero(((owners == n) | (confidences[n] < 0.5))[known]) for n in names
             },
             qualities=_typical_qualities(examples, names),
             log_areas=_log_areas(examples, names),
@@ -179,12 +182,12 @@ class DecisionModel:
         """
         names = np.array(labels, dtype=object)
         found = np.full(len(names), np.nan, np.float32)
-        for label, hard_negatives in self.hard_negatives.items():
+        for label, rows in self.not_of.items():
             mine = np.flatnonzero(names == label)
-            count = min(NEAREST_HARD_NEGATIVES, len(hard_negatives))
-            for part in np.array_split(mine, len(mine) * len(hard_negatives) // AT_ONCE**2 + 1):
+            count = min(NEAREST_HARD_NEGATIVES, len(rows))
+            for part in np.array_split(mine, len(mine) * len(rows) // AT_ONCE**2 + 1):
                 if count and len(part):
-                    similar = vectors[part] @ hard_negatives.T
+                    similar = (vectors[part] @ self.hard_negatives.T)[:, rows]
                     found[part] = np.partition(similar, -count, axis=1)[:, -count:].mean(axis=1)
         return found
 

@@ -44,8 +44,7 @@ class Outlines:
         pictures, texts = [b""], [b""]
         for point in points:
             pictures.append(point.payload["picture"].encode("ascii"))
-            fields = [point.id, *(point.payload[name] for name in OUTLINE_FIELDS)]
-            texts.append(json.dumps(fields, separators=(",", ":")).encode("ascii"))
+            texts.append(outline_record(point))
         ends = np.cumsum([len(text) for text in texts])
         return cls(np.array(pictures, "S"), np.frombuffer(b"".join(texts), np.uint8), ends)
 
@@ -60,6 +59,12 @@ class Outlines:
             key, *values = json.loads(text)
             found.append(Point(key, None, dict(zip(OUTLINE_FIELDS, values, strict=True))))
         return found
+
+
+def outline_record(point: Point, *before: str) -> bytes:
+    """JSON of a point's id, of what shall stand behind it, and of its :data:`OUTLINE_FIELDS`."""
+    fields = [point.id, *before, *(point.payload[name] for name in OUTLINE_FIELDS)]
+    return json.dumps(fields, separators=(",", ":")).encode("ascii")
 
 
 @dataclass(frozen=True, eq=False)

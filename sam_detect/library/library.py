@@ -33,6 +33,7 @@ from sam_detect.library.history import (
     with_renamed_label,
     with_replaced,
 )
+from sam_detect.library.writing import counting_writer
 from sam_detect.types import Point, Recipe
 
 BATCH = 64
@@ -187,7 +188,7 @@ class Library:
             gone = {each for ids in against.values() for each in ids} - set(written)
             if examples:
                 # Even when all are there: their writer may have been killed before this.
-                with manifests.counting_writer(self.store, found) as writer:
+                with counting_writer(self.store, found) as writer:
                     writer.upsert(points)
                     writer.delete(sorted(gone))
             changed = min(len(new), len(gone))
@@ -208,7 +209,7 @@ class Library:
             found = self.require()
             ids = lookup.of_label(self.store, old, self.name)
             also = [point.id for point in self._changing() if point.id not in set(ids)]
-            with manifests.counting_writer(self.store, found) as writer:
+            with counting_writer(self.store, found) as writer:
                 for start in range(0, len(ids) + len(also), BATCH):
                     batch = [*ids, *also][start : start + BATCH]
                     points = [with_renamed_label(point, old, new) for point in self._whole(batch)]
@@ -229,7 +230,7 @@ class Library:
                 if label is not None
                 else lookup.resolve(self.store, ids, self.name)
             )
-            with manifests.counting_writer(self.store, found) as writer:
+            with counting_writer(self.store, found) as writer:
                 writer.delete(chosen)
         return len(chosen)
 
@@ -265,7 +266,7 @@ class Library:
             batch = entries[0].id
             ids = [p.id for p in lookup.read(self.store, fields=LISTED_FIELDS)
                    if p.payload["batch"] == batch]  # fmt: skip
-            with manifests.counting_writer(self.store, found) as writer:
+            with counting_writer(self.store, found) as writer:
                 for start in range(0, len(ids), BATCH):
                     here = ids[start : start + BATCH]
                     former = {p.id: p for each in self._whole(here) for p in restore_replaced(each)}

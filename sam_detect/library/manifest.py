@@ -16,7 +16,6 @@ from __future__ import annotations
 import reprlib
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
@@ -268,43 +267,6 @@ def checksum_of(point: Point) -> int:
         return 0
 
 
-class Writer:
-    """Writes examples, and keeps count."""
-
-    def __init__(self, store: VectorStore, contents: ContentsRecord) -> None:
-        self._store, self._contents = store, contents
-
-    def upsert(self, points: Sequence[Point]) -> None:
-        if points:
-            self._contents.drop(self._store.scan([p.id for p in points], fields=CONTENTS_FIELDS))
-            self._store.upsert(points)
-            self._contents.put(points)
-
-    def delete(self, ids: Sequence[str]) -> None:
-        if ids:
-            self._contents.drop(self._store.scan(ids, fields=CONTENTS_FIELDS))
-            self._store.delete(ids)
-
-
-@contextmanager
-def counting_writer(store: VectorStore, manifest: dict[str, Any]) -> Iterator[Writer]:
-    """Changes examples, in a session of the store.
-
-    The record is removed before the first write and written after the last: a process that is
-    killed in between leaves none, and the next writer counts again.
-    """
-    if not store.exclusive:
-        yield Writer(store, ContentsRecord())
-        store.write_manifest(with_new_generation(manifest))
-        return
-    contents = ContentsRecord.of_manifest(manifest) or ContentsRecord(
-        store.scan(fields=CONTENTS_FIELDS)
-    )
-    store.write_manifest({**with_new_generation(manifest), "contents": None})
-    yield Writer(store, contents)
-    store.write_manifest({**with_new_generation(manifest), "contents": contents.to_dict()})
-
-
 def replace_all(store: VectorStore, points: Iterable[Point], manifest: dict[str, Any]) -> None:
     """Puts other examples and another manifest in place, with their record."""
     contents = ContentsRecord()
@@ -318,10 +280,17 @@ def require_complete(
 ) -> None:
     """Raises ``LibraryCorruptError`` unless these points, with their checksums, are all examples
     that were stored."""
+    require_contents(store, name, manifest, ContentsRecord(points))
+
+
+def require_contents(
+    store: VectorStore, name: str, manifest: dict[str, Any], found: ContentsRecord
+) -> None:
+    """The same of examples that were counted."""
     stored = ContentsRecord.of_manifest(manifest)
     if stored is None or not store.exclusive:
         return
-    why = stored.problem(len(points), ContentsRecord(points).sum)
+    why = stored.problem(found.examples, found.sum)
     if not why:
         return
     place = places.options_of(store.location) or f"--library {name}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from sam_detect.library import lookup
 from sam_detect.library import manifest as manifests
 from sam_detect.library.columns import ExampleColumns, Outlines
 from sam_detect.library.example import LISTED_FIELDS, NAMING_FIELDS, image_digest, label_of
+from sam_detect.library.index import DamagedIndexError, ExampleIndex
 from sam_detect.library.kept import KeptFiles
 from sam_detect.library.library import Library
 from sam_detect.library.reindex import ConvertedExamples, require_convertible
@@ -53,15 +55,20 @@ class LibrarySnapshot:
         outlines: of all examples.
         store: where they were read.
         files: where what is fitted to them is kept.
+        content: names the arrays' content: the generation or, of a sample, a digest of it.
+        index: of all examples of a large library; None where they are all in the arrays, or are
+            searched in the store.
     """
 
     generation: str
     arrays: ExampleArrays
     complete: bool
     prior_similarity: float
-    outlines: Outlines
+    outlines: Outlines | ExampleIndex
     store: VectorStore
     files: KeptFiles = field(default_factory=KeptFiles)
+    content: str = ""
+    index: ExampleIndex | None = None
 
     @classmethod
     def read(
@@ -84,14 +91,22 @@ class LibrarySnapshot:
         store: VectorStore,
         generation: str,
         features: FeatureExtractor | None,
+        index: tuple[ExampleIndex, str] | None = None,
     ) -> LibrarySnapshot:
-        """The snapshot of examples that were read from the store, or kept."""
+        """The snapshot of examples that were read from the store, or kept.
+
+        Args:
+            index: of all, and the digest of the sample that the examples are.
+        """
         embedder = None if features is None else features.embedder
         prior = Embedder.prior_similarity if embedder is None else embedder.prior_similarity
         arrays = examples.arrays(embedder)
         files = KeptFiles(store.kept_in if len(arrays.ids) >= KEPT_FROM else None)
+        own = generation, arrays
+        if index is not None:
+            return cls(*own, False, prior, index[0], store, files, index[1], index[0])
         complete = len(arrays.ids) == len(examples.outlines)
-        return cls(generation, arrays, complete, prior, examples.outlines, store, files)
+        return cls(*own, complete, prior, examples.outlines, store, files, generation)
 
     def examples(self) -> ExampleArrays:
         """All examples (of a very large library, an even sample of each label), as arrays."""
@@ -99,6 +114,11 @@ class LibrarySnapshot:
 
     def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
         """The nearest examples (negatives too) of each of ``(Q, D)`` vectors, nearest first."""
+        if self.index is not None:
+            try:
+                return self.index.nearest(vectors, limit)
+            except DamagedIndexError:
+                self.index.discard()
         if not self.complete:
             return search(self.store, vectors, limit)
         arrays = self.arrays
@@ -128,6 +148,10 @@ class LibrarySnapshot:
         rows = {key: row for row, key in enumerate(self.arrays.ids) if key in wanted}
         known = {key: self.arrays.vectors[row] for key, row in rows.items()}
         missing = sorted(wanted - set(known))
+        if missing and self.index is not None:
+            with suppress(DamagedIndexError):
+                known |= self.index.vectors(missing)
+            missing = sorted(wanted - set(known))
         if missing:
             for point in self.store.scan(missing, fields=(), with_vectors=True):
                 known[point.id] = np.asarray(point.vector, np.float32)
@@ -146,7 +170,7 @@ class LibrarySnapshot:
         arrays = self.arrays
         weights = b"" if arrays.scene_weights is None else arrays.scene_weights.tobytes()
         context = self.prior_similarity, weights, sorted(arrays.parts.items())
-        key = f"{self.generation} {name} {context}"
+        key = f"{self.content} {name} {context}"
         found = self.files.read(file, key, form)
         if found is None:
             found = make()
@@ -179,6 +203,17 @@ class LibrarySnapshot:
             examples.append(Neighbour(point.id, label, 1.0, negative))
         masks = Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=boxes, crops=crops)
         return Taught(digest, masks, tuple(examples))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which sample the examples of a generation have: many generations have the same.
+
+    Attributes:
+        content: as of :meth:`~sam_detect.library.index.ExampleIndex.sample`.
+    """
+
+    content: str
 
 
 class SnapshotReader:
@@ -233,6 +268,10 @@ class SnapshotReader:
             manifest = library.manifest()
             generation = self._generation(manifest)
             if manifest is None or not self._converts(manifest):
+                if manifest is not None and store.count() > SNAPSHOT_LIMIT:
+                    indexed = self._read_large(manifest)
+                    if indexed is not None:
+                        return indexed
                 examples, listed = read_examples(store)
                 if manifest is not None and examples.ids:
                     try:
@@ -255,11 +294,58 @@ class SnapshotReader:
         store, manifest = self.library.store, self.library.manifest()
         if manifest is None or self._converts(manifest):
             return None
-        generation = str(manifest["generation"])
-        examples = KeptFiles(store.kept_in).read("examples", generation, ExampleColumns)
-        if examples is None:
+        generation, files = str(manifest["generation"]), KeptFiles(store.kept_in)
+        examples = files.read("examples", generation, ExampleColumns)
+        if examples is not None:
+            return LibrarySnapshot.of_examples(examples, store, generation, self.features)
+        index = ExampleIndex.open(store.kept_in, generation)
+        return None if index is None else self._sampled(index, generation, read=False)
+
+    def _read_large(self, manifest: dict[str, Any]) -> LibrarySnapshot | None:
+        """The snapshot with an index made anew, in a session of the store; None where none can be
+        kept."""
+        store, generation = self.library.store, str(manifest["generation"])
+        index = ExampleIndex.open(store.kept_in, generation)
+        found = None if index is None else self._sampled(index, generation)
+        if found is not None:
+            return found
+        if store.kept_in is None:
             return None
-        return LibrarySnapshot.of_examples(examples, store, generation, self.features)
+        contents = manifests.ContentsRecord()
+        points = lookup.read(store, fields=LISTED_FIELDS, with_vectors=True)
+        counted = contents.count_through(_sound(points, manifest, store.location))
+        index = ExampleIndex.build(store.kept_in, generation, counted)
+        if index is None:
+            return None
+        manifests.require_contents(store, self.library.name, manifest, contents)
+        return self._sampled(index, generation)
+
+    def _sampled(
+        self, index: ExampleIndex, generation: str, *, read: bool = True
+    ) -> LibrarySnapshot | None:
+        """The snapshot of an index; None where that is damaged, or where its sample was not kept
+        and may not be read from the store."""
+        store = self.library.store
+        files = KeptFiles(store.kept_in)
+        sample = files.read("sample", generation, Sample)
+        ids: list[str] = []
+        if sample is None or read:
+            try:
+                ids, content = index.sample(SNAPSHOT_LIMIT)
+            except DamagedIndexError:
+                index.discard()
+                return None
+            sample = Sample(content)
+            files.write("sample", generation, sample)
+        examples = files.read("sampled", sample.content, ExampleColumns)
+        if examples is None and not read:
+            return None
+        if examples is None:
+            points = list(lookup.read(store, ids, fields=NAMING_FIELDS, with_vectors=True))
+            examples = ExampleColumns.of_points(points, store.location, Outlines.of_points(()))
+            files.write("sampled", sample.content, examples)
+        indexed = index, sample.content
+        return LibrarySnapshot.of_examples(examples, store, generation, self.features, indexed)
 
     def _converts(self, manifest: dict[str, Any]) -> bool:
         return self._converted is not None and self._converted.differs(manifest)
@@ -289,6 +375,17 @@ def search(store: VectorStore, vectors: FloatArray, limit: int) -> list[list[Nei
         [Neighbour(h.id, h.payload["label"], h.similarity, h.payload["negative"]) for h in row]
         for row in found
     ]
+
+
+def _sound(points: Iterable[Point], manifest: dict[str, Any], location: str) -> Iterator[Point]:
+    """The points, whose vectors are checked as they pass."""
+    dimension = manifest["recipe"]["dimension"]
+    for point in points:
+        try:
+            manifests.check_vectors(np.asarray(point.vector)[None], [point.id], dimension)
+        except ValueError as error:
+            raise manifests.damage_error(location, str(error)) from error
+        yield point
 
 
 def _even_sample(points: Iterable[Point]) -> list[str]:

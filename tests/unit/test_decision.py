@@ -87,7 +87,8 @@ def found(*arguments: Any, **options: Any) -> DecisionModel:
 
 
 def hard_negatives(*arguments: Any) -> Mapping[str, list[int]]:
-    return {name: angles(vectors) for name, vectors in found(*arguments).hard_negatives.items()}
+    decision = found(*arguments)
+    return {name: angles(decision.hard_negatives[rows]) for name, rows in decision.not_of.items()}
 
 
 # -- which counterexamples count ---------------------------------------------------------------
@@ -203,7 +204,7 @@ def test_rivals_of_many_vectors_are_those_of_each(monkeypatch: pytest.MonkeyPatc
     together = decision.nearest_hard_negatives(names, vectors)
     assert math.isnan(together[0])
     for name, vector, value in zip(names[1:], vectors[1:], together[1:], strict=True):
-        nearest = sorted((decision.hard_negatives[str(name)] @ vector).tolist())[
+        nearest = sorted((decision.hard_negatives[decision.not_of[str(name)]] @ vector).tolist())[
             -NEAREST_HARD_NEGATIVES:
         ]
         assert value == pytest.approx(np.mean(nearest), abs=1e-6)
@@ -211,7 +212,7 @@ def test_rivals_of_many_vectors_are_those_of_each(monkeypatch: pytest.MonkeyPatc
 
 def test_a_label_without_rivals_is_weighed_without_them() -> None:
     decision = found([("plate", 0), ("food", 90)], [(0, True, 88)])
-    assert len(decision.hard_negatives["food"]) == 0
+    assert len(decision.not_of["food"]) == 0
     assert 0 < confidence(decision, "food", 90, similarity=1.0) < 1
 
 

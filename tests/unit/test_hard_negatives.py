@@ -94,7 +94,7 @@ def around(*proposals: Box, **options: Any) -> HardNegatives:
 def hard_negatives_of(made: SAMDetect, label: str) -> npt.NDArray[np.float32]:
     model = KNNLabeller()._fitted_to(made.snapshot(), None).decision
     assert model is not None
-    return model.hard_negatives[label]
+    return model.hard_negatives[model.not_of[label]]
 
 
 # -- what counts -------------------------------------------------------------------------------

@@ -157,8 +157,9 @@ def alike(one: LibrarySnapshot, other: LibrarySnapshot) -> None:
     assert (a.decision is None) == (b.decision is None)
     if a.decision is not None and b.decision is not None:
         assert a.decision.qualities == b.decision.qualities
-        for label, vectors in a.decision.hard_negatives.items():
-            np.testing.assert_array_equal(vectors, b.decision.hard_negatives[label])
+        np.testing.assert_array_equal(a.decision.hard_negatives, b.decision.hard_negatives)
+        for label, rows in a.decision.not_of.items():
+            np.testing.assert_array_equal(rows, b.decision.not_of[label])
 
 
 def unkept(library: Library) -> LibrarySnapshot:
