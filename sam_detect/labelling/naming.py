@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.interfaces import Labeller, LabelMemory
-from sam_detect.masks import BoolArray, FloatArray, IntArray, intersection_matrix, nms
+from sam_detect.masks import FloatArray, IntArray, intersection
+from sam_detect.overlaps import Clashes, meeting_boxes, sparse_nms, shared_pixels
 from sam_detect.types import (
     Candidates,
     Classification,
@@ -181,8 +182,9 @@ def apply_negative_outlines(
         # Cheap and necessary first: the others are too small or too large.
         fits = (areas >= DENIED_IOU * wrong) & (areas <= HELD_TIMES * wrong)
         for i in np.flatnonzero(fits & (labels == example.label)).tolist():
-            both = Masks.concatenate([masks[[i]], one])
-            shared = intersection_matrix(both.crops(), both.boxes_xyxy, both.areas)[0, 1]
+            shared = intersection(
+                masks.crop(i), masks.boxes_xyxy[i].tolist(), one.crop(0), one.boxes_xyxy[0].tolist()
+            )
             if (
                 shared >= HELD_SHARE * wrong
                 or shared >= DENIED_IOU * (int(areas[i]) + wrong - shared)
@@ -281,37 +283,58 @@ def suppress(
     order = rank + unknown
     if not order:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    chosen = masks[order]
-    areas = chosen.areas
-    shared = intersection_matrix(chosen.crops(), chosen.boxes_xyxy, areas)
-    iou = shared / np.maximum(areas[:, None] + areas[None, :] - shared, 1)
-    inside = shared / np.minimum(areas[:, None], areas[None, :]) > INSIDE_SHARE
-    names = np.array([classifications[i].label for i in order], dtype=object)
-    may_nest = _may_nest(names, areas, nesting)
-    same = np.equal(names[:, None], names[None, :]).astype(np.bool_)
-    sure = slice(0, len(taught))
-    same[sure, :] |= ~may_nest[sure, :]  # what a taught object shares is not another one's
-    same[:, sure] |= ~may_nest[:, sure]
+    worth = np.array([1 / (1 + math.exp(-odds[i])) - EVEN for i in rank])
+    worth[: len(taught)] = math.inf
+    names = [classifications[i].label for i in order]
+    pairs = _clashing(masks[order], names, taught=len(taught), nesting=nesting)
+    clashes = Clashes(len(order), pairs)
+    named = Clashes(len(rank), pairs[pairs[:, 1] < len(rank)])
+    best = exchange_for_several(sparse_nms(range(len(rank)), named, len(rank)), named, worth)
+    rest = np.setdiff1d(np.arange(len(order)), best)
+    kept = sorted(sparse_nms([*best, *rest.tolist()], clashes, len(order)))
+    places, alive = np.array(order, np.int64), np.zeros(len(order), np.bool_)
+    alive[kept] = True
+    by = np.full(len(order), -1, np.int64)
+    for index in np.flatnonzero(~alive).tolist():
+        # Kept ones are in the order of their rank, so the first that overlaps is the best.
+        around = clashes.of(index)
+        by[places[index]] = places[around[alive[around]][0]]
+    return places[kept], by
+
+
+def _clashing(
+    masks: Masks, names: Sequence[str | None], *, taught: int, nesting: Nesting
+) -> IntArray:
+    """``(P, 2)`` indices ``i < j`` of the masks that cannot both be objects.
+
+    Args:
+        taught: so many of the first ones were taught in this picture.
+    """
+    pairs = meeting_boxes(masks.boxes_xyxy)
+    shared = shared_pixels(masks.crop, masks.boxes_xyxy, pairs)
+    pairs, shared = pairs[shared > 0], shared[shared > 0]
+    one, other = masks.areas[pairs].T
+    iou = shared / (one + other - shared)
+    inside = shared / np.minimum(one, other) > INSIDE_SHARE
+    codes = {name: code for code, name in enumerate(dict.fromkeys(names))}
+    coded = np.array([codes[name] for name in names], np.int64)[pairs]
+    # the label of the smaller one, then of the larger one; of equal ones none lies in the other
+    ordered = np.where((one < other)[:, None], coded, coded[:, ::-1])
+    nested = np.zeros((len(codes), len(codes)), np.bool_)
+    for inner, outer in nesting:
+        if inner in codes and outer in codes:
+            nested[codes[inner], codes[outer]] = True
+    may_nest = nested[ordered[:, 0], ordered[:, 1]] & (one != other)
+    sure = (pairs < taught).sum(axis=1)
+    # what a taught object shares is not another one's
+    same = (coded[:, 0] == coded[:, 1]) | ((sure > 0) & ~may_nest)
     clash = np.where(same, iou > SAME_OBJECT_IOU, iou > DIFFERENT_LABEL_IOU)
     clash |= inside & ~may_nest
-    clash[sure, sure] = iou[sure, sure] > DIFFERENT_LABEL_IOU
-    np.fill_diagonal(clash, False)
-    worth = np.array([1 / (1 + math.exp(-odds[i])) - EVEN for i in rank])
-    worth[sure] = math.inf
-    named = clash[: len(rank), : len(rank)]
-    best = exchange_for_several(nms(range(len(rank)), named, 0.5), named, worth)
-    rest = np.setdiff1d(np.arange(len(order)), best)
-    kept = nms([*best, *rest.tolist()], clash, 0.5)
-    places, places_kept = np.array(order, np.int64), np.array(sorted(kept), np.int64)
-    by = np.full(len(order), -1, np.int64)
-    gone = np.setdiff1d(np.arange(len(order)), places_kept)
-    # Kept ones are in the order of their rank, so the first that overlaps is the best.
-    by[places[gone]] = places[places_kept[clash[np.ix_(gone, places_kept)].argmax(axis=1)]]
-    return places[places_kept], by
+    return pairs[np.where(sure == 2, iou > DIFFERENT_LABEL_IOU, clash)]
 
 
 def exchange_for_several(
-    kept: Sequence[int], clash: BoolArray, worth: npt.NDArray[np.float64]
+    kept: Sequence[int], clashes: Clashes, worth: npt.NDArray[np.float64]
 ) -> list[int]:
     """What is kept, where several that only one suppresses take its place if they are worth more.
 
@@ -321,7 +344,7 @@ def exchange_for_several(
 
     Args:
         kept: indices of masks of which no two clash.
-        clash: ``(N, N)``, symmetric.
+        clashes: of N masks.
         worth: ``(N,)`` of each mask, above 0 where it is more likely right than wrong.
     """
     chosen = np.zeros(len(worth), np.bool_)
@@ -329,12 +352,14 @@ def exchange_for_several(
     again = True
     while again:
         again = False
-        for one in np.flatnonzero(chosen):
+        for one in np.flatnonzero(chosen).tolist():
+            around = clashes.of(one)
             several: list[int] = []
-            for other in np.flatnonzero(clash[one] & ~chosen & (worth > 0)):
-                alone = np.count_nonzero(clash[other] & chosen) == 1
-                if alone and not clash[other, several].any():
-                    several.append(int(other))
+            for other in around[~chosen[around] & (worth[around] > 0)].tolist():
+                beside = clashes.of(other)
+                alone = np.count_nonzero(chosen[beside]) == 1
+                if alone and not np.isin(beside, several).any():
+                    several.append(other)
             if len(several) > 1 and worth[several].sum() > worth[one]:
                 chosen[one], chosen[several], again = False, True, True
     return [int(index) for index in np.flatnonzero(chosen)]
@@ -343,12 +368,3 @@ def exchange_for_several(
 def _rank_odds(confidence: float, quality: float) -> float:
     odds = math.log(max(confidence, 1e-12) / max(1 - confidence, 1e-12))
     return odds + QUALITY * math.log(max(quality, 1e-6))
-
-
-def _may_nest(names: npt.NDArray[np.object_], areas: IntArray, nesting: Nesting) -> BoolArray:
-    """``(N, N)``: whether the smaller of two masks may lie inside the larger one."""
-    inner = np.zeros((len(names), len(names)), dtype=bool)
-    for one, other in nesting:
-        inner |= np.logical_and.outer(names == one, names == other)
-    smaller = areas[:, None] < areas[None, :]
-    return np.asarray((inner & smaller) | (inner.T & smaller.T))

@@ -25,7 +25,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray, IntArray, intersection_matrix, nms
+from sam_detect.masks import BoolArray, FloatArray, IntArray
+from sam_detect.overlaps import Clashes, meeting_boxes, sparse_nms, shared_pixels
 from sam_detect.types import Masks
 
 LARGE = 0.2
@@ -70,9 +71,10 @@ def _apart(masks: Masks, usable: BoolArray) -> IntArray:
     order = np.flatnonzero(usable)
     order = order[np.argsort(-quality[order], kind="stable")]
     chosen = masks[order]
-    shared = intersection_matrix(chosen.crops(), chosen.boxes_xyxy, chosen.areas)
-    smaller = np.minimum(chosen.areas[:, None], chosen.areas[None, :])
-    kept = nms(range(len(order)), shared / smaller, INSIDE)
+    pairs = meeting_boxes(chosen.boxes_xyxy)
+    shared = shared_pixels(chosen.crop, chosen.boxes_xyxy, pairs)
+    inside = shared > INSIDE * chosen.areas[pairs].min(axis=1)
+    kept = sparse_nms(range(len(order)), Clashes(len(order), pairs[inside]), len(order))
     return np.asarray(order[kept], np.int64)
 
 

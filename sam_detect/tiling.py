@@ -1,0 +1,213 @@
+"""Proposals of pictures that are too large for their objects to be seen at once.
+
+A segmenter reduces a large picture before it works on it, and small objects are lost. Then the
+picture is proposed in *windows* with overlap, as large as the smallest example allows. An object
+that reaches over the border of a window is whole in another one, or, if it is longer than the
+overlap, in the windows of the next *level*, which are four times as large. What several windows
+propose is kept once. The masks lie in the whole picture, so whatever comes after them is as in any
+picture.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from sam_detect.interfaces import Segmenter
+from sam_detect.masks import BoolArray, IntArray, intersection
+from sam_detect.overlaps import Clashes, meeting_boxes, sparse_nms
+from sam_detect.types import Frame, Masks
+
+MARGIN = 2.3
+"""The smallest example must have so many times the least area that is proposed at all."""
+SHARED = (1 / 16, 1 / 4)
+"""Overlap of windows, as shares of their side: least, and most."""
+REACH = 2.0
+"""Objects may be so many times as long as the largest example, where it is round."""
+LEVEL = 4
+"""Windows of the next level are so many times as large."""
+SIZES = 16.0
+"""In windows, proposals so many times smaller or larger than any example are left out: none of
+them could be named, and a large picture has very many."""
+SAME_IOU = 0.8
+"""Two proposals of different windows that overlap more are one."""
+
+Box = tuple[int, int, int, int]
+Areas = tuple[int, int] | None
+Progress = Callable[[int, int], None]
+"""Told of each window: how many are done, of how many."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Windows of one size.
+
+    Attributes:
+        side: of a window, in pixels of the picture.
+        overlap: that neighbours share; no longer object can be cut by all of them.
+    """
+
+    side: int
+    overlap: int
+
+    def windows(self, size_hw: tuple[int, int]) -> list[Box]:
+        """Half-open boxes xyxy, row by row: as few as can be, of one size, evenly spaced."""
+        rows, columns = (self._spans(length) for length in size_hw)
+        return [(x0, y0, x1, y1) for y0, y1 in rows for x0, x1 in columns]
+
+    def _spans(self, length: int) -> list[tuple[int, int]]:
+        if length <= self.side:
+            return [(0, length)]
+        count = math.ceil((length - self.overlap) / (self.side - self.overlap))
+        side = math.ceil((length + (count - 1) * self.overlap) / count)
+        starts = [round(i * (length - side) / (count - 1)) for i in range(count)]
+        return [(start, start + side) for start in starts]
+
+
+def levels(
+    size_hw: tuple[int, int], segmenter: Segmenter, areas: Areas, tile: int = 0
+) -> list[Level]:
+    """The levels in which a picture is proposed; none where it is proposed as a whole.
+
+    Args:
+        areas: pixels of the smallest and of the largest example; None without examples, for which
+            only ``tile`` makes windows.
+        tile: side of the smallest windows; 0: as large as the smallest example allows.
+    """
+    longest = max(size_hw)
+    side = tile or _widest(size_hw, segmenter, areas)
+    reach = math.inf if areas is None else REACH * math.sqrt(areas[1] * 4 / math.pi)
+    found: list[Level] = []
+    while side < longest:
+        least, most = (max(1, round(share * side)) for share in SHARED)
+        found.append(Level(side, max(least, math.ceil(min(reach, most)))))
+        if reach <= most:
+            return found
+        side *= LEVEL
+    return [*found, Level(longest, 0)] if found else []
+
+
+def _widest(size_hw: tuple[int, int], segmenter: Segmenter, areas: Areas) -> int:
+    """Side of the largest windows in which the smallest example would be proposed."""
+    longest = max(size_hw)
+    if areas is None or areas[0] >= MARGIN * segmenter.smallest_area(size_hw):
+        return longest
+    least, most = min(longest, math.isqrt(segmenter.worked_pixels(size_hw))), longest
+    while most - least > 1:
+        side = (least + most) // 2
+        fits = areas[0] >= MARGIN * segmenter.smallest_area((side, side))
+        least, most = (side, most) if fits else (least, side)
+    return least
+
+
+def propose(
+    frame: Frame,
+    segmenter: Segmenter,
+    areas: Areas = None,
+    *,
+    tile: int = 0,
+    near: IntArray | None = None,
+    progress: Progress | None = None,
+) -> Masks:
+    """A segmenter's proposals of a picture of any size, best first.
+
+    Args:
+        segmenter: is asked for the picture, or for each window.
+        areas, tile: as of :func:`levels`.
+        near: ``(N, 4)`` boxes xyxy; only windows that one of them meets are proposed.
+        progress: told of each window.
+    """
+    plan = levels(frame.size_hw, segmenter, areas, tile)
+    if not plan:
+        return segmenter.segment(frame)
+    windows = [box for level in plan for box in level.windows(frame.size_hw)]
+    if near is not None:
+        windows = [box for box in windows if _meets(box, near)]
+    found = []
+    for done, window in enumerate(windows, start=1):
+        found.append(_in_window(frame, segmenter, window, areas))
+        if progress is not None:
+            progress(done, len(windows))
+    return merged([Masks.empty(frame.size_hw), *found])
+
+
+def _in_window(frame: Frame, segmenter: Segmenter, window: Box, areas: Areas) -> Masks:
+    """The proposals in a window, as masks of the picture, without those that its border cuts."""
+    x0, y0, x1, y1 = window
+    height, width = frame.size_hw
+    name = f"{frame.source_id}#{x0},{y0},{x1 - x0},{y1 - y0}"
+    masks = segmenter.segment(replace(frame, image_rgb=frame.image_rgb[y0:y1, x0:x1], source_id=name))
+    inner = np.array([x0 > 0, y0 > 0, x1 < width, y1 < height])
+    at_side = masks.boxes_xyxy == np.array([0, 0, x1 - x0, y1 - y0])
+    kept = ~(at_side & inner).any(axis=1)
+    if areas is not None:
+        kept &= (masks.areas * SIZES >= areas[0]) & (masks.areas <= areas[1] * SIZES)
+    return moved(masks[kept], (x0, y0), frame.size_hw)
+
+
+def moved(masks: Masks, by_xy: tuple[int, int], size_hw: tuple[int, int]) -> Masks:
+    """The masks of a window in the picture that it is cut from, at its corner ``by_xy``."""
+    corner = np.array(by_xy, np.float32)
+    return replace(
+        masks,
+        size_hw=size_hw,
+        boxes_xyxy=masks.boxes_xyxy + np.tile(np.array(by_xy, np.int64), 2),
+        prompts_xy=masks.prompts_xy + corner,
+    )
+
+
+def merged(found: Sequence[Masks]) -> Masks:
+    """The masks of several windows, best first; of nearly equal ones of different windows the
+    best."""
+    masks = Masks.concatenate(found)
+    order = np.argsort(-masks.predicted_ious, kind="stable")
+    masks = masks[order]
+    windows = np.repeat(np.arange(len(found)), [len(each) for each in found])[order]
+    pairs = np.concatenate([np.zeros((0, 2), np.int64), *_nearly_equal(masks, windows)])
+    return masks[sparse_nms(range(len(masks)), Clashes(len(masks), pairs), len(masks))]
+
+
+def _nearly_equal(masks: Masks, windows: IntArray) -> Iterator[IntArray]:
+    """The pairs of masks of different windows that are nearly equal."""
+    boxes, areas = masks.boxes_xyxy, masks.areas
+    pairs = meeting_boxes(boxes)
+    pairs = pairs[windows[pairs[:, 0]] != windows[pairs[:, 1]]]
+    one, other = boxes[pairs[:, 0]], boxes[pairs[:, 1]]
+    sides = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
+    smaller, larger = np.sort(areas[pairs], axis=1).T
+    pairs = pairs[np.minimum(sides.prod(axis=1), smaller) > SAME_IOU * larger]
+    crop: Callable[[int], BoolArray] = lru_cache(256)(masks.crop)
+    listed = boxes.tolist()
+    for i, j in pairs.tolist():
+        shared = intersection(crop(i), listed[i], crop(j), listed[j])
+        if shared > SAME_IOU * (int(areas[i]) + int(areas[j]) - shared):
+            yield np.array([[i, j]])
+
+
+def _meets(box: Box, others: IntArray) -> bool:
+    x0, y0, x1, y1 = others.T
+    return bool(((x0 < box[2]) & (x1 > box[0]) & (y0 < box[3]) & (y1 > box[1])).any())
+
+
+def warn_if_too_small(frame: Frame, segmenter: Segmenter, areas: Areas, tile: int = 0) -> None:
+    """Warns if objects of the smallest example's area (pixels) are lost in this picture."""
+    plan = levels(frame.size_hw, segmenter, areas, tile)
+    height, width = plan[0].windows(frame.size_hw)[0][2:][::-1] if plan else frame.size_hw
+    least = segmenter.smallest_area((height, width))
+    if areas is None or areas[0] >= least:
+        return
+    smallest = areas[0]
+    seen = smallest * segmenter.worked_pixels((height, width)) / (height * width)
+    warnings.warn(
+        f"{frame.source_id}: in {'windows' if plan else 'a picture'} of {width}x{height} pixels, "
+        f"objects of fewer than about {math.ceil(least)} pixels "
+        f"({2 * math.sqrt(least / math.pi):.0f} across) are lost; the smallest example has "
+        f"{smallest}, and {seen:.1f} in the picture as it is worked on: enlarge the picture, or "
+        "take smaller windows (tile)",
+        stacklevel=3,
+    )
