@@ -108,6 +108,13 @@ class Settings(BaseModel):
         description="Longest side of the kept crops; by default 256.",
         json_schema_extra=shown("PIXELS"),
     )
+    tile: int | None = Field(
+        None,
+        ge=64,
+        description="Side of the windows in which a large picture is searched; by default as the "
+        "smallest example needs.",
+        json_schema_extra=shown("PIXELS"),
+    )
     labeller: str = Field(
         "knn",
         description="What names an object: its nearest examples (knn), the "

@@ -10,8 +10,6 @@ works on one immutable :class:`~sam_detect.library.snapshot.LibrarySnapshot`.
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sam_detect import parts
+from sam_detect import parts, tiling
 from sam_detect.config import Settings
 from sam_detect.errors import RecipeMismatchError
 from sam_detect.features.choosing import choose_features
@@ -37,6 +35,7 @@ from sam_detect.library.library import Library
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import ConvertedExamples
 from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
+from sam_detect.masks import IntArray
 from sam_detect.models.sharing import WhileAlive
 from sam_detect.models.weights import default_segmenter
 from sam_detect.segmentation import prompted
@@ -54,6 +53,8 @@ class Pipeline:
         library: the examples. If it has another recipe than ``features``, its examples are
             embedded again in memory, and learning is refused.
         segmenter_name: recorded with the examples; None is the segmenter's registered name.
+        tile: side in pixels of the windows in which pictures are proposed; 0: chosen by the sizes
+            of the examples (:mod:`sam_detect.tiling`).
 
     Raises:
         RecipeMismatchError: the library's kept crops cannot give vectors of this recipe.
@@ -67,13 +68,15 @@ class Pipeline:
         library: Library,
         *,
         segmenter_name: str | None = None,
+        tile: int = 0,
     ) -> None:
+        self.tile = tile
         self.segmenter, self.features, self.labeller = segmenter, features, labeller
         self.library = library
         self.segmenter_name = segmenter_name or parts.name_of("segmenter", segmenter)
         self._snapshots = SnapshotReader(library, features)
         self._naming = Naming(labeller, self.segmenter_name)
-        self._proposed: WhileAlive[Frame, Masks] = WhileAlive(1)
+        self._proposed: WhileAlive[Frame, dict[Any, Masks]] = WhileAlive(1)
         # A library that changes from this recipe to another was reindexed by another process.
         self.shares_recipe = library.recipe in (None, self.recipe)
 
@@ -101,7 +104,7 @@ class Pipeline:
         segmenter = part("segmenter", parts.make_segmenter, default_segmenter(stored))
         features = choose_features(settings, stored, given)
         labeller = part("labeller", parts.make_labeller, features.embedder)
-        pipeline = cls(segmenter, features, labeller, library)
+        pipeline = cls(segmenter, features, labeller, library, tile=settings.tile or 0)
         used = {"segmenter": pipeline.segmenter_name, "embedder": features.recipe.embedder,
                 "fade": features.recipe.fade, "store": "qdrant"}  # fmt: skip
         parts.require_used(settings, {**used, **settings.chosen, **dict.fromkeys(given)})
@@ -129,7 +132,7 @@ class Pipeline:
 
     def _with(self, features: FeatureExtractor, library: Library) -> Pipeline:
         parts_here = self.segmenter, features, self.labeller, library
-        return Pipeline(*parts_here, segmenter_name=self.segmenter_name)
+        return Pipeline(*parts_here, segmenter_name=self.segmenter_name, tile=self.tile)
 
     # -- detecting ---------------------------------------------------------------------------
 
@@ -187,20 +190,22 @@ class Pipeline:
         *,
         known: KnownVectors | None = None,
         timings_ms: dict[str, float] | None = None,
+        warn: bool = True,
     ) -> Candidates:
         """The segmenter's proposals of a frame, best first, with their vectors.
 
         Args:
             known, timings_ms: as of
                 :meth:`~sam_detect.features.extraction.FeatureExtractor.embed_masks`.
+            warn: whether it is said where objects as small as an example are lost.
         """
         timer = StageTimer(timings_ms)
         with timer.on("propose"):
             areas = example_areas(snapshot.examples())
             segmenter = self.segmenter.for_areas(areas)
-            if areas is not None:
-                _warn_if_too_small(frame, segmenter, areas[0])
-            masks = segmenter.segment(frame)
+            if warn:
+                tiling.warn_if_too_small(frame, segmenter, areas, self.tile)
+            masks = tiling.propose(frame, segmenter, areas, tile=self.tile)
         return self.embed(frame, masks, snapshot, known=known, timings_ms=timer.spent_ms)
 
     def embed(
@@ -243,14 +248,24 @@ class Pipeline:
 
     # -- outlining ---------------------------------------------------------------------------
 
-    def all_proposals(self, frame: Frame, areas: tuple[int, int] | None = None) -> Masks:
+    def all_proposals(
+        self, frame: Frame, areas: tuple[int, int] | None = None, near: IntArray | None = None
+    ) -> Masks:
         """The segmenter's proposals of a frame, whatever the library knows, best first. Those of
         the last frame are cached.
 
         Args:
             areas: as of :meth:`~sam_detect.interfaces.Segmenter.for_areas`.
+            near: ``(N, 4)`` boxes xyxy; of a picture that is proposed in windows only those that
+                one of them meets.
         """
-        return self._proposed.of(frame, lambda: self.segmenter.for_areas(areas).segment(frame))
+        segmenter = self.segmenter.for_areas(areas)
+        plan = tuple(tiling.levels(frame.size_hw, segmenter, areas, self.tile))
+        key = plan, None if near is None or not plan else near.tobytes()
+        made = self._proposed.of(frame, dict)
+        if key not in made:
+            made[key] = tiling.propose(frame, segmenter, areas, tile=self.tile, near=near)
+        return made[key]
 
     def outline(
         self,
@@ -264,12 +279,13 @@ class Pipeline:
 
         Takes and raises what :func:`sam_detect.segmentation.prompted.outline` does.
         """
-        # The proposals of `detect`, among which the finds were.
-        areas = example_areas(self.snapshot().examples()) if of_finds else None
+        near, areas = tiling.places(frame.size_hw, boxes_xywh, points_xy)
+        if of_finds:  # the proposals of `detect`, among which the finds were
+            areas = example_areas(self.snapshot().examples())
         return prompted.outline(
             frame,
             self.segmenter,
-            propose=partial(self.all_proposals, areas=areas),
+            propose=partial(self.all_proposals, areas=areas, near=near),
             boxes_xywh=boxes_xywh,
             points_xy=points_xy,
             of_finds=of_finds,
@@ -347,9 +363,9 @@ class Pipeline:
         hard_negatives: Sequence[HardNegatives | None] = [None] * len(masks)
         if len(masks) and not negative:
             # The proposals do not depend on what was learnt before: no example may.
-            proposed = self.all_proposals(frame, area_range(masks.areas)), self.segmenter_name
+            near = self.all_proposals(frame, area_range(masks.areas), masks.boxes_xyxy)
             hard_negatives = find_hard_negatives(
-                frame, masks, crops, proposed, features, others=others
+                frame, masks, crops, (near, self.segmenter_name), features, others=others
             )
         digest, added = image_digest(frame.image_rgb), now()
         examples = []
@@ -382,19 +398,3 @@ class Pipeline:
                 "kept"
             )
         self.library.require_recipe(self.recipe)
-
-
-def _warn_if_too_small(frame: Frame, segmenter: Segmenter, smallest: int) -> None:
-    """Warns if objects of the smallest example's area (pixels) are lost in this picture."""
-    least = segmenter.smallest_area(frame.size_hw)
-    if smallest >= least:
-        return
-    height, width = frame.size_hw
-    seen = smallest * segmenter.worked_pixels(frame.size_hw) / (height * width)
-    warnings.warn(
-        f"{frame.source_id}: in a picture of {width}x{height} pixels, objects of fewer than about "
-        f"{math.ceil(least)} pixels ({2 * math.sqrt(least / math.pi):.0f} across) are lost; the "
-        f"smallest example has {smallest}, and {seen:.1f} in the picture as it is worked on: cut "
-        "the picture into parts",
-        stacklevel=2,
-    )

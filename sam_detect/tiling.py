@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -34,6 +35,8 @@ LEVEL = 4
 SIZES = 16.0
 """In windows, proposals so many times smaller or larger than any example are left out: none of
 them could be named, and a large picture has very many."""
+ROUND = math.pi / 4
+"""Share of its box that a round object fills."""
 SAME_IOU = 0.8
 """Two proposals of different windows that overlap more are one."""
 
@@ -41,6 +44,8 @@ Box = tuple[int, int, int, int]
 Areas = tuple[int, int] | None
 Progress = Callable[[int, int], None]
 """Told of each window: how many are done, of how many."""
+progress: ContextVar[Progress | None] = ContextVar("tiling_progress", default=None)
+"""Whom :func:`propose` tells of its progress in this thread."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,6 @@ def propose(
     *,
     tile: int = 0,
     near: IntArray | None = None,
-    progress: Progress | None = None,
 ) -> Masks:
     """A segmenter's proposals of a picture of any size, best first.
 
@@ -120,7 +124,6 @@ def propose(
         segmenter: is asked for the picture, or for each window.
         areas, tile: as of :func:`levels`.
         near: ``(N, 4)`` boxes xyxy; only windows that one of them meets are proposed.
-        progress: told of each window.
     """
     plan = levels(frame.size_hw, segmenter, areas, tile)
     if not plan:
@@ -128,12 +131,43 @@ def propose(
     windows = [box for level in plan for box in level.windows(frame.size_hw)]
     if near is not None:
         windows = [box for box in windows if _meets(box, near)]
-    found = []
+    told, found = progress.get(), []
     for done, window in enumerate(windows, start=1):
         found.append(_in_window(frame, segmenter, window, areas))
-        if progress is not None:
-            progress(done, len(windows))
+        if told is not None:
+            told(done, len(windows))
     return merged([Masks.empty(frame.size_hw), *found])
+
+
+def places(
+    size_hw: tuple[int, int],
+    boxes_xywh: Sequence[Sequence[float]],
+    points_xy: Sequence[Sequence[float]],
+) -> tuple[IntArray, Areas]:
+    """Where a user says that objects are: ``(N, 4)`` boxes xyxy, and the areas of the smallest and
+    of the largest, where boxes tell them. What is malformed, and reported by others, is left out.
+    """
+    shown = [(x, y, x + w, y + h) for x, y, w, h in _finite(boxes_xywh, 4)]
+    sizes = [math.ceil(ROUND * w * h) for _, _, w, h in _finite(boxes_xywh, 4) if w > 0 and h > 0]
+    shown += [(x, y, x + 1, y + 1) for x, y in _finite(points_xy, 2)]
+    height, width = size_hw
+    near = np.clip(np.array(shown, np.float64).reshape(-1, 4), 0, [width, height, width, height])
+    most = height * width
+    # half as large: outlines that are learnt are worth more pixels than those that are found
+    areas = (max(1, min(*sizes, most) // 2), min(max(sizes), most)) if sizes else None
+    return np.asarray(near, np.int64), areas
+
+
+def _finite(rows: Sequence[Sequence[float]], count: int) -> list[list[float]]:
+    found = []
+    for row in rows:
+        try:
+            numbers = [float(value) for value in row]
+        except (TypeError, ValueError):
+            continue
+        if len(numbers) == count and all(math.isfinite(number) for number in numbers):
+            found.append(numbers)
+    return found
 
 
 def _in_window(frame: Frame, segmenter: Segmenter, window: Box, areas: Areas) -> Masks:
@@ -141,7 +175,9 @@ def _in_window(frame: Frame, segmenter: Segmenter, window: Box, areas: Areas) ->
     x0, y0, x1, y1 = window
     height, width = frame.size_hw
     name = f"{frame.source_id}#{x0},{y0},{x1 - x0},{y1 - y0}"
-    masks = segmenter.segment(replace(frame, image_rgb=frame.image_rgb[y0:y1, x0:x1], source_id=name))
+    masks = segmenter.segment(
+        replace(frame, image_rgb=frame.image_rgb[y0:y1, x0:x1], source_id=name)
+    )
     inner = np.array([x0 > 0, y0 > 0, x1 < width, y1 < height])
     at_side = masks.boxes_xyxy == np.array([0, 0, x1 - x0, y1 - y0])
     kept = ~(at_side & inner).any(axis=1)

@@ -22,7 +22,7 @@ WITH_AUTO = {"segmenter", "embedder"}
 NEVER = {"qdrant_api_key"}
 """What a command line would show to everybody on the machine."""
 SECTIONS = {
-    "Proposals": ("segmenter",),
+    "Proposals": ("segmenter", "tile"),
     "Vectors": ("embedder", "fade", "occupancy", "crop_side"),
     "Labels": ("labeller",),
     "Library": ("library", "store"),

@@ -13,7 +13,6 @@ import numpy as np
 from sam_detect.evaluation.methods import Predictions, SupportImage
 from sam_detect.features.extraction import STAGES, FeatureExtractor, KnownVectors
 from sam_detect.interfaces import Segmenter
-from sam_detect.labelling.decision import example_areas
 from sam_detect.library.library import Library
 from sam_detect.masks import FloatArray
 from sam_detect.pipeline import Pipeline
@@ -34,11 +33,13 @@ class FrameVectors(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluationCache:
-    """Proposals with the seconds they took, by segmenter, areas and frame; vectors by recipe and
-    frame. Shared by the variants of a sweep."""
+    """Proposals with the seconds they took, by segmenter, areas and frame (or window of one);
+    vectors by recipe and frame; and the seconds of the proposals that were asked for last. Shared
+    by the variants of a sweep."""
 
     proposals: dict[tuple[str, Areas, str], tuple[Masks, float]] = field(default_factory=dict)
     vectors: dict[tuple[str, str], FrameVectors] = field(default_factory=dict)
+    spent: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,19 +63,22 @@ class CachedSegmenter(Segmenter):
         return self if sized is self.inner else replace(self, inner=sized, areas=areas)
 
     def segment(self, frame: Frame) -> Masks:
-        return self.proposals(frame)[0]
-
-    def proposals(self, frame: Frame) -> tuple[Masks, float]:
-        """The proposals of a frame, and the seconds that they took when they were made."""
+        """The proposals of a frame; the seconds that they took when they were made are added to
+        those that the cache counts."""
         key = (self.key, self.areas, frame.source_id)
         if key not in self.cache.proposals:
             started = time.perf_counter()
             masks = self.inner.segment(frame)
             self.cache.proposals[key] = masks, time.perf_counter() - started
-        return self.cache.proposals[key]
+        masks, seconds = self.cache.proposals[key]
+        self.cache.spent.append(seconds)
+        return masks
 
     def smallest_area(self, size_hw: tuple[int, int]) -> float:
-        return 0.0  # an evaluation of hundreds of pictures does not warn about each
+        return self.inner.smallest_area(size_hw)
+
+    def worked_pixels(self, size_hw: tuple[int, int]) -> int:
+        return self.inner.worked_pixels(size_hw)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +147,7 @@ class PipelineMethod:
             vectors=cache.vectors,
         )
         self._name, self._labeller = pipeline.segmenter_name, pipeline.labeller
+        self._tile = pipeline.tile
         self.pipeline = self._with_empty_library()
 
     def learn(self, support: Sequence[SupportImage]) -> None:
@@ -158,7 +163,9 @@ class PipelineMethod:
         """
         snapshot = self.pipeline.snapshot()
         spent: dict[str, float] = {}
-        proposed = self.pipeline.propose(frame, snapshot, timings_ms=spent)
+        self._segmenter.cache.spent.clear()
+        # An evaluation of hundreds of pictures does not warn about each.
+        proposed = self.pipeline.propose(frame, snapshot, timings_ms=spent, warn=False)
         detections = self.pipeline.detect(
             frame,
             snapshot=snapshot,
@@ -168,9 +175,8 @@ class PipelineMethod:
         )
         for stage, milliseconds in detections.timings_ms.items():
             spent[stage] = spent.get(stage, 0.0) + milliseconds
-        areas = example_areas(snapshot.examples())
         seconds = {stage: milliseconds / 1000 for stage, milliseconds in spent.items()}
-        seconds["propose"] = self._segmenter.for_areas(areas).proposals(frame)[1]
+        seconds["propose"] = sum(self._segmenter.cache.spent)
         return Predictions(
             masks=detections.masks,
             labels=tuple(detections.label.tolist()),
@@ -199,5 +205,10 @@ class PipelineMethod:
     def _with_empty_library(self) -> Pipeline:
         library = Library(load_class("store", "memory")(), "evaluation")
         return Pipeline(
-            self._segmenter, self._features, self._labeller, library, segmenter_name=self._name
+            self._segmenter,
+            self._features,
+            self._labeller,
+            library,
+            segmenter_name=self._name,
+            tile=self._tile,
         )

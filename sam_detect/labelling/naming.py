@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from sam_detect.interfaces import Labeller, LabelMemory
 from sam_detect.masks import FloatArray, IntArray, intersection
-from sam_detect.overlaps import Clashes, meeting_boxes, sparse_nms, shared_pixels
+from sam_detect.overlaps import Clashes, meeting_boxes, shared_pixels, sparse_nms
 from sam_detect.types import (
     Candidates,
     Classification,
@@ -330,7 +330,8 @@ def _clashing(
     same = (coded[:, 0] == coded[:, 1]) | ((sure > 0) & ~may_nest)
     clash = np.where(same, iou > SAME_OBJECT_IOU, iou > DIFFERENT_LABEL_IOU)
     clash |= inside & ~may_nest
-    return pairs[np.where(sure == 2, iou > DIFFERENT_LABEL_IOU, clash)]
+    clash = np.where(sure == 2, iou > DIFFERENT_LABEL_IOU, clash)
+    return np.asarray(pairs[clash], np.int64)
 
 
 def exchange_for_several(

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.masks import BoolArray, FloatArray, IntArray
-from sam_detect.overlaps import Clashes, meeting_boxes, sparse_nms, shared_pixels
+from sam_detect.overlaps import Clashes, meeting_boxes, shared_pixels, sparse_nms
 from sam_detect.types import Masks
 
 LARGE = 0.2

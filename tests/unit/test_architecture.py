@@ -16,11 +16,11 @@ ROOMS = {
     "sources", "segmentation", "fading", "embedding", "vector_store", "labelling", "outputs",
 }  # fmt: skip
 TIERS = [
-    {"errors", "labels", "masks", "types"},
+    {"errors", "labels", "masks", "overlaps", "types"},
     {"contracts", "interfaces", "registry", "options", "config", "parts", "plain_yaml"},
     {"models"},
     ROOMS,
-    {"features"},
+    {"features", "tiling"},
     {"library"},
     {"pipeline"},
     {"video", "batch", "evaluation", "training", "refine"},

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from closeness import SCORE_TOLERANCE
 from hypothesis import given
@@ -16,7 +17,7 @@ from strategies import QUICK
 from sam_detect.labelling import KNNLabeller, PrototypeLabeller
 from sam_detect.labelling.naming import exchange_for_several, observed_nesting, suppress
 from sam_detect.labelling.similarity import TOLERANCE, Metric, calibrate
-from sam_detect.masks import nms
+from sam_detect.overlaps import Clashes, sparse_nms
 from sam_detect.types import Classification, ExampleArrays, Masks, Neighbour
 
 
@@ -336,10 +337,16 @@ def test_one_object_does_not_take_the_place_of_a_better_one() -> None:
     assert suppress(parts_of_one, sure(0.95, 0.9, 0.9))[0].tolist() == [0]
 
 
+def graph(clash: npt.NDArray[np.bool_]) -> Clashes:
+    """Of a symmetric matrix."""
+    return Clashes(len(clash), np.argwhere(np.triu(clash, 1)))
+
+
 def test_what_is_less_likely_than_not_costs_nothing() -> None:
     clash = np.zeros((4, 4), bool)
     clash[0, 1:] = clash[1:, 0] = True
-    assert exchange_for_several([0], clash, np.array([0.4, 0.25, 0.2, -0.1])) == [1, 2]
+    worth = np.array([0.4, 0.25, 0.2, -0.1])
+    assert exchange_for_several([0], graph(clash), worth) == [1, 2]
 
 
 def test_unknown_ones_keep_no_named_one_out() -> None:
@@ -358,8 +365,8 @@ def test_local_search_is_worth_no_less_than_greed_and_never_keeps_two_that_clash
     clash = rng.random((count, count)) < 0.35
     clash = np.triu(clash, 1) | np.triu(clash, 1).T
     worth = np.sort(rng.uniform(-0.1, 0.5, count))[::-1]
-    greedy = nms(range(count), clash.astype(np.float64), 0.5)
-    found = exchange_for_several(greedy, clash, worth)
+    greedy = sparse_nms(range(count), graph(clash), count)
+    found = exchange_for_several(greedy, graph(clash), worth)
     assert not clash[np.ix_(found, found)].any()
     assert worth[found].sum() >= worth[greedy].sum() - 1e-12
 
