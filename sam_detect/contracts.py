@@ -277,6 +277,7 @@ CONTRACTS: dict[str, dict[str, Check]] = {
         "embed": unit_vectors,
         "embed_frame": one_vector_each_mask,
         "embed_texts": unit_vectors,
+        "for_areas": same_room,
         "parameters": plain_parameters,
     },
     "labeller": {"label": one_classification_each},

@@ -168,17 +168,14 @@ class Embedder(Part, room="embedder"):
     """Share of a crop's area that its object may take at most; None: any."""
     crop_side: int | None = None
     """Longest side, pixels, of the crops that a library keeps for it; None: the usual one."""
-    cheap: ClassVar[bool] = False
+    cheap: bool = False
     """Whether a vector is made about as quickly as one that is known can be found."""
     parts: Mapping[str, int] = MappingProxyType({})
     """Dimensions of the parts of a vector by name, in their order; labellers learn how much each
     counts. In all vectors a part has the same length, the root of its usual weight. Empty: one."""
     of_frames: bool = False
-    """Whether the vectors of a picture's masks come from the whole picture, by
-    :meth:`embed_frame`."""
-    of_crops: bool = True
-    """Whether :meth:`embed` makes vectors that are comparable with those. If not, examples are
-    described in their pictures, and a library, which keeps crops, cannot make them again."""
+    """Whether vectors come from whole pictures, by :meth:`embed_frame`. A library, which keeps
+    crops, cannot make them again."""
 
     @property
     @abstractmethod
@@ -198,6 +195,16 @@ class Embedder(Part, room="embedder"):
 
         The crops of the masks are cut and faded only when they are asked for, one by one."""
         raise NotImplementedError(f"the embedder {self.name} describes crops, not frames")
+
+    def for_areas(self, areas: tuple[int, int] | None) -> Embedder:
+        """This embedder for the masks of a picture in which objects of about these sizes are
+        sought; itself unless it goes by sizes. It may be one :attr:`of_frames`, whose vectors are
+        comparable with those of :meth:`embed`: examples are always described by their crops.
+
+        Args:
+            areas: as of :meth:`Segmenter.for_areas`.
+        """
+        return self
 
     def scene_weights(self) -> FloatArray | None:
         """``(D,)`` in 0..1: how far each dimension still tells in a picture taken from elsewhere,

@@ -177,9 +177,8 @@ class Pipeline:
         with timer.on("label"):
             detections = self.label(candidates, snapshot, scene=scene, recall_taught=recall_taught)
         if explain_unknown:
-            embed = partial(
-                self.features.embed_masks, frame, known=known, timings_ms=timer.spent_ms
-            )
+            features = self.features.for_areas(example_areas(snapshot.examples()))
+            embed = partial(features.embed_masks, frame, known=known, timings_ms=timer.spent_ms)
             detections = self._naming.with_neighbours(snapshot, detections, embed=embed)
         return replace(detections, timings_ms=timer.spent_ms)
 
@@ -221,8 +220,9 @@ class Pipeline:
         others stay unknown. Takes what :meth:`propose` does."""
         timer = StageTimer(timings_ms)
         with timer.on("label"):
-            described = np.flatnonzero(plausible_sizes(masks.areas, snapshot.examples()))
-        vectors = self.features.embed_masks(
+            examples = snapshot.examples()
+            described = np.flatnonzero(plausible_sizes(masks.areas, examples))
+        vectors = self.features.for_areas(example_areas(examples)).embed_masks(
             frame, masks[described], known=known, timings_ms=timer.spent_ms
         )
         return Candidates(frame, masks, vectors, described)
@@ -358,8 +358,8 @@ class Pipeline:
         named = [normalised_label(label) for label in labels]
         features = self.features
         crops = list(features.crops(frame, masks))
-        of_crops = features.embedder.of_crops
-        vectors = features.embed_crops(crops) if of_crops else features.embed_masks(frame, masks)
+        of_frames = features.embedder.of_frames
+        vectors = features.embed_masks(frame, masks) if of_frames else features.embed_crops(crops)
         hard_negatives: Sequence[HardNegatives | None] = [None] * len(masks)
         if len(masks) and not negative:
             # The proposals do not depend on what was learnt before: no example may.

@@ -53,11 +53,17 @@ Sums = dict[int, FloatArray]
 """By stride, ``(N, C)`` sums of features under N masks."""
 
 
-def features_of_frame(network: Network, image_rgb: ImageRGB, masks: Masks) -> Sums:
-    """The features of N masks of a picture, up to a factor for each mask."""
+def features_of_frame(
+    network: Network, image_rgb: ImageRGB, masks: Masks, *, finest: float = math.inf
+) -> Sums:
+    """The features of N masks of a picture, up to a factor for each mask.
+
+    Args:
+        finest: the largest scale; smaller objects have fewer cells.
+    """
     found = _zeros(len(masks))
     sides = masks.boxes_xyxy[:, 2:] - masks.boxes_xyxy[:, :2]
-    scales = scales_of(masks.areas, sides.max(axis=1, initial=0))
+    scales = np.minimum(scales_of(masks.areas, sides.max(axis=1, initial=0)), finest)
     for scale in np.unique(scales):
         level, chosen = _Level.of(image_rgb, float(scale)), np.flatnonzero(scales == scale)
         shares = []

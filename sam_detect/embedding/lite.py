@@ -6,14 +6,16 @@ nuclei from debris. The parts of ``appearance`` have one half of the weight.
 
 from __future__ import annotations
 
+import copy
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
-from sam_detect.embedding._pyramid import features_of_crops, features_of_frame
+from sam_detect.embedding._pyramid import features_of_crops, features_of_frame, scales_of
 from sam_detect.embedding.appearance import (
     PART_LENGTHS,
     PART_WEIGHTS,
@@ -55,8 +57,9 @@ class LiteEmbedder(AppearanceEmbedder):
 
     With ``pooling="crop"`` each faded crop, of which the object takes a fifth, goes through the
     network. With ``"frame"`` the picture goes through it, at the scale of each size of object
-    (:mod:`sam_detect.embedding._pyramid`): much faster with many masks. An example is then
-    described by its crop, which is not faded for the network.
+    (:mod:`sam_detect.embedding._pyramid`): faster with many masks. An example is then described by
+    its crop, which is not faded for the network; so are masks as long as the sizes of the examples
+    are not known (:meth:`for_areas`).
 
     Args:
         pooling: crop or frame.
@@ -78,14 +81,28 @@ class LiteEmbedder(AppearanceEmbedder):
         if pooling not in POOLINGS:
             raise ConfigError(f"pooling must be {' or '.join(POOLINGS)}, got {pooling!r}")
         self._network = shared_network()
-        self.of_frames = pooling == "frame"
+        self._pooling = pooling
+        self._finest = math.inf
 
     @property
     def dimension(self) -> int:
         return sum(LENGTHS.values())
 
     def parameters(self) -> dict[str, Any]:
-        return {"pooling": "frame"} if self.of_frames else {}
+        """The pooling, unless it is ``crop``, as of libraries that know no other; and the largest
+        scale, where it follows from the sizes of the examples."""
+        pooling = {} if self._pooling == "crop" else {"pooling": self._pooling}
+        return {**pooling, "finest": self._finest} if self.of_frames else pooling
+
+    def for_areas(self, areas: tuple[int, int] | None) -> LiteEmbedder:
+        """With pooling ``frame``, an embedder of frames that sees nothing finer than the smallest
+        example: the levels of a pyramid that are finer cost most."""
+        if self._pooling == "crop" or areas is None:
+            return self
+        least = np.array([areas[0]])
+        sized = copy.copy(self)
+        sized.of_frames, sized._finest = True, float(scales_of(least, np.sqrt(least))[0])
+        return sized
 
     def scene_weights(self) -> FloatArray:
         learned = np.ones(sum(LENGTHS[name] for name in STRIDES), np.float32)
@@ -94,7 +111,7 @@ class LiteEmbedder(AppearanceEmbedder):
     def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
         if not crops:
             return np.zeros((0, self.dimension), np.float32)
-        if self.of_frames:
+        if self._pooling == "frame":
             sums = features_of_crops(self._network, [each.crop for each in crops])
         else:
             pieces = [_input_of(crop) for crop in crops]
@@ -109,7 +126,9 @@ class LiteEmbedder(AppearanceEmbedder):
         masks.require_fit(frame)
         if not len(masks):
             return np.zeros((0, self.dimension), np.float32)
-        learned = _learned(features_of_frame(self._network, frame.image_rgb, masks))
+        learned = _learned(
+            features_of_frame(self._network, frame.image_rgb, masks, finest=self._finest)
+        )
         iterator, described = iter(crops), []
         while batch := list(itertools.islice(iterator, BATCH)):
             described.append(describe(batch))

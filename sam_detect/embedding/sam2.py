@@ -118,8 +118,7 @@ class SAM2Embedder(Embedder):
             **{key: value for key, value in optional.items() if value is not None},
         }
         self.input_side = self._features.side
-        self.of_frames = pooling == "frame"
-        self.of_crops = not self.of_frames
+        self.of_frames = self.cheap = pooling == "frame"  # all masks share one encoding
         self.crop_side = None if self.of_frames else min(CROP_SIDE, self.input_side)
         self.occupancy = min(self._occupancies) if self._occupancies else None
 

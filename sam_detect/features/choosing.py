@@ -54,7 +54,7 @@ def choose_features(
         parts.require_fade(fade)
     elif asked is not None:
         fade = parts.make_fade(*asked)
-    elif stored is not None and (stored.fade == "identity" or embedder.of_crops):
+    elif stored is not None and (stored.fade == "identity" or not embedder.of_frames):
         fade = _stored_fade(stored)
     widest = min(embedder.occupancy or DEFAULT_OCCUPANCY, DEFAULT_OCCUPANCY)
     usual = embedder.crop_side or DEFAULT_CROP_SIDE

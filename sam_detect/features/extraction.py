@@ -5,6 +5,7 @@ Vectors are cached, so that an unchanged crop is not embedded twice.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import json
@@ -185,6 +186,16 @@ class FeatureExtractor:
             dimension=self.embedder.dimension,
         )
 
+    def for_areas(self, areas: tuple[int, int] | None) -> FeatureExtractor:
+        """This extractor for pictures in which objects of about these sizes are sought, see
+        :meth:`~sam_detect.interfaces.Embedder.for_areas`; with the same cache."""
+        sized = self.embedder.for_areas(areas)
+        if sized is self.embedder:
+            return self
+        found = copy.copy(self)
+        object.__setattr__(found, "embedder", sized)
+        return found
+
     def crops(self, frame: Frame, masks: Masks) -> Iterator[Crop]:
         """The unfaded crop of each mask, as a library keeps it."""
         for index in range(len(masks)):
@@ -216,15 +227,22 @@ class FeatureExtractor:
         """
         if not self.embedder.of_frames:
             return self.embed_crops(self.crops(frame, masks), known=known, timings_ms=timings_ms)
-        timer = StageTimer(timings_ms, *STAGES)
+        timer, recipe = StageTimer(timings_ms, *STAGES), self.recipe
 
         def embedded(missing: Sequence[int]) -> FloatArray:
             some = masks[missing]
             return self.embedder.embed_frame(frame, some, self._faded(frame, some, timer))
 
+        lookup = self._cache if known is None or self.embedder.cheap else known
+        keys: list[Any] = []
         with timer.on("embed"):
-            keys = self._cache.keys_of_masks(frame, masks, self.recipe)
-            return self._cache.vectors(keys, embedded)
+            if lookup is self._cache:
+                keys = self._cache.keys_of_masks(frame, masks, recipe)
+            else:
+                crops = self.crops(frame, masks)
+                while batch := list(itertools.islice(crops, BATCH)):
+                    keys += lookup.keys_of_crops(batch, recipe)
+            return lookup.vectors(keys, embedded)
 
     def _faded(self, frame: Frame, masks: Masks, timer: StageTimer) -> Iterator[FadedCrop]:
         """The faded crop of each mask."""
@@ -279,7 +297,7 @@ class FeatureExtractor:
 
 
 def _require_compatible(embedder: Embedder, fade: parts.AnyFade, occupancy: float) -> None:
-    if not embedder.of_crops and parts.name_of("fade", fade) != "identity":
+    if embedder.of_frames and parts.name_of("fade", fade) != "identity":
         raise ConfigError(
             f"the embedder {embedder.name} sees whole pictures here (pooling 'frame'), in which "
             "nothing is faded: use the fade 'identity'"

@@ -169,7 +169,7 @@ def find_hard_negatives(
                 vectors=np.zeros((len(masks), features.embedder.dimension), np.float32),
             )
         )
-    if features.embedder.of_crops:
+    if not features.embedder.of_frames:
         return embed_hard_negatives(found, crops, features)
     needed = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
     vectors = features.embed_masks(frame, proposals[needed])

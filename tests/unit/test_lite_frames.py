@@ -12,13 +12,14 @@ import pytest
 
 from sam_detect import SAMDetect
 from sam_detect.embedding import AppearanceEmbedder, LiteEmbedder, _pyramid
-from sam_detect.errors import ConfigError, MaskError
+from sam_detect.errors import ConfigError, ExtensionError, MaskError
 from sam_detect.fading import GaussianFade
 from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.library.reindex import embed_stored, reindex
 from sam_detect.models.efficientnet_lite0 import CHANNELS
 from sam_detect.types import Crop, Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
+from sam_detect.video.key_frames import UnchangedVectors
 from tests.closeness import assert_same_vectors
 
 LEARNED = slice(AppearanceEmbedder().dimension, None)
@@ -165,8 +166,8 @@ def pictured() -> tuple[Frame, Masks]:
     return Frame(image), masks
 
 
-def extractor(pooling: str = "frame") -> FeatureExtractor:
-    return FeatureExtractor(LiteEmbedder(pooling), GaussianFade())
+def extractor(areas: tuple[int, int] | None = (2000, 3000)) -> FeatureExtractor:
+    return FeatureExtractor(LiteEmbedder("frame"), GaussianFade()).for_areas(areas)
 
 
 def test_a_mask_has_about_the_vector_of_its_crop() -> None:
@@ -208,6 +209,42 @@ def test_large_objects_are_reduced_in_crops_and_in_frames_alike() -> None:
     assert ((features.embed_crops(crops)[:, LEARNED] * small).sum(axis=1) > 0.4).all()
 
 
+def test_without_examples_masks_are_described_by_their_crops() -> None:
+    features, (frame, masks) = extractor(None), pictured()
+    assert not features.embedder.of_frames
+    crops = features.embed_crops(features.crops(frame, masks))
+    assert_same_vectors(features.embed_masks(frame, masks), crops)
+    for pooling, areas in (("crop", (100, 200)), ("frame", None)):
+        embedder = LiteEmbedder(pooling)
+        assert embedder.for_areas(areas) is embedder
+
+
+def test_nothing_finer_is_seen_than_the_smallest_example() -> None:
+    """What is smaller has fewer cells; what is as large has the vector that it had."""
+    image, network = textured((300, 400)), MeanColours()
+    masks = discs((300, 400), [(50, 50, 4), (150, 150, 9), (250, 200, 40)])
+    _pyramid.features_of_frame(network, image, masks, finest=1.0)  # type: ignore[arg-type]
+    pixels = sum(shape[2] * shape[3] for shape in network.shapes)
+    assert pixels <= 2 * 448 * 320
+    frame, shown = pictured()
+    fine, same = extractor((10, 3000)), extractor((2000, 3000))
+    assert_same_vectors(fine.embed_masks(frame, shown), same.embed_masks(frame, shown))
+    part = discs(frame.size_hw, [(60, 70, 6)])
+    of_fine, of_same = fine.embed_masks(frame, part), same.embed_masks(frame, part)
+    assert (of_fine[0, LEARNED] @ of_same[0, LEARNED]) < 0.45
+
+
+def test_the_cache_knows_the_sizes_that_vectors_were_made_for() -> None:
+    frame, _ = pictured()
+    part = discs(frame.size_hw, [(60, 70, 6)])
+    made = FeatureExtractor(LiteEmbedder("frame"), GaussianFade(), cache_size=10)
+    for areas in ((10, 3000), (2000, 3000)):
+        cached = made.for_areas(areas).embed_masks(frame, part)
+        assert_same_vectors(cached, extractor(areas).embed_masks(frame, part))
+    assert made.recipe == made.for_areas(None).recipe
+    assert made.recipe.model == {"pooling": "frame"}
+
+
 def test_no_masks_are_no_vectors_and_other_masks_are_refused() -> None:
     embedder, (frame, masks) = LiteEmbedder("frame"), pictured()
     assert embedder.embed_frame(frame, Masks.empty(frame.size_hw), []).shape == (
@@ -223,6 +260,37 @@ def test_a_crop_of_any_shape_is_described(size_hw: tuple[int, int]) -> None:
     crop = Crop(textured(size_hw), mask, 1.0, (0, 0, size_hw[1], size_hw[0]))
     [vector] = extractor().embed_crops([crop])
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+
+
+def test_masks_that_did_not_change_are_not_described_again() -> None:
+    """In key frames of a video, as with crops."""
+    features, (frame, masks) = extractor(), pictured()
+    before = UnchangedVectors()
+    first = features.embed_masks(frame, masks, known=before)
+    after = UnchangedVectors(before)
+    moved = Frame(frame.image_rgb.copy())
+    moved.image_rgb[masks.dense(0)] = 0
+    again = features.embed_masks(moved, masks, known=after)
+    assert (after.made, after.taken) == (1, len(masks) - 1)
+    np.testing.assert_array_equal(again[1:], first[1:])
+    assert again[0] @ first[0] < 0.99
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("pooling", ["crop", "frame"])
+def test_an_engine_that_fails_is_said(
+    wrong: float, pooling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(pictures: npt.NDArray[np.float32]) -> dict[int, npt.NDArray[np.float32]]:
+        found = MeanColours()(pictures)
+        found[16][0] = wrong
+        return found
+
+    monkeypatch.setattr("sam_detect.embedding.lite.shared_network", lambda: broken)
+    frame, masks = pictured()
+    features = FeatureExtractor(LiteEmbedder(pooling), GaussianFade())
+    with pytest.raises(ExtensionError, match="LiteEmbedder.*NaN or infinity"):
+        features.for_areas((2000, 3000)).embed_masks(frame, masks)
 
 
 def test_an_unknown_pooling_is_refused() -> None:

@@ -35,7 +35,6 @@ class OfFrames(Counting):
     """Sees whole pictures: the mean colour of each mask."""
 
     of_frames = True
-    of_crops = False
 
     def embed_frame(self, frame: Frame, masks: Masks, crops: Iterable[FadedCrop]) -> FloatArray:
         self.asked += len(masks)
