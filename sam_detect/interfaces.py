@@ -177,6 +177,9 @@ class Embedder(Part, room="embedder"):
     """Whether vectors come from whole pictures, by :meth:`embed_frame`. A library, which keeps
     crops, cannot make them again."""
 
+    rechecks: bool = False
+    """Whether masks that its vectors of a frame leave undecided are described by their crops."""
+
     @property
     @abstractmethod
     def dimension(self) -> int:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sam_detect import parts, tiling
 from sam_detect.config import Settings
@@ -35,12 +36,16 @@ from sam_detect.library.library import Library
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import ConvertedExamples
 from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
-from sam_detect.masks import IntArray
+from sam_detect.masks import FloatArray, IntArray
 from sam_detect.models.sharing import WhileAlive
 from sam_detect.models.weights import default_segmenter
 from sam_detect.segmentation import prompted
 from sam_detect.segmentation.prompted import Outlined
 from sam_detect.types import Candidates, Detections, Frame, Masks, Recipe
+
+UNDECIDED = (0.05, 0.95)
+"""Confidences between which a label is undecided, see
+:attr:`~sam_detect.interfaces.Embedder.rechecks`."""
 
 
 class Pipeline:
@@ -222,10 +227,25 @@ class Pipeline:
         with timer.on("label"):
             examples = snapshot.examples()
             described = np.flatnonzero(plausible_sizes(masks.areas, examples))
-        vectors = self.features.for_areas(example_areas(examples)).embed_masks(
-            frame, masks[described], known=known, timings_ms=timer.spent_ms
-        )
+        features, compared = self.features.for_areas(example_areas(examples)), masks[described]
+        vectors = features.embed_masks(frame, compared, known=known, timings_ms=timer.spent_ms)
+        if features is not self.features and features.embedder.rechecks:
+            with timer.on("label"):
+                again = self._undecided(vectors, compared, snapshot)
+            crops = self.features.crops(frame, compared[again])
+            vectors[again] = self.features.embed_crops(crops, timings_ms=timer.spent_ms)
         return Candidates(frame, masks, vectors, described)
+
+    def _undecided(
+        self, vectors: FloatArray, masks: Masks, snapshot: LibrarySnapshot
+    ) -> npt.NDArray[np.int64]:
+        """Indices of masks whose label better vectors could give or take."""
+        own = set(snapshot.examples().proposers) - {""} == {self.segmenter_name}
+        found = self.labeller.label(
+            vectors, snapshot, qualities=masks.predicted_ious if own else None, areas=masks.areas
+        )
+        confidences = np.array([each.confidence for each in found])
+        return np.flatnonzero((confidences > UNDECIDED[0]) & (confidences < UNDECIDED[1]))
 
     def label(
         self,

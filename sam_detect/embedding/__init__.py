@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 POOLING = Field(
     None,
     description="What the embedders lite and sam2 encode: each crop (by default), or the whole "
-    "picture once for all objects, which is faster.",
+    "picture once for all objects (frame), which is faster; auto (only lite): the picture, and "
+    "the crops of what that leaves undecided.",
 )
 
 
@@ -43,13 +44,13 @@ class CLIPOptions(Options):
 class SAM2EmbedderOptions(SAM2Options):
     """Of ``sam2``."""
 
-    pooling: Literal["crop", "frame"] | None = POOLING
+    pooling: Literal["crop", "frame", "auto"] | None = POOLING
 
 
 class LiteOptions(Options):
     """Of ``lite``."""
 
-    pooling: Literal["crop", "frame"] | None = POOLING
+    pooling: Literal["crop", "frame", "auto"] | None = POOLING
 
 
 OPTIONS = {"lite": LiteOptions, "clip": CLIPOptions, "sam2": SAM2EmbedderOptions}

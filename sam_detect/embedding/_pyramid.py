@@ -1,7 +1,7 @@
 """Learned features of a whole picture under many masks, each object at the scale of its size.
 
 A crop is scaled so that its object has about as many feature cells as any other. Here the picture
-is scaled instead, once for all objects of about one size: a pyramid with half-octave steps. The
+is scaled instead, once for all objects of about one size: a pyramid with steps of an octave. The
 scale follows from the mask alone, so a vector does not depend on what else is in the picture or in
 the library. Each level is read and described in tiles, and only where a mask lies: memory does not
 depend on the size of the picture.
@@ -29,10 +29,10 @@ from sam_detect.types import Crop, ImageRGB, Masks
 OCCUPANCY = 0.2
 """Share of its window that an object takes..."""
 WINDOW = 96.0
-"""... and the side of the window at the object's level, in pixels: up to 1.2 times more or less,
-as the levels are half an octave apart."""
-STEPS = 2
-"""Levels in an octave."""
+"""... and the side of the window at the object's level, in pixels: up to 1.4 times more or less,
+as the levels are an octave apart."""
+STEPS = 1
+"""Levels in an octave. With two, nothing was gained for twice the pixels."""
 LARGEST_SCALE = 8.0
 """No picture is enlarged more."""
 MARGIN = 2

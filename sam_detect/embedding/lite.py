@@ -47,7 +47,7 @@ LENGTHS = {**PART_LENGTHS, **{name: CHANNELS[stride] for name, stride in STRIDES
 """Dimensions of each part."""
 
 
-POOLINGS = ("crop", "frame")
+POOLINGS = ("crop", "frame", "auto")
 BATCH = 64
 
 
@@ -59,10 +59,11 @@ class LiteEmbedder(AppearanceEmbedder):
     network. With ``"frame"`` the picture goes through it, at the scale of each size of object
     (:mod:`sam_detect.embedding._pyramid`): faster with many masks. An example is then described by
     its crop, which is not faded for the network; so are masks as long as the sizes of the examples
-    are not known (:meth:`for_areas`).
+    are not known (:meth:`for_areas`). ``"auto"`` is ``"frame"``, and masks that it leaves undecided
+    are described by their crops.
 
     Args:
-        pooling: crop or frame.
+        pooling: crop, frame or auto.
 
     Raises:
         ConfigError: there is no such pooling.
@@ -79,9 +80,10 @@ class LiteEmbedder(AppearanceEmbedder):
 
     def __init__(self, pooling: str = "crop") -> None:
         if pooling not in POOLINGS:
-            raise ConfigError(f"pooling must be {' or '.join(POOLINGS)}, got {pooling!r}")
+            raise ConfigError(f"pooling must be crop, frame or auto, got {pooling!r}")
         self._network = shared_network()
         self._pooling = pooling
+        self.rechecks = pooling == "auto"
         self._finest = math.inf
 
     @property
@@ -95,8 +97,8 @@ class LiteEmbedder(AppearanceEmbedder):
         return {**pooling, "finest": self._finest} if self.of_frames else pooling
 
     def for_areas(self, areas: tuple[int, int] | None) -> LiteEmbedder:
-        """With pooling ``frame``, an embedder of frames that sees nothing finer than the smallest
-        example: the levels of a pyramid that are finer cost most."""
+        """Unless the pooling is ``crop``, an embedder of frames that sees nothing finer than the
+        smallest example: the finest levels of a pyramid cost most."""
         if self._pooling == "crop" or areas is None:
             return self
         least = np.array([areas[0]])
@@ -111,7 +113,7 @@ class LiteEmbedder(AppearanceEmbedder):
     def embed(self, crops: Sequence[FadedCrop]) -> FloatArray:
         if not crops:
             return np.zeros((0, self.dimension), np.float32)
-        if self._pooling == "frame":
+        if self._pooling != "crop":
             sums = features_of_crops(self._network, [each.crop for each in crops])
         else:
             pieces = [_input_of(crop) for crop in crops]

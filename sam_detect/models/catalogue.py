@@ -41,7 +41,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 """Of each built-in embedder, those that a recipe may have."""
 PATHS = {"clip": ("model_name", "weights"), "sam2": ("model_size", "config")}
 """Parameters that older versions wrote paths into."""
-CHOICES = {"dtype": ("auto", "fp32", "bf16", "fp16"), "pooling": ("crop", "frame")}
+CHOICES = {"dtype": ("auto", "fp32", "bf16", "fp16"), "pooling": ("crop", "frame", "auto")}
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from sam_detect.fading import GaussianFade
 from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.library.reindex import embed_stored, reindex
 from sam_detect.models.efficientnet_lite0 import CHANNELS
-from sam_detect.types import Crop, Frame, Masks
+from sam_detect.types import Classification, Crop, Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
 from sam_detect.video.key_frames import UnchangedVectors
-from tests.closeness import assert_same_vectors
+from tests.closeness import assert_same_vectors, same_vectors
 
 LEARNED = slice(AppearanceEmbedder().dimension, None)
 
@@ -115,10 +115,9 @@ def test_few_masks_do_not_cost_the_whole_picture() -> None:
 def test_many_masks_cost_the_picture_once() -> None:
     image, network = textured((200, 300)), MeanColours()
     masks = discs((200, 300), [(x, y, 20) for x in range(20, 300, 4) for y in range(20, 200, 12)])
-    _pyramid.features_of_frame(network, image, masks)  # type: ignore[arg-type]
-    scale = _pyramid.scales_of(np.array([1256]), np.array([41]))[0]
+    _pyramid.features_of_frame(network, image, masks, finest=1.0)  # type: ignore[arg-type]
     pixels = sum(shape[2] * shape[3] for shape in network.shapes)
-    assert pixels < 4 * 200 * 300 * max(scale, 1) ** 2
+    assert pixels < 3 * 200 * 300 < len(masks) * 96**2 / 10
 
 
 @pytest.mark.parametrize("length", [1, 64, 65, 319, 320, 321, 577, 1000, 5000])
@@ -139,9 +138,9 @@ def test_scales_follow_the_mask_alone() -> None:
     scales = _pyramid.scales_of(areas, np.sqrt(areas))
     windows = np.sqrt(areas / 0.2) * scales
     enlarged = scales < _pyramid.LARGEST_SCALE
-    assert (np.abs(np.log2(windows[enlarged] / 96)) <= 0.26).all()
-    halves = np.log2(scales[enlarged]) * 2
-    np.testing.assert_allclose(halves, np.round(halves), atol=1e-9)
+    assert (np.abs(np.log2(windows[enlarged] / 96)) <= 0.55).all()
+    octaves = np.log2(scales[enlarged])
+    np.testing.assert_allclose(octaves, np.round(octaves), atol=1e-9)
     assert scales.max() == _pyramid.LARGEST_SCALE
     long = _pyramid.scales_of(np.array([100.0]), np.array([300.0]))
     assert long[0] < 0.4, "a line is seen whole"
@@ -195,7 +194,7 @@ def test_a_mask_alone_has_about_the_vector_that_it_has_among_others() -> None:
 
 def test_large_objects_are_reduced_in_crops_and_in_frames_alike() -> None:
     frame, masks = pictured()
-    factor = 5
+    factor = 4
     large = Frame(
         cv2.resize(frame.image_rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
     )
@@ -289,13 +288,33 @@ def test_an_engine_that_fails_is_said(
     monkeypatch.setattr("sam_detect.embedding.lite.shared_network", lambda: broken)
     frame, masks = pictured()
     features = FeatureExtractor(LiteEmbedder(pooling), GaussianFade())
-    with pytest.raises(ExtensionError, match="LiteEmbedder.*NaN or infinity"):
+    with pytest.raises(ExtensionError, match=r"LiteEmbedder.*NaN or infinity"):
         features.for_areas((2000, 3000)).embed_masks(frame, masks)
 
 
 def test_an_unknown_pooling_is_refused() -> None:
-    with pytest.raises(ConfigError, match="pooling must be crop or frame, got 'max'"):
+    with pytest.raises(ConfigError, match="pooling must be crop, frame or auto, got 'max'"):
         LiteEmbedder("max")
+
+
+# Undecided masks
+
+
+def test_what_is_undecided_is_described_by_its_crop(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, (frame, masks) = learnt("auto"), pictured()
+    pipeline, snapshot = detector.pipeline, detector.snapshot()
+    features = pipeline.features
+    of_crops = features.embed_crops(features.crops(frame, masks))
+    of_frame = learnt("frame").pipeline.embed(frame, masks, snapshot).vectors
+    assert not same_vectors(of_frame, of_crops)
+    for share, chosen in ((0.5, slice(None)), (0.0, slice(0)), (1.0, slice(0))):
+        sure = [Classification(None, "striped", share)] * len(masks)
+        with monkeypatch.context() as patched:
+            patched.setattr(pipeline.labeller, "label", lambda *_, **__: sure)  # noqa: B023
+            found = pipeline.embed(frame, masks, snapshot).vectors
+        expected = of_frame.copy()
+        expected[chosen] = of_crops[chosen]
+        assert_same_vectors(found, expected)
 
 
 # Libraries

@@ -271,8 +271,9 @@ def test_occupancies_out_of_range_are_refused(checkpoint: Path, wrong: Any) -> N
 def test_what_does_not_go_together_is_refused(checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="pooling 'crop'"):
         SAM2Embedder(checkpoint, pooling="frame", occupancies=(0.2,))
-    with pytest.raises(ConfigError, match="pooling must be crop or frame, got 'max'"):
-        SAM2Embedder(checkpoint, pooling="max")
+    for other in ("max", "auto"):
+        with pytest.raises(ConfigError, match=f"pooling must be crop or frame, got '{other}'"):
+            SAM2Embedder(checkpoint, pooling=other)
 
 
 # Frames
