@@ -31,7 +31,8 @@ from sam_detect.errors import ConfigError
 @click.option(
     "--sizes",
     metavar="N,N,...",
-    help="Measure the suite 'store' at these numbers of vectors.  [default: 1000,10000,100000]",
+    help="Measure the suite 'store' (default 1000,10000,100000) or 'library' (default 200,2000) at "
+    "these numbers of vectors.",
 )
 @options.settings_options("device")
 @options.general_options

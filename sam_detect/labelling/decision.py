@@ -182,13 +182,16 @@ class DecisionModel:
         """
         names = np.array(labels, dtype=object)
         found = np.full(len(names), np.nan, np.float32)
-        for label, rows in self.not_of.items():
-            mine = np.flatnonzero(names == label)
-            count = min(NEAREST_HARD_NEGATIVES, len(rows))
-            for part in np.array_split(mine, len(mine) * len(rows) // AT_ONCE**2 + 1):
-                if count and len(part):
-                    similar = (vectors[part] @ self.hard_negatives.T)[:, rows]
-                    found[part] = np.partition(similar, -count, axis=1)[:, -count:].mean(axis=1)
+        for some in np.array_split(
+            np.arange(len(names)), len(names) * len(self.hard_negatives) // AT_ONCE**2 + 1
+        ):
+            similar = vectors[some] @ self.hard_negatives.T
+            for label, rows in self.not_of.items():
+                mine = np.flatnonzero(names[some] == label)
+                count = min(NEAREST_HARD_NEGATIVES, len(rows))
+                if count and len(mine):
+                    nearest = np.partition(similar[np.ix_(mine, rows)], -count, axis=1)[:, -count:]
+                    found[some[mine]] = nearest.mean(axis=1)
         return found
 
     def shift_of_picture(

@@ -162,11 +162,13 @@ class ExampleIndex:
 
     def vectors(self, ids: Sequence[str]) -> dict[str, FloatArray]:
         """The vectors of examples by id, as far as they are here."""
-        lost = [key for key in ids if key not in self._known]
+        known = self._known  # checked when they were found
+        places = {key: known[key] for key in ids if key in known}
+        lost = [key for key in ids if key not in places]
         if lost:
-            self._find(lost)
-        places = {key: self._known[key] for key in ids if key in self._known}
-        self._check(places.values())
+            found = self._find(lost)
+            self._check(found.values())
+            places |= found
         return {key: np.asarray(self._vectors[row]) for key, row in places.items()}
 
     def of_picture(self, digest: str) -> list[Point]:
@@ -256,18 +258,17 @@ class ExampleIndex:
             for key, similarity, (label, negative) in zip(ids, exact.tolist(), said, strict=True)
         ]
 
-    def _find(self, ids: Sequence[str]) -> None:
-        """Remembers the rows of ids; of one that was written again, the last."""
+    def _find(self, ids: Sequence[str]) -> dict[str, int]:
+        """The rows of the ids that are here; of one that was written again, the last."""
         halves = [_halves(key) for key in ids]
         places = np.flatnonzero(np.isin(self._rows["low"], _lows(halves)))
-        wanted = set(halves)
-        for row in places.tolist():
-            if (int(self._rows["high"][row]), int(self._rows["low"][row])) in wanted:
-                self._known[self._id(row)] = row
+        found = {self._id(row): row for row in places.tolist()}
+        return {key: found[key] for key in ids if key in found}
 
     def _id(self, row: int) -> str:
         each = self._rows[row]
-        return str(uuid.UUID(int=(int(each["high"]) << 64) | int(each["low"])))
+        text = f"{int(each['high']):016x}{int(each['low']):016x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def _record(self, row: int) -> bytes:
         start = int(self._rows["end"][row - 1]) if row else 0
