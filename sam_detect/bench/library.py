@@ -74,7 +74,7 @@ def _measure(measurements: Measurements, folder: Path, size: int) -> None:
     known = drawn.snapshot(folder)
     trials = [
         Trial("open", lambda _: drawn.snapshot(folder)),
-        Trial("fit", lambda _: KNNLabeller()._fitted_to(known, None)),
+        Trial("fit", lambda _: KNNLabeller().fitted_to(known, None)),
         Trial("name", lambda _: name(drawn.snapshot(folder))),
     ]
     for series in measurements.interleave(trials):

@@ -108,7 +108,7 @@ class ExampleLabeller(Labeller):
         found = memory.nearest(vectors, count + min(negatives, MOST_NEGATIVES))
         if not any(found):
             return [self._unknown([]) for _ in vectors]
-        fitted = self._fitted_to(memory, source)
+        fitted = self.fitted_to(memory, source)
         mapped = fitted.metric(vectors)
         neighbours = self._rerank(mapped, found, memory, fitted.metric)
         factors = [negative_factors(near) for near in neighbours]
@@ -244,8 +244,8 @@ class ExampleLabeller(Labeller):
             answers.append(self._decide(label, total, near, explanation))
         return answers
 
-    def _fitted_to(self, memory: LabelMemory, source: str | None) -> Fitted:
-        """What the examples say; cached until they change."""
+    def fitted_to(self, memory: LabelMemory, source: str | None) -> Fitted:
+        """What the examples say of a picture (given by its digest); cached until they change."""
         generation, examples = memory.generation, memory.examples()
         shifts = _shifts(examples, source)
         key = (generation, shifts)

@@ -254,6 +254,16 @@ def test_what_a_suite_does_not_take_is_refused(
         run_suite(name, options, repeat=repeat)
 
 
+def test_the_library_suite_opens_fits_names_and_learns() -> None:
+    found = run_suite("library", Options(sizes=(40,)), repeat=1)
+    assert set(found["stages"]) == {
+        f"{name}_40" for name in ("first", "open", "fit", "name", "learn_one", "name_after")
+    }
+    assert found["figures"] == {"named_right_40": 1.0}
+    with pytest.raises(ConfigError, match="from 20 to 1000000, got 7"):
+        run_suite("library", Options(sizes=(7,)), repeat=1)
+
+
 def test_the_vectors_of_the_store_suite_are_the_same_unit_vectors_each_time() -> None:
     points, queries = store.clustered_points(200)
     again, _ = store.clustered_points(200)

@@ -92,7 +92,7 @@ def around(*proposals: Box, **options: Any) -> HardNegatives:
 
 
 def hard_negatives_of(made: SAMDetect, label: str) -> npt.NDArray[np.float32]:
-    model = KNNLabeller()._fitted_to(made.snapshot(), None).decision
+    model = KNNLabeller().fitted_to(made.snapshot(), None).decision
     assert model is not None
     return model.hard_negatives[model.not_of[label]]
 
@@ -435,7 +435,7 @@ def test_a_converted_library_is_used_as_before() -> None:
     classification = old.detect(picture((EXAMPLE, "nut"), seed=3)).classifications[0]
     assert isinstance(old.labeller, Listening)
     assert old.labeller.heard is None
-    assert old.labeller._fitted_to(old.snapshot(), None).decision is None
+    assert old.labeller.fitted_to(old.snapshot(), None).decision is None
     assert classification.label == "nut"
     # One and the same library, some of whose examples know what lies around them.
     old.learn_frame(picture((EXAMPLE, "nut"), seed=4), masks_of(EXAMPLE), ["nut"])

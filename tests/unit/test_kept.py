@@ -139,7 +139,7 @@ def read(library: Library) -> LibrarySnapshot:
 
 
 def fitted(snapshot: LibrarySnapshot) -> Fitted:
-    return KNNLabeller()._fitted_to(snapshot, None)
+    return KNNLabeller().fitted_to(snapshot, None)
 
 
 def alike(one: LibrarySnapshot, other: LibrarySnapshot) -> None:
@@ -198,6 +198,10 @@ def test_what_was_learnt_or_removed_is_seen(library: Library) -> None:
     made.add_examples_from_file(discs("nut", 9), disc_masks(), "date")
     found = read(library)
     assert set(found.examples().labels) == {"nut", "leaf", "berry", "date"}
+    alike(found, unkept(library))
+    read(library)
+    made.add_examples_from_file(discs("nut", 10), disc_masks(), "date")  # no new label
+    alike(read(library), unkept(library))
     assert set(fitted(found).calibration.thresholds) == {"nut", "leaf", "berry", "date"}
     library.remove(label="nut")
     assert set(fitted(read(library)).calibration.thresholds) == {"leaf", "berry", "date"}
@@ -277,7 +281,7 @@ for _ in range(rounds):
         path.unlink(missing_ok=True)
     library = Library(QdrantVectorStore(path=folder.parent, collection_name=folder.name), "kept")
     found = snapshot.SnapshotReader(library).snapshot()
-    thresholds = KNNLabeller()._fitted_to(found, None).calibration.thresholds
+    thresholds = KNNLabeller().fitted_to(found, None).calibration.thresholds
 print(sorted(thresholds.items()))
 """
 

@@ -153,7 +153,7 @@ def test_the_metric_has_the_learnt_weights() -> None:
         def examples(self) -> ExampleArrays:
             return self.arrays
 
-    fitted = KNNLabeller()._fitted_to(Memory(), None)  # type: ignore[arg-type]
+    fitted = KNNLabeller().fitted_to(Memory(), None)  # type: ignore[arg-type]
     expected = spread_over(part_factors(Memory.arrays), PARTS)
     np.testing.assert_array_equal(fitted.metric.weights, expected)
 
