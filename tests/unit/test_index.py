@@ -169,6 +169,12 @@ def test_a_file_that_is_cut_off_or_gone_is_made_anew(folder: Path) -> None:
         path.write_bytes(path.read_bytes()[:-5])
         require_same_as_store(folder)
         [path] = (folder / "bench" / "kept").glob(f"*.{name}")
+        path.write_bytes(path.read_bytes()[:-5])
+        library(folder).add([DRAWN.point(SIZE + 10 * len(name))], DRAWN.recipe)
+        [head] = (folder / "bench" / "kept").glob("index.kept")
+        assert head.stat().st_mtime_ns < path.stat().st_mtime_ns, "a writer appended to a stump"
+        require_same_as_store(folder)
+        [path] = (folder / "bench" / "kept").glob(f"*.{name}")
         path.unlink()
         library(folder).add([DRAWN.point(SIZE + len(name))], DRAWN.recipe)
         require_same_as_store(folder)
