@@ -32,7 +32,8 @@ WINDOW = 96.0
 """... and the side of the window at the object's level, in pixels: up to 1.4 times more or less,
 as the levels are an octave apart."""
 STEPS = 1
-"""Levels in an octave. With two, nothing was gained for twice the pixels."""
+"""Levels in an octave. Two cost about twice the pixels; F1 was .044 lower on nuclei, .002 lower on
+nuts and .008 higher on plates."""
 LARGEST_SCALE = 8.0
 """No picture is enlarged more."""
 MARGIN = 2
