@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import shlex
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,6 @@ from sam_detect.registry import load_asked, names
 
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
-    from sam_detect.batch import Outcomes
     from sam_detect.interfaces import Sink
     from sam_detect.types import Frame
 
@@ -96,6 +95,12 @@ MOST_NAMED = 5
     metavar="N",
     help="Processes that share the pictures.  [default: the cores; 1 for SAM 2 and CLIP]",
 )
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with a run of several pictures that was stopped, from OUTPUT.progress: what is "
+    "done is not done again, what failed is tried again.",
+)
 @options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
 @options.verbose_option
 @options.general_options
@@ -108,6 +113,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     unknown: bool,
     explain: bool,
     workers: int | None,
+    resume: bool,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -116,6 +122,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     \b
       sam-detect detect tray.jpg --output found.png
       sam-detect detect trays/ --format counts --output counts.csv
+      sam-detect detect trays/ --output found.jsonl --resume
 
     IMAGE is a picture, a folder, a pattern such as 'scans/**/*.png', or - for a picture on
     standard input. What nothing in the library resembles is reported as unknown.
@@ -140,15 +147,21 @@ def detect(  # noqa: PLR0917 - click gives them by name
     for path in paths:
         with failures.guard(path):
             pictures[path] = path if path != STANDARD_INPUT else _read_standard_input(detector)
+    from sam_detect.cli import resume as resuming  # loads what --help can do without
+
+    facts = resuming.facts_of(detector, label=label, explain=explain)
     if label is not None:
         detector = detector.in_memory()
         _prime(detector, pictures, label)
     with (
+        resuming.keeping_progress(output, [*pictures], failures, facts, resume=resume) as kept,
         _sinks(format_name, output, as_json, paths, unknown=unknown, explain=explain) as sinks,
-        contextlib.closing(_detected(detector, pictures.values(), workers)) as outcomes,
+        contextlib.closing(
+            resuming.results(detector, pictures, workers, kept, explain=explain)
+        ) as found,
         progress([*pictures], "detecting") as steps,
     ):
-        for path, outcome in zip(steps, outcomes, strict=True):
+        for _, (path, outcome) in zip(steps, found, strict=True):
             with failures.guard(path):
                 frame, detections = outcome.get()
                 if labels is not None:
@@ -184,16 +197,6 @@ def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> se
     for name in sorted(wanted - known):
         raise ConfigError(f"--only: {no_label(name, known, detector.library.name)}")
     return wanted
-
-
-def _detected(
-    detector: SAMDetect, pictures: Collection[str | Frame], workers: int | None
-) -> Outcomes:
-    """The outcome of each picture, in their order."""
-    from sam_detect.batch import default_workers
-
-    wanted = default_workers(detector.pipeline, len(pictures)) if workers is None else workers
-    return detector.detect_each(pictures, workers=min(wanted, max(1, len(pictures))))
 
 
 def _prime(detector: SAMDetect, pictures: Mapping[str, str | Frame], label: str) -> None:
