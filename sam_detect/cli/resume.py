@@ -289,16 +289,15 @@ def results(
     several = min(wanted, max(1, len(waiting)))
     with closing(detector.detect_each(waiting, workers=several)) as outcomes:
         for path in pictures:
-            if progress is not None and path in done:
-                yield path, _known(detector, path, progress.get(path))
-                continue
-            outcome = next(outcomes)
-            if progress is not None and outcome.detections is not None:
-                progress.add(path, outcome.detections, explain=explain)
+            known = progress.get(path) if progress is not None and path in done else None
+            outcome = _read_again(detector, path, known) if path in done else next(outcomes)
+            made = outcome.detections
+            if progress is not None and made is not None and made is not known:
+                progress.add(path, made, explain=explain)
             yield path, outcome
 
 
-def _known(detector: SAMDetect, path: str, found: Detections | None) -> Outcome:
+def _read_again(detector: SAMDetect, path: str, found: Detections | None) -> Outcome:
     """A picture with its known detections; where these are damaged, with new ones."""
     from sam_detect.batch import Outcome
 

@@ -141,8 +141,14 @@ def test_what_is_half_written_or_damaged_is_done_again(folder: Path) -> None:
     lines[1] = lines[1].replace(b'"counts": "', b'"counts": "~', 1)
     lines[2] = b'{"picture": "in/2.png", "file"\n'
     progress.write_bytes(b"".join([head, *lines])[:-20])
+    last = (folder / "in" / "6.png").read_bytes()
+    (folder / "in" / "6.png").write_bytes(last[:300])
+    assert resumed(folder).code == 1
+    assert worked_on(folder) == ["1.png", "2.png", "3.png", "4.png", "5.png"]
+    (folder / "in" / "6.png").write_bytes(last)
+    (folder / "log").unlink()
     resumed(folder).worked()
-    assert worked_on(folder) == ["1.png", "2.png", "3.png", "4.png", "5.png", "6.png"]
+    assert worked_on(folder) == ["6.png"]  # what was written after the damage is read
     assert_whole(folder)
 
 
