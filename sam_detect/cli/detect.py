@@ -122,7 +122,6 @@ def detect(  # noqa: PLR0917 - click gives them by name
     \b
       sam-detect detect tray.jpg --output found.png
       sam-detect detect trays/ --format counts --output counts.csv
-      sam-detect detect trays/ --output found.jsonl --resume
 
     IMAGE is a picture, a folder, a pattern such as 'scans/**/*.png', or - for a picture on
     standard input. What nothing in the library resembles is reported as unknown.
