@@ -95,8 +95,8 @@ def test_every_setting_is_read_from_its_variable(name: str) -> None:
     values: dict[str, Any] = {
         "min_area": 11, "max_area": 12, "max_proposals": 13, "sigma": 1.5, "min_fade": 0.5,
         "max_distance": 15.5, "decay": 0.25, "occupancy": 0.5, "crop_side": 99, "top_k": 17,
-        "tile": 640, "threshold": 0.75, "color_order": "rgb", "device": "cpu", "max_image_pixels": 18,
-        "lock_timeout_s": 1.25, "qdrant_timeout_s": 7, "embedding_cache_size": 19,
+        "tile": 640, "threshold": 0.75, "color_order": "rgb", "device": "cpu",
+        "max_image_pixels": 18, "lock_timeout_s": 1.25, "qdrant_timeout_s": 7, "embedding_cache_size": 19,
         "qdrant_batch_size": 20,
         "offline": True,
         "points_per_side": 21, "prompts": "blobs", "playlist_hosts": "any",
