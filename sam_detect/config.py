@@ -83,7 +83,7 @@ class Settings(BaseModel):
     embedder: str = Field(
         "auto",
         description="What turns an object into a vector; auto: what the library was made with, in "
-        "a new one clip where its model is here, else appearance.",
+        "a new one clip where its model is here, else lite.",
         json_schema_extra=shown(common=True),
     )
     embedding_cache_size: int = Field(

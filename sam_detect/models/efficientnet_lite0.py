@@ -99,6 +99,12 @@ def normalised(picture: npt.NDArray[np.uint8]) -> FloatArray:
     return np.asarray(scaled.transpose(2, 0, 1), np.float32)
 
 
+def missing_packages() -> list[str]:
+    """The distributions that the network needs and that are not installed."""
+    needed = {"openvino": "openvino", PACKAGE: DISTRIBUTION}
+    return [name for module, name in needed.items() if find_spec(module) is None]
+
+
 def find_weights() -> Path:
     """The file of weights in its installed package, which is not imported.
 

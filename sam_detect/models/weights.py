@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 from sam_detect.config import home_dir
 from sam_detect.errors import ConfigError, SamDetectError, UnavailableError
+from sam_detect.models import efficientnet_lite0
 from sam_detect.models.catalogue import (
     DEFAULT,
     SAM2_MODELS,
@@ -184,9 +186,18 @@ def default_segmenter(library: Recipe | None) -> str:
 
 def default_embedder() -> str:
     """``clip`` if its package and the weights of its default model are on this machine, else
-    ``appearance``."""
-    here = find_spec("open_clip") is not None and available_clip(DEFAULT)
-    return "clip" if here else "appearance"
+    ``lite``; ``appearance`` where an install lacks what that needs, with a warning."""
+    if find_spec("open_clip") is not None and available_clip(DEFAULT):
+        return "clip"
+    missing = efficientnet_lite0.missing_packages()
+    if not missing:
+        return "lite"
+    warnings.warn(
+        f"the embedder 'lite' needs {' and '.join(missing)}; 'appearance' is used, which finds "
+        f"less: pip install {' '.join(missing)}",
+        stacklevel=2,
+    )
+    return "appearance"
 
 
 def where_to_put(model: Model) -> str:

