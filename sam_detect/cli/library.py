@@ -12,7 +12,7 @@ import click
 
 from sam_detect.cli import options
 from sam_detect.cli.feedback import counted, json_text, note, say
-from sam_detect.cli.text import escape, show, table
+from sam_detect.cli.text import escape, parts_lines, show, table
 from sam_detect.errors import ConfigError, SamDetectError, one_line
 
 if TYPE_CHECKING:
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 SHOWN = ("label", "negative", "source", "bbox", "area", "added", "batch")
 """What ``list`` says of an example."""
-SHOWN_CONFLICTS = 10
-PICTURES = 3
-"""How many pictures of a batch ``log`` names."""
+SHOWN_CONFLICTS, PICTURES = 10, 3
+"""How many contradictions are shown, and how many pictures of a batch ``log`` names."""
 
 
 def library_options(command: options.Command) -> options.Command:
@@ -272,20 +271,22 @@ def _report(report: Verification | Repaired, as_json: bool) -> int:
 @library_options
 def stats_command(as_json: bool, **settings: Any) -> None:
     """Count the examples of a library by class, and say how it was made."""
-    stats = _open(settings).stats()
+    from sam_detect.library.similarity import library_stats
+
+    stats = library_stats(_open(settings))
     if as_json:
-        say(json_text(stats), to=sys.stdout)
-        return
-    rows = table("label", "examples>")
+        return say(json_text(stats), to=sys.stdout)
+    rows, recipe = table("label", "examples>"), stats["recipe"]
     for name, count in stats["classes"].items():
         rows.add_row(escape(name), str(count))
     show(rows)
-    recipe = stats["recipe"]
     note(
         f"library '{stats['library']}': {counted(stats['examples'], 'example')} "
         f"({stats['negatives']} negative), {stats['bytes'] / 1e6:.1f} MB, "
         f"{recipe['embedder']} with {recipe['fade']} fade, in {stats['location']}"
     )
+    for line in parts_lines(stats["part_weights"]):
+        note(line)
 
 
 @library.command("export")

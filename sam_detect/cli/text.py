@@ -6,6 +6,7 @@ import io
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sam_detect.cli.feedback import printable, say
@@ -149,6 +150,9 @@ class DetectionPrinter:
             limits = [each.explanation.threshold for each in shown if each.explanation]
             if limits:
                 say(EXPLAINED.format(limit=max(limits)), to=sys.stdout)
+            weights = next((e.explanation.part_weights for e in shown if e.explanation), {})
+            for line in parts_lines(weights):
+                say(line, to=sys.stdout)
             if len(shown) > MOST_ROWS:
                 say(f"and {len(shown) - MOST_ROWS} more: --json has all of them", to=sys.stdout)
         elif self._objects and not self._several and len(shown):
@@ -185,6 +189,13 @@ class DetectionPrinter:
         found = ", ".join(f"{number} {printable(name)}" for number, name in known)
         also = "" if self._filtered and not counts[None] else f"; {counts[None]} unknown"
         return f"{found or 'nothing known'}{also}"
+
+
+def parts_lines(weights: Mapping[str, float]) -> list[str]:
+    """How much each part of a vector counts, the largest weights first; no line for one part."""
+    ordered = sorted(weights.items(), key=lambda each: -each[1])
+    parts = ", ".join(f"{name} {weight:.0%}" for name, weight in ordered)
+    return [f"what counts as similar: {parts}"] if parts else []
 
 
 def into(library: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,12 @@ from sam_detect.labelling.decision import (
     nearest_of,
     negative_factors,
 )
-from sam_detect.labelling.part_weights import part_factors, spread_over
+from sam_detect.labelling.part_weights import (
+    explain_parts,
+    part_factors,
+    part_weights,
+    spread_over,
+)
 from sam_detect.labelling.similarity import Calibration, Metric, calibrate
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.options import require_number
@@ -56,12 +61,14 @@ class Fitted:
         means: per label, the unit mean of its positives under the metric.
         calibration: how similar is similar enough.
         decision: what else is known; None if the examples have no hard negatives.
+        part_weights: of :func:`~sam_detect.labelling.part_weights.part_weights`.
     """
 
     metric: Metric
     means: Mapping[str, FloatArray]
     calibration: Calibration
     decision: DecisionModel | None = None
+    part_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 class ExampleLabeller(Labeller):
@@ -126,7 +133,8 @@ class ExampleLabeller(Labeller):
                 areas=areas,
             )
         answers = zip(classifications, factors, neighbours, strict=True)
-        return [self._apply_negatives(*each) for each in answers]
+        classifications = [self._apply_negatives(*each) for each in answers]
+        return explain_parts(classifications, vectors, memory, fitted.part_weights)
 
     def _classify(
         self,
@@ -291,7 +299,7 @@ class ExampleLabeller(Labeller):
         mapped = metric(vectors)
         means = {label: unit_mean(mapped[labels == label]) for label in left_out}
         decision = DecisionModel.gather(examples, metric, calibration, shift=shifts)
-        return Fitted(metric, means, calibration, decision)
+        return Fitted(metric, means, calibration, decision, part_weights(examples, weights))
 
     def _left_out(
         self, index: np.intp, vectors: FloatArray, labels: Names, sources: Names, shift: float

@@ -12,13 +12,15 @@ changes nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from sam_detect.interfaces import LabelMemory
 from sam_detect.masks import BoolArray, FloatArray
-from sam_detect.types import ExampleArrays
+from sam_detect.types import Classification, ExampleArrays
 
 PRIOR_PRECISION = 0.3
 """Of the logarithms of the factors: as strong as so many examples that contradict it."""
@@ -64,6 +66,58 @@ def part_factors(examples: ExampleArrays) -> dict[str, float]:
         np.concatenate(rows), np.concatenate(is_object), np.concatenate(counts), usual
     )
     return dict(zip(examples.parts, factors.tolist(), strict=True))
+
+
+def part_weights(examples: ExampleArrays, weights: FloatArray | None) -> dict[str, float]:
+    """How much each part counts in the similarity of the examples, by its name; the sum is 1. Empty
+    for vectors of one part, and without examples.
+
+    Args:
+        weights: ``(D,)`` that vectors are multiplied by; None for ones.
+    """
+    if len(examples.parts) < 2 or not len(examples.vectors):
+        return {}
+    weighted = examples.vectors if weights is None else examples.vectors * weights
+    shares = np.array([float((weighted[:, s] ** 2).sum()) for s in _slices(examples.parts)])
+    return dict(zip(examples.parts, (shares / shares.sum()).tolist(), strict=True))
+
+
+def explain_parts(
+    classifications: Sequence[Classification],
+    vectors: FloatArray,
+    memory: LabelMemory,
+    weights: Mapping[str, float],
+) -> list[Classification]:
+    """The classifications; their explanations have the weight of each part, and how similar in it
+    the nearest example of the best label is.
+
+    Args:
+        vectors: ``(N, D)``, as the embedder made them.
+        weights: of :func:`part_weights`; if empty, nothing is added.
+    """
+    nearest = [
+        next((n.id for n in each.neighbours if n.label == each.best_label and not n.negative), None)
+        for each in classifications
+    ]
+    ids = sorted({each for each in nearest if each is not None})
+    if not weights or not ids:
+        return list(classifications)
+    slices, known = _slices(memory.examples().parts), memory.vectors(ids)
+    place = {key: index for index, key in enumerate(ids)}
+    answers = list(classifications)
+    for index, (each, key) in enumerate(zip(classifications, nearest, strict=True)):
+        if key is not None and each.explanation is not None:
+            own, other = vectors[index], known[place[key]]
+            similar = [_cosine(own[s], other[s]) for s in slices]
+            by_part = dict(zip(weights, similar, strict=True))
+            explanation = replace(each.explanation, part_weights=weights, part_similarities=by_part)
+            answers[index] = replace(each, explanation=explanation)
+    return answers
+
+
+def _cosine(one: FloatArray, other: FloatArray) -> float:
+    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return min(max(float(one @ other) / max(lengths, 1e-12), -1.0), 1.0)
 
 
 def spread_over(factors: Mapping[str, float], parts: Mapping[str, int]) -> FloatArray | None:

@@ -57,6 +57,9 @@ class Explanation:
             where nothing was compared.
         half_similarity: at which ``calibrated`` is one half.
         calibrated: what the calibration makes of the similarity, 0 to 1.
+        part_weights: how much each part of a vector counts in the similarity, by its name, as
+            learnt from the library's examples; empty for vectors of one part.
+        part_similarities: of each part of the vector to the nearest example of the best label.
         log_odds: the terms whose sum decides, by name (``docs/labelling.md``); empty where the
             library has no hard negatives: then ``votes`` times ``calibrated`` decides.
         hard_negative: similarity to the nearest hard negatives; None without any.
@@ -75,6 +78,8 @@ class Explanation:
     similarity: float | None = None
     half_similarity: float | None = None
     calibrated: float | None = None
+    part_weights: Mapping[str, float] = field(default_factory=dict)
+    part_similarities: Mapping[str, float] = field(default_factory=dict)
     log_odds: Mapping[str, float] = field(default_factory=dict)
     hard_negative: float | None = None
     quality: float | None = None

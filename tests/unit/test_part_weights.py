@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 
 from sam_detect.labelling import KNNLabeller
-from sam_detect.labelling.part_weights import MOST_COMPARED, part_factors, spread_over
+from sam_detect.labelling.part_weights import (
+    MOST_COMPARED,
+    part_factors,
+    part_weights,
+    spread_over,
+)
 from sam_detect.types import ExampleArrays, HardNegativeArrays
 
 PARTS = {"colour": 6, "size": 6}
@@ -162,3 +167,13 @@ def test_factors_spread_over_the_dimensions_of_their_parts() -> None:
     found = spread_over({"colour": 4.0, "size": 0.25}, {"colour": 2, "size": 1})
     np.testing.assert_allclose(found, [2, 2, 0.5])
     assert spread_over({}, PARTS) is None
+
+
+def test_weights_are_those_of_the_embedder_times_the_learnt_factors() -> None:
+    examples = by_size()
+    assert part_weights(examples, None) == pytest.approx(WEIGHTS, abs=1e-5)
+    learnt = part_weights(examples, spread_over(part_factors(examples), PARTS))
+    assert sum(learnt.values()) == pytest.approx(1)
+    assert learnt["size"] > WEIGHTS["size"]
+    assert part_weights(replace(examples, parts={}), None) == {}
+    assert part_weights(library([], []), None) == {}
