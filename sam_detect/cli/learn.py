@@ -204,7 +204,7 @@ class _Prompts:
 
     def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[str]]:
         """The masks in one picture, and their labels."""
-        from sam_detect.sources.annotations import read_masks
+        from sam_detect.sources.mask_files import read_masks
         from sam_detect.types import Masks
 
         found = []

@@ -36,7 +36,7 @@ SIDE = 96
 """Side of the network's input in pixels; crops are enlarged or reduced to it."""
 STRIDES = {"features8": 8, "features16": 16}
 """The parts made of learned features, with their strides. Features of stride 4 are edges."""
-LEARNED = 0.5
+LEARNED = 0.4
 """Weight of the learned features together."""
 WEIGHTS = {
     **{name: weight * (1 - LEARNED) for name, weight in PART_WEIGHTS.items()},
@@ -75,7 +75,7 @@ class LiteEmbedder(AppearanceEmbedder):
     input_side = SIDE
     cheap = False
     # typical of crops of one label; a library estimates its own from its examples
-    prior_similarity = 0.85
+    prior_similarity = 0.88
     parts = LENGTHS
 
     def __init__(self, pooling: str = "crop") -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect.errors import MaskError
-from sam_detect.sources.annotations import read_masks
+from sam_detect.sources.mask_files import read_masks
 
 SIZE = (20, 30)
 
@@ -54,6 +54,16 @@ def test_regions_that_touch_at_a_corner_are_one(tmp_path: Path) -> None:
     values = np.zeros(SIZE, np.uint8)
     values[2:4, 2:4] = values[4:6, 4:6] = 255
     assert len(read_masks(write(tmp_path / "m.png", values), SIZE)) == 1
+
+
+def test_specks_beside_a_large_region_are_left_out_and_named(tmp_path: Path) -> None:
+    values = np.zeros((60, 60), np.uint8)
+    values[10:50, 10:50] = values[3, 3:7] = values[55, 2:17] = 255
+    with pytest.warns(UserWarning, match=r"left out 2 of 3 regions, of at most 15 pixels"):
+        masks = read_masks(write(tmp_path / "m.png", values), (60, 60))
+    assert masks.areas.tolist() == [1600]
+    values[10:50, 10:50] = 0  # alone they are what was outlined
+    assert len(read_masks(write(tmp_path / "m.png", values), (60, 60))) == 2
 
 
 @pytest.mark.parametrize(
