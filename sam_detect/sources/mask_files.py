@@ -29,8 +29,9 @@ def read_masks(file: str | Path, size_hw: tuple[int, int]) -> Masks:
     A stack of several pages is refused: only its first would be read.
 
     With one value other than 0 each connected region is an object, but for specks beside a large
-    one, which are named in a warning; with several (a label map) each value is. A ``.npy`` file may hold ``(N, H, W)``, one mask each. A map of classes, where most
-    values lie in several places, is refused: its values are no objects.
+    one, which a warning names; with several (a label map) each value is. A ``.npy`` file may hold
+    ``(N, H, W)``, one mask each. A map of classes, where most values lie in several places, is
+    refused: its values are no objects.
 
     Raises:
         MaskError: the file cannot be read, is of another size, holds no object, or holds classes.
