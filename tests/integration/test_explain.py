@@ -75,7 +75,7 @@ def test_library_stats_and_explain_print_the_weights(
     assert learnt.exit_code == 0, learnt.output
     stats = json.loads(run(cli, ["library", "stats", "--json"]).stdout)
     assert stats["part_weights"] == pytest.approx(WEIGHTS, abs=1e-4)
-    line = "what counts as similar: features8 "
+    line = "what counts as similar: "
     assert line in run(cli, ["library", "stats"]).output
     assert line in run(cli, ["detect", "12.png", "--explain"]).stdout
 

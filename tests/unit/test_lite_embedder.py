@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import pytest
 
 from sam_detect.embedding import AppearanceEmbedder, LiteEmbedder
+from sam_detect.embedding.lite import LEARNED
 from sam_detect.fading import GaussianFade, context
 from sam_detect.models.efficientnet_lite0 import normalised, shared_network
 from sam_detect.types import Crop, FadedCrop
@@ -26,19 +29,19 @@ def crop_of(seed: int, size_hw: tuple[int, int] = (96, 96), *, striped: bool = F
     return context.faded(crop, GaussianFade())
 
 
-def test_half_of_the_similarity_is_that_of_appearance() -> None:
+def test_the_rest_of_the_similarity_is_that_of_appearance() -> None:
     crops = [crop_of(seed, striped=bool(seed % 2)) for seed in range(4)]
     ours, appearance = LiteEmbedder().embed(crops), AppearanceEmbedder().embed(crops)
     count = appearance.shape[1]
-    np.testing.assert_allclose(ours[:, :count], appearance * np.sqrt(0.5), atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(ours[:, count:], axis=1), np.sqrt(0.5), atol=1e-5)
+    np.testing.assert_allclose(ours[:, :count], appearance * np.sqrt(1 - LEARNED), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(ours[:, count:], axis=1), np.sqrt(LEARNED), atol=1e-5)
 
 
 def test_learned_features_tell_patterns_apart() -> None:
     plain, other, striped = LiteEmbedder().embed([crop_of(0), crop_of(1), crop_of(2, striped=True)])
     learned = slice(AppearanceEmbedder().dimension, None)
     same, differ = plain[learned] @ other[learned], plain[learned] @ striped[learned]
-    assert same > 0.45 > differ + 0.05
+    assert same > 0.9 * LEARNED > differ + 0.04
 
 
 def test_the_features_are_the_mean_over_the_mask() -> None:
@@ -48,7 +51,7 @@ def test_the_features_are_the_mean_over_the_mask() -> None:
     features = shared_network()(normalised(crop.image_rgb)[None])[8][0]
     shares = crop.crop.mask.reshape(12, 8, 12, 8).mean(axis=(1, 3))
     expected = (features * shares).sum(axis=(1, 2))
-    expected *= 0.5 / np.linalg.norm(expected)
+    expected *= math.sqrt(LEARNED / 2) / np.linalg.norm(expected)
     start = AppearanceEmbedder().dimension
     np.testing.assert_allclose(vector[start : start + 40], expected, atol=1e-5)
 
@@ -68,5 +71,5 @@ def test_a_crop_of_any_shape_keeps_its_proportions(size_hw: tuple[int, int]) -> 
     )
     shares = mask.reshape(6, 16, 6, 16).mean(axis=(1, 3))
     expected = (shared_network()(picture[None])[16][0] * shares).sum(axis=(1, 2))
-    expected *= 0.5 / np.linalg.norm(expected)
+    expected *= math.sqrt(LEARNED / 2) / np.linalg.norm(expected)
     np.testing.assert_allclose(LiteEmbedder().embed([crop])[0, -112:], expected, atol=1e-5)
