@@ -202,10 +202,11 @@ def test_large_objects_are_reduced_in_crops_and_in_frames_alike() -> None:
     other = Masks.from_dense(dense.repeat(factor, axis=1).repeat(factor, axis=2))
     features = extractor()
     small = features.embed_masks(frame, masks)[:, LEARNED]
-    assert ((features.embed_masks(large, other)[:, LEARNED] * small).sum(axis=1) > 0.8 * lite.LEARNED).all()
+    least = 0.8 * lite.LEARNED
+    assert ((features.embed_masks(large, other)[:, LEARNED] * small).sum(axis=1) > least).all()
     crops = list(features.crops(large, other))
     assert crops[0].scale < 1
-    assert ((features.embed_crops(crops)[:, LEARNED] * small).sum(axis=1) > 0.8 * lite.LEARNED).all()
+    assert ((features.embed_crops(crops)[:, LEARNED] * small).sum(axis=1) > least).all()
 
 
 def test_without_examples_masks_are_described_by_their_crops() -> None:
