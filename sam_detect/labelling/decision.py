@@ -157,7 +157,7 @@ class DecisionModel:
         odds = {"similarity": similar}
         shift = self.shift[label]
         if shift:
-            odds["one_image"] = shift * ONE_PICTURE * count / (count + 1)
+            odds["one_image"] = shift * ONE_PICTURE * (2 * count - 1) / (2 * count + 1)
         if not math.isnan(hard_negative):
             odds["hard_negatives"] = (
                 HARD_NEGATIVE_WEIGHT * (similarity - hard_negative) / self.spread
