@@ -43,7 +43,7 @@ from sam_detect.segmentation import prompted
 from sam_detect.segmentation.prompted import Outlined
 from sam_detect.types import Candidates, Detections, Frame, Masks, Recipe
 
-UNDECIDED = (0.05, 0.95)
+UNDECIDED = (0.2, 0.8)
 """Confidences between which a label is undecided, see
 :attr:`~sam_detect.interfaces.Embedder.rechecks`."""
 

@@ -99,10 +99,15 @@ def levels(
 
 def _widest(size_hw: tuple[int, int], segmenter: Segmenter, areas: Areas) -> int:
     """Side of the largest windows in which the smallest example would be proposed."""
-    longest = max(size_hw)
-    if areas is None or areas[0] >= MARGIN * segmenter.smallest_area(size_hw):
+    longest, worked = max(size_hw), segmenter.worked_pixels(size_hw)
+    # A picture that is not reduced shows no more in windows.
+    if areas is None or worked >= size_hw[0] * size_hw[1]:
         return longest
-    least, most = min(longest, math.isqrt(segmenter.worked_pixels(size_hw))), longest
+    least, most = min(longest, math.isqrt(worked)), longest
+    limit = segmenter.smallest_area(size_hw)
+    # A limit in pixels of the picture is the same in windows.
+    if areas[0] >= MARGIN * limit or segmenter.smallest_area((least, least)) >= limit:
+        return longest
     while most - least > 1:
         side = (least + most) // 2
         fits = areas[0] >= MARGIN * segmenter.smallest_area((side, side))

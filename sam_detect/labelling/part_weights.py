@@ -146,6 +146,8 @@ def _compared(
 
     def nearest(vectors: FloatArray, without: npt.NDArray[np.int64]) -> Numbers:
         """Those of each vector to the nearest of the label's examples but one."""
+        if not len(vectors):  # where nothing is known, not even their length is
+            return np.zeros((0, len(slices)))
         by_part = np.stack([vectors[:, s] @ of_mine[:, s].T for s in slices], axis=-1)
         total = by_part.sum(axis=-1)
         total[without[:, None] == mine[None, :]] = -np.inf

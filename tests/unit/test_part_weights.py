@@ -101,6 +101,7 @@ def test_one_example_changes_nothing(count: int) -> None:
 def test_where_nothing_is_known_that_is_no_object_nothing_changes() -> None:
     examples = by_size()
     assert part_factors(replace(examples, hard_negatives=HardNegativeArrays.none(12))) == {}
+    assert part_factors(replace(examples, hard_negatives=HardNegativeArrays.none())) == {}
 
 
 def test_vectors_of_one_part_have_no_factors() -> None:
