@@ -79,7 +79,7 @@ class LiteEmbedder(AppearanceEmbedder):
     prior_similarity = 0.88
     parts = LENGTHS
 
-    def __init__(self, pooling: str = "crop") -> None:
+    def __init__(self, pooling: str = "auto") -> None:
         if pooling not in POOLINGS:
             raise ConfigError(f"pooling must be crop, frame or auto, got {pooling!r}")
         self._network = shared_network()

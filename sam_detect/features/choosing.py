@@ -148,6 +148,8 @@ def _trusted(stored: Recipe) -> dict[str, Any]:
     """The stored parameters of the embedder, none of which may say what to load."""
     if stored.embedder == "clip" and "model_name" in stored.model:
         clip_model(stored.model["model_name"])  # a name of the catalogue, and never a folder
+    if stored.embedder == "lite":
+        return {"pooling": "crop", **stored.model}  # the only one that has no name in a recipe
     if stored.embedder in catalogue.PARAMETERS:
         return stored.model
     name = catalogue.names_a_place(stored.model)

@@ -68,6 +68,9 @@ class Network:
 
         # Where the processor has bf16, OpenVINO would use it: other vectors on other machines.
         exact = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        threads = os.environ.get("OMP_NUM_THREADS", "")  # OpenVINO does not look at it
+        if threads.isdecimal() and int(threads):
+            exact["INFERENCE_NUM_THREADS"] = threads
         self._compiled = openvino.Core().compile_model(build(weights), "CPU", exact)
 
     def __call__(self, pictures: FloatArray) -> dict[int, FloatArray]:

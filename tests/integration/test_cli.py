@@ -89,7 +89,7 @@ def test_json_has_exactly_the_promised_fields(sam: Command, taught: Path) -> Non
     assert list(found) == ["image", "width", "height", "recipe", "timings_ms", "detections"]
     assert (found["image"], found["width"], found["height"]) == ("./other.png", 280, 200)
     assert set(found["timings_ms"]) == {"propose", "fade", "embed", "label"}
-    assert found["recipe"]["embedder"] == "appearance"
+    assert found["recipe"]["embedder"] == "lite"
     for each in found["detections"]:
         assert list(each) == ["label", "confidence", "bbox", "area", "score", "segmentation",
                               "best_label", "neighbours"]  # fmt: skip
@@ -370,7 +370,7 @@ def test_a_mistyped_command_gets_a_hint(sam: Command, picture: Path) -> None:
 
 def test_the_announcement_is_one_line_that_says_what_and_why(sam: Command, picture: Path) -> None:
     [line] = sam(picture).worked().err.splitlines()
-    for word in ("naive", "appearance", "auto", "gaussian", "'default'", "0 examples"):
+    for word in ("naive", "lite", "auto", "gaussian", "'default'", "0 examples"):
         assert word in line
     sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0])).worked()
     line = sam(picture, "--segmenter", "naive").worked().err.splitlines()[0]
@@ -517,5 +517,5 @@ def test_models_are_refused_in_one_line(sam: Command, picture: Path) -> None:
 def test_a_device_that_nothing_uses_is_said_once(sam: Command, picture: Path) -> None:
     ran = sam(picture, "--device", "cuda", "--json").worked()
     assert [line for line in ran.err.splitlines() if "cuda" in line] == [
-        "warning: device 'cuda' changes nothing: naive and appearance run on the CPU"
+        "warning: device 'cuda' changes nothing: naive and lite run on the CPU"
     ]

@@ -93,7 +93,7 @@ def test_every_lack_of_memory_is_the_same_line(
         raise error
 
     saved(tmp_path / "a.png")
-    monkeypatch.setattr("sam_detect.api.SAMDetect.detect", fail)
+    monkeypatch.setattr("sam_detect.pipeline.Pipeline.detect", fail)
     assert "bug" not in sam("detect", tmp_path / "a.png").failed("out of memory", code=1)
 
 

@@ -140,7 +140,7 @@ def test_names_are_found_by_their_texts(sam: Command, picture: Path, clip: Path)
     assert "knows nothing yet" in sam("detect", picture, "--clip-model", clip).worked().out
     sam("detect", picture, *options).failed("--text-labels", code=2)
     sam("detect", picture, "--labeller", "text", "--text-labels", "disc").failed(
-        "'text' compares with texts", "appearance does not", "'clip'", code=2
+        "'text' compares with texts", "lite does not", "'clip'", code=2
     )
     sam("detect", picture, *options, "--text-templates", "no name").failed("{}", code=2)
     sam("learn", picture, "--clip-model", clip, "--label", "disc",

@@ -153,7 +153,7 @@ def test_what_is_half_written_or_damaged_is_done_again(folder: Path) -> None:
 
 
 def test_a_picture_that_changed_since_is_done_again(folder: Path) -> None:
-    changed = drawn([(60, 60), (200, 60), (120, 150)], seed=9)
+    changed = drawn([(60, 60), (200, 60), (60, 150)], squares=(), seed=9)
     saved(folder / "in" / "1.png", changed)
     resumed(folder).worked()
     assert worked_on(folder)[0] == "1.png"

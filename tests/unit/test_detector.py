@@ -427,7 +427,7 @@ def test_a_device_that_no_part_uses_is_said_once_for_each_place() -> None:
         for _ in range(3):
             in_memory(device="cuda")
     assert [str(w.message) for w in caught] == [
-        "device 'cuda' changes nothing: naive and appearance run on the CPU"
+        "device 'cuda' changes nothing: naive and lite run on the CPU"
     ]
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
@@ -438,12 +438,16 @@ def test_a_device_that_no_part_uses_is_said_once_for_each_place() -> None:
 
 @pytest.mark.parametrize(("option", "part"), [
     ({"points_per_side": "auto"}, "naive"), ({"points_per_side": 8}, "naive"),
-    ({"prompts": "blobs"}, "naive"), ({"pooling": "frame"}, "appearance"),
+    ({"prompts": "blobs"}, "naive"),
 ])  # fmt: skip
 def test_an_option_of_another_part_is_refused(option: dict[str, Any], part: str) -> None:
     [name] = option
     with pytest.raises(ConfigError, match=f"{name} is an option of .*'sam2'.* here .*'{part}'"):
         in_memory(**option)
+    with pytest.raises(
+        ConfigError, match=r"pooling is an option of .*'sam2'.* here .*'appearance'"
+    ):
+        in_memory(embedder="appearance", pooling="frame")
     with pytest.raises(ConfigError, match=r"the segmenter is an object \(set it there\)"):
         in_memory(segmenter=Sized(), prompts="blobs")
 

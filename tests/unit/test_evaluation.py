@@ -212,7 +212,7 @@ def test_every_promised_key_is_there(six: Dataset) -> None:
             assert isinstance(whole[key], kind), (key, whole[key])  # type: ignore[arg-type]
         assert (whole["dataset"], whole["task"], whole["protocol"]) == ("six", task, "cross")
         assert (whole["shots"], whole["seeds"], whole["iou"]) == (1, [0, 2], 0.5)
-        assert whole["recipe"]["embedder"] == "appearance"
+        assert whole["recipe"]["embedder"] == "lite"
         assert whole["f1"] > 0.9, "drawn discs and squares are easy"
         assert set(whole["per_class"]) == {"disc", "square"}
         assert [e["seed"] for e in whole["episodes"]] == [0, 2]

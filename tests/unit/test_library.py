@@ -434,7 +434,8 @@ def test_json_shapes(tmp_path: Path) -> None:
     place = ("--library", "nuts", "--json")
     stats = json.loads(ask("stats", *place))
     assert set(stats) == {
-        "library", "location", "examples", "negatives", "classes", "recipe", "bytes"
+        "library", "location", "examples", "negatives", "classes", "recipe", "bytes",
+        "part_weights",
     }  # fmt: skip
     assert (stats["examples"], stats["negatives"]) == (11, 1)
     assert stats["classes"] == {"leaf": 5, "nut": 5}

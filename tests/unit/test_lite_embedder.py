@@ -31,14 +31,16 @@ def crop_of(seed: int, size_hw: tuple[int, int] = (96, 96), *, striped: bool = F
 
 def test_the_rest_of_the_similarity_is_that_of_appearance() -> None:
     crops = [crop_of(seed, striped=bool(seed % 2)) for seed in range(4)]
-    ours, appearance = LiteEmbedder().embed(crops), AppearanceEmbedder().embed(crops)
+    ours, appearance = LiteEmbedder("crop").embed(crops), AppearanceEmbedder().embed(crops)
     count = appearance.shape[1]
     np.testing.assert_allclose(ours[:, :count], appearance * np.sqrt(1 - LEARNED), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(ours[:, count:], axis=1), np.sqrt(LEARNED), atol=1e-5)
 
 
 def test_learned_features_tell_patterns_apart() -> None:
-    plain, other, striped = LiteEmbedder().embed([crop_of(0), crop_of(1), crop_of(2, striped=True)])
+    plain, other, striped = LiteEmbedder("crop").embed(
+        [crop_of(0), crop_of(1), crop_of(2, striped=True)]
+    )
     learned = slice(AppearanceEmbedder().dimension, None)
     same, differ = plain[learned] @ other[learned], plain[learned] @ striped[learned]
     assert same > 0.9 * LEARNED > differ + 0.04
@@ -47,7 +49,7 @@ def test_learned_features_tell_patterns_apart() -> None:
 def test_the_features_are_the_mean_over_the_mask() -> None:
     """By hand: each cell counts by the share of it that the mask covers."""
     crop = crop_of(3)
-    vector = LiteEmbedder().embed([crop])[0]
+    vector = LiteEmbedder("crop").embed([crop])[0]
     features = shared_network()(normalised(crop.image_rgb)[None])[8][0]
     shares = crop.crop.mask.reshape(12, 8, 12, 8).mean(axis=(1, 3))
     expected = (features * shares).sum(axis=(1, 2))
@@ -72,4 +74,4 @@ def test_a_crop_of_any_shape_keeps_its_proportions(size_hw: tuple[int, int]) -> 
     shares = mask.reshape(6, 16, 6, 16).mean(axis=(1, 3))
     expected = (shared_network()(picture[None])[16][0] * shares).sum(axis=(1, 2))
     expected *= math.sqrt(LEARNED / 2) / np.linalg.norm(expected)
-    np.testing.assert_allclose(LiteEmbedder().embed([crop])[0, -112:], expected, atol=1e-5)
+    np.testing.assert_allclose(LiteEmbedder("crop").embed([crop])[0, -112:], expected, atol=1e-5)

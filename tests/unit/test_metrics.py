@@ -379,7 +379,9 @@ def test_a_reliability_bin_is_of_the_named_and_counted() -> None:
         objects=["a", "a"],
         excused=[False, False, False, False, True],
     )
-    low, high = reliability([one], 0.5)
+    bins = reliability([one], 0.5)
+    assert len(bins) == 2
+    low, high = bins
     assert (low.low, low.high, low.count, low.precision) == (0.4, 0.5, 2, 0.5)
     assert low.confidence == pytest.approx(0.475)
     assert (high.low, high.high, high.count, high.precision) == (0.9, 1.0, 1, 0.0)

@@ -200,6 +200,17 @@ MUTATIONS = [
              embedding.test_silhouette_in_the_head),
     Mutation("metrics.embedding", "values[objects].mean()", "values.mean()",
              embedding.test_silhouette_in_the_head),
+    # -- calibration
+    Mutation("metrics.calibration", "counted = found | matches.false", "counted = found",
+             figures.test_a_reliability_bin_is_of_the_named_and_counted),
+    Mutation("metrics.calibration", "np.searchsorted(edges, confidence)",
+             'np.searchsorted(edges, confidence, "right")',
+             figures.test_a_reliability_bin_is_of_the_named_and_counted),
+    Mutation("metrics.calibration", "float(hit[mine].mean())", "float(hit.mean())",
+             figures.test_a_reliability_bin_is_of_the_named_and_counted),
+    Mutation("metrics.calibration", "each.count * abs(each.precision - each.confidence)",
+             "abs(each.precision - each.confidence)",
+             figures.test_expected_calibration_error_is_the_formula),
     # -- pixels
     Mutation("metrics", "|= masks.crop(index)", "^= masks.crop(index)",
              semantic.test_pixels_in_the_head),

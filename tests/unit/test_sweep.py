@@ -196,5 +196,5 @@ def test_a_users_library_and_its_recipe_play_no_part(data: Dataset) -> None:
     user.add_example(data.pictures[0].path, "disc")
     learnt = user.library.stats()
     (found,) = swept(data, "top_k=1", store="qdrant", library="mine")
-    assert found["recipe"]["embedder"] == "appearance"
+    assert found["recipe"]["embedder"] == "lite"
     assert user.library.stats() == learnt
