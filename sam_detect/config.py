@@ -130,9 +130,10 @@ class Settings(BaseModel):
     )
     offline: bool = Field(False, description="Never use the network to get a model.")
     max_image_pixels: int = Field(
-        200_000_000,
+        450_000_000,
         ge=1,
-        description="Larger pictures are refused before decoding.",
+        description="Larger pictures are refused before decoding, but for TIFFs whose tiles or "
+        "strips are read one by one: of these, larger tiles.",
         json_schema_extra=shown("PIXELS"),
     )
     frame_rate: float = Field(

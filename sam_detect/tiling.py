@@ -22,6 +22,7 @@ import numpy as np
 from sam_detect.interfaces import Segmenter
 from sam_detect.masks import BoolArray, IntArray, intersection
 from sam_detect.overlaps import Clashes, meeting_boxes, sparse_nms
+from sam_detect.scratch import release
 from sam_detect.types import Frame, Masks
 
 MARGIN = 2.3
@@ -139,6 +140,7 @@ def propose(
     told, found = progress.get(), []
     for done, window in enumerate(windows, start=1):
         found.append(_in_window(frame, segmenter, window, areas))
+        release(frame.image_rgb)
         if told is not None:
             told(done, len(windows))
     return merged([Masks.empty(frame.size_hw), *found])

@@ -37,6 +37,7 @@ from sam_detect.labels import shown_label
 from sam_detect.library import manifest as manifests
 from sam_detect.library.manifest import Batch, Checksum, Text
 from sam_detect.masks import MAX_RLE_PIXELS, FloatArray, MaskRLE, encode_crop, rle_to_mask
+from sam_detect.scratch import strips
 from sam_detect.types import Crop, ImageRGB, Point
 from sam_detect.vector_store._checks import normalised
 
@@ -348,7 +349,8 @@ def label_of(point: Point) -> tuple[str, bool]:
 def image_digest(image_rgb: ImageRGB) -> str:
     """Hash of a picture's pixels and size."""
     digest = hashlib.blake2b(repr(image_rgb.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image_rgb).data)
+    for rows in strips(image_rgb):
+        digest.update(np.ascontiguousarray(image_rgb[rows]).data)
     return digest.hexdigest()
 
 

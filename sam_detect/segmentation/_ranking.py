@@ -127,6 +127,9 @@ WEIGHTS = {
 }
 """Weight of each measure in the score. Fitted by least squares to the IoU with annotated objects in
 four kinds of images, then rounded; see docs/segmentation.md."""
+MOST_DEVIATIONS = 3
+"""Contrast and unevenness count up to so many standard deviations of the picture. A few small
+objects on an even ground are far beyond it: their own outlines are all that varies."""
 MAX_SHIFT = 2
 """Pixels that an outline may be moved."""
 MAX_SHIFT_SHARE = 0.12
@@ -182,11 +185,11 @@ class Ranker:
         around = outlines.places(self.size_hw, reach[outlines.owners].astype(np.float32))
         difference = inside[:, :3] - outlines.mean(self._colours[around])
         return {
-            "contrast": np.minimum(3, np.sqrt(np.square(difference).sum(axis=1))),
+            "contrast": np.minimum(MOST_DEVIATIONS, np.sqrt(np.square(difference).sum(axis=1))),
             "outline": self._gradients(outlines, range(2)).mean(axis=0),
             "solidity": np.array([region.solidity for region in regions], np.float32),
             "size": np.log(areas / (self.size_hw[0] * self.size_hw[1])),
-            "unevenness": np.sqrt(np.maximum(variance, 0)),
+            "unevenness": np.minimum(MOST_DEVIATIONS, np.sqrt(np.maximum(variance, 0))),
             "aspect": sides.min(axis=1) / sides.max(axis=1),
         }
 

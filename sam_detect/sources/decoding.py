@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import stat
 import struct
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
@@ -19,12 +15,16 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from sam_detect.errors import ImageError
-from sam_detect.masks import BoolArray
+from sam_detect.masks import MAX_RLE_PIXELS, BoolArray
+from sam_detect.scratch import LARGE, is_scratch
+from sam_detect.sources._readers import FORMAT_EXTENSIONS, open_picture, quiet_readers
 from sam_detect.sources.pixels import (
     NUMBER_MODES,
     Stretch,
     alpha_mask,
     array_to_rgb,
+    large_array_to_rgb,
+    large_picture_to_rgb,
     own_stretch,
     picture_to_rgb,
 )
@@ -34,30 +34,17 @@ from sam_detect.sources.tiff import (
     Contents,
     apply_orientation,
     contents_of_tiff,
+    large_tiff,
+    read_segments,
     read_tiff,
     tiff_size_hw,
 )
 from sam_detect.types import ImageRGB
 
-DEFAULT_MAX_PIXELS = 200_000_000
+DEFAULT_MAX_PIXELS = 450_000_000
+"""What is decoded at once may have so many pixels: a whole picture, or a part of a TIFF."""
 MAX_BYTES = 2_000_000_000
 """Larger files are refused before they are opened."""
-FORMAT_EXTENSIONS: dict[str, tuple[str, ...]] = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "PNG": (".png", ".apng"),
-    "TIFF": (".tif", ".tiff"),
-    "WEBP": (".webp",),
-    "BMP": (".bmp", ".dib"),
-    "GIF": (".gif",),
-    "JPEG2000": (".jp2", ".j2k", ".jpx"),
-    "AVIF": (".avif",),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
-    "TGA": (".tga",),
-}
-"""Pillow's names of the formats that are read (by content), and the endings looked for in folders.
-
-Only these: Pillow can open more, but some of those run other programs (EPS) or are no pictures.
-"""
 TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -67,6 +54,8 @@ TRANSPOSE_BY_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+UNLIKE_8_BIT = (*NUMBER_MODES, "LAB")
+"""Pillow's modes of which a part is not converted as in the whole picture."""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 TIFF_BITS_PER_SAMPLE = 258
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -106,13 +95,18 @@ class PictureFile:
 
         def from_tiff(contents: Contents) -> tuple[ImageRGB, str]:
             array = self._tiff_array()
+            if is_scratch(array):
+                return large_array_to_rgb(array, self.name, stretch=stretch), contents.left_out
             return from_array(array[..., :1] if contents.channels > 1 else array), contents.left_out
 
         def convert(image: Image.Image) -> tuple[ImageRGB, str]:
             contents = self._contents(image)
-            if contents.channels > 1:
+            if contents.channels > 1 or self._is_large_tiff(image.size):
                 return from_tiff(contents)
             if not _is_deep_colour(image):
+                large = image.width * image.height > LARGE and image.mode not in UNLIKE_8_BIT
+                if large and _orientation(image) == 1:
+                    return large_picture_to_rgb(image, self.name), contents.left_out
                 rgb = picture_to_rgb(_upright(image), self.name, stretch=stretch)
                 return rgb, contents.left_out
             orientation = _orientation(image)
@@ -127,7 +121,10 @@ class PictureFile:
 
     def alpha_mask(self) -> BoolArray | None:
         """The mask of :func:`~sam_detect.sources.pixels.alpha_mask`, upright like the picture."""
-        return self._read(lambda image: alpha_mask(_upright(image)), lambda: None)
+        return self._read(
+            lambda image: None if self._is_large_tiff(image.size) else alpha_mask(_upright(image)),
+            lambda: None,
+        )
 
     def size_hw(self) -> tuple[int, int]:
         """Height and width of :meth:`rgb`, from the file's header alone."""
@@ -145,7 +142,14 @@ class PictureFile:
 
         Of a palette they are its indices: a label map's numbers, not their colours.
         """
-        return self._read(lambda image: np.asarray(_upright(image)), self._tiff_array)
+
+        def convert(image: Image.Image) -> npt.NDArray[Any]:
+            if self._is_large_tiff(image.size):
+                array = self._tiff_array()
+                return array[..., 0] if array.shape[2] == 1 else array
+            return np.asarray(_upright(image))
+
+        return self._read(convert, self._tiff_array)
 
     def left_out_of_tiff(self) -> str:
         """What of a TIFF is not read; empty for other files."""
@@ -195,7 +199,15 @@ class PictureFile:
             ) from error
 
     def _check_pixels(self, size_wh: tuple[int, int]) -> None:
-        check_pixels(size_wh, self.max_pixels, self.name)
+        # Of a TIFF that is read tile by tile only the masks' run lengths limit the size.
+        large = size_wh[0] * size_wh[1] > self.max_pixels and self._is_large_tiff(size_wh)
+        check_pixels(size_wh, MAX_RLE_PIXELS if large else self.max_pixels, self.name)
+
+    def _is_large_tiff(self, size_wh: tuple[int, int]) -> bool:
+        if size_wh[0] * size_wh[1] <= LARGE or not self._is_tiff():
+            return False
+        with self.open() as file:
+            return large_tiff(file, self.max_pixels)
 
     def _is_tiff(self) -> bool:
         with self.open() as file:
@@ -211,6 +223,8 @@ class PictureFile:
 
     def _tiff_array(self) -> npt.NDArray[Any]:
         with self.open() as file:
+            if large_tiff(file, self.max_pixels):
+                return read_segments(file, self.name)
             array = read_tiff(file, self._check_pixels)
         # OpenCV knows common compressions, but turns pictures by rules of its own.
         return self._opencv_array() if array is None else array
@@ -299,65 +313,6 @@ def check_pixels(size_wh: tuple[int, int], max_pixels: int, name: str) -> None:
             f"the picture '{name}' has {width}x{height} pixels, more than the limit of "
             f"{max_pixels:,}; reduce it, or raise max_image_pixels if you trust the file"
         )
-
-
-def open_picture(file: BinaryIO) -> Image.Image:
-    """As ``PIL.Image.open`` of the formats that are read, but for its size limit, which belongs to
-    the whole process: check the size before the picture is loaded.
-
-    Raises:
-        UnidentifiedImageError: it is none of these formats. Damage raises nearly anything.
-    """
-    prefix = file.read(16)
-    Image.preinit()
-    for name in FORMAT_EXTENSIONS:
-        if name not in Image.OPEN:
-            Image.init()
-        if name not in Image.OPEN:  # this Pillow is built without it
-            continue
-        factory, accept = Image.OPEN[name]
-        accepted = accept is None or accept(prefix)
-        if not accepted or isinstance(accepted, str):  # a text says why it is not
-            continue
-        file.seek(0)
-        try:
-            return factory(file, "")
-        except (SyntaxError, IndexError, TypeError, struct.error):
-            continue  # another format begins alike
-    raise UnidentifiedImageError("no picture of a format that is read")
-
-
-@contextmanager
-def quiet_readers() -> Iterator[None]:
-    """Without warnings of Pillow and tifffile: stderr is the user's.
-
-    Filters and levels are global to the process, so threads share one change: the first one in
-    makes it, and the last one out undoes it.
-    """
-    with _quiet.lock:
-        _quiet.users += 1
-        if _quiet.users == 1:
-            _quiet.undo.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            for name in ("PIL", "tifffile"):  # a logger without handlers prints on stderr
-                log = logging.getLogger(name)
-                _quiet.undo.callback(log.setLevel, log.level)
-                log.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        with _quiet.lock:
-            _quiet.users -= 1
-            if _quiet.users == 0:
-                _quiet.undo.close()
-
-
-class _Quiet:
-    def __init__(self) -> None:
-        self.lock, self.users, self.undo = threading.Lock(), 0, ExitStack()
-
-
-_quiet = _Quiet()
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -17,12 +17,11 @@ from PIL import Image
 
 from sam_detect.errors import ImageError
 from sam_detect.masks import BoolArray
+from sam_detect.sources._readers import FORMAT_EXTENSIONS, quiet_readers
 from sam_detect.sources.decoding import (
     DEFAULT_MAX_PIXELS,
-    FORMAT_EXTENSIONS,
     PictureFile,
     check_pixels,
-    quiet_readers,
 )
 from sam_detect.sources.pixels import (
     ColorOrder,

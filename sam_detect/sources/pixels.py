@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 
 from sam_detect.errors import ImageError
 from sam_detect.masks import BoolArray
+from sam_detect.scratch import release, scratch, strips
 from sam_detect.types import ImageRGB
 
 ColorOrder = Literal["bgr", "rgb"]
@@ -93,6 +94,28 @@ def array_to_rgb(
     if not np.isfinite(opacities).all():
         raise ImageError(f"the opacity (4th channel) of the picture '{name}' is NaN or infinite")
     return over_white(rgb, alpha_to_unit(opacities))
+
+
+def large_array_to_rgb(
+    array: npt.NDArray[Any], name: str, *, stretch: Stretch = own_stretch
+) -> ImageRGB:
+    """As :func:`array_to_rgb` of ``(H, W, 1 or 3)`` uint8 or uint16 (RGB) in a scratch file, into
+    another one, some rows at a time."""
+    limits = stretch(array) if array.dtype != np.uint8 else (0.0, 255.0)
+    rgb = scratch((*array.shape[:2], 3), np.uint8, name)
+    for rows in strips(array):
+        rgb[rows] = to_8_bits(array[rows], name, stretch=lambda _: limits)
+        release(rgb)
+    return rgb
+
+
+def large_picture_to_rgb(image: Image.Image, name: str) -> ImageRGB:
+    """As :func:`picture_to_rgb` of a picture with 8-bit values, into a scratch file."""
+    image.load()
+    rgb = scratch((image.height, image.width, 3), np.uint8, name)
+    for rows in strips(rgb):
+        rgb[rows] = picture_to_rgb(image.crop((0, rows.start, image.width, rows.stop)), name)
+    return rgb
 
 
 def picture_to_rgb(

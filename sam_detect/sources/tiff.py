@@ -4,12 +4,16 @@ and the pixels of those that Pillow cannot read as they are. It is imported on u
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+
+from sam_detect.errors import ImageError
+from sam_detect.scratch import LARGE, ROWS_BYTES, release, scratch
 
 MOST_PAGES = 2000
 """So many pages of a TIFF are looked at."""
@@ -22,6 +26,8 @@ ORIENTATION = 0x0112
 QUARTER_TURNS = (5, 6, 7, 8)
 """Orientations that exchange width and height."""
 MOST_NAMES = 8
+SEGMENTED = (1, 8, 32773, 32946)
+"""Compressions that tifffile decodes by itself: none, deflate (two numbers), PackBits."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,68 @@ def read_tiff(
     else:
         array = array.reshape(*size_hw, samples)
     return apply_orientation(array, orientation)
+
+
+def large_tiff(file: BinaryIO, most: int) -> bool:
+    """Whether the first page has more than :data:`~sam_detect.scratch.LARGE` pixels and is made of
+    tiles or strips, each much smaller and of at most ``most`` pixels, that tifffile decodes one by
+    one: 8- or 16-bit grey or RGB without opacity, upright."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(file, _multifile=False) as tiff:
+            page, (width, height), orientation = _first_page(tiff)
+            usual = page.dtype in (np.uint8, np.uint16) and page.photometric in (
+                tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB,
+            )  # fmt: skip
+            extra = page.tags.get(EXTRA_SAMPLES)
+            usual &= extra is None or not np.isin(extra.value, ALPHA).any()
+            usual &= orientation == 1 and page.imagedepth == 1 and page.compression in SEGMENTED
+            of_one = math.prod(page.chunks[:2])
+            small = 16 * of_one <= width * height and of_one <= most
+            return bool(usual and small and width * height > LARGE)
+    except Exception:  # what cannot be understood is read, or refused, as any other file
+        return False
+    finally:
+        file.seek(0)
+
+
+def read_segments(file: BinaryIO, name: str) -> npt.NDArray[Any]:
+    """``(H, W, C)`` numbers of the first page of a :func:`large_tiff`, in a scratch file: one grey
+    channel, or three colours. No more than some segments are in memory at a time.
+
+    Raises:
+        ImageError: the file ends before its last segment, or there is no room for the pixels.
+    """
+    import tifffile
+
+    end = file.seek(0, 2)
+    file.seek(0)
+    with tifffile.TiffFile(file, _multifile=False) as tiff:
+        page = tiff.pages.first
+        last = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
+        if last > end:
+            raise ImageError(
+                f"the picture '{name}' is damaged or cut off ({end:,} bytes of at least "
+                f"{last:,}); copy or export it again"
+            )
+        channels = 3 if page.photometric == tifffile.PHOTOMETRIC.RGB else 1
+        size = int(page.imagelength), int(page.imagewidth), channels
+        pixels = scratch(size, page.dtype, name)
+        planes = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+        written = 0
+        for data, (plane, _, y, x, _), _ in page.segments(maxworkers=1):
+            if data is None or plane >= channels:  # empty, or of a channel that is not read
+                continue
+            values = data[0, : size[0] - y, : size[1] - x]
+            place = slice(plane, plane + 1) if planes else slice(channels)
+            target = pixels[y : y + values.shape[0], x : x + values.shape[1], place]
+            target[...] = values[..., : target.shape[2]]
+            written += target.nbytes
+            if written > ROWS_BYTES:
+                release(pixels)
+                written = 0
+    return pixels
 
 
 def tiff_size_hw(file: BinaryIO) -> tuple[int, int]:

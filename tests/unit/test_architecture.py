@@ -16,7 +16,7 @@ ROOMS = {
     "sources", "segmentation", "fading", "embedding", "vector_store", "labelling", "outputs",
 }  # fmt: skip
 TIERS = [
-    {"errors", "labels", "masks", "overlaps", "types"},
+    {"errors", "labels", "masks", "overlaps", "scratch", "types"},
     {"contracts", "interfaces", "registry", "options", "config", "parts", "plain_yaml"},
     {"models"},
     ROOMS,
