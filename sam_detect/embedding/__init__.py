@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 POOLING = Field(
     None,
     description="What the embedders lite and sam2 encode: each crop (by default of sam2); the "
-    "whole picture once for all objects (frame), which is faster; or (auto, by default of lite) the "
-    "picture, and the crops of what that leaves undecided.",
+    "whole picture once for all objects (frame), which is faster; or (auto, by default of lite) "
+    "the picture, and the crops of what that leaves undecided.",
 )
 
 
