@@ -76,7 +76,7 @@ class LiteEmbedder(AppearanceEmbedder):
     input_side = SIDE
     cheap = False
     # typical of crops of one label; a library estimates its own from its examples
-    prior_similarity = 0.88
+    prior_similarity = 0.80
     parts = LENGTHS
 
     def __init__(self, pooling: str = "auto") -> None:
