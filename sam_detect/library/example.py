@@ -156,6 +156,8 @@ NAMING_FIELDS = (*LISTED_FIELDS, "surroundings")
 """What naming reads, with the vector."""
 KNOWN_FIELDS = tuple(get_type_hints(Known))  # all but the earlier states and the checksums
 PAYLOAD_FIELDS = tuple(get_type_hints(Payload))
+WRITTEN_FIELDS = (*KNOWN_FIELDS, "before")
+"""What a new example has before it gets its checksums."""
 _PAYLOAD: TypeAdapter[Any] = TypeAdapter(Payload)
 
 
@@ -243,6 +245,8 @@ def _text(value: Any) -> bytes:
 
 def _storable(value: Any) -> Any:
     """The value with its numbers rounded; lists and dicts are copies."""
+    if isinstance(value, (str, int)):  # most are
+        return value
     if isinstance(value, float) and math.isfinite(value):
         return float(f"{round(value, DECIMALS):.{DIGITS}g}")
     if isinstance(value, dict):
@@ -293,8 +297,12 @@ class Example:
 
     def to_point(self) -> Point:
         """The point to store, with its checksums."""
+        return with_checksums(Point(id=self.id, vector=self.vector, payload=self.to_payload()))
+
+    def to_payload(self) -> dict[str, Any]:
+        """The payload to store, without its checksums."""
         crop = self.crop
-        payload = {
+        return {
             **{name: getattr(self, name) for name in LISTED},
             "segmentation": dict(self.segmentation),
             "crop_webp": encode_webp(crop.image_rgb),
@@ -304,7 +312,6 @@ class Example:
             "surroundings": self.hard_negatives.to_payload() if self.hard_negatives else None,
             "before": list(self.before),
         }
-        return with_checksums(Point(id=self.id, vector=self.vector, payload=payload))
 
     @classmethod
     def from_point(cls, point: Point) -> Example:

@@ -20,6 +20,7 @@ from sam_detect.library import manifest as manifests
 from sam_detect.library.example import (
     LISTED_FIELDS,
     PAYLOAD_FIELDS,
+    WRITTEN_FIELDS,
     Example,
     check_payload,
     label_of,
@@ -184,7 +185,10 @@ class Library:
             for key in written:
                 replaced = [old[key]] if key in old else []
                 mine = [taken.pop(each) for each in against.get(key, ()) if each in taken]
-                points.append(with_replaced(unique[key], [*replaced, *mine]))
+                point, replaced = unique[key], [*replaced, *mine]
+                if replaced or point.payload["before"]:
+                    point = with_replaced(point, replaced)
+                points.append(point)
             gone = {each for ids in against.values() for each in ids} - set(written)
             if examples:
                 # Even when all are there: their writer may have been killed before this.
@@ -363,9 +367,11 @@ def _with_normalised_label(example: Example | Point) -> Example | Point:
 
 def _as_point(example: Example | Point, batch: str | None) -> Point:
     """The point to store; of the batch, unless that is None."""
-    point = example.to_point() if isinstance(example, Example) else example
-    payload = point.payload if batch is None else {**point.payload, "batch": batch, "before": []}
+    payload = example.to_payload() if isinstance(example, Example) else example.payload
+    if batch is not None:
+        payload = {**payload, "batch": batch, "before": []}
     try:
-        return with_checksums(replace(point, payload=check_payload(payload)))
+        checked = check_payload(payload, WRITTEN_FIELDS)
+        return with_checksums(Point(example.id, example.vector, checked))
     except ValueError as error:
-        raise LibraryError(f"example {point.id} cannot be kept: {error}") from error
+        raise LibraryError(f"example {example.id} cannot be kept: {error}") from error
