@@ -37,6 +37,7 @@ from sam_detect.models.catalogue import made_with_weights
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import BUILT_IN
 from sam_detect.sources import to_frame
+from sam_detect.tiling import usable_cores
 from sam_detect.types import Detections, Frame, Point, Recipe
 from sam_detect.vector_store.memory import MemoryVectorStore
 
@@ -92,7 +93,7 @@ def default_workers(pipeline: Pipeline, pictures: int) -> int:
         and pipeline.recipe.embedder in BUILT_IN["embedder"]
         and not made_with_weights(pipeline.recipe)
     )
-    return max(1, min(_cores(), pictures // FEWEST_EACH)) if light else 1
+    return max(1, min(usable_cores(), pictures // FEWEST_EACH)) if light else 1
 
 
 def detect_many(
@@ -246,7 +247,7 @@ class _Pool:
                 f"a part of this detector cannot be sent to another process ({one_line(error)}): "
                 "take one worker"
             ) from error
-        self._threads = str(max(1, _cores() // workers))
+        self._threads = str(max(1, usable_cores() // workers))
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
@@ -412,10 +413,3 @@ def _sent(outcome: Outcome, warned: Sequence[tuple[str, type[Warning]]]) -> byte
         told = SamDetectError(one_line(outcome.error or ValueError("no answer can be sent")))
         data = pickle.dumps((Outcome(error=told), []), pickle.HIGHEST_PROTOCOL)
     return data
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

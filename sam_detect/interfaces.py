@@ -62,6 +62,10 @@ class Source(ABC):
 class Segmenter(Part, room="segmenter"):
     """Proposes masks for whatever looks like an object."""
 
+    thread_safe: bool = False
+    """Whether several threads may call :meth:`segment` at once. The windows of a large picture are
+    then shared among the cores."""
+
     @abstractmethod
     def segment(self, frame: Frame) -> Masks:
         """Proposals, best first; none for a picture without structure. The same picture gives the

@@ -60,6 +60,32 @@ def release(array: npt.NDArray[Any]) -> None:
             mapping.madvise(mmap.MADV_DONTNEED)
 
 
+def reduced(image_rgb: npt.NDArray[Any], size_wh: tuple[int, int]) -> npt.NDArray[Any]:
+    """A ``(H, W, 3)`` uint8 picture reduced to a width and height, by the mean of what a pixel
+    covers. One in a scratch file is first reduced by a whole number, some rows at a time.
+    """
+    import cv2  # imported on use: `import sam_detect` stays light
+
+    height, width = image_rgb.shape[:2]
+    # a width that was rounded up must not halve the number
+    times = int(min(width / size_wh[0], height / size_wh[1]) + 1e-2)
+    if is_scratch(image_rgb) and times > 1:
+        small = np.empty((-(-height // times), -(-width // times), 3), np.uint8)
+        rows = max(1, ROWS_BYTES // (times * image_rgb[:1].nbytes))
+        for start in range(0, len(small), rows):
+            part = image_rgb[start * times : (start + rows) * times]
+            # the last row and column stand for what is missing to the whole number
+            missing = -part.shape[0] % times, -width % times
+            filled = cv2.copyMakeBorder(part, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
+            size = small.shape[1], filled.shape[0] // times
+            small[start : start + size[1]] = cv2.resize(filled, size, interpolation=cv2.INTER_AREA)
+            release(image_rgb)
+        image_rgb = small
+    if image_rgb.shape[1::-1] == size_wh:
+        return image_rgb
+    return np.asarray(cv2.resize(image_rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _mapping(array: Any) -> mmap.mmap | None:
     while array is not None and not isinstance(array, mmap.mmap):
         array = getattr(array, "base", None)

@@ -11,11 +11,13 @@ picture.
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -38,6 +40,8 @@ SIZES = 16.0
 them could be named, and a large picture has very many."""
 ROUND = math.pi / 4
 """Share of its box that a round object fills."""
+MOST_THREADS = 8
+"""Windows that are proposed at once take memory at once."""
 SAME_IOU = 0.8
 """Two proposals of different windows that overlap more are one."""
 
@@ -138,12 +142,40 @@ def propose(
     if near is not None:
         windows = [box for box in windows if _meets(box, near)]
     told, found = progress.get(), []
-    for done, window in enumerate(windows, start=1):
-        found.append(_in_window(frame, segmenter, window, areas))
-        release(frame.image_rgb)
+    in_window = partial(_in_window, frame, segmenter, areas)
+    for done, masks in enumerate(_each(in_window, windows, _threads(segmenter)), start=1):
+        found.append(masks)
         if told is not None:
             told(done, len(windows))
     return merged([Masks.empty(frame.size_hw), *found])
+
+
+def _threads(segmenter: Segmenter) -> int:
+    """How many windows are proposed at once: as many as there are cores, or as the variable says
+    that all numeric libraries obey."""
+    if not segmenter.thread_safe:
+        return 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    cores = int(asked) if asked.isdecimal() and int(asked) else usable_cores()
+    return min(cores, MOST_THREADS)
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _each(
+    in_window: Callable[[Box], Masks], windows: Sequence[Box], threads: int
+) -> Iterator[Masks]:
+    """The masks of each window, in the order of the windows whatever the number of threads."""
+    if min(threads, len(windows)) < 2:
+        yield from map(in_window, windows)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(in_window, windows)  # an error cancels those that wait
 
 
 def places(
@@ -177,14 +209,16 @@ def _finite(rows: Sequence[Sequence[float]], count: int) -> list[list[float]]:
     return found
 
 
-def _in_window(frame: Frame, segmenter: Segmenter, window: Box, areas: Areas) -> Masks:
+def _in_window(frame: Frame, segmenter: Segmenter, areas: Areas, window: Box) -> Masks:
     """The proposals in a window, as masks of the picture, without those that its border cuts."""
     x0, y0, x1, y1 = window
     height, width = frame.size_hw
+    pixels = frame.image_rgb[y0:y1, x0:x1]
+    if (pixels == pixels[0, 0]).all():  # nothing is proposed where there is no structure
+        return Masks.empty(frame.size_hw)
     name = f"{frame.source_id}#{x0},{y0},{x1 - x0},{y1 - y0}"
-    masks = segmenter.segment(
-        replace(frame, image_rgb=frame.image_rgb[y0:y1, x0:x1], source_id=name)
-    )
+    masks = segmenter.segment(replace(frame, image_rgb=pixels, source_id=name))
+    release(frame.image_rgb)
     inner = np.array([x0 > 0, y0 > 0, x1 < width, y1 < height])
     at_side = masks.boxes_xyxy == np.array([0, 0, x1 - x0, y1 - y0])
     kept = ~(at_side & inner).any(axis=1)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from sam_detect.masks import FloatArray
 from sam_detect.models.efficientnet_lite0 import CHANNELS, Network, normalised
+from sam_detect.scratch import reduced, release
 from sam_detect.types import Crop, ImageRGB, Masks
 
 OCCUPANCY = 0.2
@@ -154,14 +155,14 @@ class _Level:
             size_yx = math.ceil(height * scale), math.ceil(width * scale)
             return cls(image_rgb, size_yx, (scale, scale), scale)
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        reduced = np.asarray(cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
-        return cls(reduced, size[::-1], (size[0] / width, size[1] / height), 1.0)
+        return cls(reduced(image_rgb, size), size[::-1], (size[0] / width, size[1] / height), 1.0)
 
     def sums(self, network: Network, shares: Sequence[_Shares]) -> Sums:
         """The features under masks of this level."""
         found = _zeros(len(shares))
         for tile, indices in self._tiles(shares):
             picture = self._read(tile)
+            release(self.image_rgb)
             maps = {stride: features[0] for stride, features in network(picture[None]).items()}
             for start in range(0, len(indices), MASKS_AT_ONCE):
                 some = indices[start : start + MASKS_AT_ONCE]

@@ -26,6 +26,7 @@ from sam_detect.errors import ConfigError
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder
 from sam_detect.masks import FloatArray
+from sam_detect.scratch import release, strips
 from sam_detect.types import Crop, FadedCrop, Frame, Masks, Recipe
 
 DEFAULT_OCCUPANCY = 0.2
@@ -104,7 +105,10 @@ class VectorCache:
         if not self._size:
             return [b""] * len(masks)
         shape = repr(frame.image_rgb.shape).encode()
-        head = _digest(_digest_of(recipe), shape, frame.image_rgb.tobytes())
+        picture = hashlib.blake2b(shape, digest_size=16)
+        for rows in strips(frame.image_rgb):
+            picture.update(np.ascontiguousarray(frame.image_rgb[rows]).data)
+        head = _digest(_digest_of(recipe), picture.digest())
         places = masks.boxes_xyxy.tolist()
         return [
             _digest(head, repr(place).encode(), outline)
@@ -199,6 +203,8 @@ class FeatureExtractor:
     def crops(self, frame: Frame, masks: Masks) -> Iterator[Crop]:
         """The unfaded crop of each mask, as a library keeps it."""
         for index in range(len(masks)):
+            if index % BATCH == 0:
+                release(frame.image_rgb)
             yield context.cut(
                 frame.image_rgb,
                 masks.crop(index),

@@ -36,6 +36,7 @@ from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Segmenter
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.options import require_number
+from sam_detect.scratch import reduced
 from sam_detect.segmentation._ranking import Ranker, keep_best
 from sam_detect.segmentation._regions import (
     CONVEX,
@@ -96,6 +97,8 @@ class NaiveSegmenter(Segmenter):
         ConfigError: a negative area, or less than one proposal.
     """
 
+    thread_safe = True
+
     def __init__(
         self,
         *,
@@ -117,7 +120,7 @@ class NaiveSegmenter(Segmenter):
         image = frame.image_rgb
         if factor < 1:
             size = (max(1, round(width * factor)), max(1, round(height * factor)))
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+            image = reduced(image, size)
         pixels = image.shape[0] * image.shape[1]
         least = self._least_area(pixels, factor**2)
         most = self.max_area * factor**2 or AREA_SHARES[1] * pixels

@@ -99,8 +99,10 @@ def array_to_rgb(
 def large_array_to_rgb(
     array: npt.NDArray[Any], name: str, *, stretch: Stretch = own_stretch
 ) -> ImageRGB:
-    """As :func:`array_to_rgb` of ``(H, W, 1 or 3)`` uint8 or uint16 (RGB) in a scratch file, into
-    another one, some rows at a time."""
+    """As :func:`array_to_rgb` of ``(H, W, 1 or 3)`` uint8 or uint16 (RGB) in a scratch file: that
+    itself, or another one, made some rows at a time."""
+    if array.dtype == np.uint8 and array.shape[2] == 3:
+        return array
     limits = stretch(array) if array.dtype != np.uint8 else (0.0, 255.0)
     rgb = scratch((*array.shape[:2], 3), np.uint8, name)
     for rows in strips(array):

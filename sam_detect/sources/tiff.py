@@ -144,7 +144,7 @@ def read_segments(file: BinaryIO, name: str) -> npt.NDArray[Any]:
         pixels = scratch(size, page.dtype, name)
         planes = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
         written = 0
-        for data, (plane, _, y, x, _), _ in page.segments(maxworkers=1):
+        for data, (plane, _, y, x, _), _ in page.segments(maxworkers=1, buffersize=ROWS_BYTES):
             if data is None or plane >= channels:  # empty, or of a channel that is not read
                 continue
             values = data[0, : size[0] - y, : size[1] - x]

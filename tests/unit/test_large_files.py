@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -101,3 +102,19 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(scratch.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(ImageError, match=r"needs 0.0 GB in .* TMPDIR"):
         load_image(tmp_path / "scan.tif")
+
+
+@pytest.mark.parametrize("size_wh", [(210, 155), (105, 78), (100, 70), (420, 310), (53, 39)])
+def test_a_large_picture_is_reduced_like_a_small_one(
+    size_wh: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for what rounding to whole numbers moves, of a smooth picture."""
+    smooth = cv2.GaussianBlur(COLOUR, (0, 0), 9)
+    mapped = scratch.scratch(smooth.shape, np.uint8, "scan")
+    mapped[...] = smooth
+    monkeypatch.setattr(scratch, "ROWS_BYTES", 20_000)
+    exact = cv2.resize(smooth, size_wh, interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(scratch.reduced(smooth, size_wh), exact)
+    found = scratch.reduced(mapped, size_wh)
+    assert found.shape == exact.shape
+    assert np.abs(found.astype(int) - exact).max() <= 4

@@ -7,11 +7,12 @@ import itertools
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import QUICK
 
 from sam_detect import SAMDetect, tiling
+from sam_detect.errors import ImageError
 from sam_detect.interfaces import Segmenter
 from sam_detect.masks import tight_box_xyxy
 from sam_detect.segmentation import NaiveSegmenter
@@ -43,6 +44,7 @@ def drawn(
 ) -> tuple[Frame, Masks]:
     """A picture of discs (x, y, radius), and their masks by box."""
     image = np.full((*size_hw, 3), ground, np.uint8)
+    image[::2] += 1  # windows without any structure are skipped
     masks = []
     for x, y, radius in discs:
         alone = np.zeros(size_hw, np.uint8)
@@ -82,8 +84,55 @@ def test_windows_find_what_the_whole_picture_shows(
     for _ in range(12):
         center = (int(rng.integers(0, width)), int(rng.integers(0, height)))
         cv2.circle(image, center, int(rng.integers(1, 14)), (30, 30, 30), -1)
+    assume(image.min() < image.max())  # a picture without structure has no proposals
     frame = Frame(image)
     assert placed(propose(frame, Components(), tile=tile)) == placed(Components().segment(frame))
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_change_nothing(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, _ = drawn((500, 700), (60, 60, 9), (250, 250, 14), (420, 90, 6), (630, 470, 20))
+    rng = np.random.default_rng(0)
+    grained = np.clip(frame.image_rgb + rng.normal(0, 6, frame.image_rgb.shape), 0, 255)
+    frame = Frame(grained.astype(np.uint8))
+    found = []
+    for asked in (1, threads):
+        monkeypatch.setenv("OMP_NUM_THREADS", str(asked))
+        assert tiling._threads(NaiveSegmenter()) == asked
+        assert tiling._threads(Components()) == 1
+        found.append(propose(frame, NaiveSegmenter(), (60, 1300), tile=180))
+    assert len(found[0]) > 4
+    assert found[0].crop_rles == found[1].crop_rles
+    np.testing.assert_array_equal(found[0].boxes_xyxy, found[1].boxes_xyxy)
+    np.testing.assert_array_equal(found[0].predicted_ious, found[1].predicted_ious)
+
+
+def test_an_error_in_one_window_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The windows that wait are not proposed any more."""
+    seen: list[str] = []
+
+    class Failing(Components):
+        thread_safe = True
+
+        def segment(self, frame: Frame) -> Masks:
+            seen.append(frame.source_id)
+            raise ImageError("out of order")
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    frame, _ = drawn((900, 900), (50, 50, 9))
+    with pytest.raises(ImageError, match="out of order"):
+        propose(frame, Failing(), (60, 250), tile=60)
+    assert len(seen) < 100 < len(Level(60, 20).windows((900, 900)))
+
+
+def test_windows_without_structure_are_skipped() -> None:
+    frame, expected = drawn((400, 400), (350, 350, 8))
+    frame.image_rgb[:300] = 254  # the glass beside the tissue
+    segmenter = Components()
+    found = propose(frame, segmenter, (60, 250), tile=130)
+    assert placed(found) == placed(expected)
+    assert 0 < len(segmenter.seen) < len(levels((400, 400), segmenter, (60, 250), 130)[0]
+                                         .windows((400, 400)))  # fmt: skip
 
 
 def test_an_object_larger_than_a_window_is_found_on_the_next_level() -> None:
