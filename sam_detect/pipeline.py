@@ -233,7 +233,9 @@ class Pipeline:
             with timer.on("label"):
                 again = self._undecided(vectors, compared, snapshot)
             crops = self.features.crops(frame, compared[again])
-            vectors[again] = self.features.embed_crops(crops, timings_ms=timer.spent_ms)
+            vectors[again] = self.features.embed_crops(
+                crops, known=known, timings_ms=timer.spent_ms
+            )
         return Candidates(frame, masks, vectors, described)
 
     def _undecided(

@@ -185,7 +185,7 @@ def _detector() -> SAMDetect:
     """The default without models, independent of the user's settings."""
     settings = Settings.model_validate({})
     detector = SAMDetect(
-        segmenter=parts.make_segmenter(settings), embedder="appearance", vector_store="memory"
+        segmenter=parts.make_segmenter(settings), embedder="lite", vector_store="memory"
     )
     first = scene(0)
     detector.learn_frame(

@@ -93,7 +93,7 @@ class VectorCache:
         """One key for each crop: its pixels, its mask, its scale, and the recipe."""
         if not self._size:
             return [b""] * len(crops)
-        head = _digest_of(recipe)
+        head = recipe_digest(recipe)
         return [
             _digest(head, crop.image_rgb.tobytes(), np.packbits(crop.mask).tobytes(),
                     repr((crop.mask.shape, crop.scale)).encode())
@@ -108,7 +108,7 @@ class VectorCache:
         picture = hashlib.blake2b(shape, digest_size=16)
         for rows in strips(frame.image_rgb):
             picture.update(np.ascontiguousarray(frame.image_rgb[rows]).data)
-        head = _digest(_digest_of(recipe), picture.digest())
+        head = _digest(recipe_digest(recipe), picture.digest())
         places = masks.boxes_xyxy.tolist()
         return [
             _digest(head, repr(place).encode(), outline)
@@ -136,7 +136,8 @@ class VectorCache:
         return np.stack([known[key] for key in keys])
 
 
-def _digest_of(recipe: Recipe) -> bytes:
+def recipe_digest(recipe: Recipe) -> bytes:
+    """The same for equal recipes."""
     return _digest(json.dumps(recipe.to_dict(), sort_keys=True, default=str).encode())
 
 

@@ -95,29 +95,39 @@ def explain_parts(
         vectors: ``(N, D)``, as the embedder made them.
         weights: of :func:`part_weights`; if empty, nothing is added.
     """
-    nearest = [
-        next((n.id for n in each.neighbours if n.label == each.best_label and not n.negative), None)
-        for each in classifications
-    ]
-    ids = sorted({each for each in nearest if each is not None})
+    nearest = {
+        index: key
+        for index, each in enumerate(classifications)
+        if (key := _nearest_of_best(each)) is not None
+    }
+    ids = sorted(set(nearest.values()))
     if not weights or not ids:
         return list(classifications)
-    slices, known = _slices(memory.examples().parts), memory.vectors(ids)
     place = {key: index for index, key in enumerate(ids)}
+    known = memory.vectors(ids)[[place[key] for key in nearest.values()]]
+    by_part = _cosines(vectors[list(nearest)], known, _slices(memory.examples().parts))
     answers = list(classifications)
-    for index, (each, key) in enumerate(zip(classifications, nearest, strict=True)):
-        if key is not None and each.explanation is not None:
-            own, other = vectors[index], known[place[key]]
-            similar = [_cosine(own[s], other[s]) for s in slices]
-            by_part = dict(zip(weights, similar, strict=True))
-            explanation = replace(each.explanation, part_weights=weights, part_similarities=by_part)
-            answers[index] = replace(each, explanation=explanation)
+    for index, similar in zip(nearest, by_part.tolist(), strict=True):
+        explanation = answers[index].explanation
+        if explanation is not None:
+            named = dict(zip(weights, similar, strict=True))
+            explanation = replace(explanation, part_weights=weights, part_similarities=named)
+            answers[index] = replace(answers[index], explanation=explanation)
     return answers
 
 
-def _cosine(one: FloatArray, other: FloatArray) -> float:
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return min(max(float(one @ other) / max(lengths, 1e-12), -1.0), 1.0)
+def _nearest_of_best(each: Classification) -> str | None:
+    """The id of the nearest example of the best label."""
+    known = (n.id for n in each.neighbours if n.label == each.best_label and not n.negative)
+    return next(known, None)
+
+
+def _cosines(ones: FloatArray, others: FloatArray, slices: list[slice]) -> Numbers:
+    """``(N, P)`` cosines of the parts of N pairs of vectors."""
+    pairs = [(ones[:, s], others[:, s]) for s in slices]
+    dots = np.stack([np.einsum("nd,nd->n", one, other) for one, other in pairs], axis=1)
+    lengths = [np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1) for one, other in pairs]
+    return np.asarray(np.clip(dots / np.maximum(np.stack(lengths, axis=1), 1e-12), -1, 1))
 
 
 def spread_over(factors: Mapping[str, float], parts: Mapping[str, int]) -> FloatArray | None:

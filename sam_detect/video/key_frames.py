@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from sam_detect.errors import ConfigError, MaskError
-from sam_detect.features.extraction import Make
+from sam_detect.features.extraction import Make, recipe_digest
 from sam_detect.interfaces import RedrawingSegmenter, Segmenter
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.masks import FloatArray
@@ -116,17 +116,19 @@ class CropSignature:
     """A crop reduced to cells, for comparison.
 
     Attributes:
+        recipe: how its vector is made; those of different recipes are never the same.
         levels: ``(CELLS * CELLS * 3,)`` float32, the mean colours of the cells, 0 to 255.
         cover: ``(CELLS * CELLS,)`` float32, how much of each cell is the object, 0 to 1.
         side_px: of the crop's window in the picture.
     """
 
+    recipe: bytes
     levels: FloatArray
     cover: FloatArray
     side_px: int
 
     @classmethod
-    def of(cls, crop: Crop) -> CropSignature | None:
+    def of(cls, crop: Crop, recipe: bytes) -> CropSignature | None:
         """None of a crop that is too small."""
         if min(crop.mask.shape) < LEAST_PX:
             return None
@@ -136,7 +138,7 @@ class CropSignature:
         cover = cv2.resize(solid, size, interpolation=cv2.INTER_AREA)
         left, _, right, _ = crop.window_xyxy
         levels = image.astype(np.float32).ravel()
-        return cls(levels, cover.astype(np.float32).ravel() / 255, right - left)
+        return cls(recipe, levels, cover.astype(np.float32).ravel() / 255, right - left)
 
     @property
     def summary(self) -> FloatArray:
@@ -177,18 +179,15 @@ class UnchangedVectors:
 
     def __init__(self, before: UnchangedVectors | None = None) -> None:
         self.made = self.taken = 0
-        self._recipe: Recipe | None = None if before is None else before._recipe
         self._own: list[_KnownVector] = []
         self._look_up_in([] if before is None else before._reusable())
 
     def keys_of_crops(
         self, crops: Sequence[Crop], recipe: Recipe
     ) -> Sequence[CropSignature | None]:
-        """Their signatures. Vectors of another recipe are forgotten."""
-        if recipe != self._recipe:
-            self._recipe, self._own = recipe, []
-            self._look_up_in([])
-        return [CropSignature.of(crop) for crop in crops]
+        """Their signatures."""
+        digest = recipe_digest(recipe)
+        return [CropSignature.of(crop, digest) for crop in crops]
 
     def vectors(self, keys: Sequence[CropSignature | None], make: Make) -> FloatArray:
         """``(N, D)`` vectors of N signatures; ``make`` computes those without a match."""
@@ -208,6 +207,7 @@ class UnchangedVectors:
 
     def _look_up_in(self, known: list[_KnownVector]) -> None:
         self._before, self._used = known, set[int]()
+        self._recipes = np.array([each.signature.recipe for each in known], "S16")
         self._levels = np.array([each.signature.levels for each in known])
         self._covers = np.array([each.signature.cover for each in known])
         self._summaries = np.array([each.signature.summary for each in known]).reshape(-1, 3)
@@ -217,7 +217,7 @@ class UnchangedVectors:
         level, area, side_px = key.summary
         most = np.array([MOST_AROUND, MOST_OUTLINE * area, MOST_SIZE * side_px], np.float32)
         apart = np.abs(self._summaries - (level, area, side_px))
-        near = np.flatnonzero((apart < most).all(axis=1))
+        near = np.flatnonzero((apart < most).all(axis=1) & (self._recipes == key.recipe))
         if not len(near):
             return None
         change = key.change(self._levels[near], self._covers[near])

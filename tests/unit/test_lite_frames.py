@@ -318,6 +318,18 @@ def test_what_is_undecided_is_described_by_its_crop(monkeypatch: pytest.MonkeyPa
         assert_same_vectors(found, expected)
 
 
+def test_crops_that_did_not_change_are_not_described_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, (frame, masks) = learnt("auto"), pictured()
+    undecided = [Classification(None, "striped", 0.5)] * len(masks)
+    monkeypatch.setattr(detector.pipeline.labeller, "label", lambda *_, **__: undecided)
+    known = UnchangedVectors()
+    detector.pipeline.embed(frame, masks, detector.snapshot(), known=known)
+    assert (known.made, known.taken) == (2 * len(masks), 0), "by the frame, and by their crops"
+    known = UnchangedVectors(known)
+    detector.pipeline.embed(frame, masks, detector.snapshot(), known=known)
+    assert (known.made, known.taken) == (0, 2 * len(masks))
+
+
 # Libraries
 
 

@@ -193,6 +193,16 @@ def test_another_recipe_has_other_vectors() -> None:
     np.testing.assert_array_equal(found, maker(fade=IdentityFade()).embed_crops([crop()]))
 
 
+def test_vectors_of_two_recipes_are_kept_side_by_side() -> None:
+    """As of an embedder that describes masks by the frame, and what is undecided by its crops."""
+    makers, before = (maker(), maker(fade=IdentityFade())), UnchangedVectors()
+    first = [each.embed_crops([crop()], known=before) for each in makers]
+    kept = UnchangedVectors(before)
+    again = [each.embed_crops([crop()], known=kept) for each in makers]
+    np.testing.assert_array_equal(again, first)
+    assert (kept.made, kept.taken) == (0, 2)
+
+
 def test_where_describing_is_cheap_nothing_is_kept() -> None:
     kept = UnchangedVectors()
     maker(embedder=AverageEmbedder()).embed_crops([crop()], known=kept)
