@@ -23,7 +23,7 @@ class Options:
 
     Attributes:
         images: pictures to measure on instead of the suite's own.
-        sizes: numbers of vectors instead of the suite's own.
+        sizes: numbers of vectors, or of megapixels, instead of the suite's own.
         device: where models run; None: the first of cuda, mps and cpu that is there.
     """
 
@@ -50,6 +50,7 @@ SUITES = {
     "stages": Suite("sam_detect.bench.stages", takes=("images",)),
     "store": Suite("sam_detect.bench.store", takes=("sizes",)),
     "library": Suite("sam_detect.bench.library", takes=("sizes",)),
+    "size": Suite("sam_detect.bench.size", takes=("sizes",), repeat=1),
     "sam2": Suite("sam_detect.bench.sam2", takes=("device",), repeat=1),
     "video": Suite("sam_detect.bench.video", repeat=1),
 }

@@ -204,8 +204,7 @@ class FeatureExtractor:
     def crops(self, frame: Frame, masks: Masks) -> Iterator[Crop]:
         """The unfaded crop of each mask, as a library keeps it."""
         for index in range(len(masks)):
-            if index % BATCH == 0:
-                release(frame.image_rgb)
+            release(frame.image_rgb)
             yield context.cut(
                 frame.image_rgb,
                 masks.crop(index),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam_detect.bench import SUITES, Options, machine, measurements, run_suite, store
+from sam_detect.bench import SUITES, Options, machine, measurements, run_suite, size, store
 from sam_detect.bench.measurements import (
     Measurements,
     PeakMemory,
@@ -23,6 +23,7 @@ from sam_detect.bench.measurements import (
     growing_peak_mb,
 )
 from sam_detect.errors import ConfigError, UnknownNameError
+from sam_detect.types import Classification, Detections, Masks
 
 needs_a_peak = pytest.mark.skipif(
     not measurements.CLEAR_REFS.exists(), reason="the system keeps no peak that can be set back"
@@ -234,7 +235,9 @@ def test_every_registered_suite_loads_and_takes_known_options() -> None:
     for name, suite in SUITES.items():
         assert callable(importlib.import_module(suite.module).run)
         assert {*suite.takes} <= set(Options.__dataclass_fields__)
-        least = 1 if name in ("sam2", "video") else 3  # a run of these takes a minute or more
+        least = (
+            1 if name in ("sam2", "video", "size") else 3
+        )  # a run of these takes a minute or more
         assert suite.repeat >= least
 
 
@@ -244,6 +247,8 @@ def test_every_registered_suite_loads_and_takes_known_options() -> None:
         ("stages", Options(sizes=(100,)), None, "takes no sizes"),
         ("store", Options(images=(Path("a.png"),)), None, "takes no images"),
         ("store", Options(sizes=(15,)), None, "multiple of 10 above 0, got 15"),
+        ("size", Options(sizes=(0,)), None, "from 1 to 2000 megapixels, got 0"),
+        ("size", Options(images=(Path("a.png"),)), None, "takes no images"),
         ("store", Options(), 0, "repeat must be at least 1, got 0"),
     ],
 )
@@ -252,6 +257,30 @@ def test_what_a_suite_does_not_take_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         run_suite(name, options, repeat=repeat)
+
+
+def test_the_size_suite_finds_the_discs_at_each_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(size, "LEAST_MEGAPIXELS", 1)
+    found = run_suite("size", Options(sizes=(1, 2)), repeat=1)
+    assert set(found["stages"]) == {"detect_1", "detect_2"}
+    assert set(found["pairs"]) == {"megapixel_of_2"}
+    assert found["figures"] == {
+        "found_once_1": 1.0, "found_once_2": 1.0, "false_1": 0, "false_2": 0,
+    }  # fmt: skip
+    each = [found["stages"][f"detect_{n}"]["median_ms"] / n for n in (1, 2)]
+    assert found["pairs"]["megapixel_of_2"]["ratio"] == pytest.approx(each[0] / each[1], rel=0.01)
+
+
+def test_discs_and_detections_are_counted() -> None:
+    """One disc found, one found twice, one missed; and one detection beside them."""
+    places = np.array([[20, 20], [60, 20], [100, 20]])
+    centres = [(20, 21), (60, 20), (61, 19), (100, 30)]
+    boxes = [[x - 6, y - 6, x + 7, y + 7] for x, y in centres]
+    masks = Masks.from_crops(
+        size_hw=(50, 150), boxes_xyxy=boxes, crops=[np.ones((13, 13), np.bool_)] * 4
+    )
+    named = (Classification("disc", "disc", 0.9),) * 4
+    assert size.counted(Detections("a.tif", masks, named, {}), places) == (1, 1)
 
 
 def test_the_library_suite_opens_fits_names_and_learns() -> None:
