@@ -190,20 +190,37 @@ def _why(asked: bool, otherwise: str) -> str:
 
 @contextmanager
 def progress(items: Sequence[Item], what: str) -> Iterator[Iterable[Item]]:
-    """Walks a list with a bar on stderr, where there is more than one item and a terminal."""
-    if len(items) < 2 or sys.stderr is None or not sys.stderr.isatty():
+    """Walks a list with bars on stderr, where that is a terminal: one of the items, if there is
+    more than one, and one of the windows of a large picture."""
+    if sys.stderr is None or not sys.stderr.isatty():
         yield items
         return
     from rich.console import Console
     from rich.progress import Progress
 
+    from sam_detect import tiling
+
     # Rich would print what goes to stdout above the bar, that is to stderr: right for a terminal,
     # wrong for a file or a pipe.
     to_terminal = sys.stdout is not None and sys.stdout.isatty()
-    with Progress(
-        console=Console(stderr=True), transient=True, redirect_stdout=to_terminal
-    ) as shown:
-        yield shown.track(items, description=what)
+    shown = Progress(console=Console(stderr=True), transient=True, redirect_stdout=to_terminal)
+
+    def tell(done: int, count: int) -> None:
+        """Shows the bar of the windows from the first to the last one."""
+        shown.update(windows, completed=done, total=count, visible=done < count)
+        if len(items) < 2:
+            (shown.start if done < count else shown.stop)()
+
+    steps = shown.track(items, description=what) if len(items) > 1 else items
+    windows = shown.add_task("windows", total=None, visible=False)
+    token = tiling.progress.set(tell)
+    try:
+        if len(items) > 1:
+            shown.start()
+        yield steps
+    finally:
+        tiling.progress.reset(token)
+        shown.stop()
 
 
 class Failures:

@@ -433,9 +433,19 @@ def test_progress_on_a_terminal_leaves_stdout_to_the_machine(taught: Path) -> No
     terminal, out = on_a_terminal(["other.png", "shapes.png", "--json"], stdout_too=False)
     assert [json.loads(line)["image"] for line in out.splitlines()] == ["other.png", "shapes.png"]
     assert "detecting" in terminal
+    assert "windows" not in terminal
     line = ["learn", "other.png", "shapes.png", "--label", "x", "--masks", "auto", "--json"]
     _, out = on_a_terminal(line, stdout_too=False)
     assert [json.loads(each)["added"] > 0 for each in out.splitlines()] == [True, True]
+
+
+@pytest.mark.parametrize("pictures", [["other.png"], ["other.png", "shapes.png"]])
+def test_progress_in_a_large_picture_is_that_of_its_windows(
+    taught: Path, pictures: list[str]
+) -> None:
+    terminal, out = on_a_terminal([*pictures, "--tile", "90", "--json"], stdout_too=False)
+    assert "windows" in terminal
+    assert [json.loads(line)["image"] for line in out.splitlines()] == pictures
 
 
 def test_results_are_printed_above_the_progress_bar(taught: Path) -> None:
