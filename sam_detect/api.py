@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sam_detect import parts
-from sam_detect.batch import Outcomes, detect_many
+from sam_detect.batch import Outcomes, Prepared, detect_many, prepare_many
 from sam_detect.errors import ConfigError, OutlineWarning, RecipeMismatchError
 from sam_detect.fading import context
 from sam_detect.features.choosing import choose_features
@@ -31,7 +31,9 @@ from sam_detect.sources import cut_out_object, to_frame
 from sam_detect.types import Detection, Detections, Frame, Masks, Recipe
 
 if TYPE_CHECKING:
+    from sam_detect.sources.annotations import AnnotatedImage
     from sam_detect.video.stream import Stream
+    from sam_detect.workers import Answer
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path
 MaskLike = npt.NDArray[Any] | Masks | str | None
@@ -307,6 +309,25 @@ class SAMDetect:
                 raise
         self.pipeline = self.pipeline.with_features(features)
         return self.pipeline.learn(frame, masks, labels, **options)
+
+    def prepare_each(
+        self, images: Iterable[AnnotatedImage], **options: Any
+    ) -> Generator[Answer[Prepared], None, None]:
+        """What :meth:`learn_prepared` learns of each of many annotated pictures:
+        :func:`sam_detect.batch.prepare_many`, which says what else it takes."""
+        return prepare_many(self.pipeline, self.settings, self._given, images, **options)
+
+    def learn_prepared(self, prepared: Prepared, **options: Any) -> Added:
+        """Learns what was prepared of one picture; durable when it returns.
+
+        Takes and raises what :meth:`learn_frame` does, and does what that does where another
+        process reindexed the library meanwhile.
+        """
+        if prepared.recipe == self.recipe:
+            with suppress(RecipeMismatchError):
+                return self.pipeline.keep(prepared.examples, batch=options.get("batch"))
+        frame = prepared.frame or self.read(prepared.image.path)
+        return self.learn_frame(frame, prepared.masks, prepared.labels, **options)
 
     def evaluate(
         self,

@@ -355,6 +355,10 @@ class Pipeline:
         """
         self._require_recipe()
         examples = self.make_examples(frame, masks, labels, negative=negative, others=others)
+        return self.keep(examples, batch=batch)
+
+    def keep(self, examples: Sequence[Example], *, batch: str | None = None) -> Added:
+        """Stores examples of this recipe; takes and raises what :meth:`learn` does."""
         try:
             return self.library.add(examples, self.recipe, batch=batch)
         except RecipeMismatchError:

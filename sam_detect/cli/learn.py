@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,13 @@ from sam_detect.cli.feedback import (
     require_label,
     say,
 )
-from sam_detect.errors import ConfigError, MaskError, one_line
+from sam_detect.errors import ConfigError, MaskError
 from sam_detect.labels import normalised_label, shown_label, similar_labels
 
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
+    from sam_detect.batch import Prepared
+    from sam_detect.library.history import Added
     from sam_detect.segmentation.prompted import Outlined
     from sam_detect.sources.annotations import AnnotatedImage
     from sam_detect.types import Frame, Masks
@@ -81,6 +83,13 @@ NOT_GIVEN = "annotated, but not among the pictures"
     help="COCO file with outlines and names.",
 )
 @click.option("--tag", metavar="NAME", help="Only annotations of this category.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Processes that share the pictures of --annotations.  [default: the cores; 1 for SAM 2 "
+    "and CLIP]",
+)
 @options.settings_options(*options.section("Proposals", "Vectors", "Library", "Machine"))
 @options.verbose_option
 @options.general_options
@@ -95,6 +104,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     exhaustive: bool,
     annotations: Path | None,
     tag: str | None,
+    workers: int | None,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -117,29 +127,32 @@ def learn(  # noqa: PLR0917 - click gives them by name
         masks,
         negative,
     )
-    _check_options(prompts, annotations, tag)
+    _check_options(prompts, annotations, tag, workers)
     detector = open_detector(settings, learns=True)
     library = _name_of_library(detector)
     _note_similar_label(detector, label)
     failures = Failures()
     paths = find_pictures(images, failures)
     prompts.require_one_picture(paths)
-    outlines: _Prompts | _Annotations = prompts
+    annotated = None
     if annotations is not None and paths:
         # Of pictures that are named one by one, others may well be annotated, too.
         whole = any(image not in paths for image in images)
-        outlines = _Annotations(annotations, paths, tag, failures, whole=whole)
-        paths = list(outlines.by_path)
+        annotated = _Annotations(annotations, paths, tag, failures, whole=whole)
+        paths = list(annotated.by_path)
     shown = _Preview(preview, paths) if preview is not None else None
     report = _Report(as_json, negative, exhaustive)
     with report.summary(library), progress(paths, "learning") as steps:
-        for path in steps:
-            with failures.guard(path):
-                frame = detector.read(path)
-                found, labels = outlines.of(detector, frame, path)
-                if shown is not None:
-                    shown.write(frame, found, prompts.boxes)
-                report.learn(detector, frame, found, labels)
+        if annotated is not None:
+            annotated.learn(detector, steps, report, shown, workers)
+        else:
+            for path in steps:
+                with failures.guard(path):
+                    frame = detector.read(path)
+                    found, labels = prompts.of(detector, frame, path)
+                    if shown is not None:
+                        shown.write(frame, found, prompts.boxes)
+                    report.learn(detector, frame, found, labels)
     if negative and report.added + report.relabelled:
         note(HINT)
     return failures.end(paths)
@@ -170,7 +183,9 @@ def _note_similar_label(detector: SAMDetect, label: str | None) -> None:
         note(f"the library has a label '{similar[0]}'; did you mean it?")
 
 
-def _check_options(prompts: _Prompts, annotations: Path | None, tag: str | None) -> None:
+def _check_options(
+    prompts: _Prompts, annotations: Path | None, tag: str | None, workers: int | None
+) -> None:
     if annotations is not None:
         if prompts or prompts.label is not None:
             raise ConfigError(
@@ -179,8 +194,9 @@ def _check_options(prompts: _Prompts, annotations: Path | None, tag: str | None)
             )
     elif prompts.label is None:
         raise ConfigError("learn needs --label NAME, or --annotations FILE")
-    elif tag is not None:
-        raise ConfigError("--tag chooses among --annotations: give that file too")
+    elif tag is not None or workers is not None:
+        option = "--tag chooses among" if tag is not None else "--workers share"
+        raise ConfigError(f"{option} --annotations: give that file too")
     elif not prompts:
         raise ConfigError(
             "learn needs to know where the objects are: --box x,y,w,h, --point x,y, "
@@ -313,31 +329,50 @@ class _Annotations:
             if problem not in elsewhere:
                 failures.add(str(file), problem)
 
-    def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[str]]:
-        """The masks in one picture, and their labels; what cannot be used is named, left out."""
-        from sam_detect.types import Masks
+    def learn(
+        self,
+        detector: SAMDetect,
+        paths: Iterable[str],
+        report: _Report,
+        shown: _Preview | None,
+        workers: int | None,
+    ) -> None:
+        """Learns the outlines of the pictures; what cannot be used is named, left out."""
+        from sam_detect.batch import default_workers
 
-        masks, labels, guessed = [Masks.empty(frame.size_hw)], [], []
-        outlines = [outline for image in self.by_path[path] for outline in image.outlines]
-        for number, outline in enumerate(outlines, start=1):
-            try:
-                dense = outline.mask(frame.size_hw)
-                if dense is None:
-                    shown = detector.pipeline.outline(frame, [outline.bbox_xywh or ()])
-                    masks.append(shown.masks)
-                    guessed += [] if shown.fits[0] else [number]
-                else:
-                    masks.append(Masks.from_dense(dense))
-                labels.append(outline.label)
-            except MaskError as error:
-                self.failures.add(path, f"{path}: outline {number}: {one_line(error)}")
+        wanted = default_workers(detector.pipeline, len(self.by_path))
+        answers = detector.prepare_each(
+            map(self._merged, self.by_path),
+            workers=wanted if workers is None else min(workers, max(1, len(self.by_path))),
+            negative=report.negative,
+            exhaustive=report.exhaustive,
+            with_frames=shown is not None,
+        )
+        with closing(answers):
+            for path in paths:
+                answer = next(answers)
+                with self.failures.guard(path):
+                    prepared = answer.get()
+                    self._note_problems(prepared)
+                    if shown is not None and prepared.frame is not None:
+                        shown.write(prepared.frame, prepared.masks, [])
+                    report.learn_prepared(detector, prepared)
+
+    def _merged(self, path: str) -> AnnotatedImage:
+        """All outlines of one file, which may be annotated under several names."""
+        first, *others = self.by_path[path]
+        return replace(first, outlines=sum((each.outlines for each in others), first.outlines))
+
+    def _note_problems(self, prepared: Prepared) -> None:
+        path, guessed = prepared.image.path, prepared.guessed
+        for problem in prepared.problems:
+            self.failures.add(path, problem)
         if guessed:
             note(
                 f"warning: {path}: no object that was proposed fits {len(guessed)} of "
-                f"{len(outlines)} boxes (number {', '.join(map(str, guessed[:8]))}"
+                f"{len(prepared.image.outlines)} boxes (number {', '.join(map(str, guessed[:8]))}"
                 f"{', ...' if len(guessed) > 8 else ''}), so the outlines are guesses"
             )
-        return Masks.concatenate(masks), labels
 
 
 @dataclass
@@ -355,18 +390,28 @@ class _Report:
 
     def learn(self, detector: SAMDetect, frame: Frame, masks: Masks, labels: list[str]) -> None:
         """Learns one picture's objects, and says so once they are safe."""
-        if not len(masks):
-            return
-        others = masks[:0] if self.exhaustive else None
+        if len(masks):
+            how = self._how(masks, detector)
+            self._say(len(masks), detector.learn_frame(frame, masks, labels, **how))
+
+    def learn_prepared(self, detector: SAMDetect, prepared: Prepared) -> None:
+        """The same, of what workers prepared."""
+        masks = prepared.masks
+        if len(masks):
+            how = self._how(masks, detector)
+            self._say(len(masks), detector.learn_prepared(prepared, **how))
+
+    def _how(self, masks: Masks, detector: SAMDetect) -> dict[str, Any]:
         # All pictures of one command are one batch, which `library undo` takes back together.
         self.batch = self.batch or detector.library.new_batch()
-        done = detector.learn_frame(
-            frame, masks, labels, negative=self.negative, others=others, batch=self.batch
-        )
+        others = masks[:0] if self.exhaustive else None
+        return {"negative": self.negative, "others": others, "batch": self.batch}
+
+    def _say(self, count: int, done: Added) -> None:
         self.total = done.total
         self.added += done.added
         self.relabelled += done.relabelled
-        self.known += len(masks) - done.added - done.relabelled
+        self.known += count - done.added - done.relabelled
         if self.as_json:
             say(json.dumps({"added": done.added, "total": done.total}), to=sys.stdout)
 

@@ -17,9 +17,11 @@ import pytest
 from cli_harness import DISCS, Ran, as_a_process, box_around, drawn, saved
 
 from sam_detect import SAMDetect
-from sam_detect.batch import AHEAD, default_workers, detect_many
+from sam_detect.batch import default_workers, detect_many
 from sam_detect.errors import ConfigError, ImageError
 from sam_detect.types import Frame
+from sam_detect.vector_store import QdrantVectorStore
+from sam_detect.workers import AHEAD
 from tests.closeness import SCORE_TOLERANCE
 
 PARTS = '''
@@ -192,6 +194,75 @@ def test_workers_that_die_one_after_the_other_end_the_run(folder: Path) -> None:
     ran = sam(folder, "detect", "all-deadly", "--segmenter", "own:Marked", "--workers", "2")
     assert ran.code == 2
     assert "workers ended one after the other" in ran.errors[-1]
+
+
+# Learning
+
+
+def annotated(folder: Path, pictures: int, *, deadly: int = -1) -> Path:
+    """A folder of trays with a COCO file of two discs in each, also of pictures that are damaged:
+    of each three the last."""
+    images, outlines = [], []
+    for number in range(pictures):
+        path = tray(folder / f"{number}.png", number, first=DEADLY if number == deadly else None)
+        if number % 3 == 2:
+            path.write_bytes(b"no picture")
+        images.append({"id": number, "file_name": path.name})
+        for x, y in ((40 + 7 * number, 45), (150, 60 + 5 * number)):
+            box = [int(word) for word in box_around(x, y).split(",")]
+            outlines.append(
+                {"id": len(outlines), "image_id": number, "category_id": 1, "bbox": box}
+            )
+    data = {"images": images, "annotations": outlines, "categories": [{"id": 1, "name": "disc"}]}
+    (folder / "found.json").write_text(json.dumps(data))
+    return folder / "found.json"
+
+
+def learnt(folder: Path, library: str) -> dict[str, tuple[dict[str, Any], list[float]]]:
+    """What a library has, without times and what follows from them."""
+    store = QdrantVectorStore(folder / "home" / "libraries", collection_name=library)
+    passing = ("added", "batch", "checksum")
+    found = {}
+    for point in store.scan(with_vectors=True):
+        known = {name: each for name, each in point.payload.items() if name not in passing}
+        assert point.vector is not None
+        found[point.id] = known, point.vector.tolist()
+    return found
+
+
+def test_several_workers_learn_what_one_learns(folder: Path) -> None:
+    file = annotated(folder / "taught", 9)
+    words = ("learn", "taught", "--annotations", file, "--json", "--embedder", "appearance")
+    alone, together = (
+        sam(folder, *words, "--library", name, "--workers", n)
+        for name, n in (("a", "1"), ("b", "2"))
+    )
+    for ran in (alone, together):
+        assert ran.code == 1
+        assert "3 of 9 failed" in ran.err
+        assert [line["total"] for line in ran.json] == [2, 4, 6, 8, 10, 12]
+    assert [line for line in together.errors if "taught" in line] == [
+        line for line in alone.errors if "taught" in line
+    ]
+    one, two = learnt(folder, "a"), learnt(folder, "b")
+    assert len(one) == 12
+    assert {point["label"] for point, _ in one.values()} == {"disc"}
+    assert one.keys() == two.keys()
+    assert all(same_plain(list(one[key]), list(two[key])) for key in one)
+
+
+def test_a_picture_that_ends_its_process_is_not_learnt_and_the_others_are(folder: Path) -> None:
+    file = annotated(folder / "deadly-taught", 5, deadly=1)
+    words = ("learn", "deadly-taught", "--annotations", file, "--library", "c", "--json")
+    ran = sam(folder, *words, "--segmenter", "own:Marked", "--workers", "2")
+    assert ran.code == 1
+    assert any("1.png" in line and "ended" in line for line in ran.errors)
+    assert ran.json[-1]["total"] == 6
+
+
+def test_workers_share_annotated_pictures_only(folder: Path) -> None:
+    ran = sam(folder, "learn", "shapes.png", "--label", "x", "--masks", "auto", "--workers", "2")
+    ran.failed("--workers", "--annotations", code=2)
 
 
 # Stopping

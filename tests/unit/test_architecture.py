@@ -23,7 +23,7 @@ TIERS = [
     {"features", "tiling"},
     {"library"},
     {"pipeline"},
-    {"video", "batch", "evaluation", "training", "refine"},
+    {"video", "workers", "batch", "evaluation", "training", "refine"},
     {"api"},
     {"server", "cli", "bench", "__main__", "download_models"},
 ]
