@@ -50,6 +50,7 @@ SUITES = {
     "stages": Suite("sam_detect.bench.stages", takes=("images",)),
     "store": Suite("sam_detect.bench.store", takes=("sizes",)),
     "library": Suite("sam_detect.bench.library", takes=("sizes",)),
+    "folder": Suite("sam_detect.bench.folder", takes=("sizes",), repeat=3),
     "size": Suite("sam_detect.bench.size", takes=("sizes",), repeat=1),
     "sam2": Suite("sam_detect.bench.sam2", takes=("device",), repeat=1),
     "video": Suite("sam_detect.bench.video", repeat=1),

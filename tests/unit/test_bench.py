@@ -23,6 +23,7 @@ from sam_detect.bench.measurements import (
     growing_peak_mb,
 )
 from sam_detect.errors import ConfigError, UnknownNameError
+from sam_detect.tiling import usable_cores
 from sam_detect.types import Classification, Detections, Masks
 
 needs_a_peak = pytest.mark.skipif(
@@ -291,6 +292,19 @@ def test_the_library_suite_opens_fits_names_and_learns() -> None:
     assert found["figures"] == {"named_right_40": 1.0}
     with pytest.raises(ConfigError, match="from 20 to 1000000, got 7"):
         run_suite("library", Options(sizes=(7,)), repeat=1)
+
+
+def test_the_folder_suite_runs_the_command_with_one_process_and_with_several() -> None:
+    several = max(2, usable_cores())
+    found = run_suite("folder", Options(sizes=(2,)), repeat=1)
+    assert set(found["stages"]) == {"workers_1_of_2", f"workers_{several}_of_2"}
+    pair, figures = found["pairs"]["workers_of_2"], found["figures"]
+    assert pair["ratio"] == pytest.approx(pair["b_median"] / pair["a_median"], rel=0.01)
+    alone_s = found["stages"]["workers_1_of_2"]["median_ms"] / 1000
+    assert figures["pictures_a_second_1_of_2"] == pytest.approx(2 / alone_s, rel=0.01)
+    assert min(figures[f"processor_s_{count}_of_2"] for count in (1, several)) > 0.1
+    with pytest.raises(ConfigError, match="from 2 to 10000 pictures, got 1"):
+        run_suite("folder", Options(sizes=(1,)), repeat=1)
 
 
 def test_the_vectors_of_the_store_suite_are_the_same_unit_vectors_each_time() -> None:
