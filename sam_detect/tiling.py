@@ -87,10 +87,11 @@ def levels(
     Args:
         areas: pixels of the smallest and of the largest example; None without examples, for which
             only ``tile`` makes windows.
-        tile: side of the smallest windows; 0: as large as the smallest example allows.
+        tile: side of the smallest windows; 0: as large as the smallest example allows. Windows
+            that could not hold that one would propose its parts, so they are larger.
     """
     longest = max(size_hw)
-    side = tile or _widest(size_hw, segmenter, areas)
+    side = _holding(tile, areas) if tile else _widest(size_hw, segmenter, areas)
     reach = math.inf if areas is None else REACH * math.sqrt(areas[1] * 4 / math.pi)
     found: list[Level] = []
     while side < longest:
@@ -100,6 +101,15 @@ def levels(
             return found
         side *= LEVEL
     return [*found, Level(longest, 0)] if found else []
+
+
+def _holding(tile: int, areas: Areas) -> int:
+    """Side of the windows of the first level that can hold the smallest example."""
+    needed = 0.0 if areas is None else REACH * math.sqrt(areas[0] * 4 / math.pi)
+    side = tile
+    while side < needed:
+        side *= LEVEL
+    return side
 
 
 def _widest(size_hw: tuple[int, int], segmenter: Segmenter, areas: Areas) -> int:
@@ -272,7 +282,15 @@ def _meets(box: Box, others: IntArray) -> bool:
 
 
 def warn_if_too_small(frame: Frame, segmenter: Segmenter, areas: Areas, tile: int = 0) -> None:
-    """Warns if objects of the smallest example's area (pixels) are lost in this picture."""
+    """Warns if objects of the smallest example's area (pixels) are lost in this picture, and if the
+    windows that were asked for are smaller than they."""
+    taken = min(_holding(tile, areas), max(frame.size_hw)) if tile else 0
+    if taken > tile and areas is not None:
+        warnings.warn(
+            f"{frame.source_id}: windows of {tile} pixels (tile) are too small for the smallest "
+            f"example ({2 * math.sqrt(areas[0] / math.pi):.0f} across): they have {taken}",
+            stacklevel=3,
+        )
     plan = levels(frame.size_hw, segmenter, areas, tile)
     height, width = plan[0].windows(frame.size_hw)[0][2:][::-1] if plan else frame.size_hw
     least = segmenter.smallest_area((height, width))
@@ -280,11 +298,12 @@ def warn_if_too_small(frame: Frame, segmenter: Segmenter, areas: Areas, tile: in
         return
     smallest = areas[0]
     seen = smallest * segmenter.worked_pixels((height, width)) / (height * width)
+    smaller_windows = ", or take smaller windows (tile)" if seen < smallest else ""
     warnings.warn(
         f"{frame.source_id}: in {'windows' if plan else 'a picture'} of {width}x{height} pixels, "
         f"objects of fewer than about {math.ceil(least)} pixels "
         f"({2 * math.sqrt(least / math.pi):.0f} across) are lost; the smallest example has "
-        f"{smallest}, and {seen:.1f} in the picture as it is worked on: enlarge the picture, or "
-        "take smaller windows (tile)",
+        f"{smallest}, and {seen:.1f} in the picture as it is worked on: enlarge the picture"
+        f"{smaller_windows}",
         stacklevel=3,
     )

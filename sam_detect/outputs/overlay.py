@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -30,8 +33,11 @@ from sam_detect.outputs.drawing import (
 )
 from sam_detect.outputs.files import ImagePaths, InputGuard, write_image
 from sam_detect.outputs.tags import CROWDED_AT, LastPlaces, Layout, Tag, draw_legend, place_tags
+from sam_detect.scratch import reduced
 from sam_detect.types import Detections, Frame, ImageRGB, Masks
 
+MOST_PIXELS = 32_000_000
+"""Larger images are drawn reduced: an image, its drawing and its file take ten bytes a pixel."""
 MANY, RARE = 25, 10
 """In an image with more than :data:`MANY` objects, a label with more than :data:`RARE` is written
 out only once; the legend shows its colour."""
@@ -131,13 +137,55 @@ class OverlaySink(Sink):
         path = self._paths.path_for(frame.source_id)
         self._guard.add(frame.source_id)
         self._guard.check(path)
+        check_size(frame.image_rgb, detections)
         color_labels(self._colors, frame.image_rgb, detections)  # kept from image to image
         colors, unknown = self._colors, self._include_unknown
-        drawn = draw(frame.image_rgb, detections, colors=colors, show_unknown=unknown)
+        image, masks = at_most(MOST_PIXELS, frame.image_rgb, detections.masks)
+        if image is not frame.image_rgb:
+            (rows, columns), (height, width) = image.shape[:2], frame.size_hw
+            warnings.warn(
+                f"{frame.source_id}: drawn at {columns}x{rows} pixels, as {width}x{height} are "
+                "more than an overlay may have",
+                stacklevel=2,
+            )
+        shown = replace(detections, masks=masks)
+        drawn = draw(image, shown, colors=colors, show_unknown=unknown)
         self._written.append(write_image(path, drawn))
 
     def close(self) -> list[Path]:
         return list(self._written)
+
+
+def at_most(most: int, image_rgb: ImageRGB, masks: Masks) -> tuple[ImageRGB, Masks]:
+    """An image and its masks, both as they are, or reduced to so many pixels.
+
+    Args:
+        image_rgb: ``(H, W, 3)`` uint8, RGB.
+        masks: of this image. A reduced one keeps at least one pixel.
+    """
+    height, width = image_rgb.shape[:2]
+    factor = math.sqrt(most / (height * width))
+    if factor >= 1:
+        return image_rgb, masks
+    size_wh = max(1, int(width * factor)), max(1, int(height * factor))
+    scale = np.array([size_wh[0] / width, size_wh[1] / height])
+    low = np.rint(masks.boxes_xyxy[:, :2] * scale).astype(np.int64)
+    low = np.minimum(low, np.array(size_wh) - 1)
+    high = np.maximum(np.rint(masks.boxes_xyxy[:, 2:] * scale).astype(np.int64), low + 1)
+    crops = []
+    for index, (columns, rows) in enumerate((high - low).tolist()):
+        solid = masks.crop(index).view(np.uint8) * np.uint8(255)
+        share = cv2.resize(solid, (columns, rows), interpolation=cv2.INTER_AREA)
+        crops.append(np.asarray(share).reshape(rows, columns) >= min(128, int(share.max())))
+    boxes = np.concatenate([low, high], axis=1)
+    smaller = Masks.from_crops(
+        size_hw=size_wh[::-1],
+        boxes_xyxy=boxes,
+        crops=crops,
+        predicted_ious=masks.predicted_ious,
+        stabilities=masks.stabilities,
+    )
+    return reduced(image_rgb, size_wh), smaller
 
 
 def check_size(image_rgb: ImageRGB, detections: Detections) -> None:
@@ -278,8 +326,12 @@ def draw_preview(
         boxes_xywh: ``x, y, width, height`` in pixels of the image; may extend beyond it.
 
     Returns:
-        ``(H * k, W * k, 3)`` uint8, RGB; ``k`` is 1 unless the image is small.
+        ``(H * k, W * k, 3)`` uint8, RGB; ``k`` is above 1 if the image is small, and below 1 if it
+        has more than :data:`MOST_PIXELS`.
     """
+    whole = image_rgb.shape[1]
+    image_rgb, masks = at_most(MOST_PIXELS, image_rgb, masks)
+    shrunk = image_rgb.shape[1] / whole
     times = max(1, round(PREVIEW_SIDE / max(image_rgb.shape[:2])))
     canvas = np.repeat(np.repeat(image_rgb, times, axis=0), times, axis=1)
     height, width = canvas.shape[:2]
@@ -291,7 +343,7 @@ def draw_preview(
     line = float(np.clip((height * width) ** 0.5 * 0.004, 2, 14))
     draw_masks(canvas, enlarged, PREVIEW_MASK, line_px=line, fill_opacity=PREVIEW_FILL)
     for number, box in enumerate(boxes_xywh, start=1):
-        x, y, w, h = (float(np.clip(value * times, -1e6, 1e6)) for value in box)
+        x, y, w, h = (float(np.clip(value * times * shrunk, -1e6, 1e6)) for value in box)
         x0, y0 = max(0, round(x)), max(0, round(y))
         x1, y1 = min(width, round(x + w)), min(height, round(y + h))
         _draw_dashed(canvas, (x0, y0, x1, y1), max(1, round(line * 0.6)))

@@ -192,7 +192,9 @@ class PictureFile:
         except Exception as error:
             # a damaged file can make a decoder raise nearly anything: OSError, SyntaxError,
             # ValueError, struct.error, KeyError, ZeroDivisionError, ...
-            detail = " ".join(str(error).split())[:200] or type(error).__name__
+            detail = " ".join(str(error).split())[:200]
+            if not any(map(str.isalpha, detail)):  # a KeyError says no more than the key
+                detail = type(error).__name__
             raise ImageError(
                 f"the picture '{self.name}' is damaged or cut off ({detail}); copy or export it "
                 "again"

@@ -88,10 +88,31 @@ def test_objects_that_are_too_small_are_said_once_for_each_picture(sam: Command)
     saved(Path("large.png"), large)
     options = ("--segmenter", "naive", "--embedder", "average")
     masks = np.zeros((200, 280), np.uint8)
-    masks[30:33, 30:33] = 255
+    masks[30:42, 30:42] = 255
     saved(Path("mask.png"), masks)
     sam("learn", "small.png", "--label", "disc", "--masks", "mask.png", *options).worked()
-    ran = sam("detect", "large.png", "large.png", *options, "--json").worked()
-    assert ran.err.count("are lost") == 1
-    assert "warning: large.png: in windows of " in ran.err
-    assert "the smallest example has 9," in ran.err
+    pictures = ("small.png", "large.png", "large.png")
+    assert warnings_in(sam("detect", *pictures, *options, "--json").worked().err) == []
+    whole = sam("detect", *pictures, "--tile", "2600", *options, "--json").worked()
+    assert warnings_in(whole.err) == [
+        "warning: large.png: in a picture of 2600x2600 pixels, objects of fewer than about 271 "
+        "pixels (19 across) are lost; the smallest example has 144, and 14.9 in the picture as it "
+        "is worked on: enlarge the picture, or take smaller windows (tile)"
+    ]
+    masks[33:], masks[:, 33:] = 0, 0
+    saved(Path("mask.png"), masks)
+    sam("learn", "small.png", "--label", "dot", "--masks", "mask.png", *options).worked()
+    tiny = sam("detect", *pictures, *options, "--json").worked()
+    assert warnings_in(tiny.err) == [
+        f"warning: {name}: in {place} pixels, objects of fewer than about {least} pixels (5 "
+        "across) are lost; the smallest example has 9, and 9.0 in the picture as it is worked on: "
+        "enlarge the picture"
+        for name, place, least in (
+            ("small.png", "a picture of 280x200", 16),
+            ("large.png", "windows of 689x689", 18),
+        )
+    ]
+
+
+def warnings_in(err: str) -> list[str]:
+    return [line for line in err.splitlines() if "warning" in line.lower()]

@@ -11,7 +11,9 @@ import stat
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +326,62 @@ def test_overlays_of_several_pictures(tmp_path: Path) -> None:
     assert {p.parent for p in written} == {tmp_path / "out"}
     assert all(p.resolve().parent == (tmp_path / "out").resolve() for p in written)
     assert not any(p.name.startswith(".") or "?" in p.name for p in written)
+
+
+def test_a_huge_picture_is_drawn_reduced_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, detections = scene((400, 600), ["nut", "fig", None], radius=20, source_id="slide.tif")
+    sink = OverlaySink(tmp_path / "whole.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        sink.write(frame, detections)
+    monkeypatch.setattr(overlay, "MOST_PIXELS", 60_000)
+    sink = OverlaySink(tmp_path / "out.png")
+    with pytest.warns(UserWarning, match=r"slide.tif: drawn at 300x200 pixels, as 600x400 are"):
+        sink.write(frame, detections)
+    [path] = sink.close()
+    drawn = np.asarray(Image.open(path)).astype(int)
+    assert drawn.shape == (200, 300, 3)
+    changed = np.abs(drawn - frame.image_rgb[::2, ::2]).max(axis=2) > 20
+    for box in detections.known.boxes_xyxy // 2:
+        x0, y0, x1, y1 = box.tolist()
+        assert changed[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2].mean() > 0.5, "each lies where it was"
+
+
+@pytest.mark.parametrize("most", [1, 3, 500, 9_999, 60_000])
+def test_reduced_masks_keep_their_share_and_none_is_lost(most: int) -> None:
+    frame, detections = scene((100, 600), ["nut"] * 9, radius=9)
+    tiny = Masks.from_crops(
+        size_hw=(100, 600), boxes_xyxy=[[599, 99, 600, 100]], crops=[np.ones((1, 1), np.bool_)]
+    )
+    line = Masks.from_crops(
+        size_hw=(100, 600), boxes_xyxy=[[3, 3, 43, 43]], crops=[np.eye(40, dtype=np.bool_)]
+    )
+    masks = Masks.concatenate([detections.masks, tiny, line])
+    image, smaller = overlay.at_most(most, frame.image_rgb, masks)
+    assert image.shape[:2] == smaller.size_hw
+    assert image.shape[0] * image.shape[1] <= max(most, 600)
+    assert len(smaller) == 11
+    assert (smaller.areas > 0).all()
+    if most == 9_999:
+        assert smaller.areas[:9] == pytest.approx(masks.areas[:9] / 6, rel=0.25)
+    if most == 60_000:
+        assert image is frame.image_rgb
+        assert smaller is masks
+
+
+def test_a_preview_of_a_huge_picture_is_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, detections = scene((900, 1600), ["nut"], radius=60)
+    masks = replace(detections.masks, boxes_xyxy=np.array([[90, 70, 211, 191]]))
+    monkeypatch.setattr(overlay, "MOST_PIXELS", 360_000)
+    box = masks.boxes_xywh.tolist()
+    drawn = overlay.draw_preview(frame.image_rgb, masks, box)
+    assert drawn.shape == (450, 800, 3)
+    rows, columns = np.nonzero((drawn != 90).any(axis=2))
+    x, y, width, height = (value / 2 for value in box[0])
+    assert rows.max() == pytest.approx(y + height, abs=4)
+    assert columns.max() == pytest.approx(x + width, abs=4)
 
 
 def test_where_overlays_go(tmp_path: Path) -> None:
