@@ -272,6 +272,7 @@ CONTRACTS: dict[str, dict[str, Check]] = {
         "segment_points": one_mask_each,
         "segment_masks": one_mask_each,
         "for_areas": same_room,
+        "for_similarity": same_room,
     },
     "embedder": {
         "embed": unit_vectors,

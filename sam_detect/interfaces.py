@@ -37,6 +37,9 @@ from sam_detect.types import (
 )
 
 Fit = TypeVar("Fit")
+SimilarityMap = Callable[[ImageRGB], FloatArray]
+"""``(H, W)`` float32 in 0..1 of a picture ``(H, W, 3)`` uint8: how much each pixel is like the
+examples of a library."""
 
 
 class Source(ABC):
@@ -76,6 +79,15 @@ class Segmenter(Part, room="segmenter"):
         """This segmenter for objects of about these sizes (pixels of the smallest and of the
         largest example; None without examples); itself unless it goes by sizes. Asked for each
         picture."""
+        return self
+
+    uses_similarity: bool = False
+    """Whether :meth:`for_similarity` gives another segmenter."""
+
+    def for_similarity(self, similarity: SimilarityMap) -> Segmenter:
+        """This segmenter for pictures and windows of which it may ask how much they are like the
+        examples; itself unless it :attr:`uses_similarity`. Asked for each picture, and only where
+        there are examples."""
         return self
 
     def smallest_area(self, size_hw: tuple[int, int]) -> float:

@@ -23,6 +23,7 @@ from sam_detect import parts, tiling
 from sam_detect.config import Settings
 from sam_detect.errors import RecipeMismatchError
 from sam_detect.features.choosing import choose_features
+from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
 from sam_detect.features.extraction import FeatureExtractor, KnownVectors, StageTimer
 from sam_detect.features.hard_negatives import HardNegatives, find_hard_negatives
 from sam_detect.interfaces import Labeller, Segmenter
@@ -41,8 +42,11 @@ from sam_detect.models.sharing import WhileAlive
 from sam_detect.models.weights import default_segmenter
 from sam_detect.segmentation import prompted
 from sam_detect.segmentation.prompted import Outlined
-from sam_detect.types import Candidates, Detections, Frame, Masks, Recipe
+from sam_detect.types import Candidates, Crop, Detections, Frame, Masks, Recipe
 
+EXAMPLES_SEEN = 32
+"""So many examples of each label are seen pixel by pixel at most; each takes a pass of a network.
+"""
 UNDECIDED = (0.2, 0.8)
 """Confidences between which a label is undecided, see
 :attr:`~sam_detect.interfaces.Embedder.rechecks`."""
@@ -81,6 +85,7 @@ class Pipeline:
         self.segmenter_name = segmenter_name or parts.name_of("segmenter", segmenter)
         self._snapshots = SnapshotReader(library, features)
         self._naming = Naming(labeller, self.segmenter_name)
+        self._similarity: tuple[str, DenseSimilarity | None] | None = None
         self._proposed: WhileAlive[Frame, dict[Any, Masks]] = WhileAlive(1)
         # A library that changes from this recipe to another was reindexed by another process.
         self.shares_recipe = library.recipe in (None, self.recipe)
@@ -207,10 +212,24 @@ class Pipeline:
         with timer.on("propose"):
             areas = example_areas(snapshot.examples())
             segmenter = self.segmenter.for_areas(areas)
+            if segmenter.uses_similarity:
+                similarity = self._similarity_to(snapshot)
+                segmenter = segmenter.for_similarity(similarity) if similarity else segmenter
             if warn:
                 tiling.warn_if_too_small(frame, segmenter, areas, self.tile)
             masks = tiling.propose(frame, segmenter, areas, tile=self.tile)
         return self.embed(frame, masks, snapshot, known=known, timings_ms=timer.spent_ms)
+
+    def _similarity_to(self, snapshot: LibrarySnapshot) -> DenseSimilarity | None:
+        """The similarity to the library's examples, fitted once for a generation; None without
+        examples."""
+        if self._similarity is None or self._similarity[0] != snapshot.generation:
+            crops: dict[str, list[Crop]] = {}
+            for example in self.library.read(snapshot.examples().positive_ids(EXAMPLES_SEEN)):
+                crops.setdefault(example.label, []).append(example.crop)
+            made = similarity_to(crops) if crops else None
+            self._similarity = snapshot.generation, made
+        return self._similarity[1]
 
     def embed(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 
 from sam_detect.evaluation.methods import Predictions, SupportImage
 from sam_detect.features.extraction import STAGES, FeatureExtractor, KnownVectors
-from sam_detect.interfaces import Segmenter
+from sam_detect.interfaces import Segmenter, SimilarityMap
 from sam_detect.library.library import Library
 from sam_detect.masks import FloatArray
 from sam_detect.pipeline import Pipeline
@@ -51,12 +51,22 @@ class CachedSegmenter(Segmenter):
         key: tells segmenters with other options apart.
         cache: of proposals.
         areas: that it was fitted to, if they matter to it.
+        knows_examples: its proposals follow the examples of one episode, and are not cached.
     """
 
     inner: Segmenter
     key: str
     cache: EvaluationCache
     areas: Areas = None
+    knows_examples: bool = False
+
+    @property
+    def uses_similarity(self) -> bool:  # type: ignore[override]
+        return self.inner.uses_similarity
+
+    def for_similarity(self, similarity: SimilarityMap) -> CachedSegmenter:
+        found = self.inner.for_similarity(similarity)
+        return self if found is self.inner else replace(self, inner=found, knows_examples=True)
 
     def for_areas(self, areas: Areas) -> CachedSegmenter:
         sized = self.inner.for_areas(areas)
@@ -66,6 +76,8 @@ class CachedSegmenter(Segmenter):
         """The proposals of a frame; the seconds that they took when they were made are added to
         those that the cache counts."""
         key = (self.key, self.areas, frame.source_id)
+        if self.knows_examples:
+            self.cache.proposals.pop(key, None)
         if key not in self.cache.proposals:
             started = time.perf_counter()
             masks = self.inner.segment(frame)

@@ -41,10 +41,11 @@ class ProposalOptions(Options):
 class SAM2SegmenterOptions(ProposalOptions, SAM2Options):
     """Of ``sam2``."""
 
-    prompts: Literal["grid", "adaptive", "blobs"] = Field(
+    prompts: Literal["grid", "adaptive", "blobs", "similarity"] = Field(
         "grid",
         description="Where SAM 2 is asked: at all points of a grid; at those where no mask is yet "
-        "(adaptive); or at bright and dark blobs.",
+        "(adaptive); at bright and dark blobs; or where the picture is like the library's examples "
+        "(similarity).",
     )
     points_per_side: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] | None = Field(
         None,

@@ -12,13 +12,14 @@ import numpy.typing as npt
 from sam2.utils.amg import build_point_grid
 
 from sam_detect.errors import ConfigError
+from sam_detect.interfaces import SimilarityMap
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import ImageRGB
 
 Floats = npt.NDArray[np.float64]
 Response = npt.NDArray[np.float32]
 
-PROMPTERS = ("grid", "adaptive", "blobs")
+PROMPTERS = ("grid", "adaptive", "blobs", "similarity")
 COARSE_STEP = 4
 """``adaptive`` starts with every fourth point of the grid in each direction."""
 COVERING_SHARE = 0.05
@@ -36,6 +37,8 @@ LEAST_CONTRASTS = (1.0, 4.0)
 """... clipped to this range (of 0..255)."""
 AREA_REACH = np.e
 """Factor by which objects may be smaller or larger than the known examples."""
+RELIABLE = 0.5
+"""Similarity to the examples from which a pixel is likelier theirs than their surroundings'."""
 FEWEST_POINTS, USUAL_POINTS, MOST_POINTS = 16, 32, 256
 """Along a side of a grid that follows the sizes; the official generator has 32."""
 
@@ -96,6 +99,11 @@ class Prompter(ABC):
         """This prompter for objects of about these areas; itself unless it depends on sizes."""
         return self
 
+    @property
+    def finds_small(self) -> bool:
+        """Whether objects that lie between the points of a grid are asked for, too."""
+        return False
+
 
 class GridPrompter(Prompter):
     """All points of an even grid, as in the official generator."""
@@ -145,20 +153,19 @@ class BlobPrompter(Prompter):
         least, most = self.areas
         return BlobPrompter((least or areas[0] / AREA_REACH, most or areas[1] * AREA_REACH))
 
+    @property
+    def finds_small(self) -> bool:
+        return True
+
     def rounds(self, image_rgb: ImageRGB, per_side: int, covered: Covered) -> Iterator[FloatArray]:
         height, width = image_rgb.shape[:2]
-        scale = min(1.0, self._scale(max(height, width)))
-        size = max(1, round(width * scale)), max(1, round(height * scale))
+        size, scale = _reduced_size((height, width), self.areas[0])
         small = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)
         lab = cv2.cvtColor(np.asarray(small, np.uint8), cv2.COLOR_RGB2LAB).astype(np.float32)
         radii = self._radii(scale, size)
         responses = list(_differences(lab, radii))
         centres = _clearest(responses, radii, _least_contrasts(lab, radii), most=per_side**2)
         yield np.asarray((centres + 0.5) / size, np.float32)
-
-    def _scale(self, longest_side: int) -> float:
-        least = self.areas[0]
-        return BLOB_RADIUS / _radius(least) if least else BLOB_SIDE / longest_side
 
     def _radii(self, scale: float, size: tuple[int, int]) -> Floats:
         least, most = (
@@ -168,6 +175,82 @@ class BlobPrompter(Prompter):
         most = min(most, max(size) / 2)
         steps = np.floor(np.log(max(most / least, 1)) / np.log(RADIUS_STEP))
         return np.asarray(least * RADIUS_STEP ** np.arange(steps + 1))
+
+
+class SimilarityPrompter(Prompter):
+    """Where the picture is like the examples. First the peaks of the similarity, smoothed by half
+    the radius of the smallest example. Then, among the pixels that are reliably similar and that
+    no mask covers yet, the one farthest from all points, again and again. Without examples: all
+    points of the grid.
+
+    Args:
+        similarity: of pictures; None without examples.
+        least: pixels of the smallest example; 0 if not known.
+    """
+
+    needs_cover = True
+
+    def __init__(self, similarity: SimilarityMap | None = None, least: float = 0) -> None:
+        self.similarity, self.least = similarity, least
+
+    def for_areas(self, areas: tuple[int, int]) -> SimilarityPrompter:
+        return SimilarityPrompter(self.similarity, max(self.least, areas[0]))
+
+    @property
+    def finds_small(self) -> bool:
+        return self.similarity is not None
+
+    def rounds(self, image_rgb: ImageRGB, per_side: int, covered: Covered) -> Iterator[FloatArray]:
+        if self.similarity is None:
+            yield from GridPrompter().rounds(image_rgb, per_side, covered)
+            return
+        size, scale = _reduced_size(image_rgb.shape[:2], self.least)
+        similar = cv2.resize(self.similarity(image_rgb), size, interpolation=cv2.INTER_AREA)
+        radius = max(1.0, scale * _radius(self.least) if self.least else BLOB_RADII[0])
+        smooth = np.asarray(cv2.GaussianBlur(similar, (0, 0), radius / 2), np.float32)
+        radii, least = np.array([radius]), np.array([RELIABLE])
+        peaks = _clearest([smooth], radii, least, most=per_side**2)
+        yield np.asarray((peaks + 0.5) / size, np.float32)
+        free = np.ones(smooth.shape, np.uint8)
+        free[peaks[:, 1].astype(np.int64), peaks[:, 0].astype(np.int64)] = 0
+        away = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        step = max(1, int(radius / 2))
+        rows, columns = (step * each for each in np.nonzero(smooth[::step, ::step] >= RELIABLE))
+        places = np.column_stack([columns, rows]).astype(np.float64)
+        uncovered = ~covered.at(np.asarray((places + 0.5) / size, np.float32))
+        further = _farthest(
+            places[uncovered],
+            away[rows, columns][uncovered],
+            spacing=2 * radius,
+            most=per_side**2 - len(peaks),
+        )
+        yield np.asarray((further + 0.5) / size, np.float32)
+
+
+def _farthest(places: Floats, distances: FloatArray, *, spacing: float, most: int) -> Floats:
+    """``(B, 2)`` of the places, each the farthest from all before, and at least ``spacing`` away.
+
+    Args:
+        distances: of each place from what was chosen earlier.
+    """
+    chosen = np.zeros((0, 2))
+    while len(chosen) < most and distances.max(initial=0) >= spacing:
+        best = places[int(distances.argmax())]
+        chosen = np.vstack([chosen, best])
+        distances = np.minimum(distances, np.hypot(*(places - best).T))
+    return chosen
+
+
+def _reduced_size(size_hw: tuple[int, ...], least: float) -> tuple[tuple[int, int], float]:
+    """Width and height at which an image is searched, and the scale.
+
+    Args:
+        least: pixels of the smallest object; 0 if not known.
+    """
+    height, width = size_hw[:2]
+    wanted = BLOB_RADIUS / _radius(least) if least else BLOB_SIDE / max(height, width)
+    scale = min(1.0, wanted)
+    return (max(1, round(width * scale)), max(1, round(height * scale))), scale
 
 
 def _radius(area: float) -> float:
@@ -232,6 +315,8 @@ def make_prompter(name: str, areas: tuple[int, int] = (0, 0)) -> Prompter:
     """
     if name == "blobs":
         return BlobPrompter(areas)
+    if name == "similarity":
+        return SimilarityPrompter(least=areas[0])
     plain: dict[str, type[Prompter]] = {"grid": GridPrompter, "adaptive": AdaptivePrompter}
     if name not in plain:
         raise ConfigError(f"prompts must be one of {', '.join(PROMPTERS)}, got {name!r}")

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from sam_detect.errors import ConfigError, ImageError, MaskError
-from sam_detect.interfaces import Segmenter
+from sam_detect.interfaces import Segmenter, SimilarityMap
 from sam_detect.models.running import resolve_dtype
 from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import FRAMES_KEPT, frame_encoder
@@ -29,7 +29,7 @@ from sam_detect.segmentation._sam2_automatic import CropMasks, GeneratorConfig, 
 from sam_detect.segmentation._sam2_decoder import DecodedPrompts
 from sam_detect.segmentation._sam2_masks import Limits
 from sam_detect.segmentation._sam2_model import ALL_MASKS, THREE_MASKS, PromptedModel, Prompts
-from sam_detect.segmentation._sam2_prompters import BlobPrompter, make_prompter, points_for
+from sam_detect.segmentation._sam2_prompters import SimilarityPrompter, make_prompter, points_for
 from sam_detect.segmentation.prompted import clip_box, require_point
 from sam_detect.types import Frame, Masks
 
@@ -75,7 +75,8 @@ class SAM2Segmenter(Segmenter):
         max_proposals: at most this many masks, the best; 0 or None: all.
         dtype: ``auto`` (on CUDA bf16, with TF32 for what stays in float32; else fp32),
             ``fp32`` (the reference: exact products, without TF32), ``bf16``, ``fp16``.
-        prompts: ``grid``, ``adaptive`` (coarse to fine, skipping covered points), ``blobs``.
+        prompts: ``grid``, ``adaptive`` (coarse to fine, skipping covered points), ``blobs``,
+            ``similarity`` (where a picture is like the examples, :meth:`for_similarity`).
         fast: False uses Meta's own decoder instead of the restructured one.
         compile: ``torch.compile`` for the decoder; takes a minute on the first image, once for all
             processes; without a C++ compiler it warns and has no effect.
@@ -173,12 +174,25 @@ class SAM2Segmenter(Segmenter):
         changed = sized.prompter is not self.prompter or self._follows_sizes
         return sized if changed else self
 
+    @property
+    def uses_similarity(self) -> bool:  # type: ignore[override]
+        return isinstance(self.prompter, SimilarityPrompter)
+
+    def for_similarity(self, similarity: SimilarityMap) -> SAM2Segmenter:
+        """A segmenter that asks where pictures are like the examples (``prompts="similarity"``);
+        else this segmenter itself."""
+        if not isinstance(self.prompter, SimilarityPrompter):
+            return self
+        changed = copy(self)
+        changed.prompter = SimilarityPrompter(similarity, self.prompter.least)
+        return changed
+
     def smallest_area(self, size_hw: tuple[int, int]) -> float:
         """Area of discs of which one in four contains a point of the grid, or that are too small
         for the model's resolution."""
         pixels = size_hw[0] * size_hw[1]
         least = SMALLEST_AREA * pixels / self.worked_pixels(size_hw)
-        if self.config.crop_layers or isinstance(self.prompter, BlobPrompter):
+        if self.config.crop_layers or self.prompter.finds_small:
             return least  # they have other points, too
         return max(least, pixels / (2 * self._config_for(size_hw).per_side) ** 2)
 

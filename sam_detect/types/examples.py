@@ -110,6 +110,17 @@ class ExampleArrays:
     scene_weights: FloatArray | None = None
     parts: Mapping[str, int] = field(default_factory=dict)
 
+    def positive_ids(self, most: int) -> list[str]:
+        """The ids of at most so many examples of each label, without negatives. Ids are hashes, so
+        the first ones are a random, repeatable choice."""
+        found: dict[str, list[str]] = {}
+        for example, label, negative in sorted(
+            zip(self.ids, self.labels, self.negatives.tolist(), strict=True)
+        ):
+            if not negative:
+                found.setdefault(label, []).append(example)
+        return [example for each in found.values() for example in each[:most]]
+
 
 @dataclass(frozen=True, eq=False)
 class Recipe:

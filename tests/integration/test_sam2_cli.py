@@ -40,7 +40,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_small_sam2(tmp_path, sure=True).relative_to(tmp_path)
 
 
-@pytest.mark.parametrize("prompts", ["grid", "adaptive", "blobs"])
+@pytest.mark.parametrize("prompts", ["grid", "adaptive", "blobs", "similarity"])
 def test_a_picture_is_detected_with_a_checkpoint(
     sam: Command, checkpoint: Path, prompts: str
 ) -> None:

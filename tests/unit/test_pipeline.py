@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from closeness import SCORE_TOLERANCE
-from library_helpers import disc_masks, discs, taught
+from library_helpers import DiscSegmenter, detector, disc_masks, discs, taught
 
 from sam_detect import SAMDetect
-from sam_detect.interfaces import VectorStore
-from sam_detect.types import Detections, Frame, Masks
+from sam_detect import pipeline as pipeline_module
+from sam_detect.evaluation.methods import SupportImage
+from sam_detect.evaluation.pipeline import PipelineMethod
+from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
+from sam_detect.interfaces import SimilarityMap, VectorStore
+from sam_detect.types import Crop, Detections, Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
 from tests.closeness import same_masks
 
@@ -119,3 +125,81 @@ def test_known_vectors_are_not_made_again(monkeypatch: pytest.MonkeyPatch) -> No
     assert count >= len(first)
     assert same(pipeline.detect(frame, known=known), first)
     assert known.made == count
+
+
+class Following(DiscSegmenter):
+    """Proposes the discs that are like the examples."""
+
+    uses_similarity = True
+
+    def __init__(self) -> None:
+        self.similarity: SimilarityMap | None = None
+
+    def for_similarity(self, similarity: SimilarityMap) -> Following:
+        found = Following()
+        found.similarity = similarity
+        return found
+
+    def segment(self, frame: Frame) -> Masks:
+        masks = super().segment(frame)
+        if self.similarity is None:
+            return masks
+        similar = self.similarity(frame.image_rgb)
+        means = [similar[masks.dense(index)].mean() for index in range(len(masks))]
+        return masks[np.flatnonzero(np.array(means) > 0.5)]
+
+
+def two_kinds() -> npt.NDArray[np.uint8]:
+    """Nuts, but for the last disc, which has the colour of the ground."""
+    picture = discs("nut", seed=7)
+    picture[disc_masks()[4]] = discs("nut", seed=8)[:1, :1]
+    return picture
+
+
+def test_a_segmenter_may_follow_what_is_like_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[dict[str, int]] = []
+
+    def counted(crops: Mapping[str, Sequence[Crop]]) -> DenseSimilarity | None:
+        fitted.append({label: len(each) for label, each in crops.items()})
+        return similarity_to(crops)
+
+    monkeypatch.setattr(pipeline_module, "similarity_to", counted)
+    made = detector(segmenter=Following())
+    assert len(made.detect(two_kinds())) == 5, "without examples nothing is alike or unlike"
+    assert not fitted
+    made.add_examples_from_file(discs("nut", 1), disc_masks()[:3], "nut")
+    for _ in range(2):
+        found = made.detect(two_kinds())
+        assert len(found) == 4
+        assert {each.label for each in found} == {"nut"}
+    assert fitted == [{"nut": 3}], "once for a library as it is"
+    made.add_examples_from_file(discs("leaf", 2), disc_masks()[:2], "leaf")
+    made.detect(two_kinds())
+    assert fitted[1:] == [{"nut": 3, "leaf": 2}]
+
+
+def test_at_most_so_many_examples_of_a_label_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "EXAMPLES_SEEN", 2)
+    made = taught(MemoryVectorStore(), "nut", "leaf")
+    snapshot = made.pipeline.snapshot()
+    seen = snapshot.examples().positive_ids(2)
+    labels = dict(zip(snapshot.examples().ids, snapshot.examples().labels, strict=True))
+    assert sorted(labels[each] for each in seen) == ["leaf", "leaf", "nut", "nut"]
+    made.learn(discs("nut", 5), masks=disc_masks()[:1], label="nut", negative=True)
+    again = made.pipeline.snapshot().examples()
+    assert len(again.ids) == 11
+    assert len(again.positive_ids(100)) == 10, "a negative is no example"
+
+
+def test_evaluation_follows_the_examples_of_each_episode() -> None:
+    method = PipelineMethod(detector(segmenter=Following()).pipeline)
+    picture = Frame(np.ascontiguousarray(two_kinds()[:, :, ::-1]), "two.png")
+    masks = Masks.from_dense(disc_masks()[:3])
+    assert len(method.propose(picture)) == 5
+    for name in ("nut", "leaf"):
+        method.learn([SupportImage(frame_of(name), masks, (name,) * 3)])
+        found = method.find(picture)
+        assert found.seconds["propose"] > 0
+        direct = detector(segmenter=Following())
+        direct.learn_frame(frame_of(name), masks, [name] * 3)
+        assert len(found.proposals) == len(direct.detect(picture)) < 5

@@ -15,6 +15,7 @@ from sam_detect.segmentation._sam2_prompters import (
     BlobPrompter,
     Covered,
     GridPrompter,
+    SimilarityPrompter,
     points_for,
 )
 
@@ -160,3 +161,63 @@ def test_large_things_are_looked_for_in_a_small_picture(monkeypatch: pytest.Monk
     looked_at.clear()
     list(BlobPrompter((30, 90)).rounds(np.tile(image, (4, 4, 1)), 32, Covered((800, 1200))))
     assert set(looked_at) == {(800, 1200, 3)}, "small things need all of it"
+
+
+# Similarity
+
+
+def similar_at(places: list[tuple[int, int, int, float]]) -> Any:
+    """Of a picture of 200 x 300: discs (x, y, radius) with their highest similarity."""
+    y, x = np.mgrid[:200, :300]
+    found = np.zeros((200, 300), np.float32)
+    for x0, y0, radius, value in places:
+        away = np.hypot(x - x0, y - y0)
+        np.maximum(found, (value - 0.002 * away) * (away <= radius), out=found)
+    return lambda image_rgb: found
+
+
+def similarity_rounds(prompter: Any, covered: Covered, per_side: int = 32) -> Any:
+    picture = np.zeros((200, 300, 3), np.uint8)
+    return ((points * [300, 200]) for points in prompter.rounds(picture, per_side, covered))
+
+
+def test_the_peaks_of_similarity_are_asked_first_and_nothing_that_is_unlike() -> None:
+    similar = similar_at([(40, 50, 12, 0.9), (200, 120, 12, 0.8), (120, 60, 12, 0.3)])
+    first = next(similarity_rounds(SimilarityPrompter(similar, 400), Covered((200, 300))))
+    assert np.abs(first[0] - [40.5, 50.5]).max() < 3
+    assert np.abs(first - [200.5, 120.5]).max(axis=1).min() < 3
+    assert (np.hypot(*(first - [120, 60]).T) > 12).all(), "below RELIABLE"
+
+
+def test_then_the_farthest_reliable_point_that_no_mask_covers_yet() -> None:
+    similar = similar_at([(150, 100, 60, 0.95)])
+    covered = Covered((200, 300))
+    rounds = similarity_rounds(SimilarityPrompter(similar, 80), covered)
+    first = next(rounds)
+    y, x = np.mgrid[:200, :300]
+    covered.add((np.hypot(x - 150, y - 100) < 22)[78:123, 128:173], (128, 78, 173, 123))
+    further = next(rounds)
+    assert len(first) == 1
+    away = np.hypot(*(further - [150, 100]).T)
+    assert ((away > 21) & (away <= 61)).all(), "similar, and not covered"
+    assert away[0] == pytest.approx(away.max(), abs=1), "the farthest is the first"
+    apart = np.hypot(*(further[:, None] - further[None]).transpose(2, 0, 1))
+    assert apart[~np.eye(len(further), dtype=bool)].min() >= 9, "the width of an example"
+    assert len(further) > 10
+
+
+def test_similarity_asks_no_more_points_than_the_grid_and_none_where_nothing_is_alike() -> None:
+    rounds = similarity_rounds(
+        SimilarityPrompter(similar_at([(150, 100, 90, 0.95)]), 30), Covered((200, 300)), per_side=4
+    )
+    assert sum(len(points) for points in rounds) == 16
+    unlike = SimilarityPrompter(similar_at([(150, 100, 90, 0.4)]), 30)
+    assert [len(points) for points in similarity_rounds(unlike, Covered((200, 300)))] == [0, 0]
+
+
+def test_without_examples_similarity_asks_the_grid() -> None:
+    [points] = rounds_of(SimilarityPrompter(), 4)
+    [grid] = rounds_of(GridPrompter(), 4)
+    assert (points == grid).all()
+    assert not SimilarityPrompter().finds_small
+    assert SimilarityPrompter(similar_at([])).finds_small

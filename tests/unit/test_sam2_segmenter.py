@@ -467,6 +467,27 @@ def test_other_prompts_find_masks(small: Path, prompts: str) -> None:
     check_form(masks, coins())
 
 
+def test_similarity_asks_where_the_picture_is_like_the_examples(small: Path) -> None:
+    def left_half(image_rgb: Any) -> Any:
+        similar = np.zeros(image_rgb.shape[:2], np.float32)
+        similar[:, : image_rgb.shape[1] // 2] = 0.9
+        return similar
+
+    segmenter = SAM2Segmenter(small, "cpu", **LOOSE, prompts="similarity")
+    assert segmenter.uses_similarity
+    knowing = segmenter.for_areas((100, 5000)).for_similarity(left_half)
+    masks = knowing.segment(coins())
+    assert len(masks) > 1
+    check_form(masks, coins())
+    assert (masks.prompts_xy[:, 0] <= coins().size_hw[1] / 2 + 2).all()
+    without = segmenter.segment(coins())
+    grid = SAM2Segmenter(small, "cpu", **LOOSE).segment(coins())
+    assert without.crop_rles == grid.crop_rles, "the grid, where nothing is known"
+    other = SAM2Segmenter(small, "cpu", **LOOSE, prompts="blobs")
+    assert not other.uses_similarity
+    assert other.for_similarity(left_half) is other
+
+
 def test_what_is_too_small_follows_the_grid_and_the_models_resolution(small: Path) -> None:
     def least(**options: Any) -> float:
         return SAM2Segmenter(small, "cpu", **options).smallest_area((1024, 2048))
