@@ -197,6 +197,27 @@ def test_what_failed_is_tried_again_and_only_that(folder: Path) -> None:
     assert_whole(folder)
 
 
+def test_several_workers_go_on_where_every_third_picture_is_damaged(folder: Path) -> None:
+    damaged = [folder / "in" / name for name in ("2.png", "5.png")]
+    whole = [path.read_bytes() for path in damaged]
+    for path in damaged:
+        path.write_bytes(b"no picture")
+    for _ in range(2):
+        ran = resumed(folder, "--workers", "2")
+        assert ran.code == 1
+        named = [line for line in ran.errors if "in/" in line]
+        assert [Path(line.split("'")[1]).name for line in named] == ["2.png", "5.png"]
+        found = [Path(line["image"]).stem for line in lines_of(folder / "out.jsonl")]
+        assert found == ["0", "1", "3", "4", "6"]
+    assert sorted(worked_on(folder)) == ["4.png", "6.png"], "once each"
+    for path, data in zip(damaged, whole, strict=True):
+        path.write_bytes(data)
+    (folder / "log").unlink()
+    resumed(folder, "--workers", "2").worked()
+    assert sorted(worked_on(folder)) == ["2.png", "5.png"]
+    assert_whole(folder)
+
+
 def test_what_cannot_be_resumed_says_so(folder: Path) -> None:
     sam(folder, *DETECT, "--resume").failed("--output", code=2)
     (folder / "other.jsonl.progress").write_text("a diary\n")
