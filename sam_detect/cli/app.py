@@ -86,10 +86,21 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _limit_threads()
     code = run(given) if _memory_suffices() else 1
     if any(each.name.startswith("sam-detect") for each in threading.enumerate()):
         _leave_at_once(code)
     sys.exit(code)
+
+
+def _limit_threads() -> None:
+    """One thread for products of matrices, unless the user says otherwise. NumPy is not loaded yet.
+
+    Those of a picture are small, and between them the other threads of OpenBLAS wait busily: a
+    quarter of the processor time, which other threads and processes lack.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _leave_at_once(code: int) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -120,6 +121,28 @@ def test_an_import_loads_nothing_heavy(code: str) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [({}, "1"), ({"OPENBLAS_NUM_THREADS": "3"}, "3"), ({"OMP_NUM_THREADS": "2"}, "None")],
+)
+def test_the_command_multiplies_on_one_thread_unless_it_is_told(
+    given: dict[str, str], used: str
+) -> None:
+    script = (
+        "import os, sys\n"
+        "from sam_detect.cli import main\n"
+        "loaded = 'numpy' in sys.modules\n"
+        "try: main(['--version'])\n"
+        "except SystemExit: print(loaded, os.environ.get('OPENBLAS_NUM_THREADS'))"
+    )
+    known = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")} | given
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=known,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.split()[-2:] == ["False", used], "before NumPy is loaded"
 
 
 def test_detecting_without_models_imports_no_torch(tmp_path: Path) -> None:
