@@ -139,3 +139,11 @@ def test_without_the_network_it_is_said_and_the_grid_is_asked(
     monkeypatch.setattr(dense_similarity, "missing_packages", lambda: ["openvino"])
     with pytest.warns(UserWarning, match="similarity.*needs openvino.*pip install openvino"):
         assert similarity_to({"disc": [crop_of(striped(PLACES, seed=1), *PLACES[0])]}) is None
+
+
+def test_a_map_lies_on_its_picture_whatever_the_size(similarity: DenseSimilarity) -> None:
+    """Sides that are no multiple of a cell are filled up, not stretched."""
+    picture = striped([(50, 60), (246, 180)], seed=2)
+    whole, cut = similarity(picture), similarity(np.ascontiguousarray(picture[:221, :283]))
+    rows, columns = slice(0, 200), slice(0, 262)
+    assert np.abs(whole[rows, columns] - cut[rows, columns]).mean() < 0.002
