@@ -182,7 +182,7 @@ def similarity_rounds(prompter: Any, covered: Covered, per_side: int = 32) -> An
 
 
 def test_the_peaks_of_similarity_are_asked_first_and_nothing_that_is_unlike() -> None:
-    similar = similar_at([(40, 50, 12, 0.9), (200, 120, 12, 0.8), (120, 60, 12, 0.3)])
+    similar = similar_at([(40, 50, 12, 0.9), (200, 120, 12, 0.8), (120, 60, 12, 0.1)])
     first = next(similarity_rounds(SimilarityPrompter(similar, 400), Covered((200, 300))))
     assert np.abs(first[0] - [40.5, 50.5]).max() < 3
     assert np.abs(first - [200.5, 120.5]).max(axis=1).min() < 3
@@ -211,7 +211,7 @@ def test_similarity_asks_no_more_points_than_the_grid_and_none_where_nothing_is_
         SimilarityPrompter(similar_at([(150, 100, 90, 0.95)]), 30), Covered((200, 300)), per_side=4
     )
     assert sum(len(points) for points in rounds) == 16
-    unlike = SimilarityPrompter(similar_at([(150, 100, 90, 0.4)]), 30)
+    unlike = SimilarityPrompter(similar_at([(150, 100, 90, 0.1)]), 30)
     assert [len(points) for points in similarity_rounds(unlike, Covered((200, 300)))] == [0, 0]
 
 
