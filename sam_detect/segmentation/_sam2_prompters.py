@@ -39,7 +39,7 @@ AREA_REACH = np.e
 """Factor by which objects may be smaller or larger than the known examples."""
 RELIABLE = 0.15
 """Least similarity to the examples of a pixel that is asked. Of .15, .3 and .5 the first left out
-the fewest objects on each of glands, neurites and nuclei, for 1.3 to 2.4 times the prompts of the
+the fewest objects on each of glands, neurites and nuclei, for 1.2 to 2.4 times the prompts of the
 last."""
 FEWEST_POINTS, USUAL_POINTS, MOST_POINTS = 16, 32, 256
 """Along a side of a grid that follows the sizes; the official generator has 32."""
