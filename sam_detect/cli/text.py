@@ -237,6 +237,7 @@ TERM_HEADINGS = {
     "area": "area",
     "quality": "quality",
     "image_quality": "img qual",
+    "few_examples": "few",
 }
 """Headings of the log-odds terms of an explanation (docs/labelling.md), in their order."""
 

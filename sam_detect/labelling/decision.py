@@ -28,6 +28,9 @@ from sam_detect.types import ExampleArrays, Neighbour
 SIMILARITY_PRIOR = 5.0
 """Examples of a label with which what similarity says counts half: the more there are, the better
 it is known how similar they are."""
+FEW_EXAMPLES_PRIOR = 0.5
+"""The log-odds of a label with n examples count n / (n + this): a few examples cannot justify much
+confidence. Decides nothing between a label and unknown."""
 HARD_NEGATIVE_WEIGHT = 1.3
 """Log-odds for each spread by which something is nearer to examples than to hard negatives."""
 NEAREST_HARD_NEGATIVES = 3
@@ -169,6 +172,11 @@ class DecisionModel:
             margin = self.qualities[label] + QUALITY_MARGIN
             odds["quality"] = QUALITY_WEIGHT * (quality - margin)
         return odds
+
+    def few_examples(self, label: str, total: float) -> float:
+        """The log-odds to add to the sum of all others, which draw the confidence to one half as
+        far as a label has few examples."""
+        return -total * FEW_EXAMPLES_PRIOR / (self.counts[label] + FEW_EXAMPLES_PRIOR)
 
     def nearest_hard_negatives(
         self, labels: Sequence[str | None], vectors: FloatArray

@@ -241,6 +241,8 @@ class ExampleLabeller(Labeller):
             if label is None or explanation is None or "similarity" not in terms[index]:
                 answers.append(classifications[index])
                 continue
+            total = sum(terms[index].values())
+            terms[index]["few_examples"] = decision.few_examples(label, total)
             explanation = replace(
                 explanation,
                 log_odds=terms[index],
@@ -248,8 +250,8 @@ class ExampleLabeller(Labeller):
                 quality=own_quality[index],
                 typical_quality=decision.qualities.get(label),
             )
-            total = confidence_of(sum(terms[index].values()))
-            answers.append(self._decide(label, total, near, explanation))
+            confidence = confidence_of(sum(terms[index].values()))
+            answers.append(self._decide(label, confidence, near, explanation))
         return answers
 
     def fitted_to(self, memory: LabelMemory, source: str | None) -> Fitted:

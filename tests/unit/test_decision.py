@@ -309,6 +309,17 @@ def test_few_examples_do_not_show_how_alike_they_are() -> None:
     assert rising([confidence(decision, calibrated=0.5) for decision in made])
 
 
+@pytest.mark.parametrize("total", [4.0, 0.3, -4.0])
+def test_few_examples_justify_little_confidence_and_decide_nothing(total: float) -> None:
+    drawn = []
+    for count in (1, 5, 50):
+        decision = found([("nut", 0.1 * k) for k in range(count)], [(0, True, 60)])
+        drawn.append(total + decision.few_examples("nut", total))
+    assert sorted(map(abs, drawn)) == [abs(each) for each in drawn]
+    assert all(0 < each / total < 1 for each in drawn)
+    assert drawn[-1] == pytest.approx(total, rel=0.02)
+
+
 def test_the_more_examples_the_more_their_similarity_says() -> None:
     made = [of_nuts(count, [f"{i}" for i in range(count)]) for count in (2, 5, 20)]
     assert rising([confidence(decision, calibrated=0.9) for decision in made])
