@@ -24,6 +24,7 @@ SHOTS = (1, 5, 10)
 SEEDS = (0, 1, 2)
 METHODS: dict[str, dict[str, str]] = {
     "default": {},
+    "appearance": {"embedder": "appearance"},
     "average": {"embedder": "average"},
     "watershed": {"method": "scripts.dev.baselines:OtsuWatershed"},
     "template": {"method": "scripts.dev.baselines:TemplateMatching"},
@@ -47,9 +48,12 @@ Made by one command, which needs the annotated sets (`SAM_DETECT_TEST_DATA`, see
 
 F1 at IoU 0.5 (micro, over all objects), mean of seeds {seeds}, protocol `cross`: examples from some
 pictures, sought in all others, only the outlines shown are known. ± is the standard deviation over
-seeds. `average` is the same pipeline with the plain embedder; `watershed` (Otsu + watershed with an
+seeds. `default` embeds with `lite`; `appearance` and `average` are the same pipeline with these
+embedders ([embedding.md](embedding.md)). `watershed` (Otsu + watershed with an
 area filter) and `template` (template matching over scales and rotations) are what one does without
 sam-detect, given the same examples ([evaluation.md](evaluation.md)). A dash: not measured (yet).
+Confidence should be the share of right names among detections of that confidence: the expected
+calibration error says how far it is off.
 """
 
 
@@ -150,8 +154,8 @@ def _table(done: dict[tuple[str, int, str], dict[str, Any]], shots: int) -> str:
 
 
 def _details(done: dict[tuple[str, int, str], dict[str, Any]]) -> str:
-    keys = ("precision", "recall", "mean_iou", "ap", "ap50", "msa", "proposal_recall",
-            "proposals_per_image", "seconds_per_image", "seconds_per_megapixel")  # fmt: skip
+    keys = ("precision", "recall", "mean_iou", "ap", "ap50", "msa", "expected_calibration_error",
+            "proposal_recall", "proposals_per_image", "seconds_per_image", "seconds_per_megapixel")  # fmt: skip
     lines = ["| set | " + " | ".join(k.replace("_", " ") for k in keys) + " |",
              "| --- |" + " ---: |" * len(keys)]  # fmt: skip
     for (name, shots, method), record in sorted(done.items()):
