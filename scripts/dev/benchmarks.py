@@ -155,7 +155,8 @@ def _table(done: dict[tuple[str, int, str], dict[str, Any]], shots: int) -> str:
 
 def _details(done: dict[tuple[str, int, str], dict[str, Any]]) -> str:
     keys = ("precision", "recall", "mean_iou", "ap", "ap50", "msa", "expected_calibration_error",
-            "proposal_recall", "proposals_per_image", "seconds_per_image", "seconds_per_megapixel")  # fmt: skip
+            "proposal_recall", "proposals_per_image", "seconds_per_image",
+            "seconds_per_megapixel")  # fmt: skip
     lines = ["| set | " + " | ".join(k.replace("_", " ") for k in keys) + " |",
              "| --- |" + " ---: |" * len(keys)]  # fmt: skip
     for (name, shots, method), record in sorted(done.items()):
