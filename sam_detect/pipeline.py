@@ -10,6 +10,7 @@ works on one immutable :class:`~sam_detect.library.snapshot.LibrarySnapshot`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -50,6 +51,8 @@ EXAMPLES_SEEN = 32
 UNDECIDED = (0.2, 0.8)
 """Confidences between which a label is undecided, see
 :attr:`~sam_detect.interfaces.Embedder.rechecks`."""
+ENOUGH_EXAMPLES = 5
+"""With fewer examples no label is certain: whatever is given one is checked again."""
 
 
 class Pipeline:
@@ -261,12 +264,20 @@ class Pipeline:
         self, vectors: FloatArray, masks: Masks, snapshot: LibrarySnapshot
     ) -> npt.NDArray[np.int64]:
         """Indices of masks whose label better vectors could give or take."""
-        own = set(snapshot.examples().proposers) - {""} == {self.segmenter_name}
+        examples = snapshot.examples()
+        own = set(examples.proposers) - {""} == {self.segmenter_name}
+        counts = Counter(
+            label
+            for label, negative in zip(examples.labels, examples.negatives, strict=True)
+            if not negative
+        )
         found = self.labeller.label(
             vectors, snapshot, qualities=masks.predicted_ious if own else None, areas=masks.areas
         )
         confidences = np.array([each.confidence for each in found])
-        return np.flatnonzero((confidences > UNDECIDED[0]) & (confidences < UNDECIDED[1]))
+        certain = confidences >= UNDECIDED[1]
+        certain &= [counts[each.best_label or ""] >= ENOUGH_EXAMPLES for each in found]
+        return np.flatnonzero((confidences > UNDECIDED[0]) & ~certain)
 
     def label(
         self,

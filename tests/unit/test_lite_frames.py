@@ -308,7 +308,11 @@ def test_what_is_undecided_is_described_by_its_crop(monkeypatch: pytest.MonkeyPa
     of_crops = features.embed_crops(features.crops(frame, masks))
     of_frame = learnt("frame").pipeline.embed(frame, masks, snapshot).vectors
     assert not same_vectors(of_frame, of_crops)
-    for share, chosen in ((0.5, slice(None)), (0.0, slice(0)), (1.0, slice(0))):
+    none, all_of_them = slice(0), slice(None)
+    for share, enough, chosen in (
+        (0.5, 1, all_of_them), (0.0, 1, none), (1.0, 1, none), (1.0, 1000, all_of_them),
+    ):  # fmt: skip
+        monkeypatch.setattr("sam_detect.pipeline.ENOUGH_EXAMPLES", enough)
         sure = [Classification(None, "striped", share)] * len(masks)
         with monkeypatch.context() as patched:
             patched.setattr(pipeline.labeller, "label", lambda *_, **__: sure)  # noqa: B023
