@@ -10,7 +10,6 @@ works on one immutable :class:`~sam_detect.library.snapshot.LibrarySnapshot`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,11 +23,10 @@ from sam_detect import parts, tiling
 from sam_detect.config import Settings
 from sam_detect.errors import RecipeMismatchError
 from sam_detect.features.choosing import choose_features
-from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
 from sam_detect.features.extraction import FeatureExtractor, KnownVectors, StageTimer
 from sam_detect.features.hard_negatives import HardNegatives, find_hard_negatives
 from sam_detect.interfaces import Labeller, Segmenter
-from sam_detect.labelling.decision import area_range, example_areas, plausible_sizes
+from sam_detect.labelling.decision import area_range, example_areas, plausible_sizes, undecided
 from sam_detect.labelling.naming import Naming
 from sam_detect.labelling.separate import separate_objects
 from sam_detect.labels import normalised_label
@@ -39,20 +37,11 @@ from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import ConvertedExamples
 from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
 from sam_detect.masks import FloatArray, IntArray
-from sam_detect.models.sharing import WhileAlive
 from sam_detect.models.weights import default_segmenter
+from sam_detect.proposals import Proposals
 from sam_detect.segmentation import prompted
 from sam_detect.segmentation.prompted import Outlined
-from sam_detect.types import Candidates, Crop, Detections, Frame, Masks, Recipe
-
-EXAMPLES_SEEN = 32
-"""So many examples of each label are seen pixel by pixel at most; each takes a pass of a network.
-"""
-UNDECIDED = (0.2, 0.8)
-"""Confidences between which a label is undecided, see
-:attr:`~sam_detect.interfaces.Embedder.rechecks`."""
-ENOUGH_EXAMPLES = 5
-"""With fewer examples no label is certain: whatever is given one is checked again."""
+from sam_detect.types import Candidates, Detections, Frame, Masks, Recipe
 
 
 class Pipeline:
@@ -88,8 +77,7 @@ class Pipeline:
         self.segmenter_name = segmenter_name or parts.name_of("segmenter", segmenter)
         self._snapshots = SnapshotReader(library, features)
         self._naming = Naming(labeller, self.segmenter_name)
-        self._similarity: tuple[str, DenseSimilarity | None] | None = None
-        self._proposed: WhileAlive[Frame, dict[Any, Masks]] = WhileAlive(1)
+        self._proposals = Proposals(segmenter, library, tile=tile)
         # A library that changes from this recipe to another was reindexed by another process.
         self.shares_recipe = library.recipe in (None, self.recipe)
 
@@ -213,26 +201,8 @@ class Pipeline:
         """
         timer = StageTimer(timings_ms)
         with timer.on("propose"):
-            areas = example_areas(snapshot.examples())
-            segmenter = self.segmenter.for_areas(areas)
-            if segmenter.uses_similarity:
-                similarity = self._similarity_to(snapshot)
-                segmenter = segmenter.for_similarity(similarity) if similarity else segmenter
-            if warn:
-                tiling.warn_if_too_small(frame, segmenter, areas, self.tile)
-            masks = tiling.propose(frame, segmenter, areas, tile=self.tile)
+            masks = self._proposals.for_library(frame, snapshot, warn=warn)
         return self.embed(frame, masks, snapshot, known=known, timings_ms=timer.spent_ms)
-
-    def _similarity_to(self, snapshot: LibrarySnapshot) -> DenseSimilarity | None:
-        """The similarity to the library's examples, fitted once for a generation; None without
-        examples."""
-        if self._similarity is None or self._similarity[0] != snapshot.generation:
-            crops: dict[str, list[Crop]] = {}
-            for example in self.library.read(snapshot.examples().positive_ids(EXAMPLES_SEEN)):
-                crops.setdefault(example.label, []).append(example.crop)
-            made = similarity_to(crops) if crops else None
-            self._similarity = snapshot.generation, made
-        return self._similarity[1]
 
     def embed(
         self,
@@ -266,18 +236,10 @@ class Pipeline:
         """Indices of masks whose label better vectors could give or take."""
         examples = snapshot.examples()
         own = set(examples.proposers) - {""} == {self.segmenter_name}
-        counts = Counter(
-            label
-            for label, negative in zip(examples.labels, examples.negatives, strict=True)
-            if not negative
-        )
         found = self.labeller.label(
             vectors, snapshot, qualities=masks.predicted_ious if own else None, areas=masks.areas
         )
-        confidences = np.array([each.confidence for each in found])
-        certain = confidences >= UNDECIDED[1]
-        certain &= [counts[each.best_label or ""] >= ENOUGH_EXAMPLES for each in found]
-        return np.flatnonzero((confidences > UNDECIDED[0]) & ~certain)
+        return undecided(found, examples)
 
     def label(
         self,
@@ -303,21 +265,8 @@ class Pipeline:
     def all_proposals(
         self, frame: Frame, areas: tuple[int, int] | None = None, near: IntArray | None = None
     ) -> Masks:
-        """The segmenter's proposals of a frame, whatever the library knows, best first. Those of
-        the last frame are cached.
-
-        Args:
-            areas: as of :meth:`~sam_detect.interfaces.Segmenter.for_areas`.
-            near: ``(N, 4)`` boxes xyxy; of a picture that is proposed in windows only those that
-                one of them meets.
-        """
-        segmenter = self.segmenter.for_areas(areas)
-        plan = tuple(tiling.levels(frame.size_hw, segmenter, areas, self.tile))
-        key = plan, None if near is None or not plan else near.tobytes()
-        made = self._proposed.of(frame, dict)
-        if key not in made:
-            made[key] = tiling.propose(frame, segmenter, areas, tile=self.tile, near=near)
-        return made[key]
+        """As :meth:`sam_detect.proposals.Proposals.all_of`."""
+        return self._proposals.all_of(frame, areas, near)
 
     def outline(
         self,

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from sam_detect.errors import (
@@ -27,6 +28,9 @@ from sam_detect.labels import normalised_label
 
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
+    from sam_detect.batch import Prepared
+    from sam_detect.library.history import Added
+    from sam_detect.types import Frame, Masks
 
 Item = TypeVar("Item")
 
@@ -295,3 +299,58 @@ def require_label(label: str | None) -> None:
             normalised_label(label)
         except LibraryError as error:
             raise ConfigError(f"--label: {error}") from error
+
+
+@dataclass
+class LearningReport:
+    """What ``learn`` says of each committed batch, and at the end."""
+
+    as_json: bool
+    negative: bool
+    exhaustive: bool
+    added: int = 0
+    relabelled: int = 0
+    known: int = 0
+    total: int | None = None
+    batch: str | None = None
+
+    def learn(self, detector: SAMDetect, frame: Frame, masks: Masks, labels: list[str]) -> None:
+        """Learns one picture's objects, and says so once they are safe."""
+        if len(masks):
+            how = self._how(masks, detector)
+            self._say(len(masks), detector.learn_frame(frame, masks, labels, **how))
+
+    def learn_prepared(self, detector: SAMDetect, prepared: Prepared) -> None:
+        """The same, of what workers prepared."""
+        masks = prepared.masks
+        if len(masks):
+            how = self._how(masks, detector)
+            self._say(len(masks), detector.learn_prepared(prepared, **how))
+
+    def _how(self, masks: Masks, detector: SAMDetect) -> dict[str, Any]:
+        # All pictures of one command are one batch, which `library undo` takes back together.
+        self.batch = self.batch or detector.library.new_batch()
+        others = masks[:0] if self.exhaustive else None
+        return {"negative": self.negative, "others": others, "batch": self.batch}
+
+    def _say(self, count: int, done: Added) -> None:
+        self.total = done.total
+        self.added += done.added
+        self.relabelled += done.relabelled
+        self.known += count - done.added - done.relabelled
+        if self.as_json:
+            say(json.dumps({"added": done.added, "total": done.total}), to=sys.stdout)
+
+    @contextmanager
+    def summary(self, library: str) -> Iterator[None]:
+        """Sums up at the end, even of a run that is stopped."""
+        stopped = True
+        try:
+            yield
+            stopped = False
+        finally:
+            if self.total is not None or not stopped:
+                more = f", {self.relabelled} corrected" if self.relabelled else ""
+                more += f", {self.known} known already" if self.known else ""
+                has = "" if self.total is None else f"; {library} has {self.total}"
+                note(f"learnt {counted(self.added, 'example')}{more}{has}")

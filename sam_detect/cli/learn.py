@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ import click
 from sam_detect.cli import options
 from sam_detect.cli.feedback import (
     Failures,
+    LearningReport,
     counted,
     find_pictures,
     note,
@@ -22,7 +21,6 @@ from sam_detect.cli.feedback import (
     parse_numbers,
     progress,
     require_label,
-    say,
 )
 from sam_detect.errors import ConfigError, MaskError
 from sam_detect.labels import normalised_label, shown_label, similar_labels
@@ -30,7 +28,6 @@ from sam_detect.labels import normalised_label, shown_label, similar_labels
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
     from sam_detect.batch import Prepared
-    from sam_detect.library.history import Added
     from sam_detect.segmentation.prompted import Outlined
     from sam_detect.sources.annotations import AnnotatedImage
     from sam_detect.types import Frame, Masks
@@ -141,7 +138,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
         annotated = _Annotations(annotations, paths, tag, failures, whole=whole)
         paths = list(annotated.by_path)
     shown = _Preview(preview, paths) if preview is not None else None
-    report = _Report(as_json, negative, exhaustive)
+    report = LearningReport(as_json, negative, exhaustive)
     with report.summary(library), progress(paths, "learning") as steps:
         if annotated is not None:
             annotated.learn(detector, steps, report, shown, workers)
@@ -333,7 +330,7 @@ class _Annotations:
         self,
         detector: SAMDetect,
         paths: Iterable[str],
-        report: _Report,
+        report: LearningReport,
         shown: _Preview | None,
         workers: int | None,
     ) -> None:
@@ -373,58 +370,3 @@ class _Annotations:
                 f"{len(prepared.image.outlines)} boxes (number {', '.join(map(str, guessed[:8]))}"
                 f"{', ...' if len(guessed) > 8 else ''}), so the outlines are guesses"
             )
-
-
-@dataclass
-class _Report:
-    """Acknowledges each committed batch."""
-
-    as_json: bool
-    negative: bool
-    exhaustive: bool
-    added: int = 0
-    relabelled: int = 0
-    known: int = 0
-    total: int | None = None
-    batch: str | None = None
-
-    def learn(self, detector: SAMDetect, frame: Frame, masks: Masks, labels: list[str]) -> None:
-        """Learns one picture's objects, and says so once they are safe."""
-        if len(masks):
-            how = self._how(masks, detector)
-            self._say(len(masks), detector.learn_frame(frame, masks, labels, **how))
-
-    def learn_prepared(self, detector: SAMDetect, prepared: Prepared) -> None:
-        """The same, of what workers prepared."""
-        masks = prepared.masks
-        if len(masks):
-            how = self._how(masks, detector)
-            self._say(len(masks), detector.learn_prepared(prepared, **how))
-
-    def _how(self, masks: Masks, detector: SAMDetect) -> dict[str, Any]:
-        # All pictures of one command are one batch, which `library undo` takes back together.
-        self.batch = self.batch or detector.library.new_batch()
-        others = masks[:0] if self.exhaustive else None
-        return {"negative": self.negative, "others": others, "batch": self.batch}
-
-    def _say(self, count: int, done: Added) -> None:
-        self.total = done.total
-        self.added += done.added
-        self.relabelled += done.relabelled
-        self.known += count - done.added - done.relabelled
-        if self.as_json:
-            say(json.dumps({"added": done.added, "total": done.total}), to=sys.stdout)
-
-    @contextmanager
-    def summary(self, library: str) -> Iterator[None]:
-        """Sums up at the end, even of a run that is stopped."""
-        stopped = True
-        try:
-            yield
-            stopped = False
-        finally:
-            if self.total is not None or not stopped:
-                more = f", {self.relabelled} corrected" if self.relabelled else ""
-                more += f", {self.known} known already" if self.known else ""
-                has = "" if self.total is None else f"; {library} has {self.total}"
-                note(f"learnt {counted(self.added, 'example')}{more}{has}")

@@ -23,7 +23,7 @@ import numpy as np
 
 from sam_detect.labelling.similarity import Calibration, Metric
 from sam_detect.masks import BoolArray, FloatArray, IntArray
-from sam_detect.types import ExampleArrays, Neighbour
+from sam_detect.types import Classification, ExampleArrays, Neighbour
 
 SIMILARITY_PRIOR = 5.0
 """Examples of a label with which what similarity says counts half: the more there are, the better
@@ -67,6 +67,11 @@ NEGATIVE_REACH = 0.25
 nearest example of its label: half the way, as the distance grows with the square of it."""
 LEAST_DISTANCE = 1e-6
 """What is nearer is the same."""
+UNDECIDED = (0.2, 0.8)
+"""Confidences between which a label is undecided, see
+:attr:`~sam_detect.interfaces.Embedder.rechecks`."""
+ENOUGH_EXAMPLES = 5
+"""With fewer examples no label is certain: whatever is given one is checked again."""
 AT_ONCE = 4096
 """So many hard negatives are compared with all examples at a time: a large library has 50,000."""
 
@@ -246,6 +251,16 @@ def expected_shift(sources: Sequence[str], at_hand: str | None = None) -> float:
     others = count - max(counts.values())
     shift = 1 - others / (SHIFT_KNOWN * count)
     return max(0.0, shift) * (1 - counts[at_hand or ""] / count)
+
+
+def undecided(found: Sequence[Classification], examples: ExampleArrays) -> IntArray:
+    """Indices of the classifications whose label better vectors could give or take."""
+    positive = ~np.asarray(examples.negatives, bool)
+    counts = Counter(np.array(examples.labels, dtype=object)[positive].tolist())
+    confidences = np.array([each.confidence for each in found])
+    certain = confidences >= UNDECIDED[1]
+    certain &= [counts[each.best_label or ""] >= ENOUGH_EXAMPLES for each in found]
+    return np.flatnonzero((confidences > UNDECIDED[0]) & ~certain)
 
 
 def nearest_of(label: str, neighbours: Sequence[Neighbour]) -> float:

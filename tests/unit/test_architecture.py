@@ -23,7 +23,7 @@ TIERS = [
     ROOMS,
     {"features", "tiling"},
     {"library"},
-    {"pipeline"},
+    {"proposals", "pipeline"},
     {"video", "workers", "batch", "evaluation", "training", "refine"},
     {"api"},
     {"server", "cli", "bench", "__main__", "download_models"},

@@ -312,7 +312,7 @@ def test_what_is_undecided_is_described_by_its_crop(monkeypatch: pytest.MonkeyPa
     for share, enough, chosen in (
         (0.5, 1, all_of_them), (0.0, 1, none), (1.0, 1, none), (1.0, 1000, all_of_them),
     ):  # fmt: skip
-        monkeypatch.setattr("sam_detect.pipeline.ENOUGH_EXAMPLES", enough)
+        monkeypatch.setattr("sam_detect.labelling.decision.ENOUGH_EXAMPLES", enough)
         sure = [Classification(None, "striped", share)] * len(masks)
         with monkeypatch.context() as patched:
             patched.setattr(pipeline.labeller, "label", lambda *_, **__: sure)  # noqa: B023

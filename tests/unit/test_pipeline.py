@@ -12,7 +12,7 @@ from closeness import SCORE_TOLERANCE
 from library_helpers import DiscSegmenter, detector, disc_masks, discs, taught
 
 from sam_detect import SAMDetect
-from sam_detect import pipeline as pipeline_module
+from sam_detect import proposals as proposals_module
 from sam_detect.evaluation.methods import SupportImage
 from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
@@ -163,7 +163,7 @@ def test_a_segmenter_may_follow_what_is_like_the_examples(monkeypatch: pytest.Mo
         fitted.append({label: len(each) for label, each in crops.items()})
         return similarity_to(crops)
 
-    monkeypatch.setattr(pipeline_module, "similarity_to", counted)
+    monkeypatch.setattr(proposals_module, "similarity_to", counted)
     made = detector(segmenter=Following())
     assert len(made.detect(two_kinds())) == 5, "without examples nothing is alike or unlike"
     assert not fitted
@@ -179,7 +179,7 @@ def test_a_segmenter_may_follow_what_is_like_the_examples(monkeypatch: pytest.Mo
 
 
 def test_at_most_so_many_examples_of_a_label_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline_module, "EXAMPLES_SEEN", 2)
+    monkeypatch.setattr("sam_detect.proposals.EXAMPLES_SEEN", 2)
     made = taught(MemoryVectorStore(), "nut", "leaf")
     snapshot = made.pipeline.snapshot()
     seen = snapshot.examples().positive_ids(2)

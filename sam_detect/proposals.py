@@ -1,0 +1,79 @@
+"""The proposals of a frame: a segmenter, told what it may know of the examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sam_detect import tiling
+from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
+from sam_detect.interfaces import Segmenter
+from sam_detect.labelling.decision import example_areas
+from sam_detect.library.library import Library
+from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.masks import IntArray
+from sam_detect.models.sharing import WhileAlive
+from sam_detect.types import Crop, Frame, Masks
+
+EXAMPLES_SEEN = 32
+"""So many examples of each label are seen pixel by pixel at most; each takes a pass of a network.
+"""
+
+
+class Proposals:
+    """What a segmenter proposes, in windows where a picture is large.
+
+    Args:
+        segmenter: proposes masks.
+        library: the examples whose crops are seen where the segmenter asks for similarity.
+        tile: as of :class:`~sam_detect.pipeline.Pipeline`.
+    """
+
+    def __init__(self, segmenter: Segmenter, library: Library, *, tile: int) -> None:
+        self.segmenter, self.library, self.tile = segmenter, library, tile
+        self._similarity: tuple[str, DenseSimilarity | None] | None = None
+        self._made: WhileAlive[Frame, dict[Any, Masks]] = WhileAlive(1)
+
+    def for_library(self, frame: Frame, snapshot: LibrarySnapshot, *, warn: bool) -> Masks:
+        """Proposals for the objects of a library, best first.
+
+        Args:
+            warn: whether it is said where objects as small as an example are lost.
+        """
+        areas = example_areas(snapshot.examples())
+        segmenter = self.segmenter.for_areas(areas)
+        if segmenter.uses_similarity:
+            similarity = self._similarity_to(snapshot)
+            segmenter = segmenter.for_similarity(similarity) if similarity else segmenter
+        if warn:
+            tiling.warn_if_too_small(frame, segmenter, areas, self.tile)
+        return tiling.propose(frame, segmenter, areas, tile=self.tile)
+
+    def all_of(
+        self, frame: Frame, areas: tuple[int, int] | None = None, near: IntArray | None = None
+    ) -> Masks:
+        """Proposals of a frame, whatever the library knows, best first. Those of the last frame
+        are cached.
+
+        Args:
+            areas: as of :meth:`~sam_detect.interfaces.Segmenter.for_areas`.
+            near: ``(N, 4)`` boxes xyxy; of a picture that is proposed in windows only those that
+                one of them meets.
+        """
+        segmenter = self.segmenter.for_areas(areas)
+        plan = tuple(tiling.levels(frame.size_hw, segmenter, areas, self.tile))
+        key = plan, None if near is None or not plan else near.tobytes()
+        made = self._made.of(frame, dict)
+        if key not in made:
+            made[key] = tiling.propose(frame, segmenter, areas, tile=self.tile, near=near)
+        return made[key]
+
+    def _similarity_to(self, snapshot: LibrarySnapshot) -> DenseSimilarity | None:
+        """The similarity to the library's examples, fitted once for a generation; None without
+        examples."""
+        if self._similarity is None or self._similarity[0] != snapshot.generation:
+            crops: dict[str, list[Crop]] = {}
+            for example in self.library.read(snapshot.examples().positive_ids(EXAMPLES_SEEN)):
+                crops.setdefault(example.label, []).append(example.crop)
+            made = similarity_to(crops) if crops else None
+            self._similarity = snapshot.generation, made
+        return self._similarity[1]
