@@ -196,7 +196,8 @@ class SAMDetect:
             image: the picture, as :meth:`detect` takes it.
             label: the name of all of them.
             boxes_xywh: ``x, y, width, height`` in pixels, each around one object.
-            masks: as of :meth:`add_examples_from_file`.
+            masks: an array ``(H, W)`` or ``(N, H, W)``, :class:`Masks`, or "auto" for the separate
+                objects of one kind that stand out (:mod:`sam_detect.labelling.separate`).
             points_xy: ``x, y`` in pixels, each on one object.
             negative: learn that these are *not* a ``label``.
 
@@ -215,17 +216,8 @@ class SAMDetect:
         """
         if masks is None and not len(boxes_xywh) and not len(points_xy):
             raise ConfigError("learn needs boxes_xywh, masks or points_xy: where the objects are")
-        frame = self.read(image)
-        automatic = isinstance(masks, str)
-        if automatic:
-            if masks != "auto":
-                raise ConfigError(f"masks must be 'auto', an array or Masks, got {masks!r}")
-            given = self.pipeline.separate_objects(frame)
-        elif isinstance(masks, Masks):
-            given = masks
-        else:
-            size = frame.size_hw
-            given = Masks.empty(size) if masks is None else Masks.from_dense(np.asarray(masks))
+        frame, automatic = self.read(image), isinstance(masks, str)
+        given = prompted.given_masks(frame, masks, self.pipeline.separate_objects)
         shown = self.pipeline.outline(frame, boxes_xywh, points_xy, of_finds=negative)
         problems = tuple(shown.problems(boxes_xywh))
         for problem in problems:
@@ -277,15 +269,7 @@ class SAMDetect:
         *,
         negative: bool = False,
     ) -> Learnt:
-        """Learns the objects of a picture.
-
-        Args:
-            image_path: the picture, as :meth:`detect` takes it.
-            masks: "auto" for the separate objects of one kind that stand out
-                (:mod:`sam_detect.labelling.separate`), or :class:`Masks`, or an array ``(H, W)`` or
-                ``(N, H, W)``.
-            label: the name of all of them.
-        """
+        """:meth:`learn` of masks only: those given, by default the objects that stand out."""
         found = "auto" if masks is None else masks
         return self.learn(image_path, label, masks=found, negative=negative)
 
@@ -344,10 +328,8 @@ class SAMDetect:
         """
         from sam_detect.evaluation.harness import measure  # imported when it is needed
 
-        limit = self.settings.max_image_pixels
-        return measure(
-            self.pipeline, dataset_path, metrics, images=images, max_pixels=limit, **protocol
-        )
+        protocol |= {"images": images, "max_pixels": self.settings.max_image_pixels}
+        return measure(self.pipeline, dataset_path, metrics, **protocol)
 
     def stream(
         self,
@@ -364,8 +346,8 @@ class SAMDetect:
             source: a camera's number, a video file, a folder or pattern of frames, an address
                 (http, https, rtsp, rtsps), or any source of frames.
             every: frames from one key frame to the next, at most.
-            live: whether the newest frame counts and others may be dropped; by default for
-                cameras and streams. A file is read as fast as it can be, also then.
+            live: whether the newest frame counts and others may be dropped; None: of cameras and
+                streams. A file is read as fast as it can be, also then.
             unknown: whether objects that nothing in the library resembles are followed, too.
             track: whether objects are followed; else every frame is a key frame, and ``track_id``
                 is 0 for each object.
@@ -382,10 +364,8 @@ class SAMDetect:
         with needing_extra("a video"):
             from sam_detect.video.stream import open_stream
 
-        pipeline, settings = self.pipeline, self.settings
-        return open_stream(
-            pipeline, source, settings, every=every, live=live, unknown=unknown, track=track
-        )
+        chosen: dict[str, Any] = {"every": every, "live": live, "unknown": unknown, "track": track}
+        return open_stream(self.pipeline, source, self.settings, **chosen)
 
     def get_crop(self, image: ImageLike, mask: npt.NDArray[Any]) -> Image.Image:
         """The object with its context, as an RGBA picture.
@@ -412,8 +392,7 @@ class SAMDetect:
         """
         frame = self.read(image)
         drawn = draw(frame.image_rgb, Detections.of(frame, detections), show_unknown=unknown)
-        same = self.settings.color_order == "rgb"
-        return drawn if same else np.ascontiguousarray(drawn[..., ::-1])
+        return drawn if self.settings.color_order == "rgb" else drawn[..., ::-1].copy()
 
     def read(self, image: ImageLike | Frame) -> Frame:
         """Any picture as a frame; raises ``ImageError`` where it is none."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,18 +25,16 @@ from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.types import (
     Classification,
     Detections,
-    ExampleArrays,
     FadedCrop,
     Frame,
     Hit,
     ImageRGB,
+    LabelMemory,
     Masks,
-    Neighbour,
     Point,
     TrackedFrame,
 )
 
-Fit = TypeVar("Fit")
 SimilarityMap = Callable[[ImageRGB], FloatArray]
 """``(H, W)`` float32 in 0..1 of a picture ``(H, W, 3)`` uint8: how much each pixel is like the
 examples of a library."""
@@ -339,31 +337,6 @@ class VectorStore(Part, room="store"):
     def salvage(self) -> AbstractContextManager[Sequence[StoredPoints | None]]:
         """What can be read of a damaged store: as it is, then other ways; None where one fails."""
         return nullcontext([self])
-
-
-class LabelMemory(Protocol):
-    """What a labeller may ask of a library."""
-
-    @property
-    def generation(self) -> str:
-        """Changes whenever the examples do."""
-
-    @property
-    def prior_similarity(self) -> float:
-        """Similarity to expect of two objects of one label while there are too few to tell."""
-
-    def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:
-        """The nearest examples (negatives too) of each of ``(Q, D)`` vectors, nearest first."""
-
-    def vectors(self, ids: Sequence[str]) -> FloatArray:
-        """``(N, D)`` vectors of examples that :meth:`nearest` named, in the order of the ids."""
-
-    def examples(self) -> ExampleArrays:
-        """All examples (of a very large library, an even sample of each label), as arrays."""
-
-    def kept(self, name: str, form: type[Fit], make: Callable[[], Fit]) -> Fit:
-        """What ``make`` gives of :meth:`examples`, a ``form`` of ``library/kept.py``; made once for
-        all processes where it can be kept. ``name`` says what else it depends on."""
 
 
 class Labeller(Part, room="labeller"):

@@ -122,7 +122,6 @@ class Pipeline:
         return self._snapshots.snapshot()
 
     def with_features(self, features: FeatureExtractor) -> Pipeline:
-        """The same parts and library with other features."""
         return self._with(features, self.library)
 
     def with_copied_library(self) -> Pipeline:
@@ -224,16 +223,13 @@ class Pipeline:
         if features is not self.features and features.embedder.rechecks:
             with timer.on("label"):
                 again = self._undecided(vectors, compared, snapshot)
-            crops = self.features.crops(frame, compared[again])
-            vectors[again] = self.features.embed_crops(
-                crops, known=known, timings_ms=timer.spent_ms
-            )
+            crops, spent_ms = self.features.crops(frame, compared[again]), timer.spent_ms
+            vectors[again] = self.features.embed_crops(crops, known=known, timings_ms=spent_ms)
         return Candidates(frame, masks, vectors, described)
 
     def _undecided(
         self, vectors: FloatArray, masks: Masks, snapshot: LibrarySnapshot
     ) -> npt.NDArray[np.int64]:
-        """Indices of masks whose label better vectors could give or take."""
         examples = snapshot.examples()
         own = set(examples.proposers) - {""} == {self.segmenter_name}
         found = self.labeller.label(
@@ -302,8 +298,8 @@ class Pipeline:
         """
         masks = self.all_proposals(frame)
         embed = partial(self.features.embed_masks, frame) if alike else None
-        similarity = self.features.embedder.prior_similarity
-        return masks[separate_objects(masks, embed, similarity=similarity)]
+        prior = self.features.embedder.prior_similarity
+        return masks[separate_objects(masks, embed, similarity=prior)]
 
     # -- learning ----------------------------------------------------------------------------
 
@@ -372,8 +368,7 @@ class Pipeline:
             hard_negatives = find_hard_negatives(
                 frame, masks, crops, (near, self.segmenter_name), features, others=others
             )
-        digest, added = image_digest(frame.image_rgb), now()
-        examples = []
+        digest, added, examples = image_digest(frame.image_rgb), now(), []
         for index, (crop, label) in enumerate(zip(crops, named, strict=True)):
             rle = masks.rle(index)
             examples.append(

@@ -21,9 +21,10 @@ from sam_detect.bench.measurements import Measurements, Trial
 from sam_detect.errors import ConfigError
 from sam_detect.labelling.examples import KNNLabeller
 from sam_detect.library import manifest as manifests
-from sam_detect.library.example import encode_webp, with_checksums
+from sam_detect.library.example import with_checksums
 from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
+from sam_detect.library.webp import encode_webp
 from sam_detect.masks import FloatArray
 from sam_detect.types import Classification, Point, Recipe
 from sam_detect.vector_store.qdrant import QdrantVectorStore

@@ -257,9 +257,9 @@ def undecided(found: Sequence[Classification], examples: ExampleArrays) -> IntAr
     """Indices of the classifications whose label better vectors could give or take."""
     positive = ~np.asarray(examples.negatives, bool)
     counts = Counter(np.array(examples.labels, dtype=object)[positive].tolist())
-    confidences = np.array([each.confidence for each in found])
-    certain = confidences >= UNDECIDED[1]
-    certain &= [counts[each.best_label or ""] >= ENOUGH_EXAMPLES for each in found]
+    confidences = np.array([each.confidence for each in found], float)
+    known = np.array([counts[each.best_label or ""] for each in found], int)
+    certain = (confidences >= UNDECIDED[1]) & (known >= ENOUGH_EXAMPLES)
     return np.flatnonzero((confidences > UNDECIDED[0]) & ~certain)
 
 

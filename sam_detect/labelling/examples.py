@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import ConfigError
-from sam_detect.interfaces import Labeller, LabelMemory
+from sam_detect.interfaces import Labeller
 from sam_detect.labelling.decision import (
     DecisionModel,
     expected_shift,
@@ -29,7 +29,7 @@ from sam_detect.labelling.part_weights import (
 from sam_detect.labelling.similarity import Calibration, Metric, calibrate
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.options import require_number
-from sam_detect.types import Classification, ExampleArrays, Explanation, Neighbour
+from sam_detect.types import Classification, ExampleArrays, Explanation, LabelMemory, Neighbour
 from sam_detect.types.explanation import confidence_of
 
 AUTO_THRESHOLD = 0.5

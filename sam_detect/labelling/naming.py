@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.interfaces import Labeller, LabelMemory
+from sam_detect.interfaces import Labeller
 from sam_detect.masks import FloatArray, IntArray, intersection
 from sam_detect.overlaps import Clashes, meeting_boxes, shared_pixels, sparse_nms
 from sam_detect.types import (
@@ -26,6 +26,7 @@ from sam_detect.types import (
     Detections,
     ExampleArrays,
     Explanation,
+    LabelMemory,
     Masks,
     Neighbour,
     Taught,

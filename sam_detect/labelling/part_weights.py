@@ -18,9 +18,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.interfaces import LabelMemory
 from sam_detect.masks import BoolArray, FloatArray
-from sam_detect.types import Classification, ExampleArrays
+from sam_detect.types import Classification, ExampleArrays, LabelMemory
 
 PRIOR_PRECISION = 0.3
 """Of the logarithms of the factors: as strong as so many examples that contradict it."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from sam_detect.errors import LibraryError, MaskError
 from sam_detect.features.extraction import FeatureExtractor
-from sam_detect.interfaces import Embedder, Fit, VectorStore
+from sam_detect.interfaces import Embedder, VectorStore
 from sam_detect.library import lookup
 from sam_detect.library import manifest as manifests
 from sam_detect.library.columns import ExampleColumns, Outlines
@@ -31,6 +31,7 @@ from sam_detect.types import (
     Point,
     Taught,
 )
+from sam_detect.types.memory import Fit
 
 SNAPSHOT_LIMIT = 5000
 """Up to this many examples are read once and searched in memory; more are searched in the store."""
@@ -43,7 +44,7 @@ from the store in a tenth of a second, and checked anew each time."""
 class LibrarySnapshot:
     """All that one call needs of a library, read at once and never changed.
 
-    It is a :class:`~sam_detect.interfaces.LabelMemory`. Of a library with more than
+    It is a :class:`~sam_detect.types.LabelMemory`. Of a library with more than
     :data:`SNAPSHOT_LIMIT` examples it holds an even sample as arrays, and asks the store for the
     nearest neighbours.
 

@@ -51,9 +51,8 @@ from sam_detect.types import Frame, ImageRGB, Masks
 
 WORKING_PIXELS = 700_000
 """Larger images are reduced to this many pixels; the masks have full resolution."""
-AREA_SHARES = (4e-5, 0.7)
-"""Automatic area limits, as shares of the image."""
-LEAST_AREA = 16
+AREA_SHARES, LEAST_AREA = (4e-5, 0.7), 16
+"""Automatic area limits, as shares of the image, and the least in pixels."""
 LEAST_SCORE = 0.24
 """Below this score a region is texture more often than an object."""
 MOST_SPLIT = 250
@@ -70,12 +69,10 @@ DARK = 8
 """Grey levels below which the logarithm shows only the sensor's noise."""
 STEP = 5
 """Grey levels that a region must stay stable over, of 255."""
-MAX_VARIATION = 0.5
-MIN_DIVERSITY = 0.2
+MAX_VARIATION, MIN_DIVERSITY = 0.5, 0.2
 NARROW, WIDE = (1 / 40, 1 / 20), (1 / 8, 1 / 3)
 """Sides of the local means, as shares of the image's shorter side, at full and at half size."""
-PROMISE_WEIGHTS = {"extent": 0.465, "aspect": 0.114, "size": 0.077}
-PROMISE_OFFSET = 0.369
+PROMISE_WEIGHTS, PROMISE_OFFSET = {"extent": 0.465, "aspect": 0.114, "size": 0.077}, 0.369
 """Expected IoU with an object by box and area alone. Fitted like the score (``_ranking``)."""
 LEAST_PROMISE = 0.0
 MOST_CANDIDATES = 2000

@@ -20,6 +20,7 @@ from sam_detect.types.frames import (
     Selection,
     Taught,
 )
+from sam_detect.types.memory import LabelMemory
 from sam_detect.types.results import Classification, Detection, Detections, TrackedFrame
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Hit",
     "ImageRGB",
     "Index",
+    "LabelMemory",
     "Masks",
     "Neighbour",
     "Point",

@@ -35,8 +35,6 @@ from sam_detect.fading import ExponentialFade, GaussianFade, IdentityFade, Linea
 from sam_detect.library import lookup, manifest, places
 from sam_detect.library.example import (
     Example,
-    decode_webp,
-    encode_webp,
     example_id,
     image_digest,
     label_of,
@@ -44,6 +42,7 @@ from sam_detect.library.example import (
 from sam_detect.library.history import Added, with_label
 from sam_detect.library.library import Library
 from sam_detect.library.places import collection_of, library_of
+from sam_detect.library.webp import decode_webp, encode_webp
 from sam_detect.types import Crop, Masks, Point, Recipe
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 

@@ -322,6 +322,13 @@ def test_what_is_undecided_is_described_by_its_crop(monkeypatch: pytest.MonkeyPa
         assert_same_vectors(found, expected)
 
 
+@pytest.mark.parametrize("pooling", ["auto", "frame", "crop"])
+def test_a_picture_without_proposals_has_nothing_undecided(pooling: str) -> None:
+    detector, (frame, _) = learnt(pooling), pictured()
+    found = detector.pipeline.embed(frame, Masks.empty(frame.size_hw), detector.snapshot())
+    assert (len(found.masks), len(found.vectors)) == (0, 0)
+
+
 def test_crops_that_did_not_change_are_not_described_again(monkeypatch: pytest.MonkeyPatch) -> None:
     detector, (frame, masks) = learnt("auto"), pictured()
     undecided = [Classification(None, "striped", 0.5)] * len(masks)
