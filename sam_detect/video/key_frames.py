@@ -28,7 +28,7 @@ from sam_detect.types import Candidates, Crop, Frame, Masks, Recipe
 from sam_detect.video.appearance import CELLS, stack_masks
 from sam_detect.video.association import KEPT_UNSEEN, UntrackedVotes, ious
 from sam_detect.video.motion import Flow, direct_flow
-from sam_detect.video.threads import Arrival
+from sam_detect.video.threads import Arrival, start_daemon
 from sam_detect.video.tracks import KeyFrameResult, TrackSnapshot
 
 STILL, STILL_PX = 4, 1.0
@@ -268,9 +268,8 @@ class KeyFrameDetector:
         self._work = queue.SimpleQueue()
         self._stopped = False
         self._asking = threading.Lock()
-        # A daemon: a detection may take long, and stopping must not wait for it.
-        self._thread = threading.Thread(target=self._run, name="sam-detect key frames", daemon=True)
-        self._thread.start()
+        # A detection may take long, and stopping must not wait for it.
+        self._thread = start_daemon(self._run, "sam-detect key frames")
 
     def detect(
         self, frame: Frame, then: TrackSnapshot, moved: Flow | None

@@ -6,10 +6,12 @@ the newest frame counts: one that was not taken before the next one arrives is d
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +35,28 @@ FRAMES_PER_SECOND = 25.0
 """Assumed for a source without time stamps."""
 HURRY_S = 0.7
 """How long outputs may take to be completed when everything is to stop."""
+LEAVE_S = 5.0
+"""How long the end of the program waits for all daemons together."""
+_DAEMONS: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def start_daemon(target: Callable[[], None], name: str) -> threading.Thread:
+    """Starts a thread that nothing needs to wait for: what it does may take long, or block.
+
+    Only the end of the program gives it a few seconds. A thread that Python ends while it is in
+    native code, such as a network's, takes the whole process down with it (``abort``).
+    """
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    _DAEMONS.add(thread)
+    thread.start()
+    return thread
+
+
+@atexit.register
+def _let_daemons_leave() -> None:
+    until_s = time.monotonic() + LEAVE_S
+    for thread in list(_DAEMONS):
+        thread.join(max(0.0, until_s - time.monotonic()))
 
 
 @dataclass(frozen=True)
@@ -93,9 +117,8 @@ class Reader(Iterator[Arrival]):
         self._room, self._index = QUEUED, -1
         self._ended = self._stopped = False
         self._error: BaseException | None = None
-        # A daemon: a source may block forever, and stopping must not wait for it.
-        self._thread = threading.Thread(target=self._read, name="sam-detect reader", daemon=True)
-        self._thread.start()
+        # A source may block forever, and stopping must not wait for it.
+        self._thread = start_daemon(self._read, "sam-detect reader")
 
     @property
     def waiting(self) -> int:

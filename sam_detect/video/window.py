@@ -7,7 +7,6 @@ detection takes.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -28,6 +27,7 @@ from sam_detect.video.display import (
     window_for,
 )
 from sam_detect.video.stream import Stream
+from sam_detect.video.threads import start_daemon
 
 WAIT_S = 0.005
 """Time to wait for a key before checking for the next frame."""
@@ -117,8 +117,7 @@ class Viewer(Iterator[TrackedFrame]):
             except BaseException as error:  # raised where the frame is taken
                 future.set_exception(error)
 
-        # A daemon: a source may block for long, and stopping must not wait for it.
-        threading.Thread(target=work, name="sam-detect viewer", daemon=True).start()
+        start_daemon(work, "sam-detect viewer")  # a source may block for long
         return future
 
     def _is_due(self, coming: Future[Drawn]) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -494,3 +497,47 @@ def test_reconnects_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         frames = list(stream)
     assert [number_of(each.frame.image_rgb) for each in frames] == list(range(12))
     assert stream.statistics.reconnects == 1
+
+
+IN_NATIVE_CODE = """
+import threading, time
+import numpy as np
+from sam_detect import SAMDetect
+from sam_detect.interfaces import Segmenter, Source
+from sam_detect.models.efficientnet_lite0 import shared_network
+from sam_detect.types import Frame, Masks
+
+network, inside = shared_network(), threading.Event()
+
+class Slow(Segmenter):
+    def segment(self, frame):
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until:
+            inside.set()
+            network(np.zeros((1, 3, 256, 256), np.float32))
+        return Masks.empty(frame.size_hw)
+
+class Camera(Source):
+    live = True
+    def frames(self):
+        for index in range(1000):
+            yield Frame(np.zeros((64, 64, 3), np.uint8), "camera", index=index)
+            time.sleep(0.02)
+
+with SAMDetect(segmenter=Slow(), vector_store="memory").stream(Camera()) as stream:
+    next(stream)
+    inside.wait(20)
+print("left")
+"""
+
+
+def test_a_program_may_end_while_a_detection_is_in_native_code(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_NATIVE_CODE],
+        env={**os.environ, "SAM_DETECT_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
