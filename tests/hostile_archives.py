@@ -183,6 +183,12 @@ def regions(count: int) -> dict[str, Any]:
     }
 
 
+def small_crops(count: int, **change: Any) -> list[dict[str, Any]]:
+    """So many crops of the background, of 8 x 8 pixels; some fields changed."""
+    one = {"webp": webp((8, 8), lossless=True), "scale": 1.0, "window": [0, 0, 8, 8]}
+    return [{**one, "mask": encode_crop(np.ones((8, 8), bool)).decode(), **change}] * count
+
+
 def _twice(members: Members) -> Members:
     lines = members[EXAMPLES].splitlines(keepends=True)
     lines[ROW] = lines[3]
@@ -271,6 +277,13 @@ CHANGES: dict[str, Change] = {
     "regions of another length": with_payload(
         surroundings={**regions(1), "vectors": base64.b64encode(bytes(10)).decode()}),
     "regions outside": with_payload(surroundings={**regions(1), "boxes": [[0, 0, 9, 9999]]}),
+    "background 100000": with_payload(background=small_crops(100_000)),
+    "background that no vector is of": with_payload(background=small_crops(1)),
+    "background a bomb": with_payload(background=small_crops(1, webp=webp_bomb())),
+    "background of 200 x 200": with_payload(
+        background=small_crops(1, webp=webp((200, 200), lossless=True))),
+    "background of half a crop": with_payload(background=[{"webp": webp((8, 8), lossless=True)}]),
+    "background window empty": with_payload(background=small_crops(1, window=[5, 5, 5, 5])),
     "batch a path": with_payload(batch="../x"),
     "batch in year 9999": with_payload(batch="99991231T235959.999999Z-00000000"),
     "before without end": with_payload(before=[{}] * 1000),

@@ -110,9 +110,13 @@ def contents(library: Library) -> dict[str, tuple[Any, ...]]:
 
 def regions(around: HardNegatives) -> tuple[Any, ...]:
     """Everything of surroundings but the vectors, comparable."""
+    background = [
+        (crop.image_rgb.tobytes(), crop.mask.tobytes(), crop.scale, crop.window_xyxy)
+        for crop in around.background
+    ]
     return (
         around.proposer, around.quality, around.masks.size_hw, around.masks.boxes_xyxy.tolist(),
-        around.masks.crop_rles, around.touching.tolist(),
+        around.masks.crop_rles, around.touching.tolist(), background,
     )  # fmt: skip
 
 
@@ -153,7 +157,7 @@ def write_annotated(folder: Path, pictures: int, names: tuple[str, ...] = ("nut"
 
 
 def as_converted(library: Library) -> None:
-    """Leaves the library as one of format 2 that became one of format 4: nothing is known of what
+    """Leaves the library as one of format 2 that became one of today: nothing is known of what
     lies around its examples, nor of learning batches."""
     old = [replace(e, hard_negatives=None, batch="", before=()).to_point() for e in library.read()]
     library.store.replace_all(old, {**library.require(), "contents": None})

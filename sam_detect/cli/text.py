@@ -228,7 +228,8 @@ def _table_of(shown: Detections) -> Any:
 
 EXPLAINED = (
     "'NAME?' is unknown, nearest to NAME: a label needs a confidence of {limit:g}; the terms are "
-    "log-odds;\n--json has all votes, similarities and qualities, and what gave way"
+    "log-odds;\n'*': the nearest hard negative is background of an example's picture; --json has "
+    "all votes,\nsimilarities and qualities, and what gave way"
 )
 TERM_HEADINGS = {
     "similarity": "similar",
@@ -259,6 +260,8 @@ def _explanations_of(shown: Detections) -> Any:
         if why.decision not in ("label", "below threshold"):
             vote = why.decision
         odds = [f"{why.log_odds[name]:+.2f}" if name in why.log_odds else "" for name in terms]
+        if why.nearest_is_background and "hard_negatives" in terms:
+            odds[terms.index("hard_negatives")] += "*"
         total = [f"{sum(why.log_odds.values()):+.2f}" if why.log_odds else ""] if terms else []
         nearest = f"{each.best_label}?" if each.best_label else UNKNOWN
         box = ",".join(str(value) for value in each.bbox)

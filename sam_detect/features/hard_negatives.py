@@ -4,11 +4,16 @@ A segmenter proposes parts of an object, the object with its shadow, two objects
 outlined example all of these are known to be wrong, so every example brings its own hard
 negatives. They are masks in the example's crop, so any embedder can embed them again from what
 the library keeps.
+
+What is in the picture elsewhere is its background. Some regions of it are kept with small crops of
+their own, shared among the examples that are learnt together: with few examples this is what is
+known best.
 """
 
 from __future__ import annotations
 
 import base64
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +25,7 @@ import numpy.typing as npt
 
 from sam_detect.fading import context
 from sam_detect.features.extraction import FeatureExtractor
-from sam_detect.masks import BoolArray, FloatArray, intersection, rle_to_mask
+from sam_detect.masks import BoolArray, FloatArray, IntArray, intersection, rle_to_mask
 from sam_detect.types import Crop, Frame, Masks
 
 SAME_OBJECT_IOU = 0.5
@@ -35,6 +40,15 @@ VISIBLE_SHARE = 0.6
 """Share of a proposal's box that the crop must show."""
 REGIONS_KEPT = 8
 """So many touching and so many nearby regions are kept of each example, best proposals first."""
+BACKGROUND_REGIONS = 16
+"""So many regions of the background are kept of one picture, best proposals first. 48 left as few
+false objects in videos."""
+BACKGROUND_SIDE = 96
+"""Longest side of their crops, in pixels."""
+BACKGROUND_SIZES = 4.0
+"""Their areas are at most so many times those of the examples, or as many times smaller."""
+BACKGROUND_SHARE = 0.3
+"""Regions of the background share less than this with each better one."""
 DAMAGED = "its hard negatives cannot be read"
 
 
@@ -45,10 +59,13 @@ class HardNegatives:
     Attributes:
         proposer: name of the segmenter; empty if nothing was proposed.
         quality: the predicted IoU (0 to 1) of its proposal of the example; None if it made none.
-        masks: K regions of the example's *crop* that are not it.
+        masks: M regions of the example's *crop* that are not it.
         touching: ``(K,)`` bool, see :class:`~sam_detect.types.HardNegativeArrays`; also true of
-            nearby regions if all objects of the picture were outlined.
-        vectors: ``(K, D)`` float32.
+            nearby regions and of the background if all objects of the picture were outlined.
+            First those of ``masks``.
+        vectors: ``(K, D)`` float32, in the same order.
+        background: crops of K - M regions elsewhere in the picture, at most
+            :data:`BACKGROUND_SIDE` pixels wide.
     """
 
     proposer: str
@@ -56,6 +73,7 @@ class HardNegatives:
     masks: Masks
     touching: BoolArray
     vectors: FloatArray
+    background: tuple[Crop, ...] = ()
 
     @classmethod
     def unknown(cls, crop: Crop) -> HardNegatives:
@@ -64,6 +82,7 @@ class HardNegatives:
         return cls("", None, masks, np.zeros(0, np.bool_), np.zeros((0, 0), np.float32))
 
     def to_payload(self) -> dict[str, Any]:
+        """All but the crops of the background."""
         return {
             "proposer": self.proposer,
             "quality": self.quality,
@@ -74,33 +93,44 @@ class HardNegatives:
         }
 
     @classmethod
-    def from_payload(cls, data: Any, crop: Crop, *, dimension: int | None) -> HardNegatives:
+    def from_payload(
+        cls,
+        data: Any,
+        crop: Crop,
+        *,
+        dimension: int | None,
+        background: Sequence[Crop] = (),
+    ) -> HardNegatives:
         """Raises ``ValueError`` or ``MaskError`` where the parts do not fit each other.
 
         Args:
             data: as the schema has it.
             crop: of the example.
+            background: the crops of the background.
             dimension: length of the example's own vector, None where it is not at hand.
         """
         noted = HardNegativeVectors.from_payload(data, dimension=dimension)
         masks = _regions(data, (crop.mask.shape[0], crop.mask.shape[1]))
-        if len(masks) != len(noted.touching):
+        if len(masks) + len(background) != len(noted.touching):
             raise ValueError(DAMAGED)
         quality = None if math.isnan(noted.quality) else noted.quality
-        return cls(noted.proposer, quality, masks, noted.touching, noted.vectors)
+        parts = (masks, noted.touching, noted.vectors, tuple(background))
+        return cls(noted.proposer, quality, *parts)
 
 
 @dataclass(frozen=True, eq=False)
 class HardNegativeVectors:
-    """What labellers need of an example's hard negatives: all but their masks.
+    """What labellers need of an example's hard negatives: all but their masks and crops.
 
     Attributes:
         quality: NaN if the segmenter made no proposal of the example.
+        background: ``(K,)`` bool.
     """
 
     proposer: str
     quality: float
     touching: BoolArray
+    background: BoolArray
     vectors: FloatArray
 
     @classmethod
@@ -108,13 +138,15 @@ class HardNegativeVectors:
         """Of a payload, or of None: no proposals; raises ``ValueError`` if its vectors do not
         fit."""
         if data is None:
-            return cls("", math.nan, np.zeros(0, np.bool_), np.zeros((0, 0), np.float32))
-        quality, touching = data["quality"], data["touching"]
+            none = np.zeros(0, np.bool_)
+            return cls("", math.nan, none, none, np.zeros((0, 0), np.float32))
+        quality, touching = data["quality"], np.array(data["touching"], np.bool_)
         vectors = decode_vectors(data["vectors"], len(touching))
         if dimension is not None and len(touching) and vectors.shape[1] != dimension:
             raise ValueError("its hard negatives have vectors of another length than its own")
         known = math.nan if quality is None else float(quality)
-        return cls(data["proposer"], known, np.array(touching, np.bool_), vectors)
+        background = np.arange(len(touching)) >= len(data["boxes"])
+        return cls(data["proposer"], known, touching, background, vectors)
 
 
 def find_hard_negatives(
@@ -126,7 +158,7 @@ def find_hard_negatives(
     *,
     others: Masks | None = None,
 ) -> list[HardNegatives]:
-    """The hard negatives of N examples of one picture.
+    """The hard negatives of N examples (at least one) of one picture.
 
     Args:
         frame: the picture.
@@ -166,12 +198,20 @@ def find_hard_negatives(
                 quality=_quality(proposals, iou[index]),
                 masks=masks,
                 touching=(np.arange(len(touching) + len(nearby)) < certain)[kept],
-                vectors=np.zeros((len(masks), features.embedder.dimension), np.float32),
+                vectors=np.zeros((0, features.embedder.dimension), np.float32),
             )
         )
+    elsewhere = np.setdiff1d(np.flatnonzero(is_nearby), np.concatenate(chosen))
+    background = _background(proposals, elsewhere, shown.areas)
+    for index, each in enumerate(found):
+        mine = background[index :: len(found)]
+        chosen[index] = np.concatenate([chosen[index], mine])
+        small = tuple(_small_crop(frame, proposals, region, features) for region in mine)
+        certainly = np.concatenate([each.touching, np.full(len(mine), others is not None)])
+        found[index] = replace(each, touching=certainly, background=small)
     if not features.embedder.of_frames:
         return embed_hard_negatives(found, crops, features)
-    needed = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
+    needed = np.unique(np.concatenate(chosen))
     vectors = features.embed_masks(frame, proposals[needed])
     return [
         replace(each, vectors=vectors[np.searchsorted(needed, indices)])
@@ -184,11 +224,15 @@ def embed_hard_negatives(
 ) -> list[HardNegatives]:
     """The same hard negatives with the vectors of another recipe."""
     vectors = features.embed_crops(
-        _region(crop, each.masks, index, features)  # one by one: they are many
+        region
         for each, crop in zip(found, crops, strict=True)
-        for index in range(len(each.masks))
+        for region in itertools.chain(
+            # one by one: they are many
+            (_region(crop, each.masks, index, features) for index in range(len(each.masks))),
+            each.background,
+        )
     )
-    ends = np.cumsum([len(each.masks) for each in found])[:-1]
+    ends = np.cumsum([len(each.touching) for each in found])[:-1]
     return [
         replace(each, vectors=part)
         for each, part in zip(found, np.split(vectors, ends) if found else (), strict=True)
@@ -255,6 +299,34 @@ def _inside(proposals: Masks, crop: Crop) -> BoolArray:
     shown = np.clip(high - low, 0, None).prod(axis=1)
     whole = (proposals.boxes_xyxy[:, 2:] - proposals.boxes_xyxy[:, :2]).prod(axis=1)
     return np.asarray(shown > VISIBLE_SHARE * whole, np.bool_)
+
+
+def _background(proposals: Masks, elsewhere: IntArray, areas: IntArray) -> IntArray:
+    """Some of the proposals elsewhere: of about the size of examples, hardly overlapping, best
+    first."""
+    found: list[int] = []
+    smallest, largest = areas.min() / BACKGROUND_SIZES, areas.max() * BACKGROUND_SIZES
+    of_size = (proposals.areas >= smallest) & (proposals.areas <= largest)
+    boxes = proposals.boxes_xyxy
+    for index in elsewhere[of_size[elsewhere]].tolist():
+        crop = proposals.crop(index)
+        shared = sum(intersection(crop, boxes[index], proposals.crop(k), boxes[k]) for k in found)
+        if shared < BACKGROUND_SHARE * proposals.areas[index]:
+            found.append(index)
+        if len(found) == BACKGROUND_REGIONS:
+            break
+    return np.array(found, np.int64)
+
+
+def _small_crop(frame: Frame, proposals: Masks, index: int, features: FeatureExtractor) -> Crop:
+    """The crop around a proposal, as it is kept of the background."""
+    return context.cut(
+        frame.image_rgb,
+        proposals.crop(index),
+        proposals.boxes_xyxy[index].tolist(),
+        occupancy=features.occupancy,
+        crop_side=min(features.crop_side, BACKGROUND_SIDE),
+    )
 
 
 def _in_crop(regions: Masks, crop: Crop) -> tuple[Masks, BoolArray]:

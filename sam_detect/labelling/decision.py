@@ -57,6 +57,9 @@ SHIFT_KNOWN = 0.2
 """Share of examples from other pictures than the commonest one that shows how pictures differ."""
 PERHAPS_UNNAMED = 0.3
 """Confidence from which a nearby region may be an object without a label."""
+PERHAPS_UNNAMED_ELSEWHERE = 0.1
+"""The same for the background: what lies near an example is more often a part of something, and a
+picture full of objects has many of them elsewhere."""
 REACH = 1.0
 """Log of the factor by which an object may be larger than any example of its label, or smaller."""
 REACH_OF_ONE_PICTURE = 2.8
@@ -82,6 +85,7 @@ class DecisionModel:
 
     Attributes:
         hard_negatives: ``(K, D)`` vectors under the metric, of all labels.
+        background: ``(K,)`` bool: which of them lie elsewhere in the picture of an example.
         not_of: which of these regions do not have the label, as ``(n,)`` int64 rows.
         qualities: typical quality of the examples' proposals; empty where none is known.
         log_areas: of the examples, where known.
@@ -91,6 +95,7 @@ class DecisionModel:
     """
 
     hard_negatives: FloatArray
+    background: BoolArray
     not_of: Mapping[str, IntArray]
     qualities: Mapping[str, float]
     log_areas: Mapping[str, FloatArray]
@@ -123,12 +128,15 @@ class DecisionModel:
             for n in names
         }
         highest = np.max(list(confidences.values()), axis=0)
-        known = examples.hard_negatives.touching | (highest < PERHAPS_UNNAMED)
+        elsewhere = examples.hard_negatives.background
+        perhaps = np.where(elsewhere, PERHAPS_UNNAMED_ELSEWHERE, PERHAPS_UNNAMED)
+        known = examples.hard_negatives.touching | (highest < perhaps)
         # What touches a negative may well be the object that it is not.
         known &= positive[examples.hard_negatives.owners]
         owners = labels[examples.hard_negatives.owners]
         return cls(
             hard_negatives=mapped[known],
+            background=elsewhere[known],
             # A part of one object may be an object of another label (food on a plate).
             not_of={
                 n: np.flatnonzero(((owners == n) | (confidences[n] < 0.5))[known]) for n in names
@@ -185,9 +193,9 @@ class DecisionModel:
 
     def nearest_hard_negatives(
         self, labels: Sequence[str | None], vectors: FloatArray
-    ) -> FloatArray:
-        """``(N,)`` mean similarity of each vector to the nearest hard negatives of its label; NaN
-        for none.
+    ) -> tuple[FloatArray, BoolArray]:
+        """``(N,)`` mean similarity of each vector to the nearest hard negatives of its label (NaN
+        for none), and ``(N,)`` whether the very nearest is background.
 
         Args:
             labels: N labels.
@@ -195,6 +203,7 @@ class DecisionModel:
         """
         names = np.array(labels, dtype=object)
         found = np.full(len(names), np.nan, np.float32)
+        background = np.zeros(len(names), np.bool_)
         for some in np.array_split(
             np.arange(len(names)), len(names) * len(self.hard_negatives) // AT_ONCE**2 + 1
         ):
@@ -203,9 +212,11 @@ class DecisionModel:
                 mine = np.flatnonzero(names[some] == label)
                 count = min(NEAREST_HARD_NEGATIVES, len(rows))
                 if count and len(mine):
-                    nearest = np.partition(similar[np.ix_(mine, rows)], -count, axis=1)[:, -count:]
+                    of_label = similar[np.ix_(mine, rows)]
+                    nearest = np.partition(of_label, -count, axis=1)[:, -count:]
                     found[some[mine]] = nearest.mean(axis=1)
-        return found
+                    background[some[mine]] = self.background[rows[of_label.argmax(axis=1)]]
+        return found, background
 
     def shift_of_picture(
         self, labels: Sequence[str | None], odds: FloatArray, qualities: FloatArray

@@ -217,7 +217,7 @@ class ExampleLabeller(Labeller):
         own_quality = none if qualities is None else qualities.tolist()
         own_area = none if areas is None else areas.tolist()
         labels = [each.best_label for each in classifications]
-        hard_negatives = decision.nearest_hard_negatives(labels, vectors).tolist()
+        similar, background = decision.nearest_hard_negatives(labels, vectors)
         terms: list[dict[str, float]] = [{} for _ in labels]
         for index, (label, near) in enumerate(zip(labels, neighbours, strict=True)):
             confidence = classifications[index].confidence
@@ -226,7 +226,7 @@ class ExampleLabeller(Labeller):
                     label,
                     confidence,
                     similarity=nearest_of(label, near),
-                    hard_negative=hard_negatives[index],
+                    hard_negative=float(similar[index]),
                     quality=own_quality[index],
                     area=own_area[index],
                 )
@@ -237,16 +237,16 @@ class ExampleLabeller(Labeller):
                 terms[index]["image_quality"] = float(shifts[index])
         answers = []
         for index, (label, near) in enumerate(zip(labels, neighbours, strict=True)):
-            explanation, hard_negative = classifications[index].explanation, hard_negatives[index]
+            explanation, hard_negative = classifications[index].explanation, float(similar[index])
             if label is None or explanation is None or "similarity" not in terms[index]:
                 answers.append(classifications[index])
                 continue
-            total = sum(terms[index].values())
-            terms[index]["few_examples"] = decision.few_examples(label, total)
+            terms[index]["few_examples"] = decision.few_examples(label, sum(terms[index].values()))
             explanation = replace(
                 explanation,
                 log_odds=terms[index],
                 hard_negative=None if math.isnan(hard_negative) else hard_negative,
+                nearest_is_background=bool(background[index]),
                 quality=own_quality[index],
                 typical_quality=decision.qualities.get(label),
             )

@@ -85,6 +85,7 @@ class ExampleColumns:
     proposers: tuple[str, ...]
     owners: IntArray
     touching: BoolArray
+    background: BoolArray
     hard_negatives: npt.NDArray[np.float16]
     outlines: Outlines
 
@@ -112,6 +113,7 @@ class ExampleColumns:
             proposers=tuple(each.proposer for each in regions),
             owners=np.repeat(np.arange(len(regions)), counts),
             touching=np.concatenate([np.zeros(0, np.bool_), *(e.touching for e in around)]),
+            background=np.concatenate([np.zeros(0, np.bool_), *(e.background for e in around)]),
             hard_negatives=(
                 np.concatenate([each.vectors for each in around]).astype(np.float16)
                 if around
@@ -124,7 +126,9 @@ class ExampleColumns:
         names = ("ids", "labels", "sources", "boxes_xywh", "negatives", "vectors", "areas")
         return ExampleArrays(
             **{name: getattr(self, name) for name in (*names, "qualities", "proposers")},
-            hard_negatives=_HalfPrecision(self.owners, self.touching, self.hard_negatives),
+            hard_negatives=_HalfPrecision(
+                self.owners, self.touching, self.background, self.hard_negatives
+            ),
             scene_weights=None if embedder is None else embedder.scene_weights(),
             parts={} if embedder is None else embedder.parts,
         )
@@ -136,9 +140,14 @@ class _HalfPrecision(HardNegativeArrays):
     _halves: npt.NDArray[np.float16]
 
     def __init__(
-        self, owners: IntArray, touching: BoolArray, halves: npt.NDArray[np.float16]
+        self,
+        owners: IntArray,
+        touching: BoolArray,
+        background: BoolArray,
+        halves: npt.NDArray[np.float16],
     ) -> None:
-        for name, value in {"owners": owners, "touching": touching, "_halves": halves}.items():
+        named = {"owners": owners, "touching": touching, "background": background}
+        for name, value in {**named, "_halves": halves}.items():
             object.__setattr__(self, name, value)
 
     @cached_property

@@ -2,7 +2,8 @@
 
 :class:`Payload` is the closed schema of the stored fields, with limits. A new field is declared
 there and, where it has another form in memory, in :meth:`Example.to_point` and
-:meth:`Example.from_point`; all else follows. This is format 4 (``FORMAT_VERSION``).
+:meth:`Example.from_point`; all else follows. This is format 5 (``FORMAT_VERSION``); format 4 had
+no ``background``.
 
 Each example has three checksums, so that a reader checks what it reads and no more.
 ``vector_checksum`` covers the vector and the hard negatives, ``crop_checksum`` the crop and the
@@ -25,8 +26,9 @@ import numpy as np
 from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from sam_detect.config import MAX_CROP_SIDE
 from sam_detect.errors import LibraryCorruptError, MaskError
-from sam_detect.features.hard_negatives import HardNegatives
+from sam_detect.features.hard_negatives import BACKGROUND_SIDE, HardNegatives
 from sam_detect.labels import shown_label
 from sam_detect.library import manifest as manifests
 from sam_detect.library.manifest import Batch, Checksum, Text
@@ -73,6 +75,10 @@ Four = Annotated[
 Counts = Annotated[str, Field(max_length=4_000_000)]
 """COCO's run lengths: a million runs of some pixels each."""
 Regions = Field(max_length=MAX_REGIONS)
+Scale = Annotated[float, Field(ge=1e-9, le=1, allow_inf_nan=False)]
+Window = Annotated[
+    Four, _where(lambda b: b[0] < b[2] and b[1] < b[3], "be x0, y0, x1, y1 of a window")
+]
 
 
 class Segmentation(TypedDict):
@@ -97,6 +103,15 @@ class Around(TypedDict):
     vectors: Annotated[str, Field(max_length=3 * MAX_REGIONS * manifests.MAX_DIMENSION)]
 
 
+class SmallCrop(TypedDict):
+    """The crop of a region of the background; the fields are as those of the example's own."""
+
+    webp: Annotated[str, Field(max_length=8 * BACKGROUND_SIDE**2)]
+    mask: Counts
+    scale: Scale
+    window: Window
+
+
 class Listed(TypedDict, total=False):
     """What lists, counts and the log read."""
 
@@ -118,11 +133,10 @@ class Known(Listed, total=False):
 
     crop_webp: Annotated[str, Field(max_length=6_000_000)]
     crop_mask: Counts
-    crop_scale: Annotated[float, Field(ge=1e-9, le=1, allow_inf_nan=False)]
-    crop_window: Annotated[
-        Four, _where(lambda b: b[0] < b[2] and b[1] < b[3], "be x0, y0, x1, y1 of a window")
-    ]
+    crop_scale: Scale
+    crop_window: Window
     surroundings: Around | None
+    background: Annotated[list[SmallCrop], Regions]
 
 
 class StoredState(TypedDict):
@@ -153,6 +167,8 @@ KNOWN_FIELDS = tuple(get_type_hints(Known))  # all but the earlier states and th
 PAYLOAD_FIELDS = tuple(get_type_hints(Payload))
 WRITTEN_FIELDS = (*KNOWN_FIELDS, "before")
 """What a new example has before it gets its checksums."""
+FORMAT_4_HAS: dict[str, Any] = {"background": []}
+"""What a payload of format 4 does not say."""
 _PAYLOAD: TypeAdapter[Any] = TypeAdapter(Payload)
 
 
@@ -162,6 +178,8 @@ def check_payload(data: dict[str, Any], fields: Sequence[str] = PAYLOAD_FIELDS) 
     Raises:
         ValueError: one of ``fields`` is missing, or a field is not as the schema has it.
     """
+    if set(FORMAT_4_HAS) <= set(fields):
+        data = {**FORMAT_4_HAS, **data}
     for name in fields:
         if name not in data:
             raise ValueError(f"it has no {name}")
@@ -220,7 +238,10 @@ def _of_vector(point: Point) -> str:
 
 
 def _of_crop(payload: dict[str, Any]) -> str:
-    return _digest(_text({k: v for k, v in payload.items() if k not in NAMING_FIELDS}))
+    covered = {k: v for k, v in payload.items() if k not in NAMING_FIELDS}
+    if not covered.get("background"):  # as in format 4
+        covered.pop("background", None)
+    return _digest(_text(covered))
 
 
 def _of_all(point: Point) -> str:
@@ -296,15 +317,13 @@ class Example:
 
     def to_payload(self) -> dict[str, Any]:
         """The payload to store, without its checksums."""
-        crop = self.crop
+        around = self.hard_negatives
         return {
             **{name: getattr(self, name) for name in LISTED},
             "segmentation": dict(self.segmentation),
-            "crop_webp": encode_webp(crop.image_rgb),
-            "crop_mask": encode_crop(crop.mask).decode("ascii"),
-            "crop_scale": crop.scale,
-            "crop_window": list(crop.window_xyxy),
-            "surroundings": self.hard_negatives.to_payload() if self.hard_negatives else None,
+            **{f"crop_{name}": each for name, each in _stored_crop(self.crop).items()},
+            "surroundings": around.to_payload() if around else None,
+            "background": [_stored_crop(each) for each in around.background] if around else [],
             "before": list(self.before),
         }
 
@@ -322,22 +341,33 @@ class Example:
         data = point.payload
         if point.vector is not None:
             manifests.check_vectors(point.vector[None], [point.id], len(point.vector))
-        image = decode_webp(data["crop_webp"])
-        # Decoded by our own code: pycocotools trusts what it is given, and a file is not ours.
-        counts = {"size": list(image.shape[:2]), "counts": data["crop_mask"]}
-        x0, y0, x1, y1 = data["crop_window"]
-        crop = Crop(
-            image_rgb=image,
-            mask=rle_to_mask(counts),
-            scale=data["crop_scale"],
-            window_xyxy=(x0, y0, x1, y1),
-        )
+        crop = _crop_of({name: data[f"crop_{name}"] for name in get_type_hints(SmallCrop)})
+        background = [_crop_of(each, most_side=BACKGROUND_SIDE) for each in data["background"]]
         around: HardNegatives | None = None
         if data["surroundings"] is not None:
             length = None if point.vector is None else len(point.vector)
-            around = HardNegatives.from_payload(data["surroundings"], crop, dimension=length)
+            around = HardNegatives.from_payload(
+                data["surroundings"], crop, dimension=length, background=background
+            )
         same = {name: data[name] for name in (*LISTED, "before")}
         return cls(id=point.id, crop=crop, vector=point.vector, hard_negatives=around, **same)
+
+
+def _stored_crop(crop: Crop) -> dict[str, Any]:
+    return {
+        "webp": encode_webp(crop.image_rgb),
+        "mask": encode_crop(crop.mask).decode("ascii"),
+        "scale": crop.scale,
+        "window": list(crop.window_xyxy),
+    }
+
+
+def _crop_of(stored: dict[str, Any], *, most_side: int = MAX_CROP_SIDE) -> Crop:
+    image = decode_webp(stored["webp"], most_side=most_side)
+    # Decoded by our own code: pycocotools trusts what it is given, and a file is not ours.
+    mask = rle_to_mask({"size": list(image.shape[:2]), "counts": stored["mask"]})
+    x0, y0, x1, y1 = stored["window"]
+    return Crop(image_rgb=image, mask=mask, scale=stored["scale"], window_xyxy=(x0, y0, x1, y1))
 
 
 def label_of(point: Point) -> tuple[str, bool]:

@@ -18,6 +18,7 @@ from sam_detect.labels import normalised_label, shown_label
 from sam_detect.library import history, lookup, places
 from sam_detect.library import manifest as manifests
 from sam_detect.library.example import (
+    FORMAT_4_HAS,
     LISTED_FIELDS,
     PAYLOAD_FIELDS,
     WRITTEN_FIELDS,
@@ -132,7 +133,8 @@ class Library:
                     f"library '{self.name}': {error}; keep what is sound: sam-detect library "
                     f"repair {self._place}"
                 ) from error
-            yield replace(point, payload={name: point.payload[name] for name in PAYLOAD_FIELDS})
+            payload = {**FORMAT_4_HAS, **point.payload}
+            yield replace(point, payload={name: payload[name] for name in PAYLOAD_FIELDS})
 
     def stats(self) -> dict[str, Any]:
         """``examples``, ``negatives``, ``classes: {name: count}``, ``recipe`` and ``bytes``."""

@@ -33,7 +33,9 @@ from sam_detect.registry import BUILT_IN
 from sam_detect.types import Point, Recipe
 
 Data = dict[str, Any]
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
+OLDEST_FORMAT = 4
+"""Its examples have no background. A library of it gets the present format with its next change."""
 KIND = "sam-detect library"
 CONTENTS_FIELDS = ("checksum", "batch")
 MODULUS = 1 << 128
@@ -165,7 +167,8 @@ def new_manifest(name: str, recipe: Recipe) -> Data:
 
 def with_new_generation(manifest: Data) -> Data:
     """The manifest of a library whose examples changed."""
-    return {**manifest, "generation": secrets.token_hex(8)}
+    fresh = {"generation": secrets.token_hex(8), "format_version": FORMAT_VERSION}
+    return {**manifest, **fresh}
 
 
 def may_be_removed(manifest: Any) -> bool:
@@ -177,8 +180,8 @@ def may_be_removed(manifest: Any) -> bool:
 
 
 def read(manifest: Any, where: str) -> Data:
-    """The known fields of a manifest of the present format; ``Recipe(**found["recipe"])`` is its
-    recipe.
+    """The known fields of a manifest of a format that can be read; ``Recipe(**found["recipe"])`` is
+    its recipe.
 
     Raises:
         LibraryCorruptError: it is not a manifest of this project, or is damaged.
@@ -191,14 +194,15 @@ def read(manifest: Any, where: str) -> Data:
     version = manifest.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise damage_error(where, f"its format version is {version!r:.40}")
-    if version != FORMAT_VERSION:
+    if not OLDEST_FORMAT <= version <= FORMAT_VERSION:
         advice = (
             "upgrade sam-detect"
             if version > FORMAT_VERSION
             else "learn its pictures again into a new library"
         )
         raise LibraryError(
-            f"{where} has format {version}, this version reads format {FORMAT_VERSION}; {advice}"
+            f"{where} has format {version}, this version reads formats {OLDEST_FORMAT} to "
+            f"{FORMAT_VERSION}; {advice}"
         )
     try:
         known = validate(_MANIFEST, manifest)

@@ -23,11 +23,11 @@ def encode_webp(image_rgb: ImageRGB) -> str:
     return base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def decode_webp(text: str) -> ImageRGB:
+def decode_webp(text: str, *, most_side: int = MAX_CROP_SIDE) -> ImageRGB:
     """``(h, w, 3)`` uint8 of :func:`encode_webp`.
 
     Raises:
-        ValueError: it is no plain lossless WebP, or larger than a crop.
+        ValueError: it is no plain lossless WebP, or has a side of more than ``most_side`` pixels.
     """
     try:
         data = base64.b64decode(text, validate=True)
@@ -36,7 +36,7 @@ def decode_webp(text: str) -> ImageRGB:
             raise ValueError("its crop is not a WEBP picture, lossless and without more")
         sizes = int.from_bytes(data[21:25], "little")
         width, height = (sizes & 0x3FFF) + 1, (sizes >> 14 & 0x3FFF) + 1
-        if max(width, height) > MAX_CROP_SIDE:
+        if max(width, height) > most_side:
             raise ValueError(f"its crop has {width}x{height} pixels")
         with Image.open(io.BytesIO(data), formats=("WEBP",)) as image:
             return np.array(image.convert("RGB"), np.uint8)

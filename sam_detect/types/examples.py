@@ -65,16 +65,19 @@ class HardNegativeArrays:
         touching: ``(K,)`` bool: whether it overlaps the example. The others are near it, and may be
             objects without a label.
         vectors: ``(K, D)`` float32 of length 1.
+        background: ``(K,)`` bool: whether it lies elsewhere in the picture of the example.
     """
 
     owners: IntArray
     touching: BoolArray
     vectors: FloatArray
+    background: BoolArray
 
     @classmethod
     def none(cls, dimension: int = 0) -> HardNegativeArrays:
         vectors = np.zeros((0, dimension), np.float32)
-        return cls(np.zeros(0, np.int64), np.zeros(0, np.bool_), vectors)
+        none = np.zeros(0, np.bool_)
+        return cls(np.zeros(0, np.int64), none, vectors, none)
 
 
 @dataclass(frozen=True, eq=False)

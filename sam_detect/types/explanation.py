@@ -63,6 +63,8 @@ class Explanation:
         log_odds: the terms whose sum decides, by name (``docs/labelling.md``); empty where the
             library has no hard negatives: then ``votes`` times ``calibrated`` decides.
         hard_negative: similarity to the nearest hard negatives; None without any.
+        nearest_is_background: whether the nearest of them lies elsewhere in the picture of an
+            example.
         quality: of the proposal, 0 to 1; None where it is not comparable.
         typical_quality: of the best label's examples.
         negative_factor: what the nearest negative example leaves of the confidence, 0 to 1.
@@ -82,6 +84,7 @@ class Explanation:
     part_similarities: Mapping[str, float] = field(default_factory=dict)
     log_odds: Mapping[str, float] = field(default_factory=dict)
     hard_negative: float | None = None
+    nearest_is_background: bool = False
     quality: float | None = None
     typical_quality: float | None = None
     negative_factor: float = 1.0

@@ -17,6 +17,7 @@ import pytest
 from library_helpers import disc_masks, discs
 
 from sam_detect import SAMDetect
+from sam_detect.features.hard_negatives import HardNegatives
 from sam_detect.library.integrity import verify
 from sam_detect.library.library import Library
 from sam_detect.library.transfer import import_library
@@ -61,6 +62,10 @@ def examples_of(library: Library) -> dict[str, Any]:
     return found
 
 
+def _around(library: Library) -> list[HardNegatives]:
+    return [e.hard_negatives for e in library.read() if e.hard_negatives is not None]
+
+
 def _bytes(text: str) -> bytes:
     import base64
 
@@ -75,6 +80,7 @@ def test_it_is_read_as_it_was_written(folder: Path) -> None:
     stats = library.stats()
     assert {name: stats[name] for name in want["stats"]} == want["stats"]
     assert verify(library).sound
+    assert library.require()["format_version"] == 4, "reading changes nothing"
 
 
 def test_its_export_is_the_same_library(folder: Path) -> None:
@@ -89,7 +95,9 @@ def test_it_is_learnt_into_undone_and_found_with(folder: Path) -> None:
     known = {each.label for each in detector.detect(discs("leaf", 9)) if each.label}
     assert "leaf" in known
     before = examples_of(detector.library)
+    assert all(not around.background for around in _around(detector.library))
     assert detector.add_examples_from_file(discs("berry", 5), disc_masks(), "berry").total == 10
+    assert detector.library.require()["format_version"] == 5, "an older version must refuse it"
     assert detector.library.undo().labels == {"berry": 5}
     assert examples_of(detector.library) == before
     assert detector.library.undo().to_dict()["labels"] == {"fig": 1}

@@ -69,6 +69,7 @@ class FakeMemory:
             owners=np.array([owner for owner, _, _ in hard_negatives], np.int64),
             touching=np.array([touching for _, touching, _ in hard_negatives], np.bool_),
             vectors=at(*[angle for _, _, angle in hard_negatives]),
+            background=np.zeros(len(hard_negatives), np.bool_),
         )
         self.qualities = np.array(qualities, np.float32)
 

@@ -625,16 +625,16 @@ def test_copying_to_another_store(store: VectorStore) -> None:
 # -- older formats and damage ------------------------------------------------------------------
 
 
-def test_this_is_format_4_examples_know_their_batch_and_have_checksums(store: VectorStore) -> None:
+def test_this_is_format_5_examples_have_background_and_checksums(store: VectorStore) -> None:
     """Whoever changes what is stored raises the number, and adds a step from here."""
     library = taught(store, segmenter=PartsSegmenter()).library
     found = store.read_manifest()
     assert found is not None
-    assert found["format_version"] == manifests.FORMAT_VERSION == 4
+    assert found["format_version"] == manifests.FORMAT_VERSION == 5
     for point in store.scan():
         assert set(point.payload) == {
             "label", "negative", "source", "bbox", "area", "added", "segmentation", "picture",
-            "crop_webp", "crop_mask", "crop_scale", "crop_window", "surroundings",
+            "crop_webp", "crop_mask", "crop_scale", "crop_window", "surroundings", "background",
             "batch", "before", "checksum", "vector_checksum", "crop_checksum",
         }  # fmt: skip
         assert re.fullmatch(BATCH_PATTERN, point.payload["batch"])
@@ -673,7 +673,7 @@ def test_an_older_format_says_what_to_do(store: VectorStore, version: int, tmp_p
     made = taught(store, "nut")
     points = list(made.library.points())
     as_older_format(made.library, version)
-    said = f"has format {version}, this version reads format 4; learn its pictures again"
+    said = f"has format {version}, this version reads formats 4 to 5; learn its pictures again"
     for attempt in (made.library.stats, lambda: detector(store), made.library.log):
         with pytest.raises(LibraryError, match=said) as caught:
             attempt()

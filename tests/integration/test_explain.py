@@ -17,8 +17,9 @@ from tests.drawn_scene import Drawn, fresh, picture, square_mask, square_xy, wit
 
 KEYS = {
     "decision", "confidence", "threshold", "votes", "similarity", "half_similarity", "calibrated",
-    "part_weights", "part_similarities", "log_odds", "hard_negative", "quality", "typical_quality",
-    "negative_factor", "suppressed", "suppressed_count",
+    "part_weights", "part_similarities", "log_odds", "hard_negative",
+    "nearest_is_background", "quality", "typical_quality", "negative_factor",
+    "suppressed", "suppressed_count",
 }  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def test_explain_prints_a_table_or_adds_a_key(tmp_path: Path) -> None:
     cv2.imwrite(other, picture(12)[:, :, ::-1])
     table = run(cli, ["detect", other, "--explain"])
     assert table.exit_code == 0, table.output
-    for words in ("hard neg", "sum", "1.00", "needs a confidence of 0.5", "log-odds"):
+    for words in ("hard neg", "sum", "1.00", "needs a confidence of 0.5", "log-odds", "'*': the"):
         assert words in table.output
     plain = run(cli, ["detect", other, "--json"])
     asked = run(cli, ["detect", other, "--json", "--explain"])

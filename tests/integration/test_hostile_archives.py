@@ -216,6 +216,8 @@ STORED: dict[str, dict[str, Any]] = {
     "crop_window a word": {"crop_window": "wide"},
     "surroundings deep": {"surroundings": _deep(50)},
     "surroundings half": {"surroundings": {"proposer": "naive"}},
+    "background a number": {"background": 7},
+    "background half": {"background": [{"webp": "AAAA"}]},
 }
 COMMANDS: list[list[str]] = [
     ["library", "stats"], ["library", "list"], ["library", "show", "ID"],
@@ -246,7 +248,9 @@ def test_a_stored_example_that_is_hostile_is_named_and_can_be_removed(
         if ran.code:
             said = ran.failed(key, code=1)
             named += "sam-detect library repair --library bad" in said
-    assert named >= (2 if name in EVERY_COMMAND or not name.startswith("crop") else 1)
+    assert named >= (
+        2 if name in EVERY_COMMAND or not name.startswith(("crop", "background")) else 1
+    )
     assert not (tmp_path / "x.zip").exists()
     command("library", "remove", key, "--library", "bad").worked()
     command("library", "export", tmp_path / "x.zip", "--library", "bad").worked()

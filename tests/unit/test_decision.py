@@ -65,6 +65,7 @@ def gathered(
             owners=np.array([owner for owner, _, _ in hard_negatives], np.int64),
             touching=np.array([touching for _, touching, _ in hard_negatives], np.bool_),
             vectors=at(*[angle for _, _, angle in hard_negatives]),
+            background=np.array([not touching for _, touching, _ in hard_negatives], np.bool_),
         ),
         **arrays,
     )
@@ -155,7 +156,7 @@ def confidence(
 ) -> float:
     values = {"similarity": math.cos(math.radians(angle)), **given}
     calibrated = values.pop("calibrated", 0.8)
-    [hard_negative] = decision.nearest_hard_negatives([label], at(angle)).tolist()
+    [hard_negative] = decision.nearest_hard_negatives([label], at(angle))[0].tolist()
     return confidence_of(
         sum(decision.odds(label, calibrated, hard_negative=hard_negative, **values).values())
     )
@@ -201,13 +202,21 @@ def test_rivals_of_many_vectors_are_those_of_each(monkeypatch: pytest.MonkeyPatc
     names = [None, *["nut", "date"] * 10]
     vectors = at(*rng.uniform(0, 90, 21))
     monkeypatch.setattr(module, "AT_ONCE", 5)
-    together = decision.nearest_hard_negatives(names, vectors)
+    together, _ = decision.nearest_hard_negatives(names, vectors)
     assert math.isnan(together[0])
     for name, vector, value in zip(names[1:], vectors[1:], together[1:], strict=True):
         nearest = sorted((decision.hard_negatives[decision.not_of[str(name)]] @ vector).tolist())[
             -NEAREST_HARD_NEGATIVES:
         ]
         assert value == pytest.approx(np.mean(nearest), abs=1e-6)
+
+
+def test_it_is_known_whether_the_nearest_rival_is_background() -> None:
+    decision = found([("nut", 0)], [(0, True, 30), (0, True, 34), (0, False, 60)])
+    assert decision.background.tolist() == [False, False, True]
+    names = ["nut", "nut", None]
+    _, background = decision.nearest_hard_negatives(names, at(32, 58, 60))
+    assert background.tolist() == [False, True, False]
 
 
 def test_a_label_without_rivals_is_weighed_without_them() -> None:

@@ -21,11 +21,18 @@ from strategies import QUICK, counts_garbage
 from sam_detect import SAMDetect
 from sam_detect.cli.app import run
 from sam_detect.errors import LibraryCorruptError, MaskError, StoreError
-from sam_detect.features.hard_negatives import REGIONS_KEPT, HardNegatives, _region
+from sam_detect.features.hard_negatives import (
+    BACKGROUND_REGIONS,
+    BACKGROUND_SIDE,
+    REGIONS_KEPT,
+    HardNegatives,
+    _region,
+)
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling import KNNLabeller
 from sam_detect.library.example import MAX_REGIONS, Example, with_checksums
 from sam_detect.library.library import Library
+from sam_detect.library.reindex import embed_examples
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.masks import encode_crop
 from sam_detect.segmentation import NaiveSegmenter
@@ -115,8 +122,7 @@ def hard_negatives_of(made: SAMDetect, label: str) -> npt.NDArray[np.float32]:
         ((35, 35, 125, 66), None),  # a little of this, but more of the example
         ((104, 60, 116, 70), False),  # beside it
         ((110, 60, 130, 70), False),  # beside it, and the crop shows most
-        ((120, 60, 140, 70), None),  # the crop shows a quarter
-        ((130, 60, 150, 80), None),  # beyond the crop
+        ((120, 60, 140, 70), None),  # the crop shows a quarter; too small for background
     ],
 )
 def test_what_touches_what_lies_beside_and_what_is_the_object(
@@ -157,6 +163,7 @@ def test_the_better_fitting_proposal_gives_the_quality() -> None:
 def test_so_many_of_each_are_kept_the_best_proposed() -> None:
     strips = [(60, 60 + 3 * i, 100, 63 + 3 * i) for i in range(REGIONS_KEPT + 4)]
     beside = [(104, 38 + 5 * i, 108, 42 + 5 * i) for i in range(REGIONS_KEPT + 4)]
+    # Those that are left over are too small for background.
     found = around(*(box for pair in zip(strips, beside, strict=True) for box in pair))
     assert found.touching.tolist() == [True] * REGIONS_KEPT + [False] * REGIONS_KEPT
     kept = (found.masks.boxes_xyxy + 35).tolist()
@@ -177,6 +184,131 @@ def test_an_example_that_is_the_whole_picture_has_no_counterexamples() -> None:
     assert learnt(made, frame, whole)[0].touching.tolist() == []
     almost = (0, 0, SIDE, SIDE - 1)
     assert learnt(made, frame, almost)[0].touching.tolist() == [True, True]
+
+
+# -- the background of the picture ---------------------------------------------------------------
+
+ELSEWHERE = (130, 130, 160, 160)
+
+
+def test_what_lies_elsewhere_in_the_picture_is_kept_with_a_crop_of_its_own() -> None:
+    found = around(EXAMPLE, ELSEWHERE, (60, 60, 100, 72))
+    assert found.touching.tolist() == [True, False]
+    assert len(found.masks) == 1
+    (crop,) = found.background
+    assert (crop.area, crop.scale) == (900, 1.0)
+    x0, y0, x1, y1 = crop.window_xyxy
+    assert (x0 + x1, y0 + y1) == (290, 290)
+    assert len(found.vectors) == 2
+
+
+@pytest.mark.parametrize(
+    ("box", "kept"),
+    [
+        ((120, 10, 160, 50), True),
+        ((120, 10, 140, 30), True),  # a quarter of the example
+        ((121, 10, 140, 30), False),  # less
+        ((0, 0, 160, 40), True),  # four times the example
+        ((0, 0, 160, 41), False),  # more
+        ((88, 100, 128, 140), True),  # the crop shows too little of it
+        ((90, 60, 130, 100), False),  # a quarter of it is the example
+    ],
+)
+def test_background_is_of_about_the_size_of_the_example_and_shares_nothing(
+    box: Box, kept: bool
+) -> None:
+    assert len(around(EXAMPLE, box).background) == kept
+
+
+def test_background_hardly_overlaps_and_the_best_proposed_is_kept() -> None:
+    boxes = [(0, 0, 30, 30), (0, 8, 30, 38), (0, 22, 30, 52), (130, 0, 160, 30)]
+    windows = [crop.window_xyxy for crop in around(EXAMPLE, *boxes).background]
+    assert [(x0 + x1, y0 + y1) for x0, y0, x1, y1 in windows] == [(30, 30), (30, 74), (290, 30)]
+
+
+def test_so_much_background_is_kept_shared_among_the_examples() -> None:
+    examples = [(20, 20, 40, 40), (100, 20, 120, 40), (20, 100, 40, 120)]
+    grid = [(x, y, x + 20, y + 20) for y in range(160, 400, 24) for x in range(0, 400, 24)]
+    assert len(grid) > 2 * BACKGROUND_REGIONS
+    for count in (1, 3):
+        made = detector(Chosen(*grid))
+        found = learnt(made, picture(side=420), *examples[:count])
+        counts = [len(each.background) for each in found]
+        assert sum(counts) == BACKGROUND_REGIONS
+        assert max(counts) - min(counts) <= 1
+        corners = {crop.window_xyxy for each in found for crop in each.background}
+        assert len(corners) == BACKGROUND_REGIONS, "none twice"
+        assert {y0 for _, y0, _, _ in corners} <= {160 - 13, 184 - 13}, "the best proposed"
+
+
+def test_other_objects_of_the_picture_are_no_background() -> None:
+    frame, other = picture((EXAMPLE, "nut"), (ELSEWHERE, "nut")), (130, 0, 160, 30)
+    made = detector(Chosen(EXAMPLE, ELSEWHERE, other))
+    assert [len(e.background) for e in learnt(made, frame, EXAMPLE, ELSEWHERE)] == [1, 0]
+    for others, touching in ((masks_of(), [True, True]), (masks_of(ELSEWHERE), [True])):
+        made = detector(Chosen(EXAMPLE, ELSEWHERE, other))
+        made.learn_frame(frame, masks_of(EXAMPLE), ["nut"], others=others)
+        [found] = [e.hard_negatives for e in made.library.read()]
+        assert found is not None
+        assert found.touching.tolist() == touching, "certainly no object"
+        assert len(found.background) == len(touching)
+
+
+def test_background_like_the_example_may_be_an_object_without_a_label() -> None:
+    for name, counted in (("berry", 1), ("nut", 0)):
+        made = detector(Chosen(EXAMPLE, ELSEWHERE))
+        learnt(made, picture((EXAMPLE, "nut"), (ELSEWHERE, name)), EXAMPLE)
+        assert made.snapshot().examples().hard_negatives.background.tolist() == [True]
+        assert len(hard_negatives_of(made, "nut")) == counted
+
+
+def test_background_that_may_be_an_object_is_left_out_sooner_than_what_lies_nearby() -> None:
+    """One outline in a picture full of objects says nothing against the others."""
+    found = {}
+    for place, box in (("nearby", (104, 60, 120, 76)), ("elsewhere", ELSEWHERE)):
+        made = detector(Chosen(EXAMPLE, box))
+        learnt(made, picture((EXAMPLE, "nut"), (box, "leaf")), EXAMPLE)
+        found[place] = len(hard_negatives_of(made, "nut"))
+    assert found == {"nearby": 1, "elsewhere": 0}
+
+
+def test_a_negative_and_an_example_that_is_its_picture_have_no_background() -> None:
+    made = detector(Chosen(EXAMPLE, ELSEWHERE))
+    made.learn_frame(picture(), masks_of(EXAMPLE), ["nut"], negative=True)
+    assert [e.hard_negatives for e in made.library.read()] == [None]
+    assert learnt(made, picture(), (0, 0, SIDE, SIDE))[0].background == ()
+
+
+def test_background_speaks_against_its_like_elsewhere_and_the_explanation_says_so() -> None:
+    tent = (110, 110, 150, 150)
+    proposals = (EXAMPLE, tent)
+    found = {}
+    for name in ("background", "nothing"):
+        segmenter = Chosen(*proposals if name == "background" else (EXAMPLE, (60, 60, 100, 72)))
+        made = detector(segmenter)
+        learnt(made, picture((EXAMPLE, "nut"), (tent, "berry")), EXAMPLE)
+        segmenter.boxes = proposals
+        found[name] = made.detect(picture((EXAMPLE, "nut"), (tent, "berry"), seed=5))[1]
+    with_background, without = found["background"], found["nothing"]
+    assert with_background.confidence < without.confidence
+    assert with_background.explanation is not None
+    assert with_background.explanation.nearest_is_background
+    assert without.explanation is not None
+    assert not without.explanation.nearest_is_background
+
+
+@pytest.mark.parametrize("crop_side", [16, 200])
+def test_background_is_embedded_again_to_the_same_vector(crop_side: int) -> None:
+    big, side = (220, 220, 400, 400), 420
+    frame = picture((EXAMPLE, "nut"), (big, "leaf"), side=side)
+    made = detector(Chosen((10, 220, 150, 400), big), embedder="appearance", crop_side=crop_side)
+    [found] = learnt(made, frame, (10, 10, 150, 150))
+    assert [max(c.mask.shape) for c in found.background] == [min(crop_side, BACKGROUND_SIDE)] * 2
+    [(_, payload)] = embed_examples(list(made.library.read()), made.pipeline.features)
+    assert payload is not None
+    assert payload == next(iter(made.library.points())).payload["surroundings"]
+    expected = made.pipeline.features.embed_masks(frame, masks_of(big, size_hw=(side, side)))
+    assert float(found.vectors[1] @ expected[0]) > 0.9, "as in the picture, but for the reduction"
 
 
 # -- at which scale ----------------------------------------------------------------------------
@@ -512,6 +644,23 @@ def _example() -> Point:
 
 HALF = "AAAAAAAAAAA="
 """Four numbers in half precision."""
+
+
+def test_background_comes_back_from_its_text_and_is_covered_by_the_checksum() -> None:
+    made = detector(Chosen(EXAMPLE, ELSEWHERE))
+    [found] = learnt(made, picture((EXAMPLE, "nut"), (ELSEWHERE, "leaf")), EXAMPLE)
+    point = next(iter(made.library.store.scan(with_vectors=True)))
+    [stored] = json.loads(json.dumps(point.payload["background"], allow_nan=False))
+    [crop] = found.background
+    assert (stored["scale"], stored["window"]) == (crop.scale, list(crop.window_xyxy))
+    again = Example.from_point(replace(point, payload={**point.payload, "background": [stored]}))
+    assert again.hard_negatives is not None
+    assert regions(again.hard_negatives) == regions(found)
+    for other in ([], [{**stored, "scale": 0.5}]):
+        with pytest.raises(LibraryCorruptError, match="its crop is not what was stored"):
+            Example.from_point(replace(point, payload={**point.payload, "background": other}))
+
+
 DAMAGES: dict[str, dict[str, Any]] = {
     "no quality at all": {"quality": ...},
     "no masks": {"masks": ...},

@@ -51,6 +51,7 @@ def library(
             owners=owners.astype(np.int64),
             touching=np.ones(len(others), bool),
             vectors=np.array(others, np.float32).reshape(-1, 12),
+            background=np.zeros(len(others), bool),
         ),
         parts=PARTS,
     )

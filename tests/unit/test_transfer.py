@@ -46,6 +46,7 @@ from sam_detect.errors import (
 from sam_detect.library import archive as archives
 from sam_detect.library.example import with_checksums
 from sam_detect.library.library import Library
+from sam_detect.library.manifest import FORMAT_VERSION
 from sam_detect.library.transfer import copy_library, export_library, import_library
 from sam_detect.masks import encode_crop
 from sam_detect.types import Point
@@ -100,7 +101,7 @@ def nothing_is_added(file: Path, match: str | None = None) -> None:
 def test_the_file_is_a_zip_of_plain_data(exported: Path) -> None:
     members = unzipped(exported)
     assert set(members) == {"library.json", "examples.jsonl", "vectors.npy"}
-    assert json.loads(members["library.json"])["format_version"] == 4
+    assert json.loads(members["library.json"])["format_version"] == FORMAT_VERSION
     assert np.load(io.BytesIO(members["vectors.npy"]), allow_pickle=False).shape == (10, 4)
     assert len(members["examples.jsonl"].splitlines()) == 10
     if os.name == "posix":
@@ -401,7 +402,7 @@ def test_a_member_that_is_wrong(
 
 
 def test_a_newer_file_says_upgrade(exported: Path, tmp_path: Path) -> None:
-    data = _manifest(exported, format_version=5, recipe={"new": 1})
+    data = _manifest(exported, format_version=FORMAT_VERSION + 1, recipe={"new": 1})
     zipped(tmp_path / "x", {**unzipped(exported), "library.json": data})
     nothing_is_added(tmp_path / "x", match="upgrade sam-detect")
 
