@@ -87,6 +87,7 @@ class DecisionModel:
         hard_negatives: ``(K, D)`` vectors under the metric, of all labels.
         background: ``(K,)`` bool: which of them lie elsewhere in the picture of an example.
         not_of: which of these regions do not have the label, as ``(n,)`` int64 rows.
+        around: the labels of which some of these regions is no background.
         qualities: typical quality of the examples' proposals; empty where none is known.
         log_areas: of the examples, where known.
         counts: number of examples.
@@ -97,6 +98,7 @@ class DecisionModel:
     hard_negatives: FloatArray
     background: BoolArray
     not_of: Mapping[str, IntArray]
+    around: frozenset[str]
     qualities: Mapping[str, float]
     log_areas: Mapping[str, FloatArray]
     counts: Mapping[str, int]
@@ -112,13 +114,14 @@ class DecisionModel:
         *,
         shift: Mapping[str, float],
     ) -> DecisionModel | None:
-        """The decision model of a library; None if no example has hard negatives.
+        """The decision model of a library; None if no example has hard negatives around it.
 
         Args:
             shift: :func:`expected_shift` of each label's examples.
         """
         positive = ~np.asarray(examples.negatives, bool)
-        if not positive[examples.hard_negatives.owners].any():
+        elsewhere = examples.hard_negatives.background
+        if not positive[examples.hard_negatives.owners[~elsewhere]].any():
             return None
         labels = np.array(examples.labels, dtype=object)
         names = sorted(set(labels[positive]))
@@ -128,19 +131,18 @@ class DecisionModel:
             for n in names
         }
         highest = np.max(list(confidences.values()), axis=0)
-        elsewhere = examples.hard_negatives.background
         perhaps = np.where(elsewhere, PERHAPS_UNNAMED_ELSEWHERE, PERHAPS_UNNAMED)
         known = examples.hard_negatives.touching | (highest < perhaps)
         # What touches a negative may well be the object that it is not.
         known &= positive[examples.hard_negatives.owners]
         owners = labels[examples.hard_negatives.owners]
+        # A part of one object may be an object of another label (food on a plate).
+        not_of = {n: np.flatnonzero(((owners == n) | (confidences[n] < 0.5))[known]) for n in names}
         return cls(
             hard_negatives=mapped[known],
             background=elsewhere[known],
-            # A part of one object may be an object of another label (food on a plate).
-            not_of={
-                n: np.flatnonzero(((owners == n) | (confidences[n] < 0.5))[known]) for n in names
-            },
+            not_of=not_of,
+            around=frozenset(n for n in names if not elsewhere[known][not_of[n]].all()),
             qualities=_typical_qualities(examples, names),
             log_areas=_log_areas(examples, names),
             counts={n: int(np.count_nonzero(positive & (labels == n))) for n in names},
@@ -175,9 +177,9 @@ class DecisionModel:
         if shift:
             odds["one_image"] = shift * ONE_PICTURE * (2 * count - 1) / (2 * count + 1)
         if not math.isnan(hard_negative):
-            odds["hard_negatives"] = (
-                HARD_NEGATIVE_WEIGHT * (similarity - hard_negative) / self.spread
-            )
+            margin = HARD_NEGATIVE_WEIGHT * (similarity - hard_negative) / self.spread
+            # To differ from all background says little: nearly everything does.
+            odds["hard_negatives"] = margin if label in self.around else min(margin, 0.0)
         if area and label in self.log_areas:
             off = float(np.abs(self.log_areas[label] - math.log(area)).min())
             odds["area"] = (shift - 1) * SIZE_WEIGHT * max(0.0, off - SIZE_MARGIN)
@@ -197,6 +199,8 @@ class DecisionModel:
         """``(N,)`` mean similarity of each vector to the nearest hard negatives of its label (NaN
         for none), and ``(N,)`` whether the very nearest is background.
 
+        Background counts where it is nearer than the others: it can only take confidence away.
+
         Args:
             labels: N labels.
             vectors: ``(N, D)`` under the metric.
@@ -210,11 +214,12 @@ class DecisionModel:
             similar = vectors[some] @ self.hard_negatives.T
             for label, rows in self.not_of.items():
                 mine = np.flatnonzero(names[some] == label)
-                count = min(NEAREST_HARD_NEGATIVES, len(rows))
-                if count and len(mine):
+                if len(rows) and len(mine):
                     of_label = similar[np.ix_(mine, rows)]
-                    nearest = np.partition(of_label, -count, axis=1)[:, -count:]
-                    found[some[mine]] = nearest.mean(axis=1)
+                    around = of_label[:, ~self.background[rows]]
+                    found[some[mine]] = np.fmax(
+                        _mean_of_nearest(around), _mean_of_nearest(of_label)
+                    )
                     background[some[mine]] = self.background[rows[of_label.argmax(axis=1)]]
         return found, background
 
@@ -297,6 +302,14 @@ def negative_factors(neighbours: Sequence[Neighbour]) -> dict[str, float]:
             if share < 1:
                 left[each.label] = min(left.get(each.label, 1.0), share)
     return left
+
+
+def _mean_of_nearest(similar: FloatArray) -> FloatArray:
+    """``(N,)`` of ``(N, K)`` similarities; NaN for none."""
+    count = min(NEAREST_HARD_NEGATIVES, similar.shape[1])
+    if not count:
+        return np.full(len(similar), np.nan, np.float32)
+    return np.asarray(np.partition(similar, -count, axis=1)[:, -count:].mean(axis=1), np.float32)
 
 
 def _nearest(vectors: FloatArray, examples: FloatArray) -> FloatArray:

@@ -43,7 +43,7 @@ def at(*degrees: float) -> Floats:
 
 def gathered(
     examples: Sequence[tuple[str, float]],
-    hard_negatives: Sequence[tuple[int, bool, float]],
+    hard_negatives: Sequence[tuple[int, bool | None, float]],
     *,
     sources: Sequence[str] | None = None,
     at_hand: str | None = None,
@@ -51,7 +51,7 @@ def gathered(
 ) -> DecisionModel | None:
     """The model of examples ``(label, angle)`` and hard negatives ``(owner, touching, angle)``.
 
-    A label that begins with ``!`` is a negative's.
+    A label that begins with ``!`` is a negative's. What is background has None for touching.
     """
     labels = tuple(label.lstrip("!") for label, _ in examples)
     known = ExampleArrays(
@@ -63,9 +63,9 @@ def gathered(
         vectors=at(*[angle for _, angle in examples]),
         hard_negatives=HardNegativeArrays(
             owners=np.array([owner for owner, _, _ in hard_negatives], np.int64),
-            touching=np.array([touching for _, touching, _ in hard_negatives], np.bool_),
+            touching=np.array([bool(touching) for _, touching, _ in hard_negatives], np.bool_),
             vectors=at(*[angle for _, _, angle in hard_negatives]),
-            background=np.array([not touching for _, touching, _ in hard_negatives], np.bool_),
+            background=np.array([touching is None for _, touching, _ in hard_negatives], np.bool_),
         ),
         **arrays,
     )
@@ -212,11 +212,32 @@ def test_rivals_of_many_vectors_are_those_of_each(monkeypatch: pytest.MonkeyPatc
 
 
 def test_it_is_known_whether_the_nearest_rival_is_background() -> None:
-    decision = found([("nut", 0)], [(0, True, 30), (0, True, 34), (0, False, 60)])
+    decision = found([("nut", 0)], [(0, True, 30), (0, True, 34), (0, None, 60)])
     assert decision.background.tolist() == [False, False, True]
     names = ["nut", "nut", None]
     _, background = decision.nearest_hard_negatives(names, at(32, 58, 60))
     assert background.tolist() == [False, True, False]
+
+
+def test_background_can_only_take_confidence_away() -> None:
+    examples, around = [("nut", 0.0), ("nut", 8.0)], [(0, True, 40.0)]
+    without = confidence(found(examples, around))
+    far = [(0, None, float(angle)) for angle in range(100, 160, 10)]
+    assert confidence(found(examples, [*around, *far])) == pytest.approx(without)
+    near = [(0, None, float(angle)) for angle in (34, 36, 38)]
+    assert confidence(found(examples, [*around, *near])) < without
+
+
+def test_a_label_with_background_alone_is_given_nothing_for_being_unlike_it() -> None:
+    examples = [("plate", 0.0), ("plate", 4.0), ("food", 90.0), ("food", 94.0)]
+    part_of_plate = [(0, True, 88.0)]
+    given = {"label": "food", "angle": 118, "similarity": math.cos(math.radians(24))}
+    nothing = confidence(found(examples, part_of_plate), **given)
+    for angle, less in ((180.0, False), (120.0, True)):
+        decision = found(examples, [*part_of_plate, (2, None, angle)])
+        assert decision.around == {"plate"}
+        assert (confidence(decision, **given) < nothing) == less
+    assert gathered(examples, [(2, None, 180.0)]) is None, "nothing is known around any example"
 
 
 def test_a_label_without_rivals_is_weighed_without_them() -> None:

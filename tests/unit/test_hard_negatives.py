@@ -189,6 +189,7 @@ def test_an_example_that_is_the_whole_picture_has_no_counterexamples() -> None:
 # -- the background of the picture ---------------------------------------------------------------
 
 ELSEWHERE = (130, 130, 160, 160)
+PART = (60, 60, 100, 72)
 
 
 def test_what_lies_elsewhere_in_the_picture_is_kept_with_a_crop_of_its_own() -> None:
@@ -256,20 +257,20 @@ def test_other_objects_of_the_picture_are_no_background() -> None:
 
 def test_background_like_the_example_may_be_an_object_without_a_label() -> None:
     for name, counted in (("berry", 1), ("nut", 0)):
-        made = detector(Chosen(EXAMPLE, ELSEWHERE))
+        made = detector(Chosen(EXAMPLE, PART, ELSEWHERE))
         learnt(made, picture((EXAMPLE, "nut"), (ELSEWHERE, name)), EXAMPLE)
-        assert made.snapshot().examples().hard_negatives.background.tolist() == [True]
-        assert len(hard_negatives_of(made, "nut")) == counted
+        assert made.snapshot().examples().hard_negatives.background.tolist() == [False, True]
+        assert len(hard_negatives_of(made, "nut")) == 1 + counted
 
 
 def test_background_that_may_be_an_object_is_left_out_sooner_than_what_lies_nearby() -> None:
     """One outline in a picture full of objects says nothing against the others."""
     found = {}
     for place, box in (("nearby", (104, 60, 120, 76)), ("elsewhere", ELSEWHERE)):
-        made = detector(Chosen(EXAMPLE, box))
+        made = detector(Chosen(EXAMPLE, PART, box))
         learnt(made, picture((EXAMPLE, "nut"), (box, "leaf")), EXAMPLE)
         found[place] = len(hard_negatives_of(made, "nut"))
-    assert found == {"nearby": 1, "elsewhere": 0}
+    assert found == {"nearby": 2, "elsewhere": 1}
 
 
 def test_a_negative_and_an_example_that_is_its_picture_have_no_background() -> None:
@@ -284,10 +285,11 @@ def test_background_speaks_against_its_like_elsewhere_and_the_explanation_says_s
     proposals = (EXAMPLE, tent)
     found = {}
     for name in ("background", "nothing"):
-        segmenter = Chosen(*proposals if name == "background" else (EXAMPLE, (60, 60, 100, 72)))
+        elsewhere = (tent,) if name == "background" else ()
+        segmenter = Chosen(EXAMPLE, PART, *elsewhere)
         made = detector(segmenter)
         learnt(made, picture((EXAMPLE, "nut"), (tent, "berry")), EXAMPLE)
-        segmenter.boxes = proposals
+        segmenter.boxes, segmenter.qualities = proposals, [0.8, 0.8]
         found[name] = made.detect(picture((EXAMPLE, "nut"), (tent, "berry"), seed=5))[1]
     with_background, without = found["background"], found["nothing"]
     assert with_background.confidence < without.confidence
