@@ -34,6 +34,7 @@ from sam_detect.library.example import MAX_REGIONS, Example, with_checksums
 from sam_detect.library.library import Library
 from sam_detect.library.reindex import embed_examples
 from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.library.webp import encode_webp
 from sam_detect.masks import encode_crop
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.types import Frame, Masks, Point
@@ -661,6 +662,28 @@ def test_background_comes_back_from_its_text_and_is_covered_by_the_checksum() ->
     for other in ([], [{**stored, "scale": 0.5}]):
         with pytest.raises(LibraryCorruptError, match="its crop is not what was stored"):
             Example.from_point(replace(point, payload={**point.payload, "background": other}))
+
+
+@pytest.mark.parametrize(
+    ("side", "refused"), [(BACKGROUND_SIDE, False), (BACKGROUND_SIDE + 1, True)]
+)
+def test_a_crop_of_the_background_has_a_largest_side(side: int, refused: bool) -> None:
+    made = detector(Chosen(EXAMPLE, ELSEWHERE))
+    learnt(made, picture((EXAMPLE, "nut"), (ELSEWHERE, "leaf")), EXAMPLE)
+    point = next(iter(made.library.store.scan(with_vectors=True)))
+    large = {
+        "webp": encode_webp(np.zeros((side, side, 3), np.uint8)),
+        "mask": encode_crop(np.ones((side, side), bool)).decode("ascii"),
+    }
+    stored = [{**point.payload["background"][0], **large}]
+    changed = with_checksums(replace(point, payload={**point.payload, "background": stored}))
+    if not refused:
+        found = Example.from_point(changed).hard_negatives
+        assert found is not None
+        assert found.background[0].mask.shape == (side, side)
+        return
+    with pytest.raises(LibraryCorruptError, match=f"{side}x{side} pixels"):
+        Example.from_point(changed)
 
 
 DAMAGES: dict[str, dict[str, Any]] = {
