@@ -76,15 +76,16 @@ class CachedSegmenter(Segmenter):
         """The proposals of a frame; the seconds that they took when they were made are added to
         those that the cache counts."""
         key = (self.key, self.areas, frame.source_id)
-        if self.knows_examples:
-            self.cache.proposals.pop(key, None)
-        if key not in self.cache.proposals:
+        # Those of the same picture for learning know no examples, and have the same key.
+        made = None if self.knows_examples else self.cache.proposals.get(key)
+        if made is None:
             started = time.perf_counter()
             masks = self.inner.segment(frame)
-            self.cache.proposals[key] = masks, time.perf_counter() - started
-        masks, seconds = self.cache.proposals[key]
-        self.cache.spent.append(seconds)
-        return masks
+            made = masks, time.perf_counter() - started
+            if not self.knows_examples:
+                self.cache.proposals[key] = made
+        self.cache.spent.append(made[1])
+        return made[0]
 
     def smallest_area(self, size_hw: tuple[int, int]) -> float:
         return self.inner.smallest_area(size_hw)

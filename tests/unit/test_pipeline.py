@@ -178,6 +178,16 @@ def test_a_segmenter_may_follow_what_is_like_the_examples(monkeypatch: pytest.Mo
     assert fitted[1:] == [{"nut": 3, "leaf": 2}]
 
 
+def test_proposals_that_followed_one_episode_do_not_reach_another() -> None:
+    method = PipelineMethod(detector(segmenter=Following()).pipeline)
+    frame = Frame(np.ascontiguousarray(two_kinds()[..., ::-1]), "other.png")
+    masks = Masks.from_dense(disc_masks()[:3])
+    method.learn([SupportImage(frame_of(number=1), masks, ("nut",) * 3, None)])
+    assert len(method.find(frame).proposals) == 4
+    assert len(method.propose(frame)) == 5, "what learning from this picture would see"
+    assert len(method.find(frame).proposals) == 4
+
+
 def test_at_most_so_many_examples_of_a_label_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sam_detect.proposals.EXAMPLES_SEEN", 2)
     made = taught(MemoryVectorStore(), "nut", "leaf")
