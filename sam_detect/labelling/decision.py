@@ -58,8 +58,9 @@ SHIFT_KNOWN = 0.2
 PERHAPS_UNNAMED = 0.3
 """Confidence from which a nearby region may be an object without a label."""
 PERHAPS_UNNAMED_ELSEWHERE = 0.1
-"""The same for the background: what lies near an example is more often a part of something, and a
-picture full of objects has many of them elsewhere."""
+"""The same for the background, divided by the number of examples: what lies near an example is more
+often a part of something, and a picture full of objects has many of them elsewhere. Several
+examples from one picture are more alike than its other objects, which so seem to be unlike them."""
 REACH = 1.0
 """Log of the factor by which an object may be larger than any example of its label, or smaller."""
 REACH_OF_ONE_PICTURE = 2.8
@@ -130,9 +131,11 @@ class DecisionModel:
             n: calibration.confidence(n, _nearest(mapped, own[positive & (labels == n)]))
             for n in names
         }
-        highest = np.max(list(confidences.values()), axis=0)
-        perhaps = np.where(elsewhere, PERHAPS_UNNAMED_ELSEWHERE, PERHAPS_UNNAMED)
-        known = examples.hard_negatives.touching | (highest < perhaps)
+        counts = {n: int(np.count_nonzero(positive & (labels == n))) for n in names}
+        known = examples.hard_negatives.touching.copy()
+        limits = {n: np.where(elsewhere, PERHAPS_UNNAMED_ELSEWHERE / counts[n], PERHAPS_UNNAMED)
+                  for n in names}  # fmt: skip
+        known |= np.all([confidences[n] < limits[n] for n in names], axis=0)
         # What touches a negative may well be the object that it is not.
         known &= positive[examples.hard_negatives.owners]
         owners = labels[examples.hard_negatives.owners]
@@ -145,7 +148,7 @@ class DecisionModel:
             around=frozenset(n for n in names if not elsewhere[known][not_of[n]].all()),
             qualities=_typical_qualities(examples, names),
             log_areas=_log_areas(examples, names),
-            counts={n: int(np.count_nonzero(positive & (labels == n))) for n in names},
+            counts=counts,
             shift=shift,
             spread=calibration.spread,
         )

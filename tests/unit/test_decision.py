@@ -211,6 +211,14 @@ def test_rivals_of_many_vectors_are_those_of_each(monkeypatch: pytest.MonkeyPatc
         assert value == pytest.approx(np.mean(nearest), abs=1e-6)
 
 
+def test_the_more_examples_the_less_like_them_the_background_has_to_be() -> None:
+    background, nearby = (0, None, 23.5), (0, False, 23.5)  # its confidence is .04
+    assert hard_negatives([("nut", 0)], [background, (0, True, 1)]) == {"nut": [1, 24]}
+    five = [("nut", float(angle) / 10) for angle in range(5)]
+    assert hard_negatives(five, [background, (0, True, 1)]) == {"nut": [1]}
+    assert hard_negatives(five, [nearby, (0, True, 1)]) == {"nut": [1, 24]}
+
+
 def test_it_is_known_whether_the_nearest_rival_is_background() -> None:
     decision = found([("nut", 0)], [(0, True, 30), (0, True, 34), (0, None, 60)])
     assert decision.background.tolist() == [False, False, True]
