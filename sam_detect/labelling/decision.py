@@ -99,7 +99,7 @@ class DecisionModel:
     hard_negatives: FloatArray
     background: BoolArray
     not_of: Mapping[str, IntArray]
-    around: frozenset[str]
+    around: tuple[str, ...]
     qualities: Mapping[str, float]
     log_areas: Mapping[str, FloatArray]
     counts: Mapping[str, int]
@@ -145,7 +145,7 @@ class DecisionModel:
             hard_negatives=mapped[known],
             background=elsewhere[known],
             not_of=not_of,
-            around=frozenset(n for n in names if not elsewhere[known][not_of[n]].all()),
+            around=tuple(n for n in names if not elsewhere[known][not_of[n]].all()),
             qualities=_typical_qualities(examples, names),
             log_areas=_log_areas(examples, names),
             counts=counts,

@@ -242,7 +242,7 @@ def test_a_label_with_background_alone_is_given_nothing_for_being_unlike_it() ->
     given = {"label": "food", "angle": 118, "similarity": math.cos(math.radians(24))}
     nothing = confidence(found(examples, part_of_plate), **given)
     far, near = (found(examples, [*part_of_plate, (2, None, angle)]) for angle in (180.0, 120.0))
-    assert far.around == near.around == {"plate"}
+    assert far.around == near.around == ("plate",)
     assert confidence(far, **given) == pytest.approx(nothing)
     assert confidence(near, **given) < nothing
     assert gathered(examples, [(2, None, 180.0)]) is None, "nothing is known around any example"
