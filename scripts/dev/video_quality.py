@@ -1,51 +1,75 @@
-"""How well the objects of annotated videos are followed, against their outlines in every frame.
+"""How well users' commands follow the objects of annotated videos, against their outlines.
 
-    ./scripts/video-quality FOLDER... [--every N] [--segmenter NAME] [--json]
+    ./scripts/video-quality FOLDER... [--embedder NAME] [--json] [--video OPTION...]
 
 A folder holds ``annotations.json`` (COCO with ``track_id``) and the frames. The objects are learnt
-from the first frame; the figures are of the frames after it.
+from the first frame with ``sam-detect learn FRAME --masks``, into a library of its own, and
+followed with ``sam-detect video FRAMES --output out.jsonl``, which gets the options after
+``--video``. All other settings are those that users have.
 
-``J`` is the region similarity of DAVIS (Perazzi et al. 2016): the mean IoU of an object with the
-one track that has to stay on it, over the frames after the first; where the track is gone it is 0.
+``J`` and ``F`` are the measures of DAVIS (Perazzi et al. 2016): the IoU of an object with the named
+one that overlaps it most, and the F measure of that one's edge; 0 where nothing of its name
+overlaps it. The first frame does not count. Every other named object is a false one.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError, SamDetectError
+from sam_detect.evaluation.metrics.boundary import boundary_f
 from sam_detect.masks import iou_matrix, rle_to_mask
 from sam_detect.sources import find_images, load_image
 from sam_detect.sources.annotations import AnnotatedImage, read_coco
 from sam_detect.types import Masks, TrackedFrame
-from sam_detect.vector_store import MemoryVectorStore
 
-FOUND_IOU = 0.3
-"""A named object that overlaps every outlined one less is a false one."""
+FIGURES = ("j", "f", "false_per_frame", "continuity", "switches", "seconds_per_frame")
 
 
 @dataclass(frozen=True)
 class Outlined:
-    """The visible objects of one frame.
+    """The objects of one frame, annotated or followed.
 
     Attributes:
         masks: their N masks.
         ids: N numbers, each the same in all frames of an object.
-        labels: their N names.
+        labels: their N names; None for what is followed without a name.
     """
 
     masks: Masks
     ids: tuple[int, ...]
-    labels: tuple[str, ...]
+    labels: tuple[str | None, ...]
+
+    @classmethod
+    def of_tracked(cls, tracked: TrackedFrame) -> Outlined:
+        """What a stream followed."""
+        found = tracked.detections
+        return cls(found.masks, tuple(tracked.track_ids.tolist()), tuple(found.label))
+
+    @classmethod
+    def of_line(cls, line: str, size_hw: tuple[int, int]) -> Outlined:
+        """What a line of JSON of ``sam-detect video`` says."""
+        found = json.loads(line)["detections"]
+        masks = [Masks.from_dense(rle_to_mask(each["segmentation"])) for each in found]
+        return cls(
+            Masks.concatenate([Masks.empty(size_hw), *masks]),
+            tuple(int(each["track_id"] or 0) for each in found),
+            tuple(each["label"] for each in found),
+        )
 
 
 @dataclass(frozen=True)
@@ -55,17 +79,18 @@ class ObjectQuality:
     Attributes:
         id, label: the object.
         frames: how many those are.
-        j: mean IoU with its own track, that is with the one that overlaps it most in the first
-            frame in which any does.
-        continuity: share of the frames in which the track that overlaps it most is its own, and
-            has its name.
-        switches: how often another track than before overlaps it most.
+        j: mean IoU with the one of its name that overlaps it most.
+        f: mean F measure of the same one's edge.
+        continuity: share of the frames in which that one is on the object's own track, that is on
+            the one that overlapped it most in the first frame in which any did.
+        switches: how often it is on another track than before.
     """
 
     id: int
-    label: str
+    label: str | None
     frames: int
     j: float
+    f: float
     continuity: float
     switches: int
 
@@ -76,18 +101,26 @@ class VideoQuality:
 
     Attributes:
         objects: one by one.
-        false_per_frame: named objects that are none, or have another name, in the mean.
+        false_per_frame: named objects that are not the best one of an object of their name, in the
+            mean over all frames.
         false_tracks: tracks that were such in a frame.
+        seconds_per_frame: of the command, its start included; None where nobody counted.
     """
 
     objects: tuple[ObjectQuality, ...]
     false_per_frame: float
     false_tracks: int
+    seconds_per_frame: float | None = None
 
     @property
     def j(self) -> float:
         """Mean of the objects' J."""
         return _mean([each.j for each in self.objects])
+
+    @property
+    def f(self) -> float:
+        """Mean of the objects' F."""
+        return _mean([each.f for each in self.objects])
 
     @property
     def continuity(self) -> float:
@@ -97,50 +130,80 @@ class VideoQuality:
     def switches(self) -> int:
         return sum(each.switches for each in self.objects)
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain data, means first."""
-        means = {"j": self.j, "continuity": self.continuity, "switches": self.switches}
-        return {**means, **asdict(self)}
+        return {**{name: getattr(self, name) for name in FIGURES}, **asdict(self)}
 
 
-def video_quality(tracked: Sequence[TrackedFrame], outlined: Sequence[Outlined]) -> VideoQuality:
+def video_quality(followed: Sequence[Outlined], outlined: Sequence[Outlined]) -> VideoQuality:
     """Compares what was followed with what was outlined, frame by frame.
 
     Raises:
         ImageError: they are of unequal numbers of frames.
     """
-    if len(tracked) != len(outlined):
-        raise ImageError(f"{len(tracked)} frames were followed, {len(outlined)} are outlined")
-    ious = [_ious(t, o) for t, o in zip(tracked, outlined, strict=True)]
+    if len(followed) != len(outlined):
+        raise ImageError(f"{len(followed)} frames were followed, {len(outlined)} are outlined")
+    best = [_best(f, o) for f, o in zip(followed, outlined, strict=True)]
     names = {i: name for each in outlined for i, name in zip(each.ids, each.labels, strict=True)}
-    objects = [_followed(i, names[i], tracked, outlined, ious) for i in sorted(names)]
-    false = [_false(t, o, iou) for t, o, iou in zip(tracked, outlined, ious, strict=True)]
+    false = [
+        {frame.ids[i] for i, name in enumerate(frame.labels) if name and i not in found.values()}
+        for frame, found in zip(followed, best, strict=True)
+    ]
     return VideoQuality(
-        objects=tuple(objects),
+        objects=tuple(_object(i, names[i], followed, outlined, best) for i in sorted(names)),
         false_per_frame=_mean([float(len(each)) for each in false]),
         false_tracks=len(set().union(*false)),
     )
 
 
-def measure(detector: SAMDetect, folder: str | Path, *, every: int = 10) -> VideoQuality:
-    """Learns the objects of a video's first frame, then follows them through all of it.
+def measure(
+    folder: Path, *, embedder: str | None = None, video: Sequence[str] = ()
+) -> VideoQuality:
+    """Learns the objects of a video's first frame, then follows them through all of it, each with
+    the command that users type, in a ``SAM_DETECT_HOME`` of its own.
 
     Args:
-        detector: its library should know nothing else.
         folder: ``annotations.json`` (COCO, with ``track_id``), and the frames in or below it.
-        every: frames from one key frame to the next.
+        embedder: of ``learn``; None for its default.
+        video: options of ``video``.
 
     Raises:
-        ImageError: the folder or its annotations cannot be read, or a frame is not annotated.
+        ImageError: the folder or its annotations cannot be read, a frame is not annotated, or a
+            command failed.
     """
-    pictures = find_images(folder)
-    images, _ = read_coco(Path(folder) / "annotations.json", pictures)
-    outlined = [_outlined(image) for image in sorted(images, key=lambda image: image.path)]
-    first = load_image(min(image.path for image in images))
-    detector.learn_frame(first, outlined[0].masks, outlined[0].labels)
-    frames = Path(first.source_id).parent
-    with detector.stream(frames, every=every) as stream:
-        return video_quality(list(stream), outlined)
+    images, _ = read_coco(folder / "annotations.json", find_images(folder))
+    images = sorted(images, key=lambda image: image.path)
+    outlined = [_outlined(image) for image in images]
+    first = Path(images[0].path)
+    with tempfile.TemporaryDirectory(prefix="video-quality-") as place:
+        home = Path(place)
+        parts = [] if embedder is None else ["--embedder", embedder]
+        for label in sorted({str(label) for label in outlined[0].labels}):
+            chosen = [i for i, each in enumerate(outlined[0].labels) if each == label]
+            # A stack of masks: an object of several parts stays one.
+            np.save(home / "masks.npy", [outlined[0].masks.dense(i) for i in chosen])
+            masks = ["--masks", str(home / "masks.npy")]
+            _command(home, "learn", str(first), "--label", label, *masks, *parts)
+        start = time.monotonic()
+        _command(home, "video", str(first.parent), "--output", str(home / "out.jsonl"), *video)
+        elapsed_s = time.monotonic() - start
+        lines = (home / "out.jsonl").read_text(encoding="ascii").splitlines()
+    sizes = [each.masks.size_hw for each in outlined]
+    if len(lines) != len(sizes):
+        raise ImageError(f"{folder}: {len(lines)} frames were followed, {len(sizes)} are outlined")
+    followed = [Outlined.of_line(line, size) for line, size in zip(lines, sizes, strict=True)]
+    found = video_quality(followed, outlined)
+    return replace(found, seconds_per_frame=elapsed_s / len(lines))
+
+
+def _command(home: Path, *arguments: str) -> None:
+    environment = {**os.environ, "SAM_DETECT_HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, "-m", "sam_detect", *arguments],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise ImageError(f"sam-detect {arguments[0]} failed: {done.stderr.strip()}")
 
 
 def _outlined(image: AnnotatedImage) -> Outlined:
@@ -156,45 +219,47 @@ def _outlined(image: AnnotatedImage) -> Outlined:
     )
 
 
-def _followed(
-    object_id: int,
-    label: str,
-    tracked: Sequence[TrackedFrame],
+def _best(followed: Outlined, outlined: Outlined) -> dict[int, int]:
+    """By number of an object, the index of the one of its name that overlaps it most."""
+    ious = _ious(followed, outlined)
+    same = np.array([[a == b for b in followed.labels] for a in outlined.labels], np.bool_)
+    ious = np.where(same.reshape(ious.shape), ious, 0.0)
+    return {
+        number: int(row.argmax())
+        for number, row in zip(outlined.ids, ious, strict=True)
+        if row.any()
+    }
+
+
+def _object(
+    number: int,
+    label: str | None,
+    followed: Sequence[Outlined],
     outlined: Sequence[Outlined],
-    ious: Sequence[npt.NDArray[np.float64]],
+    best: Sequence[dict[int, int]],
 ) -> ObjectQuality:
-    own, before, switches = 0, 0, 0
-    overlaps, right = [], []
-    shown = [i for i, each in enumerate(outlined) if object_id in each.ids]
-    for place in shown:
-        row = ious[place][outlined[place].ids.index(object_id)]
-        best = int(row.argmax()) if row.any() else -1
-        track = int(tracked[place].track_ids[best]) if best >= 0 else 0
-        own = own or track
-        mine = tracked[place].track_ids == own
-        overlaps.append(float(row[mine].max()) if mine.any() else 0.0)
-        right.append(
-            track == own > 0 and tracked[place].detections.classifications[best].label == label
-        )
-        switches += track != before and track > 0 and before > 0
-        before = track or before
+    overlaps, edges, tracks = [], [], []
+    for frame, truth, found in zip(followed, outlined, best, strict=True):
+        if number not in truth.ids:
+            continue
+        index, place = found.get(number), truth.ids.index(number)
+        tracks.append(0 if index is None else frame.ids[index])
+        drawn = truth.masks.dense(place)
+        mask = np.zeros_like(drawn) if index is None else frame.masks.dense(index)
+        overlaps.append(float((mask & drawn).sum() / (mask | drawn).sum()))
+        edges.append(boundary_f(mask, drawn))
+    named = [track for track in tracks if track]
+    own = [track == named[0] for track in tracks] if named else [False] * len(tracks)
     return ObjectQuality(
-        object_id, label, len(shown) - 1, _mean(overlaps[1:]), _mean(right[1:]), switches
-    )
+        id=number, label=label, frames=len(tracks) - 1, j=_mean(overlaps[1:]), f=_mean(edges[1:]),
+        continuity=_mean([float(each) for each in own[1:]]),
+        switches=sum(a != b for a, b in itertools.pairwise(named)),
+    )  # fmt: skip
 
 
-def _false(tracked: TrackedFrame, outlined: Outlined, ious: npt.NDArray[np.float64]) -> set[int]:
-    """The tracks of named objects that are none of that name."""
-    found = tracked.detections.label
-    same = np.equal.outer(np.array(outlined.labels, object), found).astype(np.bool_)
-    overlap = np.where(same, ious, 0.0).max(axis=0, initial=0.0)
-    named = np.array([label is not None for label in found], np.bool_)
-    return set(tracked.track_ids[named & (overlap < FOUND_IOU)].tolist())
-
-
-def _ious(tracked: TrackedFrame, outlined: Outlined) -> npt.NDArray[np.float64]:
+def _ious(followed: Outlined, outlined: Outlined) -> npt.NDArray[np.float64]:
     """``(objects, tracks)``."""
-    both = Masks.concatenate([outlined.masks, tracked.detections.masks])
+    both = Masks.concatenate([outlined.masks, followed.masks])
     count = len(outlined.ids)
     return iou_matrix(both.crops(), both.boxes_xyxy)[:count, count:]
 
@@ -205,27 +270,32 @@ def _mean(values: Sequence[float]) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
+    figures = []
     for folder in given.folders:
         try:
-            detector = SAMDetect(
-                vector_store=MemoryVectorStore(),
-                segmenter=given.segmenter,
-                embedder=given.embedder,
-                embedding_cache_size=10_000,
-            )
-            found = measure(detector, folder, every=given.every)
+            found = measure(folder, embedder=given.embedder, video=given.video)
         except SamDetectError as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
-        print(json.dumps({"video": str(folder), **found.to_dict()}) if given.json
-              else f"{folder}: {told(found)}", flush=True)  # fmt: skip
+        said = found.to_dict()
+        figures.append({name: said[name] for name in FIGURES})
+        _print(str(folder), said, as_json=given.json)
+    if len(figures) > 1:
+        means = {name: _mean([each[name] for each in figures]) for name in FIGURES}
+        _print("mean", means, as_json=given.json)
     return 0
 
 
-def told(found: VideoQuality) -> str:
-    return (
-        f"J {found.j:.3f}, continuity {found.continuity:.3f}, id switches {found.switches}, "
-        f"false objects a frame {found.false_per_frame:.2f} (tracks: {found.false_tracks})"
+def _print(video: str, figures: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"video": video, **figures}), flush=True)
+        return
+    print(
+        f"{video}: J {figures['j']:.3f}, F {figures['f']:.3f}, "
+        f"false objects a frame {figures['false_per_frame']:.2f}, "
+        f"continuity {figures['continuity']:.3f}, id switches {figures['switches']:g}, "
+        f"{figures['seconds_per_frame']:.2f} s a frame",
+        flush=True,
     )
 
 
@@ -234,10 +304,14 @@ def parser() -> argparse.ArgumentParser:
         prog="scripts/video-quality", description=__doc__.splitlines()[0]
     )
     made.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
-    made.add_argument("--every", type=int, default=10, help="frames from one key frame to the next")
-    made.add_argument("--segmenter", default="naive")
-    made.add_argument("--embedder", default="appearance")
-    made.add_argument("--json", action="store_true", help="one JSON object for each folder")
+    made.add_argument("--embedder", help="of sam-detect learn [default: its own]")
+    made.add_argument(
+        "--json", action="store_true", help="one JSON object for each folder, and one of the means"
+    )
+    made.add_argument(
+        "--video", nargs=argparse.REMAINDER, default=[], metavar="OPTION",
+        help="all that follows is for sam-detect video",
+    )  # fmt: skip
     return made
 
 

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from sam_detect.errors import ImageError
-from sam_detect.types import Classification, Detections, Frame, Masks, TrackedFrame
+from sam_detect.types import Masks, TrackedFrame
 from sam_detect.video.association import ious
-from scripts.dev.video_quality import Outlined, VideoQuality, measure, video_quality
-from tests.video_scenes import Scene, Thing, along, busy_scene, detector_that_knows, followed
+from scripts.dev.video_quality import Outlined, measure, video_quality
+from tests.video_scenes import Scene, Thing, along, busy_scene, followed
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (20, 40)
@@ -29,67 +29,72 @@ def _box(x: int, width: int = 10) -> np.ndarray:
     return mask
 
 
-def _tracked(*objects: tuple[int, str | None, np.ndarray]) -> TrackedFrame:
-    masks = Masks.concatenate([Masks.empty(SIZE), *(Masks.from_dense(m) for _, _, m in objects)])
-    classifications = tuple(Classification(label, label, 0.9) for _, label, _ in objects)
-    ids = np.array([i for i, _, _ in objects], np.int64)
-    frame = Frame(np.zeros((*SIZE, 3), np.uint8))
-    return TrackedFrame(frame, Detections("video", masks, classifications), ids)
-
-
-def _outlined(*objects: tuple[int, str, np.ndarray]) -> Outlined:
+def _frame(*objects: tuple[int, str | None, np.ndarray]) -> Outlined:
     masks = Masks.concatenate([Masks.empty(SIZE), *(Masks.from_dense(m) for _, _, m in objects)])
     return Outlined(masks, tuple(i for i, _, _ in objects), tuple(n for _, n, _ in objects))
 
 
 def test_a_track_that_stays_is_perfect_and_the_first_frame_does_not_count() -> None:
-    outlined = [_outlined((1, "nut", _box(x))) for x in (0, 2, 4)]
-    tracked = [_tracked((7, "nut", _box(x))) for x in (0, 2, 4)]
+    outlined = [_frame((1, "nut", _box(x))) for x in (0, 2, 4)]
+    tracked = [_frame((7, "nut", _box(x))) for x in (0, 2, 4)]
     found = video_quality(tracked, outlined)
     assert (found.j, found.continuity, found.switches, found.false_tracks) == (1, 1, 0, 0)
     assert found.objects[0].frames == 2
 
 
-def test_a_track_that_is_gone_counts_as_nothing_and_its_successor_as_a_switch() -> None:
-    outlined = [_outlined((1, "nut", _box(0)))] * 5
-    mine, other = _tracked((7, "nut", _box(0))), _tracked((8, "nut", _box(0)))
-    found = video_quality([mine, mine, _tracked(), other, other], outlined)
-    assert found.j == pytest.approx(1 / 4)
+def test_a_frame_without_the_object_is_nothing_and_another_track_a_switch() -> None:
+    outlined = [_frame((1, "nut", _box(0)))] * 5
+    mine, other = _frame((7, "nut", _box(0))), _frame((8, "nut", _box(0)))
+    found = video_quality([mine, mine, _frame(), other, other], outlined)
+    assert found.j == found.f == pytest.approx(3 / 4)
     assert found.continuity == pytest.approx(1 / 4)
     assert found.switches == 1
 
 
 def test_half_of_the_object_is_half_of_j() -> None:
-    outlined = [_outlined((1, "nut", _box(0)))] * 2
-    found = video_quality([_tracked((7, "nut", _box(0))), _tracked((7, "nut", _box(0, 5)))],
+    outlined = [_frame((1, "nut", _box(0)))] * 2
+    found = video_quality([_frame((7, "nut", _box(0))), _frame((7, "nut", _box(0, 5)))],
                           outlined)  # fmt: skip
     assert found.j == pytest.approx(0.5)
 
 
-def test_another_name_is_no_continuity_and_false() -> None:
-    outlined = [_outlined((1, "nut", _box(0)))] * 2
-    found = video_quality([_tracked((7, "nut", _box(0))), _tracked((7, "date", _box(0)))], outlined)
-    assert (found.j, found.continuity) == (1, 0)
+def test_the_edge_counts_for_itself() -> None:
+    outlined = [_frame((1, "nut", _box(0)))] * 2
+    found = video_quality([outlined[0], _frame((7, "nut", _box(0, 9)))], outlined)
+    assert (found.j, found.f) == (pytest.approx(0.9), 1), "the edge is one pixel off"
+
+
+def test_another_name_is_nothing_and_false() -> None:
+    outlined = [_frame((1, "nut", _box(0)))] * 2
+    found = video_quality([_frame((7, "nut", _box(0))), _frame((7, "date", _box(0)))], outlined)
+    assert (found.j, found.continuity) == (0, 0)
     assert (found.false_per_frame, found.false_tracks) == (0.5, 1)
 
 
 def test_named_objects_that_are_none_are_false_and_unknown_ones_are_not() -> None:
-    outlined = [_outlined((1, "nut", _box(0)))] * 2
+    outlined = [_frame((1, "nut", _box(0)))] * 2
     own = (7, "nut", _box(0))
-    tracked = [_tracked(own, (8, "nut", _box(20)), (9, None, _box(28))), _tracked(own)]
+    tracked = [_frame(own, (8, "nut", _box(20)), (9, None, _box(28))), _frame(own)]
     found = video_quality(tracked, outlined)
     assert (found.false_per_frame, found.false_tracks) == (0.5, 1)
 
 
+def test_a_second_object_on_the_same_one_is_false_however_well_it_fits() -> None:
+    outlined = [_frame((1, "nut", _box(0)))] * 2
+    tracked = [_frame((7, "nut", _box(0)), (8, "nut", _box(0, 8)))] * 2
+    found = video_quality(tracked, outlined)
+    assert (found.j, found.false_per_frame, found.false_tracks) == (1, 1, 1)
+
+
 def test_an_object_that_comes_later_is_judged_from_there() -> None:
-    outlined = [_outlined(), _outlined((3, "nut", _box(0))), _outlined((3, "nut", _box(0)))]
-    found = video_quality([_tracked(), _tracked(), _tracked((7, "nut", _box(0)))], outlined)
+    outlined = [_frame(), _frame((3, "nut", _box(0))), _frame((3, "nut", _box(0)))]
+    found = video_quality([_frame(), _frame(), _frame((7, "nut", _box(0)))], outlined)
     assert (found.objects[0].frames, found.j, found.continuity) == (1, 1, 1)
 
 
 def test_as_many_frames_as_outlines_are_needed() -> None:
     with pytest.raises(ImageError, match="1 frames were followed, 2 are outlined"):
-        video_quality([_tracked()], [_outlined(), _outlined()])
+        video_quality([_frame()], [_frame(), _frame()])
 
 
 # -- a busy scene --------------------------------------------------------------------------------
@@ -124,7 +129,8 @@ def test_objects_that_cross_hide_leave_and_enter_keep_their_ids(
 def test_objects_of_a_busy_scene_keep_their_names(
     busy: tuple[list[TrackedFrame], list[Outlined]],
 ) -> None:
-    found: VideoQuality = video_quality(*busy)
+    tracked, outlined = busy
+    found = video_quality([Outlined.of_tracked(each) for each in tracked], outlined)
     assert found.continuity > 0.9
     assert found.j > 0.75
     assert found.false_per_frame < 0.3
@@ -162,29 +168,38 @@ def _small_scene() -> Scene:
                  size_hw=(90, 120))  # fmt: skip
 
 
-def test_a_folder_of_frames_is_measured(tmp_path: Path) -> None:
+def test_a_folder_of_frames_is_measured_with_the_commands_that_users_type(tmp_path: Path) -> None:
     folder = _write(_small_scene(), tmp_path / "video")
-    found = measure(detector_that_knows(None), folder, every=4)
-    assert [each.label for each in found.objects] == ["cherry", "leaf"]
-    assert found.j > 0.9
-    assert found.continuity == 1
+    script = [sys.executable, "-m", "scripts.dev.video_quality", str(folder), str(folder)]
+    done = subprocess.run(
+        [*script, "--json", "--embedder", "appearance", "--video", "--every", "4"],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    first, second, mean = (json.loads(line) for line in done.stdout.splitlines())
+    assert first["video"] == str(folder)
+    assert [each["label"] for each in first["objects"]] == ["cherry", "leaf"]
+    assert min(first["j"], first["f"]) > 0.9
+    assert first["continuity"] == 1
+    assert first["seconds_per_frame"] > 0
+    assert mean["video"] == "mean"
+    assert mean["f"] == pytest.approx((first["f"] + second["f"]) / 2)
 
 
-def test_the_command_prints_the_figures(tmp_path: Path) -> None:
-    folder = _write(_small_scene(), tmp_path / "video")
-    script = [sys.executable, "-m", "scripts.dev.video_quality"]
+@pytest.mark.parametrize(
+    ("folder", "options", "said"),
+    [("none", [], "none"), ("video", ["--video", "--every", "0"], "sam-detect video failed")],
+)
+def test_what_fails_is_said_in_a_line(
+    tmp_path: Path, folder: str, options: list[str], said: str
+) -> None:
+    _write(_small_scene(), tmp_path / "video")
+    script = [sys.executable, "-m", "scripts.dev.video_quality", str(tmp_path / folder)]
     done = subprocess.run(
-        [*script, str(folder), "--json"], capture_output=True, text=True, check=True, timeout=60
-    )
-    printed = json.loads(done.stdout)
-    assert printed["video"] == str(folder)
-    assert printed["j"] > 0.9
-    done = subprocess.run(
-        [*script, str(tmp_path / "none")], capture_output=True, text=True, check=False, timeout=60
+        [*script, *options], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "none" in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -192,7 +207,7 @@ def test_the_command_prints_the_figures(tmp_path: Path) -> None:
 )
 @pytest.mark.slow
 def test_objects_of_davis_are_followed(test_data_dir: Path, name: str, least_j: float) -> None:
-    found = measure(detector_that_knows(None), test_data_dir / name)
+    found = measure(test_data_dir / name)
     assert found.j > least_j
     assert found.continuity == 1
     assert found.switches == 0

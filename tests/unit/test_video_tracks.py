@@ -16,7 +16,7 @@ from sam_detect.video.association import HIDDEN_S, BoxTracker, UntrackedVotes, w
 from sam_detect.video.motion import Flow, Motion
 from sam_detect.video.track import Track
 from sam_detect.video.tracks import KeyFrameResult, Tracks
-from scripts.dev.video_quality import VideoQuality, video_quality
+from scripts.dev.video_quality import Outlined, VideoQuality, video_quality
 from tests.video_scenes import Place, Scene, Thing, along, detector_that_knows, followed
 
 CHERRY = Classification("cherry", "cherry", 0.95)
@@ -38,7 +38,8 @@ def _only_id(tracked: TrackedFrame, label: str = "cherry") -> int:
 
 def _quality(scene: Scene) -> VideoQuality:
     """How well the things of a scene are followed, once they are learnt in its first frame."""
-    return video_quality(followed(scene), [scene.outlined(i) for i in range(scene.count)])
+    tracked = [Outlined.of_tracked(each) for each in followed(scene)]
+    return video_quality(tracked, [scene.outlined(i) for i in range(scene.count)])
 
 
 # -- hidden and back -----------------------------------------------------------------------------
