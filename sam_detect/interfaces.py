@@ -11,7 +11,7 @@ part. ``tests/contracts`` runs the same suite over every registered name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
@@ -32,12 +32,9 @@ from sam_detect.types import (
     LabelMemory,
     Masks,
     Point,
+    Similarity,
     TrackedFrame,
 )
-
-SimilarityMap = Callable[[ImageRGB], FloatArray]
-"""``(H, W)`` float32 in 0..1 of a picture ``(H, W, 3)`` uint8: how much each pixel is like the
-examples of a library."""
 
 
 class Source(ABC):
@@ -64,8 +61,7 @@ class Segmenter(Part, room="segmenter"):
     """Proposes masks for whatever looks like an object."""
 
     thread_safe: bool = False
-    """Whether several threads may call :meth:`segment` at once. The windows of a large picture are
-    then shared among the cores."""
+    """Whether several threads may call :meth:`segment` at once: for the windows of a picture."""
 
     @abstractmethod
     def segment(self, frame: Frame) -> Masks:
@@ -81,11 +77,14 @@ class Segmenter(Part, room="segmenter"):
 
     uses_similarity: bool = False
     """Whether :meth:`for_similarity` gives another segmenter."""
+    wants_separable: bool = False
+    """Whether that is so only where the similarity tells some label's examples from what surrounds
+    them."""
 
-    def for_similarity(self, similarity: SimilarityMap) -> Segmenter:
-        """This segmenter for pictures and windows of which it may ask how much they are like the
-        examples; itself unless it :attr:`uses_similarity`. Asked for each picture, and only where
-        there are examples."""
+    def for_similarity(self, similarity: Similarity) -> Segmenter:
+        """This segmenter for pictures and windows of which it may ask how like the examples they
+        are; itself unless it :attr:`uses_similarity`. What it then gives quality 0 stays unknown.
+        """
         return self
 
     def smallest_area(self, size_hw: tuple[int, int]) -> float:

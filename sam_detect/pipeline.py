@@ -152,8 +152,7 @@ class Pipeline:
 
         Args:
             snapshot: the library; None takes it as it is now.
-            proposed: what :meth:`propose` gave for this frame and snapshot, if it was called
-                before.
+            proposed: what :meth:`propose` gave for this frame and snapshot, if it was called.
             carried: masks that compete with the proposals, such as those a video carries from
                 frame to frame.
             known: vectors that need not be computed again.
@@ -190,17 +189,18 @@ class Pipeline:
         known: KnownVectors | None = None,
         timings_ms: dict[str, float] | None = None,
         warn: bool = True,
+        quick: bool = False,
     ) -> Candidates:
         """The segmenter's proposals of a frame, best first, with their vectors.
 
         Args:
             known, timings_ms: as of
                 :meth:`~sam_detect.features.extraction.FeatureExtractor.embed_masks`.
-            warn: whether it is said where objects as small as an example are lost.
+            warn, quick: as of :meth:`~sam_detect.proposals.Proposals.for_library`.
         """
         timer = StageTimer(timings_ms)
         with timer.on("propose"):
-            masks = self._proposals.for_library(frame, snapshot, warn=warn)
+            masks = self._proposals.for_library(frame, snapshot, warn=warn, quick=quick)
         return self.embed(frame, masks, snapshot, known=known, timings_ms=timer.spent_ms)
 
     def embed(
@@ -212,12 +212,15 @@ class Pipeline:
         known: KnownVectors | None = None,
         timings_ms: dict[str, float] | None = None,
     ) -> Candidates:
-        """Masks with the vectors of those whose area an object of the library could have; all
-        others stay unknown. Takes what :meth:`propose` does."""
+        """Masks with the vectors of those that could be objects of the library: those of such an
+        area that the segmenter did not find unlike them. Takes what :meth:`propose` does."""
         timer = StageTimer(timings_ms)
         with timer.on("label"):
             examples = snapshot.examples()
-            described = np.flatnonzero(plausible_sizes(masks.areas, examples))
+            plausible = plausible_sizes(masks.areas, examples)
+            if self.segmenter.uses_similarity:
+                plausible &= masks.predicted_ious != 0
+            described = np.flatnonzero(plausible)
         features, compared = self.features.for_areas(example_areas(examples)), masks[described]
         vectors = features.embed_masks(frame, compared, known=known, timings_ms=timer.spent_ms)
         if features is not self.features and features.embedder.rechecks:
@@ -277,16 +280,11 @@ class Pipeline:
         Takes and raises what :func:`sam_detect.segmentation.prompted.outline` does.
         """
         near, areas = tiling.places(frame.size_hw, boxes_xywh, points_xy)
-        if of_finds:  # the proposals of `detect`, among which the finds were
-            areas = example_areas(self.snapshot().examples())
-        return prompted.outline(
-            frame,
-            self.segmenter,
-            propose=partial(self.all_proposals, areas=areas, near=near),
-            boxes_xywh=boxes_xywh,
-            points_xy=points_xy,
-            of_finds=of_finds,
-        )
+        propose = partial(self._proposals.all_of, areas=areas, near=near)
+        if of_finds:
+            propose = partial(self._proposals.of_finds, snapshot=self.snapshot(), near=near)
+        outlined = partial(prompted.outline, frame, self.segmenter, of_finds=of_finds)
+        return outlined(propose=propose, boxes_xywh=boxes_xywh, points_xy=points_xy)
 
     def separate_objects(self, frame: Frame, *, alike: bool = True) -> Masks:
         """The proposals of a frame that are its separate objects, best first.

@@ -12,11 +12,14 @@ from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.masks import IntArray
 from sam_detect.models.sharing import WhileAlive
-from sam_detect.types import Crop, Frame, Masks
+from sam_detect.types import Crop, ExampleArrays, Frame, Masks
 
 EXAMPLES_SEEN = 32
 """So many examples of each label are seen pixel by pixel at most; each takes a pass of a network.
 """
+SEEN_WHERE_SEPARABLE, MOST_LABELS = 8, 16
+"""The same where a segmenter wants it only if the examples are separable; and of so many labels at
+most."""
 
 
 class Proposals:
@@ -33,20 +36,31 @@ class Proposals:
         self._similarity: tuple[str, DenseSimilarity | None] | None = None
         self._made: WhileAlive[Frame, dict[Any, Masks]] = WhileAlive(1)
 
-    def for_library(self, frame: Frame, snapshot: LibrarySnapshot, *, warn: bool) -> Masks:
+    def for_library(
+        self,
+        frame: Frame,
+        snapshot: LibrarySnapshot,
+        *,
+        warn: bool,
+        quick: bool = False,
+        near: IntArray | None = None,
+    ) -> Masks:
         """Proposals for the objects of a library, best first.
 
         Args:
             warn: whether it is said where objects as small as an example are lost.
+            quick: without the similarity to examples where the segmenter also works without.
+            near: as of :meth:`all_of`.
         """
         areas = example_areas(snapshot.examples())
         segmenter = self.segmenter.for_areas(areas)
-        if segmenter.uses_similarity:
+        if segmenter.uses_similarity and not (quick and segmenter.wants_separable):
             similarity = self._similarity_to(snapshot)
-            segmenter = segmenter.for_similarity(similarity) if similarity else segmenter
+            if similarity is not None:
+                segmenter = segmenter.for_similarity(similarity)
         if warn:
             tiling.warn_if_too_small(frame, segmenter, areas, self.tile)
-        return tiling.propose(frame, segmenter, areas, tile=self.tile)
+        return tiling.propose(frame, segmenter, areas, tile=self.tile, near=near)
 
     def all_of(
         self, frame: Frame, areas: tuple[int, int] | None = None, near: IntArray | None = None
@@ -67,13 +81,32 @@ class Proposals:
             made[key] = tiling.propose(frame, segmenter, areas, tile=self.tile, near=near)
         return made[key]
 
+    def of_finds(self, frame: Frame, snapshot: LibrarySnapshot, near: IntArray) -> Masks:
+        """The proposals among which the finds of a library were, of pictures and of key frames.
+
+        Args:
+            near: as of :meth:`all_of`.
+        """
+        found = self.all_of(frame, example_areas(snapshot.examples()), near)
+        if not self.segmenter.uses_similarity or self._similarity_to(snapshot) is None:
+            return found
+        followed = self.for_library(frame, snapshot, warn=False, near=near)
+        return Masks.concatenate([found, followed])
+
     def _similarity_to(self, snapshot: LibrarySnapshot) -> DenseSimilarity | None:
         """The similarity to the library's examples, fitted once for a generation; None without
-        examples."""
+        examples, and where the segmenter wants separable ones and none are."""
         if self._similarity is None or self._similarity[0] != snapshot.generation:
-            crops: dict[str, list[Crop]] = {}
-            for example in self.library.read(snapshot.examples().positive_ids(EXAMPLES_SEEN)):
-                crops.setdefault(example.label, []).append(example.crop)
-            made = similarity_to(crops) if crops else None
-            self._similarity = snapshot.generation, made
+            self._similarity = snapshot.generation, self._fitted(snapshot.examples())
         return self._similarity[1]
+
+    def _fitted(self, examples: ExampleArrays) -> DenseSimilarity | None:
+        choosy = self.segmenter.wants_separable
+        ids = examples.positive_ids(SEEN_WHERE_SEPARABLE if choosy else EXAMPLES_SEEN)
+        if choosy and len(ids) > SEEN_WHERE_SEPARABLE * MOST_LABELS:
+            return None
+        crops: dict[str, list[Crop]] = {}
+        for example in self.library.read(ids):
+            crops.setdefault(example.label, []).append(example.crop)
+        found = similarity_to(crops, asked_for=not choosy) if crops else None
+        return None if choosy and found is not None and not found.limits else found

@@ -12,13 +12,13 @@ import numpy as np
 
 from sam_detect.evaluation.methods import Predictions, SupportImage
 from sam_detect.features.extraction import STAGES, FeatureExtractor, KnownVectors
-from sam_detect.interfaces import Segmenter, SimilarityMap
+from sam_detect.interfaces import Segmenter
 from sam_detect.library.library import Library
 from sam_detect.masks import FloatArray
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import load_class
 from sam_detect.segmentation import prompted
-from sam_detect.types import Frame, Masks
+from sam_detect.types import Frame, Masks, Similarity
 
 Areas = tuple[int, int] | None
 
@@ -64,7 +64,11 @@ class CachedSegmenter(Segmenter):
     def uses_similarity(self) -> bool:  # type: ignore[override]
         return self.inner.uses_similarity
 
-    def for_similarity(self, similarity: SimilarityMap) -> CachedSegmenter:
+    @property
+    def wants_separable(self) -> bool:  # type: ignore[override]
+        return self.inner.wants_separable
+
+    def for_similarity(self, similarity: Similarity) -> CachedSegmenter:
         found = self.inner.for_similarity(similarity)
         return self if found is self.inner else replace(self, inner=found, knows_examples=True)
 

@@ -128,10 +128,9 @@ class Naming:
             return found
         compared = self._labeller.label(embed(found.masks[missing]), memory)
         for index, classification in zip(missing, compared, strict=True):
-            # Its size alone made it unknown, whatever it is similar to.
-            classifications[index] = _unknown(
-                classification, "other size", classification.neighbours
-            )
+            # It was not compared, whatever it is similar to.
+            decision: Decision = "other size" if found.masks.predicted_ious[index] else "unlike"
+            classifications[index] = _unknown(classification, decision, classification.neighbours)
         return replace(found, classifications=tuple(classifications))
 
     def _classify_taught(

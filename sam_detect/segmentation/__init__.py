@@ -38,6 +38,17 @@ class ProposalOptions(Options):
     )
 
 
+class NaiveSegmenterOptions(ProposalOptions):
+    """Of ``naive``."""
+
+    similar_regions: Literal["auto", "off"] = Field(
+        "auto",
+        description="Whether regions like the library's examples, pixel by pixel, are proposed, "
+        "and no others are named; auto: of labels with 5 examples or more that can be told from "
+        "their surroundings.",
+    )
+
+
 class SAM2SegmenterOptions(ProposalOptions, SAM2Options):
     """Of ``sam2``."""
 
@@ -55,7 +66,7 @@ class SAM2SegmenterOptions(ProposalOptions, SAM2Options):
     )
 
 
-OPTIONS = {"naive": ProposalOptions, "sam2": SAM2SegmenterOptions}
+OPTIONS = {"naive": NaiveSegmenterOptions, "sam2": SAM2SegmenterOptions}
 
 
 def __getattr__(name: str) -> Any:

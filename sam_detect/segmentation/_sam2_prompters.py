@@ -12,9 +12,8 @@ import numpy.typing as npt
 from sam2.utils.amg import build_point_grid
 
 from sam_detect.errors import ConfigError
-from sam_detect.interfaces import SimilarityMap
 from sam_detect.masks import BoolArray, FloatArray
-from sam_detect.types import ImageRGB
+from sam_detect.types import ImageRGB, Similarity
 
 Floats = npt.NDArray[np.float64]
 Response = npt.NDArray[np.float32]
@@ -192,7 +191,7 @@ class SimilarityPrompter(Prompter):
 
     needs_cover = True
 
-    def __init__(self, similarity: SimilarityMap | None = None, least: float = 0) -> None:
+    def __init__(self, similarity: Similarity | None = None, least: float = 0) -> None:
         self.similarity, self.least = similarity, least
 
     def for_areas(self, areas: tuple[int, int]) -> SimilarityPrompter:
@@ -207,7 +206,9 @@ class SimilarityPrompter(Prompter):
             yield from GridPrompter().rounds(image_rgb, per_side, covered)
             return
         size, scale = _reduced_size(image_rgb.shape[:2], self.least)
-        similar = cv2.resize(self.similarity(image_rgb), size, interpolation=cv2.INTER_AREA)
+        similar = np.zeros(size[::-1], np.float32)
+        for each in self.similarity(image_rgb):
+            np.maximum(similar, cv2.resize(each, size), out=similar)
         radius = max(1.0, scale * _radius(self.least) if self.least else BLOB_RADII[0])
         smooth = np.asarray(cv2.GaussianBlur(similar, (0, 0), radius / 2), np.float32)
         radii, least = np.array([radius]), np.array([RELIABLE])

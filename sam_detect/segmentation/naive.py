@@ -6,6 +6,9 @@
 3. Drop near-duplicates, and split touching objects at their necks (``_regions``).
 4. Score again, and drop a mask that nearly equals a better one; nested masks stay.
 5. Snap outlines to the strongest gradient near them.
+6. Where it is told how much each pixel is like the examples of a library, the level sets of this
+   map are regions, too, and what is not more like them than its surroundings has score 0
+   (``_similar_regions``).
 
 A level set is a connected region of the pixels above (or below) a threshold; one that hardly
 changes while the threshold moves has an outline that does not depend on it: the maximally stable
@@ -22,11 +25,12 @@ is what best separates two objects of one brightness in *this* image.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -37,6 +41,7 @@ from sam_detect.interfaces import Segmenter
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.options import require_number
 from sam_detect.scratch import reduced
+from sam_detect.segmentation._planes import Plane, planes
 from sam_detect.segmentation._ranking import Ranker, keep_best
 from sam_detect.segmentation._regions import (
     CONVEX,
@@ -47,7 +52,8 @@ from sam_detect.segmentation._regions import (
     split_touching,
     whole_region,
 )
-from sam_detect.types import Frame, ImageRGB, Masks
+from sam_detect.segmentation._similar_regions import at_levels, similarity_plane, unlike
+from sam_detect.types import Frame, ImageRGB, Masks, Similarity, SimilarityMap
 
 WORKING_PIXELS = 700_000
 """Larger images are reduced to this many pixels; the masks have full resolution."""
@@ -59,14 +65,6 @@ MOST_SPLIT = 250
 """Of the regions that are not convex this many of the best are split: it is the slowest step."""
 TOO_ALIKE = 0.8
 """A mask whose IoU with a better one is above this is dropped."""
-LEAST_RANGE = 4
-"""A channel that spans fewer grey levels contains only noise."""
-BLUR, COARSE_BLUR = 1.0, 2.0
-"""Sigma in pixels, before a plane is searched at full and at half size."""
-DRAWN = 0.9
-"""Share of equal neighbours above which an image is a drawing, not a photograph."""
-DARK = 8
-"""Grey levels below which the logarithm shows only the sensor's noise."""
 STEP = 5
 """Grey levels that a region must stay stable over, of 255."""
 MAX_VARIATION, MIN_DIVERSITY = 0.5, 0.2
@@ -89,12 +87,15 @@ class NaiveSegmenter(Segmenter):
         min_area: smallest mask in pixels; 0 or None: 0.004 % of the image, at least 16 pixels.
         max_area: largest mask in pixels; 0 or None: 70 % of the image.
         max_proposals: at most this many masks, the best.
+        similar_regions: ``"auto"``: a library's examples choose among the proposals, and add some,
+            where they tell objects from their surroundings; ``"off"``: never.
 
     Raises:
         ConfigError: a negative area, or less than one proposal.
     """
 
     thread_safe = True
+    wants_separable = True
 
     def __init__(
         self,
@@ -102,6 +103,7 @@ class NaiveSegmenter(Segmenter):
         min_area: int | None = None,
         max_area: int | None = None,
         max_proposals: int = 1000,
+        similar_regions: Literal["auto", "off"] = "auto",
     ) -> None:
         require_number("min_area", min_area or 0, 0)
         require_number("max_area", max_area or 0, 0)
@@ -109,7 +111,19 @@ class NaiveSegmenter(Segmenter):
         if min_area and max_area and min_area > max_area:
             raise ConfigError(f"min_area {min_area} is larger than max_area {max_area}")
         self.min_area, self.max_area = min_area or 0, max_area or 0
+        if similar_regions not in ("auto", "off"):
+            raise ConfigError(f"similar_regions '{similar_regions}' is neither 'auto' nor 'off'")
         self.max_proposals = max_proposals
+        self.similar_regions = similar_regions
+        self.uses_similarity = similar_regions == "auto"
+        self._similarity: Similarity | None = None
+
+    def for_similarity(self, similarity: Similarity) -> NaiveSegmenter:
+        if not self.uses_similarity:
+            return self
+        found = copy.copy(self)
+        found._similarity = similarity
+        return found
 
     def segment(self, frame: Frame) -> Masks:
         height, width = frame.size_hw
@@ -122,7 +136,10 @@ class NaiveSegmenter(Segmenter):
         least = self._least_area(pixels, factor**2)
         most = self.max_area * factor**2 or AREA_SHARES[1] * pixels
         limits = (max(1, math.floor(least)), max(1, math.ceil(most)))
-        regions, scores = propose(image, limits=limits, max_proposals=self.max_proposals)
+        similarity = self._similar(frame, (image.shape[1], image.shape[0]))
+        regions, scores = propose(
+            image, limits=limits, max_proposals=self.max_proposals, similarity=similarity
+        )
         if factor < 1:
             regions = [enlarged(region, image.shape[:2], frame.size_hw) for region in regions]
         masks = Masks.from_crops(
@@ -135,6 +152,19 @@ class NaiveSegmenter(Segmenter):
         if self.max_area:
             wanted &= masks.areas <= self.max_area
         return masks[wanted]
+
+    def _similar(self, frame: Frame, size_wh: tuple[int, int]) -> list[SimilarityMap]:
+        """The similarity of a frame to the examples, as it is worked on; none without examples."""
+        if self._similarity is None:
+            return []
+        factor, found = size_wh[0] / frame.size_hw[1], []
+        for each in self._similarity.separable(frame.image_rgb):
+            least, most = (round(area * factor**2) for area in each.areas)
+            values = each.values
+            if values is not None:
+                values = np.asarray(cv2.resize(values, size_wh), np.float32)
+            found.append(replace(each, values=values, areas=(least, most)))
+        return found
 
     def smallest_area(self, size_hw: tuple[int, int]) -> float:
         share = self.worked_pixels(size_hw) / (size_hw[0] * size_hw[1])
@@ -149,13 +179,22 @@ class NaiveSegmenter(Segmenter):
 
 
 def propose(
-    image_rgb: ImageRGB, *, limits: tuple[int, int], max_proposals: int
+    image_rgb: ImageRGB,
+    *,
+    limits: tuple[int, int],
+    max_proposals: int,
+    similarity: Sequence[SimilarityMap] = (),
 ) -> tuple[list[RegionProposal], FloatArray]:
-    """Regions, best first, and their scores (0 to 1)."""
+    """Regions, best first, and their scores (0 to 1; 0 for what is unlike the examples).
+
+    Args:
+        similarity: to the examples of each label, where they choose; maps are ``(H, W)``.
+    """
     with ThreadPoolExecutor(1) as pool:
         # the ranker is prepared while other threads find level sets
         preparing = pool.submit(Ranker, image_rgb)
         regions = level_sets(image_rgb, min_area=limits[0], max_area=limits[1])
+        regions += similar_regions(similarity, min_area=limits[0], max_area=limits[1])
         ranker = preparing.result()
     scores = ranker.scores(regions)
     chosen = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=2 * max_proposals)
@@ -168,88 +207,11 @@ def propose(
     good = np.flatnonzero((areas >= limits[0]) & (areas <= limits[1]) & (scores >= LEAST_SCORE))
     regions, scores = [regions[i] for i in good], scores[good]
     kept = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=max_proposals)
-    return ranker.snapped([regions[i] for i in kept]), scores[kept]
-
-
-@dataclass(frozen=True, eq=False)
-class Plane:
-    """One channel to search.
-
-    Attributes:
-        values: ``(h, w)`` uint8, stretched to the full range.
-        factor: side of one of its pixels in pixels of the image, 1 or 2.
-        stable: whether stable regions are searched.
-        halves: whether the two sides of its Otsu threshold are regions.
-        faint: whether regions of low contrast with a wide neighbourhood are searched; in
-            photographs these are noise.
-    """
-
-    values: npt.NDArray[np.uint8]
-    factor: int
-    stable: bool = True
-    halves: bool = True
-    faint: bool = False
-
-
-def planes(image_rgb: ImageRGB) -> Iterator[Plane]:
-    """The planes of an image, in a fixed order; none for one without contrast."""
-    lab = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2LAB)
-    saturation = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2HSV)[..., 1]
-    light = _stretched(lab[..., 0])
-    if light is not None:
-        yield from _lightness(light)
-    fine = cv2.GaussianBlur(np.dstack([lab, saturation]), (0, 0), BLUR)
-    for channel in cv2.split(fine)[1:]:
-        stretched = _stretched(channel)
-        if stretched is not None:
-            yield Plane(_eight_bit(stretched), 1, stable=False)
-    drawn = _flat_share(image_rgb) > DRAWN
-    rest = (COARSE_BLUR**2 - BLUR**2) ** 0.5
-    coarse = cv2.GaussianBlur(fine, (0, 0), rest)[::2, ::2].astype(np.float32)
-    for channel in (coarse[..., 1], coarse[..., 2], coarse[..., 3], _second_axis(coarse[..., :3])):
-        stretched = _stretched(channel)
-        if stretched is not None:
-            yield Plane(_eight_bit(stretched), 2, faint=drawn)
-
-
-def _lightness(light: FloatArray) -> Iterator[Plane]:
-    smooth = cv2.GaussianBlur(light, (0, 0), BLUR)
-    yield Plane(_eight_bit(smooth), 1)
-    coarse = cv2.GaussianBlur(light, (0, 0), COARSE_BLUR)[::2, ::2]
-    yield Plane(_eight_bit(coarse), 2, halves=False)
-    logarithm = np.log(np.clip(smooth, 0, 255) + DARK)
-    stretched = _stretched(logarithm * (255 / np.log(255 + DARK)))
-    if stretched is not None:
-        yield Plane(_eight_bit(stretched), 1, halves=False)
-
-
-def _second_axis(lab: FloatArray) -> FloatArray:
-    """``(h, w)`` the colours of ``(h, w, 3)`` along their second principal axis."""
-    sample = lab[::2, ::2].reshape(-1, 3).astype(np.float64)
-    sample -= sample.mean(axis=0)
-    axis = np.linalg.eigh(sample.T @ sample)[1][:, 1]
-    # an eigenvector's sign is arbitrary: fixed, so that results do not depend on the LAPACK used
-    axis *= -1 if axis[np.abs(axis).argmax()] < 0 else 1
-    return np.asarray(lab @ axis.astype(np.float32), np.float32)
-
-
-def _flat_share(image_rgb: ImageRGB) -> float:
-    """Share of horizontal neighbours, in every fourth row, of exactly the same colour."""
-    rows = image_rgb[::4]
-    return float((rows[:, 1:] == rows[:, :-1]).all(axis=2).mean()) if rows.shape[1] > 1 else 0.0
-
-
-def _stretched(channel: npt.NDArray[Any]) -> FloatArray | None:
-    """Stretched to 0..255 between robust extremes; None for noise only."""
-    low, high = np.percentile(channel[::3, ::3], [0.2, 99.8])
-    if high - low < LEAST_RANGE:
-        return None
-    scale = np.float32(255 / (high - low))
-    return np.asarray((channel.astype(np.float32) - np.float32(low)) * scale, np.float32)
-
-
-def _eight_bit(values: FloatArray) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(np.clip(values, 0, 255).astype(np.uint8))
+    found, scores = ranker.snapped([regions[i] for i in kept]), scores[kept]
+    no_object = unlike(found, similarity) if similarity else np.zeros(len(found), np.bool_)
+    scores[no_object] = 0
+    order = np.argsort(no_object, kind="stable")
+    return [found[i] for i in order.tolist()], scores[order]
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,6 +255,18 @@ def level_sets(image_rgb: ImageRGB, *, min_area: int, max_area: int) -> list[Reg
         jobs += [pool.submit(_standing_out, half, 2, share, *limits) for share in WIDE]
         found = [sets for job in jobs for sets in job.result()]
     return _cut_out(found, (image_rgb.shape[0], image_rgb.shape[1]))
+
+
+def similar_regions(
+    similarity: Sequence[SimilarityMap], *, min_area: int, max_area: int
+) -> list[RegionProposal]:
+    """The promising level sets of the similarity to examples; none where it is not known."""
+    searched = similarity_plane(similarity)
+    if searched is None:
+        return []
+    found = _stable(searched, min_area, max_area)
+    found += [_components(each, 1, min_area, max_area) for each in at_levels(searched)]
+    return _cut_out(found, (searched.values.shape[0], searched.values.shape[1]))
 
 
 def _stable(plane: Plane, min_area: int, max_area: int) -> list[LevelSets]:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from sam_detect.errors import ConfigError, ImageError, MaskError
-from sam_detect.interfaces import Segmenter, SimilarityMap
+from sam_detect.interfaces import Segmenter
 from sam_detect.models.running import resolve_dtype
 from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import FRAMES_KEPT, frame_encoder
@@ -31,7 +31,7 @@ from sam_detect.segmentation._sam2_masks import Limits
 from sam_detect.segmentation._sam2_model import ALL_MASKS, THREE_MASKS, PromptedModel, Prompts
 from sam_detect.segmentation._sam2_prompters import SimilarityPrompter, make_prompter, points_for
 from sam_detect.segmentation.prompted import clip_box, require_point
-from sam_detect.types import Frame, Masks
+from sam_detect.types import Frame, Masks, Similarity
 
 PRESETS = {
     "microscopy": {"points_per_side": 128, "min_area": 30},
@@ -178,7 +178,7 @@ class SAM2Segmenter(Segmenter):
     def uses_similarity(self) -> bool:  # type: ignore[override]
         return isinstance(self.prompter, SimilarityPrompter)
 
-    def for_similarity(self, similarity: SimilarityMap) -> SAM2Segmenter:
+    def for_similarity(self, similarity: Similarity) -> SAM2Segmenter:
         """A segmenter that asks where pictures are like the examples (``prompts="similarity"``);
         else this segmenter itself."""
         if not isinstance(self.prompter, SimilarityPrompter):

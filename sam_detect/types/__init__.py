@@ -22,6 +22,7 @@ from sam_detect.types.frames import (
 )
 from sam_detect.types.memory import LabelMemory
 from sam_detect.types.results import Classification, Detection, Detections, TrackedFrame
+from sam_detect.types.similarity import Similarity, SimilarityMap
 
 __all__ = [
     "Candidates",
@@ -43,6 +44,8 @@ __all__ = [
     "Point",
     "Recipe",
     "Selection",
+    "Similarity",
+    "SimilarityMap",
     "Taught",
     "TrackedFrame",
 ]

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Decision = Literal["label", "below threshold", "other size", "corrected here", "taught here"]
+Decision = Literal[
+    "label", "below threshold", "other size", "unlike", "corrected here", "taught here"
+]
 """``label``: the confidence reached the threshold. ``below threshold``: it did not. ``other size``:
-far larger or smaller than every example, so it was not compared. ``corrected here``: this outline
-was taught as a negative in this image. ``taught here``: it was taught with its label in this image.
+far larger or smaller than every example. ``unlike``: pixel by pixel not like the examples of any
+label, or no more so than what surrounds it. Neither of these two was compared. ``corrected here``:
+this outline was taught as a negative in this image. ``taught here``: it was taught with its label
+in this image.
 """
 
 TEMPERATURE = 2.0
@@ -95,7 +99,7 @@ class Explanation:
         """The confidence, from the terms alone."""
         if self.decision == "taught here":
             return 1.0
-        if self.decision in ("other size", "corrected here"):
+        if self.decision in ("other size", "unlike", "corrected here"):
             return 0.0
         if self.log_odds:
             return self.negative_factor * confidence_of(sum(self.log_odds.values()))

@@ -297,7 +297,7 @@ class KeyFrameDetector:
 
     def _propose(self, frame: Frame, snapshot: LibrarySnapshot) -> _Proposals:
         vectors = UnchangedVectors(None if self._separate else self._vectors)
-        candidates = self._pipeline.propose(frame, snapshot, known=vectors)
+        candidates = self._pipeline.propose(frame, snapshot, known=vectors, quick=True)
         return _Proposals(snapshot, candidates, vectors)
 
     def _detect(self, frame: Frame, then: TrackSnapshot, moved: Flow | None) -> KeyFrameResult:

@@ -99,7 +99,8 @@ def test_every_setting_is_read_from_its_variable(name: str) -> None:
         "max_image_pixels": 18, "lock_timeout_s": 1.25, "qdrant_timeout_s": 7,
         "embedding_cache_size": 19, "qdrant_batch_size": 20,
         "offline": True,
-        "points_per_side": 21, "prompts": "blobs", "playlist_hosts": "any",
+        "points_per_side": 21, "prompts": "blobs", "similar_regions": "off",
+        "playlist_hosts": "any",
         "pooling": "frame", "text_weight": 0.75, "sigma_per_diameter": 0.5,
         "frame_rate": 12.5, "stream_timeout_s": 3.5, "stream_retries": 22,
     }  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -24,7 +26,7 @@ from sam_detect.segmentation._regions import (
 )
 from sam_detect.segmentation.naive import planes
 from sam_detect.sources import load_image
-from sam_detect.types import Frame, Masks
+from sam_detect.types import Frame, Masks, SimilarityMap
 
 Image = npt.NDArray[np.uint8]
 
@@ -357,3 +359,100 @@ def _best_overlap(masks: Masks, wanted: npt.NDArray[np.bool_]) -> float:
         shared = int(found.sum())
         best = max(best, shared / (area + int(masks.areas[index]) - shared))
     return best
+
+
+def three_discs() -> tuple[Image, list[npt.NDArray[np.bool_]]]:
+    """Two discs, and a third that the picture does not show."""
+    image = ground(200, 300)
+    places = [(60, 60), (220, 60), (140, 150)]
+    return image, [disc(image if y < 100 else image.copy(), x, y, 28, 190) for x, y in places]
+
+
+class Knowing:
+    """Says of each picture what it was given."""
+
+    def __init__(self, *maps: SimilarityMap) -> None:
+        self.maps, self.asked = list(maps), []
+
+    def __call__(self, image_rgb: Image) -> Iterator[npt.NDArray[np.float32]]:
+        return iter([each.values for each in self.maps if each.values is not None])
+
+    def separable(self, image_rgb: Image) -> list[SimilarityMap]:
+        self.asked.append(image_rgb.shape)
+        return self.maps
+
+
+def told(
+    inside: npt.NDArray[np.bool_], around: float = 0.1, areas: tuple[int, int] = (2000, 3000)
+) -> SimilarityMap:
+    values = np.where(inside, 0.9, around).astype(np.float32)
+    return SimilarityMap(values, areas, least=0.5, least_step=0.2)
+
+
+def alike(image: Image, *maps: SimilarityMap) -> Masks:
+    """What may be an object of some label."""
+    found = NaiveSegmenter().for_similarity(Knowing(*maps)).segment(Frame(image))
+    assert (np.diff(found.predicted_ious) <= 0).all(), "best first"
+    return found[np.flatnonzero(found.predicted_ious > 0)]
+
+
+def test_what_is_like_the_examples_is_proposed_and_all_else_has_quality_zero() -> None:
+    image, wanted = three_discs()
+    assert NaiveSegmenter().uses_similarity
+    similarity = Knowing(told(wanted[0] | wanted[2]))
+    found = alike(image, *similarity.maps)
+    assert min(best_iou(found, mask) for mask in (wanted[0], wanted[2])) > 0.85
+    assert best_iou(found, wanted[1]) == 0
+    everything = NaiveSegmenter().for_similarity(similarity).segment(Frame(image))
+    assert best_iou(everything, wanted[1]) > 0.85, "it stays a proposal"
+    assert best_iou(segment(image), wanted[2]) < 0.3
+    assert (segment(image).predicted_ious > 0).all()
+
+
+def test_a_region_must_be_more_like_the_examples_than_what_is_around_it() -> None:
+    image, wanted = three_discs()
+    for around, named in ((0.5, True), (0.8, False)):
+        found = alike(image, told(wanted[0], around))
+        assert (best_iou(found, wanted[0]) > 0.85) is named
+        assert best_iou(found, wanted[1]) < 0.85
+    maps = told(wanted[0], 0.8), told(wanted[0], 0.5)
+    assert best_iou(alike(image, *maps), wanted[0]) > 0.85, "one label is enough"
+    easier = replace(told(wanted[0], 0.8), least_step=0.05)
+    assert best_iou(alike(image, easier), wanted[0]) > 0.85
+    harder = replace(told(wanted[0]), least=0.95)
+    assert len(alike(image, harder)) == 0
+
+
+def test_of_a_label_that_cannot_be_told_nothing_is_said() -> None:
+    image, wanted = three_discs()
+    area = int(wanted[1].sum())
+    similar = told(wanted[0])
+    for areas, named in (((area, area), True), ((10, area // 5), False), ((5 * area,) * 2, False)):
+        found = alike(image, similar, SimilarityMap(None, areas))
+        assert (best_iou(found, wanted[1]) > 0.85) is named
+        assert best_iou(found, wanted[0]) > 0.85
+    untold = SimilarityMap(None, (area, area))
+    assert len(alike(image, untold)) == len(alike(image, untold, untold)) > 0
+
+
+def test_the_similarity_of_a_large_picture_is_that_of_its_pixels() -> None:
+    image = ground(1200, 1600)
+    shown = image.copy()
+    wanted = disc(shown, 800, 600, 200, 190)
+    area = int(wanted.sum())
+    similarity = Knowing(told(wanted), SimilarityMap(None, (area // 100, area // 90)))
+    found = NaiveSegmenter().for_similarity(similarity).segment(Frame(image))
+    assert similarity.asked == [(1200, 1600, 3)]
+    assert best_iou(found[:3], wanted) > 0.9
+    nowhere = told(np.zeros_like(wanted))
+    for share, named in ((4, True), (4.5, False)):
+        untold = SimilarityMap(None, (10, round(area / share * 1.05)))
+        assert (best_iou(alike(shown, untold, nowhere), wanted) > 0.9) is named
+
+
+def test_similar_regions_may_be_switched_off() -> None:
+    segmenter = NaiveSegmenter(similar_regions="off")
+    assert not segmenter.uses_similarity
+    assert segmenter.for_similarity(Knowing()) is segmenter
+    with pytest.raises(ConfigError, match="similar_regions 'always' is neither"):
+        NaiveSegmenter(similar_regions="always")  # type: ignore[arg-type]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -15,9 +17,10 @@ from sam_detect import SAMDetect
 from sam_detect import proposals as proposals_module
 from sam_detect.evaluation.methods import SupportImage
 from sam_detect.evaluation.pipeline import PipelineMethod
+from sam_detect.features import dense_similarity
 from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
-from sam_detect.interfaces import SimilarityMap, VectorStore
-from sam_detect.types import Crop, Detections, Frame, Masks
+from sam_detect.interfaces import VectorStore
+from sam_detect.types import Crop, Detections, Frame, Masks, Similarity
 from sam_detect.vector_store import MemoryVectorStore
 from tests.closeness import same_masks
 
@@ -133,9 +136,9 @@ class Following(DiscSegmenter):
     uses_similarity = True
 
     def __init__(self) -> None:
-        self.similarity: SimilarityMap | None = None
+        self.similarity: Similarity | None = None
 
-    def for_similarity(self, similarity: SimilarityMap) -> Following:
+    def for_similarity(self, similarity: Similarity) -> Following:
         found = Following()
         found.similarity = similarity
         return found
@@ -144,7 +147,8 @@ class Following(DiscSegmenter):
         masks = super().segment(frame)
         if self.similarity is None:
             return masks
-        similar = self.similarity(frame.image_rgb)
+        maps = [cv2.resize(e, frame.size_hw[::-1]) for e in self.similarity(frame.image_rgb)]
+        similar = np.max(maps, axis=0)
         means = [similar[masks.dense(index)].mean() for index in range(len(masks))]
         return masks[np.flatnonzero(np.array(means) > 0.5)]
 
@@ -159,9 +163,9 @@ def two_kinds() -> npt.NDArray[np.uint8]:
 def test_a_segmenter_may_follow_what_is_like_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     fitted: list[dict[str, int]] = []
 
-    def counted(crops: Mapping[str, Sequence[Crop]]) -> DenseSimilarity | None:
+    def counted(crops: Mapping[str, Sequence[Crop]], **options: bool) -> DenseSimilarity | None:
         fitted.append({label: len(each) for label, each in crops.items()})
-        return similarity_to(crops)
+        return similarity_to(crops, **options)
 
     monkeypatch.setattr(proposals_module, "similarity_to", counted)
     made = detector(segmenter=Following())
@@ -213,3 +217,95 @@ def test_evaluation_follows_the_examples_of_each_episode() -> None:
         direct = detector(segmenter=Following())
         direct.learn_frame(frame_of(name), masks, [name] * 3)
         assert len(found.proposals) == len(direct.detect(picture)) < 5
+
+
+class Choosing(Following):
+    """Follows the examples where they can be trusted."""
+
+    wants_separable = True
+
+    def for_similarity(self, similarity: Similarity) -> Choosing:
+        found = Choosing()
+        found.similarity = similarity
+        return found
+
+
+@pytest.fixture
+def discs_are_large_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense_similarity, "MOST_ENLARGED", 4)
+
+
+def test_small_examples_are_not_followed() -> None:
+    assert proposals_of(taught(MemoryVectorStore(), "nut", segmenter=Choosing())) == 5
+
+
+def proposals_of(made: SAMDetect, **how: Any) -> int:
+    """How many discs of :func:`two_kinds` are proposed."""
+    frame = Frame(np.ascontiguousarray(two_kinds()[..., ::-1]), "other.png")
+    return len(made.pipeline.propose(frame, made.pipeline.snapshot(), **how).masks)
+
+
+@pytest.mark.usefixtures("discs_are_large_enough")
+def test_a_segmenter_may_follow_only_examples_that_show_what_they_are_like() -> None:
+    made = detector(segmenter=Choosing())
+    made.add_examples_from_file(discs("nut", 1), disc_masks()[:4], "nut")
+    assert proposals_of(made) == 5, "four do not show it"
+    made.add_examples_from_file(discs("nut", 2), disc_masks()[:1], "nut")
+    assert proposals_of(made) == 4
+    assert proposals_of(made, quick=True) == 5, "not in a video"
+
+
+@pytest.mark.usefixtures("discs_are_large_enough")
+def test_examples_that_tell_too_little_are_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense_similarity, "LEAST_CONTRAST", 1.01)
+    assert proposals_of(taught(MemoryVectorStore(), "nut", segmenter=Choosing())) == 5
+    monkeypatch.setattr(dense_similarity, "LEAST_CONTRAST", 0.3)
+    assert proposals_of(taught(MemoryVectorStore(), "nut", segmenter=Choosing())) == 4
+
+
+@pytest.mark.usefixtures("discs_are_large_enough")
+def test_of_very_many_labels_none_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposals_module, "MOST_LABELS", 1)
+    monkeypatch.setattr(proposals_module, "SEEN_WHERE_SEPARABLE", 5)
+    names = ("nut", "leaf")
+    assert proposals_of(taught(MemoryVectorStore(), *names[:1], segmenter=Choosing())) == 4
+    assert proposals_of(taught(MemoryVectorStore(), *names, segmenter=Choosing())) == 5
+
+
+class LastIsNothing(DiscSegmenter):
+    """Gives the last disc quality 0."""
+
+    def segment(self, frame: Frame) -> Masks:
+        qualities = np.array([0.9, 0.9, 0.9, 0.9, 0.0], np.float32)
+        return replace(super().segment(frame), predicted_ious=qualities)
+
+
+class LastIsUnlike(LastIsNothing):
+    """Does so as the examples say."""
+
+    uses_similarity = True
+
+
+def test_what_a_segmenter_finds_unlike_the_examples_stays_unknown() -> None:
+    assert len(taught(MemoryVectorStore(), "nut").detect(discs("nut", 7)).known) == 5
+    made = taught(MemoryVectorStore(), "nut", segmenter=LastIsNothing())
+    assert len(made.detect(discs("nut", 7)).known) == 5, "its qualities may mean anything"
+    made = taught(MemoryVectorStore(), "nut", segmenter=LastIsUnlike())
+    found = made.pipeline.detect(made.read(discs("nut", 7)), explain_unknown=True)
+    assert (len(found), len(found.known)) == (5, 4)
+    [unknown] = [each for each in found if each.label is None]
+    assert unknown.explanation is not None
+    assert unknown.explanation.decision == "unlike"
+    assert unknown.explanation.recomputed() == unknown.confidence == 0
+    assert unknown.neighbours, "what it resembles is said nevertheless"
+
+
+@pytest.mark.usefixtures("discs_are_large_enough")
+def test_what_is_proposed_in_one_episode_is_not_taken_for_that_of_another() -> None:
+    method = PipelineMethod(detector(segmenter=Choosing()).pipeline)
+    frame = Frame(np.ascontiguousarray(two_kinds()[..., ::-1]), "other.png")
+    masks = Masks.from_dense(disc_masks()[:4])
+    shown = [frame_of(number=1), frame_of(number=2)]
+    method.learn([SupportImage(each, masks, ("nut",) * 4, None) for each in shown])
+    assert len(method.find(frame).proposals) == 4
+    assert len(method.propose(frame)) == 5

@@ -173,7 +173,7 @@ def similar_at(places: list[tuple[int, int, int, float]]) -> Any:
     for x0, y0, radius, value in places:
         away = np.hypot(x - x0, y - y0)
         np.maximum(found, (value - 0.002 * away) * (away <= radius), out=found)
-    return lambda image_rgb: found
+    return lambda image_rgb: iter([found])
 
 
 def similarity_rounds(prompter: Any, covered: Covered, per_side: int = 32) -> Any:

@@ -471,7 +471,7 @@ def test_similarity_asks_where_the_picture_is_like_the_examples(small: Path) -> 
     def left_half(image_rgb: Any) -> Any:
         similar = np.zeros(image_rgb.shape[:2], np.float32)
         similar[:, : image_rgb.shape[1] // 2] = 0.9
-        return similar
+        yield similar
 
     segmenter = SAM2Segmenter(small, "cpu", **LOOSE, prompts="similarity")
     assert segmenter.uses_similarity
