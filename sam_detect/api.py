@@ -339,6 +339,7 @@ class SAMDetect:
         live: bool | None = None,
         unknown: bool = False,
         track: bool = True,
+        propagate: str = "auto",
     ) -> Stream:
         """Finds and follows the objects of a video, frame by frame.
 
@@ -349,12 +350,11 @@ class SAMDetect:
             live: whether the newest frame counts and others may be dropped; None: of cameras and
                 streams. A file is read as fast as it can be, also then.
             unknown: whether objects that nothing in the library resembles are followed, too.
-            track: whether objects are followed; else every frame is a key frame, and ``track_id``
-                is 0 for each object.
+            track: whether objects are followed; else every frame is a key frame.
+            propagate: what carries masks: ``flow``, ``features``, or ``auto`` (features for files).
 
         Returns:
-            An iterator of :class:`~sam_detect.types.TrackedFrame`; close it, or use ``with``. Its
-            pictures are shared: draw into copies.
+            An iterator of ``TrackedFrame``; close it, or use ``with``. Draw into picture copies.
 
         Raises:
             ConfigError: ``every`` is less than 1, or the source is an address of another kind.
@@ -364,8 +364,8 @@ class SAMDetect:
         with needing_extra("a video"):
             from sam_detect.video.stream import open_stream
 
-        chosen: dict[str, Any] = {"every": every, "live": live, "unknown": unknown, "track": track}
-        return open_stream(self.pipeline, source, self.settings, **chosen)
+        options = {"every": every, "unknown": unknown, "track": track, "propagate": propagate}
+        return open_stream(self.pipeline, source, self.settings, live=live, **options)
 
     def get_crop(self, image: ImageLike, mask: npt.NDArray[Any]) -> Image.Image:
         """The object with its context, as an RGBA picture.

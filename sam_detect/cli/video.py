@@ -62,6 +62,13 @@ LABELS = 4
     show_default=True,
     help="Frames from one key frame, where the detector runs, to the next.",
 )
+@click.option(
+    "--propagate",
+    type=click.Choice(["auto", "flow", "features"]),
+    default="auto",
+    help="What carries outlines from frame to frame: optical flow, or learned features (better and "
+    "slower, for files) [default: features for files, where the embedder lite is installed].",
+)
 @click.option("--unknown", is_flag=True, help="Follow objects without a name, too.")
 @click.option(
     "--snapshots",
@@ -87,6 +94,7 @@ def video(  # noqa: PLR0917 - click gives them by name
     show: bool,
     track: bool,
     every: int,
+    propagate: str,
     unknown: bool,
     snapshots: Path | None,
     collect_unknown: Path | None,
@@ -115,7 +123,9 @@ def video(  # noqa: PLR0917 - click gives them by name
         note("the library is empty, so nothing can be named: learn something first, or --unknown")
     failures = Failures()
     with (
-        detector.stream(source, every=every, unknown=unknown, track=track) as stream,
+        detector.stream(
+            source, every=every, unknown=unknown, track=track, propagate=propagate
+        ) as stream,
         _display(show=show) as display,
         recording(open_sinks(wanted, detector, source), live=stream.live) as recorder,
         Progress(stream, recorder) as progress,

@@ -379,7 +379,7 @@ def carry_directly(then: TrackSnapshot, direct: Flow) -> Masks:
             [direct.carry(anchor)], then.masks.size_hw, stepwise.predicted_ious
         )
         agree = (
-            then.whole[place] and len(directly) and ious(directly, stepwise)[0, 0] > AGREEING_IOU
+            then.direct[place] and len(directly) and ious(directly, stepwise)[0, 0] > AGREEING_IOU
         )
         masks.append(directly if agree else stepwise)
     return Masks.concatenate([then.masks[[]], *masks])

@@ -34,6 +34,7 @@ from sam_detect.sources.video import open_source
 from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video.key_frames import KeyFrameDetector, Schedule
 from sam_detect.video.motion import Flows, Motion
+from sam_detect.video.propagation import find_propagator
 from sam_detect.video.threads import WAKE_S, Arrival, Reader, short_switch_interval
 from sam_detect.video.tracks import KeyFrameResult, Tracks, TrackSnapshot
 
@@ -123,6 +124,7 @@ class Stream(Iterator[TrackedFrame]):
         live: whether the newest frame counts and others may be dropped.
         unknown: whether unknown objects are tracked, too.
         track: whether objects are tracked at all; otherwise every frame is a key frame.
+        propagate: what carries masks, one of :data:`sam_detect.video.propagation.PROPAGATE`.
 
     Attributes:
         statistics: what happened so far.
@@ -130,7 +132,7 @@ class Stream(Iterator[TrackedFrame]):
         live: whether the newest frame counts.
 
     Raises:
-        ConfigError: ``every`` is less than 1.
+        ConfigError: ``every`` is less than 1, or masks cannot be carried in this way.
     """
 
     def __init__(
@@ -142,11 +144,14 @@ class Stream(Iterator[TrackedFrame]):
         live: bool = False,
         unknown: bool = False,
         track: bool = True,
+        propagate: str = "auto",
     ) -> None:
         if every < 1:
             raise ConfigError(f"every must be at least 1 frame, got {every}")
         self._pipeline, self._unknown, self._track = pipeline, unknown, track
-        self._tracks = Tracks(threshold=pipeline.labeller.threshold, unknown=unknown)
+        remember = find_propagator(propagate, live=live)
+        threshold = pipeline.labeller.threshold
+        self._tracks = Tracks(threshold=threshold, unknown=unknown, remember=remember)
         self._motion = Motion()
         self._key_frames = KeyFrameDetector(pipeline, separate=not track)
         self._pending: Future[KeyFrameResult] | None = None
@@ -363,10 +368,8 @@ def open_stream(
     source: int | str | Path | Source,
     settings: Settings,
     *,
-    every: int = 10,
     live: bool | None = None,
-    unknown: bool = False,
-    track: bool = True,
+    **options: Any,
 ) -> Stream:
     """What :meth:`sam_detect.SAMDetect.stream` does."""
     opened = (
@@ -382,4 +385,4 @@ def open_stream(
         )
     )
     newest = opened.live if live is None else live
-    return Stream(pipeline, opened, every=every, live=newest, unknown=unknown, track=track)
+    return Stream(pipeline, opened, live=newest, **options)

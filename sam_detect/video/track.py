@@ -1,4 +1,4 @@
-"""One tracked object: carried by optical flow, occluded, re-identified."""
+"""One tracked object: carried by features or by optical flow, occluded, re-identified."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sam_detect.types import Classification, ImageRGB
 from sam_detect.video.appearance import WHOLE_SHARE, Appearance, SoftMask, spread_visible
 from sam_detect.video.association import VOTE_WINDOW, weighted_vote
 from sam_detect.video.motion import Flow
+from sam_detect.video.propagation import FeatureMemory
 
 LEAST_SHARE = 0.35
 """An object with a smaller visible share is hidden."""
@@ -58,6 +59,7 @@ class Track:
         left_xyxy: the box of its body when it was last visible.
         missed: key frames in a row that did not find it.
         new: whether no frame has shown it yet.
+        memory: of its features, which carry its visible part; None where the flow carries it.
     """
 
     id: int
@@ -81,6 +83,7 @@ class Track:
     left_xyxy: tuple[int, int, int, int] = (0, 0, 0, 0)
     missed: int = 0
     new: bool = True
+    memory: FeatureMemory | None = None
 
     @property
     def mask(self) -> SoftMask | None:
@@ -109,21 +112,42 @@ class Track:
         way = self.velocity_xy * elapsed_s + self.rest_xy
         by = np.rint(way).astype(int)
         self.expected, self.rest_xy = self.body.moved((int(by[0]), int(by[1]))), way - by
-        if self.hidden:
+        if self.memory is not None:
+            self._match(self.memory, flow, image_rgb, elapsed_s)
+        elif self.hidden:
             self._search(image_rgb)
-            return
-        carried = flow.carry(self.body, shown=self.shown)
-        if carried.area < LEAST_SHARE * self.anchor.area:
-            self.hidden = True
-            return
+        else:
+            carried = flow.carry(self.body, shown=self.shown)
+            if carried.area < LEAST_SHARE * self.anchor.area:
+                self.hidden = True
+                return
+            self._move_to(carried, elapsed_s)
+            self.watch(image_rgb)
+
+    def _move_to(self, carried: SoftMask, elapsed_s: float) -> None:
         step = _middle(carried) - _middle(self.body)
         velocity = step / max(elapsed_s, 1e-3)
         self.velocity_xy = INERTIA * self.velocity_xy + (1 - INERTIA) * velocity
         self.body = carried
-        self.watch(image_rgb)
+
+    def _match(
+        self, memory: FeatureMemory, flow: Flow, image_rgb: ImageRGB, elapsed_s: float
+    ) -> None:
+        """Carries it by its features; a hidden one is sought where it would be."""
+        expected = self.expected or self.body
+        about = expected if self.hidden else flow.carry(self.body)
+        least = BACK_SHARE if self.hidden else LEAST_SHARE
+        carried = memory.carry(image_rgb, about, least_px=least * self.anchor.area)
+        self.hidden = carried is None
+        if carried is None:
+            self.body = expected
+        else:
+            self._move_to(carried, elapsed_s)
 
     def watch(self, image_rgb: ImageRGB) -> None:
         """Measures which part of it is visible at its present place."""
+        if self.memory is not None:
+            return
         if self.appearance is None or not self.body.area:
             self.hidden, self.shown, self.share = not self.body.area, None, 1.0
             return
@@ -199,7 +223,9 @@ class Track:
             return  # a part of it, or several objects, which may have another label
         self.votes = [*before, classification][-VOTE_WINDOW:]
         self.classification = weighted_vote(self.votes, threshold)
-        if self._all_of_it(mask):
+        if self.memory is not None and not relearnt:
+            mask = self.body  # its features know it better than one detection
+        if mask is self.body or self._all_of_it(mask):
             self.anchor, self.quality = mask, quality
             self.appearance = Appearance.of(image_rgb, mask) or self.appearance
             self.body, self.gain = carry_mask(mask, since)

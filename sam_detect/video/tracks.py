@@ -1,7 +1,7 @@
 """Multi-object tracking: data association and re-identification.
 
-Between key frames a track's mask is carried by the optical flow and so keeps its identity. Objects
-are associated in two places:
+Between key frames a track's mask is carried by its features or by the optical flow, and so keeps
+its identity. Objects are associated in two places:
 
 * Detections of a key frame are matched to the tracks of that frame by mask IoU (Hungarian method).
 * An object that was hidden comes back as a new detection. ByteTrack decides which hidden track the
@@ -31,6 +31,7 @@ from sam_detect.video.association import (
     weighted_vote,
 )
 from sam_detect.video.motion import Flow
+from sam_detect.video.propagation import Remember
 from sam_detect.video.track import Track, carry_mask
 
 MISSES = 2
@@ -46,6 +47,9 @@ COMMON_SHARE = 0.3
 TOUCHING_SHARE, COVERED_SHARE = 0.1, 0.6
 """Overlap of two objects that touch, and of two where one covers the other, as a share of the
 smaller."""
+MOST_REMEMBERED = 4
+"""Named objects that are carried by their features, each of which takes about a fifth of a second;
+others are carried by the flow, which hardly takes longer for many."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,15 @@ class TrackSnapshot:
         ids: the tracks, in the same order.
         bodies: each whole object, including what is occluded.
         anchors: the same in the key frame before.
-        whole: whether nearly all of it is visible.
+        direct: whether the flow may carry its anchor to this frame: it carries the track, and
+            nearly all of it is visible.
     """
 
     masks: Masks
     ids: tuple[int, ...]
     bodies: tuple[SoftMask, ...] = ()
     anchors: tuple[SoftMask, ...] = ()
-    whole: tuple[bool, ...] = ()
+    direct: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,13 +98,16 @@ class Tracks:
     Args:
         threshold: least confidence of a label.
         unknown: whether unknown objects are tracked, too.
+        remember: makes the memory by which an object's features carry it; None: the flow does.
 
     Attributes:
         undecided: whether the last key frame labelled an object that another one has to confirm.
     """
 
-    def __init__(self, *, threshold: float = 0.5, unknown: bool = False) -> None:
-        self._threshold, self._unknown = threshold, unknown
+    def __init__(
+        self, *, threshold: float = 0.5, unknown: bool = False, remember: Remember | None = None
+    ) -> None:
+        self._threshold, self._unknown, self._remember = threshold, unknown, remember
         self._tracks: dict[int, Track] = {}
         self._next_id = 1
         self._time_s = 0.0
@@ -157,6 +165,8 @@ class Tracks:
                     relearnt=result.relearnt,
                 )
                 track.watch(frame.image_rgb)
+                if track.memory is None or result.relearnt:
+                    self._remember_features(track, frame.image_rgb)
         for place in set(range(len(then.ids))) - set(of_track.values()):
             track = self._tracks.get(then.ids[place])
             if track is not None:
@@ -207,7 +217,18 @@ class Tracks:
             seen_s=self._time_s,
             gain=gain,
         )
+        if not since:
+            self._remember_features(self._tracks[self._next_id], result.frame.image_rgb)
         self._next_id += 1
+
+    def _remember_features(self, track: Track, image_rgb: ImageRGB) -> None:
+        """From here on its features carry a named track, if all of it is visible by itself."""
+        others = [each for each in self._tracks.values() if each is not track]
+        many = sum(each.memory is not None for each in others) >= MOST_REMEMBERED
+        alone = track.whole and not track.hidden and not track.crowded
+        if self._remember is None or many or not alone or track.classification.label is None:
+            return
+        track.memory = self._remember(image_rgb, track.body) or track.memory
 
     def _is_part_of_another(self, body: SoftMask, classification: Classification) -> bool:
         """Whether much of it overlaps another object of the same label with more confidence: two
@@ -262,6 +283,8 @@ class Tracks:
         for track in tracks:
             track.crowded = track.id in met
             track.behind &= track.crowded
+            if track.crowded:  # features do not tell the two apart, either
+                track.memory = None
 
     def _merge(self, track: Track, hidden: Track) -> None:
         """A new track takes the id and the votes of a hidden one."""
@@ -343,5 +366,5 @@ def _snapshot(tracks: Sequence[Track], size_hw: tuple[int, int]) -> TrackSnapsho
         tuple(track.id for track in shown),
         tuple(track.body for track in shown),
         tuple(track.anchor for track in shown),
-        tuple(track.whole for track in shown),
+        tuple(track.whole and track.memory is None for track in shown),
     )

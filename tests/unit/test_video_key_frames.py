@@ -88,14 +88,14 @@ def _flow() -> Flow:
 
 
 @pytest.mark.parametrize(
-    ("off", "whole", "kept"), [(2, True, False), (25, True, True), (2, False, True)]
+    ("off", "direct", "kept"), [(2, True, False), (25, True, True), (2, False, True)]
 )
 def test_masks_are_carried_at_once_where_that_leads_to_about_the_same(
-    off: int, whole: bool, kept: bool
+    off: int, direct: bool, kept: bool
 ) -> None:
     slowly = _shifted(SCENE.outlined(1).masks[[0]], off)
     anchor = SoftMask.of(SCENE.outlined(0).masks, 0)
-    then = TrackSnapshot(slowly, (1,), (anchor,), (anchor,), (whole,))
+    then = TrackSnapshot(slowly, (1,), (anchor,), (anchor,), (direct,))
     found = carry_directly(then, _flow())
     if kept:
         assert same_masks(found, slowly)

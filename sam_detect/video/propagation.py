@@ -1,0 +1,326 @@
+"""Masks carried by features: label propagation (Jabri et al. 2020, "Space-time correspondence as a
+contrastive random walk"), without any training.
+
+Each cell of a new frame takes the labels of the cells that are most like it: of the frame where
+the object's outline is known, and of the last frames, where it was carried to. Cells are compared
+by the features of :mod:`sam_detect.models.efficientnet_lite0`, and only within a window around the
+place that the object's motion leads to.
+
+Every object has a scale of its own, at which it is about :data:`ACROSS` cells wide, and only the
+part of the picture around it is described. So time and memory for an object hardly depend on its
+size or on the picture's, and a small object is compared finely.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sam_detect.errors import ConfigError
+from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
+from sam_detect.models.efficientnet_lite0 import missing_packages, normalised, shared_network
+from sam_detect.types import ImageRGB
+from sam_detect.video.appearance import EDGE, SoftMask
+
+PROPAGATE = ("auto", "flow", "features")
+"""How masks are carried from frame to frame."""
+CELL = 8
+"""Pixels of the scaled picture that a cell is wide."""
+ACROSS = 24.0
+"""Cells that the side of a square of the object's area is long..."""
+SCALES = (0.25, 2.0)
+"""... where the picture's scale stays within these."""
+LEAST_PX = 1600
+"""Area of the smallest object: 10 by 10 cells at the largest scale."""
+WINDOW = 10
+"""Cells that a match may be off the place where the motion leads, to each side."""
+RECENT = 4
+"""Last frames, besides the first one, that cells are compared with."""
+NEAREST = 10
+"""Most similar cells whose labels count..."""
+TEMPERATURE = 0.07
+"""... by the softmax of their cosine similarity over this."""
+REACH = 4
+"""Cells around the last mask that may be of the object, too."""
+FAINT = 0.02
+"""Of a soft mask, what is less than this is nothing."""
+BLOCK = 8
+"""Cells along each side of a block that is compared at once."""
+MARGIN = 4
+"""Cells around those that are compared: at its border the network knows less."""
+SHAPE = 8
+"""Numbers of cells that are described are multiples of this: each new shape is slow once."""
+SMOOTH_PX, SMOOTH_VARIANCE = 4, 1e-3
+"""Radius of the guided filter that brings a mask's edge to the picture's, and the variance of grey
+levels (0 to 1) that it keeps."""
+
+CellXY = npt.NDArray[np.intp]
+"""A row and a column of cells of the scaled picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Labelled:
+    """A part of a frame at an object's scale.
+
+    Attributes:
+        features: ``(h, w, C)`` float32, of length 1 in each cell.
+        labels: ``(h, w)`` float32, 0 to 1, how much of each cell is the object.
+        corner: ``(2,)`` row and column of the first cell.
+        middle: ``(2,)`` row and column of the object's centre of mass, in cells.
+    """
+
+    features: FloatArray
+    labels: FloatArray
+    corner: CellXY
+    middle: npt.NDArray[np.float64]
+
+
+class FeatureMemory:
+    """An object's cells in the frame where it was outlined, and in the last ones.
+
+    Args:
+        image_rgb: where the object is outlined.
+        mask: its outline there; not empty.
+
+    Raises:
+        UnavailableError: the network or its weights are not installed.
+    """
+
+    def __init__(self, image_rgb: ImageRGB, mask: SoftMask) -> None:
+        self._network = shared_network()
+        scale = float(np.clip(ACROSS * CELL / max(mask.area, 1) ** 0.5, *SCALES))
+        height, width = image_rgb.shape[:2]
+        self._size_xy = max(1, round(width * scale)), max(1, round(height * scale))
+        self._factors_xy = self._size_xy[0] / width, self._size_xy[1] / height
+        self._recent: deque[_Labelled] = deque(maxlen=RECENT)
+        box = np.array(mask.box_xyxy) * np.tile(self._factors_xy, 2) / CELL
+        low, high = np.floor(box[1::-1]).astype(int), np.ceil(box[:1:-1]).astype(int)
+        features, corner = self._describe(image_rgb, low, high)
+        start = (corner[::-1] * CELL - np.array(mask.corner_xy) * self._factors_xy).tolist()
+        drawn = _warped(mask.values, self._factors_xy, start, features.shape[:2])
+        cells = drawn.reshape(features.shape[0], CELL, features.shape[1], CELL)
+        labels = np.asarray(cells.mean(axis=(1, 3)), np.float32)
+        self._first = _Labelled(features, labels, corner, self._middle(mask))
+
+    def carry(
+        self, image_rgb: ImageRGB, about: SoftMask, *, least_px: float = 0
+    ) -> SoftMask | None:
+        """The object in the next frame; None where less of it is visible.
+
+        Args:
+            image_rgb: the frame, of the same size.
+            about: where the object is about; only its centre of mass counts.
+            least_px: area below which a mask is not the object, and is not remembered.
+        """
+        latest = self._recent[-1] if self._recent else self._first
+        middle = self._middle(about) if about.area else latest.middle
+        places = self._reached(latest, np.rint(middle - latest.middle).astype(int))
+        if not len(places):
+            return None
+        features, corner = self._describe(image_rgb, places.min(axis=0), places.max(axis=0) + 1)
+        wanted = np.zeros(features.shape[:2], np.bool_)
+        wanted[tuple((places - corner).T)] = True
+        labels = _propagated(
+            features, wanted, [self._first, *self._recent],
+            [corner - each.corner - np.rint(middle - each.middle).astype(int)
+             for each in (self._first, *self._recent)],
+        )  # fmt: skip
+        carried = self._to_picture(image_rgb, labels, corner)
+        if carried is None or carried.area < least_px:
+            return None
+        self._recent.append(_Labelled(features, labels, corner, self._middle(carried)))
+        return carried
+
+    def _middle(self, mask: SoftMask) -> npt.NDArray[np.float64]:
+        """A mask's centre of mass: row and column, in cells."""
+        total = mask.values.sum(dtype=np.float64)
+        found = [
+            (mask.values.sum(axis=1 - axis) @ np.arange(length) / total + start) * factor / CELL
+            for axis, (length, start, factor) in enumerate(
+                zip(mask.values.shape, mask.corner_xy[::-1], self._factors_xy[::-1], strict=True)
+            )
+        ]
+        return np.array(found, np.float64)
+
+    def _reached(self, latest: _Labelled, by: CellXY) -> CellXY:
+        """``(N, 2)`` cells of the picture that may be of the object, once it has moved."""
+        likely = np.pad(latest.labels > FAINT, REACH).astype(np.uint8)
+        reach = np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8)
+        places = np.argwhere(cv2.dilate(likely, reach)) + latest.corner + by - REACH
+        return places[((places >= 0) & (places < self._cells)).all(axis=1)]
+
+    @property
+    def _cells(self) -> CellXY:
+        """Rows and columns of the whole picture."""
+        return -(-np.array(self._size_xy[::-1]) // CELL)
+
+    def _describe(
+        self, image_rgb: ImageRGB, low: CellXY, high: CellXY
+    ) -> tuple[FloatArray, CellXY]:
+        """``(h, w, C)`` features of the cells within a window of a part, and the first cell."""
+        low = np.maximum(low - WINDOW, 0) - MARGIN
+        high = np.minimum(high + WINDOW, self._cells) + MARGIN
+        low = low // 2 * 2  # the coarsest features have cells twice as wide
+        shape = -(-(high - low) // SHAPE) * SHAPE
+        picture, factors = image_rgb, self._factors_xy
+        if self._size_xy[0] < image_rgb.shape[1]:
+            picture = cv2.resize(image_rgb, self._size_xy, interpolation=cv2.INTER_AREA)
+            factors = (1.0, 1.0)
+        start = (low[::-1] * CELL).tolist()
+        part = _warped(picture, factors, start, shape.tolist(), border=cv2.BORDER_REPLICATE)
+        maps = self._network(normalised(np.asarray(part, np.uint8))[None])
+        found = []
+        for stride, features in maps.items():
+            each = features[0].transpose(1, 2, 0)
+            each = each / np.maximum(np.linalg.norm(each, axis=2, keepdims=True), 1e-6)
+            how = cv2.INTER_AREA if stride < CELL else cv2.INTER_LINEAR
+            found.append(cv2.resize(each, shape[::-1].tolist(), interpolation=how))
+        joined = np.concatenate(found, axis=2)[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        joined = joined / np.linalg.norm(joined, axis=2, keepdims=True)
+        return np.ascontiguousarray(joined, np.float32), low + MARGIN
+
+    def _to_picture(
+        self, image_rgb: ImageRGB, labels: FloatArray, corner: CellXY
+    ) -> SoftMask | None:
+        """Labels of cells as a mask of the picture, its edge at the picture's edge."""
+        box = tight_box_xyxy(np.asarray(labels > FAINT))
+        if box is None:
+            return None
+        height, width = image_rgb.shape[:2]
+        factors = np.array(self._factors_xy) / CELL
+        low = np.floor((np.array(box[:2]) - 1 + corner[::-1]) / factors).astype(int)
+        high = np.ceil((np.array(box[2:]) + 1 + corner[::-1]) / factors).astype(int)
+        (x0, y0), (x1, y1) = np.maximum(low, 0).tolist(), np.minimum(high, (width, height)).tolist()
+        shift = (np.array([x0, y0]) + 0.5) * factors - 0.5 - corner[::-1]
+        matrix = np.column_stack([np.diag(factors), shift])
+        soft = cv2.warpAffine(
+            labels, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+        soft = guided(image_rgb[y0:y1, x0:x1], np.asarray(soft, np.float32))
+        return SoftMask(soft, (x0, y0)) if (soft > EDGE).any() else None
+
+
+def guided(image_rgb: ImageRGB, values: FloatArray) -> FloatArray:
+    """A soft mask whose edge follows the picture's: the guided filter (He et al. 2010).
+
+    Args:
+        image_rgb: ``(h, w, 3)``.
+        values: ``(h, w)`` float32, 0 to 1.
+    """
+    side = 2 * SMOOTH_PX + 1
+
+    def mean(each: FloatArray) -> FloatArray:
+        return np.asarray(cv2.blur(each, (side, side)), np.float32)
+
+    grey = np.asarray(image_rgb.mean(axis=2, dtype=np.float32) / 255, np.float32)
+    level, value = mean(grey), mean(values)
+    covariance, variance = mean(grey * values) - level * value, mean(grey * grey) - level * level
+    slope = np.asarray(covariance / (variance + SMOOTH_VARIANCE), np.float32)
+    found = mean(slope) * grey + mean(value - slope * level)
+    return np.asarray(np.clip(found, 0, 1), np.float32)
+
+
+def _propagated(
+    features: FloatArray, wanted: BoolArray, memory: Sequence[_Labelled], offsets: Sequence[CellXY]
+) -> FloatArray:
+    """``(h, w)`` labels of the wanted cells, 0 elsewhere.
+
+    Args:
+        features: ``(h, w, C)``.
+        wanted: ``(h, w)``.
+        memory: cells with labels.
+        offsets: what leads from a cell to its place in each of these.
+    """
+    found = np.zeros(wanted.shape, np.float32)
+    for y0 in range(0, wanted.shape[0], BLOCK):
+        for x0 in range(0, wanted.shape[1], BLOCK):
+            places = np.argwhere(wanted[y0 : y0 + BLOCK, x0 : x0 + BLOCK]) + np.array([y0, x0])
+            if len(places):
+                here = tuple(places.T)
+                found[here] = _matched(features[here], places, memory, offsets)
+    return found
+
+
+def _matched(
+    queries: FloatArray, places: CellXY, memory: Sequence[_Labelled], offsets: Sequence[CellXY]
+) -> FloatArray:
+    """``(N,)`` labels of cells by the most similar ones in the window of each."""
+    alike, labels = [], []
+    for each, offset in zip(memory, offsets, strict=True):
+        there = places + offset
+        low = np.clip(there.min(axis=0) - WINDOW, 0, each.labels.shape)
+        high = np.clip(there.max(axis=0) + WINDOW + 1, 0, each.labels.shape)
+        part = slice(low[0], high[0]), slice(low[1], high[1])
+        near_y, near_x = (
+            np.abs(there[:, axis, None] - np.arange(low[axis], high[axis])) <= WINDOW
+            for axis in (0, 1)
+        )
+        similar = queries @ each.features[part].reshape(-1, queries.shape[1]).T
+        far = ~(near_y[:, :, None] & near_x[:, None, :])
+        similar[far.reshape(similar.shape)] = -1.0
+        alike.append(similar)
+        labels.append(each.labels[part].ravel())
+    similar, known = np.concatenate(alike, axis=1), np.concatenate(labels)
+    if similar.shape[1] < NEAREST:
+        return np.zeros(len(queries), np.float32)
+    best = np.argpartition(similar, -NEAREST, axis=1)[:, -NEAREST:]
+    top = np.take_along_axis(similar, best, axis=1)
+    weights = np.exp((top - top.max(axis=1, keepdims=True)) / TEMPERATURE)
+    return np.asarray((weights * known[best]).sum(axis=1) / weights.sum(axis=1), np.float32)
+
+
+def _warped(
+    values: npt.NDArray[np.generic],
+    factors_xy: tuple[float, float],
+    start_xy: Sequence[float],
+    size_hw: Sequence[int],
+    *,
+    border: int = cv2.BORDER_CONSTANT,
+) -> npt.NDArray[np.generic]:
+    """A part of an array that is scaled, where its cells are ``CELL`` pixels wide.
+
+    Args:
+        start_xy: its first pixel, in the scaled array.
+        size_hw: its cells.
+    """
+    factors = np.array(factors_xy)
+    shift = (np.array(start_xy) + 0.5) / factors - 0.5
+    matrix = np.column_stack([np.diag(1 / factors), shift])
+    size = int(size_hw[1]) * CELL, int(size_hw[0]) * CELL
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(values, matrix, size, flags=how, borderMode=border))
+
+
+Remember = Callable[[ImageRGB, SoftMask], FeatureMemory | None]
+"""Makes the memory of an object that is outlined in a picture, see :func:`remember`."""
+
+
+def remember(image_rgb: ImageRGB, mask: SoftMask) -> FeatureMemory | None:
+    """What carries an object by its features; None of one that is too small."""
+    return FeatureMemory(image_rgb, mask) if mask.area >= LEAST_PX else None
+
+
+def find_propagator(name: str, *, live: bool) -> Remember | None:
+    """What carries masks; None for the optical flow alone.
+
+    Args:
+        name: one of :data:`PROPAGATE`; ``auto`` is ``features`` for files, where the network is.
+        live: whether the newest frame counts, so that there is no time for features.
+
+    Raises:
+        ConfigError: there is no such way, or not for a live source.
+        UnavailableError: the network is not installed.
+    """
+    if name not in PROPAGATE:
+        raise ConfigError(f"masks are carried by {', '.join(PROPAGATE)}; there is no '{name}'")
+    if name == "features":
+        if live:
+            raise ConfigError("features are too slow for a live source: use --propagate flow")
+        shared_network()
+    return None if name == "flow" or live or missing_packages() else remember
