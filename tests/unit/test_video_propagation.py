@@ -84,11 +84,35 @@ def test_what_is_gone_is_nothing_and_is_found_again(turned: tuple[FeatureMemory,
     assert _iou(memory.carry(frame.image_rgb, mask), truth) > 0.8
 
 
-def test_an_object_at_the_border_is_followed(turned: tuple[FeatureMemory, SoftMask]) -> None:
+def test_less_than_the_least_of_an_object_is_not_the_object(
+    turned: tuple[FeatureMemory, SoftMask],
+) -> None:
     memory, mask = turned
-    frame, truth = _turning(0, (20, 80))
-    found = memory.carry(frame.image_rgb, mask.moved((-70, 0)))
+    frame, _ = _turning(5)
+    assert memory.carry(frame.image_rgb, mask, least_px=2 * mask.area) is None
+    assert memory.carry(frame.image_rgb, mask, least_px=0.5 * mask.area) is not None
+
+
+@pytest.mark.parametrize("middle_x", [20, 220])
+def test_an_object_at_the_border_is_followed(
+    turned: tuple[FeatureMemory, SoftMask], middle_x: int
+) -> None:
+    memory, mask = turned
+    frame, truth = _turning(0, (middle_x, 80))
+    found = memory.carry(frame.image_rgb, mask.moved((middle_x - 90, 0)))
     assert _iou(found, truth) > 0.7
+
+
+def test_an_object_that_grows_is_followed_from_frame_to_frame(
+    turned: tuple[FeatureMemory, SoftMask],
+) -> None:
+    memory, mask = turned
+    for side in range(44, 77, 4):
+        frame, truth = _turning(0, side=side)
+        found = memory.carry(frame.image_rgb, mask)
+        assert found is not None
+        assert _iou(found, truth) > 0.8, side
+        mask = found
 
 
 def test_the_same_frames_give_the_same_masks() -> None:
