@@ -128,7 +128,9 @@ class Pipeline:
         """The same parts, with a copy of the library in memory: what it learns is not kept."""
         copied = ConvertedExamples(self.features)
         copied.update(self.library)
-        return self._with(self.features, Library(copied.store, self.library.name))
+        made = self._with(self.features, Library(copied.store, self.library.name))
+        made._proposals.original = self._proposals.original or self.library
+        return made
 
     def _with(self, features: FeatureExtractor, library: Library) -> Pipeline:
         parts_here = self.segmenter, features, self.labeller, library

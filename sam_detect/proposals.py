@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sam_detect import tiling
 from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling.decision import example_areas
+from sam_detect.library.example import Example
 from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.masks import IntArray
@@ -29,10 +31,15 @@ class Proposals:
         segmenter: proposes masks.
         library: the examples whose crops are seen where the segmenter asks for similarity.
         tile: as of :class:`~sam_detect.pipeline.Pipeline`.
+        original: the library that has the crops of the examples, where ``library`` is a copy
+            without crops.
     """
 
-    def __init__(self, segmenter: Segmenter, library: Library, *, tile: int) -> None:
+    def __init__(
+        self, segmenter: Segmenter, library: Library, *, tile: int, original: Library | None = None
+    ) -> None:
         self.segmenter, self.library, self.tile = segmenter, library, tile
+        self.original = original
         self._similarity: tuple[str, DenseSimilarity | None] | None = None
         self._made: WhileAlive[Frame, dict[Any, Masks]] = WhileAlive(1)
 
@@ -106,7 +113,16 @@ class Proposals:
         if choosy and len(ids) > SEEN_WHERE_SEPARABLE * MOST_LABELS:
             return None
         crops: dict[str, list[Crop]] = {}
-        for example in self.library.read(ids):
+        for example in self._read(ids):
             crops.setdefault(example.label, []).append(example.crop)
         found = similarity_to(crops, asked_for=not choosy) if crops else None
         return None if choosy and found is not None and not found.limits else found
+
+    def _read(self, ids: Sequence[str]) -> list[Example]:
+        """Those of the examples of which a crop is kept."""
+        if self.original is None:
+            return list(self.library.read(ids))
+        found = list(self.original.read(ids))
+        learnt = sorted(set(ids) - {example.id for example in found})
+        kept = self.library.store.scan(learnt, fields=("crop_webp",))
+        return found + list(self.library.read([p.id for p in kept if "crop_webp" in p.payload]))

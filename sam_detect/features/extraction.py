@@ -21,17 +21,20 @@ from typing import Any, Protocol
 import numpy as np
 
 from sam_detect import parts
+from sam_detect.chunks import chunks
 from sam_detect.contracts import require_described
 from sam_detect.errors import ConfigError
 from sam_detect.fading import context
 from sam_detect.interfaces import Embedder
-from sam_detect.masks import FloatArray
+from sam_detect.masks import FloatArray, IntArray
 from sam_detect.scratch import release, strips
 from sam_detect.types import Crop, FadedCrop, Frame, Masks, Recipe
 
 DEFAULT_OCCUPANCY = 0.2
 DEFAULT_CROP_SIDE = 256
 BATCH = 64
+STRIP = 256
+"""Pixels; about as high as the parts in which embedders see a large picture."""
 STAGES = ("fade", "embed")
 Make = Callable[[Sequence[int]], FloatArray]
 
@@ -233,7 +236,18 @@ class FeatureExtractor:
         """
         if not self.embedder.of_frames:
             return self.embed_crops(self.crops(frame, masks), known=known, timings_ms=timings_ms)
-        timer, recipe = StageTimer(timings_ms, *STAGES), self.recipe
+        timer = StageTimer(timings_ms, *STAGES)
+        vectors = np.zeros((len(masks), self.embedder.dimension), np.float32)
+        some = list(chunks(len(masks)))
+        order = np.arange(len(masks)) if len(some) < 2 else _row_by_row(masks)
+        for rows in some:
+            vectors[order[rows]] = self._embedded_in(frame, masks[order[rows]], known, timer)
+        return vectors
+
+    def _embedded_in(
+        self, frame: Frame, masks: Masks, known: KnownVectors | None, timer: StageTimer
+    ) -> FloatArray:
+        """The vectors of masks from the whole frame."""
 
         def embedded(missing: Sequence[int]) -> FloatArray:
             some = masks[missing]
@@ -243,11 +257,11 @@ class FeatureExtractor:
         keys: list[Any] = []
         with timer.on("embed"):
             if lookup is self._cache:
-                keys = self._cache.keys_of_masks(frame, masks, recipe)
+                keys = self._cache.keys_of_masks(frame, masks, self.recipe)
             else:
                 crops = self.crops(frame, masks)
                 while batch := list(itertools.islice(crops, BATCH)):
-                    keys += lookup.keys_of_crops(batch, recipe)
+                    keys += lookup.keys_of_crops(batch, self.recipe)
             return lookup.vectors(keys, embedded)
 
     def _faded(self, frame: Frame, masks: Masks, timer: StageTimer) -> Iterator[FadedCrop]:
@@ -300,6 +314,13 @@ class FeatureExtractor:
             batch = [context.faded(context.reduced(crops[i], side), self.fade) for i in chosen]
         with timer.on("embed"):
             return self.embedder.embed(batch)
+
+
+def _row_by_row(masks: Masks) -> IntArray:
+    """The order of masks from the top of a picture to its bottom, in rows of :data:`STRIP` pixels:
+    so what an embedder sees of a large picture, it sees once."""
+    left, top = masks.boxes_xyxy[:, 0], masks.boxes_xyxy[:, 1]
+    return np.lexsort((left, top // STRIP))
 
 
 def _require_compatible(embedder: Embedder, fade: parts.AnyFade, occupancy: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sam_detect.chunks import chunks
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Labeller
 from sam_detect.labelling.decision import (
@@ -110,14 +111,13 @@ class ExampleLabeller(Labeller):
     ) -> list[Classification]:
         if len(vectors) == 0:
             return []
-        count = max(CANDIDATES, self.top_k)
-        negatives = int(np.count_nonzero(memory.examples().negatives))
-        found = memory.nearest(vectors, count + min(negatives, MOST_NEGATIVES))
-        if not any(found):
+        if not memory.examples().labels:
             return [self._unknown([]) for _ in vectors]
         fitted = self.fitted_to(memory, source)
-        mapped = fitted.metric(vectors)
-        neighbours = self._rerank(mapped, found, memory, fitted.metric)
+        mapped, neighbours = np.zeros_like(vectors), list[list[Neighbour]]()
+        for rows in chunks(len(vectors)):  # a picture may have very many, each with many candidates
+            mapped[rows] = fitted.metric(vectors[rows])
+            neighbours += self._neighbours(vectors[rows], mapped[rows], memory, fitted.metric)
         factors = [negative_factors(near) for near in neighbours]
         classifications = [
             self._classify(self.votes(vector, near, fitted), near, fitted, factor)
@@ -320,21 +320,20 @@ class ExampleLabeller(Labeller):
         found = (1 - shift) * self.similarity(vectors[index], vectors[elsewhere])
         return found + shift * self.similarity(vectors[index], vectors[alike]) if shift else found
 
-    def _rerank(
-        self,
-        mapped: FloatArray,
-        found: list[list[Neighbour]],
-        memory: LabelMemory,
-        metric: Metric,
+    def _neighbours(
+        self, vectors: FloatArray, mapped: FloatArray, memory: LabelMemory, metric: Metric
     ) -> list[list[Neighbour]]:
         """The ``top_k`` nearest positives under the metric and the negatives that are nearer than
         the last of them, nearest first, with their similarity there."""
+        count = max(CANDIDATES, self.top_k)
+        negatives = int(np.count_nonzero(memory.examples().negatives))
+        found = memory.nearest(vectors, count + min(negatives, MOST_NEGATIVES))
         ids = sorted({neighbour.id for row in found for neighbour in row})
         place = {example_id: index for index, example_id in enumerate(ids)}
         similarities = np.clip(mapped @ metric(memory.vectors(ids)).T, -1, 1)
         answers = []
         for row, asked in zip(similarities, found, strict=True):
-            candidates = _candidates(asked, max(CANDIDATES, self.top_k))
+            candidates = _candidates(asked, count)
             columns = np.array([place[n.id] for n in candidates], np.int64)
             # Columns are in the order of ids, which decides among equals.
             nearest = np.lexsort((columns, -row[columns])).tolist()

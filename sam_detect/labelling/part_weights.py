@@ -18,6 +18,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from sam_detect.chunks import chunks
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import Classification, ExampleArrays, LabelMemory
 
@@ -94,24 +95,26 @@ def explain_parts(
         vectors: ``(N, D)``, as the embedder made them.
         weights: of :func:`part_weights`; if empty, nothing is added.
     """
-    nearest = {
-        index: key
-        for index, each in enumerate(classifications)
-        if (key := _nearest_of_best(each)) is not None
-    }
-    ids = sorted(set(nearest.values()))
-    if not weights or not ids:
-        return list(classifications)
-    place = {key: index for index, key in enumerate(ids)}
-    known = memory.vectors(ids)[[place[key] for key in nearest.values()]]
-    by_part = _cosines(vectors[list(nearest)], known, _slices(memory.examples().parts))
     answers = list(classifications)
-    for index, similar in zip(nearest, by_part.tolist(), strict=True):
-        explanation = answers[index].explanation
-        if explanation is not None:
-            named = dict(zip(weights, similar, strict=True))
-            explanation = replace(explanation, part_weights=weights, part_similarities=named)
-            answers[index] = replace(answers[index], explanation=explanation)
+    parts = _slices(memory.examples().parts)
+    for rows in chunks(len(answers) if weights else 0):
+        nearest = {
+            index: key
+            for index in range(rows.start, rows.stop)
+            if (key := _nearest_of_best(answers[index])) is not None
+        }
+        ids = sorted(set(nearest.values()))
+        if not ids:
+            continue
+        place = {key: index for index, key in enumerate(ids)}
+        known = memory.vectors(ids)[[place[key] for key in nearest.values()]]
+        by_part = _cosines(vectors[list(nearest)], known, parts)
+        for index, similar in zip(nearest, by_part.tolist(), strict=True):
+            explanation = answers[index].explanation
+            if explanation is not None:
+                named = dict(zip(weights, similar, strict=True))
+                explanation = replace(explanation, part_weights=weights, part_similarities=named)
+                answers[index] = replace(answers[index], explanation=explanation)
     return answers
 
 

@@ -13,13 +13,15 @@ import pytest
 from closeness import SCORE_TOLERANCE
 from library_helpers import DiscSegmenter, detector, disc_masks, discs, taught
 
-from sam_detect import SAMDetect
+from sam_detect import SAMDetect, chunks
 from sam_detect import proposals as proposals_module
 from sam_detect.evaluation.methods import SupportImage
 from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.features import dense_similarity
 from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
 from sam_detect.interfaces import VectorStore
+from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.segmentation.naive import NaiveSegmenter
 from sam_detect.types import Crop, Detections, Frame, Masks, Similarity
 from sam_detect.vector_store import MemoryVectorStore
 from tests.closeness import same_masks
@@ -264,6 +266,18 @@ def test_examples_that_tell_too_little_are_not_followed(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("discs_are_large_enough")
+def test_a_copy_in_memory_follows_the_crops_that_the_library_keeps() -> None:
+    made = taught(MemoryVectorStore(), "nut", segmenter=Choosing())
+    copied = made.in_memory()
+    assert proposals_of(copied) == 4
+    copied.add_examples_from_file(discs("nut", 3), disc_masks()[:1], "nut")
+    assert proposals_of(copied) == 4, "its own example is seen, too"
+    made.library.remove(label="nut")
+    copied.add_examples_from_file(discs("nut", 4), disc_masks()[:1], "nut")
+    assert proposals_of(copied) == 5, "two with a crop are not enough"
+
+
+@pytest.mark.usefixtures("discs_are_large_enough")
 def test_of_very_many_labels_none_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proposals_module, "MOST_LABELS", 1)
     monkeypatch.setattr(proposals_module, "SEEN_WHERE_SEPARABLE", 5)
@@ -309,3 +323,32 @@ def test_what_is_proposed_in_one_episode_is_not_taken_for_that_of_another() -> N
     method.learn([SupportImage(each, masks, ("nut",) * 4, None) for each in shown])
     assert len(method.find(frame).proposals) == 4
     assert len(method.propose(frame)) == 5
+
+
+@pytest.mark.parametrize(("embedder", "tolerance"), [("appearance", 1e-5), ("lite", 1e-3)])
+def test_very_many_proposals_are_described_and_compared_in_chunks(
+    embedder: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same results as all at once (``lite`` sees few masks in windows, many in tiles)."""
+    made = taught(MemoryVectorStore(), "nut", "leaf", segmenter=NaiveSegmenter(), embedder=embedder)
+    frame = made.read(discs("nut", 7))
+    whole = made.pipeline.detect(frame)
+    seen: list[int] = []
+    nearest = LibrarySnapshot.nearest
+
+    def counted(self: LibrarySnapshot, vectors: Any, limit: int) -> Any:
+        seen.append(len(vectors))
+        return nearest(self, vectors, limit)
+
+    monkeypatch.setattr(LibrarySnapshot, "nearest", counted)
+    monkeypatch.setattr(chunks, "ROWS", 7)
+    found = made.pipeline.detect(frame)
+    assert len(seen) > 2
+    assert max(seen) <= 7
+    assert len(found) == len(whole) > 5
+    assert found.masks.crop_rles == whole.masks.crop_rles
+    assert [each.label for each in found] == [each.label for each in whole]
+    assert np.allclose(found.confidence, whole.confidence, atol=10 * tolerance)
+    for one, other in zip(found.known, whole.known, strict=True):
+        similarities = [[each.similarity for each in d.neighbours] for d in (one, other)]
+        assert np.allclose(*similarities, atol=tolerance)
