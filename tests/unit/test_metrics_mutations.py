@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import test_boundary as boundary
 import test_comparison as comparisons
 import test_metrics as figures
 import test_metrics_coco as coco
@@ -43,6 +44,17 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = [
+    # -- edges
+    Mutation("metrics.boundary", "2 * precision * recall / (precision + recall)", "precision",
+             boundary.test_half_of_the_edge_is_half_of_the_figure),
+    Mutation("metrics.boundary", "across**2 <= radius**2", "across**2 < radius**2",
+             boundary.test_equal_masks_and_edges_within_the_tolerance_agree),
+    Mutation("metrics.boundary", " | (here != both)", "",
+             boundary.test_it_is_what_the_definition_says, (3,)),
+    Mutation("metrics.boundary", "edges[1] & near[0]", "edges[0] & near[0]",
+             boundary.test_it_is_what_the_definition_says, (0,)),
+    Mutation("metrics.boundary", "float(not any(counts))", "0.0",
+             boundary.test_what_is_empty_agrees_with_nothing_but_itself),
     # -- counts
     Mutation("comparison", "(self.tp, self.tp + self.fp)", "(self.tp, self.tp + self.fn)",
              figures.test_figures_of_counts),

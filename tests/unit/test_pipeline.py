@@ -352,3 +352,7 @@ def test_very_many_proposals_are_described_and_compared_in_chunks(
     for one, other in zip(found.known, whole.known, strict=True):
         similarities = [[each.similarity for each in d.neighbours] for d in (one, other)]
         assert np.allclose(*similarities, atol=tolerance)
+        assert one.explanation is not None
+        assert other.explanation is not None
+        by_part = one.explanation.part_similarities
+        assert by_part == pytest.approx(other.explanation.part_similarities, abs=50 * tolerance)
