@@ -350,11 +350,11 @@ class SAMDetect:
             live: whether the newest frame counts and others may be dropped; None: of cameras and
                 streams. A file is read as fast as it can be, also then.
             unknown: whether objects that nothing in the library resembles are followed, too.
-            track: whether objects are followed; else every frame is a key frame.
+            track: whether objects are followed; else each frame is a key frame, and each id is 0.
             propagate: what carries masks: ``flow``, ``features``, or ``auto`` (features for files).
 
         Returns:
-            An iterator of ``TrackedFrame``; close it, or use ``with``. Draw into picture copies.
+            An iterator of ``TrackedFrame``; close it, or use ``with``. Copy a picture before drawing.
 
         Raises:
             ConfigError: ``every`` is less than 1, or the source is an address of another kind.
