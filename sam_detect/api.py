@@ -354,7 +354,7 @@ class SAMDetect:
             propagate: what carries masks: ``flow``, ``features``, or ``auto`` (features for files).
 
         Returns:
-            An iterator of ``TrackedFrame``; close it, or use ``with``. Copy a picture before drawing.
+            An iterator of ``TrackedFrame``; close it, or use ``with``. Draw into copies.
 
         Raises:
             ConfigError: ``every`` is less than 1, or the source is an address of another kind.
