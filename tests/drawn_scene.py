@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,27 @@ class Drawn(Source):
     def frames(self) -> Iterator[Frame]:
         for index in range(FRAMES):
             yield Frame(picture(index), "drawn", index, time_s=index / 25)
+
+
+class Stepwise(Drawn):
+    """A live source that gives a frame when it is told to."""
+
+    live = True
+
+    def __init__(self) -> None:
+        self.more = threading.Semaphore(0)
+        self.ended = False
+
+    def frames(self) -> Iterator[Frame]:
+        for frame in super().frames():
+            assert self.more.acquire(timeout=10)
+            if self.ended:
+                return
+            yield frame
+
+    def stop(self) -> None:
+        self.ended = True
+        self.more.release()
 
 
 def picture(index: int) -> np.ndarray:

@@ -370,7 +370,8 @@ def push_command(to_url: str, to_library: str | None, as_json: bool, **settings:
     target_library = _open(target, existing=False)
     done = copy_library(_open(settings), target_library)
     place, added = target_library.store.location, counted(done.added, "example")
-    _say(as_json, asdict(done), f"pushed to {place}: {added} added, {done.total} there now")
+    said = {"added": done.added, "relabelled": done.relabelled, "total": done.total}
+    _say(as_json, said, f"pushed to {place}: {added} added, {done.total} there now")
 
 
 @library.command("reindex", cls=options.SettingsCommand)

@@ -80,11 +80,13 @@ class Added:
         added: examples that were not there before.
         relabelled: examples that were there under another label, or contradicted these.
         total: examples in the library now.
+        batch: the id of the learning batch; empty where points kept batches of their own.
     """
 
     added: int
     relabelled: int
     total: int
+    batch: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

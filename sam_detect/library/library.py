@@ -202,6 +202,7 @@ class Library:
                 added=len(new) - changed,
                 relabelled=len(relabelled) + changed,
                 total=self.store.count(),
+                batch=own,
             )
 
     def rename(self, old: str, new: str) -> int:
@@ -252,24 +253,32 @@ class Library:
             listed = self._listed(self.require())
             return history.log(listed, self._whole([point.id for point in self._changing()]))
 
-    def undo(self) -> LearningBatch:
-        """Takes the newest learning batch back; returns what was taken back.
+    def undo(self, batch: str | None = None) -> LearningBatch:
+        """Takes a learning batch back; returns what was taken back.
 
         What it added is removed, what it relabelled gets its former label, and what it removed as
-        contradicting is restored. A process killed in between leaves a part of the batch, and
-        undoing again completes it.
+        contradicting is restored. What a later batch relabelled since is kept. A process killed in
+        between leaves a part of the batch, and undoing again completes it.
+
+        Args:
+            batch: its id; None is the newest one.
 
         Raises:
-            LibraryError: there is no batch.
+            LibraryError: there is no such batch.
         """
         with self.store.session():
             found, entries = self.require(), self.log()
+            if batch is not None and batch not in {entry.id for entry in entries}:
+                raise LibraryError(
+                    f"library '{self.name}' has no learning batch '{batch}'; "
+                    "see: sam-detect library log"
+                )
             if not entries or not entries[0].id:
                 older = f"; its {len(self)} examples are older than that" if entries else ""
                 raise LibraryError(
                     f"library '{self.name}' has no learning batch that could be taken back{older}"
                 )
-            batch = entries[0].id
+            batch = batch or entries[0].id
             ids = [p.id for p in lookup.read(self.store, fields=LISTED_FIELDS)
                    if p.payload["batch"] == batch]  # fmt: skip
             with counting_writer(self.store, found) as writer:
@@ -281,7 +290,7 @@ class Library:
                     kept = there - set(here)
                     writer.upsert([p for key, p in former.items() if key not in kept])
                     writer.delete([key for key in here if key not in former])
-        return entries[0]
+        return next(entry for entry in entries if entry.id == batch)
 
     def destroy(self) -> int | None:
         """Removes the whole library, damaged ones too; returns how many examples it had.

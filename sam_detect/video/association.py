@@ -89,14 +89,25 @@ def shared_areas(some: Masks, others: Masks) -> npt.NDArray[np.float64]:
 def shared_of_smaller(one: SoftMask, other: SoftMask) -> float:
     """Intersection of two masks over the area of the smaller one."""
     smaller = min(one.area, other.area)
+    return _shared_area(one, other) / smaller if smaller else 0.0
+
+
+def iou(one: SoftMask, other: SoftMask) -> float:
+    """Intersection over union of two masks."""
+    shared = _shared_area(one, other)
+    return shared / max(one.area + other.area - shared, 1)
+
+
+def _shared_area(one: SoftMask, other: SoftMask) -> int:
+    """Pixels that two masks have in common."""
     a, b = np.array(one.box_xyxy), np.array(other.box_xyxy)
-    if not smaller or (np.maximum(a, b)[:2] >= np.minimum(a, b)[2:]).any():
-        return 0.0
+    if (np.maximum(a, b)[:2] >= np.minimum(a, b)[2:]).any():
+        return 0
     crops = [
         np.asarray(mask.values[box[1] - y : box[3] - y, box[0] - x : box[2] - x] > EDGE, np.bool_)
         for mask, box, (x, y) in ((one, a, one.corner_xy), (other, b, other.corner_xy))
     ]
-    return intersection(crops[0], a.tolist(), crops[1], b.tolist()) / smaller
+    return intersection(crops[0], a.tolist(), crops[1], b.tolist())
 
 
 class BoxTracker:

@@ -8,6 +8,8 @@ the window of ``sam-detect video --show``:
 * ``n`` or Enter names what is chosen: the video pauses, Tab completes a label of the
   library, Enter learns it, Esc cancels;
 * ``x`` teaches that it is *not* what its label says;
+* ``u`` takes back what was learnt from it, or, where nothing is chosen, from the object that was
+  taught last;
 * Backspace, or Esc, clears the selection;
 * Space pauses the video, and resumes it; ``q``, or Esc where nothing is chosen, ends.
 """
@@ -22,7 +24,7 @@ import numpy as np
 from sam_detect.types import Masks, TrackedFrame
 
 ENTER, ESCAPE, BACKSPACE, TAB, SPACE = "enter", "escape", "backspace", "tab", " "
-HELP = "click: choose   n: name   x: not this   space: pause   q: quit"
+HELP = "click: choose   n: name   x: not this   u: undo   space: pause   q: quit"
 HELP_POINTED = "n: name what is outlined   click: something else   Esc: clear"
 OUTLINING = "outlining the object ..."
 HELP_TYPING = "(Enter: learn, Tab: complete, Esc: cancel)"
@@ -41,6 +43,17 @@ class Learn:
     track_id: int | None
     label: str
     negative: bool = False
+
+
+@dataclass(frozen=True)
+class TakeBack:
+    """Take back what was learnt from an object.
+
+    Attributes:
+        track_id: its track; None for the object that was taught last.
+    """
+
+    track_id: int | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class Pointed:
     outline: Masks | None = None
 
 
-Action = Learn | Outline | Quit
+Action = Learn | TakeBack | Outline | Quit
 
 
 class Controls:
@@ -149,6 +162,8 @@ class Controls:
             self.typed = ""
         elif key == "x" and self._is_shown(tracked):
             return self._not_this(tracked)
+        elif key == "u":
+            return TakeBack(self.chosen)
         elif key == SPACE:
             self.paused, self.pointed = not self.held, None
         elif key in (BACKSPACE, ESCAPE):

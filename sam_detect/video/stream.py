@@ -18,7 +18,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,14 @@ import numpy as np
 from sam_detect.config import Settings
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Source
-from sam_detect.labels import normalised_label
-from sam_detect.library.history import Added
+from sam_detect.library.history import LearningBatch
 from sam_detect.pipeline import Pipeline
 from sam_detect.sources.video import open_source
 from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video.key_frames import KeyFrameDetector, Schedule
 from sam_detect.video.motion import Flows, Motion
 from sam_detect.video.propagation import find_propagator
+from sam_detect.video.teaching import Taught, Teacher
 from sam_detect.video.threads import WAKE_S, Arrival, Reader, short_switch_interval
 from sam_detect.video.tracks import KeyFrameResult, Tracks, TrackSnapshot
 
@@ -44,8 +44,6 @@ RECENT = 60
 """Frames over which the current speed is measured."""
 KEPT_LATENCIES = 20_000
 """Frames whose latencies are kept: over ten minutes of live video."""
-UNDOABLE = 16
-"""Learnt objects that a negative can still undo, the latest ones; each holds its frame."""
 
 
 class Statistics:
@@ -100,20 +98,6 @@ def _rate(frames: int, seconds: float) -> float:
     return (frames - 1) / seconds if seconds > 0 else 0.0
 
 
-@dataclass(frozen=True, eq=False)
-class _LearntObject:
-    """An object that was learnt: its track (0: untracked), its label, and its outline."""
-
-    track_id: int
-    label: str
-    frame: Frame
-    masks: Masks
-
-    @property
-    def labels(self) -> list[str]:
-        return [self.label] * len(self.masks)
-
-
 class Stream(Iterator[TrackedFrame]):
     """The objects of a video's frames, in order. Close it, or use it in ``with``.
 
@@ -151,9 +135,12 @@ class Stream(Iterator[TrackedFrame]):
         self._pipeline, self._unknown, self._track = pipeline, unknown, track
         remember = find_propagator(propagate, live=live)
         threshold = pipeline.labeller.threshold
-        self._tracks = Tracks(threshold=threshold, unknown=unknown, remember=remember)
         self._motion = Motion()
         self._key_frames = KeyFrameDetector(pipeline, separate=not track)
+        self._teacher = Teacher(pipeline, self._key_frames.run, follow=track)
+        self._tracks = Tracks(
+            threshold=threshold, unknown=unknown, remember=remember, ids=self._teacher.track_ids
+        )
         self._pending: Future[KeyFrameResult] | None = None
         self._outdated: Future[KeyFrameResult] | None = None
         self._then = TrackSnapshot(Masks.empty((0, 0)), ())
@@ -162,7 +149,6 @@ class Stream(Iterator[TrackedFrame]):
         self._lookahead: Schedule | None = None
         self._present: TrackedFrame | None = None
         self._learnt = False
-        self._learnt_objects: list[_LearntObject] = []
         self._stopping = threading.Lock()
         self._closing: Future[None] = Future()
         self._leave_s = 0.0
@@ -215,16 +201,17 @@ class Stream(Iterator[TrackedFrame]):
         for each in (self._reader, self._key_frames):
             each.wait(max(0.0, self._leave_s - time.monotonic()))
 
-    def learn(self, track_id: int, label: str, *, negative: bool = False) -> Future[Added]:
+    def learn(self, track_id: int, label: str, *, negative: bool = False) -> Future[Taught]:
         """Learns the object of a track as it is in the last frame that was given.
 
-        Learning runs in the background; the next frames use it, and so does the library. Earlier
-        votes of the tracks are discarded: the next key frames label them again.
+        The track has this label from the next frame on, whatever key frames say of it. Learning
+        runs in the background; the next frames use it, and so does the library. Earlier votes of
+        the tracks are discarded: the next key frames label the others again.
 
         Args:
             track_id: of an object of that frame.
-            label: its label, or with ``negative`` a label it does *not* have, which undoes what was
-                learnt from this track under it.
+            label: its label, or with ``negative`` a label it does *not* have: then all that was
+                learnt from this track under it becomes a negative, too.
 
         Raises:
             ConfigError: no object of that frame has this track, or objects are not followed.
@@ -255,38 +242,40 @@ class Stream(Iterator[TrackedFrame]):
         *,
         negative: bool = False,
         track_id: int = 0,
-    ) -> Future[Added]:
+    ) -> Future[Taught]:
         """Learns an object of any frame, as :meth:`learn` does; may be called from any thread.
 
+        An object of one of the last 64 frames is on a track from the next frame on: on the one it
+        was on, with this outline, or on a new one. The result names it.
+
         Args:
+            frame: as the stream gave it.
             outline: of the object, or the future of :meth:`outline`.
-            track_id: its track, 0 if untracked: a negative undoes what was learnt from it.
+            track_id: its track; 0 if that is not known.
 
         Raises:
             LibraryError: the name is empty.
         """
-        label = normalised_label(label)
-
-        def work() -> Added:
-            masks = outline if isinstance(outline, Masks) else outline.result()
-            given = _LearntObject(track_id, label, frame, masks)
-            if negative:
-                self._undo(given)
-            elif track_id:
-                self._learnt_objects = [*self._learnt_objects, given][-UNDOABLE:]
-            return self._pipeline.learn(frame, masks, given.labels, negative=negative)
-
-        future = self._key_frames.run(work)
+        taught = self._teacher.teach(frame, outline, label, negative=negative, track_id=track_id)
         self._learnt = True
-        return future
+        return taught
 
-    def _undo(self, negative: _LearntObject) -> None:
-        """Teaches negatives for all that was learnt from the same track under the same label."""
-        undone = negative.track_id, negative.label
-        wrong = [each for each in self._learnt_objects if (each.track_id, each.label) == undone]
-        for each in wrong:
-            self._pipeline.learn(each.frame, each.masks, each.labels, negative=True)
-        self._learnt_objects = [each for each in self._learnt_objects if each not in wrong]
+    def take_back(self, track_id: int | None = None) -> Future[list[LearningBatch]]:
+        """Takes back all that was learnt from a track since the stream was opened, in the
+        background: the library is as if it had not been learnt, and key frames name the track.
+
+        May be called from any thread. The future raises ``ConfigError`` where nothing was learnt
+        from the track.
+
+        Args:
+            track_id: also of an object that is gone; None is the one that was taught last.
+
+        Returns:
+            What was taken back, the newest first.
+        """
+        taken_back = self._teacher.take_back(track_id)
+        self._learnt = True
+        return taken_back
 
     @property
     def waiting(self) -> int:
@@ -304,6 +293,7 @@ class Stream(Iterator[TrackedFrame]):
             self._tracks.forget_votes()
             self._outdated = self._pending
         self._tracks.advance(flow, frame, time_s)
+        self._teacher.tell(self._tracks, frame, flow)
         self._schedule.note(flow)
         if flow is None:  # a cut: the pending key frame is of another scene
             self._pending, self._since = None, Flows()
@@ -323,6 +313,7 @@ class Stream(Iterator[TrackedFrame]):
         detections, track_ids = self._tracks.present(frame, time_s=time_s)
         recipe = self._pipeline.recipe.to_dict()
         self._present = TrackedFrame(frame, replace(detections, recipe=recipe), track_ids, key)
+        self._teacher.note(self._present, flow)
         self.statistics.count(arrival.at_s, dropped=self._reader.dropped, key=key)
         return self._present
 

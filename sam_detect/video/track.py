@@ -29,6 +29,8 @@ FADING = 0.995
 """Per frame, of the quality of a mask that is only carried."""
 INERTIA = 0.9
 """Share of the velocity so far in the velocity."""
+REACH = 3.0
+"""Largest distance, in object sizes, at which a hidden object is re-identified."""
 ABOUT = (0.0, -0.25, 0.25)
 """Search offsets around a hidden object's predicted place, as shares of its size."""
 
@@ -44,7 +46,7 @@ class Track:
         appearance: its colours then; None where it was too small or partly outside the picture.
         quality: of its mask, 0 to 1.
         votes: its classifications at key frames, oldest first.
-        classification: the joint classification of these.
+        classification: the joint classification of these, or what it was taught.
         seen_s: time of the last frame that showed it.
         hidden: whether too little of it is visible.
         shown: ``(h, w)`` 0 to 1, the visible part of the body; None for all.
@@ -60,6 +62,7 @@ class Track:
         missed: key frames in a row that did not find it.
         new: whether no frame has shown it yet.
         memory: of its features, which carry its visible part; None where the flow carries it.
+        taught: what it was taught while the video ran, which no vote changes.
     """
 
     id: int
@@ -84,6 +87,7 @@ class Track:
     missed: int = 0
     new: bool = True
     memory: FeatureMemory | None = None
+    taught: Classification | None = None
 
     @property
     def mask(self) -> SoftMask | None:
@@ -222,13 +226,20 @@ class Track:
         ):
             return  # a part of it, or several objects, which may have another label
         self.votes = [*before, classification][-VOTE_WINDOW:]
-        self.classification = weighted_vote(self.votes, threshold)
+        self.vote(threshold)
         if self.memory is not None and not relearnt:
             mask = self.body  # its features know it better than one detection
         if mask is self.body or self._all_of_it(mask):
             self.anchor, self.quality = mask, quality
             self.appearance = Appearance.of(image_rgb, mask) or self.appearance
             self.body, self.gain = carry_mask(mask, since)
+
+    def vote(self, threshold: float) -> None:
+        """Classifies it by its votes, if it was not taught what it is."""
+        if self.votes:
+            voted = weighted_vote(self.votes, threshold)
+            taught = self.taught and replace(self.taught, neighbours=voted.neighbours)
+            self.classification = taught or voted
 
     def _all_of_it(self, mask: SoftMask) -> bool:
         """Whether a detected mask is the whole object, and not only its visible part."""
@@ -244,6 +255,23 @@ def carry_mask(mask: SoftMask, since: Sequence[Flow]) -> tuple[SoftMask, float]:
     for flow in since:
         mask, gain = flow.carry(mask), gain * flow.gain
     return mask, gain
+
+
+def nearest(track: Track, hidden: Sequence[Track]) -> Track | None:
+    """The nearest of the hidden tracks, by its predicted or its last visible place."""
+    box, reach_px = track.body.box_xyxy, REACH * max(track.body.area, 1) ** 0.5
+
+    def distance(other: Track) -> float:
+        return min(_distance(box, other.body.box_xyxy), _distance(box, other.left_xyxy))
+
+    nearest = min(hidden, key=distance, default=None)
+    return nearest if nearest is not None and distance(nearest) < reach_px else None
+
+
+def _distance(one_xyxy: Sequence[int], other_xyxy: Sequence[int]) -> float:
+    """Distance between the centres of two boxes, in pixels."""
+    apart = np.array(one_xyxy) - np.array(other_xyxy)
+    return float(np.hypot(*(apart[:2] + apart[2:]) / 2))
 
 
 def _middle(mask: SoftMask) -> npt.NDArray[np.float64]:

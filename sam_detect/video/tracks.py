@@ -14,7 +14,8 @@ A track's label is a vote over its key frames, see
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 
@@ -23,23 +24,23 @@ from sam_detect.types import Classification, Detections, Frame, ImageRGB, Masks
 from sam_detect.video.appearance import Appearance, SoftMask, stack_masks
 from sam_detect.video.association import (
     HIDDEN_S,
+    SAME_IOU,
     VOTE_WINDOW,
     BoxTracker,
     Votes,
     assign,
+    iou,
     shared_of_smaller,
     weighted_vote,
 )
 from sam_detect.video.motion import Flow
 from sam_detect.video.propagation import Remember
-from sam_detect.video.track import Track, carry_mask
+from sam_detect.video.track import Track, carry_mask, nearest
 
 MISSES = 2
 """Key frames in a row without a match that end a track."""
 SURE = 0.8
 """A new object of less confidence is shown once another key frame confirms it."""
-REACH = 3.0
-"""Largest distance, in object sizes, at which a hidden object is re-identified."""
 ONE_SIZE = 0.5
 """Least size ratio of two objects that can be confused when they overlap."""
 COMMON_SHARE = 0.3
@@ -99,17 +100,23 @@ class Tracks:
         threshold: least confidence of a label.
         unknown: whether unknown objects are tracked, too.
         remember: makes the memory by which an object's features carry it; None: the flow does.
+        ids: of new tracks.
 
     Attributes:
         undecided: whether the last key frame labelled an object that another one has to confirm.
     """
 
     def __init__(
-        self, *, threshold: float = 0.5, unknown: bool = False, remember: Remember | None = None
+        self,
+        *,
+        threshold: float = 0.5,
+        unknown: bool = False,
+        remember: Remember | None = None,
+        ids: Iterator[int] | None = None,
     ) -> None:
         self._threshold, self._unknown, self._remember = threshold, unknown, remember
         self._tracks: dict[int, Track] = {}
-        self._next_id = 1
+        self._ids = count(1) if ids is None else ids
         self._time_s = 0.0
         self._boxes = BoxTracker()
         self.undecided = False
@@ -175,8 +182,9 @@ class Tracks:
                 if track.missed >= MISSES:
                     del self._tracks[track.id]
         self.undecided = False
+        began = [track for track in self._shown() if track.id not in then.ids]
         for index in sorted(set(range(len(result.found))) - set(of_track)):
-            self._begin(result, index, since)
+            self._begin(result, index, since, began)
 
     def present(self, frame: Frame, *, time_s: float) -> tuple[Detections, IntArray]:
         """The objects of the present frame and their tracks, in the order of the tracks."""
@@ -192,10 +200,45 @@ class Tracks:
         for track in self._tracks.values():
             track.votes = []
 
+    def __contains__(self, track_id: int) -> bool:
+        return track_id in self._tracks
+
+    def name(self, track_id: int, label: str, frame: Frame, outline: SoftMask | None) -> None:
+        """Gives an object the label that it was taught, whatever key frames say.
+
+        Args:
+            track_id: its track, which begins here if it is not there.
+            frame: the present one.
+            outline: of the object in this frame, if it is not that of the track.
+        """
+        track = self._tracks.get(track_id)
+        taught = Classification(label, label, 1.0)
+        if outline is not None and outline.cut(frame.size_hw):
+            for other in self._shown():
+                if other is not track and iou(other.body, outline) > SAME_IOU:
+                    del self._tracks[other.id]  # the same object, found meanwhile
+            looks = Appearance.of(frame.image_rgb, outline)
+            began = Track(track_id, outline, outline, looks, 1.0, [], taught, self._time_s)
+            track = self._tracks[track_id] = replace(began, new=False)
+        if track is not None:
+            track.taught = track.classification = taught
+            if track.memory is None:
+                self._remember_features(track, frame.image_rgb)
+
+    def unname(self, track_id: int, label: str | None) -> None:
+        """A track does not have a label, or with None not the one that it was taught."""
+        track = self._tracks.get(track_id)
+        if track is not None and label in (None, track.classification.label):
+            track.taught, track.votes = None, []
+            track.classification = Classification(None, None, 0.0)
+
     def _shown(self) -> list[Track]:
         return [self._tracks[i] for i in sorted(self._tracks) if not self._tracks[i].hidden]
 
-    def _begin(self, result: KeyFrameResult, index: int, since: Sequence[Flow]) -> None:
+    def _begin(
+        self, result: KeyFrameResult, index: int, since: Sequence[Flow], began: Sequence[Track]
+    ) -> None:
+        """Begins the track of a detection, unless it began since the key frame."""
         found = result.found
         votes = [*result.earlier_votes[index], found.classifications[index]]
         classification = weighted_vote(votes, self._threshold)
@@ -206,8 +249,10 @@ class Tracks:
         body, gain = carry_mask(anchor, since)
         if not body.area or self._is_part_of_another(body, classification):
             return
-        self._tracks[self._next_id] = Track(
-            id=self._next_id,
+        if any(iou(body, each.body) > SAME_IOU for each in began):
+            return
+        track = Track(
+            id=next(self._ids),
             body=body,
             anchor=anchor,
             appearance=Appearance.of(result.frame.image_rgb, anchor),
@@ -217,9 +262,9 @@ class Tracks:
             seen_s=self._time_s,
             gain=gain,
         )
+        self._tracks[track.id] = track
         if not since:
-            self._remember_features(self._tracks[self._next_id], result.frame.image_rgb)
-        self._next_id += 1
+            self._remember_features(track, result.frame.image_rgb)
 
     def _remember_features(self, track: Track, image_rgb: ImageRGB) -> None:
         """From here on its features carry a named track, if all of it is visible by itself."""
@@ -252,7 +297,7 @@ class Tracks:
             hidden = self._tracks.get(predicted.get(each, 0))
             if hidden is None or not _alike(track, hidden):
                 others = [other for other in self._tracks.values() if _alike(track, other)]
-                hidden = _nearest(track, others)
+                hidden = nearest(track, others)
             if hidden is not None:
                 self._merge(track, hidden)
 
@@ -291,9 +336,9 @@ class Tracks:
         del self._tracks[track.id]
         self._boxes.rename(track.id, hidden.id)
         track.id = hidden.id
+        track.taught = track.taught or hidden.taught
         track.votes = [*hidden.votes, *track.votes][-VOTE_WINDOW:]
-        if track.votes:
-            track.classification = weighted_vote(track.votes, self._threshold)
+        track.vote(self._threshold)
         self._tracks[track.id] = track
 
 
@@ -337,23 +382,6 @@ def _overlap_of_similar(one: Track, other: Track, image_rgb: ImageRGB) -> float:
 
 def _alike(track: Track, hidden: Track) -> bool:
     return hidden.hidden and hidden.classification.label == track.classification.label
-
-
-def _nearest(track: Track, hidden: Sequence[Track]) -> Track | None:
-    """The nearest of the hidden tracks, by its predicted or its last visible place."""
-    box, reach_px = track.body.box_xyxy, REACH * max(track.body.area, 1) ** 0.5
-
-    def distance(other: Track) -> float:
-        return min(_distance(box, other.body.box_xyxy), _distance(box, other.left_xyxy))
-
-    nearest = min(hidden, key=distance, default=None)
-    return nearest if nearest is not None and distance(nearest) < reach_px else None
-
-
-def _distance(one_xyxy: Sequence[int], other_xyxy: Sequence[int]) -> float:
-    """Distance between the centres of two boxes, in pixels."""
-    apart = np.array(one_xyxy) - np.array(other_xyxy)
-    return float(np.hypot(*(apart[:2] + apart[2:]) / 2))
 
 
 def _snapshot(tracks: Sequence[Track], size_hw: tuple[int, int]) -> TrackSnapshot:

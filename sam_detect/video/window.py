@@ -14,10 +14,10 @@ from concurrent.futures import Future
 import numpy as np
 
 from sam_detect.errors import one_line
-from sam_detect.library.history import Added
+from sam_detect.library.history import LearningBatch
 from sam_detect.outputs.video import TrackPainter
 from sam_detect.types import Frame, ImageRGB, Masks, TrackedFrame
-from sam_detect.video.controls import Action, Controls, Learn, Outline, Quit
+from sam_detect.video.controls import Action, Controls, Learn, Outline, Quit, TakeBack
 from sam_detect.video.display import (
     Click,
     Display,
@@ -27,6 +27,7 @@ from sam_detect.video.display import (
     window_for,
 )
 from sam_detect.video.stream import Stream
+from sam_detect.video.teaching import Taught
 from sam_detect.video.threads import start_daemon
 
 WAIT_S = 0.005
@@ -72,7 +73,8 @@ class Viewer(Iterator[TrackedFrame]):
         self._coming: Future[Drawn] | None = None
         self._shown: Drawn | None = None
         self._outlining: tuple[Frame, Future[Masks]] | None = None
-        self._learning: list[tuple[str, Future[Added]]] = []
+        self._learning: list[tuple[Learn, Future[Taught]]] = []
+        self._undoing: list[Future[list[LearningBatch]]] = []
         self._began_s: float | None = None
         self._is_over = self._is_closed = False
         self.controls.message = "waiting for the first frame ..."
@@ -161,36 +163,43 @@ class Viewer(Iterator[TrackedFrame]):
             self._outlining = frame, self._stream.outline(frame, action.point_xy)
         elif isinstance(action, Learn):
             self._learn(action, tracked)
+        elif isinstance(action, TakeBack):
+            self._undoing.append(self._stream.take_back(action.track_id))
+            self.controls.message = "taking back what was learnt ..."
 
     def _learn(self, asked: Learn, tracked: TrackedFrame) -> None:
         """Learns the object as it is on the screen."""
         outline: Masks | Future[Masks]
         if asked.track_id is None and self._outlining is not None:
-            (frame, outline), what = self._outlining, "this"
+            frame, outline = self._outlining
         else:
-            frame, what = tracked.frame, f"#{asked.track_id}"
+            frame = tracked.frame
             outline = tracked.detections.masks[tracked.track_ids == asked.track_id]
         future = self._stream.learn_outlined(
             frame, outline, asked.label, negative=asked.negative, track_id=asked.track_id or 0
         )
-        text = f"{what} is {'not ' if asked.negative else ''}'{asked.label}'"
-        self._learning.append((text, future))
-        self.controls.message = f"learning: {text} ..."
+        self._learning.append((asked, future))
+        self.controls.message = f"learning: {_sentence(asked, asked.track_id)} ..."
 
     def _report(self) -> bool:
         """Says what was outlined and learnt meanwhile, or why it was not; whether anything was."""
         done = [each for each in self._learning if each[1].done()]
         for each in done:
             self._learning.remove(each)
-            text, future = each
+            asked, future = each
             error = future.exception()
             if error is None:
-                total = future.result().total
-                count = f"{total} example{'' if total == 1 else 's'}"
+                taught = future.result()
+                count = f"{taught.total} example{'' if taught.total == 1 else 's'}"
+                text = _sentence(asked, taught.track_id)
                 self.controls.message = f"learnt: {text}; the library has {count}"
             else:
                 self.controls.message = f"not learnt: {one_line(error)}"
-        return self._report_outline() or bool(done)
+        undone = [each for each in self._undoing if each.done()]
+        for undoing in undone:
+            self._undoing.remove(undoing)
+            self.controls.message = _taken_back(undoing)
+        return self._report_outline() or bool(done) or bool(undone)
 
     def _report_outline(self) -> bool:
         pointed = self.controls.pointed
@@ -207,8 +216,8 @@ class Viewer(Iterator[TrackedFrame]):
         return True
 
     def _finish(self) -> None:
-        """Waits until all named objects are learnt."""
-        while self._learning:
+        """Waits until all named objects are learnt, and what was wrong is taken back."""
+        while self._learning or self._undoing:
             if self._is_closed:
                 time.sleep(WAIT_S)
                 self._report()
@@ -239,3 +248,23 @@ class Viewer(Iterator[TrackedFrame]):
                 self._layout.mark(canvas, (x0, y0, x1, y1))
         draw_caption(canvas, self.controls.caption)
         self._display.show(canvas)
+
+
+def _sentence(asked: Learn, track_id: int | None) -> str:
+    """What was taught of an object on a track."""
+    which = f"#{track_id}" if track_id else "this"
+    return f"{which} is {'not ' if asked.negative else ''}'{asked.label}'"
+
+
+def _taken_back(undoing: Future[list[LearningBatch]]) -> str:
+    """What is said of it."""
+    error = undoing.exception()
+    if error is not None:
+        return f"not taken back: {one_line(error)}"
+    labels = [
+        f"{but}'{label}'"
+        for batch in undoing.result()
+        for but, counted in (("", batch.labels), ("not ", batch.negatives))
+        for label in counted
+    ]
+    return f"taken back: {', '.join(labels) or 'nothing new was learnt'}"

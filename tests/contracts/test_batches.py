@@ -74,6 +74,22 @@ def test_each_batch_is_taken_back_exactly(store: VectorStore) -> None:
         made.library.undo()
 
 
+def test_an_older_batch_is_taken_back_by_its_id(store: VectorStore) -> None:
+    made = detector(store, segmenter=PartsSegmenter())
+    learn(made, "nut", 0, 1)
+    older = made.library.log()[0].id
+    learn(made, "leaf", 1)
+    learn(made, "berry", 2)
+    newer = everything(made.library)
+    assert made.library.undo(older).labels == {"nut": 2}
+    left = everything(made.library)
+    assert sorted(made.library.stats()["classes"].items()) == [("berry", 1), ("leaf", 1)]
+    assert left == {key: newer[key] for key in left}, "what was relabelled since is kept"
+    with pytest.raises(LibraryError, match=f"no learning batch '{older[:-1]}x'"):
+        made.library.undo(f"{older[:-1]}x")
+    assert everything(made.library) == left
+
+
 def test_the_log_says_what_each_batch_did(store: VectorStore) -> None:
     made = detector(store)
     for name, which, negative in STEPS.values():

@@ -105,11 +105,17 @@ def test_an_object_is_taught_by_a_click_and_closing_the_window_ends_it(
         on_screen.click(x * SCALE * 2, y * SCALE * 2)
         on_screen.type("nfig")
         on_screen.press("Return")
+        until(lambda: labels(tmp_path) == {"fig"}, running)
+        on_screen.type("u")
+        until(lambda: labels(tmp_path) == set(), running)
+        on_screen.click(x * SCALE * 2, y * SCALE * 2)
+        on_screen.type("nleaf")
+        on_screen.press("Return")
         on_screen.ask_to_close(window)
         code, err = ended(running, tmp_path)
     assert code == 0, err
     stored = in_this_process(capfd)("library", "show", "--json").json
-    assert "fig" in {each["label"] for each in stored}, "learnt before it ended"
+    assert [each["label"] for each in stored] == ["leaf"], "learnt before it ended"
 
 
 def test_ctrl_c_while_a_name_is_typed(on_screen: Screen, clip: Path, tmp_path: Path) -> None:

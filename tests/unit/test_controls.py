@@ -18,6 +18,7 @@ from sam_detect.video.controls import (
     Learn,
     Outline,
     Quit,
+    TakeBack,
     object_at,
 )
 from tests.tracked_frames import tracked
@@ -102,6 +103,15 @@ def test_not_this() -> None:
     assert press(controls, "13x") == [Learn(13, "leaf", negative=True)]
     assert press(controls, "12x") == []
     assert "no name" in controls.caption
+
+
+def test_taking_back() -> None:
+    controls = Controls()
+    assert press(controls, "u") == [TakeBack(None)], "what was taught last"
+    assert press(controls, "12u") == [TakeBack(12)]
+    controls.chosen = 99
+    assert press(controls, "u") == [TakeBack(99)], "also what has left the picture"
+    assert press(controls, "1n", "u", "<enter>") == [Learn(1, "u")]
 
 
 @pytest.mark.parametrize("key", ["n", "x", "<enter>"])

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -21,6 +21,7 @@ from sam_detect.types import Classification, Detections, Frame, Masks, TrackedFr
 from tests.drawn_scene import (
     SIDE,
     Drawn,
+    Stepwise,
     disc_xy,
     fresh,
     name_at,
@@ -128,27 +129,6 @@ def test_learning_replaces_a_label_of_many_votes() -> None:
             if tracked.frame.index == 19:
                 stream.learn(1, "disc")
     assert names == ["square"] * 20 + ["disc"] * 10
-
-
-class Stepwise(Drawn):
-    """A live source that gives a frame when it is told to."""
-
-    live = True
-
-    def __init__(self) -> None:
-        self.more = threading.Semaphore(0)
-        self.ended = False
-
-    def frames(self) -> Iterator[Frame]:
-        for frame in super().frames():
-            assert self.more.acquire(timeout=10)
-            if self.ended:
-                return
-            yield frame
-
-    def stop(self) -> None:
-        self.ended = True
-        self.more.release()
 
 
 def test_a_running_detection_does_not_outvote_what_is_learnt() -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from sam_detect.errors import ImageError, MaskError, UnavailableError
-from sam_detect.library.history import Added
 from sam_detect.types import Frame, ImageRGB, Masks, TrackedFrame
 from sam_detect.video import display as displays
 from sam_detect.video.controls import ENTER, ESCAPE, SPACE
 from sam_detect.video.display import Click, window_for
+from sam_detect.video.teaching import Taught
 from sam_detect.video.window import Viewer
 from tests.drawn_scene import Drawn, disc_xy, fresh, name_at
 from tests.tracked_frames import tracked
@@ -25,7 +25,7 @@ Event = str | Click | Callable[[], None]
 SCALE = 480 // 64
 """How many times a drawn frame is enlarged, about."""
 QUIET = 20_000
-LEARNT = Added(added=1, relabelled=0, total=7)
+LEARNT = Taught(added=1, relabelled=0, total=7, track_id=4)
 
 
 class Pretended:
@@ -70,7 +70,7 @@ class Learner:
         self.asked: list[tuple[Masks | Future[Masks], str, bool]] = []
         self.points: list[tuple[int, int]] = []
         self.outlined: Future[Masks] = Future()
-        self.promise: Future[Added] = Future()
+        self.promise: Future[Taught] = Future()
 
     def outline(self, frame: Frame, point_xy: tuple[int, int]) -> Future[Masks]:
         self.points.append(point_xy)
@@ -84,7 +84,7 @@ class Learner:
         *,
         negative: bool,
         track_id: int,
-    ) -> Future[Added]:
+    ) -> Future[Taught]:
         self.asked.append((outline, label, negative))
         return self.promise
 
@@ -176,7 +176,7 @@ def test_what_was_learnt_is_said_when_it_is() -> None:
     (outline, label, negative) = learner.asked[0]
     assert (label, negative) == ("fig", False)
     assert outline.boxes_xyxy.tolist() == [[4, 10, 16, 22]]
-    assert said == ["learning: #1 is 'fig' ...", "learnt: #1 is 'fig'; the library has 7 examples"]
+    assert said == ["learning: #1 is 'fig' ...", "learnt: #4 is 'fig'; the library has 7 examples"]
 
 
 def test_what_could_not_be_learnt_is_said_and_nothing_ends() -> None:
@@ -330,6 +330,27 @@ def test_the_first_object_of_an_empty_library_is_taught_by_a_click() -> None:
     (example,) = detector.library.read()
     x, y = disc_xy(5)
     assert np.allclose(example.bbox, [x - 16, y - 16, 33, 33], atol=2)
+
+
+def test_an_object_that_was_named_by_a_click_is_followed_and_taken_back_by_a_key() -> None:
+    detector, said, names = fresh(), [], []
+    with detector.stream(Drawn(), live=False) as stream:
+        display = Pretended()
+        made = Viewer(stream, stream, display)
+        for each in made:
+            names.append({int(i): c.label for i, c in zip(
+                each.track_ids, each.detections.classifications, strict=True)})  # fmt: skip
+            said.append(made.controls.message)
+            if each.frame.index == 5:
+                display.coming = [[at(disc_xy(5), (120, 160)), "n", *"disc", ENTER]]
+            if each.frame.index == 12:
+                display.coming = [["u"]]
+    assert names[:6] == [{}] * 6
+    assert names[8:12] == [{1: "disc"}] * 4
+    assert names[-10:] == [{}] * 10, "nothing is known any more"
+    assert "learnt: #1 is 'disc'; the library has 1 example" in said
+    assert said[-1] == "taken back: 'disc'"
+    assert len(detector.library) == 0
 
 
 @pytest.mark.parametrize(
