@@ -2,20 +2,20 @@
 contrastive random walk"), without any training.
 
 Each cell of a new frame takes the labels of the cells that are most like it: of the frame where
-the object's outline is known, and of the last frames, where it was carried to. Cells are compared
-by the features of :mod:`sam_detect.models.efficientnet_lite0`, and only within a window around the
-place that the object's motion leads to.
+the object's outline is known, and of two frames just before, where it was carried to. Cells are
+compared by the features of :mod:`sam_detect.models.efficientnet_lite0` and by their colours, and
+only within a window around the place that the object's motion leads to.
 
-Every object has a scale of its own, at which it is about :data:`ACROSS` cells wide, and only the
-part of the picture around it is described. So time and memory for an object hardly depend on its
-size or on the picture's, and a small object is compared finely.
+Every object has a scale of its own, at which it is so many cells wide as :data:`ACROSS` says, and
+only the part of the picture around it is described. So time and memory for an object hardly depend
+on its size or on the picture's, and a small object is compared finely.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -31,20 +31,28 @@ PROPAGATE = ("auto", "flow", "features")
 """How masks are carried from frame to frame."""
 CELL = 8
 """Pixels of the scaled picture that a cell is wide."""
-ACROSS = 24.0
+ACROSS = 32
 """Cells that the side of a square of the object's area is long..."""
 SCALES = (0.25, 2.0)
 """... where the picture's scale stays within these."""
 LEAST_PX = 1600
 """Area of the smallest object: 10 by 10 cells at the largest scale."""
-WINDOW = 10
-"""Cells that a match may be off the place where the motion leads, to each side."""
-RECENT = 4
-"""Last frames, besides the first one, that cells are compared with."""
+WINDOW = 0.4
+"""How far a match may be off the place where the motion leads, to each side, as a share of that."""
+AROUND = 5
+"""Cells around those that may be of the object that are described, too, for the next frames."""
+RECENT = 1, 4
+"""Cells are compared with the first frame, and with those so many frames ago."""
 NEAREST = 10
 """Most similar cells whose labels count..."""
 TEMPERATURE = 0.07
-"""... by the softmax of their cosine similarity over this."""
+"""... by the softmax of their similarity over this."""
+FAR = -9.0
+"""Instead of the similarity of cells that are too far apart."""
+COLOUR = 0.014
+"""Weight of the distance of two colours (CIELAB). Half its square is taken from the similarity."""
+CONFIRMED = 0.5
+"""Share of the mask, with its edge at the picture's, in the labels that are remembered."""
 REACH = 4
 """Cells around the last mask that may be of the object, too."""
 FAINT = 0.02
@@ -68,7 +76,7 @@ class _Labelled:
     """A part of a frame at an object's scale.
 
     Attributes:
-        features: ``(h, w, C)`` float32, of length 1 in each cell.
+        features: ``(h, w, C)`` float32, see :func:`_joined`.
         labels: ``(h, w)`` float32, 0 to 1, how much of each cell is the object.
         corner: ``(2,)`` row and column of the first cell.
         middle: ``(2,)`` row and column of the object's centre of mass, in cells.
@@ -86,25 +94,24 @@ class FeatureMemory:
     Args:
         image_rgb: where the object is outlined.
         mask: its outline there; not empty.
+        across: cells that the object is about wide. The time it takes grows with the square.
 
     Raises:
         UnavailableError: the network or its weights are not installed.
     """
 
-    def __init__(self, image_rgb: ImageRGB, mask: SoftMask) -> None:
+    def __init__(self, image_rgb: ImageRGB, mask: SoftMask, *, across: int = ACROSS) -> None:
         self._network = shared_network()
-        scale = float(np.clip(ACROSS * CELL / max(mask.area, 1) ** 0.5, *SCALES))
+        self._window = round(WINDOW * across)
+        scale = float(np.clip(across * CELL / max(mask.area, 1) ** 0.5, *SCALES))
         height, width = image_rgb.shape[:2]
         self._size_xy = max(1, round(width * scale)), max(1, round(height * scale))
         self._factors_xy = self._size_xy[0] / width, self._size_xy[1] / height
-        self._recent: deque[_Labelled] = deque(maxlen=RECENT)
+        self._recent: deque[_Labelled] = deque(maxlen=max(RECENT))
         box = np.array(mask.box_xyxy) * np.tile(self._factors_xy, 2) / CELL
         low, high = np.floor(box[1::-1]).astype(int), np.ceil(box[:1:-1]).astype(int)
         features, corner = self._describe(image_rgb, low, high)
-        start = (corner[::-1] * CELL - np.array(mask.corner_xy) * self._factors_xy).tolist()
-        drawn = _warped(mask.values, self._factors_xy, start, features.shape[:2])
-        cells = drawn.reshape(features.shape[0], CELL, features.shape[1], CELL)
-        labels = np.asarray(cells.mean(axis=(1, 3)), np.float32)
+        labels = self._in_cells(mask, corner, features.shape[:2])
         self._first = _Labelled(features, labels, corner, self._middle(mask))
 
     def carry(
@@ -125,16 +132,26 @@ class FeatureMemory:
         features, corner = self._describe(image_rgb, places.min(axis=0), places.max(axis=0) + 1)
         wanted = np.zeros(features.shape[:2], np.bool_)
         wanted[tuple((places - corner).T)] = True
-        labels = _propagated(
-            features, wanted, [self._first, *self._recent],
-            [corner - each.corner - np.rint(middle - each.middle).astype(int)
-             for each in (self._first, *self._recent)],
-        )  # fmt: skip
+        compared = [self._recent[-ago] for ago in RECENT if ago <= len(self._recent)]
+        memory = [self._first, *compared]
+        offsets = [
+            corner - each.corner - np.rint(middle - each.middle).astype(int) for each in memory
+        ]
+        labels = _propagated(features, wanted, memory, offsets, self._window)
         carried = self._to_picture(image_rgb, labels, corner)
         if carried is None or carried.area < least_px:
             return None
+        solid = replace(carried, values=np.asarray(carried.values > EDGE, np.float32))
+        labels += CONFIRMED * (self._in_cells(solid, corner, labels.shape) - labels)
         self._recent.append(_Labelled(features, labels, corner, self._middle(carried)))
         return carried
+
+    def _in_cells(self, mask: SoftMask, corner: CellXY, size_hw: Sequence[int]) -> FloatArray:
+        """``(h, w)`` how much of each cell a mask covers."""
+        start = (corner[::-1] * CELL - np.array(mask.corner_xy) * self._factors_xy).tolist()
+        drawn = _warped(mask.values, self._factors_xy, start, size_hw)
+        cells = drawn.reshape(size_hw[0], CELL, size_hw[1], CELL)
+        return np.asarray(cells.mean(axis=(1, 3)), np.float32)
 
     def _middle(self, mask: SoftMask) -> npt.NDArray[np.float64]:
         """A mask's centre of mass: row and column, in cells."""
@@ -162,9 +179,9 @@ class FeatureMemory:
     def _describe(
         self, image_rgb: ImageRGB, low: CellXY, high: CellXY
     ) -> tuple[FloatArray, CellXY]:
-        """``(h, w, C)`` features of the cells within a window of a part, and the first cell."""
-        low = np.maximum(low - WINDOW, 0) - MARGIN
-        high = np.minimum(high + WINDOW, self._cells) + MARGIN
+        """``(h, w, C)`` features of a part's cells and of those around it, and the first cell."""
+        low = np.maximum(low - AROUND, 0) - MARGIN
+        high = np.minimum(high + AROUND, self._cells) + MARGIN
         low = low // 2 * 2  # the coarsest features have cells twice as wide
         shape = -(-(high - low) // SHAPE) * SHAPE
         picture, factors = image_rgb, self._factors_xy
@@ -173,16 +190,10 @@ class FeatureMemory:
             factors = (1.0, 1.0)
         start = (low[::-1] * CELL).tolist()
         part = _warped(picture, factors, start, shape.tolist(), border=cv2.BORDER_REPLICATE)
-        maps = self._network(normalised(np.asarray(part, np.uint8))[None])
-        found = []
-        for stride, features in maps.items():
-            each = features[0].transpose(1, 2, 0)
-            each = each / np.maximum(np.linalg.norm(each, axis=2, keepdims=True), 1e-6)
-            how = cv2.INTER_AREA if stride < CELL else cv2.INTER_LINEAR
-            found.append(cv2.resize(each, shape[::-1].tolist(), interpolation=how))
-        joined = np.concatenate(found, axis=2)[MARGIN:-MARGIN, MARGIN:-MARGIN]
-        joined = joined / np.linalg.norm(joined, axis=2, keepdims=True)
-        return np.ascontiguousarray(joined, np.float32), low + MARGIN
+        pixels = np.asarray(part, np.uint8)
+        features = _joined(self._network(normalised(pixels)[None]), pixels)
+        inside = features[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        return np.ascontiguousarray(inside, np.float32), low + MARGIN
 
     def _to_picture(
         self, image_rgb: ImageRGB, labels: FloatArray, corner: CellXY
@@ -226,8 +237,45 @@ def guided(image_rgb: ImageRGB, values: FloatArray) -> FloatArray:
     return np.asarray(np.clip(found, 0, 1), np.float32)
 
 
+def _joined(maps: Mapping[int, FloatArray], pixels_rgb: ImageRGB) -> FloatArray:
+    """``(h, w, C)`` float32, by which the cells of a picture are compared.
+
+    The product of one cell's with another's, after :func:`_query`, is the cosine similarity of
+    their features, less half the squared distance of their colours, except for what depends on the
+    first cell only.
+
+    Args:
+        maps: features of the picture, by stride; those of each count as much.
+        pixels_rgb: ``(CELL * h, CELL * w, 3)``, the picture.
+    """
+    size_xy = pixels_rgb.shape[1] // CELL, pixels_rgb.shape[0] // CELL
+    parts = []
+    for stride, features in maps.items():
+        each = features[0].transpose(1, 2, 0)
+        each = each / np.maximum(np.linalg.norm(each, axis=2, keepdims=True), 1e-6)
+        how = cv2.INTER_AREA if stride < CELL else cv2.INTER_LINEAR
+        parts.append(cv2.resize(each, size_xy, interpolation=how))
+    found = np.concatenate(parts, axis=2)
+    found /= np.linalg.norm(found, axis=2, keepdims=True)
+    small = cv2.resize(pixels_rgb, size_xy, interpolation=cv2.INTER_AREA)
+    colours = COLOUR * cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    rest = -0.5 * (colours * colours).sum(axis=2, keepdims=True)
+    return np.asarray(np.concatenate([found, colours, rest], axis=2), np.float32)
+
+
+def _query(features: FloatArray) -> FloatArray:
+    """``(..., C)`` features of cells that look for similar ones: those do the reckoning."""
+    found: FloatArray = features.copy()
+    found[..., -1] = 1
+    return found
+
+
 def _propagated(
-    features: FloatArray, wanted: BoolArray, memory: Sequence[_Labelled], offsets: Sequence[CellXY]
+    features: FloatArray,
+    wanted: BoolArray,
+    memory: Sequence[_Labelled],
+    offsets: Sequence[CellXY],
+    window: int,
 ) -> FloatArray:
     """``(h, w)`` labels of the wanted cells, 0 elsewhere.
 
@@ -236,6 +284,7 @@ def _propagated(
         wanted: ``(h, w)``.
         memory: cells with labels.
         offsets: what leads from a cell to its place in each of these.
+        window: how far the cells may be from there.
     """
     found = np.zeros(wanted.shape, np.float32)
     for y0 in range(0, wanted.shape[0], BLOCK):
@@ -243,27 +292,31 @@ def _propagated(
             places = np.argwhere(wanted[y0 : y0 + BLOCK, x0 : x0 + BLOCK]) + np.array([y0, x0])
             if len(places):
                 here = tuple(places.T)
-                found[here] = _matched(features[here], places, memory, offsets)
+                found[here] = _matched(_query(features[here]), places, memory, offsets, window)
     return found
 
 
 def _matched(
-    queries: FloatArray, places: CellXY, memory: Sequence[_Labelled], offsets: Sequence[CellXY]
+    queries: FloatArray,
+    places: CellXY,
+    memory: Sequence[_Labelled],
+    offsets: Sequence[CellXY],
+    window: int,
 ) -> FloatArray:
     """``(N,)`` labels of cells by the most similar ones in the window of each."""
     alike, labels = [], []
     for each, offset in zip(memory, offsets, strict=True):
         there = places + offset
-        low = np.clip(there.min(axis=0) - WINDOW, 0, each.labels.shape)
-        high = np.clip(there.max(axis=0) + WINDOW + 1, 0, each.labels.shape)
+        low = np.clip(there.min(axis=0) - window, 0, each.labels.shape)
+        high = np.clip(there.max(axis=0) + window + 1, 0, each.labels.shape)
         part = slice(low[0], high[0]), slice(low[1], high[1])
         near_y, near_x = (
-            np.abs(there[:, axis, None] - np.arange(low[axis], high[axis])) <= WINDOW
+            np.abs(there[:, axis, None] - np.arange(low[axis], high[axis])) <= window
             for axis in (0, 1)
         )
         similar = queries @ each.features[part].reshape(-1, queries.shape[1]).T
         far = ~(near_y[:, :, None] & near_x[:, None, :])
-        similar[far.reshape(similar.shape)] = -1.0
+        similar[far.reshape(similar.shape)] = FAR
         alike.append(similar)
         labels.append(each.labels[part].ravel())
     similar, known = np.concatenate(alike, axis=1), np.concatenate(labels)
@@ -271,8 +324,9 @@ def _matched(
         return np.zeros(len(queries), np.float32)
     best = np.argpartition(similar, -NEAREST, axis=1)[:, -NEAREST:]
     top = np.take_along_axis(similar, best, axis=1)
-    weights = np.exp((top - top.max(axis=1, keepdims=True)) / TEMPERATURE)
-    return np.asarray((weights * known[best]).sum(axis=1) / weights.sum(axis=1), np.float32)
+    weights = np.exp((top - top.max(axis=1, keepdims=True)) / TEMPERATURE) * (top > FAR)
+    total = np.maximum(weights.sum(axis=1), 1e-6)
+    return np.asarray((weights * known[best]).sum(axis=1) / total, np.float32)
 
 
 def _warped(

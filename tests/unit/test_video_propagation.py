@@ -78,7 +78,7 @@ def test_a_jump_is_followed_where_the_motion_leads(turned: tuple[FeatureMemory, 
 def test_what_is_gone_is_nothing_and_is_found_again(turned: tuple[FeatureMemory, SoftMask]) -> None:
     memory, mask = turned
     gone, _ = _turning(0, (-200, 80))
-    for _ in range(propagation.RECENT + 2):
+    for _ in range(max(propagation.RECENT) + 2):
         assert memory.carry(gone.image_rgb, mask, least_px=0.35 * mask.area) is None
     frame, truth = _turning(10)
     assert _iou(memory.carry(frame.image_rgb, mask), truth) > 0.8
