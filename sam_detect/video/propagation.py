@@ -14,29 +14,24 @@ on its size or on the picture's, and a small object is compared finely.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.errors import ConfigError
 from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
-from sam_detect.models.efficientnet_lite0 import missing_packages, normalised, shared_network
-from sam_detect.types import ImageRGB
+from sam_detect.models.efficientnet_lite0 import normalised, shared_network
+from sam_detect.types import Frame, ImageRGB
 from sam_detect.video.appearance import EDGE, SoftMask
 
-PROPAGATE = ("auto", "flow", "features")
-"""How masks are carried from frame to frame."""
 CELL = 8
 """Pixels of the scaled picture that a cell is wide."""
 ACROSS = 32
 """Cells that the side of a square of the object's area is long..."""
 SCALES = (0.25, 2.0)
 """... where the picture's scale stays within these."""
-LEAST_PX = 1600
-"""Area of the smallest object: 10 by 10 cells at the largest scale."""
 WINDOW = 0.4
 """How far a match may be off the place where the motion leads, to each side, as a share of that."""
 AROUND = 5
@@ -92,7 +87,7 @@ class FeatureMemory:
     """An object's cells in the frame where it was outlined, and in the last ones.
 
     Args:
-        image_rgb: where the object is outlined.
+        frame: where the object is outlined.
         mask: its outline there; not empty.
         across: cells that the object is about wide. The time it takes grows with the square.
 
@@ -100,36 +95,32 @@ class FeatureMemory:
         UnavailableError: the network or its weights are not installed.
     """
 
-    def __init__(self, image_rgb: ImageRGB, mask: SoftMask, *, across: int = ACROSS) -> None:
+    def __init__(self, frame: Frame, mask: SoftMask, *, across: int = ACROSS) -> None:
         self._network = shared_network()
         self._window = round(WINDOW * across)
         scale = float(np.clip(across * CELL / max(mask.area, 1) ** 0.5, *SCALES))
-        height, width = image_rgb.shape[:2]
+        height, width = frame.size_hw
         self._size_xy = max(1, round(width * scale)), max(1, round(height * scale))
         self._factors_xy = self._size_xy[0] / width, self._size_xy[1] / height
         self._recent: deque[_Labelled] = deque(maxlen=max(RECENT))
         box = np.array(mask.box_xyxy) * np.tile(self._factors_xy, 2) / CELL
         low, high = np.floor(box[1::-1]).astype(int), np.ceil(box[:1:-1]).astype(int)
-        features, corner = self._describe(image_rgb, low, high)
+        features, corner = self._describe(frame.image_rgb, low, high)
         labels = self._in_cells(mask, corner, features.shape[:2])
         self._first = _Labelled(features, labels, corner, self._middle(mask))
 
-    def carry(
-        self, image_rgb: ImageRGB, about: SoftMask, *, least_px: float = 0
-    ) -> SoftMask | None:
-        """The object in the next frame; None where less of it is visible.
-
-        Args:
-            image_rgb: the frame, of the same size.
-            about: where the object is about; only its centre of mass counts.
-            least_px: area below which a mask is not the object, and is not remembered.
-        """
+    def carry(self, frame: Frame, about: SoftMask, *, least_px: float = 0) -> SoftMask | None:
+        """The object in a later frame, see
+        :meth:`sam_detect.video.propagators.ObjectMemory.carry`. Of where it is about, only its
+        centre of mass counts; a mask that is not the object is not remembered."""
         latest = self._recent[-1] if self._recent else self._first
         middle = self._middle(about) if about.area else latest.middle
         places = self._reached(latest, np.rint(middle - latest.middle).astype(int))
         if not len(places):
             return None
-        features, corner = self._describe(image_rgb, places.min(axis=0), places.max(axis=0) + 1)
+        features, corner = self._describe(
+            frame.image_rgb, places.min(axis=0), places.max(axis=0) + 1
+        )
         wanted = np.zeros(features.shape[:2], np.bool_)
         wanted[tuple((places - corner).T)] = True
         compared = [self._recent[-ago] for ago in RECENT if ago <= len(self._recent)]
@@ -138,7 +129,7 @@ class FeatureMemory:
             corner - each.corner - np.rint(middle - each.middle).astype(int) for each in memory
         ]
         labels = _propagated(features, wanted, memory, offsets, self._window)
-        carried = self._to_picture(image_rgb, labels, corner)
+        carried = self._to_picture(frame.image_rgb, labels, corner)
         if carried is None or carried.area < least_px:
             return None
         solid = replace(carried, values=np.asarray(carried.values > EDGE, np.float32))
@@ -349,32 +340,3 @@ def _warped(
     size = int(size_hw[1]) * CELL, int(size_hw[0]) * CELL
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return np.asarray(cv2.warpAffine(values, matrix, size, flags=how, borderMode=border))
-
-
-Remember = Callable[[ImageRGB, SoftMask], FeatureMemory | None]
-"""Makes the memory of an object that is outlined in a picture, see :func:`remember`."""
-
-
-def remember(image_rgb: ImageRGB, mask: SoftMask) -> FeatureMemory | None:
-    """What carries an object by its features; None of one that is too small."""
-    return FeatureMemory(image_rgb, mask) if mask.area >= LEAST_PX else None
-
-
-def find_propagator(name: str, *, live: bool) -> Remember | None:
-    """What carries masks; None for the optical flow alone.
-
-    Args:
-        name: one of :data:`PROPAGATE`; ``auto`` is ``features`` for files, where the network is.
-        live: whether the newest frame counts, so that there is no time for features.
-
-    Raises:
-        ConfigError: there is no such way, or not for a live source.
-        UnavailableError: the network is not installed.
-    """
-    if name not in PROPAGATE:
-        raise ConfigError(f"masks are carried by {', '.join(PROPAGATE)}; there is no '{name}'")
-    if name == "features":
-        if live:
-            raise ConfigError("features are too slow for a live source: use --propagate flow")
-        shared_network()
-    return None if name == "flow" or live or missing_packages() else remember

@@ -33,7 +33,7 @@ from sam_detect.sources.video import open_source
 from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video.key_frames import KeyFrameDetector, Schedule
 from sam_detect.video.motion import Flows, Motion
-from sam_detect.video.propagation import find_propagator
+from sam_detect.video.propagators import find_propagator
 from sam_detect.video.teaching import Taught, Teacher
 from sam_detect.video.threads import WAKE_S, Arrival, Reader, short_switch_interval
 from sam_detect.video.tracks import KeyFrameResult, Tracks, TrackSnapshot
@@ -108,7 +108,7 @@ class Stream(Iterator[TrackedFrame]):
         live: whether the newest frame counts and others may be dropped.
         unknown: whether unknown objects are tracked, too.
         track: whether objects are tracked at all; otherwise every frame is a key frame.
-        propagate: what carries masks, one of :data:`sam_detect.video.propagation.PROPAGATE`.
+        propagate: what carries masks, one of :data:`sam_detect.video.propagators.PROPAGATE`.
 
     Attributes:
         statistics: what happened so far.
@@ -133,13 +133,13 @@ class Stream(Iterator[TrackedFrame]):
         if every < 1:
             raise ConfigError(f"every must be at least 1 frame, got {every}")
         self._pipeline, self._unknown, self._track = pipeline, unknown, track
-        remember = find_propagator(propagate, live=live)
+        propagator = find_propagator(propagate, live=live)
         threshold = pipeline.labeller.threshold
         self._motion = Motion()
         self._key_frames = KeyFrameDetector(pipeline, separate=not track)
         self._teacher = Teacher(pipeline, self._key_frames.run, follow=track)
         self._tracks = Tracks(
-            threshold=threshold, unknown=unknown, remember=remember, ids=self._teacher.track_ids
+            threshold=threshold, unknown=unknown, propagator=propagator, ids=self._teacher.track_ids
         )
         self._pending: Future[KeyFrameResult] | None = None
         self._outdated: Future[KeyFrameResult] | None = None

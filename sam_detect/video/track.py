@@ -1,4 +1,4 @@
-"""One tracked object: carried by features or by optical flow, occluded, re-identified."""
+"""One tracked object: carried by a propagator or by optical flow, occluded, re-identified."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.masks import FloatArray
-from sam_detect.types import Classification, ImageRGB
+from sam_detect.types import Classification, Frame, ImageRGB
 from sam_detect.video.appearance import WHOLE_SHARE, Appearance, SoftMask, spread_visible
 from sam_detect.video.association import VOTE_WINDOW, weighted_vote
 from sam_detect.video.motion import Flow
-from sam_detect.video.propagation import FeatureMemory
+from sam_detect.video.propagators import ObjectMemory
 
 LEAST_SHARE = 0.35
 """An object with a smaller visible share is hidden."""
@@ -61,7 +61,8 @@ class Track:
         left_xyxy: the box of its body when it was last visible.
         missed: key frames in a row that did not find it.
         new: whether no frame has shown it yet.
-        memory: of its features, which carry its visible part; None where the flow carries it.
+        memory: of a propagator, which carries its visible part; None where the flow carries it.
+        waited: frames since it did.
         taught: what it was taught while the video ran, which no vote changes.
     """
 
@@ -86,7 +87,8 @@ class Track:
     left_xyxy: tuple[int, int, int, int] = (0, 0, 0, 0)
     missed: int = 0
     new: bool = True
-    memory: FeatureMemory | None = None
+    memory: ObjectMemory | None = None
+    waited: int = 0
     taught: Classification | None = None
 
     @property
@@ -108,25 +110,33 @@ class Track:
         """Distance from its place at constant velocity."""
         return float(np.hypot(*(_middle(self.body) - _middle(self.expected or self.body))))
 
-    def advance(self, flow: Flow, image_rgb: ImageRGB, elapsed_s: float) -> None:
-        """Brings it to the next frame, as that moved, or as it moved itself while it is hidden."""
+    def advance(self, flow: Flow, frame: Frame, elapsed_s: float, *, quick: bool = False) -> None:
+        """Brings it to the next frame, as that moved, or as it moved itself while it is hidden.
+
+        Args:
+            flow: from the last frame.
+            frame: the next one.
+            elapsed_s: between the two.
+            quick: whether there is no time for its propagator.
+        """
         self.quality *= FADING
         self.gain *= flow.gain
         self.steady_xy = self.velocity_xy
         way = self.velocity_xy * elapsed_s + self.rest_xy
         by = np.rint(way).astype(int)
         self.expected, self.rest_xy = self.body.moved((int(by[0]), int(by[1]))), way - by
-        if self.memory is not None:
-            self._match(self.memory, flow, image_rgb, elapsed_s)
+        self.waited += 1
+        if self.memory is not None and not quick:
+            self._match(self.memory, flow, frame, elapsed_s)
         elif self.hidden:
-            self._search(image_rgb)
+            self._search(frame.image_rgb)
         else:
             carried = flow.carry(self.body, shown=self.shown)
             if carried.area < LEAST_SHARE * self.anchor.area:
                 self.hidden = True
                 return
             self._move_to(carried, elapsed_s)
-            self.watch(image_rgb)
+            self.watch(frame.image_rgb)
 
     def _move_to(self, carried: SoftMask, elapsed_s: float) -> None:
         step = _middle(carried) - _middle(self.body)
@@ -134,14 +144,13 @@ class Track:
         self.velocity_xy = INERTIA * self.velocity_xy + (1 - INERTIA) * velocity
         self.body = carried
 
-    def _match(
-        self, memory: FeatureMemory, flow: Flow, image_rgb: ImageRGB, elapsed_s: float
-    ) -> None:
-        """Carries it by its features; a hidden one is sought where it would be."""
+    def _match(self, memory: ObjectMemory, flow: Flow, frame: Frame, elapsed_s: float) -> None:
+        """Carries it by its propagator; a hidden one is sought where it would be."""
+        self.waited = 0
         expected = self.expected or self.body
         about = expected if self.hidden else flow.carry(self.body)
         least = BACK_SHARE if self.hidden else LEAST_SHARE
-        carried = memory.carry(image_rgb, about, least_px=least * self.anchor.area)
+        carried = memory.carry(frame, about, least_px=least * self.anchor.area)
         self.hidden = carried is None
         if carried is None:
             self.body = expected
@@ -180,7 +189,7 @@ class Track:
     def _search(self, image_rgb: ImageRGB) -> None:
         """Searches a hidden object around its predicted place."""
         self.body = self.expected or self.body
-        if self.appearance is None or not self.body.area:
+        if self.appearance is None or self.memory is not None or not self.body.area:
             return
         size = self.body.area**0.5
         places = [
@@ -200,6 +209,7 @@ class Track:
         mask: SoftMask,
         classification: Classification,
         *,
+        then: SoftMask,
         quality: float,
         image_rgb: ImageRGB,
         since: Sequence[Flow],
@@ -211,6 +221,7 @@ class Track:
         Args:
             mask: in the key frame.
             classification: the vote of this key frame.
+            then: its body in the key frame.
             quality: of the mask.
             image_rgb: the key frame.
             since: the flows of the frames after it, up to the present one.
@@ -227,12 +238,14 @@ class Track:
             return  # a part of it, or several objects, which may have another label
         self.votes = [*before, classification][-VOTE_WINDOW:]
         self.vote(threshold)
-        if self.memory is not None and not relearnt:
-            mask = self.body  # its features know it better than one detection
-        if mask is self.body or self._all_of_it(mask):
+        known = self.memory is not None and not relearnt
+        if known:
+            mask = then  # its propagator knows it better than one detection
+        if known or self._all_of_it(mask):
             self.anchor, self.quality = mask, quality
             self.appearance = Appearance.of(image_rgb, mask) or self.appearance
-            self.body, self.gain = carry_mask(mask, since)
+            body, self.gain = carry_mask(mask, since)
+            self.body = self.body if known else body
 
     def vote(self, threshold: float) -> None:
         """Classifies it by its votes, if it was not taught what it is."""

@@ -20,7 +20,7 @@ from itertools import count
 import numpy as np
 
 from sam_detect.masks import BoolArray, IntArray
-from sam_detect.types import Classification, Detections, Frame, ImageRGB, Masks
+from sam_detect.types import Classification, Detections, Frame, Masks
 from sam_detect.video.appearance import Appearance, SoftMask, stack_masks
 from sam_detect.video.association import (
     HIDDEN_S,
@@ -33,24 +33,17 @@ from sam_detect.video.association import (
     shared_of_smaller,
     weighted_vote,
 )
+from sam_detect.video.crowds import keep_apart
 from sam_detect.video.motion import Flow
-from sam_detect.video.propagation import Remember
+from sam_detect.video.propagators import Budget, Propagator
 from sam_detect.video.track import Track, carry_mask, nearest
 
 MISSES = 2
 """Key frames in a row without a match that end a track."""
 SURE = 0.8
 """A new object of less confidence is shown once another key frame confirms it."""
-ONE_SIZE = 0.5
-"""Least size ratio of two objects that can be confused when they overlap."""
 COMMON_SHARE = 0.3
 """Share of the smaller of two objects above which only one of them can be visible."""
-TOUCHING_SHARE, COVERED_SHARE = 0.1, 0.6
-"""Overlap of two objects that touch, and of two where one covers the other, as a share of the
-smaller."""
-MOST_REMEMBERED = 4
-"""Named objects that are carried by their features, each of which takes about a fifth of a second;
-others are carried by the flow, which hardly takes longer for many."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +92,7 @@ class Tracks:
     Args:
         threshold: least confidence of a label.
         unknown: whether unknown objects are tracked, too.
-        remember: makes the memory by which an object's features carry it; None: the flow does.
+        propagator: carries named objects; None: the flow carries all.
         ids: of new tracks.
 
     Attributes:
@@ -111,10 +104,10 @@ class Tracks:
         *,
         threshold: float = 0.5,
         unknown: bool = False,
-        remember: Remember | None = None,
+        propagator: Propagator | None = None,
         ids: Iterator[int] | None = None,
     ) -> None:
-        self._threshold, self._unknown, self._remember = threshold, unknown, remember
+        self._threshold, self._unknown, self._propagator = threshold, unknown, propagator
         self._tracks: dict[int, Track] = {}
         self._ids = count(1) if ids is None else ids
         self._time_s = 0.0
@@ -127,14 +120,24 @@ class Tracks:
         if flow is None:
             self.forget()
             return
-        for track in self._tracks.values():
-            track.advance(flow, frame.image_rgb, elapsed_s)
-        self._keep_apart(frame.image_rgb)
+        self._carry(flow, frame, elapsed_s)
+        keep_apart([self._tracks[i] for i in sorted(self._tracks)], frame.image_rgb)
         for track in list(self._tracks.values()):
             if not track.hidden:
                 track.seen_s, track.left_xyxy = time_s, track.body.box_xyxy
             elif time_s - track.seen_s > HIDDEN_S:
                 del self._tracks[track.id]
+
+    def _carry(self, flow: Flow, frame: Frame, elapsed_s: float) -> None:
+        """Carries every track, by the propagator those first that waited longest for it."""
+        budget = self._propagator.budget if self._propagator is not None else Budget()
+        budget.next_frame()
+        for track in sorted(self._tracks.values(), key=lambda each: -each.waited):
+            if track.memory is not None and budget.left:
+                with budget.spent():
+                    track.advance(flow, frame, elapsed_s)
+            else:
+                track.advance(flow, frame, elapsed_s, quick=True)
 
     def forget(self) -> None:
         """Ends every track, hidden ones too; the next ones have new ids."""
@@ -165,6 +168,7 @@ class Tracks:
                 track.renew(
                     SoftMask.of(result.found.masks, index),
                     result.found.classifications[index],
+                    then=then.bodies[place],
                     quality=float(result.found.masks.predicted_ious[index]),
                     image_rgb=result.frame.image_rgb,
                     since=since,
@@ -173,7 +177,7 @@ class Tracks:
                 )
                 track.watch(frame.image_rgb)
                 if track.memory is None or result.relearnt:
-                    self._remember_features(track, frame.image_rgb)
+                    self._remember(track, frame, track.body)
         for place in set(range(len(then.ids))) - set(of_track.values()):
             track = self._tracks.get(then.ids[place])
             if track is not None:
@@ -223,7 +227,7 @@ class Tracks:
         if track is not None:
             track.taught = track.classification = taught
             if track.memory is None:
-                self._remember_features(track, frame.image_rgb)
+                self._remember(track, frame, track.body)
 
     def unname(self, track_id: int, label: str | None) -> None:
         """A track does not have a label, or with None not the one that it was taught."""
@@ -263,17 +267,23 @@ class Tracks:
             gain=gain,
         )
         self._tracks[track.id] = track
-        if not since:
-            self._remember_features(track, result.frame.image_rgb)
+        self._remember(track, result.frame, anchor)
 
-    def _remember_features(self, track: Track, image_rgb: ImageRGB) -> None:
-        """From here on its features carry a named track, if all of it is visible by itself."""
-        others = [each for each in self._tracks.values() if each is not track]
-        many = sum(each.memory is not None for each in others) >= MOST_REMEMBERED
+    def _remember(self, track: Track, frame: Frame, mask: SoftMask) -> None:
+        """From here on the propagator carries a named track, if all of it is visible by itself.
+
+        Args:
+            frame: the present one, or the key frame before.
+            mask: all of the object there.
+        """
         alone = track.whole and not track.hidden and not track.crowded
-        if self._remember is None or many or not alone or track.classification.label is None:
+        by = self._propagator
+        if by is None or not by.budget.left or not alone or track.classification.label is None:
             return
-        track.memory = self._remember(image_rgb, track.body) or track.memory
+        others = [each for each in self._tracks.values() if each is not track]
+        if by.most is None or sum(each.memory is not None for each in others) < by.most:
+            with by.budget.spent():
+                track.memory = by.remember(frame, mask) or track.memory
 
     def _is_part_of_another(self, body: SoftMask, classification: Classification) -> bool:
         """Whether much of it overlaps another object of the same label with more confidence: two
@@ -308,29 +318,6 @@ class Tracks:
         same = np.equal.outer(found.label, np.array(names, dtype=object))
         return np.asarray(same.astype(np.bool_) & known)
 
-    def _keep_apart(self, image_rgb: ImageRGB) -> None:
-        """Resolves overlaps of similar objects, which the flow cannot tell apart: both keep their
-        last velocity. While one covers the other, the one that deviates more from it is behind."""
-        tracks = [self._tracks[i] for i in sorted(self._tracks)]
-        met: set[int] = set()
-        boxes = np.array([track.body.box_xyxy for track in tracks], np.int64).reshape(-1, 4)
-        for place, one in enumerate(tracks):
-            for later in _overlapping_later(boxes, place):
-                other = tracks[later]
-                common = _overlap_of_similar(one, other, image_rgb)
-                if not common:
-                    continue
-                back = max(one, other, key=lambda t: (t.behind, t.hidden, t.deviation_px))
-                for each in (one, other):
-                    each.keep_going(behind=each is back and common > COVERED_SHARE)
-                boxes[place], boxes[later] = one.body.box_xyxy, other.body.box_xyxy
-                met |= {one.id, other.id}
-        for track in tracks:
-            track.crowded = track.id in met
-            track.behind &= track.crowded
-            if track.crowded:  # features do not tell the two apart, either
-                track.memory = None
-
     def _merge(self, track: Track, hidden: Track) -> None:
         """A new track takes the id and the votes of a hidden one."""
         del self._tracks[track.id]
@@ -350,34 +337,6 @@ def _is_confirmed(
         return False
     agreeing = sum(vote.label == classification.label for vote in votes)
     return first or agreeing > 1 or classification.confidence >= SURE
-
-
-def _overlapping_later(boxes_xyxy: IntArray, place: int) -> Iterator[int]:
-    """Indices of the later boxes that overlap one, by their state when each is reached. So hundreds
-    of objects need not be compared pairwise."""
-    after = place
-    while True:
-        box, rest = boxes_xyxy[place], boxes_xyxy[after + 1 :]
-        lowest, highest = np.maximum(rest[:, :2], box[:2]), np.minimum(rest[:, 2:], box[2:])
-        found = np.flatnonzero((lowest < highest).all(axis=1))
-        if not len(found):
-            return
-        after += 1 + int(found[0])
-        yield after
-
-
-def _overlap_of_similar(one: Track, other: Track, image_rgb: ImageRGB) -> float:
-    """Overlap of two objects of one label, as a share of the smaller, if they are similar and did
-    not touch at the last key frame; 0 otherwise."""
-    sizes = sorted((one.body.area, other.body.area))
-    if one.classification.label != other.classification.label or sizes[0] < ONE_SIZE * sizes[1]:
-        return 0.0
-    common = shared_of_smaller(one.body, other.body)
-    if common < TOUCHING_SHARE or (one.hidden and other.hidden):
-        return 0.0
-    apart = shared_of_smaller(one.anchor, other.anchor) < TOUCHING_SHARE
-    met_before = one.crowded and other.crowded
-    return common if apart and (met_before or one.resembles(other, image_rgb)) else 0.0
 
 
 def _alike(track: Track, hidden: Track) -> bool:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from sam_detect.errors import ConfigError
-from sam_detect.types import Classification, Detections, Frame, ImageRGB, Masks
-from sam_detect.video import propagation
-from sam_detect.video import tracks as tracks_module
+from sam_detect.types import Classification, Detections, Frame, Masks
+from sam_detect.video import propagation, propagators
 from sam_detect.video.appearance import SoftMask
 from sam_detect.video.motion import Flow
-from sam_detect.video.propagation import FeatureMemory, find_propagator, guided, remember
+from sam_detect.video.propagation import FeatureMemory, guided
+from sam_detect.video.propagators import (
+    SAVED_S,
+    Budget,
+    ObjectMemory,
+    Propagator,
+    by_features,
+    find_propagator,
+)
 from sam_detect.video.tracks import KeyFrameResult, Tracks
 
 SIZE = (160, 240)
@@ -53,7 +62,7 @@ def turned() -> tuple[FeatureMemory, SoftMask]:
     """The memory of a box, and the box."""
     frame, masks = _turning(0)
     start = SoftMask.of(masks, 0)
-    return FeatureMemory(frame.image_rgb, start), start
+    return FeatureMemory(frame, start), start
 
 
 def test_an_object_that_turns_in_its_place_is_followed(
@@ -62,7 +71,7 @@ def test_an_object_that_turns_in_its_place_is_followed(
     memory, mask = turned
     for angle in range(12, 72, 12):
         frame, truth = _turning(angle)
-        found = memory.carry(frame.image_rgb, mask)
+        found = memory.carry(frame, mask)
         assert found is not None
         assert _iou(found, truth) > 0.8, angle
         mask = found
@@ -71,7 +80,7 @@ def test_an_object_that_turns_in_its_place_is_followed(
 def test_a_jump_is_followed_where_the_motion_leads(turned: tuple[FeatureMemory, SoftMask]) -> None:
     memory, mask = turned
     frame, truth = _turning(0, (150, 80))
-    found = memory.carry(frame.image_rgb, mask.moved((60, 0)))
+    found = memory.carry(frame, mask.moved((60, 0)))
     assert _iou(found, truth) > 0.8
 
 
@@ -79,9 +88,9 @@ def test_what_is_gone_is_nothing_and_is_found_again(turned: tuple[FeatureMemory,
     memory, mask = turned
     gone, _ = _turning(0, (-200, 80))
     for _ in range(max(propagation.RECENT) + 2):
-        assert memory.carry(gone.image_rgb, mask, least_px=0.35 * mask.area) is None
+        assert memory.carry(gone, mask, least_px=0.35 * mask.area) is None
     frame, truth = _turning(10)
-    assert _iou(memory.carry(frame.image_rgb, mask), truth) > 0.8
+    assert _iou(memory.carry(frame, mask), truth) > 0.8
 
 
 def test_less_than_the_least_of_an_object_is_not_the_object(
@@ -89,8 +98,8 @@ def test_less_than_the_least_of_an_object_is_not_the_object(
 ) -> None:
     memory, mask = turned
     frame, _ = _turning(5)
-    assert memory.carry(frame.image_rgb, mask, least_px=2 * mask.area) is None
-    assert memory.carry(frame.image_rgb, mask, least_px=0.5 * mask.area) is not None
+    assert memory.carry(frame, mask, least_px=2 * mask.area) is None
+    assert memory.carry(frame, mask, least_px=0.5 * mask.area) is not None
 
 
 @pytest.mark.parametrize("middle_x", [20, 220])
@@ -99,7 +108,7 @@ def test_an_object_at_the_border_is_followed(
 ) -> None:
     memory, mask = turned
     frame, truth = _turning(0, (middle_x, 80))
-    found = memory.carry(frame.image_rgb, mask.moved((middle_x - 90, 0)))
+    found = memory.carry(frame, mask.moved((middle_x - 90, 0)))
     assert _iou(found, truth) > 0.7
 
 
@@ -109,7 +118,7 @@ def test_an_object_that_grows_is_followed_from_frame_to_frame(
     memory, mask = turned
     for side in range(44, 77, 4):
         frame, truth = _turning(0, side=side)
-        found = memory.carry(frame.image_rgb, mask)
+        found = memory.carry(frame, mask)
         assert found is not None
         assert _iou(found, truth) > 0.8, side
         mask = found
@@ -118,8 +127,8 @@ def test_an_object_that_grows_is_followed_from_frame_to_frame(
 def test_the_same_frames_give_the_same_masks() -> None:
     def followed() -> np.ndarray:
         frame, masks = _turning(0)
-        memory = FeatureMemory(frame.image_rgb, SoftMask.of(masks, 0))
-        found = memory.carry(_turning(8)[0].image_rgb, SoftMask.of(masks, 0))
+        memory = FeatureMemory(frame, SoftMask.of(masks, 0))
+        found = memory.carry(_turning(8)[0], SoftMask.of(masks, 0))
         assert found is not None
         return found.values
 
@@ -128,15 +137,15 @@ def test_the_same_frames_give_the_same_masks() -> None:
 
 def test_a_large_object_is_reduced_and_a_small_one_is_left_to_the_flow() -> None:
     frame, masks = _turning(0)
-    large = cv2.resize(frame.image_rgb, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    large = Frame(cv2.resize(frame.image_rgb, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC))
     solid = cv2.resize(masks.dense(0).astype(np.float32), None, fx=4, fy=4)
-    memory = remember(large, SoftMask(solid, (0, 0)))
+    memory = by_features().remember(large, SoftMask(solid, (0, 0)))
     assert memory is not None
     found = memory.carry(large, SoftMask(solid, (0, 0)))
     assert found is not None
     assert found.area == pytest.approx(16 * masks.areas[0], rel=0.1)
     tiny, outline = _turning(0, side=20)
-    assert remember(tiny.image_rgb, SoftMask.of(outline, 0)) is None
+    assert by_features().remember(tiny, SoftMask.of(outline, 0)) is None
 
 
 def test_the_guided_filter_moves_an_edge_to_the_edge_of_the_picture() -> None:
@@ -164,7 +173,7 @@ def _join(tracks: Tracks, frame: Frame, masks: Masks, *, relearnt: bool = False)
 
 
 def test_a_detection_at_a_key_frame_names_the_object_and_does_not_redraw_it() -> None:
-    tracks, (frame, masks) = Tracks(remember=remember), _turning(0)
+    tracks, (frame, masks) = Tracks(propagator=by_features()), _turning(0)
     _join(tracks, frame, masks)
     turned, truth = _turning(15)
     tracks.advance(_still(), turned, 0.04)
@@ -178,7 +187,7 @@ def test_a_detection_at_a_key_frame_names_the_object_and_does_not_redraw_it() ->
 
 
 def test_a_track_that_its_features_lose_is_hidden_until_they_find_it_again() -> None:
-    tracks, (frame, masks) = Tracks(remember=remember), _turning(0)
+    tracks, (frame, masks) = Tracks(propagator=by_features()), _turning(0)
     _join(tracks, frame, masks)
     tracks.advance(_still(), _turning(0, (-200, 80))[0], 0.04)
     assert not len(tracks.snapshot(SIZE).ids)
@@ -188,34 +197,107 @@ def test_a_track_that_its_features_lose_is_hidden_until_they_find_it_again() -> 
     assert _iou(SoftMask.of(tracks.snapshot(SIZE).masks, 0), truth) > 0.8
 
 
-def test_features_carry_only_so_many_objects_and_none_without_a_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tracks_module, "MOST_REMEMBERED", 1)
-    asked = []
+class Counted:
+    """A propagator whose memories count how often they carry, and take as long as they are told."""
 
-    def counted(image_rgb: ImageRGB, mask: SoftMask) -> FeatureMemory | None:
-        asked.append(mask.box_xyxy)
-        return remember(image_rgb, mask)
+    def __init__(self, took_s: float = 0.0, budget: Budget | None = None, most: int | None = None):
+        self.took_s, self.carried = took_s, dict[int, int]()
+        self.propagator = Propagator(self._remember, most, budget or Budget())
 
+    def _remember(self, frame: Frame, mask: SoftMask) -> ObjectMemory:
+        number = len(self.carried)
+        self.carried[number] = 0
+        counted = self
+
+        class Memory:
+            def carry(self, frame: Frame, about: SoftMask, *, least_px: float = 0) -> SoftMask:
+                counted.carried[number] += 1
+                time.sleep(counted.took_s)
+                return about
+
+        return Memory()
+
+
+def _two() -> tuple[Frame, Masks]:
     frame, masks = _turning(0)
-    _, others = _turning(90, (190, 80))
-    tracks = Tracks(remember=counted)
-    _join(tracks, frame, Masks.concatenate([masks, others]))
-    assert len(asked) == 1
+    return frame, Masks.concatenate([masks, _turning(90, (190, 80))[1]])
+
+
+def test_a_propagator_carries_only_so_many_objects_and_none_without_a_name() -> None:
+    frame, both = _two()
+    one = Counted(most=1)
+    tracks = Tracks(propagator=one.propagator)
+    _join(tracks, frame, both)
+    assert len(one.carried) == 1
     assert len(tracks.snapshot(SIZE).ids) == 2
-    unnamed = Tracks(remember=counted, unknown=True)
-    found = Detections("turning", masks, (Classification(None, "leaf", 0.1),))
+    nobody = Counted()
+    unnamed = Tracks(propagator=nobody.propagator, unknown=True)
+    found = Detections("turning", both[[0]], (Classification(None, "leaf", 0.1),))
     unnamed.join(KeyFrameResult(frame, found, ((),), first=True), unnamed.snapshot(SIZE), [], frame)
     assert len(unnamed.snapshot(SIZE).ids) == 1
-    assert len(asked) == 1
+    assert not nobody.carried
+
+
+def _frames_of(counted: Counted, number: int) -> None:
+    frame, both = _two()
+    tracks = Tracks(propagator=counted.propagator)
+    _join(tracks, frame, both)
+    for index in range(number):
+        tracks.advance(_still(), frame, 0.04 * index)
+        assert len(tracks.snapshot(SIZE).ids) == 2, "whoever carries them"
+
+
+def test_without_a_budget_every_object_is_carried_in_every_frame() -> None:
+    counted = Counted(took_s=0.002)
+    _frames_of(counted, 20)
+    assert counted.carried == {0: 20, 1: 20}
+
+
+def test_a_budget_is_kept_and_objects_take_turns() -> None:
+    counted = Counted(took_s=0.01, budget=Budget(0.1))
+    began_s = time.monotonic()
+    _frames_of(counted, 60)
+    passed_s = time.monotonic() - began_s
+    one, other = counted.carried.values()
+    assert abs(one - other) <= 1
+    # What is saved at the start, a share of the time, and the one that goes beyond it.
+    assert (one + other) * counted.took_s <= SAVED_S + 0.1 * passed_s + 2 * counted.took_s
+    assert 2 <= one + other < 60
+
+
+def test_in_a_live_video_an_object_is_remembered_as_it_was_in_its_key_frame() -> None:
+    """Its detection arrives frames later, when it has moved on."""
+    shown = []
+
+    def remember(frame: Frame, mask: SoftMask) -> None:
+        shown.append((frame.source_id, mask.box_xyxy))
+
+    tracks, (frame, masks) = Tracks(propagator=Propagator(remember)), _turning(0)
+    key = replace(frame, source_id="key frame")
+    right = Flow(np.full((*SIZE, 2), (-20.0, 0.0), np.float32), SIZE, 0.0)
+    nothing = tracks.snapshot(SIZE)
+    found = Detections("turning", masks, (LEAF,))
+    tracks.join(KeyFrameResult(key, found, ((),), first=True), nothing, [right], frame)
+    assert shown == [("key frame", tuple(masks.boxes_xyxy[0].tolist()))]
+    assert tracks.snapshot(SIZE).masks.boxes_xyxy[0, 0] == masks.boxes_xyxy[0, 0] + 20
+    then = tracks.snapshot(SIZE)
+    known = Counted()
+    followed = Tracks(propagator=known.propagator)
+    followed.join(KeyFrameResult(key, found, ((),), first=True), nothing, [], key)
+    then = followed.snapshot(SIZE)
+    followed.advance(right, frame, 0.04)
+    moved = followed.snapshot(SIZE).masks
+    followed.join(KeyFrameResult(key, found, ((),)), then, [right], frame)
+    assert followed.snapshot(SIZE).masks.boxes_xyxy.tolist() == moved.boxes_xyxy.tolist(), (
+        "a late detection does not move what its propagator has carried further"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "live", "carries"),
     [
         ("flow", False, False),
-        ("auto", True, False),
+        ("auto", True, True),
         ("auto", False, True),
         ("features", False, True),
     ],
@@ -226,12 +308,20 @@ def test_what_carries_masks_is_chosen(name: str, live: bool, carries: bool) -> N
 
 def test_without_the_network_the_flow_carries(monkeypatch: pytest.MonkeyPatch) -> None:
     absent: Callable[[], list[str]] = lambda: ["openvino"]  # noqa: E731
-    monkeypatch.setattr(propagation, "missing_packages", absent)
+    monkeypatch.setattr(propagators, "missing_packages", absent)
     assert find_propagator("auto", live=False) is None
 
 
-def test_a_way_that_is_none_and_features_of_a_live_source_are_refused() -> None:
+def test_only_a_live_source_has_a_budget() -> None:
+    file, live = (find_propagator("auto", live=live) for live in (False, True))
+    assert file is not None
+    assert live is not None
+    for budget, kept in ((file.budget, True), (live.budget, False)):
+        with budget.spent():
+            time.sleep(1.5 * SAVED_S)
+        assert budget.left == kept
+
+
+def test_a_way_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="no 'sam3'"):
         find_propagator("sam3", live=False)
-    with pytest.raises(ConfigError, match="--propagate flow"):
-        find_propagator("features", live=True)
