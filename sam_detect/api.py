@@ -348,10 +348,10 @@ class SAMDetect:
                 (http, https, rtsp, rtsps), or any source of frames.
             every: frames from one key frame to the next, at most.
             live: whether the newest frame counts and others may be dropped; None: of cameras and
-                streams. A file is read as fast as it can be, also then.
+                streams. A file is then played at its own rate.
             unknown: whether objects that nothing in the library resembles are followed, too.
             track: whether objects are followed; else each frame is a key frame, and each id is 0.
-            propagate: what carries masks: ``flow``, ``features``, or ``auto`` (features for files).
+            propagate: what carries masks: ``flow``, ``features``, or ``auto`` (if installed).
 
         Returns:
             An iterator of ``TrackedFrame``; close it, or use ``with``. Draw into copies.

@@ -67,7 +67,13 @@ LABELS = 4
     type=click.Choice(["auto", "flow", "features"]),
     default="auto",
     help="What carries outlines from frame to frame: optical flow, or learned features (better and "
-    "slower, for files) [default: features for files, where the embedder lite is installed].",
+    "slower) [default: features, where the embedder lite is installed].",
+)
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Play a file at its own rate, as a camera would give it: frames that come too fast are "
+    "dropped.",
 )
 @click.option("--unknown", is_flag=True, help="Follow objects without a name, too.")
 @click.option(
@@ -95,6 +101,7 @@ def video(  # noqa: PLR0917 - click gives them by name
     track: bool,
     every: int,
     propagate: str,
+    live: bool,
     unknown: bool,
     snapshots: Path | None,
     collect_unknown: Path | None,
@@ -124,7 +131,12 @@ def video(  # noqa: PLR0917 - click gives them by name
     failures = Failures()
     with (
         detector.stream(
-            source, every=every, unknown=unknown, track=track, propagate=propagate
+            source,
+            every=every,
+            live=live or None,
+            unknown=unknown,
+            track=track,
+            propagate=propagate,
         ) as stream,
         _display(show=show) as display,
         recording(open_sinks(wanted, detector, source), live=stream.live) as recorder,

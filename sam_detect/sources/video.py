@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -152,6 +153,44 @@ class FramesSource(Source):
             return replace(frame, time_s=index / self._frame_rate)
 
         return map(load, enumerate(self._paths))  # a generator would end with its first error
+
+
+class PacedSource(Source):
+    """A recording, played at its own rate as a camera would give it.
+
+    Args:
+        recording: a source whose frames have times. It is read a frame ahead.
+    """
+
+    live = True
+
+    def __init__(self, recording: Source) -> None:
+        self.name, self._recording = recording.name, recording
+        self._stopped = threading.Event()
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames, each when it is due. One that cannot be read raises ``ImageError`` from
+        ``next()``; asking again gives the one after it."""
+        return _Paced(self._recording.frames(), self._stopped)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._recording.stop()
+
+
+class _Paced(Iterator[Frame]):
+    def __init__(self, frames: Iterator[Frame], stopped: threading.Event) -> None:
+        self._frames, self._stopped = frames, stopped
+        self._began_s: float | None = None
+
+    def __next__(self) -> Frame:
+        frame = next(self._frames)
+        now_s, time_s = time.monotonic(), frame.time_s or 0.0
+        if self._began_s is None:
+            self._began_s = now_s - time_s
+        if self._stopped.wait(max(0.0, self._began_s + time_s - now_s)):
+            raise StopIteration
+        return frame
 
 
 class CameraSource(LiveSource):

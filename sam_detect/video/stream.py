@@ -29,8 +29,9 @@ from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Source
 from sam_detect.library.history import LearningBatch
 from sam_detect.pipeline import Pipeline
-from sam_detect.sources.video import open_source
+from sam_detect.sources.video import PacedSource, open_source
 from sam_detect.types import Frame, Masks, TrackedFrame
+from sam_detect.video.appearance import SoftMask
 from sam_detect.video.key_frames import KeyFrameDetector, Schedule
 from sam_detect.video.motion import Flows, Motion
 from sam_detect.video.propagators import find_propagator
@@ -303,6 +304,8 @@ class Stream(Iterator[TrackedFrame]):
             self._join(self._pending, frame)
         key = self._pending is None and self._schedule.due
         if key:
+            if self.live and flow is None:
+                self._begin_taught(frame)
             self._then = self._tracks.snapshot(frame.size_hw)
             self._pending = self._key_frames.detect(frame, self._then, self._schedule.moved)
             self._schedule.restart()
@@ -316,6 +319,14 @@ class Stream(Iterator[TrackedFrame]):
         self._teacher.note(self._present, flow)
         self.statistics.count(arrival.at_s, dropped=self._reader.dropped, key=key)
         return self._present
+
+    def _begin_taught(self, frame: Frame) -> None:
+        """Begins the tracks of what was taught in this very picture, before the detector has
+        looked at it."""
+        taught = self._pipeline.snapshot().taught(frame).of(negative=False)
+        for index, example in enumerate(taught.examples):
+            outline = SoftMask.of(taught.masks, index)
+            self._tracks.name(next(self._teacher.track_ids), example.label, frame, outline)
 
     def _separate(self, frame: Frame, arrived_s: float) -> TrackedFrame:
         """A frame on its own."""
@@ -376,4 +387,6 @@ def open_stream(
         )
     )
     newest = opened.live if live is None else live
+    if newest and not opened.live:
+        opened = PacedSource(opened)
     return Stream(pipeline, opened, live=newest, **options)

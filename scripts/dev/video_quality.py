@@ -9,7 +9,8 @@ followed with ``sam-detect video FRAMES --output out.jsonl``, which gets the opt
 
 ``J`` and ``F`` are the measures of DAVIS (Perazzi et al. 2016): the IoU of an object with the named
 one that overlaps it most, and the F measure of that one's edge; 0 where nothing of its name
-overlaps it. The first frame does not count. Every other named object is a false one.
+overlaps it. The first frame does not count. Every other named object is a false one. Of a frame
+that was dropped (``--video --live``), what the frame before showed is compared.
 """
 
 from __future__ import annotations
@@ -188,12 +189,26 @@ def measure(
         _command(home, "video", str(first.parent), "--output", str(home / "out.jsonl"), *video)
         elapsed_s = time.monotonic() - start
         lines = (home / "out.jsonl").read_text(encoding="ascii").splitlines()
-    sizes = [each.masks.size_hw for each in outlined]
-    if len(lines) != len(sizes):
-        raise ImageError(f"{folder}: {len(lines)} frames were followed, {len(sizes)} are outlined")
-    followed = [Outlined.of_line(line, size) for line, size in zip(lines, sizes, strict=True)]
+    followed = shown_at(lines, [each.masks.size_hw for each in outlined])
     found = video_quality(followed, outlined)
     return replace(found, seconds_per_frame=elapsed_s / len(lines))
+
+
+def shown_at(lines: Sequence[str], sizes_hw: Sequence[tuple[int, int]]) -> list[Outlined]:
+    """What lines of JSON say for each frame of a video: of one that was dropped, what was shown
+    before; nothing before the first line.
+
+    Args:
+        lines: of ``sam-detect video``, in order.
+        sizes_hw: of each frame of the video.
+    """
+    line_of = {json.loads(line)["frame"]: line for line in lines}
+    found: list[Outlined] = []
+    for index, size_hw in enumerate(sizes_hw):
+        before = found[-1] if found else Outlined(Masks.empty(size_hw), (), ())
+        line = line_of.get(index)
+        found.append(before if line is None else Outlined.of_line(line, size_hw))
+    return found
 
 
 def _command(home: Path, *arguments: str) -> None:

@@ -15,6 +15,7 @@ from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video import teaching
 from sam_detect.video.stream import Stream
 from tests.drawn_scene import (
+    FRAMES,
     SIDE,
     Drawn,
     Stepwise,
@@ -164,12 +165,14 @@ def test_a_detection_under_way_begins_no_second_track() -> None:
         assert detecting.wait(10)
         stream.learn_outlined(frame, Masks.from_dense(disc_mask(frame.index)), "disc")
         source.more.release()
-        assert names(next(stream)) == {1: "disc"}
+        assert names(next(stream)) == {1: "square", 2: "disc"}
         may_detect.set()
-        while len((tracked := (source.more.release(), next(stream))[1]).track_ids) < 2:
-            time.sleep(0.02)
+        while stream._pending is not None:
+            source.more.release()
+            tracked = next(stream)
     on_disc = [i for i in tracked.track_ids.tolist() if share_on_disc(tracked, i) > 0.3]
-    assert on_disc == [1]
+    assert on_disc == [2]
+    assert [label for label in names(tracked).values() if label] == ["square", "disc"]
 
 
 def test_what_was_taught_on_a_track_is_taken_back() -> None:
@@ -275,3 +278,29 @@ def test_after_a_cut_nothing_is_carried_into_the_new_scene() -> None:
                 assert stream.learn_outlined(before, masks, "disc").result().track_id == 0
             if tracked.frame.index > 2:
                 assert 1 not in tracked.track_ids
+
+
+def test_what_was_taught_in_the_first_frame_of_a_live_video_is_there_at_once() -> None:
+    source, held = Stepwise(), threading.Event()
+    detector = with_square()
+    with detector.stream(source) as stream:
+        stream._key_frames.run(held.wait)  # the detector is busy
+        for _ in range(3):
+            source.more.release()
+            tracked = next(stream)
+            assert names(tracked) == {1: "square"}
+        x, y = square_xy(tracked.frame.index)
+        assert tracked.detections[0].mask[y - 12 : y + 13, x - 12 : x + 13].all()
+        held.set()
+        for _ in range(8):
+            source.more.release()
+            assert names(next(stream)) == {1: "square"}, "the detection is of the same object"
+
+
+def test_a_recording_may_be_played_like_a_camera() -> None:
+    began_s = time.monotonic()
+    with with_square().stream(Drawn(), live=True) as stream:
+        assert stream.live
+        last = [tracked.frame.index for tracked in stream][-1]
+    assert last == FRAMES - 1, "the newest frame counts"
+    assert time.monotonic() - began_s >= (FRAMES - 1) / 25

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from sam_detect.errors import ImageError
+from sam_detect.masks import crop_to_rle
 from sam_detect.types import Masks, TrackedFrame
 from sam_detect.video.association import ious
-from scripts.dev.video_quality import Outlined, measure, video_quality
+from scripts.dev.video_quality import Outlined, measure, shown_at, video_quality
 from tests.video_scenes import Scene, Thing, along, busy_scene, followed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +96,18 @@ def test_an_object_that_comes_later_is_judged_from_there() -> None:
 def test_as_many_frames_as_outlines_are_needed() -> None:
     with pytest.raises(ImageError, match="1 frames were followed, 2 are outlined"):
         video_quality([_frame()], [_frame(), _frame()])
+
+
+def test_of_a_dropped_frame_the_one_before_is_what_was_shown() -> None:
+    found = {
+        "track_id": 4,
+        "label": "nut",
+        "segmentation": crop_to_rle(_box(8), (0, 0, 40, 20), SIZE),
+    }
+    lines = [{"frame": 1, "detections": []}, {"frame": 3, "detections": [found]}]
+    shown = shown_at([json.dumps(line) for line in lines], [SIZE] * 5)
+    assert [each.ids for each in shown] == [(), (), (), (4,), (4,)]
+    assert np.array_equal(shown[4].masks.dense(0), _box(8))
 
 
 # -- a busy scene --------------------------------------------------------------------------------

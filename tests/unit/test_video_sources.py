@@ -45,7 +45,7 @@ from sam_detect.sources._http import HttpReader, is_url, without_secrets
 from sam_detect.sources._reconnect import Clock
 from sam_detect.sources._video_decoding import decode_file
 from sam_detect.sources.streams import files_of_own_host
-from sam_detect.sources.video import open_source
+from sam_detect.sources.video import PacedSource, open_source
 from sam_detect.types import Frame
 
 
@@ -936,3 +936,66 @@ def test_warnings_are_one_a_reconnect_by_default(device: type[Device]) -> None:
         warnings.simplefilter("default")
         read_until_wrong(open_source(0, retries=1))
     assert len(said) == 2
+
+
+# ---- a recording, played at its own rate
+
+
+class Recorded(Source):
+    """Frames with the given times; a text is an error instead."""
+
+    name = "recorded"
+
+    def __init__(self, *times_s: float | str | None) -> None:
+        self.times_s, self.stopped = times_s, False
+
+    def frames(self) -> Iterator[Frame]:
+        def give(numbered: tuple[int, float | str | None]) -> Frame:
+            index, time_s = numbered
+            if isinstance(time_s, str):
+                raise ImageError(time_s)
+            return Frame(np.zeros((*SIZE_HW, 3), np.uint8), self.name, index, time_s=time_s)
+
+        return map(give, enumerate(self.times_s))
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def test_a_recording_is_played_at_its_own_rate() -> None:
+    began_s = time.monotonic()
+    came_s = []
+    for _ in PacedSource(Recorded(5.0, 5.05, 5.06, 5.3)).frames():
+        came_s.append(time.monotonic() - began_s)
+    assert len(came_s) == 4
+    for came, due in zip(came_s, (0, 0.05, 0.06, 0.3), strict=True):
+        assert came >= due - 0.01
+    assert came_s[0] < 0.05, "whenever its first frame was taken, that is at once"
+
+
+def test_a_frame_that_is_late_is_given_at_once_and_delays_no_other() -> None:
+    frames = PacedSource(Recorded(0.0, 0.02, 0.04, 0.4)).frames()
+    began_s = time.monotonic()
+    next(frames)
+    time.sleep(0.2)
+    next(frames), next(frames)
+    assert time.monotonic() - began_s < 0.39
+    next(frames)
+    assert time.monotonic() - began_s >= 0.39
+
+
+def test_a_played_recording_goes_on_after_a_damaged_frame_and_stops_at_once() -> None:
+    recording = Recorded(0.0, "damaged", 0.01, 3600.0)
+    played = PacedSource(recording)
+    frames = played.frames()
+    assert next(frames).index == 0
+    with pytest.raises(ImageError, match="damaged"):
+        next(frames)
+    assert next(frames).index == 2
+    threading.Timer(0.05, played.stop).start()
+    assert next(frames, None) is None
+    assert recording.stopped
+
+
+def test_frames_without_times_are_not_held_back() -> None:
+    assert len(list(PacedSource(Recorded(None, None, None)).frames())) == 3

@@ -105,8 +105,8 @@ def test_the_visible_part_of_an_occluded_object_does_not_become_the_whole(share:
     plum = Classification("plum", "plum", 0.95)
     for classification in (CHERRY, plum):
         track.renew(
-            part, classification, quality=0.5, image_rgb=frame.image_rgb, since=(), threshold=0.5,
-            relearnt=False,
+            part, classification, then=whole, quality=0.5, image_rgb=frame.image_rgb, since=(),
+            threshold=0.5, relearnt=False,
         )  # fmt: skip
     if share < 1:
         assert track.body is whole
