@@ -36,6 +36,8 @@ MAX_LOG_ODDS = 4.0
 """Limit of a single vote's log-odds, so that no vote is too strong to be outvoted."""
 VOTE_WINDOW = 20
 """The number of latest votes that count."""
+SURE = 0.8
+"""A new object of less confidence is shown once another key frame confirms it."""
 KEPT_UNSEEN = 2
 """Key frames without a matching proposal after which a region is forgotten."""
 
@@ -196,6 +198,16 @@ def weighted_vote(votes: Sequence[Classification], threshold: float = 0.5) -> Cl
     return Classification.decided(
         label, confidence, threshold=threshold, neighbours=latest.neighbours
     )
+
+
+def is_confirmed(
+    classification: Classification, votes: Sequence[Classification], *, first: bool
+) -> bool:
+    """Whether a new object is shown: at the first key frame, with two votes, or if certain."""
+    if classification.label is None:
+        return False
+    agreeing = sum(vote.label == classification.label for vote in votes)
+    return first or agreeing > 1 or classification.confidence >= SURE
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ hundredth of the time that a model needs for a vector.
 
 from __future__ import annotations
 
-import copy
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -65,12 +64,15 @@ class Schedule:
     def __init__(self, every: int) -> None:
         self._every = every
         self._frames, self._new_share = 0, 1.0
-        self._index = -1
+        self._index, self._blank = -1, False
         self.moved: Flow | None = None
         self.undecided = False
 
     def note(self, flow: Flow | None) -> None:
         """Counts a frame, with the flow from the frame before; None after a cut."""
+        self._blank = flow is not None and flow.blank
+        if self._blank:
+            return
         self._frames += 1
         if flow is None:
             self._new_share, self.moved = 1.0, None
@@ -81,7 +83,9 @@ class Schedule:
 
     @property
     def due(self) -> bool:
-        """Whether the present frame is a key frame."""
+        """Whether the present frame is a key frame; one that shows nothing is none."""
+        if self._blank:
+            return False
         unchanged = self.moved is not None and self._new_share <= 0 and not self.undecided
         still = unchanged and self.moved is not None and self.moved.typical_px < STILL_PX
         wait = self._every * (STILL if still else 1)
@@ -95,13 +99,9 @@ class Schedule:
         """The present frame is the last key frame."""
         self._frames, self._new_share, self.moved = 0, 0.0, None
 
-    def copy(self) -> Schedule:
-        """For frames that are read ahead, see :meth:`first_due`."""
-        return copy.copy(self)
-
     def first_due(self, ahead: Sequence[Arrival]) -> Frame | None:
         """The next key frame among frames that are read ahead, each counted once; None while it is
-        not among them."""
+        not among them. For a copy."""
         for arrival in ahead:
             if arrival.frame.index > self._index:
                 self._index = arrival.frame.index

@@ -12,6 +12,7 @@ carried by optical flow (``motion``), and carried masks keep their identity (``t
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 import time
 import weakref
@@ -344,7 +345,7 @@ class Stream(Iterator[TrackedFrame]):
             self._tracks.forget_votes()
         self._pending, self._since = None, Flows()
         self._schedule.undecided = self._tracks.undecided
-        self._lookahead = None if self.live else self._schedule.copy()
+        self._lookahead = None if self.live else copy.copy(self._schedule)
 
     def _propose_ahead(self) -> None:
         """Starts on the next key frame as soon as it is known, between detections."""

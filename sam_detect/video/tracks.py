@@ -30,6 +30,7 @@ from sam_detect.video.association import (
     Votes,
     assign,
     iou,
+    is_confirmed,
     shared_of_smaller,
     weighted_vote,
 )
@@ -40,8 +41,6 @@ from sam_detect.video.track import Track, carry_mask, nearest
 
 MISSES = 2
 """Key frames in a row without a match that end a track."""
-SURE = 0.8
-"""A new object of less confidence is shown once another key frame confirms it."""
 COMMON_SHARE = 0.3
 """Share of the smaller of two objects above which only one of them can be visible."""
 
@@ -111,11 +110,16 @@ class Tracks:
         self._tracks: dict[int, Track] = {}
         self._ids = count(1) if ids is None else ids
         self._time_s = 0.0
+        self._blank = False
         self._boxes = BoxTracker()
         self.undecided = False
 
     def advance(self, flow: Flow | None, frame: Frame, time_s: float) -> None:
-        """Moves every track to the next frame; without a flow (after a cut) they end."""
+        """Moves every track to the next frame; without a flow (after a cut) they end, and while a
+        picture shows nothing they wait."""
+        self._blank = flow is not None and flow.blank
+        if self._blank:  # what comes next is compared with what was before
+            return
         elapsed_s, self._time_s = time_s - self._time_s, time_s
         if flow is None:
             self.forget()
@@ -237,6 +241,8 @@ class Tracks:
             track.classification = Classification(None, None, 0.0)
 
     def _shown(self) -> list[Track]:
+        if self._blank:
+            return []
         return [self._tracks[i] for i in sorted(self._tracks) if not self._tracks[i].hidden]
 
     def _begin(
@@ -246,7 +252,7 @@ class Tracks:
         found = result.found
         votes = [*result.earlier_votes[index], found.classifications[index]]
         classification = weighted_vote(votes, self._threshold)
-        if not self._unknown and not _is_confirmed(classification, votes, first=result.first):
+        if not self._unknown and not is_confirmed(classification, votes, first=result.first):
             self.undecided |= found.classifications[index].label is not None
             return
         anchor = SoftMask.of(found.masks, index)
@@ -329,14 +335,6 @@ class Tracks:
         self._tracks[track.id] = track
 
 
-def _is_confirmed(
-    classification: Classification, votes: Sequence[Classification], *, first: bool
-) -> bool:
-    """Whether a new object is shown: at the first key frame, with two votes, or if certain."""
-    if classification.label is None:
-        return False
-    agreeing = sum(vote.label == classification.label for vote in votes)
-    return first or agreeing > 1 or classification.confidence >= SURE
 
 
 def _alike(track: Track, hidden: Track) -> bool:
