@@ -140,8 +140,7 @@ class Appearance:
         """
         cells = _cells(image_rgb, mask)
         low, high = (np.minimum(255, bound * gain) for bound in (self.low, self.high))
-        tolerance = TOLERANCE * min(1.0, gain)  # in the dark all colours are alike
-        alike = ((cells > low - tolerance) & (cells < high + tolerance)).all(axis=2)
+        alike = ((cells > low - TOLERANCE) & (cells < high + TOLERANCE)).all(axis=2)
         alike |= ~self.cover
         solid = cv2.medianBlur(alike.astype(np.uint8), 3)
         seen: BoolArray = solid.astype(np.bool_)

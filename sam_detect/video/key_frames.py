@@ -64,14 +64,13 @@ class Schedule:
     def __init__(self, every: int) -> None:
         self._every = every
         self._frames, self._new_share = 0, 1.0
-        self._index, self._blank = -1, False
+        self._index = -1
         self.moved: Flow | None = None
         self.undecided = False
 
     def note(self, flow: Flow | None) -> None:
         """Counts a frame, with the flow from the frame before; None after a cut."""
-        self._blank = flow is not None and flow.blank
-        if self._blank:
+        if flow is not None and flow.blank:  # nothing is to be seen
             return
         self._frames += 1
         if flow is None:
@@ -83,9 +82,7 @@ class Schedule:
 
     @property
     def due(self) -> bool:
-        """Whether the present frame is a key frame; one that shows nothing is none."""
-        if self._blank:
-            return False
+        """Whether the present frame is a key frame."""
         unchanged = self.moved is not None and self._new_share <= 0 and not self.undecided
         still = unchanged and self.moved is not None and self.moved.typical_px < STILL_PX
         wait = self._every * (STILL if still else 1)

@@ -335,8 +335,6 @@ class Tracks:
         self._tracks[track.id] = track
 
 
-
-
 def _alike(track: Track, hidden: Track) -> bool:
     return hidden.hidden and hidden.classification.label == track.classification.label
 

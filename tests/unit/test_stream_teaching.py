@@ -167,9 +167,11 @@ def test_a_detection_under_way_begins_no_second_track() -> None:
         source.more.release()
         assert names(next(stream)) == {1: "square", 2: "disc"}
         may_detect.set()
-        while stream._pending is not None:
+        under_way = stream._pending
+        while stream._pending is under_way:
             source.more.release()
             tracked = next(stream)
+            time.sleep(0.02)
     on_disc = [i for i in tracked.track_ids.tolist() if share_on_disc(tracked, i) > 0.3]
     assert on_disc == [2]
     assert [label for label in names(tracked).values() if label] == ["square", "disc"]
