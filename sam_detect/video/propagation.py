@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -277,47 +278,64 @@ def _propagated(
         offsets: what leads from a cell to its place in each of these.
         window: how far the cells may be from there.
     """
+    height, width = (-(-np.array(wanted.shape) // BLOCK) * BLOCK).tolist()
+    beyond = (0, height - wanted.shape[0]), (0, width - wanted.shape[1])
+    asked, queries = np.pad(wanted, beyond), np.pad(_query(features), [*beyond, (0, 0)])
+    cells = [
+        _aligned(each, by, (height, width), window)
+        for each, by in zip(memory, offsets, strict=True)
+    ]
+    keys, labels = (np.stack(each) for each in zip(*cells, strict=True))
+    penalty = _beyond_window(window)
+    places, similar, known = [], [], []
+    for y0, x0 in np.ndindex(height // BLOCK, width // BLOCK):
+        block = np.s_[y0 * BLOCK : (y0 + 1) * BLOCK, x0 * BLOCK : (x0 + 1) * BLOCK]
+        inside = asked[block]
+        if not inside.any():
+            continue
+        near = (slice(None), *(slice(each.start, each.stop + 2 * window) for each in block))
+        some = keys[near].reshape(-1, keys.shape[-1])
+        alike = queries[block][inside] @ some.T
+        alike += np.tile(penalty[inside.ravel()], len(memory))
+        best = np.argpartition(alike, -NEAREST, axis=1)[:, -NEAREST:]
+        places.append(np.argwhere(inside) + BLOCK * np.array([y0, x0]))
+        similar.append(np.take_along_axis(alike, best, axis=1))
+        known.append(labels[near].ravel()[best])
+    top = np.concatenate(similar)
+    weights = np.exp((top - top.max(axis=1, keepdims=True)) / TEMPERATURE) * (top > FAR / 2)
+    mean = (weights * np.concatenate(known)).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-6)
     found = np.zeros(wanted.shape, np.float32)
-    for y0 in range(0, wanted.shape[0], BLOCK):
-        for x0 in range(0, wanted.shape[1], BLOCK):
-            places = np.argwhere(wanted[y0 : y0 + BLOCK, x0 : x0 + BLOCK]) + np.array([y0, x0])
-            if len(places):
-                here = tuple(places.T)
-                found[here] = _matched(_query(features[here]), places, memory, offsets, window)
+    found[tuple(np.concatenate(places).T)] = mean
     return found
 
 
-def _matched(
-    queries: FloatArray,
-    places: CellXY,
-    memory: Sequence[_Labelled],
-    offsets: Sequence[CellXY],
-    window: int,
-) -> FloatArray:
-    """``(N,)`` labels of cells by the most similar ones in the window of each."""
-    alike, labels = [], []
-    for each, offset in zip(memory, offsets, strict=True):
-        there = places + offset
-        low = np.clip(there.min(axis=0) - window, 0, each.labels.shape)
-        high = np.clip(there.max(axis=0) + window + 1, 0, each.labels.shape)
-        part = slice(low[0], high[0]), slice(low[1], high[1])
-        near_y, near_x = (
-            np.abs(there[:, axis, None] - np.arange(low[axis], high[axis])) <= window
-            for axis in (0, 1)
-        )
-        similar = queries @ each.features[part].reshape(-1, queries.shape[1]).T
-        far = ~(near_y[:, :, None] & near_x[:, None, :])
-        similar[far.reshape(similar.shape)] = FAR
-        alike.append(similar)
-        labels.append(each.labels[part].ravel())
-    similar, known = np.concatenate(alike, axis=1), np.concatenate(labels)
-    if similar.shape[1] < NEAREST:
-        return np.zeros(len(queries), np.float32)
-    best = np.argpartition(similar, -NEAREST, axis=1)[:, -NEAREST:]
-    top = np.take_along_axis(similar, best, axis=1)
-    weights = np.exp((top - top.max(axis=1, keepdims=True)) / TEMPERATURE) * (top > FAR)
-    total = np.maximum(weights.sum(axis=1), 1e-6)
-    return np.asarray((weights * known[best]).sum(axis=1) / total, np.float32)
+def _aligned(
+    each: _Labelled, offset: CellXY, size_hw: tuple[int, int], window: int
+) -> tuple[FloatArray, FloatArray]:
+    """The features and labels of remembered cells, where they are sought, with a window around; a
+    cell that is not known is far from all."""
+    size = np.array(size_hw) + 2 * window
+    features = np.zeros((*size, each.features.shape[2]), np.float32)
+    labels = np.zeros(size, np.float32)
+    features[..., -1] = FAR
+    shift = window - offset
+    low, high = np.maximum(shift, 0), np.minimum(shift + each.labels.shape, size)
+    if (low < high).all():
+        there = slice(low[0], high[0]), slice(low[1], high[1])
+        first, last = low - shift, high - shift
+        here = slice(first[0], last[0]), slice(first[1], last[1])
+        features[there], labels[there] = each.features[here], each.labels[here]
+    return features, labels
+
+
+@lru_cache(maxsize=4)
+def _beyond_window(window: int) -> FloatArray:
+    """``(BLOCK ** 2, (BLOCK + 2 * window) ** 2)``: what is added to the similarity of each cell of
+    a block with each cell around the block, so that only those in its window count."""
+    apart = np.arange(BLOCK)[:, None] + window - np.arange(BLOCK + 2 * window)
+    near = np.abs(apart) <= window
+    both = near[:, None, :, None] & near[None, :, None, :]
+    return np.asarray(np.where(both.reshape(BLOCK**2, -1), 0, FAR), np.float32)
 
 
 def _warped(
