@@ -33,11 +33,14 @@ ACROSS = 32
 """Cells that the side of a square of the object's area is long..."""
 SCALES = (0.25, 2.0)
 """... where the picture's scale stays within these."""
+GROWN, SHRUNK = 2.0, 4.0
+"""Ratios of its area at which an object gets another scale. What hides a part of it makes it
+smaller, too."""
 WINDOW = 0.4
 """How far a match may be off the place where the motion leads, to each side, as a share of that."""
 AROUND = 5
 """Cells around those that may be of the object that are described, too, for the next frames."""
-RECENT = 1, 4
+RECENT = 1, 6
 """Cells are compared with the first frame, and with those so many frames ago."""
 NEAREST = 10
 """Most similar cells whose labels count..."""
@@ -98,17 +101,22 @@ class FeatureMemory:
 
     def __init__(self, frame: Frame, mask: SoftMask, *, across: int = ACROSS) -> None:
         self._network = shared_network()
-        self._window = round(WINDOW * across)
-        scale = float(np.clip(across * CELL / max(mask.area, 1) ** 0.5, *SCALES))
+        self._across, self._window = across, round(WINDOW * across)
+        self._recent: deque[_Labelled] = deque(maxlen=max(RECENT))
+        self._first = self._outlined(frame, mask)
+
+    def _outlined(self, frame: Frame, mask: SoftMask) -> _Labelled:
+        """An object's cells where it is outlined, at the scale for its present size."""
+        self._sized_for = mask.area
+        scale = float(np.clip(self._across * CELL / max(mask.area, 1) ** 0.5, *SCALES))
         height, width = frame.size_hw
         self._size_xy = max(1, round(width * scale)), max(1, round(height * scale))
         self._factors_xy = self._size_xy[0] / width, self._size_xy[1] / height
-        self._recent: deque[_Labelled] = deque(maxlen=max(RECENT))
         box = np.array(mask.box_xyxy) * np.tile(self._factors_xy, 2) / CELL
         low, high = np.floor(box[1::-1]).astype(int), np.ceil(box[:1:-1]).astype(int)
         features, corner = self._describe(frame.image_rgb, low, high)
         labels = self._in_cells(mask, corner, features.shape[:2])
-        self._first = _Labelled(features, labels, corner, self._middle(mask))
+        return _Labelled(features, labels, corner, self._middle(mask))
 
     def carry(self, frame: Frame, about: SoftMask, *, least_px: float = 0) -> SoftMask | None:
         """The object in a later frame, see
@@ -136,6 +144,11 @@ class FeatureMemory:
         solid = replace(carried, values=np.asarray(carried.values > EDGE, np.float32))
         labels += CONFIRMED * (self._in_cells(solid, corner, labels.shape) - labels)
         self._recent.append(_Labelled(features, labels, corner, self._middle(carried)))
+        if not 1 / SHRUNK < carried.area / self._sized_for < GROWN:
+            # Its first cells are compared as they are: relative to the object, they are as wide.
+            now = self._outlined(frame, carried)
+            self._recent.clear()
+            self._recent.append(now)
         return carried
 
     def _in_cells(self, mask: SoftMask, corner: CellXY, size_hw: Sequence[int]) -> FloatArray:

@@ -124,6 +124,28 @@ def test_an_object_that_grows_is_followed_from_frame_to_frame(
         mask = found
 
 
+def test_an_object_that_comes_close_is_described_with_as_many_cells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = 20
+    frame, masks = _turning(0, (120, 80), small)
+    described = []
+    network = propagation.shared_network()
+    monkeypatch.setattr(
+        propagation, "shared_network",
+        lambda: lambda pictures: (described.append(pictures.size), network(pictures))[1],
+    )  # fmt: skip
+    mask = SoftMask.of(masks, 0)
+    memory = FeatureMemory(frame, mask, across=8)
+    for side in range(small + 2, 3 * small, 2):  # to nine times its area
+        frame, truth = _turning(0, (120, 80), side)
+        found = memory.carry(frame, mask)
+        assert _iou(found, truth) > 0.75, side
+        assert found is not None
+        mask = found
+    assert described[-1] < 2 * described[0]
+
+
 def test_the_same_frames_give_the_same_masks() -> None:
     def followed() -> np.ndarray:
         frame, masks = _turning(0)
