@@ -351,7 +351,7 @@ class SAMDetect:
                 streams. A file is then played at its own rate.
             unknown: whether objects that nothing in the library resembles are followed, too.
             track: whether objects are followed; else each frame is a key frame, and each id is 0.
-            propagate: what carries masks: ``flow``, ``features``, or ``auto`` (if installed).
+            propagate: what carries masks: ``auto``, ``flow``, ``features`` or ``sam2``.
 
         Returns:
             An iterator of ``TrackedFrame``; close it, or use ``with``. Draw into copies.

@@ -64,10 +64,11 @@ LABELS = 4
 )
 @click.option(
     "--propagate",
-    type=click.Choice(["auto", "flow", "features"]),
+    type=click.Choice(["auto", "flow", "features", "sam2"]),
     default="auto",
-    help="What carries outlines from frame to frame: optical flow, or learned features (better and "
-    "slower) [default: features, where the embedder lite is installed].",
+    help="What carries outlines from frame to frame: optical flow, learned features (better and "
+    "slower), or SAM 2's video memory [default: sam2 where it is the segmenter; else features "
+    "where the embedder lite is installed].",
 )
 @click.option(
     "--live",

@@ -6,11 +6,13 @@
    same in less time (``_sam2_decoder``).
 4. Masks that pass are upscaled and compressed (``_sam2_masks``), and non-maximum suppression keeps
    the best of near-duplicates (``_sam2_automatic``).
+
+In a video it can follow an object with what it remembers of the frames before (``_sam2_video``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ import torch
 
 from sam_detect.errors import ConfigError, ImageError, MaskError
 from sam_detect.interfaces import Segmenter
+from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.running import resolve_dtype
 from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import FRAMES_KEPT, frame_encoder
@@ -30,6 +33,7 @@ from sam_detect.segmentation._sam2_decoder import DecodedPrompts
 from sam_detect.segmentation._sam2_masks import Limits
 from sam_detect.segmentation._sam2_model import ALL_MASKS, THREE_MASKS, PromptedModel, Prompts
 from sam_detect.segmentation._sam2_prompters import SimilarityPrompter, make_prompter, points_for
+from sam_detect.segmentation._sam2_video import VideoMemory
 from sam_detect.segmentation.prompted import clip_box, require_point
 from sam_detect.types import Frame, Masks, Similarity
 
@@ -276,6 +280,22 @@ class SAM2Segmenter(Segmenter):
         shown = self.model.as_logits(masks.dense(index) for index in range(len(masks)))
         drawn = self._one_each(frame, replace(boxes, logits=shown), ALL_MASKS)
         return replace(drawn, prompts_xy=masks.prompts_xy)
+
+    def follow(self, frame: Frame, mask: BoolArray) -> Callable[[Frame], FloatArray]:
+        """Follows an object with SAM 2's video memory.
+
+        Args:
+            frame: where it is outlined.
+            mask: ``(H, W)``, its outline.
+
+        Returns:
+            A function to be called with each following frame: ``(H, W)`` float32 in 0..1, more than
+            0.5 on the object.
+        """
+        _require_frame(frame)
+        model = self.model.model
+        memory = VideoMemory(model, self.encoder(frame), mask, self.dtype)
+        return lambda later: memory.follow(self.encoder(later))
 
     def _config_for(self, size_hw: tuple[int, int]) -> GeneratorConfig:
         if self._least_area is None:

@@ -11,15 +11,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from sam_detect.errors import ConfigError
+from sam_detect.interfaces import Segmenter
+from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
 from sam_detect.models.efficientnet_lite0 import missing_packages, shared_network
 from sam_detect.types import Frame
 from sam_detect.video.appearance import SoftMask
-from sam_detect.video.propagation import ACROSS, FeatureMemory
+from sam_detect.video.propagation import ACROSS, FAINT, FeatureMemory
 
-PROPAGATE = ("auto", "flow", "features")
+PROPAGATE = ("auto", "flow", "features", "sam2")
 """How masks are carried from frame to frame."""
 LEAST_PX = 1600
 """Area of the smallest object that features carry: 10 by 10 cells at the largest scale."""
@@ -105,19 +109,76 @@ def _features(frame: Frame, mask: SoftMask, *, across: int = ACROSS) -> FeatureM
     return FeatureMemory(frame, mask, across=across) if mask.area >= LEAST_PX else None
 
 
-def find_propagator(name: str, *, live: bool) -> Propagator | None:
+@runtime_checkable
+class FollowingSegmenter(Protocol):
+    """A segmenter that follows objects, too: SAM 2."""
+
+    def follow(self, frame: Frame, mask: BoolArray) -> Callable[[Frame], FloatArray]:
+        """Begins an object that is outlined in a frame, ``(H, W)``.
+
+        Returns:
+            A function to be called with each following frame: ``(H, W)`` float32 in 0..1, more than
+            0.5 on the object.
+        """
+        ...
+
+
+def by_segmenter(segmenter: FollowingSegmenter) -> Propagator:
+    """The video memory of a segmenter, for any number of objects."""
+
+    def remember(frame: Frame, mask: SoftMask) -> ObjectMemory | None:
+        cut = mask.cut(frame.size_hw)
+        if cut is None:
+            return None
+        outline, ((x0, y0, x1, y1), crop) = np.zeros(frame.size_hw, np.bool_), cut
+        outline[y0:y1, x0:x1] = crop
+        return _Followed(segmenter.follow(frame, outline))
+
+    return Propagator(remember)
+
+
+@dataclass(frozen=True)
+class _Followed:
+    follow: Callable[[Frame], FloatArray]
+
+    def carry(self, frame: Frame, about: SoftMask, *, least_px: float = 0) -> SoftMask | None:
+        """The object, wherever it is."""
+        found = self.follow(frame)
+        box = tight_box_xyxy(np.asarray(found > FAINT))
+        if box is None:
+            return None
+        x0, y0, x1, y1 = box
+        mask = SoftMask(np.ascontiguousarray(found[y0:y1, x0:x1]), (x0, y0))
+        return mask if mask.area > 0 and mask.area >= least_px else None
+
+
+def find_propagator(
+    name: str, *, live: bool, segmenter: Segmenter | None = None
+) -> Propagator | None:
     """What carries masks; None for the optical flow alone.
 
     Args:
-        name: one of :data:`PROPAGATE`; ``auto`` is ``features`` where the network is installed.
+        name: one of :data:`PROPAGATE`; ``auto`` is ``sam2`` where the segmenter is SAM 2 (for a
+            live source, where it is on a GPU), else ``features`` where the network is installed.
         live: whether the newest frame counts, so that time is short.
+        segmenter: of the pipeline.
 
     Raises:
-        ConfigError: there is no such way.
+        ConfigError: there is no such way, or the segmenter is not SAM 2.
         UnavailableError: the network is not installed.
     """
     if name not in PROPAGATE:
         raise ConfigError(f"masks are carried by {', '.join(PROPAGATE)}; there is no '{name}'")
+    if isinstance(segmenter, FollowingSegmenter):
+        device = getattr(segmenter, "device", None)
+        quick = getattr(device, "type", "cpu") != "cpu"
+        if name == "sam2" or (name == "auto" and (quick or not live)):
+            return by_segmenter(segmenter)
+    elif name == "sam2":
+        raise ConfigError(
+            "SAM 2 carries masks only where it is the segmenter, too: use --segmenter sam2 "
+            "(`sam-detect download-models` fetches its weights), or --propagate features"
+        )
     if name == "features":
         shared_network()
     return None if name == "flow" or missing_packages() else by_features(live=live)

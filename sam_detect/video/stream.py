@@ -135,7 +135,7 @@ class Stream(Iterator[TrackedFrame]):
         if every < 1:
             raise ConfigError(f"every must be at least 1 frame, got {every}")
         self._pipeline, self._unknown, self._track = pipeline, unknown, track
-        propagator = find_propagator(propagate, live=live)
+        propagator = find_propagator(propagate, live=live, segmenter=pipeline.segmenter)
         threshold = pipeline.labeller.threshold
         self._motion = Motion()
         self._key_frames = KeyFrameDetector(pipeline, separate=not track)

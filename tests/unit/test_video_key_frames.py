@@ -72,7 +72,7 @@ def test_sam2_follows_objects(tmp_path: Path, one_torch_thread: None) -> None:
     detector = SAMDetect(segmenter, "appearance", vector_store=MemoryVectorStore())
     first = SCENE.outlined(0)
     detector.learn_frame(SCENE.frame(0), first.masks, first.labels)
-    with detector.stream(SCENE, every=4) as stream:
+    with detector.stream(SCENE, every=4, propagate="flow") as stream:
         tracked = list(stream)
     assert [frame.key for frame in tracked[:9]] == [True, *[False] * 3, True, *[False] * 3, True]
     assert sorted(tracked[-1].detections.label.tolist()) == ["cherry", "leaf"]
