@@ -35,6 +35,7 @@ from sam_detect.bench.sam2_official import (
     same_share,
     thresholds,
 )
+from sam_detect.bench.sam2_video import measure_video
 from sam_detect.bench.stages import drawn
 from sam_detect.config import load_settings
 from sam_detect.embedding.sam2 import SAM2Embedder
@@ -92,7 +93,7 @@ class Workload:
 
 def run(measurements: Measurements, options: Options, workload: Workload | None = None) -> None:
     """Pairs with Meta's own code: masks in fp32 and bf16, the decoder alone, peak memory, and
-    embedding; on a GPU also the stages of a frame of a video."""
+    embedding, an object followed in a video; on a GPU also the stages of a frame."""
     workload = workload or Workload()
     where = resolve_device(load_settings({"device": options.device}).device)
     measurements.workload = (
@@ -109,6 +110,7 @@ def run(measurements: Measurements, options: Options, workload: Workload | None 
         _memory(measurements, loaded, workload)
         embedded = workload.embedded if where.type == "cpu" else None
         measure_embedding(measurements, loaded, sample=embedded)
+        measure_video(measurements, loaded)
         if where.type == "cpu":
             measurements.skipped.append(
                 "the stages of a frame of 5 objects: they are for a GPU, and this ran on a CPU"

@@ -53,6 +53,10 @@ def test_the_masks_that_are_compared_are_the_same(measured: Measurements) -> Non
     assert figures["large_picture_masks"] >= 10
 
 
+def test_an_object_is_followed_as_officially(measured: Measurements) -> None:
+    assert measured.figures["video_same_share"] >= 0.8
+
+
 def test_without_a_gpu_it_says_what_is_left_out(measured: Measurements) -> None:
     if not torch.cuda.is_available():
         assert any("for a GPU" in line for line in measured.skipped)

@@ -121,7 +121,7 @@ class VideoPairs(_Pairs):
 class SAM2Pairs(_Pairs):
     params = ("masks_vs_official", "masks_bf16_vs_official", "decoder_vs_official",
               "memory_vs_official", "embed_batched_vs_single",
-              "embed_frame_vs_single")  # fmt: skip
+              "embed_frame_vs_single", "video_vs_official")  # fmt: skip
 
     def setup_cache(self) -> Record:
         return measured("bench", "sam2")
