@@ -203,7 +203,11 @@ def weighted_vote(votes: Sequence[Classification], threshold: float = 0.5) -> Cl
 def is_confirmed(
     classification: Classification, votes: Sequence[Classification], *, first: bool
 ) -> bool:
-    """Whether a new object is shown: at the first key frame, with two votes, or if certain."""
+    """Whether a new object is shown: with two votes, or if certain.
+
+    Args:
+        first: whether it was found by what was just learnt, and is shown at once.
+    """
     if classification.label is None:
         return False
     agreeing = sum(vote.label == classification.label for vote in votes)

@@ -327,7 +327,7 @@ class KeyFrameDetector:
         )
         earlier = self._untracked.update(frame, found, None if relearnt else direct)
         return KeyFrameResult(
-            frame, found, earlier, first=moved is None or relearnt, relearnt=relearnt
+            frame, found, earlier, first=relearnt and last is not None, relearnt=relearnt
         )
 
     def run(self, work: Callable[[], Result]) -> Future[Result]:

@@ -73,7 +73,8 @@ class KeyFrameResult:
         frame: the key frame.
         found: its detections.
         earlier_votes: of each detection at earlier key frames, oldest first. A track has its own.
-        first: whether it is the first key frame of its scene.
+        first: whether it is the first one since something was learnt while the video ran: then
+            no new object has to be confirmed.
         relearnt: whether something was learnt since the last key frame, so that earlier votes no
             longer count.
     """
@@ -193,6 +194,7 @@ class Tracks:
         began = [track for track in self._shown() if track.id not in then.ids]
         for index in sorted(set(range(len(result.found))) - set(of_track)):
             self._begin(result, index, since, began)
+        self._end_doubles()
 
     def present(self, frame: Frame, *, time_s: float) -> tuple[Detections, IntArray]:
         """The objects of the present frame and their tracks, in the order of the tracks."""
@@ -274,6 +276,12 @@ class Tracks:
         )
         self._tracks[track.id] = track
         self._remember(track, result.frame, anchor)
+
+    def _end_doubles(self) -> None:
+        """Ends tracks that have come to lie on a surer object of the same label."""
+        for track in self._shown():
+            if not track.crowded and self._is_part_of_another(track.body, track.classification):
+                del self._tracks[track.id]
 
     def _remember(self, track: Track, frame: Frame, mask: SoftMask) -> None:
         """From here on the propagator carries a named track, if all of it is visible by itself.

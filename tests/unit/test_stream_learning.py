@@ -96,6 +96,7 @@ class Obedient(SAMDetect):
     """Finds the disc, and calls it surely by the name that it was taught last."""
 
     called = "square"
+    confidence = 0.98
 
     def __init__(self) -> None:
         super().__init__(segmenter="naive", embedder="average")
@@ -112,7 +113,7 @@ class Obedient(SAMDetect):
         self.may_detect.wait(10)
         mask = np.zeros(frame.size_hw, np.uint8)
         cv2.circle(mask, disc_xy(frame.index), SIDE, 1, -1)
-        classification = Classification(called, called, 0.98)
+        classification = Classification(called, called, self.confidence)
         return Detections(frame.source_id, Masks.from_dense(mask), (classification,))
 
     def renamed(self, frame: Frame, masks: Masks, labels: Sequence[str], **how: object) -> Added:
@@ -129,6 +130,28 @@ def test_learning_replaces_a_label_of_many_votes() -> None:
             if tracked.frame.index == 19:
                 stream.learn(1, "disc")
     assert names == ["square"] * 20 + ["disc"] * 10
+
+
+def test_an_uncertain_object_is_shown_once_another_key_frame_confirms_it() -> None:
+    detector, named = Obedient(), []
+    detector.confidence = 0.6
+    with detector.stream(Drawn()) as stream:
+        for tracked in stream:
+            named.append(bool(len(tracked.detections)))
+    assert named == [False] * 10 + [True] * 20
+
+
+def test_what_is_found_by_what_was_just_learnt_is_shown_at_once() -> None:
+    detector, named = Obedient(), []
+    detector.confidence = 0.6
+    with detector.stream(Drawn()) as stream:
+        for tracked in stream:
+            named.append(bool(len(tracked.detections)))
+            if tracked.frame.index == 3:
+                detector.add_examples_from_file(tracked.frame, square_mask(), "square")
+                stream.learn_outlined(tracked.frame, Masks.from_dense(square_mask()), "x").result()
+    assert not any(named[:4])
+    assert all(named[4:])
 
 
 def test_a_running_detection_does_not_outvote_what_is_learnt() -> None:

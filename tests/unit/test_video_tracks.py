@@ -383,17 +383,17 @@ def test_parts_of_an_object_are_no_tracks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "confidence", "rows", "begun"),
+    ("label", "confidence", "rows", "left"),
     [
-        ("cherry", 0.9, 20, False),
-        ("cherry", 0.99, 20, True),
-        ("plum", 0.9, 20, True),
-        ("cherry", 0.9, 5, True),
+        ("cherry", 0.9, 20, [1]),
+        ("cherry", 0.99, 20, [2]),
+        ("plum", 0.9, 20, [1, 2]),
+        ("cherry", 0.9, 5, [1, 2]),
     ],
     ids=["less sure", "surer", "another kind", "little in common"],
 )
-def test_an_overlap_with_another_object_of_its_label_is_no_new_object(
-    label: str, confidence: float, rows: int, begun: bool
+def test_of_two_that_overlap_and_have_one_label_the_surer_is_the_object(
+    label: str, confidence: float, rows: int, left: list[int]
 ) -> None:
     """A region of water takes in half of the swan on it."""
     scene = Scene([Thing("cherry", along(60, 60, 0, 0), 20)], 1)
@@ -409,7 +409,31 @@ def test_an_overlap_with_another_object_of_its_label_is_no_new_object(
         frame, Detections("scene", masks, classifications), ((), ()), first=True
     )
     tracks.join(result, tracks.snapshot(scene.size_hw), (), frame)
-    assert len(tracks.present(frame, time_s=0)[0]) == (2 if begun else 1)
+    assert tracks.present(frame, time_s=0)[1].tolist() == left
+
+
+@pytest.mark.parametrize(
+    ("label", "taught", "left"),
+    [("cherry", False, [1]), ("plum", False, [1, 2]), ("cherry", True, [2])],
+)
+def test_a_track_that_comes_to_lie_on_a_surer_one_of_its_label_ends(
+    label: str, taught: bool, left: list[int]
+) -> None:
+    scene = Scene([Thing("cherry", along(60, 60, 0, 0), 20)], 1)
+    tracks, frame = Tracks(), scene.frame(0)
+    sure, less = Classification("cherry", "cherry", 0.99), Classification(label, label, 0.9)
+    for x in (90, 65):
+        other = np.zeros(scene.size_hw, np.bool_)
+        other[40:80, x : x + 50] = True
+        masks = Masks.concatenate([scene.outlined(0).masks, Masks.from_dense(other)])
+        found = Detections("scene", masks, (sure, less))
+        then = tracks.snapshot(scene.size_hw)
+        tracks.join(KeyFrameResult(frame, found, ((), ())), then, (), frame)
+        if x == 90:
+            assert tracks.present(frame, time_s=0)[1].tolist() == [1, 2]
+            if taught:
+                tracks.name(2, label, frame, None)
+    assert tracks.present(frame, time_s=0)[1].tolist() == left
 
 
 def test_boxes_of_objects_that_came_and_went_are_forgotten() -> None:
