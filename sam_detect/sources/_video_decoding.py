@@ -120,6 +120,7 @@ class DecodedVideo:
         self._at_end, self._before_close = at_end, before_close
         self._last: deque[av.Packet[Any]] = deque(maxlen=MAX_THREADS)
         self._undecoded = 0
+        self._deinterlacer: Deinterlacer | None = None
         try:
             self._prepare(live)
         except ImageError:
@@ -160,6 +161,8 @@ class DecodedVideo:
         except av.FFmpegError as error:
             failure = BrokenError(reason_of(error))
         yield from self._convert(self._decode(None))  # what is still in the decoder
+        if self._deinterlacer is not None:
+            yield from self._converted(self._deinterlacer.flush())
         if self._undecoded > 0:
             self._check_last()
         if failure is not None:
@@ -257,12 +260,61 @@ class DecodedVideo:
             self._undecoded -= 1
             self._check(frame)
             self.damaged += bool(frame.is_corrupt)
+            if frame.interlaced_frame and self._deinterlacer is None:
+                self._deinterlacer = Deinterlacer()
+            by = self._deinterlacer
+            yield from self._converted(iter([frame]) if by is None else by.push(frame))
+
+    def _converted(
+        self, frames: Iterator[av.VideoFrame]
+    ) -> Iterator[tuple[ImageRGB, float | None]]:
+        for frame in frames:
             time_s = None if frame.time is None else frame.time - self._start_s
             yield to_rgb(frame), time.monotonic() if self._untimed else time_s
 
     def _check(self, of: Any) -> None:
         """Refuses a stream or picture that is too large."""
         check_pixels((of.width, of.height), self._max_pixels, self._name)
+
+
+class Deinterlacer:
+    """Makes whole pictures of interlaced ones, whose odd rows show a later moment than the even
+    ones: FFmpeg's ``bwdif``. Others pass as they are. A picture comes out after the next one went
+    in."""
+
+    def __init__(self) -> None:
+        self._graph: Any = None
+        self._takes: tuple[int, int, str] | None = None
+
+    def push(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
+        """What can be given, once this picture is known."""
+        takes = frame.width, frame.height, frame.format.name
+        if takes != self._takes:
+            yield from self.flush()
+            graph: Any = av.filter.Graph()
+            source = graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format,
+                time_base=frame.time_base,
+            )  # fmt: skip
+            woven = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+            graph.link_nodes(source, woven, graph.add("buffersink")).configure()
+            self._graph, self._takes = graph, takes
+        self._graph.push(frame)
+        yield from self._pull()
+
+    def flush(self) -> Iterator[av.VideoFrame]:
+        """What is still inside."""
+        if self._graph is not None:
+            self._graph.push(None)
+            yield from self._pull()
+        self._graph = self._takes = None
+
+    def _pull(self) -> Iterator[av.VideoFrame]:
+        while True:
+            try:
+                yield self._graph.pull()
+            except (av.BlockingIOError, av.EOFError):
+                return
 
 
 def reason_of(error: Exception) -> str:

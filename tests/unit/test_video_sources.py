@@ -33,6 +33,7 @@ from video_files import (
     numbers,
     picture,
     pictures,
+    read_pictures,
     turn,
     write_sound,
     write_video,
@@ -140,6 +141,60 @@ def test_a_turned_phone_gives_upright_pictures(tmp_path: Path, degrees: int) -> 
 def test_sides_are_exchanged_by_a_quarter_turn(tmp_path: Path) -> None:
     path = turn(write_video(tmp_path / "phone.mp4", 2), 90)
     assert read(open_source(path))[0].size_hw == SIZE_HW[::-1]
+
+
+def woven(number: int) -> ImageRGB:
+    """An interlaced picture: its odd rows are of the moment after its even rows."""
+    image = picture(2 * number).copy()
+    image[1::2] = picture(2 * number + 1)[1::2]
+    return image
+
+
+def combs(image: ImageRGB) -> float:
+    """How much a row differs from those above and below, where the disc is, in levels."""
+    rows = image[60:76].astype(int)
+    return float(np.abs(2 * rows[1:-1] - rows[:-2] - rows[2:]).mean())
+
+
+INTERLACED = {"flags": "+ildct+ilme", "b": "4000000"}
+
+
+@pytest.mark.parametrize(
+    ("ending", "codec", "options"),
+    [
+        ("mp4", "libx264", {**INTERLACED, "crf": "5", "x264-params": "interlaced=1:tff=1"}),
+        ("ts", "mpeg2video", INTERLACED),
+        ("mpg", "mpeg2video", INTERLACED),
+    ],
+)
+def test_an_interlaced_video_gives_whole_pictures(
+    tmp_path: Path, ending: str, codec: str, options: dict[str, str]
+) -> None:
+    path = tmp_path / f"woven.{ending}"
+    write_video(path, [woven(number) for number in range(12)], codec=codec, options=options)
+    frames = read(open_source(path))
+    assert [number_of(each.image_rgb) // 2 for each in frames] == list(range(12))
+    assert np.allclose([each.time_s for each in frames], np.arange(12) / 25, atol=0.001)
+    assert combs(woven(5)) > 10
+    assert max(combs(each.image_rgb) for each in frames) < 3
+
+
+def test_an_interlaced_video_may_be_turned_and_change_its_size(tmp_path: Path) -> None:
+    options = {**INTERLACED, "x264-params": "interlaced=1:tff=1"}
+    path = write_video(tmp_path / "woven.mp4", [woven(0)] * 3, options=options)
+    assert {each.size_hw for each in read(open_source(turn(path, 90)))} == {SIZE_HW[::-1]}
+    parts = [
+        write_video(
+            tmp_path / f"{side}.ts", [np.ascontiguousarray(woven(1)[:side])] * 4,
+            codec="mpeg2video", options=INTERLACED,
+        )
+        for side in (120, 96)
+    ]  # fmt: skip
+    both = tmp_path / "both.ts"
+    both.write_bytes(b"".join(each.read_bytes() for each in parts))
+    sizes = [each.size_hw[0] for each in read(open_source(both))]
+    assert sizes == [len(image) for image in read_pictures(both)]
+    assert set(sizes) == {120, 96}
 
 
 def test_transparency_shows_white(tmp_path: Path) -> None:

@@ -413,11 +413,16 @@ def test_of_two_that_overlap_and_have_one_label_the_surer_is_the_object(
 
 
 @pytest.mark.parametrize(
-    ("label", "taught", "left"),
-    [("cherry", False, [1]), ("plum", False, [1, 2]), ("cherry", True, [2])],
+    ("label", "event", "left"),
+    [
+        ("cherry", "", [1]),
+        ("plum", "", [1, 2]),
+        ("cherry", "taught", [2]),
+        ("cherry", "crossing", [1, 2]),
+    ],
 )
 def test_a_track_that_comes_to_lie_on_a_surer_one_of_its_label_ends(
-    label: str, taught: bool, left: list[int]
+    label: str, event: str, left: list[int]
 ) -> None:
     scene = Scene([Thing("cherry", along(60, 60, 0, 0), 20)], 1)
     tracks, frame = Tracks(), scene.frame(0)
@@ -431,8 +436,9 @@ def test_a_track_that_comes_to_lie_on_a_surer_one_of_its_label_ends(
         tracks.join(KeyFrameResult(frame, found, ((), ())), then, (), frame)
         if x == 90:
             assert tracks.present(frame, time_s=0)[1].tolist() == [1, 2]
-            if taught:
+            if event == "taught":
                 tracks.name(2, label, frame, None)
+            tracks._tracks[2].crowded = event == "crossing"
     assert tracks.present(frame, time_s=0)[1].tolist() == left
 
 
