@@ -438,7 +438,9 @@ def test_a_track_that_comes_to_lie_on_a_surer_one_of_its_label_ends(
             assert tracks.present(frame, time_s=0)[1].tolist() == [1, 2]
             if event == "taught":
                 tracks.name(2, label, frame, None)
-            tracks._tracks[2].crowded = event == "crossing"
+            if event == "crossing":
+                crossing = tracks._tracks[2]
+                crossing.crowded, crossing.body = True, crossing.body.moved((-25, 0))
     assert tracks.present(frame, time_s=0)[1].tolist() == left
 
 
