@@ -85,9 +85,10 @@ class Network:
         return {stride: found[index] for index, stride in enumerate(FEATURES)}
 
 
-@lru_cache(maxsize=1)
-def shared_network() -> Network:
-    """The one network of this process.
+@lru_cache(maxsize=2)
+def shared_network(use: str = "pictures") -> Network:
+    """The network of this process, one for each use: it takes one batch at a time, and who is in a
+    hurry cannot wait for the large batch of another.
 
     Raises:
         UnavailableError: the weights or OpenVINO are not installed, or the weights are not those

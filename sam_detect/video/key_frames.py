@@ -27,7 +27,7 @@ from sam_detect.types import Candidates, Crop, Frame, Masks, Recipe
 from sam_detect.video.appearance import CELLS, stack_masks
 from sam_detect.video.association import KEPT_UNSEEN, UntrackedVotes, ious
 from sam_detect.video.motion import Flow, direct_flow
-from sam_detect.video.threads import Arrival, start_daemon
+from sam_detect.video.threads import Arrival, give_way, start_daemon
 from sam_detect.video.tracks import KeyFrameResult, TrackSnapshot
 
 STILL, STILL_PX = 4, 1.0
@@ -251,10 +251,11 @@ class KeyFrameDetector:
     Args:
         pipeline: detects.
         separate: whether each key frame is independent, and nothing is reused from the one before.
+        live: whether others, who follow a live video, are in a hurry.
     """
 
-    def __init__(self, pipeline: Pipeline, *, separate: bool = False) -> None:
-        self._pipeline, self._separate = pipeline, separate
+    def __init__(self, pipeline: Pipeline, *, separate: bool = False, live: bool = False) -> None:
+        self._pipeline, self._separate, self._live = pipeline, separate, live
         self._untracked = UntrackedVotes()
         self._scene: str | None = None
         self._generation = ""
@@ -356,6 +357,8 @@ class KeyFrameDetector:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        if self._live:
+            give_way()
         while (item := self._work.get()) is not None:
             future, work = item
             if not future.set_running_or_notify_cancel():

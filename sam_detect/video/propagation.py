@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
-from sam_detect.models.efficientnet_lite0 import normalised, shared_network
+from sam_detect.models.efficientnet_lite0 import Network, normalised, shared_network
 from sam_detect.types import Frame, ImageRGB
 from sam_detect.video.appearance import EDGE, SoftMask
 
@@ -94,13 +94,21 @@ class FeatureMemory:
         frame: where the object is outlined.
         mask: its outline there; not empty.
         across: cells that the object is about wide. The time it takes grows with the square.
+        network: None for the one that the embedder uses.
 
     Raises:
         UnavailableError: the network or its weights are not installed.
     """
 
-    def __init__(self, frame: Frame, mask: SoftMask, *, across: int = ACROSS) -> None:
-        self._network = shared_network()
+    def __init__(
+        self,
+        frame: Frame,
+        mask: SoftMask,
+        *,
+        across: int = ACROSS,
+        network: Network | None = None,
+    ) -> None:
+        self._network = network or shared_network()
         self._across, self._window = across, round(WINDOW * across)
         self._recent: deque[_Labelled] = deque(maxlen=max(RECENT))
         self._first = self._outlined(frame, mask)

@@ -18,10 +18,10 @@ import numpy as np
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Segmenter
 from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
-from sam_detect.models.efficientnet_lite0 import missing_packages, shared_network
+from sam_detect.models.efficientnet_lite0 import Network, missing_packages, shared_network
 from sam_detect.types import Frame
 from sam_detect.video.appearance import SoftMask
-from sam_detect.video.propagation import ACROSS, FAINT, FeatureMemory
+from sam_detect.video.propagation import ACROSS, CELL, FAINT, FeatureMemory
 
 PROPAGATE = ("auto", "flow", "features", "sam2")
 """How masks are carried from frame to frame."""
@@ -32,7 +32,7 @@ MOST_BY_FEATURES = 4
 carries others, which hardly takes longer for many."""
 LIVE_ACROSS = 16
 """Of a live source, objects are compared at half the size of those of a file."""
-LIVE_SHARE = 0.4
+LIVE_SHARE = 0.6
 """Share of the time that passes in which features carry objects of a live source..."""
 SAVED_S = 0.1
 """... and how much of it can be saved for later."""
@@ -100,13 +100,24 @@ class Propagator:
 
 def by_features(*, live: bool = False) -> Propagator:
     """Label propagation with learned features."""
-    if live:
-        return Propagator(partial(_features, across=LIVE_ACROSS), budget=Budget(LIVE_SHARE))
-    return Propagator(_features, most=MOST_BY_FEATURES)
+    if not live:
+        return Propagator(_features, most=MOST_BY_FEATURES)
+    remember = partial(_features, across=LIVE_ACROSS, network=shared_network("live video"))
+    # What is slow the first time is done before the first frame comes.
+    blank = Frame(np.zeros((LIVE_ACROSS * CELL, LIVE_ACROSS * CELL, 3), np.uint8))
+    all_of_it = SoftMask(np.ones(blank.size_hw, np.float32), (0, 0))
+    memory = remember(blank, all_of_it)
+    if memory is not None:
+        memory.carry(blank, all_of_it)
+    return Propagator(remember, budget=Budget(LIVE_SHARE))
 
 
-def _features(frame: Frame, mask: SoftMask, *, across: int = ACROSS) -> FeatureMemory | None:
-    return FeatureMemory(frame, mask, across=across) if mask.area >= LEAST_PX else None
+def _features(
+    frame: Frame, mask: SoftMask, *, across: int = ACROSS, network: Network | None = None
+) -> FeatureMemory | None:
+    if mask.area < LEAST_PX:
+        return None
+    return FeatureMemory(frame, mask, across=across, network=network)
 
 
 @runtime_checkable

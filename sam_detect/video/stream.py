@@ -138,7 +138,7 @@ class Stream(Iterator[TrackedFrame]):
         propagator = find_propagator(propagate, live=live, segmenter=pipeline.segmenter)
         threshold = pipeline.labeller.threshold
         self._motion = Motion()
-        self._key_frames = KeyFrameDetector(pipeline, separate=not track)
+        self._key_frames = KeyFrameDetector(pipeline, separate=not track, live=live)
         self._teacher = Teacher(pipeline, self._key_frames.run, follow=track)
         self._tracks = Tracks(
             threshold=threshold, unknown=unknown, propagator=propagator, ids=self._teacher.track_ids

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -26,6 +27,8 @@ WAKE_S = 0.5
 """Wake-up interval of a waiting thread: on some systems Ctrl-C does not interrupt a wait."""
 SWITCH_S = 0.0002
 """Switch interval of Python's threads while a stream is live; the default is 5 ms."""
+NICENESS = 10
+"""Of a thread that gives way, as the command ``nice`` counts."""
 QUEUED = 16
 """Frames that are read ahead, and frames that wait to be written; fewer where they are huge."""
 HELD_BYTES = 200_000_000
@@ -50,6 +53,14 @@ def start_daemon(target: Callable[[], None], name: str) -> threading.Thread:
     _DAEMONS.add(thread)
     thread.start()
     return thread
+
+
+def give_way() -> None:
+    """From here on the calling thread has the processor when nobody else wants it. On Linux; on
+    other systems Python cannot say that of a thread."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 @atexit.register
