@@ -50,6 +50,13 @@ FAR = -9.0
 """Instead of the similarity of cells that are too far apart."""
 COLOUR = 0.014
 """Weight of the distance of two colours (CIELAB). Half its square is taken from the similarity."""
+FAITHFUL = 0.8
+"""Share of its usual similarity below which what is found is not the object."""
+USUAL = 0.8
+"""What that is at first: .71 to .88 from frame to frame in seven videos. What lies at the place
+of an object in another one of these is similar by .28 to .62."""
+INERTIA = 0.9
+"""Share of the usual similarity so far in the usual similarity."""
 CONFIRMED = 0.5
 """Share of the mask, with its edge at the picture's, in the labels that are remembered."""
 REACH = 4
@@ -111,6 +118,7 @@ class FeatureMemory:
         self._network = network or shared_network()
         self._across, self._window = across, round(WINDOW * across)
         self._recent: deque[_Labelled] = deque(maxlen=max(RECENT))
+        self._usual = USUAL
         self._first = self._outlined(frame, mask)
 
     def _outlined(self, frame: Frame, mask: SoftMask) -> _Labelled:
@@ -145,9 +153,9 @@ class FeatureMemory:
         offsets = [
             corner - each.corner - np.rint(middle - each.middle).astype(int) for each in memory
         ]
-        labels = _propagated(features, wanted, memory, offsets, self._window)
+        labels, similar = _propagated(features, wanted, memory, offsets, self._window)
         carried = self._to_picture(frame.image_rgb, labels, corner)
-        if carried is None or carried.area < least_px:
+        if carried is None or carried.area < least_px or not self._recognised(labels, similar):
             return None
         solid = replace(carried, values=np.asarray(carried.values > EDGE, np.float32))
         labels += CONFIRMED * (self._in_cells(solid, corner, labels.shape) - labels)
@@ -158,6 +166,16 @@ class FeatureMemory:
             self._recent.clear()
             self._recent.append(now)
         return carried
+
+    def _recognised(self, labels: FloatArray, similar: FloatArray) -> bool:
+        """Whether the object's cells are about as similar to remembered ones as they usually are;
+        in another scene, or where something else covers it, they are not."""
+        there = labels > EDGE
+        now = float(similar[there].mean()) if there.any() else FAR
+        if now < FAITHFUL * self._usual:
+            return False
+        self._usual = INERTIA * self._usual + (1 - INERTIA) * now
+        return True
 
     def _in_cells(self, mask: SoftMask, corner: CellXY, size_hw: Sequence[int]) -> FloatArray:
         """``(h, w)`` how much of each cell a mask covers."""
@@ -289,8 +307,9 @@ def _propagated(
     memory: Sequence[_Labelled],
     offsets: Sequence[CellXY],
     window: int,
-) -> FloatArray:
-    """``(h, w)`` labels of the wanted cells, 0 elsewhere.
+) -> tuple[FloatArray, FloatArray]:
+    """``(h, w)`` labels of the wanted cells, 0 elsewhere; and how similar the most similar one is,
+    at most 1.
 
     Args:
         features: ``(h, w, C)``.
@@ -325,9 +344,10 @@ def _propagated(
     top = np.concatenate(similar)
     weights = np.exp((top - top.max(axis=1, keepdims=True)) / TEMPERATURE) * (top > FAR / 2)
     mean = (weights * np.concatenate(known)).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-6)
-    found = np.zeros(wanted.shape, np.float32)
-    found[tuple(np.concatenate(places).T)] = mean
-    return found
+    found, alike = np.zeros(wanted.shape, np.float32), np.full(wanted.shape, FAR, np.float32)
+    here = tuple(np.concatenate(places).T)
+    found[here], alike[here] = mean, top.max(axis=1)
+    return found, alike + features[..., -1]  # what depends on these cells only, too
 
 
 def _aligned(

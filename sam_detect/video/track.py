@@ -138,6 +138,17 @@ class Track:
             self._move_to(carried, elapsed_s)
             self.watch(frame.image_rgb)
 
+    def jump(self, frame: Frame) -> bool:
+        """Finds it after a cut, about where it was, if its propagator can. Whether it did."""
+        found = None
+        if self.memory is not None:
+            found = self.memory.carry(frame, self.body, least_px=LEAST_SHARE * self.anchor.area)
+        if found is None:
+            return False
+        self.body, self.expected, self.hidden, self.waited = found, None, False, 0
+        self.velocity_xy = self.steady_xy = np.zeros(2)
+        return True
+
     def _move_to(self, carried: SoftMask, elapsed_s: float) -> None:
         step = _middle(carried) - _middle(self.body)
         velocity = step / max(elapsed_s, 1e-3)

@@ -110,20 +110,23 @@ class Tracks:
         self._threshold, self._unknown, self._propagator = threshold, unknown, propagator
         self._tracks: dict[int, Track] = {}
         self._ids = count(1) if ids is None else ids
-        self._time_s = 0.0
+        self._time_s, self._size_hw = 0.0, (0, 0)
         self._blank = False
         self._boxes = BoxTracker()
         self.undecided = False
 
     def advance(self, flow: Flow | None, frame: Frame, time_s: float) -> None:
-        """Moves every track to the next frame; without a flow (after a cut) they end, and while a
-        picture shows nothing they wait."""
+        """Moves every track to the next frame. Without a flow (after a cut) those end that their
+        propagator does not find again, and while a picture shows nothing they wait."""
         self._blank = flow is not None and flow.blank
         if self._blank:  # what comes next is compared with what was before
             return
         elapsed_s, self._time_s = time_s - self._time_s, time_s
+        same_size, self._size_hw = frame.size_hw == self._size_hw, frame.size_hw
         if flow is None:
+            found = {i: each for i, each in self._tracks.items() if same_size and each.jump(frame)}
             self.forget()
+            self._tracks |= found
             return
         self._carry(flow, frame, elapsed_s)
         keep_apart([self._tracks[i] for i in sorted(self._tracks)], frame.image_rgb)

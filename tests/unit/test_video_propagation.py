@@ -219,6 +219,37 @@ def test_a_track_that_its_features_lose_is_hidden_until_they_find_it_again() -> 
     assert _iou(SoftMask.of(tracks.snapshot(SIZE).masks, 0), truth) > 0.8
 
 
+def _elsewhere() -> Frame:
+    """Another scene, with something dark and long in the same place."""
+    spots = np.random.default_rng(6)
+    image = cv2.resize(spots.integers(0, 255, (9, 7, 3), np.uint8), SIZE[::-1])
+    cv2.rectangle(image, (50, 60), (130, 100), (10, 60, 20), -1)
+    return Frame(image, "elsewhere")
+
+
+def test_what_is_not_like_the_object_is_not_the_object(
+    turned: tuple[FeatureMemory, SoftMask],
+) -> None:
+    memory, mask = turned
+    for angle in (3, 6):
+        found = memory.carry(_turning(angle)[0], mask)
+        assert found is not None
+    assert memory.carry(_elsewhere(), found) is None
+    assert memory.carry(_turning(9)[0], found) is not None, "nothing of it is remembered"
+
+
+@pytest.mark.parametrize("features", [True, False])
+def test_after_a_cut_only_what_is_found_again_is_followed(features: bool) -> None:
+    frame, masks = _turning(0)
+    small = Frame(frame.image_rgb[:80, :120].copy())
+    for then, kept in ((_turning(12)[0], features), (_elsewhere(), False), (small, False)):
+        tracks = Tracks(propagator=by_features() if features else None)
+        tracks.advance(None, frame, 0.0)
+        _join(tracks, frame, masks)
+        tracks.advance(None, then, 0.04)
+        assert tracks.snapshot(then.size_hw).ids == ((1,) if kept else ()), then.source_id
+
+
 class Counted:
     """A propagator whose memories count how often they carry, and take as long as they are told."""
 
