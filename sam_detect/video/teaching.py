@@ -186,10 +186,12 @@ class Teacher:
             if isinstance(news, _Denial):
                 tracks.unname(news.track_id, news.label)
                 continue
-            given, outline = news.given, None
+            given, outline, taught_in = news.given, None, None
             if news.redraw or given.track_id not in tracks:
                 outline = self._carried(given, flow)
-            tracks.name(given.track_id, given.label, frame, outline)
+            if outline is not None:
+                taught_in = given.frame, SoftMask.of(given.masks, 0)
+            tracks.name(given.track_id, given.label, frame, outline, taught_in=taught_in)
 
     def _carried(self, taught: _LearntObject, flow: Flow | None) -> SoftMask | None:
         """The outline in the present frame; None where it is too old, or of another scene."""

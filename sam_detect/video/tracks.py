@@ -216,13 +216,23 @@ class Tracks:
     def __contains__(self, track_id: int) -> bool:
         return track_id in self._tracks
 
-    def name(self, track_id: int, label: str, frame: Frame, outline: SoftMask | None) -> None:
+    def name(
+        self,
+        track_id: int,
+        label: str,
+        frame: Frame,
+        outline: SoftMask | None,
+        *,
+        taught_in: tuple[Frame, SoftMask] | None = None,
+    ) -> None:
         """Gives an object the label that it was taught, whatever key frames say.
 
         Args:
             track_id: its track, which begins here if it is not there.
             frame: the present one.
             outline: of the object in this frame, if it is not that of the track.
+            taught_in: an earlier frame in which it was outlined, and that outline: its propagator
+                carries it from there.
         """
         track = self._tracks.get(track_id)
         taught = Classification(label, label, 1.0)
@@ -235,7 +245,10 @@ class Tracks:
             track = self._tracks[track_id] = replace(began, new=False)
         if track is not None:
             track.taught = track.classification = taught
-            if track.memory is None:
+            if track.memory is None and taught_in is not None:
+                self._remember(track, *taught_in)
+                track.jump(frame)
+            elif track.memory is None:
                 self._remember(track, frame, track.body)
 
     def unname(self, track_id: int, label: str | None) -> None:

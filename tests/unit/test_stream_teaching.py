@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from sam_detect.errors import ConfigError, LibraryError
 from sam_detect.library.history import Added
 from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video import teaching
+from sam_detect.video.appearance import SoftMask
+from sam_detect.video.propagators import ObjectMemory
 from sam_detect.video.stream import Stream
 from tests.drawn_scene import (
     FRAMES,
@@ -78,6 +81,24 @@ def test_an_object_that_is_taught_by_a_click_is_followed_at_once(
             assert names(tracked) == {taught.track_id: "disc"}, index
             assert share_on_disc(tracked, taught.track_id) > 0.8, index
     assert taught.added == taught.track_id == 1
+
+
+def test_an_object_is_carried_from_the_frame_in_which_it_was_clicked_on() -> None:
+    made = []
+    with fresh().stream(Drawn(), propagate="features") as stream:
+        by = stream._tracks._propagator
+        assert by is not None
+
+        def remember(frame: Frame, mask: SoftMask) -> ObjectMemory | None:
+            made.append((frame.index, mask.area))
+            return by.remember(frame, mask)
+
+        stream._tracks._propagator = replace(by, remember=remember)
+        frames = [next(stream).frame for _ in range(9)]
+        masks = Masks.from_dense(disc_mask(3))
+        stream.learn_outlined(frames[3], masks, "disc").result()
+        next(stream)
+    assert made[0] == (3, int(masks.areas[0]))
 
 
 def test_a_live_source_shows_what_was_taught_before_it_is_learnt() -> None:
