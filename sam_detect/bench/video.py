@@ -230,7 +230,7 @@ def _live(detector: SAMDetect, measurements: Measurements, workload: Workload) -
 
 
 def _file(detector: SAMDetect, measurements: Measurements, workload: Workload) -> None:
-    """The frames of a file followed by the flow, against each detected on its own; F1 of both."""
+    """The frames of a file followed, against each detected on its own; F1 of both."""
     scenes = [scene(index) for index in range(workload.file_frames)]
     alone = range(workload.by_itself // 2, len(scenes), workload.by_itself)
     frames = [Frame(scenes[index].image_rgb, "alone", index) for index in alone]
@@ -238,7 +238,7 @@ def _file(detector: SAMDetect, measurements: Measurements, workload: Workload) -
     images = [moment.image_rgb for moment in scenes]
 
     def stream_all(_: object) -> list[Detections]:
-        with detector.stream(MovingScene(images), propagate="flow") as stream:
+        with detector.stream(MovingScene(images)) as stream:
             return [tracked.detections for tracked in stream]
 
     def every(_: object) -> list[Detections]:

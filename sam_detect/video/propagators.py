@@ -91,11 +91,13 @@ class Propagator:
             cannot carry.
         most: objects that it carries at a time; None for any number.
         budget: the time that it may take.
+        every_frame: whether it must see every frame; else the flow may carry what it does as well.
     """
 
     remember: Callable[[Frame, SoftMask], ObjectMemory | None]
     most: int | None = None
     budget: Budget = field(default_factory=Budget)
+    every_frame: bool = False
 
 
 def by_features(*, live: bool = False) -> Propagator:
@@ -145,7 +147,7 @@ def by_segmenter(segmenter: FollowingSegmenter) -> Propagator:
         outline[y0:y1, x0:x1] = crop
         return _Followed(segmenter.follow(frame, outline))
 
-    return Propagator(remember)
+    return Propagator(remember, every_frame=True)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sam_detect.masks import FloatArray
 from sam_detect.types import Classification, Frame, ImageRGB
 from sam_detect.video.appearance import WHOLE_SHARE, Appearance, SoftMask, spread_visible
-from sam_detect.video.association import VOTE_WINDOW, weighted_vote
+from sam_detect.video.association import VOTE_WINDOW, iou, weighted_vote
 from sam_detect.video.motion import Flow
 from sam_detect.video.propagators import ObjectMemory
 
@@ -27,6 +27,10 @@ ALIKE_LEVELS = 25.0
 """Largest mean colour difference of two similar objects, in levels of 255."""
 FADING = 0.995
 """Per frame, of the quality of a mask that is only carried."""
+SAME_IOU = 0.97
+"""Of the masks of the flow and of a propagator, at which the flow may carry for longer..."""
+MOST_PAUSE = 4
+"""... frames, at most so many less one."""
 INERTIA = 0.9
 """Share of the velocity so far in the velocity."""
 REACH = 3.0
@@ -63,6 +67,7 @@ class Track:
         new: whether no frame has shown it yet.
         memory: of a propagator, which carries its visible part; None where the flow carries it.
         waited: frames since it did.
+        pause: frames from one time that it is to the next, more where the flow gives the same.
         taught: what it was taught while the video ran, which no vote changes.
     """
 
@@ -89,6 +94,7 @@ class Track:
     new: bool = True
     memory: ObjectMemory | None = None
     waited: int = 0
+    pause: int = 1
     taught: Classification | None = None
 
     @property
@@ -110,6 +116,11 @@ class Track:
         """Distance from its place at constant velocity."""
         return float(np.hypot(*(_middle(self.body) - _middle(self.expected or self.body))))
 
+    @property
+    def due(self) -> bool:
+        """Whether its propagator is to carry it to the next frame."""
+        return self.memory is not None and (self.hidden or self.waited + 1 >= self.pause)
+
     def advance(self, flow: Flow, frame: Frame, elapsed_s: float, *, quick: bool = False) -> None:
         """Brings it to the next frame, as that moved, or as it moved itself while it is hidden.
 
@@ -117,7 +128,7 @@ class Track:
             flow: from the last frame.
             frame: the next one.
             elapsed_s: between the two.
-            quick: whether there is no time for its propagator.
+            quick: whether its propagator need not carry it, or has no time.
         """
         self.quality *= FADING
         self.gain *= flow.gain
@@ -145,7 +156,8 @@ class Track:
             found = self.memory.carry(frame, self.body, least_px=LEAST_SHARE * self.anchor.area)
         if found is None:
             return False
-        self.body, self.expected, self.hidden, self.waited = found, None, False, 0
+        self.body, self.expected, self.hidden = found, None, False
+        self.waited, self.pause = 0, 1
         self.velocity_xy = self.steady_xy = np.zeros(2)
         return True
 
@@ -159,14 +171,17 @@ class Track:
         """Carries it by its propagator; a hidden one is sought where it would be."""
         self.waited = 0
         expected = self.expected or self.body
+        before, hidden = self.pause, self.hidden
         about = expected if self.hidden else flow.carry(self.body)
         least = BACK_SHARE if self.hidden else LEAST_SHARE
         carried = memory.carry(frame, about, least_px=least * self.anchor.area)
-        self.hidden = carried is None
+        self.hidden, self.pause = carried is None, 1
         if carried is None:
             self.body = expected
-        else:
-            self._move_to(carried, elapsed_s)
+            return
+        if not hidden and iou(about, carried) >= SAME_IOU:
+            self.pause = min(MOST_PAUSE, 2 * before)
+        self._move_to(carried, elapsed_s)
 
     def watch(self, image_rgb: ImageRGB) -> None:
         """Measures which part of it is visible at its present place."""

@@ -36,7 +36,7 @@ from sam_detect.video.association import (
 )
 from sam_detect.video.crowds import keep_apart
 from sam_detect.video.motion import Flow
-from sam_detect.video.propagators import Budget, Propagator
+from sam_detect.video.propagators import Propagator
 from sam_detect.video.track import Track, carry_mask, nearest
 
 MISSES = 2
@@ -138,11 +138,12 @@ class Tracks:
 
     def _carry(self, flow: Flow, frame: Frame, elapsed_s: float) -> None:
         """Carries every track, by the propagator those first that waited longest for it."""
-        budget = self._propagator.budget if self._propagator is not None else Budget()
-        budget.next_frame()
+        by = self._propagator or Propagator(lambda frame, mask: None)
+        by.budget.next_frame()
         for track in sorted(self._tracks.values(), key=lambda each: -each.waited):
-            if track.memory is not None and budget.left:
-                with budget.spent():
+            due = track.due or (by.every_frame and track.memory is not None)
+            if due and by.budget.left:
+                with by.budget.spent():
                     track.advance(flow, frame, elapsed_s)
             else:
                 track.advance(flow, frame, elapsed_s, quick=True)
@@ -313,7 +314,7 @@ class Tracks:
         others = [each for each in self._tracks.values() if each is not track]
         if by.most is None or sum(each.memory is not None for each in others) < by.most:
             with by.budget.spent():
-                track.memory = by.remember(frame, mask) or track.memory
+                track.memory, track.pause = by.remember(frame, mask) or track.memory, 1
 
     def _is_part_of_another(self, body: SoftMask, classification: Classification) -> bool:
         """Whether much of it overlaps another object of the same label with more confidence: two

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -251,11 +252,17 @@ def test_after_a_cut_only_what_is_found_again_is_followed(features: bool) -> Non
 
 
 class Counted:
-    """A propagator whose memories count how often they carry, and take as long as they are told."""
+    """A propagator whose memories count how often they carry, and take as long as they are told.
 
-    def __init__(self, took_s: float = 0.0, budget: Budget | None = None, most: int | None = None):
-        self.took_s, self.carried = took_s, dict[int, int]()
-        self.propagator = Propagator(self._remember, most, budget or Budget())
+    Args:
+        took_s: each time.
+        off_px: how far from the flow's mask the object is.
+        how: of the propagator.
+    """
+
+    def __init__(self, *, took_s: float = 0.0, off_px: int = 0, **how: Any) -> None:
+        self.took_s, self.off_px, self.carried = took_s, off_px, dict[int, int]()
+        self.propagator = Propagator(self._remember, **how)
 
     def _remember(self, frame: Frame, mask: SoftMask) -> ObjectMemory:
         number = len(self.carried)
@@ -266,7 +273,7 @@ class Counted:
             def carry(self, frame: Frame, about: SoftMask, *, least_px: float = 0) -> SoftMask:
                 counted.carried[number] += 1
                 time.sleep(counted.took_s)
-                return about
+                return about.moved((counted.off_px * (-1) ** counted.carried[number], 0))
 
         return Memory()
 
@@ -300,14 +307,20 @@ def _frames_of(counted: Counted, number: int) -> None:
         assert len(tracks.snapshot(SIZE).ids) == 2, "whoever carries them"
 
 
-def test_without_a_budget_every_object_is_carried_in_every_frame() -> None:
-    counted = Counted(took_s=0.002)
+@pytest.mark.parametrize(
+    ("off_px", "every_frame", "times"),
+    [(0, False, 6), (5, False, 20), (0, True, 20)],  # 1st, 3rd, and then every fourth frame
+)
+def test_the_flow_carries_for_some_frames_what_it_carries_as_well(
+    off_px: int, every_frame: bool, times: int
+) -> None:
+    counted = Counted(off_px=off_px, every_frame=every_frame)
     _frames_of(counted, 20)
-    assert counted.carried == {0: 20, 1: 20}
+    assert counted.carried == {0: times, 1: times}
 
 
 def test_a_budget_is_kept_and_objects_take_turns() -> None:
-    counted = Counted(took_s=0.01, budget=Budget(0.1))
+    counted = Counted(took_s=0.01, off_px=5, budget=Budget(0.1))
     began_s = time.monotonic()
     _frames_of(counted, 60)
     passed_s = time.monotonic() - began_s
