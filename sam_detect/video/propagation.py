@@ -67,8 +67,9 @@ BLOCK = 8
 """Cells along each side of a block that is compared at once."""
 MARGIN = 4
 """Cells around those that are compared: at its border the network knows less."""
-SHAPE = 8
-"""Numbers of cells that are described are multiples of this: each new shape is slow once."""
+SHAPE = 16
+"""Numbers of cells that are described are multiples of this: each new shape is slow once, and takes
+megabytes."""
 SMOOTH_PX, SMOOTH_VARIANCE = 4, 1e-3
 """Radius of the guided filter that brings a mask's edge to the picture's, and the variance of grey
 levels (0 to 1) that it keeps."""
