@@ -50,8 +50,9 @@ FAR = -9.0
 """Instead of the similarity of cells that are too far apart."""
 COLOUR = 0.014
 """Weight of the distance of two colours (CIELAB). Half its square is taken from the similarity."""
-FAITHFUL = 0.8
-"""Share of its usual similarity below which what is found is not the object."""
+FAITHFUL, FAITHFUL_AFTER_CUT = 0.65, 0.8
+"""Shares of its usual similarity below which what is found is not the object. From frame to frame
+it may look different, as it does when frames are dropped."""
 USUAL = 0.8
 """What that is at first: .71 to .88 from frame to frame in seven videos. What lies at the place
 of an object in another one of these is similar by .28 to .62."""
@@ -135,7 +136,9 @@ class FeatureMemory:
         labels = self._in_cells(mask, corner, features.shape[:2])
         return _Labelled(features, labels, corner, self._middle(mask))
 
-    def carry(self, frame: Frame, about: SoftMask, *, least_px: float = 0) -> SoftMask | None:
+    def carry(
+        self, frame: Frame, about: SoftMask, *, least_px: float = 0, cut: bool = False
+    ) -> SoftMask | None:
         """The object in a later frame, see
         :meth:`sam_detect.video.propagators.ObjectMemory.carry`. Of where it is about, only its
         centre of mass counts; a mask that is not the object is not remembered."""
@@ -156,7 +159,9 @@ class FeatureMemory:
         ]
         labels, similar = _propagated(features, wanted, memory, offsets, self._window)
         carried = self._to_picture(frame.image_rgb, labels, corner)
-        if carried is None or carried.area < least_px or not self._recognised(labels, similar):
+        if carried is None or carried.area < least_px:
+            return None
+        if not self._recognised(labels, similar, FAITHFUL_AFTER_CUT if cut else FAITHFUL):
             return None
         solid = replace(carried, values=np.asarray(carried.values > EDGE, np.float32))
         labels += CONFIRMED * (self._in_cells(solid, corner, labels.shape) - labels)
@@ -168,12 +173,12 @@ class FeatureMemory:
             self._recent.append(now)
         return carried
 
-    def _recognised(self, labels: FloatArray, similar: FloatArray) -> bool:
+    def _recognised(self, labels: FloatArray, similar: FloatArray, least: float) -> bool:
         """Whether the object's cells are about as similar to remembered ones as they usually are;
         in another scene, or where something else covers it, they are not."""
         there = labels > EDGE
         now = float(similar[there].mean()) if there.any() else FAR
-        if now < FAITHFUL * self._usual:
+        if now < least * self._usual:
             return False
         self._usual = INERTIA * self._usual + (1 - INERTIA) * now
         return True

@@ -41,13 +41,16 @@ SAVED_S = 0.1
 class ObjectMemory(Protocol):
     """What a propagator knows of one object."""
 
-    def carry(self, frame: Frame, about: SoftMask, *, least_px: float = 0) -> SoftMask | None:
+    def carry(
+        self, frame: Frame, about: SoftMask, *, least_px: float = 0, cut: bool = False
+    ) -> SoftMask | None:
         """The object in a later frame; None where less of it is visible.
 
         Args:
             frame: of the same size as that in which the object was outlined.
             about: where the object is about.
             least_px: area below which a mask is not the object.
+            cut: whether the frame may be of another scene.
         """
         ...
 
@@ -154,7 +157,9 @@ def by_segmenter(segmenter: FollowingSegmenter) -> Propagator:
 class _Followed:
     follow: Callable[[Frame], FloatArray]
 
-    def carry(self, frame: Frame, about: SoftMask, *, least_px: float = 0) -> SoftMask | None:
+    def carry(
+        self, frame: Frame, about: SoftMask, *, least_px: float = 0, cut: bool = False
+    ) -> SoftMask | None:
         """The object, wherever it is."""
         found = self.follow(frame)
         box = tight_box_xyxy(np.asarray(found > FAINT))

@@ -153,7 +153,8 @@ class Track:
         """Finds it after a cut, about where it was, if its propagator can. Whether it did."""
         found = None
         if self.memory is not None:
-            found = self.memory.carry(frame, self.body, least_px=LEAST_SHARE * self.anchor.area)
+            least_px = LEAST_SHARE * self.anchor.area
+            found = self.memory.carry(frame, self.body, least_px=least_px, cut=True)
         if found is None:
             return False
         self.body, self.expected, self.hidden = found, None, False

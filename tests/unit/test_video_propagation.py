@@ -235,7 +235,9 @@ def test_what_is_not_like_the_object_is_not_the_object(
     for angle in (3, 6):
         found = memory.carry(_turning(angle)[0], mask)
         assert found is not None
-    assert memory.carry(_elsewhere(), found) is None
+    assert memory.carry(_elsewhere(), found, cut=True) is None
+    ground = Frame(np.full((*SIZE, 3), 128, np.uint8))
+    assert memory.carry(ground, found) is None
     assert memory.carry(_turning(9)[0], found) is not None, "nothing of it is remembered"
 
 
@@ -270,7 +272,9 @@ class Counted:
         counted = self
 
         class Memory:
-            def carry(self, frame: Frame, about: SoftMask, *, least_px: float = 0) -> SoftMask:
+            def carry(
+                self, frame: Frame, about: SoftMask, *, least_px: float = 0, cut: bool = False
+            ) -> SoftMask:
                 counted.carried[number] += 1
                 time.sleep(counted.took_s)
                 return about.moved((counted.off_px * (-1) ** counted.carried[number], 0))
