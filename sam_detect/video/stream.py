@@ -16,7 +16,6 @@ import copy
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
@@ -36,68 +35,19 @@ from sam_detect.video.appearance import SoftMask
 from sam_detect.video.key_frames import KeyFrameDetector, Schedule
 from sam_detect.video.motion import Flows, Motion
 from sam_detect.video.propagators import find_propagator
+from sam_detect.video.statistics import Statistics
 from sam_detect.video.teaching import Taught, Teacher
 from sam_detect.video.threads import WAKE_S, Arrival, Reader, short_switch_interval
 from sam_detect.video.tracks import KeyFrameResult, Tracks, TrackSnapshot
 
 STOP_S = 0.8
 """How long closing waits for the reading and the detecting thread."""
-RECENT = 60
-"""Frames over which the current speed is measured."""
-KEPT_LATENCIES = 20_000
-"""Frames whose latencies are kept: over ten minutes of live video."""
-
-
-class Statistics:
-    """Counts frames and how long they took.
-
-    Attributes:
-        frames: given so far.
-        keys: of these, key frames.
-        dropped: frames of a live source that came too fast.
-        reconnects: how often a broken connection was opened again.
-        damaged: parts of it that could not be decoded.
-    """
-
-    def __init__(self) -> None:
-        self.frames = self.keys = self.dropped = 0
-        self.reconnects = self.damaged = 0
-        self._latencies_s: deque[float] = deque(maxlen=KEPT_LATENCIES)
-        self._recent_s: deque[float] = deque(maxlen=RECENT)
-        self._first_s = 0.0
-
-    def count(self, arrived_s: float, *, dropped: int, key: bool) -> None:
-        """One frame was given that arrived then, by ``time.monotonic()``."""
-        now = time.monotonic()
-        self._first_s = self._first_s or now
-        self.frames += 1
-        self.keys += key
-        self.dropped = dropped
-        self._latencies_s.append(now - arrived_s)
-        self._recent_s.append(now)
-
-    @property
-    def fps(self) -> float:
-        """Frames a second, of the last ones."""
-        recent = self._recent_s
-        return _rate(len(recent), recent[-1] - recent[0]) if recent else 0.0
-
-    @property
-    def mean_fps(self) -> float:
-        """Frames a second, of all."""
-        return _rate(self.frames, self._recent_s[-1] - self._first_s) if self.frames else 0.0
-
-    def latency_ms(self, share: float = 0.95) -> float:
-        """Milliseconds from a frame's arrival to its objects that a share of the frames keeps to.
-
-        Args:
-            share: 0 to 1.
-        """
-        return float(np.quantile(self._latencies_s, share) * 1000) if self._latencies_s else 0.0
-
-
-def _rate(frames: int, seconds: float) -> float:
-    return (frames - 1) / seconds if seconds > 0 else 0.0
+FIRST_S = 2.0
+"""How long the detector of a live source leaves the processor to those that are followed already,
+where they were taught in its first picture."""
+REST = 1.0
+"""How long it rests after a key frame, as a share of the time that it took, where a propagator
+carries what it found."""
 
 
 class Stream(Iterator[TrackedFrame]):
@@ -151,6 +101,9 @@ class Stream(Iterator[TrackedFrame]):
         self._lookahead: Schedule | None = None
         self._present: TrackedFrame | None = None
         self._learnt = False
+        self._rest = 0.0 if propagator is None else REST
+        self._asked_s = self._rest_until_s = 0.0
+        self._asked_s = self._rest_until_s = 0.0
         self._stopping = threading.Lock()
         self._closing: Future[None] = Future()
         self._leave_s = 0.0
@@ -290,7 +243,7 @@ class Stream(Iterator[TrackedFrame]):
         if not self._track:
             return self._separate(frame, arrival.at_s)
         if self._learnt:  # this is a key frame, and earlier votes no longer count
-            self._learnt = False
+            self._learnt, self._rest_until_s = False, 0.0
             self._schedule.hurry()
             self._tracks.forget_votes()
             self._outdated = self._pending
@@ -303,10 +256,12 @@ class Stream(Iterator[TrackedFrame]):
             self._since.add(flow)
         if self._pending is not None and self._pending.done():
             self._join(self._pending, frame)
-        key = self._pending is None and self._schedule.due
+        if self.live and flow is None:
+            self._begin_taught(frame)
+        rests = self.live and time.monotonic() < self._rest_until_s
+        key = self._pending is None and self._schedule.due and not rests
         if key:
-            if self.live and flow is None:
-                self._begin_taught(frame)
+            self._asked_s = time.monotonic()
             self._then = self._tracks.snapshot(frame.size_hw)
             self._pending = self._key_frames.detect(frame, self._then, self._schedule.moved)
             self._schedule.restart()
@@ -325,6 +280,7 @@ class Stream(Iterator[TrackedFrame]):
         """Begins the tracks of what was taught in this very picture, before the detector has
         looked at it."""
         taught = self._pipeline.snapshot().taught(frame).of(negative=False)
+        self._rest_until_s = time.monotonic() + FIRST_S if len(taught) else 0.0
         for index, example in enumerate(taught.examples):
             outline = SoftMask.of(taught.masks, index)
             self._tracks.name(next(self._teacher.track_ids), example.label, frame, outline)
@@ -344,6 +300,7 @@ class Stream(Iterator[TrackedFrame]):
         if pending is self._outdated:
             self._tracks.forget_votes()
         self._pending, self._since = None, Flows()
+        self._rest_until_s = time.monotonic() + self._rest * (time.monotonic() - self._asked_s)
         self._schedule.undecided = self._tracks.undecided
         self._lookahead = None if self.live else copy.copy(self._schedule)
 

@@ -13,6 +13,7 @@ from sam_detect.api import SAMDetect
 from sam_detect.errors import ConfigError, LibraryError
 from sam_detect.library.history import Added
 from sam_detect.types import Frame, Masks, TrackedFrame
+from sam_detect.video import stream as stream_module
 from sam_detect.video import teaching
 from sam_detect.video.appearance import SoftMask
 from sam_detect.video.propagators import ObjectMemory
@@ -169,7 +170,8 @@ def test_votes_of_key_frames_do_not_change_what_was_taught() -> None:
                 stream.learn(track_at(tracked, disc_xy(5)), "disc")
 
 
-def test_a_detection_under_way_begins_no_second_track() -> None:
+def test_a_detection_under_way_begins_no_second_track(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "FIRST_S", 0.0)
     detector, source = with_square(), Stepwise()
     detect, may_detect, detecting = detector.pipeline.detect, threading.Event(), threading.Event()
 
@@ -327,3 +329,28 @@ def test_a_recording_may_be_played_like_a_camera() -> None:
         last = [tracked.frame.index for tracked in stream][-1]
     assert last == FRAMES - 1, "the newest frame counts"
     assert time.monotonic() - began_s >= (FRAMES - 1) / 25
+
+
+def test_the_detector_of_a_live_video_rests_as_long_as_it_worked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And leaves the first seconds to what was taught in the first picture."""
+    monkeypatch.setattr(stream_module, "FIRST_S", 0.3)
+    detector, source, work_s = with_square(), Stepwise(), 0.2
+    detect, begun_s = detector.pipeline.detect, list[float]()
+
+    def slowly(*given: object, **how: object) -> object:
+        begun_s.append(time.monotonic())
+        time.sleep(work_s)
+        return detect(*given, **how)  # type: ignore[arg-type]
+
+    detector.pipeline.detect = slowly  # type: ignore[method-assign, assignment]
+    with detector.stream(source, every=1) as stream:
+        opened_s = time.monotonic()
+        for _ in range(FRAMES):
+            source.more.release()
+            next(stream)
+            time.sleep(0.05)
+    first, second = begun_s[:2]
+    assert first - opened_s >= 0.3
+    assert second - first >= 2 * work_s
