@@ -310,7 +310,7 @@ def _clashing(
     Args:
         taught: so many of the first ones were taught in this picture.
     """
-    pairs = meeting_boxes(masks.boxes_xyxy)
+    pairs = _may_clash(masks, meeting_boxes(masks.boxes_xyxy))
     shared = shared_pixels(masks.crop, masks.boxes_xyxy, pairs)
     pairs, shared = pairs[shared > 0], shared[shared > 0]
     one, other = masks.areas[pairs].T
@@ -332,6 +332,20 @@ def _clashing(
     clash |= inside & ~may_nest
     clash = np.where(sure == 2, iou > DIFFERENT_LABEL_IOU, clash)
     return np.asarray(pairs[clash], np.int64)
+
+
+def _may_clash(masks: Masks, pairs: IntArray) -> IntArray:
+    """Those of ``(P, 2)`` pairs whose boxes share enough for the masks to clash: the masks share no
+    more than that, so their pixels need not be looked at."""
+    one, other = masks.boxes_xyxy[pairs].transpose(1, 0, 2)
+    sides = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
+    most = sides.prod(axis=1)
+    areas = masks.areas[pairs]
+    least_iou = min(SAME_OBJECT_IOU, DIFFERENT_LABEL_IOU)
+    enough = np.minimum(
+        INSIDE_SHARE * areas.min(axis=1), least_iou / (1 + least_iou) * areas.sum(axis=1)
+    )
+    return np.asarray(pairs[most > enough], np.int64)
 
 
 def exchange_for_several(

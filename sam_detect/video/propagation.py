@@ -50,9 +50,8 @@ FAR = -9.0
 """Instead of the similarity of cells that are too far apart."""
 COLOUR = 0.014
 """Weight of the distance of two colours (CIELAB). Half its square is taken from the similarity."""
-FAITHFUL, FAITHFUL_AFTER_CUT = 0.65, 0.8
-"""Shares of its usual similarity below which what is found is not the object. From frame to frame
-it may look different, as it does when frames are dropped."""
+FAITHFUL = 0.8
+"""Share of its usual similarity below which what is found is not the object."""
 USUAL = 0.8
 """What that is at first: .71 to .88 from frame to frame in seven videos. What lies at the place
 of an object in another one of these is similar by .28 to .62."""
@@ -104,6 +103,7 @@ class FeatureMemory:
         mask: its outline there; not empty.
         across: cells that the object is about wide. The time it takes grows with the square.
         network: None for the one that the embedder uses.
+        faithful: as :data:`FAITHFUL`; after a cut that counts.
 
     Raises:
         UnavailableError: the network or its weights are not installed.
@@ -116,11 +116,12 @@ class FeatureMemory:
         *,
         across: int = ACROSS,
         network: Network | None = None,
+        faithful: float = FAITHFUL,
     ) -> None:
         self._network = network or shared_network()
         self._across, self._window = across, round(WINDOW * across)
         self._recent: deque[_Labelled] = deque(maxlen=max(RECENT))
-        self._usual = USUAL
+        self._usual, self._faithful = USUAL, faithful
         self._first = self._outlined(frame, mask)
 
     def _outlined(self, frame: Frame, mask: SoftMask) -> _Labelled:
@@ -161,7 +162,7 @@ class FeatureMemory:
         carried = self._to_picture(frame.image_rgb, labels, corner)
         if carried is None or carried.area < least_px:
             return None
-        if not self._recognised(labels, similar, FAITHFUL_AFTER_CUT if cut else FAITHFUL):
+        if not self._recognised(labels, similar, FAITHFUL if cut else self._faithful):
             return None
         solid = replace(carried, values=np.asarray(carried.values > EDGE, np.float32))
         labels += CONFIRMED * (self._in_cells(solid, corner, labels.shape) - labels)

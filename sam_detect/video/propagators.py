@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Segmenter
 from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
-from sam_detect.models.efficientnet_lite0 import Network, missing_packages, shared_network
+from sam_detect.models.efficientnet_lite0 import missing_packages, shared_network
 from sam_detect.types import Frame
 from sam_detect.video.appearance import SoftMask
-from sam_detect.video.propagation import ACROSS, CELL, FAINT, FeatureMemory
+from sam_detect.video.propagation import CELL, FAINT, FeatureMemory
 
 PROPAGATE = ("auto", "flow", "features", "sam2")
 """How masks are carried from frame to frame."""
@@ -32,6 +32,8 @@ MOST_BY_FEATURES = 4
 carries others, which hardly takes longer for many."""
 LIVE_ACROSS = 16
 """Of a live source, objects are compared at half the size of those of a file."""
+LIVE_FAITHFUL = 0.65
+"""And they may look more different: frames between two of a live source may be missing."""
 LIVE_SHARE = 0.6
 """Share of the time that passes in which features carry objects of a live source..."""
 SAVED_S = 0.1
@@ -107,7 +109,9 @@ def by_features(*, live: bool = False) -> Propagator:
     """Label propagation with learned features."""
     if not live:
         return Propagator(_features, most=MOST_BY_FEATURES)
-    remember = partial(_features, across=LIVE_ACROSS, network=shared_network("live video"))
+    remember = partial(
+        _features, across=LIVE_ACROSS, network=shared_network("live video"), faithful=LIVE_FAITHFUL
+    )
     # What is slow the first time is done before the first frame comes.
     blank = Frame(np.zeros((LIVE_ACROSS * CELL, LIVE_ACROSS * CELL, 3), np.uint8))
     all_of_it = SoftMask(np.ones(blank.size_hw, np.float32), (0, 0))
@@ -117,12 +121,8 @@ def by_features(*, live: bool = False) -> Propagator:
     return Propagator(remember, budget=Budget(LIVE_SHARE))
 
 
-def _features(
-    frame: Frame, mask: SoftMask, *, across: int = ACROSS, network: Network | None = None
-) -> FeatureMemory | None:
-    if mask.area < LEAST_PX:
-        return None
-    return FeatureMemory(frame, mask, across=across, network=network)
+def _features(frame: Frame, mask: SoftMask, **how: Any) -> FeatureMemory | None:
+    return FeatureMemory(frame, mask, **how) if mask.area >= LEAST_PX else None
 
 
 @runtime_checkable

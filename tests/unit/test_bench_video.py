@@ -73,7 +73,7 @@ def test_the_slope_of_memory_is_that_after_settling() -> None:
 
 def test_the_suite_measures_a_live_stream_and_a_file() -> None:
     measured = Measurements(repeat=1)
-    small = suite.Workload(live_s=1, settle_s=0, file_frames=4, by_itself=4, rounds=1)
+    small = suite.Workload(live_s=2.5, settle_s=0, file_frames=4, by_itself=4, rounds=1)
     suite.run(measured, Options(), small)
     assert (*measured.stages,) == tracked.Video.params
     assert (*measured.pairs,) == tracked.VideoPairs.params

@@ -216,7 +216,16 @@ def test_what_fails_is_said_in_a_line(
 
 
 @pytest.mark.parametrize(
-    ("name", "least_j"), [("davis_blackswan", 0.93), ("davis_car-shadow", 0.87)]
+    ("name", "least_j"),
+    [
+        ("davis_blackswan", 0.93),
+        ("davis_camel", 0.91),
+        ("davis_car-shadow", 0.9),
+        ("davis_dog", 0.9),
+        ("davis_drift-straight", 0.87),
+        ("davis_horsejump-high", 0.83),
+        ("davis_parkour", 0.88),
+    ],
 )
 @pytest.mark.slow
 def test_objects_of_davis_are_followed(test_data_dir: Path, name: str, least_j: float) -> None:
