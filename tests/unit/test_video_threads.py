@@ -24,6 +24,7 @@ from sam_detect.masks import BoolArray
 from sam_detect.types import Detections, Frame, Masks, TrackedFrame
 from sam_detect.vector_store import MemoryVectorStore
 from sam_detect.video import threads as threads_module
+from sam_detect.video.propagators import by_features
 from sam_detect.video.threads import QUEUED, Reader, Recorder, queue_length
 
 SOON_S = 2.0
@@ -383,6 +384,7 @@ def test_a_file_gives_all_its_frames_to_a_slow_consumer(film: Path) -> None:
 
 
 def test_a_slow_consumer_of_a_live_stream_gets_the_newest() -> None:
+    by_features(live=True)  # loaded once in a process; the camera would be through meanwhile
     with live(Camera(numbered_parts(60))) as server, detector().stream(server.url) as stream:
         first = number_of(next(stream).frame.image_rgb)
         time.sleep(0.4)
