@@ -292,8 +292,7 @@ class Tracks:
             gain=gain,
         )
         self._tracks[track.id] = track
-        if result.first:  # else once another key frame confirms it
-            self._remember(track, result.frame, anchor)
+        self._remember(track, result.frame, anchor)
 
     def _end_doubles(self) -> None:
         """Ends tracks that have come to lie on a surer object of the same label."""
