@@ -13,8 +13,8 @@ from sam_detect.api import SAMDetect
 from sam_detect.errors import ConfigError, LibraryError
 from sam_detect.library.history import Added
 from sam_detect.types import Frame, Masks, TrackedFrame
+from sam_detect.video import propagators, teaching
 from sam_detect.video import stream as stream_module
-from sam_detect.video import teaching
 from sam_detect.video.appearance import SoftMask
 from sam_detect.video.propagators import ObjectMemory
 from sam_detect.video.stream import Stream
@@ -354,3 +354,11 @@ def test_the_detector_of_a_live_video_rests_as_long_as_it_worked(
     first, second = begun_s[:2]
     assert first - opened_s >= 0.3
     assert second - first >= 2 * work_s
+
+
+def test_features_carry_an_object_from_its_first_key_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(propagators, "LEAST_PX", 500)
+    with with_square().stream(Drawn()) as stream:
+        assert names(next(stream)) == {1: "square"}
+        (track,) = stream._tracks._tracks.values()
+    assert track.memory is not None
