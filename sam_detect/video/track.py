@@ -116,10 +116,16 @@ class Track:
         """Distance from its place at constant velocity."""
         return float(np.hypot(*(_middle(self.body) - _middle(self.expected or self.body))))
 
-    @property
-    def due(self) -> bool:
-        """Whether its propagator is to carry it to the next frame."""
-        return self.memory is not None and (self.hidden or self.waited + 1 >= self.pause)
+    def due(self, flow: Flow, frame: Frame) -> bool:
+        """Whether its propagator is to carry it to the next frame: after its pause, or where the
+        flow would carry it to what does not look like it."""
+        if self.memory is None:
+            return False
+        if self.hidden or self.waited + 1 >= self.pause or self.appearance is None:
+            return True
+        there = flow.carry(self.body)
+        visible = self.appearance.visible(frame.image_rgb, there, self.gain * flow.gain)
+        return self.appearance.share(visible) < BACK_SHARE
 
     def advance(self, flow: Flow, frame: Frame, elapsed_s: float, *, quick: bool = False) -> None:
         """Brings it to the next frame, as that moved, or as it moved itself while it is hidden.

@@ -141,7 +141,7 @@ class Tracks:
         by = self._propagator or Propagator(lambda frame, mask: None)
         by.budget.next_frame()
         for track in sorted(self._tracks.values(), key=lambda each: -each.waited):
-            due = track.due or (by.every_frame and track.memory is not None)
+            due = track.due(flow, frame) or (by.every_frame and track.memory is not None)
             if due and by.budget.left:
                 with by.budget.spent():
                     track.advance(flow, frame, elapsed_s)
