@@ -53,9 +53,10 @@ SHOWN_PROBLEMS = 5
     help="Count objects, or pixels.",
 )  # fmt: skip
 @click.option(
-    "--protocol", type=click.Choice(["cross", "same"]), default="cross",
-    metavar="cross|same", show_default=True,
-    help="Look in other pictures than the examples', or in the rest of theirs.",
+    "--protocol", type=click.Choice(["cross", "same", "each"]), default="cross",
+    metavar="cross|same|each", show_default=True,
+    help="Look in other pictures than the examples', or in the rest of theirs; each: every picture "
+    "with more than --shots objects by itself, N of them shown, the rest sought.",
 )  # fmt: skip
 @click.option(
     "--group-by", metavar="FIELD",

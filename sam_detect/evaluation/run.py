@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,9 @@ from sam_detect.evaluation.methods import Method, Predictions, SupportImage
 from sam_detect.sources import load_image
 from sam_detect.types import Frame, Masks
 
+DRAWS = ("cross", "same", "each")
+"""Where objects are searched, see :class:`Protocol`."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -24,7 +28,8 @@ class Protocol:
         shots: examples of each label.
         seeds: one episode (of every group) each.
         iou: least overlap of a detection with its object.
-        draw: ``cross`` searches other pictures than the examples', ``same`` theirs.
+        draw: ``cross`` searches other pictures than the examples', ``same`` theirs; ``each`` makes
+            each picture an episode of its own, whose examples are its own.
         group_by: field of the pictures within whose values examples and queries are drawn.
         task: ``instance`` counts objects, ``semantic`` pixels.
         exhaustive: the examples' pictures are annotated to the last object: what overlaps none of
@@ -34,7 +39,7 @@ class Protocol:
     shots: int = 5
     seeds: tuple[int, ...] = (0, 1, 2)
     iou: float = 0.5
-    draw: Literal["cross", "same"] = "cross"
+    draw: Literal["cross", "same", "each"] = "cross"
     group_by: str | None = None
     task: Literal["instance", "semantic"] = "instance"
     exhaustive: bool = False
@@ -47,8 +52,8 @@ class Protocol:
             raise ConfigError(f"seeds are one or more different whole numbers, got {self.seeds}")
         if not isinstance(self.iou, (int, float)) or not 0 < self.iou <= 1:
             raise ConfigError(f"iou must be a number above 0 and at most 1, got {self.iou}")
-        if self.draw not in ("cross", "same"):
-            raise ConfigError(f"a protocol draws cross or same, got '{self.draw}'")
+        if self.draw not in DRAWS:
+            raise ConfigError(f"a protocol draws {', '.join(DRAWS)}; got '{self.draw}'")
         if self.task not in ("instance", "semantic"):
             raise ConfigError(f"a task is instance or semantic, got '{self.task}'")
 
@@ -78,11 +83,12 @@ class Split:
 
 
 def splits(dataset: Dataset, protocol: Protocol) -> list[Split]:
-    """The episodes of a dataset: one for each seed and group.
+    """The episodes of a dataset: one for each seed and group; with ``each``, one for each seed and
+    picture that has more than ``shots`` objects of a label.
 
     The pictures of a group are shuffled by the seed, and walked until ``shots`` objects of every
     label are chosen; a picture that adds none is passed over. ``cross`` searches the
-    pictures that gave no example, ``same`` in those that did.
+    pictures that gave no example, ``same`` and ``each`` in those that did.
 
     Raises:
         ConfigError: no picture has the field to group by, there is no object to show, or no
@@ -91,8 +97,16 @@ def splits(dataset: Dataset, protocol: Protocol) -> list[Split]:
     found = []
     for group, pictures in _groups(dataset, protocol.group_by).items():
         where = dataset.name if group is None else f"{dataset.name}, {protocol.group_by} {group}"
-        for seed in protocol.seeds:
-            split = _split(pictures, protocol, seed, group)
+        drawn_from = [pictures]
+        if protocol.draw == "each":
+            drawn_from = [(picture,) for picture in pictures if _has_more(picture, protocol.shots)]
+            if not drawn_from:
+                raise ConfigError(
+                    f"{where} has no picture with more than {protocol.shots} objects of a label: "
+                    "ask for fewer shots, or for --protocol same"
+                )
+        for seed, of_episode in itertools.product(protocol.seeds, drawn_from):
+            split = _split(of_episode, protocol, seed, group)
             if not split.support:
                 raise ConfigError(f"{where} has no object to show")
             if not split.queries:
@@ -102,6 +116,11 @@ def splits(dataset: Dataset, protocol: Protocol) -> list[Split]:
                 )
             found.append(split)
     return found
+
+
+def _has_more(picture: AnnotatedPicture, shots: int) -> bool:
+    counts = Counter(each.label for each in picture.objects if not each.crowd)
+    return any(count > shots for count in counts.values())
 
 
 def _groups(
@@ -143,7 +162,7 @@ def _split(
             support.append((picture, chosen))
     giving = {picture.id for picture, _ in support}
     queries = [
-        picture for picture in pictures if (picture.id in giving) == (protocol.draw == "same")
+        picture for picture in pictures if (picture.id in giving) == (protocol.draw != "cross")
     ]
     return Split(seed, group, tuple(support), tuple(queries), tuple(problems))
 

@@ -129,6 +129,25 @@ def test_same_looks_in_the_pictures_that_gave_examples(eight: Dataset) -> None:
         assert {p.id for p in split.queries} == {p.id for p, _ in split.support}
 
 
+def test_each_picture_with_more_objects_than_shots_is_an_episode(tmp_path: Path) -> None:
+    data = opened(tmp_path / "x", [["disc"] * 7, ["disc"] * 3, ["disc"] * 4, ["square"] * 5])
+    found = every(data, shots=3, seeds=(0, 1), protocol="each")
+    places = {picture.id: number for number, picture in enumerate(data.pictures)}
+    assert [(s.seed, [places[p.id] for p in s.queries]) for s in found] == [
+        (seed, [place]) for seed in (0, 1) for place in (0, 2, 3)
+    ]
+    for split in found:
+        ((picture, shown),) = split.support
+        assert picture.id == split.queries[0].id
+        assert len(shown) == 3
+    assert found[0].shown != found[3].shown, "another seed shows others"
+
+
+def test_each_needs_a_picture_with_more_objects_than_shots(eight: Dataset) -> None:
+    with pytest.raises(ConfigError, match="no picture with more than 9 objects"):
+        every(eight, shots=9, seeds=(0,), protocol="each")
+
+
 def test_groups_are_drawn_apart(eight: Dataset) -> None:
     found = every(eight, shots=2, seeds=(0, 1), group_by="light")
     assert [(s.group, s.seed) for s in found] == [
@@ -287,7 +306,7 @@ def test_boxes_are_drawn_by_a_segmenter_that_draws() -> None:
         ({"iou": 2}, "iou"),
         ({"iou": float("nan")}, "iou"),
         ({"iou": "half"}, "iou"),
-        ({"draw": "sam"}, "cross or same"),
+        ({"draw": "sam"}, "cross, same, each"),
         ({"task": "panoptic"}, "instance or semantic"),
     ],
 )
