@@ -28,10 +28,9 @@ from sam_detect.pipeline import Pipeline
 from sam_detect.registry import needing_extra
 from sam_detect.segmentation import prompted
 from sam_detect.sources import cut_out_object, to_frame
-from sam_detect.types import Detection, Detections, Frame, Masks, Recipe
+from sam_detect.types import AnnotatedImage, Detection, Detections, Frame, Masks, Recipe
 
 if TYPE_CHECKING:
-    from sam_detect.sources.annotations import AnnotatedImage
     from sam_detect.video.stream import Stream
     from sam_detect.workers import Answer
 

@@ -14,9 +14,8 @@ from sam_detect.library.example import Example
 from sam_detect.models.catalogue import made_with_weights
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import BUILT_IN
-from sam_detect.sources.annotations import AnnotatedImage
 from sam_detect.tiling import usable_cores
-from sam_detect.types import Detections, Frame, Masks, Recipe
+from sam_detect.types import AnnotatedImage, Detections, Frame, Masks, Recipe
 from sam_detect.workers import Answer, Pool, Reader, Setup, attempt, in_order
 
 FEWEST_EACH = 4
@@ -233,14 +232,22 @@ def _outlined(
     masks, labels, problems, guessed = [Masks.empty(frame.size_hw)], [], [], []
     for number, outline in enumerate(image.outlines, start=1):
         try:
-            dense = outline.mask(frame.size_hw)
-            if dense is None:
-                shown = pipeline.outline(frame, [outline.bbox_xywh or ()])
+            found = outline.crop(frame.size_hw)
+            if found is not None:
+                box, crop = found
+                masks.append(
+                    Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=[box], crops=[crop])
+                )
+            else:
+                box_xywh, point = outline.bbox_xywh, outline.point_xy
+                shown = pipeline.outline(
+                    frame,
+                    [] if box_xywh is None else [box_xywh],
+                    [point] if box_xywh is None and point is not None else [],
+                )
                 masks.append(shown.masks)
                 guessed += [] if shown.fits[0] else [number]
-            else:
-                masks.append(Masks.from_dense(dense))
-            labels.append(outline.label)
+            labels.append(str(outline.label))
         except MaskError as error:
             problems.append(f"{image.path}: outline {number}: {one_line(error)}")
     return Masks.concatenate(masks), labels, problems, guessed

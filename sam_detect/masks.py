@@ -18,16 +18,10 @@ from sam_detect.errors import MaskError
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
-Ring = npt.NDArray[np.float64]
-"""``(K, 2)`` corners x, y of a closed outline, in pixels; pixel ``i`` covers ``[i, i + 1]``."""
 
 MAX_RLE_PIXELS = 2**31  # refuses absurd sizes in a file before anything is allocated
 SAME_OUTLINE_IOU = 0.8
 """Two outlines in one picture that overlap so much are of one object."""
-MAX_OUTLINE_PIXELS = 2_000_000
-"""Longest polygon: pycocotools' C code walks every pixel of it, and crashes where memory ends."""
-OUTLINE_TOLERANCE_PX = 0.3  # below half a pixel no pixel's centre changes its side
-LONG_EDGE_PX = 3
 
 
 class MaskRLE(TypedDict):
@@ -206,105 +200,6 @@ def _runs_of(counts: bytes) -> list[int]:
     if shift:
         raise MaskError("the RLE's counts end in the middle of a run")
     return runs
-
-
-def polygons_to_mask(polygons_xy: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> BoolArray:
-    """``(H, W)`` mask of :func:`polygons_to_rle`."""
-    return decode_crop(polygons_to_rle(polygons_xy, size_hw)["counts"].encode("ascii"), size_hw)
-
-
-def polygons_to_rle(polygons_xy: Sequence[Sequence[float]], size_hw: tuple[int, int]) -> MaskRLE:
-    """Union of COCO polygons (flat ``x0, y0, x1, y1, ...``; pixel ``i`` covers ``[i, i + 1]``).
-
-    What lies outside the picture is cut off; the mask may be left without a pixel.
-
-    Raises:
-        MaskError: there is no polygon, or one has fewer than 3 points, an odd count, a number that
-            is not finite, or an outline longer than any picture's.
-    """
-    if not isinstance(polygons_xy, (list, tuple)) or len(polygons_xy) == 0:
-        raise MaskError("an outline needs a list of polygons")
-    for polygon in polygons_xy:
-        try:
-            values = np.asarray(polygon, dtype=np.float64)
-        except OverflowError as error:  # a whole number of hundreds of digits
-            raise MaskError("a polygon has a coordinate that is not a usable number") from error
-        except (TypeError, ValueError) as error:
-            raise MaskError("a polygon is a flat list of numbers x0, y0, x1, y1, ...") from error
-        if values.ndim != 1 or values.size < 6 or values.size % 2:
-            raise MaskError("a polygon needs at least 3 points as a flat list x0, y0, x1, y1, ...")
-        if not np.isfinite(values).all() or np.abs(values).max() > 1e7:
-            raise MaskError("a polygon has a coordinate that is not a usable number")
-        points = values.reshape(-1, 2)
-        steps = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1)
-        if steps.sum() > MAX_OUTLINE_PIXELS:
-            raise MaskError(f"a polygon is more than {MAX_OUTLINE_PIXELS} pixels long")
-    height, width = size_hw
-    tool = _pycocotools_mask()
-    parts = tool.frPyObjects([list(map(float, polygon)) for polygon in polygons_xy], height, width)
-    counts: bytes = tool.merge(parts)["counts"]
-    return {"size": [height, width], "counts": counts.decode("ascii")}
-
-
-def outlines(crop: BoolArray, box_xyxy: Sequence[int]) -> tuple[list[Ring], list[Ring]]:
-    """The outlines of one mask: those of its parts, then those of its holes, the largest first.
-
-    An outline follows the edges of the pixels. Steps of one pixel become slopes, and long edges
-    keep their corners. :func:`polygons_to_mask` makes the same pixels of it, up to a few.
-
-    Args:
-        crop: ``(h, w)`` bool with at least one true pixel; fills the box.
-        box_xyxy: where the crop lies in the picture; half-open, in pixels.
-    """
-    import cv2  # imported on use: `import sam_detect` stays light
-
-    # Each pixel twice as large: OpenCV's contour runs through the centres of pixels, and here
-    # their half pixels tell on which side of a pixel the edge is.
-    doubled = np.repeat(np.repeat(crop.view(np.uint8), 2, axis=0), 2, axis=1)
-    contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    parts: list[Ring] = []
-    holes: list[Ring] = []
-    for contour, (_, _, _, parent) in zip(contours, hierarchy[0], strict=True):
-        corners = (contour[:, 0, :] + 1) // 2
-        corners = corners[(corners != np.roll(corners, 1, axis=0)).any(axis=1)]
-        smooth = cv2.approxPolyDP(_bevelled(corners)[:, None], OUTLINE_TOLERANCE_PX, closed=True)
-        ring = smooth[:, 0, :].astype(np.float64) + np.asarray(box_xyxy[:2], np.float64)
-        (parts if parent < 0 else holes).append(ring)
-    for rings in (parts, holes):
-        rings.sort(key=lambda ring: cv2.contourArea(ring.astype(np.float32)), reverse=True)
-    return parts, holes
-
-
-def _bevelled(corners: npt.NDArray[np.int32]) -> FloatArray:
-    """Points half a pixel before and after each corner; of a rectangle, and between two long
-    edges, the corner itself."""
-    steps = np.roll(corners, -1, axis=0) - corners
-    lengths = np.abs(steps).sum(axis=1)
-    after = corners + 0.5 * np.sign(steps)
-    before = corners - 0.5 * np.roll(np.sign(steps), 1, axis=0)
-    sharp = (np.minimum(lengths, np.roll(lengths, 1)) >= LONG_EDGE_PX) | (len(corners) == 4)
-    before[sharp] = after[sharp] = corners[sharp]
-    points = np.stack([before, after], axis=1).reshape(-1, 2)
-    kept = (points != np.roll(points, 1, axis=0)).any(axis=1)
-    return np.asarray(points[kept], np.float32)
-
-
-def join_rings(rings: Sequence[Ring]) -> Ring:
-    """One outline for an object of several parts and holes, for formats that know only one.
-
-    From the first ring a line leads to the nearest corner of the next one, around it and back.
-    Filled by the even-odd rule, as OpenCV and pycocotools fill, the lines disappear.
-    """
-    joined, *rest = rings
-    waiting = list(rest)
-    while waiting:
-        gaps = [np.linalg.norm(joined[:, None] - ring[None], axis=2) for ring in waiting]
-        nearest = int(np.argmin([gap.min() for gap in gaps]))
-        ring, gap = waiting.pop(nearest), gaps[nearest]
-        here, there = np.unravel_index(int(np.argmin(gap)), gap.shape)
-        around = np.roll(ring, -int(there), axis=0)
-        joined = np.concatenate([joined[: here + 1], around, around[:1], joined[here:]])
-    return joined
 
 
 def intersection(

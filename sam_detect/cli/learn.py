@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
     from sam_detect.batch import Prepared
     from sam_detect.segmentation.prompted import Outlined
-    from sam_detect.sources.annotations import AnnotatedImage
-    from sam_detect.types import Frame, Masks
+    from sam_detect.types import AnnotatedImage, Frame, Masks
 
 HINT = (
     "hint: a negative acts on what looks the same. If the wrong find is another kind of thing "

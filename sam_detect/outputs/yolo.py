@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from sam_detect.errors import OutputError
 from sam_detect.interfaces import Sink
-from sam_detect.masks import join_rings, outlines
 from sam_detect.outputs.files import CLOSED, ONLY_ONE, RelativeNames, stem_of, writing_to
+from sam_detect.polygons import join_rings
 from sam_detect.types import Detections, Frame, Masks
 from sam_detect.types.conversions import UNKNOWN_CATEGORY
 
@@ -149,9 +149,9 @@ def _write(path: Path, text: str) -> None:
 
 def _row(masks: Masks, index: int) -> str:
     """The outline of one object, relative to the image's size."""
-    parts, holes = outlines(masks.crop(index), masks.boxes_xyxy[index].tolist())
+    polygons = masks.polygons_with_holes(index)
     height, width = masks.size_hw
-    relative = join_rings([*parts, *holes]) / (width, height)
+    relative = join_rings([ring for polygon in polygons for ring in polygon]) / (width, height)
     return " ".join(f"{value:.6g}" for value in relative.ravel().tolist())
 
 

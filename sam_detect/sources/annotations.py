@@ -13,14 +13,8 @@ from typing import Any
 
 from sam_detect.errors import ImageError, LibraryError, MaskError
 from sam_detect.labels import normalised_label, shown_label
-from sam_detect.masks import (
-    BoolArray,
-    MaskRLE,
-    checked_rle,
-    polygons_to_rle,
-    rle_box_xywh,
-    rle_to_mask,
-)
+from sam_detect.polygons import coco_polygons
+from sam_detect.types import AnnotatedImage, Annotation
 
 MAX_ANNOTATION_BYTES = 1 << 30
 MAX_DIGITS = 400
@@ -28,55 +22,6 @@ MAX_DIGITS = 400
 MAX_SHOWN = 60
 
 Id = int | str
-
-
-@dataclass(frozen=True)
-class Outline:
-    """One annotated object.
-
-    Attributes:
-        label: its category's name.
-        bbox_xywh: the box in pixels, or None.
-        segmentation: COCO polygons (lists) or RLE (a dict), or None where only the box is known.
-        id: the annotation's, whatever the file gives there.
-        category_id: its category's.
-        crowd: a region of many objects, not one.
-        track_id: of a video: the object's, the same in all frames, whatever the file gives there.
-    """
-
-    label: str
-    bbox_xywh: tuple[float, float, float, float] | None
-    segmentation: Any
-    id: Any = None
-    category_id: Id = 0
-    crowd: bool = False
-    track_id: Any = None
-
-    def mask(self, size_hw: tuple[int, int]) -> BoolArray | None:
-        """``(H, W)`` mask of :meth:`rle`."""
-        rle = self.rle(size_hw)
-        return None if rle is None else rle_to_mask(rle)
-
-    def rle(self, size_hw: tuple[int, int]) -> MaskRLE | None:
-        """Full-size COCO RLE, or None where only the box is known.
-
-        Raises:
-            MaskError: the outline is malformed, of another size, or has no pixel inside.
-        """
-        if not self.segmentation:
-            if self.bbox_xywh is None:
-                raise MaskError("it has neither a segmentation nor a bbox")
-            return None
-        if isinstance(self.segmentation, dict):
-            size = self.segmentation.get("size")
-            if size != list(size_hw):  # compared first: decoding an absurd size takes long
-                raise MaskError(f"its mask has the size {size}, the picture {list(size_hw)}")
-            rle = checked_rle(self.segmentation)
-        else:
-            rle = polygons_to_rle(self.segmentation, size_hw)
-        if rle_box_xywh(rle) is None:
-            raise MaskError("its outline has no pixel inside the picture")
-        return rle
 
 
 @dataclass(frozen=True)
@@ -92,17 +37,8 @@ class CocoFile:
 
     categories: dict[Id, str]
     images: tuple[dict[str, Any], ...]
-    outlines: dict[Id, list[Outline]]
+    outlines: dict[Id, list[Annotation]]
     problems: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """A picture with its outlines: ``path`` as found, ``file_name`` as annotated."""
-
-    path: str
-    file_name: str
-    outlines: tuple[Outline, ...]
 
 
 def read_coco(
@@ -138,7 +74,7 @@ def read_coco(
 
 
 def load_coco(file: str | Path, *, tag: str | None = None) -> CocoFile:
-    """Reads a COCO file. Outlines are checked when they are drawn, by :meth:`Outline.rle`.
+    """Reads a COCO file. Run lengths are checked by :meth:`Annotation.crop`.
 
     A row that cannot be used is left out with a line that says why; the others are read.
 
@@ -158,7 +94,7 @@ def load_coco(file: str | Path, *, tag: str | None = None) -> CocoFile:
         raise ImageError(f"{file} has no category '{tag}' (it has: {known})")
     images = tuple(_usable_rows(data["images"], ("id", "file_name"), "image", file, problems))
     image_ids = {image["id"] for image in images}
-    outlines: dict[Id, list[Outline]] = defaultdict(list)
+    outlines: dict[Id, list[Annotation]] = defaultdict(list)
     for number, annotation in enumerate(data["annotations"], start=1):
         try:
             found = _outline(annotation, categories, image_ids, file)
@@ -259,7 +195,7 @@ def _categories(rows: list[Any], file: str | Path, problems: list[str]) -> dict[
 
 def _outline(
     annotation: Any, categories: dict[Id, str], images: set[Id], file: str | Path
-) -> Outline:
+) -> Annotation:
     """Raises ``MaskError`` that says why the annotation cannot be used."""
     if not isinstance(annotation, dict):
         raise MaskError(f"it must be an object, got {_short(annotation)}")
@@ -280,14 +216,16 @@ def _outline(
         except (TypeError, ValueError, OverflowError) as error:
             raise MaskError(f"its bbox is not x, y, w, h: {_short(bbox)}") from error
         box = x, y, w, h
-    return Outline(
-        categories[annotation["category_id"]],
-        box,
-        annotation.get("segmentation"),
+    segmentation = annotation.get("segmentation") or None
+    is_rle = isinstance(segmentation, dict)
+    return Annotation(
+        tags=(categories[annotation["category_id"]],),
+        polygons=() if is_rle or segmentation is None else tuple(coco_polygons(segmentation)),
+        mask_rle=segmentation if is_rle else None,
+        bbox_xywh=box,
         id=annotation.get("id"),
-        category_id=annotation["category_id"],
+        references={key: annotation.get(key) for key in ("category_id", "track_id")},
         crowd=bool(annotation.get("iscrowd")),
-        track_id=annotation.get("track_id"),
     )
 
 

@@ -1,5 +1,6 @@
 """The nouns: what flows between the rooms. Arrays are validated once, where they are built."""
 
+from sam_detect.types.annotations import AnnotatedImage, Annotation, Location
 from sam_detect.types.examples import (
     ExampleArrays,
     HardNegativeArrays,
@@ -25,6 +26,8 @@ from sam_detect.types.results import Classification, Detection, Detections, Trac
 from sam_detect.types.similarity import Similarity, SimilarityMap
 
 __all__ = [
+    "AnnotatedImage",
+    "Annotation",
     "Candidates",
     "Classification",
     "Crop",
@@ -39,6 +42,7 @@ __all__ = [
     "ImageRGB",
     "Index",
     "LabelMemory",
+    "Location",
     "Masks",
     "Neighbour",
     "Point",

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import ConfigError, UnavailableError
-from sam_detect.masks import FloatArray, IntArray, MaskRLE, Ring, polygons_to_mask
+from sam_detect.masks import FloatArray, IntArray, MaskRLE, decode_crop
+from sam_detect.polygons import Ring, pycocotools_rle
 from sam_detect.types.frames import Masks
 
 UNKNOWN_CATEGORY = "unknown"
@@ -107,7 +108,9 @@ def coco_segmentation(masks: Masks, index: int) -> list[list[float]] | MaskRLE:
     """One mask as COCO polygons, or as RLE if polygons cannot represent it."""
     polygons = masks.polygons(index)
     crop, corner = masks.crop(index), masks.boxes_xyxy[index, :2]
-    drawn = polygons_to_mask([flat(ring - corner) for ring in polygons], crop.shape)
+    shape = (crop.shape[0], crop.shape[1])
+    read = pycocotools_rle([(np.round(ring, 2) - corner,) for ring in polygons], shape)
+    drawn = decode_crop(read["counts"].encode("ascii"), shape)
     overlap = int(np.count_nonzero(crop & drawn)) / int(np.count_nonzero(crop | drawn))
     return [flat(ring) for ring in polygons] if overlap >= LEAST_POLYGON_IOU else masks.rle(index)
 

@@ -15,13 +15,12 @@ from sam_detect.masks import (
     FloatArray,
     IntArray,
     MaskRLE,
-    Ring,
     crop_to_rle,
     decode_crop,
     encode_crop,
-    outlines,
     tight_box_xyxy,
 )
+from sam_detect.polygons import EXACT_TOLERANCE_PX, Polygon, Ring, mask_polygons
 from sam_detect.types.examples import Neighbour
 
 ImageRGB = npt.NDArray[np.uint8]
@@ -275,7 +274,15 @@ class Masks:
 
     def polygons(self, index: Index) -> list[Ring]:
         """Outlines of one mask's parts, the largest first; its holes are filled."""
-        return outlines(self.crop(index), self.boxes_xyxy[index].tolist())[0]
+        return [polygon[0] for polygon in self.polygons_with_holes(index)]
+
+    def polygons_with_holes(
+        self, index: Index, *, tolerance_px: float = EXACT_TOLERANCE_PX
+    ) -> list[Polygon]:
+        """The parts of one mask, the largest first: see
+        :func:`~sam_detect.polygons.mask_polygons`."""
+        box = self.boxes_xyxy[index].tolist()
+        return mask_polygons(self.crop(index), box, tolerance_px=tolerance_px)
 
 
 @dataclass(frozen=True, eq=False)

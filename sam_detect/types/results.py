@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import MaskError
-from sam_detect.masks import BoolArray, FloatArray, IntArray, MaskRLE, Ring
+from sam_detect.masks import BoolArray, FloatArray, IntArray, MaskRLE
+from sam_detect.polygons import EXACT_TOLERANCE_PX, Polygon, Ring
 from sam_detect.types.examples import Neighbour
 from sam_detect.types.explanation import Explanation
 from sam_detect.types.frames import Frame, Index, Masks, Selection, as_index
@@ -244,9 +245,24 @@ class Detections:
         """For each detection the outlines of its parts, the largest first.
 
         An outline is ``(K, 2)`` float64, x and y in pixels; pixel ``i`` covers ``[i, i + 1]``.
-        Holes are filled: use the masks if they matter.
+        Holes are filled: see :meth:`polygons_with_holes`.
         """
         return [self.masks.polygons(index) for index in range(len(self))]
+
+    def polygons_with_holes(
+        self, *, tolerance_px: float = EXACT_TOLERANCE_PX
+    ) -> list[list[Polygon]]:
+        """For each detection its parts, the largest first; a part is a tuple of its outline and
+        those of its holes, as of :meth:`polygons`.
+
+        Args:
+            tolerance_px: how far outlines may be from those of the masks, in pixels. By default the
+                polygons cover exactly the pixels of the masks.
+        """
+        return [
+            self.masks.polygons_with_holes(index, tolerance_px=tolerance_px)
+            for index in range(len(self))
+        ]
 
     @property
     def known(self) -> Detections:

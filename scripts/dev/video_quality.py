@@ -35,8 +35,8 @@ from sam_detect.errors import ImageError, SamDetectError
 from sam_detect.evaluation.metrics.boundary import boundary_f
 from sam_detect.masks import iou_matrix, rle_to_mask
 from sam_detect.sources import find_images, load_image
-from sam_detect.sources.annotations import AnnotatedImage, read_coco
-from sam_detect.types import Masks, TrackedFrame
+from sam_detect.sources.annotations import read_coco
+from sam_detect.types import AnnotatedImage, Masks, TrackedFrame
 
 FIGURES = ("j", "f", "false_per_frame", "continuity", "switches", "seconds_per_frame")
 
@@ -229,8 +229,8 @@ def _outlined(image: AnnotatedImage) -> Outlined:
         raise ImageError(f"an object of {image.path} has no outline")
     return Outlined(
         Masks.concatenate([Masks.empty(frame.size_hw), *masks]),
-        tuple(int(each.track_id or 0) for each in image.outlines),
-        tuple(each.label for each in image.outlines),
+        tuple(int(each.references["track_id"] or 0) for each in image.outlines),
+        tuple(str(each.label) for each in image.outlines),
     )
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect import SAMDetect
-from sam_detect.masks import polygons_to_mask
+from sam_detect.polygons import coco_polygons, polygons_to_mask
 from sam_detect.types import Detections, Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
 
@@ -53,7 +53,7 @@ def pictures(test_data_dir: Path) -> list[Picture]:
     for row in data["images"]:
         frame = reader.read(folder / "images" / row["file_name"])
         mine = [a for a in data["annotations"] if a["image_id"] == row["id"]]
-        masks = [polygons_to_mask(a["segmentation"], frame.size_hw) for a in mine]
+        masks = [polygons_to_mask(coco_polygons(a["segmentation"]), frame.size_hw) for a in mine]
         found.append(Picture(frame, masks, [names[a["category_id"]] for a in mine]))
     return found
 

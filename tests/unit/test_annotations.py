@@ -15,7 +15,8 @@ from strategies import QUICK
 
 from sam_detect.errors import ImageError, MaskError, SamDetectError
 from sam_detect.masks import compress_rle
-from sam_detect.sources.annotations import AnnotatedImage, read_coco
+from sam_detect.sources.annotations import read_coco
+from sam_detect.types import AnnotatedImage
 
 SIZE = (6, 8)
 SQUARE = [2, 1, 6, 1, 6, 4, 2, 4]
@@ -260,9 +261,8 @@ def test_a_bad_row_is_left_out_with_its_reason_and_the_others_are_read(
 
 @pytest.mark.parametrize("value", [HUGE, -HUGE, float("nan"), 1e300])
 def test_an_outline_beyond_numbers_is_no_outline(tmp_path: Path, value: Any) -> None:
-    found, _ = read(tmp_path, coco(annotation={"segmentation": [[value, *SQUARE[1:]]]}))
-    with pytest.raises(MaskError, match="not a usable number"):
-        found[0].outlines[0].mask(SIZE)
+    with pytest.raises(ImageError, match=r"annotation 1: .* not a usable number"):
+        read(tmp_path, coco(annotation={"segmentation": [[value, *SQUARE[1:]]]}))
 
 
 def test_a_tag_and_a_category_are_one_however_they_are_typed(tmp_path: Path) -> None:
@@ -350,11 +350,10 @@ BAD_OUTLINES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("what", BAD_OUTLINES)
-def test_an_outline_that_cannot_be_used_is_a_mask_error(tmp_path: Path, what: str) -> None:
+def test_an_outline_that_cannot_be_used_is_an_error_in_one_line(tmp_path: Path, what: str) -> None:
     data = coco(annotation={"segmentation": BAD_OUTLINES[what], "bbox": ...})
-    found, _ = read(tmp_path, data)
-    with pytest.raises(MaskError) as caught:
-        only_mask(found)
+    with pytest.raises((ImageError, MaskError)) as caught:
+        only_mask(read(tmp_path, data)[0])
     assert "\n" not in str(caught.value)
 
 

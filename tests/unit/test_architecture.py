@@ -17,7 +17,7 @@ ROOMS = {
     "sources", "segmentation", "fading", "embedding", "vector_store", "labelling", "outputs",
 }  # fmt: skip
 TIERS = [
-    {"chunks", "errors", "labels", "masks", "overlaps", "scratch", "types"},
+    {"chunks", "errors", "labels", "masks", "overlaps", "polygons", "scratch", "types"},
     {"contracts", "interfaces", "registry", "options", "config", "parts", "plain_yaml"},
     {"models"},
     ROOMS,

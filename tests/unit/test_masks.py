@@ -5,14 +5,12 @@ from __future__ import annotations
 import tracemalloc
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
-from scipy.ndimage import binary_fill_holes
 from strategies import (
     QUICK,
     BoolArray,
@@ -22,14 +20,12 @@ from strategies import (
     masks_hw,
     masks_nhw,
     overlaps_nn,
-    polygons_garbage,
     rle_characters,
     sizes_garbage,
 )
 
 from sam_detect.errors import MaskError
 from sam_detect.masks import (
-    Ring,
     compress_rle,
     crop_to_rle,
     decode_crop,
@@ -37,10 +33,7 @@ from sam_detect.masks import (
     intersection,
     intersection_matrix,
     iou_matrix,
-    join_rings,
     nms,
-    outlines,
-    polygons_to_mask,
     rle_to_crop,
     rle_to_mask,
     tight_box_xyxy,
@@ -309,69 +302,6 @@ def test_what_is_no_rle_at_all_is_refused(thing: Any) -> None:
         rle_to_mask(thing)
 
 
-def test_a_polygon_covers_the_pixels_inside_it() -> None:
-    mask = polygons_to_mask([[2, 1, 6, 1, 6, 4, 2, 4]], (6, 8))
-    expected = np.zeros((6, 8), np.bool_)
-    expected[1:4, 2:6] = True
-    np.testing.assert_array_equal(mask, expected)
-
-
-def test_several_polygons_are_their_union() -> None:
-    squares = [[0, 0, 3, 0, 3, 3, 0, 3], [2, 2, 5, 2, 5, 5, 2, 5]]
-    both = polygons_to_mask(squares, (6, 6))
-    apart = [polygons_to_mask([square], (6, 6)) for square in squares]
-    np.testing.assert_array_equal(both, apart[0] | apart[1])
-    assert both.sum() == 9 + 9 - 1
-
-
-@QUICK
-@given(st.lists(st.tuples(st.integers(-5, 15), st.integers(-5, 15)), min_size=3, max_size=7))
-def test_polygons_equal_pycocotools(points: list[tuple[int, int]]) -> None:
-    flat = [float(v) for point in points for v in point]
-    expected = coco.decode(coco.merge(coco.frPyObjects([flat], 10, 12))).astype(bool)
-    np.testing.assert_array_equal(polygons_to_mask([flat], (10, 12)), expected)
-
-
-def test_a_polygon_outside_the_picture_has_no_pixel() -> None:
-    assert not polygons_to_mask([[20, 20, 30, 20, 30, 30]], (6, 6)).any()
-
-
-@pytest.mark.parametrize(
-    "polygons",
-    [
-        [[]],
-        [[1, 1, 2, 2]],
-        [[1, 1, 2, 2, 3]],
-        [[1, 1, 2, 2, 3, 3, 4]],
-        [[[1, 1], [2, 2], [3, 3]]],
-        [[1, 1, float("nan"), 2, 3, 3]],
-        [[1, 1, float("inf"), 2, 3, 3]],
-        [[1, 1, 1e300, 2, 3, 3]],
-        [["a", "b", "c", "d", "e", "f"]],
-        [[None] * 6],
-        [[[1], [2, 3], [4], [5], [6], [7]]],
-        [5],
-        [],
-        "outline",
-        5,
-    ],
-    ids=str,
-)
-def test_a_malformed_polygon_is_refused(polygons: Any) -> None:
-    with pytest.raises(MaskError):
-        polygons_to_mask(polygons, (6, 6))
-
-
-@QUICK
-@given(polygons_garbage)
-def test_a_garbage_polygon_is_a_mask_or_a_mask_error(polygons: Any) -> None:
-    try:
-        mask = polygons_to_mask(polygons, (8, 9))
-    except MaskError:
-        return
-    assert mask.shape == (8, 9)
-
-
 def dense_intersections(dense: BoolArray) -> npt.NDArray[np.int64]:
     count = len(dense)
     shared = np.zeros((count, count), np.int64)
@@ -436,68 +366,3 @@ def test_nms_keeps_an_overlap_that_is_exactly_the_limit() -> None:
     overlaps = np.array([[1, 0.5], [0.5, 1]])
     assert nms([0, 1], overlaps, 0.5) == [0, 1]
     assert nms([1, 0], overlaps, 0.49) == [1]
-
-
-# Outlines
-
-
-def noise_blobs(seed: int) -> BoolArray:
-    """``(90, 110)``: connected shapes with bays and holes, in several parts."""
-    noise = np.random.default_rng(seed).normal(size=(90, 110)).astype(np.float32)
-    return np.asarray(cv2.GaussianBlur(noise, (0, 0), 4) > 0.02, np.bool_)
-
-
-def iou_of(first: BoolArray, second: BoolArray) -> float:
-    return float(np.count_nonzero(first & second) / np.count_nonzero(first | second))
-
-
-def rasterised(rings: list[Ring], size_hw: tuple[int, int]) -> BoolArray:
-    return polygons_to_mask([ring.ravel().tolist() for ring in rings], size_hw)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_outlines_give_the_mask_again(seed: int) -> None:
-    mask = noise_blobs(seed)
-    parts, holes = outlines(mask, (0, 0, 110, 90))
-    assert len(parts) > 1
-    assert len(parts) == cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1
-    assert iou_of(rasterised(parts, mask.shape), binary_fill_holes(mask)) > 0.998
-    assert iou_of(rasterised([join_rings([*parts, *holes])], mask.shape), mask) > 0.998
-
-
-@QUICK
-@given(masks_hw(some_pixel=True))
-def test_outlines_of_any_mask_lie_in_its_box_and_give_nearly_all_of_it(mask: BoolArray) -> None:
-    height, width = mask.shape
-    parts, holes = outlines(mask, (5, 7, 5 + width, 7 + height))
-    for ring in [*parts, *holes]:
-        assert ring.shape[0] >= 3
-        assert (ring >= (5, 7)).all()
-        assert (ring <= (5 + width, 7 + height)).all()
-    drawn = rasterised([join_rings([*parts, *holes])], (7 + height, 5 + width))[7:, 5:]
-    assert iou_of(drawn, mask) > 0.95
-
-
-def test_an_outline_follows_the_edges_of_pixels() -> None:
-    parts, holes = outlines(np.ones((10, 12), np.bool_), (3, 4, 15, 14))
-    assert {tuple(point) for point in parts[0].tolist()} == {(3, 4), (15, 4), (15, 14), (3, 14)}
-    assert holes == []
-    [[pixel], _] = outlines(np.ones((1, 1), np.bool_), (2, 2, 3, 3))
-    assert {tuple(point) for point in pixel.tolist()} == {(2, 2), (3, 2), (3, 3), (2, 3)}
-
-
-def test_outlines_come_the_largest_first_parts_apart_from_holes() -> None:
-    mask = np.zeros((20, 40), np.bool_)
-    mask[2:6, 2:6] = True
-    mask[2:18, 10:30] = True
-    mask[4:6, 12:14] = False
-    mask[8:14, 12:24] = False
-    parts, holes = outlines(mask, (0, 0, 40, 20))
-    assert [np.ptp(ring, axis=0).tolist() for ring in parts] == [[20, 16], [4, 4]]
-    assert [np.ptp(ring, axis=0).tolist() for ring in holes] == [[12, 6], [2, 2]]
-
-
-def test_an_outline_is_no_longer_than_it_has_to_be() -> None:
-    y, x = np.mgrid[-40:41, -40:41]
-    [[ring], _] = outlines(x * x + y * y <= 40 * 40, (0, 0, 81, 81))
-    assert len(ring) < 130, "a circle of 251 pixels' length has 320 edges of pixels"

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect.errors import ConfigError
-from sam_detect.masks import iou_matrix, nms, polygons_to_mask
+from sam_detect.masks import iou_matrix, nms
+from sam_detect.polygons import coco_polygons, polygons_to_mask
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.segmentation._ranking import Outlines, Ranker, keep_best
 from sam_detect.segmentation._regions import (
@@ -342,7 +343,7 @@ def test_recall_on_annotated_pictures(
         assert len(masks) <= 1000
         for annotation in data["annotations"]:
             if annotation["image_id"] == row["id"]:
-                wanted = polygons_to_mask(annotation["segmentation"], frame.size_hw)
+                wanted = polygons_to_mask(coco_polygons(annotation["segmentation"]), frame.size_hw)
                 total += 1
                 found += _best_overlap(masks, wanted) >= 0.5
     assert found / total >= least

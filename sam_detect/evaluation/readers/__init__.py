@@ -18,8 +18,10 @@ from sam_detect.evaluation.dataset import (
     printable,
 )
 from sam_detect.evaluation.readers import label_maps, yolo
+from sam_detect.polygons import pycocotools_rle
 from sam_detect.sources import DEFAULT_MAX_PIXELS, find_images
-from sam_detect.sources.annotations import Outline, is_id, load_coco, match_pictures
+from sam_detect.sources.annotations import is_id, load_coco, match_pictures
+from sam_detect.types import Annotation
 
 
 def open_dataset(
@@ -79,7 +81,7 @@ def _read_coco(file: Path, images: Path | None, max_pixels: int) -> Dataset:
     name = file.resolve().parent.name if file.name == "annotations.json" else file.stem
     builder = DatasetBuilder(name, max_pixels=max_pixels)
     builder.problems += map(printable, coco.problems)
-    used = {o.category_id for outlines in coco.outlines.values() for o in outlines}
+    used = {o.references["category_id"] for outlines in coco.outlines.values() for o in outlines}
     categories = ids_by_name(builder, coco.categories, used)
     paths = match_pictures((str(image["file_name"]) for image in coco.images), find_images(images))
     pictures: dict[str, Id] = {}
@@ -112,7 +114,7 @@ def _read_coco(file: Path, images: Path | None, max_pixels: int) -> Dataset:
 
 
 def _usable(
-    outlines: Sequence[Outline], size_hw: tuple[int, int], ids: set[Id], builder: DatasetBuilder
+    outlines: Sequence[Annotation], size_hw: tuple[int, int], ids: set[Id], builder: DatasetBuilder
 ) -> Iterator[AnnotatedObject]:
     """The objects of one picture that can be used; ``ids`` are those taken, and grow."""
     for outline in outlines:
@@ -126,9 +128,11 @@ def _usable(
             try:
                 yield annotated_object(
                     id=outline.id,
-                    label=outline.label,
+                    label=str(outline.label),
                     size_hw=size_hw,
-                    mask_rle=outline.rle(size_hw),
+                    mask_rle=pycocotools_rle(outline.polygons, size_hw)
+                    if outline.polygons
+                    else outline.rle(size_hw),
                     bbox_xywh=outline.bbox_xywh,
                     crowd=outline.crowd,
                 )

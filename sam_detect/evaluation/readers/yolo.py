@@ -24,8 +24,8 @@ from sam_detect.evaluation.dataset import (
     relative,
 )
 from sam_detect.labels import normalised_label
-from sam_detect.masks import polygons_to_rle
 from sam_detect.plain_yaml import PlainYAMLError, read_yaml
+from sam_detect.polygons import coco_polygons, pycocotools_rle
 from sam_detect.sources import find_images
 from sam_detect.sources.annotations import match_pictures, read_text
 
@@ -230,7 +230,7 @@ def _object(
         x, y, w, h = scaled
         box = (x - w / 2, y - h / 2, w, h)
     else:
-        rle = polygons_to_rle([scaled], size_hw)
+        rle = pycocotools_rle(coco_polygons([scaled]), size_hw)
     label = names[int(number)]
     found = annotated_object(id=name, label=label, size_hw=size_hw, mask_rle=rle, bbox_xywh=box)
     return int(number), found
