@@ -70,7 +70,7 @@ def polygons_to_crop(
     """
     if not polygons:
         raise MaskError("an outline needs a list of polygons")
-    points = np.concatenate([polygon[0] for polygon in polygons])
+    points = np.concatenate([ring for polygon in polygons for ring in polygon])
     height, width = size_hw
     x0, y0 = np.clip(np.floor(points.min(axis=0)), 0, (width, height)).astype(int).tolist()
     x1, y1 = np.clip(np.ceil(points.max(axis=0)), 0, (width, height)).astype(int).tolist()
@@ -154,6 +154,29 @@ def pycocotools_rle(polygons: Sequence[Polygon], size_hw: tuple[int, int]) -> Ma
     parts = tool.frPyObjects([polygon[0].ravel().tolist() for polygon in polygons], height, width)
     counts: bytes = tool.merge(parts)["counts"]
     return {"size": [height, width], "counts": counts.decode("ascii")}
+
+
+def nested(rings: Sequence[Ring]) -> list[Polygon]:
+    """Rings that stand for their even-odd area, as polygons with holes: a ring inside an odd number
+    of others is a hole. Rings that cross each other or themselves stay one polygon."""
+    import shapely
+
+    shapes = shapely.polygons([shapely.linearrings(ring) for ring in rings])
+    if len(rings) == 1 or not shapely.is_valid(shapes).all():
+        return [tuple(rings)]
+    points = shapely.point_on_surface(shapes)
+    inside, around = shapely.STRtree(shapes).query(points, predicate="within")
+    areas = shapely.area(shapes)
+    parents: dict[int, list[int]] = {}
+    for ring, other in zip(inside.tolist(), around.tolist(), strict=True):
+        if areas[other] > areas[ring]:
+            parents.setdefault(ring, []).append(other)
+    shells = [index for index in range(len(rings)) if len(parents.get(index, ())) % 2 == 0]
+    holes: dict[int, list[Ring]] = {}
+    for ring, others in parents.items():
+        if len(others) % 2:
+            holes.setdefault(min(others, key=lambda i: float(areas[i])), []).append(rings[ring])
+    return [(rings[index], *holes.get(index, ())) for index in shells]
 
 
 def mask_polygons(

@@ -53,6 +53,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "csv": "sam_detect.outputs.tables:CSVSink",
         "counts": "sam_detect.outputs.tables:CountsSink",
         "overlay": "sam_detect.outputs.overlay:OverlaySink",
+        "geojson": "sam_detect.outputs.annotations:GeoJSONSink",
+        "imagej": "sam_detect.outputs.annotations:ImageJSink",
+        "labelme": "sam_detect.outputs.annotations:LabelMeSink",
+        "labelmap": "sam_detect.outputs.annotations:LabelMapSink",
+        "nimbus": "sam_detect.outputs.annotations:NimbusSink",
     },
     "video format": {
         "annotated": "sam_detect.outputs.video:AnnotatedVideoSink",

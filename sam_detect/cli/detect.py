@@ -41,10 +41,16 @@ if TYPE_CHECKING:
 FORMAT_OF_SUFFIX = {
     ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv",
     ".png": "overlay", ".jpg": "overlay", ".jpeg": "overlay", ".webp": "overlay",
-    ".tif": "overlay", ".tiff": "overlay", ".bmp": "overlay",
+    ".tif": "overlay", ".tiff": "overlay", ".bmp": "overlay", ".geojson": "geojson",
+    ".zip": "imagej",
 }  # fmt: skip
 JSON_FORMATS = ("json", "jsonl")
-WITHOUT_STDOUT = {"overlay": "pictures", "yolo": "a folder"}
+ANNOTATIONS = ("geojson", "imagej", "labelme", "labelmap", "nimbus")
+WITHOUT_STDOUT = {
+    "overlay": "pictures",
+    "yolo": "a folder",
+    **dict.fromkeys(ANNOTATIONS, "a file for each picture"),
+}
 STANDARD_INPUT = "-"
 MOST_NAMED = 5
 """So many of the files written are named at the end of a run."""

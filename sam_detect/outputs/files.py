@@ -31,6 +31,7 @@ CLOSED = "this output is closed already; make a new one"
 ONLY_ONE = "this output was made for one picture; say multiple=True for more"
 FOLDER_EXTENSION = ".png"
 """Of images that are written into a folder."""
+PICTURES = (FOLDER_EXTENSION, *IMAGE_FORMATS)
 
 
 class AtomicFile:
@@ -161,24 +162,39 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 class ImagePaths:
     """The file for each image: the one that was named, or one per stem in a folder.
 
+    Args:
+        output: the file or folder.
+        multiple: whether more than one image may come.
+        extensions: a file's in this format; the first is that of files in a folder. By default
+            those of pictures.
+
     Raises:
         OutputError: no file is named, its extension is unknown, or it is one file for many images.
     """
 
-    def __init__(self, output: str | os.PathLike[str] | None, *, multiple: bool) -> None:
-        if output is None:
-            raise OutputError("pictures cannot be written to stdout; name a file with --output")
+    def __init__(
+        self,
+        output: str | os.PathLike[str] | None,
+        *,
+        multiple: bool,
+        extensions: tuple[str, ...] = PICTURES,
+    ) -> None:
+        if not isinstance(output, (str, os.PathLike)):
+            what = "pictures" if extensions == PICTURES else "annotations of pictures"
+            raise OutputError(f"{what} cannot be written to stdout; name a file with --output")
         text = os.fspath(output)
         self._output = Path(text)
         self._multiple = multiple
+        self._extension = extensions[0]
         self._used: set[str] = set()
         exists = os.path.isdir(text)  # pathlib raises for a name that is too long
         self._is_folder = multiple or exists or text.endswith(("/", os.sep))
         if self._is_folder and not exists and os.path.lexists(text):
             raise OutputError(f"'{text}' is a file, expected a folder for several pictures")
-        if multiple and not exists and self._output.suffix.lower() in IMAGE_FORMATS:
-            raise OutputError(f"'{text}' names one picture, expected a folder for several")
-        if not self._is_folder:
+        if multiple and not exists and self._output.suffix.lower() in extensions:
+            what = "one picture" if extensions == PICTURES else "one file"
+            raise OutputError(f"'{text}' names {what}, expected a folder for several")
+        if not self._is_folder and extensions == PICTURES:
             check_extension(self._output)
 
     def path_for(self, source_id: str) -> Path:
@@ -194,7 +210,7 @@ class ImagePaths:
             number += 1
             name = f"{stem}-{number}"
         self._used.add(name.casefold())
-        return self._output / (name + FOLDER_EXTENSION)
+        return self._output / (name + self._extension)
 
 
 class RelativeNames:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.masks import FloatArray, IntArray, MaskRLE, decode_crop
 from sam_detect.polygons import Ring, pycocotools_rle
+from sam_detect.types.annotations import Annotation, Location
 from sam_detect.types.frames import Masks
 
 UNKNOWN_CATEGORY = "unknown"
@@ -119,6 +120,33 @@ def flat(ring: Ring) -> list[float]:
     """A ring as COCO's flat list ``x0, y0, x1, y1, ...``."""
     numbers: list[float] = np.round(ring, 2).ravel().tolist()
     return numbers
+
+
+def to_annotations(
+    detections: DetectionArrays, location: Location | None, tolerance_px: float
+) -> tuple[Annotation, ...]:
+    """An annotation of each detection.
+
+    Its tags are its label (none for unknown). Its properties are ``confidence``, ``score``,
+    ``area`` (in pixels) and, where examples were compared, ``similarity``: that to the most similar
+    example of the label (of the best label, if it is unknown), -1 to 1.
+
+    Args:
+        detections: of one picture.
+        location: the plane of a stack that they lie in.
+        tolerance_px: of the outlines, as of :func:`~sam_detect.polygons.mask_polygons`.
+    """
+    found = []
+    for index, each in enumerate(detections):
+        wanted = each.best_label if each.label is None else each.label
+        similar = [other.similarity for other in each.neighbours if other.label == wanted]
+        properties = {"confidence": round(float(each.confidence), 6)}
+        properties |= {"similarity": round(float(max(similar)), 6)} if similar else {}
+        properties |= {"score": round(float(each.score), 6), "area": each.area}
+        polygons = detections.masks.polygons_with_holes(index, tolerance_px=tolerance_px)
+        tags = () if each.label is None else (str(each.label),)
+        found.append(Annotation(tags, tuple(polygons), location=location, properties=properties))
+    return tuple(found)
 
 
 def to_pandas(detections: DetectionArrays) -> Any:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sam_detect.errors import MaskError
 from sam_detect.masks import BoolArray, FloatArray, IntArray, MaskRLE
 from sam_detect.polygons import EXACT_TOLERANCE_PX, Polygon, Ring
+from sam_detect.types.annotations import Annotation, Location
 from sam_detect.types.examples import Neighbour
 from sam_detect.types.explanation import Explanation
 from sam_detect.types.frames import Frame, Index, Masks, Selection, as_index
@@ -253,16 +254,10 @@ class Detections:
         self, *, tolerance_px: float = EXACT_TOLERANCE_PX
     ) -> list[list[Polygon]]:
         """For each detection its parts, the largest first; a part is a tuple of its outline and
-        those of its holes, as of :meth:`polygons`.
-
-        Args:
-            tolerance_px: how far outlines may be from those of the masks, in pixels. By default the
-                polygons cover exactly the pixels of the masks.
-        """
-        return [
-            self.masks.polygons_with_holes(index, tolerance_px=tolerance_px)
-            for index in range(len(self))
-        ]
+        those of its holes, as of :meth:`polygons`. By default they cover exactly the masks'
+        pixels; with a tolerance in pixels they are simplified."""
+        polygons = self.masks.polygons_with_holes
+        return [polygons(index, tolerance_px=tolerance_px) for index in range(len(self))]
 
     @property
     def known(self) -> Detections:
@@ -318,6 +313,15 @@ class Detections:
             "timings_ms": {name: round(float(value), 3) for name, value in self.timings_ms.items()},
             "detections": [detection.to_dict(explain=explain) for detection in self],
         }
+
+    def to_annotations(
+        self, *, location: Location | None = None, tolerance_px: float = EXACT_TOLERANCE_PX
+    ) -> tuple[Annotation, ...]:
+        """An annotation of each detection, for files of annotations: see
+        :func:`sam_detect.types.conversions.to_annotations`."""
+        from sam_detect.types.conversions import to_annotations
+
+        return to_annotations(self, location, tolerance_px)
 
     def to_coco(self) -> dict[str, Any]:
         """A COCO dataset of this image: see :class:`sam_detect.types.conversions.COCODataset`.

@@ -16,12 +16,20 @@ from sam_detect.interfaces import Sink
 from sam_detect.registry import load_class, names
 from sam_detect.types import Classification, Detections, Frame, Masks, Neighbour
 
-PICTURES = {"overlay"}
-"""Formats that write a picture for each picture, as soon as it comes."""
+ANNOTATIONS = {
+    "geojson": ".geojson",
+    "imagej": ".zip",
+    "labelme": ".json",
+    "labelmap": ".tif",
+    "nimbus": ".json",
+}
+"""With the ending of a file."""
+PICTURES = {"overlay", *ANNOTATIONS}
+"""Formats that write a file for each picture."""
 FOLDERS = {"yolo"}
 """Formats that write a folder. It may not hold one of their outputs already."""
 NEEDS_FILE = PICTURES | FOLDERS
-ENDINGS = {"overlay": ".png", "coco": ".json", "counts": ".csv", "yolo": ""}
+ENDINGS = {"overlay": ".png", "coco": ".json", "counts": ".csv", "yolo": "", **ANNOTATIONS}
 
 formats = pytest.mark.parametrize("name", names("format"))
 file_formats = pytest.mark.parametrize("name", [n for n in names("format") if n not in FOLDERS])

@@ -18,7 +18,7 @@ ROOMS = {
 }  # fmt: skip
 TIERS = [
     {"chunks", "errors", "labels", "masks", "overlaps", "polygons", "scratch", "types"},
-    {"contracts", "interfaces", "registry", "options", "config", "parts", "plain_yaml"},
+    {"contracts", "formats", "interfaces", "registry", "options", "config", "parts", "plain_yaml"},
     {"models"},
     ROOMS,
     {"features", "tiling"},

@@ -1,0 +1,199 @@
+"""Label maps: a TIFF or PNG file in which each object has a number of its own, and 0 is background.
+
+TIFF holds the planes of a stack in one file (axes T, Z, Y, X): 16 bits as ImageJ reads them, 32
+where there are more objects. PNG has 16 bits and one plane. The tags of the numbers are in the
+file, too: in ImageJ's ``Info``, tifffile's description, or PNG's text ``sam-detect``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sam_detect.errors import ImageError, MaskError, OutputError
+from sam_detect.formats.values import checked_tags, polygons_of
+from sam_detect.polygons import mask_polygons, polygons_to_crop
+from sam_detect.types import AnnotatedImage, Annotation, Location
+
+KEY = "sam-detect"
+MAX_BYTES = 1 << 31
+"""Of all planes, unpacked."""
+MAX_16_BITS = 65_535
+PNG_MAGIC = b"\x89PNG"
+TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+Plane = npt.NDArray[np.integer[Any]]
+
+
+def encode(image: AnnotatedImage, *, as_png: bool = False) -> bytes:
+    """The objects of all planes. The larger ones are painted first, so that none hides another
+    that is smaller; two annotations of one id have one number.
+
+    Args:
+        image: with ``size_hw``; ``references["planes"]`` are the planes, in their order, also
+            those without an object.
+        as_png: PNG rather than TIFF.
+
+    Raises:
+        OutputError: PNG for several planes or more than 65,535 objects.
+        MaskError: an object has no pixel.
+    """
+    if image.size_hw is None:
+        raise OutputError("a label map needs the size of its picture")
+    planes: list[Location] = list(image.references.get("planes", ())) or [(0, 0, 0)]
+    outlined = [each for each in image.outlines if each.is_outlined or each.bbox_xywh]
+    numbers, tags = _numbered(outlined)
+    dtype = np.uint16 if max(numbers, default=0) <= MAX_16_BITS else np.uint32
+    values = np.zeros((len(planes), *image.size_hw), dtype)
+    crops = [(number, each.location, *_crop(each, image.size_hw)) for number, each
+             in zip(numbers, outlined, strict=True)]  # fmt: skip
+    crops.sort(key=lambda row: -int(np.count_nonzero(row[3])))
+    for number, location, (x0, y0, x1, y1), crop in crops:
+        plane = planes.index(location) if location is not None else 0
+        values[plane, y0:y1, x0:x1][crop] = number
+    note = json.dumps({KEY: tags})
+    if as_png:
+        return _png(values, note)
+    return _tiff(values, planes, note)
+
+
+def decode(data: bytes, problems: list[str]) -> list[AnnotatedImage]:
+    """The objects of a file as one picture without a name; one without tags where the file does
+    not say what its numbers mean."""
+    values, note = _read_png(data) if data.startswith(PNG_MAGIC) else _read_tiff(data)
+    known: dict[int, tuple[str, ...]] = {}
+    try:
+        for row in json.loads(note).get(KEY, ()) if note else ():
+            tags = checked_tags(row["tags"])
+            known |= {int(number): tags for number in row["numbers"]}
+    except (MaskError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        problems.append(f"its tags cannot be read: {error}")
+    outlines: list[Annotation] = []
+    t_count, z_count, *size = values.shape
+    for t in range(t_count):
+        for z in range(z_count):
+            location = (0, z, t) if t_count * z_count > 1 else None
+            outlines += _objects(values[t, z], known, location)
+    return [AnnotatedImage("", "", tuple(outlines), size_hw=(size[0], size[1]))]
+
+
+def _numbered(outlined: Sequence[Annotation]) -> tuple[list[int], list[dict[str, Any]]]:
+    """A number from 1 for each object, and the numbers of each combination of tags."""
+    known: dict[Any, int] = {}
+    by_tags: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    numbers = []
+    for index, each in enumerate(outlined):
+        key = (each.tags, str(each.id)) if each.id is not None else index
+        if key not in known:
+            known[key] = len(known) + 1
+            by_tags[each.tags].append(known[key])
+        numbers.append(known[key])
+    return numbers, [{"tags": list(tags), "numbers": each} for tags, each in by_tags.items()]
+
+
+def _crop(
+    annotation: Annotation, size_hw: tuple[int, int]
+) -> tuple[tuple[int, int, int, int], npt.NDArray[np.bool_]]:
+    found = annotation.crop(size_hw) or polygons_to_crop(polygons_of(annotation), size_hw)
+    if found is None:
+        raise MaskError("its outline has no pixel inside the picture")
+    return found
+
+
+def _png(values: Plane, note: str) -> bytes:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    if len(values) != 1 or values.dtype != np.uint16:
+        raise OutputError(
+            f"a PNG label map has one plane and {MAX_16_BITS} objects at most: name a .tif file"
+        )
+    data, text = io.BytesIO(), PngInfo()
+    text.add_text(KEY, note)
+    Image.fromarray(values[0]).save(data, format="PNG", pnginfo=text)
+    return data.getvalue()
+
+
+def _tiff(values: Plane, planes: Sequence[Location], note: str) -> bytes:
+    import tifffile
+
+    t_count = len({(xy, t) for xy, _, t in planes})
+    z_count = len(planes) // t_count
+    if t_count * z_count != len(planes):  # planes of any choice: one after the other
+        t_count, z_count = 1, len(planes)
+    shaped = values.reshape(t_count, z_count, *values.shape[1:])
+    data = io.BytesIO()
+    if values.dtype == np.uint16:
+        tifffile.imwrite(
+            data, shaped, imagej=True, compression="zlib", metadata={"axes": "TZYX", "Info": note}
+        )
+    else:
+        metadata = {"axes": "TZYX", KEY: note}
+        tifffile.imwrite(data, shaped, compression="zlib", metadata=metadata)
+    return data.getvalue()
+
+
+def _read_png(data: bytes) -> tuple[Plane, str]:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+            if picture.width * picture.height * 4 > MAX_BYTES:
+                raise ImageError(f"its {picture.width}x{picture.height} pixels are too many")
+            note = picture.info.get(KEY, "")
+            values = np.asarray(picture)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"it is no PNG file that can be read: {error}") from error
+    if values.ndim != 2 or values.dtype.kind not in "bui":
+        raise ImageError("it is no label map: it needs one channel of whole numbers")
+    return np.asarray(values)[None, None], note if isinstance(note, str) else ""
+
+
+def _read_tiff(data: bytes) -> tuple[Plane, str]:
+    """``(T, Z, Y, X)`` and the note."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            series = file.series[0]
+            if series.nbytes > MAX_BYTES:
+                raise ImageError(f"its planes are larger than {MAX_BYTES >> 20} MiB")
+            axes, values = series.axes, series.asarray()
+            shaped: Any = (file.shaped_metadata or ({},))[0]
+            note = (file.imagej_metadata or {}).get("Info") or shaped.get(KEY) or ""
+    except ImageError:
+        raise
+    except Exception as error:  # of a damaged file the parser may raise anything
+        raise ImageError(f"it is no TIFF file that can be read: {error}") from error
+    if values.dtype.kind not in "bui" or values.ndim < 2 or "S" in axes:
+        raise ImageError("it is no label map: it needs one channel of whole numbers")
+    if values.ndim > 4 or not axes.endswith("YX"):
+        raise ImageError(f"it is no label map: its axes are {axes}, expected T, Z, Y, X")
+    has_t = values.ndim == 4 or (values.ndim == 3 and axes[0] == "T")
+    frames = values.reshape((-1, 1, *values.shape[-2:])) if has_t and values.ndim == 3 else (
+        values.reshape((1,) * (4 - values.ndim) + values.shape)
+    )  # fmt: skip
+    return frames, note if isinstance(note, str) else ""
+
+
+def _objects(
+    plane: Plane, known: Mapping[int, tuple[str, ...]], location: Location | None
+) -> list[Annotation]:
+    from scipy.ndimage import find_objects
+
+    numbers, ranks = np.unique(plane, return_inverse=True)
+    ranks = ranks.reshape(plane.shape) + (0 if numbers[0] == 0 else 1)
+    named = numbers[numbers != 0].tolist()
+    found = []
+    for rank, (number, place) in enumerate(zip(named, find_objects(ranks), strict=True), start=1):
+        rows, columns = place
+        box = (columns.start, rows.start, columns.stop, rows.stop)
+        polygons = tuple(mask_polygons(ranks[place] == rank, box))
+        tags = known.get(number, ())
+        found.append(Annotation(tags, polygons, id=number, location=location))
+    return found

@@ -1,0 +1,167 @@
+"""LabelMe: a JSON file for each picture.
+
+A polygon of LabelMe has neither holes nor parts: other objects are shapes of the type ``mask``
+(LabelMe 5.3 and later), a picture of the object in its box. LabelMe keeps further keys of a shape:
+``tags``, ``location``, ``properties`` and ``id`` are such. In files of others, shapes of one label
+and one ``group_id`` are parts of one object.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sam_detect.errors import ImageError, MaskError
+from sam_detect.formats.values import (
+    box_polygon,
+    checked_location,
+    checked_point,
+    checked_properties,
+    checked_tags,
+    polygons_of,
+    rounded,
+    short,
+    to_json_bytes,
+)
+from sam_detect.masks import BoolArray
+from sam_detect.polygons import checked_ring, mask_polygons, polygons_to_crop
+from sam_detect.types import AnnotatedImage, Annotation
+
+VERSION = "5.5.0"
+UNTAGGED = "unknown"
+MAX_MASK_SIDE = 1 << 16
+MAX_MASK_PIXELS = 1 << 28
+CIRCLE_CORNERS = 64
+FAR = 10**7
+
+
+def encode(image: AnnotatedImage) -> bytes:
+    """The objects of one picture, which it names, but does not contain."""
+    height, width = image.size_hw or (None, None)
+    return to_json_bytes({
+        "version": VERSION, "flags": {}, "shapes": [_shape(each) for each in image.outlines],
+        "imagePath": image.file_name, "imageData": None, "imageHeight": height, "imageWidth": width,
+    })  # fmt: skip
+
+
+def decode(data: Mapping[str, Any], problems: list[str]) -> list[AnnotatedImage]:
+    """Parsed JSON as one picture."""
+    shapes, name = data.get("shapes"), data.get("imagePath")
+    if not isinstance(shapes, list):
+        raise ImageError("it is no LabelMe file: 'shapes' must be a list")
+    outlines: list[Annotation] = []
+    groups: dict[tuple[Any, ...], int] = {}
+    for number, shape in enumerate(shapes, start=1):
+        try:
+            found = _annotation(shape)
+        except MaskError as error:
+            problems.append(f"shape {number}: {error}")
+            continue
+        group = shape.get("group_id")
+        key = (group, found.tags, found.location)
+        if isinstance(group, int) and found.polygons and key in groups:
+            first = outlines[groups[key]]
+            outlines[groups[key]] = replace(first, polygons=first.polygons + found.polygons)
+            continue
+        if isinstance(group, int) and found.polygons:
+            groups[key] = len(outlines)
+        outlines.append(found)
+    size = data.get("imageHeight"), data.get("imageWidth")
+    known = all(isinstance(v, int) and not isinstance(v, bool) and 0 < v < FAR for v in size)
+    file_name = name.replace("\\", "/") if isinstance(name, str) else ""
+    size_hw = (int(size[0] or 0), int(size[1] or 0)) if known else None
+    return [AnnotatedImage("", file_name, tuple(outlines), size_hw=size_hw)]
+
+
+def _shape(annotation: Annotation) -> dict[str, Any]:
+    tags = annotation.tags
+    shape: dict[str, Any] = {
+        "label": tags[0] if tags else UNTAGGED, "points": [], "group_id": None, "description": "",
+        "shape_type": "polygon", "flags": {}, "mask": None, "tags": list(tags),
+    }  # fmt: skip
+    if annotation.location is not None:
+        shape["location"] = list(annotation.location)
+    if annotation.properties:
+        shape["properties"] = dict(annotation.properties)
+    if annotation.id is not None:
+        shape["id"] = annotation.id
+    if not annotation.is_outlined and annotation.point_xy is not None:
+        return shape | {"shape_type": "point", "points": [list(annotation.point_xy)]}
+    polygons = polygons_of(annotation)
+    if len(polygons) == 1 and len(polygons[0]) == 1:
+        return shape | {"points": rounded(polygons[0][0])}
+    found = polygons_to_crop(polygons, (FAR, FAR))
+    if found is None:
+        raise MaskError("an object to write has no pixel")
+    (x0, y0, x1, y1), crop = found
+    corners = [[x0, y0], [x1 - 1, y1 - 1]]
+    return shape | {"shape_type": "mask", "points": corners, "mask": _png(crop)}
+
+
+def _png(crop: BoolArray) -> str:
+    data = io.BytesIO()
+    Image.fromarray(crop).save(data, format="PNG")
+    return base64.b64encode(data.getvalue()).decode("ascii")
+
+
+def _annotation(shape: Any) -> Annotation:
+    """Raises ``MaskError`` that says why the shape cannot be used."""
+    if not isinstance(shape, Mapping):
+        raise MaskError(f"it must be an object, got {short(shape)}")
+    points = shape.get("points")
+    if not isinstance(points, list):
+        raise MaskError(f"its points must be a list, got {short(points)}")
+    given = shape["tags"] if isinstance(shape.get("tags"), list) else shape.get("label")
+    place = shape.get("location")
+    known = isinstance(place, list) and len(place) == 3
+    found = Annotation(
+        tags=checked_tags(given),
+        location=checked_location(*place) if known and place is not None else None,
+        properties=checked_properties(shape.get("properties")),
+        id=shape.get("id"),
+    )
+    kind = shape.get("shape_type") or "polygon"
+    if kind == "polygon":
+        return replace(found, polygons=((checked_ring(points),),))
+    if kind == "point" and points:
+        return replace(found, point_xy=checked_point(points[0]))
+    if kind not in ("rectangle", "circle", "mask") or len(points) < 2:
+        raise MaskError(f"a {short(kind)} of {len(points)} points outlines no object")
+    (x0, y0), (x1, y1) = checked_point(points[0]), checked_point(points[1])
+    if kind == "mask":
+        return replace(found, polygons=tuple(mask_polygons(*_mask(shape, (x0, y0)))))
+    if kind == "circle":
+        turns = np.linspace(0, 2 * math.pi, CIRCLE_CORNERS, endpoint=False)
+        circle = np.stack([np.cos(turns), np.sin(turns)], axis=1) * math.hypot(x1 - x0, y1 - y0)
+        return replace(found, polygons=((checked_ring(circle + np.array([x0, y0])),),))
+    return replace(found, polygons=(box_polygon(x0, y0, x1, y1),))
+
+
+def _mask(
+    shape: Mapping[str, Any], corner: tuple[float, float]
+) -> tuple[BoolArray, tuple[int, int, int, int]]:
+    try:
+        content = base64.b64decode(shape.get("mask") or "", validate=True)
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+            width, height = picture.size
+            if max(width, height) > MAX_MASK_SIDE or width * height > MAX_MASK_PIXELS:
+                raise MaskError(f"its mask of {width}x{height} pixels is too large")
+            crop = np.asarray(picture.convert("L")) > 0
+    except (binascii.Error, TypeError, ValueError, OSError, SyntaxError) as error:
+        raise MaskError("its mask is no PNG picture in base64") from error
+    except Image.DecompressionBombError as error:
+        raise MaskError("its mask is too large") from error
+    if not crop.any():
+        raise MaskError("its mask has no pixel")
+    if max(abs(corner[0]), abs(corner[1])) > FAR:
+        raise MaskError("its mask lies outside of every picture")
+    x, y = round(corner[0]), round(corner[1])
+    return np.ascontiguousarray(crop), (x, y, x + width, y + height)
