@@ -232,6 +232,8 @@ def _outlined(
     masks, labels, problems, guessed = [Masks.empty(frame.size_hw)], [], [], []
     for number, outline in enumerate(image.outlines, start=1):
         try:
+            if outline.location not in (None, frame.location or (0, 0, 0)):
+                raise MaskError(f"it lies in another plane (XY, Z, T: {outline.location})")
             found = outline.crop(frame.size_hw)
             if found is not None:
                 box, crop = found

@@ -27,6 +27,7 @@ MAX_COORDINATE = 1e7
 EXACT_TOLERANCE_PX = 0.3
 """A bevel passes .35 pixels from the nearest centre, so none changes its side."""
 LONG_EDGE_PX = 3
+ON_OUTLINE_PX = 0.01
 
 
 def checked_ring(points_xy: Any) -> Ring:
@@ -177,6 +178,18 @@ def nested(rings: Sequence[Ring]) -> list[Polygon]:
         if len(others) % 2:
             holes.setdefault(min(others, key=lambda i: float(areas[i])), []).append(rings[ring])
     return [(rings[index], *holes.get(index, ())) for index in shells]
+
+
+def from_pixel_centres(polygon: Polygon) -> Polygon:
+    """A polygon whose coordinates are those of pixels' centres, in those of their edges. Pixels
+    whose centre lies on its outline are inside, as with OpenCV's contours."""
+    import shapely
+
+    shape = shapely.Polygon(polygon[0] + 0.5, [ring + 0.5 for ring in polygon[1:]])
+    wider = (shape if shape.is_valid else shapely.make_valid(shape)).buffer(ON_OUTLINE_PX)
+    parts = [part for part in getattr(wider, "geoms", [wider]) if not part.is_empty]
+    rings = [ring for part in parts for ring in (part.exterior, *part.interiors)]
+    return tuple(np.asarray(ring.coords)[:-1, :2] for ring in rings) or polygon
 
 
 def mask_polygons(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,10 @@ NOT_GIVEN = "annotated, but not among the pictures"
 """How ``read_coco`` ends its line about a picture of the file that was not given."""
 
 
-@click.command(cls=options.Sectioned, advanced=("exhaustive", "min_area", "max_area"))
+ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area")
+
+
+@click.command(cls=options.Sectioned, advanced=ADVANCED)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR...")
 @click.option("--label", metavar="NAME", help="What the objects are.")
 @click.option(
@@ -76,9 +80,20 @@ NOT_GIVEN = "annotated, but not among the pictures"
     "--annotations",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="COCO file with outlines and names.",
+    help="File or folder with outlines and names: COCO, GeoJSON (QuPath), ImageJ's regions, "
+    "LabelMe, label maps, NimbusImage, sam-detect's JSON.",
 )
-@click.option("--tag", metavar="NAME", help="Only annotations of this category.")
+@click.option("--tag", metavar="NAME", help="Only annotations with this tag or of this category.")
+@click.option(
+    "--negative-tag",
+    metavar="NAME",
+    help="Annotations with this tag are *not* what --tag (or --label) says.",
+)
+@click.option(
+    "--pixel-centres",
+    is_flag=True,
+    help="Coordinates of --annotations are those of pixels' centres, as of OpenCV's contours.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(1),
@@ -100,6 +115,8 @@ def learn(  # noqa: PLR0917 - click gives them by name
     exhaustive: bool,
     annotations: Path | None,
     tag: str | None,
+    negative_tag: str | None,
+    pixel_centres: bool,
     workers: int | None,
     as_json: bool,
     **settings: Any,
@@ -112,8 +129,8 @@ def learn(  # noqa: PLR0917 - click gives them by name
 
     \b
     Outline them with --box or --point, take the separate objects of one kind with
-    --masks auto, or name a COCO file with --annotations. Learning the same thing
-    twice adds nothing.
+    --masks auto, or name a file of annotations with --annotations; --label then names those
+    without a tag. Learning the same thing twice adds nothing.
     With --json, a line {"added": N, "total": N} follows each batch that is safely stored.
     """
     prompts = _Prompts(
@@ -123,24 +140,32 @@ def learn(  # noqa: PLR0917 - click gives them by name
         masks,
         negative,
     )
-    _check_options(prompts, annotations, tag, workers)
+    _check_options(prompts, annotations, tag, negative_tag, workers)
     detector = open_detector(settings, learns=True)
     library = _name_of_library(detector)
     _note_similar_label(detector, label)
     failures = Failures()
     paths = find_pictures(images, failures)
     prompts.require_one_picture(paths)
-    annotated = None
+    annotated = wrong = None
     if annotations is not None and paths:
         # Of pictures that are named one by one, others may well be annotated, too.
         whole = any(image not in paths for image in images)
-        annotated = _Annotations(annotations, paths, tag, failures, whole=whole)
+        read = partial(
+            _Annotations, annotations, paths, failures, whole=whole, centres=pixel_centres
+        )
+        annotated = read(tag, label)
+        if negative_tag is not None:
+            wrong = read(negative_tag, label, named=tag or label)
         paths = list(annotated.by_path)
     shown = _Preview(preview, paths) if preview is not None else None
     report = LearningReport(as_json, negative, exhaustive)
     with report.summary(library), progress(paths, "learning") as steps:
         if annotated is not None:
             annotated.learn(detector, steps, report, shown, workers)
+            if wrong is not None:
+                report.negative = True
+                wrong.learn(detector, list(wrong.by_path), report, None, workers)
         else:
             for path in steps:
                 with failures.guard(path):
@@ -149,7 +174,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
                     if shown is not None:
                         shown.write(frame, found, prompts.boxes)
                     report.learn(detector, frame, found, labels)
-    if negative and report.added + report.relabelled:
+    if report.negative and report.added + report.relabelled:
         note(HINT)
     return failures.end(paths)
 
@@ -180,14 +205,21 @@ def _note_similar_label(detector: SAMDetect, label: str | None) -> None:
 
 
 def _check_options(
-    prompts: _Prompts, annotations: Path | None, tag: str | None, workers: int | None
+    prompts: _Prompts,
+    annotations: Path | None,
+    tag: str | None,
+    negative_tag: str | None,
+    workers: int | None,
 ) -> None:
     if annotations is not None:
-        if prompts or prompts.label is not None:
+        if prompts:
             raise ConfigError(
-                "--annotations brings its own names and outlines: leave --label, --box, --point "
-                "and --masks out"
+                "--annotations brings its own outlines: leave --box, --point and --masks out"
             )
+        if negative_tag is not None and tag is None and prompts.label is None:
+            raise ConfigError("--negative-tag needs --tag NAME, which says what they are not")
+    elif negative_tag is not None:
+        raise ConfigError("--negative-tag chooses among --annotations: give that file too")
     elif prompts.label is None:
         raise ConfigError("learn needs --label NAME, or --annotations FILE")
     elif tag is not None or workers is not None:
@@ -298,31 +330,48 @@ class _Preview:
 
 
 class _Annotations:
-    """The outlines and labels of a COCO file.
+    """The outlines and labels of a file of annotations.
 
     Args:
-        file: the file.
+        file: the file, or a folder of such.
         paths: the pictures.
-        tag: only this category, unless None.
         failures: gets what has to be left out.
+        tag: only annotations with this one, unless None.
+        label: of those without a tag.
+        named: what all of them are called instead.
         whole: whether all annotated pictures should be there.
+        centres: whether coordinates are those of pixels' centres.
     """
 
     def __init__(
-        self, file: Path, paths: list[str], tag: str | None, failures: Failures, *, whole: bool
+        self,
+        file: Path,
+        paths: list[str],
+        failures: Failures,
+        tag: str | None,
+        label: str | None,
+        *,
+        named: str | None = None,
+        whole: bool,
+        centres: bool,
     ) -> None:
-        from sam_detect.sources.annotations import read_coco
+        from sam_detect.sources.annotation_files import read_annotations
 
         self.failures = failures
         self.by_path: dict[str, list[AnnotatedImage]] = {}
-        annotated, problems = read_coco(file, paths, tag=tag)
-        for image in annotated:
+        annotated, problems = read_annotations(
+            file, paths, tag=tag, label=label, pixel_centres=centres
+        )
+        for given in annotated:
+            tags = None if named is None else (named,)
+            outlines = tuple(replace(each, tags=tags or each.tags) for each in given.outlines)
+            image = replace(given, outlines=outlines)
             self.by_path.setdefault(image.path, []).append(image)
         elsewhere = [] if whole else [text for text in problems if text.endswith(NOT_GIVEN)]
         if elsewhere:
             note(f"{file} has annotated pictures that were not given: {len(elsewhere)}")
         for problem in problems:
-            if problem not in elsewhere:
+            if problem not in elsewhere and named is None:  # else they were said already
                 failures.add(str(file), problem)
 
     def learn(

@@ -42,7 +42,7 @@ class CocoFile:
 
 
 def read_coco(
-    file: str | Path, images: Sequence[str], *, tag: str | None = None
+    file: str | Path, images: Sequence[str], *, tag: str | None = None, data: Any = None
 ) -> tuple[list[AnnotatedImage], list[str]]:
     """Pairs a COCO file's annotations with pictures; leaves out crowds.
 
@@ -50,6 +50,7 @@ def read_coco(
         file: the COCO JSON file.
         images: paths of the pictures at hand; matched by the end of their path, then by name.
         tag: only annotations of this category.
+        data: what the file says, where it is known already.
 
     Returns:
         The annotated pictures in the file's order, and a line for each thing left out.
@@ -57,7 +58,7 @@ def read_coco(
     Raises:
         ImageError: the file cannot be read, is not COCO, or no picture of it is at hand.
     """
-    coco = load_coco(file, tag=tag)
+    coco = load_coco(file, tag=tag, data=data)
     paths = match_pictures((str(image["file_name"]) for image in coco.images), images)
     found, missing = [], []
     for image, path in zip(coco.images, paths, strict=True):
@@ -73,7 +74,7 @@ def read_coco(
     return found, [*coco.problems, *missing]
 
 
-def load_coco(file: str | Path, *, tag: str | None = None) -> CocoFile:
+def load_coco(file: str | Path, *, tag: str | None = None, data: Any = None) -> CocoFile:
     """Reads a COCO file. Run lengths are checked by :meth:`Annotation.crop`.
 
     A row that cannot be used is left out with a line that says why; the others are read.
@@ -81,11 +82,12 @@ def load_coco(file: str | Path, *, tag: str | None = None) -> CocoFile:
     Args:
         file: the COCO JSON file.
         tag: only annotations of this category.
+        data: what the file says, where it is known already.
 
     Raises:
         ImageError: the file cannot be read, is not COCO, or has no category ``tag``.
     """
-    data = _read_json(Path(file))
+    data = _coco_tables(Path(file), data)
     problems: list[str] = []
     categories = _categories(data["categories"], file, problems)
     wanted = None if tag is None else shown_label(tag)
@@ -123,16 +125,41 @@ def read_text(path: Path, kind: str) -> str:
     """A text file of annotations; ``kind`` says in errors what it should be. Raises ``ImageError``
     where it cannot be read, is too large, or is no UTF-8 text."""
     try:
+        return read_bytes(path).decode("utf-8-sig")
+    except ValueError as error:
+        raise ImageError(f"{path} is not {kind}: {error}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file of annotations. Raises ``ImageError`` where it cannot be read, or is too large."""
+    try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe or device may never end
             raise ImageError(f"the annotations {path} cannot be read: this is not a file")
         if found.st_size > MAX_ANNOTATION_BYTES:
             raise ImageError(f"{path} is larger than {MAX_ANNOTATION_BYTES >> 20} MiB: split it")
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes()
     except OSError as error:
         raise ImageError(f"the annotations {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ImageError(f"{path} is not {kind}: {error}") from error
+
+
+def read_json(data: bytes, path: Path) -> Any:
+    """The JSON of a file's content; a list of them for JSON Lines. Raises ``ImageError``."""
+    try:
+        text = data.decode("utf-8-sig")
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            lines = [line for line in text.splitlines() if line.strip()]
+            if error.msg != "Extra data" or not lines[0].rstrip().endswith("}"):
+                raise
+            return [json.loads(line) for line in lines]
+        except ValueError:  # a number of thousands of digits: no usable one, which its row says
+            return json.loads(
+                text, parse_int=lambda digits: int(digits) if len(digits) < MAX_DIGITS else math.inf
+            )
+    except (ValueError, RecursionError) as error:
+        raise ImageError(f"{path} is not a JSON file: {error}") from error
 
 
 def is_id(value: Any) -> bool:
@@ -140,20 +167,9 @@ def is_id(value: Any) -> bool:
     return isinstance(value, (int, str)) and not isinstance(value, bool)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _coco_tables(path: Path, data: Any) -> dict[str, Any]:
     """The file's object; its ``images``, ``annotations`` and ``categories`` are lists."""
-    text = read_text(path, "a JSON file")
-    try:
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError:
-            raise
-        except ValueError:  # a number of thousands of digits: no usable one, which its row says
-            data = json.loads(
-                text, parse_int=lambda digits: int(digits) if len(digits) < MAX_DIGITS else math.inf
-            )
-    except (ValueError, RecursionError) as error:
-        raise ImageError(f"{path} is not a JSON file: {error}") from error
+    data = read_json(read_bytes(path), path) if data is None else data
     for key in ("images", "annotations", "categories"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise ImageError(f"{path} is not a COCO file: it needs a list '{key}' of objects")

@@ -1,0 +1,207 @@
+"""Annotation files of any format, told by their content, and the pictures that they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sam_detect.errors import ImageError, MaskError
+from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus, results
+from sam_detect.labels import shown_label
+from sam_detect.polygons import checked_ring, from_pixel_centres
+from sam_detect.sources.annotations import match_pictures, read_bytes, read_coco, read_json
+from sam_detect.types import AnnotatedImage, Annotation
+
+ENDINGS = (".json", ".geojson", ".jsonl", ".zip", ".roi", ".tif", ".tiff", ".png")
+MOST_SHOWN = 8
+FORMATS = "COCO, GeoJSON, ImageJ, LabelMe, a label map, NimbusImage, sam-detect's JSON"
+
+
+def read_annotations(
+    file: str | Path,
+    images: Sequence[str],
+    *,
+    tag: str | None = None,
+    label: str | None = None,
+    pixel_centres: bool = False,
+) -> tuple[list[AnnotatedImage], list[str]]:
+    """Pairs the annotations of a file, or of all files of a folder, with pictures.
+
+    A file that names its pictures (COCO, LabelMe, sam-detect's JSON) means those of that name.
+    Another one means the picture of its own name, else the only one that is given.
+
+    Args:
+        file: COCO, GeoJSON (QuPath), ImageJ's regions, LabelMe, a label map, NimbusImage,
+            sam-detect's own JSON, or a JSON list of polygons.
+        images: paths of the pictures at hand.
+        tag: only annotations with this tag, which is then their label.
+        label: of annotations without a tag.
+        pixel_centres: the file's coordinates are those of the centres of pixels, and the pixels on
+            its outlines belong to the objects, as with OpenCV's contours.
+
+    Returns:
+        The annotated pictures in the files' order, and a line for each thing left out.
+
+    Raises:
+        ImageError: a file cannot be read or is in no known format, no annotation has the tag, or no
+            picture of it is at hand.
+    """
+    path = Path(file)
+    found: list[AnnotatedImage] = []
+    problems: list[str] = []
+    for each in _files(path):
+        try:
+            found += _of_file(each, images, tag, problems)
+        except ImageError as error:
+            if each == path:
+                raise
+            problems.append(str(error))
+    if tag is not None:
+        found = _tagged(found, shown_label(tag), path)
+    named = () if label is None else (label,)
+    used: list[AnnotatedImage] = []
+    for image in found:
+        outlines, untagged = [], 0
+        for annotation in image.outlines:
+            one = annotation if annotation.tags else replace(annotation, tags=named)
+            untagged += not one.tags
+            outlines += [_moved(one) if pixel_centres else one] if one.tags else []
+        if untagged:
+            problems.append(
+                f"{image.path}: {untagged} annotations have no tag: name them with --label"
+            )
+        if outlines:
+            used.append(replace(image, outlines=tuple(outlines)))
+    if not used:
+        first = f" (problems: {len(problems)}; {problems[0]})" if problems else ""
+        raise ImageError(f"{file} has no annotation that can be used{first}")
+    return used, problems
+
+
+def load_annotations(file: str | Path) -> tuple[list[AnnotatedImage], list[str]]:
+    """The pictures of one file in any format but COCO, and a line for each thing left out.
+
+    Raises:
+        ImageError: the file cannot be read, or is in no known format.
+    """
+    path = Path(file)
+    problems: list[str] = []
+    data = read_bytes(path)
+    try:
+        if data.startswith((imagej.ROI_MAGIC, imagej.ZIP_MAGIC)):
+            found = imagej.decode(data, problems)
+        elif data.startswith((label_map.PNG_MAGIC, *label_map.TIFF_MAGIC)):
+            found = label_map.decode(data, problems)
+        else:
+            parsed = read_json(data, path)
+            found = _decoder(parsed, path)(parsed, problems)
+    except ImageError as error:
+        shown = str(error)
+        raise ImageError(shown if str(path) in shown else f"{path}: {shown}") from error
+    return found, [f"{path.name}: {line}" for line in problems]
+
+
+def _decoder(data: Any, path: Path) -> Callable[[Any, list[str]], list[AnnotatedImage]]:
+    if geojson.is_geojson(data):
+        return geojson.decode
+    if results.is_results(data):
+        return results.decode
+    if isinstance(data, list) and data and isinstance(data[0], list):
+        return _plain_polygons
+    if isinstance(data, dict) and isinstance(data.get("shapes"), list):
+        return labelme.decode
+    if nimbus.is_nimbus(data):
+        return nimbus.decode
+    raise ImageError(f"{path} is in no format of annotations that is known ({FORMATS})")
+
+
+def _plain_polygons(data: list[Any], problems: list[str]) -> list[AnnotatedImage]:
+    """A list of polygons, each a list of points or of numbers ``x0, y0, x1, y1, ...``."""
+    outlines = []
+    for number, points in enumerate(data, start=1):
+        try:
+            outlines.append(Annotation(polygons=((checked_ring(points),),)))
+        except MaskError as error:
+            problems.append(f"polygon {number}: {error}")
+    return [AnnotatedImage("", "", tuple(outlines))]
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or those of a folder that may hold annotations."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(each for each in path.iterdir() if each.suffix.lower() in ENDINGS)
+    if not found:
+        raise ImageError(f"the folder {path} holds no file of annotations ({', '.join(ENDINGS)})")
+    return found
+
+
+def _of_file(
+    file: Path, images: Sequence[str], tag: str | None, problems: list[str]
+) -> list[AnnotatedImage]:
+    """What one file says of the pictures at hand."""
+    data = read_bytes(file)
+    if data.lstrip()[:1] == b"{" or data[:3] == b"\xef\xbb\xbf":
+        parsed = read_json(data, file)
+        if isinstance(parsed, dict) and {"images", "categories"} & parsed.keys():
+            found, lines = read_coco(file, images, tag=tag, data=parsed)
+            problems += lines
+            return found
+    del data
+    found, lines = load_annotations(file)
+    problems += lines
+    paths = _paths(file, found, images)
+    matched = []
+    for image, path in zip(found, paths, strict=True):
+        if path is not None:
+            matched.append(replace(image, path=path))
+        elif image.outlines:
+            problems.append(f"{image.file_name}: annotated, but not among the pictures")
+    if not matched:
+        raise ImageError(f"none of the annotated pictures of {file} is among those given")
+    return matched
+
+
+def _paths(file: Path, found: Iterable[AnnotatedImage], images: Sequence[str]) -> list[str | None]:
+    """The picture of each entry of a file."""
+    entries = list(found)
+    paths = match_pictures((image.file_name for image in entries), images)
+    if any(image.file_name for image in entries):
+        return paths
+    named = [given for given in images if Path(given).stem == file.stem]
+    chosen = named if len(named) == 1 else images
+    if len(chosen) != 1:
+        raise ImageError(
+            f"{file} does not say which picture it is of, and {len(images)} were given: give it "
+            "alone, or give the file the name of its picture"
+        )
+    return [chosen[0]] * len(entries)
+
+
+def _tagged(found: list[AnnotatedImage], tag: str, file: Path) -> list[AnnotatedImage]:
+    """The annotations that have a tag, with it as their label."""
+    every = {each for image in found for one in image.outlines for each in one.tags}
+    if tag not in every:
+        names = sorted(every)
+        has = ", ".join(names[:MOST_SHOWN]) + (", ..." if len(names) > MOST_SHOWN else "")
+        raise ImageError(f"{file} has no annotation with the tag '{tag}' (it has: {has or 'none'})")
+    return [
+        replace(image, outlines=tuple(
+            replace(one, tags=(tag, *(each for each in one.tags if each != tag)))
+            for one in image.outlines if tag in one.tags
+        ))
+        for image in found
+    ]  # fmt: skip
+
+
+def _moved(annotation: Annotation) -> Annotation:
+    """From coordinates of pixels' centres to those of their edges."""
+    polygons = tuple(from_pixel_centres(polygon) for polygon in annotation.polygons)
+    point = annotation.point_xy
+    return replace(
+        annotation,
+        polygons=polygons,
+        point_xy=None if point is None else (point[0] + 0.5, point[1] + 0.5),
+    )

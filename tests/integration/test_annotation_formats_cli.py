@@ -1,0 +1,93 @@
+"""From ``detect`` into every format of annotations, and from each of them into ``learn``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_harness import DISCS, SQUARES, Command, box_around, in_this_process, saved
+
+FILES = {
+    "geojson": "found.geojson",
+    "imagej": "found.zip",
+    "labelme": "found.json",
+    "labelmap": "found.tif",
+    "nimbus": "found.json",
+    "coco": "found.json",
+    "json": "found.json",
+}
+
+
+@pytest.fixture
+def sam(capfd: pytest.CaptureFixture[str]) -> Command:
+    return in_this_process(capfd)
+
+
+@pytest.fixture
+def picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return saved(tmp_path / "shapes.png").relative_to(tmp_path)
+
+
+def stats(sam: Command, library: str) -> dict[str, object]:
+    told = json.loads(sam("library", "stats", "--library", library, "--json").worked().out)
+    assert isinstance(told, dict)
+    return told
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_detect_writes_is_learnt(name: str, sam: Command, picture: Path) -> None:
+    sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0])).worked()
+    found = sam("detect", picture, "--format", name, "--output", FILES[name], "--json").worked()
+    count = sum(one["label"] == "disc" for one in json.loads(found.out)["detections"])
+    assert count >= 3
+    # The JSON of results has what is unknown, too: it has no tag.
+    tag = ["--tag", "disc"]
+    ran = sam("learn", picture, "--annotations", FILES[name], *tag, "--library", "again").worked()
+    assert f"learnt {count} examples" in ran.err
+    assert stats(sam, "again")["classes"] == {"disc": count}
+
+
+def test_several_pictures_are_files_in_a_folder(sam: Command, picture: Path) -> None:
+    saved(Path("other.png"))
+    sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0])).worked()
+    pictures = (picture, "other.png")
+    sam("detect", *pictures, "--format", "imagej", "--output", "rois").worked()
+    assert sorted(path.name for path in Path("rois").iterdir()) == ["other.zip", "shapes.zip"]
+    ran = sam("learn", *pictures, "--annotations", "rois", "--library", "again").worked()
+    assert "learnt" in ran.err
+    ran = sam("detect", *pictures, "--format", "geojson", "--output", "one.geojson")
+    ran.failed("one.geojson", "expected a folder", code=1)
+
+
+def features(**tags: list[tuple[int, int]]) -> str:
+    found = [
+        {"type": "Feature", "geometry": {"type": "Point", "coordinates": [x, y]},
+         "properties": {"classification": {"name": tag}}}
+        for tag, centres in tags.items() for x, y in centres
+    ]  # fmt: skip
+    return json.dumps({"type": "FeatureCollection", "features": found})
+
+
+def test_points_are_examples_and_a_negative_tag_says_what_is_not(
+    sam: Command, picture: Path
+) -> None:
+    Path("shapes.geojson").write_text(features(disc=DISCS[:2], square=SQUARES[:1]))
+    line = ("learn", picture, "--annotations", "shapes.geojson", "--tag", "disc")
+    sam(*line, "--negative-tag", "square").worked()
+    told = stats(sam, "default")
+    assert told["classes"] == {"disc": 2}
+    assert told["negatives"] == 1
+    ran = sam("learn", picture, "--annotations", "shapes.geojson", "--negative-tag", "square")
+    ran.failed("--negative-tag needs --tag", code=2)
+    sam(*line, "--negative-tag", "fig").failed("no annotation with the tag 'fig'", code=1)
+
+
+def test_an_annotation_of_another_plane_is_not_learnt_here(sam: Command, picture: Path) -> None:
+    data = json.loads(features(disc=DISCS[:2]))
+    data["features"][1]["geometry"]["plane"] = {"c": -1, "z": 3, "t": 0}
+    Path("shapes.geojson").write_text(json.dumps(data))
+    ran = sam("learn", picture, "--annotations", "shapes.geojson")
+    assert "another plane" in ran.err
+    assert "learnt 1 example" in ran.err

@@ -1,0 +1,350 @@
+"""Annotation files: told by their content, paired with pictures, and within limits."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import roifile
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import QUICK
+
+from sam_detect.errors import ImageError, MaskError
+from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus
+from sam_detect.outputs.coco import COCOSink
+from sam_detect.outputs.text import JSONSink
+from sam_detect.sources.annotation_files import load_annotations, read_annotations
+from sam_detect.types import (
+    AnnotatedImage,
+    Annotation,
+    Classification,
+    Detections,
+    Frame,
+    Masks,
+)
+
+SIZE = (20, 30)
+RING = np.array([(2, 1), (6, 1), (6, 4), (2, 4)], float)
+NUT, DATE = Annotation(("nut",), ((RING,),)), Annotation(("date", "ripe"), ((RING + 10,),))
+WRITERS = {
+    "a.geojson": geojson.encode,
+    "a.zip": imagej.encode,
+    "labelme.json": labelme.encode,
+    "a.tif": label_map.encode,
+    "a.png.json": nimbus.encode,
+}
+PICTURES = ["pictures/a.jpg"]
+
+
+def image(*outlines: Annotation, name: str = "a.jpg") -> AnnotatedImage:
+    return AnnotatedImage("", name, outlines, size_hw=SIZE)
+
+
+def write(tmp_path: Path, name: str, content: Any) -> Path:
+    file = tmp_path / name
+    if not isinstance(content, (bytes, str)):
+        content = json.dumps(content)
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return file
+
+
+def feature(coordinates: Any, kind: str = "Polygon", **properties: Any) -> dict[str, Any]:
+    geometry = {"type": kind, "coordinates": coordinates}
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def masks_of(found: list[AnnotatedImage]) -> list[np.ndarray]:
+    masks = [each.mask(SIZE) for one in found for each in one.outlines]
+    return [mask for mask in masks if mask is not None]
+
+
+# Every format, by its content
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_is_told_by_its_content(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path, name, WRITERS[name](image(NUT, DATE)))
+    found, problems = read_annotations(file, PICTURES)
+    assert problems == []
+    assert [one.path for one in found] == PICTURES
+    assert [each.tags for each in found[0].outlines] == [NUT.tags, DATE.tags]
+    assert [int(mask.sum()) for mask in masks_of(found)] == [12, 12]
+
+
+@pytest.mark.parametrize("kind", [COCOSink, JSONSink])
+def test_what_detect_writes_is_read(tmp_path: Path, kind: Any) -> None:
+    sink = kind(tmp_path / "found.json")
+    mask = np.zeros(SIZE, np.bool_)
+    mask[3:9, 4:20] = True
+    classes = (Classification("nut", "nut", 0.5),)
+    frame = Frame(np.zeros((*SIZE, 3), np.uint8), PICTURES[0])
+    sink.write(frame, Detections(PICTURES[0], Masks.from_dense(mask), classes))
+    sink.close()
+    found, problems = read_annotations(tmp_path / "found.json", PICTURES)
+    assert problems == []
+    assert found[0].outlines[0].label == "nut"
+    np.testing.assert_array_equal(masks_of(found), [mask])
+
+
+def test_json_lines_of_several_pictures(tmp_path: Path) -> None:
+    row = {"image": "b/x.jpg", "width": 30, "height": 20, "detections": []}
+    file = write(tmp_path, "x.jsonl", json.dumps(row) + "\n" + json.dumps(row | {"image": "y.jpg"}))
+    found, _ = load_annotations(file)
+    assert [one.file_name for one in found] == ["b/x.jpg", "y.jpg"]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_tag_takes_its_annotations_and_is_their_label(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path, name, WRITERS[name](image(NUT, DATE)))
+    found, _ = read_annotations(file, PICTURES, tag="ripe")
+    assert [each.tags for each in found[0].outlines] == [("ripe", "date")]
+    with pytest.raises(ImageError, match=r"no annotation with the tag 'fig' \(it has: date, nut"):
+        read_annotations(file, PICTURES, tag="fig")
+
+
+def test_what_has_no_tag_is_named_or_left_out(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.json", [RING.tolist(), (RING + 10).tolist()])
+    found, problems = read_annotations(file, PICTURES, label="nut")
+    assert problems == []
+    assert [each.label for each in found[0].outlines] == ["nut", "nut"]
+    with pytest.raises(ImageError, match="2 annotations have no tag: name them with --label"):
+        read_annotations(file, PICTURES)
+
+
+# Which picture
+
+
+def test_a_file_without_names_means_the_picture_of_its_own_name(tmp_path: Path) -> None:
+    file = write(tmp_path, "b.geojson", geojson.encode(image(NUT)))
+    found, _ = read_annotations(file, ["a.jpg", "b.jpg", "c.jpg"])
+    assert [one.path for one in found] == ["b.jpg"]
+    with pytest.raises(ImageError, match="does not say which picture it is of, and 2 were given"):
+        read_annotations(file, ["a.jpg", "c.jpg"])
+
+
+def test_a_folder_of_files(tmp_path: Path) -> None:
+    for name in "ab":
+        write(tmp_path, f"{name}.geojson", geojson.encode(image(NUT)))
+    write(tmp_path, "c.geojson", "{")
+    write(tmp_path, "notes.txt", "no annotations")
+    found, problems = read_annotations(tmp_path, ["p/a.jpg", "p/b.jpg"])
+    assert [one.path for one in found] == ["p/a.jpg", "p/b.jpg"]
+    assert len(problems) == 1
+    assert "c.geojson is not a JSON file" in problems[0]
+
+
+def test_annotations_of_a_picture_that_is_not_there(tmp_path: Path) -> None:
+    file = write(tmp_path, "x.json", labelme.encode(image(NUT, name="other.jpg")))
+    with pytest.raises(ImageError, match="none of the annotated pictures"):
+        read_annotations(file, PICTURES)
+
+
+# Conventions
+
+
+def test_outlines_through_the_centres_of_pixels(tmp_path: Path) -> None:
+    mask = np.zeros(SIZE, np.uint8)
+    mask[3:9, 4:20] = 1
+    mask[9:14, 10:15] = 1
+    [contour], _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    file = write(tmp_path, "a.json", [contour[:, 0].tolist()])
+    found, _ = read_annotations(file, PICTURES, label="nut", pixel_centres=True)
+    np.testing.assert_array_equal(masks_of(found), [mask.astype(bool)])
+    edges, _ = read_annotations(file, PICTURES, label="nut")
+    assert masks_of(edges)[0].sum() < mask.sum()
+
+
+def test_outlines_between_the_centres_of_pixels(tmp_path: Path) -> None:
+    from skimage.measure import find_contours
+
+    mask = np.zeros(SIZE, np.bool_)
+    mask[3:9, 4:20] = mask[9:14, 10:15] = True
+    [contour] = find_contours(mask.astype(float), 0.5)
+    file = write(tmp_path, "a.json", [contour[:, ::-1].tolist()])
+    found, _ = read_annotations(file, PICTURES, label="nut", pixel_centres=True)
+    np.testing.assert_array_equal(masks_of(found), [mask])
+
+
+# What cannot be used
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "two points": (feature([[[1, 1], [2, 2]]]), "at least 3 points"),
+    "words": (feature([[["a", "b"]] * 4]), "list of numbers"),
+    "not finite": (feature([[[1, 1], [5, 1e400], [5, 5]]]), "usable number"),
+    "deep": (feature([[[[[[1]]]]]]), "polygon"),
+    "a line": (feature([[1, 1], [2, 2]], "LineString"), "must be a Polygon"),
+    "no geometry": ({"type": "Feature", "geometry": None}, "no geometry"),
+    "no feature": (5, "must be an object"),
+    "a tag of two lines": (
+        feature([RING.tolist()], classification={"name": "a\nb"}), "one line of text",
+    ),
+    "a plane of words": (
+        {"type": "Feature", "properties": {}, "geometry": {
+            "type": "Polygon", "coordinates": [RING.tolist()], "plane": {"z": "x"}}},
+        "Z must be a whole number",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_feature_that_cannot_be_used_is_left_out(tmp_path: Path, what: str) -> None:
+    bad, reason = BAD[what]
+    good = feature([RING.tolist()], classification={"name": "nut"})
+    text = json.dumps([good, bad, good])
+    found, problems = read_annotations(write(tmp_path, "a.geojson", text), PICTURES)
+    assert len(found[0].outlines) == 2
+    assert len(problems) == 1
+    assert "a.geojson: feature 2: " in problems[0]
+    assert reason in problems[0]
+
+
+def test_open_and_self_crossing_polygons_are_read(tmp_path: Path) -> None:
+    bow = [[0, 0], [8, 8], [8, 0], [0, 8]]
+    data = [feature([each], classification={"name": "nut"}) for each in (RING.tolist(), bow)]
+    found, problems = read_annotations(write(tmp_path, "a.geojson", data), PICTURES)
+    assert problems == []
+    assert masks_of(found)[0].sum() == 12
+    assert 20 < masks_of(found)[1].sum() < 40
+
+
+NONE: dict[str, tuple[Any, str]] = {
+    "nothing": (b"", "not a JSON file"),
+    "text": (b"hello", "not a JSON file"),
+    "no format": ({"a": 1}, "no format of annotations that is known"),
+    "a number": (5, "no format of annotations that is known"),
+    "half of COCO": ({"images": [], "annotations": []}, "needs a list 'categories'"),
+    "deep JSON": ("[" * 100_000, "not a JSON file"),
+    "a broken zip": (b"PK\x03\x04 and so on", "no zip file"),
+    "a broken picture": (b"\x89PNG\r\n\x1a\n and so on", "no PNG file"),
+    "a broken TIFF": (b"II*\x00\xff\xff\xff\xff", "no TIFF file"),
+    "features of features": (
+        json.loads('{"type": "FeatureCollection", "features": [' * 30 + "]}" * 30),
+        "collections in more than",
+    ),
+    "no list of features": ({"type": "FeatureCollection", "features": 5}, "must be a list"),
+}
+
+
+@pytest.mark.parametrize("what", NONE)
+def test_a_file_of_no_annotations_is_one_line(tmp_path: Path, what: str) -> None:
+    content, reason = NONE[what]
+    file = write(tmp_path, "a.json", content)
+    with pytest.raises(ImageError, match=reason) as caught:
+        read_annotations(file, PICTURES)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def zipped(*entries: tuple[str, bytes]) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries:
+            archive.writestr(name, content)
+    return data.getvalue()
+
+
+def roi(ring: np.ndarray = RING, name: str = "nut-1") -> bytes:
+    return bytes(roifile.ImagejRoi.frompoints(ring.astype(np.float32), name=name).tobytes())
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_zip_with_duplicates_gives_the_later_ones(tmp_path: Path) -> None:
+    content = zipped(("a.roi", roi(RING)), ("a.roi", roi(RING * 2)), ("b.roi", roi(RING + 5)))
+    found, problems = read_annotations(write(tmp_path, "a.zip", content), PICTURES)
+    assert [int(mask.sum()) for mask in masks_of(found)] == [48, 12]
+    assert problems == ["a.zip: 1 regions have the name of a later one: left out"]
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imagej, "MAX_ZIP_BYTES", 1 << 20)
+    content = zipped(("a.roi", b"\0" * (3 << 19)))
+    assert len(content) < 10_000
+    with pytest.raises(ImageError, match="larger than 1 MiB"):
+        read_annotations(write(tmp_path, "a.zip", content), PICTURES)
+
+
+def test_a_zip_that_lies_about_its_size_is_a_problem(tmp_path: Path) -> None:
+    content = bytearray(zipped(("a.roi", roi() + b"\0" * 5000), ("b.roi", roi())))
+    central = content.index(b"PK\x01\x02")
+    struct.pack_into("<I", content, central + 24, 100)
+    found, problems = read_annotations(write(tmp_path, "a.zip", bytes(content)), PICTURES)
+    assert len(found[0].outlines) == 1
+    assert len(problems) == 1
+
+
+@QUICK
+@given(st.integers(0, 300), st.binary(min_size=1, max_size=8))
+def test_a_damaged_region_is_a_line_or_an_object(place: int, noise: bytes) -> None:
+    content = bytearray(roi())
+    content[place : place + len(noise)] = noise
+    problems: list[str] = []
+    try:
+        [found] = imagej.decode(bytes(content), problems)
+    except ImageError:
+        return
+    for each in found.outlines:
+        try:
+            each.mask(SIZE)
+        except MaskError:
+            continue
+    assert len(found.outlines) + len(problems) >= 1
+
+
+@QUICK
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
+        st.sampled_from(["type", "features", "geometry", "coordinates", "properties", "shapes",
+                         "points", "label", "annotations", "tags", "location", "shape", "Z",
+                         "annotationProperties", "annotationPropertyValues", "mask", "image",
+                         "detections", "segmentation", "measurements", "classification"]),
+        inner, max_size=5),
+    max_leaves=20,
+))  # fmt: skip
+def test_garbage_is_problems_or_an_error_in_every_json_format(data: Any) -> None:
+    from sam_detect.formats import results
+
+    for decode in (geojson.decode, labelme.decode, nimbus.decode, results.decode):
+        rows = data if isinstance(data, dict) else {"annotations": data, "shapes": data}
+        try:
+            decode(rows, [])
+        except ImageError:
+            continue
+
+
+def test_a_label_map_of_colours_or_fractions_is_refused(tmp_path: Path) -> None:
+    for values in (np.zeros((5, 6, 3), np.uint8), np.ones((5, 6), np.float32)):
+        tifffile.imwrite(tmp_path / "a.tif", values)
+        with pytest.raises(ImageError, match="it is no label map"):
+            read_annotations(tmp_path / "a.tif", PICTURES, label="nut")
+
+
+def test_a_box_without_area_is_a_problem(tmp_path: Path) -> None:
+    shapes = [
+        {"label": "nut", "points": [[1, 1], [1, 5]], "shape_type": "rectangle"},
+        {"label": "nut", "points": [[1, 1], [4, 5]], "shape_type": "rectangle"},
+    ]
+    file = write(tmp_path, "a.json", {"shapes": shapes, "imagePath": "a.jpg"})
+    found, problems = read_annotations(file, PICTURES)
+    assert [int(mask.sum()) for mask in masks_of(found)] == [12]
+    assert problems == ["a.json: shape 1: it is a box without area"]
+
+
+def test_large_numbers_in_a_label_map_are_read(tmp_path: Path) -> None:
+    values = np.arange(10_000, dtype=np.uint32).reshape(100, 100) * 429_000
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    found, _ = read_annotations(tmp_path / "a.tif", PICTURES, label="nut")
+    assert len(found[0].outlines) == 9_999
+    assert found[0].outlines[0].id == 429_000
