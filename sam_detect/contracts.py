@@ -273,6 +273,7 @@ CONTRACTS: dict[str, dict[str, Check]] = {
         "segment_masks": one_mask_each,
         "for_areas": same_room,
         "for_similarity": same_room,
+        "for_examples": same_room,
     },
     "embedder": {
         "embed": unit_vectors,

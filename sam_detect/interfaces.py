@@ -24,6 +24,7 @@ from sam_detect.contracts import Part
 from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.types import (
     Classification,
+    Crop,
     Detections,
     FadedCrop,
     Frame,
@@ -85,6 +86,14 @@ class Segmenter(Part, room="segmenter"):
         """This segmenter for pictures and windows of which it may ask how like the examples they
         are; itself unless it :attr:`uses_similarity`. What it then gives quality 0 stays unknown.
         """
+        return self
+
+    uses_examples: bool = False
+    """Whether :meth:`for_examples` gives another segmenter."""
+
+    def for_examples(self, crops: Mapping[str, Sequence[Crop]]) -> Segmenter:
+        """This segmenter trained on the crops of examples, by label; itself unless it
+        :attr:`uses_examples`. Asked for when a library has changed, before :meth:`for_areas`."""
         return self
 
     def smallest_area(self, size_hw: tuple[int, int]) -> float:

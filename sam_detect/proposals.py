@@ -17,8 +17,8 @@ from sam_detect.models.sharing import WhileAlive
 from sam_detect.types import Crop, ExampleArrays, Frame, Masks
 
 EXAMPLES_SEEN = 32
-"""So many examples of each label are seen pixel by pixel at most; each takes a pass of a network.
-"""
+"""So many examples of each label are seen pixel by pixel at most; each takes a pass of a network,
+or is learnt by a forest."""
 SEEN_WHERE_SEPARABLE, MOST_LABELS = 8, 16
 """The same where a segmenter wants it only if the examples are separable; and of so many labels at
 most."""
@@ -41,6 +41,7 @@ class Proposals:
         self.segmenter, self.library, self.tile = segmenter, library, tile
         self.original = original
         self._similarity: tuple[str, DenseSimilarity | None] | None = None
+        self._trained_on: tuple[str, Segmenter] | None = None
         self._made: WhileAlive[Frame, dict[Any, Masks]] = WhileAlive(1)
 
     def for_library(
@@ -60,7 +61,7 @@ class Proposals:
             near: as of :meth:`all_of`.
         """
         areas = example_areas(snapshot.examples())
-        segmenter = self.segmenter.for_areas(areas)
+        segmenter = self._trained(snapshot).for_areas(areas)
         if segmenter.uses_similarity and not (quick and segmenter.wants_separable):
             similarity = self._similarity_to(snapshot)
             if similarity is not None:
@@ -95,10 +96,21 @@ class Proposals:
             near: as of :meth:`all_of`.
         """
         found = self.all_of(frame, example_areas(snapshot.examples()), near)
-        if not self.segmenter.uses_similarity or self._similarity_to(snapshot) is None:
+        similar = self.segmenter.uses_similarity and self._similarity_to(snapshot) is not None
+        if not similar and not self.segmenter.uses_examples:
             return found
         followed = self.for_library(frame, snapshot, warn=False, near=near)
         return Masks.concatenate([found, followed])
+
+    def _trained(self, snapshot: LibrarySnapshot) -> Segmenter:
+        """The segmenter, trained once for a generation where it learns from the examples."""
+        if not self.segmenter.uses_examples:
+            return self.segmenter
+        if self._trained_on is None or self._trained_on[0] != snapshot.generation:
+            crops = self._crops(snapshot.examples().positive_ids(EXAMPLES_SEEN))
+            trained = self.segmenter.for_examples(crops) if crops else self.segmenter
+            self._trained_on = snapshot.generation, trained
+        return self._trained_on[1]
 
     def _similarity_to(self, snapshot: LibrarySnapshot) -> DenseSimilarity | None:
         """The similarity to the library's examples, fitted once for a generation; None without
@@ -112,11 +124,16 @@ class Proposals:
         ids = examples.positive_ids(SEEN_WHERE_SEPARABLE if choosy else EXAMPLES_SEEN)
         if choosy and len(ids) > SEEN_WHERE_SEPARABLE * MOST_LABELS:
             return None
+        crops = self._crops(ids)
+        found = similarity_to(crops, asked_for=not choosy) if crops else None
+        return None if choosy and found is not None and not found.limits else found
+
+    def _crops(self, ids: Sequence[str]) -> dict[str, list[Crop]]:
+        """The crops of examples, by label."""
         crops: dict[str, list[Crop]] = {}
         for example in self._read(ids):
             crops.setdefault(example.label, []).append(example.crop)
-        found = similarity_to(crops, asked_for=not choosy) if crops else None
-        return None if choosy and found is not None and not found.limits else found
+        return crops
 
     def _read(self, ids: Sequence[str]) -> list[Example]:
         """Those of the examples of which a crop is kept."""

@@ -20,6 +20,7 @@ from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError, o
 BUILT_IN: dict[str, dict[str, str]] = {
     "segmenter": {
         "naive": "sam_detect.segmentation.naive:NaiveSegmenter",
+        "forest": "sam_detect.segmentation.forest:ForestSegmenter",
         "sam2": "sam_detect.segmentation.sam2:SAM2Segmenter",
     },
     "fade": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from sam_detect.masks import FloatArray
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import load_class
 from sam_detect.segmentation import prompted
-from sam_detect.types import Frame, Masks, Similarity
+from sam_detect.types import Crop, Frame, Masks, Similarity
 
 Areas = tuple[int, int] | None
 
@@ -67,6 +67,13 @@ class CachedSegmenter(Segmenter):
     @property
     def wants_separable(self) -> bool:  # type: ignore[override]
         return self.inner.wants_separable
+
+    @property
+    def uses_examples(self) -> bool:  # type: ignore[override]
+        return self.inner.uses_examples
+
+    def for_examples(self, crops: Mapping[str, Sequence[Crop]]) -> CachedSegmenter:
+        return replace(self, inner=self.inner.for_examples(crops), knows_examples=True)
 
     def for_similarity(self, similarity: Similarity) -> CachedSegmenter:
         found = self.inner.for_similarity(similarity)

@@ -11,6 +11,7 @@ from sam_detect.options import Options, shown
 from sam_detect.registry import room_attribute
 
 if TYPE_CHECKING:
+    from sam_detect.segmentation.forest import ForestSegmenter as ForestSegmenter
     from sam_detect.segmentation.naive import NaiveSegmenter as NaiveSegmenter
     from sam_detect.segmentation.sam2 import SAM2Segmenter as SAM2Segmenter
 
@@ -39,7 +40,7 @@ class ProposalOptions(Options):
 
 
 class NaiveSegmenterOptions(ProposalOptions):
-    """Of ``naive``."""
+    """Of ``naive`` and ``forest``."""
 
     similar_regions: Literal["auto", "off"] = Field(
         "auto",
@@ -66,7 +67,11 @@ class SAM2SegmenterOptions(ProposalOptions, SAM2Options):
     )
 
 
-OPTIONS = {"naive": NaiveSegmenterOptions, "sam2": SAM2SegmenterOptions}
+OPTIONS = {
+    "naive": NaiveSegmenterOptions,
+    "forest": NaiveSegmenterOptions,
+    "sam2": SAM2SegmenterOptions,
+}
 
 
 def __getattr__(name: str) -> Any:

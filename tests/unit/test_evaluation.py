@@ -402,7 +402,7 @@ def test_a_detector_gives_everything_unless_told_what(folder: Path) -> None:
         ({"shot": 3}, r"'shot' \(it has: draw, exhaustive, group_by"),
         ({"seeds": 3}, "seeds"),
         ({"seeds": "ab"}, "seeds"),
-        ({"draw": "other"}, "cross or same, got 'other'"),
+        ({"draw": "other"}, "cross, same, each; got 'other'"),
     ],
 )
 def test_an_unknown_metric_or_option_is_named(
