@@ -56,7 +56,7 @@ MOST_NAMED = 5
 """So many of the files written are named at the end of a run."""
 
 
-@click.command(cls=options.Sectioned)
+@click.command(cls=options.Sectioned, advanced=("smoothing",))
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|GLOB|-...")
 @click.option(
     "--label",
@@ -75,6 +75,13 @@ MOST_NAMED = 5
     "format_name",
     metavar="|".join([*names("format"), "PKG.MOD:CLASS"]),
     help="Format of the output; by default that of the output's ending.",
+)
+@click.option(
+    "--smoothing",
+    type=click.FloatRange(0, 20),
+    default=0,
+    metavar="PIXELS",
+    help="Simplify outlines in the formats of other programs by so much; 0 keeps every pixel.",
 )
 @click.option(
     "--only",
@@ -115,6 +122,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     label: str | None,
     output: Path | None,
     format_name: str | None,
+    smoothing: float,
     only: tuple[str, ...],
     unknown: bool,
     explain: bool,
@@ -160,7 +168,15 @@ def detect(  # noqa: PLR0917 - click gives them by name
         _prime(detector, pictures, label)
     with (
         resuming.keeping_progress(output, [*pictures], failures, facts, resume=resume) as kept,
-        _sinks(format_name, output, as_json, paths, unknown=unknown, explain=explain) as sinks,
+        _sinks(
+            format_name,
+            output,
+            as_json,
+            paths,
+            include_unknown=unknown,
+            explain=explain,
+            smoothing=smoothing,
+        ) as sinks,
         contextlib.closing(
             resuming.results(detector, pictures, workers, kept, explain=explain)
         ) as found,
@@ -235,11 +251,10 @@ def _sinks(
     output: Path | None,
     as_json: bool,
     paths: Sequence[str],
-    *,
-    unknown: bool,
-    explain: bool,
+    **options: Any,
 ) -> Iterator[list[Sink]]:
-    """What is written: the output, and JSON on stdout where that is asked for.
+    """What is written: the output, and JSON on stdout where that is asked for. A sink gets those of
+    the options that it takes.
 
     A run that is stopped, or fails half-way, keeps what it has done.
     """
@@ -252,12 +267,7 @@ def _sinks(
     for name, place in wanted if paths else []:
         made = load_asked("format", name)
         known = inspect.signature(made).parameters
-        given = {
-            "multiple": several,
-            "inputs": paths,
-            "include_unknown": unknown,
-            "explain": explain,
-        }
+        given = {"multiple": several, "inputs": paths, **options}
         if name == "counts" and place is None and width() < UNLIMITED:
             made = counts_as_table()
         sinks.append(made(place, **{k: value for k, value in given.items() if k in known}))

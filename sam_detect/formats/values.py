@@ -123,7 +123,7 @@ def polygons_of(annotation: Annotation) -> tuple[Polygon, ...]:
 def turned(ring: Ring, *, clockwise: bool) -> Ring:
     """The ring in this direction, with y upwards."""
     x, y = ring.T
-    area = float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
+    area = float(x[:-1] @ y[1:] - y[:-1] @ x[1:] + x[-1] * y[0] - y[-1] * x[0])
     return ring[::-1] if (area < 0) is not clockwise else ring
 
 

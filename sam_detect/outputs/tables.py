@@ -11,13 +11,15 @@ from functools import cached_property
 from pathlib import Path
 
 from sam_detect.interfaces import VideoSink
+from sam_detect.outputs.shapes import measured
 from sam_detect.outputs.text import AppendedText, DatasetTextSink, TextSink
-from sam_detect.types import Detection, Detections, Frame, TrackedFrame
+from sam_detect.types import Detection, Detections, Frame, ImageRGB, TrackedFrame
 from sam_detect.types.conversions import UNKNOWN_CATEGORY
 
 COLUMNS = (
     "image", "index", "label", "confidence", "best_label", "x", "y", "w", "h", "area", "score",
-    "neighbour_ids", "neighbour_similarities",
+    "neighbour_ids", "neighbour_similarities", "perimeter", "circularity", "aspect_ratio",
+    "solidity", "mean_intensities",
 )  # fmt: skip
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """The last four are full-width forms of the first four: some spreadsheets take those as well."""
@@ -34,7 +36,9 @@ class CSVSink(TextSink):
     """UTF-8, comma-separated, with a header. See :class:`TextSink` for the arguments.
 
     ``index`` counts the detections of an image from 0; ``label`` is empty if it is unknown; the
-    box is in pixels; ids and similarities of the neighbours are separated by ``;``.
+    box is in pixels; ids and similarities of the neighbours are separated by ``;``, and so are the
+    mean intensities of the channels (red, green, blue; 0 to 255).
+    :class:`~sam_detect.outputs.shapes.Shape` says what the measures of the shape are.
 
     A text that a spreadsheet would run as a formula (one that starts with ``=``, ``+``, ``-``,
     ``@``, a tab or a line break) gets an apostrophe in front, so that labels from others are safe
@@ -46,10 +50,12 @@ class CSVSink(TextSink):
 
     def text_of(self, frame: Frame, detections: Detections) -> str:
         image = safe_text(detections.source_id)
-        return "".join(_csv_line(_row(image, *pair)) for pair in enumerate(detections))
+        pixels = frame.image_rgb
+        return "".join(_csv_line(_row(image, *pair, pixels)) for pair in enumerate(detections))
 
 
-def _row(image: str, index: int, detection: Detection) -> Iterable[str | float]:
+def _row(image: str, index: int, detection: Detection, pixels: ImageRGB) -> Iterable[str | float]:
+    shape = measured(detection, pixels)
     neighbours = detection.neighbours
     return (
         image,
@@ -62,6 +68,11 @@ def _row(image: str, index: int, detection: Detection) -> Iterable[str | float]:
         round(detection.score, 6),
         safe_text(";".join(neighbour.id for neighbour in neighbours)),
         ";".join(f"{neighbour.similarity:.6f}" for neighbour in neighbours),
+        round(shape.perimeter, 2),
+        round(shape.circularity, 4),
+        round(shape.aspect_ratio, 4),
+        round(shape.solidity, 4),
+        ";".join(f"{mean:.2f}" for mean in shape.means),
     )
 
 
