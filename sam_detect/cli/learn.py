@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam_detect.cli import options
+from sam_detect.cli.annotated import Annotations, Preview
 from sam_detect.cli.feedback import (
     Failures,
     LearningReport,
@@ -28,17 +28,14 @@ from sam_detect.labels import normalised_label, shown_label, similar_labels
 
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
-    from sam_detect.batch import Prepared
     from sam_detect.segmentation.prompted import Outlined
-    from sam_detect.types import AnnotatedImage, Frame, Masks
+    from sam_detect.types import Frame, Masks
 
 HINT = (
     "hint: a negative acts on what looks the same. If the wrong find is another kind of thing "
     "with a name, teaching that works better: sam-detect learn IMAGE --label NAME --box x,y,w,h"
 )
 """Measured in docs/labelling.md."""
-NOT_GIVEN = "annotated, but not among the pictures"
-"""How ``read_coco`` ends its line about a picture of the file that was not given."""
 
 
 ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area")
@@ -81,7 +78,7 @@ ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area")
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="File or folder with outlines and names: COCO, GeoJSON (QuPath), ImageJ's regions, "
-    "LabelMe, label maps, NimbusImage, sam-detect's JSON.",
+    "LabelMe, label maps, NimbusImage, YOLO (a folder with data.yaml), sam-detect's JSON.",
 )
 @click.option("--tag", metavar="NAME", help="Only annotations with this tag or of this category.")
 @click.option(
@@ -152,13 +149,13 @@ def learn(  # noqa: PLR0917 - click gives them by name
         # Of pictures that are named one by one, others may well be annotated, too.
         whole = any(image not in paths for image in images)
         read = partial(
-            _Annotations, annotations, paths, failures, whole=whole, centres=pixel_centres
+            Annotations, annotations, paths, failures, whole=whole, centres=pixel_centres
         )
         annotated = read(tag, label)
         if negative_tag is not None:
             wrong = read(negative_tag, label, named=tag or label)
         paths = list(annotated.by_path)
-    shown = _Preview(preview, paths) if preview is not None else None
+    shown = Preview(preview, paths) if preview is not None else None
     report = LearningReport(as_json, negative, exhaustive)
     with report.summary(library), progress(paths, "learning") as steps:
         if annotated is not None:
@@ -302,119 +299,4 @@ class _Prompts:
             yield (
                 f"{what} {number} ({','.join(f'{v:g}' for v in values)}): took "
                 f"{counted(area, 'pixel')}{share}, {x1 - x0}x{y1 - y0} at {x0},{y0}"
-            )
-
-
-class _Preview:
-    """The pictures of ``--preview``.
-
-    Args:
-        output: a file for one picture; a folder for several, or where it has no ending.
-        paths: the pictures, which are never overwritten.
-    """
-
-    def __init__(self, output: str, paths: list[str]) -> None:
-        from sam_detect.outputs.files import ImagePaths, InputGuard
-
-        self._files = ImagePaths(output, multiple=len(paths) > 1 or not Path(output).suffix)
-        self._inputs = InputGuard(paths)
-
-    def write(self, frame: Frame, masks: Masks, boxes: list[list[float]]) -> None:
-        from sam_detect.outputs import write_image
-        from sam_detect.outputs.overlay import draw_preview
-
-        path = self._files.path_for(frame.source_id)
-        self._inputs.check(path)
-        write_image(path, draw_preview(frame.image_rgb, masks, boxes))
-        note(f"wrote {path}")
-
-
-class _Annotations:
-    """The outlines and labels of a file of annotations.
-
-    Args:
-        file: the file, or a folder of such.
-        paths: the pictures.
-        failures: gets what has to be left out.
-        tag: only annotations with this one, unless None.
-        label: of those without a tag.
-        named: what all of them are called instead.
-        whole: whether all annotated pictures should be there.
-        centres: whether coordinates are those of pixels' centres.
-    """
-
-    def __init__(
-        self,
-        file: Path,
-        paths: list[str],
-        failures: Failures,
-        tag: str | None,
-        label: str | None,
-        *,
-        named: str | None = None,
-        whole: bool,
-        centres: bool,
-    ) -> None:
-        from sam_detect.sources.annotation_files import read_annotations
-
-        self.failures = failures
-        self.by_path: dict[str, list[AnnotatedImage]] = {}
-        annotated, problems = read_annotations(
-            file, paths, tag=tag, label=label, pixel_centres=centres
-        )
-        for given in annotated:
-            tags = None if named is None else (named,)
-            outlines = tuple(replace(each, tags=tags or each.tags) for each in given.outlines)
-            image = replace(given, outlines=outlines)
-            self.by_path.setdefault(image.path, []).append(image)
-        elsewhere = [] if whole else [text for text in problems if text.endswith(NOT_GIVEN)]
-        if elsewhere:
-            note(f"{file} has annotated pictures that were not given: {len(elsewhere)}")
-        for problem in problems:
-            if problem not in elsewhere and named is None:  # else they were said already
-                failures.add(str(file), problem)
-
-    def learn(
-        self,
-        detector: SAMDetect,
-        paths: Iterable[str],
-        report: LearningReport,
-        shown: _Preview | None,
-        workers: int | None,
-    ) -> None:
-        """Learns the outlines of the pictures; what cannot be used is named, left out."""
-        from sam_detect.batch import default_workers
-
-        wanted = default_workers(detector.pipeline, len(self.by_path))
-        answers = detector.prepare_each(
-            map(self._merged, self.by_path),
-            workers=wanted if workers is None else min(workers, max(1, len(self.by_path))),
-            negative=report.negative,
-            exhaustive=report.exhaustive,
-            with_frames=shown is not None,
-        )
-        with closing(answers):
-            for path in paths:
-                answer = next(answers)
-                with self.failures.guard(path):
-                    prepared = answer.get()
-                    self._note_problems(prepared)
-                    if shown is not None and prepared.frame is not None:
-                        shown.write(prepared.frame, prepared.masks, [])
-                    report.learn_prepared(detector, prepared)
-
-    def _merged(self, path: str) -> AnnotatedImage:
-        """All outlines of one file, which may be annotated under several names."""
-        first, *others = self.by_path[path]
-        return replace(first, outlines=sum((each.outlines for each in others), first.outlines))
-
-    def _note_problems(self, prepared: Prepared) -> None:
-        path, guessed = prepared.image.path, prepared.guessed
-        for problem in prepared.problems:
-            self.failures.add(path, problem)
-        if guessed:
-            note(
-                f"warning: {path}: no object that was proposed fits {len(guessed)} of "
-                f"{len(prepared.image.outlines)} boxes (number {', '.join(map(str, guessed[:8]))}"
-                f"{', ...' if len(guessed) > 8 else ''}), so the outlines are guesses"
             )

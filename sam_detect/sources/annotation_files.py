@@ -58,8 +58,24 @@ def read_annotations(
             if each == path:
                 raise
             problems.append(str(error))
+    return choose(
+        found, problems, path, tag=tag, label=label, pixel_centres=pixel_centres
+    ), problems
+
+
+def choose(
+    found: list[AnnotatedImage],
+    problems: list[str],
+    file: Path,
+    *,
+    tag: str | None,
+    label: str | None,
+    pixel_centres: bool = False,
+) -> list[AnnotatedImage]:
+    """Of what a file says the annotations that are wanted, with a label each; as
+    :func:`read_annotations`. What is left out is added to ``problems``."""
     if tag is not None:
-        found = _tagged(found, shown_label(tag), path)
+        found = _tagged(found, shown_label(tag), file)
     named = () if label is None else (label,)
     used: list[AnnotatedImage] = []
     for image in found:
@@ -77,7 +93,7 @@ def read_annotations(
     if not used:
         first = f" (problems: {len(problems)}; {problems[0]})" if problems else ""
         raise ImageError(f"{file} has no annotation that can be used{first}")
-    return used, problems
+    return used
 
 
 def load_annotations(file: str | Path) -> tuple[list[AnnotatedImage], list[str]]:

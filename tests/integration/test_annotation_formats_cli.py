@@ -61,6 +61,18 @@ def test_several_pictures_are_files_in_a_folder(sam: Command, picture: Path) -> 
     ran.failed("one.geojson", "expected a folder", code=1)
 
 
+def test_a_yolo_dataset_is_learnt(sam: Command, picture: Path) -> None:
+    Path("set/images").mkdir(parents=True)
+    saved(Path("set/images/shapes.png"))
+    sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0])).worked()
+    sam("detect", "set/images", "--format", "yolo", "--output", "set").worked()
+    ran = sam("learn", "set/images", "--annotations", "set", "--library", "again").worked()
+    rows = Path("set/labels/shapes.txt").read_text().splitlines()
+    assert f"learnt {len(rows)} examples" in ran.err
+    ran = sam("learn", picture, "--annotations", "set", "--library", "again")
+    ran.failed("no annotation that can be used", code=1)
+
+
 def features(**tags: list[tuple[int, int]]) -> str:
     found = [
         {"type": "Feature", "geometry": {"type": "Point", "coordinates": [x, y]},

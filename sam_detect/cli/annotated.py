@@ -1,0 +1,171 @@
+"""Annotated pictures for ``sam-detect learn``: files of annotations, and what was taken of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam_detect.cli.feedback import Failures, LearningReport, note
+
+if TYPE_CHECKING:
+    from sam_detect.api import SAMDetect
+    from sam_detect.batch import Prepared
+    from sam_detect.evaluation.dataset import Dataset
+    from sam_detect.types import AnnotatedImage, Frame, Masks
+
+NOT_GIVEN = "annotated, but not among the pictures"
+"""How readers end their line about a picture of the file that was not given."""
+IN_TWO_SPLITS = "it is in train, too"
+"""How the reader of YOLO ends its line about a picture that it takes from one split only."""
+
+
+class Preview:
+    """The pictures of ``--preview``.
+
+    Args:
+        output: a file for one picture; a folder for several, or where it has no ending.
+        paths: the pictures, which are never overwritten.
+    """
+
+    def __init__(self, output: str, paths: list[str]) -> None:
+        from sam_detect.outputs.files import ImagePaths, InputGuard
+
+        self._files = ImagePaths(output, multiple=len(paths) > 1 or not Path(output).suffix)
+        self._inputs = InputGuard(paths)
+
+    def write(self, frame: Frame, masks: Masks, boxes: list[list[float]]) -> None:
+        from sam_detect.outputs import write_image
+        from sam_detect.outputs.overlay import draw_preview
+
+        path = self._files.path_for(frame.source_id)
+        self._inputs.check(path)
+        write_image(path, draw_preview(frame.image_rgb, masks, boxes))
+        note(f"wrote {path}")
+
+
+def _yolo_dataset(file: Path) -> Dataset | None:
+    """A YOLO folder, or its data.yaml; None for other annotations."""
+    if not (file.suffix.lower() in (".yaml", ".yml") or (file / "data.yaml").exists()):
+        return None
+    from sam_detect.evaluation.readers import open_dataset
+
+    return open_dataset(file)
+
+
+def _of_dataset(dataset: Dataset, paths: list[str]) -> tuple[list[AnnotatedImage], list[str]]:
+    """What a dataset says of the pictures at hand, and a line for each thing left out."""
+    from sam_detect.types import AnnotatedImage, Annotation
+
+    at_hand = {Path(path).resolve(): path for path in paths}
+    found = []
+    problems = [each for each in dataset.problems if not each.endswith(IN_TWO_SPLITS)]
+    for picture in dataset.pictures:
+        path = at_hand.get(picture.path.resolve())
+        outlines = tuple(
+            Annotation((o.label,), mask_rle=o.mask_rle, bbox_xywh=o.bbox_xywh, id=o.id)
+            for o in picture.objects
+            if not o.crowd
+        )
+        if path is not None:
+            found.append(AnnotatedImage(path, str(picture.id), outlines))
+        elif outlines:
+            problems.append(f"{picture.id}: {NOT_GIVEN}")
+    return found, problems
+
+
+class Annotations:
+    """The outlines and labels of a file of annotations.
+
+    Args:
+        file: the file, or a folder of such.
+        paths: the pictures.
+        failures: gets what has to be left out.
+        tag: only annotations with this one, unless None.
+        label: of those without a tag.
+        named: what all of them are called instead.
+        whole: whether all annotated pictures should be there.
+        centres: whether coordinates are those of pixels' centres.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        paths: list[str],
+        failures: Failures,
+        tag: str | None,
+        label: str | None,
+        *,
+        named: str | None = None,
+        whole: bool,
+        centres: bool,
+    ) -> None:
+        from sam_detect.sources.annotation_files import choose, read_annotations
+
+        self.failures = failures
+        self.by_path: dict[str, list[AnnotatedImage]] = {}
+        if (dataset := _yolo_dataset(file)) is None:
+            annotated, problems = read_annotations(
+                file, paths, tag=tag, label=label, pixel_centres=centres
+            )
+        else:
+            annotated, problems = _of_dataset(dataset, paths)
+            annotated = choose(annotated, problems, file, tag=tag, label=label)
+        for given in annotated:
+            tags = None if named is None else (named,)
+            outlines = tuple(replace(each, tags=tags or each.tags) for each in given.outlines)
+            image = replace(given, outlines=outlines)
+            self.by_path.setdefault(image.path, []).append(image)
+        elsewhere = [] if whole else [text for text in problems if text.endswith(NOT_GIVEN)]
+        if elsewhere:
+            note(f"{file} has annotated pictures that were not given: {len(elsewhere)}")
+        for problem in problems:
+            if problem not in elsewhere and named is None:  # else they were said already
+                failures.add(str(file), problem)
+
+    def learn(
+        self,
+        detector: SAMDetect,
+        paths: Iterable[str],
+        report: LearningReport,
+        shown: Preview | None,
+        workers: int | None,
+    ) -> None:
+        """Learns the outlines of the pictures; what cannot be used is named, left out."""
+        from sam_detect.batch import default_workers
+
+        wanted = default_workers(detector.pipeline, len(self.by_path))
+        answers = detector.prepare_each(
+            map(self._merged, self.by_path),
+            workers=wanted if workers is None else min(workers, max(1, len(self.by_path))),
+            negative=report.negative,
+            exhaustive=report.exhaustive,
+            with_frames=shown is not None,
+        )
+        with closing(answers):
+            for path in paths:
+                answer = next(answers)
+                with self.failures.guard(path):
+                    prepared = answer.get()
+                    self._note_problems(prepared)
+                    if shown is not None and prepared.frame is not None:
+                        shown.write(prepared.frame, prepared.masks, [])
+                    report.learn_prepared(detector, prepared)
+
+    def _merged(self, path: str) -> AnnotatedImage:
+        """All outlines of one file, which may be annotated under several names."""
+        first, *others = self.by_path[path]
+        return replace(first, outlines=sum((each.outlines for each in others), first.outlines))
+
+    def _note_problems(self, prepared: Prepared) -> None:
+        path, guessed = prepared.image.path, prepared.guessed
+        for problem in prepared.problems:
+            self.failures.add(path, problem)
+        if guessed:
+            note(
+                f"warning: {path}: no object that was proposed fits {len(guessed)} of "
+                f"{len(prepared.image.outlines)} boxes (number {', '.join(map(str, guessed[:8]))}"
+                f"{', ...' if len(guessed) > 8 else ''}), so the outlines are guesses"
+            )
