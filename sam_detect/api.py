@@ -19,6 +19,7 @@ from sam_detect.batch import Outcomes, Prepared, detect_many, prepare_many
 from sam_detect.errors import ConfigError, OutlineWarning, RecipeMismatchError
 from sam_detect.fading import context
 from sam_detect.features.choosing import choose_features
+from sam_detect.fewshot import Shown, learn_tagged, without_shown
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
 from sam_detect.library.history import Added, Learnt
 from sam_detect.library.library import Library
@@ -28,6 +29,7 @@ from sam_detect.pipeline import Pipeline
 from sam_detect.registry import needing_extra
 from sam_detect.segmentation import prompted
 from sam_detect.sources import cut_out_object, to_frame
+from sam_detect.sources.annotation_files import read_annotations
 from sam_detect.types import AnnotatedImage, Detection, Detections, Frame, Masks, Recipe
 
 if TYPE_CHECKING:
@@ -311,6 +313,30 @@ class SAMDetect:
                 return self.pipeline.keep(prepared.examples, batch=options.get("batch"))
         frame = prepared.frame or self.read(prepared.image.path)
         return self.learn_frame(frame, prepared.masks, prepared.labels, **options)
+
+    def learn_tagged(self, annotated: Sequence[AnnotatedImage], **options: Any) -> Shown:
+        """Learns the annotations of pictures that have a tag:
+        :func:`sam_detect.fewshot.learn_tagged`, which says what it takes and raises."""
+        return learn_tagged(self.pipeline, self.settings, self._given, annotated, **options)
+
+    def fewshot(
+        self, images: Sequence[str], annotations: str | Path, tag: str, **options: Any
+    ) -> list[Detections]:
+        """Learns the annotations with a tag, and finds the other objects like them.
+
+        Args:
+            images: paths of pictures, of which some are annotated.
+            annotations: file of annotations, in any format that is read.
+            tag: of those that are the examples.
+            options: as of :func:`sam_detect.fewshot.learn_tagged`, such as ``negative_tag``.
+
+        Returns:
+            What is found in each picture, without what was shown there. ``SAMDetect(
+            vector_store="memory")`` keeps the examples for itself.
+        """
+        shown = self.learn_tagged(read_annotations(annotations, images)[0], tag=tag, **options)
+        found = self.detect(list(images), workers=options.get("workers") or 1)
+        return [without_shown(each.only({shown.label})) for each in found]
 
     def evaluate(
         self,

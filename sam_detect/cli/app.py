@@ -22,6 +22,10 @@ from sam_detect.errors import SamDetectError, one_line
 COMMANDS = {
     "detect": ("sam_detect.cli.detect:detect", "Find and name the objects of pictures."),
     "learn": ("sam_detect.cli.learn:learn", "Learn objects from pictures, under a name."),
+    "fewshot": (
+        "sam_detect.cli.fewshot:fewshot",
+        "Outline a few objects, and find all the others.",
+    ),
     "video": ("sam_detect.cli.video:video", "Find and follow the objects of a video."),
     "library": ("sam_detect.cli.library:library", "List, edit, carry and convert what was learnt."),
     "evaluate": (

@@ -141,7 +141,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     standard input. What nothing in the library resembles is reported as unknown.
     """
     require_label(label)
-    format_name = _format(format_name, output, as_json)
+    format_name = format_asked(format_name, output, as_json)
     detector = open_detector(settings)
     failures = Failures()
     paths = find_pictures(images, failures, also=STANDARD_INPUT)
@@ -168,11 +168,12 @@ def detect(  # noqa: PLR0917 - click gives them by name
         _prime(detector, pictures, label)
     with (
         resuming.keeping_progress(output, [*pictures], failures, facts, resume=resume) as kept,
-        _sinks(
+        open_sinks(
             format_name,
             output,
             as_json,
             paths,
+            several=len(paths) != 1,
             include_unknown=unknown,
             explain=explain,
             smoothing=smoothing,
@@ -246,28 +247,34 @@ def _prime(detector: SAMDetect, pictures: Mapping[str, str | Frame], label: str)
 
 
 @contextlib.contextmanager
-def _sinks(
+def open_sinks(
     format_name: str | None,
     output: Path | None,
     as_json: bool,
-    paths: Sequence[str],
+    inputs: Sequence[str],
+    *,
+    several: bool,
     **options: Any,
 ) -> Iterator[list[Sink]]:
-    """What is written: the output, and JSON on stdout where that is asked for. A sink gets those of
-    the options that it takes.
+    """What is written: the output, and JSON on stdout where that is asked for.
 
     A run that is stopped, or fails half-way, keeps what it has done.
+
+    Args:
+        inputs: files that are never overwritten; without any, nothing is written.
+        several: whether results of more than one picture may come.
+        options: of the sinks; each gets those that its constructor takes.
     """
     wanted = [] if format_name is None else [(format_name, output)]
     if as_json and not (format_name in JSON_FORMATS and output is None):
         wanted.append(("json", None))
     # A folder as output is for however many pictures a folder or pattern turns out to hold.
-    several = len(paths) != 1 or (output is not None and not output.suffix)
+    several |= output is not None and not output.suffix
     sinks: list[Sink] = []
-    for name, place in wanted if paths else []:
+    for name, place in wanted if inputs else []:
         made = load_asked("format", name)
         known = inspect.signature(made).parameters
-        given = {"multiple": several, "inputs": paths, **options}
+        given = {"multiple": several, "inputs": inputs, **options}
         if name == "counts" and place is None and width() < UNLIMITED:
             made = counts_as_table()
         sinks.append(made(place, **{k: value for k, value in given.items() if k in known}))
@@ -291,7 +298,7 @@ def _close(sink: Sink) -> None:
         note(f"wrote {counted(len(written) - MOST_NAMED, 'more file')}")
 
 
-def _format(name: str | None, output: Path | None, as_json: bool) -> str | None:
+def format_asked(name: str | None, output: Path | None, as_json: bool) -> str | None:
     """The format to write, or None for tables and ``--json`` only."""
     if name is None and output is not None:
         name = _format_of(output)

@@ -117,7 +117,8 @@ class RunProgress:
 
     def add(self, picture: str, detections: Detections, *, explain: bool) -> None:
         """Keeps the result of a picture."""
-        result = detections.to_dict(explain=explain)
+        similarities = [each.similarity for each in detections]
+        result = {**detections.to_dict(explain=explain), "similarities": similarities}
         self._append({"picture": picture, "file": _state_of(picture), "result": result})
         self.count += 1
 
@@ -214,16 +215,16 @@ def _detections_of(data: Mapping[str, Any]) -> Detections:
             each["best_label"],
             float(each["confidence"]),
             tuple(Neighbour(**neighbour) for neighbour in each["neighbours"]),
-            explanation=_explanation_of(each.get("explanation")),
+            explanation=_explanation_of(each.get("explanation"), similarity),
         )
-        for each in found
+        for each, similarity in zip(found, data["similarities"], strict=True)
     )
     return Detections(data["image"], masks, classifications, data["recipe"], data["timings_ms"])
 
 
-def _explanation_of(data: Mapping[str, Any] | None) -> Explanation | None:
+def _explanation_of(data: Mapping[str, Any] | None, similarity: float | None) -> Explanation | None:
     if data is None:
-        return None
+        return None if similarity is None else Explanation(prototype_similarity=similarity)
     suppressed = tuple(Suppressed(**each) for each in data["suppressed"])
     return Explanation(**{**data, "suppressed": suppressed})
 

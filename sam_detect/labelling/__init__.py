@@ -49,6 +49,19 @@ class VoteOptions(Options):
     )
 
 
+class ExampleOptions(VoteOptions):
+    """Of ``knn`` and ``prototype``."""
+
+    similarity_threshold: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="Least plain cosine to the mean of a label's examples, which then decides "
+        "instead of the confidence (threshold).",
+        json_schema_extra=shown("NUMBER"),
+    )
+
+
 class TextOptions(VoteOptions):
     """Of ``text``."""
 
@@ -73,7 +86,7 @@ class TextOptions(VoteOptions):
     )
 
 
-OPTIONS = {"knn": VoteOptions, "prototype": VoteOptions, "text": TextOptions}
+OPTIONS = {"knn": ExampleOptions, "prototype": ExampleOptions, "text": TextOptions}
 
 
 def __getattr__(name: str) -> Any:

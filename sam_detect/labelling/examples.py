@@ -27,7 +27,13 @@ from sam_detect.labelling.part_weights import (
     part_weights,
     spread_over,
 )
-from sam_detect.labelling.similarity import Calibration, Metric, calibrate
+from sam_detect.labelling.similarity import (
+    Calibration,
+    Metric,
+    calibrate,
+    decided_by_prototype,
+    unit_mean,
+)
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.options import require_number
 from sam_detect.types import Classification, ExampleArrays, Explanation, LabelMemory, Neighbour
@@ -59,7 +65,8 @@ class Fitted:
 
     Attributes:
         metric: what counts as similar.
-        means: per label, the unit mean of its positives under the metric.
+        means, prototypes: per label, the unit mean of its positives: under the metric, and of the
+            vectors as they are.
         calibration: how similar is similar enough.
         decision: what else is known; None if the examples have no hard negatives.
         part_weights: of :func:`~sam_detect.labelling.part_weights.part_weights`.
@@ -67,6 +74,7 @@ class Fitted:
 
     metric: Metric
     means: Mapping[str, FloatArray]
+    prototypes: Mapping[str, FloatArray]
     calibration: Calibration
     decision: DecisionModel | None = None
     part_weights: Mapping[str, float] = field(default_factory=dict)
@@ -79,17 +87,27 @@ class ExampleLabeller(Labeller):
         top_k: how many of the nearest examples are compared.
         threshold: least confidence for a label; "auto" is one half, the point that the library's
             own left-out examples set.
+        similarity_threshold: least plain cosine to a label's prototype, which then decides instead
+            of the confidence; None: the confidence decides.
 
     Raises:
         ConfigError: a value out of its range.
     """
 
-    def __init__(self, top_k: int = 5, threshold: float | str = "auto") -> None:
+    def __init__(
+        self,
+        top_k: int = 5,
+        threshold: float | str = "auto",
+        similarity_threshold: float | None = None,
+    ) -> None:
         if top_k < 1:
             raise ConfigError(f"top_k must be at least 1, got {top_k}")
         given = AUTO_THRESHOLD if threshold == "auto" else threshold
         self.top_k = int(top_k)
         self.threshold = require_number("threshold", given, 0, 1, other="'auto' or ")
+        self._least = similarity_threshold
+        if self._least is not None:
+            self._least = require_number("similarity_threshold", self._least, -1, 1)
         self._fitted: dict[tuple[str, Shifts], Fitted] = {}
 
     @abstractmethod
@@ -134,7 +152,8 @@ class ExampleLabeller(Labeller):
             )
         answers = zip(classifications, factors, neighbours, strict=True)
         classifications = [self._apply_negatives(*each) for each in answers]
-        return explain_parts(classifications, vectors, memory, fitted.part_weights)
+        decided = decided_by_prototype(classifications, vectors, fitted.prototypes, self._least)
+        return explain_parts(decided, vectors, memory, fitted.part_weights)
 
     def _classify(
         self,
@@ -301,7 +320,9 @@ class ExampleLabeller(Labeller):
         mapped = metric(vectors)
         means = {label: unit_mean(mapped[labels == label]) for label in left_out}
         decision = DecisionModel.gather(examples, metric, calibration, shift=shifts)
-        return Fitted(metric, means, calibration, decision, part_weights(examples, weights))
+        plain = {label: unit_mean(vectors[labels == label]) for label in left_out}
+        weighted = part_weights(examples, weights)
+        return Fitted(metric, means, plain, calibration, decision, weighted)
 
     def _left_out(
         self, index: np.intp, vectors: FloatArray, labels: Names, sources: Names, shift: float
@@ -343,11 +364,6 @@ class ExampleLabeller(Labeller):
                 replace(candidates[i], similarity=float(row[columns[i]])) for i in nearest[:last]
             ])  # fmt: skip
         return answers
-
-
-def unit_mean(vectors: FloatArray) -> FloatArray:
-    mean = vectors.mean(axis=0)
-    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
 
 
 def _candidates(found: list[Neighbour], count: int) -> list[Neighbour]:

@@ -11,13 +11,14 @@ near is unknown. Where a label has too few examples to tell, all labels together
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from sam_detect.masks import FloatArray
+from sam_detect.types import Classification
 
 Similarities = npt.NDArray[np.float64]
 
@@ -29,6 +30,8 @@ TOLERANCE = 2.5
 LEAST_SPREAD = 0.01
 PRIOR_SPREAD = 0.025
 """Spread to expect of similarities while there are too few examples to tell."""
+NEGATIVES_LEAVE = 0.5
+"""Where negatives leave less of a confidence, what is similar to the prototype is no object."""
 PRIOR_COUNT = 3.0
 """The priors count as much as this many examples."""
 
@@ -76,6 +79,12 @@ class Metric:
 
 def _weighted(vectors: FloatArray, weights: FloatArray | None) -> FloatArray:
     return vectors if weights is None else _unit(vectors * weights)
+
+
+def unit_mean(vectors: FloatArray) -> FloatArray:
+    """The mean of ``(n, D)`` vectors, n > 0, of length 1."""
+    mean = vectors.mean(axis=0)
+    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
 
 
 def _unit(vectors: FloatArray) -> FloatArray:
@@ -133,3 +142,33 @@ def _pooled_spread(groups: list[Similarities]) -> float:
     measured = float(np.concatenate(deviations).mean()) / 0.7979 if deviations else PRIOR_SPREAD
     spread = (count * measured + PRIOR_COUNT * PRIOR_SPREAD) / (count + PRIOR_COUNT)
     return max(LEAST_SPREAD, spread)
+
+
+def decided_by_prototype(
+    classifications: Sequence[Classification],
+    vectors: FloatArray,
+    prototypes: Mapping[str, FloatArray],
+    threshold: float | None,
+) -> list[Classification]:
+    """The classifications, of which each knows its plain cosine to the prototype of its best label.
+
+    Args:
+        vectors: ``(Q, D)``, one for each.
+        prototypes: of each label, ``(D,)`` of length 1.
+        threshold: least cosine for a label, -1 to 1, which then decides instead of the confidence;
+            None: only the explanations change.
+    """
+    answers = []
+    for each, vector in zip(classifications, vectors, strict=True):
+        prototype, explanation = prototypes.get(each.best_label or ""), each.explanation
+        if prototype is None or explanation is None:
+            answers.append(each)
+            continue
+        similarity = float(vector @ prototype)
+        explanation = replace(explanation, prototype_similarity=similarity)
+        if threshold is None:
+            answers.append(replace(each, explanation=explanation))
+            continue
+        enough = similarity >= threshold and explanation.negative_factor >= NEGATIVES_LEAVE
+        answers.append(each.decided_otherwise(enough, explanation))
+    return answers

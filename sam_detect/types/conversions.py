@@ -53,8 +53,9 @@ class COCODataset:
     of the object; if these have an IoU below :data:`LEAST_POLYGON_IOU` with the mask, because it
     has holes, it is the mask's RLE. ``bbox`` is ``[x, y, w, h]``, ``area`` the mask's pixels,
     ``iscrowd`` 0. As COCO's tools expect, ``score`` ranks the detections: it is the label's
-    *confidence*; the proposal's own quality is ``proposal_score``. Objects without a label get the
-    category ``unknown``.
+    *confidence*; the proposal's own quality is ``proposal_score``, and ``similarity`` is the plain
+    cosine to the mean of the label's examples, where it was compared with some. Objects without a
+    label get the category ``unknown``.
     """
 
     def __init__(self) -> None:
@@ -84,6 +85,7 @@ class COCODataset:
                     "iscrowd": 0,
                     "score": round(float(detection.confidence), 6),
                     "proposal_score": round(detection.score, 6),
+                    **similarity_of(detection),
                 }
             )
 
@@ -103,6 +105,12 @@ class COCODataset:
                 {"id": ids[name], "name": name, "supercategory": "object"} for name in names
             ],
         }
+
+
+def similarity_of(detection: Any) -> dict[str, float]:
+    """``{"similarity": ...}`` of a detection that was compared with examples; else nothing."""
+    similarity = detection.similarity
+    return {} if similarity is None else {"similarity": round(similarity, 6)}
 
 
 def coco_segmentation(masks: Masks, index: int) -> list[list[float]] | MaskRLE:
@@ -128,8 +136,8 @@ def to_annotations(
     """An annotation of each detection.
 
     Its tags are its label (none for unknown). Its properties are ``confidence``, ``score``,
-    ``area`` (in pixels) and, where examples were compared, ``similarity``: that to the most similar
-    example of the label (of the best label, if it is unknown), -1 to 1.
+    ``area`` (in pixels) and, where examples were compared, ``similarity``: the plain cosine to the
+    mean of the label's examples (of the best label's, if it is unknown), -1 to 1.
 
     Args:
         detections: of one picture.
@@ -138,10 +146,8 @@ def to_annotations(
     """
     found = []
     for index, each in enumerate(detections):
-        wanted = each.best_label if each.label is None else each.label
-        similar = [other.similarity for other in each.neighbours if other.label == wanted]
         properties = {"confidence": round(float(each.confidence), 6)}
-        properties |= {"similarity": round(float(max(similar)), 6)} if similar else {}
+        properties |= similarity_of(each)
         properties |= {"score": round(float(each.score), 6), "area": each.area}
         polygons = detections.masks.polygons_with_holes(index, tolerance_px=tolerance_px)
         tags = () if each.label is None else (str(each.label),)

@@ -59,6 +59,8 @@ class Explanation:
             softmax), largest first.
         similarity: to the examples of the best label, -1 to 1, under the library's metric; None
             where nothing was compared.
+        prototype_similarity: plain cosine to the mean of the best label's examples, -1 to 1; None
+            where nothing was compared. It decides if the labeller has a ``similarity_threshold``.
         half_similarity: at which ``calibrated`` is one half.
         calibrated: what the calibration makes of the similarity, 0 to 1.
         part_weights: how much each part of a vector counts in the similarity, by its name, as
@@ -94,6 +96,7 @@ class Explanation:
     negative_factor: float = 1.0
     suppressed: tuple[Suppressed, ...] = ()
     suppressed_count: int = 0
+    prototype_similarity: float | None = None
 
     def recomputed(self) -> float:
         """The confidence, from the terms alone."""

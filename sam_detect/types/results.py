@@ -61,6 +61,12 @@ class Classification:
             )
         return cls(label, best_label, confidence, tuple(neighbours), explanation=explanation)
 
+    def decided_otherwise(self, known: bool, explanation: Explanation) -> Classification:
+        """This classification with or without its best label, whatever its confidence."""
+        explanation = replace(explanation, decision="label" if known else "below threshold")
+        label = self.best_label if known else None
+        return replace(self, label=label, explanation=explanation)
+
 
 @dataclass(frozen=True, eq=False)
 class Detection:
@@ -95,6 +101,12 @@ class Detection:
         """The terms that decided between a label and unknown; None in videos and where the
         labeller gives none."""
         return self.classification.explanation
+
+    @property
+    def similarity(self) -> float | None:
+        """Plain cosine to the mean of the best label's examples, -1 to 1; None where it was not
+        compared with examples."""
+        return None if self.explanation is None else self.explanation.prototype_similarity
 
     @property
     def mask(self) -> BoolArray:

@@ -19,7 +19,7 @@ KEYS = {
     "decision", "confidence", "threshold", "votes", "similarity", "half_similarity", "calibrated",
     "part_weights", "part_similarities", "log_odds", "hard_negative",
     "nearest_is_background", "quality", "typical_quality", "negative_factor",
-    "suppressed", "suppressed_count",
+    "suppressed", "suppressed_count", "prototype_similarity",
 }  # fmt: skip
 
 

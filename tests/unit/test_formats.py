@@ -30,8 +30,8 @@ from sam_detect.types import (
     Classification,
     Detections,
     Masks,
-    Neighbour,
 )
+from sam_detect.types.explanation import Explanation
 
 SIZE = (90, 110)
 Codec = tuple[Callable[[AnnotatedImage], bytes], Callable[[bytes, list[str]], list[AnnotatedImage]]]
@@ -63,7 +63,8 @@ def blobs(seed: int = 0) -> list[BoolArray]:
 
 
 def of_masks(masks: list[BoolArray], **more: Any) -> tuple[Annotation, ...]:
-    classes = [Classification("nut", "nut", 0.75, (Neighbour("0a", "nut", 0.9),))] * len(masks)
+    why = Explanation(prototype_similarity=0.9)
+    classes = [Classification("nut", "nut", 0.75, explanation=why)] * len(masks)
     batch = Masks.from_dense(np.array(masks))
     return Detections("a.png", batch, tuple(classes)).to_annotations(**more)
 

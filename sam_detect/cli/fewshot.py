@@ -1,0 +1,199 @@
+"""``sam-detect fewshot``."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sam_detect.cli import options
+from sam_detect.cli.detect import format_asked, open_sinks
+from sam_detect.cli.feedback import (
+    Failures,
+    counted,
+    find_pictures,
+    note,
+    open_detector,
+    progress,
+    require_label,
+)
+from sam_detect.cli.text import DetectionPrinter
+from sam_detect.config import load_settings
+from sam_detect.errors import ConfigError
+from sam_detect.options import parts_with
+
+if TYPE_CHECKING:
+    from sam_detect.api import SAMDetect
+    from sam_detect.fewshot import Shown
+
+PRESETS = {"min_area": 30, "points_per_side": 128}
+"""Options of the segmenter, where it has them and nobody chose otherwise."""
+DEFAULT_SMOOTHING = 0.3
+
+
+@click.command(cls=options.Sectioned, advanced=("pixel_centres",))
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR...")
+@click.option(
+    "--annotations", type=click.Path(path_type=Path), required=True, metavar="FILE",
+    help="File or folder with outlines and their tags: COCO, GeoJSON (QuPath), ImageJ's regions, "
+    "LabelMe, NimbusImage, sam-detect's JSON.",
+)  # fmt: skip
+@click.option("--tag", required=True, metavar="NAME", help="Annotations that are the examples.")
+@click.option("--negative-tag", metavar="NAME", help="Annotations that are not what is sought.")
+@click.option(
+    "--output-tag", metavar="NAME", help="Tag of what is found.  [default: that of the examples]"
+)
+@click.option(
+    "--include-shown", is_flag=True, help="Write the examples, too, as they were outlined."
+)
+@click.option(
+    "--pixel-centres", is_flag=True,
+    help="Coordinates of --annotations are those of pixels' centres, as of OpenCV's contours.",
+)  # fmt: skip
+@click.option(
+    "--smoothing", type=click.FloatRange(0, 100), default=DEFAULT_SMOOTHING, show_default=True,
+    metavar="PIXELS",
+    help="How far written polygons may be from the outlines; up to 0.3 they cover exactly the "
+    "same pixels.",
+)  # fmt: skip
+@click.option(
+    "--output", type=click.Path(path_type=Path),
+    help="File to write; a folder for several pictures in formats with a file for each.",
+)  # fmt: skip
+@click.option(
+    "--format", "format_name", metavar="NAME",
+    help="Format of the output, as of detect; by default that of its ending (.json: coco).",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(1), metavar="N",
+    help="Processes that share the pictures.  [default: the cores; 1 for SAM 2 and CLIP]",
+)  # fmt: skip
+@options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
+@options.verbose_option
+@options.general_options
+def fewshot(
+    images: tuple[str, ...],
+    *,
+    annotations: Path,
+    tag: str,
+    negative_tag: str | None,
+    output_tag: str | None,
+    include_shown: bool,
+    pixel_centres: bool,
+    smoothing: float,
+    output: Path | None,
+    format_name: str | None,
+    workers: int | None,
+    as_json: bool,
+    **settings: Any,
+) -> int:
+    """Outline a few objects, and find all the others.
+
+    \b
+      sam-detect fewshot cells/ --annotations ten.json --tag cell --output found.json
+
+    The annotations with --tag are the examples. Everything like them is sought in all
+    pictures, also in the rest of those with examples. Without --library the examples are
+    kept for this run only.
+    """
+    from sam_detect.outputs.files import InputGuard
+
+    require_label(output_tag)
+    if negative_tag is not None and negative_tag == tag:
+        raise ConfigError("--tag and --negative-tag are the same: objects are one or the other")
+    if format_name is None and output is not None and output.suffix.lower() == ".json":
+        format_name = "coco"
+    format_name = format_asked(format_name, output, as_json)
+    detector = open_detector(with_presets(settings), learns=True)
+    if output is not None:
+        InputGuard([annotations]).check(output)
+    failures = Failures()
+    paths = find_pictures(images, failures)
+    if not paths:
+        return failures.end(paths)
+    shown = _learn(
+        detector, annotations, paths, failures, pixel_centres, tag=tag, negative_tag=negative_tag,
+        label=output_tag, workers=workers,
+    )  # fmt: skip
+    _note_too_small(detector, shown)
+    from sam_detect.batch import default_workers
+    from sam_detect.fewshot import without_shown
+
+    printer = None
+    if not as_json and (format_name is None or output is not None):
+        printer = DetectionPrinter(
+            detector.library.name, several=len(paths) > 1, objects=format_name is None,
+            unknown=False, filtered=True, explain=False,
+        )  # fmt: skip
+    count = default_workers(detector.pipeline, len(paths)) if workers is None else workers
+    with (
+        open_sinks(
+            format_name, output, as_json, paths, several=len(paths) > 1, smoothing=smoothing,
+            explain=True,
+        ) as sinks,
+        contextlib.closing(detector.detect_each(paths, workers=count)) as found,
+        progress(paths, "detecting") as steps,
+    ):  # fmt: skip
+        for path, outcome in zip(steps, found, strict=True):
+            with failures.guard(path):
+                frame, detections = outcome.get()
+                detections = detections.only({shown.label})
+                if not include_shown:
+                    detections = without_shown(detections)
+                for sink in sinks:
+                    sink.write(frame, detections)
+                if printer is not None:
+                    printer.show(detections)
+    if printer is not None:
+        printer.end()
+    return failures.end(paths)
+
+
+def with_presets(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a few-shot run: a library in memory unless one is named, and
+    :data:`PRESETS`."""
+    from sam_detect.models.weights import default_segmenter
+
+    asked = load_settings(given)
+    named = given.get("library") is not None or asked.store is not None
+    segmenter = asked.segmenter if asked.segmenter != "auto" else default_segmenter(None)
+    presets: dict[str, Any] = {
+        name: value
+        for name, value in PRESETS.items()
+        if ("segmenter", segmenter) in parts_with(name) and name not in asked.options
+    }
+    return {**given, **presets, **({} if named else {"store": "memory"})}
+
+
+def _learn(
+    detector: SAMDetect,
+    annotations: Path,
+    paths: list[str],
+    failures: Failures,
+    pixel_centres: bool,
+    **options: Any,
+) -> Shown:
+    from sam_detect.sources.annotation_files import read_annotations
+
+    annotated, problems = read_annotations(annotations, paths, pixel_centres=pixel_centres)
+    for problem in problems:
+        note(f"warning: {annotations}: {problem}")
+    shown = detector.learn_tagged(annotated, **options)
+    for path, problem in shown.problems:
+        failures.add(path, problem)
+    for path, count in shown.guessed:
+        note(f"warning: {path}: no object that was proposed fits {counted(count, 'box')} of it")
+    negatives = f" and {counted(shown.negatives, 'negative')}" if shown.negatives else ""
+    note(f"learnt {counted(shown.examples, 'example')} of '{shown.label}'{negatives}")
+    return shown
+
+
+def _note_too_small(detector: SAMDetect, shown: Shown) -> None:
+    least = detector.settings.option("min_area") or 0
+    if shown.smallest_area < least:
+        note(
+            f"warning: the smallest example has {shown.smallest_area} pixels, and objects of less "
+            f"than {least} are not sought: lower --min-area"
+        )

@@ -1,0 +1,122 @@
+"""Few-shot detection: the objects that carry a tag in a file of annotations become the examples,
+and everything else like them is sought by the one pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sam_detect.batch import default_workers, prepare_many
+from sam_detect.config import Settings
+from sam_detect.errors import ImageError, MaskError, one_line
+from sam_detect.labels import normalised_label
+from sam_detect.pipeline import Pipeline
+from sam_detect.types import AnnotatedImage, Annotation, Detections
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What was learnt from tagged annotations.
+
+    Attributes:
+        label: that the examples and the objects found have.
+        examples, negatives: how many outlines were learnt.
+        smallest_area: of the examples, in pixels.
+        problems: path of a picture and a line, for each thing that could not be used.
+        guessed: path of a picture and how many boxes of it no proposal fits.
+    """
+
+    label: str
+    examples: int
+    negatives: int
+    smallest_area: int
+    problems: tuple[tuple[str, str], ...]
+    guessed: tuple[tuple[str, int], ...]
+
+
+def learn_tagged(
+    pipeline: Pipeline,
+    settings: Settings,
+    given: Mapping[str, Any],
+    annotated: Sequence[AnnotatedImage],
+    *,
+    tag: str,
+    negative_tag: str | None = None,
+    label: str | None = None,
+    workers: int | None = None,
+) -> Shown:
+    """Learns the annotations with a tag as examples; others of the same pictures stay unseen.
+
+    Args:
+        pipeline, settings, given: as of :func:`~sam_detect.batch.prepare_many`.
+        annotated: pictures with their annotations; those with neither tag are not learnt.
+        tag: of the examples.
+        negative_tag: of objects that are *not* what is sought; None for none.
+        label: of the examples; None: the tag.
+        workers: processes; None: as many as are worth it.
+
+    Raises:
+        ImageError: no annotation has one of the tags, or no example can be used.
+        LibraryError: the tag or the label is empty.
+        RecipeMismatchError: the library has another recipe.
+    """
+    name = normalised_label(tag if label is None else label)
+    batch = pipeline.library.new_batch()
+    learnt, areas = [0, 0], list[int]()
+    problems, guessed = list[tuple[str, str]](), list[tuple[str, int]]()
+    wanted = [tag] if negative_tag is None else [tag, negative_tag]
+    for negative, each in enumerate(wanted):
+        chosen = _tagged(annotated, each, name)
+        count = default_workers(pipeline, len(chosen)) if workers is None else workers
+        answers = prepare_many(
+            pipeline, settings, given, chosen, workers=count, negative=bool(negative)
+        )
+        with closing(answers):
+            for image, answer in zip(chosen, answers, strict=True):
+                try:
+                    prepared = answer.get()
+                except (ImageError, MaskError) as error:
+                    problems.append((image.path, one_line(error)))
+                    continue
+                problems += [(image.path, problem) for problem in prepared.problems]
+                guessed += [(image.path, len(prepared.guessed))] if prepared.guessed else []
+                if prepared.examples:
+                    pipeline.keep(prepared.examples, batch=batch)
+                    learnt[negative] += len(prepared.examples)
+                    areas += [] if negative else prepared.masks.areas.tolist()
+        if not negative and not learnt[0]:
+            first = f": {problems[0][1]}" if problems else ""
+            raise ImageError(f"no outline with the tag '{tag}' can be used{first}")
+    return Shown(name, learnt[0], learnt[1], min(areas), tuple(problems), tuple(guessed))
+
+
+def without_shown(detections: Detections) -> Detections:
+    """Only what was not taught in this very picture."""
+    return detections[np.array([not each.taught for each in detections.classifications], bool)]
+
+
+def _tagged(annotated: Sequence[AnnotatedImage], tag: str, label: str) -> list[AnnotatedImage]:
+    """The pictures that have annotations with a tag, with these only, under one label."""
+    wanted = normalised_label(tag)
+    found = []
+    for image in annotated:
+        outlines = tuple(_relabelled(o, label) for o in image.outlines if wanted in o.tags)
+        found += [replace(image, outlines=outlines)] if outlines else []
+    if not found:
+        known = sorted({each for image in annotated for o in image.outlines for each in o.tags})
+        raise ImageError(f"no annotation has the tag '{tag}' (there are: {_listed(known)})")
+    return found
+
+
+def _relabelled(outline: Annotation, label: str) -> Annotation:
+    return replace(outline, tags=(label,))
+
+
+def _listed(names: Iterable[str], most: int = 10) -> str:
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
