@@ -68,7 +68,7 @@ MOST_NAMED = 5
     "--output",
     "output",
     type=click.Path(path_type=Path),
-    help="File to write; a folder for YOLO, and for the overlays of several pictures.",
+    help="File to write; a folder for YOLO, and for several pictures in most formats.",
 )
 @click.option(
     "--format",

@@ -32,6 +32,8 @@ from sam_detect.types import AnnotatedImage, Annotation
 KEPT = ("channel", "color", "datasetId", "name")
 LISTS = ("annotationConnections", "annotationProperties")
 ID_DIGITS = 24
+OWN = "sam-detect"
+"""The property whose values are an object's numbers by their own names."""
 
 
 def encode(image: AnnotatedImage) -> bytes:
@@ -133,7 +135,8 @@ def to_annotation(given: Any, names: Mapping[str, str], values: Mapping[str, Any
     for key, value in own.items() if isinstance(own, Mapping) else ():
         name = names.get(str(key), str(key))
         if isinstance(value, Mapping):  # a worker's several values
-            measured |= {f"{name} / {part}": each for part, each in value.items()}
+            prefix = "" if name == OWN else f"{name} / "
+            measured |= {f"{prefix}{part}": each for part, each in value.items()}
         else:
             measured[name] = value
     shape = given.get("shape")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sam_detect.errors import OutputError
-from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus
+from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus, nimbus_server
 from sam_detect.interfaces import Sink
 from sam_detect.outputs.files import (
     CLOSED,
@@ -109,8 +109,13 @@ class AnnotationSink(Sink):
             references={"planes": tuple(self._planes)},
         )
         self._outlines, self._planes = [], []
-        content = self.encode(image, self._path)
-        self._written.append(write_atomically(self._path, lambda file: file.write(content)))
+        self.save(image, self._path)
+        self._written.append(self._path)
+
+    def save(self, image: AnnotatedImage, path: Path) -> None:
+        """Puts one file in place."""
+        content = self.encode(image, path)
+        write_atomically(path, lambda file: file.write(content))
 
 
 class GeoJSONSink(AnnotationSink):
@@ -150,9 +155,34 @@ class LabelMapSink(AnnotationSink):
 
 
 class NimbusSink(AnnotationSink):
-    """NimbusImage's JSON. See :class:`AnnotationSink` for the arguments."""
+    """NimbusImage's JSON; with the output ``nimbus:ID`` the objects are added to the dataset of
+    this id on a server. See :class:`AnnotationSink` for the arguments."""
 
     EXTENSIONS = (".json",)
 
+    def __init__(
+        self,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        multiple: bool = False,
+        inputs: Sequence[str | os.PathLike[str]] = (),
+        include_unknown: bool = False,
+        smoothing: float = EXACT_TOLERANCE_PX,
+    ) -> None:
+        self._dataset = nimbus_server.dataset_of(output)
+        super().__init__(
+            output,
+            multiple=multiple and self._dataset is None,
+            inputs=inputs,
+            include_unknown=include_unknown,
+            smoothing=smoothing,
+        )
+
     def encode(self, image: AnnotatedImage, path: Path) -> bytes:
         return nimbus.encode(image)
+
+    def save(self, image: AnnotatedImage, path: Path) -> None:
+        if self._dataset is None:
+            super().save(image, path)
+        else:
+            nimbus_server.upload(self._dataset, image)

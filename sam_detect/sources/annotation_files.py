@@ -9,6 +9,7 @@ from typing import Any
 
 from sam_detect.errors import ImageError, MaskError
 from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus, results
+from sam_detect.formats.nimbus_server import dataset_of, download
 from sam_detect.labels import shown_label
 from sam_detect.polygons import checked_ring, from_pixel_centres
 from sam_detect.sources.annotations import match_pictures, read_bytes, read_coco, read_json
@@ -34,7 +35,8 @@ def read_annotations(
 
     Args:
         file: COCO, GeoJSON (QuPath), ImageJ's regions, LabelMe, a label map, NimbusImage,
-            sam-detect's own JSON, or a JSON list of polygons.
+            sam-detect's own JSON, or a JSON list of polygons; ``nimbus:ID`` is a dataset on a
+            NimbusImage server.
         images: paths of the pictures at hand.
         tag: only annotations with this tag, which is then their label.
         label: of annotations without a tag.
@@ -51,7 +53,8 @@ def read_annotations(
     path = Path(file)
     found: list[AnnotatedImage] = []
     problems: list[str] = []
-    for each in _files(path):
+    files = [path] if dataset_of(path) is not None else _files(path)
+    for each in files:
         try:
             found += _of_file(each, images, tag, problems)
         except ImageError as error:
@@ -104,9 +107,12 @@ def load_annotations(file: str | Path) -> tuple[list[AnnotatedImage], list[str]]
     """
     path = Path(file)
     problems: list[str] = []
-    data = read_bytes(path)
+    dataset = dataset_of(path)
+    data = read_bytes(path) if dataset is None else b""
     try:
-        if data.startswith((imagej.ROI_MAGIC, imagej.ZIP_MAGIC)):
+        if dataset is not None:
+            found = download(dataset, problems)
+        elif data.startswith((imagej.ROI_MAGIC, imagej.ZIP_MAGIC)):
             found = imagej.decode(data, problems)
         elif data.startswith((label_map.PNG_MAGIC, *label_map.TIFF_MAGIC)):
             found = label_map.decode(data, problems)
@@ -157,8 +163,8 @@ def _files(path: Path) -> list[Path]:
 def _of_file(
     file: Path, images: Sequence[str], tag: str | None, problems: list[str]
 ) -> list[AnnotatedImage]:
-    """What one file says of the pictures at hand."""
-    data = read_bytes(file)
+    """What one file, or dataset on a server, says of the pictures at hand."""
+    data = b"" if dataset_of(file) is not None else read_bytes(file)
     if data.lstrip()[:1] == b"{" or data[:3] == b"\xef\xbb\xbf":
         parsed = read_json(data, file)
         if isinstance(parsed, dict) and {"images", "categories"} & parsed.keys():
