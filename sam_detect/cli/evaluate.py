@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam_detect.cli import options
-from sam_detect.cli.feedback import note, printable, say
+from sam_detect.cli.feedback import counted, note, printable, say
 from sam_detect.cli.text import escape, show, table
 from sam_detect.config import load_settings
 from sam_detect.errors import ConfigError
+from sam_detect.labels import normalised_label
 
 if TYPE_CHECKING:
     from sam_detect.evaluation.evaluation import Evaluation
@@ -28,7 +29,16 @@ SHOWN_PROBLEMS = 5
 
 @click.command(
     cls=options.Sectioned,
-    advanced=("group_by", "exhaustive", "curve", "threshold", "min_area", "max_area"),
+    advanced=(
+        "tag",
+        "visualize",
+        "group_by",
+        "exhaustive",
+        "curve",
+        "threshold",
+        "min_area",
+        "max_area",
+    ),
 )
 @click.argument("dataset", metavar="DATASET|ANNOTATIONS", type=click.Path(path_type=Path))
 @click.option(
@@ -85,6 +95,15 @@ SHOWN_PROBLEMS = 5
     "--report", type=click.Path(path_type=Path),
     help="Write a page with tables, plots and pictures, and CSV files, into this folder.",
 )  # fmt: skip
+@click.option(
+    "--tag", metavar="NAME",
+    help="Only objects of this label, and the pictures that have some.",
+)  # fmt: skip
+@click.option(
+    "--visualize", type=click.Path(path_type=Path), metavar="DIR",
+    help="Write the pictures of the first seed (of a sweep: of its best variant) with what was "
+    "shown, found, missed and found falsely into this folder.",
+)  # fmt: skip
 @options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Machine"))
 @options.general_options
 def evaluate(
@@ -103,6 +122,8 @@ def evaluate(
     sweep: tuple[str, ...],
     predictions: Path | None,
     report: Path | None,
+    tag: str | None,
+    visualize: Path | None,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -119,7 +140,7 @@ def evaluate(
     from sam_detect.evaluation.harness import sweep as run_sweep
     from sam_detect.evaluation.harness import variants
     from sam_detect.evaluation.readers import open_dataset
-    from sam_detect.evaluation.report import check_report_folder
+    from sam_detect.evaluation.report import check_report_folder, write_pictures
     from sam_detect.evaluation.run import Protocol
 
     grid = variants(sweep)
@@ -134,6 +155,8 @@ def evaluate(
     given = {name: value for name, value in settings.items() if value is not None}
     limit = load_settings(given).max_image_pixels
     data = open_dataset(dataset, images, max_pixels=limit)
+    if tag is not None:
+        data = data.only(normalised_label(tag))
     if predictions is not None:
         check_output_file("--predictions", predictions, dataset, data)
     with _progress(len(grid)) as announce:
@@ -149,6 +172,10 @@ def evaluate(
         )
         done = list(found)
     _give(done, predictions=predictions, report=report, as_json=as_json)
+    if visualize is not None:
+        best = max(done, key=lambda each: each.figures["f1"] or 0.0)
+        note(f"wrote {counted(len(write_pictures(visualize, best, max_pixels=limit)), 'picture')} "
+             f"into {visualize}")  # fmt: skip
     return 0
 
 

@@ -77,6 +77,22 @@ class Dataset:
     categories: dict[str, Id]
     problems: tuple[str, ...] = ()
 
+    def only(self, label: str) -> Dataset:
+        """Only its objects with a label, and the pictures that have some.
+
+        Raises:
+            ImageError: there are none.
+        """
+        pictures = (
+            replace(p, objects=tuple(o for o in p.objects if o.label == label))
+            for p in self.pictures
+        )
+        found = tuple(each for each in pictures if each.objects)
+        if not found:
+            names = ", ".join(sorted(self.categories))
+            raise ImageError(f"{self.name} has no object with the tag '{label}' (it has: {names})")
+        return replace(self, pictures=found, categories={label: self.categories[label]})
+
     @cached_property
     def boxes_only(self) -> bool:
         """Whether any object has no outline: then boxes are compared with boxes throughout.

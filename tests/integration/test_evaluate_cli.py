@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cli_harness import Command, Ran, as_a_process, in_this_process
 from evaluation_helpers import damage, dataset_folder
+from PIL import Image
 
 QUICK = ("--shots", "1", "--seeds", "0")
 
@@ -84,6 +86,23 @@ def test_a_damaged_picture_is_left_out_and_named(tmp_path: Path, command: Comman
     seen = {image for episode in found["episodes"] for image in episode["query_image_ids"]}
     assert seen <= {10, 11, 13, 14}
     assert len(found["episodes"][0]["query_image_ids"]) >= 2
+
+
+def test_one_tag_is_measured_and_drawn(folder: Path, tmp_path: Path, command: Command) -> None:
+    given = ("evaluate", folder, *QUICK, "--protocol", "same", "--json")
+    both = only_object(command(*given).worked())
+    [label, *others] = sorted(both["per_class"])
+    assert others
+    ran = command(*given, "--tag", label, "--visualize", tmp_path / "drawn").worked()
+    found = only_object(ran)
+    assert list(found["per_class"]) == [label]
+    pictures = sorted((tmp_path / "drawn").rglob("*.png"))
+    assert len(pictures) == len(found["episodes"][0]["query_image_ids"])
+    before = np.array(Image.open(folder / "images" / pictures[0].name).convert("RGB"))
+    after = np.array(Image.open(pictures[0]))
+    assert after.shape == before.shape
+    assert (after != before).any()
+    command(*given, "--tag", "dust").failed("dust", label, others[0], code=1)
 
 
 def test_nothing_but_damaged_pictures_is_one_line(tmp_path: Path, command: Command) -> None:

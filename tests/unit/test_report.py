@@ -271,12 +271,17 @@ def test_a_sweep_is_compared(tmp_path: Path) -> None:
     first, second = variants(tmp_path / "data")
     rows = comparison_table([first, second])
     assert rows[0] == [
-        "fade", "top_k", "F1>", "precision>", "recall>", "AP50>", "proposal recall>", "s/image>"
+        "fade", "top_k", "F1>", "candidates>", "precision>", "recall>", "mean IoU>", "AP50>",
+        "proposal recall>", "masks s>", "encoding s>", "labelling s>", "s/image>",
     ]  # fmt: skip
     figures = first.figures
     assert rows[1][:3] == ["linear", "1", f"{figures['f1']:.3f} ± {figures['f1_spread']:.3f}"]
     assert rows[2][2] == f"{second.figures['f1']:.3f}" == "0.333"  # one seed has no spread
-    assert rows[1][-1] == "0.750"
+    assert rows[1][-1] == "0.75"
+    assert float(rows[1][3]) == round(figures["proposals_per_image"])
+    seconds = [float(value) for value in rows[1][-4:-1]]
+    assert sum(seconds) == pytest.approx(0.75, abs=0.011)
+    assert seconds[0] == round(first.seconds["propose"], 2)
     page, tables = report(tmp_path / "out", first, second)
     assert list(page.table("fade", "top_k")) == ["linear", "gaussian"]
     assert [row["fade"] for row in tables["comparison"]] == ["linear", "gaussian"]

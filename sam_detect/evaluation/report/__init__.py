@@ -22,9 +22,17 @@ from sam_detect.evaluation.report.data import (
 )
 from sam_detect.evaluation.report.pictures import Album
 from sam_detect.evaluation.report.results import Names, results_of
+from sam_detect.evaluation.report.visualize import write_pictures
 from sam_detect.outputs import write_atomically
 
-__all__ = ["FIGURES", "check_report_folder", "comparison_table", "picture_shares", "write_report"]
+__all__ = [
+    "FIGURES",
+    "check_report_folder",
+    "comparison_table",
+    "picture_shares",
+    "write_pictures",
+    "write_report",
+]
 
 MOST_PICTURES = 24
 """Pictures of one evaluation."""

@@ -18,6 +18,7 @@ from sam_detect.evaluation.report.results import FALSE_OUTCOMES, OBJECT_OUTCOMES
 from sam_detect.outputs.tables import safe_text
 
 Row = dict[str, Any]
+SECONDS = ("seconds_masks", "seconds_encoding", "seconds_labelling", "seconds_per_image")
 ABSENT = "–"  # noqa: RUF001 - a dash for what does not apply
 
 
@@ -38,23 +39,34 @@ def comparison_table(evaluations: Sequence[Evaluation]) -> list[list[str]]:
 
     Returns:
         The headings first: what the sweep varied (or the method, where it varied nothing), then
-        F1 with its standard deviation over seeds, precision, recall, AP50, proposal recall and
-        seconds per image. Headings of figures end in ``>``.
+        F1 with its standard deviation over seeds, candidates (proposals of an image), precision,
+        recall, mean IoU of what was found, AP50, proposal recall, and the seconds of an image: of
+        proposing masks, of encoding them, of labelling, and all. Headings of figures end in ``>``.
     """
     keys = list(dict.fromkeys(key for each in evaluations for key in each.variant)) or ["method"]
-    compared = ("precision", "recall", "ap50", "proposal_recall")
-    rows = [[*keys, "F1>", *(f"{FIGURES[name][0]}>" for name in compared), "s/image>"]]
+    compared = ("precision", "recall", "mean_iou", "ap50", "proposal_recall")
+    headings = [f"{FIGURES[name][0]}>" for name in compared]
+    times = ["masks s>", "encoding s>", "labelling s>", "s/image>"]
+    rows = [[*keys, "F1>", "candidates>", *headings, *times]]
     for each in evaluations:
         named = {"method": each.method, **each.variant}
         rows.append(
             [
                 *(named.get(key, ABSENT) for key in keys),
                 plus_minus(each.figures["f1"], each.figures["f1_spread"]),
+                number(each.figures["proposals_per_image"], 0),
                 *(number(each.figures[name]) for name in compared),
-                number(sum(each.seconds.values())),
+                *(number(value, 2) for value in _seconds(each)),
             ]
         )
     return rows
+
+
+def _seconds(evaluation: Evaluation) -> tuple[float, float, float, float]:
+    """Of an image: of proposing masks, of encoding them, of labelling, and all."""
+    spent = evaluation.seconds
+    masks, labelling = spent.get("propose", 0.0), spent.get("label", 0.0)
+    return masks, spent.get("fade", 0.0) + spent.get("embed", 0.0), labelling, sum(spent.values())
 
 
 # -- CSV -------------------------------------------------------------------------------------
@@ -82,7 +94,7 @@ def comparison_row(evaluation: Evaluation) -> Row:
     return {
         **_named(evaluation),
         **{name: figures[name] for name in (*AVERAGED, "f1_spread")},
-        "seconds_per_image": sum(evaluation.seconds.values()),
+        **dict(zip(SECONDS, _seconds(evaluation), strict=True)),
         "peak_memory_mb": evaluation.peak_memory_mb,
     }
 
