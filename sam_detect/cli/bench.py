@@ -32,8 +32,8 @@ from sam_detect.errors import ConfigError
     "--sizes",
     metavar="N,N,...",
     help="Measure the suite 'store' (default 1000,10000,100000) or 'library' (default 200,2000) at "
-    "these numbers of vectors, 'size' (default 1,4,16,100) at these megapixels, or 'folder' "
-    "(default 24) at these numbers of pictures.",
+    "these numbers of vectors, 'size' (default 1,4,16,100) at these megapixels, 'folder' "
+    "(default 24) at these numbers of pictures, or 'formats' (default 2000) of objects.",
 )
 @options.settings_options("device")
 @options.general_options
@@ -50,9 +50,10 @@ def bench(
 
     'stages' measures each step of detection without model weights; 'store' where the examples
     are kept; 'library' naming, by the number of examples; 'folder' a folder of pictures, by one
-    process and by several; 'size' pictures of 1 to 100 megapixels; 'sam2' our masks against Meta's
-    own code, on --device; 'video' a live stream (N minutes of it with --repeat N) and a file. A
-    pair runs ours and a reference in turn; its ratio is above 1 where ours is better.
+    process and by several; 'size' pictures of 1 to 100 megapixels; 'formats' files of annotations;
+    'sam2' our masks against Meta's own code, on --device; 'video' a live stream (N minutes of it
+    with --repeat N) and a file. A pair runs ours and a reference in turn; its ratio is above 1
+    where ours is better.
     """
     asked = Options(images=images, sizes=_numbers(sizes), device=device)
     record = run_suite(suite, asked, repeat=repeat, announce=lambda step: note(f"{suite}: {step}"))

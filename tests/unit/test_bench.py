@@ -307,6 +307,15 @@ def test_the_folder_suite_runs_the_command_with_one_process_and_with_several() -
         run_suite("folder", Options(sizes=(1,)), repeat=1)
 
 
+def test_the_formats_suite_writes_and_reads_in_every_format() -> None:
+    found = run_suite("formats", Options(sizes=(20,)), repeat=1)
+    names = ("imagej", "geojson", "labelme", "labelmap", "nimbus", "coco")
+    assert {*found["pairs"]} == {f"{name}_of_20" for name in names}
+    assert all(pair["ratio"] > 0 for pair in found["pairs"].values())
+    with pytest.raises(ConfigError, match="a size must be from 1"):
+        run_suite("formats", Options(sizes=(0,)), repeat=1)
+
+
 def test_the_vectors_of_the_store_suite_are_the_same_unit_vectors_each_time() -> None:
     points, queries = store.clustered_points(200)
     again, _ = store.clustered_points(200)
