@@ -12,7 +12,8 @@ trained on the examples, in seconds.
    the product of three shares: how well its size fits, how well its shape fits, and how much of it
    is object by the forest.
 5. Where little of the foreground is explained by such objects, the forest does not fit the picture
-   (another stain, another microscope), and only what ``naive`` proposes is left.
+   (another stain, another microscope), and only what ``naive`` proposes is left. Where all forests
+   fit, they judge the proposals of ``naive`` as well, so that the better outline of an object wins.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import copy
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -61,6 +62,9 @@ COST = 0.3
 """A node of less quality is not chosen."""
 FOREGROUND = 0.5
 LEAST_QUALITY, LEAST_QUALITY_UNCOVERED = 0.3, 0.5
+AROUND, OUTSIDE_WEIGHT = 2, 0.5
+"""Width in pixels of what lies around a mask; and the share of the quality that is lost where all
+of that is object. Without it parts of objects win (nuclei: F1 .840 instead of .853)."""
 LEAST_EXPLAINED = 0.8
 """Where objects explain less of the foreground, weighted with their qualities, the forest does not
 fit the picture, and nothing of it is proposed. Set on nuclei; neurites, of which it explains .5 to
@@ -80,54 +84,27 @@ class ForestSegmenter(NaiveSegmenter):
 
     uses_examples = True
     _forests: tuple[PixelForest, ...] = ()
+    _knows_all = False
+    """Whether each label has a forest."""
 
     def for_examples(self, crops: Mapping[str, Sequence[Crop]]) -> ForestSegmenter:
         enough = {label: each for label, each in crops.items() if len(each) >= ENOUGH_EXAMPLES}
         largest = sorted(enough, key=lambda label: (-len(enough[label]), label))[:MOST_LABELS]
         found = copy.copy(self)
         found._forests = tuple(PixelForest(enough[label]) for label in largest)
+        found._knows_all = len(largest) == len(crops)
         return found
 
     def segment(self, frame: Frame) -> Masks:
-        found = [objects(forest, frame) for forest in self._forests]
-        return Masks.concatenate([*found, super().segment(frame)])
-
-
-def objects(forest: PixelForest, frame: Frame) -> Masks:
-    """The disjoint objects of a picture that are like the examples of a forest, best first; none of
-    a picture that it does not fit."""
-    kinds = forest.probabilities(frame.image_rgb)
-    core, edge = np.ascontiguousarray(kinds[..., CORE]), kinds[..., EDGE]
-    maps = ForestMaps(np.asarray(core + edge / 2, np.float32), np.asarray(core + edge, np.float32))
-    if min(maps.score.shape) < LEAST_SIDE:
-        return Masks.empty(frame.size_hw)
-    prior = Prior.of(forest)
-    regions = _labelled_regions(maps, prior)
-    boxes, crops, qualities, explained = [], [], [], 0.0
-    for number, place in enumerate(ndimage.find_objects(regions.labels), 1):
-        if place is None:
-            continue
-        crop = ndimage.binary_fill_holes(regions.labels[place] == number)
-        share, area = float(maps.foreground[place][crop].mean()), np.count_nonzero(crop)
-        quality = min(1.0, prior.quality_of(crop, share))
-        if quality < (LEAST_QUALITY if number <= regions.nodes else LEAST_QUALITY_UNCOVERED):
-            continue
-        explained += quality * area
-        whole = _in_picture(crop, place, regions.labels.shape, frame.size_hw)
-        if whole is not None:
-            boxes.append(whole[0])
-            crops.append(whole[1])
-            qualities.append(quality)
-    foreground = maps.foreground[maps.foreground > UNLIKELY].sum()
-    if explained < LEAST_EXPLAINED * foreground:
-        return Masks.empty(frame.size_hw)
-    order = np.argsort(-np.array(qualities), kind="stable").tolist()
-    return Masks.from_crops(
-        size_hw=frame.size_hw,
-        boxes_xyxy=[boxes[i] for i in order],
-        crops=[crops[i] for i in order],
-        predicted_ious=[qualities[i] for i in order],
-    )
+        views = [View.of(forest, frame) for forest in self._forests]
+        found = [objects(view) for view in views]
+        naive = super().segment(frame)
+        if self._knows_all and all(map(len, found)):
+            # Then the forests judge all proposals alike.
+            best = np.max([view.qualities(naive) for view in views], axis=0, initial=0)
+            naive = replace(naive, predicted_ious=best)
+        together = Masks.concatenate([*found, naive])
+        return together[np.argsort(-together.predicted_ious, kind="stable")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +163,81 @@ class Prior:
         off = np.maximum(0, np.maximum(small, large))
         shape = (np.minimum(fills, 1) / self.fill - LEAST_FILL) / (1 - LEAST_FILL)
         return np.asarray(np.exp(-(off**2) / 2) * np.clip(shape, 0, 1) * shares)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A picture as a forest sees it.
+
+    Attributes:
+        size_hw: of the picture.
+        maps: what the forest says of its pixels.
+        prior: what the examples say of objects.
+    """
+
+    size_hw: tuple[int, int]
+    maps: ForestMaps
+    prior: Prior
+
+    @classmethod
+    def of(cls, forest: PixelForest, frame: Frame) -> View:
+        kinds = forest.probabilities(frame.image_rgb)
+        core, edge = kinds[..., CORE], kinds[..., EDGE]
+        score = np.asarray(core + edge / 2, np.float32)
+        foreground = np.asarray(core + edge, np.float32)
+        return cls(frame.size_hw, ForestMaps(score, foreground), Prior.of(forest))
+
+    def qualities(self, masks: Masks) -> FloatArray:
+        """``(N,)`` float32 in 0..1 of any masks of the picture: less where the forest takes what
+        lies around them for an object, too, so for parts of objects."""
+        height, width = self.size_hw
+        foreground = cv2.resize(self.maps.foreground, (width, height))
+        enlarged = self.maps.foreground.size / foreground.size
+        fills, shares = np.zeros(len(masks)), np.zeros(len(masks))
+        for index, crop in enumerate(masks.crops()):
+            x0, y0, x1, y1 = masks.boxes_xyxy[index].tolist()
+            left, top = max(0, x0 - AROUND), max(0, y0 - AROUND)
+            part = foreground[top : y1 + AROUND, left : x1 + AROUND]
+            mask = np.zeros(part.shape, np.uint8)
+            mask[y0 - top : y1 - top, x0 - left : x1 - left] = crop
+            around = cv2.dilate(mask, np.ones((2 * AROUND + 1,) * 2, np.uint8)) > mask
+            outside = float(part[around].mean()) if around.any() else 0.0
+            inside = float(part[mask > 0].mean())
+            fills[index], shares[index] = (
+                ellipse_fill(crop),
+                inside * (1 - OUTSIDE_WEIGHT * outside),
+            )
+        areas = np.log(masks.areas * enlarged)
+        return self.prior.quality(areas, fills, shares).astype(np.float32)
+
+
+def objects(view: View) -> Masks:
+    """The disjoint objects of a picture that are like the examples of a forest, best first; none of
+    a picture that it does not fit."""
+    maps, prior = view.maps, view.prior
+    if min(maps.score.shape) < LEAST_SIDE:
+        return Masks.empty(view.size_hw)
+    regions = _labelled_regions(maps, prior)
+    boxes, crops, explained = [], [], 0.0
+    for number, place in enumerate(ndimage.find_objects(regions.labels), 1):
+        if place is None:
+            continue
+        crop = ndimage.binary_fill_holes(regions.labels[place] == number)
+        share, area = float(maps.foreground[place][crop].mean()), np.count_nonzero(crop)
+        quality = prior.quality_of(crop, share)
+        if quality < (LEAST_QUALITY if number <= regions.nodes else LEAST_QUALITY_UNCOVERED):
+            continue
+        explained += quality * area
+        whole = _in_picture(crop, place, regions.labels.shape, view.size_hw)
+        if whole is not None:
+            boxes.append(whole[0])
+            crops.append(whole[1])
+    foreground = maps.foreground[maps.foreground > UNLIKELY].sum()
+    if explained < LEAST_EXPLAINED * foreground:
+        return Masks.empty(view.size_hw)
+    found = Masks.from_crops(size_hw=view.size_hw, boxes_xyxy=boxes, crops=crops)
+    found = replace(found, predicted_ious=view.qualities(found))
+    return found[np.argsort(-found.predicted_ious, kind="stable")]
 
 
 @dataclass(frozen=True, eq=False)

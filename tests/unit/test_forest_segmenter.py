@@ -13,9 +13,9 @@ from sam_detect import SAMDetect
 from sam_detect.fading import context
 from sam_detect.masks import iou_matrix
 from sam_detect.segmentation import ForestSegmenter, NaiveSegmenter
+from sam_detect.segmentation import forest as forests
 from sam_detect.segmentation._component_tree import LEVELS, ComponentTree
 from sam_detect.segmentation._pixel_forest import PixelForest, ellipse_fill
-from sam_detect.segmentation.forest import objects
 from sam_detect.types import Crop, Frame, Masks
 
 Image = npt.NDArray[np.uint8]
@@ -67,6 +67,10 @@ def crops_of(frame: Frame, masks: Masks, *, occupancy: float = 0.2) -> list[Crop
         context.cut(frame.image_rgb, crop, box, occupancy=occupancy, crop_side=256)
         for crop, box in zip(masks.crops(), masks.boxes_xyxy.tolist(), strict=True)
     ]
+
+
+def objects(forest: PixelForest, frame: Frame) -> Masks:
+    return forests.objects(forests.View.of(forest, frame))
 
 
 def found(proposed: Masks, wanted: Masks, least: float = 0.7) -> float:
@@ -195,6 +199,20 @@ def test_without_enough_examples_it_is_naive() -> None:
     plain, few = NaiveSegmenter().segment(frame), {"disc": crops_of(frame, masks[:2])}
     for segmenter in (ForestSegmenter(), ForestSegmenter().for_examples(few)):
         assert segmenter.segment(frame).crop_rles == plain.crop_rles
+
+
+def test_where_it_fits_the_forest_judges_all_proposals() -> None:
+    frame, masks = tissue()
+    crops = crops_of(frame, masks[:8])
+    proposed = ForestSegmenter().for_examples({"disc": crops}).segment(frame)
+    assert (np.diff(proposed.predicted_ious) <= 0).all()
+    best = proposed[: 2 * len(masks)]  # of each object about two
+    assert found(best, masks[8:]) >= 0.9
+    whole = proposed.areas > 4 * masks.areas.max()
+    assert whole.any(), "naive proposes clusters, too"
+    assert proposed.predicted_ious[whole].max() < 0.2
+    rare = ForestSegmenter().for_examples({"disc": crops, "rare": crops[:1]}).segment(frame)
+    assert np.isin(NaiveSegmenter().segment(frame).predicted_ious, rare.predicted_ious).all()
 
 
 def test_each_label_has_a_forest_of_its_own() -> None:
