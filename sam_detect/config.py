@@ -89,6 +89,13 @@ class Settings(BaseModel):
     embedding_cache_size: int = Field(
         0, ge=0, description="Vectors to keep in memory for what is seen again (0: none)."
     )
+    kept_vectors_mb: int = Field(
+        0,
+        ge=0,
+        description="Megabytes of vectors that are kept on disk for the next run (0: none; fewshot "
+        "keeps 1000).",
+        json_schema_extra=shown("N"),
+    )
     fade: str | None = Field(
         None,
         description="How what is around an object fades; by default as in the library, in a new "

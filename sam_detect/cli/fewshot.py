@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 PRESETS = {"min_area": 30, "points_per_side": 128}
 """Options of the segmenter, where it has them and nobody chose otherwise."""
 DEFAULT_SMOOTHING = 0.3
+KEPT_VECTORS_MB = 1000
+"""A run is repeated with other thresholds."""
 
 
 @click.command(cls=options.Sectioned, advanced=("pixel_centres",))
@@ -164,6 +166,8 @@ def with_presets(given: dict[str, Any]) -> dict[str, Any]:
         for name, value in PRESETS.items()
         if ("segmenter", segmenter) in parts_with(name) and name not in asked.options
     }
+    if "kept_vectors_mb" not in asked.model_fields_set:
+        presets["kept_vectors_mb"] = KEPT_VECTORS_MB
     return {**given, **presets, **({} if named else {"store": "memory"})}
 
 

@@ -23,7 +23,7 @@ NEVER = {"qdrant_api_key"}
 """What a command line would show to everybody on the machine."""
 SECTIONS = {
     "Proposals": ("segmenter", "tile"),
-    "Vectors": ("embedder", "fade", "occupancy", "crop_side"),
+    "Vectors": ("embedder", "fade", "occupancy", "crop_side", "kept_vectors_mb"),
     "Labels": ("labeller",),
     "Library": ("library", "store"),
     "Source": ("frame_rate", "stream_timeout_s", "stream_retries", "playlist_hosts"),

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 SUFFIX = ".progress"
 NOT_OF_RESULTS = frozenset({
-    "device", "offline", "embedding_cache_size", "frame_rate", "stream_timeout_s",
-    "stream_retries", "playlist_hosts", "store", "qdrant_url", "qdrant_api_key",
-    "qdrant_batch_size", "qdrant_timeout_s", "lock_timeout_s",
+    "device", "offline", "embedding_cache_size", "kept_vectors_mb", "frame_rate",
+    "stream_timeout_s", "stream_retries", "playlist_hosts", "store", "qdrant_url",
+    "qdrant_api_key", "qdrant_batch_size", "qdrant_timeout_s", "lock_timeout_s",
 })  # fmt: skip
 """Settings by which no result changes."""
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sam_detect import parts
-from sam_detect.config import Settings
+from sam_detect.config import Settings, home_dir
 from sam_detect.errors import (
     ConfigError,
     LibraryCorruptError,
@@ -19,12 +19,13 @@ from sam_detect.features.extraction import (
     DEFAULT_OCCUPANCY,
     FeatureExtractor,
 )
+from sam_detect.features.kept_vectors import KeptVectors
 from sam_detect.interfaces import Embedder
 from sam_detect.models import catalogue
 from sam_detect.models.catalogue import clip_model
 from sam_detect.models.weights import default_embedder
 from sam_detect.options import options_of
-from sam_detect.registry import load_asked, names
+from sam_detect.registry import BUILT_IN, load_asked, names
 from sam_detect.types import Recipe
 
 
@@ -56,15 +57,30 @@ def choose_features(
         fade = parts.make_fade(*asked)
     elif stored is not None and (stored.fade == "identity" or not embedder.of_frames):
         fade = _stored_fade(stored)
+    fade = fade or parts.make_fade(embedder.default_fade)
     widest = min(embedder.occupancy or DEFAULT_OCCUPANCY, DEFAULT_OCCUPANCY)
     usual = embedder.crop_side or DEFAULT_CROP_SIDE
     return FeatureExtractor(
         embedder=embedder,
-        fade=fade or parts.make_fade(embedder.default_fade),
+        fade=fade,
         occupancy=settings.occupancy or (stored.occupancy if stored else widest),
         crop_side=settings.crop_side or (stored.crop_side if stored else usual),
         cache_size=settings.embedding_cache_size,
+        kept=_kept_vectors(settings, embedder, fade),
     )
+
+
+def _kept_vectors(settings: Settings, embedder: Embedder, fade: Any) -> KeptVectors | None:
+    """Where vectors are kept for other runs; None where that is not asked for, or a part is not
+    ours: its code may change."""
+    limit = settings.kept_vectors_mb << 20
+    ours = (
+        parts.name_of("embedder", embedder) in BUILT_IN["embedder"]
+        and parts.name_of("fade", fade) in BUILT_IN["fade"]
+    )
+    if not limit or not ours:
+        return None
+    return KeptVectors(home_dir() / "cache" / "vectors.sqlite", limit)
 
 
 def _embedder(settings: Settings, stored: Recipe | None) -> Embedder:

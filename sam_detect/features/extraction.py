@@ -25,6 +25,7 @@ from sam_detect.chunks import chunks
 from sam_detect.contracts import require_described
 from sam_detect.errors import ConfigError
 from sam_detect.fading import context
+from sam_detect.features.kept_vectors import KeptVectors
 from sam_detect.interfaces import Embedder
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.scratch import release, strips
@@ -81,11 +82,13 @@ class VectorCache:
     """The vectors used last (LRU), by the content of their crops and the recipe.
 
     Args:
-        size: how many vectors are kept; 0 turns the cache off.
+        size: how many vectors are cached in memory.
+        kept: those of other runs, on disk; None for none. Without either the cache is off.
     """
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, kept: KeptVectors | None = None) -> None:
+        self._size, self._kept_on_disk = size, kept
+        self._off = not size and kept is None
         self._kept: OrderedDict[bytes, FloatArray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -94,7 +97,7 @@ class VectorCache:
 
     def keys_of_crops(self, crops: Sequence[Crop], recipe: Recipe) -> list[bytes]:
         """One key for each crop: its pixels, its mask, its scale, and the recipe."""
-        if not self._size:
+        if self._off:
             return [b""] * len(crops)
         head = recipe_digest(recipe)
         return [
@@ -103,15 +106,18 @@ class VectorCache:
             for crop in crops
         ]  # fmt: skip
 
-    def keys_of_masks(self, frame: Frame, masks: Masks, recipe: Recipe) -> list[bytes]:
-        """One key for each mask of a picture: the picture's pixels, the mask, and the recipe."""
-        if not self._size:
+    def keys_of_masks(
+        self, frame: Frame, masks: Masks, recipe: Recipe, areas: tuple[int, int] | None = None
+    ) -> list[bytes]:
+        """One key for each mask of a picture: the picture's pixels, the mask, the recipe, and the
+        areas that the embedder goes by."""
+        if self._off:
             return [b""] * len(masks)
         shape = repr(frame.image_rgb.shape).encode()
         picture = hashlib.blake2b(shape, digest_size=16)
         for rows in strips(frame.image_rgb):
             picture.update(np.ascontiguousarray(frame.image_rgb[rows]).data)
-        head = _digest(recipe_digest(recipe), picture.digest())
+        head = _digest(recipe_digest(recipe), picture.digest(), repr(areas).encode())
         places = masks.boxes_xyxy.tolist()
         return [
             _digest(head, repr(place).encode(), outline)
@@ -119,19 +125,25 @@ class VectorCache:
         ]
 
     def vectors(self, keys: Sequence[bytes], make: Make) -> FloatArray:
-        if not self._size or not keys:
+        if self._off or not keys:
             return make(range(len(keys)))
         with self._lock:
             known = {key: self._kept[key] for key in keys if key in self._kept}
             for key in known:
                 self._kept.move_to_end(key)
         missing = {key: index for index, key in reversed(list(enumerate(keys))) if key not in known}
+        if missing and self._kept_on_disk is not None:
+            before = self._kept_on_disk.read([*missing])
+            known |= before
+            missing = {key: index for key, index in missing.items() if key not in before}
         if missing:
             indices = sorted(missing.values())
             made = make(indices)
             # Copies: a view of one row would keep all of them.
             new = {keys[i]: np.array(row) for i, row in zip(indices, made, strict=True)}
             known |= new
+            if self._kept_on_disk is not None:
+                self._kept_on_disk.write(new)
             with self._lock:
                 self._kept.update(new)
                 while len(self._kept) > self._size:
@@ -161,7 +173,8 @@ class FeatureExtractor:
         fade: fades their context.
         occupancy: share of a crop's area that its object takes.
         crop_side: longest side of a kept crop, pixels.
-        cache_size: how many vectors are cached; 0 for none.
+        cache_size: how many vectors are cached in memory; 0 for none.
+        kept: vectors on disk, of other runs too; None for none.
 
     Raises:
         ConfigError: the embedder cannot use the fade, or needs more context than is cut.
@@ -172,12 +185,14 @@ class FeatureExtractor:
     occupancy: float = DEFAULT_OCCUPANCY
     crop_side: int = DEFAULT_CROP_SIDE
     cache_size: int = 0
+    kept: KeptVectors | None = None
+    _areas: tuple[int, int] | None = field(default=None, init=False, repr=False, compare=False)
     _cache: VectorCache = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require_described(self.embedder)
         _require_compatible(self.embedder, self.fade, self.occupancy)
-        object.__setattr__(self, "_cache", VectorCache(self.cache_size))
+        object.__setattr__(self, "_cache", VectorCache(self.cache_size, self.kept))
 
     @property
     def recipe(self) -> Recipe:
@@ -202,6 +217,7 @@ class FeatureExtractor:
             return self
         found = copy.copy(self)
         object.__setattr__(found, "embedder", sized)
+        object.__setattr__(found, "_areas", areas)
         return found
 
     def crops(self, frame: Frame, masks: Masks) -> Iterator[Crop]:
@@ -257,7 +273,7 @@ class FeatureExtractor:
         keys: list[Any] = []
         with timer.on("embed"):
             if lookup is self._cache:
-                keys = self._cache.keys_of_masks(frame, masks, self.recipe)
+                keys = self._cache.keys_of_masks(frame, masks, self.recipe, self._areas)
             else:
                 crops = self.crops(frame, masks)
                 while batch := list(itertools.islice(crops, BATCH)):

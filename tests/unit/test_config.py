@@ -98,6 +98,7 @@ def test_every_setting_is_read_from_its_variable(name: str) -> None:
         "tile": 640, "threshold": 0.75, "color_order": "rgb", "device": "cpu",
         "max_image_pixels": 18, "lock_timeout_s": 1.25, "qdrant_timeout_s": 7,
         "embedding_cache_size": 19, "qdrant_batch_size": 20,
+        "kept_vectors_mb": 30, "similarity_threshold": 0.4,
         "offline": True,
         "points_per_side": 21, "prompts": "blobs", "similar_regions": "off",
         "playlist_hosts": "any",
