@@ -297,6 +297,17 @@ def test_nimbusimage_keeps_connections_properties_and_ids() -> None:
     assert second == first
 
 
+def test_labelme_gets_a_mask_between_the_first_and_the_last_pixel() -> None:
+    mask = np.zeros(SIZE, np.bool_)
+    mask[4:10, 5:20] = True
+    mask[6, 7] = False
+    [shown] = json.loads(labelme.encode(image(of_masks([mask]))))["shapes"]
+    assert shown["shape_type"] == "mask"
+    assert shown["points"] == [[5, 4], [19, 9]]
+    with Image.open(io.BytesIO(base64.b64decode(shown["mask"]))) as picture:
+        np.testing.assert_array_equal(np.asarray(picture) > 0, mask[4:10, 5:20])
+
+
 # Files of other programs
 
 

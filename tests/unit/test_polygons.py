@@ -186,6 +186,14 @@ def test_a_tolerance_leaves_fewer_corners_near_the_outline(seed: int) -> None:
     assert iou_of(polygons_to_mask(simple, mask.shape), mask) > 0.9
 
 
+def test_squares_that_touch_at_a_corner_are_one_valid_polygon() -> None:
+    mask = np.zeros((12, 12), np.bool_)
+    mask[:6, :6] = mask[6:, 6:] = True
+    [polygon] = mask_polygons(mask, (0, 0, 12, 12))
+    assert shapely.Polygon(polygon[0]).is_valid
+    np.testing.assert_array_equal(polygons_to_mask([polygon], (12, 12)), mask)
+
+
 def test_an_outline_follows_the_edges_of_pixels() -> None:
     parts, holes = outlines(np.ones((10, 12), np.bool_), (3, 4, 15, 14))
     assert {tuple(point) for point in parts[0].tolist()} == {(3, 4), (15, 4), (15, 14), (3, 14)}
