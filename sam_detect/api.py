@@ -28,7 +28,7 @@ from sam_detect.outputs.overlay import draw
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import needing_extra
 from sam_detect.segmentation import prompted
-from sam_detect.sources import cut_out_object, to_frame
+from sam_detect.sources import Plane, PlaneRanges, cut_out_object, planes_of, to_frame
 from sam_detect.sources.annotation_files import read_annotations
 from sam_detect.types import AnnotatedImage, Detection, Detections, Frame, Masks, Recipe
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sam_detect.video.stream import Stream
     from sam_detect.workers import Answer
 
-ImageLike = npt.NDArray[Any] | Image.Image | str | Path
+ImageLike = npt.NDArray[Any] | Image.Image | str | Path | Plane
 MaskLike = npt.NDArray[Any] | Masks | str | None
 
 
@@ -418,6 +418,11 @@ class SAMDetect:
         frame = self.read(image)
         drawn = draw(frame.image_rgb, Detections.of(frame, detections), show_unknown=unknown)
         return drawn if self.settings.color_order == "rgb" else drawn[..., ::-1].copy()
+
+    def planes(self, path: str | Path, ranges: PlaneRanges) -> list[Plane]:
+        """The planes of a stack that ranges select: :func:`sam_detect.sources.planes_of`. What
+        takes a picture takes each of them, and reads it then."""
+        return planes_of(path, ranges, max_pixels=self.settings.max_image_pixels)
 
     def read(self, image: ImageLike | Frame) -> Frame:
         """Any picture as a frame; raises ``ImageError`` where it is none."""

@@ -14,6 +14,7 @@ from sam_detect.library.example import Example
 from sam_detect.models.catalogue import made_with_weights
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import BUILT_IN
+from sam_detect.sources import Plane
 from sam_detect.tiling import usable_cores
 from sam_detect.types import AnnotatedImage, Detections, Frame, Masks, Recipe
 from sam_detect.workers import Answer, Pool, Reader, Setup, attempt, in_order
@@ -96,7 +97,7 @@ def detect_many(
         return _one_by_one(pipeline, read, pictures)
 
     def ask(pool: Pool, picture: Any) -> Outcome:
-        if not isinstance(picture, (str, os.PathLike)):  # files are read by the worker
+        if not isinstance(picture, (str, os.PathLike, Plane)):  # files are read by the worker
             outcome = _read(picture, read)
             if outcome.frame is None:
                 return outcome
@@ -131,11 +132,13 @@ def _read(picture: Any, read: Reader) -> Outcome:
 class _Detecting:
     """Detects in a picture, a file or a frame."""
 
-    picture: str | os.PathLike[str] | Frame
+    picture: str | os.PathLike[str] | Frame | Plane
 
     @property
     def name(self) -> str:
         given = self.picture
+        if isinstance(given, Plane):
+            return given.name
         return given.source_id if isinstance(given, Frame) else os.fspath(given)
 
     def __call__(self, pipeline: Pipeline, read: Reader) -> tuple[Frame, Detections]:

@@ -259,7 +259,10 @@ class Pipeline:
         kept, classifications = self._naming.name(
             snapshot, candidates, source=scene or picture, taught=taught
         )
-        return Detections(frame.source_id, kept, tuple(classifications), self.recipe.to_dict())
+        return Detections(
+            frame.source_id, kept, tuple(classifications), self.recipe.to_dict(),
+            location=frame.location,
+        )  # fmt: skip
 
     # -- outlining ---------------------------------------------------------------------------
 

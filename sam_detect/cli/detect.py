@@ -36,6 +36,7 @@ from sam_detect.registry import load_asked, names
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
     from sam_detect.interfaces import Sink
+    from sam_detect.sources import Plane
     from sam_detect.types import Frame
 
 FORMAT_OF_SUFFIX = {
@@ -46,6 +47,7 @@ FORMAT_OF_SUFFIX = {
 }  # fmt: skip
 JSON_FORMATS = ("json", "jsonl")
 ANNOTATIONS = ("geojson", "imagej", "labelme", "labelmap", "nimbus")
+WITHOUT_PLANES = ("coco", "yolo", "counts")
 WITHOUT_STDOUT = {
     "overlay": "pictures",
     "yolo": "a folder",
@@ -56,7 +58,7 @@ MOST_NAMED = 5
 """So many of the files written are named at the end of a run."""
 
 
-@click.command(cls=options.Sectioned, advanced=("smoothing",))
+@click.command(cls=options.Sectioned, advanced=("smoothing", "xy", "z", "t", "channel"))
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|GLOB|-...")
 @click.option(
     "--label",
@@ -114,6 +116,7 @@ MOST_NAMED = 5
     help="Go on with a run of several pictures that was stopped, from OUTPUT.progress: what is "
     "done is not done again, what failed is tried again.",
 )
+@options.plane_options
 @options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
 @options.verbose_option
 @options.general_options
@@ -128,6 +131,10 @@ def detect(  # noqa: PLR0917 - click gives them by name
     explain: bool,
     workers: int | None,
     resume: bool,
+    xy: str | None,
+    z: str | None,
+    t: str | None,
+    channel: str | None,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -139,9 +146,15 @@ def detect(  # noqa: PLR0917 - click gives them by name
 
     IMAGE is a picture, a folder, a pattern such as 'scans/**/*.png', or - for a picture on
     standard input. What nothing in the library resembles is reported as unknown.
+    Of a stack the first plane is read; --z, --t, --xy and --channel read others (--help-all).
     """
+    from sam_detect.sources.stacks import PlaneRanges
+
     require_label(label)
     format_name = format_asked(format_name, output, as_json)
+    ranges = PlaneRanges(xy, z, t, channel)
+    if ranges:
+        _require_planes_fit(format_name, images, resume=resume)
     detector = open_detector(settings)
     failures = Failures()
     paths = find_pictures(images, failures, also=STANDARD_INPUT)
@@ -150,16 +163,19 @@ def detect(  # noqa: PLR0917 - click gives them by name
     if not as_json and (format_name is None or output is not None):
         printer = DetectionPrinter(
             detector.library.name,
-            several=len(paths) > 1,
+            several=len(paths) > 1 or bool(ranges),
             objects=format_name is None,
             unknown=unknown,
             filtered=labels is not None,
             explain=explain,
         )
-    pictures: dict[str, str | Frame] = {}
+    pictures: dict[str, str | Frame | Plane] = {}
     for path in paths:
         with failures.guard(path):
-            pictures[path] = path if path != STANDARD_INPUT else _read_standard_input(detector)
+            if ranges:
+                pictures |= {plane.name: plane for plane in detector.planes(path, ranges)}
+            else:
+                pictures[path] = path if path != STANDARD_INPUT else _read_standard_input(detector)
     from sam_detect.cli import resume as resuming  # loads what --help can do without
 
     facts = resuming.facts_of(detector, label=label, explain=explain)
@@ -167,13 +183,16 @@ def detect(  # noqa: PLR0917 - click gives them by name
         detector = detector.in_memory()
         _prime(detector, pictures, label)
     with (
-        resuming.keeping_progress(output, [*pictures], failures, facts, resume=resume) as kept,
+        resuming.keeping_progress(
+            output, [] if ranges else [*pictures], failures, facts, resume=resume
+        ) as kept,
         open_sinks(
             format_name,
             output,
             as_json,
             paths,
             several=len(paths) != 1,
+            planes=bool(ranges) and len(pictures) > 1,
             include_unknown=unknown,
             explain=explain,
             smoothing=smoothing,
@@ -194,7 +213,18 @@ def detect(  # noqa: PLR0917 - click gives them by name
                     printer.show(detections)
     if printer is not None:
         printer.end()
-    return failures.end(paths)
+    return failures.end([*pictures] if ranges else paths)
+
+
+def _require_planes_fit(format_name: str | None, images: Sequence[str], *, resume: bool) -> None:
+    """Raises ``ConfigError`` for what cannot be done with planes of stacks."""
+    if format_name in WITHOUT_PLANES:
+        raise ConfigError(f"--format {format_name} cannot tell the planes of a stack apart: take "
+                          "json, csv, overlay or a format of annotations")  # fmt: skip
+    if resume:
+        raise ConfigError("--resume goes on with whole pictures: leave it out for planes of stacks")
+    if STANDARD_INPUT in images:
+        raise ConfigError("planes are selected of files: name one instead of -")
 
 
 def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> set[str] | None:
@@ -221,7 +251,7 @@ def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> se
     return wanted
 
 
-def _prime(detector: SAMDetect, pictures: Mapping[str, str | Frame], label: str) -> None:
+def _prime(detector: SAMDetect, pictures: Mapping[str, str | Frame | Plane], label: str) -> None:
     """Takes the separate objects of the first picture that has some as examples, in memory."""
     known = normalised_label(label) in detector.snapshot().examples().labels
     for path, picture in pictures.items():
@@ -236,13 +266,17 @@ def _prime(detector: SAMDetect, pictures: Mapping[str, str | Frame], label: str)
         detector.learn_frame(frame, masks, [label] * len(masks))
         name = shlex.quote(label)
         place = into(detector.library.name)
-        hint = (
-            f"to keep them: sam-detect learn {shlex.quote(path)} --masks auto --label {name}{place}"
-        )
+        hints = []
+        if isinstance(picture, str):  # planes of stacks are not learnt from
+            file = shlex.quote(path)
+            hints.append(
+                f"to keep them: sam-detect learn {file} --masks auto --label {name}{place}"
+            )
         if known:
-            hint += f"; to show only what the library knows as '{label}': --only {name}"
+            hints.append(f"to show only what the library knows as '{label}': --only {name}")
+        hint = f" ({'; '.join(hints)})" if hints else ""
         taken = counted(len(masks), "separate object")
-        note(f"{path}: took {taken} as '{label}', for this run only ({hint})")
+        note(f"{path}: took {taken} as '{label}', for this run only{hint}")
         return
 
 
@@ -254,6 +288,7 @@ def open_sinks(
     inputs: Sequence[str],
     *,
     several: bool,
+    planes: bool = False,
     **options: Any,
 ) -> Iterator[list[Sink]]:
     """What is written: the output, and JSON on stdout where that is asked for.
@@ -263,6 +298,8 @@ def open_sinks(
     Args:
         inputs: files that are never overwritten; without any, nothing is written.
         several: whether results of more than one picture may come.
+        planes: whether results of several planes of a picture may come; formats of annotations
+            write them into one file.
         options: of the sinks; each gets those that its constructor takes.
     """
     wanted = [] if format_name is None else [(format_name, output)]
@@ -274,7 +311,11 @@ def open_sinks(
     for name, place in wanted if inputs else []:
         made = load_asked("format", name)
         known = inspect.signature(made).parameters
-        given = {"multiple": several, "inputs": inputs, **options}
+        given = {
+            "multiple": several or (planes and name not in ANNOTATIONS),
+            "inputs": inputs,
+            **options,
+        }
         if name == "counts" and place is None and width() < UNLIMITED:
             made = counts_as_table()
         sinks.append(made(place, **{k: value for k, value in given.items() if k in known}))

@@ -164,6 +164,25 @@ def general_options(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")(command)
 
 
+def plane_options(command: Command) -> Command:
+    """``--xy``, ``--z``, ``--t`` and ``--channel``: what is read of stacks."""
+    axes = {
+        "xy": "Positions of stacks to read",
+        "z": "Z planes of stacks to read",
+        "t": "Time points of stacks to read",
+    }
+    command = click.option(
+        "--channel", metavar="NUMBER|NAME,...",
+        help="Channels of stacks, from 1; several are blended.  [default: the first]",
+    )(command)  # fmt: skip
+    for name in reversed(axes):
+        command = click.option(
+            f"--{name}", metavar="RANGES",
+            help=f"{axes[name]}, counted from 1, such as '1-3, 5-8'.  [default: the first]",
+        )(command)  # fmt: skip
+    return command
+
+
 def verbose_option(command: Command) -> Command:
     """``--verbose``, for the commands that say which parts they use."""
 

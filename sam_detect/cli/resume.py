@@ -28,6 +28,7 @@ from sam_detect.types.explanation import Explanation, Suppressed
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
     from sam_detect.batch import Outcome
+    from sam_detect.sources import Plane
 
 SUFFIX = ".progress"
 NOT_OF_RESULTS = frozenset({
@@ -270,7 +271,7 @@ def keeping_progress(
 
 def results(
     detector: SAMDetect,
-    pictures: Mapping[str, str | Frame],
+    pictures: Mapping[str, str | Frame | Plane],
     workers: int | None,
     progress: RunProgress | None,
     *,

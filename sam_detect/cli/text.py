@@ -142,7 +142,10 @@ class DetectionPrinter:
         counts: Counter[str | None] = Counter(detections.label.tolist())
         self._total.update(counts)
         self._pictures += 1
-        say(f"{printable(detections.source_id)}: {self._amounts(counts)}", to=sys.stdout)
+        name = printable(detections.source_id)
+        if detections.location is not None:
+            name += " (xy {}, z {}, t {})".format(*(each + 1 for each in detections.location))
+        say(f"{name}: {self._amounts(counts)}", to=sys.stdout)
         shown = detections if self._unknown else detections.known
         if self._explain:
             shown = detections

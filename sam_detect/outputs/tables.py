@@ -19,7 +19,7 @@ from sam_detect.types.conversions import UNKNOWN_CATEGORY
 COLUMNS = (
     "image", "index", "label", "confidence", "best_label", "x", "y", "w", "h", "area", "score",
     "neighbour_ids", "neighbour_similarities", "perimeter", "circularity", "aspect_ratio",
-    "solidity", "mean_intensities",
+    "solidity", "mean_intensities", "xy", "z", "t",
 )  # fmt: skip
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """The last four are full-width forms of the first four: some spreadsheets take those as well."""
@@ -37,7 +37,8 @@ class CSVSink(TextSink):
 
     ``index`` counts the detections of an image from 0; ``label`` is empty if it is unknown; the
     box is in pixels; ids and similarities of the neighbours are separated by ``;``, and so are the
-    mean intensities of the channels (red, green, blue; 0 to 255).
+    mean intensities of the channels (red, green, blue; 0 to 255). ``xy``, ``z`` and ``t`` are the
+    plane of a stack, from 0; empty for other images.
     :class:`~sam_detect.outputs.shapes.Shape` says what the measures of the shape are.
 
     A text that a spreadsheet would run as a formula (one that starts with ``=``, ``+``, ``-``,
@@ -51,7 +52,10 @@ class CSVSink(TextSink):
     def text_of(self, frame: Frame, detections: Detections) -> str:
         image = safe_text(detections.source_id)
         pixels = frame.image_rgb
-        return "".join(_csv_line(_row(image, *pair, pixels)) for pair in enumerate(detections))
+        place = ("", "", "") if frame.location is None else frame.location
+        return "".join(
+            _csv_line([*_row(image, *pair, pixels), *place]) for pair in enumerate(detections)
+        )
 
 
 def _row(image: str, index: int, detection: Detection, pixels: ImageRGB) -> Iterable[str | float]:

@@ -10,15 +10,19 @@ from sam_detect.sources.images import (
     picture_size,
     to_frame,
 )
+from sam_detect.sources.stacks import Plane, PlaneRanges, planes_of
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "IMAGE_EXTENSIONS",
     "MAX_BYTES",
+    "Plane",
+    "PlaneRanges",
     "cut_out_object",
     "find_images",
     "load_image",
     "load_image_bytes",
     "picture_size",
+    "planes_of",
     "to_frame",
 ]

@@ -31,6 +31,7 @@ from sam_detect.sources.pixels import (
     own_stretch,
     picture_to_rgb,
 )
+from sam_detect.sources.stacks import Plane
 from sam_detect.types import Frame
 
 IMAGE_EXTENSIONS = tuple(ending for endings in FORMAT_EXTENSIONS.values() for ending in endings)
@@ -74,10 +75,16 @@ def _first_frame(picture: PictureFile, index: int = 0, stretch: Stretch = own_st
     rgb, left_out = picture.rgb(stretch)
     if left_out:
         warnings.warn(
-            f"{picture.name}: {left_out}; to use another one, save it as a file of its own",
+            f"{picture.name}: {left_out}; {_how_to_read_others(picture.name)}",
             stacklevel=3,
         )
     return Frame(image_rgb=rgb, source_id=picture.name, index=index, left_out=left_out)
+
+
+def _how_to_read_others(name: str) -> str:
+    if Path(name).suffix.lower() in FORMAT_EXTENSIONS["TIFF"]:
+        return "detect reads others with --z, --t, --xy and --channel"
+    return "to use another one, save it as a file of its own"
 
 
 def picture_size(
@@ -115,7 +122,7 @@ def to_frame(
 
     Args:
         image: a path (see :func:`load_image`), a Pillow image of any mode, a ``Frame`` (given
-            back as it is), or a numpy array as
+            back as it is), a plane of a stack, or a numpy array as
             :func:`~sam_detect.sources.pixels.array_to_rgb` takes it. The frame shares no memory
             with an array.
         color_order: order of an *array's* colours: ``bgr``, as OpenCV gives them, or ``rgb``.
@@ -132,6 +139,8 @@ def to_frame(
         raise ImageError(f"color_order must be 'bgr' or 'rgb', got {color_order!r}")
     if isinstance(image, Frame):
         return image
+    if isinstance(image, Plane):
+        return image.read(max_pixels=max_pixels)
     if isinstance(image, (str, os.PathLike)):
         frame = load_image(image, max_pixels=max_pixels)
         return frame if source_id is None else replace(frame, source_id=source_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -26,6 +27,8 @@ ORIENTATION = 0x0112
 QUARTER_TURNS = (5, 6, 7, 8)
 """Orientations that exchange width and height."""
 MOST_NAMES = 8
+MOST_DECLARED = 1_000_000
+"""Planes that OME-XML may declare: tifffile makes a list of them."""
 SEGMENTED = (1, 8, 32773, 32946)
 """Compressions that tifffile decodes by itself: none, deflate (two numbers), PackBits."""
 
@@ -188,6 +191,7 @@ def _first_page(tiff: Any) -> tuple[Any, tuple[int, int], int]:
 
 def _left_out(tiff: Any, channels: int) -> str:
     """Which page and channel of a TIFF are read, of how many."""
+    require_plain_ome(tiff, "the file")
     series = tiff.series[0]
     counts: dict[str, int] = {}
     for axis, count in zip(series.axes, series.shape, strict=True):
@@ -196,7 +200,8 @@ def _left_out(tiff: Any, channels: int) -> str:
             counts[name] = counts.get(name, 1) * count
     read = [f"{name} 1 of {count}" for name, count in counts.items()]
     if "channel" in counts:
-        read[list(counts).index("channel")] += _names_of_channels(tiff)
+        names = names_of_channels(tiff)
+        read[list(counts).index("channel")] += f" ({', '.join(names)})" if names else ""
     said = [f"only {', '.join(read)} was read"] if read else []
     others = [each for each in tiff.series[1:]
               if not each.keyframe.is_reduced and not each.keyframe.is_mask]  # fmt: skip
@@ -205,8 +210,24 @@ def _left_out(tiff: Any, channels: int) -> str:
     return "; ".join(said)
 
 
-def _names_of_channels(tiff: Any) -> str:
-    """`` (DAPI, LAMP1)``, where the file names its channels."""
+def require_plain_ome(tiff: Any, name: str) -> None:
+    """Raises ``ImageError`` for OME-XML with a document type, which may define entities, or that
+    declares more planes than :data:`MOST_DECLARED`; call it before ``tiff.series``."""
+    text = tiff.ome_metadata if tiff.is_ome else None
+    if text is None:
+        return
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise ImageError(f"{name}: its OME-XML defines entities, which are not read; export it "
+                         "again")  # fmt: skip
+    for pixels in re.findall(r"<(?:\w+:)?Pixels\b[^>]*", text):
+        sizes = re.findall(r"\bSize[CZT]\s*=\s*[\"'](\d+)", pixels)
+        if math.prod(int(size[:12]) for size in sizes) > MOST_DECLARED:
+            raise ImageError(f"{name}: its OME-XML declares more than {MOST_DECLARED:,} planes; "
+                             "export it in parts")  # fmt: skip
+
+
+def names_of_channels(tiff: Any) -> list[str]:
+    """The names of the first channels, where an OME-TIFF has them."""
     names: list[str] = []
     if tiff.is_ome:
         import tifffile
@@ -216,5 +237,4 @@ def _names_of_channels(tiff: Any) -> str:
         channels = pixels.get("Channel", [])
         channels = channels if isinstance(channels, list) else [channels]
         names = [str(each["Name"]) for each in channels if "Name" in each]
-    kept = [" ".join(name.split())[:40] for name in names[:MOST_NAMES]]
-    return f" ({', '.join(kept)})" if kept else ""
+    return [" ".join(name.split())[:40] for name in names[:MOST_NAMES]]

@@ -192,6 +192,7 @@ class Detections:
         classifications: N classifications, parallel to the masks.
         recipe: the recipe that made the vectors, as plain data.
         timings_ms: milliseconds per stage.
+        location: (xy, z, t) of the plane of a stack, from 0; None for other images.
     """
 
     source_id: str
@@ -199,6 +200,7 @@ class Detections:
     classifications: tuple[Classification, ...]
     recipe: dict[str, Any] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
+    location: Location | None = None
 
     def __post_init__(self) -> None:
         if len(self.masks) != len(self.classifications):
@@ -214,7 +216,9 @@ class Detections:
             return found
         masks = [Masks.empty(frame.size_hw), *(detection.masks for detection in found)]
         classifications = tuple(detection.classification for detection in found)
-        return cls(frame.source_id, Masks.concatenate(masks), classifications)
+        return cls(
+            frame.source_id, Masks.concatenate(masks), classifications, location=frame.location
+        )
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -309,6 +313,7 @@ class Detections:
             classifications=tuple(self.classifications[i] for i in keep),
             recipe=self.recipe,
             timings_ms=self.timings_ms,
+            location=self.location,
         )
 
     def __iter__(self) -> Iterator[Detection]:
@@ -317,8 +322,10 @@ class Detections:
     def to_dict(self, *, explain: bool = False) -> dict[str, Any]:
         """The JSON object of ``detect --json``; with the explanations of ``--explain``."""
         height, width = self.size_hw
+        place = {} if self.location is None else {"location": list(self.location)}
         return {
             "image": self.source_id,
+            **place,
             "width": width,
             "height": height,
             "recipe": self.recipe,
