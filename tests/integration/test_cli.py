@@ -33,6 +33,7 @@ from PIL import Image
 from sam_detect import SAMDetect
 from sam_detect.masks import rle_to_mask
 from sam_detect.registry import names
+from sam_detect.sources.annotation_files import read_annotations
 
 OTHERS = [(50, 60), (150, 70), (220, 140)]
 """Where the discs of the second picture are; it has a square at 70,150."""
@@ -227,10 +228,15 @@ def test_a_picture_that_is_named_twice_is_done_once(sam: Command, taught: Path) 
     assert [each["image"] for each in ran.json] == ["other.png"]
 
 
+ENDINGS = {
+    "overlay": ".png", "coco": ".json", "counts": ".csv", "yolo": "", "imagej": ".zip",
+    "labelme": ".json", "labelmap": ".png", "nimbus": ".json",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", names("format"))
 def test_every_format_is_written(sam: Command, taught: Path, name: str) -> None:
-    ending = {"overlay": ".png", "coco": ".json", "counts": ".csv", "yolo": ""}
-    output = Path("out") / f"found{ending.get(name, '.' + name)}"
+    output = Path("out") / f"found{ENDINGS.get(name, '.' + name)}"
     ran = sam("other.png", "--output", output, "--format", name).worked()
     assert f"wrote {output}" in ran.err
     assert ran.out == f"other.png: 3 disc, 1 square; {_unknown(ran.out)} unknown\n"
@@ -249,8 +255,12 @@ def test_every_format_is_written(sam: Command, taught: Path, name: str) -> None:
         assert (
             sum(row["label"] == "disc" for row in csv.DictReader(io.StringIO(text.decode()))) == 3
         )
-    else:
+    elif name in ("overlay", "labelmap"):
         assert Image.open(output).size == (280, 200)
+    else:
+        [annotated], problems = read_annotations(output, ["other.png"])
+        tags = [outline.tags[0] for outline in annotated.outlines if outline.tags]
+        assert (tags.count("disc"), tags.count("square"), problems) == (3, 1, [])
 
 
 def _unknown(text: str) -> int:
