@@ -29,6 +29,7 @@ from sam_detect.pipeline import Pipeline
 from sam_detect.registry import needing_extra
 from sam_detect.segmentation import prompted
 from sam_detect.sources import Plane, PlaneRanges, cut_out_object, planes_of, to_frame
+from sam_detect.sources.annotated_planes import annotated_planes
 from sam_detect.sources.annotation_files import read_annotations
 from sam_detect.types import AnnotatedImage, Detection, Detections, Frame, Masks, Recipe
 
@@ -311,7 +312,8 @@ class SAMDetect:
         if prepared.recipe == self.recipe:
             with suppress(RecipeMismatchError):
                 return self.pipeline.keep(prepared.examples, batch=options.get("batch"))
-        frame = prepared.frame or self.read(prepared.image.path)
+        given = prepared.image.path if prepared.image.plane is None else prepared.image.plane
+        frame = prepared.frame or self.read(given)
         return self.learn_frame(frame, prepared.masks, prepared.labels, **options)
 
     def learn_tagged(self, annotated: Sequence[AnnotatedImage], **options: Any) -> Shown:
@@ -319,8 +321,27 @@ class SAMDetect:
         :func:`sam_detect.fewshot.learn_tagged`, which says what it takes and raises."""
         return learn_tagged(self.pipeline, self.settings, self._given, annotated, **options)
 
+    def annotated_planes(
+        self,
+        annotated: Sequence[AnnotatedImage],
+        ranges: PlaneRanges,
+        problems: list[str],
+        *,
+        elsewhere: bool,
+    ) -> list[AnnotatedImage]:
+        """The planes that annotations of stacks lie in:
+        :func:`sam_detect.sources.annotated_planes.annotated_planes`."""
+        most = self.settings.max_image_pixels
+        return annotated_planes(annotated, ranges, problems, elsewhere=elsewhere, max_pixels=most)
+
     def fewshot(
-        self, images: Sequence[str], annotations: str | Path, tag: str, **options: Any
+        self,
+        images: Sequence[str],
+        annotations: str | Path,
+        tag: str,
+        *,
+        ranges: PlaneRanges | None = None,
+        **options: Any,
     ) -> list[Detections]:
         """Learns the annotations with a tag, and finds the other objects like them.
 
@@ -328,14 +349,19 @@ class SAMDetect:
             images: paths of pictures, of which some are annotated.
             annotations: file of annotations, in any format that is read.
             tag: of those that are the examples.
+            ranges: planes and channels of stacks to seek in; the examples may lie in any plane.
             options: as of :func:`sam_detect.fewshot.learn_tagged`, such as ``negative_tag``.
 
         Returns:
-            What is found in each picture, without what was shown there. ``SAMDetect(
+            What is found in each picture or plane, without what was shown there. ``SAMDetect(
             vector_store="memory")`` keeps the examples for itself.
         """
-        shown = self.learn_tagged(read_annotations(annotations, images)[0], tag=tag, **options)
-        found = self.detect(list(images), workers=options.get("workers") or 1)
+        annotated, sought = read_annotations(annotations, images)[0], list[ImageLike](images)
+        if ranges:
+            annotated = self.annotated_planes(annotated, ranges, [], elsewhere=True)
+            sought = [plane for path in images for plane in self.planes(path, ranges)]
+        shown = self.learn_tagged(annotated, tag=tag, **options)
+        found = self.detect(sought, workers=options.get("workers") or 1)
         return [without_shown(each.only({shown.label})) for each in found]
 
     def evaluate(

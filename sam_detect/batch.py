@@ -212,10 +212,10 @@ class _Preparing:
 
     @property
     def name(self) -> str:
-        return self.image.path
+        return self.image.path if self.image.plane is None else self.image.plane.name
 
     def __call__(self, pipeline: Pipeline, read: Reader) -> Prepared:
-        frame = read(self.image.path)
+        frame = read(self.image.path if self.image.plane is None else self.image.plane)
         masks, labels, problems, guessed = _outlined(pipeline, frame, self.image)
         others = masks[:0] if self.exhaustive else None
         examples = pipeline.make_examples(
@@ -236,7 +236,11 @@ def _outlined(
     for number, outline in enumerate(image.outlines, start=1):
         try:
             if outline.location not in (None, frame.location or (0, 0, 0)):
-                raise MaskError(f"it lies in another plane (XY, Z, T: {outline.location})")
+                numbers = ", ".join(
+                    f"--{axis} {at + 1}"
+                    for axis, at in zip(("xy", "z", "t"), outline.location, strict=True)
+                )
+                raise MaskError(f"it lies in another plane; select it with {numbers}")
             found = outline.crop(frame.size_hw)
             if found is not None:
                 box, crop = found

@@ -36,7 +36,7 @@ from sam_detect.registry import load_asked, names
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
     from sam_detect.interfaces import Sink
-    from sam_detect.sources import Plane
+    from sam_detect.sources import Plane, PlaneRanges
     from sam_detect.types import Frame
 
 FORMAT_OF_SUFFIX = {
@@ -58,7 +58,7 @@ MOST_NAMED = 5
 """So many of the files written are named at the end of a run."""
 
 
-@click.command(cls=options.Sectioned, advanced=("smoothing", "xy", "z", "t", "channel"))
+@click.command(cls=options.Sectioned, advanced=("smoothing", *options.PLANES))
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|GLOB|-...")
 @click.option(
     "--label",
@@ -148,13 +148,13 @@ def detect(  # noqa: PLR0917 - click gives them by name
     standard input. What nothing in the library resembles is reported as unknown.
     Of a stack the first plane is read; --z, --t, --xy and --channel read others (--help-all).
     """
-    from sam_detect.sources.stacks import PlaneRanges
+    from sam_detect.sources import PlaneRanges
 
     require_label(label)
     format_name = format_asked(format_name, output, as_json)
     ranges = PlaneRanges(xy, z, t, channel)
     if ranges:
-        _require_planes_fit(format_name, images, resume=resume)
+        require_planes_fit(format_name, images, resume=resume)
     detector = open_detector(settings)
     failures = Failures()
     paths = find_pictures(images, failures, also=STANDARD_INPUT)
@@ -169,13 +169,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
             filtered=labels is not None,
             explain=explain,
         )
-    pictures: dict[str, str | Frame | Plane] = {}
-    for path in paths:
-        with failures.guard(path):
-            if ranges:
-                pictures |= {plane.name: plane for plane in detector.planes(path, ranges)}
-            else:
-                pictures[path] = path if path != STANDARD_INPUT else _read_standard_input(detector)
+    pictures = pictures_or_planes(detector, paths, ranges, failures)
     from sam_detect.cli import resume as resuming  # loads what --help can do without
 
     facts = resuming.facts_of(detector, label=label, explain=explain)
@@ -216,7 +210,24 @@ def detect(  # noqa: PLR0917 - click gives them by name
     return failures.end([*pictures] if ranges else paths)
 
 
-def _require_planes_fit(format_name: str | None, images: Sequence[str], *, resume: bool) -> None:
+def pictures_or_planes(
+    detector: SAMDetect, paths: Sequence[str], ranges: PlaneRanges, failures: Failures
+) -> dict[str, str | Frame | Plane]:
+    """What is detected in, by the name that messages give it: pictures, or the planes of stacks
+    that ranges select. What cannot be read is a failure."""
+    pictures: dict[str, str | Frame | Plane] = {}
+    for path in paths:
+        with failures.guard(path):
+            if ranges:
+                pictures |= {plane.name: plane for plane in detector.planes(path, ranges)}
+            else:
+                pictures[path] = path if path != STANDARD_INPUT else _read_standard_input(detector)
+    return pictures
+
+
+def require_planes_fit(
+    format_name: str | None, images: Sequence[str] = (), *, resume: bool = False
+) -> None:
     """Raises ``ConfigError`` for what cannot be done with planes of stacks."""
     if format_name in WITHOUT_PLANES:
         raise ConfigError(f"--format {format_name} cannot tell the planes of a stack apart: take "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam_detect.cli import options
-from sam_detect.cli.detect import format_asked, open_sinks
+from sam_detect.cli.detect import format_asked, open_sinks, pictures_or_planes, require_planes_fit
 from sam_detect.cli.feedback import (
     Failures,
     counted,
@@ -27,6 +27,7 @@ from sam_detect.options import parts_with
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
     from sam_detect.fewshot import Shown
+    from sam_detect.sources import PlaneRanges
 
 PRESETS = {"min_area": 30, "points_per_side": 128}
 """Options of the segmenter, where it has them and nobody chose otherwise."""
@@ -35,7 +36,7 @@ KEPT_VECTORS_MB = 1000
 """A run is repeated with other thresholds."""
 
 
-@click.command(cls=options.Sectioned, advanced=("pixel_centres",))
+@click.command(cls=options.Sectioned, advanced=("pixel_centres", *options.PLANES))
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR...")
 @click.option(
     "--annotations", type=click.Path(path_type=Path), required=True, metavar="FILE",
@@ -72,6 +73,7 @@ KEPT_VECTORS_MB = 1000
     "--workers", type=click.IntRange(1), metavar="N",
     help="Processes that share the pictures.  [default: the cores; 1 for SAM 2 and CLIP]",
 )  # fmt: skip
+@options.plane_options
 @options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
 @options.verbose_option
 @options.general_options
@@ -88,6 +90,10 @@ def fewshot(
     output: Path | None,
     format_name: str | None,
     workers: int | None,
+    xy: str | None,
+    z: str | None,
+    t: str | None,
+    channel: str | None,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -99,15 +105,20 @@ def fewshot(
     The annotations with --tag are the examples. Everything like them is sought in all
     pictures, also in the rest of those with examples. Without --library the examples are
     kept for this run only.
+    Of stacks --z, --t, --xy and --channel say where to seek; examples may lie in any plane.
     """
     from sam_detect.outputs.files import InputGuard
+    from sam_detect.sources import PlaneRanges
 
+    ranges = PlaneRanges(xy, z, t, channel)
     require_label(output_tag)
     if negative_tag is not None and negative_tag == tag:
         raise ConfigError("--tag and --negative-tag are the same: objects are one or the other")
     if format_name is None and output is not None and output.suffix.lower() == ".json":
         format_name = "coco"
     format_name = format_asked(format_name, output, as_json)
+    if ranges:
+        require_planes_fit(format_name)
     detector = open_detector(with_presets(settings), learns=True)
     if output is not None:
         InputGuard([annotations]).check(output)
@@ -116,27 +127,28 @@ def fewshot(
     if not paths:
         return failures.end(paths)
     shown = _learn(
-        detector, annotations, paths, failures, pixel_centres, tag=tag, negative_tag=negative_tag,
-        label=output_tag, workers=workers,
+        detector, annotations, paths, failures, pixel_centres=pixel_centres, ranges=ranges,
+        tag=tag, negative_tag=negative_tag, label=output_tag, workers=workers,
     )  # fmt: skip
     _note_too_small(detector, shown)
+    pictures = pictures_or_planes(detector, paths, ranges, failures)
     from sam_detect.batch import default_workers
     from sam_detect.fewshot import without_shown
 
     printer = None
     if not as_json and (format_name is None or output is not None):
         printer = DetectionPrinter(
-            detector.library.name, several=len(paths) > 1, objects=format_name is None,
+            detector.library.name, several=len(pictures) > 1, objects=format_name is None,
             unknown=False, filtered=True, explain=False,
         )  # fmt: skip
-    count = default_workers(detector.pipeline, len(paths)) if workers is None else workers
+    count = default_workers(detector.pipeline, len(pictures)) if workers is None else workers
     with (
         open_sinks(
-            format_name, output, as_json, paths, several=len(paths) > 1, smoothing=smoothing,
-            explain=True,
+            format_name, output, as_json, paths, several=len(paths) > 1,
+            planes=bool(ranges) and len(pictures) > 1, smoothing=smoothing, explain=True,
         ) as sinks,
-        contextlib.closing(detector.detect_each(paths, workers=count)) as found,
-        progress(paths, "detecting") as steps,
+        contextlib.closing(detector.detect_each([*pictures.values()], workers=count)) as found,
+        progress([*pictures], "detecting") as steps,
     ):  # fmt: skip
         for path, outcome in zip(steps, found, strict=True):
             with failures.guard(path):
@@ -150,7 +162,7 @@ def fewshot(
                     printer.show(detections)
     if printer is not None:
         printer.end()
-    return failures.end(paths)
+    return failures.end([*pictures] if ranges else paths)
 
 
 def with_presets(given: dict[str, Any]) -> dict[str, Any]:
@@ -176,12 +188,16 @@ def _learn(
     annotations: Path,
     paths: list[str],
     failures: Failures,
+    *,
     pixel_centres: bool,
+    ranges: PlaneRanges,
     **options: Any,
 ) -> Shown:
     from sam_detect.sources.annotation_files import read_annotations
 
     annotated, problems = read_annotations(annotations, paths, pixel_centres=pixel_centres)
+    if ranges:
+        annotated = detector.annotated_planes(annotated, ranges, problems, elsewhere=True)
     for problem in problems:
         note(f"warning: {annotations}: {problem}")
     shown = detector.learn_tagged(annotated, **options)

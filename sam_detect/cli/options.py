@@ -164,6 +164,9 @@ def general_options(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")(command)
 
 
+PLANES = ("xy", "z", "t", "channel")
+
+
 def plane_options(command: Command) -> Command:
     """``--xy``, ``--z``, ``--t`` and ``--channel``: what is read of stacks."""
     axes = {

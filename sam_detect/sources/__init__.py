@@ -10,7 +10,8 @@ from sam_detect.sources.images import (
     picture_size,
     to_frame,
 )
-from sam_detect.sources.stacks import Plane, PlaneRanges, planes_of
+from sam_detect.sources.stack_axes import PlaneRanges
+from sam_detect.sources.stacks import Plane, planes_at, planes_of
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -23,6 +24,7 @@ __all__ = [
     "load_image",
     "load_image_bytes",
     "picture_size",
+    "planes_at",
     "planes_of",
     "to_frame",
 ]

@@ -18,6 +18,7 @@ from sam_detect.types.frames import (
     ImageRGB,
     Index,
     Masks,
+    PixelSize,
     Selection,
     Taught,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "Location",
     "Masks",
     "Neighbour",
+    "PixelSize",
     "Point",
     "Recipe",
     "Selection",

@@ -110,6 +110,8 @@ class AnnotatedImage:
         outlines: its annotations, in the file's order.
         size_hw: of the picture in pixels, where it is known.
         references: what the file says of itself besides, for a writer of the same format.
+        plane: the plane of a stack that the outlines lie in, which is read instead of ``path``;
+            None for a picture.
     """
 
     path: str
@@ -117,3 +119,4 @@ class AnnotatedImage:
     outlines: tuple[Annotation, ...]
     size_hw: tuple[int, int] | None = None
     references: Mapping[str, Any] = field(default_factory=dict)
+    plane: Any = None

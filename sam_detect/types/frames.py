@@ -33,6 +33,24 @@ _COLUMNS: dict[str, tuple[int, ...]] = {
 """The arrays of :class:`Masks`, with the shape of each row."""
 
 
+@dataclass(frozen=True)
+class PixelSize:
+    """From one pixel to the next along X and Y, and from plane to plane, in micrometres.
+
+    Attributes:
+        z: None where there is one plane, or nothing is known.
+    """
+
+    x: float
+    y: float
+    z: float | None = None
+
+    @property
+    def area(self) -> float:
+        """Of a pixel, in square micrometres."""
+        return self.x * self.y
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One image in the pipeline.
@@ -44,6 +62,7 @@ class Frame:
         location: (xy, z, t) in a stack, or None.
         time_s: seconds since the start of its video, or None.
         left_out: the parts of its file that were not read, such as "only channel 1 of 3 was read".
+        pixel_size_um: of its pixels, or None where its file does not say it.
     """
 
     image_rgb: ImageRGB
@@ -52,6 +71,7 @@ class Frame:
     location: tuple[int, int, int] | None = None
     time_s: float | None = None
     left_out: str = ""
+    pixel_size_um: PixelSize | None = None
 
     def __post_init__(self) -> None:
         image = self.image_rgb

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from sam_detect.errors import ConfigError, ImageError
-from sam_detect.sources import Plane, PlaneRanges, planes_of, to_frame
+from sam_detect.sources import Plane, PlaneRanges, planes_at, planes_of, to_frame
 
 GREY: Any = {"photometric": "minisblack"}
 SHAPE = (2, 3, 4, 10, 12)  # T, Z, C, Y, X
@@ -61,9 +61,24 @@ def test_values_that_lie_behind_each_other_without_pages(tmp_path: Path) -> None
 
 def test_one_contrast_for_all_planes_and_several_channels_blended(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "s.ome.tif", 100 * numbered(np.uint16), metadata={"axes": "TZCYX"})
-    planes = planes_of(tmp_path / "s.ome.tif", PlaneRanges(z="1-3", channel="2,1"))
-    colours = [each.read().image_rgb[0, 0].tolist() for each in planes]
-    assert colours == [[0, 0, 0], [128, 128, 0], [255, 255, 0]]
+    path = tmp_path / "s.ome.tif"
+    planes = planes_of(path, PlaneRanges(z="1-3", t="1-2", channel="2,1"))
+    colours = [each.read().image_rgb[0, 0, 0].tolist() for each in planes]
+    values = np.array([1, 11, 21, 101, 111, 121])
+    assert colours == np.rint(255 * (values - 1) / 120).astype(int).tolist()
+    # Whatever is selected, the same plane looks the same: what is learnt of one fits the others.
+    (alone,) = planes_of(path, PlaneRanges(z="2", channel="2,1"))
+    (there,) = planes_at(path, [(0, 1, 0)], channel="2,1")
+    for each in (alone, there):
+        assert each.read().image_rgb[0, 0].tolist() == [21, 21, 0]
+
+
+def test_planes_at_locations_that_are_not_there_are_named(tmp_path: Path) -> None:
+    ome(tmp_path / "s.ome.tif")
+    with pytest.raises(ImageError, match=r"xy 1, z 4, t 1.*no such plane, the file has 1 XY, 3 Z"):
+        planes_at(tmp_path / "s.ome.tif", [(0, 3, 0)])
+    with pytest.raises(ImageError, match=r"xy 2, z 1, t 1.*no such plane, the file has 1 XY"):
+        planes_at(tmp_path / "s.ome.tif", [(1, 0, 0)])
 
 
 def test_channels_by_name(tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""``fewshot`` of planes and channels of stacks: outlines in some planes, the others in all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import roifile
+import tifffile
+from cli_harness import Command, in_this_process
+from shapely.geometry import shape
+
+from sam_detect import SAMDetect
+from sam_detect.formats import geojson
+from sam_detect.sources import PlaneRanges
+from sam_detect.types import AnnotatedImage, Annotation, Location
+
+PARTS = ("--segmenter", "naive", "--embedder", "appearance", "--workers", "1")
+CENTRES = [(24, 24), (72, 26), (26, 74), (74, 72)]
+FORMATS = {"geojson": "o.geojson", "imagej": "o.zip", "labelme": "o.json", "labelmap": "o.tif",
+           "nimbus": "n.json"}  # fmt: skip
+
+
+@pytest.fixture
+def sam(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Command:
+    monkeypatch.chdir(tmp_path)
+    return in_this_process(capfd)
+
+
+def discs(z: int) -> list[npt.NDArray[np.bool_]]:
+    """Four discs, larger in the middle planes."""
+    y, x = np.mgrid[:100, :100]
+    return [(x - cx) ** 2 + (y - cy) ** 2 <= (9 + (z in (1, 2))) ** 2 for cx, cy in CENTRES]
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Path:
+    """Four planes of two channels: noise, and discs."""
+    values = np.random.default_rng(0).normal(300, 12, (4, 2, 100, 100))
+    for z in range(4):
+        for disc in discs(z):
+            values[z, 1][disc] += 2000
+    path = tmp_path / "cells.ome.tif"
+    tifffile.imwrite(path, values.astype(np.uint16), metadata={"axes": "ZCYX"}, compression="zlib")
+    return path
+
+
+def outline(z: int, centre: tuple[int, int], location: Location | None) -> Annotation:
+    turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    radius = 9.5 + (z in (1, 2))
+    ring = np.stack([centre[0] + 0.5 + radius * np.cos(turn),
+                     centre[1] + 0.5 + radius * np.sin(turn)], axis=1)  # fmt: skip
+    return Annotation(("cell",), polygons=((ring,),), location=location)
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    """Two outlines in the first plane and one in the third."""
+    shown = [(0, CENTRES[0]), (0, CENTRES[1]), (2, CENTRES[2])]
+    outlines = tuple(outline(z, centre, (0, z, 0)) for z, centre in shown)
+    path = tmp_path / "three.geojson"
+    path.write_bytes(geojson.encode(AnnotatedImage("", "", outlines)))
+    return path
+
+
+def opened(path: Path, name: str) -> list[tuple[int, float]]:
+    """Z from 0 and the area of each object, by the readers of the field."""
+    if name == "geojson":
+        features = json.loads(path.read_text())["features"]
+        return [(f["geometry"]["plane"]["z"], shape(f["geometry"]).area) for f in features]
+    if name == "imagej":
+        rois = roifile.roiread(path)
+        return [(r.z_position - 1, _area(r.coordinates())) for r in rois]
+    if name == "labelmap":
+        values = tifffile.imread(path)
+        return [(z, float((plane == number).sum())) for z, plane in enumerate(values)
+                for number in np.unique(plane) if number]  # fmt: skip
+    data = json.loads(path.read_text())
+    if name == "labelme":
+        return [(0, _area(each["points"])) for each in data["shapes"]]
+    rows = data["annotations"]
+    return [(each["location"]["Z"], _area([(p["x"], p["y"]) for p in each["coordinates"]]))
+            for each in rows]  # fmt: skip
+
+
+def _area(points: Any) -> float:
+    return float(shape({"type": "Polygon", "coordinates": [[*map(tuple, points)]]}).area)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_polygons_of_every_format_are_read_by_others(
+    sam: Command, stack: Path, three: Path, name: str
+) -> None:
+    options = ("--z", "2-4", "--channel", "2", "--format", name, "--output", FORMATS[name])
+    result = sam("fewshot", stack, "--annotations", three, "--tag", "cell", *PARTS, *options)
+    assert "learnt 3 examples of 'cell'" in result.worked().err
+    found = opened(Path(FORMATS[name]), name)
+    # Four of the second plane and of the fourth, three of the third: one of it was shown.
+    assert len(found) == 11
+    if name == "labelmap":  # planes are those that were selected
+        assert sorted(z for z, _ in found) == [0] * 4 + [1] * 3 + [2] * 4
+    elif name != "labelme":  # which has no planes
+        assert sorted(z for z, _ in found) == [1] * 4 + [2] * 3 + [3] * 4
+    areas = sorted(area for _, area in found)
+    assert all(200 < area < 420 for area in areas), areas  # discs of 253 and 317 pixels
+
+
+def test_tables_and_overlays(sam: Command, stack: Path, three: Path) -> None:
+    asked = ("fewshot", stack, "--annotations", three, "--tag", "cell", *PARTS, "--z", "1-4",
+             "--channel", "2")  # fmt: skip
+    sam(*asked, "--output", "o.csv", "--include-shown").worked()
+    rows = [*csv.DictReader(io.StringIO(Path("o.csv").read_text()))]
+    assert [row["z"] for row in rows if row["label"] == "cell"] == [*"0000111122223333"]
+    sam(*asked, "--output", "drawn").worked()
+    assert len([*Path("drawn").iterdir()]) == 4
+    sam(*asked, "--format", "coco", "--output", "o.json").failed("cannot tell the planes", code=2)
+
+
+def test_outlines_without_a_plane_lie_in_the_selected_one(
+    sam: Command, stack: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "three.geojson"
+    outlines = tuple(outline(1, centre, None) for centre in CENTRES[:2])
+    path.write_bytes(geojson.encode(AnnotatedImage("", "", outlines)))
+    asked = ("fewshot", stack, "--annotations", path, "--tag", "cell", *PARTS, "--channel", "2")
+    (found,) = sam(*asked, "--z", "2", "--json").worked().json
+    assert (found["location"], len(found["detections"])) == ([0, 1, 0], 2)
+    sam(*asked, "--z", "2-3").failed("2 annotations do not say which plane they lie in", code=1)
+
+
+def test_outlines_in_planes_that_are_not_there_are_named(
+    sam: Command, stack: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "three.geojson"
+    far = replace(outline(1, CENTRES[0], None), location=(0, 8, 0))
+    path.write_bytes(geojson.encode(AnnotatedImage("", "", (far,))))
+    asked = ("fewshot", stack, "--annotations", path, "--tag", "cell", *PARTS, "--channel", "2")
+    sam(*asked, "--z", "2").failed("z 9", "no such plane, the file has 1 XY, 4 Z", code=1)
+
+
+def test_from_python(stack: Path, three: Path) -> None:
+    detector = SAMDetect(segmenter="naive", embedder="appearance", vector_store="memory")
+    ranges = PlaneRanges(z="2-3", channel="2")
+    found = detector.fewshot([str(stack)], three, "cell", ranges=ranges)
+    assert [len(each) for each in found] == [4, 3]
