@@ -312,8 +312,7 @@ class SAMDetect:
         if prepared.recipe == self.recipe:
             with suppress(RecipeMismatchError):
                 return self.pipeline.keep(prepared.examples, batch=options.get("batch"))
-        given = prepared.image.path if prepared.image.plane is None else prepared.image.plane
-        frame = prepared.frame or self.read(given)
+        frame = prepared.frame or self.read(prepared.image.picture)
         return self.learn_frame(frame, prepared.masks, prepared.labels, **options)
 
     def learn_tagged(self, annotated: Sequence[AnnotatedImage], **options: Any) -> Shown:

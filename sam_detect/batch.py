@@ -212,10 +212,10 @@ class _Preparing:
 
     @property
     def name(self) -> str:
-        return self.image.path if self.image.plane is None else self.image.plane.name
+        return self.image.name
 
     def __call__(self, pipeline: Pipeline, read: Reader) -> Prepared:
-        frame = read(self.image.path if self.image.plane is None else self.image.plane)
+        frame = read(self.image.picture)
         masks, labels, problems, guessed = _outlined(pipeline, frame, self.image)
         others = masks[:0] if self.exhaustive else None
         examples = pipeline.make_examples(
@@ -258,7 +258,7 @@ def _outlined(
                 guessed += [] if shown.fits[0] else [number]
             labels.append(str(outline.label))
         except MaskError as error:
-            problems.append(f"{image.path}: outline {number}: {one_line(error)}")
+            problems.append(f"{image.name}: outline {number}: {one_line(error)}")
     return Masks.concatenate(masks), labels, problems, guessed
 
 

@@ -80,10 +80,10 @@ def learn_tagged(
                 try:
                     prepared = answer.get()
                 except (ImageError, MaskError) as error:
-                    problems.append((_name(image), one_line(error)))
+                    problems.append((image.name, one_line(error)))
                     continue
-                problems += [(_name(image), problem) for problem in prepared.problems]
-                guessed += [(_name(image), len(prepared.guessed))] if prepared.guessed else []
+                problems += [(image.name, problem) for problem in prepared.problems]
+                guessed += [(image.name, len(prepared.guessed))] if prepared.guessed else []
                 if prepared.examples:
                     pipeline.keep(prepared.examples, batch=batch)
                     learnt[negative] += len(prepared.examples)
@@ -110,10 +110,6 @@ def _tagged(annotated: Sequence[AnnotatedImage], tag: str, label: str) -> list[A
         known = sorted({each for image in annotated for o in image.outlines for each in o.tags})
         raise ImageError(f"no annotation has the tag '{tag}' (there are: {_listed(known)})")
     return found
-
-
-def _name(image: AnnotatedImage) -> str:
-    return image.path if image.plane is None else str(image.plane.name)
 
 
 def _relabelled(outline: Annotation, label: str) -> Annotation:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
     from sam_detect.batch import Prepared
     from sam_detect.evaluation.dataset import Dataset
+    from sam_detect.sources import PlaneRanges
     from sam_detect.types import AnnotatedImage, Frame, Masks
 
 NOT_GIVEN = "annotated, but not among the pictures"
@@ -27,20 +28,21 @@ class Preview:
 
     Args:
         output: a file for one picture; a folder for several, or where it has no ending.
-        paths: the pictures, which are never overwritten.
+        paths: the files of the pictures, which are never overwritten.
+        several: whether there are several pictures.
     """
 
-    def __init__(self, output: str, paths: list[str]) -> None:
+    def __init__(self, output: str, paths: list[str], *, several: bool) -> None:
         from sam_detect.outputs.files import ImagePaths, InputGuard
 
-        self._files = ImagePaths(output, multiple=len(paths) > 1 or not Path(output).suffix)
+        self._files = ImagePaths(output, multiple=several or not Path(output).suffix)
         self._inputs = InputGuard(paths)
 
     def write(self, frame: Frame, masks: Masks, boxes: list[list[float]]) -> None:
         from sam_detect.outputs import write_image
         from sam_detect.outputs.overlay import draw_preview
 
-        path = self._files.path_for(frame.source_id)
+        path = self._files.path_for_frame(frame)
         self._inputs.check(path)
         write_image(path, draw_preview(frame.image_rgb, masks, boxes))
         note(f"wrote {path}")
@@ -88,6 +90,8 @@ class Annotations:
         named: what all of them are called instead.
         whole: whether all annotated pictures should be there.
         centres: whether coordinates are those of pixels' centres.
+        ranges: planes and channels of stacks; annotations in other planes are left out.
+        max_pixels: larger planes are refused.
     """
 
     def __init__(
@@ -101,11 +105,14 @@ class Annotations:
         named: str | None = None,
         whole: bool,
         centres: bool,
+        ranges: PlaneRanges,
+        max_pixels: int,
     ) -> None:
+        from sam_detect.sources.annotated_planes import annotated_planes
         from sam_detect.sources.annotation_files import choose, read_annotations
 
         self.failures = failures
-        self.by_path: dict[str, list[AnnotatedImage]] = {}
+        self.by_name: dict[str, list[AnnotatedImage]] = {}
         if (dataset := _yolo_dataset(file)) is None:
             annotated, problems = read_annotations(
                 file, paths, tag=tag, label=label, pixel_centres=centres
@@ -113,11 +120,15 @@ class Annotations:
         else:
             annotated, problems = _of_dataset(dataset, paths)
             annotated = choose(annotated, problems, file, tag=tag, label=label)
+        if ranges:
+            annotated = annotated_planes(
+                annotated, ranges, problems, elsewhere=False, max_pixels=max_pixels
+            )
         for given in annotated:
             tags = None if named is None else (named,)
             outlines = tuple(replace(each, tags=tags or each.tags) for each in given.outlines)
             image = replace(given, outlines=outlines)
-            self.by_path.setdefault(image.path, []).append(image)
+            self.by_name.setdefault(image.name, []).append(image)
         elsewhere = [] if whole else [text for text in problems if text.endswith(NOT_GIVEN)]
         if elsewhere:
             note(f"{file} has annotated pictures that were not given: {len(elsewhere)}")
@@ -136,10 +147,10 @@ class Annotations:
         """Learns the outlines of the pictures; what cannot be used is named, left out."""
         from sam_detect.batch import default_workers
 
-        wanted = default_workers(detector.pipeline, len(self.by_path))
+        wanted = default_workers(detector.pipeline, len(self.by_name))
         answers = detector.prepare_each(
-            map(self._merged, self.by_path),
-            workers=wanted if workers is None else min(workers, max(1, len(self.by_path))),
+            map(self._merged, self.by_name),
+            workers=wanted if workers is None else min(workers, max(1, len(self.by_name))),
             negative=report.negative,
             exhaustive=report.exhaustive,
             with_frames=shown is not None,
@@ -154,13 +165,13 @@ class Annotations:
                         shown.write(prepared.frame, prepared.masks, [])
                     report.learn_prepared(detector, prepared)
 
-    def _merged(self, path: str) -> AnnotatedImage:
-        """All outlines of one file, which may be annotated under several names."""
-        first, *others = self.by_path[path]
+    def _merged(self, name: str) -> AnnotatedImage:
+        """All outlines of one picture, which may be annotated under several names."""
+        first, *others = self.by_name[name]
         return replace(first, outlines=sum((each.outlines for each in others), first.outlines))
 
     def _note_problems(self, prepared: Prepared) -> None:
-        path, guessed = prepared.image.path, prepared.guessed
+        path, guessed = prepared.image.name, prepared.guessed
         for problem in prepared.problems:
             self.failures.add(path, problem)
         if guessed:

@@ -38,6 +38,7 @@ SHOWN_PROBLEMS = 5
         "threshold",
         "min_area",
         "max_area",
+        *options.PLANES,
     ),
 )
 @click.argument("dataset", metavar="DATASET|ANNOTATIONS", type=click.Path(path_type=Path))
@@ -104,6 +105,7 @@ SHOWN_PROBLEMS = 5
     help="Write the pictures of the first seed (of a sweep: of its best variant) with what was "
     "shown, found, missed and found falsely into this folder.",
 )  # fmt: skip
+@options.plane_options
 @options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Machine"))
 @options.general_options
 def evaluate(
@@ -124,13 +126,18 @@ def evaluate(
     report: Path | None,
     tag: str | None,
     visualize: Path | None,
+    xy: str | None,
+    z: str | None,
+    t: str | None,
+    channel: str | None,
     as_json: bool,
     **settings: Any,
 ) -> int:
     """Measure what is found in annotated pictures after a few examples.
 
     DATASET is a folder with annotations.json and images/, a YOLO-seg folder, a folder with
-    images/ and masks/ (label maps), or a COCO file.
+    images/ and masks/ (label maps), or a COCO file. Label maps may be stacks: --z, --t, --xy and
+    --channel select planes, and each is a picture.
 
     \b
       sam-detect evaluate nuts/ --shots 5 --seeds 0,1,2
@@ -142,6 +149,7 @@ def evaluate(
     from sam_detect.evaluation.readers import open_dataset
     from sam_detect.evaluation.report import check_report_folder, write_pictures
     from sam_detect.evaluation.run import Protocol
+    from sam_detect.sources import PlaneRanges
 
     grid = variants(sweep)
     if predictions is not None and len(grid) > 1:
@@ -154,7 +162,7 @@ def evaluate(
         check_report_folder(report)
     given = {name: value for name, value in settings.items() if value is not None}
     limit = load_settings(given).max_image_pixels
-    data = open_dataset(dataset, images, max_pixels=limit)
+    data = open_dataset(dataset, images, ranges=PlaneRanges(xy, z, t, channel), max_pixels=limit)
     if tag is not None:
         data = data.only(normalised_label(tag))
     if predictions is not None:

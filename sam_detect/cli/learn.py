@@ -12,6 +12,7 @@ import click
 
 from sam_detect.cli import options
 from sam_detect.cli.annotated import Annotations, Preview
+from sam_detect.cli.detect import pictures_or_planes
 from sam_detect.cli.feedback import (
     Failures,
     LearningReport,
@@ -38,7 +39,7 @@ HINT = (
 """Measured in docs/labelling.md."""
 
 
-ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area")
+ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area", *options.PLANES)
 
 
 @click.command(cls=options.Sectioned, advanced=ADVANCED)
@@ -98,6 +99,7 @@ ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area")
     help="Processes that share the pictures of --annotations.  [default: the cores; 1 for SAM 2 "
     "and CLIP]",
 )
+@options.plane_options
 @options.settings_options(*options.section("Proposals", "Vectors", "Library", "Machine"))
 @options.verbose_option
 @options.general_options
@@ -115,6 +117,10 @@ def learn(  # noqa: PLR0917 - click gives them by name
     negative_tag: str | None,
     pixel_centres: bool,
     workers: int | None,
+    xy: str | None,
+    z: str | None,
+    t: str | None,
+    channel: str | None,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -128,8 +134,11 @@ def learn(  # noqa: PLR0917 - click gives them by name
     Outline them with --box or --point, take the separate objects of one kind with
     --masks auto, or name a file of annotations with --annotations; --label then names those
     without a tag. Learning the same thing twice adds nothing.
+    Of stacks the first plane is read, or those that --z, --t, --xy and --channel select.
     With --json, a line {"added": N, "total": N} follows each batch that is safely stored.
     """
+    from sam_detect.sources import PlaneRanges
+
     prompts = _Prompts(
         label,
         [parse_numbers("--box", box, "x,y,w,h") for box in boxes],
@@ -138,35 +147,49 @@ def learn(  # noqa: PLR0917 - click gives them by name
         negative,
     )
     _check_options(prompts, annotations, tag, negative_tag, workers)
+    ranges = PlaneRanges(xy, z, t, channel)
     detector = open_detector(settings, learns=True)
     library = _name_of_library(detector)
     _note_similar_label(detector, label)
     failures = Failures()
-    paths = find_pictures(images, failures)
+    files = paths = find_pictures(images, failures)
+    pictures: dict[str, Any] = {}
+    if annotations is None:
+        pictures = pictures_or_planes(detector, paths, ranges, failures)
+        paths = [*pictures] if ranges else paths
     prompts.require_one_picture(paths)
     annotated = wrong = None
     if annotations is not None and paths:
         # Of pictures that are named one by one, others may well be annotated, too.
         whole = any(image not in paths for image in images)
         read = partial(
-            Annotations, annotations, paths, failures, whole=whole, centres=pixel_centres
+            Annotations,
+            annotations,
+            paths,
+            failures,
+            whole=whole,
+            centres=pixel_centres,
+            ranges=ranges,
+            max_pixels=detector.settings.max_image_pixels,
         )
         annotated = read(tag, label)
         if negative_tag is not None:
             wrong = read(negative_tag, label, named=tag or label)
-        paths = list(annotated.by_path)
-    shown = Preview(preview, paths) if preview is not None else None
+        paths = list(annotated.by_name)
+    shown = None
+    if preview is not None:
+        shown = Preview(preview, files, several=len(paths) > 1)
     report = LearningReport(as_json, negative, exhaustive)
     with report.summary(library), progress(paths, "learning") as steps:
         if annotated is not None:
             annotated.learn(detector, steps, report, shown, workers)
             if wrong is not None:
                 report.negative = True
-                wrong.learn(detector, list(wrong.by_path), report, None, workers)
+                wrong.learn(detector, list(wrong.by_name), report, None, workers)
         else:
             for path in steps:
                 with failures.guard(path):
-                    frame = detector.read(path)
+                    frame = detector.read(pictures[path])
                     found, labels = prompts.of(detector, frame, path)
                     if shown is not None:
                         shown.write(frame, found, prompts.boxes)

@@ -16,8 +16,8 @@ import numpy as np
 
 from sam_detect.errors import ImageError, MaskError, SamDetectError, one_line
 from sam_detect.masks import MaskRLE, rle_box_xywh, rle_to_mask
-from sam_detect.sources import picture_size
-from sam_detect.types import Masks
+from sam_detect.sources import Plane, load_image, picture_size
+from sam_detect.types import Frame, Masks
 
 Id = int | str
 
@@ -52,6 +52,7 @@ class AnnotatedPicture:
         size_hw: height and width in pixels, as the file has them.
         objects: what is annotated in it; may be empty.
         fields: what else the dataset has of it (``modality``, ``patient``), by name.
+        plane: the plane of the stack at ``path`` that it is; None for a picture.
     """
 
     id: Id
@@ -59,6 +60,13 @@ class AnnotatedPicture:
     size_hw: tuple[int, int]
     objects: tuple[AnnotatedObject, ...]
     fields: dict[str, Any] = field(default_factory=dict)
+    plane: Plane | None = None
+
+    def read(self, *, max_pixels: int) -> Frame:
+        """Its pixels; raises ``ImageError`` where they cannot be read."""
+        if self.plane is not None:
+            return self.plane.read(max_pixels=max_pixels)
+        return load_image(self.path, max_pixels=max_pixels)
 
 
 @dataclass(frozen=True)
@@ -157,9 +165,11 @@ class DatasetBuilder:
         size_hw: tuple[int, int],
         objects: Iterable[AnnotatedObject],
         fields: dict[str, Any] | None = None,
+        *,
+        plane: Plane | None = None,
     ) -> None:
-        """Takes a picture with its objects."""
-        picture = AnnotatedPicture(id, Path(path), size_hw, tuple(objects), fields or {})
+        """Takes a picture, or a plane of a stack, with its objects."""
+        picture = AnnotatedPicture(id, Path(path), size_hw, tuple(objects), fields or {}, plane)
         self._pictures.append(picture)
 
     def dataset(self, categories: dict[str, Id]) -> Dataset:

@@ -26,7 +26,7 @@ from sam_detect.evaluation.run import Episode, Protocol, Split, outlines, run, s
 from sam_detect.masks import FloatArray
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import load_custom
-from sam_detect.sources import load_image
+from sam_detect.sources import PlaneRanges
 
 Tick = Callable[[int, int], None]
 """Called with how many pictures of how many are done."""
@@ -113,7 +113,7 @@ def _readable(dataset: Dataset, max_pixels: int) -> Dataset:
     readable, problems = [], []
     for picture in dataset.pictures:
         try:
-            load_image(picture.path, max_pixels=max_pixels)
+            picture.read(max_pixels=max_pixels)
         except ImageError as error:
             problems.append(f"left out: {one_line(error)}")
         else:
@@ -174,7 +174,7 @@ def embedding_quality(
     labels: list[str | None] = []
     pictures: list[str] = []
     for picture in dataset.pictures:
-        frame = load_image(picture.path, max_pixels=max_pixels)
+        frame = picture.read(max_pixels=max_pixels)
         objects = [o for o in picture.objects if not o.crowd]
         if not objects:
             continue
@@ -209,6 +209,7 @@ def measure(
     metrics: Sequence[str] | None = None,
     *,
     images: str | Path | None = None,
+    ranges: PlaneRanges | None = None,
     max_pixels: int,
     **protocol: Any,
 ) -> dict[str, Any]:
@@ -220,6 +221,7 @@ def measure(
         metrics: of ``accuracy``, ``inference_time`` and ``embedding_quality`` those to give;
             None gives everything, as ``sam-detect evaluate --json`` does.
         images: the folder of a COCO file's pictures.
+        ranges: planes and channels of stacks with label maps.
         max_pixels: larger pictures are refused.
         protocol: fields of :class:`~sam_detect.evaluation.run.Protocol` (``shots``,
             ``seeds``, ``iou``, ``group_by``, ...).
@@ -242,7 +244,7 @@ def measure(
     if isinstance(protocol.get("seeds"), Iterable):
         protocol["seeds"] = tuple(protocol["seeds"])
     drawn = Protocol(**protocol)
-    dataset = open_dataset(dataset_path, images, max_pixels=max_pixels)
+    dataset = open_dataset(dataset_path, images, ranges=ranges, max_pixels=max_pixels)
     found = evaluate(dataset, PipelineMethod(pipeline), drawn, max_pixels=max_pixels).to_dict()
     if metrics is None:
         return found

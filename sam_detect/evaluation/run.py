@@ -13,7 +13,6 @@ from sam_detect.errors import ConfigError
 from sam_detect.evaluation.comparison import Comparison, compare
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Dataset, Id, masks_of
 from sam_detect.evaluation.methods import Method, Predictions, SupportImage
-from sam_detect.sources import load_image
 from sam_detect.types import Frame, Masks
 
 DRAWS = ("cross", "same", "each")
@@ -225,7 +224,7 @@ def run(
     for split in splits(dataset, protocol) if planned is None else planned:
         support = []
         for picture, objects in split.support:
-            frame = load_image(picture.path, max_pixels=max_pixels)
+            frame = picture.read(max_pixels=max_pixels)
             masks = outlines(frame, picture, objects, outline)
             others = None
             if protocol.exhaustive:
@@ -235,7 +234,7 @@ def run(
         method.learn(support)
         queries = []
         for picture in split.queries:
-            found = method.find(load_image(picture.path, max_pixels=max_pixels))
+            found = method.find(picture.read(max_pixels=max_pixels))
             comparison = compare(
                 picture,
                 found,

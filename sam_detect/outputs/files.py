@@ -14,7 +14,7 @@ from typing import IO, Any, BinaryIO
 from PIL import Image
 
 from sam_detect.errors import OutputError
-from sam_detect.types import ImageRGB
+from sam_detect.types import Frame, ImageRGB, Location
 
 IMAGE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"compress_level": 3}),  # 6, the default, takes three times as long for 3 %
@@ -211,6 +211,18 @@ class ImagePaths:
             name = f"{stem}-{number}"
         self._used.add(name.casefold())
         return self._output / (name + self._extension)
+
+    def path_for_frame(self, frame: Frame) -> Path:
+        """As :meth:`path_for`, with the plane in the name for one of a stack."""
+        if frame.location is None:
+            return self.path_for(frame.source_id)
+        return self.path_for(f"{stem_of(frame.source_id)}{plane_suffix(frame.location)}.tif")
+
+
+def plane_suffix(location: Location) -> str:
+    """What a file of one plane has in its name, with numbers from 1."""
+    xy, z, t = (number + 1 for number in location)
+    return f"_xy{xy}_z{z}_t{t}"
 
 
 class RelativeNames:

@@ -31,7 +31,7 @@ from sam_detect.outputs.drawing import (
     text_alpha,
     text_color_on,
 )
-from sam_detect.outputs.files import ImagePaths, InputGuard, stem_of, write_image
+from sam_detect.outputs.files import ImagePaths, InputGuard, write_image
 from sam_detect.outputs.tags import CROWDED_AT, LastPlaces, Layout, Tag, draw_legend, place_tags
 from sam_detect.scratch import reduced
 from sam_detect.types import Detections, Frame, ImageRGB, Masks
@@ -134,11 +134,7 @@ class OverlaySink(Sink):
         self._colors: dict[str, ColorRGB] = {}
 
     def write(self, frame: Frame, detections: Detections) -> None:
-        name = frame.source_id
-        if frame.location is not None:
-            xy, z, t = (number + 1 for number in frame.location)
-            name = f"{stem_of(name)}_xy{xy}_z{z}_t{t}.tif"
-        path = self._paths.path_for(name)
+        path = self._paths.path_for_frame(frame)
         self._guard.add(frame.source_id)
         self._guard.check(path)
         check_size(frame.image_rgb, detections)

@@ -120,3 +120,13 @@ class AnnotatedImage:
     size_hw: tuple[int, int] | None = None
     references: Mapping[str, Any] = field(default_factory=dict)
     plane: Any = None
+
+    @property
+    def name(self) -> str:
+        """The picture or plane as messages name it."""
+        return self.path if self.plane is None else str(self.plane.name)
+
+    @property
+    def picture(self) -> Any:
+        """What is read: the plane, or the path."""
+        return self.path if self.plane is None else self.plane

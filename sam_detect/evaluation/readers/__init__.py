@@ -19,7 +19,7 @@ from sam_detect.evaluation.dataset import (
 )
 from sam_detect.evaluation.readers import label_maps, yolo
 from sam_detect.polygons import pycocotools_rle
-from sam_detect.sources import DEFAULT_MAX_PIXELS, find_images
+from sam_detect.sources import DEFAULT_MAX_PIXELS, PlaneRanges, find_images
 from sam_detect.sources.annotations import is_id, load_coco, match_pictures
 from sam_detect.types import Annotation
 
@@ -28,6 +28,7 @@ def open_dataset(
     path: str | os.PathLike[str],
     images: str | os.PathLike[str] | None = None,
     *,
+    ranges: PlaneRanges | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Dataset:
     """Reads annotated pictures. No picture is decoded; label maps are.
@@ -38,6 +39,7 @@ def open_dataset(
             ``masks/``.
         images: the folder of a COCO file's pictures; by default ``images/`` next to the file,
             if there is one, else the file's own folder.
+        ranges: planes and channels of stacks with label maps; each plane is a picture.
         max_pixels: larger pictures are left out.
 
     Returns:
@@ -45,11 +47,17 @@ def open_dataset(
 
     Raises:
         ImageError: it cannot be read, is in no known format, or holds no object.
-        ConfigError: ``images`` is given for a format that has the paths of its pictures.
+        ConfigError: ``images`` is given for a format that has the paths of its pictures, or
+            ``ranges`` for one without planes.
         UnavailableError: the format needs an extra that is not installed.
     """
     given = Path(path)
     annotations = given / "annotations.json" if given.is_dir() else given
+    maps = (given / "images").is_dir() and (given / "masks").is_dir()
+    if ranges and (annotations.exists() or not maps):
+        raise ConfigError(f"{given} does not say in which plane objects lie: --xy, --z, --t "
+                          "and --channel go with stacks in images/ and label maps in "
+                          "masks/")  # fmt: skip
     if given.is_file() and given.suffix.lower() in (".yaml", ".yml"):
         files = [given]
     elif not given.is_dir() or annotations.exists():
@@ -59,9 +67,9 @@ def open_dataset(
     for file in filter(Path.exists, files):
         _refuse_images(images, file)
         return yolo.read(file, max_pixels=max_pixels)
-    if (given / "images").is_dir() and (given / "masks").is_dir():
+    if maps:
         _refuse_images(images, given)
-        return label_maps.read(given, max_pixels=max_pixels)
+        return label_maps.read(given, ranges=ranges, max_pixels=max_pixels)
     raise ImageError(
         f"the folder {given} is no dataset: it needs annotations.json (COCO), data.yaml (YOLO), "
         "or label maps in masks/ next to images/"

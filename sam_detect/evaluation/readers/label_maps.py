@@ -26,7 +26,7 @@ from sam_detect.evaluation.dataset import (
 )
 from sam_detect.labels import normalised_label, shown_label
 from sam_detect.masks import BoolArray, crop_to_rle
-from sam_detect.sources import find_images
+from sam_detect.sources import PlaneRanges, find_images, planes_at, planes_of
 from sam_detect.sources.annotations import read_text
 from sam_detect.sources.decoding import PictureFile
 
@@ -49,7 +49,7 @@ class Region(NamedTuple):
     crop: BoolArray
 
 
-def read(root: Path, *, max_pixels: int) -> Dataset:
+def read(root: Path, *, ranges: PlaneRanges | None = None, max_pixels: int) -> Dataset:
     """Reads ``images/`` and ``masks/`` of ``root``: files of one name but for the ending.
 
     In a mask 0 is background and each other value one object, whether its pixels touch or not.
@@ -58,6 +58,9 @@ def read(root: Path, *, max_pixels: int) -> Dataset:
 
     With a legend (``classes.txt`` or ``classes.json`` in ``root``, see :func:`read_legend`) each
     value is a class, and each connected region of it an object.
+
+    With ``ranges`` the files are stacks, and each selected plane is a picture, with the same plane
+    of the mask.
 
     Raises:
         ImageError: also if the values seem to be classes, and there is no legend.
@@ -72,10 +75,16 @@ def read(root: Path, *, max_pixels: int) -> Dataset:
         if name not in masks:
             builder.note(what, "it has no mask")
             continue
+        mask = relative(masks[name], root)
+        if ranges:
+            _add_planes(
+                builder, seen, ranges, picture=(path, what), mask=(masks[name], mask),
+                max_pixels=max_pixels,
+            )  # fmt: skip
+            continue
         size_hw = builder.size_of(path, what)
         if size_hw is None:
             continue
-        mask = relative(masks[name], root)
         try:
             left_out = PictureFile(masks[name]).left_out_of_tiff()
             if left_out and left_out != PictureFile(path).left_out_of_tiff():
@@ -98,6 +107,35 @@ def read(root: Path, *, max_pixels: int) -> Dataset:
         builder.note(f"{seen.in_parts} masks", "all objects have one value, so they count as "
                        "one; give each a number of its own")  # fmt: skip
     return builder.dataset({label: 1})
+
+
+def _add_planes(
+    builder: DatasetBuilder,
+    seen: _Seen,
+    ranges: PlaneRanges,
+    *,
+    picture: tuple[str, str],
+    mask: tuple[str, str],
+    max_pixels: int,
+) -> None:
+    """Takes the selected planes of a stack; of picture and mask the path and the shown name."""
+    path, what = picture
+    try:
+        planes = planes_of(path, ranges, max_pixels=max_pixels)
+        maps = planes_at(mask[0], [each.location for each in planes], max_pixels=max_pixels)
+    except ImageError as error:
+        builder.note(what, error)
+        return
+    for plane, labels in zip(planes, maps, strict=True):
+        at = plane.name.removeprefix(path)
+        try:
+            size_hw = plane.values(max_pixels=max_pixels).shape[:2]
+            values = _checked_values(labels.values(max_pixels=max_pixels), size_hw)
+            objects = seen.objects(values, mask[1] + at)
+        except (ImageError, MaskError) as error:
+            builder.note(mask[1] + at, error)
+            continue
+        builder.add(what + at, path, size_hw, objects, plane=plane)
 
 
 def read_legend(root: Path) -> dict[Id, str] | None:
@@ -237,7 +275,10 @@ def _values(mask: str, size_hw: tuple[int, int], max_pixels: int) -> npt.NDArray
         ImageError: it cannot be read.
         MaskError: it is of another size than its picture, or no label map.
     """
-    values = PictureFile(mask, max_pixels=max_pixels).values()
+    return _checked_values(PictureFile(mask, max_pixels=max_pixels).values(), size_hw)
+
+
+def _checked_values(values: npt.NDArray[Any], size_hw: tuple[int, int]) -> npt.NDArray[Any]:
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
     if values.ndim != 2:

@@ -23,7 +23,6 @@ from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Id,
 from sam_detect.evaluation.metrics import regions
 from sam_detect.evaluation.report.results import Names, Outcomes, Result
 from sam_detect.masks import BoolArray
-from sam_detect.sources import load_image
 from sam_detect.types import ImageRGB, Masks
 
 TOLERANCE = 0.4
@@ -266,7 +265,7 @@ def _read(picture: AnnotatedPicture, id: str) -> BaseImage:  # noqa: A002 - the 
     scale = min(1.0, LONGEST_SIDE / max(height, width))
     size_wh = max(1, round(width * scale)), max(1, round(height * scale))
     try:
-        image = load_image(picture.path, max_pixels=height * width).image_rgb
+        image = picture.read(max_pixels=height * width).image_rgb
     except ImageError:  # gone, or another one, since it was evaluated
         return BaseImage(id, None, size_wh, scale)
     small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
@@ -316,5 +315,6 @@ def visible(image_rgb: ImageRGB) -> tuple[ImageRGB, bool]:
 
 def _badness(result: Result) -> tuple[float, int, str]:
     counts = result.counts
-    path = str(result.query.picture.path)
+    picture = result.query.picture
+    path = str(picture.path) if picture.plane is None else picture.plane.name
     return (counts.f1 if counts.f1 is not None else 1.0), -(counts.fp + counts.fn), path

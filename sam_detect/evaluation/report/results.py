@@ -17,6 +17,7 @@ from sam_detect.evaluation.dataset import AnnotatedPicture, Id
 from sam_detect.evaluation.evaluation import Evaluation
 from sam_detect.evaluation.metrics import pixel_counts
 from sam_detect.evaluation.run import Query, Split
+from sam_detect.outputs.files import plane_suffix
 
 OBJECT_OUTCOMES = {
     "found": "and rightly named",
@@ -164,10 +165,19 @@ class Names:
 
     @cached_property
     def _by_id(self) -> dict[Id, str]:
-        return {p.id: p.path.absolute().relative_to(self.folder).as_posix() for p in self.pictures}
+        return {
+            p.id: self._shown(p.path.absolute().relative_to(self.folder), p) for p in self.pictures
+        }
+
+    @staticmethod
+    def _shown(path: Path, picture: AnnotatedPicture) -> str:
+        if picture.plane is None:
+            return path.as_posix()
+        name = f"{path.stem}{plane_suffix(picture.plane.location)}{path.suffix}"
+        return path.with_name(name).as_posix()
 
     def of(self, picture: AnnotatedPicture) -> str:
-        """Its path below the folder of the pictures."""
+        """Its path below the folder of the pictures, with the plane of a stack in its name."""
         return self._by_id[picture.id]
 
     def without_folders(self, text: str) -> str:

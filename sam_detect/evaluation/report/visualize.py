@@ -10,7 +10,6 @@ from sam_detect.evaluation.report.results import Names, Result, results_of
 from sam_detect.outputs import write_image
 from sam_detect.outputs.drawing import draw_masks
 from sam_detect.outputs.overlay import at_most
-from sam_detect.sources import load_image
 from sam_detect.types import ImageRGB, Masks
 
 SHOWN, FOUND, FALSE, MISSED = (60, 120, 255), (40, 190, 90), (240, 140, 20), (230, 40, 60)
@@ -37,7 +36,7 @@ def write_pictures(folder: Path, evaluation: Evaluation, *, max_pixels: int) -> 
     for result in results_of(evaluation):
         if result.split.seed == first and result.matches is not None:
             path = (folder / names.of(result.query.picture)).with_suffix(".png")
-            image = load_image(result.query.picture.path, max_pixels=max_pixels).image_rgb
+            image = result.query.picture.read(max_pixels=max_pixels).image_rgb
             write_image(path, _drawn(image, result))
             written.append(path)
     return written

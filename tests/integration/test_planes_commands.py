@@ -1,4 +1,4 @@
-"""``fewshot`` of planes and channels of stacks: outlines in some planes, the others in all."""
+"""``fewshot``, ``learn`` and ``evaluate`` of planes and channels of stacks."""
 
 from __future__ import annotations
 
@@ -152,3 +152,54 @@ def test_from_python(stack: Path, three: Path) -> None:
     ranges = PlaneRanges(z="2-3", channel="2")
     found = detector.fewshot([str(stack)], three, "cell", ranges=ranges)
     assert [len(each) for each in found] == [4, 3]
+
+
+def test_learn_takes_each_annotation_with_its_plane(sam: Command, stack: Path, three: Path) -> None:
+    asked = ("learn", stack, "--annotations", three, "--embedder", "appearance", "--channel", "2")
+    sam(*asked, "--library", "all", "--preview", "drawn").worked()
+    assert sorted(each.name for each in Path("drawn").iterdir()) == [
+        "cells.ome_xy1_z1_t1.png", "cells.ome_xy1_z3_t1.png",
+    ]  # fmt: skip
+    result = sam(*asked, "--library", "third", "--z", "3-4", "--json")
+    assert "2 annotations lie in planes that are not selected" in result.err
+    assert result.json[-1]["total"] == 1
+    # The library finds them in planes that were never shown.
+    found = sam("detect", stack, "--library", "all", *PARTS, "--z", "2,4", "--channel", "2",
+                "--json").worked().json  # fmt: skip
+    assert [[each["label"] for each in one["detections"]].count("cell") for one in found] == [4, 4]
+
+
+def test_learn_boxes_of_one_plane(sam: Command, stack: Path) -> None:
+    boxes = ("--label", "cell", "--box", "14,14,21,21", "--channel", "2")
+    asked = ("learn", stack, *boxes, "--embedder", "appearance", "--segmenter", "naive")
+    (added,) = sam(*asked, "--z", "2", "--json").worked().json
+    assert added["added"] == 1
+    sam(*asked, "--z", "2-3").failed("2 pictures were given", code=2)
+    sam(*asked, "--z", "9").failed("asks for plane 9, the file has 4", code=1)
+
+
+def labelled(root: Path, stack: Path) -> Path:
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    stack.rename(root / "images" / stack.name)
+    values = np.zeros((4, 100, 100), np.uint16)
+    for z in range(4):
+        for number, disc in enumerate(discs(z), start=1):
+            values[z][disc] = number
+    tifffile.imwrite(root / "masks" / stack.name, values, metadata={"axes": "ZYX"})
+    return root
+
+
+def test_evaluate_takes_planes_as_pictures(sam: Command, stack: Path, tmp_path: Path) -> None:
+    root = labelled(tmp_path / "set", stack)
+    asked = ("evaluate", root, "--shots", "2", "--seeds", "0", "--segmenter", "naive",
+             "--embedder", "appearance", "--channel", "2")  # fmt: skip
+    options = ("--protocol", "each", "--visualize", "drawn", "--json")
+    (figures,) = sam(*asked, "--z", "1-3", *options).worked().json
+    assert [len(each["query_image_ids"]) for each in figures["episodes"]] == [1, 1, 1]
+    assert figures["episodes"][0]["query_image_ids"] == [f"images/{stack.name} (xy 1, z 1, t 1)"]
+    assert (figures["recall"], figures["precision"]) == (1.0, 1.0)
+    assert len([*Path("drawn").rglob("*.png")]) == 3
+    sam(*asked, "--z", "5").failed("asks for plane 5, the file has 4", code=1)
+    (root / "annotations.json").write_text("{}")
+    sam(*asked, "--z", "1").failed("does not say in which plane objects lie", code=2)
