@@ -261,7 +261,7 @@ class Pipeline:
         )
         return Detections(
             frame.source_id, kept, tuple(classifications), self.recipe.to_dict(),
-            location=frame.location,
+            location=frame.location, pixel_size_um=frame.pixel_size_um,
         )  # fmt: skip
 
     # -- outlining ---------------------------------------------------------------------------

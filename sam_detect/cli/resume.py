@@ -22,7 +22,7 @@ from sam_detect.errors import ConfigError, ImageError, SamDetectError
 from sam_detect.masks import rle_to_crop
 from sam_detect.outputs.files import InputGuard, writing_to
 from sam_detect.outputs.text import to_json
-from sam_detect.types import Classification, Detections, Frame, Masks, Neighbour
+from sam_detect.types import Classification, Detections, Frame, Masks, Neighbour, PixelSize
 from sam_detect.types.explanation import Explanation, Suppressed
 
 if TYPE_CHECKING:
@@ -220,7 +220,11 @@ def _detections_of(data: Mapping[str, Any]) -> Detections:
         )
         for each, similarity in zip(found, data["similarities"], strict=True)
     )
-    return Detections(data["image"], masks, classifications, data["recipe"], data["timings_ms"])
+    pixel_size = data.get("pixel_size_um")
+    return Detections(
+        data["image"], masks, classifications, data["recipe"], data["timings_ms"],
+        pixel_size_um=None if pixel_size is None else PixelSize(**pixel_size),
+    )  # fmt: skip
 
 
 def _explanation_of(data: Mapping[str, Any] | None, similarity: float | None) -> Explanation | None:

@@ -81,8 +81,8 @@ class PictureFile:
     def open(self) -> BinaryIO:
         return open(self.name, "rb") if self.data is None else io.BytesIO(self.data)
 
-    def rgb(self, stretch: Stretch = own_stretch) -> tuple[ImageRGB, str]:
-        """``(H, W, 3)`` uint8 RGB, and what of the file is left out, as part of a sentence.
+    def rgb(self, stretch: Stretch = own_stretch) -> tuple[ImageRGB, Contents]:
+        """``(H, W, 3)`` uint8 RGB, and what else the file holds.
 
         Of channels that are no colours the first is read.
 
@@ -93,29 +93,27 @@ class PictureFile:
         def from_array(array: npt.NDArray[Any]) -> ImageRGB:
             return array_to_rgb(array, color_order="rgb", name=self.name, stretch=stretch)
 
-        def from_tiff(contents: Contents) -> tuple[ImageRGB, str]:
+        def from_tiff(contents: Contents) -> tuple[ImageRGB, Contents]:
             array = self._tiff_array()
             if is_scratch(array):
-                return large_array_to_rgb(array, self.name, stretch=stretch), contents.left_out
-            return from_array(array[..., :1] if contents.channels > 1 else array), contents.left_out
+                return large_array_to_rgb(array, self.name, stretch=stretch), contents
+            return from_array(array[..., :1] if contents.channels > 1 else array), contents
 
-        def convert(image: Image.Image) -> tuple[ImageRGB, str]:
+        def convert(image: Image.Image) -> tuple[ImageRGB, Contents]:
             contents = self._contents(image)
             if contents.channels > 1 or self._is_large_tiff(image.size):
                 return from_tiff(contents)
             if not _is_deep_colour(image):
                 large = image.width * image.height > LARGE and image.mode not in UNLIKE_8_BIT
                 if large and _orientation(image) == 1:
-                    return large_picture_to_rgb(image, self.name), contents.left_out
+                    return large_picture_to_rgb(image, self.name), contents
                 rgb = picture_to_rgb(_upright(image), self.name, stretch=stretch)
-                return rgb, contents.left_out
+                return rgb, contents
             orientation = _orientation(image)
             image.load()  # Pillow notices a truncated file, the readers below may not
             if image.format == "TIFF":
                 return from_tiff(contents)
-            return from_array(
-                apply_orientation(self._opencv_array(), orientation)
-            ), contents.left_out
+            return from_array(apply_orientation(self._opencv_array(), orientation)), contents
 
         return self._read(convert, lambda: from_tiff(self._contents(None)))
 

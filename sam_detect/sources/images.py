@@ -72,13 +72,15 @@ def load_image_bytes(
 
 
 def _first_frame(picture: PictureFile, index: int = 0, stretch: Stretch = own_stretch) -> Frame:
-    rgb, left_out = picture.rgb(stretch)
+    rgb, contents = picture.rgb(stretch)
+    left_out = contents.left_out
     if left_out:
         warnings.warn(
             f"{picture.name}: {left_out}; {_how_to_read_others(picture.name)}",
             stacklevel=3,
         )
-    return Frame(image_rgb=rgb, source_id=picture.name, index=index, left_out=left_out)
+    return Frame(image_rgb=rgb, source_id=picture.name, index=index, left_out=left_out,
+                 pixel_size_um=contents.pixel_size_um)  # fmt: skip
 
 
 def _how_to_read_others(name: str) -> str:

@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from sam_detect.errors import ImageError
 from sam_detect.scratch import LARGE, ROWS_BYTES, release, scratch
+from sam_detect.sources.physical_sizes import size_in_tiff
+from sam_detect.types import PixelSize
 
 MOST_PAGES = 2000
 """So many pages of a TIFF are looked at."""
@@ -40,10 +42,12 @@ class Contents:
     Attributes:
         left_out: what is not read, as part of a sentence; empty where all is.
         channels: grey values of each pixel that are not colours; 1 for all usual pictures.
+        pixel_size_um: of the picture, where the file says it.
     """
 
     left_out: str = ""
     channels: int = 1
+    pixel_size_um: PixelSize | None = None
 
 
 def contents_of_tiff(file: BinaryIO) -> Contents:
@@ -63,7 +67,7 @@ def contents_of_tiff(file: BinaryIO) -> Contents:
             extra = first.tags.get(EXTRA_SAMPLES)
             opaque = extra is None or not np.isin(extra.value, ALPHA).any()
             channels = int(first.samplesperpixel) if grey and opaque else 1
-            return Contents(_left_out(tiff, channels), channels)
+            return Contents(_left_out(tiff, channels), channels, size_in_tiff(tiff, 0))
     except Exception:  # odd metadata say nothing about the pixels, which Pillow reads
         return Contents()
 

@@ -50,6 +50,15 @@ class PixelSize:
         """Of a pixel, in square micrometres."""
         return self.x * self.y
 
+    def to_dict(self) -> dict[str, float]:
+        """Its lengths by axis; without Z where that is not known."""
+        return {"x": self.x, "y": self.y, **({} if self.z is None else {"z": self.z})}
+
+
+def area_um2(pixels: int, size: PixelSize | None) -> dict[str, float]:
+    """``{"area_um2": ...}`` of so many pixels; nothing where their size is not known."""
+    return {} if size is None else {"area_um2": float(f"{pixels * size.area:.6g}")}
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:

@@ -16,7 +16,7 @@ from sam_detect.polygons import EXACT_TOLERANCE_PX, Polygon, Ring
 from sam_detect.types.annotations import Annotation, Location
 from sam_detect.types.examples import Neighbour
 from sam_detect.types.explanation import Explanation
-from sam_detect.types.frames import Frame, Index, Masks, Selection, as_index
+from sam_detect.types.frames import Frame, Index, Masks, PixelSize, Selection, area_um2, as_index
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,7 @@ class Detections:
         recipe: the recipe that made the vectors, as plain data.
         timings_ms: milliseconds per stage.
         location: (xy, z, t) of the plane of a stack, from 0; None for other images.
+        pixel_size_um: of a pixel, or None where the file does not say it.
     """
 
     source_id: str
@@ -201,6 +202,7 @@ class Detections:
     recipe: dict[str, Any] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
     location: Location | None = None
+    pixel_size_um: PixelSize | None = None
 
     def __post_init__(self) -> None:
         if len(self.masks) != len(self.classifications):
@@ -217,8 +219,9 @@ class Detections:
         masks = [Masks.empty(frame.size_hw), *(detection.masks for detection in found)]
         classifications = tuple(detection.classification for detection in found)
         return cls(
-            frame.source_id, Masks.concatenate(masks), classifications, location=frame.location
-        )
+            frame.source_id, Masks.concatenate(masks), classifications, location=frame.location,
+            pixel_size_um=frame.pixel_size_um,
+        )  # fmt: skip
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -314,6 +317,7 @@ class Detections:
             recipe=self.recipe,
             timings_ms=self.timings_ms,
             location=self.location,
+            pixel_size_um=self.pixel_size_um,
         )
 
     def __iter__(self) -> Iterator[Detection]:
@@ -322,7 +326,10 @@ class Detections:
     def to_dict(self, *, explain: bool = False) -> dict[str, Any]:
         """The JSON object of ``detect --json``; with the explanations of ``--explain``."""
         height, width = self.size_hw
-        place = {} if self.location is None else {"location": list(self.location)}
+        place: dict[str, Any] = {} if self.location is None else {"location": list(self.location)}
+        size = self.pixel_size_um
+        if size is not None:
+            place["pixel_size_um"] = size.to_dict()
         return {
             "image": self.source_id,
             **place,
@@ -330,7 +337,10 @@ class Detections:
             "height": height,
             "recipe": self.recipe,
             "timings_ms": {name: round(float(value), 3) for name, value in self.timings_ms.items()},
-            "detections": [detection.to_dict(explain=explain) for detection in self],
+            "detections": [
+                {**detection.to_dict(explain=explain), **area_um2(detection.area, size)}
+                for detection in self
+            ],
         }
 
     def to_annotations(

@@ -203,3 +203,16 @@ def test_evaluate_takes_planes_as_pictures(sam: Command, stack: Path, tmp_path: 
     sam(*asked, "--z", "5").failed("asks for plane 5, the file has 4", code=1)
     (root / "annotations.json").write_text("{}")
     sam(*asked, "--z", "1").failed("does not say in which plane objects lie", code=2)
+
+
+def test_detect_says_micrometres(sam: Command, tmp_path: Path) -> None:
+    values = np.full((64, 64), 20, np.uint8)
+    values[20:40, 20:40] = 200
+    written = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(tmp_path / "s.ome.tif", values, metadata=written)
+    parts = ("--segmenter", "naive", "--embedder", "average", "--store", "memory")
+    result = sam("detect", tmp_path / "s.ome.tif", "--label", "square", *parts, "--json")
+    (one,) = result.worked().json
+    assert one["pixel_size_um"] == {"x": 0.5, "y": 0.5}
+    (square,) = [each for each in one["detections"] if each["label"]]
+    assert square["area_um2"] == square["area"] / 4
