@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,13 @@ from sam_detect.cli.feedback import (
     progress,
     require_label,
 )
+from sam_detect.cli.planes import (
+    STANDARD_INPUT,
+    linked_planes,
+    pictures_or_planes,
+    require_link_fits,
+    require_planes_fit,
+)
 from sam_detect.cli.text import (
     UNLIMITED,
     DetectionPrinter,
@@ -36,7 +42,7 @@ from sam_detect.registry import load_asked, names
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
     from sam_detect.interfaces import Sink
-    from sam_detect.sources import Plane, PlaneRanges
+    from sam_detect.sources import Plane
     from sam_detect.types import Frame
 
 FORMAT_OF_SUFFIX = {
@@ -47,18 +53,16 @@ FORMAT_OF_SUFFIX = {
 }  # fmt: skip
 JSON_FORMATS = ("json", "jsonl")
 ANNOTATIONS = ("geojson", "imagej", "labelme", "labelmap", "nimbus")
-WITHOUT_PLANES = ("coco", "yolo", "counts")
 WITHOUT_STDOUT = {
     "overlay": "pictures",
     "yolo": "a folder",
     **dict.fromkeys(ANNOTATIONS, "a file for each picture"),
 }
-STANDARD_INPUT = "-"
 MOST_NAMED = 5
 """So many of the files written are named at the end of a run."""
 
 
-@click.command(cls=options.Sectioned, advanced=("smoothing", *options.PLANES))
+@click.command(cls=options.Sectioned, advanced=("smoothing", *options.PLANES, "link_z"))
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|GLOB|-...")
 @click.option(
     "--label",
@@ -117,6 +121,7 @@ MOST_NAMED = 5
     "done is not done again, what failed is tried again.",
 )
 @options.plane_options
+@options.link_option
 @options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
 @options.verbose_option
 @options.general_options
@@ -135,6 +140,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     z: str | None,
     t: str | None,
     channel: str | None,
+    link_z: float | None,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -155,6 +161,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     ranges = PlaneRanges(xy, z, t, channel)
     if ranges:
         require_planes_fit(format_name, images, resume=resume)
+    require_link_fits(link_z, ranges)
     detector = open_detector(settings)
     failures = Failures()
     paths = find_pictures(images, failures, also=STANDARD_INPUT)
@@ -190,6 +197,8 @@ def detect(  # noqa: PLR0917 - click gives them by name
             include_unknown=unknown,
             explain=explain,
             smoothing=smoothing,
+            link_z=link_z,
+            read=lambda name: detector.read(pictures[name]),
         ) as sinks,
         contextlib.closing(
             resuming.results(detector, pictures, workers, kept, explain=explain)
@@ -208,34 +217,6 @@ def detect(  # noqa: PLR0917 - click gives them by name
     if printer is not None:
         printer.end()
     return failures.end([*pictures] if ranges else paths)
-
-
-def pictures_or_planes(
-    detector: SAMDetect, paths: Sequence[str], ranges: PlaneRanges, failures: Failures
-) -> dict[str, str | Frame | Plane]:
-    """What is detected in, by the name that messages give it: pictures, or the planes of stacks
-    that ranges select. What cannot be read is a failure."""
-    pictures: dict[str, str | Frame | Plane] = {}
-    for path in paths:
-        with failures.guard(path):
-            if ranges:
-                pictures |= {plane.name: plane for plane in detector.planes(path, ranges)}
-            else:
-                pictures[path] = path if path != STANDARD_INPUT else _read_standard_input(detector)
-    return pictures
-
-
-def require_planes_fit(
-    format_name: str | None, images: Sequence[str] = (), *, resume: bool = False
-) -> None:
-    """Raises ``ConfigError`` for what cannot be done with planes of stacks."""
-    if format_name in WITHOUT_PLANES:
-        raise ConfigError(f"--format {format_name} cannot tell the planes of a stack apart: take "
-                          "json, csv, overlay or a format of annotations")  # fmt: skip
-    if resume:
-        raise ConfigError("--resume goes on with whole pictures: leave it out for planes of stacks")
-    if STANDARD_INPUT in images:
-        raise ConfigError("planes are selected of files: name one instead of -")
 
 
 def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> set[str] | None:
@@ -300,6 +281,8 @@ def open_sinks(
     *,
     several: bool,
     planes: bool = False,
+    link_z: float | None = None,
+    read: Callable[[str], Frame] | None = None,
     **options: Any,
 ) -> Iterator[list[Sink]]:
     """What is written: the output, and JSON on stdout where that is asked for.
@@ -311,6 +294,8 @@ def open_sinks(
         several: whether results of more than one picture may come.
         planes: whether results of several planes of a picture may come; formats of annotations
             write them into one file.
+        link_z: the least IoU of objects that are one through the planes; None links none.
+        read: a plane by its name, where planes are linked.
         options: of the sinks; each gets those that its constructor takes.
     """
     wanted = [] if format_name is None else [(format_name, output)]
@@ -330,8 +315,12 @@ def open_sinks(
         if name == "counts" and place is None and width() < UNLIMITED:
             made = counts_as_table()
         sinks.append(made(place, **{k: value for k, value in given.items() if k in known}))
+    linked = None if link_z is None or read is None else linked_planes(sinks, link_z, read)
     try:
-        yield sinks
+        yield sinks if linked is None else [linked]
+        if linked is not None:
+            linked.close()
+            note(f"linked the objects through Z: {counted(linked.volumes, 'volume')}")
     except BaseException:
         for sink in sinks:
             with contextlib.suppress(OutputError, OSError):
@@ -371,16 +360,3 @@ def _format_of(output: Path) -> str:
     if not suffix or output.is_dir():
         return "overlay"
     raise ConfigError(f"the format of '{output}' is not clear from '{suffix}': add --format")
-
-
-def _read_standard_input(detector: SAMDetect) -> Frame:
-    from sam_detect.sources import MAX_BYTES, load_image_bytes
-
-    if sys.stdin is None:
-        raise ImageError("there is no standard input to read a picture from")
-    if sys.stdin.isatty():
-        note("reading a picture from standard input")
-    data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    if not data:
-        raise ImageError("standard input (-) is empty, expected a picture")
-    return load_image_bytes(data, max_pixels=detector.settings.max_image_pixels)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam_detect.cli import options
-from sam_detect.cli.detect import format_asked, open_sinks, pictures_or_planes, require_planes_fit
+from sam_detect.cli.detect import format_asked, open_sinks
 from sam_detect.cli.feedback import (
     Failures,
     counted,
@@ -19,6 +19,7 @@ from sam_detect.cli.feedback import (
     progress,
     require_label,
 )
+from sam_detect.cli.planes import pictures_or_planes, require_link_fits, require_planes_fit
 from sam_detect.cli.text import DetectionPrinter
 from sam_detect.config import load_settings
 from sam_detect.errors import ConfigError
@@ -36,7 +37,7 @@ KEPT_VECTORS_MB = 1000
 """A run is repeated with other thresholds."""
 
 
-@click.command(cls=options.Sectioned, advanced=("pixel_centres", *options.PLANES))
+@click.command(cls=options.Sectioned, advanced=("pixel_centres", *options.PLANES, "link_z"))
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR...")
 @click.option(
     "--annotations", type=click.Path(path_type=Path), required=True, metavar="FILE",
@@ -74,6 +75,7 @@ KEPT_VECTORS_MB = 1000
     help="Processes that share the pictures.  [default: the cores; 1 for SAM 2 and CLIP]",
 )  # fmt: skip
 @options.plane_options
+@options.link_option
 @options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
 @options.verbose_option
 @options.general_options
@@ -94,6 +96,7 @@ def fewshot(
     z: str | None,
     t: str | None,
     channel: str | None,
+    link_z: float | None,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -119,6 +122,7 @@ def fewshot(
     format_name = format_asked(format_name, output, as_json)
     if ranges:
         require_planes_fit(format_name)
+    require_link_fits(link_z, ranges)
     detector = open_detector(with_presets(settings), learns=True)
     if output is not None:
         InputGuard([annotations]).check(output)
@@ -146,6 +150,7 @@ def fewshot(
         open_sinks(
             format_name, output, as_json, paths, several=len(paths) > 1,
             planes=bool(ranges) and len(pictures) > 1, smoothing=smoothing, explain=True,
+            link_z=link_z, read=lambda name: detector.read(pictures[name]),
         ) as sinks,
         contextlib.closing(detector.detect_each([*pictures.values()], workers=count)) as found,
         progress([*pictures], "detecting") as steps,

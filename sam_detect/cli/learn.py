@@ -12,7 +12,6 @@ import click
 
 from sam_detect.cli import options
 from sam_detect.cli.annotated import Annotations, Preview
-from sam_detect.cli.detect import pictures_or_planes
 from sam_detect.cli.feedback import (
     Failures,
     LearningReport,
@@ -24,6 +23,7 @@ from sam_detect.cli.feedback import (
     progress,
     require_label,
 )
+from sam_detect.cli.planes import pictures_or_planes
 from sam_detect.errors import ConfigError, MaskError
 from sam_detect.labels import normalised_label, shown_label, similar_labels
 

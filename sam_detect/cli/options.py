@@ -186,6 +186,15 @@ def plane_options(command: Command) -> Command:
     return command
 
 
+def link_option(command: Command) -> Command:
+    """``--link-z``, of the commands that write what they find in stacks."""
+    return click.option(
+        "--link-z", type=click.FloatRange(0, 1, min_open=True), metavar="IOU",
+        help="Objects of one label in neighbouring Z planes are one volume with one id, if they "
+        "overlap so much, such as 0.2.",
+    )(command)  # fmt: skip
+
+
 def verbose_option(command: Command) -> Command:
     """``--verbose``, for the commands that say which parts they use."""
 

@@ -15,12 +15,12 @@ from sam_detect.outputs.shapes import measured
 from sam_detect.outputs.text import AppendedText, DatasetTextSink, TextSink
 from sam_detect.types import Detection, Detections, Frame, ImageRGB, TrackedFrame
 from sam_detect.types.conversions import UNKNOWN_CATEGORY
-from sam_detect.types.frames import area_um2
 
+MEASURES = ("area_um2", "volume_id", "volume_voxels", "volume_um3")
 COLUMNS = (
     "image", "index", "label", "confidence", "best_label", "x", "y", "w", "h", "area", "score",
     "neighbour_ids", "neighbour_similarities", "perimeter", "circularity", "aspect_ratio",
-    "solidity", "mean_intensities", "xy", "z", "t", "area_um2",
+    "solidity", "mean_intensities", "xy", "z", "t", *MEASURES,
 )  # fmt: skip
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """The last four are full-width forms of the first four: some spreadsheets take those as well."""
@@ -39,8 +39,8 @@ class CSVSink(TextSink):
     ``index`` counts the detections of an image from 0; ``label`` is empty if it is unknown; the
     box is in pixels; ids and similarities of the neighbours are separated by ``;``, and so are the
     mean intensities of the channels (red, green, blue; 0 to 255). ``xy``, ``z`` and ``t`` are the
-    plane of a stack, from 0; empty for other images. ``area_um2`` is empty where the size of a
-    pixel is not known.
+    plane of a stack, from 0; empty for other images. The measures of
+    :meth:`Detections.measures` are empty where they are not known.
     :class:`~sam_detect.outputs.shapes.Shape` says what the measures of the shape are.
 
     A text that a spreadsheet would run as a formula (one that starts with ``=``, ``+``, ``-``,
@@ -55,12 +55,12 @@ class CSVSink(TextSink):
         image = safe_text(detections.source_id)
         pixels = frame.image_rgb
         place = ("", "", "") if frame.location is None else frame.location
-        size = detections.pixel_size_um
-        rows = (
-            [*_row(image, *pair, pixels), *place, *(area_um2(pair[1].area, size).values() or [""])]
-            for pair in enumerate(detections)
-        )
-        return "".join(map(_csv_line, rows))
+        rows = []
+        for index, detection in enumerate(detections):
+            known = detections.measures(index)
+            sizes = (known.get(name, "") for name in MEASURES)
+            rows.append(_csv_line([*_row(image, index, detection, pixels), *place, *sizes]))
+        return "".join(rows)
 
 
 def _row(image: str, index: int, detection: Detection, pixels: ImageRGB) -> Iterable[str | float]:

@@ -64,7 +64,7 @@ class Plane:
     @property
     def name(self) -> str:
         """The plane as messages name it, with numbers from 1."""
-        return _name(self.path, self.location)
+        return plane_name(self.path, self.location)
 
     def values(self, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.NDArray[Any]:
         """``(H, W, C)`` values of the channels in the file's own type; raises ``ImageError`` where
@@ -124,12 +124,13 @@ def planes_at(
             counts = positions[xy].counts if xy < len(positions) else {}
             if not (z < counts.get("z", 0) and t < counts.get("t", 0)):
                 has = f", {counts['z']} Z and {counts['t']} T" if counts else ""
-                raise ImageError(f"{_name(name, (xy, z, t))}: there is no such plane, the file has "
-                                 f"{len(positions)} XY{has}")  # fmt: skip
+                raise ImageError(f"{plane_name(name, (xy, z, t))}: there is no such plane, the "
+                                 f"file has {len(positions)} XY{has}")  # fmt: skip
         return _located(positions, names, wanted, channel=channel, name=name, max_pixels=max_pixels)
 
 
-def _name(path: str, location: Location) -> str:
+def plane_name(path: str, location: Location) -> str:
+    """A plane as messages name it, with numbers from 1."""
     xy, z, t = (number + 1 for number in location)
     return f"{path} (xy {xy}, z {z}, t {t})"
 
@@ -158,7 +159,7 @@ def _located(
         xy, z, t = location
         position = positions[xy]
         if position.counts["channel"] <= max(channels):
-            raise ImageError(f"{_name(name, location)}: this position has "
+            raise ImageError(f"{plane_name(name, location)}: this position has "
                              f"{position.counts['channel']} channels, and {max(channels) + 1} is "
                              "selected; select others")  # fmt: skip
         found = tuple(
@@ -181,7 +182,7 @@ def _limits(
         t, z = divmod(number - int(ends[xy]) + counts[xy], positions[xy].counts["z"])
         try:
             stored = positions[xy].locate(z=z, t=t, channel=channel)
-            values = stored.read(name, _name(name, (xy, z, t)), max_pixels)
+            values = stored.read(name, plane_name(name, (xy, z, t)), max_pixels)
         except (ImageError, ValueError):  # said when the plane is read
             continue
         if values.dtype == np.uint8:

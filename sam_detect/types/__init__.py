@@ -21,6 +21,7 @@ from sam_detect.types.frames import (
     PixelSize,
     Selection,
     Taught,
+    Volume,
 )
 from sam_detect.types.memory import LabelMemory
 from sam_detect.types.results import Classification, Detection, Detections, TrackedFrame
@@ -54,4 +55,5 @@ __all__ = [
     "SimilarityMap",
     "Taught",
     "TrackedFrame",
+    "Volume",
 ]

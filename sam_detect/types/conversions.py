@@ -13,7 +13,7 @@ from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.masks import FloatArray, IntArray, MaskRLE, decode_crop
 from sam_detect.polygons import Ring, pycocotools_rle
 from sam_detect.types.annotations import Annotation, Location
-from sam_detect.types.frames import Masks, PixelSize, area_um2
+from sam_detect.types.frames import Masks, Volume
 
 UNKNOWN_CATEGORY = "unknown"
 LEAST_POLYGON_IOU = 0.99
@@ -26,7 +26,7 @@ class DetectionArrays(Protocol):
     @property
     def source_id(self) -> str: ...
     @property
-    def pixel_size_um(self) -> PixelSize | None: ...
+    def volumes(self) -> tuple[Volume | None, ...]: ...
     @property
     def masks(self) -> Masks: ...
     @property
@@ -43,6 +43,7 @@ class DetectionArrays(Protocol):
     def score(self) -> FloatArray: ...
     @property
     def area(self) -> IntArray: ...
+    def measures(self, index: int) -> dict[str, float]: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Any]: ...
 
@@ -88,7 +89,7 @@ class COCODataset:
                     "score": round(float(detection.confidence), 6),
                     "proposal_score": round(detection.score, 6),
                     **similarity_of(detection),
-                    **area_um2(detection.area, detections.pixel_size_um),
+                    **detections.measures(index),
                 }
             )
 
@@ -139,9 +140,11 @@ def to_annotations(
     """An annotation of each detection.
 
     Its tags are its label (none for unknown). Its properties are ``confidence``, ``score``,
-    ``area`` (in pixels), ``area_um2`` (where the size of a pixel is known) and, where examples were
-    compared, ``similarity``: the plain cosine to the mean of the label's examples (of the best
+    ``area`` (in pixels), those of :meth:`Detections.measures` and, where examples were compared,
+    ``similarity``: the plain cosine to the mean of the label's examples (of the best
     label's, if it is unknown), -1 to 1.
+
+    Objects of one volume have its number as their id.
 
     Args:
         detections: of one picture.
@@ -153,10 +156,16 @@ def to_annotations(
         properties = {"confidence": round(float(each.confidence), 6)}
         properties |= similarity_of(each)
         properties |= {"score": round(float(each.score), 6), "area": each.area}
-        properties |= area_um2(each.area, detections.pixel_size_um)
+        properties |= detections.measures(index)
+        volume = detections.volumes[index] if detections.volumes else None
         polygons = detections.masks.polygons_with_holes(index, tolerance_px=tolerance_px)
         tags = () if each.label is None else (str(each.label),)
-        found.append(Annotation(tags, tuple(polygons), location=location, properties=properties))
+        found.append(
+            Annotation(
+                tags, tuple(polygons), location=location, properties=properties,
+                id=None if volume is None else volume.id,
+            )
+        )  # fmt: skip
     return tuple(found)
 
 

@@ -55,6 +55,27 @@ class PixelSize:
         return {"x": self.x, "y": self.y, **({} if self.z is None else {"z": self.z})}
 
 
+@dataclass(frozen=True)
+class Volume:
+    """An object through the Z planes of a stack.
+
+    Attributes:
+        id: from 1; the objects of all its planes have it.
+        voxels: pixels of all its planes.
+        um3: cubic micrometres; None where the size of a pixel or the distance of planes is not
+            known.
+    """
+
+    id: int
+    voxels: int
+    um3: float | None = None
+
+    def to_dict(self) -> dict[str, float]:
+        """As files say it."""
+        found: dict[str, float] = {"volume_id": self.id, "volume_voxels": self.voxels}
+        return found | ({} if self.um3 is None else {"volume_um3": self.um3})
+
+
 def area_um2(pixels: int, size: PixelSize | None) -> dict[str, float]:
     """``{"area_um2": ...}`` of so many pixels; nothing where their size is not known."""
     return {} if size is None else {"area_um2": float(f"{pixels * size.area:.6g}")}

@@ -16,7 +16,16 @@ from sam_detect.polygons import EXACT_TOLERANCE_PX, Polygon, Ring
 from sam_detect.types.annotations import Annotation, Location
 from sam_detect.types.examples import Neighbour
 from sam_detect.types.explanation import Explanation
-from sam_detect.types.frames import Frame, Index, Masks, PixelSize, Selection, area_um2, as_index
+from sam_detect.types.frames import (
+    Frame,
+    Index,
+    Masks,
+    PixelSize,
+    Selection,
+    Volume,
+    area_um2,
+    as_index,
+)
 
 
 @dataclass(frozen=True)
@@ -194,6 +203,7 @@ class Detections:
         timings_ms: milliseconds per stage.
         location: (xy, z, t) of the plane of a stack, from 0; None for other images.
         pixel_size_um: of a pixel, or None where the file does not say it.
+        volumes: of N objects the volume that each belongs to; empty where planes are not linked.
     """
 
     source_id: str
@@ -203,12 +213,17 @@ class Detections:
     timings_ms: dict[str, float] = field(default_factory=dict)
     location: Location | None = None
     pixel_size_um: PixelSize | None = None
+    volumes: tuple[Volume | None, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.masks) != len(self.classifications):
             raise MaskError(
                 f"{len(self.masks)} masks need as many classifications, "
                 f"got {len(self.classifications)}"
+            )
+        if self.volumes and len(self.volumes) != len(self.masks):
+            raise MaskError(
+                f"{len(self.masks)} masks need as many volumes, got {len(self.volumes)}"
             )
 
     @classmethod
@@ -318,10 +333,18 @@ class Detections:
             timings_ms=self.timings_ms,
             location=self.location,
             pixel_size_um=self.pixel_size_um,
+            volumes=tuple(self.volumes[i] for i in keep) if self.volumes else (),
         )
 
     def __iter__(self) -> Iterator[Detection]:
         return (self[index] for index in range(len(self)))
+
+    def measures(self, index: int) -> dict[str, float]:
+        """What is known of the size of one object: ``area_um2``, ``volume_id``, ``volume_voxels``
+        and ``volume_um3``, each only where it is known."""
+        volume = self.volumes[index] if self.volumes else None
+        found = area_um2(int(self.area[index]), self.pixel_size_um)
+        return found | ({} if volume is None else volume.to_dict())
 
     def to_dict(self, *, explain: bool = False) -> dict[str, Any]:
         """The JSON object of ``detect --json``; with the explanations of ``--explain``."""
@@ -338,8 +361,8 @@ class Detections:
             "recipe": self.recipe,
             "timings_ms": {name: round(float(value), 3) for name, value in self.timings_ms.items()},
             "detections": [
-                {**detection.to_dict(explain=explain), **area_um2(detection.area, size)}
-                for detection in self
+                {**detection.to_dict(explain=explain), **self.measures(index)}
+                for index, detection in enumerate(self)
             ],
         }
 

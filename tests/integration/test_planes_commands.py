@@ -216,3 +216,34 @@ def test_detect_says_micrometres(sam: Command, tmp_path: Path) -> None:
     assert one["pixel_size_um"] == {"x": 0.5, "y": 0.5}
     (square,) = [each for each in one["detections"] if each["label"]]
     assert square["area_um2"] == square["area"] / 4
+
+
+def test_objects_linked_through_z_have_one_id(sam: Command, tmp_path: Path, stack: Path) -> None:
+    values, size = tifffile.imread(stack), {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(stack, values, metadata={"axes": "ZCYX", "PhysicalSizeZ": 2.0, **size})
+    path = tmp_path / "two.geojson"
+    shown = tuple(outline(1, centre, (0, 1, 0)) for centre in CENTRES[:2])
+    path.write_bytes(geojson.encode(AnnotatedImage("", "", shown)))
+    asked = ("fewshot", stack, "--annotations", path, "--tag", "cell", *PARTS, "--z", "1-4",
+             "--channel", "2", "--include-shown")  # fmt: skip
+    result = sam(*asked, "--link-z", "0.2", "--output", "o.tif", "--format", "labelmap").worked()
+    assert "linked the objects through Z: 4 volumes" in result.err
+    found = tifffile.imread("o.tif")
+    assert found.shape == (4, 100, 100)
+    for cx, cy in CENTRES:  # one number through all planes
+        assert len({*found[:, cy, cx].tolist()} - {0}) == 1
+    assert set(np.unique(found)) == {0, 1, 2, 3, 4}
+    sam(*asked, "--link-z", "0.2", "--output", "o.geojson").worked()
+    features = json.loads(Path("o.geojson").read_text())["features"]
+    measured = [each["properties"]["measurements"] for each in features]
+    for number in range(1, 5):
+        own = [each for each in measured if each["volume_id"] == number]
+        assert len(own) == 4
+        voxels = int((found == number).sum())
+        assert {each["volume_voxels"] for each in own} == {voxels}
+        assert {each["volume_um3"] for each in own} == {voxels * 0.5}
+    rows = sam(*asked, "--link-z", "0.2", "--json").worked().json
+    assert [sorted(each["volume_id"] for each in one["detections"]) for one in rows] == [
+        [1, 2, 3, 4]
+    ] * 4
+    sam(*asked[:-5], "--link-z", "0.2").failed("select several with --z", code=2)

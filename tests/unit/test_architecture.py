@@ -24,7 +24,7 @@ TIERS = [
     {"features", "tiling"},
     {"library"},
     {"proposals", "pipeline"},
-    {"video", "workers", "batch", "fewshot", "evaluation", "training", "refine"},
+    {"video", "workers", "batch", "fewshot", "volumes", "evaluation", "training", "refine"},
     {"api"},
     {"server", "cli", "bench", "__main__", "download_models"},
 ]
