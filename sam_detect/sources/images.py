@@ -31,7 +31,8 @@ from sam_detect.sources.pixels import (
     own_stretch,
     picture_to_rgb,
 )
-from sam_detect.sources.stacks import Plane
+from sam_detect.sources.stacks import Plane, first_plane
+from sam_detect.sources.zarr_stacks import is_zarr
 from sam_detect.types import Frame
 
 IMAGE_EXTENSIONS = tuple(ending for endings in FORMAT_EXTENSIONS.values() for ending in endings)
@@ -58,10 +59,17 @@ def load_image(
         index: the frame's position in its source.
         stretch: see :func:`sam_detect.sources.pixels.to_8_bits`.
 
+    Of an OME-Zarr, a folder, it is the first plane, which has a location.
+
     Raises:
         ImageError: the file is missing, unreadable, empty, damaged, too large or no picture.
     """
-    return _first_frame(PictureFile(os.fspath(path), None, max_pixels), index, stretch)
+    name = os.fspath(path)
+    if is_zarr(name):
+        plane, left_out = first_plane(name, max_pixels=max_pixels)
+        _warn_of_others(name, left_out)
+        return replace(plane.read(max_pixels=max_pixels, index=index), left_out=left_out)
+    return _first_frame(PictureFile(name, None, max_pixels), index, stretch)
 
 
 def load_image_bytes(
@@ -74,19 +82,19 @@ def load_image_bytes(
 def _first_frame(picture: PictureFile, index: int = 0, stretch: Stretch = own_stretch) -> Frame:
     rgb, contents = picture.rgb(stretch)
     left_out = contents.left_out
-    if left_out:
-        warnings.warn(
-            f"{picture.name}: {left_out}; {_how_to_read_others(picture.name)}",
-            stacklevel=3,
-        )
+    _warn_of_others(picture.name, left_out)
     return Frame(image_rgb=rgb, source_id=picture.name, index=index, left_out=left_out,
                  pixel_size_um=contents.pixel_size_um)  # fmt: skip
 
 
-def _how_to_read_others(name: str) -> str:
-    if Path(name).suffix.lower() in FORMAT_EXTENSIONS["TIFF"]:
-        return "detect reads others with --z, --t, --xy and --channel"
-    return "to use another one, save it as a file of its own"
+def _warn_of_others(name: str, left_out: str) -> None:
+    """Says what of a file was not read, and how to read it."""
+    if not left_out:
+        return
+    how = "to use another one, save it as a file of its own"
+    if Path(name).suffix.lower() in (*FORMAT_EXTENSIONS["TIFF"], ".zarr"):
+        how = "detect reads others with --z, --t, --xy and --channel"
+    warnings.warn(f"{name}: {left_out}; {how}", stacklevel=4)
 
 
 def picture_size(
@@ -96,7 +104,12 @@ def picture_size(
 
     Raises ``ImageError`` as :func:`load_image` does, but for damage behind the file's header.
     """
-    return PictureFile(os.fspath(path), None, max_pixels).size_hw()
+    name = os.fspath(path)
+    if is_zarr(name):
+        plane, _ = first_plane(name, max_pixels=max_pixels)
+        height, width, _ = plane.values(max_pixels=max_pixels).shape
+        return height, width
+    return PictureFile(name, None, max_pixels).size_hw()
 
 
 def cut_out_object(image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> BoolArray | None:
@@ -108,7 +121,7 @@ def cut_out_object(image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> BoolA
     """
     if isinstance(image, Image.Image):
         return alpha_mask(image)
-    if isinstance(image, (str, os.PathLike)):
+    if isinstance(image, (str, os.PathLike)) and not is_zarr(image):
         return PictureFile(os.fspath(image), None, max_pixels).alpha_mask()
     return None
 
@@ -174,6 +187,7 @@ def find_images(argument: str | os.PathLike[str]) -> list[str]:
     """The picture files that ``argument`` names, each as the user would write it.
 
     * A file is itself, whatever its ending: what it holds is decided when it is read.
+    * An OME-Zarr, a folder, is itself, and so are those below other folders.
     * A folder is all picture files in it **and in the folders below it**, by ending
       (:data:`IMAGE_EXTENSIONS`). Hidden files and folders and linked folders are left out.
     * Anything else is a pattern (``*``, ``?``, ``[a-z]``, ``**`` for any depth) of which the
@@ -187,6 +201,8 @@ def find_images(argument: str | os.PathLike[str]) -> list[str]:
     text = os.fspath(argument)
     if not text or "\0" in text:
         raise ImageError(f"{text!r} names no picture; give a file, a folder or a pattern")
+    if is_zarr(text):
+        return [text]
     if os.path.isdir(text):
         found = _in_folder(text)
         if not found:
@@ -231,6 +247,9 @@ def _in_folder(folder: str) -> list[str]:
     found = []
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        stacks = [name for name in folders if is_zarr(os.path.join(parent, name))]
+        found += [os.path.join(parent, name) for name in stacks]
+        folders[:] = [name for name in folders if name not in stacks]
         found += [
             os.path.join(parent, name)
             for name in files

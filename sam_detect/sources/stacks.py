@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -17,6 +18,7 @@ from sam_detect.sources.decoding import DEFAULT_MAX_PIXELS
 from sam_detect.sources.pixels import own_stretch
 from sam_detect.sources.stack_axes import PlaneRanges, Position, StoredPlane, chosen_channels
 from sam_detect.sources.tiff_stacks import open_tiff
+from sam_detect.sources.zarr_stacks import is_zarr, open_zarr
 from sam_detect.types import Frame, ImageRGB, Location, PixelSize
 
 MOST_PLANES = 100_000
@@ -95,7 +97,7 @@ def planes_of(
             planes or channels; or they are too large or too many.
     """
     name = os.fspath(path)
-    with open_tiff(name, max_pixels=max_pixels) as (positions, names):
+    with _opened(name, max_pixels) as (positions, names):
         wanted: list[Location] = []
         for xy in ranges.of("xy", len(positions), name):
             chosen = (ranges.of(axis, positions[xy].counts[axis], name) for axis in ("z", "t"))
@@ -110,6 +112,21 @@ def planes_of(
         )
 
 
+def first_plane(
+    path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> tuple[Plane, str]:
+    """The first channel of the first plane of a stack, and which of how many it is, as part of a
+    sentence; raises as :func:`planes_of`."""
+    name = os.fspath(path)
+    with _opened(name, max_pixels) as (positions, names):
+        counts = {"position": len(positions)} | positions[0].counts
+        several = [f"{axis} 1 of {count}" for axis, count in counts.items() if count > 1]
+        (plane,) = _located(
+            positions, names, [(0, 0, 0)], channel="1", name=name, max_pixels=max_pixels
+        )
+    return plane, f"only {', '.join(several)} was read" if several else ""
+
+
 def planes_at(
     path: str | os.PathLike[str],
     locations: Iterable[Location],
@@ -119,7 +136,7 @@ def planes_at(
 ) -> list[Plane]:
     """The planes at locations (from 0), in their order; else as :func:`planes_of`."""
     name, wanted = os.fspath(path), list(locations)
-    with open_tiff(name, max_pixels=max_pixels) as (positions, names):
+    with _opened(name, max_pixels) as (positions, names):
         for xy, z, t in wanted:
             counts = positions[xy].counts if xy < len(positions) else {}
             if not (z < counts.get("z", 0) and t < counts.get("t", 0)):
@@ -127,6 +144,13 @@ def planes_at(
                 raise ImageError(f"{plane_name(name, (xy, z, t))}: there is no such plane, the "
                                  f"file has {len(positions)} XY{has}")  # fmt: skip
         return _located(positions, names, wanted, channel=channel, name=name, max_pixels=max_pixels)
+
+
+def _opened(
+    name: str, max_pixels: int
+) -> AbstractContextManager[tuple[Sequence[Position], Sequence[str]]]:
+    opening = open_zarr if is_zarr(name) else open_tiff
+    return opening(name, max_pixels=max_pixels)
 
 
 def plane_name(path: str, location: Location) -> str:

@@ -167,8 +167,8 @@ def _reading(name: str) -> Iterator[BinaryIO]:
         with quiet_readers(), open(name, "rb") as file:
             if file.read(4) not in TIFF_MAGICS:
                 raise ImageError(
-                    f"'{name}' is no TIFF, and planes and channels are selected of TIFF, OME-TIFF "
-                    "and ImageJ hyperstacks; leave out --xy, --z, --t and --channel for it"
+                    f"'{name}' is no TIFF, and planes and channels are selected of TIFF, OME-TIFF, "
+                    "ImageJ hyperstacks and OME-Zarr; leave out --xy, --z, --t and --channel for it"
                 )
             file.seek(0)
             yield file

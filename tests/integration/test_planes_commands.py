@@ -247,3 +247,23 @@ def test_objects_linked_through_z_have_one_id(sam: Command, tmp_path: Path, stac
         [1, 2, 3, 4]
     ] * 4
     sam(*asked[:-5], "--link-z", "0.2").failed("select several with --z", code=2)
+
+
+def test_ome_zarr_by_several_processes(sam: Command, tmp_path: Path, stack: Path) -> None:
+    zarr = pytest.importorskip("zarr", minversion="3")
+    root, values = tmp_path / "cells.ome.zarr", tifffile.imread(stack)
+    array = zarr.create_array(root / "0", shape=values.shape, chunks=(1, 1, 64, 64),
+                              dtype=values.dtype, zarr_format=2)  # fmt: skip
+    array[...] = values
+    axes = [{"name": each} for each in "zcyx"]
+    (root / ".zattrs").write_text(
+        json.dumps({"multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]})
+    )
+    (root / ".zgroup").write_text('{"zarr_format": 2}')
+    path = tmp_path / "cells.ome.geojson"
+    shown = tuple(outline(0, centre, (0, 0, 0)) for centre in CENTRES[:2])
+    path.write_bytes(geojson.encode(AnnotatedImage("", "", shown)))
+    asked = ("fewshot", root, "--annotations", path, "--tag", "cell", *PARTS[:-1], "2",
+             "--channel", "2", "--z", "2-4")  # fmt: skip
+    found = sam(*asked, "--json").worked().json
+    assert [len(each["detections"]) for each in found] == [4, 4, 4]
