@@ -4,7 +4,8 @@ memory at a time."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import product
@@ -24,6 +25,9 @@ from sam_detect.types import Frame, ImageRGB, Location, PixelSize
 MOST_PLANES = 100_000
 SAMPLED_PLANES = 5
 """So many planes of a stack decide the contrast of each channel, for all of its planes."""
+CAMERA_LIMITS = frozenset(2**bits - 1 for bits in (8, 10, 12, 14, 16))
+SATURATED_SHARE = 0.1
+"""Of the values. Sound pictures of microscopes have less than a hundredth at their highest one."""
 GREY = (1.0, 1.0, 1.0)
 COLOURS = (
     (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0), (0.0, 1.0, 1.0),
@@ -77,11 +81,36 @@ class Plane:
         return np.stack(read, axis=-1)
 
     def read(self, *, max_pixels: int = DEFAULT_MAX_PIXELS, index: int = 0) -> Frame:
-        """The plane as a frame; raises as :meth:`values`."""
-        image = _blend(self.values(max_pixels=max_pixels), self.channels)
+        """The plane as a frame; raises as :meth:`values`. Warns of values that show nothing:
+        constant, saturated, NaN."""
+        values = self.values(max_pixels=max_pixels)
+        for problem in _problems(values):
+            warnings.warn(f"{self.name}: {problem}", stacklevel=2)
+        image = _blend(values, self.channels)
         return Frame(
             image, self.path, index, location=self.location, pixel_size_um=self.pixel_size_um
         )
+
+
+def _problems(values: npt.NDArray[Any]) -> Iterator[str]:
+    """Why little can be found in ``(H, W, C)`` values."""
+    finite = np.isfinite(values)
+    lost = int(finite.size - np.count_nonzero(finite))
+    if lost:
+        yield (f"{lost:,} of {finite.size:,} values are NaN or infinite, and shown black; replace "
+               "them where they should be something else")  # fmt: skip
+    known = values[finite] if lost else values
+    if not known.size:
+        return
+    highest = known.max()
+    if known.min() == highest:
+        yield (f"all its pixels have the value {highest}, so nothing can be found in it; check the "
+               "plane and the channel")  # fmt: skip
+    elif values.dtype.kind == "u" and int(highest) in CAMERA_LIMITS:
+        share = np.count_nonzero(known == highest) / known.size
+        if share >= SATURATED_SHARE:
+            yield (f"{share:.0%} of its values are saturated ({highest}), so objects there cannot "
+                   "be told apart; expose it less")  # fmt: skip
 
 
 def planes_of(

@@ -91,6 +91,38 @@ def test_channels_by_name(tmp_path: Path) -> None:
         planes_of(tmp_path / "s.ome.tif", PlaneRanges(z="1"))
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.full((8, 10), 7, np.uint16), "all its pixels have the value 7, so nothing"),
+        (np.full((8, 10), 0.5, np.float32), r"all its pixels have the value 0\.5"),
+        (np.full((8, 10), np.nan, np.float32), "80 of 80 values are NaN or infinite"),
+        (np.where(np.eye(8, 10), np.nan, np.arange(80.0).reshape(8, 10)), "8 of 80 values are NaN"),
+        (np.minimum(np.arange(80) * 60, 4095).reshape(8, 10).astype(np.uint16),
+         r"14% of its values are saturated \(4095\)"),
+        (np.minimum(np.arange(80) * 4, 255).reshape(8, 10).astype(np.uint8),
+         r"20% of its values are saturated \(255\)"),
+    ],
+)  # fmt: skip
+def test_values_that_show_nothing_are_named(
+    tmp_path: Path, values: npt.NDArray[Any], said: str
+) -> None:
+    tifffile.imwrite(tmp_path / "s.tif", np.stack([values] * 2), photometric="minisblack")
+    (plane,) = planes_of(tmp_path / "s.tif", PlaneRanges(z="2"))
+    with pytest.warns(UserWarning, match=rf"\(xy 1, z 2, t 1\): {said}"):
+        plane.read()
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_that_show_something_are_not(tmp_path: Path) -> None:
+    values = np.arange(80, dtype=np.uint16).reshape(8, 10)
+    bright = np.minimum(values * 55, 4095)  # five pixels in eighty at the camera's limit
+    for number, each in enumerate((values, bright, values / 80)):
+        path = tmp_path / f"{number}.tif"
+        tifffile.imwrite(path, np.stack([each] * 2), photometric="minisblack")
+        planes_of(path, PlaneRanges(z="2"))[0].read()
+
+
 @pytest.mark.parametrize("values", [np.nan, 7.0], ids=["all NaN", "constant"])
 def test_float_planes_without_contrast_are_black(tmp_path: Path, values: float) -> None:
     tifffile.imwrite(
