@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from local_server import LocalServer, QuietHandler
+from local_server import LocalServer
+from nimbus_fake import DATASET, TOKEN, FakeNimbus, new_handler
 
 from sam_detect.errors import ImageError, OutputError
 from sam_detect.formats import nimbus_server
@@ -19,74 +17,11 @@ from sam_detect.sources.annotation_files import read_annotations
 from sam_detect.types import AnnotatedImage, Annotation, Classification, Detections, Frame, Masks
 
 pytest.importorskip("nimbusimage")
-DATASET = "5f" * 12
-TOKEN = "a-secret-token"
-
-
-class FakeNimbus(QuietHandler):
-    """The routes of the API that the client calls; it keeps rows in lists."""
-
-    annotations: list[dict[str, Any]]
-    properties: list[dict[str, Any]]
-    values: list[dict[str, Any]]
-    refuse_after: int
-
-    def answer(self) -> Any:
-        assert self.headers["Girder-Token"] == TOKEN
-        parts = urlsplit(self.path)
-        query = {key: value[0] for key, value in parse_qs(parts.query).items()}
-        size = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(size)) if size else None
-        route = f"{self.command} {parts.path.removeprefix('/api/v1/')}"
-        if route == "GET upenn_annotation":
-            later = [a for a in self.annotations if a["_id"] > query.get("afterId", "")]
-            return [a for a in later if a["datasetId"] == query["datasetId"]][: int(query["limit"])]
-        if route == "POST upenn_annotation/multiple":
-            if len(self.annotations) >= self.refuse_after:
-                return None
-            made = [
-                row | {"_id": f"{len(self.annotations) + number:024x}"}
-                for number, row in enumerate(body)
-            ]
-            self.annotations.extend(made)
-            return made
-        if route == "DELETE upenn_annotation/multiple":
-            self.annotations[:] = [a for a in self.annotations if a["_id"] not in body]
-            return {}
-        if route == "GET annotation_property":
-            return self.properties
-        if route == "POST annotation_property":
-            self.properties.append(body | {"_id": "ab" * 12})
-            return self.properties[-1]
-        if route == "GET annotation_property_values":
-            return self.values
-        if route == "POST annotation_property_values/multiple":
-            self.values.extend(body)
-            return {}
-        return [] if route == "GET dataset_view" else None
-
-    def do_GET(self) -> None:
-        found = self.answer()
-        content = json.dumps({"message": "refused"} if found is None else found).encode()
-        self.send_response(400 if found is None else 200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def do_POST(self) -> None:
-        self.do_GET()
-
-    def do_DELETE(self) -> None:
-        self.do_GET()
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeNimbus]]:
-    rows: dict[str, Any] = {
-        "annotations": [], "properties": [], "values": [], "refuse_after": 10**9,
-    }  # fmt: skip
-    handler = type("Handler", (FakeNimbus,), rows)
+    handler = new_handler()
     server = LocalServer(handler)
     monkeypatch.setenv("NI_API_URL", f"http://{server.host}/api/v1")
     monkeypatch.setenv("NI_TOKEN", TOKEN)
