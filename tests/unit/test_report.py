@@ -28,7 +28,7 @@ from sam_detect.evaluation.report.pictures import (
     visible,
     worst_first,
 )
-from sam_detect.evaluation.report.plots import learning_curve, reliability_curve
+from sam_detect.evaluation.report.plots import learning_curve, reliability_curve, sweep_plot
 from sam_detect.evaluation.report.results import Names, Result, results_of
 from sam_detect.evaluation.run import Protocol
 
@@ -487,6 +487,28 @@ def test_a_learning_curve_is_placed_by_its_values() -> None:
     assert first["low"] == first["y"] == first["high"]
     assert learning_curve(points[2:]) is None
     assert learning_curve([]) is None
+
+
+def test_a_sweep_is_plotted_by_f1_and_time(tmp_path: Path) -> None:
+    known = [(0.25, 0.5), (0.75, 5.0), (0.5, 50.0), (None, 1.0), (0.5, 5.0)]
+    given = [{"title": str(i), "f1": f1, "seconds": s} for i, (f1, s) in enumerate(known)]
+    plot = sweep_plot(given)
+    assert plot is not None
+    points = plot["points"]
+    assert [(p["number"], p["best"]) for p in points] == [
+        (1, True), (2, True), (3, False), (5, False)
+    ]  # fmt: skip
+    (bottom, _), *_, (top, _) = plot["ticks"]
+    assert [(bottom - p["y"]) / (bottom - top) for p in points] == pytest.approx(
+        [0.25, 0.75, 0.5, 0.5]
+    )
+    assert [text for _, text in plot["ticks_x"]] == ["0.1", "1", "10", "100"]
+    assert points[1]["x"] - points[0]["x"] == pytest.approx(points[2]["x"] - points[1]["x"])
+    assert sweep_plot(given[2:4]) is None
+    page, _ = report(tmp_path / "out", *variants(tmp_path / "data"))
+    dots = [given for tag, given in page.tags if tag == "circle" and "dot" in str(given["class"])]
+    assert len([each for each in dots if each["cy"]]) >= 2
+    assert "seconds of an image" in page.words
 
 
 def test_names_are_relative_to_the_pictures(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from sam_detect.evaluation.report.data import (
     section,
 )
 from sam_detect.evaluation.report.pictures import Album
+from sam_detect.evaluation.report.plots import sweep_plot
 from sam_detect.evaluation.report.results import Names, results_of
 from sam_detect.evaluation.report.visualize import write_pictures
 from sam_detect.outputs import write_atomically
@@ -131,6 +132,16 @@ def _page(
         sections=sections,
         bases=[base for base in album.bases.values() if base.uri is not None],
         comparison=comparison,
+        plot=sweep_plot(
+            [
+                {
+                    "title": each["title"],
+                    "f1": each["whole"]["f1"],
+                    "seconds": each["whole"]["seconds_per_image"] or 0.0,
+                }
+                for each in sections
+            ]
+        ),
         problems=list(dict.fromkeys(line for each in sections for line in each["problems"])),
         shown_problems=SHOWN_PROBLEMS,
         best=max(each["whole"]["f1"] or 0.0 for each in sections),

@@ -45,6 +45,51 @@ def learning_curve(points: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None
     }
 
 
+def sweep_plot(variants: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The plot of a sweep: F1 against the seconds of an image, on a logarithmic axis.
+
+    Args:
+        variants: ``title``, ``f1`` and ``seconds`` of each, in the order of the table.
+
+    Returns:
+        A point for each with an F1 and a time, with its number from 1 and whether it is ``best``:
+        each other is slower or worse. None for fewer than two.
+    """
+    known = [
+        {"number": number, **each}
+        for number, each in enumerate(variants, start=1)
+        if each["f1"] is not None and each["seconds"] > 0
+    ]
+    if len(known) < 2:
+        return None
+    times = [math.log10(each["seconds"]) for each in known]
+    first, last = math.floor(min(times)), max(math.ceil(max(times)), math.floor(min(times)) + 1)
+
+    def place(seconds: float) -> float:
+        return _x((math.log10(seconds) - first) / (last - first))
+
+    return {
+        "points": [
+            {
+                **each,
+                "x": place(each["seconds"]),
+                "y": _y(each["f1"]),
+                "best": not any(
+                    (o["f1"], -o["seconds"]) != (each["f1"], -each["seconds"])
+                    and o["f1"] >= each["f1"]
+                    and o["seconds"] <= each["seconds"]
+                    for o in known
+                ),
+            }
+            for each in known
+        ],
+        "size_wh": (WIDTH, HEIGHT),
+        "ticks": _ticks(),
+        "ticks_x": [(place(10.0**k), f"{10.0**k:g}") for k in range(first, last + 1)],
+        "ends": (LEFT, WIDTH - RIGHT),
+    }
+
+
 def reliability_curve(bins: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The plot of ``reliability``: a bar from 0 to the precision of each bin, the point of its mean
     confidence and precision, and the diagonal, on which confidence is that precision. None where
