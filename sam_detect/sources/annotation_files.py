@@ -12,7 +12,14 @@ from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus, resu
 from sam_detect.formats.nimbus_server import dataset_of, download
 from sam_detect.labels import shown_label
 from sam_detect.polygons import checked_ring, from_pixel_centres
-from sam_detect.sources.annotations import match_pictures, read_bytes, read_coco, read_json
+from sam_detect.sources.annotations import (
+    match_pictures,
+    nothing_usable,
+    read_bytes,
+    read_coco,
+    read_json,
+    why_unmatched,
+)
 from sam_detect.types import AnnotatedImage, Annotation
 
 ENDINGS = (".json", ".geojson", ".jsonl", ".zip", ".roi", ".tif", ".tiff", ".png")
@@ -175,14 +182,15 @@ def _of_file(
     found, lines = load_annotations(file)
     problems += lines
     paths = _paths(file, found, images)
-    matched = []
+    matched, missing = [], []
     for image, path in zip(found, paths, strict=True):
         if path is not None:
             matched.append(replace(image, path=path))
         elif image.outlines:
-            problems.append(f"{image.file_name}: annotated, but not among the pictures")
+            missing.append(why_unmatched(image.file_name, images))
     if not matched:
-        raise ImageError(f"none of the annotated pictures of {file} is among those given")
+        raise nothing_usable(file, missing, lines)
+    problems += missing
     return matched
 
 

@@ -66,11 +66,9 @@ def read_coco(
         if path is not None and outlines:
             found.append(AnnotatedImage(path, str(image["file_name"]), outlines))
         elif outlines:
-            missing.append(f"{image['file_name']}: annotated, but not among the pictures")
+            missing.append(why_unmatched(str(image["file_name"]), images))
     if not found:
-        count = len(coco.problems)
-        first = f" (problems: {count}; {coco.problems[0]})" if count else ""
-        raise ImageError(f"none of the annotated pictures of {file} is among those given{first}")
+        raise nothing_usable(file, missing, coco.problems)
     return found, [*coco.problems, *missing]
 
 
@@ -119,6 +117,34 @@ def match_pictures(wanted: Iterable[str], images: Iterable[str]) -> list[str | N
         by_name[Path(given).name].append(given)
     names = [Path(name) for name in wanted]
     return [_match(name, by_name.get(name.name, [])) for name in names]
+
+
+def why_unmatched(name: str, images: Iterable[str]) -> str:
+    """A line that says why an annotated name means none of the pictures at hand."""
+    same = [given for given in images if Path(given).name == Path(name).name]
+    if len(same) < 2:
+        return f"{name}: annotated, but not among the pictures"
+    listed = f"{same[0]}, {same[1]}" + (", ..." if len(same) > 2 else "")
+    return (
+        f"{name}: annotated, but several pictures have this name ({listed}): "
+        "name the folder as well, or give one of them"
+    )
+
+
+def nothing_usable(file: str | Path, missing: Sequence[str], problems: Sequence[str]) -> ImageError:
+    """The error of a file without an annotation of the pictures at hand.
+
+    Args:
+        file: of annotations.
+        missing: a line for each annotated name that means no picture.
+        problems: a line for each annotation left out.
+    """
+    if missing:
+        return ImageError(
+            f"none of the annotated pictures of {file} is among those given: {missing[0]}"
+        )
+    first = f" (problems: {len(problems)}; {problems[0]})" if problems else ""
+    return ImageError(f"{file} has no annotation that can be used{first}")
 
 
 def read_text(path: Path, kind: str) -> str:

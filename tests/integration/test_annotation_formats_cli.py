@@ -103,3 +103,32 @@ def test_an_annotation_of_another_plane_is_not_learnt_here(sam: Command, picture
     ran = sam("learn", picture, "--annotations", "shapes.geojson")
     assert "another plane" in ran.err
     assert "learnt 1 example" in ran.err
+
+
+def coco(name: str, polygon: list[int]) -> str:
+    return json.dumps({
+        "images": [{"id": 1, "file_name": name, "width": 10, "height": 10}],
+        "categories": [{"id": 1, "name": "disc"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [polygon]}],
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [("learn",), ("fewshot", "--tag", "disc")])
+def test_why_no_annotation_is_of_a_given_picture_is_said(
+    command: tuple[str, ...], sam: Command, picture: Path
+) -> None:
+    name, *tag = command
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        saved(Path(folder, "x.png"))
+    triangle = [20, 20, 60, 20, 60, 60]
+    Path("shared.json").write_text(coco("x.png", triangle))
+    ran = sam(name, "a", "b", "--annotations", "shared.json", *tag)
+    ran.failed("several pictures have this name", "a/x.png, b/x.png", "name the folder", code=1)
+    Path("gone.json").write_text(coco("gone.png", triangle))
+    ran = sam(name, picture, "--annotations", "gone.json", *tag)
+    ran.failed("gone.png: annotated, but not among the pictures", code=1)
+    Path("line.json").write_text(coco("shapes.png", triangle[:4]))
+    ran = sam(name, picture, "--annotations", "line.json", *tag)
+    ran.failed("line.json has no annotation that can be used", "at least 3 points", code=1)
+    assert "among" not in ran.err

@@ -418,9 +418,9 @@ def test_json_of_another_shape_is_refused_by_name(tmp_path: Path, what: str) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_without_an_object_says_that_no_picture_was_found(tmp_path: Path) -> None:
+def test_a_file_without_an_object_says_so(tmp_path: Path) -> None:
     for data in (coco(annotations=[]), coco(images=[]), coco(annotation={"image_id": 99})):
-        with pytest.raises(ImageError, match="none of the annotated pictures"):
+        with pytest.raises(ImageError, match="no annotation that can be used"):
             read(tmp_path, data)
     with pytest.raises(ImageError, match="none of the annotated pictures"):
         read(tmp_path, coco(), [])
