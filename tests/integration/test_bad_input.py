@@ -436,10 +436,10 @@ def test_a_point_on_nothing(sam: Command, folder: Path) -> None:
         ("", ["a.json"]),
         ("{", ["a.json"]),
         ("[]", ["COCO"]),
-        ('{"images": [], "annotations": [], "categories": []}', ["none of the annotated"]),
+        ('{"images": [], "annotations": [], "categories": []}', ["no annotation that can be used"]),
         (
             '{"images": [{"id": 1}], "annotations": [], "categories": []}',
-            ["none of the", "file_name"],
+            ["no annotation that can be used", "file_name"],
         ),
     ],
 )
