@@ -53,11 +53,12 @@ class NaiveSegmenterOptions(ProposalOptions):
 class SAM2SegmenterOptions(ProposalOptions, SAM2Options):
     """Of ``sam2``."""
 
-    prompts: Literal["grid", "adaptive", "blobs", "similarity"] = Field(
+    prompts: Literal["grid", "adaptive", "blobs", "similarity", "forest"] = Field(
         "grid",
         description="Where SAM 2 is asked: at all points of a grid; at those where no mask is yet "
-        "(adaptive); at bright and dark blobs; or where the picture is like the library's examples "
-        "(similarity).",
+        "(adaptive); at bright and dark blobs; where the picture is like the library's examples "
+        "(similarity); or at the objects that a pixel classifier finds, trained on the examples "
+        "(forest).",
     )
     points_per_side: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] | None = Field(
         None,

@@ -11,14 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from sam2.utils.amg import build_point_grid
 
-from sam_detect.errors import ConfigError
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import ImageRGB, Similarity
 
 Floats = npt.NDArray[np.float64]
 Response = npt.NDArray[np.float32]
 
-PROMPTERS = ("grid", "adaptive", "blobs", "similarity")
 COARSE_STEP = 4
 """``adaptive`` starts with every fourth point of the grid in each direction."""
 COVERING_SHARE = 0.05
@@ -165,7 +163,7 @@ class BlobPrompter(Prompter):
         lab = cv2.cvtColor(np.asarray(small, np.uint8), cv2.COLOR_RGB2LAB).astype(np.float32)
         radii = self._radii(scale, size)
         responses = list(_differences(lab, radii))
-        centres = _clearest(responses, radii, _least_contrasts(lab, radii), most=per_side**2)
+        centres = clearest(responses, radii, _least_contrasts(lab, radii), most=per_side**2)
         yield np.asarray((centres + 0.5) / size, np.float32)
 
     def _radii(self, scale: float, size: tuple[int, int]) -> Floats:
@@ -212,7 +210,7 @@ class SimilarityPrompter(Prompter):
         radius = max(1.0, scale * _radius(self.least) if self.least else BLOB_RADII[0])
         smooth = np.asarray(cv2.GaussianBlur(similar, (0, 0), radius / 2), np.float32)
         radii, least = np.array([radius]), np.array([RELIABLE])
-        peaks = _clearest([smooth], radii, least, most=per_side**2)
+        peaks = clearest([smooth], radii, least, most=per_side**2)
         yield np.asarray((peaks + 0.5) / size, np.float32)
         free = np.ones(smooth.shape, np.uint8)
         free[peaks[:, 1].astype(np.int64), peaks[:, 0].astype(np.int64)] = 0
@@ -281,7 +279,7 @@ def _least_contrasts(lab: Response, radii: Floats) -> Floats:
     return np.asarray(np.clip(NOISES * noise * np.minimum(finest / radii, 1), least, most))
 
 
-def _clearest(
+def clearest(
     responses: Sequence[Response], radii: Floats, contrasts: Floats, *, most: int
 ) -> Floats:
     """``(B, 2)`` columns and rows of local maxima, by falling contrast, without those inside one of
@@ -305,22 +303,3 @@ def _clearest(
         for other, radius in zip(taken, radii, strict=True):
             cv2.circle(other, at, int(min(radius, radii[level])), 1, thickness=-1)
     return np.array(kept, np.float64).reshape(-1, 2)
-
-
-def make_prompter(name: str, areas: tuple[int, int] = (0, 0)) -> Prompter:
-    """The prompter of this name.
-
-    Args:
-        areas: least and most pixels of the objects; 0 for no limit.
-
-    Raises:
-        ConfigError: an unknown name.
-    """
-    if name == "blobs":
-        return BlobPrompter(areas)
-    if name == "similarity":
-        return SimilarityPrompter(least=areas[0])
-    plain: dict[str, type[Prompter]] = {"grid": GridPrompter, "adaptive": AdaptivePrompter}
-    if name not in plain:
-        raise ConfigError(f"prompts must be one of {', '.join(PROMPTERS)}, got {name!r}")
-    return plain[name]()

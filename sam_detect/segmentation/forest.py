@@ -88,11 +88,9 @@ class ForestSegmenter(NaiveSegmenter):
     """Whether each label has a forest."""
 
     def for_examples(self, crops: Mapping[str, Sequence[Crop]]) -> ForestSegmenter:
-        enough = {label: each for label, each in crops.items() if len(each) >= ENOUGH_EXAMPLES}
-        largest = sorted(enough, key=lambda label: (-len(enough[label]), label))[:MOST_LABELS]
         found = copy.copy(self)
-        found._forests = tuple(PixelForest(enough[label]) for label in largest)
-        found._knows_all = len(largest) == len(crops)
+        found._forests = trained_forests(crops)
+        found._knows_all = len(found._forests) == len(crops)
         return found
 
     def segment(self, frame: Frame) -> Masks:
@@ -105,6 +103,13 @@ class ForestSegmenter(NaiveSegmenter):
             naive = replace(naive, predicted_ious=best)
         together = Masks.concatenate([*found, naive])
         return together[np.argsort(-together.predicted_ious, kind="stable")]
+
+
+def trained_forests(crops: Mapping[str, Sequence[Crop]]) -> tuple[PixelForest, ...]:
+    """One for each label that has enough examples, of at most :data:`MOST_LABELS` labels."""
+    enough = {label: each for label, each in crops.items() if len(each) >= ENOUGH_EXAMPLES}
+    largest = sorted(enough, key=lambda label: (-len(enough[label]), label))[:MOST_LABELS]
+    return tuple(PixelForest(enough[label]) for label in largest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,6 +243,14 @@ def objects(view: View) -> Masks:
     found = Masks.from_crops(size_hw=view.size_hw, boxes_xyxy=boxes, crops=crops)
     found = replace(found, predicted_ious=view.qualities(found))
     return found[np.argsort(-found.predicted_ious, kind="stable")]
+
+
+def regions_of(view: View) -> IntArray:
+    """``(h, w)`` labels of the disjoint regions that a forest takes for objects, whether or not
+    they are like its examples, in the picture as the forest sees it; 0 is none."""
+    if min(view.maps.score.shape) < LEAST_SIDE:
+        return np.zeros(view.maps.score.shape, np.int32)
+    return _labelled_regions(view.maps, view.prior).labels
 
 
 @dataclass(frozen=True, eq=False)

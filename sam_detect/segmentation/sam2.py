@@ -12,7 +12,7 @@ In a video it can follow an object with what it remembers of the frames before (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -30,13 +30,23 @@ from sam_detect.models.sam2_features import FRAMES_KEPT, frame_encoder
 from sam_detect.options import require_number
 from sam_detect.segmentation._sam2_automatic import CropMasks, GeneratorConfig, masks_of_everything
 from sam_detect.segmentation._sam2_decoder import DecodedPrompts
+from sam_detect.segmentation._sam2_forest_prompter import ForestPrompter
 from sam_detect.segmentation._sam2_masks import Limits
 from sam_detect.segmentation._sam2_model import ALL_MASKS, THREE_MASKS, PromptedModel, Prompts
-from sam_detect.segmentation._sam2_prompters import SimilarityPrompter, make_prompter, points_for
+from sam_detect.segmentation._sam2_prompters import (
+    AdaptivePrompter,
+    BlobPrompter,
+    GridPrompter,
+    Prompter,
+    SimilarityPrompter,
+    points_for,
+)
 from sam_detect.segmentation._sam2_video import VideoMemory
+from sam_detect.segmentation.forest import trained_forests
 from sam_detect.segmentation.prompted import clip_box, require_point
-from sam_detect.types import Frame, Masks, Similarity
+from sam_detect.types import Crop, Frame, Masks, Similarity
 
+PROMPTERS = ("grid", "adaptive", "blobs", "similarity", "forest")
 PRESETS = {
     "microscopy": {"points_per_side": 128, "min_area": 30},
 }
@@ -80,7 +90,8 @@ class SAM2Segmenter(Segmenter):
         dtype: ``auto`` (on CUDA bf16, with TF32 for what stays in float32; else fp32),
             ``fp32`` (the reference: exact products, without TF32), ``bf16``, ``fp16``.
         prompts: ``grid``, ``adaptive`` (coarse to fine, skipping covered points), ``blobs``,
-            ``similarity`` (where a picture is like the examples, :meth:`for_similarity`).
+            ``similarity`` (where a picture is like the examples, :meth:`for_similarity`),
+            ``forest`` (at the objects of a pixel classifier, :meth:`for_examples`).
         fast: False uses Meta's own decoder instead of the restructured one.
         compile: ``torch.compile`` for the decoder; takes a minute on the first image, once for all
             processes; without a C++ compiler it warns and has no effect.
@@ -189,6 +200,19 @@ class SAM2Segmenter(Segmenter):
             return self
         changed = copy(self)
         changed.prompter = SimilarityPrompter(similarity, self.prompter.least)
+        return changed
+
+    @property
+    def uses_examples(self) -> bool:  # type: ignore[override]
+        return isinstance(self.prompter, ForestPrompter)
+
+    def for_examples(self, crops: Mapping[str, Sequence[Crop]]) -> SAM2Segmenter:
+        """A segmenter that asks at the objects of a pixel classifier, which is trained on these
+        examples (``prompts="forest"``); else this segmenter itself."""
+        if not isinstance(self.prompter, ForestPrompter):
+            return self
+        changed = copy(self)
+        changed.prompter = self.prompter.for_forests(trained_forests(crops))
         return changed
 
     def smallest_area(self, size_hw: tuple[int, int]) -> float:
@@ -323,6 +347,27 @@ class SAM2Segmenter(Segmenter):
 
         self.model.decode(self.encoder(frame), prompts, frame.size_hw, tokens=tokens, take=take)
         return found.masks(frame.size_hw, (0, 0))
+
+
+def make_prompter(name: str, areas: tuple[int, int] = (0, 0)) -> Prompter:
+    """The prompter of this name.
+
+    Args:
+        areas: least and most pixels of the objects; 0 for no limit.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    made: dict[str, Callable[[], Prompter]] = {
+        "grid": GridPrompter,
+        "adaptive": AdaptivePrompter,
+        "blobs": lambda: BlobPrompter(areas),
+        "similarity": lambda: SimilarityPrompter(least=areas[0]),
+        "forest": lambda: ForestPrompter(areas=areas),
+    }
+    if name not in made:
+        raise ConfigError(f"prompts must be one of {', '.join(PROMPTERS)}, got {name!r}")
+    return made[name]()
 
 
 def _require_frame(frame: object) -> None:

@@ -1,11 +1,15 @@
 """How many objects contain a prompt of SAM 2, and how many prompts that takes, for each prompter.
 
-    ./scripts/prompt-coverage [DATASET...] [--json]
+    ./scripts/prompt-coverage [DATASET...] [--shots N] [--group-by FIELD] [--json]
 
 Needs no weights. An oracle stands for the model: a prompt on an object is answered by the object's
 own mask (on nested objects by each), a prompt on the background by nothing. The share of objects
 that contain a prompt is then the most that any model could find. Measured on drawn pictures, and
 on the annotated ones of datasets, as ``sam-detect evaluate`` takes them; boxes are filled.
+
+With ``--shots N``, N objects of each label are shown, and the others are sought: by the prompter
+``forest``, by blobs of the examples' sizes, and by grids. ``same``: in the picture of the examples;
+``cross``: in other pictures (with ``--group-by`` of the same group) than those that show them.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +27,9 @@ import numpy as np
 from sam_detect.errors import ConfigError, SamDetectError
 from sam_detect.evaluation.dataset import masks_of
 from sam_detect.evaluation.readers import open_dataset
+from sam_detect.fading import context
 from sam_detect.masks import BoolArray
+from sam_detect.segmentation._sam2_forest_prompter import ForestPrompter
 from sam_detect.segmentation._sam2_prompters import (
     AdaptivePrompter,
     BlobPrompter,
@@ -32,19 +38,30 @@ from sam_detect.segmentation._sam2_prompters import (
     Prompter,
     points_for,
 )
+from sam_detect.segmentation.forest import trained_forests
 from sam_detect.sources import load_image
-from sam_detect.types import ImageRGB, Masks
+from sam_detect.types import Crop, ImageRGB, Masks
 
+GRIDS = (32, 64, 128)
+OCCUPANCY, CROP = 0.2, 256
+"""Of the crops that are shown, as a library keeps them."""
 EXAMPLES = 5
 """Objects, chosen by a seed, whose areas ``auto`` goes by."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and the outlines of its objects."""
+    """A picture and the outlines of its objects.
+
+    Attributes:
+        labels: of the objects.
+        group: within which examples are shown.
+    """
 
     image_rgb: ImageRGB
     objects: Masks
+    labels: tuple[str, ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,8 +142,88 @@ def prompted(scene: Scene, prompter: Prompter, per_side: int) -> tuple[BoolArray
     return found, asked
 
 
-def annotated_scenes(path: Path) -> list[Scene]:
+def guided_coverage(
+    scenes: Sequence[Scene], shots: int, *, same: bool, seed: int = 0
+) -> dict[str, Coverage]:
+    """What each way reaches of the objects that are not shown.
+
+    Args:
+        shots: examples of each label.
+        same: whether they are of the picture where others are sought; else of others in its group.
+    """
+    random = np.random.default_rng(seed)
+    reached: dict[str, list[BoolArray]] = {}
+    asked: dict[str, list[int]] = {}
+    for shown, scene, sought in _episodes(scenes, shots, random, same=same):
+        areas = [int(crop.area / crop.scale**2) for each in shown.values() for crop in each]
+        blobs = BlobPrompter().for_areas((min(areas), max(areas)))
+        forest = ForestPrompter(trained_forests(shown)).for_areas((min(areas), max(areas)))
+        ways: dict[str, tuple[Prompter, int]] = {
+            **{f"grid_{side}": (GridPrompter(), side) for side in GRIDS},
+            "blobs_128": (blobs, 128),
+            **{f"forest_{side}": (forest, side) for side in GRIDS},
+        }
+        for way, (prompter, per_side) in ways.items():
+            found, prompts = prompted(scene, prompter, per_side)
+            reached.setdefault(way, []).append(found[sought])
+            asked.setdefault(way, []).append(prompts)
+    if not reached:
+        raise ConfigError(f"no picture has objects beside {shots} that are shown: lower --shots")
+    return {
+        way: Coverage(float(np.concatenate(found).mean()), float(np.mean(asked[way])))
+        for way, found in reached.items()
+    }
+
+
+Shown = dict[str, list[Crop]]
+
+
+def _episodes(
+    scenes: Sequence[Scene], shots: int, random: np.random.Generator, *, same: bool
+) -> Iterator[tuple[Shown, Scene, list[int]]]:
+    """The crops shown of each label, a picture, and which of its objects are sought."""
+    if same:
+        for scene in scenes:
+            shown, left = _shown(scene, {}, shots, random)
+            if left:
+                yield shown, scene, left
+        return
+    for group in sorted({scene.group for scene in scenes}):
+        shown = {}
+        for index in random.permutation(len(scenes)).tolist():
+            scene = scenes[index]
+            if scene.group != group:
+                continue
+            if any(len(shown.get(label, ())) < shots for label in scene.labels):
+                shown, _ = _shown(scene, shown, shots, random)
+            else:
+                yield shown, scene, list(range(len(scene.labels)))
+
+
+def _shown(
+    scene: Scene, before: Shown, shots: int, random: np.random.Generator
+) -> tuple[Shown, list[int]]:
+    """What is shown together with some of a picture, and which of its objects are not."""
+    shown, left = {label: list(crops) for label, crops in before.items()}, []
+    masks = scene.objects
+    crops = list(masks.crops())
+    for index in random.permutation(len(masks)).tolist():
+        of_label = shown.setdefault(scene.labels[index], [])
+        if len(of_label) == shots:
+            left.append(index)
+            continue
+        box = masks.boxes_xyxy[index].tolist()
+        of_label.append(
+            context.cut(scene.image_rgb, crops[index], box, occupancy=OCCUPANCY, crop_side=CROP)
+        )
+    return shown, left
+
+
+def annotated_scenes(path: Path, group_by: str | None = None) -> list[Scene]:
     """The pictures of a dataset that have objects, with these.
+
+    Args:
+        group_by: field of the pictures that names their group.
 
     Raises:
         ConfigError: no picture has any.
@@ -137,7 +234,9 @@ def annotated_scenes(path: Path) -> list[Scene]:
         objects = [each for each in picture.objects if not each.crowd]
         if objects:
             image_rgb = load_image(str(picture.path)).image_rgb
-            scenes.append(Scene(image_rgb, masks_of(picture, objects)))
+            labels = tuple(each.label for each in objects)
+            group = str(picture.fields.get(group_by)) if group_by else ""
+            scenes.append(Scene(image_rgb, masks_of(picture, objects), labels, group))
     if not scenes:
         raise ConfigError(f"the dataset {path} has no picture with an object")
     return scenes
@@ -146,22 +245,34 @@ def annotated_scenes(path: Path) -> list[Scene]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/prompt-coverage", description=__doc__)
     parser.add_argument("datasets", nargs="*", type=Path, metavar="DATASET")
+    parser.add_argument("--shots", type=int, metavar="N", help="objects of each label to show")
+    parser.add_argument("--group-by", metavar="FIELD", help="field of a group of pictures")
     parser.add_argument("--json", action="store_true", help="one JSON object for each set")
     given = parser.parse_args(arguments)
     try:
-        sets = {"drawn": drawn_scenes(), **{p.name: annotated_scenes(p) for p in given.datasets}}
+        sets = {p.name: annotated_scenes(p, given.group_by) for p in given.datasets}
+        if given.shots is None:
+            for name, scenes in {"drawn": drawn_scenes(), **sets}.items():
+                _say(name, scenes, {w: coverage(scenes, how) for w, how in WAYS.items()}, given)
+        for name, scenes in sets.items() if given.shots else ():
+            for split in ("same", "cross"):
+                reached = guided_coverage(scenes, given.shots, same=split == "same")
+                _say(f"{name} {split}", scenes, reached, given)
     except SamDetectError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    for name, scenes in sets.items():
-        reached = {way: coverage(scenes, how) for way, how in WAYS.items()}
-        if given.json:
-            print(json.dumps({"set": name, **{way: asdict(each) for way, each in reached.items()}}))
-            continue
-        print(f"{name} ({len(scenes)} pictures, {sum(len(s.objects) for s in scenes)} objects)")
-        for way, each in reached.items():
-            print(f"  {way:13} {each.found:6.1%} of the objects, {each.prompts:7.1f} prompts")
     return 0
+
+
+def _say(
+    name: str, scenes: Sequence[Scene], reached: dict[str, Coverage], given: argparse.Namespace
+) -> None:
+    if given.json:
+        print(json.dumps({"set": name, **{way: asdict(each) for way, each in reached.items()}}))
+        return
+    print(f"{name} ({len(scenes)} pictures, {sum(len(s.objects) for s in scenes)} objects)")
+    for way, each in reached.items():
+        print(f"  {way:13} {each.found:6.1%} of the objects, {each.prompts:7.1f} prompts")
 
 
 # Drawn scenes

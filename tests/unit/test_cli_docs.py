@@ -81,7 +81,7 @@ def test_every_option_that_takes_a_value_says_which() -> None:
 def test_settings_of_one_of_a_few_values_refuse_others() -> None:
     found = {each.name: each for each in options_of(all_commands()["sam-detect detect"])}
     for setting, metavar in {
-        "pooling": "crop|frame|auto", "prompts": "grid|adaptive|blobs|similarity",
+        "pooling": "crop|frame|auto", "prompts": "grid|adaptive|blobs|similarity|forest",
         "device": "auto|cpu|cuda|mps",
         "color_order": "bgr|rgb",
     }.items():  # fmt: skip

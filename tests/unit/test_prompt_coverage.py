@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ pytest.importorskip("sam2")
 
 from evaluation_helpers import dataset_folder
 
+from sam_detect.errors import ConfigError
 from sam_detect.masks import FloatArray
 from sam_detect.segmentation._sam2_prompters import (
     AdaptivePrompter,
@@ -146,3 +148,36 @@ def test_the_command_counts_drawn_and_annotated_pictures(
     assert "two (2 pictures, 12 objects)" in capsys.readouterr().out
     assert prompt_coverage.main([str(tmp_path / "none")]) == 1
     assert "none" in capsys.readouterr().err
+
+
+def named(scene: Scene) -> Scene:
+    return replace(scene, labels=("disc",) * len(scene.objects))
+
+
+@pytest.mark.parametrize("number", [0, 3], ids=["touching", "long"])
+def test_ten_examples_lead_to_nearly_all_objects_with_a_tenth_of_a_fine_grids_prompts(
+    drawn: list[Scene], number: int
+) -> None:
+    reached = prompt_coverage.guided_coverage([named(drawn[number])], 10, same=True)
+    assert reached["grid_128"].found == 1
+    assert reached["forest_128"].found >= 0.99
+    assert reached["forest_128"].prompts <= 0.1 * reached["grid_128"].prompts
+    if number:  # where few objects touch, about one prompt an object does
+        assert reached["forest_32"].found == 1 > reached["grid_32"].found
+        assert reached["forest_32"].prompts <= 0.1 * reached["grid_32"].prompts
+
+
+def test_objects_are_sought_in_other_pictures_of_their_group(drawn: list[Scene]) -> None:
+    shown, scene, sought = next(
+        prompt_coverage._episodes(
+            [replace(named(each), group=str(i // 2)) for i, each in enumerate([*drawn[:2]] * 2)],
+            10,
+            np.random.default_rng(0),
+            same=False,
+        )
+    )
+    assert len(shown["disc"]) == 10
+    assert scene.group == "0"
+    assert len(sought) == len(scene.objects), "all objects of another picture"
+    with pytest.raises(ConfigError, match="lower --shots"):
+        prompt_coverage.guided_coverage([named(drawn[1])], 10_000, same=True)

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("sam2")
 
 from sam_detect.segmentation import _sam2_prompters as prompters
+from sam_detect.segmentation._sam2_forest_prompter import ForestPrompter
 from sam_detect.segmentation._sam2_prompters import (
     AdaptivePrompter,
     BlobPrompter,
@@ -221,3 +222,12 @@ def test_without_examples_similarity_asks_the_grid() -> None:
     assert (points == grid).all()
     assert not SimilarityPrompter().finds_small
     assert SimilarityPrompter(similar_at([])).finds_small
+
+
+# Where the forest sees objects
+
+
+def test_without_examples_the_forest_asks_the_whole_grid() -> None:
+    [points] = rounds_of(ForestPrompter(), 8)
+    assert np.array_equal(points, rounds_of(GridPrompter(), 8)[0])
+    assert not ForestPrompter().finds_small

@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("sam2")
 
+import cv2  # noqa: E402
 import skimage.data  # noqa: E402
 from sam2_helpers import write_small_sam2  # noqa: E402
 
@@ -25,11 +26,13 @@ from sam_detect.errors import (  # noqa: E402
     MaskError,
     UnavailableError,
 )
+from sam_detect.fading import context  # noqa: E402
 from sam_detect.segmentation import _sam2_masks as masks_module  # noqa: E402
 from sam_detect.segmentation import sam2 as sam2_module  # noqa: E402
 from sam_detect.segmentation._sam2_masks import Cut, Limits, cut_out  # noqa: E402
 from sam_detect.segmentation._sam2_prompters import (  # noqa: E402
     BlobPrompter,
+    Covered,
 )
 from sam_detect.segmentation.sam2 import SAM2Segmenter  # noqa: E402
 from sam_detect.types import Frame, Masks  # noqa: E402
@@ -486,6 +489,44 @@ def test_similarity_asks_where_the_picture_is_like_the_examples(small: Path) -> 
     other = SAM2Segmenter(small, "cpu", **LOOSE, prompts="blobs")
     assert not other.uses_similarity
     assert other.for_similarity(left_half) is other
+
+
+def test_the_forest_asks_at_each_object_a_tenth_of_the_grids_prompts(small: Path) -> None:
+    """Random weights say nothing of masks: what counts is where they are asked, and how often."""
+    image, objects = discs()
+    cuts = [
+        context.cut(image, crop, box, occupancy=0.2, crop_side=256)
+        for crop, box in zip(objects.crops(), objects.boxes_xyxy.tolist(), strict=True)
+    ]
+    options = {**LOOSE, "points_per_side": 32, "pred_iou_thresh": 0, "stability_score_thresh": 0}
+    plain = SAM2Segmenter(small, "cpu", **options, prompts="forest")
+    assert plain.uses_examples
+    guided = plain.for_examples({"disc": cuts[:10]}).for_areas((250, 260))
+    assert 30 <= asked_by(guided, Frame(image)) <= 102
+    masks = guided.segment(Frame(image))
+    check_form(masks, Frame(image))
+    assert same_masks(guided.segment(Frame(image)), masks)
+    points = np.concatenate(list(guided.prompter.rounds(image, 32, Covered(image.shape[:2]))))
+    columns, rows = (points * image.shape[1::-1]).astype(int).T
+    assert all(objects.dense(i)[rows, columns].any() for i in range(len(objects)))
+    few = plain.for_examples({"disc": cuts[:2]})
+    grid = SAM2Segmenter(small, "cpu", **options)
+    assert asked_by(few, Frame(image)) == 32**2, "too few examples for a forest"
+    assert not grid.uses_examples
+    assert grid.for_examples({"disc": cuts}) is grid
+
+
+def discs() -> tuple[Any, Masks]:
+    """Thirty bright discs in rows, which touch their neighbours, on a grained ground."""
+    image = np.random.default_rng(0).normal(60, 5, (160, 200)).clip(0, 255).astype(np.uint8)
+    masks = []
+    for number in range(30):
+        mask = np.zeros(image.shape, np.uint8)
+        at = 22 + 18 * (number % 10), 30 + 40 * (number // 10)
+        cv2.circle(mask, at, 9, 1, thickness=-1)
+        image[mask > 0] = 150 + number
+        masks.append(mask > 0)
+    return np.repeat(image[..., None], 3, axis=2), Masks.from_dense(np.stack(masks))
 
 
 def test_what_is_too_small_follows_the_grid_and_the_models_resolution(small: Path) -> None:
