@@ -274,6 +274,7 @@ CONTRACTS: dict[str, dict[str, Check]] = {
         "for_areas": same_room,
         "for_similarity": same_room,
         "for_examples": same_room,
+        "for_picture": same_room,
     },
     "embedder": {
         "embed": unit_vectors,

@@ -96,6 +96,11 @@ class Segmenter(Part, room="segmenter"):
         :attr:`uses_examples`. Asked for when a library has changed, before :meth:`for_areas`."""
         return self
 
+    def for_picture(self, examples: int) -> Segmenter:
+        """This segmenter for a picture in which so many of the examples are outlined; itself unless
+        that matters to it. Asked for after :meth:`for_examples` where it :attr:`uses_examples`."""
+        return self
+
     def smallest_area(self, size_hw: tuple[int, int]) -> float:
         """Pixels of the smallest objects proposed in a picture of this size: most of those that
         are smaller are lost. 0 where no such limit is known."""

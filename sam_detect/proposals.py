@@ -62,6 +62,9 @@ class Proposals:
         """
         areas = example_areas(snapshot.examples())
         segmenter = self._trained(snapshot).for_areas(areas)
+        if segmenter.uses_examples:
+            outlined = snapshot.taught(frame).of(negative=False)
+            segmenter = segmenter.for_picture(len(outlined.examples))
         if segmenter.uses_similarity and not (quick and segmenter.wants_separable):
             similarity = self._similarity_to(snapshot)
             if similarity is not None:

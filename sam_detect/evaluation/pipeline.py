@@ -75,6 +75,9 @@ class CachedSegmenter(Segmenter):
     def for_examples(self, crops: Mapping[str, Sequence[Crop]]) -> CachedSegmenter:
         return replace(self, inner=self.inner.for_examples(crops), knows_examples=True)
 
+    def for_picture(self, examples: int) -> CachedSegmenter:
+        return replace(self, inner=self.inner.for_picture(examples), knows_examples=True)
+
     def for_similarity(self, similarity: Similarity) -> CachedSegmenter:
         found = self.inner.for_similarity(similarity)
         return self if found is self.inner else replace(self, inner=found, knows_examples=True)

@@ -50,7 +50,52 @@ EXPOSURES = (1.0, 0.6, 1.5)
 varies. Recall of nuclei .76 to .82."""
 TREES, DEPTH, LEAST_LEAF, FEATURES_TRIED = 40, 14, 2, 0.35
 
+FOLDS = 3
+"""An example is seen by trees that were trained on the other two of three groups of examples."""
+SLOPE_SCALE = 0.05
+"""Of the gradient of :class:`SeenPicture`, as a share of the typical example's side."""
+
+SMOOTHING = 0.7
+"""Of outlines that are enlarged or reduced, in pixels of the smaller scale."""
+
 Features = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class SeenPicture:
+    """A picture as a forest sees it: at its scale, where the typical object has a given side.
+
+    Attributes:
+        size_hw: of the picture itself.
+        kinds: ``(h, w, 4)`` in 0..1: how likely each pixel is the core of an object, its rim, just
+            outside of one, and background.
+        light: ``(h, w)`` grey levels, 0..1.
+        slope: ``(h, w)`` length of their gradient, per typical side.
+    """
+
+    size_hw: tuple[int, int]
+    kinds: FloatArray
+    light: FloatArray
+    slope: FloatArray
+
+    @classmethod
+    def of(
+        cls, size_hw: tuple[int, int], seen_rgb: ImageRGB, kinds: FloatArray, side: float
+    ) -> SeenPicture:
+        light = np.asarray(cv2.cvtColor(seen_rgb, cv2.COLOR_RGB2GRAY) / np.float32(255))
+        smooth = _smooth(light, max(0.7, SLOPE_SCALE * side))
+        slope = np.hypot(_slope(smooth, 0), _slope(smooth, 1)) * np.float32(side)
+        return cls(size_hw, kinds, light, slope)
+
+    @property
+    def foreground(self) -> FloatArray:
+        """``(h, w)`` in 0..1, how likely each pixel is an object's."""
+        return np.asarray(self.kinds[..., CORE] + self.kinds[..., EDGE])
+
+    @property
+    def cores(self) -> FloatArray:
+        """``(h, w)`` in 0..1, high in the cores of objects, lower in their rims."""
+        return np.asarray(self.kinds[..., CORE] + self.kinds[..., EDGE] / 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +118,7 @@ class PixelForest:
         crops: of the examples, at least one.
 
     Attributes:
+        crops: of the examples.
         side: root of the typical example's area, in pixels as the forest sees it.
         log_areas: of the examples, in pixels as the forest sees them.
         ellipse_fills: :func:`ellipse_fill` of each.
@@ -84,26 +130,32 @@ class PixelForest:
         self._scale = min(self.side / typical, LARGEST_SCALE)
         self._grey = all(_is_grey(crop.image_rgb) for crop in crops)
         self._generator = np.random.default_rng(0)
-        examples, self._samples, fills = [], [], []
-        for crop in crops:
-            distance = _signed_distance(resized_mask(crop.mask, self._scale / crop.scale))
-            examples.append((crop, distance))
-            fills.append(ellipse_fill(distance > 0))
-            self._samples.append(self._sample(crop, distance, None))
-        self.log_areas = np.log(np.array([max(1, np.count_nonzero(d > 0)) for _, d in examples]))
-        self.ellipse_fills = np.array(fills)
+        self.crops = list(crops)
+        distances = [
+            _signed_distance(resized_mask(crop.mask, self._scale / crop.scale)) for crop in crops
+        ]
+        self._masks = [distance > 0 for distance in distances]
+        self.log_areas = np.log(np.array([max(1, np.count_nonzero(m)) for m in self._masks]))
+        self.ellipse_fills = np.array([ellipse_fill(mask) for mask in self._masks])
+        examples = list(zip(crops, distances, strict=True))
         # What looks like an object around an example may be another object.
-        first = self._trained(self._samples)
-        self._samples = [self._sample(crop, distance, first) for crop, distance in examples]
+        first = self._trained([self._sample(*example, None) for example in examples])
+        self._samples = [self._sample(*example, first) for example in examples]
         self._first = self._trained(self._samples)
+        self._without: dict[int, object] = {}
 
     def scale_for(self, size_hw: tuple[int, int]) -> float:
         """Side of a picture's pixel as the forest sees it."""
         return min(self._scale, math.sqrt(MOST_PIXELS / (size_hw[0] * size_hw[1])))
 
-    def probabilities(self, image_rgb: ImageRGB) -> FloatArray:
-        """``(h, w, 4)`` in 0..1 of a picture's pixels as the forest sees them."""
-        seen = resized(image_rgb, self.scale_for((image_rgb.shape[0], image_rgb.shape[1])))
+    def has_pixels(self, index: int) -> bool:
+        """Whether an example is large enough to be seen."""
+        return bool(self._masks[index].any())
+
+    def see(self, image_rgb: ImageRGB) -> SeenPicture:
+        """A picture as the forest sees it."""
+        size_hw = image_rgb.shape[0], image_rgb.shape[1]
+        seen = resized(image_rgb, self.scale_for(size_hw))
         features = _features(seen, self.side, grey=self._grey)
         pixels = features.reshape(-1, features.shape[2])
         some = np.random.default_rng(0).permutation(len(pixels))[: 2 * BACKGROUND_PIXELS]
@@ -114,7 +166,24 @@ class PixelForest:
             kinds = np.full(len(background), BACKGROUND, np.int64)
             own = Sampled(np.repeat(background[None], len(EXPOSURES), axis=0), kinds)
             trees = self._trained([*self._samples, own])
-        return _predicted(trees, pixels).reshape(*features.shape[:2], BACKGROUND + 1)
+        return SeenPicture.of(size_hw, seen, _predicted(trees, features), self.side)
+
+    def see_example(self, index: int, *, known: bool) -> tuple[SeenPicture, BoolArray]:
+        """The crop of an example as the forest sees it; and the example's mask in it.
+
+        Args:
+            known: whether the trees learnt this very example, as they know those of a picture that
+                examples are from; otherwise others see it, where there are other examples.
+        """
+        crop = self.crops[index]
+        seen = resized(crop.image_rgb, self._scale / crop.scale)
+        fold = index % FOLDS
+        others = [each for number, each in enumerate(self._samples) if number % FOLDS != fold]
+        if not known and others and fold not in self._without:
+            self._without[fold] = self._trained(others)
+        trees = self._first if known or not others else self._without[fold]
+        kinds = _predicted(trees, _features(seen, self.side, grey=self._grey))
+        return SeenPicture.of(crop.mask.shape, seen, kinds, self.side), self._masks[index]
 
     def _sample(self, crop: Crop, distance: FloatArray, first: object | None) -> Sampled:
         """Pixels of each kind; with ``first`` trees, none around it that they take for an object.
@@ -189,6 +258,41 @@ def resized_mask(mask: BoolArray, scale: float) -> BoolArray:
     return np.asarray(share > 0.5)
 
 
+def resampled(
+    crop: BoolArray, corner_xy: Sequence[int], *, seen_hw: Sequence[int], size_hw: Sequence[int]
+) -> tuple[tuple[int, int], BoolArray] | None:
+    """A region of one picture in another one that shows the same at another size: the corner of its
+    box and its crop; None where it has no pixel there.
+
+    Args:
+        crop: the region in its box.
+        corner_xy: of the box.
+        seen_hw, size_hw: of the picture that it is in, and of the other.
+    """
+    by_y, by_x = size_hw[0] / seen_hw[0], size_hw[1] / seen_hw[1]
+    if (by_y, by_x) == (1, 1):
+        return (corner_xy[0], corner_xy[1]), crop
+    left, top = corner_xy
+    x0, y0 = max(0, math.floor(left * by_x) - 1), max(0, math.floor(top * by_y) - 1)
+    x1 = min(size_hw[1], math.ceil((left + crop.shape[1]) * by_x) + 1)
+    y1 = min(size_hw[0], math.ceil((top + crop.shape[0]) * by_y) + 1)
+    pad = math.ceil(2 / min(by_x, by_y, 1))
+    soft = np.pad(crop.astype(np.float32), pad)
+    soft = cv2.GaussianBlur(soft, (0, 0), SMOOTHING / min(by_x, by_y, 1))
+    # From the middle of a pixel of the result to that of the crop.
+    to_crop = np.array([
+        [1 / by_x, 0, (x0 + 0.5) / by_x - 0.5 - left + pad],
+        [0, 1 / by_y, (y0 + 0.5) / by_y - 0.5 - top + pad],
+    ])  # fmt: skip
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    drawn = cv2.warpAffine(soft, to_crop, (x1 - x0, y1 - y0), flags=flags) > 0.5
+    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
+    if not len(rows):
+        return None
+    tight = drawn[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return (x0 + int(columns[0]), y0 + int(rows[0])), np.ascontiguousarray(tight)
+
+
 def _size_wh(array: npt.NDArray[np.generic], scale: float) -> tuple[int, int]:
     return max(1, round(array.shape[1] * scale)), max(1, round(array.shape[0] * scale))
 
@@ -247,8 +351,9 @@ def _slope(values: FloatArray, axis: int) -> FloatArray:
     return np.asarray(cv2.Sobel(values, cv2.CV_32F, 1 - axis, axis, scale=1 / 8))
 
 
-def _predicted(trees: object, pixels: Features) -> FloatArray:
-    """``(n, 4)`` share of the trees for each kind."""
+def _predicted(trees: object, features: Features) -> FloatArray:
+    """``(..., 4)`` share of the trees for each kind, of ``(..., F)`` features."""
+    pixels = features.reshape(-1, features.shape[-1])
     found = np.zeros((len(pixels), BACKGROUND + 1), np.float32)
     found[:, trees.classes_] = trees.predict_proba(pixels)  # type: ignore[attr-defined]
-    return found
+    return found.reshape(*features.shape[:-1], BACKGROUND + 1)

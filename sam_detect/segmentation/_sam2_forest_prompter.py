@@ -11,7 +11,6 @@ import numpy as np
 from scipy import ndimage
 
 from sam_detect.masks import BoolArray, FloatArray
-from sam_detect.segmentation._pixel_forest import PixelForest
 from sam_detect.segmentation._sam2_prompters import (
     BlobPrompter,
     Covered,
@@ -19,7 +18,7 @@ from sam_detect.segmentation._sam2_prompters import (
     Prompter,
     clearest,
 )
-from sam_detect.segmentation.forest import View, regions_of
+from sam_detect.segmentation.forest import Learnt, View, regions_of
 from sam_detect.types import Frame, ImageRGB
 
 SHARE_OF_GRID = 0.1
@@ -46,9 +45,7 @@ class ForestPrompter(Prompter):
         areas: least and most pixels of the objects; 0 if not known.
     """
 
-    def __init__(
-        self, forests: Sequence[PixelForest] = (), areas: tuple[float, float] = (0, 0)
-    ) -> None:
+    def __init__(self, forests: Sequence[Learnt] = (), areas: tuple[float, float] = (0, 0)) -> None:
         self.forests = tuple(forests)
         self.blobs = BlobPrompter(areas)
 
@@ -57,7 +54,7 @@ class ForestPrompter(Prompter):
         changed.blobs = self.blobs.for_areas(areas)
         return changed
 
-    def for_forests(self, forests: Sequence[PixelForest]) -> ForestPrompter:
+    def for_forests(self, forests: Sequence[Learnt]) -> ForestPrompter:
         """This prompter with forests that are trained on the examples."""
         changed = ForestPrompter(forests)
         changed.blobs = self.blobs
@@ -86,8 +83,8 @@ class ForestPrompter(Prompter):
 
 def _peaks(view: View) -> FloatArray:
     """``(B, 2)`` peaks of the probability of a core, as shares of width and height."""
-    score = view.maps.score
-    radius = math.sqrt(math.exp(view.prior.log_areas[0]) / math.pi)
+    score = view.seen.cores
+    radius = math.sqrt(math.exp(view.learnt.prior.log_areas[0]) / math.pi)
     smooth = np.asarray(cv2.GaussianBlur(score, (0, 0), PEAK_SCALE * radius), np.float32)
     places = clearest([smooth], np.array([radius]), np.array([LEAST_PEAK]), most=MOST_PEAKS)
     return np.asarray((places + 0.5) / score.shape[::-1], np.float32)
@@ -98,7 +95,7 @@ def _points_and_discs(view: View) -> tuple[FloatArray, BoolArray]:
     ``(h, w)`` the largest discs about them that the regions contain."""
     labels = regions_of(view)
     height, width = labels.shape
-    least = LEAST_AREA * math.exp(view.prior.log_areas[0])
+    least = LEAST_AREA * math.exp(view.learnt.prior.log_areas[0])
     points, depths, discs = [], [], np.zeros((height, width), np.uint8)
     for number, place in enumerate(ndimage.find_objects(labels), 1):
         if place is None:  # a core that the watershed gave no pixel

@@ -16,6 +16,7 @@ from sam_detect.segmentation import ForestSegmenter, NaiveSegmenter
 from sam_detect.segmentation import forest as forests
 from sam_detect.segmentation._component_tree import LEVELS, ComponentTree
 from sam_detect.segmentation._pixel_forest import PixelForest, ellipse_fill
+from sam_detect.segmentation._predicted_iou import PredictedIoU
 from sam_detect.types import Crop, Frame, Masks
 
 Image = npt.NDArray[np.uint8]
@@ -70,7 +71,12 @@ def crops_of(frame: Frame, masks: Masks, *, occupancy: float = 0.2) -> list[Crop
 
 
 def objects(forest: PixelForest, frame: Frame) -> Masks:
-    return forests.objects(forests.View.of(forest, frame))
+    learnt = forests.Learnt(forest, forests.Prior.of(forest))
+    return forests.fitting_objects(forests.View.of(learnt, frame))
+
+
+def plain(frame: Frame, seen: object) -> Masks:
+    return NaiveSegmenter().segment(frame)
 
 
 def found(proposed: Masks, wanted: Masks, least: float = 0.7) -> float:
@@ -185,6 +191,13 @@ def test_outlines_have_the_resolution_of_the_picture() -> None:
         assert found(proposed, scaled[8:], 0.6 if by < 1 else 0.8) >= 0.85
 
 
+def test_without_enough_examples_it_is_naive() -> None:
+    frame, masks = tissue()
+    plain, few = NaiveSegmenter().segment(frame), {"disc": crops_of(frame, masks[:2])}
+    for segmenter in (ForestSegmenter(), ForestSegmenter().for_examples(few)):
+        assert segmenter.segment(frame).crop_rles == plain.crop_rles
+
+
 def test_in_a_picture_that_it_does_not_fit_it_proposes_nothing() -> None:
     frame, masks = tissue()
     generator = np.random.default_rng(5)
@@ -194,25 +207,84 @@ def test_in_a_picture_that_it_does_not_fit_it_proposes_nothing() -> None:
     assert len(objects(PixelForest(crops_of(frame, masks[:8])), other)) == 0
 
 
-def test_without_enough_examples_it_is_naive() -> None:
-    frame, masks = tissue()
-    plain, few = NaiveSegmenter().segment(frame), {"disc": crops_of(frame, masks[:2])}
-    for segmenter in (ForestSegmenter(), ForestSegmenter().for_examples(few)):
-        assert segmenter.segment(frame).crop_rles == plain.crop_rles
-
-
-def test_where_it_fits_the_forest_judges_all_proposals() -> None:
+@pytest.mark.parametrize("outlined_here", [0, 8])
+def test_all_proposals_are_ranked_alike(outlined_here: int) -> None:
     frame, masks = tissue()
     crops = crops_of(frame, masks[:8])
-    proposed = ForestSegmenter().for_examples({"disc": crops}).segment(frame)
+    trained = ForestSegmenter().for_examples({"disc": crops})
+    proposed = trained.for_picture(outlined_here).segment(frame)
     assert (np.diff(proposed.predicted_ious) <= 0).all()
     best = proposed[: 2 * len(masks)]  # of each object about two
     assert found(best, masks[8:]) >= 0.9
     whole = proposed.areas > 4 * masks.areas.max()
     assert whole.any(), "naive proposes clusters, too"
-    assert proposed.predicted_ious[whole].max() < 0.2
-    rare = ForestSegmenter().for_examples({"disc": crops, "rare": crops[:1]}).segment(frame)
-    assert np.isin(NaiveSegmenter().segment(frame).predicted_ious, rare.predicted_ious).all()
+    assert proposed.predicted_ious[whole].max() < (0.2 if not outlined_here else 1e-9)
+    rare = ForestSegmenter().for_examples({"disc": crops, "rare": crops[:1]})
+    ious = rare.for_picture(outlined_here).segment(frame).predicted_ious
+    assert np.isin(NaiveSegmenter().segment(frame).predicted_ious, ious).all()
+
+
+def variants(mask: Image) -> dict[str, Image]:
+    """An outline, and what is wrong with others of the same object."""
+    x = np.flatnonzero(mask.any(axis=0))
+    half, ring = mask.copy(), np.ones((7, 7), np.uint8)
+    half[:, : int(x.mean())] = 0
+    return {
+        "whole": mask,
+        "part": half,
+        "smaller": cv2.erode(mask, ring),
+        "larger": cv2.dilate(mask, ring),
+        "beside": np.roll(mask, RADIUS, axis=0),
+    }
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_the_predicted_iou_is_high_for_whole_objects_only(scale: int) -> None:
+    frame, masks = tissue()
+    size = (200 * scale, 160 * scale)
+    seen = Frame(np.asarray(cv2.resize(frame.image_rgb, size, interpolation=cv2.INTER_CUBIC)))
+    enlarged = [
+        cv2.resize(masks.dense(i).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        for i in range(len(masks))
+    ]
+    shown = Masks.from_dense([each > 0 for each in enlarged[:8]])
+    forest = PixelForest(crops_of(seen, shown))
+    predict, picture = PredictedIoU(forest, plain), forest.see(seen.image_rgb)
+    # Of each, as far as its neighbours do not touch it there.
+    drawn = [variants(each) for each in enlarged[8:]]
+    mean = {
+        name: float(predict(picture, Masks.from_dense([each[name] > 0 for each in drawn])).mean())
+        for name in drawn[0]
+    }
+    assert mean["whole"] > 0.6
+    assert max(value for name, value in mean.items() if name != "whole") < mean["whole"] - 0.2, mean
+
+
+def test_the_predicted_iou_is_nought_for_quite_another_size() -> None:
+    frame, masks = tissue()
+    forest = PixelForest(crops_of(frame, masks[:5]))
+    predict = PredictedIoU(forest, plain)
+    everything = Masks.from_dense([np.ones(frame.size_hw, np.bool_)])
+    assert predict(forest.see(frame.image_rgb), everything).tolist() == [0]
+
+
+def test_an_example_is_seen_by_trees_that_did_not_learn_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, masks = tissue()
+    forest = PixelForest(crops_of(frame, masks[:4]))
+    learnt: list[int] = []
+    before = PixelForest._trained
+
+    def count(self: PixelForest, samples: list[object]) -> object:
+        learnt.append(len(samples))
+        return before(self, samples)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PixelForest, "_trained", count)
+    for index in range(4):
+        seen, mask = forest.see_example(index, known=False)
+        assert seen.kinds.shape[:2] == mask.shape
+    forest.see_example(0, known=True)
+    # Examples 0 and 3 are a group; each group's trees are trained once.
+    assert learnt == [2, 3, 3]
 
 
 def test_each_label_has_a_forest_of_its_own() -> None:
@@ -250,6 +322,25 @@ def test_a_detector_finds_more_of_what_was_shown() -> None:
         count[name] = found(detections.masks[named], rest, 0.6)
     assert count["forest"] >= 0.85
     assert count["naive"] < 0.5
+
+
+def test_it_is_told_how_many_examples_are_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    before = ForestSegmenter.for_picture
+
+    def note(self: ForestSegmenter, examples: int) -> ForestSegmenter:
+        told.append(examples)
+        return before(self, examples)
+
+    monkeypatch.setattr(ForestSegmenter, "for_picture", note)
+    (frame, masks), (other, _) = tissue(), tissue(1)
+    detector = SAMDetect(segmenter="forest", embedder="average", vector_store="memory")
+    detector.pipeline.learn(frame, masks[:4], ["disc"] * 4)
+    detector.pipeline.learn(frame, masks[4:6], ["disc"] * 2, negative=True)
+    told.clear()
+    detector.pipeline.detect(frame)
+    detector.pipeline.detect(other)
+    assert told == [4, 0]
 
 
 def test_it_is_trained_again_when_something_was_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
