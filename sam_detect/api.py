@@ -26,6 +26,7 @@ from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.outputs.overlay import draw
 from sam_detect.pipeline import Pipeline
+from sam_detect.refine.run import Refined, refine_file
 from sam_detect.registry import needing_extra
 from sam_detect.segmentation import prompted
 from sam_detect.sources import Plane, PlaneRanges, cut_out_object, planes_of, to_frame
@@ -362,6 +363,11 @@ class SAMDetect:
         shown = self.learn_tagged(annotated, tag=tag, **options)
         found = self.detect(sought, workers=options.get("workers") or 1)
         return [without_shown(each.only({shown.label})) for each in found]
+
+    def refine(self, annotations: str | Path, images: Sequence[str], **options: Any) -> Refined:
+        """Redraws the annotations of a file along the edges of their objects:
+        :func:`sam_detect.refine.run.refine_file`, which says what it takes and raises."""
+        return refine_file(self.read, self.segmenter, Path(annotations), images, **options)
 
     def evaluate(
         self,

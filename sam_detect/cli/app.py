@@ -26,6 +26,10 @@ COMMANDS = {
         "sam_detect.cli.fewshot:fewshot",
         "Outline a few objects, and find all the others.",
     ),
+    "refine": (
+        "sam_detect.cli.refine:refine",
+        "Redraw coarse outlines along the edges of their objects.",
+    ),
     "video": ("sam_detect.cli.video:video", "Find and follow the objects of a video."),
     "library": ("sam_detect.cli.library:library", "List, edit, carry and convert what was learnt."),
     "evaluate": (

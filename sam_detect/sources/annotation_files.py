@@ -181,7 +181,7 @@ def _of_file(
     del data
     found, lines = load_annotations(file)
     problems += lines
-    paths = _paths(file, found, images)
+    paths = pictures_of(file, found, images)
     matched, missing = [], []
     for image, path in zip(found, paths, strict=True):
         if path is not None:
@@ -194,7 +194,9 @@ def _of_file(
     return matched
 
 
-def _paths(file: Path, found: Iterable[AnnotatedImage], images: Sequence[str]) -> list[str | None]:
+def pictures_of(
+    file: Path, found: Iterable[AnnotatedImage], images: Sequence[str]
+) -> list[str | None]:
     """The picture of each entry of a file."""
     entries = list(found)
     paths = match_pictures((image.file_name for image in entries), images)
