@@ -187,7 +187,7 @@ def _pairs(
     of IoU before (Kuhn 1955)."""
     from scipy.optimize import linear_sum_assignment
 
-    here = [each for each in true if each.location in (None, frame.location)]
+    here = [each for each in true if each.location in (None, frame.location or (0, 0, 0))]
     ious = [[_iou(one, each, frame.size_hw) for each in before] for one in here]
     if not ious:
         return []
