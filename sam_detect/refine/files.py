@@ -125,7 +125,9 @@ class AnnotationFile:
                         ids[made.label] = max(numbers, default=0) + 1
                         new["categories"].append({"id": ids[made.label], "name": made.label})
                     row["category_id"] = ids[made.label]
-                row |= _coco_outline(made, row) | dict(made.properties)
+                # Read by the number of its row, which is not its id.
+                properties = {k: v for k, v in made.properties.items() if k != "refined_from"}
+                row |= _coco_outline(made, row) | properties
         return to_json_bytes(new)
 
     def _require_writable(self, parsed: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -64,6 +65,7 @@ def test_outlines_fit_and_everything_else_is_kept(command: Command) -> None:
     assert said["mean_iou_after"] > 0.95
     fine = json.loads(Path("fine.json").read_text())
     assert fine["info"] == {"by": "me"}
+    assert "refined_from" not in fine["annotations"][0], "its id is the same"
     assert [(r["id"], r["note"], r["refined_by"]) for r in fine["annotations"]] == [
         (70, "mine", "naive"), (71, "mine", "naive"), (72, "mine", "naive")
     ]  # fmt: skip
@@ -140,6 +142,7 @@ run(["refine", "coarse.json", "--images", "cells.png", "--replace", "--segmenter
         (["--output", "coarse.json"], "is being read"),
         ([], "--replace"),
         (["--output", "fine.json", "--prompts", "mask"], "needs SAM 2"),
+        (["--output", "fine.json", "--segmenter", "forest"], "--segmenter naive or sam2"),
     ],
 )
 def test_what_cannot_be_done_is_said(command: Command, arguments: list[str], words: str) -> None:
@@ -148,3 +151,16 @@ def test_what_cannot_be_done_is_said(command: Command, arguments: list[str], wor
     assert done.code != 0
     assert words in done.err
     assert not Path("fine.json").exists()
+
+
+def test_the_page_runs_as_it_is_written(command: Command) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "refine.md"
+    text = page.read_text(encoding="utf-8")
+    [made, called] = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    [typed] = re.findall(r"```bash\nsam-detect (.*?)\n```", text)
+    exec(compile(made, page.name, "exec"), {})
+    done = command(*typed.split())
+    assert "refined 4 of 4 annotations" in done.out, done.err
+    refined = json.loads(Path("fine.json").read_text())["annotations"]
+    assert all(0.45 < row["refined_iou"] < 0.8 for row in refined), "much smaller than drawn"
+    exec(compile(called, page.name, "exec"), {})
