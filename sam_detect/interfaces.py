@@ -91,6 +91,15 @@ class Segmenter(Part, room="segmenter"):
     uses_examples: bool = False
     """Whether :meth:`for_examples` gives another segmenter."""
 
+    least_outlined: int = 0
+    """... for pictures in which so many of the examples are outlined."""
+    rates_as: str = ""
+    """Name of the segmenter whose proposals it gives as long as it knows no examples; empty for its
+    own."""
+    rates_alike: bool = True
+    """Whether the qualities of its proposals compare with those of proposals that it made without
+    knowing examples, such as those for the examples themselves."""
+
     def for_examples(self, crops: Mapping[str, Sequence[Crop]]) -> Segmenter:
         """This segmenter trained on the crops of examples, by label; itself unless it
         :attr:`uses_examples`. Asked for when a library has changed, before :meth:`for_areas`."""

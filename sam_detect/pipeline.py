@@ -17,7 +17,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sam_detect import parts, tiling
 from sam_detect.config import Settings
@@ -36,7 +35,7 @@ from sam_detect.library.library import Library
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import ConvertedExamples
 from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
-from sam_detect.masks import FloatArray, IntArray
+from sam_detect.masks import IntArray
 from sam_detect.models.weights import default_segmenter
 from sam_detect.proposals import Proposals
 from sam_detect.segmentation import prompted
@@ -76,7 +75,8 @@ class Pipeline:
         self.library = library
         self.segmenter_name = segmenter_name or parts.name_of("segmenter", segmenter)
         self._snapshots = SnapshotReader(library, features)
-        self._naming = Naming(labeller, self.segmenter_name)
+        self._proposer = segmenter.rates_as or self.segmenter_name
+        self._naming = Naming(labeller, self._proposer)
         self._proposals = Proposals(segmenter, library, tile=tile)
         # A library that changes from this recipe to another was reindexed by another process.
         self.shares_recipe = library.recipe in (None, self.recipe)
@@ -225,22 +225,14 @@ class Pipeline:
             described = np.flatnonzero(plausible)
         features, compared = self.features.for_areas(example_areas(examples)), masks[described]
         vectors = features.embed_masks(frame, compared, known=known, timings_ms=timer.spent_ms)
+        alike = self._proposals.rates_alike(frame, snapshot)
+        candidates = Candidates(frame, masks, vectors, described, alike)
         if features is not self.features and features.embedder.rechecks:
             with timer.on("label"):
-                again = self._undecided(vectors, compared, snapshot)
+                again = undecided(self._naming.labelled(snapshot, candidates), examples)
             crops, spent_ms = self.features.crops(frame, compared[again]), timer.spent_ms
             vectors[again] = self.features.embed_crops(crops, known=known, timings_ms=spent_ms)
-        return Candidates(frame, masks, vectors, described)
-
-    def _undecided(
-        self, vectors: FloatArray, masks: Masks, snapshot: LibrarySnapshot
-    ) -> npt.NDArray[np.int64]:
-        examples = snapshot.examples()
-        own = set(examples.proposers) - {""} == {self.segmenter_name}
-        found = self.labeller.label(
-            vectors, snapshot, qualities=masks.predicted_ious if own else None, areas=masks.areas
-        )
-        return undecided(found, examples)
+        return candidates
 
     def label(
         self,
@@ -369,7 +361,7 @@ class Pipeline:
             # The proposals do not depend on what was learnt before: no example may.
             near = self.all_proposals(frame, area_range(masks.areas), masks.boxes_xyxy)
             hard_negatives = find_hard_negatives(
-                frame, masks, crops, (near, self.segmenter_name), features, others=others
+                frame, masks, crops, (near, self._proposer), features, others=others
             )
         digest, added, examples = image_digest(frame.image_rgb), now(), []
         for index, (crop, label) in enumerate(zip(crops, named, strict=True)):

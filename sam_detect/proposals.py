@@ -61,10 +61,7 @@ class Proposals:
             near: as of :meth:`all_of`.
         """
         areas = example_areas(snapshot.examples())
-        segmenter = self._trained(snapshot).for_areas(areas)
-        if segmenter.uses_examples:
-            outlined = snapshot.taught(frame).of(negative=False)
-            segmenter = segmenter.for_picture(len(outlined.examples))
+        segmenter = self._knowing(frame, snapshot).for_areas(areas)
         if segmenter.uses_similarity and not (quick and segmenter.wants_separable):
             similarity = self._similarity_to(snapshot)
             if similarity is not None:
@@ -100,15 +97,26 @@ class Proposals:
         """
         found = self.all_of(frame, example_areas(snapshot.examples()), near)
         similar = self.segmenter.uses_similarity and self._similarity_to(snapshot) is not None
-        if not similar and not self.segmenter.uses_examples:
+        if not similar and self._knowing(frame, snapshot) is self.segmenter:
             return found
         followed = self.for_library(frame, snapshot, warn=False, near=near)
         return Masks.concatenate([found, followed])
 
-    def _trained(self, snapshot: LibrarySnapshot) -> Segmenter:
-        """The segmenter, trained once for a generation where it learns from the examples."""
+    def rates_alike(self, frame: Frame, snapshot: LibrarySnapshot) -> bool:
+        """Whether the qualities of :meth:`for_library` compare with those kept with examples."""
+        return self._knowing(frame, snapshot).rates_alike
+
+    def _knowing(self, frame: Frame, snapshot: LibrarySnapshot) -> Segmenter:
+        """The segmenter for a frame; trained where it learns from the examples for such a one."""
         if not self.segmenter.uses_examples:
             return self.segmenter
+        outlined = len(snapshot.taught(frame).of(negative=False).examples)
+        if outlined < self.segmenter.least_outlined:
+            return self.segmenter
+        return self._trained(snapshot).for_picture(outlined)
+
+    def _trained(self, snapshot: LibrarySnapshot) -> Segmenter:
+        """The segmenter, trained on the examples once for a generation."""
         if self._trained_on is None or self._trained_on[0] != snapshot.generation:
             crops = self._crops(snapshot.examples().positive_ids(EXAMPLES_SEEN))
             trained = self.segmenter.for_examples(crops) if crops else self.segmenter

@@ -72,6 +72,14 @@ class CachedSegmenter(Segmenter):
     def uses_examples(self) -> bool:  # type: ignore[override]
         return self.inner.uses_examples
 
+    @property
+    def least_outlined(self) -> int:  # type: ignore[override]
+        return self.inner.least_outlined
+
+    @property
+    def rates_alike(self) -> bool:  # type: ignore[override]
+        return self.inner.rates_alike
+
     def for_examples(self, crops: Mapping[str, Sequence[Crop]]) -> CachedSegmenter:
         return replace(self, inner=self.inner.for_examples(crops), knows_examples=True)
 

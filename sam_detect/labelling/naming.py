@@ -61,7 +61,7 @@ class Naming:
 
     Args:
         labeller: names vectors.
-        proposer: name of the segmenter whose proposals are named.
+        proposer: name of the segmenter whose qualities the proposals have.
     """
 
     def __init__(self, labeller: Labeller, proposer: str) -> None:
@@ -87,14 +87,7 @@ class Naming:
                 overlaps them, and no candidate gets a label that its outline was denied.
         """
         masks, described = candidates.masks, candidates.described
-        compared = masks[described]
-        labelled = self._labeller.label(
-            candidates.vectors,
-            memory,
-            qualities=self._comparable_qualities(memory, compared),
-            areas=compared.areas,
-            source=source,
-        )
+        labelled = self.labelled(memory, candidates, source=source)
         classifications = [Classification(None, None, 0.0)] * len(masks)
         for index, classification in zip(described.tolist(), labelled, strict=True):
             classifications[index] = classification
@@ -108,6 +101,21 @@ class Naming:
         return masks[keep], [
             _explain_suppressed(i, classifications, masks, by) for i in keep.tolist()
         ]
+
+    def labelled(
+        self, memory: LabelMemory, candidates: Candidates, *, source: str | None = None
+    ) -> list[Classification]:
+        """What each mask with a vector is, by itself; takes what :meth:`name` does."""
+        compared = candidates.masks[candidates.described]
+        # Qualities compare with those of the examples' proposals if these are of one segmenter.
+        alike = set(memory.examples().proposers) - {""} == {self._proposer}
+        return self._labeller.label(
+            candidates.vectors,
+            memory,
+            qualities=compared.predicted_ious if alike and candidates.rated_alike else None,
+            areas=compared.areas,
+            source=source,
+        )
 
     def with_neighbours(
         self,
@@ -157,11 +165,6 @@ class Naming:
             )
             for each, classification in zip(examples, compared, strict=True)
         ]
-
-    def _comparable_qualities(self, memory: LabelMemory, masks: Masks) -> FloatArray | None:
-        """The proposals' qualities, if the examples' are of the same segmenter."""
-        known = set(memory.examples().proposers) - {""}
-        return masks.predicted_ious if known == {self._proposer} else None
 
     def _observed_nesting(self, memory: LabelMemory) -> Nesting:
         generation = memory.generation

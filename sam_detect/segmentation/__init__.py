@@ -50,6 +50,16 @@ class NaiveSegmenterOptions(ProposalOptions):
     )
 
 
+class PlainSegmenterOptions(NaiveSegmenterOptions):
+    """Of ``naive``."""
+
+    forest: Literal["auto", "off"] = Field(
+        "auto",
+        description="Whether the examples train a pixel classifier, which finds further objects; "
+        "auto: for a picture in which 8 or more of them are outlined.",
+    )
+
+
 class SAM2SegmenterOptions(ProposalOptions, SAM2Options):
     """Of ``sam2``."""
 
@@ -69,7 +79,7 @@ class SAM2SegmenterOptions(ProposalOptions, SAM2Options):
 
 
 OPTIONS = {
-    "naive": NaiveSegmenterOptions,
+    "naive": PlainSegmenterOptions,
     "forest": NaiveSegmenterOptions,
     "sam2": SAM2SegmenterOptions,
 }

@@ -22,7 +22,7 @@ from sam_detect.segmentation._pixel_forest import (
     ellipse_fill,
     resampled,
 )
-from sam_detect.types import Frame, Masks
+from sam_detect.types import ImageRGB, Masks
 
 MOST_CROPS = 12
 """Examples that are looked at."""
@@ -51,7 +51,9 @@ class PredictedIoU:
         propose: gives the proposals for a picture, of which also what the forest sees is given.
     """
 
-    def __init__(self, forest: PixelForest, propose: Callable[[Frame, SeenPicture], Masks]) -> None:
+    def __init__(
+        self, forest: PixelForest, propose: Callable[[ImageRGB, SeenPicture], Masks]
+    ) -> None:
         from sklearn.ensemble import ExtraTreesRegressor
         from sklearn.model_selection import GroupKFold, cross_val_predict
 
@@ -98,12 +100,12 @@ class PredictedIoU:
         return found
 
     def _of_example(
-        self, index: int, known: bool, propose: Callable[[Frame, SeenPicture], Masks]
+        self, index: int, known: bool, propose: Callable[[ImageRGB, SeenPicture], Masks]
     ) -> tuple[FloatArray, FloatArray]:
         """``(n, F)`` features of the proposals for an example's crop that share much with it, and
         of its own outline, which is the first; and ``(n,)`` their IoU with it."""
         seen, mask = self._forest.see_example(index, known=known)
-        proposed = propose(Frame(self._forest.crops[index].image_rgb), seen)
+        proposed = propose(self._forest.crops[index].image_rgb, seen)
         described, ious = [], []
         for each in [mask, *_dense(proposed, seen)]:
             shared = np.count_nonzero(each & mask)

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from sam_detect.masks import BoolArray, FloatArray
+from sam_detect.segmentation._forest_objects import Learnt, View, regions_of
 from sam_detect.segmentation._sam2_prompters import (
     BlobPrompter,
     Covered,
@@ -18,7 +19,6 @@ from sam_detect.segmentation._sam2_prompters import (
     Prompter,
     clearest,
 )
-from sam_detect.segmentation.forest import Learnt, View, regions_of
 from sam_detect.types import Frame, ImageRGB
 
 SHARE_OF_GRID = 0.1

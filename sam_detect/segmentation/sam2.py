@@ -28,6 +28,7 @@ from sam_detect.models.running import resolve_dtype
 from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import FRAMES_KEPT, frame_encoder
 from sam_detect.options import require_number
+from sam_detect.segmentation._forest_objects import trained_forests
 from sam_detect.segmentation._sam2_automatic import CropMasks, GeneratorConfig, masks_of_everything
 from sam_detect.segmentation._sam2_decoder import DecodedPrompts
 from sam_detect.segmentation._sam2_forest_prompter import ForestPrompter
@@ -42,7 +43,6 @@ from sam_detect.segmentation._sam2_prompters import (
     points_for,
 )
 from sam_detect.segmentation._sam2_video import VideoMemory
-from sam_detect.segmentation.forest import trained_forests
 from sam_detect.segmentation.prompted import clip_box, require_point
 from sam_detect.types import Crop, Frame, Masks, Similarity
 

@@ -344,6 +344,8 @@ class Candidates:
         masks: N proposals, best first.
         vectors: ``(n, D)`` float32 unit vectors of some of them.
         described: ``(n,)`` indices of those masks; the area prior excludes the others.
+        rated_alike: whether the masks' qualities compare with those kept with examples: of these
+            it was not known that they are examples.
 
     Raises:
         MaskError: there is not one vector for each described mask.
@@ -353,6 +355,7 @@ class Candidates:
     masks: Masks
     vectors: FloatArray
     described: IntArray
+    rated_alike: bool = True
 
     def __post_init__(self) -> None:
         if len(self.vectors) != len(self.described):
@@ -368,6 +371,7 @@ class Candidates:
             Masks.concatenate([self.masks, others.masks]),
             np.concatenate([self.vectors, others.vectors]),
             np.concatenate([self.described, others.described + len(self.masks)]),
+            self.rated_alike and others.rated_alike,
         )
 
 

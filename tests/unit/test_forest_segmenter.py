@@ -13,7 +13,7 @@ from sam_detect import SAMDetect
 from sam_detect.fading import context
 from sam_detect.masks import iou_matrix
 from sam_detect.segmentation import ForestSegmenter, NaiveSegmenter
-from sam_detect.segmentation import forest as forests
+from sam_detect.segmentation import _forest_objects as forests
 from sam_detect.segmentation._component_tree import LEVELS, ComponentTree
 from sam_detect.segmentation._pixel_forest import PixelForest, ellipse_fill
 from sam_detect.segmentation._predicted_iou import PredictedIoU
@@ -75,8 +75,8 @@ def objects(forest: PixelForest, frame: Frame) -> Masks:
     return forests.fitting_objects(forests.View.of(learnt, frame))
 
 
-def plain(frame: Frame, seen: object) -> Masks:
-    return NaiveSegmenter().segment(frame)
+def plain(image_rgb: Image, seen: object) -> Masks:
+    return NaiveSegmenter().segment(Frame(image_rgb))
 
 
 def found(proposed: Masks, wanted: Masks, least: float = 0.7) -> float:

@@ -17,6 +17,7 @@ from sam_detect.errors import ConfigError
 from sam_detect.masks import iou_matrix, nms
 from sam_detect.polygons import coco_polygons, polygons_to_mask
 from sam_detect.segmentation import NaiveSegmenter
+from sam_detect.segmentation._level_sets import planes
 from sam_detect.segmentation._ranking import Outlines, Ranker, keep_best
 from sam_detect.segmentation._regions import (
     RegionProposal,
@@ -25,7 +26,6 @@ from sam_detect.segmentation._regions import (
     split_touching,
     whole_region,
 )
-from sam_detect.segmentation.naive import planes
 from sam_detect.sources import load_image
 from sam_detect.types import Frame, Masks, SimilarityMap
 
