@@ -202,8 +202,11 @@ class Pipeline:
         """
         timer = StageTimer(timings_ms)
         with timer.on("propose"):
-            masks = self._proposals.for_library(frame, snapshot, warn=warn, quick=quick)
-        return self.embed(frame, masks, snapshot, known=known, timings_ms=timer.spent_ms)
+            masks, alike = self._proposals.for_library(frame, snapshot, warn=warn, quick=quick)
+        spent_ms = timer.spent_ms
+        return self.embed(
+            frame, masks, snapshot, rated_alike=alike, known=known, timings_ms=spent_ms
+        )
 
     def embed(
         self,
@@ -211,11 +214,16 @@ class Pipeline:
         masks: Masks,
         snapshot: LibrarySnapshot,
         *,
+        rated_alike: bool = True,
         known: KnownVectors | None = None,
         timings_ms: dict[str, float] | None = None,
     ) -> Candidates:
         """Masks with the vectors of those that could be objects of the library: those of such an
-        area that the segmenter did not find unlike them. Takes what :meth:`propose` does."""
+        area that the segmenter did not find unlike them. Takes what :meth:`propose` does.
+
+        Args:
+            rated_alike: as of :class:`~sam_detect.types.Candidates`.
+        """
         timer = StageTimer(timings_ms)
         with timer.on("label"):
             examples = snapshot.examples()
@@ -225,8 +233,7 @@ class Pipeline:
             described = np.flatnonzero(plausible)
         features, compared = self.features.for_areas(example_areas(examples)), masks[described]
         vectors = features.embed_masks(frame, compared, known=known, timings_ms=timer.spent_ms)
-        alike = self._proposals.rates_alike(frame, snapshot)
-        candidates = Candidates(frame, masks, vectors, described, alike)
+        candidates = Candidates(frame, masks, vectors, described, rated_alike)
         if features is not self.features and features.embedder.rechecks:
             with timer.on("label"):
                 again = undecided(self._naming.labelled(snapshot, candidates), examples)

@@ -52,8 +52,9 @@ class Proposals:
         warn: bool,
         quick: bool = False,
         near: IntArray | None = None,
-    ) -> Masks:
-        """Proposals for the objects of a library, best first.
+    ) -> tuple[Masks, bool]:
+        """Proposals for the objects of a library, best first; and whether their qualities compare
+        with those kept with the examples.
 
         Args:
             warn: whether it is said where objects as small as an example are lost.
@@ -68,7 +69,8 @@ class Proposals:
                 segmenter = segmenter.for_similarity(similarity)
         if warn:
             tiling.warn_if_too_small(frame, segmenter, areas, self.tile)
-        return tiling.propose(frame, segmenter, areas, tile=self.tile, near=near)
+        proposed = tiling.propose(frame, segmenter, areas, tile=self.tile, near=near)
+        return proposed, segmenter.rates_alike
 
     def all_of(
         self, frame: Frame, areas: tuple[int, int] | None = None, near: IntArray | None = None
@@ -99,12 +101,8 @@ class Proposals:
         similar = self.segmenter.uses_similarity and self._similarity_to(snapshot) is not None
         if not similar and self._knowing(frame, snapshot) is self.segmenter:
             return found
-        followed = self.for_library(frame, snapshot, warn=False, near=near)
+        followed, _ = self.for_library(frame, snapshot, warn=False, near=near)
         return Masks.concatenate([found, followed])
-
-    def rates_alike(self, frame: Frame, snapshot: LibrarySnapshot) -> bool:
-        """Whether the qualities of :meth:`for_library` compare with those kept with examples."""
-        return self._knowing(frame, snapshot).rates_alike
 
     def _knowing(self, frame: Frame, snapshot: LibrarySnapshot) -> Segmenter:
         """The segmenter for a frame; trained where it learns from the examples for such a one."""

@@ -343,6 +343,51 @@ def test_it_is_told_how_many_examples_are_of_the_picture(monkeypatch: pytest.Mon
     assert told == [4, 0]
 
 
+def test_naive_learns_where_enough_examples_are_outlined(monkeypatch: pytest.MonkeyPatch) -> None:
+    (frame, masks), (other, _) = tissue(), tissue(1)
+    trained: list[int] = []
+    before = NaiveSegmenter.for_examples
+
+    def count(self: NaiveSegmenter, crops: dict[str, list[Crop]]) -> NaiveSegmenter:
+        trained.append(sum(map(len, crops.values())))
+        return before(self, crops)
+
+    monkeypatch.setattr(NaiveSegmenter, "for_examples", count)
+    for given in ("auto", "off"):
+        segmenter = NaiveSegmenter(forest=given)  # type: ignore[arg-type]
+        detector = SAMDetect(segmenter=segmenter, embedder="average", vector_store="memory")
+        detector.pipeline.learn(frame, masks[:7], ["disc"] * 7)
+        detector.pipeline.detect(frame)
+        assert trained == []
+        detector.pipeline.learn(frame, masks[7:8], ["disc"])
+        detector.pipeline.detect(other)
+        assert trained == []
+        detector.pipeline.detect(frame)
+        assert trained == ([8] if given == "auto" else [])
+        trained.clear()
+
+
+def test_qualities_compare_only_where_no_forest_judges_them() -> None:
+    (frame, masks), (other, _) = tissue(), tissue(1)
+    detector = SAMDetect(segmenter="naive", embedder="average", vector_store="memory")
+    detector.pipeline.learn(frame, masks[:8], ["disc"] * 8)
+    assert set(detector.pipeline.snapshot().examples().proposers) == {"naive"}
+    snapshot = detector.pipeline.snapshot()
+    assert not detector.pipeline.propose(frame, snapshot).rated_alike
+    assert detector.pipeline.propose(other, snapshot).rated_alike
+    for picture, compared in ((frame, False), (other, True)):
+        (best, *_) = detector.pipeline.detect(picture, recall_taught=False)
+        assert best.explanation is not None
+        assert ("quality" in best.explanation.log_odds) == compared
+
+
+def test_what_is_learnt_with_a_forest_is_rated_as_without() -> None:
+    frame, masks = tissue()
+    detector = SAMDetect(segmenter="forest", embedder="average", vector_store="memory")
+    detector.pipeline.learn(frame, masks[:8], ["disc"] * 8)
+    assert set(detector.pipeline.snapshot().examples().proposers) == {"naive"}
+
+
 def test_it_is_trained_again_when_something_was_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     frame, masks = tissue()
     trained: list[int] = []
