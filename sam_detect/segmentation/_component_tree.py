@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-from skimage.morphology import max_tree
 
 from sam_detect.masks import FloatArray, IntArray
 
@@ -38,24 +38,39 @@ class ComponentTree:
     def of(cls, values: FloatArray) -> ComponentTree:
         """The tree of ``(H, W)`` values in 0..1, with 4-connected regions."""
         quantised = np.clip(values * LEVELS, 0, LEVELS).astype(np.uint8)
-        parent, order = max_tree(quantised, connectivity=1)
-        level, above = quantised.ravel(), parent.ravel()
-        is_node = level[above] != level
-        is_node[order[0]] = True  # the root
-        pixels = np.flatnonzero(is_node)
-        pixels = pixels[np.argsort(-level[pixels].astype(np.int64), kind="stable")]
-        index = np.zeros(level.size, np.int64)
-        index[pixels] = np.arange(len(pixels))
-        node_of = np.where(is_node, index, index[above])
-        parents = node_of[above[pixels]]
-        parents[-1] = len(pixels) - 1
-        return cls(parents, level[pixels].astype(np.int64), node_of.reshape(values.shape))
+        ordered = np.argsort(quantised, axis=None, kind="stable")
+        ends = np.cumsum(np.bincount(quantised.ravel(), minlength=LEVELS + 1))
+        node_of = np.zeros(quantised.size, np.int64)
+        levels, children, parents, count = list[IntArray](), list[IntArray](), list[IntArray](), 0
+        # Nodes that no node of a level so far holds, and a pixel of each.
+        tops, tops_at = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        for level in range(LEVELS, -1, -1):
+            pixels = ordered[ends[level - 1] if level else 0 : ends[level]]
+            if not len(pixels):
+                continue
+            reached = (quantised >= level).view(np.uint8)
+            regions = cv2.connectedComponents(reached, connectivity=4)[1].ravel()
+            # Without a pixel of this very level a region is a node of a higher one.
+            found, first, which = np.unique(regions[pixels], return_index=True, return_inverse=True)
+            nodes = count + np.arange(len(found))
+            node_of[pixels] = nodes[which.ravel()]
+            node_at = np.full(int(regions.max()) + 1, -1, np.int64)
+            node_at[found] = nodes
+            holder = node_at[regions[tops_at]]
+            held = holder >= 0
+            children.append(tops[held])
+            parents.append(holder[held])
+            tops = np.concatenate([tops[~held], nodes])
+            tops_at = np.concatenate([tops_at[~held], pixels[first]])
+            levels.append(np.full(len(nodes), level, np.int64))
+            count += len(nodes)
+        parent_of = np.arange(count)
+        parent_of[np.concatenate(children)] = np.concatenate(parents)
+        return cls(parent_of, np.concatenate(levels), node_of.reshape(values.shape))
 
     def sums(self, values: npt.NDArray[np.floating]) -> Values:
         """``(N,)`` sum of ``(H, W)`` values over the pixels of each node."""
-        nodes = self.node_of.ravel()
-        found: Values = np.zeros(len(self.parents))
-        np.add.at(found, nodes, values.ravel())
+        found = np.bincount(self.node_of.ravel(), values.ravel(), minlength=len(self.parents))
         for these in self._by_level():
             np.add.at(found, self.parents[these], found[these])
         return found
