@@ -32,7 +32,7 @@ from sam_detect.segmentation import prompted
 from sam_detect.sources import Plane, PlaneRanges, cut_out_object, planes_of, to_frame
 from sam_detect.sources.annotated_planes import annotated_planes
 from sam_detect.sources.annotation_files import read_annotations
-from sam_detect.types import AnnotatedImage, Detection, Detections, Frame, Masks, Recipe
+from sam_detect.types import AnnotatedImage, Candidates, Detection, Detections, Frame, Masks, Recipe
 
 if TYPE_CHECKING:
     from sam_detect.video.stream import Stream
@@ -161,6 +161,35 @@ class SAMDetect:
     def detect_each(self, images: Iterable[ImageLike | Frame], *, workers: int = 1) -> Outcomes:
         """The outcome of each of many pictures: :func:`sam_detect.batch.detect_many`."""
         return detect_many(self.pipeline, self.settings, self._given, images, workers=workers)
+
+    def propose(self, image: ImageLike | Frame) -> Candidates:
+        """The proposals of a picture, for :meth:`label`; takes and raises what :meth:`detect` does.
+
+        They are the slow part of :meth:`detect`: of one picture they are made once, and labelled
+        as often as a user moves a slider.
+        """
+        return self.pipeline.propose(self.read(image), self.snapshot())
+
+    def label(
+        self,
+        candidates: Candidates,
+        *,
+        threshold: float | None = None,
+        min_area: int = 0,
+        max_area: int | None = None,
+    ) -> Detections:
+        """Labels proposals by the library as it is now; returns what :meth:`detect` does.
+
+        Args:
+            candidates: of :meth:`propose`, made in the same recipe.
+            threshold: least confidence for a label, 0 to 1; None: that of the settings.
+            min_area, max_area: pixels of the smallest and the largest object; None: no limit.
+
+        Raises:
+            ConfigError: a threshold out of its range.
+        """
+        asked = candidates.of_areas(min_area, max_area)
+        return self.pipeline.label(asked, self.snapshot(), threshold=threshold)
 
     def outline(
         self,

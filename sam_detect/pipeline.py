@@ -248,14 +248,20 @@ class Pipeline:
         *,
         scene: str | None = None,
         recall_taught: bool = True,
+        threshold: float | None = None,
     ) -> Detections:
         """Labels candidates by their vectors, and keeps one for each object; takes what
-        :meth:`detect` does."""
+        :meth:`detect` does.
+
+        Args:
+            threshold: least confidence for a label, 0 to 1; None: the labeller's.
+        """
         frame = candidates.frame
         taught = snapshot.taught(frame) if recall_taught else None
         # An empty ``taught`` has the digest, too.
         picture = image_digest(frame.image_rgb) if taught is None else taught.picture
-        kept, classifications = self._naming.name(
+        naming = self._naming if threshold is None else self._naming.with_threshold(threshold)
+        kept, classifications = naming.name(
             snapshot, candidates, source=scene or picture, taught=taught
         )
         return Detections(

@@ -9,6 +9,7 @@ several objects, and no part is kept in addition to its whole. Objects may lie i
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from sam_detect.interfaces import Labeller
 from sam_detect.masks import FloatArray, IntArray, intersection
+from sam_detect.options import require_number
 from sam_detect.overlaps import Clashes, meeting_boxes, shared_pixels, sparse_nms
 from sam_detect.types import (
     Candidates,
@@ -68,6 +70,17 @@ class Naming:
         self._labeller = labeller
         self._proposer = proposer
         self._nesting: tuple[str, Nesting] | None = None
+
+    def with_threshold(self, threshold: float) -> Naming:
+        """The same with another least confidence for a label, 0 to 1.
+
+        Raises:
+            ConfigError: a threshold out of that range.
+        """
+        named = copy.copy(self)
+        named._labeller = copy.copy(self._labeller)
+        named._labeller.threshold = require_number("threshold", threshold, 0, 1)
+        return named
 
     def name(
         self,

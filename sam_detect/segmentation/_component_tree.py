@@ -70,7 +70,8 @@ class ComponentTree:
 
     def sums(self, values: npt.NDArray[np.floating]) -> Values:
         """``(N,)`` sum of ``(H, W)`` values over the pixels of each node."""
-        found = np.bincount(self.node_of.ravel(), values.ravel(), minlength=len(self.parents))
+        nodes, count = self.node_of.ravel(), len(self.parents)
+        found = np.bincount(nodes, values.ravel(), minlength=count).astype(np.float64)
         for these in self._by_level():
             np.add.at(found, self.parents[these], found[these])
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -363,6 +363,18 @@ class Candidates:
                 f"{len(self.described)} described masks need as many vectors, "
                 f"got {len(self.vectors)}"
             )
+
+    def of_areas(self, least: int, most: int | None = None) -> Candidates:
+        """Those of at least and at most so many pixels."""
+        areas = self.masks.areas
+        kept = (areas >= least) & (areas <= (areas.max(initial=0) if most is None else most))
+        rows = kept[self.described]
+        return replace(
+            self,
+            masks=self.masks[kept],
+            vectors=self.vectors[rows],
+            described=(np.cumsum(kept) - 1)[self.described[rows]],
+        )
 
     def then(self, others: Candidates) -> Candidates:
         """These, followed by others of the same frame."""

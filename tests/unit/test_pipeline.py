@@ -15,6 +15,7 @@ from library_helpers import DiscSegmenter, detector, disc_masks, discs, taught
 
 from sam_detect import SAMDetect, chunks
 from sam_detect import proposals as proposals_module
+from sam_detect.errors import ConfigError
 from sam_detect.evaluation.methods import SupportImage
 from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.features import dense_similarity
@@ -91,6 +92,34 @@ def test_proposals_that_are_given_are_not_made_again(monkeypatch: pytest.MonkeyP
     proposed = pipeline.propose(frame, snapshot)
     monkeypatch.setattr(made.segmenter, "segment", lambda _: pytest.fail("proposed twice"))
     assert same(pipeline.detect(frame, snapshot=snapshot, proposed=proposed), expected)
+
+
+def test_proposals_are_labelled_with_other_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, frame = knowing(), frame_of()
+    expected = made.detect(frame).known
+    candidates = made.propose(frame)
+    monkeypatch.setattr(made.segmenter, "segment", lambda _: pytest.fail("proposed twice"))
+    assert same(made.label(candidates).known, expected)
+    confidences = sorted(expected.confidence.tolist())
+    assert len(confidences) > 2
+    between = (confidences[0] + confidences[-1]) / 2
+    surer = made.label(candidates, threshold=between).known
+    assert sorted(surer.confidence.tolist()) == [each for each in confidences if each >= between]
+    assert same(made.label(candidates).known, expected), "the detector's own threshold stays"
+    with pytest.raises(ConfigError, match="threshold"):
+        made.label(candidates, threshold=2)
+
+
+def test_proposals_are_labelled_by_size() -> None:
+    made, frame = knowing(), frame_of()
+    candidates = made.propose(frame)
+    known = made.label(candidates).known
+    areas = np.sort(known.masks.areas)
+    least, most = int(areas[1]), int(areas[-2])
+    found = made.label(candidates, min_area=least, max_area=most)
+    assert found.masks.areas.min() >= least and found.masks.areas.max() <= most
+    wanted = [i for i, area in enumerate(known.masks.areas) if least <= area <= most]
+    assert same(found.known, known[wanted])
 
 
 def test_carried_masks_compete_with_the_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
