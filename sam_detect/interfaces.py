@@ -10,6 +10,7 @@ part. ``tests/contracts`` runs the same suite over every registered name.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,9 +20,11 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Self
 
 from sam_detect.contracts import Part
 from sam_detect.masks import BoolArray, FloatArray, IntArray
+from sam_detect.options import require_number
 from sam_detect.types import (
     Classification,
     Crop,
@@ -369,6 +372,16 @@ class Labeller(Part, room="labeller"):
     threshold: float = 0.5
     """Least confidence, 0 to 1, for a label; below it an object is unknown. Also what a video
     compares with, once it has combined the confidences of several key frames."""
+
+    def with_threshold(self, threshold: float) -> Self:
+        """This labeller with another least confidence for a label, 0 to 1.
+
+        Raises:
+            ConfigError: a threshold out of that range.
+        """
+        found = copy.copy(self)
+        found.threshold = require_number("threshold", threshold, 0, 1)
+        return found
 
     @abstractmethod
     def label(

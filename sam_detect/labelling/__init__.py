@@ -26,6 +26,8 @@ def _split_at(separator: str) -> BeforeValidator:
     return BeforeValidator(split)
 
 
+ADAPTIVE = r"otsu|top:(100|[0-9]{1,2}(\.[0-9]+)?)%"
+"""How thresholds are written that follow the candidates of a picture."""
 Text = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Text, ...], Field(min_length=1), _split_at(",")]
 Sentences = Annotated[tuple[Text, ...], Field(min_length=1), _split_at("|")]
@@ -41,11 +43,20 @@ class VoteOptions(Options):
         description="Number of nearest examples that vote.",
         json_schema_extra=shown("N"),
     )
-    threshold: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+    threshold: (
+        Literal["auto"]
+        | Annotated[float, Field(ge=0, le=1)]
+        | Annotated[str, Field(pattern=f"^({ADAPTIVE})$")]
+    ) = Field(
         "auto",
         description="Least confidence for a label; auto is 0.5, since confidences are calibrated "
-        "on the library's own examples.",
-        json_schema_extra=shown("auto|0-1", common=True, expected="'auto' or a number from 0 to 1"),
+        "on the library's own examples. By the candidates of each picture: otsu splits their "
+        "confidences in two groups, and top:20% names the surest fifth.",
+        json_schema_extra=shown(
+            "auto|0-1|otsu|top:N%",
+            common=True,
+            expected="'auto', 'otsu', 'top:N%' or a number from 0 to 1",
+        ),
     )
 
 

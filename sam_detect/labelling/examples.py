@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Self
 
 from sam_detect.chunks import chunks
 from sam_detect.errors import ConfigError
@@ -34,6 +35,7 @@ from sam_detect.labelling.similarity import (
     decided_by_prototype,
     unit_mean,
 )
+from sam_detect.labelling.thresholds import AdaptiveThreshold
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.options import require_number
 from sam_detect.types import Classification, ExampleArrays, Explanation, LabelMemory, Neighbour
@@ -86,7 +88,8 @@ class ExampleLabeller(Labeller):
     Args:
         top_k: how many of the nearest examples are compared.
         threshold: least confidence for a label; "auto" is one half, the point that the library's
-            own left-out examples set.
+            own left-out examples set; "otsu" and "top:N%" follow the candidates of each picture
+            (:mod:`~sam_detect.labelling.thresholds`), and are one half for videos.
         similarity_threshold: least plain cosine to a label's prototype, which then decides instead
             of the confidence; None: the confidence decides.
 
@@ -102,13 +105,23 @@ class ExampleLabeller(Labeller):
     ) -> None:
         if top_k < 1:
             raise ConfigError(f"top_k must be at least 1, got {top_k}")
-        given = AUTO_THRESHOLD if threshold == "auto" else threshold
         self.top_k = int(top_k)
-        self.threshold = require_number("threshold", given, 0, 1, other="'auto' or ")
+        self.adaptive = AdaptiveThreshold.parsed(threshold)
+        if self.adaptive is not None and similarity_threshold is not None:
+            raise ConfigError(f"threshold '{threshold}' and similarity_threshold both decide: "
+                              "give one of them")  # fmt: skip
+        given = AUTO_THRESHOLD if threshold == "auto" or self.adaptive is not None else threshold
+        other = "'auto', 'otsu', 'top:N%' or "
+        self.threshold = require_number("threshold", given, 0, 1, other=other)
         self._least = similarity_threshold
         if self._least is not None:
             self._least = require_number("similarity_threshold", self._least, -1, 1)
         self._fitted: dict[tuple[str, Shifts], Fitted] = {}
+
+    def with_threshold(self, threshold: float) -> Self:
+        found = super().with_threshold(threshold)
+        found.adaptive = None
+        return found
 
     @abstractmethod
     def similarity(self, vector: FloatArray, examples: FloatArray) -> float:
@@ -152,6 +165,8 @@ class ExampleLabeller(Labeller):
             )
         answers = zip(classifications, factors, neighbours, strict=True)
         classifications = [self._apply_negatives(*each) for each in answers]
+        if self.adaptive is not None:
+            classifications = self.adaptive.decide(classifications)
         decided = decided_by_prototype(classifications, vectors, fitted.prototypes, self._least)
         return explain_parts(decided, vectors, memory, fitted.part_weights)
 

@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from sam_detect.interfaces import Labeller
 from sam_detect.masks import FloatArray, IntArray, intersection
-from sam_detect.options import require_number
 from sam_detect.overlaps import Clashes, meeting_boxes, shared_pixels, sparse_nms
 from sam_detect.types import (
     Candidates,
@@ -78,8 +77,7 @@ class Naming:
             ConfigError: a threshold out of that range.
         """
         named = copy.copy(self)
-        named._labeller = copy.copy(self._labeller)
-        named._labeller.threshold = require_number("threshold", threshold, 0, 1)
+        named._labeller = self._labeller.with_threshold(threshold)
         return named
 
     def name(

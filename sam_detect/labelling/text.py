@@ -49,7 +49,7 @@ class TextLabeller(Labeller):
         templates: texts with ``{}`` for the name.
         text_weight: 0 to 1; with 1 only texts count.
         top_k: how many of the nearest examples are compared.
-        threshold: least confidence for a label; "auto" is one half.
+        threshold: as of :class:`~sam_detect.labelling.examples.KNNLabeller`; "auto" is one half.
 
     Raises:
         ConfigError: a value out of its range.
@@ -73,6 +73,11 @@ class TextLabeller(Labeller):
         self.threshold = self._examples.threshold
         self._texts: dict[tuple[str, ...], FloatArray] = {}
 
+    def with_threshold(self, threshold: float) -> TextLabeller:
+        found = super().with_threshold(threshold)
+        found._examples = self._examples.with_threshold(threshold)
+        return found
+
     def label(
         self,
         vectors: FloatArray,
@@ -89,10 +94,12 @@ class TextLabeller(Labeller):
             return by_example
         names = self._candidates(memory)
         shares = self.probabilities(vectors, names)
-        return [
+        found = [
             self._classify(dict(zip(names, row, strict=True)), classification)
             for row, classification in zip(shares.tolist(), by_example, strict=True)
         ]
+        adaptive = self._examples.adaptive
+        return found if adaptive is None else adaptive.decide(found)
 
     def probabilities(self, vectors: FloatArray, names: Sequence[str]) -> Scores:
         """``(Q, N)``: the share of each name for each of ``(Q, D)`` unit vectors; with the share of
