@@ -127,6 +127,11 @@ class Settings(BaseModel):
         description="What names an object: its nearest examples (knn), the "
         "mean of each label's (prototype), or names that a CLIP model compares it with (text).",
     )
+    outlines: Literal["best", "vote"] = Field(
+        "best",
+        description="Outline of an object: that of its best proposal, or what most of its "
+        "proposals agree on.",
+    )
     color_order: Literal["bgr", "rgb"] = Field(
         "bgr",
         description="Channel order of arrays.",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -55,6 +55,8 @@ class Pipeline:
         segmenter_name: recorded with the examples; None is the segmenter's registered name.
         tile: side in pixels of the windows in which pictures are proposed; 0: chosen by the sizes
             of the examples (:mod:`sam_detect.tiling`).
+        outlines: of an object: "best", that of its best proposal, or "vote", what most of its
+            proposals agree on (:mod:`sam_detect.labelling.merging`).
 
     Raises:
         RecipeMismatchError: the library's kept crops cannot give vectors of this recipe.
@@ -69,14 +71,15 @@ class Pipeline:
         *,
         segmenter_name: str | None = None,
         tile: int = 0,
+        outlines: Literal["best", "vote"] = "best",
     ) -> None:
-        self.tile = tile
+        self.tile, self.outlines = tile, outlines
         self.segmenter, self.features, self.labeller = segmenter, features, labeller
         self.library = library
         self.segmenter_name = segmenter_name or parts.name_of("segmenter", segmenter)
         self._snapshots = SnapshotReader(library, features)
         self._proposer = segmenter.rates_as or self.segmenter_name
-        self._naming = Naming(labeller, self._proposer)
+        self._naming = Naming(labeller, self._proposer, vote=outlines == "vote")
         self._proposals = Proposals(segmenter, library, tile=tile)
         # A library that changes from this recipe to another was reindexed by another process.
         self.shares_recipe = library.recipe in (None, self.recipe)
@@ -105,7 +108,10 @@ class Pipeline:
         segmenter = part("segmenter", parts.make_segmenter, default_segmenter(stored))
         features = choose_features(settings, stored, given)
         labeller = part("labeller", parts.make_labeller, features.embedder)
-        pipeline = cls(segmenter, features, labeller, library, tile=settings.tile or 0)
+        pipeline = cls(
+            segmenter, features, labeller, library,
+            tile=settings.tile or 0, outlines=settings.outlines,
+        )  # fmt: skip
         used = {"segmenter": pipeline.segmenter_name, "embedder": features.recipe.embedder,
                 "fade": features.recipe.fade, "store": "qdrant"}  # fmt: skip
         parts.require_used(settings, {**used, **settings.chosen, **dict.fromkeys(given)})
@@ -134,7 +140,9 @@ class Pipeline:
 
     def _with(self, features: FeatureExtractor, library: Library) -> Pipeline:
         parts_here = self.segmenter, features, self.labeller, library
-        return Pipeline(*parts_here, segmenter_name=self.segmenter_name, tile=self.tile)
+        return Pipeline(
+            *parts_here, segmenter_name=self.segmenter_name, tile=self.tile, outlines=self.outlines
+        )
 
     # -- detecting ---------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ NEVER = {"qdrant_api_key"}
 SECTIONS = {
     "Proposals": ("segmenter", "tile"),
     "Vectors": ("embedder", "fade", "occupancy", "crop_side", "kept_vectors_mb"),
-    "Labels": ("labeller",),
+    "Labels": ("labeller", "outlines"),
     "Library": ("library", "store"),
     "Source": ("frame_rate", "stream_timeout_s", "stream_retries", "playlist_hosts"),
     "Machine": ("device", "max_image_pixels", "color_order"),

@@ -182,7 +182,7 @@ class PipelineMethod:
             vectors=cache.vectors,
         )
         self._name, self._labeller = pipeline.segmenter_name, pipeline.labeller
-        self._tile = pipeline.tile
+        self._tile, self._outlines = pipeline.tile, pipeline.outlines
         self.pipeline = self._with_empty_library()
 
     def learn(self, support: Sequence[SupportImage]) -> None:
@@ -246,4 +246,5 @@ class PipelineMethod:
             library,
             segmenter_name=self._name,
             tile=self._tile,
+            outlines=self._outlines,
         )

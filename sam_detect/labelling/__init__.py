@@ -71,6 +71,19 @@ class ExampleOptions(VoteOptions):
         "instead of the confidence (threshold).",
         json_schema_extra=shown("NUMBER"),
     )
+    negatives: Literal["local", "margin"] = Field(
+        "local",
+        description="What negatives do: local exceptions, or a margin between them and the "
+        "examples everywhere.",
+    )
+    shape_prior: float = Field(
+        0,
+        ge=0,
+        le=100,
+        description="How much confidence an unusual shape costs, in log-odds for each spread of "
+        "the examples' shapes (0: shapes count only as a part of the vectors).",
+        json_schema_extra=shown("NUMBER"),
+    )
 
 
 class TextOptions(VoteOptions):

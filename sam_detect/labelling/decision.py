@@ -114,15 +114,18 @@ class DecisionModel:
         calibration: Calibration,
         *,
         shift: Mapping[str, float],
+        negatives: bool = False,
     ) -> DecisionModel | None:
         """The decision model of a library; None if no example has hard negatives around it.
 
         Args:
             shift: :func:`expected_shift` of each label's examples.
+            negatives: whether the library's negatives are hard negatives of their labels, too.
         """
         positive = ~np.asarray(examples.negatives, bool)
         elsewhere = examples.hard_negatives.background
-        if not positive[examples.hard_negatives.owners[~elsewhere]].any():
+        known_around = positive[examples.hard_negatives.owners[~elsewhere]].any()
+        if not known_around and (positive.all() or not negatives):
             return None
         labels = np.array(examples.labels, dtype=object)
         names = sorted(set(labels[positive]))
@@ -141,11 +144,19 @@ class DecisionModel:
         owners = labels[examples.hard_negatives.owners]
         # A part of one object may be an object of another label (food on a plate).
         not_of = {n: np.flatnonzero(((owners == n) | (confidences[n] < 0.5))[known]) for n in names}
+        vectors, background = mapped[known], elsewhere[known]
+        if negatives:
+            denied = np.flatnonzero(~positive)
+            for n in names:
+                own_rows = len(vectors) + np.flatnonzero(labels[denied] == n)
+                not_of[n] = np.concatenate([not_of[n], own_rows])
+            vectors = np.concatenate([vectors, own[denied]])
+            background = np.concatenate([background, np.zeros(len(denied), np.bool_)])
         return cls(
-            hard_negatives=mapped[known],
-            background=elsewhere[known],
+            hard_negatives=vectors,
+            background=background,
             not_of=not_of,
-            around=tuple(n for n in names if not elsewhere[known][not_of[n]].all()),
+            around=tuple(n for n in names if not background[not_of[n]].all()),
             qualities=_typical_qualities(examples, names),
             log_areas=_log_areas(examples, names),
             counts=counts,

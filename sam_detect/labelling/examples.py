@@ -28,6 +28,7 @@ from sam_detect.labelling.part_weights import (
     part_weights,
     spread_over,
 )
+from sam_detect.labelling.shape_prior import ShapePrior
 from sam_detect.labelling.similarity import (
     Calibration,
     Metric,
@@ -72,6 +73,7 @@ class Fitted:
         calibration: how similar is similar enough.
         decision: what else is known; None if the examples have no hard negatives.
         part_weights: of :func:`~sam_detect.labelling.part_weights.part_weights`.
+        shapes: of the examples; None where vectors do not tell shapes.
     """
 
     metric: Metric
@@ -80,6 +82,7 @@ class Fitted:
     calibration: Calibration
     decision: DecisionModel | None = None
     part_weights: Mapping[str, float] = field(default_factory=dict)
+    shapes: ShapePrior | None = None
 
 
 class ExampleLabeller(Labeller):
@@ -92,6 +95,11 @@ class ExampleLabeller(Labeller):
             (:mod:`~sam_detect.labelling.thresholds`), and are one half for videos.
         similarity_threshold: least plain cosine to a label's prototype, which then decides instead
             of the confidence; None: the confidence decides.
+        negatives: "local": a negative takes confidence from what is much nearer to it than to any
+            example of its label; "margin": it is one of the hard negatives, and the margin between
+            them and the examples decides everywhere.
+        shape_prior: log-odds for each spread by which a shape is less like those of a label's
+            examples than they are like one another; 0: shapes count only as parts of the vectors.
 
     Raises:
         ConfigError: a value out of its range.
@@ -102,6 +110,8 @@ class ExampleLabeller(Labeller):
         top_k: int = 5,
         threshold: float | str = "auto",
         similarity_threshold: float | None = None,
+        negatives: str = "local",
+        shape_prior: float = 0.0,
     ) -> None:
         if top_k < 1:
             raise ConfigError(f"top_k must be at least 1, got {top_k}")
@@ -113,6 +123,10 @@ class ExampleLabeller(Labeller):
         given = AUTO_THRESHOLD if threshold == "auto" or self.adaptive is not None else threshold
         other = "'auto', 'otsu', 'top:N%' or "
         self.threshold = require_number("threshold", given, 0, 1, other=other)
+        if negatives not in ("local", "margin"):
+            raise ConfigError(f"negatives '{negatives}' is neither 'local' nor 'margin'")
+        self.negatives = negatives
+        self.shape_prior = require_number("shape_prior", shape_prior, 0)
         self._least = similarity_threshold
         if self._least is not None:
             self._least = require_number("similarity_threshold", self._least, -1, 1)
@@ -149,7 +163,8 @@ class ExampleLabeller(Labeller):
         for rows in chunks(len(vectors)):  # a picture may have very many, each with many candidates
             mapped[rows] = fitted.metric(vectors[rows])
             neighbours += self._neighbours(vectors[rows], mapped[rows], memory, fitted.metric)
-        factors = [negative_factors(near) for near in neighbours]
+        local = self.negatives == "local"
+        factors = [negative_factors(near) if local else {} for near in neighbours]
         classifications = [
             self._classify(self.votes(vector, near, fitted), near, fitted, factor)
             for vector, near, factor in zip(mapped, neighbours, factors, strict=True)
@@ -162,6 +177,7 @@ class ExampleLabeller(Labeller):
                 neighbours,
                 qualities=qualities,
                 areas=areas,
+                shapes=self._shape_odds(fitted, classifications, vectors),
             )
         answers = zip(classifications, factors, neighbours, strict=True)
         classifications = [self._apply_negatives(*each) for each in answers]
@@ -245,6 +261,7 @@ class ExampleLabeller(Labeller):
         *,
         qualities: FloatArray | None,
         areas: IntArray | None,
+        shapes: list[float] | None,
     ) -> list[Classification]:
         """The classifications of one picture, by all terms of the decision."""
         none: list[Any] = [None] * len(vectors)
@@ -264,6 +281,8 @@ class ExampleLabeller(Labeller):
                     quality=own_quality[index],
                     area=own_area[index],
                 )
+                if shapes is not None:
+                    terms[index]["shape"] = shapes[index]
         if qualities is not None:
             odds = np.array([sum(each.values()) if each else -np.inf for each in terms])
             shifts = decision.shift_of_picture(labels, odds, qualities)
@@ -288,6 +307,18 @@ class ExampleLabeller(Labeller):
             answers.append(self._decide(label, confidence, near, explanation))
         return answers
 
+    def _shape_odds(
+        self, fitted: Fitted, found: list[Classification], vectors: FloatArray
+    ) -> list[float] | None:
+        """Log-odds of each by its shape; None where shapes are not asked for, or not known."""
+        prior = fitted.shapes
+        if not self.shape_prior or prior is None:
+            return None
+        return [
+            self.shape_prior * prior.odds(each.best_label or "", vector)
+            for each, vector in zip(found, vectors, strict=True)
+        ]
+
     def fitted_to(self, memory: LabelMemory, source: str | None) -> Fitted:
         """What the examples say of a picture (given by its digest); cached until they change."""
         generation, examples = memory.generation, memory.examples()
@@ -296,7 +327,7 @@ class ExampleLabeller(Labeller):
         found = self._fitted.get(key)
         if found is None:
             fit = partial(self._fit, examples, memory.prior_similarity, dict(shifts))
-            name = f"{type(self).__module__}:{type(self).__qualname__} {shifts}"
+            name = f"{type(self).__module__}:{type(self).__qualname__} {shifts} {self.negatives}"
             usual = shifts == _shifts(examples, None)
             found = memory.kept(name, Fitted, fit) if usual else fit()
             current = [(k, v) for k, v in self._fitted.items() if k[0] == generation]
@@ -334,10 +365,14 @@ class ExampleLabeller(Labeller):
         )
         mapped = metric(vectors)
         means = {label: unit_mean(mapped[labels == label]) for label in left_out}
-        decision = DecisionModel.gather(examples, metric, calibration, shift=shifts)
+        margin = self.negatives == "margin"
+        decision = DecisionModel.gather(
+            examples, metric, calibration, shift=shifts, negatives=margin
+        )
         plain = {label: unit_mean(vectors[labels == label]) for label in left_out}
         weighted = part_weights(examples, weights)
-        return Fitted(metric, means, plain, calibration, decision, weighted)
+        shapes = ShapePrior.of(examples)
+        return Fitted(metric, means, plain, calibration, decision, weighted, shapes)
 
     def _left_out(
         self, index: np.intp, vectors: FloatArray, labels: Names, sources: Names, shift: float

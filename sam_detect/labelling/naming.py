@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.interfaces import Labeller
+from sam_detect.labelling.merging import with_voted_outlines
 from sam_detect.masks import FloatArray, IntArray, intersection
 from sam_detect.overlaps import Clashes, meeting_boxes, shared_pixels, sparse_nms
 from sam_detect.types import (
@@ -63,11 +64,11 @@ class Naming:
     Args:
         labeller: names vectors.
         proposer: name of the segmenter whose qualities the proposals have.
+        vote: whether an object's outline is the vote of the proposals that agree about it.
     """
 
-    def __init__(self, labeller: Labeller, proposer: str) -> None:
-        self._labeller = labeller
-        self._proposer = proposer
+    def __init__(self, labeller: Labeller, proposer: str, *, vote: bool = False) -> None:
+        self._labeller, self._proposer, self._vote = labeller, proposer, vote
         self._nesting: tuple[str, Nesting] | None = None
 
     def with_threshold(self, threshold: float) -> Naming:
@@ -109,9 +110,8 @@ class Naming:
             masks = Masks.concatenate([outlines, masks])
             classifications = [*labels, *classifications]
         keep, by = suppress(masks, classifications, nesting=self._observed_nesting(memory))
-        return masks[keep], [
-            _explain_suppressed(i, classifications, masks, by) for i in keep.tolist()
-        ]
+        kept = with_voted_outlines(masks, classifications, keep, by) if self._vote else masks[keep]
+        return kept, [_explain_suppressed(i, classifications, masks, by) for i in keep.tolist()]
 
     def labelled(
         self, memory: LabelMemory, candidates: Candidates, *, source: str | None = None
