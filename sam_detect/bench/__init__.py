@@ -52,6 +52,7 @@ SUITES = {
     "library": Suite("sam_detect.bench.library", takes=("sizes",)),
     "folder": Suite("sam_detect.bench.folder", takes=("sizes",), repeat=3),
     "size": Suite("sam_detect.bench.size", takes=("sizes",), repeat=1),
+    "fewshot": Suite("sam_detect.bench.fewshot", repeat=1),
     "formats": Suite("sam_detect.bench.formats", takes=("sizes",), repeat=3),
     "sam2": Suite("sam_detect.bench.sam2", takes=("device",), repeat=1),
     "video": Suite("sam_detect.bench.video", repeat=1),
