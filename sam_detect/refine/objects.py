@@ -12,6 +12,7 @@ from sam_detect.errors import MaskError
 from sam_detect.interfaces import PromptedSegmenter, RedrawingSegmenter, Segmenter
 from sam_detect.masks import BoolArray, intersection
 from sam_detect.polygons import mask_polygons, polygons_to_crop
+from sam_detect.segmentation.forest import ForestSegmenter
 from sam_detect.segmentation.redrawn import padded, redraw
 from sam_detect.types import Annotation, Frame, Masks
 
@@ -58,7 +59,9 @@ def refine_objects(
     if isinstance(segmenter, PromptedSegmenter):
         drawn, by = _prompted(frame, segmenter, coarse, how.prompts), f"sam2 {how.prompts}"
     else:
-        drawn, by = redraw(frame.image_rgb, coarse), "naive"
+        learnt = isinstance(segmenter, ForestSegmenter)
+        drawn = redraw(frame.image_rgb, coarse, learnt=learnt)
+        by = "forest" if learnt else "naive"
     for number, (index, one) in enumerate(zip(rows, drawn, strict=True)):
         answers[index] = _answer(outlines[index], coarse[[number]], one, how=how, by=by)
     return [answers[index] for index in range(len(outlines))]

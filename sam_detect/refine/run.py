@@ -107,9 +107,6 @@ def refine_file(
     if not isinstance(segmenter, PromptedSegmenter) and prompts != "box":
         raise ConfigError(f"prompts '{prompts}' needs SAM 2 (--segmenter sam2): other segmenters "
                           "work on the outline itself")  # fmt: skip
-    if segmenter.rates_as and not isinstance(segmenter, PromptedSegmenter):
-        raise ConfigError("refine works with --segmenter naive or sam2: 'forest' finds objects "
-                          "anew, and does not redraw given outlines")  # fmt: skip
     if abs(padding) > MOST_PADDING or not 0 <= smoothing <= MOST_SMOOTHING:
         raise ConfigError(f"padding must be from -{MOST_PADDING} to {MOST_PADDING} pixels and "
                           f"smoothing from 0 to {MOST_SMOOTHING:g}")  # fmt: skip

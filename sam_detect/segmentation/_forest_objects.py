@@ -106,11 +106,16 @@ class Forests:
         learnt = trained_forests(crops)
         return cls(learnt, len(learnt) == len(crops))
 
+    @property
+    def judge(self) -> bool:
+        """Whether they predict the IoU of all proposals, also of those of others."""
+        return self.knows_all and self.outlined_here >= ENOUGH_OUTLINED_HERE
+
     def with_objects(self, frame: Frame, others: Masks) -> Masks:
         """Masks of a picture that others propose and the objects that the forests find, best
         first."""
         views = [View.of(learnt, frame) for learnt in self.learnt]
-        if self.knows_all and self.outlined_here >= ENOUGH_OUTLINED_HERE:
+        if self.judge:
             together = Masks.concatenate([*map(objects, views), others])
             each = [view.predicted_ious(together) for view in views]
             together = replace(together, predicted_ious=np.max(each, axis=0))

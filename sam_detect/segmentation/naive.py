@@ -44,8 +44,8 @@ class NaiveSegmenter(Segmenter):
         similar_regions: ``"auto"``: a library's examples choose among the proposals, and add some,
             where they tell objects from their surroundings; ``"off"``: never.
         forest: ``"auto"``: in a picture in which :data:`ENOUGH_OUTLINED_HERE` or more of a
-            library's examples are outlined, these train a pixel classifier, which adds proposals
-            and judges all of them; ``"off"``: never.
+            library's examples are outlined, and each label has enough of them, these train a pixel
+            classifier, which adds proposals and judges all of them; ``"off"``: never.
 
     Raises:
         ConfigError: a negative area, less than one proposal, or another word.
@@ -92,14 +92,15 @@ class NaiveSegmenter(Segmenter):
             return self
         found = copy.copy(self)
         found._forests = Forests.of(crops)
-        found.rates_alike = not found._forests.learnt
         return found
 
     def for_picture(self, examples: int) -> NaiveSegmenter:
         if self._forests is None:
             return self
-        found = copy.copy(self)
-        found._forests = replace(self._forests, outlined_here=examples)
+        found, forests = copy.copy(self), replace(self._forests, outlined_here=examples)
+        # What they cannot judge is left to the examples, unless they are asked for everywhere.
+        found._forests = forests if forests.judge or not self.least_outlined else None
+        found.rates_alike = not forests.judge
         return found
 
     def segment(self, frame: Frame) -> Masks:

@@ -142,7 +142,6 @@ run(["refine", "coarse.json", "--images", "cells.png", "--replace", "--segmenter
         (["--output", "coarse.json"], "is being read"),
         ([], "--replace"),
         (["--output", "fine.json", "--prompts", "mask"], "needs SAM 2"),
-        (["--output", "fine.json", "--segmenter", "forest"], "--segmenter naive or sam2"),
     ],
 )
 def test_what_cannot_be_done_is_said(command: Command, arguments: list[str], words: str) -> None:

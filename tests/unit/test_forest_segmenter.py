@@ -18,6 +18,7 @@ from sam_detect.segmentation._component_tree import LEVELS, ComponentTree
 from sam_detect.segmentation._pixel_forest import PixelForest, ellipse_fill
 from sam_detect.segmentation._predicted_iou import PredictedIoU
 from sam_detect.types import Crop, Frame, Masks
+from tests.closeness import same_masks
 
 Image = npt.NDArray[np.uint8]
 RADIUS = 9
@@ -379,6 +380,19 @@ def test_qualities_compare_only_where_no_forest_judges_them() -> None:
         (best, *_) = detector.pipeline.detect(picture, recall_taught=False)
         assert best.explanation is not None
         assert ("quality" in best.explanation.log_odds) == compared
+
+
+def test_a_label_with_too_few_examples_leaves_all_to_the_examples() -> None:
+    """A forest that does not know a label cannot tell its objects from parts of others."""
+    frame, masks = tissue()
+    crops = {"disc": crops_of(frame, masks[:8]), "rare": crops_of(frame, masks[8:9])}
+    plain = NaiveSegmenter().segment(frame)
+    auto = NaiveSegmenter().for_examples(crops).for_picture(9)
+    assert auto.rates_alike
+    assert same_masks(auto.segment(frame), plain)
+    asked = ForestSegmenter().for_examples(crops).for_picture(9)
+    assert asked.rates_alike
+    assert len(asked.segment(frame)) > len(plain)
 
 
 def test_what_is_learnt_with_a_forest_is_rated_as_without() -> None:

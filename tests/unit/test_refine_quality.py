@@ -24,14 +24,22 @@ def test_refined_outlines_are_nearer_to_the_truth(
     assert float(after) > float(before) + 0.1
 
 
-def test_a_jittered_outline_is_larger_by_a_tenth_to_a_fifth_and_near() -> None:
+@pytest.mark.parametrize(
+    ("jitter", "least", "most"),
+    [("grown", 1.05, 1.25), ("shrunken", 0.75, 0.95), ("mixed", 0.8, 1.2)],
+)
+def test_a_jittered_outline_is_near_and_of_about_its_size(
+    jitter: str, least: float, most: float
+) -> None:
     turn = np.linspace(0, 2 * np.pi, 200, endpoint=False)
     ring = 100 + 40 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     for seed in range(20):
-        found = refine_quality.jittered(ring, np.random.default_rng(seed))
+        found = refine_quality.jittered(
+            ring, np.random.default_rng(seed), refine_quality.JITTERS[jitter]
+        )
         assert found.shape == (refine_quality.VERTICES, 2)
         radius = np.hypot(*(found - found.mean(axis=0)).T)
-        assert 40 * 1.05 < radius.mean() < 40 * 1.25
+        assert 40 * least < radius.mean() < 40 * most
         assert np.abs(found.mean(axis=0) - 100).max() < 80 * 0.06
 
 
