@@ -9,16 +9,20 @@ import cv2
 import numpy as np
 
 from sam_detect.errors import MaskError
+from sam_detect.fading.context import cut
+from sam_detect.features.extraction import DEFAULT_CROP_SIDE, DEFAULT_OCCUPANCY
 from sam_detect.interfaces import PromptedSegmenter, RedrawingSegmenter, Segmenter
 from sam_detect.masks import BoolArray, intersection
 from sam_detect.polygons import mask_polygons, polygons_to_crop
 from sam_detect.segmentation.forest import ForestSegmenter
 from sam_detect.segmentation.redrawn import padded, redraw
-from sam_detect.types import Annotation, Frame, Masks
+from sam_detect.types import Annotation, Crop, Frame, Masks
 
 PROMPTS = ("box", "point", "mask", "best")
 LEAST_IOU = 0.3
 """With the outline as it was: less is another object."""
+MOST_LEARNT = 32
+"""Outlines that a forest is trained on."""
 Drawn = tuple[BoolArray, tuple[int, int]] | None
 
 
@@ -60,7 +64,7 @@ def refine_objects(
         drawn, by = _prompted(frame, segmenter, coarse, how.prompts), f"sam2 {how.prompts}"
     else:
         learnt = isinstance(segmenter, ForestSegmenter)
-        drawn = redraw(frame.image_rgb, coarse, learnt=learnt)
+        drawn = redraw(frame.image_rgb, coarse, crops=_crops(frame, coarse) if learnt else ())
         by = "forest" if learnt else "naive"
     for number, (index, one) in enumerate(zip(rows, drawn, strict=True)):
         answers[index] = _answer(outlines[index], coarse[[number]], one, how=how, by=by)
@@ -93,6 +97,17 @@ def _coarse(
         if found is None:
             raise MaskError("its box has no pixel inside the picture")
     return found
+
+
+def _crops(frame: Frame, coarse: Masks) -> list[Crop]:
+    """Of evenly chosen masks, as a library keeps them."""
+    chosen = np.linspace(0, len(coarse) - 1, min(len(coarse), MOST_LEARNT)).astype(np.int64)
+    boxes = coarse.boxes_xyxy.tolist()
+    return [
+        cut(frame.image_rgb, coarse.crop(index), boxes[index],
+            occupancy=DEFAULT_OCCUPANCY, crop_side=DEFAULT_CROP_SIDE)
+        for index in chosen.tolist()
+    ]  # fmt: skip
 
 
 def _prompted(

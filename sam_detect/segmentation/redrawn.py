@@ -9,11 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.fading.context import cut
 from sam_detect.masks import BoolArray, tight_box_xyxy
 from sam_detect.overlaps import meeting_boxes
 from sam_detect.segmentation._pixel_forest import PixelForest
-from sam_detect.types import ImageRGB, Masks
+from sam_detect.types import Crop, ImageRGB, Masks
 
 CORE = 0.35
 """What is surely inside: farther from the coarse outline than this share of the farthest pixel. It
@@ -25,17 +24,14 @@ GROWTH = 0.3
 area, unless another outline is there. Chosen on nuts and glands; with none, outlines that are too
 small lose (nuts .715 to .505; with this .846), and those that are too large are .01 better."""
 ROUNDS = 4
-ENOUGH_TO_LEARN, MOST_LEARNT = 3, 32
-"""Masks that a forest is trained on; of more every so many."""
-OCCUPANCY, CROP_SIDE = 0.2, 256
-"""Of the crops that it sees, as a library keeps them."""
+ENOUGH_TO_LEARN = 3
 SIDE = 160
 """Longest side of a window as it is worked on, in pixels."""
 Labels = npt.NDArray[np.uint8]
 
 
 def redraw(
-    image_rgb: ImageRGB, coarse: Masks, *, learnt: bool = False
+    image_rgb: ImageRGB, coarse: Masks, *, crops: Sequence[Crop] = ()
 ) -> list[tuple[BoolArray, tuple[int, int]] | None]:
     """For each coarse mask the foreground in it: GrabCut (Rother et al. 2004) of its own window.
 
@@ -44,16 +40,17 @@ def redraw(
     Args:
         image_rgb: ``(H, W, 3)`` uint8.
         coarse: masks of it.
-        learnt: whether a pixel classifier that is trained on the coarse masks themselves tells
-            objects from background, beside the colours; it needs :data:`ENOUGH_TO_LEARN` of them.
+        crops: of some of the coarse masks. A pixel classifier that is trained on them tells objects
+            from background, beside the light; of less than :data:`ENOUGH_TO_LEARN` nothing is
+            learnt.
 
     Returns:
         ``(h, w)`` bool and the x, y of its corner, for each; None where nothing is found.
     """
     height, width = coarse.size_hw
     near = _near(coarse)
-    if learnt and len(coarse) >= ENOUGH_TO_LEARN:
-        image_rgb = _with_foreground(image_rgb, coarse)
+    if len(crops) >= ENOUGH_TO_LEARN:
+        image_rgb = _with_foreground(image_rgb, crops)
     found: list[tuple[BoolArray, tuple[int, int]] | None] = []
     for index in range(len(coarse)):
         margin = max(4, round(MARGIN * math.sqrt(coarse.areas[index] / math.pi)))
@@ -68,17 +65,11 @@ def redraw(
     return found
 
 
-def _with_foreground(image_rgb: ImageRGB, coarse: Masks) -> ImageRGB:
+def _with_foreground(image_rgb: ImageRGB, crops: Sequence[Crop]) -> ImageRGB:
     """``(H, W, 3)`` uint8: grey levels and, twice, how likely each pixel is an object's by a forest
-    that is trained on coarse masks."""
-    chosen = np.linspace(0, len(coarse) - 1, min(len(coarse), MOST_LEARNT)).astype(np.int64)
-    boxes = coarse.boxes_xyxy.tolist()
-    crops = [
-        cut(image_rgb, coarse.crop(i), boxes[i], occupancy=OCCUPANCY, crop_side=CROP_SIDE)
-        for i in chosen.tolist()
-    ]
+    that is trained on crops of objects."""
     likely = PixelForest(crops).see(image_rgb).foreground
-    height, width = coarse.size_hw
+    height, width = image_rgb.shape[:2]
     foreground = np.clip(cv2.resize(likely, (width, height)) * 255, 0, 255).astype(np.uint8)
     grey = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY)
     return np.stack([grey, foreground, foreground], axis=-1)

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from sam_detect.fading import context
 from sam_detect.segmentation.redrawn import ENOUGH_TO_LEARN, redraw
-from sam_detect.types import ImageRGB, Masks
+from sam_detect.types import Crop, ImageRGB, Masks
 
 Mask = npt.NDArray[np.bool_]
 SIDE = 220
@@ -43,12 +44,20 @@ def grained() -> ImageRGB:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
+def crops_of(image: ImageRGB, masks: Masks) -> list[Crop]:
+    return [
+        context.cut(image, crop, box, occupancy=0.2, crop_side=256)
+        for crop, box in zip(masks.crops(), masks.boxes_xyxy.tolist(), strict=True)
+    ]
+
+
 def ious(image: ImageRGB, factors: Sequence[float], *, learnt: bool = False) -> list[float]:
     """With the true discs, of outlines whose radii are so many times the true one."""
     places = list(zip(PLACES, factors, strict=True))
     coarse = Masks.from_dense([disc(x, y, factor * RADIUS) for (x, y), factor in places])
     found = []
-    for (x, y), drawn in zip(PLACES, redraw(image, coarse, learnt=learnt), strict=True):
+    redrawn = redraw(image, coarse, crops=crops_of(image, coarse) if learnt else ())
+    for (x, y), drawn in zip(PLACES, redrawn, strict=True):
         assert drawn is not None
         crop, (left, top) = drawn
         full = np.zeros((SIDE, SIDE), np.bool_)
@@ -90,7 +99,8 @@ def test_an_outline_does_not_grow_into_another_one() -> None:
 def test_too_few_outlines_teach_nothing() -> None:
     image = coloured()
     few = Masks.from_dense([disc(*place, RADIUS) for place in PLACES[: ENOUGH_TO_LEARN - 1]])
-    for plain, learnt in zip(redraw(image, few), redraw(image, few, learnt=True), strict=True):
+    learning = redraw(image, few, crops=crops_of(image, few))
+    for plain, learnt in zip(redraw(image, few), learning, strict=True):
         assert plain is not None
         assert learnt is not None
         assert (plain[0] == learnt[0]).all()
