@@ -26,7 +26,7 @@ def test_the_command_makes_the_pictures_of_the_docs(
         made, shown = (Image.open(folder / name) for folder in (tmp_path, DOCS / "pictures"))
         assert made.size == shown.size
         far = np.abs(np.asarray(made, np.int16) - np.asarray(shown, np.int16)).max(axis=2) > 60
-        assert far.mean() < 0.02, f"{name} is not what ./scripts/pictures makes: run it"
+        assert far.mean() < 0.01, f"{name} is not what ./scripts/pictures makes: run it"
         assert (DOCS / "pictures" / name).stat().st_size < MOST_BYTES
 
 
@@ -34,9 +34,7 @@ def test_every_picture_of_the_docs_is_there_and_says_what_it_shows() -> None:
     named = set()
     for page in DOCS.glob("*.md"):
         for words, path in re.findall(r"!\[(.*?)\]\((.*?)\)", page.read_text(encoding="utf-8")):
-            assert len(words.split()) > 4, (
-                f"{page.name}: {path} needs words for those who cannot see"
-            )
+            assert len(words.split()) > 4, f"{page.name}: {path} needs a description"
             assert (page.parent / path).exists(), f"{page.name}: {path} is missing"
             named.add(Path(path).name)
     assert named == {path.name for path in (DOCS / "pictures").iterdir()}
