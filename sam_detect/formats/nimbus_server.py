@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -89,6 +89,17 @@ def upload(dataset: str, image: AnnotatedImage) -> None:
             raise
 
     _asked(dataset, send, OutputError)
+
+
+def delete(dataset: str, ids: Iterable[str]) -> None:
+    """Removes annotations by their ids.
+
+    Raises:
+        OutputError: the server cannot be reached, or refuses.
+        UnavailableError: the client is not installed.
+    """
+    gone = [str(each) for each in ids]
+    _asked(dataset, lambda: _connect(dataset).annotations.delete_many(gone), OutputError)
 
 
 def _row(annotation: Annotation, number: int, dataset: str) -> dict[str, Any]:

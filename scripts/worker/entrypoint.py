@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Few-shot segmentation as a worker of a NimbusImage server.
+"""Few-shot segmentation, or refining what is annotated, as a worker of a NimbusImage server.
 
 The server starts it in a container, with one request:
 
     entrypoint.py --apiUrl URL --token TOKEN --request interface --parameters '{"image": NAME}'
     entrypoint.py --apiUrl URL --token TOKEN --datasetId ID --request compute --parameters JSON
 
-``interface`` sends the fields that a user fills in. ``compute`` takes their values, learns the
-annotations with the training tag, seeks objects like them and adds these to the dataset, all or
-none. Progress, warnings and errors are JSON, one line each, on stdout. It trusts the server: the
-client ``nimbusimage`` unpickles the images that it sends.
+``interface`` sends the fields that a user fills in. ``compute`` takes their values. Which worker it
+is, ``SAM_DETECT_WORKER`` says: ``fewshot`` (the default) learns the annotations with the training
+tag, seeks objects like them and adds these to the dataset, all or none. ``refine`` redraws
+annotations along the edges of their objects, adds these, all or none, and then deletes the old ones
+if it is asked to. Progress, warnings and errors are JSON, one line each, on stdout. It trusts the
+server: the client ``nimbusimage`` unpickles the images that it sends.
 """
 
 from __future__ import annotations
@@ -103,10 +105,7 @@ class Job:
     @classmethod
     def of(cls, params: Mapping[str, Any], checkpoints: Sequence[str]) -> Job:
         """Checks the parameters of a request; raises ``ConfigError`` that names the field."""
-        form = interface_of(checkpoints)
-        values = params.get("workerInterface")
-        if not isinstance(values, Mapping):
-            raise ConfigError("the request has no 'workerInterface': fill in the worker's form")
+        form, values = interface_of(checkpoints), _filled_in(params)
         numbers = {
             name: _checked_number(name, values.get(name), field)
             for name, field in form.items()
@@ -118,15 +117,11 @@ class Job:
             raise ConfigError("Training Tag is empty: choose the tag of your examples")
         if set(tags) & set(negative):
             raise ConfigError("Training Tag and Negative Tag share a tag: choose different ones")
-        tile = params.get("tile") or {}
-        ranges = {
-            name: str(values.get(f"Batch {axis}") or "").strip() or str(int(tile.get(axis, 0)) + 1)
-            for name, axis in AXES.items()
-        }
         output = _tags("tags", params.get("tags"))
         return cls(
-            tags, negative, ranges, _settings(values.get("Model"), form["Model"], numbers),
-            numbers["Smoothing"], output or tags, int(params.get("channel") or 0),
+            tags, negative, _ranges(params, values),
+            _settings(values.get("Model"), form["Model"], numbers), numbers["Smoothing"],
+            output or tags, int(params.get("channel") or 0),
         )  # fmt: skip
 
 
@@ -148,6 +143,22 @@ def _settings(model: Any, field: Mapping[str, Any], numbers: Mapping[str, float]
     if numbers["Similarity Threshold"]:
         found["similarity_threshold"] = numbers["Similarity Threshold"]
     return found
+
+
+def _filled_in(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    values = params.get("workerInterface")
+    if not isinstance(values, Mapping):
+        raise ConfigError("the request has no 'workerInterface': fill in the worker's form")
+    return values
+
+
+def _ranges(params: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+    """Positions by the names of :data:`AXES`; where a field is empty, the one that is shown."""
+    tile = params.get("tile") or {}
+    return {
+        name: str(values.get(f"Batch {axis}") or "").strip() or str(int(tile.get(axis, 0)) + 1)
+        for name, axis in AXES.items()
+    }
 
 
 def _checked_number(name: str, value: Any, field: Mapping[str, Any]) -> float:
@@ -211,6 +222,110 @@ class Pictures:
                 text = text.replace(f"--{name} ", f"Batch {axis} ")
             raise type(error)(text.replace("the file has", "it has")) from error
         return [(xy, z, time) for time in times for z in zs for xy in xys]
+
+
+def refine_interface_of(checkpoints: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The fields of the form of ``refine``; takes what :func:`interface_of` does."""
+    common, models = interface_of(checkpoints), [*checkpoints, "naive", "forest"]
+    fields: dict[str, dict[str, Any]] = {
+        **{name: common[name] for name in (f"Batch {axis}" for axis in AXES.values())},
+        "Tag of objects to refine": {"type": "tags", "tooltip": "Empty: all of them."},
+        "Model": {
+            "type": "select", "items": models, "default": models[0],
+            "tooltip": "'naive' follows colours, 'forest' learns the texture of the objects.",
+        },
+        "Delete original annotations": {
+            "type": "checkbox", "default": False,
+            "tooltip": "When all new ones are in the dataset.",
+        },
+        "Padding": _number(-20, 20, 0, "Pixels by which outlines grow; below 0 they shrink."),
+        "Smoothing": _number(0, 3, 0.7, "Tolerance of the polygons, in pixels."),
+    }  # fmt: skip
+    return {name: {**each, "displayOrder": n} for n, (name, each) in enumerate(fields.items())}
+
+
+@dataclass(frozen=True)
+class RefineJob:
+    """What a user asked for.
+
+    Attributes:
+        tags: of the annotations to refine; empty for all.
+        ranges: as of :class:`Job`.
+        settings: of the detector.
+        padding, smoothing: of the outlines, in pixels.
+        delete: whether the old annotations go.
+        output_tags: of the new ones; empty: those of the old ones.
+    """
+
+    tags: tuple[str, ...]
+    ranges: dict[str, str]
+    settings: dict[str, Any]
+    padding: int
+    smoothing: float
+    delete: bool
+    output_tags: tuple[str, ...]
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any], checkpoints: Sequence[str]) -> RefineJob:
+        """Checks the parameters of a request; raises ``ConfigError`` that names the field."""
+        form, values = refine_interface_of(checkpoints), _filled_in(params)
+        model, field = values.get("Model") or form["Model"]["default"], form["Model"]
+        if model not in field["items"]:
+            listed = ", ".join(field["items"])
+            raise ConfigError(f"Model '{model}' is not on this machine: choose one of {listed}")
+        settings = {"segmenter": model}
+        if model not in WITHOUT_WEIGHTS:
+            settings = {"segmenter": "sam2", "sam_model": model.removesuffix(".pt")}
+        asked = "Tag of objects to refine"
+        return cls(
+            _tags(asked, values.get(asked)), _ranges(params, values), settings,
+            int(_checked_number("Padding", values.get("Padding"), form["Padding"])),
+            _checked_number("Smoothing", values.get("Smoothing"), form["Smoothing"]),
+            values.get("Delete original annotations") is True, _tags("tags", params.get("tags")),
+        )  # fmt: skip
+
+
+def refine(context: Any, dataset_id: str, job: RefineJob) -> None:
+    """Redraws, uploads and, if it is asked to, deletes the old annotations."""
+    from sam_detect.api import SAMDetect
+    from sam_detect.formats.nimbus_server import delete, download, upload
+    from sam_detect.refine.objects import How, refine_objects
+
+    context.progress(0.02, "Fetching annotations", ", ".join(job.tags) or "all tags")
+    problems: list[str] = []
+    outlines = [each for image in download(dataset_id, problems) for each in image.outlines]
+    detector = SAMDetect(vector_store="memory", **job.settings)
+    how = How(padding=job.padding, smoothing=job.smoothing)
+    made: list[Annotation] = []
+    old: list[Any] = []
+    with tempfile.TemporaryDirectory(prefix="sam-detect-") as folder:
+        pictures = Pictures(context.dataset, Path(folder))
+        sought = pictures.locations(job.ranges)
+        for number, location in enumerate(sought):
+            here = [o for o in outlines if (o.location or (0, 0, 0)) == location
+                    and (not job.tags or set(job.tags) & set(o.tags))]  # fmt: skip
+            if not here:
+                continue
+            context.progress(
+                0.1 + 0.8 * number / len(sought), "Refining", f"{number + 1} of {len(sought)}"
+            )
+            frame = detector.read(pictures.fetch(location))
+            answers = refine_objects(frame, detector.segmenter, here, how)
+            for outline, answer in zip(here, answers, strict=True):
+                if isinstance(answer, str):
+                    problems.append(f"annotation {outline.id}: {answer}")
+                    continue
+                made.append(replace(answer, tags=job.output_tags or outline.tags))
+                old.append(outline.id)
+    if not made and not problems:
+        raise ImageError("no annotation has the tag to refine at these positions: choose another")
+    if problems:
+        context.warning(f"{len(problems)} annotations were kept", info="; ".join(problems))
+    context.progress(0.92, "Uploading", f"{len(made)} annotations")
+    upload(dataset_id, AnnotatedImage("", "", tuple(made)))
+    if job.delete:
+        delete(dataset_id, old)
+    context.progress(1.0, "Complete", f"{len(made)} refined, {len(problems)} kept")
 
 
 def compute(context: Any, dataset_id: str, job: Job) -> None:
@@ -285,7 +400,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Answers one request; the exit code is 0 only if it was done."""
     from nimbusimage.worker import WorkerContext
 
-    parser = argparse.ArgumentParser(description="Few-shot segmentation: a NimbusImage worker.")
+    parser = argparse.ArgumentParser(description="sam-detect as a NimbusImage worker.")
     parser.add_argument("--datasetId", default="")
     for name in ("--apiUrl", "--token", "--parameters"):
         parser.add_argument(name, required=True)
@@ -299,8 +414,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         params = json.loads(asked.parameters)
         if not isinstance(params, dict):
             raise ConfigError("--parameters must be a JSON object")
+        worker = os.environ.get("SAM_DETECT_WORKER", "fewshot")
+        if worker not in ("fewshot", "refine"):
+            raise ConfigError(f"SAM_DETECT_WORKER is '{worker}': expected fewshot or refine")
         if asked.request == "interface":
-            context.set_interface(str(params["image"]), interface_of(checkpoints))
+            form_of = refine_interface_of if worker == "refine" else interface_of
+            context.set_interface(str(params["image"]), form_of(checkpoints))
+        elif worker == "refine":
+            refine(context, asked.datasetId, RefineJob.of(params, checkpoints))
         else:
             compute(context, asked.datasetId, Job.of(params, checkpoints))
     except SamDetectError as error:

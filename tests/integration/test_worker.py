@@ -53,12 +53,12 @@ def fake() -> Iterator[tuple[type[FakeNimbus], str]]:
 
 
 def ask(
-    url: str, home: Path, request: str, parameters: dict[str, Any]
+    url: str, home: Path, request: str, parameters: dict[str, Any], worker: str = "fewshot"
 ) -> tuple[int, list[dict[str, Any]], str]:
     """The exit code, the lines of stdout and stderr of one request."""
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "SAM_DETECT_HOME": str(home),
-        "NI_API_KEY": "of another user",
+        "NI_API_KEY": "of another user", "SAM_DETECT_WORKER": worker,
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, str(WORKER / "entrypoint.py"), "--datasetId", DATASET, "--apiUrl", url,
@@ -165,6 +165,93 @@ def test_a_server_that_refuses_half_way_is_reported_without_the_token(
     assert code == 1
     assert "the server answers 400" in lines[-1]["error"]
     assert TOKEN not in json.dumps(lines) + errors
+    assert len(handler.annotations) == 3
+
+
+def coarser(handler: type[FakeNimbus]) -> None:
+    """The annotations become squares around their discs, and one of them vanishes."""
+    for row, (x, y) in zip(handler.annotations, CENTRES, strict=False):
+        r = RADIUS + 3
+        row["coordinates"] = [
+            {"x": x + 0.5 + a * r, "y": y + 0.5 + b * r}
+            for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))
+        ]
+    handler.annotations.append({
+        **handler.annotations[0], "_id": "f" * 24,
+        "coordinates": [{"x": 5.5, "y": 5.5}, {"x": 9.5, "y": 9.5}, {"x": 5.5, "y": 5.5}],
+    })  # fmt: skip
+
+
+def refined(**values: Any) -> dict[str, Any]:
+    asked = {"Tag of objects to refine": ["disc"], "Model": "naive", **values}
+    return {"workerInterface": asked, "tile": {"XY": 0, "Z": 0, "Time": 0}, "tags": ["fine"]}
+
+
+def test_the_interface_of_refine_has_the_names_that_users_know(
+    fake: tuple[type[FakeNimbus], str], tmp_path: Path
+) -> None:
+    handler, url = fake
+    code, _, errors = ask(url, tmp_path, "interface", {"image": "refine:1"}, "refine")
+    assert code == 0, errors
+    fields = handler.interfaces["refine:1"]
+    assert {name: (field["type"], field.get("default")) for name, field in fields.items()} == {
+        "Batch XY": ("text", None), "Batch Z": ("text", None), "Batch Time": ("text", None),
+        "Tag of objects to refine": ("tags", None), "Model": ("select", fields["Model"]["default"]),
+        "Delete original annotations": ("checkbox", False), "Padding": ("number", 0),
+        "Smoothing": ("number", 0.7),
+    }  # fmt: skip
+    assert (fields["Padding"]["min"], fields["Padding"]["max"]) == (-20, 20)
+
+
+@pytest.mark.parametrize("delete", [False, True])
+def test_annotations_of_a_dataset_are_refined(
+    fake: tuple[type[FakeNimbus], str], tmp_path: Path, delete: bool
+) -> None:
+    handler, url = fake
+    coarser(handler)
+    asked = refined(**{"Delete original annotations": delete})
+    code, lines, errors = ask(url, tmp_path, "compute", asked, "refine")
+    assert code == 0, (lines, errors)
+    assert any("1 annotations were kept" in json.dumps(line) for line in lines)
+    made = [row for row in handler.annotations if row["tags"] == ["fine"]]
+    assert len(made) == 3
+    for row, (x, y) in zip(made, CENTRES, strict=False):
+        corners = np.array([[each["x"], each["y"]] for each in row["coordinates"]])
+        far = np.hypot(*(corners - (x + 0.5, y + 0.5)).T)
+        assert np.median(np.abs(far - RADIUS)) < 1
+        assert np.abs(far - RADIUS).max() < 4, "far less than the corners of the squares"
+    old = {row["_id"] for row in handler.annotations} - {row["_id"] for row in made}
+    assert old == ({"f" * 24} if delete else {"f" * 24, *(f"{n:024x}" for n in (1, 2, 3))})
+
+
+def test_originals_stay_where_the_refined_ones_are_refused(
+    fake: tuple[type[FakeNimbus], str], tmp_path: Path
+) -> None:
+    handler, url = fake
+    handler.refuse_after = 3
+    asked = refined(**{"Delete original annotations": True})
+    code, lines, _ = ask(url, tmp_path, "compute", asked, "refine")
+    assert code == 1
+    assert "the server answers 400" in lines[-1]["error"]
+    assert len(handler.annotations) == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"Padding": 30}, "Padding is 30: expected a number from -20 to 20"),
+        ({"Tag of objects to refine": ["cell"]}, "no annotation has the tag to refine"),
+        ({"Model": "sam3.pt"}, "Model 'sam3.pt' is not on this machine"),
+    ],
+)
+def test_what_refine_cannot_do_is_one_error(
+    fake: tuple[type[FakeNimbus], str], tmp_path: Path, values: dict[str, Any], expected: str
+) -> None:
+    handler, url = fake
+    code, lines, errors = ask(url, tmp_path, "compute", refined(**values), "refine")
+    assert code != 0
+    assert expected in lines[-1]["error"]
+    assert "Traceback" not in errors
     assert len(handler.annotations) == 3
 
 
