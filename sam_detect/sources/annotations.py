@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sam_detect.errors import ImageError, LibraryError, MaskError
 from sam_detect.labels import normalised_label, shown_label
 from sam_detect.polygons import coco_polygons
@@ -20,6 +22,8 @@ MAX_ANNOTATION_BYTES = 1 << 30
 MAX_DIGITS = 400
 """Longer whole numbers are beyond every float, and may be beyond what Python converts."""
 MAX_SHOWN = 60
+VISIBLE = 2
+"""COCO's ``v`` of a keypoint that is marked and visible; 1 is marked but hidden, 0 not marked."""
 
 Id = int | str
 
@@ -258,6 +262,9 @@ def _outline(
         except (TypeError, ValueError, OverflowError) as error:
             raise MaskError(f"its bbox is not x, y, w, h: {_short(bbox)}") from error
         box = x, y, w, h
+    point = _visible_point(annotation.get("keypoints"))
+    if point is not None and box is not None and min(box[2:]) <= 0:
+        box = None  # around keypoints in a line, or around one
     segmentation = annotation.get("segmentation") or None
     is_rle = isinstance(segmentation, dict)
     return Annotation(
@@ -265,10 +272,29 @@ def _outline(
         polygons=() if is_rle or segmentation is None else tuple(coco_polygons(segmentation)),
         mask_rle=segmentation if is_rle else None,
         bbox_xywh=box,
+        point_xy=point,
         id=annotation.get("id"),
         references={key: annotation.get(key) for key in ("category_id", "track_id")},
         crowd=bool(annotation.get("iscrowd")),
     )
+
+
+def _visible_point(keypoints: Any) -> tuple[float, float] | None:
+    """The first visible one of COCO's keypoints ``x, y, v, ...``, else the first that is marked
+    though hidden; None where there is none. Raises ``MaskError`` where they are malformed."""
+    if keypoints is None:
+        return None
+    try:
+        rows = np.array(keypoints, np.float64).reshape(-1, 3)
+        if not np.isfinite(rows).all():
+            raise ValueError("not finite")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MaskError(f"its keypoints are not x, y, v, ...: {_short(keypoints)}") from error
+    marked = rows[rows[:, 2] > 0]
+    if not len(marked):
+        return None
+    x, y, _ = marked[np.argmax(marked[:, 2] >= VISIBLE)].tolist()
+    return x, y
 
 
 def _row_name(row: Any, what: str, number: int) -> str:

@@ -101,6 +101,19 @@ def test_the_others_are_found_and_what_was_shown_is_not_sought_again(
     assert not (tmp_path / "home" / "libraries").exists()
 
 
+def test_points_of_a_coco_file_show_the_objects(command: Command, tmp_path: Path) -> None:
+    drawn(tmp_path / "a.png")
+    file = outlined(tmp_path / "five.json", "a.png", cell=[ring(c) for c in CELLS[:5]])
+    data = json.loads(file.read_text())
+    for each, (x, y) in zip(data["annotations"], CELLS[:5], strict=True):
+        del each["segmentation"]
+        each["keypoints"] = [x, y, 2]
+    file.write_text(json.dumps(data))
+    given = ("fewshot", "a.png", "--annotations", "five.json", "--tag", "cell")
+    rows = command(*given, "--json").worked().json[0]["detections"]
+    assert centres(rows) == set(CELLS[5:])
+
+
 def test_a_named_library_keeps_the_examples_for_other_pictures(
     command: Command, tmp_path: Path
 ) -> None:

@@ -101,6 +101,42 @@ def test_an_object_with_neither_outline_nor_box_is_refused(tmp_path: Path) -> No
         only_mask(found)
 
 
+KEYPOINTS: dict[str, tuple[Any, tuple[float, float] | None]] = {
+    "a visible one": ([3, 2, 2], (3, 2)),
+    "the first visible one": ([0, 0, 0, 9, 9, 1, 3, 2, 2, 4, 3, 2], (3, 2)),
+    "a hidden one, if no other is marked": ([0, 0, 0, 4, 3, 1], (4, 3)),
+    "none that is marked": ([0, 0, 0], None),
+    "none": ([], None),
+}
+
+
+@pytest.mark.parametrize("kind", KEYPOINTS)
+def test_a_keypoint_is_a_point_of_the_object(tmp_path: Path, kind: str) -> None:
+    keypoints, point = KEYPOINTS[kind]
+    changes = {"bbox": ..., "segmentation": ..., "keypoints": keypoints}
+    found, problems = read(tmp_path, coco(annotation=changes))
+    assert problems == []
+    assert found[0].outlines[0].point_xy == point
+
+
+@pytest.mark.parametrize(("bbox", "kept"), [([3, 2, 0, 0], None), ([2, 1, 4, 3], (2, 1, 4, 3))])
+def test_an_empty_box_around_keypoints_gives_way_to_them(
+    tmp_path: Path, bbox: list[float], kept: tuple[float, ...] | None
+) -> None:
+    changes = {"bbox": bbox, "segmentation": ..., "keypoints": [3, 2, 2]}
+    found, _ = read(tmp_path, coco(annotation=changes))
+    assert found[0].outlines[0].bbox_xywh == kept
+
+
+@pytest.mark.parametrize("keypoints", [[3, 2], "here", [3, None, 2], [1e999, 2, 2], 5], ids=repr)
+def test_malformed_keypoints_are_said(tmp_path: Path, keypoints: Any) -> None:
+    data = coco()
+    data["annotations"].append(data["annotations"][0] | {"id": 2, "keypoints": keypoints})
+    found, problems = read(tmp_path, data)
+    assert len(found[0].outlines) == 1
+    assert problems[0].startswith("annotation 2: its keypoints are not x, y, v, ...")
+
+
 def test_crowds_are_left_out(tmp_path: Path) -> None:
     data = coco()
     crowd = data["annotations"][0] | {"id": 2, "iscrowd": 1, "segmentation": dict(RLE_TEXT)}
