@@ -175,8 +175,9 @@ def plane_options(command: Command) -> Command:
         "t": "Time points of stacks to read",
     }
     command = click.option(
-        "--channel", metavar="NUMBER|NAME,...",
-        help="Channels of stacks, from 1; several are blended.  [default: the first]",
+        "--channel", metavar="NUMBER|NAME[:COLOUR][:LOW-HIGH],...",
+        help="Channels of stacks, from 1; several are blended. A colour and a contrast may follow: "
+        "'DAPI:blue:100-4000, 2:green:1%-99.5%'.  [default: the first]",
     )(command)  # fmt: skip
     for name in reversed(axes):
         command = click.option(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,7 +20,8 @@ class PlaneRanges:
 
     Attributes:
         xy, z, t: numbers and ranges such as ``"1-3, 5-8"``; None takes the first.
-        channel: a number or name, or several with commas, which are blended; None takes the first.
+        channel: a number or name, or several with commas, which are blended; a colour and a
+            contrast may follow (``2:green:100-4000``). None takes the first.
 
     Raises:
         ConfigError: a text that is no list of numbers and ranges.
@@ -114,28 +113,3 @@ class Position(Protocol):
     def locate(self, *, z: int, t: int, channel: int) -> StoredPlane:
         """One plane, from 0; raises ``ImageError`` where the file does not have it."""
         ...
-
-
-def chosen_channels(text: str | None, count: int, names: Sequence[str], path: str) -> list[int]:
-    """The channels that a user names, from 0; warns where nothing says which one of several.
-
-    Raises:
-        ImageError: there is no such channel.
-    """
-    if text is None:
-        if count > 1:
-            warnings.warn(f"{path}: only channel 1 of {count} is read; --channel selects others",
-                          stacklevel=5)  # fmt: skip
-        return [0]
-    known = [each.casefold() for each in names]
-    found: list[int] = []
-    for each in map(str.strip, text.split(",")):
-        number = int(each) - 1 if re.fullmatch("[0-9]{1,9}", each) else -1
-        if each.casefold() in known:
-            number = known.index(each.casefold())
-        if not 0 <= number < count:
-            called = f" ({', '.join(names[:8])})" if names else ""
-            raise ImageError(f"{path}: there is no channel '{each}', the file has channels "
-                             f"1-{count}{called}")  # fmt: skip
-        found.append(number)
-    return list(dict.fromkeys(found))

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import ImageError
+from sam_detect.sources.channels import COLOURS, WHITE, ChannelChoice, Colour, chosen_channels
 from sam_detect.sources.decoding import DEFAULT_MAX_PIXELS
-from sam_detect.sources.pixels import own_stretch
-from sam_detect.sources.stack_axes import PlaneRanges, Position, StoredPlane, chosen_channels
+from sam_detect.sources.stack_axes import PlaneRanges, Position, StoredPlane
 from sam_detect.sources.tiff_stacks import open_tiff
 from sam_detect.sources.zarr_stacks import is_zarr, open_zarr
 from sam_detect.types import Frame, ImageRGB, Location, PixelSize
@@ -28,12 +28,6 @@ SAMPLED_PLANES = 5
 CAMERA_LIMITS = frozenset(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 SATURATED_SHARE = 0.1
 """Of the values. Sound pictures of microscopes have less than a hundredth at their highest one."""
-GREY = (1.0, 1.0, 1.0)
-COLOURS = (
-    (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 1.0), (0.0, 1.0, 1.0),
-    (1.0, 1.0, 0.0), GREY,
-)  # fmt: skip
-"""Of several channels, in the order in which they are selected."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +37,12 @@ class _Channel:
     Attributes:
         stored: where its values lie.
         limits: the values that become 0 and full intensity.
-        colour: red, green and blue at full intensity, 0 to 1.
+        colour: at full intensity.
     """
 
     stored: StoredPlane
     limits: tuple[float, float]
-    colour: tuple[float, float, float]
+    colour: Colour
 
 
 @dataclass(frozen=True)
@@ -201,32 +195,39 @@ def _located(
     if not wanted:
         return []
     first = positions[wanted[0][0]]
-    if first.colours and channel is None:
-        channels, colours = [0, 1, 2], list(COLOURS[:3])
+    own_colours = first.colours and channel is None
+    if own_colours:
+        channels = [ChannelChoice(number) for number in range(3)]
     else:
         channels = chosen_channels(channel, first.counts["channel"], names, name)
-        colours = [GREY] if len(channels) == 1 else list(COLOURS)
+    usual = list(COLOURS.values()) if own_colours or len(channels) > 1 else [WHITE]
+    colours = [each.colour or usual[i % len(usual)] for i, each in enumerate(channels)]
     limits = [_limits(positions, each, name, max_pixels) for each in channels]
+    highest = max(each.number for each in channels)
     planes = []
     for location in wanted:
         xy, z, t = location
         position = positions[xy]
-        if position.counts["channel"] <= max(channels):
+        if position.counts["channel"] <= highest:
             raise ImageError(f"{plane_name(name, location)}: this position has "
-                             f"{position.counts['channel']} channels, and {max(channels) + 1} is "
+                             f"{position.counts['channel']} channels, and {highest + 1} is "
                              "selected; select others")  # fmt: skip
         found = tuple(
-            _Channel(position.locate(z=z, t=t, channel=each), limit, colours[i % len(colours)])
-            for i, (each, limit) in enumerate(zip(channels, limits, strict=True))
+            _Channel(position.locate(z=z, t=t, channel=each.number), limit, colour)
+            for each, limit, colour in zip(channels, limits, colours, strict=True)
         )
         planes.append(Plane(name, location, found, position.pixel_size_um))
     return planes
 
 
 def _limits(
-    positions: Sequence[Position], channel: int, name: str, max_pixels: int
+    positions: Sequence[Position], channel: ChannelChoice, name: str, max_pixels: int
 ) -> tuple[float, float]:
-    """The contrast of a channel, from :data:`SAMPLED_PLANES` of the whole file."""
+    """The contrast of a channel: as a user says it, or from :data:`SAMPLED_PLANES` of the whole
+    file."""
+    given = channel.contrast
+    if given is not None and given.limits is not None:
+        return given.limits
     counts = [each.counts["z"] * each.counts["t"] for each in positions]
     ends = np.cumsum(counts)
     found: list[tuple[float, float]] = []
@@ -234,14 +235,14 @@ def _limits(
         xy = int(np.searchsorted(ends, number, side="right"))
         t, z = divmod(number - int(ends[xy]) + counts[xy], positions[xy].counts["z"])
         try:
-            stored = positions[xy].locate(z=z, t=t, channel=channel)
+            stored = positions[xy].locate(z=z, t=t, channel=channel.number)
             values = stored.read(name, plane_name(name, (xy, z, t)), max_pixels)
         except (ImageError, ValueError):  # said when the plane is read
             continue
-        if values.dtype == np.uint8:
+        if values.dtype == np.uint8 and given is None:
             return 0.0, 255.0
         finite = values[np.isfinite(values)]
-        found += [own_stretch(finite)] if finite.size else []
+        found += [channel.stretch(finite)] if finite.size else []
     if not found:
         return 0.0, 1.0
     lows, highs = zip(*found, strict=True)

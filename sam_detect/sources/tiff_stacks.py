@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.errors import ImageError, one_line
+from sam_detect.errors import ImageError, SamDetectError, one_line
 from sam_detect.sources._readers import quiet_readers
 from sam_detect.sources.decoding import TIFF_MAGICS, check_file, check_pixels, unreadable
 from sam_detect.sources.physical_sizes import size_in_tiff
@@ -172,7 +172,7 @@ def _reading(name: str) -> Iterator[BinaryIO]:
                 )
             file.seek(0)
             yield file
-    except ImageError:
+    except SamDetectError:
         raise
     except PermissionError as error:
         raise unreadable(name, error) from error

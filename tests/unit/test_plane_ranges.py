@@ -91,6 +91,69 @@ def test_channels_by_name(tmp_path: Path) -> None:
         planes_of(tmp_path / "s.ome.tif", PlaneRanges(z="1"))
 
 
+def test_a_colour_and_a_contrast_may_follow_a_channel(tmp_path: Path) -> None:
+    ome(tmp_path / "s.ome.tif")  # channel c of plane z at t has the value 100 t + 10 z + c
+
+    def shown(channel: str) -> list[int]:
+        (plane,) = planes_of(tmp_path / "s.ome.tif", PlaneRanges(z="2", t="2", channel=channel))
+        return plane.read().image_rgb[0, 0].tolist()
+
+    assert shown("dapi") == [110, 110, 110]
+    assert shown("dapi:green") == [0, 110, 0]
+    assert shown("dapi : #ff8000") == [110, 55, 0]
+    assert shown("dapi:100-120") == shown("dapi:100-120:grey") == [128, 128, 128]
+    assert shown("1:blue:100-120, LAMP1:red, 3") == [111, 0, 140 + 100]
+    assert shown("1:1.1e2-1e9") == [0, 0, 0]
+
+
+def test_a_contrast_of_percentiles_is_that_of_the_file(tmp_path: Path) -> None:
+    ramps = np.arange(101, dtype=np.uint16).reshape(1, 101).repeat(9, axis=0)
+    tifffile.imwrite(tmp_path / "s.tif", np.stack([ramps, 10 + ramps]), photometric="minisblack")
+    lowest_and_highest = {"1:20%-80%": (20, 90), "1:50-80%": (50, 90), "1:0%-100%": (0, 110)}
+    for channel, (low, high) in lowest_and_highest.items():
+        (plane,) = planes_of(tmp_path / "s.tif", PlaneRanges(z="1", channel=channel))
+        expected = np.rint(255 * np.clip((np.arange(101) - low) / (high - low), 0, 1))
+        assert np.abs(plane.read().image_rgb[0, :, 0] - expected).max() <= 1
+
+
+def test_names_with_colons_stay_names(tmp_path: Path) -> None:
+    names = {"axes": "CYX", "Channel": {"Name": ["a:red", "a"]}}
+    values = np.stack([np.full((8, 9), value, np.uint8) for value in (3, 200)])
+    tifffile.imwrite(tmp_path / "s.ome.tif", values, metadata=names, ome=True)
+    for channel, colour in {
+        "a:red": [3] * 3,
+        "a:blue": [0, 0, 200],
+        "A:Red:blue": [0, 0, 3],
+    }.items():
+        (plane,) = planes_of(tmp_path / "s.ome.tif", PlaneRanges(channel=channel))
+        assert plane.read().image_rgb[0, 0].tolist() == colour
+
+
+@pytest.mark.parametrize(
+    ("channel", "error", "said"),
+    [
+        (
+            "1:purple",
+            ImageError,
+            r"no channel '1:purple'.*a colour \(red, green.*as in 1:green:100",
+        ),
+        ("1:red:green", ImageError, "no channel '1:red:green'"),
+        ("9:red", ImageError, "no channel '9:red', the file has channels 1-4"),
+        (":red", ImageError, "no channel ':red'"),
+        ("1:200-100", ConfigError, "the first limit of a contrast is below the second"),
+        ("1:5%-5%", ConfigError, "the first limit of a contrast is below the second"),
+        ("1:0-1e999", ConfigError, "the first limit of a contrast is below the second"),
+        ("1:1%-101%", ConfigError, "percentiles lie between 0% and 100%"),
+    ],
+)
+def test_what_is_no_colour_or_contrast_is_said(
+    tmp_path: Path, channel: str, error: type[Exception], said: str
+) -> None:
+    ome(tmp_path / "s.ome.tif")
+    with pytest.raises(error, match=said):
+        planes_of(tmp_path / "s.ome.tif", PlaneRanges(channel=channel))
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
