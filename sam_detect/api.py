@@ -383,13 +383,17 @@ class SAMDetect:
 
         Returns:
             What is found in each picture or plane, without what was shown there. ``SAMDetect(
-            vector_store="memory")`` keeps the examples for itself.
+            vector_store="memory")`` keeps the examples for itself. Annotations that cannot be used
+            are left out, each with a ``UserWarning``.
         """
-        annotated, sought = read_annotations(annotations, images)[0], list[ImageLike](images)
+        sought = list[ImageLike](images)
+        annotated, problems = read_annotations(annotations, images)
         if ranges:
-            annotated = self.annotated_planes(annotated, ranges, [], elsewhere=True)
+            annotated = self.annotated_planes(annotated, ranges, problems, elsewhere=True)
             sought = [plane for path in images for plane in self.planes(path, ranges)]
         shown = self.learn_tagged(annotated, tag=tag, **options)
+        for problem in [*problems, *(f"{path}: {problem}" for path, problem in shown.problems)]:
+            warnings.warn(problem, stacklevel=2)
         found = self.detect(sought, workers=options.get("workers") or 1)
         return [without_shown(each.only({shown.label})) for each in found]
 

@@ -24,7 +24,7 @@ class Shown:
 
     Attributes:
         label: that the examples and the objects found have.
-        examples, negatives: how many outlines were learnt.
+        examples, negatives: how many objects were learnt; the same outline twice is one.
         smallest_area: of the examples, in pixels.
         problems: path of a picture and a line, for each thing that could not be used.
         guessed: path of a picture and how many boxes of it no proposal fits.
@@ -66,7 +66,7 @@ def learn_tagged(
     """
     name = normalised_label(tag if label is None else label)
     batch = pipeline.library.new_batch()
-    learnt, areas = [0, 0], list[int]()
+    learnt, areas = (set[str](), set[str]()), list[int]()
     problems, guessed = list[tuple[str, str]](), list[tuple[str, int]]()
     wanted = [tag] if negative_tag is None else [tag, negative_tag]
     for negative, each in enumerate(wanted):
@@ -86,12 +86,13 @@ def learn_tagged(
                 guessed += [(image.name, len(prepared.guessed))] if prepared.guessed else []
                 if prepared.examples:
                     pipeline.keep(prepared.examples, batch=batch)
-                    learnt[negative] += len(prepared.examples)
+                    learnt[negative].update(example.id for example in prepared.examples)
                     areas += [] if negative else prepared.masks.areas.tolist()
         if not negative and not learnt[0]:
             first = f": {problems[0][1]}" if problems else ""
             raise ImageError(f"no outline with the tag '{tag}' can be used{first}")
-    return Shown(name, learnt[0], learnt[1], min(areas), tuple(problems), tuple(guessed))
+    shown, negatives = map(len, learnt)
+    return Shown(name, shown, negatives, min(areas), tuple(problems), tuple(guessed))
 
 
 def without_shown(detections: Detections) -> Detections:

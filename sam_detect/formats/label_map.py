@@ -2,7 +2,8 @@
 
 TIFF holds the planes of a stack in one file (axes T, Z, Y, X): 16 bits as ImageJ reads them, 32
 where there are more objects. PNG has 16 bits and one plane. The tags of the numbers are in the
-file, too: in ImageJ's ``Info``, tifffile's description, or PNG's text ``sam-detect``.
+file, too: in ImageJ's ``Info``, tifffile's description, or PNG's text ``sam-detect``. So are the
+planes where they are not the first ones of a stack.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sam_detect.formats.values import checked_tags, polygons_of
 from sam_detect.polygons import mask_polygons, polygons_to_crop
 from sam_detect.types import AnnotatedImage, Annotation, Location
 
-KEY = "sam-detect"
+KEY, PLANES = "sam-detect", "planes"
 MAX_BYTES = 1 << 31
 """Of all planes, unpacked."""
 MAX_16_BITS = 65_535
@@ -56,7 +57,8 @@ def encode(image: AnnotatedImage, *, as_png: bool = False) -> bytes:
     for number, location, (x0, y0, x1, y1), crop in crops:
         plane = planes.index(location) if location is not None else 0
         values[plane, y0:y1, x0:x1][crop] = number
-    note = json.dumps({KEY: tags})
+    several = [] if planes == _first_planes(*_counts(planes)) else [list(at) for at in planes]
+    note = json.dumps({KEY: tags, **({PLANES: several} if several else {})})
     if as_png:
         return _png(values, note)
     return _tiff(values, planes, note)
@@ -64,22 +66,49 @@ def encode(image: AnnotatedImage, *, as_png: bool = False) -> bytes:
 
 def decode(data: bytes, problems: list[str]) -> list[AnnotatedImage]:
     """The objects of a file as one picture without a name; one without tags where the file does
-    not say what its numbers mean."""
+    not say what its numbers mean. Its ``references["planes"]`` are the planes of a stack."""
     values, note = _read_png(data) if data.startswith(PNG_MAGIC) else _read_tiff(data)
+    t_count, z_count, *size = values.shape
     known: dict[int, tuple[str, ...]] = {}
+    planes = _first_planes(t_count, z_count)
     try:
-        for row in json.loads(note).get(KEY, ()) if note else ():
+        said = json.loads(note) if note else {}
+        for row in said.get(KEY, ()):
             tags = checked_tags(row["tags"])
             known |= {int(number): tags for number in row["numbers"]}
+        if PLANES in said:
+            planes = _checked_planes(said[PLANES], len(planes))
     except (MaskError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         problems.append(f"its tags cannot be read: {error}")
     outlines: list[Annotation] = []
-    t_count, z_count, *size = values.shape
-    for t in range(t_count):
-        for z in range(z_count):
-            location = (0, z, t) if t_count * z_count > 1 else None
-            outlines += _objects(values[t, z], known, location)
-    return [AnnotatedImage("", "", tuple(outlines), size_hw=(size[0], size[1]))]
+    placed = planes != [(0, 0, 0)]
+    for plane, location in zip(values.reshape(-1, *size), planes, strict=True):
+        outlines += _objects(plane, known, location if placed else None)
+    references = {"planes": tuple(planes)} if placed else {}
+    return [AnnotatedImage("", "", tuple(outlines), (size[0], size[1]), references)]
+
+
+def _first_planes(t_count: int, z_count: int) -> list[Location]:
+    return [(0, z, t) for t in range(t_count) for z in range(z_count)]
+
+
+def _checked_planes(given: Any, count: int) -> list[Location]:
+    """Planes as a file says them; raises ``ValueError`` where they are malformed."""
+    planes = [tuple(each) for each in given]
+    numbers = [number for each in planes for number in each]
+    if not all(type(number) is int and number >= 0 for number in numbers) or (
+        len(numbers) != 3 * len(planes) or len(set(planes)) != count or len(planes) != count
+    ):
+        raise ValueError("its planes are no list of XY, Z and T for each of them")
+    return [(xy, z, t) for xy, z, t in planes]
+
+
+def _counts(planes: Sequence[Location]) -> tuple[int, int]:
+    """How many time points, and how many planes of each; planes of any choice lie one after the
+    other."""
+    t_count = len({(xy, t) for xy, _, t in planes})
+    z_count = len(planes) // t_count
+    return (t_count, z_count) if t_count * z_count == len(planes) else (1, len(planes))
 
 
 def _numbered(outlined: Sequence[Annotation]) -> tuple[list[int], list[dict[str, Any]]]:
@@ -122,11 +151,7 @@ def _png(values: Plane, note: str) -> bytes:
 def _tiff(values: Plane, planes: Sequence[Location], note: str) -> bytes:
     import tifffile
 
-    t_count = len({(xy, t) for xy, _, t in planes})
-    z_count = len(planes) // t_count
-    if t_count * z_count != len(planes):  # planes of any choice: one after the other
-        t_count, z_count = 1, len(planes)
-    shaped = values.reshape(t_count, z_count, *values.shape[1:])
+    shaped = values.reshape(*_counts(planes), *values.shape[1:])
     data = io.BytesIO()
     if values.dtype == np.uint16:
         tifffile.imwrite(

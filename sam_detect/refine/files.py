@@ -72,8 +72,6 @@ class AnnotationFile:
         if self._content.startswith((imagej.ROI_MAGIC, imagej.ZIP_MAGIC)):
             return imagej.encode(whole)
         if self._parsed is None:
-            planes = sorted({o.location for o in whole.outlines if o.location is not None})
-            whole = replace(whole, references={**whole.references, "planes": tuple(planes)})
             return label_map.encode(whole, as_png=self._content.startswith(label_map.PNG_MAGIC))
         if geojson.is_geojson(self._parsed):
             return geojson.encode(whole)

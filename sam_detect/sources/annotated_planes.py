@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -28,13 +29,15 @@ def annotated_planes(
     Args:
         images: stacks with their annotations.
         ranges: which planes count, and the channels that are read.
-        problems: gets a line for each stack with annotations that are left out.
-        elsewhere: whether annotations outside the ranges count, too.
+        problems: gets a line for each stack with annotations that cannot be used.
+        elsewhere: whether annotations outside the ranges count, too; else they are left out, with a
+            warning.
 
     Raises:
         ImageError: no annotation lies in a plane that counts.
     """
     found: list[AnnotatedImage] = []
+    left_out = "there is none"
     for image in images:
         by_plane: dict[Location, list[Annotation]] = defaultdict(list)
         try:
@@ -59,8 +62,8 @@ def annotated_planes(
             problems.append(str(error))
             continue
         if outside:
-            problems.append(f"{image.path}: {outside} annotations lie in planes that are not "
-                            "selected")  # fmt: skip
+            left_out = f"{image.path}: {outside} annotations lie in planes that are not selected"
+            warnings.warn(left_out, stacklevel=2)
         if unplaced:
             problems.append(f"{image.path}: {unplaced} annotations do not say which plane they lie "
                             "in, and several are selected: select the one plane that they lie "
@@ -70,6 +73,6 @@ def annotated_planes(
             for plane in planes
         ]
     if not found:
-        first = f": {problems[0]}" if problems else ""
-        raise ImageError(f"no annotation lies in a plane that can be used{first}")
+        first = problems[0] if problems else left_out
+        raise ImageError(f"no annotation lies in a plane that can be used: {first}")
     return found

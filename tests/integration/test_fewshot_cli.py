@@ -194,6 +194,8 @@ def test_few_strange_and_identical_examples_work(command: Command, tmp_path: Pat
         ran = command("fewshot", "a.png", "--annotations", "given.json", "--tag", "cell", "--json")
         assert ran.code == (1 if name == "edge" else 0), (name, ran.err)
         assert len(centres(ran.json[0]["detections"]) & set(CELLS)) >= 1, name
+        learnt = "2 examples" if name == "edge" else "1 example"
+        assert f"learnt {learnt} of 'cell'" in ran.err, name
         if name == "edge":
             assert "outline 2" in ran.err
             assert "no pixel" in ran.err
@@ -238,3 +240,6 @@ def test_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(found) == len(CELLS) - 5
     assert set(found.label) == {"cell"}
     assert all(each.similarity is not None and each.similarity > 0.5 for each in found)
+    edge = outlined(tmp_path / "edge.json", "a.png", cell=[ring(CELLS[0]), ring((900, 900))])
+    with pytest.warns(UserWarning, match=r"a\.png: outline 2.*no pixel"):
+        SAMDetect(vector_store="memory").fewshot([picture], edge, tag="cell")

@@ -235,6 +235,43 @@ def test_tifffile_reads_a_label_map_of_a_stack() -> None:
     assert {each.tags for each in found.outlines} == {("nut",)}
 
 
+@pytest.mark.parametrize(
+    "planes",
+    [
+        ((0, 4, 0),),
+        ((0, 2, 0), (0, 5, 0)),
+        ((1, 0, 0), (1, 0, 3)),
+        ((0, 0, 0), (0, 1, 0), (2, 7, 1)),
+    ],
+)
+def test_a_label_map_says_which_planes_it_has(planes: Any) -> None:
+    [first] = of_masks(blobs()[:1])
+    outlines = tuple(Annotation(("nut",), first.polygons, location=at) for at in planes[-2:])
+    data = label_map.encode(image(outlines, references={"planes": planes}))
+    problems: list[str] = []
+    [found] = label_map.decode(data, problems)
+    assert problems == []
+    assert [each.location for each in found.outlines] == list(planes[-2:])
+    assert found.references["planes"] == planes, "also those without an object"
+    assert label_map.encode(found) == data
+
+
+@pytest.mark.parametrize(
+    "said", [5, [], [[0, 1, 0]], [[0, 1, 0]] * 2, [[0, 1], [0, 2, 0, 1]], [[0, -1, 0], [0, 2, 0]],
+             [[0, "a", 0], [0, 2, 0]]], ids=repr,
+)  # fmt: skip
+def test_planes_that_a_label_map_cannot_have_are_said(said: Any) -> None:
+    values = np.zeros((2, *SIZE), np.uint16)
+    values[1, 2:6, 3:9] = 1
+    file = io.BytesIO()
+    note = json.dumps({"sam-detect": [], "planes": said})
+    tifffile.imwrite(file, values, imagej=True, metadata={"axes": "ZYX", "Info": note})
+    problems: list[str] = []
+    [found] = label_map.decode(file.getvalue(), problems)
+    assert len(problems) == 1
+    assert [each.location for each in found.outlines] == [(0, 1, 0)]
+
+
 def test_one_id_in_several_planes_is_one_number() -> None:
     planes = ((0, 0, 0), (0, 1, 0))
     [first] = of_masks(blobs()[:1])
