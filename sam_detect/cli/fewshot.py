@@ -204,7 +204,8 @@ def _learn(
     if ranges:
         annotated = detector.annotated_planes(annotated, ranges, problems, elsewhere=True)
     for problem in problems:
-        note(f"warning: {annotations}: {problem}")
+        named = problem.startswith(f"{annotations}: ")
+        note(f"warning: {problem}" if named else f"warning: {annotations}: {problem}")
     shown = detector.learn_tagged(annotated, **options)
     for path, problem in shown.problems:
         failures.add(path, problem)

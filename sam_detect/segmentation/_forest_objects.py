@@ -169,11 +169,12 @@ class Learnt:
     def predicted_iou(self) -> PredictedIoU:
         """Trained when it is first asked for."""
 
-        def proposed(image_rgb: ImageRGB, seen: SeenPicture) -> Masks:
+        def proposed(image_rgb: ImageRGB, views: Sequence[SeenPicture]) -> list[Masks]:
             size_hw = image_rgb.shape[0], image_rgb.shape[1]
             limits = LEAST_REGION, size_hw[0] * size_hw[1]
-            regions = propose(image_rgb, limits=limits, max_proposals=MOST_REGIONS)
-            return Masks.concatenate([objects(View(self, seen)), as_masks(size_hw, *regions)])
+            found = propose(image_rgb, limits=limits, max_proposals=MOST_REGIONS)
+            regions = as_masks(size_hw, *found)
+            return [Masks.concatenate([objects(View(self, seen)), regions]) for seen in views]
 
         return PredictedIoU(self.forest, proposed)
 

@@ -9,14 +9,17 @@ has a head for the same (Kirillov et al. 2023); this one knows the objects that 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 
-from sam_detect.masks import BoolArray, FloatArray
+from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.segmentation._pixel_forest import (
     EDGE,
+    THREADS,
     PixelForest,
     SeenPicture,
     ellipse_fill,
@@ -42,28 +45,29 @@ GROUPS = 5
 """IoUs from 0 to 1 are learnt in so many groups of the same weight."""
 TREES, LEAST_LEAF, FEATURES_TRIED = 100, 4, 0.4
 
+Propose = Callable[[ImageRGB, Sequence[SeenPicture]], list[Masks]]
+
 
 class PredictedIoU:
     """Predicts the IoU of masks with objects like some examples.
 
     Args:
         forest: trained on the examples.
-        propose: gives the proposals for a picture, of which also what the forest sees is given.
+        propose: gives the proposals for a picture with each of several ways in which forests see
+            it.
     """
 
-    def __init__(
-        self, forest: PixelForest, propose: Callable[[ImageRGB, SeenPicture], Masks]
-    ) -> None:
+    def __init__(self, forest: PixelForest, propose: Propose) -> None:
+        from sklearn.base import clone
         from sklearn.ensemble import ExtraTreesRegressor
-        from sklearn.model_selection import GroupKFold, cross_val_predict
+        from sklearn.model_selection import GroupKFold
 
         self._forest = forest
         self._typical = float(np.median(forest.log_areas))
         shown = [i for i in range(min(MOST_CROPS, len(forest.crops))) if forest.has_pixels(i)]
-        # Of two kinds are the pictures to come: of these examples, and of others.
-        learnt = [(i, known) for i in shown for known in (False, True)]
-        rows = [self._of_example(*each, propose) for each in learnt]
-        examples = np.repeat([i for i, _ in learnt], [len(ious) for _, ious in rows])
+        with ThreadPoolExecutor(THREADS) as pool:
+            rows = list(pool.map(functools.partial(self._of_example, propose=propose), shown))
+        examples = np.repeat(shown, [len(ious) for _, ious in rows])
         features, ious = (np.concatenate(each) for each in zip(*rows, strict=True))
         group = np.minimum(ious * GROUPS, GROUPS - 1).astype(np.int64)
         weights = 1 / np.bincount(group)[group]
@@ -72,13 +76,22 @@ class PredictedIoU:
         )
         self._least = 0.0
         if len(shown) > 1:
-            left_out = cross_val_predict(
-                self._trees, features, ious, groups=examples,
-                cv=GroupKFold(min(FOLDS, len(shown))), params={"sample_weight": weights},
-            )  # fmt: skip
+            left_out = np.zeros(len(ious))
+
+            def predict(fold: tuple[IntArray, IntArray]) -> None:
+                learnt, others = fold
+                trees = clone(self._trees)
+                trees.fit(features[learnt], ious[learnt], sample_weight=weights[learnt])
+                left_out[others] = trees.predict(features[others])
+
+            folds = GroupKFold(min(FOLDS, len(shown))).split(features, groups=examples)
+            with ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(predict, folds))
             best = [left_out[(examples == i) & (ious < 1)].max(initial=0) for i in shown]
             self._least = LEAST_SHARE * float(np.median(best))
+        self._trees.n_jobs = THREADS
         self._trees.fit(features, ious, sample_weight=weights)
+        self._trees.n_jobs = None  # its threads add up the trees in any order
 
     def __call__(self, seen: SeenPicture, masks: Masks) -> FloatArray:
         """``(N,)`` float32 in 0..1, of masks of a picture; 0 for those of quite another size.
@@ -99,20 +112,20 @@ class PredictedIoU:
         found[found < self._least] = 0
         return found
 
-    def _of_example(
-        self, index: int, known: bool, propose: Callable[[ImageRGB, SeenPicture], Masks]
-    ) -> tuple[FloatArray, FloatArray]:
+    def _of_example(self, index: int, propose: Propose) -> tuple[FloatArray, FloatArray]:
         """``(n, F)`` features of the proposals for an example's crop that share much with it, and
-        of its own outline, which is the first; and ``(n,)`` their IoU with it."""
-        seen, mask = self._forest.see_example(index, known=known)
-        proposed = propose(self._forest.crops[index].image_rgb, seen)
+        of its own outline; and ``(n,)`` their IoU with it."""
+        # Of two kinds are the pictures to come: of these examples, and of others.
+        views = [self._forest.see_example(index, known=known) for known in (False, True)]
+        proposed = propose(self._forest.crops[index].image_rgb, [seen for seen, _ in views])
         described, ious = [], []
-        for each in [mask, *_dense(proposed, seen)]:
-            shared = np.count_nonzero(each & mask)
-            smaller = min(np.count_nonzero(each), np.count_nonzero(mask))
-            if shared > OVERLAP * smaller:
-                described.append(self._describe(seen, *_trimmed(each)))
-                ious.append(shared / np.count_nonzero(each | mask))
+        for (seen, mask), masks in zip(views, proposed, strict=True):
+            for each in [mask, *_dense(masks, seen)]:
+                shared = np.count_nonzero(each & mask)
+                smaller = min(np.count_nonzero(each), np.count_nonzero(mask))
+                if shared > OVERLAP * smaller:
+                    described.append(self._describe(seen, *_trimmed(each)))
+                    ious.append(shared / np.count_nonzero(each | mask))
         return np.array(described), np.array(ious)
 
     def _describe(self, seen: SeenPicture, crop: BoolArray, corner_xy: Sequence[int]) -> FloatArray:

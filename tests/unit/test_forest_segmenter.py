@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -76,8 +77,8 @@ def objects(forest: PixelForest, frame: Frame) -> Masks:
     return forests.fitting_objects(forests.View.of(learnt, frame))
 
 
-def plain(image_rgb: Image, seen: object) -> Masks:
-    return NaiveSegmenter().segment(Frame(image_rgb))
+def plain(image_rgb: Image, views: Sequence[object]) -> list[Masks]:
+    return [NaiveSegmenter().segment(Frame(image_rgb))] * len(views)
 
 
 def found(proposed: Masks, wanted: Masks, least: float = 0.7) -> float:
