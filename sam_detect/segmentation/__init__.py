@@ -56,7 +56,7 @@ class PlainSegmenterOptions(NaiveSegmenterOptions):
     forest: Literal["auto", "off"] = Field(
         "auto",
         description="Whether the examples train a pixel classifier, which finds further objects; "
-        "auto: for a picture in which 8 or more of them are outlined.",
+        "auto: for a picture in which some of them are outlined.",
     )
 
 

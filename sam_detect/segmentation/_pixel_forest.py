@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -171,6 +172,14 @@ class PixelForest:
             trees = self._trained([*self._samples, own])
         return SeenPicture.of(size_hw, seen, _predicted(trees, features), self.side)
 
+    def train_folds(self) -> None:
+        """Trains what :meth:`see_example` needs of examples that are not known; after that several
+        threads may call it."""
+        for fold in range(FOLDS):
+            others = [each for number, each in enumerate(self._samples) if number % FOLDS != fold]
+            if others and fold not in self._without:
+                self._without[fold] = self._trained(others)
+
     def see_example(self, index: int, *, known: bool) -> tuple[SeenPicture, BoolArray]:
         """The crop of an example as the forest sees it; and the example's mask in it.
 
@@ -178,13 +187,10 @@ class PixelForest:
             known: whether the trees learnt this very example, as they know those of a picture that
                 examples are from; otherwise others see it, where there are other examples.
         """
+        self.train_folds()
         crop = self.crops[index]
         seen = resized(crop.image_rgb, self._scale / crop.scale)
-        fold = index % FOLDS
-        others = [each for number, each in enumerate(self._samples) if number % FOLDS != fold]
-        if not known and others and fold not in self._without:
-            self._without[fold] = self._trained(others)
-        trees = self._first if known or not others else self._without[fold]
+        trees = self._first if known else self._without.get(index % FOLDS, self._first)
         kinds = _predicted(trees, _features(seen, self.side, grey=self._grey))
         return SeenPicture.of(crop.mask.shape, seen, kinds, self.side), self._masks[index]
 
@@ -227,7 +233,7 @@ class PixelForest:
         weights = 1 / np.bincount(kinds, minlength=BACKGROUND + 1)[kinds]
         trees = ExtraTreesClassifier(
             TREES, max_depth=DEPTH, min_samples_leaf=LEAST_LEAF, max_features=FEATURES_TRIED,
-            bootstrap=True, random_state=0, n_jobs=THREADS,
+            bootstrap=True, random_state=0,
         )  # fmt: skip
         exposures = [weights, *[weights / 2] * (len(EXPOSURES) - 1)]
         trees.fit(
@@ -235,7 +241,6 @@ class PixelForest:
             np.tile(kinds, len(EXPOSURES)),
             sample_weight=np.concatenate(exposures),
         )
-        trees.n_jobs = None  # the threads of _predicted are enough
         return trees
 
 
@@ -355,15 +360,17 @@ def _slope(values: FloatArray, axis: int) -> FloatArray:
     return np.asarray(cv2.Sobel(values, cv2.CV_32F, 1 - axis, axis, scale=1 / 8))
 
 
-def _predicted(trees: object, features: Features) -> FloatArray:
+def _predicted(trees: Any, features: Features) -> FloatArray:
     """``(..., 4)`` share of the trees for each kind, of ``(..., F)`` features."""
     pixels = features.reshape(-1, features.shape[-1])
     found = np.zeros((len(pixels), BACKGROUND + 1), np.float32)
 
     def predict(part: slice) -> None:
-        found[part, trees.classes_] = trees.predict_proba(pixels[part])  # type: ignore[attr-defined]
+        total = sum(tree.tree_.predict(pixels[part]) for tree in trees.estimators_)
+        found[part, trees.classes_] = total / len(trees.estimators_)
 
-    # Not by scikit-learn's own threads: they add up the trees in any order.
+    # Not by predict_proba: its threads add up the trees in any order, and it is not to be called
+    # from several threads, since it changes the filters of warnings.
     parts = [slice(at, at + AT_ONCE) for at in range(0, len(pixels), AT_ONCE)]
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(predict, parts))

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from sam_detect.masks import BoolArray, FloatArray, IntArray
+from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.segmentation._pixel_forest import (
     EDGE,
     THREADS,
@@ -58,13 +58,13 @@ class PredictedIoU:
     """
 
     def __init__(self, forest: PixelForest, propose: Propose) -> None:
-        from sklearn.base import clone
         from sklearn.ensemble import ExtraTreesRegressor
-        from sklearn.model_selection import GroupKFold
+        from sklearn.model_selection import GroupKFold, cross_val_predict
 
         self._forest = forest
         self._typical = float(np.median(forest.log_areas))
         shown = [i for i in range(min(MOST_CROPS, len(forest.crops))) if forest.has_pixels(i)]
+        forest.train_folds()
         with ThreadPoolExecutor(THREADS) as pool:
             rows = list(pool.map(functools.partial(self._of_example, propose=propose), shown))
         examples = np.repeat(shown, [len(ious) for _, ious in rows])
@@ -76,22 +76,13 @@ class PredictedIoU:
         )
         self._least = 0.0
         if len(shown) > 1:
-            left_out = np.zeros(len(ious))
-
-            def predict(fold: tuple[IntArray, IntArray]) -> None:
-                learnt, others = fold
-                trees = clone(self._trees)
-                trees.fit(features[learnt], ious[learnt], sample_weight=weights[learnt])
-                left_out[others] = trees.predict(features[others])
-
-            folds = GroupKFold(min(FOLDS, len(shown))).split(features, groups=examples)
-            with ThreadPoolExecutor(THREADS) as pool:
-                list(pool.map(predict, folds))
+            left_out = cross_val_predict(
+                self._trees, features, ious, groups=examples,
+                cv=GroupKFold(min(FOLDS, len(shown))), params={"sample_weight": weights},
+            )  # fmt: skip
             best = [left_out[(examples == i) & (ious < 1)].max(initial=0) for i in shown]
             self._least = LEAST_SHARE * float(np.median(best))
-        self._trees.n_jobs = THREADS
         self._trees.fit(features, ious, sample_weight=weights)
-        self._trees.n_jobs = None  # its threads add up the trees in any order
 
     def __call__(self, seen: SeenPicture, masks: Masks) -> FloatArray:
         """``(N,)`` float32 in 0..1, of masks of a picture; 0 for those of quite another size.

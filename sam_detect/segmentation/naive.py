@@ -4,8 +4,9 @@
 2. Where it is told how much each pixel is like the examples of a library, the level sets of this
    map are regions, too, and what is not more like them than its surroundings has score 0
    (``_similar_regions``).
-3. In a picture that many of the examples are from, objects are added that a pixel classifier finds,
-   which is trained on the examples, and all proposals are judged by it (``_forest_objects``).
+3. In a picture that some of the examples are from, objects are added that a pixel classifier finds,
+   which is trained on the examples; with many of them it judges all proposals
+   (``_forest_objects``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Segmenter
 from sam_detect.options import require_number
 from sam_detect.scratch import reduced
-from sam_detect.segmentation._forest_objects import ENOUGH_OUTLINED_HERE, Forests
+from sam_detect.segmentation._forest_objects import Forests
 from sam_detect.segmentation._level_sets import as_masks, propose
 from sam_detect.segmentation._regions import enlarged
 from sam_detect.types import Crop, Frame, Masks, Similarity, SimilarityMap
@@ -43,9 +44,9 @@ class NaiveSegmenter(Segmenter):
         max_proposals: at most this many masks, the best.
         similar_regions: ``"auto"``: a library's examples choose among the proposals, and add some,
             where they tell objects from their surroundings; ``"off"``: never.
-        forest: ``"auto"``: in a picture in which :data:`ENOUGH_OUTLINED_HERE` or more of a
-            library's examples are outlined, and each label has enough of them, these train a pixel
-            classifier, which adds proposals and judges all of them; ``"off"``: never.
+        forest: ``"auto"``: in a picture in which at least one of a library's examples is outlined,
+            and where each label has enough of them, these train a pixel classifier, which adds
+            proposals and judges them; ``"off"``: never.
 
     Raises:
         ConfigError: a negative area, less than one proposal, or another word.
@@ -53,7 +54,7 @@ class NaiveSegmenter(Segmenter):
 
     thread_safe = True
     wants_separable = True
-    least_outlined = ENOUGH_OUTLINED_HERE
+    least_outlined = 1
 
     def __init__(
         self,
@@ -98,8 +99,8 @@ class NaiveSegmenter(Segmenter):
         if self._forests is None:
             return self
         found, forests = copy.copy(self), replace(self._forests, outlined_here=examples)
-        # What they cannot judge is left to the examples, unless they are asked for everywhere.
-        found._forests = forests if forests.judge or not self.least_outlined else None
+        # Where they lack a label the examples decide, unless forests are asked for everywhere.
+        found._forests = forests if forests.knows_all or not self.least_outlined else None
         found.rates_alike = not forests.judge
         return found
 

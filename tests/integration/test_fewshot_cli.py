@@ -145,6 +145,13 @@ def test_a_similarity_threshold_decides_instead_of_the_confidence(
     command(*given, "--similarity-threshold", "2").failed("similarity_threshold", code=2)
 
 
+def within(bbox: list[int], place: tuple[int, int], most: int = 60) -> bool:
+    """Whether a box of about the size of a square is about a place."""
+    x, y, width, height = bbox
+    middle = abs(x + width / 2 - place[0]) < 10 and abs(y + height / 2 - place[1]) < 10
+    return middle and max(width, height) < most
+
+
 def test_negatives_keep_what_looks_the_same_out(command: Command, tmp_path: Path) -> None:
     drawn(tmp_path / "a.png")
     outlined(
@@ -153,13 +160,17 @@ def test_negatives_keep_what_looks_the_same_out(command: Command, tmp_path: Path
     )  # fmt: skip
     given = ("fewshot", "a.png", "--annotations", "n.json", "--tag", "cell")
     given = (*given, "--similarity-threshold", "-1", "--json")
-    with_negatives = command(*given, "--negative-tag", "other").worked().json[0]["detections"]
-    boxes = [
-        [each["bbox"] for each in found if each["bbox"][0] > SQUARES[0][0] - 16]
-        for found in (command(*given).worked().json[0]["detections"], with_negatives)
-    ]
-    assert boxes[0]
-    assert not boxes[1]
+
+    def found(*options: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = command(*given, *options).worked().json[0]["detections"]
+        return rows
+
+    def squares(rows: list[dict[str, Any]]) -> set[tuple[int, int]]:
+        return {at for at in SQUARES if any(within(each["bbox"], at) for each in rows)}
+
+    assert squares(found()) == set(SQUARES), "the threshold takes everything"
+    with_negatives = found("--negative-tag", "other")
+    assert squares(with_negatives) <= {SQUARES[2]}, "not those that were shown"
     assert set(CELLS[3:]) <= centres(with_negatives)
 
 
