@@ -33,7 +33,7 @@ from skimage.segmentation import watershed
 from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.overlaps import Clashes, meeting_boxes, shared_pixels, sparse_nms
 from sam_detect.segmentation._component_tree import ComponentTree, Values
-from sam_detect.segmentation._level_sets import as_masks, propose
+from sam_detect.segmentation._level_sets import Basis, as_masks, propose
 from sam_detect.segmentation._pixel_forest import (
     RIM,
     PixelForest,
@@ -172,7 +172,8 @@ class Learnt:
         def proposed(image_rgb: ImageRGB, views: Sequence[SeenPicture]) -> list[Masks]:
             size_hw = image_rgb.shape[0], image_rgb.shape[1]
             limits = LEAST_REGION, size_hw[0] * size_hw[1]
-            found = propose(image_rgb, limits=limits, max_proposals=MOST_REGIONS)
+            basis = Basis.of(image_rgb, limits)
+            found = propose(basis, limits=limits, max_proposals=MOST_REGIONS)
             regions = as_masks(size_hw, *found)
             return [Masks.concatenate([objects(View(self, seen)), regions]) for seen in views]
 

@@ -65,8 +65,30 @@ DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 Binary = npt.NDArray[np.uint8]
 
 
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """What an image gives, whatever the examples.
+
+    Attributes:
+        regions: its promising level sets.
+        ranker: scores regions of it.
+    """
+
+    regions: Sequence[RegionProposal]
+    ranker: Ranker
+
+    @classmethod
+    def of(cls, image_rgb: ImageRGB, limits: tuple[int, int]) -> Basis:
+        """Level sets of an area between two limits, in pixels."""
+        with ThreadPoolExecutor(1) as pool:
+            # the ranker is prepared while other threads find level sets
+            preparing = pool.submit(Ranker, image_rgb)
+            regions = level_sets(image_rgb, min_area=limits[0], max_area=limits[1])
+            return cls(regions, preparing.result())
+
+
 def propose(
-    image_rgb: ImageRGB,
+    basis: Basis,
     *,
     limits: tuple[int, int],
     max_proposals: int,
@@ -75,14 +97,12 @@ def propose(
     """Regions, best first, and their scores (0 to 1; 0 for what is unlike the examples).
 
     Args:
+        limits: least and most pixels.
         similarity: to the examples of each label, where they choose; maps are ``(H, W)``.
     """
-    with ThreadPoolExecutor(1) as pool:
-        # the ranker is prepared while other threads find level sets
-        preparing = pool.submit(Ranker, image_rgb)
-        regions = level_sets(image_rgb, min_area=limits[0], max_area=limits[1])
-        regions += similar_regions(similarity, min_area=limits[0], max_area=limits[1])
-        ranker = preparing.result()
+    ranker = basis.ranker
+    similar = similar_regions(similarity, min_area=limits[0], max_area=limits[1])
+    regions = [*basis.regions, *similar]
     scores = ranker.scores(regions)
     chosen = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=2 * max_proposals)
     regions = [regions[i] for i in chosen]

@@ -50,7 +50,7 @@ SURELY = 0.4
 EXPOSURES = (1.0, 0.6, 1.5)
 """Examples are learnt as they are, darker and brighter: few examples do not show how brightness
 varies. Recall of nuclei .76 to .82."""
-TREES, DEPTH, LEAST_LEAF, FEATURES_TRIED = 40, 14, 2, 0.35
+TREES, TREES_OF_FOLD, DEPTH, LEAST_LEAF, FEATURES_TRIED = 40, 20, 14, 2, 0.35
 THREADS, AT_ONCE = 2, 50_000
 """Pixels that one of the threads works on."""
 
@@ -178,7 +178,7 @@ class PixelForest:
         for fold in range(FOLDS):
             others = [each for number, each in enumerate(self._samples) if number % FOLDS != fold]
             if others and fold not in self._without:
-                self._without[fold] = self._trained(others)
+                self._without[fold] = self._trained(others, TREES_OF_FOLD)
 
     def see_example(self, index: int, *, known: bool) -> tuple[SeenPicture, BoolArray]:
         """The crop of an example as the forest sees it; and the example's mask in it.
@@ -224,7 +224,7 @@ class PixelForest:
         taken = np.concatenate(chosen)
         return Sampled(by_pixel[:, taken], flat[taken])
 
-    def _trained(self, samples: Sequence[Sampled]) -> object:
+    def _trained(self, samples: Sequence[Sampled], count: int = TREES) -> object:
         from sklearn.ensemble import ExtraTreesClassifier
 
         kinds = np.concatenate([each.kinds for each in samples])
@@ -232,7 +232,7 @@ class PixelForest:
         # Each kind counts as much as any other; other exposures count half.
         weights = 1 / np.bincount(kinds, minlength=BACKGROUND + 1)[kinds]
         trees = ExtraTreesClassifier(
-            TREES, max_depth=DEPTH, min_samples_leaf=LEAST_LEAF, max_features=FEATURES_TRIED,
+            count, max_depth=DEPTH, min_samples_leaf=LEAST_LEAF, max_features=FEATURES_TRIED,
             bootstrap=True, random_state=0,
         )  # fmt: skip
         exposures = [weights, *[weights / 2] * (len(EXPOSURES) - 1)]

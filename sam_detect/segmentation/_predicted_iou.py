@@ -43,7 +43,7 @@ example is no object. Those are predicted by trees that did not learn the exampl
 groups."""
 GROUPS = 5
 """IoUs from 0 to 1 are learnt in so many groups of the same weight."""
-TREES, LEAST_LEAF, FEATURES_TRIED = 100, 4, 0.4
+TREES, TREES_LEFT_OUT, LEAST_LEAF, FEATURES_TRIED = 100, 30, 4, 0.4
 
 Propose = Callable[[ImageRGB, Sequence[SeenPicture]], list[Masks]]
 
@@ -58,6 +58,7 @@ class PredictedIoU:
     """
 
     def __init__(self, forest: PixelForest, propose: Propose) -> None:
+        from sklearn.base import clone
         from sklearn.ensemble import ExtraTreesRegressor
         from sklearn.model_selection import GroupKFold, cross_val_predict
 
@@ -77,7 +78,8 @@ class PredictedIoU:
         self._least = 0.0
         if len(shown) > 1:
             left_out = cross_val_predict(
-                self._trees, features, ious, groups=examples,
+                clone(self._trees).set_params(n_estimators=TREES_LEFT_OUT),
+                features, ious, groups=examples,
                 cv=GroupKFold(min(FOLDS, len(shown))), params={"sample_weight": weights},
             )  # fmt: skip
             best = [left_out[(examples == i) & (ious < 1)].max(initial=0) for i in shown]

@@ -22,10 +22,11 @@ import numpy as np
 
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Segmenter
+from sam_detect.models.sharing import WhileAlive
 from sam_detect.options import require_number
 from sam_detect.scratch import reduced
 from sam_detect.segmentation._forest_objects import Forests
-from sam_detect.segmentation._level_sets import as_masks, propose
+from sam_detect.segmentation._level_sets import Basis, as_masks, propose
 from sam_detect.segmentation._regions import enlarged
 from sam_detect.types import Crop, Frame, Masks, Similarity, SimilarityMap
 
@@ -33,6 +34,9 @@ WORKING_PIXELS = 700_000
 """Larger images are reduced to this many pixels; the masks have full resolution."""
 AREA_SHARES, LEAST_AREA = (4e-5, 0.7), 16
 """Automatic area limits, as shares of the image, and the least in pixels."""
+
+_BASES: WhileAlive[Frame, dict[tuple[int, int], Basis]] = WhileAlive(1)
+"""Of the last picture, by area limits: it is often looked at again, with other examples."""
 
 
 class NaiveSegmenter(Segmenter):
@@ -112,20 +116,28 @@ class NaiveSegmenter(Segmenter):
         """The regions of a picture that differ from their surroundings."""
         height, width = frame.size_hw
         factor = min(1.0, math.sqrt(WORKING_PIXELS / (height * width)))
-        image = frame.image_rgb
+        size_wh = width, height
         if factor < 1:
-            size = (max(1, round(width * factor)), max(1, round(height * factor)))
-            image = reduced(image, size)
-        pixels = image.shape[0] * image.shape[1]
+            size_wh = max(1, round(width * factor)), max(1, round(height * factor))
+        pixels = size_wh[0] * size_wh[1]
         least = self._least_area(pixels, factor**2)
         most = self.max_area * factor**2 or AREA_SHARES[1] * pixels
         limits = (max(1, math.floor(least)), max(1, math.ceil(most)))
-        similarity = self._similar(frame, (image.shape[1], image.shape[0]))
+
+        def make() -> Basis:
+            image = frame.image_rgb if factor == 1 else reduced(frame.image_rgb, size_wh)
+            return Basis.of(image, limits)
+
+        kept = _BASES.of(frame, dict)
+        basis = kept[limits] = kept.get(limits) or make()
         regions, scores = propose(
-            image, limits=limits, max_proposals=self.max_proposals, similarity=similarity
+            basis,
+            limits=limits,
+            max_proposals=self.max_proposals,
+            similarity=self._similar(frame, size_wh),
         )
         if factor < 1:
-            regions = [enlarged(region, image.shape[:2], frame.size_hw) for region in regions]
+            regions = [enlarged(region, size_wh[::-1], frame.size_hw) for region in regions]
         masks = as_masks(frame.size_hw, regions, scores)
         wanted = masks.areas >= self.min_area
         if self.max_area:

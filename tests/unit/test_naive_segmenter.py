@@ -17,7 +17,7 @@ from sam_detect.errors import ConfigError
 from sam_detect.masks import iou_matrix, nms
 from sam_detect.polygons import coco_polygons, polygons_to_mask
 from sam_detect.segmentation import NaiveSegmenter
-from sam_detect.segmentation._level_sets import planes
+from sam_detect.segmentation._level_sets import Basis, planes
 from sam_detect.segmentation._ranking import Outlines, Ranker, keep_best
 from sam_detect.segmentation._regions import (
     RegionProposal,
@@ -189,6 +189,30 @@ def test_the_smallest_pictures_are_no_trouble(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(2)
     segment(rng.integers(0, 255, (*size, 3), dtype=np.uint8))
     assert len(segment(np.full((*size, 3), 128, np.uint8))) == 0
+
+
+def test_a_picture_that_is_looked_at_again_is_not_worked_on_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worked_on: list[tuple[int, int]] = []
+    before = Basis.of
+
+    def note(image: Image, limits: tuple[int, int]) -> Basis:
+        worked_on.append(limits)
+        return before(image, limits)
+
+    monkeypatch.setattr(Basis, "of", note)
+    image = ground()
+    wanted = disc(image, 90, 70, 20, 200)
+    first, second = Frame(image), Frame(image.copy())
+    for segmenter in (NaiveSegmenter(), NaiveSegmenter(max_proposals=3)):
+        assert best_iou(segmenter.segment(first), wanted) > 0.9
+    assert len(worked_on) == 1
+    NaiveSegmenter(max_area=500).segment(first)
+    assert len(worked_on) == 2, "other limits, other regions"
+    NaiveSegmenter().segment(second)
+    NaiveSegmenter().segment(first)
+    assert len(worked_on) == 4, "one picture is kept"
 
 
 def test_noise_gives_a_bounded_number_of_proposals() -> None:
