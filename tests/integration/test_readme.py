@@ -10,8 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import roifile
+import tifffile
 
 from sam_detect.cli.app import run
+from sam_detect.formats import geojson, imagej
+from sam_detect.types import AnnotatedImage, Annotation
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,8 +55,34 @@ def kitchen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     (tmp_path / "outlines.json").write_text(json.dumps(outlines))
     draw_nuts(tmp_path / "nuts")
+    draw_cells()
     film_table(tmp_path / "clip.mp4")
     return tmp_path
+
+
+def draw_cells() -> None:
+    """A picture and a stack of cells, with outlines of some of them in two formats."""
+    centres = [(40 + 60 * column, 40 + 55 * row) for row in range(3) for column in range(5)]
+    cells = np.full((190, 320), 60, np.uint8)
+    for centre in centres:
+        cv2.circle(cells, centre, 15, 190, -1, cv2.LINE_AA)
+    tifffile.imwrite("cells.tif", cells)
+    names = {"axes": "ZCYX", "Channel": {"Name": ["DAPI", "LAMP1"]}}
+    noise = np.random.default_rng(0).integers(0, 5, (8, 1, *cells.shape), np.uint8)
+    tifffile.imwrite("stack.ome.tif", np.stack([cells, 255 - cells])[None] - noise, metadata=names)
+    turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    circle = np.stack([np.cos(turn), np.sin(turn)], axis=1)
+
+    def drawn(radius: float, location: tuple[int, int, int] | None = None) -> AnnotatedImage:
+        outlines = tuple(
+            Annotation(("cell",), polygons=((radius * circle + centre,),), location=location)
+            for centre in centres[:4]
+        )
+        return AnnotatedImage("", "", outlines)
+
+    Path("ten.geojson").write_bytes(geojson.encode(drawn(15)))
+    Path("ten.zip").write_bytes(imagej.encode(drawn(15, (0, 3, 0))))
+    Path("quickly-drawn.geojson").write_bytes(geojson.encode(drawn(19)))
 
 
 def film_table(path: Path) -> None:
@@ -122,6 +152,10 @@ def test_every_command_of_the_readme_runs(kitchen: Path) -> None:
     assert (kitchen / "out" / "index.html").is_file()
     assert len((kitchen / "found.jsonl").read_text().splitlines()) == 12
     assert (kitchen / "kinds" / "annotations.json").is_file()
+    found = json.loads((kitchen / "found.geojson").read_text())["features"]
+    assert len(found) == 11, "all but the four that were shown"
+    assert len(roifile.roiread(kitchen / "found.zip")) == 6 * 15 - 4
+    assert (kitchen / "fine.geojson").is_file()
 
 
 def test_the_python_of_the_readme_runs(kitchen: Path) -> None:
