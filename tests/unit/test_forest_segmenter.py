@@ -276,9 +276,9 @@ def test_an_example_is_seen_by_trees_that_did_not_learn_it(monkeypatch: pytest.M
     learnt: list[int] = []
     before = PixelForest._trained
 
-    def count(self: PixelForest, samples: list[object]) -> object:
+    def count(self: PixelForest, samples: list[object], trees: int) -> object:
         learnt.append(len(samples))
-        return before(self, samples)  # type: ignore[arg-type]
+        return before(self, samples, trees)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PixelForest, "_trained", count)
     for index in range(4):
