@@ -44,6 +44,10 @@ COMMANDS = {
         "sam_detect.cli.verify_models:verify_models",
         "Check the models: weights, parity, speed, quality.",
     ),
+    "annotate": (
+        "sam_detect.cli.annotate:annotate",
+        "Name objects on a page in the browser.",
+    ),
     "bench": ("sam_detect.cli.bench:bench", "Measure time, memory and ratios, stage by stage."),
 }
 INTERRUPTED = 130

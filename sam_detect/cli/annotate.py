@@ -1,0 +1,74 @@
+"""``sam-detect annotate``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from sam_detect.cli import options
+from sam_detect.cli.feedback import Failures, counted, find_pictures, note, open_detector, say
+from sam_detect.errors import UnavailableError, one_line
+
+TOKEN = "SAM_DETECT_TOKEN"  # noqa: S105 - the name of a variable
+
+
+@click.command(cls=options.Sectioned)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|GLOB...")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS",
+    help=f"Where the page is served. For other machines to reach it, set {TOKEN}, too.",
+)  # fmt: skip
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=8000, show_default=True,
+    help="0 takes a free one.",
+)  # fmt: skip
+@options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
+@options.verbose_option
+@options.general_options
+def annotate(
+    images: tuple[str, ...], *, host: str, port: int, as_json: bool, **settings: Any
+) -> int:
+    """Name objects on a page in the browser; the library learns at once.
+
+    \b
+      sam-detect annotate photos/ --library nuts
+    """
+    try:
+        import uvicorn
+
+        from sam_detect.server.app import annotation_app
+    except ImportError as error:
+        raise UnavailableError(
+            f"the page needs the extra 'server' ({one_line(error)}): "
+            "pip install 'sam-detect[server]'"
+        ) from error
+    from sam_detect.server.access import Access
+    from sam_detect.server.annotation import AnnotationSession
+    from sam_detect.server.listening import listen
+
+    access = Access(host, os.environ.get(TOKEN) or None)
+    failures = Failures()
+    paths = find_pictures(images, failures)
+    if not paths:
+        return failures.end(paths)
+    session = AnnotationSession(open_detector(settings, learns=True), paths)
+    with listen(host, port) as socket:
+        shown, taken = socket.getsockname()[:2]
+        address = f"http://{f'[{shown}]' if ':' in shown else shown}:{taken}/"
+        if as_json:
+            say(json.dumps({"url": address, "pictures": len(paths)}), to=sys.stdout)
+        else:
+            say(f"{counted(len(paths), 'picture')}: open {address} (Ctrl-C ends it)", to=sys.stdout)
+        if access.token is not None:
+            note(f"add #token=... with the value of {TOKEN} to the address")
+        sys.stdout.flush()
+        config = uvicorn.Config(
+            annotation_app(session, access), log_level="warning", access_log=False,
+            server_header=False, timeout_graceful_shutdown=5,
+        )  # fmt: skip
+        uvicorn.Server(config).run(sockets=[socket])
+    return failures.end(paths)

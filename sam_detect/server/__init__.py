@@ -1,0 +1,1 @@
+"""The annotation page and its server. Needs the extra ``server``."""

@@ -1,0 +1,73 @@
+"""Who may ask a server: this machine, or who knows its token."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import secrets
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from sam_detect.errors import ConfigError
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+LEAST_TOKEN = 16
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+@dataclass(frozen=True)
+class Access:
+    """The rules of one server.
+
+    Attributes:
+        host: address that it listens on.
+        token: that every request needs; None: none, which is allowed on loopback only.
+
+    Raises:
+        ConfigError: another address without a token, or a token that is too short.
+    """
+
+    host: str
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.token is None and not is_loopback(self.host):
+            raise ConfigError(
+                f"{self.host} can be reached from other machines, so requests need a token: set "
+                f"SAM_DETECT_TOKEN, for example to {secrets.token_urlsafe(24)}"
+            )
+        if self.token is not None and len(self.token) < LEAST_TOKEN:
+            raise ConfigError(f"a token needs {LEAST_TOKEN} characters or more")
+
+    def refusal(
+        self, method: str, *, host: str, origin: str | None, authorization: str | None
+    ) -> tuple[int, str] | None:
+        """Status and reason if a request is refused; None where it may go on.
+
+        Args:
+            host: as its header ``Host`` has it. Without a token only names of loopback are right:
+                a page elsewhere may make a name of its own lead here (DNS rebinding).
+            origin: its header ``Origin``: a page of another origin may not change anything.
+            authorization: its header of this name, ``Bearer TOKEN``.
+        """
+        if self.token is None:
+            if urlsplit(f"//{host}").hostname not in LOOPBACK_NAMES:
+                return 421, f"this server is for this machine, not for '{host[:100]}'"
+        else:
+            kind, _, given = (authorization or "").partition(" ")
+            same = hmac.compare_digest(given.strip().encode(), self.token.encode())
+            if kind.casefold() != "bearer" or not same:
+                return 401, "a token is needed: Authorization: Bearer TOKEN"
+        if method not in SAFE_METHODS and origin is not None and urlsplit(origin).netloc != host:
+            return 403, "the request comes from another page"
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
