@@ -51,15 +51,24 @@ class Access:
             authorization: its header of this name, ``Bearer TOKEN``.
         """
         if self.token is None:
-            if urlsplit(f"//{host}").hostname not in LOOPBACK_NAMES:
+            if _name_in(host) not in LOOPBACK_NAMES:
                 return 421, f"this server is for this machine, not for '{host[:100]}'"
         else:
             kind, _, given = (authorization or "").partition(" ")
             same = hmac.compare_digest(given.strip().encode(), self.token.encode())
             if kind.casefold() != "bearer" or not same:
                 return 401, "a token is needed: Authorization: Bearer TOKEN"
-        if method not in SAFE_METHODS and origin is not None and urlsplit(origin).netloc != host:
+        from_here = origin in (None, f"http://{host}", f"https://{host}")
+        if method not in SAFE_METHODS and not from_here:
             return 403, "the request comes from another page"
+        return None
+
+
+def _name_in(host: str) -> str | None:
+    """The name in a header ``Host``, without the port; None where it is malformed."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
         return None
 
 

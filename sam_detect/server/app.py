@@ -19,6 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from PIL import Image
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 
 from sam_detect import __version__
 from sam_detect.errors import ImageError, LibraryError, SamDetectError, one_line
@@ -66,7 +67,9 @@ def annotation_app(session: AnnotationSession, access: Access) -> FastAPI:
         public = request.method == "GET" and request.url.path.lstrip("/") in PAGE
         if refused is not None and not (refused[0] == 401 and public):
             answer: Response = problem(*refused)
-        elif int(headers.get("content-length") or 0) > MAX_BODY:
+        elif "transfer-encoding" in headers:
+            answer = problem(411, "a request needs its Content-Length")
+        elif int(headers.get("content-length", "0")) > MAX_BODY:
             answer = problem(413, f"a request may have {MAX_BODY} bytes")
         else:
             answer = await go_on(request)
@@ -77,6 +80,10 @@ def annotation_app(session: AnnotationSession, access: Access) -> FastAPI:
     def failed(_: Request, error: SamDetectError) -> Response:
         missing = isinstance(error, ImageError | LibraryError)
         return problem(404 if missing else 409, one_line(error))
+
+    @app.exception_handler(HTTPException)
+    def refused(_: Request, error: HTTPException) -> Response:
+        return problem(error.status_code, str(error.detail))
 
     @app.exception_handler(RequestValidationError)
     def malformed(_: Request, error: RequestValidationError) -> Response:

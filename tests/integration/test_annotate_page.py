@@ -133,6 +133,13 @@ def test_only_who_may_ask_is_answered(photos: Path) -> None:
         assert (gone.status_code, "load the picture" in gone.json()["detail"]) == (404, True)
         large = client.post("api/undo", content=b" " * (2 << 20))
         assert large.status_code == 413
+        endless = client.post("api/undo", content=(b" " for _ in range(3)))
+        assert endless.status_code == 411, "its length would be known too late"
+        for host in ("[::1", "", "localhost.example"):
+            assert client.get("api/pictures", headers={"Host": host}).status_code in (400, 421)
+        missing = client.get("nothing")
+        assert missing.headers["content-type"] == "application/problem+json"
+        assert client.put("api/undo").status_code == 405
     with serving(photos, SAM_DETECT_TOKEN=TOKEN) as (url, _), httpx.Client(base_url=url) as client:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}):
             assert client.get("api/pictures", headers=headers).status_code == 401

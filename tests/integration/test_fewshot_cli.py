@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,19 @@ def test_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edge = outlined(tmp_path / "edge.json", "a.png", cell=[ring(CELLS[0]), ring((900, 900))])
     with pytest.warns(UserWarning, match=r"a\.png: outline 2.*no pixel"):
         SAMDetect(vector_store="memory").fewshot([picture], edge, tag="cell")
+
+
+def test_the_page_runs_as_it_is_written(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "microscopy.md"
+    text = page.read_text(encoding="utf-8")
+    made, called, planes = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    typed = re.findall(r"```bash\nsam-detect (fewshot .*?)\n```", text)[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(made, page.name, "exec"), {})
+    said = command(*typed.split()).worked()
+    assert "coins.png: 20 coin" in said.out, "24 without the four that are outlined"
+    assert len(json.loads(Path("found.json").read_text())["annotations"]) == 20
+    exec(compile(called, page.name, "exec"), {})
+    compile(planes, page.name, "exec")  # of a stack that readers have
