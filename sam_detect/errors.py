@@ -19,6 +19,7 @@ __all__ = [
     "LibraryError",
     "LibraryNotFoundError",
     "MaskError",
+    "NotFoundError",
     "OutlineWarning",
     "OutputError",
     "RecipeMismatchError",
@@ -79,6 +80,10 @@ class ExtensionError(SamDetectError):
 
 class OutputError(SamDetectError):
     """A result that could not be written."""
+
+
+class NotFoundError(SamDetectError):
+    """What a request to a server names is not there."""
 
 
 class StoreError(SamDetectError):

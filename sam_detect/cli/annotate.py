@@ -11,9 +11,8 @@ import click
 
 from sam_detect.cli import options
 from sam_detect.cli.feedback import Failures, counted, find_pictures, note, open_detector, say
-from sam_detect.errors import UnavailableError, one_line
-
-TOKEN = "SAM_DETECT_TOKEN"  # noqa: S105 - the name of a variable
+from sam_detect.server.access import TOKEN, Access
+from sam_detect.server.extra import require_server
 
 
 @click.command(cls=options.Sectioned)
@@ -37,18 +36,10 @@ def annotate(
     \b
       sam-detect annotate photos/ --library nuts
     """
-    try:
-        import uvicorn
-
-        from sam_detect.server.app import annotation_app
-    except ImportError as error:
-        raise UnavailableError(
-            f"the page needs the extra 'server' ({one_line(error)}): "
-            "pip install 'sam-detect[server]'"
-        ) from error
-    from sam_detect.server.access import Access
+    require_server()
     from sam_detect.server.annotation import AnnotationSession
-    from sam_detect.server.listening import listen
+    from sam_detect.server.app import annotation_app
+    from sam_detect.server.listening import address_of, listen, server_of
 
     access = Access(host, os.environ.get(TOKEN) or None)
     failures = Failures()
@@ -57,8 +48,7 @@ def annotate(
         return failures.end(paths)
     session = AnnotationSession(open_detector(settings, learns=True), paths)
     with listen(host, port) as socket:
-        shown, taken = socket.getsockname()[:2]
-        address = f"http://{f'[{shown}]' if ':' in shown else shown}:{taken}/"
+        address = address_of(socket)
         if as_json:
             say(json.dumps({"url": address, "pictures": len(paths)}), to=sys.stdout)
         else:
@@ -66,9 +56,5 @@ def annotate(
         if access.token is not None:
             note(f"add #token=... with the value of {TOKEN} to the address")
         sys.stdout.flush()
-        config = uvicorn.Config(
-            annotation_app(session, access), log_level="warning", access_log=False,
-            server_header=False, timeout_graceful_shutdown=5,
-        )  # fmt: skip
-        uvicorn.Server(config).run(sockets=[socket])
+        server_of(annotation_app(session, access)).run(sockets=[socket])
     return failures.end(paths)

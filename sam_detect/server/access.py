@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from sam_detect.errors import ConfigError
 
+TOKEN = "SAM_DETECT_TOKEN"  # noqa: S105 - the name of a variable
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 LEAST_TOKEN = 16
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -34,7 +35,7 @@ class Access:
         if self.token is None and not is_loopback(self.host):
             raise ConfigError(
                 f"{self.host} can be reached from other machines, so requests need a token: set "
-                f"SAM_DETECT_TOKEN, for example to {secrets.token_urlsafe(24)}"
+                f"{TOKEN}, for example to {secrets.token_urlsafe(24)}"
             )
         if self.token is not None and len(self.token) < LEAST_TOKEN:
             raise ConfigError(f"a token needs {LEAST_TOKEN} characters or more")

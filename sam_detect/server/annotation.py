@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sam_detect.api import SAMDetect
-from sam_detect.errors import ImageError, LibraryError
+from sam_detect.errors import NotFoundError
 from sam_detect.types import Candidates, Detections, ImageRGB, Masks
 
 OPEN_PICTURES = 4
@@ -76,7 +76,7 @@ class AnnotationSession:
     def path(self, picture: int) -> str:
         """Raises ``ImageError`` where there is no such picture."""
         if not 0 <= picture < len(self._paths):
-            raise ImageError(f"there is no picture {picture}; there are {len(self._paths)}")
+            raise NotFoundError(f"there is no picture {picture}; there are {len(self._paths)}")
         return self._paths[picture]
 
     def size_hw(self, picture: int) -> tuple[int, int]:
@@ -137,7 +137,7 @@ class AnnotationSession:
             opened = self._opened(picture)
             unknown = [each for each in ids if each not in opened.shown]
             if not ids or unknown:
-                raise LibraryError(
+                raise NotFoundError(
                     f"no such object in this picture: {', '.join(unknown) or 'none was given'}; "
                     "load the picture again"
                 )

@@ -1,27 +1,11 @@
 // The annotation page: shows a picture with its objects, and sends what the user decides.
 
+import { ask, asJson, asUrl } from "./api.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const at = (id) => document.getElementById(id);
-// After "#", so that it is in no address that a server or a log sees.
-const token = new URLSearchParams(location.hash.slice(1)).get("token");
 
 const state = { pictures: [], picture: 0, objects: [], selected: new Set() };
-
-async function ask(path, body) {
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const options = { headers };
-  if (body !== undefined) {
-    options.method = "POST";
-    options.body = JSON.stringify(body);
-    headers["Content-Type"] = "application/json";
-  }
-  const answer = await fetch(path, options);
-  if (!answer.ok) throw new Error((await answer.json()).detail);
-  return answer;
-}
-
-const asJson = async (path, body) => (await ask(path, body)).json();
-const asUrl = async (path) => URL.createObjectURL(await (await ask(path)).blob());
 
 function say(text) { at("status").textContent = text; }
 

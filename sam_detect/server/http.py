@@ -1,0 +1,259 @@
+"""What every server of this package shares: who may ask, how much, how slowly, and how failure is
+answered.
+
+Each answer that is no success is a problem of RFC 9457. :class:`Guard` stands in front of an
+application and refuses a request before its body is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from PIL import Image
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sam_detect.errors import (
+    ConfigError,
+    ImageError,
+    LibraryBusyError,
+    LibraryCorruptError,
+    LibraryError,
+    LibraryNotFoundError,
+    MaskError,
+    NotFoundError,
+    OutputError,
+    RecipeMismatchError,
+    SamDetectError,
+    StoreError,
+    UnavailableError,
+    one_line,
+)
+from sam_detect.server.access import Access
+
+PROBLEM = "application/problem+json"
+MAX_BODY = 1 << 20
+BODY_SECONDS = 30.0
+"""A body that takes longer is given up: a slow client would hold its connection for ever."""
+SOCKET_PROTOCOL = "sam-detect"
+"""The subprotocol of the WebSockets. A page cannot send a header with one, so it names its token as
+a second protocol, :data:`TOKEN_PROTOCOL` and the token in base64url: in no address, and in no log.
+"""
+TOKEN_PROTOCOL = "token."  # noqa: S105 - the beginning of a name
+REFUSED_SOCKET = 1008
+"""The close code of RFC 6455 for a policy that was violated."""
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+STATUSES: tuple[tuple[type[SamDetectError], int], ...] = (
+    (NotFoundError, 404),
+    (LibraryNotFoundError, 404),
+    (LibraryBusyError, 503),
+    (StoreError, 503),
+    (LibraryCorruptError, 500),
+    (LibraryError, 409),
+    (RecipeMismatchError, 409),
+    (UnavailableError, 503),
+    (ConfigError, 422),
+    (ImageError, 422),
+    (MaskError, 422),
+    (OutputError, 507),
+)
+"""The status of an error: the first class that it is of; 500 for any other."""
+
+
+def status_of(error: SamDetectError) -> int:
+    """The HTTP status that answers an error."""
+    return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
+
+
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """What went wrong, as RFC 9457 has it."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status,
+            "detail": detail}  # fmt: skip
+    return JSONResponse(body, status, headers=headers, media_type=PROBLEM)
+
+
+def answer_problems(app: FastAPI) -> None:
+    """Has an application answer every failure with a problem, without a traceback."""
+
+    @app.exception_handler(SamDetectError)
+    def failed(_: Request, error: SamDetectError) -> Response:
+        return problem(status_of(error), one_line(error))
+
+    @app.exception_handler(HTTPException)
+    def refused(_: Request, error: HTTPException) -> Response:
+        return problem(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(each) for each in first["loc"][1:])
+        return problem(422, f"{place}: {first['msg']}" if place else first["msg"])
+
+    @app.exception_handler(OSError)
+    def no_room(_: Request, error: OSError) -> Response:
+        return problem(507, f"nothing was changed: {one_line(error)}")
+
+
+class Guard:
+    """ASGI middleware: refuses who may not ask, bodies that are too large and clients that are too
+    slow, for requests and for WebSockets; adds the security headers.
+
+    Args:
+        app: what is guarded.
+        access: who may ask.
+        public: paths of pages that hold no data: without a token they are answered, too.
+        body_limit: bytes of the largest body for a path.
+        body_seconds: a body that takes longer is answered with 408.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        *,
+        public: Collection[str] = (),
+        body_limit: Callable[[str], int] = lambda _path: MAX_BODY,
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
+        self._app, self._access = app, access
+        self._public, self._body_limit = frozenset(public), body_limit
+        self._body_seconds = body_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._request(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        limit = self._body_limit(scope["path"])
+        refused = self._access.refusal(
+            scope["method"], host=headers.get("host", ""), origin=headers.get("origin"),
+            authorization=headers.get("authorization"),
+        )  # fmt: skip
+        public = scope["method"] in ("GET", "HEAD") and scope["path"] in self._public
+        length = headers.get("content-length", "0")
+        if refused is not None and not (refused[0] == 401 and public):
+            extra = {"WWW-Authenticate": "Bearer"} if refused[0] == 401 else None
+            answer = problem(*refused, extra)
+        elif "transfer-encoding" in headers:
+            answer = problem(411, "a request needs its Content-Length")
+        elif not (length.isascii() and length.isdigit()):
+            answer = problem(400, "the Content-Length is no number")
+        elif len(length) > 18 or int(length) > limit:
+            answer = problem(413, f"this request may have {limit} bytes")
+        else:
+            await self._app(scope, _timed(receive, self._body_seconds), _with_headers(send))
+            return
+        # What it sent is not read, so the connection cannot be used again.
+        answer.headers["Connection"] = "close"
+        await answer(scope, receive, _with_headers(send))
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        # A WebSocket changes things whatever its method, and no page is asked before it (CORS).
+        refused = self._access.refusal(
+            "POST", host=headers.get("host", ""), origin=headers.get("origin"),
+            authorization=headers.get("authorization") or _named(scope.get("subprotocols", ())),
+        )  # fmt: skip
+        if refused is None:
+            await self._app(scope, receive, send)
+            return
+        await receive()
+        if "websocket.http.response" in scope.get("extensions", {}):
+            answer = problem(*refused)
+            start: MutableMapping[str, Any] = {
+                "type": "websocket.http.response.start", "status": answer.status_code,
+                "headers": answer.raw_headers,
+            }  # fmt: skip
+            await send(start)
+            await send({"type": "websocket.http.response.body", "body": answer.body})
+        else:
+            await send({"type": "websocket.close", "code": REFUSED_SOCKET, "reason": refused[1]})
+
+
+def _named(protocols: Iterable[str]) -> str | None:
+    """The token that the protocols of a WebSocket name, as a header would give it."""
+    for each in protocols:
+        if each.startswith(TOKEN_PROTOCOL):
+            given = each[len(TOKEN_PROTOCOL) :]
+            try:
+                token = urlsafe_b64decode(given + "=" * (-len(given) % 4)).decode()
+            except ValueError:
+                return None
+            return f"Bearer {token}"
+    return None
+
+
+def _timed(receive: Receive, seconds: float) -> Receive:
+    """Gives up a body that is not complete in time."""
+    end = asyncio.get_running_loop().time() + seconds
+    complete = False
+
+    async def timed() -> Message:
+        nonlocal complete
+        if complete:  # what is waited for now is the end of the connection
+            return await receive()
+        try:
+            left = end - asyncio.get_running_loop().time()
+            message = await asyncio.wait_for(receive(), max(left, 0.001))
+        except asyncio.TimeoutError as error:
+            raise HTTPException(
+                408, f"the request was not complete after {seconds:g} s", {"Connection": "close"}
+            ) from error
+        complete = not message.get("more_body", False)
+        return message
+
+    return timed
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+            headers.setdefault("Cache-Control", "no-store")
+        await send(message)
+
+    return sending
+
+
+def as_image(
+    image_rgb: npt.NDArray[np.uint8],
+    kind: str = "WEBP",
+    *,
+    headers: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Response:
+    """An image as the body of an answer.
+
+    Args:
+        image_rgb: ``(h, w, 3)`` uint8.
+        kind: Pillow's name of it.
+        options: of Pillow for this format.
+    """
+    data = io.BytesIO()
+    Image.fromarray(image_rgb).save(data, kind, **options)
+    return Response(data.getvalue(), media_type=f"image/{kind.lower()}", headers=headers)
