@@ -138,6 +138,22 @@ class PromptedSegmenter(Protocol):
 
 
 @runtime_checkable
+class ClickedSegmenter(Protocol):
+    """A segmenter that also draws one object by several clicks. For any other one, proposals are
+    chosen and put together (``sam_detect.segmentation.clicks``)."""
+
+    def segment_clicks(
+        self,
+        frame: Frame,
+        clicks_xy: Sequence[Sequence[float]],
+        positive: Sequence[bool],
+        box_xywh: Sequence[float] | None,
+    ) -> Masks:
+        """One mask, of the object with all positive clicks ``x, y`` in pixels and with no other, in
+        a box or anywhere; ``MaskError`` if nothing is there. The clicks were checked."""
+
+
+@runtime_checkable
 class RedrawingSegmenter(Protocol):
     """A segmenter that also refines masks, such as those of a video's frame before."""
 

@@ -36,9 +36,10 @@ from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import ConvertedExamples
 from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
 from sam_detect.masks import IntArray
+from sam_detect.models.sharing import LastUsed
 from sam_detect.models.weights import default_segmenter
 from sam_detect.proposals import Proposals
-from sam_detect.segmentation import prompted
+from sam_detect.segmentation import clicks, prompted
 from sam_detect.segmentation.prompted import Outlined
 from sam_detect.types import Candidates, Detections, Frame, Masks, Recipe
 
@@ -143,6 +144,11 @@ class Pipeline:
         return Pipeline(
             *parts_here, segmenter_name=self.segmenter_name, tile=self.tile, outlines=self.outlines
         )
+
+    def remember_proposals(self, pictures: int) -> None:
+        """Keeps the proposals of so many pictures, also when they are read anew: for a program that
+        comes back to the pictures of a folder."""
+        self._proposals.remembered = LastUsed(pictures)
 
     # -- detecting ---------------------------------------------------------------------------
 
@@ -303,6 +309,24 @@ class Pipeline:
             propose = partial(self._proposals.of_finds, snapshot=self.snapshot(), near=near)
         outlined = partial(prompted.outline, frame, self.segmenter, of_finds=of_finds)
         return outlined(propose=propose, boxes_xywh=boxes_xywh, points_xy=points_xy)
+
+    def outline_clicks(
+        self,
+        frame: Frame,
+        clicks_xy: Sequence[Sequence[float]],
+        positive: Sequence[bool],
+        *,
+        box_xywh: Sequence[float] | None = None,
+    ) -> Masks:
+        """The one object that clicks show; takes and raises what
+        :func:`sam_detect.segmentation.clicks.outline_clicks` does."""
+        boxes = [] if box_xywh is None else [box_xywh]
+        near, areas = tiling.places(frame.size_hw, boxes, clicks_xy)
+        propose = partial(self._proposals.all_of, areas=areas, near=near)
+        return clicks.outline_clicks(
+            frame, self.segmenter, propose=propose,
+            clicks_xy=clicks_xy, positive=positive, box_xywh=box_xywh,
+        )  # fmt: skip
 
     def separate_objects(self, frame: Frame, *, alike: bool = True) -> Masks:
         """The proposals of a frame that are its separate objects, best first.

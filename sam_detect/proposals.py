@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from sam_detect import tiling
 from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling.decision import example_areas
-from sam_detect.library.example import Example
+from sam_detect.library.example import Example, image_digest
 from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.masks import IntArray
-from sam_detect.models.sharing import WhileAlive
+from sam_detect.models.sharing import LastUsed, WhileAlive
 from sam_detect.types import Crop, ExampleArrays, Frame, Masks
 
 EXAMPLES_SEEN = 32
@@ -22,6 +23,9 @@ or is learnt by a forest."""
 SEEN_WHERE_SEPARABLE, MOST_LABELS = 8, 16
 """The same where a segmenter wants it only if the examples are separable; and of so many labels at
 most."""
+
+FRAMES_KEPT = 4
+"""The proposals of so many frames are cached: on the annotation page, pictures are opened ahead."""
 
 
 class Proposals:
@@ -42,7 +46,9 @@ class Proposals:
         self.original = original
         self._similarity: tuple[str, DenseSimilarity | None] | None = None
         self._trained_on: tuple[str, Segmenter] | None = None
-        self._made: WhileAlive[Frame, dict[Any, Masks]] = WhileAlive(1)
+        self._made: WhileAlive[Frame, dict[Any, Masks]] = WhileAlive(FRAMES_KEPT)
+        self.remembered: LastUsed[tuple[str, Any], Masks] | None = None
+        """Proposals of pictures that are read again and again, by their digest."""
 
     def for_library(
         self,
@@ -75,7 +81,7 @@ class Proposals:
     def all_of(
         self, frame: Frame, areas: tuple[int, int] | None = None, near: IntArray | None = None
     ) -> Masks:
-        """Proposals of a frame, whatever the library knows, best first. Those of the last frame
+        """Proposals of a frame, whatever the library knows, best first. Those of the last frames
         are cached.
 
         Args:
@@ -88,7 +94,11 @@ class Proposals:
         key = plan, None if near is None or not plan else near.tobytes()
         made = self._made.of(frame, dict)
         if key not in made:
-            made[key] = tiling.propose(frame, segmenter, areas, tile=self.tile, near=near)
+            propose = partial(tiling.propose, frame, segmenter, areas, tile=self.tile, near=near)
+            if self.remembered is None:
+                made[key] = propose()
+            else:
+                made[key] = self.remembered.get((image_digest(frame.image_rgb), key), propose)
         return made[key]
 
     def of_finds(self, frame: Frame, snapshot: LibrarySnapshot, near: IntArray) -> Masks:

@@ -36,25 +36,22 @@ def annotate(
     \b
       sam-detect annotate photos/ --library nuts
     """
-    require_server()
-    from sam_detect.server.annotation import AnnotationSession
-    from sam_detect.server.app import annotation_app
-    from sam_detect.server.listening import address_of, listen, server_of
+    from sam_detect.server.ui import AnnotationUI
 
-    access = Access(host, os.environ.get(TOKEN) or None)
+    require_server()
+    Access(host, os.environ.get(TOKEN) or None)  # refused before anything is loaded
     failures = Failures()
     paths = find_pictures(images, failures)
     if not paths:
         return failures.end(paths)
-    session = AnnotationSession(open_detector(settings, learns=True), paths)
-    with listen(host, port) as socket:
-        address = address_of(socket)
+
+    def started(address: str) -> None:
         if as_json:
             say(json.dumps({"url": address, "pictures": len(paths)}), to=sys.stdout)
         else:
             say(f"{counted(len(paths), 'picture')}: open {address} (Ctrl-C ends it)", to=sys.stdout)
-        if access.token is not None:
+        if os.environ.get(TOKEN):
             note(f"add #token=... with the value of {TOKEN} to the address")
-        sys.stdout.flush()
-        server_of(annotation_app(session, access)).run(sockets=[socket])
+
+    AnnotationUI(open_detector(settings, learns=True)).run(images, port, host=host, started=started)
     return failures.end(paths)

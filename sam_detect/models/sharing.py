@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -10,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 Value = TypeVar("Value")
 Owner = TypeVar("Owner")
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Shared(Generic[Value]):
@@ -64,6 +66,35 @@ class WhileAlive(Generic[Owner, Value]):
             self._values[owner] = value
             for oldest in list(self._values)[: -self._most]:
                 del self._values[oldest]
+
+
+class LastUsed(Generic[Key, Value]):
+    """The values used last (LRU), by key. Thread-safe.
+
+    Args:
+        most: so many are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Key, make: Callable[[], Value]) -> Value:
+        """What was made for a key, else what ``make`` makes now.
+
+        ``make`` runs unlocked: two threads may both make it, and each gets its own.
+        """
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+        made = make()
+        with self._lock:
+            self._values[key] = made
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+        return made
 
 
 def file_key(path: Path) -> tuple[str, int, int]:

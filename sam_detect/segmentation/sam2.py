@@ -290,6 +290,31 @@ class SAM2Segmenter(Segmenter):
         return self._one_each(frame, prompts, THREE_MASKS)
 
     @torch.inference_mode()
+    def segment_clicks(
+        self,
+        frame: Frame,
+        clicks_xy: Sequence[Sequence[float]],
+        positive: Sequence[bool],
+        box_xywh: Sequence[float] | None,
+    ) -> Masks:
+        """One mask, of the object that clicks show; a single click without a box is ambiguous, so
+        the best of three masks is taken, as the official predictor recommends.
+
+        Raises:
+            MaskError: nothing is there.
+        """
+        _require_frame(frame)
+        points = np.array(clicks_xy, np.float32).reshape(-1, 2)
+        labels = np.array(positive, np.int32)
+        if box_xywh is not None:
+            x, y, width, height = (float(value) for value in box_xywh)
+            corners = np.array([[x, y], [x + width, y + height]], np.float32)
+            points = np.concatenate([corners, points])
+            labels = np.concatenate([np.array([2, 3], np.int32), labels])
+        tokens = THREE_MASKS if len(points) == 1 else ALL_MASKS
+        return self._one_each(frame, Prompts(points[None], labels[None]), tokens)
+
+    @torch.inference_mode()
     def segment_masks(self, frame: Frame, masks: Masks) -> Masks:
         """Refined masks, one for each of a frame's, prompted with itself and its box; in order.
 

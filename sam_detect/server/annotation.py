@@ -1,104 +1,194 @@
 """Annotating the pictures of a folder: what a page shows, and what its users decide.
 
-Nothing here knows HTTP. Everything that a user decides is in the library when a method returns;
-what is kept here is only made again more slowly.
+Nothing here knows HTTP. Everything that a user decides is on disk when a method returns: examples
+in the library, and what else was done in the journal.
 """
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sam_detect.api import SAMDetect
-from sam_detect.errors import NotFoundError
-from sam_detect.types import Candidates, Detections, ImageRGB, Masks
+import numpy as np
 
-OPEN_PICTURES = 4
-"""So many of the last pictures keep their proposals."""
-NEIGHBOURS = 3
+from sam_detect.api import SAMDetect
+from sam_detect.errors import ImageError, LibraryError, NotFoundError
+from sam_detect.library.example import image_digest
+from sam_detect.overlaps import meeting_boxes, shared_pixels
+from sam_detect.server.changes import Changes, edited, example_item, learning, outline_step
+from sam_detect.server.journal import Change, Journal, Step
+from sam_detect.server.pictures import OpenPicture, OpenPictures, ShownObject, id_of
+from sam_detect.sources import find_images
+from sam_detect.types import Candidates, Detections, Frame, Masks
+
+SAME_IOU = 0.5
+"""A proposal that overlaps a drawn or a deleted outline so much is that object..."""
+PART_SHARE = 0.8
+"""... and so is one that lies within a drawn outline so far."""
 
 
 @dataclass(frozen=True)
-class ShownObject:
-    """An object of a picture as the page shows it.
+class Named:
+    """A decision about one object.
 
     Attributes:
-        id: of this outline in this picture; the same as long as the outline is.
-        label: its name; None for unknown.
-        best_label: the nearest one.
-        confidence: 0 to 1.
-        taught: whether a user named this outline.
-        bbox_xywh: in pixels.
-        rings: the outlines of its parts with their holes, ``[[x, y], ...]`` in pixels.
-        neighbours: the examples that decided, nearest first.
+        object: its id.
+        label: its name.
+        negative: whether it is *not* of this name.
     """
 
-    id: str
-    label: str | None
-    best_label: str | None
-    confidence: float
-    taught: bool
-    bbox_xywh: list[int]
-    rings: list[list[list[float]]]
-    neighbours: list[dict[str, Any]]
+    object: str
+    label: str
+    negative: bool = False
 
 
-class _OpenPicture:
-    """A picture with its proposals, and the masks of the objects that were shown last."""
+@dataclass(frozen=True)
+class Outcome:
+    """What undo or redo did.
 
-    def __init__(self, candidates: Candidates) -> None:
-        self.candidates = candidates
-        self.shown: dict[str, Masks] = {}
+    Attributes:
+        title: of the change.
+        picture: number of the picture it was in; None where that is no longer in the folder.
+    """
+
+    title: str
+    picture: int | None
 
 
 class AnnotationSession:
-    """The pictures of one folder and one library. Safe for several threads.
+    """The pictures of some folders and one library. Safe for several threads.
 
     Args:
         detector: proposes, names, and keeps what users decide.
-        paths: of the pictures, in the order in which they are shown.
-
-    Attributes:
-        names: of the pictures, as users see them.
+        sources: folders, patterns or pictures, as users named them.
+        journal: keeps what was done.
     """
 
-    def __init__(self, detector: SAMDetect, paths: Sequence[str]) -> None:
-        self._detector, self._paths = detector, list(paths)
-        self.names = [Path(path).name for path in paths]
-        self._open: OrderedDict[int, _OpenPicture] = OrderedDict()
+    def __init__(self, detector: SAMDetect, sources: Sequence[str], journal: Journal) -> None:
+        self.detector, self._sources, self.journal = detector, list(sources), journal
+        self._paths: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._digests: dict[str, int] = {}
+        self._missing: set[int] = set()
+        self.queue: list[int] = []
+        """The order in which the pictures were last asked for."""
         self._lock = threading.RLock()
+        self.pictures = OpenPictures(detector, self.path)
+        self.look_again()
+        self._changes = Changes(detector, journal, self._frame)
+
+    # -- pictures ----------------------------------------------------------------------------
+
+    def look_again(self) -> None:
+        """Takes up pictures that were added to the folders, and notes those that are gone. The
+        number of a picture never changes."""
+        there: set[int] = set()
+        for source in self._sources:
+            try:
+                found = find_images(source)
+            except ImageError:
+                continue  # a folder may be empty for a while
+            for path in found:
+                key = str(Path(path).absolute())
+                with self._lock:
+                    if key not in self._numbers:
+                        self._numbers[key] = len(self._paths)
+                        self._paths.append(path)
+                    there.add(self._numbers[key])
+        with self._lock:
+            self._missing = set(range(len(self._paths))) - there
+
+    @property
+    def names(self) -> list[str]:
+        """Of the pictures, as users see them."""
+        with self._lock:
+            return [Path(path).name for path in self._paths]
+
+    @property
+    def missing(self) -> set[int]:
+        """Numbers of the pictures whose files are gone."""
+        with self._lock:
+            return set(self._missing)
 
     def path(self, picture: int) -> str:
-        """Raises ``ImageError`` where there is no such picture."""
-        if not 0 <= picture < len(self._paths):
-            raise NotFoundError(f"there is no picture {picture}; there are {len(self._paths)}")
-        return self._paths[picture]
+        """Raises ``NotFoundError`` where there is no such picture."""
+        with self._lock:
+            if not 0 <= picture < len(self._paths):
+                raise NotFoundError(f"there is no picture {picture}; there are {len(self._paths)}")
+            return self._paths[picture]
 
-    def size_hw(self, picture: int) -> tuple[int, int]:
-        """Of a picture, in pixels; raises ``ImageError`` where it cannot be read."""
-        return self._opened(picture).candidates.frame.size_hw
+    def opened(self, picture: int) -> OpenPicture:
+        """A picture with its proposals; raises as :meth:`OpenPictures.get`."""
+        found = self.pictures.get(picture)
+        self.know(found, picture)
+        return found
 
-    def pixels(self, picture: int) -> ImageRGB:
-        """Of a picture; raises as :meth:`size_hw`."""
-        return self._opened(picture).candidates.frame.image_rgb
+    def know(self, opened: OpenPicture, picture: int) -> None:
+        """Notes which picture has these pixels."""
+        with self._lock:
+            self._digests[opened.digest] = picture
+
+    def finished(self) -> set[int]:
+        """Numbers of the pictures that users marked as finished."""
+        named = self.journal.finished()
+        with self._lock:
+            found = {self._digests[d] for d in named if d in self._digests}
+            # A picture that was not opened yet is known by its name.
+            unopened = set(range(len(self._paths))) - set(self._digests.values())
+            names = {name for digest, name in named.items() if digest not in self._digests}
+            return found | {i for i in unopened if Path(self._paths[i]).name in names}
+
+    def after(self, picture: int) -> list[int]:
+        """The unfinished pictures in the order of the queue, those after one first."""
+        done = self.finished() | self.missing
+        with self._lock:
+            order = self.queue or list(range(len(self._paths)))
+        place = order.index(picture) + 1 if picture in order else 0
+        return [each for each in order[place:] + order[:place] if each not in done]
+
+    # -- what is shown -----------------------------------------------------------------------
 
     def objects(self, picture: int) -> list[ShownObject]:
         """The objects of a picture, named by the library as it is now, best first.
 
         Raises:
-            ImageError: there is no such picture, or it cannot be read.
+            NotFoundError: there is no such picture.
+            ImageError: it cannot be read.
         """
-        with self._lock:
-            opened = self._opened(picture)
-            found = self._detector.label(opened.candidates)
-            ids = [_id_of(found.masks, index) for index in range(len(found))]
-            opened.shown |= {each: found.masks[[index]] for index, each in enumerate(ids)}
-            return [_shown(found, index, each) for index, each in enumerate(ids)]
+        return self.shown(self.opened(picture))
+
+    def shown(self, opened: OpenPicture) -> list[ShownObject]:
+        """The objects of an open picture."""
+        found, drawn = self.detections(opened)
+        return opened.shown(found, {id_of(drawn, index) for index in range(len(drawn))})
+
+    def detections(self, opened: OpenPicture) -> tuple[Detections, Masks]:
+        """What is known of an open picture, and the outlines that were drawn in it."""
+        pipeline, snapshot = self.detector.pipeline, self.detector.snapshot()
+        size_hw = opened.candidates.frame.size_hw
+        drawn, hidden = edited(self.journal.steps_of(opened.digest), size_hw)
+        candidates = without_same(opened.candidates, drawn, hidden)
+        if len(drawn):
+            frame = opened.candidates.frame
+            own = pipeline.embed(frame, drawn, snapshot, rated_alike=candidates.rated_alike)
+            candidates = own.then(candidates)
+        for index in range(len(drawn)):
+            opened.masks.setdefault(id_of(drawn, index), drawn[[index]])
+        return pipeline.label(candidates, snapshot), drawn
+
+    def outline(self, picture: int, object_id: str) -> Masks:
+        """The outline of an object, one mask; raises ``NotFoundError`` where it is not shown."""
+        return self._outline(self.opened(picture), object_id)
+
+    def thumbnail(self, example: str) -> Any:
+        """``(h, w, 3)`` uint8 RGB: the crop that the library keeps of an example. Raises
+        ``LibraryError`` where there is no such example."""
+        return self.detector.library.get(example).crop.image_rgb
+
+    # -- what users decide -------------------------------------------------------------------
 
     def name(self, picture: int, ids: Sequence[str], label: str) -> list[ShownObject]:
         """Learns objects under a name; in the library when it returns.
@@ -107,77 +197,192 @@ class AnnotationSession:
             The picture's objects as they are named then.
 
         Raises:
-            ImageError: there is no such picture.
-            LibraryError: an empty name, or an object that was not shown.
+            NotFoundError: there is no such picture, or an object that was not shown.
+            LibraryError: an empty name.
         """
-        return self._learn(picture, ids, label, negative=False)
+        return self.decide(picture, [Named(each, label) for each in ids])
 
-    def reject(self, picture: int, ids: Sequence[str], label: str) -> list[ShownObject]:
-        """Learns that objects are not what a name says; else as :meth:`name`."""
-        return self._learn(picture, ids, label, negative=True)
+    def decide(self, picture: int, named: Sequence[Named]) -> list[ShownObject]:
+        """Learns what each of some objects is, or is not; raises as :meth:`name`."""
+        opened = self.opened(picture)
+        with self._lock:
+            self._changes.do(
+                _title(named), [self._learning(opened, named, self._changes.new_batch())]
+            )
+        return self.shown(opened)
 
-    def undo(self) -> dict[str, int]:
-        """Takes the last step of the library back: how many examples of each label it had.
+    def decide_in_many(self, decisions: Sequence[tuple[str, Masks, Named]]) -> None:
+        """Learns what objects of several pictures are, as one change; raises as :meth:`name`.
+
+        Args:
+            decisions: each with the digest of its picture and its outline.
+        """
+        pictures: dict[str, list[tuple[Masks, Named]]] = {}
+        for digest, mask, named in decisions:
+            pictures.setdefault(digest, []).append((mask, named))
+        with self._lock:
+            batch = self._changes.new_batch()
+            steps = [
+                learning(
+                    digest, [m for m, _ in each], [(n.label, n.negative) for _, n in each], batch
+                )
+                for digest, each in pictures.items()
+            ]
+            title = _title([named for _, _, named in decisions])
+            self._changes.do(f"{title} in {len(pictures)} pictures", steps)
+
+    def delete(self, picture: int, ids: Sequence[str]) -> list[ShownObject]:
+        """Removes objects from the picture: they are no longer proposed there, and what was
+        learnt of them is forgotten; raises as :meth:`name`."""
+        opened = self.opened(picture)
+        with self._lock:
+            self._changes.do(f"delete {len(ids)}", self._removing(opened, ids))
+        return self.shown(opened)
+
+    def draw(self, picture: int, masks: Masks, label: str | None = None) -> list[str]:
+        """Adds outlines that a user drew; under a name, they are learnt at once.
+
+        Returns:
+            Their ids.
 
         Raises:
-            LibraryError: there is nothing to take back.
+            MaskError: the masks are of a picture of another size.
         """
+        opened = self.opened(picture)
         with self._lock:
-            return dict(self._detector.library.undo().labels)
+            masks.require_fit(opened.candidates.frame)
+            self._changes.do("draw", self._drawing(opened, masks, label))
+        return [id_of(masks, index) for index in range(len(masks))]
 
-    def thumbnail(self, example_id: str) -> Any:
-        """``(h, w, 3)`` uint8 RGB: the crop that the library keeps of an example. Raises
-        ``LibraryError`` where there is no such example."""
-        return self._detector.library.get(example_id).crop.image_rgb
-
-    def _learn(
-        self, picture: int, ids: Sequence[str], label: str, *, negative: bool
-    ) -> list[ShownObject]:
+    def replace(self, picture: int, ids: Sequence[str], masks: Masks) -> list[str]:
+        """Puts edited outlines in the place of objects; what was learnt of these is learnt of the
+        new outlines instead. Returns the ids of these; raises as :meth:`draw` and :meth:`name`."""
+        opened = self.opened(picture)
         with self._lock:
-            opened = self._opened(picture)
-            unknown = [each for each in ids if each not in opened.shown]
-            if not ids or unknown:
-                raise NotFoundError(
-                    f"no such object in this picture: {', '.join(unknown) or 'none was given'}; "
-                    "load the picture again"
-                )
-            masks = Masks.concatenate([opened.shown[each] for each in ids])
-            self._detector.pipeline.learn(
-                opened.candidates.frame, masks, [label] * len(ids), negative=negative
+            masks.require_fit(opened.candidates.frame)
+            taught = [each for each in self.shown(opened) if each.id in ids and each.taught]
+            labels = sorted({str(each.label) for each in taught})
+            if len(labels) > 1:
+                raise LibraryError(f"give these one name first: they are {', '.join(labels)}")
+            steps = self._removing(opened, ids)
+            self._changes.do(
+                "edit", [*steps, *self._drawing(opened, masks, next(iter(labels), None))]
             )
-            return self.objects(picture)
+        return [id_of(masks, index) for index in range(len(masks))]
 
-    def _opened(self, picture: int) -> _OpenPicture:
+    def finish(self, picture: int, finished: bool = True) -> None:
+        """Marks a picture as finished, or as not finished."""
+        opened = self.opened(picture)
         with self._lock:
-            found = self._open.pop(picture, None)
-            if found is None:
-                found = _OpenPicture(self._detector.propose(self.path(picture)))
-            self._open[picture] = found
-            while len(self._open) > OPEN_PICTURES:
-                self._open.popitem(last=False)
-            return found
+            data = {"there": finished, "name": self.names[picture]}
+            title = "finish" if finished else "reopen"
+            self._changes.do(f"{title} {data['name']}", [Step(opened.digest, "finish", data)])
+
+    # -- undo --------------------------------------------------------------------------------
+
+    def undo(self) -> Outcome:
+        """Takes the last change back; raises as :meth:`Changes.undo`."""
+        with self._lock:
+            return self._outcome(self._changes.undo())
+
+    def redo(self) -> Outcome:
+        """Makes the last change again that was undone; raises as :meth:`undo`."""
+        with self._lock:
+            return self._outcome(self._changes.redo())
+
+    @property
+    def undoable(self) -> dict[str, str | None]:
+        """What ``undo`` and ``redo`` would do now."""
+        last, first = self.journal.last_done(), self.journal.first_undone()
+        return {"undo": last.title if last else None, "redo": first.title if first else None}
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _learning(self, opened: OpenPicture, named: Sequence[Named], batch: str) -> Step:
+        """The step that learns decisions; raises as :meth:`name`."""
+        if not named:
+            raise NotFoundError("no object was given")
+        masks = [self._outline(opened, each.object) for each in named]
+        labels = [(each.label, each.negative) for each in named]
+        return learning(opened.digest, masks, labels, batch)
+
+    def _removing(self, opened: OpenPicture, ids: Sequence[str]) -> list[Step]:
+        """The steps that take objects out of a picture."""
+        shown = {each.id: each for each in self.shown(opened)}
+        steps, picture = [], opened.digest
+        for each in ids:
+            rle = self._outline(opened, each).rle(0)
+            found = shown.get(each)
+            if found is not None and found.taught and found.label is not None:
+                item = example_item(picture, rle, found.label, False)
+                item["id"] = found.neighbours[0]["id"]
+                steps.append(Step(picture, "forget", {"items": [item], "batch": ""}))
+            if found is not None and found.drawn:
+                steps.append(outline_step(picture, "draw", rle, there=False))
+            steps.append(outline_step(picture, "hide", rle, there=True))
+        return steps
+
+    def _drawing(self, opened: OpenPicture, masks: Masks, label: str | None) -> list[Step]:
+        """The steps that add outlines."""
+        steps, each = [], [masks[[index]] for index in range(len(masks))]
+        for mask in each:
+            opened.masks[id_of(mask, 0)] = mask
+            steps.append(outline_step(opened.digest, "hide", mask.rle(0), there=False))
+            steps.append(outline_step(opened.digest, "draw", mask.rle(0), there=True))
+        if label is not None:
+            batch = self._changes.new_batch()
+            steps.append(learning(opened.digest, each, [(label, False)] * len(each), batch))
+        return steps
+
+    def _outline(self, opened: OpenPicture, object_id: str) -> Masks:
+        if object_id not in opened.masks:
+            self.shown(opened)  # the page may have it from a process before this one
+        if object_id not in opened.masks:
+            raise NotFoundError(
+                f"no such object in this picture: {object_id[:40]}; load the picture again"
+            )
+        return opened.masks[object_id]
+
+    def _frame(self, digest: str) -> Frame:
+        """The picture with these pixels, wherever it is now in the folders."""
+        with self._lock:
+            known = self._digests.get(digest)
+            unseen = set(range(len(self._paths))) - set(self._digests.values()) - self._missing
+        for picture in [*([] if known is None else [known]), *sorted(unseen)]:
+            try:
+                frame = self.pictures.frame(picture)
+            except ImageError:
+                continue
+            found = image_digest(frame.image_rgb)
+            with self._lock:
+                self._digests[found] = picture
+            if found == digest:
+                return frame
+        raise ImageError("the picture of this change is no longer in the folder: put it back first")
+
+    def _outcome(self, change: Change) -> Outcome:
+        places = [self._digests.get(step.picture) for step in change.steps]
+        return Outcome(change.title, next((p for p in places if p is not None), None))
 
 
-def _id_of(masks: Masks, index: int) -> str:
-    box = repr(masks.boxes_xyxy[index].tolist()).encode()
-    return hashlib.blake2b(box + masks.crop_rles[index], digest_size=9).hexdigest()
+def without_same(candidates: Candidates, drawn: Masks, hidden: Masks) -> Candidates:
+    """The candidates without those that are drawn or deleted outlines themselves."""
+    if not len(drawn) + len(hidden):
+        return candidates
+    others = Masks.concatenate([drawn, hidden])
+    both = Masks.concatenate([others, candidates.masks])
+    pairs = meeting_boxes(both.boxes_xyxy)
+    pairs = pairs[(pairs[:, 0] < len(others)) & (pairs[:, 1] >= len(others))]
+    shared = shared_pixels(both.crop, both.boxes_xyxy, pairs)
+    first, second = both.areas[pairs].T
+    same = shared > SAME_IOU * (first + second - shared)
+    same |= (pairs[:, 0] < len(drawn)) & (shared > PART_SHARE * second)
+    kept = np.ones(len(candidates.masks), np.bool_)
+    kept[pairs[same, 1] - len(others)] = False
+    return candidates.where(kept)
 
 
-def _shown(found: Detections, index: int, object_id: str) -> ShownObject:
-    each, masks = found.classifications[index], found.masks
-    polygons = masks.polygons_with_holes(index)
-    neighbours = [
-        {"id": near.id, "label": near.label, "similarity": round(near.similarity, 4),
-         "negative": near.negative}
-        for near in each.neighbours[:NEIGHBOURS]
-    ]  # fmt: skip
-    return ShownObject(
-        id=object_id,
-        label=each.label,
-        best_label=each.best_label,
-        confidence=round(each.confidence, 4),
-        taught=each.taught,
-        bbox_xywh=masks.boxes_xywh[index].tolist(),
-        rings=[ring.tolist() for polygon in polygons for ring in polygon],
-        neighbours=neighbours,
-    )
+def _title(named: Sequence[Named]) -> str:
+    labels = sorted({("not " if each.negative else "") + each.label for each in named})
+    shown = labels[0] if len(labels) == 1 else f"{len(labels)} names"
+    return shown if len(named) == 1 else f"{shown}, {len(named)} objects"

@@ -2,86 +2,107 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections import Counter
 from importlib import resources
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, Field
+from fastapi import FastAPI, Query, Request, Response
 
 from sam_detect import __version__
 from sam_detect.server.access import Access
+from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession
-from sam_detect.server.http import Guard, answer_problems, as_image
+from sam_detect.server.http import CONTENT_POLICY, Guard, answer_problems
+from sam_detect.server.picture_routes import group_routes, picture_routes
+from sam_detect.server.survey import POLICIES, Policy, Survey
 
-MOST_AT_ONCE = 10_000
+MAX_BODY = 4 << 20
+VIEWER_STYLE = "style-src 'self' 'sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE='"
+"""The one style sheet that OpenSeadragon writes into the page, by its digest."""
 PAGE = {
     "": ("index.html", "text/html"),
-    "page.js": ("page.js", "text/javascript"),
-    "api.js": ("api.js", "text/javascript"),
+    **{f"{name}.js": (f"{name}.js", "text/javascript")
+       for name in ("api", "groups", "keys", "page", "shapes", "tools", "viewer")},
     "page.css": ("page.css", "text/css"),
     "icon.svg": ("icon.svg", "image/svg+xml"),
-}
+    "vendor/openseadragon.js": ("vendor/openseadragon.min.js", "text/javascript"),
+}  # fmt: skip
 """What the page is made of; nothing else is read from the disk by a name in a request."""
 
 
-class Decision(BaseModel):
-    """What a user decides of some objects."""
-
-    objects: Annotated[list[str], Field(min_length=1, max_length=MOST_AT_ONCE)]
-    label: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
-    negative: bool = False
-
-
-def annotation_app(session: AnnotationSession, access: Access) -> Guard:
+def annotation_app(
+    session: AnnotationSession, survey: Survey, ahead: WorkAhead, access: Access
+) -> Guard:
     """The page and what it asks for."""
     app = FastAPI(title="sam-detect", version=__version__, docs_url=None, redoc_url=None)
-
     answer_problems(app)
 
     @app.get("/healthz")
     def health() -> dict[str, str]:
         return {"status": "ok", "version": __version__}
 
+    @app.get("/api/state")
+    def state(picture: Annotated[int | None, Query(ge=0)] = None) -> dict[str, Any]:
+        """What changes by itself; the page asks for it again and again."""
+        opened = picture is not None and session.pictures.is_open(picture)
+        return {
+            "library": session.detector.library.name,
+            "generation": session.opened(picture or 0).generation if opened else None,
+            "learnt": session.detector.library.generation,
+            "pictures": len(session.names),
+            "surveyed": len(survey.all()),
+            "survey": survey.version,
+            **session.undoable,
+        }
+
+    @app.get("/api/labels")
+    def labels() -> dict[str, Any]:
+        counted = Counter(_counts(session)).most_common()
+        return {"labels": [{"label": label, "examples": count} for label, count in counted]}
+
     @app.get("/api/pictures")
-    def pictures() -> dict[str, Any]:
-        return {"pictures": [{"id": i, "name": name} for i, name in enumerate(session.names)]}
+    def pictures(policy: Policy = "folder") -> dict[str, Any]:
+        session.look_again()
+        finished, missing, problems = session.finished(), session.missing, ahead.problems
+        named = list(enumerate(session.names))
+        there = [number for number, _ in named if number not in missing]
+        order = session.queue = survey.order(policy, there, finished, _counts(session))
+        return {
+            "policies": POLICIES,
+            "order": order,
+            "pictures": [
+                {"id": number, "name": name, "finished": number in finished,
+                 "missing": number in missing, "problem": problems.get(number)}
+                for number, name in named
+            ],
+        }  # fmt: skip
 
-    @app.get("/api/pictures/{picture}")
-    def picture_objects(picture: int) -> dict[str, Any]:
-        height, width = session.size_hw(picture)
-        found = session.objects(picture)
-        return {"id": picture, "width": width, "height": height, "objects": _plain(found)}
+    app.include_router(picture_routes(session, ahead))
+    app.include_router(group_routes(session, survey, ahead))
+    for path, (name, media) in PAGE.items():
+        app.get(f"/{path}", include_in_schema=False)(_file(name, media))
+    return Guard(
+        app, access, public=[f"/{path}" for path in PAGE], body_limit=lambda _path: MAX_BODY
+    )
 
-    @app.get("/api/pictures/{picture}/pixels")
-    def pixels(picture: int) -> Response:
-        return as_image(session.pixels(picture), "WEBP", lossless=True)
 
-    @app.post("/api/pictures/{picture}/decisions")
-    def decide(picture: int, decision: Decision) -> dict[str, Any]:
-        learn = session.reject if decision.negative else session.name
-        return {"objects": _plain(learn(picture, decision.objects, decision.label))}
+def _counts(session: AnnotationSession) -> Counter[str]:
+    """How many examples each label has."""
+    arrays = session.detector.snapshot().examples()
+    return Counter(
+        label for label, negative in zip(arrays.labels, arrays.negatives, strict=True)
+        if not negative
+    )  # fmt: skip
 
-    @app.post("/api/undo")
-    def undo() -> dict[str, Any]:
-        return {"taken_back": session.undo()}
 
-    @app.get("/api/examples/{example}/thumbnail")
-    def thumbnail(example: str) -> Response:
-        return as_image(session.thumbnail(example), "WEBP", quality=80)
+def _file(name: str, media: str) -> Any:
+    """What answers with a file of the page."""
 
-    @app.get("/")
-    @app.get("/page.js")
-    @app.get("/api.js")
-    @app.get("/page.css")
-    @app.get("/icon.svg")
-    def page(request: Request) -> Response:
-        name, kind = PAGE[request.url.path.lstrip("/")]
+    def answer(_: Request) -> Response:
         content = (resources.files("sam_detect.server") / "static" / name).read_bytes()
-        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+        headers = {"Cache-Control": "no-cache"}
+        if name == "index.html":
+            headers["Content-Security-Policy"] = f"{CONTENT_POLICY}; {VIEWER_STYLE}"
+        return Response(content, media_type=media, headers=headers)
 
-    return Guard(app, access, public=[f"/{path}" for path in PAGE])
-
-
-def _plain(found: list[Any]) -> list[dict[str, Any]]:
-    return [asdict(each) for each in found]
+    return answer

@@ -11,6 +11,7 @@ import asyncio
 import io
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -46,6 +47,8 @@ PROBLEM = "application/problem+json"
 MAX_BODY = 1 << 20
 BODY_SECONDS = 30.0
 """A body that takes longer is given up: a slow client would hold its connection for ever."""
+DRAINED_BYTES, DRAINED_SECONDS = 64 << 20, 5
+"""So much of a body that is refused is read, so that its sender gets to the answer."""
 SOCKET_PROTOCOL = "sam-detect"
 """The subprotocol of the WebSockets. A page cannot send a header with one, so it names its token as
 a second protocol, :data:`TOKEN_PROTOCOL` and the token in base64url: in no address, and in no log.
@@ -53,9 +56,12 @@ a second protocol, :data:`TOKEN_PROTOCOL` and the token in base64url: in no addr
 TOKEN_PROTOCOL = "token."  # noqa: S105 - the beginning of a name
 REFUSED_SOCKET = 1008
 """The close code of RFC 6455 for a policy that was violated."""
+CONTENT_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": CONTENT_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -166,8 +172,9 @@ class Guard:
         else:
             await self._app(scope, _timed(receive, self._body_seconds), _with_headers(send))
             return
-        # What it sent is not read, so the connection cannot be used again.
+        # A client that is still sending would not read the answer, so what it sends is thrown away.
         answer.headers["Connection"] = "close"
+        await _drain(receive)
         await answer(scope, receive, _with_headers(send))
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -226,6 +233,22 @@ def _timed(receive: Receive, seconds: float) -> Receive:
         return message
 
     return timed
+
+
+async def _drain(receive: Receive) -> None:
+    """Reads and drops a body, as long as it is not too long and not too slow."""
+    left = DRAINED_BYTES
+
+    async def read() -> None:
+        nonlocal left
+        more = True
+        while more and left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            more = message.get("more_body", False)
+
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(read(), DRAINED_SECONDS)
 
 
 def _with_headers(send: Send) -> Send:

@@ -367,7 +367,12 @@ class Candidates:
     def of_areas(self, least: int, most: int | None = None) -> Candidates:
         """Those of at least and at most so many pixels."""
         areas = self.masks.areas
-        kept = (areas >= least) & (areas <= (areas.max(initial=0) if most is None else most))
+        return self.where(
+            (areas >= least) & (areas <= (areas.max(initial=0) if most is None else most))
+        )
+
+    def where(self, kept: BoolArray) -> Candidates:
+        """Those of N masks for which ``(N,)`` is true."""
         rows = kept[self.described]
         return replace(
             self,

@@ -2,118 +2,293 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import cv2
 import httpx
-import numpy as np
 import pytest
 
 from tests.browser import browser
+from tests.integration.page_harness import NUTS, Page, draw_photos, serving
 
 pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
 
-NUTS = [(60, 60), (150, 70), (240, 60), (80, 160), (200, 170)]
 TOKEN = "a-token-of-these-tests"
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two pictures of five round nuts and a long one."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(2):
-        picture = np.full((230, 320, 3), (215, 220, 225), np.uint8)
-        for x, y in NUTS:
-            cv2.circle(picture, (x + 9 * number, y), 20, (60, 110, 180), -1, cv2.LINE_AA)
-        cv2.ellipse(picture, ((290, 150), (24, 90), 0), (30, 50, 90), -1, cv2.LINE_AA)
-        cv2.imwrite(str(folder / f"{number}.png"), picture)
-    return folder
-
-
-@contextmanager
-def serving(photos: Path, *options: str, **environment: str) -> Iterator[tuple[str, Any]]:
-    """The address of a page, and its process."""
-    command = [sys.executable, "-m", "sam_detect", "annotate", str(photos), "--port", "0", "--json"]
-    process = subprocess.Popen(
-        [*command, "--segmenter", "naive", *options],
-        env={**os.environ, "SAM_DETECT_HOME": str(photos.parent / "home"), **environment},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["url"], process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def said(page: Any, text: str) -> None:
-    """Waits until the page's line of state says this."""
-    page.locator("#status").filter(has_text=re.compile(text)).wait_for(timeout=30_000)
-
-
-def nut(page: Any, number: int, shift: int = 0) -> Any:
-    """The outline about a nut that is clicked on: the smallest one around it."""
-    x, y = NUTS[number]
-    paths = page.locator("#picture path")
-    boxes = paths.evaluate_all(
-        "all => all.map(p => { const b = p.getBBox(); return [b.x, b.y, b.width, b.height]; })"
-    )
-    around = [
-        (width * height, index)
-        for index, (left, top, width, height) in enumerate(boxes)
-        if left < x + shift < left + width and top < y < top + height and width * height > 900
-    ]
-    return paths.nth(min(around)[1])
+    return draw_photos(tmp_path / "photos")
 
 
 def test_what_is_named_is_known_at_once_and_after_a_kill(photos: Path) -> None:
     with browser() as chromium:
-        page = chromium.new_page()
-        errors: list[str] = []
-        page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+        page = Page(chromium)
         with serving(photos) as (url, process):
-            page.goto(url)
-            said(page, "0 named")
-            nut(page, 0).click()
-            nut(page, 1).click(modifiers=["Shift"])
-            page.fill("#label", "<b>nut</b>")
-            page.click("#accept")
-            said(page, "5 named")
-            assert nut(page, 4).get_attribute("aria-label").startswith("<b>nut</b>, ")
-            assert nut(page, 0).get_attribute("aria-label").endswith("shown by you")
-            nut(page, 4).hover()
-            page.locator("#why figure img").first.wait_for()
-            assert "<b>nut</b>" in page.locator("#why figcaption").first.inner_text()
-            page.click("#next")
-            said(page, "5 named")
+            page.open(url)
+            page.said("0 named")
+            page.click_nut(0)
+            page.click_nut(1, "Shift")
+            page.name("<b>nut</b>")
+            page.said(r"5 named \(2 by you\)")
+            page.click_nut(4)
+            page.page.locator("#why figure img").first.wait_for()
+            assert "<b>nut</b>, " in page.page.locator("#why p").inner_text()
+            assert "<b>nut</b>" in page.page.locator("#why figcaption").first.inner_text()
+            page.page.click("#next")
+            page.said(r"5 named \(0 by you\)")
             process.kill()
             process.wait()
         with serving(photos) as (url, _):
-            page.goto(url)
-            said(page, "5 named")
-            page.click("#undo")
-            said(page, "0 named")
-            # By keyboard alone.
-            nut(page, 2).focus()
-            page.keyboard.press("Space")
-            nut(page, 3).focus()
-            page.keyboard.press("Shift+Space")
-            page.focus("#label")
-            page.keyboard.type("nut")
-            page.keyboard.press("Enter")
-            said(page, "5 named")
-        assert errors == []
+            page.open(url)
+            page.said("5 named")
+            page.page.click("#undo")
+            page.said("undone: ")
+            page.page.reload()
+            page.said("0 named")
+            page.page.click("#redo")
+            page.said("redone: ")
+            page.page.reload()
+            page.said("5 named")
+        assert page.errors == []
+
+
+def test_accept_confirm_reject_and_delete(photos: Path) -> None:
+    with browser() as chromium, serving(photos) as (url, _):
+        page = Page(chromium)
+        page.open(url)
+        page.said("0 named")
+        page.click_nut(0)
+        page.click_nut(4, "Shift")
+        page.name("nut")
+        page.said(r"5 named \(2 by you\)")
+        page.click_nut(1)
+        page.press("Enter")
+        page.said(r"5 named \(3 by you\)")
+        page.click_nut(2)
+        page.page.click("#reject")
+        page.said("4 named")
+        page.page.locator("#threshold").fill("10")
+        page.page.click("#accept-all")
+        page.said(r"4 named \(4 by you\)")
+        page.click_nut(3)
+        page.press("Delete")
+        page.said(r"3 named \(3 by you\)")
+        page.saved()
+        # All of it is undone step by step, also after a reload.
+        page.page.reload()
+        page.said(r"3 named \(3 by you\)")
+        for count in (4, 4, 5, 5, 0):
+            page.press("Control+z")
+            page.said("undone")
+            page.page.reload()
+            page.said(rf"^{count} named")
+        assert page.page.locator("#undo").is_disabled()
+        assert page.errors == []
+
+
+def test_by_keyboard_alone(photos: Path) -> None:
+    with browser() as chromium, serving(photos) as (url, _):
+        page = Page(chromium)
+        page.open(url)
+        page.said("0 named")
+        page.page.locator("#shapes").focus()
+        spoken = page.page.locator("#spoken")
+        for _ in range(2):
+            page.page.keyboard.press("ArrowRight")
+        page.page.keyboard.press("Space")
+        spoken.filter(has_text=", selected").wait_for()
+        page.page.keyboard.press("l")
+        page.page.keyboard.type("thing")
+        page.page.keyboard.press("Enter")
+        page.saved()
+        page.said("by you")
+        page.page.keyboard.press("Escape")
+        page.page.keyboard.press("f")
+        page.page.locator("#progress-text").filter(has_text="1 of 2").wait_for()
+        page.page.locator("#picture-name").filter(has_text="1.png").wait_for()
+        page.page.keyboard.press("?")
+        assert page.page.locator("#help").is_visible()
+        page.page.locator("[data-key=next]").click()
+        page.page.keyboard.press("j")
+        page.page.keyboard.press("Escape")
+        page.page.locator("#help").wait_for(state="hidden")
+        page.page.reload()
+        page.said("named")
+        page.press("j")
+        page.page.locator("#picture-name").filter(has_text="0.png").wait_for()
+        assert page.errors == []
+
+
+def test_outlines_are_drawn_and_mended(photos: Path) -> None:
+    with browser() as chromium, serving(photos) as (url, _), httpx.Client(base_url=url) as client:
+        page = Page(chromium)
+        page.open(url)
+        page.said("0 named")
+
+        def drawn() -> list[dict[str, object]]:
+            page.saved()
+            found = client.get("api/pictures/0").json()["objects"]
+            return [each for each in found if each["drawn"]]
+
+        page.page.click("[data-tool=brush]")
+        page.drag((120, 200), (150, 200))
+        assert [each["bbox_xywh"][2] > 25 for each in drawn()] == [True]
+        page.name("stroke")
+        assert [each["label"] for each in drawn()] == ["stroke"]
+        # The eraser takes the half of it; the name stays with what is left.
+        before = drawn()[0]["bbox_xywh"][2]
+        page.page.click("[data-tool=select]")
+        page.click(135, 200)
+        page.page.click("[data-tool=erase]")
+        page.drag((150, 190), (150, 212))
+        shorter = drawn()[0]
+        assert (shorter["label"], shorter["bbox_xywh"][2] < before - 2) == ("stroke", True)
+        page.page.click("[data-tool=split]")
+        page.drag((133, 180), (133, 225))
+        assert len(drawn()) == 2
+        page.page.click("[data-tool=select]")
+        page.drag((100, 185), (170, 215), modifiers=("Shift",))
+        page.page.click("[data-action=merge]")
+        page.said("named")
+        assert len(drawn()) == 1
+        for left in (2, 1, 1, 1, 0):
+            client.post("api/undo", json={})
+            assert len(drawn()) == left
+        # Clicks on a nut find its outline; it is kept when the user says so.
+        page.page.reload()
+        page.said("0 named")
+        page.page.click("[data-tool=points]")
+        page.click_nut(0)
+        page.page.wait_for_timeout(500)
+        assert drawn() == []
+        page.press("k")
+        kept = drawn()
+        assert [each["bbox_xywh"] for each in kept] == [kept[0]["bbox_xywh"]]
+        x, y, width, height = kept[0]["bbox_xywh"]
+        assert abs(x + width / 2 - NUTS[0][0]) < 4
+        assert 34 <= min(width, height) <= max(width, height) <= 46
+        # Its vertices can be moved.
+        page.page.click("[data-tool=reshape]")
+        page.page.wait_for_timeout(500)
+        page.drag((x + width, y + height / 2), (x + width + 30, y + height / 2))
+        page.press("k")
+        assert drawn()[0]["bbox_xywh"][2] > width + 15
+        assert page.errors == []
+
+
+def test_two_windows_on_one_library(photos: Path) -> None:
+    with browser() as chromium, serving(photos) as (url, _):
+        first, second = Page(chromium), Page(chromium)
+        for page in (first, second):
+            page.open(url)
+            page.said("0 named")
+        first.click_nut(0)
+        first.click_nut(1, "Shift")
+        first.name("nut")
+        second.said("5 named")
+        second.click_nut(0)
+        second.name("date")
+        first.said(r"named \(2 by you\)")
+        first.page.locator("#label-keys").filter(has_text="date").wait_for()
+        assert first.errors + second.errors == []
+
+
+def test_what_was_decided_while_the_server_was_away_is_sent_later(photos: Path) -> None:
+    with browser() as chromium:
+        page = Page(chromium)
+        with serving(photos) as (url, process):
+            page.open(url)
+            page.said("0 named")
+            process.kill()
+            process.wait()
+            page.click_nut(0)
+            page.page.fill("#label", "nut")
+            page.page.click("#accept")
+            page.page.locator("#saved").filter(has_text="not saved yet").wait_for()
+        port = str(httpx.URL(url).port)
+        with serving(photos, "--port", port) as (again, _):
+            page.page.locator("#saved").filter(has_text="all saved").wait_for(timeout=60_000)
+            labels = httpx.get(f"{again}api/labels").json()["labels"]
+            assert labels == [{"label": "nut", "examples": 1}]
+
+
+def test_groups_are_named_at_once(photos: Path) -> None:
+    with browser() as chromium, serving(photos) as (url, _), httpx.Client(base_url=url) as client:
+        page = Page(chromium)
+        page.open(url)
+        page.said("0 named")
+        page.page.click("#show-groups")
+        group = page.page.locator(".objects-group").filter(has=page.page.locator(".members button"))
+        group.first.wait_for()
+        page.page.locator("#groups p").filter(has_text="of 2 pictures").wait_for(timeout=60_000)
+        sizes = [each["members"] for each in client.get("api/groups").json()["groups"]]
+        largest = sizes[0]
+        first = page.page.locator(".objects-group").first
+        first.locator(".members button").first.click()
+        first.locator("input").fill("round")
+        first.locator("button[type=submit]").click()
+        page.saved()
+        labels = client.get("api/labels").json()["labels"]
+        assert labels == [{"label": "round", "examples": len(largest) - 1}]
+        assert client.post("api/undo", json={}).json()["title"].startswith("round")
+        assert client.get("api/labels").json()["labels"] == []
+        assert page.errors == []
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (820, 1180)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_it(photos: Path, size: tuple[int, int], scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe here")
+    with browser() as chromium, serving(photos) as (url, _):
+        page = Page(chromium, size)
+        page.page.emulate_media(color_scheme=scheme)
+        page.open(url)
+        page.said("0 named")
+        page.click_nut(0)
+        page.name("nut")
+        page.click_nut(1)
+        page.page.locator("#why figure").first.wait_for()
+        for show in (None, "[data-tool=reshape]", "#show-groups", "#show-help"):
+            if show:
+                page.page.click(show)
+                page.page.wait_for_timeout(600)
+            found = axe.Axe().run(
+                page.page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]}
+            )
+            assert found.violations_count == 0, found.generate_report()
+        wide = page.page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= size[0]
+
+
+def test_pictures_that_come_go_and_cannot_be_read(photos: Path) -> None:
+    (photos / "2.png").write_bytes(b"no picture")
+    with browser() as chromium, serving(photos) as (url, _), httpx.Client(base_url=url) as client:
+        page = Page(chromium)
+        page.open(url)
+        page.said("0 named")
+        page.click_nut(0)
+        page.name("nut")
+        page.page.click("#next")
+        page.said("named")
+        page.page.click("#next")
+        page.page.locator("#problem").filter(has_text="2.png").wait_for()
+        page.page.click("#previous")
+        page.said("named")
+        # Another picture under the same name: what was named in the old one does not show in it.
+        (photos / "0.png").write_bytes((photos / "1.png").read_bytes())
+        (photos / "1.png").unlink()
+        (photos / "0.png").rename(photos / "3.png")
+        found = client.get("api/pictures").json()
+        assert [each["missing"] for each in found["pictures"]] == [True, True, False, False]
+        assert found["order"] == [2, 3]
+        gone = client.get("api/pictures/0")
+        assert (gone.status_code, "no longer there" in gone.json()["detail"]) == (422, True)
+        assert not any(each["taught"] for each in client.get("api/pictures/3").json()["objects"])
+        # What was named in a picture that is gone can still be undone.
+        assert client.post("api/undo", json={}).status_code == 200
 
 
 def test_only_who_may_ask_is_answered(photos: Path) -> None:
@@ -127,11 +302,13 @@ def test_only_who_may_ask_is_answered(photos: Path) -> None:
         assert "default-src 'self'" in client.get("").headers["content-security-policy"]
         assert client.get("../../etc/passwd").status_code == 404
         assert client.get("api/pictures/7").status_code == 404
-        wrong = client.post("api/pictures/0/decisions", json={"objects": [], "label": "nut"})
-        assert (wrong.status_code, "objects" in wrong.json()["detail"]) == (422, True)
-        gone = client.post("api/pictures/0/decisions", json={"objects": ["x"], "label": "nut"})
+        wrong = client.post("api/pictures/0/decisions", json={"decisions": []})
+        assert (wrong.status_code, "decisions" in wrong.json()["detail"]) == (422, True)
+        gone = client.post(
+            "api/pictures/0/decisions", json={"decisions": [{"object": "x", "label": "nut"}]}
+        )
         assert (gone.status_code, "load the picture" in gone.json()["detail"]) == (404, True)
-        large = client.post("api/undo", content=b" " * (2 << 20))
+        large = client.post("api/undo", content=b" " * (5 << 20))
         assert large.status_code == 413
         endless = client.post("api/undo", content=(b" " for _ in range(3)))
         assert endless.status_code == 411, "its length would be known too late"

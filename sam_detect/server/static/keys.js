@@ -1,0 +1,76 @@
+// The keys of the page: what each does, and how a user changes them.
+
+const USUAL = {
+  next: "n", previous: "p", unfinished: "N", finish: "f", confirm: "Enter", reject: "r", delete: "Delete",
+  name: "l", "accept-all": "A", "select-all": "Ctrl+a", select: "v", points: "c", brush: "b", erase: "e", reshape: "x",
+  split: "s", merge: "m", groups: "g", fit: "0", "zoom-in": "+", "zoom-out": "-", undo: "Ctrl+z", redo: "Ctrl+Z",
+  keep: "k", cancel: "Escape", help: "?",
+};
+const WORDS = {
+  next: "next picture", previous: "previous picture", unfinished: "next unfinished picture", finish: "picture is finished, go to the next",
+  confirm: "suggested names of the selection are right", reject: "selection is not what its name says", delete: "delete the selection",
+  name: "type a name", "accept-all": "accept all above the slider", "select-all": "select all", select: "tool: select",
+  points: "tool: points and boxes", brush: "tool: brush", erase: "tool: eraser", reshape: "tool: vertices", split: "tool: split",
+  merge: "merge the selection", groups: "groups of alike objects", fit: "whole picture", "zoom-in": "zoom in", "zoom-out": "zoom out",
+  undo: "undo", redo: "redo", keep: "keep what a tool made", cancel: "cancel, select nothing", help: "this help",
+};
+const KEPT = "sam-detect keys";
+
+let keys = { ...USUAL };
+try { keys = { ...keys, ...JSON.parse(localStorage.getItem(KEPT) ?? "{}") }; } catch { /* the usual ones */ }
+
+function nameOf(event) {
+  const parts = [];
+  if (event.ctrlKey || event.metaKey) parts.push("Ctrl");
+  if (event.altKey) parts.push("Alt");
+  return [...parts, event.key === " " ? "Space" : event.key].join("+");
+}
+
+/** What a key does, or null. Digits choose names: "label 1" to "label 9". */
+export function actionOf(event) {
+  const name = nameOf(event);
+  if (/^[1-9]$/.test(name)) return `label ${name}`;
+  return Object.keys(keys).find((action) => keys[action] === name) ?? null;
+}
+
+export const keyOf = (action) => keys[action];
+
+/** Fills the table of keys; a row's button takes the next key that is pressed. */
+export function showKeys(body, say) {
+  const change = (action, key) => {
+    const other = Object.keys(keys).find((each) => keys[each] === key && each !== action);
+    if (other) keys[other] = keys[action];
+    keys[action] = key;
+    localStorage.setItem(KEPT, JSON.stringify(keys));
+    showKeys(body, say);
+    body.querySelector(`[data-key="${action}"]`)?.focus();
+    say(other ? `${WORDS[action]}: ${key}; ${WORDS[other]}: ${keys[other]}` : `${WORDS[action]}: ${key}`);
+  };
+  body.replaceChildren(...Object.keys(USUAL).map((action) => {
+    const row = document.createElement("tr");
+    const what = Object.assign(document.createElement("th"), { scope: "row", textContent: WORDS[action] });
+    const cell = document.createElement("td");
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: keys[action] });
+    button.dataset.key = action;
+    button.setAttribute("aria-label", `${WORDS[action]}: ${keys[action]}; change`);
+    button.addEventListener("click", () => {
+      button.textContent = "press a key";
+      button.addEventListener("keydown", (event) => {
+        if (["Shift", "Control", "Alt", "Meta", "Tab"].includes(event.key)) return;
+        event.preventDefault();
+        event.stopPropagation();
+        if (/^[1-9]$/.test(nameOf(event))) { showKeys(body, say); say("1 to 9 choose names"); return; }
+        change(action, nameOf(event));
+      }, { once: false });
+    });
+    cell.append(button);
+    row.append(what, cell);
+    return row;
+  }));
+}
+
+export function resetKeys(body, say) {
+  keys = { ...USUAL };
+  localStorage.removeItem(KEPT);
+  showKeys(body, say);
+}

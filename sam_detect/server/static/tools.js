@@ -1,0 +1,240 @@
+// The tools that make and mend outlines. Each gets the presses, drags and clicks in the picture.
+
+const HELP = {
+  select: "",
+  points: "Click on the object; Alt-click (or right-click) where it is not. Drag a box around it. Keep it when the outline is right.",
+  brush: "Paint. With an object selected, the stroke is added to it; else it is a new object.",
+  erase: "Select an object, then wipe away what does not belong to it.",
+  reshape: "Select one object. Drag a vertex; click on an edge to add one; Alt-click on a vertex removes it.",
+  split: "Select one object, then drag a line across it.",
+};
+const NEAR_PX = 9;
+
+const distance = ([x0, y0], [x1, y1]) => Math.hypot(x0 - x1, y0 - y1);
+
+/** The point of an edge that is nearest to another point, and how far it is. */
+function nearestOn([ax, ay], [bx, by], [x, y]) {
+  const [dx, dy] = [bx - ax, by - ay];
+  const share = Math.max(0, Math.min(1, ((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy || 1)));
+  const point = [ax + share * dx, ay + share * dy];
+  return [point, distance(point, [x, y])];
+}
+
+export class Tools {
+  /**
+   * @param page {selected(): ids, send(edit), preview(edit): rings, rings(id, detail): rings, redraw(), say(text), scale(): pixels of the screen for one of the picture}
+   */
+  constructor(page) {
+    this.page = page;
+    this.radius = 8;
+    this.choose("select");
+  }
+
+  choose(name) {
+    this.name = name;
+    this.clear();
+    if (name === "reshape") this.loadRings();
+  }
+
+  get help() { return HELP[this.name]; }
+
+  /** Whether something was begun that can be kept or cancelled. */
+  get busy() { return Boolean(this.clicks.length || this.box || this.changed); }
+
+  clear() {
+    Object.assign(this, { stroke: [], clicks: [], positive: [], box: null, rings: [], vertex: null, changed: false, asked: (this.asked ?? 0) + 1 });
+    this.page.redraw();
+  }
+
+  /** Whether the tool takes this press, so that the picture does not move. */
+  press(point, event) {
+    if (this.name === "brush" || (this.name === "erase" && this.one("erase"))) {
+      this.stroke = [point];
+      return true;
+    }
+    if (this.name === "split" && this.one("split")) {
+      this.stroke = [point];
+      return true;
+    }
+    if (this.name === "points") {
+      this.stroke = [point, point];
+      return true;
+    }
+    if (this.name === "reshape" && !event.altKey) {
+      this.vertex = this.nearVertex(point) ?? this.addVertex(point);
+      return this.vertex !== null;
+    }
+    return false;
+  }
+
+  drag(point) {
+    if (this.name === "points") this.stroke[1] = point;
+    else if (this.vertex) {
+      this.rings[this.vertex[0]][this.vertex[1]] = point;
+      this.changed = true;
+    } else if (!this.stroke.length || distance(point, this.stroke.at(-1)) * this.page.scale() > 1.5) this.stroke.push(point);
+    this.page.redraw();
+  }
+
+  async release() {
+    const { stroke } = this;
+    if (this.name === "points") {
+      const [[x0, y0], [x1, y1]] = stroke;
+      this.stroke = [];
+      if (Math.hypot(x1 - x0, y1 - y0) * this.page.scale() > 6) {
+        this.box = [Math.min(x0, x1), Math.min(y0, y1), Math.abs(x1 - x0), Math.abs(y1 - y0)];
+        await this.preview();
+      }
+      return;
+    }
+    this.vertex = null;
+    if (this.name === "reshape" || !stroke.length) return;
+    const objects = this.page.selected();
+    this.stroke = this.name === "split" || this.name === "erase" || this.name === "brush" ? stroke : [];
+    const edit = { tool: this.name, points: stroke, radius: this.radius / this.page.scale(), objects };
+    await this.page.send(edit);
+    this.clear();
+  }
+
+  async click(point, event) {
+    if (this.name === "points") {
+      this.clicks.push(point);
+      this.positive.push(!(event.altKey || event.button === 2));
+      await this.preview();
+      return true;
+    }
+    if (this.name === "reshape" && event.altKey) {
+      const near = this.nearVertex(point);
+      if (near && this.rings[near[0]].length > 3) {
+        this.rings[near[0]].splice(near[1], 1);
+        this.changed = true;
+        this.page.redraw();
+      }
+      return true;
+    }
+    return this.name === "brush" || (this.name === "reshape" && this.changed);
+  }
+
+  async keep() {
+    if (!this.busy) return;
+    if (this.name === "points") await this.page.send(this.prompt());
+    else await this.page.send({ tool: "reshape", rings: this.rings, objects: this.page.selected() });
+    this.clear();
+    if (this.name === "reshape") await this.loadRings();
+  }
+
+  /** Loads the vertices of what is selected, in this much detail. */
+  async loadRings(detail = this.detail ?? 0.5) {
+    this.detail = detail;
+    const chosen = this.page.selected();
+    if (this.name !== "reshape" || chosen.length !== 1) return;
+    const asked = (this.asked += 1);
+    const rings = await this.page.rings(chosen[0], detail);
+    if (asked !== this.asked) return;
+    [this.rings, this.changed] = [rings, false];
+    this.page.redraw();
+  }
+
+  prompt() {
+    return { tool: "points" === this.name ? "clicks" : this.name, points: this.clicks, positive: this.positive, box: this.box };
+  }
+
+  async preview() {
+    const asked = (this.asked += 1);
+    this.page.redraw();
+    const rings = this.positive.includes(true) || this.box ? await this.page.preview(this.prompt()) : [];
+    if (asked !== this.asked) return;
+    this.rings = rings;
+    this.page.redraw();
+  }
+
+  one(what) {
+    if (this.page.selected().length === 1) return true;
+    this.page.say(`select one object to ${what} it`);
+    return false;
+  }
+
+  nearVertex(point) {
+    const most = NEAR_PX / this.page.scale();
+    let best = null;
+    let least = most;
+    this.rings.forEach((ring, r) => ring.forEach((vertex, v) => {
+      const far = distance(vertex, point);
+      if (far < least) [best, least] = [[r, v], far];
+    }));
+    return best;
+  }
+
+  addVertex(point) {
+    const most = NEAR_PX / this.page.scale();
+    let best = null;
+    let least = most;
+    this.rings.forEach((ring, r) => ring.forEach((vertex, v) => {
+      const [on, far] = nearestOn(vertex, ring[(v + 1) % ring.length], point);
+      if (far < least) [best, least] = [[r, v + 1, on], far];
+    }));
+    if (!best) return null;
+    this.rings[best[0]].splice(best[1], 0, best[2]);
+    this.changed = true;
+    return [best[0], best[1]];
+  }
+
+  /** Draws what is begun, above the outlines. */
+  draw(context, view, colours) {
+    context.setTransform(view.scale, 0, 0, view.scale, view.x, view.y);
+    context.strokeStyle = colours.selected;
+    context.fillStyle = colours.wash;
+    context.lineWidth = 2.5 / view.scale;
+    const dot = devicePixelRatio / view.scale;
+    if (this.rings.length) {
+      context.beginPath();
+      for (const ring of this.rings) {
+        ring.forEach(([x, y], index) => (index ? context.lineTo(x, y) : context.moveTo(x, y)));
+        context.closePath();
+      }
+      context.fill("evenodd");
+      context.stroke();
+      if (this.name === "reshape") {
+        context.fillStyle = colours.ground;
+        for (const ring of this.rings) for (const [x, y] of ring) this.disc(context, x, y, 4 * dot);
+      }
+    }
+    if (this.box) context.strokeRect(...this.box);
+    if (this.name === "points") {
+      if (this.stroke.length) {
+        const [[x0, y0], [x1, y1]] = this.stroke;
+        context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+      }
+      this.clicks.forEach(([x, y], index) => {
+        context.fillStyle = this.positive[index] ? colours.taught : colours.unknown;
+        this.disc(context, x, y, 6 * dot);
+        context.beginPath(); // a minus, and for an object a plus: not by colour alone
+        context.moveTo(x - 3 * dot, y);
+        context.lineTo(x + 3 * dot, y);
+        if (this.positive[index]) {
+          context.moveTo(x, y - 3 * dot);
+          context.lineTo(x, y + 3 * dot);
+        }
+        context.strokeStyle = colours.ground;
+        context.stroke();
+        context.strokeStyle = colours.selected;
+      });
+    } else if (this.stroke.length) {
+      context.lineWidth = this.name === "split" ? 2.5 / view.scale : (2 * this.radius * devicePixelRatio) / view.scale;
+      context.lineCap = "round";
+      context.globalAlpha = this.name === "split" ? 1 : 0.45;
+      context.beginPath();
+      this.stroke.forEach(([x, y], index) => (index ? context.lineTo(x, y) : context.moveTo(x, y)));
+      if (this.stroke.length === 1) context.lineTo(this.stroke[0][0] + 0.01, this.stroke[0][1]);
+      context.stroke();
+      context.globalAlpha = 1;
+    }
+  }
+
+  disc(context, x, y, radius) {
+    context.beginPath();
+    context.arc(x, y, radius, 0, 2 * Math.PI);
+    context.fill();
+    context.stroke();
+  }
+}

@@ -1,0 +1,311 @@
+"""What is known of all pictures of a folder: which one to annotate next, and which unknown objects
+are alike.
+
+A picture is surveyed once, in the background, and again when it was shown. Of its objects the
+vectors are kept as float16, so a thousand pictures take about as much memory as one of them open.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import Counter
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sam_detect.errors import NotFoundError
+from sam_detect.masks import FloatArray
+from sam_detect.server.pictures import OpenPicture, id_of
+from sam_detect.types import Detections, ImageRGB, Masks
+
+Policy = Literal["folder", "uncertain", "diverse", "rare"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+OBJECTS_KEPT = 100
+"""So many objects of a picture are grouped, the best ones."""
+GROUPED = 3000
+"""So many objects of all pictures are grouped at once."""
+ALIKE = 0.35
+"""Unknown objects are grouped while the mean cosine distance between two groups is below this."""
+LEAST_IN_GROUP = 2
+THUMBNAIL_SIDE, AROUND = 96, 0.15
+"""Pixels of a thumbnail's longer side; and how much is shown around the object, as a share of its
+longer side."""
+NEAR_DUPLICATE = 0.02
+"""Pictures whose mean vectors are closer are about the same picture (cosine distance)."""
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What the survey keeps of a picture.
+
+    Attributes:
+        generation: of the library that named its objects.
+        digest: of the picture's pixels.
+        ids: of N objects, the best ones.
+        masks: their outlines.
+        thumbnails: of each, WebP.
+        labels: of each; None for unknown.
+        confidences: ``(N,)`` of the nearest label, 0 to 1.
+        taught: ``(N,)`` bool, whether a user named it.
+        vectors: ``(N, D)`` float16 unit vectors; zeros where an object was not compared.
+        mean: ``(D,)`` float32, the picture's own direction.
+    """
+
+    generation: str
+    digest: str
+    ids: tuple[str, ...]
+    masks: Masks
+    thumbnails: tuple[bytes, ...]
+    labels: tuple[str | None, ...]
+    confidences: FloatArray
+    taught: npt.NDArray[np.bool_]
+    vectors: npt.NDArray[np.float16]
+    mean: FloatArray
+
+    @classmethod
+    def of(cls, opened: OpenPicture, found: Detections) -> Surveyed:
+        """What is kept of the detections in a picture."""
+        candidates = opened.candidates
+        rows = {
+            id_of(candidates.masks, index): row
+            for row, index in enumerate(candidates.described.tolist())
+        }
+        kept = min(len(found), OBJECTS_KEPT)
+        ids = tuple(id_of(found.masks, index) for index in range(kept))
+        dimension = candidates.vectors.shape[1] if candidates.vectors.ndim > 1 else 0
+        vectors = np.zeros((kept, dimension), np.float16)
+        for index, each in enumerate(ids):
+            if each in rows:
+                vectors[index] = candidates.vectors[rows[each]]
+        mean = vectors.astype(np.float32).sum(axis=0)
+        shown = found.classifications[:kept]
+        return cls(
+            generation=opened.generation,
+            digest=opened.digest,
+            ids=ids,
+            masks=found.masks[:kept],
+            thumbnails=tuple(
+                _thumbnail(opened.image_rgb, box) for box in found.masks.boxes_xyxy[:kept].tolist()
+            ),
+            labels=tuple(each.label for each in shown),
+            confidences=np.array([each.confidence for each in shown], np.float32),
+            taught=np.array([each.taught for each in shown], np.bool_),
+            vectors=vectors,
+            mean=mean / max(float(np.linalg.norm(mean)), 1e-9),
+        )
+
+    def outline(self, object_id: str) -> Masks:
+        """The outline of an object, one mask; raises ``NotFoundError`` where it has none."""
+        return self.masks[[self._row(object_id)]]
+
+    def thumbnail(self, object_id: str) -> bytes:
+        """A picture of an object, WebP; raises as :meth:`outline`."""
+        return self.thumbnails[self._row(object_id)]
+
+    def _row(self, object_id: str) -> int:
+        if object_id not in self.ids:
+            raise NotFoundError("this object is no longer there; load the groups again")
+        return self.ids.index(object_id)
+
+    @property
+    def uncertainty(self) -> float:
+        """How unsure the labels are on average, 0 to 1: highest where a confidence is one half.
+        What a user named is sure; a picture without objects is 0."""
+        if not self.ids:
+            return 0.0
+        unsure = np.where(self.taught, 0, 1 - np.abs(2 * self.confidences - 1))
+        return float(unsure.mean())
+
+
+@dataclass(frozen=True)
+class Group:
+    """Unknown objects that are alike.
+
+    Attributes:
+        label: the name that most of them are nearest to, where they have one; else None.
+        members: picture and id of each, those in the middle of the group first.
+    """
+
+    label: str | None
+    members: tuple[tuple[int, str], ...]
+
+
+class Survey:
+    """The pictures that were surveyed. Safe for several threads."""
+
+    def __init__(self) -> None:
+        self._pictures: dict[int, Surveyed] = {}
+        self._lock = threading.Lock()
+        self.version = 0
+        """Rises with each picture that is put in."""
+
+    def put(self, picture: int, surveyed: Surveyed) -> None:
+        with self._lock:
+            self._pictures[picture] = surveyed
+            self.version += 1
+
+    def get(self, picture: int) -> Surveyed | None:
+        with self._lock:
+            return self._pictures.get(picture)
+
+    def require(self, picture: int) -> Surveyed:
+        """What is kept of a picture; raises ``NotFoundError`` where it was not surveyed."""
+        found = self.get(picture)
+        if found is None:
+            raise NotFoundError("this picture changed; load the groups again")
+        return found
+
+    def forget(self, picture: int) -> None:
+        """Has a picture surveyed again."""
+        with self._lock:
+            self._pictures.pop(picture, None)
+            self.version += 1
+
+    def all(self) -> dict[int, Surveyed]:
+        with self._lock:
+            return dict(self._pictures)
+
+    def order(
+        self, policy: Policy, pictures: Sequence[int], done: Set[int], known: Counter[str]
+    ) -> list[int]:
+        """The pictures in the order in which to annotate them; those that are done come last.
+
+        Args:
+            policy: ``folder``: as they are given. ``uncertain``: those of which the labels are
+                least sure first. ``diverse``: each as different as possible from all before it,
+                and from those that are done (farthest-first, Gonzalez 1985). ``rare``: those that
+                seem to show the labels with the fewest examples first.
+            pictures: their numbers, as on disk.
+            done: those that are finished.
+            known: how many examples each label has.
+        """
+        surveyed = self.all()
+        open_ = [each for each in pictures if each not in done]
+        last = [each for each in pictures if each in done]
+        seen = [each for each in open_ if each in surveyed]
+        unseen = [each for each in open_ if each not in surveyed]
+        if policy == "uncertain":
+            by = {each: -surveyed[each].uncertainty for each in seen}
+            seen = _apart(sorted(seen, key=lambda each: (by[each], each)), surveyed)
+        elif policy == "rare":
+            by = {each: -_rarity(surveyed[each], known) for each in seen}
+            seen = sorted(seen, key=lambda each: (by[each], each))
+        elif policy == "diverse":
+            seen = _farthest_first(seen, [each for each in last if each in surveyed], surveyed)
+        else:
+            return open_ + last
+        return seen + unseen + last
+
+    def groups(self, skip: Set[int] = frozenset()) -> list[Group]:
+        """Objects without a sure name, grouped by how alike they are, the largest group first;
+        each named ones' group after the unknown ones.
+
+        Average linkage on cosine distances (Sokal and Michener 1958).
+
+        Args:
+            skip: pictures whose objects are left out.
+        """
+        members: list[tuple[int, str, str | None]] = []
+        vectors: list[Any] = []
+        for picture, each in self.all().items():
+            if picture in skip:
+                continue
+            for row, (key, label) in enumerate(zip(each.ids, each.labels, strict=True)):
+                if not each.taught[row] and each.vectors[row].any():
+                    members.append((picture, key, label))
+                    vectors.append(each.vectors[row])
+        chosen = range(min(len(members), GROUPED))
+        stacked = np.array([vectors[i] for i in chosen], np.float32)
+        found: list[Group] = []
+        for label in sorted({members[i][2] or "" for i in chosen}):
+            rows = [i for i in chosen if (members[i][2] or "") == label]
+            parts = [rows] if label else [[rows[i] for i in part] for part in _alike(stacked[rows])]
+            for part in parts:
+                if len(part) >= LEAST_IN_GROUP or label:
+                    ordered = [part[i] for i in _middle_first(stacked[part])]
+                    found.append(Group(label or None, tuple(members[i][:2] for i in ordered)))
+        return sorted(found, key=lambda group: (group.label is not None, -len(group.members)))
+
+
+def _thumbnail(image_rgb: ImageRGB, box_xyxy: Sequence[int]) -> bytes:
+    """An object with a little of what is around it."""
+    x0, y0, x1, y1 = box_xyxy
+    margin = max(2, round(AROUND * max(x1 - x0, y1 - y0)))
+    cut = image_rgb[max(0, y0 - margin) : y1 + margin, max(0, x0 - margin) : x1 + margin]
+    small = Image.fromarray(np.ascontiguousarray(cut))
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    data = io.BytesIO()
+    small.save(data, "WEBP", quality=70, method=0)
+    return data.getvalue()
+
+
+def _alike(vectors: FloatArray) -> list[list[int]]:
+    """Indices of vectors in groups."""
+    if len(vectors) < LEAST_IN_GROUP:
+        return [[i] for i in range(len(vectors))]
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    tree = linkage(vectors, method="average", metric="cosine")
+    numbers = fcluster(tree, t=ALIKE, criterion="distance")
+    parts: dict[int, list[int]] = {}
+    for index, number in enumerate(numbers.tolist()):
+        parts.setdefault(number, []).append(index)
+    return list(parts.values())
+
+
+def _middle_first(vectors: FloatArray) -> list[int]:
+    middle = vectors.mean(axis=0)
+    return [int(i) for i in np.argsort(-(vectors @ middle), kind="stable")]
+
+
+def _rarity(surveyed: Surveyed, known: Counter[str]) -> float:
+    """The mean of what an object is worth: one over the examples that its label has; an unknown
+    object may be of any label, so of the rarest."""
+    if not surveyed.ids:
+        return 0.0
+    rarest = min(known.values(), default=0)
+    named = [
+        0.0 if taught else 1 / (1 + (rarest if label is None else known[label]))
+        for label, taught in zip(surveyed.labels, surveyed.taught.tolist(), strict=True)
+    ]
+    return float(np.mean(named))
+
+
+def _apart(ordered: Sequence[int], surveyed: dict[int, Surveyed]) -> list[int]:
+    """The same order, in which near duplicates of a picture come after all others."""
+    first: list[int] = []
+    later: list[int] = []
+    for each in ordered:
+        mean = surveyed[each].mean
+        duplicate = any(
+            mean.size == surveyed[other].mean.size
+            and mean @ surveyed[other].mean > 1 - NEAR_DUPLICATE
+            for other in first
+        )
+        (later if duplicate else first).append(each)
+    return first + later
+
+
+def _farthest_first(
+    pictures: Sequence[int], before: Sequence[int], surveyed: dict[int, Surveyed]
+) -> list[int]:
+    if not pictures:
+        return []
+    means = np.array([surveyed[each].mean for each in pictures], np.float32)
+    given = np.array([surveyed[each].mean for each in before], np.float32)
+    nearest = (means @ given.T).max(axis=1) if len(given) else means @ means.mean(axis=0) * -1
+    ordered: list[int] = []
+    left = np.ones(len(pictures), np.bool_)
+    while left.any():
+        index = int(np.where(left, nearest, np.inf).argmin())
+        if not ordered and not len(given):
+            nearest = np.full(len(pictures), -np.inf, np.float32)
+        ordered.append(pictures[index])
+        left[index] = False
+        nearest = np.maximum(nearest, means @ means[index])
+    return ordered

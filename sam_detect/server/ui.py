@@ -1,0 +1,110 @@
+"""The annotation page as a program: what ``sam-detect annotate`` and ``AnnotationUI`` run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam_detect.api import SAMDetect
+from sam_detect.config import home_dir
+from sam_detect.errors import ImageError
+from sam_detect.server.access import TOKEN, Access
+from sam_detect.server.annotation import AnnotationSession
+from sam_detect.server.extra import require_server
+from sam_detect.server.journal import Journal
+from sam_detect.sources import find_images
+
+if TYPE_CHECKING:
+    from sam_detect.server.http import Guard
+
+PROPOSALS_KEPT = 512
+"""The proposals of so many pictures are kept, as compressed outlines."""
+
+
+class AnnotationUI:
+    """The annotation page of one detector.
+
+    Args:
+        detector: proposes, names, and keeps what users decide.
+
+    Raises:
+        UnavailableError: the extra ``server`` is not installed.
+    """
+
+    def __init__(self, detector: SAMDetect) -> None:
+        require_server()
+        self.detector = detector
+
+    def run(
+        self,
+        image_directory: str | Path | Sequence[str | Path],
+        port: int = 8000,
+        *,
+        host: str = "127.0.0.1",
+        started: Callable[[str], None] = lambda url: print(f"open {url} (Ctrl-C ends it)"),
+    ) -> None:
+        """Serves the page until Ctrl-C.
+
+        Args:
+            image_directory: a folder, a pattern or a picture, or several of them.
+            port: 0 takes a free one.
+            host: an address that others reach needs a token in ``SAM_DETECT_TOKEN``.
+            started: is called with the address of the page.
+
+        Raises:
+            ConfigError: the address cannot be used.
+            ImageError: there is no picture.
+        """
+        from sam_detect.server.listening import address_of, listen, server_of
+
+        access = Access(host, os.environ.get(TOKEN) or None)
+        with self.app(image_directory, access) as app, listen(host, port) as socket:
+            started(address_of(socket))
+            server_of(app).run(sockets=[socket])
+
+    @contextmanager
+    def app(
+        self, image_directory: str | Path | Sequence[str | Path], access: Access
+    ) -> Iterator[Guard]:
+        """The page as an ASGI application, while the block runs; raises as :meth:`run`."""
+        from threadpoolctl import threadpool_limits
+
+        from sam_detect.server.ahead import WorkAhead
+        from sam_detect.server.app import annotation_app
+        from sam_detect.server.survey import Survey
+
+        if isinstance(image_directory, (str, Path)):
+            image_directory = [image_directory]
+        sources = [str(each) for each in image_directory]
+        if not any(_pictures(source) for source in sources):
+            raise ImageError(f"there is no picture in {', '.join(sources)}")
+        self.detector.pipeline.remember_proposals(PROPOSALS_KEPT)
+        journal = Journal(journal_path(self.detector))
+        try:
+            session, survey = AnnotationSession(self.detector, sources, journal), Survey()
+            ahead = WorkAhead(session, survey, session.after)
+            # BLAS' threads spin while they wait for work, and take the cores from those who answer.
+            with threadpool_limits(1, user_api="blas"):
+                ahead.start()
+                yield annotation_app(session, survey, ahead, access)
+        finally:
+            ahead.stop()
+            journal.close()
+
+
+def journal_path(detector: SAMDetect) -> Path:
+    """Where the changes to a detector's library are kept."""
+    library = detector.library
+    key = hashlib.blake2b(f"{library.store.location}\n{library.name}".encode(), digest_size=12)
+    return home_dir() / "annotate" / f"{key.hexdigest()}.sqlite"
+
+
+def _pictures(source: str) -> Sequence[str]:
+    try:
+        return list(find_images(source))
+    except ImageError:
+        return []
