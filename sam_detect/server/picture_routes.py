@@ -76,25 +76,37 @@ class Finished(Body):
     finished: bool = True
 
 
+class Prompt(Body):
+    """What shows one object: points on it (``positive``) and next to it, with a box or without.
+
+    Attributes:
+        points: x, y in pixels.
+        positive: of each point.
+        box: ``x, y, width, height`` in pixels.
+    """
+
+    points: Annotated[list[Point], Field(max_length=1000)] = []
+    positive: Annotated[list[bool], Field(max_length=1000)] = []
+    box: tuple[float, float, float, float] | None = None
+
+
 class Edit(Body):
     """What a tool does to objects, or draws anew.
 
     Attributes:
-        tool: ``clicks``: points on (``positive``) and off an object, with a ``box`` or without;
-            ``brush`` and ``erase``: a stroke of a radius; ``reshape``: new rings; ``split``: along
-            a line; ``merge``: several objects.
+        tool: ``clicks``: objects that prompts show; ``brush`` and ``erase``: a stroke of a radius;
+            ``reshape``: new rings; ``split``: along a line; ``merge``: several objects.
         objects: that are changed; none for a new one.
-        points: of the clicks, the stroke or the line, in pixels.
-        box: ``x, y, width, height`` in pixels.
+        prompts: each of a new object.
+        points: of the stroke or the line, in pixels.
         keep: false only shows what it would be.
-        label: the name of a new object.
+        label: the name of new objects.
     """
 
     tool: Literal["clicks", "brush", "erase", "reshape", "split", "merge"]
     objects: Annotated[list[ObjectId], Field(max_length=1000)] = []
+    prompts: Annotated[list[Prompt], Field(max_length=1000)] = []
     points: Annotated[list[Point], Field(max_length=MOST_POINTS)] = []
-    positive: Annotated[list[bool], Field(max_length=MOST_POINTS)] = []
-    box: tuple[float, float, float, float] | None = None
     radius: Annotated[float, Field(gt=0, le=2000)] = 5
     rings: Annotated[list[Ring], Field(max_length=1000)] = []
     keep: bool = True
@@ -222,9 +234,12 @@ def _edited(session: AnnotationSession, picture: int, edit: Edit) -> Masks:
     given = [session.outline(picture, each) for each in edit.objects]
     points: Any = edit.points
     if edit.tool == "clicks":
-        return session.detector.pipeline.outline_clicks(
-            frame, points, edit.positive, box_xywh=edit.box
-        )
+        if not edit.prompts:
+            raise MaskError("click on an object first")
+        outline = session.detector.pipeline.outline_clicks
+        return Masks.concatenate([
+            outline(frame, each.points, each.positive, box_xywh=each.box) for each in edit.prompts
+        ])  # fmt: skip
     if edit.tool == "reshape":
         return editing.reshape(edit.rings, frame.size_hw)
     if edit.tool in ("brush", "erase"):

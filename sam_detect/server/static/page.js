@@ -50,6 +50,7 @@ const viewer = new Viewer(at("viewer"), at("shapes"), {
 
 const tools = new Tools({
   selected: () => [...viewer.marks.selected],
+  label: () => at("label").value.trim() || undefined,
   redraw: () => viewer.redraw(),
   scale: () => (viewer.ready() ? viewer.view().scale / devicePixelRatio : 1),
   say,
@@ -215,9 +216,18 @@ async function decide(decisions) {
   await loadLabels();
 }
 
+/** Names what is selected; what the tool for points has begun is kept under the name. */
 async function name(label) {
+  if (label && tools.name === "points" && tools.busy) {
+    at("label").value = label;
+    showKeep();
+    await tools.keep();
+    await loadLabels();
+    return;
+  }
   if (!label) { at("label").focus(); return; }
   at("label").value = label;
+  showKeep();
   await decide([...viewer.marks.selected].map((object) => ({ object, label })));
 }
 
@@ -374,6 +384,12 @@ function chooseTool(chosen) {
   at("detail-row").hidden = chosen !== "reshape";
   for (const id of ["keep", "cancel"]) at(id).hidden = !["points", "reshape"].includes(chosen);
   at("tool-help").textContent = tools.help;
+  showKeep();
+}
+
+function showKeep() {
+  const label = at("label").value.trim();
+  at("keep").textContent = tools.name === "points" && label ? `Keep as ${label}` : "Keep";
 }
 
 function cancel() {
@@ -422,6 +438,7 @@ at("naming").addEventListener("submit", (event) => {
 });
 at("accepting").addEventListener("submit", (event) => { event.preventDefault(); trying(acceptAll); });
 at("tool-options").addEventListener("submit", (event) => { event.preventDefault(); trying(() => tools.keep()); });
+at("label").addEventListener("input", showKeep);
 at("threshold").addEventListener("input", countAccepted);
 at("radius").addEventListener("input", () => { tools.radius = Number(at("radius").value); at("radius-text").textContent = at("radius").value; });
 at("detail").addEventListener("input", () => {

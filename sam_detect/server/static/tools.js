@@ -2,7 +2,7 @@
 
 const HELP = {
   select: "",
-  points: "Click on the object; Alt-click (or right-click) where it is not. Drag a box around it. Keep it when the outline is right.",
+  points: "Click on the object; Alt-click (or right-click) where it is not. Drag a box around it. Shift-click begins the next object. Keep them when the outlines are right.",
   brush: "Paint. With an object selected, the stroke is added to it; else it is a new object.",
   erase: "Select an object, then wipe away what does not belong to it.",
   reshape: "Select one object. Drag a vertex; click on an edge to add one; Alt-click on a vertex removes it.",
@@ -22,7 +22,7 @@ function nearestOn([ax, ay], [bx, by], [x, y]) {
 
 export class Tools {
   /**
-   * @param page {selected(): ids, send(edit), preview(edit): rings, rings(id, detail): rings, redraw(), say(text), scale(): pixels of the screen for one of the picture}
+   * @param page {selected(): ids, label(): the name that is typed, send(edit), preview(edit): rings, rings(id, detail): rings, redraw(), say(text), scale(): pixels of the screen for one of the picture}
    */
   constructor(page) {
     this.page = page;
@@ -39,10 +39,10 @@ export class Tools {
   get help() { return HELP[this.name]; }
 
   /** Whether something was begun that can be kept or cancelled. */
-  get busy() { return Boolean(this.clicks.length || this.box || this.changed); }
+  get busy() { return Boolean(this.begun.length || this.clicks.length || this.box || this.changed); }
 
   clear() {
-    Object.assign(this, { stroke: [], clicks: [], positive: [], box: null, rings: [], vertex: null, changed: false, asked: (this.asked ?? 0) + 1 });
+    Object.assign(this, { begun: [], stroke: [], clicks: [], positive: [], box: null, rings: [], vertex: null, changed: false, asked: (this.asked ?? 0) + 1 });
     this.page.redraw();
   }
 
@@ -98,6 +98,7 @@ export class Tools {
 
   async click(point, event) {
     if (this.name === "points") {
+      if (event.shiftKey && (this.clicks.length || this.box)) this.next();
       this.clicks.push(point);
       this.positive.push(!(event.altKey || event.button === 2));
       await this.preview();
@@ -117,7 +118,7 @@ export class Tools {
 
   async keep() {
     if (!this.busy) return;
-    if (this.name === "points") await this.page.send(this.prompt());
+    if (this.name === "points") await this.page.send({ tool: "clicks", prompts: this.prompts(), label: this.page.label() });
     else await this.page.send({ tool: "reshape", rings: this.rings, objects: this.page.selected() });
     this.clear();
     if (this.name === "reshape") await this.loadRings();
@@ -135,14 +136,23 @@ export class Tools {
     this.page.redraw();
   }
 
-  prompt() {
-    return { tool: "points" === this.name ? "clicks" : this.name, points: this.clicks, positive: this.positive, box: this.box };
+  /** Begins the next object. */
+  next() {
+    this.begun.push({ prompt: this.prompt(), rings: this.rings });
+    Object.assign(this, { clicks: [], positive: [], box: null, rings: [] });
+  }
+
+  prompt() { return { points: this.clicks, positive: this.positive, box: this.box }; }
+
+  prompts() {
+    const all = this.begun.map(({ prompt }) => prompt);
+    return this.clicks.length || this.box ? [...all, this.prompt()] : all;
   }
 
   async preview() {
     const asked = (this.asked += 1);
     this.page.redraw();
-    const rings = this.positive.includes(true) || this.box ? await this.page.preview(this.prompt()) : [];
+    const rings = this.positive.includes(true) || this.box ? await this.page.preview({ tool: "clicks", prompts: [this.prompt()] }) : [];
     if (asked !== this.asked) return;
     this.rings = rings;
     this.page.redraw();
@@ -186,9 +196,10 @@ export class Tools {
     context.fillStyle = colours.wash;
     context.lineWidth = 2.5 / view.scale;
     const dot = devicePixelRatio / view.scale;
-    if (this.rings.length) {
+    const outlines = [...this.begun.map(({ rings }) => rings), this.rings].filter((rings) => rings.length);
+    for (const rings of outlines) {
       context.beginPath();
-      for (const ring of this.rings) {
+      for (const ring of rings) {
         ring.forEach(([x, y], index) => (index ? context.lineTo(x, y) : context.moveTo(x, y)));
         context.closePath();
       }
