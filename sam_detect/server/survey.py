@@ -31,7 +31,7 @@ GROUPED = 3000
 """So many objects of all pictures are grouped at once."""
 ALIKE = 0.175
 """Unknown objects are grouped while the mean cosine distance between two groups is below this.
-Above .25 nuts of three kinds are one group; blood cells, which had no part in the choice, want less.
+Above .25 nuts of three kinds are one group; blood cells, which had no part in it, want less.
 """
 LEAST_IN_GROUP = 2
 THUMBNAIL_SIDE, AROUND = 96, 0.15
