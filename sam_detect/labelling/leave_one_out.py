@@ -6,8 +6,6 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from sam_detect.interfaces import Labeller
 from sam_detect.masks import FloatArray
 from sam_detect.types import (
@@ -50,9 +48,7 @@ def leave_one_out(labeller: Labeller, memory: LabelMemory) -> list[LeftOut]:
         return []
     # The copy fits to these arrays, and the labeller keeps what it is fitted to.
     judge = copy.copy(labeller)
-    plain = replace(
-        arrays, hard_negatives=HardNegativeArrays.none(arrays.vectors.shape[1])
-    )
+    plain = replace(arrays, hard_negatives=HardNegativeArrays.none(arrays.vectors.shape[1]))
     # Examples with one vector and one label have one answer. Those that share only the vector
     # are asked about one after the other, since the vector alone says who is left out.
     answers: dict[tuple[bytes, str, bool], Classification] = {}
@@ -93,9 +89,7 @@ def _judged(found: Classification, label: str, negative: bool) -> LeftOut:
 class _WithoutOwn:
     """A memory in which no example is among its own neighbours."""
 
-    def __init__(
-        self, memory: LabelMemory, examples: ExampleArrays, own: dict[bytes, str]
-    ) -> None:
+    def __init__(self, memory: LabelMemory, examples: ExampleArrays, own: dict[bytes, str]) -> None:
         self._memory, self._examples, self._own = memory, examples, own
         self.generation = f"{memory.generation} leave-one-out"
         self.prior_similarity = memory.prior_similarity

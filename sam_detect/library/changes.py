@@ -91,8 +91,10 @@ class Changes:
             ids = {point.id for point in chosen}
             earlier = [p.id for p in self._library.store.scan(fields=("before",))
                        if p.payload.get("before") and p.id not in ids]  # fmt: skip
-            return self._relabel(listed, chosen, renamed, new, "merge" if merge else "rename",
-                                 also=earlier)  # fmt: skip
+            return self._relabel(
+                listed, chosen, renamed, label=new, action="merge" if merge else "rename",
+                also=earlier,
+            )  # fmt: skip
 
     def move(self, ids: Collection[str], label: str, *, shown: str | None = None) -> Change:
         """Gives some examples another label.
@@ -102,8 +104,8 @@ class Changes:
             shown: the label that they had when they were chosen; None: any.
 
         Raises:
-            NotFoundError: one of them is gone, or has another label than ``shown`` meanwhile.
-            LibraryError: the label is no name, or they have it already.
+            LibraryError: one of them is gone, or has another label than ``shown`` meanwhile; or the
+                label is no name, or they have it already.
         """
         label = normalised_label(label)
         with self._library.store.session():
@@ -113,8 +115,9 @@ class Changes:
             if not chosen:
                 raise LibraryError(f"the label is '{label}' already")
             return self._relabel(
-                listed, chosen, lambda point: history.with_label(point, label), label, "move"
-            )
+                listed, chosen, lambda point: history.with_label(point, label), label=label,
+                action="move",
+            )  # fmt: skip
 
     def remove(self, ids: Collection[str], *, shown: str | None = None) -> Change:
         """Removes some examples; takes and raises what :meth:`move` does."""
@@ -200,7 +203,7 @@ class Changes:
             what = [f"{len(gone)} of {len(ids)} were removed"] * bool(gone)
             what += [f"{len(other)} of {len(ids)} have another label"] * bool(other)
             why = " and ".join(what) + " meanwhile" if what else "no example was chosen"
-            raise NotFoundError(f"{why}; nothing was changed, load the examples again")
+            raise LibraryError(f"{why}; nothing was changed, load the examples again")
         return [known[key] for key in dict.fromkeys(ids)]
 
     def _relabel(
@@ -208,6 +211,7 @@ class Changes:
         listed: Sequence[Point],
         chosen: Sequence[Point],
         renamed: Callable[[Point], Point],
+        *,
         label: str,
         action: str,
         also: Sequence[str] = (),
@@ -275,9 +279,7 @@ class Changes:
                 writer.delete([point.id for point in points if point.id not in stay])
         return change
 
-    def _restore(
-        self, points: Iterable[Point], became: Became, converts: bool
-    ) -> tuple[int, int]:
+    def _restore(self, points: Iterable[Point], became: Became, converts: bool) -> tuple[int, int]:
         library, restored, kept = self._library, 0, 0
         asked = list({*became, *(key for after in became.values() for key in after)})
         listed = lookup.read(library.store, asked, fields=LISTED_FIELDS) if asked else ()

@@ -85,7 +85,9 @@ class Journal:
         found = []
         for path in self._folder.glob("*.json"):
             with suppress(OSError, ValueError, KeyError, TypeError):
-                found.append(_change_of(path.stem, read_json(path.read_bytes().partition(b"\n")[0])))
+                found.append(
+                    _change_of(path.stem, read_json(path.read_bytes().partition(b"\n")[0]))
+                )
         return sorted(found, key=lambda each: each.id, reverse=True)
 
     def write(

@@ -73,6 +73,10 @@ class AnnotationSession:
         self._open: OrderedDict[int, _OpenPicture] = OrderedDict()
         self._lock = threading.RLock()
 
+    @property
+    def detector(self) -> SAMDetect:
+        return self._detector
+
     def path(self, picture: int) -> str:
         """Raises ``ImageError`` where there is no such picture."""
         if not 0 <= picture < len(self._paths):

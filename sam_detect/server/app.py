@@ -13,6 +13,8 @@ from sam_detect import __version__
 from sam_detect.server.access import Access
 from sam_detect.server.annotation import AnnotationSession
 from sam_detect.server.http import Guard, answer_problems, as_image
+from sam_detect.server.library_routes import library_body_limit, library_routes
+from sam_detect.server.library_view import LibraryView
 
 MOST_AT_ONCE = 10_000
 PAGE = {
@@ -21,6 +23,9 @@ PAGE = {
     "api.js": ("api.js", "text/javascript"),
     "page.css": ("page.css", "text/css"),
     "icon.svg": ("icon.svg", "image/svg+xml"),
+    "library": ("library.html", "text/html"),
+    "library.js": ("library.js", "text/javascript"),
+    "library.css": ("library.css", "text/css"),
 }
 """What the page is made of; nothing else is read from the disk by a name in a request."""
 
@@ -75,12 +80,18 @@ def annotation_app(session: AnnotationSession, access: Access) -> Guard:
     @app.get("/api.js")
     @app.get("/page.css")
     @app.get("/icon.svg")
+    @app.get("/library")
+    @app.get("/library.js")
+    @app.get("/library.css")
     def page(request: Request) -> Response:
         name, kind = PAGE[request.url.path.lstrip("/")]
         content = (resources.files("sam_detect.server") / "static" / name).read_bytes()
         return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
 
-    return Guard(app, access, public=[f"/{path}" for path in PAGE])
+    app.include_router(library_routes(LibraryView(session.detector)))
+
+    public = [f"/{path}" for path in PAGE]
+    return Guard(app, access, public=public, body_limit=library_body_limit)
 
 
 def _plain(found: list[Any]) -> list[dict[str, Any]]:
