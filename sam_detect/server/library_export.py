@@ -44,7 +44,7 @@ def export_annotations(library: Library, name: str, folder: Path) -> Path:
         raise NotFoundError(f"there is no format '{name}': {', '.join(FORMATS)}")
     content = folder / "content"
     content.mkdir()
-    sink = load_class("sink", name)(content / FORMATS[name], multiple=True)
+    sink = load_class("format", name)(content / FORMATS[name], multiple=True)
     for frame, found in annotated_pictures(library):
         sink.write(frame, found)
     sink.close()
