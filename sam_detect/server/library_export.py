@@ -50,7 +50,7 @@ def export_annotations(library: Library, name: str, folder: Path) -> Path:
     sink.close()
     target = folder / f"{name}.zip"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(content.rglob("*")):
+        for path in sorted(each for each in content.rglob("*") if each.is_file()):
             archive.write(path, path.relative_to(content).as_posix())
     return target
 

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from PIL import Image
 
 from sam_detect.api import SAMDetect
@@ -29,18 +28,12 @@ from sam_detect.library.changes import Changes, Undone
 from sam_detect.library.example import Example, label_of
 from sam_detect.library.journal import Change
 from sam_detect.library.transfer import Imported, OnConflict, export_library, import_library
-from sam_detect.masks import FloatArray
 from sam_detect.server.library_export import FORMATS, export_annotations
-from sam_detect.types import ImageRGB
+from sam_detect.server.library_pictures import principal_components, thumbnail
 
 MOST_EXAMPLES = 100
 """Of one request."""
 MOST_MAP_POINTS = 5000
-THUMBNAIL_SIDE = 128
-MARGIN = 0.3
-"""What a thumbnail shows around an object, as a share of the object's longer side."""
-AROUND = 0.55
-"""The brightness of what is not the object."""
 MOST_UPLOADS = 2
 Order = Literal["doubt", "newest"]
 
@@ -184,15 +177,7 @@ class LibraryView:
             LibraryCorruptError: one of them is damaged.
         """
         contents, label = self._contents(), shown_label(label)
-        found = contents.groups.get((label, negative), [])
-        if not found and (label, not negative) not in contents.groups:
-            raise NotFoundError(f"there is no label '{label}' (any more)")
-        others = self._others(contents) if order == "doubt" else contents.others or {}
-        ids = sorted(found)
-        if order == "doubt":
-            ids.sort(key=lambda key: -others[key].doubt if key in others else 1.0)
-        else:
-            ids.sort(key=lambda key: str(contents.rows[key]["added"]), reverse=True)
+        ids, others = self._ordered(contents, label, negative, order)
         offset, limit = max(0, offset), max(1, min(limit, MOST_EXAMPLES))
         page = ids[offset : offset + limit]
         whole = {each.id: each for each in self._detector.library.read(page)} if page else {}
@@ -201,17 +186,14 @@ class LibraryView:
 
     def page_of(self, example_id: str, *, order: Order = "doubt") -> ExamplePage:
         """The page of :meth:`examples` that has an example; raises ``NotFoundError``."""
-        row = self._contents().rows.get(example_id)
+        contents = self._contents()
+        row = contents.rows.get(example_id)
         if row is None:
             raise NotFoundError("this example is not in the library (any more)")
-        offset = 0
-        while True:
-            page = self.examples(row["label"], negative=row["negative"], order=order, offset=offset)
-            if any(each.id == example_id for each in page.examples):
-                return page
-            offset += MOST_EXAMPLES
-            if offset >= page.total:
-                raise NotFoundError("this example was changed meanwhile")
+        label, negative = row["label"], row["negative"]
+        place = self._ordered(contents, label, negative, order)[0].index(example_id)
+        offset = place - place % MOST_EXAMPLES
+        return self.examples(label, negative=negative, order=order, offset=offset)
 
     def map(self) -> VectorMap:
         """The vectors of all examples (of a very large library, of a sample) in two dimensions."""
@@ -362,6 +344,21 @@ class LibraryView:
                 self._last = contents
             return self._last
 
+    def _ordered(
+        self, contents: _Contents, label: str, negative: bool, order: Order
+    ) -> tuple[list[str], dict[str, LeftOut]]:
+        """The ids of a label's examples in this order, and what the others say, where known."""
+        found = contents.groups.get((label, negative), [])
+        if not found and (label, not negative) not in contents.groups:
+            raise NotFoundError(f"there is no label '{label}' (any more)")
+        others, ids = contents.others or {}, sorted(found)
+        if order == "doubt":
+            others = self._others(contents)
+            ids.sort(key=lambda key: -others[key].doubt if key in others else 1.0)
+        else:
+            ids.sort(key=lambda key: str(contents.rows[key]["added"]), reverse=True)
+        return ids, others
+
     def _others(self, contents: _Contents) -> dict[str, LeftOut]:
         with self._lock:
             if contents.others is None:
@@ -374,40 +371,6 @@ class LibraryView:
 def change_to_dict(change: Change) -> dict[str, Any]:
     """``id``, ``time``, ``action``, ``labels``, ``target``, ``examples`` and ``dropped``."""
     return {**asdict(change), "time": change.time}
-
-
-def principal_components(vectors: FloatArray) -> FloatArray:
-    """``(N, 2)`` float32: the first two principal components of ``(N, D)`` vectors, in -1 to 1.
-
-    The component of largest magnitude of each axis is positive, so that the same vectors always
-    give the same map.
-    """
-    count = len(vectors)
-    if count == 0:
-        return np.zeros((0, 2), np.float32)
-    centred = np.asarray(vectors, np.float64) - np.asarray(vectors, np.float64).mean(axis=0)
-    # The covariance has the same axes, and is smaller where there are many examples.
-    table = centred.T @ centred if count > centred.shape[1] else centred
-    axes = np.linalg.svd(table, full_matrices=False)[2][:2]
-    signs = [np.sign(axis[np.argmax(np.abs(axis))]) or 1.0 for axis in axes]
-    places = np.zeros((count, 2))
-    places[:, : len(axes)] = centred @ (axes * np.array(signs)[:, None]).T
-    return np.asarray(places / max(float(np.abs(places).max()), 1e-12), np.float32)
-
-
-def thumbnail(example: Example) -> ImageRGB:
-    """``(h, w, 3)`` uint8, at most :data:`THUMBNAIL_SIDE`: the object, and a little around it."""
-    crop = example.crop
-    rows, columns = np.flatnonzero(crop.mask.any(axis=1)), np.flatnonzero(crop.mask.any(axis=0))
-    height, width = rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]
-    half = max(2, round(max(height, width) * (0.5 + MARGIN)))
-    y, x = (rows[0] + rows[-1] + 1) // 2, (columns[0] + columns[-1] + 1) // 2
-    window = np.s_[max(0, y - half) : y + half, max(0, x - half) : x + half]
-    image = crop.image_rgb[window].astype(np.float32)
-    image[~crop.mask[window]] *= AROUND
-    shown = Image.fromarray(image.astype(np.uint8))
-    shown.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    return np.asarray(shown)
 
 
 def _shown(example: Example, others: LeftOut | None) -> ShownExample:

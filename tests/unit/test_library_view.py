@@ -25,7 +25,8 @@ from sam_detect.library.reindex import reindex
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.server import library_view
 from sam_detect.server.library_export import FORMATS
-from sam_detect.server.library_view import LibraryView, principal_components
+from sam_detect.server.library_pictures import principal_components
+from sam_detect.server.library_view import LibraryView
 from sam_detect.types import ExampleArrays, HardNegativeArrays, LabelMemory
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 
