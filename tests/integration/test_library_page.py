@@ -29,9 +29,8 @@ def learn(
     home: Path, picture: Path, label: str, *boxes: tuple[int, int], negative: int = 0
 ) -> None:
     """Has another process learn nuts and leaves at these places."""
-    arguments = [f"--box={x - 20},{y - 20},40,40" for x, y in boxes]
-    command = [sys.executable, "-m", "sam_detect", "learn", str(picture), "--label", label]
-    library(home, *command[3:], *arguments, *["--negative"] * negative)
+    arguments = [f"--box={x - 20},{y - 20},40,40" for x, y in places]
+    library(home, "learn", str(picture), "--label", label, *arguments, *["--negative"] * negative)
 
 
 def library(home: Path, *arguments: str) -> None:
@@ -61,7 +60,7 @@ def photos(tmp_path: Path) -> Path:
     learn(home, folder / "0.png", "nut", *PLACES)
     learn(home, folder / "1.png", "leaf", *PLACES[:4])
     learn(home, folder / "1.png", "nut", *PLACES[4:])
-    learn(home, folder / "1.png", "nut", PLACES[0], negative=1)
+    learn(home, folder / "1.png", "nut", PLACES[0], negative=True)
     return folder
 
 
@@ -293,7 +292,7 @@ def test_requests_are_checked_and_failures_are_problems(photos: Path) -> None:
         ):
             answer = client.post(f"api/library/{path}", json=body)
             assert answer.status_code == status, path
-        large = b"PK" + bytes(2 << 20)
+        large = b"PK" + bytes(1 << 20)
         assert client.post("api/library/rename", content=large).status_code == 413
         hostile = client.post("api/library/uploads", content=large)
         assert (hostile.status_code, hostile.json()["detail"][:8]) == (500, "the file")
