@@ -26,7 +26,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 def learn(
-    home: Path, picture: Path, label: str, *boxes: tuple[int, int], negative: int = 0
+    home: Path, picture: Path, label: str, *places: tuple[int, int], negative: bool = False
 ) -> None:
     """Has another process learn nuts and leaves at these places."""
     arguments = [f"--box={x - 20},{y - 20},40,40" for x, y in places]
