@@ -6,8 +6,10 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from sam_detect.interfaces import Labeller
-from sam_detect.masks import FloatArray
+from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import (
     Classification,
     ExampleArrays,
@@ -16,6 +18,9 @@ from sam_detect.types import (
     Neighbour,
 )
 from sam_detect.types.memory import Fit
+
+FITTING = 200_000_000
+"""Multiplications that fitting to all folds may take, about."""
 
 
 @dataclass(frozen=True)
@@ -39,41 +44,85 @@ class LeftOut:
 def leave_one_out(labeller: Labeller, memory: LabelMemory) -> list[LeftOut]:
     """Labels each example of a memory by all others, in the order of its arrays.
 
-    The metric and the calibration are those of all examples, which one example changes little; the
-    neighbours are those without it. What surrounds the examples does not count: the question is
-    which label an example has, not whether it is an object.
+    What the labeller is fitted to lacks the example, too: the metric of a small library would
+    otherwise bring a wrong example near to its label. Of larger libraries it lacks all examples of
+    a fold, since fitting takes time: :func:`fold_count`. What surrounds the examples does not
+    count: the question is which label an example has, not whether it is an object.
     """
     arrays = memory.examples()
-    if not arrays.ids:
+    count = len(arrays.ids)
+    if not count:
         return []
-    # The copy fits to these arrays, and the labeller keeps what it is fitted to.
-    judge = copy.copy(labeller)
-    plain = replace(arrays, hard_negatives=HardNegativeArrays.none(arrays.vectors.shape[1]))
-    # Examples with one vector and one label have one answer. Those that share only the vector
-    # are asked about one after the other, since the vector alone says who is left out.
-    answers: dict[tuple[bytes, str, bool], Classification] = {}
-    rounds: list[dict[bytes, int]] = []
-    seen: dict[bytes, int] = {}
-    keys = [
-        (vector.tobytes(), label, negative)
-        for vector, label, negative in zip(
-            plain.vectors, plain.labels, plain.negatives.tolist(), strict=True
-        )
+    folds = fold_count(*arrays.vectors.shape)
+    order = sorted(range(count), key=lambda row: (arrays.labels[row], bool(arrays.negatives[row])))
+    # Neighbours in this order are in different folds: a label that has two examples is always
+    # known to one of them.
+    fold_of = np.zeros(count, np.int64)
+    fold_of[order] = np.arange(count) % folds
+    found: dict[int, Classification] = {}
+    for fold in range(folds):
+        rows = np.flatnonzero(fold_of == fold)
+        rest = _some(arrays, fold_of != fold if count > 1 else fold_of == fold)
+        found |= _labelled(labeller, memory, rows.tolist(), rest, fold)
+    return [
+        _judged(found[row], arrays.labels[row], bool(arrays.negatives[row])) for row in range(count)
     ]
-    for row, key in enumerate(keys):
-        if key in answers:
-            continue
-        answers[key] = Classification(None, None, 0.0)
-        turn = seen[key[0]] = seen.get(key[0], -1) + 1
-        if turn == len(rounds):
-            rounds.append({})
-        rounds[turn][key[0]] = row
-    for asked in rounds:
-        rows = list(asked.values())
-        without = _WithoutOwn(memory, plain, {data: plain.ids[row] for data, row in asked.items()})
-        found = judge.label(plain.vectors[rows], without)
-        answers |= {keys[row]: each for row, each in zip(rows, found, strict=True)}
-    return [_judged(answers[key], key[1], key[2]) for key in keys]
+
+
+def fold_count(examples: int, dimension: int) -> int:
+    """In how many folds so many examples are left out: one by one where fitting is cheap."""
+    cost = examples * dimension * min(examples, dimension)
+    return min(examples, max(2, FITTING // max(1, cost)))
+
+
+def _labelled(
+    labeller: Labeller, memory: LabelMemory, rows: Sequence[int], rest: ExampleArrays, fold: int
+) -> dict[int, Classification]:
+    """What the others say of the examples of a fold, by a labeller that is fitted to the rest."""
+    judge = copy.copy(labeller)  # the original keeps what it is fitted to
+    arrays = memory.examples()
+    found: dict[int, Classification] = {}
+    waiting = list(rows)
+    while waiting:
+        # The vector alone says who is left out, so those that share one wait for the next round.
+        now: dict[bytes, int] = {}
+        for row in waiting:
+            now.setdefault(arrays.vectors[row].tobytes(), row)
+        asked = list(now.values())
+        own = {data: arrays.ids[row] for data, row in now.items()}
+        answers = judge.label(arrays.vectors[asked], _WithoutOwn(memory, rest, own, fold))
+        found |= dict(zip(asked, answers, strict=True))
+        same = {_content(arrays, row): row for row in asked}
+        for row in waiting:  # with the same label, too, they have the same answer
+            if row not in found and (twin := same.get(_content(arrays, row))) is not None:
+                found[row] = found[twin]
+        waiting = [row for row in waiting if row not in found]
+    return found
+
+
+def _content(arrays: ExampleArrays, row: int) -> tuple[bytes, str, bool]:
+    return arrays.vectors[row].tobytes(), arrays.labels[row], bool(arrays.negatives[row])
+
+
+def _some(arrays: ExampleArrays, chosen: BoolArray) -> ExampleArrays:
+    """Some of the examples, without what surrounds them."""
+
+    def taken(values: Sequence[str]) -> tuple[str, ...]:
+        return tuple(value for value, one in zip(values, chosen, strict=True) if one)
+
+    return replace(
+        arrays,
+        ids=taken(arrays.ids),
+        labels=taken(arrays.labels),
+        sources=taken(arrays.sources),
+        boxes_xywh=arrays.boxes_xywh[chosen],
+        negatives=arrays.negatives[chosen],
+        vectors=arrays.vectors[chosen],
+        areas=arrays.areas[chosen] if len(arrays.areas) else arrays.areas,
+        qualities=arrays.qualities[chosen] if len(arrays.qualities) else arrays.qualities,
+        proposers=taken(arrays.proposers) if arrays.proposers else (),
+        hard_negatives=HardNegativeArrays.none(arrays.vectors.shape[1]),
+    )
 
 
 def _judged(found: Classification, label: str, negative: bool) -> LeftOut:
@@ -89,9 +138,11 @@ def _judged(found: Classification, label: str, negative: bool) -> LeftOut:
 class _WithoutOwn:
     """A memory in which no example is among its own neighbours."""
 
-    def __init__(self, memory: LabelMemory, examples: ExampleArrays, own: dict[bytes, str]) -> None:
+    def __init__(
+        self, memory: LabelMemory, examples: ExampleArrays, own: dict[bytes, str], fold: int
+    ) -> None:
         self._memory, self._examples, self._own = memory, examples, own
-        self.generation = f"{memory.generation} leave-one-out"
+        self.generation = f"{memory.generation} without fold {fold}"
         self.prior_similarity = memory.prior_similarity
 
     def nearest(self, vectors: FloatArray, limit: int) -> list[list[Neighbour]]:

@@ -17,7 +17,9 @@ from library_helpers import contents, detector, disc_masks, discs, taught, vecto
 from sam_detect.api import SAMDetect
 from sam_detect.errors import LibraryError, NotFoundError, OutputError
 from sam_detect.fading import IdentityFade
-from sam_detect.labelling import KNNLabeller
+from sam_detect.interfaces import Labeller
+from sam_detect.labelling import KNNLabeller, PrototypeLabeller
+from sam_detect.labelling import leave_one_out as leaving
 from sam_detect.labelling.leave_one_out import leave_one_out
 from sam_detect.library import journal
 from sam_detect.library.columns import Outlines
@@ -27,7 +29,7 @@ from sam_detect.server import library_view
 from sam_detect.server.library_export import FORMATS
 from sam_detect.server.library_pictures import principal_components
 from sam_detect.server.library_view import LibraryView
-from sam_detect.types import ExampleArrays, HardNegativeArrays, LabelMemory
+from sam_detect.types import ExampleArrays, HardNegativeArrays
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 
 
@@ -75,34 +77,30 @@ def scattered(count: int, *, dimension: int = 16, seed: int = 0) -> LibrarySnaps
     return LibrarySnapshot("one", arrays, True, 0.8, outlines, MemoryVectorStore(), content="one")
 
 
-class Without:
-    """A memory as if one example had never been there, for all but the fit."""
-
-    def __init__(self, memory: LibrarySnapshot, row: int) -> None:
-        arrays = memory.arrays
-        rest = np.arange(len(arrays.ids)) != row
-        fewer = replace(
-            arrays,
-            ids=tuple(np.array(arrays.ids)[rest]),
-            labels=tuple(np.array(arrays.labels)[rest]),
-            negatives=arrays.negatives[rest],
-            vectors=arrays.vectors[rest],
-        )
-        self._all, self._fewer = memory, replace(memory, arrays=fewer)
-        self.generation, self.prior_similarity = memory.generation, memory.prior_similarity
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._fewer if name in ("nearest", "vectors") else self._all, name)
+def without(memory: LibrarySnapshot, row: int) -> LibrarySnapshot:
+    """The memory as if one example had never been there."""
+    arrays = memory.arrays
+    rest = np.arange(len(arrays.ids)) != row
+    fewer = replace(
+        arrays,
+        ids=tuple(np.array(arrays.ids)[rest].tolist()),
+        labels=tuple(np.array(arrays.labels)[rest].tolist()),
+        sources=tuple(np.array(arrays.sources)[rest].tolist()),
+        boxes_xywh=arrays.boxes_xywh[rest],
+        negatives=arrays.negatives[rest],
+        vectors=arrays.vectors[rest],
+        areas=arrays.areas[rest],
+    )
+    return replace(memory, arrays=fewer, generation=f"without {row}", content=f"without {row}")
 
 
+@pytest.mark.parametrize("labeller", [KNNLabeller, PrototypeLabeller])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_each_example_is_labelled_by_all_others(seed: int) -> None:
+def test_each_example_is_labelled_by_all_others(seed: int, labeller: type[Labeller]) -> None:
     memory = scattered(60, seed=seed)
-    found = leave_one_out(KNNLabeller(), memory)
-    slow = KNNLabeller()
+    found = leave_one_out(labeller(), memory)
     for row, (vector, each) in enumerate(zip(memory.arrays.vectors, found, strict=True)):
-        without: LabelMemory = Without(memory, row)  # type: ignore[assignment]
-        [expected] = slow.label(vector[None], without)
+        [expected] = labeller().label(vector[None], without(memory, row))
         assert (each.label, each.best_label) == (expected.label, expected.best_label)
         assert each.confidence == pytest.approx(expected.confidence, abs=1e-5)
         own = each.best_label == memory.arrays.labels[row]
@@ -110,6 +108,25 @@ def test_each_example_is_labelled_by_all_others(seed: int) -> None:
             assert (each.doubt < 0.5) == (own and each.confidence > 0)
         elif not own:
             assert each.doubt == 0
+
+
+def test_a_large_library_gives_nearly_the_same_in_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = scattered(200, seed=4)
+    one_by_one = leave_one_out(KNNLabeller(), memory)
+    monkeypatch.setattr(leaving, "FITTING", 0)
+    in_folds = leave_one_out(KNNLabeller(), memory)
+    same = [a.best_label == b.best_label for a, b in zip(one_by_one, in_folds, strict=True)]
+    assert np.mean(same) > 0.95
+
+
+@pytest.mark.parametrize("labels", [["a"], ["a", "b"], ["a", "a"], ["a", "a", "b", "b", "c"]])
+def test_few_examples_can_be_left_out(labels: list[str]) -> None:
+    memory = scattered(max(8, len(labels)))
+    rows = np.arange(len(memory.arrays.ids)) < len(labels)
+    arrays = replace(leaving._some(memory.arrays, rows), labels=tuple(labels))
+    found = leave_one_out(KNNLabeller(), replace(memory, arrays=arrays))
+    for label, each in zip(labels, found, strict=True):
+        assert labels.count(label) > 1 or each.best_label != label
 
 
 def test_leaving_one_out_keeps_what_the_labeller_was_fitted_to() -> None:
