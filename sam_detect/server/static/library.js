@@ -12,7 +12,7 @@ const made = (tag, properties = {}, ...children) => {
   return element;
 };
 const counted = (count, word = "example") => `${count} ${word}${count === 1 ? "" : "s"}`;
-const percent = (share) => `${Math.round(100 * share)} %`;
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
 const state = {
   generation: null, labels: [], label: null, negative: false, offset: 0, total: 0, examples: [],
