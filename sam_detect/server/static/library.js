@@ -12,6 +12,8 @@ const made = (tag, properties = {}, ...children) => {
   return element;
 };
 const counted = (count, word = "example") => `${count} ${word}${count === 1 ? "" : "s"}`;
+/** A label in a sentence: labels may have 200 characters. */
+const short = (label) => (label.length > 40 ? `${label.slice(0, 39)}…` : label);
 const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
 const state = {
@@ -100,7 +102,7 @@ function show(page) {
   const { label, negative, offset, total, examples } = page;
   Object.assign(state, { label, negative, offset, total, examples, focus: 0, anchor: 0 });
   const counts = state.labels.find((each) => each.label === label) ?? { positives: 0, negatives: 0 };
-  at("label-name").textContent = label;
+  at("label-name").textContent = at("label-name").title = label;
   at("show-positives").textContent = `Examples (${counts.positives})`;
   at("show-negatives").textContent = `Negatives (${counts.negatives})`;
   at("show-positives").setAttribute("aria-pressed", String(!negative));
@@ -140,10 +142,10 @@ function saidOf(example) {
   const sure = percent(others.confidence);
   if (example.negative) {
     if (others.best_label !== example.label) return ["the others agree", "sure"];
-    return [`looks like ${example.label}, ${sure}`, others.doubt >= 0.5 ? "doubtful" : ""];
+    return [`looks like ${short(example.label)}, ${sure}`, others.doubt >= 0.5 ? "doubtful" : ""];
   }
   if (others.best_label !== example.label) {
-    return [others.best_label ? `looks like ${others.best_label}, ${sure}` : "nothing is like it", "doubtful"];
+    return [others.best_label ? `looks like ${short(others.best_label)}, ${sure}` : "nothing is like it", "doubtful"];
   }
   return others.label ? [`confirmed, ${sure}`, "sure"] : [`unlike the others, ${sure}`, "doubtful"];
 }
@@ -207,7 +209,7 @@ function selectAll() {
 
 // -- changes ------------------------------------------------------------------------------------
 
-const dropped = (done) => (done.dropped ? `; ${counted(done.dropped)} that said it is not ${done.target} removed` : "");
+const dropped = (done) => (done.dropped ? `; ${counted(done.dropped)} that said it is not ${short(done.target)} removed` : "");
 
 /** Whether the name that is typed is another label, which this one would be merged into. */
 function merges() {
@@ -223,12 +225,12 @@ at("label-form").addEventListener("submit", (event) => {
   const name = at("new-label").value, old = state.label;
   const [path, body] = merges() ? ["merge", { labels: [old], into: name }] : ["rename", { label: old, new: name }];
   trying(async () => {
-    await change(path, body, (done) => `${counted(done.examples)} of ${old} now ${done.examples === 1 ? "has" : "have"} the label ${done.target}${dropped(done)}`);
+    await change(path, body, (done) => `${counted(done.examples)} of ${short(old)} now ${done.examples === 1 ? "has" : "have"} the label ${short(done.target)}${dropped(done)}`);
     at("new-label").value = "";
     renaming();
   });
 });
-at("remove-label").addEventListener("click", () => trying(() => change("remove-label", { label: state.label }, (done) => `removed ${done.labels.join(", ")}: ${counted(done.examples)}`)));
+at("remove-label").addEventListener("click", () => trying(() => change("remove-label", { label: state.label }, (done) => `removed ${done.labels.map(short).join(", ")}: ${counted(done.examples)}`)));
 at("selected-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const [shown, ids] = [state.label, [...state.selected]];
@@ -237,7 +239,7 @@ at("selected-form").addEventListener("submit", (event) => {
     state.selected.clear();
     at("move-label").value = "";
     await refresh();
-    say(`moved ${counted(done.examples)} from ${shown} to ${done.target}${dropped(done)}`);
+    say(`moved ${counted(done.examples)} from ${short(shown)} to ${short(done.target)}${dropped(done)}`);
   });
 });
 at("remove").addEventListener("click", () => trying(() => change("remove", { ids: [...state.selected], shown: state.label }, (done) => `removed ${counted(done.examples)}`)));
@@ -256,15 +258,15 @@ async function undo(body) {
 // -- the log ------------------------------------------------------------------------------------
 
 function textOf(entry) {
-  const names = entry.labels.join(", ");
+  const names = entry.labels.map(short).join(", ");
   if (entry.action === "undo batch") return `undo of a learning batch (${counted(entry.examples)}: ${names})`;
   if (entry.action === "remove") return `remove ${counted(entry.examples)} of ${names}`;
-  return `${entry.action} ${counted(entry.examples)} of ${names} to ${entry.target}`;
+  return `${entry.action} ${counted(entry.examples)} of ${names} to ${short(entry.target)}`;
 }
 
 function learntOf(entry) {
-  const parts = Object.entries(entry.labels).map(([label, count]) => `${label} (${count})`);
-  parts.push(...Object.entries(entry.negatives).map(([label, count]) => `not ${label} (${count})`));
+  const parts = Object.entries(entry.labels).map(([label, count]) => `${short(label)} (${count})`);
+  parts.push(...Object.entries(entry.negatives).map(([label, count]) => `not ${short(label)} (${count})`));
   return `learnt ${parts.join(", ")}`;
 }
 
@@ -355,7 +357,7 @@ async function choose(index) {
   const place = state.examples.findIndex((each) => each.id === id);
   move(place, false);
   at("grid").children[place]?.scrollIntoView({ block: "nearest" });
-  say(`selected an example of ${state.label}`);
+  say(`selected an example of ${short(state.label)}`);
 }
 
 at("map").addEventListener("mousemove", (event) => point(nearest(event.offsetX, event.offsetY)));
@@ -395,9 +397,9 @@ at("import-file").addEventListener("change", () => trying(async () => {
   say("checking the file …");
   const plan = await asJson(`${API}/uploads`, file);
   state.upload = plan.upload;
-  const labels = Object.entries(plan.classes).map(([label, count]) => `${label} (${count})`).join(", ") || "no labels";
+  const labels = Object.entries(plan.classes).map(([label, count]) => `${short(label)} (${count})`).join(", ") || "no labels";
   const parts = [`${file.name} has ${labels}, ${counted(plan.negatives, "negative")}.`, `${counted(plan.added)} would be added, ${plan.known} are here already.`];
-  if (plan.conflicts) parts.push(`${counted(plan.conflicts)} contradict the library, such as ${plan.shown_conflicts.slice(0, 3).map((each) => `${each.label} (here ${each.own_label})`).join(", ")}.`);
+  if (plan.conflicts) parts.push(`${counted(plan.conflicts)} contradict the library, such as ${plan.shown_conflicts.slice(0, 3).map((each) => `${short(each.label)} (here ${short(each.own_label)})`).join(", ")}.`);
   at("plan-text").textContent = parts.join(" ");
   at("plan-conflicts").hidden = plan.conflicts === 0;
   at("plan").hidden = false;
