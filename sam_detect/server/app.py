@@ -13,6 +13,8 @@ from sam_detect.server.access import Access
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession
 from sam_detect.server.http import CONTENT_POLICY, Guard, answer_problems
+from sam_detect.server.library_routes import library_body_limit, library_routes
+from sam_detect.server.library_view import LibraryView
 from sam_detect.server.picture_routes import group_routes, picture_routes
 from sam_detect.server.survey import POLICIES, Policy, Survey
 
@@ -24,6 +26,9 @@ PAGE = {
     **{f"{name}.js": (f"{name}.js", "text/javascript")
        for name in ("api", "groups", "keys", "page", "shapes", "tools", "viewer")},
     "page.css": ("page.css", "text/css"),
+    "library": ("library.html", "text/html"),
+    "library.js": ("library.js", "text/javascript"),
+    "library.css": ("library.css", "text/css"),
     "icon.svg": ("icon.svg", "image/svg+xml"),
     "vendor/openseadragon.js": ("vendor/openseadragon.min.js", "text/javascript"),
 }  # fmt: skip
@@ -79,11 +84,14 @@ def annotation_app(
 
     app.include_router(picture_routes(session, ahead))
     app.include_router(group_routes(session, survey, ahead))
+    app.include_router(library_routes(LibraryView(session.detector)))
     for path, (name, media) in PAGE.items():
         app.get(f"/{path}", include_in_schema=False)(_file(name, media))
-    return Guard(
-        app, access, public=[f"/{path}" for path in PAGE], body_limit=lambda _path: MAX_BODY
-    )
+
+    def body_limit(path: str) -> int:
+        return library_body_limit(path) if path.startswith("/api/library/") else MAX_BODY
+
+    return Guard(app, access, public=[f"/{path}" for path in PAGE], body_limit=body_limit)
 
 
 def _counts(session: AnnotationSession) -> Counter[str]:
