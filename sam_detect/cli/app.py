@@ -48,6 +48,7 @@ COMMANDS = {
         "sam_detect.cli.annotate:annotate",
         "Name objects on a page in the browser.",
     ),
+    "serve": ("sam_detect.cli.serve:serve", "Detect and learn over HTTP, for other programs."),
     "bench": ("sam_detect.cli.bench:bench", "Measure time, memory and ratios, stage by stage."),
 }
 INTERRUPTED = 130

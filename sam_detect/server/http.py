@@ -88,10 +88,15 @@ def status_of(error: SamDetectError) -> int:
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """What went wrong, as RFC 9457 has it."""
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status,
-            "detail": detail}  # fmt: skip
+    """The answer that says what went wrong."""
+    body = problem_body(status, detail)
     return JSONResponse(body, status, headers=headers, media_type=PROBLEM)
+
+
+def problem_body(status: int, detail: str) -> dict[str, Any]:
+    """What went wrong, as RFC 9457 has it."""
+    return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status,
+            "detail": detail}  # fmt: skip
 
 
 def answer_problems(app: FastAPI) -> None:
@@ -99,7 +104,8 @@ def answer_problems(app: FastAPI) -> None:
 
     @app.exception_handler(SamDetectError)
     def failed(_: Request, error: SamDetectError) -> Response:
-        return problem(status_of(error), one_line(error))
+        status = status_of(error)
+        return problem(status, one_line(error), {"Retry-After": "2"} if status == 503 else None)
 
     @app.exception_handler(HTTPException)
     def refused(_: Request, error: HTTPException) -> Response:

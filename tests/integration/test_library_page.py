@@ -313,7 +313,7 @@ def test_requests_are_checked_and_failures_are_problems(photos: Path) -> None:
         assert announced(url, "/api/library/rename", 2 << 20) == 413
         assert announced(url, "/api/library/uploads", 3 << 30) == 413
         hostile = client.post("api/library/uploads", content=b"PK" + bytes(2 << 20))
-        assert (hostile.status_code, hostile.json()["detail"][:8]) == (500, "the file")
+        assert (hostile.status_code, hostile.json()["detail"][:8]) == (409, "the file")
         assert "script-src" not in client.get("library").text
         assert "default-src 'self'" in client.get("library").headers["content-security-policy"]
     with serving(photos, SAM_DETECT_TOKEN=TOKEN) as (url, _), httpx.Client(base_url=url) as client:

@@ -1,0 +1,76 @@
+"""The detectors of a service: one for each library that is asked for."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from sam_detect.api import SAMDetect
+from sam_detect.errors import ConfigError, NotFoundError
+from sam_detect.library.places import list_libraries
+
+MOST_OPEN = 8
+"""So many of the last libraries stay open."""
+
+
+class Detectors:
+    """Detectors with the same settings and different libraries. Safe for several threads.
+
+    Args:
+        settings: as of :class:`SAMDetect`, by name.
+        default: is used where a request names no library.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], default: SAMDetect) -> None:
+        self._settings, self.default = dict(settings), default
+        self._open = OrderedDict({self.default.library.name: self.default})
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """Of the libraries that are there."""
+        there = list_libraries(self.default.settings)
+        own = self.default.library
+        return sorted({*there, *([own.name] if own.manifest() else [])})
+
+    def get(self, library: str | None, *, make: bool = False) -> SAMDetect:
+        """The detector of a library.
+
+        Args:
+            library: its name; None: the default one.
+            make: whether the library may be a new one.
+
+        Raises:
+            NotFoundError: there is no such library.
+            ConfigError: this is no name of a library.
+        """
+        if library is None or library == self.default.library.name:
+            return self.default
+        with self._lock:
+            found = self._open.get(library)
+            if found is None:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)
+                    found = SAMDetect(**{**self._settings, "library": library})
+            if not make and found.library.manifest() is None:
+                self._open.pop(library, None)
+                raise NotFoundError(f"there is no library '{library}'")
+            self._open[library] = found
+            self._open.move_to_end(library)
+            while len(self._open) > MOST_OPEN:
+                self._open.popitem(last=False)
+            return found
+
+    def open_libraries(self) -> dict[str, int]:
+        """How many examples each open library has."""
+        with self._lock:
+            opened = {name: detector.library for name, detector in self._open.items()}
+        return {name: len(library) for name, library in opened.items() if library.manifest()}
+
+
+def require_no_memory_store(settings: Mapping[str, Any]) -> None:
+    """Raises ``ConfigError`` where examples would not outlive the service."""
+    if settings.get("store") == "memory":
+        raise ConfigError("a service keeps its examples: leave --store memory out")

@@ -1,0 +1,389 @@
+"""``sam-detect serve``: detection, examples and libraries over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib import resources
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Path, Query, Request, Response
+from fastapi import UploadFile as FormFile
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sam_detect import __version__
+from sam_detect.errors import ConfigError, SamDetectError, one_line
+from sam_detect.server.access import Access
+from sam_detect.server.detectors import Detectors
+from sam_detect.server.http import (
+    Guard,
+    answer_problems,
+    as_image,
+    problem,
+    problem_body,
+    status_of,
+)
+from sam_detect.server.metrics import Metrics
+from sam_detect.server.requests_log import RequestLog, log
+from sam_detect.server.uploads import Upload, decoded, stored
+from sam_detect.server.work import BusyError, FullError, WorkQueue
+from sam_detect.types import Detections
+
+MOST_IMAGES = 32
+"""Pictures of one request; more are a job."""
+MOST_LISTED = 500
+JSON_BODY = 1 << 20
+PAGES = ("/docs", "/docs.js", "/page.css", "/icon.svg")
+PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {"application/problem+json": {}}}
+    for status, text in {
+        401: "a token is needed", 404: "what is named is not there",
+        409: "the library does not allow it", 413: "too large", 422: "malformed",
+        429: "too much waits already; see Retry-After", 503: "not now; see Retry-After",
+    }.items()
+}  # fmt: skip
+LibraryName = Annotated[str, Field(min_length=1, max_length=100)]
+LibraryQuery = Annotated[LibraryName | None, Query(description="None: that of the service.")]
+ExampleId = Annotated[str, Path(pattern=r"^[0-9a-fA-F-]{4,40}$")]
+
+
+@dataclass(frozen=True)
+class ServiceLimits:
+    """What a service takes.
+
+    Attributes:
+        waiting: requests that may wait.
+        seconds: to answer a request.
+        upload_bytes: of a request with pictures.
+    """
+
+    waiting: int = 64
+    seconds: float = 60.0
+    upload_bytes: int = 64 << 20
+
+
+class Body(BaseModel):
+    """What a request says; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Picture(Body):
+    """A picture as text."""
+
+    name: Annotated[str, Field(max_length=1000)] = ""
+    data: Annotated[str, Field(description="The file in base64.")]
+
+
+class Pictures(Body):
+    """Pictures as text."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"images": [{"name": "a.png", "data": "iV…"}]}},
+    )
+
+    images: Annotated[list[Picture], Field(min_length=1, max_length=MOST_IMAGES)]
+
+
+class Learning(Body):
+    """What a picture shows. Boxes are ``x, y, width, height`` in pixels, points ``x, y``."""
+
+    model_config = ConfigDict(
+        extra="forbid", allow_inf_nan=False,
+        json_schema_extra={"example": {"label": "nut", "boxes_xywh": [[40, 60, 80, 50]]}},
+    )  # fmt: skip
+
+    label: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
+    boxes_xywh: Annotated[list[tuple[float, float, float, float]], Field(max_length=1000)] = []
+    points_xy: Annotated[list[tuple[float, float]], Field(max_length=1000)] = []
+    negative: bool = False
+    library: LibraryName | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How pictures are to be detected; requests that ask alike are worked on together."""
+
+    library: str | None
+    threshold: float | None
+    unknown: bool
+    explain: bool
+
+
+def asked(
+    library: LibraryQuery = None,
+    threshold: Annotated[float | None, Query(ge=0, le=1, description="Least confidence.")] = None,
+    unknown: Annotated[bool, Query(description="Also what has no label.")] = False,
+    explain: Annotated[bool, Query(description="Why each has its label.")] = False,
+) -> Asked:
+    """The query of a detection."""
+    return Asked(library, threshold, unknown, explain)
+
+
+class Service:
+    """What the requests of a service share: the detectors, the queue and the figures."""
+
+    def __init__(self, detectors: Detectors, limits: ServiceLimits) -> None:
+        self.detectors, self.limits = detectors, limits
+        self.queue = WorkQueue(limits.waiting, limits.seconds, self._batched)
+        self.metrics = Metrics(lambda: len(self.queue))
+
+    def _batched(self, size: int) -> None:
+        self.metrics.batches.observe(size)
+
+    async def run(self, request: Request, key: Any, work: Any, item: Any) -> Any:
+        """Has the worker do something for a request; raises as :meth:`WorkQueue.run`."""
+        return await self.queue.run(key, work, item, gone=request.is_disconnected)
+
+    def detect(self, items: Sequence[tuple[Asked, Upload]]) -> list[dict[str, Any]]:
+        """The pictures of a micro-batch, all asked for alike."""
+        try:
+            detector = self.detectors.get(items[0][0].library)
+        except SamDetectError as error:
+            return [error for _ in items]  # type: ignore[misc]  # the queue raises it for each
+        snapshot, found = detector.snapshot(), []
+        for how, upload in items:
+            try:
+                frame, pipeline = upload.read(detector), detector.pipeline
+                detections = pipeline.detect(frame, snapshot=snapshot, explain_unknown=how.unknown)
+                if how.threshold is not None:
+                    detections = _at_least(detections, how.threshold)
+                shown = detections if how.unknown else detections.known
+                self.metrics.note_stages(detections.timings_ms)
+                found.append(shown.to_dict(explain=how.explain))
+            except SamDetectError as error:
+                details = problem_body(status_of(error), one_line(error))
+                found.append({"image": upload.name, "problem": details})
+        return found
+
+    def learn(self, items: Sequence[tuple[Learning, Upload]]) -> list[Any]:
+        """Learns; an answer or an error for each."""
+        return [self._learn(*item) for item in items]
+
+    def _learn(self, learning: Learning, upload: Upload) -> Any:
+        try:
+            detector = self.detectors.get(learning.library, make=True)
+            frame = upload.read(detector)
+            learnt = detector.learn(
+                frame, learning.label, boxes_xywh=learning.boxes_xywh,
+                points_xy=learning.points_xy, negative=learning.negative,
+            )  # fmt: skip
+        except SamDetectError as error:
+            return error
+        return {
+            "added": learnt.added, "relabelled": learnt.relabelled, "total": learnt.total,
+            "batch": learnt.batch, "warnings": list(learnt.warnings),
+            "boxes_xywh": learnt.masks.boxes_xywh.tolist(),
+        }  # fmt: skip
+
+
+def _at_least(detections: Detections, threshold: float) -> Detections:
+    """The detections without the labels that are less sure."""
+    return detections[[i for i, each in enumerate(detections) if each.confidence >= threshold]]
+
+
+def service_app(detectors: Detectors, access: Access, limits: ServiceLimits) -> RequestLog:
+    """The service as an ASGI application."""
+    service = Service(detectors, limits)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.queue.close, limits.seconds)
+
+    app = FastAPI(
+        title="sam-detect", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
+        summary="Show a few examples of an object, and it finds all the others.",
+        responses=PROBLEM_ANSWERS,
+    )  # fmt: skip
+    answer_problems(app)
+
+    @app.exception_handler(BusyError)
+    def busy(_: Request, error: BusyError) -> Response:
+        status = 429 if isinstance(error, FullError) else 503
+        return problem(status, one_line(error), {"Retry-After": str(error.retry_after)})
+
+    app.include_router(detection_routes(service))
+    app.include_router(library_routes(service))
+    app.include_router(watching_routes(service))
+    for path, media in zip(PAGES, ("html", "javascript", "css", "svg+xml"), strict=True):
+        app.get(path, include_in_schema=False)(_page(path, media))
+
+    def body_limit(path: str) -> int:
+        return limits.upload_bytes if path in ("/v1/detect", "/v1/examples") else JSON_BODY
+
+    public = [*PAGES, "/healthz"]
+    guarded = Guard(app, access, public=public, body_limit=body_limit,
+                    body_seconds=limits.seconds)  # fmt: skip
+    return RequestLog(guarded, service.metrics)
+
+
+def detection_routes(service: Service) -> APIRouter:
+    """Pictures in, detections out; and what they teach."""
+    router = APIRouter(prefix="/v1", tags=["pictures"])
+
+    @router.post("/detect", summary="Detect the objects of pictures", openapi_extra={
+        "requestBody": {"required": True, "content": {
+            "multipart/form-data": {"schema": {"type": "object", "required": ["images"],
+                "properties": {"images": {"type": "array", "items": {
+                    "type": "string", "format": "binary"}}}}},
+            "application/json": {"schema": Pictures.model_json_schema()},
+        }}})  # fmt: skip
+    async def detect(request: Request, how: Annotated[Asked, Depends(asked)]) -> Response:
+        """Answers with the object of ``sam-detect detect --json`` for each picture, in their order;
+        for one that cannot be read, with its ``problem``."""
+        with stored(await _pictures_of(request)) as uploads:
+            jobs = [service.run(request, how, service.detect, (how, each)) for each in uploads]
+            results = await asyncio.gather(*jobs, return_exceptions=True)
+        for each in results:
+            if isinstance(each, BaseException):
+                raise each
+        return JSONResponse({"results": results})
+
+    @router.post("/examples", summary="Learn objects of a picture", openapi_extra={
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
+            "type": "object", "required": ["image", "request"], "properties": {
+                "image": {"type": "string", "format": "binary"},
+                "request": {"type": "string", "contentMediaType": "application/json",
+                            "contentSchema": Learning.model_json_schema()}}}}}}})  # fmt: skip
+    async def learn(
+        request: Request,
+        image: Annotated[FormFile, File()],
+        body: Annotated[str, Form(alias="request", max_length=JSON_BODY)],
+    ) -> dict[str, Any]:
+        """They are in the library, durably, when this answers."""
+        try:
+            learning = Learning.model_validate_json(body)
+        except ValidationError as error:
+            raise ConfigError(f"request: {error.errors()[0]['msg']}") from error
+        with stored([(image.filename or "", await image.read())]) as uploads:
+            item = learning, uploads[0]
+            found: dict[str, Any] = await service.run(request, "learn", service.learn, item)
+            return found
+
+    return router
+
+
+def library_routes(service: Service) -> APIRouter:
+    """Libraries and their examples."""
+    router = APIRouter(prefix="/v1", tags=["libraries"])
+    get = service.detectors.get
+
+    @router.get("/examples", summary="List examples")
+    def examples(
+        library: LibraryQuery = None,
+        label: Annotated[str | None, Query(max_length=200)] = None,
+        start: Annotated[int, Query(ge=0)] = 0,
+        limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100,
+    ) -> dict[str, Any]:
+        """In the order of their ids."""
+        found = list(get(library).library.listing(label))
+        names = ("label", "negative", "bbox", "area", "added", "source")
+        shown = [
+            {"id": point.id, **{name: point.payload.get(name) for name in names}}
+            for point in found[start : start + limit]
+        ]
+        return {"examples": shown, "total": len(found)}
+
+    @router.get("/examples/{example}/thumbnail", summary="The picture of an example",
+                responses={200: {"content": {"image/webp": {}}}})  # fmt: skip
+    def thumbnail(example: ExampleId, library: LibraryQuery = None) -> Response:
+        """Its crop, as WebP."""
+        return as_image(get(library).library.get(example).crop.image_rgb, quality=80)
+
+    @router.delete("/examples/{example}", summary="Remove an example")
+    def remove(example: ExampleId, library: LibraryQuery = None) -> dict[str, int]:
+        """Gives how many were removed."""
+        return {"removed": get(library).library.remove(ids=[example])}
+
+    @router.get("/libraries", summary="List the libraries")
+    def libraries() -> dict[str, list[str]]:
+        """Their names."""
+        return {"libraries": service.detectors.names()}
+
+    @router.get("/libraries/{name}", summary="What a library has")
+    def library_stats(name: LibraryName) -> dict[str, Any]:
+        """Its examples, labels and recipe."""
+        return get(name).library.stats()
+
+    @router.post("/libraries/{name}/undo", summary="Take the last learning batch back")
+    def undo(name: LibraryName) -> dict[str, Any]:
+        """Gives what was taken back."""
+        return get(name).library.undo().to_dict()
+
+    return router
+
+
+def watching_routes(service: Service) -> APIRouter:
+    """Whether the service is well, and what it did."""
+    router = APIRouter(tags=["service"])
+
+    @router.get("/healthz", summary="Whether it runs")
+    def health() -> dict[str, str]:
+        """Answers as long as the process does."""
+        return {"status": "ok", "version": __version__}
+
+    @router.get("/readyz", summary="Whether it can take requests")
+    def ready() -> dict[str, Any]:
+        """503 while the queue is full or the library cannot be read."""
+        if service.queue.is_full:
+            raise FullError("the queue is full", 2)
+        service.detectors.default.library.manifest()
+        return {"status": "ready", "waiting": len(service.queue)}
+
+    @router.get("/metrics", summary="Figures for Prometheus",
+                responses={200: {"content": {"text/plain": {}}}})  # fmt: skip
+    def figures() -> Response:
+        """Requests, queue, micro-batches, stages, memory and libraries."""
+        for name, count in service.detectors.open_libraries().items():
+            service.metrics.examples.labels(name).set(count)
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return router
+
+
+async def _pictures_of(request: Request) -> list[tuple[str, bytes]]:
+    """Names and contents of the pictures of a request."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
+    if kind == "application/json":
+        try:
+            body = Pictures.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise ConfigError(f"images: {error.errors()[0]['msg']}") from error
+        return [(each.name, decoded(each.data)) for each in body.images]
+    if kind != "multipart/form-data":
+        raise ConfigError("send pictures as multipart/form-data (images) or as JSON")
+    async with request.form(max_files=MOST_IMAGES, max_fields=4) as form:
+        files = [each for each in form.getlist("images") if not isinstance(each, str)]
+        if not files:
+            raise ConfigError("the field 'images' has no file")
+        return [(each.filename or "", await each.read()) for each in files]
+
+
+def _page(path: str, media: str) -> Any:
+    name = path.lstrip("/") if "." in path else "docs.html"
+
+    def answer() -> Response:
+        content = (resources.files("sam_detect.server") / "static" / name).read_bytes()
+        kind = f"text/{media}" if media != "svg+xml" else "image/svg+xml"
+        return Response(content, media_type=kind)
+
+    return answer
+
+
+def run_service(detectors: Detectors, access: Access, limits: ServiceLimits, socket: Any) -> None:
+    """Answers until it is told to stop; what was accepted is done before it ends."""
+    from threadpoolctl import threadpool_limits
+
+    from sam_detect.server.listening import server_of
+
+    with ExitStack() as stack:
+        stack.enter_context(threadpool_limits(1, user_api="blas"))
+        app = service_app(detectors, access, limits)
+        log("started", library=detectors.default.library.name)
+        server_of(app, leave_seconds=int(limits.seconds) + 1).run(sockets=[socket])
+        log("ended")

@@ -1,0 +1,69 @@
+"""The pictures of requests: written to files, and read by the readers that read all pictures, which
+check what they are before they decode them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from sam_detect.api import SAMDetect
+from sam_detect.errors import ImageError
+from sam_detect.types import Frame
+
+LONGEST_NAME = 200
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture that came with a request.
+
+    Attributes:
+        name: as the client calls it; shown, and never used as a path.
+        path: of the file that holds it for now.
+    """
+
+    name: str
+    path: str
+
+    def read(self, detector: SAMDetect) -> Frame:
+        """The picture; raises ``ImageError`` where it is none, or is too large."""
+        try:
+            frame = detector.read(self.path)
+        except ImageError as error:
+            raise ImageError(str(error).replace(self.path, self.name)) from None
+        return replace(frame, source_id=self.name)
+
+
+@contextmanager
+def stored(pictures: Sequence[tuple[str, bytes]]) -> Iterator[list[Upload]]:
+    """Names and contents as files, while the block runs."""
+    with tempfile.TemporaryDirectory(prefix="sam-detect-") as folder:
+        found = []
+        for index, (name, data) in enumerate(pictures):
+            path = os.path.join(folder, str(index))
+            with open(path, "wb") as file:
+                file.write(data)
+            found.append(Upload(shown_name(name, index), path))
+        yield found
+
+
+def shown_name(name: str | None, index: int) -> str:
+    """A name to show: without folders, printable, and not too long."""
+    last = PurePosixPath((name or "").replace("\\", "/")).name
+    printable = "".join(c if c.isprintable() else "?" for c in last)[:LONGEST_NAME]
+    return printable or f"image-{index}"
+
+
+def decoded(data: str) -> bytes:
+    """What base64 says; raises ``ImageError`` where it is none."""
+    with contextlib.suppress(binascii.Error, ValueError):
+        return base64.b64decode(data.partition(",")[2] if data[:5] == "data:" else data,
+                                validate=True)  # fmt: skip
+    raise ImageError("the picture is no base64")

@@ -1,0 +1,160 @@
+"""The queue between the requests of a service and the one thread that works on them.
+
+A pipeline works on one picture at a time, so requests wait in a queue of limited length. Those that
+ask for the same are taken together, as a micro-batch: the library is read once for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from sam_detect.errors import SamDetectError
+
+MOST_TOGETHER = 8
+"""Items of a micro-batch: more would keep the first one waiting without saving anything."""
+ASK_SECONDS = 0.5
+"""How often it is asked whether a client that waits is still there."""
+
+Work = Callable[[Sequence[Any]], Sequence[Any]]
+"""Does the work of a micro-batch: a result, or an exception, for each item."""
+
+
+class BusyError(SamDetectError):
+    """There is more to do than can be done soon.
+
+    Args:
+        message: what is said.
+        retry_after: seconds after which it may be tried again.
+    """
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class FullError(BusyError):
+    """The queue is full."""
+
+
+@dataclass
+class _Task:
+    key: Hashable
+    work: Work
+    item: Any
+    future: Future[Any]
+
+
+class WorkQueue:
+    """One worker thread and the items that wait for it.
+
+    Args:
+        most_waiting: further ones are refused.
+        seconds: an item that is not done after so long is given up.
+        batched: is called with the size of each micro-batch.
+    """
+
+    def __init__(
+        self, most_waiting: int, seconds: float, batched: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self._most, self._seconds, self._batched = most_waiting, seconds, batched
+        self._tasks: deque[_Task] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, daemon=True, name="worker")
+        self._thread.start()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._tasks) >= self._most
+
+    async def run(
+        self, key: Hashable, work: Work, item: Any, *, gone: Callable[[], Any] | None = None
+    ) -> Any:
+        """What ``work`` gives for an item.
+
+        Args:
+            key: items of equal keys and works may be worked on together.
+            gone: awaited again and again; an item whose client has gone is dropped.
+
+        Raises:
+            FullError: the queue is full.
+            BusyError: it was not done in time, or the service ends.
+        """
+        task = _Task(key, work, item, Future())
+        with self._changed:
+            if self._closed:
+                raise BusyError("the service is ending: try again later", 5)
+            if self.is_full:
+                raise FullError(
+                    f"{len(self._tasks)} requests are waiting already: try again later", 2
+                )
+            self._tasks.append(task)
+            self._changed.notify()
+        waiting = asyncio.wrap_future(task.future)
+        # Nobody may be left to ask for what came too late.
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        end = asyncio.get_running_loop().time() + self._seconds
+        try:
+            while True:
+                left = end - asyncio.get_running_loop().time()
+                done, _ = await asyncio.wait([waiting], timeout=max(0, min(ASK_SECONDS, left)))
+                if done:
+                    return waiting.result()
+                if left <= 0:
+                    raise BusyError(f"it was not done within {self._seconds:g} s", 5)
+                if gone is not None and await gone():
+                    raise BusyError("the client has gone", 1)
+        finally:
+            task.future.cancel()  # what was not begun is dropped
+
+    def close(self, seconds: float) -> None:
+        """Takes nothing more, and waits until what was taken is done."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._tasks and not self._closed:
+                    self._changed.wait()
+                if not self._tasks:
+                    return
+                batch = self._take()
+            if batch:
+                self._batched(len(batch))
+                self._do(batch)
+
+    def _take(self) -> list[_Task]:
+        """The first task, and those that may be worked on with it."""
+        first = self._tasks.popleft()
+        batch, rest = [first], deque[_Task]()
+        while self._tasks:
+            each = self._tasks.popleft()
+            alike = each.key == first.key and each.work == first.work
+            (batch if alike and len(batch) < MOST_TOGETHER else rest).append(each)
+        self._tasks.extend(rest)
+        return [each for each in batch if each.future.set_running_or_notify_cancel()]
+
+    def _do(self, batch: Sequence[_Task]) -> None:
+        try:
+            results = batch[0].work([each.item for each in batch])
+        except BaseException as error:
+            for each in batch:
+                each.future.set_exception(error)
+            return
+        for each, result in zip(batch, results, strict=True):
+            if isinstance(result, BaseException):
+                each.future.set_exception(result)
+            else:
+                each.future.set_result(result)

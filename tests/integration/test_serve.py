@@ -1,0 +1,245 @@
+"""``sam-detect serve`` as other programs have it: a process and a socket."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.page_harness import NUTS, draw_photos
+
+pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
+
+TOKEN = "a-token-of-these-tests"
+BOXES = [[x - 20, y - 20, 40, 40] for x, y in NUTS[:2]]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    return draw_photos(tmp_path / "photos") / "0.png"
+
+
+@contextmanager
+def serving(home: Path, *options: str, **environment: str) -> Iterator[tuple[httpx.Client, Any]]:
+    """A client of a service, and its process; what it logs is in ``home/log``."""
+    command = [sys.executable, "-m", "sam_detect", "serve", "--port", "0", "--json"]
+    command += ["--segmenter", "naive", "--embedder", "appearance", *options]
+    home.mkdir(exist_ok=True)
+    with (home / "log").open("ab") as log:
+        process = subprocess.Popen(
+            command, env={**os.environ, "SAM_DETECT_HOME": str(home), **environment},
+            stdout=subprocess.PIPE, stderr=log, text=True,
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None
+            url = json.loads(process.stdout.readline())["url"]
+            with httpx.Client(base_url=url, timeout=60) as client:
+                yield client, process
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def learn(client: httpx.Client, photo: Path, **changes: Any) -> httpx.Response:
+    request = {"label": "nut", "boxes_xywh": BOXES, **changes}
+    files = {"image": (photo.name, photo.read_bytes())}
+    return client.post("/v1/examples", files=files, data={"request": json.dumps(request)})
+
+
+def detect(client: httpx.Client, *photos: Path, **query: Any) -> httpx.Response:
+    files = [("images", (photo.name, photo.read_bytes())) for photo in photos]
+    return client.post("/v1/detect", files=files, params=query)
+
+
+def test_what_is_learnt_is_detected_also_after_a_kill(photo: Path, tmp_path: Path) -> None:
+    other = photo.with_name("1.png")
+    with serving(tmp_path / "home") as (client, process):
+        answer = learn(client, photo)
+        assert answer.status_code == 200
+        assert (answer.json()["added"], answer.json()["total"]) == (2, 2)
+        process.kill()
+        process.wait()
+    with serving(tmp_path / "home") as (client, _):
+        found = detect(client, photo, other).json()["results"]
+        assert [each["image"] for each in found] == ["0.png", "1.png"]
+        assert [len(each["detections"]) for each in found] == [5, 5]
+        assert {d["label"] for each in found for d in each["detections"]} == {"nut"}
+        # The command gives the same.
+        command = [sys.executable, "-m", "sam_detect", "detect", str(other), "--json"]
+        done = subprocess.run(
+            command, env={**os.environ, "SAM_DETECT_HOME": str(tmp_path / "home")},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        mine = json.loads(done.stdout)
+        assert [d["segmentation"] for d in found[1]["detections"]] == [
+            d["segmentation"] for d in mine["detections"] if d["label"]
+        ]
+        as_text = base64.b64encode(other.read_bytes()).decode()
+        body = {"images": [{"name": "../a/b.png", "data": as_text}]}
+        again = client.post("/v1/detect", json=body, params={"unknown": True}).json()["results"][0]
+        assert again["image"] == "b.png"
+        assert len(again["detections"]) > 5
+        assert detect(client, other, threshold=1).json()["results"][0]["detections"] == []
+
+
+def test_examples_and_libraries(photo: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "home") as (client, _):
+        assert client.get("/v1/libraries").json() == {"libraries": []}
+        assert learn(client, photo, library="parts", label="<b>bolt</b>").status_code == 200
+        assert client.get("/v1/libraries").json() == {"libraries": ["parts"]}
+        stats = client.get("/v1/libraries/parts").json()
+        assert stats["classes"] == {"<b>bolt</b>": 2}
+        listed = client.get("/v1/examples", params={"library": "parts", "limit": 1}).json()
+        assert (listed["total"], len(listed["examples"])) == (2, 1)
+        example = listed["examples"][0]["id"]
+        crop = client.get(f"/v1/examples/{example}/thumbnail", params={"library": "parts"})
+        assert crop.headers["content-type"] == "image/webp"
+        gone = client.delete(f"/v1/examples/{example}", params={"library": "parts"})
+        assert gone.json() == {"removed": 1}
+        assert client.post("/v1/libraries/parts/undo").json()["examples"] == 1
+        for path in ("/v1/libraries/nothing", "/v1/examples?library=nothing"):
+            missing = client.get(path)
+            assert missing.status_code == 404
+            assert missing.headers["content-type"] == "application/problem+json"
+        assert detect(client, photo, library="../../etc").status_code in (404, 422)
+
+
+def test_bad_requests_are_problems(photo: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    bomb = tmp_path / "bomb.png"
+    header = (
+        b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + b"\x00\x01\x86\xa0" * 2 + b"\x08\x02\x00\x00\x00"
+    )
+    bomb.write_bytes(header + photo.read_bytes()[29:])
+    with serving(tmp_path / "home", "--max-upload", "1") as (client, _):
+        found = detect(client, bad, photo, bomb).json()["results"]
+        assert [each.get("problem", {}).get("status") for each in found] == [422, None, 422]
+        assert str(tmp_path) not in json.dumps(found)
+        assert "sam-detect-" not in json.dumps(found)
+        assert learn(client, bad).status_code == 422
+        assert learn(client, photo, boxes_xywh=[[900, 900, 5, 5]]).status_code == 422
+        assert learn(client, photo, boxes_xywh=[]).status_code == 422
+        assert learn(client, photo, label="  ").status_code == 422
+        assert learn(client, photo, colour="red").status_code == 422
+        assert client.post("/v1/detect", json={"images": [{"data": "%%"}]}).status_code == 422
+        assert client.post("/v1/detect", json={"image_url": "http://x"}).status_code == 422
+        assert client.post("/v1/detect", content=b"x").status_code == 422
+        assert client.post("/v1/detect", data={"images": "text"}).status_code == 422
+        large = tmp_path / "large.png"
+        large.write_bytes(photo.read_bytes() + b"\0" * (2 << 20))
+        assert detect(client, large).status_code == 413
+        assert client.get("/v1/examples/zz/thumbnail").status_code == 422
+        assert client.get("/v1/libraries").json() == {"libraries": []}, "nothing was learnt"
+
+
+def test_tokens_ids_and_logs(photo: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with serving(home, SAM_DETECT_TOKEN=TOKEN) as (client, _):
+        assert detect(client, photo).status_code == 401
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/docs").status_code == 200
+        assert client.get("/openapi.json").status_code == 401
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        right = client.get("/v1/libraries", headers={"X-Request-ID": "mine-1"})
+        assert right.headers["x-request-id"] == "mine-1"
+        odd = client.get("/v1/libraries", headers={"X-Request-ID": 'a"b c'})
+        assert odd.headers["x-request-id"].isalnum()
+        client.get("/v1/examples", params={"library": "secret-name"})
+        foreign = client.post("/v1/libraries/a/undo", headers={"Origin": "https://elsewhere"})
+        assert foreign.status_code == 403
+        assert learn(client, photo).status_code == 200
+        assert detect(client, photo).status_code == 200
+        text = client.get("/metrics").text
+        for figure in (
+            'sam_detect_requests_total{method="POST",route="none",status="401"} 1.0',
+            'sam_detect_library_examples{library="default"} 2.0',
+            "sam_detect_queue_length 0.0",
+            "sam_detect_batch_size_count 2.0",
+            'sam_detect_stage_seconds_count{stage="propose"} 1.0',
+        ):
+            assert figure in text
+        assert client.get("/readyz").json()["status"] == "ready"
+    log = (home / "log").read_text()
+    assert TOKEN not in log
+    assert "secret-name" not in log
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    assert any(line.get("request") == "mine-1" and line["status"] == 200 for line in lines)
+
+
+def test_what_waits_is_limited_and_what_was_taken_is_done(photo: Path, tmp_path: Path) -> None:
+    options = ("--queue", "2")
+    with serving(tmp_path / "home", *options) as (client, process):
+        assert learn(client, photo).status_code == 200
+        with ThreadPoolExecutor(12) as pool:
+            answers = list(pool.map(lambda _: detect(client, photo), range(24)))
+        statuses = {each.status_code for each in answers}
+        assert statuses == {200, 429}
+        refused = next(each for each in answers if each.status_code == 429)
+        assert int(refused.headers["retry-after"]) > 0
+        assert "waiting already" in refused.json()["detail"]
+        # What is being answered when the service is told to end is answered.
+        with ThreadPoolExecutor(2) as pool:
+            last = [pool.submit(detect, client, photo) for _ in range(2)]
+            time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            assert all(each.result().status_code in (200, 503) for each in last)
+        assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_a_slow_client_is_given_up(photo: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "home", "--timeout", "1") as (client, _):
+        place = client.base_url
+        with socket.create_connection((place.host, place.port), timeout=30) as slow:
+            slow.sendall(
+                f"POST /v1/detect HTTP/1.1\r\nHost: {place.host}\r\n"
+                "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{".encode()
+            )
+            assert b" 408 " in slow.recv(200)
+        assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.slow
+def test_nothing_acknowledged_is_lost_in_fifty_kills(photo: Path, tmp_path: Path) -> None:
+    acknowledged = 0
+    for kill in range(50):
+        with serving(tmp_path / "home") as (client, process):
+            done: list[int] = []
+
+            def load(number: int) -> None:
+                for step in range(100):
+                    boxes = [[40 + 3 * number, 40 + step % 40, 40, 40]]
+                    label = f"{kill}-{number}"  # noqa: B023 - ends before the next kill
+                    try:
+                        answer = learn(client, photo, boxes_xywh=boxes, label=label)
+                    except httpx.HTTPError:
+                        return
+                    done.append(answer.json().get("total", 0))  # noqa: B023
+
+            threads = [threading.Thread(target=load, args=(number,)) for number in range(4)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.4 + 0.02 * kill)
+            process.kill()
+            for thread in threads:
+                thread.join()
+            acknowledged = max([acknowledged, *done])
+        with serving(tmp_path / "home") as (client, _):
+            stats = client.get("/v1/libraries/default")
+            total = stats.json()["examples"] if stats.status_code == 200 else 0
+            assert total >= acknowledged
