@@ -163,20 +163,24 @@ def _foreground_of(
     """What has the colours of the clicks on the object, and not those of the others."""
     height, width = frame.size_hw
     if box_xywh is not None:
-        x0, y0, x1, y1 = clip_box(box_xywh, frame.size_hw)
+        inner = clip_box(box_xywh, frame.size_hw)
+        reach = max(4, max(inner[2] - inner[0], inner[3] - inner[1]) // 4)
+        low, high = np.array(inner[:2]), np.array(inner[2:]) - 1
     else:
         low, high = points.min(axis=0), points.max(axis=0)
         reach = max(LEAST_REACH, int(REACH * (high - low).max()))
-        x0, y0 = max(0, low[0] - reach), max(0, low[1] - reach)
-        x1, y1 = min(width, high[0] + reach + 1), min(height, high[1] + reach + 1)
+    x0, y0 = max(0, int(low[0]) - reach), max(0, int(low[1]) - reach)
+    x1, y1 = min(width, int(high[0]) + reach + 1), min(height, int(high[1]) + reach + 1)
     window = frame.image_rgb[y0:y1, x0:x1]
     ratio = min(1.0, GRABCUT_SIDE / max(window.shape[:2]))
     side_xy = [max(1, round(side * ratio)) for side in window.shape[1::-1]]
     small = cv2.resize(window, side_xy, interpolation=cv2.INTER_AREA)
-    outside = cv2.GC_BGD if box_xywh is None else cv2.GC_PR_FGD
-    labels = np.full(small.shape[:2], outside, np.uint8)
+    labels = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
     if box_xywh is None:
         labels[1:-1, 1:-1] = cv2.GC_PR_BGD
+    else:
+        left, top, right, bottom = (round(v * ratio) for v in np.subtract(inner, (x0, y0) * 2))
+        labels[top:bottom, left:right] = cv2.GC_PR_FGD
     dab = max(1, round(DAB_SHARE * max(side_xy)))
     for (x, y), sign in zip(points.tolist(), signs.tolist(), strict=True):
         place = int((x - x0) * ratio), int((y - y0) * ratio)

@@ -22,6 +22,7 @@ from sam2.build_sam import build_sam2  # noqa: E402
 from sam2.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
 from sam2_helpers import write_small_sam2  # noqa: E402
 
+from sam_detect.errors import MaskError  # noqa: E402
 from sam_detect.models.running import BatchSize  # noqa: E402
 from sam_detect.models.sam2 import load_sam2  # noqa: E402
 from sam_detect.models.sam2_features import FrameFeatures  # noqa: E402
@@ -275,3 +276,31 @@ def test_the_fast_and_the_official_decoder_find_the_same(small: Path) -> None:
     assert len(fast) == len(slow) >= 10
     np.testing.assert_allclose(fast.predicted_ious, slow.predicted_ious, atol=1e-5)
     np.testing.assert_allclose(fast.boxes_xyxy, slow.boxes_xyxy, rtol=0, atol=1)
+
+
+@pytest.mark.parametrize("box", [None, (20.0, 30.0, 90.0, 80.0)])
+@pytest.mark.parametrize("signs", [[True], [True, False], [True, True, False]])
+def test_clicks_are_answered_as_by_the_official_predictor(
+    small: Path, box: tuple[float, ...] | None, signs: list[bool]
+) -> None:
+    image = skimage.data.astronaut()[:200, :240].copy()
+    clicks = [(60.0, 70.0), (150.0, 40.0), (90.0, 120.0)][: len(signs)]
+    predictor = SAM2ImagePredictor(load_sam2(small, device=CPU).model)
+    side = predictor.model.image_size
+    predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
+    predictor.set_image(image)
+    corners = None if box is None else np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]])
+    masks, scores, _ = predictor.predict(
+        np.array(clicks), np.array(signs, np.int32), box=corners,
+        multimask_output=len(signs) == 1 and box is None,
+    )  # fmt: skip
+    wanted = masks[int(scores.argmax())].astype(bool)
+    try:
+        found = SAM2Segmenter(small, "cpu").segment_clicks(
+            Frame(image, "astronaut"), clicks, signs, box
+        )
+    except MaskError:
+        assert wanted.sum() == 0
+        return
+    shared, union = (found.dense(0) & wanted).sum(), (found.dense(0) | wanted).sum()
+    assert shared / union >= 0.99
