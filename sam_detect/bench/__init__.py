@@ -54,6 +54,7 @@ SUITES = {
     "size": Suite("sam_detect.bench.size", takes=("sizes",), repeat=1),
     "fewshot": Suite("sam_detect.bench.fewshot", repeat=1),
     "formats": Suite("sam_detect.bench.formats", takes=("sizes",), repeat=3),
+    "server": Suite("sam_detect.bench.server", repeat=1),
     "sam2": Suite("sam_detect.bench.sam2", takes=("device",), repeat=1),
     "video": Suite("sam_detect.bench.video", repeat=1),
 }

@@ -17,6 +17,7 @@ import numpy as np
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError, LibraryError, NotFoundError
 from sam_detect.library.example import image_digest
+from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.overlaps import meeting_boxes, shared_pixels
 from sam_detect.server.changes import Changes, edited, example_item, learning, outline_step
 from sam_detect.server.journal import Change, Journal, Step
@@ -166,8 +167,16 @@ class AnnotationSession:
         return opened.shown(found, {id_of(drawn, index) for index in range(len(drawn))})
 
     def detections(self, opened: OpenPicture) -> tuple[Detections, Masks]:
-        """What is known of an open picture, and the outlines that were drawn in it."""
-        pipeline, snapshot = self.detector.pipeline, self.detector.snapshot()
+        """What is known of an open picture, and the outlines that were drawn in it; made again
+        only when the library or what was drawn has changed."""
+        snapshot, version = self.detector.snapshot(), self.journal.version
+        if opened.known is None or opened.known[0] != (snapshot.generation, version):
+            known = self._known(opened, snapshot)
+            opened.known = (snapshot.generation, version), *known
+        return opened.known[1:]
+
+    def _known(self, opened: OpenPicture, snapshot: LibrarySnapshot) -> tuple[Detections, Masks]:
+        pipeline = self.detector.pipeline
         size_hw = opened.candidates.frame.size_hw
         drawn, hidden = edited(self.journal.steps_of(opened.digest), size_hw)
         candidates = without_same(opened.candidates, drawn, hidden)

@@ -104,6 +104,13 @@ class Journal:
         with self._lock:
             self._file.close()
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """Another one after each change, also of another process."""
+        with self._lock:
+            others = self._file.execute("PRAGMA data_version").fetchone()[0]
+            return int(others), self._file.total_changes
+
     def begin(self, title: str, steps: Iterable[Step]) -> int:
         """Writes a change that is to be made; its id. What was undone can no longer be redone.
 

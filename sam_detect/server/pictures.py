@@ -64,6 +64,8 @@ class OpenPicture:
         digest: of the picture's pixels.
         file: what changes when the file does.
         masks: outlines by id, those that were shown and those that were drawn.
+        rings: of outlines, by id.
+        known: what was detected and drawn last, after what it holds for.
     """
 
     candidates: Candidates
@@ -72,6 +74,7 @@ class OpenPicture:
     file: object
     masks: dict[str, Masks] = field(default_factory=dict)
     rings: dict[str, list[list[list[float]]]] = field(default_factory=dict)
+    known: tuple[object, Detections, Masks] | None = None
     _reduced: dict[int, ImageRGB] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -203,7 +206,7 @@ class OpenPictures:
         candidates = pipeline.propose(opened.candidates.frame, snapshot, warn=False)
         made = OpenPicture(
             candidates, snapshot.generation, opened.digest, opened.file, opened.masks,
-            opened.rings, opened._reduced, opened._lock,
+            opened.rings, None, opened._reduced, opened._lock,
         )  # fmt: skip
         return self._keep(picture, made)
 

@@ -28,10 +28,11 @@ class RequestLog:
     Args:
         app: what answers.
         metrics: counts.
+        logged: whether requests are logged, too.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, logged: bool = True) -> None:
+        self._app, self._metrics, self._logged = app, metrics, logged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,8 +60,9 @@ class RequestLog:
             method = scope["method"] if scope["method"].isalpha() else "other"
             self._metrics.requests.labels(method, route, str(status)).inc()
             self._metrics.seconds.labels(route).observe(spent)
-            log("request", request=request_id, method=method, route=route, status=status,
-                ms=round(1000 * spent, 1))  # fmt: skip
+            if self._logged:
+                log("request", request=request_id, method=method, route=route, status=status,
+                    ms=round(1000 * spent, 1))  # fmt: skip
 
 
 def log(event: str, **fields: object) -> None:

@@ -186,8 +186,10 @@ def _at_least(detections: Detections, threshold: float) -> Detections:
     return detections[[i for i, each in enumerate(detections) if each.confidence >= threshold]]
 
 
-def service_app(detectors: Detectors, access: Access, limits: ServiceLimits) -> RequestLog:
-    """The service as an ASGI application."""
+def service_app(
+    detectors: Detectors, access: Access, limits: ServiceLimits, *, logged: bool = True
+) -> RequestLog:
+    """The service as an ASGI application; ``logged`` says whether requests are logged."""
     service = Service(detectors, limits)
 
     @asynccontextmanager
@@ -219,7 +221,7 @@ def service_app(detectors: Detectors, access: Access, limits: ServiceLimits) -> 
     public = [*PAGES, "/healthz"]
     guarded = Guard(app, access, public=public, body_limit=body_limit,
                     body_seconds=limits.seconds)  # fmt: skip
-    return RequestLog(guarded, service.metrics)
+    return RequestLog(guarded, service.metrics, logged=logged)
 
 
 def detection_routes(service: Service) -> APIRouter:

@@ -237,7 +237,7 @@ def test_every_registered_suite_loads_and_takes_known_options() -> None:
         assert callable(importlib.import_module(suite.module).run)
         assert {*suite.takes} <= set(Options.__dataclass_fields__)
         least = (
-            1 if name in ("sam2", "video", "size", "fewshot") else 3
+            1 if name in ("sam2", "server", "video", "size", "fewshot") else 3
         )  # a run of these takes a minute or more
         assert suite.repeat >= least
 
