@@ -5,21 +5,28 @@
 ``fewshot.webp``: drawn cells, ten of them outlined, and what ``sam-detect fewshot`` finds.
 ``refine.webp``: coins of a photograph that scikit-image carries, with the coarse outlines of
 docs/refine.md and what ``sam-detect refine`` makes of them.
+``annotate.webp``: the annotation page with the same photograph, in a browser, where one is here:
+three coins were named.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import skimage.data
 from PIL import Image
 
 from sam_detect.bench.fewshot import draw
@@ -33,6 +40,11 @@ SHOWN, FOUND, COARSE = (80, 160, 255), (90, 220, 100), (255, 110, 80)
 CELLS_PX, ENLARGED = 320, 2
 """Side of the part of the drawn cells that is shown, and its enlargement."""
 EXAMPLES = 10
+COINS = (44, 55), (101, 56), (270, 121)
+PAGE: Any = {"width": 1000, "height": 640}
+SETTLED_MS = 9000
+"""Until the page has proposed again with what was learnt."""
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LINE_PX = 2.0
 GAP = 12
 QUALITY = 80
@@ -45,14 +57,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, default=ROOT / "docs" / "pictures")
     to = parser.parse_args(arguments).to.resolve()
     to.mkdir(parents=True, exist_ok=True)
-    for name, make in (("fewshot", fewshot), ("refine", refine)):
+    for name, make in (("fewshot", fewshot), ("refine", refine), ("annotate", annotate)):
         with tempfile.TemporaryDirectory() as folder:
-            left, right = make(Path(folder))
-        gap = np.full((left.shape[0], GAP, 3), 255, np.uint8)
+            made = make(Path(folder))
+        if not made:
+            print(f"left out {name}: no chromium here")
+            continue
+        gap = np.full((made[0].shape[0], GAP, 3), 255, np.uint8)
+        shown = [part for each in made for part in (gap, each)][1:]
         path = to / f"{name}.webp"
-        Image.fromarray(np.hstack([left, gap, right])).save(path, quality=QUALITY)
+        Image.fromarray(np.hstack(shown)).save(path, quality=QUALITY)
         print(f"wrote {path}")
     return 0
+
+
+def annotate(folder: Path) -> Sequence[ImageRGB]:
+    """The annotation page; nothing without a browser."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        return ()
+    Image.fromarray(skimage.data.coins()).convert("RGB").save(folder / "coins.png")
+    command = [sys.executable, "-m", "sam_detect", "annotate", str(folder / "coins.png"), "--json"]
+    process = subprocess.Popen(
+        [*command, "--port", "0"], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "SAM_DETECT_HOME": str(folder / "home")},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        with sync_playwright() as playwright:
+            arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+            chromium = playwright.chromium.launch(executable_path=path, args=arguments)
+            page = chromium.new_page(viewport=PAGE)
+            page.goto(url)
+            page.locator("#status").filter(has_text="named").wait_for()
+            page.wait_for_timeout(500)
+            box: Any = page.locator("#shapes").bounding_box()
+            height, width = skimage.data.coins().shape
+            scale = min(box["width"] / width, box["height"] / height)
+            for index, (x, y) in enumerate(COINS):
+                modifiers: Any = ["Shift"] if index else []
+                page.locator("#viewer").click(
+                    position={
+                        "x": (box["width"] - scale * width) / 2 + scale * x,
+                        "y": (box["height"] - scale * height) / 2 + scale * y,
+                    },
+                    modifiers=modifiers,
+                    force=True,
+                )
+            page.fill("#label", "coin")
+            page.click("#accept")
+            page.locator("#status").filter(has_text="(3 by you)").wait_for()
+            page.wait_for_timeout(SETTLED_MS)
+            shot = page.screenshot()
+            chromium.close()
+    finally:
+        process.kill()
+        process.wait()
+    image = Image.open(io.BytesIO(shot)).convert("RGB")
+    return (np.asarray(image),)
 
 
 def fewshot(folder: Path) -> tuple[ImageRGB, ImageRGB]:

