@@ -120,21 +120,21 @@ class LiveSession:
         return leave
 
     def show(self, frames: Iterator[TrackedFrame]) -> Iterator[TrackedFrame]:
-        """Shows frames, each when its time has come, until they end or somebody finishes; raises
-        what taking them raises. What is named is learnt when it ends."""
-        while not self.finished:
-            self._wait_for_resume()
-            try:
-                tracked = next(frames)
-            except StopIteration:
-                break
-            self._wait_until_due(tracked)
-            with self._changed:
-                number = self._shown.number + 1 if self._shown else 1
-                self._shown = Shown(number, tracked)
-            self._tell()
-            yield tracked
-        self.settle()
+        """Shows frames as they are taken from it, each when its time has come, until they end or
+        somebody finishes; raises what taking them raises, and then goes on."""
+        return _Showing(self, frames)
+
+    def show_next(self, frames: Iterator[TrackedFrame]) -> TrackedFrame:
+        """Takes a frame and shows it; raises ``StopIteration`` after the last one."""
+        self._wait_for_resume()
+        if self.finished:
+            raise StopIteration
+        tracked = next(frames)
+        self._wait_until_due(tracked)
+        with self._changed:
+            self._shown = Shown(self._shown.number + 1 if self._shown else 1, tracked)
+        self._tell()
+        return tracked
 
     def end(self) -> None:
         """The frames are over: the last one stays, and can be named."""
@@ -147,7 +147,6 @@ class LiveSession:
         with self._changed:
             while not self.finished:
                 self._changed.wait(WAKE_S)
-        self.settle()
 
     def finish(self) -> None:
         """Ends the video, after all that was named is learnt; may be called twice."""
@@ -333,6 +332,16 @@ class LiveSession:
             listeners = list(self._listeners)
         for each in listeners:
             each()
+
+
+class _Showing(Iterator[TrackedFrame]):
+    """No generator: that would end at the first frame that cannot be read."""
+
+    def __init__(self, session: LiveSession, frames: Iterator[TrackedFrame]) -> None:
+        self._session, self._frames = session, frames
+
+    def __next__(self) -> TrackedFrame:
+        return self._session.show_next(self._frames)
 
 
 def object_at(tracked: TrackedFrame, point_xy: tuple[int, int]) -> int | None:
