@@ -32,7 +32,10 @@ from sam_detect.server.live_messages import (
 
 PAGE = {
     "": ("live.html", "text/html"),
-    **{f"{name}.js": (f"{name}.js", "text/javascript") for name in ("api", "live", "live_picture")},
+    **{
+        f"{name}.js": (f"{name}.js", "text/javascript")
+        for name in ("api", "live", "live_line", "live_picture")
+    },
     **{f"{name}.css": (f"{name}.css", "text/css") for name in ("page", "live")},
     "icon.svg": ("icon.svg", "image/svg+xml"),
 }
