@@ -20,6 +20,8 @@ from sam_detect.registry import names
 from sam_detect.server.access import HOST, TOKEN
 
 if TYPE_CHECKING:
+    from sam_detect.api import SAMDetect
+    from sam_detect.server.live import LiveSession
     from sam_detect.types import TrackedFrame
     from sam_detect.video.display import Display
     from sam_detect.video.stream import Stream
@@ -167,14 +169,7 @@ def video(  # noqa: PLR0917 - click gives them by name
             from sam_detect.video.window import Viewer
 
             frames = Viewer(frames, display, paced=not stream.live)
-        if page:
-            from sam_detect.cli.live_page import live_page
-
-            labels = detector.snapshot().examples().labels
-            shown = live_page(stream, labels, host, port, as_json=as_json)
-        else:
-            shown = contextlib.nullcontext()
-        with shown as session:
+        with _page(stream, detector, host if page else None, port, as_json) as session:
             taken = frames if session is None else session.show(frames)
             _take(taken, failures, stream.name)
             if session is not None and not session.finished:
@@ -183,6 +178,21 @@ def video(  # noqa: PLR0917 - click gives them by name
                 with contextlib.suppress(KeyboardInterrupt):  # all is done
                     session.wait()
     return failures.end([stream.name])
+
+
+@contextlib.contextmanager
+def _page(
+    stream: Stream, detector: SAMDetect, host: str | None, port: int, as_json: bool
+) -> Iterator[LiveSession | None]:
+    """The page, where one is asked for."""
+    if host is None:
+        yield None
+        return
+    from sam_detect.cli.live_page import live_page
+
+    labels = detector.snapshot().examples().labels
+    with live_page(stream, labels, host, port, as_json=as_json) as session:
+        yield session
 
 
 def _take(frames: Iterator[TrackedFrame], failures: Failures, name: str) -> None:

@@ -99,7 +99,7 @@ def to_jpeg(image_rgb: ImageRGB) -> bytes:
     scale = min(1.0, LONGEST / max(height, width))
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        image_rgb = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        image_rgb = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
     quality = QUALITY
     while True:

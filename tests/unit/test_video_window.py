@@ -10,11 +10,11 @@ from concurrent.futures import Future
 
 import numpy as np
 import pytest
+from sam_detect.video.controls import ENTER, ESCAPE, SPACE
 
 from sam_detect.errors import ImageError, MaskError, UnavailableError
 from sam_detect.types import Frame, ImageRGB, Masks, TrackedFrame
 from sam_detect.video import display as displays
-from sam_detect.video.controls import ENTER, ESCAPE, SPACE
 from sam_detect.video.display import Click, window_for
 from sam_detect.video.teaching import Taught
 from sam_detect.video.window import Viewer

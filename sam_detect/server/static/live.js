@@ -10,6 +10,7 @@ let state = null; // as the server sent it
 let selected = null; // {track, seen, label, rings, name}
 let isHeld = false; // the picture stands still in this window, while something in it is named
 let hasPaused = false; // this window stopped a file for that
+const released = [];
 let looking = 0;
 let drag = null;
 let corner = null;
@@ -21,8 +22,11 @@ function say(text) {
 }
 
 async function showFrame(header, blob) {
-  if (isHeld && !state?.paused && !state?.ended) return;
+  // Frames wait while the picture stands still: none is sent then, and the server keeps this one.
+  while (isHeld) await new Promise((resolve) => released.push(resolve));
   const image = await createImageBitmap(blob);
+  if (header.number < (picture.frame?.number ?? 0) && picture.session === line.session) return image.close();
+  picture.session = line.session;
   picture.show(header, image);
   find("problem").hidden = true;
   listTracks(header.tracks);
@@ -127,7 +131,7 @@ function showSelected() {
   for (const id of ["label", "accept", "clear"]) find(id).disabled = !selected || state?.finished;
   find("reject").disabled = !selected?.track || selected.label === null || state?.finished;
   setText(find("hint"), !selected ? "Click on an object, or draw a box around it."
-    : isHeld && !state?.paused && !state?.ended ? "The picture waits here until it is named." : "Enter names it.");
+    : isHeld && state?.live && !state.ended ? "The picture waits here until it is named." : "Enter names it.");
   picture.selected = selected;
   picture.draw();
   for (const item of find("tracks").children) {
@@ -146,6 +150,7 @@ function clear() {
 /** A picture that stood still for naming goes on. */
 function letGo() {
   isHeld = false;
+  for (const go of released.splice(0)) go();
   if (hasPaused && state?.paused) line.ask({ type: "resume" }).catch(() => {});
   hasPaused = false;
 }
