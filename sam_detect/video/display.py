@@ -22,8 +22,7 @@ from sam_detect.outputs.drawing import (
 )
 from sam_detect.types import ImageRGB
 
-ESCAPE = "escape"
-
+ESCAPE, ESCAPE_CODE = "escape", 27
 LEAST_SIDE = 64
 """A window of less is taken to be of this size."""
 LEAST_WIDTH = 480
@@ -35,7 +34,6 @@ MARGIN = CAPTION_PX // 2
 CAPTION_HEIGHT = line_height(CAPTION_PX) + 2 * MARGIN
 PROBE_S = 30
 PROBE = "import cv2; cv2.namedWindow('a trial'); cv2.waitKey(1); cv2.destroyAllWindows()"
-ESCAPE_CODE = 27
 
 
 class Display:
