@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -78,14 +79,17 @@ class LiveSession:
 
     Attributes:
         id: another one for each run: what was clicked on in another run means nothing here.
-        name: of the source.
+        name: of the source; of a file without its folders.
         live: whether frames come on whether somebody takes them or not.
         paused, ended, finished: where the video stands; ``finished`` is final.
     """
 
     def __init__(self, stream: Stream, labels: Sequence[str] = (), *, paced: bool = False) -> None:
         self.id = secrets.token_urlsafe(8)
-        self.name, self.live = stream.name, stream.live
+        self.name = (
+            stream.name if "://" in stream.name else PurePath(stream.name).name or stream.name
+        )
+        self.live = stream.live
         self.paused = self.ended = self.finished = False
         self._stream, self._paced = stream, paced
         self._labels = set(labels)

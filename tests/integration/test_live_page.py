@@ -183,12 +183,12 @@ def test_a_lost_connection_comes_back_and_names_are_sent_later(clip: Path, tmp_p
           window.RealSocket = WebSocket;
           const send = RealSocket.prototype.send;
           RealSocket.prototype.send = function (text) { this.close(); };
-          window.WebSocket = class { constructor() { throw 0; } };
           window.WebSocket = function () {
             const none = new EventTarget();
             setTimeout(() => none.dispatchEvent(new Event("close")), 50);
             return none;
           };
+          window.WebSocket.OPEN = 1;
           window.back = () => { RealSocket.prototype.send = send; window.WebSocket = RealSocket; };
         }""")
         page.badge("no connection")
