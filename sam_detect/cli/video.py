@@ -34,7 +34,7 @@ LABELS = 4
 """Names in a line; of more, only the number."""
 
 
-@click.command(cls=options.Sectioned, advanced=("embedder", "min_area", "max_area"))
+@click.command(cls=options.Sectioned, advanced=("host", "port", "embedder", "min_area", "max_area"))
 @click.argument("source", metavar="0|FILE|DIR|GLOB|URL")
 @click.option(
     "--output",

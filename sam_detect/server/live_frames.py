@@ -20,7 +20,7 @@ MOST_BYTES = 1 << 20
 """A picture that is larger than this at its quality is sent at a lower one."""
 LEAST_QUALITY = 20
 DETAIL_PX = 0.6
-"""How far an outline may be off, in pixels of the picture that is sent."""
+"""How far an outline may be off, in pixels of a picture of :data:`LONGEST`."""
 IN_FLIGHT = 2
 """Frames on their way to a client; the next one is sent when it says that it has got one."""
 
@@ -135,7 +135,7 @@ def header(shown: Shown) -> dict[str, Any]:
 
 def rings(masks: Masks, index: int) -> list[list[list[float]]]:
     """The outlines of one mask's parts and holes, as ``x, y`` in pixels of the frame."""
-    detail = DETAIL_PX * max(1.0, max(masks.size_hw) / LONGEST)
+    detail = DETAIL_PX * max(masks.size_hw) / LONGEST  # small pictures are shown enlarged
     plain = []
     for polygon in masks.polygons_with_holes(index):
         for ring in polygon:
