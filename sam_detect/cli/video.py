@@ -17,8 +17,11 @@ from sam_detect.cli.feedback import Failures, counted, note, open_detector, prin
 from sam_detect.cli.video_outputs import find_outputs, open_sinks, recording
 from sam_detect.errors import ConfigError
 from sam_detect.registry import names
+from sam_detect.server.access import HOST, TOKEN
 
 if TYPE_CHECKING:
+    from sam_detect.api import SAMDetect
+    from sam_detect.server.live import LiveSession
     from sam_detect.types import TrackedFrame
     from sam_detect.video.display import Display
     from sam_detect.video.stream import Stream
@@ -31,7 +34,7 @@ LABELS = 4
 """Names in a line; of more, only the number."""
 
 
-@click.command(cls=options.Sectioned, advanced=("embedder", "min_area", "max_area"))
+@click.command(cls=options.Sectioned, advanced=("host", "port", "embedder", "min_area", "max_area"))
 @click.argument("source", metavar="0|FILE|DIR|GLOB|URL")
 @click.option(
     "--output",
@@ -48,7 +51,18 @@ LABELS = 4
     metavar="|".join([*names("video format"), "PKG.MOD:CLASS"]),
     help="Format of an output whose ending does not say it; of several, in their order.",
 )
-@click.option("--show", is_flag=True, help="Show it in a window, where objects can be named.")
+@click.option(
+    "--page", is_flag=True, help="Show it on a page in the browser, where objects can be named."
+)
+@click.option(
+    "--host", default=HOST, show_default=True, metavar="ADDRESS",
+    help=f"Where the page is served. For other machines to reach it, set {TOKEN}, too.",
+)  # fmt: skip
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=8000, show_default=True,
+    help="Of the page; 0 takes a free one.",
+)  # fmt: skip
+@click.option("--show", is_flag=True, help="Show it in a window.")
 @click.option(
     "--track/--no-track",
     default=True,
@@ -98,6 +112,9 @@ def video(  # noqa: PLR0917 - click gives them by name
     source: str,
     outputs: tuple[Path, ...],
     formats: tuple[str, ...],
+    page: bool,
+    host: str,
+    port: int,
     show: bool,
     track: bool,
     every: int,
@@ -113,7 +130,7 @@ def video(  # noqa: PLR0917 - click gives them by name
 
     \b
       sam-detect video clip.mp4 --output found.mp4
-      sam-detect video 0 --show
+      sam-detect video 0 --page
 
     SOURCE is a camera's number, a video file, a folder or pattern of frames, or an address: http,
     https (a file, a playlist or a camera's MJPEG), rtsp or rtsps. An object keeps its track's
@@ -125,9 +142,13 @@ def video(  # noqa: PLR0917 - click gives them by name
     )
     if not track and (snapshots or collect_unknown):
         raise ConfigError("--no-track follows nothing: leave --snapshots and --collect-unknown out")
+    if page:
+        from sam_detect.cli.live_page import check_page
+
+        check_page(host, show=show)
     detector = open_detector(settings)
     unknown = unknown or collect_unknown is not None
-    if not len(detector.library) and not unknown:
+    if not len(detector.library) and not unknown and not page:
         note("the library is empty, so nothing can be named: learn something first, or --unknown")
     failures = Failures()
     with (
@@ -147,14 +168,40 @@ def video(  # noqa: PLR0917 - click gives them by name
         if display is not None:
             from sam_detect.video.window import Viewer
 
-            labels = sorted(set(detector.snapshot().examples().labels))
-            frames = Viewer(stream, frames, display, labels=labels, paced=not stream.live)
-        while True:
-            with failures.guard(stream.name):
-                for _ in frames:
-                    pass
-                break
+            frames = Viewer(frames, display, paced=not stream.live)
+        with _page(stream, detector, host if page else None, port, as_json) as session:
+            taken = frames if session is None else session.show(frames)
+            _take(taken, failures, stream.name)
+            if session is not None and not session.finished:
+                recorder.close()  # the outputs need not wait for those who look at the last frame
+                session.end()
+                with contextlib.suppress(KeyboardInterrupt):  # all is done
+                    session.wait()
     return failures.end([stream.name])
+
+
+@contextlib.contextmanager
+def _page(
+    stream: Stream, detector: SAMDetect, host: str | None, port: int, as_json: bool
+) -> Iterator[LiveSession | None]:
+    """The page, where one is asked for."""
+    if host is None:
+        yield None
+        return
+    from sam_detect.cli.live_page import live_page
+
+    labels = detector.snapshot().examples().labels
+    with live_page(stream, labels, host, port, as_json=as_json) as session:
+        yield session
+
+
+def _take(frames: Iterator[TrackedFrame], failures: Failures, name: str) -> None:
+    """Takes all frames; one that cannot be read is a failure, and those after it come."""
+    while True:
+        with failures.guard(name):
+            for _ in frames:
+                pass
+            return
 
 
 class _Recorded(Iterator["TrackedFrame"]):

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from sam_detect.errors import ConfigError
 
 TOKEN = "SAM_DETECT_TOKEN"  # noqa: S105 - the name of a variable
+HOST = "127.0.0.1"
+"""Where pages are served unless another address is asked for."""
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 LEAST_TOKEN = 16
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")

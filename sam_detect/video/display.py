@@ -1,4 +1,4 @@
-"""A window on the screen: a picture above its caption; keys and clicks."""
+"""A window on the screen: a picture above its caption; keys."""
 
 from __future__ import annotations
 
@@ -16,40 +16,24 @@ from sam_detect.errors import UnavailableError
 from sam_detect.outputs.drawing import (
     PANEL_COLOR,
     PANEL_TEXT,
-    BoxXYXY,
-    ColorRGB,
     draw_alpha,
-    draw_masks,
     line_height,
     text_alpha,
 )
-from sam_detect.types import ImageRGB, Masks
-from sam_detect.video.controls import BACKSPACE, ENTER, ESCAPE, TAB
+from sam_detect.types import ImageRGB
 
+ESCAPE, ESCAPE_CODE = "escape", 27
 LEAST_SIDE = 64
 """A window of less is taken to be of this size."""
 LEAST_WIDTH = 480
 """Initial width of a window: smaller images are enlarged, so that the caption is readable."""
 LARGEST_HW = (700, 1280)
 """Initial size of the image in a window: common screens have room for it."""
-MARK: ColorRGB = (255, 255, 255)
-MARK_OPACITY = 0.25
-MARK_LINE = 0.003
-"""Width of the line around marked objects, relative to the image's longer side."""
 CAPTION_PX = 14
 MARGIN = CAPTION_PX // 2
 CAPTION_HEIGHT = line_height(CAPTION_PX) + 2 * MARGIN
 PROBE_S = 30
 PROBE = "import cv2; cv2.namedWindow('a trial'); cv2.waitKey(1); cv2.destroyAllWindows()"
-SHIFT = (0xFFE1, 0xFFE2)
-KEYS = {8: BACKSPACE, 127: BACKSPACE, 9: TAB, 10: ENTER, 13: ENTER, 27: ESCAPE}
-
-
-@dataclass(frozen=True)
-class Click:
-    """The left button went down there, in pixels of what is shown."""
-
-    point_xy: tuple[int, int]
 
 
 class Display:
@@ -64,14 +48,11 @@ class Display:
 
     def __init__(self) -> None:
         require_display()
-        self._clicks: list[Click] = []
-        self._is_capital = False
         self._shown_hw = (LEAST_SIDE, LEAST_SIDE)
         # Free: the pictures are made to fit, and are not to be scaled once more.
         cv2.namedWindow(
             self.TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL
         )
-        cv2.setMouseCallback(self.TITLE, self._on_mouse)
 
     @property
     def room_hw(self) -> tuple[int, int]:
@@ -91,20 +72,19 @@ class Display:
         self._shown_hw = image_rgb.shape[0], image_rgb.shape[1]
         cv2.imshow(self.TITLE, cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR))
 
-    def events(self, wait_s: float) -> list[str | Click] | None:
-        """Waits so long for a key; all keys and clicks since the last call; None once closed."""
+    def events(self, wait_s: float) -> list[str] | None:
+        """Waits so long for a key; all keys since the last call; None once closed."""
         keys = []
         try:
             code = cv2.waitKeyEx(max(1, round(wait_s * 1000)))
             while code >= 0:
-                keys.append(self._key(code))
+                keys.append(key_of(code))
                 code = cv2.waitKeyEx(1)
             if cv2.getWindowProperty(self.TITLE, cv2.WND_PROP_VISIBLE) < 1:
                 return None
         except cv2.error:  # the window is closed
             return None
-        clicks, self._clicks = self._clicks, []
-        return [*clicks, *(key for key in keys if key is not None)]
+        return [key for key in keys if key is not None]
 
     def close(self) -> None:
         """Takes the window away; may be called twice."""
@@ -112,27 +92,14 @@ class Display:
             cv2.destroyAllWindows()
             cv2.waitKey(1)  # some systems take the window away only then
 
-    def _key(self, code: int) -> str | None:
-        """The key, as a capital after Shift: Qt's windows give the small letter, and Shift as a key
-        of its own."""
-        key = key_of(code)
-        if self._is_capital and key is not None and len(key) == 1:
-            key = key.upper()
-        self._is_capital = (code & 0xFFFF) in SHIFT
-        return key
-
-    def _on_mouse(self, event: int, x: int, y: int, *_: object) -> None:
-        if event == cv2.EVENT_LBUTTONDOWN:
-            self._clicks.append(Click((x, y)))
-
 
 def key_of(code: int) -> str | None:
     """The key that OpenCV's code stands for; None for one that says nothing here."""
     low = code & 0xFFFF  # above are shift, number lock and the like
     if code < 0 or low >= 0xFF00:
         return None
-    if low in KEYS:
-        return KEYS[low]
+    if low == ESCAPE_CODE:
+        return ESCAPE
     return chr(low) if chr(low).isprintable() else None
 
 
@@ -144,8 +111,8 @@ def require_display() -> None:
     named = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
     if sys.platform.startswith("linux") and not named:
         raise UnavailableError(
-            "there is no display here to show a window on: leave --show out, and write the video "
-            "with --output FILE.mp4"
+            "there is no display here to show a window on: use --page instead of --show, or write "
+            "the video with --output FILE.mp4"
         )
     said = _probe_window()
     if said is None:
@@ -216,32 +183,6 @@ class WindowLayout:
         part = canvas[y : y + high, x : x + wide]
         part[...] = shown[: part.shape[0], : part.shape[1]]
         return canvas
-
-    def in_image(self, point_xy: tuple[int, int]) -> tuple[int, int] | None:
-        """The image's pixel at a point of the window; None outside the image."""
-        (high, wide), (left, top) = self.shown_hw, self.corner_xy
-        x, y = point_xy[0] - left, point_xy[1] - top
-        if not (0 <= x < wide and 0 <= y < high):
-            return None
-        height, width = self.size_hw
-        return x * width // wide, y * height // high
-
-    def mark(self, canvas: ImageRGB, box_xyxy: BoxXYXY) -> None:
-        """Draws a bright frame around a box of the image, into the window's inside."""
-        (high, wide), (left, top) = self.shown_hw, self.corner_xy
-        height, width = self.size_hw
-        x0, x1 = (left + x * wide // width for x in box_xyxy[::2])
-        y0, y1 = (top + y * high // height for y in box_xyxy[1::2])
-        cv2.rectangle(canvas, (x0 - 3, y0 - 3), (x1 + 2, y1 + 2), (0, 0, 0), 4)
-        cv2.rectangle(canvas, (x0 - 3, y0 - 3), (x1 + 2, y1 + 2), MARK, 2)
-
-
-def draw_outlined(image_rgb: ImageRGB, masks: Masks) -> ImageRGB:
-    """A copy of the image in which these objects are highlighted."""
-    canvas = np.array(image_rgb)
-    line = max(1.5, MARK_LINE * max(canvas.shape[:2]))
-    draw_masks(canvas, masks, MARK, line_px=line, fill_opacity=MARK_OPACITY)
-    return canvas
 
 
 def draw_caption(canvas: ImageRGB, text: str) -> None:

@@ -103,7 +103,6 @@ class Stream(Iterator[TrackedFrame]):
         self._learnt = False
         self._rest = 0.0 if propagator is None else REST
         self._asked_s = self._rest_until_s = 0.0
-        self._asked_s = self._rest_until_s = 0.0
         self._stopping = threading.Lock()
         self._closing: Future[None] = Future()
         self._leave_s = 0.0
@@ -181,13 +180,21 @@ class Stream(Iterator[TrackedFrame]):
         mask = given.detections.masks[places]
         return self.learn_outlined(given.frame, mask, label, negative=negative, track_id=track_id)
 
-    def outline(self, frame: Frame, point_xy: tuple[int, int]) -> Future[Masks]:
-        """The object at a point of a frame, tracked or not, outlined in the background.
+    def outline(
+        self,
+        frame: Frame,
+        point_xy: tuple[int, int] | None = None,
+        *,
+        box_xywh: tuple[float, float, float, float] | None = None,
+    ) -> Future[Masks]:
+        """The object at a point or in a box of a frame, tracked or not, outlined in the background.
 
         The future raises ``MaskError`` where nothing is there. May be called from any thread.
         """
         outline = self._pipeline.outline
-        return self._key_frames.run(lambda: outline(frame, points_xy=[point_xy]).masks)
+        points = [] if point_xy is None else [point_xy]
+        boxes = [] if box_xywh is None else [box_xywh]
+        return self._key_frames.run(lambda: outline(frame, boxes, points).masks)
 
     def learn_outlined(
         self,
