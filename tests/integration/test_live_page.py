@@ -253,6 +253,12 @@ def test_messages_sockets_and_slow_clients(clip: Path, tmp_path: Path) -> None:
         for _ in range(2):  # sent twice, done once
             socket.send(json.dumps(question))
             assert _until(socket, "answer")["total"] == 1
+        again = {"type": "look", "id": "3", "track": question["track"]}
+        keys = set()
+        for _ in range(2):
+            socket.send(json.dumps(again))
+            keys.add(_until(socket, "answer")["seen"])
+        assert len(keys) == 1
         # Nobody takes this one's frames; the video goes on, and it gets the latest one.
         before = frame["number"]
         time.sleep(1.5)
