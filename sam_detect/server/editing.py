@@ -1,0 +1,307 @@
+"""Editing the outline of an object by hand: pure functions on masks, without HTTP.
+
+Coordinates are those of :mod:`sam_detect.polygons`: x, y in pixels, and pixel ``i`` covers
+``[i, i + 1]``, so its centre is at ``i + 0.5``. Everything is computed in crops: time and memory
+follow the box of the object and of the stroke, not the picture. What a user has drawn has quality
+1, as :meth:`~sam_detect.types.Masks.from_crops` gives it. Pixels that touch at a corner are one
+part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sam_detect.errors import MaskError
+from sam_detect.masks import BoolArray, tight_box_xyxy
+from sam_detect.polygons import (
+    MAX_COORDINATE,
+    Ring,
+    checked_ring,
+    nested,
+    polygons_to_crop,
+)
+from sam_detect.server.cutting import parts_along
+from sam_detect.server.strokes import Stroke, stroke_crop
+from sam_detect.types import Masks
+
+SPECK_PIXELS, SPECK_SHARE = 16, 0.05
+"""A part is a speck if it has at most so many pixels, and at most this share of its object's."""
+LEAST_RADIUS = math.sqrt(0.5)
+"""Any round dab of this radius contains the centre of a pixel."""
+COARSEST = 0.1
+"""Error of the simplest outline, relative to the square root of its area."""
+
+Box = tuple[int, int, int, int]
+Labels = npt.NDArray[np.integer[Any]]
+
+
+def brush(mask: Masks, stroke_xy: npt.ArrayLike, radius: float, *, erase: bool) -> Masks:
+    """A mask with a stroke painted or erased: all pixels whose centre is at most ``radius`` from
+    the line through the points.
+
+    What an erased stroke cuts off stays part of the object, unless it is a speck
+    (:data:`SPECK_PIXELS`). What lies outside the picture is ignored.
+
+    Args:
+        mask: one mask.
+        stroke_xy: ``(N, 2)`` float, N >= 1: x, y in pixels.
+        radius: in pixels, above 0; below :data:`LEAST_RADIUS` it is that, so that each point
+            covers a pixel.
+        erase: whether the stroke is removed instead of added.
+
+    Raises:
+        MaskError: no pixel is left, there is not one mask, or a number cannot be used.
+    """
+    box, crop = _only(mask)
+    stroke = _points(stroke_xy, "a stroke", least=1)
+    if not (math.isfinite(radius) and 0 < radius <= MAX_COORDINATE):
+        raise MaskError(f"the radius of a brush is a number of pixels above 0, got {radius!r}")
+    radius = max(float(radius), LEAST_RADIUS)
+    height, width = mask.size_hw
+    corners = np.concatenate([stroke.min(axis=0) - radius, stroke.max(axis=0) + radius])
+    limits = np.array(box if erase else (0, 0, width, height))
+    low = np.clip(np.floor(corners[:2]), limits[:2], limits[2:]).astype(int)
+    high = np.clip(np.ceil(corners[2:]), limits[:2], limits[2:]).astype(int)
+    if (low >= high).any():
+        return _drawn(mask.size_hw, box, crop)
+    painted_box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+    painted = stroke_crop(stroke, radius, painted_box)
+    if not erase:
+        return _drawn(mask.size_hw, *_union([(box, crop), (painted_box, painted)]))
+    erased = _placed(painted, painted_box, box) & crop
+    return _drawn(mask.size_hw, box, _without_new_specks(crop & ~erased, erased))
+
+
+def reshape(rings: Sequence[npt.ArrayLike], size_hw: tuple[int, int]) -> Masks:
+    """The mask of edited outlines, by the even-odd rule: a ring inside another one is a hole, and
+    where outlines cross, what an even number of them encloses is outside.
+
+    Args:
+        rings: outlines and holes in any order, each ``(K, 2)`` float x, y in pixels, K >= 3.
+        size_hw: of the picture; what lies beyond it is cut off.
+
+    Raises:
+        MaskError: a ring is malformed, or no pixel's centre lies inside.
+    """
+    found = polygons_to_crop([tuple(_checked(rings))], size_hw)
+    if found is None:
+        raise MaskError("the outline has no pixel inside the picture: draw it larger")
+    return _drawn(size_hw, *found)
+
+
+def split(mask: Masks, line_xy: npt.ArrayLike, size_hw: tuple[int, int]) -> list[Masks]:
+    """The parts into which a line cuts a mask, the largest first; together they are the mask.
+
+    Pixels stay together as long as the way between them does not cross the line. Parts of a mask
+    that were apart before stay with its largest part, unless the line passes between them. Specks
+    (:data:`SPECK_PIXELS`) join their largest neighbour.
+
+    Args:
+        mask: one mask.
+        line_xy: ``(N, 2)`` float, N >= 2: x, y in pixels, drawn across the mask from outside to
+            outside (or into a hole).
+        size_hw: of the picture.
+
+    Returns:
+        Two masks or more, each a batch of one.
+
+    Raises:
+        MaskError: the line does not separate the mask, there is not one mask, or a number cannot
+            be used.
+    """
+    box, crop = _only(mask)
+    if tuple(size_hw) != mask.size_hw:
+        raise MaskError(
+            f"a mask of a {mask.size_hw[1]}x{mask.size_hw[0]} picture does not fit one of "
+            f"{size_hw[1]}x{size_hw[0]}"
+        )
+    line = _points(line_xy, "a line", least=2)
+    labels = _specks_joined(parts_along(crop, line - np.array(box[:2])))
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    order = [int(i) for i in np.argsort(-sizes, kind="stable") if sizes[i]]
+    if len(order) < 2:
+        raise MaskError(
+            "the line does not separate the object: draw it from one side of the object to the "
+            "other, beyond its outline at both ends"
+        )
+    return [_drawn(mask.size_hw, box, labels == part) for part in order]
+
+
+def merged(masks: Masks) -> Masks:
+    """The union of one or more masks of a picture, as one mask; its parts may lie apart.
+
+    Raises:
+        MaskError: there is no mask.
+    """
+    if not len(masks):
+        raise MaskError("nothing to merge: choose at least one object")
+    boxes = masks.boxes_xyxy.tolist()
+    placed = [((x0, y0, x1, y1), masks.crop(i)) for i, (x0, y0, x1, y1) in enumerate(boxes)]
+    return _drawn(masks.size_hw, *_union(placed))
+
+
+def simplified(rings: Sequence[npt.ArrayLike], detail: float) -> list[Ring]:
+    """Outlines with fewer corners (Douglas and Peucker 1973, by shapely, which keeps them valid).
+
+    No corner that is left out is farther than ``0.1 * (1 - detail)**2 * sqrt(area)`` pixels from
+    the new outline, with the area of the object without its holes. No part and no hole vanishes.
+    Outlines that cross are made valid first, by the even-odd rule.
+
+    Args:
+        rings: outlines and holes, each ``(K, 2)`` float x, y in pixels, K >= 3.
+        detail: 0 (fewest corners) to 1 (the outlines as they are).
+
+    Raises:
+        MaskError: a ring is malformed, encloses nothing, or the detail is not in 0..1.
+    """
+    import shapely  # imported on use: the page starts without
+
+    shape = _valid_shape(rings)
+    tolerance = _tolerance_px(shape, detail)
+    if tolerance == 0:
+        return _checked(rings)
+    simple = shape.simplify(tolerance)
+    while not (simple.is_valid and _counts(simple) == _counts(shape)):
+        tolerance /= 2
+        # shapely promises validity for a polygon, not for neighbours that nearly touch
+        simple = shape.simplify(tolerance) if tolerance > 1e-3 else shape
+    parts = shapely.get_parts(simple)
+    lines = [line for part in parts for line in (part.exterior, *part.interiors)]
+    return [np.asarray(line.coords, np.float64)[:-1, :2] for line in lines]
+
+
+# -- outlines --------------------------------------------------------------------------------
+
+
+def _checked(rings: Sequence[npt.ArrayLike]) -> list[Ring]:
+    if not len(rings):
+        raise MaskError("an outline needs at least one ring of 3 points")
+    return [checked_ring(ring) for ring in rings]
+
+
+def _valid_shape(rings: Sequence[npt.ArrayLike]) -> Any:
+    """The even-odd area of rings as a valid shapely multipolygon."""
+    import shapely
+
+    shapes = [shapely.Polygon(each[0], each[1:]) for each in nested(_checked(rings))]
+    valid = [shapely.make_valid(shape) for shape in shapes]
+    parts = [part for shape in valid for part in shapely.get_parts(shape).tolist()]
+    # make_valid leaves lines where an outline runs back on itself
+    parts = [part for part in parts if part.geom_type.endswith("Polygon") and part.area > 0]
+    if not parts:
+        raise MaskError("the outline encloses nothing: its points lie on one line")
+    whole = shapely.MultiPolygon([each for part in parts for each in shapely.get_parts(part)])
+    return whole if whole.is_valid else shapely.make_valid(whole)
+
+
+def _tolerance_px(shape: Any, detail: float) -> float:
+    if not 0 <= detail <= 1:
+        raise MaskError(f"the detail of an outline is a number from 0 to 1, got {detail!r}")
+    return float(COARSEST * (1 - detail) ** 2 * math.sqrt(shape.area))
+
+
+def _counts(shape: Any) -> tuple[int, int]:
+    """Parts and holes."""
+    import shapely
+
+    parts = shapely.get_parts(shape)
+    return len(parts), int(shapely.get_num_interior_rings(parts).sum())
+
+
+# -- parts -----------------------------------------------------------------------------------
+
+
+def _without_new_specks(left: BoolArray, erased: BoolArray) -> BoolArray:
+    """What is left after erasing, without the specks that erasing made."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(left.view(np.uint8), connectivity=8)
+    sizes = stats[:, cv2.CC_STAT_AREA].copy()
+    sizes[0] = 0
+    near = cv2.dilate(erased.view(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
+    touched = np.bincount(labels[near], minlength=count) > 0
+    specks = touched & _are_specks(sizes)
+    return left & ~specks[labels] if specks.any() else left
+
+
+def _specks_joined(labels: Labels) -> Labels:
+    """Numbered parts (0 is outside), each speck with the largest part that it touches."""
+    while True:
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        specks = np.flatnonzero(_are_specks(sizes))
+        if not specks.size:
+            return labels
+        smallest = int(specks[np.argmin(sizes[specks])])
+        y, x = np.nonzero(labels == smallest)
+        around = labels[max(0, y.min() - 1) : y.max() + 2, max(0, x.min() - 1) : x.max() + 2]
+        own = (around == smallest).astype(np.uint8)
+        near = cv2.dilate(own, np.ones((3, 3), np.uint8)).astype(np.bool_)
+        others = np.setdiff1d(around[near], [0, smallest])
+        if not others.size:  # it lies apart from all others
+            others = np.setdiff1d(np.flatnonzero(sizes), [smallest])
+        around[own.astype(np.bool_)] = others[np.argmax(sizes[others])]
+
+
+def _are_specks(sizes: Labels) -> BoolArray:
+    """Which of these numbers of pixels are specks of their sum; never the largest."""
+    most = min(SPECK_PIXELS, SPECK_SHARE * float(sizes.sum()))
+    found = (sizes > 0) & (sizes <= most)
+    found[np.argmax(sizes)] = False
+    return np.asarray(found)
+
+
+# -- crops -----------------------------------------------------------------------------------
+
+
+def _only(mask: Masks) -> tuple[Box, BoolArray]:
+    if len(mask) != 1:
+        raise MaskError(f"one mask is edited at a time, got {len(mask)}")
+    x0, y0, x1, y1 = mask.boxes_xyxy[0].tolist()
+    return (x0, y0, x1, y1), mask.crop(0)
+
+
+def _points(points_xy: npt.ArrayLike, what: str, *, least: int) -> Stroke:
+    try:
+        points = np.asarray(points_xy, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MaskError(f"{what} is a list of points x, y in pixels") from error
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) < least:
+        raise MaskError(
+            f"{what} is a list of at least {least} points x, y, got shape {points.shape}"
+        )
+    if not np.isfinite(points).all() or np.abs(points).max() > MAX_COORDINATE:
+        raise MaskError(f"{what} has a coordinate that is not a usable number")
+    return points
+
+
+def _placed(crop: BoolArray, own: Box, box: Box) -> BoolArray:
+    """A crop of one box in another box, which contains it."""
+    found = np.zeros((box[3] - box[1], box[2] - box[0]), np.bool_)
+    found[own[1] - box[1] : own[3] - box[1], own[0] - box[0] : own[2] - box[0]] = crop
+    return found
+
+
+def _union(placed: Sequence[tuple[Box, BoolArray]]) -> tuple[Box, BoolArray]:
+    x0, y0 = (min(box[i] for box, _ in placed) for i in (0, 1))
+    x1, y1 = (max(box[i] for box, _ in placed) for i in (2, 3))
+    whole = np.zeros((y1 - y0, x1 - x0), np.bool_)
+    for (left, top, right, bottom), crop in placed:
+        whole[top - y0 : bottom - y0, left - x0 : right - x0] |= crop
+    return (x0, y0, x1, y1), whole
+
+
+def _drawn(size_hw: tuple[int, int], box: Box, crop: BoolArray) -> Masks:
+    """The mask of a crop, whose box need not be tight."""
+    tight = tight_box_xyxy(crop)
+    if tight is None:
+        raise MaskError("nothing would be left of the object: delete it instead")
+    left, top, right, bottom = tight
+    moved = (box[0] + left, box[1] + top, box[0] + right, box[1] + bottom)
+    cut = np.ascontiguousarray(crop[top:bottom, left:right])
+    return Masks.from_crops(size_hw=size_hw, boxes_xyxy=[moved], crops=[cut])
