@@ -158,6 +158,13 @@ def one_mask_each(result: Any, part: object, frame: Frame, places: Sequence[Any]
     return masks
 
 
+def one_mask(result: Any, part: object, frame: Frame, *_: Any) -> Masks:
+    """One mask of the frame's size."""
+    masks = proposals(result, part, frame)
+    require(len(masks) == 1, "one mask", f"{len(masks)} masks")
+    return masks
+
+
 def same_room(result: Any, part: Part, *_: Any) -> Any:
     """A part of the same room."""
     require(getattr(result, "room", None) == part.room, f"a {part.room}", shown(result))
@@ -270,6 +277,7 @@ CONTRACTS: dict[str, dict[str, Check]] = {
         "segment": proposals,
         "segment_boxes": one_mask_each,
         "segment_points": one_mask_each,
+        "segment_clicks": one_mask,
         "segment_masks": one_mask_each,
         "for_areas": same_room,
         "for_similarity": same_room,

@@ -138,6 +138,31 @@ class PromptedSegmenter(Protocol):
 
 
 @runtime_checkable
+class ClickedSegmenter(Protocol):
+    """A segmenter that also draws one object from several clicks. For any other one, its mask is
+    chosen among proposals, or combined of them (``sam_detect.segmentation.clicks``)."""
+
+    def segment_clicks(
+        self,
+        frame: Frame,
+        clicks_xy: npt.ArrayLike,
+        positive: npt.ArrayLike,
+        box_xywh: Sequence[float] | None = None,
+    ) -> Masks:
+        """The mask of one object.
+
+        Args:
+            clicks_xy: ``(N, 2)`` x, y in pixels; N may be 0 with a box.
+            positive: ``(N,)`` bool, whether each click is on the object and not beside it.
+            box_xywh: ``x, y, width, height`` in pixels, around the object; None without one.
+
+        Raises:
+            MaskError: a click or the box is malformed or outside the picture, there is neither a
+                positive click nor a box, or nothing is found.
+        """
+
+
+@runtime_checkable
 class RedrawingSegmenter(Protocol):
     """A segmenter that also refines masks, such as those of a video's frame before."""
 

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from sam_detect import parts, tiling
 from sam_detect.config import Settings
@@ -38,7 +39,7 @@ from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
 from sam_detect.masks import IntArray
 from sam_detect.models.weights import default_segmenter
 from sam_detect.proposals import Proposals
-from sam_detect.segmentation import prompted
+from sam_detect.segmentation import clicks, prompted
 from sam_detect.segmentation.prompted import Outlined
 from sam_detect.types import Candidates, Detections, Frame, Masks, Recipe
 
@@ -303,6 +304,26 @@ class Pipeline:
             propose = partial(self._proposals.of_finds, snapshot=self.snapshot(), near=near)
         outlined = partial(prompted.outline, frame, self.segmenter, of_finds=of_finds)
         return outlined(propose=propose, boxes_xywh=boxes_xywh, points_xy=points_xy)
+
+    def outline_clicks(
+        self,
+        frame: Frame,
+        clicks_xy: npt.ArrayLike,
+        positive: npt.ArrayLike,
+        box_xywh: Sequence[float] | None = None,
+    ) -> Masks:
+        """The mask of one object, from clicks on it and beside it.
+
+        Takes and raises what :func:`sam_detect.segmentation.clicks.mask_for_clicks` does.
+        """
+        given = clicks.Clicks.checked(clicks_xy, positive, box_xywh, frame.size_hw)
+        boxes = [] if box_xywh is None else [box_xywh]
+        near, areas = tiling.places(frame.size_hw, boxes, given.points_xy.tolist())
+        propose = partial(self._proposals.all_of, areas=areas, near=near)
+        return clicks.outline_clicks(
+            frame, self.segmenter, propose=propose,
+            clicks_xy=clicks_xy, positive=positive, box_xywh=box_xywh,
+        )  # fmt: skip
 
     def separate_objects(self, frame: Frame, *, alike: bool = True) -> Masks:
         """The proposals of a frame that are its separate objects, best first.

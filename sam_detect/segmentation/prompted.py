@@ -108,7 +108,7 @@ def outline(
         by_box, same = _with_same_boxes(by_box, propose(frame), boxes_xywh)
         fitting = None if fitting is None else fitting | same
     for index, box in enumerate(boxes_xywh):
-        ious[index] = _box_ious(by_box[[index]], clip_box(box, frame.size_hw))[0]
+        ious[index] = box_ious(by_box[[index]], clip_box(box, frame.size_hw))[0]
     boxed = slice(len(boxes_xywh))
     fits[boxed] = ious[boxed] >= FITTING_BOX_IOU if fitting is None else fitting
     return Outlined(Masks.concatenate([by_box, by_point]), ious, fits)
@@ -247,7 +247,7 @@ def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Numbers) -> tuple[Ma
     box = clip_box(box_xywh, frame.size_hw)
     foreground = _foreground(frame.image_rgb, box)
     pixels = np.count_nonzero(foreground)
-    overlap = _box_ious(proposals, box)
+    overlap = box_ious(proposals, box)
     # proposals that agree with the foreground come before those that agree only with the box
     best, chosen, fits = (False, 0.0), -1, False
     for index in np.flatnonzero(overlap >= FITTING_BOX_IOU).tolist():
@@ -278,11 +278,11 @@ def _mask_at(frame: Frame, proposals: Masks, point_xy: Numbers) -> Masks:
             f"no object was found at {x},{y}; outline it with a box instead (--box x,y,w,h, in "
             "Python boxes_xywh=)"
         )
-    ground = _is_ground(proposals)
+    ground = is_ground(proposals)
     return proposals[[min(there, key=lambda i: bool(ground[i]))]]
 
 
-def _is_ground(proposals: Masks) -> BoolArray:
+def is_ground(proposals: Masks) -> BoolArray:
     """``(N,)`` bool: whether each is like background and not like an object."""
     height, width = proposals.size_hw
     near = np.array([width, height, width, height]) * AT_SIDE
@@ -334,7 +334,7 @@ def _numbers(values: Numbers, count: int) -> tuple[float, ...] | None:
     return numbers if usable else None
 
 
-def _box_ious(proposals: Masks, box: tuple[int, int, int, int]) -> np.ndarray:
+def box_ious(proposals: Masks, box: tuple[int, int, int, int]) -> np.ndarray:
     boxes = proposals.boxes_xyxy
     x0, y0 = np.maximum(boxes[:, 0], box[0]), np.maximum(boxes[:, 1], box[1])
     x1, y1 = np.minimum(boxes[:, 2], box[2]), np.minimum(boxes[:, 3], box[3])

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import MaskError
-from sam_detect.masks import BoolArray, tight_box_xyxy
+from sam_detect.masks import BoolArray, Box, tightened, union
 from sam_detect.polygons import (
     MAX_COORDINATE,
     Ring,
@@ -37,7 +37,6 @@ LEAST_RADIUS = math.sqrt(0.5)
 COARSEST = 0.1
 """Error of the simplest outline, relative to the square root of its area."""
 
-Box = tuple[int, int, int, int]
 Labels = npt.NDArray[np.integer[Any]]
 
 
@@ -73,7 +72,7 @@ def brush(mask: Masks, stroke_xy: npt.ArrayLike, radius: float, *, erase: bool) 
     painted_box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
     painted = stroke_crop(stroke, radius, painted_box)
     if not erase:
-        return _drawn(mask.size_hw, *_union([(box, crop), (painted_box, painted)]))
+        return _drawn(mask.size_hw, *union([(box, crop), (painted_box, painted)]))
     erased = _placed(painted, painted_box, box) & crop
     return _drawn(mask.size_hw, box, _without_new_specks(crop & ~erased, erased))
 
@@ -142,9 +141,8 @@ def merged(masks: Masks) -> Masks:
     """
     if not len(masks):
         raise MaskError("nothing to merge: choose at least one object")
-    boxes = masks.boxes_xyxy.tolist()
-    placed = [((x0, y0, x1, y1), masks.crop(i)) for i, (x0, y0, x1, y1) in enumerate(boxes)]
-    return _drawn(masks.size_hw, *_union(placed))
+    placed = list(zip(masks.boxes_xyxy.tolist(), masks.crops(), strict=True))
+    return _drawn(masks.size_hw, *union(placed))
 
 
 def simplified(rings: Sequence[npt.ArrayLike], detail: float) -> list[Ring]:
@@ -287,21 +285,9 @@ def _placed(crop: BoolArray, own: Box, box: Box) -> BoolArray:
     return found
 
 
-def _union(placed: Sequence[tuple[Box, BoolArray]]) -> tuple[Box, BoolArray]:
-    x0, y0 = (min(box[i] for box, _ in placed) for i in (0, 1))
-    x1, y1 = (max(box[i] for box, _ in placed) for i in (2, 3))
-    whole = np.zeros((y1 - y0, x1 - x0), np.bool_)
-    for (left, top, right, bottom), crop in placed:
-        whole[top - y0 : bottom - y0, left - x0 : right - x0] |= crop
-    return (x0, y0, x1, y1), whole
-
-
 def _drawn(size_hw: tuple[int, int], box: Box, crop: BoolArray) -> Masks:
     """The mask of a crop, whose box need not be tight."""
-    tight = tight_box_xyxy(crop)
+    tight = tightened(box, crop)
     if tight is None:
         raise MaskError("nothing would be left of the object: delete it instead")
-    left, top, right, bottom = tight
-    moved = (box[0] + left, box[1] + top, box[0] + right, box[1] + bottom)
-    cut = np.ascontiguousarray(crop[top:bottom, left:right])
-    return Masks.from_crops(size_hw=size_hw, boxes_xyxy=[moved], crops=[cut])
+    return Masks.from_crops(size_hw=size_hw, boxes_xyxy=[tight[0]], crops=[tight[1]])
