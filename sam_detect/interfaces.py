@@ -153,7 +153,7 @@ class ClickedSegmenter(Protocol):
 
         Args:
             clicks_xy: ``(N, 2)`` x, y in pixels; N may be 0 with a box.
-            positive: ``(N,)`` bool, whether each click is on the object and not beside it.
+            positive: ``(N,)`` bool, whether each click is on the object and not off it.
             box_xywh: ``x, y, width, height`` in pixels, around the object; None without one.
 
         Raises:

@@ -312,7 +312,7 @@ class Pipeline:
         positive: npt.ArrayLike,
         box_xywh: Sequence[float] | None = None,
     ) -> Masks:
-        """The mask of one object, from clicks on it and beside it.
+        """The mask of one object, from clicks on it and off it.
 
         Takes and raises what :func:`sam_detect.segmentation.clicks.mask_for_clicks` does.
         """

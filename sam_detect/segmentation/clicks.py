@@ -1,9 +1,10 @@
-"""From clicks on an object and beside it, and perhaps a box, to its mask."""
+"""From clicks on an object and off it, and perhaps a box, to its mask."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -13,6 +14,15 @@ import numpy.typing as npt
 from sam_detect.errors import MaskError
 from sam_detect.interfaces import ClickedSegmenter, PromptedSegmenter, Segmenter
 from sam_detect.masks import BoolArray, Box, IntArray, tightened, union
+from sam_detect.segmentation._places import (
+    Place,
+    disc,
+    distance_to_outline,
+    in_box,
+    place_of,
+    square_around,
+    value_at,
+)
 from sam_detect.segmentation.prompted import (
     FITTING_BOX_IOU,
     GRABCUT_ROUNDS,
@@ -30,13 +40,21 @@ from sam_detect.types import Frame, Masks
 DAB_RADIUS = 3
 """Around a click, in pixels as GrabCut sees them, that surely are, or are not, the object."""
 LEAST_WINDOW, WINDOW_SHARE = 48, 0.25
-"""Without a box, GrabCut sees so much around the clicks: pixels, or a share of the shorter side."""
+"""Where nothing is proposed, GrabCut sees so much around the clicks: pixels, or a share of the
+shorter side."""
 LEAST_GAIN = 1.5
 """GrabCut found nothing if its foreground is less than so many times what was given as certain."""
 MOST_SHARE = 0.95
 """... or more than this share of its window."""
-
-Place = tuple[Box, BoolArray]
+OTHER_OBJECT = 0.25
+"""A click so far from the outline, relative to the radius of a disc of the mask's area, says that
+the mask is of something else. Chosen on two annotated sets (docs/segmentation.md)."""
+SURE, REACH, LEAST_REACH = 0.9, 3.0, 10.0
+"""Around a click, what is within the first share of its distance to the outline surely belongs to
+it; what is within the second share, or that many pixels, may change with it."""
+AGREEING = 0.9
+"""A proposal agrees with a click if it covers this share of what surely belongs to it; or, with a
+click off the object, leaves out as much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +85,7 @@ class Clicks:
 
         Raises:
             MaskError: a click or the box is malformed or outside the picture, there is not one
-                flag for each click, a pixel is on and beside the object, or there is neither a
+                flag for each click, a pixel is both on and off the object, or there is neither a
                 positive click nor a box.
         """
         try:
@@ -79,7 +97,7 @@ class Clicks:
         if len(points) != len(flags) or not np.isin(flags, (0, 1)).all():
             raise MaskError(
                 f"each of the {len(points)} clicks needs a flag, true on the object and false "
-                f"beside it, got {flags.tolist()!r:.60}"
+                f"off it, got {flags.tolist()!r:.60}"
             )
         box = None if box_xywh is None else clip_box(box_xywh, size_hw)
         given = cls(
@@ -87,14 +105,18 @@ class Clicks:
         )
         if box is None and not given.positive.any():
             raise MaskError("an object needs a click on it or a box around it: none was given")
-        beside = set(map(tuple, given.pixels(positive=False).tolist()))
+        off = set(map(tuple, given.pixels(positive=False).tolist()))
         for x, y in given.pixels(positive=True).tolist():
-            if (x, y) in beside:
-                raise MaskError(f"the click {x},{y} is on the object and beside it: remove one")
+            if (x, y) in off:
+                raise MaskError(f"the click {x},{y} is on the object and off it: remove one")
         return given
 
+    def of(self, numbers: IntArray) -> Clicks:
+        """Some of the clicks, in this order, with the box."""
+        return replace(self, points_xy=self.points_xy[numbers], positive=self.positive[numbers])
+
     def pixels(self, *, positive: bool) -> IntArray:
-        """``(K, 2)`` x, y of the pixels that are clicked on, or beside, the object."""
+        """``(K, 2)`` x, y of the pixels that are clicked on, or off, the object."""
         found: IntArray = self.points_xy[self.positive == positive].astype(np.int64)
         return found
 
@@ -137,15 +159,14 @@ def mask_for_clicks(
     positive: npt.ArrayLike,
     box_xywh: Numbers | None = None,
 ) -> Masks:
-    """The mask of one object, by the first of these that covers all positive clicks and no
-    negative one:
+    """The mask of one object. It covers all positive clicks and no negative one.
 
-    1. with a box, what :func:`~sam_detect.segmentation.prompted.masks_for_boxes` gives for it;
-    2. the best proposal (with a box, that which fits it best); background only if there is no
-       other;
-    3. the union of the smallest proposals at positive clicks, without the smallest ones at
-       negative clicks that hold no positive click;
-    4. the foreground around the clicks (GrabCut, Rother et al. 2004), to which they are certain.
+    It begins with the mask of the box (:func:`~sam_detect.segmentation.prompted.masks_for_boxes`),
+    or with the best proposal at the first positive click; where there is none, with the foreground
+    around the clicks (GrabCut, Rother et al. 2004). Then each click on which it is wrong corrects
+    it, in their order. A click far from its outline takes the best proposal that agrees with all
+    clicks up to this one (and with the box). Another one, or one without such a proposal, adds or
+    removes the region around it that GrabCut finds.
 
     Args:
         frame: the image.
@@ -159,26 +180,108 @@ def mask_for_clicks(
             positive click nor a box, or nothing is found.
     """
     clicks = Clicks.checked(clicks_xy, positive, box_xywh, frame.size_hw)
+    flags = clicks.positive
     if clicks.box_xywh is not None:
-        boxed = masks_for_boxes(frame, proposals, [clicks.box_xywh])
-        if not len(clicks.positive) or _agrees(boxed, clicks):
-            return boxed
-    on = _covers(proposals, clicks.pixels(positive=True))
-    beside = _covers(proposals, clicks.pixels(positive=False))
-    agreeing = np.flatnonzero(on.all(axis=1) & ~beside.any(axis=1))
+        first, rest = masks_for_boxes(frame, proposals, [clicks.box_xywh]), np.arange(len(flags))
+    else:
+        start = int(np.argmax(flags))
+        first = _at_first(frame, proposals, clicks, clicks.points_xy[start])
+        rest = np.concatenate([[start], np.delete(np.arange(len(flags)), start)])
+    place = place_of(first, 0)
+    for number in range(len(rest)):
+        place = _corrected(frame, proposals, clicks.of(rest[: number + 1]), place)
+    tight = tightened(*place)
+    if tight is None:
+        raise _nothing_at(clicks)
+    return Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=[tight[0]], crops=[tight[1]])
+
+
+def _at_first(
+    frame: Frame, proposals: Masks, clicks: Clicks, point_xy: npt.NDArray[np.float64]
+) -> Masks:
+    """The best proposal at a click; where there is none, the foreground around all clicks."""
+    there = np.flatnonzero(_covers(proposals, point_xy[None].astype(np.int64))[:, 0])
+    if there.size:
+        return proposals[[_best(proposals, there)[0]]]
+    return _foreground(frame, clicks)
+
+
+def _best(proposals: Masks, indices: IntArray) -> list[int]:
+    """Indices of proposals, best first, those that are like background last."""
+    order = np.argsort(is_ground(proposals)[indices], kind="stable")
+    return [int(index) for index in indices[order]]
+
+
+def _corrected(frame: Frame, proposals: Masks, clicks: Clicks, place: Place) -> Place:
+    """A mask that is right at the last click, and still at those before it."""
+    (x, y), flag = clicks.points_xy[-1], bool(clicks.positive[-1])
+    if value_at(place, int(x), int(y)) == flag:
+        return place
+    gap = distance_to_outline(place, x, y)
+    others = clicks.points_xy[clicks.positive != flag]
+    if len(others):
+        gap = min(gap, float(np.hypot(*(others - (x, y)).T).min()) / 2)
+    radius = max(1.0, SURE * gap)
+    if radius >= OTHER_OBJECT * math.sqrt(np.count_nonzero(place[1]) / math.pi):
+        found = _agreeing(proposals, clicks, radius)
+        if found is not None:
+            return found
+    return _changed(frame, clicks, place, radius)
+
+
+def _agreeing(proposals: Masks, clicks: Clicks, radius: float) -> Place | None:
+    """The best proposal that covers the positive clicks and no negative one, and covers, or leaves
+    out, what is around the last click; with a box, one that fits it."""
+    on, off = (_covers(proposals, clicks.pixels(positive=flag)) for flag in (True, False))
+    agreeing = on.all(axis=1) & ~off.any(axis=1)
     if clicks.box_xyxy is not None:
-        ious = box_ious(proposals, clicks.box_xyxy)
-        fitting = agreeing[ious[agreeing] >= FITTING_BOX_IOU]
-        agreeing = fitting[np.argsort(-ious[fitting], kind="stable")]
-    if agreeing.size:
-        ground = is_ground(proposals)[agreeing]
-        return proposals[[int(agreeing[np.argsort(ground, kind="stable")[0]])]]
-    combined = _combined(proposals, on, beside)
-    if combined is not None:
-        mask = _of(frame.size_hw, combined)
-        if mask is not None and _agrees(mask, clicks):
-            return mask
-    return _foreground(frame, clicks, combined)
+        agreeing &= box_ious(proposals, clicks.box_xyxy) >= FITTING_BOX_IOU
+    x, y = clicks.points_xy[-1]
+    box = square_around(x, y, radius + 1, (0, 0, *proposals.size_hw[::-1]))
+    dab = disc(x, y, radius, box)
+    for index in _best(proposals, np.flatnonzero(agreeing)):
+        place = place_of(proposals, index)
+        share = np.count_nonzero(in_box(*place, box) & dab) / np.count_nonzero(dab)
+        if (share if clicks.positive[-1] else 1 - share) >= AGREEING:
+            return place
+    return None
+
+
+def _changed(frame: Frame, clicks: Clicks, place: Place, radius: float) -> Place:
+    """The mask with the region around the last click added or removed."""
+    (x, y), flag = clicks.points_xy[-1], bool(clicks.positive[-1])
+    reach = max(REACH * radius, LEAST_REACH)
+    height, width = frame.size_hw
+    window = square_around(x, y, 1.5 * reach + 8, (0, 0, width, height))
+    x0, y0, x1, y1 = window
+    now = in_box(*place, window)
+    sure = disc(x, y, radius, window)
+    kept = np.zeros(now.shape, np.bool_)
+    for left, top in clicks.pixels(positive=not flag).tolist():
+        if x0 <= left < x1 and y0 <= top < y1:
+            kept[top - y0, left - x0] = True
+    labels = np.where(now, cv2.GC_FGD, cv2.GC_BGD).astype(np.uint8)
+    near = disc(x, y, reach, window)
+    labels[near] = np.where(now, cv2.GC_PR_FGD, cv2.GC_PR_BGD)[near]
+    labels[sure] = cv2.GC_FGD if flag else cv2.GC_BGD
+    labels[kept] = cv2.GC_BGD if flag else cv2.GC_FGD
+    pixels = frame.image_rgb[y0:y1, x0:x1]
+    ratio = min(1.0, GRABCUT_SIDE / max(now.shape))
+    side_xy = [max(1, round(side * ratio)) for side in now.shape[::-1]]
+    small = np.ascontiguousarray(cv2.resize(pixels, side_xy, interpolation=cv2.INTER_AREA))
+    cut = _grab_cut(small, cv2.resize(labels, side_xy, interpolation=cv2.INTER_NEAREST))
+    change = np.zeros(now.shape, np.uint8)
+    if cut is not None:
+        full = cv2.resize(cut.view(np.uint8), now.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        change[near & (full == flag)] = 1
+    change[sure] = 1
+    change[(now == flag) | kept] = 0
+    _, parts = cv2.connectedComponents(change, connectivity=8)
+    region = np.isin(parts, np.setdiff1d(parts[sure], [0]))
+    if flag:
+        return union([place, (window, region)])
+    box, crop = place
+    return box, crop & ~in_box(window, region, box)
 
 
 def _covers(masks: Masks, pixels_xy: IntArray) -> BoolArray:
@@ -193,137 +296,69 @@ def _covers(masks: Masks, pixels_xy: IntArray) -> BoolArray:
     return found
 
 
-def _agrees(mask: Masks, clicks: Clicks) -> bool:
-    on, beside = (_covers(mask, clicks.pixels(positive=flag)) for flag in (True, False))
-    return bool(on.all() and not beside.any())
-
-
-def _combined(proposals: Masks, on: BoolArray, beside: BoolArray) -> Place | None:
-    """The union of the smallest proposals at positive clicks, less those at negative ones; None
-    where a positive click has no proposal."""
-    if not on.size or not on.any(axis=0).all():
-        return None
-    pure = ~beside.any(axis=1)
-    added: set[int] = set()
-    for column in on.T:
-        there = np.flatnonzero(column & pure) if (column & pure).any() else np.flatnonzero(column)
-        added.add(int(there[np.argmin(proposals.areas[there])]))
-    removed: set[int] = set()
-    for column in beside.T:
-        there = np.flatnonzero(column & ~on.any(axis=1))
-        if there.size:
-            removed.add(int(there[np.argmin(proposals.areas[there])]))
-    boxes = proposals.boxes_xyxy.tolist()
-    box, whole = union([(boxes[index], proposals.crop(index)) for index in sorted(added)])
-    for index in removed:
-        whole &= ~_window(boxes[index], proposals.crop(index), box)
-    return box, whole
-
-
-def _window(own: Sequence[int], crop: BoolArray, box: Sequence[int]) -> BoolArray:
-    """What a crop of one box covers of another box."""
-    found = np.zeros((box[3] - box[1], box[2] - box[0]), np.bool_)
-    x0, y0, x1, y1 = (
-        max(own[0], box[0]), max(own[1], box[1]), min(own[2], box[2]), min(own[3], box[3])
-    )  # fmt: skip
-    if x0 < x1 and y0 < y1:
-        found[y0 - box[1] : y1 - box[1], x0 - box[0] : x1 - box[0]] = crop[
-            y0 - own[1] : y1 - own[1], x0 - own[0] : x1 - own[0]
-        ]
-    return found
-
-
-def _foreground(frame: Frame, clicks: Clicks, guess: Place | None) -> Masks:
+def _foreground(frame: Frame, clicks: Clicks) -> Masks:
     """The foreground around the clicks, of the parts that hold a positive one.
-
-    Args:
-        guess: what is probably the object; None for the middle of the window.
 
     Raises:
         MaskError: the clicks tell nothing apart.
     """
-    window = _around(clicks, guess, frame.size_hw)
+    window = _around(clicks.pixels(positive=True), frame.size_hw)
     x0, y0, x1, y1 = window
     pixels = frame.image_rgb[y0:y1, x0:x1]
     ratio = min(1.0, GRABCUT_SIDE / max(pixels.shape[:2]))
     side_xy = [max(1, round(side * ratio)) for side in pixels.shape[1::-1]]
     small = np.ascontiguousarray(cv2.resize(pixels, side_xy, interpolation=cv2.INTER_AREA))
-    labels = np.full(small.shape[:2], cv2.GC_PR_BGD, np.uint8)
-    labels[_likely(clicks, guess, window, side_xy)] = cv2.GC_PR_FGD
-    allowed = np.ones(labels.shape, np.bool_)
-    if clicks.box_xyxy is not None:
-        bx0, by0, bx1, by1 = clicks.box_xyxy
-        allowed[:] = False
-        left, right = ((v - x0) * ratio for v in (bx0, bx1))
-        top, bottom = ((v - y0) * ratio for v in (by0, by1))
-        allowed[round(top) : max(round(bottom), round(top) + 1),
-                round(left) : max(round(right), round(left) + 1)] = True  # fmt: skip
-    labels[~allowed] = cv2.GC_BGD
+    labels = np.where(_likely(clicks, window, side_xy), cv2.GC_PR_FGD, cv2.GC_PR_BGD)
+    labels = np.ascontiguousarray(labels, np.uint8)
     for flag, certain in ((False, cv2.GC_BGD), (True, cv2.GC_FGD)):
         for x, y in clicks.points_xy[clicks.positive == flag]:
             at = int((x - x0) * ratio), int((y - y0) * ratio)
             cv2.circle(labels, at, DAB_RADIUS, certain, -1)
     given = int(np.count_nonzero(labels == cv2.GC_FGD))
     found = _grab_cut(small, labels)
-    share = np.count_nonzero(found)
-    if share < LEAST_GAIN * given or share > MOST_SHARE * found.size:
+    share = 0 if found is None else np.count_nonzero(found)
+    if found is None or share < LEAST_GAIN * given or share > MOST_SHARE * found.size:
         raise _nothing_at(clicks)
-    full = cv2.resize(found.astype(np.uint8), pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    for flag in (True, False):
-        for x, y in clicks.pixels(positive=flag).tolist():
-            if x0 <= x < x1 and y0 <= y < y1:
-                full[y - y0, x - x0] = flag
-    kept = _parts_at(full, clicks.pixels(positive=True) - (x0, y0))
-    mask = _of(frame.size_hw, (window, kept))
-    if mask is None:
+    full = cv2.resize(found.view(np.uint8), pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    on = clicks.pixels(positive=True) - (x0, y0)
+    full[on[:, 1], on[:, 0]] = 1
+    _, parts = cv2.connectedComponents(full, connectivity=4)
+    kept = np.isin(parts, parts[on[:, 1], on[:, 0]])
+    tight = tightened(window, kept)
+    if tight is None:
         raise _nothing_at(clicks)
-    return mask
+    return Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=[tight[0]], crops=[tight[1]])
 
 
-def _grab_cut(small: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> BoolArray:
-    """The foreground; none where one side has no pixel, or its colours cannot be told apart."""
+def _grab_cut(small: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> BoolArray | None:
+    """The foreground; None where one side has no pixel, or its colours cannot be told apart."""
     sides = labels & 1
     if sides.all() or not sides.any():
-        return np.zeros(labels.shape, np.bool_)
+        return None
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)  # of the clusters it starts with
     try:
         cv2.grabCut(small, labels, None, *models, GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
     except cv2.error:
-        return np.zeros(labels.shape, np.bool_)
+        return None
     return (labels & 1).astype(np.bool_)
 
 
-def _around(clicks: Clicks, guess: Place | None, size_hw: tuple[int, int]) -> Box:
-    """Where GrabCut works: the box or the guess with a margin, and all positive clicks with enough
-    around them."""
-    known = [box for box in (clicks.box_xyxy, guess and guess[0]) if box is not None]
-    if known:
-        margin = max(4.0, max(max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in known) / 4)
-    else:
-        margin = max(LEAST_WINDOW / 2, WINDOW_SHARE * min(size_hw) / 2)
-    spots = [(x, y, x + 1, y + 1) for x, y in clicks.pixels(positive=True).tolist()]
-    all_boxes = np.array([*known, *spots], np.float64)
-    low = np.maximum(np.floor(all_boxes[:, :2].min(axis=0) - margin), 0).astype(int)
-    high = np.ceil(all_boxes[:, 2:].max(axis=0) + margin)
-    high = np.minimum(high, size_hw[::-1]).astype(int)
-    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+def _around(pixels_xy: IntArray, size_hw: tuple[int, int]) -> Box:
+    """Where GrabCut works: around all positive clicks."""
+    margin = math.ceil(max(LEAST_WINDOW / 2, WINDOW_SHARE * min(size_hw) / 2))
+    (x0, y0), (x1, y1) = pixels_xy.min(axis=0).tolist(), pixels_xy.max(axis=0).tolist()
+    height, width = size_hw
+    low_xy = max(0, x0 - margin), max(0, y0 - margin)
+    return (*low_xy, min(width, x1 + 1 + margin), min(height, y1 + 1 + margin))
 
 
-def _likely(clicks: Clicks, guess: Place | None, window: Box, side_xy: Sequence[int]) -> BoolArray:
-    """What of the window is probably the object: the guess, else the box, else what is nearer to a
-    positive click than half of the margin and to any negative one."""
+def _likely(clicks: Clicks, window: Box, side_xy: Sequence[int]) -> BoolArray:
+    """What of the window is probably the object: nearer to a positive click than a quarter of its
+    side, and nearer than to any negative one."""
     x0, y0, x1, y1 = window
     columns = (np.arange(side_xy[0]) + 0.5) * ((x1 - x0) / side_xy[0]) + x0
     rows = (np.arange(side_xy[1]) + 0.5) * ((y1 - y0) / side_xy[1]) + y0
-    if guess is not None:
-        inside = _window(guess[0], guess[1], window)
-        index = rows.astype(int) - y0, columns.astype(int) - x0
-        return np.asarray(inside[np.ix_(*index)])
-    if clicks.box_xyxy is not None:
-        left, top, right, bottom = clicks.box_xyxy
-        across = (columns >= left) & (columns <= right)
-        return np.asarray(((rows >= top) & (rows <= bottom))[:, None] & across)
 
     def nearest(points_xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         gaps = np.full((len(rows), len(columns)), np.inf)
@@ -334,22 +369,6 @@ def _likely(clicks: Clicks, guess: Place | None, window: Box, side_xy: Sequence[
     on = nearest(clicks.points_xy[clicks.positive])
     reach = max(x1 - x0, y1 - y0) / 4
     return np.asarray((on <= reach) & (on < nearest(clicks.points_xy[~clicks.positive])))
-
-
-def _parts_at(full: npt.NDArray[np.uint8], pixels_xy: IntArray) -> BoolArray:
-    """The parts of a foreground that hold one of the pixels; all without pixels."""
-    if not len(pixels_xy):
-        return full.astype(np.bool_)
-    _, labels = cv2.connectedComponents(full, connectivity=4)
-    return np.isin(labels, labels[pixels_xy[:, 1], pixels_xy[:, 0]])
-
-
-def _of(size_hw: tuple[int, int], place: Place) -> Masks | None:
-    """The mask of a crop, whose box need not be tight."""
-    tight = tightened(*place)
-    if tight is None:
-        return None
-    return Masks.from_crops(size_hw=size_hw, boxes_xyxy=[tight[0]], crops=[tight[1]])
 
 
 def _nothing_at(clicks: Clicks) -> MaskError:

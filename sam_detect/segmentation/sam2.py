@@ -299,7 +299,7 @@ class SAM2Segmenter(Segmenter):
         positive: npt.ArrayLike,
         box_xywh: Sequence[float] | None = None,
     ) -> Masks:
-        """The mask of one object from clicks on it and beside it; a single click may mean the best
+        """The mask of one object from clicks on it and off it; a single click may mean the best
         of three masks, as in :meth:`segment_points`.
 
         Args:

@@ -95,7 +95,7 @@ def _run_ends(
     direction = along / np.where(length > 0, length, 1)[:, None]
     (dx, dy), above = direction.T, y - start[:, 1]
     first, last = np.full(len(y), -np.inf), np.full(len(y), np.inf)
-    # Between the ends: 0 <= x * dx + above * dy <= length; beside the line: |above * dx - x * dy|
+    # Between the ends: 0 <= x * dx + above * dy <= length; near the line: |above * dx - x * dy|
     # <= radius, with x from the start.
     for slope, shift, lower, upper in (
         (dx, above * dy, np.zeros(len(y)), length),
