@@ -1,4 +1,4 @@
-"""From clicks on an object and off it, and perhaps a box, to its mask."""
+"""From clicks on and off an object, and perhaps a box, to its mask."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Clicks:
         off = set(map(tuple, given.pixels(positive=False).tolist()))
         for x, y in given.pixels(positive=True).tolist():
             if (x, y) in off:
-                raise MaskError(f"the click {x},{y} is on the object and off it: remove one")
+                raise MaskError(f"the click {x},{y} is both on the object and off it: remove one")
         return given
 
     def of(self, numbers: IntArray) -> Clicks:
@@ -217,7 +217,7 @@ def _corrected(frame: Frame, proposals: Masks, clicks: Clicks, place: Place) -> 
     (x, y), flag = clicks.points_xy[-1], bool(clicks.positive[-1])
     if value_at(place, int(x), int(y)) == flag:
         return place
-    gap = distance_to_outline(place, x, y)
+    gap = distance_to_outline(place, x, y) if place[1].any() else LEAST_REACH
     others = clicks.points_xy[clicks.positive != flag]
     if len(others):
         gap = min(gap, float(np.hypot(*(others - (x, y)).T).min()) / 2)

@@ -200,6 +200,36 @@ def test_parity_of_prompted_masks(small: Path, multiple: bool) -> None:
         assert (ours.dense(0) != masks[best].astype(bool)).mean() < 1e-3
 
 
+CLICKS: dict[str, tuple[list[tuple[float, float]], list[bool], list[float] | None]] = {
+    "one": ([(30, 40)], [True], None),
+    "two": ([(30, 40), (120.5, 100.25)], [True, True], None),
+    "negative": ([(120, 100), (30, 40), (90, 60)], [True, False, False], None),
+    "box": ([], [], [20, 30, 60, 50]),
+    "box and clicks": ([(40, 50), (75, 70)], [True, False], [20, 30, 60, 50]),
+    "box and negative": ([(75, 70)], [False], [20, 30, 60, 50]),
+}
+
+
+@pytest.mark.parametrize("which", CLICKS)
+@pytest.mark.parametrize("fast", [True, False])
+def test_parity_of_clicks(small: Path, which: str, fast: bool) -> None:
+    clicks, positive, box = CLICKS[which]
+    predictor, frame = official_predictor(small), coins()
+    predictor.set_image(frame.image_rgb)
+    corners = None if box is None else np.array([*box[:2], box[0] + box[2], box[1] + box[3]])
+    masks, ious, _ = predictor.predict(
+        np.array(clicks) if clicks else None,
+        np.array(positive, int) if clicks else None,
+        box=corners,
+        multimask_output=which == "one",
+    )
+    ours = SAM2Segmenter(small, "cpu", fast=fast).segment_clicks(frame, clicks, positive, box)
+    best = int(ious.argmax())
+    assert len(ours) == 1
+    assert ours.predicted_ious[0] == pytest.approx(ious[best], abs=1e-5)
+    assert (ours.dense(0) != masks[best].astype(bool)).mean() < 1e-3
+
+
 def official_masks(path: Path, frame: Frame, options: dict[str, Any]) -> list[dict[str, Any]]:
     model = load_sam2(path, device=CPU).model
     generator = SAM2AutomaticMaskGenerator(model, output_mode="coco_rle", **options)
