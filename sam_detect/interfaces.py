@@ -139,18 +139,27 @@ class PromptedSegmenter(Protocol):
 
 @runtime_checkable
 class ClickedSegmenter(Protocol):
-    """A segmenter that also draws one object by several clicks. For any other one, proposals are
-    chosen and put together (``sam_detect.segmentation.clicks``)."""
+    """A segmenter that also draws one object from several clicks. For any other one, its mask is
+    chosen among proposals, or combined of them (``sam_detect.segmentation.clicks``)."""
 
     def segment_clicks(
         self,
         frame: Frame,
-        clicks_xy: Sequence[Sequence[float]],
-        positive: Sequence[bool],
-        box_xywh: Sequence[float] | None,
+        clicks_xy: npt.ArrayLike,
+        positive: npt.ArrayLike,
+        box_xywh: Sequence[float] | None = None,
     ) -> Masks:
-        """One mask, of the object with all positive clicks ``x, y`` in pixels and with no other, in
-        a box or anywhere; ``MaskError`` if nothing is there. The clicks were checked."""
+        """The mask of one object.
+
+        Args:
+            clicks_xy: ``(N, 2)`` x, y in pixels; N may be 0 with a box.
+            positive: ``(N,)`` bool, whether each click is on the object and not off it.
+            box_xywh: ``x, y, width, height`` in pixels, around the object; None without one.
+
+        Raises:
+            MaskError: a click or the box is malformed or outside the picture, there is neither a
+                positive click nor a box, or nothing is found.
+        """
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from sam_detect.errors import MaskError
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
+Box = tuple[int, int, int, int]
 
 MAX_RLE_PIXELS = 2**31  # refuses absurd sizes in a file before anything is allocated
 SAME_OUTLINE_IOU = 0.8
@@ -44,6 +45,27 @@ def tight_box_xyxy(mask: BoolArray) -> tuple[int, int, int, int] | None:
         return None
     columns = np.flatnonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def tightened(box_xyxy: Sequence[int], crop: BoolArray) -> tuple[Box, BoolArray] | None:
+    """The tight half-open box xyxy and ``(h, w)`` crop of a mask whose box need not be tight; None
+    without a true pixel."""
+    tight = tight_box_xyxy(crop)
+    if tight is None:
+        return None
+    (left, top, right, bottom), (x, y) = tight, (int(box_xyxy[0]), int(box_xyxy[1]))
+    cut = np.ascontiguousarray(crop[top:bottom, left:right])
+    return (x + left, y + top, x + right, y + bottom), cut
+
+
+def union(placed: Sequence[tuple[Sequence[int], BoolArray]]) -> tuple[Box, BoolArray]:
+    """The box xyxy around one or more boxes, and the union of their crops in it."""
+    x0, y0 = (min(int(box[i]) for box, _ in placed) for i in (0, 1))
+    x1, y1 = (max(int(box[i]) for box, _ in placed) for i in (2, 3))
+    whole = np.zeros((y1 - y0, x1 - x0), np.bool_)
+    for (left, top, right, bottom), crop in placed:
+        whole[top - y0 : bottom - y0, left - x0 : right - x0] |= crop
+    return (x0, y0, x1, y1), whole
 
 
 def encode_crop(crop: BoolArray) -> bytes:

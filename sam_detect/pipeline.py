@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from sam_detect import parts, tiling
 from sam_detect.config import Settings
@@ -313,15 +314,17 @@ class Pipeline:
     def outline_clicks(
         self,
         frame: Frame,
-        clicks_xy: Sequence[Sequence[float]],
-        positive: Sequence[bool],
-        *,
+        clicks_xy: npt.ArrayLike,
+        positive: npt.ArrayLike,
         box_xywh: Sequence[float] | None = None,
     ) -> Masks:
-        """The one object that clicks show; takes and raises what
-        :func:`sam_detect.segmentation.clicks.outline_clicks` does."""
+        """The mask of one object, from clicks on it and off it.
+
+        Takes and raises what :func:`sam_detect.segmentation.clicks.mask_for_clicks` does.
+        """
+        given = clicks.Clicks.checked(clicks_xy, positive, box_xywh, frame.size_hw)
         boxes = [] if box_xywh is None else [box_xywh]
-        near, areas = tiling.places(frame.size_hw, boxes, clicks_xy)
+        near, areas = tiling.places(frame.size_hw, boxes, given.points_xy.tolist())
         propose = partial(self._proposals.all_of, areas=areas, near=near)
         return clicks.outline_clicks(
             frame, self.segmenter, propose=propose,

@@ -278,11 +278,11 @@ def _mask_at(frame: Frame, proposals: Masks, point_xy: Numbers) -> Masks:
             f"no object was found at {x},{y}; outline it with a box instead (--box x,y,w,h, in "
             "Python boxes_xywh=)"
         )
-    ground = background_like(proposals)
+    ground = is_ground(proposals)
     return proposals[[min(there, key=lambda i: bool(ground[i]))]]
 
 
-def background_like(proposals: Masks) -> BoolArray:
+def is_ground(proposals: Masks) -> BoolArray:
     """``(N,)`` bool: whether each is like background and not like an object."""
     height, width = proposals.size_hw
     near = np.array([width, height, width, height]) * AT_SIDE
@@ -335,7 +335,6 @@ def _numbers(values: Numbers, count: int) -> tuple[float, ...] | None:
 
 
 def box_ious(proposals: Masks, box: tuple[int, int, int, int]) -> np.ndarray:
-    """``(N,)`` IoU of the boxes of masks with a half-open box xyxy."""
     boxes = proposals.boxes_xyxy
     x0, y0 = np.maximum(boxes[:, 0], box[0]), np.maximum(boxes[:, 1], box[1])
     x1, y1 = np.minimum(boxes[:, 2], box[2]), np.minimum(boxes[:, 3], box[3])

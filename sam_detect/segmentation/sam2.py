@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sam_detect.errors import ConfigError, ImageError, MaskError
@@ -43,6 +44,7 @@ from sam_detect.segmentation._sam2_prompters import (
     points_for,
 )
 from sam_detect.segmentation._sam2_video import VideoMemory
+from sam_detect.segmentation.clicks import Clicks
 from sam_detect.segmentation.prompted import clip_box, require_point
 from sam_detect.types import Crop, Frame, Masks, Similarity
 
@@ -293,26 +295,34 @@ class SAM2Segmenter(Segmenter):
     def segment_clicks(
         self,
         frame: Frame,
-        clicks_xy: Sequence[Sequence[float]],
-        positive: Sequence[bool],
-        box_xywh: Sequence[float] | None,
+        clicks_xy: npt.ArrayLike,
+        positive: npt.ArrayLike,
+        box_xywh: Sequence[float] | None = None,
     ) -> Masks:
-        """One mask, of the object that clicks show; a single click without a box is ambiguous, so
-        the best of three masks is taken, as the official predictor recommends.
+        """The mask of one object from clicks on it and off it; a single click may mean the best
+        of three masks, as in :meth:`segment_points`.
+
+        Args:
+            clicks_xy: ``(N, 2)`` x, y in pixels; N may be 0 with a box.
+            positive: ``(N,)`` bool, whether each click is on the object.
+            box_xywh: ``x, y, width, height`` in pixels, or None.
 
         Raises:
-            MaskError: nothing is there.
+            MaskError: a click or the box is malformed or outside the image, there is neither a
+                positive click nor a box, or nothing is found.
         """
         _require_frame(frame)
-        points = np.array(clicks_xy, np.float32).reshape(-1, 2)
-        labels = np.array(positive, np.int32)
-        if box_xywh is not None:
-            x, y, width, height = (float(value) for value in box_xywh)
-            corners = np.array([[x, y], [x + width, y + height]], np.float32)
-            points = np.concatenate([corners, points])
+        clicks = Clicks.checked(clicks_xy, positive, box_xywh, frame.size_hw)
+        order = np.argsort(~clicks.positive, kind="stable")  # errors name the first point
+        points, labels = clicks.points_xy[order], clicks.positive[order].astype(np.int32)
+        prompt_xy = points[0] if clicks.positive.any() else (np.nan, np.nan)
+        if clicks.box_xyxy is not None:
+            points = np.concatenate([np.reshape(clicks.box_xyxy, (2, 2)), points])
             labels = np.concatenate([np.array([2, 3], np.int32), labels])
-        tokens = THREE_MASKS if len(points) == 1 else ALL_MASKS
-        return self._one_each(frame, Prompts(points[None], labels[None]), tokens)
+        prompts = Prompts(points[None].astype(np.float32), labels[None])
+        single = len(labels) == 1
+        mask = self._one_each(frame, prompts, THREE_MASKS if single else ALL_MASKS)
+        return replace(mask, prompts_xy=np.array([prompt_xy], np.float32))
 
     @torch.inference_mode()
     def segment_masks(self, frame: Frame, masks: Masks) -> Masks:

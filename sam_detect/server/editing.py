@@ -1,190 +1,298 @@
-"""Editing outlines: brush, eraser, vertices, split and merge.
+"""Editing the outline of an object by hand: pure functions on masks, without HTTP.
 
-All work is done on the part of the picture that an edit touches, so a picture may be of any size.
+Coordinates are those of :mod:`sam_detect.polygons`: x, y in pixels, and pixel ``i`` covers
+``[i, i + 1]``, so its centre is at ``i + 0.5``. Everything is computed in crops: time and memory
+follow the box of the object and of the stroke, not the picture. What a user has drawn has quality
+1, as :meth:`~sam_detect.types.Masks.from_crops` gives it. Pixels that touch at a corner are one
+part.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import MaskError
-from sam_detect.masks import BoolArray, tight_box_xyxy
-from sam_detect.polygons import Polygon, Ring, checked_ring, nested, polygons_to_crop, simplified
+from sam_detect.masks import BoolArray, Box, tightened, union
+from sam_detect.polygons import (
+    MAX_COORDINATE,
+    Ring,
+    checked_ring,
+    nested,
+    polygons_to_crop,
+)
+from sam_detect.server.cutting import parts_along
+from sam_detect.server.strokes import Stroke, stroke_crop
 from sam_detect.types import Masks
 
-SPECK_SHARE, SPECK_PIXELS = 0.02, 3
-"""A part that an edit cuts off is dropped if it has less than this share of the largest part, or so
-few pixels: nobody sees what is left there."""
-COARSEST = 0.06
-"""With no detail, a ring leaves the outline by this share of its box's diagonal at most."""
-SUBPIXEL_BITS = 4
-"""Strokes are drawn at sixteenths of a pixel."""
-Box = tuple[int, int, int, int]
+SPECK_PIXELS, SPECK_SHARE = 16, 0.05
+"""A part is a speck if it has at most so many pixels, and at most this share of its object's."""
+LEAST_RADIUS = math.sqrt(0.5)
+"""Any round dab of this radius contains the centre of a pixel."""
+COARSEST = 0.1
+"""Error of the simplest outline, relative to the square root of its area."""
+
+Labels = npt.NDArray[np.integer[Any]]
 
 
 def brush(mask: Masks, stroke_xy: npt.ArrayLike, radius: float, *, erase: bool) -> Masks:
-    """A mask to which a stroke is added, or from which it is taken.
+    """A mask with a stroke painted or erased: all pixels whose centre is at most ``radius`` from
+    the line through the points.
+
+    What an erased stroke cuts off stays part of the object, unless it is a speck
+    (:data:`SPECK_PIXELS`). What lies outside the picture is ignored.
 
     Args:
-        mask: one mask, or none to begin a new one.
-        stroke_xy: ``(N, 2)`` the way of the brush, in pixels.
-        radius: of the brush, in pixels.
-        erase: whether the stroke is taken away. What it cuts off stays, unless it is a speck.
+        mask: one mask; or none, for a new object that is painted.
+        stroke_xy: ``(N, 2)`` float, N >= 1: x, y in pixels.
+        radius: in pixels, above 0; below :data:`LEAST_RADIUS` it is that, so that each point
+            covers a pixel.
+        erase: whether the stroke is removed instead of added.
 
     Raises:
-        MaskError: the stroke has no point, or nothing is left.
+        MaskError: no pixel is left, there is not one mask, or a number cannot be used.
     """
-    stroke = _points(stroke_xy, least=1)
+    new = not len(mask) and not erase
+    box, crop = ((0, 0, 0, 0), None) if new else _only(mask)
+    stroke = _points(stroke_xy, "a stroke", least=1)
+    if not (math.isfinite(radius) and 0 < radius <= MAX_COORDINATE):
+        raise MaskError(f"the radius of a brush is a number of pixels above 0, got {radius!r}")
+    radius = max(float(radius), LEAST_RADIUS)
     height, width = mask.size_hw
-    low, high = np.floor(stroke.min(axis=0) - radius - 1), np.ceil(stroke.max(axis=0) + radius + 1)
-    low, high = np.maximum(low, 0), np.minimum(high, (width, height))
+    corners = np.concatenate([stroke.min(axis=0) - radius, stroke.max(axis=0) + radius])
+    limits = np.array(box if erase else (0, 0, width, height))
+    low = np.clip(np.floor(corners[:2]), limits[:2], limits[2:]).astype(int)
+    high = np.clip(np.ceil(corners[2:]), limits[:2], limits[2:]).astype(int)
     if (low >= high).any():
-        raise MaskError("the stroke lies outside of the picture")
-    touched = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
-    own = mask.boxes_xyxy[0].tolist() if len(mask) else touched
-    box = own if erase else _around([own, touched])
-    canvas = np.zeros((box[3] - box[1], box[2] - box[0]), np.uint8)
-    fixed = np.rint((stroke - box[:2] - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)
-    if len(fixed) > 1:
-        thickness = max(1, round(2 * radius))
-        cv2.polylines(canvas, [fixed[:, None]], False, 1, thickness, cv2.LINE_8, SUBPIXEL_BITS)
-    for x, y in fixed.tolist():
-        dab = max(1, round(radius * 2**SUBPIXEL_BITS))
-        cv2.circle(canvas, (x, y), dab, 1, cv2.FILLED, cv2.LINE_8, SUBPIXEL_BITS)
-    painted = canvas.astype(np.bool_)
-    before = _in_box(mask, box) if len(mask) else np.zeros_like(painted)
-    after = _without_specks(before & ~painted) if erase else before | painted
-    return _mask_of(after, box, mask.size_hw)
+        if crop is None:
+            raise MaskError("the stroke lies outside of the picture")
+        return _drawn(mask.size_hw, box, crop)
+    painted_box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+    painted = stroke_crop(stroke, radius, painted_box)
+    if crop is None:
+        return _drawn(mask.size_hw, painted_box, painted)
+    if not erase:
+        return _drawn(mask.size_hw, *union([(box, crop), (painted_box, painted)]))
+    erased = _placed(painted, painted_box, box) & crop
+    return _drawn(mask.size_hw, box, _without_new_specks(crop & ~erased, erased))
 
 
 def reshape(rings: Sequence[npt.ArrayLike], size_hw: tuple[int, int]) -> Masks:
-    """The mask inside of rings, by the even-odd rule: outlines of parts, and of holes in them.
+    """The mask of edited outlines, by the even-odd rule: a ring inside another one is a hole, and
+    where outlines cross, what an even number of them encloses is outside.
 
     Args:
-        rings: each ``(K, 2)`` corners x, y in pixels.
-        size_hw: of the picture, which cuts off what lies outside.
+        rings: outlines and holes in any order, each ``(K, 2)`` float x, y in pixels, K >= 3.
+        size_hw: of the picture; what lies beyond it is cut off.
 
     Raises:
-        MaskError: a ring is malformed, or no pixel lies inside.
+        MaskError: a ring is malformed, or no pixel's centre lies inside.
     """
-    if not rings:
-        raise MaskError("an outline needs a ring of at least 3 points")
-    polygon: Polygon = tuple(checked_ring(ring) for ring in rings)
-    found = polygons_to_crop([polygon], size_hw)
+    found = polygons_to_crop([tuple(_checked(rings))], size_hw)
     if found is None:
-        raise MaskError("no pixel of the picture lies inside of this outline")
-    box, crop = found
-    return Masks.from_crops(size_hw=size_hw, boxes_xyxy=[box], crops=[crop])
+        raise MaskError("the outline has no pixel inside the picture: draw it larger")
+    return _drawn(size_hw, *found)
 
 
-def split(mask: Masks, line_xy: npt.ArrayLike) -> Masks:
-    """The parts into which a line divides a mask, the largest first.
+def split(mask: Masks, line_xy: npt.ArrayLike, size_hw: tuple[int, int]) -> list[Masks]:
+    """The parts into which a line cuts a mask, the largest first; together they are the mask.
+
+    Pixels stay together as long as the way between them does not cross the line. Parts of a mask
+    that were apart before stay with its largest part, unless the line passes between them. Specks
+    (:data:`SPECK_PIXELS`) join their largest neighbour.
 
     Args:
         mask: one mask.
-        line_xy: ``(N, 2)`` a line across it, in pixels.
+        line_xy: ``(N, 2)`` float, N >= 2: x, y in pixels, drawn across the mask from outside to
+            outside (or into a hole).
+        size_hw: of the picture.
+
+    Returns:
+        Two masks or more, each a batch of one.
 
     Raises:
-        MaskError: the line does not divide it.
+        MaskError: the line does not separate the mask, there is not one mask, or a number cannot
+            be used.
     """
-    line = _points(line_xy, least=2)
-    box = mask.boxes_xyxy[0].tolist()
-    whole = mask.crop(0)
-    cut = np.zeros(whole.shape, np.uint8)
-    fixed = np.rint((line - box[:2] - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)
-    cv2.polylines(cut, [fixed[:, None]], False, 1, 2, cv2.LINE_4, SUBPIXEL_BITS)
-    # Four neighbours: what only touches at a corner is divided.
-    rest = (whole & (cut == 0)).astype(np.uint8)
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(rest, connectivity=4)
-    before = cv2.connectedComponents(whole.astype(np.uint8), connectivity=4)[0] - 1
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    if not len(areas):
-        raise MaskError("the line covers the whole object")
-    kept = np.flatnonzero(areas > max(SPECK_PIXELS, SPECK_SHARE * areas.max())) + 1
-    if len(kept) < 2 or count - 1 <= before:
-        raise MaskError("the line does not divide the object: draw it from edge to edge")
-    from scipy.ndimage import distance_transform_edt
-
-    # The line itself, and specks, go to the nearest part.
-    _, nearest = distance_transform_edt(~np.isin(parts, kept), return_indices=True)
-    owners = np.where(whole, parts[tuple(nearest)], 0)
-    each = [_mask_of(owners == part, box, mask.size_hw) for part in kept.tolist()]
-    return Masks.concatenate(sorted(each, key=lambda one: -int(one.areas[0])))
+    box, crop = _only(mask)
+    if tuple(size_hw) != mask.size_hw:
+        raise MaskError(
+            f"a mask of a {mask.size_hw[1]}x{mask.size_hw[0]} picture does not fit one of "
+            f"{size_hw[1]}x{size_hw[0]}"
+        )
+    line = _points(line_xy, "a line", least=2)
+    labels = _specks_joined(parts_along(crop, line - np.array(box[:2])))
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    order = [int(i) for i in np.argsort(-sizes, kind="stable") if sizes[i]]
+    if len(order) < 2:
+        raise MaskError(
+            "the line does not separate the object: draw it from one side of the object to the "
+            "other, beyond its outline at both ends"
+        )
+    return [_drawn(mask.size_hw, box, labels == part) for part in order]
 
 
-def merged(masks: Sequence[Masks]) -> Masks:
-    """The union of several masks of one picture, each given as one mask.
+def merged(masks: Masks) -> Masks:
+    """The union of one or more masks of a picture, as one mask; its parts may lie apart.
 
     Raises:
-        MaskError: there is none, or they are of pictures of several sizes.
+        MaskError: there is no mask.
     """
-    together = Masks.concatenate(masks)
-    box = _around(together.boxes_xyxy.tolist())
-    union = np.zeros((box[3] - box[1], box[2] - box[0]), np.bool_)
-    for index in range(len(together)):
-        union |= _in_box(together[[index]], box)
-    return _mask_of(union, box, together.size_hw)
+    if not len(masks):
+        raise MaskError("nothing to merge: choose at least one object")
+    placed = list(zip(masks.boxes_xyxy.tolist(), masks.crops(), strict=True))
+    return _drawn(masks.size_hw, *union(placed))
 
 
-def with_detail(rings: Sequence[Ring], detail: float) -> list[Ring]:
-    """Rings with fewer corners, so that a hand can move them.
+def simplified(rings: Sequence[npt.ArrayLike], detail: float) -> list[Ring]:
+    """Outlines with fewer corners (Douglas and Peucker 1973, by shapely, which keeps them valid).
+
+    No corner that is left out is farther than ``0.1 * (1 - detail)**2 * sqrt(area)`` pixels from
+    the new outline, with the area of the object without its holes. No part and no hole vanishes.
+    Outlines that cross are made valid first, by the even-odd rule.
 
     Args:
-        rings: each ``(K, 2)`` corners x, y in pixels.
-        detail: 1 keeps all corners; 0 keeps so few that a ring leaves the outline by up to
-            :data:`COARSEST` of the diagonal of its box.
+        rings: outlines and holes, each ``(K, 2)`` float x, y in pixels, K >= 3.
+        detail: 0 (fewest corners) to 1 (the outlines as they are).
+
+    Raises:
+        MaskError: a ring is malformed, encloses nothing, or the detail is not in 0..1.
     """
-    if detail >= 1 or not rings:
-        return list(rings)
-    found: list[Ring] = []
-    for polygon in nested(rings):
-        diagonal = float(np.linalg.norm(np.ptp(polygon[0], axis=0)))
-        for simpler in simplified([polygon], COARSEST * (1 - detail) ** 2 * diagonal):
-            found.extend(simpler)
-    return found
+    import shapely  # imported on use: the page starts without
+
+    shape = _valid_shape(rings)
+    tolerance = _tolerance_px(shape, detail)
+    if tolerance == 0:
+        return _checked(rings)
+    simple = shape.simplify(tolerance)
+    while not (simple.is_valid and _counts(simple) == _counts(shape)):
+        tolerance /= 2
+        # shapely promises validity for a polygon, not for neighbours that nearly touch
+        simple = shape.simplify(tolerance) if tolerance > 1e-3 else shape
+    parts = shapely.get_parts(simple)
+    lines = [line for part in parts for line in (part.exterior, *part.interiors)]
+    return [np.asarray(line.coords, np.float64)[:-1, :2] for line in lines]
 
 
-def _points(points_xy: npt.ArrayLike, *, least: int) -> npt.NDArray[np.float64]:
-    points = np.asarray(points_xy, np.float64)
+# -- outlines --------------------------------------------------------------------------------
+
+
+def _checked(rings: Sequence[npt.ArrayLike]) -> list[Ring]:
+    if not len(rings):
+        raise MaskError("an outline needs at least one ring of 3 points")
+    return [checked_ring(ring) for ring in rings]
+
+
+def _valid_shape(rings: Sequence[npt.ArrayLike]) -> Any:
+    """The even-odd area of rings as a valid shapely multipolygon."""
+    import shapely
+
+    shapes = [shapely.Polygon(each[0], each[1:]) for each in nested(_checked(rings))]
+    valid = [shapely.make_valid(shape) for shape in shapes]
+    parts = [part for shape in valid for part in shapely.get_parts(shape).tolist()]
+    # make_valid leaves lines where an outline runs back on itself
+    parts = [part for part in parts if part.geom_type.endswith("Polygon") and part.area > 0]
+    if not parts:
+        raise MaskError("the outline encloses nothing: its points lie on one line")
+    whole = shapely.MultiPolygon([each for part in parts for each in shapely.get_parts(part)])
+    return whole if whole.is_valid else shapely.make_valid(whole)
+
+
+def _tolerance_px(shape: Any, detail: float) -> float:
+    if not 0 <= detail <= 1:
+        raise MaskError(f"the detail of an outline is a number from 0 to 1, got {detail!r}")
+    return float(COARSEST * (1 - detail) ** 2 * math.sqrt(shape.area))
+
+
+def _counts(shape: Any) -> tuple[int, int]:
+    """Parts and holes."""
+    import shapely
+
+    parts = shapely.get_parts(shape)
+    return len(parts), int(shapely.get_num_interior_rings(parts).sum())
+
+
+# -- parts -----------------------------------------------------------------------------------
+
+
+def _without_new_specks(left: BoolArray, erased: BoolArray) -> BoolArray:
+    """What is left after erasing, without the specks that erasing made."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(left.view(np.uint8), connectivity=8)
+    sizes = stats[:, cv2.CC_STAT_AREA].copy()
+    sizes[0] = 0
+    near = cv2.dilate(erased.view(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
+    touched = np.bincount(labels[near], minlength=count) > 0
+    specks = touched & _are_specks(sizes)
+    return left & ~specks[labels] if specks.any() else left
+
+
+def _specks_joined(labels: Labels) -> Labels:
+    """Numbered parts (0 is outside), each speck with the largest part that it touches."""
+    while True:
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        specks = np.flatnonzero(_are_specks(sizes))
+        if not specks.size:
+            return labels
+        smallest = int(specks[np.argmin(sizes[specks])])
+        y, x = np.nonzero(labels == smallest)
+        around = labels[max(0, y.min() - 1) : y.max() + 2, max(0, x.min() - 1) : x.max() + 2]
+        own = (around == smallest).astype(np.uint8)
+        near = cv2.dilate(own, np.ones((3, 3), np.uint8)).astype(np.bool_)
+        others = np.setdiff1d(around[near], [0, smallest])
+        if not others.size:  # it lies apart from all others
+            others = np.setdiff1d(np.flatnonzero(sizes), [smallest])
+        around[own.astype(np.bool_)] = others[np.argmax(sizes[others])]
+
+
+def _are_specks(sizes: Labels) -> BoolArray:
+    """Which of these numbers of pixels are specks of their sum; never the largest."""
+    most = min(SPECK_PIXELS, SPECK_SHARE * float(sizes.sum()))
+    found = (sizes > 0) & (sizes <= most)
+    found[np.argmax(sizes)] = False
+    return np.asarray(found)
+
+
+# -- crops -----------------------------------------------------------------------------------
+
+
+def _only(mask: Masks) -> tuple[Box, BoolArray]:
+    if len(mask) != 1:
+        raise MaskError(f"one mask is edited at a time, got {len(mask)}")
+    x0, y0, x1, y1 = mask.boxes_xyxy[0].tolist()
+    return (x0, y0, x1, y1), mask.crop(0)
+
+
+def _points(points_xy: npt.ArrayLike, what: str, *, least: int) -> Stroke:
+    try:
+        points = np.asarray(points_xy, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MaskError(f"{what} is a list of points x, y in pixels") from error
     if points.ndim != 2 or points.shape[1] != 2 or len(points) < least:
-        raise MaskError(f"a stroke needs {least} or more points x, y")
-    if not np.isfinite(points).all() or np.abs(points).max() > 1e6:
-        raise MaskError("a point of the stroke is no usable number")
+        raise MaskError(
+            f"{what} is a list of at least {least} points x, y, got shape {points.shape}"
+        )
+    if not np.isfinite(points).all() or np.abs(points).max() > MAX_COORDINATE:
+        raise MaskError(f"{what} has a coordinate that is not a usable number")
     return points
 
 
-def _around(boxes: Sequence[Sequence[int]]) -> Box:
-    x0, y0, x1, y1 = np.array(boxes).T
-    return int(x0.min()), int(y0.min()), int(x1.max()), int(y1.max())
-
-
-def _in_box(mask: Masks, box: Sequence[int]) -> BoolArray:
-    """One mask in a box that holds its own."""
-    x0, y0, x1, y1 = mask.boxes_xyxy[0].tolist()
+def _placed(crop: BoolArray, own: Box, box: Box) -> BoolArray:
+    """A crop of one box in another box, which contains it."""
     found = np.zeros((box[3] - box[1], box[2] - box[0]), np.bool_)
-    found[y0 - box[1] : y1 - box[1], x0 - box[0] : x1 - box[0]] = mask.crop(0)
+    found[own[1] - box[1] : own[3] - box[1], own[0] - box[0] : own[2] - box[0]] = crop
     return found
 
 
-def _without_specks(mask: BoolArray) -> BoolArray:
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    if count < 3:
-        return mask
-    least = max(SPECK_PIXELS, SPECK_SHARE * areas.max())
-    kept = np.flatnonzero(areas > least) + 1
-    return np.isin(parts, kept) if len(kept) else mask
-
-
-def _mask_of(crop: BoolArray, box: Sequence[int], size_hw: tuple[int, int]) -> Masks:
-    tight = tight_box_xyxy(crop)
+def _drawn(size_hw: tuple[int, int], box: Box, crop: BoolArray) -> Masks:
+    """The mask of a crop, whose box need not be tight."""
+    tight = tightened(box, crop)
     if tight is None:
         raise MaskError("nothing would be left of the object: delete it instead")
-    x0, y0, x1, y1 = tight
-    inside = np.ascontiguousarray(crop[y0:y1, x0:x1])
-    placed = [x0 + box[0], y0 + box[1], x1 + box[0], y1 + box[1]]
-    return Masks.from_crops(size_hw=size_hw, boxes_xyxy=[placed], crops=[inside])
+    return Masks.from_crops(size_hw=size_hw, boxes_xyxy=[tight[0]], crops=[tight[1]])

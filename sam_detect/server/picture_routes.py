@@ -141,7 +141,7 @@ def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
         """The rings of an outline, in as much detail as is asked for: to edit their vertices."""
         mask = session.outline(picture, outline)
         exact = [ring for polygon in mask.polygons_with_holes(0) for ring in polygon]
-        return {"rings": _rings(editing.with_detail(exact, detail))}
+        return {"rings": _rings(editing.simplified(exact, detail))}
 
     @router.post("/pictures/{picture}/decisions")
     def decide(picture: Number, body: Decisions) -> dict[str, Any]:
@@ -248,10 +248,10 @@ def _edited(session: AnnotationSession, picture: int, edit: Edit) -> Masks:
     if edit.tool == "merge":
         if len(given) < 2:
             raise MaskError("select two objects or more to merge them")
-        return editing.merged(given)
+        return editing.merged(Masks.concatenate(given))
     if len(given) != 1:
         raise MaskError("select one object to split it")
-    return editing.split(given[0], points)
+    return Masks.concatenate(editing.split(given[0], points, frame.size_hw))
 
 
 def _plain(found: list[ShownObject]) -> list[dict[str, Any]]:

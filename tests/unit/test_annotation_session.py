@@ -81,11 +81,12 @@ def changes(session: AnnotationSession) -> list[Callable[[], object]]:
         drawn[:] = session.replace(0, drawn, mask)
 
     def split() -> None:
-        parts = editing.split(session.outline(0, drawn[0]), [(130, 180), (130, 220)])
-        drawn[:] = session.replace(0, drawn, parts)
+        line = [(130, 180), (130, 220)]
+        parts = editing.split(session.outline(0, drawn[0]), line, (HEIGHT, WIDTH))
+        drawn[:] = session.replace(0, drawn, Masks.concatenate(parts))
 
     def merge() -> None:
-        whole = editing.merged([session.outline(0, each) for each in drawn])
+        whole = editing.merged(Masks.concatenate([session.outline(0, e) for e in drawn]))
         drawn[:] = session.replace(0, drawn, whole)
 
     def of_nut(number: int) -> str:
@@ -233,7 +234,7 @@ def test_objects_of_two_names_are_not_merged(start: Start) -> None:
     ids = [nut(found, 0).id, nut(found, 1).id]
     session.name(0, ids[:1], "nut")
     session.name(0, ids[1:], "date")
-    both = editing.merged([session.outline(0, each) for each in ids])
+    both = editing.merged(Masks.concatenate([session.outline(0, each) for each in ids]))
     with pytest.raises(LibraryError, match="date, nut"):
         session.replace(0, ids, both)
 

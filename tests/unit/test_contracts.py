@@ -58,6 +58,11 @@ class Mine(Segmenter):
     def segment_points(self, frame: Frame, points_xy: Sequence[Sequence[float]]) -> Masks:
         return self.answer(frame)  # type: ignore[no-any-return]
 
+    def segment_clicks(
+        self, frame: Frame, clicks_xy: Any, positive: Any, box_xywh: Any = None
+    ) -> Masks:
+        return self.answer(frame)  # type: ignore[no-any-return]
+
 
 WRONG_PROPOSALS: dict[str, tuple[Callable[[Frame], Any], str]] = {
     "a list": (lambda frame: [disc_masks()[0]], "Masks .* returned a list"),
@@ -95,6 +100,14 @@ def test_a_prompted_segmenter_returns_one_mask_each() -> None:
         assert len(ask(frame, [[30, 30, 9, 9]] * 5)) == 5
         with pytest.raises(ExtensionError, match="one mask for each of 1, but returned 5 masks"):
             ask(frame, [[30, 30, 9, 9]])
+
+
+def test_a_segmenter_of_clicks_returns_one_mask() -> None:
+    mine, frame = Mine(lambda frame: SEEN), Frame(discs(), "a")
+    with pytest.raises(ExtensionError, match="one mask, but returned 5 masks"):
+        mine.segment_clicks(frame, [[30, 30], [40, 40]], [True, False])
+    mine.answer = lambda frame: SEEN[:1]
+    assert len(mine.segment_clicks(frame, [[30, 30], [40, 40]], [True, False])) == 1
 
 
 def test_a_segmenter_for_areas_is_a_segmenter() -> None:

@@ -22,7 +22,6 @@ from sam2.build_sam import build_sam2  # noqa: E402
 from sam2.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
 from sam2_helpers import write_small_sam2  # noqa: E402
 
-from sam_detect.errors import MaskError  # noqa: E402
 from sam_detect.models.running import BatchSize  # noqa: E402
 from sam_detect.models.sam2 import load_sam2  # noqa: E402
 from sam_detect.models.sam2_features import FrameFeatures  # noqa: E402
@@ -201,6 +200,36 @@ def test_parity_of_prompted_masks(small: Path, multiple: bool) -> None:
         assert (ours.dense(0) != masks[best].astype(bool)).mean() < 1e-3
 
 
+CLICKS: dict[str, tuple[list[tuple[float, float]], list[bool], list[float] | None]] = {
+    "one": ([(30, 40)], [True], None),
+    "two": ([(30, 40), (120.5, 100.25)], [True, True], None),
+    "negative": ([(120, 100), (30, 40), (90, 60)], [True, False, False], None),
+    "box": ([], [], [20, 30, 60, 50]),
+    "box and clicks": ([(40, 50), (75, 70)], [True, False], [20, 30, 60, 50]),
+    "box and negative": ([(75, 70)], [False], [20, 30, 60, 50]),
+}
+
+
+@pytest.mark.parametrize("which", CLICKS)
+@pytest.mark.parametrize("fast", [True, False])
+def test_parity_of_clicks(small: Path, which: str, fast: bool) -> None:
+    clicks, positive, box = CLICKS[which]
+    predictor, frame = official_predictor(small), coins()
+    predictor.set_image(frame.image_rgb)
+    corners = None if box is None else np.array([*box[:2], box[0] + box[2], box[1] + box[3]])
+    masks, ious, _ = predictor.predict(
+        np.array(clicks) if clicks else None,
+        np.array(positive, int) if clicks else None,
+        box=corners,
+        multimask_output=which == "one",
+    )
+    ours = SAM2Segmenter(small, "cpu", fast=fast).segment_clicks(frame, clicks, positive, box)
+    best = int(ious.argmax())
+    assert len(ours) == 1
+    assert ours.predicted_ious[0] == pytest.approx(ious[best], abs=1e-5)
+    assert (ours.dense(0) != masks[best].astype(bool)).mean() < 1e-3
+
+
 def official_masks(path: Path, frame: Frame, options: dict[str, Any]) -> list[dict[str, Any]]:
     model = load_sam2(path, device=CPU).model
     generator = SAM2AutomaticMaskGenerator(model, output_mode="coco_rle", **options)
@@ -276,31 +305,3 @@ def test_the_fast_and_the_official_decoder_find_the_same(small: Path) -> None:
     assert len(fast) == len(slow) >= 10
     np.testing.assert_allclose(fast.predicted_ious, slow.predicted_ious, atol=1e-5)
     np.testing.assert_allclose(fast.boxes_xyxy, slow.boxes_xyxy, rtol=0, atol=1)
-
-
-@pytest.mark.parametrize("box", [None, (20.0, 30.0, 90.0, 80.0)])
-@pytest.mark.parametrize("signs", [[True], [True, False], [True, True, False]])
-def test_clicks_are_answered_as_by_the_official_predictor(
-    small: Path, box: tuple[float, ...] | None, signs: list[bool]
-) -> None:
-    image = skimage.data.astronaut()[:200, :240].copy()
-    clicks = [(60.0, 70.0), (150.0, 40.0), (90.0, 120.0)][: len(signs)]
-    predictor = SAM2ImagePredictor(load_sam2(small, device=CPU).model)
-    side = predictor.model.image_size
-    predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
-    predictor.set_image(image)
-    corners = None if box is None else np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]])
-    masks, scores, _ = predictor.predict(
-        np.array(clicks), np.array(signs, np.int32), box=corners,
-        multimask_output=len(signs) == 1 and box is None,
-    )  # fmt: skip
-    wanted = masks[int(scores.argmax())].astype(bool)
-    try:
-        found = SAM2Segmenter(small, "cpu").segment_clicks(
-            Frame(image, "astronaut"), clicks, signs, box
-        )
-    except MaskError:
-        assert wanted.sum() == 0
-        return
-    shared, union = (found.dense(0) & wanted).sum(), (found.dense(0) | wanted).sum()
-    assert shared / union >= 0.99

@@ -151,6 +151,32 @@ def test_boxes_and_points_have_one_mask_each(segmenter: SAM2Segmenter) -> None:
     assert len(segmenter.segment_boxes(frame, [])) == len(segmenter.segment_points(frame, [])) == 0
 
 
+def test_clicks_have_one_mask_together(segmenter: SAM2Segmenter) -> None:
+    frame = coins()
+    one = segmenter.segment_clicks(frame, [(20, 30)], [True])
+    assert same_masks(one, segmenter.segment_points(frame, [(20, 30)]))
+    box = (10, 10, 40, 40)
+    boxed = segmenter.segment_clicks(frame, np.zeros((0, 2)), [], box)
+    assert same_masks(boxed, segmenter.segment_boxes(frame, [box]))
+    assert np.isnan(boxed.prompts_xy).all()
+    three = segmenter.segment_clicks(frame, [(100, 80), (20, 30), (40, 40)], [False, True, False])
+    assert len(three) == 1
+    assert three.prompts_xy.tolist() == [[20, 30]]
+    assert not same_masks(three, one), "negative clicks matter"
+    both = segmenter.segment_clicks(frame, [(20, 30)], [True], box)
+    assert not same_masks(both, boxed), "a click in the box matters"
+
+
+def test_clicks_that_cannot_be_are_refused(segmenter: SAM2Segmenter, small: Path) -> None:
+    with pytest.raises(MaskError, match="needs a click on it or a box"):
+        segmenter.segment_clicks(coins(), [(20, 30)], [False])
+    with pytest.raises(MaskError, match="180x150"):
+        segmenter.segment_clicks(coins(), [(200, 30)], [True])
+    blind = SAM2Segmenter(small, "cpu", mask_threshold=1e6)
+    with pytest.raises(MaskError, match="finds nothing at 20,30"):
+        blind.segment_clicks(coins(), [(40, 40), (20, 30)], [False, True])
+
+
 def test_masks_are_drawn_anew_in_their_order(segmenter: SAM2Segmenter) -> None:
     frame = coins()
     given = segmenter.segment_points(frame, [(20, 30), (100, 80)])
