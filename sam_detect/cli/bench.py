@@ -51,8 +51,8 @@ def bench(
     'stages' measures each step of detection without model weights; 'store' where the examples
     are kept; 'library' naming, by the number of examples; 'folder' a folder of pictures, by one
     process and by several; 'size' pictures of 1 to 100 megapixels; 'fewshot' a dense picture, of
-    which ten objects are shown; 'formats' files of annotations; 'sam2' our masks against Meta's
-    own code, on --device; 'video' a live stream (N minutes of it with --repeat N) and a file. A
+    which ten objects are shown; 'formats' files of annotations; 'server' the annotation page
+    and the HTTP service; 'sam2' our masks against Meta's own code, on --device; 'video' a live stream (N minutes of it with --repeat N) and a file. A
     pair runs ours and a reference in turn; its ratio is above 1 where ours is better.
     """
     asked = Options(images=images, sizes=_numbers(sizes), device=device)
