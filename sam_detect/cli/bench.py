@@ -52,8 +52,9 @@ def bench(
     are kept; 'library' naming, by the number of examples; 'folder' a folder of pictures, by one
     process and by several; 'size' pictures of 1 to 100 megapixels; 'fewshot' a dense picture, of
     which ten objects are shown; 'formats' files of annotations; 'server' the annotation page
-    and the HTTP service; 'sam2' our masks against Meta's own code, on --device; 'video' a live stream (N minutes of it with --repeat N) and a file. A
-    pair runs ours and a reference in turn; its ratio is above 1 where ours is better.
+    and the HTTP service; 'sam2' our masks against Meta's own code, on --device; 'video' a live
+    stream (N minutes of it with --repeat N) and a file. A pair runs ours and a reference in
+    turn; its ratio is above 1 where ours is better.
     """
     asked = Options(images=images, sizes=_numbers(sizes), device=device)
     record = run_suite(suite, asked, repeat=repeat, announce=lambda step: note(f"{suite}: {step}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -36,6 +37,10 @@ from sam_detect.server.extra import require_server
     "--max-upload", "upload_mb", type=click.IntRange(1, 4096), default=64, show_default=True,
     metavar="MB", help="Largest request with pictures.",
 )  # fmt: skip
+@click.option(
+    "--root", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+    help="Jobs may name folders of pictures in this one [default: none].",
+)  # fmt: skip
 @options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
 @options.verbose_option
 @options.general_options
@@ -46,6 +51,7 @@ def serve(
     waiting: int,
     seconds: float,
     upload_mb: int,
+    root: Path | None,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -73,5 +79,5 @@ def serve(
         if access.token is not None:
             note(f"requests need the header Authorization: Bearer, with the value of {TOKEN}")
         sys.stdout.flush()
-        run_service(detectors, access, limits, socket)
+        run_service(detectors, access, limits, socket, root)
     return 0

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Path, Query, Request, Response
@@ -15,6 +16,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sam_detect import __version__
+from sam_detect.config import home_dir
 from sam_detect.errors import ConfigError, SamDetectError, one_line
 from sam_detect.server.access import Access
 from sam_detect.server.detectors import Detectors
@@ -26,6 +28,8 @@ from sam_detect.server.http import (
     problem_body,
     status_of,
 )
+from sam_detect.server.job_routes import job_routes
+from sam_detect.server.jobs import Jobs
 from sam_detect.server.metrics import Metrics
 from sam_detect.server.requests_log import RequestLog, log
 from sam_detect.server.uploads import Upload, decoded, stored
@@ -36,6 +40,7 @@ MOST_IMAGES = 32
 """Pictures of one request; more are a job."""
 MOST_LISTED = 500
 JSON_BODY = 1 << 20
+UPLOADS = ("/v1/detect", "/v1/examples", "/v1/jobs")
 PAGES = ("/docs", "/docs.js", "/page.css", "/icon.svg")
 PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/problem+json": {}}}
@@ -160,6 +165,12 @@ class Service:
                 found.append({"image": upload.name, "problem": details})
         return found
 
+    def detect_for_job(self, upload: Upload, options: dict[str, Any]) -> dict[str, Any]:
+        """The result of a picture of a job; between others, as soon as it is its turn."""
+        how = Asked(options["library"], options["threshold"], options["unknown"], explain=False)
+        found: dict[str, Any] = self.queue.call(how, self.detect, (how, upload))
+        return found
+
     def learn(self, items: Sequence[tuple[Learning, Upload]]) -> list[Any]:
         """Learns; an answer or an error for each."""
         return [self._learn(*item) for item in items]
@@ -187,15 +198,34 @@ def _at_least(detections: Detections, threshold: float) -> Detections:
 
 
 def service_app(
-    detectors: Detectors, access: Access, limits: ServiceLimits, *, logged: bool = True
+    detectors: Detectors,
+    access: Access,
+    limits: ServiceLimits,
+    *,
+    jobs_in: FilePath | None = None,
+    root: FilePath | None = None,
+    logged: bool = True,
 ) -> RequestLog:
-    """The service as an ASGI application; ``logged`` says whether requests are logged."""
+    """The service as an ASGI application.
+
+    Args:
+        jobs_in: where jobs are kept; None: there are none.
+        root: folders of pictures that jobs name lie in this one; None: jobs name none.
+        logged: whether requests are logged.
+
+    Raises:
+        OutputError: jobs cannot be kept there.
+    """
     service = Service(detectors, limits)
+
+    jobs = None if jobs_in is None else Jobs(jobs_in, service.detect_for_job, root)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(service.queue.close, limits.seconds)
+        if jobs is not None:
+            await asyncio.to_thread(jobs.close)
 
     app = FastAPI(
         title="sam-detect", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
@@ -212,11 +242,13 @@ def service_app(
     app.include_router(detection_routes(service))
     app.include_router(library_routes(service))
     app.include_router(watching_routes(service))
+    if jobs is not None:
+        app.include_router(job_routes(jobs))
     for path, media in zip(PAGES, ("html", "javascript", "css", "svg+xml"), strict=True):
         app.get(path, include_in_schema=False)(_page(path, media))
 
     def body_limit(path: str) -> int:
-        return limits.upload_bytes if path in ("/v1/detect", "/v1/examples") else JSON_BODY
+        return limits.upload_bytes if path in UPLOADS else JSON_BODY
 
     public = [*PAGES, "/healthz"]
     guarded = Guard(app, access, public=public, body_limit=body_limit,
@@ -377,15 +409,23 @@ def _page(path: str, media: str) -> Any:
     return answer
 
 
-def run_service(detectors: Detectors, access: Access, limits: ServiceLimits, socket: Any) -> None:
-    """Answers until it is told to stop; what was accepted is done before it ends."""
+def run_service(
+    detectors: Detectors,
+    access: Access,
+    limits: ServiceLimits,
+    socket: Any,
+    root: FilePath | None = None,
+) -> None:
+    """Answers until it is told to stop; what was accepted is done before it ends. Takes and raises
+    what :func:`service_app` does."""
     from threadpoolctl import threadpool_limits
 
     from sam_detect.server.listening import server_of
 
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(1, user_api="blas"))
-        app = service_app(detectors, access, limits)
+        place = home_dir() / "service" / "jobs"
+        app = service_app(detectors, access, limits, jobs_in=place, root=root)
         log("started", library=detectors.default.library.name)
         server_of(app, leave_seconds=int(limits.seconds) + 1).run(sockets=[socket])
         log("ended")

@@ -116,6 +116,17 @@ class WorkQueue:
         finally:
             task.future.cancel()  # what was not begun is dropped
 
+    def call(self, key: Hashable, work: Work, item: Any) -> Any:
+        """What ``work`` gives for an item, for a thread that has time: it is not refused where the
+        queue is full. Raises ``BusyError`` where the service ends."""
+        task = _Task(key, work, item, Future())
+        with self._changed:
+            if self._closed:
+                raise BusyError("the service is ending", 5)
+            self._tasks.append(task)
+            self._changed.notify()
+        return task.future.result()
+
     def close(self, seconds: float) -> None:
         """Takes nothing more, and waits until what was taken is done."""
         with self._changed:

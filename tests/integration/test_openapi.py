@@ -19,7 +19,7 @@ from sam_detect.server.listening import served  # noqa: E402
 from sam_detect.server.service import ServiceLimits, service_app  # noqa: E402
 from tests.integration.page_harness import draw_photos  # noqa: E402
 
-OPERATIONS = 11
+OPERATIONS = 17
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         options = {"segmenter": "naive", "embedder": "appearance"}
         detector = SAMDetect(**options)
         detector.learn(photo, "nut", boxes_xywh=[[40, 40, 40, 40]])
-        app = service_app(Detectors(options, detector), Access("127.0.0.1"), ServiceLimits())
+        app = service_app(Detectors(options, detector), Access("127.0.0.1"), ServiceLimits(),
+                          jobs_in=folder / "jobs")  # fmt: skip
         with served(app, "127.0.0.1", 0) as address:
             yield address
 

@@ -243,3 +243,72 @@ def test_nothing_acknowledged_is_lost_in_fifty_kills(photo: Path, tmp_path: Path
             stats = client.get("/v1/libraries/default")
             total = stats.json()["examples"] if stats.status_code == 200 else 0
             assert total >= acknowledged
+
+
+def ended(client: httpx.Client, job: str) -> dict[str, Any]:
+    """A job's state when it has ended; its events are read until then."""
+    with client.stream("GET", f"/v1/jobs/{job}/events") as events:
+        data = [line[6:] for line in events.iter_lines() if line.startswith("data: ")]
+    found: dict[str, Any] = json.loads(data[-1])
+    return found
+
+
+def test_a_job_goes_on_after_a_kill_and_has_each_result_once(photo: Path, tmp_path: Path) -> None:
+    home, count = tmp_path / "home", 30
+    with serving(home) as (client, process):
+        assert learn(client, photo).status_code == 200
+        files = [("images", (f"{i}.png", photo.read_bytes())) for i in range(count)]
+        files[7] = ("images", ("bad.png", b"no picture"))
+        begun = client.post("/v1/jobs", files=files)
+        assert begun.status_code == 202
+        job = begun.json()["id"]
+        assert begun.headers["location"] == f"/v1/jobs/{job}"
+        while client.get(f"/v1/jobs/{job}").json()["done"] < 3:
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    with serving(home) as (client, _):
+        assert 3 <= client.get(f"/v1/jobs/{job}").json()["done"] < count
+        state = ended(client, job)
+        assert (state["state"], state["done"], state["problems"]) == ("done", count, 1)
+        lines = client.get(f"/v1/jobs/{job}/results").text.splitlines()
+        names = [json.loads(line)["image"] for line in lines]
+        assert names == [f"{i}.png" if i != 7 else "bad.png" for i in range(count)]
+        assert len(json.loads(lines[0])["detections"]) == 5
+        rest = client.get(f"/v1/jobs/{job}/results", params={"start": count - 2}).text
+        assert rest.splitlines() == lines[-2:]
+        # A client that was cut off is told only what is new to it.
+        headers = {"Last-Event-ID": str(count)}
+        again = client.get(f"/v1/jobs/{job}/events", headers=headers).text
+        assert again.count("event: ") == 1
+        assert not list((home / "service" / "jobs").glob("*/0")), "the pictures are kept no longer"
+        assert client.delete(f"/v1/jobs/{job}").json()["state"] == "removed"
+        assert client.get(f"/v1/jobs/{job}").status_code == 404
+
+
+def test_jobs_of_folders_stay_below_the_root_and_can_be_cancelled(
+    photo: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    (root / "tray").mkdir(parents=True)
+    for number in range(40):
+        (root / "tray" / f"{number:02}.png").write_bytes(photo.read_bytes())
+    (root / "away").symlink_to(photo.parent)
+    (root / "tray" / "link.png").symlink_to(photo)
+    with serving(tmp_path / "home", "--root", str(root)) as (client, _):
+        learn(client, photo)
+        for folder in ("..", "../photos", "away", str(photo.parent), "nothing", "tray/00.png"):
+            refused = client.post("/v1/jobs", json={"folder": folder})
+            assert refused.status_code == 422, folder
+        job = client.post("/v1/jobs", json={"folder": "tray"}).json()
+        assert job["total"] == 40, "a link that leads out of the root is left out"
+        later = client.post("/v1/jobs", json={"folder": "tray"}).json()["id"]
+        assert client.delete(f"/v1/jobs/{later}").json()["state"] == "cancelled"
+        assert client.delete(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
+        done = client.get(f"/v1/jobs/{job['id']}").json()["done"]
+        time.sleep(1)
+        assert client.get(f"/v1/jobs/{job['id']}").json()["done"] <= done + 1
+        assert [each["id"] for each in client.get("/v1/jobs").json()["jobs"]] == [later, job["id"]]
+    with serving(tmp_path / "home") as (client, _):
+        refused = client.post("/v1/jobs", json={"folder": "tray"})
+        assert "--root" in refused.json()["detail"]
