@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect as SAMDetect
     from sam_detect.download_models import download_models as download_models
+    from sam_detect.server.client import Client as Client
     from sam_detect.server.ui import AnnotationUI as AnnotationUI
     from sam_detect.types import Detection as Detection
     from sam_detect.types import Detections as Detections
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "SAMDetect": "sam_detect.api",
     "AnnotationUI": "sam_detect.server.ui",
+    "Client": "sam_detect.server.client",
     "Detection": "sam_detect.types",
     "Detections": "sam_detect.types",
     "Frame": "sam_detect.types",
