@@ -12,6 +12,7 @@ import re
 __all__ = [
     "ConfigError",
     "DownloadError",
+    "ExampleNotFoundError",
     "ExtensionError",
     "ImageError",
     "LibraryBusyError",
@@ -98,6 +99,10 @@ class LibraryNotFoundError(LibraryError):
     """No library has this name."""
 
     exit_code = 2
+
+
+class ExampleNotFoundError(LibraryError):
+    """No example of a library has this id."""
 
 
 class LibraryBusyError(LibraryError):

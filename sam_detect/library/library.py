@@ -111,9 +111,13 @@ class Library:
         """One whole example by its id or an unambiguous beginning of it (4 characters or more).
 
         Raises:
-            LibraryError: no example, or several, have this id.
+            ExampleNotFoundError: no example has this id.
+            LibraryError: several have it.
         """
-        return next(self.read(lookup.resolve(self.store, [example_id], self.name)))
+        for example in self.read(lookup.resolve(self.store, [example_id], self.name)):
+            return example
+        # Another thread or process removed it since its id was looked up.
+        raise lookup.no_example(self.store, self.name, example_id, len(self))
 
     def read(self, ids: Sequence[str] | None = None) -> Iterator[Example]:
         """Whole examples (all, or those of the ids that exist), in the order of ids.

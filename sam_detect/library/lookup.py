@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 
 import numpy as np
 
-from sam_detect.errors import LibraryCorruptError, LibraryError, MaskError
+from sam_detect.errors import ExampleNotFoundError, LibraryCorruptError, LibraryError, MaskError
 from sam_detect.interfaces import VectorStore
 from sam_detect.labels import shown_label
 from sam_detect.library import places
@@ -84,24 +84,29 @@ def no_label(label: str, labels: Set[str], library: str) -> str:
 
 
 def resolve(store: VectorStore, beginnings: Sequence[str], library: str) -> list[str]:
-    """The ids that begin so, each once; raises ``LibraryError`` unless each means one example."""
+    """The ids that begin so, each once; raises as :meth:`Library.get`."""
     known = [point.id for point in store.scan(fields=())]
     chosen: set[str] = set()
     for given in beginnings:
         text = given.strip().lower()
         found = [each for each in known if each.startswith(text)]
         if not found or len(text) < LEAST_ID_LENGTH:
-            place = places.options_of(store.location) or f"--library {library}"
-            raise LibraryError(
-                f"library '{library}' has no example '{given}' among its {len(known)}; "
-                f"see: sam-detect library list {place}"
-            )
+            raise no_example(store, library, given, len(known))
         if len(found) > 1:
             raise LibraryError(
                 f"'{given}' begins the ids of {len(found)} examples: {', '.join(found[:3])}"
             )
         chosen.add(found[0])
     return sorted(chosen)
+
+
+def no_example(store: VectorStore, library: str, example: str, among: int) -> ExampleNotFoundError:
+    """What is raised where a library with so many examples has none with this id."""
+    place = places.options_of(store.location) or f"--library {library}"
+    return ExampleNotFoundError(
+        f"library '{library}' has no example '{example}' among its {among}; "
+        f"see: sam-detect library list {place}"
+    )
 
 
 def find_contradicted(store: VectorStore, examples: Sequence[Example]) -> dict[str, list[str]]:

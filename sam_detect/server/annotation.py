@@ -194,7 +194,7 @@ class AnnotationSession:
 
     def thumbnail(self, example: str) -> Any:
         """``(h, w, 3)`` uint8 RGB: the crop that the library keeps of an example. Raises
-        ``LibraryError`` where there is no such example."""
+        ``ExampleNotFoundError`` where there is no such one."""
         return self.detector.library.get(example).crop.image_rgb
 
     # -- what users decide -------------------------------------------------------------------

@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sam_detect.errors import (
     ConfigError,
+    ExampleNotFoundError,
     ImageError,
     LibraryBusyError,
     LibraryError,
@@ -69,6 +70,7 @@ SECURITY_HEADERS = {
 STATUSES: tuple[tuple[type[SamDetectError], int], ...] = (
     (NotFoundError, 404),
     (LibraryNotFoundError, 404),
+    (ExampleNotFoundError, 404),
     (LibraryBusyError, 503),
     (StoreError, 503),
     (LibraryError, 409),

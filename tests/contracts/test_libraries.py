@@ -30,6 +30,7 @@ from library_helpers import (
 )
 
 from sam_detect.errors import (
+    ExampleNotFoundError,
     LibraryCorruptError,
     LibraryError,
     LibraryNotFoundError,
@@ -141,6 +142,19 @@ def test_rename_and_remove(store: VectorStore) -> None:
     assert library.destroy() == 4
     with pytest.raises(LibraryNotFoundError):
         library.destroy()
+
+
+def test_an_example_that_is_removed_while_it_is_read(
+    store: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = taught(store).library
+    chosen = next(library.listing("leaf")).id
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Library, "read", lambda *_: iter(()))
+        with pytest.raises(ExampleNotFoundError, match=f"no example '{chosen}' among its 10"):
+            library.get(chosen)
+    assert library.get(chosen).label == "leaf"
 
 
 def test_a_renamed_negative_leaves_its_old_label_free(store: VectorStore) -> None:
