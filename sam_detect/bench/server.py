@@ -31,9 +31,10 @@ from sam_detect.bench.fewshot import draw
 from sam_detect.bench.measurements import Measurements, Trial
 from sam_detect.config import HOME_VARIABLE
 from sam_detect.server.access import Access
+from sam_detect.server.detecting import ServiceLimits
 from sam_detect.server.detectors import Detectors
 from sam_detect.server.listening import served
-from sam_detect.server.service import ServiceLimits, service_app
+from sam_detect.server.service import service_app
 from sam_detect.server.ui import AnnotationUI
 
 CLICKS, BETWEEN_S = 24, 1.0

@@ -41,6 +41,10 @@ from sam_detect.server.extra import require_server
     "--root", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
     help="Jobs may name folders of pictures in this one [default: none].",
 )  # fmt: skip
+@click.option(
+    "--allow-urls", is_flag=True,
+    help="Pictures may be public web addresses, which this machine then fetches.",
+)  # fmt: skip
 @options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
 @options.verbose_option
 @options.general_options
@@ -52,6 +56,7 @@ def serve(
     seconds: float,
     upload_mb: int,
     root: Path | None,
+    allow_urls: bool,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -62,9 +67,10 @@ def serve(
       curl -F images=@table.jpg http://127.0.0.1:8001/v1/detect
     """
     require_server()
+    from sam_detect.server.detecting import ServiceLimits
     from sam_detect.server.detectors import Detectors, require_no_memory_store
     from sam_detect.server.listening import address_of, listen
-    from sam_detect.server.service import ServiceLimits, run_service
+    from sam_detect.server.service import run_service
 
     access = Access(host, os.environ.get(TOKEN) or None)
     require_no_memory_store(settings)
@@ -79,5 +85,5 @@ def serve(
         if access.token is not None:
             note(f"requests need the header Authorization: Bearer, with the value of {TOKEN}")
         sys.stdout.flush()
-        run_service(detectors, access, limits, socket, root)
+        run_service(detectors, access, limits, socket, root, urls=allow_urls)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -29,6 +29,9 @@ from sam_detect.types import Classification, Detections, Masks, Neighbour
 
 ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
 BUSY = (429, 503)
+BAD_PICTURE = 422
+STREAMED_AHEAD = 2
+"""Pictures of a stream that are sent before the answer to the first of them is there."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 20.0
 ERRORS: dict[int, type[SamDetectError]] = {
     401: ConfigError, 403: ConfigError, 404: NotFoundError, 409: LibraryError, 413: ImageError,
@@ -145,6 +148,54 @@ class Client:
         answer: dict[str, Any] = self._ask("POST", "/v1/examples", files=files, data=data).json()
         return answer
 
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        library: str | None = None,
+        threshold: float | None = None,
+        unknown: bool = False,
+    ) -> Iterator[Detections | ImageError]:
+        """Detects in pictures that come one after another, such as those of a camera, over one
+        connection; the next one is sent while one is worked on.
+
+        Args:
+            images: each as of :meth:`detect`; the others, too.
+
+        Yields:
+            The detections of each picture, in their order; an error for one that cannot be read.
+
+        Raises:
+            UnavailableError: no answer, or the connection is lost.
+            SamDetectError: what the service says.
+        """
+        from websockets.exceptions import ConnectionClosed, InvalidStatus
+        from websockets.sync.client import connect
+
+        query = _given({"library": library, "threshold": threshold, "unknown": unknown})
+        url = self._http.base_url.join("v1/stream").copy_merge_params(query)
+        scheme = "wss" if url.scheme == "https" else "ws"
+        token = self._http.headers.get("Authorization")
+        try:
+            with connect(
+                str(url.copy_with(scheme=scheme)), max_size=None, proxy=None,
+                additional_headers={} if token is None else {"Authorization": token},
+            ) as socket:  # fmt: skip
+                sent = answered = 0
+                for index, image in enumerate(images):
+                    socket.send(_file(image, index)[1])
+                    sent += 1
+                    if sent - answered > STREAMED_AHEAD:
+                        yield _streamed(socket.recv())
+                        answered += 1
+                while answered < sent:
+                    yield _streamed(socket.recv())
+                    answered += 1
+        except InvalidStatus as refused:
+            raise _refusal(refused.response.status_code, refused.response.body) from None
+        except (ConnectionClosed, OSError) as error:
+            raise self._no_answer(error) from error
+
     # -- libraries ---------------------------------------------------------------------------
 
     def libraries(self) -> list[str]:
@@ -184,9 +235,7 @@ class Client:
             try:
                 answer = self._http.request(method, path, **content)
             except httpx.HTTPError as error:
-                raise UnavailableError(
-                    f"no answer from {self._url} ({type(error).__name__}): is the service running?"
-                ) from error
+                raise self._no_answer(error) from error
             if answer.status_code not in BUSY or time.monotonic() + pause > end:
                 break
             told = answer.headers.get("Retry-After", "")
@@ -194,11 +243,12 @@ class Client:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         if answer.is_success:
             return answer
-        try:
-            detail = str(answer.json()["detail"])
-        except (ValueError, KeyError, TypeError):
-            detail = f"the service answered {answer.status_code}"
-        raise ERRORS.get(answer.status_code, SamDetectError)(detail)
+        raise _refusal(answer.status_code, answer.content)
+
+    def _no_answer(self, error: Exception) -> UnavailableError:
+        return UnavailableError(
+            f"no answer from {self._url} ({type(error).__name__}): is the service running?"
+        )
 
 
 class Job:
@@ -267,6 +317,26 @@ def detections_of(data: dict[str, Any]) -> Detections:
         str(data["image"]), masks, tuple(classifications), recipe=data["recipe"],
         timings_ms=data["timings_ms"],
     )  # fmt: skip
+
+
+def _refusal(status: int, body: bytes | bytearray | None) -> SamDetectError:
+    """The error that a problem is."""
+    try:
+        detail = str(json.loads(body or b"")["detail"])
+    except (ValueError, KeyError, TypeError):
+        detail = f"the service answered {status}"
+    return ERRORS.get(status, SamDetectError)(detail)
+
+
+def _streamed(message: str | bytes) -> Detections | ImageError:
+    """What an answer of a stream says; raises what is no fault of the picture."""
+    answer = json.loads(message)
+    problem = answer.get("problem")
+    if problem is None:
+        return detections_of(answer)
+    if problem["status"] != BAD_PICTURE:
+        raise _refusal(problem["status"], json.dumps(problem).encode())
+    return ImageError(str(problem["detail"]))
 
 
 def _file(image: ImageLike, index: int) -> tuple[str, bytes]:

@@ -12,6 +12,7 @@ import io
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from contextlib import suppress
+from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Any
 
@@ -67,6 +68,8 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+REQUEST: ContextVar[str] = ContextVar("request", default="")
+"""The id of the request that is being answered."""
 STATUSES: tuple[tuple[type[SamDetectError], int], ...] = (
     (NotFoundError, 404),
     (LibraryNotFoundError, 404),
@@ -96,9 +99,14 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
 
 
 def problem_body(status: int, detail: str) -> dict[str, Any]:
-    """What went wrong, as RFC 9457 has it."""
-    return {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status,
-            "detail": detail}  # fmt: skip
+    """What went wrong, as RFC 9457 has it; with the id of the request as ``instance``, where it
+    has one."""
+    body: dict[str, Any] = {
+        "type": "about:blank", "title": HTTPStatus(status).phrase, "status": status,
+        "detail": detail,
+    }  # fmt: skip
+    request = REQUEST.get()
+    return body | {"instance": f"urn:sam-detect:request:{request}"} if request else body
 
 
 def answer_problems(app: FastAPI) -> None:

@@ -34,6 +34,9 @@ class Metrics:
         self.in_flight = Gauge(
             "sam_detect_requests_in_flight", "Requests that are being answered.", registry=registry
         )
+        self.streams = Gauge(
+            "sam_detect_streams", "WebSockets of /v1/stream that are open.", registry=registry
+        )
         self.seconds = Histogram(
             "sam_detect_request_seconds", "Time to answer a request.", ["route"],
             buckets=SECONDS, registry=registry,

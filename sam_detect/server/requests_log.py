@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sam_detect.server.http import REQUEST
 from sam_detect.server.metrics import Metrics
 
 REQUEST_ID = "X-Request-ID"
@@ -40,7 +41,7 @@ class RequestLog:
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _USABLE.match(given) else secrets.token_hex(8)
-        scope.setdefault("state", {})["request_id"] = request_id
+        REQUEST.set(request_id)  # each request has a context of its own
         status, began = 500, time.perf_counter()
 
         async def sending(message: Message) -> None:

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path as FilePath
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Path, Query, Request, Response
 from fastapi import UploadFile as FormFile
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from sam_detect import __version__
 from sam_detect.config import home_dir
-from sam_detect.errors import ConfigError, SamDetectError, one_line
+from sam_detect.errors import ConfigError, one_line
 from sam_detect.server.access import Access
+from sam_detect.server.detecting import (
+    Asked,
+    Body,
+    Learning,
+    LibraryName,
+    LibraryQuery,
+    Service,
+    ServiceLimits,
+    asked,
+)
 from sam_detect.server.detectors import Detectors
+from sam_detect.server.fetching import LONGEST_URL, Fetcher
 from sam_detect.server.http import (
     Guard,
     answer_problems,
     as_image,
     problem,
-    problem_body,
-    status_of,
 )
 from sam_detect.server.job_routes import job_routes
 from sam_detect.server.jobs import Jobs
-from sam_detect.server.metrics import Metrics
 from sam_detect.server.requests_log import RequestLog, log
-from sam_detect.server.uploads import Upload, decoded, stored
-from sam_detect.server.work import BusyError, FullError, WorkQueue
-from sam_detect.types import Detections
+from sam_detect.server.stream_routes import stream_routes
+from sam_detect.server.uploads import decoded, stored
+from sam_detect.server.work import BusyError, FullError
 
 MOST_IMAGES = 32
 """Pictures of one request; more are a job."""
@@ -50,41 +58,21 @@ PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
         429: "too much waits already; see Retry-After", 503: "not now; see Retry-After",
     }.items()
 }  # fmt: skip
-LibraryName = Annotated[str, Field(min_length=1, max_length=100)]
-LibraryQuery = Annotated[LibraryName | None, Query(description="None: that of the service.")]
 ExampleId = Annotated[str, Path(pattern=r"^[0-9a-fA-F-]{4,40}$")]
 
 
-@dataclass(frozen=True)
-class ServiceLimits:
-    """What a service takes.
-
-    Attributes:
-        waiting: requests that may wait.
-        seconds: to answer a request.
-        upload_bytes: of a request with pictures.
-    """
-
-    waiting: int = 64
-    seconds: float = 60.0
-    upload_bytes: int = 64 << 20
-
-
-class Body(BaseModel):
-    """What a request says; unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
 class Picture(Body):
-    """A picture as text."""
+    """A picture: ``data`` or ``url``."""
 
     name: Annotated[str, Field(max_length=1000)] = ""
-    data: Annotated[str, Field(description="The file in base64.")]
+    data: Annotated[str | None, Field(description="The file in base64.")] = None
+    url: Annotated[
+        str | None, Field(max_length=LONGEST_URL, description="Where the service allows it.")
+    ] = None
 
 
 class Pictures(Body):
-    """Pictures as text."""
+    """Pictures as text, or by their addresses."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -94,109 +82,6 @@ class Pictures(Body):
     images: Annotated[list[Picture], Field(min_length=1, max_length=MOST_IMAGES)]
 
 
-class Learning(Body):
-    """What a picture shows. Boxes are ``x, y, width, height`` in pixels, points ``x, y``."""
-
-    model_config = ConfigDict(
-        extra="forbid", allow_inf_nan=False,
-        json_schema_extra={"example": {"label": "nut", "boxes_xywh": [[40, 60, 80, 50]]}},
-    )  # fmt: skip
-
-    label: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
-    boxes_xywh: Annotated[list[tuple[float, float, float, float]], Field(max_length=1000)] = []
-    points_xy: Annotated[list[tuple[float, float]], Field(max_length=1000)] = []
-    negative: bool = False
-    library: LibraryName | None = None
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How pictures are to be detected; requests that ask alike are worked on together."""
-
-    library: str | None
-    threshold: float | None
-    unknown: bool
-    explain: bool
-
-
-def asked(
-    library: LibraryQuery = None,
-    threshold: Annotated[float | None, Query(ge=0, le=1, description="Least confidence.")] = None,
-    unknown: Annotated[bool, Query(description="Also what has no label.")] = False,
-    explain: Annotated[bool, Query(description="Why each has its label.")] = False,
-) -> Asked:
-    """The query of a detection."""
-    return Asked(library, threshold, unknown, explain)
-
-
-class Service:
-    """What the requests of a service share: the detectors, the queue and the figures."""
-
-    def __init__(self, detectors: Detectors, limits: ServiceLimits) -> None:
-        self.detectors, self.limits = detectors, limits
-        self.queue = WorkQueue(limits.waiting, limits.seconds, self._batched)
-        self.metrics = Metrics(lambda: len(self.queue))
-
-    def _batched(self, size: int) -> None:
-        self.metrics.batches.observe(size)
-
-    async def run(self, request: Request, key: Any, work: Any, item: Any) -> Any:
-        """Has the worker do something for a request; raises as :meth:`WorkQueue.run`."""
-        return await self.queue.run(key, work, item, gone=request.is_disconnected)
-
-    def detect(self, items: Sequence[tuple[Asked, Upload]]) -> list[dict[str, Any]]:
-        """The pictures of a micro-batch, all asked for alike."""
-        try:
-            detector = self.detectors.get(items[0][0].library)
-        except SamDetectError as error:
-            return [error for _ in items]  # type: ignore[misc]  # the queue raises it for each
-        snapshot, found = detector.snapshot(), []
-        for how, upload in items:
-            try:
-                frame, pipeline = upload.read(detector), detector.pipeline
-                detections = pipeline.detect(frame, snapshot=snapshot, explain_unknown=how.unknown)
-                if how.threshold is not None:
-                    detections = _at_least(detections, how.threshold)
-                shown = detections if how.unknown else detections.known
-                self.metrics.note_stages(detections.timings_ms)
-                found.append(shown.to_dict(explain=how.explain))
-            except SamDetectError as error:
-                details = problem_body(status_of(error), one_line(error))
-                found.append({"image": upload.name, "problem": details})
-        return found
-
-    def detect_for_job(self, upload: Upload, options: dict[str, Any]) -> dict[str, Any]:
-        """The result of a picture of a job; between others, as soon as it is its turn."""
-        how = Asked(options["library"], options["threshold"], options["unknown"], explain=False)
-        found: dict[str, Any] = self.queue.call(how, self.detect, (how, upload))
-        return found
-
-    def learn(self, items: Sequence[tuple[Learning, Upload]]) -> list[Any]:
-        """Learns; an answer or an error for each."""
-        return [self._learn(*item) for item in items]
-
-    def _learn(self, learning: Learning, upload: Upload) -> Any:
-        try:
-            detector = self.detectors.get(learning.library, make=True)
-            frame = upload.read(detector)
-            learnt = detector.learn(
-                frame, learning.label, boxes_xywh=learning.boxes_xywh,
-                points_xy=learning.points_xy, negative=learning.negative,
-            )  # fmt: skip
-        except SamDetectError as error:
-            return error
-        return {
-            "added": learnt.added, "relabelled": learnt.relabelled, "total": learnt.total,
-            "batch": learnt.batch, "warnings": list(learnt.warnings),
-            "boxes_xywh": learnt.masks.boxes_xywh.tolist(),
-        }  # fmt: skip
-
-
-def _at_least(detections: Detections, threshold: float) -> Detections:
-    """The detections without the labels that are less sure."""
-    return detections[[i for i, each in enumerate(detections) if each.confidence >= threshold]]
-
-
 def service_app(
     detectors: Detectors,
     access: Access,
@@ -204,6 +89,7 @@ def service_app(
     *,
     jobs_in: FilePath | None = None,
     root: FilePath | None = None,
+    urls: bool = False,
     logged: bool = True,
 ) -> RequestLog:
     """The service as an ASGI application.
@@ -211,6 +97,7 @@ def service_app(
     Args:
         jobs_in: where jobs are kept; None: there are none.
         root: folders of pictures that jobs name lie in this one; None: jobs name none.
+        urls: whether pictures may be public web addresses.
         logged: whether requests are logged.
 
     Raises:
@@ -239,7 +126,9 @@ def service_app(
         status = 429 if isinstance(error, FullError) else 503
         return problem(status, one_line(error), {"Retry-After": str(error.retry_after)})
 
-    app.include_router(detection_routes(service))
+    fetcher = Fetcher(limits.upload_bytes) if urls else None
+    app.include_router(detection_routes(service, fetcher))
+    app.include_router(stream_routes(service))
     app.include_router(library_routes(service))
     app.include_router(watching_routes(service))
     if jobs is not None:
@@ -256,7 +145,7 @@ def service_app(
     return RequestLog(guarded, service.metrics, logged=logged)
 
 
-def detection_routes(service: Service) -> APIRouter:
+def detection_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
     """Pictures in, detections out; and what they teach."""
     router = APIRouter(prefix="/v1", tags=["pictures"])
 
@@ -270,8 +159,9 @@ def detection_routes(service: Service) -> APIRouter:
     async def detect(request: Request, how: Annotated[Asked, Depends(asked)]) -> Response:
         """Answers with the object of ``sam-detect detect --json`` for each picture, in their order;
         for one that cannot be read, with its ``problem``."""
-        with stored(await _pictures_of(request)) as uploads:
-            jobs = [service.run(request, how, service.detect, (how, each)) for each in uploads]
+        with stored(await _pictures_of(request, fetcher)) as uploads:
+            jobs = [service.run(how, service.detect, (how, each), request.is_disconnected)
+                    for each in uploads]  # fmt: skip
             results = await asyncio.gather(*jobs, return_exceptions=True)
         for each in results:
             if isinstance(each, BaseException):
@@ -296,7 +186,9 @@ def detection_routes(service: Service) -> APIRouter:
             raise ConfigError(f"request: {error.errors()[0]['msg']}") from error
         with stored([(image.filename or "", await image.read())]) as uploads:
             item = learning, uploads[0]
-            found: dict[str, Any] = await service.run(request, "learn", service.learn, item)
+            found: dict[str, Any] = await service.run(
+                "learn", service.learn, item, request.is_disconnected
+            )
             return found
 
     return router
@@ -380,15 +272,21 @@ def watching_routes(service: Service) -> APIRouter:
     return router
 
 
-async def _pictures_of(request: Request) -> list[tuple[str, bytes]]:
-    """Names and contents of the pictures of a request."""
+async def _pictures_of(request: Request, fetcher: Fetcher | None) -> list[tuple[str, bytes]]:
+    """Names and contents of the pictures of a request.
+
+    Args:
+        fetcher: of those that are addresses; None: these are refused.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
     if kind == "application/json":
         try:
             body = Pictures.model_validate_json(await request.body())
         except ValidationError as error:
             raise ConfigError(f"images: {error.errors()[0]['msg']}") from error
-        return [(each.name, decoded(each.data)) for each in body.images]
+        contents = [_content(each, fetcher) for each in body.images]
+        names = [each.name or urlsplit(each.url or "").path for each in body.images]
+        return list(zip(names, await asyncio.gather(*contents), strict=True))
     if kind != "multipart/form-data":
         raise ConfigError("send pictures as multipart/form-data (images) or as JSON")
     async with request.form(max_files=MOST_IMAGES, max_fields=4) as form:
@@ -396,6 +294,19 @@ async def _pictures_of(request: Request) -> list[tuple[str, bytes]]:
         if not files:
             raise ConfigError("the field 'images' has no file")
         return [(each.filename or "", await each.read()) for each in files]
+
+
+async def _content(picture: Picture, fetcher: Fetcher | None) -> bytes:
+    if (picture.data is None) == (picture.url is None):
+        raise ConfigError("a picture has either data or a url")
+    if picture.url is None:
+        return decoded(picture.data or "")
+    if fetcher is None:
+        raise ConfigError(
+            "this service fetches no addresses: send the picture itself, or start the service with "
+            "--allow-urls"
+        )
+    return await fetcher.fetch(picture.url)
 
 
 def _page(path: str, media: str) -> Any:
@@ -415,6 +326,8 @@ def run_service(
     limits: ServiceLimits,
     socket: Any,
     root: FilePath | None = None,
+    *,
+    urls: bool = False,
 ) -> None:
     """Answers until it is told to stop; what was accepted is done before it ends. Takes and raises
     what :func:`service_app` does."""
@@ -425,7 +338,10 @@ def run_service(
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(1, user_api="blas"))
         place = home_dir() / "service" / "jobs"
-        app = service_app(detectors, access, limits, jobs_in=place, root=root)
+        app = service_app(detectors, access, limits, jobs_in=place, root=root, urls=urls)
         log("started", library=detectors.default.library.name)
-        server_of(app, leave_seconds=int(limits.seconds) + 1).run(sockets=[socket])
+        server = server_of(
+            app, leave_seconds=int(limits.seconds) + 1, max_message=limits.upload_bytes
+        )
+        server.run(sockets=[socket])
         log("ended")

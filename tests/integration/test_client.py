@@ -89,3 +89,28 @@ def test_a_busy_service_is_asked_again(tmp_path: Path) -> None:
             with ThreadPoolExecutor(4) as pool:
                 found = list(pool.map(lambda _: patient.detect(photo), range(8)))
             assert [len(each) for each in found] == [5] * 8
+
+
+def test_a_client_streams_pictures(tmp_path: Path) -> None:
+    photo = draw_photos(tmp_path / "photos") / "0.png"
+    with serving(tmp_path / "home", SAM_DETECT_TOKEN=TOKEN) as (http, process):
+        url = str(http.base_url)
+        with Client(url) as stranger, pytest.raises(ConfigError, match="token"):
+            next(stranger.stream([photo]))
+        with Client(url, TOKEN) as client:
+            client.learn(photo, "nut", boxes_xywh=BOXES)
+            broken = tmp_path / "broken.png"
+            broken.write_bytes(b"no picture")
+            array = cv2.imread(str(photo))
+            found = list(client.stream([photo, broken, array, array, array], threshold=0.1))
+            assert isinstance(found[1], ImageError)
+            assert [len(each) for each in found if not isinstance(each, ImageError)] == [5] * 4
+            assert list(client.stream([])) == []
+            with pytest.raises(NotFoundError, match="no library 'parts'"):
+                list(client.stream([photo], library="parts"))
+            # A camera that never ends, and a service that does.
+            endless = client.stream(array for _ in iter(int, 1))
+            assert len(next(endless)) == 5  # type: ignore[arg-type]
+            process.kill()
+            with pytest.raises(UnavailableError, match="is the service running"):
+                list(endless)

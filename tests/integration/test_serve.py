@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ import pytest
 from tests.integration.page_harness import NUTS, draw_photos
 
 pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
+
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from sam_detect.server.client import Client
 
 TOKEN = "a-token-of-these-tests"
 BOXES = [[x - 20, y - 20, 40, 40] for x, y in NUTS[:2]]
@@ -161,6 +167,8 @@ def test_tokens_ids_and_logs(photo: Path, tmp_path: Path) -> None:
         odd = client.get("/v1/libraries", headers={"X-Request-ID": 'a"b c'})
         assert odd.headers["x-request-id"].isalnum()
         client.get("/v1/examples", params={"library": "secret-name"})
+        missing = client.get("/v1/libraries/none", headers={"X-Request-ID": "mine-2"})
+        assert missing.json()["instance"] == "urn:sam-detect:request:mine-2"
         foreign = client.post("/v1/libraries/a/undo", headers={"Origin": "https://elsewhere"})
         assert foreign.status_code == 403
         assert learn(client, photo).status_code == 200
@@ -245,6 +253,52 @@ def test_nothing_acknowledged_is_lost_in_fifty_kills(photo: Path, tmp_path: Path
             assert total >= acknowledged
 
 
+@pytest.mark.slow
+def test_fifty_clients_for_five_minutes(photo: Path, tmp_path: Path) -> None:
+    clients, seconds = 50, 300
+    answered: list[int] = []
+    taught: dict[str, int] = {}
+    memory: list[float] = []
+
+    def load(number: int, url: str, end: float) -> None:
+        with Client(url, timeout=120, patience=240) as client:
+            step = 0
+            while time.monotonic() < end:
+                step += 1
+                if step % 20 == 1:
+                    box = [40 + number % 5 * 8, 30 + step, 40, 40]
+                    client.learn(photo, f"nut {number}", boxes_xywh=[box])
+                    taught[f"nut {number}"] = taught.get(f"nut {number}", 0) + 1
+                else:
+                    client.detect(photo)
+            answered.append(step)
+
+    with serving(tmp_path / "home") as (http, _):
+        end = time.monotonic() + seconds
+        threads = [
+            threading.Thread(target=load, args=(number, str(http.base_url), end))
+            for number in range(clients)
+        ]
+        for thread in threads:
+            thread.start()
+        while time.monotonic() < end:
+            time.sleep(5)
+            figures = http.get("/metrics").text
+            memory.append(float(re.findall(r"^sam_detect_memory_bytes (\S+)", figures, re.M)[0]))
+        for thread in threads:
+            thread.join(300)
+        stats = http.get("/v1/libraries/default").json()
+        figures = http.get("/metrics").text
+    # A client whose request was lost has raised an error, and is not here.
+    assert len(answered) == clients
+    assert stats["classes"] == taught
+    assert "sam_detect_requests_in_flight 1.0" in figures
+    warm = max(memory[len(memory) // 5 : len(memory) // 3])
+    print(f"{sum(answered)} requests, {len(taught)} labels, memory {warm / 2**20:.0f} MiB, then "
+          f"{max(memory[-5:]) / 2**20:.0f} MiB")  # fmt: skip
+    assert max(memory[-5:]) < 1.25 * warm + (32 << 20)
+
+
 def ended(client: httpx.Client, job: str) -> dict[str, Any]:
     """A job's state when it has ended; its events are read until then."""
     with client.stream("GET", f"/v1/jobs/{job}/events") as events:
@@ -312,3 +366,69 @@ def test_jobs_of_folders_stay_below_the_root_and_can_be_cancelled(
     with serving(tmp_path / "home") as (client, _):
         refused = client.post("/v1/jobs", json={"folder": "tray"})
         assert "--root" in refused.json()["detail"]
+
+
+def test_a_stream_answers_each_picture_in_its_order(photo: Path, tmp_path: Path) -> None:
+    other = photo.with_name("1.png").read_bytes()
+    with serving(tmp_path / "home") as (client, _):
+        learn(client, photo)
+        url = f"{client.base_url}v1/stream".replace("http", "ws", 1)
+        with connect(url) as socket:
+            for message in (photo.read_bytes(), b"no picture", "text", other):
+                socket.send(message)
+            answers = [json.loads(socket.recv()) for _ in range(4)]
+        assert [each["number"] for each in answers] == [1, 2, 3, 4]
+        assert [each.get("problem", {}).get("status") for each in answers] == [None, 422, 422, None]
+        assert [len(answers[i]["detections"]) for i in (0, 3)] == [5, 5]
+        # Of many pictures only the latest is detected, and the service goes on when a client goes.
+        with connect(f"{url}?latest=true&unknown=true") as socket:
+            for _ in range(30):
+                socket.send(other)
+            answers = [json.loads(socket.recv()) for _ in range(30)]
+        assert [each["number"] for each in answers] == list(range(1, 31))
+        assert sum("skipped" in each for each in answers) > 10
+        assert len(answers[-1]["detections"]) > 5
+        with connect(url) as socket:
+            socket.send(other)
+        assert "sam_detect_streams 0.0" in client.get("/metrics").text
+        with connect(f"{url}?library=none") as socket:
+            socket.send(other)
+            assert json.loads(socket.recv())["problem"]["status"] == 404
+
+
+def test_streams_need_the_token_and_are_limited(photo: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "home", SAM_DETECT_TOKEN=TOKEN) as (client, _):
+        url = f"{client.base_url}v1/stream".replace("http", "ws", 1)
+        named = f"token.{base64.urlsafe_b64encode(TOKEN.encode()).decode().rstrip('=')}"
+        header = {"Authorization": f"Bearer {TOKEN}"}
+        for options in (
+            {}, {"additional_headers": {"Authorization": "Bearer no"}},
+            {"additional_headers": header | {"Origin": "http://evil.example"}},
+        ):  # fmt: skip
+            with pytest.raises(InvalidStatus, match=r"HTTP 40[13]"), connect(url, **options):
+                pass
+        with connect(url, subprotocols=["sam-detect", named]) as socket:
+            assert socket.subprotocol == "sam-detect"
+        with pytest.raises(InvalidStatus), connect(f"{url}?threshold=7", additional_headers=header):
+            pass
+        with ExitStack() as stack:
+            for _ in range(16):
+                stack.enter_context(connect(url, additional_headers=header))
+            with pytest.raises(InvalidStatus, match="503"), connect(url, additional_headers=header):
+                pass
+
+
+def test_addresses_are_fetched_only_where_that_is_allowed(photo: Path, tmp_path: Path) -> None:
+    def answer(client: httpx.Client, **picture: Any) -> tuple[int, str]:
+        told = client.post("/v1/detect", json={"images": [picture]})
+        return told.status_code, told.json()["detail"]
+
+    with serving(tmp_path / "home") as (client, _):
+        status, said = answer(client, url="http://example.org/a.png")
+        assert (status, "fetches no addresses" in said) == (422, True)
+    with serving(tmp_path / "home", "--allow-urls") as (client, _):
+        for url in (f"{client.base_url}healthz", "http://169.254.169.254/latest/meta-data"):
+            status, said = answer(client, url=url)
+            assert (status, "not a public address" in said) == (422, True)
+        assert "either data or a url" in answer(client, url="http://a.org", data="aaaa")[1]
+        assert "either data or a url" in answer(client)[1]

@@ -1,0 +1,143 @@
+"""``/v1/stream``: pictures in over a WebSocket, detections out, in their order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, WebSocket, WebSocketDisconnect
+
+from sam_detect.errors import ConfigError, SamDetectError, one_line
+from sam_detect.server.detecting import Asked, Service, asked
+from sam_detect.server.http import SOCKET_PROTOCOL, problem, problem_body, status_of
+from sam_detect.server.uploads import stored
+from sam_detect.server.work import BusyError, FullError
+
+MOST_STREAMS = 16
+"""Streams that may be open at once."""
+MOST_AHEAD = 4
+"""Pictures of a stream that are kept until it is their turn; further ones stay on the way, so that
+the client's sending waits."""
+MOST_SKIPPED = 1000
+"""... of a stream of which only the latest picture is kept, so many may be skipped before the
+client has to take an answer."""
+
+Answer = dict[str, Any]
+
+
+def stream_routes(service: Service) -> APIRouter:
+    """The stream."""
+    router = APIRouter(prefix="/v1")
+    open_: set[WebSocket] = set()
+
+    @router.websocket("/stream")
+    async def stream(
+        socket: WebSocket,
+        how: Annotated[Asked, Depends(asked)],
+        latest: Annotated[bool, Query()] = False,
+    ) -> None:
+        if len(open_) >= MOST_STREAMS:
+            refusal = f"{MOST_STREAMS} streams are open already: close one"
+            await socket.send_denial_response(problem(503, refusal, {"Retry-After": "5"}))
+            return
+        open_.add(socket)
+        try:
+            offered = socket.scope.get("subprotocols", ())
+            await socket.accept(SOCKET_PROTOCOL if SOCKET_PROTOCOL in offered else None)
+            with service.metrics.streams.track_inprogress():
+                await _Stream(service, socket, how, latest=latest).run()
+        finally:
+            open_.discard(socket)
+
+    return router
+
+
+@dataclass
+class _Picture:
+    """A picture that came.
+
+    Attributes:
+        number: from 1.
+        data: of its file; None where it was no binary message, or is skipped.
+        skipped: because a newer one came.
+    """
+
+    number: int
+    data: bytes | None
+    skipped: bool = False
+
+
+class _Stream:
+    """One client: what it sends, and what it gets.
+
+    Args:
+        how: its pictures are detected.
+        latest: whether a picture is skipped when a newer one is there.
+    """
+
+    def __init__(self, service: Service, socket: WebSocket, how: Asked, *, latest: bool) -> None:
+        self._service, self._socket, self._how, self._latest = service, socket, how, latest
+        self._most = MOST_SKIPPED if latest else MOST_AHEAD
+        self._waiting: deque[_Picture] = deque()
+        self._changed = asyncio.Condition()
+
+    async def run(self) -> None:
+        """Until the client is gone."""
+        hearing = asyncio.ensure_future(self._hear())
+        answering = asyncio.ensure_future(self._answer())
+        try:
+            await asyncio.wait({hearing, answering}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (hearing, answering):
+                task.cancel()
+            await asyncio.gather(hearing, answering, return_exceptions=True)
+
+    async def _hear(self) -> None:
+        """Takes pictures, numbered from 1, as long as there is room for them."""
+        number = 0
+        with suppress(WebSocketDisconnect):
+            while True:
+                event = await self._socket.receive()
+                if event["type"] == "websocket.disconnect":
+                    return
+                number += 1
+                async with self._changed:
+                    await self._changed.wait_for(lambda: len(self._waiting) < self._most)
+                    if self._latest and self._waiting:
+                        last = self._waiting[-1]
+                        last.data, last.skipped = None, True
+                    self._waiting.append(_Picture(number, event.get("bytes")))
+                    self._changed.notify_all()
+
+    async def _answer(self) -> None:
+        """Answers each picture, one by one."""
+        with suppress(WebSocketDisconnect, RuntimeError):  # it is gone
+            while True:
+                async with self._changed:
+                    await self._changed.wait_for(lambda: self._waiting)
+                    picture = self._waiting.popleft()
+                    self._changed.notify_all()
+                answer = {"skipped": True} if picture.skipped else await self._detect(picture)
+                text = json.dumps({"number": picture.number, **answer}, ensure_ascii=False)
+                await self._socket.send_text(text)
+
+    async def _detect(self, picture: _Picture) -> Answer:
+        try:
+            if picture.data is None:
+                raise ConfigError("send each picture as a binary message")
+            with stored([(f"frame-{picture.number}", picture.data)]) as uploads:
+                item = self._how, uploads[0]
+                found: Answer = await self._service.run(self._how, self._service.detect, item)
+                return found
+        except BusyError as error:
+            status = 429 if isinstance(error, FullError) else 503
+            details = problem_body(status, one_line(error)) | {"retry_after": error.retry_after}
+            return {"problem": details}
+        except SamDetectError as error:
+            return {"problem": problem_body(status_of(error), one_line(error))}
+        except OSError as error:
+            return {"problem": problem_body(507, one_line(error))}
