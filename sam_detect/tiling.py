@@ -14,7 +14,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -184,8 +184,20 @@ def _each(
     if min(threads, len(windows)) < 2:
         yield from map(in_window, windows)
         return
+    failed: list[int] = []
+
+    def unless_one_failed(index: int, window: Box) -> Masks:
+        # The pool itself goes on with those that wait until its caller sees the error.
+        if failed and index > min(failed):
+            raise CancelledError
+        try:
+            return in_window(window)
+        except BaseException:
+            failed.append(index)
+            raise
+
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(in_window, windows)  # an error cancels those that wait
+        yield from pool.map(unless_one_failed, range(len(windows)), windows)
 
 
 def places(

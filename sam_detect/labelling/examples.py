@@ -410,8 +410,10 @@ class ExampleLabeller(Labeller):
             nearest = np.lexsort((columns, -row[columns])).tolist()
             own = [rank for rank, i in enumerate(nearest) if not candidates[i].negative]
             last = own[: self.top_k][-1] + 1 if own else self.top_k
+            under_metric = row[columns].tolist()
             answers.append([
-                replace(candidates[i], similarity=float(row[columns[i]])) for i in nearest[:last]
+                Neighbour(near.id, near.label, under_metric[i], near.negative)
+                for i, near in ((i, candidates[i]) for i in nearest[:last])
             ])  # fmt: skip
         return answers
 

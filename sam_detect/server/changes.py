@@ -44,16 +44,18 @@ class Changes:
         Raises:
             SamDetectError: something cannot be learnt; nothing was changed then.
         """
-        steps = [self._with_new(step) if step.kind == "learn" else step for step in steps]
         # Made before anything is written: what cannot be learnt is refused as a whole.
         learning = [step for step in steps if step.kind == "learn"]
         examples = [example for step in learning for example in self._examples(step)]
-        with self._written(title, steps):
-            if examples:
-                self._detector.pipeline.keep(examples, batch=learning[0].data["batch"])
-            for step in steps:
-                if step.kind == "forget":
-                    self._forget(step)
+        # The store opens once for all of it: that takes longer than what is done there.
+        with self._detector.library.store.session():
+            steps = [self._with_new(step) if step.kind == "learn" else step for step in steps]
+            with self._written(title, steps):
+                if examples:
+                    self._detector.pipeline.keep(examples, batch=learning[0].data["batch"])
+                for step in steps:
+                    if step.kind == "forget":
+                        self._forget(step)
 
     def undo(self) -> Change:
         """Takes the last change back.

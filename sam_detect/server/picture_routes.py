@@ -14,7 +14,7 @@ from sam_detect.polygons import Ring as OutlineRing
 from sam_detect.server import editing
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession, Named
-from sam_detect.server.http import as_image
+from sam_detect.server.http import as_image, as_json
 from sam_detect.server.pictures import TILE_SIDE, ShownObject
 from sam_detect.server.survey import Survey
 from sam_detect.types import Masks
@@ -118,15 +118,15 @@ def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
     router = APIRouter(prefix="/api")
 
     @router.get("/pictures/{picture}")
-    def picture_objects(picture: Number) -> dict[str, Any]:
+    def picture_objects(picture: Number) -> Response:
         with ahead.waiting(picture):
             opened = session.opened(picture)
             height, width = opened.candidates.frame.size_hw
-            return {
+            return as_json({
                 "id": picture, "name": session.names[picture], "width": width, "height": height,
                 "tile": TILE_SIDE, "levels": opened.levels, "generation": opened.generation,
                 "finished": picture in session.finished(), "objects": _plain(session.shown(opened)),
-            }  # fmt: skip
+            })  # fmt: skip
 
     @router.get("/pictures/{picture}/tiles/{reduced}/{column}/{row}")
     def tile(picture: Number, reduced: Number, column: Number, row: Number) -> Response:
@@ -137,37 +137,38 @@ def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
     @router.get("/pictures/{picture}/outlines/{outline}")
     def outline(
         picture: Number, outline: ObjectId, detail: Annotated[float, Query(ge=0, le=1)] = 1
-    ) -> dict[str, Any]:
+    ) -> Response:
         """The rings of an outline, in as much detail as is asked for: to edit their vertices."""
         mask = session.outline(picture, outline)
         exact = [ring for polygon in mask.polygons_with_holes(0) for ring in polygon]
-        return {"rings": _rings(editing.simplified(exact, detail))}
+        return as_json({"rings": _rings(editing.simplified(exact, detail))})
 
     @router.post("/pictures/{picture}/decisions")
-    def decide(picture: Number, body: Decisions) -> dict[str, Any]:
+    def decide(picture: Number, body: Decisions) -> Response:
         with ahead.waiting(picture):
             named = [Named(each.object, each.label, each.negative) for each in body.decisions]
-            return {"objects": _plain(session.decide(picture, named)), **session.undoable}
+            found = session.decide(picture, named)
+            return as_json({"objects": _plain(found), **session.undoable})
 
     @router.post("/pictures/{picture}/delete")
-    def delete(picture: Number, body: Chosen) -> dict[str, Any]:
+    def delete(picture: Number, body: Chosen) -> Response:
         with ahead.waiting(picture):
             found = session.delete(picture, body.objects)
-            return {"objects": _plain(found), **session.undoable}
+            return as_json({"objects": _plain(found), **session.undoable})
 
     @router.post("/pictures/{picture}/outlines")
-    def edit(picture: Number, body: Edit) -> dict[str, Any]:
+    def edit(picture: Number, body: Edit) -> Response:
         with ahead.waiting(picture):
             masks = _edited(session, picture, body)
             if not body.keep:
                 rings = [r for polygon in masks.polygons_with_holes(0) for r in polygon]
-                return {"rings": _rings(rings)}
+                return as_json({"rings": _rings(rings)})
             if body.objects:
                 made = session.replace(picture, body.objects, masks)
             else:
                 made = session.draw(picture, masks, body.label)
             found = session.objects(picture)
-            return {"made": made, "objects": _plain(found), **session.undoable}
+            return as_json({"made": made, "objects": _plain(found), **session.undoable})
 
     @router.post("/pictures/{picture}/finished")
     def finish(picture: Number, body: Finished) -> dict[str, Any]:
