@@ -1,6 +1,6 @@
 """Pictures that a request names by their web address.
 
-Whoever sends an address makes this machine open a connection, perhaps into a network that is closed
+An address in a request makes this machine open a connection, perhaps into a network that is closed
 to the sender (server-side request forgery). So only public addresses are connected to: each name is
 looked up once, all that it stands for is checked, and the connection goes to what was checked, for
 each redirect again.
@@ -46,46 +46,46 @@ class Fetcher:
     """Fetches pictures.
 
     Args:
-        most_bytes: of a picture.
         seconds: for a picture.
         permitted: whether an address may be connected to.
     """
 
     def __init__(
         self,
-        most_bytes: int,
         *,
         seconds: float = SECONDS,
         permitted: Callable[[IPAddress], bool] = is_public,
     ) -> None:
-        self._most, self._seconds, self._permitted = most_bytes, seconds, permitted
+        self._seconds, self._permitted = seconds, permitted
 
-    async def fetch(self, url: str) -> bytes:
-        """The content of an address.
+    async def fetch(self, url: str, most_bytes: int) -> bytes:
+        """The content of an address, of so many bytes at most.
 
         Raises:
             ConfigError: it is no address, or one that is not public.
             ImageError: it does not answer in time, answers with a failure, or has too many bytes.
         """
         try:
-            return await asyncio.wait_for(self._follow(url), self._seconds)
+            return await asyncio.wait_for(self._follow(url, most_bytes), self._seconds)
         except (asyncio.TimeoutError, httpx.TimeoutException):
             raise ImageError(f"no answer within {self._seconds:g} s: {_shown(url)}") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             reason = one_line(error) or type(error).__name__
             raise ImageError(f"cannot be fetched ({reason}): {_shown(url)}") from None
 
-    async def _follow(self, url: str) -> bytes:
+    async def _follow(self, url: str, most_bytes: int) -> bytes:
         # A proxy would look names up by itself, and a netrc file has passwords.
         async with httpx.AsyncClient(trust_env=False, timeout=self._seconds) as client:
             for _ in range(MOST_REDIRECTS + 1):
-                content, following = await self._get(client, url)
+                content, following = await self._get(client, url, most_bytes)
                 if following is None:
                     return content
                 url = urljoin(url, following)
         raise ImageError(f"more than {MOST_REDIRECTS} redirects: {_shown(url)}")
 
-    async def _get(self, client: httpx.AsyncClient, url: str) -> tuple[bytes, str | None]:
+    async def _get(
+        self, client: httpx.AsyncClient, url: str, most_bytes: int
+    ) -> tuple[bytes, str | None]:
         """The content, or where it is instead."""
         host, port, authority = _parts(url)
         address = await self._looked_up(host, port, url)
@@ -103,8 +103,8 @@ class Fetcher:
             content = bytearray()
             async for part in answer.aiter_raw():
                 content += part
-                if len(content) > self._most:
-                    raise ImageError(f"it has more than {self._most} bytes: {_shown(url)}")
+                if len(content) > most_bytes:
+                    raise ImageError(f"it has more than {most_bytes} bytes: {_shown(url)}")
             return bytes(content), None
 
     async def _looked_up(self, host: str, port: int, url: str) -> str:

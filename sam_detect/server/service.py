@@ -8,7 +8,6 @@ from contextlib import ExitStack, asynccontextmanager
 from importlib import resources
 from pathlib import Path as FilePath
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Path, Query, Request, Response
 from fastapi import UploadFile as FormFile
@@ -126,7 +125,7 @@ def service_app(
         status = 429 if isinstance(error, FullError) else 503
         return problem(status, one_line(error), {"Retry-After": str(error.retry_after)})
 
-    fetcher = Fetcher(limits.upload_bytes) if urls else None
+    fetcher = Fetcher() if urls else None
     app.include_router(detection_routes(service, fetcher))
     app.include_router(stream_routes(service))
     app.include_router(library_routes(service))
@@ -159,7 +158,7 @@ def detection_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
     async def detect(request: Request, how: Annotated[Asked, Depends(asked)]) -> Response:
         """Answers with the object of ``sam-detect detect --json`` for each picture, in their order;
         for one that cannot be read, with its ``problem``."""
-        with stored(await _pictures_of(request, fetcher)) as uploads:
+        with stored(await _pictures_of(request, fetcher, service.limits.upload_bytes)) as uploads:
             jobs = [service.run(how, service.detect, (how, each), request.is_disconnected)
                     for each in uploads]  # fmt: skip
             results = await asyncio.gather(*jobs, return_exceptions=True)
@@ -272,11 +271,14 @@ def watching_routes(service: Service) -> APIRouter:
     return router
 
 
-async def _pictures_of(request: Request, fetcher: Fetcher | None) -> list[tuple[str, bytes]]:
+async def _pictures_of(
+    request: Request, fetcher: Fetcher | None, most_bytes: int
+) -> list[tuple[str, bytes]]:
     """Names and contents of the pictures of a request.
 
     Args:
         fetcher: of those that are addresses; None: these are refused.
+        most_bytes: of all that is fetched.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
     if kind == "application/json":
@@ -284,9 +286,12 @@ async def _pictures_of(request: Request, fetcher: Fetcher | None) -> list[tuple[
             body = Pictures.model_validate_json(await request.body())
         except ValidationError as error:
             raise ConfigError(f"images: {error.errors()[0]['msg']}") from error
-        contents = [_content(each, fetcher) for each in body.images]
-        names = [each.name or urlsplit(each.url or "").path for each in body.images]
-        return list(zip(names, await asyncio.gather(*contents), strict=True))
+        found: list[tuple[str, bytes]] = []
+        for each in body.images:  # one by one: all together may have as many bytes as an upload
+            left = most_bytes - sum(len(data) for _, data in found)
+            name = each.name or (each.url or "").partition("?")[0]
+            found.append((name, await _content(each, fetcher, left)))
+        return found
     if kind != "multipart/form-data":
         raise ConfigError("send pictures as multipart/form-data (images) or as JSON")
     async with request.form(max_files=MOST_IMAGES, max_fields=4) as form:
@@ -296,7 +301,7 @@ async def _pictures_of(request: Request, fetcher: Fetcher | None) -> list[tuple[
         return [(each.filename or "", await each.read()) for each in files]
 
 
-async def _content(picture: Picture, fetcher: Fetcher | None) -> bytes:
+async def _content(picture: Picture, fetcher: Fetcher | None, most_bytes: int) -> bytes:
     if (picture.data is None) == (picture.url is None):
         raise ConfigError("a picture has either data or a url")
     if picture.url is None:
@@ -306,7 +311,7 @@ async def _content(picture: Picture, fetcher: Fetcher | None) -> bytes:
             "this service fetches no addresses: send the picture itself, or start the service with "
             "--allow-urls"
         )
-    return await fetcher.fetch(picture.url)
+    return await fetcher.fetch(picture.url, most_bytes)
 
 
 def _page(path: str, media: str) -> Any:

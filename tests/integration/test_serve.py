@@ -433,5 +433,6 @@ def test_addresses_are_fetched_only_where_that_is_allowed(photo: Path, tmp_path:
         for url in (f"{client.base_url}healthz", "http://169.254.169.254/latest/meta-data"):
             status, said = answer(client, url=url)
             assert (status, "not a public address" in said) == (422, True)
+        assert answer(client, url="http://[::1")[0] == 422
         assert "either data or a url" in answer(client, url="http://a.org", data="aaaa")[1]
         assert "either data or a url" in answer(client)[1]

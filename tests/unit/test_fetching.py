@@ -62,7 +62,7 @@ def web() -> Iterator[str]:
 
 
 def fetch(url: str, *, permitted: Any = lambda _: True, seconds: float = 10) -> bytes:
-    return asyncio.run(Fetcher(10_000, seconds=seconds, permitted=permitted).fetch(url))
+    return asyncio.run(Fetcher(seconds=seconds, permitted=permitted).fetch(url, 10_000))
 
 
 def test_a_picture_and_its_redirects(web: str) -> None:
