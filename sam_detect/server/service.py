@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path as FilePath
 from typing import Annotated, Any
@@ -336,12 +336,10 @@ def run_service(
 ) -> None:
     """Answers until it is told to stop; what was accepted is done before it ends. Takes and raises
     what :func:`service_app` does."""
-    from threadpoolctl import threadpool_limits
-
     from sam_detect.server.listening import server_of
+    from sam_detect.server.process import long_running
 
-    with ExitStack() as stack:
-        stack.enter_context(threadpool_limits(1, user_api="blas"))
+    with long_running():
         place = home_dir() / "service" / "jobs"
         app = service_app(detectors, access, limits, jobs_in=place, root=root, urls=urls)
         log("started", library=detectors.default.library.name)

@@ -71,10 +71,9 @@ class AnnotationUI:
         self, image_directory: str | Path | Sequence[str | Path], access: Access
     ) -> Iterator[Guard]:
         """The page as an ASGI application, while the block runs; raises as :meth:`run`."""
-        from threadpoolctl import threadpool_limits
-
         from sam_detect.server.ahead import WorkAhead
         from sam_detect.server.app import annotation_app
+        from sam_detect.server.process import long_running
         from sam_detect.server.survey import Survey
 
         if isinstance(image_directory, (str, Path)):
@@ -87,8 +86,7 @@ class AnnotationUI:
         try:
             session, survey = AnnotationSession(self.detector, sources, journal), Survey()
             ahead = WorkAhead(session, survey, session.after)
-            # BLAS' threads spin while they wait for work, and take the cores from those who answer.
-            with threadpool_limits(1, user_api="blas"):
+            with long_running():
                 ahead.start()
                 yield annotation_app(session, survey, ahead, access)
         finally:
