@@ -223,8 +223,8 @@ def _display(*, show: bool) -> Iterator[Display | None]:
     if not show:
         yield None
         return
+    from sam_detect.scheduling import short_switch_interval
     from sam_detect.video.display import Display
-    from sam_detect.video.threads import short_switch_interval
 
     display = Display()
     try:

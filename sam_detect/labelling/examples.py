@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -40,7 +40,7 @@ from sam_detect.labelling.thresholds import AdaptiveThreshold
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.options import require_number
 from sam_detect.types import Classification, ExampleArrays, Explanation, LabelMemory, Neighbour
-from sam_detect.types.explanation import confidence_of
+from sam_detect.types.explanation import confidence_of, replaced
 
 AUTO_THRESHOLD = 0.5
 CANDIDATES = 50
@@ -248,7 +248,7 @@ class ExampleLabeller(Labeller):
         label, explanation = classification.best_label, classification.explanation
         if label is None or label not in factors or explanation is None:
             return classification
-        explanation = replace(explanation, negative_factor=factors[label])
+        explanation = replaced(explanation, negative_factor=factors[label])
         confidence = classification.confidence * factors[label]
         return self._decide(label, confidence, neighbours, explanation)
 
@@ -295,7 +295,7 @@ class ExampleLabeller(Labeller):
                 answers.append(classifications[index])
                 continue
             terms[index]["few_examples"] = decision.few_examples(label, sum(terms[index].values()))
-            explanation = replace(
+            explanation = replaced(
                 explanation,
                 log_odds=terms[index],
                 hard_negative=None if math.isnan(hard_negative) else hard_negative,

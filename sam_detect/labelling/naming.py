@@ -33,7 +33,7 @@ from sam_detect.types import (
     Neighbour,
     Taught,
 )
-from sam_detect.types.explanation import MOST_SUPPRESSED, Decision, Suppressed
+from sam_detect.types.explanation import MOST_SUPPRESSED, Decision, Suppressed, replaced
 
 DENIED_IOU = 0.65
 """In a picture that was corrected, what overlaps a negative so much is the same wrong find:
@@ -117,7 +117,7 @@ class Naming:
             quality_weight=QUALITY if candidates.rated_alike else LEARNT_QUALITY,
         )  # fmt: skip
         kept = with_voted_outlines(masks, classifications, keep, by) if self._vote else masks[keep]
-        return kept, [_explain_suppressed(i, classifications, masks, by) for i in keep.tolist()]
+        return kept, _with_suppressed(keep, classifications, masks, by)
 
     def labelled(
         self, memory: LabelMemory, candidates: Candidates, *, source: str | None = None
@@ -226,38 +226,43 @@ def _unknown(
     """The classification without its label, whatever it is similar to."""
     explanation = classification.explanation
     if explanation is not None:
-        explanation = replace(explanation, decision=decision, confidence=0.0)
-    return replace(
+        explanation = replaced(explanation, decision=decision, confidence=0.0)
+    return replaced(
         classification, label=None, confidence=0.0, neighbours=neighbours, explanation=explanation
     )
 
 
-def _explain_suppressed(
-    index: int, classifications: Sequence[Classification], masks: Masks, by: IntArray
-) -> Classification:
-    """A detection's classification; its explanation has the candidates that it suppressed.
+def _with_suppressed(
+    keep: IntArray, classifications: Sequence[Classification], masks: Masks, by: IntArray
+) -> list[Classification]:
+    """The classifications of what is kept; their explanations have the candidates that each
+    suppressed.
 
     Args:
-        by: of :func:`suppress`.
+        keep, by: of :func:`suppress`.
     """
-    classification = classifications[index]
-    gone = sorted(
-        np.flatnonzero(by == index).tolist(), key=lambda i: -classifications[i].confidence
-    )
-    if classification.explanation is None or not gone:
-        return classification
-    suppressed = tuple(
-        Suppressed(
-            classifications[i].best_label,
-            float(classifications[i].confidence),
-            masks.boxes_xywh[i].tolist(),
-        )
-        for i in gone[:MOST_SUPPRESSED]
-    )
-    explanation = replace(
-        classification.explanation, suppressed=suppressed, suppressed_count=len(gone)
-    )
-    return replace(classification, explanation=explanation)
+    gone: dict[int, list[int]] = {}
+    for index in np.flatnonzero(by >= 0).tolist():
+        gone.setdefault(int(by[index]), []).append(index)
+    boxes_xywh, answers = masks.boxes_xywh, []
+    for index in keep.tolist():
+        classification = classifications[index]
+        surest = sorted(gone.get(index, ()), key=lambda i: -classifications[i].confidence)
+        if classification.explanation is not None and surest:
+            suppressed = tuple(
+                Suppressed(
+                    classifications[i].best_label,
+                    float(classifications[i].confidence),
+                    boxes_xywh[i].tolist(),
+                )
+                for i in surest[:MOST_SUPPRESSED]
+            )
+            explanation = replaced(
+                classification.explanation, suppressed=suppressed, suppressed_count=len(surest)
+            )
+            classification = replaced(classification, explanation=explanation)
+        answers.append(classification)
+    return answers
 
 
 def observed_nesting(examples: ExampleArrays) -> Nesting:

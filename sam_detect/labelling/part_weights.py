@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from sam_detect.chunks import chunks
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import Classification, ExampleArrays, LabelMemory
+from sam_detect.types.explanation import replaced
 
 PRIOR_PRECISION = 0.3
 """Of the logarithms of the factors: as strong as so many examples that contradict it."""
@@ -113,8 +113,8 @@ def explain_parts(
             explanation = answers[index].explanation
             if explanation is not None:
                 named = dict(zip(weights, similar, strict=True))
-                explanation = replace(explanation, part_weights=weights, part_similarities=named)
-                answers[index] = replace(answers[index], explanation=explanation)
+                explanation = replaced(explanation, part_weights=weights, part_similarities=named)
+                answers[index] = replaced(answers[index], explanation=explanation)
     return answers
 
 

@@ -12,13 +12,14 @@ near is unknown. Where a label has too few examples to tell, all labels together
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from sam_detect.masks import FloatArray
 from sam_detect.types import Classification
+from sam_detect.types.explanation import replaced
 
 Similarities = npt.NDArray[np.float64]
 
@@ -165,9 +166,9 @@ def decided_by_prototype(
             answers.append(each)
             continue
         similarity = float(vector @ prototype)
-        explanation = replace(explanation, prototype_similarity=similarity)
+        explanation = replaced(explanation, prototype_similarity=similarity)
         if threshold is None:
-            answers.append(replace(each, explanation=explanation))
+            answers.append(replaced(each, explanation=explanation))
             continue
         enough = similarity >= threshold and explanation.negative_factor >= NEGATIVES_LEAVE
         answers.append(each.decided_otherwise(enough, explanation))

@@ -56,6 +56,7 @@ class Changes:
                 for step in steps:
                     if step.kind == "forget":
                         self._forget(step)
+            self._detector.snapshot()  # is asked for next, and read here without opening it again
 
     def undo(self) -> Change:
         """Takes the last change back.

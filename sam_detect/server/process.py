@@ -19,6 +19,7 @@ TRIM_SECONDS = 10.0
 def long_running() -> Iterator[None]:
     """Keeps the threads of this process from taking cores and memory that they do not need.
 
+    - Threads switch often (:func:`~sam_detect.scheduling.short_switch_interval`).
     - BLAS' threads spin while they wait for work, and take the cores from those who answer.
     - glibc gives each thread a heap of its own (up to eight for a core), and keeps what a thread
       has freed for that thread. The threads of a server come and go, so its memory would grow for
@@ -28,6 +29,8 @@ def long_running() -> Iterator[None]:
       from, 381 MiB, of which 232 MiB were in use. It is given back every :data:`TRIM_SECONDS`.
     """
     from threadpoolctl import threadpool_limits
+
+    from sam_detect.scheduling import short_switch_interval
 
     stopped = threading.Event()
     libc = glibc()
@@ -40,7 +43,7 @@ def long_running() -> Iterator[None]:
         libc.mallopt(M_ARENA_MAX, 1)
         threading.Thread(target=give_back, args=(libc,), name="trim", daemon=True).start()
     try:
-        with threadpool_limits(1, user_api="blas"):
+        with short_switch_interval(), threadpool_limits(1, user_api="blas"):
             yield
     finally:
         stopped.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,16 +82,14 @@ class AnnotationUI:
         if not any(_pictures(source) for source in sources):
             raise ImageError(f"there is no picture in {', '.join(sources)}")
         self.detector.pipeline.remember_proposals(PROPOSALS_KEPT)
-        journal = Journal(journal_path(self.detector))
-        try:
+        with closing(Journal(journal_path(self.detector))) as journal, long_running():
             session, survey = AnnotationSession(self.detector, sources, journal), Survey()
             ahead = WorkAhead(session, survey, session.after)
-            with long_running():
-                ahead.start()
+            ahead.start()
+            try:
                 yield annotation_app(session, survey, ahead, access)
-        finally:
-            ahead.stop()
-            journal.close()
+            finally:
+                ahead.stop()
 
 
 def journal_path(detector: SAMDetect) -> Path:

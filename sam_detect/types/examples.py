@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,9 +35,9 @@ class Hit:
     payload: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Neighbour:
-    """One stored example near a vector: the reason for a label.
+class Neighbour(NamedTuple):
+    """One stored example near a vector: the reason for a label. A tuple, since a picture takes
+    tens of thousands.
 
     Attributes:
         id: the example's id in its library.

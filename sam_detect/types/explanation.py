@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 Decision = Literal[
     "label", "below threshold", "other size", "unlike", "corrected here", "taught here"
@@ -20,6 +20,18 @@ in this image.
 TEMPERATURE = 2.0
 """What the log-odds are divided by, so that confidences are about as often right as they say."""
 MOST_LOG_ODDS = 30.0
+
+
+Record = TypeVar("Record")
+
+
+def replaced(record: Record, **changes: object) -> Record:
+    """A frozen dataclass with other values of some fields, as ``dataclasses.replace`` makes it, for
+    classes that check nothing when they are made: in a tenth of the time, and the labels of one
+    picture take thousands."""
+    made = object.__new__(type(record))
+    made.__dict__.update(record.__dict__, **changes)
+    return made
 
 
 def confidence_of(log_odds: float) -> float:

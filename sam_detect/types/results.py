@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 import numpy as np
@@ -15,7 +15,7 @@ from sam_detect.masks import BoolArray, FloatArray, IntArray, MaskRLE
 from sam_detect.polygons import EXACT_TOLERANCE_PX, Polygon, Ring
 from sam_detect.types.annotations import Annotation, Location
 from sam_detect.types.examples import Neighbour
-from sam_detect.types.explanation import Explanation
+from sam_detect.types.explanation import Explanation, replaced
 from sam_detect.types.frames import (
     Frame,
     Index,
@@ -62,7 +62,7 @@ class Classification:
         confidence = min(1.0, max(0.0, confidence))
         label = best_label if confidence >= threshold else None
         if explanation is not None:
-            explanation = replace(
+            explanation = replaced(
                 explanation,
                 decision="below threshold" if label is None else "label",
                 confidence=confidence,
@@ -72,9 +72,9 @@ class Classification:
 
     def decided_otherwise(self, known: bool, explanation: Explanation) -> Classification:
         """This classification with or without its best label, whatever its confidence."""
-        explanation = replace(explanation, decision="label" if known else "below threshold")
+        explanation = replaced(explanation, decision="label" if known else "below threshold")
         label = self.best_label if known else None
-        return replace(self, label=label, explanation=explanation)
+        return replaced(self, label=label, explanation=explanation)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Source
 from sam_detect.library.history import LearningBatch
 from sam_detect.pipeline import Pipeline
+from sam_detect.scheduling import short_switch_interval
 from sam_detect.sources.video import PacedSource, open_source
 from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video.appearance import SoftMask
@@ -37,7 +38,7 @@ from sam_detect.video.motion import Flows, Motion
 from sam_detect.video.propagators import find_propagator
 from sam_detect.video.statistics import Statistics
 from sam_detect.video.teaching import Taught, Teacher
-from sam_detect.video.threads import WAKE_S, Arrival, Reader, short_switch_interval
+from sam_detect.video.threads import WAKE_S, Arrival, Reader
 from sam_detect.video.tracks import KeyFrameResult, Tracks, TrackSnapshot
 
 STOP_S = 0.8

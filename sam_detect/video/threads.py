@@ -7,9 +7,6 @@ the newest frame counts: one that was not taken before the next one arrives is d
 from __future__ import annotations
 
 import atexit
-import contextlib
-import os
-import sys
 import threading
 import time
 import weakref
@@ -25,10 +22,6 @@ from sam_detect.video.motion import Flow
 
 WAKE_S = 0.5
 """Wake-up interval of a waiting thread: on some systems Ctrl-C does not interrupt a wait."""
-SWITCH_S = 0.0002
-"""Switch interval of Python's threads while a stream is live; the default is 5 ms."""
-NICENESS = 10
-"""Of a thread that gives way, as the command ``nice`` counts."""
 QUEUED = 16
 """Frames that are read ahead, and frames that wait to be written; fewer where they are huge."""
 HELD_BYTES = 200_000_000
@@ -55,14 +48,6 @@ def start_daemon(target: Callable[[], None], name: str) -> threading.Thread:
     return thread
 
 
-def give_way() -> None:
-    """From here on the calling thread has the processor when nobody else wants it. On Linux; on
-    other systems Python cannot say that of a thread."""
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-
-
 @atexit.register
 def _let_daemons_leave() -> None:
     until_s = time.monotonic() + LEAVE_S
@@ -83,21 +68,6 @@ class Arrival:
     frame: Frame
     prepared: Flow | None
     at_s: float
-
-
-@contextlib.contextmanager
-def short_switch_interval() -> Iterator[None]:
-    """Lets Python's threads switch more often.
-
-    A frame needs the interpreter some thirty times, between calls of OpenCV. During a keyframe
-    detection each of these would wait for a whole switch interval.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, SWITCH_S))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 def queue_length(frame: Frame) -> int:
