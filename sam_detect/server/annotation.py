@@ -170,10 +170,18 @@ class AnnotationSession:
         """What is known of an open picture, and the outlines that were drawn in it; made again
         only when the library or what was drawn has changed."""
         snapshot, version = self.detector.snapshot(), self.journal.version
-        if opened.known is None or opened.known[0] != (snapshot.generation, version):
-            known = self._known(opened, snapshot)
-            opened.known = (snapshot.generation, version), *known
-        return opened.known[1:]
+        known = opened.known
+        if known is None or known[0] != (snapshot.generation, version):
+            known = (snapshot.generation, version), *self._known(opened, snapshot)
+            opened.known = known
+        return known[1:]
+
+    def is_named(self, picture: int) -> bool:
+        """Whether the objects of an open picture are named by the library as it is now; raises as
+        :meth:`opened`."""
+        known = self.opened(picture).known
+        now = self.detector.snapshot().generation, self.journal.version
+        return known is not None and known[0] == now
 
     def _known(self, opened: OpenPicture, snapshot: LibrarySnapshot) -> tuple[Detections, Masks]:
         pipeline = self.detector.pipeline

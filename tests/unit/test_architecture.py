@@ -17,8 +17,17 @@ ROOMS = {
     "sources", "segmentation", "fading", "embedding", "vector_store", "labelling", "outputs",
 }  # fmt: skip
 TIERS = [
-    {"chunks", "errors", "labels", "masks", "overlaps", "polygons", "scheduling", "scratch",
-     "types"},
+    {
+        "chunks",
+        "errors",
+        "labels",
+        "masks",
+        "overlaps",
+        "polygons",
+        "scheduling",
+        "scratch",
+        "types",
+    },
     {"contracts", "formats", "interfaces", "registry", "options", "config", "parts", "plain_yaml"},
     {"models"},
     ROOMS,
