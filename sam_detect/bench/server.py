@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,11 @@ from sam_detect.server.listening import served
 from sam_detect.server.service import service_app
 from sam_detect.server.ui import AnnotationUI
 
-CLICKS, BETWEEN_S = 24, 1.0
-"""Objects that are named one by one; and how long a user takes from one to the next."""
-NEXT = 10
+CLICKS, PAUSES_S = 40, (0.5, 1.0, 2.0, 3.0)
+"""Objects that are named one by one; and how long a user takes from one to the next, in turn: some
+clicks come while work ahead has begun."""
+NEXT = 12
+"""So often a user goes on to the next picture, each time after a click and a pause."""
 CLIENTS, PICTURES = 8, 16
 SHAPES = 1_000, 10_000
 DRAWN_S = 3
@@ -96,19 +99,24 @@ def _page(measurements: Measurements, pictures: Path) -> None:
             objects = [each["id"] for each in first["objects"]]
             measurements.figures["objects"] = len(objects)
             measurements.announce("clicks")
-            clicks = []
-            for each in objects[:CLICKS]:
-                time.sleep(BETWEEN_S)
-                body = {"decisions": [{"object": each, "label": "cell"}]}
-                spent, _ = _timed(lambda body=body: client.post(  # type: ignore[misc]
-                    "api/pictures/0/decisions", json=body).raise_for_status())  # fmt: skip
-                clicks.append(spent)
+
+            def click(place: int) -> float:
+                time.sleep(PAUSES_S[place % len(PAUSES_S)])
+                body = {"decisions": [{"object": objects[place], "label": "cell"}]}
+                answer = partial(client.post, "api/pictures/0/decisions", json=body)
+                return _timed(lambda: answer().raise_for_status())[0]
+
+            clicks = [click(place) for place in range(CLICKS)]
             measurements.figures["click_median_ms"] = float(np.median(clicks))
             measurements.figures["click_p95_ms"] = float(np.percentile(clicks, 95))
             measurements.announce("next picture")
-            while client.get("api/state").json()["surveyed"] < 2:
-                time.sleep(0.5)
-            opened = [_timed(lambda: client.get("api/pictures/1").json())[0] for _ in range(NEXT)]
+            opened = []
+            for place in range(CLICKS, CLICKS + NEXT):
+                click(place)
+                time.sleep(PAUSES_S[place // len(PAUSES_S) % len(PAUSES_S)])
+                opened.append(_timed(lambda: client.get("api/pictures/1").raise_for_status())[0])
+                client.get("api/pictures/0").raise_for_status()
+            measurements.figures["next_open_median_ms"] = float(np.median(opened))
             measurements.figures["next_open_p95_ms"] = float(np.percentile(opened, 95))
         _frames(measurements, url)
 

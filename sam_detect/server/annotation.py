@@ -169,12 +169,13 @@ class AnnotationSession:
     def detections(self, opened: OpenPicture) -> tuple[Detections, Masks]:
         """What is known of an open picture, and the outlines that were drawn in it; made again
         only when the library or what was drawn has changed."""
-        snapshot, version = self.detector.snapshot(), self.journal.version
-        known = opened.known
-        if known is None or known[0] != (snapshot.generation, version):
-            known = (snapshot.generation, version), *self._known(opened, snapshot)
-            opened.known = known
-        return known[1:]
+        with opened.naming:
+            snapshot, version = self.detector.snapshot(), self.journal.version
+            known = opened.known
+            if known is None or known[0] != (snapshot.generation, version):
+                known = (snapshot.generation, version), *self._known(opened, snapshot)
+                opened.known = known
+            return known[1:]
 
     def is_named(self, picture: int) -> bool:
         """Whether the objects of an open picture are named by the library as it is now; raises as

@@ -6,7 +6,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ class OpenPicture:
         masks: outlines by id, those that were shown and those that were drawn.
         rings: of outlines, by id.
         known: what was detected and drawn last, after what it holds for.
+        naming: held while that is made, so that two who ask for it do not both make it.
     """
 
     candidates: Candidates
@@ -75,6 +76,7 @@ class OpenPicture:
     masks: dict[str, Masks] = field(default_factory=dict)
     rings: dict[str, list[list[list[float]]]] = field(default_factory=dict)
     known: tuple[object, Detections, Masks] | None = None
+    naming: threading.Lock = field(default_factory=threading.Lock)
     _reduced: dict[int, ImageRGB] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -204,10 +206,7 @@ class OpenPictures:
         if opened.generation == snapshot.generation:
             return opened
         candidates = pipeline.propose(opened.candidates.frame, snapshot, warn=False)
-        made = OpenPicture(
-            candidates, snapshot.generation, opened.digest, opened.file, opened.masks,
-            opened.rings, None, opened._reduced, opened._lock,
-        )  # fmt: skip
+        made = replace(opened, candidates=candidates, generation=snapshot.generation, known=None)
         return self._keep(picture, made)
 
     def is_open(self, picture: int) -> bool:
