@@ -56,7 +56,7 @@ MOST_FITTED = 4
 SHARPNESS = 20.0
 """A vote that is less similar by 1/20 has a weight lower by a factor of e."""
 
-Names = npt.NDArray[np.object_]
+Codes = npt.NDArray[np.intp]
 Votes = Sequence[tuple[str, float]]
 Shifts = tuple[tuple[str, float], ...]
 """Each label with the shift that is expected of it; first, under no label, that of all."""
@@ -351,12 +351,17 @@ class ExampleLabeller(Labeller):
         metric = Metric.fit(vectors, labels.tolist(), weights)
         left_out: dict[str, list[float]] = {label: [] for label in sorted(set(labels))}
         shift = {label: expected_shift(sources[labels == label].tolist()) for label in left_out}
+        # Numbers compare faster than names.
+        of_label, of_source = (np.unique(n.astype(str), return_inverse=True)[1]
+                               for n in (labels, sources))  # fmt: skip
         for fold in range(min(FOLDS, len(vectors))):
             mine = np.arange(len(vectors)) % FOLDS == fold
             # The metric must not be fitted to what it is tested on.
             mapped = Metric.fit(vectors[~mine], labels[~mine].tolist(), weights)(vectors)
             for index in np.flatnonzero(mine):
-                similarity = self._left_out(index, mapped, labels, sources, shift[labels[index]])
+                similarity = self._left_out(
+                    index, mapped, of_label, of_source, shift[labels[index]]
+                )
                 if similarity is not None:
                     left_out[labels[index]].append(similarity)
         calibration = calibrate(
@@ -375,7 +380,7 @@ class ExampleLabeller(Labeller):
         return Fitted(metric, means, plain, calibration, decision, weighted, shapes)
 
     def _left_out(
-        self, index: np.intp, vectors: FloatArray, labels: Names, sources: Names, shift: float
+        self, index: np.intp, vectors: FloatArray, labels: Codes, sources: Codes, shift: float
     ) -> float | None:
         """Similarity of an example to the others of its label; None where there are none.
 

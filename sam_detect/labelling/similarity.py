@@ -64,8 +64,13 @@ class Metric:
         if not centred:
             return cls(np.zeros((0, dimension), np.float32), np.zeros(0, np.float32), weights)
         scatter = np.concatenate(centred).astype(np.float64)
-        _, singular, directions = np.linalg.svd(scatter, full_matrices=False)
-        variances = singular**2 / len(scatter)
+        if len(scatter) > dimension:  # the same directions, in a fraction of the time
+            squares, columns = np.linalg.eigh(scatter.T @ scatter)
+            squares, directions = np.maximum(squares, 0), columns.T
+        else:
+            _, singular, directions = np.linalg.svd(scatter, full_matrices=False)
+            squares = singular**2
+        variances = squares / len(scatter)
         mean = max(float(variances.sum()) / dimension, 1e-12)
         factors = np.sqrt(SHRINKAGE / (variances / mean + SHRINKAGE))
         return cls(directions.astype(np.float32), factors.astype(np.float32), weights)

@@ -128,14 +128,15 @@ class LibrarySnapshot:
         similarities = vectors @ arrays.vectors.T
         last = max(similarities.shape[1] - limit, 0)
         bounds = np.partition(similarities, last, axis=1)[:, last]
+        negatives = np.asarray(arrays.negatives, bool).tolist()
         found = []
         for row, bound in zip(similarities, bounds, strict=True):
             near = np.flatnonzero(row >= bound)
             # A stable sort keeps the order of ids among ties, as the stores do.
             near = near[np.argsort(-row[near], kind="stable")[:limit]]
             found.append([
-                Neighbour(arrays.ids[i], arrays.labels[i], float(row[i]), bool(arrays.negatives[i]))
-                for i in near.tolist()
+                Neighbour(arrays.ids[i], arrays.labels[i], similarity, negatives[i])
+                for i, similarity in zip(near.tolist(), row[near].tolist(), strict=True)
             ])  # fmt: skip
         return found
 

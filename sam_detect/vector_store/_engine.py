@@ -177,10 +177,7 @@ class Shard(StoredPoints):
             if len(record.vector) != self.dimension:
                 raise self._files.corrupt(f"point {record.id} has no vector")
             vector = np.array(record.vector, np.float32)
-        payload = record.payload or {}
-        if fields is not None:
-            payload = pick_fields(payload, fields)
-        return Point(str(record.id), vector, payload)
+        return Point(str(record.id), vector, pick_fields(record.payload or {}, fields))
 
     def _check_segments(self) -> None:
         with self._files.errors("read"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -104,7 +105,7 @@ class MemoryVectorStore(VectorStore):
                 Point(
                     id=key,
                     vector=self._vectors[key].copy() if with_vectors else None,
-                    payload=pick_fields(self._payloads[key], fields),
+                    payload=self._payload(key, fields),
                 )
                 for key in wanted
                 if key in self._vectors
@@ -139,6 +140,10 @@ class MemoryVectorStore(VectorStore):
     def _dimension(self) -> int | None:
         return next((len(each) for each in self._vectors.values()), None)
 
+    def _payload(self, key: str, fields: Sequence[str] | None) -> dict[str, Any]:
+        """A copy: whoever gets it may change it."""
+        return copy.deepcopy(pick_fields(self._payloads[key], fields))
+
     def _become(self, other: MemoryVectorStore) -> None:
         self._vectors, self._payloads = other._vectors, other._payloads
         self._manifest, self._by_id = other._manifest, None
@@ -160,8 +165,6 @@ class MemoryVectorStore(VectorStore):
             exact = (matrix[near].astype(np.float64) * query.astype(np.float64)).sum(axis=1)
             order = np.argsort(-exact, kind="stable")[:limit]
             yield [
-                Hit(
-                    ids[near[i]], float(exact[i]), pick_fields(self._payloads[ids[near[i]]], fields)
-                )
+                Hit(ids[near[i]], float(exact[i]), self._payload(ids[near[i]], fields))
                 for i in order
             ]
