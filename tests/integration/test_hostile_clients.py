@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import time
@@ -27,6 +28,7 @@ from sam_detect.server import listening
 from sam_detect.server.access import Access
 from sam_detect.server.detecting import ServiceLimits
 from sam_detect.server.detectors import Detectors
+from sam_detect.server.http import Guard, answer_problems
 from sam_detect.server.listening import served
 from sam_detect.server.live import LiveSession
 from sam_detect.server.live_app import live_app
@@ -185,3 +187,65 @@ def _taken(reader: socket.socket, pause: float) -> int:
             count += len(data)
             time.sleep(pause)
     return count
+
+
+def test_no_answer_says_where_things_lie(home: Path) -> None:
+    photos = draw_photos(home.parent / "photos", 3)
+    (photos / "bad.png").write_bytes(b"no picture")
+    os.mkfifo(photos / "pipe.png")
+    (photos / "away.png").symlink_to("/etc/passwd")
+    detector = SAMDetect(**OPTIONS)
+    detector.learn(photos / "0.png", "nut", boxes_xywh=[[40, 40, 40, 40]])
+    access = Access("127.0.0.1")
+    said: dict[str, httpx.Response] = {}
+    with (
+        AnnotationUI(detector).app(photos, access) as app,
+        served(app, "127.0.0.1", 0) as url,
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
+        names = [each["name"] for each in client.get("api/pictures").json()["pictures"]]
+        (photos / "1.png").unlink()
+        for number, name in enumerate(names):
+            said[name] = client.get(f"api/pictures/{number}")
+        for path in ("api/library", "api/library/log", "api/library/examples?label=nut",
+                     "api/examples/0000/thumbnail", "api/pictures?policy=rare"):  # fmt: skip
+            said[path] = client.get(path)
+    for name in ("1.png", "bad.png", "pipe.png", "away.png"):
+        assert (said[name].status_code, name in said[name].json()["detail"]) == (422, True)
+    service = service_app(Detectors(OPTIONS, detector), access, ServiceLimits())
+    with served(service, "127.0.0.1", 0) as url, httpx.Client(base_url=url, timeout=30) as client:
+        for path in ("v1/libraries/default", "v1/examples", "v1/libraries/none", "readyz"):
+            said[path] = client.get(path)
+        library = home / "libraries" / "sam_detect" / "library.json"
+        library.write_bytes(b"{")
+        said["damaged"] = client.get("v1/libraries/default")
+    assert said["damaged"].status_code == 409
+    assert "SAM_DETECT_HOME/libraries" in said["v1/libraries/default"].json()["location"]
+    assert said["v1/examples"].json()["examples"][0]["source"] == "0.png"
+    for path, answer in said.items():
+        assert str(home.parent) not in answer.text, path
+
+
+def test_an_error_that_nobody_foresaw_is_a_problem(caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    answer_problems(app)
+    causes = {
+        "bug": (KeyError("secret"), 500, "see its log"),
+        "memory": (MemoryError(), 507, "send less"),
+        "disk": (OSError(28, "No space left on device", "/secret/file"), 507, "No space left"),
+    }
+
+    @app.get("/{name}")
+    def fail(name: str) -> None:
+        raise causes[name][0]
+
+    guard = Guard(app, Access("127.0.0.1"))
+    with served(guard, "127.0.0.1", 0) as url, httpx.Client(base_url=url) as client:
+        for name, (_, status, words) in causes.items():
+            answer = client.get(name)
+            assert answer.status_code == answer.json()["status"] == status
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert "default-src 'self'" in answer.headers["content-security-policy"]
+            assert words in answer.json()["detail"]
+            assert "secret" not in answer.text
+    assert caplog.text.count("Traceback") == 1, "that of the bug"
