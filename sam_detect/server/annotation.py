@@ -77,6 +77,9 @@ class AnnotationSession:
         self.queue: list[int] = []
         """The order in which the pictures were last asked for."""
         self._lock = threading.RLock()
+        self._changing = threading.RLock()
+        """Held by the one who decides something: thousands of objects take minutes, and pictures
+        are shown meanwhile. Taken before ``_lock``."""
         self.pictures = OpenPictures(detector, self.path)
         self.look_again()
         self._changes = Changes(detector, journal, self._frame)
@@ -223,7 +226,7 @@ class AnnotationSession:
     def decide(self, picture: int, named: Sequence[Named]) -> list[ShownObject]:
         """Learns what each of some objects is, or is not; raises as :meth:`name`."""
         opened = self.opened(picture)
-        with self._lock:
+        with self._changing:
             self._changes.do(
                 _title(named), [self._learning(opened, named, self._changes.new_batch())]
             )
@@ -238,7 +241,7 @@ class AnnotationSession:
         pictures: dict[str, list[tuple[Masks, Named]]] = {}
         for digest, mask, named in decisions:
             pictures.setdefault(digest, []).append((mask, named))
-        with self._lock:
+        with self._changing:
             batch = self._changes.new_batch()
             steps = [
                 learning(
@@ -253,7 +256,7 @@ class AnnotationSession:
         """Removes objects from the picture: they are no longer proposed there, and what was
         learnt of them is forgotten; raises as :meth:`name`."""
         opened = self.opened(picture)
-        with self._lock:
+        with self._changing:
             self._changes.do(f"delete {len(ids)}", self._removing(opened, ids))
         return self.shown(opened)
 
@@ -267,7 +270,7 @@ class AnnotationSession:
             MaskError: the masks are of a picture of another size.
         """
         opened = self.opened(picture)
-        with self._lock:
+        with self._changing:
             masks.require_fit(opened.candidates.frame)
             self._changes.do("draw", self._drawing(opened, masks, label))
         return [id_of(masks, index) for index in range(len(masks))]
@@ -276,7 +279,7 @@ class AnnotationSession:
         """Puts edited outlines in the place of objects; what was learnt of these is learnt of the
         new outlines instead. Returns the ids of these; raises as :meth:`draw` and :meth:`name`."""
         opened = self.opened(picture)
-        with self._lock:
+        with self._changing:
             masks.require_fit(opened.candidates.frame)
             taught = [each for each in self.shown(opened) if each.id in ids and each.taught]
             labels = sorted({str(each.label) for each in taught})
@@ -291,7 +294,7 @@ class AnnotationSession:
     def finish(self, picture: int, finished: bool = True) -> None:
         """Marks a picture as finished, or as not finished."""
         opened = self.opened(picture)
-        with self._lock:
+        with self._changing:
             data = {"there": finished, "name": self.names[picture]}
             title = "finish" if finished else "reopen"
             self._changes.do(f"{title} {data['name']}", [Step(opened.digest, "finish", data)])
@@ -300,12 +303,12 @@ class AnnotationSession:
 
     def undo(self) -> Outcome:
         """Takes the last change back; raises as :meth:`Changes.undo`."""
-        with self._lock:
+        with self._changing:
             return self._outcome(self._changes.undo())
 
     def redo(self) -> Outcome:
         """Makes the last change again that was undone; raises as :meth:`undo`."""
-        with self._lock:
+        with self._changing:
             return self._outcome(self._changes.redo())
 
     @property

@@ -43,7 +43,7 @@ def annotation_app(
     answer_problems(app)
 
     @app.get("/healthz")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:  # waits for no thread that others keep busy
         return {"status": "ok", "version": __version__}
 
     @app.get("/api/state")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from sam_detect.api import SAMDetect
-from sam_detect.errors import LibraryError, MaskError
+from sam_detect.errors import LibraryError, MaskError, SamDetectError
 from sam_detect.labels import normalised_label
-from sam_detect.library.example import example_id
+from sam_detect.library.example import example_id, label_of
 from sam_detect.masks import MaskRLE, rle_to_crop
 from sam_detect.server.journal import Change, Journal, Step, StepKind
 from sam_detect.types import Frame, Masks
@@ -31,8 +31,7 @@ class Changes:
         self, detector: SAMDetect, journal: Journal, frame_of: Callable[[str], Frame]
     ) -> None:
         self._detector, self.journal, self._frame_of = detector, journal, frame_of
-        for change in journal.begun():
-            self._settle(change)
+        self._settle_begun()
 
     def new_batch(self) -> str:
         """The id of a learning batch that begins now."""
@@ -47,15 +46,22 @@ class Changes:
         # Made before anything is written: what cannot be learnt is refused as a whole.
         learning = [step for step in steps if step.kind == "learn"]
         examples = [example for step in learning for example in self._examples(step)]
-        # The store opens once for all of it: that takes longer than what is done there.
+        # The store opens once for all of it: that takes longer than what is done there. It also
+        # keeps other processes out: what they see as begun was not ended by its own process.
         with self._detector.library.store.session():
+            self._settle_begun()
             steps = [self._with_new(step) if step.kind == "learn" else step for step in steps]
-            with self._written(title, steps):
-                if examples:
-                    self._detector.pipeline.keep(examples, batch=learning[0].data["batch"])
+            if not _changes_library(steps):
+                self.journal.begin(title, steps, done=True)
+                return
+            change = Change(self.journal.begin(title, steps), title, tuple(steps))
+            with self._settled_if_it_fails(change):
+                if learning:
+                    self._keep(examples, learning[0].data["batch"])
                 for step in steps:
                     if step.kind == "forget":
                         self._forget(step)
+            self.journal.done(change.id)
             self._detector.snapshot()  # is asked for next, and read here without opening it again
 
     def undo(self) -> Change:
@@ -65,60 +71,99 @@ class Changes:
             LibraryError: there is none.
             ImageError: its picture is needed, and no longer there.
         """
-        change = self.journal.last_done()
-        if change is None:
-            raise LibraryError("there is nothing to undo")
-        again, steps = self.new_batch(), list(change.steps)
-        for index, step in enumerate(steps):
-            if step.kind == "forget":
-                self._detector.pipeline.keep(self._examples(step), batch=again)
-                steps[index] = replace(step, data={**step.data, "batch": again})
-        learnt = [step for step in steps if step.kind == "learn"]
-        there = self._batches()
-        for batch in {step.data["batch"] for step in learnt}:
-            if batch in there:
-                self._detector.library.undo(batch)
-        for step in learnt:  # what was forgotten and learnt again since is of another batch
-            self._forget(step, only=step.data["new"])
-        self.journal.undone(change.id, steps)
-        return change
+        with self._detector.library.store.session():
+            self._settle_begun()
+            change = self.journal.last_done()
+            if change is None:
+                raise LibraryError("there is nothing to undo")
+            again, steps = self.new_batch(), list(change.steps)
+            examples = [e for step in steps if step.kind == "forget" for e in self._examples(step)]
+            learnt = [step for step in steps if step.kind == "learn"]
+            if _changes_library(steps):
+                self.journal.begin_again(change.id)
+                with self._settled_if_it_fails(change, undone=True):
+                    self._keep(examples, again)
+                    self._take_back(learnt)
+                    # What was forgotten and learnt again since is of another batch.
+                    for step in learnt:
+                        self._forget(step, only=step.data["new"])
+            self.journal.undone(change.id, _with_batch(steps, "forget", again))
+            return change
 
     def redo(self) -> Change:
         """Makes the last change again that was undone; raises as :meth:`undo`."""
-        change = self.journal.first_undone()
-        if change is None:
-            raise LibraryError("there is nothing to redo")
-        batch, steps = self.new_batch(), list(change.steps)
-        for index, step in enumerate(steps):
-            if step.kind == "learn":
-                self._detector.pipeline.keep(self._examples(step), batch=batch)
-                steps[index] = replace(step, data={**step.data, "batch": batch})
-            elif step.kind == "forget":
-                self._forget(step)
-        self.journal.done(change.id, steps)
-        return change
+        with self._detector.library.store.session():
+            self._settle_begun()
+            change = self.journal.first_undone()
+            if change is None:
+                raise LibraryError("there is nothing to redo")
+            batch = self.new_batch()
+            steps = _with_batch(change.steps, "learn", batch)
+            examples = [e for step in steps if step.kind == "learn" for e in self._examples(step)]
+            if _changes_library(steps):
+                self.journal.begin_again(change.id, steps)
+                again = replace(change, steps=tuple(steps))
+                with self._settled_if_it_fails(again, undone=True):
+                    self._keep(examples, batch)
+                    for step in steps:
+                        if step.kind == "forget":
+                            self._forget(step)
+            self.journal.done(change.id)
+            return change
+
+    def _keep(self, examples: Sequence[Any], batch: str) -> None:
+        if examples:
+            self._detector.pipeline.keep(examples, batch=batch)
 
     @contextmanager
-    def _written(self, title: str, steps: Sequence[Step]) -> Iterator[None]:
-        change = self.journal.begin(title, steps)
+    def _settled_if_it_fails(self, change: Change, *, undone: bool = False) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            self._settle(Change(change, title, tuple(steps)))
+            # Where even this fails it stays begun, and the next change settles it first.
+            with suppress(SamDetectError):
+                self._settle(change, undone=undone)
             raise
-        self.journal.done(change)
 
-    def _settle(self, change: Change) -> None:
-        """Ends a change that was begun: it was made if the library has its batch, or if it needed
-        none."""
-        batches = {step.data["batch"] for step in change.steps if step.kind == "learn"}
-        if batches and not batches & self._batches():
-            self.journal.drop(change.id)
+    def _settle_begun(self) -> None:
+        """Ends what was begun and not ended: its process was killed, or the disk was full."""
+        if self.journal.begun():
+            with self._detector.library.store.session():
+                for change in self.journal.begun():  # perhaps another process has ended it since
+                    self._settle(change)
+
+    def _settle(self, change: Change, *, undone: bool = False) -> None:
+        """Ends a change that was begun: it was made if all that it learns is in the library, or if
+        it learns nothing. What is there of another one is taken back.
+
+        Args:
+            undone: whether a change that was not made can be redone.
+        """
+        learnt = [step for step in change.steps if step.kind == "learn"]
+        if learnt and not self._is_learnt(learnt):
+            self._take_back(learnt)
+            if undone:
+                self.journal.undone(change.id)
+            else:
+                self.journal.drop(change.id)
             return
         for step in change.steps:
             if step.kind == "forget":
                 self._forget(step)
         self.journal.done(change.id)
+
+    def _is_learnt(self, steps: Sequence[Step]) -> bool:
+        """Whether the library has all that steps learn, under its names and by these steps."""
+        if not self._batches() & {step.data["batch"] for step in steps}:
+            return False
+        wanted = {item["id"]: item["label"] for step in steps for item in step.data["items"]}
+        found = self._detector.library.store.scan(list(wanted), fields=("label", "negative"))
+        return wanted.items() <= {(point.id, label_of(point)[0]) for point in found}
+
+    def _take_back(self, steps: Sequence[Step]) -> None:
+        """Takes the learning batches of steps back, where something of them is left."""
+        for batch in {step.data["batch"] for step in steps} & self._batches():
+            self._detector.library.undo(batch)
 
     def _batches(self) -> set[str]:
         library = self._detector.library
@@ -151,6 +196,18 @@ class Changes:
 
     def _there(self, ids: Sequence[str]) -> list[str]:
         return [point.id for point in self._detector.library.store.scan(list(ids), fields=())]
+
+
+def _changes_library(steps: Sequence[Step]) -> bool:
+    return any(step.kind in ("learn", "forget") for step in steps)
+
+
+def _with_batch(steps: Sequence[Step], kind: StepKind, batch: str) -> list[Step]:
+    """The steps, those of a kind with a new learning batch."""
+    return [
+        replace(step, data={**step.data, "batch": batch}) if step.kind == kind else step
+        for step in steps
+    ]
 
 
 def learning(

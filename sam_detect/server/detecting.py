@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from sam_detect.errors import SamDetectError, one_line
+from sam_detect.errors import SamDetectError
 from sam_detect.server.detectors import Detectors
-from sam_detect.server.http import problem_body, status_of
+from sam_detect.server.http import problem_of
 from sam_detect.server.metrics import Metrics
 from sam_detect.server.uploads import Upload
 from sam_detect.server.work import WorkQueue
@@ -110,9 +110,9 @@ class Service:
                 shown = detections if how.unknown else detections.known
                 self.metrics.note_stages(detections.timings_ms)
                 found.append(shown.to_dict(explain=how.explain))
-            except SamDetectError as error:
-                details = problem_body(status_of(error), one_line(error))
-                found.append({"image": upload.name, "problem": details})
+            except (SamDetectError, OSError, MemoryError) as error:
+                # One picture is no reason to fail those of others.
+                found.append({"image": upload.name, "problem": problem_of(error)})
         return found
 
     def detect_for_job(self, upload: Upload, options: dict[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,13 @@ LONGEST_URL = 2000
 SECONDS = 20.0
 """For a picture, its redirects included."""
 SCHEMES = {"http": 80, "https": 443}
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""All public addresses of IPv6 that are given to anybody (RFC 4291): others wrap addresses of
+IPv4 in ways that were given up, or are of one network."""
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """Addresses that stand for those of IPv4 (RFC 6052)."""
+FOR_PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")
+"""Addresses with a meaning of their own (RFC 6890); older versions of Python call some public."""
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -37,8 +42,10 @@ def is_public(address: IPAddress) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
-        if address.teredo is not None:
+        if address.teredo is not None or address not in GLOBAL_UNICAST:
             return False
+    elif address in FOR_PROTOCOLS:
+        return False
     return address.is_global and not address.is_multicast
 
 
@@ -69,7 +76,8 @@ class Fetcher:
             return await asyncio.wait_for(self._follow(url, most_bytes), self._seconds)
         except (asyncio.TimeoutError, httpx.TimeoutException):
             raise ImageError(f"no answer within {self._seconds:g} s: {_shown(url)}") from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        # ValueError: the name of a host, or where a redirect leads, is no such thing.
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
             reason = one_line(error) or type(error).__name__
             raise ImageError(f"cannot be fetched ({reason}): {_shown(url)}") from None
 

@@ -43,6 +43,7 @@ from sam_detect.errors import (
     one_line,
 )
 from sam_detect.server.access import Access
+from sam_detect.server.hidden_paths import reason_of, without_home
 
 PROBLEM = "application/problem+json"
 MAX_BODY = 1 << 20
@@ -92,10 +93,25 @@ def status_of(error: SamDetectError) -> int:
     return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
 
 
+def problem_of(error: BaseException) -> dict[str, Any]:
+    """What an error says, as :func:`problem_body` has it."""
+    if isinstance(error, SamDetectError):
+        return problem_body(status_of(error), one_line(error))
+    if isinstance(error, OSError):
+        return problem_body(507, f"nothing was changed: {reason_of(error)}")
+    if isinstance(error, MemoryError):
+        return problem_body(507, "it needs more memory than there is: send less at once")
+    return problem_body(500, "an error in the server: see its log")
+
+
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """The answer that says what went wrong."""
-    body = problem_body(status, detail)
-    return JSONResponse(body, status, headers=headers, media_type=PROBLEM)
+    return answer_of(problem_body(status, detail), headers)
+
+
+def answer_of(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    """The answer with the body of a problem."""
+    return JSONResponse(body, body["status"], headers=headers, media_type=PROBLEM)
 
 
 def problem_body(status: int, detail: str) -> dict[str, Any]:
@@ -103,7 +119,7 @@ def problem_body(status: int, detail: str) -> dict[str, Any]:
     has one."""
     body: dict[str, Any] = {
         "type": "about:blank", "title": HTTPStatus(status).phrase, "status": status,
-        "detail": detail,
+        "detail": without_home(detail),
     }  # fmt: skip
     request = REQUEST.get()
     return body | {"instance": f"urn:sam-detect:request:{request}"} if request else body
@@ -127,9 +143,13 @@ def answer_problems(app: FastAPI) -> None:
         place = ".".join(str(each) for each in first["loc"][1:])
         return problem(422, f"{place}: {first['msg']}" if place else first["msg"])
 
-    @app.exception_handler(OSError)
-    def no_room(_: Request, error: OSError) -> Response:
-        return problem(507, f"nothing was changed: {one_line(error)}")
+    @app.exception_handler(Exception)
+    def broken(_: Request, error: Exception) -> Response:
+        """What nobody foresaw is an error in the log, too; the connection ends with it."""
+        return answer_of(problem_of(error), {"Connection": "close"})
+
+    for kind in (OSError, MemoryError):
+        app.exception_handler(kind)(lambda _, error: answer_of(problem_of(error)))
 
 
 class Guard:

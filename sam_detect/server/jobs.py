@@ -15,13 +15,23 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sam_detect.errors import ConfigError, NotFoundError, OutputError, SamDetectError, one_line
+from sam_detect.errors import (
+    ConfigError,
+    LibraryBusyError,
+    NotFoundError,
+    OutputError,
+    SamDetectError,
+    StoreError,
+    one_line,
+)
+from sam_detect.server.hidden_paths import reason_of
+from sam_detect.server.http import problem_of
 from sam_detect.server.uploads import Upload, shown_name
-from sam_detect.server.work import FullError
+from sam_detect.server.work import BusyError, FullError
 from sam_detect.sources import find_images
 
 MOST_UNFINISHED = 100
@@ -29,6 +39,8 @@ MOST_PICTURES = 100_000
 KEPT_SECONDS = 7 * 24 * 3600
 """Jobs that ended are removed after so long."""
 PAUSE_SECONDS = 1.0
+FOR_NOW = (BusyError, LibraryBusyError, StoreError, OutputError, OSError)
+"""The library is busy, the disk is full, or the service ends: later it may go well."""
 ENDED = ("done", "cancelled")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -48,8 +60,9 @@ class Jobs:
 
     Args:
         folder: where they are kept.
-        detect: gives the result of a picture; a picture that cannot be read has a ``problem``. Any
-            ``SamDetectError`` that it raises is tried again later.
+        detect: gives the result of a picture; a picture that cannot be read has a ``problem``.
+            What it raises of :data:`FOR_NOW` is tried again later; anything else is the picture's
+            problem, so that no job holds up the others for ever.
         root: folders of pictures may be named that lie in this one; None: none may.
 
     Raises:
@@ -89,7 +102,7 @@ class Jobs:
 
         Raises:
             FullError: too many jobs are unfinished.
-            OutputError: the pictures cannot be kept.
+            OutputError: the pictures, or the job, cannot be kept; nothing is left of them.
         """
         self._require_room()
         job = secrets.token_hex(8)
@@ -104,10 +117,13 @@ class Jobs:
                     file.flush()
                     os.fsync(file.fileno())
                 named.append((shown_name(name, index), str(path)))
+            return self._add(job, named, options)
         except OSError as error:
-            shutil.rmtree(place, ignore_errors=True)
-            raise OutputError(f"the pictures cannot be kept: {one_line(error)}") from error
-        return self._add(job, named, options)
+            self._discard_pictures(job)
+            raise OutputError(f"the pictures cannot be kept: {reason_of(error)}") from error
+        except OutputError:
+            self._discard_pictures(job)
+            raise
 
     def submit_folder(self, folder: str, options: dict[str, Any]) -> str:
         """A job of the pictures in a folder below the root; its id.
@@ -116,6 +132,7 @@ class Jobs:
             ConfigError: there is no root, or the folder is not in it.
             ImageError: no picture is there.
             FullError: too many jobs are unfinished.
+            OutputError: the job cannot be kept.
         """
         self._require_room()
         if self._root is None:
@@ -163,9 +180,11 @@ class Jobs:
             if found["state"] in ENDED:
                 self._remove([job])
                 return {**found, "state": "removed"}
-            self._file.execute(
-                "UPDATE jobs SET state = 'cancelled', ended = ? WHERE id = ?", (time.time(), job)
-            )
+            with self._transaction():
+                self._file.execute(
+                    "UPDATE jobs SET state = 'cancelled', ended = ? WHERE id = ?",
+                    (time.time(), job),
+                )
         self._discard_pictures(job)
         return self.get(job)
 
@@ -207,7 +226,10 @@ class Jobs:
 
     def _run(self) -> None:
         while not self._stopped:
-            if not self._next():
+            going = False
+            with suppress(OutputError, sqlite3.Error):  # the disk is full, perhaps: later
+                going = self._next()
+            if not going:
                 self._changed.wait(PAUSE_SECONDS)
                 self._changed.clear()
 
@@ -221,11 +243,14 @@ class Jobs:
             if row is None:
                 return False
             job, options, position, name, path = row
-            self._file.execute("UPDATE jobs SET state = 'running' WHERE id = ?", (job,))
+            with self._transaction():
+                self._file.execute("UPDATE jobs SET state = 'running' WHERE id = ?", (job,))
         try:
             result = self._detect(Upload(name, path), json.loads(options))
-        except SamDetectError:
-            return False  # the library is busy, or the service ends: later
+        except FOR_NOW:
+            return False
+        except (SamDetectError, MemoryError) as error:
+            result = {"image": name, "problem": problem_of(error)}
         with self._lock, self._transaction():
             self._file.execute(
                 "UPDATE pictures SET result = ? WHERE job = ? AND position = ?",
@@ -246,7 +271,8 @@ class Jobs:
 
     def _remove(self, jobs: Sequence[str]) -> None:
         for job in jobs:
-            self._file.execute("DELETE FROM jobs WHERE id = ?", (job,))
+            with self._transaction():
+                self._file.execute("DELETE FROM jobs WHERE id = ?", (job,))
             self._discard_pictures(job)
 
     def _discard_pictures(self, job: str) -> None:
@@ -255,10 +281,13 @@ class Jobs:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._file.execute("BEGIN IMMEDIATE")
+        """All that is written in it, or nothing; raises ``OutputError`` where that fails."""
         try:
+            self._file.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._file.execute("ROLLBACK")
-            raise
-        self._file.execute("COMMIT")
+            self._file.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise OutputError(f"the jobs cannot be kept: {one_line(error)}") from error
+        finally:
+            if self._file.in_transaction:
+                self._file.execute("ROLLBACK")

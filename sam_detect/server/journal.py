@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -111,46 +111,52 @@ class Journal:
             others = self._file.execute("PRAGMA data_version").fetchone()[0]
             return int(others), self._file.total_changes
 
-    def begin(self, title: str, steps: Iterable[Step]) -> int:
+    def begin(self, title: str, steps: Iterable[Step], *, done: bool = False) -> int:
         """Writes a change that is to be made; its id. What was undone can no longer be redone.
+
+        Args:
+            done: whether it is made by being written.
 
         Raises:
             OutputError: it cannot be written; nothing was changed.
         """
         rows = [(s.picture, s.kind, json.dumps(s.data)) for s in steps]
-        with self._lock:
-            try:
-                self._file.execute("BEGIN IMMEDIATE")
-                self._file.execute("DELETE FROM changes WHERE state = 'undone'")
-                made = self._file.execute(
-                    "INSERT INTO changes (title, state) VALUES (?, 'begun')", (title,)
-                ).lastrowid
-                assert made is not None  # noqa: S101 - SQLite gives every new row an id
-                self._file.executemany(
-                    "INSERT INTO steps VALUES (?, ?, ?, ?, ?)",
-                    [(made, position, *row) for position, row in enumerate(rows)],
-                )
-                self._file.execute("COMMIT")
-            except sqlite3.Error as error:
-                self._take_back()
-                raise OutputError(f"nothing was changed: {one_line(error)}") from error
-            return int(made)
+        with self._writing():
+            self._file.execute("DELETE FROM changes WHERE state = 'undone'")
+            made = self._file.execute(
+                "INSERT INTO changes (title, state) VALUES (?, ?)",
+                (title, "done" if done else "begun"),
+            ).lastrowid
+            assert made is not None  # noqa: S101 - SQLite gives every new row an id
+            self._file.executemany(
+                "INSERT INTO steps VALUES (?, ?, ?, ?, ?)",
+                [(made, position, *row) for position, row in enumerate(rows)],
+            )
+        return int(made)
+
+    def begin_again(self, change: int, steps: Sequence[Step] | None = None) -> None:
+        """Notes that a change is being undone or redone; takes and raises what :meth:`done` does.
+        Nothing is to be changed where this cannot be written."""
+        self._mark(change, "begun", steps)
 
     def done(self, change: int, steps: Sequence[Step] | None = None) -> None:
         """Marks a change as made.
 
         Args:
             steps: what its steps became, such as the new batch of what was learnt again.
+
+        Raises:
+            OutputError: it cannot be written; the change is what it was.
         """
         self._mark(change, "done", steps)
 
     def undone(self, change: int, steps: Sequence[Step] | None = None) -> None:
-        """Marks a change as undone; takes what :meth:`done` does."""
+        """Marks a change as undone; takes and raises what :meth:`done` does."""
         self._mark(change, "undone", steps)
 
     def drop(self, change: int) -> None:
-        """Forgets a change that was not made."""
-        with self._lock:
+        """Forgets a change that was not made; raises as :meth:`done`."""
+        with self._writing():
             self._file.execute("DELETE FROM changes WHERE id = ?", (change,))
 
     def begun(self) -> list[Change]:
@@ -186,15 +192,13 @@ class Journal:
         return {digest: str(data["name"]) for digest, data in last.items() if data["there"]}
 
     def _mark(self, change: int, state: str, steps: Sequence[Step] | None) -> None:
-        with self._lock:
-            self._file.execute("BEGIN IMMEDIATE")
+        with self._writing():
             for position, step in enumerate(steps or ()):
                 self._file.execute(
                     "UPDATE steps SET data = ? WHERE change = ? AND position = ?",
                     (json.dumps(step.data), change, position),
                 )
             self._file.execute("UPDATE changes SET state = ? WHERE id = ?", (state, change))
-            self._file.execute("COMMIT")
 
     def _changes(self, which: str) -> list[Change]:
         with self._lock, closing(self._file.cursor()) as cursor:
@@ -209,6 +213,19 @@ class Journal:
         ).fetchall()
         return tuple(Step(digest, kind, json.loads(data)) for digest, kind, data in rows)
 
-    def _take_back(self) -> None:
-        if self._file.in_transaction:
-            self._file.execute("ROLLBACK")
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """All that is written in it, or nothing; raises ``OutputError`` where that fails."""
+        with self._lock:
+            try:
+                self._file.execute("BEGIN IMMEDIATE")
+                yield
+                self._file.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise OutputError(
+                    f"the page's journal cannot be written ({one_line(error)}): free some space, "
+                    "then try again; what was saved is kept"
+                ) from error
+            finally:
+                if self._file.in_transaction:
+                    self._file.execute("ROLLBACK")

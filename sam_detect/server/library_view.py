@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import secrets
 import tempfile
 import threading
@@ -29,6 +28,7 @@ from sam_detect.library.changes import Changes, Undone
 from sam_detect.library.example import Example, label_of
 from sam_detect.library.journal import Change
 from sam_detect.library.transfer import Imported, OnConflict, export_library, import_library
+from sam_detect.server.hidden_paths import without_folders
 from sam_detect.server.library_export import FORMATS, export_annotations
 from sam_detect.server.library_pictures import principal_components, thumbnail
 
@@ -221,7 +221,9 @@ class LibraryView:
         entries = [{"type": "change", **change_to_dict(each)} for each in self._changes.log()]
         if self._contents().rows:
             batches = self._detector.library.log()
-            entries += [{"type": "batch", **each.to_dict()} for each in batches]
+            for each in batches:
+                sources = [without_folders(source) for source in each.sources]
+                entries.append({"type": "batch", **each.to_dict(), "sources": sources})
         return sorted(entries, key=lambda e: (e["time"] or "", e["type"]), reverse=True)
 
     # -- changing ------------------------------------------------------------------------------
@@ -382,7 +384,7 @@ def _shown(example: Example, others: LeftOut | None) -> ShownExample:
         id=example.id,
         label=shown_label(example.label),
         negative=example.negative,
-        source=os.path.basename(example.source.replace("\\", "/")) or example.source,
+        source=without_folders(example.source),
         added=example.added,
         bbox_xywh=list(example.bbox),
         others=others,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from sam_detect.errors import ConfigError, SamDetectError, one_line
 
@@ -21,7 +24,40 @@ LEAVE_SECONDS = 5
 MAX_MESSAGE = 1 << 20
 """Bytes of a message of a WebSocket, unless a server says otherwise."""
 IDLE_SECONDS = 15
-"""A connection on which nothing comes is closed."""
+"""A connection on which no whole request comes is closed, also one on which a request comes slowly:
+its body has a time of its own (:class:`~sam_detect.server.http.Guard`)."""
+STALLED_SECONDS = 60
+"""So long a client may take nothing of its answer."""
+WATCH_SECONDS = 1.0
+
+
+class WatchedConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # h11 or httptools
+    """A connection of uvicorn, which by itself waits for ever for the headers of a request, and for
+    a client that does not read."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._moved, self._unread = self.loop.time(), 0
+        self._watching = self.loop.call_later(WATCH_SECONDS, self._watch)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._watching.cancel()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        transport: asyncio.Transport = self.transport
+        if transport.get_protocol() is not self:
+            return  # it is a WebSocket now, and has its pings
+        now, unread = self.loop.time(), transport.get_write_buffer_size()
+        answering = self.cycle is not None and not self.cycle.response_complete
+        moves = unread != self._unread if unread else answering
+        if moves:
+            self._moved = now
+        self._unread = unread
+        if now - self._moved > (STALLED_SECONDS if unread else IDLE_SECONDS):
+            transport.abort()
+        else:
+            self._watching = self.loop.call_later(WATCH_SECONDS, self._watch)
 
 
 @contextmanager
@@ -62,7 +98,8 @@ def server_of(
     config = uvicorn.Config(
         app, log_level=logging.WARNING, access_log=False, server_header=False, lifespan="on",
         timeout_graceful_shutdown=leave_seconds, timeout_keep_alive=IDLE_SECONDS,
-        ws_max_size=max_message, limit_concurrency=max_requests_at_once, log_config=None,
+        http=WatchedConnection, ws_max_size=max_message, log_config=None,
+        limit_concurrency=max_requests_at_once,
     )  # fmt: skip
     return uvicorn.Server(config)
 

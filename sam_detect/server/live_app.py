@@ -16,6 +16,7 @@ from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
 from sam_detect import __version__
 from sam_detect.errors import ConfigError, NotFoundError, SamDetectError, one_line
 from sam_detect.server.access import Access
+from sam_detect.server.hidden_paths import reason_of, without_home
 from sam_detect.server.http import SOCKET_PROTOCOL, Guard, answer_problems, problem, status_of
 from sam_detect.server.live import LiveSession, Seen
 from sam_detect.server.live_frames import FrameEncoder, Pace, rings
@@ -233,7 +234,7 @@ class _Window:
             await self._send(_problem(error, message.id))
         except OSError as error:
             await self._send(
-                _problem(_BusyError(f"nothing was changed: {one_line(error)}"), message.id)
+                _problem(_BusyError(f"nothing was changed: {reason_of(error)}"), message.id)
             )
         else:
             await self._send({"type": "answer", "id": message.id, **answer})
@@ -250,7 +251,8 @@ class _BusyError(SamDetectError):
 def _problem(error: SamDetectError, key: str | None = None) -> Answer:
     """What went wrong, in the words of RFC 9457."""
     status = 503 if isinstance(error, _BusyError) else status_of(error)
-    return {"type": "problem", "id": key, "status": status, "detail": one_line(error)}
+    return {"type": "problem", "id": key, "status": status,
+            "detail": without_home(one_line(error))}  # fmt: skip
 
 
 def live_app(session: LiveSession, access: Access, *, most_sockets: int = MOST_SOCKETS) -> Guard:
@@ -260,7 +262,7 @@ def live_app(session: LiveSession, access: Access, *, most_sockets: int = MOST_S
     page = LivePage(session, most_sockets)
 
     @app.get("/healthz")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         return {"status": "ok", "version": __version__}
 
     app.websocket("/api/live")(page.serve)

@@ -17,6 +17,7 @@ from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError, NotFoundError
 from sam_detect.library.example import image_digest
 from sam_detect.models.sharing import file_key
+from sam_detect.server.hidden_paths import called, without_folders
 from sam_detect.types import Candidates, Detections, Frame, ImageRGB, Masks
 
 OPEN_PICTURES = 4
@@ -196,7 +197,7 @@ class OpenPictures:
         """The pixels of a picture; raises as :meth:`get`, and proposes nothing."""
         if self.is_open(picture):
             return self.get(picture).candidates.frame
-        return self._detector.read(self._path(picture))
+        return self._read(self._path(picture))
 
     def refresh(self, picture: int) -> OpenPicture:
         """A picture that is open, with proposals by the library as it is now."""
@@ -226,10 +227,14 @@ class OpenPictures:
 
     def _propose(self, path: str, file: object) -> OpenPicture:
         pipeline = self._detector.pipeline
-        frame, snapshot = self._detector.read(path), pipeline.snapshot()
+        frame, snapshot = self._read(path), pipeline.snapshot()
         candidates = pipeline.propose(frame, snapshot, warn=False)
         digest = image_digest(frame.image_rgb)
         return OpenPicture(candidates, snapshot.generation, digest, file)
+
+    def _read(self, path: str) -> Frame:
+        with called(path, without_folders(path)):
+            return self._detector.read(path)
 
     def _keep(self, picture: int, opened: OpenPicture) -> OpenPicture:
         with self._lock:
@@ -250,4 +255,5 @@ def _file(path: str) -> object:
     try:
         return file_key(Path(path))
     except OSError as error:
-        raise ImageError(f"{path} is no longer there: choose another picture") from error
+        name = without_folders(path)
+        raise ImageError(f"{name} is no longer there: choose another picture") from error

@@ -30,6 +30,7 @@ from sam_detect.server.detecting import (
 )
 from sam_detect.server.detectors import Detectors
 from sam_detect.server.fetching import LONGEST_URL, Fetcher
+from sam_detect.server.hidden_paths import without_folders, without_home
 from sam_detect.server.http import (
     Guard,
     answer_problems,
@@ -207,11 +208,14 @@ def library_routes(service: Service) -> APIRouter:
     ) -> dict[str, Any]:
         """In the order of their ids."""
         found = list(get(library).library.listing(label))
-        names = ("label", "negative", "bbox", "area", "added", "source")
+        names = ("label", "negative", "bbox", "area", "added")
         shown = [
-            {"id": point.id, **{name: point.payload.get(name) for name in names}}
+            {
+                "id": point.id, **{name: point.payload.get(name) for name in names},
+                "source": without_folders(point.payload["source"]),
+            }
             for point in found[start : start + limit]
-        ]
+        ]  # fmt: skip
         return {"examples": shown, "total": len(found)}
 
     @router.get("/examples/{example}/thumbnail", summary="The picture of an example",
@@ -233,7 +237,8 @@ def library_routes(service: Service) -> APIRouter:
     @router.get("/libraries/{name}", summary="What a library has")
     def library_stats(name: LibraryName) -> dict[str, Any]:
         """Its examples, labels and recipe."""
-        return get(name).library.stats()
+        stats = get(name).library.stats()
+        return {**stats, "location": without_home(stats["location"])}
 
     @router.post("/libraries/{name}/undo", summary="Take the last learning batch back")
     def undo(name: LibraryName) -> dict[str, Any]:
@@ -248,7 +253,7 @@ def watching_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["service"])
 
     @router.get("/healthz", summary="Whether it runs")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         """Answers as long as the process does."""
         return {"status": "ok", "version": __version__}
 

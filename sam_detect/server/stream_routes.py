@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, WebSocket, WebSocketDisconnect
 
 from sam_detect.errors import ConfigError, SamDetectError, one_line
 from sam_detect.server.detecting import Asked, Service, asked
-from sam_detect.server.http import SOCKET_PROTOCOL, problem, problem_body, status_of
+from sam_detect.server.http import SOCKET_PROTOCOL, problem, problem_body, problem_of
 from sam_detect.server.uploads import stored
 from sam_detect.server.work import BusyError, FullError
 
@@ -22,6 +22,8 @@ MOST_STREAMS = 16
 MOST_AHEAD = 4
 """Pictures of a stream that are kept until it is their turn; further ones stay on the way, so that
 the client's sending waits."""
+MOST_AHEAD_BYTES = 64 << 20
+"""... and so many bytes of them, but for one picture that is larger."""
 MOST_SKIPPED = 1000
 """... of a stream of which only the latest picture is kept, so many may be skipped before the
 client has to take an answer."""
@@ -106,12 +108,16 @@ class _Stream:
                     return
                 number += 1
                 async with self._changed:
-                    await self._changed.wait_for(lambda: len(self._waiting) < self._most)
+                    await self._changed.wait_for(self._has_room)
                     if self._latest and self._waiting:
                         last = self._waiting[-1]
                         last.data, last.skipped = None, True
                     self._waiting.append(_Picture(number, event.get("bytes")))
                     self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        kept = sum(len(each.data or b"") for each in self._waiting)
+        return len(self._waiting) < self._most and kept < MOST_AHEAD_BYTES
 
     async def _answer(self) -> None:
         """Answers each picture, one by one."""
@@ -137,7 +143,5 @@ class _Stream:
             status = 429 if isinstance(error, FullError) else 503
             details = problem_body(status, one_line(error)) | {"retry_after": error.retry_after}
             return {"problem": details}
-        except SamDetectError as error:
-            return {"problem": problem_body(status_of(error), one_line(error))}
-        except OSError as error:
-            return {"problem": problem_body(507, one_line(error))}
+        except (SamDetectError, OSError, MemoryError) as error:
+            return {"problem": problem_of(error)}

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError
+from sam_detect.server.hidden_paths import called
 from sam_detect.types import Frame
 
 LONGEST_NAME = 200
@@ -34,10 +35,8 @@ class Upload:
 
     def read(self, detector: SAMDetect) -> Frame:
         """The picture; raises ``ImageError`` where it is none, or is too large."""
-        try:
+        with called(self.path, self.name):
             frame = detector.read(self.path)
-        except ImageError as error:
-            raise ImageError(str(error).replace(self.path, self.name)) from None
         return replace(frame, source_id=self.name)
 
 

@@ -30,7 +30,8 @@ class _Answers(BaseHTTPRequestHandler):
         if path == "/slow":
             time.sleep(2)
         to = {"/moved": "/picture", "/away": "http://10.0.0.1/private", "/round": "/round",
-              "/file": "file:///etc/passwd"}.get(path)  # fmt: skip
+              "/file": "file:///etc/passwd", "/bracket": "http://[", "/dots": "http://a..b/",
+              }.get(path)  # fmt: skip
         self.send_response(302 if to else 404 if path == "/none" else 200)
         if to:
             self.send_header("Location", to)
@@ -76,6 +77,7 @@ def test_a_picture_and_its_redirects(web: str) -> None:
     ("path", "said"),
     [
         ("none", "the answer is 404"), ("packed", "compressed"), ("round", "more than 3 redirects"),
+        ("bracket", "cannot be fetched"), ("dots", "cannot be fetched"),
         ("endless", "more than 10000 bytes"), ("slow", "no answer within 0.5 s"),
     ],
 )  # fmt: skip
@@ -93,6 +95,12 @@ def test_answers_that_are_no_picture(web: str, path: str, said: str) -> None:
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(ConfigError, match="an address"):
         fetch(url)
+
+
+@pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64 + ".org", "\ud800", "a\0b"])
+def test_what_is_no_name_of_a_host(host: str) -> None:
+    with pytest.raises(ImageError, match="cannot be fetched"):
+        fetch(f"http://{host}/picture")
 
 
 def test_addresses_that_are_not_public_are_not_asked(
@@ -119,7 +127,8 @@ def test_addresses_that_are_not_public_are_not_asked(
     "address",
     ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
      "0.0.0.0", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "ff02::1",
-     "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:1::"],
+     "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:1::",
+     "::127.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b:1::7f00:1", "fec0::1", "192.0.0.8"],
 )  # fmt: skip
 def test_addresses_of_closed_networks(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
