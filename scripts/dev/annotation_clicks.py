@@ -42,12 +42,32 @@ from sam_detect import SAMDetect
 from sam_detect.errors import SamDetectError
 from sam_detect.evaluation.dataset import AnnotatedPicture, masks_of
 from sam_detect.evaluation.readers import open_dataset
+from sam_detect.interfaces import Segmenter
+from sam_detect.library.example import image_digest
+from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.server.annotation import AnnotationSession
 from sam_detect.server.journal import Journal
 from sam_detect.server.survey import POLICIES, Policy, Survey, Surveyed
 from sam_detect.server.ui import PROPOSALS_KEPT
+from sam_detect.types import Frame, Masks
 from scripts.dev.annotation_user import Tally, Truth, User
 from scripts.dev.held_out import SHARE, HeldOut, chosen, clicks_to_share
+
+ORDERS = (*POLICIES, "random")
+
+
+class ProposedOnce(NaiveSegmenter):
+    """The proposals of ``naive`` without examples, made once for each picture."""
+
+    def __init__(self) -> None:
+        super().__init__(similar_regions="off", forest="off")
+        self._made: dict[str, Masks] = {}
+
+    def segment(self, frame: Frame) -> Masks:
+        digest = image_digest(frame.image_rgb)
+        if digest not in self._made:
+            self._made[digest] = super().segment(frame)
+        return self._made[digest]
 
 
 @dataclass(frozen=True)
@@ -72,10 +92,13 @@ class Way:
 
 
 def label_set(
-    pictures: Sequence[AnnotatedPicture], way: Way, say: Callable[[str], None] = lambda _: None
+    pictures: Sequence[AnnotatedPicture],
+    way: Way,
+    say: Callable[[str], None] = lambda _: None,
+    segmenter: Segmenter | None = None,
 ) -> Tally:
     """Labels a set from the beginning, with an empty library."""
-    detector = SAMDetect(vector_store="memory", embedding_cache_size=20_000)
+    detector = SAMDetect(segmenter, vector_store="memory", embedding_cache_size=20_000)
     detector.pipeline.remember_proposals(PROPOSALS_KEPT)
     apart = chosen(len(pictures), way.held_out) if way.held_out else []
     held_out = HeldOut(
@@ -129,7 +152,7 @@ def _truth(picture: AnnotatedPicture) -> Truth:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="annotation-clicks", description=__doc__.split("\n")[0])
     parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--policy", choices=[*POLICIES, "random"], default="folder")
+    parser.add_argument("--policy", default="folder", help=f"one or more of {','.join(ORDERS)}")
     parser.add_argument("--groups", action="store_true", help="name groups first")
     parser.add_argument("--pictures", type=int, help="only the first ones")
     parser.add_argument("--only", help="numbers of pictures, 0,3,5: only these")
@@ -144,19 +167,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--objects", type=int, help="name about so many in each picture, not all")
     parser.add_argument("--impatient", action="store_true",
                         help="do not wait for new proposals in the same picture")  # fmt: skip
+    parser.add_argument("--once", action="store_true", help="propose once in each picture")
     parser.add_argument("--steps", action="store_true", help="say what is done, on stderr")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
+    policies = options.policy.split(",")
+    if not set(policies) <= set(ORDERS):
+        parser.error(f"--policy is one or more of {', '.join(ORDERS)}")
     for folder in options.folders:
         pictures = list(open_dataset(folder).pictures[: options.pictures])
         if options.only:
             pictures = [pictures[int(each)] for each in options.only.split(",")]
-        for seed in [int(each) for each in options.seeds.split(",")]:
-            way = Way(options.policy, options.groups, seed, options.held_out, options.objects,
-                      not options.impatient)  # fmt: skip
-            _report(
-                folder.name, label_set(pictures, way, _teller(options.steps)), way, options.json
-            )
+        segmenter = ProposedOnce() if options.once else None
+        seeds = [int(each) for each in options.seeds.split(",")]
+        for policy in policies:
+            for seed in seeds if policy == "random" else seeds[:1]:
+                way = Way(policy, options.groups, seed, options.held_out, options.objects,
+                          not options.impatient)  # fmt: skip
+                tally = label_set(pictures, way, _teller(options.steps), segmenter)
+                _report(folder.name, tally, way, options.json)
     return 0
 
 

@@ -30,9 +30,8 @@ A_FEW = 3
 """... and with so few that are left the user does not wait for it."""
 SMALL = 0.25
 """What is smaller than this share of the others is painted at once."""
-MOST_CLICKS, STROKES = 2, 5
-"""After so many clicks on an object and next to it the user takes the brush; strokes of it where
-one along the object is not enough."""
+STROKES = 5
+"""Strokes of the brush where one along the object is not enough."""
 LEAST_GROUP = 3
 """A group with fewer right members is not worth a name."""
 ROUNDS = 60
@@ -228,7 +227,7 @@ class Step:
             count = Counter(self.truth.labels[row] for row in missed)
             label = max(count, key=lambda each: (count[each], each))
             rows = [row for row in missed if self.truth.labels[row] == label]
-            self.draw(rows, label, AT_ONCE)
+            self.draw(rows, label, 2 * AT_ONCE)
         return True
 
     def presses(self, wanted: Sequence[ShownObject], free: Sequence[ShownObject]) -> int:
@@ -308,49 +307,44 @@ class Step:
         return clicks
 
     def draw(self, rows: Sequence[int], label: str, most: float = math.inf) -> None:
-        """Makes outlines of one label that nothing proposes: by clicks, and where these go wrong
-        with the brush, as far as that takes so many presses. Each tool is chosen by a key, and so
-        is *Select* at the end."""
-        clicked: list[Masks] = []
+        """Makes outlines of one label that nothing proposes, as far as that takes so many presses:
+        each by a Ctrl-click on it, then all are named by a key. A wrong one is undone, and painted
+        with the brush. A key chooses the brush, and another one ends that; each painted object is
+        named by a key."""
+        made: list[Masks] = []
         painted: list[Masks] = []
-        presses = 2
+        presses = 0
         for row in rows:
-            mask, used = None, 0
+            mask = None
             if self.truth.masks.areas[row] > SMALL * self.usual_area:
-                mask, used = self.clicked(row)
-            presses += used
+                mask = self.clicked(row)
+                presses += 1 if mask is not None else 2
             if mask is not None:
-                clicked.append(mask)
+                made.append(mask)
             else:
-                mask, used = brushed(self.truth.masks, row)
+                mask, strokes = brushed(self.truth.masks, row)
                 painted.append(mask)
-                presses += used + 1
+                presses += strokes + 1
             if presses > most:
                 break
-        presses += bool(clicked) + bool(painted)
+        presses += bool(made) + 2 * bool(painted)
         what = f"draw ({len(painted)} with the brush)" if painted else "draw"
-        self.user.click("draw", presses, len(clicked) + len(painted), what)
-        for some in (clicked, painted):
+        self.user.click("draw", presses, len(made) + len(painted), what)
+        for some in (made, painted):
             if some:
                 self.session.draw(self.picture, Masks.concatenate(some), label)
 
-    def clicked(self, row: int) -> tuple[Masks | None, int]:
-        """The outline of an object by clicks, None where they do not help; and how many."""
+    def clicked(self, row: int) -> Masks | None:
+        """The outline of an object by a click on it; None where it is wrong."""
         wanted = self.truth.masks.dense(row)
-        points, positive = [inside(wanted)], [True]
         pipeline, opened = self.session.detector.pipeline, self.session.opened(self.picture)
-        for used in range(1, MOST_CLICKS + 1):
-            try:
-                made = clicked(pipeline, opened, points, positive)
-                found = made.dense(0)
-            except MaskError:
-                found = np.zeros_like(wanted)
-            if (found & wanted).sum() >= IOU * (found | wanted).sum():
-                return made, used
-            lost, extra = wanted & ~found, found & ~wanted
-            positive.append(bool(lost.sum() >= extra.sum()))
-            points.append(inside(lost if positive[-1] else extra))
-        return None, MOST_CLICKS
+        try:
+            made = clicked(pipeline, opened, [inside(wanted)], [True])
+        except MaskError:
+            return None
+        found = made.dense(0)
+        right = (found & wanted).sum() >= IOU * (found | wanted).sum()
+        return made if right else None
 
 
 def brushed(truths: Masks, row: int) -> tuple[Masks, int]:
