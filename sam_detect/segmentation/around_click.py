@@ -35,9 +35,8 @@ JUMP = 2
 STRONG = 0.95
 """Quantile of the differences that counts 1; more than :data:`MOST` counts as that."""
 MOST = 1.5
-SIZE_WEIGHT, SPREAD = 0.15, 0.35
-"""Cost of being out by a factor of e to the second; chosen on nuclei, the same on blood cells and
-neurites: with .5 fewer of those objects are found that differ from the typical size."""
+SIZE_WEIGHT, SPREAD = 0.3, 0.35
+"""Cost of being out by one spread (log), twice; chosen on nuclei, the same on blood cells."""
 BLOCKED = 4.0
 """Cost of what is surely not the object."""
 NEARER, FARTHER = 0.7, 0.9

@@ -28,7 +28,9 @@ AT_ONCE = 6
 """So many clicks go to objects that are not suggested, before the user looks again."""
 A_FEW = 3
 """... and with so few that are left the user does not wait for it."""
-SMALL = 0.25
+DRAWN_AT_ONCE = 24
+"""So many clicks go to outlines of objects that nothing proposes."""
+SMALL = 0.35
 """What is smaller than this share of the others is painted at once."""
 STROKES = 5
 """Strokes of the brush where one along the object is not enough."""
@@ -227,7 +229,7 @@ class Step:
             count = Counter(self.truth.labels[row] for row in missed)
             label = max(count, key=lambda each: (count[each], each))
             rows = [row for row in missed if self.truth.labels[row] == label]
-            self.draw(rows, label, 2 * AT_ONCE)
+            self.draw(rows, label, DRAWN_AT_ONCE)
         return True
 
     def presses(self, wanted: Sequence[ShownObject], free: Sequence[ShownObject]) -> int:
@@ -309,8 +311,8 @@ class Step:
     def draw(self, rows: Sequence[int], label: str, most: float = math.inf) -> None:
         """Makes outlines of one label that nothing proposes, as far as that takes so many presses:
         each by a Ctrl-click on it, then all are named by a key. A wrong one is undone, and painted
-        with the brush. A key chooses the brush, and another one ends that; each painted object is
-        named by a key."""
+        with the brush: a key chooses it, a Shift-stroke paints one more, a key names all, and
+        another one ends that."""
         made: list[Masks] = []
         painted: list[Masks] = []
         presses = 0
@@ -324,10 +326,10 @@ class Step:
             else:
                 mask, strokes = brushed(self.truth.masks, row)
                 painted.append(mask)
-                presses += strokes + 1
+                presses += strokes
             if presses > most:
                 break
-        presses += bool(made) + 2 * bool(painted)
+        presses += bool(made) + 3 * bool(painted)
         what = f"draw ({len(painted)} with the brush)" if painted else "draw"
         self.user.click("draw", presses, len(made) + len(painted), what)
         for some in (made, painted):

@@ -55,7 +55,11 @@ const tools = new Tools({
   redraw: () => viewer.redraw(),
   scale: () => (viewer.ready() ? viewer.view().scale / devicePixelRatio : 1),
   say,
-  send: (edit) => send(`api/pictures/${state.picture}/outlines`, { ...edit, keep: true }, { select: true }),
+  send: async (edit, kept = []) => {
+    const answer = await send(`api/pictures/${state.picture}/outlines`, { ...edit, keep: true }, { select: true });
+    if (kept.length && answer?.made) select([...kept, ...answer.made]);
+    return answer;
+  },
   preview: async (edit) => (await trying(() => asJson(`api/pictures/${state.picture}/outlines`, { ...edit, keep: false })))?.rings ?? [],
   rings: async (id, detail) => (await asJson(`api/pictures/${state.picture}/outlines/${id}?detail=${detail}`)).rings,
 });
