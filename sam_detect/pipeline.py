@@ -277,8 +277,9 @@ class Pipeline:
         picture = image_digest(frame.image_rgb) if taught is None else taught.picture
         naming = self._naming if threshold is None else self._naming.with_threshold(threshold)
         kept, classifications = naming.name(
-            snapshot, candidates, source=scene or picture, taught=taught
-        )
+            snapshot, candidates, source=scene or picture, taught=taught,
+            here=None if taught is None else snapshot.of_picture(picture),
+        )  # fmt: skip
         return Detections(
             frame.source_id, kept, tuple(classifications), self.recipe.to_dict(),
             location=frame.location, pixel_size_um=frame.pixel_size_um,

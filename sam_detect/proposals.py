@@ -45,7 +45,7 @@ class Proposals:
         self.segmenter, self.library, self.tile = segmenter, library, tile
         self.original = original
         self._similarity: tuple[str, DenseSimilarity | None] | None = None
-        self._trained_on: tuple[str, Segmenter] | None = None
+        self._trained_on: tuple[tuple[str, tuple[str, ...]], Segmenter] | None = None
         self._made: WhileAlive[Frame, dict[Any, Masks]] = WhileAlive(FRAMES_KEPT)
         self.remembered: LastUsed[tuple[str, Any], Masks] | None = None
         """Proposals of pictures that are read again and again, by their digest."""
@@ -118,17 +118,20 @@ class Proposals:
         """The segmenter for a frame; trained where it learns from the examples for such a one."""
         if not self.segmenter.uses_examples:
             return self.segmenter
-        outlined = len(snapshot.taught(frame).of(negative=False).examples)
+        taught = snapshot.taught(frame)
+        outlined = len(taught.of(negative=False).examples)
         if outlined < self.segmenter.least_outlined:
             return self.segmenter
-        return self._trained(snapshot).for_picture(outlined)
+        return self._trained(snapshot, taught.picture).for_picture(outlined)
 
-    def _trained(self, snapshot: LibrarySnapshot) -> Segmenter:
-        """The segmenter, trained on the examples once for a generation."""
-        if self._trained_on is None or self._trained_on[0] != snapshot.generation:
-            crops = self._crops(snapshot.examples().positive_ids(EXAMPLES_SEEN))
+    def _trained(self, snapshot: LibrarySnapshot, picture: str) -> Segmenter:
+        """The segmenter, trained once on the same examples: on those of a picture first."""
+        ids = snapshot.examples().positive_ids(EXAMPLES_SEEN, picture=picture)
+        key = snapshot.generation, tuple(ids)
+        if self._trained_on is None or self._trained_on[0] != key:
+            crops = self._crops(ids)
             trained = self.segmenter.for_examples(crops) if crops else self.segmenter
-            self._trained_on = snapshot.generation, trained
+            self._trained_on = key, trained
         return self._trained_on[1]
 
     def _similarity_to(self, snapshot: LibrarySnapshot) -> DenseSimilarity | None:

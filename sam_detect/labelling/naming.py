@@ -71,6 +71,8 @@ class Naming:
 
     def __init__(self, labeller: Labeller, proposer: str, *, vote: bool = False) -> None:
         self._labeller, self._proposer, self._vote = labeller, proposer, vote
+        # Of its own, since each keeps what it fitted to one library.
+        self._labeller_here = copy.copy(labeller)
         self._nesting: tuple[str, Nesting] | None = None
 
     def with_threshold(self, threshold: float) -> Naming:
@@ -81,6 +83,7 @@ class Naming:
         """
         named = copy.copy(self)
         named._labeller = self._labeller.with_threshold(threshold)
+        named._labeller_here = self._labeller_here.with_threshold(threshold)
         return named
 
     def name(
@@ -90,6 +93,7 @@ class Naming:
         *,
         source: str,
         taught: Taught | None = None,
+        here: LabelMemory | None = None,
     ) -> tuple[Masks, list[Classification]]:
         """One mask for each object with what it is; named ones first, best first.
 
@@ -99,9 +103,14 @@ class Naming:
             source: digest of the picture.
             taught: outlines of this picture whose labels are known. They suppress what
                 overlaps them, and no candidate gets a label that its outline was denied.
+            here: the examples of this very picture, where they are enough to name others by
+                themselves.
         """
         masks, described = candidates.masks, candidates.described
         labelled = self.labelled(memory, candidates, source=source)
+        if here is not None:
+            by_others = self._by(self._labeller_here, here, candidates, source)
+            labelled = or_by_others_here(labelled, by_others)
         classifications = [Classification(None, None, 0.0)] * len(masks)
         for index, classification in zip(described.tolist(), labelled, strict=True):
             classifications[index] = classification
@@ -123,10 +132,15 @@ class Naming:
         self, memory: LabelMemory, candidates: Candidates, *, source: str | None = None
     ) -> list[Classification]:
         """What each mask with a vector is, by itself; takes what :meth:`name` does."""
+        return self._by(self._labeller, memory, candidates, source)
+
+    def _by(
+        self, labeller: Labeller, memory: LabelMemory, candidates: Candidates, source: str | None
+    ) -> list[Classification]:
         compared = candidates.masks[candidates.described]
         # Qualities compare with those of the examples' proposals if these are of one segmenter.
         alike = set(memory.examples().proposers) - {""} == {self._proposer}
-        return self._labeller.label(
+        return labeller.label(
             candidates.vectors,
             memory,
             qualities=compared.predicted_ious if alike and candidates.rated_alike else None,
@@ -188,6 +202,18 @@ class Naming:
         if self._nesting is None or self._nesting[0] != generation:
             self._nesting = (generation, observed_nesting(memory.examples()))
         return self._nesting[1]
+
+
+def or_by_others_here(
+    by_all: Sequence[Classification], here: Sequence[Classification]
+) -> list[Classification]:
+    """What all examples say of some masks; of those that they do not know, what the examples of
+    the same picture say, if the label is what all find nearest, too. Pictures differ: objects of
+    a new kind of picture are far from all that was learnt in others."""
+    return [
+        other if each.label is None and other.label == each.best_label else each
+        for each, other in zip(by_all, here, strict=True)
+    ]
 
 
 def apply_negative_outlines(

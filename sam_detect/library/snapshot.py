@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from sam_detect.types import (
     Point,
     Taught,
 )
+from sam_detect.types.examples import ENOUGH_HERE
 from sam_detect.types.memory import Fit
 
 SNAPSHOT_LIMIT = 5000
@@ -139,6 +141,23 @@ class LibrarySnapshot:
                 for i, similarity in zip(near.tolist(), row[near].tolist(), strict=True)
             ])  # fmt: skip
         return found
+
+    def of_picture(self, picture: str) -> LibrarySnapshot | None:
+        """The same with the examples of one picture only, given by its digest, where it has enough
+        of a label (:data:`~sam_detect.types.examples.ENOUGH_HERE`) and is not the only one."""
+        mine = np.array(self.arrays.sources, dtype=object) == picture
+        counts = Counter(
+            label for label, own, negative in
+            zip(self.arrays.labels, mine.tolist(), self.arrays.negatives.tolist(), strict=True)
+            if own and not negative
+        )  # fmt: skip
+        if mine.all() or max(counts.values(), default=0) < ENOUGH_HERE:
+            return None
+        name = f"{self.generation} {picture}"
+        return replace(
+            self, generation=name, arrays=self.arrays.where(mine), complete=True,
+            files=KeptFiles(), content=name, index=None,
+        )  # fmt: skip
 
     def vectors(self, ids: Sequence[str]) -> FloatArray:
         """``(N, D)`` vectors of examples; those that the arrays do not have come from the store.

@@ -14,6 +14,7 @@ from sam_detect.polygons import Ring as OutlineRing
 from sam_detect.server import editing
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession, Named
+from sam_detect.server.clicking import clicked
 from sam_detect.server.http import as_image, as_json
 from sam_detect.server.pictures import TILE_SIDE, ShownObject
 from sam_detect.server.survey import Survey
@@ -231,15 +232,16 @@ def group_routes(session: AnnotationSession, survey: Survey, ahead: WorkAhead) -
 
 def _edited(session: AnnotationSession, picture: int, edit: Edit) -> Masks:
     """The outlines that a tool makes; raises ``MaskError`` where it makes none."""
-    frame = session.opened(picture).candidates.frame
+    opened = session.opened(picture)
+    frame = opened.candidates.frame
     given = [session.outline(picture, each) for each in edit.objects]
     points: Any = edit.points
     if edit.tool == "clicks":
         if not edit.prompts:
             raise MaskError("click on an object first")
-        outline = session.detector.pipeline.outline_clicks
+        pipeline = session.detector.pipeline
         return Masks.concatenate([
-            outline(frame, each.points, each.positive, box_xywh=each.box) for each in edit.prompts
+            clicked(pipeline, opened, each.points, each.positive, each.box) for each in edit.prompts
         ])  # fmt: skip
     if edit.tool == "reshape":
         return editing.reshape(edit.rings, frame.size_hw)

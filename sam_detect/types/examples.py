@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sam_detect.masks import BoolArray, FloatArray, IntArray
+
+ENOUGH_HERE = 3
+"""So many examples of a label in one picture say by themselves what its other objects are like."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,16 +116,63 @@ class ExampleArrays:
     scene_weights: FloatArray | None = None
     parts: Mapping[str, int] = field(default_factory=dict)
 
-    def positive_ids(self, most: int) -> list[str]:
+    def where(self, kept: BoolArray) -> ExampleArrays:
+        """Some of the examples, with their hard negatives.
+
+        Args:
+            kept: ``(N,)`` bool.
+        """
+        rows = np.flatnonzero(kept)
+        around = np.flatnonzero(kept[self.hard_negatives.owners])
+
+        def some(values: Any) -> Any:
+            return values[rows] if len(values) else values
+
+        def named(values: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(values[row] for row in rows.tolist()) if values else ()
+
+        return replace(
+            self,
+            ids=named(self.ids),
+            labels=named(self.labels),
+            sources=named(self.sources),
+            boxes_xywh=some(self.boxes_xywh),
+            negatives=some(self.negatives),
+            vectors=some(self.vectors),
+            areas=some(self.areas),
+            qualities=some(self.qualities),
+            proposers=named(self.proposers),
+            hard_negatives=HardNegativeArrays(
+                (np.cumsum(kept) - 1)[self.hard_negatives.owners[around]],
+                self.hard_negatives.touching[around],
+                self.hard_negatives.vectors[around],
+                self.hard_negatives.background[around],
+            ),
+        )
+
+    def positive_ids(self, most: int, *, picture: str | None = None) -> list[str]:
         """The ids of at most so many examples of each label, without negatives. Ids are hashes, so
-        the first ones are a random, repeatable choice."""
-        found: dict[str, list[str]] = {}
-        for example, label, negative in sorted(
-            zip(self.ids, self.labels, self.negatives.tolist(), strict=True)
+        the first ones are a random, repeatable choice.
+
+        Args:
+            picture: of whose examples as many are taken as there are; at :data:`ENOUGH_HERE` of
+                a label or more, no more of the others than of them.
+        """
+        here: dict[str, list[str]] = {}
+        others: dict[str, list[str]] = {}
+        for example, label, negative, source in sorted(
+            zip(self.ids, self.labels, self.negatives.tolist(), self.sources, strict=True)
         ):
             if not negative:
-                found.setdefault(label, []).append(example)
-        return [example for each in found.values() for example in each[:most]]
+                for each in (here, others):
+                    each.setdefault(label, [])
+                (here if source == picture else others)[label].append(example)
+        found: list[str] = []
+        for label, own in here.items():
+            found += own[:most]
+            left = most - min(len(own), most)
+            found += others[label][: min(left, len(own)) if len(own) >= ENOUGH_HERE else left]
+        return found
 
 
 @dataclass(frozen=True, eq=False)

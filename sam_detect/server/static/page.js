@@ -42,6 +42,7 @@ const viewer = new Viewer(at("viewer"), at("shapes"), {
     at("shapes").focus({ preventScroll: true });
     if (await trying(() => tools.click(point, event))) return;
     if (tools.name === "points") return;
+    if (tools.name === "select" && (event.ctrlKey || event.metaKey)) { await trying(() => outlineAt(point)); return; }
     const object = viewer.shapes.hit(viewer.context, ...point);
     toggle(object, event.shiftKey);
   },
@@ -54,7 +55,11 @@ const tools = new Tools({
   redraw: () => viewer.redraw(),
   scale: () => (viewer.ready() ? viewer.view().scale / devicePixelRatio : 1),
   say,
-  send: (edit) => send(`api/pictures/${state.picture}/outlines`, { ...edit, keep: true }, { select: true }),
+  send: async (edit, kept = []) => {
+    const answer = await send(`api/pictures/${state.picture}/outlines`, { ...edit, keep: true }, { select: true });
+    if (kept.length && answer?.made) select([...kept, ...answer.made]);
+    return answer;
+  },
   preview: async (edit) => (await trying(() => asJson(`api/pictures/${state.picture}/outlines`, { ...edit, keep: false })))?.rings ?? [],
   rings: async (id, detail) => (await asJson(`api/pictures/${state.picture}/outlines/${id}?detail=${detail}`)).rings,
 });
@@ -214,6 +219,14 @@ async function decide(decisions) {
   select([]);
   await send(`api/pictures/${state.picture}/decisions`, { decisions });
   await loadLabels();
+}
+
+/** Outlines what is at a point where nothing was found, and selects it, too. */
+async function outlineAt(point) {
+  const before = [...viewer.marks.selected];
+  const prompts = [{ points: [point], positive: [true] }];
+  const answer = await send(`api/pictures/${state.picture}/outlines`, { tool: "clicks", prompts, keep: true });
+  if (answer?.made) select([...before, ...answer.made]);
 }
 
 /** Names what is selected; what the tool for points has begun is kept under the name. */

@@ -3,7 +3,7 @@
 const HELP = {
   select: "",
   points: "Click on the object; Alt-click (or right-click) where it is not. Drag a box around it. Shift-click begins the next object. Keep them when the outlines are right.",
-  brush: "Paint. With an object selected, the stroke is added to it; else it is a new object.",
+  brush: "Paint. With an object selected, the stroke is added to it; else it is a new object. Shift-paint always begins a new one, and keeps the others selected.",
   erase: "Select an object, then wipe away what does not belong to it.",
   reshape: "Select one object. Drag a vertex; click on an edge to add one; Alt-click on a vertex removes it.",
   split: "Select one object, then drag a line across it.",
@@ -22,7 +22,7 @@ function nearestOn([ax, ay], [bx, by], [x, y]) {
 
 export class Tools {
   /**
-   * @param page {selected(): ids, label(): the name that is typed, send(edit), preview(edit): rings, rings(id, detail): rings, redraw(), say(text), scale(): pixels of the screen for one of the picture}
+   * @param page {selected(): ids, label(): the name that is typed, send(edit, kept): adds what it makes to the kept ids and selects them, preview(edit): rings, rings(id, detail): rings, redraw(), say(text), scale(): pixels of the screen for one of the picture}
    */
   constructor(page) {
     this.page = page;
@@ -48,6 +48,7 @@ export class Tools {
 
   /** Whether the tool takes this press, so that the picture does not move. */
   press(point, event) {
+    this.another = this.name === "brush" && event.shiftKey;
     if (this.name === "brush" || (this.name === "erase" && this.one("erase"))) {
       this.stroke = [point];
       return true;
@@ -89,10 +90,11 @@ export class Tools {
     }
     this.vertex = null;
     if (this.name === "reshape" || !stroke.length) return;
-    const objects = this.page.selected();
+    const selected = this.page.selected();
+    const objects = this.another ? [] : selected;
     this.stroke = this.name === "split" || this.name === "erase" || this.name === "brush" ? stroke : [];
     const edit = { tool: this.name, points: stroke, radius: this.radius / this.page.scale(), objects };
-    await this.page.send(edit);
+    await this.page.send(edit, this.another ? selected : []);
     this.clear();
   }
 

@@ -1,0 +1,109 @@
+"""The outline of an object that a user clicks on, in a picture in which others have names.
+
+Those say how large the objects are, and which pixels are not part of this one. So one click is
+usually enough where nothing is proposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from sam_detect.interfaces import PromptedSegmenter
+from sam_detect.labelling.naming import observed_nesting
+from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.masks import BoolArray, intersection
+from sam_detect.pipeline import Pipeline
+from sam_detect.segmentation._places import place_of, value_at
+from sam_detect.segmentation.around_click import outline_around
+from sam_detect.segmentation.clicks import Clicks
+from sam_detect.server.pictures import OpenPicture
+from sam_detect.types import Masks, Taught
+
+SAME_IOU = 0.75
+"""A proposal that overlaps an outline so much is the same object, and drawn more exactly."""
+
+
+def clicked(
+    pipeline: Pipeline,
+    opened: OpenPicture,
+    clicks_xy: npt.ArrayLike,
+    positive: npt.ArrayLike,
+    box_xywh: Sequence[float] | None = None,
+) -> Masks:
+    """The mask of one object in a picture that is open.
+
+    Takes and raises what :meth:`~sam_detect.pipeline.Pipeline.outline_clicks` does. A box, a
+    segmenter that draws masks itself, and an empty library leave it to that.
+    """
+    frame, segmenter = opened.candidates.frame, pipeline.segmenter
+    clicks = Clicks.checked(clicks_xy, positive, box_xywh, frame.size_hw)
+    if box_xywh is None and not isinstance(segmenter, PromptedSegmenter):
+        snapshot = pipeline.snapshot()
+        taught = snapshot.taught(frame).of(negative=False)
+        areas = usual_areas(snapshot, taught)
+        if areas:
+            taken = _taken(snapshot, taught, clicks)
+            place = outline_around(frame.image_rgb, clicks.points_xy, clicks.positive, areas, taken)
+            if place is not None:
+                box, crop = place
+                made = Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=[box], crops=[crop])
+                return _proposed(opened.candidates.masks, made, clicks)
+    return pipeline.outline_clicks(frame, clicks_xy, positive, box_xywh)
+
+
+def usual_areas(snapshot: LibrarySnapshot, taught: Taught) -> list[float]:
+    """How large objects are, pixels, of each label, the one with most examples first: of those that
+    a picture has examples of, or else of all.
+
+    Args:
+        taught: the positive examples of the picture.
+    """
+    areas: dict[str, list[int]] = {}
+    if len(taught):
+        for each, area in zip(taught.examples, taught.masks.areas.tolist(), strict=True):
+            areas.setdefault(each.label, []).append(area)
+    else:
+        arrays = snapshot.examples()
+        rows = zip(arrays.labels, arrays.negatives.tolist(), arrays.areas.tolist(), strict=False)
+        for label, negative, area in rows:
+            if not negative and area > 0:
+                areas.setdefault(label, []).append(area)
+    ordered = sorted(areas, key=lambda label: (-len(areas[label]), label))
+    return [float(np.median(areas[label])) for label in ordered]
+
+
+def _taken(snapshot: LibrarySnapshot, taught: Taught, clicks: Clicks) -> BoolArray:
+    """``(H, W)`` what surely belongs to other objects: where no object lies in another one, all
+    that is named in the picture, but for what is clicked on."""
+    height, width = taught.masks.size_hw
+    taken = np.zeros((height, width), np.bool_)
+    if observed_nesting(snapshot.examples()):
+        return taken
+    x, y = clicks.pixels(positive=True)[0].tolist()
+    for index, (x0, y0, x1, y1) in enumerate(taught.masks.boxes_xyxy.tolist()):
+        crop = taught.masks.crop(index)
+        if not (x0 <= x < x1 and y0 <= y < y1 and crop[y - y0, x - x0]):
+            taken[y0:y1, x0:x1] |= crop
+    return taken
+
+
+def _proposed(proposals: Masks, made: Masks, clicks: Clicks) -> Masks:
+    """The best proposal that is about the same and right at all clicks; else the mask as it is."""
+    box, crop, area = made.boxes_xyxy[0], made.crop(0), int(made.areas[0])
+    corners = proposals.boxes_xyxy
+    meet = (corners[:, :2] < box[2:]).all(axis=1) & (corners[:, 2:] > box[:2]).all(axis=1)
+    meet &= (proposals.areas >= SAME_IOU * area) & (proposals.areas * SAME_IOU <= area)
+    for index in np.flatnonzero(meet).tolist():
+        place = place_of(proposals, index)
+        shared = intersection(crop, box.tolist(), place[1], list(place[0]))
+        if shared >= SAME_IOU * (area + int(proposals.areas[index]) - shared) and all(
+            value_at(place, int(x), int(y)) == flag
+            for (x, y), flag in zip(
+                clicks.points_xy.tolist(), clicks.positive.tolist(), strict=True
+            )
+        ):
+            return proposals[[index]]
+    return made
