@@ -22,6 +22,7 @@ import cv2
 import httpx
 import pytest
 
+from tests.browser import browser
 from tests.integration.page_harness import NUTS, draw_photos
 
 pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
@@ -465,3 +466,18 @@ def test_addresses_are_fetched_only_where_that_is_allowed(photo: Path, tmp_path:
         assert answer(client, url="http://[::1")[0] == 422
         assert "either data or a url" in answer(client, url="http://a.org", data="aaaa")[1]
         assert "either data or a url" in answer(client)[1]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_read_the_documentation(tmp_path: Path, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe here")
+    with browser() as chromium, serving(tmp_path / "home") as (client, _):
+        page = chromium.new_page(viewport={"width": 820, "height": 1180}, color_scheme=scheme)
+        page.goto(f"{client.base_url}docs")
+        page.locator("details").first.wait_for()
+        for each in page.locator("summary").all():
+            each.click()
+        rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+        found = axe.Axe().run(page, options=rules)
+        assert found.violations_count == 0, found.generate_report()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 820

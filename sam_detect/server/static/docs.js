@@ -17,7 +17,8 @@ function drawn(path, method, operation) {
     box.append(made("h3", "Parameters"), list);
   }
   for (const [kind, { schema }] of Object.entries(operation.requestBody?.content ?? {})) {
-    box.append(made("h3", `Body: ${kind}`), made("pre", JSON.stringify(schema, null, 2)));
+    const shown = made("pre", JSON.stringify(schema, null, 2), { tabIndex: 0, role: "region", ariaLabel: `${method} ${path}: ${kind}` });
+    box.append(made("h3", `Body: ${kind}`), shown); // it scrolls, so it takes the focus
   }
   const answers = document.createElement("ul");
   for (const [status, { description }] of Object.entries(operation.responses)) answers.append(made("li", `${status}: ${description}`));
