@@ -95,9 +95,11 @@ class Rays:
         met = cv2.remap(taken.view(np.uint8), xs, ys, cv2.INTER_NEAREST)[:, ACROSS:-ACROSS]
         cost += BLOCKED * (np.cumsum(met, axis=1) > 1)
         for gap, turn, flag in zip(gaps, turned, positive, strict=True):
-            ray = round(turn / (2 * math.pi) * ANGLES) % ANGLES
-            reached = steps * unit >= gap
-            cost[ray] += BLOCKED * ANGLES * (~reached if flag else reached) * (gap > 0)
+            ray = round(turn / (2 * math.pi) * ANGLES)
+            # A pixel's width apart, and on the next rays as well, since the outline is a polygon.
+            for near in (ray - 1, ray, ray + 1):
+                wrong = steps * unit < gap + 1 if flag else steps * unit > gap - 1
+                cost[near % ANGLES] += BLOCKED * ANGLES * wrong * (gap > 0)
         return cls((x, y), radius, steps, np.asarray(cost, np.float32))
 
     def outline(self, size_hw: tuple[int, int]) -> tuple[float, Place | None]:

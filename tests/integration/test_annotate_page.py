@@ -55,6 +55,33 @@ def test_what_is_named_is_known_at_once_and_after_a_kill(photos: Path) -> None:
         assert page.errors == []
 
 
+def test_what_nothing_proposes_is_outlined_by_a_click_or_painted_and_named_by_one_key(
+    photos: Path,
+) -> None:
+    with browser() as chromium, serving(photos) as (url, _):
+        page = Page(chromium)
+        page.open(url)
+        page.said("0 named")
+        page.click_nut(0)
+        page.click_nut(1, "Shift")
+        page.name("nut")
+        page.said(r"5 named \(2 by you\)")
+        for number, selected in ((2, "1 object"), (3, "2 objects")):
+            page.click_nut(number, "Control")
+            page.page.locator("#selected-count").filter(has_text=selected).wait_for()
+        page.press("1")
+        page.said(r"5 named \(4 by you\)")
+        page.press("b")
+        page.drag((20, 210), (40, 210))
+        page.page.locator("#selected-count").filter(has_text="1 object").wait_for()
+        page.drag((120, 212), (140, 212), modifiers=("Shift",))
+        page.page.locator("#selected-count").filter(has_text="2 objects").wait_for()
+        page.press("1")
+        page.said(r"7 named \(6 by you\)")
+        page.saved()
+        assert page.errors == []
+
+
 def test_accept_confirm_reject_and_delete(photos: Path) -> None:
     with browser() as chromium, serving(photos) as (url, _):
         page = Page(chromium)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -94,7 +95,8 @@ def test_the_same_pictures_are_held_out_each_time() -> None:
 @pytest.fixture
 def drawn_set(tmp_path: Path) -> Path:
     """Four pictures of discs: dark ones with the name of one label, light ones of another."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     (tmp_path / "images").mkdir()
     for number in range(4):
         image = np.full((240, 320, 3), 120, np.uint8)
@@ -102,7 +104,8 @@ def drawn_set(tmp_path: Path) -> Path:
         for k in range(6):
             x, y, light = 40 + 48 * k, 60 + 30 * (k % 3) + 12 * number, k % 2
             cv2.circle(image, (x, y), 16, (230, 220, 200) if light else (20, 30, 40), -1)
-            points = cv2.ellipse2Poly((x, y), (16, 16), 0, 0, 360, 10).ravel().tolist()
+            ring = np.asarray(cv2.ellipse2Poly((x, y), (16, 16), 0, 0, 360, 10))
+            points = ring.ravel().tolist()
             annotations.append({
                 "id": len(annotations) + 1, "image_id": number + 1, "category_id": 1 + light,
                 "segmentation": [points], "bbox": [x - 16, y - 16, 32, 32], "area": 800,

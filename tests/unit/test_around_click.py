@@ -1,0 +1,89 @@
+"""The outline around a click, of an object about as large as others."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from sam_detect.masks import BoolArray
+from sam_detect.segmentation._places import Place
+from sam_detect.segmentation.around_click import outline_around
+from sam_detect.types import ImageRGB
+
+SIZE = (120, 160)
+NONE = np.zeros(SIZE, np.bool_)
+
+
+def picture(*circles: tuple[int, int, int], dark: bool = False) -> ImageRGB:
+    """Discs x, y, radius on a noisy ground."""
+    image = np.full((*SIZE, 3), 200 if dark else 60, np.uint8)
+    for x, y, radius in circles:
+        cv2.circle(image, (x, y), radius, (90, 60, 80) if dark else (170, 190, 180), -1)
+    noise = np.random.default_rng(0).integers(-12, 13, image.shape)
+    return np.clip(image.astype(int) + noise, 0, 255).astype(np.uint8)
+
+
+def disc(x: int, y: int, radius: int) -> BoolArray:
+    drawn = np.zeros(SIZE, np.uint8)
+    cv2.circle(drawn, (x, y), radius, 1, -1)
+    return drawn > 0
+
+
+def iou(place: Place | None, wanted: BoolArray) -> float:
+    assert place is not None
+    (x0, y0, x1, y1), crop = place
+    found = np.zeros(SIZE, np.bool_)
+    found[y0:y1, x0:x1] = crop
+    return float((found & wanted).sum() / (found | wanted).sum())
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("radius", [11, 16, 24])
+def test_one_click_outlines_an_object(radius: int, dark: bool) -> None:
+    """Also one that is half or twice as large as usual."""
+    image = picture((80, 60, radius), dark=dark)
+    found = outline_around(image, [(83, 58)], [True], [math.pi * 16**2], NONE)
+    assert iou(found, disc(80, 60, radius)) > 0.8
+
+
+def test_it_does_not_go_beyond_named_objects() -> None:
+    image = picture((60, 60, 16), (88, 60, 16))
+    other = disc(88, 60, 16)
+    wanted = disc(60, 60, 16) & ~other
+    found = outline_around(image, [(58, 60)], [True], [math.pi * 16**2], other)
+    assert iou(found, wanted) > 0.85
+
+
+def test_a_click_off_the_object_keeps_it_smaller() -> None:
+    image = picture((60, 60, 26))
+    points, flags = [(60, 60), (60, 82)], [True, False]
+    found = outline_around(image, points, flags, [math.pi * 26**2], NONE)
+    assert found is not None
+    (x0, y0, _, _), crop = found
+    assert not crop[82 - y0 :, 60 - x0].any()
+    further = outline_around(image, [(60, 60), (60, 82)], [True, True], [math.pi * 9**2], NONE)
+    assert iou(further, disc(60, 60, 26)) > 0.8
+
+
+def test_of_several_sizes_the_one_that_fits_is_taken() -> None:
+    image = picture((60, 60, 30))
+    found = outline_around(image, [(60, 60)], [True], [math.pi * 8**2, math.pi * 30**2], NONE)
+    assert iou(found, disc(60, 60, 30)) > 0.85
+
+
+@pytest.mark.parametrize("point", [(0.0, 0.0), (159.5, 119.5), (80.0, 0.0)])
+def test_at_the_border_it_stays_in_the_picture(point: tuple[float, float]) -> None:
+    found = outline_around(picture((80, 0, 14)), [point], [True], [600.0], NONE)
+    if found is not None:
+        (x0, y0, x1, y1), crop = found
+        assert 0 <= x0 < x1 <= SIZE[1]
+        assert 0 <= y0 < y1 <= SIZE[0]
+        assert crop.shape == (y1 - y0, x1 - x0)
+
+
+def test_clicks_that_contradict_give_nothing() -> None:
+    points = [(60, 60), (61, 60), (90, 60)]
+    assert outline_around(picture((60, 60, 16)), points, [True, False, True], [800.0], NONE) is None
