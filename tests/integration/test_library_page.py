@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -46,10 +47,11 @@ def library(home: Path, *arguments: str) -> None:
 PLACES = [(60, 60), (150, 70), (240, 60), (80, 160), (200, 170)]
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def taught_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two pictures, of five brown and of five green discs, and a library of both."""
-    folder = tmp_path / "photos"
+    together = tmp_path_factory.mktemp("taught")
+    folder, home = together / "photos", together / "home"
     folder.mkdir()
     for number, colour in enumerate([(60, 110, 180), (70, 170, 60)]):
         picture = np.full((230, 320, 3), (215, 220, 225), np.uint8)
@@ -57,12 +59,18 @@ def photos(tmp_path: Path) -> Path:
             shade = tuple(each + 4 * place for each in colour)
             cv2.circle(picture, (x, y), 20 - place, shade, -1, cv2.LINE_AA)
         cv2.imwrite(str(folder / f"{number}.png"), picture)
-    home = tmp_path / "home"
     learn(home, folder / "0.png", "nut", *PLACES)
     learn(home, folder / "1.png", "leaf", *PLACES[:4])
     learn(home, folder / "1.png", "nut", *PLACES[4:])
     learn(home, folder / "1.png", "nut", PLACES[0], negative=True)
-    return folder
+    return together
+
+
+@pytest.fixture
+def photos(taught_photos: Path, tmp_path: Path) -> Path:
+    """A copy of the pictures, with a copy of the library: learnt once for all tests."""
+    shutil.copytree(taught_photos, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "photos"
 
 
 def announced(url: str, path: str, size: int) -> int:

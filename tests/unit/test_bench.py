@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam_detect.bench import SUITES, Options, machine, measurements, run_suite, size, store
+from sam_detect.bench import (
+    SUITES,
+    Options,
+    folder,
+    machine,
+    measurements,
+    run_suite,
+    size,
+    store,
+)
 from sam_detect.bench.measurements import (
     Measurements,
     PeakMemory,
@@ -294,7 +303,10 @@ def test_the_library_suite_opens_fits_names_and_learns() -> None:
         run_suite("library", Options(sizes=(7,)), repeat=1)
 
 
-def test_the_folder_suite_runs_the_command_with_one_process_and_with_several() -> None:
+def test_the_folder_suite_runs_the_command_with_one_process_and_with_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(folder, "WINDOW_HW", (200, 240))
     several = max(2, usable_cores())
     found = run_suite("folder", Options(sizes=(2,)), repeat=1)
     assert set(found["stages"]) == {"workers_1_of_2", f"workers_{several}_of_2"}
