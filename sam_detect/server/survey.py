@@ -142,6 +142,7 @@ class Survey:
 
     def __init__(self) -> None:
         self._pictures: dict[int, Surveyed] = {}
+        self._outdated: dict[int, Surveyed] = {}
         self._lock = threading.Lock()
         self.version = 0
         """Rises with each picture that is put in."""
@@ -149,15 +150,22 @@ class Survey:
     def put(self, picture: int, surveyed: Surveyed) -> None:
         with self._lock:
             self._pictures[picture] = surveyed
+            self._outdated.pop(picture, None)
             self.version += 1
 
     def get(self, picture: int) -> Surveyed | None:
         with self._lock:
             return self._pictures.get(picture)
 
+    def last(self, picture: int) -> Surveyed | None:
+        """What was found last in a picture, also where it is to be surveyed again: a page may
+        still show that."""
+        with self._lock:
+            return self._pictures.get(picture) or self._outdated.get(picture)
+
     def require(self, picture: int) -> Surveyed:
-        """What is kept of a picture; raises ``NotFoundError`` where it was not surveyed."""
-        found = self.get(picture)
+        """As :meth:`last`; raises ``NotFoundError`` where the picture was never surveyed."""
+        found = self.last(picture)
         if found is None:
             raise NotFoundError("this picture changed; load the groups again")
         return found
@@ -165,7 +173,8 @@ class Survey:
     def forget(self, picture: int) -> None:
         """Has a picture surveyed again."""
         with self._lock:
-            self._pictures.pop(picture, None)
+            if picture in self._pictures:
+                self._outdated[picture] = self._pictures.pop(picture)
             self.version += 1
 
     def all(self) -> dict[int, Surveyed]:
