@@ -13,7 +13,7 @@ export class Counts {
     const unknown = objects.length - named;
     at("taught-count").textContent = `${yours} named by you`;
     at("suggested-count").textContent = `${named - yours} suggested`;
-    at("unknown-count").textContent = `${unknown} unknown`;
+    at("unknown-count").textContent = `show ${unknown} unknown`;
     this.showAccept();
     return `${named} named (${yours} by you), ${unknown} unknown`;
   }

@@ -28,7 +28,7 @@ export class Groups {
   async draw() {
     const { groups, surveyed } = await asJson("api/groups");
     const text = groups.length
-      ? `${groups.length} groups of objects without a sure name, from ${surveyed} pictures. Click on what does not belong to a group, then name the rest.`
+      ? `${groups.length} groups of alike objects without a sure name, of ${surveyed} pictures. Click on what does not belong to a group, then name the rest.`
       : `No groups yet: the objects of ${surveyed} pictures were compared. Others follow while you do nothing else.`;
     const list = made("div", { className: "groups-list" }, ...groups.slice(0, AT_ONCE).map((group, index) => drawn(group, index, this.page.named)));
     at("groups").replaceChildren(made("h2", { textContent: "Groups" }), made("p", { textContent: text }), list);

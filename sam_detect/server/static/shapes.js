@@ -8,6 +8,7 @@ const TINY_PX = 5;
 const SMALL_PX = 28; // of objects that are shown smaller, a line of full width would hide too much
 const CLOSE_PX = 0.2; // to this outlines are simplified, in pixels of the canvas; twice that at most
 const NAMED_PX = 56; // objects that are shown smaller carry no name
+const LEAST_NAME_PX = 110; // so much of a name is shown of any object
 const MOST_NAMES = 120;
 const STYLES = ["unknown", "suggested", "taught"];
 const WIDTHS = { unknown: 1.25, suggested: 2, taught: 3 };
@@ -231,7 +232,7 @@ export class Shapes {
         if (!left) return;
         left -= 1;
         const sure = object.taught ? "" : ` ${Math.round(100 * object.confidence)} %`;
-        const room = Math.max(w * scale, 60 * devicePixelRatio);
+        const room = Math.max(w * scale, LEAST_NAME_PX * devicePixelRatio);
         const text = fitted(context, object.label, room - context.measureText(sure).width) + sure;
         const [tx, ty] = [ox * scale + x, oy * scale + y];
         const wide = context.measureText(text).width + 6 * devicePixelRatio;

@@ -5,7 +5,7 @@ import { asJson, asUrl } from "./api.js";
 import { at, kept, made, trying } from "./dom.js";
 
 const OPEN = "reasons are open";
-const percent = (share) => `${Math.round(100 * share)} %`;
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 const signed = (number) => `${number < 0 ? "−" : "+"}${Math.abs(number).toFixed(2)}`;
 const fixed = (number) => number.toFixed(2);
 
@@ -70,7 +70,7 @@ function rowsOf(why) {
   }
   if (why.suppressed_count) {
     const shown = why.suppressed.map((each) => `${each.best_label ?? "unknown"} ${percent(each.confidence)}`).join(", ");
-    rows.push(row("Other outlines of this place, less sure", shown, String(why.suppressed_count)));
+    rows.push(row("Other outlines of this place, which gave way", shown, String(why.suppressed_count)));
   }
   return rows;
 }
