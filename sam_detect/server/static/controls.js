@@ -72,6 +72,14 @@ function pressed(event, page) {
   page.act(action);
 }
 
+/** What the buttons for undo and redo would do; null: nothing. */
+export function showUndo({ undo, redo }) {
+  for (const [id, title] of [["undo", undo], ["redo", redo]]) {
+    at(id).disabled = !title;
+    at(id).title = title ? `${id === "undo" ? "takes back" : "does again"}: ${title}` : "";
+  }
+}
+
 /** The key of each button: in the tools on it, else in what is said of it. */
 function showShortcuts() {
   for (const button of document.querySelectorAll("[data-action], [data-tool], #accept-all")) {

@@ -8,6 +8,7 @@ export class Counts {
   /** Counts the objects that are shown; what is to be said of them. */
   show(objects) {
     this.objects = objects;
+    at("legend").hidden = !objects.length;
     const named = objects.filter((object) => object.label !== null).length;
     const yours = objects.filter((object) => object.taught).length;
     const unknown = objects.length - named;

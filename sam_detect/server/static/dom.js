@@ -11,6 +11,9 @@ export function made(tag, properties = {}, ...children) {
 
 export const say = (text) => { at("status").textContent = text; };
 
+/** For those who hear the page. */
+export const speak = (text) => { at("spoken").textContent = text; };
+
 /** Does something; what goes wrong is said. */
 export async function trying(work) {
   try { return await work(); } catch (error) {

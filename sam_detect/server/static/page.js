@@ -1,9 +1,9 @@
 // The annotation page: shows a picture with its objects, and sends what the user decides.
 
 import { asJson, asUrl, token } from "./api.js";
-import { connect } from "./controls.js";
+import { connect, showUndo } from "./controls.js";
 import { Counts } from "./counts.js";
-import { at, kept, say, trying } from "./dom.js";
+import { at, kept, say, speak, trying } from "./dom.js";
 import { Groups } from "./groups.js";
 import { showKeys } from "./keys.js";
 import { Names } from "./naming.js";
@@ -11,7 +11,7 @@ import { Outbox } from "./outbox.js";
 import { Queue } from "./queue.js";
 import { Tools } from "./tools.js";
 import { Viewer } from "./viewer.js";
-import { Why } from "./why.js";
+import { Why, describe } from "./why.js";
 
 const POLL_MS = 1500;
 const BUSY_MS = 400;
@@ -21,8 +21,6 @@ const queue = new Queue();
 const why = new Why(() => state.picture);
 const counts = new Counts();
 const names = new Names((label) => trying(() => name(label)));
-
-const speak = (text) => { at("spoken").textContent = text; };
 
 // -- the picture -------------------------------------------------------------------------------
 
@@ -75,6 +73,7 @@ async function open(number) {
   } catch (error) {
     if (error.name === "AbortError") return;
     viewer.close();
+    show([]);
     at("problem").hidden = false;
     at("problem-text").textContent = `${name}: ${error.message}`;
     say("This picture cannot be shown. Go on with the next one.");
@@ -139,11 +138,6 @@ function toggle(object, more) {
   }
   select(chosen);
   if (object) speak(`${describe(object)}, ${viewer.marks.selected.has(object.id) ? "selected" : "not selected"}`);
-}
-
-function describe(object) {
-  if (!object.label) return object.best_label ? `unknown, nearest is ${object.best_label}` : "unknown";
-  return object.taught ? `${object.label}, named by you` : `${object.label}, ${Math.round(100 * object.confidence)} %`;
 }
 
 function hover(object) {
@@ -243,13 +237,6 @@ async function merge() {
 async function acceptAll() {
   names.started();
   await decide(counts.acceptable().map((object) => ({ object: object.id, label: object.label })));
-}
-
-function showUndo({ undo, redo }) {
-  for (const [id, title] of [["undo", undo], ["redo", redo]]) {
-    at(id).disabled = !title;
-    at(id).title = title ? `${id === "undo" ? "takes back" : "does again"}: ${title}` : "";
-  }
 }
 
 async function travel(way) {

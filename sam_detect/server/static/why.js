@@ -75,6 +75,12 @@ function rowsOf(why) {
   return rows;
 }
 
+/** What an object is, in a line. */
+export function describe(object) {
+  if (!object.label) return object.best_label ? `unknown, nearest is ${object.best_label}` : "unknown";
+  return object.taught ? `${object.label}, named by you` : `${object.label}, ${Math.round(100 * object.confidence)} %`;
+}
+
 export class Why {
   /** @param picture (): number of the shown picture. */
   constructor(picture) {
