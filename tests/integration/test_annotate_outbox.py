@@ -176,7 +176,7 @@ def test_groups_are_named_one_after_the_other(photos: Path) -> None:
         client.get("api/pictures/0")
         while client.get("api/state").json()["surveyed"] < 2:
             time.sleep(0.2)
-        # A page shows the groups as they were when it asked for them, and names one after the other.
+        # A page shows the groups as they were when it asked, and names one after the other.
         first, second = client.get("api/groups").json()["groups"][:2]
         for label, group in (("one", first), ("two", second)):
             decisions = [{**member, "label": label} for member in group["members"]]
