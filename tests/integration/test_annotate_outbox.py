@@ -14,7 +14,7 @@ from tests.integration.page_harness import Page, draw_photos, serving
 
 pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
 
-ALL_SAVED = 60_000
+ALL_SAVED = 20_000
 
 
 @pytest.fixture

@@ -254,7 +254,14 @@ def test_everybody_can_use_it(photos: Path, size: tuple[int, int], scheme: str) 
         page.name("nut")
         page.click_nut(1)
         page.page.locator("#why figure").first.wait_for()
-        for show in (None, "[data-tool=reshape]", "#show-groups", "#show-help"):
+        steps = (
+            "#reasons summary",
+            "[data-tool=reshape]",
+            "#unfinished",
+            "#show-groups",
+            "#show-help",
+        )
+        for show in (None, *steps):
             if show:
                 page.page.click(show)
                 page.page.wait_for_timeout(600)
