@@ -184,6 +184,9 @@ def test_groups_are_named_one_after_the_other(photos: Path) -> None:
             for _ in range(2):
                 answer = client.post("api/groups/decisions", json=body, headers=headers)
                 assert answer.is_success, answer.text
+            member = second["members"][0]
+            place = f"api/pictures/{member['picture']}/objects/{member['object']}/thumbnail"
+            assert client.get(place).is_success, "the page still shows it"
         labels = client.get("api/labels").json()["labels"]
         assert {each["label"] for each in labels} == {"one", "two"}
         undone = [client.post("api/undo", json={}).status_code for _ in range(3)]
