@@ -112,10 +112,10 @@ class WorkAhead:
             yield shown, self._renew
         yield from ((each, self._name) for each in soon if each not in opened)
         yield from ((each, self._renew) for each in opened if pictures.is_open_before(each, learnt))
-        yield from ((each, self._look) for each in following if each not in surveyed)
+        yield from ((each, self.survey) for each in following if each not in surveyed)
         # The order and the groups follow what was learnt.
         outdated = (each for each in following if surveyed[each].generation != learnt)
-        yield from ((each, self._look) for each in outdated)
+        yield from ((each, self.survey) for each in outdated)
 
     def _try(self, picture: int, work: Callable[[int], None]) -> None:
         try:
@@ -139,7 +139,7 @@ class WorkAhead:
         found, _ = self._session.detections(opened)
         self._survey.put(picture, Surveyed.of(opened, found))
 
-    def _look(self, picture: int) -> None:
+    def survey(self, picture: int) -> None:
         """Surveys a picture; one that is not open does not stay open."""
         pictures = self._session.pictures
         opened = pictures.refresh(picture) if pictures.is_open(picture) else pictures.read(picture)

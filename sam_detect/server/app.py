@@ -24,11 +24,13 @@ VIEWER_STYLE = "style-src 'self' 'sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqF
 PAGE = {
     "": ("index.html", "text/html"),
     **{f"{name}.js": (f"{name}.js", "text/javascript")
-       for name in ("api", "groups", "keys", "page", "shapes", "tools", "viewer")},
-    "page.css": ("page.css", "text/css"),
+       for name in (
+           "api", "controls", "counts", "dom", "groups", "keys", "library", "library_files",
+           "library_map", "library_words", "naming", "outbox", "page", "queue", "shapes", "tools",
+           "viewer", "why",
+       )},
+    **{f"{name}.css": (f"{name}.css", "text/css") for name in ("page", "annotate", "library")},
     "library": ("library.html", "text/html"),
-    "library.js": ("library.js", "text/javascript"),
-    "library.css": ("library.css", "text/css"),
     "icon.svg": ("icon.svg", "image/svg+xml"),
     "vendor/openseadragon.js": ("vendor/openseadragon.min.js", "text/javascript"),
 }  # fmt: skip

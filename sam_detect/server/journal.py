@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,12 @@ CREATE TABLE IF NOT EXISTS steps (
     picture TEXT NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL,
     PRIMARY KEY (change, position)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS steps_of_pictures ON steps (picture);
+CREATE TABLE IF NOT EXISTS requests (
+    key TEXT PRIMARY KEY, change INTEGER NOT NULL) WITHOUT ROWID;
 """
+REQUESTS_KEPT = 10_000
+"""So many of the last changes can be told from a request that comes again."""
+_REQUEST: ContextVar[str | None] = ContextVar("request", default=None)
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,10 @@ class Change:
     id: int
     title: str
     steps: tuple[Step, ...]
+
+
+class AlreadyDoneError(Exception):
+    """A request came again, and its change was made before."""
 
 
 class Journal:
@@ -111,6 +121,26 @@ class Journal:
             others = self._file.execute("PRAGMA data_version").fetchone()[0]
             return int(others), self._file.total_changes
 
+    @contextmanager
+    def asked_by(self, request: str | None) -> Iterator[None]:
+        """While the block runs, the change that it begins is the one of this request."""
+        before = _REQUEST.set(request)
+        try:
+            yield
+        finally:
+            _REQUEST.reset(before)
+
+    def of_request(self, request: str | None) -> Change | None:
+        """The change that was made for a request, also where it was undone since; None where there
+        is none, or not yet."""
+        with self._lock, closing(self._file.cursor()) as cursor:
+            found = cursor.execute(
+                "SELECT change FROM requests LEFT JOIN changes ON change = id "
+                "WHERE key = ? AND state IS NOT 'begun'",
+                (request,),
+            ).fetchone()
+            return Change(found[0], "", self._steps(found[0])) if found else None
+
     def begin(self, title: str, steps: Iterable[Step], *, done: bool = False) -> int:
         """Writes a change that is to be made; its id. What was undone can no longer be redone.
 
@@ -119,7 +149,9 @@ class Journal:
 
         Raises:
             OutputError: it cannot be written; nothing was changed.
+            AlreadyDoneError: the request that asks for it came before.
         """
+        request = _REQUEST.get()
         rows = [(s.picture, s.kind, json.dumps(s.data)) for s in steps]
         with self._writing():
             self._file.execute("DELETE FROM changes WHERE state = 'undone'")
@@ -128,11 +160,20 @@ class Journal:
                 (title, "done" if done else "begun"),
             ).lastrowid
             assert made is not None  # noqa: S101 - SQLite gives every new row an id
+            if request is not None:
+                self._note(request, made)
             self._file.executemany(
                 "INSERT INTO steps VALUES (?, ?, ?, ?, ?)",
                 [(made, position, *row) for position, row in enumerate(rows)],
             )
         return int(made)
+
+    def _note(self, request: str, change: int) -> None:
+        try:
+            self._file.execute("INSERT INTO requests VALUES (?, ?)", (request, change))
+        except sqlite3.IntegrityError as error:
+            raise AlreadyDoneError(request) from error
+        self._file.execute("DELETE FROM requests WHERE change <= ?", (change - REQUESTS_KEPT,))
 
     def begin_again(self, change: int, steps: Sequence[Step] | None = None) -> None:
         """Notes that a change is being undone or redone; takes and raises what :meth:`done` does.
@@ -157,6 +198,7 @@ class Journal:
     def drop(self, change: int) -> None:
         """Forgets a change that was not made; raises as :meth:`done`."""
         with self._writing():
+            self._file.execute("DELETE FROM requests WHERE change = ?", (change,))
             self._file.execute("DELETE FROM changes WHERE id = ?", (change,))
 
     def begun(self) -> list[Change]:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Path, Query, Response
+import numpy as np
+from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Response
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from sam_detect.errors import MaskError
+from sam_detect.errors import MaskError, NotFoundError
 from sam_detect.polygons import Ring as OutlineRing
 from sam_detect.server import editing
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession, Named
+from sam_detect.server.changes import masks_of
 from sam_detect.server.clicking import clicked
 from sam_detect.server.http import as_image, as_json
-from sam_detect.server.pictures import TILE_SIDE, ShownObject
+from sam_detect.server.journal import AlreadyDoneError
+from sam_detect.server.pictures import TILE_SIDE, ShownObject, id_of
 from sam_detect.server.survey import Survey
 from sam_detect.types import Masks
 
 MOST_AT_ONCE = 10_000
 MOST_POINTS = 20_000
 LONGEST_LABEL = 200
+PREVIEW_SIDE = 1024
 MAX_AGE = {"Cache-Control": "private, max-age=3600"}
 
 Label = Annotated[str, Field(min_length=1, max_length=LONGEST_LABEL, pattern=r"\S")]
@@ -30,6 +35,7 @@ ObjectId = Annotated[str, Field(min_length=1, max_length=40)]
 Objects = Annotated[list[ObjectId], Field(min_length=1, max_length=MOST_AT_ONCE)]
 Point = tuple[float, float]
 Ring = Annotated[list[Point], Field(min_length=3, max_length=MOST_POINTS)]
+Done = TypeVar("Done")
 Number = Annotated[int, Path(ge=0, le=2**31)]
 
 
@@ -114,6 +120,52 @@ class Edit(Body):
     label: Label | None = None
 
 
+class Once:
+    """A request that may come again, such as after a lost connection: it is done once.
+
+    Args:
+        key: of the request; None: it is done whenever it comes.
+        match: digest of the picture it is about, in quotation marks; None: any.
+    """
+
+    def __init__(
+        self,
+        key: Annotated[str | None, Header(alias="Idempotency-Key", max_length=100)] = None,
+        match: Annotated[str | None, Header(alias="If-Match", max_length=200)] = None,
+    ) -> None:
+        self._key, self._match = key, match
+
+    def do(
+        self, session: AnnotationSession, picture: int | None, work: Callable[[], Done]
+    ) -> Done | None:
+        """What ``work`` returns; None where it was done before.
+
+        Raises:
+            HTTPException: 412, where the picture is another one now.
+        """
+        expected = None if self._match is None else self._match.strip('"')
+        if picture is not None and expected not in (None, session.opened(picture).digest):
+            name = session.names[picture]
+            raise HTTPException(412, f"{name} is another picture now: this was not saved")
+        if session.journal.of_request(self._key) is not None:
+            return None
+        with session.journal.asked_by(self._key):
+            try:
+                return work()
+            except AlreadyDoneError:
+                return None
+
+    def drawn(self, session: AnnotationSession) -> list[str]:
+        """The ids of the outlines that it drew when it was done before."""
+        change = session.journal.of_request(self._key)
+        steps = () if change is None else change.steps
+        rles = [s.data["rle"] for s in steps if s.kind == "draw" and s.data["there"]]
+        return [id_of(masks_of([rle], tuple(rle["size"])), 0) for rle in rles]
+
+
+AskedOnce = Annotated[Once, Depends()]
+
+
 def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
     """A picture, its objects, and what users decide of them."""
     router = APIRouter(prefix="/api")
@@ -126,8 +178,32 @@ def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
             return as_json({
                 "id": picture, "name": session.names[picture], "width": width, "height": height,
                 "tile": TILE_SIDE, "levels": opened.levels, "generation": opened.generation,
-                "finished": picture in session.finished(), "objects": _plain(session.shown(opened)),
+                "digest": opened.digest, "finished": picture in session.finished(),
+                "objects": _plain(session.shown(opened)),
             })  # fmt: skip
+
+    @router.get("/pictures/{picture}/preview")
+    def preview(picture: Number) -> Response:
+        """The picture, small: it is there before its objects are found."""
+        image = Image.fromarray(session.pictures.frame(picture).image_rgb)
+        image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+        return as_image(np.asarray(image), quality=70, method=0)
+
+    @router.get("/pictures/{picture}/objects/{object_id}/explanation")
+    def explanation(picture: Number, object_id: ObjectId) -> Response:
+        """The terms that decided about an object; ``explanation`` is null where there are none."""
+        with ahead.waiting():
+            found, _ = session.detections(session.opened(picture))
+        rows = (row for row in range(len(found)) if id_of(found.masks, row) == object_id)
+        row = next(rows, None)
+        if row is None:
+            raise NotFoundError(f"no such object in this picture: {object_id}; load it again")
+        each = found.classifications[row]
+        why = each.explanation
+        return as_json({
+            "label": each.label, "best_label": each.best_label,
+            "explanation": why.to_dict() if why is not None else None,
+        })  # fmt: skip
 
     @router.get("/pictures/{picture}/tiles/{reduced}/{column}/{row}")
     def tile(picture: Number, reduced: Number, column: Number, row: Number) -> Response:
@@ -145,36 +221,34 @@ def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
         return as_json({"rings": _rings(editing.simplified(exact, detail))})
 
     @router.post("/pictures/{picture}/decisions")
-    def decide(picture: Number, body: Decisions) -> Response:
+    def decide(picture: Number, body: Decisions, asked: AskedOnce) -> Response:
         with ahead.waiting(picture):
             named = [Named(each.object, each.label, each.negative) for each in body.decisions]
-            found = session.decide(picture, named)
-            return as_json({"objects": _plain(found), **session.undoable})
+            asked.do(session, picture, lambda: session.decide(picture, named))
+            return as_json({"objects": _plain(session.objects(picture)), **session.undoable})
 
     @router.post("/pictures/{picture}/delete")
-    def delete(picture: Number, body: Chosen) -> Response:
+    def delete(picture: Number, body: Chosen, asked: AskedOnce) -> Response:
         with ahead.waiting(picture):
-            found = session.delete(picture, body.objects)
-            return as_json({"objects": _plain(found), **session.undoable})
+            asked.do(session, picture, lambda: session.delete(picture, body.objects))
+            return as_json({"objects": _plain(session.objects(picture)), **session.undoable})
 
     @router.post("/pictures/{picture}/outlines")
-    def edit(picture: Number, body: Edit) -> Response:
+    def edit(picture: Number, body: Edit, asked: AskedOnce) -> Response:
         with ahead.waiting(picture):
-            masks = _edited(session, picture, body)
             if not body.keep:
+                masks = _edited(session, picture, body)
                 rings = [r for polygon in masks.polygons_with_holes(0) for r in polygon]
                 return as_json({"rings": _rings(rings)})
-            if body.objects:
-                made = session.replace(picture, body.objects, masks)
-            else:
-                made = session.draw(picture, masks, body.label)
+            made = asked.do(session, picture, lambda: _keep(session, picture, body))
+            made = asked.drawn(session) if made is None else made
             found = session.objects(picture)
             return as_json({"made": made, "objects": _plain(found), **session.undoable})
 
     @router.post("/pictures/{picture}/finished")
-    def finish(picture: Number, body: Finished) -> dict[str, Any]:
+    def finish(picture: Number, body: Finished, asked: AskedOnce) -> dict[str, Any]:
         with ahead.waiting():
-            session.finish(picture, body.finished)
+            asked.do(session, picture, lambda: session.finish(picture, body.finished))
             return {"finished": body.finished, **session.undoable}
 
     @router.post("/undo")
@@ -210,16 +284,22 @@ def group_routes(session: AnnotationSession, survey: Survey, ahead: WorkAhead) -
             return {"groups": shown, "surveyed": len(survey.all())}
 
     @router.post("/groups/decisions")
-    def decide_group(body: GroupDecisions) -> dict[str, Any]:
-        with ahead.waiting():
+    def decide_group(body: GroupDecisions, asked: AskedOnce) -> dict[str, Any]:
+        def learn() -> None:
             decisions = []
             for each in body.decisions:
-                surveyed = survey.require(each.picture)
+                surveyed = survey.last(each.picture)
+                if surveyed is None:  # the server was started again since
+                    ahead.survey(each.picture)
+                    surveyed = survey.require(each.picture)
                 named = Named(each.object, each.label, each.negative)
                 decisions.append((surveyed.digest, surveyed.outline(each.object), named))
             session.decide_in_many(decisions)
             for picture in {each.picture for each in body.decisions}:
                 survey.forget(picture)
+
+        with ahead.waiting():
+            asked.do(session, None, learn)
             return session.undoable
 
     @router.get("/pictures/{picture}/objects/{object_id}/thumbnail")
@@ -228,6 +308,14 @@ def group_routes(session: AnnotationSession, survey: Survey, ahead: WorkAhead) -
         return Response(data, media_type="image/webp", headers=MAX_AGE)
 
     return router
+
+
+def _keep(session: AnnotationSession, picture: int, edit: Edit) -> list[str]:
+    """Puts what a tool makes into the picture; the ids of it."""
+    masks = _edited(session, picture, edit)
+    if edit.objects:
+        return session.replace(picture, edit.objects, masks)
+    return session.draw(picture, masks, edit.label)
 
 
 def _edited(session: AnnotationSession, picture: int, edit: Edit) -> Masks:

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sam_detect.errors import NotFoundError
 from sam_detect.masks import FloatArray
@@ -37,6 +37,8 @@ LEAST_IN_GROUP = 2
 THUMBNAIL_SIDE, AROUND = 96, 0.15
 """Pixels of a thumbnail's longer side; and how much is shown around the object, as a share of its
 longer side."""
+SURROUNDINGS, PAPER = 90, (235, 235, 235)
+"""What is around an object in its thumbnail is so opaque (of 255), on this grey."""
 NEAR_DUPLICATE = 0.02
 """Pictures whose mean vectors are closer are about the same picture (cosine distance)."""
 
@@ -92,7 +94,8 @@ class Surveyed:
             ids=ids,
             masks=found.masks[:kept],
             thumbnails=tuple(
-                _thumbnail(opened.image_rgb, box) for box in found.masks.boxes_xyxy[:kept].tolist()
+                _thumbnail(opened.image_rgb, box, found.masks.crop(index))
+                for index, box in enumerate(found.masks.boxes_xyxy[:kept].tolist())
             ),
             labels=tuple(each.label for each in shown),
             confidences=np.array([each.confidence for each in shown], np.float32),
@@ -142,6 +145,7 @@ class Survey:
 
     def __init__(self) -> None:
         self._pictures: dict[int, Surveyed] = {}
+        self._outdated: dict[int, Surveyed] = {}
         self._lock = threading.Lock()
         self.version = 0
         """Rises with each picture that is put in."""
@@ -149,15 +153,22 @@ class Survey:
     def put(self, picture: int, surveyed: Surveyed) -> None:
         with self._lock:
             self._pictures[picture] = surveyed
+            self._outdated.pop(picture, None)
             self.version += 1
 
     def get(self, picture: int) -> Surveyed | None:
         with self._lock:
             return self._pictures.get(picture)
 
+    def last(self, picture: int) -> Surveyed | None:
+        """What was found last in a picture, also where it is to be surveyed again: a page may
+        still show that."""
+        with self._lock:
+            return self._pictures.get(picture) or self._outdated.get(picture)
+
     def require(self, picture: int) -> Surveyed:
-        """What is kept of a picture; raises ``NotFoundError`` where it was not surveyed."""
-        found = self.get(picture)
+        """As :meth:`last`; raises ``NotFoundError`` where the picture was never surveyed."""
+        found = self.last(picture)
         if found is None:
             raise NotFoundError("this picture changed; load the groups again")
         return found
@@ -165,7 +176,8 @@ class Survey:
     def forget(self, picture: int) -> None:
         """Has a picture surveyed again."""
         with self._lock:
-            self._pictures.pop(picture, None)
+            if picture in self._pictures:
+                self._outdated[picture] = self._pictures.pop(picture)
             self.version += 1
 
     def all(self) -> dict[int, Surveyed]:
@@ -234,13 +246,16 @@ class Survey:
         return sorted(found, key=lambda group: (group.label is not None, -len(group.members)))
 
 
-def _thumbnail(image_rgb: ImageRGB, box_xyxy: Sequence[int]) -> bytes:
-    """An object with a little of what is around it."""
+def _thumbnail(image_rgb: ImageRGB, box_xyxy: Sequence[int], mask: npt.NDArray[np.bool_]) -> bytes:
+    """An object with a little of what is around it, which is faded."""
     x0, y0, x1, y1 = box_xyxy
     margin = max(2, round(AROUND * max(x1 - x0, y1 - y0)))
-    cut = image_rgb[max(0, y0 - margin) : y1 + margin, max(0, x0 - margin) : x1 + margin]
-    small = Image.fromarray(np.ascontiguousarray(cut))
+    top, left = max(0, y0 - margin), max(0, x0 - margin)
+    small = Image.fromarray(np.ascontiguousarray(image_rgb[top : y1 + margin, left : x1 + margin]))
+    object_only = Image.new("L", small.size, SURROUNDINGS)
+    object_only.paste(255, (x0 - left, y0 - top), Image.fromarray(mask))
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    small.paste(PAPER, (0, 0), ImageOps.invert(object_only.resize(small.size)))
     data = io.BytesIO()
     small.save(data, "WEBP", quality=70, method=0)
     return data.getvalue()

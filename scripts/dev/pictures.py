@@ -41,7 +41,7 @@ CELLS_PX, ENLARGED = 320, 2
 """Side of the part of the drawn cells that is shown, and its enlargement."""
 EXAMPLES = 10
 COINS = (44, 55), (101, 56), (270, 121)
-PAGE: Any = {"width": 1000, "height": 640}
+PAGE: Any = {"width": 1280, "height": 720}
 SETTLED_MS = 9000
 """Until the page has proposed again with what was learnt."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

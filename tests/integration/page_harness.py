@@ -65,10 +65,17 @@ class Page:
     Args:
         chromium: a started browser.
         size: of its window, in pixels.
+        beside: another page, with which it shares what the browser keeps.
     """
 
-    def __init__(self, chromium: Any, size: tuple[int, int] = (1280, 720)) -> None:
-        self.page = chromium.new_page(viewport={"width": size[0], "height": size[1]})
+    def __init__(
+        self, chromium: Any, size: tuple[int, int] = (1280, 720), *, beside: Page | None = None
+    ) -> None:
+        if beside is None:
+            context = chromium.new_context(viewport={"width": size[0], "height": size[1]})
+        else:
+            context = beside.page.context
+        self.page = context.new_page()
         self.errors: list[str] = []
         self.page.on("console", self._note)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))

@@ -35,7 +35,7 @@ def test_what_is_named_is_known_at_once_and_after_a_kill(photos: Path) -> None:
             page.said(r"5 named \(2 by you\)")
             page.click_nut(4)
             page.page.locator("#why figure img").first.wait_for()
-            assert "<b>nut</b>, " in page.page.locator("#why p").inner_text()
+            assert "<b>nut</b>, " in page.page.locator("#why-title").inner_text()
             assert "<b>nut</b>" in page.page.locator("#why figcaption").first.inner_text()
             page.page.click("#next")
             page.said(r"5 named \(0 by you\)")
@@ -144,8 +144,11 @@ def test_by_keyboard_alone(photos: Path) -> None:
         page.page.locator("#help").wait_for(state="hidden")
         page.page.reload()
         page.said("named")
-        page.press("j")
+        page.press("p")
         page.page.locator("#picture-name").filter(has_text="0.png").wait_for()
+        page.said("named")
+        page.press("j")
+        page.page.locator("#picture-name").filter(has_text="1.png").wait_for()
         assert page.errors == []
 
 
@@ -278,7 +281,14 @@ def test_everybody_can_use_it(photos: Path, size: tuple[int, int], scheme: str) 
         page.name("nut")
         page.click_nut(1)
         page.page.locator("#why figure").first.wait_for()
-        for show in (None, "[data-tool=reshape]", "#show-groups", "#show-help"):
+        steps = (
+            "#reasons summary",
+            "[data-tool=reshape]",
+            "#unfinished",
+            "#show-groups",
+            "#show-help",
+        )
+        for show in (None, *steps):
             if show:
                 page.page.click(show)
                 page.page.wait_for_timeout(600)

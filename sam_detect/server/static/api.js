@@ -12,8 +12,8 @@ export class Refused extends Error {
 }
 
 /** The answer to a request: POST where there is a body, unless `method` says otherwise. */
-export async function ask(path, body, { method, signal } = {}) {
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+export async function ask(path, body, { method, signal, headers: more } = {}) {
+  const headers = { ...more, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   const options = { headers, signal, method: method ?? (body === undefined ? "GET" : "POST") };
   if (body instanceof Blob || body instanceof FormData) options.body = body;
   else if (body !== undefined) {

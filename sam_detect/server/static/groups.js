@@ -1,35 +1,50 @@
 // Groups of objects of all pictures that are alike: take out what does not belong, name the rest.
 
 import { asJson, asUrl } from "./api.js";
+import { at, made, say } from "./dom.js";
 
 const SHOWN = 60; // thumbnails of a group at a time
 const AT_ONCE = 25; // groups
 
-/** Fills the element; `named(decisions)` is called with what the user decides. */
-export async function showGroups(element, { labels, named, say }) {
-  const { groups, surveyed } = await asJson("api/groups");
-  const title = Object.assign(document.createElement("h2"), { textContent: "Groups" });
-  const text = document.createElement("p");
-  text.textContent = groups.length
-    ? `${groups.length} groups of objects without a sure name, of ${surveyed} pictures. Click on what does not belong to a group, then name the rest.`
-    : `No groups yet: ${surveyed} pictures were looked at so far. Further ones are looked at while nothing else is done.`;
-  const list = Object.assign(document.createElement("div"), { className: "groups-list" });
-  list.append(...groups.slice(0, AT_ONCE).map((group, index) => drawn(group, index, { labels, named, say })));
-  element.replaceChildren(title, text, list);
+export class Groups {
+  /** @param page {named(decisions): whether they were learnt, closed()} */
+  constructor(page) { this.page = page; }
+
+  async toggle() {
+    const shown = at("groups").hidden;
+    at("groups").hidden = !shown;
+    at("stage").hidden = at("tools").hidden = document.querySelector("aside").hidden = shown;
+    at("show-groups").setAttribute("aria-pressed", String(shown));
+    if (!shown) { await this.page.closed(); return; }
+    at("groups").replaceChildren(made("p", { textContent: "Comparing the objects of all pictures …" }));
+    await this.draw();
+  }
+
+  /** Shows what was found meanwhile, as long as nobody works on it. */
+  async refresh() {
+    if (!at("groups").hidden && !at("groups").contains(document.activeElement) && !at("groups").querySelector("[aria-pressed=false]")) await this.draw();
+  }
+
+  async draw() {
+    const { groups, surveyed } = await asJson("api/groups");
+    const text = groups.length
+      ? `${groups.length} groups of alike objects without a sure name, of ${surveyed} pictures. Click on what does not belong to a group, then name the rest.`
+      : `No groups yet: the objects of ${surveyed} pictures were compared. Others follow while you do nothing else.`;
+    const list = made("div", { className: "groups-list" }, ...groups.slice(0, AT_ONCE).map((group, index) => drawn(group, index, this.page.named)));
+    at("groups").replaceChildren(made("h2", { textContent: "Groups" }), made("p", { textContent: text }), list);
+  }
 }
 
-function drawn(group, index, { labels, named, say }) {
-  const box = Object.assign(document.createElement("section"), { className: "objects-group" });
-  const heading = document.createElement("h3");
-  heading.id = `group-${index}`;
-  heading.textContent = group.label ? `Suggested: ${group.label}` : "Unknown";
+function drawn(group, index, named) {
+  const box = made("section", { className: "objects-group" });
+  const heading = made("h3", { id: `group-${index}`, textContent: group.label ? `Suggested: ${group.label}` : "Unknown" });
   box.setAttribute("aria-labelledby", heading.id);
-  const form = document.createElement("form");
-  const input = Object.assign(document.createElement("input"), { value: group.label ?? "", autocomplete: "off", maxLength: 200 });
-  input.setAttribute("list", labels);
+  const form = made("form");
+  const input = made("input", { value: group.label ?? "", autocomplete: "off", maxLength: 200, placeholder: "name" });
+  input.setAttribute("list", "labels");
   input.setAttribute("aria-label", `Name of group ${index + 1}`);
-  const button = Object.assign(document.createElement("button"), { type: "submit" });
-  const members = Object.assign(document.createElement("div"), { className: "members" });
+  const button = made("button", { type: "submit" });
+  const members = made("div", { className: "members" });
   let shown = group.members.slice(0, SHOWN);
   const out = new Set();
   const count = () => {
@@ -37,7 +52,8 @@ function drawn(group, index, { labels, named, say }) {
     button.disabled = shown.length === out.size;
   };
   const add = (member) => {
-    const chosen = Object.assign(document.createElement("button"), { type: "button" });
+    const image = made("img", { alt: "" });
+    const chosen = made("button", { type: "button" }, image);
     const key = `${member.picture}/${member.object}`;
     const mark = () => {
       chosen.setAttribute("aria-pressed", String(!out.has(key)));
@@ -48,8 +64,6 @@ function drawn(group, index, { labels, named, say }) {
       if (!out.delete(key)) out.add(key);
       mark();
     });
-    const image = Object.assign(document.createElement("img"), { alt: "" });
-    chosen.append(image);
     members.append(chosen);
     mark();
     asUrl(`api/pictures/${member.picture}/objects/${member.object}/thumbnail`)

@@ -1,23 +1,24 @@
 // The keys of the page: what each does, and how a user changes them.
 
+import { kept } from "./dom.js";
+
 const USUAL = {
   next: "n", previous: "p", unfinished: "N", finish: "f", confirm: "Enter", reject: "r", delete: "Delete",
   name: "l", "accept-all": "A", "select-all": "Ctrl+a", select: "v", points: "c", brush: "b", erase: "e", reshape: "x",
-  split: "s", merge: "m", groups: "g", fit: "0", "zoom-in": "+", "zoom-out": "-", undo: "Ctrl+z", redo: "Ctrl+Z",
+  split: "s", merge: "m", unknown: "h", groups: "g", fit: "0", "zoom-in": "+", "zoom-out": "-", undo: "Ctrl+z", redo: "Ctrl+Z",
   keep: "k", cancel: "Escape", help: "?",
 };
 const WORDS = {
-  next: "next picture", previous: "previous picture", unfinished: "next unfinished picture", finish: "picture is finished, go to the next",
+  next: "next picture", previous: "previous picture", unfinished: "next unlabelled picture (not finished)", finish: "picture is finished, go to the next",
   confirm: "suggested names of the selection are right", reject: "selection is not what its name says", delete: "delete the selection",
   name: "type a name", "accept-all": "accept all above the slider", "select-all": "select all", select: "tool: select",
   points: "tool: points and boxes", brush: "tool: brush", erase: "tool: eraser", reshape: "tool: vertices", split: "tool: split",
-  merge: "merge the selection", groups: "groups of alike objects", fit: "whole picture", "zoom-in": "zoom in", "zoom-out": "zoom out",
+  merge: "merge the selection", unknown: "show or hide unknown outlines", groups: "groups of alike objects", fit: "whole picture", "zoom-in": "zoom in", "zoom-out": "zoom out",
   undo: "undo", redo: "redo", keep: "keep what a tool made", cancel: "cancel, select nothing", help: "this help",
 };
-const KEPT = "sam-detect keys";
+const KEPT = "keys";
 
-let keys = { ...USUAL };
-try { keys = { ...keys, ...JSON.parse(localStorage.getItem(KEPT) ?? "{}") }; } catch { /* the usual ones */ }
+let keys = { ...USUAL, ...kept.get(KEPT, {}) };
 
 function nameOf(event) {
   const parts = [];
@@ -41,7 +42,7 @@ export function showKeys(body, say) {
     const other = Object.keys(keys).find((each) => keys[each] === key && each !== action);
     if (other) keys[other] = keys[action];
     keys[action] = key;
-    localStorage.setItem(KEPT, JSON.stringify(keys));
+    kept.set(KEPT, keys);
     showKeys(body, say);
     body.querySelector(`[data-key="${action}"]`)?.focus();
     say(other ? `${WORDS[action]}: ${key}; ${WORDS[other]}: ${keys[other]}` : `${WORDS[action]}: ${key}`);
@@ -71,6 +72,6 @@ export function showKeys(body, say) {
 
 export function resetKeys(body, say) {
   keys = { ...USUAL };
-  localStorage.removeItem(KEPT);
+  kept.remove(KEPT);
   showKeys(body, say);
 }

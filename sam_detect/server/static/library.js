@@ -1,27 +1,19 @@
 // The library page: labels, their examples, a map, the log, and files. Everything can be undone.
 
-import { ask, asJson } from "./api.js";
+import { asJson } from "./api.js";
+import { at, made, say } from "./dom.js";
+import { connectFiles } from "./library_files.js";
+import { LibraryMap, shapeOf } from "./library_map.js";
+import { counted, short } from "./library_words.js";
 
 const API = "api/library";
 const PAGE = 100;
-const SHAPES = ["●", "■", "▲", "◆"];
-const at = (id) => document.getElementById(id);
-const made = (tag, properties = {}, ...children) => {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-};
-const counted = (count, word = "example") => `${count} ${word}${count === 1 ? "" : "s"}`;
-/** A label in a sentence: labels may have 200 characters. */
-const short = (label) => (label.length > 40 ? `${label.slice(0, 39)}…` : label);
 const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
 const state = {
   generation: null, labels: [], label: null, negative: false, offset: 0, total: 0, examples: [],
-  selected: new Set(), focus: 0, anchor: 0, map: null, places: [], point: -1, upload: null, loading: 0,
+  selected: new Set(), focus: 0, anchor: 0, loading: 0,
 };
-
-function say(text) { at("status").textContent = text; }
 
 /** Does something; what goes wrong is said, and the page then shows the library as it is. */
 async function trying(work) {
@@ -59,8 +51,8 @@ async function refresh(label = state.label, negative = state.negative) {
   else state.label = null;
   showLabels();
   await showLog();
-  if (changed || !state.map) state.map = await asJson(`${API}/map`);
-  drawMap();
+  if (changed || !map.points) map.points = await asJson(`${API}/map`);
+  map.draw();
 }
 
 function showLabels() {
@@ -78,14 +70,12 @@ function showLabels() {
       state.selected.clear();
       await open(each.label, each.positives === 0);
       showLabels();
-      drawMap();
+      map.draw();
     }));
     return made("li", {}, button);
   }));
   if (focused !== undefined) at("label-list").querySelector("[aria-current=true]")?.focus();
 }
-
-const shapeOf = (index) => SHAPES[(index + Math.floor(index / 8)) % 4];
 
 // -- the examples of a label --------------------------------------------------------------------
 
@@ -171,7 +161,7 @@ function showSelection() {
   const count = state.selected.size;
   at("selected-count").textContent = `${count} selected`;
   at("move").disabled = at("remove").disabled = count === 0;
-  drawMap();
+  map.draw();
 }
 
 /** Moves the keyboard to an example. */
@@ -290,66 +280,8 @@ async function showLog() {
 
 // -- the map ------------------------------------------------------------------------------------
 
-function drawMap() {
-  const canvas = at("map"), size = canvas.clientWidth;
-  if (!state.map || !size) return;
-  const scale = window.devicePixelRatio || 1;
-  canvas.width = canvas.height = Math.round(size * scale);
-  const paint = canvas.getContext("2d");
-  paint.scale(scale, scale);
-  const numbers = new Map(state.labels.map((each, index) => [each.label, index]));
-  const colours = [...at("label-list").querySelectorAll("span[aria-hidden]")].map((each) => getComputedStyle(each).color);
-  const [ring, text] = [getComputedStyle(at("to-pictures")).color, getComputedStyle(document.body).color];
-  const { ids, labels, negatives, x, y } = state.map;
-  const half = size / 2, reach = half - 12;
-  state.places = ids.map((_, index) => [half + reach * x[index], half - reach * y[index]]);
-  const side = ids.length > 1000 ? 2.5 : 4;
-  for (const [index, [left, top]] of state.places.entries()) {
-    const number = numbers.get(labels[index]) ?? 0;
-    paint.globalAlpha = labels[index] === state.label ? 1 : 0.6;
-    paint.fillStyle = paint.strokeStyle = colours[number] ?? text;
-    mark(paint, shapeOf(number), left, top, side);
-    if (negatives[index]) paint.stroke(); else paint.fill();
-  }
-  paint.globalAlpha = 1;
-  for (const [index, [left, top]] of state.places.entries()) {
-    if (!state.selected.has(ids[index]) && index !== state.point) continue;
-    paint.strokeStyle = index === state.point ? text : ring;
-    paint.lineWidth = 2;
-    mark(paint, "●", left, top, side + 3);
-    paint.stroke();
-  }
-}
-
-function mark(paint, shape, x, y, side) {
-  paint.beginPath();
-  if (shape === "●") paint.arc(x, y, side, 0, 2 * Math.PI);
-  else if (shape === "■") paint.rect(x - side, y - side, 2 * side, 2 * side);
-  else if (shape === "▲") { paint.moveTo(x, y - 1.3 * side); paint.lineTo(x + 1.2 * side, y + side); paint.lineTo(x - 1.2 * side, y + side); }
-  else { paint.moveTo(x, y - 1.4 * side); paint.lineTo(x + 1.4 * side, y); paint.lineTo(x, y + 1.4 * side); paint.lineTo(x - 1.4 * side, y); }
-  paint.closePath();
-}
-
-/** The point nearest to a place, among those that `may` allows. */
-function nearest(left, top, may = () => true) {
-  let best = -1, least = Infinity;
-  for (const [index, [x, y]] of state.places.entries()) {
-    const far = (x - left) ** 2 + (y - top) ** 2;
-    if (far < least && may(x - left, y - top, index)) [best, least] = [index, far];
-  }
-  return best;
-}
-
-function point(index) {
-  state.point = index;
-  if (index >= 0) at("map-point").textContent = `${state.map.negatives[index] ? "not " : ""}${state.map.labels[index]}`;
-  drawMap();
-}
-
-/** Shows the example of a point among those of its label, and selects it. */
-async function choose(index) {
-  if (index < 0) return;
-  const id = state.map.ids[index];
+/** Shows an example among those of its label, and selects it. */
+async function choose(id) {
   show(await asJson(`${API}/examples/${encodeURIComponent(id)}/page?order=${at("order").value}`));
   state.selected.add(id);
   showLabels();
@@ -360,65 +292,12 @@ async function choose(index) {
   say(`selected an example of ${short(state.label)}`);
 }
 
-at("map").addEventListener("mousemove", (event) => point(nearest(event.offsetX, event.offsetY)));
-at("map").addEventListener("click", (event) => trying(() => choose(nearest(event.offsetX, event.offsetY))));
-at("map").addEventListener("keydown", (event) => {
-  const sides = {
-    ArrowRight: (x, y) => x > 0 && x >= Math.abs(y), ArrowLeft: (x, y) => x < 0 && -x >= Math.abs(y),
-    ArrowDown: (x, y) => y > 0 && y >= Math.abs(x), ArrowUp: (x, y) => y < 0 && -y >= Math.abs(x),
-  };
-  if (event.key in sides) {
-    const [left, top] = state.places[state.point] ?? [at("map").clientWidth / 2, at("map").clientWidth / 2];
-    const next = nearest(left, top, sides[event.key]);
-    if (next >= 0) point(next);
-  } else if (event.key === "Enter" || event.key === " ") trying(() => choose(state.point));
-  else return;
-  event.preventDefault();
+const map = new LibraryMap({
+  labels: () => state.labels.map((each) => each.label),
+  shown: () => state.label,
+  selected: () => state.selected,
+  choose: (id) => trying(() => choose(id)),
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawMap);
-new ResizeObserver(drawMap).observe(at("map"));
-
-// -- files --------------------------------------------------------------------------------------
-
-async function download(name, file) {
-  say("preparing the file …");
-  const url = URL.createObjectURL(await (await ask(`${API}/export?name=${encodeURIComponent(name)}`)).blob());
-  made("a", { href: url, download: file }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
-  say(`exported ${file}`);
-}
-
-at("export-library").addEventListener("click", () => trying(() => download("library", `${at("library-name").textContent}.zip`)));
-at("export-annotations").addEventListener("click", () => trying(() => download(at("format").value, `${at("library-name").textContent}-${at("format").value}.zip`)));
-at("import-file").addEventListener("change", () => trying(async () => {
-  const [file] = at("import-file").files;
-  closePlan(false);
-  if (!file) return;
-  say("checking the file …");
-  const plan = await asJson(`${API}/uploads`, file);
-  state.upload = plan.upload;
-  const labels = Object.entries(plan.classes).map(([label, count]) => `${short(label)} (${count})`).join(", ") || "no labels";
-  const parts = [`${file.name} has ${labels}, ${counted(plan.negatives, "negative")}.`, `${counted(plan.added)} would be added, ${plan.known} are here already.`];
-  if (plan.conflicts) parts.push(`${counted(plan.conflicts)} contradict the library, such as ${plan.shown_conflicts.slice(0, 3).map((each) => `${short(each.label)} (here ${short(each.own_label)})`).join(", ")}.`);
-  at("plan-text").textContent = parts.join(" ");
-  at("plan-conflicts").hidden = plan.conflicts === 0;
-  at("plan").hidden = false;
-  say("nothing was imported yet");
-}));
-
-function closePlan(files = true) {
-  at("plan").hidden = true;
-  state.upload = null;
-  if (files) at("import-file").value = "";
-}
-
-at("cancel-import").addEventListener("click", () => { closePlan(); say("nothing was imported"); });
-at("import").addEventListener("click", () => trying(async () => {
-  const done = await asJson(`${API}/uploads/${state.upload}`, { conflicts: at("conflicts").value });
-  closePlan();
-  await refresh();
-  say(`imported ${counted(done.added)}; the library has ${done.total}`);
-}));
 
 // -- the page -----------------------------------------------------------------------------------
 
@@ -433,4 +312,5 @@ window.addEventListener("focus", () => trying(async () => {
   if (state.generation !== null && (await asJson(API)).generation !== state.generation) await refresh();
 }));
 at("to-pictures").href = `./${location.hash}`;
+connectFiles({ trying, refresh });
 trying(refresh);

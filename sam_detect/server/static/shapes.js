@@ -1,10 +1,17 @@
 // The outlines of a picture: which one is at a point, and how they are drawn. Ten thousand are drawn
-// in time because those of a part of the picture are one path, and tiny ones are boxes.
+// in time because those of a part of the picture are one path, in no more detail than the screen can
+// show, with hairlines where objects are small; tiny ones are boxes. What follows the pointer is drawn
+// by itself, on a canvas above.
 
 const CELLS = 16; // of a grid over the picture, on each side
 const TINY_PX = 5;
+const SMALL_PX = 28; // of objects that are shown smaller, a line of full width would hide too much
+const CLOSE_PX = 0.2; // to this outlines are simplified, in pixels of the canvas; twice that at most
 const NAMED_PX = 56; // objects that are shown smaller carry no name
+const LEAST_NAME_PX = 110; // so much of a name is shown of any object
 const MOST_NAMES = 120;
+const STYLES = ["unknown", "suggested", "taught"];
+const WIDTHS = { unknown: 1.25, suggested: 2, taught: 3 };
 
 const area = (object) => object.bbox_xywh[2] * object.bbox_xywh[3];
 
@@ -13,13 +20,54 @@ export function styleOf(object) {
   return object.label === null ? "unknown" : "suggested";
 }
 
-function pathOf(rings) {
-  const path = new Path2D();
+/** A closed ring with fewer points, none farther than `close` from it (Douglas and Peucker 1973). */
+export function simplified(ring, close) {
+  if (ring.length < 5) return ring;
+  const keep = new Uint8Array(ring.length);
+  const [x0, y0] = ring[0];
+  let far = 0;
+  let most = -1;
+  ring.forEach(([x, y], index) => {
+    const away = (x - x0) ** 2 + (y - y0) ** 2;
+    if (away > most) [far, most] = [index, away];
+  });
+  keep[0] = keep[far] = 1;
+  const parts = [[0, far], [far, ring.length]];
+  while (parts.length) {
+    const [from, to] = parts.pop();
+    const [ax, ay] = ring[from];
+    const [bx, by] = ring[to % ring.length];
+    const [dx, dy] = [bx - ax, by - ay];
+    const length = Math.hypot(dx, dy);
+    let worst = close;
+    let at = -1;
+    for (let index = from + 1; index < to; index += 1) {
+      const [x, y] = ring[index];
+      const away = length ? Math.abs((x - ax) * dy - (y - ay) * dx) / length : Math.hypot(x - ax, y - ay);
+      if (away > worst) [worst, at] = [away, index];
+    }
+    if (at > 0) {
+      keep[at] = 1;
+      parts.push([from, at], [at, to]);
+    }
+  }
+  return ring.filter((_, index) => keep[index]);
+}
+
+function trace(path, rings) {
   for (const ring of rings) {
     ring.forEach(([x, y], index) => (index ? path.lineTo(x, y) : path.moveTo(x, y)));
     path.closePath();
   }
   return path;
+}
+
+/** A text, or as much of its beginning as has room. */
+function fitted(context, text, room) {
+  if (context.measureText(text).width <= room) return text;
+  let length = Math.max(1, Math.floor((text.length * room) / context.measureText(text).width));
+  while (length > 1 && context.measureText(`${text.slice(0, length)}…`).width > room) length -= 1;
+  return `${text.slice(0, length)}…`;
 }
 
 export class Shapes {
@@ -31,27 +79,43 @@ export class Shapes {
     this.byId = new Map(objects.map((object) => [object.id, object]));
     // The smallest first: what lies inside of another can be clicked.
     this.objects = [...objects].sort((one, other) => area(one) - area(other));
-    this.paths = new Map(objects.map((object) => [object.id, pathOf(object.rings)]));
+    this.paths = new Map();
     this.cells = new Map();
     for (const object of this.objects) {
       const [x, y, w, h] = object.bbox_xywh;
       // Drawn with the cell of its middle; found in all that it touches.
-      this.cell(x + w / 2, y + h / 2).drawn.push(object);
+      const cell = this.cell(x + w / 2, y + h / 2);
+      cell.drawn.push(object);
+      cell.side = Math.max(cell.side, w, h);
+      const { box } = cell;
+      [box[0], box[1]] = [Math.min(box[0], x), Math.min(box[1], y)];
+      [box[2], box[3]] = [Math.max(box[2], x + w), Math.max(box[3], y + h)];
       const [left, top] = this.place(x, y);
       const [right, bottom] = this.place(x + w, y + h);
       for (let row = top; row <= bottom; row += 1) {
         for (let column = left; column <= right; column += 1) this.at(column, row).touching.push(object);
       }
     }
-    for (const cell of this.cells.values()) {
+  }
+
+  /** The whole outline of an object. */
+  path(object) {
+    if (!this.paths.has(object.id)) this.paths.set(object.id, trace(new Path2D(), object.rings));
+    return this.paths.get(object.id);
+  }
+
+  /** What a cell draws, by style; made once for each doubling of the scale. */
+  outlines(cell, scale) {
+    const level = Math.floor(Math.log2(scale));
+    if (!cell.levels.has(level)) {
+      const paths = {};
       for (const object of cell.drawn) {
-        const [x, y, w, h] = object.bbox_xywh;
-        cell.box = [Math.min(cell.box[0], x), Math.min(cell.box[1], y), Math.max(cell.box[2], x + w), Math.max(cell.box[3], y + h)];
-        (cell.paths[styleOf(object)] ??= new Path2D()).addPath(this.paths.get(object.id));
+        const rings = object.rings.map((ring) => simplified(ring, CLOSE_PX / 2 ** level));
+        trace((paths[styleOf(object)] ??= new Path2D()), rings);
       }
-      const sides = cell.drawn.map((object) => Math.max(object.bbox_xywh[2], object.bbox_xywh[3]));
-      cell.side = Math.max(0, ...sides);
+      cell.levels.set(level, paths);
     }
+    return cell.levels.get(level);
   }
 
   place(x, y) {
@@ -61,7 +125,7 @@ export class Shapes {
 
   at(column, row) {
     const key = row * CELLS + column;
-    if (!this.cells.has(key)) this.cells.set(key, { drawn: [], touching: [], paths: {}, box: [Infinity, Infinity, -Infinity, -Infinity] });
+    if (!this.cells.has(key)) this.cells.set(key, { drawn: [], touching: [], side: 0, levels: new Map(), box: [Infinity, Infinity, -Infinity, -Infinity] });
     return this.cells.get(key);
   }
 
@@ -75,7 +139,7 @@ export class Shapes {
     const found = this.cell(x, y).touching.find((object) => {
       const [left, top, w, h] = object.bbox_xywh;
       const near = x >= left && y >= top && x <= left + w && y <= top + h;
-      return near && context.isPointInPath(this.paths.get(object.id), x, y, "evenodd");
+      return near && context.isPointInPath(this.path(object), x, y, "evenodd");
     });
     context.restore();
     return found ?? null;
@@ -106,44 +170,53 @@ export class Shapes {
   }
 
   /**
-   * Draws what is visible.
+   * Draws the outlines and names that are visible.
    * @param view {scale, x, y, width, height}: of the picture on the canvas, in its pixels.
-   * @param marks {selected: Set, hovered, dimmed}: ids; those below a confidence are dimmed.
    */
-  draw(context, view, colours, marks) {
+  draw(context, view, colours) {
     const { scale, x, y, width, height } = view;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, width, height);
     context.setTransform(scale, 0, 0, scale, x, y);
     const seen = [-x / scale, -y / scale, (width - x) / scale, (height - y) / scale];
     const visible = [...this.cells.values()].filter(({ drawn, box }) => drawn.length && box[0] < seen[2] && box[1] < seen[3] && box[2] > seen[0] && box[3] > seen[1]);
-    context.lineJoin = "round";
-    for (const style of ["unknown", "suggested", "taught"]) {
+    context.lineJoin = "bevel"; // at an outline's many corners a round one looks the same
+    for (const style of STYLES) {
       context.strokeStyle = colours[style];
       context.fillStyle = colours[style];
-      context.lineWidth = (style === "taught" ? 3 : style === "suggested" ? 2 : 1.25) / scale;
       for (const cell of visible) {
         if (cell.side * scale < TINY_PX) {
           for (const object of cell.drawn) if (styleOf(object) === style) context.fillRect(...object.bbox_xywh);
-        } else if (cell.paths[style]) {
-          context.stroke(cell.paths[style]);
+          continue;
         }
+        const path = this.outlines(cell, scale)[style];
+        if (!path) continue;
+        context.lineWidth = (cell.side * scale < SMALL_PX * devicePixelRatio ? 1 : WIDTHS[style] * devicePixelRatio) / scale;
+        context.stroke(path);
       }
     }
-    context.lineWidth = 4 / scale;
+    this.drawNames(context, view, colours, visible);
+  }
+
+  /**
+   * Draws what is selected and pointed at, above the outlines.
+   * @param marks {selected: Set, hovered}: ids.
+   */
+  drawMarks(context, { scale, x, y, width, height }, colours, marks) {
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, width, height);
+    context.setTransform(scale, 0, 0, scale, x, y);
+    context.lineWidth = (4 * devicePixelRatio) / scale;
     context.strokeStyle = colours.selected;
     context.fillStyle = colours.wash;
     for (const id of marks.selected) {
-      const path = this.paths.get(id);
-      if (!path) continue;
-      context.fill(path, "evenodd");
-      context.stroke(path);
+      const object = this.byId.get(id);
+      if (!object) continue;
+      context.fill(this.path(object), "evenodd");
+      context.stroke(this.path(object));
     }
-    if (marks.hovered && this.paths.has(marks.hovered)) {
-      context.fillStyle = colours.wash;
-      context.fill(this.paths.get(marks.hovered), "evenodd");
-    }
-    this.drawNames(context, view, colours, visible);
+    const hovered = this.byId.get(marks.hovered);
+    if (hovered) context.fill(this.path(hovered), "evenodd");
   }
 
   drawNames(context, { scale, x, y }, colours, visible) {
@@ -158,13 +231,15 @@ export class Shapes {
         if (object.label === null || w * scale < NAMED_PX * devicePixelRatio) continue;
         if (!left) return;
         left -= 1;
-        const text = object.taught ? object.label : `${object.label} ${Math.round(100 * object.confidence)} %`;
+        const sure = object.taught ? "" : ` ${Math.round(100 * object.confidence)} %`;
+        const room = Math.max(w * scale, LEAST_NAME_PX * devicePixelRatio);
+        const text = fitted(context, object.label, room - context.measureText(sure).width) + sure;
         const [tx, ty] = [ox * scale + x, oy * scale + y];
-        const wide = Math.min(context.measureText(text).width, Math.max(w * scale, 60)) + 6;
+        const wide = context.measureText(text).width + 6 * devicePixelRatio;
         context.fillStyle = colours.ground;
         context.fillRect(tx, ty, wide, 16 * devicePixelRatio);
         context.fillStyle = colours.text;
-        context.fillText(text, tx + 3, ty + 2, wide - 6);
+        context.fillText(text, tx + 3 * devicePixelRatio, ty + 2 * devicePixelRatio);
       }
     }
   }

@@ -27,6 +27,7 @@ export class Tools {
   constructor(page) {
     this.page = page;
     this.radius = 8;
+    this.sent = [];
     this.choose("select");
   }
 
@@ -90,12 +91,11 @@ export class Tools {
     }
     this.vertex = null;
     if (this.name === "reshape" || !stroke.length) return;
-    const selected = this.page.selected();
-    const objects = this.another ? [] : selected;
-    this.stroke = this.name === "split" || this.name === "erase" || this.name === "brush" ? stroke : [];
-    const edit = { tool: this.name, points: stroke, radius: this.radius / this.page.scale(), objects };
-    await this.page.send(edit, this.another ? selected : []);
-    this.clear();
+    const kept = this.another ? this.page.selected() : [];
+    const objects = this.another ? [] : this.page.selected();
+    const radius = this.radius / this.page.scale();
+    this.stroke = [];
+    await this.send({ tool: this.name, points: stroke, radius, objects }, { points: stroke, radius: this.name === "split" ? 0 : radius }, kept);
   }
 
   async click(point, event) {
@@ -120,11 +120,26 @@ export class Tools {
 
   async keep() {
     if (!this.busy) return;
-    if (this.name === "points") await this.page.send({ tool: "clicks", prompts: this.prompts(), label: this.page.label() });
-    else await this.page.send({ tool: "reshape", rings: this.rings, objects: this.page.selected() });
+    const edit = this.name === "points"
+      ? { tool: "clicks", prompts: this.prompts(), label: this.page.label() }
+      : { tool: "reshape", rings: this.rings, objects: this.page.selected() };
+    const sent = { outlines: this.outlines() };
     this.clear();
-    if (this.name === "reshape") await this.loadRings();
+    await this.send(edit, sent);
+    if (this.name === "reshape" && !this.changed) await this.loadRings();
   }
+
+  /** Sends an edit; what it does stays visible until it is saved. The next one may begin before. */
+  async send(edit, sent, kept = []) {
+    this.sent.push(sent);
+    this.page.redraw();
+    await this.page.send(edit, kept);
+    this.sent.splice(this.sent.indexOf(sent), 1);
+    this.page.redraw();
+  }
+
+  /** What was begun and would be kept: the rings of each object. */
+  outlines() { return [...this.begun.map(({ rings }) => rings), this.rings].filter((rings) => rings.length); }
 
   /** Loads the vertices of what is selected, in this much detail. */
   async loadRings(detail = this.detail ?? 0.5) {
@@ -198,8 +213,7 @@ export class Tools {
     context.fillStyle = colours.wash;
     context.lineWidth = 2.5 / view.scale;
     const dot = devicePixelRatio / view.scale;
-    const outlines = [...this.begun.map(({ rings }) => rings), this.rings].filter((rings) => rings.length);
-    for (const rings of outlines) {
+    for (const rings of [...this.outlines(), ...this.sent.flatMap(({ outlines }) => outlines ?? [])]) {
       context.beginPath();
       for (const ring of rings) {
         ring.forEach(([x, y], index) => (index ? context.lineTo(x, y) : context.moveTo(x, y)));
@@ -233,15 +247,21 @@ export class Tools {
         context.strokeStyle = colours.selected;
       });
     } else if (this.stroke.length) {
-      context.lineWidth = this.name === "split" ? 2.5 / view.scale : (2 * this.radius * devicePixelRatio) / view.scale;
-      context.lineCap = "round";
-      context.globalAlpha = this.name === "split" ? 1 : 0.45;
-      context.beginPath();
-      this.stroke.forEach(([x, y], index) => (index ? context.lineTo(x, y) : context.moveTo(x, y)));
-      if (this.stroke.length === 1) context.lineTo(this.stroke[0][0] + 0.01, this.stroke[0][1]);
-      context.stroke();
-      context.globalAlpha = 1;
+      this.drawStroke(context, view, this.stroke, this.name === "split" ? 0 : (this.radius * devicePixelRatio) / view.scale);
     }
+    for (const { points, radius } of this.sent) if (points) this.drawStroke(context, view, points, radius);
+  }
+
+  /** A stroke of this radius, or a line. */
+  drawStroke(context, view, points, radius) {
+    context.lineWidth = radius ? 2 * radius : 2.5 / view.scale;
+    context.lineCap = "round";
+    context.globalAlpha = radius ? 0.45 : 1;
+    context.beginPath();
+    points.forEach(([x, y], index) => (index ? context.lineTo(x, y) : context.moveTo(x, y)));
+    if (points.length === 1) context.lineTo(points[0][0] + 0.01, points[0][1]);
+    context.stroke();
+    context.globalAlpha = 1;
   }
 
   disc(context, x, y, radius) {

@@ -1,4 +1,5 @@
-// The picture: OpenSeadragon shows its tiles, and a canvas above it the outlines.
+// The picture: OpenSeadragon shows its tiles, a canvas above it the outlines, and one above that what
+// is selected, pointed at or drawn.
 /* global OpenSeadragon */
 
 import { token } from "./api.js";
@@ -7,12 +8,14 @@ import { Shapes } from "./shapes.js";
 export class Viewer {
   /**
    * @param element holds the tiles.
-   * @param canvas lies above it.
-   * @param events {click, hover, press, drag, release, box, moved}: called with points of the picture.
+   * @param canvas lies above it, for the outlines.
+   * @param above lies above these, for what changes often.
+   * @param events {click, hover, leave, press, drag, release, box}: called with points of the picture; `press` says whether a drag is for drag and release, or "box" for a box.
    */
-  constructor(element, canvas, events) {
-    [this.canvas, this.events] = [canvas, events];
+  constructor(element, canvas, above, events) {
+    [this.canvas, this.above, this.events] = [canvas, above, events];
     this.context = canvas.getContext("2d");
+    this.aboveContext = above.getContext("2d");
     this.shapes = new Shapes();
     this.marks = { selected: new Set(), hovered: null };
     this.overlay = null;
@@ -53,18 +56,25 @@ export class Viewer {
       if (event.quick && this.ready()) this.events.click(at(event), event.originalEvent);
     });
     handle("canvas-press", (event) => {
-      if (this.ready()) this.pressed = this.events.press(at(event), event.originalEvent);
+      if (!this.ready()) return;
+      this.pressed = this.events.press(at(event), event.originalEvent);
+      this.box = this.pressed === "box" ? [at(event), at(event)] : null;
     });
     handle("canvas-drag", (event) => {
       if (!this.pressed) return;
       event.preventDefaultAction = true;
-      this.events.drag(at(event), event.originalEvent);
+      if (!this.box) { this.events.drag(at(event), event.originalEvent); return; }
+      this.box[1] = at(event);
+      this.redrawMarks();
     });
     const released = (event) => {
       if (!this.pressed) return;
       event.preventDefaultAction = true;
       this.pressed = false;
-      this.events.release(at(event), event.originalEvent);
+      if (!this.box) { this.events.release(at(event), event.originalEvent); return; }
+      const [[x0, y0], [x1, y1]] = this.box;
+      this.box = null;
+      this.events.box(Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1));
     };
     handle("canvas-release", released);
     handle("canvas-drag-end", (event) => { event.preventDefaultAction = event.preventDefaultAction || this.pressed; });
@@ -73,11 +83,22 @@ export class Viewer {
       const box = this.osd.container.getBoundingClientRect();
       this.events.hover(at({ position: new OpenSeadragon.Point(event.clientX - box.left, event.clientY - box.top) }));
     });
+    this.osd.container.addEventListener("pointerleave", () => this.events.leave());
     this.osd.container.addEventListener("contextmenu", (event) => event.preventDefault());
-    for (const name of ["update-viewport", "open", "tile-drawn-all", "animation"]) handle(name, () => this.redraw());
+    for (const name of ["update-viewport", "open", "tile-drawn-all", "animation"]) handle(name, () => this.redrawMarks());
   }
 
   ready() { return this.osd.isOpen(); }
+
+  /** Shows nothing. */
+  close() {
+    this.osd.close();
+    this.setObjects([]);
+    for (const context of [this.context, this.aboveContext]) {
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    }
+  }
 
   /** Shows a picture: {id, width, height, tile, levels}. */
   open(picture) {
@@ -122,8 +143,10 @@ export class Viewer {
 
   fitCanvas() {
     const { clientWidth, clientHeight } = this.osd.container;
-    this.canvas.width = Math.max(1, Math.round(clientWidth * devicePixelRatio));
-    this.canvas.height = Math.max(1, Math.round(clientHeight * devicePixelRatio));
+    for (const canvas of [this.canvas, this.above]) {
+      canvas.width = Math.max(1, Math.round(clientWidth * devicePixelRatio));
+      canvas.height = Math.max(1, Math.round(clientHeight * devicePixelRatio));
+    }
     // OpenSeadragon sees the new size a little later.
     if (!this.moved) setTimeout(() => { if (!this.moved) this.osd.viewport?.goHome(true); }, 100);
     this.redraw();
@@ -155,14 +178,34 @@ export class Viewer {
     probe.remove();
   }
 
+  /** Draws all with the next frame. */
   redraw() {
+    this.stale = true;
+    this.redrawMarks();
+  }
+
+  /** Draws what changes often; the outlines only where they moved. */
+  redrawMarks() {
     if (this.waiting || !this.ready()) return;
     this.waiting = requestAnimationFrame(() => {
       this.waiting = 0;
       if (!this.ready()) return;
       const view = this.view();
-      this.shapes.draw(this.context, view, this.colours, this.marks);
-      this.overlay?.(this.context, view, this.colours);
+      const place = Object.values(view).join();
+      if (this.stale || place !== this.drawn) this.shapes.draw(this.context, view, this.colours);
+      [this.stale, this.drawn] = [false, place];
+      this.shapes.drawMarks(this.aboveContext, view, this.colours, this.marks);
+      this.overlay?.(this.aboveContext, view, this.colours);
+      if (this.box) this.drawBox(view);
     });
+  }
+
+  drawBox({ scale, x, y }) {
+    const [[x0, y0], [x1, y1]] = this.box;
+    const context = this.aboveContext;
+    context.setTransform(scale, 0, 0, scale, x, y);
+    context.lineWidth = (1.5 * devicePixelRatio) / scale;
+    context.strokeStyle = this.colours.selected;
+    context.strokeRect(x0, y0, x1 - x0, y1 - y0);
   }
 }

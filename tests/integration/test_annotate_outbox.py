@@ -1,0 +1,212 @@
+"""What users decide on the annotation page while the server is away, and what comes twice."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.browser import browser
+from tests.integration.page_harness import Page, draw_photos, serving
+
+pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
+
+ALL_SAVED = 20_000
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return draw_photos(tmp_path / "photos")
+
+
+def objects(url: str, picture: int = 0) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{url}api/pictures/{picture}", timeout=60).json()[
+        "objects"
+    ]
+    return found
+
+
+def waiting(page: Page, count: int) -> None:
+    """Waits until the page says that so much is not saved yet."""
+    page.page.locator("#saved").filter(has_text=f"{count} not saved yet").wait_for()
+
+
+def test_a_stroke_in_which_the_server_went_away_survives_the_page(photos: Path) -> None:
+    with browser() as chromium:
+        page = Page(chromium)
+        with serving(photos) as (url, process):
+            page.open(url)
+            page.said("0 named")
+            page.click_nut(0)
+            page.page.click("[data-tool=brush]")
+            page.page.keyboard.press("Escape")
+            page.page.click("[data-tool=brush]")
+            page.page.mouse.move(*page.place(120, 200).values())
+            page.page.mouse.down()
+            page.page.mouse.move(*page.place(130, 200).values(), steps=4)
+            process.kill()
+            process.wait()
+            page.page.mouse.move(*page.place(150, 200).values(), steps=4)
+            page.page.mouse.up()
+            waiting(page, 1)
+            page.page.click("[data-tool=select]")
+            page.click_nut(1)
+            page.page.fill("#label", "nut")
+            page.page.click("#accept")
+            waiting(page, 2)
+            # What is decided is shown, although nobody has confirmed it.
+            page.said(r"1 named \(1 by you\)")
+            assert page.errors == []
+            again = Page(chromium, beside=page)
+            page.page.close()
+        with serving(photos, "--port", str(httpx.URL(url).port)) as (url, _):
+            again.open(url)
+            again.said(r"\(1 by you\)")
+            again.page.locator("#saved").filter(has_text="all saved").wait_for(timeout=ALL_SAVED)
+            drawn = [each for each in objects(url) if each["drawn"]]
+            assert [each["bbox_xywh"][2] > 25 for each in drawn] == [True]
+            assert [each["label"] for each in objects(url) if each["taught"]] == ["nut"]
+            # Nothing is left that another page would send again.
+            assert again.page.evaluate("Object.keys(localStorage).join()").count("outbox") == 0
+            assert again.errors == []
+
+
+def test_strokes_on_one_object_while_the_server_is_away_become_one_object(photos: Path) -> None:
+    with browser() as chromium:
+        page = Page(chromium)
+        with serving(photos) as (url, process):
+            page.open(url)
+            page.said("0 named")
+            page.page.click("[data-tool=brush]")
+            page.drag((120, 200), (140, 200))
+            page.saved()
+            page.page.wait_for_timeout(300)
+            process.kill()
+            process.wait()
+            page.drag((140, 200), (150, 200))
+            page.drag((120, 200), (110, 200))
+            waiting(page, 2)
+        with serving(photos, "--port", str(httpx.URL(url).port)) as (url, _):
+            page.page.locator("#saved").filter(has_text="all saved").wait_for(timeout=ALL_SAVED)
+            drawn = [each["bbox_xywh"] for each in objects(url) if each["drawn"]]
+            assert len(drawn) == 1
+            assert drawn[0][0] < 110, "the second stroke is in it"
+            assert drawn[0][0] + drawn[0][2] > 150, "... and the first"
+
+
+def test_a_decision_whose_answer_was_lost_is_done_once(photos: Path) -> None:
+    with browser() as chromium, serving(photos) as (url, _):
+        page = Page(chromium)
+        lost: list[str] = []
+
+        def lose_the_first(route: Any) -> None:
+            if lost:
+                route.continue_()
+                return
+            lost.append(route.request.url)
+            route.fetch()
+            route.abort()
+
+        page.page.route("**/decisions", lose_the_first)
+        page.open(url)
+        page.said("0 named")
+        page.click_nut(0)
+        page.page.fill("#label", "nut")
+        page.page.click("#accept")
+        waiting(page, 1)
+        page.saved()
+        assert len(lost) == 1
+        assert httpx.post(f"{url}api/undo", json={}).json()["undo"] is None, "it was one change"
+        assert not any(each["taught"] for each in objects(url))
+
+
+def test_a_request_that_comes_twice_is_done_once_also_by_another_process(photos: Path) -> None:
+    def post(url: str, path: str, body: dict[str, Any], key: str) -> dict[str, Any]:
+        headers = {"Idempotency-Key": key}
+        answer = httpx.post(f"{url}api/pictures/0/{path}", json=body, headers=headers, timeout=60)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    stroke = {"tool": "brush", "points": [[120, 200], [150, 200]], "radius": 8}
+    with serving(photos) as (url, process):
+        nut, other = (each["id"] for each in objects(url)[:2])
+        requests = [
+            ("decisions", {"decisions": [{"object": nut, "label": "nut"}]}, "one"),
+            ("delete", {"objects": [other]}, "two"),
+            ("outlines", stroke, "three"),
+            ("finished", {"finished": True}, "four"),
+        ]
+        first = [post(url, *each) for each in requests]
+        again = [post(url, *each) for each in requests]
+        assert again[2]["made"] == first[2]["made"]
+        assert len(first[2]["made"]) == 1
+        process.kill()
+        process.wait()
+    with serving(photos) as (url, _):
+        third = [post(url, *each) for each in requests]
+        assert third[2]["made"] == first[2]["made"]
+        assert len([each for each in objects(url) if each["drawn"]]) == 1
+        undone = []
+        while (done := httpx.post(f"{url}api/undo", json={})).status_code == 200:
+            undone.append(done.json()["title"])
+        assert len(undone) == 4, undone
+        # The same key may not bring back what was undone meanwhile.
+        post(url, *requests[0])
+        assert not any(each["taught"] for each in objects(url))
+
+
+def test_a_decision_about_a_picture_that_was_replaced_is_refused(photos: Path) -> None:
+    with serving(photos) as (url, _), httpx.Client(base_url=url, timeout=60) as client:
+        shown = client.get("api/pictures/0").json()
+        stroke = {"tool": "brush", "points": [[120, 200], [150, 200]], "radius": 8}
+        headers = {"If-Match": f'"{shown["digest"]}"'}
+        assert client.post("api/pictures/0/outlines", json=stroke, headers=headers).is_success
+        (photos / "0.png").write_bytes((photos / "1.png").read_bytes())
+        refused = client.post("api/pictures/0/outlines", json=stroke, headers=headers)
+        assert (refused.status_code, "another picture" in refused.json()["detail"]) == (412, True)
+        assert not any(each["drawn"] for each in objects(url))
+
+
+def test_groups_are_named_one_after_the_other(photos: Path) -> None:
+    with serving(photos) as (url, _), httpx.Client(base_url=url, timeout=60) as client:
+        client.get("api/pictures/0")
+        while client.get("api/state").json()["surveyed"] < 2:
+            time.sleep(0.2)
+        # A page shows the groups as they were when it asked, and names one after the other.
+        first, second = client.get("api/groups").json()["groups"][:2]
+        for label, group in (("one", first), ("two", second)):
+            decisions = [{**member, "label": label} for member in group["members"]]
+            body, headers = {"decisions": decisions}, {"Idempotency-Key": label}
+            for _ in range(2):
+                answer = client.post("api/groups/decisions", json=body, headers=headers)
+                assert answer.is_success, answer.text
+            member = second["members"][0]
+            place = f"api/pictures/{member['picture']}/objects/{member['object']}/thumbnail"
+            assert client.get(place).is_success, "the page still shows it"
+        labels = client.get("api/labels").json()["labels"]
+        assert {each["label"] for each in labels} == {"one", "two"}
+        undone = [client.post("api/undo", json={}).status_code for _ in range(3)]
+        assert undone == [200, 200, 409], "each was one change"
+
+
+def test_the_keys_of_names_work_right_after_a_name_was_typed(photos: Path) -> None:
+    with browser() as chromium, serving(photos) as (url, _):
+        page = Page(chromium)
+        page.open(url)
+        page.said("0 named")
+        page.click_nut(0)
+        for label in ("nut", "date"):
+            page.page.keyboard.press("l")
+            page.page.keyboard.type(label)
+            page.page.keyboard.press("Enter")
+            page.saved()
+            page.click_nut(1)
+        labels = {each["label"] for each in httpx.get(f"{url}api/labels").json()["labels"]}
+        assert labels == {"nut", "date"}, "a new name replaces the one in the field"
+        page.press("1")
+        page.saved()
+        assert sum(each["taught"] for each in objects(url)) == 2
