@@ -134,7 +134,7 @@ def test_a_request_that_comes_twice_is_done_once_also_by_another_process(photos:
     stroke = {"tool": "brush", "points": [[120, 200], [150, 200]], "radius": 8}
     with serving(photos) as (url, process):
         nut, other = (each["id"] for each in objects(url)[:2])
-        requests = [
+        requests: list[tuple[str, dict[str, Any], str]] = [
             ("decisions", {"decisions": [{"object": nut, "label": "nut"}]}, "one"),
             ("delete", {"objects": [other]}, "two"),
             ("outlines", stroke, "three"),
