@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 
 from sam_detect import __version__
+from sam_detect.library.snapshot import SNAPSHOT_LIMIT
 from sam_detect.server.access import Access
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession
@@ -99,6 +100,8 @@ def annotation_app(
 def _counts(session: AnnotationSession) -> Counter[str]:
     """How many examples each label has."""
     arrays = session.detector.snapshot().examples()
+    if len(arrays.ids) >= SNAPSHOT_LIMIT:  # of more, these are only a sample
+        return Counter(session.detector.library.stats()["classes"])
     return Counter(
         label for label, negative in zip(arrays.labels, arrays.negatives, strict=True)
         if not negative

@@ -89,7 +89,8 @@ def test_ten_thousand_objects_are_accepted_at_once_or_not_at_all(tmp_path: Path)
     for place in range(0, SIDE * PITCH, PITCH):
         cv2.line(picture, (place, 0), (place, SIDE * PITCH), (60, 110, 180), 3)
     cv2.imwrite(str(photos / "0.png"), picture)
-    options = ("--segmenter", f"{__name__}:Lattice", "--embedder", "average")
+    lattice = f"tests.integration.{Path(__file__).stem}:Lattice"
+    options = ("--segmenter", lattice, "--embedder", "average")
     root = str(Path(__file__).parents[2])
     waited: list[float] = []
     with (
@@ -128,7 +129,8 @@ def test_ten_thousand_objects_are_accepted_at_once_or_not_at_all(tmp_path: Path)
         assert labels(client) == {"square": SIDE * SIDE}
         print(f"{spent:.0f} s, {memory() - before} MiB more, others waited {max(waited):.2f} s")
         assert max(waited) < 5
-        assert memory() - before < 3000
+        # About .4 MiB an object: the crops of all of them are there until they are written.
+        assert memory() - before < 6000
         assert undo_all(client) == 1
         assert labels(client) == {}
 
