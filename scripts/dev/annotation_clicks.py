@@ -55,8 +55,9 @@ from sam_detect.server.journal import Journal
 from sam_detect.server.survey import POLICIES, Policy, Survey, Surveyed
 from sam_detect.server.ui import PROPOSALS_KEPT
 from sam_detect.types import Frame, Masks
-from scripts.dev.annotation_user import Tally, Truth, User
+from scripts.dev.annotation_user import Tally, User
 from scripts.dev.held_out import SHARE, HeldOut, chosen, clicks_to_share
+from scripts.dev.truth import Truth
 
 ORDERS = (*POLICIES, "random")
 
