@@ -6,22 +6,18 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import cv2
 import numpy as np
 
 from sam_detect.errors import MaskError
-from sam_detect.masks import intersection
-from sam_detect.server import editing
 from sam_detect.server.annotation import AnnotationSession, Named
 from sam_detect.server.clicking import clicked
 from sam_detect.server.pictures import ShownObject
 from sam_detect.server.survey import Group, Survey, Surveyed
 from sam_detect.types import Masks
 from scripts.dev.selecting import best_clean_box, presses
+from scripts.dev.truth import IOU, Truth, brushed, inside, matched, overlaps
 
-IOU = 0.5
 FIRST = 3
 """So many objects of a new label are named before the user looks at the suggestions."""
 AT_ONCE = 6
@@ -32,8 +28,6 @@ DRAWN_AT_ONCE = 24
 """So many clicks go to outlines of objects that nothing proposes."""
 SMALL = 0.35
 """What is smaller than this share of the others is painted at once."""
-STROKES = 5
-"""Strokes of the brush where one along the object is not enough."""
 LEAST_GROUP = 3
 """A group with fewer right members is not worth a name."""
 ROUNDS = 60
@@ -60,14 +54,6 @@ class Tally:
     curve: list[tuple[int, int]] = field(default_factory=list)
     f1_curve: list[tuple[int, float]] = field(default_factory=list)
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What is annotated in a picture: outlines with their labels."""
-
-    masks: Masks
-    labels: tuple[str, ...]
 
 
 class User:
@@ -358,71 +344,6 @@ class Step:
         found = made.dense(0)
         right = (found & wanted).sum() >= IOU * (found | wanted).sum()
         return made if right else None
-
-
-def brushed(truths: Masks, row: int) -> tuple[Masks, int]:
-    """The outline of an object with the brush, and how many strokes it took: one, where a straight
-    one along the object is right, else :data:`STROKES`."""
-    wanted = truths.dense(row)
-    y, x = np.nonzero(wanted)
-    points = np.stack([x + 0.5, y + 0.5], axis=1)
-    middle = points.mean(axis=0)
-    values, axes = np.linalg.eigh(np.cov(points.T) + np.eye(2) / 12 if len(x) > 1 else np.eye(2))
-    across, along = 2 * np.sqrt(values)
-    for share in (1.0, 0.85, 1.15):
-        radius = float(across * share)
-        way = axes[:, 1] * max(0.0, along - radius)
-        made = editing.brush(
-            Masks.empty(truths.size_hw), [middle - way, middle + way], radius, erase=False
-        )
-        found = made.dense(0)
-        if (found & wanted).sum() >= IOU * (found | wanted).sum():
-            return made, 1
-    return truths[[row]], STROKES
-
-
-def matched(
-    session: AnnotationSession,
-    picture: int,
-    shown: Sequence[ShownObject],
-    truth: Truth,
-    *,
-    taught: bool = False,
-) -> dict[int, ShownObject]:
-    """The shown object of each annotated one; those that were named come first."""
-    found: dict[int, tuple[bool, float, ShownObject]] = {}
-    for each in shown:
-        if taught and not each.taught:
-            continue
-        mask = session.outline(picture, each.id)
-        for row, iou in overlaps(mask, truth.masks):
-            right = each.taught and each.label == truth.labels[row]
-            if taught and not right:
-                continue
-            if row not in found or (right, iou) > found[row][:2]:
-                found[row] = right, iou, each
-    return {row: each for row, (_, _, each) in found.items()}
-
-
-def overlaps(mask: Masks, truths: Masks) -> list[tuple[int, float]]:
-    """Which annotated objects a mask is, with the IoU."""
-    box, area, crop = mask.boxes_xyxy[0], int(mask.areas[0]), mask.crop(0)
-    corners = truths.boxes_xyxy
-    meet = (corners[:, :2] < box[2:]).all(axis=1) & (corners[:, 2:] > box[:2]).all(axis=1)
-    found = []
-    for row in np.flatnonzero(meet).tolist():
-        shared = intersection(crop, box.tolist(), truths.crop(row), corners[row].tolist())
-        iou = shared / (area + int(truths.areas[row]) - shared)
-        if iou >= IOU:
-            found.append((row, float(iou)))
-    return found
-
-
-def inside(mask: Any) -> tuple[float, float]:
-    """The point of a mask that is farthest from its edge."""
-    distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)
-    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-    return float(x - 1), float(y - 1)
 
 
 def _middle(each: ShownObject) -> tuple[float, float]:

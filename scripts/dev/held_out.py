@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sam_detect import SAMDetect
 from sam_detect.types import Detections, Frame
-from scripts.dev.annotation_user import Truth, overlaps
+from scripts.dev.truth import Truth, overlaps
 
 SEED = 0
 """Of which pictures are held out: the same for all policies."""

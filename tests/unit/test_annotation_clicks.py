@@ -12,9 +12,9 @@ import pytest
 
 from sam_detect.types import Classification, Detections, Masks
 from scripts.dev import annotation_clicks
-from scripts.dev.annotation_user import Truth, brushed
 from scripts.dev.held_out import chosen, clicks_to_share, f1_of
 from scripts.dev.selecting import best_clean_box, presses
+from scripts.dev.truth import Truth, brushed
 
 SIZE = (120, 160)
 

@@ -50,11 +50,11 @@ def test_one_click_outlines_an_object(radius: int, dark: bool) -> None:
 
 
 def test_it_does_not_go_beyond_named_objects() -> None:
-    image = picture((60, 60, 16), (88, 60, 16))
-    other = disc(88, 60, 16)
+    image = picture((60, 60, 16), (78, 60, 16))
+    other = disc(78, 60, 16)
     wanted = disc(60, 60, 16) & ~other
     found = outline_around(image, [(58, 60)], [True], [math.pi * 16**2], other)
-    assert iou(found, wanted) > 0.85
+    assert iou(found, wanted) > 0.8
 
 
 def test_a_click_off_the_object_keeps_it_smaller() -> None:
