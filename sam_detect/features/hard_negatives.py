@@ -49,7 +49,11 @@ BACKGROUND_SIZES = 4.0
 """Their areas are at most so many times those of the examples, or as many times smaller."""
 BACKGROUND_SHARE = 0.3
 """Regions of the background share less than this with each better one."""
+EXAMPLES_AT_ONCE = 256
+"""Of so many examples the boxes are compared with those of all proposals at a time."""
 DAMAGED = "its hard negatives cannot be read"
+
+Shares = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,21 +176,24 @@ def find_hard_negatives(
     """
     proposals, proposer = proposed
     known = shown if others is None else Masks.concatenate([shown, others])
-    shared = _shared(known, proposals)
-    union = known.areas[:, None] + proposals.areas[None, :] - shared
+    pairs, shared = _shared(known, proposals)
+    (of_known, region), (one, other) = pairs.T, (known.areas, proposals.areas)
+    iou = shared / np.maximum(one[of_known] + other[region] - shared, 1)
+    of_proposal = shared / np.maximum(other[region], 1)
+    of_example = shared / np.maximum(one[of_known], 1)
+    count = len(proposals)
+    is_none = _largest(iou, region, count) < OTHER_OBJECT_IOU
+    is_nearby = _largest(np.maximum(of_proposal, of_example), region, count) < NEARBY_SHARE
+    touches = np.maximum(of_proposal, of_example) > TOUCHING_SHARE
     # An example that is all of its picture is named, not outlined: what lies in it may be it.
     outlined = shown.areas < shown.size_hw[0] * shown.size_hw[1]
-    iou = shared / np.maximum(union, 1)
-    of_proposal = shared / np.maximum(proposals.areas[None, :], 1)
-    of_example = shared / np.maximum(known.areas[:, None], 1)
-    is_none = iou.max(axis=0, initial=0.0) < OTHER_OBJECT_IOU
-    is_nearby = of_proposal.max(axis=0, initial=0.0) < NEARBY_SHARE
-    is_nearby &= of_example.max(axis=0, initial=0.0) < NEARBY_SHARE
+    ends = np.searchsorted(of_known, np.arange(len(shown) + 1))
     found, chosen = [], []
     for index, crop in enumerate(crops):
         near = _inside(proposals, crop)
-        touches = (of_proposal[index] > TOUCHING_SHARE) | (of_example[index] > TOUCHING_SHARE)
-        touching = np.flatnonzero(near & is_none & touches & outlined[index])[:REGIONS_KEPT]
+        mine = slice(ends[index], ends[index + 1])
+        meeting = region[mine][touches[mine] & outlined[index]]
+        touching = meeting[near[meeting] & is_none[meeting]][:REGIONS_KEPT]
         nearby = np.flatnonzero(near & is_nearby)[:REGIONS_KEPT]
         certain = len(touching) if others is None else len(touching) + len(nearby)
         regions = np.array([*touching, *nearby], np.int64)
@@ -195,7 +202,7 @@ def find_hard_negatives(
         found.append(
             HardNegatives(
                 proposer=proposer,
-                quality=_quality(proposals, iou[index]),
+                quality=_quality(proposals, region[mine], iou[mine]),
                 masks=masks,
                 touching=(np.arange(len(touching) + len(nearby)) < certain)[kept],
                 vectors=np.zeros((0, features.embedder.dimension), np.float32),
@@ -204,10 +211,10 @@ def find_hard_negatives(
     elsewhere = np.setdiff1d(np.flatnonzero(is_nearby), np.concatenate(chosen))
     background = _background(proposals, elsewhere, shown.areas)
     for index, each in enumerate(found):
-        mine = background[index :: len(found)]
-        chosen[index] = np.concatenate([chosen[index], mine])
-        small = tuple(_small_crop(frame, proposals, region, features) for region in mine)
-        certainly = np.concatenate([each.touching, np.full(len(mine), others is not None)])
+        own = background[index :: len(found)]
+        chosen[index] = np.concatenate([chosen[index], own])
+        small = tuple(_small_crop(frame, proposals, place, features) for place in own)
+        certainly = np.concatenate([each.touching, np.full(len(own), others is not None)])
         found[index] = replace(each, touching=certainly, background=small)
     if not features.embedder.of_frames:
         return embed_hard_negatives(found, crops, features)
@@ -270,25 +277,40 @@ def _regions(data: Any, size_hw: tuple[int, int]) -> Masks:
     return Masks.concatenate(found)
 
 
-def _quality(proposals: Masks, iou: npt.NDArray[np.float64]) -> float | None:
-    """The predicted IoU of the proposal that overlaps the example best."""
-    if not len(proposals) or iou.max() < SAME_OBJECT_IOU:
+def _quality(proposals: Masks, regions: IntArray, iou: Shares) -> float | None:
+    """The predicted IoU of the proposal that overlaps the example best, of some that meet it."""
+    if not len(iou) or iou.max() < SAME_OBJECT_IOU:
         return None
-    quality = float(proposals.predicted_ious[int(iou.argmax())])
+    quality = float(proposals.predicted_ious[regions[int(iou.argmax())]])
     return None if math.isnan(quality) else min(max(quality, 0.0), 1.0)
 
 
-def _shared(shown: Masks, proposals: Masks) -> npt.NDArray[np.float64]:
-    """``(N, M)``: pixels that examples share with proposals."""
-    shared, outlines = np.zeros((len(shown), len(proposals))), shown.crops()
-    low = np.maximum(shown.boxes_xyxy[:, None, :2], proposals.boxes_xyxy[None, :, :2])
-    high = np.minimum(shown.boxes_xyxy[:, None, 2:], proposals.boxes_xyxy[None, :, 2:])
-    meeting = np.asarray((low < high).all(axis=2), np.bool_)
-    for column in np.flatnonzero(meeting.any(axis=0)):
-        crop, box = proposals.crop(column), proposals.boxes_xyxy[column]
-        for row in np.flatnonzero(meeting[:, column]):
-            shared[row, column] = intersection(outlines[row], shown.boxes_xyxy[row], crop, box)
-    return shared
+def _largest(values: Shares, places: IntArray, count: int) -> Shares:
+    """``(count,)`` the largest value at each place; 0 where there is none."""
+    largest = np.zeros(count)
+    np.maximum.at(largest, places, values)
+    return largest
+
+
+def _shared(shown: Masks, proposals: Masks) -> tuple[IntArray, IntArray]:
+    """``(P, 2)`` indices of examples and proposals that meet, in order, and ``(P,)`` pixels that
+    they share. A matrix of all examples and all proposals may not fit into memory."""
+    met = [np.zeros((0, 2), np.int64)]
+    for start in range(0, len(shown), EXAMPLES_AT_ONCE):
+        boxes_xyxy = shown.boxes_xyxy[start : start + EXAMPLES_AT_ONCE, None]
+        low = np.maximum(boxes_xyxy[..., :2], proposals.boxes_xyxy[None, :, :2])
+        high = np.minimum(boxes_xyxy[..., 2:], proposals.boxes_xyxy[None, :, 2:])
+        met.append(np.argwhere((low < high).all(axis=2)) + np.array([start, 0]))
+    pairs = np.concatenate(met)
+    outlines, shared = shown.crops(), np.zeros(len(pairs), np.int64)
+    last, crop = -1, np.zeros((0, 0), np.bool_)
+    for place in np.argsort(pairs[:, 1], kind="stable").tolist():  # each crop is decoded once
+        row, column = pairs[place].tolist()
+        if column != last:
+            last, crop = column, proposals.crop(column)
+        boxes = shown.boxes_xyxy[row], proposals.boxes_xyxy[column]
+        shared[place] = intersection(outlines[row], boxes[0], crop, boxes[1])
+    return pairs, shared
 
 
 def _inside(proposals: Masks, crop: Crop) -> BoolArray:
