@@ -34,6 +34,30 @@ def waiting(page: Page, count: int) -> None:
     page.page.locator("#saved").filter(has_text=f"{count} not saved yet").wait_for()
 
 
+def test_a_decision_waits_until_the_disk_has_room(photos: Path) -> None:
+    with browser() as chromium, serving(photos) as (url, _):
+        page = Page(chromium)
+        full = [507, 507]
+
+        def answer(route: Any) -> None:
+            if not full:
+                route.continue_()
+                return
+            body = '{"title": "Insufficient Storage", "status": 507, "detail": "free some space"}'
+            route.fulfill(status=full.pop(), content_type="application/problem+json", body=body)
+
+        page.page.route("**/decisions", answer)
+        page.open(url)
+        page.said("0 named")
+        page.click_nut(0)
+        page.page.fill("#label", "nut")
+        page.page.click("#accept")
+        page.page.locator("#saved").filter(has_text="not saved yet: free some space").wait_for()
+        page.page.locator("#saved").filter(has_text="all saved").wait_for(timeout=ALL_SAVED)
+        assert full == []
+        assert [each["label"] for each in objects(url) if each["taught"]] == ["nut"]
+
+
 def test_a_stroke_in_which_the_server_went_away_survives_the_page(photos: Path) -> None:
     with browser() as chromium:
         page = Page(chromium)

@@ -244,6 +244,7 @@ def test_a_click_on_the_map_selects_the_example(photos: Path) -> None:
             (i for i, label in enumerate(answer["labels"]) if label == "nut"),
             key=lambda i: far[i].min(),
         )
+        page.locator("#map[aria-busy=false]").wait_for()
         side = page.evaluate("document.getElementById('map').clientWidth")
         half = side / 2
         x = half + (half - 12) * answer["x"][row]

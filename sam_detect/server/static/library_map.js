@@ -54,6 +54,7 @@ export class LibraryMap {
       mark(paint, "●", left, top, side + 3);
       paint.stroke();
     }
+    canvas.setAttribute("aria-busy", "false");
   }
 
   /** The point nearest to a place, among those that `may` allows. */

@@ -7,7 +7,7 @@ import { kept } from "./dom.js";
 
 const RETRY_MS = [500, 1000, 2000, 5000, 10000];
 /** The server may answer later; any other refusal is final. */
-const LATER = [0, 401, 408, 425, 429, 502, 503, 504];
+const LATER = [0, 401, 408, 425, 429, 502, 503, 504, 507];
 
 function newKey() {
   // randomUUID() is only there on encrypted or local pages.
