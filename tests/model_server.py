@@ -78,7 +78,9 @@ class ModelServer(LocalServer):
 
     @property
     def gets(self) -> list[Asked]:
-        return [each for each in self.asked if each.method == "GET"]
+        """But for what huggingface_hub asks once a day for itself."""
+        own = "/api/agent-harnesses"
+        return [each for each in self.asked if each.method == "GET" and each.path != own]
 
     def sam2(self, size: str = "tiny", data: bytes | None = None, **how: object) -> Served:
         """Serves a SAM 2.1 checkpoint of a size."""

@@ -39,9 +39,11 @@ from tests.integration.page_harness import draw_photos
 TOKEN = "a-token-of-these-tests"
 OPTIONS: dict[str, Any] = {"segmenter": "naive", "embedder": "appearance"}
 WITHOUT_TOKEN = {
-    "annotate": ["/", "/api.js", "/groups.js", "/icon.svg", "/keys.js", "/library", "/library.css",
-                 "/library.js", "/page.css", "/page.js", "/shapes.js", "/tools.js",
-                 "/vendor/openseadragon.js", "/viewer.js"],
+    "annotate": ["/", "/annotate.css", "/api.js", "/controls.js", "/counts.js", "/dom.js",
+                 "/groups.js", "/icon.svg", "/keys.js", "/library", "/library.css", "/library.js",
+                 "/library_files.js", "/library_map.js", "/library_words.js", "/naming.js",
+                 "/outbox.js", "/page.css", "/page.js", "/queue.js", "/shapes.js", "/tools.js",
+                 "/vendor/openseadragon.js", "/viewer.js", "/why.js"],
     "serve": ["/docs", "/docs.js", "/healthz", "/icon.svg", "/page.css"],
     "live": ["/", "/api.js", "/icon.svg", "/live.css", "/live.js", "/live_line.js",
              "/live_picture.js", "/page.css"],
