@@ -12,19 +12,23 @@ from sam_detect.scheduling import give_way
 from sam_detect.server.annotation import AnnotationSession
 from sam_detect.server.survey import Survey, Surveyed
 
-REST_SECONDS = 0.3
-"""Work begins when nothing was asked for so long: clicks come in bursts..."""
-LONG_REST_SECONDS = 1.5
-"""... and work that takes seconds, which a click would share the cores with, begins later."""
-POLL_SECONDS = 0.1
+REST_SECONDS, LONG_REST_SECONDS = 0.1, 1.5
+"""Names are made, and what takes seconds begins, when nothing was asked for so long: clicks come in
+bursts, and would share the cores with it."""
+POLL_SECONDS = 0.05
 AHEAD = 2
 """So many of the next pictures are opened ahead."""
+
+
+Work = tuple[int, Callable[[int], None]]
+"""A picture, and what is to be done with it."""
 
 
 class WorkAhead:
     """Names the objects of the next pictures when the library has changed, opens the next pictures,
     proposes again in the shown one and the next ones with what was learnt, and surveys the others.
-    It works a picture at a time, on a thread of its own that gives way to those who wait.
+    It works a picture at a time, on two threads: names do not wait for what takes seconds, and
+    that gives way to all else.
 
     Args:
         session: whose pictures these are.
@@ -42,18 +46,24 @@ class WorkAhead:
         self._failed: dict[int, str] = {}
         self._changed = threading.Condition()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="ahead")
+        self._threads = [
+            threading.Thread(target=self._run, args=each, daemon=True, name="ahead")
+            for each in ((REST_SECONDS, self._to_name), (LONG_REST_SECONDS, self._to_propose))
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for each in self._threads:
+            each.start()
 
     def stop(self) -> None:
         """Ends after the picture in work; does not wait for it."""
         self._stopped.set()
 
-    def join(self) -> None:
-        """Waits until the work has ended."""
-        self._thread.join()
+    def join(self, timeout_s: float) -> None:
+        """Waits for the picture in work, up to so long for each thread. Python ends a process badly
+        (``abort``) while one of its threads is in native code."""
+        for each in self._threads:
+            each.join(timeout_s)
 
     @property
     def problems(self) -> dict[int, str]:
@@ -79,14 +89,16 @@ class WorkAhead:
                 self._asked -= 1
                 self._last = time.monotonic()
 
-    def _run(self) -> None:
-        give_way()
+    def _run(self, rest_s: float, urgent: Callable[[int], Iterator[Work]]) -> None:
+        """Does the most urgent thing, again and again, where nothing was asked for so long."""
+        if rest_s == LONG_REST_SECONDS:
+            give_way()
         while not self._stopped.wait(POLL_SECONDS):
-            rested = self._rested()
-            if rested > REST_SECONDS:
+            shown = self._shown
+            if shown is not None and self._rested() > rest_s:
                 # A library that is gone or busy is said to whoever asks for something next.
                 with suppress(SamDetectError, OSError):
-                    work = next(self._urgent(rested), None)
+                    work = next(urgent(shown), None)
                     if work is not None and not self._stopped.is_set():
                         self._try(*work)
 
@@ -95,19 +107,21 @@ class WorkAhead:
         with self._changed:
             return 0.0 if self._asked else time.monotonic() - self._last
 
-    def _urgent(self, rested_s: float) -> Iterator[tuple[int, Callable[[int], None]]]:
-        """What may begin now, and in which picture; the most urgent first."""
-        shown, session = self._shown, self._session
-        if shown is None:
-            return
-        pictures, failed = session.pictures, self._failed
+    def _to_name(self, shown: int) -> Iterator[Work]:
+        """The next pictures that are open, and not named by the library as it is now."""
+        session = self._session
+        soon = [each for each in self._following(shown) if each not in self._failed][:AHEAD]
+        opened = (each for each in soon if session.pictures.is_open(each))
+        yield from ((each, self._name) for each in opened if not session.is_named(each))
+
+    def _to_propose(self, shown: int) -> Iterator[Work]:
+        """What takes seconds, and in which picture; the most urgent first."""
+        session, pictures, failed = self._session, self._session.pictures, self._failed
         following = [each for each in self._following(shown) if each not in failed]
         soon = following[:AHEAD]
         opened = [each for each in soon if pictures.is_open(each)]
-        yield from ((each, self._name) for each in opened if not session.is_named(each))
-        if rested_s < LONG_REST_SECONDS:
-            return
         learnt, surveyed = session.detector.library.generation, self._survey.all()
+        yield from ((each, self._name) for each in soon[:1] if each not in opened)
         if shown not in failed and pictures.is_open_before(shown, learnt):
             yield shown, self._renew
         yield from ((each, self._name) for each in soon if each not in opened)
@@ -128,8 +142,11 @@ class WorkAhead:
                 raise
 
     def _renew(self, picture: int) -> None:
-        """Proposes again with what was learnt."""
-        self._session.pictures.refresh(picture)
+        """Proposes again with what was learnt; shown when all is named."""
+        pictures = self._session.pictures
+        made = pictures.proposed_again(picture)
+        self._session.shown(made)
+        pictures.put(picture, made)
         self._name(picture)
 
     def _name(self, picture: int) -> None:

@@ -200,15 +200,31 @@ class OpenPictures:
         return self._read(self._path(picture))
 
     def refresh(self, picture: int) -> OpenPicture:
-        """A picture that is open, with proposals by the library as it is now."""
+        """A picture that is open, with proposals by the library as it is now; raises as
+        :meth:`get`."""
+        return self._keep(picture, self.proposed_again(picture))
+
+    def put(self, picture: int, made: OpenPicture) -> None:
+        """Puts what :meth:`proposed_again` made in the place of an open picture, unless that is of
+        another file meanwhile, or no longer open."""
+        with self._lock:
+            opened = self._open.get(picture)
+            if opened is not None and opened.file == made.file:
+                self._open[picture] = made
+
+    def proposed_again(self, picture: int) -> OpenPicture:
+        """A picture with proposals by the library as it is now, which does not yet take the place
+        of the one that is open; raises as :meth:`get`."""
         opened = self.get(picture)
         pipeline = self._detector.pipeline
         snapshot = pipeline.snapshot()
         if opened.generation == snapshot.generation:
             return opened
         candidates = pipeline.propose(opened.candidates.frame, snapshot, warn=False)
-        made = replace(opened, candidates=candidates, generation=snapshot.generation, known=None)
-        return self._keep(picture, made)
+        return replace(
+            opened, candidates=candidates, generation=snapshot.generation, known=None,
+            naming=threading.Lock(),
+        )  # fmt: skip
 
     def is_open(self, picture: int) -> bool:
         """Whether a picture is open, and its file is as it was."""

@@ -21,6 +21,8 @@ from sam_detect.sources import find_images
 if TYPE_CHECKING:
     from sam_detect.server.http import Guard
 
+LEAVE_S = 5.0
+"""How long the end waits for work that was done ahead."""
 PROPOSALS_KEPT = 512
 """The proposals of so many pictures are kept, as compressed outlines."""
 
@@ -90,6 +92,7 @@ class AnnotationUI:
                 yield annotation_app(session, survey, ahead, access)
             finally:
                 ahead.stop()
+                ahead.join(LEAVE_S)
 
 
 def journal_path(detector: SAMDetect) -> Path:

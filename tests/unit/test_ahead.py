@@ -40,7 +40,7 @@ def ahead(session: AnnotationSession, survey: Survey) -> Iterator[WorkAhead]:
     working.start()
     yield working
     working.stop()
-    working.join()
+    working.join(60)
 
 
 def show(ahead: WorkAhead, session: AnnotationSession, picture: int) -> None:
