@@ -259,7 +259,7 @@ class SnapshotReader:
                 require_convertible(library.name, mine, features)
             self._converted = ConvertedExamples(features)
         self._last: LibrarySnapshot | None = None
-        self._lock = threading.Lock()
+        self._converting = threading.Lock()
 
     def snapshot(self) -> LibrarySnapshot:
         """The library as it is now; the manifest is read once.
@@ -269,11 +269,11 @@ class SnapshotReader:
             RecipeMismatchError: the library was reindexed meanwhile to a recipe whose crops
                 cannot give vectors of this one.
         """
-        generation = self._generation(self.library.manifest())
-        with self._lock:
-            if self._last is None or self._last.generation != generation:
-                self._last = self._read()
-            return self._last
+        generation, last = self._generation(self.library.manifest()), self._last
+        if last is None or last.generation != generation:
+            # No lock of its own here: who asks may hold the store already, or wait for it.
+            last = self._last = self._read()
+        return last
 
     def _generation(self, manifest: dict[str, Any] | None) -> str:
         if manifest is None or self._converted is None:
@@ -286,8 +286,10 @@ class SnapshotReader:
         if kept is not None:
             return kept
         with store.session():
-            manifest = library.manifest()
+            manifest, last = library.manifest(), self._last
             generation = self._generation(manifest)
+            if last is not None and last.generation == generation:
+                return last  # another thread has read it meanwhile
             if manifest is None or not self._converts(manifest):
                 if manifest is not None and store.count() > SNAPSHOT_LIMIT:
                     indexed = self._read_large(manifest)
@@ -307,8 +309,9 @@ class SnapshotReader:
                 return snapshot
         assert self._converted is not None  # noqa: S101 - for mypy
         # A change by another process meanwhile gives another generation, and is read next time.
-        self._converted.update(library)
-        return LibrarySnapshot.read(self._converted.store, generation, self.features)[0]
+        with self._converting:
+            self._converted.update(library)
+            return LibrarySnapshot.read(self._converted.store, generation, self.features)[0]
 
     def _read_kept(self) -> LibrarySnapshot | None:
         """The snapshot that a process kept of the library as it is now, without its lock."""

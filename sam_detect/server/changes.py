@@ -62,7 +62,6 @@ class Changes:
                     if step.kind == "forget":
                         self._forget(step)
             self.journal.done(change.id)
-            self._detector.snapshot()  # is asked for next, and read here without opening it again
 
     def undo(self) -> Change:
         """Takes the last change back.

@@ -103,3 +103,34 @@ def test_a_library_that_is_removed_meanwhile_does_not_end_it(
     until(lambda: session.is_named(1))
     assert any(thread.name == "ahead" for thread in threading.enumerate())
     assert {each.label for each in session.objects(1)} == {None}
+
+
+def test_who_holds_the_store_may_read_the_library_while_others_wait_for_it(
+    session: AnnotationSession,
+) -> None:
+    """Two locks that were taken in another order once stopped the page for ever."""
+    detector = session.detector
+    session.name(0, [session.objects(0)[0].id], "nut")
+    other = SAMDetect("naive", "appearance", library="nuts")
+    read: list[str] = []
+    waiting, holding = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        holding.wait(PATIENCE_S)
+        waiting.set()
+        read.append(detector.snapshot().generation)
+
+    def hold() -> None:
+        with detector.library.store.session():
+            detector.library.rename("nut", "date")  # so that the next one reads it anew
+            holding.set()
+            waiting.wait(PATIENCE_S)
+            time.sleep(0.5)  # the other one has come to the store by now
+            read.append(detector.snapshot().generation)
+
+    threads = [threading.Thread(target=each, daemon=True) for each in (wait, hold)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(30)
+    assert read == [other.snapshot().generation] * 2
