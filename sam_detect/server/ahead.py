@@ -27,8 +27,8 @@ Work = tuple[int, Callable[[int], None]]
 class WorkAhead:
     """Names the objects of the next pictures when the library has changed, opens the next pictures,
     proposes again in the shown one and the next ones with what was learnt, and surveys the others.
-    It works a picture at a time, on two threads: names do not wait for what takes seconds, and
-    that gives way to all else.
+    It works a picture at a time, on two threads that give way to those who wait: names do not wait
+    for what takes seconds.
 
     Args:
         session: whose pictures these are.
@@ -91,8 +91,7 @@ class WorkAhead:
 
     def _run(self, rest_s: float, urgent: Callable[[int], Iterator[Work]]) -> None:
         """Does the most urgent thing, again and again, where nothing was asked for so long."""
-        if rest_s == LONG_REST_SECONDS:
-            give_way()
+        give_way()
         while not self._stopped.wait(POLL_SECONDS):
             shown = self._shown
             if shown is not None and self._rested() > rest_s:
