@@ -260,6 +260,21 @@ class AnnotationSession:
             self._changes.do(f"delete {len(ids)}", self._removing(opened, ids))
         return self.shown(opened)
 
+    def delete_in_many(self, outlines: Sequence[tuple[str, Masks]]) -> None:
+        """Removes outlines that have no name from several pictures, as one change.
+
+        Args:
+            outlines: each with the digest of its picture.
+        """
+        steps = []
+        for digest, mask in outlines:
+            rle = mask.rle(0)
+            steps.append(outline_step(digest, "draw", rle, there=False))  # perhaps it was drawn
+            steps.append(outline_step(digest, "hide", rle, there=True))
+        pictures = {digest for digest, _ in outlines}
+        with self._changing:
+            self._changes.do(f"delete {len(outlines)} in {len(pictures)} pictures", steps)
+
     def draw(self, picture: int, masks: Masks, label: str | None = None) -> list[str]:
         """Adds outlines that a user drew; under a name, they are learnt at once.
 

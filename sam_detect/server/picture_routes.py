@@ -59,16 +59,27 @@ class Decisions(Body):
     decisions: Annotated[list[Decision], Field(min_length=1, max_length=MOST_AT_ONCE)]
 
 
-class GroupDecision(Decision):
-    """... of an object of any picture."""
+class GroupMember(Body):
+    """An object of any picture."""
 
     picture: Annotated[int, Field(ge=0)]
+    object: ObjectId
+
+
+class GroupDecision(GroupMember, Decision):
+    """What a user decides of an object of any picture."""
 
 
 class GroupDecisions(Body):
     """... of a group."""
 
     decisions: Annotated[list[GroupDecision], Field(min_length=1, max_length=MOST_AT_ONCE)]
+
+
+class GroupMembers(Body):
+    """Objects of several pictures."""
+
+    objects: Annotated[list[GroupMember], Field(min_length=1, max_length=MOST_AT_ONCE)]
 
 
 class Chosen(Body):
@@ -283,23 +294,39 @@ def group_routes(session: AnnotationSession, survey: Survey, ahead: WorkAhead) -
             ]  # fmt: skip
             return {"groups": shown, "surveyed": len(survey.all())}
 
+    def outline(member: GroupMember) -> tuple[str, Masks]:
+        """The outline of a member, after the digest of its picture."""
+        surveyed = survey.last(member.picture)
+        if surveyed is None:  # the server was started again since
+            ahead.survey(member.picture)
+            surveyed = survey.require(member.picture)
+        return surveyed.digest, surveyed.outline(member.object)
+
+    def forget(members: Sequence[GroupMember]) -> None:
+        for picture in {each.picture for each in members}:
+            survey.forget(picture)
+
     @router.post("/groups/decisions")
     def decide_group(body: GroupDecisions, asked: AskedOnce) -> dict[str, Any]:
         def learn() -> None:
-            decisions = []
-            for each in body.decisions:
-                surveyed = survey.last(each.picture)
-                if surveyed is None:  # the server was started again since
-                    ahead.survey(each.picture)
-                    surveyed = survey.require(each.picture)
-                named = Named(each.object, each.label, each.negative)
-                decisions.append((surveyed.digest, surveyed.outline(each.object), named))
-            session.decide_in_many(decisions)
-            for picture in {each.picture for each in body.decisions}:
-                survey.forget(picture)
+            session.decide_in_many([
+                (*outline(each), Named(each.object, each.label, each.negative))
+                for each in body.decisions
+            ])  # fmt: skip
+            forget(body.decisions)
 
         with ahead.waiting():
             asked.do(session, None, learn)
+            return session.undoable
+
+    @router.post("/groups/delete")
+    def delete_group(body: GroupMembers, asked: AskedOnce) -> dict[str, Any]:
+        def delete() -> None:
+            session.delete_in_many([outline(each) for each in body.objects])
+            forget(body.objects)
+
+        with ahead.waiting():
+            asked.do(session, None, delete)
             return session.undoable
 
     @router.get("/pictures/{picture}/objects/{object_id}/thumbnail")

@@ -7,7 +7,7 @@ const SHOWN = 60; // thumbnails of a group at a time
 const AT_ONCE = 25; // groups
 
 export class Groups {
-  /** @param page {named(decisions): whether they were learnt, closed()} */
+  /** @param page {named(decisions) and deleted(objects): whether that was done; closed()} */
   constructor(page) { this.page = page; }
 
   async toggle() {
@@ -28,14 +28,14 @@ export class Groups {
   async draw() {
     const { groups, surveyed } = await asJson("api/groups");
     const text = groups.length
-      ? `${groups.length} groups of alike objects without a sure name, of ${surveyed} pictures. Click on what does not belong to a group, then name the rest.`
+      ? `${groups.length} groups of alike objects without a sure name, of ${surveyed} pictures. Click on what does not belong to a group, then name the rest, or say that it is nothing.`
       : `No groups yet: the objects of ${surveyed} pictures were compared. Others follow while you do nothing else.`;
-    const list = made("div", { className: "groups-list" }, ...groups.slice(0, AT_ONCE).map((group, index) => drawn(group, index, this.page.named)));
+    const list = made("div", { className: "groups-list" }, ...groups.slice(0, AT_ONCE).map((group, index) => drawn(group, index, this.page)));
     at("groups").replaceChildren(made("h2", { textContent: "Groups" }), made("p", { textContent: text }), list);
   }
 }
 
-function drawn(group, index, named) {
+function drawn(group, index, page) {
   const box = made("section", { className: "objects-group" });
   const heading = made("h3", { id: `group-${index}`, textContent: group.label ? `Suggested: ${group.label}` : "Unknown" });
   box.setAttribute("aria-labelledby", heading.id);
@@ -44,12 +44,14 @@ function drawn(group, index, named) {
   input.setAttribute("list", "labels");
   input.setAttribute("aria-label", `Name of group ${index + 1}`);
   const button = made("button", { type: "submit" });
+  const wrong = made("button", { type: "button", title: group.label ? "Learnt: these are not what their name says" : "Only removes the outlines" });
   const members = made("div", { className: "members" });
   let shown = group.members.slice(0, SHOWN);
   const out = new Set();
   const count = () => {
     button.textContent = `Name ${shown.length - out.size} of ${group.members.length}`;
-    button.disabled = shown.length === out.size;
+    wrong.textContent = group.label ? `Not ${group.label}` : "No objects";
+    button.disabled = wrong.disabled = shown.length === out.size;
   };
   const add = (member) => {
     const image = made("img", { alt: "" });
@@ -71,16 +73,20 @@ function drawn(group, index, named) {
       .catch(() => { chosen.remove(); });
   };
   shown.forEach(add);
-  form.append(heading, input, button);
+  const decide = async (send) => {
+    button.disabled = wrong.disabled = true;
+    if (await send(shown.filter((member) => !out.has(`${member.picture}/${member.object}`)))) box.remove();
+    else count();
+  };
+  form.append(heading, input, button, wrong);
+  wrong.addEventListener("click", () => decide((kept) => group.label
+    ? page.named(kept.map((member) => ({ ...member, label: group.label, negative: true })))
+    : page.deleted(kept)));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const label = input.value.trim();
     if (!label) { say("type a name for the group"); return; }
-    button.disabled = true;
-    const kept = shown.filter((member) => !out.has(`${member.picture}/${member.object}`));
-    const decisions = kept.map((member) => ({ ...member, label, negative: false }));
-    if (await named(decisions)) box.remove();
-    else count();
+    await decide((kept) => page.named(kept.map((member) => ({ ...member, label, negative: false }))));
   });
   box.append(form, members);
   return box;

@@ -320,6 +320,7 @@ const groups = new Groups({
     await names.load();
     return answer !== null;
   },
+  deleted: async (objects) => (await outbox.send({ to: "api/groups/delete", body: { objects }, picture: null })) !== null,
   closed: () => open(state.picture),
 });
 
