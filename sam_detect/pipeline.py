@@ -384,6 +384,12 @@ class Pipeline:
             self._require_recipe()  # says if it was reindexed while the examples were made
             raise
 
+    def prepare_learning(self, frame: Frame) -> None:
+        """Makes ahead what takes longest when the first example of a frame is made, where it does
+        not depend on the example. It is cached, as :meth:`all_proposals` are."""
+        if not tiling.levels(frame.size_hw, self.segmenter, None, self._proposals.tile):
+            self.all_proposals(frame)
+
     def make_examples(
         self,
         frame: Frame,

@@ -44,6 +44,7 @@ class WorkAhead:
         self._asked = 0
         self._last = time.monotonic()
         self._failed: dict[int, str] = {}
+        self._ready: set[int] = set()
         self._changed = threading.Condition()
         self._stopped = threading.Event()
         self._threads = [
@@ -92,6 +93,7 @@ class WorkAhead:
     def _run(self, rest_s: float, urgent: Callable[[int], Iterator[Work]]) -> None:
         """Does the most urgent thing, again and again, where nothing was asked for so long."""
         give_way()
+        import scipy.optimize  # noqa: F401  the first names need it, and would wait .2 s
         while not self._stopped.wait(POLL_SECONDS):
             shown = self._shown
             if shown is not None and self._rested() > rest_s:
@@ -121,6 +123,8 @@ class WorkAhead:
         opened = [each for each in soon if pictures.is_open(each)]
         learnt, surveyed = session.detector.library.generation, self._survey.all()
         yield from ((each, self._name) for each in soon[:1] if each not in opened)
+        if shown not in failed and shown not in self._ready and pictures.is_open(shown):
+            yield shown, self._name
         if shown not in failed and pictures.is_open_before(shown, learnt):
             yield shown, self._renew
         yield from ((each, self._name) for each in soon if each not in opened)
@@ -149,11 +153,14 @@ class WorkAhead:
         self._name(picture)
 
     def _name(self, picture: int) -> None:
-        """Opens a picture where it is not, names its objects, and surveys it."""
+        """Opens a picture where it is not, names its objects, surveys it, and has it ready for a
+        first example."""
         opened = self._session.opened(picture)
         self._session.shown(opened)  # with the outlines that the page draws
         found, _ = self._session.detections(opened)
         self._survey.put(picture, Surveyed.of(opened, found))
+        self._session.detector.pipeline.prepare_learning(opened.candidates.frame)
+        self._ready.add(picture)
 
     def survey(self, picture: int) -> None:
         """Surveys a picture; one that is not open does not stay open."""

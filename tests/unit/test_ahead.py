@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sam_detect import tiling
 from sam_detect.api import SAMDetect
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession
@@ -75,6 +76,18 @@ def test_the_next_pictures_are_open_and_named_and_all_are_surveyed(
     until(lambda: {each.generation for each in survey.all().values()} == {learnt})
     assert not any(pictures.is_open_before(number, learnt) for number in (0, 1, 2))
     assert [number for number in range(5) if pictures.is_open(number)] == [0, 1, 2]
+
+
+def test_the_first_name_in_a_picture_waits_for_no_proposals(
+    session: AnnotationSession, survey: Survey, ahead: WorkAhead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show(ahead, session, 0)
+    until(lambda: {0, 1, 2} <= set(survey.all()))
+    with ahead.waiting(0):
+        monkeypatch.setattr(tiling, "propose", lambda *_, **__: pytest.fail("proposed again"))
+        for picture in (0, 1):
+            session.name(picture, [session.objects(picture)[0].id], "nut")
+        monkeypatch.undo()
 
 
 def test_a_picture_that_cannot_be_opened_is_said_and_the_others_go_on(
