@@ -13,20 +13,24 @@ export class Counts {
     const yours = objects.filter((object) => object.taught).length;
     const unknown = objects.length - named;
     at("taught-count").textContent = `${yours} named by you`;
-    at("suggested-count").textContent = `${named - yours} suggested`;
     at("unknown-count").textContent = `show ${unknown} unknown`;
     this.showAccept();
     return `${named} named (${yours} by you), ${unknown} unknown`;
   }
 
+  /** The least confidence at which suggestions are accepted. */
+  get least() { return at("threshold").value / 100; }
+
   /** The suggestions above the slider. */
   acceptable() {
-    const least = at("threshold").value / 100;
-    return this.objects.filter((object) => object.label !== null && !object.taught && object.confidence >= least);
+    return this.objects.filter((object) => object.label !== null && !object.taught && object.confidence >= this.least);
   }
 
   showAccept() {
     const count = this.acceptable().length;
+    const doubtful = this.objects.filter((object) => object.label !== null && !object.taught).length - count;
+    at("suggested-count").textContent = `${count} suggested`;
+    at("doubtful-count").textContent = `${doubtful} less sure than the slider`;
     at("threshold-text").textContent = `${at("threshold").value} %`;
     at("accept-all").firstChild.data = count === 1 ? "Accept 1 suggestion" : `Accept ${count} suggestions`;
     at("accept-all").disabled = !count;

@@ -381,7 +381,7 @@ function act(action) {
 
 connect({
   act, chooseTool, finish, hover, toggle, showKeep, viewer, tools,
-  counts: () => counts.showAccept(),
+  counts: () => { counts.showAccept(); viewer.setLeast(counts.least); },
   named: async () => { at("shapes").focus({ preventScroll: true }); await name(at("label").value.trim()); },
   accepted: acceptAll,
   pointed: (object) => speak(describe(object)),
@@ -392,6 +392,7 @@ connect({
 for (const id of ["library-link", "export-link"]) if (token) at(id).href = `library#token=${encodeURIComponent(token)}`;
 at("show-unknown").checked = kept.get(UNKNOWN, true);
 chooseTool("select");
+viewer.setLeast(counts.least);
 select([]);
 trying(async () => {
   state.library = (await asJson("api/state")).library;

@@ -10,14 +10,16 @@ const CLOSE_PX = 0.2; // to this outlines are simplified, in pixels of the canva
 const NAMED_PX = 56; // objects that are shown smaller carry no name
 const LEAST_NAME_PX = 110; // so much of a name is shown of any object
 const MOST_NAMES = 120;
-const STYLES = ["unknown", "suggested", "taught"];
-const WIDTHS = { unknown: 1.25, suggested: 2, taught: 3 };
+const STYLES = ["unknown", "doubtful", "suggested", "taught"];
+const WIDTHS = { unknown: 1.25, doubtful: 2, suggested: 2, taught: 3 };
+const DASHES_PX = [6, 4]; // of suggestions that would not be accepted
 
 const area = (object) => object.bbox_xywh[2] * object.bbox_xywh[3];
 
-export function styleOf(object) {
+function styleOf(object, least) {
   if (object.taught) return "taught";
-  return object.label === null ? "unknown" : "suggested";
+  if (object.label === null) return "unknown";
+  return object.confidence < least ? "doubtful" : "suggested";
 }
 
 /** A closed ring with fewer points, none farther than `close` from it (Douglas and Peucker 1973). */
@@ -71,7 +73,18 @@ function fitted(context, text, room) {
 }
 
 export class Shapes {
-  constructor() { this.set([], 1, 1); }
+  constructor() {
+    this.least = 0;
+    this.set([], 1, 1);
+  }
+
+  /** Suggestions that are less sure are dashed. */
+  setLeast(least) {
+    for (const cell of this.cells.values()) {
+      if (cell.drawn.some((object) => styleOf(object, least) !== styleOf(object, this.least))) cell.levels.clear();
+    }
+    this.least = least;
+  }
 
   /** Other objects, of a picture of this size in pixels. */
   set(objects, width, height) {
@@ -111,7 +124,7 @@ export class Shapes {
       const paths = {};
       for (const object of cell.drawn) {
         const rings = object.rings.map((ring) => simplified(ring, CLOSE_PX / 2 ** level));
-        trace((paths[styleOf(object)] ??= new Path2D()), rings);
+        trace((paths[styleOf(object, this.least)] ??= new Path2D()), rings);
       }
       cell.levels.set(level, paths);
     }
@@ -182,19 +195,21 @@ export class Shapes {
     const visible = [...this.cells.values()].filter(({ drawn, box }) => drawn.length && box[0] < seen[2] && box[1] < seen[3] && box[2] > seen[0] && box[3] > seen[1]);
     context.lineJoin = "bevel"; // at an outline's many corners a round one looks the same
     for (const style of STYLES) {
-      context.strokeStyle = colours[style];
-      context.fillStyle = colours[style];
+      context.strokeStyle = context.fillStyle = colours[style === "doubtful" ? "suggested" : style];
       for (const cell of visible) {
         if (cell.side * scale < TINY_PX) {
-          for (const object of cell.drawn) if (styleOf(object) === style) context.fillRect(...object.bbox_xywh);
+          for (const object of cell.drawn) if (styleOf(object, this.least) === style) context.fillRect(...object.bbox_xywh);
           continue;
         }
         const path = this.outlines(cell, scale)[style];
         if (!path) continue;
-        context.lineWidth = (cell.side * scale < SMALL_PX * devicePixelRatio ? 1 : WIDTHS[style] * devicePixelRatio) / scale;
+        const small = cell.side * scale < SMALL_PX * devicePixelRatio;
+        context.lineWidth = (small ? 1 : WIDTHS[style] * devicePixelRatio) / scale;
+        context.setLineDash(style === "doubtful" && !small ? DASHES_PX.map((length) => (length * devicePixelRatio) / scale) : []);
         context.stroke(path);
       }
     }
+    context.setLineDash([]);
     this.drawNames(context, view, colours, visible);
   }
 

@@ -120,6 +120,12 @@ export class Viewer {
     this.redraw();
   }
 
+  /** Suggestions that are less sure are dashed. */
+  setLeast(confidence) {
+    this.shapes.setLeast(confidence);
+    this.redraw();
+  }
+
   fit() {
     this.moved = false;
     this.osd.viewport?.goHome();

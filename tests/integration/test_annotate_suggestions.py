@@ -1,4 +1,4 @@
-"""Groups of alike objects on the annotation page that are not what they seem."""
+"""Suggestions on the annotation page: of groups, and below the slider."""
 
 from __future__ import annotations
 
@@ -59,4 +59,48 @@ def test_a_group_with_a_wrong_name_is_rejected_at_once(tmp_path: Path) -> None:
         named = [each for number in range(2) for each in objects(url, number) if each["label"]]
         assert [each["taught"] for each in named] == [True], "only the example is a nut"
         assert client.get("api/labels").json()["labels"] == [{"label": "nut", "examples": 1}]
+        assert page.errors == []
+
+
+DASHED = """async () => {
+  const { Shapes } = await import("./shapes.js");
+  const canvas = Object.assign(document.createElement("canvas"), { width: 200, height: 200 });
+  const context = canvas.getContext("2d");
+  const square = (id, x, confidence) => ({
+    id, label: "cell", confidence, taught: false, bbox_xywh: [x, 60, 80, 80],
+    rings: [[[x, 60], [x + 80, 60], [x + 80, 140], [x, 140]]],
+  });
+  const shapes = new Shapes();
+  shapes.set([square("sure", 10, .9), square("less", 110, .6)], 200, 200);
+  const colours = { suggested: "rgb(0 0 0)", selected: "#f0f", wash: "#f0f8", ground: "#fff", text: "#000" };
+  const view = { scale: 1, x: 0, y: 0, width: 200, height: 200 };
+  const lower = (x) => {
+    const drawn = [...context.getImageData(x, 140, 80, 1).data].filter((_, k) => k % 4 === 3);
+    return drawn.filter((alpha) => alpha > 128).length / drawn.length;
+  };
+  return [0, .7, .95, .7].map((least) => {
+    shapes.setLeast(least);
+    shapes.draw(context, view, colours);
+    return [lower(10), lower(110)];
+  });
+}"""  # noqa: E501 - a script
+
+
+def test_suggestions_below_the_slider_are_dashed(tmp_path: Path) -> None:
+    photos = draw_photos(tmp_path / "photos")
+    with browser() as chromium, serving(photos) as (url, _):
+        page = Page(chromium)
+        page.open(url)
+        page.said("0 named")
+        shares = page.page.evaluate(DASHED)
+        dashed = [[share < 0.8 for share in each] for each in shares]
+        assert dashed == [[False, False], [False, True], [True, True], [False, True]], shares
+        page.click_nut(0)
+        page.click_nut(1, "Shift")
+        page.name("nut")
+        page.said(r"5 named \(2 by you\)")
+        for slider, above, below in (("10", 3, 0), ("100", 0, 3)):
+            page.page.locator("#threshold").fill(slider)
+            for count, text in ((above, "suggested"), (below, "less sure than the slider")):
+                page.page.locator("#legend").filter(has_text=f"{count} {text}").wait_for()
         assert page.errors == []
