@@ -94,6 +94,7 @@ class WorkAhead:
         """Does the most urgent thing, again and again, where nothing was asked for so long."""
         give_way()
         import scipy.optimize  # noqa: F401  the first names need it, and would wait .2 s
+
         while not self._stopped.wait(POLL_SECONDS):
             shown = self._shown
             if shown is not None and self._rested() > rest_s:
