@@ -162,6 +162,8 @@ class Guard:
         public: paths of pages that hold no data: without a token they are answered, too.
         body_limit: bytes of the largest body for a path.
         body_seconds: a body that takes longer is answered with 408.
+        bytes_at_once: of the bodies of all requests that are being answered; a request that would
+            make it more is answered with 429. None: it is not limited.
     """
 
     def __init__(
@@ -172,10 +174,12 @@ class Guard:
         public: Collection[str] = (),
         body_limit: Callable[[str], int] = lambda _path: MAX_BODY,
         body_seconds: float = BODY_SECONDS,
+        bytes_at_once: int | None = None,
     ) -> None:
         self._app, self._access = app, access
         self._public, self._body_limit = frozenset(public), body_limit
         self._body_seconds = body_seconds
+        self._bytes_at_once, self._bytes = bytes_at_once, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -203,8 +207,14 @@ class Guard:
             answer = problem(400, "the Content-Length is no number")
         elif len(length) > 18 or int(length) > limit:
             answer = problem(413, f"this request may have {limit} bytes")
+        elif self._bytes_at_once is not None and self._bytes + int(length) > self._bytes_at_once:
+            answer = problem(429, "too many uploads at once: send it again", {"Retry-After": "2"})
         else:
-            await self._app(scope, _timed(receive, self._body_seconds), _with_headers(send))
+            self._bytes += int(length)
+            try:
+                await self._app(scope, _timed(receive, self._body_seconds), _with_headers(send))
+            finally:
+                self._bytes -= int(length)
             return
         # A client that is still sending would not read the answer, so what it sends is thrown away.
         answer.headers["Connection"] = "close"

@@ -48,6 +48,8 @@ MOST_IMAGES = 32
 """Pictures of one request; more are a job."""
 MOST_LISTED = 500
 JSON_BODY = 1 << 20
+LARGEST_AT_ONCE = 8
+"""Requests may have the bytes of so many of the largest uploads at once: they are in memory."""
 UPLOADS = ("/v1/detect", "/v1/examples", "/v1/jobs")
 PAGES = ("/docs", "/docs.js", "/page.css", "/icon.svg")
 PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -140,8 +142,10 @@ def service_app(
         return limits.upload_bytes if path in UPLOADS else JSON_BODY
 
     public = [*PAGES, "/healthz"]
-    guarded = Guard(app, access, public=public, body_limit=body_limit,
-                    body_seconds=limits.seconds)  # fmt: skip
+    guarded = Guard(
+        app, access, public=public, body_limit=body_limit, body_seconds=limits.seconds,
+        bytes_at_once=LARGEST_AT_ONCE * limits.upload_bytes,
+    )  # fmt: skip
     return RequestLog(guarded, service.metrics, logged=logged)
 
 

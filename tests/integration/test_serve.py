@@ -212,6 +212,27 @@ def test_what_waits_is_limited_and_what_was_taken_is_done(photo: Path, tmp_path:
         assert process.wait(30) in (0, -signal.SIGTERM)
 
 
+def test_uploads_together_are_limited(photo: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "home") as (client, _), ExitStack() as open_sockets:
+        place = client.base_url
+        head = (
+            f"POST /v1/detect HTTP/1.1\r\nHost: {place.host}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {64 << 20}\r\n\r\n{{"
+        ).encode()
+        for _ in range(8):
+            each = socket.create_connection((place.host, place.port), timeout=30)
+            open_sockets.enter_context(each).sendall(head)
+        deadline = time.monotonic() + 30
+        while (refused := detect(client, photo)).status_code != 429:
+            assert time.monotonic() < deadline, "all eight are there"
+        assert int(refused.headers["retry-after"]) > 0
+        assert "uploads" in refused.json()["detail"]
+        assert client.get("/healthz").status_code == 200, "it has no body"
+        open_sockets.close()
+        while detect(client, photo).status_code != 200:
+            assert time.monotonic() < deadline, "there is room again"
+
+
 def test_a_slow_client_is_given_up(photo: Path, tmp_path: Path) -> None:
     with serving(tmp_path / "home", "--timeout", "1") as (client, _):
         place = client.base_url
