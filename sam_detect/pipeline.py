@@ -134,9 +134,8 @@ class Pipeline:
 
     def with_copied_library(self) -> Pipeline:
         """The same parts, with a copy of the library in memory: what it learns is not kept."""
-        copied = ConvertedExamples(self.features)
-        copied.update(self.library)
-        made = self._with(self.features, Library(copied.store, self.library.name))
+        copied = ConvertedExamples(self.features).read(self.library)
+        made = self._with(self.features, Library(copied, self.library.name))
         made._proposals.original = self._proposals.original or self.library
         return made
 

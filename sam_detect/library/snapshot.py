@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -259,7 +258,6 @@ class SnapshotReader:
                 require_convertible(library.name, mine, features)
             self._converted = ConvertedExamples(features)
         self._last: LibrarySnapshot | None = None
-        self._converting = threading.Lock()
 
     def snapshot(self) -> LibrarySnapshot:
         """The library as it is now; the manifest is read once.
@@ -271,7 +269,7 @@ class SnapshotReader:
         """
         generation, last = self._generation(self.library.manifest()), self._last
         if last is None or last.generation != generation:
-            # No lock of its own here: who asks may hold the store already, or wait for it.
+            # No lock of its own here: the caller may hold the store already, or wait for it.
             last = self._last = self._read()
         return last
 
@@ -309,9 +307,7 @@ class SnapshotReader:
                 return snapshot
         assert self._converted is not None  # noqa: S101 - for mypy
         # A change by another process meanwhile gives another generation, and is read next time.
-        with self._converting:
-            self._converted.update(library)
-            return LibrarySnapshot.read(self._converted.store, generation, self.features)[0]
+        return LibrarySnapshot.read(self._converted.read(library), generation, self.features)[0]
 
     def _read_kept(self) -> LibrarySnapshot | None:
         """The snapshot that a process kept of the library as it is now, without its lock."""

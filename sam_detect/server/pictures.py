@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -194,10 +195,10 @@ class OpenPictures:
         return self._propose(path, _file(path))
 
     def frame(self, picture: int) -> Frame:
-        """The pixels of a picture; raises as :meth:`get`, and proposes nothing."""
-        if self.is_open(picture):
-            return self.get(picture).candidates.frame
-        return self._read(self._path(picture))
+        """The pixels of a picture; raises as :meth:`get`. Proposes nothing, and does not wait for
+        a thread that opens the picture: that one may wait for the store, which the caller holds."""
+        opened = self._found(picture)
+        return self._read(self._path(picture)) if opened is None else opened.candidates.frame
 
     def refresh(self, picture: int) -> OpenPicture:
         """A picture that is open, with proposals by the library as it is now; raises as
@@ -228,18 +229,22 @@ class OpenPictures:
 
     def is_open(self, picture: int) -> bool:
         """Whether a picture is open, and its file is as it was."""
-        with self._lock:
-            found = self._open.get(picture)
-        try:
-            return found is not None and found.file == _file(self._path(picture))
-        except ImageError:
-            return False
+        return self._found(picture) is not None
 
     def is_open_before(self, picture: int, generation: str) -> bool:
         """Whether a picture is open with proposals of another generation of the library."""
         with self._lock:
             found = self._open.get(picture)
         return found is not None and found.generation != generation
+
+    def _found(self, picture: int) -> OpenPicture | None:
+        """A picture that is open, and whose file is as it was."""
+        with self._lock:
+            found = self._open.get(picture)
+        with suppress(ImageError):
+            if found is not None and found.file == _file(self._path(picture)):
+                return found
+        return None
 
     def _propose(self, path: str, file: object) -> OpenPicture:
         pipeline = self._detector.pipeline
