@@ -35,6 +35,7 @@ class ConvertedExamples:
     def __init__(self, features: FeatureExtractor) -> None:
         self._features, self._recipe = features, features.recipe.to_dict()
         self._made: dict[str, tuple[str, Made]] = {}
+        # The order of locks: docs/architecture.md, "Which lock before which".
         self._making = threading.Lock()
 
     def differs(self, manifest: dict[str, Any]) -> bool:

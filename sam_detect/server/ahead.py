@@ -44,7 +44,7 @@ class WorkAhead:
         self._asked = 0
         self._last = time.monotonic()
         self._failed: dict[int, str] = {}
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # docs/architecture.md, "Which lock before which"
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=each, daemon=True, name="ahead")

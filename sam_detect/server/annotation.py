@@ -78,8 +78,8 @@ class AnnotationSession:
         """The order in which the pictures were last asked for."""
         self._lock = threading.RLock()
         self._changing = threading.RLock()
-        """Held by the one who decides something: thousands of objects take minutes, and pictures
-        are shown meanwhile. Taken before ``_lock``."""
+        """Held while something is decided: thousands of objects take minutes, and pictures are
+        shown meanwhile. The order of locks: docs/architecture.md, "Which lock before which"."""
         self.pictures = OpenPictures(detector, self.path)
         self.look_again()
         self._changes = Changes(detector, journal, self._frame)

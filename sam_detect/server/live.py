@@ -93,6 +93,7 @@ class LiveSession:
         self.paused = self.ended = self.finished = False
         self._stream, self._paced = stream, paced
         self._labels = set(labels)
+        # The order of locks: docs/architecture.md, "Which lock before which".
         self._changed = threading.Condition(threading.RLock())
         self._shown: Shown | None = None
         self._seen: OrderedDict[str, Seen] = OrderedDict()

@@ -68,7 +68,7 @@ class OpenPicture:
         masks: outlines by id, those that were shown and those that were drawn.
         rings: of outlines, by id.
         known: what was detected and drawn last, after what it holds for.
-        naming: held while that is made, so that two who ask for it do not both make it.
+        naming: held while that is made, so that of two threads that need it only one makes it.
     """
 
     candidates: Candidates
@@ -165,6 +165,7 @@ class OpenPictures:
     def __init__(self, detector: SAMDetect, path: Callable[[int], str]) -> None:
         self._detector, self._path = detector, path
         self._open: OrderedDict[int, OpenPicture] = OrderedDict()
+        # The order of locks: docs/architecture.md, "Which lock before which".
         self._lock = threading.Lock()
         self._opening: dict[int, threading.Lock] = {}
 
