@@ -33,7 +33,7 @@ def local_mode_store() -> VectorStore:
 
 
 def unrecorded(library: Library) -> None:
-    """Leaves the library as one whose writer was killed: nobody knows how many examples it has."""
+    """Leaves the library as one whose writer was killed: its examples are not counted."""
     library.store.write_manifest({**library.require(), "contents": None})
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sam_detect.sources import PlaneRanges
 
 PRESETS = {"min_area": 30, "points_per_side": 128}
-"""Options of the segmenter, where it has them and nobody chose otherwise."""
+"""Options of the segmenter, where it has them and the user chose no others."""
 DEFAULT_SMOOTHING = 0.3
 KEPT_VECTORS_MB = 1000
 """A run is repeated with other thresholds."""

@@ -102,7 +102,7 @@ class WorkAhead:
                         self._try(*work)
 
     def _rested(self) -> float:
-        """Seconds since something was asked for; 0 while somebody waits."""
+        """Seconds since something was asked for; 0 while a request waits for an answer."""
         with self._changed:
             return 0.0 if self._asked else time.monotonic() - self._last
 

@@ -179,7 +179,7 @@ def test_without_proposals_nothing_is_known_around_it() -> None:
 
 
 def test_an_example_that_is_the_whole_picture_has_no_counterexamples() -> None:
-    """Nobody outlined it: what lies in a picture of a nut is most likely the nut."""
+    """It has no outline: what lies in a picture of a nut is most likely the nut."""
     frame, whole = picture(((50, 50, 110, 110), "nut")), (0, 0, SIDE, SIDE)
     made = detector(Chosen((50, 50, 110, 110), (0, 0, SIDE, 40)))
     assert learnt(made, frame, whole)[0].touching.tolist() == []
