@@ -18,6 +18,7 @@ from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError, NotFoundError
 from sam_detect.library.example import image_digest
 from sam_detect.models.sharing import file_key
+from sam_detect.overlaps import meeting_boxes, shared_pixels
 from sam_detect.server.hidden_paths import called, without_folders
 from sam_detect.types import Candidates, Detections, Frame, ImageRGB, Masks
 
@@ -27,6 +28,10 @@ TILE_SIDE = 512
 NEIGHBOURS = 3
 CLOSE_PX = 0.35
 """Outlines are shown this close to the true ones."""
+SAME_IOU = 0.5
+"""A proposal that overlaps a drawn or a deleted outline so much is that object..."""
+PART_SHARE = 0.8
+"""... and so is one that lies within a drawn outline so far."""
 
 
 @dataclass(frozen=True)
@@ -271,6 +276,23 @@ def id_of(masks: Masks, index: int) -> str:
     """The id of an outline in its picture."""
     box = repr(masks.boxes_xyxy[index].tolist()).encode()
     return hashlib.blake2b(box + masks.crop_rles[index], digest_size=9).hexdigest()
+
+
+def without_same(candidates: Candidates, drawn: Masks, hidden: Masks) -> Candidates:
+    """The candidates without those that are drawn or deleted outlines themselves."""
+    if not len(drawn) + len(hidden):
+        return candidates
+    others = Masks.concatenate([drawn, hidden])
+    both = Masks.concatenate([others, candidates.masks])
+    pairs = meeting_boxes(both.boxes_xyxy)
+    pairs = pairs[(pairs[:, 0] < len(others)) & (pairs[:, 1] >= len(others))]
+    shared = shared_pixels(both.crop, both.boxes_xyxy, pairs)
+    first, second = both.areas[pairs].T
+    same = shared > SAME_IOU * (first + second - shared)
+    same |= (pairs[:, 0] < len(drawn)) & (shared > PART_SHARE * second)
+    kept = np.ones(len(candidates.masks), np.bool_)
+    kept[pairs[same, 1] - len(others)] = False
+    return candidates.where(kept)
 
 
 def _file(path: str) -> object:
