@@ -35,7 +35,8 @@ from sam_detect.library.history import Added
 from sam_detect.library.library import Library
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import ConvertedExamples
-from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
+from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.library.snapshot_reader import SnapshotReader
 from sam_detect.masks import IntArray
 from sam_detect.models.sharing import LastUsed
 from sam_detect.models.weights import default_segmenter

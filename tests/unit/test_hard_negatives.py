@@ -33,7 +33,7 @@ from sam_detect.labelling import KNNLabeller
 from sam_detect.library.example import MAX_REGIONS, Example, with_checksums
 from sam_detect.library.library import Library
 from sam_detect.library.reindex import embed_examples
-from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.library.snapshot_reader import read_snapshot
 from sam_detect.library.webp import encode_webp
 from sam_detect.masks import encode_crop
 from sam_detect.segmentation import NaiveSegmenter
@@ -812,7 +812,7 @@ def test_surroundings_that_are_something_else_are_named(data: Any, point: Point)
 def _snapshot_of(point: Point) -> Any:
     store = MemoryVectorStore()
     store.upsert([point])
-    return LibrarySnapshot.read(store, "1")[0].arrays
+    return read_snapshot(store, "1").arrays
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from sam_detect.labelling.fitting import Fitted
 from sam_detect.library import snapshot as snapshots
 from sam_detect.library.kept import MOST_FITS, KeptFiles
 from sam_detect.library.library import Library
-from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
+from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.library.snapshot_reader import SnapshotReader
 from sam_detect.types import Frame
 from sam_detect.vector_store._access import HeldLibrary
 from sam_detect.vector_store.qdrant import QdrantVectorStore
@@ -277,6 +278,7 @@ from typing import Any
 from sam_detect.labelling.examples import KNNLabeller
 from sam_detect.library import snapshot
 from sam_detect.library.library import Library
+from sam_detect.library.snapshot_reader import SnapshotReader
 from sam_detect.types import Frame
 from sam_detect.vector_store._access import HeldLibrary
 from sam_detect.vector_store.qdrant import QdrantVectorStore
@@ -288,7 +290,7 @@ for _ in range(rounds):
     for path in (folder / "kept").glob("*.kept"):
         path.unlink(missing_ok=True)
     library = Library(QdrantVectorStore(path=folder.parent, collection_name=folder.name), "kept")
-    found = snapshot.SnapshotReader(library).snapshot()
+    found = SnapshotReader(library).snapshot()
     thresholds = KNNLabeller().fitted_to(found, None).calibration.thresholds
 print(sorted(thresholds.items()))
 """

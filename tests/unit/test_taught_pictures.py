@@ -209,7 +209,7 @@ def test_a_library_too_large_for_one_snapshot_knows_its_pictures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = with_fig()
-    monkeypatch.setattr("sam_detect.library.snapshot.SNAPSHOT_LIMIT", 2)
+    monkeypatch.setattr("sam_detect.library.snapshot_reader.SNAPSHOT_LIMIT", 2)
     again = detector(made.library.store)
     assert sorted(again.detect(discs("nut", 0)).label) == ["fig", *["nut"] * 4]
 
