@@ -198,11 +198,13 @@ def _learn(
     ranges: PlaneRanges,
     **options: Any,
 ) -> Shown:
+    from sam_detect.sources.annotated_planes import annotated_planes
     from sam_detect.sources.annotation_files import read_annotations
 
     annotated, problems = read_annotations(annotations, paths, pixel_centres=pixel_centres)
     if ranges:
-        annotated = detector.annotated_planes(annotated, ranges, problems, elsewhere=True)
+        most = detector.settings.max_image_pixels
+        annotated = annotated_planes(annotated, ranges, problems, elsewhere=True, max_pixels=most)
     for problem in problems:
         named = problem.startswith(f"{annotations}: ")
         note(f"warning: {problem}" if named else f"warning: {annotations}: {problem}")
