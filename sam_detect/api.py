@@ -19,7 +19,7 @@ from sam_detect.batch import Outcomes, Prepared, detect_many, prepare_many
 from sam_detect.errors import ConfigError, OutlineWarning, RecipeMismatchError
 from sam_detect.fading import context
 from sam_detect.features.choosing import choose_features
-from sam_detect.fewshot import Shown, learn_tagged, without_shown
+from sam_detect.fewshot import Shown, fewshot, learn_tagged
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
 from sam_detect.library.history import Added, Learnt
 from sam_detect.library.library import Library
@@ -30,8 +30,6 @@ from sam_detect.refine.run import Refined, refine_file
 from sam_detect.registry import needing_extra
 from sam_detect.segmentation import prompted
 from sam_detect.sources import Plane, PlaneRanges, cut_out_object, planes_of, to_frame
-from sam_detect.sources.annotated_planes import annotated_planes
-from sam_detect.sources.annotation_files import read_annotations
 from sam_detect.types import AnnotatedImage, Candidates, Detection, Detections, Frame, Masks, Recipe
 
 if TYPE_CHECKING:
@@ -350,19 +348,6 @@ class SAMDetect:
         :func:`sam_detect.fewshot.learn_tagged`, which says what it takes and raises."""
         return learn_tagged(self.pipeline, self.settings, self._given, annotated, **options)
 
-    def annotated_planes(
-        self,
-        annotated: Sequence[AnnotatedImage],
-        ranges: PlaneRanges,
-        problems: list[str],
-        *,
-        elsewhere: bool,
-    ) -> list[AnnotatedImage]:
-        """The planes that annotations of stacks lie in:
-        :func:`sam_detect.sources.annotated_planes.annotated_planes`."""
-        most = self.settings.max_image_pixels
-        return annotated_planes(annotated, ranges, problems, elsewhere=elsewhere, max_pixels=most)
-
     def fewshot(
         self,
         images: Sequence[str],
@@ -372,30 +357,11 @@ class SAMDetect:
         ranges: PlaneRanges | None = None,
         **options: Any,
     ) -> list[Detections]:
-        """Learns the annotations with a tag, and finds the other objects like them.
-
-        Args:
-            images: paths of pictures, of which some are annotated.
-            annotations: file of annotations, in any format that is read.
-            tag: of those that are the examples.
-            ranges: planes and channels of stacks to seek in; the examples may lie in any plane.
-            options: as of :func:`sam_detect.fewshot.learn_tagged`, such as ``negative_tag``.
-
-        Returns:
-            What is found in each picture or plane, without what was shown there. ``SAMDetect(
-            vector_store="memory")`` keeps the examples for itself. Annotations that cannot be used
-            are left out, each with a ``UserWarning``.
-        """
-        sought = list[ImageLike](images)
-        annotated, problems = read_annotations(annotations, images)
-        if ranges:
-            annotated = self.annotated_planes(annotated, ranges, problems, elsewhere=True)
-            sought = [plane for path in images for plane in self.planes(path, ranges)]
-        shown = self.learn_tagged(annotated, tag=tag, **options)
-        for problem in [*problems, *(f"{path}: {problem}" for path, problem in shown.problems)]:
-            warnings.warn(problem, stacklevel=2)
-        found = self.detect(sought, workers=options.get("workers") or 1)
-        return [without_shown(each.only({shown.label})) for each in found]
+        """Learns the annotations with a tag, and finds the other objects like them:
+        :func:`sam_detect.fewshot.fewshot`, which says what it takes. ``SAMDetect(
+        vector_store="memory")`` keeps the examples for itself."""
+        parts_here = self.pipeline, self.settings, self._given
+        return fewshot(*parts_here, images, annotations, tag=tag, ranges=ranges, **options)
 
     def refine(self, annotations: str | Path, images: Sequence[str], **options: Any) -> Refined:
         """Redraws the annotations of a file along the edges of their objects:

@@ -3,18 +3,23 @@ and everything else like them is sought by the one pipeline."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sam_detect.batch import default_workers, prepare_many
+from sam_detect.batch import default_workers, detect_many, prepare_many
 from sam_detect.config import Settings
 from sam_detect.errors import ImageError, MaskError, one_line
 from sam_detect.labels import normalised_label
 from sam_detect.pipeline import Pipeline
+from sam_detect.sources import PlaneRanges, planes_of
+from sam_detect.sources.annotated_planes import annotated_planes
+from sam_detect.sources.annotation_files import read_annotations
 from sam_detect.types import AnnotatedImage, Annotation, Detections
 
 
@@ -93,6 +98,46 @@ def learn_tagged(
             raise ImageError(f"no outline with the tag '{tag}' can be used{first}")
     shown, negatives = map(len, learnt)
     return Shown(name, shown, negatives, min(areas), tuple(problems), tuple(guessed))
+
+
+def fewshot(
+    pipeline: Pipeline,
+    settings: Settings,
+    given: Mapping[str, Any],
+    images: Sequence[str],
+    annotations: str | Path,
+    *,
+    tag: str,
+    ranges: PlaneRanges | None = None,
+    **options: Any,
+) -> list[Detections]:
+    """Learns the annotations with a tag, and finds the other objects like them.
+
+    Args:
+        pipeline, settings, given: as of :func:`~sam_detect.batch.prepare_many`.
+        images: paths of pictures, of which some are annotated.
+        annotations: file of annotations, in any format that is read.
+        tag: of those that are the examples.
+        ranges: planes and channels of stacks to seek in; the examples may lie in any plane.
+        options: as of :func:`learn_tagged`, such as ``negative_tag``.
+
+    Returns:
+        What is found in each picture or plane, without what was shown there. Annotations that
+        cannot be used are left out, each with a ``UserWarning``.
+    """
+    sought: list[Any] = list(images)
+    annotated, problems = read_annotations(annotations, images)
+    if ranges:
+        most = settings.max_image_pixels
+        annotated = annotated_planes(annotated, ranges, problems, elsewhere=True, max_pixels=most)
+        sought = [plane for path in images for plane in planes_of(path, ranges, max_pixels=most)]
+    shown = learn_tagged(pipeline, settings, given, annotated, tag=tag, **options)
+    for problem in [*problems, *(f"{path}: {problem}" for path, problem in shown.problems)]:
+        warnings.warn(problem, stacklevel=3)
+    workers = options.get("workers") or 1
+    with closing(detect_many(pipeline, settings, given, sought, workers=workers)) as outcomes:
+        found = [outcome.get()[1] for outcome in outcomes]
+    return [without_shown(each.only({shown.label})) for each in found]
 
 
 def without_shown(detections: Detections) -> Detections:

@@ -24,18 +24,18 @@ from sam_detect.config import Settings
 from sam_detect.errors import RecipeMismatchError
 from sam_detect.features.choosing import choose_features
 from sam_detect.features.extraction import FeatureExtractor, KnownVectors, StageTimer
-from sam_detect.features.hard_negatives import HardNegatives, find_hard_negatives
 from sam_detect.interfaces import Labeller, Segmenter
-from sam_detect.labelling.decision import area_range, example_areas, plausible_sizes, undecided
+from sam_detect.labelling.decision import example_areas, plausible_sizes, undecided
 from sam_detect.labelling.naming import Naming
 from sam_detect.labelling.separate import separate_objects
-from sam_detect.labels import normalised_label
-from sam_detect.library.example import Example, example_id, image_digest, now
+from sam_detect.learning import examples_of
+from sam_detect.library.example import Example, image_digest
 from sam_detect.library.history import Added
 from sam_detect.library.library import Library
 from sam_detect.library.places import collection_of
 from sam_detect.library.reindex import ConvertedExamples
-from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
+from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.library.snapshot_reader import SnapshotReader
 from sam_detect.masks import IntArray
 from sam_detect.models.sharing import LastUsed
 from sam_detect.models.weights import default_segmenter
@@ -134,9 +134,8 @@ class Pipeline:
 
     def with_copied_library(self) -> Pipeline:
         """The same parts, with a copy of the library in memory: what it learns is not kept."""
-        copied = ConvertedExamples(self.features)
-        copied.update(self.library)
-        made = self._with(self.features, Library(copied.store, self.library.name))
+        copied = ConvertedExamples(self.features).read(self.library)
+        made = self._with(self.features, Library(copied, self.library.name))
         made._proposals.original = self._proposals.original or self.library
         return made
 
@@ -403,41 +402,10 @@ class Pipeline:
 
         Takes and raises what :meth:`learn` does.
         """
-        for given in (masks, others):
-            if given is not None:
-                given.require_fit(frame)
-        named = [normalised_label(label) for label in labels]
-        features = self.features
-        crops = list(features.crops(frame, masks))
-        of_frames = features.embedder.of_frames
-        vectors = features.embed_masks(frame, masks) if of_frames else features.embed_crops(crops)
-        hard_negatives: Sequence[HardNegatives | None] = [None] * len(masks)
-        if len(masks) and not negative:
-            # The proposals do not depend on what was learnt before: no example may.
-            near = self.all_proposals(frame, area_range(masks.areas), masks.boxes_xyxy)
-            hard_negatives = find_hard_negatives(
-                frame, masks, crops, (near, self._proposer), features, others=others
-            )
-        digest, added, examples = image_digest(frame.image_rgb), now(), []
-        for index, (crop, label) in enumerate(zip(crops, named, strict=True)):
-            rle = masks.rle(index)
-            examples.append(
-                Example(
-                    id=example_id(digest=digest, mask_rle=rle, label=label, negative=negative),
-                    label=label,
-                    negative=negative,
-                    source=frame.source_id,
-                    bbox=masks.boxes_xywh[index].tolist(),
-                    area=int(masks.areas[index]),
-                    added=added,
-                    segmentation=rle,
-                    crop=crop,
-                    vector=np.asarray(vectors[index], np.float32),
-                    picture=digest,
-                    hard_negatives=hard_negatives[index],
-                )
-            )
-        return examples
+        return examples_of(
+            frame, masks, labels, self.features, self.all_proposals,
+            proposer=self._proposer, negative=negative, others=others,
+        )  # fmt: skip
 
     def _require_recipe(self) -> None:
         """Raises ``RecipeMismatchError`` unless the library takes examples of this recipe."""

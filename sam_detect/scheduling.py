@@ -9,13 +9,13 @@ import threading
 from collections.abc import Iterator
 
 SWITCH_S = 0.0002
-"""Switch interval of Python's threads while somebody waits; the default is 5 ms."""
+"""Switch interval of Python's threads while a user waits; the default is 5 ms."""
 NICENESS = 10
 """Of a thread that gives way, as the command ``nice`` counts."""
 
 
 def give_way() -> None:
-    """From here on the calling thread has the processor when nobody else wants it. On Linux; on
+    """From here on the calling thread has the processor when no other thread wants it. On Linux; on
     other systems Python cannot say that of a thread."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError):

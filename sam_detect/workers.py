@@ -330,7 +330,7 @@ def _attempt_setup(sent: bytes) -> tuple[Pipeline, Reader] | Answer[Any]:
 
 def _received(pipe: BinaryIO) -> Any:
     """The next object of a pipe between this program's own processes."""
-    return pickle.load(pipe)  # noqa: S301 - nobody else writes to it
+    return pickle.load(pipe)  # noqa: S301 - no other program writes to it
 
 
 def _sent(answer: Answer[Any], warned: Sequence[tuple[str, type[Warning]]]) -> bytes:

@@ -167,7 +167,7 @@ def exported() -> tuple[dict[str, Any], list[dict[str, Any]], bytes]:
 
 
 def _resealed(row: Any, vector: Any) -> Any:
-    """The row with the checksums that fit it, as somebody would make them who means harm."""
+    """The row with the checksums that fit it, as an attacker would make them."""
     with suppress(Exception):
         point = with_checksums(Point(row["id"], vector, row["payload"]))
         return {**row, "payload": point.payload}

@@ -394,7 +394,7 @@ def _overlapping(members: Members) -> bytes:
 
 
 def _swollen(members: Members) -> bytes:
-    """Rows of which each has 6 MB that nobody needs, and is otherwise sound."""
+    """Rows of which each has 6 MB of no use, and is otherwise sound."""
     lines = members[EXAMPLES].splitlines()
     waste = b', "zzz": "' + b"x" * 6_000_000 + b'"}}\n'
     return zipped({**members, EXAMPLES: b"".join(line[:-2] + waste for line in lines)})

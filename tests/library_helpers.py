@@ -15,7 +15,8 @@ from sam_detect.api import SAMDetect
 from sam_detect.features.hard_negatives import HardNegatives
 from sam_detect.interfaces import Segmenter, VectorStore
 from sam_detect.library.library import Library
-from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
+from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.library.snapshot_reader import SnapshotReader
 from sam_detect.types import Frame, Masks
 
 COLOURS = {"nut": (60, 120, 200), "leaf": (60, 180, 60), "berry": (140, 30, 60)}
@@ -33,7 +34,7 @@ def local_mode_store() -> VectorStore:
 
 
 def unrecorded(library: Library) -> None:
-    """Leaves the library as one whose writer was killed: nobody knows how many examples it has."""
+    """Leaves the library as one whose writer was killed: its examples are not counted."""
     library.store.write_manifest({**library.require(), "contents": None})
 
 

@@ -1,4 +1,4 @@
-"""A screen that nobody looks at (Xvfb), with a mouse and a keyboard (xdotool)."""
+"""A screen without a display (Xvfb), with a mouse and a keyboard (xdotool)."""
 
 from __future__ import annotations
 

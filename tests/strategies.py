@@ -84,7 +84,7 @@ def distances_hw(draw: st.DrawFn) -> npt.NDArray[np.float32]:
 
 
 rle_characters = st.text(st.sampled_from([chr(48 + code) for code in range(64)]), max_size=40)
-"""Text in COCO's alphabet that nobody encoded."""
+"""Text in COCO's alphabet that no encoder wrote."""
 
 counts_garbage: st.SearchStrategy[Any] = st.one_of(
     rle_characters,

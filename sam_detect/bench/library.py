@@ -23,7 +23,8 @@ from sam_detect.labelling.examples import KNNLabeller
 from sam_detect.library import manifest as manifests
 from sam_detect.library.example import with_checksums
 from sam_detect.library.library import Library
-from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
+from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.library.snapshot_reader import SnapshotReader
 from sam_detect.library.webp import encode_webp
 from sam_detect.masks import FloatArray
 from sam_detect.types import Classification, Point, Recipe

@@ -78,7 +78,7 @@ def measure_video(measurements: Measurements, loaded: LoadedSAM2) -> None:
 
 
 def _write_frames(folder: Path, side: int) -> None:
-    """Frames of the model's own side, so that nobody scales them."""
+    """Frames of the model's own side, so that neither side scales them."""
     picture = cv2.resize(drawn(), (side, side), interpolation=cv2.INTER_AREA)
     for index in range(FRAMES + 1):
         moved = np.roll(picture, index * STEP_PX, axis=1)

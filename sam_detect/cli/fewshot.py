@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sam_detect.sources import PlaneRanges
 
 PRESETS = {"min_area": 30, "points_per_side": 128}
-"""Options of the segmenter, where it has them and nobody chose otherwise."""
+"""Options of the segmenter, where it has them and the user chose no others."""
 DEFAULT_SMOOTHING = 0.3
 KEPT_VECTORS_MB = 1000
 """A run is repeated with other thresholds."""
@@ -198,11 +198,13 @@ def _learn(
     ranges: PlaneRanges,
     **options: Any,
 ) -> Shown:
+    from sam_detect.sources.annotated_planes import annotated_planes
     from sam_detect.sources.annotation_files import read_annotations
 
     annotated, problems = read_annotations(annotations, paths, pixel_centres=pixel_centres)
     if ranges:
-        annotated = detector.annotated_planes(annotated, ranges, problems, elsewhere=True)
+        most = detector.settings.max_image_pixels
+        annotated = annotated_planes(annotated, ranges, problems, elsewhere=True, max_pixels=most)
     for problem in problems:
         named = problem.startswith(f"{annotations}: ")
         note(f"warning: {problem}" if named else f"warning: {annotations}: {problem}")

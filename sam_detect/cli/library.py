@@ -58,11 +58,11 @@ def _open(settings: dict[str, Any], *, existing: bool = True, sound: bool = True
     return found
 
 
-def _say(as_json: bool, data: dict[str, Any], text: str) -> None:
+def _say(as_json: bool, data: dict[str, Any], *lines: str) -> None:
     if as_json:
-        say(json_text(data), to=sys.stdout)
-    else:
-        note(text)
+        return say(json_text(data), to=sys.stdout)
+    for line in lines:
+        note(line)
 
 
 @library.command("list")
@@ -259,11 +259,7 @@ def repair_command(as_json: bool, **settings: Any) -> int:
 
 def _report(report: Verification | Repaired, as_json: bool) -> int:
     """Prints what was found; returns the exit code."""
-    if as_json:
-        say(json_text(report.to_dict()), to=sys.stdout)
-    else:
-        for line in report.lines():
-            note(line)
+    _say(as_json, report.to_dict(), *report.lines())
     return 0 if report.sound else 1
 
 
@@ -325,19 +321,19 @@ def import_command(
     chosen = _target_of_import(file, settings)
     done = import_library(chosen, file, conflicts=conflicts, dry_run=dry_run)
     data = {**asdict(done), "recipe": done.recipe.to_dict(), "dry_run": dry_run}
-    if not as_json and dry_run:
-        labels = ", ".join(f"{label} ({count})" for label, count in done.classes.items())
-        recipe = f"{done.recipe.embedder} with {done.recipe.fade} fade"
-        note(f"{file}: {labels or 'no labels'}, {counted(done.negatives, 'negative')}, {recipe}")
-    for each in [] if as_json else done.conflicts[:SHOWN_CONFLICTS]:
-        note(f"{each.id}: '{each.label}' in the file, '{each.own_label}' in the library")
+    labels = ", ".join(f"{label} ({count})" for label, count in done.classes.items())
+    recipe = f"{done.recipe.embedder} with {done.recipe.fade} fade"
+    has = f"{labels or 'no labels'}, {counted(done.negatives, 'negative')}, {recipe}"
+    lines = [f"{file}: {has}"] if dry_run else []
+    for each in done.conflicts[:SHOWN_CONFLICTS]:
+        lines.append(f"{each.id}: '{each.label}' in the file, '{each.own_label}' in the library")
     verb, has = ("would add", "would have") if dry_run else ("added", "has")
     text = f"{verb} {counted(done.added, 'example')} to library '{done.library}'; it {has} "
     text += f"{done.total}; {done.known} were there already" if done.known else str(done.total)
     if done.conflicts:
         kept = "the file's label is taken" if conflicts == "replace" else "yours stays"
         text += f"; {len(done.conflicts)} contradict the library ({kept})"
-    _say(as_json, data, text)
+    _say(as_json, data, *lines, text)
 
 
 def _target_of_import(file: Path, settings: dict[str, Any]) -> Library:

@@ -20,7 +20,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 WITH_AUTO = {"segmenter", "embedder"}
 NEVER = {"qdrant_api_key"}
-"""What a command line would show to everybody on the machine."""
+"""What a command line would show to all users of the machine."""
 SECTIONS = {
     "Proposals": ("segmenter", "tile"),
     "Vectors": ("embedder", "fade", "occupancy", "crop_side", "kept_vectors_mb"),

@@ -5,41 +5,23 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from typing_extensions import Self
 
 from sam_detect.chunks import chunks
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Labeller
-from sam_detect.labelling.decision import (
-    DecisionModel,
-    expected_shift,
-    nearest_of,
-    negative_factors,
-)
-from sam_detect.labelling.part_weights import (
-    explain_parts,
-    part_factors,
-    part_weights,
-    spread_over,
-)
-from sam_detect.labelling.shape_prior import ShapePrior
-from sam_detect.labelling.similarity import (
-    Calibration,
-    Metric,
-    calibrate,
-    decided_by_prototype,
-    unit_mean,
-)
+from sam_detect.labelling.decision import DecisionModel, nearest_of, negative_factors
+from sam_detect.labelling.fitting import Fitted, Shifts, expected_shifts, fit
+from sam_detect.labelling.part_weights import explain_parts
+from sam_detect.labelling.similarity import Metric, decided_by_prototype, unit_mean
 from sam_detect.labelling.thresholds import AdaptiveThreshold
 from sam_detect.masks import FloatArray, IntArray
 from sam_detect.options import require_number
-from sam_detect.types import Classification, ExampleArrays, Explanation, LabelMemory, Neighbour
+from sam_detect.types import Classification, Explanation, LabelMemory, Neighbour
 from sam_detect.types.explanation import confidence_of, replaced
 
 AUTO_THRESHOLD = 0.5
@@ -49,40 +31,13 @@ MOST_NEGATIVES = 200
 """So many negatives may be among the nearest before they keep examples from being compared."""
 EVEN = 0.5
 """A label of whose confidence less is left gives way to the next best."""
-FOLDS = 5
 MOST_FITTED = 4
 """So many fits of one library are kept: each picture of a small one may have its own."""
 
 SHARPNESS = 20.0
 """A vote that is less similar by 1/20 has a weight lower by a factor of e."""
 
-Codes = npt.NDArray[np.intp]
 Votes = Sequence[tuple[str, float]]
-Shifts = tuple[tuple[str, float], ...]
-"""Each label with the shift that is expected of it; first, under no label, that of all."""
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What was learnt from the examples of a library.
-
-    Attributes:
-        metric: what counts as similar.
-        means, prototypes: per label, the unit mean of its positives: under the metric, and of the
-            vectors as they are.
-        calibration: how similar is similar enough.
-        decision: what else is known; None if the examples have no hard negatives.
-        part_weights: of :func:`~sam_detect.labelling.part_weights.part_weights`.
-        shapes: of the examples; None where vectors do not tell shapes.
-    """
-
-    metric: Metric
-    means: Mapping[str, FloatArray]
-    prototypes: Mapping[str, FloatArray]
-    calibration: Calibration
-    decision: DecisionModel | None = None
-    part_weights: Mapping[str, float] = field(default_factory=dict)
-    shapes: ShapePrior | None = None
 
 
 class ExampleLabeller(Labeller):
@@ -322,79 +277,20 @@ class ExampleLabeller(Labeller):
     def fitted_to(self, memory: LabelMemory, source: str | None) -> Fitted:
         """What the examples say of a picture (given by its digest); cached until they change."""
         generation, examples = memory.generation, memory.examples()
-        shifts = _shifts(examples, source)
+        shifts = expected_shifts(examples, source)
         key = (generation, shifts)
         found = self._fitted.get(key)
         if found is None:
-            fit = partial(self._fit, examples, memory.prior_similarity, dict(shifts))
+            fitting = partial(
+                fit, examples, memory.prior_similarity, dict(shifts),
+                similarity=self.similarity, margin=self.negatives == "margin",
+            )  # fmt: skip
             name = f"{type(self).__module__}:{type(self).__qualname__} {shifts} {self.negatives}"
-            usual = shifts == _shifts(examples, None)
-            found = memory.kept(name, Fitted, fit) if usual else fit()
+            usual = shifts == expected_shifts(examples, None)
+            found = memory.kept(name, Fitted, fitting) if usual else fitting()
             current = [(k, v) for k, v in self._fitted.items() if k[0] == generation]
             self._fitted = {**dict(current[1 - MOST_FITTED :]), key: found}
         return found
-
-    def _fit(
-        self, examples: ExampleArrays, prior_similarity: float, shifts: Mapping[str, float]
-    ) -> Fitted:
-        """What the examples say of things in a picture of which such shifts are expected."""
-        weights = examples.scene_weights
-        if weights is not None:
-            weights = 1 - shifts[""] * (1 - weights) if shifts[""] else None
-        by_part = spread_over(part_factors(examples), examples.parts)
-        if by_part is not None:
-            weights = by_part if weights is None else by_part * weights
-        positive = ~np.asarray(examples.negatives, bool)
-        vectors = examples.vectors[positive]
-        labels = np.array(examples.labels, dtype=object)[positive]
-        sources = np.array(examples.sources, dtype=object)[positive]
-        metric = Metric.fit(vectors, labels.tolist(), weights)
-        left_out: dict[str, list[float]] = {label: [] for label in sorted(set(labels))}
-        shift = {label: expected_shift(sources[labels == label].tolist()) for label in left_out}
-        # Numbers compare faster than names.
-        of_label, of_source = (np.unique(n.astype(str), return_inverse=True)[1]
-                               for n in (labels, sources))  # fmt: skip
-        for fold in range(min(FOLDS, len(vectors))):
-            mine = np.arange(len(vectors)) % FOLDS == fold
-            # The metric must not be fitted to what it is tested on.
-            mapped = Metric.fit(vectors[~mine], labels[~mine].tolist(), weights)(vectors)
-            for index in np.flatnonzero(mine):
-                similarity = self._left_out(
-                    index, mapped, of_label, of_source, shift[labels[index]]
-                )
-                if similarity is not None:
-                    left_out[labels[index]].append(similarity)
-        calibration = calibrate(
-            {label: np.array(values, np.float64) for label, values in left_out.items()},
-            prior_similarity=prior_similarity,
-        )
-        mapped = metric(vectors)
-        means = {label: unit_mean(mapped[labels == label]) for label in left_out}
-        margin = self.negatives == "margin"
-        decision = DecisionModel.gather(
-            examples, metric, calibration, shift=shifts, negatives=margin
-        )
-        plain = {label: unit_mean(vectors[labels == label]) for label in left_out}
-        weighted = part_weights(examples, weights)
-        shapes = ShapePrior.of(examples)
-        return Fitted(metric, means, plain, calibration, decision, weighted, shapes)
-
-    def _left_out(
-        self, index: np.intp, vectors: FloatArray, labels: Codes, sources: Codes, shift: float
-    ) -> float | None:
-        """Similarity of an example to the others of its label; None where there are none.
-
-        Those in *other* pictures count, since new objects come from new pictures. As long as too
-        few come from there to tell (:func:`expected_shift`), all others count in part."""
-        alike = np.asarray(labels == labels[index], bool)
-        elsewhere = alike & (sources != sources[index])
-        alike[index] = False
-        if not alike.any():
-            return None
-        if not elsewhere.any():
-            return self.similarity(vectors[index], vectors[alike])
-        found = (1 - shift) * self.similarity(vectors[index], vectors[elsewhere])
-        return found + shift * self.similarity(vectors[index], vectors[alike]) if shift else found
 
     def _neighbours(
         self, vectors: FloatArray, mapped: FloatArray, memory: LabelMemory, metric: Metric
@@ -428,19 +324,6 @@ def _candidates(found: list[Neighbour], count: int) -> list[Neighbour]:
     negatives there are."""
     positives = [place for place, each in enumerate(found) if not each.negative]
     return found[: positives[count - 1] + 1] if len(positives) >= count else found
-
-
-def _shifts(examples: ExampleArrays, source: str | None) -> Shifts:
-    """The shift to expect of each label, by its positives. Where a user corrects says nothing of
-    the examples."""
-    of_label: dict[str, list[str]] = {"": []}
-    for label, picture, negative in zip(
-        examples.labels, examples.sources, examples.negatives, strict=True
-    ):
-        if not negative:
-            of_label[""].append(picture)
-            of_label.setdefault(label, []).append(picture)
-    return tuple((label, expected_shift(of_label[label], source)) for label in sorted(of_label))
 
 
 class KNNLabeller(ExampleLabeller):

@@ -166,9 +166,9 @@ def _compared(
         best = total.argmax(axis=1)
         return np.asarray(by_part[np.arange(len(vectors)), best] / usual, np.float64)
 
-    nobody = np.full(len(rivals), -1)
+    no_owner = np.full(len(rivals), -1)
     false = [
-        nearest(examples.vectors[rivals], nobody),
+        nearest(examples.vectors[rivals], no_owner),
         nearest(known.vectors[regions], known.owners[regions]),
     ]
     return nearest(of_mine, mine), np.concatenate(false)

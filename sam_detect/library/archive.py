@@ -93,7 +93,7 @@ def write_archive(stream: IO[bytes], manifest: dict[str, Any], points: Iterable[
 
 
 class Archive:
-    """An exported file, open for reading. It may come from anybody.
+    """An exported file, open for reading. It may come from a stranger.
 
     Attributes:
         name: the library's name, as it was exported.

@@ -45,7 +45,7 @@ class Library:
     """Examples in a vector store, with the recipe that made their vectors.
 
     Several processes may use one library: a reader holds the store's lock for one snapshot
-    (:mod:`sam_detect.library.snapshot`), and a writer for one batch.
+    (:mod:`sam_detect.library.snapshot_reader`), and a writer for one batch.
 
     Args:
         store: where the points live.

@@ -1,7 +1,7 @@
 """What belongs to a library as a whole: its manifest with the recipe, and the record of its
 examples.
 
-An exported file, a server or a copied folder may come from anybody. Import, every read and every
+An exported file, a server or a copied folder may come from a stranger. Import, every read and every
 write go through this module and the payload's schema in ``example.py``, so nothing else has to ask
 whether a value has a sane type, size or range. Unknown fields of manifests are dropped; those of
 recipes are refused, since a recipe names everything that decides a vector. Functions named

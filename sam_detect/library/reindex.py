@@ -4,6 +4,7 @@ than its own (:class:`ConvertedExamples`), or in its place (:func:`reindex`)."""
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,15 +29,14 @@ Batches = Sequence[list[str]]
 
 class ConvertedExamples:
     """A library's examples in the recipe of an extractor, in memory and without their crops.
-
-    Attributes:
-        store: the examples, as they were at the last :meth:`update`.
+    Safe for several threads; each vector is made by one of them.
     """
 
     def __init__(self, features: FeatureExtractor) -> None:
-        self.store: VectorStore = load_class("store", "memory")()
         self._features, self._recipe = features, features.recipe.to_dict()
         self._made: dict[str, tuple[str, Made]] = {}
+        # The order of locks: docs/architecture.md, "Which lock before which".
+        self._making = threading.Lock()
 
     def differs(self, manifest: dict[str, Any]) -> bool:
         """Whether a library's manifest says another recipe."""
@@ -48,9 +48,10 @@ class ConvertedExamples:
             return str(manifest["generation"])
         return f"{manifest['generation']} as {json.dumps(self._recipe, sort_keys=True)}"
 
-    def update(self, library: Library) -> None:
-        """Brings the store up to date. Vectors are made for examples that are new or changed;
-        none where the library has that recipe. The library is held for one batch at a time.
+    def read(self, library: Library) -> VectorStore:
+        """The examples as they are now, in a store of their own. Vectors are made for those that
+        are new or changed since the last time; none where the library has that recipe. The library
+        is held for one batch at a time.
 
         Raises:
             RecipeMismatchError: the kept crops cannot give these vectors.
@@ -69,23 +70,39 @@ class ConvertedExamples:
                 points += lookup.read(library.store, batch, fields=NAMING_FIELDS, with_vectors=True)
             else:
                 points += self._converted(library, batch)
-        self._made = {p.id: self._made[p.id] for p in points if p.id in self._made}
-        self.store.replace_all(points, manifests.new_manifest(library.name, recipe))
+        with self._making:
+            there = {point.id for point in points}
+            self._made = {key: each for key, each in self._made.items() if key in there}
+        store: VectorStore = load_class("store", "memory")()
+        store.replace_all(points, manifests.new_manifest(library.name, recipe))
+        return store
 
     def _converted(self, library: Library, ids: Sequence[str]) -> list[Point]:
         stored = {p.id: p.payload for p in lookup.read(library.store, ids, fields=NAMING_FIELDS)}
-        known = {key: self._made[key] for key in stored if key in self._made}
-        current = {key for key in known if known[key][0] == stored[key][VECTOR_CHECKSUM]}
-        new = embed_stored(library, self._features, [key for key in stored if key not in current])
-        self._made |= {key: (stored[key][VECTOR_CHECKSUM], made) for key, made in new.items()}
-        points = []
-        for key, payload in stored.items():
-            if key in current or key in new:  # else it was removed just now
-                vector, around = self._made[key][1]
-                points.append(
-                    with_checksums(Point(key, vector, {**payload, "surroundings": around}))
-                )
-        return points
+        made = self._vectors(library, {k: p[VECTOR_CHECKSUM] for k, p in stored.items()})
+        return [
+            with_checksums(Point(key, made[key][0], {**payload, "surroundings": made[key][1]}))
+            for key, payload in stored.items()
+            if key in made
+        ]
+
+    def _vectors(self, library: Library, checksums: dict[str, str]) -> dict[str, Made]:
+        """What was or is made of examples, which have these checksums in the library."""
+
+        def missing() -> set[str]:
+            return {k for k, each in checksums.items() if self._made.get(k, ("",))[0] != each}
+
+        examples = list(library.read(sorted(missing()))) if missing() else []
+        # Only the crops are needed from here on: the lock of the store may be another thread's,
+        # which waits for this one.
+        with self._making:
+            still = missing()  # without what another thread has made meanwhile
+            examples = [example for example in examples if example.id in still]
+            made = embed_examples(examples, self._features) if examples else []
+            for example, each in zip(examples, made, strict=True):
+                self._made[example.id] = checksums[example.id], each
+            lost = missing()  # removed meanwhile
+            return {key: self._made[key][1] for key in checksums if key not in lost}
 
 
 def embed_stored(

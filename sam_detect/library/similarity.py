@@ -7,7 +7,7 @@ from typing import Any
 
 from sam_detect.labelling.part_weights import part_factors, part_weights, spread_over
 from sam_detect.library.library import Library
-from sam_detect.library.snapshot import SnapshotReader
+from sam_detect.library.snapshot_reader import SnapshotReader
 from sam_detect.registry import BUILT_IN, load_class
 
 

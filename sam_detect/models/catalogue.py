@@ -1,7 +1,7 @@
 """Which models there are, under all their names; and what a library's recipe may say of one.
 
-A library may come from anybody, so its recipe never says what to load. A model of the catalogue is
-found by its name; a file or folder of the user's own has to be given again, and is checked.
+A library may come from a stranger, so its recipe never says what to load. A model of the catalogue
+is found by its name; a file or folder of the user's own has to be given again, and is checked.
 
 No torch here: open_clip's table is asked only for a CLIP model that is not listed below.
 """

@@ -255,7 +255,7 @@ def _switch(where: Any, name: str) -> Any:
 
 
 def to_device(values: npt.ArrayLike | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Values on a device. Nobody waits until a GPU has done what it was given before."""
+    """Values on a device, without a wait until a GPU has done what it was given before."""
     return torch.as_tensor(values).to(device, non_blocking=device.type == "cuda")
 
 

@@ -81,7 +81,7 @@ def shared_sam2(
     model: str | Path | LoadedSAM2, *, config: str | Path | None = None, device: str = "auto"
 ) -> LoadedSAM2:
     """As :func:`load_sam2`, but one model for all who ask for the same weights, config and device,
-    as long as any of them holds it. Nobody may change it.
+    as long as any of them holds it. None of them may change it.
 
     Args:
         model: as for :func:`load_sam2`, whose file is loaded again if it has changed; or a model

@@ -45,7 +45,7 @@ class WorkAhead:
         self._last = time.monotonic()
         self._failed: dict[int, str] = {}
         self._ready: set[int] = set()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # docs/architecture.md, "Which lock before which"
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=each, daemon=True, name="ahead")
@@ -105,7 +105,7 @@ class WorkAhead:
                         self._try(*work)
 
     def _rested(self) -> float:
-        """Seconds since something was asked for; 0 while somebody waits."""
+        """Seconds since something was asked for; 0 while a request waits for an answer."""
         with self._changed:
             return 0.0 if self._asked else time.monotonic() - self._last
 

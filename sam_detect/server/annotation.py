@@ -12,23 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError, LibraryError, NotFoundError
 from sam_detect.library.example import image_digest
 from sam_detect.library.snapshot import LibrarySnapshot
-from sam_detect.overlaps import meeting_boxes, shared_pixels
 from sam_detect.server.changes import Changes, edited, example_item, learning, outline_step
 from sam_detect.server.journal import Change, Journal, Step
-from sam_detect.server.pictures import OpenPicture, OpenPictures, ShownObject, id_of
+from sam_detect.server.pictures import OpenPicture, OpenPictures, ShownObject, id_of, without_same
 from sam_detect.sources import find_images
-from sam_detect.types import Candidates, Detections, Frame, Masks
-
-SAME_IOU = 0.5
-"""A proposal that overlaps a drawn or a deleted outline so much is that object..."""
-PART_SHARE = 0.8
-"""... and so is one that lies within a drawn outline so far."""
+from sam_detect.types import Detections, Frame, Masks
 
 
 @dataclass(frozen=True)
@@ -78,8 +70,8 @@ class AnnotationSession:
         """The order in which the pictures were last asked for."""
         self._lock = threading.RLock()
         self._changing = threading.RLock()
-        """Held by the one who decides something: thousands of objects take minutes, and pictures
-        are shown meanwhile. Taken before ``_lock``."""
+        """Held while something is decided: thousands of objects take minutes, and pictures are
+        shown meanwhile. The order of locks: docs/architecture.md, "Which lock before which"."""
         self.pictures = OpenPictures(detector, self.path)
         self.look_again()
         self._changes = Changes(detector, journal, self._frame)
@@ -399,23 +391,6 @@ class AnnotationSession:
     def _outcome(self, change: Change) -> Outcome:
         places = [self._digests.get(step.picture) for step in change.steps]
         return Outcome(change.title, next((p for p in places if p is not None), None))
-
-
-def without_same(candidates: Candidates, drawn: Masks, hidden: Masks) -> Candidates:
-    """The candidates without those that are drawn or deleted outlines themselves."""
-    if not len(drawn) + len(hidden):
-        return candidates
-    others = Masks.concatenate([drawn, hidden])
-    both = Masks.concatenate([others, candidates.masks])
-    pairs = meeting_boxes(both.boxes_xyxy)
-    pairs = pairs[(pairs[:, 0] < len(others)) & (pairs[:, 1] >= len(others))]
-    shared = shared_pixels(both.crop, both.boxes_xyxy, pairs)
-    first, second = both.areas[pairs].T
-    same = shared > SAME_IOU * (first + second - shared)
-    same |= (pairs[:, 0] < len(drawn)) & (shared > PART_SHARE * second)
-    kept = np.ones(len(candidates.masks), np.bool_)
-    kept[pairs[same, 1] - len(others)] = False
-    return candidates.where(kept)
 
 
 def _title(named: Sequence[Named]) -> str:

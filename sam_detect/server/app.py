@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 
 from sam_detect import __version__
-from sam_detect.library.snapshot import SNAPSHOT_LIMIT
+from sam_detect.library.snapshot_reader import SNAPSHOT_LIMIT
 from sam_detect.server.access import Access
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession

@@ -21,6 +21,8 @@ from sam_detect.types import Frame, Masks
 class Changes:
     """Does, undoes and redoes what users decide. Call it from one thread at a time.
 
+    It holds the store: see docs/architecture.md, "Which lock before which".
+
     Args:
         detector: whose library learns.
         journal: keeps what was done.

@@ -27,6 +27,7 @@ class Detectors:
     def __init__(self, settings: Mapping[str, Any], default: SAMDetect) -> None:
         self._settings, self.default = dict(settings), default
         self._open = OrderedDict({self.default.library.name: self.default})
+        # The order of locks: docs/architecture.md, "Which lock before which".
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:

@@ -24,7 +24,7 @@ SECONDS = 20.0
 """For a picture, its redirects included."""
 SCHEMES = {"http": 80, "https": 443}
 GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-"""All public addresses of IPv6 that are given to anybody (RFC 4291): others wrap addresses of
+"""All public addresses of IPv6 that are given to hosts (RFC 4291): others wrap addresses of
 IPv4 in ways that were given up, or are of one network."""
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """Addresses that stand for those of IPv4 (RFC 6052)."""

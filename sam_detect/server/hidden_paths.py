@@ -1,4 +1,4 @@
-"""Where things lie on this machine is nobody's business elsewhere: texts without such paths."""
+"""Clients are not told where things lie on this machine: texts without such paths."""
 
 from __future__ import annotations
 

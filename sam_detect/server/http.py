@@ -145,7 +145,7 @@ def answer_problems(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def broken(_: Request, error: Exception) -> Response:
-        """What nobody foresaw is an error in the log, too; the connection ends with it."""
+        """An unforeseen error is in the log, too; the connection ends with it."""
         return answer_of(problem_of(error), {"Connection": "close"})
 
     for kind in (OSError, MemoryError):

@@ -88,6 +88,7 @@ class Journal:
     """
 
     def __init__(self, path: Path | None) -> None:
+        # The order of locks: docs/architecture.md, "Which lock before which".
         self._lock = threading.RLock()
         try:
             if path is not None:

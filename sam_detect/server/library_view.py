@@ -127,6 +127,7 @@ class LibraryView:
         self._detector = detector
         self._changes = Changes(detector.library, lambda: detector.pipeline.features)
         self._last = _Contents("")
+        # The order of locks: docs/architecture.md, "Which lock before which".
         self._lock = threading.RLock()
         self._temporary = tempfile.TemporaryDirectory(prefix="sam-detect-library-")
         self.folder = Path(self._temporary.name)

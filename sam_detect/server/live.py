@@ -38,7 +38,7 @@ SETTLE_S = 60.0
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """An object that somebody clicked on.
+    """An object that a user clicked on.
 
     Attributes:
         key: names it.
@@ -80,7 +80,7 @@ class LiveSession:
     Attributes:
         id: another one for each run: what was clicked on in another run means nothing here.
         name: of the source; of a file without its folders.
-        live: whether frames come on whether somebody takes them or not.
+        live: whether frames come on whether they are taken or not.
         paused, ended, finished: where the video stands; ``finished`` is final.
     """
 
@@ -93,6 +93,7 @@ class LiveSession:
         self.paused = self.ended = self.finished = False
         self._stream, self._paced = stream, paced
         self._labels = set(labels)
+        # The order of locks: docs/architecture.md, "Which lock before which".
         self._changed = threading.Condition(threading.RLock())
         self._shown: Shown | None = None
         self._seen: OrderedDict[str, Seen] = OrderedDict()
@@ -125,7 +126,7 @@ class LiveSession:
 
     def show(self, frames: Iterator[TrackedFrame]) -> Iterator[TrackedFrame]:
         """Shows frames as they are taken from it, each when its time has come, until they end or
-        somebody finishes; raises what taking them raises, and then goes on."""
+        a user finishes; raises what taking them raises, and then goes on."""
         return _Showing(self, frames)
 
     def show_next(self, frames: Iterator[TrackedFrame]) -> TrackedFrame:
@@ -147,7 +148,7 @@ class LiveSession:
         self._tell()
 
     def wait(self) -> None:
-        """Until somebody finishes."""
+        """Until a user finishes."""
         with self._changed:
             while not self.finished:
                 self._changed.wait(WAKE_S)

@@ -63,7 +63,7 @@ class FrameEncoder:
 
 class Pace:
     """What a client gets next: the latest frame, as soon as it has got those before. One that is
-    slow skips frames, and holds nobody up."""
+    slow skips frames, and holds up no other client."""
 
     def __init__(self) -> None:
         self.sent: dict[int, TrackedFrame] = {}

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError, NotFoundError
 from sam_detect.library.example import image_digest
 from sam_detect.models.sharing import file_key
+from sam_detect.overlaps import meeting_boxes, shared_pixels
 from sam_detect.server.hidden_paths import called, without_folders
 from sam_detect.types import Candidates, Detections, Frame, ImageRGB, Masks
 
@@ -26,6 +28,10 @@ TILE_SIDE = 512
 NEIGHBOURS = 3
 CLOSE_PX = 0.35
 """Outlines are shown this close to the true ones."""
+SAME_IOU = 0.5
+"""A proposal that overlaps a drawn or a deleted outline so much is that object..."""
+PART_SHARE = 0.8
+"""... and so is one that lies within a drawn outline so far."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class OpenPicture:
         masks: outlines by id, those that were shown and those that were drawn.
         rings: of outlines, by id.
         known: what was detected and drawn last, after what it holds for.
-        naming: held while that is made, so that two who ask for it do not both make it.
+        naming: held while that is made, so that of two threads that need it only one makes it.
     """
 
     candidates: Candidates
@@ -164,6 +170,7 @@ class OpenPictures:
     def __init__(self, detector: SAMDetect, path: Callable[[int], str]) -> None:
         self._detector, self._path = detector, path
         self._open: OrderedDict[int, OpenPicture] = OrderedDict()
+        # The order of locks: docs/architecture.md, "Which lock before which".
         self._lock = threading.Lock()
         self._opening: dict[int, threading.Lock] = {}
 
@@ -194,10 +201,10 @@ class OpenPictures:
         return self._propose(path, _file(path))
 
     def frame(self, picture: int) -> Frame:
-        """The pixels of a picture; raises as :meth:`get`, and proposes nothing."""
-        if self.is_open(picture):
-            return self.get(picture).candidates.frame
-        return self._read(self._path(picture))
+        """The pixels of a picture; raises as :meth:`get`. Proposes nothing, and does not wait for
+        a thread that opens the picture: that one may wait for the store, which the caller holds."""
+        opened = self._found(picture)
+        return self._read(self._path(picture)) if opened is None else opened.candidates.frame
 
     def refresh(self, picture: int) -> OpenPicture:
         """A picture that is open, with proposals by the library as it is now; raises as
@@ -228,18 +235,22 @@ class OpenPictures:
 
     def is_open(self, picture: int) -> bool:
         """Whether a picture is open, and its file is as it was."""
-        with self._lock:
-            found = self._open.get(picture)
-        try:
-            return found is not None and found.file == _file(self._path(picture))
-        except ImageError:
-            return False
+        return self._found(picture) is not None
 
     def is_open_before(self, picture: int, generation: str) -> bool:
         """Whether a picture is open with proposals of another generation of the library."""
         with self._lock:
             found = self._open.get(picture)
         return found is not None and found.generation != generation
+
+    def _found(self, picture: int) -> OpenPicture | None:
+        """A picture that is open, and whose file is as it was."""
+        with self._lock:
+            found = self._open.get(picture)
+        with suppress(ImageError):
+            if found is not None and found.file == _file(self._path(picture)):
+                return found
+        return None
 
     def _propose(self, path: str, file: object) -> OpenPicture:
         pipeline = self._detector.pipeline
@@ -265,6 +276,23 @@ def id_of(masks: Masks, index: int) -> str:
     """The id of an outline in its picture."""
     box = repr(masks.boxes_xyxy[index].tolist()).encode()
     return hashlib.blake2b(box + masks.crop_rles[index], digest_size=9).hexdigest()
+
+
+def without_same(candidates: Candidates, drawn: Masks, hidden: Masks) -> Candidates:
+    """The candidates without those that are drawn or deleted outlines themselves."""
+    if not len(drawn) + len(hidden):
+        return candidates
+    others = Masks.concatenate([drawn, hidden])
+    both = Masks.concatenate([others, candidates.masks])
+    pairs = meeting_boxes(both.boxes_xyxy)
+    pairs = pairs[(pairs[:, 0] < len(others)) & (pairs[:, 1] >= len(others))]
+    shared = shared_pixels(both.crop, both.boxes_xyxy, pairs)
+    first, second = both.areas[pairs].T
+    same = shared > SAME_IOU * (first + second - shared)
+    same |= (pairs[:, 0] < len(drawn)) & (shared > PART_SHARE * second)
+    kept = np.ones(len(candidates.masks), np.bool_)
+    kept[pairs[same, 1] - len(others)] = False
+    return candidates.where(kept)
 
 
 def _file(path: str) -> object:

@@ -100,7 +100,7 @@ class WorkQueue:
             self._tasks.append(task)
             self._changed.notify()
         waiting = asyncio.wrap_future(task.future)
-        # Nobody may be left to ask for what came too late.
+        # What comes too late may have no client that asks for it any more.
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
         end = asyncio.get_running_loop().time() + self._seconds
         try:

@@ -114,7 +114,7 @@ def files_of_own_host(
     """What opens the files that a playlist names, for FFmpeg (its ``io_open``): from the playlist's
     own host alone.
 
-    Anybody may have written a playlist. Otherwise it could send requests to whatever it
+    A playlist may be a stranger's. Otherwise it could send requests to whatever it
     names: other hosts, those of a private network, this machine.
 
     Args:

@@ -47,6 +47,7 @@ class HeldLibrary:
     """
 
     def __init__(self, files: LibraryFiles, lock_timeout_s: float) -> None:
+        # The order of locks: docs/architecture.md, "Which lock before which".
         self.mutex = threading.RLock()
         self.shard: Shard | None = None
         self._files = files

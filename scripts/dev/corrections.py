@@ -6,7 +6,7 @@
 A folder holds ``annotations.json`` (COCO) and ``images``. The user teaches a few examples of each
 label, as ``sam-detect evaluate`` draws them. The other pictures are dealt into two halves. In one
 of them the user corrects, ten times, the worst find: the false one of the highest confidence. After
-each correction F1 is measured over all these pictures, and over the half that nobody corrects.
+each correction F1 is measured over all these pictures, and over the half without corrections.
 Then the halves change places.
 
 A policy says how a false find is corrected:
@@ -45,7 +45,7 @@ from sam_detect.vector_store import MemoryVectorStore
 IOU = 0.5
 POLICIES = ("negative", "name", "mixed", "kind")
 OTHER = "other"
-"""The name that the user gives to things that nobody annotated."""
+"""The name that the user gives to things without an annotation."""
 ON_OBJECT = 0.5
 """A find of which more lies on an object of its label, or that holds more of one, has a wrong
 outline; it is no other thing."""
@@ -81,7 +81,7 @@ class Step:
     Attributes:
         corrected: what the user did; None before the first.
         f1: over all query pictures.
-        f1_others: over those that nobody corrects.
+        f1_others: over those without corrections.
     """
 
     corrected: str | None
@@ -280,7 +280,7 @@ def told(said: dict[str, Any]) -> str:
     curve = " ".join(f"{value:.3f}" for value in said["f1"])
     others = said["f1_others"]
     return (
-        f"{said['dataset']}, {said['policy']}: F1 {curve}; in pictures that nobody corrects "
+        f"{said['dataset']}, {said['policy']}: F1 {curve}; in pictures without corrections "
         f"{others[0]:.3f} -> {others[-1]:.3f}; of {said['corrections']} corrections "
         f"{said['rose']} raised F1, {said['fell']} lowered it (by at most "
         f"{abs(said['deepest_fall']):.3f}); {said['ended_lower']} of {said['trials']} trials "

@@ -105,7 +105,7 @@ class VideoQuality:
         false_per_frame: named objects that are not the best one of an object of their name, in the
             mean over all frames.
         false_tracks: tracks that were such in a frame.
-        seconds_per_frame: of the command, its start included; None where nobody counted.
+        seconds_per_frame: of the command, its start included; None where they were not counted.
     """
 
     objects: tuple[ObjectQuality, ...]

@@ -39,7 +39,7 @@ from sam_detect.errors import (
 from sam_detect.fading import GaussianFade, LinearFade
 from sam_detect.interfaces import VectorStore
 from sam_detect.library import manifest as manifests
-from sam_detect.library import snapshot
+from sam_detect.library import snapshot_reader
 from sam_detect.library.archive import write_archive
 from sam_detect.library.example import image_digest, with_checksums
 from sam_detect.library.library import Library
@@ -265,7 +265,7 @@ def test_a_library_too_large_for_memory_answers_from_the_store(
     made = taught(store, "nut", "leaf", "berry")
     asked = made.snapshot().examples().vectors
     expected = [[(n.label, n.negative) for n in row] for row in made.snapshot().nearest(asked, 5)]
-    monkeypatch.setattr(snapshot, "SNAPSHOT_LIMIT", 9)
+    monkeypatch.setattr(snapshot_reader, "SNAPSHOT_LIMIT", 9)
     large = snapshot_of(Library(store, "large"))
     sample = large.examples()
     assert {name: sample.labels.count(name) for name in sample.labels} == dict.fromkeys(
@@ -411,7 +411,7 @@ def test_a_library_that_is_searched_in_the_store_is_converted_too(
     whole = detector(store, embedder="appearance")
     asked = whole.snapshot().examples().vectors[::3]
     expected = whole.snapshot().nearest(asked, 4)
-    monkeypatch.setattr(snapshot, "SNAPSHOT_LIMIT", 4)
+    monkeypatch.setattr(snapshot_reader, "SNAPSHOT_LIMIT", 4)
     large = detector(store, embedder="appearance")
     assert not large.snapshot().complete
     found = large.snapshot().nearest(asked, 4)

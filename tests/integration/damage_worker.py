@@ -10,7 +10,7 @@ from typing import Any
 from sam_detect.errors import SamDetectError
 from sam_detect.library.integrity import repair, verify
 from sam_detect.library.library import Library
-from sam_detect.library.snapshot import SnapshotReader
+from sam_detect.library.snapshot_reader import SnapshotReader
 from sam_detect.vector_store import QdrantVectorStore
 
 

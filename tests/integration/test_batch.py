@@ -308,7 +308,7 @@ def gone(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    # One that ended and that nobody has waited for yet.
+    # One that ended and that its parent has not waited for yet.
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
 

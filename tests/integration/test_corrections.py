@@ -27,7 +27,7 @@ def test_f1_rises_with_corrections(test_data_dir: Path) -> None:
         assert said["f1"][-1] > said["f1"][0] + 0.01
         assert said["deepest_fall"] > -0.02
         assert said["ended_lower"] == 0
-    # A negative is a local exception: it takes nothing from the pictures that nobody corrects.
+    # A negative is a local exception: it takes nothing from pictures without corrections.
     others = found["negative"]["f1_others"]
     assert others[-1] > others[0] - 0.01
     # A name of its own teaches more than a negative.

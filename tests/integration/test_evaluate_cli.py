@@ -209,7 +209,7 @@ def test_a_report_is_a_page_with_tables_beside_it(
     assert "six" in page
     assert "watershed" in page
     assert {path.suffix for path in out.iterdir()} == {".html", ".csv"}
-    # The curve that nobody asked for asks for more examples than six pictures have.
+    # The curve that the command did not ask for asks for more examples than six pictures have.
     assert "20 shots" in ran.err
 
 

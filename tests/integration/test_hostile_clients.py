@@ -1,4 +1,4 @@
-"""Clients that nobody wants: who may not ask, who is slow, and who wants to know too much."""
+"""Unwanted clients: who may not ask, who is slow, and who wants to know too much."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WITHOUT_TOKEN = {
     "live": ["/", "/api.js", "/icon.svg", "/live.css", "/live.js", "/live_line.js",
              "/live_picture.js", "/page.css"],
 }  # fmt: skip
-"""What is answered to anybody: files of the package, which say nothing."""
+"""What is answered to all clients: files of the package, which say nothing."""
 
 
 SOCKETS: dict[str, list[Any]] = {"serve": ["v1/stream"], "live": ["api/live"]}

@@ -44,7 +44,7 @@ def sam(
 
 
 def with_config(config: str) -> str:
-    """A sound checkpoint with a config of somebody else beside it."""
+    """A sound checkpoint with another person's config next to it."""
     path = write_small_sam2(Path())
     path.with_suffix(".yaml").write_text(config, encoding="utf-8")
     return f"./{path}"

@@ -259,7 +259,7 @@ def test_messages_sockets_and_slow_clients(clip: Path, tmp_path: Path) -> None:
             socket.send(json.dumps(again))
             keys.add(_until(socket, "answer")["seen"])
         assert len(keys) == 1
-        # Nobody takes this one's frames; the video goes on, and it gets the latest one.
+        # The client does not take this one's frames; the video goes on, and it gets the latest one.
         before = frame["number"]
         time.sleep(1.5)
         other = stack.enter_context(_socket(url))

@@ -47,7 +47,7 @@ def test_masks_that_are_a_stack_are_refused(sam: Command) -> None:
 
 @pytest.mark.parametrize("pages", ["channels", "pages"])
 def test_one_mask_is_not_used_for_an_unknown_page_of_a_stack(sam: Command, pages: str) -> None:
-    """Whether it belongs to the page that is read, nobody knows."""
+    """Whether it belongs to the page that is read is not known."""
     name = "s.ome.tif"
     if pages == "pages":
         name, grey = "z.tif", drawn().mean(axis=2).astype(np.uint8)

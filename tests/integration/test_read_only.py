@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def as_another_user() -> None:
-    """Root without the rights by which it passes permissions; anybody else as they are.
+    """Root without the rights by which it passes permissions; any other user as they are.
 
     Another uid could not read the interpreter of this environment.
     """
@@ -72,7 +72,7 @@ def run_each(
 
 
 def protect(folder: Path, *, folders: bool = True) -> None:
-    """Gives all of a folder to somebody else, to be read by everybody and written by nobody."""
+    """Gives all of a folder to another user, to be read by all and written by none."""
     for path in (folder, *folder.rglob("*")):
         if path.is_dir() and not folders:
             continue

@@ -108,7 +108,7 @@ def test_fading_section() -> None:
 
 
 def test_the_fade_examples_run_in_sequence_on_one_library() -> None:
-    """Configuration, then Research: each with the default library, as somebody types them."""
+    """Configuration, then Research: each with the default library, as a user types them."""
     detector = SAMDetect(fade_config=GaussianFade(sigma=30, min_fade=0.05))
     detector.add_examples_from_file(image_path="image.jpg", masks="auto", label="thing")
     taught = detector.library.stats()["examples"]

@@ -69,7 +69,7 @@ def test_the_next_pictures_are_open_and_named_and_all_are_surveyed(
         session.name(0, [first[0].id], "nut")
         assert not session.is_named(1)
         time.sleep(1)
-        assert not session.is_named(1)  # nothing begins while somebody waits
+        assert not session.is_named(1)  # nothing begins while a user waits
     until(lambda: session.is_named(1) and session.is_named(2))
     # Proposals and what is known of all others follow what was learnt.
     learnt = session.detector.library.generation
@@ -101,7 +101,7 @@ def test_a_picture_that_cannot_be_opened_is_said_and_the_others_go_on(
     assert list(ahead.problems) == [1]
     assert "1.png" in ahead.problems[1]
     broken.write_bytes(whole)
-    show(ahead, session, 1)  # somebody who asks for it has it tried again
+    show(ahead, session, 1)  # a user who asks for it has it tried again
     until(lambda: not ahead.problems and session.is_named(2))
 
 

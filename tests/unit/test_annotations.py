@@ -233,7 +233,7 @@ def test_the_same_name_in_two_folders_is_two_pictures(tmp_path: Path) -> None:
 
 
 class CountedPasses(list[str]):
-    """A list that counts how often somebody walks through it."""
+    """A list that counts how often it is walked through."""
 
     passes = 0
 
@@ -271,7 +271,7 @@ ROWS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a box of 5000 digits": ("annotations", {"bbox": [NO_INTEGER, 1, 2, 2]}, "its bbox is not x"),
     "a category of two lines": (
         "categories", {"name": "a\nb"}, "category 55: a label is one line of text"),
-    "a category that nobody sees": ("categories", {"name": "\u200b"}, "category 55: a label needs"),
+    "a category without ink": ("categories", {"name": "\u200b"}, "category 55: a label needs"),
     "a category without a name": ("categories", {}, "category 55: its name must be"),
     "a category that is long": ("categories", {"name": "x" * 300}, "at most 200 characters"),
     "a picture without a name": ("images", {}, "image 55: its file_name must be"),

@@ -33,7 +33,7 @@ TIERS = [
     ROOMS,
     {"features", "tiling"},
     {"library"},
-    {"proposals", "pipeline"},
+    {"learning", "proposals", "pipeline"},
     {"video", "workers", "batch", "fewshot", "volumes", "evaluation", "training", "refine"},
     {"api"},
     {"server", "cli", "bench", "__main__", "download_models"},

@@ -41,7 +41,7 @@ needs_a_peak = pytest.mark.skipif(
 
 
 class FakeClock:
-    """Seconds that pass only where somebody works."""
+    """Seconds that pass only where work is done."""
 
     def __init__(self) -> None:
         self.now = 100.0

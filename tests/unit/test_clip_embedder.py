@@ -210,7 +210,7 @@ def test_names_mean_what_open_clip_calls_so(name: str, model: str, pretrained: s
 
 
 @pytest.mark.parametrize("name", ["ViT-B-33", "ViT-B-32:nobody", "openai/gpt", "/no/folder"])
-def test_a_name_that_nobody_knows_says_what_names_there_are(name: str, tmp_path: Path) -> None:
+def test_an_unknown_name_says_what_names_there_are(name: str, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"no CLIP model is named.*clip-vit-b") as caught:
         find_clip(name, tmp_path / "weights.pt")
     assert "\n" not in str(caught.value)

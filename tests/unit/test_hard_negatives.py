@@ -33,7 +33,7 @@ from sam_detect.labelling import KNNLabeller
 from sam_detect.library.example import MAX_REGIONS, Example, with_checksums
 from sam_detect.library.library import Library
 from sam_detect.library.reindex import embed_examples
-from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.library.snapshot_reader import read_snapshot
 from sam_detect.library.webp import encode_webp
 from sam_detect.masks import encode_crop
 from sam_detect.segmentation import NaiveSegmenter
@@ -179,7 +179,7 @@ def test_without_proposals_nothing_is_known_around_it() -> None:
 
 
 def test_an_example_that_is_the_whole_picture_has_no_counterexamples() -> None:
-    """Nobody outlined it: what lies in a picture of a nut is most likely the nut."""
+    """It has no outline: what lies in a picture of a nut is most likely the nut."""
     frame, whole = picture(((50, 50, 110, 110), "nut")), (0, 0, SIDE, SIDE)
     made = detector(Chosen((50, 50, 110, 110), (0, 0, SIDE, 40)))
     assert learnt(made, frame, whole)[0].touching.tolist() == []
@@ -812,7 +812,7 @@ def test_surroundings_that_are_something_else_are_named(data: Any, point: Point)
 def _snapshot_of(point: Point) -> Any:
     store = MemoryVectorStore()
     store.upsert([point])
-    return LibrarySnapshot.read(store, "1")[0].arrays
+    return read_snapshot(store, "1").arrays
 
 
 @pytest.mark.parametrize(

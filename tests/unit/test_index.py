@@ -12,6 +12,7 @@ from sam_detect.bench.library import Drawn
 from sam_detect.labelling.examples import KNNLabeller
 from sam_detect.library import index as indices
 from sam_detect.library import snapshot as snapshots
+from sam_detect.library import snapshot_reader
 from sam_detect.library.example import with_checksums
 from sam_detect.library.index import ExampleIndex, IndexWriter
 from sam_detect.library.library import Library
@@ -25,7 +26,7 @@ DRAWN = Drawn(SIZE)
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A library of more examples than a snapshot takes, that was read once."""
-    monkeypatch.setattr(snapshots, "SNAPSHOT_LIMIT", LIMIT)
+    monkeypatch.setattr(snapshot_reader, "SNAPSHOT_LIMIT", LIMIT)
     monkeypatch.setattr(snapshots, "KEPT_FROM", 10)
     monkeypatch.setattr(indices, "BLOCK_ROWS", 50)
     DRAWN.fill(tmp_path)

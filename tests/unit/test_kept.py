@@ -9,16 +9,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sam_detect.labelling.examples import Fitted, KNNLabeller
+from sam_detect.labelling import examples, fitting
+from sam_detect.labelling.examples import KNNLabeller
+from sam_detect.labelling.fitting import Fitted
 from sam_detect.library import snapshot as snapshots
 from sam_detect.library.kept import MOST_FITS, KeptFiles
 from sam_detect.library.library import Library
-from sam_detect.library.snapshot import LibrarySnapshot, SnapshotReader
+from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.library.snapshot_reader import SnapshotReader
 from sam_detect.types import Frame
 from sam_detect.vector_store._access import HeldLibrary
 from sam_detect.vector_store.qdrant import QdrantVectorStore
@@ -177,7 +181,7 @@ def test_the_second_process_opens_no_engine_and_fits_nothing(
     assert fitted(first).decision is not None
     with monkeypatch.context() as closed:
         closed.setattr(HeldLibrary, "open", lambda *_: pytest.fail("the engine was opened"))
-        closed.setattr(KNNLabeller, "_fit", lambda *_: pytest.fail("it was fitted again"))
+        closed.setattr(examples, "fit", lambda *_, **__: pytest.fail("it was fitted again"))
         second = read(library)
         alike(first, second)
         taught_there = second.taught(Frame(discs("leaf", 1)[:, :, ::-1].copy(), "array"))
@@ -212,8 +216,12 @@ def test_what_was_learnt_or_removed_is_seen(library: Library) -> None:
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with each fit."""
     counted: list[int] = []
-    fit = KNNLabeller._fit
-    monkeypatch.setattr(KNNLabeller, "_fit", lambda *given: counted.append(1) or fit(*given))
+
+    def fit(*given: Any, **options: Any) -> Fitted:
+        counted.append(1)
+        return fitting.fit(*given, **options)
+
+    monkeypatch.setattr(examples, "fit", fit)
     return counted
 
 
@@ -266,9 +274,11 @@ WORKER = """
 import sys
 import numpy as np
 from pathlib import Path
+from typing import Any
 from sam_detect.labelling.examples import KNNLabeller
 from sam_detect.library import snapshot
 from sam_detect.library.library import Library
+from sam_detect.library.snapshot_reader import SnapshotReader
 from sam_detect.types import Frame
 from sam_detect.vector_store._access import HeldLibrary
 from sam_detect.vector_store.qdrant import QdrantVectorStore
@@ -280,7 +290,7 @@ for _ in range(rounds):
     for path in (folder / "kept").glob("*.kept"):
         path.unlink(missing_ok=True)
     library = Library(QdrantVectorStore(path=folder.parent, collection_name=folder.name), "kept")
-    found = snapshot.SnapshotReader(library).snapshot()
+    found = SnapshotReader(library).snapshot()
     thresholds = KNNLabeller().fitted_to(found, None).calibration.thresholds
 print(sorted(thresholds.items()))
 """

@@ -1,4 +1,4 @@
-"""Labels: one form for what looks the same, and no name that nobody could see or print."""
+"""Labels: one form for what looks the same, and no name that cannot be seen or printed."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def test_a_file_is_shown_at_its_own_speed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 class Clock:
-    """Goes on by as long as somebody waits."""
+    """Goes on by as long as it is waited for."""
 
     def __init__(self, waits: list[float]) -> None:
         self._waits = waits

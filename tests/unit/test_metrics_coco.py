@@ -24,7 +24,7 @@ from sam_detect.evaluation.metrics import IOU_THRESHOLDS
 from sam_detect.evaluation.metrics.coco import coco_scores
 from sam_detect.types import Masks
 
-NOBODY: frozenset[int | str] = frozenset()
+NONE_SHOWN: frozenset[int | str] = frozenset()
 LEFT, MIDDLE, RIGHT = (0, 0, 4, 4), (4, 0, 4, 4), (8, 0, 4, 4)
 many = st.lists(items(), max_size=3)
 
@@ -34,7 +34,7 @@ def aside(item: Item, each: AnnotatedObject) -> bool:
 
 
 def stock(pictures: list[Item], *, boxes: bool = False) -> COCOeval | None:
-    """COCO's evaluation as anybody would run it: a dataset, ``loadRes``, all default settings."""
+    """COCO's evaluation as its users run it: a dataset, ``loadRes``, all default settings."""
     labels = sorted({o.label for item in pictures for o in item[0].objects})
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
@@ -242,7 +242,7 @@ def test_a_fragment_of_an_example_is_false_to_us_and_aside_to_coco() -> None:
 def item(
     objects: list[tuple[str, Rectangle]],
     detections: list[tuple[str | None, float, Rectangle]],
-    shown: frozenset[int | str] = NOBODY,
+    shown: frozenset[int | str] = NONE_SHOWN,
 ) -> Item:
     return picture(objects), found(detections), shown
 
@@ -324,8 +324,8 @@ def test_boxes_are_compared_where_asked() -> None:
     scene = picture([("a", RIGHT)])
     corner = Masks.from_dense(filled((8, 0, 4, 1)) | filled((8, 0, 1, 4)))
     seen = Predictions(corner, ("a",), np.array([0.9], np.float32), corner)
-    assert coco_scores([(scene, seen, NOBODY)], boxes=True)["ap"] == pytest.approx(1)
-    assert coco_scores([(scene, seen, NOBODY)], boxes=False)["ap"] == 0
+    assert coco_scores([(scene, seen, NONE_SHOWN)], boxes=True)["ap"] == pytest.approx(1)
+    assert coco_scores([(scene, seen, NONE_SHOWN)], boxes=False)["ap"] == 0
 
 
 def test_no_objects_to_find() -> None:

@@ -11,7 +11,7 @@ from strategies import QUICK
 from sam_detect.evaluation.comparison import Counts, Item
 from sam_detect.evaluation.metrics import pixel_counts, semantic_scores
 
-NOBODY: frozenset[int | str] = frozenset()
+NONE_SHOWN: frozenset[int | str] = frozenset()
 LEFT, RIGHT = (0, 0, 4, 4), (8, 0, 4, 4)
 
 
@@ -53,7 +53,7 @@ def test_pixels_in_the_head() -> None:
         [("a", 0.9, (0, 0, 3, 4)), ("a", 0.1, (2, 0, 2, 4)), ("b", 0.9, (7, 0, 4, 4)),
          (None, 0.9, (0, 4, 4, 4))]
     )  # fmt: skip
-    scores = semantic_scores([(scene, seen, NOBODY)])
+    scores = semantic_scores([(scene, seen, NONE_SHOWN)])
     per_class = scores["per_class"]
     assert per_class["a"] == {**Counts(tp=16).to_dict(), "iou": 1}
     assert per_class["b"] == {**Counts(tp=12, fp=4, fn=4).to_dict(), "iou": 0.6}
@@ -69,7 +69,7 @@ def test_pixels_in_the_head() -> None:
 
 def test_precision_and_recall_are_not_each_other() -> None:
     scene = picture([("a", LEFT)])
-    scores = semantic_scores([(scene, found([("a", 0.9, (0, 0, 2, 4))]), NOBODY)])
+    scores = semantic_scores([(scene, found([("a", 0.9, (0, 0, 2, 4))]), NONE_SHOWN)])
     assert (scores["precision"], scores["recall"]) == (1, 0.5)
     assert (scores["precision_macro"], scores["recall_macro"]) == (1, 0.5)
     assert scores["f1"] == scores["f1_macro"] == pytest.approx(2 / 3)
@@ -84,7 +84,7 @@ def test_examples_and_crowds_count_neither_way() -> None:
 
 
 def test_a_class_with_objects_and_no_detections_is_zero_and_nothing_is_none() -> None:
-    unseen = semantic_scores([(picture([("a", LEFT)]), found([]), NOBODY)])
+    unseen = semantic_scores([(picture([("a", LEFT)]), found([]), NONE_SHOWN)])
     assert (unseen["precision"], unseen["recall"], unseen["f1"], unseen["mean_iou"]) == (
         None,
         0,

@@ -83,7 +83,7 @@ def test_the_name_of_a_file_is_no_difference_and_its_digest_is() -> None:
 
 
 class Plugin(Embedder):
-    """Somebody's embedder, which would load what its parameter names."""
+    """A user's embedder, which would load what its parameter names."""
 
     name, version, input_side, dimension = "plugin", 1, 32, 2
     loaded: list[str] = []  # noqa: RUF012

@@ -173,7 +173,7 @@ def test_what_holds_a_wrong_find_and_little_else_is_denied_too() -> None:
 
 def test_the_newest_of_two_outlines_of_one_object_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     made = with_fig()
-    monkeypatch.setattr("sam_detect.pipeline.now", lambda: "2999-01-01T00:00:00+00:00")
+    monkeypatch.setattr("sam_detect.learning.now", lambda: "2999-01-01T00:00:00+00:00")
     made.add_example(discs("nut", 0), "date", grown(disc_masks()[0], 1))
     found = made.detect(discs("nut", 0))
     assert [each.label for each in at(found, FIRST)] == ["date"]
@@ -209,7 +209,7 @@ def test_a_library_too_large_for_one_snapshot_knows_its_pictures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = with_fig()
-    monkeypatch.setattr("sam_detect.library.snapshot.SNAPSHOT_LIMIT", 2)
+    monkeypatch.setattr("sam_detect.library.snapshot_reader.SNAPSHOT_LIMIT", 2)
     again = detector(made.library.store)
     assert sorted(again.detect(discs("nut", 0)).label) == ["fig", *["nut"] * 4]
 

@@ -294,12 +294,12 @@ def test_a_propagator_carries_only_so_many_objects_and_none_without_a_name() -> 
     _join(tracks, frame, both)
     assert len(one.carried) == 1
     assert len(tracks.snapshot(SIZE).ids) == 2
-    nobody = Counted()
-    unnamed = Tracks(propagator=nobody.propagator, unknown=True)
+    unused = Counted()
+    unnamed = Tracks(propagator=unused.propagator, unknown=True)
     found = Detections("turning", both[[0]], (Classification(None, "leaf", 0.1),))
     unnamed.join(KeyFrameResult(frame, found, ((),), first=True), unnamed.snapshot(SIZE), [], frame)
     assert len(unnamed.snapshot(SIZE).ids) == 1
-    assert not nobody.carried
+    assert not unused.carried
 
 
 def _frames_of(counted: Counted, number: int) -> None:
