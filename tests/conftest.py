@@ -21,6 +21,8 @@ settings.load_profile("same examples in every run, on however busy a machine")
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_WORKERS = 4
+KEPT = ("SAM_DETECT_TEST_DATA",)
+"""What the suite itself is told by the environment."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,6 +73,20 @@ def _control_c_works() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No fixture, of whatever scope, and no test sees the settings or libraries of whoever runs
+    them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [*os.environ]:
+            if name.startswith(("SAM_DETECT_", "QDRANT_")) and name not in KEPT:
+                patch.delenv(name)
+        for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+            patch.delenv(name, raising=False)
+        patch.setenv("SAM_DETECT_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture
 def test_data_dir() -> Path:
     """The folder of real annotated images; the test skips where it is not."""
@@ -95,17 +111,12 @@ def one_torch_thread() -> Iterator[None]:
 def _own_home(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """No test sees the libraries or settings of whoever runs it, nor the other tests'."""
-    for name in [*os.environ]:
-        if name.startswith(("SAM_DETECT_", "QDRANT_")) and name != "SAM_DETECT_TEST_DATA":
-            monkeypatch.delenv(name)
+    """No test sees the libraries or downloaded models of other tests."""
     own = tmp_path_factory.mktemp("own")
     home, cache = own / "home", own / "hub"
     home.mkdir()
     cache.mkdir()
     monkeypatch.setenv("SAM_DETECT_HOME", str(home))
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
     monkeypatch.setenv("HF_TOKEN_PATH", str(cache / "token"))
     with contextlib.suppress(ImportError):

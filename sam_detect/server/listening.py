@@ -95,11 +95,12 @@ def server_of(
         max_message: bytes of a message of a WebSocket.
         max_requests_at_once: further ones are answered with 503.
     """
+    # Messages are not inflated: what one read brings would be a thousand times as much in memory.
     config = uvicorn.Config(
         app, log_level=logging.WARNING, access_log=False, server_header=False, lifespan="on",
         timeout_graceful_shutdown=leave_seconds, timeout_keep_alive=IDLE_SECONDS,
         http=WatchedConnection, ws_max_size=max_message, log_config=None,
-        limit_concurrency=max_requests_at_once,
+        ws_per_message_deflate=False, limit_concurrency=max_requests_at_once,
     )  # fmt: skip
     return uvicorn.Server(config)
 

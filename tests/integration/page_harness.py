@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import httpx
 import numpy as np
 
+from tests.browser import browser
+
+ALL_SAVED_MS = 20_000
+"""Within this time the page has sent what it kept while the server was away."""
+TOKEN = "a-token-of-these-tests"
 WIDTH, HEIGHT = 320, 230
 NUTS = [(60, 60), (150, 70), (240, 60), (80, 160), (200, 170)]
 SHIFT = 9
@@ -59,6 +65,66 @@ def serving(photos: Path, *options: str, **environment: str) -> Iterator[tuple[s
         print(log.read_text(), file=sys.stderr)
 
 
+@contextmanager
+def annotating(
+    photos: Path,
+    *options: str,
+    size: tuple[int, int] = (1280, 720),
+    scheme: str = "light",
+    refused: tuple[int, ...] = (),
+) -> Iterator[tuple[Page, httpx.Client]]:
+    """A page that shows the first picture, in which nothing is named yet, and a client of its
+    server. No script of the page may fail.
+
+    Args:
+        refused: statuses with which the server may refuse what the page asks for.
+    """
+    with (
+        browser() as chromium,
+        serving(photos, *options) as (url, _),
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        page = Page(chromium, size)
+        page.page.emulate_media(color_scheme=scheme)
+        page.start(url)
+        yield page, client
+        expected = tuple(f"status of {status}" for status in refused)
+        wrong = [e for e in page.errors if not any(each in e for each in expected)]
+        assert wrong == [], wrong
+
+
+def objects(client: httpx.Client, picture: int = 0) -> list[dict[str, Any]]:
+    """The objects of a picture, as the page is told of them."""
+    found: list[dict[str, Any]] = client.get(f"api/pictures/{picture}").json()["objects"]
+    return found
+
+
+def taught(client: httpx.Client, picture: int = 0) -> dict[str, str]:
+    """The objects of a picture that a user named: their ids and names."""
+    return {each["id"]: each["label"] for each in objects(client, picture) if each["taught"]}
+
+
+def labels(client: httpx.Client) -> dict[str, int]:
+    """The names that the library knows, and the number of examples of each."""
+    found = client.get("api/labels").json()["labels"]
+    return {each["label"]: each["examples"] for each in found}
+
+
+FITTED = """() => {
+  const element = document.getElementById("viewer");
+  const shown = OpenSeadragon.getViewer(element);
+  if (!shown.isOpen()) return false;
+  const { x, y } = shown.viewport.getContainerSize();
+  const seen = shown.viewport.getBounds(true), whole = shown.viewport.getHomeBounds();
+  const off = ["x", "y", "width", "height"].map((each) => Math.abs(seen[each] - whole[each]));
+  const canvas = document.getElementById("shapes");
+  return x === element.clientWidth && y === element.clientHeight && Math.max(...off) < 0.01
+    && canvas.width === Math.round(x * devicePixelRatio);
+}"""
+"""Whether the frame of the picture has its final size, and all of the picture is shown in it, to
+one part in a hundred."""
+
+
 class Page:
     """The page in a browser.
 
@@ -91,20 +157,32 @@ class Page:
     def open(self, url: str) -> None:
         self.page.goto(url)
 
+    def start(self, url: str) -> None:
+        """Opens the page of a server whose library is empty, and waits for the first objects."""
+        self.open(url)
+        self.said("0 named")
+
     def said(self, text: str) -> None:
         """Waits until the page's line of state says this."""
         self.page.locator("#status").filter(has_text=re.compile(text)).wait_for(timeout=60_000)
 
-    def saved(self) -> None:
-        """Waits until the page says that all is saved."""
-        self.page.locator("#saved").filter(has_text="all saved").wait_for(timeout=30_000)
+    def saved(self, timeout: int = 30_000) -> None:
+        """Waits until the page says that all is saved; `timeout` is in milliseconds."""
+        self.page.locator("#saved").filter(has_text="all saved").wait_for(timeout=timeout)
+
+    def waiting(self, count: int) -> None:
+        """Waits until the page says that so much is not saved yet."""
+        self.page.locator("#saved").filter(has_text=f"{count} not saved yet").wait_for()
+
+    def seen(self, selector: str, text: str) -> None:
+        """Waits until an element of the page has this text in it."""
+        self.page.locator(selector).filter(has_text=text).wait_for()
 
     def place(
         self, x: float, y: float, size: tuple[int, int] = (WIDTH, HEIGHT)
     ) -> dict[str, float]:
-        """Where a point of the picture is in the browser, as long as the whole picture is shown."""
-        # The picture is fitted to its frame when that has its final size.
-        self.page.wait_for_timeout(350)
+        """Where a point of the picture is in the browser, when the whole picture is shown."""
+        self.page.wait_for_function(FITTED)
         box = self.page.locator("#shapes").bounding_box()
         scale = min(box["width"] / size[0], box["height"] / size[1])
         left = box["x"] + (box["width"] - scale * size[0]) / 2
@@ -135,9 +213,14 @@ class Page:
         for key in modifiers:
             self.page.keyboard.up(key)
 
-    def name(self, label: str) -> None:
+    def decide(self, label: str) -> None:
+        """Names what is selected."""
         self.page.fill("#label", label)
         self.page.click("#accept")
+
+    def name(self, label: str) -> None:
+        """Names what is selected, and waits until that is saved."""
+        self.decide(label)
         self.saved()
 
     def press(self, key: str) -> None:

@@ -10,33 +10,21 @@ import httpx
 import pytest
 
 from tests.browser import browser
-from tests.integration.page_harness import Page, draw_photos, serving
+from tests.integration.page_harness import (
+    ALL_SAVED_MS,
+    Page,
+    annotating,
+    labels,
+    objects,
+    serving,
+    taught,
+)
 
 pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
 
-ALL_SAVED = 20_000
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return draw_photos(tmp_path / "photos")
-
-
-def objects(url: str, picture: int = 0) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.get(f"{url}api/pictures/{picture}", timeout=60).json()[
-        "objects"
-    ]
-    return found
-
-
-def waiting(page: Page, count: int) -> None:
-    """Waits until the page says that so much is not saved yet."""
-    page.page.locator("#saved").filter(has_text=f"{count} not saved yet").wait_for()
-
 
 def test_a_decision_waits_until_the_disk_has_room(photos: Path) -> None:
-    with browser() as chromium, serving(photos) as (url, _):
-        page = Page(chromium)
+    with annotating(photos, refused=(507,)) as (page, client):
         full = [507, 507]
 
         def answer(route: Any) -> None:
@@ -47,23 +35,19 @@ def test_a_decision_waits_until_the_disk_has_room(photos: Path) -> None:
             route.fulfill(status=full.pop(), content_type="application/problem+json", body=body)
 
         page.page.route("**/decisions", answer)
-        page.open(url)
-        page.said("0 named")
         page.click_nut(0)
-        page.page.fill("#label", "nut")
-        page.page.click("#accept")
-        page.page.locator("#saved").filter(has_text="not saved yet: free some space").wait_for()
-        page.page.locator("#saved").filter(has_text="all saved").wait_for(timeout=ALL_SAVED)
+        page.decide("nut")
+        page.seen("#saved", "not saved yet: free some space")
+        page.saved(ALL_SAVED_MS)
         assert full == []
-        assert [each["label"] for each in objects(url) if each["taught"]] == ["nut"]
+        assert [*taught(client).values()] == ["nut"]
 
 
 def test_a_stroke_in_which_the_server_went_away_survives_the_page(photos: Path) -> None:
     with browser() as chromium:
         page = Page(chromium)
         with serving(photos) as (url, process):
-            page.open(url)
-            page.said("0 named")
+            page.start(url)
             page.click_nut(0)
             page.page.click("[data-tool=brush]")
             page.page.keyboard.press("Escape")
@@ -75,24 +59,24 @@ def test_a_stroke_in_which_the_server_went_away_survives_the_page(photos: Path) 
             process.wait()
             page.page.mouse.move(*page.place(150, 200).values(), steps=4)
             page.page.mouse.up()
-            waiting(page, 1)
+            page.waiting(1)
             page.page.click("[data-tool=select]")
             page.click_nut(1)
-            page.page.fill("#label", "nut")
-            page.page.click("#accept")
-            waiting(page, 2)
+            page.decide("nut")
+            page.waiting(2)
             # What is decided is shown, although nobody has confirmed it.
             page.said(r"1 named \(1 by you\)")
             assert page.errors == []
             again = Page(chromium, beside=page)
             page.page.close()
-        with serving(photos, "--port", str(httpx.URL(url).port)) as (url, _):
+        port = str(httpx.URL(url).port)
+        with serving(photos, "--port", port) as (url, _), httpx.Client(base_url=url) as client:
             again.open(url)
             again.said(r"\(1 by you\)")
-            again.page.locator("#saved").filter(has_text="all saved").wait_for(timeout=ALL_SAVED)
-            drawn = [each for each in objects(url) if each["drawn"]]
+            again.saved(ALL_SAVED_MS)
+            drawn = [each for each in objects(client) if each["drawn"]]
             assert [each["bbox_xywh"][2] > 25 for each in drawn] == [True]
-            assert [each["label"] for each in objects(url) if each["taught"]] == ["nut"]
+            assert [*taught(client).values()] == ["nut"]
             # Nothing is left that another page would send again.
             assert again.page.evaluate("Object.keys(localStorage).join()").count("outbox") == 0
             assert again.errors == []
@@ -102,8 +86,7 @@ def test_strokes_on_one_object_while_the_server_is_away_become_one_object(photos
     with browser() as chromium:
         page = Page(chromium)
         with serving(photos) as (url, process):
-            page.open(url)
-            page.said("0 named")
+            page.start(url)
             page.page.click("[data-tool=brush]")
             page.drag((120, 200), (140, 200))
             page.saved()
@@ -112,18 +95,18 @@ def test_strokes_on_one_object_while_the_server_is_away_become_one_object(photos
             process.wait()
             page.drag((140, 200), (150, 200))
             page.drag((120, 200), (110, 200))
-            waiting(page, 2)
-        with serving(photos, "--port", str(httpx.URL(url).port)) as (url, _):
-            page.page.locator("#saved").filter(has_text="all saved").wait_for(timeout=ALL_SAVED)
-            drawn = [each["bbox_xywh"] for each in objects(url) if each["drawn"]]
+            page.waiting(2)
+        port = str(httpx.URL(url).port)
+        with serving(photos, "--port", port) as (url, _), httpx.Client(base_url=url) as client:
+            page.saved(ALL_SAVED_MS)
+            drawn = [each["bbox_xywh"] for each in objects(client) if each["drawn"]]
             assert len(drawn) == 1
             assert drawn[0][0] < 110, "the second stroke is in it"
             assert drawn[0][0] + drawn[0][2] > 150, "... and the first"
 
 
 def test_a_decision_whose_answer_was_lost_is_done_once(photos: Path) -> None:
-    with browser() as chromium, serving(photos) as (url, _):
-        page = Page(chromium)
+    with annotating(photos) as (page, client):
         lost: list[str] = []
 
         def lose_the_first(route: Any) -> None:
@@ -132,55 +115,52 @@ def test_a_decision_whose_answer_was_lost_is_done_once(photos: Path) -> None:
                 return
             lost.append(route.request.url)
             route.fetch()
-            route.abort()
+            route.abort("connectionreset")
 
         page.page.route("**/decisions", lose_the_first)
-        page.open(url)
-        page.said("0 named")
         page.click_nut(0)
-        page.page.fill("#label", "nut")
-        page.page.click("#accept")
-        waiting(page, 1)
+        page.decide("nut")
+        page.waiting(1)
         page.saved()
         assert len(lost) == 1
-        assert httpx.post(f"{url}api/undo", json={}).json()["undo"] is None, "it was one change"
-        assert not any(each["taught"] for each in objects(url))
+        assert client.post("api/undo", json={}).json()["undo"] is None, "it was one change"
+        assert taught(client) == {}
 
 
 def test_a_request_that_comes_twice_is_done_once_also_by_another_process(photos: Path) -> None:
-    def post(url: str, path: str, body: dict[str, Any], key: str) -> dict[str, Any]:
+    def post(client: httpx.Client, path: str, body: dict[str, Any], key: str) -> dict[str, Any]:
         headers = {"Idempotency-Key": key}
-        answer = httpx.post(f"{url}api/pictures/0/{path}", json=body, headers=headers, timeout=60)
+        answer = client.post(f"api/pictures/0/{path}", json=body, headers=headers)
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         return found
 
     stroke = {"tool": "brush", "points": [[120, 200], [150, 200]], "radius": 8}
-    with serving(photos) as (url, process):
-        nut, other = (each["id"] for each in objects(url)[:2])
+    with serving(photos) as (url, process), httpx.Client(base_url=url, timeout=60) as client:
+        nut, other = (each["id"] for each in objects(client)[:2])
         requests: list[tuple[str, dict[str, Any], str]] = [
             ("decisions", {"decisions": [{"object": nut, "label": "nut"}]}, "one"),
             ("delete", {"objects": [other]}, "two"),
             ("outlines", stroke, "three"),
             ("finished", {"finished": True}, "four"),
         ]
-        first = [post(url, *each) for each in requests]
-        again = [post(url, *each) for each in requests]
+        first = [post(client, *each) for each in requests]
+        again = [post(client, *each) for each in requests]
         assert again[2]["made"] == first[2]["made"]
         assert len(first[2]["made"]) == 1
         process.kill()
         process.wait()
-    with serving(photos) as (url, _):
-        third = [post(url, *each) for each in requests]
+    with serving(photos) as (url, _), httpx.Client(base_url=url, timeout=60) as client:
+        third = [post(client, *each) for each in requests]
         assert third[2]["made"] == first[2]["made"]
-        assert len([each for each in objects(url) if each["drawn"]]) == 1
+        assert len([each for each in objects(client) if each["drawn"]]) == 1
         undone = []
-        while (done := httpx.post(f"{url}api/undo", json={})).status_code == 200:
+        while (done := client.post("api/undo", json={})).status_code == 200:
             undone.append(done.json()["title"])
         assert len(undone) == 4, undone
         # The same key may not bring back what was undone meanwhile.
-        post(url, *requests[0])
-        assert not any(each["taught"] for each in objects(url))
+        post(client, *requests[0])
+        assert taught(client) == {}
 
 
 def test_a_decision_about_a_picture_that_was_replaced_is_refused(photos: Path) -> None:
@@ -192,7 +172,7 @@ def test_a_decision_about_a_picture_that_was_replaced_is_refused(photos: Path) -
         (photos / "0.png").write_bytes((photos / "1.png").read_bytes())
         refused = client.post("api/pictures/0/outlines", json=stroke, headers=headers)
         assert (refused.status_code, "another picture" in refused.json()["detail"]) == (412, True)
-        assert not any(each["drawn"] for each in objects(url))
+        assert not any(each["drawn"] for each in objects(client))
 
 
 def test_groups_are_named_one_after_the_other(photos: Path) -> None:
@@ -211,17 +191,13 @@ def test_groups_are_named_one_after_the_other(photos: Path) -> None:
             member = second["members"][0]
             place = f"api/pictures/{member['picture']}/objects/{member['object']}/thumbnail"
             assert client.get(place).is_success, "the page still shows it"
-        labels = client.get("api/labels").json()["labels"]
-        assert {each["label"] for each in labels} == {"one", "two"}
+        assert {*labels(client)} == {"one", "two"}
         undone = [client.post("api/undo", json={}).status_code for _ in range(3)]
         assert undone == [200, 200, 409], "each was one change"
 
 
 def test_the_keys_of_names_work_right_after_a_name_was_typed(photos: Path) -> None:
-    with browser() as chromium, serving(photos) as (url, _):
-        page = Page(chromium)
-        page.open(url)
-        page.said("0 named")
+    with annotating(photos) as (page, client):
         page.click_nut(0)
         for label in ("nut", "date"):
             page.page.keyboard.press("l")
@@ -229,8 +205,7 @@ def test_the_keys_of_names_work_right_after_a_name_was_typed(photos: Path) -> No
             page.page.keyboard.press("Enter")
             page.saved()
             page.click_nut(1)
-        labels = {each["label"] for each in httpx.get(f"{url}api/labels").json()["labels"]}
-        assert labels == {"nut", "date"}, "a new name replaces the one in the field"
+        assert {*labels(client)} == {"nut", "date"}, "a new name replaces the one in the field"
         page.press("1")
         page.saved()
-        assert sum(each["taught"] for each in objects(url)) == 2
+        assert len(taught(client)) == 2

@@ -11,24 +11,26 @@ import httpx
 import pytest
 
 from tests.browser import browser
-from tests.integration.page_harness import NUTS, Page, draw_photos, serving
+from tests.integration.page_harness import (
+    ALL_SAVED_MS,
+    NUTS,
+    TOKEN,
+    Page,
+    annotating,
+    labels,
+    objects,
+    serving,
+    taught,
+)
 
 pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
-
-TOKEN = "a-token-of-these-tests"
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return draw_photos(tmp_path / "photos")
 
 
 def test_what_is_named_is_known_at_once_and_after_a_kill(photos: Path) -> None:
     with browser() as chromium:
         page = Page(chromium)
         with serving(photos) as (url, process):
-            page.open(url)
-            page.said("0 named")
+            page.start(url)
             page.click_nut(0)
             page.click_nut(1, "Shift")
             page.name("<b>nut</b>")
@@ -58,10 +60,7 @@ def test_what_is_named_is_known_at_once_and_after_a_kill(photos: Path) -> None:
 def test_what_nothing_proposes_is_outlined_by_a_click_or_painted_and_named_by_one_key(
     photos: Path,
 ) -> None:
-    with browser() as chromium, serving(photos) as (url, _):
-        page = Page(chromium)
-        page.open(url)
-        page.said("0 named")
+    with annotating(photos) as (page, _):
         page.click_nut(0)
         page.click_nut(1, "Shift")
         page.name("nut")
@@ -73,20 +72,16 @@ def test_what_nothing_proposes_is_outlined_by_a_click_or_painted_and_named_by_on
         page.said(r"5 named \(4 by you\)")
         page.press("b")
         page.drag((20, 210), (40, 210))
-        page.page.locator("#selected-count").filter(has_text="1 object").wait_for()
+        page.seen("#selected-count", "1 object")
         page.drag((120, 212), (140, 212), modifiers=("Shift",))
-        page.page.locator("#selected-count").filter(has_text="2 objects").wait_for()
+        page.seen("#selected-count", "2 objects")
         page.press("1")
         page.said(r"7 named \(6 by you\)")
         page.saved()
-        assert page.errors == []
 
 
 def test_accept_confirm_reject_and_delete(photos: Path) -> None:
-    with browser() as chromium, serving(photos) as (url, _):
-        page = Page(chromium)
-        page.open(url)
-        page.said("0 named")
+    with annotating(photos) as (page, _):
         page.click_nut(0)
         page.click_nut(4, "Shift")
         page.name("nut")
@@ -113,14 +108,10 @@ def test_accept_confirm_reject_and_delete(photos: Path) -> None:
             page.page.reload()
             page.said(rf"^{count} named")
         assert page.page.locator("#undo").is_disabled()
-        assert page.errors == []
 
 
 def test_by_keyboard_alone(photos: Path) -> None:
-    with browser() as chromium, serving(photos) as (url, _):
-        page = Page(chromium)
-        page.open(url)
-        page.said("0 named")
+    with annotating(photos) as (page, _):
         page.page.locator("#shapes").focus()
         spoken = page.page.locator("#spoken")
         for _ in range(2):
@@ -134,8 +125,8 @@ def test_by_keyboard_alone(photos: Path) -> None:
         page.said("by you")
         page.page.keyboard.press("Escape")
         page.page.keyboard.press("f")
-        page.page.locator("#progress-text").filter(has_text="1 of 2").wait_for()
-        page.page.locator("#picture-name").filter(has_text="1.png").wait_for()
+        page.seen("#progress-text", "1 of 2")
+        page.seen("#picture-name", "1.png")
         page.page.keyboard.press("?")
         assert page.page.locator("#help").is_visible()
         page.page.locator("[data-key=next]").click()
@@ -145,23 +136,18 @@ def test_by_keyboard_alone(photos: Path) -> None:
         page.page.reload()
         page.said("named")
         page.press("p")
-        page.page.locator("#picture-name").filter(has_text="0.png").wait_for()
+        page.seen("#picture-name", "0.png")
         page.said("named")
         page.press("j")
-        page.page.locator("#picture-name").filter(has_text="1.png").wait_for()
-        assert page.errors == []
+        page.seen("#picture-name", "1.png")
 
 
 def test_outlines_are_drawn_and_mended(photos: Path) -> None:
-    with browser() as chromium, serving(photos) as (url, _), httpx.Client(base_url=url) as client:
-        page = Page(chromium)
-        page.open(url)
-        page.said("0 named")
+    with annotating(photos) as (page, client):
 
         def drawn() -> list[dict[str, object]]:
             page.saved()
-            found = client.get("api/pictures/0").json()["objects"]
-            return [each for each in found if each["drawn"]]
+            return [each for each in objects(client) if each["drawn"]]
 
         page.page.click("[data-tool=brush]")
         page.drag((120, 200), (150, 200))
@@ -206,15 +192,13 @@ def test_outlines_are_drawn_and_mended(photos: Path) -> None:
         page.drag((x + width, y + height / 2), (x + width + 30, y + height / 2))
         page.press("k")
         assert drawn()[0]["bbox_xywh"][2] > width + 15
-        assert page.errors == []
 
 
 def test_two_windows_on_one_library(photos: Path) -> None:
     with browser() as chromium, serving(photos) as (url, _):
         first, second = Page(chromium), Page(chromium)
         for page in (first, second):
-            page.open(url)
-            page.said("0 named")
+            page.start(url)
         first.click_nut(0)
         first.click_nut(1, "Shift")
         first.name("nut")
@@ -222,7 +206,7 @@ def test_two_windows_on_one_library(photos: Path) -> None:
         second.click_nut(0)
         second.name("date")
         first.said(r"named \(2 by you\)")
-        first.page.locator("#label-keys").filter(has_text="date").wait_for()
+        first.seen("#label-keys", "date")
         assert first.errors + second.errors == []
 
 
@@ -230,26 +214,20 @@ def test_what_was_decided_while_the_server_was_away_is_sent_later(photos: Path) 
     with browser() as chromium:
         page = Page(chromium)
         with serving(photos) as (url, process):
-            page.open(url)
-            page.said("0 named")
+            page.start(url)
             process.kill()
             process.wait()
             page.click_nut(0)
-            page.page.fill("#label", "nut")
-            page.page.click("#accept")
-            page.page.locator("#saved").filter(has_text="not saved yet").wait_for()
+            page.decide("nut")
+            page.seen("#saved", "not saved yet")
         port = str(httpx.URL(url).port)
-        with serving(photos, "--port", port) as (again, _):
-            page.page.locator("#saved").filter(has_text="all saved").wait_for(timeout=60_000)
-            labels = httpx.get(f"{again}api/labels").json()["labels"]
-            assert labels == [{"label": "nut", "examples": 1}]
+        with serving(photos, "--port", port) as (url, _), httpx.Client(base_url=url) as client:
+            page.saved(ALL_SAVED_MS)
+            assert labels(client) == {"nut": 1}
 
 
 def test_groups_are_named_at_once(photos: Path) -> None:
-    with browser() as chromium, serving(photos) as (url, _), httpx.Client(base_url=url) as client:
-        page = Page(chromium)
-        page.open(url)
-        page.said("0 named")
+    with annotating(photos) as (page, client):
         page.page.click("#show-groups")
         group = page.page.locator(".objects-group").filter(has=page.page.locator(".members button"))
         group.first.wait_for()
@@ -261,22 +239,16 @@ def test_groups_are_named_at_once(photos: Path) -> None:
         first.locator("input").fill("round")
         first.locator("button[type=submit]").click()
         page.saved()
-        labels = client.get("api/labels").json()["labels"]
-        assert labels == [{"label": "round", "examples": len(largest) - 1}]
+        assert labels(client) == {"round": len(largest) - 1}
         assert client.post("api/undo", json={}).json()["title"].startswith("round")
-        assert client.get("api/labels").json()["labels"] == []
-        assert page.errors == []
+        assert labels(client) == {}
 
 
 @pytest.mark.parametrize("size", [(1280, 720), (820, 1180)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_use_it(photos: Path, size: tuple[int, int], scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe here")
-    with browser() as chromium, serving(photos) as (url, _):
-        page = Page(chromium, size)
-        page.page.emulate_media(color_scheme=scheme)
-        page.open(url)
-        page.said("0 named")
+    with annotating(photos, size=size, scheme=scheme) as (page, _):
         page.click_nut(0)
         page.name("nut")
         page.click_nut(1)
@@ -302,16 +274,13 @@ def test_everybody_can_use_it(photos: Path, size: tuple[int, int], scheme: str) 
 
 def test_pictures_that_come_go_and_cannot_be_read(photos: Path) -> None:
     (photos / "2.png").write_bytes(b"no picture")
-    with browser() as chromium, serving(photos) as (url, _), httpx.Client(base_url=url) as client:
-        page = Page(chromium)
-        page.open(url)
-        page.said("0 named")
+    with annotating(photos, refused=(422,)) as (page, client):
         page.click_nut(0)
         page.name("nut")
         page.page.click("#next")
         page.said("named")
         page.page.click("#next")
-        page.page.locator("#problem").filter(has_text="2.png").wait_for()
+        page.seen("#problem", "2.png")
         page.page.click("#previous")
         page.said("named")
         # Another picture under the same name: what was named in the old one does not show in it.
@@ -323,7 +292,7 @@ def test_pictures_that_come_go_and_cannot_be_read(photos: Path) -> None:
         assert found["order"] == [2, 3]
         gone = client.get("api/pictures/0")
         assert (gone.status_code, "no longer there" in gone.json()["detail"]) == (422, True)
-        assert not any(each["taught"] for each in client.get("api/pictures/3").json()["objects"])
+        assert taught(client, 3) == {}
         # What was named in a picture that is gone can still be undone.
         assert client.post("api/undo", json={}).status_code == 200
 

@@ -10,7 +10,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import cv2
 import httpx
@@ -20,7 +19,7 @@ import pytest
 from sam_detect.interfaces import Segmenter
 from sam_detect.types import Frame, Masks
 from tests.browser import browser
-from tests.integration.page_harness import Page, draw_photos, serving
+from tests.integration.page_harness import Page, labels, objects, serving, taught
 
 pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
 
@@ -40,11 +39,6 @@ class Lattice(Segmenter):
         return Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=boxes, crops=crops)
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return draw_photos(tmp_path / "photos")
-
-
 def command(photos: Path, *arguments: str) -> None:
     """What another process does to the library."""
     subprocess.run(
@@ -52,20 +46,6 @@ def command(photos: Path, *arguments: str) -> None:
         env={**os.environ, "SAM_DETECT_HOME": str(photos.parent / "home")}, check=True,
         timeout=120, capture_output=True,
     )  # fmt: skip
-
-
-def objects(client: httpx.Client) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = client.get("api/pictures/0").json()["objects"]
-    return found
-
-
-def taught(client: httpx.Client) -> dict[str, str]:
-    return {each["id"]: each["label"] for each in objects(client) if each["taught"]}
-
-
-def labels(client: httpx.Client) -> dict[str, int]:
-    found = client.get("api/labels").json()["labels"]
-    return {each["label"]: each["examples"] for each in found}
 
 
 def decide(client: httpx.Client, label: str, *ids: str) -> httpx.Response:

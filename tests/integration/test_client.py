@@ -19,8 +19,8 @@ from sam_detect.errors import (
     NotFoundError,
     UnavailableError,
 )
-from tests.integration.page_harness import draw_photos
-from tests.integration.test_serve import BOXES, TOKEN, serving
+from tests.integration.page_harness import TOKEN, draw_photos
+from tests.integration.service_harness import BOXES, serving
 
 pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
 

@@ -34,9 +34,8 @@ from sam_detect.server.live import LiveSession
 from sam_detect.server.live_app import live_app
 from sam_detect.server.service import service_app
 from sam_detect.server.ui import AnnotationUI
-from tests.integration.page_harness import draw_photos
+from tests.integration.page_harness import TOKEN, draw_photos
 
-TOKEN = "a-token-of-these-tests"
 OPTIONS: dict[str, Any] = {"segmenter": "naive", "embedder": "appearance"}
 WITHOUT_TOKEN = {
     "annotate": ["/", "/annotate.css", "/api.js", "/controls.js", "/counts.js", "/dom.js",

@@ -19,10 +19,9 @@ import numpy as np
 import pytest
 
 from tests.browser import browser
+from tests.integration.page_harness import TOKEN, serving
 
 pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
-
-from tests.integration.test_annotate_page import TOKEN, serving
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

@@ -12,9 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,55 +21,13 @@ import httpx
 import pytest
 
 from tests.browser import browser
-from tests.integration.page_harness import NUTS, draw_photos
+from tests.integration.page_harness import TOKEN
+from tests.integration.service_harness import BOXES, detect, learn, serving
 
 pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
 
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
 from sam_detect.server.client import Client
-
-TOKEN = "a-token-of-these-tests"
-BOXES = [[x - 20, y - 20, 40, 40] for x, y in NUTS[:2]]
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    return draw_photos(tmp_path / "photos") / "0.png"
-
-
-@contextmanager
-def serving(home: Path, *options: str, **environment: str) -> Iterator[tuple[httpx.Client, Any]]:
-    """A client of a service, and its process; what it logs is in ``home/log``."""
-    command = [sys.executable, "-m", "sam_detect", "serve", "--port", "0", "--json"]
-    command += ["--segmenter", "naive", "--embedder", "appearance", *options]
-    home.mkdir(exist_ok=True)
-    with (home / "log").open("ab") as log:
-        process = subprocess.Popen(
-            command, env={**os.environ, "SAM_DETECT_HOME": str(home), **environment},
-            stdout=subprocess.PIPE, stderr=log, text=True,
-        )  # fmt: skip
-        try:
-            assert process.stdout is not None
-            url = json.loads(process.stdout.readline())["url"]
-            with httpx.Client(base_url=url, timeout=60) as client:
-                yield client, process
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-
-
-def learn(client: httpx.Client, photo: Path, **changes: Any) -> httpx.Response:
-    request = {"label": "nut", "boxes_xywh": BOXES, **changes}
-    files = {"image": (photo.name, photo.read_bytes())}
-    return client.post("/v1/examples", files=files, data={"request": json.dumps(request)})
-
-
-def detect(client: httpx.Client, *photos: Path, **query: Any) -> httpx.Response:
-    files = [("images", (photo.name, photo.read_bytes())) for photo in photos]
-    return client.post("/v1/detect", files=files, params=query)
 
 
 def test_what_is_learnt_is_detected_also_after_a_kill(photo: Path, tmp_path: Path) -> None:
@@ -420,56 +376,6 @@ def test_jobs_of_folders_stay_below_the_root_and_can_be_cancelled(
     with serving(tmp_path / "home") as (client, _):
         refused = client.post("/v1/jobs", json={"folder": "tray"})
         assert "--root" in refused.json()["detail"]
-
-
-def test_a_stream_answers_each_picture_in_its_order(photo: Path, tmp_path: Path) -> None:
-    other = photo.with_name("1.png").read_bytes()
-    with serving(tmp_path / "home") as (client, _):
-        learn(client, photo)
-        url = f"{client.base_url}v1/stream".replace("http", "ws", 1)
-        with connect(url) as socket:
-            for message in (photo.read_bytes(), b"no picture", "text", other):
-                socket.send(message)
-            answers = [json.loads(socket.recv()) for _ in range(4)]
-        assert [each["number"] for each in answers] == [1, 2, 3, 4]
-        assert [each.get("problem", {}).get("status") for each in answers] == [None, 422, 422, None]
-        assert [len(answers[i]["detections"]) for i in (0, 3)] == [5, 5]
-        # Of many pictures only the latest is detected, and the service goes on when a client goes.
-        with connect(f"{url}?latest=true&unknown=true") as socket:
-            for _ in range(30):
-                socket.send(other)
-            answers = [json.loads(socket.recv()) for _ in range(30)]
-        assert [each["number"] for each in answers] == list(range(1, 31))
-        assert sum("skipped" in each for each in answers) > 10
-        assert len(answers[-1]["detections"]) > 5
-        with connect(url) as socket:
-            socket.send(other)
-        assert "sam_detect_streams 0.0" in client.get("/metrics").text
-        with connect(f"{url}?library=none") as socket:
-            socket.send(other)
-            assert json.loads(socket.recv())["problem"]["status"] == 404
-
-
-def test_streams_need_the_token_and_are_limited(photo: Path, tmp_path: Path) -> None:
-    with serving(tmp_path / "home", SAM_DETECT_TOKEN=TOKEN) as (client, _):
-        url = f"{client.base_url}v1/stream".replace("http", "ws", 1)
-        named = f"token.{base64.urlsafe_b64encode(TOKEN.encode()).decode().rstrip('=')}"
-        header = {"Authorization": f"Bearer {TOKEN}"}
-        for options in (
-            {}, {"additional_headers": {"Authorization": "Bearer no"}},
-            {"additional_headers": header | {"Origin": "http://evil.example"}},
-        ):  # fmt: skip
-            with pytest.raises(InvalidStatus, match=r"HTTP 40[13]"), connect(url, **options):
-                pass
-        with connect(url, subprotocols=["sam-detect", named]) as socket:
-            assert socket.subprotocol == "sam-detect"
-        with pytest.raises(InvalidStatus), connect(f"{url}?threshold=7", additional_headers=header):
-            pass
-        with ExitStack() as stack:
-            for _ in range(16):
-                stack.enter_context(connect(url, additional_headers=header))
-            with pytest.raises(InvalidStatus, match="503"), connect(url, additional_headers=header):
-                pass
 
 
 def test_addresses_are_fetched_only_where_that_is_allowed(photo: Path, tmp_path: Path) -> None:
