@@ -10,8 +10,6 @@ from sam_detect import SAMDetect
 from sam_detect.types import Detections, Frame
 from scripts.dev.truth import Truth, overlaps
 
-SEED = 0
-"""Of which pictures are held out: the same for all policies."""
 SHARE = 0.9
 """Of the final F1 that is to be reached."""
 
@@ -41,15 +39,16 @@ class HeldOut:
         self.curve.append((clicks, f1_of(found, self.truths)))
 
 
-def chosen(count: int, wanted: float) -> list[int]:
+def chosen(count: int, wanted: float, seed: int) -> list[int]:
     """The numbers of the pictures that are held out.
 
     Args:
         count: of all pictures.
         wanted: how many; below 1, which share of them.
+        seed: of the draw.
     """
     number = round(count * wanted) if wanted < 1 else int(wanted)
-    return sorted(random.Random(SEED).sample(range(count), max(1, min(number, count - 1))))
+    return sorted(random.Random(seed).sample(range(count), max(1, min(number, count - 1))))
 
 
 def f1_of(found: Sequence[Detections], truths: Sequence[Truth]) -> float:

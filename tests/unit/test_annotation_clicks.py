@@ -85,11 +85,12 @@ def test_f1_counts_as_reached_when_it_is_kept() -> None:
 
 
 def test_the_same_pictures_are_held_out_each_time() -> None:
-    assert chosen(12, 0.25) == chosen(12, 0.25)
-    assert len(chosen(12, 0.25)) == 3
-    assert len(chosen(12, 5)) == 5
-    assert len(chosen(2, 0.01)) == 1
-    assert len(chosen(3, 9)) == 2
+    assert chosen(12, 0.25, 0) == chosen(12, 0.25, 0)
+    assert chosen(12, 0.25, 0) != chosen(12, 0.25, 1)
+    assert len(chosen(12, 0.25, 0)) == 3
+    assert len(chosen(12, 5, 0)) == 5
+    assert len(chosen(2, 0.01, 0)) == 1
+    assert len(chosen(3, 9, 0)) == 2
 
 
 @pytest.fixture
