@@ -24,8 +24,9 @@ The user waits until the page has proposed again with what was learnt. With --gr
 alike objects of all pictures are named first: a click on each that does not belong, and one that
 names. With --held-out, the library as it is after each picture detects in pictures that are kept
 apart (F1 at an IoU of .5), and it is said after how many clicks F1 has .9 of its final value and
-keeps it, for each order of the pictures and each draw of those kept apart. --objects, --impatient
-and --once bound the work of that.
+keeps it, for each order of the pictures and each draw of those kept apart; last, what each order
+needs on average, against random ones of the same draws. --objects, --impatient and --once bound the
+work of that.
 
 A click is a press of a mouse button or of a key. Naming a new label counts one, as if it were one
 key. An object is right when an outline that a user accepted has its label and an IoU of .5 with it.
@@ -59,7 +60,7 @@ from sam_detect.server.survey import POLICIES, Policy, Survey, Surveyed
 from sam_detect.server.ui import PROPOSALS_KEPT
 from sam_detect.types import Frame, Masks
 from scripts.dev.annotation_user import Tally, User
-from scripts.dev.held_out import SHARE, HeldOut, chosen, clicks_to_share
+from scripts.dev.held_out import SHARE, HeldOut, chosen, clicks_to_share, compared
 from scripts.dev.truth import Truth
 
 ORDERS = (*POLICIES, "random")
@@ -198,13 +199,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         segmenter = ProposedOnce() if options.once else None
         seeds = [int(each) for each in options.seeds.split(",")]
         draws = [int(each) for each in options.draws.split(",")]
+        runs: list[tuple[str, int, int]] = []
         for draw, policy in itertools.product(draws, policies):
             for seed in seeds if policy == "random" else seeds[:1]:
                 way = Way(policy, options.groups, seed, options.held_out, draw, options.objects,
                           not options.impatient)  # fmt: skip
                 tally = label_set(pictures, way, _teller(options.steps), segmenter)
                 _report(folder.name, tally, way, options.json)
+                if tally.f1_curve:
+                    runs.append((policy, draw, clicks_to_share(tally.f1_curve)))
+        if len(runs) > 1 and not options.json:
+            _compare(folder.name, runs)
     return 0
+
+
+def _compare(name: str, runs: Sequence[tuple[str, int, int]]) -> None:
+    """Says what each policy needed, against random orders of the same draws."""
+    for policy, each in compared(runs).items():
+        text = (
+            f"{name}, {policy}: {each.mean:.1f} clicks, spread {each.spread:.1f}, {each.runs} runs"
+        )
+        if each.difference is not None:
+            text += f"; {each.difference:+.1f} against random"
+        if each.error is not None:
+            text += f", standard error {each.error:.1f}"
+        print(text, flush=True)
 
 
 def _teller(steps: bool) -> Callable[[str], None]:

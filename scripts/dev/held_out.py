@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sam_detect import SAMDetect
@@ -83,3 +86,48 @@ def clicks_to_share(curve: Sequence[tuple[int, float]], share: float = SHARE) ->
     while reached and curve[reached - 1][1] >= enough:
         reached -= 1
     return curve[reached][0]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a policy needed in several runs.
+
+    Attributes:
+        runs: how many.
+        mean, spread: of the clicks, and their standard deviation; 0 of one run.
+        difference: from random orders of the same draws, the mean over draws; None without any.
+        error: the standard error of that; None of fewer than two draws.
+    """
+
+    runs: int
+    mean: float
+    spread: float
+    difference: float | None
+    error: float | None
+
+
+def compared(runs: Iterable[tuple[str, int, int]]) -> dict[str, Compared]:
+    """Each policy against random orders.
+
+    Args:
+        runs: policy, draw and clicks of each.
+    """
+    clicks: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for policy, draw, count in runs:
+        clicks[policy][draw].append(count)
+    by_chance = {draw: statistics.mean(each) for draw, each in clicks.get("random", {}).items()}
+    found = {}
+    for policy, by_draw in clicks.items():
+        all_of_it = [count for each in by_draw.values() for count in each]
+        differences = [
+            statistics.mean(each) - by_chance[draw]
+            for draw, each in by_draw.items() if draw in by_chance and policy != "random"
+        ]  # fmt: skip
+        found[policy] = Compared(
+            len(all_of_it), statistics.mean(all_of_it),
+            statistics.stdev(all_of_it) if len(all_of_it) > 1 else 0.0,
+            statistics.mean(differences) if differences else None,
+            statistics.stdev(differences) / math.sqrt(len(differences))
+            if len(differences) > 1 else None,
+        )  # fmt: skip
+    return found
