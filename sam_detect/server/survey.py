@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -193,7 +193,8 @@ class Survey:
             policy: ``folder``: as they are given. ``uncertain``: those of which the labels are
                 least sure first. ``diverse``: each as different as possible from all before it,
                 and from those that are done (farthest-first, Gonzalez 1985). ``rare``: those that
-                seem to show the labels with the fewest examples first.
+                seem to show labels with fewer examples than usual first; equal ones, and all
+                where no label is rarer than others, as ``diverse``.
             pictures: their numbers, as on disk.
             done: those that are finished.
             known: how many examples each label has.
@@ -203,14 +204,16 @@ class Survey:
         last = [each for each in pictures if each in done]
         seen = [each for each in open_ if each in surveyed]
         unseen = [each for each in open_ if each not in surveyed]
+        before = [each for each in last if each in surveyed]
         if policy == "uncertain":
             by = {each: -surveyed[each].uncertainty for each in seen}
             seen = _apart(sorted(seen, key=lambda each: (by[each], each)), surveyed)
         elif policy == "rare":
-            by = {each: -_rarity(surveyed[each], known) for each in seen}
-            seen = sorted(seen, key=lambda each: (by[each], each))
+            rarity = _rarities(known)
+            by = {each: -_rarity(surveyed[each], rarity) for each in seen}
+            seen = sorted(_farthest_first(seen, before, surveyed), key=by.__getitem__)
         elif policy == "diverse":
-            seen = _farthest_first(seen, [each for each in last if each in surveyed], surveyed)
+            seen = _farthest_first(seen, before, surveyed)
         else:
             return open_ + last
         return seen + unseen + last
@@ -280,17 +283,22 @@ def _middle_first(vectors: FloatArray) -> list[int]:
     return [int(i) for i in np.argsort(-(vectors @ middle), kind="stable")]
 
 
-def _rarity(surveyed: Surveyed, known: Counter[str]) -> float:
-    """The mean of what an object is worth: one over the examples that its label has; an unknown
-    object may be of any label, so of the rarest."""
-    if not surveyed.ids:
-        return 0.0
-    rarest = min(known.values(), default=0)
-    named = [
-        0.0 if taught else 1 / (1 + (rarest if label is None else known[label]))
-        for label, taught in zip(surveyed.labels, surveyed.taught.tolist(), strict=True)
-    ]
-    return float(np.mean(named))
+def _rarities(known: Counter[str]) -> dict[str, float]:
+    """How rare each label is: which share of the usual number of examples it lacks, 0 to 1."""
+    usual = known.total() / max(len(known), 1)
+    return {label: max(0.0, 1 - count / usual) for label, count in known.items() if usual}
+
+
+def _rarity(surveyed: Surveyed, rarity: Mapping[str, float]) -> float:
+    """How rare the labels are that are suggested in a picture, each by its surest suggestion. In
+    steps of a tenth: smaller differences say nothing."""
+    surest: dict[str, float] = {}
+    for label, confidence, taught in zip(
+        surveyed.labels, surveyed.confidences.tolist(), surveyed.taught.tolist(), strict=True
+    ):
+        if label is not None and not taught:
+            surest[label] = max(surest.get(label, 0.0), confidence)
+    return round(sum(rarity.get(label, 0.0) * each for label, each in surest.items()), 1)
 
 
 def _apart(ordered: Sequence[int], surveyed: dict[int, Surveyed]) -> list[int]:

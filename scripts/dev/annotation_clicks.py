@@ -2,7 +2,8 @@
 
 ./scripts/annotation-clicks FOLDER... [--policy folder,uncertain,diverse,rare,random] [--groups]
                             [--pictures N] [--only 0,3] [--seeds 0,1,2] [--steps] [--json]
-                            [--held-out N|SHARE] [--objects N] [--impatient] [--once]
+                            [--held-out N|SHARE] [--draws 0,1,2] [--objects N] [--impatient]
+                            [--once]
 
 A folder holds ``annotations.json`` (COCO) and ``images``. A scripted user works on the session that
 the page works on, and does what its users can do; what is annotated says what is right. The user
@@ -23,7 +24,9 @@ The user waits until the page has proposed again with what was learnt. With --gr
 alike objects of all pictures are named first: a click on each that does not belong, and one that
 names. With --held-out, the library as it is after each picture detects in pictures that are kept
 apart (F1 at an IoU of .5), and it is said after how many clicks F1 has .9 of its final value and
-keeps it, for each order of the pictures. --objects, --impatient and --once bound the work of that.
+keeps it, for each order of the pictures and each draw of those kept apart; last, what each order
+needs on average, against random ones of the same draws. --objects, --impatient and --once bound the
+work of that.
 
 A click is a press of a mouse button or of a key. Naming a new label counts one, as if it were one
 key. An object is right when an outline that a user accepted has its label and an IoU of .5 with it.
@@ -33,6 +36,7 @@ By hand, with an outline that is drawn, it would be one click and more for each 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import sys
@@ -56,10 +60,12 @@ from sam_detect.server.survey import POLICIES, Policy, Survey, Surveyed
 from sam_detect.server.ui import PROPOSALS_KEPT
 from sam_detect.types import Frame, Masks
 from scripts.dev.annotation_user import Tally, User
-from scripts.dev.held_out import SHARE, HeldOut, chosen, clicks_to_share
+from scripts.dev.held_out import SHARE, HeldOut, chosen, clicks_to_share, compared
 from scripts.dev.truth import Truth
 
 ORDERS = (*POLICIES, "random")
+KEPT_VECTORS_MB = 2000
+"""Of vectors on disk: each order asks for the vectors of the same objects."""
 
 
 class ProposedOnce(NaiveSegmenter):
@@ -85,6 +91,7 @@ class Way:
         groups: whether groups are named first.
         seed: of the order ``random``.
         held_out: how many pictures are held out, or which share; 0: none.
+        draw: seed of which ones.
         objects: so many are named in a picture, about; None: all.
         patient: whether the user waits for new proposals in the same picture.
     """
@@ -93,6 +100,7 @@ class Way:
     groups: bool = False
     seed: int = 0
     held_out: float = 0
+    draw: int = 0
     objects: int | None = None
     patient: bool = True
 
@@ -104,9 +112,10 @@ def label_set(
     segmenter: Segmenter | None = None,
 ) -> Tally:
     """Labels a set from the beginning, with an empty library."""
-    detector = SAMDetect(segmenter, vector_store="memory", embedding_cache_size=20_000)
+    detector = SAMDetect(segmenter, vector_store="memory", embedding_cache_size=20_000,
+                         kept_vectors_mb=KEPT_VECTORS_MB)  # fmt: skip
     detector.pipeline.remember_proposals(PROPOSALS_KEPT)
-    apart = chosen(len(pictures), way.held_out) if way.held_out else []
+    apart = chosen(len(pictures), way.held_out, way.draw) if way.held_out else []
     held_out = HeldOut(
         [detector.read(str(pictures[each].path)) for each in apart],
         [_truth(pictures[each]) for each in apart],
@@ -120,13 +129,14 @@ def label_set(
         survey, began = Survey(), time.monotonic()
         if way.groups:
             user.label_groups(survey)
-        left = list(range(len(pictures)))
+        left, done = list(range(len(pictures))), list[int]()
         if way.policy == "random":
             random.Random(way.seed).shuffle(left)
         while left:
             if way.policy in POLICIES and way.policy != "folder":
-                left = _ordered(session, survey, left, way.policy)
-            user.label_picture(left.pop(0))
+                left = _ordered(session, survey, left, done, way.policy)
+            done.append(left.pop(0))
+            user.label_picture(done[-1])
             if apart:
                 held_out.measure(detector, user.tally.clicks.total())
                 say(
@@ -139,16 +149,17 @@ def label_set(
 
 
 def _ordered(
-    session: AnnotationSession, survey: Survey, left: list[int], policy: Policy
+    session: AnnotationSession, survey: Survey, left: list[int], done: list[int], policy: Policy
 ) -> list[int]:
-    """What is left, as the queue would have it: surveyed with the library as it is now."""
-    for picture in left:
+    """What is left, as the queue would have it: surveyed with the library as it is now. Of those
+    that are done it keeps what it found when they were just done."""
+    for picture in [*left, *done[-1:]]:
         opened = session.pictures.read(picture)
         survey.put(picture, Surveyed.of(opened, session.detections(opened)[0]))
     arrays = session.detector.snapshot().examples()
     known = Counter(label for label, negative in zip(arrays.labels, arrays.negatives, strict=True)
                     if not negative)  # fmt: skip
-    return survey.order(policy, left, set(), known)
+    return survey.order(policy, [*left, *done], set(done), known)[: len(left)]
 
 
 def _truth(picture: AnnotatedPicture) -> Truth:
@@ -170,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="N|SHARE",
         help="pictures whose F1 is measured after each one that is labelled",
     )
+    parser.add_argument("--draws", default="0", help="seeds of which pictures are held out")
     parser.add_argument("--objects", type=int, help="name about so many in each picture, not all")
     parser.add_argument("--impatient", action="store_true",
                         help="do not wait for new proposals in the same picture")  # fmt: skip
@@ -186,13 +198,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pictures = [pictures[int(each)] for each in options.only.split(",")]
         segmenter = ProposedOnce() if options.once else None
         seeds = [int(each) for each in options.seeds.split(",")]
-        for policy in policies:
+        draws = [int(each) for each in options.draws.split(",")]
+        runs: list[tuple[str, int, int]] = []
+        for draw, policy in itertools.product(draws, policies):
             for seed in seeds if policy == "random" else seeds[:1]:
-                way = Way(policy, options.groups, seed, options.held_out, options.objects,
+                way = Way(policy, options.groups, seed, options.held_out, draw, options.objects,
                           not options.impatient)  # fmt: skip
                 tally = label_set(pictures, way, _teller(options.steps), segmenter)
                 _report(folder.name, tally, way, options.json)
+                if tally.f1_curve:
+                    runs.append((policy, draw, clicks_to_share(tally.f1_curve)))
+        if len(runs) > 1 and not options.json:
+            _compare(folder.name, runs)
     return 0
+
+
+def _compare(name: str, runs: Sequence[tuple[str, int, int]]) -> None:
+    """Says what each policy needed, against random orders of the same draws."""
+    for policy, each in compared(runs).items():
+        text = (
+            f"{name}, {policy}: {each.mean:.1f} clicks, spread {each.spread:.1f}, {each.runs} runs"
+        )
+        if each.difference is not None:
+            text += f"; {each.difference:+.1f} against random"
+        if each.error is not None:
+            text += f", standard error {each.error:.1f}"
+        print(text, flush=True)
 
 
 def _teller(steps: bool) -> Callable[[str], None]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sam_detect import SAMDetect
 from sam_detect.types import Detections, Frame
 from scripts.dev.truth import Truth, overlaps
 
-SEED = 0
-"""Of which pictures are held out: the same for all policies."""
 SHARE = 0.9
 """Of the final F1 that is to be reached."""
 
@@ -41,15 +42,16 @@ class HeldOut:
         self.curve.append((clicks, f1_of(found, self.truths)))
 
 
-def chosen(count: int, wanted: float) -> list[int]:
+def chosen(count: int, wanted: float, seed: int) -> list[int]:
     """The numbers of the pictures that are held out.
 
     Args:
         count: of all pictures.
         wanted: how many; below 1, which share of them.
+        seed: of the draw.
     """
     number = round(count * wanted) if wanted < 1 else int(wanted)
-    return sorted(random.Random(SEED).sample(range(count), max(1, min(number, count - 1))))
+    return sorted(random.Random(seed).sample(range(count), max(1, min(number, count - 1))))
 
 
 def f1_of(found: Sequence[Detections], truths: Sequence[Truth]) -> float:
@@ -84,3 +86,48 @@ def clicks_to_share(curve: Sequence[tuple[int, float]], share: float = SHARE) ->
     while reached and curve[reached - 1][1] >= enough:
         reached -= 1
     return curve[reached][0]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a policy needed in several runs.
+
+    Attributes:
+        runs: how many.
+        mean, spread: of the clicks, and their standard deviation; 0 of one run.
+        difference: from random orders of the same draws, the mean over draws; None without any.
+        error: the standard error of that; None of fewer than two draws.
+    """
+
+    runs: int
+    mean: float
+    spread: float
+    difference: float | None
+    error: float | None
+
+
+def compared(runs: Iterable[tuple[str, int, int]]) -> dict[str, Compared]:
+    """Each policy against random orders.
+
+    Args:
+        runs: policy, draw and clicks of each.
+    """
+    clicks: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for policy, draw, count in runs:
+        clicks[policy][draw].append(count)
+    by_chance = {draw: statistics.mean(each) for draw, each in clicks.get("random", {}).items()}
+    found = {}
+    for policy, by_draw in clicks.items():
+        all_of_it = [count for each in by_draw.values() for count in each]
+        differences = [
+            statistics.mean(each) - by_chance[draw]
+            for draw, each in by_draw.items() if draw in by_chance and policy != "random"
+        ]  # fmt: skip
+        found[policy] = Compared(
+            len(all_of_it), statistics.mean(all_of_it),
+            statistics.stdev(all_of_it) if len(all_of_it) > 1 else 0.0,
+            statistics.mean(differences) if differences else None,
+            statistics.stdev(differences) / math.sqrt(len(differences))
+            if len(differences) > 1 else None,
+        )  # fmt: skip
+    return found

@@ -12,7 +12,7 @@ import pytest
 
 from sam_detect.types import Classification, Detections, Masks
 from scripts.dev import annotation_clicks
-from scripts.dev.held_out import chosen, clicks_to_share, f1_of
+from scripts.dev.held_out import Compared, chosen, clicks_to_share, compared, f1_of
 from scripts.dev.selecting import best_clean_box, presses
 from scripts.dev.truth import Truth, brushed
 
@@ -84,12 +84,28 @@ def test_f1_counts_as_reached_when_it_is_kept() -> None:
     assert clicks_to_share([(4, 0.0)]) == 4
 
 
+def test_policies_are_compared_with_random_orders_of_the_same_draws() -> None:
+    found = compared([
+        ("random", 0, 20), ("random", 0, 30), ("random", 1, 40), ("random", 1, 60),
+        ("diverse", 0, 20), ("diverse", 1, 49), ("rare", 1, 40), ("rare", 2, 10),
+    ])  # fmt: skip
+    assert found["random"].runs == 4
+    assert found["random"].mean == 37.5
+    assert found["random"].spread == pytest.approx(17.078, abs=1e-3)
+    assert found["random"].difference is None
+    # 5 fewer in one draw, 1 fewer in the other.
+    assert (found["diverse"].difference, found["diverse"].error) == (-3, 2)
+    assert (found["rare"].mean, found["rare"].difference, found["rare"].error) == (25, -10, None)
+    assert compared([("folder", 0, 7)]) == {"folder": Compared(1, 7, 0, None, None)}
+
+
 def test_the_same_pictures_are_held_out_each_time() -> None:
-    assert chosen(12, 0.25) == chosen(12, 0.25)
-    assert len(chosen(12, 0.25)) == 3
-    assert len(chosen(12, 5)) == 5
-    assert len(chosen(2, 0.01)) == 1
-    assert len(chosen(3, 9)) == 2
+    assert chosen(12, 0.25, 0) == chosen(12, 0.25, 0)
+    assert chosen(12, 0.25, 0) != chosen(12, 0.25, 1)
+    assert len(chosen(12, 0.25, 0)) == 3
+    assert len(chosen(12, 5, 0)) == 5
+    assert len(chosen(2, 0.01, 0)) == 1
+    assert len(chosen(3, 9, 0)) == 2
 
 
 @pytest.fixture
@@ -147,3 +163,16 @@ def test_a_bounded_user_goes_on_when_enough_have_names(
         record = json.loads(capsys.readouterr().out)
         assert record["pictures"] == 4
         assert 0 < record["right"] <= record["objects"]
+
+
+def test_several_draws_are_summed_up_for_each_policy(
+    drawn_set: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    way = ["--held-out", "2", "--draws", "0,1", "--policy", "folder,random", "--once",
+           "--objects", "2", "--impatient"]  # fmt: skip
+    assert annotation_clicks.main([str(drawn_set), *way]) == 0
+    *_, folder, by_chance = capsys.readouterr().out.splitlines()
+    assert f"{drawn_set.name}, folder: " in folder
+    assert "2 runs; " in folder
+    assert "against random, standard error" in folder
+    assert by_chance.endswith("2 runs")

@@ -84,13 +84,26 @@ def test_the_most_diverse_are_far_apart() -> None:
     assert found[4:] == [8, 9]
 
 
-def test_the_rarest_labels_come_first() -> None:
+def test_the_surest_suggestions_of_rare_labels_come_first() -> None:
     pictures = {
-        0: surveyed([X, X], ["nut", "nut"]),
-        1: surveyed([Y], ["fig"]),
-        2: surveyed([Z], ["fig"], taught=[True]),
+        0: surveyed([X] * 3, ["nut"] * 3, [0.9] * 3),
+        1: surveyed([Y] * 3, ["fig", "fig", "nut"], [0.3, 0.2, 0.9]),
+        2: surveyed([Z, X], ["fig", "nut"], [0.9, 0.9]),
+        3: surveyed([unit(1, 1, 1)], ["fig"], [0.9], [True]),
     }
-    assert order(pictures, "rare", nut=50, fig=1) == [1, 0, 2, 8, 9]
+    # In 3 there is nothing left to name, as in 0; many suggestions are not more than a sure one.
+    assert order(pictures, "rare", nut=50, fig=1)[:2] == [2, 1]
+
+
+@pytest.mark.parametrize("known", [{}, {"nut": 1, "fig": 1}, {"fig": 3}])
+def test_where_no_label_is_rarer_the_most_diverse_come_first(known: dict[str, int]) -> None:
+    pictures = {
+        0: surveyed([X], ["nut"], [0.9]),
+        1: surveyed([unit(1, 0.1, 0)], ["fig"], [0.6]),
+        2: surveyed([Y], ["nut"], [0.7]),
+        3: surveyed([Z], ["fig"], [0.8]),
+    }
+    assert order(pictures, "rare", **known) == order(pictures, "diverse")
 
 
 def test_alike_unknown_objects_are_groups_and_suggestions_are_by_name() -> None:
