@@ -74,6 +74,22 @@ def test_of_several_sizes_the_one_that_fits_is_taken() -> None:
     assert iou(found, disc(60, 60, 30)) > 0.85
 
 
+def test_where_nothing_is_seen_it_is_as_large_as_others() -> None:
+    blank = np.full((*SIZE, 3), 120, np.uint8)
+    for radius in (10, 20):
+        found = outline_around(blank, [(80, 60)], [True], [math.pi * radius**2], NONE)
+        assert iou(found, disc(80, 60, radius)) > 0.9
+
+
+def test_a_thin_line_on_an_object_is_no_part_of_it() -> None:
+    image = picture((60, 60, 16))
+    cv2.line(image, (60, 60), (110, 60), (170, 190, 180), 3)
+    found = outline_around(image, [(60, 60)], [True], [math.pi * 16**2], NONE)
+    assert iou(found, disc(60, 60, 16)) > 0.85
+    assert found is not None
+    assert found[0][2] < 60 + 16 + 7, "neighbouring rays agree"
+
+
 @pytest.mark.parametrize("point", [(0.0, 0.0), (159.5, 119.5), (80.0, 0.0)])
 def test_at_the_border_it_stays_in_the_picture(point: tuple[float, float]) -> None:
     found = outline_around(picture((80, 0, 14)), [point], [True], [600.0], NONE)
