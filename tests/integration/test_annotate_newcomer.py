@@ -120,7 +120,7 @@ def test_the_picture_is_there_before_its_objects(photos: Path) -> None:
         page.page.reload()
         page.page.locator("#busy").wait_for()
         page.page.locator("#preview").wait_for()
-        page.page.wait_for_function("document.querySelector('#preview').naturalWidth === 320")
+        page.page.wait_for_function("() => document.querySelector('#preview').naturalWidth === 320")
         held[0].continue_()
         page.said("0 named")
         for each in ("#busy", "#preview"):

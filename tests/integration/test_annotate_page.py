@@ -244,34 +244,6 @@ def test_groups_are_named_at_once(photos: Path) -> None:
         assert labels(client) == {}
 
 
-@pytest.mark.parametrize("size", [(1280, 720), (820, 1180)])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everybody_can_use_it(photos: Path, size: tuple[int, int], scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe here")
-    with annotating(photos, size=size, scheme=scheme) as (page, _):
-        page.click_nut(0)
-        page.name("nut")
-        page.click_nut(1)
-        page.page.locator("#why figure").first.wait_for()
-        steps = (
-            "#reasons summary",
-            "[data-tool=reshape]",
-            "#unfinished",
-            "#show-groups",
-            "#show-help",
-        )
-        for show in (None, *steps):
-            if show:
-                page.page.click(show)
-                page.page.wait_for_timeout(600)
-            found = axe.Axe().run(
-                page.page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]}
-            )
-            assert found.violations_count == 0, found.generate_report()
-        wide = page.page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= size[0]
-
-
 def test_pictures_that_come_go_and_cannot_be_read(photos: Path) -> None:
     (photos / "2.png").write_bytes(b"no picture")
     with annotating(photos, refused=(422,)) as (page, client):

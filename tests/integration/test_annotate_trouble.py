@@ -138,8 +138,17 @@ def test_two_pages_name_one_object_at_the_same_time(photos: Path) -> None:
             assert decide(other, "date", chosen).status_code == 200
             assert labels(client) == labels(other) == {"date": 1}
             assert taught(client) == {chosen: "date"}
+            stroke = {
+                "tool": "brush",
+                "points": [[120, 200], [150, 200]],
+                "radius": 8,
+                "keep": True,
+            }
+            assert other.post("api/pictures/0/outlines", json=stroke).is_success
+            assert [each["drawn"] for each in objects(client)].count(True) == 1
             undo_all(client)
             assert labels(other) == {}
+            assert not any(each["drawn"] for each in objects(other))
 
 
 def test_a_library_that_others_change_meanwhile(photos: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from sam_detect.masks import BoolArray
 from sam_detect.segmentation._places import Place
-from sam_detect.segmentation.around_click import outline_around
+from sam_detect.segmentation.around_click import _cheapest, outline_around
 from sam_detect.types import ImageRGB
 
 SIZE = (120, 160)
@@ -72,6 +72,18 @@ def test_of_several_sizes_the_one_that_fits_is_taken() -> None:
     image = picture((60, 60, 30))
     found = outline_around(image, [(60, 60)], [True], [math.pi * 8**2, math.pi * 30**2], NONE)
     assert iou(found, disc(60, 60, 30)) > 0.85
+
+
+def test_where_nothing_is_seen_it_is_as_large_as_others() -> None:
+    blank = np.full((*SIZE, 3), 120, np.uint8)
+    for radius in (10, 20):
+        found = outline_around(blank, [(80, 60)], [True], [math.pi * radius**2], NONE)
+        assert iou(found, disc(80, 60, radius)) > 0.9
+
+
+def test_the_outline_is_closed_and_neighbouring_rays_agree() -> None:
+    found = _cheapest(np.random.default_rng(1).random((48, 30), np.float32))
+    assert np.abs(np.diff(found, append=found[:1])).max() == 2
 
 
 @pytest.mark.parametrize("point", [(0.0, 0.0), (159.5, 119.5), (80.0, 0.0)])

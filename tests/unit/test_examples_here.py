@@ -95,3 +95,16 @@ def test_a_picture_with_enough_examples_has_a_snapshot_of_its_own(
         here.examples().ids
     )
     assert snapshot.of_picture("another") is None
+
+
+def test_it_needs_other_pictures_and_enough_examples_that_are_not_negative() -> None:
+    made = detector(MemoryVectorStore())
+    first, second = discs("nut", 0), discs("nut", 1)
+    for mask in disc_masks()[:3]:
+        made.add_example(first, "nut", mask)
+    here = image_digest(to_frame(first).image_rgb)
+    assert made.snapshot().of_picture(here) is None, "it would be the same as the whole"
+    for number, mask in enumerate(disc_masks()[:3]):
+        made.add_example(second, "nut", mask, negative=number == 0)
+    assert made.snapshot().of_picture(here) is not None
+    assert made.snapshot().of_picture(image_digest(to_frame(second).image_rgb)) is None
