@@ -55,6 +55,8 @@ ALIKE_SIZES = 1.5
 """Sizes that differ by a smaller factor are tried once."""
 MOST_SIZES = 4
 
+Reals = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True, eq=False)
 class Rays:
@@ -69,7 +71,7 @@ class Rays:
     """
 
     origin_xy: tuple[float, float]
-    units: FloatArray
+    units: Reals
     steps: npt.NDArray[np.int64]
     cost: FloatArray
 
@@ -78,8 +80,8 @@ class Rays:
         cls,
         image_rgb: ImageRGB,
         origin_xy: tuple[float, float],
-        radii: FloatArray,
-        weights: FloatArray | float,
+        radii: Reals,
+        weights: Reals | float,
         taken: BoolArray,
     ) -> Rays:
         """The rays from a point.
@@ -215,8 +217,8 @@ def _apart(areas: Sequence[float]) -> list[float]:
     return kept[:MOST_SIZES]
 
 
-def _angles() -> FloatArray:
-    return np.arange(ANGLES) * (2 * math.pi / ANGLES)
+def _angles() -> Reals:
+    return np.arange(ANGLES, dtype=np.float64) * (2 * math.pi / ANGLES)
 
 
 def _unlike(
@@ -260,7 +262,7 @@ def _cheapest(cost: FloatArray) -> npt.NDArray[np.int64]:
     return np.roll(path[count // 2 : count // 2 + count], count // 2)
 
 
-def _filled(xs: FloatArray, ys: FloatArray, size_hw: tuple[int, int]) -> Place | None:
+def _filled(xs: Reals, ys: Reals, size_hw: tuple[int, int]) -> Place | None:
     """What a ring encloses of the picture."""
     height, width = size_hw
     x0, y0 = max(0, math.floor(xs.min())), max(0, math.floor(ys.min()))
