@@ -1,7 +1,9 @@
-"""The outline of an object that a user clicks on, in a picture in which others have names.
+"""The outline of an object that a user clicks on, or draws a line along, in a picture in which
+others have names.
 
 Those say how large the objects are, and which pixels are not part of this one. So one click is
-usually enough where nothing is proposed.
+often enough where nothing is proposed. A line from one end of the object to the other says its size
+itself, also of one that is unlike the others, or half hidden by them.
 """
 
 from __future__ import annotations
@@ -11,19 +13,23 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from sam_detect.errors import MaskError
 from sam_detect.interfaces import PromptedSegmenter
 from sam_detect.labelling.naming import observed_nesting
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.masks import BoolArray, intersection
 from sam_detect.pipeline import Pipeline
-from sam_detect.segmentation._places import place_of, value_at
-from sam_detect.segmentation.around_click import outline_around
+from sam_detect.segmentation._places import Place, place_of, value_at
+from sam_detect.segmentation.around_click import outline_along, outline_around
 from sam_detect.segmentation.clicks import Clicks
 from sam_detect.server.pictures import OpenPicture
-from sam_detect.types import Masks, Taught
+from sam_detect.types import Frame, Masks, Taught
 
 SAME_IOU = 0.75
 """A proposal that overlaps an outline so much is the same object, and drawn more exactly."""
+
+SHARES = (0.5, 0.25, 0.75)
+"""Of a line along an object: there are points that surely lie on it."""
 
 
 def clicked(
@@ -48,10 +54,43 @@ def clicked(
             taken = _taken(snapshot, taught, clicks)
             place = outline_around(frame.image_rgb, clicks.points_xy, clicks.positive, areas, taken)
             if place is not None:
-                box, crop = place
-                made = Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=[box], crops=[crop])
-                return _proposed(opened.candidates.masks, made, clicks)
+                return _proposed(opened.candidates.masks, _mask(frame, place), clicks)
     return pipeline.outline_clicks(frame, clicks_xy, positive, box_xywh)
+
+
+def along_line(pipeline: Pipeline, opened: OpenPicture, line_xy: npt.ArrayLike) -> Masks:
+    """The mask of one object in a picture that is open, from one of its ends to the other.
+
+    A segmenter that draws masks itself is asked for what lies along the line.
+
+    Args:
+        line_xy: ``(N, 2)`` x, y in pixels; the first and the last are the ends. One that lies
+            outside of the picture is moved to its border.
+
+    Raises:
+        MaskError: there are not two points, they are not numbers, or no pixel is left.
+    """
+    frame, segmenter = opened.candidates.frame, pipeline.segmenter
+    points = np.asarray(line_xy, np.float64).reshape(-1, 2)
+    if len(points) < 2:
+        raise MaskError("draw a line from one end of the object to the other")
+    height, width = frame.size_hw
+    ends = np.clip(points[[0, -1]], 0, (width - 0.5, height - 0.5))
+    inner = ends[0] + np.outer(SHARES, ends[1] - ends[0])
+    if isinstance(segmenter, PromptedSegmenter):
+        return pipeline.outline_clicks(frame, inner, [True] * len(inner))
+    clicks = Clicks.checked(inner[:1], [True], None, frame.size_hw)
+    snapshot = pipeline.snapshot()
+    taken = _taken(snapshot, snapshot.taught(frame).of(negative=False), clicks)
+    place = outline_along(frame.image_rgb, ends, taken)
+    if place is None:
+        raise MaskError("nothing was found along the line: draw it across the whole object")
+    return _proposed(opened.candidates.masks, _mask(frame, place), clicks)
+
+
+def _mask(frame: Frame, place: Place) -> Masks:
+    box, crop = place
+    return Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=[box], crops=[crop])
 
 
 def usual_areas(snapshot: LibrarySnapshot, taught: Taught) -> list[float]:

@@ -17,7 +17,7 @@ from sam_detect.server import editing
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession, Named
 from sam_detect.server.changes import masks_of
-from sam_detect.server.clicking import clicked
+from sam_detect.server.clicking import along_line, clicked
 from sam_detect.server.http import as_image, as_json
 from sam_detect.server.journal import AlreadyDoneError
 from sam_detect.server.pictures import TILE_SIDE, ShownObject, id_of
@@ -112,7 +112,8 @@ class Edit(Body):
     """What a tool does to objects, or draws anew.
 
     Attributes:
-        tool: ``clicks``: objects that prompts show; ``brush`` and ``erase``: a stroke of a radius;
+        tool: ``clicks``: objects that prompts show; ``along``: an object, by a line from one end of
+            it to the other; ``brush`` and ``erase``: a stroke of a radius;
             ``reshape``: new rings; ``split``: along a line; ``merge``: several objects.
         objects: that are changed; none for a new one.
         prompts: each of a new object.
@@ -121,7 +122,7 @@ class Edit(Body):
         label: the name of new objects.
     """
 
-    tool: Literal["clicks", "brush", "erase", "reshape", "split", "merge"]
+    tool: Literal["clicks", "along", "brush", "erase", "reshape", "split", "merge"]
     objects: Annotated[list[ObjectId], Field(max_length=1000)] = []
     prompts: Annotated[list[Prompt], Field(max_length=1000)] = []
     points: Annotated[list[Point], Field(max_length=MOST_POINTS)] = []
@@ -358,6 +359,8 @@ def _edited(session: AnnotationSession, picture: int, edit: Edit) -> Masks:
         return Masks.concatenate([
             clicked(pipeline, opened, each.points, each.positive, each.box) for each in edit.prompts
         ])  # fmt: skip
+    if edit.tool == "along":
+        return along_line(session.detector.pipeline, opened, points)
     if edit.tool == "reshape":
         return editing.reshape(edit.rings, frame.size_hw)
     if edit.tool in ("brush", "erase"):

@@ -15,10 +15,10 @@ from then on lets the page suggest:
   it that are wrong are selected, and a key names or rejects them, one click accepts the others
   above it, and those below it that are right are selected and confirmed by a key
 - objects without a suggestion, or with a wrong one: they are selected, and a key names them
-- objects that nothing proposes: a Ctrl-click on each, and a key that names them. Where that makes a
-  wrong outline it is undone, and the object is painted with the brush, as one that is much smaller
-  than the others is at once: in one stroke, or in five where a straight one is not enough. Two keys
-  choose and leave the brush, and another one names what was painted
+- objects that nothing proposes: a Ctrl-drag along each, from one end to the other, and a key that
+  names them. Where that makes a wrong outline it is undone, and the object is painted with the
+  brush: in one stroke, or in five where a straight one is not enough. Two keys choose and leave the
+  brush, and another one names what was painted
 
 The user waits until the page has proposed again with what was learnt. With --groups, groups of
 alike objects of all pictures are named first: a click on each that does not belong, and one that

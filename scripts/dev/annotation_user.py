@@ -11,12 +11,12 @@ import numpy as np
 
 from sam_detect.errors import MaskError
 from sam_detect.server.annotation import AnnotationSession, Named
-from sam_detect.server.clicking import clicked
+from sam_detect.server.clicking import along_line
 from sam_detect.server.pictures import ShownObject
 from sam_detect.server.survey import Group, Survey, Surveyed
 from sam_detect.types import Masks
 from scripts.dev.selecting import best_clean_box, presses
-from scripts.dev.truth import IOU, Truth, brushed, inside, matched, overlaps
+from scripts.dev.truth import IOU, Truth, brushed, ends_of, matched, overlaps
 
 FIRST = 3
 """So many objects of a new label are named before the user looks at the suggestions."""
@@ -26,8 +26,6 @@ A_FEW = 3
 """... and with so few that are left the user does not wait for it."""
 DRAWN_AT_ONCE = 24
 """So many clicks go to outlines of objects that nothing proposes."""
-SMALL = 0.35
-"""What is smaller than this share of the others is painted at once."""
 LEAST_GROUP = 3
 """A group with fewer right members is not worth a name."""
 ROUNDS = 60
@@ -175,12 +173,6 @@ class Step:
         )
 
     @property
-    def usual_area(self) -> float:
-        """Of the objects that have their names; 0 where there are none."""
-        rows = [row for row, each in self.matched.items() if each.taught]
-        return float(np.median(self.truth.masks.areas[rows])) if rows else 0.0
-
-    @property
     def state(self) -> str:
         """What there is, in words."""
         right = sum(self.right(each) for each in self.suggested)
@@ -307,17 +299,15 @@ class Step:
 
     def draw(self, rows: Sequence[int], label: str, most: float = math.inf) -> None:
         """Makes outlines of one label that nothing proposes, as far as that takes so many presses:
-        each by a Ctrl-click on it, then all are named by a key. A wrong one is undone, and painted
-        with the brush: a key chooses it, a Shift-stroke paints one more, a key names all, and
-        another one ends that."""
+        each by a Ctrl-drag along it, then all are named by a key. A wrong one is undone, and
+        painted with the brush: a key chooses it, a Shift-stroke paints one more, a key names all,
+        and another one ends that."""
         made: list[Masks] = []
         painted: list[Masks] = []
         presses = 0
         for row in rows:
-            mask = None
-            if self.truth.masks.areas[row] > SMALL * self.usual_area:
-                mask = self.clicked(row)
-                presses += 1 if mask is not None else 2
+            mask = self.dragged(row)
+            presses += 1 if mask is not None else 2
             if mask is not None:
                 made.append(mask)
             else:
@@ -333,12 +323,12 @@ class Step:
             if some:
                 self.session.draw(self.picture, Masks.concatenate(some), label)
 
-    def clicked(self, row: int) -> Masks | None:
-        """The outline of an object by a click on it; None where it is wrong."""
+    def dragged(self, row: int) -> Masks | None:
+        """The outline of an object by a line along it; None where it is wrong."""
         wanted = self.truth.masks.dense(row)
         pipeline, opened = self.session.detector.pipeline, self.session.opened(self.picture)
         try:
-            made = clicked(pipeline, opened, [inside(wanted)], [True])
+            made = along_line(pipeline, opened, ends_of(wanted))
         except MaskError:
             return None
         found = made.dense(0)

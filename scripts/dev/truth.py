@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from sam_detect.masks import intersection
@@ -65,11 +64,15 @@ def overlaps(mask: Masks, truths: Masks) -> list[tuple[int, float]]:
     return found
 
 
-def inside(mask: Any) -> tuple[float, float]:
-    """The point of a mask that is farthest from its edge."""
-    distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)
-    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-    return float(x - 1), float(y - 1)
+def ends_of(mask: Any) -> Any:
+    """``(2, 2)`` x, y in pixels: the ends of a mask along its longer axis."""
+    y, x = np.nonzero(mask)
+    points = np.stack([x + 0.5, y + 0.5], axis=1)
+    away = points - points.mean(axis=0)
+    _, axes = np.linalg.eigh(away.T @ away)
+    along, across = away @ axes[:, 1], np.abs(away @ axes[:, 0])
+    along = along[across <= max(1.0, float(across.min()))]
+    return points.mean(axis=0) + np.outer([along.min() - 0.5, along.max() + 0.5], axes[:, 1])
 
 
 def brushed(truths: Masks, row: int) -> tuple[Masks, int]:

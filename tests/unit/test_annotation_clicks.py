@@ -14,7 +14,7 @@ from sam_detect.types import Classification, Detections, Masks
 from scripts.dev import annotation_clicks
 from scripts.dev.held_out import Compared, chosen, clicks_to_share, compared, f1_of
 from scripts.dev.selecting import best_clean_box, presses
-from scripts.dev.truth import Truth, brushed
+from scripts.dev.truth import Truth, brushed, ends_of
 
 SIZE = (120, 160)
 
@@ -58,6 +58,17 @@ def test_a_stroke_paints_a_long_object_and_not_a_ring() -> None:
     ring = np.zeros(SIZE, np.uint8)
     cv2.circle(ring, (60, 60), 40, 1, 3)
     assert brushed(Masks.from_dense(ring[None] > 0), 0)[1] > 1
+
+
+def test_a_line_goes_from_one_end_of_an_object_to_the_other() -> None:
+    long = np.zeros(SIZE, np.bool_)
+    long[50:58, 20:90] = True
+    ends = ends_of(long)
+    np.testing.assert_allclose(ends[np.argsort(ends[:, 0])], [(20, 54), (90, 54)], atol=1)
+    np.testing.assert_allclose(np.ptp(ends_of(long.T), axis=0), (0, 70), atol=1)
+    dot = np.zeros(SIZE, np.bool_)
+    dot[7, 9] = True
+    np.testing.assert_allclose(ends_of(dot).mean(axis=0), (9.5, 7.5))
 
 
 def detections(masks: Masks, labels: list[str | None]) -> Detections:

@@ -10,7 +10,7 @@ import pytest
 
 from sam_detect.masks import BoolArray
 from sam_detect.segmentation._places import Place
-from sam_detect.segmentation.around_click import _cheapest, outline_around
+from sam_detect.segmentation.around_click import _cheapest, outline_along, outline_around
 from sam_detect.types import ImageRGB
 
 SIZE = (120, 160)
@@ -99,3 +99,41 @@ def test_at_the_border_it_stays_in_the_picture(point: tuple[float, float]) -> No
 def test_clicks_that_contradict_give_nothing() -> None:
     points = [(60, 60), (61, 60), (90, 60)]
     assert outline_around(picture((60, 60, 16)), points, [True, False, True], [800.0], NONE) is None
+
+
+def lying(x: int, y: int, axes: tuple[int, int], turn: int) -> BoolArray:
+    drawn = np.zeros(SIZE, np.uint8)
+    cv2.ellipse(drawn, (x, y), axes, turn, 0, 360, 1, -1)
+    return drawn > 0
+
+
+@pytest.mark.parametrize(("axes", "turn"), [((6, 4), 30), ((20, 13), 120), ((50, 38), 0)])
+def test_a_line_along_an_object_outlines_it(axes: tuple[int, int], turn: int) -> None:
+    """Of any size, whatever others have; also where the line does not end exactly at its ends."""
+    wanted = lying(80, 60, axes, turn)
+    image = picture()
+    image[wanted] += 110
+    way = axes[0] * np.array([math.cos(math.radians(turn)), math.sin(math.radians(turn))])
+    middle = np.array([80.5, 60.5])
+    for share in (0.9, 1.0, 1.1):
+        found = outline_along(image, [middle - share * way, middle + way], NONE)
+        assert iou(found, wanted) > (0.7 if axes[0] < 10 else 0.8)
+
+
+def test_a_line_outlines_what_a_named_object_leaves_of_another() -> None:
+    image, other = picture((60, 60, 30)), disc(74, 60, 26)
+    found = outline_along(image, [(44, 36), (44, 84)], other)
+    assert iou(found, disc(60, 60, 30) & ~other) > 0.6
+    assert found is not None
+    (x0, y0, x1, y1), crop = found
+    # A quarter of it would be the other one's.
+    assert (crop & other[y0:y1, x0:x1]).sum() < 0.05 * crop.sum()
+
+
+def test_a_long_line_is_worked_on_in_a_reduced_picture() -> None:
+    """The outline is as large as the line says all the same."""
+    image = np.full((1200, 1600, 3), 60, np.uint8)
+    cv2.ellipse(image, (800, 600), (700, 500), 0, 0, 360, (170, 190, 180), -1)
+    found = outline_along(image, [(100, 600), (1500, 600)], np.zeros((1200, 1600), np.bool_))
+    assert found is not None
+    np.testing.assert_allclose(found[0], (100, 100, 1500, 1100), atol=12)

@@ -9,6 +9,7 @@ const HELP = {
   split: "Select one object, then drag a line across it.",
 };
 const NEAR_PX = 9;
+const LEAST_DRAG_PX = 6;
 
 const distance = ([x0, y0], [x1, y1]) => Math.hypot(x0 - x1, y0 - y1);
 
@@ -58,7 +59,7 @@ export class Tools {
       this.stroke = [point];
       return true;
     }
-    if (this.name === "points") {
+    if (this.name === "points" || (this.name === "select" && (event.ctrlKey || event.metaKey))) {
       this.stroke = [point, point];
       return true;
     }
@@ -70,7 +71,7 @@ export class Tools {
   }
 
   drag(point) {
-    if (this.name === "points") this.stroke[1] = point;
+    if (["points", "select"].includes(this.name)) this.stroke[1] = point;
     else if (this.vertex) {
       this.rings[this.vertex[0]][this.vertex[1]] = point;
       this.changed = true;
@@ -83,10 +84,17 @@ export class Tools {
     if (this.name === "points") {
       const [[x0, y0], [x1, y1]] = stroke;
       this.stroke = [];
-      if (Math.hypot(x1 - x0, y1 - y0) * this.page.scale() > 6) {
+      if (distance(...stroke) * this.page.scale() > LEAST_DRAG_PX) {
         this.box = [Math.min(x0, x1), Math.min(y0, y1), Math.abs(x1 - x0), Math.abs(y1 - y0)];
         await this.preview();
       }
+      return;
+    }
+    if (this.name === "select") {
+      this.stroke = [];
+      // A shorter one is a click.
+      if (distance(...stroke) * this.page.scale() <= LEAST_DRAG_PX) return;
+      await this.send({ tool: "along", points: stroke }, { points: stroke, radius: 0 }, this.page.selected());
       return;
     }
     this.vertex = null;
@@ -247,7 +255,7 @@ export class Tools {
         context.strokeStyle = colours.selected;
       });
     } else if (this.stroke.length) {
-      this.drawStroke(context, view, this.stroke, this.name === "split" ? 0 : (this.radius * devicePixelRatio) / view.scale);
+      this.drawStroke(context, view, this.stroke, ["split", "select"].includes(this.name) ? 0 : (this.radius * devicePixelRatio) / view.scale);
     }
     for (const { points, radius } of this.sent) if (points) this.drawStroke(context, view, points, radius);
   }
