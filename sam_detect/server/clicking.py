@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import MaskError
-from sam_detect.interfaces import PromptedSegmenter
+from sam_detect.interfaces import ClickedSegmenter, PromptedSegmenter
 from sam_detect.labelling.naming import observed_nesting
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.masks import BoolArray, intersection
@@ -61,7 +61,7 @@ def clicked(
 def along_line(pipeline: Pipeline, opened: OpenPicture, line_xy: npt.ArrayLike) -> Masks:
     """The mask of one object in a picture that is open, from one of its ends to the other.
 
-    A segmenter that draws masks itself is asked for what lies along the line.
+    A segmenter that draws an object from several clicks itself gets three, on the line.
 
     Args:
         line_xy: ``(N, 2)`` x, y in pixels; the first and the last are the ends. One that lies
@@ -77,7 +77,7 @@ def along_line(pipeline: Pipeline, opened: OpenPicture, line_xy: npt.ArrayLike) 
     height, width = frame.size_hw
     ends = np.clip(points[[0, -1]], 0, (width - 0.5, height - 0.5))
     inner = ends[0] + np.outer(SHARES, ends[1] - ends[0])
-    if isinstance(segmenter, PromptedSegmenter):
+    if isinstance(segmenter, ClickedSegmenter):
         return pipeline.outline_clicks(frame, inner, [True] * len(inner))
     clicks = Clicks.checked(inner[:1], [True], None, frame.size_hw)
     snapshot = pipeline.snapshot()

@@ -15,9 +15,10 @@ from sam_detect.errors import ImageError, LibraryError, NotFoundError, OutputErr
 from sam_detect.server import editing
 from sam_detect.server.annotation import AnnotationSession, Named
 from sam_detect.server.changes import edited
+from sam_detect.server.clicking import along_line
 from sam_detect.server.journal import Journal, Step
 from sam_detect.server.pictures import ShownObject
-from sam_detect.types import Masks
+from sam_detect.types import Frame, Masks
 from tests.integration.page_harness import HEIGHT, NUTS, SHIFT, WIDTH, draw_photos
 
 Start = Callable[[], AnnotationSession]
@@ -52,6 +53,29 @@ def nut(found: list[ShownObject], number: int, picture: int = 0) -> ShownObject:
 
 def stroke(*points: tuple[float, float], radius: float = 6) -> Masks:
     return editing.brush(Masks.empty((HEIGHT, WIDTH)), points, radius, erase=False)
+
+
+def test_a_line_along_an_object_is_left_to_a_segmenter_that_draws_itself(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three clicks on it say the same; else the picture decides, around what has a name."""
+    session, (x, y) = start(), NUTS[1]
+    opened, pipeline = session.opened(0), session.detector.pipeline
+    line = [(x - 20, y), (x + 20, y)]
+    usual = along_line(pipeline, opened, line)
+    assert usual.dense(0).sum() == pytest.approx(np.pi * 20**2, rel=0.1)
+    asked: list[object] = []
+
+    def segment_clicks(
+        self: object, frame: Frame, clicks_xy: object, positive: object, box_xywh: object = None
+    ) -> Masks:
+        asked.append((np.asarray(clicks_xy).tolist(), np.asarray(positive).tolist(), box_xywh))
+        return stroke((9, 9))
+
+    kind = type(pipeline.segmenter)
+    monkeypatch.setattr(kind, "segment_clicks", segment_clicks, raising=False)
+    assert along_line(pipeline, opened, line).crop_rles == stroke((9, 9)).crop_rles
+    assert asked == [([[x, y], [x - 10, y], [x + 10, y]], [True] * 3, None)]
 
 
 def state(session: AnnotationSession, picture: int = 0) -> list[tuple[object, ...]]:
