@@ -99,7 +99,7 @@ def server_of(
     config = uvicorn.Config(
         app, log_level=logging.WARNING, access_log=False, server_header=False, lifespan="on",
         timeout_graceful_shutdown=leave_seconds, timeout_keep_alive=IDLE_SECONDS,
-        http=WatchedConnection, ws_max_size=max_message, log_config=None,
+        http=WatchedConnection, ws="websockets-sansio", ws_max_size=max_message, log_config=None,
         ws_per_message_deflate=False, limit_concurrency=max_requests_at_once,
     )  # fmt: skip
     return uvicorn.Server(config)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.browser import browser
-from tests.integration.page_harness import annotating, objects, serving
+from tests.integration.page_harness import annotating, labels, objects, serving
 
 pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
 
@@ -178,3 +178,14 @@ def test_outlines_are_outlines_where_they_can_be_seen(photos: Path) -> None:
             assert (middle == 0) == (side >= 5), side
         assert points < 150, "a simple outline has fewer points"
         assert farthest <= 0.5
+
+
+def test_a_name_without_an_object_says_what_is_missing(photos: Path) -> None:
+    with annotating(photos) as (page, client):
+        page.page.fill("#label", "nut")
+        page.page.press("#label", "Enter")
+        page.said("select an object first")
+        page.click_nut(0)
+        page.page.press("#label", "Enter")
+        page.saved()
+        assert labels(client) == {"nut": 1}

@@ -22,6 +22,10 @@ function connectForms({ tools, ...page }) {
   }
   const on = (id, type, work) => at(id).addEventListener(type, () => trying(work));
   on("label", "input", page.showKeep);
+  at("label").addEventListener("keydown", (event) => {
+    // With a button that is disabled, Enter would do nothing.
+    if (event.key === "Enter" && at("accept").disabled) { event.preventDefault(); trying(page.named); }
+  });
   on("threshold", "input", page.counts);
   on("radius", "input", () => { tools.radius = Number(at("radius").value); at("radius-text").textContent = at("radius").value; });
   on("detail", "input", () => {

@@ -210,6 +210,7 @@ async function name(label) {
     return;
   }
   if (!label) { at("label").focus(); return; }
+  if (!viewer.marks.selected.size) { say("select an object first: click on it"); return; }
   at("label").value = label;
   showKeep();
   await decide([...viewer.marks.selected].map((object) => ({ object, label })));
