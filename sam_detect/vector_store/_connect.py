@@ -118,7 +118,7 @@ def connect(
     address = ServerAddress.parse(url)
     if api_key and not address.https and not address.loopback:
         logger.warning(
-            "the key for %s travels unencrypted: anyone between here and there can read it; "
+            "the key for %s travels unencrypted: it can be read on the way; "
             "use https://",
             address.url,
         )

@@ -64,7 +64,7 @@ def test_a_stroke_in_which_the_server_went_away_survives_the_page(photos: Path) 
             page.click_nut(1)
             page.decide("nut")
             page.waiting(2)
-            # What is decided is shown, although nobody has confirmed it.
+            # What is decided is shown, although the server has not confirmed it.
             page.said(r"1 named \(1 by you\)")
             assert page.errors == []
             again = Page(chromium, beside=page)

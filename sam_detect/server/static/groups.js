@@ -20,7 +20,7 @@ export class Groups {
     await this.draw();
   }
 
-  /** Shows what was found meanwhile, as long as nobody works on it. */
+  /** Shows what was found meanwhile, as long as the user does nothing in it. */
   async refresh() {
     if (!at("groups").hidden && !at("groups").contains(document.activeElement) && !at("groups").querySelector("[aria-pressed=false]")) await this.draw();
   }

@@ -39,7 +39,7 @@ export class Line {
   lost() {
     this.greeted = false;
     if (this.over) return;
-    // What nobody would want later is given up: a click on a picture that is gone.
+    // What the user would not want later is given up: a click on a picture that is gone.
     for (const [id, question] of this.questions) {
       if (!question.keep) this.settle(id, "reject", new Error("the connection was lost: do it again"));
     }

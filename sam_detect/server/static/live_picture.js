@@ -1,6 +1,6 @@
 // The picture of the video and what is drawn over it; points of the page as points of the picture.
 
-// Okabe and Ito's colours tell apart for everybody; black and white under them show on any ground.
+// Okabe and Ito's colours can be told apart also with colour blindness; black and white under them show on any ground.
 const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
 const GREY = "#b9bfca";
 
