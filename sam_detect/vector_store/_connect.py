@@ -118,8 +118,7 @@ def connect(
     address = ServerAddress.parse(url)
     if api_key and not address.https and not address.loopback:
         logger.warning(
-            "the key for %s travels unencrypted: it can be read on the way; "
-            "use https://",
+            "the key for %s travels unencrypted: it can be read on the way; use https://",
             address.url,
         )
     with server_errors(address.url, reaching=True):

@@ -84,3 +84,8 @@ def test_suggestions_below_the_slider_are_dashed(photos: Path) -> None:
             page.page.locator("#threshold").fill(slider)
             for count, text in ((above, "suggested"), (below, "less sure than the slider")):
                 page.seen("#legend", f"{count} {text}")
+        page.page.select_option("#policy", "diverse")
+        page.page.reload()
+        page.said(r"5 named \(2 by you\)")
+        page.seen("#legend", "3 less sure than the slider")
+        assert page.page.input_value("#policy") == "diverse", "the order is kept, too"

@@ -16,6 +16,8 @@ import { Why, describe } from "./why.js";
 const POLL_MS = 1500;
 const BUSY_MS = 400;
 const UNKNOWN = "unknown is shown";
+const SLIDER = "slider"; // above which suggestions are accepted
+const ORDER = "order"; // of the pictures
 const state = { picture: null, digest: null, objects: [], library: "", survey: -1 };
 const queue = new Queue();
 const why = new Why(() => state.picture);
@@ -382,16 +384,19 @@ function act(action) {
 
 connect({
   act, chooseTool, finish, hover, toggle, showKeep, viewer, tools,
-  counts: () => { counts.showAccept(); viewer.setLeast(counts.least); },
+  counts: () => { kept.set(SLIDER, at("threshold").value); counts.showAccept(); viewer.setLeast(counts.least); },
   named: async () => { at("shapes").focus({ preventScroll: true }); await name(at("label").value.trim()); },
   accepted: acceptAll,
   pointed: (object) => speak(describe(object)),
   shown: () => { kept.set(UNKNOWN, at("show-unknown").checked); show(state.objects); },
   again: () => open(state.picture),
-  ordered: async () => { await queue.load(); await open(queue.order[0]); },
+  ordered: async () => { kept.set(ORDER, queue.policy); await queue.load(); await open(queue.order[0]); },
 });
 for (const id of ["library-link", "export-link"]) if (token) at(id).href = `library#token=${encodeURIComponent(token)}`;
 at("show-unknown").checked = kept.get(UNKNOWN, true);
+at("threshold").value = kept.get(SLIDER, at("threshold").value);
+const order = kept.get(ORDER, queue.policy);
+if ([...at("policy").options].some(({ value }) => value === order)) at("policy").value = order;
 chooseTool("select");
 viewer.setLeast(counts.least);
 select([]);
