@@ -158,10 +158,10 @@ class WorkAhead:
         first example."""
         opened = self._session.opened(picture)
         self._session.shown(opened)  # with the outlines that the page draws
-        found, _ = self._session.detections(opened)
-        self._survey.put(picture, Surveyed.of(opened, found))
         self._session.detector.pipeline.prepare_learning(opened.candidates.frame)
         self._ready.add(picture)
+        found, _ = self._session.detections(opened)
+        self._survey.put(picture, Surveyed.of(opened, found))
 
     def survey(self, picture: int) -> None:
         """Surveys a picture; one that is not open does not stay open."""
