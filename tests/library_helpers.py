@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from sam_detect.interfaces import Segmenter, VectorStore
 from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.library.snapshot_reader import SnapshotReader
+from sam_detect.server.annotation import AnnotationSession
+from sam_detect.server.journal import Journal
 from sam_detect.types import Frame, Masks
 
 COLOURS = {"nut": (60, 120, 200), "leaf": (60, 180, 60), "berry": (140, 30, 60)}
@@ -36,6 +40,14 @@ def local_mode_store() -> VectorStore:
 def unrecorded(library: Library) -> None:
     """Leaves the library as one whose writer was killed: its examples are not counted."""
     library.store.write_manifest({**library.require(), "contents": None})
+
+
+@contextmanager
+def annotation_session(photos: Path) -> Iterator[AnnotationSession]:
+    """The pictures of a folder, to be annotated; the journal lies next to the folder."""
+    detector = SAMDetect("naive", "appearance", library="nuts")
+    with closing(Journal(photos.parent / "journal.sqlite")) as journal:
+        yield AnnotationSession(detector, [str(photos)], journal)
 
 
 class DiscSegmenter(Segmenter):

@@ -101,7 +101,7 @@ def draw(seed: int) -> tuple[Frame, Masks]:
 
 
 def scored(found: Detections, wanted: Masks, shown: Masks) -> tuple[float, float]:
-    """Recall of the cells that are wanted, and precision of what is found beside those shown."""
+    """Recall of the cells that are wanted, and precision of what is found besides those shown."""
     known = found.known.masks
     hits = _hits(known, wanted)
     others = len(known) - int(_hits(known, shown).sum())

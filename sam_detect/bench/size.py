@@ -31,7 +31,7 @@ RADIUS = 6
 STEP = 250
 """Distance of the discs from one another, pixels."""
 JITTER = 80
-"""So far they lie beside the grid, so that they lie on the borders of windows in all ways."""
+"""So far they lie off the grid, so that they lie on the borders of windows in all ways."""
 TILE = 512
 GROUND, DISC, GRAIN = (205, 200, 190), (60, 40, 120), 2.0
 EXAMPLES = 5

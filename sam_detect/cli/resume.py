@@ -1,4 +1,4 @@
-"""The results of a run over many pictures, kept beside its output until the run is complete.
+"""The results of a run over many pictures, kept next to its output until the run is complete.
 
 ``OUTPUT.progress`` has a first line that says how the run is done, and a line for each picture that
 is done. It is written as the run goes on, so that it is there after any end of the process; a line

@@ -428,9 +428,9 @@ def exchange_for_several(
             around = clashes.of(one)
             several: list[int] = []
             for other in around[~chosen[around] & (worth[around] > 0)].tolist():
-                beside = clashes.of(other)
-                alone = np.count_nonzero(chosen[beside]) == 1
-                if alone and not np.isin(beside, several).any():
+                rivals = clashes.of(other)
+                alone = np.count_nonzero(chosen[rivals]) == 1
+                if alone and not np.isin(rivals, several).any():
                     several.append(other)
             if len(several) > 1 and worth[several].sum() > worth[one]:
                 chosen[one], chosen[several], again = False, True, True

@@ -1,4 +1,4 @@
-"""The index of a large library: what naming needs of every example, in files beside the store.
+"""The index of a large library: what naming needs of every example, in files next to the store.
 
 The engine needs a third of a second to open a library of 100,000 examples, and reads the whole
 payload of each. Here the vectors, labels and outlines of all lie in columns that are mapped, so a

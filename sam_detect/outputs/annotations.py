@@ -137,7 +137,7 @@ class ImageJSink(AnnotationSink):
 
 
 class LabelMeSink(AnnotationSink):
-    """LabelMe's JSON; it opens a file that lies beside its picture. See :class:`AnnotationSink`."""
+    """LabelMe's JSON; it opens a file that is next to its picture. See :class:`AnnotationSink`."""
 
     EXTENSIONS = (".json",)
 

@@ -17,7 +17,7 @@ class LinkedPlanes(Sink):
     Only the objects are held. The pixels of each plane are read again when it is written.
 
     Args:
-        sinks: what writes; closed by whoever opened them.
+        sinks: what writes; closed by the code that opened them.
         link: gives the planes of one stack their volumes.
         read: the frame of a plane, by its detections.
     """

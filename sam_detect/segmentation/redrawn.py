@@ -41,7 +41,7 @@ def redraw(
         image_rgb: ``(H, W, 3)`` uint8.
         coarse: masks of it.
         crops: of some of the coarse masks. A pixel classifier that is trained on them tells objects
-            from background, beside the light; of less than :data:`ENOUGH_TO_LEARN` nothing is
+            from background, besides the light; of less than :data:`ENOUGH_TO_LEARN` nothing is
             learnt.
 
     Returns:

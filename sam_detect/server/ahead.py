@@ -98,7 +98,7 @@ class WorkAhead:
         while not self._stopped.wait(POLL_SECONDS):
             shown = self._shown
             if shown is not None and self._rested() > rest_s:
-                # A library that is gone or busy is said to whoever asks for something next.
+                # A library that is gone or busy is said when a user asks for something next.
                 with suppress(SamDetectError, OSError):
                     work = next(urgent(shown), None)
                     if work is not None and not self._stopped.is_set():

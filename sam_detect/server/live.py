@@ -55,7 +55,7 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What is to be seen now.
+    """What is shown now.
 
     Attributes:
         number: counts what was shown, from 1.
@@ -104,7 +104,7 @@ class LiveSession:
 
     @property
     def shown(self) -> Shown | None:
-        """What is to be seen now; None before the first frame."""
+        """What is shown now; None before the first frame."""
         return self._shown
 
     @property

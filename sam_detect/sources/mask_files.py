@@ -28,7 +28,7 @@ def read_masks(file: str | Path, size_hw: tuple[int, int]) -> Masks:
 
     A stack of several pages is refused: only its first would be read.
 
-    With one value other than 0 each connected region is an object, but for specks beside a large
+    With one value other than 0 each connected region is an object, but for specks next to a large
     one, which a warning names; with several (a label map) each value is. A ``.npy`` file may hold
     ``(N, H, W)``, one mask each. A map of classes, where most values lie in several places, is
     refused: its values are no objects.

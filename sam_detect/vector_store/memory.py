@@ -141,7 +141,7 @@ class MemoryVectorStore(VectorStore):
         return next((len(each) for each in self._vectors.values()), None)
 
     def _payload(self, key: str, fields: Sequence[str] | None) -> dict[str, Any]:
-        """A copy: whoever gets it may change it."""
+        """A copy: the caller may change it."""
         return copy.deepcopy(pick_fields(self._payloads[key], fields))
 
     def _become(self, other: MemoryVectorStore) -> None:

@@ -71,7 +71,7 @@ class Schedule:
 
     def note(self, flow: Flow | None) -> None:
         """Counts a frame, with the flow from the frame before; None after a cut."""
-        if flow is not None and flow.blank:  # nothing is to be seen
+        if flow is not None and flow.blank:  # it shows nothing
             return
         self._frames += 1
         if flow is None:

@@ -168,7 +168,7 @@ def guided_coverage(
             reached.setdefault(way, []).append(found[sought])
             asked.setdefault(way, []).append(prompts)
     if not reached:
-        raise ConfigError(f"no picture has objects beside {shots} that are shown: lower --shots")
+        raise ConfigError(f"no picture has objects besides {shots} that are shown: lower --shots")
     return {
         way: Coverage(float(np.concatenate(found).mean()), float(np.mean(asked[way])))
         for way, found in reached.items()

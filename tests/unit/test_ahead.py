@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,9 @@ from sam_detect import tiling
 from sam_detect.api import SAMDetect
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession
-from sam_detect.server.journal import Journal
 from sam_detect.server.survey import Survey
 from tests.integration.page_harness import draw_photos
+from tests.library_helpers import annotation_session
 
 PATIENCE_S = 120
 
@@ -24,10 +23,8 @@ PATIENCE_S = 120
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AnnotationSession]:
     monkeypatch.setenv("SAM_DETECT_HOME", str(tmp_path / "home"))
-    draw_photos(tmp_path / "photos", count=5)
-    detector = SAMDetect("naive", "appearance", library="nuts")
-    with closing(Journal(tmp_path / "journal.sqlite")) as journal:
-        yield AnnotationSession(detector, [str(tmp_path / "photos")], journal)
+    with annotation_session(draw_photos(tmp_path / "photos", count=5)) as made:
+        yield made
 
 
 @pytest.fixture

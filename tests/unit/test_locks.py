@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import pytest
 from sam_detect.api import SAMDetect
 from sam_detect.library import reindex
 from sam_detect.server.annotation import AnnotationSession
-from sam_detect.server.journal import Journal
 from sam_detect.types import Frame
 from tests.integration.page_harness import draw_photos
+from tests.library_helpers import annotation_session
 
 PATIENCE_S = 15
 
@@ -26,10 +25,7 @@ PATIENCE_S = 15
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AnnotationSession]:
     """Two pictures, and a library with an object of each."""
     monkeypatch.setenv("SAM_DETECT_HOME", str(tmp_path / "home"))
-    draw_photos(tmp_path / "photos", count=2)
-    detector = SAMDetect("naive", "appearance", library="nuts")
-    with closing(Journal(tmp_path / "journal.sqlite")) as journal:
-        made = AnnotationSession(detector, [str(tmp_path / "photos")], journal)
+    with annotation_session(draw_photos(tmp_path / "photos", count=2)) as made:
         for picture in (0, 1):
             made.name(picture, [made.objects(picture)[0].id], "nut")
         yield made
