@@ -21,10 +21,12 @@ from PIL import Image
 
 from sam_detect.errors import ImageError, MaskError
 from sam_detect.formats.values import (
+    Budget,
     box_polygon,
     checked_location,
     checked_point,
     checked_properties,
+    checked_size,
     checked_tags,
     polygons_of,
     rounded,
@@ -37,8 +39,8 @@ from sam_detect.types import AnnotatedImage, Annotation
 
 VERSION = "5.5.0"
 UNTAGGED = "unknown"
-MAX_MASK_SIDE = 1 << 16
-MAX_MASK_PIXELS = 1 << 28
+CORNERED = ("polygon", "rotation", "quadrilateral", "oriented_rectangle")
+"""Shapes that are their corners; the boxes that X-AnyLabeling and others turn are some."""
 CIRCLE_CORNERS = 64
 FAR = 10**7
 
@@ -59,9 +61,10 @@ def decode(data: Mapping[str, Any], problems: list[str]) -> list[AnnotatedImage]
         raise ImageError("it is no LabelMe file: 'shapes' must be a list")
     outlines: list[Annotation] = []
     groups: dict[tuple[Any, ...], int] = {}
+    budget = Budget()
     for number, shape in enumerate(shapes, start=1):
         try:
-            found = _annotation(shape)
+            found = _annotation(shape, budget)
         except MaskError as error:
             problems.append(f"shape {number}: {error}")
             continue
@@ -74,10 +77,8 @@ def decode(data: Mapping[str, Any], problems: list[str]) -> list[AnnotatedImage]
         if isinstance(group, int) and found.polygons:
             groups[key] = len(outlines)
         outlines.append(found)
-    size = data.get("imageHeight"), data.get("imageWidth")
-    known = all(isinstance(v, int) and not isinstance(v, bool) and 0 < v < FAR for v in size)
+    size_hw = checked_size(data.get("imageHeight"), data.get("imageWidth"))
     file_name = name.replace("\\", "/") if isinstance(name, str) else ""
-    size_hw = (int(size[0] or 0), int(size[1] or 0)) if known else None
     return [AnnotatedImage("", file_name, tuple(outlines), size_hw=size_hw)]
 
 
@@ -112,7 +113,7 @@ def _png(crop: BoolArray) -> str:
     return base64.b64encode(data.getvalue()).decode("ascii")
 
 
-def _annotation(shape: Any) -> Annotation:
+def _annotation(shape: Any, budget: Budget) -> Annotation:
     """Raises ``MaskError`` that says why the shape cannot be used."""
     if not isinstance(shape, Mapping):
         raise MaskError(f"it must be an object, got {short(shape)}")
@@ -129,31 +130,35 @@ def _annotation(shape: Any) -> Annotation:
         id=shape.get("id"),
     )
     kind = shape.get("shape_type") or "polygon"
-    if kind == "polygon":
+    if kind in CORNERED:
         return replace(found, polygons=((checked_ring(points),),))
+    if kind == "rectangle" and len(points) in (2, 4):  # by all corners, as X-AnyLabeling writes it
+        corners = np.array([checked_point(each) for each in points])
+        (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+        if not np.isin(corners, (x0, y0, x1, y1)).all():
+            return replace(found, polygons=((checked_ring(corners),),))
+        box_polygon(x0, y0, x1, y1)  # raises where it has no area
+        return replace(found, bbox_xywh=(x0, y0, x1 - x0, y1 - y0))
     if kind == "point" and points:
         return replace(found, point_xy=checked_point(points[0]))
-    if kind not in ("rectangle", "circle", "mask") or len(points) < 2:
+    if kind not in ("circle", "mask") or len(points) < 2:
         raise MaskError(f"a {short(kind)} of {len(points)} points outlines no object")
     (x0, y0), (x1, y1) = checked_point(points[0]), checked_point(points[1])
     if kind == "mask":
-        return replace(found, polygons=tuple(mask_polygons(*_mask(shape, (x0, y0)))))
-    if kind == "circle":
-        turns = np.linspace(0, 2 * math.pi, CIRCLE_CORNERS, endpoint=False)
-        circle = np.stack([np.cos(turns), np.sin(turns)], axis=1) * math.hypot(x1 - x0, y1 - y0)
-        return replace(found, polygons=((checked_ring(circle + np.array([x0, y0])),),))
-    return replace(found, polygons=(box_polygon(x0, y0, x1, y1),))
+        return replace(found, polygons=tuple(mask_polygons(*_mask(shape, (x0, y0), budget))))
+    turns = np.linspace(0, 2 * math.pi, CIRCLE_CORNERS, endpoint=False)
+    circle = np.stack([np.cos(turns), np.sin(turns)], axis=1) * math.hypot(x1 - x0, y1 - y0)
+    return replace(found, polygons=((checked_ring(circle + np.array([x0, y0])),),))
 
 
 def _mask(
-    shape: Mapping[str, Any], corner: tuple[float, float]
+    shape: Mapping[str, Any], corner: tuple[float, float], budget: Budget
 ) -> tuple[BoolArray, tuple[int, int, int, int]]:
     try:
         content = base64.b64decode(shape.get("mask") or "", validate=True)
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             width, height = picture.size
-            if max(width, height) > MAX_MASK_SIDE or width * height > MAX_MASK_PIXELS:
-                raise MaskError(f"its mask of {width}x{height} pixels is too large")
+            budget.spend(width * height)
             crop = np.asarray(picture.convert("L")) > 0
     except (binascii.Error, TypeError, ValueError, OSError, SyntaxError) as error:
         raise MaskError("its mask is no PNG picture in base64") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sam_detect.errors import ImageError, MaskError
-from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus, results
+from sam_detect.formats import foreign, geojson, imagej, label_map, labelme, nimbus, results
 from sam_detect.formats.nimbus_server import dataset_of, download
 from sam_detect.labels import shown_label
 from sam_detect.polygons import checked_ring, from_pixel_centres
@@ -22,7 +22,8 @@ from sam_detect.sources.annotations import (
 )
 from sam_detect.types import AnnotatedImage, Annotation
 
-ENDINGS = (".json", ".geojson", ".jsonl", ".zip", ".roi", ".tif", ".tiff", ".png")
+ENDINGS = (".json", ".geojson", ".jsonl", ".gz", ".zip", ".roi", ".tif", ".tiff", ".png")
+MAGICS = (imagej.ROI_MAGIC, imagej.ZIP_MAGIC, label_map.PNG_MAGIC, *label_map.TIFF_MAGIC)
 MOST_SHOWN = 8
 FORMATS = "COCO, GeoJSON, ImageJ, LabelMe, a label map, NimbusImage, sam-detect's JSON"
 
@@ -34,6 +35,7 @@ def read_annotations(
     tag: str | None = None,
     label: str | None = None,
     pixel_centres: bool = False,
+    fit: str = "check",
 ) -> tuple[list[AnnotatedImage], list[str]]:
     """Pairs the annotations of a file, or of all files of a folder, with pictures.
 
@@ -49,6 +51,8 @@ def read_annotations(
         label: of annotations without a tag.
         pixel_centres: the file's coordinates are those of the centres of pixels, and the pixels on
             its outlines belong to the objects, as with OpenCV's contours.
+        fit: ``check`` refuses annotations that do not fit their picture, once that is read;
+            ``scale`` scales those of another size, ``as-is`` takes all as they are.
 
     Returns:
         The annotated pictures in the files' order, and a line for each thing left out.
@@ -68,6 +72,7 @@ def read_annotations(
             if each == path:
                 raise
             problems.append(str(error))
+    found = [replace(image, fit=fit) for image in found]
     return choose(
         found, problems, path, tag=tag, label=label, pixel_centres=pixel_centres
     ), problems
@@ -113,9 +118,35 @@ def load_annotations(file: str | Path) -> tuple[list[AnnotatedImage], list[str]]
         ImageError: the file cannot be read, or is in no known format.
     """
     path = Path(file)
+    data, parsed = content_of(path)
+    return _loaded(path, data, parsed)
+
+
+def content_of(path: Path) -> tuple[bytes, Any]:
+    """A file's bytes, and its JSON; None where it is of another format or a dataset on a server."""
+    data = b"" if dataset_of(path) is not None else read_bytes(path)
+    if not data or data.startswith(MAGICS):
+        return data, None
+    try:
+        return data, read_json(data, path)
+    except ImageError:
+        if (name := foreign.of_text(data)) is not None:
+            raise _unknown(path, name) from None
+        raise
+
+
+def is_coco(parsed: Any) -> bool:
+    """Whether JSON is COCO, or says so without being it."""
+    return (
+        isinstance(parsed, dict)
+        and bool({"images", "categories"} & parsed.keys())
+        and foreign.of_json(parsed) is None
+    )
+
+
+def _loaded(path: Path, data: bytes, parsed: Any) -> tuple[list[AnnotatedImage], list[str]]:
     problems: list[str] = []
     dataset = dataset_of(path)
-    data = read_bytes(path) if dataset is None else b""
     try:
         if dataset is not None:
             found = download(dataset, problems)
@@ -124,7 +155,6 @@ def load_annotations(file: str | Path) -> tuple[list[AnnotatedImage], list[str]]
         elif data.startswith((label_map.PNG_MAGIC, *label_map.TIFF_MAGIC)):
             found = label_map.decode(data, problems)
         else:
-            parsed = read_json(data, path)
             found = _decoder(parsed, path)(parsed, problems)
     except ImageError as error:
         shown = str(error)
@@ -143,7 +173,15 @@ def _decoder(data: Any, path: Path) -> Callable[[Any, list[str]], list[Annotated
         return labelme.decode
     if nimbus.is_nimbus(data):
         return nimbus.decode
-    raise ImageError(f"{path} is in no format of annotations that is known ({FORMATS})")
+    raise _unknown(path, foreign.of_json(data))
+
+
+def _unknown(path: Path, name: str | None) -> ImageError:
+    is_name = "" if name is None else f" is a file of {name}, and"
+    way_out = "" if name is None else ": export it as COCO, or convert it"
+    return ImageError(
+        f"{path}{is_name} is in no format of annotations that is known ({FORMATS}){way_out}"
+    )
 
 
 def _plain_polygons(data: list[Any], problems: list[str]) -> list[AnnotatedImage]:
@@ -161,8 +199,14 @@ def _files(path: Path) -> list[Path]:
     """The file, or those of a folder that may hold annotations."""
     if not path.is_dir():
         return [path]
-    found = sorted(each for each in path.iterdir() if each.suffix.lower() in ENDINGS)
+    every = sorted(path.iterdir())
+    found = [each for each in every if each.suffix.lower() in ENDINGS]
     if not found:
+        for each in every:
+            if each.suffix.lower() in foreign.ENDINGS and (
+                name := foreign.of_text(read_bytes(each))
+            ):
+                raise _unknown(each, name)
         raise ImageError(f"the folder {path} holds no file of annotations ({', '.join(ENDINGS)})")
     return found
 
@@ -171,15 +215,12 @@ def _of_file(
     file: Path, images: Sequence[str], tag: str | None, problems: list[str]
 ) -> list[AnnotatedImage]:
     """What one file, or dataset on a server, says of the pictures at hand."""
-    data = b"" if dataset_of(file) is not None else read_bytes(file)
-    if data.lstrip()[:1] == b"{" or data[:3] == b"\xef\xbb\xbf":
-        parsed = read_json(data, file)
-        if isinstance(parsed, dict) and {"images", "categories"} & parsed.keys():
-            found, lines = read_coco(file, images, tag=tag, data=parsed)
-            problems += lines
-            return found
-    del data
-    found, lines = load_annotations(file)
+    data, parsed = content_of(file)
+    if is_coco(parsed):
+        found, lines = read_coco(file, images, tag=tag, data=parsed)
+        problems += lines
+        return found
+    found, lines = _loaded(file, data, parsed)
     problems += lines
     paths = pictures_of(file, found, images)
     matched, missing = [], []
@@ -199,15 +240,20 @@ def pictures_of(
 ) -> list[str | None]:
     """The picture of each entry of a file."""
     entries = list(found)
-    paths = match_pictures((image.file_name for image in entries), images)
+    paths = match_pictures((image.file_name for image in entries), images, file)
     if any(image.file_name for image in entries):
         return paths
-    named = [given for given in images if Path(given).stem == file.stem]
-    chosen = named if len(named) == 1 else images
-    if len(chosen) != 1:
+    stem = file.name.removesuffix(".gz").rpartition(".")[0]
+    named = [given for given in images if Path(given).stem == stem]
+    beside = [given for given in named if Path(given).resolve().parent == file.resolve().parent]
+    chosen = next((each for each in (named, beside, images) if len(each) == 1), None)
+    if chosen is None:
+        several = f"{len(images)} were given"
+        if named:
+            several = f"{len(named)} have its name ({', '.join(named[:2])})"
         raise ImageError(
-            f"{file} does not say which picture it is of, and {len(images)} were given: give it "
-            "alone, or give the file the name of its picture"
+            f"{file} does not say which picture it is of, and {several}: give it alone, or give "
+            "the file the name of its picture"
         )
     return [chosen[0]] * len(entries)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from sam_detect.errors import MaskError
 from sam_detect.masks import (
@@ -16,10 +20,14 @@ from sam_detect.masks import (
     rle_to_crop,
     rle_to_mask,
 )
-from sam_detect.polygons import Polygon, polygons_to_crop
+from sam_detect.polygons import Polygon, mask_polygons, polygons_to_crop
 
+MAX_MASK_PIXELS = 1 << 28
 Location = tuple[int, int, int]
 """XY, Z and T of a plane in a stack, from 0."""
+FITS = ("check", "scale", "as-is")
+"""What is done with annotations that do not fit their picture: refused, scaled where the ratio is
+one number, or taken as they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +50,9 @@ class Annotation:
             ``track_id``, the dataset), colours, connections. A writer of the same format writes
             them back.
         crowd: a region of many objects, not one.
+
+    Raises:
+        MaskError: a box or a point has a number that is not finite.
     """
 
     tags: tuple[str, ...] = ()
@@ -54,6 +65,11 @@ class Annotation:
     id: Any = None
     references: Mapping[str, Any] = field(default_factory=dict)
     crowd: bool = False
+
+    def __post_init__(self) -> None:
+        numbers = (*(self.bbox_xywh or ()), *(self.point_xy or ()))
+        if not all(map(math.isfinite, numbers)):
+            raise MaskError("its box or point has a number that is not finite")
 
     @property
     def label(self) -> str | None:
@@ -99,6 +115,32 @@ class Annotation:
         rle = self.rle(size_hw)
         return None if rle is None else rle_to_mask(rle)
 
+    def scaled(self, x: float, y: float) -> Annotation:
+        """The same object in a picture whose sides are so many times as long; run lengths become
+        polygons. Raises ``MaskError`` where these are malformed."""
+        polygons, box, point = self.polygons, self.bbox_xywh, self.point_xy
+        if self.mask_rle is not None:
+            rle = checked_rle(dict(self.mask_rle))
+            _, _, w, h = rle_box_xywh(rle) or (0, 0, 0, 0)
+            if w * h > MAX_MASK_PIXELS:
+                raise MaskError(f"its mask of {w}x{h} pixels is too large")
+            corners, crop = rle_to_crop(dict(rle))
+            polygons = tuple(mask_polygons(crop, corners))
+        return replace(
+            self,
+            polygons=tuple(tuple(ring * (x, y) for ring in polygon) for polygon in polygons),
+            mask_rle=None,
+            bbox_xywh=box and (box[0] * x, box[1] * y, box[2] * x, box[3] * y),
+            point_xy=point and (point[0] * x, point[1] * y),
+        )
+
+    def reach_xy(self) -> tuple[float, float]:
+        """How far right and down its polygons, box or point reach; 0 of run lengths."""
+        rings = [ring.max(axis=0) for polygon in self.polygons for ring in polygon]
+        x, y, w, h = self.bbox_xywh or (0.0, 0.0, 0.0, 0.0)
+        found = np.max([*rings, (x + w, y + h), self.point_xy or (0.0, 0.0)], axis=0)
+        return float(found[0]), float(found[1])
+
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImage:
@@ -108,10 +150,11 @@ class AnnotatedImage:
         path: the picture as found; empty where it is not at hand.
         file_name: as the file names it; empty where it names none.
         outlines: its annotations, in the file's order.
-        size_hw: of the picture in pixels, where it is known.
+        size_hw: of the picture in pixels, as the file says it; 0 for a side that it does not say.
         references: what the file says of itself besides, for a writer of the same format.
         plane: the plane of a stack that the outlines lie in, which is read instead of ``path``;
             None for a picture.
+        fit: one of :data:`FITS`: what is done where the picture has another size.
     """
 
     path: str
@@ -120,6 +163,54 @@ class AnnotatedImage:
     size_hw: tuple[int, int] | None = None
     references: Mapping[str, Any] = field(default_factory=dict)
     plane: Any = None
+    fit: str = "check"
+
+    def fitted(self, size_hw: tuple[int, int], *, turned: bool) -> tuple[AnnotatedImage, str]:
+        """The annotations in pixels of the picture as it is read, and a line about what was
+        changed; all readers of annotated pictures pass here.
+
+        Args:
+            size_hw: of the picture.
+            turned: whether its EXIF orientation exchanges its sides. Outlines are upright, whether
+                the size that the file says is so or not.
+
+        Raises:
+            MaskError: the annotations were made on a picture of another size.
+        """
+        rles = (each.mask_rle.get("size") for each in self.outlines if each.mask_rle is not None)
+        said = self.size_hw or next(rles, None)
+        sides = isinstance(said, (tuple, list)) and len(said) == 2 and tuple(said)
+        if not sides or self.fit == "as-is" or _agree(sides, size_hw):
+            return self, ""
+        height, width = size_hw
+        if turned and _agree(sides, (width, height)):
+            reach = np.max([(0.0, 0.0), *(each.reach_xy() for each in self.outlines)], axis=0)
+            if reach[0] <= width + 1 and reach[1] <= height + 1:
+                return self, ""
+            raise MaskError(
+                f"its annotations reach {reach[0]:.0f},{reach[1]:.0f}, and the picture is "
+                f"{width}x{height} once its EXIF orientation turns it: they were made on the "
+                "picture as it is stored; save it turned, and annotate that"
+            )
+        sizes = f"its annotations were made on {_side(sides[1])}x{_side(sides[0])} pixels, and "
+        sizes += f"the picture has {width}x{height}"
+        old_h, old_w = (each if isinstance(each, int) else 0 for each in sides)
+        # Sizes are whole numbers, so each may be up to a pixel off the ratio.
+        exact = abs(old_h * width - old_w * height) <= max(old_h, height) + max(old_w, width)
+        if old_h <= 0 or old_w <= 0 or not exact:
+            raise MaskError(f"{sizes}, which is no scaled copy of that: give the picture that they "
+                            "were made on, or take them as they are (--fit as-is)")  # fmt: skip
+        if self.fit != "scale":
+            raise MaskError(f"{sizes}: give the picture that they were made on, scale them (--fit "
+                            "scale), or take them as they are (--fit as-is)")  # fmt: skip
+        x, y = width / old_w, height / old_h
+        scaled = []
+        for each in self.outlines:
+            with suppress(MaskError):  # its crop says what is wrong
+                if each.mask_rle is None or each.mask_rle.get("size") == list(sides):
+                    each = each.scaled(x, y)  # noqa: PLW2901
+            scaled.append(each)
+        return replace(self, outlines=tuple(scaled)), f"{sizes}: scaled by {x:.4g}"
 
     @property
     def name(self) -> str:
@@ -130,3 +221,11 @@ class AnnotatedImage:
     def picture(self) -> Any:
         """What is read: the plane, or the path."""
         return self.path if self.plane is None else self.plane
+
+
+def _agree(said: tuple[Any, ...], size_hw: tuple[int, int]) -> bool:
+    return all(a in (0, b) for a, b in zip(said, size_hw, strict=True))
+
+
+def _side(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, (int, float)) and abs(value) < 1e300 else "?"
