@@ -10,11 +10,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from sam_detect.config import Settings
 from sam_detect.errors import ConfigError, ImageError, MaskError, one_line
+from sam_detect.features.placement import placed
 from sam_detect.library.example import Example
 from sam_detect.models.catalogue import made_with_weights
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import BUILT_IN
 from sam_detect.sources import Plane
+from sam_detect.sources.annotated_planes import fitted
 from sam_detect.tiling import usable_cores
 from sam_detect.types import AnnotatedImage, Detections, Frame, Masks, Recipe
 from sam_detect.workers import Answer, Pool, Reader, Setup, attempt, in_order
@@ -160,6 +162,7 @@ class Prepared:
         examples: of these.
         problems: a line for each outline that cannot be used.
         guessed: numbers (from 1) of outlines that are boxes which no proposal fits.
+        notes: a line for each thing that was changed so that they fit the picture.
         frame: the picture, if it was asked for.
     """
 
@@ -171,6 +174,7 @@ class Prepared:
     problems: list[str]
     guessed: list[int]
     frame: Frame | None
+    notes: list[str]
 
 
 def prepare_many(
@@ -216,15 +220,23 @@ class _Preparing:
 
     def __call__(self, pipeline: Pipeline, read: Reader) -> Prepared:
         frame = read(self.image.picture)
-        masks, labels, problems, guessed = _outlined(pipeline, frame, self.image)
+        image, notes = fitted(self.image, frame.size_hw, in_stack=_in_stack(frame))
+        if not self.negative:  # these may well lie on nothing
+            image, moved = placed(image, frame)
+            notes += [moved] if moved else []
+        masks, labels, problems, guessed = _outlined(pipeline, frame, image)
         others = masks[:0] if self.exhaustive else None
         examples = pipeline.make_examples(
             frame, masks, labels, negative=self.negative, others=others
         ) if len(masks) else []  # fmt: skip
         return Prepared(
             self.image, pipeline.recipe, masks, labels, examples, problems, guessed,
-            frame if self.with_frame else None,
+            frame if self.with_frame else None, notes,
         )  # fmt: skip
+
+
+def _in_stack(frame: Frame) -> bool:
+    return frame.location is not None or bool(frame.left_out)
 
 
 def _outlined(

@@ -49,12 +49,10 @@ class Preview:
 
 
 def _yolo_dataset(file: Path) -> Dataset | None:
-    """A YOLO folder, or its data.yaml; None for other annotations."""
-    if not (file.suffix.lower() in (".yaml", ".yml") or (file / "data.yaml").exists()):
-        return None
-    from sam_detect.evaluation.readers import open_dataset
+    """A YOLO folder, or the file with the names of its classes; None for other annotations."""
+    from sam_detect.evaluation.readers import open_dataset, yolo
 
-    return open_dataset(file)
+    return None if yolo.settings_file(file) is None else open_dataset(file)
 
 
 def _of_dataset(dataset: Dataset, paths: list[str]) -> tuple[list[AnnotatedImage], list[str]]:
@@ -92,6 +90,7 @@ class Annotations:
         centres: whether coordinates are those of pixels' centres.
         ranges: planes and channels of stacks; annotations in other planes are left out.
         max_pixels: larger planes are refused.
+        fit: what is done with outlines that do not fit their picture.
     """
 
     def __init__(
@@ -107,6 +106,7 @@ class Annotations:
         centres: bool,
         ranges: PlaneRanges,
         max_pixels: int,
+        fit: str,
     ) -> None:
         from sam_detect.sources.annotated_planes import annotated_planes
         from sam_detect.sources.annotation_files import choose, read_annotations
@@ -115,7 +115,7 @@ class Annotations:
         self.by_name: dict[str, list[AnnotatedImage]] = {}
         if (dataset := _yolo_dataset(file)) is None:
             annotated, problems = read_annotations(
-                file, paths, tag=tag, label=label, pixel_centres=centres
+                file, paths, tag=tag, label=label, pixel_centres=centres, fit=fit
             )
         else:
             annotated, problems = _of_dataset(dataset, paths)
@@ -172,6 +172,8 @@ class Annotations:
 
     def _note_problems(self, prepared: Prepared) -> None:
         path, guessed = prepared.image.name, prepared.guessed
+        for line in prepared.notes:
+            note(f"{path}: {line}")
         for problem in prepared.problems:
             self.failures.add(path, problem)
         if guessed:

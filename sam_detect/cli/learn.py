@@ -39,7 +39,7 @@ HINT = (
 """Measured in docs/labelling.md."""
 
 
-ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area", *options.PLANES)
+ADVANCED = ("exhaustive", "pixel_centres", "fit", "min_area", "max_area", *options.PLANES)
 
 
 @click.command(cls=options.Sectioned, advanced=ADVANCED)
@@ -99,6 +99,7 @@ ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area", *options.PLAN
     help="Processes that share the pictures of --annotations.  [default: the cores; 1 for SAM 2 "
     "and CLIP]",
 )
+@options.fit_option
 @options.plane_options
 @options.settings_options(*options.section("Proposals", "Vectors", "Library", "Machine"))
 @options.verbose_option
@@ -117,6 +118,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     negative_tag: str | None,
     pixel_centres: bool,
     workers: int | None,
+    fit: str,
     xy: str | None,
     z: str | None,
     t: str | None,
@@ -171,6 +173,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
             centres=pixel_centres,
             ranges=ranges,
             max_pixels=detector.settings.max_image_pixels,
+            fit=fit,
         )
         annotated = read(tag, label)
         if negative_tag is not None:

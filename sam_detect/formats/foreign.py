@@ -21,15 +21,14 @@ TEXTS = (
     (r"\w[^\n{\[]*[,;\t][^\n]*\n", "CSV"),
 )
 """What the beginning of a text matches, and its format's name; the first one counts."""
-KEYS = (
-    ({"_via_img_metadata"}, "VIA"), ({"regions", "filename"}, "VIA"),
-    ({"items", "categories"}, "Datumaro"), ({"objects", "size"}, "Supervisely"),
-    ({"objects", "imgHeight"}, "Cityscapes"), ({"data_row"}, "Labelbox"),
-    ({"item", "annotations"}, "V7 Darwin"), ({"outputs", "path"}, "LabelMe of another program"),
-    ({"data", "annotations"}, "Label Studio's JSON"), ({"data", "completions"}, "Label Studio's JSON"),
-    ({"image", "annotation_id"}, "Label Studio's JSON-MIN"), ({"image", "annotations"}, "CreateML"),
-    ({"image_id", "category_id"}, "COCO results, which lack the pictures' names"),
-)  # fmt: skip
+KEYS = {
+    "VIA": ("_via_img_metadata", "filename regions"), "Datumaro": ("items categories",),
+    "Supervisely": ("objects size",), "Cityscapes": ("objects imgHeight",),
+    "Labelbox": ("data_row",), "V7 Darwin": ("item annotations",),
+    "Label Studio's JSON": ("data annotations", "data completions", "image annotation_id"),
+    "CreateML": ("image annotations",),
+    "COCO results, which lack the pictures' names": ("image_id category_id",),
+}  # fmt: skip
 """Keys of a file's object, of the first one of its list, or of the first one by name."""
 
 
@@ -37,10 +36,10 @@ def of_json(parsed: Any) -> str | None:
     """The name of the format of parsed JSON, or None."""
     first = next(iter(parsed), None) if isinstance(parsed, list) else parsed
     within = next(iter(first.values()), None) if isinstance(first, Mapping) else None
-    for each in (first, within):
-        for keys, name in KEYS if isinstance(each, Mapping) else ():
-            if keys <= each.keys():
-                return name
+    rows = [set(each) for each in (first, within) if isinstance(each, Mapping)]
+    for name, forms in KEYS.items():
+        if any(row >= set(keys.split()) for row in rows for keys in forms):
+            return name
     return None
 
 

@@ -127,8 +127,8 @@ def _entries(data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
     with archive:
         found = [info for info in archive.infolist() if info.filename.lower().endswith(".roi")]
         if not found and archive.infolist():
-            raise ImageError("it is a zip file without an ImageJ region (.roi): unpack it, and name "
-                             "the file or folder of annotations in it")  # fmt: skip
+            raise ImageError("it is a zip file without an ImageJ region (.roi): unpack it, and "
+                             "name what is in it")  # fmt: skip
         if len(found) > MAX_ROIS or sum(info.file_size for info in found) > MAX_ZIP_BYTES:
             raise ImageError(f"its regions are larger than {MAX_ZIP_BYTES >> 20} MiB: split it")
         by_name = {info.filename: info for info in found}

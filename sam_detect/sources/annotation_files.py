@@ -124,8 +124,10 @@ def load_annotations(file: str | Path) -> tuple[list[AnnotatedImage], list[str]]
 
 def content_of(path: Path) -> tuple[bytes, Any]:
     """A file's bytes, and its JSON; None where it is of another format or a dataset on a server."""
-    data = b"" if dataset_of(path) is not None else read_bytes(path)
-    if not data or data.startswith(MAGICS):
+    if dataset_of(path) is not None:
+        return b"", None
+    data = read_bytes(path)
+    if data.startswith(MAGICS):
         return data, None
     try:
         return data, read_json(data, path)

@@ -11,7 +11,7 @@ import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -114,21 +114,15 @@ def load_coco(file: str | Path, *, tag: str | None = None, data: Any = None) -> 
         raise ImageError(f"{file} has no category '{tag}' (it has: {known})")
     images = tuple(_usable_rows(data["images"], ("id", "file_name"), "image", file, problems))
     image_ids = {image["id"] for image in images}
-    rows = data["annotations"]
-    only_crowds = bool(rows) and all(isinstance(row, dict) and row.get("iscrowd") for row in rows)
     outlines: dict[Id, list[Annotation]] = defaultdict(list)
-    for number, annotation in enumerate(rows, start=1):
+    for number, annotation in enumerate(data["annotations"], start=1):
         try:
             found = _outline(annotation, categories, image_ids, file)
-            found = replace(found, crowd=False) if only_crowds else found
         except MaskError as error:
             problems.append(f"{_row_name(annotation, 'annotation', number)}: {error}")
             continue
         if wanted in (None, found.label):
             outlines[annotation["image_id"]].append(found)
-    if only_crowds:
-        warnings.warn(f"{file}: all annotations are marked as crowds ('iscrowd': 1); each is taken "
-                      "as one object", stacklevel=2)  # fmt: skip
     return CocoFile(categories, images, dict(outlines), tuple(problems))
 
 
@@ -340,7 +334,6 @@ def _outline(
         if value not in known:
             what = key.removesuffix("_id")
             raise MaskError(f"its {what} is not in {file} (or was left out): {short(value)}")
-    segmentation = annotation.get("segmentation") or None
     bbox = annotation.get("bbox")
     box = None
     if bbox is not None:
@@ -348,13 +341,13 @@ def _outline(
             x, y, w, h = (float(v) for v in bbox)
             if not all(math.isfinite(v) for v in (x, y, w, h)):
                 raise ValueError("not finite")
-            box = x, y, w, h
         except (TypeError, ValueError, OverflowError) as error:
-            if segmentation is None:
-                raise MaskError(f"its bbox is not x, y, w, h: {short(bbox)}") from error
+            raise MaskError(f"its bbox is not x, y, w, h: {short(bbox)}") from error
+        box = x, y, w, h
     point = _visible_point(annotation.get("keypoints"))
     if point is not None and box is not None and min(box[2:]) <= 0:
         box = None  # around keypoints in a line, or around one
+    segmentation = annotation.get("segmentation") or None
     attributes = annotation.get("attributes")
     attributes = attributes if isinstance(attributes, dict) else {}
     if segmentation is None and box is not None:
@@ -381,7 +374,8 @@ def _turned_box(box: tuple[float, float, float, float], degrees: Any) -> Any:
     x, y, w, h = box
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     corners = np.array([(-w, -h), (w, -h), (w, h), (-w, h)]) / 2 @ [(cos, sin), (-sin, cos)]
-    return [(corners + (x + w / 2, y + h / 2)).ravel().tolist()]
+    centre = np.array([x + w / 2, y + h / 2])
+    return [(corners + centre).ravel().tolist()]
 
 
 def _visible_point(keypoints: Any) -> tuple[float, float] | None:

@@ -135,6 +135,10 @@ class PictureFile:
 
         return self._read(self._size_hw_upright, of_tiff)
 
+    def is_turned(self) -> bool:
+        """Whether its EXIF orientation exchanges its sides."""
+        return self._read(lambda image: _orientation(image) in QUARTER_TURNS, lambda: False)
+
     def values(self) -> npt.NDArray[Any]:
         """``(H, W)`` or ``(H, W, C)`` values as the file has them.
 

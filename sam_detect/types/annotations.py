@@ -23,6 +23,7 @@ from sam_detect.masks import (
 from sam_detect.polygons import Polygon, mask_polygons, polygons_to_crop
 
 MAX_MASK_PIXELS = 1 << 28
+AS_IS = "take them as they are (--fit as-is); learn, fewshot and evaluate have --fit"
 Location = tuple[int, int, int]
 """XY, Z and T of a plane in a stack, from 0."""
 FITS = ("check", "scale", "as-is")
@@ -199,10 +200,10 @@ class AnnotatedImage:
         exact = abs(old_h * width - old_w * height) <= max(old_h, height) + max(old_w, width)
         if old_h <= 0 or old_w <= 0 or not exact:
             raise MaskError(f"{sizes}, which is no scaled copy of that: give the picture that they "
-                            "were made on, or take them as they are (--fit as-is)")  # fmt: skip
+                            f"were made on, or {AS_IS}")  # fmt: skip
         if self.fit != "scale":
             raise MaskError(f"{sizes}: give the picture that they were made on, scale them (--fit "
-                            "scale), or take them as they are (--fit as-is)")  # fmt: skip
+                            f"scale), or {AS_IS}")  # fmt: skip
         x, y = width / old_w, height / old_h
         scaled = []
         for each in self.outlines:
@@ -211,6 +212,20 @@ class AnnotatedImage:
                     each = each.scaled(x, y)  # noqa: PLW2901
             scaled.append(each)
         return replace(self, outlines=tuple(scaled)), f"{sizes}: scaled by {x:.4g}"
+
+    def in_one_plane(self) -> tuple[AnnotatedImage, str]:
+        """The annotations as those of a picture of one plane, whatever plane of a stack they name,
+        and a line where they name one; raises ``MaskError`` where they name several."""
+        places = {each.location for each in self.outlines}
+        if places <= {None, (0, 0, 0)}:
+            return self, ""
+        if len(places) > 1:
+            raise MaskError("its annotations lie in several planes of a stack, and the picture has "
+                            "one: give the stack, or those of this plane")  # fmt: skip
+        outlines = tuple(replace(each, location=None) for each in self.outlines)
+        return replace(self, outlines=outlines), (
+            "its annotations name a plane of a stack, and the picture has one: taken as that"
+        )
 
     @property
     def name(self) -> str:
