@@ -132,7 +132,7 @@ def fewshot(
         cannot be used are left out, each with a ``UserWarning``.
     """
     sought: list[Any] = list(images)
-    annotated, problems = read_annotations(annotations, images, fit=fit)
+    annotated, problems = read_annotations(annotations, images, fit=fit, untagged=tag)
     if ranges:
         most = settings.max_image_pixels
         annotated = annotated_planes(annotated, ranges, problems, elsewhere=True, max_pixels=most)

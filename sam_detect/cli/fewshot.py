@@ -204,7 +204,9 @@ def _learn(
     from sam_detect.sources.annotated_planes import annotated_planes
     from sam_detect.sources.annotation_files import read_annotations
 
-    annotated, problems = read_annotations(annotations, paths, pixel_centres=pixel_centres, fit=fit)
+    annotated, problems = read_annotations(
+        annotations, paths, pixel_centres=pixel_centres, fit=fit, untagged=options["tag"]
+    )
     if ranges:
         most = detector.settings.max_image_pixels
         annotated = annotated_planes(annotated, ranges, problems, elsewhere=True, max_pixels=most)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from sam_detect.errors import MaskError
 from sam_detect.masks import BoolArray
 from sam_detect.types import AnnotatedImage, Annotation, Frame, ImageRGB
+from sam_detect.types.annotations import reach_xy
 
 MOST_OUTLINES, PLACES = 24, 12
 """Outlines that are compared, and other places of the picture that each is compared with."""
@@ -20,41 +21,38 @@ BAND = 0.12
 LEAST, LEAST_OF_ONE = 0.7, 0.5
 """Mean share of places that fit worse. Of the right outlines of nuclei, glands, neurites, nuts and
 dates it is at least .88 from five on (.72 of four), of those of another picture about .5."""
-MICROMETRES_FIT_BETTER = 0.2
+BETTER_SCALED = 0.2
 
 
 def placed(image: AnnotatedImage, frame: Frame) -> tuple[AnnotatedImage, str]:
     """The annotations where they lie on what the picture shows, and a line about what was changed.
 
     Raises:
-        MaskError: they fit the picture no better than elsewhere in it.
+        MaskError: they fit the picture no better than elsewhere in it, or are in micrometres.
     """
     if image.fit == "as-is" or not any(each.is_outlined for each in image.outlines):
         return image, ""
-    if frame.image_rgb.min() == frame.image_rgb.max():
-        raise MaskError(f"the picture has the value {frame.image_rgb.max()} everywhere as it is "
-                        "read, so the outlines lie on nothing; check its plane, channel and "
-                        "contrast (--fit as-is takes them all the same)")  # fmt: skip
-    share, count = _share(image.outlines, frame)
-    size = frame.pixel_size_um
+    if frame.image_rgb.min() == (value := frame.image_rgb.max()):
+        raise MaskError(f"the picture as it is read has the value {value} everywhere, so the "
+                        "outlines lie on nothing; check its plane, channel and contrast (--fit "
+                        "as-is takes them all the same)")  # fmt: skip
+    (share, count), size = _share(image.outlines, frame), frame.pixel_size_um
     if size is not None and image.size_hw is None:
-        outlines = [each.scaled(1 / size.x, 1 / size.y) for each in image.outlines]
-        other, _ = _share(outlines, frame)
-        if other >= max(LEAST, share + MICROMETRES_FIT_BETTER):
+        scaled = tuple(each.scaled(1 / size.x, 1 / size.y) for each in image.outlines)
+        if _share(scaled, frame)[0] >= max(LEAST, share + BETTER_SCALED):
             seen = f"its outlines are in micrometres, and a pixel is {size.x:.4g} of them"
             if image.fit == "scale":
-                return replace(image, outlines=tuple(outlines)), f"{seen}: scaled to pixels"
+                return replace(image, outlines=scaled), f"{seen}: scaled to pixels"
             raise MaskError(f"{seen}: scale them (--fit scale)")
-    if share >= LEAST - LEAST_OF_ONE / max(1, count):
+    if count == 0 or share >= LEAST - LEAST_OF_ONE / count:
         return image, ""
-    reach = np.max([each.reach_xy() for each in image.outlines], axis=0)
-    height, width = frame.size_hw
-    in_um = "" if size is None else f" of {size.x:.4g} micrometres"
+    (x, y), (height, width) = reach_xy(image.outlines), frame.size_hw
+    unit = "" if size is None else f" of {size.x:.4g} micrometres"
     raise MaskError(
-        f"its outlines lie on nothing that differs from its surroundings: {share:.0%} of other "
-        f"places fit them worse, and of the right outlines nearly all do. They reach "
-        f"{reach[0]:.0f},{reach[1]:.0f}, and the picture is {width}x{height} pixels{in_um}: are "
-        "they of another picture, or in another unit? --fit as-is takes them all the same"
+        "its outlines lie on nothing that differs from its surroundings: other places of the "
+        f"picture fit them as well ({share:.0%} worse; right ones: nearly all). They reach {x:.0f},"
+        f"{y:.0f}, and the picture is {width}x{height} pixels{unit}: are they of another picture, "
+        "or in another unit? --fit as-is takes them all the same"
     )
 
 
@@ -62,55 +60,43 @@ def _share(outlines: Sequence[Annotation], frame: Frame) -> tuple[float, int]:
     """The mean share of other places that fit outlines worse than their own, and of how many
     outlines; one outside the picture fits nowhere."""
     outlined = [each for each in outlines if each.is_outlined]
-    step = -(-len(outlined) // MOST_OUTLINES) or 1
-    random, shares = np.random.default_rng(0), list[float]()
-    height, width = frame.size_hw
-    for each in outlined[::step]:
+    random, shares, (height, width) = np.random.default_rng(0), list[float](), frame.size_hw
+    for each in outlined[:: -(-len(outlined) // MOST_OUTLINES)]:
         try:
             found = each.crop(frame.size_hw)
         except MaskError:
             shares.append(0.0)
             continue
-        if found is None:
-            continue
+        if found is None or 2 * max(found[1].shape[0] / height, found[1].shape[1] / width) > 1:
+            continue  # there is no other place
         (left, top, _, _), crop = found
-        h, w = crop.shape
-        if 2 * w > width or 2 * h > height:  # there is no other place
-            continue
-        zones = _Zones(crop)
-        own = zones.explained(frame.image_rgb, left, top)
-        xs = random.integers(0, width - w + 1, PLACES).tolist()
-        ys = random.integers(0, height - h + 1, PLACES).tolist()
-        others = [zones.explained(frame.image_rgb, x, y) for x, y in zip(xs, ys, strict=True)]
-        shares.append(float(np.mean([(own > other) + (own == other) / 2 for other in others])))
+        xs = random.integers(0, width - crop.shape[1] + 1, PLACES).tolist()
+        ys = random.integers(0, height - crop.shape[0] + 1, PLACES).tolist()
+        fit = _explained(crop, frame.image_rgb)
+        own, others = fit(left, top), np.array([fit(*at) for at in zip(xs, ys, strict=True)])
+        shares.append(float(np.mean((own > others) + (own == others) / 2)))
     return (float(np.mean(shares)), len(shares)) if shares else (1.0, 0)
 
 
-class _Zones:
-    """The inside of an outline, and the bands on both of its sides."""
+def _explained(crop: BoolArray, image: ImageRGB) -> Callable[[int, int], float]:
+    """What gives for a crop at x, y the share of the colours' variance there that is explained by
+    three zones: its inside, and the bands on both sides of its outline."""
+    import cv2
 
-    def __init__(self, crop: BoolArray) -> None:
-        import cv2
+    margin = max(2, round(BAND * float(np.sqrt(np.count_nonzero(crop)))))
+    step = max(1, min(crop.shape) // SIDE)
+    whole = np.pad(crop.view(np.uint8), margin)[::step, ::step]
+    square = np.ones((2 * max(1, margin // step) + 1,) * 2, np.uint8)
+    number = whole + cv2.erode(whole, square) + cv2.dilate(whole, square)
+    near = number > 0
+    zones = [zone for value in (1, 2, 3) if (zone := number[near] == value).any()]
+    rows, columns = (np.arange(side) * step - margin for side in near.shape)
 
-        self._margin = max(2, round(BAND * float(np.sqrt(np.count_nonzero(crop)))))
-        self._step = max(1, min(crop.shape) // SIDE)
-        whole = np.pad(crop.view(np.uint8), self._margin)[:: self._step, :: self._step]
-        square = np.ones((2 * max(1, self._margin // self._step) + 1,) * 2, np.uint8)
-        zones = whole + cv2.erode(whole, square) + cv2.dilate(whole, square)
-        self._near = zones > 0
-        self._zones = [zones[self._near] == zone for zone in (1, 2, 3)]
+    def explained(x: int, y: int) -> float:
+        at = np.ix_(np.clip(rows + y, 0, len(image) - 1),
+                    np.clip(columns + x, 0, image.shape[1] - 1))  # fmt: skip
+        seen = image[at][near].astype(np.float32)
+        within = sum(float(seen[zone].var(axis=0).sum()) * len(seen[zone]) for zone in zones)
+        return 1 - (within + 1) / (float(seen.var(axis=0).sum()) * len(seen) + 1)
 
-    def explained(self, image: ImageRGB, x: int, y: int) -> float:
-        """The share of the colours' variance that the zones explain, with the crop at x, y."""
-        high, wide = self._near.shape
-        rows = np.arange(high) * self._step + (y - self._margin)
-        columns = np.arange(wide) * self._step + (x - self._margin)
-        rows, columns = (
-            np.clip(at, 0, side - 1)
-            for at, side in zip((rows, columns), image.shape[:2], strict=True)
-        )
-        near = image[np.ix_(rows, columns)][self._near].astype(np.float32)
-        within = sum(float(near[zone].var(axis=0).sum()) * int(np.count_nonzero(zone))
-                     for zone in self._zones if zone.any())  # fmt: skip
-        total = float(near.var(axis=0).sum()) * len(near)
-        return 1 - (within + 1) / (total + 1)
+    return explained

@@ -159,10 +159,11 @@ def _annotations(content: bytes) -> list[Annotation]:
         raise MaskError(f"it is no ImageJ region that can be read: {error}") from error
     facts = _facts(roi.props)
     given = facts.pop("tags", None)
-    known = {
+    own = facts.pop("id", None)
+    known: dict[str, Any] = {
         "tags": checked_tags(given if isinstance(given, list) else _label_of(roi.name)),
         "location": _location(roi),
-        "id": facts.pop("id", None),
+        "id": own if isinstance(own, (int, str)) else None,
         "properties": checked_properties(facts),
     }
     kind = roi.roitype.name

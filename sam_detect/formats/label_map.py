@@ -78,7 +78,8 @@ def decode(data: bytes, problems: list[str]) -> list[AnnotatedImage]:
             known |= {int(number): tags for number in row["numbers"]}
         if PLANES in said:
             planes = _checked_planes(said[PLANES], len(planes))
-    except (MaskError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (MaskError, ValueError, ArithmeticError, TypeError, KeyError, AttributeError,
+            RecursionError) as error:  # fmt: skip
         problems.append(f"its tags cannot be read: {error}")
     outlines: list[Annotation] = []
     placed = planes != [(0, 0, 0)]

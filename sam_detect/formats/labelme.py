@@ -26,7 +26,6 @@ from sam_detect.formats.values import (
     checked_location,
     checked_point,
     checked_properties,
-    checked_size,
     checked_tags,
     polygons_of,
     rounded,
@@ -36,6 +35,7 @@ from sam_detect.formats.values import (
 from sam_detect.masks import BoolArray
 from sam_detect.polygons import checked_ring, mask_polygons, polygons_to_crop
 from sam_detect.types import AnnotatedImage, Annotation
+from sam_detect.types.annotations import checked_size
 
 VERSION = "5.5.0"
 UNTAGGED = "unknown"

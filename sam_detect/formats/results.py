@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sam_detect.errors import MaskError
-from sam_detect.formats.values import checked_properties, checked_size, checked_tags, short
+from sam_detect.formats.values import checked_properties, checked_tags, short
 from sam_detect.types import AnnotatedImage, Annotation
+from sam_detect.types.annotations import checked_size
 
 PROPERTIES = ("confidence", "area", "score")
 

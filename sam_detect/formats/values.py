@@ -61,18 +61,6 @@ def short(value: Any) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
-def checked_size(height: Any, width: Any) -> tuple[int, int] | None:
-    """A file's height and width of its picture, 0 for one that it does not say; None for both."""
-    sides = []
-    for value in (height, width):
-        try:
-            number = 0 if isinstance(value, bool) else round(float(value))
-        except (TypeError, ValueError, OverflowError):
-            number = 0
-        sides.append(max(0, number))
-    return (sides[0], sides[1]) if any(sides) else None
-
-
 def checked_tags(values: Any) -> tuple[str, ...]:
     """A file's names of one object as labels, each once.
 

@@ -12,13 +12,14 @@ import numpy as np
 
 from sam_detect.errors import ImageError, OutputError
 from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus
-from sam_detect.formats.values import checked_size, to_json_bytes
+from sam_detect.formats.values import to_json_bytes
 from sam_detect.masks import crop_to_rle
 from sam_detect.outputs.files import write_atomically
 from sam_detect.polygons import polygons_to_crop
 from sam_detect.sources.annotation_files import content_of, is_coco, load_annotations
 from sam_detect.sources.annotations import load_coco, read_bytes
 from sam_detect.types import AnnotatedImage, Annotation
+from sam_detect.types.annotations import checked_size
 
 
 class AnnotationFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ def read_annotations(
     label: str | None = None,
     pixel_centres: bool = False,
     fit: str = "check",
+    untagged: str | None = None,
 ) -> tuple[list[AnnotatedImage], list[str]]:
     """Pairs the annotations of a file, or of all files of a folder, with pictures.
 
@@ -53,6 +55,7 @@ def read_annotations(
             its outlines belong to the objects, as with OpenCV's contours.
         fit: ``check`` refuses annotations that do not fit their picture, once that is read;
             ``scale`` scales those of another size, ``as-is`` takes all as they are.
+        untagged: label of all annotations of a file in which none has a tag.
 
     Returns:
         The annotated pictures in the files' order, and a line for each thing left out.
@@ -73,6 +76,10 @@ def read_annotations(
                 raise
             problems.append(str(error))
     found = [replace(image, fit=fit) for image in found]
+    if untagged is not None and not any(o.tags for image in found for o in image.outlines):
+        label = untagged
+        warnings.warn(f"{path}: no annotation has a tag, so all are taken as '{label}'",
+                      stacklevel=2)  # fmt: skip
     return choose(
         found, problems, path, tag=tag, label=label, pixel_centres=pixel_centres
     ), problems
@@ -101,7 +108,8 @@ def choose(
             outlines += [_moved(one) if pixel_centres else one] if one.tags else []
         if untagged:
             problems.append(
-                f"{image.path}: {untagged} annotations have no tag: name them with --label"
+                f"{image.path}: {untagged} annotations have no tag: name them with --label "
+                "(ImageJ's own names, such as 0123-0456, are none)"
             )
         if outlines:
             used.append(replace(image, outlines=tuple(outlines)))
@@ -266,7 +274,8 @@ def _tagged(found: list[AnnotatedImage], tag: str, file: Path) -> list[Annotated
     if tag not in every:
         names = sorted(every)
         has = ", ".join(names[:MOST_SHOWN]) + (", ..." if len(names) > MOST_SHOWN else "")
-        raise ImageError(f"{file} has no annotation with the tag '{tag}' (it has: {has or 'none'})")
+        has = has or "none; --label instead of --tag names such annotations"
+        raise ImageError(f"{file} has no annotation with the tag '{tag}' (it has: {has})")
     return [
         replace(image, outlines=tuple(
             replace(one, tags=(tag, *(each for each in one.tags if each != tag)))

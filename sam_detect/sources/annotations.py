@@ -21,10 +21,11 @@ from urllib.parse import unquote
 import numpy as np
 
 from sam_detect.errors import ImageError, LibraryError, MaskError
-from sam_detect.formats.values import checked_size, short
+from sam_detect.formats.values import short
 from sam_detect.labels import normalised_label, shown_label
 from sam_detect.polygons import coco_polygons
 from sam_detect.types import AnnotatedImage, Annotation
+from sam_detect.types.annotations import checked_size
 
 MAX_ANNOTATION_BYTES = 1 << 30
 GZIP_MAGIC = b"\x1f\x8b"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,12 +23,8 @@ from sam_detect.masks import (
 from sam_detect.polygons import Polygon, mask_polygons, polygons_to_crop
 
 MAX_MASK_PIXELS = 1 << 28
-AS_IS = "take them as they are (--fit as-is); learn, fewshot and evaluate have --fit"
 Location = tuple[int, int, int]
 """XY, Z and T of a plane in a stack, from 0."""
-FITS = ("check", "scale", "as-is")
-"""What is done with annotations that do not fit their picture: refused, scaled where the ratio is
-one number, or taken as they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,13 +131,6 @@ class Annotation:
             point_xy=point and (point[0] * x, point[1] * y),
         )
 
-    def reach_xy(self) -> tuple[float, float]:
-        """How far right and down its polygons, box or point reach; 0 of run lengths."""
-        rings = [ring.max(axis=0) for polygon in self.polygons for ring in polygon]
-        x, y, w, h = self.bbox_xywh or (0.0, 0.0, 0.0, 0.0)
-        found = np.max([*rings, (x + w, y + h), self.point_xy or (0.0, 0.0)], axis=0)
-        return float(found[0]), float(found[1])
-
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImage:
@@ -155,7 +144,8 @@ class AnnotatedImage:
         references: what the file says of itself besides, for a writer of the same format.
         plane: the plane of a stack that the outlines lie in, which is read instead of ``path``;
             None for a picture.
-        fit: one of :data:`FITS`: what is done where the picture has another size.
+        fit: what is done where they do not fit the picture: ``check`` refuses, ``scale`` scales
+            where the ratio is one number, ``as-is`` takes them as they are.
     """
 
     path: str
@@ -178,40 +168,38 @@ class AnnotatedImage:
         Raises:
             MaskError: the annotations were made on a picture of another size.
         """
-        rles = (each.mask_rle.get("size") for each in self.outlines if each.mask_rle is not None)
-        said = self.size_hw or next(rles, None)
-        sides = isinstance(said, (tuple, list)) and len(said) == 2 and tuple(said)
-        if not sides or self.fit == "as-is" or _agree(sides, size_hw):
+        rle = next((o.mask_rle.get("size") for o in self.outlines if o.mask_rle is not None), 0)
+        own = checked_size(*rle) if isinstance(rle, list) and len(rle) == 2 else None
+        said, (height, width) = self.size_hw or own, size_hw
+        fits = said is None or all(a in (0, b) for a, b in zip(said, size_hw, strict=True))
+        if said is None or fits or self.fit == "as-is":
             return self, ""
-        height, width = size_hw
-        if turned and _agree(sides, (width, height)):
-            reach = np.max([(0.0, 0.0), *(each.reach_xy() for each in self.outlines)], axis=0)
-            if reach[0] <= width + 1 and reach[1] <= height + 1:
+        if turned:
+            x, y = reach_xy(self.outlines)
+            if x <= width + 1 and y <= height + 1:
                 return self, ""
             raise MaskError(
-                f"its annotations reach {reach[0]:.0f},{reach[1]:.0f}, and the picture is "
-                f"{width}x{height} once its EXIF orientation turns it: they were made on the "
-                "picture as it is stored; save it turned, and annotate that"
+                f"its annotations reach {x:.0f},{y:.0f}, and the picture is {width}x{height} once "
+                "its EXIF orientation turns it: they were made on the picture as it is stored; "
+                "save it turned, and annotate that"
             )
-        sizes = f"its annotations were made on {_side(sides[1])}x{_side(sides[0])} pixels, and "
-        sizes += f"the picture has {width}x{height}"
-        old_h, old_w = (each if isinstance(each, int) else 0 for each in sides)
+        old_h, old_w = said
+        sizes = (f"its annotations were made on {old_w}x{old_h} pixels, and the picture has "
+                 f"{width}x{height}")  # fmt: skip
         # Sizes are whole numbers, so each may be up to a pixel off the ratio.
-        exact = abs(old_h * width - old_w * height) <= max(old_h, height) + max(old_w, width)
-        if old_h <= 0 or old_w <= 0 or not exact:
-            raise MaskError(f"{sizes}, which is no scaled copy of that: give the picture that they "
-                            f"were made on, or {AS_IS}")  # fmt: skip
-        if self.fit != "scale":
-            raise MaskError(f"{sizes}: give the picture that they were made on, scale them (--fit "
-                            f"scale), or {AS_IS}")  # fmt: skip
-        x, y = width / old_w, height / old_h
-        scaled = []
+        off = abs(old_h * width - old_w * height) - max(old_h, height) - max(old_w, width)
+        if off > 0 or 0 in said or self.fit != "scale":
+            way = ", scale them (--fit scale)" if off <= 0 and 0 not in said else ""
+            raise MaskError(f"{sizes}: give the picture that they were made on{way}, or take them "
+                            "as they are (--fit as-is); learn, fewshot and evaluate have --fit"
+                            )  # fmt: skip
+        outlines = []
         for each in self.outlines:
             with suppress(MaskError):  # its crop says what is wrong
-                if each.mask_rle is None or each.mask_rle.get("size") == list(sides):
-                    each = each.scaled(x, y)  # noqa: PLW2901
-            scaled.append(each)
-        return replace(self, outlines=tuple(scaled)), f"{sizes}: scaled by {x:.4g}"
+                if each.mask_rle is None or each.mask_rle.get("size") == list(said):
+                    each = each.scaled(width / old_w, height / old_h)  # noqa: PLW2901
+            outlines.append(each)
+        return replace(self, outlines=tuple(outlines)), f"{sizes}: scaled by {width / old_w:.4g}"
 
     def in_one_plane(self) -> tuple[AnnotatedImage, str]:
         """The annotations as those of a picture of one plane, whatever plane of a stack they name,
@@ -238,9 +226,22 @@ class AnnotatedImage:
         return self.path if self.plane is None else self.plane
 
 
-def _agree(said: tuple[Any, ...], size_hw: tuple[int, int]) -> bool:
-    return all(a in (0, b) for a, b in zip(said, size_hw, strict=True))
+def checked_size(height: Any, width: Any) -> tuple[int, int] | None:
+    """A file's height and width of its picture, 0 for one that it does not say; None for both."""
+    sides = []
+    for value in (height, width):
+        try:
+            sides.append(0 if isinstance(value, bool) else max(0, round(float(value))))
+        except (TypeError, ValueError, OverflowError):
+            sides.append(0)
+    return (sides[0], sides[1]) if any(sides) else None
 
 
-def _side(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, (int, float)) and abs(value) < 1e300 else "?"
+def reach_xy(outlines: Sequence[Annotation]) -> tuple[float, float]:
+    """How far right and down polygons, boxes and points reach."""
+    rings = [ring for each in outlines for polygon in each.polygons for ring in polygon]
+    boxes = [each.bbox_xywh for each in outlines if each.bbox_xywh is not None]
+    points = [each.point_xy for each in outlines if each.point_xy is not None]
+    ends = [*(ring.max(axis=0) for ring in rings), *((x + w, y + h) for x, y, w, h in boxes)]
+    x, y = np.max([(0.0, 0.0), *ends, *points], axis=0).tolist()
+    return x, y

@@ -170,7 +170,7 @@ BAD_ROWS = {
     "an infinite point": ("0 1e999 0 1 0 1 1", "not finite"),
     "an absurd box": ("0 1e308 .5 1e308 .5", "no shares of the picture"),
     "an absurd point": ("0 1e308 0 1 0 1 1", "no shares"),
-    "pixels": ("0 100 100 200 100 200 200", "no shares of the picture, .* got 200"),
+    "pixels": ("0 100 100 200 100 200 200", "no shares of the picture"),
     "a box outside": ("0 1.5 .5 .5 .5", "outside"),
     "no area": ("0 .5 .5 0 .5", "size 0x3"),
     "a line": ("0 .1 .5 .5 .5 .9 .5", "no pixel inside"),

@@ -21,13 +21,13 @@ from sam_detect.evaluation.dataset import (
     relative,
 )
 from sam_detect.evaluation.readers import label_maps, yolo
-from sam_detect.formats.values import checked_size
 from sam_detect.polygons import pycocotools_rle
 from sam_detect.sources import DEFAULT_MAX_PIXELS, PlaneRanges, find_images, planes_of
 from sam_detect.sources.annotated_planes import annotated_planes, fitted
 from sam_detect.sources.annotation_files import content_of, is_coco, read_annotations
 from sam_detect.sources.annotations import is_id, load_coco, match_pictures
 from sam_detect.types import AnnotatedImage, Annotation
+from sam_detect.types.annotations import checked_size
 
 UNTAGGED = "object"
 """The label of annotations without one."""
