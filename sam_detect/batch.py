@@ -17,6 +17,7 @@ from sam_detect.pipeline import Pipeline
 from sam_detect.registry import BUILT_IN
 from sam_detect.sources import Plane
 from sam_detect.sources.annotated_planes import fitted
+from sam_detect.sources.stacks import plane_count
 from sam_detect.tiling import usable_cores
 from sam_detect.types import AnnotatedImage, Detections, Frame, Masks, Recipe
 from sam_detect.workers import Answer, Pool, Reader, Setup, attempt, in_order
@@ -220,7 +221,7 @@ class _Preparing:
 
     def __call__(self, pipeline: Pipeline, read: Reader) -> Prepared:
         frame = read(self.image.picture)
-        image, notes = fitted(self.image, frame.size_hw, in_stack=_in_stack(frame))
+        image, notes = fitted(self.image, frame.size_hw, in_stack=_in_stack(frame, self.image.path))
         if not self.negative:  # these may well lie on nothing
             image, moved = placed(image, frame)
             notes += [moved] if moved else []
@@ -235,8 +236,12 @@ class _Preparing:
         )  # fmt: skip
 
 
-def _in_stack(frame: Frame) -> bool:
-    return frame.location is not None or bool(frame.left_out)
+def _in_stack(frame: Frame, path: str) -> bool:
+    """Whether a picture is one of several planes, rather than one of channels alone."""
+    try:
+        return bool(frame.location or (frame.left_out and plane_count(path) > 1))
+    except ImageError:  # a picture of several frames
+        return True
 
 
 def _outlined(

@@ -138,9 +138,9 @@ def evaluate(
 ) -> int:
     """Measure what is found in annotated pictures after a few examples.
 
-    DATASET is a folder with annotations.json and images/, a YOLO-seg folder, a folder with
-    images/ and masks/ (label maps), or a COCO file. Label maps may be stacks: --z, --t, --xy and
-    --channel select planes, and each is a picture.
+    DATASET is a folder with annotations.json and images/, a YOLO folder, a folder with images/
+    and masks/ (label maps), or annotations in any format that learn reads, with their pictures in
+    --images. Of stacks --z, --t, --xy and --channel select planes, and each is a picture.
 
     \b
       sam-detect evaluate nuts/ --shots 5 --seeds 0,1,2

@@ -79,7 +79,8 @@ ADVANCED = ("exhaustive", "pixel_centres", "fit", "min_area", "max_area", *optio
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="File or folder with outlines and names: COCO, GeoJSON (QuPath), ImageJ's regions, "
-    "LabelMe, label maps, NimbusImage, YOLO (a folder with data.yaml), sam-detect's JSON.",
+    "LabelMe, label maps, NimbusImage, YOLO (a folder with data.yaml, classes.txt or obj.names), "
+    "sam-detect's JSON.",
 )
 @click.option("--tag", metavar="NAME", help="Only annotations with this tag or of this category.")
 @click.option(

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
+from unicodedata import normalize
 
 from sam_detect.errors import ImageError, LibraryError, MaskError
 from sam_detect.evaluation.dataset import (
@@ -73,9 +74,11 @@ def read(file: Path, *, max_pixels: int) -> Dataset:
     used: set[Id] = set()
     missing = 0
     labels: dict[Path, str] = {}
+    written = {normalize("NFC", str(each)): each for each in root.rglob("*.txt")}
     for path, split in _pictures(root, settings, builder).items():
         what = relative(path, root)
         label_file = _label_file(Path(path), root)
+        label_file = written.get(normalize("NFC", str(label_file)), label_file)
         if labels.setdefault(label_file, what) != what:
             builder.note(what, f"its label file is that of {labels[label_file]}")
             continue
@@ -192,6 +195,7 @@ def _inside(root: Path, base: Any, value: Any) -> Path | None:
     """
     if not isinstance(value, str):
         return None
+    value = value.replace("\\", "/")
     top = os.path.abspath(root)
     bases = [base] if isinstance(base, str) else []
     wanted = [*(os.path.join(each, value) for each in bases), value, value.removeprefix("../")]
