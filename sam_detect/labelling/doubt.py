@@ -19,7 +19,7 @@ NEAR = 0.2
 """Confidence from which an unknown object is a near miss."""
 MANY, SHARE = 2, 0.25
 """So many near misses raise a doubt, or this share of the named objects where that is more."""
-OTHER_AREA = 4.0
+OTHER_AREA = 2.0
 """Factor between the areas of a picture's objects and those of the nearest examples..."""
 OTHER_SIDE = 2.0
 """... between the longest sides of pictures..."""
