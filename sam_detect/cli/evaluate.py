@@ -108,7 +108,7 @@ SHOWN_PROBLEMS = 5
 )  # fmt: skip
 @options.fit_option
 @options.plane_options
-@options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Machine"))
+@options.settings_options(*options.section("Scale", "Proposals", "Vectors", "Labels", "Machine"))
 @options.general_options
 def evaluate(
     dataset: Path,
