@@ -28,7 +28,7 @@ from sam_detect.types import AnnotatedImage, Annotation
 from sam_detect.types.annotations import checked_size
 
 MAX_ANNOTATION_BYTES = 1 << 30
-GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC, MAX_UNPACKED_BYTES = b"\x1f\x8b", 1 << 28
 MAX_DIGITS = 400
 """Longer whole numbers are beyond every float, and may be beyond what Python converts."""
 VISIBLE = 2
@@ -244,14 +244,17 @@ def read_bytes(path: Path) -> bytes:
         data = path.read_bytes() if found.st_size <= MAX_ANNOTATION_BYTES else b""
         if data.startswith(GZIP_MAGIC):
             unpacking = zlib.decompressobj(wbits=31)
-            data = unpacking.decompress(data, MAX_ANNOTATION_BYTES + 1)
-            if not unpacking.eof and len(data) <= MAX_ANNOTATION_BYTES:
+            data = unpacking.decompress(data, MAX_UNPACKED_BYTES + 1)
+            if len(data) > MAX_UNPACKED_BYTES:
+                raise ImageError(f"{path} unpacks to more than {MAX_UNPACKED_BYTES >> 20} MiB: "
+                                 "split it")  # fmt: skip
+            if not unpacking.eof:
                 raise ImageError(f"{path} is cut off: copy or export it again")
     except OSError as error:
         raise ImageError(f"the annotations {path} cannot be read: {error.strerror}") from error
     except zlib.error as error:
         raise ImageError(f"{path} is a damaged gzip file ({error}): export it again") from error
-    if max(found.st_size, len(data)) > MAX_ANNOTATION_BYTES:
+    if found.st_size > MAX_ANNOTATION_BYTES:
         raise ImageError(f"{path} is larger than {MAX_ANNOTATION_BYTES >> 20} MiB: split it")
     return data
 
