@@ -37,6 +37,44 @@ BOX = "0 0.5 0.5 0.25 0.5"
 # What is read
 
 
+@pytest.mark.parametrize(
+    ("behind", "box"), [(" 0.91", True), (" 0.91 7", True), (" 1 7", True), (" .5 1", True)]
+)
+def test_a_confidence_and_a_track_are_no_coordinates(
+    tmp_path: Path, behind: str, box: bool
+) -> None:
+    [found] = only_picture(
+        open_dataset(yolo_folder(tmp_path / "b", BOX + behind, names=["nut"]))
+    ).objects
+    assert (found.mask_rle is None, found.bbox_xywh) == (box, (3, 1.5, 2, 3))
+    outlined = open_dataset(yolo_folder(tmp_path / "p", POLYGON.replace("1 ", "0 ", 1) + behind,
+                                        names=["nut"]))  # fmt: skip
+    np.testing.assert_array_equal(mask_of(only_object(outlined)), square_mask())
+
+
+def test_a_triangle_stays_one(tmp_path: Path) -> None:
+    for row in ("0 0.1 0.1 0.9 0.1 0.5 0.9", "0 0 0 1 0 0 1", "0 0.1 0.1 0.9 0.1 0.5 1.0"):
+        dataset = open_dataset(yolo_folder(tmp_path, row, names=["nut"]))
+        assert only_object(dataset).mask_rle is not None
+
+
+@pytest.mark.parametrize("layout", ["label studio", "cvat", "labelimg", "labels", "windows"])
+def test_names_in_lists_are_read(tmp_path: Path, layout: str) -> None:
+    images, labels, names = {
+        "label studio": ("images", "labels", "classes.txt"),
+        "cvat": ("obj_train_data", "obj_train_data", "obj.names"),
+        "labelimg": (".", ".", "classes.txt"),
+        "labels": ("images", "labels", "labels/classes.txt"),
+        "windows": ("images", "labels", "data.yaml"),
+    }[layout]
+    picture(tmp_path / images / "a.png")
+    write(tmp_path / labels / "a.txt", BOX)
+    write(tmp_path / names, "names: [nut]\ntrain: .\\images\n" if layout == "windows" else
+          "\ufeffnut\r\ndate\r\n")  # fmt: skip
+    assert only_object(open_dataset(tmp_path)).label == "nut"
+    assert only_object(open_dataset(tmp_path / names)).label == "nut"
+
+
 def test_a_polygon_gives_its_mask(tmp_path: Path) -> None:
     dataset = open_dataset(yolo_folder(tmp_path / "nuts", POLYGON))
     one_problem(dataset, "category 'nut'", "no object")
