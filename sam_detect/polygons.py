@@ -226,12 +226,13 @@ def mask_polygons(
         points = _bevelled(corners, touching)[:, None]
         smooth = cv2.approxPolyDP(points, min(tolerance_px, EXACT_TOLERANCE_PX), closed=True)
         rings[index] = smooth[:, 0, :].astype(np.float64) + np.asarray(box_xyxy[:2], np.float64)
-    order = sorted(rings, key=lambda i: cv2.contourArea(rings[i].astype(np.float32)), reverse=True)
-    inside: dict[int, list[int]] = {}
     parents = hierarchy[0, :, 3].tolist()
-    for hole in order:
-        inside.setdefault(parents[hole], []).append(hole)
-    polygons = [(rings[i], *(rings[hole] for hole in inside.get(i, ()))) for i in inside[-1]]
+    order = sorted(rings, key=lambda i: cv2.contourArea(rings[i].astype(np.float32)), reverse=True)
+    polygons = [
+        (rings[part], *(rings[hole] for hole in order if parents[hole] == part))
+        for part in order
+        if parents[part] < 0
+    ]
     return polygons if tolerance_px <= EXACT_TOLERANCE_PX else simplified(polygons, tolerance_px)
 
 

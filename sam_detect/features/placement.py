@@ -19,9 +19,9 @@ SIDE = 48
 BAND = 0.12
 """Width of the bands on both sides of an outline, in square roots of its area."""
 LEAST, LEAST_OF_ONE = 0.65, 0.5
-"""Mean share of places that fit worse. Of the right outlines of nuclei, glands, neurites, food, nuts
-and dates it is at least .81, of coarse, moved and far too large ones .62 (of three .53); of those
-of another picture it is about .5."""
+"""Mean share of places that fit worse. Of the right outlines of nuclei, glands, neurites, food and
+nuts it is at least .81, of coarse, moved and far too large ones .62 (of three .53); of those of
+another picture it is about .5."""
 BETTER_SCALED = 0.2
 
 

@@ -21,7 +21,6 @@ from PIL import Image
 
 from sam_detect.errors import ImageError, MaskError
 from sam_detect.formats.values import (
-    Budget,
     box_polygon,
     checked_location,
     checked_point,
@@ -39,6 +38,8 @@ from sam_detect.types.annotations import checked_size
 
 VERSION = "5.5.0"
 UNTAGGED = "unknown"
+MAX_MASK_SIDE = 1 << 16
+MAX_MASK_PIXELS = 1 << 28
 CORNERED = ("polygon", "rotation", "quadrilateral", "oriented_rectangle")
 """Shapes that are their corners; the boxes that X-AnyLabeling and others turn are some."""
 CIRCLE_CORNERS = 64
@@ -61,10 +62,9 @@ def decode(data: Mapping[str, Any], problems: list[str]) -> list[AnnotatedImage]
         raise ImageError("it is no LabelMe file: 'shapes' must be a list")
     outlines: list[Annotation] = []
     groups: dict[tuple[Any, ...], int] = {}
-    budget = Budget()
     for number, shape in enumerate(shapes, start=1):
         try:
-            found = _annotation(shape, budget)
+            found = _annotation(shape)
         except MaskError as error:
             problems.append(f"shape {number}: {error}")
             continue
@@ -113,7 +113,7 @@ def _png(crop: BoolArray) -> str:
     return base64.b64encode(data.getvalue()).decode("ascii")
 
 
-def _annotation(shape: Any, budget: Budget) -> Annotation:
+def _annotation(shape: Any) -> Annotation:
     """Raises ``MaskError`` that says why the shape cannot be used."""
     if not isinstance(shape, Mapping):
         raise MaskError(f"it must be an object, got {short(shape)}")
@@ -135,7 +135,7 @@ def _annotation(shape: Any, budget: Budget) -> Annotation:
     if kind == "rectangle" and len(points) in (2, 4):  # by all corners, as X-AnyLabeling writes it
         corners = np.array([checked_point(each) for each in points])
         (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
-        if not np.isin(corners, (x0, y0, x1, y1)).all():
+        if not (np.isclose(corners, (x0, y0)) | np.isclose(corners, (x1, y1))).all():
             return replace(found, polygons=((checked_ring(corners),),))
         box_polygon(x0, y0, x1, y1)  # raises where it has no area
         return replace(found, bbox_xywh=(x0, y0, x1 - x0, y1 - y0))
@@ -145,20 +145,21 @@ def _annotation(shape: Any, budget: Budget) -> Annotation:
         raise MaskError(f"a {short(kind)} of {len(points)} points outlines no object")
     (x0, y0), (x1, y1) = checked_point(points[0]), checked_point(points[1])
     if kind == "mask":
-        return replace(found, polygons=tuple(mask_polygons(*_mask(shape, (x0, y0), budget))))
+        return replace(found, polygons=tuple(mask_polygons(*_mask(shape, (x0, y0)))))
     turns = np.linspace(0, 2 * math.pi, CIRCLE_CORNERS, endpoint=False)
     circle = np.stack([np.cos(turns), np.sin(turns)], axis=1) * math.hypot(x1 - x0, y1 - y0)
     return replace(found, polygons=((checked_ring(circle + np.array([x0, y0])),),))
 
 
 def _mask(
-    shape: Mapping[str, Any], corner: tuple[float, float], budget: Budget
+    shape: Mapping[str, Any], corner: tuple[float, float]
 ) -> tuple[BoolArray, tuple[int, int, int, int]]:
     try:
         content = base64.b64decode(shape.get("mask") or "", validate=True)
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             width, height = picture.size
-            budget.spend(width * height)
+            if max(width, height) > MAX_MASK_SIDE or width * height > MAX_MASK_PIXELS:
+                raise MaskError(f"its mask of {width}x{height} pixels is too large")
             crop = np.asarray(picture.convert("L")) > 0
     except (binascii.Error, TypeError, ValueError, OSError, SyntaxError) as error:
         raise MaskError("its mask is no PNG picture in base64") from error

@@ -22,26 +22,11 @@ MAX_SHOWN = 60
 MAX_PLANE = 1 << 31
 DECIMALS = 3
 """Of coordinates in text: outlines keep .05 pixels away from the centres of pixels."""
-MAX_FILE_PIXELS = 1 << 28
 PALETTE = (
     (230, 25, 75), (60, 180, 75), (0, 130, 200), (245, 130, 48), (145, 30, 180), (70, 240, 240),
     (240, 50, 230), (210, 245, 60), (250, 190, 212), (0, 128, 128), (170, 110, 40), (128, 0, 0),
 )  # fmt: skip
 """Sasha Trubetskoy's distinct colours."""
-
-
-class Budget:
-    """What the masks of one file may take all together, counted before they are unpacked."""
-
-    def __init__(self, pixels: int = MAX_FILE_PIXELS) -> None:
-        self._left = pixels
-
-    def spend(self, pixels: int) -> None:
-        """Raises ``MaskError`` where that is more than is left."""
-        if pixels > self._left:
-            raise MaskError(f"its mask of {pixels:,} pixels is too large: the masks of a file may "
-                            f"have {MAX_FILE_PIXELS:,} in all")  # fmt: skip
-        self._left -= pixels
 
 
 def to_json_bytes(data: Any) -> bytes:

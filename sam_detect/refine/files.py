@@ -47,7 +47,7 @@ class AnnotationFile:
             self._coco = parsed
             self.images, self.problems = self._read_coco(parsed)
         else:
-            self.images, self.problems = load_annotations(path)
+            self.images, self.problems = load_annotations(path, (data, parsed))
             self._require_writable(parsed)
         self._parsed = parsed
 

@@ -119,15 +119,34 @@ def choose(
     return used
 
 
-def load_annotations(file: str | Path) -> tuple[list[AnnotatedImage], list[str]]:
+def load_annotations(
+    file: str | Path, content: tuple[bytes, Any] | None = None
+) -> tuple[list[AnnotatedImage], list[str]]:
     """The pictures of one file in any format but COCO, and a line for each thing left out.
+
+    Args:
+        content: that :func:`content_of` gives, where it was read before.
 
     Raises:
         ImageError: the file cannot be read, or is in no known format.
     """
     path = Path(file)
-    data, parsed = content_of(path)
-    return _loaded(path, data, parsed)
+    data, parsed = content or content_of(path)
+    problems: list[str] = []
+    dataset = dataset_of(path)
+    try:
+        if dataset is not None:
+            found = download(dataset, problems)
+        elif data.startswith((imagej.ROI_MAGIC, imagej.ZIP_MAGIC)):
+            found = imagej.decode(data, problems)
+        elif data.startswith(MAGICS):
+            found = label_map.decode(data, problems)
+        else:
+            found = _decoder(parsed, path)(parsed, problems)
+    except ImageError as error:
+        shown = str(error)
+        raise ImageError(shown if str(path) in shown else f"{path}: {shown}") from error
+    return found, [f"{path.name}: {line}" for line in problems]
 
 
 def content_of(path: Path) -> tuple[bytes, Any]:
@@ -147,29 +166,8 @@ def content_of(path: Path) -> tuple[bytes, Any]:
 
 def is_coco(parsed: Any) -> bool:
     """Whether JSON is COCO, or says so without being it."""
-    return (
-        isinstance(parsed, dict)
-        and bool({"images", "categories"} & parsed.keys())
-        and foreign.of_json(parsed) is None
-    )
-
-
-def _loaded(path: Path, data: bytes, parsed: Any) -> tuple[list[AnnotatedImage], list[str]]:
-    problems: list[str] = []
-    dataset = dataset_of(path)
-    try:
-        if dataset is not None:
-            found = download(dataset, problems)
-        elif data.startswith((imagej.ROI_MAGIC, imagej.ZIP_MAGIC)):
-            found = imagej.decode(data, problems)
-        elif data.startswith((label_map.PNG_MAGIC, *label_map.TIFF_MAGIC)):
-            found = label_map.decode(data, problems)
-        else:
-            found = _decoder(parsed, path)(parsed, problems)
-    except ImageError as error:
-        shown = str(error)
-        raise ImageError(shown if str(path) in shown else f"{path}: {shown}") from error
-    return found, [f"{path.name}: {line}" for line in problems]
+    keys = {"images", "categories"} & parsed.keys() if isinstance(parsed, dict) else set()
+    return bool(keys) and foreign.of_json(parsed) is None
 
 
 def _decoder(data: Any, path: Path) -> Callable[[Any, list[str]], list[AnnotatedImage]]:
@@ -187,11 +185,9 @@ def _decoder(data: Any, path: Path) -> Callable[[Any, list[str]], list[Annotated
 
 
 def _unknown(path: Path, name: str | None) -> ImageError:
-    is_name = "" if name is None else f" is a file of {name}, and"
-    way_out = "" if name is None else ": export it as COCO, or convert it"
-    return ImageError(
-        f"{path}{is_name} is in no format of annotations that is known ({FORMATS}){way_out}"
-    )
+    text = f"is in no format of annotations that is known ({FORMATS})"
+    text = text if name is None else f"is a file of {name}, and {text}: export it as COCO"
+    return ImageError(f"{path} {text}")
 
 
 def _plain_polygons(data: list[Any], problems: list[str]) -> list[AnnotatedImage]:
@@ -225,12 +221,12 @@ def _of_file(
     file: Path, images: Sequence[str], tag: str | None, problems: list[str]
 ) -> list[AnnotatedImage]:
     """What one file, or dataset on a server, says of the pictures at hand."""
-    data, parsed = content_of(file)
-    if is_coco(parsed):
-        found, lines = read_coco(file, images, tag=tag, data=parsed)
+    content = content_of(file)
+    if is_coco(content[1]):
+        found, lines = read_coco(file, images, tag=tag, data=content[1])
         problems += lines
         return found
-    found, lines = _loaded(file, data, parsed)
+    found, lines = load_annotations(file, content)
     problems += lines
     paths = pictures_of(file, found, images)
     matched, missing = [], []

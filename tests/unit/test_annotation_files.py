@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import struct
@@ -22,7 +21,6 @@ from strategies import QUICK
 
 from sam_detect.errors import ImageError, MaskError
 from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus
-from sam_detect.formats.values import Budget
 from sam_detect.outputs.coco import COCOSink
 from sam_detect.outputs.text import JSONSink
 from sam_detect.sources.annotation_files import load_annotations, read_annotations
@@ -428,32 +426,6 @@ def test_a_rectangle_of_other_corners_is_none(tmp_path: Path, points: list[list[
     file = write(tmp_path, "a.json", labelme_file("rectangle", points))
     with pytest.raises(ImageError, match="shape 1"):
         read_annotations(file, PICTURES)
-
-
-def noise_png(side: int) -> str:
-    values = np.random.default_rng(0).integers(0, 2, (side, side)).astype(np.uint8) * 255
-    return base64.b64encode(cv2.imencode(".png", values)[1].tobytes()).decode()
-
-
-def test_the_masks_of_a_file_share_one_budget(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(labelme, "Budget", lambda: Budget(250))
-    data = labelme_file("mask", [[1, 1], [9, 9]], mask=noise_png(10))
-    data["shapes"] *= 3
-    [image], problems = read_annotations(write(tmp_path, "a.json", data), PICTURES)
-    assert len(image.outlines) == 2
-    assert problems == [
-        "a.json: shape 3: its mask of 100 pixels is too large: the masks of a file may have "
-        "268,435,456 in all"
-    ]
-
-
-def test_a_mask_of_noise_takes_time_that_grows_with_its_size(tmp_path: Path) -> None:
-    """Tens of thousands of parts and holes, each of which was compared with all others."""
-    data = labelme_file("mask", [[0, 0], [699, 699]], mask=noise_png(700))
-    [image], _ = read_annotations(write(tmp_path, "a.json", data), PICTURES)
-    assert sum(map(len, image.outlines[0].polygons)) > 30_000
 
 
 def damaged(data: bytes, how: str) -> bytes:

@@ -130,9 +130,8 @@ def _read(file: Path, folder: Path, ranges: PlaneRanges, max_pixels: int, fit: s
         builder.problems += map(printable, lines)
     ids: set[Id] = set()
     for image in images:
-        count = "1 object" if len(image.outlines) == 1 else f"{len(image.outlines)} objects"
         row, plane = image.references, image.plane
-        what = f"image {row['id']} ({printable(image.file_name, 100)}) with {count}"
+        what = _shown(row["id"], image)
         try:
             if plane is None:
                 size_hw = builder.size_of(image.path, what)
@@ -166,16 +165,21 @@ def _coco_images(
         coco.images, match_pictures(names, find_images(folder), file), strict=True
     ):
         outlines = tuple(coco.outlines.get(row["id"], ()))
-        count = "1 object" if len(outlines) == 1 else f"{len(outlines)} objects"
-        what = f"image {row['id']} ({printable(str(row['file_name']), 100)}) with {count}"
+        size_hw = checked_size(row.get("height"), row.get("width"))
+        image = AnnotatedImage(path or "", str(row["file_name"]), outlines, size_hw, row)
+        what = _shown(row["id"], image)
         if path is None:
             builder.note(what, f"no such picture in {folder}, or more than one of that name")
         elif seen.setdefault(path, row["id"]) != row["id"]:
             builder.note(what, f"the same file as that of image {seen[path]}")
         else:
-            size_hw = checked_size(row.get("height"), row.get("width"))
-            found.append(AnnotatedImage(path, str(row["file_name"]), outlines, size_hw, row))
+            found.append(image)
     return found, categories
+
+
+def _shown(number: Id, image: AnnotatedImage) -> str:
+    count = "1 object" if len(image.outlines) == 1 else f"{len(image.outlines)} objects"
+    return f"image {number} ({printable(image.file_name, 100)}) with {count}"
 
 
 def _other_images(
@@ -184,18 +188,18 @@ def _other_images(
     """The annotated pictures of a file, or of a folder of such, in another format."""
     annotated, problems = read_annotations(file, find_images(folder), label=UNTAGGED)
     builder.problems += map(printable, problems)
-    found: dict[str, AnnotatedImage] = {}
+    merged: dict[str, AnnotatedImage] = {}
     for image in annotated:
-        name = relative(image.path, folder)
-        earlier = found[name].outlines if name in found else ()
-        outlines = tuple(
-            replace(each, id=f"{name}:{number}")
-            for number, each in enumerate(image.outlines, start=1 + len(earlier))
-        )
-        found[name] = replace(image, file_name=name, outlines=earlier + outlines,
-                              references={"id": name})  # fmt: skip
-    labels = sorted({str(o.label) for image in found.values() for o in image.outlines})
-    return [*found.values()], {label: number for number, label in enumerate(labels, start=1)}
+        first = merged.setdefault(image.path, replace(image, outlines=()))
+        merged[image.path] = replace(first, outlines=first.outlines + image.outlines)
+    found = []
+    for path, image in merged.items():
+        name = relative(path, folder)
+        numbered = enumerate(image.outlines, start=1)
+        outlines = tuple(replace(each, id=f"{name}:{number}") for number, each in numbered)
+        found.append(replace(image, file_name=name, outlines=outlines, references={"id": name}))
+    labels = sorted({str(o.label) for image in found for o in image.outlines})
+    return found, {label: number for number, label in enumerate(labels, start=1)}
 
 
 def _usable(
