@@ -61,7 +61,11 @@ def _share(outlines: Sequence[Annotation], frame: Frame) -> tuple[float, int]:
     """The mean share of other places that fit outlines worse than their own, and of how many
     outlines; one outside the picture fits nowhere."""
     outlined = [each for each in outlines if each.is_outlined]
+    import cv2
+
     random, shares, (height, width) = np.random.default_rng(0), list[float](), frame.size_hw
+    grey = cv2.cvtColor(frame.image_rgb, cv2.COLOR_RGB2GRAY)
+    image = np.dstack([frame.image_rgb, cv2.absdiff(grey, cv2.blur(grey, (5, 5)))])
     for each in outlined[:: -(-len(outlined) // MOST_OUTLINES)]:
         try:
             found = each.crop(frame.size_hw)
@@ -73,15 +77,15 @@ def _share(outlines: Sequence[Annotation], frame: Frame) -> tuple[float, int]:
         (left, top, _, _), crop = found
         xs = random.integers(0, width - crop.shape[1] + 1, PLACES).tolist()
         ys = random.integers(0, height - crop.shape[0] + 1, PLACES).tolist()
-        fit = _explained(crop, frame.image_rgb)
+        fit = _explained(crop, image)
         own, others = fit(left, top), np.array([fit(*at) for at in zip(xs, ys, strict=True)])
         shares.append(float(np.mean((own > others) + (own == others) / 2)))
     return (float(np.mean(shares)), len(shares)) if shares else (1.0, 0)
 
 
 def _explained(crop: BoolArray, image: ImageRGB) -> Callable[[int, int], float]:
-    """What gives for a crop at x, y the share of the colours' variance there that is explained by
-    three zones: its inside, and the bands on both sides of its outline."""
+    """What gives for a crop at x, y the share of the variance there, of a colour or of the texture,
+    that is explained by three zones: its inside, and the bands on both sides of its outline."""
     import cv2
 
     margin = max(2, round(BAND * float(np.sqrt(np.count_nonzero(crop)))))
@@ -97,7 +101,7 @@ def _explained(crop: BoolArray, image: ImageRGB) -> Callable[[int, int], float]:
         at = np.ix_(np.clip(rows + y, 0, len(image) - 1),
                     np.clip(columns + x, 0, image.shape[1] - 1))  # fmt: skip
         seen = image[at][near].astype(np.float32)
-        within = sum(float(seen[zone].var(axis=0).sum()) * len(seen[zone]) for zone in zones)
-        return 1 - (within + 1) / (float(seen.var(axis=0).sum()) * len(seen) + 1)
+        within = sum(seen[zone].var(axis=0) * len(seen[zone]) for zone in zones)
+        return float(1 - ((within + 1) / (seen.var(axis=0) * len(seen) + 1)).min())
 
     return explained

@@ -51,7 +51,7 @@ def test_every_outline_is_scaled(factor: float) -> None:
     assert point.point_xy == pytest.approx((30 * factor, 20 * factor))
     found_box, crop = mask.crop(new) or ((), np.zeros(0))
     assert np.allclose(found_box, np.array((10, 10, 12, 30)) * factor, atol=1)
-    assert np.count_nonzero(crop) == pytest.approx(40 * factor**2, rel=0.15)
+    assert np.count_nonzero(crop) == pytest.approx(40 * factor**2, rel=0.2)
 
 
 def test_run_lengths_say_their_size_themselves() -> None:
@@ -88,7 +88,7 @@ def test_of_a_turned_picture_the_reach_tells_which_way_up_outlines_are() -> None
     turned = of(EVERY[0], size_hw=(60, 40))
     assert turned.fitted(SIZE, turned=True) == (turned, "")
     beyond = of(Annotation(bbox_xywh=(0, 40, 10, 15)), size_hw=(60, 40))
-    with pytest.raises(MaskError, match="reach 10,55, .* as it is stored"):
+    with pytest.raises(MaskError, match=r"reach 10,55, .* as it is stored"):
         beyond.fitted(SIZE, turned=True)
     with pytest.raises(MaskError, match="made on 40x60"):
         turned.fitted(SIZE, turned=False)
@@ -146,7 +146,7 @@ def outlined(rings: list[np.ndarray], **more: Any) -> AnnotatedImage:
     return of(*(Annotation(("cell",), ((ring,),)) for ring in rings), **more)
 
 
-@pytest.mark.parametrize("style", ["bright", "a membrane"])
+@pytest.mark.parametrize("style", ["bright", "a membrane", "texture"])
 @pytest.mark.parametrize("change", ["none", "larger", "moved"])
 def test_outlines_of_objects_are_taken_also_when_they_are_coarse(style: str, change: str) -> None:
     frame, rings = tissue(style)
@@ -172,7 +172,7 @@ def test_outlines_elsewhere_are_refused_unless_they_are_taken_as_they_are() -> N
 
 def test_outlines_outside_count_against_those_inside() -> None:
     frame, rings = tissue("bright")
-    with pytest.raises(MaskError, match="They reach 770"):
+    with pytest.raises(MaskError, match="They reach 692,692"):
         placed(outlined([*rings[:3], *(ring + 480 for ring in rings[:9])]), frame)
 
 
