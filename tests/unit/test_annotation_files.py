@@ -429,12 +429,12 @@ def test_a_rectangle_of_other_corners_is_none(tmp_path: Path, points: list[list[
 
 
 def damaged(data: bytes, how: str) -> bytes:
-    start = data.index(b".roi") + 4
+    start, listed = data.index(b".roi") + 4, data.index(b"PK\x01\x02") + 10
     return {
         "cut off": data[: len(data) // 2],
         "no directory": data[:-22],
         "a stream of rubbish": data[:start] + b"\xff" * 40 + data[start + 40 :],
-        "another method": data[:8] + b"\x63\0" + data[10:],
+        "another method": data[:listed] + b"\x63\0" + data[listed + 2 :],
         "huge sizes": data.replace(data[18:26], b"\xff\xff\xff\x7f\xff\xff\xff\x7f"),
     }[how]
 
@@ -444,12 +444,15 @@ def damaged(data: bytes, how: str) -> bytes:
 )
 def test_a_damaged_zip_of_regions_is_one_line(tmp_path: Path, how: str) -> None:
     file = write(tmp_path, "a.zip", damaged(imagej.encode(image(NUT, DATE)), how))
-    if how in ("cut off", "no directory"):
-        with pytest.raises(ImageError, match="it is no zip file that can be read"):
+    whole = {"huge sizes": "larger than 1024 MiB"} | dict.fromkeys(
+        ("cut off", "no directory"), "it is no zip file that can be read"
+    )
+    if how in whole:
+        with pytest.raises(ImageError, match=whole[how]):
             read_annotations(file, PICTURES)
         return
     found, problems = read_annotations(file, PICTURES)
-    assert (len(found[0].outlines), len(problems)) == ((2, 0) if how == "huge sizes" else (1, 1))
+    assert (len(found[0].outlines), len(problems)) == (1, 1)
     assert all("it cannot be unpacked" in line and "\n" not in line for line in problems)
 
 
