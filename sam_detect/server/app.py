@@ -13,7 +13,7 @@ from sam_detect.library.snapshot_reader import SNAPSHOT_LIMIT
 from sam_detect.server.access import Access
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession
-from sam_detect.server.http import CONTENT_POLICY, Guard, answer_problems
+from sam_detect.server.http import CONTENT_POLICY, Guard, PlainJSON, answer_problems
 from sam_detect.server.library_routes import library_body_limit, library_routes
 from sam_detect.server.library_view import LibraryView
 from sam_detect.server.picture_routes import group_routes, picture_routes
@@ -42,7 +42,8 @@ def annotation_app(
     session: AnnotationSession, survey: Survey, ahead: WorkAhead, access: Access
 ) -> Guard:
     """The page and what it asks for."""
-    app = FastAPI(title="sam-detect", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title="sam-detect", version=__version__, docs_url=None, redoc_url=None,
+                  default_response_class=PlainJSON)  # fmt: skip
     answer_problems(app)
 
     @app.get("/healthz")

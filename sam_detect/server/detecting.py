@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -10,13 +11,19 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from sam_detect.errors import SamDetectError
+from sam_detect.masks import checked_rle
+from sam_detect.server.changes import masks_of
 from sam_detect.server.detectors import Detectors
+from sam_detect.server.editing import reshape
 from sam_detect.server.http import problem_of
 from sam_detect.server.metrics import Metrics
 from sam_detect.server.uploads import Upload
 from sam_detect.server.work import WorkQueue
-from sam_detect.types import Detections
+from sam_detect.types import Masks
 
+QUICK_PIXELS = 16_000_000
+"""A picture of more takes long: pictures of usual cameras do not wait for it."""
+Point = tuple[float, float]
 LibraryName = Annotated[str, Field(min_length=1, max_length=100)]
 LibraryQuery = Annotated[LibraryName | None, Query(description="None: that of the service.")]
 
@@ -42,17 +49,26 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+class Mask(Body):
+    """Run lengths of COCO, as detections have them; ``size`` is height and width."""
+
+    size: tuple[int, int]
+    counts: str
+
+
 class Learning(Body):
-    """What a picture shows. Boxes are ``x, y, width, height`` in pixels, points ``x, y``."""
+    """What a picture shows. Boxes are ``x, y, width, height`` in pixels, points ``x, y``; a mask
+    and a polygon (its corners) outline an object each."""
 
     model_config = ConfigDict(
-        extra="forbid", allow_inf_nan=False,
-        json_schema_extra={"example": {"label": "nut", "boxes_xywh": [[40, 60, 80, 50]]}},
-    )  # fmt: skip
+        json_schema_extra={"example": {"label": "nut", "boxes_xywh": [[40, 60, 80, 50]]}}
+    )
 
     label: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
     boxes_xywh: Annotated[list[tuple[float, float, float, float]], Field(max_length=1000)] = []
-    points_xy: Annotated[list[tuple[float, float]], Field(max_length=1000)] = []
+    points_xy: Annotated[list[Point], Field(max_length=1000)] = []
+    masks: Annotated[list[Mask], Field(max_length=1000)] = []
+    polygons_xy: Annotated[list[list[Point]], Field(max_length=1000)] = []
     negative: bool = False
     library: LibraryName | None = None
 
@@ -89,10 +105,13 @@ class Service:
         self.metrics.batches.observe(size)
 
     async def run(
-        self, key: Any, work: Any, item: Any, gone: Callable[[], Any] | None = None
+        self, work: Any, asked: Any, upload: Upload, gone: Callable[[], Any] | None = None
     ) -> Any:
-        """Has the worker do something; takes and raises what :meth:`WorkQueue.run` does."""
-        return await self.queue.run(key, work, item, gone=gone)
+        """Has a worker do something with a picture; takes and raises what :meth:`WorkQueue.run`
+        does. Pictures of which the same is ``asked`` may be worked on together."""
+        most = self.detectors.default.settings.max_image_pixels
+        slow = await asyncio.to_thread(upload.pixels, most) > QUICK_PIXELS
+        return await self.queue.run(asked, work, (asked, upload), slow=slow, gone=gone)
 
     def detect(self, items: Sequence[tuple[Asked, Upload]]) -> list[dict[str, Any]]:
         """The pictures of a micro-batch, all asked for alike."""
@@ -103,10 +122,10 @@ class Service:
         snapshot, found = detector.snapshot(), []
         for how, upload in items:
             try:
-                frame, pipeline = upload.read(detector), detector.pipeline
-                detections = pipeline.detect(frame, snapshot=snapshot, explain_unknown=how.unknown)
-                if how.threshold is not None:
-                    detections = _at_least(detections, how.threshold)
+                pipeline = detector.pipeline.with_threshold(how.threshold)
+                detections = pipeline.detect(
+                    upload.read(detector), snapshot=snapshot, explain_unknown=how.unknown
+                )
                 shown = detections if how.unknown else detections.known
                 self.metrics.note_stages(detections.timings_ms)
                 found.append(shown.to_dict(explain=how.explain))
@@ -132,6 +151,7 @@ class Service:
             learnt = detector.learn(
                 frame, learning.label, boxes_xywh=learning.boxes_xywh,
                 points_xy=learning.points_xy, negative=learning.negative,
+                masks=_outlined(learning, frame.size_hw),
             )  # fmt: skip
         except SamDetectError as error:
             return error
@@ -142,6 +162,8 @@ class Service:
         }  # fmt: skip
 
 
-def _at_least(detections: Detections, threshold: float) -> Detections:
-    """The detections without the labels that are less sure."""
-    return detections[[i for i, each in enumerate(detections) if each.confidence >= threshold]]
+def _outlined(learning: Learning, size_hw: tuple[int, int]) -> Masks | None:
+    """The masks and polygons; None without any. Raises ``MaskError`` where one is malformed."""
+    found = [masks_of([checked_rle(each.model_dump())], size_hw) for each in learning.masks]
+    found += [reshape([each], size_hw) for each in learning.polygons_xy]
+    return Masks.concatenate(found) if found else None
