@@ -129,13 +129,19 @@ def split(mask: Masks, line_xy: npt.ArrayLike, size_hw: tuple[int, int]) -> list
     labels = _specks_joined(parts_along(crop, line - np.array(box[:2])))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    order = [int(i) for i in np.argsort(-sizes, kind="stable") if sizes[i]]
+    order, places = [int(i) for i in np.argsort(-sizes, kind="stable") if sizes[i]], _places(labels)
     if len(order) < 2:
         raise MaskError(
             "the line does not separate the object: draw it from one side of the object to the "
             "other, beyond its outline at both ends"
         )
-    return [_drawn(mask.size_hw, box, labels == part) for part in order]
+    parts = []
+    for part in order:
+        rows, columns = places[part]
+        x0, x1, y0, y1 = (columns.start, columns.stop, rows.start, rows.stop)
+        own = (box[0] + x0, box[1] + y0, box[0] + x1, box[1] + y1)
+        parts.append(_drawn(mask.size_hw, own, labels[rows, columns] == part))
+    return parts
 
 
 def merged(masks: Masks) -> Masks:
@@ -234,21 +240,35 @@ def _without_new_specks(left: BoolArray, erased: BoolArray) -> BoolArray:
 
 def _specks_joined(labels: Labels) -> Labels:
     """Numbered parts (0 is outside), each speck with the largest part that it touches."""
-    while True:
-        sizes = np.bincount(labels.ravel())
-        sizes[0] = 0
-        specks = np.flatnonzero(_are_specks(sizes))
-        if not specks.size:
-            return labels
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    places = _places(labels)
+    while (specks := np.flatnonzero(_are_specks(sizes))).size:
         smallest = int(specks[np.argmin(sizes[specks])])
-        y, x = np.nonzero(labels == smallest)
-        around = labels[max(0, y.min() - 1) : y.max() + 2, max(0, x.min() - 1) : x.max() + 2]
+        rows, columns = places[smallest]
+        around = labels[max(0, rows.start - 1) : rows.stop + 1,
+                        max(0, columns.start - 1) : columns.stop + 1]  # fmt: skip
         own = (around == smallest).astype(np.uint8)
         near = cv2.dilate(own, np.ones((3, 3), np.uint8)).astype(np.bool_)
         others = np.setdiff1d(around[near], [0, smallest])
         if not others.size:  # it lies apart from all others
             others = np.setdiff1d(np.flatnonzero(sizes), [smallest])
-        around[own.astype(np.bool_)] = others[np.argmax(sizes[others])]
+        into = int(others[np.argmax(sizes[others])])
+        around[own.astype(np.bool_)] = into
+        sizes[into] += sizes[smallest]
+        sizes[smallest] = 0
+        places[into] = tuple(
+            slice(min(one.start, other.start), max(one.stop, other.stop))
+            for one, other in zip(places[into], (rows, columns), strict=True)
+        )
+    return labels
+
+
+def _places(labels: Labels) -> dict[int, Any]:
+    """The rows and columns of each numbered part, so that no part takes the time of all."""
+    from scipy.ndimage import find_objects
+
+    return {part: place for part, place in enumerate(find_objects(labels), 1) if place is not None}
 
 
 def _are_specks(sizes: Labels) -> BoolArray:
