@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Query
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Query, Request, UploadFile
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from sam_detect.errors import SamDetectError
+from sam_detect.errors import ConfigError, SamDetectError
 from sam_detect.masks import checked_rle
 from sam_detect.server.changes import masks_of
 from sam_detect.server.detectors import Detectors
 from sam_detect.server.editing import reshape
-from sam_detect.server.http import problem_of
+from sam_detect.server.http import first_problem, problem_of
 from sam_detect.server.metrics import Metrics
 from sam_detect.server.uploads import Upload
 from sam_detect.server.work import WorkQueue
 from sam_detect.types import Masks
 
+MOST_VALUES = 100_000
+"""Of a JSON body: each may take a hundred times the memory that it takes in the text."""
+FormFile = Annotated[UploadFile, WithJsonSchema({"type": "string", "format": "binary"})]
+Said = TypeVar("Said", bound=BaseModel)
 QUICK_PIXELS = 16_000_000
 """A picture of more takes long: pictures of usual cameras do not wait for it."""
 Point = tuple[float, float]
@@ -91,6 +95,26 @@ def asked(
 ) -> Asked:
     """The query of a detection."""
     return Asked(library, threshold, unknown, explain)
+
+
+async def parsed(model: type[Said], request: Request) -> Said:
+    """What a request without pictures says, parsed in a thread: the loop goes on answering others.
+    Raises ``ConfigError``, which names the field, where it is malformed."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
+    if kind != "application/json":
+        raise ConfigError("send pictures as multipart/form-data (images) or as JSON")
+    data = await request.body()
+
+    def parse() -> Said:
+        # These characters separate values; in base64 there are none of them.
+        if sum(map(data.count, (b"{", b"[", b",", b":"))) > MOST_VALUES:
+            raise ConfigError(f"the JSON has too many values: {MOST_VALUES} are read")
+        try:
+            return model.model_validate_json(data)
+        except ValidationError as error:
+            raise ConfigError(first_problem(error)) from error
+
+    return await asyncio.to_thread(parse)
 
 
 class Service:

@@ -125,22 +125,23 @@ def split(mask: Masks, line_xy: npt.ArrayLike, size_hw: tuple[int, int]) -> list
             f"a mask of a {mask.size_hw[1]}x{mask.size_hw[0]} picture does not fit one of "
             f"{size_hw[1]}x{size_hw[0]}"
         )
+    from scipy.ndimage import find_objects
+
     line = _points(line_xy, "a line", least=2)
     labels = _specks_joined(parts_along(crop, line - np.array(box[:2])))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    order, places = [int(i) for i in np.argsort(-sizes, kind="stable") if sizes[i]], _places(labels)
+    order = [int(i) for i in np.argsort(-sizes, kind="stable") if sizes[i]]
     if len(order) < 2:
         raise MaskError(
             "the line does not separate the object: draw it from one side of the object to the "
             "other, beyond its outline at both ends"
         )
-    parts = []
-    for part in order:
-        rows, columns = places[part]
-        x0, x1, y0, y1 = (columns.start, columns.stop, rows.start, rows.stop)
-        own = (box[0] + x0, box[1] + y0, box[0] + x1, box[1] + y1)
-        parts.append(_drawn(mask.size_hw, own, labels[rows, columns] == part))
+    places, parts = find_objects(labels), []
+    for part in order:  # each in its own rows and columns: all of them may be many
+        y, x = places[part - 1]
+        own = (box[0] + x.start, box[1] + y.start, box[0] + x.stop, box[1] + y.stop)
+        parts.append(_drawn(mask.size_hw, own, labels[y, x] == part))
     return parts
 
 
@@ -240,14 +241,14 @@ def _without_new_specks(left: BoolArray, erased: BoolArray) -> BoolArray:
 
 def _specks_joined(labels: Labels) -> Labels:
     """Numbered parts (0 is outside), each speck with the largest part that it touches."""
-    sizes = np.bincount(labels.ravel())
+    from scipy.ndimage import find_objects
+
+    places, sizes = find_objects(labels), np.bincount(labels.ravel())
     sizes[0] = 0
-    places = _places(labels)
     while (specks := np.flatnonzero(_are_specks(sizes))).size:
         smallest = int(specks[np.argmin(sizes[specks])])
-        rows, columns = places[smallest]
-        around = labels[max(0, rows.start - 1) : rows.stop + 1,
-                        max(0, columns.start - 1) : columns.stop + 1]  # fmt: skip
+        y, x = places[smallest - 1]
+        around = labels[max(0, y.start - 1) : y.stop + 1, max(0, x.start - 1) : x.stop + 1]
         own = (around == smallest).astype(np.uint8)
         near = cv2.dilate(own, np.ones((3, 3), np.uint8)).astype(np.bool_)
         others = np.setdiff1d(around[near], [0, smallest])
@@ -257,18 +258,9 @@ def _specks_joined(labels: Labels) -> Labels:
         around[own.astype(np.bool_)] = into
         sizes[into] += sizes[smallest]
         sizes[smallest] = 0
-        places[into] = tuple(
-            slice(min(one.start, other.start), max(one.stop, other.stop))
-            for one, other in zip(places[into], (rows, columns), strict=True)
-        )
+        both = zip(places[into - 1], (y, x), strict=True)
+        places[into - 1] = [slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in both]
     return labels
-
-
-def _places(labels: Labels) -> dict[int, Any]:
-    """The rows and columns of each numbered part, so that no part takes the time of all."""
-    from scipy.ndimage import find_objects
-
-    return {part: place for part, place in enumerate(find_objects(labels), 1) if place is not None}
 
 
 def _are_specks(sizes: Labels) -> BoolArray:

@@ -12,10 +12,11 @@ import io
 import json
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
 from http import HTTPStatus
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -147,12 +148,11 @@ def answer_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def malformed(_: Request, error: RequestValidationError) -> Response:
-        return problem(422, first_problem(error.errors(), within=1))
+        return problem(422, first_problem(error, within=1))
 
     @app.exception_handler(WebSocketRequestValidationError)
     async def malformed_stream(socket: WebSocket, error: WebSocketRequestValidationError) -> None:
-        detail = first_problem(error.errors(), within=1)
-        await socket.send_denial_response(problem(422, detail))
+        await socket.send_denial_response(problem(422, first_problem(error, within=1)))
 
     @app.exception_handler(Exception)
     def broken(_: Request, error: Exception) -> Response:
@@ -163,23 +163,17 @@ def answer_problems(app: FastAPI) -> None:
         app.exception_handler(kind)(lambda _, error: answer_of(problem_of(error)))
 
 
-def first_problem(errors: Sequence[Any], within: int = 0) -> str:
-    """The first of pydantic's errors: the field, and what is wrong with it.
-
-    Args:
-        within: so many first parts of its place are left out.
-    """
-    place = ".".join(str(each) for each in errors[0]["loc"][within:])
-    return f"{place}: {errors[0]['msg']}" if place else str(errors[0]["msg"])
+def first_problem(error: Any, within: int = 0) -> str:
+    """Of an error of pydantic the field, without so many parts of its place, and what is wrong."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"][within:]))
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
 def known_query(asked: HTTPConnection) -> None:
     """A dependency of routes: refuses what a query names and no route reads, as a misspelt name."""
-
-    def names(of: Any) -> set[str]:
-        return {each.alias for each in of.query_params}.union(*map(names, of.dependencies))
-
-    known = names(asked.scope["route"].dependant)
+    route = asked.scope["route"].dependant
+    known = {each.alias for part in (route, *route.dependencies) for each in part.query_params}
     for name in {*asked.query_params} - known:
         said = f"there is no such option; there are: {', '.join(sorted(known)) or 'none'}"
         is_http = asked.scope["type"] == "http"
@@ -188,11 +182,23 @@ def known_query(asked: HTTPConnection) -> None:
 
 
 class PlainJSON(JSONResponse):
-    """JSON in which what is no text (names of files that are not UTF-8) has question marks."""
+    """Plain data, which FastAPI does not look at, value by value: that takes longer than all else
+    for some hundred outlines. What is no text (in names of files) becomes question marks."""
 
     def render(self, content: Any) -> bytes:
         text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode("utf-8", "replace")
+
+
+def page_file(name: str, media: str, policy: str = CONTENT_POLICY) -> Callable[[], Response]:
+    """What answers with a file of a page, under a content security policy."""
+
+    def answer() -> Response:
+        content = (resources.files("sam_detect.server") / "static" / name).read_bytes()
+        headers = {"Cache-Control": "no-cache", "Content-Security-Policy": policy}
+        return Response(content, media_type=media, headers=headers)
+
+    return answer
 
 
 class Guard:
@@ -356,12 +362,6 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
-
-
-def as_json(content: Mapping[str, Any]) -> Response:
-    """Plain data as the body of an answer: FastAPI's own way looks at each value of it, which takes
-    longer than all else for the outlines of some hundred objects."""
-    return PlainJSON(content)
 
 
 def as_image(

@@ -13,8 +13,7 @@ from pydantic import ConfigDict, Field, Json
 
 from sam_detect.errors import ConfigError
 from sam_detect.server import answers
-from sam_detect.server.bodies import FormFile, parsed
-from sam_detect.server.detecting import Body
+from sam_detect.server.detecting import Body, FormFile, parsed
 from sam_detect.server.http import PlainJSON
 from sam_detect.server.jobs import ENDED, Jobs
 
@@ -69,16 +68,20 @@ def job_routes(jobs: Jobs) -> APIRouter:
         """``state`` is waiting, running, done or cancelled; ``problems`` counts bad pictures."""
         return jobs.get(job)
 
-    @router.get("/{job}/results", summary="The results of a job so far",
-                responses={200: {"content": {"application/jsonl": {}}}})  # fmt: skip
+    @router.get(
+        "/{job}/results",
+        summary="The results of a job so far",
+        **answers.file_of("application/jsonl"),
+    )
     def results(job: JobId, start: Annotated[int, Query(ge=0, le=2**31)] = 0) -> Response:
         """JSON lines, in the order of the pictures, from the position ``start`` on."""
         jobs.get(job)
         lines = (f"{line}\n" for line in jobs.results(job, start))
         return StreamingResponse(lines, media_type="application/jsonl")
 
-    @router.get("/{job}/events", summary="The progress of a job",
-                responses={200: {"content": {"text/event-stream": {}}}})  # fmt: skip
+    @router.get(
+        "/{job}/events", summary="The progress of a job", **answers.file_of("text/event-stream")
+    )
     async def events(
         request: Request, job: JobId, last: Annotated[str, Header(alias="Last-Event-ID")] = ""
     ) -> Response:

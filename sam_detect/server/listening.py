@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -88,14 +89,8 @@ class WatchedSocket(WebSocketsSansIOProtocol):
 def most_connections() -> int:
     """How many connections may be open: one more takes the place of the one that is idle longest.
     Without files that are left, the loop could accept none, and would say so again and again."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return MOST_CONNECTIONS
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if files == resource.RLIM_INFINITY:
-        return MOST_CONNECTIONS
-    return max(WAITING // 8, min(MOST_CONNECTIONS, (files - WAITING) // 2))
+    files = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else -1  # -1: no limit
+    return MOST_CONNECTIONS if files < 0 else max(16, min(MOST_CONNECTIONS, (files - WAITING) // 2))
 
 
 @contextmanager

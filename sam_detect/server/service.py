@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import resources
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -17,16 +16,17 @@ from sam_detect.config import home_dir
 from sam_detect.errors import ConfigError, one_line
 from sam_detect.server import answers
 from sam_detect.server.access import Access
-from sam_detect.server.bodies import FormFile, parsed, schema_of
 from sam_detect.server.detecting import (
     Asked,
     Body,
+    FormFile,
     Learning,
     LibraryName,
     LibraryQuery,
     Service,
     ServiceLimits,
     asked,
+    parsed,
 )
 from sam_detect.server.detectors import Detectors
 from sam_detect.server.fetching import LONGEST_URL, Fetcher
@@ -36,8 +36,8 @@ from sam_detect.server.http import (
     PlainJSON,
     answer_problems,
     as_image,
-    as_json,
     known_query,
+    page_file,
     problem,
 )
 from sam_detect.server.job_routes import job_routes
@@ -54,7 +54,10 @@ JSON_BODY = 1 << 20
 LARGEST_AT_ONCE = 8
 """Requests may have the bytes of so many of the largest uploads at once: they are in memory."""
 UPLOADS = ("/v1/detect", "/v1/examples", "/v1/jobs")
-PAGES = ("/docs", "/docs.js", "/page.css", "/icon.svg")
+PAGES = {
+    "/docs": ("docs.html", "text/html"), "/docs.js": ("docs.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"), "/icon.svg": ("icon.svg", "image/svg+xml"),
+}  # fmt: skip
 PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/problem+json": {
         "schema": {"$ref": "#/components/schemas/Problem"}}}}
@@ -85,6 +88,9 @@ class Pictures(Body):
     )
 
     images: Annotated[list[Picture], Field(min_length=1, max_length=MOST_IMAGES)]
+
+
+PICTURES = Pictures.model_json_schema(ref_template="#/components/schemas/{model}")
 
 
 def service_app(
@@ -123,6 +129,7 @@ def service_app(
         title="sam-detect", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
         summary="Show a few examples of an object, and it finds all the others.",
         responses=PROBLEM_ANSWERS, default_response_class=PlainJSON,
+        generate_unique_id_function=lambda route: route.name,
     )  # fmt: skip
     answer_problems(app)
 
@@ -136,10 +143,11 @@ def service_app(
     for router in routers:
         app.include_router(router, dependencies=[Depends(known_query)])
     app.include_router(watching_routes(service))
-    for path, media in zip(PAGES, ("html", "javascript", "css", "svg+xml"), strict=True):
-        app.get(path, include_in_schema=False)(_page(path, media))
+    for path, (name, media) in PAGES.items():
+        app.get(path, include_in_schema=False)(page_file(name, media))
 
     document = app.openapi()  # is kept
+    document["components"]["schemas"] |= PICTURES["$defs"]
     document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"token": []}] if access.token else [{}, {"token": []}]
 
@@ -160,7 +168,7 @@ def detection_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
 
     @router.post("/detect", summary="Detect the objects of pictures",
                  response_model=answers.Found, openapi_extra={"requestBody": {"content": {
-                     "application/json": {"schema": schema_of(Pictures)}}}})  # fmt: skip
+                     "application/json": {"schema": PICTURES}}}})  # fmt: skip
     async def detect(
         request: Request,
         how: Annotated[Asked, Depends(asked)],
@@ -178,7 +186,7 @@ def detection_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
         for each in results:
             if isinstance(each, BaseException):
                 raise each
-        return as_json({"results": results})
+        return PlainJSON({"results": results})
 
     @router.post("/examples", summary="Learn objects of a picture")
     async def learn(
@@ -220,8 +228,11 @@ def library_routes(service: Service) -> APIRouter:
         ]  # fmt: skip
         return {"examples": shown, "total": len(found)}
 
-    @router.get("/examples/{example}/thumbnail", summary="The picture of an example",
-                responses={200: {"content": {"image/webp": {}}}})  # fmt: skip
+    @router.get(
+        "/examples/{example}/thumbnail",
+        summary="The picture of an example",
+        **answers.file_of("image/webp"),
+    )
     def thumbnail(example: ExampleId, library: LibraryQuery = None) -> Response:
         """Its crop, as WebP."""
         return as_image(get(library).library.get(example).crop.image_rgb, quality=80)
@@ -271,8 +282,7 @@ def watching_routes(service: Service) -> APIRouter:
         service.detectors.default.library.manifest()
         return {"status": "ready", "waiting": len(service.queue)}
 
-    @router.get("/metrics", summary="Figures for Prometheus",
-                responses={200: {"content": {"text/plain": {}}}})  # fmt: skip
+    @router.get("/metrics", summary="Figures for Prometheus", **answers.file_of("text/plain"))
     def figures() -> Response:
         """Requests, queue, micro-batches, stages, memory and libraries."""
         for name, count in service.detectors.open_libraries().items():
@@ -311,17 +321,6 @@ async def _content(picture: Picture, fetcher: Fetcher | None, most_bytes: int) -
             "--allow-urls"
         )
     return await fetcher.fetch(picture.url, most_bytes)
-
-
-def _page(path: str, media: str) -> Any:
-    name = path.lstrip("/") if "." in path else "docs.html"
-
-    def answer() -> Response:
-        content = (resources.files("sam_detect.server") / "static" / name).read_bytes()
-        kind = f"text/{media}" if media != "svg+xml" else "image/svg+xml"
-        return Response(content, media_type=kind)
-
-    return answer
 
 
 def run_service(

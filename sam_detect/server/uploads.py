@@ -42,8 +42,7 @@ class Upload:
         return replace(frame, source_id=self.name)
 
     def pixels(self, most: int) -> int:
-        """How many it has, as its header says; 0 where it cannot be read, or has more than
-        ``most``: then :meth:`read` says so, at once."""
+        """How many its header says; 0 for what :meth:`read` refuses, such as more than ``most``."""
         with contextlib.suppress(ImageError):
             return math.prod(picture_size(self.path, max_pixels=most))
         return 0
