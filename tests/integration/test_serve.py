@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from tests.browser import browser
+from tests.integration.cli_harness import in_this_process
 from tests.integration.page_harness import TOKEN
 from tests.integration.page_harness import serving as page_serving
 from tests.integration.service_harness import BOXES, detect, learn, serving
@@ -414,7 +415,10 @@ def test_addresses_are_fetched_only_where_that_is_allowed(photo: Path, tmp_path:
 
 
 def test_the_command_python_and_the_service_answer_alike(
-    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Same picture, same library, same options: the same answer."""
     home, other = tmp_path / "home", photo.with_name("1.png")
@@ -428,6 +432,7 @@ def test_the_command_python_and_the_service_answer_alike(
     def plain(found: Any, *, unknown: bool) -> list[Any]:
         return [each for each in found["detections"] if unknown or each["label"]]
 
+    command = in_this_process(capfd)
     confidences = sorted({round(each.confidence, 3) for each in detector.detect(other)})
     between = confidences[len(confidences) // 2] + 0.001
     seen = set()
@@ -435,10 +440,8 @@ def test_the_command_python_and_the_service_answer_alike(
         service = Client(str(client.base_url))
         for threshold in (None, 0.0, 0.3, between, 0.8, 1.0):
             given = [] if threshold is None else ["--threshold", str(threshold)]
-            command = [sys.executable, "-m", "sam_detect", "detect", str(other), "--json",
-                       "--explain", *(f"--{n}={v}" for n, v in parts.items()), *given]  # fmt: skip
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            of_command = json.loads(done.stdout)
+            options = [f"--{name}={value}" for name, value in parts.items()]
+            [of_command] = command("detect", other, "--json", "--explain", *options, *given).json
             python = detector.detect(other, threshold=threshold)
             of_python = json.loads(json.dumps(python.to_dict(explain=True)))
             [again] = detector.detect([other], threshold=threshold)
