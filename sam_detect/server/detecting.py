@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSche
 
 from sam_detect.errors import ConfigError, SamDetectError
 from sam_detect.masks import checked_rle
+from sam_detect.server.answers import Outline
 from sam_detect.server.changes import masks_of
 from sam_detect.server.detectors import Detectors
 from sam_detect.server.editing import reshape
@@ -53,13 +54,6 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Mask(Body):
-    """Run lengths of COCO, as detections have them; ``size`` is height and width."""
-
-    size: tuple[int, int]
-    counts: str
-
-
 class Learning(Body):
     """What a picture shows. Boxes are ``x, y, width, height`` in pixels, points ``x, y``; a mask
     and a polygon (its corners) outline an object each."""
@@ -71,7 +65,7 @@ class Learning(Body):
     label: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
     boxes_xywh: Annotated[list[tuple[float, float, float, float]], Field(max_length=1000)] = []
     points_xy: Annotated[list[Point], Field(max_length=1000)] = []
-    masks: Annotated[list[Mask], Field(max_length=1000)] = []
+    masks: Annotated[list[Outline], Field(max_length=1000)] = []
     polygons_xy: Annotated[list[list[Point]], Field(max_length=1000)] = []
     negative: bool = False
     library: LibraryName | None = None
@@ -97,17 +91,24 @@ def asked(
     return Asked(library, threshold, unknown, explain)
 
 
-async def parsed(model: type[Said], request: Request) -> Said:
-    """What a request without pictures says, parsed in a thread: the loop goes on answering others.
-    Raises ``ConfigError``, which names the field, where it is malformed."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
-    if kind != "application/json":
-        raise ConfigError("send pictures as multipart/form-data (images) or as JSON")
-    data = await request.body()
+async def parsed(model: type[Said], said: Request | str) -> Said:
+    """What JSON says, parsed in a thread: the loop goes on answering others.
+
+    Args:
+        said: the field of a form, or a request without pictures.
+
+    Raises:
+        ConfigError: it is malformed, which names the field, or not JSON.
+    """
+    if isinstance(said, Request):
+        kind = said.headers.get("content-type", "").partition(";")[0].strip().casefold()
+        if kind != "application/json":
+            raise ConfigError("send pictures as multipart/form-data (images) or as JSON")
+    data = said.encode() if isinstance(said, str) else await said.body()
 
     def parse() -> Said:
         # These characters separate values; in base64 there are none of them.
-        if sum(map(data.count, (b"{", b"[", b",", b":"))) > MOST_VALUES:
+        if sum(map(data.count, b"{[,:")) > MOST_VALUES:
             raise ConfigError(f"the JSON has too many values: {MOST_VALUES} are read")
         try:
             return model.model_validate_json(data)
@@ -115,6 +116,17 @@ async def parsed(model: type[Said], request: Request) -> Said:
             raise ConfigError(first_problem(error)) from error
 
     return await asyncio.to_thread(parse)
+
+
+def reference(name: str) -> dict[str, Any]:
+    """A schema that another part of the OpenAPI document has."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def form_text(name: str) -> Any:
+    """The field ``request`` of a form: JSON that says what a schema allows."""
+    schema = {"type": "string", "contentMediaType": "application/json"}
+    return WithJsonSchema({**schema, "contentSchema": reference(name)})
 
 
 class Service:
@@ -188,6 +200,6 @@ class Service:
 
 def _outlined(learning: Learning, size_hw: tuple[int, int]) -> Masks | None:
     """The masks and polygons; None without any. Raises ``MaskError`` where one is malformed."""
-    found = [masks_of([checked_rle(each.model_dump())], size_hw) for each in learning.masks]
+    found = [masks_of([checked_rle(dict(each))], size_hw) for each in learning.masks]
     found += [reshape([each], size_hw) for each in learning.polygons_xy]
     return Masks.concatenate(found) if found else None

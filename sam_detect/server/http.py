@@ -79,7 +79,6 @@ SECURITY_HEADERS = {
 _CHARSET = re.compile(r'charset="?utf-?8"?')
 REQUEST: ContextVar[str] = ContextVar("request", default="")
 """The id of the request that is being answered."""
-
 STATUSES: tuple[tuple[type[SamDetectError], int], ...] = (
     (NotFoundError, 404),
     (LibraryNotFoundError, 404),

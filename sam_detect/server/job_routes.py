@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import ConfigDict, Field, Json
+from pydantic import ConfigDict, Field
 
 from sam_detect.errors import ConfigError
 from sam_detect.server import answers
-from sam_detect.server.detecting import Body, FormFile, parsed
+from sam_detect.server.detecting import Body, FormFile, form_text, parsed, reference
 from sam_detect.server.http import PlainJSON
 from sam_detect.server.jobs import ENDED, Jobs
 
@@ -41,16 +41,17 @@ def job_routes(jobs: Jobs) -> APIRouter:
 
     @router.post("", status_code=202, summary="Begin a job", response_model=answers.JobState,
                  openapi_extra={"requestBody": {"content": {"application/json": {
-                     "schema": {"$ref": "#/components/schemas/JobOptions"}}}}})  # fmt: skip
+                     "schema": reference("JobOptions")}}}})  # fmt: skip
     async def begin(
         request: Request,
         images: Annotated[list[FormFile], File(max_length=MOST_UPLOADED)] = [],  # noqa: B006
-        said: Annotated[Json[JobOptions], Form(alias="request")] = JobOptions(),  # noqa: B008
+        said: Annotated[str, Form(alias="request"), form_text("JobOptions")] = "{}",
     ) -> Response:
         """Pictures that are sent, or those of a ``folder`` below the root of the service."""
         if images:
+            options = await parsed(JobOptions, said)
             pictures = [(each.filename or "", await each.read()) for each in images]
-            made = await asyncio.to_thread(jobs.submit, pictures, _plain(said))
+            made = await asyncio.to_thread(jobs.submit, pictures, _plain(options))
         else:
             options = await parsed(JobOptions, request)
             if options.folder is None:
@@ -68,20 +69,16 @@ def job_routes(jobs: Jobs) -> APIRouter:
         """``state`` is waiting, running, done or cancelled; ``problems`` counts bad pictures."""
         return jobs.get(job)
 
-    @router.get(
-        "/{job}/results",
-        summary="The results of a job so far",
-        **answers.file_of("application/jsonl"),
-    )
+    @router.get("/{job}/results", summary="The results of a job so far",
+                **answers.file_of("application/jsonl"))  # fmt: skip
     def results(job: JobId, start: Annotated[int, Query(ge=0, le=2**31)] = 0) -> Response:
         """JSON lines, in the order of the pictures, from the position ``start`` on."""
         jobs.get(job)
         lines = (f"{line}\n" for line in jobs.results(job, start))
         return StreamingResponse(lines, media_type="application/jsonl")
 
-    @router.get(
-        "/{job}/events", summary="The progress of a job", **answers.file_of("text/event-stream")
-    )
+    @router.get("/{job}/events", summary="The progress of a job",
+                **answers.file_of("text/event-stream"))  # fmt: skip
     async def events(
         request: Request, job: JobId, last: Annotated[str, Header(alias="Last-Event-ID")] = ""
     ) -> Response:

@@ -9,7 +9,8 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Path, Query, Request, Response
-from pydantic import ConfigDict, Field, Json
+from pydantic import ConfigDict, Field
+from pydantic.json_schema import models_json_schema
 
 from sam_detect import __version__
 from sam_detect.config import home_dir
@@ -26,7 +27,9 @@ from sam_detect.server.detecting import (
     Service,
     ServiceLimits,
     asked,
+    form_text,
     parsed,
+    reference,
 )
 from sam_detect.server.detectors import Detectors
 from sam_detect.server.fetching import LONGEST_URL, Fetcher
@@ -40,7 +43,7 @@ from sam_detect.server.http import (
     page_file,
     problem,
 )
-from sam_detect.server.job_routes import job_routes
+from sam_detect.server.job_routes import JobOptions, job_routes
 from sam_detect.server.jobs import Jobs
 from sam_detect.server.requests_log import RequestLog, log
 from sam_detect.server.stream_routes import stream_routes
@@ -88,9 +91,6 @@ class Pictures(Body):
     )
 
     images: Annotated[list[Picture], Field(min_length=1, max_length=MOST_IMAGES)]
-
-
-PICTURES = Pictures.model_json_schema(ref_template="#/components/schemas/{model}")
 
 
 def service_app(
@@ -147,7 +147,9 @@ def service_app(
         app.get(path, include_in_schema=False)(page_file(name, media))
 
     document = app.openapi()  # is kept
-    document["components"]["schemas"] |= PICTURES["$defs"]
+    said: Any = [(each, "validation") for each in (Pictures, Learning, JobOptions)]
+    _, defined = models_json_schema(said, ref_template=reference("{model}")["$ref"])
+    document["components"]["schemas"] |= defined["$defs"]
     document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"token": []}] if access.token else [{}, {"token": []}]
 
@@ -168,7 +170,7 @@ def detection_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
 
     @router.post("/detect", summary="Detect the objects of pictures",
                  response_model=answers.Found, openapi_extra={"requestBody": {"content": {
-                     "application/json": {"schema": PICTURES}}}})  # fmt: skip
+                     "application/json": {"schema": reference("Pictures")}}}})  # fmt: skip
     async def detect(
         request: Request,
         how: Annotated[Asked, Depends(asked)],
@@ -192,9 +194,10 @@ def detection_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
     async def learn(
         request: Request,
         image: Annotated[FormFile, File()],
-        learning: Annotated[Json[Learning], Form(alias="request")],
+        said: Annotated[str, Form(alias="request"), form_text("Learning")],
     ) -> answers.Learnt:
         """They are in the library, durably, when this answers."""
+        learning = await parsed(Learning, said)
         with stored([(image.filename or "", await image.read())]) as uploads:
             found: answers.Learnt = await service.run(
                 service.learn, learning, uploads[0], request.is_disconnected
@@ -228,11 +231,8 @@ def library_routes(service: Service) -> APIRouter:
         ]  # fmt: skip
         return {"examples": shown, "total": len(found)}
 
-    @router.get(
-        "/examples/{example}/thumbnail",
-        summary="The picture of an example",
-        **answers.file_of("image/webp"),
-    )
+    @router.get("/examples/{example}/thumbnail", summary="The picture of an example",
+                **answers.file_of("image/webp"))  # fmt: skip
     def thumbnail(example: ExampleId, library: LibraryQuery = None) -> Response:
         """Its crop, as WebP."""
         return as_image(get(library).library.get(example).crop.image_rgb, quality=80)

@@ -172,7 +172,7 @@ def test_a_client_that_is_made_from_the_document_learns_detects_and_undoes(
     assert (other.label, len(other.bbox)) == ("nut", 4)
     assert 0 < other.confidence <= 1
     # What was found is learnt as it was found, and a polygon as it was drawn.
-    theirs = learn("stick", masks=[made.models.Mask.from_dict(other.segmentation.to_dict())],
+    theirs = learn("stick", masks=[other.segmentation],
                    polygons_xy=[[[280, 110], [300, 110], [300, 190], [280, 190]]])  # fmt: skip
     assert theirs.added == 2
     assert sorted(box[2:] for box in theirs.boxes_xywh)[0] == [20.0, 80.0]
@@ -219,11 +219,14 @@ WRONG = [
     ("v1/detect", {"json": {"pictures": []}}, "images: "),
     ("v1/detect", {"json": {"images": [], "colour": "red"}}, "images: "),
     ("v1/examples", {"data": {"request": '{"label": "nut", "boxes_xywh": [[1, 2, 3]]}'}},
-     "request.boxes_xywh.0.3: "),
-    ("v1/examples", {"data": {"request": '{"label": "nut", "boxes": []}'}}, "request.boxes: "),
-    ("v1/examples", {"data": {"request": '{"boxes_xywh": []}'}}, "request.label: "),
-    ("v1/examples", {"data": {"request": "{"}}, "request: "),
+     "boxes_xywh.0.3: "),
+    ("v1/examples", {"data": {"request": '{"label": "nut", "boxes": []}'}}, "boxes: "),
+    ("v1/examples", {"data": {"request": '{"boxes_xywh": []}'}}, "label: "),
+    ("v1/examples", {"data": {"request": "{"}}, "Invalid JSON: "),
     ("v1/examples", {"data": {}}, "request: "),
+    ("v1/examples", {"data": {"request": '{"label": "a", "polygons_xy": [['
+                              + "[]," * 300_000 + "[]]]}"}}, "the JSON has too many values"),
+    ("v1/jobs", {"data": {"request": '{"tresh": 1}'}}, "tresh: "),
     ("v1/jobs", {"json": {"folder": "a", "threshold": "high"}}, "threshold: "),
     ("v1/jobs", {"json": {"folder": "a", "tresh": 1}}, "tresh: "),
 ]  # fmt: skip
