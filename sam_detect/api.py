@@ -140,12 +140,9 @@ class SAMDetect:
     @overload
     def detect(self, image: ImageLike | Frame, *, threshold: float | None = None) -> Detections: ...
     def detect(
-        self,
-        image: ImageLike | Frame | list[ImageLike],
-        *,
-        workers: int = 1,
+        self, image: ImageLike | Frame | list[ImageLike], *, workers: int = 1,
         threshold: float | None = None,
-    ) -> Detections | list[Detections]:
+    ) -> Detections | list[Detections]:  # fmt: skip
         """Detects and labels the objects of a picture, or of each of several.
 
         Args:

@@ -153,11 +153,8 @@ class Pipeline:
         )  # fmt: skip
 
     def with_threshold(self, threshold: float | None) -> Pipeline:
-        """The same with another least confidence for a label, 0 to 1; None: the labeller's.
-
-        Raises:
-            ConfigError: a threshold out of that range.
-        """
+        """The same with another least confidence for a label, 0 to 1 (else ``ConfigError``); None:
+        the labeller's."""
         if threshold is None:
             return self
         found = copy.copy(self)

@@ -12,15 +12,13 @@ from sam_detect.library.snapshot_reader import SNAPSHOT_LIMIT
 from sam_detect.server.access import Access
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession
-from sam_detect.server.http import CONTENT_POLICY, Guard, PlainJSON, answer_problems, page_file
+from sam_detect.server.http import Guard, PlainJSON, answer_problems, page_file
 from sam_detect.server.library_routes import library_body_limit, library_routes
 from sam_detect.server.library_view import LibraryView
 from sam_detect.server.picture_routes import group_routes, picture_routes
 from sam_detect.server.survey import POLICIES, Policy, Survey
 
 MAX_BODY = 4 << 20
-VIEWER_STYLE = "style-src 'self' 'sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE='"
-"""The one style sheet that OpenSeadragon writes into the page, by its digest."""
 PAGE = {
     "": ("index.html", "text/html"),
     **{f"{name}.js": (f"{name}.js", "text/javascript")
@@ -88,11 +86,8 @@ def annotation_app(
     app.include_router(picture_routes(session, ahead))
     app.include_router(group_routes(session, survey, ahead))
     app.include_router(library_routes(LibraryView(session.detector)))
-    policy = f"{CONTENT_POLICY}; {VIEWER_STYLE}"
     for path, (name, media) in PAGE.items():
-        app.get(f"/{path}", include_in_schema=False)(
-            page_file(name, media, policy if name == "index.html" else CONTENT_POLICY)
-        )
+        app.get(f"/{path}", include_in_schema=False)(page_file(name, media))
 
     def body_limit(path: str) -> int:
         return library_body_limit(path) if path.startswith("/api/library/") else MAX_BODY

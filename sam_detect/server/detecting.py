@@ -92,14 +92,8 @@ def asked(
 
 
 async def parsed(model: type[Said], said: Request | str) -> Said:
-    """What JSON says, parsed in a thread: the loop goes on answering others.
-
-    Args:
-        said: the field of a form, or a request without pictures.
-
-    Raises:
-        ConfigError: it is malformed, which names the field, or not JSON.
-    """
+    """What the JSON of a form's field, or of a request without pictures, says; parsed in a thread:
+    the loop goes on answering others. Raises ``ConfigError``, which names the field."""
     if isinstance(said, Request):
         kind = said.headers.get("content-type", "").partition(";")[0].strip().casefold()
         if kind != "application/json":
@@ -125,8 +119,8 @@ def reference(name: str) -> dict[str, Any]:
 
 def form_text(name: str) -> Any:
     """The field ``request`` of a form: JSON that says what a schema allows."""
-    schema = {"type": "string", "contentMediaType": "application/json"}
-    return WithJsonSchema({**schema, "contentSchema": reference(name)})
+    media = {"contentMediaType": "application/json", "contentSchema": reference(name)}
+    return WithJsonSchema({"type": "string", **media})
 
 
 class Service:

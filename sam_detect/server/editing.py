@@ -125,8 +125,6 @@ def split(mask: Masks, line_xy: npt.ArrayLike, size_hw: tuple[int, int]) -> list
             f"a mask of a {mask.size_hw[1]}x{mask.size_hw[0]} picture does not fit one of "
             f"{size_hw[1]}x{size_hw[0]}"
         )
-    from scipy.ndimage import find_objects
-
     line = _points(line_xy, "a line", least=2)
     labels = _specks_joined(parts_along(crop, line - np.array(box[:2])))
     sizes = np.bincount(labels.ravel())
@@ -137,8 +135,8 @@ def split(mask: Masks, line_xy: npt.ArrayLike, size_hw: tuple[int, int]) -> list
             "the line does not separate the object: draw it from one side of the object to the "
             "other, beyond its outline at both ends"
         )
-    places, parts = find_objects(labels), []
-    for part in order:  # each in its own rows and columns: all of them may be many
+    places, parts = _places(labels), []
+    for part in order:
         y, x = places[part - 1]
         own = (box[0] + x.start, box[1] + y.start, box[0] + x.stop, box[1] + y.stop)
         parts.append(_drawn(mask.size_hw, own, labels[y, x] == part))
@@ -241,9 +239,7 @@ def _without_new_specks(left: BoolArray, erased: BoolArray) -> BoolArray:
 
 def _specks_joined(labels: Labels) -> Labels:
     """Numbered parts (0 is outside), each speck with the largest part that it touches."""
-    from scipy.ndimage import find_objects
-
-    places, sizes = find_objects(labels), np.bincount(labels.ravel())
+    places, sizes = _places(labels), np.bincount(labels.ravel())
     sizes[0] = 0
     while (specks := np.flatnonzero(_are_specks(sizes))).size:
         smallest = int(specks[np.argmin(sizes[specks])])
@@ -269,6 +265,13 @@ def _are_specks(sizes: Labels) -> BoolArray:
     found = (sizes > 0) & (sizes <= most)
     found[np.argmax(sizes)] = False
     return np.asarray(found)
+
+
+def _places(labels: Labels) -> list[Any]:
+    """The rows and columns of each part, so that none takes the time of all of them."""
+    from scipy.ndimage import find_objects
+
+    return list(find_objects(labels))
 
 
 # -- crops -----------------------------------------------------------------------------------

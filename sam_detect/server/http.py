@@ -67,8 +67,10 @@ REFUSED_SOCKET = 1008
 """The close code of RFC 6455 for a policy that was violated."""
 CONTENT_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "frame-ancestors 'none'; "
+    "style-src 'self' 'sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE='"
 )
+"""The digest is of the one style sheet that OpenSeadragon writes into a page."""
 SECURITY_HEADERS = {
     "Content-Security-Policy": CONTENT_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -189,13 +191,12 @@ class PlainJSON(JSONResponse):
         return text.encode("utf-8", "replace")
 
 
-def page_file(name: str, media: str, policy: str = CONTENT_POLICY) -> Callable[[], Response]:
-    """What answers with a file of a page, under a content security policy."""
+def page_file(name: str, media: str) -> Callable[[], Response]:
+    """What answers with a file of a page."""
 
     def answer() -> Response:
         content = (resources.files("sam_detect.server") / "static" / name).read_bytes()
-        headers = {"Cache-Control": "no-cache", "Content-Security-Policy": policy}
-        return Response(content, media_type=media, headers=headers)
+        return Response(content, media_type=media, headers={"Cache-Control": "no-cache"})
 
     return answer
 

@@ -35,7 +35,6 @@ STALLED_SECONDS = 60
 WATCH_SECONDS = 1.0
 MOST_CONNECTIONS = 1024
 """Open at once, and fewer than half of the files that this process may open (``ulimit -n``)."""
-UNREADABLE = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class WatchedConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # h11 or httptools
@@ -82,7 +81,7 @@ class WatchedSocket(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
-            self.transport.write(UNREADABLE)
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
             self.transport.close()
 
 
