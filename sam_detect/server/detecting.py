@@ -97,7 +97,7 @@ async def parsed(model: type[Said], said: Request | str) -> Said:
     if isinstance(said, Request):
         kind = said.headers.get("content-type", "").partition(";")[0].strip().casefold()
         if kind != "application/json":
-            raise ConfigError("send pictures as multipart/form-data (images) or as JSON")
+            raise ConfigError("send pictures in the field 'images' of multipart/form-data, or JSON")
     data = said.encode() if isinstance(said, str) else await said.body()
 
     def parse() -> Said:
