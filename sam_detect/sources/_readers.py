@@ -1,4 +1,5 @@
-"""Pillow and tifffile: which formats are read, without limits and messages of their own."""
+"""Pillow and tifffile: which formats are read, without limits and messages of their own; and what
+may be decoded at a time."""
 
 from __future__ import annotations
 
@@ -6,21 +7,23 @@ import logging
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 FORMAT_EXTENSIONS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png", ".apng"),
-    "TIFF": (".tif", ".tiff"),
+    "TIFF": (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk", ".svs", ".qptiff", ".ndpi"),
     "WEBP": (".webp",),
     "BMP": (".bmp", ".dib"),
     "GIF": (".gif",),
-    "JPEG2000": (".jp2", ".j2k", ".jpx"),
-    "AVIF": (".avif",),
+    "JPEG2000": (".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"),
+    "HEIF": (".heic", ".heif", ".hif", ".heics", ".heifs"),
+    "AVIF": (".avif", ".avifs"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     "TGA": (".tga",),
 }
@@ -28,6 +31,21 @@ FORMAT_EXTENSIONS: dict[str, tuple[str, ...]] = {
 
 Only these: Pillow can open more, but some of those run other programs (EPS) or are no pictures.
 """
+_RAW = (
+    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .gpr .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef "
+    ".raf .raw .rw2 .rwl .sr2 .srf .srw .x3f"
+)
+CAMERA_RAW = frozenset(_RAW.split())
+"""What cameras write before it is a picture. Many are TIFFs, whose first page is a thumbnail."""
+_OTHERS = (
+    ".bif .czi .dcm .dicom .dm3 .dm4 .exr .fits .flex .ims .jxl .jxr .lif .lof .mrc .mrxs .nd2 "
+    ".nii .nrrd .oib .oif .oir .psb .psd .scn .svg .vsi .wdp .xcf .zvi"
+)
+NOT_READ = CAMERA_RAW.union(_OTHERS.split())
+"""Endings of pictures that cannot be read: a folder says how many it has."""
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1")
+MOST_AT_ONCE_BYTES = 1_800_000_000
+"""Of the pictures that are decoded at one time, by whatever number of threads."""
 
 
 def open_picture(file: BinaryIO) -> Image.Image:
@@ -37,7 +55,15 @@ def open_picture(file: BinaryIO) -> Image.Image:
     Raises:
         UnidentifiedImageError: it is none of these formats. Damage raises nearly anything.
     """
-    prefix = file.read(16)
+    head = file.read(64)
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS and b"avi" not in head[8:]:
+        from pillow_heif import HeifImageFile  # not registered with Pillow: that is the process's
+
+        factory: Callable[..., Image.Image] = HeifImageFile
+        try:
+            return factory(file, "")
+        except SyntaxError as error:
+            raise OSError(str(error)) from error
     Image.preinit()
     for name in FORMAT_EXTENSIONS:
         if name not in Image.OPEN:
@@ -45,15 +71,62 @@ def open_picture(file: BinaryIO) -> Image.Image:
         if name not in Image.OPEN:  # this Pillow is built without it
             continue
         factory, accept = Image.OPEN[name]
-        accepted = accept is None or accept(prefix)
+        factory = _Tiff if name == "TIFF" else factory
+        accepted = accept is None or accept(head[:16])
         if not accepted or isinstance(accepted, str):  # a text says why it is not
             continue
+        try:
+            return _opened(factory, file)
+        except (SyntaxError, IndexError, KeyError, TypeError, struct.error):
+            continue  # another format begins alike, or a TIFF has a compression of its own
+    raise UnidentifiedImageError("no picture of a format that is read")
+
+
+def _opened(factory: Callable[..., Image.Image], file: BinaryIO) -> Image.Image:
+    """A picture of which the header is read. Of WebP even that asks for the process's limit, which
+    is below this project's: it is lifted for the moment, and only for pictures above it."""
+    file.seek(0)
+    try:
+        return factory(file, "")
+    except Image.DecompressionBombError:
         file.seek(0)
+    with _limit_lock:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
         try:
             return factory(file, "")
-        except (SyntaxError, IndexError, TypeError, struct.error):
-            continue  # another format begins alike
-    raise UnidentifiedImageError("no picture of a format that is read")
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+class _Tiff(TiffImageFile):
+    def load_prepare(self) -> None:
+        """As Pillow's, but for the process's limit, which it checks here once more."""
+        if self._im is None:
+            self.im = Image.new(self.mode, self._tile_size, None).im
+        ImageFile.ImageFile.load_prepare(self)
+
+
+@contextmanager
+def at_once(needed_bytes: int) -> Iterator[None]:
+    """Waits until so many bytes may be decoded: with those that other threads decode no more than
+    :data:`MOST_AT_ONCE_BYTES`, or nothing else. First come, first served."""
+    with _room.turn, _room.free:
+        _room.free.wait_for(
+            lambda: not _room.used or _room.used + needed_bytes <= MOST_AT_ONCE_BYTES
+        )
+        _room.used += needed_bytes
+    try:
+        yield
+    finally:
+        with _room.free:
+            _room.used -= needed_bytes
+            _room.free.notify_all()
+
+
+class _Room:
+    def __init__(self) -> None:
+        self.turn, self.free, self.used = threading.Lock(), threading.Condition(), 0
 
 
 @contextmanager
@@ -86,4 +159,4 @@ class _Quiet:
         self.lock, self.users, self.undo = threading.Lock(), 0, ExitStack()
 
 
-_quiet = _Quiet()
+_quiet, _room, _limit_lock = _Quiet(), _Room(), threading.Lock()

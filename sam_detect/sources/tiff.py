@@ -3,6 +3,7 @@ and the pixels of those that Pillow cannot read as they are. It is imported on u
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
 import re
@@ -73,12 +74,13 @@ def contents_of_tiff(file: BinaryIO) -> Contents:
 
 
 def read_tiff(
-    file: BinaryIO, check_size: Callable[[tuple[int, int]], None]
+    file: BinaryIO, check_size: Callable[[tuple[int, int], int], None]
 ) -> npt.NDArray[Any] | None:
     """``(H, W)`` or ``(H, W, C)`` numbers of the first page, upright.
 
     Args:
-        check_size: refuses a width and height, before memory is taken for them.
+        check_size: refuses a width and height of pixels of so many bytes, before memory is taken
+            for them.
 
     Returns:
         None for a page that is upright as it is, and compressed in a way (LZW, for one) that
@@ -88,7 +90,7 @@ def read_tiff(
 
     with tifffile.TiffFile(file) as tiff:
         page, size_wh, orientation = _first_page(tiff)
-        check_size(size_wh)
+        check_size(size_wh, bytes_of_pixel(page))
         try:
             array: npt.NDArray[Any] = page.asarray()
         except ValueError:
@@ -101,6 +103,19 @@ def read_tiff(
     else:
         array = array.reshape(*size_hw, samples)
     return apply_orientation(array, orientation)
+
+
+def bytes_of_pixel(page: Any) -> int:
+    """Of all its channels."""
+    return int(page.samplesperpixel * page.dtype.itemsize * page.imagedepth)
+
+
+def compressed(name: str, detail: str) -> ImageError:
+    """The error of a TIFF whose compression cannot be decoded here."""
+    way = "save it without, or with deflate"
+    if importlib.util.find_spec("imagecodecs") is None:
+        way = f"pip install 'sam-detect[microscopy]' (imagecodecs), or {way}"
+    return ImageError(f"'{name}' is compressed in a way that is not read ({detail}); {way}")
 
 
 def large_tiff(file: BinaryIO, most: int) -> bool:

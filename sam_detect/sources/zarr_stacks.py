@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from sam_detect.errors import ImageError, one_line
 from sam_detect.registry import needing_extra
+from sam_detect.sources._readers import at_once
 from sam_detect.sources.decoding import check_pixels
 from sam_detect.sources.physical_sizes import pixel_size
 from sam_detect.sources.stack_axes import Position
@@ -128,7 +129,8 @@ class ZarrPlane:
         self._require_chunks(path, name, facts)
         try:
             opened: Any = zarr.open_array(os.path.abspath(os.path.join(path, self.array)), mode="r")
-            values: npt.NDArray[Any] = np.asarray(opened[self.index])
+            with at_once(math.prod(facts["shape"][-2:]) * facts["dtype"].itemsize):
+                values: npt.NDArray[Any] = np.asarray(opened[self.index])
         except MemoryError as error:
             raise ImageError(f"{name} does not fit into memory; reduce it") from error
         except Exception as error:  # a damaged chunk makes codecs raise nearly anything
