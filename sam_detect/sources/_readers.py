@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
-from PIL import Image, ImageFile, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image, UnidentifiedImageError
 
 FORMAT_EXTENSIONS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -31,26 +30,23 @@ FORMAT_EXTENSIONS: dict[str, tuple[str, ...]] = {
 
 Only these: Pillow can open more, but some of those run other programs (EPS) or are no pictures.
 """
-_RAW = (
-    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .gpr .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef "
-    ".raf .raw .rw2 .rwl .sr2 .srf .srw .x3f"
+_NOT_READ = (
+    ".3fr .arw .bif .cr2 .cr3 .crw .czi .dcm .dcr .dicom .dm3 .dm4 .dng .erf .exr .fits .flex "
+    ".gpr .iiq .ims .jxl .jxr .kdc .lif .lof .mef .mos .mrc .mrw .mrxs .nd2 .nef .nii .nrrd .nrw "
+    ".oib .oif .oir .orf .pef .psb .psd .raf .raw .rw2 .rwl .scn .sr2 .srf .srw .svg .vsi .wdp "
+    ".x3f .xcf .zvi"
 )
-CAMERA_RAW = frozenset(_RAW.split())
-"""What cameras write before it is a picture. Many are TIFFs, whose first page is a thumbnail."""
-_OTHERS = (
-    ".bif .czi .dcm .dicom .dm3 .dm4 .exr .fits .flex .ims .jxl .jxr .lif .lof .mrc .mrxs .nd2 "
-    ".nii .nrrd .oib .oif .oir .psb .psd .scn .svg .vsi .wdp .xcf .zvi"
-)
-NOT_READ = CAMERA_RAW.union(_OTHERS.split())
-"""Endings of pictures that cannot be read: a folder says how many it has."""
+NOT_READ = frozenset(_NOT_READ.split())
+"""Endings of pictures that cannot be read: of cameras (raw), microscopes, other programs. Some are
+TIFFs, of which the first page is a thumbnail."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1")
 MOST_AT_ONCE_BYTES = 1_800_000_000
 """Of the pictures that are decoded at one time, by whatever number of threads."""
 
 
 def open_picture(file: BinaryIO) -> Image.Image:
-    """As ``PIL.Image.open`` of the formats that are read, but for its size limit, which belongs to
-    the whole process: check the size before the picture is loaded.
+    """As ``PIL.Image.open`` of the formats that are read, without its size limit: check the size
+    before the picture is loaded.
 
     Raises:
         UnidentifiedImageError: it is none of these formats. Damage raises nearly anything.
@@ -71,40 +67,17 @@ def open_picture(file: BinaryIO) -> Image.Image:
         if name not in Image.OPEN:  # this Pillow is built without it
             continue
         factory, accept = Image.OPEN[name]
-        factory = _Tiff if name == "TIFF" else factory
         accepted = accept is None or accept(head[:16])
         if not accepted or isinstance(accepted, str):  # a text says why it is not
             continue
-        try:
-            return _opened(factory, file)
-        except (SyntaxError, IndexError, KeyError, TypeError, struct.error):
-            continue  # another format begins alike, or a TIFF has a compression of its own
-    raise UnidentifiedImageError("no picture of a format that is read")
-
-
-def _opened(factory: Callable[..., Image.Image], file: BinaryIO) -> Image.Image:
-    """A picture of which the header is read. Of WebP even that asks for the process's limit, which
-    is below this project's: it is lifted for the moment, and only for pictures above it."""
-    file.seek(0)
-    try:
-        return factory(file, "")
-    except Image.DecompressionBombError:
         file.seek(0)
-    with _limit_lock:
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
         try:
             return factory(file, "")
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-class _Tiff(TiffImageFile):
-    def load_prepare(self) -> None:
-        """As Pillow's, but for the process's limit, which it checks here once more."""
-        if self._im is None:
-            self.im = Image.new(self.mode, self._tile_size, None).im
-        ImageFile.ImageFile.load_prepare(self)
+        except (SyntaxError, IndexError, KeyError, TypeError, struct.error) as error:
+            if name == "AVIF":
+                raise OSError(str(error)) from error
+            continue  # another format begins alike, or a TIFF has a compression of its own
+    raise UnidentifiedImageError("no picture of a format that is read")
 
 
 @contextmanager
@@ -131,16 +104,19 @@ class _Room:
 
 @contextmanager
 def quiet_readers() -> Iterator[None]:
-    """Without warnings of Pillow and tifffile: stderr is the user's.
+    """Without warnings of Pillow and tifffile: stderr is the user's. Without Pillow's limit of
+    pixels, which is lower than this project's.
 
-    Filters and levels are global to the process, so threads share one change: the first one in
-    makes it, and the last one out undoes it.
+    Filters, levels and that limit are global to the process, so threads share one change: the first
+    one in makes it, and the last one out undoes it.
     """
     with _quiet.lock:
         _quiet.users += 1
         if _quiet.users == 1:
             _quiet.undo.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", module=r"PIL\.")
+            _quiet.undo.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+            Image.MAX_IMAGE_PIXELS = None
             for name in ("PIL", "tifffile"):  # a logger without handlers prints on stderr
                 log = logging.getLogger(name)
                 _quiet.undo.callback(log.setLevel, log.level)
@@ -159,4 +135,4 @@ class _Quiet:
         self.lock, self.users, self.undo = threading.Lock(), 0, ExitStack()
 
 
-_quiet, _room, _limit_lock = _Quiet(), _Room(), threading.Lock()
+_quiet, _room = _Quiet(), _Room()

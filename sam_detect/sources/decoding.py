@@ -20,7 +20,6 @@ from sam_detect.errors import ImageError
 from sam_detect.masks import MAX_RLE_PIXELS, BoolArray
 from sam_detect.scratch import LARGE, is_scratch
 from sam_detect.sources._readers import (
-    CAMERA_RAW,
     FORMAT_EXTENSIONS,
     NOT_READ,
     at_once,
@@ -43,8 +42,8 @@ from sam_detect.sources.tiff import (
     QUARTER_TURNS,
     Contents,
     apply_orientation,
-    compressed,
     contents_of_tiff,
+    lacks_codec,
     large_tiff,
     read_segments,
     read_tiff,
@@ -145,8 +144,7 @@ class PictureFile:
 
         def of_tiff() -> tuple[int, int]:
             with self.open() as file:
-                size_hw = tiff_size_hw(file)
-            return size_hw
+                return tiff_size_hw(file)
 
         return self._read(self._size_hw_upright, of_tiff, pixel_bytes=0)
 
@@ -187,15 +185,14 @@ class PictureFile:
             with quiet_readers(), self.open() as file:
                 is_tiff, ending = self._is_tiff(), os.path.splitext(self.name)[1].lower()
                 try:
-                    opened = None if is_tiff and ending in CAMERA_RAW else open_picture(file)
+                    opened = None if is_tiff and ending in NOT_READ else open_picture(file)
                 except UnidentifiedImageError:
                     opened = None
-                if opened is None and (not is_tiff or ending in CAMERA_RAW):
+                if opened is None and (not is_tiff or ending in NOT_READ):
                     raise ImageError(
                         f"'{self.name}' is not a picture that can be read; "
-                        + (f"{ending} is not: export it as TIFF" if ending in NOT_READ
-                           else f"expected one of {', '.join(FORMAT_EXTENSIONS)}")
-                    )  # fmt: skip
+                        f"expected one of {', '.join(FORMAT_EXTENSIONS)}"
+                    )
                 with opened or nullcontext() as image:
                     size_wh = self._tiff_size_wh() if image is None else image.size
                     self._check_pixels(size_wh)
@@ -214,11 +211,9 @@ class PictureFile:
             # a damaged file can make a decoder raise nearly anything: OSError, SyntaxError,
             # ValueError, struct.error, KeyError, ZeroDivisionError, ...
             detail = " ".join(str(error).split())[:200]
-            if "imagecodecs" in detail:
-                raise compressed(self.name, detail) from error
             if not any(map(str.isalpha, detail)):  # a KeyError says no more than the key
                 detail = type(error).__name__
-            raise ImageError(
+            raise lacks_codec(self.name, error) or ImageError(
                 f"the picture '{self.name}' is damaged or cut off ({detail}); copy or export it "
                 "again"
             ) from error
@@ -274,8 +269,6 @@ class PictureFile:
         finally:
             cv2.utils.logging.setLogLevel(level)
         if decoded is None:
-            if self._is_tiff():
-                raise compressed(self.name, "neither Pillow nor OpenCV knows it")
             raise ImageError(f"the picture '{self.name}' cannot be decoded; save it again as PNG")
         array: npt.NDArray[Any] = decoded
         if array.ndim == 3 and array.shape[2] >= 3:

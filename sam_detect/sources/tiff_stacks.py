@@ -19,8 +19,9 @@ from sam_detect.sources.physical_sizes import size_in_tiff
 from sam_detect.sources.stack_axes import Position
 from sam_detect.sources.tiff import (
     bytes_of_pixel,
-    compressed,
+    lacks_codec,
     names_of_channels,
+    require_fitting,
     require_plain_ome,
 )
 from sam_detect.types import PixelSize
@@ -150,13 +151,13 @@ class TiffPlane:
             pieces = zip(page.dataoffsets, page.databytecounts, strict=True)
             _require_whole(max(map(sum, pieces), default=0), end, name)
             try:
+                require_fitting(page)
                 with at_once(page.nbytes):
                     array: npt.NDArray[Any] = page.asarray()
             except (ValueError, RuntimeError, OSError, zlib.error) as error:
-                if "imagecodecs" in str(error):
-                    raise
-                raise ImageError(f"{name} is damaged ({one_line(error)}); copy or export the "
-                                 "stack again") from error  # fmt: skip
+                raise lacks_codec(name, error) or ImageError(
+                    f"{name} is damaged ({one_line(error)}); copy or export the stack again"
+                ) from error
             return array
 
 
@@ -187,8 +188,6 @@ def _reading(name: str) -> Iterator[BinaryIO]:
         raise ImageError(f"the stack '{name}' does not fit into memory; reduce it") from error
     except Exception as error:  # a damaged file makes tifffile raise nearly anything
         detail = " ".join(str(error).split())[:200] or type(error).__name__
-        if "imagecodecs" in detail:
-            raise compressed(name, detail) from error
-        raise ImageError(
+        raise lacks_codec(name, error) or ImageError(
             f"the stack '{name}' is damaged or cut off ({detail}); copy or export it again"
         ) from error
