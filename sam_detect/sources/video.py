@@ -9,15 +9,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 
-from sam_detect.errors import ConfigError, ImageError
+from sam_detect.errors import ConfigError, ImageError, one_line
 from sam_detect.interfaces import Source
 from sam_detect.sources._http import is_url
+from sam_detect.sources._readers import open_picture, quiet_readers
 from sam_detect.sources._reconnect import (
     RETRIES,
     TIMEOUT_S,
@@ -28,13 +31,19 @@ from sam_detect.sources._reconnect import (
     interruptibly,
 )
 from sam_detect.sources._video_decoding import DecodedVideo, decode_file
-from sam_detect.sources.decoding import DEFAULT_MAX_PIXELS, check_file, check_pixels, unreadable
+from sam_detect.sources.decoding import (
+    DEFAULT_MAX_PIXELS,
+    check_file,
+    check_pixels,
+    unreadable,
+)
 from sam_detect.sources.images import find_images, load_image
-from sam_detect.sources.pixels import FirstStretch, array_to_rgb
+from sam_detect.sources.pixels import FirstStretch, array_to_rgb, picture_to_rgb
 from sam_detect.sources.streams import open_url
 from sam_detect.types import Frame, ImageRGB
 
 FRAME_RATE = 25.0
+ANIMATED = (b"WEBP", b"avif", b"avis")
 
 
 def open_source(
@@ -100,7 +109,7 @@ def open_file(
     """
     name = os.fspath(path)
 
-    def open_video() -> DecodedVideo:
+    def open_video() -> DecodedVideo | _AnimatedPicture:
         check_file(name, "video")
         try:
             file = open(name, "rb", buffering=0)  # noqa: SIM115  closed with the video
@@ -108,6 +117,10 @@ def open_file(
             raise unreadable(name, error, "video") from error
         nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
         try:
+            animated = file.read(12)[8:] in ANIMATED
+            file.seek(0)
+            if animated:
+                return _AnimatedPicture(file, name, max_pixels)
             return decode_file(
                 nameless, name=name, max_pixels=max_pixels, live=False, before_close=file.close
             )
@@ -117,6 +130,41 @@ def open_file(
 
     open_video().close()
     return RecordingSource(name, Retry(name, 0), open_video)
+
+
+class _AnimatedPicture:
+    """A WebP or AVIF as a :class:`DecodedVideo`: of them FFmpeg gives one picture at most."""
+
+    damaged = harmless = 0
+    step_s = 1 / FRAME_RATE
+
+    def __init__(self, file: BinaryIO, name: str, max_pixels: int) -> None:
+        self._name, self.close = name, file.close
+        with self._reading():
+            self._image = open_picture(file)
+            check_pixels(self._image.size, max_pixels, name)
+
+    def __iter__(self) -> Iterator[tuple[ImageRGB, float]]:
+        time_s = 0.0
+        for number in range(getattr(self._image, "n_frames", 1)):
+            with self._reading():
+                self._image.seek(number)
+                rgb = picture_to_rgb(self._image, self._name)
+            yield rgb, time_s
+            time_s += self._image.info.get("duration", 0) / 1000
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            with quiet_readers():
+                yield
+        except ImageError:
+            raise
+        except Exception as error:  # a damaged file makes a decoder raise nearly anything
+            raise ImageError(f"the video '{self._name}' is damaged ({one_line(error)})") from error
+
+    def missing_s(self) -> float:
+        return 0.0
 
 
 class FramesSource(Source):
