@@ -7,8 +7,9 @@ import gzip
 import io
 import lzma
 import zlib
+from typing import Any
 
-FILES = {"gzip": gzip.GzipFile, "bz2": bz2.BZ2File, "lzma": lzma.LZMAFile}
+FILES: dict[str, Any] = {"gzip": gzip.open, "bz2": bz2.open, "lzma": lzma.open}
 SIZE_AT = {"blosc": 4, "lz4": 0}
 """Where data begin by saying their size, which their decoder trusts."""
 PACKERS = {*FILES, *SIZE_AT, "zlib", "zstd"}
