@@ -9,9 +9,12 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import BinaryIO
+from types import SimpleNamespace
+from typing import Any, BinaryIO, cast
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 FORMAT_EXTENSIONS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -44,9 +47,29 @@ MOST_AT_ONCE_BYTES = 1_800_000_000
 """Of the pictures that are decoded at one time, by whatever number of threads."""
 
 
+class _Tiff(TiffImageFile):
+    def load_prepare(self) -> None:
+        """As Pillow's, which here asks once more for its limit."""
+        if self._im is None:
+            self.im = Image.new(self.mode, self._tile_size, None).im
+        ImageFile.ImageFile.load_prepare(self)
+
+
+class _WebP(WebPImageFile):
+    def _open(self) -> None:
+        """As Pillow's, which asks for its limit where the first 30 bytes say a size."""
+        file: Any = self.fp
+        self.fp = cast(Any, SimpleNamespace(read=lambda n=-1: file.read(16 if n == 30 else n)))
+        super()._open()
+        self.fp = file
+
+
+UNLIMITED: dict[str, Callable[..., Image.Image]] = {"TIFF": _Tiff, "WEBP": _WebP}
+
+
 def open_picture(file: BinaryIO) -> Image.Image:
-    """As ``PIL.Image.open`` of the formats that are read, without its size limit: check the size
-    before the picture is loaded.
+    """As ``PIL.Image.open`` of the formats that are read, but for its size limit, which belongs to
+    the whole process: check the size before the picture is loaded.
 
     Raises:
         UnidentifiedImageError: it is none of these formats. Damage raises nearly anything.
@@ -72,7 +95,7 @@ def open_picture(file: BinaryIO) -> Image.Image:
             continue
         file.seek(0)
         try:
-            return factory(file, "")
+            return UNLIMITED.get(name, factory)(file, "")
         except (SyntaxError, IndexError, KeyError, TypeError, struct.error) as error:
             if name == "AVIF":
                 raise OSError(str(error)) from error
@@ -104,19 +127,16 @@ class _Room:
 
 @contextmanager
 def quiet_readers() -> Iterator[None]:
-    """Without warnings of Pillow and tifffile: stderr is the user's. Without Pillow's limit of
-    pixels, which is lower than this project's.
+    """Without warnings of Pillow and tifffile: stderr is the user's.
 
-    Filters, levels and that limit are global to the process, so threads share one change: the first
-    one in makes it, and the last one out undoes it.
+    Filters and levels are global to the process, so threads share one change: the first one in
+    makes it, and the last one out undoes it.
     """
     with _quiet.lock:
         _quiet.users += 1
         if _quiet.users == 1:
             _quiet.undo.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            _quiet.undo.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-            Image.MAX_IMAGE_PIXELS = None
             for name in ("PIL", "tifffile"):  # a logger without handlers prints on stderr
                 log = logging.getLogger(name)
                 _quiet.undo.callback(log.setLevel, log.level)

@@ -38,6 +38,7 @@ from sam_detect.sources.pixels import (
     without_nan,
 )
 from sam_detect.sources.tiff import (
+    MOST_PIXEL_BYTES,
     ORIENTATION,
     QUARTER_TURNS,
     Contents,
@@ -53,8 +54,6 @@ from sam_detect.types import ImageRGB
 
 DEFAULT_MAX_PIXELS = 450_000_000
 """What is decoded at once may have so many pixels: a whole picture, or a part of a TIFF."""
-MOST_PIXEL_BYTES = 8
-"""So many for each of them: fewer pixels may have more channels."""
 MAX_BYTES = 2_000_000_000
 """Larger files are refused before they are opened."""
 TRANSPOSE_BY_ORIENTATION = {

@@ -34,6 +34,8 @@ ORIENTATION = 0x0112
 QUARTER_TURNS = (5, 6, 7, 8)
 """Orientations that exchange width and height."""
 MOST_NAMES = 8
+MOST_PIXEL_BYTES = 8
+"""So many for each of the most pixels: fewer may have more channels."""
 MOST_DECLARED = 1_000_000
 """Planes that OME-XML may declare: tifffile makes a list of them."""
 LZW, PICTURES = 5, (7, 33003, 33005, 34712, 34933, 50001)
@@ -171,6 +173,7 @@ def large_tiff(file: BinaryIO, most: int) -> bool:
             usual &= page.compression in (KNOWN if _has_codecs() else SEGMENTED)
             of_one = math.prod(page.chunks[:2])
             small = 16 * of_one <= width * height and of_one <= most
+            small &= of_one * bytes_of_pixel(page) <= MOST_PIXEL_BYTES * most
             return bool(usual and small and width * height > LARGE)
     except Exception:  # what cannot be understood is read, or refused, as any other file
         return False
