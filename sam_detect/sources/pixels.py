@@ -51,12 +51,6 @@ class FirstStretch:
         return limits
 
 
-def of_nan(lost: int, count: int) -> str:
-    """What is said of values that are no numbers, as part of a sentence."""
-    return (f"{lost:,} of {count:,} values are NaN or infinite, and shown black; replace them "
-            "where they should be something else")  # fmt: skip
-
-
 def without_nan(
     array: npt.NDArray[Any], name: str, stretch: Stretch
 ) -> tuple[npt.NDArray[Any], Stretch]:
@@ -66,7 +60,8 @@ def without_nan(
     if finite.all():
         return array, stretch
     known = array[finite]
-    warnings.warn(f"{name}: {of_nan(array.size - known.size, array.size)}", stacklevel=2)
+    lost = f"{array.size - known.size:,} of {array.size:,} values"
+    warnings.warn(f"{name}: {lost} are NaN or infinite, and shown black", stacklevel=2)
     limits = stretch(known) if known.size else (0.0, 1.0)
     return np.where(finite, array, known.min() if known.size else 0), lambda _: limits
 

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from sam_detect.errors import ImageError
 from sam_detect.sources.channels import COLOURS, WHITE, ChannelChoice, Colour, chosen_channels
 from sam_detect.sources.decoding import DEFAULT_MAX_PIXELS
-from sam_detect.sources.pixels import of_nan
 from sam_detect.sources.stack_axes import PlaneRanges, Position, StoredPlane
 from sam_detect.sources.tiff_stacks import open_tiff
 from sam_detect.sources.zarr_stacks import is_zarr, open_zarr
@@ -92,7 +91,8 @@ def _problems(values: npt.NDArray[Any]) -> Iterator[str]:
     finite = np.isfinite(values)
     lost = int(finite.size - np.count_nonzero(finite))
     if lost:
-        yield of_nan(lost, finite.size)
+        yield (f"{lost:,} of {finite.size:,} values are NaN or infinite, and shown black; replace "
+               "them where they should be something else")  # fmt: skip
     known = values[finite] if lost else values
     if not known.size:
         return

@@ -38,7 +38,7 @@ MOST_PIXEL_BYTES = 8
 """So many for each of the most pixels: fewer may have more channels."""
 MOST_DECLARED = 1_000_000
 """Planes that OME-XML may declare: tifffile makes a list of them."""
-LZW, PICTURES = 5, (7, 33003, 33005, 34712, 34933, 50001)
+LZW, JPEG, PICTURES = 5, 7, (7, 33003, 33005, 34712, 34933, 50001)
 """Compressions: JPEG, JPEG 2000, PNG and WebP make each piece a picture with a size of its own."""
 PACKERS = {8: "zlib", 32946: "zlib", 34925: "lzma"}
 SEGMENTED = (1, 8, 32773, 32946)
@@ -166,7 +166,8 @@ def large_tiff(file: BinaryIO, most: int) -> bool:
         with tifffile.TiffFile(file, _multifile=False) as tiff:
             page, (width, height), orientation = _first_page(tiff)
             colours = tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.MINISBLACK
-            usual = page.dtype in (np.uint8, np.uint16) and page.photometric in colours
+            jpeg = page.compression == JPEG and page.photometric == tifffile.PHOTOMETRIC.YCBCR
+            usual = page.dtype in (np.uint8, np.uint16) and (jpeg or page.photometric in colours)
             extra = page.tags.get(EXTRA_SAMPLES)
             usual &= extra is None or not np.isin(extra.value, ALPHA).any()
             usual &= orientation == 1 and page.imagedepth == 1
@@ -201,7 +202,7 @@ def read_segments(file: BinaryIO, name: str) -> npt.NDArray[Any]:
                 f"the picture '{name}' is damaged or cut off ({end:,} bytes of at least "
                 f"{last:,}); copy or export it again"
             )
-        channels = 3 if page.photometric == tifffile.PHOTOMETRIC.RGB else 1
+        channels = 1 if page.photometric == tifffile.PHOTOMETRIC.MINISBLACK else 3
         size = int(page.imagelength), int(page.imagewidth), channels
         pixels = scratch(size, page.dtype, name)
         planes = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE

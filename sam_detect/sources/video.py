@@ -9,10 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -94,9 +92,7 @@ def open_source(
     return open_file(name, max_pixels=max_pixels)
 
 
-def open_file(
-    path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> RecordingSource:
+def open_file(path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Source:
     """The frames of a video file, upright. Only this file is read: what a playlist names is not
     followed.
 
@@ -109,7 +105,7 @@ def open_file(
     """
     name = os.fspath(path)
 
-    def open_video() -> DecodedVideo | _AnimatedPicture:
+    def open_video() -> DecodedVideo:
         check_file(name, "video")
         try:
             file = open(name, "rb", buffering=0)  # noqa: SIM115  closed with the video
@@ -117,10 +113,6 @@ def open_file(
             raise unreadable(name, error, "video") from error
         nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
         try:
-            animated = file.read(12)[8:] in ANIMATED
-            file.seek(0)
-            if animated:
-                return _AnimatedPicture(file, name, max_pixels)
             return decode_file(
                 nameless, name=name, max_pixels=max_pixels, live=False, before_close=file.close
             )
@@ -129,42 +121,32 @@ def open_file(
             raise
 
     open_video().close()
+    with open(name, "rb") as file:
+        if file.read(12)[8:] in ANIMATED:
+            return AnimationSource(name, max_pixels)
     return RecordingSource(name, Retry(name, 0), open_video)
 
 
-class _AnimatedPicture:
-    """A WebP or AVIF as a :class:`DecodedVideo`: of them FFmpeg gives one picture at most."""
+class AnimationSource(Source):
+    """The frames of a WebP or AVIF, of which FFmpeg gives one at most."""
 
-    damaged = harmless = 0
-    step_s = 1 / FRAME_RATE
+    def __init__(self, name: str, max_pixels: int) -> None:
+        self.name, self._max_pixels = name, max_pixels
 
-    def __init__(self, file: BinaryIO, name: str, max_pixels: int) -> None:
-        self._name, self.close = name, file.close
-        with self._reading():
-            self._image = open_picture(file)
-            check_pixels(self._image.size, max_pixels, name)
-
-    def __iter__(self) -> Iterator[tuple[ImageRGB, float]]:
+    def frames(self) -> Iterator[Frame]:
         time_s = 0.0
-        for number in range(getattr(self._image, "n_frames", 1)):
-            with self._reading():
-                self._image.seek(number)
-                rgb = picture_to_rgb(self._image, self._name)
-            yield rgb, time_s
-            time_s += self._image.info.get("duration", 0) / 1000
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
         try:
-            with quiet_readers():
-                yield
+            with quiet_readers(), open(self.name, "rb") as file, open_picture(file) as image:
+                check_pixels(image.size, self._max_pixels, self.name)
+                for number in range(getattr(image, "n_frames", 1)):
+                    image.seek(number)
+                    rgb = picture_to_rgb(image, self.name)
+                    yield Frame(rgb, self.name, number, time_s=time_s)
+                    time_s += image.info.get("duration", 0) / 1000
         except ImageError:
             raise
         except Exception as error:  # a damaged file makes a decoder raise nearly anything
-            raise ImageError(f"the video '{self._name}' is damaged ({one_line(error)})") from error
-
-    def missing_s(self) -> float:
-        return 0.0
+            raise ImageError(f"the video '{self.name}' is damaged ({one_line(error)})") from error
 
 
 class FramesSource(Source):

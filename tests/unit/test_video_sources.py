@@ -1078,5 +1078,5 @@ def test_one_that_is_cut_off_is_no_video(ending: str, tmp_path: Path) -> None:
     noise = [Image.effect_noise((64, 48), 90) for _ in range(3)]
     noise[0].save(path, save_all=True, append_images=noise[1:])
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ImageError, match=r"a\.\w+' is damaged"):
+    with pytest.raises(ImageError, match=r"a\.\w+' (is damaged|cannot be read as a video)"):
         read(open_source(path))
