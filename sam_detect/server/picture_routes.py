@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Response
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from sam_detect.errors import MaskError, NotFoundError
 from sam_detect.polygons import Ring as OutlineRing
+from sam_detect.scratch import reduced
 from sam_detect.server import editing
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession, Named
@@ -178,6 +177,10 @@ class Once:
 AskedOnce = Annotated[Once, Depends()]
 
 
+def _divided(shape: Sequence[int], factor: float) -> tuple[int, int]:
+    return max(1, round(shape[1] / factor)), max(1, round(shape[0] / factor))
+
+
 def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
     """A picture, its objects, and what users decide of them."""
     router = APIRouter(prefix="/api")
@@ -197,9 +200,9 @@ def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
     @router.get("/pictures/{picture}/preview")
     def preview(picture: Number) -> Response:
         """The picture, small: it is there before its objects are found."""
-        image = Image.fromarray(session.pictures.frame(picture).image_rgb)
-        image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-        return as_image(np.asarray(image), quality=70, method=0)
+        image = session.pictures.frame(picture).image_rgb
+        factor = max(1, max(image.shape[:2]) / PREVIEW_SIDE)
+        return as_image(reduced(image, _divided(image.shape, factor)), quality=70, method=0)
 
     @router.get("/pictures/{picture}/objects/{object_id}/explanation")
     def explanation(picture: Number, object_id: ObjectId) -> Response:
