@@ -35,9 +35,9 @@ LEFTOVER, LEFTOVER_SHARE = 16, 0.01
 """Pixels, and share of the largest piece: a smaller one is no piece, a brush left it over."""
 BACKGROUND_SHARE = 0.75
 """What has so much of the picture's edges is the background."""
-SOFT_EDGE, WIDEST_BAND, NEARLY = 12, 9, 7 / 8
-"""Pixels from white to the last grey of a soft edge; pixels of one grey that are no edge; and what
-is white, as a share of white."""
+SOFT_EDGE, WIDEST_BAND, FEW_GREYS = 12, 9, 32
+"""Pixels from white to the last grey of a soft edge, and of one grey that is no edge."""
+NEARLY = 7 / 8
 MOST_OF_ONE, HULL_SHARE = 32, 0.9
 """Pieces of one object, at most; and how much of their hull they fill with the gaps closed."""
 
@@ -108,7 +108,7 @@ def numbered(values: npt.NDArray[Any], name: str, *, given: bool = False) -> Num
     if len(numbers) < 2 or given:
         return found
     scattered, scraps = _unlike_objects(found)
-    if (scattered or scraps) and not colours and _has_soft_edges(greys):
+    if (scattered or scraps) and not colours and _has_soft_edges(greys, len(numbers)):
         white = int(np.iinfo(greys.dtype).max)
         warnings.warn(f"{name} has {len(numbers)} greys, as of soft edges: what is lighter than "
                       "half is taken", stacklevel=2)  # fmt: skip
@@ -260,24 +260,29 @@ def _unlike_objects(found: Numbered) -> tuple[bool, bool]:
             touching[one[differ]] = touching[other[differ]] = True
     scattered = 0
     for index in range(count):
-        stats = cv2.connectedComponentsWithStats(found.crop(index)[1].astype(np.uint8))[2]
+        crop = found.crop(index)[1]
+        stats = cv2.connectedComponentsWithStats(crop.astype(np.uint8))[2]
         areas = np.sort(stats[1:, cv2.CC_STAT_AREA])
-        scattered += len(areas) > 1 and areas[-2] >= max(SPECK, areas[-1] / 5)
+        if len(areas) > 1 and areas[-2] >= max(SPECK, areas[-1] / 5):
+            scattered += not _share_a_hull(crop, areas)
     return 2 * scattered >= count, 2 * np.count_nonzero(~solid[1:] & touching[1:]) >= count
 
 
-def _has_soft_edges(greys: npt.NDArray[Any]) -> bool:
-    """Whether it is black and white, with bands of greys around white only."""
+def _has_soft_edges(greys: npt.NDArray[Any], count: int) -> bool:
+    """Whether it is black and white, with bands of greys around white only. Of many greys, dark
+    ones are black: JPEG has them anywhere."""
     import cv2
 
     if greys.dtype not in (np.uint8, np.uint16):
         return False
-    white = greys >= np.iinfo(greys.dtype).max * NEARLY
-    away = cv2.distanceTransform((~white).astype(np.uint8), cv2.DIST_L2, 3)
+    most = np.iinfo(greys.dtype).max
+    white = greys >= most * NEARLY
+    solid = cv2.morphologyEx(white.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    away = cv2.distanceTransform(1 - solid, cv2.DIST_L2, 3)
     band = np.ones((WIDEST_BAND, WIDEST_BAND), np.uint8)
     wide = cv2.erode(greys, band) == cv2.dilate(greys, band)
-    grey = (greys > 0) & ~white
-    return bool(white.any() and away[grey].max(initial=0) <= SOFT_EDGE and not (wide & grey).any())
+    grey = (greys > (most * (1 - NEARLY) if count > FEW_GREYS else 0)) & ~white
+    return bool(solid.any() and away[grey].max(initial=0) <= SOFT_EDGE and not (wide & grey).any())
 
 
 def _share_a_hull(mask: BoolArray, areas: npt.NDArray[Any]) -> bool:
