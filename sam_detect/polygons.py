@@ -23,7 +23,7 @@ Polygon = tuple[Ring, ...]
 
 MAX_OUTLINE_PIXELS = 2_000_000
 """Longest polygon, in rows of pixels that its edges cross."""
-MOST_RINGS = 50_000
+MOST_RINGS = 25_000
 """Pieces and holes of a mask that becomes polygons."""
 MAX_COORDINATE = 1e7
 EXACT_TOLERANCE_PX = 0.3

@@ -39,7 +39,7 @@ from sam_detect.types import AnnotatedImage, Annotation
 
 VERSION = "5.5.0"
 UNTAGGED = "unknown"
-MAX_MASK_PIXELS, MAX_MASK_RINGS = 1 << 26, 200_000
+MAX_MASK_PIXELS, MAX_MASK_RINGS = 1 << 26, 25_000
 """Of all masks of a file: pixels, and pieces and holes."""
 CIRCLE_CORNERS = 64
 FAR = 10**7

@@ -94,33 +94,32 @@ def numbered(values: npt.NDArray[Any], name: str, *, given: bool = False) -> Num
 
     greys, colours = _flat(values)
     codes, numbers = _coded(greys)
-    edge = np.concatenate([codes[0], codes[-1], codes[:, 0], codes[:, -1]])
-    share = np.bincount(edge) / len(edge)
-    most = int(share.argmax())
-    several = len(numbers) > 1 or codes.min() == 0
-    if most and several and share[most] >= BACKGROUND_SHARE and not (given or values.dtype == bool):
-        raise MaskError(
-            f"its value {_listed([numbers[most - 1]], colours)} is on {share[most]:.0%} of the "
-            "picture's edges, so it seems to be the background, which must be 0 (black): invert "
-            "it; or give a .npy file or an array of booleans, where an object does cover the edges"
-        )
     found = Numbered(codes, numbers, find_objects(codes), colours, False)
-    if len(numbers) < 2 or given:
+    if given:
         return found
-    scattered, scraps = _unlike_objects(found)
+    scattered, scraps = _unlike_objects(found) if len(numbers) > 1 else (False, False)
     if (scattered or scraps) and not colours and _has_soft_edges(greys, len(numbers)):
-        white = int(np.iinfo(greys.dtype).max)
         warnings.warn(f"{name} has {len(numbers)} greys, as of soft edges: what is lighter than "
                       "half is taken", stacklevel=2)  # fmt: skip
-        codes = (greys > white / 2).astype(np.uint16)
-        return Numbered(codes, [white], find_objects(codes), False, False)
-    if scraps or (scattered and len(numbers) > MOST_CLASSES):
+        white = int(np.iinfo(greys.dtype).max)
+        codes, numbers, scattered = (greys > white / 2).astype(np.uint16), [white], False
+    elif scraps or (scattered and len(numbers) > MOST_CLASSES):
         raise MaskError(
             f"it has {len(numbers)} {'colours' if colours else 'greys'}, most of them in thin or "
             "scattered bits, as of a photograph, or of a mask with soft edges or saved as JPEG: "
             "save it as PNG, black and white or with one value for each object, without soft edges"
         )
-    return found._replace(scattered=scattered)
+    edge = np.concatenate([codes[0], codes[-1], codes[:, 0], codes[:, -1]])
+    share = np.bincount(edge) / len(edge)
+    most = int(share.argmax())
+    several = len(numbers) > 1 or codes.min() == 0
+    if most and several and share[most] >= BACKGROUND_SHARE and values.dtype != bool:
+        raise MaskError(
+            f"its value {_listed([numbers[most - 1]], colours)} is on {share[most]:.0%} of the "
+            "picture's edges, so it seems to be the background, which must be 0 (black): invert "
+            "it; or give a .npy file or an array of booleans, where an object does cover the edges"
+        )
+    return Numbered(codes, numbers, find_objects(codes), colours, scattered)
 
 
 def separate(

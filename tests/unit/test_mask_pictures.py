@@ -15,7 +15,7 @@ import skimage.data
 from PIL import Image
 
 from sam_detect.errors import MaskError
-from sam_detect.formats.mask_pictures import objects_of
+from sam_detect.formats.mask_pictures import count_pieces, objects_of
 from sam_detect.sources.annotation_files import load_annotations
 from sam_detect.sources.mask_files import read_masks
 
@@ -229,10 +229,11 @@ def behind_bars(width: int, *, across: bool = True) -> Values:
 @pytest.mark.parametrize("across", [False, True])
 def test_an_object_behind_thin_things_is_one(width: int, across: bool) -> None:
     mask = behind_bars(width, across=across)
-    count = cv2.connectedComponents(mask)[0] - 1
+    count = count_pieces(mask > 0)  # without specks
+    assert count >= 5
     with pytest.warns(UserWarning, match=f"1 example of {count} pieces, as they share a hull"):
         [found] = objects(mask)
-    np.testing.assert_array_equal(found, mask > 0)
+    assert (found != (mask > 0)).sum() <= 3
     assert len(objects(mask, pieces="each")) == count
     numbers = mask * 3 + ellipse((20, 20), (9, 9))  # of a label map a number is one object
     assert len(objects(numbers)) == 2
