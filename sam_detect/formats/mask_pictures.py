@@ -68,8 +68,8 @@ def objects_of(
         raise MaskError(
             f"it seems to hold classes ({_listed(found.numbers, found.colours)}), not objects: "
             "most values lie in several places. Give each object a value of its own, or save a "
-            "black-and-white mask for each class. --pieces each (in Python pieces='each') takes "
-            "each piece as an object"
+            "black-and-white mask for each class. learn --pieces each (in Python pieces='each') "
+            "takes each piece as an object"
         )
     split = pieces == "each" or (len(found.numbers) == 1 and not given)
     return [
@@ -142,8 +142,10 @@ def separate(
     together = pieces == "one" or (pieces is None and _share_a_hull(whole[1], areas[~specks]))
     if pieces is None and count > 1:
         one, each = f"1 example of {count} pieces", f"{count} examples"
-        shown = f"{one}, as they share a hull (--pieces each, in Python pieces='each': {each})"
-        shown = shown if together else f"{each} (--pieces one, in Python pieces='one': {one})"
+        shown = (
+            f"{one}, as they share a hull (learn --pieces each, in Python pieces='each': {each})"
+        )
+        shown = shown if together else f"{each} (learn --pieces one, in Python pieces='one': {one})"
         warnings.warn(f"{name}: {count} pieces of one value are {shown}", stacklevel=3)
     return [whole] if together else found
 

@@ -59,7 +59,7 @@ def test_a_mask_of_separate_objects_is_an_example_each(
     Image.fromarray(discs(size_hw)).save("m.png")
     Image.fromarray(discs(size_hw)).save("m.jpg", quality=80)
     said = learn(sam, "--masks", "m.png").worked().err
-    assert "m.png: 3 pieces of one value are 3 examples (--pieces one, in Python" in said
+    assert "m.png: 3 pieces of one value are 3 examples (learn --pieces one, in Python" in said
     assert "learnt 3 examples; " in said
     said = learn(sam, "--annotations", "m.jpg", "--library", "b").worked().err
     assert "m.jpg has" in said
@@ -133,7 +133,9 @@ def test_python_takes_mask_files_and_pieces(size_hw: tuple[int, int]) -> None:
         return detector.learn("shapes.png", "disc", masks=masks, **more).added
 
     Image.fromarray(discs(size_hw)).save("m.png")
-    with pytest.warns(UserWarning, match=r"3 examples \(--pieces one, in Python pieces='one'"):
+    with pytest.warns(
+        UserWarning, match=r"3 examples \(learn --pieces one, in Python pieces='one'"
+    ):
         assert learnt("m.png") == 3
     with pytest.warns(UserWarning, match="1 example of 9 pieces"):
         assert learnt(in_nine(size_hw)) == 1
