@@ -30,6 +30,7 @@ from sam_detect.refine.run import Refined, refine_file
 from sam_detect.registry import needing_extra
 from sam_detect.segmentation import prompted
 from sam_detect.sources import Plane, PlaneRanges, cut_out_object, planes_of, to_frame
+from sam_detect.sources.mask_files import given_masks
 from sam_detect.types import AnnotatedImage, Candidates, Detection, Detections, Frame, Masks, Recipe
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from sam_detect.workers import Answer
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | Path | Plane
-MaskLike = npt.NDArray[Any] | Masks | str | None
+MaskLike = npt.NDArray[Any] | Masks | str | Path | None
 
 
 class SAMDetect:
@@ -224,6 +225,7 @@ class SAMDetect:
         masks: MaskLike = None,
         points_xy: Sequence[Sequence[float]] = (),
         negative: bool = False,
+        pieces: str | None = None,
     ) -> Learnt:
         """Learns the objects of a picture that boxes, masks or points show.
 
@@ -231,10 +233,14 @@ class SAMDetect:
             image: the picture, as :meth:`detect` takes it.
             label: the name of all of them.
             boxes_xywh: ``x, y, width, height`` in pixels, each around one object.
-            masks: an array ``(H, W)`` or ``(N, H, W)``, :class:`Masks`, or "auto" for the separate
-                objects of one kind that stand out (:mod:`sam_detect.labelling.separate`).
+            masks: a mask picture, by its path or as an array ``(H, W)``
+                (:mod:`sam_detect.formats.mask_pictures` says which objects it shows); an array
+                ``(N, H, W)`` or :class:`Masks`, an object each; or "auto" for the separate objects
+                of one kind that stand out (:mod:`sam_detect.labelling.separate`).
             points_xy: ``x, y`` in pixels, each on one object.
             negative: learn that these are *not* a ``label``.
+            pieces: "one" or "each": whether the pieces of a mask picture of one value are one
+                object; None: where they share a hull, which a warning says.
 
         Returns:
             What was added, and the outlines that were taken: ``learn(...).preview().show()``.
@@ -244,15 +250,15 @@ class SAMDetect:
                 or nothing that was proposed fits it.
 
         Raises:
-            ConfigError: none of boxes, masks and points is given.
-            MaskError: a box or point is malformed, in fractions or outside the picture, or nothing
-                is at a point.
+            ConfigError: none of boxes, masks and points is given, or ``pieces`` without a mask.
+            MaskError: a mask picture shows no objects, a box or point is malformed, in fractions or
+                outside the picture, or nothing is at a point.
             LibraryError: the label is empty.
         """
         if masks is None and not len(boxes_xywh) and not len(points_xy):
             raise ConfigError("learn needs boxes_xywh, masks or points_xy: where the objects are")
-        frame, automatic = self.read(image), isinstance(masks, str)
-        given = prompted.given_masks(frame, masks, self.pipeline.separate_objects)
+        frame, automatic = self.read(image), isinstance(masks, str) and masks == "auto"
+        given = given_masks(frame, masks, self.pipeline.separate_objects, pieces)
         shown = self.pipeline.outline(frame, boxes_xywh, points_xy, of_finds=negative)
         problems = tuple(shown.problems(boxes_xywh))
         for problem in problems:
@@ -303,10 +309,11 @@ class SAMDetect:
         label: str = "",
         *,
         negative: bool = False,
+        pieces: str | None = None,
     ) -> Learnt:
         """:meth:`learn` of masks only: those given, by default the objects that stand out."""
         found = "auto" if masks is None else masks
-        return self.learn(image_path, label, masks=found, negative=negative)
+        return self.learn(image_path, label, masks=found, negative=negative, pieces=pieces)
 
     def learn_frame(
         self, frame: Frame, masks: Masks, labels: Sequence[str], **options: Any
