@@ -195,6 +195,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
             several=len(paths) != 1,
             planes=bool(ranges) and len(pictures) > 1,
             include_unknown=unknown,
+            printed=printer is not None,
             explain=explain,
             smoothing=smoothing,
             link_z=link_z,
@@ -283,7 +284,8 @@ def open_sinks(
     planes: bool = False,
     link_z: float | None = None,
     read: Callable[[str], Frame] | None = None,
-    **options: Any,
+    printed: bool = False,
+    **given: Any,
 ) -> Iterator[list[Sink]]:
     """What is written: the output, and JSON on stdout where that is asked for.
 
@@ -296,7 +298,11 @@ def open_sinks(
             write them into one file.
         link_z: the least IoU of objects that are one through the planes; None links none.
         read: a plane by its name, where planes are linked.
-        options: of the sinks; each gets those that its constructor takes.
+        printed: whether the results are printed for people, too.
+        given: options of the sinks; each gets those that its constructor takes.
+
+    Raises:
+        ConfigError: the command line gives one that no sink takes.
     """
     wanted = [] if format_name is None else [(format_name, output)]
     if as_json and not (format_name in JSON_FORMATS and output is None):
@@ -304,17 +310,20 @@ def open_sinks(
     # A folder as output is for however many pictures a folder or pattern turns out to hold.
     several |= output is not None and not output.suffix
     sinks: list[Sink] = []
-    for name, place in wanted if inputs else []:
-        made = load_asked("format", name)
-        known = inspect.signature(made).parameters
-        given = {
+    made = [(name, place, load_asked("format", name)) for name, place in wanted if inputs]
+    known = [{*inspect.signature(each).parameters} for _, _, each in made]
+    unused = {"smoothing", "explain"}.difference(*known, ["explain"] * printed)
+    if inputs:
+        options.refuse("nothing that is written or printed here has it", *sorted(unused))
+    for (name, place, sink), takes in zip(made, known, strict=True):
+        every = {
             "multiple": several or (planes and name not in ANNOTATIONS),
             "inputs": inputs,
-            **options,
+            **given,
         }
         if name == "counts" and place is None and width() < UNLIMITED:
-            made = counts_as_table()
-        sinks.append(made(place, **{k: value for k, value in given.items() if k in known}))
+            sink = counts_as_table()
+        sinks.append(sink(place, **{k: value for k, value in every.items() if k in takes}))
     linked = None if link_z is None or read is None else linked_planes(sinks, link_z, read)
     try:
         yield sinks if linked is None else [linked]

@@ -152,6 +152,11 @@ def evaluate(
     from sam_detect.sources import PlaneRanges
 
     grid = variants(sweep)
+    if task == "semantic":
+        options.refuse("--task semantic counts pixels, and matches no objects", "iou", "visualize")
+    if not any(each.get("method", method) == "sam-detect" for each in grid):
+        own = options.section("Vectors", "Labels")
+        options.refuse(f"it is an option of sam-detect, and --method is {method}", *own)
     if predictions is not None and len(grid) > 1:
         raise ConfigError("--predictions holds one evaluation: leave out --sweep")
     points = whole_numbers("--curve", curve or (CURVE if report and len(grid) == 1 else ""))

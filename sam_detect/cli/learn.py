@@ -231,6 +231,8 @@ def _check_options(
     negative_tag: str | None,
     workers: int | None,
 ) -> None:
+    if annotations is None:
+        options.refuse("it is about the coordinates of --annotations", "pixel_centres")
     if annotations is not None:
         if prompts:
             raise ConfigError(

@@ -56,6 +56,7 @@ class VoteOptions(Options):
             "auto|0-1|otsu|top:N%",
             common=True,
             expected="'auto', 'otsu', 'top:N%' or a number from 0 to 1",
+            without="similarity_threshold",
         ),
     )
 

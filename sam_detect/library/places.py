@@ -15,6 +15,7 @@ from sam_detect import options as part_options
 from sam_detect.config import Settings
 from sam_detect.errors import ConfigError, LibraryNotFoundError
 from sam_detect.interfaces import VectorStore
+from sam_detect.models.sharing import LOADED_FROM
 from sam_detect.options import Options, hint
 from sam_detect.parts import make_store, require_used
 from sam_detect.types import Recipe
@@ -60,6 +61,7 @@ def list_libraries(settings: Settings) -> list[str]:
     """Names of the libraries at the place the settings name."""
     from sam_detect.vector_store import qdrant
 
+    require_used(settings, {"store": settings.store or "qdrant"})
     if settings.store not in (None, "qdrant"):
         return []
     url = settings.option("qdrant_url")
@@ -170,12 +172,16 @@ def _reindex(location: str, wanted: Recipe) -> str:
             f"move the fade {wanted.fade} to a module of its own for 'library reindex', "
             "or use another library"
         )
+    if "file" in wanted.model and "model_name" in wanted.model:
+        return "no command can name weights of your own for a model of open_clip: use another library"
     options: list[str] = [place, f"--embedder {shlex.quote(wanted.embedder)}"]
     declared = _options_of("embedder", wanted.embedder)
     for option, info in declared.model_fields.items():
         value = wanted.model.get(info.serialization_alias or option)
         if option == getattr(declared, "names_model", None):
-            value = value or wanted.model.get("file", "PATH")
+            loaded_from = LOADED_FROM.get(str(wanted.model.get("digest")), "PATH")
+            value = loaded_from if "file" in wanted.model else value
+        value = ",".join(map(str, value)) if isinstance(value, list) else value
         if value is not None:
             options.append(f"--{option.replace('_', '-')} {shlex.quote(str(value))}")
     options.append(f"--fade {shlex.quote(wanted.fade)}")

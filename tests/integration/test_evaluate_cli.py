@@ -188,13 +188,14 @@ def test_settings_reach_the_detector(folder: Path, command: Command) -> None:
 
 
 def test_the_protocol_reaches_the_episodes(folder: Path, command: Command) -> None:
-    options = ("--group-by", "light", "--protocol", "same", "--iou", "0.8", "--task", "semantic",
-               "--exhaustive")  # fmt: skip
+    options = ("--group-by", "light", "--protocol", "same", "--task", "semantic", "--exhaustive")
     found = only_object(command("evaluate", folder, *QUICK, *options, "--json").worked())
     assert [(e["seed"], e["group"]) for e in found["episodes"]] == [(0, "day"), (0, "night")]
     assert (found["group_by"], found["protocol"]) == ("light", "same")
     assert found["exhaustive"] is True
-    assert (found["iou"], found["task"], found["ap"]) == (0.8, "semantic", None)
+    assert (found["task"], found["ap"]) == ("semantic", None)
+    found = only_object(command("evaluate", folder, *QUICK, "--iou", "0.8", "--json").worked())
+    assert found["iou"] == 0.8
 
 
 # Files
