@@ -315,14 +315,14 @@ def open_sinks(
     unused = {"smoothing", "explain"}.difference(*known, ["explain"] * printed)
     if inputs:
         options.refuse("nothing that is written or printed here has it", *sorted(unused))
-    for (name, place, sink), takes in zip(made, known, strict=True):
+    for (name, place, made_of), takes in zip(made, known, strict=True):
         every = {
             "multiple": several or (planes and name not in ANNOTATIONS),
             "inputs": inputs,
             **given,
         }
-        if name == "counts" and place is None and width() < UNLIMITED:
-            sink = counts_as_table()
+        table = name == "counts" and place is None and width() < UNLIMITED
+        sink = counts_as_table() if table else made_of
         sinks.append(sink(place, **{k: value for k, value in every.items() if k in takes}))
     linked = None if link_z is None or read is None else linked_planes(sinks, link_z, read)
     try:

@@ -45,6 +45,43 @@ ELSEWHERE = {
 what only videos read (tested below)."""
 
 
+def commands() -> list[tuple[str, click.Command]]:
+    found: list[tuple[str, click.Command | None]] = []
+    with click.Context(cli) as context:
+        for name in COMMANDS:
+            command = cli.get_command(context, name)
+            if isinstance(command, click.Group):
+                found += [(f"{name} {each}", inner) for each, inner in command.commands.items()]
+            else:
+                found.append((name, command))
+    return [(name, command) for name, command in found if command is not None]
+
+
+# What each command takes, it uses
+
+
+@pytest.mark.parametrize(("name", "command"), commands(), ids=[name for name, _ in commands()])
+def test_each_parameter_of_a_command_is_read_in_it(name: str, command: click.Command) -> None:
+    assert command.callback is not None
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(command.callback)))
+    function = ast.parse(source).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    read = {each.id for each in ast.walk(function) if isinstance(each, ast.Name)}
+    arguments = function.args
+    named = {each.arg for each in (*arguments.args, *arguments.kwonlyargs)}
+    assert named <= read, f"{name} never reads {named - read}"
+    taken = {each.name for each in command.params if each.expose_value}
+    assert named <= taken
+    assert taken == named or arguments.kwarg, f"{name} has options that nothing reads"
+
+
+# What each setting changes
+
+
+def test_each_setting_is_tried_here() -> None:
+    assert set(known_settings()) == {*SETTINGS, *ELSEWHERE}, "give it a value"
+
+
 def scene() -> npt.NDArray[np.uint8]:
     """Six discs of two colours, two of them touching, and a bar; a little noise."""
     noise = np.random.default_rng(0).integers(225, 245, (200, 260, 3), dtype=np.uint8)
