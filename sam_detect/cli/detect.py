@@ -196,6 +196,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
             planes=bool(ranges) and len(pictures) > 1,
             include_unknown=unknown,
             printed=printer is not None,
+            labels=_library_labels(detector) if labels is None else labels,
             explain=explain,
             smoothing=smoothing,
             link_z=link_z,
@@ -220,6 +221,13 @@ def detect(  # noqa: PLR0917 - click gives them by name
     return failures.end([*pictures] if ranges else paths)
 
 
+def _library_labels(detector: SAMDetect) -> set[str]:
+    """The labels that an object can get here."""
+    learnt = detector.snapshot().examples()
+    positive = (n for n, not_it in zip(learnt.labels, learnt.negatives, strict=True) if not not_it)
+    return {*positive, *(detector.labeller.labels or ())}
+
+
 def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> set[str] | None:
     """The labels that ``--only`` names, or None without it.
 
@@ -230,8 +238,7 @@ def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> se
         return None
     from sam_detect.library.lookup import no_label
 
-    known = {*detector.snapshot().examples().labels}
-    known |= set(detector.labeller.labels or ())
+    known = _library_labels(detector)
     known |= set() if label is None else {normalised_label(label)}
     # A label may hold a comma itself.
     names = [n for each in only for n in ([each] if each in known else each.split(","))]

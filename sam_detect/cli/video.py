@@ -43,7 +43,7 @@ LABELS = 4
     "outputs",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="File to write, by its ending: .mp4 (annotated), .jsonl, .txt (MOT) or .json (COCO); "
+    help="File to write, by its ending: .mp4 (annotated), .jsonl, .csv, .txt (MOT) or .json (COCO); "
     "may be given several times.",
 )
 @click.option(

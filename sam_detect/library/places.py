@@ -3,11 +3,15 @@ said of a library that does not exist, or has another recipe than the one asked 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import re
 import shlex
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import PurePath
+from urllib.parse import unquote
 
 from pydantic import BaseModel
 
@@ -30,15 +34,32 @@ SHOWN = 8
 _SWAPPED = {DEFAULT_LIBRARY: DEFAULT_COLLECTION, DEFAULT_COLLECTION: DEFAULT_LIBRARY}
 """The library ``default`` is the collection ``sam_detect``. So that each name means one library,
 the library ``sam_detect`` is the collection ``default``."""
+_WRITTEN = "n--"
+"""In front of a collection whose library has letters that no folder and server must have: all but
+ASCII letters, digits and ``-`` are written as ``_`` and two digits for each byte of UTF-8."""
 
 
 def collection_of(library: str) -> str:
-    """The collection of a library, which has its name; see ``_SWAPPED`` for the two others."""
-    return _SWAPPED.get(library, library)
+    """The collection of a library, which has its name; see ``_SWAPPED`` and ``_WRITTEN`` for the
+    others. Names that no library may have are left as they are, for the store to refuse."""
+    name = unicodedata.normalize("NFC", library)
+    if re.fullmatch(r"[\w.-]*", name, re.ASCII) and not name.startswith(_WRITTEN):
+        return _SWAPPED.get(name, name)
+    if not name.isprintable() or name.strip() != name or set(name) & set("/\\"):
+        return library
+    with contextlib.suppress(UnicodeEncodeError):
+        name = _WRITTEN + re.sub(
+            "[^A-Za-z0-9-]", lambda found: "".join(f"_{b:02x}" for b in found[0].encode()), name
+        )
+    return name
 
 
 def library_of(collection: str) -> str:
     """The library of a collection: the inverse of :func:`collection_of`."""
+    if collection.startswith(_WRITTEN):
+        with contextlib.suppress(ValueError):
+            text = unquote(collection[len(_WRITTEN) :].replace("_", "%"), errors="strict")
+            return text if collection_of(text) == collection else collection
     return _SWAPPED.get(collection, collection)
 
 
