@@ -32,7 +32,8 @@ from sam_detect.library.example import (
 )
 from sam_detect.library.manifest import BATCH_PATTERN
 from sam_detect.masks import FloatArray
-from sam_detect.types import Frame, Masks, Point
+from sam_detect.types import Coordinates, Frame, Masks, Point
+from sam_detect.types.short import short_repr
 
 TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 KEPT_STATES = 16
@@ -109,7 +110,9 @@ class Learnt(Added):
     warnings: tuple[str, ...]
     left_out: int
     frame: Frame
-    boxes_xywh: Sequence[Sequence[float]] = ()
+    boxes_xywh: Coordinates = ()
+
+    __repr__ = short_repr
 
     def preview(self) -> Image.Image:
         """The picture with the outlines and the given boxes drawn in."""

@@ -80,6 +80,7 @@ class YOLOSink(Sink):
         self._multiple = multiple
         self._include_unknown, self._labels, self._copies = include_unknown, {*labels}, pictures
         self._pictures: list[PurePosixPath] = []
+        self._copied: list[PurePosixPath] = []
         self._staged = self._folder / f".sam-detect-{secrets.token_hex(8)}.tmp"
         weakref.finalize(self, shutil.rmtree, self._staged, ignore_errors=True)
         self._names = RelativeNames(inputs, folder=self._folder / IMAGES)
@@ -135,7 +136,7 @@ class YOLOSink(Sink):
                     os.replace(staged / name, self._folder / name)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        return [self._folder / file for file in files]
+        return [self._folder / file for file in [*files, *self._copied]]
 
     def _texts(self) -> dict[PurePosixPath, str]:
         """The content of each file of the dataset."""
@@ -162,7 +163,7 @@ class YOLOSink(Sink):
             PurePosixPath(name): "".join(f"./{p}\n" for p in self._pictures if p in chosen)
             for name, chosen in split.items()
         }
-        return {PurePosixPath(SETTINGS): settings, **lists, **labels}
+        return {PurePosixPath(SETTINGS): settings, **labels, **lists}
 
     def _are_in_place(self, inputs: Iterable[str | os.PathLike[str]]) -> bool:
         """Whether there are images, and all lie in the dataset's own folder of them."""
@@ -177,6 +178,7 @@ class YOLOSink(Sink):
         ending = suffix if plain or here or not self._copies else ".png"
         picture = PurePosixPath(IMAGES, label_file.with_name(label_file.stem + ending))
         if self._copies and not here:
+            self._copied.append(picture)
             with writing_to(self._folder):
                 (self._staged / picture).parent.mkdir(parents=True, exist_ok=True)
                 if plain:
