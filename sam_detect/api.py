@@ -169,9 +169,7 @@ class SAMDetect:
     def detect(
         self, image: Sequence[ImageLike | Frame], *, workers: int = 1
     ) -> list[Detections]: ...
-    def detect(
-        self, image: ImageLike | Frame | Sequence[ImageLike | Frame], *, workers: int = 1
-    ) -> Detections | list[Detections]:
+    def detect(self, image: Any, *, workers: int = 1) -> Detections | list[Detections]:
         """Detects and labels the objects of a picture, or of each of several.
 
         Args:
@@ -232,7 +230,8 @@ class SAMDetect:
         Drawn by a segmenter that takes prompts (SAM 2), else chosen among the proposals. Takes and
         raises what :meth:`learn` does.
         """
-        return self.pipeline.outline(self.read(image), boxes_xywh, points_xy).masks
+        rows = _rows(boxes_xywh), _rows(points_xy)
+        return self.pipeline.outline(self.read(image), *rows).masks
 
     def in_memory(self) -> SAMDetect:
         """The same detector with a copy of its library in memory: what it learns is not kept."""
@@ -279,6 +278,7 @@ class SAMDetect:
         """
         if masks is None and not len(boxes_xywh) and not len(points_xy):
             raise ConfigError("learn needs boxes_xywh, masks or points_xy: where the objects are")
+        boxes_xywh, points_xy = _rows(boxes_xywh), _rows(points_xy)
         frame, automatic = self.read(image), isinstance(masks, str)
         given = prompted.given_masks(frame, masks, self.pipeline.separate_objects)
         shown = self.pipeline.outline(frame, boxes_xywh, points_xy, of_finds=negative)
@@ -491,3 +491,8 @@ class SAMDetect:
         """Any picture as a frame; raises ``ImageError`` where it is none."""
         order, most = self.settings.color_order, self.settings.max_image_pixels
         return to_frame(image, color_order=order, max_pixels=most)
+
+
+def _rows(given: Coordinates) -> Sequence[Sequence[float]]:
+    """Boxes or points as rows of numbers; one that is malformed is refused where it is used."""
+    return given.tolist() if isinstance(given, np.ndarray) else given

@@ -28,6 +28,7 @@ from sam_detect.cli.planes import (
     require_link_fits,
     require_planes_fit,
 )
+from sam_detect.cli.ranking import Ranking
 from sam_detect.cli.text import (
     UNLIMITED,
     DetectionPrinter,
@@ -120,6 +121,12 @@ MOST_NAMED = 5
     help="Go on with a run of several pictures that was stopped, from OUTPUT.progress: what is "
     "done is not done again, what failed is tried again.",
 )
+@click.option(
+    "--rank",
+    type=click.Choice(["uncertain"]),
+    help="Print the pictures instead of their objects, those with the least sure labels first, and "
+    "why: what to name next. With --json a line for each.",
+)
 @options.plane_options
 @options.link_option
 @options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
@@ -136,6 +143,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     explain: bool,
     workers: int | None,
     resume: bool,
+    rank: str | None,
     xy: str | None,
     z: str | None,
     t: str | None,
@@ -157,6 +165,9 @@ def detect(  # noqa: PLR0917 - click gives them by name
     from sam_detect.sources import PlaneRanges
 
     require_label(label)
+    if rank is not None:
+        shown = ("output", "format_name", "explain", "only", "unknown", "smoothing", "link_z")
+        options.refuse("--rank prints pictures, and writes no objects", *shown)
     format_name = format_asked(format_name, output, as_json)
     ranges = PlaneRanges(xy, z, t, channel)
     if ranges:
@@ -167,7 +178,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     paths = find_pictures(images, failures, also=STANDARD_INPUT)
     labels = _labels(only, detector, label)
     printer = None
-    if not as_json and (format_name is None or output is not None):
+    if rank is None and not as_json and (format_name is None or output is not None):
         printer = DetectionPrinter(
             detector.library.name,
             several=len(paths) > 1 or bool(ranges),
@@ -179,6 +190,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     pictures = pictures_or_planes(detector, paths, ranges, failures)
     from sam_detect.cli import resume as resuming  # loads what --help can do without
 
+    ranking = None if rank is None else Ranking()
     facts = resuming.facts_of(detector, label=label, explain=explain)
     if label is not None:
         detector = detector.in_memory()
@@ -190,7 +202,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
         open_sinks(
             format_name,
             output,
-            as_json,
+            as_json and ranking is None,
             paths,
             several=len(paths) != 1,
             planes=bool(ranges) and len(pictures) > 1,
@@ -210,6 +222,8 @@ def detect(  # noqa: PLR0917 - click gives them by name
         for _, (path, outcome) in zip(steps, found, strict=True):
             with failures.guard(path):
                 frame, detections = outcome.get()
+                if ranking is not None:
+                    ranking.add(detections)
                 if labels is not None:
                     detections = detections.only(labels, unknown=unknown)
                 for sink in sinks:
@@ -218,6 +232,8 @@ def detect(  # noqa: PLR0917 - click gives them by name
                     printer.show(detections)
     if printer is not None:
         printer.end()
+    if ranking is not None:
+        ranking.show(as_json=as_json)
     return failures.end([*pictures] if ranges else paths)
 
 

@@ -200,8 +200,8 @@ def link_option(command: Command) -> Command:
 def refuse(because: str, *names: str) -> None:
     """Raises ``ConfigError`` where the command line gives one of these options of the command that
     runs: it cannot act, because of what else was asked for."""
-    context = click.get_current_context(silent=True)
-    for name in names if context is not None else ():
+    context = click.get_current_context()
+    for name in names:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = next(each.opts[0] for each in context.command.params if each.name == name)
             raise ConfigError(f"{option} would change nothing: {because}")

@@ -32,7 +32,7 @@ from sam_detect.library.example import (
 )
 from sam_detect.library.manifest import BATCH_PATTERN
 from sam_detect.masks import FloatArray
-from sam_detect.types import Coordinates, Frame, Masks, Point
+from sam_detect.types import Frame, Masks, Point
 from sam_detect.types.short import short_repr
 
 TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
@@ -110,7 +110,7 @@ class Learnt(Added):
     warnings: tuple[str, ...]
     left_out: int
     frame: Frame
-    boxes_xywh: Coordinates = ()
+    boxes_xywh: Sequence[Sequence[float]] = ()
 
     __repr__ = short_repr
 

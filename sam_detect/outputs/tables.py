@@ -189,12 +189,13 @@ class TracksSink(AppendedText, VideoSink):
         self.append(_csv_line(TRACK_COLUMNS))
 
     def write(self, tracked: TrackedFrame) -> None:
-        frame, rows = tracked.frame, []
+        frame, rows = tracked.frame, list[str]()
         time_s = "" if frame.time_s is None else round(frame.time_s, 6)
         for track, each in zip(tracked.track_ids.tolist(), tracked.detections, strict=True):
-            known = (safe_text(each.label or ""), round(each.confidence, 6))
-            last = (safe_text(each.best_label or ""), *each.bbox, each.area, round(each.score, 6))
-            rows.append(_csv_line([frame.index, time_s, track, *known, *last]))
+            label, best = safe_text(each.label or ""), safe_text(each.best_label or "")
+            said = (label, round(each.confidence, 6), best)
+            size = (*each.bbox, each.area, round(each.score, 6))
+            rows.append(_csv_line((frame.index, time_s, track, *said, *size)))
         self.append("".join(rows))
 
 
