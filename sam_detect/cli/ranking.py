@@ -27,7 +27,7 @@ class Ranking:
         from sam_detect.server.survey import unsure
 
         taught = np.array([each.taught for each in found.classifications], np.bool_)
-        doubts = unsure(found.confidence, taught)
+        doubts = unsure(found.confidence.astype(np.float32), taught)
         count = int(np.count_nonzero(doubts >= UNSURE))
         reason = "all labels are sure" if len(found) else "nothing was found"
         if count:

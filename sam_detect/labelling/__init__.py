@@ -102,6 +102,13 @@ class TextOptions(VoteOptions):
         description="Sentences in which the labeller text puts a name for {}: 'a photo of a {}.'",
         json_schema_extra=shown("TEXT|..."),
     )
+    text_none: Sentences | None = Field(
+        None,
+        serialization_alias="none",
+        description="Texts of what has none of the names, by default of backgrounds; what is nearer "
+        "to these stays unknown.",
+        json_schema_extra=shown("TEXT|..."),
+    )
     text_weight: float | None = Field(
         None,
         ge=0,

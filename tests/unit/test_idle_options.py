@@ -31,7 +31,9 @@ SETTINGS: dict[str, Any] = {
     "decay": 0.5, "pooling": "crop", "shape_prior": 9.0, "sam_model": "tiny", "prompts": "blobs",
     "points_per_side": 4, "text_labels": "nut", "text_templates": "a {}", "text_weight": 0.5,
     "clip_model": "base", "qdrant_url": "http://x", "qdrant_api_key": "k", "qdrant_batch_size": 5,
-    "qdrant_timeout_s": 4, "lock_timeout_s": 1.0,
+    "qdrant_timeout_s": 4, "lock_timeout_s": 1.0, "dtype": "bf16", "occupancies": "0.2,0.4",
+    "pred_iou_thresh": 0.5, "stability_score_thresh": 0.5, "box_nms_thresh": 0.5,
+    "crop_n_layers": 1, "compile": True, "text_none": "a table|a hand",
 }  # fmt: skip
 DISCS = [(30, 30, 14, (60, 120, 200)), (100, 34, 14, (60, 130, 190)), (40, 100, 18, (60, 180, 60)),
          (110, 110, 18, (70, 175, 60)), (200, 40, 14, (62, 125, 195)), (226, 46, 14, (60, 180, 70)),

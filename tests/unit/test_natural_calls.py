@@ -38,7 +38,8 @@ def boxes() -> list[tuple[int, int, int, int]]:
 
 
 def taught(**settings: object) -> SAMDetect:
-    detector = SAMDetect("naive", "average", **{"vector_store": "memory", **settings})  # type: ignore[arg-type]
+    usual = {"segmenter": "naive", "embedder": "average", "vector_store": "memory"}
+    detector = SAMDetect(**{**usual, **settings})  # type: ignore[arg-type]
     detector.learn(discs(), "nut", boxes_xywh=boxes())
     return detector
 

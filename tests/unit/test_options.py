@@ -79,7 +79,8 @@ def test_an_option_that_the_chosen_part_lacks_is_refused_with_those_that_have_it
 ) -> None:
     having = [each for _, each in parts_with(option)]
     words = {"prompts": "blobs", "pooling": "frame", "similar_regions": "off", "forest": "off",
-             "negatives": "margin"}  # fmt: skip
+             "negatives": "margin", "dtype": "bf16", "text_none": "a table",
+             "occupancies": "0.2,0.4"}  # fmt: skip
     value = words.get(option, 1)
     settings = load_settings({room: name, option: value if option != "text_labels" else "nut"}
                              if not option.endswith(("url", "key", "model", "templates", "labels"))
