@@ -105,8 +105,8 @@ class TextOptions(VoteOptions):
     text_none: Sentences | None = Field(
         None,
         serialization_alias="none",
-        description="Texts of what has none of the names, by default of backgrounds; what is nearer "
-        "to these stays unknown.",
+        description="Texts of what has none of the names, by default of backgrounds; what is "
+        "nearer to these stays unknown.",
         json_schema_extra=shown("TEXT|..."),
     )
     text_weight: float | None = Field(

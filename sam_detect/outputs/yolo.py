@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import weakref
+import tempfile
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -79,10 +79,8 @@ class YOLOSink(Sink):
         self._folder = Path(output)
         self._multiple = multiple
         self._include_unknown, self._labels, self._copies = include_unknown, {*labels}, pictures
-        self._pictures: list[PurePosixPath] = []
-        self._copied: list[PurePosixPath] = []
-        self._staged = self._folder / f".sam-detect-{secrets.token_hex(8)}.tmp"
-        weakref.finalize(self, shutil.rmtree, self._staged, ignore_errors=True)
+        self._pictures: dict[PurePosixPath, str | None] = {}  # and what each is copied from
+        self._drawn: tempfile.TemporaryDirectory[str] | None = None
         self._names = RelativeNames(inputs, folder=self._folder / IMAGES)
         self._rows: dict[PurePosixPath, list[tuple[str, str]]] = {}
         self._sources: dict[str, str] = {}
@@ -110,7 +108,8 @@ class YOLOSink(Sink):
             raise OutputError(ONLY_ONE)
         chosen = detections if self._include_unknown else detections.known
         file = self._label_file(detections.source_id)
-        self._pictures.append(self._picture(file, frame, detections.source_id))
+        picture, original = self._picture(file, frame, detections.source_id)
+        self._pictures[picture] = original
         self._rows[file] = [
             (UNKNOWN_CATEGORY if label is None else str(label), _row(chosen.masks, index))
             for index, label in enumerate(chosen.label)
@@ -123,12 +122,16 @@ class YOLOSink(Sink):
         if not self._rows and not self._multiple:  # its one image could not be read
             return []
         files = self._texts()
-        staged = self._staged
+        copied = {name: source for name, source in self._pictures.items() if source is not None}
+        staged = self._folder / f".sam-detect-{secrets.token_hex(8)}.tmp"
         try:
             with writing_to(self._folder):
                 (staged / LABELS).mkdir(parents=True)
                 for file, text in files.items():
                     _write(staged / file, text)
+                for picture, source in copied.items():
+                    (staged / picture).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, staged / picture)
                 for name in (LABELS, IMAGES):
                     if (staged / name).is_dir() and (self._folder / name).is_dir():  # and empty
                         (self._folder / name).rmdir()
@@ -136,19 +139,16 @@ class YOLOSink(Sink):
                     os.replace(staged / name, self._folder / name)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        return [self._folder / file for file in [*files, *self._copied]]
+            if self._drawn is not None:
+                self._drawn.cleanup()
+        return [self._folder / file for file in [*files, *copied]]
 
     def _texts(self) -> dict[PurePosixPath, str]:
         """The content of each file of the dataset."""
         names = sorted({label for rows in self._rows.values() for label, _ in rows} | self._labels)
         numbers = {name: number for number, name in enumerate(names)}
-        settings = (
-            HEADER
-            + ("" if self._copies else WITHOUT_PICTURES)
-            + "names:"
-            + ("" if names else " {}")
-            + "\n"
-        )
+        settings = HEADER if self._copies else HEADER + WITHOUT_PICTURES
+        settings += "names:" + ("" if names else " {}") + "\n"
         settings += "".join(f"  {number}: {_quote(name)}\n" for name, number in numbers.items())
         labels = {
             PurePosixPath(LABELS, file): "".join(f"{numbers[name]} {row}\n" for name, row in rows)
@@ -170,22 +170,23 @@ class YOLOSink(Sink):
         place, paths = os.path.abspath(self._folder / IMAGES), [*map(os.path.abspath, inputs)]
         return bool(paths) and all(Path(each).is_relative_to(place) for each in paths)
 
-    def _picture(self, label_file: PurePosixPath, frame: Frame, source: str) -> PurePosixPath:
-        """The image of a label file, relative to the dataset; copied there if it is asked for."""
+    def _picture(
+        self, label_file: PurePosixPath, frame: Frame, source: str
+    ) -> tuple[PurePosixPath, str | None]:
+        """The image of a label file, relative to the dataset, and the file that it is a copy of, if
+        it is to be copied."""
         suffix = os.path.splitext(source)[1]
         plain = suffix.lower() in COPIED and os.path.isfile(source)
         here = self._are_in_place([source])
         ending = suffix if plain or here or not self._copies else ".png"
         picture = PurePosixPath(IMAGES, label_file.with_name(label_file.stem + ending))
-        if self._copies and not here:
-            self._copied.append(picture)
-            with writing_to(self._folder):
-                (self._staged / picture).parent.mkdir(parents=True, exist_ok=True)
-                if plain:
-                    shutil.copyfile(source, self._staged / picture)
-            if not plain:
-                write_image(self._staged / picture, frame.image_rgb)
-        return picture
+        if here or not self._copies:
+            return picture, None
+        if plain:
+            return picture, source
+        self._drawn = self._drawn or tempfile.TemporaryDirectory(prefix="sam-detect-")
+        drawn = Path(self._drawn.name, f"{len(self._pictures)}.png")
+        return picture, str(write_image(drawn, frame.image_rgb))
 
     def _label_file(self, source_id: str) -> PurePosixPath:
         """The label file of an image, relative to ``labels``."""

@@ -181,7 +181,7 @@ def test_any_label(name: str, label: str, tmp_path: Path) -> None:
 def test_objects_that_are_on_no_track(name: str, tmp_path: Path) -> None:
     frames = [tracked(i, {0: ("nut", (8, 10))}) for i in range(3)]
     path = written(name, tmp_path, frames)
-    expected = {"jsonl": {None}, "mot": {-1}, "coco": {None}, "snapshots": set()}
+    expected = {"jsonl": {None}, "mot": {-1}, "coco": {None}, "csv": {0}, "snapshots": set()}
     found = read(name, path)
     assert found.tracks == expected.get(name)
 
