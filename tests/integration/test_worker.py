@@ -86,7 +86,8 @@ def test_the_interface_has_the_names_and_defaults_that_users_know(
     types = {name: field["type"] for name, field in fields.items()}
     assert "training tag" in fields["Few-shot"]["value"]
     assert types == {
-        "Few-shot": "notes", "Training Tag": "tags", "Negative Tag": "tags", "Batch XY": "text", "Batch Z": "text",
+        "Few-shot": "notes", "Training Tag": "tags", "Negative Tag": "tags", "Batch XY": "text",
+        "Batch Z": "text",
         "Batch Time": "text", "Model": "select", "Similarity Threshold": "number",
         "Target Occupancy": "number", "Points per side": "number", "Min Mask Area": "number",
         "Max Mask Area": "number", "Smoothing": "number",
@@ -196,7 +197,8 @@ def test_the_interface_of_refine_has_the_names_that_users_know(
     assert code == 0, errors
     fields = handler.interfaces["refine:1"]
     assert {name: (field["type"], field.get("default")) for name, field in fields.items()} == {
-        "Refine": ("notes", None), "Batch XY": ("text", None), "Batch Z": ("text", None), "Batch Time": ("text", None),
+        "Refine": ("notes", None),
+        "Batch XY": ("text", None), "Batch Z": ("text", None), "Batch Time": ("text", None),
         "Tag of objects to refine": ("tags", None), "Model": ("select", fields["Model"]["default"]),
         "Delete original annotations": ("checkbox", False), "Padding": ("number", 0),
         "Smoothing": ("number", 0.7),

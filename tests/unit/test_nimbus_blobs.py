@@ -1,4 +1,4 @@
-"""Blobs of a NimbusImage server are polygons, and stay blobs; annotations are named by their ids."""
+"""Blobs of a NimbusImage server are polygons, and stay blobs; annotations are named by ids."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def test_a_blob_without_corners_is_named_by_its_own_id() -> None:
     rows = [row("blob"), row("blob", 7, coordinates=[]), row("line", 8), {"shape": "blob"}, 5]
     nimbus.decode({"annotations": rows}, problems)
     assert [each.partition(":")[0] for each in problems] == [
-        f"annotation '{7:024x}'", f"annotation '{8:024x}'", "annotation 4", "annotation 5"
+        f"annotation {7:024x}", f"annotation {8:024x}", "annotation 4", "annotation 5"
     ]  # fmt: skip
