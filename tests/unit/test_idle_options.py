@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
     "clip_model": "base", "qdrant_url": "http://x", "qdrant_api_key": "k", "qdrant_batch_size": 5,
     "qdrant_timeout_s": 4, "lock_timeout_s": 1.0, "dtype": "bf16", "occupancies": "0.2,0.4",
     "pred_iou_thresh": 0.5, "stability_score_thresh": 0.5, "box_nms_thresh": 0.5,
-    "crop_n_layers": 1, "compile": True, "text_none": "a table|a hand",
+    "crop_n_layers": 1, "compile": True, "text_none": "a table|a hand", "scale": 0.5,
 }  # fmt: skip
 DISCS = [(30, 30, 14, (60, 120, 200)), (100, 34, 14, (60, 130, 190)), (40, 100, 18, (60, 180, 60)),
          (110, 110, 18, (70, 175, 60)), (200, 40, 14, (62, 125, 195)), (226, 46, 14, (60, 180, 70)),

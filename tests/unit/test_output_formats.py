@@ -268,7 +268,7 @@ def test_two_days_sheets_and_datasets_fit_together(tmp_path: Path) -> None:
         heads.add(table.read_text(encoding="utf-8-sig").splitlines()[0])
         categories.add(json.dumps(json.loads(coco.read_text())["categories"]))
         names.add((tmp_path / day / "y" / "data.yaml").read_text())
-    assert heads == {"image,Nüsse,fig,nut,total"}
+    assert heads == {"image,Nüsse,fig,nut,total,check"}
     assert len(categories) == len(names) == 1
 
 
