@@ -243,6 +243,8 @@ def _check_options(
     if prompts.pieces is not None and annotations is None and prompts.file in (None, "auto"):
         raise ConfigError("--pieces says what the pieces of an outline are: it needs --masks FILE "
                           "or --annotations FILE")  # fmt: skip
+    if annotations is None:
+        options.refuse("it is about the coordinates of --annotations", "pixel_centres")
     if annotations is not None:
         if prompts:
             raise ConfigError(
