@@ -16,7 +16,7 @@ from sam_detect.formats.values import to_json_bytes
 from sam_detect.masks import crop_to_rle
 from sam_detect.outputs.files import write_atomically
 from sam_detect.polygons import polygons_to_crop
-from sam_detect.sources.annotation_files import content_of, is_coco, load_annotations
+from sam_detect.sources.annotation_files import MAGICS, content_of, is_coco, load_annotations
 from sam_detect.sources.annotations import load_coco, read_bytes
 from sam_detect.types import AnnotatedImage, Annotation
 from sam_detect.types.annotations import checked_size
@@ -47,7 +47,7 @@ class AnnotationFile:
             self._coco = parsed
             self.images, self.problems = self._read_coco(parsed)
         else:
-            self.images, self.problems = load_annotations(path, (data, parsed))
+            self.images, self.problems = load_annotations(path, "one", (data, parsed))
             self._require_writable(parsed)
         self._parsed = parsed
 
@@ -132,7 +132,8 @@ class AnnotationFile:
 
     def _require_writable(self, parsed: Any) -> None:
         known = (
-            parsed is None or geojson.is_geojson(parsed) or nimbus.is_nimbus(parsed)
+            (parsed is None and self._content.startswith(MAGICS))
+            or geojson.is_geojson(parsed) or nimbus.is_nimbus(parsed)
             or (isinstance(parsed, dict) and "shapes" in parsed)
         )  # fmt: skip
         if not known or len(self.images) != 1:
