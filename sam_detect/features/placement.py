@@ -33,9 +33,10 @@ def placed(image: AnnotatedImage, frame: Frame) -> tuple[AnnotatedImage, str]:
     """
     if image.fit == "as-is" or not any(each.is_outlined for each in image.outlines):
         return image, ""
-    if frame.image_rgb.min() == (value := frame.image_rgb.max()):
-        raise MaskError(f"the picture as it is read has the value {value} everywhere, so the "
-                        "outlines lie on nothing; check its plane, channel and contrast (--fit "
+    if (frame.image_rgb == frame.image_rgb[0, 0]).all():
+        raise MaskError("the picture as it is read has one colour everywhere "
+                        f"({', '.join(map(str, frame.image_rgb[0, 0]))}), so the outlines lie on "
+                        "nothing; check its plane, channel and contrast (--fit "
                         "as-is takes them all the same)")  # fmt: skip
     (share, count), size = _share(image.outlines, frame), frame.pixel_size_um
     if size is not None and image.size_hw is None:
@@ -63,6 +64,7 @@ def _share(outlines: Sequence[Annotation], frame: Frame) -> tuple[float, int]:
     outlined = [each for each in outlines if each.is_outlined]
     import cv2
 
+    outside = 0
     random, shares, (height, width) = np.random.default_rng(0), list[float](), frame.size_hw
     grey = cv2.cvtColor(frame.image_rgb, cv2.COLOR_RGB2GRAY)
     image = np.dstack([frame.image_rgb, cv2.absdiff(grey, cv2.blur(grey, (5, 5)))])
@@ -70,7 +72,7 @@ def _share(outlines: Sequence[Annotation], frame: Frame) -> tuple[float, int]:
         try:
             found = each.crop(frame.size_hw)
         except MaskError:
-            shares.append(0.0)
+            outside += 1
             continue
         if found is None or 2 * max(found[1].shape[0] / height, found[1].shape[1] / width) > 1:
             continue  # there is no other place
@@ -80,7 +82,8 @@ def _share(outlines: Sequence[Annotation], frame: Frame) -> tuple[float, int]:
         fit = _explained(crop, image)
         own, others = fit(left, top), np.array([fit(*at) for at in zip(xs, ys, strict=True)])
         shares.append(float(np.mean((own > others) + (own == others) / 2)))
-    return (float(np.mean(shares)), len(shares)) if shares else (1.0, 0)
+    count = len(shares) + outside
+    return (sum(shares) / count, count) if shares else (1.0, 0)  # outside, each is named
 
 
 def _explained(crop: BoolArray, image: ImageRGB) -> Callable[[int, int], float]:

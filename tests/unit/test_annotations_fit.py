@@ -191,5 +191,5 @@ def test_micrometres_are_told_by_the_size_of_a_pixel() -> None:
 
 def test_a_black_picture_is_said() -> None:
     frame, rings = tissue("bright")
-    with pytest.raises(MaskError, match="the value 0 everywhere"):
+    with pytest.raises(MaskError, match="one colour everywhere"):
         placed(outlined(rings), Frame(frame.image_rgb * 0, "a.png"))
