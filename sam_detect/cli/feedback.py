@@ -322,7 +322,7 @@ class LearningReport:
 
     def learn_prepared(self, detector: SAMDetect, prepared: Prepared) -> None:
         """The same, of what workers prepared."""
-        masks = prepared.masks
+        masks = prepared.masks[: len(prepared.labels)]
         if len(masks):
             how = self._how(masks, detector)
             self._say(len(masks), detector.learn_prepared(prepared, **how))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam_detect.cli import options
-from sam_detect.cli.annotated import Annotations, Preview
+from sam_detect.cli.annotated import GUESSED, Annotations, Preview
 from sam_detect.cli.feedback import (
     Failures,
     LearningReport,
@@ -69,6 +69,10 @@ ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area", *options.PLAN
     metavar="PICTURE",
     help="Write the pictures with the outlines that were taken; a folder for several.",
 )
+@click.option(
+    "--accept-guess", is_flag=True,
+    help="Learn the outline of a box, too, that nothing fits, so that it is a guess.",
+)  # fmt: skip
 @click.option("--negative", is_flag=True, help="Learn that these are *not* what --label says.")
 @click.option(
     "--exhaustive", is_flag=True,
@@ -110,6 +114,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     points: tuple[str, ...],
     masks: str | None,
     preview: str | None,
+    accept_guess: bool,
     negative: bool,
     exhaustive: bool,
     annotations: Path | None,
@@ -182,18 +187,22 @@ def learn(  # noqa: PLR0917 - click gives them by name
     report = LearningReport(as_json, negative, exhaustive)
     with report.summary(library), progress(paths, "learning") as steps:
         if annotated is not None:
-            annotated.learn(detector, steps, report, shown, workers)
+            how = {"workers": workers, "accept_guess": accept_guess}
+            annotated.learn(detector, steps, report, shown, **how)
             if wrong is not None:
                 report.negative = True
-                wrong.learn(detector, list(wrong.by_name), report, None, workers)
+                wrong.learn(detector, list(wrong.by_name), report, None, **how)
         else:
             for path in steps:
                 with failures.guard(path):
                     frame = detector.read(pictures[path])
-                    found, labels = prompts.of(detector, frame, path)
+                    found, sure = prompts.of(detector, frame, path)
                     if shown is not None:
                         shown.write(frame, found, prompts.boxes)
-                    report.learn(detector, frame, found, labels)
+                    if not accept_guess and not all(sure):
+                        failures.add(path, GUESSED)
+                        found = found[[i for i, each in enumerate(sure) if each]]
+                    report.learn(detector, frame, found, [str(label)] * len(found))
     if report.negative and report.added + report.relabelled:
         note(HINT)
     return failures.end(paths)
@@ -266,8 +275,8 @@ class _Prompts:
     def __bool__(self) -> bool:
         return bool(self.boxes or self.points or self.file is not None)
 
-    def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[str]]:
-        """The masks in one picture, and their labels."""
+    def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[bool]]:
+        """The masks in one picture, and which of them are no guesses."""
         from sam_detect.sources.mask_files import read_masks
         from sam_detect.types import Masks
 
@@ -295,7 +304,7 @@ class _Prompts:
         masks = Masks.concatenate(found)
         if not len(masks):
             note(f"nothing was found in {path}")
-        return masks, [str(self.label)] * len(masks)
+        return masks, [True] * (len(masks) - len(shown.fits)) + shown.fits.tolist()
 
     def require_one_picture(self, paths: list[str]) -> None:
         """Raises ``ConfigError`` where boxes or points would be used in several pictures."""

@@ -124,6 +124,7 @@ class Client:
         boxes_xywh: Sequence[Sequence[float]] = (),
         points_xy: Sequence[Sequence[float]] = (),
         negative: bool = False,
+        accept_guess: bool = False,
         library: str | None = None,
     ) -> dict[str, Any]:
         """Learns the objects of a picture; in the library, durably, when it returns.
@@ -134,6 +135,7 @@ class Client:
             boxes_xywh: ``x, y, width, height`` in pixels, each around one object.
             points_xy: ``x, y`` in pixels, each on one object.
             negative: learn that these are *not* a ``label``.
+            accept_guess: learn the outline of a box that nothing fits, too, which is a guess.
             library: is made if it does not exist; None: that of the service.
 
         Returns:
@@ -142,7 +144,7 @@ class Client:
         request = {
             "label": label, "boxes_xywh": [list(map(float, box)) for box in boxes_xywh],
             "points_xy": [list(map(float, point)) for point in points_xy], "negative": negative,
-            "library": library,
+            "accept_guess": accept_guess, "library": library,
         }  # fmt: skip
         files, data = [("image", _file(image, 0))], {"request": json.dumps(request)}
         answer: dict[str, Any] = self._ask("POST", "/v1/examples", files=files, data=data).json()

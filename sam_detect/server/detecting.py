@@ -54,6 +54,7 @@ class Learning(Body):
     boxes_xywh: Annotated[list[tuple[float, float, float, float]], Field(max_length=1000)] = []
     points_xy: Annotated[list[tuple[float, float]], Field(max_length=1000)] = []
     negative: bool = False
+    accept_guess: bool = False
     library: LibraryName | None = None
 
 
@@ -132,13 +133,14 @@ class Service:
             learnt = detector.learn(
                 frame, learning.label, boxes_xywh=learning.boxes_xywh,
                 points_xy=learning.points_xy, negative=learning.negative,
+                accept_guess=learning.accept_guess,
             )  # fmt: skip
         except SamDetectError as error:
             return error
         return {
             "added": learnt.added, "relabelled": learnt.relabelled, "total": learnt.total,
             "batch": learnt.batch, "warnings": list(learnt.warnings),
-            "boxes_xywh": learnt.masks.boxes_xywh.tolist(),
+            "boxes_xywh": learnt.masks[~learnt.guesses].boxes_xywh.tolist(),
         }  # fmt: skip
 
 
