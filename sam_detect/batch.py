@@ -221,9 +221,9 @@ class _Preparing:
 
     def __call__(self, pipeline: Pipeline, read: Reader) -> Prepared:
         frame = read(self.image.picture)
-        given = _outlined(pipeline, frame, self.image, self.accept_guess)
-        masks, labels, problems, guessed = given
-        others = masks[:0] if self.exhaustive else None
+        outlined = _outlined(pipeline, frame, self.image, self.accept_guess)
+        masks, labels, problems, guessed = outlined
+        others = masks[len(labels) :] if self.exhaustive else None
         examples = pipeline.make_examples(
             frame, masks[: len(labels)], labels, negative=self.negative, others=others
         ) if labels else []  # fmt: skip

@@ -315,22 +315,23 @@ class LearningReport:
     batch: str | None = None
 
     def learn(self, detector: SAMDetect, frame: Frame, masks: Masks, labels: list[str]) -> None:
-        """Learns one picture's objects, and says so once they are safe."""
-        if len(masks):
-            how = self._how(masks, detector)
-            self._say(len(masks), detector.learn_frame(frame, masks, labels, **how))
+        """Learns one picture's objects, and says so once they are safe; masks beyond the labels
+        are guesses, and are not learnt."""
+        if labels:
+            how, sure = self._how(masks[len(labels) :], detector), masks[: len(labels)]
+            self._say(len(sure), detector.learn_frame(frame, sure, labels, **how))
 
     def learn_prepared(self, detector: SAMDetect, prepared: Prepared) -> None:
         """The same, of what workers prepared."""
-        masks = prepared.masks[: len(prepared.labels)]
-        if len(masks):
-            how = self._how(masks, detector)
-            self._say(len(masks), detector.learn_prepared(prepared, **how))
+        masks, count = prepared.masks, len(prepared.labels)
+        if count:
+            how = self._how(masks[count:], detector)
+            self._say(count, detector.learn_prepared(prepared, **how))
 
-    def _how(self, masks: Masks, detector: SAMDetect) -> dict[str, Any]:
+    def _how(self, guesses: Masks, detector: SAMDetect) -> dict[str, Any]:
         # All pictures of one command are one batch, which `library undo` takes back together.
         self.batch = self.batch or detector.library.new_batch()
-        others = masks[:0] if self.exhaustive else None
+        others = guesses if self.exhaustive else None
         return {"negative": self.negative, "others": others, "batch": self.batch}
 
     def _say(self, count: int, done: Added) -> None:

@@ -150,6 +150,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
         [parse_numbers("--point", point, "x,y") for point in points],
         masks,
         negative,
+        accept_guess,
     )
     _check_options(prompts, annotations, tag, negative_tag, workers)
     ranges = PlaneRanges(xy, z, t, channel)
@@ -196,13 +197,12 @@ def learn(  # noqa: PLR0917 - click gives them by name
             for path in steps:
                 with failures.guard(path):
                     frame = detector.read(pictures[path])
-                    found, sure = prompts.of(detector, frame, path)
+                    found, labels = prompts.of(detector, frame, path)
                     if shown is not None:
                         shown.write(frame, found, prompts.boxes)
-                    if not accept_guess and not all(sure):
+                    if len(labels) < len(found):
                         failures.add(path, GUESSED)
-                        found = found[[i for i, each in enumerate(sure) if each]]
-                    report.learn(detector, frame, found, [str(label)] * len(found))
+                    report.learn(detector, frame, found, labels)
     if report.negative and report.added + report.relabelled:
         note(HINT)
     return failures.end(paths)
@@ -271,12 +271,13 @@ class _Prompts:
     points: list[list[float]]
     file: str | None
     negative: bool
+    accept_guess: bool
 
     def __bool__(self) -> bool:
         return bool(self.boxes or self.points or self.file is not None)
 
-    def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[bool]]:
-        """The masks in one picture, and which of them are no guesses."""
+    def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[str]]:
+        """The masks in one picture, and their labels; guesses come last and have none."""
         from sam_detect.sources.mask_files import read_masks
         from sam_detect.types import Masks
 
@@ -304,7 +305,10 @@ class _Prompts:
         masks = Masks.concatenate(found)
         if not len(masks):
             note(f"nothing was found in {path}")
-        return masks, [True] * (len(masks) - len(shown.fits)) + shown.fits.tolist()
+        fits = [True] * (len(masks) - len(shown.fits)) + shown.fits.tolist()
+        guesses = [i for i, each in enumerate(fits) if not (each or self.accept_guess)]
+        masks = masks[sorted(range(len(masks)), key=guesses.__contains__)]
+        return masks, [str(self.label)] * (len(masks) - len(guesses))
 
     def require_one_picture(self, paths: list[str]) -> None:
         """Raises ``ConfigError`` where boxes or points would be used in several pictures."""

@@ -285,15 +285,15 @@ def _agreement(
     foreground: BoolArray, box: tuple[int, int, int, int], proposals: Masks, index: int
 ) -> float:
     """IoU of a proposal with the foreground of a box. Its holes were looked at when it was
-    proposed: they count as agreed, whether or not the foreground fills them."""
+    proposed: they count as agreed, whether or not a foreground that covers the rest fills them."""
     crop, own = proposals.crop(index), proposals.boxes_xyxy[index].tolist()
-    holes, bonus = large_holes(crop), HOLLOW
-    if holes is None:
-        holes, bonus = np.zeros_like(crop), 0.0
-    shared = intersection(foreground, box, crop, own) + np.count_nonzero(holes)
-    pixels = np.count_nonzero(foreground) - intersection(foreground, box, holes, own)
-    proposed = np.count_nonzero(crop) + 2 * np.count_nonzero(holes)
-    return float(shared / (pixels + proposed - shared)) + bonus
+    holes, shared = large_holes(crop), intersection(foreground, box, crop, own)
+    pixels = np.count_nonzero(foreground) + np.count_nonzero(crop)
+    if holes is None or shared < FITTING_IOU * np.count_nonzero(crop):
+        return float(shared / (pixels - shared))
+    closed = shared + np.count_nonzero(holes)
+    filled = intersection(foreground, box, holes, own)
+    return float(closed / (pixels - shared - filled + np.count_nonzero(holes))) + HOLLOW
 
 
 def _mask_at(frame: Frame, proposals: Masks, point_xy: Numbers) -> Masks:
@@ -396,8 +396,7 @@ def _foreground(image_rgb: ImageRGB, box: tuple[int, int, int, int]) -> tuple[Bo
         _, parts, stats, _ = cv2.connectedComponentsWithStats(found)
         if len(stats) > 1:
             largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-            fit = float(stats[largest, cv2.CC_STAT_WIDTH] * stats[largest, cv2.CC_STAT_HEIGHT])
-            fit /= found.size
+            fit = float(stats[largest, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].prod() / found.size)
             if found.mean() >= LEAST_FOREGROUND:
                 return found.astype(bool), fit
             if fit >= FITTING_BOX_IOU:
