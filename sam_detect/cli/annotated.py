@@ -143,9 +143,7 @@ class Annotations:
         paths: Iterable[str],
         report: LearningReport,
         shown: Preview | None,
-        *,
         workers: int | None,
-        accept_guess: bool,
     ) -> None:
         """Learns the outlines of the pictures; what cannot be used is named, left out."""
         from sam_detect.batch import default_workers
@@ -157,7 +155,7 @@ class Annotations:
             negative=report.negative,
             exhaustive=report.exhaustive,
             with_frames=shown is not None,
-            accept_guess=accept_guess,
+            accept_guess=report.accept_guess,
         )
         with closing(answers):
             for path in paths:

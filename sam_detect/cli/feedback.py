@@ -308,6 +308,7 @@ class LearningReport:
     as_json: bool
     negative: bool
     exhaustive: bool
+    accept_guess: bool = False
     added: int = 0
     relabelled: int = 0
     known: int = 0

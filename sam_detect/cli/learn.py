@@ -185,14 +185,13 @@ def learn(  # noqa: PLR0917 - click gives them by name
     shown = None
     if preview is not None:
         shown = Preview(preview, files, several=len(paths) > 1)
-    report = LearningReport(as_json, negative, exhaustive)
+    report = LearningReport(as_json, negative, exhaustive, accept_guess)
     with report.summary(library), progress(paths, "learning") as steps:
         if annotated is not None:
-            how = {"workers": workers, "accept_guess": accept_guess}
-            annotated.learn(detector, steps, report, shown, **how)
+            annotated.learn(detector, steps, report, shown, workers)
             if wrong is not None:
                 report.negative = True
-                wrong.learn(detector, list(wrong.by_name), report, None, **how)
+                wrong.learn(detector, list(wrong.by_name), report, None, workers)
         else:
             for path in steps:
                 with failures.guard(path):
@@ -305,10 +304,10 @@ class _Prompts:
         masks = Masks.concatenate(found)
         if not len(masks):
             note(f"nothing was found in {path}")
-        fits = [True] * (len(masks) - len(shown.fits)) + shown.fits.tolist()
-        guesses = [i for i, each in enumerate(fits) if not (each or self.accept_guess)]
-        masks = masks[sorted(range(len(masks)), key=guesses.__contains__)]
-        return masks, [str(self.label)] * (len(masks) - len(guesses))
+        guess = [False] * (len(masks) - len(shown.fits)) + (~shown.fits).tolist()
+        order = sorted(range(len(masks)), key=guess.__getitem__)
+        learnt = len(masks) - (0 if self.accept_guess else sum(guess))
+        return masks[order], [str(self.label)] * learnt
 
     def require_one_picture(self, paths: list[str]) -> None:
         """Raises ``ConfigError`` where boxes or points would be used in several pictures."""

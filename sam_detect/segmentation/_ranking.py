@@ -134,7 +134,6 @@ HOLE_SHIFT, HOLE_REACH = 0.1, 0.2
 """A hole shows what is around its region, perhaps shaded or soiled: its colour is so far on the way
 from there to the region's own, or off by that much at most. A reflection on a disc is no hole."""
 HOLE_SAMPLES = 2000
-"""About so many pixels of a region with holes are looked at, and of these."""
 MAX_SHIFT = 2
 """Pixels that an outline may be moved."""
 MAX_SHIFT_SHARE = 0.12
@@ -210,9 +209,9 @@ class Ranker:
 
     def _pixels(self, region: RegionProposal, mask: BoolArray) -> FloatArray:
         """``(K, 4)`` of the image in a mask of a region's crop; of a large one some."""
-        rows, columns = np.divmod(np.flatnonzero(mask), mask.shape[1])
-        some = np.s_[:: 1 + len(rows) // HOLE_SAMPLES]
-        return np.asarray(self._image[rows[some] + region.y0, columns[some] + region.x0])
+        pixels = np.flatnonzero(mask)
+        rows, columns = np.divmod(pixels[:: 1 + len(pixels) // HOLE_SAMPLES], mask.shape[1])
+        return np.asarray(self._image[rows + region.y0, columns + region.x0])
 
     def _gradients(self, outlines: Outlines, steps: range) -> FloatArray:
         """``(S, N)`` mean gradient along the outlines moved outwards by each of S steps."""

@@ -66,9 +66,7 @@ def whole_region(x0: int, y0: int, crop: BoolArray, *, hollow: bool = False) -> 
         cv2.drawContours(mask, [outline], -1, 1, cv2.FILLED, offset=(-x, -y))
     solidity = min(1.0, area / _hull_area(outline))
     region = RegionProposal(x0 + x, y0 + y, mask.view(np.bool_), points, area, solidity)
-    if not hollow:
-        return region
-    holes = large_holes(crop[y : y + height, x : x + width] & region.crop)
+    holes = large_holes(crop[y : y + height, x : x + width] & region.crop) if hollow else None
     if holes is None:
         return region
     left = area - int(np.count_nonzero(holes))
@@ -83,7 +81,7 @@ def large_holes(crop: BoolArray) -> BoolArray | None:
     large = stats[:, cv2.CC_STAT_AREA] >= LEAST_HOLE * area
     large[0] = False
     holes = large[labels]
-    return holes if np.count_nonzero(holes) >= LEAST_HOLES * max(1, area) else None
+    return holes if holes.any() and np.count_nonzero(holes) >= LEAST_HOLES * area else None
 
 
 def enlarged(

@@ -28,11 +28,9 @@ SURE_BOX_IOU, SURE_IOU = 0.8, 0.3
 """Least box IoU and mask IoU of a proposal that is preferred to the foreground all the same: the
 foreground is wrong for an object with the colours of its surroundings."""
 LEAST_FOREGROUND = 0.2
-"""Share of the box from which on a foreground is one, wherever it lies in the box. The largest part
-of a smaller one has to fit the box as a proposal has to: it is something thin."""
+"""Share of the box; of a smaller foreground the largest part has to fit the box: a thin thing."""
 TRUSTED_BOX_IOU = 0.65
-"""Least IoU of the box of the foreground with the given one, for a foreground that is no guess, and
-from which no proposal is preferred that agrees less. Chosen on nuts_dates."""
+"""Least IoU of the box of a foreground that is no guess with the given one. Chosen on nuts."""
 HOLLOW = 0.05
 """So much better does a proposal with holes agree than one that fills them."""
 BOX_WEIGHT = 0.5
@@ -42,10 +40,8 @@ LEAST_SHARE, MOST_SHARE = 0.05, 0.9
 GROUND_SHARE, GROUND_SIDES, AT_SIDE = 0.2, 2, 0.02
 """Background covers at least this share of the image, and is close to at least this many of its
 sides: within the last figure, relative to the image."""
-GUESS = (
-    "no object that was proposed fits it, so its outline is a guess: it is learnt only with "
-    "--accept-guess (in Python accept_guess=True)"
-)
+GUESS = """no object that was proposed fits it, so its outline is a guess: it is learnt only with \
+--accept-guess (in Python accept_guess=True)"""
 GRABCUT_ROUNDS = 4
 GRABCUT_SIDE = 300
 Numbers = Sequence[float]
@@ -261,8 +257,7 @@ def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Numbers) -> tuple[Ma
     foreground, box_iou = _foreground(frame.image_rgb, box)
     trusted = box_iou >= TRUSTED_BOX_IOU
     overlap = box_ious(proposals, box)
-    # What agrees with the foreground comes before what agrees in part. Where the colours say
-    # nothing, the box alone chooses: what is thin agrees with no ellipse.
+    # Without a foreground the box alone may choose: what is thin agrees with no ellipse.
     best, chosen, fits = (False, False, 0.0), -1, trusted
     for index in np.flatnonzero(overlap >= FITTING_BOX_IOU).tolist():
         iou = _agreement(foreground, box, proposals, index)
