@@ -156,8 +156,7 @@ class Prepared:
     Attributes:
         image: the picture and its outlines.
         recipe: that the examples are made in.
-        masks, labels: of the outlines that can be used; after these the masks of guesses that are
-            not accepted.
+        masks, labels: of the outlines that can be used; masks without a label are guesses.
         examples: of those with a label.
         problems: a line for each outline that cannot be used.
         guessed: numbers (from 1) of outlines that are boxes which no proposal fits.
@@ -221,8 +220,8 @@ class _Preparing:
 
     def __call__(self, pipeline: Pipeline, read: Reader) -> Prepared:
         frame = read(self.image.picture)
-        outlined = _outlined(pipeline, frame, self.image, self.accept_guess)
-        masks, labels, problems, guessed = outlined
+        found = _outlined(pipeline, frame, self.image, self.accept_guess)
+        masks, labels, problems, guessed = found
         others = masks[len(labels) :] if self.exhaustive else None
         examples = pipeline.make_examples(
             frame, masks[: len(labels)], labels, negative=self.negative, others=others

@@ -305,9 +305,8 @@ class _Prompts:
         if not len(masks):
             note(f"nothing was found in {path}")
         guess = [False] * (len(masks) - len(shown.fits)) + (~shown.fits).tolist()
-        order = sorted(range(len(masks)), key=guess.__getitem__)
-        learnt = len(masks) - (0 if self.accept_guess else sum(guess))
-        return masks[order], [str(self.label)] * learnt
+        masks = masks[sorted(range(len(masks)), key=guess.__getitem__)]
+        return masks, [str(self.label)] * (len(masks) - sum(guess) * (not self.accept_guess))
 
     def require_one_picture(self, paths: list[str]) -> None:
         """Raises ``ConfigError`` where boxes or points would be used in several pictures."""

@@ -130,10 +130,9 @@ four kinds of images, then rounded; see docs/segmentation.md."""
 MOST_DEVIATIONS = 3
 """Contrast and unevenness count up to so many standard deviations of the picture. A few small
 objects on an even ground are far beyond it: their own outlines are all that varies."""
-HOLE_SHIFT, HOLE_REACH = 0.1, 0.2
+HOLE_SHIFT, HOLE_REACH, HOLE_SAMPLES = 0.1, 0.2, 2000
 """A hole shows what is around its region, perhaps shaded or soiled: its colour is so far on the way
 from there to the region's own, or off by that much at most. A reflection on a disc is no hole."""
-HOLE_SAMPLES = 2000
 MAX_SHIFT = 2
 """Pixels that an outline may be moved."""
 MAX_SHIFT_SHARE = 0.12
