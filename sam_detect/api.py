@@ -260,6 +260,7 @@ class SAMDetect:
         points_xy: Coordinates = (),
         negative: bool = False,
         pieces: str | None = None,
+        accept_guess: bool = False,
     ) -> Learnt:
         """Learns the objects of a picture that boxes, masks or points show.
 
@@ -275,6 +276,7 @@ class SAMDetect:
             negative: learn that these are *not* a ``label``.
             pieces: "one" or "each": whether the pieces of a mask picture of one value are one
                 object; None: where they share a hull, which a warning says.
+            accept_guess: learn the outline of a box that nothing fits, too, which is a guess.
 
         Returns:
             What was added, and the outlines that were taken: ``learn(...).preview().show()``.
@@ -299,12 +301,15 @@ class SAMDetect:
         for problem in problems:
             warnings.warn(f"{frame.source_id}: {problem}", OutlineWarning, stacklevel=2)
         taken = Masks.concatenate([given, shown.masks]) if len(shown.masks) else given
-        done = self.learn_frame(frame, taken, [label] * len(taken), negative=negative)
+        guesses = np.concatenate([np.zeros(len(given), np.bool_), ~(shown.fits | accept_guess)])
+        sure = taken[~guesses]
+        done = self.learn_frame(frame, sure, [label] * len(sure), negative=negative)
         return Learnt(
             **vars(done),
             masks=taken,
             box_ious=np.concatenate([np.full(len(given), np.nan, np.float32), shown.box_ious]),
             warnings=problems,
+            guesses=guesses,
             left_out=len(self.pipeline.all_proposals(frame)) - len(given) if automatic else 0,
             frame=frame,
             boxes_xywh=boxes_xywh,
@@ -388,7 +393,8 @@ class SAMDetect:
             with suppress(RecipeMismatchError):
                 return self.pipeline.keep(prepared.examples, batch=options.get("batch"))
         frame = prepared.frame or self.read(prepared.image.picture)
-        return self.learn_frame(frame, prepared.masks, prepared.labels, **options)
+        masks = prepared.masks[: len(prepared.labels)]
+        return self.learn_frame(frame, masks, prepared.labels, **options)
 
     def learn_tagged(self, annotated: Sequence[AnnotatedImage], **options: Any) -> Shown:
         """Learns the annotations of pictures that have a tag:

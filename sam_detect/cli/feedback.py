@@ -308,6 +308,7 @@ class LearningReport:
     as_json: bool
     negative: bool
     exhaustive: bool
+    accept_guess: bool = False
     added: int = 0
     relabelled: int = 0
     known: int = 0
@@ -317,25 +318,27 @@ class LearningReport:
     """Of the examples with more than one."""
 
     def learn(self, detector: SAMDetect, frame: Frame, masks: Masks, labels: list[str]) -> None:
-        """Learns one picture's objects, and says so once they are safe."""
-        if len(masks):
-            how = self._how(masks, detector)
-            self._say(len(masks), detector.learn_frame(frame, masks, labels, **how))
+        """Learns one picture's objects, and says so once they are safe; masks beyond the labels
+        are guesses, and are not learnt."""
+        if labels:
+            how = self._how(masks, len(labels), detector)
+            learnt = detector.learn_frame(frame, masks[: len(labels)], labels, **how)
+            self._say(len(labels), learnt)
 
     def learn_prepared(self, detector: SAMDetect, prepared: Prepared) -> None:
         """The same, of what workers prepared."""
-        masks = prepared.masks
-        if len(masks):
-            how = self._how(masks, detector)
-            self._say(len(masks), detector.learn_prepared(prepared, **how))
+        masks, count = prepared.masks, len(prepared.labels)
+        if count:
+            how = self._how(masks, count, detector)
+            self._say(count, detector.learn_prepared(prepared, **how))
 
-    def _how(self, masks: Masks, detector: SAMDetect) -> dict[str, Any]:
-        # All pictures of one command are one batch, which `library undo` takes back together.
-        self.batch = self.batch or detector.library.new_batch()
-        others = masks[:0] if self.exhaustive else None
+    def _how(self, masks: Masks, learnt: int, detector: SAMDetect) -> dict[str, Any]:
         from sam_detect.formats.mask_pictures import count_pieces
 
-        counts = (count_pieces(masks.crop(index)) for index in range(len(masks)))
+        # All pictures of one command are one batch, which `library undo` takes back together.
+        self.batch = self.batch or detector.library.new_batch()
+        others = masks[learnt:] if self.exhaustive else None
+        counts = (count_pieces(masks.crop(index)) for index in range(learnt))
         self.pieces += [count for count in counts if count > 1]
         return {"negative": self.negative, "others": others, "batch": self.batch}
 

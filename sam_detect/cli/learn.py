@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam_detect.cli import options
-from sam_detect.cli.annotated import Annotations, Preview
+from sam_detect.cli.annotated import GUESSED, Annotations, Preview
 from sam_detect.cli.feedback import (
     Failures,
     LearningReport,
@@ -75,6 +75,10 @@ ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area", *options.PLAN
     metavar="PICTURE",
     help="Write the pictures with the outlines that were taken; a folder for several.",
 )
+@click.option(
+    "--accept-guess", is_flag=True,
+    help="Learn the outline of a box, too, that nothing fits, so that it is a guess.",
+)  # fmt: skip
 @click.option("--negative", is_flag=True, help="Learn that these are *not* what --label says.")
 @click.option(
     "--exhaustive", is_flag=True,
@@ -117,6 +121,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     masks: str | None,
     pieces: str | None,
     preview: str | None,
+    accept_guess: bool,
     negative: bool,
     exhaustive: bool,
     annotations: Path | None,
@@ -152,6 +157,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
         [parse_numbers("--point", point, "x,y") for point in points],
         masks,
         negative,
+        accept_guess,
         pieces,
     )
     _check_options(prompts, annotations, tag, negative_tag, workers)
@@ -188,7 +194,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     shown = None
     if preview is not None:
         shown = Preview(preview, files, several=len(paths) > 1)
-    report = LearningReport(as_json, negative, exhaustive)
+    report = LearningReport(as_json, negative, exhaustive, accept_guess)
     with report.summary(library), progress(paths, "learning") as steps:
         if annotated is not None:
             annotated.learn(detector, steps, report, shown, workers)
@@ -202,6 +208,8 @@ def learn(  # noqa: PLR0917 - click gives them by name
                     found, labels = prompts.of(detector, frame, path)
                     if shown is not None:
                         shown.write(frame, found, prompts.boxes)
+                    if len(labels) < len(found):
+                        failures.add(path, GUESSED)
                     report.learn(detector, frame, found, labels)
     if report.negative and report.added + report.relabelled:
         note(HINT)
@@ -276,13 +284,14 @@ class _Prompts:
     points: list[list[float]]
     file: str | None
     negative: bool
+    accept_guess: bool
     pieces: str | None = None
 
     def __bool__(self) -> bool:
         return bool(self.boxes or self.points or self.file is not None)
 
     def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[str]]:
-        """The masks in one picture, and their labels."""
+        """The masks in one picture, and their labels; guesses come last and have none."""
         from sam_detect.sources.mask_files import read_masks
         from sam_detect.types import Masks
 
@@ -310,7 +319,9 @@ class _Prompts:
         masks = Masks.concatenate(found)
         if not len(masks):
             note(f"nothing was found in {path}")
-        return masks, [str(self.label)] * len(masks)
+        guess = [False] * (len(masks) - len(shown.fits)) + (~shown.fits).tolist()
+        masks = masks[sorted(range(len(masks)), key=guess.__getitem__)]
+        return masks, [str(self.label)] * (len(masks) - sum(guess) * (not self.accept_guess))
 
     def require_one_picture(self, paths: list[str]) -> None:
         """Raises ``ConfigError`` where boxes or points would be used in several pictures."""

@@ -31,7 +31,7 @@ from sam_detect.library.example import (
     with_checksums,
 )
 from sam_detect.library.manifest import BATCH_PATTERN
-from sam_detect.masks import FloatArray
+from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import Frame, Masks, Point
 from sam_detect.types.short import short_repr
 
@@ -100,6 +100,7 @@ class Learnt(Added):
         box_ious: ``(N,)`` float32, overlap (IoU) of each outline's box with the given box; NaN
             where none was given.
         warnings: one line for each box that may not mean what it says, or that nothing fits.
+        guesses: ``(N,)`` bool, outlines of boxes that nothing fits; they were not learnt.
         left_out: proposals that ``masks="auto"`` did not take.
         frame: the picture.
         boxes_xywh: the given boxes.
@@ -108,6 +109,7 @@ class Learnt(Added):
     masks: Masks
     box_ious: FloatArray
     warnings: tuple[str, ...]
+    guesses: BoolArray
     left_out: int
     frame: Frame
     boxes_xywh: Sequence[Sequence[float]] = ()

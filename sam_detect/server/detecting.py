@@ -68,6 +68,7 @@ class Learning(Body):
     masks: Annotated[list[Outline], Field(max_length=1000)] = []
     polygons_xy: Annotated[list[list[Point]], Field(max_length=1000)] = []
     negative: bool = False
+    accept_guess: bool = False
     library: LibraryName | None = None
 
 
@@ -182,13 +183,14 @@ class Service:
                 frame, learning.label, boxes_xywh=learning.boxes_xywh,
                 points_xy=learning.points_xy, negative=learning.negative,
                 masks=_outlined(learning, frame.size_hw),
+                accept_guess=learning.accept_guess,
             )  # fmt: skip
         except SamDetectError as error:
             return error
         return {
             "added": learnt.added, "relabelled": learnt.relabelled, "total": learnt.total,
             "batch": learnt.batch, "warnings": list(learnt.warnings),
-            "boxes_xywh": learnt.masks.boxes_xywh.tolist(),
+            "boxes_xywh": learnt.masks[~learnt.guesses].boxes_xywh.tolist(),
         }  # fmt: skip
 
 

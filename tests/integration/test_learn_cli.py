@@ -75,16 +75,32 @@ def test_one_example_is_one_example(sam: Command, picture: Path) -> None:
 # Boxes that may not mean what they say
 
 
-def test_a_box_on_empty_ground_is_warned_of(sam: Command, picture: Path) -> None:
+def test_a_box_on_empty_ground_is_a_guess_that_is_not_learnt(sam: Command, picture: Path) -> None:
     ran = sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0]), "--box", EMPTY)
-    [line] = warnings_of(ran.worked().err)
+    [line] = warnings_of(ran.err)
     assert line.startswith(f"warning: box 2 ({EMPTY}): no object that was proposed fits it")
+    assert "--accept-guess" in line
+    assert "error: shapes.png: guessed outlines are not learnt: --preview PICTURE" in ran.err
+    assert "learnt 1 example;" in ran.err
+    assert ran.code == 1, "something that was asked for was not done"
+    alone = sam("learn", picture, "--label", "disc", "--box", EMPTY, "--preview", "seen.png")
+    assert alone.code == 1
+    assert "learnt 0 examples" in alone.err
+    x, y, w, h = (2 * int(v) for v in EMPTY.split(","))
+    assert pink(colours("seen.png"))[y : y + h, x : x + w].any(), "the guess is shown"
+
+
+def test_a_guess_is_learnt_where_it_is_accepted(sam: Command, picture: Path) -> None:
+    boxes = ("--box", box_around(*DISCS[0]), "--box", EMPTY)
+    ran = sam("learn", picture, "--label", "disc", *boxes, "--accept-guess").worked()
+    assert len(warnings_of(ran.err)) == 1, "it is said all the same"
+    assert "learnt 2 examples" in ran.err
 
 
 def test_two_corners_are_warned_of(sam: Command, picture: Path) -> None:
     x, y = DISCS[4]
     corners = f"{x - RADIUS},{y - RADIUS},{x + RADIUS + 1},{y + RADIUS + 1}"
-    ran = sam("learn", picture, "--label", "disc", "--box", corners).worked()
+    ran = sam("learn", picture, "--label", "disc", "--box", corners, "--accept-guess").worked()
     [line] = warnings_of(ran.err)
     assert "leaves the 280x200 picture and looks like two corners" in line
     assert f"as x,y,w,h it would be {box_around(x, y)}" in line
@@ -97,7 +113,8 @@ def test_fractions_are_refused(sam: Command, picture: Path) -> None:
 
 
 def test_a_box_around_the_whole_picture_is_warned_of(sam: Command, picture: Path) -> None:
-    ran = sam("learn", picture, "--label", "disc", "--box", "0,0,280,200").worked()
+    line = ("learn", picture, "--label", "disc", "--accept-guess", "--box")
+    ran = sam(*line, "0,0,280,200").worked()
     assert "covers the whole picture" in warnings_of(ran.err)[0]
 
 
@@ -152,9 +169,10 @@ def test_a_negative_whose_box_is_that_of_a_find_means_that_find(
 
 
 def test_a_box_that_leaves_the_picture_is_warned_of(sam: Command, picture: Path) -> None:
-    ran = sam("learn", picture, "--label", "disc", "--box", "-30,10,110,60").worked()
+    line = ("learn", picture, "--label", "disc", "--accept-guess", "--box")
+    ran = sam(*line, "-30,10,110,60").worked()
     assert "leaves the 280x200 picture: only the part inside is used" in warnings_of(ran.err)[0]
-    fits = sam("learn", picture, "--label", "disc", "--box", "0,-1,280,200.5").worked()
+    fits = sam(*line, "0,-1,280,200.5").worked()
     assert "leaves" not in fits.err, "rounded boxes may end a pixel beyond it"
 
 
@@ -185,9 +203,15 @@ def test_boxes_of_a_file_that_nothing_fits_are_counted(sam: Command, picture: Pa
         "categories": [{"id": 1, "name": "disc"}],
     }
     Path("boxes.json").write_text(json.dumps(data))
-    ran = sam("learn", picture, "--annotations", "boxes.json").worked()
+    line = ("learn", picture, "--annotations", "boxes.json")
+    ran = sam(*line, "--preview", "seen.png")
     assert "no object that was proposed fits 1 of 4 boxes (number 2)" in ran.err
-    assert "learnt 4 examples" in ran.err
+    assert "guessed outlines are not learnt" in ran.err
+    assert "learnt 3 examples" in ran.err
+    assert ran.code == 1
+    x, y, w, h = (2 * int(v) for v in EMPTY.split(","))
+    assert pink(colours("seen.png"))[y : y + h, x : x + w].any(), "the guess is shown"
+    assert "learnt 1 example, 3 known" in sam(*line, "--accept-guess").worked().err
 
 
 # Pictures of it
@@ -205,7 +229,7 @@ def pink(image: np.ndarray) -> np.ndarray:
 
 def test_the_preview_shows_outlines_and_boxes(sam: Command, picture: Path) -> None:
     ran = sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0]),
-              "--box", EMPTY, "--preview", "seen/out.png").worked()  # fmt: skip
+              "--box", EMPTY, "--preview", "seen/out.png", "--accept-guess").worked()  # fmt: skip
     assert "wrote seen/out.png" in ran.err
     seen = colours("seen/out.png")
     assert seen.shape == (400, 560, 3), "a small picture is enlarged"
@@ -248,7 +272,8 @@ def test_a_preview_is_made_of_any_size(
     height, width = size_hw
     saved(Path("any.png"), drawn([(width // 2, height // 2)], [], size_hw=size_hw))
     box = f"0,0,{width - 2},{height - 2}"
-    sam("learn", "any.png", "--label", "x", "--box", box, "--preview", "seen.png").worked()
+    line = ("learn", "any.png", "--label", "x", "--box", box, "--preview", "seen.png")
+    sam(*line, "--accept-guess").worked()
     seen = colours("seen.png")
     assert max(seen.shape) >= 600
     assert seen.shape[0] / seen.shape[1] == pytest.approx(height / width)

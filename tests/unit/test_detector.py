@@ -520,6 +520,22 @@ def test_a_box_that_may_not_mean_what_it_says_is_warned_of(
     assert warned.filename == __file__, "it names the caller's line"
 
 
+def test_a_guess_is_shown_and_learnt_only_where_it_is_accepted(
+    rgb: npt.NDArray[np.uint8],
+) -> None:
+    detector = in_memory(color_order="rgb")
+    boxes = [[DISCS[0][0] - 20, DISCS[0][1] - 20, 41, 41], [150, 85, 40, 40]]
+    with pytest.warns(OutlineWarning, match="accept_guess=True"):
+        done = detector.learn(rgb, "disc", boxes_xywh=boxes)
+    assert (done.added, len(done.masks), done.guesses.tolist()) == (1, 2, [False, True])
+    assert (np.asarray(done.preview()) != 0).any()
+    with pytest.warns(OutlineWarning):
+        assert detector.learn(rgb, "disc", boxes_xywh=boxes[1:]).added == 0
+    with pytest.warns(OutlineWarning):
+        both = detector.learn(rgb, "disc", boxes_xywh=boxes, accept_guess=True)
+    assert (both.added, both.total, both.guesses.any()) == (1, 2, False)
+
+
 def test_learn_takes_the_separate_objects_and_counts_what_it_leaves_out(
     rgb: npt.NDArray[np.uint8],
 ) -> None:
