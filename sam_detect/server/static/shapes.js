@@ -224,7 +224,7 @@ export class Shapes {
         for (const [colour, path] of Object.entries(this.outlines(cell, scale, colours)[style] ?? {})) {
           if (!small) {
             context.strokeStyle = DARK;
-            context.lineWidth = ((WIDTHS[style] + 1.5) * devicePixelRatio) / scale;
+            context.lineWidth = ((WIDTHS[style] + (style === "unknown" ? 0.75 : 1.5)) * devicePixelRatio) / scale;
             context.stroke(path);
           }
           context.strokeStyle = colour;
