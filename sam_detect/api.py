@@ -134,31 +134,36 @@ class SAMDetect:
     # -- detecting ---------------------------------------------------------------------------
 
     @overload
-    def detect(self, image: list[ImageLike], *, workers: int = 1) -> list[Detections]: ...
-    @overload
-    def detect(self, image: ImageLike | Frame) -> Detections: ...
     def detect(
-        self, image: ImageLike | Frame | list[ImageLike], *, workers: int = 1
-    ) -> Detections | list[Detections]:
+        self, image: list[ImageLike], *, workers: int = 1, threshold: float | None = None
+    ) -> list[Detections]: ...
+    @overload
+    def detect(self, image: ImageLike | Frame, *, threshold: float | None = None) -> Detections: ...
+    def detect(
+        self, image: ImageLike | Frame | list[ImageLike], *, workers: int = 1,
+        threshold: float | None = None,
+    ) -> Detections | list[Detections]:  # fmt: skip
         """Detects and labels the objects of a picture, or of each of several.
 
         Args:
             image: a path, a PIL image, an array (BGR unless ``color_order="rgb"``) or a frame, or
                 a list of these.
             workers: of a list, as of :meth:`detect_each`.
+            threshold: least confidence for a label, 0 to 1; None: that of the settings.
 
         Returns:
             Named detections first, best first; then unknown ones. A list for a list. Raises
             ``ImageError`` for a picture that cannot be read.
         """
         if not isinstance(image, list):
-            return self.pipeline.detect(self.read(image))
-        with closing(self.detect_each(image, workers=workers)) as outcomes:
+            return self.pipeline.with_threshold(threshold).detect(self.read(image))
+        with closing(self.detect_each(image, workers=workers, threshold=threshold)) as outcomes:
             return [outcome.get()[1] for outcome in outcomes]
 
-    def detect_each(self, images: Iterable[ImageLike | Frame], *, workers: int = 1) -> Outcomes:
-        """The outcome of each of many pictures: :func:`sam_detect.batch.detect_many`."""
-        return detect_many(self.pipeline, self.settings, self._given, images, workers=workers)
+    def detect_each(self, images: Iterable[ImageLike | Frame], **options: Any) -> Outcomes:
+        """The outcome of each of many pictures: :func:`sam_detect.batch.detect_many`, which says
+        what else it takes."""
+        return detect_many(self.pipeline, self.settings, self._given, images, **options)
 
     def propose(self, image: ImageLike | Frame) -> Candidates:
         """The proposals of a picture, for :meth:`label`; takes and raises what :meth:`detect` does.
@@ -187,7 +192,7 @@ class SAMDetect:
             ConfigError: a threshold out of its range.
         """
         asked = candidates.of_areas(min_area, max_area)
-        return self.pipeline.label(asked, self.snapshot(), threshold=threshold)
+        return self.pipeline.with_threshold(threshold).label(asked, self.snapshot())
 
     def outline(
         self,

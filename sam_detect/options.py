@@ -177,7 +177,8 @@ def annotation_of(info: FieldInfo) -> Any:
     """The type of a field with its limits, to declare it in another model."""
     if not info.metadata:
         return info.annotation
-    return Annotated.__class_getitem__((info.annotation, *info.metadata))  # type: ignore
+    parts = (info.annotation, *info.metadata)
+    return Annotated[parts]
 
 
 def _from_constructor(part_class: Any) -> type[BaseModel]:

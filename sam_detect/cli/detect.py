@@ -122,7 +122,9 @@ MOST_NAMED = 5
 )
 @options.plane_options
 @options.link_option
-@options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
+@options.settings_options(
+    *options.section("Scale", "Proposals", "Vectors", "Labels", "Library", "Machine")
+)
 @options.verbose_option
 @options.general_options
 def detect(  # noqa: PLR0917 - click gives them by name

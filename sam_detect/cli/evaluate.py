@@ -106,7 +106,7 @@ SHOWN_PROBLEMS = 5
     "shown, found, missed and found falsely into this folder.",
 )  # fmt: skip
 @options.plane_options
-@options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Machine"))
+@options.settings_options(*options.section("Scale", "Proposals", "Vectors", "Labels", "Machine"))
 @options.general_options
 def evaluate(
     dataset: Path,

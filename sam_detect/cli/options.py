@@ -22,6 +22,7 @@ WITH_AUTO = {"segmenter", "embedder"}
 NEVER = {"qdrant_api_key"}
 """What a command line would show to all users of the machine."""
 SECTIONS = {
+    "Scale": ("scale",),
     "Proposals": ("segmenter", "tile"),
     "Vectors": ("embedder", "fade", "occupancy", "crop_side", "kept_vectors_mb"),
     "Labels": ("labeller", "outlines"),

@@ -182,7 +182,7 @@ class PipelineMethod:
             vectors=cache.vectors,
         )
         self._name, self._labeller = pipeline.segmenter_name, pipeline.labeller
-        self._tile, self._outlines = pipeline.tile, pipeline.outlines
+        self._tile, self._outlines, self._scale = pipeline.tile, pipeline.outlines, pipeline.scale
         self.pipeline = self._with_empty_library()
 
     def learn(self, support: Sequence[SupportImage]) -> None:
@@ -204,7 +204,7 @@ class PipelineMethod:
         detections = self.pipeline.detect(
             frame,
             snapshot=snapshot,
-            proposed=proposed,
+            proposed=proposed if self.pipeline.scale is None else None,
             recall_taught=recall_taught,
             explain_unknown=False,
         )
@@ -247,4 +247,5 @@ class PipelineMethod:
             segmenter_name=self._name,
             tile=self._tile,
             outlines=self._outlines,
+            scale=self._scale,
         )

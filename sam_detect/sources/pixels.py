@@ -3,6 +3,7 @@ channel carries."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -48,6 +49,21 @@ class FirstStretch:
         if limits[0] < limits[1]:
             self._limits = limits
         return limits
+
+
+def without_nan(
+    array: npt.NDArray[Any], name: str, stretch: Stretch
+) -> tuple[npt.NDArray[Any], Stretch]:
+    """A file's values with the lowest one in the place of NaN and infinity, and the stretch of the
+    others. A ``UserWarning`` says how many there were."""
+    finite = np.isfinite(array) if array.dtype.kind == "f" else np.True_
+    if finite.all():
+        return array, stretch
+    known = array[finite]
+    lost = f"{array.size - known.size:,} of {array.size:,} values"
+    warnings.warn(f"{name}: {lost} are NaN or infinite, and shown black", stacklevel=2)
+    limits = stretch(known) if known.size else (0.0, 1.0)
+    return np.where(finite, array, known.min() if known.size else 0), lambda _: limits
 
 
 def array_to_rgb(

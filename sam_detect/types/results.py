@@ -204,6 +204,7 @@ class Detections:
         location: (xy, z, t) of the plane of a stack, from 0; None for other images.
         pixel_size_um: of a pixel, or None where the file does not say it.
         volumes: of N objects the volume that each belongs to; empty where planes are not linked.
+        check: why the count of the picture may be wrong; empty without a doubt.
     """
 
     source_id: str
@@ -214,6 +215,7 @@ class Detections:
     location: Location | None = None
     pixel_size_um: PixelSize | None = None
     volumes: tuple[Volume | None, ...] = ()
+    check: str = ""
 
     def __post_init__(self) -> None:
         if len(self.masks) != len(self.classifications):
@@ -334,6 +336,7 @@ class Detections:
             location=self.location,
             pixel_size_um=self.pixel_size_um,
             volumes=tuple(self.volumes[i] for i in keep) if self.volumes else (),
+            check=self.check,
         )
 
     def __iter__(self) -> Iterator[Detection]:
@@ -360,6 +363,7 @@ class Detections:
             "height": height,
             "recipe": self.recipe,
             "timings_ms": {name: round(float(value), 3) for name, value in self.timings_ms.items()},
+            **({"check": self.check} if self.check else {}),
             "detections": [
                 {**detection.to_dict(explain=explain), **self.measures(index)}
                 for index, detection in enumerate(self)

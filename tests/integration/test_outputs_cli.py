@@ -67,10 +67,10 @@ def test_counts_are_csv_in_a_pipe_and_in_a_file(sam: Command, trays: str) -> Non
     printed = sam("detect", trays, "--format", "counts").worked().out
     rows = list(csv.reader(io.StringIO(printed)))
     assert rows == [
-        ["image", "disc", "square", "total"],
-        ["a.png", "5", "1", "6"],
-        ["b.png", "3", "0", "3"],
-        ["total", "8", "1", "9"],
+        ["image", "disc", "square", "total", "check"],
+        ["a.png", "5", "1", "6", ""],
+        ["b.png", "3", "0", "3", ""],
+        ["total", "8", "1", "9", ""],
     ]
     ran = sam("detect", trays, "--format", "counts", "--output", "counts.csv").worked()
     assert Path("counts.csv").read_text() == printed
@@ -85,7 +85,7 @@ def test_counts_are_a_table_in_a_terminal(
     assert "," not in printed
     plain = re.sub(r"\x1b\[[0-9;]*m", "", printed)
     lines = [line.split() for line in plain.splitlines() if line.strip()]
-    assert lines[0] == ["image", "disc", "square", "total"]
+    assert lines[0] == ["image", "disc", "square", "total", "check"]
     assert lines[-1] == ["total", "8", "1", "9"]
 
 
