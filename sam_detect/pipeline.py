@@ -123,6 +123,7 @@ class Pipeline:
         used = {"segmenter": pipeline.segmenter_name, "embedder": features.recipe.embedder,
                 "fade": features.recipe.fade, "store": "qdrant"}  # fmt: skip
         parts.require_used(settings, {**used, **settings.chosen, **dict.fromkeys(given)})
+        parts.require_shapes(settings, features.embedder)
         parts.warn_of_unused_device(settings, used["segmenter"], used["embedder"])
         return pipeline
 

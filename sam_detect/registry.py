@@ -63,6 +63,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "video format": {
         "annotated": "sam_detect.outputs.video:AnnotatedVideoSink",
         "jsonl": "sam_detect.outputs.text:VideoLinesSink",
+        "csv": "sam_detect.outputs.tables:TracksSink",
         "mot": "sam_detect.outputs.tables:MOTSink",
         "coco": "sam_detect.outputs.coco:COCOVideoSink",
         "snapshots": "sam_detect.outputs.snapshots:SnapshotSink",

@@ -22,6 +22,8 @@ COLUMNS = (
     "neighbour_ids", "neighbour_similarities", "perimeter", "circularity", "aspect_ratio",
     "solidity", "mean_intensities", "xy", "z", "t", *MEASURES,
 )  # fmt: skip
+TRACK_COLUMNS = ("frame", "time_s", "track", *COLUMNS[2:11])
+"""Of an object in a frame of a video."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """The last four are full-width forms of the first four: some spreadsheets take those as well."""
 BYTE_ORDER_MARK = "\ufeff"
@@ -86,7 +88,8 @@ def _row(image: str, index: int, detection: Detection, pixels: ImageRGB) -> Iter
 
 
 class CountsSink(DatasetTextSink):
-    """A CSV table with a row for each image and a column for each label that was found.
+    """A CSV table with a row for each image, and a column for each label of the library and each
+    that was found.
 
     The last row and the column ``total`` are sums; ``check`` says why a count may be wrong. Images
     are named relative to the folder that all ``inputs`` have in common; labels are in alphabetical
@@ -114,7 +117,7 @@ class CountsSink(DatasetTextSink):
         totals: Counter[str | None] = Counter()
         for _, counts, _ in self._counts:
             totals.update(counts)
-        found = sorted({str(label) for label in totals if label is not None})
+        found = sorted({*self.labels, *(str(label) for label in totals if label is not None)})
         labels: list[str | None] = [*found, None] if self.include_unknown else [*found]
         header = [UNKNOWN_CATEGORY if label is None else label for label in labels]
         table: list[tuple[str | int, ...]] = [("image", *header, TOTAL, CHECK)]
@@ -168,6 +171,33 @@ class MOTSink(AppendedText, VideoSink):
             f"{frame},{track or NONE},{x + 1},{y + 1},{w},{h},"
             f"{detection.confidence:.6f},{class_id},{VISIBLE}\n"
         )
+
+
+class TracksSink(AppendedText, VideoSink):
+    """A CSV table with a row for each object of each frame, which grows while the video runs.
+
+    ``frame`` counts from 0, ``time_s`` is in seconds and empty where it is not known, ``track`` is
+    0 for an object without one; the other columns are as in :class:`CSVSink`.
+    """
+
+    def __init__(
+        self,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        inputs: Sequence[str | os.PathLike[str]] = (),
+    ) -> None:
+        super().__init__(output, inputs=inputs)
+        self.append(_csv_line(TRACK_COLUMNS))
+
+    def write(self, tracked: TrackedFrame) -> None:
+        frame, rows = tracked.frame, list[str]()
+        time_s = "" if frame.time_s is None else round(frame.time_s, 6)
+        for track, each in zip(tracked.track_ids.tolist(), tracked.detections, strict=True):
+            label, best = safe_text(each.label or ""), safe_text(each.best_label or "")
+            said = (label, round(each.confidence, 6), best)
+            size = (*each.bbox, each.area, round(each.score, 6))
+            rows.append(_csv_line((frame.index, time_s, track, *said, *size)))
+        self.append("".join(rows))
 
 
 def safe_text(text: str) -> str:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from sam_detect.errors import ImageError
+from sam_detect.formats.label_map import KEY as LABEL_MAP_NOTE
 from sam_detect.masks import MAX_RLE_PIXELS, BoolArray
 from sam_detect.scratch import LARGE, is_scratch
 from sam_detect.sources._readers import (
@@ -33,6 +34,7 @@ from sam_detect.sources.pixels import (
     array_to_rgb,
     large_array_to_rgb,
     large_picture_to_rgb,
+    mask_values,
     own_stretch,
     picture_to_rgb,
     without_nan,
@@ -147,19 +149,20 @@ class PictureFile:
 
         return self._read(self._size_hw_upright, of_tiff, pixel_bytes=0)
 
-    def values(self) -> npt.NDArray[Any]:
-        """``(H, W)`` or ``(H, W, C)`` values as the file has them.
+    def values(self, *, as_stored: bool = False) -> tuple[npt.NDArray[Any], str]:
+        """``(H, W)`` or ``(H, W, C)`` values of a mask picture as the file has them, and what
+        sam-detect noted in a label map (of TIFF files not read here). Of a palette see
+        :func:`~sam_detect.sources.pixels.mask_values`."""
 
-        Of a palette they are its indices: a label map's numbers, not their colours.
-        """
-
-        def convert(image: Image.Image) -> npt.NDArray[Any]:
+        def convert(image: Image.Image) -> tuple[npt.NDArray[Any], str]:
             if self._is_large_tiff(image.size):
-                array = self._tiff_array()
-                return array[..., 0] if array.shape[2] == 1 else array
-            return np.asarray(_upright(image))
+                return self._tiff_array(), ""
+            note = image.info.get(LABEL_MAP_NOTE)
+            return mask_values(_upright(image), as_stored=as_stored), note if isinstance(
+                note, str
+            ) else ""
 
-        return self._read(convert, self._tiff_array)
+        return self._read(convert, lambda: (self._tiff_array(), ""))
 
     def left_out_of_tiff(self) -> str:
         """What of a TIFF is not read; empty for other files."""

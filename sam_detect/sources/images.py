@@ -21,6 +21,7 @@ from sam_detect.masks import BoolArray
 from sam_detect.sources._readers import FORMAT_EXTENSIONS, NOT_READ, quiet_readers
 from sam_detect.sources.decoding import (
     DEFAULT_MAX_PIXELS,
+    MAX_BYTES,
     PictureFile,
     check_pixels,
 )
@@ -122,6 +123,9 @@ def cut_out_object(image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> BoolA
     """
     if isinstance(image, Image.Image):
         return alpha_mask(image)
+    data = _content(image)
+    if data is not None:
+        return PictureFile("bytes", data, max_pixels).alpha_mask()
     if isinstance(image, (str, os.PathLike)) and not is_zarr(image):
         return PictureFile(os.fspath(image), None, max_pixels).alpha_mask()
     return None
@@ -137,7 +141,8 @@ def to_frame(
     """Any picture as a frame.
 
     Args:
-        image: a path (see :func:`load_image`), a Pillow image of any mode, a ``Frame`` (given
+        image: a path (see :func:`load_image`), a file's content as bytes or as a file object
+            that is open for reading bytes, a Pillow image of any mode, a ``Frame`` (given
             back as it is), a plane of a stack, or a numpy array as
             :func:`~sam_detect.sources.pixels.array_to_rgb` takes it. The frame shares no memory
             with an array.
@@ -162,13 +167,37 @@ def to_frame(
         return frame if source_id is None else replace(frame, source_id=source_id)
     if isinstance(image, Image.Image):
         return _frame_of_picture(image, source_id, max_pixels)
+    data = _content(image)
+    if data is not None:
+        name = getattr(image, "name", None)
+        name = source_id or (name if isinstance(name, str) else "bytes")
+        return load_image_bytes(data, source_id=name, max_pixels=max_pixels)
     if isinstance(image, np.ndarray):
         name = source_id or "array"
         return Frame(array_to_rgb(np.asarray(image), color_order=color_order, name=name), name)
     raise ImageError(
-        f"a picture is a path, a PIL image or a numpy array, got {type(image).__name__}"
+        "a picture is a path, bytes, an open file, a PIL image or a numpy array, got "
+        f"{type(image).__name__}"
         + ("; use numpy.asarray on it" if hasattr(image, "__array__") else "")
     )
+
+
+def _content(image: Any) -> bytes | None:
+    """The bytes of bytes and of an open file, from its beginning; None of what is neither.
+
+    Raises:
+        ImageError: a file that was opened as text.
+    """
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return bytes(image)
+    if not callable(getattr(image, "read", None)) or isinstance(image, Plane):
+        return None
+    if callable(getattr(image, "seekable", None)) and image.seekable():
+        image.seek(0)
+    data = image.read(MAX_BYTES + 1)
+    if not isinstance(data, bytes):
+        raise ImageError("a picture's file must be opened for bytes: open(path, 'rb')")
+    return data
 
 
 def _frame_of_picture(image: Image.Image, source_id: str | None, max_pixels: int) -> Frame:

@@ -26,6 +26,7 @@ from sam_detect.types.frames import (
     area_um2,
     as_index,
 )
+from sam_detect.types.short import short_repr
 
 
 @dataclass(frozen=True)
@@ -439,6 +440,8 @@ class TrackedFrame:
     detections: Detections
     track_ids: IntArray
     key: bool = False
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.track_ids.shape != (len(self.detections),):
