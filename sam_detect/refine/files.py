@@ -132,7 +132,8 @@ class AnnotationFile:
 
     def _require_writable(self, parsed: Any) -> None:
         known = (
-            (parsed is None and self._content.startswith(BINARY)) or geojson.is_geojson(parsed) or nimbus.is_nimbus(parsed)
+            (parsed is None and self._content.startswith(BINARY))
+            or geojson.is_geojson(parsed) or nimbus.is_nimbus(parsed)
             or (isinstance(parsed, dict) and "shapes" in parsed)
         )  # fmt: skip
         if not known or len(self.images) != 1:
