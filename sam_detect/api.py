@@ -30,6 +30,7 @@ from sam_detect.refine.run import Refined, refine_file
 from sam_detect.registry import needing_extra
 from sam_detect.segmentation import prompted
 from sam_detect.sources import Plane, PlaneRanges, cut_out_object, planes_of, to_frame
+from sam_detect.sources.mask_files import given_masks
 from sam_detect.types import (
     AnnotatedImage,
     Candidates,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from sam_detect.video.stream import Stream
 
 ImageLike = npt.NDArray[Any] | Image.Image | str | os.PathLike[str] | bytes | IO[bytes] | Plane
-MaskLike = npt.NDArray[Any] | Masks | str | None
+MaskLike = npt.NDArray[Any] | Masks | str | Path | None
 
 
 class SAMDetect:
@@ -164,31 +165,38 @@ class SAMDetect:
     # -- detecting ---------------------------------------------------------------------------
 
     @overload
-    def detect(self, image: ImageLike | Frame) -> Detections: ...  # type: ignore[overload-overlap]
+    def detect(  # type: ignore[overload-overlap]
+        self, image: ImageLike | Frame, *, threshold: float | None = None
+    ) -> Detections: ...
     @overload
     def detect(
-        self, image: Sequence[ImageLike | Frame], *, workers: int = 1
-    ) -> list[Detections]: ...
-    def detect(self, image: Any, *, workers: int = 1) -> Detections | list[Detections]:
+        self, image: Sequence[ImageLike | Frame], *, workers: int = 1,
+        threshold: float | None = None,
+    ) -> list[Detections]: ...  # fmt: skip
+    def detect(
+        self, image: Any, *, workers: int = 1, threshold: float | None = None
+    ) -> Detections | list[Detections]:
         """Detects and labels the objects of a picture, or of each of several.
 
         Args:
             image: a path, bytes, an open file, a PIL image, an array (BGR unless
                 ``color_order="rgb"``) or a frame, or a list or tuple of these.
             workers: of a list, as of :meth:`detect_each`.
+            threshold: least confidence for a label, 0 to 1; None: that of the settings.
 
         Returns:
             Named detections first, best first; then unknown ones. A list for a list. Raises
             ``ImageError`` for a picture that cannot be read.
         """
         if not isinstance(image, (list, tuple)):
-            return self.pipeline.detect(self.read(image))
-        with closing(self.detect_each(image, workers=workers)) as outcomes:
+            return self.pipeline.with_threshold(threshold).detect(self.read(image))
+        with closing(self.detect_each(image, workers=workers, threshold=threshold)) as outcomes:
             return [outcome.get()[1] for outcome in outcomes]
 
-    def detect_each(self, images: Iterable[ImageLike | Frame], *, workers: int = 1) -> Outcomes:
-        """The outcome of each of many pictures: :func:`sam_detect.batch.detect_many`."""
-        return detect_many(self.pipeline, self.settings, self._given, images, workers=workers)
+    def detect_each(self, images: Iterable[ImageLike | Frame], **options: Any) -> Outcomes:
+        """The outcome of each of many pictures: :func:`sam_detect.batch.detect_many`, which says
+        what else it takes."""
+        return detect_many(self.pipeline, self.settings, self._given, images, **options)
 
     def propose(self, image: ImageLike | Frame) -> Candidates:
         """The proposals of a picture, for :meth:`label`; takes and raises what :meth:`detect` does.
@@ -217,7 +225,7 @@ class SAMDetect:
             ConfigError: a threshold out of its range.
         """
         asked = candidates.of_areas(min_area, max_area)
-        return self.pipeline.label(asked, self.snapshot(), threshold=threshold)
+        return self.pipeline.with_threshold(threshold).label(asked, self.snapshot())
 
     def outline(
         self,
@@ -251,6 +259,7 @@ class SAMDetect:
         masks: MaskLike = None,
         points_xy: Coordinates = (),
         negative: bool = False,
+        pieces: str | None = None,
     ) -> Learnt:
         """Learns the objects of a picture that boxes, masks or points show.
 
@@ -258,10 +267,14 @@ class SAMDetect:
             image: the picture, as :meth:`detect` takes it.
             label: the name of all of them.
             boxes_xywh: ``x, y, width, height`` in pixels, each around one object.
-            masks: an array ``(H, W)`` or ``(N, H, W)``, :class:`Masks`, or "auto" for the separate
-                objects of one kind that stand out (:mod:`sam_detect.labelling.separate`).
+            masks: a mask picture, by its path or as an array ``(H, W)``
+                (:mod:`sam_detect.formats.mask_pictures` says which objects it shows); an array
+                ``(N, H, W)`` or :class:`Masks`, an object each; or "auto" for the separate objects
+                of one kind that stand out (:mod:`sam_detect.labelling.separate`).
             points_xy: ``x, y`` in pixels, each on one object.
             negative: learn that these are *not* a ``label``.
+            pieces: "one" or "each": whether the pieces of a mask picture of one value are one
+                object; None: where they share a hull, which a warning says.
 
         Returns:
             What was added, and the outlines that were taken: ``learn(...).preview().show()``.
@@ -271,16 +284,16 @@ class SAMDetect:
                 or nothing that was proposed fits it.
 
         Raises:
-            ConfigError: none of boxes, masks and points is given.
-            MaskError: a box or point is malformed, in fractions or outside the picture, or nothing
-                is at a point.
+            ConfigError: none of boxes, masks and points is given, or ``pieces`` without a mask.
+            MaskError: a mask picture shows no objects, a box or point is malformed, in fractions or
+                outside the picture, or nothing is at a point.
             LibraryError: the label is empty.
         """
         if masks is None and not len(boxes_xywh) and not len(points_xy):
             raise ConfigError("learn needs boxes_xywh, masks or points_xy: where the objects are")
         boxes_xywh, points_xy = _rows(boxes_xywh), _rows(points_xy)
-        frame, automatic = self.read(image), isinstance(masks, str)
-        given = prompted.given_masks(frame, masks, self.pipeline.separate_objects)
+        frame, automatic = self.read(image), isinstance(masks, str) and masks == "auto"
+        given = given_masks(frame, masks, self.pipeline.separate_objects, pieces)
         shown = self.pipeline.outline(frame, boxes_xywh, points_xy, of_finds=negative)
         problems = tuple(shown.problems(boxes_xywh))
         for problem in problems:
@@ -331,10 +344,11 @@ class SAMDetect:
         label: str = "",
         *,
         negative: bool = False,
+        pieces: str | None = None,
     ) -> Learnt:
         """:meth:`learn` of masks only: those given, by default the objects that stand out."""
         found = "auto" if masks is None else masks
-        return self.learn(image_path, label, masks=found, negative=negative)
+        return self.learn(image_path, label, masks=found, negative=negative, pieces=pieces)
 
     def learn_frame(
         self, frame: Frame, masks: Masks, labels: Sequence[str], **options: Any

@@ -10,6 +10,7 @@ works on one immutable :class:`~sam_detect.library.snapshot.LibrarySnapshot`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -151,6 +152,15 @@ class Pipeline:
             *parts_here, segmenter_name=self.segmenter_name, tile=self.tile,
             outlines=self.outlines, scale=self.scale,
         )  # fmt: skip
+
+    def with_threshold(self, threshold: float | None) -> Pipeline:
+        """The same with another least confidence for a label, 0 to 1 (else ``ConfigError``); None:
+        the labeller's."""
+        if threshold is None:
+            return self
+        found = copy.copy(self)
+        found._naming = self._naming.with_threshold(threshold)
+        return found
 
     def remember_proposals(self, pictures: int) -> None:
         """Keeps the proposals of so many pictures, also when they are read anew: for a program that
@@ -296,20 +306,14 @@ class Pipeline:
         *,
         scene: str | None = None,
         recall_taught: bool = True,
-        threshold: float | None = None,
     ) -> Detections:
         """Labels candidates by their vectors, and keeps one for each object; takes what
-        :meth:`detect` does.
-
-        Args:
-            threshold: least confidence for a label, 0 to 1; None: the labeller's.
-        """
+        :meth:`detect` does."""
         frame = candidates.frame
         taught = snapshot.taught(frame) if recall_taught else None
         # An empty ``taught`` has the digest, too.
         picture = image_digest(frame.image_rgb) if taught is None else taught.picture
-        naming = self._naming if threshold is None else self._naming.with_threshold(threshold)
-        kept, classifications = naming.name(
+        kept, classifications = self._naming.name(
             snapshot, candidates, source=scene or picture, taught=taught,
             here=None if taught is None else snapshot.of_picture(picture),
         )  # fmt: skip

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from sam_detect.errors import (
@@ -313,6 +313,8 @@ class LearningReport:
     known: int = 0
     total: int | None = None
     batch: str | None = None
+    pieces: list[int] = field(default_factory=list)
+    """Of the examples with more than one."""
 
     def learn(self, detector: SAMDetect, frame: Frame, masks: Masks, labels: list[str]) -> None:
         """Learns one picture's objects, and says so once they are safe."""
@@ -331,6 +333,10 @@ class LearningReport:
         # All pictures of one command are one batch, which `library undo` takes back together.
         self.batch = self.batch or detector.library.new_batch()
         others = masks[:0] if self.exhaustive else None
+        from sam_detect.formats.mask_pictures import count_pieces
+
+        counts = (count_pieces(masks.crop(index)) for index in range(len(masks)))
+        self.pieces += [count for count in counts if count > 1]
         return {"negative": self.negative, "others": others, "batch": self.batch}
 
     def _say(self, count: int, done: Added) -> None:
@@ -353,4 +359,7 @@ class LearningReport:
                 more = f", {self.relabelled} corrected" if self.relabelled else ""
                 more += f", {self.known} known already" if self.known else ""
                 has = "" if self.total is None else f"; {library} has {self.total}"
+                if self.pieces:
+                    share = f", {len(self.pieces)} of them" if self.added > 1 else ""
+                    more = f"{share} of {counted(max(self.pieces), 'piece')}{more}"
                 note(f"learnt {counted(self.added, 'example')}{more}{has}")

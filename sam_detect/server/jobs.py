@@ -137,8 +137,11 @@ class Jobs:
         self._require_room()
         if self._root is None:
             raise ConfigError("this service takes no folders: start it with --root DIR")
-        place = (self._root / folder).resolve()
-        if not place.is_relative_to(self._root) or not place.is_dir():
+        place, there = self._root, False
+        with suppress(OSError, ValueError):  # its name is too long, or has a NUL
+            place = (self._root / folder).resolve()
+            there = place.is_dir()
+        if not place.is_relative_to(self._root) or not there:
             raise ConfigError(f"'{folder}' is no folder below the root of this service")
         found = [Path(path) for path in find_images(str(place))]
         inside = [path for path in found if path.resolve().is_relative_to(self._root)]
@@ -146,7 +149,10 @@ class Jobs:
             raise ConfigError(
                 f"'{folder}' has {len(inside)} pictures: 1 to {MOST_PICTURES} are taken"
             )
-        named = [(str(path.relative_to(place)), str(path)) for path in inside]
+        named = [
+            (str(path.relative_to(place)).encode("utf-8", "replace").decode(), os.fsencode(path))
+            for path in inside
+        ]
         return self._add(secrets.token_hex(8), named, options)
 
     def get(self, job: str) -> dict[str, Any]:
@@ -190,7 +196,9 @@ class Jobs:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _add(self, job: str, named: Iterable[tuple[str, str]], options: dict[str, Any]) -> str:
+    def _add(
+        self, job: str, named: Iterable[tuple[str, str | bytes]], options: dict[str, Any]
+    ) -> str:
         rows = [(job, position, *each) for position, each in enumerate(named)]
         with self._lock, self._transaction():
             self._file.execute(
@@ -246,7 +254,7 @@ class Jobs:
             with self._transaction():
                 self._file.execute("UPDATE jobs SET state = 'running' WHERE id = ?", (job,))
         try:
-            result = self._detect(Upload(name, path), json.loads(options))
+            result = self._detect(Upload(name, os.fsdecode(path)), json.loads(options))
         except FOR_NOW:
             return False
         except (SamDetectError, MemoryError) as error:

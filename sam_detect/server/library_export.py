@@ -82,7 +82,8 @@ def annotated_pictures(library: Library) -> Iterator[tuple[Frame, Detections]]:
         source = os.path.relpath(source, common) if common else source
         if stems[stem_of(source)] > 1:
             path = Path(source)
-            source = str(path.with_name(f"{stem_of(source)}-{key[:8]}{path.suffix}"))
+            name = f"{stem_of(source)[:40]}-{key[:8]}{path.suffix}"
+            source = str(path.parent / name)  # its own name may be empty
         yield _annotated(source, size_hw, points)
 
 

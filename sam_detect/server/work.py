@@ -1,13 +1,15 @@
-"""The queue between the requests of a service and the one thread that works on them.
+"""The queue between the requests of a service and the two threads that work on them.
 
-A pipeline works on one picture at a time, so requests wait in a queue of limited length. Those that
-ask for the same are taken together, as a micro-batch: the library is read once for all of them.
+Each works on one picture at a time, so requests wait in a queue of limited length. Those that ask
+for the same are taken together, as a micro-batch: the library is read once for all of them. One
+thread has what takes long (large pictures, jobs), so that this holds up nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
@@ -51,10 +53,10 @@ class _Task:
 
 
 class WorkQueue:
-    """One worker thread and the items that wait for it.
+    """Two worker threads, of which the second has slow items, and what waits for each.
 
     Args:
-        most_waiting: further ones are refused.
+        most_waiting: for each thread; further ones are refused.
         seconds: an item that is not done after so long is given up.
         batched: is called with the size of each micro-batch.
     """
@@ -63,26 +65,32 @@ class WorkQueue:
         self, most_waiting: int, seconds: float, batched: Callable[[int], None] = lambda _: None
     ) -> None:
         self._most, self._seconds, self._batched = most_waiting, seconds, batched
-        self._tasks: deque[_Task] = deque()
+        self._waiting: dict[bool, deque[_Task]] = {False: deque(), True: deque()}
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, daemon=True, name="worker")
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, args=(tasks,), daemon=True, name="worker")
+            for tasks in self._waiting.values()
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return sum(map(len, self._waiting.values()))
 
     @property
     def is_full(self) -> bool:
-        return len(self._tasks) >= self._most
+        return len(self._waiting[False]) >= self._most
 
     async def run(
-        self, key: Hashable, work: Work, item: Any, *, gone: Callable[[], Any] | None = None
-    ) -> Any:
+        self, key: Hashable, work: Work, item: Any, *, slow: bool = False,
+        gone: Callable[[], Any] | None = None,
+    ) -> Any:  # fmt: skip
         """What ``work`` gives for an item.
 
         Args:
             key: items of equal keys and works may be worked on together.
+            slow: whether it takes long.
             gone: awaited again and again; an item whose client has gone is dropped.
 
         Raises:
@@ -93,12 +101,11 @@ class WorkQueue:
         with self._changed:
             if self._closed:
                 raise BusyError("the service is ending: try again later", 5)
-            if self.is_full:
-                raise FullError(
-                    f"{len(self._tasks)} requests are waiting already: try again later", 2
-                )
-            self._tasks.append(task)
-            self._changed.notify()
+            tasks = self._waiting[slow]
+            if len(tasks) >= self._most:
+                raise FullError(f"{len(tasks)} requests are waiting already: try again later", 2)
+            tasks.append(task)
+            self._changed.notify_all()
         waiting = asyncio.wrap_future(task.future)
         # What comes too late may have no client that asks for it any more.
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -117,44 +124,46 @@ class WorkQueue:
             task.future.cancel()  # what was not begun is dropped
 
     def call(self, key: Hashable, work: Work, item: Any) -> Any:
-        """What ``work`` gives for an item, for a thread that has time: it is not refused where the
-        queue is full. Raises ``BusyError`` where the service ends."""
+        """What ``work`` gives for an item, for a thread that has time: it waits with what is slow,
+        and is not refused where the queue is full. Raises ``BusyError`` where the service ends."""
         task = _Task(key, work, item, Future())
         with self._changed:
             if self._closed:
                 raise BusyError("the service is ending", 5)
-            self._tasks.append(task)
-            self._changed.notify()
+            self._waiting[True].append(task)
+            self._changed.notify_all()
         return task.future.result()
 
     def close(self, seconds: float) -> None:
         """Takes nothing more, and waits until what was taken is done."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join(seconds)
+            self._changed.notify_all()
+        end = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
-    def _run(self) -> None:
+    def _run(self, tasks: deque[_Task]) -> None:
         while True:
             with self._changed:
-                while not self._tasks and not self._closed:
+                while not tasks and not self._closed:
                     self._changed.wait()
-                if not self._tasks:
+                if not tasks:
                     return
-                batch = self._take()
+                batch = self._take(tasks)
             if batch:
                 self._batched(len(batch))
                 self._do(batch)
 
-    def _take(self) -> list[_Task]:
+    def _take(self, tasks: deque[_Task]) -> list[_Task]:
         """The first task, and those that may be worked on with it."""
-        first = self._tasks.popleft()
+        first = tasks.popleft()
         batch, rest = [first], deque[_Task]()
-        while self._tasks:
-            each = self._tasks.popleft()
+        while tasks:
+            each = tasks.popleft()
             alike = each.key == first.key and each.work == first.work
             (batch if alike and len(batch) < MOST_TOGETHER else rest).append(each)
-        self._tasks.extend(rest)
+        tasks.extend(rest)
         return [each for each in batch if each.future.set_running_or_notify_cancel()]
 
     def _do(self, batch: Sequence[_Task]) -> None:

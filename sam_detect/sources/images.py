@@ -7,6 +7,7 @@ import glob
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 
 from sam_detect.errors import ImageError
 from sam_detect.masks import BoolArray
-from sam_detect.sources._readers import FORMAT_EXTENSIONS, quiet_readers
+from sam_detect.sources._readers import FORMAT_EXTENSIONS, NOT_READ, quiet_readers
 from sam_detect.sources.decoding import (
     DEFAULT_MAX_PIXELS,
     MAX_BYTES,
@@ -222,6 +223,9 @@ def find_images(argument: str | os.PathLike[str]) -> list[str]:
     * Anything else is a pattern (``*``, ``?``, ``[a-z]``, ``**`` for any depth) of which the
       picture files are taken, again by ending and without hidden ones.
 
+    Of a folder or pattern a ``UserWarning`` says how many files end like pictures that cannot be
+    read (camera raw files, slides in formats of one maker).
+
     Folders and patterns come in natural order (``2.jpg`` before ``10.jpg``), folder by folder.
 
     Raises:
@@ -233,20 +237,36 @@ def find_images(argument: str | os.PathLike[str]) -> list[str]:
     if is_zarr(text):
         return [text]
     if os.path.isdir(text):
-        found = _in_folder(text)
-        if not found:
-            raise ImageError(f"the folder '{text}' has no picture files ({LOOKED_FOR})")
-        return found
+        return _readable(_in_folder(text), text, f"the folder '{text}' has no picture files")
     if os.path.lexists(text):
         return [text]
     if not glob.has_magic(text):
         raise ImageError(f"'{text}' does not exist; give a picture file, a folder or a pattern")
     matches = [path for path in dict.fromkeys(_matching(text)) if os.path.isfile(path)]
-    found = _sorted_naturally(path for path in matches if is_image_path(path))
+    what = f"{len(matches)} files, none a picture" if matches else "nothing"
+    return _readable(matches, text, f"the pattern '{text}' matches {what}")
+
+
+def _readable(paths: list[str], text: str, nothing: str) -> list[str]:
+    """Those of files that end like pictures, sorted; says how many others are pictures.
+
+    Raises:
+        ImageError: there are none.
+    """
+    found = [path for path in paths if is_image_path(path) or is_zarr(path)]
+    endings = (Path(path).suffix.lower() for path in paths)
+    others = Counter(ending for ending in endings if ending in NOT_READ)
+    said = ", ".join(f"{count} {ending}" for ending, count in others.most_common())
     if not found:
-        what = f"{len(matches)} files, none a picture" if matches else "nothing"
-        raise ImageError(f"the pattern '{text}' matches {what} ({LOOKED_FOR})")
-    return found
+        also = f"; {said} cannot be read, export them as TIFF or JPEG" if others else ""
+        raise ImageError(f"{nothing} ({LOOKED_FOR}){also}")
+    if others:
+        warnings.warn(
+            f"{text}: {others.total()} of {others.total() + len(found)} pictures are passed over, "
+            f"since they cannot be read ({said}); export them as TIFF or JPEG",
+            stacklevel=3,
+        )
+    return _sorted_naturally(found)
 
 
 def is_image_path(path: str | os.PathLike[str]) -> bool:
@@ -268,6 +288,8 @@ def natural_key(path: str) -> tuple[tuple[tuple[int, int, str], ...], ...]:
 
 
 def _in_folder(folder: str) -> list[str]:
+    """Its files and OME-Zarrs, without hidden ones."""
+
     def refuse(error: OSError) -> None:
         raise ImageError(
             f"the folder '{error.filename}' cannot be read: {error.strerror}; check its permissions"
@@ -279,12 +301,8 @@ def _in_folder(folder: str) -> list[str]:
         stacks = [name for name in folders if is_zarr(os.path.join(parent, name))]
         found += [os.path.join(parent, name) for name in stacks]
         folders[:] = [name for name in folders if name not in stacks]
-        found += [
-            os.path.join(parent, name)
-            for name in files
-            if not name.startswith(".") and is_image_path(name)
-        ]
-    return _sorted_naturally(found)
+        found += [os.path.join(parent, name) for name in files if not name.startswith(".")]
+    return found
 
 
 def _matching(pattern: str) -> Iterator[str]:

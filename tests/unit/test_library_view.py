@@ -30,7 +30,7 @@ from sam_detect.server import library_view
 from sam_detect.server.library_export import FORMATS, export_annotations
 from sam_detect.server.library_pictures import principal_components
 from sam_detect.server.library_view import LibraryView
-from sam_detect.types import ExampleArrays, HardNegativeArrays
+from sam_detect.types import ExampleArrays, Frame, HardNegativeArrays, Masks
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 
 
@@ -476,3 +476,28 @@ def test_a_hostile_upload_is_refused_without_our_paths_and_removed() -> None:
     with pytest.raises(LibraryError, match=r"^the file is not a complete"):
         view.check_upload(path)
     assert not path.exists()
+
+
+ODD = ["", ".", "/", "..", "a/..", "//", "\\", ".hidden", "CON", "\0", "a\nb", " ", "x" * 9000,
+       "x." + "y" * 400, "ü" * 200 + ".png", "a/b/c.png", "a/d/c.png"]  # fmt: skip
+
+
+@pytest.mark.parametrize("sources", [ODD, *([each, each] for each in ODD)],
+                         ids=["all", *map(str, range(len(ODD)))])  # fmt: skip
+def test_annotations_are_exported_whatever_their_sources(sources: list[str]) -> None:
+    """What an archive says of its pictures is from a stranger."""
+    made = SAMDetect("naive", "average", vector_store="memory")
+    for number, source in enumerate(sources):
+        picture = np.full((40, 40, 3), 200, np.uint8)
+        picture[10:20, 10:20], picture[0, 0] = (50, 90, 20), number
+        mask = np.zeros((1, 40, 40), bool)
+        mask[0, 10:20, 10:20] = True
+        made.learn_frame(Frame(picture, source), Masks.from_dense(mask), ["nut"])
+    view = LibraryView(made)
+    for name in FORMATS:
+        with view.export(name) as place, zipfile.ZipFile(place) as archive:
+            named = archive.namelist()
+            assert len(set(named)) == len(named)
+            assert all(".." not in each.split("/") and each[0] != "/" for each in named)
+            if name in ("labelme", "geojson", "imagej", "labelmap"):
+                assert len(named) >= len(sources), "no picture is lost"
