@@ -39,7 +39,9 @@ HINT = (
 """Measured in docs/labelling.md."""
 
 
-ADVANCED = ("exhaustive", "workers", "pixel_centres", "min_area", "max_area", *options.PLANES)
+ADVANCED = (
+    "exhaustive", "workers", "pixel_centres", "fit", "min_area", "max_area", *options.PLANES
+)  # fmt: skip
 
 
 @click.command(cls=options.Sectioned, advanced=ADVANCED)
@@ -89,7 +91,8 @@ ADVANCED = ("exhaustive", "workers", "pixel_centres", "min_area", "max_area", *o
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="File or folder with outlines and names: COCO, GeoJSON (QuPath), ImageJ's regions, "
-    "LabelMe, label maps, NimbusImage, YOLO (a folder with data.yaml), sam-detect's JSON.",
+    "LabelMe, label maps, NimbusImage, YOLO (a folder with data.yaml, classes.txt or obj.names), "
+    "sam-detect's JSON.",
 )
 @click.option("--tag", metavar="NAME", help="Only annotations with this tag or of this category.")
 @click.option(
@@ -109,6 +112,7 @@ ADVANCED = ("exhaustive", "workers", "pixel_centres", "min_area", "max_area", *o
     help="Processes that share the pictures of --annotations.  [default: the cores; 1 for SAM 2 "
     "and CLIP]",
 )
+@options.fit_option
 @options.plane_options
 @options.settings_options(*options.section("Proposals", "Vectors", "Library", "Machine"))
 @options.verbose_option
@@ -129,6 +133,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     negative_tag: str | None,
     pixel_centres: bool,
     workers: int | None,
+    fit: str,
     xy: str | None,
     z: str | None,
     t: str | None,
@@ -186,6 +191,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
             pieces=pieces,
             ranges=ranges,
             max_pixels=detector.settings.max_image_pixels,
+            fit=fit,
         )
         annotated = read(tag, label)
         if negative_tag is not None:
