@@ -12,8 +12,9 @@ import base64
 import re
 import secrets
 import uuid
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sam_detect.errors import OutlineWarning
 from sam_detect.labels import shown_label
 from sam_detect.library.example import (
     ID_NAMESPACE,
@@ -81,12 +83,16 @@ class Added:
         relabelled: examples that were there under another label, or contradicted these.
         total: examples in the library now.
         batch: the id of the learning batch; empty where points kept batches of their own.
+        renamed: how many had which label before, and have which now.
+        twice: how many were left out, as the same outline came with another label before.
     """
 
     added: int
     relabelled: int
     total: int
     batch: str = ""
+    renamed: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    twice: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,6 +122,17 @@ class Learnt(Added):
         from sam_detect.outputs.overlay import draw_preview
 
         return Image.fromarray(draw_preview(self.frame.image_rgb, self.masks, self.boxes_xywh))
+
+
+def warn_of_two_names(names: Mapping[tuple[str, str], int]) -> None:
+    """Warns of outlines that came with two labels at once, of which the first is learnt."""
+    for (first, second), count in names.items():
+        warnings.warn(
+            f"{count} outline{'s have' if count > 1 else ' has'} two names, '{first}' and "
+            f"'{second}': an object has one, and '{first}' is learnt. For the other, learn only "
+            f"that (--tag) or: sam-detect library rename '{first}' '{second}'",
+            OutlineWarning, stacklevel=4,
+        )  # fmt: skip
 
 
 @dataclass

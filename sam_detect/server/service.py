@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from sam_detect import __version__
 from sam_detect.config import home_dir
 from sam_detect.errors import ConfigError, one_line
+from sam_detect.library.places import options_of
 from sam_detect.server.access import Access
 from sam_detect.server.detecting import (
     Asked,
@@ -48,6 +49,7 @@ MOST_IMAGES = 32
 """Pictures of one request; more are a job."""
 MOST_LISTED = 500
 JSON_BODY = 1 << 20
+COUNT_SECONDS = 0.5
 LARGEST_AT_ONCE = 8
 """Requests may have the bytes of so many of the largest uploads at once: they are in memory."""
 UPLOADS = ("/v1/detect", "/v1/examples", "/v1/jobs")
@@ -107,7 +109,11 @@ def service_app(
     """
     service = Service(detectors, limits)
 
-    jobs = None if jobs_in is None else Jobs(jobs_in, service.detect_for_job, root)
+    jobs = None
+    if jobs_in is not None:
+        mine = detectors.default.library
+        place = options_of(mine.store.location) or mine.name
+        jobs = Jobs(jobs_in, service.detect_for_job, root, place)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -132,7 +138,7 @@ def service_app(
     app.include_router(detection_routes(service, fetcher))
     app.include_router(stream_routes(service))
     app.include_router(library_routes(service))
-    app.include_router(watching_routes(service))
+    app.include_router(watching_routes(service, jobs))
     if jobs is not None:
         app.include_router(job_routes(jobs))
     for path, media in zip(PAGES, ("html", "javascript", "css", "svg+xml"), strict=True):
@@ -252,7 +258,7 @@ def library_routes(service: Service) -> APIRouter:
     return router
 
 
-def watching_routes(service: Service) -> APIRouter:
+def watching_routes(service: Service, jobs: Jobs | None = None) -> APIRouter:
     """Whether the service is well, and what it did."""
     router = APIRouter(tags=["service"])
 
@@ -263,18 +269,21 @@ def watching_routes(service: Service) -> APIRouter:
 
     @router.get("/readyz", summary="Whether it can take requests")
     def ready() -> dict[str, Any]:
-        """503 while the queue is full or the library cannot be read."""
+        """503 while the queue is full, the library cannot be read, or a thread fails."""
         if service.queue.is_full:
             raise FullError("the queue is full", 2)
+        if not service.queue.well or not (jobs is None or jobs.well):
+            raise BusyError("a thread failed, and is begun again: see the log", 2)
         service.detectors.default.library.manifest()
         return {"status": "ready", "waiting": len(service.queue)}
 
     @router.get("/metrics", summary="Figures for Prometheus",
                 responses={200: {"content": {"text/plain": {}}}})  # fmt: skip
-    def figures() -> Response:
-        """Requests, queue, micro-batches, stages, memory and libraries."""
-        for name, count in service.detectors.open_libraries().items():
-            service.metrics.examples.labels(name).set(count)
+    async def figures() -> Response:
+        """Requests, queue, micro-batches, stages, memory and libraries. A server of libraries that
+        does not answer at once leaves the figures of before."""
+        counting = asyncio.create_task(asyncio.to_thread(service.count_examples))
+        await asyncio.wait([counting], timeout=COUNT_SECONDS)
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
     return router

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sam_detect.errors import SamDetectError
+from sam_detect.server.requests_log import log
 
 MOST_TOGETHER = 8
 """Items of a micro-batch: more would keep the first one waiting without saving anything."""
 ASK_SECONDS = 0.5
 """How often it is asked whether a client that waits is still there."""
+PAUSE_SECONDS = 1.0
+"""After an error nothing expected, before a thread goes on."""
 
 Work = Callable[[Sequence[Any]], Sequence[Any]]
 """Does the work of a micro-batch: a result, or an exception, for each item."""
@@ -40,6 +45,38 @@ class BusyError(SamDetectError):
 
 class FullError(BusyError):
     """The queue is full."""
+
+
+class LastingThread(threading.Thread):
+    """A thread that no error ends: it is logged, and after a pause the thread goes on.
+
+    Args:
+        name: in the log.
+        step: is called again and again, until it gives False.
+    """
+
+    def __init__(self, name: str, step: Callable[[], bool]) -> None:
+        super().__init__(daemon=True, name=name)
+        self._step, self._failing = step, False
+        self.start()
+
+    @property
+    def well(self) -> bool:
+        """Whether it runs, and its last step went well."""
+        return self.is_alive() and not self._failing
+
+    def run(self) -> None:
+        going = True
+        while going:
+            try:
+                going = self._step()
+                self._failing = False
+            except BaseException as error:
+                with suppress(Exception):  # there may be no memory for it
+                    if not self._failing:
+                        log("error", thread=self.name, error=f"{type(error).__name__}: {error}")
+                self._failing = True
+                time.sleep(PAUSE_SECONDS)
 
 
 @dataclass
@@ -66,11 +103,15 @@ class WorkQueue:
         self._tasks: deque[_Task] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, daemon=True, name="worker")
-        self._thread.start()
+        self._thread = LastingThread("worker", self._next)
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    @property
+    def well(self) -> bool:
+        """Whether its thread works."""
+        return self._thread.well
 
     @property
     def is_full(self) -> bool:
@@ -134,17 +175,17 @@ class WorkQueue:
             self._changed.notify()
         self._thread.join(seconds)
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._tasks and not self._closed:
-                    self._changed.wait()
-                if not self._tasks:
-                    return
-                batch = self._take()
-            if batch:
-                self._batched(len(batch))
-                self._do(batch)
+    def _next(self) -> bool:
+        """Works on a micro-batch, if there is one; whether there may be more."""
+        with self._changed:
+            if not self._tasks and not self._closed:
+                self._changed.wait(ASK_SECONDS)
+            if not self._tasks:
+                return not self._closed
+            batch = self._take()
+        if batch:
+            self._do(batch)
+        return True
 
     def _take(self) -> list[_Task]:
         """The first task, and those that may be worked on with it."""
@@ -159,7 +200,10 @@ class WorkQueue:
 
     def _do(self, batch: Sequence[_Task]) -> None:
         try:
-            results = batch[0].work([each.item for each in batch])
+            self._batched(len(batch))
+            results = list(batch[0].work([each.item for each in batch]))
+            if len(results) != len(batch):
+                raise ValueError(f"{len(results)} results of {len(batch)} items")
         except BaseException as error:
             for each in batch:
                 each.future.set_exception(error)
