@@ -271,8 +271,8 @@ class Jobs:
         return True
 
     def _claim(self) -> tuple[str, int, dict[str, Any], Upload] | None:
-        now = time.time()
         with self._lock, self._transaction():
+            now = time.time()
             which = f"{OURS} AND later <= ? ORDER BY made"
             found = self._sql(f"SELECT id, options FROM jobs WHERE {which}", self._library, now)  # noqa: S608
             for job, options in found.fetchall():
@@ -281,7 +281,7 @@ class Jobs:
                 row = self._sql(
                     "SELECT position, name, path FROM pictures WHERE job = ? AND result IS NULL "
                     "AND (owner IS NULL OR owner = ? OR lease NOT BETWEEN ? AND ?) "
-                    "ORDER BY position LIMIT 1", job, self._owner, now, now + LEASE_SECONDS,
+                    "ORDER BY position LIMIT 1", job, self._owner, now, now + 2 * LEASE_SECONDS,
                 ).fetchone()  # fmt: skip
                 if row is not None:
                     self._hold(job, row[0])
