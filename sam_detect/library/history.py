@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sam_detect.errors import OutlineWarning
 from sam_detect.labels import shown_label
 from sam_detect.library.example import (
     ID_NAMESPACE,
@@ -124,15 +123,19 @@ class Learnt(Added):
         return Image.fromarray(draw_preview(self.frame.image_rgb, self.masks, self.boxes_xywh))
 
 
-def warn_of_two_names(names: Mapping[tuple[str, str], int]) -> None:
-    """Warns of outlines that came with two labels at once, of which the first is learnt."""
-    for (first, second), count in names.items():
+def warn_of_two_names(names: Mapping[tuple[str, str, str], int]) -> None:
+    """Warns of outlines that came with two labels at once, of which the first is learnt.
+
+    Args:
+        names: picture, first and second label, and how many.
+    """
+    for (source, first, second), count in names.items():
         warnings.warn(
-            f"{count} outline{'s have' if count > 1 else ' has'} two names, '{first}' and "
-            f"'{second}': an object has one, and '{first}' is learnt. For the other, learn only "
-            f"that (--tag) or: sam-detect library rename '{first}' '{second}'",
-            OutlineWarning, stacklevel=4,
-        )  # fmt: skip
+            f"{source}: {count} outline{'s have' if count > 1 else ' has'} two names, '{first}' "
+            f"and '{second}': an object has one, and '{first}' is learnt. For the other, learn "
+            f"only that (--tag), or: sam-detect library rename '{first}' '{second}'",
+            stacklevel=4,
+        )
 
 
 @dataclass

@@ -178,11 +178,11 @@ class Library:
             own = batch or self._new_batch(found)
             named = [_with_normalised_label(example) for example in examples]
             unique: dict[str, Point] = {}
-            twice: Counter[tuple[str, str]] = Counter()
+            twice: Counter[tuple[str, str, str]] = Counter()
             for each in named:
                 point = _as_point(each, own if isinstance(each, Example) else batch)
                 first, second = label_of(unique.setdefault(point.id, point))[0], label_of(point)[0]
-                twice[first, second] += first != second
+                twice[str(point.payload["source"]), first, second] += first != second
             history.warn_of_two_names(+twice)
             old = {point.id: point for point in self._whole(list(unique))}
             against = lookup.find_contradicted(
