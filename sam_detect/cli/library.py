@@ -27,7 +27,7 @@ SHOWN = ("label", "negative", "source", "bbox", "area", "added", "batch")
 SHOWN_CONFLICTS, PICTURES = 10, 3
 """How many contradictions are shown, and how many pictures of a batch ``log`` names."""
 MOST_UNASKED = 10
-"""More examples are removed only when that is confirmed."""
+"""To remove more examples has to be confirmed."""
 
 
 def library_options(command: options.Command) -> options.Command:
@@ -197,25 +197,19 @@ def remove_command(
     if everything and settings["library"] is None:
         raise click.UsageError("remove --all needs the name of the library: --library NAME")
     chosen = _open(settings, sound=not everything)
-    ids: list[str] = []
+    ids = lookup.resolve(chosen.store, example_ids, chosen.name) if example_ids else []
     if label is not None:
         ids = lookup.of_label(chosen.store, label, chosen.name)
-    elif not everything:
-        ids = lookup.resolve(chosen.store, example_ids, chosen.name)
     if not yes and (everything or len(ids) > MOST_UNASKED):
-        what = "all" if everything else counted(len(ids), "example")
+        whole = f"{counted(len(ids), 'example') if ids else 'all'} of library '{chosen.name}'"
         if not (sys.stdin and sys.stdin.isatty()):
-            given = "--all " if everything else ""
-            raise click.UsageError(
-                f"remove {given}removes {what} of library '{chosen.name}': add --yes"
-            )
-        click.confirm(f"Remove {what} of library '{chosen.name}'?", abort=True, err=True)
-    count = chosen.destroy() if everything else len(ids)
-    back = ""
+            raise click.UsageError(f"this removes {whole}: add --yes")
+        click.confirm(f"Remove {whole}?", abort=True, err=True)
+    count, back = chosen.destroy() if everything else len(ids), ""
     if not everything:
         try:
             _changes(chosen, settings).remove(ids)
-            back = "; to bring back: sam-detect library undo " + options_of(chosen.store.location)
+            back = f"; to bring back: sam-detect library undo {options_of(chosen.store.location)}"
         except LibraryCorruptError:  # what is damaged cannot be kept on record
             chosen.remove(ids=ids)
     removed = "a damaged library" if count is None else counted(count, "example")
@@ -256,14 +250,12 @@ def undo_command(as_json: bool, **settings: Any) -> None:
     chosen = _open(settings)
     done = _changes(chosen, settings).undo_last()
     if isinstance(done, Undone):
-        entry = done.change
-        data = {**asdict(entry), "time": entry.time, "restored": done.restored, "kept": done.kept}
-        text = f"took back: {entry.action} ({', '.join(entry.labels)}); "
+        data = {**asdict(done.change), "restored": done.restored, "kept": done.kept}
+        text = f"took back: {done.change.action} ({', '.join(done.change.labels)}); "
         text += f"{counted(done.restored, 'example')} as before"
-        text += f", {done.kept} changed by others since" if done.kept else ""
+        text += f", {done.kept} changed since stay" * bool(done.kept)
     else:
-        data = done.to_dict()
-        text = f"took back batch {done.id}: {_learnt(done)}"
+        data, text = done.to_dict(), f"took back batch {done.id}: {_learnt(done)}"
     total = len(chosen)
     text += f"; the library has {counted(total, 'example')}"
     _say(as_json, {"undone": data, "total": total}, text)

@@ -100,11 +100,8 @@ def write_archive(stream: IO[bytes], manifest: dict[str, Any], points: Iterable[
 
 def too_large(count: int) -> str:
     """What is said of a library of so many examples that no exported file can hold."""
-    return (
-        f"{count} examples are more than one file takes ({MAX_ROWS} examples, "
-        f"{MAX_FILE_BYTES >> 30} GB); nothing was changed: copy the library to a server "
-        "(library push), or its folder while nothing uses it"
-    )
+    most = f"{MAX_ROWS} examples, {MAX_FILE_BYTES >> 30} GB"
+    return f"{count} examples are more than an export takes ({most}): use sam-detect library push"
 
 
 class Archive:
