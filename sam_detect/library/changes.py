@@ -269,6 +269,7 @@ class Changes:
     ) -> Change:
         """Puts a change on record, then makes it; in a session of the store."""
         library = self._library
+        library.store.write_manifest(library.require())  # says so where it may only be read
         ids = list(dict.fromkeys(ids))
         became: dict[str, dict[str, str]] = {}
 
