@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
+import os
 import warnings
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import IO, TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -31,14 +31,24 @@ from sam_detect.refine.run import Refined, refine_file
 from sam_detect.registry import needing_extra
 from sam_detect.segmentation import prompted
 from sam_detect.sources import Plane, PlaneRanges, cut_out_object, planes_of, to_frame
-from sam_detect.types import AnnotatedImage, Candidates, Detection, Detections, Frame, Masks, Recipe
+from sam_detect.sources.mask_files import given_masks
+from sam_detect.types import (
+    AnnotatedImage,
+    Candidates,
+    Coordinates,
+    Detection,
+    Detections,
+    Frame,
+    Masks,
+    Recipe,
+)
+from sam_detect.workers import Answer, Setup
 
 if TYPE_CHECKING:
     from sam_detect.video.stream import Stream
-    from sam_detect.workers import Answer
 
-ImageLike = npt.NDArray[Any] | Image.Image | str | Path | Plane
-MaskLike = npt.NDArray[Any] | Masks | str | None
+ImageLike = npt.NDArray[Any] | Image.Image | str | os.PathLike[str] | bytes | IO[bytes] | Plane
+MaskLike = npt.NDArray[Any] | Masks | str | Path | None
 
 
 class SAMDetect:
@@ -96,6 +106,27 @@ class SAMDetect:
             warnings.warn("TensorRT engines are not available: running without", stacklevel=2)
         self.pipeline = Pipeline.from_settings(self.settings, self._given)
 
+    def __repr__(self) -> str:
+        made = self.recipe
+        chosen = f"{self.pipeline.segmenter_name!r}, {made.embedder!r}, {made.fade!r}"
+        return f"SAMDetect({chosen}, library={self.library.name!r})"
+
+    def __enter__(self) -> SAMDetect:
+        """For ``with``. Between calls nothing is held open, so nothing need be closed."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def __getstate__(self) -> Setup:
+        """For ``pickle`` and other processes: what the same detector is made from. A library in
+        memory goes along. Raises ``ConfigError`` for a store that was given as an object."""
+        return Setup.of(self.pipeline, self.settings, self._given)
+
+    def __setstate__(self, setup: Setup) -> None:
+        self.settings, self._given = setup.settings, setup.given
+        self.pipeline = setup.make()
+
     @property
     def segmenter(self) -> Segmenter:
         return self.pipeline.segmenter
@@ -135,18 +166,24 @@ class SAMDetect:
     # -- detecting ---------------------------------------------------------------------------
 
     @overload
-    def detect(self, image: list[ImageLike], *, workers: int = 1) -> list[Detections]: ...
+    def detect(  # type: ignore[overload-overlap]
+        self, image: ImageLike | Frame, *, threshold: float | None = None
+    ) -> Detections: ...
     @overload
-    def detect(self, image: ImageLike | Frame) -> Detections: ...
     def detect(
-        self, image: ImageLike | Frame | list[ImageLike], *, workers: int = 1
+        self, image: Sequence[ImageLike | Frame], *, workers: int = 1,
+        threshold: float | None = None,
+    ) -> list[Detections]: ...  # fmt: skip
+    def detect(
+        self, image: Any, *, workers: int = 1, threshold: float | None = None
     ) -> Detections | list[Detections]:
         """Detects and labels the objects of a picture, or of each of several.
 
         Args:
-            image: a path, a PIL image, an array (BGR unless ``color_order="rgb"``) or a frame, or
-                a list of these.
+            image: a path, bytes, an open file, a PIL image, an array (BGR unless
+                ``color_order="rgb"``) or a frame, or a list or tuple of these.
             workers: of a list, as of :meth:`detect_each`.
+            threshold: least confidence for a label, 0 to 1; None: that of the settings.
 
         Returns:
             Named detections first, best first; then unknown ones. A list for a list. Raises
@@ -154,15 +191,16 @@ class SAMDetect:
             library that was named does not exist: nothing was learnt into it yet.
         """
         self.require_library()
-        if not isinstance(image, list):
-            return self.pipeline.detect(self.read(image))
-        with closing(self.detect_each(image, workers=workers)) as outcomes:
+        if not isinstance(image, (list, tuple)):
+            return self.pipeline.with_threshold(threshold).detect(self.read(image))
+        with closing(self.detect_each(image, workers=workers, threshold=threshold)) as outcomes:
             return [outcome.get()[1] for outcome in outcomes]
 
-    def detect_each(self, images: Iterable[ImageLike | Frame], *, workers: int = 1) -> Outcomes:
-        """The outcome of each of many pictures: :func:`sam_detect.batch.detect_many`."""
+    def detect_each(self, images: Iterable[ImageLike | Frame], **options: Any) -> Outcomes:
+        """The outcome of each of many pictures: :func:`sam_detect.batch.detect_many`, which says
+        what else it takes."""
         self.require_library()
-        return detect_many(self.pipeline, self.settings, self._given, images, workers=workers)
+        return detect_many(self.pipeline, self.settings, self._given, images, **options)
 
     def require_library(self) -> None:
         """Raises ``LibraryNotFoundError`` where a library is named that does not exist. The default
@@ -198,24 +236,26 @@ class SAMDetect:
             ConfigError: a threshold out of its range.
         """
         asked = candidates.of_areas(min_area, max_area)
-        return self.pipeline.label(asked, self.snapshot(), threshold=threshold)
+        return self.pipeline.with_threshold(threshold).label(asked, self.snapshot())
 
     def outline(
         self,
         image: ImageLike | Frame,
-        boxes_xywh: Sequence[Sequence[float]] = (),
-        points_xy: Sequence[Sequence[float]] = (),
+        boxes_xywh: Coordinates = (),
+        points_xy: Coordinates = (),
     ) -> Masks:
         """The objects at boxes and points: one mask for each box, then one for each point.
 
         Drawn by a segmenter that takes prompts (SAM 2), else chosen among the proposals. Takes and
         raises what :meth:`learn` does.
         """
-        return self.pipeline.outline(self.read(image), boxes_xywh, points_xy).masks
+        rows = _rows(boxes_xywh), _rows(points_xy)
+        return self.pipeline.outline(self.read(image), *rows).masks
 
     def in_memory(self) -> SAMDetect:
         """The same detector with a copy of its library in memory: what it learns is not kept."""
-        copied = copy.copy(self)
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
         copied.pipeline = self.pipeline.with_copied_library()
         return copied
 
@@ -226,10 +266,11 @@ class SAMDetect:
         image: ImageLike | Frame,
         label: str,
         *,
-        boxes_xywh: Sequence[Sequence[float]] = (),
+        boxes_xywh: Coordinates = (),
         masks: MaskLike = None,
-        points_xy: Sequence[Sequence[float]] = (),
+        points_xy: Coordinates = (),
         negative: bool = False,
+        pieces: str | None = None,
     ) -> Learnt:
         """Learns the objects of a picture that boxes, masks or points show.
 
@@ -237,10 +278,14 @@ class SAMDetect:
             image: the picture, as :meth:`detect` takes it.
             label: the name of all of them.
             boxes_xywh: ``x, y, width, height`` in pixels, each around one object.
-            masks: an array ``(H, W)`` or ``(N, H, W)``, :class:`Masks`, or "auto" for the separate
-                objects of one kind that stand out (:mod:`sam_detect.labelling.separate`).
+            masks: a mask picture, by its path or as an array ``(H, W)``
+                (:mod:`sam_detect.formats.mask_pictures` says which objects it shows); an array
+                ``(N, H, W)`` or :class:`Masks`, an object each; or "auto" for the separate objects
+                of one kind that stand out (:mod:`sam_detect.labelling.separate`).
             points_xy: ``x, y`` in pixels, each on one object.
             negative: learn that these are *not* a ``label``.
+            pieces: "one" or "each": whether the pieces of a mask picture of one value are one
+                object; None: where they share a hull, which a warning says.
 
         Returns:
             What was added, and the outlines that were taken: ``learn(...).preview().show()``.
@@ -250,15 +295,16 @@ class SAMDetect:
                 or nothing that was proposed fits it.
 
         Raises:
-            ConfigError: none of boxes, masks and points is given.
-            MaskError: a box or point is malformed, in fractions or outside the picture, or nothing
-                is at a point.
+            ConfigError: none of boxes, masks and points is given, or ``pieces`` without a mask.
+            MaskError: a mask picture shows no objects, a box or point is malformed, in fractions or
+                outside the picture, or nothing is at a point.
             LibraryError: the label is empty.
         """
         if masks is None and not len(boxes_xywh) and not len(points_xy):
             raise ConfigError("learn needs boxes_xywh, masks or points_xy: where the objects are")
-        frame, automatic = self.read(image), isinstance(masks, str)
-        given = prompted.given_masks(frame, masks, self.pipeline.separate_objects)
+        boxes_xywh, points_xy = _rows(boxes_xywh), _rows(points_xy)
+        frame, automatic = self.read(image), isinstance(masks, str) and masks == "auto"
+        given = given_masks(frame, masks, self.pipeline.separate_objects, pieces)
         shown = self.pipeline.outline(frame, boxes_xywh, points_xy, of_finds=negative)
         problems = tuple(shown.problems(boxes_xywh))
         for problem in problems:
@@ -309,10 +355,11 @@ class SAMDetect:
         label: str = "",
         *,
         negative: bool = False,
+        pieces: str | None = None,
     ) -> Learnt:
         """:meth:`learn` of masks only: those given, by default the objects that stand out."""
         found = "auto" if masks is None else masks
-        return self.learn(image_path, label, masks=found, negative=negative)
+        return self.learn(image_path, label, masks=found, negative=negative, pieces=pieces)
 
     def learn_frame(
         self, frame: Frame, masks: Masks, labels: Sequence[str], **options: Any
@@ -469,3 +516,8 @@ class SAMDetect:
         """Any picture as a frame; raises ``ImageError`` where it is none."""
         order, most = self.settings.color_order, self.settings.max_image_pixels
         return to_frame(image, color_order=order, max_pixels=most)
+
+
+def _rows(given: Coordinates) -> Sequence[Sequence[float]]:
+    """Boxes or points as rows of numbers; one that is malformed is refused where it is used."""
+    return given.tolist() if isinstance(given, np.ndarray) else given

@@ -74,6 +74,7 @@ def detect_many(
     pictures: Iterable[Any],
     *,
     workers: int = 1,
+    threshold: float | None = None,
 ) -> Outcomes:
     """Detects in pictures; what fails of one of them does not stop the others.
 
@@ -82,6 +83,7 @@ def detect_many(
         settings, given: of :meth:`~sam_detect.pipeline.Pipeline.from_settings`.
         pictures: as :func:`~sam_detect.sources.to_frame` takes them.
         workers: processes; 1 works in this one.
+        threshold: as of :meth:`~sam_detect.pipeline.Pipeline.with_threshold`.
 
     Returns:
         One :class:`Outcome` for each picture, in their order. Close it to stop early. At most
@@ -94,7 +96,7 @@ def detect_many(
     _require_workers(workers)
     read = Reader(settings)
     if workers == 1:
-        return _one_by_one(pipeline, read, pictures)
+        return _one_by_one(pipeline.with_threshold(threshold), read, pictures)
 
     def ask(pool: Pool, picture: Any) -> Outcome:
         if not isinstance(picture, (str, os.PathLike, Plane)):  # files are read by the worker
@@ -102,7 +104,7 @@ def detect_many(
             if outcome.frame is None:
                 return outcome
             picture = outcome.frame
-        return Outcome.of(pool.ask(_Detecting(picture)))
+        return Outcome.of(pool.ask(_Detecting(picture, threshold)))
 
     return in_order(Setup.of(pipeline, settings, given), pictures, ask, workers)
 
@@ -133,6 +135,7 @@ class _Detecting:
     """Detects in a picture, a file or a frame."""
 
     picture: str | os.PathLike[str] | Frame | Plane
+    threshold: float | None = None
 
     @property
     def name(self) -> str:
@@ -143,7 +146,7 @@ class _Detecting:
 
     def __call__(self, pipeline: Pipeline, read: Reader) -> tuple[Frame, Detections]:
         frame = read(self.picture)
-        return frame, pipeline.detect(frame)
+        return frame, pipeline.with_threshold(self.threshold).detect(frame)
 
 
 # -- learning --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -121,6 +121,14 @@ class Settings(BaseModel):
         description="Side of the windows in which a large picture is searched; by default as the "
         "smallest example needs.",
         json_schema_extra=shown("PIXELS"),
+    )
+    scale: Literal["auto"] | Annotated[float, Field(ge=0.02, le=16)] | None = Field(
+        None,
+        description="Work on the picture at this scale, such as 0.25 where its objects are four "
+        "times as long as the examples; auto tries several, in up to six times the time.",
+        json_schema_extra=shown(
+            "auto|FACTOR", common=True, expected="'auto' or a number from 0.02 to 16"
+        ),
     )
     labeller: str = Field(
         "knn",

@@ -60,7 +60,7 @@ def examples_of(
                 id=example_id(digest=digest, mask_rle=rle, label=label, negative=negative),
                 label=label,
                 negative=negative,
-                source=frame.source_id,
+                source=frame.source_id.encode("utf-8", "backslashreplace").decode(),
                 bbox=masks.boxes_xywh[index].tolist(),
                 area=int(masks.areas[index]),
                 added=added,

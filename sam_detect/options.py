@@ -44,6 +44,8 @@ def shown(
     secret: bool = False,
     hidden: bool = False,
     variable: str | None = None,
+    needs: str | None = None,
+    without: str | None = None,
 ) -> Any:
     """How a setting is shown: ``json_schema_extra`` of its field.
 
@@ -54,6 +56,7 @@ def shown(
         secret: it may hold a password, so no message shows its value.
         hidden: the help does not show it.
         variable: the environment variable, by default ``SAM_DETECT_`` and its name.
+        needs, without: the option that must be given for it to act, and the one that must not.
     """
     return {
         "metavar": metavar,
@@ -62,6 +65,8 @@ def shown(
         "secret": secret,
         "hidden": hidden,
         "variable": variable,
+        "needs": needs,
+        "without": without,
     }
 
 
@@ -177,7 +182,8 @@ def annotation_of(info: FieldInfo) -> Any:
     """The type of a field with its limits, to declare it in another model."""
     if not info.metadata:
         return info.annotation
-    return Annotated.__class_getitem__((info.annotation, *info.metadata))  # type: ignore
+    parts = (info.annotation, *info.metadata)
+    return Annotated[parts]
 
 
 def _from_constructor(part_class: Any) -> type[BaseModel]:

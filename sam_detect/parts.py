@@ -20,7 +20,7 @@ from sam_detect.interfaces import (
     VectorStore,
     WeightFade,
 )
-from sam_detect.options import Options, options_of, parts_with
+from sam_detect.options import Options, fields, hint, options_of, parts_with
 from sam_detect.registry import BUILT_IN, load_asked, load_class, names
 
 AnyFade = Fade | WeightFade
@@ -93,18 +93,25 @@ def asked_for(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
 
 
 def require_used(settings: Settings, used: Mapping[str, str | None]) -> None:
-    """Every option of the call must be one that a part of the run has.
+    """Every option of the call must be one that a part of the run has, and must be able to act.
 
     Args:
         used: room to the name of its part; None for an object, whose options are its own. A room
             that is missing is not decided yet.
 
     Raises:
-        ConfigError: an option that no part has; the message names the parts that have it.
+        ConfigError: an option that no part has; the message names the parts that have it. Or one
+            that changes nothing with the others.
     """
+    known = fields((room, name) for room, name in used.items() if name is not None)
     for option in sorted(settings.asked):
         having = parts_with(option, [(r, n) for r, n in used.items() if n is not None])
         if any(room not in used or used[room] == name for room, name in having):
+            needs, without = (hint(known[option], word) for word in ("needs", "without"))
+            if needs and settings.option(needs) is None:
+                raise ConfigError(f"{option} changes nothing without {needs}: leave it out")
+            if without and settings.option(without) is not None:
+                raise ConfigError(f"{option} changes nothing with {without}: leave one of them out")
             continue
         rooms = dict.fromkeys(room for room, _ in having)
         owners = " and ".join(
@@ -117,6 +124,17 @@ def require_used(settings: Settings, used: Mapping[str, str | None]) -> None:
         here = " and ".join(f"the {room} is {names_here[room]}" for room in rooms)
         raise ConfigError(
             f"{option} is an option of {owners}, and here {here}: leave it out, or choose that part"
+        )
+
+
+def require_shapes(settings: Settings, embedder: Embedder) -> None:
+    """Raises ``ConfigError`` where the call weighs shapes by themselves, and vectors have no part
+    for them."""
+    asked = "shape_prior" in settings.asked and settings.option("shape_prior")
+    if asked and "shape" not in embedder.parts:
+        raise ConfigError(
+            f"shape_prior changes nothing with the embedder '{embedder.name}', whose vectors have "
+            "no part for shapes: leave it out, or choose the embedder 'lite'"
         )
 
 

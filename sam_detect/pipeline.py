@@ -10,6 +10,7 @@ works on one immutable :class:`~sam_detect.library.snapshot.LibrarySnapshot`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from sam_detect.features.choosing import choose_features
 from sam_detect.features.extraction import FeatureExtractor, KnownVectors, StageTimer
 from sam_detect.interfaces import Labeller, Segmenter
 from sam_detect.labelling.decision import example_areas, plausible_sizes, undecided
+from sam_detect.labelling.doubt import doubt_of
 from sam_detect.labelling.naming import Naming
 from sam_detect.labelling.separate import separate_objects
 from sam_detect.learning import examples_of
@@ -40,6 +42,7 @@ from sam_detect.masks import IntArray
 from sam_detect.models.sharing import LastUsed
 from sam_detect.models.weights import default_segmenter
 from sam_detect.proposals import Proposals
+from sam_detect.scaling import Scale, detect_at_scale
 from sam_detect.segmentation import clicks, prompted
 from sam_detect.segmentation.prompted import Outlined
 from sam_detect.types import Candidates, Detections, Frame, Masks, Recipe
@@ -59,6 +62,8 @@ class Pipeline:
             of the examples (:mod:`sam_detect.tiling`).
         outlines: of an object: "best", that of its best proposal, or "vote", what most of its
             proposals agree on (:mod:`sam_detect.labelling.merging`).
+        scale: of the sides at which pictures are detected in, as of
+            :func:`~sam_detect.scaling.detect_at_scale`; None: as they are.
 
     Raises:
         RecipeMismatchError: the library's kept crops cannot give vectors of this recipe.
@@ -74,8 +79,9 @@ class Pipeline:
         segmenter_name: str | None = None,
         tile: int = 0,
         outlines: Literal["best", "vote"] = "best",
+        scale: Scale = None,
     ) -> None:
-        self.tile, self.outlines = tile, outlines
+        self.tile, self.outlines, self.scale = tile, outlines, scale
         self.segmenter, self.features, self.labeller = segmenter, features, labeller
         self.library = library
         self.segmenter_name = segmenter_name or parts.name_of("segmenter", segmenter)
@@ -112,11 +118,12 @@ class Pipeline:
         labeller = part("labeller", parts.make_labeller, features.embedder)
         pipeline = cls(
             segmenter, features, labeller, library,
-            tile=settings.tile or 0, outlines=settings.outlines,
+            tile=settings.tile or 0, outlines=settings.outlines, scale=settings.scale,
         )  # fmt: skip
         used = {"segmenter": pipeline.segmenter_name, "embedder": features.recipe.embedder,
                 "fade": features.recipe.fade, "store": "qdrant"}  # fmt: skip
         parts.require_used(settings, {**used, **settings.chosen, **dict.fromkeys(given)})
+        parts.require_shapes(settings, features.embedder)
         parts.warn_of_unused_device(settings, used["segmenter"], used["embedder"])
         return pipeline
 
@@ -142,8 +149,18 @@ class Pipeline:
     def _with(self, features: FeatureExtractor, library: Library) -> Pipeline:
         parts_here = self.segmenter, features, self.labeller, library
         return Pipeline(
-            *parts_here, segmenter_name=self.segmenter_name, tile=self.tile, outlines=self.outlines
-        )
+            *parts_here, segmenter_name=self.segmenter_name, tile=self.tile,
+            outlines=self.outlines, scale=self.scale,
+        )  # fmt: skip
+
+    def with_threshold(self, threshold: float | None) -> Pipeline:
+        """The same with another least confidence for a label, 0 to 1 (else ``ConfigError``); None:
+        the labeller's."""
+        if threshold is None:
+            return self
+        found = copy.copy(self)
+        found._naming = self._naming.with_threshold(threshold)
+        return found
 
     def remember_proposals(self, pictures: int) -> None:
         """Keeps the proposals of so many pictures, also when they are read anew: for a program that
@@ -182,6 +199,29 @@ class Pipeline:
             Labelled detections first, best first; then unknown ones.
         """
         snapshot = snapshot or self.snapshot()
+        if self.scale is not None and proposed is None and carried is None:
+            as_it_is = partial(
+                self._detect, snapshot=snapshot, scene=scene, recall_taught=recall_taught,
+                explain_unknown=explain_unknown,
+            )  # fmt: skip
+            return detect_at_scale(frame, self.scale, as_it_is)
+        return self._detect(
+            frame, snapshot=snapshot, proposed=proposed, carried=carried, known=known,
+            scene=scene, recall_taught=recall_taught, explain_unknown=explain_unknown,
+        )  # fmt: skip
+
+    def _detect(
+        self,
+        frame: Frame,
+        *,
+        snapshot: LibrarySnapshot,
+        proposed: Candidates | None = None,
+        carried: Masks | None = None,
+        known: KnownVectors | None = None,
+        scene: str | None,
+        recall_taught: bool,
+        explain_unknown: bool,
+    ) -> Detections:
         timer = StageTimer()
         if proposed is None:
             proposed = self.propose(frame, snapshot, known=known, timings_ms=timer.spent_ms)
@@ -195,7 +235,11 @@ class Pipeline:
             features = self.features.for_areas(example_areas(snapshot.examples()))
             embed = partial(features.embed_masks, frame, known=known, timings_ms=timer.spent_ms)
             detections = self._naming.with_neighbours(snapshot, detections, embed=embed)
-        return replace(detections, timings_ms=timer.spent_ms)
+        check = ""
+        if carried is None:  # a video has many frames to be sure of
+            surroundings = partial(self._proposals.surroundings, snapshot)
+            check = doubt_of(frame, detections, snapshot.examples(), surroundings)
+        return replace(detections, timings_ms=timer.spent_ms, check=check)
 
     def propose(
         self,
@@ -262,20 +306,14 @@ class Pipeline:
         *,
         scene: str | None = None,
         recall_taught: bool = True,
-        threshold: float | None = None,
     ) -> Detections:
         """Labels candidates by their vectors, and keeps one for each object; takes what
-        :meth:`detect` does.
-
-        Args:
-            threshold: least confidence for a label, 0 to 1; None: the labeller's.
-        """
+        :meth:`detect` does."""
         frame = candidates.frame
         taught = snapshot.taught(frame) if recall_taught else None
         # An empty ``taught`` has the digest, too.
         picture = image_digest(frame.image_rgb) if taught is None else taught.picture
-        naming = self._naming if threshold is None else self._naming.with_threshold(threshold)
-        kept, classifications = naming.name(
+        kept, classifications = self._naming.name(
             snapshot, candidates, source=scene or picture, taught=taught,
             here=None if taught is None else snapshot.of_picture(picture),
         )  # fmt: skip

@@ -23,6 +23,8 @@ Polygon = tuple[Ring, ...]
 
 MAX_OUTLINE_PIXELS = 2_000_000
 """Longest polygon, in rows of pixels that its edges cross."""
+MOST_RINGS = 25_000
+"""Pieces and holes of a mask that becomes polygons."""
 MAX_COORDINATE = 1e7
 EXACT_TOLERANCE_PX = 0.3
 """A bevel passes .35 pixels from the nearest centre, so none changes its side."""
@@ -207,13 +209,21 @@ def mask_polygons(
             :data:`EXACT_TOLERANCE_PX`, :func:`polygons_to_crop` makes the same mask of it. Above,
             outlines are simplified, and holes that are smaller disappear (Douglas and Peucker
             1973, by shapely, which keeps polygons valid).
+
+    Raises:
+        MaskError: it is noise, which would take minutes.
     """
     import cv2  # imported on use: `import sam_detect` stays light
 
+    noise = "its mask has so many pieces and holes that it is noise"
+    if np.count_nonzero(crop[:, 1:] != crop[:, :-1]) > MAX_OUTLINE_PIXELS:
+        raise MaskError(noise)
     # Each pixel twice as large: OpenCV's contour runs through the centres of pixels, and here
     # their half pixels tell on which side of a pixel the edge is.
     doubled = np.repeat(np.repeat(crop.view(np.uint8), 2, axis=0), 2, axis=1)
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if len(contours) > MOST_RINGS:
+        raise MaskError(noise)
     cornered = []
     for contour in contours:
         corners = (contour[:, 0, :] + 1) // 2
@@ -228,11 +238,10 @@ def mask_polygons(
         rings[index] = smooth[:, 0, :].astype(np.float64) + np.asarray(box_xyxy[:2], np.float64)
     parents = hierarchy[0, :, 3].tolist()
     order = sorted(rings, key=lambda i: cv2.contourArea(rings[i].astype(np.float32)), reverse=True)
-    polygons = [
-        (rings[part], *(rings[hole] for hole in order if parents[hole] == part))
-        for part in order
-        if parents[part] < 0
-    ]
+    holes: dict[int, list[Ring]] = {}
+    for index in order:
+        holes.setdefault(parents[index], []).append(rings[index])
+    polygons = [(rings[part], *holes.get(part, ())) for part in order if parents[part] < 0]
     return polygons if tolerance_px <= EXACT_TOLERANCE_PX else simplified(polygons, tolerance_px)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from sam_detect import tiling
 from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
 from sam_detect.interfaces import Segmenter
@@ -46,6 +48,7 @@ class Proposals:
         self.original = original
         self._similarity: tuple[str, DenseSimilarity | None] | None = None
         self._trained_on: tuple[tuple[str, tuple[str, ...]], Segmenter] | None = None
+        self._surroundings: tuple[str, tuple[float, float]] | None = None
         self._made: WhileAlive[Frame, dict[Any, Masks]] = WhileAlive(FRAMES_KEPT)
         self.remembered: LastUsed[tuple[str, Any], Masks] | None = None
         """Proposals of pictures that are read again and again, by their digest."""
@@ -113,6 +116,17 @@ class Proposals:
             return found
         followed, _ = self.for_library(frame, snapshot, warn=False, near=near)
         return Masks.concatenate([found, followed])
+
+    def surroundings(self, snapshot: LibrarySnapshot) -> tuple[float, float]:
+        """Of some examples the median longest side of their pictures in pixels, and the median
+        brightness around them, 0 to 255; read once for a generation."""
+        if self._surroundings is None or self._surroundings[0] != snapshot.generation:
+            read = self._read(snapshot.examples().positive_ids(SEEN_WHERE_SEPARABLE))
+            sides = [max(example.segmentation["size"]) for example in read]
+            around = [np.median(e.crop.image_rgb[~e.crop.mask]) for e in read]
+            found = float(np.median(sides)), float(np.nanmedian(around))
+            self._surroundings = snapshot.generation, found
+        return self._surroundings[1]
 
     def _knowing(self, frame: Frame, snapshot: LibrarySnapshot) -> Segmenter:
         """The segmenter for a frame; trained where it learns from the examples for such a one."""

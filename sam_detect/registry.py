@@ -63,6 +63,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "video format": {
         "annotated": "sam_detect.outputs.video:AnnotatedVideoSink",
         "jsonl": "sam_detect.outputs.text:VideoLinesSink",
+        "csv": "sam_detect.outputs.tables:TracksSink",
         "mot": "sam_detect.outputs.tables:MOTSink",
         "coco": "sam_detect.outputs.coco:COCOVideoSink",
         "snapshots": "sam_detect.outputs.snapshots:SnapshotSink",
@@ -72,7 +73,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
 MODEL_PACKAGES = {"torch", "torchvision", "sam2", "open_clip", "hydra", "omegaconf",
                   "huggingface_hub"}  # fmt: skip
 VIDEO_PACKAGES = {"av", "trackers", "supervision"}
-MICROSCOPY_PACKAGES = {"zarr", "nimbusimage"}
+MICROSCOPY_PACKAGES = {"imagecodecs", "zarr", "nimbusimage"}
 EXTRAS = {"microscopy": MICROSCOPY_PACKAGES, "models": MODEL_PACKAGES, "video": VIDEO_PACKAGES}
 """Which packages each extra installs."""
 

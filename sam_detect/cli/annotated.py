@@ -90,6 +90,7 @@ class Annotations:
         named: what all of them are called instead.
         whole: whether all annotated pictures should be there.
         centres: whether coordinates are those of pixels' centres.
+        pieces: whether outlines in pieces are one object or several; None: as the file says.
         ranges: planes and channels of stacks; annotations in other planes are left out.
         max_pixels: larger planes are refused.
     """
@@ -105,6 +106,7 @@ class Annotations:
         named: str | None = None,
         whole: bool,
         centres: bool,
+        pieces: str | None,
         ranges: PlaneRanges,
         max_pixels: int,
     ) -> None:
@@ -115,11 +117,11 @@ class Annotations:
         self.by_name: dict[str, list[AnnotatedImage]] = {}
         if (dataset := _yolo_dataset(file)) is None:
             annotated, problems = read_annotations(
-                file, paths, tag=tag, label=label, pixel_centres=centres
+                file, paths, tag=tag, label=label, pixel_centres=centres, pieces=pieces
             )
         else:
             annotated, problems = _of_dataset(dataset, paths)
-            annotated = choose(annotated, problems, file, tag=tag, label=label)
+            annotated = choose(annotated, problems, file, tag=tag, label=label, pieces=pieces)
         if ranges:
             annotated = annotated_planes(
                 annotated, ranges, problems, elsewhere=False, max_pixels=max_pixels

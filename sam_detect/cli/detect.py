@@ -28,6 +28,7 @@ from sam_detect.cli.planes import (
     require_link_fits,
     require_planes_fit,
 )
+from sam_detect.cli.ranking import Ranking
 from sam_detect.cli.text import (
     UNLIMITED,
     DetectionPrinter,
@@ -120,9 +121,17 @@ MOST_NAMED = 5
     help="Go on with a run of several pictures that was stopped, from OUTPUT.progress: what is "
     "done is not done again, what failed is tried again.",
 )
+@click.option(
+    "--rank",
+    type=click.Choice(["uncertain"]),
+    help="Print the pictures instead of their objects, those with the least sure labels first, and "
+    "why: what to name next. With --json a line for each.",
+)
 @options.plane_options
 @options.link_option
-@options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
+@options.settings_options(
+    *options.section("Scale", "Proposals", "Vectors", "Labels", "Library", "Machine")
+)
 @options.verbose_option
 @options.general_options
 def detect(  # noqa: PLR0917 - click gives them by name
@@ -136,6 +145,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     explain: bool,
     workers: int | None,
     resume: bool,
+    rank: str | None,
     xy: str | None,
     z: str | None,
     t: str | None,
@@ -157,6 +167,9 @@ def detect(  # noqa: PLR0917 - click gives them by name
     from sam_detect.sources import PlaneRanges
 
     require_label(label)
+    if rank is not None:
+        shown = ("output", "format_name", "explain", "only", "unknown", "smoothing", "link_z")
+        options.refuse("--rank prints pictures, and writes no objects", *shown)
     format_name = format_asked(format_name, output, as_json)
     ranges = PlaneRanges(xy, z, t, channel)
     if ranges:
@@ -167,7 +180,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     paths = find_pictures(images, failures, also=STANDARD_INPUT)
     labels = _labels(only, detector, label)
     printer = None
-    if not as_json and (format_name is None or output is not None):
+    if rank is None and not as_json and (format_name is None or output is not None):
         printer = DetectionPrinter(
             detector.library.name,
             several=len(paths) > 1 or bool(ranges),
@@ -179,6 +192,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     pictures = pictures_or_planes(detector, paths, ranges, failures)
     from sam_detect.cli import resume as resuming  # loads what --help can do without
 
+    ranking = None if rank is None else Ranking()
     facts = resuming.facts_of(detector, label=label, explain=explain)
     if label is not None:
         detector = detector.in_memory()
@@ -190,11 +204,13 @@ def detect(  # noqa: PLR0917 - click gives them by name
         open_sinks(
             format_name,
             output,
-            as_json,
+            as_json and ranking is None,
             paths,
             several=len(paths) != 1,
             planes=bool(ranges) and len(pictures) > 1,
             include_unknown=unknown,
+            printed=printer is not None,
+            labels=_library_labels(detector) if labels is None else labels,
             explain=explain,
             smoothing=smoothing,
             link_z=link_z,
@@ -208,6 +224,8 @@ def detect(  # noqa: PLR0917 - click gives them by name
         for _, (path, outcome) in zip(steps, found, strict=True):
             with failures.guard(path):
                 frame, detections = outcome.get()
+                if ranking is not None:
+                    ranking.add(detections)
                 if labels is not None:
                     detections = detections.only(labels, unknown=unknown)
                 for sink in sinks:
@@ -216,7 +234,16 @@ def detect(  # noqa: PLR0917 - click gives them by name
                     printer.show(detections)
     if printer is not None:
         printer.end()
+    if ranking is not None:
+        ranking.show(as_json=as_json)
     return failures.end([*pictures] if ranges else paths)
+
+
+def _library_labels(detector: SAMDetect) -> set[str]:
+    """The labels that an object can get here."""
+    learnt = detector.snapshot().examples()
+    positive = (n for n, not_it in zip(learnt.labels, learnt.negatives, strict=True) if not not_it)
+    return {*positive, *(detector.labeller.labels or ())}
 
 
 def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> set[str] | None:
@@ -229,8 +256,7 @@ def _labels(only: tuple[str, ...], detector: SAMDetect, label: str | None) -> se
         return None
     from sam_detect.library.lookup import no_label
 
-    known = {*detector.snapshot().examples().labels}
-    known |= set(detector.labeller.labels or ())
+    known = _library_labels(detector)
     known |= set() if label is None else {normalised_label(label)}
     # A label may hold a comma itself.
     names = [n for each in only for n in ([each] if each in known else each.split(","))]
@@ -283,7 +309,8 @@ def open_sinks(
     planes: bool = False,
     link_z: float | None = None,
     read: Callable[[str], Frame] | None = None,
-    **options: Any,
+    printed: bool = False,
+    **given: Any,
 ) -> Iterator[list[Sink]]:
     """What is written: the output, and JSON on stdout where that is asked for.
 
@@ -296,7 +323,11 @@ def open_sinks(
             write them into one file.
         link_z: the least IoU of objects that are one through the planes; None links none.
         read: a plane by its name, where planes are linked.
-        options: of the sinks; each gets those that its constructor takes.
+        printed: whether the results are printed for people, too.
+        given: options of the sinks; each gets those that its constructor takes.
+
+    Raises:
+        ConfigError: the command line gives one that no sink takes.
     """
     wanted = [] if format_name is None else [(format_name, output)]
     if as_json and not (format_name in JSON_FORMATS and output is None):
@@ -304,17 +335,20 @@ def open_sinks(
     # A folder as output is for however many pictures a folder or pattern turns out to hold.
     several |= output is not None and not output.suffix
     sinks: list[Sink] = []
-    for name, place in wanted if inputs else []:
-        made = load_asked("format", name)
-        known = inspect.signature(made).parameters
-        given = {
+    made = [(name, place, load_asked("format", name)) for name, place in wanted if inputs]
+    known = [{*inspect.signature(each).parameters} for _, _, each in made]
+    unused = {"smoothing", "explain"}.difference(*known, ["explain"] * printed)
+    if inputs:
+        options.refuse("nothing that is written or printed here has it", *sorted(unused))
+    for (name, place, made_of), takes in zip(made, known, strict=True):
+        every = {
             "multiple": several or (planes and name not in ANNOTATIONS),
             "inputs": inputs,
-            **options,
+            **given,
         }
-        if name == "counts" and place is None and width() < UNLIMITED:
-            made = counts_as_table()
-        sinks.append(made(place, **{k: value for k, value in given.items() if k in known}))
+        table = name == "counts" and place is None and width() < UNLIMITED
+        sink = counts_as_table() if table else made_of
+        sinks.append(sink(place, **{k: value for k, value in every.items() if k in takes}))
     linked = None if link_z is None or read is None else linked_planes(sinks, link_z, read)
     try:
         yield sinks if linked is None else [linked]

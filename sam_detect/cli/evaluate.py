@@ -106,7 +106,7 @@ SHOWN_PROBLEMS = 5
     "shown, found, missed and found falsely into this folder.",
 )  # fmt: skip
 @options.plane_options
-@options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Machine"))
+@options.settings_options(*options.section("Scale", "Proposals", "Vectors", "Labels", "Machine"))
 @options.general_options
 def evaluate(
     dataset: Path,
@@ -152,6 +152,11 @@ def evaluate(
     from sam_detect.sources import PlaneRanges
 
     grid = variants(sweep)
+    if task == "semantic":
+        options.refuse("--task semantic counts pixels, and matches no objects", "iou", "visualize")
+    if not any(each.get("method", method) == "sam-detect" for each in grid):
+        own = options.section("Vectors", "Labels")
+        options.refuse(f"it is an option of sam-detect, and --method is {method}", *own)
     if predictions is not None and len(grid) > 1:
         raise ConfigError("--predictions holds one evaluation: leave out --sweep")
     points = whole_numbers("--curve", curve or (CURVE if report and len(grid) == 1 else ""))
@@ -191,9 +196,11 @@ def _give(
     done: list[Evaluation], *, predictions: Path | None, report: Path | None, as_json: bool
 ) -> None:
     """Writes the files that were asked for, and prints JSON, one evaluation or their table."""
+    from sam_detect.bench.machine import machine_name, stamp
     from sam_detect.evaluation.evaluation import write_predictions
     from sam_detect.evaluation.report import FIGURES, comparison_table, write_report
 
+    measured = stamp()
     problems = list(dict.fromkeys(line for each in done for line in each.problems))
     for line in problems[:SHOWN_PROBLEMS]:
         note(f"warning: {line}")
@@ -204,10 +211,13 @@ def _give(
         write_predictions(predictions, done[0].dataset, done[0].episodes)
         note(f"wrote {predictions}")
     if report is not None:
-        note(f"wrote {write_report(report, done)[0]}")
+        commit = f"commit {measured['commit'][:10]}, " if measured["commit"] else ""
+        made = ", ".join(f"{name} {number}" for name, number in measured["versions"].items())
+        where = f"{commit}on {machine_name(measured['machine'])}; {made}"
+        note(f"wrote {write_report(report, done, where=where)[0]}")
     if as_json:
         for each in done:
-            say(json.dumps(each.to_dict(), allow_nan=False), to=sys.stdout)
+            say(json.dumps({**each.to_dict(), **measured}, allow_nan=False), to=sys.stdout)
     elif len(done) > 1:
         headings, *rows = comparison_table(done)
         compared = table(*headings)

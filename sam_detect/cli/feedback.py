@@ -329,6 +329,8 @@ class LearningReport:
     renamed: Counter[tuple[str, str]] = field(default_factory=Counter)
     total: int | None = None
     batch: str | None = None
+    pieces: list[int] = field(default_factory=list)
+    """Of the examples with more than one."""
 
     def learn(self, detector: SAMDetect, frame: Frame, masks: Masks, labels: list[str]) -> None:
         """Learns one picture's objects, and says so once they are safe."""
@@ -347,6 +349,10 @@ class LearningReport:
         # All pictures of one command are one batch, which `library undo` takes back together.
         self.batch = self.batch or detector.library.new_batch()
         others = masks[:0] if self.exhaustive else None
+        from sam_detect.formats.mask_pictures import count_pieces
+
+        counts = (count_pieces(masks.crop(index)) for index in range(len(masks)))
+        self.pieces += [count for count in counts if count > 1]
         return {"negative": self.negative, "others": others, "batch": self.batch}
 
     def _say(self, count: int, done: Added) -> None:
@@ -370,6 +376,9 @@ class LearningReport:
                 more = f", {self.relabelled} corrected" if self.relabelled else ""
                 more += f", {self.known} known already" if self.known else ""
                 has = "" if self.total is None else f"; {library} has {self.total}"
+                if self.pieces:
+                    share = f", {len(self.pieces)} of them" if self.added > 1 else ""
+                    more = f"{share} of {counted(max(self.pieces), 'piece')}{more}"
                 note(f"learnt {counted(self.added, 'example')}{more}{has}")
             for (was, now), number in self.renamed.items():
                 was_named = f"{counted(number, 'example')} had the label '{was}', now '{now}'"

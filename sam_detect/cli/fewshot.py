@@ -150,7 +150,8 @@ def fewshot(
         open_sinks(
             format_name, output, as_json, paths, several=len(paths) > 1,
             planes=bool(ranges) and len(pictures) > 1, smoothing=smoothing, explain=True,
-            link_z=link_z, read=lambda name: detector.read(pictures[name]),
+            link_z=link_z, printed=printer is not None, labels={shown.label},
+            read=lambda name: detector.read(pictures[name]),
         ) as sinks,
         contextlib.closing(detector.detect_each([*pictures.values()], workers=count)) as found,
         progress([*pictures], "detecting") as steps,

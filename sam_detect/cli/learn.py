@@ -66,6 +66,12 @@ ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area", *options.PLAN
     help="auto: the separate objects of one kind. FILE: a mask or label-map picture.",
 )
 @click.option(
+    "--pieces",
+    type=click.Choice(["one", "each"]),
+    help="Whether an outline in several pieces is one object or several, of --masks FILE or "
+    "--annotations.  [default: one; of a mask of one value each, unless they share a hull]",
+)
+@click.option(
     "--preview",
     metavar="PICTURE",
     help="Write the pictures with the outlines that were taken; a folder for several.",
@@ -110,6 +116,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     boxes: tuple[str, ...],
     points: tuple[str, ...],
     masks: str | None,
+    pieces: str | None,
     preview: str | None,
     negative: bool,
     exhaustive: bool,
@@ -146,6 +153,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
         [parse_numbers("--point", point, "x,y") for point in points],
         masks,
         negative,
+        pieces,
     )
     _check_options(prompts, annotations, tag, negative_tag, workers)
     ranges = PlaneRanges(xy, z, t, channel)
@@ -170,6 +178,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
             failures,
             whole=whole,
             centres=pixel_centres,
+            pieces=pieces,
             ranges=ranges,
             max_pixels=detector.settings.max_image_pixels,
         )
@@ -220,6 +229,11 @@ def _check_options(
     negative_tag: str | None,
     workers: int | None,
 ) -> None:
+    if prompts.pieces is not None and annotations is None and prompts.file in (None, "auto"):
+        raise ConfigError("--pieces says what the pieces of an outline are: it needs --masks FILE "
+                          "or --annotations FILE")  # fmt: skip
+    if annotations is None:
+        options.refuse("it is about the coordinates of --annotations", "pixel_centres")
     if annotations is not None:
         if prompts:
             raise ConfigError(
@@ -251,6 +265,7 @@ class _Prompts:
     points: list[list[float]]
     file: str | None
     negative: bool
+    pieces: str | None = None
 
     def __bool__(self) -> bool:
         return bool(self.boxes or self.points or self.file is not None)
@@ -268,7 +283,7 @@ class _Prompts:
                     f"{self.file} belongs to that one: save the page of the mask as a file of its "
                     "own, and learn from that"
                 )
-            found.append(read_masks(self.file, frame.size_hw))
+            found.append(read_masks(self.file, frame.size_hw, pieces=self.pieces))
         if self.file == "auto":
             found.append(detector.pipeline.separate_objects(frame))
             left_out = len(detector.pipeline.all_proposals(frame)) - len(found[0])

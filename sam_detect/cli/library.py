@@ -136,6 +136,7 @@ def show_command(
     Without an id, all of the library.
     """
     if example_id is None:
+        options.refuse("it writes the crop of one example: name its id", "output")
         _list_examples(settings, None, as_json)
         return
     example = _open(settings).get(example_id)

@@ -8,11 +8,12 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
+from click.core import ParameterSource
 from pydantic.fields import FieldInfo
 
 from sam_detect.cli.feedback import verbose
 from sam_detect.config import chosen_parts, known_settings
-from sam_detect.errors import SamDetectError
+from sam_detect.errors import ConfigError, SamDetectError
 from sam_detect.options import ROOMS, fields, hint, options_of, parts_with
 from sam_detect.registry import BUILT_IN, names
 
@@ -22,6 +23,7 @@ WITH_AUTO = {"segmenter", "embedder"}
 NEVER = {"qdrant_api_key"}
 """What a command line would show to all users of the machine."""
 SECTIONS = {
+    "Scale": ("scale",),
     "Proposals": ("segmenter", "tile"),
     "Vectors": ("embedder", "fade", "occupancy", "crop_side", "kept_vectors_mb"),
     "Labels": ("labeller", "outlines"),
@@ -194,6 +196,16 @@ def link_option(command: Command) -> Command:
         help="Objects of one label in neighbouring Z planes are one volume with one id, if they "
         "overlap so much, such as 0.2.",
     )(command)  # fmt: skip
+
+
+def refuse(because: str, *names: str) -> None:
+    """Raises ``ConfigError`` where the command line gives one of these options of the command that
+    runs: it cannot act, because of what else was asked for."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = next(each.opts[0] for each in context.command.params if each.name == name)
+            raise ConfigError(f"{option} would change nothing: {because}")
 
 
 def verbose_option(command: Command) -> Command:

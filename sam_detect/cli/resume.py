@@ -224,6 +224,7 @@ def _detections_of(data: Mapping[str, Any]) -> Detections:
     return Detections(
         data["image"], masks, classifications, data["recipe"], data["timings_ms"],
         pixel_size_um=None if pixel_size is None else PixelSize(**pixel_size),
+        check=str(data.get("check", "")),
     )  # fmt: skip
 
 

@@ -145,7 +145,8 @@ class DetectionPrinter:
         name = printable(detections.source_id)
         if detections.location is not None:
             name += " (xy {}, z {}, t {})".format(*(each + 1 for each in detections.location))
-        say(f"{name}: {self._amounts(counts)}", to=sys.stdout)
+        check = f" (check: {printable(detections.check)})" if detections.check else ""
+        say(f"{name}: {self._amounts(counts)}{check}", to=sys.stdout)
         shown = detections if self._unknown else detections.known
         if self._explain:
             shown = detections

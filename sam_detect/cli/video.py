@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import glob
+import os
 import sys
 import time
 from collections import Counter
@@ -41,8 +43,8 @@ LABELS = 4
     "outputs",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="File to write, by its ending: .mp4 (annotated), .jsonl, .txt (MOT) or .json (COCO); "
-    "may be given several times.",
+    help="File to write, by its ending: .mp4 (annotated), .jsonl, .csv, .txt (MOT) or .json "
+    "(COCO); may be given several times.",
 )
 @click.option(
     "--format",
@@ -142,6 +144,17 @@ def video(  # noqa: PLR0917 - click gives them by name
     )
     if not track and (snapshots or collect_unknown):
         raise ConfigError("--no-track follows nothing: leave --snapshots and --collect-unknown out")
+    if not track:
+        options.refuse("with --no-track every frame is a key frame", "every", "propagate")
+    if not page:
+        options.refuse("they serve the page that --page asks for", "host", "port")
+    is_address = "://" in source
+    if not (os.path.isdir(source) or glob.has_magic(source)) or is_address:
+        options.refuse(f"'{source}' is no folder of pictures", "frame_rate")
+    if not is_address:
+        options.refuse(f"'{source}' is no address", "stream_timeout_s", "playlist_hosts")
+        if not source.removeprefix("-").isdecimal():
+            options.refuse(f"'{source}' is neither an address nor a camera", "stream_retries")
     if page:
         from sam_detect.cli.live_page import check_page
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 FORMAT_OF_SUFFIX = {
     ".mp4": "annotated", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "mot", ".json": "coco",
+    ".csv": "csv",
 }  # fmt: skip
-TEXT_FORMATS = ("jsonl", "mot")
+TEXT_FORMATS = ("jsonl", "csv", "mot")
 """Those that stdout takes, a frame at a time."""
 SNAPSHOTS, COLLECT_UNKNOWN = "snapshots", "collect-unknown"
 NAMED_SINGLY = 5

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from sam_detect.models import SAM2Options
+from sam_detect.models import DTYPE, Dtype, SAM2Options
 from sam_detect.options import Options, shown
 from sam_detect.registry import room_attribute
 
@@ -26,6 +26,11 @@ POOLING = Field(
 )
 
 
+def _split(value: Any) -> Any:
+    """Numbers as one text: how the environment and the command line give them."""
+    return value.split(",") if isinstance(value, str) else value
+
+
 class CLIPOptions(Options):
     """Of ``clip``."""
 
@@ -39,12 +44,20 @@ class CLIPOptions(Options):
         "a folder.",
         json_schema_extra=shown("NAME|FOLDER"),
     )
+    dtype: Dtype | None = DTYPE
 
 
 class SAM2EmbedderOptions(SAM2Options):
     """Of ``sam2``."""
 
     pooling: Literal["crop", "frame", "auto"] | None = POOLING
+    occupancies: (
+        Annotated[tuple[float, ...], Field(min_length=1), BeforeValidator(_split)] | None
+    ) = Field(
+        None,
+        description="Shares of crops of several sizes, whose vectors are joined: 0.15,0.25,0.4.",
+        json_schema_extra=shown("0.05-0.80,..."),
+    )
 
 
 class LiteOptions(Options):

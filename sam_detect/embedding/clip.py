@@ -23,6 +23,7 @@ from sam_detect.models.running import (
     resolve_dtype,
     unit_rows,
 )
+from sam_detect.models.sharing import LOADED_FROM
 from sam_detect.types import FadedCrop
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
@@ -82,6 +83,7 @@ class CLIPEmbedder(Embedder):
             self._parameters["model_name"] = name_of(found)
         else:  # a folder: the recipe keeps its name and its digests
             self._parameters["file"] = Path(name_of(found)).name
+            LOADED_FROM[self._loaded.digest] = str(Path(name_of(found)).absolute())
             self._parameters["config_digest"] = self._loaded.config_digest
         if file is not None:
             self._parameters["file"] = file.name

@@ -30,6 +30,7 @@ from sam_detect.models.running import (
 )
 from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import SAM2Features, bilinear_rows, frame_encoder
+from sam_detect.models.sharing import LOADED_FROM
 from sam_detect.types import FadedCrop, Frame, ImageRGB, Masks
 
 POOLINGS = ("crop", "frame")
@@ -105,6 +106,8 @@ class SAM2Embedder(Embedder):
         self._batch = BatchSize(
             batch_size or (BATCH_ON_CPU if where.type == "cpu" else BATCH_ON_GPU)
         )
+        if loaded.file is not None and not isinstance(model_size, LoadedSAM2):
+            LOADED_FROM[found] = str(Path(model_size).expanduser().absolute())
         optional = {
             "config_digest": loaded.config_digest,
             "occupancies": self._occupancies and list(self._occupancies),

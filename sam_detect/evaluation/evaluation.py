@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sam_detect.errors import OutputError
 from sam_detect.evaluation.dataset import Dataset, Id
 from sam_detect.evaluation.metrics import (
@@ -132,6 +134,7 @@ class Evaluation:
             },
             "reliability": self._reliability(),
             "embedding": self.embedding,
+            "candidate_similarity": self._candidate_similarity(),
             "learning_curve": list(self.learning_curve),
             "seconds_per_image": seconds,
             "seconds_per_megapixel": seconds * len(pixels) / (sum(pixels) / 1e6),
@@ -146,6 +149,21 @@ class Evaluation:
             return []
         bins = reliability([query.comparison for query in self.queries], self.protocol.iou)
         return [asdict(each) for each in bins]
+
+    def _candidate_similarity(self) -> dict[str, Any] | None:
+        """How alike the candidates of all pictures are to the examples, and which share of them got
+        a label; None for a method that compares none."""
+        found = np.concatenate([q.found.similarities for q in self.queries])
+        if not len(found):
+            return None
+        shares = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+        named = sum(label is not None for q in self.queries for label in q.found.labels)
+        return {
+            "candidates": len(found),
+            "mean": float(found.mean()),
+            "quantiles": {str(q): float(np.quantile(found, q)) for q in shares},
+            "passing": named / len(found),
+        }
 
     def _scores(self, episodes: Sequence[Episode]) -> dict[str, Any]:
         """The figures of some episodes taken together."""

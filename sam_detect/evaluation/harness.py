@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -315,7 +316,8 @@ def sweep(
 def variants(specs: Sequence[str]) -> list[dict[str, str]]:
     """Every combination of the values of ``key=a,b`` texts; one empty one without any.
 
-    A key that is given twice has all its values.
+    A key that is given twice has all its values. Values with spaces or commas stand in double
+    quotes: ``text_templates="a photo of a {}.","a {}, from above"``.
     Where fades are varied, a parameter that one of them does not have is left out for it, and
     combinations that are then the same are run once.
 
@@ -323,7 +325,7 @@ def variants(specs: Sequence[str]) -> list[dict[str, str]]:
         ConfigError: a text that is no such list, a key that nothing has, or too many combinations.
     """
     values: dict[str, list[str]] = {}
-    for key, listed in (_parsed(text) for spec in specs for text in spec.split()):
+    for key, listed in (_parsed(text) for spec in specs for text in _split(spec, r"\s")):
         values[key] = list(dict.fromkeys([*values.get(key, []), *listed]))
     count = math.prod(len(of_key) for of_key in values.values())
     if count > MOST_VARIANTS:
@@ -346,10 +348,17 @@ def _options_of_room(room: str) -> set[str]:
     return {o for o in options.fields() if any(r == room for r, _ in options.parts_with(o))}
 
 
+def _split(text: str, separator: str) -> list[str]:
+    """The parts of a text between separators that stand outside of double quotes."""
+    if text.count('"') % 2:
+        raise ConfigError(f"a quotation mark of --sweep is not closed: {text}")
+    return re.findall(rf'(?:"[^"]*"|[^{separator}"])+', text)
+
+
 def _parsed(spec: str) -> tuple[str, list[str]]:
     key, equals, listed = spec.partition("=")
     key = key.strip().replace("-", "_")
-    values = [value for value in listed.split(",") if value]
+    values = [text for value in _split(listed, ",") if (text := value.replace('"', ""))]
     unused = {*OF_LIBRARIES, *_options_of_room("store")}
     known = [*OWN_KEYS, *(name for name in known_settings() if name not in unused)]
     if key not in known:

@@ -39,6 +39,8 @@ class Predictions:
         scores: ``(N,)`` float32 in 0..1, by which detections are ranked.
         proposals: every region it considered.
         seconds: time per stage (``propose``, ``fade``, ``embed``, ``label``).
+        similarities: ``(M,)`` plain cosine of each candidate to the mean of the nearest label's
+            examples; empty for a method that compares none.
     """
 
     masks: Masks
@@ -46,6 +48,7 @@ class Predictions:
     scores: FloatArray
     proposals: Masks
     seconds: dict[str, float] = field(default_factory=dict)
+    similarities: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @classmethod
     def nothing(cls, size_hw: tuple[int, int]) -> Predictions:

@@ -13,12 +13,13 @@ import numpy as np
 from sam_detect.evaluation.methods import Predictions, SupportImage
 from sam_detect.features.extraction import STAGES, FeatureExtractor, KnownVectors
 from sam_detect.interfaces import Segmenter
+from sam_detect.labelling.similarity import unit_mean
 from sam_detect.library.library import Library
 from sam_detect.masks import FloatArray
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import load_class
 from sam_detect.segmentation import prompted
-from sam_detect.types import Crop, Frame, Masks, Similarity
+from sam_detect.types import Crop, ExampleArrays, Frame, Masks, Similarity
 
 Areas = tuple[int, int] | None
 
@@ -182,7 +183,7 @@ class PipelineMethod:
             vectors=cache.vectors,
         )
         self._name, self._labeller = pipeline.segmenter_name, pipeline.labeller
-        self._tile, self._outlines = pipeline.tile, pipeline.outlines
+        self._tile, self._outlines, self._scale = pipeline.tile, pipeline.outlines, pipeline.scale
         self.pipeline = self._with_empty_library()
 
     def learn(self, support: Sequence[SupportImage]) -> None:
@@ -204,7 +205,7 @@ class PipelineMethod:
         detections = self.pipeline.detect(
             frame,
             snapshot=snapshot,
-            proposed=proposed,
+            proposed=proposed if self.pipeline.scale is None else None,
             recall_taught=recall_taught,
             explain_unknown=False,
         )
@@ -218,6 +219,7 @@ class PipelineMethod:
             scores=np.asarray(detections.confidence, np.float32),
             proposals=proposed.masks,
             seconds=seconds,
+            similarities=_similarities(proposed.vectors, snapshot.examples()),
         )
 
     def describe(self) -> dict[str, Any]:
@@ -247,4 +249,13 @@ class PipelineMethod:
             segmenter_name=self._name,
             tile=self._tile,
             outlines=self._outlines,
+            scale=self._scale,
         )
+
+
+def _similarities(vectors: FloatArray, examples: ExampleArrays) -> FloatArray:
+    """Of ``(M, D)`` vectors, each to the nearest mean of a label's examples."""
+    positive = ~np.asarray(examples.negatives, bool)
+    labels = np.array(examples.labels, dtype=object)
+    found = [unit_mean(examples.vectors[positive & (labels == n)]) for n in {*labels[positive]}]
+    return (vectors @ np.stack(found).T).max(axis=1) if found else np.zeros(0, np.float32)

@@ -56,7 +56,7 @@ class GaussianOptions(DistanceOptions):
         ge=0.001,
         le=100,
         description="Width without sigma, as a share of the object's diameter.",
-        json_schema_extra=shown("SHARE", hidden=True),
+        json_schema_extra=shown("SHARE", hidden=True, without="sigma"),
     )
 
 

@@ -10,21 +10,26 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import ImageError, MaskError, OutputError
+from sam_detect.formats.mask_pictures import MAX_PIXELS, objects_of
 from sam_detect.formats.values import checked_tags, polygons_of
 from sam_detect.polygons import mask_polygons, polygons_to_crop
 from sam_detect.types import AnnotatedImage, Annotation, Location
 
 KEY, PLANES = "sam-detect", "planes"
 MAX_BYTES = 1 << 31
-"""Of all planes, unpacked."""
+"""Of all planes, unpacked; and no more than so many times what the file has, from so many on."""
+MIN_BYTES, MOST_PACKED = 1 << 26, 1100
+MOST_RINGS = 200_000
+"""Of all objects: pieces, and holes in them."""
 MAX_16_BITS = 65_535
 PNG_MAGIC = b"\x89PNG"
 TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
@@ -64,15 +69,33 @@ def encode(image: AnnotatedImage, *, as_png: bool = False) -> bytes:
     return _tiff(values, planes, note)
 
 
-def decode(data: bytes, problems: list[str]) -> list[AnnotatedImage]:
-    """The objects of a file as one picture without a name; one without tags where the file does
-    not say what its numbers mean. Its ``references["planes"]`` are the planes of a stack."""
-    values, note = _read_png(data) if data.startswith(PNG_MAGIC) else _read_tiff(data)
-    t_count, z_count, *size = values.shape
+def decode(
+    data: bytes, problems: list[str], pieces: str | None = None, name: str = "the label map"
+) -> list[AnnotatedImage]:
+    """The objects of a TIFF file as one picture without a name: :func:`of_planes`."""
+    return of_planes(*_read_tiff(data), problems, pieces, name)
+
+
+def of_planes(
+    values: Plane, note: str, problems: list[str], pieces: str | None, name: str
+) -> list[AnnotatedImage]:
+    """The objects of ``(T, Z, Y, X)`` or ``(T, Z, Y, X, C)`` values; without tags where nothing
+    says what their numbers mean. ``references["planes"]`` are the planes of a stack.
+
+    Args:
+        values: of a mask picture (:mod:`sam_detect.formats.mask_pictures`); 0 is background.
+        note: what sam-detect noted in the file.
+        pieces: see :func:`~sam_detect.formats.mask_pictures.separate`.
+        name: of the file, for warnings.
+
+    Raises:
+        ImageError: it shows no objects.
+    """
+    t_count, z_count, *size = values.shape[:4]
     known: dict[int, tuple[str, ...]] = {}
     planes = _first_planes(t_count, z_count)
     try:
-        said = json.loads(note) if note else {}
+        said = json.loads(note) if KEY in note else {}
         for row in said.get(KEY, ()):
             tags = checked_tags(row["tags"])
             known |= {int(number): tags for number in row["numbers"]}
@@ -81,9 +104,22 @@ def decode(data: bytes, problems: list[str]) -> list[AnnotatedImage]:
     except (MaskError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         problems.append(f"its tags cannot be read: {error}")
     outlines: list[Annotation] = []
-    placed = planes != [(0, 0, 0)]
-    for plane, location in zip(values.reshape(-1, *size), planes, strict=True):
-        outlines += _objects(plane, known, location if placed else None)
+    placed, rings = planes != [(0, 0, 0)], 0
+    most = values.max(initial=0)
+    if placed and pieces is None and values.min(initial=most, where=values > 0) < most:
+        pieces = "one"  # objects are numbered, also where a plane has one of them
+    for plane, location in zip(values.reshape(-1, *values.shape[2:]), planes, strict=True):
+        at = f"{name} at XY, Z, T {location}" if placed else name
+        try:
+            for number, (box, crop) in objects_of(plane, at, pieces, given=bool(known)):
+                polygons = tuple(mask_polygons(crop, box))
+                tags, where = known.get(number, ()), location if placed else None
+                outlines.append(Annotation(tags, polygons, id=number, location=where))
+                rings += sum(map(len, polygons))
+                if rings > MOST_RINGS:
+                    raise MaskError(f"it has more than {MOST_RINGS:,} pieces and holes: divide it")
+        except MaskError as error:
+            raise ImageError(f"{at}: {error}") from error
     references = {"planes": tuple(planes)} if placed else {}
     return [AnnotatedImage("", "", tuple(outlines), (size[0], size[1]), references)]
 
@@ -163,62 +199,34 @@ def _tiff(values: Plane, planes: Sequence[Location], note: str) -> bytes:
     return data.getvalue()
 
 
-def _read_png(data: bytes) -> tuple[Plane, str]:
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            if picture.width * picture.height * 4 > MAX_BYTES:
-                raise ImageError(f"its {picture.width}x{picture.height} pixels are too many")
-            note = picture.info.get(KEY, "")
-            values = np.asarray(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"it is no PNG file that can be read: {error}") from error
-    if values.ndim != 2 or values.dtype.kind not in "bui":
-        raise ImageError("it is no label map: it needs one channel of whole numbers")
-    return np.asarray(values)[None, None], note if isinstance(note, str) else ""
-
-
 def _read_tiff(data: bytes) -> tuple[Plane, str]:
-    """``(T, Z, Y, X)`` and the note."""
+    """``(T, Z, Y, X)`` or ``(T, Z, Y, X, C)``, and the note."""
     import tifffile
 
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             series = file.series[0]
-            if series.nbytes > MAX_BYTES:
-                raise ImageError(f"its planes are larger than {MAX_BYTES >> 20} MiB")
-            axes, values = series.axes, series.asarray()
+            axes = series.axes.removesuffix("S")
+            if not axes.endswith("YX") or len(axes) > 4 or "S" in axes:
+                raise ImageError(f"it is no label map: its axes are {series.axes}, expected T, Z, "
+                                 "Y, X")  # fmt: skip
+            shape = series.shape
+            pixels = math.prod(shape[len(axes) - 2 : len(axes)])
+            most = min(MAX_BYTES, max(MIN_BYTES, MOST_PACKED * len(data)))
+            if series.nbytes > most or pixels > MAX_PIXELS:
+                raise ImageError(
+                    f"it has the size {shape}, more than the limit of {most:,} bytes "
+                    f"for a file of {len(data):,}, or {MAX_PIXELS:,} pixels a plane"
+                )
+            values = series.asarray()
             shaped: Any = (file.shaped_metadata or ({},))[0]
             note = (file.imagej_metadata or {}).get("Info") or shaped.get(KEY) or ""
     except ImageError:
         raise
     except Exception as error:  # of a damaged file the parser may raise anything
         raise ImageError(f"it is no TIFF file that can be read: {error}") from error
-    if values.dtype.kind not in "bui" or values.ndim < 2 or "S" in axes:
-        raise ImageError("it is no label map: it needs one channel of whole numbers")
-    if values.ndim > 4 or not axes.endswith("YX"):
-        raise ImageError(f"it is no label map: its axes are {axes}, expected T, Z, Y, X")
-    has_t = values.ndim == 4 or (values.ndim == 3 and axes[0] == "T")
-    frames = values.reshape((-1, 1, *values.shape[-2:])) if has_t and values.ndim == 3 else (
-        values.reshape((1,) * (4 - values.ndim) + values.shape)
-    )  # fmt: skip
-    return frames, note if isinstance(note, str) else ""
-
-
-def _objects(
-    plane: Plane, known: Mapping[int, tuple[str, ...]], location: Location | None
-) -> list[Annotation]:
-    from scipy.ndimage import find_objects
-
-    numbers, ranks = np.unique(plane, return_inverse=True)
-    ranks = ranks.reshape(plane.shape) + (0 if numbers[0] == 0 else 1)
-    named = numbers[numbers != 0].tolist()
-    found = []
-    for rank, (number, place) in enumerate(zip(named, find_objects(ranks), strict=True), start=1):
-        rows, columns = place
-        box = (columns.start, rows.start, columns.stop, rows.stop)
-        polygons = tuple(mask_polygons(ranks[place] == rank, box))
-        tags = known.get(number, ())
-        found.append(Annotation(tags, polygons, id=number, location=location))
-    return found
+    leading = shape[: len(axes) - 2]
+    if len(leading) < 2:
+        leading = (*leading, 1) if axes[0] == "T" else (1, *(leading or (1,)))
+    note = note if isinstance(note, str) else ""
+    return values.reshape(*leading, *shape[len(axes) - 2 :]), note

@@ -12,6 +12,8 @@ import base64
 import binascii
 import io
 import math
+import struct
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -37,8 +39,8 @@ from sam_detect.types import AnnotatedImage, Annotation
 
 VERSION = "5.5.0"
 UNTAGGED = "unknown"
-MAX_MASK_SIDE = 1 << 16
-MAX_MASK_PIXELS = 1 << 28
+MAX_MASK_PIXELS, MAX_MASK_RINGS = 1 << 26, 25_000
+"""Of all masks of a file: pixels, and pieces and holes."""
 CIRCLE_CORNERS = 64
 FAR = 10**7
 
@@ -59,9 +61,10 @@ def decode(data: Mapping[str, Any], problems: list[str]) -> list[AnnotatedImage]
         raise ImageError("it is no LabelMe file: 'shapes' must be a list")
     outlines: list[Annotation] = []
     groups: dict[tuple[Any, ...], int] = {}
+    spent = Counter[str]()
     for number, shape in enumerate(shapes, start=1):
         try:
-            found = _annotation(shape)
+            found = _annotation(shape, spent)
         except MaskError as error:
             problems.append(f"shape {number}: {error}")
             continue
@@ -112,8 +115,9 @@ def _png(crop: BoolArray) -> str:
     return base64.b64encode(data.getvalue()).decode("ascii")
 
 
-def _annotation(shape: Any) -> Annotation:
-    """Raises ``MaskError`` that says why the shape cannot be used."""
+def _annotation(shape: Any, spent: Counter[str]) -> Annotation:
+    """Raises ``MaskError`` that says why the shape cannot be used. ``spent`` counts the pixels and
+    rings of the file's masks."""
     if not isinstance(shape, Mapping):
         raise MaskError(f"it must be an object, got {short(shape)}")
     points = shape.get("points")
@@ -137,7 +141,9 @@ def _annotation(shape: Any) -> Annotation:
         raise MaskError(f"a {short(kind)} of {len(points)} points outlines no object")
     (x0, y0), (x1, y1) = checked_point(points[0]), checked_point(points[1])
     if kind == "mask":
-        return replace(found, polygons=tuple(mask_polygons(*_mask(shape, (x0, y0)))))
+        polygons = tuple(mask_polygons(*_mask(shape, (x0, y0), spent)))
+        spent["rings"] += sum(map(len, polygons))
+        return replace(found, polygons=polygons)
     if kind == "circle":
         turns = np.linspace(0, 2 * math.pi, CIRCLE_CORNERS, endpoint=False)
         circle = np.stack([np.cos(turns), np.sin(turns)], axis=1) * math.hypot(x1 - x0, y1 - y0)
@@ -146,19 +152,24 @@ def _annotation(shape: Any) -> Annotation:
 
 
 def _mask(
-    shape: Mapping[str, Any], corner: tuple[float, float]
+    shape: Mapping[str, Any], corner: tuple[float, float], spent: Counter[str]
 ) -> tuple[BoolArray, tuple[int, int, int, int]]:
     try:
         content = base64.b64decode(shape.get("mask") or "", validate=True)
+        if not content.startswith(b"\x89PNG") or len(content) < 24:
+            raise MaskError("its mask is no PNG picture in base64")
+        width, height = struct.unpack(">II", content[16:24])  # before Pillow decodes it
+        spent["pixels"] += width * height
+        if spent["pixels"] > MAX_MASK_PIXELS or spent["rings"] > MAX_MASK_RINGS:
+            raise MaskError(
+                f"its mask of {width}x{height} pixels is too large, or all masks of the file are "
+                f"(limits: {MAX_MASK_PIXELS:,} pixels, {MAX_MASK_RINGS:,} pieces and holes)"
+            )
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
-            width, height = picture.size
-            if max(width, height) > MAX_MASK_SIDE or width * height > MAX_MASK_PIXELS:
-                raise MaskError(f"its mask of {width}x{height} pixels is too large")
-            crop = np.asarray(picture.convert("L")) > 0
+            values = np.asarray(picture.convert("L"))
+            crop = values > values.max() / 2  # without soft edges
     except (binascii.Error, TypeError, ValueError, OSError, SyntaxError) as error:
         raise MaskError("its mask is no PNG picture in base64") from error
-    except Image.DecompressionBombError as error:
-        raise MaskError("its mask is too large") from error
     if not crop.any():
         raise MaskError("its mask has no pixel")
     if max(abs(corner[0]), abs(corner[1])) > FAR:

@@ -32,6 +32,8 @@ from sam_detect.types import AnnotatedImage, Annotation
 KEPT = ("channel", "color", "datasetId", "name")
 LISTS = ("annotationConnections", "annotationProperties")
 ID_DIGITS = 24
+BLOB = "blob"
+"""A polygon by another name, which newer servers give what programs have drawn."""
 OWN = "sam-detect"
 """The property whose values are an object's numbers by their own names."""
 
@@ -82,7 +84,7 @@ def decode(data: Mapping[str, Any], problems: list[str]) -> list[AnnotatedImage]
         try:
             outlines.append(to_annotation(each, names, values))
         except MaskError as error:
-            problems.append(f"annotation {number}: {error}")
+            problems.append(f"annotation {own_id(each, number)}: {error}")
     kept = {key: data[key] for key in LISTS if isinstance(data.get(key), list)}
     return [AnnotatedImage("", "", tuple(outlines), references=kept)]
 
@@ -96,6 +98,8 @@ def to_object(annotation: Annotation, number: int) -> dict[str, Any]:
     }  # fmt: skip
     made |= {key: annotation.references[key] for key in KEPT if key in annotation.references}
     polygons = polygons_of(annotation)
+    if annotation.references.get("shape") == BLOB:
+        made["shape"] = BLOB
     if polygons:
         rings = [
             turned(ring, clockwise=index > 0)
@@ -140,7 +144,7 @@ def to_annotation(given: Any, names: Mapping[str, str], values: Mapping[str, Any
         else:
             measured[name] = value
     shape = given.get("shape")
-    if shape not in ("polygon", "rectangle", "point"):
+    if shape not in ("polygon", "rectangle", "point", BLOB):
         raise MaskError(f"a {short(shape)} outlines no object")
     return Annotation(
         tags=checked_tags(given.get("tags")),
@@ -149,8 +153,15 @@ def to_annotation(given: Any, names: Mapping[str, str], values: Mapping[str, Any
         location=checked_location(plane.get("XY", 0), plane.get("Z", 0), plane.get("Time", 0)),
         properties=checked_properties(measured),
         id=_id(given),
-        references={key: given[key] for key in KEPT if key in given},
+        references={key: given[key] for key in KEPT if key in given}
+        | ({"shape": BLOB} if shape == BLOB else {}),
     )
+
+
+def own_id(row: Any, number: int) -> str:
+    """What an annotation is called in messages: by its own id, else by its place in the list."""
+    given = _id(row) if isinstance(row, Mapping) else None
+    return short(given) if isinstance(given, (str, int)) and given else str(number)
 
 
 def _id(row: Mapping[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from sam_detect.errors import ImageError, MaskError, OutputError
-from sam_detect.formats.nimbus import OWN, to_annotation, to_object
+from sam_detect.formats.nimbus import OWN, own_id, to_annotation, to_object
 from sam_detect.registry import needing_extra
 from sam_detect.types import AnnotatedImage, Annotation
 
@@ -49,7 +49,7 @@ def download(dataset: str, problems: list[str]) -> list[AnnotatedImage]:
             try:
                 outlines.append(to_annotation(each.to_dict(), names, values))
             except MaskError as error:
-                problems.append(f"annotation {number}: {error}")
+                problems.append(f"annotation {own_id(each.to_dict(), number)}: {error}")
         return [AnnotatedImage("", "", tuple(outlines))]
 
     found: list[AnnotatedImage] = _asked(dataset, ask, ImageError)

@@ -56,6 +56,7 @@ class VoteOptions(Options):
             "auto|0-1|otsu|top:N%",
             common=True,
             expected="'auto', 'otsu', 'top:N%' or a number from 0 to 1",
+            without="similarity_threshold",
         ),
     )
 
@@ -99,6 +100,13 @@ class TextOptions(VoteOptions):
         None,
         serialization_alias="templates",
         description="Sentences in which the labeller text puts a name for {}: 'a photo of a {}.'",
+        json_schema_extra=shown("TEXT|..."),
+    )
+    text_none: Sentences | None = Field(
+        None,
+        serialization_alias="none",
+        description="Texts of what has none of the names, by default of backgrounds; what is "
+        "nearer to these stays unknown.",
         json_schema_extra=shown("TEXT|..."),
     )
     text_weight: float | None = Field(

@@ -37,7 +37,7 @@ class TextLabeller(Labeller):
 
     A name's vector is the unit mean of its templates' vectors (Radford et al. 2021, "Learning
     Transferable Visual Models From Natural Language Supervision", 3.1.4). The probability of a
-    name is its share of a softmax over all names and over ``NOTHING``; what is nearer to that
+    name is its share of a softmax over all names and over ``none``; what is nearer to that
     stays unknown. With examples, names are weighed by ``text_weight * text + (1 - text_weight) *
     examples``, where the examples' part is the confidence of
     :class:`~sam_detect.labelling.examples.KNNLabeller`. What a negative example is nearest to never
@@ -47,6 +47,7 @@ class TextLabeller(Labeller):
         labels: the names to tell apart; None takes those of the library's examples.
         encoder: makes vectors of texts, comparable with those of crops.
         templates: texts with ``{}`` for the name.
+        none: texts of what has none of the names.
         text_weight: 0 to 1; with 1 only texts count.
         top_k: how many of the nearest examples are compared.
         threshold: as of :class:`~sam_detect.labelling.examples.KNNLabeller`; "auto" is one half.
@@ -61,12 +62,15 @@ class TextLabeller(Labeller):
         *,
         encoder: TextEncoder,
         templates: Sequence[str] = TEMPLATES,
+        none: Sequence[str] = NOTHING,
         text_weight: float = 1.0,
         top_k: int = 5,
         threshold: float | str = "auto",
     ) -> None:
         self.labels = _names(labels)
-        self.templates = _checked_templates(templates)
+        self.templates, self.none = _checked_templates(templates), tuple(none)
+        if isinstance(none, str) or not all(self.none) or not self.none:
+            raise ConfigError(f"none must be a list of texts, got {none!r}")
         self.text_weight = require_number("text_weight", text_weight, 0, 1)
         self._encoder = encoder
         self._examples = KNNLabeller(top_k, threshold)
@@ -103,10 +107,10 @@ class TextLabeller(Labeller):
 
     def probabilities(self, vectors: FloatArray, names: Sequence[str]) -> Scores:
         """``(Q, N)``: the share of each name for each of ``(Q, D)`` unit vectors; with the share of
-        ``NOTHING`` each row adds up to 1."""
+        ``none`` each row adds up to 1."""
         prompts = [[text.replace("{}", name) for text in self.templates] for name in names]
         texts = np.stack(
-            [self._vector(*each) for each in [*prompts, *([text] for text in NOTHING)]]
+            [self._vector(*each) for each in [*prompts, *([text] for text in self.none)]]
         )
         if texts.shape[1] != vectors.shape[1]:
             raise ConfigError(

@@ -34,6 +34,7 @@ from sam_detect.library.example import (
 from sam_detect.library.manifest import BATCH_PATTERN
 from sam_detect.masks import FloatArray
 from sam_detect.types import Frame, Masks, Point
+from sam_detect.types.short import short_repr
 
 TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 KEPT_STATES = 16
@@ -115,6 +116,8 @@ class Learnt(Added):
     left_out: int
     frame: Frame
     boxes_xywh: Sequence[Sequence[float]] = ()
+
+    __repr__ = short_repr
 
     def preview(self) -> Image.Image:
         """The picture with the outlines and the given boxes drawn in."""

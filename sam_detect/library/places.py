@@ -3,11 +3,15 @@ said of a library that does not exist, or has another recipe than the one asked 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import re
 import shlex
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import PurePath
+from urllib.parse import unquote
 
 from pydantic import BaseModel
 
@@ -15,6 +19,7 @@ from sam_detect import options as part_options
 from sam_detect.config import Settings
 from sam_detect.errors import ConfigError, LibraryNotFoundError
 from sam_detect.interfaces import VectorStore
+from sam_detect.models.sharing import LOADED_FROM
 from sam_detect.options import Options, hint
 from sam_detect.parts import make_store, require_used
 from sam_detect.types import Recipe
@@ -29,15 +34,32 @@ SHOWN = 8
 _SWAPPED = {DEFAULT_LIBRARY: DEFAULT_COLLECTION, DEFAULT_COLLECTION: DEFAULT_LIBRARY}
 """The library ``default`` is the collection ``sam_detect``. So that each name means one library,
 the library ``sam_detect`` is the collection ``default``."""
+_WRITTEN = "n--"
+"""In front of a collection whose library has letters that no folder and server must have: all but
+ASCII letters, digits and ``-`` are written as ``_`` and two digits for each byte of UTF-8."""
 
 
 def collection_of(library: str) -> str:
-    """The collection of a library, which has its name; see ``_SWAPPED`` for the two others."""
-    return _SWAPPED.get(library, library)
+    """The collection of a library, which has its name; see ``_SWAPPED`` and ``_WRITTEN`` for the
+    others. Names that no library may have are left as they are, for the store to refuse."""
+    name = unicodedata.normalize("NFC", library)
+    if re.fullmatch(r"[\w.-]*", name, re.ASCII) and not name.startswith(_WRITTEN):
+        return _SWAPPED.get(name, name)
+    if not name.isprintable() or name.strip() != name or set(name) & set("/\\"):
+        return library
+    with contextlib.suppress(UnicodeEncodeError):
+        name = _WRITTEN + re.sub(
+            "[^A-Za-z0-9-]", lambda found: "".join(f"_{b:02x}" for b in found[0].encode()), name
+        )
+    return name
 
 
 def library_of(collection: str) -> str:
     """The library of a collection: the inverse of :func:`collection_of`."""
+    if collection.startswith(_WRITTEN):
+        with contextlib.suppress(ValueError):
+            text = unquote(collection[len(_WRITTEN) :].replace("_", "%"), errors="strict")
+            return text if collection_of(text) == collection else collection
     return _SWAPPED.get(collection, collection)
 
 
@@ -60,6 +82,7 @@ def list_libraries(settings: Settings) -> list[str]:
     """Names of the libraries at the place the settings name."""
     from sam_detect.vector_store import qdrant
 
+    require_used(settings, {"store": settings.store or "qdrant"})
     if settings.store not in (None, "qdrant"):
         return []
     url = settings.option("qdrant_url")
@@ -170,12 +193,16 @@ def _reindex(location: str, wanted: Recipe) -> str:
             f"move the fade {wanted.fade} to a module of its own for 'library reindex', "
             "or use another library"
         )
+    if "file" in wanted.model and "model_name" in wanted.model:
+        return "no command names weights of one's own for a model: use another library"
     options: list[str] = [place, f"--embedder {shlex.quote(wanted.embedder)}"]
     declared = _options_of("embedder", wanted.embedder)
     for option, info in declared.model_fields.items():
         value = wanted.model.get(info.serialization_alias or option)
         if option == getattr(declared, "names_model", None):
-            value = value or wanted.model.get("file", "PATH")
+            loaded_from = LOADED_FROM.get(str(wanted.model.get("digest")), "PATH")
+            value = loaded_from if "file" in wanted.model else value
+        value = ",".join(map(str, value)) if isinstance(value, list) else value
         if value is not None:
             options.append(f"--{option.replace('_', '-')} {shlex.quote(str(value))}")
     options.append(f"--fade {shlex.quote(wanted.fade)}")

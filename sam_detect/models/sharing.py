@@ -97,6 +97,11 @@ class LastUsed(Generic[Key, Value]):
         return made
 
 
+LOADED_FROM: dict[str, str] = {}
+"""Digest of a model of the user's own to the file or folder that this process has it from. Recipes
+do not say that; a command to paste has to."""
+
+
 def file_key(path: Path) -> tuple[str, int, int]:
     """What changes when a file does: where it really lies, its bytes, and when it was written.
 

@@ -45,7 +45,7 @@ class COCOSink(DatasetTextSink):
 
     @cached_property
     def _dataset(self) -> COCODataset:
-        return COCODataset()
+        return COCODataset(self.labels)
 
     def add(self, name: str, detections: Detections) -> None:
         self._dataset.add(detections, name)

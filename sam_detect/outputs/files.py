@@ -291,4 +291,6 @@ def stem_of(source_id: str) -> str:
     name = Path(source_id.replace("\\", "/")).name
     stem = name.rpartition(".")[0] or name
     kept = "".join("_" if c in '<>:"|?*\\/' or ord(c) < 32 else c for c in stem)
-    return kept.lstrip(".").strip()[:150] or "picture"
+    # File systems count bytes.
+    short = kept.lstrip(".").strip()[:150].encode("utf-8", "surrogatepass")[:200]
+    return short.decode("utf-8", "ignore") or "picture"

@@ -22,10 +22,12 @@ COLUMNS = (
     "neighbour_ids", "neighbour_similarities", "perimeter", "circularity", "aspect_ratio",
     "solidity", "mean_intensities", "xy", "z", "t", *MEASURES,
 )  # fmt: skip
+TRACK_COLUMNS = ("frame", "time_s", "track", *COLUMNS[2:11])
+"""Of an object in a frame of a video."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """The last four are full-width forms of the first four: some spreadsheets take those as well."""
 BYTE_ORDER_MARK = "\ufeff"
-TOTAL = "total"
+TOTAL, CHECK = "total", "check"
 NONE = -1
 """Stands for the track of an object that has none, and for the class of an unknown object."""
 VISIBLE = 1
@@ -86,20 +88,22 @@ def _row(image: str, index: int, detection: Detection, pixels: ImageRGB) -> Iter
 
 
 class CountsSink(DatasetTextSink):
-    """A CSV table with a row for each image and a column for each label that was found.
+    """A CSV table with a row for each image, and a column for each label of the library and each
+    that was found.
 
-    The last column and the last row are sums. Images are named relative to the folder that all
-    ``inputs`` have in common; labels are in alphabetical order. Formulas are escaped as in
-    :class:`CSVSink`. If a name is not ASCII the file starts with a byte order mark: without it
-    Excel shows such names garbled. See :class:`DatasetTextSink` for the arguments.
+    The last row and the column ``total`` are sums; ``check`` says why a count may be wrong. Images
+    are named relative to the folder that all ``inputs`` have in common; labels are in alphabetical
+    order. Formulas are escaped as in :class:`CSVSink`. If a name is not ASCII the file starts with
+    a byte order mark: without it Excel shows such names garbled. See :class:`DatasetTextSink` for
+    the arguments.
     """
 
     @cached_property
-    def _counts(self) -> list[tuple[str, Counter[str | None]]]:
+    def _counts(self) -> list[tuple[str, Counter[str | None], str]]:
         return []
 
     def add(self, name: str, detections: Detections) -> None:
-        self._counts.append((name, Counter(detections.label.tolist())))
+        self._counts.append((name, Counter(detections.label.tolist()), detections.check))
 
     def footer(self) -> str:
         text = "".join(
@@ -111,15 +115,15 @@ class CountsSink(DatasetTextSink):
     def rows(self) -> list[tuple[str | int, ...]]:
         """The table: the header, a row for each image, the sums."""
         totals: Counter[str | None] = Counter()
-        for _, counts in self._counts:
+        for _, counts, _ in self._counts:
             totals.update(counts)
-        found = sorted({str(label) for label in totals if label is not None})
+        found = sorted({*self.labels, *(str(label) for label in totals if label is not None)})
         labels: list[str | None] = [*found, None] if self.include_unknown else [*found]
         header = [UNKNOWN_CATEGORY if label is None else label for label in labels]
-        table: list[tuple[str | int, ...]] = [("image", *header, TOTAL)]
-        for name, counts in [*self._counts, (TOTAL, totals)]:
+        table: list[tuple[str | int, ...]] = [("image", *header, TOTAL, CHECK)]
+        for name, counts, check in [*self._counts, (TOTAL, totals, "")]:
             numbers = [counts[label] for label in labels]
-            table.append((name, *numbers, sum(numbers)))
+            table.append((name, *numbers, sum(numbers), check))
         return table
 
 
@@ -167,6 +171,33 @@ class MOTSink(AppendedText, VideoSink):
             f"{frame},{track or NONE},{x + 1},{y + 1},{w},{h},"
             f"{detection.confidence:.6f},{class_id},{VISIBLE}\n"
         )
+
+
+class TracksSink(AppendedText, VideoSink):
+    """A CSV table with a row for each object of each frame, which grows while the video runs.
+
+    ``frame`` counts from 0, ``time_s`` is in seconds and empty where it is not known, ``track`` is
+    0 for an object without one; the other columns are as in :class:`CSVSink`.
+    """
+
+    def __init__(
+        self,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        inputs: Sequence[str | os.PathLike[str]] = (),
+    ) -> None:
+        super().__init__(output, inputs=inputs)
+        self.append(_csv_line(TRACK_COLUMNS))
+
+    def write(self, tracked: TrackedFrame) -> None:
+        frame, rows = tracked.frame, list[str]()
+        time_s = "" if frame.time_s is None else round(frame.time_s, 6)
+        for track, each in zip(tracked.track_ids.tolist(), tracked.detections, strict=True):
+            label, best = safe_text(each.label or ""), safe_text(each.best_label or "")
+            said = (label, round(each.confidence, 6), best)
+            size = (*each.bbox, each.area, round(each.score, 6))
+            rows.append(_csv_line((frame.index, time_s, track, *said, *size)))
+        self.append("".join(rows))
 
 
 def safe_text(text: str) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -112,6 +112,8 @@ class DatasetTextSink(TextSink):
     Args:
         output, multiple, inputs: as for :class:`TextSink`.
         include_unknown: whether objects without a label are written, as ``unknown``.
+        labels: of the library, which the text has, too, where none of them was found: so that
+            the files of several runs fit together.
     """
 
     def __init__(
@@ -121,9 +123,10 @@ class DatasetTextSink(TextSink):
         multiple: bool = False,
         inputs: Sequence[str | os.PathLike[str]] = (),
         include_unknown: bool = False,
+        labels: Collection[str] = (),
     ) -> None:
         super().__init__(output, multiple=multiple, inputs=inputs)
-        self.include_unknown = include_unknown
+        self.include_unknown, self.labels = include_unknown, labels
         self._names = RelativeNames(inputs)
 
     @abstractmethod

@@ -186,10 +186,13 @@ class AnnotatedVideoSink(VideoSink):
         if container is None:
             return []
         with self._writing():
-            if container.streams.video:
-                container.mux(container.streams.video[0].encode(None))
+            streams = list(container.streams.video)
+            for stream in streams:
+                container.mux(stream.encode(None))
             container.close()
-        return [self.path]
+            if not streams and self.path.is_file():  # no frame came
+                self.path.unlink()
+        return [self.path] if streams else []
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

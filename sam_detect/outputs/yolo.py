@@ -5,35 +5,50 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from sam_detect.errors import OutputError
 from sam_detect.interfaces import Sink
-from sam_detect.outputs.files import CLOSED, ONLY_ONE, RelativeNames, stem_of, writing_to
+from sam_detect.outputs.files import (
+    CLOSED,
+    ONLY_ONE,
+    RelativeNames,
+    stem_of,
+    write_image,
+    writing_to,
+)
 from sam_detect.polygons import join_rings
 from sam_detect.types import Detections, Frame, Masks
 from sam_detect.types.conversions import UNKNOWN_CATEGORY
 
 LABELS, SETTINGS, IMAGES = "labels", "data.yaml", "images"
-HEADER = """\
+TRAIN, VAL = "train.txt", "val.txt"
+HEADER = f"""\
 # YOLO segmentation dataset, written by sam-detect.
-# Put the pictures into images/, in the same folders as the files in labels/.
-# Before you train, split them: train and val must not share pictures.
-train: images
-val: images
+# A fifth of the pictures, by a digest of their names, are there to validate.
+train: {TRAIN}
+val: {VAL}
 """
+WITHOUT_PICTURES = "# Put the pictures into images/, as train.txt and val.txt name them.\n"
+VAL_SHARE = 0.2
+COPIED = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""Endings of pictures that all trainers read; others are written as PNG, as they were searched."""
 
 
 class YOLOSink(Sink):
-    """A folder with ``labels/`` and ``data.yaml``, which appears when the sink is closed.
+    """A folder with ``images/``, ``labels/``, ``data.yaml`` and a split, which trainers take as it
+    is. It appears when the sink is closed.
 
     A label file has the image's name relative to the folder that all ``inputs`` have in common
     (to ``images/`` of the output folder if they lie there) and the extension ``.txt``. A row of it
     is an object: the class's number and the ``x y`` of its outline, relative to the image's size.
     An object with several parts or with holes is one outline, too: its parts are joined by lines
-    that lead there and back. Classes are numbered from 0 in alphabetical order. Images are not
-    copied.
+    that lead there and back. Classes are numbered from 0 in alphabetical order. Images are copied,
+    unless they lie in ``images/`` already. Which of them are to train and which to validate depends
+    on their names only.
 
     Args:
         output: the folder; it is made if needed. One that has labels already is refused, since
@@ -41,6 +56,8 @@ class YOLOSink(Sink):
         multiple: whether more than one image may come.
         inputs: the images being read.
         include_unknown: whether objects without a label are written, as class ``unknown``.
+        labels: of the library, which are classes, too, where none of them was found.
+        pictures: whether the images are copied.
 
     Raises:
         OutputError: here, in ``write`` and in ``close``, for what cannot be written, and for
@@ -54,12 +71,16 @@ class YOLOSink(Sink):
         multiple: bool = False,
         inputs: Sequence[str | os.PathLike[str]] = (),
         include_unknown: bool = False,
+        labels: Iterable[str] = (),
+        pictures: bool = True,
     ) -> None:
         if not isinstance(output, (str, os.PathLike)):
             raise OutputError("a YOLO dataset cannot go to stdout; name a folder with --output")
         self._folder = Path(output)
         self._multiple = multiple
-        self._include_unknown = include_unknown
+        self._include_unknown, self._labels, self._copies = include_unknown, {*labels}, pictures
+        self._pictures: dict[PurePosixPath, str | None] = {}  # and what each is copied from
+        self._drawn: tempfile.TemporaryDirectory[str] | None = None
         self._names = RelativeNames(inputs, folder=self._folder / IMAGES)
         self._rows: dict[PurePosixPath, list[tuple[str, str]]] = {}
         self._sources: dict[str, str] = {}
@@ -69,11 +90,12 @@ class YOLOSink(Sink):
                 raise OutputError(
                     f"'{self._folder}' is a file; a YOLO dataset needs a folder as --output"
                 )
-            labels = self._folder / LABELS
-            if (self._folder / SETTINGS).exists() or (labels.is_dir() and any(labels.iterdir())):
+            there = [LABELS] if self._are_in_place(inputs) else [LABELS, IMAGES]
+            folders = [f for f in (self._folder / name for name in there) if f.is_dir()]
+            if (self._folder / SETTINGS).exists() or any(any(f.iterdir()) for f in folders):
                 raise OutputError(
                     f"'{self._folder}' holds a YOLO dataset already; name another folder with "
-                    "--output, or remove its labels and data.yaml"
+                    "--output, or remove what is in it"
                 )
         for path in inputs:
             if os.path.isfile(path):
@@ -85,7 +107,10 @@ class YOLOSink(Sink):
         if self._rows and not self._multiple:
             raise OutputError(ONLY_ONE)
         chosen = detections if self._include_unknown else detections.known
-        self._rows[self._label_file(detections.source_id)] = [
+        file = self._label_file(detections.source_id)
+        picture, original = self._picture(file, frame, detections.source_id)
+        self._pictures[picture] = original
+        self._rows[file] = [
             (UNKNOWN_CATEGORY if label is None else str(label), _row(chosen.masks, index))
             for index, label in enumerate(chosen.label)
         ]
@@ -97,31 +122,71 @@ class YOLOSink(Sink):
         if not self._rows and not self._multiple:  # its one image could not be read
             return []
         files = self._texts()
+        copied = {name: source for name, source in self._pictures.items() if source is not None}
         staged = self._folder / f".sam-detect-{secrets.token_hex(8)}.tmp"
         try:
             with writing_to(self._folder):
                 (staged / LABELS).mkdir(parents=True)
                 for file, text in files.items():
                     _write(staged / file, text)
-                if (self._folder / LABELS).is_dir():  # and empty
-                    (self._folder / LABELS).rmdir()
-                for name in (LABELS, SETTINGS):
+                for picture, source in copied.items():
+                    (staged / picture).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, staged / picture)
+                for name in (LABELS, IMAGES):
+                    if (staged / name).is_dir() and (self._folder / name).is_dir():  # and empty
+                        (self._folder / name).rmdir()
+                for name in sorted(os.listdir(staged), key=[SETTINGS].count):  # that one last
                     os.replace(staged / name, self._folder / name)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        return [self._folder / file for file in files]
+            if self._drawn is not None:
+                self._drawn.cleanup()
+        return [self._folder / file for file in [*files, *copied]]
 
     def _texts(self) -> dict[PurePosixPath, str]:
         """The content of each file of the dataset."""
-        names = sorted({label for rows in self._rows.values() for label, _ in rows})
+        names = sorted({label for rows in self._rows.values() for label, _ in rows} | self._labels)
         numbers = {name: number for number, name in enumerate(names)}
-        settings = HEADER + "names:" + ("" if names else " {}") + "\n"
+        settings = HEADER if self._copies else HEADER + WITHOUT_PICTURES
+        settings += "names:" + ("" if names else " {}") + "\n"
         settings += "".join(f"  {number}: {_quote(name)}\n" for name, number in numbers.items())
         labels = {
             PurePosixPath(LABELS, file): "".join(f"{numbers[name]} {row}\n" for name, row in rows)
             for file, rows in self._rows.items()
         }
-        return {PurePosixPath(SETTINGS): settings, **labels}
+        ranked = sorted(
+            self._pictures, key=lambda p: sha256(str(p).encode("utf-8", "replace")).digest()
+        )
+        count = max(1, round(VAL_SHARE * len(ranked)))
+        split = {VAL: {*ranked[:count]}, TRAIN: {*(ranked[count:] or ranked)}}
+        lists = {
+            PurePosixPath(name): "".join(f"./{p}\n" for p in self._pictures if p in chosen)
+            for name, chosen in split.items()
+        }
+        return {PurePosixPath(SETTINGS): settings, **labels, **lists}
+
+    def _are_in_place(self, inputs: Iterable[str | os.PathLike[str]]) -> bool:
+        """Whether there are images, and all lie in the dataset's own folder of them."""
+        place, paths = os.path.abspath(self._folder / IMAGES), [*map(os.path.abspath, inputs)]
+        return bool(paths) and all(Path(each).is_relative_to(place) for each in paths)
+
+    def _picture(
+        self, label_file: PurePosixPath, frame: Frame, source: str
+    ) -> tuple[PurePosixPath, str | None]:
+        """The image of a label file, relative to the dataset, and the file that it is a copy of, if
+        it is to be copied."""
+        suffix = os.path.splitext(source)[1]
+        plain = suffix.lower() in COPIED and os.path.isfile(source)
+        here = self._are_in_place([source])
+        ending = suffix if plain or here or not self._copies else ".png"
+        picture = PurePosixPath(IMAGES, label_file.with_name(label_file.stem + ending))
+        if here or not self._copies:
+            return picture, None
+        if plain:
+            return picture, source
+        self._drawn = self._drawn or tempfile.TemporaryDirectory(prefix="sam-detect-")
+        drawn = Path(self._drawn.name, f"{len(self._pictures)}.png")
+        return picture, str(write_image(drawn, frame.image_rgb))
 
     def _label_file(self, source_id: str) -> PurePosixPath:
         """The label file of an image, relative to ``labels``."""

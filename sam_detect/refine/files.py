@@ -20,6 +20,8 @@ from sam_detect.sources.annotation_files import load_annotations
 from sam_detect.sources.annotations import load_coco, read_bytes, read_json
 from sam_detect.types import AnnotatedImage, Annotation
 
+BINARY = (imagej.ROI_MAGIC, imagej.ZIP_MAGIC, label_map.PNG_MAGIC, *label_map.TIFF_MAGIC)
+
 
 class AnnotationFile:
     """Args:
@@ -46,7 +48,7 @@ class AnnotationFile:
             self._coco = parsed
             self.images, self.problems = self._read_coco(parsed)
         else:
-            self.images, self.problems = load_annotations(path)
+            self.images, self.problems = load_annotations(path, "one")
             self._require_writable(parsed)
         self._parsed = parsed
 
@@ -130,7 +132,8 @@ class AnnotationFile:
 
     def _require_writable(self, parsed: Any) -> None:
         known = (
-            parsed is None or geojson.is_geojson(parsed) or nimbus.is_nimbus(parsed)
+            (parsed is None and self._content.startswith(BINARY))
+            or geojson.is_geojson(parsed) or nimbus.is_nimbus(parsed)
             or (isinstance(parsed, dict) and "shapes" in parsed)
         )  # fmt: skip
         if not known or len(self.images) != 1:

@@ -169,7 +169,7 @@ def _chosen(
 
 
 def _truth(file: Path, images: Sequence[str]) -> dict[str, tuple[Annotation, ...]]:
-    found, _ = read_annotations(file, images, label="object")
+    found, _ = read_annotations(file, images, label="object", pieces="one")
     return {image.path: image.outlines for image in found}
 
 

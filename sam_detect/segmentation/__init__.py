@@ -60,6 +60,13 @@ class PlainSegmenterOptions(NaiveSegmenterOptions):
     )
 
 
+def _share(what: str, usual: float) -> Any:
+    """An option that is a share, with SAM 2's own default."""
+    return Field(
+        None, ge=0, le=1, description=f"{what}; by default {usual}.", json_schema_extra=shown("0-1")
+    )
+
+
 class SAM2SegmenterOptions(ProposalOptions, SAM2Options):
     """Of ``sam2``."""
 
@@ -75,6 +82,19 @@ class SAM2SegmenterOptions(ProposalOptions, SAM2Options):
         description="Points along a side of SAM 2's grid, 1-256, by default 32; auto: as many as "
         "the library's smallest example needs.",
         json_schema_extra=shown("auto|N", expected="'auto' or a whole number from 1 to 256"),
+    )
+    pred_iou_thresh: float | None = _share("Least quality that SAM 2 predicts of a mask", 0.8)
+    stability_score_thresh: float | None = _share("Least stability of SAM 2's masks", 0.95)
+    box_nms_thresh: float | None = _share("Most overlap (IoU) of the boxes of SAM 2's masks", 0.7)
+    crop_n_layers: int | None = Field(
+        None,
+        ge=0,
+        le=4,
+        description="Further layers of crops, in which SAM 2 finds smaller objects; by default 0.",
+        json_schema_extra=shown("N"),
+    )
+    compile: bool | None = Field(
+        None, description="Compile SAM 2's decoder (torch.compile): a minute once, then faster."
     )
 
 

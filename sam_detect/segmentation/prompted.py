@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from sam_detect.errors import ConfigError, MaskError
+from sam_detect.errors import MaskError
 from sam_detect.interfaces import PromptedSegmenter, Segmenter
 from sam_detect.masks import BoolArray, FloatArray, intersection
 from sam_detect.types import Frame, ImageRGB, Masks
@@ -212,22 +210,6 @@ def masks_for_points(frame: Frame, proposals: Masks, points_xy: Sequence[Numbers
     """
     found = [_mask_at(frame, proposals, point) for point in points_xy]
     return Masks.concatenate([Masks.empty(frame.size_hw), *found])
-
-
-def given_masks(
-    frame: Frame, masks: npt.NDArray[Any] | Masks | str | None, automatic: Callable[[Frame], Masks]
-) -> Masks:
-    """The masks that a caller gives in any form: an array ``(H, W)`` or ``(N, H, W)``, masks, none,
-    or "auto" for what ``automatic`` returns; ``ConfigError`` for another word."""
-    if isinstance(masks, Masks):
-        return masks
-    if masks is None:
-        return Masks.empty(frame.size_hw)
-    if isinstance(masks, str):
-        if masks != "auto":
-            raise ConfigError(f"masks must be 'auto', an array or Masks, got {masks!r}")
-        return automatic(frame)
-    return Masks.from_dense(np.asarray(masks))
 
 
 def middle_mask(proposals: Masks) -> BoolArray:

@@ -15,7 +15,6 @@ HOST = "127.0.0.1"
 """Where pages are served unless another address is asked for."""
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 LEAST_TOKEN = 16
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,17 @@ class Access:
             raise ConfigError(f"a token needs {LEAST_TOKEN} characters or more")
 
     def refusal(
-        self, method: str, *, host: str, origin: str | None, authorization: str | None
+        self, *, host: str, origin: str | None, site: str | None, authorization: str | None
     ) -> tuple[int, str] | None:
         """Status and reason if a request is refused; None where it may go on.
 
         Args:
             host: as its header ``Host`` has it. Without a token only names of loopback are right:
                 a page elsewhere may make a name of its own lead here (DNS rebinding).
-            origin: its header ``Origin``: a page of another origin may not change anything.
+            origin: its header ``Origin``: a page of another origin may ask nothing, also where it
+                could not read the answer: work would be done for it.
+            site: its header ``Sec-Fetch-Site``: browsers send it with each request, also where they
+                send no origin (pictures, links, frames).
             authorization: its header of this name, ``Bearer TOKEN``.
         """
         if self.token is None:
@@ -62,7 +64,7 @@ class Access:
             if kind.casefold() != "bearer" or not same:
                 return 401, "a token is needed: Authorization: Bearer TOKEN"
         from_here = origin in (None, f"http://{host}", f"https://{host}")
-        if method not in SAFE_METHODS and not from_here:
+        if not from_here or site not in (None, "same-origin", "none"):
             return 403, "the request comes from another page"
         return None
 

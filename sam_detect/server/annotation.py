@@ -19,6 +19,7 @@ from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.server.changes import Changes, edited, example_item, learning, outline_step
 from sam_detect.server.journal import Change, Journal, Step
 from sam_detect.server.pictures import OpenPicture, OpenPictures, ShownObject, id_of, without_same
+from sam_detect.server.uploads import shown_name
 from sam_detect.sources import find_images
 from sam_detect.types import Detections, Frame, Masks
 
@@ -101,7 +102,7 @@ class AnnotationSession:
     def names(self) -> list[str]:
         """Of the pictures, as users see them."""
         with self._lock:
-            return [Path(path).name for path in self._paths]
+            return [shown_name(path, number) for number, path in enumerate(self._paths)]
 
     @property
     def missing(self) -> set[int]:
@@ -129,13 +130,13 @@ class AnnotationSession:
 
     def finished(self) -> set[int]:
         """Numbers of the pictures that users marked as finished."""
-        named = self.journal.finished()
+        named, shown = self.journal.finished(), self.names
         with self._lock:
             found = {self._digests[d] for d in named if d in self._digests}
             # A picture that was not opened yet is known by its name.
             unopened = set(range(len(self._paths))) - set(self._digests.values())
             names = {name for digest, name in named.items() if digest not in self._digests}
-            return found | {i for i in unopened if Path(self._paths[i]).name in names}
+            return found | {i for i in unopened if i < len(shown) and shown[i] in names}
 
     def after(self, picture: int) -> list[int]:
         """The unfinished pictures in the order of the queue, those after one first."""

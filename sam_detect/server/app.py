@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from importlib import resources
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query
 
 from sam_detect import __version__
 from sam_detect.library.snapshot_reader import SNAPSHOT_LIMIT
 from sam_detect.server.access import Access
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession
-from sam_detect.server.http import CONTENT_POLICY, Guard, answer_problems
+from sam_detect.server.http import Guard, PlainJSON, answer_problems, page_file
 from sam_detect.server.library_routes import library_body_limit, library_routes
 from sam_detect.server.library_view import LibraryView
 from sam_detect.server.picture_routes import group_routes, picture_routes
 from sam_detect.server.survey import POLICIES, Policy, Survey
 
 MAX_BODY = 4 << 20
-VIEWER_STYLE = "style-src 'self' 'sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE='"
-"""The one style sheet that OpenSeadragon writes into the page, by its digest."""
 PAGE = {
     "": ("index.html", "text/html"),
     **{f"{name}.js": (f"{name}.js", "text/javascript")
@@ -42,7 +39,8 @@ def annotation_app(
     session: AnnotationSession, survey: Survey, ahead: WorkAhead, access: Access
 ) -> Guard:
     """The page and what it asks for."""
-    app = FastAPI(title="sam-detect", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title="sam-detect", version=__version__, docs_url=None, redoc_url=None,
+                  default_response_class=PlainJSON)  # fmt: skip
     answer_problems(app)
 
     @app.get("/healthz")
@@ -89,7 +87,7 @@ def annotation_app(
     app.include_router(group_routes(session, survey, ahead))
     app.include_router(library_routes(LibraryView(session.detector)))
     for path, (name, media) in PAGE.items():
-        app.get(f"/{path}", include_in_schema=False)(_file(name, media))
+        app.get(f"/{path}", include_in_schema=False)(page_file(name, media))
 
     def body_limit(path: str) -> int:
         return library_body_limit(path) if path.startswith("/api/library/") else MAX_BODY
@@ -106,16 +104,3 @@ def _counts(session: AnnotationSession) -> Counter[str]:
         label for label, negative in zip(arrays.labels, arrays.negatives, strict=True)
         if not negative
     )  # fmt: skip
-
-
-def _file(name: str, media: str) -> Any:
-    """What answers with a file of the page."""
-
-    def answer(_: Request) -> Response:
-        content = (resources.files("sam_detect.server") / "static" / name).read_bytes()
-        headers = {"Cache-Control": "no-cache"}
-        if name == "index.html":
-            headers["Content-Security-Policy"] = f"{CONTENT_POLICY}; {VIEWER_STYLE}"
-        return Response(content, media_type=media, headers=headers)
-
-    return answer

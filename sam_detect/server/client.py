@@ -24,7 +24,7 @@ from sam_detect.errors import (
     SamDetectError,
     UnavailableError,
 )
-from sam_detect.masks import checked_rle, rle_to_crop
+from sam_detect.masks import MaskRLE, checked_rle, rle_to_crop
 from sam_detect.types import Classification, Detections, Masks, Neighbour
 
 ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
@@ -123,6 +123,8 @@ class Client:
         *,
         boxes_xywh: Sequence[Sequence[float]] = (),
         points_xy: Sequence[Sequence[float]] = (),
+        masks: Sequence[MaskRLE] = (),
+        polygons_xy: Sequence[Sequence[Sequence[float]]] = (),
         negative: bool = False,
         library: str | None = None,
     ) -> dict[str, Any]:
@@ -133,6 +135,8 @@ class Client:
             label: the name of all of them.
             boxes_xywh: ``x, y, width, height`` in pixels, each around one object.
             points_xy: ``x, y`` in pixels, each on one object.
+            masks: each of one object, as the ``mask_rle`` of a detection.
+            polygons_xy: the corners of the outline of each of some objects, ``x, y`` in pixels.
             negative: learn that these are *not* a ``label``.
             library: is made if it does not exist; None: that of the service.
 
@@ -142,7 +146,8 @@ class Client:
         request = {
             "label": label, "boxes_xywh": [list(map(float, box)) for box in boxes_xywh],
             "points_xy": [list(map(float, point)) for point in points_xy], "negative": negative,
-            "library": library,
+            "masks": list(masks), "library": library,
+            "polygons_xy": [[list(map(float, p)) for p in polygon] for polygon in polygons_xy],
         }  # fmt: skip
         files, data = [("image", _file(image, 0))], {"request": json.dumps(request)}
         answer: dict[str, Any] = self._ask("POST", "/v1/examples", files=files, data=data).json()
@@ -206,9 +211,11 @@ class Client:
         """What ``library stats --json`` prints."""
         return dict(self._ask("GET", f"/v1/libraries/{library}").json())
 
-    def undo(self, library: str) -> dict[str, Any]:
-        """Takes the last learning batch back; what was taken back."""
-        return dict(self._ask("POST", f"/v1/libraries/{library}/undo").json())
+    def undo(self, library: str, batch: str | None = None) -> dict[str, Any]:
+        """Takes a learning batch back: that of :meth:`learn`'s answer, or the last one, perhaps of
+        another user; what was taken back."""
+        query = _given({"batch": batch})
+        return dict(self._ask("POST", f"/v1/libraries/{library}/undo", params=query).json())
 
     # -- jobs --------------------------------------------------------------------------------
 

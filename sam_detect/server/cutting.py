@@ -16,6 +16,8 @@ OFF_CENTRES = (np.pi * 1e-6, np.e * 1e-6)
 rows and columns could disagree on which side of it the pixel is."""
 MAX_LINE_PIXELS = 2_000_000
 """Longest line, in rows and columns of pixels that it crosses."""
+MOST_PARTS = 1000
+"""Nobody cuts an object into more; a line that hatches it would, and each part takes time."""
 
 Labels = npt.NDArray[np.int32]
 Points = npt.NDArray[np.float64]
@@ -36,7 +38,7 @@ def parts_along(crop: BoolArray, line_xy: Points) -> Labels:
         ``(h, w)`` int32: 0 outside the mask, and the number of its part, from 1, on it.
 
     Raises:
-        MaskError: the line is too long.
+        MaskError: the line is too long, or there would be too many parts.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -56,7 +58,11 @@ def parts_along(crop: BoolArray, line_xy: Points) -> Labels:
         _corner_links(crop, labels, across, down), _links_of_islands(crop, labels, line)
     ])  # fmt: skip
     links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    _, joined = connected_components(links, directed=False)
+    found, joined = connected_components(links, directed=False)
+    if found > MOST_PARTS:
+        raise MaskError(
+            f"the line cuts the object into {found} parts: draw one that crosses it less"
+        )
     numbers: Labels = joined.astype(np.int32)[labels] + 1
     numbers[~crop] = 0
     return numbers
@@ -107,6 +113,8 @@ def _links_of_islands(crop: BoolArray, labels: Labels, line: Points) -> npt.NDAr
     count, islands, stats, _ = cv2.connectedComponentsWithStats(crop.view(np.uint8), connectivity=8)
     if count <= 2:
         return np.zeros((0, 2), np.int64)
+    if count > MOST_PARTS:
+        raise MaskError(f"the object has {count} parts that lie apart: split a part by itself")
     largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
     main = islands == largest
     distances, nearest = cv2.distanceTransformWithLabels(

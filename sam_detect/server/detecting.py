@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Query
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Query, Request, UploadFile
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from sam_detect.errors import SamDetectError
+from sam_detect.errors import ConfigError, SamDetectError
+from sam_detect.masks import checked_rle
+from sam_detect.server.answers import Outline
+from sam_detect.server.changes import masks_of
 from sam_detect.server.detectors import Detectors
-from sam_detect.server.http import problem_of
+from sam_detect.server.editing import reshape
+from sam_detect.server.http import first_problem, problem_of
 from sam_detect.server.metrics import Metrics
 from sam_detect.server.uploads import Upload
 from sam_detect.server.work import WorkQueue
-from sam_detect.types import Detections
+from sam_detect.types import Masks
 
+MOST_VALUES = 100_000
+"""Of a JSON body: each may take a hundred times the memory that it takes in the text."""
+FormFile = Annotated[UploadFile, WithJsonSchema({"type": "string", "format": "binary"})]
+Said = TypeVar("Said", bound=BaseModel)
+QUICK_PIXELS = 16_000_000
+"""A picture of more takes long: pictures of usual cameras do not wait for it."""
+Point = tuple[float, float]
 LibraryName = Annotated[str, Field(min_length=1, max_length=100)]
 LibraryQuery = Annotated[LibraryName | None, Query(description="None: that of the service.")]
 
@@ -43,16 +55,18 @@ class Body(BaseModel):
 
 
 class Learning(Body):
-    """What a picture shows. Boxes are ``x, y, width, height`` in pixels, points ``x, y``."""
+    """What a picture shows. Boxes are ``x, y, width, height`` in pixels, points ``x, y``; a mask
+    and a polygon (its corners) outline an object each."""
 
     model_config = ConfigDict(
-        extra="forbid", allow_inf_nan=False,
-        json_schema_extra={"example": {"label": "nut", "boxes_xywh": [[40, 60, 80, 50]]}},
-    )  # fmt: skip
+        json_schema_extra={"example": {"label": "nut", "boxes_xywh": [[40, 60, 80, 50]]}}
+    )
 
     label: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
     boxes_xywh: Annotated[list[tuple[float, float, float, float]], Field(max_length=1000)] = []
-    points_xy: Annotated[list[tuple[float, float]], Field(max_length=1000)] = []
+    points_xy: Annotated[list[Point], Field(max_length=1000)] = []
+    masks: Annotated[list[Outline], Field(max_length=1000)] = []
+    polygons_xy: Annotated[list[list[Point]], Field(max_length=1000)] = []
     negative: bool = False
     library: LibraryName | None = None
 
@@ -77,6 +91,38 @@ def asked(
     return Asked(library, threshold, unknown, explain)
 
 
+async def parsed(model: type[Said], said: Request | str) -> Said:
+    """What the JSON of a form's field, or of a request without pictures, says; parsed in a thread:
+    the loop goes on answering others. Raises ``ConfigError``, which names the field."""
+    if isinstance(said, Request):
+        kind = said.headers.get("content-type", "").partition(";")[0].strip().casefold()
+        if kind != "application/json":
+            raise ConfigError("send pictures in the field 'images' of multipart/form-data, or JSON")
+    data = said.encode() if isinstance(said, str) else await said.body()
+
+    def parse() -> Said:
+        # These characters separate values; in base64 there are none of them.
+        if sum(map(data.count, b"{[,:")) > MOST_VALUES:
+            raise ConfigError(f"the JSON has too many values: {MOST_VALUES} are read")
+        try:
+            return model.model_validate_json(data)
+        except ValidationError as error:
+            raise ConfigError(first_problem(error)) from error
+
+    return await asyncio.to_thread(parse)
+
+
+def reference(name: str) -> dict[str, Any]:
+    """A schema that another part of the OpenAPI document has."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def form_text(name: str) -> Any:
+    """The field ``request`` of a form: JSON that says what a schema allows."""
+    media = {"contentMediaType": "application/json", "contentSchema": reference(name)}
+    return WithJsonSchema({"type": "string", **media})
+
+
 class Service:
     """What the requests of a service share: the detectors, the queue and the figures."""
 
@@ -94,10 +140,13 @@ class Service:
         self.metrics.batches.observe(size)
 
     async def run(
-        self, key: Any, work: Any, item: Any, gone: Callable[[], Any] | None = None
+        self, work: Any, asked: Any, upload: Upload, gone: Callable[[], Any] | None = None
     ) -> Any:
-        """Has the worker do something; takes and raises what :meth:`WorkQueue.run` does."""
-        return await self.queue.run(key, work, item, gone=gone)
+        """Has a worker do something with a picture; takes and raises what :meth:`WorkQueue.run`
+        does. Pictures of which the same is ``asked`` may be worked on together."""
+        most = self.detectors.default.settings.max_image_pixels
+        slow = await asyncio.to_thread(upload.pixels, most) > QUICK_PIXELS
+        return await self.queue.run(asked, work, (asked, upload), slow=slow, gone=gone)
 
     def detect(self, items: Sequence[tuple[Asked, Upload]]) -> list[dict[str, Any]]:
         """The pictures of a micro-batch, all asked for alike."""
@@ -108,10 +157,10 @@ class Service:
         snapshot, found = detector.snapshot(), []
         for how, upload in items:
             try:
-                frame, pipeline = upload.read(detector), detector.pipeline
-                detections = pipeline.detect(frame, snapshot=snapshot, explain_unknown=how.unknown)
-                if how.threshold is not None:
-                    detections = _at_least(detections, how.threshold)
+                pipeline = detector.pipeline.with_threshold(how.threshold)
+                detections = pipeline.detect(
+                    upload.read(detector), snapshot=snapshot, explain_unknown=how.unknown
+                )
                 shown = detections if how.unknown else detections.known
                 self.metrics.note_stages(detections.timings_ms)
                 found.append(shown.to_dict(explain=how.explain))
@@ -137,6 +186,7 @@ class Service:
             learnt = detector.learn(
                 frame, learning.label, boxes_xywh=learning.boxes_xywh,
                 points_xy=learning.points_xy, negative=learning.negative,
+                masks=_outlined(learning, frame.size_hw),
             )  # fmt: skip
         except SamDetectError as error:
             return error
@@ -147,6 +197,8 @@ class Service:
         }  # fmt: skip
 
 
-def _at_least(detections: Detections, threshold: float) -> Detections:
-    """The detections without the labels that are less sure."""
-    return detections[[i for i, each in enumerate(detections) if each.confidence >= threshold]]
+def _outlined(learning: Learning, size_hw: tuple[int, int]) -> Masks | None:
+    """The masks and polygons; None without any. Raises ``MaskError`` where one is malformed."""
+    found = [masks_of([checked_rle(dict(each))], size_hw) for each in learning.masks]
+    found += [reshape([each], size_hw) for each in learning.polygons_xy]
+    return Masks.concatenate(found) if found else None

@@ -135,7 +135,12 @@ def split(mask: Masks, line_xy: npt.ArrayLike, size_hw: tuple[int, int]) -> list
             "the line does not separate the object: draw it from one side of the object to the "
             "other, beyond its outline at both ends"
         )
-    return [_drawn(mask.size_hw, box, labels == part) for part in order]
+    places, parts = _places(labels), []
+    for part in order:
+        y, x = places[part - 1]
+        own = (box[0] + x.start, box[1] + y.start, box[0] + x.stop, box[1] + y.stop)
+        parts.append(_drawn(mask.size_hw, own, labels[y, x] == part))
+    return parts
 
 
 def merged(masks: Masks) -> Masks:
@@ -234,21 +239,24 @@ def _without_new_specks(left: BoolArray, erased: BoolArray) -> BoolArray:
 
 def _specks_joined(labels: Labels) -> Labels:
     """Numbered parts (0 is outside), each speck with the largest part that it touches."""
-    while True:
-        sizes = np.bincount(labels.ravel())
-        sizes[0] = 0
-        specks = np.flatnonzero(_are_specks(sizes))
-        if not specks.size:
-            return labels
+    places, sizes = _places(labels), np.bincount(labels.ravel())
+    sizes[0] = 0
+    while (specks := np.flatnonzero(_are_specks(sizes))).size:
         smallest = int(specks[np.argmin(sizes[specks])])
-        y, x = np.nonzero(labels == smallest)
-        around = labels[max(0, y.min() - 1) : y.max() + 2, max(0, x.min() - 1) : x.max() + 2]
+        y, x = places[smallest - 1]
+        around = labels[max(0, y.start - 1) : y.stop + 1, max(0, x.start - 1) : x.stop + 1]
         own = (around == smallest).astype(np.uint8)
         near = cv2.dilate(own, np.ones((3, 3), np.uint8)).astype(np.bool_)
         others = np.setdiff1d(around[near], [0, smallest])
         if not others.size:  # it lies apart from all others
             others = np.setdiff1d(np.flatnonzero(sizes), [smallest])
-        around[own.astype(np.bool_)] = others[np.argmax(sizes[others])]
+        into = int(others[np.argmax(sizes[others])])
+        around[own.astype(np.bool_)] = into
+        sizes[into] += sizes[smallest]
+        sizes[smallest] = 0
+        both = zip(places[into - 1], (y, x), strict=True)
+        places[into - 1] = [slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in both]
+    return labels
 
 
 def _are_specks(sizes: Labels) -> BoolArray:
@@ -257,6 +265,13 @@ def _are_specks(sizes: Labels) -> BoolArray:
     found = (sizes > 0) & (sizes <= most)
     found[np.argmax(sizes)] = False
     return np.asarray(found)
+
+
+def _places(labels: Labels) -> list[Any]:
+    """The rows and columns of each part, so that none takes the time of all of them."""
+    from scipy.ndimage import find_objects
+
+    return list(find_objects(labels))
 
 
 # -- crops -----------------------------------------------------------------------------------

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import re
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
 from http import HTTPStatus
+from importlib import resources
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
 from PIL import Image
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from sam_detect.errors import (
     ConfigError,
@@ -49,6 +54,8 @@ PROBLEM = "application/problem+json"
 MAX_BODY = 1 << 20
 BODY_SECONDS = 30.0
 """A body that takes longer is given up: a slow client would hold its connection for ever."""
+STALLED_BODY_SECONDS = 10.0
+"""... and so is one of which nothing comes for so long."""
 DRAINED_BYTES, DRAINED_SECONDS = 64 << 20, 5
 """So much of a body that is refused is read, so that its sender gets to the answer."""
 SOCKET_PROTOCOL = "sam-detect"
@@ -60,8 +67,10 @@ REFUSED_SOCKET = 1008
 """The close code of RFC 6455 for a policy that was violated."""
 CONTENT_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "frame-ancestors 'none'; "
+    "style-src 'self' 'sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE='"
 )
+"""The digest is of the one style sheet that OpenSeadragon writes into a page."""
 SECURITY_HEADERS = {
     "Content-Security-Policy": CONTENT_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -69,6 +78,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+_CHARSET = re.compile(r'charset="?utf-?8"?')
 REQUEST: ContextVar[str] = ContextVar("request", default="")
 """The id of the request that is being answered."""
 STATUSES: tuple[tuple[type[SamDetectError], int], ...] = (
@@ -111,7 +121,7 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
 
 def answer_of(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     """The answer with the body of a problem."""
-    return JSONResponse(body, body["status"], headers=headers, media_type=PROBLEM)
+    return PlainJSON(body, body["status"], headers=headers, media_type=PROBLEM)
 
 
 def problem_body(status: int, detail: str) -> dict[str, Any]:
@@ -139,9 +149,11 @@ def answer_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def malformed(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        place = ".".join(str(each) for each in first["loc"][1:])
-        return problem(422, f"{place}: {first['msg']}" if place else first["msg"])
+        return problem(422, first_problem(error, within=1))
+
+    @app.exception_handler(WebSocketRequestValidationError)
+    async def malformed_stream(socket: WebSocket, error: WebSocketRequestValidationError) -> None:
+        await socket.send_denial_response(problem(422, first_problem(error, within=1)))
 
     @app.exception_handler(Exception)
     def broken(_: Request, error: Exception) -> Response:
@@ -150,6 +162,43 @@ def answer_problems(app: FastAPI) -> None:
 
     for kind in (OSError, MemoryError):
         app.exception_handler(kind)(lambda _, error: answer_of(problem_of(error)))
+
+
+def first_problem(error: Any, within: int = 0) -> str:
+    """Of an error of pydantic the field, without so many parts of its place, and what is wrong."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"][within:]))
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
+
+
+def known_query(asked: HTTPConnection) -> None:
+    """A dependency of routes: refuses what a query names and no route reads, as a misspelt name."""
+    route = asked.scope["route"].dependant
+    known = {each.alias for part in (route, *route.dependencies) for each in part.query_params}
+    for name in {*asked.query_params} - known:
+        said = f"there is no such option; there are: {', '.join(sorted(known)) or 'none'}"
+        is_http = asked.scope["type"] == "http"
+        error = RequestValidationError if is_http else WebSocketRequestValidationError
+        raise error([{"loc": ("query", name[:100]), "msg": said}])
+
+
+class PlainJSON(JSONResponse):
+    """Plain data, which FastAPI does not look at, value by value: that takes longer than all else
+    for some hundred outlines. What is no text (in names of files) becomes question marks."""
+
+    def render(self, content: Any) -> bytes:
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace")
+
+
+def page_file(name: str, media: str) -> Callable[[], Response]:
+    """What answers with a file of a page."""
+
+    def answer() -> Response:
+        content = (resources.files("sam_detect.server") / "static" / name).read_bytes()
+        return Response(content, media_type=media, headers={"Cache-Control": "no-cache"})
+
+    return answer
 
 
 class Guard:
@@ -162,8 +211,8 @@ class Guard:
         public: paths of pages that hold no data: without a token they are answered, too.
         body_limit: bytes of the largest body for a path.
         body_seconds: a body that takes longer is answered with 408.
-        bytes_at_once: of the bodies of all requests that are being answered; a request that would
-            make it more is answered with 429. None: it is not limited.
+        bytes_at_once: of what came of the bodies of all requests that are being answered; a
+            request that makes it more is answered with 429. None: it is not limited.
     """
 
     def __init__(
@@ -193,39 +242,69 @@ class Guard:
         headers = Headers(scope=scope)
         limit = self._body_limit(scope["path"])
         refused = self._access.refusal(
-            scope["method"], host=headers.get("host", ""), origin=headers.get("origin"),
-            authorization=headers.get("authorization"),
+            host=headers.get("host", ""), origin=headers.get("origin"),
+            site=headers.get("sec-fetch-site"), authorization=headers.get("authorization"),
         )  # fmt: skip
         public = scope["method"] in ("GET", "HEAD") and scope["path"] in self._public
         length = headers.get("content-length", "0")
-        if refused is not None and not (refused[0] == 401 and public):
+        charset = _CHARSET.sub("", headers.get("content-type", "").casefold())
+        if refused is not None and not (refused[0] in (401, 403) and public):
             extra = {"WWW-Authenticate": "Bearer"} if refused[0] == 401 else None
             answer = problem(*refused, extra)
         elif "transfer-encoding" in headers:
             answer = problem(411, "a request needs its Content-Length")
+        elif "charset" in charset:
+            answer = problem(415, "text of a request is read as UTF-8: leave the charset out")
         elif not (length.isascii() and length.isdigit()):
             answer = problem(400, "the Content-Length is no number")
         elif len(length) > 18 or int(length) > limit:
             answer = problem(413, f"this request may have {limit} bytes")
-        elif self._bytes_at_once is not None and self._bytes + int(length) > self._bytes_at_once:
-            answer = problem(429, "too many uploads at once: send it again", {"Retry-After": "2"})
         else:
-            self._bytes += int(length)
+            taken: list[int] = []
             try:
-                await self._app(scope, _timed(receive, self._body_seconds), _with_headers(send))
+                await self._app(scope, self._taking(receive, taken), _with_headers(send))
             finally:
-                self._bytes -= int(length)
+                self._bytes -= sum(taken)
             return
         # A client that is still sending would not read the answer, so what it sends is thrown away.
         answer.headers["Connection"] = "close"
         await _drain(receive)
         await answer(scope, receive, _with_headers(send))
 
+    def _taking(self, receive: Receive, taken: list[int]) -> Receive:
+        """Takes a body; gives it up where it is not complete in time, nothing of it comes for long,
+        or there is no room for it. What is only announced takes none."""
+        now = asyncio.get_running_loop().time
+        end, complete = now() + self._body_seconds, False
+
+        async def taking() -> Message:
+            nonlocal complete
+            if complete:  # what is waited for now is the end of the connection
+                return await receive()
+            try:
+                left = min(end - now(), STALLED_BODY_SECONDS)
+                message = await asyncio.wait_for(receive(), max(left, 0.001))
+            except asyncio.TimeoutError as error:
+                late = (
+                    f"the request was not complete after {self._body_seconds:g} s, or stood still"
+                )
+                raise HTTPException(408, late, {"Connection": "close"}) from error
+            complete = not message.get("more_body", False)
+            taken.append(len(message.get("body", b"")))
+            self._bytes += taken[-1]
+            if self._bytes_at_once is not None and self._bytes > self._bytes_at_once:
+                await _drain(receive)
+                close = {"Retry-After": "2", "Connection": "close"}
+                raise HTTPException(429, "too many uploads at once: send it again", close)
+            return message
+
+        return taking
+
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        # A WebSocket changes things whatever its method, and no page is asked before it (CORS).
         refused = self._access.refusal(
-            "POST", host=headers.get("host", ""), origin=headers.get("origin"),
+            host=headers.get("host", ""), origin=headers.get("origin"),
+            site=headers.get("sec-fetch-site"),
             authorization=headers.get("authorization") or _named(scope.get("subprotocols", ())),
         )  # fmt: skip
         if refused is None:
@@ -257,28 +336,6 @@ def _named(protocols: Iterable[str]) -> str | None:
     return None
 
 
-def _timed(receive: Receive, seconds: float) -> Receive:
-    """Gives up a body that is not complete in time."""
-    end = asyncio.get_running_loop().time() + seconds
-    complete = False
-
-    async def timed() -> Message:
-        nonlocal complete
-        if complete:  # what is waited for now is the end of the connection
-            return await receive()
-        try:
-            left = end - asyncio.get_running_loop().time()
-            message = await asyncio.wait_for(receive(), max(left, 0.001))
-        except asyncio.TimeoutError as error:
-            raise HTTPException(
-                408, f"the request was not complete after {seconds:g} s", {"Connection": "close"}
-            ) from error
-        complete = not message.get("more_body", False)
-        return message
-
-    return timed
-
-
 async def _drain(receive: Receive) -> None:
     """Reads and drops a body, as long as it is not too long and not too slow."""
     left = DRAINED_BYTES
@@ -305,12 +362,6 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
-
-
-def as_json(content: Mapping[str, Any]) -> Response:
-    """Plain data as the body of an answer: FastAPI's own way looks at each value of it, which takes
-    longer than all else for the outlines of some hundred objects."""
-    return JSONResponse(content)
 
 
 def as_image(

@@ -7,11 +7,14 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from fastapi import APIRouter, File, Form, Header, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import ConfigDict, Field
 
 from sam_detect.errors import ConfigError
+from sam_detect.server import answers
+from sam_detect.server.detecting import Body, FormFile, form_text, parsed, reference
+from sam_detect.server.http import PlainJSON
 from sam_detect.server.jobs import ENDED, Jobs
 
 MOST_UPLOADED = 1000
@@ -19,13 +22,12 @@ ASK_SECONDS, HEARTBEAT_SECONDS = 0.25, 15.0
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")]
 
 
-class JobOptions(BaseModel):
+class JobOptions(Body):
     """How the pictures of a job are detected."""
 
     model_config = ConfigDict(
-        extra="forbid", allow_inf_nan=False,
-        json_schema_extra={"example": {"folder": "tray-7", "library": "nuts"}},
-    )  # fmt: skip
+        json_schema_extra={"example": {"folder": "tray-7", "library": "nuts"}}
+    )
 
     folder: Annotated[str | None, Field(min_length=1, max_length=1000)] = None
     library: Annotated[str | None, Field(min_length=1, max_length=100)] = None
@@ -37,47 +39,38 @@ def job_routes(jobs: Jobs) -> APIRouter:
     """What is asked of jobs, under ``/v1/jobs``."""
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-    @router.post("", status_code=202, summary="Begin a job", openapi_extra={
-        "requestBody": {"required": True, "content": {
-            "multipart/form-data": {"schema": {"type": "object", "required": ["images"],
-                "properties": {
-                    "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                    "request": {"type": "string", "contentMediaType": "application/json",
-                                "contentSchema": JobOptions.model_json_schema()}}}},
-            "application/json": {"schema": JobOptions.model_json_schema()},
-        }}})  # fmt: skip
-    async def begin(request: Request) -> Response:
+    @router.post("", status_code=202, summary="Begin a job", response_model=answers.JobState,
+                 openapi_extra={"requestBody": {"content": {"application/json": {
+                     "schema": reference("JobOptions")}}}})  # fmt: skip
+    async def begin(
+        request: Request,
+        images: Annotated[list[FormFile], File(max_length=MOST_UPLOADED)] = [],  # noqa: B006
+        said: Annotated[str, Form(alias="request"), form_text("JobOptions")] = "{}",
+    ) -> Response:
         """Pictures that are sent, or those of a ``folder`` below the root of the service."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
-        if kind == "application/json":
-            options = _options(await request.body())
+        if images:
+            options = await parsed(JobOptions, said)
+            pictures = [(each.filename or "", await each.read()) for each in images]
+            made = await asyncio.to_thread(jobs.submit, pictures, _plain(options))
+        else:
+            options = await parsed(JobOptions, request)
             if options.folder is None:
                 raise ConfigError("name a folder, or send pictures as multipart/form-data (images)")
             made = await asyncio.to_thread(jobs.submit_folder, options.folder, _plain(options))
-        elif kind == "multipart/form-data":
-            async with request.form(max_files=MOST_UPLOADED, max_fields=4) as form:
-                options = _options(str(form.get("request") or "{}"))
-                files = [each for each in form.getlist("images") if not isinstance(each, str)]
-                if not files:
-                    raise ConfigError("the field 'images' has no file")
-                pictures = [(each.filename or "", await each.read()) for each in files]
-            made = await asyncio.to_thread(jobs.submit, pictures, _plain(options))
-        else:
-            raise ConfigError("send pictures as multipart/form-data (images), or name a folder")
-        return JSONResponse(jobs.get(made), 202, {"Location": f"/v1/jobs/{made}"})
+        return PlainJSON(jobs.get(made), 202, {"Location": f"/v1/jobs/{made}"})
 
-    @router.get("", summary="List jobs")
+    @router.get("", summary="List jobs", response_model=answers.JobList)
     def listed(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
         """Newest first."""
         return {"jobs": jobs.all(limit)}
 
-    @router.get("/{job}", summary="How far a job is")
+    @router.get("/{job}", summary="How far a job is", response_model=answers.JobState)
     def state(job: JobId) -> dict[str, Any]:
         """``state`` is waiting, running, done or cancelled; ``problems`` counts bad pictures."""
         return jobs.get(job)
 
     @router.get("/{job}/results", summary="The results of a job so far",
-                responses={200: {"content": {"application/jsonl": {}}}})  # fmt: skip
+                **answers.file_of("application/jsonl"))  # fmt: skip
     def results(job: JobId, start: Annotated[int, Query(ge=0, le=2**31)] = 0) -> Response:
         """JSON lines, in the order of the pictures, from the position ``start`` on."""
         jobs.get(job)
@@ -85,7 +78,7 @@ def job_routes(jobs: Jobs) -> APIRouter:
         return StreamingResponse(lines, media_type="application/jsonl")
 
     @router.get("/{job}/events", summary="The progress of a job",
-                responses={200: {"content": {"text/event-stream": {}}}})  # fmt: skip
+                **answers.file_of("text/event-stream"))  # fmt: skip
     async def events(
         request: Request, job: JobId, last: Annotated[str, Header(alias="Last-Event-ID")] = ""
     ) -> Response:
@@ -95,7 +88,8 @@ def job_routes(jobs: Jobs) -> APIRouter:
         progress = _progress(request, jobs, job, after)
         return StreamingResponse(progress, media_type="text/event-stream")
 
-    @router.delete("/{job}", summary="Cancel a job, or remove one that has ended")
+    @router.delete("/{job}", summary="Cancel a job, or remove one that has ended",
+                   response_model=answers.JobState)  # fmt: skip
     def cancel(job: JobId) -> dict[str, Any]:
         """The picture in work is the last one. Results stay until the job is removed."""
         return jobs.cancel(job)
@@ -119,15 +113,6 @@ async def _progress(request: Request, jobs: Jobs, job: str, after: int) -> Async
         if silent >= HEARTBEAT_SECONDS:
             silent = 0.0
             yield ": still working\n\n"
-
-
-def _options(text: str | bytes) -> JobOptions:
-    try:
-        return JobOptions.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(each) for each in first["loc"])
-        raise ConfigError(f"{place}: {first['msg']}" if place else first["msg"]) from error
 
 
 def _plain(options: JobOptions) -> dict[str, Any]:

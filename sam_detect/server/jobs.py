@@ -164,8 +164,11 @@ class Jobs:
         self._require_room()
         if self._root is None:
             raise ConfigError("this service takes no folders: start it with --root DIR")
-        place = (self._root / folder).resolve()
-        if not place.is_relative_to(self._root) or not place.is_dir():
+        place, there = self._root, False
+        with suppress(OSError, ValueError):  # its name is too long, or has a NUL
+            place = (self._root / folder).resolve()
+            there = place.is_dir()
+        if not place.is_relative_to(self._root) or not there:
             raise ConfigError(f"'{folder}' is no folder below the root of this service")
         found = [Path(path) for path in find_images(str(place))]
         inside = [path for path in found if path.resolve().is_relative_to(self._root)]
@@ -173,7 +176,10 @@ class Jobs:
             raise ConfigError(
                 f"'{folder}' has {len(inside)} pictures: 1 to {MOST_PICTURES} are taken"
             )
-        named = [(str(path.relative_to(place)), str(path)) for path in inside]
+        named = [
+            (str(path.relative_to(place)).encode("utf-8", "replace").decode(), os.fsencode(path))
+            for path in inside
+        ]
         return self._add(secrets.token_hex(8), named, options)
 
     def get(self, job: str) -> dict[str, Any]:
@@ -217,7 +223,9 @@ class Jobs:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _add(self, job: str, named: Iterable[tuple[str, str]], options: dict[str, Any]) -> str:
+    def _add(
+        self, job: str, named: Iterable[tuple[str, str | bytes]], options: dict[str, Any]
+    ) -> str:
         rows = [(job, position, *each) for position, each in enumerate(named)]
         with self._lock, self._transaction():
             self._sql(
@@ -286,7 +294,8 @@ class Jobs:
                 if row is not None:
                     self._hold(job, row[0])
                     self._sql("UPDATE jobs SET state = 'running' WHERE id = ?", job)
-                    return job, row[0], json.loads(options), Upload(row[1], row[2])
+                    upload = Upload(row[1], os.fsdecode(row[2]))
+                    return job, row[0], json.loads(options), upload
         return None
 
     def _hold(self, job: str, position: int) -> None:

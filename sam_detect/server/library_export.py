@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from sam_detect.library.library import Library
 from sam_detect.masks import rle_to_crop
 from sam_detect.outputs.files import stem_of
 from sam_detect.registry import load_class
+from sam_detect.sources import natural_key
 from sam_detect.types import Classification, Detections, Frame, Masks, Point
 
 FORMATS = {
@@ -44,7 +46,9 @@ def export_annotations(library: Library, name: str, folder: Path) -> Path:
         raise NotFoundError(f"there is no format '{name}': {', '.join(FORMATS)}")
     content = folder / "content"
     content.mkdir()
-    sink = load_class("format", name)(content / FORMATS[name], multiple=True)
+    # A library from elsewhere may name any file: none is copied because a library names it.
+    given = {"pictures": False} if name == "yolo" else {}
+    sink = load_class("format", name)(content / FORMATS[name], multiple=True, **given)
     for frame, found in annotated_pictures(library):
         sink.write(frame, found)
     sink.close()
@@ -56,8 +60,8 @@ def export_annotations(library: Library, name: str, folder: Path) -> Path:
 
 
 def annotated_pictures(library: Library) -> Iterator[tuple[Frame, Detections]]:
-    """Each picture with the outlines of its positive examples. The frames are black: a library does
-    not have the pixels.
+    """Each picture with the outlines of its positive examples, in natural order, named relative to
+    the folder that all have in common. The frames are black: a library does not have the pixels.
 
     Different pictures of one name (all arrays are called ``array``) get the beginning of their
     digest added to it.
@@ -70,11 +74,16 @@ def annotated_pictures(library: Library) -> Iterator[tuple[Frame, Detections]]:
             key = data["picture"] or data["source"]
             groups.setdefault((key, (height, width)), []).append(point)
     stems = Counter(stem_of(points[0].payload["source"]) for points in groups.values())
-    for (key, size_hw), points in groups.items():
+    folders = {os.path.dirname(points[0].payload["source"]) for points in groups.values()}
+    common = os.path.commonpath(folders) if all(map(os.path.isabs, folders)) and folders else ""
+    ordered = sorted(groups.items(), key=lambda each: natural_key(each[1][0].payload["source"]))
+    for (key, size_hw), points in ordered:
         source = points[0].payload["source"]
+        source = os.path.relpath(source, common) if common else source
         if stems[stem_of(source)] > 1:
             path = Path(source)
-            source = str(path.with_name(f"{stem_of(source)}-{key[:8]}{path.suffix}"))
+            name = f"{stem_of(source)[:40]}-{key[:8]}{path.suffix}"
+            source = str(path.parent / name)  # its own name may be empty
         yield _annotated(source, size_hw, points)
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from sam_detect.errors import ConfigError, SamDetectError, one_line
 
@@ -29,6 +33,8 @@ its body has a time of its own (:class:`~sam_detect.server.http.Guard`)."""
 STALLED_SECONDS = 60
 """So long a client may take nothing of its answer."""
 WATCH_SECONDS = 1.0
+MOST_CONNECTIONS = 1024
+"""Open at once, and fewer than half of the files that this process may open (``ulimit -n``)."""
 
 
 class WatchedConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # h11 or httptools
@@ -39,6 +45,15 @@ class WatchedConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # 
         super().connection_made(transport)
         self._moved, self._unread = self.loop.time(), 0
         self._watching = self.loop.call_later(WATCH_SECONDS, self._watch)
+        if len(self.connections) > most_connections():
+            idle = [c for c in self.connections if isinstance(c, WatchedConnection) and c.is_idle]
+            min(idle, key=lambda each: each._moved, default=self).transport.abort()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is open, and no request is being answered."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and not self.transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watching.cancel()
@@ -49,8 +64,7 @@ class WatchedConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # 
         if transport.get_protocol() is not self:
             return  # it is a WebSocket now, and has its pings
         now, unread = self.loop.time(), transport.get_write_buffer_size()
-        answering = self.cycle is not None and not self.cycle.response_complete
-        moves = unread != self._unread if unread else answering
+        moves = unread != self._unread if unread else not self.is_idle
         if moves:
             self._moved = now
         self._unread = unread
@@ -58,6 +72,24 @@ class WatchedConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # 
             transport.abort()
         else:
             self._watching = self.loop.call_later(WATCH_SECONDS, self._watch)
+
+
+class WatchedSocket(WebSocketsSansIOProtocol):
+    """A WebSocket of uvicorn, which by itself says nothing, for ever, to a handshake that it cannot
+    read: one with a line of more than 8 KB, or with a body."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            self.transport.close()
+
+
+def most_connections() -> int:
+    """How many connections may be open: one more takes the place of the one that is idle longest.
+    Without files that are left, the loop could accept none, and would say so again and again."""
+    files = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else -1  # -1: no limit
+    return MOST_CONNECTIONS if files < 0 else max(16, min(MOST_CONNECTIONS, (files - WAITING) // 2))
 
 
 @contextmanager
@@ -86,23 +118,32 @@ def server_of(
     *,
     leave_seconds: int = LEAVE_SECONDS,
     max_message: int = MAX_MESSAGE,
-    max_requests_at_once: int | None = None,
 ) -> uvicorn.Server:
     """A server of an application; ``run(sockets=[...])`` answers until it is told to stop.
 
     Args:
         leave_seconds: what is being answered then may take so long.
         max_message: bytes of a message of a WebSocket.
-        max_requests_at_once: further ones are answered with 503.
     """
     # Messages are not inflated: what one read brings would be a thousand times as much in memory.
     config = uvicorn.Config(
         app, log_level=logging.WARNING, access_log=False, server_header=False, lifespan="on",
         timeout_graceful_shutdown=leave_seconds, timeout_keep_alive=IDLE_SECONDS,
-        http=WatchedConnection, ws="websockets-sansio", ws_max_size=max_message, log_config=None,
-        ws_per_message_deflate=False, limit_concurrency=max_requests_at_once,
+        http=WatchedConnection, ws=WatchedSocket, ws_max_size=max_message, log_config=None,
+        ws_per_message_deflate=False, backlog=WAITING,
     )  # fmt: skip
     return uvicorn.Server(config)
+
+
+def run_until_told(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Answers until it is told to stop. At SIGTERM the program then ends as at any other end, and
+    removes what it has in the temporary folder: uvicorn would kill it."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)) if main else None
+    with suppress(SystemExit):
+        server.run(sockets=[listening])
+    if main:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

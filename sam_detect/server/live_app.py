@@ -8,16 +8,22 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from importlib import resources
 from typing import Any
 
-from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from sam_detect import __version__
 from sam_detect.errors import ConfigError, NotFoundError, SamDetectError, one_line
 from sam_detect.server.access import Access
 from sam_detect.server.hidden_paths import reason_of, without_home
-from sam_detect.server.http import SOCKET_PROTOCOL, Guard, answer_problems, problem, status_of
+from sam_detect.server.http import (
+    SOCKET_PROTOCOL,
+    Guard,
+    answer_problems,
+    page_file,
+    problem,
+    status_of,
+)
 from sam_detect.server.live import LiveSession, Seen
 from sam_detect.server.live_frames import FrameEncoder, Pace, rings
 from sam_detect.server.live_messages import (
@@ -267,15 +273,5 @@ def live_app(session: LiveSession, access: Access, *, most_sockets: int = MOST_S
 
     app.websocket("/api/live")(page.serve)
     for path, (name, media) in PAGE.items():
-        app.get(f"/{path}", include_in_schema=False)(_file(name, media))
+        app.get(f"/{path}", include_in_schema=False)(page_file(name, media))
     return Guard(app, access, public=[f"/{path}" for path in PAGE])
-
-
-def _file(name: str, media: str) -> Callable[[], Response]:
-    """What answers with a file of the page."""
-
-    def answer() -> Response:
-        content = (resources.files("sam_detect.server") / "static" / name).read_bytes()
-        return Response(content, media_type=media, headers={"Cache-Control": "no-cache"})
-
-    return answer

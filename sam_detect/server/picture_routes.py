@@ -6,19 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Response
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from sam_detect.errors import MaskError, NotFoundError
 from sam_detect.polygons import Ring as OutlineRing
+from sam_detect.scratch import reduced
 from sam_detect.server import editing
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession, Named
 from sam_detect.server.changes import masks_of
 from sam_detect.server.clicking import along_line, clicked
-from sam_detect.server.http import as_image, as_json
+from sam_detect.server.http import PlainJSON, as_image
 from sam_detect.server.journal import AlreadyDoneError
 from sam_detect.server.pictures import TILE_SIDE, ShownObject, id_of
 from sam_detect.server.survey import Survey
@@ -178,6 +177,10 @@ class Once:
 AskedOnce = Annotated[Once, Depends()]
 
 
+def _divided(shape: Sequence[int], factor: float) -> tuple[int, int]:
+    return max(1, round(shape[1] / factor)), max(1, round(shape[0] / factor))
+
+
 def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
     """A picture, its objects, and what users decide of them."""
     router = APIRouter(prefix="/api")
@@ -187,7 +190,7 @@ def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
         with ahead.waiting(picture):
             opened = session.opened(picture)
             height, width = opened.candidates.frame.size_hw
-            return as_json({
+            return PlainJSON({
                 "id": picture, "name": session.names[picture], "width": width, "height": height,
                 "tile": TILE_SIDE, "levels": opened.levels, "generation": opened.generation,
                 "digest": opened.digest, "finished": picture in session.finished(),
@@ -197,9 +200,9 @@ def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
     @router.get("/pictures/{picture}/preview")
     def preview(picture: Number) -> Response:
         """The picture, small: it is there before its objects are found."""
-        image = Image.fromarray(session.pictures.frame(picture).image_rgb)
-        image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-        return as_image(np.asarray(image), quality=70, method=0)
+        image = session.pictures.frame(picture).image_rgb
+        factor = max(1, max(image.shape[:2]) / PREVIEW_SIDE)
+        return as_image(reduced(image, _divided(image.shape, factor)), quality=70, method=0)
 
     @router.get("/pictures/{picture}/objects/{object_id}/explanation")
     def explanation(picture: Number, object_id: ObjectId) -> Response:
@@ -212,7 +215,7 @@ def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
             raise NotFoundError(f"no such object in this picture: {object_id}; load it again")
         each = found.classifications[row]
         why = each.explanation
-        return as_json({
+        return PlainJSON({
             "label": each.label, "best_label": each.best_label,
             "explanation": why.to_dict() if why is not None else None,
         })  # fmt: skip
@@ -230,20 +233,20 @@ def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
         """The rings of an outline, in as much detail as is asked for: to edit their vertices."""
         mask = session.outline(picture, outline)
         exact = [ring for polygon in mask.polygons_with_holes(0) for ring in polygon]
-        return as_json({"rings": _rings(editing.simplified(exact, detail))})
+        return PlainJSON({"rings": _rings(editing.simplified(exact, detail))})
 
     @router.post("/pictures/{picture}/decisions")
     def decide(picture: Number, body: Decisions, asked: AskedOnce) -> Response:
         with ahead.waiting(picture):
             named = [Named(each.object, each.label, each.negative) for each in body.decisions]
             asked.do(session, picture, lambda: session.decide(picture, named))
-            return as_json({"objects": _plain(session.objects(picture)), **session.undoable})
+            return PlainJSON({"objects": _plain(session.objects(picture)), **session.undoable})
 
     @router.post("/pictures/{picture}/delete")
     def delete(picture: Number, body: Chosen, asked: AskedOnce) -> Response:
         with ahead.waiting(picture):
             asked.do(session, picture, lambda: session.delete(picture, body.objects))
-            return as_json({"objects": _plain(session.objects(picture)), **session.undoable})
+            return PlainJSON({"objects": _plain(session.objects(picture)), **session.undoable})
 
     @router.post("/pictures/{picture}/outlines")
     def edit(picture: Number, body: Edit, asked: AskedOnce) -> Response:
@@ -251,11 +254,11 @@ def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
             if not body.keep:
                 masks = _edited(session, picture, body)
                 rings = [r for polygon in masks.polygons_with_holes(0) for r in polygon]
-                return as_json({"rings": _rings(rings)})
+                return PlainJSON({"rings": _rings(rings)})
             made = asked.do(session, picture, lambda: _keep(session, picture, body))
             made = asked.drawn(session) if made is None else made
             found = session.objects(picture)
-            return as_json({"made": made, "objects": _plain(found), **session.undoable})
+            return PlainJSON({"made": made, "objects": _plain(found), **session.undoable})
 
     @router.post("/pictures/{picture}/finished")
     def finish(picture: Number, body: Finished, asked: AskedOnce) -> dict[str, Any]:

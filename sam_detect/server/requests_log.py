@@ -20,6 +20,8 @@ from sam_detect.server.http import REQUEST
 from sam_detect.server.metrics import Metrics
 
 REQUEST_ID = "X-Request-ID"
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+"""The names of others would be figures without end: anybody can make them up."""
 _USABLE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
 
@@ -58,7 +60,7 @@ class RequestLog:
             self._metrics.in_flight.dec()
             spent = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "none")
-            method = scope["method"] if scope["method"].isalpha() else "other"
+            method = scope["method"] if scope["method"] in METHODS else "other"
             self._metrics.requests.labels(method, route, str(status)).inc()
             self._metrics.seconds.labels(route).observe(spent)
             if self._logged:

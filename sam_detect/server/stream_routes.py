@@ -136,8 +136,8 @@ class _Stream:
             if picture.data is None:
                 raise ConfigError("send each picture as a binary message")
             with stored([(f"frame-{picture.number}", picture.data)]) as uploads:
-                item = self._how, uploads[0]
-                found: Answer = await self._service.run(self._how, self._service.detect, item)
+                service = self._service
+                found: Answer = await service.run(service.detect, self._how, uploads[0])
                 return found
         except BusyError as error:
             status = 429 if isinstance(error, FullError) else 503

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from sam_detect.errors import NotFoundError
-from sam_detect.masks import FloatArray
+from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.server.pictures import OpenPicture, id_of
 from sam_detect.types import Detections, ImageRGB, Masks
 
@@ -123,8 +123,12 @@ class Surveyed:
         What a user named is sure; a picture without objects is 0."""
         if not self.ids:
             return 0.0
-        unsure = np.where(self.taught, 0, 1 - np.abs(2 * self.confidences - 1))
-        return float(unsure.mean())
+        return float(unsure(self.confidences, self.taught).mean())
+
+
+def unsure(confidences: FloatArray, taught: BoolArray) -> FloatArray:
+    """``(N,)`` in 0..1 of N objects: 1 for a confidence of one half, 0 for what was taught."""
+    return np.where(taught, 0, 1 - np.abs(2 * confidences - 1))
 
 
 @dataclass(frozen=True)

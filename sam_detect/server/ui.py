@@ -61,12 +61,12 @@ class AnnotationUI:
             ConfigError: the address cannot be used.
             ImageError: there is no picture.
         """
-        from sam_detect.server.listening import address_of, listen, server_of
+        from sam_detect.server.listening import address_of, listen, run_until_told, server_of
 
         access = Access(host, os.environ.get(TOKEN) or None)
         with self.app(image_directory, access) as app, listen(host, port) as socket:
             started(address_of(socket))
-            server_of(app).run(sockets=[socket])
+            run_until_told(server_of(app), socket)
 
     @contextmanager
     def app(

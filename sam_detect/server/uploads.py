@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from pathlib import PurePosixPath
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError
 from sam_detect.server.hidden_paths import called
+from sam_detect.sources.images import picture_size
 from sam_detect.types import Frame
 
 LONGEST_NAME = 200
@@ -38,6 +40,12 @@ class Upload:
         with called(self.path, self.name):
             frame = detector.read(self.path)
         return replace(frame, source_id=self.name)
+
+    def pixels(self, most: int) -> int:
+        """How many its header says; 0 for what :meth:`read` refuses, such as more than ``most``."""
+        with contextlib.suppress(ImageError):
+            return math.prod(picture_size(self.path, max_pixels=most))
+        return 0
 
 
 @contextmanager

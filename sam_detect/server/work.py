@@ -1,7 +1,8 @@
-"""The queue between the requests of a service and the one thread that works on them.
+"""The queue between the requests of a service and the two threads that work on them.
 
-A pipeline works on one picture at a time, so requests wait in a queue of limited length. Those that
-ask for the same are taken together, as a micro-batch: the library is read once for all of them.
+Each works on one picture at a time, so requests wait in a queue of limited length. Those that ask
+for the same are taken together, as a micro-batch: the library is read once for all of them. One
+thread has what takes long (large pictures, jobs), so that this holds up nothing else.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sam_detect.errors import SamDetectError
@@ -88,10 +90,10 @@ class _Task:
 
 
 class WorkQueue:
-    """One worker thread and the items that wait for it.
+    """Two worker threads, of which the second has slow items, and what waits for each.
 
     Args:
-        most_waiting: further ones are refused.
+        most_waiting: for each thread; further ones are refused.
         seconds: an item that is not done after so long is given up.
         batched: is called with the size of each micro-batch.
     """
@@ -100,30 +102,33 @@ class WorkQueue:
         self, most_waiting: int, seconds: float, batched: Callable[[int], None] = lambda _: None
     ) -> None:
         self._most, self._seconds, self._batched = most_waiting, seconds, batched
-        self._tasks: deque[_Task] = deque()
+        self._waiting: dict[bool, deque[_Task]] = {False: deque(), True: deque()}
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = LastingThread("worker", self._next)
+        queues = self._waiting.values()
+        self._threads = [LastingThread("worker", partial(self._next, tasks)) for tasks in queues]
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return sum(map(len, self._waiting.values()))
 
     @property
     def well(self) -> bool:
-        """Whether its thread works."""
-        return self._thread.well
+        """Whether its threads work."""
+        return all(thread.well for thread in self._threads)
 
     @property
     def is_full(self) -> bool:
-        return len(self._tasks) >= self._most
+        return len(self._waiting[False]) >= self._most
 
     async def run(
-        self, key: Hashable, work: Work, item: Any, *, gone: Callable[[], Any] | None = None
-    ) -> Any:
+        self, key: Hashable, work: Work, item: Any, *, slow: bool = False,
+        gone: Callable[[], Any] | None = None,
+    ) -> Any:  # fmt: skip
         """What ``work`` gives for an item.
 
         Args:
             key: items of equal keys and works may be worked on together.
+            slow: whether it takes long.
             gone: awaited again and again; an item whose client has gone is dropped.
 
         Raises:
@@ -134,12 +139,11 @@ class WorkQueue:
         with self._changed:
             if self._closed:
                 raise BusyError("the service is ending: try again later", 5)
-            if self.is_full:
-                raise FullError(
-                    f"{len(self._tasks)} requests are waiting already: try again later", 2
-                )
-            self._tasks.append(task)
-            self._changed.notify()
+            tasks = self._waiting[slow]
+            if len(tasks) >= self._most:
+                raise FullError(f"{len(tasks)} requests are waiting already: try again later", 2)
+            tasks.append(task)
+            self._changed.notify_all()
         waiting = asyncio.wrap_future(task.future)
         # What comes too late may have no client that asks for it any more.
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -158,44 +162,46 @@ class WorkQueue:
             task.future.cancel()  # what was not begun is dropped
 
     def call(self, key: Hashable, work: Work, item: Any) -> Any:
-        """What ``work`` gives for an item, for a thread that has time: it is not refused where the
-        queue is full. Raises ``BusyError`` where the service ends."""
+        """What ``work`` gives for an item, for a thread that has time: it waits with what is slow,
+        and is not refused where the queue is full. Raises ``BusyError`` where the service ends."""
         task = _Task(key, work, item, Future())
         with self._changed:
             if self._closed:
                 raise BusyError("the service is ending", 5)
-            self._tasks.append(task)
-            self._changed.notify()
+            self._waiting[True].append(task)
+            self._changed.notify_all()
         return task.future.result()
 
     def close(self, seconds: float) -> None:
         """Takes nothing more, and waits until what was taken is done."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join(seconds)
+            self._changed.notify_all()
+        end = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
-    def _next(self) -> bool:
+    def _next(self, tasks: deque[_Task]) -> bool:
         """Works on a micro-batch, if there is one; whether there may be more."""
         with self._changed:
-            if not self._tasks and not self._closed:
+            if not tasks and not self._closed:
                 self._changed.wait(ASK_SECONDS)
-            if not self._tasks:
+            if not tasks:
                 return not self._closed
-            batch = self._take()
+            batch = self._take(tasks)
         if batch:
             self._do(batch)
         return True
 
-    def _take(self) -> list[_Task]:
+    def _take(self, tasks: deque[_Task]) -> list[_Task]:
         """The first task, and those that may be worked on with it."""
-        first = self._tasks.popleft()
+        first = tasks.popleft()
         batch, rest = [first], deque[_Task]()
-        while self._tasks:
-            each = self._tasks.popleft()
+        while tasks:
+            each = tasks.popleft()
             alike = each.key == first.key and each.work == first.work
             (batch if alike and len(batch) < MOST_TOGETHER else rest).append(each)
-        self._tasks.extend(rest)
+        tasks.extend(rest)
         return [each for each in batch if each.future.set_running_or_notify_cancel()]
 
     def _do(self, batch: Sequence[_Task]) -> None:

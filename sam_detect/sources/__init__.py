@@ -7,6 +7,7 @@ from sam_detect.sources.images import (
     find_images,
     load_image,
     load_image_bytes,
+    natural_key,
     picture_size,
     to_frame,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "find_images",
     "load_image",
     "load_image_bytes",
+    "natural_key",
     "picture_size",
     "planes_at",
     "planes_of",

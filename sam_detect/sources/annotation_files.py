@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 from sam_detect.errors import ImageError, MaskError
 from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus, results
+from sam_detect.formats.mask_pictures import MAX_PIXELS, require_pieces
 from sam_detect.formats.nimbus_server import dataset_of, download
+from sam_detect.formats.values import polygons_of
 from sam_detect.labels import shown_label
 from sam_detect.polygons import checked_ring, from_pixel_centres
 from sam_detect.sources.annotations import (
@@ -20,9 +23,12 @@ from sam_detect.sources.annotations import (
     read_json,
     why_unmatched,
 )
+from sam_detect.sources.decoding import PictureFile
+from sam_detect.sources.images import IMAGE_EXTENSIONS
 from sam_detect.types import AnnotatedImage, Annotation
 
-ENDINGS = (".json", ".geojson", ".jsonl", ".zip", ".roi", ".tif", ".tiff", ".png")
+MASK_ENDINGS = (".tif", ".tiff", ".png")
+ENDINGS = (".json", ".geojson", ".jsonl", ".zip", ".roi", *MASK_ENDINGS)
 MOST_SHOWN = 8
 FORMATS = "COCO, GeoJSON, ImageJ, LabelMe, a label map, NimbusImage, sam-detect's JSON"
 
@@ -34,6 +40,7 @@ def read_annotations(
     tag: str | None = None,
     label: str | None = None,
     pixel_centres: bool = False,
+    pieces: str | None = None,
 ) -> tuple[list[AnnotatedImage], list[str]]:
     """Pairs the annotations of a file, or of all files of a folder, with pictures.
 
@@ -49,6 +56,9 @@ def read_annotations(
         label: of annotations without a tag.
         pixel_centres: the file's coordinates are those of the centres of pixels, and the pixels on
             its outlines belong to the objects, as with OpenCV's contours.
+        pieces: ``each``: each piece of an outline is an object; ``one``, None: an annotation is one
+            object. A mask picture of one value does not say: None decides by its shape
+            (:func:`~sam_detect.formats.mask_pictures.separate`).
 
     Returns:
         The annotated pictures in the files' order, and a line for each thing left out.
@@ -60,16 +70,19 @@ def read_annotations(
     path = Path(file)
     found: list[AnnotatedImage] = []
     problems: list[str] = []
-    files = [path] if dataset_of(path) is not None else _files(path)
+    require_pieces(pieces)
+    files = [path] if dataset_of(path) is not None else _files(path, images)
     for each in files:
+        if _is_mask(each) and each.name in {Path(image.file_name).name for image in found}:
+            continue  # the picture of an annotation
         try:
-            found += _of_file(each, images, tag, problems)
+            found += _of_file(each, images, tag, problems, pieces)
         except ImageError as error:
             if each == path:
                 raise
             problems.append(str(error))
     return choose(
-        found, problems, path, tag=tag, label=label, pixel_centres=pixel_centres
+        found, problems, path, tag=tag, label=label, pixel_centres=pixel_centres, pieces=pieces
     ), problems
 
 
@@ -81,6 +94,7 @@ def choose(
     tag: str | None,
     label: str | None,
     pixel_centres: bool = False,
+    pieces: str | None = None,
 ) -> list[AnnotatedImage]:
     """Of what a file says the annotations that are wanted, with a label each; as
     :func:`read_annotations`. What is left out is added to ``problems``."""
@@ -93,7 +107,8 @@ def choose(
         for annotation in image.outlines:
             one = annotation if annotation.tags else replace(annotation, tags=named)
             untagged += not one.tags
-            outlines += [_moved(one) if pixel_centres else one] if one.tags else []
+            one = _moved(one) if pixel_centres else one
+            outlines += (_pieces(one) if pieces == "each" else [one]) if one.tags else []
         if untagged:
             problems.append(
                 f"{image.path}: {untagged} annotations have no tag: name them with --label"
@@ -106,8 +121,11 @@ def choose(
     return used
 
 
-def load_annotations(file: str | Path) -> tuple[list[AnnotatedImage], list[str]]:
-    """The pictures of one file in any format but COCO, and a line for each thing left out.
+def load_annotations(
+    file: str | Path, pieces: str | None = None
+) -> tuple[list[AnnotatedImage], list[str]]:
+    """The pictures of one file in any format but COCO, and a line for each thing left out;
+    ``pieces`` as of :func:`read_annotations`.
 
     Raises:
         ImageError: the file cannot be read, or is in no known format.
@@ -121,8 +139,16 @@ def load_annotations(file: str | Path) -> tuple[list[AnnotatedImage], list[str]]
             found = download(dataset, problems)
         elif data.startswith((imagej.ROI_MAGIC, imagej.ZIP_MAGIC)):
             found = imagej.decode(data, problems)
-        elif data.startswith((label_map.PNG_MAGIC, *label_map.TIFF_MAGIC)):
-            found = label_map.decode(data, problems)
+        elif data.startswith(label_map.TIFF_MAGIC):
+            found = label_map.decode(data, problems, pieces, str(path))
+        elif data.startswith(label_map.PNG_MAGIC) or path.suffix.lower() in IMAGE_EXTENSIONS:
+            picture = PictureFile(str(path), data)
+            height, width = picture.size_hw()
+            if height * width > MAX_PIXELS:
+                raise ImageError(f"it has {width}x{height} pixels, more than the limit of "
+                                 f"{MAX_PIXELS:,} for label maps: divide it")  # fmt: skip
+            values, note = picture.values()
+            found = label_map.of_planes(values[None, None], note, problems, pieces, str(path))
         else:
             parsed = read_json(data, path)
             found = _decoder(parsed, path)(parsed, problems)
@@ -157,18 +183,28 @@ def _plain_polygons(data: list[Any], problems: list[str]) -> list[AnnotatedImage
     return [AnnotatedImage("", "", tuple(outlines))]
 
 
-def _files(path: Path) -> list[Path]:
-    """The file, or those of a folder that may hold annotations."""
+def _files(path: Path, images: Sequence[str]) -> list[Path]:
+    """The file, or those of a folder that may hold annotations; pictures last. The pictures that
+    are annotated, and those of the name of a file of outlines, as LabelMe has them, are no masks.
+    """
     if not path.is_dir():
         return [path]
     found = sorted(each for each in path.iterdir() if each.suffix.lower() in ENDINGS)
+    outlines = [each for each in found if not _is_mask(each)]
+    names, given = {each.stem for each in outlines}, {os.path.realpath(each) for each in images}
+    found = outlines + [each for each in found if _is_mask(each) and each.stem not in names
+                        and os.path.realpath(each) not in given]  # fmt: skip
     if not found:
         raise ImageError(f"the folder {path} holds no file of annotations ({', '.join(ENDINGS)})")
     return found
 
 
+def _is_mask(file: Path) -> bool:
+    return file.suffix.lower() in MASK_ENDINGS
+
+
 def _of_file(
-    file: Path, images: Sequence[str], tag: str | None, problems: list[str]
+    file: Path, images: Sequence[str], tag: str | None, problems: list[str], pieces: str | None
 ) -> list[AnnotatedImage]:
     """What one file, or dataset on a server, says of the pictures at hand."""
     data = b"" if dataset_of(file) is not None else read_bytes(file)
@@ -179,7 +215,7 @@ def _of_file(
             problems += lines
             return found
     del data
-    found, lines = load_annotations(file)
+    found, lines = load_annotations(file, pieces)
     problems += lines
     paths = pictures_of(file, found, images)
     matched, missing = [], []
@@ -226,6 +262,17 @@ def _tagged(found: list[AnnotatedImage], tag: str, file: Path) -> list[Annotated
         ))
         for image in found
     ]  # fmt: skip
+
+
+def _pieces(annotation: Annotation) -> list[Annotation]:
+    """Its polygons as annotations of their own; as it is where only a box or a point is known."""
+    if not annotation.is_outlined:
+        return [annotation]
+    try:
+        polygons = polygons_of(annotation)
+    except MaskError:  # said by what draws it
+        return [annotation]
+    return [replace(annotation, polygons=(each,), mask_rle=None) for each in polygons]
 
 
 def _moved(annotation: Annotation) -> Annotation:

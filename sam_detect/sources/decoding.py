@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import stat
 import struct
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
@@ -15,9 +17,16 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from sam_detect.errors import ImageError
+from sam_detect.formats.label_map import KEY as LABEL_MAP_NOTE
 from sam_detect.masks import MAX_RLE_PIXELS, BoolArray
 from sam_detect.scratch import LARGE, is_scratch
-from sam_detect.sources._readers import FORMAT_EXTENSIONS, open_picture, quiet_readers
+from sam_detect.sources._readers import (
+    FORMAT_EXTENSIONS,
+    NOT_READ,
+    at_once,
+    open_picture,
+    quiet_readers,
+)
 from sam_detect.sources.pixels import (
     NUMBER_MODES,
     Stretch,
@@ -25,15 +34,19 @@ from sam_detect.sources.pixels import (
     array_to_rgb,
     large_array_to_rgb,
     large_picture_to_rgb,
+    mask_values,
     own_stretch,
     picture_to_rgb,
+    without_nan,
 )
 from sam_detect.sources.tiff import (
+    MOST_PIXEL_BYTES,
     ORIENTATION,
     QUARTER_TURNS,
     Contents,
     apply_orientation,
     contents_of_tiff,
+    lacks_codec,
     large_tiff,
     read_segments,
     read_tiff,
@@ -91,7 +104,8 @@ class PictureFile:
         """
 
         def from_array(array: npt.NDArray[Any]) -> ImageRGB:
-            return array_to_rgb(array, color_order="rgb", name=self.name, stretch=stretch)
+            array, limits = without_nan(array, self.name, stretch)
+            return array_to_rgb(array, color_order="rgb", name=self.name, stretch=limits)
 
         def from_tiff(contents: Contents) -> tuple[ImageRGB, Contents]:
             array = self._tiff_array()
@@ -103,6 +117,8 @@ class PictureFile:
             contents = self._contents(image)
             if contents.channels > 1 or self._is_large_tiff(image.size):
                 return from_tiff(contents)
+            if image.mode == "F":  # the one mode that has NaN
+                return from_array(np.asarray(_upright(image))), contents
             if not _is_deep_colour(image):
                 large = image.width * image.height > LARGE and image.mode not in UNLIKE_8_BIT
                 if large and _orientation(image) == 1:
@@ -129,25 +145,24 @@ class PictureFile:
 
         def of_tiff() -> tuple[int, int]:
             with self.open() as file:
-                size_hw = tiff_size_hw(file)
-            self._check_pixels(size_hw[::-1])
-            return size_hw
+                return tiff_size_hw(file)
 
-        return self._read(self._size_hw_upright, of_tiff)
+        return self._read(self._size_hw_upright, of_tiff, pixel_bytes=0)
 
-    def values(self) -> npt.NDArray[Any]:
-        """``(H, W)`` or ``(H, W, C)`` values as the file has them.
+    def values(self, *, as_stored: bool = False) -> tuple[npt.NDArray[Any], str]:
+        """``(H, W)`` or ``(H, W, C)`` values of a mask picture as the file has them, and what
+        sam-detect noted in a label map (of TIFF files not read here). Of a palette see
+        :func:`~sam_detect.sources.pixels.mask_values`."""
 
-        Of a palette they are its indices: a label map's numbers, not their colours.
-        """
-
-        def convert(image: Image.Image) -> npt.NDArray[Any]:
+        def convert(image: Image.Image) -> tuple[npt.NDArray[Any], str]:
             if self._is_large_tiff(image.size):
-                array = self._tiff_array()
-                return array[..., 0] if array.shape[2] == 1 else array
-            return np.asarray(_upright(image))
+                return self._tiff_array(), ""
+            note = image.info.get(LABEL_MAP_NOTE)
+            return mask_values(_upright(image), as_stored=as_stored), note if isinstance(
+                note, str
+            ) else ""
 
-        return self._read(convert, self._tiff_array)
+        return self._read(convert, lambda: (self._tiff_array(), ""))
 
     def left_out_of_tiff(self) -> str:
         """What of a TIFF is not read; empty for other files."""
@@ -157,28 +172,35 @@ class PictureFile:
             return ""
 
     def _read(
-        self, convert: Callable[[Image.Image], Result], of_unusual_tiff: Callable[[], Result]
+        self,
+        convert: Callable[[Image.Image], Result],
+        of_unusual_tiff: Callable[[], Result],
+        pixel_bytes: int = 4,
     ) -> Result:
         """``convert`` of the opened picture, or the other of a TIFF that Pillow does not know
-        (64-bit floats, planar 16-bit colour, ...)."""
+        (64-bit floats, planar 16-bit colour, ...). It takes so many bytes for each pixel."""
         if self.data is None:
             check_file(self.name)
         else:
             _check_size(self.name, len(self.data))
         try:
             with quiet_readers(), self.open() as file:
+                is_tiff, ending = self._is_tiff(), os.path.splitext(self.name)[1].lower()
                 try:
-                    opened = open_picture(file)
-                except UnidentifiedImageError as error:
-                    if self._is_tiff():
-                        return of_unusual_tiff()
+                    opened = None if is_tiff and ending in NOT_READ else open_picture(file)
+                except UnidentifiedImageError:
+                    opened = None
+                if opened is None and (not is_tiff or ending in NOT_READ):
                     raise ImageError(
                         f"'{self.name}' is not a picture that can be read; "
                         f"expected one of {', '.join(FORMAT_EXTENSIONS)}"
-                    ) from error
-                with opened as image:
-                    self._check_pixels(image.size)
-                    return convert(image)
+                    )
+                with opened or nullcontext() as image:
+                    size_wh = self._tiff_size_wh() if image is None else image.size
+                    self._check_pixels(size_wh)
+                    small = pixel_bytes == 0 or self._is_large_tiff(size_wh)
+                    with at_once(0 if small else math.prod(size_wh) * pixel_bytes):
+                        return of_unusual_tiff() if image is None else convert(image)
         except ImageError:
             raise
         except PermissionError as error:
@@ -193,15 +215,20 @@ class PictureFile:
             detail = " ".join(str(error).split())[:200]
             if not any(map(str.isalpha, detail)):  # a KeyError says no more than the key
                 detail = type(error).__name__
-            raise ImageError(
+            raise lacks_codec(self.name, error) or ImageError(
                 f"the picture '{self.name}' is damaged or cut off ({detail}); copy or export it "
                 "again"
             ) from error
 
-    def _check_pixels(self, size_wh: tuple[int, int]) -> None:
+    def _tiff_size_wh(self) -> tuple[int, int]:
+        with self.open() as file:
+            return tiff_size_hw(file)[::-1]
+
+    def _check_pixels(self, size_wh: tuple[int, int], pixel_bytes: int = 4) -> None:
         # Of a TIFF that is read tile by tile only the masks' run lengths limit the size.
         large = size_wh[0] * size_wh[1] > self.max_pixels and self._is_large_tiff(size_wh)
-        check_pixels(size_wh, MAX_RLE_PIXELS if large else self.max_pixels, self.name)
+        limit = MAX_RLE_PIXELS if large else self.max_pixels
+        check_pixels(size_wh, limit, self.name, 0 if large else pixel_bytes)
 
     def _is_large_tiff(self, size_wh: tuple[int, int]) -> bool:
         if size_wh[0] * size_wh[1] <= LARGE or not self._is_tiff():
@@ -219,7 +246,10 @@ class PictureFile:
             with self.open() as file:
                 return contents_of_tiff(file)
         frames = getattr(image, "n_frames", 1) if getattr(image, "is_animated", False) else 1
-        return Contents(f"only frame 1 of {frames} was read" if frames > 1 else "")
+        if image.format == "MPO":  # behind a phone's JPEG: its depth, or its light
+            frames = 1
+        read = f"only frame {image.tell() + 1} of {frames} was read"
+        return Contents(read if frames > 1 else "")
 
     def _tiff_array(self) -> npt.NDArray[Any]:
         with self.open() as file:
@@ -305,13 +335,21 @@ def unreadable(name: str, error: Exception, kind: str = "picture") -> ImageError
     return ImageError(f"the {kind} {name!r} cannot be read: {reason}; check path and permissions")
 
 
-def check_pixels(size_wh: tuple[int, int], max_pixels: int, name: str) -> None:
+def check_pixels(
+    size_wh: tuple[int, int], max_pixels: int, name: str, pixel_bytes: int = 4
+) -> None:
     """Raises ``ImageError`` for a picture that is too large, before it takes any memory."""
     width, height = size_wh
     if width * height > max_pixels:
         raise ImageError(
             f"the picture '{name}' has {width}x{height} pixels, more than the limit of "
             f"{max_pixels:,}; reduce it, or raise max_image_pixels if you trust the file"
+        )
+    limit = MOST_PIXEL_BYTES * max(max_pixels, DEFAULT_MAX_PIXELS)
+    if width * height * pixel_bytes > limit:
+        raise ImageError(
+            f"the picture '{name}' has {width}x{height} pixels of {pixel_bytes:,} bytes, together "
+            f"more than the limit of {limit:,}; reduce it, or save fewer channels"
         )
 
 

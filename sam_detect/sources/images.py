@@ -7,6 +7,7 @@ import glob
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,10 @@ from PIL import Image
 
 from sam_detect.errors import ImageError
 from sam_detect.masks import BoolArray
-from sam_detect.sources._readers import FORMAT_EXTENSIONS, quiet_readers
+from sam_detect.sources._readers import FORMAT_EXTENSIONS, NOT_READ, quiet_readers
 from sam_detect.sources.decoding import (
     DEFAULT_MAX_PIXELS,
+    MAX_BYTES,
     PictureFile,
     check_pixels,
 )
@@ -121,6 +123,9 @@ def cut_out_object(image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> BoolA
     """
     if isinstance(image, Image.Image):
         return alpha_mask(image)
+    data = _content(image)
+    if data is not None:
+        return PictureFile("bytes", data, max_pixels).alpha_mask()
     if isinstance(image, (str, os.PathLike)) and not is_zarr(image):
         return PictureFile(os.fspath(image), None, max_pixels).alpha_mask()
     return None
@@ -136,7 +141,8 @@ def to_frame(
     """Any picture as a frame.
 
     Args:
-        image: a path (see :func:`load_image`), a Pillow image of any mode, a ``Frame`` (given
+        image: a path (see :func:`load_image`), a file's content as bytes or as a file object
+            that is open for reading bytes, a Pillow image of any mode, a ``Frame`` (given
             back as it is), a plane of a stack, or a numpy array as
             :func:`~sam_detect.sources.pixels.array_to_rgb` takes it. The frame shares no memory
             with an array.
@@ -161,13 +167,37 @@ def to_frame(
         return frame if source_id is None else replace(frame, source_id=source_id)
     if isinstance(image, Image.Image):
         return _frame_of_picture(image, source_id, max_pixels)
+    data = _content(image)
+    if data is not None:
+        name = getattr(image, "name", None)
+        name = source_id or (name if isinstance(name, str) else "bytes")
+        return load_image_bytes(data, source_id=name, max_pixels=max_pixels)
     if isinstance(image, np.ndarray):
         name = source_id or "array"
         return Frame(array_to_rgb(np.asarray(image), color_order=color_order, name=name), name)
     raise ImageError(
-        f"a picture is a path, a PIL image or a numpy array, got {type(image).__name__}"
+        "a picture is a path, bytes, an open file, a PIL image or a numpy array, got "
+        f"{type(image).__name__}"
         + ("; use numpy.asarray on it" if hasattr(image, "__array__") else "")
     )
+
+
+def _content(image: Any) -> bytes | None:
+    """The bytes of bytes and of an open file, from its beginning; None of what is neither.
+
+    Raises:
+        ImageError: a file that was opened as text.
+    """
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return bytes(image)
+    if not callable(getattr(image, "read", None)) or isinstance(image, Plane):
+        return None
+    if callable(getattr(image, "seekable", None)) and image.seekable():
+        image.seek(0)
+    data = image.read(MAX_BYTES + 1)
+    if not isinstance(data, bytes):
+        raise ImageError("a picture's file must be opened for bytes: open(path, 'rb')")
+    return data
 
 
 def _frame_of_picture(image: Image.Image, source_id: str | None, max_pixels: int) -> Frame:
@@ -193,6 +223,9 @@ def find_images(argument: str | os.PathLike[str]) -> list[str]:
     * Anything else is a pattern (``*``, ``?``, ``[a-z]``, ``**`` for any depth) of which the
       picture files are taken, again by ending and without hidden ones.
 
+    Of a folder or pattern a ``UserWarning`` says how many files end like pictures that cannot be
+    read (camera raw files, slides in formats of one maker).
+
     Folders and patterns come in natural order (``2.jpg`` before ``10.jpg``), folder by folder.
 
     Raises:
@@ -204,20 +237,36 @@ def find_images(argument: str | os.PathLike[str]) -> list[str]:
     if is_zarr(text):
         return [text]
     if os.path.isdir(text):
-        found = _in_folder(text)
-        if not found:
-            raise ImageError(f"the folder '{text}' has no picture files ({LOOKED_FOR})")
-        return found
+        return _readable(_in_folder(text), text, f"the folder '{text}' has no picture files")
     if os.path.lexists(text):
         return [text]
     if not glob.has_magic(text):
         raise ImageError(f"'{text}' does not exist; give a picture file, a folder or a pattern")
     matches = [path for path in dict.fromkeys(_matching(text)) if os.path.isfile(path)]
-    found = _sorted_naturally(path for path in matches if is_image_path(path))
+    what = f"{len(matches)} files, none a picture" if matches else "nothing"
+    return _readable(matches, text, f"the pattern '{text}' matches {what}")
+
+
+def _readable(paths: list[str], text: str, nothing: str) -> list[str]:
+    """Those of files that end like pictures, sorted; says how many others are pictures.
+
+    Raises:
+        ImageError: there are none.
+    """
+    found = [path for path in paths if is_image_path(path) or is_zarr(path)]
+    endings = (Path(path).suffix.lower() for path in paths)
+    others = Counter(ending for ending in endings if ending in NOT_READ)
+    said = ", ".join(f"{count} {ending}" for ending, count in others.most_common())
     if not found:
-        what = f"{len(matches)} files, none a picture" if matches else "nothing"
-        raise ImageError(f"the pattern '{text}' matches {what} ({LOOKED_FOR})")
-    return found
+        also = f"; {said} cannot be read, export them as TIFF or JPEG" if others else ""
+        raise ImageError(f"{nothing} ({LOOKED_FOR}){also}")
+    if others:
+        warnings.warn(
+            f"{text}: {others.total()} of {others.total() + len(found)} pictures are passed over, "
+            f"since they cannot be read ({said}); export them as TIFF or JPEG",
+            stacklevel=3,
+        )
+    return _sorted_naturally(found)
 
 
 def is_image_path(path: str | os.PathLike[str]) -> bool:
@@ -239,6 +288,8 @@ def natural_key(path: str) -> tuple[tuple[tuple[int, int, str], ...], ...]:
 
 
 def _in_folder(folder: str) -> list[str]:
+    """Its files and OME-Zarrs, without hidden ones."""
+
     def refuse(error: OSError) -> None:
         raise ImageError(
             f"the folder '{error.filename}' cannot be read: {error.strerror}; check its permissions"
@@ -250,12 +301,8 @@ def _in_folder(folder: str) -> list[str]:
         stacks = [name for name in folders if is_zarr(os.path.join(parent, name))]
         found += [os.path.join(parent, name) for name in stacks]
         folders[:] = [name for name in folders if name not in stacks]
-        found += [
-            os.path.join(parent, name)
-            for name in files
-            if not name.startswith(".") and is_image_path(name)
-        ]
-    return _sorted_naturally(found)
+        found += [os.path.join(parent, name) for name in files if not name.startswith(".")]
+    return found
 
 
 def _matching(pattern: str) -> Iterator[str]:

@@ -3,6 +3,7 @@ channel carries."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from sam_detect.types import ImageRGB
 ColorOrder = Literal["bgr", "rgb"]
 NUMBER_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+VOID = (224, 224, 192)
+"""The last colour of PASCAL VOC's palette: pixels at outlines that count for no object."""
 STRETCH_PERCENTILES = (0.1, 99.9)
 SAMPLED_VALUES = 4_000_000  # of a larger picture, evenly spaced values decide the stretch
 BLOCK_VALUES = 1_000_000  # values converted at a time, so that a copy in float64 stays small
@@ -48,6 +51,21 @@ class FirstStretch:
         if limits[0] < limits[1]:
             self._limits = limits
         return limits
+
+
+def without_nan(
+    array: npt.NDArray[Any], name: str, stretch: Stretch
+) -> tuple[npt.NDArray[Any], Stretch]:
+    """A file's values with the lowest one in the place of NaN and infinity, and the stretch of the
+    others. A ``UserWarning`` says how many there were."""
+    finite = np.isfinite(array) if array.dtype.kind == "f" else np.True_
+    if finite.all():
+        return array, stretch
+    known = array[finite]
+    lost = f"{array.size - known.size:,} of {array.size:,} values"
+    warnings.warn(f"{name}: {lost} are NaN or infinite, and shown black", stacklevel=2)
+    limits = stretch(known) if known.size else (0.0, 1.0)
+    return np.where(finite, array, known.min() if known.size else 0), lambda _: limits
 
 
 def array_to_rgb(
@@ -177,6 +195,31 @@ def _with_alpha(image: Image.Image) -> Image.Image:
     if image.mode == "La":  # premultiplied: Pillow knows one step at a time
         image = image.convert("LA")
     return image if image.mode == "RGBA" else image.convert("RGBA")
+
+
+def mask_values(image: Image.Image, *, as_stored: bool = False) -> npt.NDArray[Any]:
+    """``(H, W)`` or ``(H, W, C)`` values of a mask picture, its opacity last where it has one.
+
+    Of a palette they are the numbers of its entries; but 0 is the black one where the entries that
+    are used differ, and the void of PASCAL VOC is 0, unless ``as_stored``.
+    """
+    if image.mode == "P" and (as_stored or not _has_alpha(image)):
+        numbers = np.asarray(image)
+        used = np.flatnonzero(np.bincount(numbers.ravel(), minlength=256))
+        listed = image.getpalette("RGB") or []
+        entries = {int(i): tuple(listed[3 * i : 3 * i + 3]) for i in used}
+        table = np.arange(256, dtype=np.uint8)
+        if not as_stored and len({*entries.values()}) == len(used):
+            if black := [i for i, colour in entries.items() if not any(colour)]:
+                table[0], table[black[0]] = black[0], 0
+            table[255] = 0 if entries.get(255) == VOID else table[255]
+        return np.asarray(table[numbers])
+    if _has_alpha(image):
+        image = image if image.mode == "LA" else _with_alpha(image)
+    elif image.mode not in ("1", "L", "RGB", *NUMBER_MODES):
+        image = image.convert("RGB")
+    values: npt.NDArray[Any] = np.asarray(image)
+    return values.view(np.uint8) if values.dtype.kind == "b" else values
 
 
 def to_8_bits(

@@ -3,19 +3,24 @@ and the pixels of those that Pillow cannot read as they are. It is imported on u
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import itertools
 import math
-import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import ImageError
 from sam_detect.scratch import LARGE, ROWS_BYTES, release, scratch
+from sam_detect.sources._readers import open_picture
 from sam_detect.sources.physical_sizes import size_in_tiff
+from sam_detect.sources.unpacking import fits
 from sam_detect.types import PixelSize
 
 MOST_PAGES = 2000
@@ -29,10 +34,17 @@ ORIENTATION = 0x0112
 QUARTER_TURNS = (5, 6, 7, 8)
 """Orientations that exchange width and height."""
 MOST_NAMES = 8
+MOST_PIXEL_BYTES = 8
+"""So many for each of the most pixels: fewer may have more channels."""
 MOST_DECLARED = 1_000_000
 """Planes that OME-XML may declare: tifffile makes a list of them."""
+LZW, JPEG, PICTURES = 5, 7, (7, 33003, 33005, 34712, 34933, 50001)
+"""Compressions: JPEG, JPEG 2000, PNG and WebP make each piece a picture with a size of its own."""
+PACKERS = {8: "zlib", 32946: "zlib", 34925: "lzma"}
 SEGMENTED = (1, 8, 32773, 32946)
 """Compressions that tifffile decodes by itself: none, deflate (two numbers), PackBits."""
+KNOWN = (*SEGMENTED, *PICTURES, *PACKERS, LZW, 50000)
+"""... and with ``imagecodecs``: of others it is not known what they can do."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +85,13 @@ def contents_of_tiff(file: BinaryIO) -> Contents:
 
 
 def read_tiff(
-    file: BinaryIO, check_size: Callable[[tuple[int, int]], None]
+    file: BinaryIO, check_size: Callable[[tuple[int, int], int], None]
 ) -> npt.NDArray[Any] | None:
     """``(H, W)`` or ``(H, W, C)`` numbers of the first page, upright.
 
     Args:
-        check_size: refuses a width and height, before memory is taken for them.
+        check_size: refuses a width and height of pixels of so many bytes, before memory is taken
+            for them.
 
     Returns:
         None for a page that is upright as it is, and compressed in a way (LZW, for one) that
@@ -88,11 +101,12 @@ def read_tiff(
 
     with tifffile.TiffFile(file) as tiff:
         page, size_wh, orientation = _first_page(tiff)
-        check_size(size_wh)
+        check_size(size_wh, bytes_of_pixel(page))
+        require_fitting(page)
         try:
             array: npt.NDArray[Any] = page.asarray()
         except ValueError:
-            if orientation != 1:
+            if orientation != 1 or page.compression != LZW:  # OpenCV makes others black
                 raise
             return None
     size_hw, samples = size_wh[::-1], int(page.samplesperpixel)
@@ -101,6 +115,45 @@ def read_tiff(
     else:
         array = array.reshape(*size_hw, samples)
     return apply_orientation(array, orientation)
+
+
+def bytes_of_pixel(page: Any) -> int:
+    """Of all its channels."""
+    return int(page.samplesperpixel * page.dtype.itemsize * page.imagedepth)
+
+
+def lacks_codec(name: str, error: Exception) -> ImageError | None:
+    """The error of a TIFF that tifffile needs another package for; None for other errors."""
+    if "the 'imagecodecs'" not in str(error) and not isinstance(error, ImportError):
+        return None
+    way = "save it without, or with deflate"
+    if not _has_codecs():
+        way = f"pip install 'sam-detect[microscopy]', or {way}"
+    detail = " ".join(str(error).split())[:200]
+    return ImageError(f"'{name}' is compressed in a way that is not read ({detail}); {way}")
+
+
+def _has_codecs() -> bool:
+    return importlib.util.find_spec("imagecodecs") is not None
+
+
+def require_fitting(page: Any) -> None:
+    """Raises ``ValueError`` for a page of which a piece would unpack to more than its part of the
+    page."""
+    if page.compression not in KNOWN:
+        raise ValueError(f"{page.compression!r} is none of the 'imagecodecs' that are used")
+    packer = None if _has_codecs() else PACKERS.get(page.compression)  # those know their limit
+    most = math.prod(page.chunks)
+    for start, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if size and (packer or page.compression in PICTURES):
+            page.parent.filehandle.seek(start)
+            piece = page.parent.filehandle.read(size)
+            if packer:
+                honest = fits(packer, piece, most * page.dtype.itemsize)
+            else:
+                honest = math.prod(open_picture(io.BytesIO(piece)).size) <= 2 * most
+            if not honest:
+                raise ValueError(f"{size} bytes unpack to more than their part of the page")
 
 
 def large_tiff(file: BinaryIO, most: int) -> bool:
@@ -112,14 +165,16 @@ def large_tiff(file: BinaryIO, most: int) -> bool:
     try:
         with tifffile.TiffFile(file, _multifile=False) as tiff:
             page, (width, height), orientation = _first_page(tiff)
-            usual = page.dtype in (np.uint8, np.uint16) and page.photometric in (
-                tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB,
-            )  # fmt: skip
+            colours = tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.MINISBLACK
+            jpeg = page.compression == JPEG and page.photometric == tifffile.PHOTOMETRIC.YCBCR
+            usual = page.dtype in (np.uint8, np.uint16) and (jpeg or page.photometric in colours)
             extra = page.tags.get(EXTRA_SAMPLES)
             usual &= extra is None or not np.isin(extra.value, ALPHA).any()
-            usual &= orientation == 1 and page.imagedepth == 1 and page.compression in SEGMENTED
+            usual &= orientation == 1 and page.imagedepth == 1
+            usual &= page.compression in (KNOWN if _has_codecs() else SEGMENTED)
             of_one = math.prod(page.chunks[:2])
             small = 16 * of_one <= width * height and of_one <= most
+            small &= of_one * bytes_of_pixel(page) <= MOST_PIXEL_BYTES * most
             return bool(usual and small and width * height > LARGE)
     except Exception:  # what cannot be understood is read, or refused, as any other file
         return False
@@ -140,13 +195,14 @@ def read_segments(file: BinaryIO, name: str) -> npt.NDArray[Any]:
     file.seek(0)
     with tifffile.TiffFile(file, _multifile=False) as tiff:
         page = tiff.pages.first
+        require_fitting(page)
         last = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
         if last > end:
             raise ImageError(
                 f"the picture '{name}' is damaged or cut off ({end:,} bytes of at least "
                 f"{last:,}); copy or export it again"
             )
-        channels = 3 if page.photometric == tifffile.PHOTOMETRIC.RGB else 1
+        channels = 1 if page.photometric == tifffile.PHOTOMETRIC.MINISBLACK else 3
         size = int(page.imagelength), int(page.imagewidth), channels
         pixels = scratch(size, page.dtype, name)
         planes = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
@@ -223,11 +279,19 @@ def require_plain_ome(tiff: Any, name: str) -> None:
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ImageError(f"{name}: its OME-XML defines entities, which are not read; export it "
                          "again")  # fmt: skip
-    for pixels in re.findall(r"<(?:\w+:)?Pixels\b[^>]*", text):
-        sizes = re.findall(r"\bSize[CZT]\s*=\s*[\"'](\d+)", pixels)
-        if math.prod(int(size[:12]) for size in sizes) > MOST_DECLARED:
-            raise ImageError(f"{name}: its OME-XML declares more than {MOST_DECLARED:,} planes; "
-                             "export it in parts")  # fmt: skip
+    declared, smallest = 0.0, max(1, min(page.size for page in tiff.pages))
+    with suppress(ElementTree.ParseError):  # which tifffile leaves alone, too
+        for each in ElementTree.fromstring(text).iter():  # noqa: S314  it defines no entities
+            # numbers as tifffile reads them: "+3", "3_0" and "&#51;" are some
+            sizes = [int(each.get(f"Size{axis}", 1)) for axis in "XYCZT"]
+            declared += abs(math.prod(sizes)) / smallest
+            declared += abs(int(each.get("PlaneCount", each.get("NumPlanes", 0))))
+            if "Start" in each.attrib:  # of an axis in an axis
+                length = float(each.attrib["End"]) - float(each.attrib["Start"])
+                declared += abs(length / float(each.get("Step", 1)))
+    if not declared <= MOST_DECLARED:
+        raise ImageError(f"{name}: its OME-XML declares more than {MOST_DECLARED:,} planes; "
+                         "export it in parts")  # fmt: skip
 
 
 def names_of_channels(tiff: Any) -> list[str]:

@@ -13,11 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import ImageError, SamDetectError, one_line
-from sam_detect.sources._readers import quiet_readers
+from sam_detect.sources._readers import at_once, quiet_readers
 from sam_detect.sources.decoding import TIFF_MAGICS, check_file, check_pixels, unreadable
 from sam_detect.sources.physical_sizes import size_in_tiff
 from sam_detect.sources.stack_axes import Position
-from sam_detect.sources.tiff import names_of_channels, require_plain_ome
+from sam_detect.sources.tiff import (
+    bytes_of_pixel,
+    lacks_codec,
+    names_of_channels,
+    require_fitting,
+    require_plain_ome,
+)
 from sam_detect.types import PixelSize
 
 AXES = {"Z": "z", "T": "t", "C": "channel", "S": "channel", "Q": "z", "I": "z"}
@@ -140,16 +146,18 @@ class TiffPlane:
         with tifffile.TiffFile(file, _multifile=False) as tiff:
             tiff.filehandle.seek(self.offset)
             page = tifffile.TiffPage(tiff, index=0)
-            check_pixels((int(page.imagewidth), int(page.imagelength)), max_pixels, name)
+            size_wh = int(page.imagewidth), int(page.imagelength)
+            check_pixels(size_wh, max_pixels, name, bytes_of_pixel(page))
             pieces = zip(page.dataoffsets, page.databytecounts, strict=True)
             _require_whole(max(map(sum, pieces), default=0), end, name)
             try:
-                array: npt.NDArray[Any] = page.asarray()
+                require_fitting(page)
+                with at_once(page.nbytes):
+                    array: npt.NDArray[Any] = page.asarray()
             except (ValueError, RuntimeError, OSError, zlib.error) as error:
-                if "imagecodecs" in str(error):
-                    raise
-                raise ImageError(f"{name} is damaged ({one_line(error)}); copy or export the "
-                                 "stack again") from error  # fmt: skip
+                raise lacks_codec(name, error) or ImageError(
+                    f"{name} is damaged ({one_line(error)}); copy or export the stack again"
+                ) from error
             return array
 
 
@@ -180,11 +188,6 @@ def _reading(name: str) -> Iterator[BinaryIO]:
         raise ImageError(f"the stack '{name}' does not fit into memory; reduce it") from error
     except Exception as error:  # a damaged file makes tifffile raise nearly anything
         detail = " ".join(str(error).split())[:200] or type(error).__name__
-        if "imagecodecs" in detail:
-            raise ImageError(
-                f"the stack '{name}' is compressed in a way that is not read ({detail}); save it "
-                "without, or with deflate"
-            ) from error
-        raise ImageError(
+        raise lacks_codec(name, error) or ImageError(
             f"the stack '{name}' is damaged or cut off ({detail}); copy or export it again"
         ) from error

@@ -15,9 +15,10 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
-from sam_detect.errors import ConfigError, ImageError
+from sam_detect.errors import ConfigError, ImageError, one_line
 from sam_detect.interfaces import Source
 from sam_detect.sources._http import is_url
+from sam_detect.sources._readers import open_picture, quiet_readers
 from sam_detect.sources._reconnect import (
     RETRIES,
     TIMEOUT_S,
@@ -28,13 +29,19 @@ from sam_detect.sources._reconnect import (
     interruptibly,
 )
 from sam_detect.sources._video_decoding import DecodedVideo, decode_file
-from sam_detect.sources.decoding import DEFAULT_MAX_PIXELS, check_file, check_pixels, unreadable
+from sam_detect.sources.decoding import (
+    DEFAULT_MAX_PIXELS,
+    check_file,
+    check_pixels,
+    unreadable,
+)
 from sam_detect.sources.images import find_images, load_image
-from sam_detect.sources.pixels import FirstStretch, array_to_rgb
+from sam_detect.sources.pixels import FirstStretch, array_to_rgb, picture_to_rgb
 from sam_detect.sources.streams import open_url
 from sam_detect.types import Frame, ImageRGB
 
 FRAME_RATE = 25.0
+ANIMATED = (b"WEBP", b"avif", b"avis")
 
 
 def open_source(
@@ -85,9 +92,7 @@ def open_source(
     return open_file(name, max_pixels=max_pixels)
 
 
-def open_file(
-    path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> RecordingSource:
+def open_file(path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Source:
     """The frames of a video file, upright. Only this file is read: what a playlist names is not
     followed.
 
@@ -116,7 +121,32 @@ def open_file(
             raise
 
     open_video().close()
+    with open(name, "rb") as file:
+        if file.read(12)[8:] in ANIMATED:
+            return AnimationSource(name, max_pixels)
     return RecordingSource(name, Retry(name, 0), open_video)
+
+
+class AnimationSource(Source):
+    """The frames of a WebP or AVIF, of which FFmpeg gives one at most."""
+
+    def __init__(self, name: str, max_pixels: int) -> None:
+        self.name, self._max_pixels = name, max_pixels
+
+    def frames(self) -> Iterator[Frame]:
+        time_s = 0.0
+        try:
+            with quiet_readers(), open(self.name, "rb") as file, open_picture(file) as image:
+                check_pixels(image.size, self._max_pixels, self.name)
+                for number in range(getattr(image, "n_frames", 1)):
+                    image.seek(number)
+                    rgb = picture_to_rgb(image, self.name)
+                    yield Frame(rgb, self.name, number, time_s=time_s)
+                    time_s += image.info.get("duration", 0) / 1000
+        except ImageError:
+            raise
+        except Exception as error:  # a damaged file makes a decoder raise nearly anything
+            raise ImageError(f"the video '{self.name}' is damaged ({one_line(error)})") from error
 
 
 class FramesSource(Source):

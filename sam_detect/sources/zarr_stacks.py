@@ -22,9 +22,11 @@ import numpy.typing as npt
 
 from sam_detect.errors import ImageError, one_line
 from sam_detect.registry import needing_extra
+from sam_detect.sources._readers import at_once
 from sam_detect.sources.decoding import check_pixels
 from sam_detect.sources.physical_sizes import pixel_size
 from sam_detect.sources.stack_axes import Position
+from sam_detect.sources.unpacking import PACKERS, fits
 from sam_detect.types import PixelSize
 
 MARKS = (".zattrs", ".zgroup", "zarr.json")
@@ -33,6 +35,9 @@ OLD_AXES = ("t", "c", "z", "y", "x")
 """Of NGFF 0.1 and 0.2, which name none."""
 MAX_METADATA_BYTES = 1 << 24
 MAX_CHUNK_BYTES = 1 << 30
+SPARE_BYTES = 1 << 20
+CHUNKS_AT_A_TIME = 10
+"""So many are unpacked at once by ``zarr``."""
 MOST_POSITIONS = 10_000
 MOST_CHUNKS = 100_000
 """Of one plane."""
@@ -125,10 +130,16 @@ class ZarrPlane:
 
         facts = _checked_array(path, self.array)
         check_pixels((facts["shape"][-1], facts["shape"][-2]), max_pixels, name)
-        self._require_chunks(path, name, facts)
+        files = self._require_chunks(path, name, facts)
+        needed = facts["chunk_bytes"] * min(len(files), CHUNKS_AT_A_TIME)
+        if needed > 2 * MAX_CHUNK_BYTES:
+            raise ImageError(f"{name}: its chunks are too large; export it with smaller ones")
         try:
+            for file in files:
+                self._require_fitting(file, facts)
             opened: Any = zarr.open_array(os.path.abspath(os.path.join(path, self.array)), mode="r")
-            values: npt.NDArray[Any] = np.asarray(opened[self.index])
+            with at_once(needed):
+                values: npt.NDArray[Any] = np.asarray(opened[self.index])
         except MemoryError as error:
             raise ImageError(f"{name} does not fit into memory; reduce it") from error
         except Exception as error:  # a damaged chunk makes codecs raise nearly anything
@@ -139,9 +150,10 @@ class ZarrPlane:
                              f"{values.dtype}, expected grey values; export it again")  # fmt: skip
         return values
 
-    def _require_chunks(self, path: str, name: str, facts: Mapping[str, Any]) -> None:
-        """Raises ``ImageError`` where no chunk of the plane is there, and warns where some are
-        not: a zarr leaves out chunks of its fill value, and so does a copy that broke off."""
+    def _require_chunks(self, path: str, name: str, facts: Mapping[str, Any]) -> list[str]:
+        """The files of the plane's chunks. Raises ``ImageError`` where none is there, and warns
+        where some are not: a zarr leaves out chunks of its fill value, and so does a copy that
+        broke off."""
         folder = os.path.join(path, self.array)
         chunks = facts["chunks"]
         grid = [
@@ -176,6 +188,27 @@ class ZarrPlane:
                 "copy the stack again",
                 stacklevel=2,
             )
+        return [os.path.join(folder, key) for key in keys if key not in set(missing)]
+
+    def _require_fitting(self, file: str, facts: Mapping[str, Any]) -> None:
+        """Raises ``ValueError`` for a file of a chunk, or of a shard of several, that unpacks to
+        more than there should be."""
+        data = np.memmap(file, np.uint8, "r")
+        if data.size > 2 * math.prod(facts["chunks"]) * facts["dtype"].itemsize + SPARE_BYTES:
+            raise ValueError(f"{os.path.basename(file)} is larger than it should be")
+        pieces, inner = [(0, data.size)], facts["inner"]
+        if inner:  # a table of the offset and size of each
+            grid = [size // part for size, part in zip(facts["chunks"], inner, strict=True)]
+            last = data.size - 16 * math.prod(grid) - facts["checksum_bytes"]
+            table = np.frombuffer(data, "<u8", 2 * math.prod(grid), facts["at_end"] * last)
+            at = zip(self.index, facts["chunks"], inner, strict=False)
+            own = tuple(index % size // part for index, size, part in at)
+            pieces = table.reshape(*grid, 2)[own].reshape(-1, 2).tolist()
+        for start, size in pieces:
+            piece = data[start : start + size].tobytes()
+            for packer in PACKERS.intersection(facts["codecs"]):
+                if piece and not fits(packer, piece, facts["chunk_bytes"]):
+                    raise ValueError(f"{os.path.basename(file)} unpacks to more than it should")
 
 
 def _notes(name: str, part: str) -> dict[str, Any]:
@@ -195,6 +228,8 @@ def _json(file: Path, name: str) -> dict[str, Any]:
     if os.path.commonpath([root, os.path.realpath(file)]) != root:
         raise ImageError(f"'{name}': {file.name} is a link out of the stack; copy the file there")
     try:
+        if not file.is_file():  # reading a pipe may never end
+            raise ImageError(f"'{name}': {file} is a pipe or device, expected a file")
         if file.stat().st_size > MAX_METADATA_BYTES:
             raise ImageError(f"'{name}': {file} is larger than {MAX_METADATA_BYTES >> 20} MiB")
         found = json.loads(file.read_bytes())
@@ -238,19 +273,27 @@ def _checked_array(name: str, array: str) -> dict[str, Any]:
         raise ImageError(f"'{name}': '{array}' is an array of zarr 2 and of zarr 3, expected one; "
                          "export the stack again")  # fmt: skip
     given = _json(folder / ("zarr.json" if new else ".zarray"), name)
+    if (folder / ".zattrs").exists():  # which zarr reads, too
+        _json(folder / ".zattrs", name)
     try:
         facts = _facts_v3(given) if new else _facts_v2(given)
         shape, chunks = facts["shape"], facts["chunks"]
-        plain = all(type(n) is int and n > 0 for n in (*shape, *chunks))
+        parts = facts["inner"] or chunks
+        plain = all(type(n) is int and n > 0 for n in (*shape, *chunks, *parts))
         if not plain or len(shape) != len(chunks) or len(shape) < 2:
             raise ValueError(f"shape {shape} and chunks {chunks} do not fit")
         if facts["dtype"].kind not in "buif":
             raise ValueError(f"values of type {facts['dtype']}, expected numbers")
         if math.prod(chunks) * facts["dtype"].itemsize > MAX_CHUNK_BYTES:
             raise ValueError(f"chunks of more than {MAX_CHUNK_BYTES >> 20} MiB")
+        packers = [codec for codec in facts["codecs"] if codec in PACKERS]
+        if len(packers) > 1:
+            raise ValueError(f"packed twice, by {packers[0]} and {packers[1]}")
         others = sorted(set(facts["codecs"]) - CODECS)
         if others:
             raise ValueError(f"the codec {others[0]!r:.40} is not read")
+        value_bytes = 8 if "delta" in facts["codecs"] else facts["dtype"].itemsize
+        facts["chunk_bytes"] = math.prod(parts) * value_bytes + 4  # and a check sum
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ImageError(f"'{name}': its array '{array}' cannot be read ({one_line(error)[:150]}); "
                          "export the stack again") from error  # fmt: skip
@@ -265,7 +308,7 @@ def _facts_v2(given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "shape": given["shape"], "chunks": given["chunks"], "dtype": np.dtype(str(given["dtype"])),
         "prefix": "", "separator": separator, "fill": given.get("fill_value"),
-        "codecs": [each["id"] for each in codecs if each is not None],
+        "codecs": [each["id"] for each in codecs if each is not None], "inner": None,
     }  # fmt: skip
 
 
@@ -277,7 +320,13 @@ def _facts_v3(given: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("its separator is not . or /")
     if given["chunk_grid"]["name"] != "regular" or given.get("storage_transformers"):
         raise ValueError("its grid of chunks is not regular")
+    shards: Mapping[str, Any] = {}
+    if any(each["name"] == "sharding_indexed" for each in given["codecs"]):
+        (shards,) = (each["configuration"] for each in given["codecs"])
     return {
+        "inner": shards.get("chunk_shape"),
+        "checksum_bytes": 4 * ("crc32c" in _codecs(shards.get("index_codecs", ()))),
+        "at_end": shards.get("index_location", "end") == "end",
         "shape": given["shape"], "chunks": given["chunk_grid"]["configuration"]["chunk_shape"],
         "dtype": np.dtype(str(given["data_type"])), "prefix": "" if old else f"c{separator}",
         "separator": separator, "fill": given.get("fill_value"),

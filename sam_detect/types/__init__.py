@@ -12,6 +12,7 @@ from sam_detect.types.examples import (
 from sam_detect.types.explanation import Explanation
 from sam_detect.types.frames import (
     Candidates,
+    Coordinates,
     Crop,
     FadedCrop,
     Frame,
@@ -32,6 +33,7 @@ __all__ = [
     "Annotation",
     "Candidates",
     "Classification",
+    "Coordinates",
     "Crop",
     "Detection",
     "Detections",

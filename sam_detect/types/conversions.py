@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,7 +61,8 @@ class COCODataset:
     label get the category ``unknown``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, labels: Iterable[str] = ()) -> None:
+        self._known = {*labels}
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
         self._labels: list[str] = []  # parallel to the annotations
@@ -95,7 +96,7 @@ class COCODataset:
 
     def to_dict(self) -> dict[str, Any]:
         """The dataset, as plain data."""
-        names = sorted(set(self._labels))
+        names = sorted({*self._known, *self._labels})
         ids = {name: number for number, name in enumerate(names, start=1)}
         return {
             "info": {"description": "detections of sam-detect", "version": "1.0"},

@@ -22,9 +22,12 @@ from sam_detect.masks import (
 )
 from sam_detect.polygons import EXACT_TOLERANCE_PX, Polygon, Ring, mask_polygons
 from sam_detect.types.examples import Neighbour
+from sam_detect.types.short import short_repr
 
 ImageRGB = npt.NDArray[np.uint8]
 Index = int | np.integer[Any]
+Coordinates = Sequence[Sequence[float]] | npt.NDArray[Any]
+"""``(N, 2)`` or ``(N, 4)`` numbers: an array, or rows of any sequences."""
 Selection = slice | Sequence[int] | npt.NDArray[Any]
 
 _COLUMNS: dict[str, tuple[int, ...]] = {
@@ -103,6 +106,8 @@ class Frame:
     left_out: str = ""
     pixel_size_um: PixelSize | None = None
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         image = self.image_rgb
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -133,6 +138,8 @@ class Crop:
     mask: BoolArray
     scale: float
     window_xyxy: tuple[int, int, int, int]
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.image_rgb.shape != (*self.mask.shape, 3):
@@ -166,6 +173,8 @@ class FadedCrop:
     weights: FloatArray
     plain: bool
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, eq=False)
 class Masks:
@@ -188,6 +197,8 @@ class Masks:
     predicted_ious: FloatArray
     stabilities: FloatArray
     prompts_xy: FloatArray
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         count = len(self.crop_rles)
@@ -357,6 +368,8 @@ class Candidates:
     described: IntArray
     rated_alike: bool = True
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         if len(self.vectors) != len(self.described):
             raise MaskError(
@@ -405,6 +418,8 @@ class Taught:
     picture: str
     masks: Masks
     examples: tuple[Neighbour, ...]
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.examples)

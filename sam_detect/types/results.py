@@ -26,6 +26,7 @@ from sam_detect.types.frames import (
     area_um2,
     as_index,
 )
+from sam_detect.types.short import short_repr
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,7 @@ class Detections:
         location: (xy, z, t) of the plane of a stack, from 0; None for other images.
         pixel_size_um: of a pixel, or None where the file does not say it.
         volumes: of N objects the volume that each belongs to; empty where planes are not linked.
+        check: why the count of the picture may be wrong; empty without a doubt.
     """
 
     source_id: str
@@ -214,6 +216,7 @@ class Detections:
     location: Location | None = None
     pixel_size_um: PixelSize | None = None
     volumes: tuple[Volume | None, ...] = ()
+    check: str = ""
 
     def __post_init__(self) -> None:
         if len(self.masks) != len(self.classifications):
@@ -334,6 +337,7 @@ class Detections:
             location=self.location,
             pixel_size_um=self.pixel_size_um,
             volumes=tuple(self.volumes[i] for i in keep) if self.volumes else (),
+            check=self.check,
         )
 
     def __iter__(self) -> Iterator[Detection]:
@@ -360,6 +364,7 @@ class Detections:
             "height": height,
             "recipe": self.recipe,
             "timings_ms": {name: round(float(value), 3) for name, value in self.timings_ms.items()},
+            **({"check": self.check} if self.check else {}),
             "detections": [
                 {**detection.to_dict(explain=explain), **self.measures(index)}
                 for index, detection in enumerate(self)
@@ -435,6 +440,8 @@ class TrackedFrame:
     detections: Detections
     track_ids: IntArray
     key: bool = False
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.track_ids.shape != (len(self.detections),):

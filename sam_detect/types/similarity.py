@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sam_detect.masks import FloatArray
 from sam_detect.types.frames import ImageRGB
+from sam_detect.types.short import short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,8 @@ class SimilarityMap:
     areas: tuple[int, int]
     least: float = 0.0
     least_step: float = 0.0
+
+    __repr__ = short_repr
 
 
 class Similarity(Protocol):

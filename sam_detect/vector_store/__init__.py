@@ -44,13 +44,13 @@ class QdrantOptions(Options):
         le=3600,
         serialization_alias="timeout_s",
         description="How long to wait for each answer of a Qdrant server.",
-        json_schema_extra=shown("SECONDS"),
+        json_schema_extra=shown("SECONDS", needs="qdrant_url"),
     )
     lock_timeout_s: float = Field(
         20.0,
         ge=0,
         description="How long to wait for another process to release a library.",
-        json_schema_extra=shown("SECONDS"),
+        json_schema_extra=shown("SECONDS", without="qdrant_url"),
     )
 
     @model_validator(mode="before")

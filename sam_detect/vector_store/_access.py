@@ -47,12 +47,19 @@ class HeldLibrary:
     """
 
     def __init__(self, files: LibraryFiles, lock_timeout_s: float) -> None:
+        self._files, self._timeout_s = files, lock_timeout_s
+        self.shard: Shard | None = None
+        self.begin()
+        _held.add(self)
+
+    def begin(self) -> None:
+        """As nobody has used it: also in a forked process, which owns none of its parent's locks.
+        A shard that the parent has open stays as it is, and is not used here."""
         # The order of locks: docs/architecture.md, "Which lock before which".
         self.mutex = threading.RLock()
-        self.shard: Shard | None = None
-        self._files = files
-        self._lock = LibraryLock(files, lock_timeout_s)
-        self._copy = ReadOnlyCopy(files, self._lock)
+        self._inherited, self.shard = self.shard, None
+        self._lock = LibraryLock(self._files, self._timeout_s)
+        self._copy = ReadOnlyCopy(self._files, self._lock)
         self._read_only = False
         self._users = 0
 
@@ -176,6 +183,18 @@ class HeldLibrary:
                 f"the library in {self._files.directory} may only be read; check the permissions "
                 "of its files, or copy it: sam-detect library export"
             )
+
+
+_held: weakref.WeakSet[HeldLibrary] = weakref.WeakSet()
+
+
+def _begin_again() -> None:
+    for each in list(_held):
+        each.begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_again)
 
 
 class LibraryLock:

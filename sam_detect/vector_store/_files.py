@@ -77,8 +77,8 @@ def check_name(name: str) -> str:
     """
     if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
         raise ConfigError(
-            f"a library's name has 1 to 100 letters, digits, '_', '-' or '.', and no dot in front; "
-            f"got {name!r}"
+            f"a library's name has 1 to 100 letters, digits, spaces, '_', '-' or '.', and no dot "
+            f"in front (letters that are not ASCII count several times); got {name!r}"
         )
     return name
 

@@ -49,6 +49,9 @@ def interface_of(checkpoints: Sequence[str]) -> dict[str, dict[str, Any]]:
     """
     models = [*checkpoints, *WITHOUT_WEIGHTS]
     fields: dict[str, dict[str, Any]] = {
+        "Few-shot": _notes("Finds all objects like those that carry the training tag. Outline five "
+                           "to ten, as different as they come; all are sought at the positions "
+                           "below."),
         "Training Tag": {"type": "tags", "tooltip": "Annotations with it are the examples."},
         "Negative Tag": {"type": "tags", "tooltip": "Annotations of what is not sought."},
         **{
@@ -75,6 +78,10 @@ def interface_of(checkpoints: Sequence[str]) -> dict[str, dict[str, Any]]:
         "Smoothing": _number(0, 3, 0.3, "Tolerance of the polygons, in pixels."),
     }  # fmt: skip
     return {name: {**each, "displayOrder": n} for n, (name, each) in enumerate(fields.items())}
+
+
+def _notes(text: str) -> dict[str, Any]:
+    return {"type": "notes", "value": text}
 
 
 def _number(least: float, most: float, default: float, tooltip: str) -> dict[str, Any]:
@@ -228,6 +235,8 @@ def refine_interface_of(checkpoints: Sequence[str]) -> dict[str, dict[str, Any]]
     """The fields of the form of ``refine``; takes what :func:`interface_of` does."""
     common, models = interface_of(checkpoints), [*checkpoints, "naive", "forest"]
     fields: dict[str, dict[str, Any]] = {
+        "Refine": _notes("Redraws outlines along the edges of their objects. The old ones stay, "
+                         "unless you ask for their deletion."),
         **{name: common[name] for name in (f"Batch {axis}" for axis in AXES.values())},
         "Tag of objects to refine": {"type": "tags", "tooltip": "Empty: all of them."},
         "Model": {

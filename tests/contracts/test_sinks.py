@@ -102,7 +102,7 @@ def test_several_pictures(name: str, tmp_path: Path) -> None:
     for source in sources:
         sink.write(picture(str(source)), found(str(source)))
     written = sink.close()
-    assert len(written) == (3 if name in PICTURES else 4 if name in FOLDERS else 1)
+    assert len(written) == (3 if name in PICTURES else 9 if name in FOLDERS else 1)
     assert len({str(path).casefold() for path in written}) == len(written)
     outputs = [each for each in visible(tmp_path) if not each.startswith("in/")]
     assert outputs == sorted(str(path.relative_to(tmp_path)) for path in written)

@@ -20,10 +20,11 @@ from sam_detect.registry import load_class, names
 from sam_detect.types import TrackedFrame
 from tests.tracked_frames import tracked
 
-ENDINGS = {"annotated": ".mp4", "jsonl": ".jsonl", "mot": ".txt", "coco": ".json", "snapshots": ""}
+ENDINGS = {"annotated": ".mp4", "jsonl": ".jsonl", "mot": ".txt", "coco": ".json", "snapshots": "",
+           "csv": ".csv"}  # fmt: skip
 """An empty one: a folder."""
 IN_FOLDERS = {"snapshots"}
-ON_STDOUT = {"jsonl", "mot"}
+ON_STDOUT = {"jsonl", "csv", "mot"}
 
 formats = pytest.mark.parametrize("name", names("video format"))
 
@@ -78,6 +79,11 @@ def read(name: str, path: Path) -> Contents:
         rows = list(csv.reader(path.read_text("utf-8").splitlines()))
         assert all(len(row) == 9 for row in rows)
         return Contents(None, {int(row[1]) for row in rows})
+    if name == "csv":
+        with path.open(encoding="utf-8", newline="") as table:
+            rows = list(csv.DictReader(table))
+        assert all(None not in row and None not in row.values() for row in rows)
+        return Contents(None, {int(row["track"]) for row in rows})
     file = path / "annotations.json" if name == "snapshots" else path
     if name == "snapshots" and not file.exists():
         return Contents(None, set())
@@ -175,7 +181,7 @@ def test_any_label(name: str, label: str, tmp_path: Path) -> None:
 def test_objects_that_are_on_no_track(name: str, tmp_path: Path) -> None:
     frames = [tracked(i, {0: ("nut", (8, 10))}) for i in range(3)]
     path = written(name, tmp_path, frames)
-    expected = {"jsonl": {None}, "mot": {-1}, "coco": {None}, "snapshots": set()}
+    expected = {"jsonl": {None}, "mot": {-1}, "coco": {None}, "csv": {0}, "snapshots": set()}
     found = read(name, path)
     assert found.tracks == expected.get(name)
 

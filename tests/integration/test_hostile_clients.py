@@ -8,7 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from sam_detect.server.live_app import live_app
 from sam_detect.server.service import service_app
 from sam_detect.server.ui import AnnotationUI
 from tests.integration.page_harness import TOKEN, draw_photos
+from tests.integration.service_harness import serving
 
 OPTIONS: dict[str, Any] = {"segmenter": "naive", "embedder": "appearance"}
 WITHOUT_TOKEN = {
@@ -250,3 +251,149 @@ def test_an_error_that_nobody_foresaw_is_a_problem(caplog: pytest.LogCaptureFixt
             assert words in answer.json()["detail"]
             assert "secret" not in answer.text
     assert caplog.text.count("Traceback") == 1, "that of the bug"
+
+
+HANDSHAKE = (
+    "GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+    "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["X: " + "a" * 9000, "".join(f"X{i}: a\r\n" for i in range(130)) + "Y: b",
+     "Content-Length: 5", "Transfer-Encoding: chunked", "Cookie: " + "c=d; " * 2000],
+    ids=["a long line", "many lines", "a body", "a body in chunks", "many cookies"],
+)  # fmt: skip
+def test_a_handshake_that_cannot_be_read_is_ended(more: str) -> None:
+    guard = Guard(FastAPI(), Access("127.0.0.1", TOKEN))
+    with served(guard, "127.0.0.1", 0) as url, _connected(url, 10) as socket_:
+        socket_.sendall(f"{HANDSHAKE}{more}\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: socket_.recv(4096), b""))  # until it is closed
+        assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 401 ", b"HTTP/1.1 431 "))
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs the limits of Linux")
+def test_connections_without_end_leave_room_for_others(tmp_path: Path) -> None:
+    import resource
+
+    home = tmp_path / "home"
+    with serving(home, SAM_DETECT_TOKEN=TOKEN) as (client, process), ExitStack() as opened:
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (200, 200))
+        place = client.base_url
+        for number in range(500):
+            idle = opened.enter_context(socket.create_connection((place.host, place.port), 10))
+            with suppress(ConnectionError):
+                idle.sendall([b"", b"GET / HT", f"{HANDSHAKE}X: {'a' * 9000}\r\n\r\n".encode()]
+                             [number % 3])  # fmt: skip
+        with httpx.Client(base_url=place, timeout=30) as other:
+            assert other.get("/healthz").status_code == 200
+        log = (home / "log").read_text()
+        assert log.count("out of system resource") < 300, "a line for each, again and again"
+
+
+def test_made_up_methods_are_no_figures(home: Path) -> None:
+    service = service_app(
+        Detectors(OPTIONS, SAMDetect(**OPTIONS)), Access("127.0.0.1", TOKEN), ServiceLimits()
+    )
+    with served(service, "127.0.0.1", 0) as url, httpx.Client(base_url=url) as client:
+        for number in range(30):
+            made_up = "X" * number + "AB"
+            assert client.request(made_up, "/metrics").status_code in (401, 405)
+        text = client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
+    assert 'method="other",route="none",status="401"} 30.0' in text
+    assert "XXAB" not in text
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["multipart/form-data; boundary=b; charset=punycode", "application/json;charset=utf-16",
+     'multipart/form-data; CHARSET = "punycode"; boundary=b', "application/json; charset=cp037",
+     "multipart/form-data; charset=utf-8; charset=idna; boundary=b"],
+)  # fmt: skip
+def test_only_utf_8_is_read(home: Path, kind: str) -> None:
+    service = service_app(
+        Detectors(OPTIONS, SAMDetect(**OPTIONS)), Access("127.0.0.1"), ServiceLimits()
+    )
+    body = b'--b\r\nContent-Disposition: form-data; name="request"\r\n\r\n{}\r\n--b--\r\n'
+    with served(service, "127.0.0.1", 0) as url, httpx.Client(base_url=url) as client:
+        for path in ("v1/detect", "v1/examples"):
+            answer = client.post(path, content=body, headers={"Content-Type": kind})
+            assert (answer.status_code, "UTF-8" in answer.json()["detail"]) == (415, True)
+        right = {"Content-Type": "application/json; charset=UTF-8"}
+        said = client.post("v1/detect", content=b'{"images": [{"data": "%"}]}', headers=right)
+        assert "base64" in said.json()["detail"]
+
+
+def test_the_charset_of_a_part_is_not_read(home: Path) -> None:
+    photo = (draw_photos(home.parent / "photos", 1) / "0.png").read_bytes()
+    service = service_app(
+        Detectors(OPTIONS, SAMDetect(**OPTIONS)), Access("127.0.0.1"), ServiceLimits()
+    )
+    request = '{"label": "Nüsse", "boxes_xywh": [[40, 40, 40, 40]]}'.encode()
+    files: Any = {
+        "image": ("0.png", photo),
+        "request": (None, request, "application/json; charset=punycode"),
+    }
+    with served(service, "127.0.0.1", 0) as url, httpx.Client(base_url=url, timeout=30) as client:
+        assert client.post("v1/examples", files=files).json()["added"] == 1
+        assert client.get("v1/libraries/default").json()["classes"] == {"Nüsse": 1}
+
+
+FOREIGN = [
+    {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "null"},
+    {"Origin": "https://elsewhere.example"}, {"Origin": "http://127.0.0.1:1"},
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+def test_nothing_is_done_for_pages_of_others(home: Path, headers: dict[str, str]) -> None:
+    detector = SAMDetect(**OPTIONS)
+    photos = draw_photos(home.parent / "photos", 1)
+    access = Access("127.0.0.1")
+    service = service_app(Detectors(OPTIONS, detector), access, ServiceLimits())
+    with AnnotationUI(detector).app(photos, access) as page:
+        for app, asked, files in (
+            (service, ["v1/examples", "v1/libraries", "metrics", "openapi.json"], ["docs"]),
+            (page, ["api/pictures", "api/pictures/0", "api/library/export"], ["", "page.js"]),
+        ):
+            with served(app, "127.0.0.1", 0) as url, httpx.Client(base_url=url) as client:
+                for method in ("GET", "HEAD", "POST"):
+                    for path in asked:
+                        answer = client.request(method, path, headers=headers)
+                        assert answer.status_code == 403, path
+                for path in files:  # a link to a page may be anywhere
+                    assert client.get(path, headers=headers).status_code == 200, path
+                for own in ({"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}):
+                    assert client.get(asked[0], headers=own).status_code == 200
+
+
+MEGABYTES = 12
+BOMBS = {
+    "objects": b'{"images": [' + b"{}," * (MEGABYTES * 340_000) + b"{}]}",
+    "numbers": b'{"images": [' + b"1," * (MEGABYTES * 500_000) + b"1]}",
+    "depth": b'{"images": ' + b"[" * (MEGABYTES << 20),
+    "names": b"{" + b'"a":1,' * (MEGABYTES * 170_000) + b'"b":1}',
+    "digits": b'{"images": ' + b"7" * (MEGABYTES << 20) + b"}",
+}
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads memory as Linux tells it")
+def test_json_takes_no_more_memory_than_its_bytes(tmp_path: Path) -> None:
+    def peak_mb(pid: int) -> float:
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024
+
+    with serving(tmp_path / "home") as (client, process):
+        text = b'{"images": [{"data": "' + b"A" * (MEGABYTES << 20) + b'"}]}'
+        headers = {"Content-Type": "application/json"}
+        assert client.post("/v1/detect", content=text, headers=headers).status_code == 200
+        before = peak_mb(process.pid)
+        for name, bomb in BOMBS.items():
+            for path in ("/v1/detect", "/v1/jobs"):
+                answer = client.post(path, content=bomb, headers=headers)
+                assert answer.status_code == 422, name
+                assert len(answer.text) < 1000, name
+        assert peak_mb(process.pid) < before + 5 * MEGABYTES

@@ -13,22 +13,28 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
 import httpx
+import numpy as np
 import pytest
 
 from tests.browser import browser
+from tests.integration.cli_harness import in_this_process
 from tests.integration.page_harness import TOKEN
+from tests.integration.page_harness import serving as page_serving
 from tests.integration.service_harness import BOXES, detect, learn, serving
 
 pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
 
+from websockets.sync.client import connect
 
+from sam_detect.api import SAMDetect
 from sam_detect.server.client import Client
+from sam_detect.types import Detections
 from sam_detect.vector_store import QdrantVectorStore
 
 
@@ -171,22 +177,34 @@ def test_what_waits_is_limited_and_what_was_taken_is_done(photo: Path, tmp_path:
 
 
 def test_uploads_together_are_limited(photo: Path, tmp_path: Path) -> None:
-    with serving(tmp_path / "home") as (client, _), ExitStack() as open_sockets:
+    mb = 1 << 20
+    with serving(tmp_path / "home", "--max-upload", "1") as (client, _):
         place = client.base_url
-        head = (
-            f"POST /v1/detect HTTP/1.1\r\nHost: {place.host}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {64 << 20}\r\n\r\n{{"
-        ).encode()
-        for _ in range(8):
-            each = socket.create_connection((place.host, place.port), timeout=30)
-            open_sockets.enter_context(each).sendall(head)
-        deadline = time.monotonic() + 30
-        while (refused := detect(client, photo)).status_code != 429:
-            assert time.monotonic() < deadline, "all eight are there"
-        assert int(refused.headers["retry-after"]) > 0
-        assert "uploads" in refused.json()["detail"]
-        assert client.get("/healthz").status_code == 200, "it has no body"
-        open_sockets.close()
+
+        def begun(sent: int) -> socket.socket:
+            head = (
+                f"POST /v1/detect HTTP/1.1\r\nHost: {place.host}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {mb}\r\n\r\n"
+            ).encode()
+            found = opened.enter_context(socket.create_connection((place.host, place.port), 30))
+            found.sendall(head + b" " * sent)
+            return found
+
+        with ExitStack() as opened:
+            for _ in range(40):
+                begun(1)
+            assert detect(client, photo).status_code == 200, "what is only announced takes no room"
+        with ExitStack() as opened:
+            for _ in range(8):
+                begun(mb - 1)
+            last, deadline = begun(0), time.monotonic() + 30
+            while (refused := detect(client, photo)).status_code != 429:
+                assert time.monotonic() < deadline, "eight megabytes are there"
+                with suppress(ConnectionError):
+                    last.sendall(b" " * 1000)
+            assert int(refused.headers["retry-after"]) > 0
+            assert "uploads" in refused.json()["detail"]
+            assert client.get("/healthz").status_code == 200, "it has no body"
         while detect(client, photo).status_code != 200:
             assert time.monotonic() < deadline, "there is room again"
 
@@ -447,6 +465,125 @@ def test_addresses_are_fetched_only_where_that_is_allowed(photo: Path, tmp_path:
         assert answer(client, url="http://[::1")[0] == 422
         assert "either data or a url" in answer(client, url="http://a.org", data="aaaa")[1]
         assert "either data or a url" in answer(client)[1]
+
+
+def test_the_command_python_and_the_service_answer_alike(
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Same picture, same library, same options: the same answer."""
+    home, other = tmp_path / "home", photo.with_name("1.png")
+    monkeypatch.setenv("SAM_DETECT_HOME", str(home))
+    parts = {"segmenter": "naive", "embedder": "appearance", "library": "nuts"}
+    detector = SAMDetect(**parts)  # type: ignore[arg-type]
+    detector.learn(photo, "nut", boxes_xywh=BOXES)
+    detector.learn(photo, "stick", boxes_xywh=[[278, 106, 24, 88]])
+    detector.learn(photo, "nut", boxes_xywh=[[60, 140, 40, 40]], negative=True)
+
+    def plain(found: Any, *, unknown: bool) -> list[Any]:
+        return [each for each in found["detections"] if unknown or each["label"]]
+
+    command = in_this_process(capfd)
+    confidences = sorted({round(each.confidence, 3) for each in detector.detect(other)})
+    between = confidences[len(confidences) // 2] + 0.001
+    seen = set()
+    with serving(home, "--library", "nuts") as (client, _):
+        service = Client(str(client.base_url))
+        for threshold in (None, 0.0, 0.3, between, 0.8, 1.0):
+            given = [] if threshold is None else ["--threshold", str(threshold)]
+            options = [f"--{name}={value}" for name, value in parts.items()]
+            [of_command] = command("detect", other, "--json", "--explain", *options, *given).json
+            python = detector.detect(other, threshold=threshold)
+            of_python = json.loads(json.dumps(python.to_dict(explain=True)))
+            [again] = detector.detect([other], threshold=threshold)
+            for unknown in (False, True):
+                query: dict[str, Any] = {"unknown": unknown, "explain": True}
+                query |= {} if threshold is None else {"threshold": threshold}
+                expected = plain(of_command, unknown=unknown)
+                of_service = detect(client, other, **query).json()["results"][0]
+                assert of_service["detections"] == expected
+                assert plain(of_python, unknown=unknown) == expected
+                assert plain(again.to_dict(explain=True), unknown=unknown) == plain(
+                    python.to_dict(explain=True), unknown=unknown
+                )
+                asked = service.detect(other, threshold=threshold, unknown=unknown)
+                assert [each.label for each in asked] == [each["label"] for each in expected]
+                seen.add(len(expected))
+        job = service.submit([other], threshold=between, unknown=True)
+        job.wait(poll=0.05)
+        [result] = job.results()
+        [streamed] = service.stream([other], threshold=between, unknown=True)
+        for found in (result, streamed):
+            assert isinstance(found, Detections)
+            labels = [each.label for each in detector.detect(other, threshold=between)]
+            assert [each.label for each in found] == labels
+    assert len(seen) > 2, "the thresholds make a difference"
+
+
+def test_a_large_picture_holds_up_no_other(photo: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    cv2.imwrite(str(large), np.full((4100, 4000, 3), 90, np.uint8))
+    with serving(tmp_path / "home", "--timeout", "600") as (client, _):
+        assert learn(client, photo).status_code == 200
+        with ThreadPoolExecutor(4) as pool:
+            slow = [pool.submit(detect, client, large) for _ in range(2)]
+            while "sam_detect_requests_in_flight 3.0" not in client.get("/metrics").text:
+                time.sleep(0.02)
+            for _ in range(3):
+                assert len(detect(client, photo).json()["results"][0]["detections"]) == 5
+            assert not all(each.done() for each in slow)
+            assert all(each.result().status_code == 200 for each in slow)
+
+
+def test_folders_with_odd_names(photo: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "tray").mkdir(parents=True)
+    names = (b"plain.png", b"bad-\xff\xfe.png", "naïve ü.png".encode(), b"line\nbreak.png")
+    for name in names:
+        Path(os.fsdecode(os.path.join(os.fsencode(root / "tray"), name))).write_bytes(
+            photo.read_bytes()
+        )
+    with serving(tmp_path / "home", "--root", str(root)) as (client, _):
+        learn(client, photo)
+        for folder in ("tray\0", "\0", "a" * 300, "b/" * 400, "tray/" + "c" * 999, "tray/../.."):
+            refused = client.post("/v1/jobs", json={"folder": folder})
+            assert (refused.status_code, "detail" in refused.json()) == (422, True), folder
+        surrogate = {"content": b'{"folder": "\\udcff"}', "headers": {"Content-Type":
+                     "application/json"}}  # fmt: skip
+        assert client.post("/v1/jobs", **surrogate).status_code == 422
+        job = client.post("/v1/jobs", json={"folder": "tray"})
+        assert (job.status_code, job.json()["total"]) == (202, 4)
+        state = ended(client, job.json()["id"])
+        assert (state["done"], state["problems"]) == (4, 0)
+        lines = client.get(f"/v1/jobs/{job.json()['id']}/results").text.splitlines()
+        found = [json.loads(line) for line in lines]
+        assert {len(each["detections"]) for each in found} == {5}
+        assert {"bad-??.png", "naïve ü.png"} <= {each["image"] for each in found}
+
+
+@pytest.mark.parametrize("server", ["serve", "annotate"])
+def test_nothing_is_left_in_the_temporary_folder(photo: Path, tmp_path: Path, server: str) -> None:
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    temporary.mkdir()
+    if server == "serve":
+        with serving(home, TMPDIR=str(temporary)) as (client, process):
+            assert learn(client, photo).status_code == 200
+            with connect(f"{client.base_url}v1/stream".replace("http", "ws", 1)) as stream:
+                for _ in range(4):
+                    stream.send(photo.read_bytes())
+                stream.recv()
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(30) == 0
+    else:
+        with page_serving(photo.parent, TMPDIR=str(temporary)) as (url, process):
+            uploaded = httpx.post(f"{url}api/library/uploads", content=b"no archive", timeout=30)
+            assert uploaded.status_code >= 400
+            assert list(temporary.iterdir()), "there is a folder for uploads"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) in (0, 1)
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

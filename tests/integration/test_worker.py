@@ -84,8 +84,10 @@ def test_the_interface_has_the_names_and_defaults_that_users_know(
     assert (code, lines) == (0, []), errors
     fields = handler.interfaces["sam-detect:1"]
     types = {name: field["type"] for name, field in fields.items()}
+    assert "training tag" in fields["Few-shot"]["value"]
     assert types == {
-        "Training Tag": "tags", "Negative Tag": "tags", "Batch XY": "text", "Batch Z": "text",
+        "Few-shot": "notes", "Training Tag": "tags", "Negative Tag": "tags", "Batch XY": "text",
+        "Batch Z": "text",
         "Batch Time": "text", "Model": "select", "Similarity Threshold": "number",
         "Target Occupancy": "number", "Points per side": "number", "Min Mask Area": "number",
         "Max Mask Area": "number", "Smoothing": "number",
@@ -195,6 +197,7 @@ def test_the_interface_of_refine_has_the_names_that_users_know(
     assert code == 0, errors
     fields = handler.interfaces["refine:1"]
     assert {name: (field["type"], field.get("default")) for name, field in fields.items()} == {
+        "Refine": ("notes", None),
         "Batch XY": ("text", None), "Batch Z": ("text", None), "Batch Time": ("text", None),
         "Tag of objects to refine": ("tags", None), "Model": ("select", fields["Model"]["default"]),
         "Delete original annotations": ("checkbox", False), "Padding": ("number", 0),
@@ -220,6 +223,7 @@ def test_annotations_of_a_dataset_are_refined(
         far = np.hypot(*(corners - (x + 0.5, y + 0.5)).T)
         assert np.median(np.abs(far - RADIUS)) < 1
         assert np.abs(far - RADIUS).max() < 4, "far less than the corners of the squares"
+    assert f"annotation {'f' * 24}" in json.dumps(lines), "it is named by its own id"
     old = {row["_id"] for row in handler.annotations} - {row["_id"] for row in made}
     assert old == ({"f" * 24} if delete else {"f" * 24, *(f"{n:024x}" for n in (1, 2, 3))})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import struct
@@ -16,6 +17,7 @@ import roifile
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from strategies import QUICK
 
 from sam_detect.errors import ImageError, MaskError
@@ -225,7 +227,7 @@ NONE: dict[str, tuple[Any, str]] = {
     "half of COCO": ({"images": [], "annotations": []}, "needs a list 'categories'"),
     "deep JSON": ("[" * 100_000, "not a JSON file"),
     "a broken zip": (b"PK\x03\x04 and so on", "no zip file"),
-    "a broken picture": (b"\x89PNG\r\n\x1a\n and so on", "no PNG file"),
+    "a broken picture": (b"\x89PNG\r\n\x1a\n and so on", "damaged or cut off|not a picture"),
     "a broken TIFF": (b"II*\x00\xff\xff\xff\xff", "no TIFF file"),
     "features of features": (
         json.loads('{"type": "FeatureCollection", "features": [' * 30 + "]}" * 30),
@@ -325,9 +327,10 @@ def test_garbage_is_problems_or_an_error_in_every_json_format(data: Any) -> None
 
 
 def test_a_label_map_of_colours_or_fractions_is_refused(tmp_path: Path) -> None:
-    for values in (np.zeros((5, 6, 3), np.uint8), np.ones((5, 6), np.float32)):
+    noise = np.random.default_rng(0).integers(1, 255, (9, 9, 3), np.uint8)
+    for values, reason in ((noise, "81 colours"), (np.full((5, 6), 0.5, np.float32), "fractions")):
         tifffile.imwrite(tmp_path / "a.tif", values)
-        with pytest.raises(ImageError, match="it is no label map"):
+        with pytest.raises(ImageError, match=reason):
             read_annotations(tmp_path / "a.tif", PICTURES, label="nut")
 
 
@@ -343,8 +346,92 @@ def test_a_box_without_area_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_large_numbers_in_a_label_map_are_read(tmp_path: Path) -> None:
-    values = np.arange(10_000, dtype=np.uint32).reshape(100, 100) * 429_000
+    values = (
+        np.kron(np.arange(10_000, dtype=np.uint32).reshape(100, 100), np.ones((2, 2))) * 429_000
+    )
+    values = values.astype(np.uint32)
     tifffile.imwrite(tmp_path / "a.tif", values)
     found, _ = read_annotations(tmp_path / "a.tif", PICTURES, label="nut")
     assert len(found[0].outlines) == 9_999
     assert found[0].outlines[0].id == 429_000
+
+
+# Limits of mask pictures
+
+
+def png_of(values: np.ndarray) -> str:
+    data = io.BytesIO()
+    Image.fromarray(values).save(data, "PNG")
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def labelme_masks(tmp_path: Path, *pngs: str) -> Path:
+    shapes = [
+        {"label": "nut", "shape_type": "mask", "points": [[0, 0], [5, 5]], "mask": each}
+        for each in pngs
+    ]
+    return write(tmp_path, "a.json", {"shapes": shapes, "imagePath": "a.jpg"})
+
+
+def test_labelme_s_masks_have_one_limit_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    small, large = np.ones((4, 5), bool), np.ones((9_000, 9_000), bool)
+    found, problems = read_annotations(
+        labelme_masks(tmp_path, png_of(small), png_of(large), png_of(small)), PICTURES
+    )
+    assert len(found[0].outlines) == 1
+    assert "its mask of 9000x9000 pixels is too large" in problems[0]
+    assert not recwarn.list, "Pillow does not say it in its own words"
+    monkeypatch.setattr(labelme, "MAX_MASK_PIXELS", 50)
+    found, problems = read_annotations(labelme_masks(tmp_path, *[png_of(small)] * 4), PICTURES)
+    assert (len(found[0].outlines), len(problems)) == (2, 2)
+
+
+def test_masks_that_are_noise_are_refused_at_once(tmp_path: Path) -> None:
+    dots = np.zeros((500, 500), np.uint8)
+    dots[::2, ::2] = 1
+    good = png_of(np.ones((4, 5), bool))
+    found, problems = read_annotations(labelme_masks(tmp_path, png_of(dots), good), PICTURES)
+    assert len(found[0].outlines) == 1
+    assert "so many pieces and holes that it is noise" in problems[0]
+    Image.fromarray(dots).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="62,500 places: it is noise"):
+        read_annotations(tmp_path / "a.png", PICTURES, label="nut")
+
+
+def test_a_soft_mask_of_labelme_is_its_half(tmp_path: Path) -> None:
+    values = np.zeros((9, 9), np.uint8)
+    values[1:8, 1:8], values[2:7, 2:7] = 90, 255
+    [found], _ = read_annotations(labelme_masks(tmp_path, png_of(values)), PICTURES)
+    mask = found.outlines[0].mask(SIZE)
+    assert mask is not None
+    assert int(mask.sum()) == 25
+
+
+def test_a_stack_that_unpacks_to_far_more_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages may share their pixels, so that a small file has any number of them."""
+    monkeypatch.setattr(label_map, "MIN_BYTES", 1000)
+    data = io.BytesIO()
+    tifffile.imwrite(data, np.ones((3, 256, 256), np.uint8), metadata={"axes": "ZYX"})
+    monkeypatch.setattr(label_map, "MOST_PACKED", 0.5)
+    with pytest.raises(ImageError, match="more than the limit of"):
+        label_map.decode(data.getvalue(), [])
+    monkeypatch.undo()
+    assert len(label_map.decode(data.getvalue(), [])[0].outlines) == 3
+    monkeypatch.setattr(label_map, "MAX_PIXELS", 1000)
+    with pytest.raises(ImageError, match=r"more than the limit of.*1,000 pixels a plane"):
+        label_map.decode(data.getvalue(), [])
+
+
+def test_a_plane_s_only_number_is_an_object_where_others_have_more(tmp_path: Path) -> None:
+    planes = np.zeros((2, *SIZE), np.uint16)
+    planes[0, 2:6, 2:8] = planes[0, 12:16, 20:28] = 1
+    planes[1, 2:6, 2:8], planes[1, 12:16, 20:28] = 1, 2
+    tifffile.imwrite(tmp_path / "a.tif", planes, imagej=True, metadata={"axes": "ZYX"})
+    [found], _ = load_annotations(tmp_path / "a.tif")
+    assert [(each.id, each.location) for each in found.outlines] == [
+        (1, (0, 0, 0)), (1, (0, 1, 0)), (2, (0, 1, 0)),
+    ]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -9,15 +11,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError, LibraryError, NotFoundError, OutputError
 from sam_detect.server import editing
+from sam_detect.server.access import Access
+from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession, Named
+from sam_detect.server.app import annotation_app
 from sam_detect.server.changes import edited
 from sam_detect.server.clicking import along_line
 from sam_detect.server.journal import Journal, Step
 from sam_detect.server.pictures import ShownObject
+from sam_detect.server.survey import Survey
 from sam_detect.types import Frame, Masks
 from tests.integration.page_harness import HEIGHT, NUTS, SHIFT, WIDTH, draw_photos
 
@@ -293,3 +300,36 @@ def test_the_journal_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "k.sqlite").write_bytes(b"something else" * 100)
     with pytest.raises(OutputError, match="move it away"):
         Journal(tmp_path / "k.sqlite")
+
+
+@pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="no such names here")
+def test_names_that_are_no_text_are_shown_named_and_finished(start: Start, tmp_path: Path) -> None:
+    photo = (tmp_path / "photos" / "0.png").read_bytes()
+    for name in (b"bad-\xff.png", b"two\nlines.png", b"\xe4\xf6\xfc.png"):
+        place = os.path.join(os.fsencode(tmp_path / "photos"), name)
+        image = cv2.imdecode(np.frombuffer(photo, np.uint8), cv2.IMREAD_COLOR)
+        image[0, 0] = len(os.listdir(tmp_path / "photos"))
+        Path(os.fsdecode(place)).write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    session = start()
+    names = session.names
+    assert {"0.png", "1.png", "bad-?.png", "two?lines.png", "???.png"} == set(names)
+    for number in range(len(names)):
+        shown = session.objects(number)
+        session.name(number, [shown[0].id], "nut")
+        session.finish(number)
+    again = start()
+    assert again.finished() == set(range(len(names))), "also where they were not opened yet"
+    access = Access("127.0.0.1")
+    ahead = WorkAhead(again, survey := Survey(), again.after)
+    client = TestClient(annotation_app(again, survey, ahead, access), base_url="http://127.0.0.1")
+    listed = client.get("/api/pictures").json()["pictures"]
+    assert [each["name"] for each in listed] == names
+    for number in range(len(names)):
+        assert client.get(f"/api/pictures/{number}").json()["name"] == names[number]
+    for path in (
+        "/api/library",
+        "/api/library/log",
+        "/api/library/examples?label=nut",
+        "/api/state",
+    ):
+        assert client.get(path).status_code == 200

@@ -31,7 +31,7 @@ TIERS = [
     {"contracts", "formats", "interfaces", "registry", "options", "config", "parts", "plain_yaml"},
     {"models"},
     ROOMS,
-    {"features", "tiling"},
+    {"features", "scaling", "tiling"},
     {"library"},
     {"learning", "proposals", "pipeline"},
     {"video", "workers", "batch", "fewshot", "volumes", "evaluation", "training", "refine"},

@@ -41,7 +41,9 @@ def test_both_images_are_looked_at() -> None:
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
 def test_an_image_is_pinned_and_runs_as_nobody_special(path: Path) -> None:
     found = instructions(path)
-    for image in [rest for name, rest in found if name == "FROM"]:
+    images = [rest.partition(" AS ") for name, rest in found if name == "FROM"]
+    stages = {stage for _, _, stage in images}
+    for image in [image for image, _, _ in images if image not in stages]:
         assert re.fullmatch(r"[\w./-]+:[\w.-]*\d[\w.-]*(@sha256:[0-9a-f]{64})?", image)
     users = [rest for name, rest in found if name == "USER"]
     assert users, "it would run as root"
@@ -86,7 +88,7 @@ def test_ports_are_open_to_this_machine_only_and_no_secret_is_written() -> None:
 
 def test_what_is_ours_may_do_little() -> None:
     ours = {name: each for name, each in services().items() if "build" in each}
-    assert set(ours) == {"service", "page"}
+    assert set(ours) == {"service", "gpu", "page"}
     for name, service in ours.items():
         assert service["profiles"] == [name], "docker compose up starts Qdrant alone"
         assert service["read_only"] is True
@@ -105,3 +107,32 @@ def test_the_commands_are_those_of_the_command_line(name: str) -> None:
     assert context.params["host"] == "0.0.0.0"
     port = context.params["port"]
     assert services()[name]["ports"] == [f"127.0.0.1:{port}:{port}"]
+
+
+def test_a_service_on_a_gpu_asks_for_one_and_for_the_image_with_models() -> None:
+    gpu = services()["gpu"]
+    assert gpu["build"]["args"]["DEVICE"] == "cuda"
+    [device] = gpu["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    ports = [each["ports"] for each in services().values()]
+    assert len({port.rpartition(":")[0] for of in ports for port in of}) == sum(map(len, ports))
+
+
+def test_no_service_takes_all_memory_and_none_restarts_for_ever_without_pictures() -> None:
+    for service in services().values():
+        assert service["mem_limit"]
+        assert service["pids_limit"]
+    page = services()["page"]
+    assert page["restart"] == "on-failure:3"
+    [pictures] = [each for each in page["volumes"] if isinstance(each, dict)]
+    assert pictures["bind"]["create_host_path"] is False, "a folder that is missing is an error"
+    assert pictures["read_only"] is True
+
+
+def test_the_worker_is_tested_in_its_image_and_has_the_models_that_are_asked_for() -> None:
+    found = instructions(ROOT / "scripts" / "worker" / "Dockerfile")
+    stages = [rest for name, rest in found if name == "FROM"]
+    assert stages == ["python:3.12-slim-bookworm AS worker", "worker AS test", "worker"]
+    assert any("pytest" in rest and "test_worker.py" in rest for _, rest in found)
+    assert ("ARG", 'MODELS="base"') in found
+    assert any("for model in $MODELS" in rest and "download-models" in rest for _, rest in found)

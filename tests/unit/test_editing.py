@@ -442,3 +442,39 @@ def test_a_stroke_on_nothing_is_a_new_object() -> None:
         brush(none, [(900, 10)], 4, erase=False)
     with pytest.raises(MaskError, match="one mask"):
         brush(none, [(10, 10)], 4, erase=True)
+
+
+def hatching(side: int, step: float) -> list[tuple[float, float]]:
+    """A line that goes up and down, then from side to side, over all of a square."""
+    points: list[tuple[float, float]] = []
+    for number, at in enumerate(np.arange(1.5, side, step)):
+        ends = [(at, -5.0), (at, side + 5.0)]
+        points += ends if number % 2 else ends[::-1]
+    return points + [(y, x) for x, y in points]
+
+
+@pytest.mark.parametrize(("side", "step"), [(400, 4), (1000, 1), (150, 2.5), (2000, 40)])
+def test_a_line_that_hatches_an_object_is_refused(side: int, step: float) -> None:
+    mask = square((side, side), (5, 5, side - 5, side - 5))
+    with pytest.raises(MaskError, match=r"into \d+ parts"):
+        split(mask, hatching(side, step), (side, side))
+
+
+def test_many_parts_are_cut_each_in_its_place() -> None:
+    mask = square((600, 600), (5, 5, 595, 595))
+    parts = split(mask, hatching(600, 40), (600, 600))
+    assert len(parts) > 100
+    together = np.zeros((600, 600), int)
+    for part in parts:
+        together += part.dense(0)
+    assert (together == mask.dense(0)).all(), "together they are the mask"
+    assert [int(p.areas[0]) for p in parts] == sorted(
+        (int(p.areas[0]) for p in parts), reverse=True
+    )
+
+
+def test_an_object_of_very_many_parts_is_not_split() -> None:
+    dense = np.zeros((300, 300), bool)
+    dense[::4, ::4] = True
+    with pytest.raises(MaskError, match=r"parts that lie apart|into"):
+        split(Masks.from_dense(dense), [(149.6, -1), (149.6, 301)], (300, 300))

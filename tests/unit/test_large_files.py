@@ -44,6 +44,9 @@ FORMS: list[tuple[Any, dict[str, Any]]] = [
                                   "planarconfig": "separate"}),
     (np.dstack([COLOUR, COLOUR[..., 0]]), {"tile": (64, 64), "photometric": "minisblack",
                                            "planarconfig": "contig"}),
+    (COLOUR, {"tile": (64, 64), "photometric": "rgb", "compression": "lzw", "predictor": True}),
+    (DEEP, {"tile": (64, 64), "compression": "zstd"}),
+    (COLOUR, {"tile": (64, 64), "photometric": "rgb", "compression": "jpeg2000"}),
 ]  # fmt: skip
 
 
@@ -71,6 +74,19 @@ def test_a_large_png_is_decoded_into_a_scratch_file(tmp_path: Path) -> None:
     assert is_scratch(frame.image_rgb)
     release(frame.image_rgb)
     np.testing.assert_array_equal(frame.image_rgb, COLOUR)
+
+
+def test_a_large_slide_in_jpeg_is_read_by_its_tiles(tmp_path: Path) -> None:
+    """As an SVS: its tiles are YCbCr, and ``max_pixels`` is below the size of the slide."""
+    smooth = cv2.GaussianBlur(COLOUR, (0, 0), 9)
+    tifffile.imwrite(tmp_path / "a.svs", smooth, tile=(64, 64), photometric="rgb",
+                     compression="jpeg")  # fmt: skip
+    plain = load_image(tmp_path / "a.svs")
+    with pytest.MonkeyPatch.context() as patched:
+        count_as_large(patched)
+        large = load_image(tmp_path / "a.svs", max_pixels=20_000)
+    assert is_scratch(large.image_rgb)
+    assert np.abs(large.image_rgb.astype(int) - plain.image_rgb).max() <= 6
 
 
 @pytest.mark.usefixtures("small_is_large")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from library_helpers import contents, detector, disc_masks, discs, taught, vectors
+from PIL import Image
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import LibraryError, NotFoundError, OutputError
@@ -26,10 +27,10 @@ from sam_detect.library.columns import Outlines
 from sam_detect.library.reindex import reindex
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.server import library_view
-from sam_detect.server.library_export import FORMATS
+from sam_detect.server.library_export import FORMATS, export_annotations
 from sam_detect.server.library_pictures import principal_components
 from sam_detect.server.library_view import LibraryView
-from sam_detect.types import ExampleArrays, HardNegativeArrays
+from sam_detect.types import ExampleArrays, Frame, HardNegativeArrays, Masks
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 
 
@@ -414,6 +415,27 @@ def test_pages_are_bounded_and_an_example_is_found_on_its_page(
 # -- files -------------------------------------------------------------------------------------
 
 
+def test_pictures_of_annotations_are_named_by_their_common_folder_in_its_order(
+    tmp_path: Path,
+) -> None:
+    made = detector(MemoryVectorStore())
+    for name in ("p10.png", "p2.png", "p1.png"):
+        path = tmp_path / "tray" / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(discs("nut", int(name[1:-4]))[..., ::-1]).save(path)
+        made.add_examples_from_file(path, disc_masks(), "nut")
+    (tmp_path / "made").mkdir()
+    with zipfile.ZipFile(export_annotations(made.library, "coco", tmp_path / "made")) as archive:
+        coco = json.loads(archive.read("annotations.json"))
+    assert [image["file_name"] for image in coco["images"]] == ["p1.png", "p2.png", "p10.png"]
+    (tmp_path / "yolo").mkdir()
+    with zipfile.ZipFile(export_annotations(made.library, "yolo", tmp_path / "yolo")) as archive:
+        names = archive.namelist()
+        lists = archive.read("yolo/train.txt") + archive.read("yolo/val.txt")
+    assert sorted(lists.decode().split()) == [f"./images/p{n}.png" for n in (1, 10, 2)]
+    assert not [name for name in names if "images/" in name], "a library may name any file"
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_annotations_are_written_in_every_format(name: str) -> None:
     made = a_library("nut", "leaf")
@@ -454,3 +476,28 @@ def test_a_hostile_upload_is_refused_without_our_paths_and_removed() -> None:
     with pytest.raises(LibraryError, match=r"^the file is not a complete"):
         view.check_upload(path)
     assert not path.exists()
+
+
+ODD = ["", ".", "/", "..", "a/..", "//", "\\", ".hidden", "CON", "\0", "a\nb", " ", "x" * 9000,
+       "x." + "y" * 400, "ü" * 200 + ".png", "a/b/c.png", "a/d/c.png"]  # fmt: skip
+
+
+@pytest.mark.parametrize("sources", [ODD, *([each, each] for each in ODD)],
+                         ids=["all", *map(str, range(len(ODD)))])  # fmt: skip
+def test_annotations_are_exported_whatever_their_sources(sources: list[str]) -> None:
+    """What an archive says of its pictures is from a stranger."""
+    made = SAMDetect("naive", "average", vector_store="memory")
+    for number, source in enumerate(sources):
+        picture = np.full((40, 40, 3), 200, np.uint8)
+        picture[10:20, 10:20], picture[0, 0] = (50, 90, 20), number
+        mask = np.zeros((1, 40, 40), bool)
+        mask[0, 10:20, 10:20] = True
+        made.learn_frame(Frame(picture, source), Masks.from_dense(mask), ["nut"])
+    view = LibraryView(made)
+    for name in FORMATS:
+        with view.export(name) as place, zipfile.ZipFile(place) as archive:
+            named = archive.namelist()
+            assert len(set(named)) == len(named)
+            assert all(".." not in each.split("/") and each[0] != "/" for each in named)
+            if name in ("labelme", "geojson", "imagej", "labelmap"):
+                assert len(named) >= len(sources), "no picture is lost"

@@ -21,7 +21,7 @@ from sam_detect.cli.app import run
 from sam_detect.config import home_dir, known_settings, load_settings
 from sam_detect.errors import ConfigError
 from sam_detect.models.weights import default_segmenter
-from sam_detect.options import ROOMS, SUPPLIED, annotation_of, options_of, parts_with
+from sam_detect.options import ROOMS, SUPPLIED, annotation_of, hint, options_of, parts_with
 from sam_detect.parts import arguments, make_embedder, make_segmenter, require_used
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.types import Recipe
@@ -79,7 +79,8 @@ def test_an_option_that_the_chosen_part_lacks_is_refused_with_those_that_have_it
 ) -> None:
     having = [each for _, each in parts_with(option)]
     words = {"prompts": "blobs", "pooling": "frame", "similar_regions": "off", "forest": "off",
-             "negatives": "margin"}  # fmt: skip
+             "negatives": "margin", "dtype": "bf16", "text_none": "a table",
+             "occupancies": "0.2,0.4"}  # fmt: skip
     value = words.get(option, 1)
     settings = load_settings({room: name, option: value if option != "text_labels" else "nut"}
                              if not option.endswith(("url", "key", "model", "templates", "labels"))
@@ -88,6 +89,11 @@ def test_an_option_that_the_chosen_part_lacks_is_refused_with_those_that_have_it
         require_used(settings, settings.chosen)
     assert all(repr(each) in str(caught.value) for each in having)
     assert f"here the {room} is '{name}'" in str(caught.value)
+    needed = hint(known_settings()[option], "needs")
+    if needed:  # its part alone is not enough
+        with pytest.raises(ConfigError, match=f"{option} changes nothing without {needed}"):
+            require_used(settings, {room: having[0]})
+        settings = load_settings({option: value, needed: "http://localhost"})
     require_used(settings, {room: having[0]})
 
 

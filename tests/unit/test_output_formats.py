@@ -161,7 +161,7 @@ def test_yolo_is_read_back_with_the_same_outlines_and_labels(tmp_path: Path, unk
     sources = [picture(folder / "images" / name) for name in ("a/x.jpg", "b.v2.png")]
     sink = YOLOSink(folder, multiple=True, inputs=sources, include_unknown=unknown)
     files = {path.relative_to(folder).as_posix() for path in written(sink, sources)}
-    assert files == {"data.yaml", "labels/a/x.txt", "labels/b.v2.txt"}
+    assert files == {"data.yaml", "labels/a/x.txt", "labels/b.v2.txt", "train.txt", "val.txt"}
     dataset = open_dataset(folder, None, max_pixels=10**6)
     expected = [
         (label or "unknown", mask)
@@ -179,7 +179,7 @@ def test_yolo_is_read_back_with_the_same_outlines_and_labels(tmp_path: Path, unk
 def test_yolo_fills_by_the_even_odd_rule_of_opencv_too(tmp_path: Path) -> None:
     """As ultralytics draws the outlines. OpenCV draws their lines as well: half a pixel more."""
     sink = YOLOSink(tmp_path / "out")
-    _, labels = written(sink, ["x.jpg"])
+    _, labels, *_ = written(sink, ["x.jpg"])
     rows = labels.read_text().splitlines()
     expected = [mask for mask, label in zip(shapes(), LABELS, strict=True) if label]
     for row, mask in zip(rows, expected, strict=True):
@@ -195,9 +195,81 @@ def test_yolo_names_label_files_below_the_folder_that_pictures_share(tmp_path: P
     sources = [picture(tmp_path / "in" / name) for name in ("a/x.jpg", "b/x.jpg")]
     sink = YOLOSink(tmp_path / "out", multiple=True, inputs=sources)
     names = [path.relative_to(tmp_path / "out").as_posix() for path in written(sink, sources)]
-    assert names == ["data.yaml", "labels/a/x.txt", "labels/b/x.txt"]
+    assert names == ["data.yaml", "labels/a/x.txt", "labels/b/x.txt", "val.txt", "train.txt",
+                     "images/a/x.jpg", "images/b/x.jpg"]  # fmt: skip
     one = YOLOSink(tmp_path / "one", inputs=["-"])
-    assert [path.name for path in written(one, ["-"])][1:] == ["-.txt"]
+    named = [path.name for path in written(one, ["-"])]
+    assert named == ["data.yaml", "-.txt", "val.txt", "train.txt", "-.png"]
+
+
+def lists(folder: Path) -> tuple[list[str], list[str]]:
+    """The pictures to train with, and to validate; all of them are there."""
+    found = []
+    for name in ("train.txt", "val.txt"):
+        lines = (folder / name).read_text().splitlines()
+        assert all((folder / line).is_file() for line in lines)
+        assert all((folder / line.replace("/images/", "/labels/", 1)).with_suffix(".txt").exists()
+                   for line in lines)  # fmt: skip
+        found.append(lines)
+    return found[0], found[1]
+
+
+def dataset_of(folder: Path, names: list[str], **options: Any) -> Path:
+    sources = [picture(folder / "in" / name) for name in names]
+    sink = YOLOSink(folder / "out", multiple=True, inputs=sources, **options)
+    written(sink, sources)
+    return folder / "out"
+
+
+def test_a_yolo_dataset_trains_as_it_is(tmp_path: Path) -> None:
+    names = [f"p{number}.png" for number in range(12)]
+    train, val = lists(dataset_of(tmp_path / "1", names))
+    assert (len(train), len(val)) == (10, 2)
+    assert [*sorted([*train, *val])] == sorted(f"./images/{name}" for name in names)
+    assert train == sorted(train, key=lambda line: int(line[10:-4])), "in the folder's order"
+    again = lists(dataset_of(tmp_path / "2", names[::-1]))
+    assert (set(again[0]), set(again[1])) == (set(train), set(val)), "by the names only"
+    assert lists(dataset_of(tmp_path / "3", names[:1])) == ([val_ := "./images/p0.png"], [val_])
+    assert [len(each) for each in lists(dataset_of(tmp_path / "4", names[:2]))] == [1, 1]
+    dataset = open_dataset(tmp_path / "1" / "out", None, max_pixels=10**6)
+    assert (
+        sorted(str(each.fields["split"]) for each in dataset.pictures)
+        == ["train"] * 10 + ["val"] * 2
+    )
+    assert not dataset.problems
+
+
+def test_a_yolo_dataset_has_pictures_that_every_trainer_reads(tmp_path: Path) -> None:
+    folder = dataset_of(tmp_path, ["a/x.JPG", "y.tif", "b/z.gif", "w.webp"])
+    train, val = lists(folder)
+    assert {*train, *val} == {"./images/a/x.JPG", "./images/y.png", "./images/b/z.png",
+                              "./images/w.webp"}  # fmt: skip
+    with Image.open(folder / "images" / "y.png") as shown:
+        assert shown.size == SIZE_HW[::-1]
+    assert (folder / "images/a/x.JPG").read_bytes() == (tmp_path / "in/a/x.JPG").read_bytes()
+
+
+def test_pictures_of_another_dataset_are_not_mixed_in(tmp_path: Path) -> None:
+    picture(tmp_path / "out" / "images" / "old.png")
+    with pytest.raises(OutputError, match="holds a YOLO dataset already"):
+        dataset_of(tmp_path, ["x.png"])
+
+
+def test_two_days_sheets_and_datasets_fit_together(tmp_path: Path) -> None:
+    """Days on which not everything was found."""
+    labels = {"nut", "fig", "Nüsse"}
+    heads, names, categories = set(), set(), set()
+    for day, found in (("1", ("nut",) * 5), ("2", ("fig",) * 5), ("3", (None,) * 5)):
+        sources = [picture(tmp_path / day / "x.png")]
+        table, coco = tmp_path / day / "c.csv", tmp_path / day / "c.json"
+        written(CountsSink(table, inputs=sources, labels=labels), sources, found)
+        written(COCOSink(coco, inputs=sources, labels=labels), sources, found)
+        written(YOLOSink(tmp_path / day / "y", inputs=sources, labels=labels), sources, found)
+        heads.add(table.read_text(encoding="utf-8-sig").splitlines()[0])
+        categories.add(json.dumps(json.loads(coco.read_text())["categories"]))
+        names.add((tmp_path / day / "y" / "data.yaml").read_text())
+    assert heads == {"image,Nüsse,fig,nut,total,check"}
+    assert len(categories) == len(names) == 1
 
 
 def test_yolo_refuses_pictures_that_would_share_a_label_file(tmp_path: Path) -> None:

@@ -231,14 +231,29 @@ XML = (
 )
 
 
+MANY = "declares more than 1,000,000 planes"
+
+
 @pytest.mark.parametrize(
     ("xml", "said"),
     [
         (XML.format('<!DOCTYPE x [<!ENTITY a "b">]>', 2), "defines entities"),
-        (XML.format("", 10**10), "declares more than 1,000,000 planes"),
+        (XML.format("", 10**10), MANY),
         (XML.format("", 3), "page 2 is missing"),
+        *[(XML.format("", number), MANY) for number in (
+            "&#51;00000000", "&#x663;00000000", "+300000000", "3_0000_0000", " 300000000 ",
+            "-300000000",
+        )],
+        *[(XML.format("", 1).replace(*change), MANY) for change in (
+            ('<TiffData IFD="0"/>', '<TiffData PlaneCount="&#51;00000000"/>'),
+            ('<TiffData IFD="0"/>', '<TiffData NumPlanes="300000000"/>'),
+            ('SizeX="12"', 'SizeX="12000000000"'),
+            ("</Image>", "</Image>" + '<Pixels SizeX="12" SizeY="10" SizeZ="900000"/>' * 2),
+            ("</OME>", '<A><ModuloAlongT Start="0" End="3e9"/></A></OME>'),
+            ("</OME>", '<A><ModuloAlongT Start="0" End="3" Step="1e-9"/></A></OME>'),
+        )],
     ],
-)
+)  # fmt: skip
 def test_hostile_and_incomplete_metadata_is_refused(tmp_path: Path, xml: str, said: str) -> None:
     tifffile.imwrite(tmp_path / "s.ome.tif", numbered()[0, 0, 0], description=xml, metadata=None)
     with pytest.raises(ImageError, match=said):

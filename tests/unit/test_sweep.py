@@ -198,3 +198,23 @@ def test_a_users_library_and_its_recipe_play_no_part(data: Dataset) -> None:
     (found,) = swept(data, "top_k=1", store="qdrant", library="mine")
     assert found["recipe"]["embedder"] == "lite"
     assert user.library.stats() == learnt
+
+
+def test_values_with_spaces_and_commas_stand_in_quotes() -> None:
+    spec = 'text_templates="a photo of a {}.|a {}","a {}, from above" top_k=1,5'
+    assert variants([spec]) == [
+        {"text_templates": text, "top_k": k}
+        for text in ("a photo of a {}.|a {}", "a {}, from above")
+        for k in ("1", "5")
+    ]
+    assert variants(['text_none="an empty table"']) == [{"text_none": "an empty table"}]
+    with pytest.raises(ConfigError, match="not closed"):
+        variants(['text_templates="a {}'])
+
+
+def test_what_sam2_takes_can_be_varied() -> None:
+    spec = "segmenter=sam2 pred_iou_thresh=0.7,0.8 dtype=fp32 compile=true"
+    assert len(variants([spec])) == 2
+    assert variants(['embedder=sam2 occupancies="0.15,0.4","0.2"']) == [
+        {"embedder": "sam2", "occupancies": each} for each in ("0.15,0.4", "0.2")
+    ]

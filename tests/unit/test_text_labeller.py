@@ -244,3 +244,12 @@ def test_it_needs_no_torch() -> None:
 
     code = "import sys, sam_detect.labelling.text; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_what_has_no_name_may_be_said_otherwise() -> None:
+    usual = TextLabeller(["nut"], encoder=Angles())
+    other = TextLabeller(["nut"], encoder=Angles(), none=["a table", "a hand"])
+    assert (usual.none, other.none) == (NOTHING, ("a table", "a hand"))
+    for wrong in ([], "a table", [""]):
+        with pytest.raises(ConfigError, match="none must be a list of texts"):
+            TextLabeller(["nut"], encoder=Angles(), none=wrong)

@@ -538,3 +538,9 @@ def test_a_pipe_gets_no_labels_file(tmp_path: Path) -> None:
     assert os.read(reader, 1000).startswith(b"1,1,")
     os.close(reader)
     assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_video_without_frames_leaves_no_file(tmp_path: Path) -> None:
+    sink = AnnotatedVideoSink(tmp_path / "a.mp4")
+    assert sink.close() == []
+    assert not (tmp_path / "a.mp4").exists()

@@ -1054,3 +1054,29 @@ def test_a_played_recording_goes_on_after_a_damaged_frame_and_stops_at_once() ->
 
 def test_frames_without_times_are_not_held_back() -> None:
     assert len(list(PacedSource(Recorded(None, None, None)).frames())) == 3
+
+
+@pytest.mark.parametrize("ending", ["webp", "avif", "gif", "png"])
+def test_an_animated_picture_is_a_video(ending: str, tmp_path: Path) -> None:
+    """FFmpeg shows nothing of a WebP, and one picture of an AVIF."""
+    shades = [Image.new("RGB", (32, 24), (40 * i, 0, 90)) for i in range(5)]
+    path = tmp_path / f"a.{ending}"
+    options: dict[str, Any] = {"lossless": True} if ending == "webp" else {}
+    shades[0].save(path, save_all=True, append_images=shades[1:], duration=200, **options)
+    frames = read(open_source(path))
+    assert len(frames) == 5
+    for number, frame in enumerate(frames):
+        assert abs(int(frame.image_rgb[..., 0].mean()) - 40 * number) < 6
+        assert frame.time_s == pytest.approx(0.2 * number, abs=0.01)
+    with pytest.raises(ImageError, match="more than the limit of 100"):
+        read(open_source(path, max_pixels=100))
+
+
+@pytest.mark.parametrize("ending", ["webp", "avif"])
+def test_one_that_is_cut_off_is_no_video(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{ending}"
+    noise = [Image.effect_noise((64, 48), 90) for _ in range(3)]
+    noise[0].save(path, save_all=True, append_images=noise[1:])
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ImageError, match=r"a\.\w+' (is damaged|cannot be read as a video)"):
+        read(open_source(path))

@@ -128,13 +128,36 @@ def test_a_worker_that_fails_is_seen_and_goes_on(monkeypatch: pytest.MonkeyPatch
     async def main() -> None:
         queue = WorkQueue(10, 20)
         with monkeypatch.context() as patched:
-            patched.setattr(queue, "_take", lambda: 1 / 0)
+            patched.setattr(queue, "_take", lambda _: 1 / 0)
             first = asyncio.create_task(queue.run("a", lambda items: items, 1))
             while queue.well:
                 await asyncio.sleep(0.01)
         assert await first == 1
         while not queue.well:
             await asyncio.sleep(0.01)
+        queue.close(5)
+
+    asyncio.run(main())
+
+
+def test_what_is_slow_waits_for_itself() -> None:
+    async def main() -> None:
+        slow, quick, queue = Worker(), Worker(), WorkQueue(2, 20)
+        quick.go_on.set()
+        first = asyncio.create_task(queue.run("a", slow.work, "first", slow=True))
+        await begun(slow)
+        job = asyncio.get_running_loop().run_in_executor(None, queue.call, "b", slow.work, "job")
+        second = asyncio.create_task(queue.run("a", slow.work, "second", slow=True))
+        while len(queue) < 2:
+            await asyncio.sleep(0.01)
+        # Nothing of it is in the way of what is quick, and what is slow does not fill the queue.
+        assert not queue.is_full
+        for number in range(5):
+            assert await queue.run("a", quick.work, number) == f"done {number}"
+        with pytest.raises(FullError):
+            await queue.run("a", slow.work, "third", slow=True)
+        slow.go_on.set()
+        assert await asyncio.gather(first, second, job) == ["done first", "done second", "done job"]
         queue.close(5)
 
     asyncio.run(main())

@@ -17,6 +17,7 @@ from sam_detect.sources import Plane, PlaneRanges, find_images, load_image, plan
 from sam_detect.types import PixelSize
 
 zarr = pytest.importorskip("zarr", minversion="3")
+numcodecs = pytest.importorskip("numcodecs")
 
 AXES = ("t", "c", "z", "y", "x")
 
@@ -221,3 +222,96 @@ def test_two_descriptions_of_one_array_are_refused(stack: Path) -> None:
     shutil.copy(other / "0" / "zarr.json", stack / "0" / "zarr.json")
     with pytest.raises(ImageError, match="of zarr 2 and of zarr 3"):
         selected(stack, z="1", channel="1")
+
+
+PACKERS = ("zlib", "gzip", "bz2", "lzma", "zstd", "blosc", "lz4")
+
+
+def packed(root: Path, packer: str, *chunks: bytes) -> None:
+    """Packs the chunks of the first plane (of zarr 2) anew."""
+    codec = numcodecs.get_codec({"id": packer})
+    change(root, compressor={"id": packer}, filters=None)
+    for place, content in zip(("0.0", "0.1", "1.0", "1.1"), chunks, strict=True):
+        (root / "0" / f"0.0.0.{place}").write_bytes(codec.encode(content))
+
+
+def refused(plane: Plane, said: str) -> None:
+    """The plane is not read, and ``zarr`` not asked to unpack it."""
+
+    def never(*_: Any, **__: Any) -> None:
+        pytest.fail("zarr unpacks it")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(zarr, "open_array", never)
+        with pytest.raises(ImageError, match=said):
+            plane.values()
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_chunks_of_each_packer_are_read(stack: Path, packer: str) -> None:
+    packed(stack, packer, *[bytes([7, 9] * 128)] * 4)
+    assert set(np.unique(selected(stack)[0].values())) == {7, 9}
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_a_chunk_that_unpacks_to_more_is_refused(stack: Path, packer: str) -> None:
+    plane = selected(stack)[0]
+    packed(stack, packer, *[bytes(256)] * 3, bytes(20_000_000))
+    refused(plane, "is damaged")
+
+
+def test_chunks_too_large_to_read_several_of_are_refused(stack: Path) -> None:
+    plane = selected(stack)[0]
+    change(stack, shape=[2, 3, 4, 20_000, 20_000], chunks=[1, 1, 4, 16_000, 16_000])
+    refused(plane, "its chunks are too large")
+
+
+def test_a_file_larger_than_its_chunk_is_refused(stack: Path) -> None:
+    plane = selected(stack)[0]
+    change(stack, compressor=None, filters=None)
+    with (stack / "0" / "0.0.0.0.0").open("r+b") as file:
+        file.truncate(10**10)  # with nothing in it: it takes no room on the disk
+    refused(plane, "larger than it should be")
+
+
+def test_chunks_packed_twice_are_refused(stack: Path) -> None:
+    change(stack, filters=[{"id": "bz2", "level": 1}], compressor={"id": "zlib", "level": 1})
+    with pytest.raises(ImageError, match="packed twice"):
+        selected(stack)
+
+
+def sharded(root: Path) -> Path:
+    write(root, numbered(), version="0.5")
+    shutil.rmtree(root / "0")
+    array = zarr.create_array(
+        root / "0", shape=(2, 3, 4, 20, 30), shards=(1, 1, 4, 32, 32), chunks=(1, 1, 2, 16, 16),
+        dtype="u1", zarr_format=3, compressors=zarr.codecs.GzipCodec(),
+    )  # fmt: skip
+    array[...] = numbered()
+    return root
+
+
+def test_shards_are_read(tmp_path: Path) -> None:
+    planes = selected(sharded(tmp_path / "s.zarr"), z="1-4", t="1-2")
+    assert [int(plane.values()[0, 0, 0]) for plane in planes] == [
+        100 * t + 10 * z for t in (0, 1) for z in range(4)
+    ]
+
+
+def test_a_shard_that_unpacks_to_more_is_refused(tmp_path: Path) -> None:
+    root = sharded(tmp_path / "s.zarr")
+    plane = selected(root)[0]
+    shard = root / "0" / "c" / "0" / "0" / "0" / "0" / "0"
+    table = shard.read_bytes()[-8 * 16 - 4 :]
+    bomb = numcodecs.get_codec({"id": "gzip"}).encode(bytes(20_000_000))
+    entry = np.array([0, len(bomb)], "<u8").tobytes()
+    shard.write_bytes(bomb + table[:16] + entry + table[32:])
+    refused(plane, "unpacks to more")
+
+
+@pytest.mark.parametrize("name", ["0/.zarray", "0/.zattrs", "0/zarr.json", ".zattrs"])
+def test_a_pipe_instead_of_metadata_is_not_waited_for(stack: Path, name: str) -> None:
+    (stack / name).unlink(missing_ok=True)
+    os.mkfifo(stack / name)
+    with pytest.raises(ImageError):
+        selected(stack)[0].values()

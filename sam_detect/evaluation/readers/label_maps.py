@@ -6,13 +6,11 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from skimage import measure
 
 from sam_detect.errors import ImageError, LibraryError, MaskError, one_line
 from sam_detect.evaluation.dataset import (
@@ -24,29 +22,13 @@ from sam_detect.evaluation.dataset import (
     ids_by_name,
     relative,
 )
+from sam_detect.formats.mask_pictures import MOST_CLASSES, Placed, numbered, pieces_of
 from sam_detect.labels import normalised_label, shown_label
-from sam_detect.masks import BoolArray, crop_to_rle
+from sam_detect.masks import crop_to_rle
 from sam_detect.sources import PlaneRanges, find_images, planes_at, planes_of
 from sam_detect.sources.annotations import read_text
 from sam_detect.sources.decoding import PictureFile
-
-MAX_SCATTER = 100
-"""How often the boxes of a map's objects may cover the picture. Those of real objects hardly
-overlap; of a photograph taken for a label map, each grey's box is the picture, and a 16-bit one
-would take hours."""
-MOST_CLASSES = 64
-"""Maps with more values are of objects."""
-MOST_PARTS = 10_000
-LEAST_PART = 16
-"""Pixels; smaller parts of an object are specks."""
-
-
-class Region(NamedTuple):
-    """The pixels of one value of a label map: a half-open box and the ``(h, w)`` mask in it."""
-
-    value: int
-    box_xyxy: tuple[int, int, int, int]
-    crop: BoolArray
+from sam_detect.sources.mask_files import require_size
 
 
 def read(root: Path, *, ranges: PlaneRanges | None = None, max_pixels: int) -> Dataset:
@@ -89,7 +71,9 @@ def read(root: Path, *, ranges: PlaneRanges | None = None, max_pixels: int) -> D
             left_out = PictureFile(masks[name]).left_out_of_tiff()
             if left_out and left_out != PictureFile(path).left_out_of_tiff():
                 raise MaskError(f"it is a stack of which {left_out}, and its picture is none such")
-            objects = seen.objects(_values(masks[name], size_hw, max_pixels), mask)
+            map_file = PictureFile(masks[name], max_pixels=max_pixels)
+            require_size(map_file.size_hw(), size_hw, "the mask")  # before it is decoded
+            objects = seen.objects(map_file.values(as_stored=legend is not None)[0], mask)
             if left_out:
                 builder.note(mask, f"{left_out}, and the same of its picture")
         except (ImageError, MaskError) as error:
@@ -130,7 +114,8 @@ def _add_planes(
         at = plane.name.removeprefix(path)
         try:
             size_hw = plane.values(max_pixels=max_pixels).shape[:2]
-            values = _checked_values(labels.values(max_pixels=max_pixels), size_hw)
+            values = labels.values(max_pixels=max_pixels)
+            require_size(values.shape[:2], size_hw, "the mask")
             objects = seen.objects(values, mask[1] + at)
         except (ImageError, MaskError) as error:
             builder.note(mask[1] + at, error)
@@ -207,7 +192,7 @@ class _Seen:
         self.foreign: Counter[int] = Counter()
         self._label, self._legend = label, legend
         self._maps: Counter[int] = Counter()
-        self._scattered: Counter[int] = Counter()
+        self._scattered = 0
         self._least_covered = 1.0
         self._count = 0
 
@@ -218,34 +203,36 @@ class _Seen:
         """The objects of one map.
 
         Raises:
-            MaskError: the values are all over the picture.
+            MaskError: it shows no objects (:mod:`sam_detect.formats.mask_pictures`).
         """
-        found = [*_regions(values)]
-        self._maps.update(each.value for each in found)
+        found = numbered(values, f"the mask {mask}", given=self._legend is not None)
+        self._maps.update(found.numbers)
+        size_hw, places = found.codes.shape, [found.crop(i) for i in range(len(found.numbers))]
         if self._legend is not None:
-            self.foreign.update(e.value for e in found if e.value not in self._legend)
-            known = [each for each in found if each.value in self._legend]
+            self.foreign.update(each for each in found.numbers if each not in self._legend)
             return [
-                _object(
-                    part, f"{mask}:{part.value}.{number}", self._legend[part.value], values.shape
-                )
-                for each in known
-                for number, part in enumerate(_parts(each), start=1)
+                _object(part, f"{mask}:{value}.{number}", self._legend[value], size_hw)
+                for value, place in zip(found.numbers, places, strict=True)
+                if value in self._legend
+                for number, part in enumerate(pieces_of(*place), start=1)
             ]
         self._count += 1
-        self._least_covered = min(self._least_covered, np.count_nonzero(values) / values.size)
-        self.numbers.add(len(found))
-        self.in_parts += len(found) == 1 and bool(measure.label(found[0].crop).max() > 1)
-        if len(found) <= MOST_CLASSES:
-            self._scattered.update(e.value for e in found if _lies_in_several_places(e))
-        return [_object(e, f"{mask}:{e.value}", self._label, values.shape) for e in found]
+        covered = np.count_nonzero(found.codes) / found.codes.size
+        self._least_covered = min(self._least_covered, covered)
+        self.numbers.add(len(places))
+        self.in_parts += len(places) == 1 and len(pieces_of(*places[0])) > 1
+        self._scattered += len(places) * found.scattered
+        return [
+            _object(place, f"{mask}:{value}", self._label, size_hw)
+            for value, place in zip(found.numbers, places, strict=True)
+        ]
 
     def refuse_classes(self, root: Path) -> None:
         """Raises ``ImageError`` where the values are hardly numbers of objects: each lies in
         several places, or the same few values cover all of every picture."""
         total = sum(self._maps.values())
         few = 2 <= len(self._maps) <= MOST_CLASSES
-        scattered = 2 * sum(self._scattered.values()) >= total
+        scattered = 2 * self._scattered >= total
         everywhere = (
             self._count > 1 and self._least_covered >= 0.95 and total >= 2 * len(self._maps)
         )
@@ -268,83 +255,7 @@ def _by_name(root: Path, folder: str, builder: DatasetBuilder) -> dict[str, str]
     return found
 
 
-def _values(mask: str, size_hw: tuple[int, int], max_pixels: int) -> npt.NDArray[Any]:
-    """``(H, W)`` whole numbers of a label map.
-
-    Raises:
-        ImageError: it cannot be read.
-        MaskError: it is of another size than its picture, or no label map.
-    """
-    return _checked_values(PictureFile(mask, max_pixels=max_pixels).values(), size_hw)
-
-
-def _checked_values(values: npt.NDArray[Any], size_hw: tuple[int, int]) -> npt.NDArray[Any]:
-    if values.ndim == 3 and values.shape[2] == 1:
-        values = values[:, :, 0]
-    if values.ndim != 2:
-        raise MaskError("it is in colour; a label map has one number for each pixel")
-    if values.shape != size_hw:
-        raise MaskError(
-            f"the mask is {values.shape[1]}x{values.shape[0]}, "
-            f"its picture {size_hw[1]}x{size_hw[0]}"
-        )
-    if values.dtype.kind == "f" and not (np.isfinite(values) & (values == np.rint(values))).all():
-        raise MaskError("it has fractions; a label map has whole numbers")
-    if values.min() < 0:
-        raise MaskError("it has numbers below 0; a label map has 0 for the background")
-    return values
-
-
-def _regions(values: npt.NDArray[Any]) -> Iterator[Region]:
-    """The objects of a label map, by value.
-
-    Raises:
-        MaskError: before the first one, if they are scattered all over the picture.
-    """
-    numbers, dense = _renumbered(values)
-    regions = measure.regionprops(dense)
-    sides = np.array([region.bbox for region in regions], np.int64).reshape(-1, 4)
-    covered = np.prod(sides[:, 2:] - sides[:, :2], axis=1).sum()  # area_bbox would make each mask
-    if covered > MAX_SCATTER * values.size:
-        raise MaskError(f"its {len(regions)} values are all over the picture; it is no label map")
-    for region in regions:
-        y0, x0, y1, x1 = region.bbox
-        yield Region(int(numbers[region.label]), (x0, y0, x1, y1), region.image)
-
-
-def _renumbered(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """A label map of small numbers, and the value of each; regionprops counts up to the highest."""
-    if values.dtype.itemsize <= 2:  # small as it is, and sorting all pixels takes long
-        return np.arange(int(values.max()) + 1), values.astype(np.uint16, copy=False)
-    numbers, dense = np.unique(values, return_inverse=True)
-    if numbers[0] != 0:
-        numbers, dense = np.concatenate([np.zeros(1, values.dtype), numbers]), dense + 1
-    return numbers, dense.reshape(values.shape)
-
-
-def _parts(region: Region) -> Iterator[Region]:
-    """The connected regions of one value.
-
-    Raises:
-        MaskError: there are so many that it is noise.
-    """
-    numbered = measure.label(region.crop)
-    if numbered.max() > MOST_PARTS:
-        raise MaskError(f"its value {region.value} lies in {numbered.max()} places; it is noise")
-    left, top = region.box_xyxy[:2]
-    for part in measure.regionprops(numbered):
-        y0, x0, y1, x1 = part.bbox
-        box = left + x0, top + y0, left + x1, top + y1
-        yield Region(region.value, box, np.asarray(part.image, np.bool_))
-
-
-def _lies_in_several_places(region: Region) -> bool:
-    """Whether it has two parts that are both no specks."""
-    sizes = np.sort(np.bincount(measure.label(region.crop).ravel())[1:])
-    return len(sizes) > 1 and sizes[-2] >= max(LEAST_PART, sizes[-1] / 5)
-
-
-def _object(region: Region, name: str, label: str, size_hw: tuple[int, ...]) -> AnnotatedObject:
+def _object(place: Placed, name: str, label: str, size_hw: tuple[int, ...]) -> AnnotatedObject:
     height, width = size_hw
-    rle = crop_to_rle(region.crop, region.box_xyxy, (height, width))
+    rle = crop_to_rle(place[1], place[0], (height, width))
     return annotated_object(id=name, label=label, size_hw=(height, width), mask_rle=rle)

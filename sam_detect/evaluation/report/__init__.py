@@ -44,7 +44,7 @@ FEWEST_PICTURES = 8
 SHOWN_PROBLEMS = 5
 
 
-def write_report(folder: Path, evaluations: Sequence[Evaluation]) -> list[Path]:
+def write_report(folder: Path, evaluations: Sequence[Evaluation], *, where: str = "") -> list[Path]:
     """Writes the page and the tables into a folder; other files in it stay.
 
     The same evaluations make the same files, to the byte.
@@ -52,6 +52,7 @@ def write_report(folder: Path, evaluations: Sequence[Evaluation]) -> list[Path]:
     Args:
         folder: made if needed.
         evaluations: one, or those of a sweep over one dataset.
+        where: the commit, machine and versions that they were made with, for people.
 
     Returns:
         What was written, the page first: ``index.html``, ``comparison.csv`` (a row for each
@@ -80,7 +81,7 @@ def write_report(folder: Path, evaluations: Sequence[Evaluation]) -> list[Path]:
     }
     comparison = comparison_table(evaluations) if len(evaluations) > 1 else []
     files = {
-        "index.html": _page(sections, album, comparison),
+        "index.html": _page(sections, album, comparison, where),
         **{name: csv_text(of_file) for name, of_file in rows.items()},
     }
     return [_write(folder / name, text) for name, text in files.items()]
@@ -116,7 +117,10 @@ def picture_shares(f1s: Sequence[float | None]) -> list[int]:
 
 
 def _page(
-    sections: Sequence[dict[str, Any]], album: Album, comparison: Sequence[Sequence[str]]
+    sections: Sequence[dict[str, Any]],
+    album: Album,
+    comparison: Sequence[Sequence[str]],
+    where: str,
 ) -> str:
     import jinja2
 
@@ -145,7 +149,7 @@ def _page(
         problems=list(dict.fromkeys(line for each in sections for line in each["problems"])),
         shown_problems=SHOWN_PROBLEMS,
         best=max(each["whole"]["f1"] or 0.0 for each in sections),
-        version=__version__,
+        version=f"{__version__} ({where})" if where else __version__,
     )
 
 
