@@ -17,6 +17,7 @@ from sam_detect.cli.feedback import (
     LearningReport,
     counted,
     find_pictures,
+    name_of_library,
     note,
     open_detector,
     parse_numbers,
@@ -168,7 +169,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     _check_options(prompts, annotations, tag, negative_tag, workers)
     ranges = PlaneRanges(xy, z, t, channel)
     detector = open_detector(settings, learns=True)
-    library = _name_of_library(detector)
+    library = name_of_library(detector)
     _note_similar_label(detector, label)
     failures = Failures()
     files = paths = find_pictures(images, failures)
@@ -220,18 +221,6 @@ def learn(  # noqa: PLR0917 - click gives them by name
     if report.negative and report.added + report.relabelled:
         note(HINT)
     return failures.end(paths)
-
-
-def _name_of_library(detector: SAMDetect) -> str:
-    """As the summary says it; a new library is called new, so that a typo is seen."""
-    from sam_detect.library.places import similar_libraries
-
-    name = detector.library.name
-    if detector.library.manifest() is not None:
-        return f"library '{name}'"
-    close = similar_libraries(detector.settings)
-    also = f" (there is also '{close[0]}')" if close else ""
-    return f"new library '{name}'{also}"
 
 
 def _note_similar_label(detector: SAMDetect, label: str | None) -> None:
