@@ -21,6 +21,7 @@ from sam_detect.fading import context
 from sam_detect.features.choosing import choose_features
 from sam_detect.fewshot import Shown, fewshot, learn_tagged
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
+from sam_detect.library import places
 from sam_detect.library.history import Added, Learnt
 from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
@@ -186,8 +187,10 @@ class SAMDetect:
 
         Returns:
             Named detections first, best first; then unknown ones. A list for a list. Raises
-            ``ImageError`` for a picture that cannot be read.
+            ``ImageError`` for a picture that cannot be read, ``LibraryNotFoundError`` where the
+            library that was named does not exist: nothing was learnt into it yet.
         """
+        self.require_library()
         if not isinstance(image, (list, tuple)):
             return self.pipeline.with_threshold(threshold).detect(self.read(image))
         with closing(self.detect_each(image, workers=workers, threshold=threshold)) as outcomes:
@@ -196,7 +199,15 @@ class SAMDetect:
     def detect_each(self, images: Iterable[ImageLike | Frame], **options: Any) -> Outcomes:
         """The outcome of each of many pictures: :func:`sam_detect.batch.detect_many`, which says
         what else it takes."""
+        self.require_library()
         return detect_many(self.pipeline, self.settings, self._given, images, **options)
+
+    def require_library(self) -> None:
+        """Raises ``LibraryNotFoundError`` where a library is named that does not exist. The default
+        one need not, nor one in a store that was given."""
+        named = self.settings.library != places.DEFAULT_LIBRARY and "store" not in self._given
+        if named and self.settings.store != "memory" and self.library.manifest() is None:
+            raise places.not_found(self.settings, self.library.store.location)
 
     def propose(self, image: ImageLike | Frame) -> Candidates:
         """The proposals of a picture, for :meth:`label`; takes and raises what :meth:`detect` does.

@@ -10,11 +10,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from sam_detect.config import Settings
 from sam_detect.errors import ConfigError, ImageError, MaskError, one_line
+from sam_detect.features.placement import placed
 from sam_detect.library.example import Example
 from sam_detect.models.catalogue import made_with_weights
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import BUILT_IN
 from sam_detect.sources import Plane
+from sam_detect.sources.annotated_planes import fitted
+from sam_detect.sources.stacks import plane_count
 from sam_detect.tiling import usable_cores
 from sam_detect.types import AnnotatedImage, Detections, Frame, Masks, Recipe
 from sam_detect.workers import Answer, Pool, Reader, Setup, attempt, in_order
@@ -163,6 +166,7 @@ class Prepared:
         examples: of those with a label.
         problems: a line for each outline that cannot be used.
         guessed: numbers (from 1) of outlines that are boxes which no proposal fits.
+        notes: a line for each thing that was changed so that they fit the picture.
         frame: the picture, if it was asked for.
     """
 
@@ -174,6 +178,7 @@ class Prepared:
     problems: list[str]
     guessed: list[int]
     frame: Frame | None
+    notes: list[str]
 
 
 def prepare_many(
@@ -223,16 +228,27 @@ class _Preparing:
 
     def __call__(self, pipeline: Pipeline, read: Reader) -> Prepared:
         frame = read(self.image.picture)
-        found = _outlined(pipeline, frame, self.image, self.accept_guess)
-        masks, labels, problems, guessed = found
+        image, notes = fitted(self.image, frame.size_hw, in_stack=_in_stack(frame, self.image.path))
+        if not self.negative:  # these may well lie on nothing
+            image, moved = placed(image, frame)
+            notes += [moved] if moved else []
+        masks, labels, problems, guessed = _outlined(pipeline, frame, image, self.accept_guess)
         others = masks[len(labels) :] if self.exhaustive else None
         examples = pipeline.make_examples(
             frame, masks[: len(labels)], labels, negative=self.negative, others=others
         ) if labels else []  # fmt: skip
         return Prepared(
             self.image, pipeline.recipe, masks, labels, examples, problems, guessed,
-            frame if self.with_frame else None,
+            frame if self.with_frame else None, notes,
         )  # fmt: skip
+
+
+def _in_stack(frame: Frame, path: str) -> bool:
+    """Whether a picture is one of several planes, rather than one of channels alone."""
+    try:
+        return bool(frame.location or (frame.left_out and plane_count(path) > 1))
+    except ImageError:  # a picture of several frames
+        return True
 
 
 def _outlined(

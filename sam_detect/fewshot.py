@@ -33,6 +33,7 @@ class Shown:
         smallest_area: of the examples, in pixels.
         problems: path of a picture and a line, for each thing that could not be used.
         guessed: path of a picture and how many boxes of it no proposal fits.
+        notes: path of a picture and a line, for each thing that was changed to fit it.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Shown:
     smallest_area: int
     problems: tuple[tuple[str, str], ...]
     guessed: tuple[tuple[str, int], ...]
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def learn_tagged(
@@ -73,6 +75,7 @@ def learn_tagged(
     batch = pipeline.library.new_batch()
     learnt, areas = (set[str](), set[str]()), list[int]()
     problems, guessed = list[tuple[str, str]](), list[tuple[str, int]]()
+    notes = list[tuple[str, str]]()
     wanted = [tag] if negative_tag is None else [tag, negative_tag]
     for negative, each in enumerate(wanted):
         chosen = _tagged(annotated, each, name)
@@ -89,6 +92,7 @@ def learn_tagged(
                     problems.append((image.name, one_line(error)))
                     continue
                 problems += [(image.name, problem) for problem in prepared.problems]
+                notes += [(image.name, line) for line in prepared.notes]
                 guessed += [(image.name, len(prepared.guessed))] if prepared.guessed else []
                 if prepared.examples:
                     pipeline.keep(prepared.examples, batch=batch)
@@ -98,7 +102,7 @@ def learn_tagged(
             first = f": {problems[0][1]}" if problems else ""
             raise ImageError(f"no outline with the tag '{tag}' can be used{first}")
     shown, negatives = map(len, learnt)
-    return Shown(name, shown, negatives, min(areas), tuple(problems), tuple(guessed))
+    return Shown(name, shown, negatives, min(areas), tuple(problems), tuple(guessed), tuple(notes))
 
 
 def fewshot(
@@ -110,6 +114,7 @@ def fewshot(
     *,
     tag: str,
     ranges: PlaneRanges | None = None,
+    fit: str = "check",
     **options: Any,
 ) -> list[Detections]:
     """Learns the annotations with a tag, and finds the other objects like them.
@@ -120,6 +125,7 @@ def fewshot(
         annotations: file of annotations, in any format that is read.
         tag: of those that are the examples.
         ranges: planes and channels of stacks to seek in; the examples may lie in any plane.
+        fit: as of :func:`~sam_detect.sources.annotation_files.read_annotations`.
         options: as of :func:`learn_tagged`, such as ``negative_tag``.
 
     Returns:
@@ -127,13 +133,16 @@ def fewshot(
         cannot be used are left out, each with a ``UserWarning``.
     """
     sought: list[Any] = list(images)
-    annotated, problems = read_annotations(annotations, images)
+    annotated, problems = read_annotations(annotations, images, fit=fit, untagged=tag)
     if ranges:
         most = settings.max_image_pixels
         annotated = annotated_planes(annotated, ranges, problems, elsewhere=True, max_pixels=most)
         sought = [plane for path in images for plane in planes_of(path, ranges, max_pixels=most)]
     shown = learn_tagged(pipeline, settings, given, annotated, tag=tag, **options)
-    for problem in [*problems, *(f"{path}: {problem}" for path, problem in shown.problems)]:
+    for problem in [
+        *problems,
+        *(f"{path}: {problem}" for path, problem in (*shown.problems, *shown.notes)),
+    ]:
         warnings.warn(problem, stacklevel=3)
     workers = options.get("workers") or 1
     with closing(detect_many(pipeline, settings, given, sought, workers=workers)) as outcomes:

@@ -50,12 +50,10 @@ class Preview:
 
 
 def _yolo_dataset(file: Path) -> Dataset | None:
-    """A YOLO folder, or its data.yaml; None for other annotations."""
-    if not (file.suffix.lower() in (".yaml", ".yml") or (file / "data.yaml").exists()):
-        return None
-    from sam_detect.evaluation.readers import open_dataset
+    """A YOLO folder, or the file with the names of its classes; None for other annotations."""
+    from sam_detect.evaluation.readers import open_dataset, yolo
 
-    return open_dataset(file)
+    return None if yolo.settings_file(file) is None else open_dataset(file)
 
 
 def _of_dataset(dataset: Dataset, paths: list[str]) -> tuple[list[AnnotatedImage], list[str]]:
@@ -94,6 +92,7 @@ class Annotations:
         pieces: whether outlines in pieces are one object or several; None: as the file says.
         ranges: planes and channels of stacks; annotations in other planes are left out.
         max_pixels: larger planes are refused.
+        fit: what is done with outlines that do not fit their picture.
     """
 
     def __init__(
@@ -110,6 +109,7 @@ class Annotations:
         pieces: str | None,
         ranges: PlaneRanges,
         max_pixels: int,
+        fit: str,
     ) -> None:
         from sam_detect.sources.annotated_planes import annotated_planes
         from sam_detect.sources.annotation_files import choose, read_annotations
@@ -118,7 +118,7 @@ class Annotations:
         self.by_name: dict[str, list[AnnotatedImage]] = {}
         if (dataset := _yolo_dataset(file)) is None:
             annotated, problems = read_annotations(
-                file, paths, tag=tag, label=label, pixel_centres=centres, pieces=pieces
+                file, paths, tag=tag, label=label, pixel_centres=centres, pieces=pieces, fit=fit
             )
         else:
             annotated, problems = _of_dataset(dataset, paths)
@@ -176,6 +176,8 @@ class Annotations:
 
     def _note_problems(self, prepared: Prepared) -> None:
         path, guessed = prepared.image.name, prepared.guessed
+        for line in prepared.notes:
+            note(f"{path}: {line}")
         for problem in prepared.problems:
             self.failures.add(path, problem)
         if guessed:

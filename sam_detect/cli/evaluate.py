@@ -38,6 +38,7 @@ SHOWN_PROBLEMS = 5
         "threshold",
         "min_area",
         "max_area",
+        "fit",
         *options.PLANES,
     ),
 )
@@ -105,6 +106,7 @@ SHOWN_PROBLEMS = 5
     help="Write the pictures of the first seed (of a sweep: of its best variant) with what was "
     "shown, found, missed and found falsely into this folder.",
 )  # fmt: skip
+@options.fit_option
 @options.plane_options
 @options.settings_options(*options.section("Scale", "Proposals", "Vectors", "Labels", "Machine"))
 @options.general_options
@@ -126,6 +128,7 @@ def evaluate(
     report: Path | None,
     tag: str | None,
     visualize: Path | None,
+    fit: str,
     xy: str | None,
     z: str | None,
     t: str | None,
@@ -135,9 +138,9 @@ def evaluate(
 ) -> int:
     """Measure what is found in annotated pictures after a few examples.
 
-    DATASET is a folder with annotations.json and images/, a YOLO-seg folder, a folder with
-    images/ and masks/ (label maps), or a COCO file. Label maps may be stacks: --z, --t, --xy and
-    --channel select planes, and each is a picture.
+    DATASET is a folder with annotations.json and images/, a YOLO folder, a folder with images/
+    and masks/ (label maps), or annotations in any format that learn reads, with their pictures in
+    --images. Of stacks --z, --t, --xy and --channel select planes, and each is a picture.
 
     \b
       sam-detect evaluate nuts/ --shots 5 --seeds 0,1,2
@@ -167,7 +170,8 @@ def evaluate(
         check_report_folder(report)
     given = {name: value for name, value in settings.items() if value is not None}
     limit = load_settings(given).max_image_pixels
-    data = open_dataset(dataset, images, ranges=PlaneRanges(xy, z, t, channel), max_pixels=limit)
+    ranges = PlaneRanges(xy, z, t, channel)
+    data = open_dataset(dataset, images, ranges=ranges, max_pixels=limit, fit=fit)
     if tag is not None:
         data = data.only(normalised_label(tag))
     if predictions is not None:

@@ -37,7 +37,7 @@ KEPT_VECTORS_MB = 1000
 """A run is repeated with other thresholds."""
 
 
-@click.command(cls=options.Sectioned, advanced=("pixel_centres", *options.PLANES, "link_z"))
+@click.command(cls=options.Sectioned, advanced=("pixel_centres", "fit", *options.PLANES, "link_z"))
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR...")
 @click.option(
     "--annotations", type=click.Path(path_type=Path), required=True, metavar="FILE",
@@ -74,6 +74,7 @@ KEPT_VECTORS_MB = 1000
     "--workers", type=click.IntRange(1), metavar="N",
     help="Processes that share the pictures.  [default: the cores; 1 for SAM 2 and CLIP]",
 )  # fmt: skip
+@options.fit_option
 @options.plane_options
 @options.link_option
 @options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
@@ -92,6 +93,7 @@ def fewshot(
     output: Path | None,
     format_name: str | None,
     workers: int | None,
+    fit: str,
     xy: str | None,
     z: str | None,
     t: str | None,
@@ -131,8 +133,8 @@ def fewshot(
     if not paths:
         return failures.end(paths)
     shown = _learn(
-        detector, annotations, paths, failures, pixel_centres=pixel_centres, ranges=ranges,
-        tag=tag, negative_tag=negative_tag, label=output_tag, workers=workers,
+        detector, annotations, paths, failures, pixel_centres=pixel_centres, fit=fit,
+        ranges=ranges, tag=tag, negative_tag=negative_tag, label=output_tag, workers=workers,
     )  # fmt: skip
     _note_too_small(detector, shown)
     pictures = pictures_or_planes(detector, paths, ranges, failures)
@@ -196,13 +198,16 @@ def _learn(
     failures: Failures,
     *,
     pixel_centres: bool,
+    fit: str,
     ranges: PlaneRanges,
     **options: Any,
 ) -> Shown:
     from sam_detect.sources.annotated_planes import annotated_planes
     from sam_detect.sources.annotation_files import read_annotations
 
-    annotated, problems = read_annotations(annotations, paths, pixel_centres=pixel_centres)
+    annotated, problems = read_annotations(
+        annotations, paths, pixel_centres=pixel_centres, fit=fit, untagged=options["tag"]
+    )
     if ranges:
         most = detector.settings.max_image_pixels
         annotated = annotated_planes(annotated, ranges, problems, elsewhere=True, max_pixels=most)
@@ -210,6 +215,8 @@ def _learn(
         named = problem.startswith(f"{annotations}: ")
         note(f"warning: {problem}" if named else f"warning: {annotations}: {problem}")
     shown = detector.learn_tagged(annotated, **options)
+    for path, line in shown.notes:
+        note(f"{path}: {line}")
     for path, problem in shown.problems:
         failures.add(path, problem)
     for path, count in shown.guessed:

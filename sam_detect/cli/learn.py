@@ -17,6 +17,7 @@ from sam_detect.cli.feedback import (
     LearningReport,
     counted,
     find_pictures,
+    name_of_library,
     note,
     open_detector,
     parse_numbers,
@@ -39,7 +40,9 @@ HINT = (
 """Measured in docs/labelling.md."""
 
 
-ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area", *options.PLANES)
+ADVANCED = (
+    "exhaustive", "workers", "pixel_centres", "fit", "min_area", "max_area", *options.PLANES
+)  # fmt: skip
 
 
 @click.command(cls=options.Sectioned, advanced=ADVANCED)
@@ -89,7 +92,8 @@ ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area", *options.PLAN
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="File or folder with outlines and names: COCO, GeoJSON (QuPath), ImageJ's regions, "
-    "LabelMe, label maps, NimbusImage, YOLO (a folder with data.yaml), sam-detect's JSON.",
+    "LabelMe, label maps, NimbusImage, YOLO (a folder with data.yaml, classes.txt or obj.names), "
+    "sam-detect's JSON.",
 )
 @click.option("--tag", metavar="NAME", help="Only annotations with this tag or of this category.")
 @click.option(
@@ -109,6 +113,7 @@ ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area", *options.PLAN
     help="Processes that share the pictures of --annotations.  [default: the cores; 1 for SAM 2 "
     "and CLIP]",
 )
+@options.fit_option
 @options.plane_options
 @options.settings_options(*options.section("Proposals", "Vectors", "Library", "Machine"))
 @options.verbose_option
@@ -129,6 +134,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     negative_tag: str | None,
     pixel_centres: bool,
     workers: int | None,
+    fit: str,
     xy: str | None,
     z: str | None,
     t: str | None,
@@ -163,7 +169,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     _check_options(prompts, annotations, tag, negative_tag, workers)
     ranges = PlaneRanges(xy, z, t, channel)
     detector = open_detector(settings, learns=True)
-    library = _name_of_library(detector)
+    library = name_of_library(detector)
     _note_similar_label(detector, label)
     failures = Failures()
     files = paths = find_pictures(images, failures)
@@ -186,6 +192,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
             pieces=pieces,
             ranges=ranges,
             max_pixels=detector.settings.max_image_pixels,
+            fit=fit,
         )
         annotated = read(tag, label)
         if negative_tag is not None:
@@ -214,18 +221,6 @@ def learn(  # noqa: PLR0917 - click gives them by name
     if report.negative and report.added + report.relabelled:
         note(HINT)
     return failures.end(paths)
-
-
-def _name_of_library(detector: SAMDetect) -> str:
-    """As the summary says it; a new library is called new, so that a typo is seen."""
-    from sam_detect.library.places import similar_libraries
-
-    name = detector.library.name
-    if detector.library.manifest() is not None:
-        return f"library '{name}'"
-    close = similar_libraries(detector.settings)
-    also = f" (there is also '{close[0]}')" if close else ""
-    return f"new library '{name}'{also}"
 
 
 def _note_similar_label(detector: SAMDetect, label: str | None) -> None:

@@ -189,6 +189,16 @@ def plane_options(command: Command) -> Command:
     return command
 
 
+def fit_option(command: Command) -> Command:
+    """``--fit``, of the commands that read annotations."""
+    return click.option(
+        "--fit", type=click.Choice(["check", "scale", "as-is"]), default="check",
+        show_default=True, metavar="check|scale|as-is",
+        help="Of annotations that do not fit their picture: check refuses them, scale scales those "
+        "of another size (or in micrometres), as-is takes them as they are.",
+    )(command)  # fmt: skip
+
+
 def link_option(command: Command) -> Command:
     """``--link-z``, of the commands that write what they find in stacks."""
     return click.option(

@@ -212,6 +212,7 @@ def measure(
     images: str | Path | None = None,
     ranges: PlaneRanges | None = None,
     max_pixels: int,
+    fit: str = "check",
     **protocol: Any,
 ) -> dict[str, Any]:
     """Measures a pipeline's parts, with an empty library, on annotated pictures.
@@ -222,8 +223,10 @@ def measure(
         metrics: of ``accuracy``, ``inference_time`` and ``embedding_quality`` those to give;
             None gives everything, as ``sam-detect evaluate --json`` does.
         images: the folder of a COCO file's pictures.
-        ranges: planes and channels of stacks with label maps.
+        ranges: planes and channels of stacks.
         max_pixels: larger pictures are refused.
+        fit: what is done with annotations that do not fit their picture: ``check`` refuses them,
+            ``scale`` scales those of another size, ``as-is`` takes all.
         protocol: fields of :class:`~sam_detect.evaluation.run.Protocol` (``shots``,
             ``seeds``, ``iou``, ``group_by``, ...).
 
@@ -245,7 +248,7 @@ def measure(
     if isinstance(protocol.get("seeds"), Iterable):
         protocol["seeds"] = tuple(protocol["seeds"])
     drawn = Protocol(**protocol)
-    dataset = open_dataset(dataset_path, images, ranges=ranges, max_pixels=max_pixels)
+    dataset = open_dataset(dataset_path, images, ranges=ranges, max_pixels=max_pixels, fit=fit)
     found = evaluate(dataset, PipelineMethod(pipeline), drawn, max_pixels=max_pixels).to_dict()
     if metrics is None:
         return found

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sam_detect.errors import ImageError, MaskError
+from sam_detect.errors import ImageError, MaskError, one_line
 from sam_detect.formats.values import box_polygon, checked_properties, checked_tags, polygons_of
 from sam_detect.polygons import Polygon, Ring, checked_ring, nested
 from sam_detect.types import AnnotatedImage, Annotation
@@ -122,12 +122,13 @@ def _entries(data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
         return
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise ImageError(f"it is no zip file: {error}") from error
+    except Exception as error:  # of a damaged file the module may raise nearly anything
+        raise ImageError(f"it is no zip file that can be read: {one_line(error)}") from error
     with archive:
         found = [info for info in archive.infolist() if info.filename.lower().endswith(".roi")]
         if not found and archive.infolist():
-            raise ImageError("it is a zip file without an ImageJ region (.roi)")
+            raise ImageError("it is a zip file without an ImageJ region (.roi): unpack it, and "
+                             "name what is in it")  # fmt: skip
         if len(found) > MAX_ROIS or sum(info.file_size for info in found) > MAX_ZIP_BYTES:
             raise ImageError(f"its regions are larger than {MAX_ZIP_BYTES >> 20} MiB: split it")
         by_name = {info.filename: info for info in found}
@@ -139,9 +140,8 @@ def _entries(data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
             try:
                 with archive.open(info) as file:
                     content = file.read(MAX_ROI_BYTES + 1)
-            except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError,
-                    ValueError) as error:  # fmt: skip
-                problems.append(f"{info.filename}: it cannot be unpacked: {error}")
+            except Exception as error:  # zlib.error, struct.error, NotImplementedError, ...
+                problems.append(f"{info.filename}: it cannot be unpacked: {one_line(error)}")
                 continue
             yield info.filename, content
 
@@ -159,10 +159,11 @@ def _annotations(content: bytes) -> list[Annotation]:
         raise MaskError(f"it is no ImageJ region that can be read: {error}") from error
     facts = _facts(roi.props)
     given = facts.pop("tags", None)
-    known = {
+    own = facts.pop("id", None)
+    known: dict[str, Any] = {
         "tags": checked_tags(given if isinstance(given, list) else _label_of(roi.name)),
         "location": _location(roi),
-        "id": facts.pop("id", None),
+        "id": own if isinstance(own, (int, str)) else None,
         "properties": checked_properties(facts),
     }
     kind = roi.roitype.name

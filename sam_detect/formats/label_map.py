@@ -101,7 +101,8 @@ def of_planes(
             known |= {int(number): tags for number in row["numbers"]}
         if PLANES in said:
             planes = _checked_planes(said[PLANES], len(planes))
-    except (MaskError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (MaskError, ValueError, ArithmeticError, TypeError, KeyError, AttributeError,
+            RecursionError) as error:  # fmt: skip
         problems.append(f"its tags cannot be read: {error}")
     outlines: list[Annotation] = []
     placed, rings = planes != [(0, 0, 0)], 0

@@ -36,11 +36,14 @@ from sam_detect.formats.values import (
 from sam_detect.masks import BoolArray
 from sam_detect.polygons import checked_ring, mask_polygons, polygons_to_crop
 from sam_detect.types import AnnotatedImage, Annotation
+from sam_detect.types.annotations import checked_size
 
 VERSION = "5.5.0"
 UNTAGGED = "unknown"
 MAX_MASK_PIXELS, MAX_MASK_RINGS = 1 << 26, 25_000
 """Of all masks of a file: pixels, and pieces and holes."""
+CORNERED = ("polygon", "rotation", "quadrilateral", "oriented_rectangle")
+"""Shapes that are their corners; the boxes that X-AnyLabeling and others turn are some."""
 CIRCLE_CORNERS = 64
 FAR = 10**7
 
@@ -77,10 +80,8 @@ def decode(data: Mapping[str, Any], problems: list[str]) -> list[AnnotatedImage]
         if isinstance(group, int) and found.polygons:
             groups[key] = len(outlines)
         outlines.append(found)
-    size = data.get("imageHeight"), data.get("imageWidth")
-    known = all(isinstance(v, int) and not isinstance(v, bool) and 0 < v < FAR for v in size)
+    size_hw = checked_size(data.get("imageHeight"), data.get("imageWidth"))
     file_name = name.replace("\\", "/") if isinstance(name, str) else ""
-    size_hw = (int(size[0] or 0), int(size[1] or 0)) if known else None
     return [AnnotatedImage("", file_name, tuple(outlines), size_hw=size_hw)]
 
 
@@ -133,22 +134,27 @@ def _annotation(shape: Any, spent: Counter[str]) -> Annotation:
         id=shape.get("id"),
     )
     kind = shape.get("shape_type") or "polygon"
-    if kind == "polygon":
+    if kind in CORNERED:
         return replace(found, polygons=((checked_ring(points),),))
+    if kind == "rectangle" and len(points) in (2, 4):  # by all corners, as X-AnyLabeling writes it
+        corners = np.array([checked_point(each) for each in points])
+        (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+        if not (np.isclose(corners, (x0, y0)) | np.isclose(corners, (x1, y1))).all():
+            return replace(found, polygons=((checked_ring(corners),),))
+        box_polygon(x0, y0, x1, y1)  # raises where it has no area
+        return replace(found, bbox_xywh=(x0, y0, x1 - x0, y1 - y0))
     if kind == "point" and points:
         return replace(found, point_xy=checked_point(points[0]))
-    if kind not in ("rectangle", "circle", "mask") or len(points) < 2:
+    if kind not in ("circle", "mask") or len(points) < 2:
         raise MaskError(f"a {short(kind)} of {len(points)} points outlines no object")
     (x0, y0), (x1, y1) = checked_point(points[0]), checked_point(points[1])
     if kind == "mask":
         polygons = tuple(mask_polygons(*_mask(shape, (x0, y0), spent)))
         spent["rings"] += sum(map(len, polygons))
         return replace(found, polygons=polygons)
-    if kind == "circle":
-        turns = np.linspace(0, 2 * math.pi, CIRCLE_CORNERS, endpoint=False)
-        circle = np.stack([np.cos(turns), np.sin(turns)], axis=1) * math.hypot(x1 - x0, y1 - y0)
-        return replace(found, polygons=((checked_ring(circle + np.array([x0, y0])),),))
-    return replace(found, polygons=(box_polygon(x0, y0, x1, y1),))
+    turns = np.linspace(0, 2 * math.pi, CIRCLE_CORNERS, endpoint=False)
+    circle = np.stack([np.cos(turns), np.sin(turns)], axis=1) * math.hypot(x1 - x0, y1 - y0)
+    return replace(found, polygons=((checked_ring(circle + np.array([x0, y0])),),))
 
 
 def _mask(

@@ -8,6 +8,7 @@ from typing import Any
 from sam_detect.errors import MaskError
 from sam_detect.formats.values import checked_properties, checked_tags, short
 from sam_detect.types import AnnotatedImage, Annotation
+from sam_detect.types.annotations import checked_size
 
 PROPERTIES = ("confidence", "area", "score")
 
@@ -32,7 +33,8 @@ def decode(data: Any, problems: list[str]) -> list[AnnotatedImage]:
                 outlines.append(_annotation(each))
             except MaskError as error:
                 problems.append(f"{short(row['image'])}: detection {number}: {error}")
-        images.append(AnnotatedImage("", row["image"], tuple(outlines)))
+        size_hw = checked_size(row.get("height"), row.get("width"))
+        images.append(AnnotatedImage("", row["image"], tuple(outlines), size_hw))
     return images
 
 

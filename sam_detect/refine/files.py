@@ -16,11 +16,10 @@ from sam_detect.formats.values import to_json_bytes
 from sam_detect.masks import crop_to_rle
 from sam_detect.outputs.files import write_atomically
 from sam_detect.polygons import polygons_to_crop
-from sam_detect.sources.annotation_files import load_annotations
-from sam_detect.sources.annotations import load_coco, read_bytes, read_json
+from sam_detect.sources.annotation_files import MAGICS, content_of, is_coco, load_annotations
+from sam_detect.sources.annotations import load_coco, read_bytes
 from sam_detect.types import AnnotatedImage, Annotation
-
-BINARY = (imagej.ROI_MAGIC, imagej.ZIP_MAGIC, label_map.PNG_MAGIC, *label_map.TIFF_MAGIC)
+from sam_detect.types.annotations import checked_size
 
 
 class AnnotationFile:
@@ -39,16 +38,16 @@ class AnnotationFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        data = read_bytes(path)
-        is_json = data.lstrip()[:1] in (b"{", b"[") or data[:3] == b"\xef\xbb\xbf"
-        parsed = read_json(data, path) if is_json else None
+        data, parsed = content_of(path)
+        if path.suffix.lower() == ".gz":
+            raise ImageError(f"{path} is packed: unpack it, and refine that")
         self._content = data
         self._coco: dict[str, Any] | None = None
-        if isinstance(parsed, dict) and {"images", "categories"} & parsed.keys():
+        if is_coco(parsed):
             self._coco = parsed
             self.images, self.problems = self._read_coco(parsed)
         else:
-            self.images, self.problems = load_annotations(path, "one")
+            self.images, self.problems = load_annotations(path, "one", (data, parsed))
             self._require_writable(parsed)
         self._parsed = parsed
 
@@ -105,9 +104,10 @@ class AnnotationFile:
         ]} if isinstance(rows, list) else parsed  # fmt: skip
         coco = load_coco(self.path, data=numbered)
         images = [
-            AnnotatedImage("", str(row["file_name"]), tuple(coco.outlines.get(row["id"], ())))
+            AnnotatedImage("", str(row["file_name"]), tuple(coco.outlines.get(row["id"], ())),
+                           checked_size(row.get("height"), row.get("width")))
             for row in coco.images
-        ]
+        ]  # fmt: skip
         return images, list(coco.problems)
 
     def _encode_coco(self, parsed: dict[str, Any], changed: Mapping[int, Annotation]) -> bytes:
@@ -132,7 +132,7 @@ class AnnotationFile:
 
     def _require_writable(self, parsed: Any) -> None:
         known = (
-            (parsed is None and self._content.startswith(BINARY))
+            (parsed is None and self._content.startswith(MAGICS))
             or geojson.is_geojson(parsed) or nimbus.is_nimbus(parsed)
             or (isinstance(parsed, dict) and "shapes" in parsed)
         )  # fmt: skip

@@ -15,7 +15,7 @@ from sam_detect.labels import shown_label
 from sam_detect.masks import intersection
 from sam_detect.refine.files import AnnotationFile
 from sam_detect.refine.objects import PROMPTS, How, refine_objects
-from sam_detect.sources.annotated_planes import annotated_planes
+from sam_detect.sources.annotated_planes import annotated_planes, fitted
 from sam_detect.sources.annotation_files import pictures_of, read_annotations
 from sam_detect.sources.stack_axes import PlaneRanges
 from sam_detect.types import AnnotatedImage, Annotation, Frame
@@ -120,8 +120,12 @@ def refine_file(
     for image in steps(chosen):
         try:
             frame = read(image.picture)
+            fitted(image, frame.size_hw, in_stack=True)
         except ImageError as error:
             done.problems.append(one_line(error))
+            continue
+        except MaskError as error:
+            done.problems.append(f"{image.name}: {one_line(error)}")
             continue
         done.total += len(image.outlines)
         for outline, answer in zip(

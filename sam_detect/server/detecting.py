@@ -132,6 +132,11 @@ class Service:
         self.queue = WorkQueue(limits.waiting, limits.seconds, self._batched)
         self.metrics = Metrics(lambda: len(self.queue))
 
+    def count_examples(self) -> None:
+        """Notes how many examples the open libraries have."""
+        for name, count in self.detectors.open_libraries().items():
+            self.metrics.examples.labels(name).set(count)
+
     def _batched(self, size: int) -> None:
         self.metrics.batches.observe(size)
 

@@ -7,11 +7,32 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from sam_detect.errors import ImageError
+from sam_detect.errors import ImageError, MaskError
 from sam_detect.sources.decoding import DEFAULT_MAX_PIXELS
+from sam_detect.sources.images import is_turned
 from sam_detect.sources.stack_axes import PlaneRanges
-from sam_detect.sources.stacks import Plane, planes_at, planes_of
+from sam_detect.sources.stacks import Plane, plane_count, planes_at, planes_of
 from sam_detect.types import AnnotatedImage, Annotation, Location
+
+
+def fitted(
+    image: AnnotatedImage, size_hw: tuple[int, int], *, in_stack: bool
+) -> tuple[AnnotatedImage, list[str]]:
+    """The annotations of a picture as they lie in it, and a line for each thing that was changed.
+    All annotated pictures that are learnt, refined or measured pass here.
+
+    Args:
+        size_hw: of the picture as it is read.
+        in_stack: whether it is a plane of a stack, or a stack of which one was read.
+
+    Raises:
+        MaskError: they were made on a picture of another size, or in several planes.
+    """
+    said = image.size_hw
+    turned = image.plane is None and said == size_hw[::-1] and is_turned(image.path)
+    image, scaled = image.fitted(size_hw, turned=turned)
+    image, moved = (image, "") if in_stack else image.in_one_plane()
+    return image, [line for line in (scaled, moved) if line]
 
 
 def annotated_planes(
@@ -43,6 +64,11 @@ def annotated_planes(
         try:
             selected: list[Plane] | None = None
             outside = unplaced = 0
+            if plane_count(image.path, max_pixels=max_pixels) == 1:
+                image, _ = image.in_one_plane()  # noqa: PLW2901
+            if not image.outlines:
+                by_plane |= {plane.location: [] for plane in planes_of(
+                    image.path, ranges, max_pixels=max_pixels)}  # fmt: skip
             for outline in image.outlines:
                 location = outline.location
                 if location is None:
@@ -58,8 +84,10 @@ def annotated_planes(
             planes = planes_at(
                 image.path, sorted(by_plane), channel=ranges.channel, max_pixels=max_pixels
             )
-        except ImageError as error:
-            problems.append(str(error))
+        except (ImageError, MaskError) as error:
+            problems.append(
+                f"{image.path}: {error}" if isinstance(error, MaskError) else str(error)
+            )
             continue
         if outside:
             left_out = f"{image.path}: {outside} annotations lie in planes that are not selected"

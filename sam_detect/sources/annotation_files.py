@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sam_detect.errors import ImageError, MaskError
-from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus, results
+from sam_detect.formats import foreign, geojson, imagej, label_map, labelme, nimbus, results
 from sam_detect.formats.mask_pictures import MAX_PIXELS, require_pieces
 from sam_detect.formats.nimbus_server import dataset_of, download
 from sam_detect.formats.values import polygons_of
@@ -28,7 +29,8 @@ from sam_detect.sources.images import IMAGE_EXTENSIONS
 from sam_detect.types import AnnotatedImage, Annotation
 
 MASK_ENDINGS = (".tif", ".tiff", ".png")
-ENDINGS = (".json", ".geojson", ".jsonl", ".zip", ".roi", *MASK_ENDINGS)
+ENDINGS = (".json", ".geojson", ".jsonl", ".gz", ".zip", ".roi", *MASK_ENDINGS)
+MAGICS = (imagej.ROI_MAGIC, imagej.ZIP_MAGIC, label_map.PNG_MAGIC, *label_map.TIFF_MAGIC)
 MOST_SHOWN = 8
 FORMATS = "COCO, GeoJSON, ImageJ, LabelMe, a label map, NimbusImage, sam-detect's JSON"
 
@@ -40,6 +42,8 @@ def read_annotations(
     tag: str | None = None,
     label: str | None = None,
     pixel_centres: bool = False,
+    fit: str = "check",
+    untagged: str | None = None,
     pieces: str | None = None,
 ) -> tuple[list[AnnotatedImage], list[str]]:
     """Pairs the annotations of a file, or of all files of a folder, with pictures.
@@ -56,6 +60,9 @@ def read_annotations(
         label: of annotations without a tag.
         pixel_centres: the file's coordinates are those of the centres of pixels, and the pixels on
             its outlines belong to the objects, as with OpenCV's contours.
+        fit: ``check`` refuses annotations that do not fit their picture, once that is read;
+            ``scale`` scales those of another size, ``as-is`` takes all as they are.
+        untagged: label of all annotations of a file in which none has a tag.
         pieces: ``each``: each piece of an outline is an object; ``one``, None: an annotation is one
             object. A mask picture of one value does not say: None decides by its shape
             (:func:`~sam_detect.formats.mask_pictures.separate`).
@@ -81,6 +88,11 @@ def read_annotations(
             if each == path:
                 raise
             problems.append(str(error))
+    found = [replace(image, fit=fit) for image in found]
+    if untagged is not None and not any(o.tags for image in found for o in image.outlines):
+        label = untagged
+        warnings.warn(f"{path}: no annotation has a tag, so all are taken as '{label}'",
+                      stacklevel=2)  # fmt: skip
     return choose(
         found, problems, path, tag=tag, label=label, pixel_centres=pixel_centres, pieces=pieces
     ), problems
@@ -111,7 +123,8 @@ def choose(
             outlines += (_pieces(one) if pieces == "each" else [one]) if one.tags else []
         if untagged:
             problems.append(
-                f"{image.path}: {untagged} annotations have no tag: name them with --label"
+                f"{image.path}: {untagged} annotations have no tag: name them with --label "
+                "(ImageJ's own names, such as 0123-0456, are none)"
             )
         if outlines:
             used.append(replace(image, outlines=tuple(outlines)))
@@ -122,18 +135,21 @@ def choose(
 
 
 def load_annotations(
-    file: str | Path, pieces: str | None = None
+    file: str | Path, pieces: str | None = None, content: tuple[bytes, Any] | None = None
 ) -> tuple[list[AnnotatedImage], list[str]]:
     """The pictures of one file in any format but COCO, and a line for each thing left out;
     ``pieces`` as of :func:`read_annotations`.
+
+    Args:
+        content: that :func:`content_of` gives, where it was read before.
 
     Raises:
         ImageError: the file cannot be read, or is in no known format.
     """
     path = Path(file)
+    data, parsed = content or content_of(path)
     problems: list[str] = []
     dataset = dataset_of(path)
-    data = read_bytes(path) if dataset is None else b""
     try:
         if dataset is not None:
             found = download(dataset, problems)
@@ -150,12 +166,32 @@ def load_annotations(
             values, note = picture.values()
             found = label_map.of_planes(values[None, None], note, problems, pieces, str(path))
         else:
-            parsed = read_json(data, path)
             found = _decoder(parsed, path)(parsed, problems)
     except ImageError as error:
         shown = str(error)
         raise ImageError(shown if str(path) in shown else f"{path}: {shown}") from error
     return found, [f"{path.name}: {line}" for line in problems]
+
+
+def content_of(path: Path) -> tuple[bytes, Any]:
+    """A file's bytes, and its JSON; None where it is of another format or a dataset on a server."""
+    if dataset_of(path) is not None:
+        return b"", None
+    data = read_bytes(path)
+    if data.startswith(MAGICS) or path.suffix.lower() in IMAGE_EXTENSIONS:
+        return data, None
+    try:
+        return data, read_json(data, path)
+    except ImageError:
+        if (name := foreign.of_text(data)) is not None:
+            raise _unknown(path, name) from None
+        raise
+
+
+def is_coco(parsed: Any) -> bool:
+    """Whether JSON is COCO, or says so without being it."""
+    keys = {"images", "categories"} & parsed.keys() if isinstance(parsed, dict) else set()
+    return bool(keys) and foreign.of_json(parsed) is None
 
 
 def _decoder(data: Any, path: Path) -> Callable[[Any, list[str]], list[AnnotatedImage]]:
@@ -169,7 +205,13 @@ def _decoder(data: Any, path: Path) -> Callable[[Any, list[str]], list[Annotated
         return labelme.decode
     if nimbus.is_nimbus(data):
         return nimbus.decode
-    raise ImageError(f"{path} is in no format of annotations that is known ({FORMATS})")
+    raise _unknown(path, foreign.of_json(data))
+
+
+def _unknown(path: Path, name: str | None) -> ImageError:
+    text = f"is in no format of annotations that is known ({FORMATS})"
+    text = text if name is None else f"is a file of {name}, and {text}: export it as COCO"
+    return ImageError(f"{path} {text}")
 
 
 def _plain_polygons(data: list[Any], problems: list[str]) -> list[AnnotatedImage]:
@@ -189,12 +231,18 @@ def _files(path: Path, images: Sequence[str]) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    found = sorted(each for each in path.iterdir() if each.suffix.lower() in ENDINGS)
+    every = sorted(path.iterdir())
+    found = [each for each in every if each.suffix.lower() in ENDINGS]
     outlines = [each for each in found if not _is_mask(each)]
     names, given = {each.stem for each in outlines}, {os.path.realpath(each) for each in images}
     found = outlines + [each for each in found if _is_mask(each) and each.stem not in names
                         and os.path.realpath(each) not in given]  # fmt: skip
     if not found:
+        for each in every:
+            if each.suffix.lower() in foreign.ENDINGS and (
+                name := foreign.of_text(read_bytes(each))
+            ):
+                raise _unknown(each, name)
         raise ImageError(f"the folder {path} holds no file of annotations ({', '.join(ENDINGS)})")
     return found
 
@@ -207,15 +255,12 @@ def _of_file(
     file: Path, images: Sequence[str], tag: str | None, problems: list[str], pieces: str | None
 ) -> list[AnnotatedImage]:
     """What one file, or dataset on a server, says of the pictures at hand."""
-    data = b"" if dataset_of(file) is not None else read_bytes(file)
-    if data.lstrip()[:1] == b"{" or data[:3] == b"\xef\xbb\xbf":
-        parsed = read_json(data, file)
-        if isinstance(parsed, dict) and {"images", "categories"} & parsed.keys():
-            found, lines = read_coco(file, images, tag=tag, data=parsed)
-            problems += lines
-            return found
-    del data
-    found, lines = load_annotations(file, pieces)
+    content = content_of(file)
+    if is_coco(content[1]):
+        found, lines = read_coco(file, images, tag=tag, data=content[1])
+        problems += lines
+        return found
+    found, lines = load_annotations(file, pieces, content)
     problems += lines
     paths = pictures_of(file, found, images)
     matched, missing = [], []
@@ -235,15 +280,20 @@ def pictures_of(
 ) -> list[str | None]:
     """The picture of each entry of a file."""
     entries = list(found)
-    paths = match_pictures((image.file_name for image in entries), images)
+    paths = match_pictures((image.file_name for image in entries), images, file)
     if any(image.file_name for image in entries):
         return paths
-    named = [given for given in images if Path(given).stem == file.stem]
-    chosen = named if len(named) == 1 else images
-    if len(chosen) != 1:
+    stem = file.name.removesuffix(".gz").rpartition(".")[0]
+    named = [given for given in images if Path(given).stem == stem]
+    beside = [given for given in named if Path(given).resolve().parent == file.resolve().parent]
+    chosen = next((each for each in (named, beside, images) if len(each) == 1), None)
+    if chosen is None:
+        several = f"{len(images)} were given"
+        if named:
+            several = f"{len(named)} have its name ({', '.join(named[:2])})"
         raise ImageError(
-            f"{file} does not say which picture it is of, and {len(images)} were given: give it "
-            "alone, or give the file the name of its picture"
+            f"{file} does not say which picture it is of, and {several}: give it alone, or give "
+            "the file the name of its picture"
         )
     return [chosen[0]] * len(entries)
 
@@ -254,7 +304,8 @@ def _tagged(found: list[AnnotatedImage], tag: str, file: Path) -> list[Annotated
     if tag not in every:
         names = sorted(every)
         has = ", ".join(names[:MOST_SHOWN]) + (", ..." if len(names) > MOST_SHOWN else "")
-        raise ImageError(f"{file} has no annotation with the tag '{tag}' (it has: {has or 'none'})")
+        has = has or "none; --label instead of --tag names such annotations"
+        raise ImageError(f"{file} has no annotation with the tag '{tag}' (it has: {has})")
     return [
         replace(image, outlines=tuple(
             replace(one, tags=(tag, *(each for each in one.tags if each != tag)))

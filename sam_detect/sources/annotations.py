@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import stat
+import warnings
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
+from urllib.parse import unquote
 
 import numpy as np
 
 from sam_detect.errors import ImageError, LibraryError, MaskError
+from sam_detect.formats.values import short
 from sam_detect.labels import normalised_label, shown_label
 from sam_detect.polygons import coco_polygons
 from sam_detect.types import AnnotatedImage, Annotation
+from sam_detect.types.annotations import checked_size
 
 MAX_ANNOTATION_BYTES = 1 << 30
+GZIP_MAGIC, MAX_UNPACKED_BYTES = b"\x1f\x8b", 1 << 28
 MAX_DIGITS = 400
 """Longer whole numbers are beyond every float, and may be beyond what Python converts."""
-MAX_SHOWN = 60
 VISIBLE = 2
 """COCO's ``v`` of a keypoint that is marked and visible; 1 is marked but hidden, 0 not marked."""
 
@@ -48,7 +57,7 @@ class CocoFile:
 def read_coco(
     file: str | Path, images: Sequence[str], *, tag: str | None = None, data: Any = None
 ) -> tuple[list[AnnotatedImage], list[str]]:
-    """Pairs a COCO file's annotations with pictures; leaves out crowds.
+    """Pairs a COCO file's annotations with pictures; leaves out crowds, and says so.
 
     Args:
         file: the COCO JSON file.
@@ -63,16 +72,24 @@ def read_coco(
         ImageError: the file cannot be read, is not COCO, or no picture of it is at hand.
     """
     coco = load_coco(file, tag=tag, data=data)
-    paths = match_pictures((str(image["file_name"]) for image in coco.images), images)
-    found, missing = [], []
+    paths = match_pictures((str(image["file_name"]) for image in coco.images), images, file)
+    found, missing, crowds = [], [], 0
     for image, path in zip(coco.images, paths, strict=True):
-        outlines = tuple(o for o in coco.outlines.get(image["id"], ()) if not o.crowd)
+        every = coco.outlines.get(image["id"], ())
+        outlines = tuple(o for o in every if not o.crowd)
+        if path is not None:
+            crowds += len(every) - len(outlines)
         if path is not None and outlines:
-            found.append(AnnotatedImage(path, str(image["file_name"]), outlines))
+            size_hw = checked_size(image.get("height"), image.get("width"))
+            found.append(AnnotatedImage(path, str(image["file_name"]), outlines, size_hw))
         elif outlines:
             missing.append(why_unmatched(str(image["file_name"]), images))
+    left_out = (f"{crowds} annotations are crowds ('iscrowd': 1), regions of many objects, and "
+                "left out: set it to 0 where each is one object")  # fmt: skip
     if not found:
-        raise nothing_usable(file, missing, coco.problems)
+        raise nothing_usable(file, missing, [*coco.problems, *([left_out] if crowds else [])])
+    if crowds:
+        warnings.warn(f"{file}: {left_out}", stacklevel=2)
     return found, [*coco.problems, *missing]
 
 
@@ -110,22 +127,29 @@ def load_coco(file: str | Path, *, tag: str | None = None, data: Any = None) -> 
     return CocoFile(categories, images, dict(outlines), tuple(problems))
 
 
-def match_pictures(wanted: Iterable[str], images: Iterable[str]) -> list[str | None]:
+def match_pictures(
+    wanted: Iterable[str], images: Iterable[str], file: str | Path = ""
+) -> list[str | None]:
     """For each annotated name the picture that it means, among those at hand, or None.
 
-    That is the picture whose path ends like the name, else the only one of that file name. No
-    file is opened or looked for by an annotated name itself, so that it cannot lead elsewhere.
+    That is the picture whose path ends most like the name, which may be one of Windows, a web
+    address, or differ in case; of several alike the one next to ``file``, which names them, or the
+    only one. No file is opened or looked for by an annotated name itself, so that it cannot lead
+    elsewhere.
     """
-    by_name: dict[str, list[str]] = defaultdict(list)
-    for given in images:
-        by_name[Path(given).name].append(given)
-    names = [Path(name) for name in wanted]
-    return [_match(name, by_name.get(name.name, [])) for name in names]
+    by_name: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    for given in dict.fromkeys(images):
+        name = normalize("NFC", Path(given).name)
+        by_name[name, False].append(given)
+        by_name[name.casefold(), True].append(given)
+    folder = os.path.abspath(Path(file).parent)
+    return [_match(name, by_name, folder) for name in wanted]
 
 
 def why_unmatched(name: str, images: Iterable[str]) -> str:
     """A line that says why an annotated name means none of the pictures at hand."""
-    same = [given for given in images if Path(given).name == Path(name).name]
+    last = Path(_plain(name)).name
+    same = [given for given in images if _plain(Path(given).name) == last]
     if len(same) < 2:
         return f"{name}: annotated, but not among the pictures"
     listed = f"{same[0]}, {same[1]}" + (", ..." if len(same) > 2 else "")
@@ -133,6 +157,50 @@ def why_unmatched(name: str, images: Iterable[str]) -> str:
         f"{name}: annotated, but several pictures have this name ({listed}): "
         "name the folder as well, or give one of them"
     )
+
+
+def _plain(name: str) -> str:
+    """A name as tools on Windows or the web write it, as a path with slashes."""
+    _, local, query = name.partition("/?d=")  # Label Studio's local files
+    shown = query if local else name.partition("?")[0] if "://" in name else name
+    return normalize("NFC", unquote(shown).replace("\\", "/"))
+
+
+def _match(name: str, by_name: dict[tuple[str, bool], list[str]], folder: str) -> str | None:
+    """The picture of a name as it is, without its web or Windows form, without case, or without
+    the digits that Label Studio puts before the names of uploads."""
+    plain = _plain(name)
+    upload = re.sub("(^|/)[0-9a-f]{8}-(?=[^/]*$)", r"\1", plain.casefold())
+    forms = (normalize("NFC", name), False), (plain, False), (plain.casefold(), True)
+    for shown, folded in (*forms, (upload, True)):
+        parts = Path(shown).parts
+        if parts and (named := by_name.get((parts[-1], folded))):
+            return _nearest(parts, named, folder, folded=folded)
+    return None
+
+
+def _nearest(
+    parts: Sequence[str], named: Sequence[str], folder: str, *, folded: bool
+) -> str | None:
+    """Of the pictures of one name the one whose path ends most like the name: at its place next to
+    the file of annotations in ``folder``, or the shortest where a folder below holds another, or
+    the only one in ``folder``. Nothing where that leaves several."""
+    ends = []
+    for path in named:
+        shown = normalize("NFC", path.casefold() if folded else path)
+        pairs = zip(reversed(parts), reversed(Path(shown).parts), strict=False)
+        ends.append(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    best = [path for path, end in zip(named, ends, strict=True) if end == max(ends)]
+    whole, places = max(ends) == len(parts), {path: Path(os.path.abspath(path)) for path in best}
+    depth = min(len(Path(path).parts) for path in best)
+    for chosen in (
+        [path for path in best if whole and places[path] == Path(folder, *parts)],
+        [path for path in best if not whole or len(Path(path).parts) == depth],
+        [path for path in best if places[path].is_relative_to(folder)],
+    ):
+        if len(chosen) == 1:
+            return chosen[0]
+    return None
 
 
 def nothing_usable(file: str | Path, missing: Sequence[str], problems: Sequence[str]) -> ImageError:
@@ -153,30 +221,48 @@ def nothing_usable(file: str | Path, missing: Sequence[str], problems: Sequence[
 
 def read_text(path: Path, kind: str) -> str:
     """A text file of annotations; ``kind`` says in errors what it should be. Raises ``ImageError``
-    where it cannot be read, is too large, or is no UTF-8 text."""
+    where it cannot be read, is too large, or is no text in Unicode."""
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        return decoded(read_bytes(path))
     except ValueError as error:
-        raise ImageError(f"{path} is not {kind}: {error}") from error
+        raise ImageError(f"{path} is not {kind}: {error}; save it as UTF-8") from error
+
+
+def decoded(data: bytes) -> str:
+    """Text of UTF-8, -16 or -32, with or without a byte order mark; raises ``ValueError``."""
+    text = data.decode(json.detect_encoding(data))
+    return text.removeprefix("\ufeff")
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file of annotations. Raises ``ImageError`` where it cannot be read, or is too large."""
+    """A file of annotations, unpacked where it is gzip. Raises ``ImageError`` where it cannot be
+    read, or is too large."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe or device may never end
             raise ImageError(f"the annotations {path} cannot be read: this is not a file")
-        if found.st_size > MAX_ANNOTATION_BYTES:
-            raise ImageError(f"{path} is larger than {MAX_ANNOTATION_BYTES >> 20} MiB: split it")
-        return path.read_bytes()
+        data = path.read_bytes() if found.st_size <= MAX_ANNOTATION_BYTES else b""
+        if data.startswith(GZIP_MAGIC):
+            unpacking = zlib.decompressobj(wbits=31)
+            data = unpacking.decompress(data, MAX_UNPACKED_BYTES + 1)
+            if len(data) > MAX_UNPACKED_BYTES:
+                raise ImageError(f"{path} unpacks to more than {MAX_UNPACKED_BYTES >> 20} MiB: "
+                                 "split it")  # fmt: skip
+            if not unpacking.eof:
+                raise ImageError(f"{path} is cut off: copy or export it again")
     except OSError as error:
         raise ImageError(f"the annotations {path} cannot be read: {error.strerror}") from error
+    except zlib.error as error:
+        raise ImageError(f"{path} is a damaged gzip file ({error}): export it again") from error
+    if found.st_size > MAX_ANNOTATION_BYTES:
+        raise ImageError(f"{path} is larger than {MAX_ANNOTATION_BYTES >> 20} MiB: split it")
+    return data
 
 
 def read_json(data: bytes, path: Path) -> Any:
     """The JSON of a file's content; a list of them for JSON Lines. Raises ``ImageError``."""
     try:
-        text = data.decode("utf-8-sig")
+        text = decoded(data)
         try:
             return json.loads(text)
         except json.JSONDecodeError as error:
@@ -216,13 +302,13 @@ def _usable_rows(
         lacking = [key for key in needed if not isinstance(row, dict) or not is_id(row.get(key))]
         if lacking:
             expected = f"its {lacking[0]} must be a whole number or a text"
-            got = f", got {_short(row.get(lacking[0]))}" if isinstance(row, dict) else ""
+            got = f", got {short(row.get(lacking[0]))}" if isinstance(row, dict) else ""
             problems.append(f"{_row_name(row, what, number)}: {expected}{got}")
             continue
         if row["id"] in ids:
             rows_of = {"category": "categories"}.get(what, "images")
             raise ImageError(
-                f"{file} is not a COCO file: two {rows_of} have the same id {_short(row['id'])}"
+                f"{file} is not a COCO file: two {rows_of} have the same id {short(row['id'])}"
             )
         ids.add(row["id"])
         yield row
@@ -235,7 +321,7 @@ def _categories(rows: list[Any], file: str | Path, problems: list[str]) -> dict[
         try:
             named[row["id"]] = normalised_label(str(row["name"]))
         except LibraryError as error:
-            problems.append(f"category {_short(row['id'])}: {error}")
+            problems.append(f"category {short(row['id'])}: {error}")
     return named
 
 
@@ -244,14 +330,14 @@ def _outline(
 ) -> Annotation:
     """Raises ``MaskError`` that says why the annotation cannot be used."""
     if not isinstance(annotation, dict):
-        raise MaskError(f"it must be an object, got {_short(annotation)}")
+        raise MaskError(f"it must be an object, got {short(annotation)}")
     for key, known in (("category_id", categories), ("image_id", images)):
         value = annotation.get(key)
         if not is_id(value):
-            raise MaskError(f"its {key} must be a whole number or a text, got {_short(value)}")
+            raise MaskError(f"its {key} must be a whole number or a text, got {short(value)}")
         if value not in known:
             what = key.removesuffix("_id")
-            raise MaskError(f"its {what} is not in {file} (or was left out): {_short(value)}")
+            raise MaskError(f"its {what} is not in {file} (or was left out): {short(value)}")
     bbox = annotation.get("bbox")
     box = None
     if bbox is not None:
@@ -260,12 +346,16 @@ def _outline(
             if not all(math.isfinite(v) for v in (x, y, w, h)):
                 raise ValueError("not finite")
         except (TypeError, ValueError, OverflowError) as error:
-            raise MaskError(f"its bbox is not x, y, w, h: {_short(bbox)}") from error
+            raise MaskError(f"its bbox is not x, y, w, h: {short(bbox)}") from error
         box = x, y, w, h
     point = _visible_point(annotation.get("keypoints"))
     if point is not None and box is not None and min(box[2:]) <= 0:
         box = None  # around keypoints in a line, or around one
     segmentation = annotation.get("segmentation") or None
+    attributes = annotation.get("attributes")
+    attributes = attributes if isinstance(attributes, dict) else {}
+    if segmentation is None and box is not None:
+        segmentation = _turned_box(box, attributes.get("rotation"))
     is_rle = isinstance(segmentation, dict)
     return Annotation(
         tags=(categories[annotation["category_id"]],),
@@ -275,8 +365,21 @@ def _outline(
         point_xy=point,
         id=annotation.get("id"),
         references={key: annotation.get(key) for key in ("category_id", "track_id")},
-        crowd=bool(annotation.get("iscrowd")),
+        # CVAT marks every brushed mask so; its rows say "occluded", and it has no crowds.
+        crowd=bool(annotation.get("iscrowd")) and "occluded" not in attributes,
     )
+
+
+def _turned_box(box: tuple[float, float, float, float], degrees: Any) -> Any:
+    """The corners of a box that CVAT's ``rotation`` turns clockwise about its centre; None of one
+    that it does not turn."""
+    if not isinstance(degrees, (int, float)) or not math.isfinite(degrees) or not degrees % 180:
+        return None
+    x, y, w, h = box
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    corners = np.array([(-w, -h), (w, -h), (w, h), (-w, h)]) / 2 @ [(cos, sin), (-sin, cos)]
+    centre = np.array([x + w / 2, y + h / 2])
+    return [(corners + centre).ravel().tolist()]
 
 
 def _visible_point(keypoints: Any) -> tuple[float, float] | None:
@@ -289,7 +392,7 @@ def _visible_point(keypoints: Any) -> tuple[float, float] | None:
         if not np.isfinite(rows).all():
             raise ValueError("not finite")
     except (TypeError, ValueError, OverflowError) as error:
-        raise MaskError(f"its keypoints are not x, y, v, ...: {_short(keypoints)}") from error
+        raise MaskError(f"its keypoints are not x, y, v, ...: {short(keypoints)}") from error
     marked = rows[rows[:, 2] > 0]
     if not len(marked):
         return None
@@ -300,22 +403,4 @@ def _visible_point(keypoints: Any) -> tuple[float, float] | None:
 def _row_name(row: Any, what: str, number: int) -> str:
     """How a line names a row: by its id, or by its place in the file."""
     known = isinstance(row, dict) and is_id(row.get("id"))
-    return f"{what} {_short(row['id'])}" if known else f"{what} number {number}"
-
-
-def _short(value: Any) -> str:
-    """A file's value for one line: as JSON shows it, cut off."""
-    try:
-        text = value if isinstance(value, str) else json.dumps(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
-def _match(wanted: Path, named: Sequence[str]) -> str | None:
-    """Of the pictures of one name the one whose path ends like the annotated name (the shortest,
-    where a folder below holds another); else the only one. Nothing where that leaves several."""
-    ending = [path for path in named if Path(path).parts[-len(wanted.parts) :] == wanted.parts]
-    shortest = min((len(Path(path).parts) for path in ending), default=0)
-    nearest = [path for path in ending if len(Path(path).parts) == shortest] or named
-    return nearest[0] if len(nearest) == 1 else None
+    return f"{what} {short(row['id'])}" if known else f"{what} number {number}"

@@ -149,6 +149,10 @@ class PictureFile:
 
         return self._read(self._size_hw_upright, of_tiff, pixel_bytes=0)
 
+    def is_turned(self) -> bool:
+        """Whether its EXIF orientation exchanges its sides."""
+        return self._read(lambda image: _orientation(image) in QUARTER_TURNS, lambda: False)
+
     def values(self, *, as_stored: bool = False) -> tuple[npt.NDArray[Any], str]:
         """``(H, W)`` or ``(H, W, C)`` values of a mask picture as the file has them, and what
         sam-detect noted in a label map (of TIFF files not read here). Of a palette see

@@ -114,6 +114,11 @@ def picture_size(
     return PictureFile(name, None, max_pixels).size_hw()
 
 
+def is_turned(path: str) -> bool:
+    """Whether a picture's EXIF orientation exchanges its sides."""
+    return not is_zarr(path) and PictureFile(path).is_turned()
+
+
 def cut_out_object(image: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> BoolArray | None:
     """The ``(H, W)`` mask of the object that the transparency of a picture (a Pillow image, a path)
     cuts out, or None; arrays have no transparency.

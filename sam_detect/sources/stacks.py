@@ -81,6 +81,11 @@ class Plane:
         for problem in _problems(values):
             warnings.warn(f"{self.name}: {problem}", stacklevel=2)
         image = _blend(values, self.channels)
+        finite = values[np.isfinite(values)]
+        if finite.size and finite.min() < finite.max() and image.min() == image.max():
+            warnings.warn(f"{self.name}: its values, {finite.min():g} to {finite.max():g}, lie "
+                          "outside of the contrast of its channels, so nothing can be seen; choose "
+                          "another one (--channel 1:LOW-HIGH)", stacklevel=2)  # fmt: skip
         return Frame(
             image, self.path, index, location=self.location, pixel_size_um=self.pixel_size_um
         )
@@ -133,6 +138,12 @@ def planes_of(
         return _located(
             positions, names, wanted, channel=ranges.channel, name=name, max_pixels=max_pixels
         )
+
+
+def plane_count(path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> int:
+    """How many planes a stack has in all its positions; raises as :func:`planes_of`."""
+    with _opened(os.fspath(path), max_pixels) as (positions, _):
+        return sum(each.counts["z"] * each.counts["t"] for each in positions)
 
 
 def first_plane(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from sam_detect.errors import MaskError
 from sam_detect.masks import (
@@ -16,8 +20,9 @@ from sam_detect.masks import (
     rle_to_crop,
     rle_to_mask,
 )
-from sam_detect.polygons import Polygon, polygons_to_crop
+from sam_detect.polygons import Polygon, mask_polygons, polygons_to_crop
 
+MAX_MASK_PIXELS = 1 << 28
 Location = tuple[int, int, int]
 """XY, Z and T of a plane in a stack, from 0."""
 
@@ -42,6 +47,9 @@ class Annotation:
             ``track_id``, the dataset), colours, connections. A writer of the same format writes
             them back.
         crowd: a region of many objects, not one.
+
+    Raises:
+        MaskError: a box or a point has a number that is not finite.
     """
 
     tags: tuple[str, ...] = ()
@@ -54,6 +62,11 @@ class Annotation:
     id: Any = None
     references: Mapping[str, Any] = field(default_factory=dict)
     crowd: bool = False
+
+    def __post_init__(self) -> None:
+        numbers = (*(self.bbox_xywh or ()), *(self.point_xy or ()))
+        if not all(map(math.isfinite, numbers)):
+            raise MaskError("its box or point has a number that is not finite")
 
     @property
     def label(self) -> str | None:
@@ -99,6 +112,25 @@ class Annotation:
         rle = self.rle(size_hw)
         return None if rle is None else rle_to_mask(rle)
 
+    def scaled(self, x: float, y: float) -> Annotation:
+        """The same object in a picture whose sides are so many times as long; run lengths become
+        polygons. Raises ``MaskError`` where these are malformed."""
+        polygons, box, point = self.polygons, self.bbox_xywh, self.point_xy
+        if self.mask_rle is not None:
+            rle = checked_rle(dict(self.mask_rle))
+            _, _, w, h = rle_box_xywh(rle) or (0, 0, 0, 0)
+            if w * h > MAX_MASK_PIXELS:
+                raise MaskError(f"its mask of {w}x{h} pixels is too large")
+            corners, crop = rle_to_crop(dict(rle))
+            polygons = tuple(mask_polygons(crop, corners))
+        return replace(
+            self,
+            polygons=tuple(tuple(ring * (x, y) for ring in polygon) for polygon in polygons),
+            mask_rle=None,
+            bbox_xywh=box and (box[0] * x, box[1] * y, box[2] * x, box[3] * y),
+            point_xy=point and (point[0] * x, point[1] * y),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImage:
@@ -108,10 +140,12 @@ class AnnotatedImage:
         path: the picture as found; empty where it is not at hand.
         file_name: as the file names it; empty where it names none.
         outlines: its annotations, in the file's order.
-        size_hw: of the picture in pixels, where it is known.
+        size_hw: of the picture in pixels, as the file says it; 0 for a side that it does not say.
         references: what the file says of itself besides, for a writer of the same format.
         plane: the plane of a stack that the outlines lie in, which is read instead of ``path``;
             None for a picture.
+        fit: what is done where they do not fit the picture: ``check`` refuses, ``scale`` scales
+            where the ratio is one number, ``as-is`` takes them as they are.
     """
 
     path: str
@@ -120,6 +154,66 @@ class AnnotatedImage:
     size_hw: tuple[int, int] | None = None
     references: Mapping[str, Any] = field(default_factory=dict)
     plane: Any = None
+    fit: str = "check"
+
+    def fitted(self, size_hw: tuple[int, int], *, turned: bool) -> tuple[AnnotatedImage, str]:
+        """The annotations in pixels of the picture as it is read, and a line about what was
+        changed; all readers of annotated pictures pass here.
+
+        Args:
+            size_hw: of the picture.
+            turned: whether its EXIF orientation exchanges its sides. Outlines are upright, whether
+                the size that the file says is so or not.
+
+        Raises:
+            MaskError: the annotations were made on a picture of another size.
+        """
+        rle = next((o.mask_rle.get("size") for o in self.outlines if o.mask_rle is not None), 0)
+        own = checked_size(*rle) if isinstance(rle, list) and len(rle) == 2 else None
+        said, (height, width) = self.size_hw or own, size_hw
+        fits = said is None or all(a in (0, b) for a, b in zip(said, size_hw, strict=True))
+        if said is None or fits or self.fit == "as-is":
+            return self, ""
+        if turned:
+            x, y = reach_xy(self.outlines)
+            if x <= width + 1 and y <= height + 1:
+                return self, ""
+            raise MaskError(
+                f"its annotations reach {x:.0f},{y:.0f}, and the picture is {width}x{height} once "
+                "its EXIF orientation turns it: they were made on the picture as it is stored; "
+                "save it turned, and annotate that"
+            )
+        old_h, old_w = said
+        sizes = (f"its annotations were made on {old_w}x{old_h} pixels, and the picture has "
+                 f"{width}x{height}")  # fmt: skip
+        # Sizes are whole numbers, so each may be up to a pixel off the ratio.
+        off = abs(old_h * width - old_w * height) - max(old_h, height) - max(old_w, width)
+        if off > 0 or 0 in said or self.fit != "scale":
+            way = ", scale them (--fit scale)" if off <= 0 and 0 not in said else ""
+            raise MaskError(f"{sizes}: give the picture that they were made on{way}, or take them "
+                            "as they are (--fit as-is); learn, fewshot and evaluate have --fit"
+                            )  # fmt: skip
+        outlines = []
+        for each in self.outlines:
+            with suppress(MaskError):  # its crop says what is wrong
+                if each.mask_rle is None or each.mask_rle.get("size") == list(said):
+                    each = each.scaled(width / old_w, height / old_h)  # noqa: PLW2901
+            outlines.append(each)
+        return replace(self, outlines=tuple(outlines)), f"{sizes}: scaled by {width / old_w:.4g}"
+
+    def in_one_plane(self) -> tuple[AnnotatedImage, str]:
+        """The annotations as those of a picture of one plane, whatever plane of a stack they name,
+        and a line where they name one; raises ``MaskError`` where they name several."""
+        places = {each.location for each in self.outlines}
+        if places <= {None, (0, 0, 0)}:
+            return self, ""
+        if len(places) > 1:
+            raise MaskError("its annotations lie in several planes of a stack, and the picture has "
+                            "one: give the stack, or those of this plane")  # fmt: skip
+        outlines = tuple(replace(each, location=None) for each in self.outlines)
+        return replace(self, outlines=outlines), (
+            "its annotations name a plane of a stack, and the picture has one: taken as that"
+        )
 
     @property
     def name(self) -> str:
@@ -130,3 +224,24 @@ class AnnotatedImage:
     def picture(self) -> Any:
         """What is read: the plane, or the path."""
         return self.path if self.plane is None else self.plane
+
+
+def checked_size(height: Any, width: Any) -> tuple[int, int] | None:
+    """A file's height and width of its picture, 0 for one that it does not say; None for both."""
+    sides = []
+    for value in (height, width):
+        try:
+            sides.append(0 if isinstance(value, bool) else max(0, round(float(value))))
+        except (TypeError, ValueError, OverflowError):
+            sides.append(0)
+    return (sides[0], sides[1]) if any(sides) else None
+
+
+def reach_xy(outlines: Sequence[Annotation]) -> tuple[float, float]:
+    """How far right and down polygons, boxes and points reach."""
+    rings = [ring for each in outlines for polygon in each.polygons for ring in polygon]
+    boxes = [each.bbox_xywh for each in outlines if each.bbox_xywh is not None]
+    points = [each.point_xy for each in outlines if each.point_xy is not None]
+    ends = [*(ring.max(axis=0) for ring in rings), *((x + w, y + h) for x, y, w, h in boxes)]
+    x, y = np.max([(0.0, 0.0), *ends, *points], axis=0).tolist()
+    return x, y

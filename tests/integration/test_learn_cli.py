@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from sam_detect.types import Masks
 from sam_detect.vector_store import QdrantVectorStore
 
 SIDE = 2 * RADIUS + 1
+OPTIONS = ("--segmenter", "naive", "--embedder", "average")
 EMPTY = "150,85,40,40"
 """A box in which there is nothing but ground."""
 
@@ -70,6 +72,40 @@ def test_one_example_is_one_example(sam: Command, picture: Path) -> None:
     assert "learnt 1 example, 1 known already; library 'default' has 2" in both
     again = sam(*line[:3], "ring", *line[4:], "--box", box_around(*DISCS[2])).worked().err
     assert "learnt 1 example, 1 corrected; library 'default' has 3" in again
+    assert "1 example had the label 'disc', now 'ring'; to take this back" in again
+
+
+@pytest.mark.parametrize("order", [("disc", "ring"), ("ring", "disc")])
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_two_names_of_one_object_are_said_and_the_first_stays(
+    sam: Command, order: tuple[str, str], pictures: int
+) -> None:
+    """In one file of annotations, as of those that give an object a class and a tag."""
+    data: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
+    data["categories"] = [{"id": i, "name": name} for i, name in enumerate(order)]
+    for number in range(pictures):
+        saved(Path(f"{number}.png"), drawn(seed=number))
+        data["images"].append(
+            {"id": number, "file_name": f"{number}.png", "width": 280, "height": 200}
+        )
+        for category in (0, 1):
+            for x, y in DISCS[:3]:
+                left, top, right, bottom = x - 14, y - 14, x + 14, y + 14
+                corners = [left, top, right, top, right, bottom, left, bottom]
+                data["annotations"].append({
+                    "id": len(data["annotations"]), "image_id": number, "category_id": category,
+                    "segmentation": [corners], "bbox": [left, top, 28, 28], "iscrowd": 0,
+                })  # fmt: skip
+    Path("both.json").write_text(json.dumps(data))
+    files = [f"{number}.png" for number in range(pictures)]
+    ran = sam("learn", *files, "--annotations", "both.json", *OPTIONS).worked()
+    for file in files:
+        assert f"{file}: 3 outlines have two names, '{order[0]}' and '{order[1]}'" in ran.err
+    assert "--tag" in ran.err
+    assert "known already" not in ran.err
+    assert f"learnt {3 * pictures} examples;" in ran.err
+    [stats] = sam("library", "stats", "--json").worked().json
+    assert stats["classes"] == {order[0]: 3 * pictures}
 
 
 # Boxes that may not mean what they say

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import struct
+import unicodedata
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus
 from sam_detect.outputs.coco import COCOSink
 from sam_detect.outputs.text import JSONSink
 from sam_detect.sources.annotation_files import load_annotations, read_annotations
+from sam_detect.sources.annotations import match_pictures
 from sam_detect.types import (
     AnnotatedImage,
     Annotation,
@@ -341,7 +343,7 @@ def test_a_box_without_area_is_a_problem(tmp_path: Path) -> None:
     ]
     file = write(tmp_path, "a.json", {"shapes": shapes, "imagePath": "a.jpg"})
     found, problems = read_annotations(file, PICTURES)
-    assert [int(mask.sum()) for mask in masks_of(found)] == [12]
+    assert [each.bbox_xywh for each in found[0].outlines] == [(1, 1, 3, 4)]
     assert problems == ["a.json: shape 1: it is a box without area"]
 
 
@@ -354,6 +356,159 @@ def test_large_numbers_in_a_label_map_are_read(tmp_path: Path) -> None:
     found, _ = read_annotations(tmp_path / "a.tif", PICTURES, label="nut")
     assert len(found[0].outlines) == 9_999
     assert found[0].outlines[0].id == 429_000
+
+
+# Of other programs
+
+
+FOREIGN: dict[str, tuple[Any, str]] = {
+    "CVAT": (
+        '<?xml version="1.0"?>\n<!-- x -->\n<annotations><version>1.1</version><image id="0"/>',
+        "CVAT's XML",
+    ),
+    "VOC": ("<annotation verified='yes'><folder>a</folder><object/>", "Pascal VOC's XML"),
+    "Aperio": ('<Annotations MicronsPerPixel="0.5"><Annotation>', "Aperio's"),
+    "another XML": ('<?xml version="1.0"?><boxes/>', "XML"),
+    "UTF-16 XML": ('<?xml version="1.0"?><annotation><filename>a'.encode("utf-16"), "Pascal VOC"),
+    "VIA": ({"a.jpg1": {"filename": "a.jpg", "size": 1, "regions": {}}}, "VIA"),
+    "VIA's project": ({"_via_settings": {}, "_via_img_metadata": {}}, "VIA"),
+    "Label Studio": ([{"id": 1, "annotations": [], "data": {"image": "a.jpg"}}], "Label Studio"),
+    "Label Studio's minimal": ([{"image": "a.jpg", "id": 1, "annotation_id": 2}], "Label Studio"),
+    "Supervisely": ({"tags": [], "size": {"height": 4}, "objects": []}, "Supervisely"),
+    "Datumaro": ({"info": {}, "categories": {}, "items": []}, "Datumaro"),
+    "CreateML": ([{"image": "a.jpg", "annotations": []}], "CreateML"),
+    "COCO results": ([{"image_id": 1, "category_id": 1, "bbox": []}], "COCO results"),
+    "Cityscapes": ({"imgHeight": 4, "imgWidth": 4, "objects": []}, "Cityscapes"),
+    "CSV": ("filename,width,height\na.jpg,4,4\n", "CSV"),
+    "semicolons": ("image;label\r\na.jpg;nut\r\n", "CSV"),
+    "YOLO": ("0 0.5 0.5 0.1 0.1\n1 .2 .2 .1 .1\n", "YOLO's rows"),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_format_that_is_not_read_is_named(tmp_path: Path, what: str) -> None:
+    content, name = FOREIGN[what]
+    file = write(tmp_path, "a.json", content)
+    with pytest.raises(ImageError, match=rf"is a file of {name}.* known \(COCO.*export it as COCO"):
+        read_annotations(file, PICTURES)
+    if isinstance(content, str):
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        write(folder, "a.xml" if content[0] == "<" else "a.txt", content)
+        with pytest.raises(ImageError, match=name):
+            read_annotations(folder, PICTURES)
+
+
+def labelme_file(kind: str, points: list[list[float]], **more: Any) -> dict[str, Any]:
+    shape = {"label": "nut", "points": points, "shape_type": kind, **more}
+    return {"shapes": [shape], "imagePath": "a.jpg", "imageHeight": 20, "imageWidth": 30}
+
+
+@pytest.mark.parametrize(
+    "points",
+    [[[2, 1], [6, 4]], [[6, 1], [2, 4]], [[2, 1], [6, 1], [6, 4], [2, 4]],
+     [[6, 4], [2, 4], [2, 1], [6, 1]]],
+    ids=str,
+)  # fmt: skip
+def test_a_rectangle_by_its_corners_is_a_box(tmp_path: Path, points: list[list[float]]) -> None:
+    file = write(tmp_path, "a.json", labelme_file("rectangle", points))
+    [image], problems = read_annotations(file, PICTURES)
+    assert problems == []
+    assert (image.outlines[0].bbox_xywh, image.outlines[0].polygons) == ((2, 1, 4, 3), ())
+    assert image.size_hw == SIZE
+
+
+@pytest.mark.parametrize("kind", ["rotation", "rectangle", "quadrilateral"])
+def test_a_turned_rectangle_is_its_outline(tmp_path: Path, kind: str) -> None:
+    corners: list[list[float]] = [[10, 2], [18, 10], [14, 14], [6, 6]]
+    file = write(tmp_path, "a.json", labelme_file(kind, corners, direction=0.8))
+    [image], _ = read_annotations(file, PICTURES)
+    assert image.outlines[0].bbox_xywh is None
+    assert image.outlines[0].polygons[0][0].tolist() == corners
+
+
+@pytest.mark.parametrize("points", [[[2, 1]], [[2, 1], [6, 1], [6, 4]], [[1, 1]] * 4], ids=str)
+def test_a_rectangle_of_other_corners_is_none(tmp_path: Path, points: list[list[float]]) -> None:
+    file = write(tmp_path, "a.json", labelme_file("rectangle", points))
+    with pytest.raises(ImageError, match="shape 1"):
+        read_annotations(file, PICTURES)
+
+
+def damaged(data: bytes, how: str) -> bytes:
+    start, listed = data.index(b".roi") + 4, data.index(b"PK\x01\x02") + 10
+    return {
+        "cut off": data[: len(data) // 2],
+        "no directory": data[:-22],
+        "a stream of rubbish": data[:start] + b"\xff" * 40 + data[start + 40 :],
+        "another method": data[:listed] + b"\x63\0" + data[listed + 2 :],
+        "huge sizes": data.replace(data[18:26], b"\xff\xff\xff\x7f\xff\xff\xff\x7f"),
+    }[how]
+
+
+@pytest.mark.parametrize(
+    "how", ["cut off", "no directory", "a stream of rubbish", "another method", "huge sizes"]
+)
+def test_a_damaged_zip_of_regions_is_one_line(tmp_path: Path, how: str) -> None:
+    file = write(tmp_path, "a.zip", damaged(imagej.encode(image(NUT, DATE)), how))
+    whole = {"huge sizes": "larger than 1024 MiB"} | dict.fromkeys(
+        ("cut off", "no directory"), "it is no zip file that can be read"
+    )
+    if how in whole:
+        with pytest.raises(ImageError, match=whole[how]):
+            read_annotations(file, PICTURES)
+        return
+    found, problems = read_annotations(file, PICTURES)
+    assert (len(found[0].outlines), len(problems)) == (1, 1)
+    assert all("it cannot be unpacked" in line and "\n" not in line for line in problems)
+
+
+def test_numbers_beyond_floats_in_notes_are_left_out(tmp_path: Path) -> None:
+    roi = roifile.ImagejRoi.frompoints(RING.astype(np.float32), name="nut-1")
+    roi.props = "id: 1e400\nscore: 1e400\nshare: 0.5\n"
+    [image], problems = read_annotations(write(tmp_path, "a.roi", roi.tobytes()), PICTURES)
+    assert (image.outlines[0].id, image.outlines[0].properties) == (None, {"share": 0.5})
+    assert problems == []
+
+
+NAMES = {
+    "a path of Windows": r"C:\Users\me\photo a.jpg",
+    "a relative one": r"..\..\media\upload\4\photo a.jpg",
+    "mixed": r"images\4/photo a.jpg",
+    "encoded": "images/photo%20a.jpg",
+    "local files": "/data/local-files/?d=images/photo%20a.jpg",
+    "local files of Windows": r"/data/local-files/?d=images%5Cphoto%20a.jpg",
+    "an address": "https://host/images/photo%20a.jpg?token=5",
+    "of a bucket": "s3://bucket/photo a.jpg",
+    "an upload": "/data/upload/1/1a2b3c4d-photo a.jpg",
+    "another case": "IMAGES/Photo A.JPG",
+}
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_names_of_other_systems_mean_their_pictures(what: str) -> None:
+    assert match_pictures([NAMES[what]], ["images/photo a.jpg"]) == ["images/photo a.jpg"]
+    assert match_pictures([NAMES[what]], ["images/photo b.jpg"]) == [None]
+
+
+@pytest.mark.parametrize(("wanted", "given"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_both_forms_of_an_umlaut_are_one_name(wanted: Any, given: Any) -> None:
+    picture = unicodedata.normalize(given, "bilder/köln.jpg")
+    assert match_pictures([unicodedata.normalize(wanted, "köln.jpg")], [picture]) == [picture]
+
+
+def test_a_name_as_it_is_comes_before_its_other_forms() -> None:
+    given = ["a/x%20y.jpg", "a/x y.jpg", "a/X Y.JPG", "a/1a2b3c4d-x y.jpg"]
+    for each in given:
+        assert match_pictures([each], given) == [each]
+
+
+def test_of_one_name_in_two_folders_the_end_of_the_path_and_the_files_place_decide() -> None:
+    given = ["day1/x.jpg", "day2/x.jpg"]
+    for day in ("day1", "day2"):
+        assert match_pictures([rf"C:\lab\{day}\x.jpg"], given) == [f"{day}/x.jpg"]
+        assert match_pictures(["x.jpg"], given, f"{day}/a.json") == [f"{day}/x.jpg"]
+        assert match_pictures(["x.jpg"], [*given, "x.jpg"], f"{day}/a.json") == [f"{day}/x.jpg"]
+    assert match_pictures(["x.jpg", "day3/x.jpg"], given, "a.json") == [None, None]
 
 
 # Limits of mask pictures

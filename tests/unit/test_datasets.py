@@ -115,8 +115,14 @@ def test_a_turned_picture_has_its_size_as_it_is_seen(tmp_path: Path) -> None:
     folder = coco_folder(tmp_path, coco())
     picture(folder / "images" / "a.png", SIZE[::-1], exif=exif)
     assert only_picture(open_dataset(folder)).size_hw == SIZE
-    picture(folder / "images" / "a.png", SIZE, exif=exif)
-    with pytest.raises(ImageError, match=r"as 8x6 .* has 6x8, turned by its EXIF orientation"):
+    picture(folder / "images" / "a.png", SIZE, exif=exif)  # the size before it is turned
+    assert only_picture(open_dataset(folder)).size_hw == SIZE[::-1]
+    beyond = coco(annotation={"segmentation": [[5, 1, 8, 1, 8, 4, 5, 4]]})
+    write(folder / "annotations.json", json.dumps(beyond))
+    with pytest.raises(ImageError, match=r"reach 8,4, .* is 6x8 once its EXIF .* as it is stored"):
+        open_dataset(folder)
+    picture(folder / "images" / "a.png", SIZE[::-1])
+    with pytest.raises(ImageError, match=r"made on 8x6 pixels, and the picture has 6x8"):
         open_dataset(folder)
 
 

@@ -37,6 +37,44 @@ BOX = "0 0.5 0.5 0.25 0.5"
 # What is read
 
 
+@pytest.mark.parametrize(
+    ("behind", "box"), [(" 0.91", True), (" 0.91 7", True), (" 1 7", True), (" .5 1", True)]
+)
+def test_a_confidence_and_a_track_are_no_coordinates(
+    tmp_path: Path, behind: str, box: bool
+) -> None:
+    [found] = only_picture(
+        open_dataset(yolo_folder(tmp_path / "b", BOX + behind, names=["nut"]))
+    ).objects
+    assert (found.mask_rle is None, found.bbox_xywh) == (box, (3, 1.5, 2, 3))
+    outlined = open_dataset(yolo_folder(tmp_path / "p", POLYGON.replace("1 ", "0 ", 1) + behind,
+                                        names=["nut"]))  # fmt: skip
+    np.testing.assert_array_equal(mask_of(only_object(outlined)), square_mask())
+
+
+def test_a_triangle_stays_one(tmp_path: Path) -> None:
+    for row in ("0 0.1 0.1 0.9 0.1 0.5 0.9", "0 0 0 1 0 0 1", "0 0.1 0.1 0.9 0.1 0.5 1.0"):
+        dataset = open_dataset(yolo_folder(tmp_path, row, names=["nut"]))
+        assert only_object(dataset).mask_rle is not None
+
+
+@pytest.mark.parametrize("layout", ["label studio", "cvat", "labelimg", "labels", "windows"])
+def test_names_in_lists_are_read(tmp_path: Path, layout: str) -> None:
+    images, labels, names = {
+        "label studio": ("images", "labels", "classes.txt"),
+        "cvat": ("obj_train_data", "obj_train_data", "obj.names"),
+        "labelimg": (".", ".", "classes.txt"),
+        "labels": ("images", "labels", "labels/classes.txt"),
+        "windows": ("images", "labels", "data.yaml"),
+    }[layout]
+    picture(tmp_path / images / "a.png")
+    write(tmp_path / labels / "a.txt", BOX)
+    write(tmp_path / names, "names: [nut]\ntrain: .\\images\n" if layout == "windows" else
+          "\ufeffnut\r\ndate\r\n")  # fmt: skip
+    assert only_object(open_dataset(tmp_path)).label == "nut"
+    assert only_object(open_dataset(tmp_path / names)).label == "nut"
+
+
 def test_a_polygon_gives_its_mask(tmp_path: Path) -> None:
     dataset = open_dataset(yolo_folder(tmp_path / "nuts", POLYGON))
     one_problem(dataset, "category 'nut'", "no object")
@@ -160,17 +198,17 @@ def test_a_random_blob_comes_back_nearly(
 BAD_ROWS = {
     "words": ("a b c d e", "not a row of numbers"),
     "a class alone": ("0", "3 or more points"),
-    "two points": ("0 .1 .1 .5 .5 .2", "3 or more points"),
-    "half a point": ("0 .1 .1 .5 .5 .2 .3 .4", "3 or more points"),
+    "two points": ("0 .1 .1 .5 .5 2.2", "3 or more points"),
+    "half a point": ("0 .1 .1 .5 .5 .2 .3 1.4", "3 or more points"),
     "an unknown class": ("2 .5 .5 .5 .5", "class 2 is not among"),
     "a class between": ("0.5 .5 .5 .5 .5", "class 0.5 is not among"),
     "a negative class": ("-1 .5 .5 .5 .5", "class -1 is not among"),
     "NaN": ("0 nan .5 .5 .5", "not finite"),
     "an infinite class": ("inf .5 .5 .5 .5", "not finite"),
     "an infinite point": ("0 1e999 0 1 0 1 1", "not finite"),
-    "an absurd box": ("0 1e308 .5 1e308 .5", "not finite"),
-    "an absurd point": ("0 1e308 0 1 0 1 1", "usable number"),
-    "pixels": ("0 100 100 200 100 200 200", "no pixel inside"),
+    "an absurd box": ("0 1e308 .5 1e308 .5", "no shares of the picture"),
+    "an absurd point": ("0 1e308 0 1 0 1 1", "no shares"),
+    "pixels": ("0 100 100 200 100 200 200", "no shares of the picture"),
     "a box outside": ("0 1.5 .5 .5 .5", "outside"),
     "no area": ("0 .5 .5 0 .5", "size 0x3"),
     "a line": ("0 .1 .5 .5 .5 .9 .5", "no pixel inside"),
@@ -237,7 +275,7 @@ def test_two_pictures_of_one_label_file_are_one(tmp_path: Path) -> None:
     assert only_picture(dataset).id == "images/train/a.png"
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", "pipe"])
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", "pipe"])
 def test_a_label_file_that_cannot_be_read_is_said(tmp_path: Path, content: Any) -> None:
     folder = with_second(tmp_path)
     file = folder / "labels" / "train" / "b.txt"
@@ -307,7 +345,7 @@ REFUSED = {
     "one name": ("names: nut", "'names' lists"),
     "lists for names": ("names: [[a], [b]]", "'names' lists"),
     "poses": ("names: [a]\nkpt_shape: [17, 3]", "poses"),
-    "no pictures": ("names: [a]\ntrain: gone", "no pictures"),
+    "no pictures": ("names: [a]\ntrain: gone", "no picture"),
 }
 
 

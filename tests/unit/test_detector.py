@@ -21,6 +21,7 @@ from sam_detect.errors import (
     ConfigError,
     ImageError,
     LibraryError,
+    LibraryNotFoundError,
     MaskError,
     OutlineWarning,
     RecipeMismatchError,
@@ -552,3 +553,27 @@ def test_learn_asks_where_the_objects_are(rgb: npt.NDArray[np.uint8]) -> None:
         in_memory().learn(rgb, label="disc", masks="all")
     with pytest.raises(LibraryError, match="label"):
         in_memory().learn(rgb, label=" ", boxes_xywh=[[20, 20, 41, 41]])
+
+
+def test_a_library_that_does_not_exist_is_an_error_where_one_detects(
+    rgb: npt.NDArray[np.uint8],
+) -> None:
+    with pytest.raises(LibraryNotFoundError, match="there is no library 'shapse'"):
+        SAMDetect("naive", "average", library="shapse").detect(rgb)
+    shapes = SAMDetect("naive", "average", library="shapes")
+    shapes.add_example(rgb, "disc", disc(40, 40))
+    assert shapes.detect(rgb)[0].label == "disc"
+    mistyped = SAMDetect("naive", "average", library="shapse")
+    for wrong in (rgb, [rgb, rgb]):
+        with pytest.raises(LibraryNotFoundError, match="did you mean 'shapes'"):
+            mistyped.detect(wrong)
+    with pytest.raises(LibraryNotFoundError, match="shapes"):
+        list(mistyped.detect_each([rgb]))
+    # One that is about to be taught, the default one, and one in memory are no error.
+    assert len(mistyped.propose(rgb).masks)
+    mistyped.add_example(rgb, "ring", disc(40, 40))
+    assert mistyped.detect(rgb)[0].label == "ring"
+    assert all(each.label is None for each in SAMDetect("naive", "average").detect(rgb))
+    for store in ("memory", MemoryVectorStore()):
+        made = SAMDetect("naive", "average", vector_store=store, library="new")
+        assert all(each.label is None for each in made.detect(rgb))

@@ -425,7 +425,9 @@ def test_labelme_shapes_and_groups() -> None:
     assert problems == ["shape 6: a line of 2 points outlines no object"]
     assert found.file_name == "../images/a.png"
     assert found.size_hw == SIZE
-    areas = [int(mask.sum()) for mask in dense(found)]
-    assert areas[:2] == [24, 12]
-    assert abs(areas[2] - np.pi * 100) < 5
-    assert areas[3] == 3
+    first, box, *others = found.outlines
+    assert (box.bbox_xywh, box.polygons) == ((2, 1, 4, 3), ())
+    areas = [int(mask.sum()) for mask in dense(replace(found, outlines=(first, *others)))]
+    assert areas[0] == 24
+    assert abs(areas[1] - np.pi * 100) < 5
+    assert areas[2] == 3

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
+from unicodedata import normalize
 
 from sam_detect.errors import ImageError, LibraryError, MaskError
 from sam_detect.evaluation.dataset import (
@@ -31,8 +32,30 @@ from sam_detect.sources.annotations import match_pictures, read_text
 
 SPLITS = ("train", "val", "test")
 
-NO_LABELS = ("classes.txt", "labels.txt")
-"""Files of annotation tools in the folder of the label files."""
+SETTINGS = ("data.yaml", "data.yml", "dataset.yaml")
+NAMES = ("classes.txt", "obj.names", "labels/classes.txt")
+"""Lists of the classes' names, a line each, as annotation tools write them."""
+NO_LABELS = ("classes.txt", "labels.txt", "train.txt", "val.txt", "test.txt")
+"""Other files of annotation tools in the folder of the label files."""
+LARGEST = 4.0
+"""Shares of the picture may lie beyond its edge; numbers of pixels are far above."""
+
+
+def settings_file(given: Path) -> Path | None:
+    """What says the classes of a YOLO folder, or of that file; None for other annotations."""
+    if not given.is_dir():
+        is_file = given.suffix.lower() in (".yaml", ".yml") or given.name in NAMES
+        return given if is_file else None
+    for root in (given, given.parent) if given.name == "labels" else (given,):
+        if found := next(filter(Path.exists, (root / name for name in SETTINGS)), None):
+            return found
+        named = next(filter(Path.exists, (root / name for name in NAMES)), None)
+        # Label maps and LabelMe's files have lists of names, too.
+        if named is not None and not (root / "masks").is_dir() and any(
+            each.name not in NO_LABELS for each in root.rglob("*.txt")
+        ):  # fmt: skip
+            return named
+    return None
 
 
 def read(file: Path, *, max_pixels: int) -> Dataset:
@@ -40,19 +63,22 @@ def read(file: Path, *, max_pixels: int) -> Dataset:
     in each path); the split is a field of each picture.
 
     A row is ``class x y w h`` or ``class`` and the ``x y`` of three or more points, in shares of
-    the picture. An object's id is its label file and line. A picture without a label file holds
-    no object. Nothing outside the folder of ``file`` is read, wherever its paths lead.
+    the picture; a confidence and the number of a track may follow. An object's id is its label file
+    and line. A picture without a label file holds no object. Nothing outside the folder of ``file``
+    is read, wherever its paths lead.
     """
     settings = _settings(file)
-    root = file.parent
+    root = file.parent.parent if file.parent.name == "labels" else file.parent
     builder = DatasetBuilder(root.resolve().name, max_pixels=max_pixels)
     names = _names(settings, file, builder)
     used: set[Id] = set()
     missing = 0
     labels: dict[Path, str] = {}
+    written = {normalize("NFC", str(each)): each for each in root.rglob("*.txt")}
     for path, split in _pictures(root, settings, builder).items():
         what = relative(path, root)
         label_file = _label_file(Path(path), root)
+        label_file = written.get(normalize("NFC", str(label_file)), label_file)
         if labels.setdefault(label_file, what) != what:
             builder.note(what, f"its label file is that of {labels[label_file]}")
             continue
@@ -73,6 +99,9 @@ def read(file: Path, *, max_pixels: int) -> Dataset:
 
 
 def _settings(file: Path) -> dict[str, Any]:
+    if file.suffix.lower() not in (".yaml", ".yml"):
+        lines = read_text(file, "a list of names").strip().splitlines()
+        return {"names": [line.strip() for line in lines]}
     try:
         settings = read_yaml(read_text(file, "a YAML file"))
     except PlainYAMLError as error:
@@ -126,8 +155,9 @@ def _pictures(root: Path, settings: dict[str, Any], builder: DatasetBuilder) -> 
             for path in _pictures_of(root, settings.get("path"), value, split, builder):
                 if found.setdefault(path, split) != split:
                     builder.note(f"{split}: {relative(path, root)}", f"it is in {found[path]}, too")
-    if not found and (root / "images").is_dir():
-        found = dict.fromkeys(find_images(root / "images"), "")
+    if not found:
+        folder = root / "images"
+        found = dict.fromkeys(find_images(folder if folder.is_dir() else root), "")
     if not found:
         first = f" ({builder.problems[0]})" if builder.problems else ""
         raise ImageError(f"the dataset {root} has no pictures{first}")
@@ -165,6 +195,7 @@ def _inside(root: Path, base: Any, value: Any) -> Path | None:
     """
     if not isinstance(value, str):
         return None
+    value = value.replace("\\", "/")
     top = os.path.abspath(root)
     bases = [base] if isinstance(base, str) else []
     wanted = [*(os.path.join(each, value) for each in bases), value, value.removeprefix("../")]
@@ -222,7 +253,7 @@ def _object(
 ) -> tuple[Id, AnnotatedObject]:
     number, values = _numbers(row)
     if number not in names:
-        raise MaskError(f"its class {number:g} is not among the names of data.yaml")
+        raise MaskError(f"its class {number:g} is not among the names of the classes")
     height, width = size_hw
     scaled = [value * (height if i % 2 else width) for i, value in enumerate(values)]
     box = rle = None
@@ -237,13 +268,23 @@ def _object(
 
 
 def _numbers(row: str) -> tuple[float, list[float]]:
-    """Class number and coordinates of a row."""
+    """Class number and coordinates of a row, without the confidence and the number of a track that
+    programs write behind what they found."""
     try:
         number, *values = (float(value) for value in row.split())
     except ValueError as error:
         raise MaskError("it is not a row of numbers") from error
     if not all(map(math.isfinite, (number, *values))):
         raise MaskError("it has a number that is not finite")
+    whole = [text.isdecimal() for text in row.split()[1:]]
+    tracked = len(values) > 5 and len(values) % 2 == 0 and whole[-1] and 0 <= values[-2] <= 1
+    if tracked and (values[-1] > 1 or not any(whole[:-1])):
+        del values[-2:]
+    elif len(values) > 4 and len(values) % 2 and 0 <= values[-1] <= 1:
+        del values[-1]
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise MaskError("a row is 'class x y w h', or 'class' and the x y of 3 or more points")
+    if max(map(abs, values)) > LARGEST:
+        raise MaskError("its numbers are no shares of the picture, from 0 to 1, "
+                        f"got {max(values, key=abs):g}")  # fmt: skip
     return number, values
