@@ -21,6 +21,7 @@ from sam_detect.fading import context
 from sam_detect.features.choosing import choose_features
 from sam_detect.fewshot import Shown, fewshot, learn_tagged
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
+from sam_detect.library import places
 from sam_detect.library.history import Added, Learnt
 from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
@@ -186,8 +187,10 @@ class SAMDetect:
 
         Returns:
             Named detections first, best first; then unknown ones. A list for a list. Raises
-            ``ImageError`` for a picture that cannot be read.
+            ``ImageError`` for a picture that cannot be read, ``LibraryNotFoundError`` where the
+            library that was named does not exist: nothing was learnt into it yet.
         """
+        self.require_library()
         if not isinstance(image, (list, tuple)):
             return self.pipeline.with_threshold(threshold).detect(self.read(image))
         with closing(self.detect_each(image, workers=workers, threshold=threshold)) as outcomes:
@@ -196,7 +199,15 @@ class SAMDetect:
     def detect_each(self, images: Iterable[ImageLike | Frame], **options: Any) -> Outcomes:
         """The outcome of each of many pictures: :func:`sam_detect.batch.detect_many`, which says
         what else it takes."""
+        self.require_library()
         return detect_many(self.pipeline, self.settings, self._given, images, **options)
+
+    def require_library(self) -> None:
+        """Raises ``LibraryNotFoundError`` where a library is named that does not exist. The default
+        one need not, nor one in a store that was given."""
+        named = self.settings.library != places.DEFAULT_LIBRARY and "store" not in self._given
+        if named and self.settings.store != "memory" and self.library.manifest() is None:
+            raise places.not_found(self.settings, self.library.store.location)
 
     def propose(self, image: ImageLike | Frame) -> Candidates:
         """The proposals of a picture, for :meth:`label`; takes and raises what :meth:`detect` does.
@@ -260,6 +271,7 @@ class SAMDetect:
         points_xy: Coordinates = (),
         negative: bool = False,
         pieces: str | None = None,
+        accept_guess: bool = False,
     ) -> Learnt:
         """Learns the objects of a picture that boxes, masks or points show.
 
@@ -275,6 +287,7 @@ class SAMDetect:
             negative: learn that these are *not* a ``label``.
             pieces: "one" or "each": whether the pieces of a mask picture of one value are one
                 object; None: where they share a hull, which a warning says.
+            accept_guess: learn the outline of a box that nothing fits, too, which is a guess.
 
         Returns:
             What was added, and the outlines that were taken: ``learn(...).preview().show()``.
@@ -299,12 +312,15 @@ class SAMDetect:
         for problem in problems:
             warnings.warn(f"{frame.source_id}: {problem}", OutlineWarning, stacklevel=2)
         taken = Masks.concatenate([given, shown.masks]) if len(shown.masks) else given
-        done = self.learn_frame(frame, taken, [label] * len(taken), negative=negative)
+        guesses = np.concatenate([np.zeros(len(given), np.bool_), ~(shown.fits | accept_guess)])
+        sure = taken[~guesses]
+        done = self.learn_frame(frame, sure, [label] * len(sure), negative=negative)
         return Learnt(
             **vars(done),
             masks=taken,
             box_ious=np.concatenate([np.full(len(given), np.nan, np.float32), shown.box_ious]),
             warnings=problems,
+            guesses=guesses,
             left_out=len(self.pipeline.all_proposals(frame)) - len(given) if automatic else 0,
             frame=frame,
             boxes_xywh=boxes_xywh,
@@ -388,7 +404,8 @@ class SAMDetect:
             with suppress(RecipeMismatchError):
                 return self.pipeline.keep(prepared.examples, batch=options.get("batch"))
         frame = prepared.frame or self.read(prepared.image.picture)
-        return self.learn_frame(frame, prepared.masks, prepared.labels, **options)
+        masks = prepared.masks[: len(prepared.labels)]
+        return self.learn_frame(frame, masks, prepared.labels, **options)
 
     def learn_tagged(self, annotated: Sequence[AnnotatedImage], **options: Any) -> Shown:
         """Learns the annotations of pictures that have a tag:

@@ -162,8 +162,8 @@ class Prepared:
     Attributes:
         image: the picture and its outlines.
         recipe: that the examples are made in.
-        masks, labels: of the outlines that can be used.
-        examples: of these.
+        masks, labels: of the outlines that can be used; masks without a label are guesses.
+        examples: of those with a label.
         problems: a line for each outline that cannot be used.
         guessed: numbers (from 1) of outlines that are boxes which no proposal fits.
         notes: a line for each thing that was changed so that they fit the picture.
@@ -191,6 +191,7 @@ def prepare_many(
     negative: bool = False,
     exhaustive: bool = False,
     with_frames: bool = False,
+    accept_guess: bool = False,
 ) -> Generator[Answer[Prepared], None, None]:
     """Makes the examples of annotated pictures; what fails of one does not stop the others.
 
@@ -199,12 +200,14 @@ def prepare_many(
         negative: they are *not* objects of their labels.
         exhaustive: the outlines are all objects of their pictures.
         with_frames: the pictures are given back, too.
+        accept_guess: examples are made of guessed outlines, too.
 
     Returns:
         One answer for each picture, in their order; raises as :func:`detect_many`.
     """
     _require_workers(workers)
-    jobs = (_Preparing(image, negative, exhaustive, with_frames) for image in images)
+    how = negative, exhaustive, with_frames, accept_guess
+    jobs = (_Preparing(image, *how) for image in images)
     if workers == 1:
         read = Reader(settings)
         return (attempt(job, pipeline, read) for job in jobs)
@@ -217,6 +220,7 @@ class _Preparing:
     negative: bool
     exhaustive: bool
     with_frame: bool
+    accept_guess: bool
 
     @property
     def name(self) -> str:
@@ -228,11 +232,11 @@ class _Preparing:
         if not self.negative:  # these may well lie on nothing
             image, moved = placed(image, frame)
             notes += [moved] if moved else []
-        masks, labels, problems, guessed = _outlined(pipeline, frame, image)
-        others = masks[:0] if self.exhaustive else None
+        masks, labels, problems, guessed = _outlined(pipeline, frame, image, self.accept_guess)
+        others = masks[len(labels) :] if self.exhaustive else None
         examples = pipeline.make_examples(
-            frame, masks, labels, negative=self.negative, others=others
-        ) if len(masks) else []  # fmt: skip
+            frame, masks[: len(labels)], labels, negative=self.negative, others=others
+        ) if labels else []  # fmt: skip
         return Prepared(
             self.image, pipeline.recipe, masks, labels, examples, problems, guessed,
             frame if self.with_frame else None, notes,
@@ -248,11 +252,11 @@ def _in_stack(frame: Frame, path: str) -> bool:
 
 
 def _outlined(
-    pipeline: Pipeline, frame: Frame, image: AnnotatedImage
+    pipeline: Pipeline, frame: Frame, image: AnnotatedImage, accept_guess: bool
 ) -> tuple[Masks, list[str], list[str], list[int]]:
-    """Masks and labels of the outlines that can be used, and ``problems`` and ``guessed`` of
-    :class:`Prepared`."""
+    """``masks``, ``labels``, ``problems`` and ``guessed`` of :class:`Prepared`."""
     masks, labels, problems, guessed = [Masks.empty(frame.size_hw)], [], [], []
+    guesses: list[Masks] = []
     for number, outline in enumerate(image.outlines, start=1):
         try:
             if outline.location not in (None, frame.location or (0, 0, 0)):
@@ -274,12 +278,15 @@ def _outlined(
                     [] if box_xywh is None else [box_xywh],
                     [point] if box_xywh is None and point is not None else [],
                 )
-                masks.append(shown.masks)
                 guessed += [] if shown.fits[0] else [number]
+                if not (shown.fits[0] or accept_guess):
+                    guesses.append(shown.masks)
+                    continue
+                masks.append(shown.masks)
             labels.append(str(outline.label))
         except MaskError as error:
             problems.append(f"{image.name}: outline {number}: {one_line(error)}")
-    return Masks.concatenate(masks), labels, problems, guessed
+    return Masks.concatenate([*masks, *guesses]), labels, problems, guessed
 
 
 def _require_workers(workers: int) -> None:

@@ -81,8 +81,9 @@ def learn_tagged(
         chosen = _tagged(annotated, each, name)
         count = default_workers(pipeline, len(chosen)) if workers is None else workers
         answers = prepare_many(
-            pipeline, settings, given, chosen, workers=count, negative=bool(negative)
-        )
+            pipeline, settings, given, chosen, workers=count, negative=bool(negative),
+            accept_guess=True,
+        )  # fmt: skip
         with closing(answers):
             for image, answer in zip(chosen, answers, strict=True):
                 try:

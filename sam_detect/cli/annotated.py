@@ -21,6 +21,7 @@ NOT_GIVEN = "annotated, but not among the pictures"
 """How readers end their line about a picture of the file that was not given."""
 IN_TWO_SPLITS = "it is in train, too"
 """How the reader of YOLO ends its line about a picture that it takes from one split only."""
+GUESSED = "guessed outlines are not learnt: --preview PICTURE shows, --accept-guess learns them"
 
 
 class Preview:
@@ -156,6 +157,7 @@ class Annotations:
             negative=report.negative,
             exhaustive=report.exhaustive,
             with_frames=shown is not None,
+            accept_guess=report.accept_guess,
         )
         with closing(answers):
             for path in paths:
@@ -184,3 +186,5 @@ class Annotations:
                 f"{len(prepared.image.outlines)} boxes (number {', '.join(map(str, guessed[:8]))}"
                 f"{', ...' if len(guessed) > 8 else ''}), so the outlines are guesses"
             )
+            if len(prepared.masks) > len(prepared.labels):
+                self.failures.add(path, GUESSED)

@@ -63,7 +63,9 @@ MOST_NAMED = 5
 """So many of the files written are named at the end of a run."""
 
 
-@click.command(cls=options.Sectioned, advanced=("smoothing", *options.PLANES, "link_z"))
+@click.command(
+    cls=options.Sectioned, advanced=("smoothing", "rank", "workers", *options.PLANES, "link_z")
+)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE|DIR|GLOB|-...")
 @click.option(
     "--label",

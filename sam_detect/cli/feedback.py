@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -96,11 +97,14 @@ def show_traceback() -> None:
             say(without_secrets(traceback.format_exc().rstrip()), to=sys.stderr)
 
 
-def open_detector(settings: dict[str, Any], *, learns: bool = False) -> SAMDetect:
+def open_detector(
+    settings: dict[str, Any], *, learns: bool = False, new: bool = False
+) -> SAMDetect:
     """The detector of a command's options; what it warns of and one line about it on stderr.
 
     Args:
         learns: whether the command learns, which makes a library that does not exist.
+        new: whether the library may be a new one, as it can be taught later.
 
     Raises:
         LibraryNotFoundError: a library is named that does not exist.
@@ -115,6 +119,8 @@ def open_detector(settings: dict[str, Any], *, learns: bool = False) -> SAMDetec
         note(f"warning: {each}")
     if learns:
         detector.library.require_recipe(detector.recipe)
+    elif new and detector.library.manifest() is None:
+        note(name_of_library(detector))
     else:
         _require_library(detector)
     _announce(detector)
@@ -125,16 +131,25 @@ def open_detector(settings: dict[str, Any], *, learns: bool = False) -> SAMDetec
 
 def _require_library(detector: SAMDetect) -> None:
     """A library that is named has to exist. The default one need not: it is made by learning."""
-    from sam_detect.library.places import DEFAULT_LIBRARY, not_found, other_libraries
+    from sam_detect.library.places import other_libraries
 
-    asked, library = detector.settings, detector.library
-    if asked.store == "memory" or library.manifest() is not None:
-        return
-    if asked.library != DEFAULT_LIBRARY:
-        raise not_found(asked, library.store.location)
-    others = other_libraries(asked)
-    if others:
-        note(others)
+    detector.require_library()
+    if detector.settings.store != "memory" and detector.library.manifest() is None:
+        others = other_libraries(detector.settings)
+        if others:
+            note(others)
+
+
+def name_of_library(detector: SAMDetect) -> str:
+    """As the summary says it; a new library is called new, so that a typo is seen."""
+    from sam_detect.library.places import similar_libraries
+
+    name = detector.library.name
+    if detector.library.manifest() is not None:
+        return f"library '{name}'"
+    close = similar_libraries(detector.settings)
+    also = f" (there is also '{close[0]}')" if close else ""
+    return f"new library '{name}'{also}"
 
 
 def _note_other_recipe(detector: SAMDetect) -> None:
@@ -308,34 +323,38 @@ class LearningReport:
     as_json: bool
     negative: bool
     exhaustive: bool
+    accept_guess: bool = False
     added: int = 0
     relabelled: int = 0
     known: int = 0
+    renamed: Counter[tuple[str, str]] = field(default_factory=Counter)
     total: int | None = None
     batch: str | None = None
     pieces: list[int] = field(default_factory=list)
     """Of the examples with more than one."""
 
     def learn(self, detector: SAMDetect, frame: Frame, masks: Masks, labels: list[str]) -> None:
-        """Learns one picture's objects, and says so once they are safe."""
-        if len(masks):
-            how = self._how(masks, detector)
-            self._say(len(masks), detector.learn_frame(frame, masks, labels, **how))
+        """Learns one picture's objects, and says so once they are safe; masks beyond the labels
+        are guesses, and are not learnt."""
+        if labels:
+            how = self._how(masks, len(labels), detector)
+            learnt = detector.learn_frame(frame, masks[: len(labels)], labels, **how)
+            self._say(len(labels), learnt)
 
     def learn_prepared(self, detector: SAMDetect, prepared: Prepared) -> None:
         """The same, of what workers prepared."""
-        masks = prepared.masks
-        if len(masks):
-            how = self._how(masks, detector)
-            self._say(len(masks), detector.learn_prepared(prepared, **how))
+        masks, count = prepared.masks, len(prepared.labels)
+        if count:
+            how = self._how(masks, count, detector)
+            self._say(count, detector.learn_prepared(prepared, **how))
 
-    def _how(self, masks: Masks, detector: SAMDetect) -> dict[str, Any]:
-        # All pictures of one command are one batch, which `library undo` takes back together.
-        self.batch = self.batch or detector.library.new_batch()
-        others = masks[:0] if self.exhaustive else None
+    def _how(self, masks: Masks, learnt: int, detector: SAMDetect) -> dict[str, Any]:
         from sam_detect.formats.mask_pictures import count_pieces
 
-        counts = (count_pieces(masks.crop(index)) for index in range(len(masks)))
+        # All pictures of one command are one batch, which `library undo` takes back together.
+        self.batch = self.batch or detector.library.new_batch()
+        others = masks[learnt:] if self.exhaustive else None
+        counts = (count_pieces(masks.crop(index)) for index in range(learnt))
         self.pieces += [count for count in counts if count > 1]
         return {"negative": self.negative, "others": others, "batch": self.batch}
 
@@ -343,7 +362,8 @@ class LearningReport:
         self.total = done.total
         self.added += done.added
         self.relabelled += done.relabelled
-        self.known += count - done.added - done.relabelled
+        self.known += count - done.added - done.relabelled - done.twice
+        self.renamed.update(done.renamed)
         if self.as_json:
             say(json.dumps({"added": done.added, "total": done.total}), to=sys.stdout)
 
@@ -363,3 +383,6 @@ class LearningReport:
                     share = f", {len(self.pieces)} of them" if self.added > 1 else ""
                     more = f"{share} of {counted(max(self.pieces), 'piece')}{more}"
                 note(f"learnt {counted(self.added, 'example')}{more}{has}")
+            for (was, now), number in self.renamed.items():
+                was_named = f"{counted(number, 'example')} had the label '{was}', now '{now}'"
+                note(f"{was_named}; to take this back: sam-detect library undo")

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam_detect.cli import options
-from sam_detect.cli.annotated import Annotations, Preview
+from sam_detect.cli.annotated import GUESSED, Annotations, Preview
 from sam_detect.cli.feedback import (
     Failures,
     LearningReport,
     counted,
     find_pictures,
+    name_of_library,
     note,
     open_detector,
     parse_numbers,
@@ -39,7 +40,9 @@ HINT = (
 """Measured in docs/labelling.md."""
 
 
-ADVANCED = ("exhaustive", "pixel_centres", "fit", "min_area", "max_area", *options.PLANES)
+ADVANCED = (
+    "exhaustive", "workers", "pixel_centres", "fit", "min_area", "max_area", *options.PLANES
+)  # fmt: skip
 
 
 @click.command(cls=options.Sectioned, advanced=ADVANCED)
@@ -75,6 +78,10 @@ ADVANCED = ("exhaustive", "pixel_centres", "fit", "min_area", "max_area", *optio
     metavar="PICTURE",
     help="Write the pictures with the outlines that were taken; a folder for several.",
 )
+@click.option(
+    "--accept-guess", is_flag=True,
+    help="Learn the outline of a box, too, that nothing fits, so that it is a guess.",
+)  # fmt: skip
 @click.option("--negative", is_flag=True, help="Learn that these are *not* what --label says.")
 @click.option(
     "--exhaustive", is_flag=True,
@@ -119,6 +126,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     masks: str | None,
     pieces: str | None,
     preview: str | None,
+    accept_guess: bool,
     negative: bool,
     exhaustive: bool,
     annotations: Path | None,
@@ -155,12 +163,13 @@ def learn(  # noqa: PLR0917 - click gives them by name
         [parse_numbers("--point", point, "x,y") for point in points],
         masks,
         negative,
+        accept_guess,
         pieces,
     )
     _check_options(prompts, annotations, tag, negative_tag, workers)
     ranges = PlaneRanges(xy, z, t, channel)
     detector = open_detector(settings, learns=True)
-    library = _name_of_library(detector)
+    library = name_of_library(detector)
     _note_similar_label(detector, label)
     failures = Failures()
     files = paths = find_pictures(images, failures)
@@ -192,7 +201,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     shown = None
     if preview is not None:
         shown = Preview(preview, files, several=len(paths) > 1)
-    report = LearningReport(as_json, negative, exhaustive)
+    report = LearningReport(as_json, negative, exhaustive, accept_guess)
     with report.summary(library), progress(paths, "learning") as steps:
         if annotated is not None:
             annotated.learn(detector, steps, report, shown, workers)
@@ -206,22 +215,12 @@ def learn(  # noqa: PLR0917 - click gives them by name
                     found, labels = prompts.of(detector, frame, path)
                     if shown is not None:
                         shown.write(frame, found, prompts.boxes)
+                    if len(labels) < len(found):
+                        failures.add(path, GUESSED)
                     report.learn(detector, frame, found, labels)
     if report.negative and report.added + report.relabelled:
         note(HINT)
     return failures.end(paths)
-
-
-def _name_of_library(detector: SAMDetect) -> str:
-    """As the summary says it; a new library is called new, so that a typo is seen."""
-    from sam_detect.library.places import similar_libraries
-
-    name = detector.library.name
-    if detector.library.manifest() is not None:
-        return f"library '{name}'"
-    close = similar_libraries(detector.settings)
-    also = f" (there is also '{close[0]}')" if close else ""
-    return f"new library '{name}'{also}"
 
 
 def _note_similar_label(detector: SAMDetect, label: str | None) -> None:
@@ -280,13 +279,14 @@ class _Prompts:
     points: list[list[float]]
     file: str | None
     negative: bool
+    accept_guess: bool
     pieces: str | None = None
 
     def __bool__(self) -> bool:
         return bool(self.boxes or self.points or self.file is not None)
 
     def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[str]]:
-        """The masks in one picture, and their labels."""
+        """The masks in one picture, and their labels; guesses come last and have none."""
         from sam_detect.sources.mask_files import read_masks
         from sam_detect.types import Masks
 
@@ -314,7 +314,9 @@ class _Prompts:
         masks = Masks.concatenate(found)
         if not len(masks):
             note(f"nothing was found in {path}")
-        return masks, [str(self.label)] * len(masks)
+        guess = [False] * (len(masks) - len(shown.fits)) + (~shown.fits).tolist()
+        masks = masks[sorted(range(len(masks)), key=guess.__getitem__)]
+        return masks, [str(self.label)] * (len(masks) - sum(guess) * (not self.accept_guess))
 
     def require_one_picture(self, paths: list[str]) -> None:
         """Raises ``ConfigError`` where boxes or points would be used in several pictures."""

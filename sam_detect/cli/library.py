@@ -13,9 +13,10 @@ import click
 from sam_detect.cli import options
 from sam_detect.cli.feedback import counted, json_text, note, say
 from sam_detect.cli.text import escape, parts_lines, show, table
-from sam_detect.errors import ConfigError, SamDetectError, one_line
+from sam_detect.errors import ConfigError, LibraryCorruptError, SamDetectError, one_line
 
 if TYPE_CHECKING:
+    from sam_detect.library.changes import Changes
     from sam_detect.library.history import LearningBatch
     from sam_detect.library.integrity import Repaired, Verification
     from sam_detect.library.library import Library
@@ -25,6 +26,8 @@ SHOWN = ("label", "negative", "source", "bbox", "area", "added", "batch")
 """What ``list`` says of an example."""
 SHOWN_CONFLICTS, PICTURES = 10, 3
 """How many contradictions are shown, and how many pictures of a batch ``log`` names."""
+MOST_UNASKED = 10
+"""To remove more examples has to be confirmed."""
 
 
 def library_options(command: options.Command) -> options.Command:
@@ -56,6 +59,15 @@ def _open(settings: dict[str, Any], *, existing: bool = True, sound: bool = True
     if existing and (found.manifest() if sound else found.store.read_manifest()) is None:
         raise not_found(loaded, found.store.location)
     return found
+
+
+def _changes(library: Library, settings: dict[str, Any]) -> Changes:
+    """Changes the library by hand, on record."""
+    from sam_detect.config import load_settings
+    from sam_detect.features.choosing import choose_features
+    from sam_detect.library.changes import Changes
+
+    return Changes(library, lambda: choose_features(load_settings(settings), library.recipe))
 
 
 def _say(as_json: bool, data: dict[str, Any], *lines: str) -> None:
@@ -153,7 +165,7 @@ def show_command(
 @library_options
 def rename_command(old: str, new: str, as_json: bool, **settings: Any) -> None:
     """Give all examples of one label another."""
-    count = _open(settings).rename(old, new)
+    count = _changes(_open(settings), settings).rename([old], new, merge=True).examples
     renamed = counted(count, "example")
     _say(as_json, {"renamed": count}, f"renamed {renamed} from '{old}' to '{new}'")
 
@@ -164,7 +176,7 @@ def rename_command(old: str, new: str, as_json: bool, **settings: Any) -> None:
 @click.option(
     "--all", "everything", is_flag=True, help="Remove the whole library (with --library NAME)."
 )
-@click.option("--yes", is_flag=True, help="With --all: do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @library_options
 def remove_command(
     example_ids: tuple[str, ...],
@@ -174,20 +186,35 @@ def remove_command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Remove examples by id (or the beginning of it) or label, or a library with --all."""
+    """Remove examples by id (or the beginning of it) or label, or a library with --all.
+
+    Of more than ten examples it asks first. `library undo` brings examples back, no library.
+    """
+    from sam_detect.library import lookup
+    from sam_detect.library.places import options_of
+
     if bool(example_ids) + (label is not None) + everything != 1:
         raise click.UsageError("remove takes either example ids, or --label NAME, or --all")
     if everything and settings["library"] is None:
         raise click.UsageError("remove --all needs the name of the library: --library NAME")
     chosen = _open(settings, sound=not everything)
-    if everything and not yes:
-        whole = f"all of library '{chosen.name}'"
+    ids = lookup.resolve(chosen.store, example_ids, chosen.name) if example_ids else []
+    if label is not None:
+        ids = lookup.of_label(chosen.store, label, chosen.name)
+    if not yes and (everything or len(ids) > MOST_UNASKED):
+        whole = f"{counted(len(ids), 'example') if ids else 'all'} of library '{chosen.name}'"
         if not (sys.stdin and sys.stdin.isatty()):
-            raise click.UsageError(f"remove --all removes {whole}: add --yes")
+            raise click.UsageError(f"this removes {whole}: add --yes")
         click.confirm(f"Remove {whole}?", abort=True, err=True)
-    count = chosen.destroy() if everything else chosen.remove(label=label, ids=example_ids)
+    count, back = chosen.destroy() if everything else len(ids), ""
+    if not everything:
+        try:
+            _changes(chosen, settings).remove(ids)
+            back = f"; to bring back: sam-detect library undo {options_of(chosen.store.location)}"
+        except LibraryCorruptError:  # what is damaged cannot be kept on record
+            chosen.remove(ids=ids)
     removed = "a damaged library" if count is None else counted(count, "example")
-    _say(as_json, {"removed": count}, f"removed {removed}")
+    _say(as_json, {"removed": count}, f"removed {removed}{back}")
 
 
 @library.command("log")
@@ -213,16 +240,26 @@ def log_command(as_json: bool, **settings: Any) -> None:
 @library.command("undo")
 @library_options
 def undo_command(as_json: bool, **settings: Any) -> None:
-    """Take the newest learning batch back; see `library log`.
+    """Take the last change back: what was learnt, removed or renamed last.
 
-    What it added is removed, what it relabelled gets its former label, and what it removed
-    as contradicting it comes back. Undo again takes back the batch before.
+    What a learning batch added is removed, what it relabelled gets its former label, and what it
+    removed as contradicting it comes back; see `library log`. What was removed or renamed by hand
+    is as it was. Undo again takes back the change before.
     """
+    from sam_detect.library.changes import Undone
+
     chosen = _open(settings)
-    entry, total = chosen.undo(), len(chosen)
-    text = f"took back batch {entry.id}: {_learnt(entry)}; the library has "
-    text += counted(total, "example")
-    _say(as_json, {"undone": entry.to_dict(), "total": total}, text)
+    done = _changes(chosen, settings).undo_last()
+    if isinstance(done, Undone):
+        data = {**asdict(done.change), "restored": done.restored, "kept": done.kept}
+        text = f"took back: {done.change.action} ({', '.join(done.change.labels)}); "
+        text += f"{counted(done.restored, 'example')} as before"
+        text += f", {done.kept} changed since stay" * bool(done.kept)
+    else:
+        data, text = done.to_dict(), f"took back batch {done.id}: {_learnt(done)}"
+    total = len(chosen)
+    text += f"; the library has {counted(total, 'example')}"
+    _say(as_json, {"undone": data, "total": total}, text)
 
 
 def _learnt(entry: LearningBatch) -> str:

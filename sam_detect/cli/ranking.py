@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from sam_detect.cli.feedback import say
 from sam_detect.cli.text import escape, show, table
-from sam_detect.types import Detections
+
+if TYPE_CHECKING:
+    from sam_detect.types import Detections
 
 UNSURE = 0.5
 """From this on an object is counted as unsure: confidences from 0.25 to 0.75."""
@@ -24,6 +24,8 @@ class Ranking:
 
     def add(self, found: Detections) -> None:
         """Takes a picture with all its objects."""
+        import numpy as np
+
         from sam_detect.server.survey import unsure
 
         taught = np.array([each.taught for each in found.classifications], np.bool_)

@@ -159,7 +159,7 @@ def video(  # noqa: PLR0917 - click gives them by name
         from sam_detect.cli.live_page import check_page
 
         check_page(host, show=show)
-    detector = open_detector(settings)
+    detector = open_detector(settings, new=page)
     unknown = unknown or collect_unknown is not None
     if not len(detector.library) and not unknown and not page:
         note("the library is empty, so nothing can be named: learn something first, or --unknown")

@@ -22,10 +22,12 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from sam_detect.fading import context
 from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.masks import BoolArray, FloatArray, IntArray, intersection, rle_to_mask
+from sam_detect.segmentation._regions import large_holes
 from sam_detect.types import Crop, Frame, Masks
 
 SAME_OBJECT_IOU = 0.5
@@ -175,7 +177,7 @@ def find_hard_negatives(
             certainly no objects, and count as touching.
     """
     proposals, proposer = proposed
-    known = shown if others is None else Masks.concatenate([shown, others])
+    known = Masks.concatenate([shown, shown[:0] if others is None else others, _closed(shown)])
     pairs, shared = _shared(known, proposals)
     (of_known, region), (one, other) = pairs.T, (known.areas, proposals.areas)
     iou = shared / np.maximum(one[of_known] + other[region] - shared, 1)
@@ -311,6 +313,19 @@ def _shared(shown: Masks, proposals: Masks) -> tuple[IntArray, IntArray]:
         boxes = shown.boxes_xyxy[row], proposals.boxes_xyxy[column]
         shared[place] = intersection(outlines[row], boxes[0], crop, boxes[1])
     return pairs, shared
+
+
+def _closed(shown: Masks) -> Masks:
+    """Of the examples with large holes: the same without holes, and each hole. What is proposed
+    there is neither a wrong outline of something else nor background."""
+    boxes, crops = [], []
+    for box, crop in zip(shown.boxes_xyxy.tolist(), shown.crops(), strict=True):
+        holes = large_holes(crop)
+        if holes is not None:
+            labels, count = ndimage.label(holes)
+            crops += [crop | holes, *(labels == each for each in range(1, count + 1))]
+            boxes += [box] * (count + 1)
+    return Masks.from_crops(size_hw=shown.size_hw, boxes_xyxy=boxes, crops=crops)
 
 
 def _inside(proposals: Masks, crop: Crop) -> BoolArray:

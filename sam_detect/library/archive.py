@@ -71,7 +71,11 @@ unknown compression, nesting without end, ...)."""
 
 
 def write_archive(stream: IO[bytes], manifest: dict[str, Any], points: Iterable[Point]) -> int:
-    """Writes a library's points with vectors; returns how many."""
+    """Writes a library's points with vectors; returns how many.
+
+    Raises:
+        LibraryError: the file would go beyond a limit of those that are read.
+    """
     count, dimension = 0, int(manifest["recipe"]["dimension"])
     with (
         zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
@@ -84,12 +88,20 @@ def write_archive(stream: IO[bytes], manifest: dict[str, Any], points: Iterable[
                 lines.write(json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n")
                 rows.write(np.asarray(point.vector, FLOAT).tobytes())
                 count += 1
+                if count > MAX_ROWS or stream.tell() + rows.tell() > MAX_FILE_BYTES:
+                    raise LibraryError(too_large(count))
         rows.seek(0)
         header = {"descr": FLOAT.str, "fortran_order": False, "shape": (count, dimension)}
         with archive.open(VECTORS, "w", force_zip64=True) as vectors:
             np.lib.format.write_array_header_1_0(cast(Any, vectors), header)
             shutil.copyfileobj(rows, vectors, 1 << 20)
     return count
+
+
+def too_large(count: int) -> str:
+    """What is said of a library of so many examples that no exported file can hold."""
+    most = f"{MAX_ROWS} examples, {MAX_FILE_BYTES >> 30} GB"
+    return f"{count} examples are more than an export takes ({most}): use sam-detect library push"
 
 
 class Archive:

@@ -185,6 +185,16 @@ class Changes:
             self._journal.forget(change)
         return Undone(change, restored, kept)
 
+    def undo_last(self) -> Undone | history.LearningBatch:
+        """Takes back the newest change or the newest learning batch, whichever is newer; raises as
+        :meth:`undo` and :meth:`Library.undo` do."""
+        with self._library.store.session():
+            change = next(iter(self.log()), None)
+            batches = self._library.log()
+            if change is not None and (not batches or batches[0].id < change.id):
+                return self.undo(change.id)
+            return self._library.undo()
+
     # -- inside --------------------------------------------------------------------------------
 
     def _listed(self) -> list[Point]:
@@ -259,6 +269,7 @@ class Changes:
     ) -> Change:
         """Puts a change on record, then makes it; in a session of the store."""
         library = self._library
+        library.store.write_manifest(library.require())  # says so where it may only be read
         ids = list(dict.fromkeys(ids))
         became: dict[str, dict[str, str]] = {}
 

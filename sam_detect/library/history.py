@@ -12,8 +12,9 @@ import base64
 import re
 import secrets
 import uuid
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -31,7 +32,7 @@ from sam_detect.library.example import (
     with_checksums,
 )
 from sam_detect.library.manifest import BATCH_PATTERN
-from sam_detect.masks import FloatArray
+from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import Frame, Masks, Point
 from sam_detect.types.short import short_repr
 
@@ -82,12 +83,16 @@ class Added:
         relabelled: examples that were there under another label, or contradicted these.
         total: examples in the library now.
         batch: the id of the learning batch; empty where points kept batches of their own.
+        renamed: how many had which label before, and have which now.
+        twice: how many were left out, as the same outline came with another label before.
     """
 
     added: int
     relabelled: int
     total: int
     batch: str = ""
+    renamed: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    twice: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,6 +105,7 @@ class Learnt(Added):
         box_ious: ``(N,)`` float32, overlap (IoU) of each outline's box with the given box; NaN
             where none was given.
         warnings: one line for each box that may not mean what it says, or that nothing fits.
+        guesses: ``(N,)`` bool, outlines of boxes that nothing fits; they were not learnt.
         left_out: proposals that ``masks="auto"`` did not take.
         frame: the picture.
         boxes_xywh: the given boxes.
@@ -108,6 +114,7 @@ class Learnt(Added):
     masks: Masks
     box_ious: FloatArray
     warnings: tuple[str, ...]
+    guesses: BoolArray
     left_out: int
     frame: Frame
     boxes_xywh: Sequence[Sequence[float]] = ()
@@ -119,6 +126,21 @@ class Learnt(Added):
         from sam_detect.outputs.overlay import draw_preview
 
         return Image.fromarray(draw_preview(self.frame.image_rgb, self.masks, self.boxes_xywh))
+
+
+def warn_of_two_names(names: Mapping[tuple[str, str, str], int]) -> None:
+    """Warns of outlines that came with two labels at once, of which the first is learnt.
+
+    Args:
+        names: picture, first and second label, and how many.
+    """
+    for (source, first, second), count in names.items():
+        warnings.warn(
+            f"{source}: {count} outline{'s have' if count > 1 else ' has'} two names, '{first}' "
+            f"and '{second}': an object has one, and '{first}' is learnt. For the other, learn "
+            f"only that (--tag), or: sam-detect library rename '{first}' '{second}'",
+            stacklevel=4,
+        )
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sam_detect.errors import LibraryCorruptError, LibraryError, StoreError
+from sam_detect.errors import LibraryCorruptError, LibraryError
 from sam_detect.interfaces import StoredPoints
 from sam_detect.library import manifest as manifests
 from sam_detect.library import places
@@ -140,8 +140,8 @@ def repair(library: Library) -> Repaired:
             if not any(sound for sound, _ in found) and (stored is None or stored.examples):
                 raise LibraryCorruptError(
                     f"nothing of library '{library.name}' in {store.location} can be read any "
-                    "more; nothing was changed: remove it (sam-detect library remove --all "
-                    f"{places.options_of(store.location)}), and import an export or learn again"
+                    "more; nothing was changed: move it to another place, where it may still be "
+                    "saved, and import an export or learn again"
                 )
             sound = [each for each, _ in found]
             kept, exact = _choose(sound, found[0][1], stored) if found else ({}, True)
@@ -170,7 +170,7 @@ def _examine(store: StoredPoints) -> tuple[dict[str, int], dict[str, str]]:
             [point] = store.scan([key], with_vectors=True)
             Example.from_point(point)
             sound[key] = manifests.checksum_of(point)
-        except (LibraryCorruptError, StoreError, ValueError) as error:
+        except (LibraryCorruptError, ValueError) as error:
             # What the engine says of its files names the library, and is no reason of an example.
             why = str(error).partition(f"{key} is damaged: ")[2]
             damaged[key] = why or "it cannot be read"

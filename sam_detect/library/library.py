@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -176,16 +177,21 @@ class Library:
             found = self._begin(recipe)
             own = batch or self._new_batch(found)
             named = [_with_normalised_label(example) for example in examples]
-            unique = {e.id: _as_point(e, own if isinstance(e, Example) else batch) for e in named}
+            unique: dict[str, Point] = {}
+            twice: Counter[tuple[str, str, str]] = Counter()
+            for each in named:
+                point = _as_point(each, own if isinstance(each, Example) else batch)
+                first, second = label_of(unique.setdefault(point.id, point))[0], label_of(point)[0]
+                twice[str(point.payload["source"]), first, second] += first != second
+            history.warn_of_two_names(+twice)
             old = {point.id: point for point in self._whole(list(unique))}
             against = lookup.find_contradicted(
                 self.store, [e for e in named if isinstance(e, Example)]
             )
             taken = {p.id: p for p in self._whole([i for ids in against.values() for i in ids])}
             new = [key for key in unique if key not in old]
-            relabelled = [
-                key for key, was in old.items() if label_of(was)[0] != label_of(unique[key])[0]
-            ]
+            names = {key: (label_of(was)[0], label_of(unique[key])[0]) for key, was in old.items()}
+            relabelled = [key for key, (was, now) in names.items() if was != now]
             written = dict.fromkeys([*new, *relabelled, *against])
             points = []
             for key in written:
@@ -207,6 +213,8 @@ class Library:
                 relabelled=len(relabelled) + changed,
                 total=self.store.count(),
                 batch=own,
+                renamed=Counter(names[key] for key in relabelled),
+                twice=twice.total(),
             )
 
     def rename(self, old: str, new: str) -> int:

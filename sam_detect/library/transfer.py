@@ -13,7 +13,7 @@ from typing import IO, Literal
 from sam_detect.errors import LibraryError, OutputError, RecipeMismatchError
 from sam_detect.library import lookup, places
 from sam_detect.library import manifest as manifests
-from sam_detect.library.archive import Archive, write_archive
+from sam_detect.library.archive import MAX_ROWS, Archive, too_large, write_archive
 from sam_detect.library.example import LISTED_FIELDS, example_id, label_of
 from sam_detect.library.history import Added, new_batch, with_label, with_replaced
 from sam_detect.library.library import BATCH, Library
@@ -30,10 +30,13 @@ def export_library(library: Library, file: Path) -> int:
 
     Raises:
         OutputError: the file cannot be written.
+        LibraryError: it has more examples than a file takes.
         LibraryCorruptError: an example is damaged, so the file could not be imported.
     """
     with library.store.session():
         manifest = {**library.require(), "name": library.name}
+        if len(library) > MAX_ROWS:
+            raise LibraryError(too_large(len(library)))
         target, count = Path(os.path.realpath(file)), 0
         own = next(filter(is_library_folder, target.parents), None)
         if own is not None:

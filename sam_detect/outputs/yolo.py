@@ -10,16 +10,11 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
+from PIL import Image
+
 from sam_detect.errors import OutputError
 from sam_detect.interfaces import Sink
-from sam_detect.outputs.files import (
-    CLOSED,
-    ONLY_ONE,
-    RelativeNames,
-    stem_of,
-    write_image,
-    writing_to,
-)
+from sam_detect.outputs.files import CLOSED, ONLY_ONE, RelativeNames, stem_of, writing_to
 from sam_detect.polygons import join_rings
 from sam_detect.types import Detections, Frame, Masks
 from sam_detect.types.conversions import UNKNOWN_CATEGORY
@@ -184,9 +179,11 @@ class YOLOSink(Sink):
             return picture, None
         if plain:
             return picture, source
-        self._drawn = self._drawn or tempfile.TemporaryDirectory(prefix="sam-detect-")
-        drawn = Path(self._drawn.name, f"{len(self._pictures)}.png")
-        return picture, str(write_image(drawn, frame.image_rgb))
+        with writing_to(self._folder):
+            self._drawn = self._drawn or tempfile.TemporaryDirectory(prefix="sam-detect-")
+            drawn = Path(self._drawn.name, f"{len(self._pictures)}.png")
+            Image.fromarray(frame.image_rgb).save(drawn, compress_level=3)
+        return picture, str(drawn)
 
     def _label_file(self, source_id: str) -> PurePosixPath:
         """The label file of an image, relative to ``labels``."""

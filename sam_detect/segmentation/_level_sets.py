@@ -2,7 +2,7 @@
 
 1. Find stable level sets of several channels at several scales (:func:`level_sets`).
 2. Crop the promising ones, fill their holes, and score them by contrast, outline and compactness
-   (``_ranking``).
+   (``_ranking``). One with large holes is a region with these, too, if they show what is around it.
 3. Drop near-duplicates, and split touching objects at their necks (``_regions``).
 4. Score again, and drop a mask that nearly equals a better one; nested masks stay.
 5. Snap outlines to the strongest gradient near them.
@@ -35,6 +35,7 @@ from sam_detect.segmentation._planes import Plane, planes
 from sam_detect.segmentation._ranking import Ranker, keep_best
 from sam_detect.segmentation._regions import (
     CONVEX,
+    LEAST_HOLES,
     RegionProposal,
     boxes_xyxy,
     distinct,
@@ -106,7 +107,7 @@ def propose(
     scores = ranker.scores(regions)
     chosen = keep_best(regions, scores, iou_limit=TOO_ALIKE, most=2 * max_proposals)
     regions = [regions[i] for i in chosen]
-    rough = [region for region in regions if region.solidity < CONVEX][:MOST_SPLIT]
+    rough = [r for r in regions if r.solidity < CONVEX and r.holes is None][:MOST_SPLIT]
     parts = split_touching(rough, min_area=limits[0])
     regions += parts
     scores = np.concatenate([scores[chosen], ranker.scores(parts)])
@@ -147,7 +148,7 @@ class LevelSets:
 
 
 def level_sets(image_rgb: ImageRGB, *, min_area: int, max_area: int) -> list[RegionProposal]:
-    """The promising level sets of all channels and scales, near-duplicates dropped, holes filled.
+    """The promising level sets of all channels and scales, near-duplicates dropped.
 
     Areas are limited before holes are filled. The order is fixed.
     """
@@ -264,7 +265,11 @@ def _cut_out(found: Sequence[LevelSets], size_hw: tuple[int, int]) -> list[Regio
         crop = _at_full_size(sets.crop(int(indices[index])), sets.factor)
         crop = np.ascontiguousarray(crop[: size_hw[0] - y, : size_hw[1] - x])
         if crop.any():
-            regions.append(whole_region(x, y, crop.view(np.bool_)))
+            region = whole_region(x, y, crop.view(np.bool_))
+            regions.append(region)
+            if region.area - np.count_nonzero(crop) >= LEAST_HOLES * region.area:
+                hollow = whole_region(x, y, crop.view(np.bool_), hollow=True)
+                regions += [] if hollow.holes is None else [hollow]
     return regions
 
 

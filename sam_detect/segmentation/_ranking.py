@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import FloatArray, IntArray, intersection
+from sam_detect.masks import BoolArray, FloatArray, IntArray, intersection
 from sam_detect.segmentation._regions import RegionProposal, boxes_xyxy, whole_region
 from sam_detect.types import ImageRGB
 
@@ -130,6 +130,9 @@ four kinds of images, then rounded; see docs/segmentation.md."""
 MOST_DEVIATIONS = 3
 """Contrast and unevenness count up to so many standard deviations of the picture. A few small
 objects on an even ground are far beyond it: their own outlines are all that varies."""
+HOLE_SHIFT, HOLE_REACH, HOLE_SAMPLES = 0.1, 0.2, 2000
+"""A hole shows what is around its region, perhaps shaded or soiled: its colour is so far on the way
+from there to the region's own, or off by that much at most. A reflection on a disc is no hole."""
 MAX_SHIFT = 2
 """Pixels that an outline may be moved."""
 MAX_SHIFT_SHARE = 0.12
@@ -180,18 +183,34 @@ class Ranker:
         areas = np.array([region.area for region in regions], np.float32)
         sides = np.array([region.crop.shape for region in regions], np.float32)
         inside = outlines.mean_inside(self._image, self._row_sums)
-        variance = inside[:, 3] - np.square(inside[:, :3]).sum(axis=1)
         reach = 1 + np.clip(np.rint(0.12 * np.sqrt(areas)), 1, 4)
-        around = outlines.places(self.size_hw, reach[outlines.owners].astype(np.float32))
-        difference = inside[:, :3] - outlines.mean(self._colours[around])
+        places = outlines.places(self.size_hw, reach[outlines.owners].astype(np.float32))
+        around = outlines.mean(self._colours[places])
+        solidity = np.array([region.solidity for region in regions], np.float32)
+        for index, region in enumerate(regions):
+            if region.holes is not None:
+                inside[index] = self._pixels(region, region.crop).mean(axis=0)
+                own = inside[index, :3] - around[index]
+                hole = np.median(self._pixels(region, region.holes)[:, :3], axis=0)
+                off = hole - around[index] - HOLE_SHIFT * own
+                if np.linalg.norm(off) > HOLE_REACH * np.linalg.norm(own):
+                    solidity[index] = -np.inf  # no object
+        variance = inside[:, 3] - np.square(inside[:, :3]).sum(axis=1)
+        difference = inside[:, :3] - around
         return {
             "contrast": np.minimum(MOST_DEVIATIONS, np.sqrt(np.square(difference).sum(axis=1))),
             "outline": self._gradients(outlines, range(2)).mean(axis=0),
-            "solidity": np.array([region.solidity for region in regions], np.float32),
+            "solidity": solidity,
             "size": np.log(areas / (self.size_hw[0] * self.size_hw[1])),
             "unevenness": np.minimum(MOST_DEVIATIONS, np.sqrt(np.maximum(variance, 0))),
             "aspect": sides.min(axis=1) / sides.max(axis=1),
         }
+
+    def _pixels(self, region: RegionProposal, mask: BoolArray) -> FloatArray:
+        """``(K, 4)`` of the image in a mask of a region's crop; of a large one some."""
+        pixels = np.flatnonzero(mask)
+        rows, columns = np.divmod(pixels[:: 1 + len(pixels) // HOLE_SAMPLES], mask.shape[1])
+        return np.asarray(self._image[rows + region.y0, columns + region.x0])
 
     def _gradients(self, outlines: Outlines, steps: range) -> FloatArray:
         """``(S, N)`` mean gradient along the outlines moved outwards by each of S steps."""
@@ -216,7 +235,8 @@ class Ranker:
         else:
             border = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
             moved = cv2.erode(mask, _CROSS, iterations=-by, **border)
-        return whole_region(x0, y0, moved.view(np.bool_)) if moved.any() else region
+        kept, hollow = moved.view(np.bool_), region.holes is not None
+        return whole_region(x0, y0, kept, hollow=hollow) if moved.any() else region
 
 
 def keep_best(

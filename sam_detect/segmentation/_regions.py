@@ -9,32 +9,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import find_objects
+from scipy import ndimage
 from skimage.segmentation import watershed
 
 from sam_detect.masks import BoolArray, FloatArray, IntArray
 
 MOST_HULL_POINTS = 200
 """Longer outlines are subsampled for the hull."""
+LEAST_HOLE, LEAST_HOLES = 0.05, 0.1
+"""Holes of a smaller share of what the outline encloses are filled: each, and all that are left."""
 
 
 @dataclass(frozen=True, eq=False)
 class RegionProposal:
-    """A connected part of an image, without holes.
+    """A connected part of an image, usually without holes.
 
     Attributes:
         x0: left edge of the crop in the image, pixels.
         y0: its top edge.
         crop: ``(h, w)`` bool, tight.
-        outline_xy: ``(n, 2)`` int32, its boundary pixels in order, in the crop.
+        outline_xy: ``(n, 2)`` int32, its outer boundary pixels in order, in the crop.
         area: its pixels.
-        solidity: its area over that of its convex hull, 0 to 1.
+        solidity: area in its outline over that of its convex hull, 0 to 1.
+        holes: ``(h, w)`` bool, what is left out of the crop inside of the outline; None for none.
     """
 
     x0: int
@@ -43,10 +46,12 @@ class RegionProposal:
     outline_xy: npt.NDArray[np.int32]
     area: int
     solidity: float
+    holes: BoolArray | None = None
 
 
-def whole_region(x0: int, y0: int, crop: BoolArray) -> RegionProposal:
-    """The part with the longest outline of a crop that is not empty, its holes filled."""
+def whole_region(x0: int, y0: int, crop: BoolArray, *, hollow: bool = False) -> RegionProposal:
+    """The part with the longest outline of a crop that is not empty, its holes filled; those that
+    are large are left open if it is ``hollow``."""
     mask = crop.view(np.uint8)
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     outline = contours[0] if len(contours) == 1 else max(contours, key=len)
@@ -60,7 +65,23 @@ def whole_region(x0: int, y0: int, crop: BoolArray) -> RegionProposal:
         mask = np.zeros((height, width), np.uint8)
         cv2.drawContours(mask, [outline], -1, 1, cv2.FILLED, offset=(-x, -y))
     solidity = min(1.0, area / _hull_area(outline))
-    return RegionProposal(x0 + x, y0 + y, mask.view(np.bool_), points, area, solidity)
+    region = RegionProposal(x0 + x, y0 + y, mask.view(np.bool_), points, area, solidity)
+    holes = large_holes(crop[y : y + height, x : x + width] & region.crop) if hollow else None
+    if holes is None:
+        return region
+    left = area - int(np.count_nonzero(holes))
+    return replace(region, crop=region.crop & ~holes, area=left, holes=holes)
+
+
+def large_holes(crop: BoolArray) -> BoolArray | None:
+    """``(h, w)`` bool: the holes of a mask that are no blemishes; None without."""
+    filled = ndimage.binary_fill_holes(crop)
+    gaps, area = filled & ~crop, np.count_nonzero(filled)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(gaps.view(np.uint8), connectivity=4)
+    large = stats[:, cv2.CC_STAT_AREA] >= LEAST_HOLE * area
+    large[0] = False
+    holes = large[labels]
+    return holes if holes.any() and np.count_nonzero(holes) >= LEAST_HOLES * area else None
 
 
 def enlarged(
@@ -75,7 +96,8 @@ def enlarged(
     soft = cv2.resize(
         region.crop.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR
     )
-    return whole_region(x0, y0, soft >= min(0.5, float(soft.max())))
+    inside = soft >= min(0.5, float(soft.max()))
+    return whole_region(x0, y0, inside, hollow=region.holes is not None)
 
 
 def _hull_area(outline: npt.NDArray[Any]) -> float:
@@ -270,7 +292,7 @@ def _pieces(
         size = region.crop.shape[::-1]
         local = np.asarray(cv2.resize(local, size, interpolation=cv2.INTER_NEAREST), np.uint8)
         local *= region.crop
-    for label, place in enumerate(find_objects(local), start=1):
+    for label, place in enumerate(ndimage.find_objects(local), start=1):
         if place is None:
             continue
         crop = np.ascontiguousarray(local[place] == label)

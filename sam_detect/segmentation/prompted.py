@@ -12,6 +12,7 @@ import numpy as np
 from sam_detect.errors import MaskError
 from sam_detect.interfaces import PromptedSegmenter, Segmenter
 from sam_detect.masks import BoolArray, FloatArray, intersection
+from sam_detect.segmentation._regions import large_holes
 from sam_detect.types import Frame, ImageRGB, Masks
 
 FITTING_BOX_IOU = 0.55
@@ -24,6 +25,12 @@ TAKEN_IOU = 0.6
 SURE_BOX_IOU, SURE_IOU = 0.8, 0.3
 """Least box IoU and mask IoU of a proposal that is preferred to the foreground all the same: the
 foreground is wrong for an object with the colours of its surroundings."""
+LEAST_FOREGROUND = 0.2
+"""Share of the box; of a smaller foreground the largest part has to fit the box: a thin thing."""
+TRUSTED_BOX_IOU = 0.65
+"""Least IoU of the box of a foreground that is no guess with the given one. Chosen on nuts."""
+HOLLOW = 0.05
+"""So much better does a proposal with holes agree than one that fills them."""
 BOX_WEIGHT = 0.5
 """Weight of the box IoU against the mask IoU, if several proposals fit."""
 LEAST_SHARE, MOST_SHARE = 0.05, 0.9
@@ -31,6 +38,8 @@ LEAST_SHARE, MOST_SHARE = 0.05, 0.9
 GROUND_SHARE, GROUND_SIDES, AT_SIDE = 0.2, 2, 0.02
 """Background covers at least this share of the image, and is close to at least this many of its
 sides: within the last figure, relative to the image."""
+GUESS = """no object that was proposed fits it, so its outline is a guess: it is learnt only with \
+--accept-guess (in Python accept_guess=True)"""
 GRABCUT_ROUNDS = 4
 GRABCUT_SIDE = 300
 Numbers = Sequence[float]
@@ -57,7 +66,7 @@ class Outlined:
         for index, box in enumerate(boxes_xywh):
             found = [box_problem(box, self.masks.size_hw)]
             if not self.fits[index]:
-                found.append("no object that was proposed fits it, so its outline is a guess")
+                found.append(GUESS)
             if any(found):
                 named = ",".join(f"{float(value):g}" for value in box)
                 lines.append(f"box {index + 1} ({named}): {'; '.join(filter(None, found))}")
@@ -225,29 +234,43 @@ def middle_mask(proposals: Masks) -> BoolArray:
 
 
 def _mask_for_box(frame: Frame, proposals: Masks, box_xywh: Numbers) -> tuple[Masks, bool]:
-    """The mask, and whether a proposal fits."""
+    """The mask, and whether a proposal or the colours in the box fit it."""
     box = clip_box(box_xywh, frame.size_hw)
-    foreground = _foreground(frame.image_rgb, box)
-    pixels = np.count_nonzero(foreground)
+    foreground, box_iou = _foreground(frame.image_rgb, box)
+    trusted = box_iou >= TRUSTED_BOX_IOU
     overlap = box_ious(proposals, box)
-    # proposals that agree with the foreground come before those that agree only with the box
-    best, chosen, fits = (False, 0.0), -1, False
+    # Without a foreground the box alone may choose: what is thin agrees with no ellipse.
+    best, chosen, fits = (False, False, 0.0), -1, trusted
     for index in np.flatnonzero(overlap >= FITTING_BOX_IOU).tolist():
-        crop, own = proposals.crop(index), proposals.boxes_xyxy[index].tolist()
-        shared = intersection(foreground, box, crop, own)
-        iou = shared / (pixels + int(proposals.areas[index]) - shared)
+        iou = _agreement(foreground, box, proposals, index)
         fits |= iou >= FITTING_IOU
-        sure = overlap[index] >= SURE_BOX_IOU and iou >= SURE_IOU
-        agreed = iou >= TAKEN_IOU
+        sure = overlap[index] >= SURE_BOX_IOU and not trusted
+        agreed, partly = iou >= TAKEN_IOU, iou >= SURE_IOU
         worth = iou + BOX_WEIGHT * float(overlap[index]) if agreed else float(overlap[index])
-        if (agreed or sure) and (agreed, worth) > best:
-            best, chosen = (agreed, worth), index
+        rank = (agreed, partly, worth)
+        if (agreed or (sure and (partly or not box_iou))) and rank > best:
+            best, chosen = rank, index
     if chosen >= 0:
         return proposals[[chosen]], True
     x0, y0, x1, y1 = box
     mask = np.zeros(frame.size_hw, bool)
     mask[y0:y1, x0:x1] = foreground
     return Masks.from_dense(mask), fits
+
+
+def _agreement(
+    foreground: BoolArray, box: tuple[int, int, int, int], proposals: Masks, index: int
+) -> float:
+    """IoU of a proposal with the foreground of a box. Its holes were looked at when it was
+    proposed: they count as agreed, whether or not a foreground that covers the rest fills them."""
+    crop, own = proposals.crop(index), proposals.boxes_xyxy[index].tolist()
+    holes, shared = large_holes(crop), intersection(foreground, box, crop, own)
+    pixels = np.count_nonzero(foreground) + np.count_nonzero(crop)
+    if holes is None or shared < FITTING_IOU * np.count_nonzero(crop):
+        return float(shared / (pixels - shared))
+    closed = shared + np.count_nonzero(holes)
+    filled = intersection(foreground, box, holes, own)
+    return float(closed / (pixels - shared - filled + np.count_nonzero(holes))) + HOLLOW
 
 
 def _mask_at(frame: Frame, proposals: Masks, point_xy: Numbers) -> Masks:
@@ -326,8 +349,10 @@ def box_ious(proposals: Masks, box: tuple[int, int, int, int]) -> np.ndarray:
     return np.asarray(shared / np.maximum(areas + own - shared, 1))
 
 
-def _foreground(image_rgb: ImageRGB, box: tuple[int, int, int, int]) -> BoolArray:
-    """``(h, w)`` foreground of the box by GrabCut: the colours inside against those around it."""
+def _foreground(image_rgb: ImageRGB, box: tuple[int, int, int, int]) -> tuple[BoolArray, float]:
+    """``(h, w)`` foreground of the box by GrabCut: the colours inside against those around it; and
+    the IoU of the box of its largest part with the given one. Where it is small and does not fit:
+    the ellipse that fills the box, and 0."""
     x0, y0, x1, y1 = box
     size = (y1 - y0, x1 - x0)
     margin = max(4, max(size) // 4)
@@ -339,16 +364,21 @@ def _foreground(image_rgb: ImageRGB, box: tuple[int, int, int, int]) -> BoolArra
     rect = [round(v * ratio) for v in (x0 - left, y0 - top, x1 - x0, y1 - y0)]
     labels = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
     labels[rect[1] : rect[1] + rect[3], rect[0] : rect[0] + rect[2]] = cv2.GC_PR_FGD
-    found = np.zeros(size, bool)
     if min(rect[2:]) >= 3 and (labels == cv2.GC_BGD).any():
         cv2.setRNGSeed(0)
         models = np.zeros((1, 65)), np.zeros((1, 65))
         cv2.grabCut(small, labels, None, *models, GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
         full = cv2.resize(labels & 1, window.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        found = full[y0 - top : y1 - top, x0 - left : x1 - left].astype(bool)
-    if found.mean() >= 0.2:
-        return found
+        found = full[y0 - top : y1 - top, x0 - left : x1 - left]
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(found)
+        if len(stats) > 1:
+            largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+            fit = float(stats[largest, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].prod() / found.size)
+            if found.mean() >= LEAST_FOREGROUND:
+                return found.astype(bool), fit
+            if fit >= FITTING_BOX_IOU:
+                return parts == largest, fit
     ellipse = np.zeros(size, np.uint8)
     center = ((size[1] - 1) / 2, (size[0] - 1) / 2)
     cv2.ellipse(ellipse, (center, (max(size[1] - 1, 1), max(size[0] - 1, 1)), 0), 1, -1)
-    return ellipse.astype(bool) if ellipse.any() else np.ones(size, bool)
+    return ellipse.astype(bool) if ellipse.any() else np.ones(size, bool), 0.0

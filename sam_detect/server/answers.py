@@ -39,7 +39,8 @@ Undone = TypedDict("Undone", {
     "batch": str | None, "time": str | None, "examples": int, "labels": dict[str, int],
     "negatives": dict[str, int], "relabelled": int, "taken_back": int, "sources": list[str]})
 JobState = TypedDict("JobState", {
-    "id": str, "state": str, "total": int, "done": int, "problems": int, "made": float})
+    "id": str, "state": str, "total": int, "done": int, "problems": int, "made": float,
+    "reason": str | None})
 JobList = TypedDict("JobList", {"jobs": list[JobState]})
 Health = TypedDict("Health", {
     "status": str, "version": NotRequired[str], "waiting": NotRequired[int]})

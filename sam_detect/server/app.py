@@ -24,8 +24,8 @@ PAGE = {
     **{f"{name}.js": (f"{name}.js", "text/javascript")
        for name in (
            "api", "controls", "counts", "dom", "groups", "keys", "library", "library_files",
-           "library_map", "library_words", "naming", "outbox", "page", "queue", "shapes", "tools",
-           "viewer", "why",
+           "library_map", "library_words", "naming", "outbox", "page", "queue", "shapes", "tags",
+           "tools", "viewer", "why",
        )},
     **{f"{name}.css": (f"{name}.css", "text/css") for name in ("page", "annotate", "library")},
     "library": ("library.html", "text/html"),

@@ -17,9 +17,9 @@ from sam_detect.errors import MaskError
 from sam_detect.interfaces import ClickedSegmenter, PromptedSegmenter
 from sam_detect.labelling.naming import observed_nesting
 from sam_detect.library.snapshot import LibrarySnapshot
-from sam_detect.masks import BoolArray, intersection
+from sam_detect.masks import BoolArray, Box, intersection, tightened
 from sam_detect.pipeline import Pipeline
-from sam_detect.segmentation._places import Place, place_of, value_at
+from sam_detect.segmentation._places import Place, in_box, place_of, value_at
 from sam_detect.segmentation.around_click import outline_along, outline_around
 from sam_detect.segmentation.clicks import Clicks
 from sam_detect.server.pictures import OpenPicture
@@ -42,7 +42,8 @@ def clicked(
     """The mask of one object in a picture that is open.
 
     Takes and raises what :meth:`~sam_detect.pipeline.Pipeline.outline_clicks` does. A box, a
-    segmenter that draws masks itself, and an empty library leave it to that.
+    segmenter that draws masks itself, and an empty library leave it to that. A mask does not leave
+    its box.
     """
     frame, segmenter = opened.candidates.frame, pipeline.segmenter
     clicks = Clicks.checked(clicks_xy, positive, box_xywh, frame.size_hw)
@@ -55,7 +56,17 @@ def clicked(
             place = outline_around(frame.image_rgb, clicks.points_xy, clicks.positive, areas, taken)
             if place is not None:
                 return _proposed(opened.candidates.masks, _mask(frame, place), clicks)
-    return pipeline.outline_clicks(frame, clicks_xy, positive, box_xywh)
+    made = pipeline.outline_clicks(frame, clicks_xy, positive, box_xywh)
+    return made if clicks.box_xyxy is None else _within(made, clicks, clicks.box_xyxy)
+
+
+def _within(made: Masks, clicks: Clicks, box: Box) -> Masks:
+    """What of a mask lies in its box; all of it, where a click outside says that it goes on."""
+    points = clicks.pixels(positive=True)
+    tight = tightened(box, in_box(*place_of(made, 0), box))
+    if tight is None or (points < box[:2]).any() or (points >= box[2:]).any():
+        return made
+    return Masks.from_crops(size_hw=made.size_hw, boxes_xyxy=[tight[0]], crops=[tight[1]])
 
 
 def along_line(pipeline: Pipeline, opened: OpenPicture, line_xy: npt.ArrayLike) -> Masks:

@@ -126,6 +126,7 @@ class Client:
         masks: Sequence[MaskRLE] = (),
         polygons_xy: Sequence[Sequence[Sequence[float]]] = (),
         negative: bool = False,
+        accept_guess: bool = False,
         library: str | None = None,
     ) -> dict[str, Any]:
         """Learns the objects of a picture; in the library, durably, when it returns.
@@ -138,6 +139,7 @@ class Client:
             masks: each of one object, as the ``mask_rle`` of a detection.
             polygons_xy: the corners of the outline of each of some objects, ``x, y`` in pixels.
             negative: learn that these are *not* a ``label``.
+            accept_guess: learn the outline of a box that nothing fits, too, which is a guess.
             library: is made if it does not exist; None: that of the service.
 
         Returns:
@@ -146,7 +148,7 @@ class Client:
         request = {
             "label": label, "boxes_xywh": [list(map(float, box)) for box in boxes_xywh],
             "points_xy": [list(map(float, point)) for point in points_xy], "negative": negative,
-            "masks": list(masks), "library": library,
+            "masks": list(masks), "accept_guess": accept_guess, "library": library,
             "polygons_xy": [[list(map(float, p)) for p in polygon] for polygon in polygons_xy],
         }  # fmt: skip
         files, data = [("image", _file(image, 0))], {"request": json.dumps(request)}

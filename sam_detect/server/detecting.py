@@ -68,6 +68,7 @@ class Learning(Body):
     masks: Annotated[list[Outline], Field(max_length=1000)] = []
     polygons_xy: Annotated[list[list[Point]], Field(max_length=1000)] = []
     negative: bool = False
+    accept_guess: bool = False
     library: LibraryName | None = None
 
 
@@ -131,6 +132,11 @@ class Service:
         self.queue = WorkQueue(limits.waiting, limits.seconds, self._batched)
         self.metrics = Metrics(lambda: len(self.queue))
 
+    def count_examples(self) -> None:
+        """Notes how many examples the open libraries have."""
+        for name, count in self.detectors.open_libraries().items():
+            self.metrics.examples.labels(name).set(count)
+
     def _batched(self, size: int) -> None:
         self.metrics.batches.observe(size)
 
@@ -182,13 +188,14 @@ class Service:
                 frame, learning.label, boxes_xywh=learning.boxes_xywh,
                 points_xy=learning.points_xy, negative=learning.negative,
                 masks=_outlined(learning, frame.size_hw),
+                accept_guess=learning.accept_guess,
             )  # fmt: skip
         except SamDetectError as error:
             return error
         return {
             "added": learnt.added, "relabelled": learnt.relabelled, "total": learnt.total,
             "batch": learnt.batch, "warnings": list(learnt.warnings),
-            "boxes_xywh": learnt.masks.boxes_xywh.tolist(),
+            "boxes_xywh": learnt.masks[~learnt.guesses].boxes_xywh.tolist(),
         }  # fmt: skip
 
 

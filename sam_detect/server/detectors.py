@@ -6,10 +6,11 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from sam_detect.api import SAMDetect
-from sam_detect.errors import ConfigError, NotFoundError
+from sam_detect.errors import ConfigError, NotFoundError, SamDetectError
 from sam_detect.library.places import list_libraries
 
 MOST_OPEN = 8
@@ -65,10 +66,16 @@ class Detectors:
             return found
 
     def open_libraries(self) -> dict[str, int]:
-        """How many examples each open library has."""
-        with self._lock:
-            opened = {name: detector.library for name, detector in self._open.items()}
-        return {name: len(library) for name, library in opened.items() if library.manifest()}
+        """How many examples each open library has, as its manifest says: no lock is waited for.
+        Those that are being written, or cannot be read, are left out."""
+        found = {}
+        for name, detector in self._open.copy().items():
+            with suppress(SamDetectError):
+                library = detector.library
+                contents = (library.manifest() or {}).get("contents")
+                if contents is not None or not library.store.exclusive:
+                    found[name] = contents["examples"] if contents else len(library)
+        return found
 
 
 def require_no_memory_store(settings: Mapping[str, Any]) -> None:

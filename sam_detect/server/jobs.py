@@ -1,8 +1,9 @@
 """Batches of pictures that are worked on in the background, and survive a restart.
 
-What a job is, and each of its results, is in a database on disk. A result and the step to the next
-picture are written together, so a process that is killed goes on where it was: no picture is left
-out, and none has two results.
+What a job is, and each of its results, is in a database on disk, which several services may share.
+A service claims a picture before it works on it, for a time that it renews: the picture of one that
+was killed is free again after that. Only the first result of a picture is stored, and what is done
+is counted from the results: no picture is left out, and none has two.
 """
 
 from __future__ import annotations
@@ -30,15 +31,19 @@ from sam_detect.errors import (
 )
 from sam_detect.server.hidden_paths import reason_of
 from sam_detect.server.http import problem_of
+from sam_detect.server.requests_log import log
 from sam_detect.server.uploads import Upload, shown_name
-from sam_detect.server.work import BusyError, FullError
+from sam_detect.server.work import BusyError, FullError, LastingThread
 from sam_detect.sources import find_images
 
 MOST_UNFINISHED = 100
 MOST_PICTURES = 100_000
 KEPT_SECONDS = 7 * 24 * 3600
 """Jobs that ended are removed after so long."""
-PAUSE_SECONDS = 1.0
+PAUSE_SECONDS, MOST_PAUSES = 1.0, 256
+"""How long a job waits that failed for now: twice as long each time, up to so many pauses."""
+LEASE_SECONDS = 10.0
+"""How long a claim holds that is not renewed."""
 FOR_NOW = (BusyError, LibraryBusyError, StoreError, OutputError, OSError)
 """The library is busy, the disk is full, or the service ends: later it may go well."""
 ENDED = ("done", "cancelled")
@@ -50,13 +55,24 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE TABLE IF NOT EXISTS pictures (
     job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, position INTEGER NOT NULL,
     name TEXT NOT NULL, path TEXT NOT NULL, result TEXT, PRIMARY KEY (job, position)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS unfinished ON pictures (job, position) WHERE result IS NULL;
 """
+ADDED = (
+    "jobs ADD library TEXT", "jobs ADD later REAL NOT NULL DEFAULT 0", "jobs ADD reason TEXT",
+    "jobs ADD failures INTEGER NOT NULL DEFAULT 0", "pictures ADD owner TEXT",
+    "pictures ADD lease REAL NOT NULL DEFAULT 0",
+)  # fmt: skip
+"""Columns that databases of the first version do not have."""
+COLUMNS = ("id", "state", "total", "done", "problems", "made", "reason")
+DONE = "total - (SELECT count(*) FROM pictures WHERE job = id AND result IS NULL)"
+OURS = "ended IS NULL AND (library IS NULL OR library = ?)"
 
 Detect = Callable[[Upload, dict[str, Any]], dict[str, Any]]
 
 
 class Jobs:
-    """The jobs of a service, and the thread that works on them. Safe for several threads.
+    """The jobs of a service, and the thread that works on them. Safe for several threads, and for
+    several services with one folder.
 
     Args:
         folder: where they are kept.
@@ -64,17 +80,20 @@ class Jobs:
             What it raises of :data:`FOR_NOW` is tried again later; anything else is the picture's
             problem, so that no job holds up the others for ever.
         root: folders of pictures may be named that lie in this one; None: none may.
+        library: of the service; only services of the same one work on its jobs.
 
     Raises:
         OutputError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, detect: Detect, root: Path | None = None) -> None:
-        self._folder, self._detect = folder, detect
+    def __init__(
+        self, folder: Path, detect: Detect, root: Path | None = None, library: str = ""
+    ) -> None:
+        self._folder, self._detect, self._library = folder, detect, library
+        self._owner, self._claimed = secrets.token_hex(8), ("", 0)
         self._root = None if root is None else root.resolve()
         self._lock = threading.RLock()
-        self._changed = threading.Event()
-        self._stopped = False
+        self._changed, self._stopped = threading.Event(), threading.Event()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = sqlite3.connect(
@@ -84,14 +103,22 @@ class Jobs:
             self._file.execute("PRAGMA synchronous = FULL")
             self._file.execute("PRAGMA foreign_keys = ON")
             self._file.executescript(SCHEMA)
+            for column in ADDED:
+                with suppress(sqlite3.OperationalError):  # it is there
+                    self._file.execute(f"ALTER TABLE {column}")
         except (OSError, sqlite3.Error) as error:
             raise OutputError(f"jobs cannot be kept in {folder}: {one_line(error)}") from error
-        self._thread = threading.Thread(target=self._run, daemon=True, name="jobs")
-        self._thread.start()
+        self._thread = LastingThread("jobs", self._step)
+        self._renewing = LastingThread("claims", self._renew)
+
+    @property
+    def well(self) -> bool:
+        """Whether its threads work."""
+        return self._thread.well and self._renewing.well
 
     def close(self, seconds: float = 10) -> None:
         """Ends after the picture in work; the rest is done after the next start."""
-        self._stopped = True
+        self._stopped.set()
         self._changed.set()
         self._thread.join(seconds)
 
@@ -171,8 +198,8 @@ class Jobs:
         self.get(job)
         while True:
             with self._lock:
-                row = self._file.execute(
-                    "SELECT result FROM pictures WHERE job = ? AND position = ?", (job, start)
+                row = self._sql(
+                    "SELECT result FROM pictures WHERE job = ? AND position = ?", job, start
                 ).fetchone()
             if row is None or row[0] is None:
                 return
@@ -187,10 +214,10 @@ class Jobs:
                 self._remove([job])
                 return {**found, "state": "removed"}
             with self._transaction():
-                self._file.execute(
-                    "UPDATE jobs SET state = 'cancelled', ended = ? WHERE id = ?",
-                    (time.time(), job),
-                )
+                self._sql(
+                    "UPDATE jobs SET state = 'cancelled', ended = ? WHERE id = ? AND ended IS NULL",
+                    time.time(), job,
+                )  # fmt: skip
         self._discard_pictures(job)
         return self.get(job)
 
@@ -201,10 +228,11 @@ class Jobs:
     ) -> str:
         rows = [(job, position, *each) for position, each in enumerate(named)]
         with self._lock, self._transaction():
-            self._file.execute(
-                "INSERT INTO jobs (id, made, state, options, total) VALUES (?, ?, 'waiting', ?, ?)",
-                (job, time.time(), json.dumps(options), len(rows)),
-            )
+            self._sql(
+                "INSERT INTO jobs (id, made, state, options, total, library) "
+                "VALUES (?, ?, 'waiting', ?, ?, ?)",
+                job, time.time(), json.dumps(options), len(rows), self._library,
+            )  # fmt: skip
             self._file.executemany(
                 "INSERT INTO pictures (job, position, name, path) VALUES (?, ?, ?, ?)", rows
             )
@@ -213,79 +241,116 @@ class Jobs:
 
     def _require_room(self) -> None:
         with self._lock:
-            old = self._file.execute(
-                "SELECT id FROM jobs WHERE ended < ?", (time.time() - KEPT_SECONDS,)
-            ).fetchall()
-            self._remove([job for (job,) in old])
-            unfinished = self._file.execute(
-                "SELECT count(*) FROM jobs WHERE ended IS NULL"
-            ).fetchone()[0]
+            old = self._sql("SELECT id FROM jobs WHERE ended < ?", time.time() - KEPT_SECONDS)
+            self._remove([job for (job,) in old.fetchall()])
+            counted = self._sql(f"SELECT count(*) FROM jobs WHERE {OURS}", self._library)  # noqa: S608
+            [unfinished] = counted.fetchone()
         if unfinished >= MOST_UNFINISHED:
             raise FullError(f"{unfinished} jobs are unfinished: wait until some are done", 30)
 
     def _rows(self, which: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
         with self._lock:
-            found = self._file.execute(
-                f"SELECT id, state, total, done, problems, made FROM jobs {which}",  # noqa: S608
-                values,
-            ).fetchall()
-        names = ("id", "state", "total", "done", "problems", "made")
-        return [dict(zip(names, row, strict=True)) for row in found]
+            what = f"id, state, total, {DONE}, problems, made, reason"
+            found = self._sql(f"SELECT {what} FROM jobs {which}", *values).fetchall()  # noqa: S608
+        return [dict(zip(COLUMNS, row, strict=True)) for row in found]
 
-    def _run(self) -> None:
-        while not self._stopped:
-            going = False
-            with suppress(OutputError, sqlite3.Error):  # the disk is full, perhaps: later
-                going = self._next()
-            if not going:
-                self._changed.wait(PAUSE_SECONDS)
-                self._changed.clear()
+    def _step(self) -> bool:
+        if not self._next():
+            self._changed.wait(PAUSE_SECONDS)
+            self._changed.clear()
+        return not self._stopped.is_set()
 
     def _next(self) -> bool:
-        """Works on one picture of the oldest job; false where there is none, or it failed."""
-        with self._lock:
-            row = self._file.execute(
-                "SELECT id, options, position, name, path FROM jobs JOIN pictures ON job = id "
-                "AND position = done WHERE ended IS NULL ORDER BY made LIMIT 1"
-            ).fetchone()
-            if row is None:
-                return False
-            job, options, position, name, path = row
-            with self._transaction():
-                self._file.execute("UPDATE jobs SET state = 'running' WHERE id = ?", (job,))
-        try:
-            result = self._detect(Upload(name, os.fsdecode(path)), json.loads(options))
-        except FOR_NOW:
+        """Works on one picture of the oldest job that does not wait; false where there is none."""
+        claimed = self._claim()
+        if claimed is None:
             return False
-        except (SamDetectError, MemoryError) as error:
-            result = {"image": name, "problem": problem_of(error)}
-        with self._lock, self._transaction():
-            self._file.execute(
-                "UPDATE pictures SET result = ? WHERE job = ? AND position = ?",
-                (json.dumps(result), job, position),
-            )
-            self._file.execute(
-                "UPDATE jobs SET done = done + 1, problems = problems + ? WHERE id = ?",
-                ("problem" in result, job),
-            )
-            self._file.execute(
-                "UPDATE jobs SET state = 'done', ended = ? WHERE id = ? AND done = total "
-                "AND ended IS NULL",
-                (time.time(), job),
-            )
-        if self.get(job)["state"] in ENDED:
-            self._discard_pictures(job)
+        job, position, options, upload = claimed
+        try:
+            result = self._detect(upload, options)
+        except FOR_NOW as error:
+            self._wait(job, position, problem_of(error)["detail"])
+            return True
+        except Exception as error:
+            if not isinstance(error, (SamDetectError, MemoryError)):
+                log("error", job=job, error=f"{type(error).__name__}: {error}")
+            result = {"image": upload.name, "problem": problem_of(error)}
+        self._store(job, position, result)
         return True
+
+    def _claim(self) -> tuple[str, int, dict[str, Any], Upload] | None:
+        with self._lock, self._transaction():
+            now = time.time()
+            which = f"{OURS} AND later <= ? ORDER BY made"
+            found = self._sql(f"SELECT id, options FROM jobs WHERE {which}", self._library, now)  # noqa: S608
+            for job, options in found.fetchall():
+                # What this process claimed before, it does not work on any more. A lease that ends
+                # too late is of a clock that was wrong.
+                row = self._sql(
+                    "SELECT position, name, path FROM pictures WHERE job = ? AND result IS NULL "
+                    "AND (owner IS NULL OR owner = ? OR lease NOT BETWEEN ? AND ?) "
+                    "ORDER BY position LIMIT 1", job, self._owner, now, now + 2 * LEASE_SECONDS,
+                ).fetchone()  # fmt: skip
+                if row is not None:
+                    self._hold(job, row[0])
+                    self._sql("UPDATE jobs SET state = 'running' WHERE id = ?", job)
+                    upload = Upload(row[1], os.fsdecode(row[2]))
+                    return job, row[0], json.loads(options), upload
+        return None
+
+    def _hold(self, job: str, position: int) -> None:
+        self._claimed = job, position
+        claim = "UPDATE pictures SET owner = ?, lease = ? WHERE job = ? AND position = ?"
+        self._sql(claim, self._owner, time.time() + LEASE_SECONDS, job, position)
+
+    def _renew(self) -> bool:
+        with self._lock:
+            if self._claimed[0]:
+                with self._transaction():
+                    self._hold(*self._claimed)
+        return not self._stopped.wait(LEASE_SECONDS / 3)
+
+    def _wait(self, job: str, position: int, reason: str) -> None:
+        """Leaves a job for later; others go first meanwhile."""
+        with self._lock, self._transaction():
+            self._claimed = "", 0
+            free = "UPDATE pictures SET owner = NULL WHERE job = ? AND position = ? AND owner = ?"
+            self._sql(free, job, position, self._owner)
+            self._sql(
+                "UPDATE jobs SET reason = ?, failures = failures + 1, "
+                "later = ? + ? * min(1 << min(failures, 30), ?) WHERE id = ?",
+                reason, time.time(), PAUSE_SECONDS, MOST_PAUSES, job,
+            )  # fmt: skip
+
+    def _store(self, job: str, position: int, result: dict[str, Any]) -> None:
+        """Stores a result, unless another service was first or the job has ended."""
+        with self._lock, self._transaction():
+            self._claimed = "", 0
+            stored = self._sql(
+                "UPDATE pictures SET result = ? WHERE job = ? AND position = ? AND result IS NULL "
+                "AND job IN (SELECT id FROM jobs WHERE ended IS NULL)",
+                json.dumps(result), job, position,
+            ).rowcount  # fmt: skip
+            if stored:
+                more = "UPDATE jobs SET problems = problems + ?, failures = 0, reason = NULL"
+                self._sql(f"{more} WHERE id = ?", "problem" in result, job)
+            end = f"UPDATE jobs SET state = 'done', ended = ? WHERE id = ? AND {DONE} = total"  # noqa: S608
+            ended = stored and self._sql(end, time.time(), job).rowcount
+        if ended:
+            self._discard_pictures(job)
 
     def _remove(self, jobs: Sequence[str]) -> None:
         for job in jobs:
             with self._transaction():
-                self._file.execute("DELETE FROM jobs WHERE id = ?", (job,))
+                self._sql("DELETE FROM jobs WHERE id = ?", job)
             self._discard_pictures(job)
 
     def _discard_pictures(self, job: str) -> None:
         """Removes the pictures that were sent; those of a folder are not ours."""
         shutil.rmtree(self._folder / job, ignore_errors=True)
+
+    def _sql(self, text: str, *values: Any) -> sqlite3.Cursor:
+        return self._file.execute(text, values)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

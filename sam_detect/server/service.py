@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 from sam_detect import __version__
 from sam_detect.config import home_dir
 from sam_detect.errors import ConfigError, one_line
+from sam_detect.library.places import options_of
 from sam_detect.server import answers
 from sam_detect.server.access import Access
 from sam_detect.server.detecting import (
@@ -54,6 +55,7 @@ MOST_IMAGES = 32
 """Pictures of one request; more are a job."""
 MOST_LISTED = 500
 JSON_BODY = 1 << 20
+COUNT_SECONDS = 0.5
 LARGEST_AT_ONCE = 8
 """Requests may have the bytes of so many of the largest uploads at once: they are in memory."""
 UPLOADS = ("/v1/detect", "/v1/examples", "/v1/jobs")
@@ -116,7 +118,11 @@ def service_app(
     """
     service = Service(detectors, limits)
 
-    jobs = None if jobs_in is None else Jobs(jobs_in, service.detect_for_job, root)
+    jobs = None
+    if jobs_in is not None:
+        mine = detectors.default.library
+        place = options_of(mine.store.location) or mine.name
+        jobs = Jobs(jobs_in, service.detect_for_job, root, place)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -142,7 +148,7 @@ def service_app(
                library_routes(service), *([] if jobs is None else [job_routes(jobs)])]  # fmt: skip
     for router in routers:
         app.include_router(router, dependencies=[Depends(known_query)])
-    app.include_router(watching_routes(service))
+    app.include_router(watching_routes(service, jobs))
     for path, (name, media) in PAGES.items():
         app.get(path, include_in_schema=False)(page_file(name, media))
 
@@ -265,7 +271,7 @@ def library_routes(service: Service) -> APIRouter:
     return router
 
 
-def watching_routes(service: Service) -> APIRouter:
+def watching_routes(service: Service, jobs: Jobs | None = None) -> APIRouter:
     """Whether the service is well, and what it did."""
     router = APIRouter(tags=["service"])
 
@@ -276,17 +282,20 @@ def watching_routes(service: Service) -> APIRouter:
 
     @router.get("/readyz", summary="Whether it can take requests")
     def ready() -> answers.Health:
-        """503 while the queue is full or the library cannot be read."""
+        """503 while the queue is full, the library cannot be read, or a thread fails."""
         if service.queue.is_full:
             raise FullError("the queue is full", 2)
+        if not service.queue.well or not (jobs is None or jobs.well):
+            raise BusyError("a thread failed, and is begun again: see the log", 2)
         service.detectors.default.library.manifest()
         return {"status": "ready", "waiting": len(service.queue)}
 
     @router.get("/metrics", summary="Figures for Prometheus", **answers.file_of("text/plain"))
-    def figures() -> Response:
-        """Requests, queue, micro-batches, stages, memory and libraries."""
-        for name, count in service.detectors.open_libraries().items():
-            service.metrics.examples.labels(name).set(count)
+    async def figures() -> Response:
+        """Requests, queue, micro-batches, stages, memory and libraries. A server of libraries that
+        does not answer at once leaves the figures of before."""
+        counting = asyncio.create_task(asyncio.to_thread(service.count_examples))
+        await asyncio.wait([counting], timeout=COUNT_SECONDS)
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
     return router

@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -223,8 +223,8 @@ class Survey:
         return seen + unseen + last
 
     def groups(self, skip: Set[int] = frozenset()) -> list[Group]:
-        """Objects without a sure name, grouped by how alike they are, the largest group first;
-        each named ones' group after the unknown ones.
+        """Objects without a sure name, grouped by how alike they are, the unknown ones before those
+        of a name. Large groups of clear outlines come first, scraps of background last.
 
         Average linkage on cosine distances (Sokal and Michener 1958).
 
@@ -232,7 +232,8 @@ class Survey:
             skip: pictures whose objects are left out.
         """
         members: list[tuple[int, str, str | None]] = []
-        vectors: list[Any] = []
+        vectors: list[npt.NDArray[np.float16]] = []
+        clear: list[float] = []
         for picture, each in self.all().items():
             if picture in skip:
                 continue
@@ -240,17 +241,21 @@ class Survey:
                 if not each.taught[row] and each.vectors[row].any():
                     members.append((picture, key, label))
                     vectors.append(each.vectors[row])
+                    clear.append(float(each.masks.predicted_ious[row]))
         chosen = range(min(len(members), GROUPED))
         stacked = np.array([vectors[i] for i in chosen], np.float32)
-        found: list[Group] = []
+        found: list[tuple[float, Group]] = []
         for label in sorted({members[i][2] or "" for i in chosen}):
             rows = [i for i in chosen if (members[i][2] or "") == label]
             parts = [rows] if label else [[rows[i] for i in part] for part in _alike(stacked[rows])]
             for part in parts:
                 if len(part) >= LEAST_IN_GROUP or label:
                     ordered = [part[i] for i in _middle_first(stacked[part])]
-                    found.append(Group(label or None, tuple(members[i][:2] for i in ordered)))
-        return sorted(found, key=lambda group: (group.label is not None, -len(group.members)))
+                    group = Group(label or None, tuple(members[i][:2] for i in ordered))
+                    quality = float(np.median([clear[i] for i in part]))
+                    found.append((len(part) * quality**2, group))
+        found.sort(key=lambda each: (each[1].label is not None, -each[0]))
+        return [group for _, group in found]
 
 
 def _thumbnail(image_rgb: ImageRGB, box_xyxy: Sequence[int], mask: npt.NDArray[np.bool_]) -> bytes:

@@ -13,15 +13,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sam_detect.errors import SamDetectError
+from sam_detect.server.requests_log import log
 
 MOST_TOGETHER = 8
 """Items of a micro-batch: more would keep the first one waiting without saving anything."""
 ASK_SECONDS = 0.5
 """How often it is asked whether a client that waits is still there."""
+PAUSE_SECONDS = 1.0
+"""After an error nothing expected, before a thread goes on."""
 
 Work = Callable[[Sequence[Any]], Sequence[Any]]
 """Does the work of a micro-batch: a result, or an exception, for each item."""
@@ -42,6 +47,38 @@ class BusyError(SamDetectError):
 
 class FullError(BusyError):
     """The queue is full."""
+
+
+class LastingThread(threading.Thread):
+    """A thread that no error ends: it is logged, and after a pause the thread goes on.
+
+    Args:
+        name: in the log.
+        step: is called again and again, until it gives False.
+    """
+
+    def __init__(self, name: str, step: Callable[[], bool]) -> None:
+        super().__init__(daemon=True, name=name)
+        self._step, self._failing = step, False
+        self.start()
+
+    @property
+    def well(self) -> bool:
+        """Whether it runs, and its last step went well."""
+        return self.is_alive() and not self._failing
+
+    def run(self) -> None:
+        going = True
+        while going:
+            try:
+                going = self._step()
+                self._failing = False
+            except BaseException as error:
+                with suppress(Exception):  # there may be no memory for it
+                    if not self._failing:
+                        log("error", thread=self.name, error=f"{type(error).__name__}: {error}")
+                self._failing = True
+                time.sleep(PAUSE_SECONDS)
 
 
 @dataclass
@@ -68,15 +105,16 @@ class WorkQueue:
         self._waiting: dict[bool, deque[_Task]] = {False: deque(), True: deque()}
         self._changed = threading.Condition()
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._run, args=(tasks,), daemon=True, name="worker")
-            for tasks in self._waiting.values()
-        ]
-        for thread in self._threads:
-            thread.start()
+        queues = self._waiting.values()
+        self._threads = [LastingThread("worker", partial(self._next, tasks)) for tasks in queues]
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
+
+    @property
+    def well(self) -> bool:
+        """Whether its threads work."""
+        return all(thread.well for thread in self._threads)
 
     @property
     def is_full(self) -> bool:
@@ -143,17 +181,17 @@ class WorkQueue:
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
 
-    def _run(self, tasks: deque[_Task]) -> None:
-        while True:
-            with self._changed:
-                while not tasks and not self._closed:
-                    self._changed.wait()
-                if not tasks:
-                    return
-                batch = self._take(tasks)
-            if batch:
-                self._batched(len(batch))
-                self._do(batch)
+    def _next(self, tasks: deque[_Task]) -> bool:
+        """Works on a micro-batch, if there is one; whether there may be more."""
+        with self._changed:
+            if not tasks and not self._closed:
+                self._changed.wait(ASK_SECONDS)
+            if not tasks:
+                return not self._closed
+            batch = self._take(tasks)
+        if batch:
+            self._do(batch)
+        return True
 
     def _take(self, tasks: deque[_Task]) -> list[_Task]:
         """The first task, and those that may be worked on with it."""
@@ -168,7 +206,10 @@ class WorkQueue:
 
     def _do(self, batch: Sequence[_Task]) -> None:
         try:
-            results = batch[0].work([each.item for each in batch])
+            self._batched(len(batch))
+            results = list(batch[0].work([each.item for each in batch]))
+            if len(results) != len(batch):
+                raise ValueError(f"{len(results)} results of {len(batch)} items")
         except BaseException as error:
             for each in batch:
                 each.future.set_exception(error)

@@ -6,6 +6,8 @@ The only module that touches ``qdrant_edge``. The engine is Rust: its errors com
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import tempfile
@@ -22,8 +24,12 @@ from sam_detect.interfaces import StoredPoints
 from sam_detect.masks import FloatArray
 from sam_detect.types import Hit, Point
 from sam_detect.vector_store._checks import normalised, pick_fields
-from sam_detect.vector_store._files import LibraryFiles, copy_without_holes
+from sam_detect.vector_store._files import DISK_FULL, LibraryFiles, copy_without_holes
 
+SYSTEM_ERROR = re.compile(r"(?:os error|code:) (\d+)")
+OF_DAMAGE = (0, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
+"""What the system says of files that are missing or cut off; 0: it said nothing. All else that it
+says (no memory, too many open files, no permission) is no damage."""
 PLAIN_FIELD = re.compile(r"[A-Za-z0-9_-]+")
 SCAN_PAGE = 256
 OPEN_MEMORY_BYTES, CALL_MEMORY_BYTES = 288 << 20, 64 << 20
@@ -69,7 +75,9 @@ class Shard(StoredPoints):
         self.path = path
         self.dimension = dimension
         self._check_segments()
-        files.require_memory(OPEN_MEMORY_BYTES)
+        with files.errors("read"):
+            mapped = sum(file.stat().st_size for file in path.glob("segments/**/*"))
+        files.require_memory(OPEN_MEMORY_BYTES + mapped)
         with self._errors(writing=False):
             self._shard = edge.EdgeShard.load(str(path))
 
@@ -206,20 +214,26 @@ class Shard(StoredPoints):
             raise self._translate(error, writing) from error
 
     def _translate(self, error: BaseException, writing: bool) -> SamDetectError:
-        text = " ".join(str(error).split())[:200]
-        lower = text.lower()
+        text = " ".join(str(error).split())
+        lower, text = text.lower(), text[:200]
+        said = SYSTEM_ERROR.search(lower)
+        code = int(said[1]) if said else 0
         place = f"the library in {self._files.directory}"
         if "wouldblock" in lower:
             return LibraryBusyError(
                 f"{place} is in use by another program; try again when that is done"
             )
-        # The last one: a thread that cannot be started.
-        if any(words in lower for words in ("out of memory", "cannot allocate", "os error 11)")):
+        # EAGAIN: a thread that cannot be started.
+        if code in (errno.ENOMEM, errno.EAGAIN) or "out of memory" in lower:
             return self._files.out_of_memory("the engine says so")
-        if "no space left" in lower or "storagefull" in lower or "file too large" in lower:
+        if code in (*DISK_FULL, errno.EFBIG) or "no space left" in lower:
             return self._files.disk_full(text)
-        if "permission" in lower or "read-only" in lower:
-            return StoreError(f"{place} cannot be used: {text}; check the permissions of its files")
+        if "permission" in lower or "read-only" in lower or code not in OF_DAMAGE:
+            why = os.strerror(code) if code else text
+            return StoreError(
+                f"{place} cannot be used: {why}; nothing was changed: check the permissions of its "
+                "files, and the limits of this process (ulimit -a)"
+            )
         if writing:
             return StoreError(
                 f"{place} could not be written: {text}; what was acknowledged is kept"
@@ -264,7 +278,7 @@ def salvage_shard(
                 stack.callback(_close, opened)
                 list(opened.scan(fields=()))
                 found.append(opened)
-            except (LibraryCorruptError, StoreError):
+            except LibraryCorruptError:  # a StoreError is no damage: it ends the repair
                 found.append(None)
             except (OSError, shutil.Error) as error:
                 raise StoreError(
@@ -302,7 +316,7 @@ def _new_with_data(shard: Path, path: Path, files: LibraryFiles, dimension: int)
 
 def _copy(source: Path, target: Path) -> None:
     if not source.is_dir():
-        raise StoreError(f"{source} is missing")
+        raise LibraryCorruptError(f"{source} is missing")
     shutil.copytree(source, target, copy_function=copy_without_holes)
 
 

@@ -232,7 +232,9 @@ class LibraryFiles:
         if not _memory_is_limited():
             return
         try:
-            mmap.mmap(-1, needed).close()
+            # Not writable, so that only a limit refuses it, and no guess of what memory there is.
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            mmap.mmap(-1, needed, flags=flags, prot=mmap.PROT_READ).close()
         except (OSError, ValueError) as error:
             why = f"less than {needed >> 20} MB are left of this process's limit"
             raise self.out_of_memory(why) from error

@@ -92,7 +92,7 @@ def annotate(folder: Path) -> Sequence[ImageRGB]:
             chromium = playwright.chromium.launch(executable_path=path, args=arguments)
             page = chromium.new_page(viewport=PAGE)
             page.goto(url)
-            page.locator("#status").filter(has_text="named").wait_for()
+            page.locator("#status").filter(has_text="named").wait_for(timeout=120_000)
             page.wait_for_timeout(500)
             box: Any = page.locator("#shapes").bounding_box()
             height, width = skimage.data.coins().shape
@@ -109,7 +109,7 @@ def annotate(folder: Path) -> Sequence[ImageRGB]:
                 )
             page.fill("#label", "coin")
             page.click("#accept")
-            page.locator("#status").filter(has_text="(3 by you)").wait_for()
+            page.locator("#status").filter(has_text="(3 by you)").wait_for(timeout=120_000)
             page.wait_for_timeout(SETTLED_MS)
             shot = page.screenshot()
             chromium.close()

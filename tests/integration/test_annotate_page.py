@@ -118,7 +118,6 @@ def test_by_keyboard_alone(photos: Path) -> None:
             page.page.keyboard.press("ArrowRight")
         page.page.keyboard.press("Space")
         spoken.filter(has_text=", selected").wait_for()
-        page.page.keyboard.press("l")
         page.page.keyboard.type("thing")
         page.page.keyboard.press("Enter")
         page.saved()
@@ -180,7 +179,7 @@ def test_outlines_are_drawn_and_mended(photos: Path) -> None:
         page.click_nut(0)
         page.page.wait_for_timeout(500)
         assert drawn() == []
-        page.press("k")
+        page.press("Enter")
         kept = drawn()
         assert [each["bbox_xywh"] for each in kept] == [kept[0]["bbox_xywh"]]
         x, y, width, height = kept[0]["bbox_xywh"]
@@ -190,7 +189,7 @@ def test_outlines_are_drawn_and_mended(photos: Path) -> None:
         page.page.click("[data-tool=reshape]")
         page.page.wait_for_timeout(500)
         page.drag((x + width, y + height / 2), (x + width + 30, y + height / 2))
-        page.press("k")
+        page.press("Enter")
         assert drawn()[0]["bbox_xywh"][2] > width + 15
 
 

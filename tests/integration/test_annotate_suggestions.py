@@ -47,6 +47,63 @@ def test_a_group_with_a_wrong_name_is_rejected_at_once(photos: Path) -> None:
         assert labels(client) == {"nut": 1}
 
 
+def test_groups_stay_in_their_places_while_the_pointer_is_on_them(photos: Path) -> None:
+    with annotating(photos) as (page, client):
+        show_groups(page)
+        shown = page.page.locator(".objects-group")
+        page.page.evaluate("document.querySelector('.objects-group').dataset.mine = 'yes'")
+        newer = page.page.locator("#newer-groups")
+        assert newer.is_disabled()
+        shown.first.locator(".members button").first.hover()
+        objects_ = [each["id"] for each in objects(client)][:2]
+        decisions = [{"object": each, "label": "nut"} for each in objects_]
+        client.post("api/pictures/0/decisions", json={"decisions": decisions})
+        page.page.locator("#newer-groups:enabled").wait_for(timeout=60_000)
+        assert shown.first.get_attribute("data-mine") == "yes"
+        newer.click()
+        page.page.wait_for_function("() => !document.querySelector('[data-mine]')")
+        assert newer.is_disabled()
+
+
+NAMES = """async ([count, side, width, height]) => {
+  const { placed } = await import("./tags.js");
+  const { Shapes } = await import("./shapes.js");
+  let state = 7;
+  const random = () => (state = (state * 16807) % 2147483647) / 2147483647;
+  const objects = Array.from({ length: count }, (_, id) => {
+    const [x, y] = [random() * (width - side), random() * (height - side)];
+    const ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side]];
+    return { id, label: ["fig", "Haselnuss", "Sultanine ohne Kern"][id % 3], confidence: random(), taught: id % 4 === 0, bbox_xywh: [x, y, side, side], rings: [ring] };
+  });
+  const names = objects.map(({ bbox_xywh: box }, id) => ({ box, wide: [50, 100, 150][id % 3] }));
+  const found = placed(names, 17, width, height);
+  const boxes = found.filter(Boolean).map(({ box }) => box);
+  const meet = boxes.some(([x, y, w, h], i) => boxes.some(([a, b, c, d], j) => i < j && x < a + c && a < x + w && y < b + d && b < y + h));
+  const inside = boxes.every(([x, y, w, h]) => x >= 0 && y >= 0 && x + w <= width && y + h <= height);
+  const far = found.filter((each, i) => each && !each.line && Math.hypot(
+    Math.max(0, each.box[0] - names[i].box[0] - side, names[i].box[0] - each.box[0] - each.box[2]),
+    Math.max(0, each.box[1] - names[i].box[1] - side, names[i].box[1] - each.box[1] - each.box[3])) > 5).length;
+  const shapes = new Shapes();
+  shapes.set(objects, width, height);
+  const context = Object.assign(document.createElement("canvas"), { width, height }).getContext("2d");
+  const colours = { of: (label) => ({ fig: "#ff0000" }[label] ?? "#0000ff"), unnamed: "#ffff00", selected: "#f0f", wash: "#f0f8" };
+  shapes.draw(context, { scale: 1, x: 0, y: 0, width, height }, colours);
+  const inks = new Set();
+  const { data } = context.getImageData(0, 0, width, height);
+  for (let at = 0; at < data.length; at += 4) if (data[at + 3] === 255) inks.add(data.slice(at, at + 3).join());
+  return { written: boxes.length, meet, inside, far, named: shapes.named.size, coloured: inks.has("255,0,0") && inks.has("0,0,255") };
+}"""  # noqa: E501 - a script
+
+
+def test_all_names_of_a_dense_picture_are_written_and_none_over_another(photos: Path) -> None:
+    with annotating(photos) as (page, _):
+        for count, side in ((26, 12), (26, 60), (60, 20), (90, 8), (90, 90)):
+            found = page.page.evaluate(NAMES, [count, side, 820, 620])
+            assert found.pop("named") == count or count > 60, "... as long as they leave it seen"
+            whole = {"meet": False, "inside": True, "far": 0, "coloured": True}
+            assert found == {"written": count, **whole}, (count, side)
+
+
 DASHED = """async () => {
   const { Shapes } = await import("./shapes.js");
   const canvas = Object.assign(document.createElement("canvas"), { width: 200, height: 200 });
@@ -57,7 +114,7 @@ DASHED = """async () => {
   });
   const shapes = new Shapes();
   shapes.set([square("sure", 10, .9), square("less", 110, .6)], 200, 200);
-  const colours = { suggested: "rgb(0 0 0)", selected: "#f0f", wash: "#f0f8", ground: "#fff", text: "#000" };
+  const colours = { suggested: "rgb(0 0 0)", unnamed: "#000", selected: "#f0f", wash: "#f0f8", ground: "#fff", text: "#000" };
   const view = { scale: 1, x: 0, y: 0, width: 200, height: 200 };
   const lower = (x) => {
     const drawn = [...context.getImageData(x, 140, 80, 1).data].filter((_, k) => k % 4 === 3);

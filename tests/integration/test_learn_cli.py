@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from sam_detect.types import Masks
 from sam_detect.vector_store import QdrantVectorStore
 
 SIDE = 2 * RADIUS + 1
+OPTIONS = ("--segmenter", "naive", "--embedder", "average")
 EMPTY = "150,85,40,40"
 """A box in which there is nothing but ground."""
 
@@ -70,21 +72,71 @@ def test_one_example_is_one_example(sam: Command, picture: Path) -> None:
     assert "learnt 1 example, 1 known already; library 'default' has 2" in both
     again = sam(*line[:3], "ring", *line[4:], "--box", box_around(*DISCS[2])).worked().err
     assert "learnt 1 example, 1 corrected; library 'default' has 3" in again
+    assert "1 example had the label 'disc', now 'ring'; to take this back" in again
+
+
+@pytest.mark.parametrize("order", [("disc", "ring"), ("ring", "disc")])
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_two_names_of_one_object_are_said_and_the_first_stays(
+    sam: Command, order: tuple[str, str], pictures: int
+) -> None:
+    """In one file of annotations, as of those that give an object a class and a tag."""
+    data: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
+    data["categories"] = [{"id": i, "name": name} for i, name in enumerate(order)]
+    for number in range(pictures):
+        saved(Path(f"{number}.png"), drawn(seed=number))
+        data["images"].append(
+            {"id": number, "file_name": f"{number}.png", "width": 280, "height": 200}
+        )
+        for category in (0, 1):
+            for x, y in DISCS[:3]:
+                left, top, right, bottom = x - 14, y - 14, x + 14, y + 14
+                corners = [left, top, right, top, right, bottom, left, bottom]
+                data["annotations"].append({
+                    "id": len(data["annotations"]), "image_id": number, "category_id": category,
+                    "segmentation": [corners], "bbox": [left, top, 28, 28], "iscrowd": 0,
+                })  # fmt: skip
+    Path("both.json").write_text(json.dumps(data))
+    files = [f"{number}.png" for number in range(pictures)]
+    ran = sam("learn", *files, "--annotations", "both.json", *OPTIONS).worked()
+    for file in files:
+        assert f"{file}: 3 outlines have two names, '{order[0]}' and '{order[1]}'" in ran.err
+    assert "--tag" in ran.err
+    assert "known already" not in ran.err
+    assert f"learnt {3 * pictures} examples;" in ran.err
+    [stats] = sam("library", "stats", "--json").worked().json
+    assert stats["classes"] == {order[0]: 3 * pictures}
 
 
 # Boxes that may not mean what they say
 
 
-def test_a_box_on_empty_ground_is_warned_of(sam: Command, picture: Path) -> None:
+def test_a_box_on_empty_ground_is_a_guess_that_is_not_learnt(sam: Command, picture: Path) -> None:
     ran = sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0]), "--box", EMPTY)
-    [line] = warnings_of(ran.worked().err)
+    [line] = warnings_of(ran.err)
     assert line.startswith(f"warning: box 2 ({EMPTY}): no object that was proposed fits it")
+    assert "--accept-guess" in line
+    assert "error: shapes.png: guessed outlines are not learnt: --preview PICTURE" in ran.err
+    assert "learnt 1 example;" in ran.err
+    assert ran.code == 1, "something that was asked for was not done"
+    alone = sam("learn", picture, "--label", "disc", "--box", EMPTY, "--preview", "seen.png")
+    assert alone.code == 1
+    assert "learnt 0 examples" in alone.err
+    x, y, w, h = (2 * int(v) for v in EMPTY.split(","))
+    assert pink(colours("seen.png"))[y : y + h, x : x + w].any(), "the guess is shown"
+
+
+def test_a_guess_is_learnt_where_it_is_accepted(sam: Command, picture: Path) -> None:
+    boxes = ("--box", box_around(*DISCS[0]), "--box", EMPTY)
+    ran = sam("learn", picture, "--label", "disc", *boxes, "--accept-guess").worked()
+    assert len(warnings_of(ran.err)) == 1, "it is said all the same"
+    assert "learnt 2 examples" in ran.err
 
 
 def test_two_corners_are_warned_of(sam: Command, picture: Path) -> None:
     x, y = DISCS[4]
     corners = f"{x - RADIUS},{y - RADIUS},{x + RADIUS + 1},{y + RADIUS + 1}"
-    ran = sam("learn", picture, "--label", "disc", "--box", corners).worked()
+    ran = sam("learn", picture, "--label", "disc", "--box", corners, "--accept-guess").worked()
     [line] = warnings_of(ran.err)
     assert "leaves the 280x200 picture and looks like two corners" in line
     assert f"as x,y,w,h it would be {box_around(x, y)}" in line
@@ -97,7 +149,8 @@ def test_fractions_are_refused(sam: Command, picture: Path) -> None:
 
 
 def test_a_box_around_the_whole_picture_is_warned_of(sam: Command, picture: Path) -> None:
-    ran = sam("learn", picture, "--label", "disc", "--box", "0,0,280,200").worked()
+    line = ("learn", picture, "--label", "disc", "--accept-guess", "--box")
+    ran = sam(*line, "0,0,280,200").worked()
     assert "covers the whole picture" in warnings_of(ran.err)[0]
 
 
@@ -152,9 +205,10 @@ def test_a_negative_whose_box_is_that_of_a_find_means_that_find(
 
 
 def test_a_box_that_leaves_the_picture_is_warned_of(sam: Command, picture: Path) -> None:
-    ran = sam("learn", picture, "--label", "disc", "--box", "-30,10,110,60").worked()
+    line = ("learn", picture, "--label", "disc", "--accept-guess", "--box")
+    ran = sam(*line, "-30,10,110,60").worked()
     assert "leaves the 280x200 picture: only the part inside is used" in warnings_of(ran.err)[0]
-    fits = sam("learn", picture, "--label", "disc", "--box", "0,-1,280,200.5").worked()
+    fits = sam(*line, "0,-1,280,200.5").worked()
     assert "leaves" not in fits.err, "rounded boxes may end a pixel beyond it"
 
 
@@ -185,9 +239,15 @@ def test_boxes_of_a_file_that_nothing_fits_are_counted(sam: Command, picture: Pa
         "categories": [{"id": 1, "name": "disc"}],
     }
     Path("boxes.json").write_text(json.dumps(data))
-    ran = sam("learn", picture, "--annotations", "boxes.json").worked()
+    line = ("learn", picture, "--annotations", "boxes.json")
+    ran = sam(*line, "--preview", "seen.png")
     assert "no object that was proposed fits 1 of 4 boxes (number 2)" in ran.err
-    assert "learnt 4 examples" in ran.err
+    assert "guessed outlines are not learnt" in ran.err
+    assert "learnt 3 examples" in ran.err
+    assert ran.code == 1
+    x, y, w, h = (2 * int(v) for v in EMPTY.split(","))
+    assert pink(colours("seen.png"))[y : y + h, x : x + w].any(), "the guess is shown"
+    assert "learnt 1 example, 3 known" in sam(*line, "--accept-guess").worked().err
 
 
 # Pictures of it
@@ -205,7 +265,7 @@ def pink(image: np.ndarray) -> np.ndarray:
 
 def test_the_preview_shows_outlines_and_boxes(sam: Command, picture: Path) -> None:
     ran = sam("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0]),
-              "--box", EMPTY, "--preview", "seen/out.png").worked()  # fmt: skip
+              "--box", EMPTY, "--preview", "seen/out.png", "--accept-guess").worked()  # fmt: skip
     assert "wrote seen/out.png" in ran.err
     seen = colours("seen/out.png")
     assert seen.shape == (400, 560, 3), "a small picture is enlarged"
@@ -248,7 +308,8 @@ def test_a_preview_is_made_of_any_size(
     height, width = size_hw
     saved(Path("any.png"), drawn([(width // 2, height // 2)], [], size_hw=size_hw))
     box = f"0,0,{width - 2},{height - 2}"
-    sam("learn", "any.png", "--label", "x", "--box", box, "--preview", "seen.png").worked()
+    line = ("learn", "any.png", "--label", "x", "--box", box, "--preview", "seen.png")
+    sam(*line, "--accept-guess").worked()
     seen = colours("seen.png")
     assert max(seen.shape) >= 600
     assert seen.shape[0] / seen.shape[1] == pytest.approx(height / width)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from cli_harness import Command, box_around, in_this_process, measured, saved
 from sam_detect import SAMDetect
 from sam_detect.errors import StoreError
 from sam_detect.sources import decoding
+from sam_detect.types import Point
 from sam_detect.vector_store import QdrantVectorStore
 
 resource = pytest.importorskip("resource")
@@ -121,3 +125,86 @@ def test_an_engine_without_memory_is_no_damaged_library(
     monkeypatch.setattr(_engine.edge, "EdgeShard", EdgeShard)
     with pytest.raises(StoreError, match="not enough memory"):
         store.count()
+
+
+def test_a_large_library_that_does_not_fit_is_not_damaged(tmp_path: Path) -> None:
+    """A sound library of one example, whose files are as long as those of thousands: a hole, which
+    takes no disk. Its path is long, too: the engine's sentences begin with it."""
+    home = tmp_path / ("a-folder-with-a-long-name-" * 7) / "home"
+    saved(tmp_path / "a.png")
+    given = "learn", tmp_path / "a.png", "--label", "a", "--box", box_around(40, 40)
+    env = {"SAM_DETECT_HOME": str(home)}
+    place = "--library", "nuts"
+    measured(*given, *place, "--embedder", "average", env=env).worked()
+    [page] = home.glob("libraries/nuts/shard-*/segments/*/payload_storage/page_0.dat")
+    os.truncate(page, 1 << 30)
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (1200 << 20, 1200 << 20))
+
+    for command in (["stats"], ["verify"], ["repair"], ["export", tmp_path / "a.zip"]):
+        ran = measured("library", *command, *place, env=env, before=limited)
+        line = ran.failed("not enough memory", "ulimit -v", code=1)
+        assert not any(word in line for word in ("damaged", "remove", "repair"))
+    measured("library", "verify", *place, env=env).worked()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "failed to open WAL x: Os { code: 24, kind: TooManyOpenFiles, message: ...",
+        "failed to load segment x: Operation not permitted (os error 1)",
+        "failed to load segment x: Input/output error (os error 5)",
+        f"failed to load segment {'x' * 300}: Cannot allocate memory (os error 12)",
+        f"failed to load segment {'x' * 300}: Permission denied (os error 13)",
+        f"failed to load segment {'x' * 300}: Disk quota exceeded (os error 122)",
+    ],
+)
+@pytest.mark.parametrize("reads", ["count", "verify", "repair"])
+def test_what_the_system_refuses_is_no_damage_and_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, reads: str
+) -> None:
+    from sam_detect.library.integrity import repair, verify
+    from sam_detect.vector_store import _engine
+
+    store = QdrantVectorStore(path=tmp_path)
+    detector = SAMDetect(embedder="average", vector_store=store)
+    detector.add_example(np.full((40, 40, 3), 90, np.uint8), "a")
+    library = detector.library
+    with monkeypatch.context() as patched:
+
+        class EdgeShard:
+            @staticmethod
+            def load(_: str) -> None:
+                raise Exception(text)
+
+        patched.setattr(_engine.edge, "EdgeShard", EdgeShard)
+        read = {"count": store.count, "verify": verify, "repair": repair}[reads]
+        with pytest.raises(StoreError) as caught:
+            read() if reads == "count" else read(library)  # type: ignore[operator, call-arg]
+    assert not any(word in str(caught.value) for word in ("damaged", "remove", "repair"))
+    assert verify(library).sound
+
+
+def test_a_store_that_cannot_be_read_for_now_loses_no_example() -> None:
+    """A repair takes nothing for damaged because it could not be asked for."""
+    from library_helpers import taught
+
+    from sam_detect.library.integrity import repair
+    from sam_detect.vector_store import MemoryVectorStore
+
+    class Failing(MemoryVectorStore):
+        fails = False
+
+        def scan(self, ids: Sequence[str] | None = None, **options: Any) -> Iterator[Point]:
+            if self.fails and ids:
+                raise StoreError("too many open files")
+            return super().scan(ids, **options)
+
+    store = Failing()
+    library = taught(store).library
+    store.fails = True
+    with pytest.raises(StoreError, match="open files"):
+        repair(library)
+    store.fails = False
+    assert len(library) == 10

@@ -113,7 +113,10 @@ def test_named_by_a_click_followed_rejected_and_taken_back(clip: Path, tmp_path:
     out = tmp_path / "out.jsonl"
     with (
         browser() as chromium,
-        watching(clip, tmp_path / "home", "--output", str(out)) as (url, running),
+        watching(clip, tmp_path / "home", "--output", str(out), "--library", "new") as (
+            url,
+            running,
+        ),
     ):
         page, other = Page(chromium, url), Page(chromium, url)
         page.click(disc_xy(0))

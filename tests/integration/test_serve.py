@@ -35,6 +35,7 @@ from websockets.sync.client import connect
 from sam_detect.api import SAMDetect
 from sam_detect.server.client import Client
 from sam_detect.types import Detections
+from sam_detect.vector_store import QdrantVectorStore
 
 
 def test_what_is_learnt_is_detected_also_after_a_kill(photo: Path, tmp_path: Path) -> None:
@@ -367,6 +368,58 @@ def test_a_job_goes_on_after_a_kill_and_has_each_result_once(photo: Path, tmp_pa
         assert not list((home / "service" / "jobs").glob("*/0")), "the pictures are kept no longer"
         assert client.delete(f"/v1/jobs/{job}").json()["state"] == "removed"
         assert client.get(f"/v1/jobs/{job}").status_code == 404
+
+
+def test_a_rolling_deploy_loses_no_result_and_doubles_none(photo: Path, tmp_path: Path) -> None:
+    """Two services with one home, of which one is killed; a third one has another library."""
+    home, count = tmp_path / "home", 40
+    with (
+        serving(home) as (first, process), serving(home) as (second, _),
+        serving(home, "--library", "plates") as (apart, _),
+    ):  # fmt: skip
+        learn(first, photo)
+        learn(apart, photo, label="plate")
+        files = [("images", (f"{i}.png", photo.read_bytes())) for i in range(count)]
+        job = first.post("/v1/jobs", files=files).json()["id"]
+        theirs = apart.post("/v1/jobs", files=files[:3]).json()["id"]
+        while second.get(f"/v1/jobs/{job}").json()["done"] < 3:
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        assert second.get(f"/v1/jobs/{job}").json()["done"] < count
+        state = ended(second, job)
+        assert (state["state"], state["done"], state["problems"]) == ("done", count, 0)
+        lines = second.get(f"/v1/jobs/{job}/results").text.splitlines()
+        found = [json.loads(line) for line in lines]
+        assert [each["image"] for each in found] == [f"{i}.png" for i in range(count)]
+        labels = {each["label"] for result in found for each in result["detections"]}
+        assert labels == {"nut"}, "nothing was done with another library"
+        assert ended(apart, theirs)["done"] == 3
+        assert '"plate"' in apart.get(f"/v1/jobs/{theirs}/results").text
+
+
+def test_a_job_that_is_deleted_twice_stops_no_other(photo: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "home") as (client, _):
+        learn(client, photo)
+        files = [("images", (f"{i}.png", photo.read_bytes())) for i in range(20)]
+        job = client.post("/v1/jobs", files=files).json()["id"]
+        while client.get(f"/v1/jobs/{job}").json()["state"] != "running":
+            time.sleep(0.01)
+        states = [client.delete(f"/v1/jobs/{job}").status_code for _ in range(3)]
+        assert states == [200, 200, 404]
+        later = client.post("/v1/jobs", files=files[:2]).json()["id"]
+        assert ended(client, later)["done"] == 2
+        assert client.get("/readyz").status_code == 200
+
+
+def test_figures_wait_for_no_library(photo: Path, tmp_path: Path) -> None:
+    """As while a backup of one is made."""
+    home = tmp_path / "home"
+    with serving(home) as (client, _):
+        learn(client, photo)
+        with QdrantVectorStore(home / "libraries").session():
+            figures = client.get("/metrics", timeout=10)
+            assert 'sam_detect_library_examples{library="default"} 2.0' in figures.text
 
 
 def test_jobs_of_folders_stay_below_the_root_and_can_be_cancelled(

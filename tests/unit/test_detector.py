@@ -21,6 +21,7 @@ from sam_detect.errors import (
     ConfigError,
     ImageError,
     LibraryError,
+    LibraryNotFoundError,
     MaskError,
     OutlineWarning,
     RecipeMismatchError,
@@ -520,6 +521,22 @@ def test_a_box_that_may_not_mean_what_it_says_is_warned_of(
     assert warned.filename == __file__, "it names the caller's line"
 
 
+def test_a_guess_is_shown_and_learnt_only_where_it_is_accepted(
+    rgb: npt.NDArray[np.uint8],
+) -> None:
+    detector = in_memory(color_order="rgb")
+    boxes = [[DISCS[0][0] - 20, DISCS[0][1] - 20, 41, 41], [150, 85, 40, 40]]
+    with pytest.warns(OutlineWarning, match="accept_guess=True"):
+        done = detector.learn(rgb, "disc", boxes_xywh=boxes)
+    assert (done.added, len(done.masks), done.guesses.tolist()) == (1, 2, [False, True])
+    assert (np.asarray(done.preview()) != 0).any()
+    with pytest.warns(OutlineWarning):
+        assert detector.learn(rgb, "disc", boxes_xywh=boxes[1:]).added == 0
+    with pytest.warns(OutlineWarning):
+        both = detector.learn(rgb, "disc", boxes_xywh=boxes, accept_guess=True)
+    assert (both.added, both.total, both.guesses.any()) == (1, 2, False)
+
+
 def test_learn_takes_the_separate_objects_and_counts_what_it_leaves_out(
     rgb: npt.NDArray[np.uint8],
 ) -> None:
@@ -536,3 +553,27 @@ def test_learn_asks_where_the_objects_are(rgb: npt.NDArray[np.uint8]) -> None:
         in_memory().learn(rgb, label="disc", masks="all")
     with pytest.raises(LibraryError, match="label"):
         in_memory().learn(rgb, label=" ", boxes_xywh=[[20, 20, 41, 41]])
+
+
+def test_a_library_that_does_not_exist_is_an_error_where_one_detects(
+    rgb: npt.NDArray[np.uint8],
+) -> None:
+    with pytest.raises(LibraryNotFoundError, match="there is no library 'shapse'"):
+        SAMDetect("naive", "average", library="shapse").detect(rgb)
+    shapes = SAMDetect("naive", "average", library="shapes")
+    shapes.add_example(rgb, "disc", disc(40, 40))
+    assert shapes.detect(rgb)[0].label == "disc"
+    mistyped = SAMDetect("naive", "average", library="shapse")
+    for wrong in (rgb, [rgb, rgb]):
+        with pytest.raises(LibraryNotFoundError, match="did you mean 'shapes'"):
+            mistyped.detect(wrong)
+    with pytest.raises(LibraryNotFoundError, match="shapes"):
+        list(mistyped.detect_each([rgb]))
+    # One that is about to be taught, the default one, and one in memory are no error.
+    assert len(mistyped.propose(rgb).masks)
+    mistyped.add_example(rgb, "ring", disc(40, 40))
+    assert mistyped.detect(rgb)[0].label == "ring"
+    assert all(each.label is None for each in SAMDetect("naive", "average").detect(rgb))
+    for store in ("memory", MemoryVectorStore()):
+        made = SAMDetect("naive", "average", vector_store=store, library="new")
+        assert all(each.label is None for each in made.detect(rgb))

@@ -139,6 +139,41 @@ def test_what_touches_what_lies_beside_and_what_is_the_object(
 
 
 @pytest.mark.parametrize(
+    ("box", "touching"),
+    [
+        ((70, 70, 90, 90), None),  # its hole
+        ((71, 70, 90, 90), None),  # nearly its hole
+        ((60, 60, 100, 100), None),  # it with the hole filled
+        ((60, 60, 101, 100), None),
+        ((76, 76, 84, 84), None),  # dirt in the hole: no other object, and no part of it
+        ((60, 60, 100, 68), True),  # a part of it
+        ((104, 60, 116, 70), False),  # beside it
+    ],
+)
+def test_the_hole_and_the_disc_of_a_ring_do_not_speak_against_it(
+    box: Box, touching: bool | None
+) -> None:
+    assert around_ring(10, box) == ([] if touching is None else [touching])
+
+
+def test_of_a_thin_ring_neither() -> None:
+    """The disc shares a quarter with it, and the hole nearly all of the disc."""
+    assert around_ring(3, (63, 63, 97, 97), (60, 60, 100, 100)) == []
+
+
+def around_ring(rim: int, *proposals: Box) -> list[bool]:
+    """What touches a ring as large as ``EXAMPLE``, of what is proposed."""
+    ring = np.zeros((SIDE, SIDE), np.bool_)
+    ring[60:100, 60:100] = True
+    ring[60 + rim : 100 - rim, 60 + rim : 100 - rim] = False
+    made = detector(Chosen(*proposals))
+    made.learn_frame(picture((EXAMPLE, "nut")), Masks.from_dense(ring[None]), ["ring"])
+    [example] = made.library.read()
+    assert example.hard_negatives is not None
+    return [bool(each) for each in example.hard_negatives.touching]
+
+
+@pytest.mark.parametrize(
     ("proposed", "given", "kept"),
     [
         (EXAMPLE, 0.7, 0.7),

@@ -56,6 +56,59 @@ def segment(image: Image, **options: int) -> Masks:
     return NaiveSegmenter(**options).segment(Frame(image))
 
 
+def hollowed(
+    image: Image, mask: npt.NDArray[np.bool_], x: int, y: int, radius: int
+) -> npt.NDArray[np.bool_]:
+    """The mask without a disc, in which the picture shows its ground again."""
+    hole = np.zeros(mask.shape, np.uint8)
+    cv2.circle(hole, (x, y), radius, 1, -1)
+    blank = ground(*image.shape[:2], grey=int(np.median(image)))
+    image[hole > 0] = blank[hole > 0]
+    return mask & (hole == 0)
+
+
+@pytest.mark.parametrize(("paper", "ink"), [(60, 200), (200, 60)])
+@pytest.mark.parametrize("hole", [13, 18, 24, 27])
+def test_finds_rings_with_their_holes_open(paper: int, ink: int, hole: int) -> None:
+    """Of a fifth of the disc to most of it."""
+    image = ground(grey=paper)
+    full = [disc(image, 50, 60, 30, ink), disc(image, 140, 90, 30, ink)]
+    wanted = [hollowed(image, full[0], 50, 60, hole), hollowed(image, full[1], 140, 90, hole)]
+    for x, y in ((46, 57), (143, 92)):  # dirt in the holes
+        disc(image, x, y, 2, (paper + ink) // 2)
+    found = segment(image)
+    assert min(best_iou(found, mask) for mask in wanted) > 0.75
+    if hole > 13:
+        assert min(best_iou(found, mask) for mask in full) > 0.75, "the disc stays a proposal"
+
+
+def test_finds_both_holes_of_one_thing() -> None:
+    image = ground(grey=210)
+    one, other = disc(image, 60, 80, 28, 70), disc(image, 118, 80, 28, 70)
+    image[76:84, 80:98] = 70
+    whole = one | other
+    whole[76:84, 80:98] = True
+    wanted = hollowed(image, hollowed(image, whole, 60, 80, 19), 118, 80, 19)
+    assert best_iou(segment(image), wanted) > 0.75
+
+
+@pytest.mark.parametrize(
+    ("paper", "ink", "light"), [(200, 70, 255), (60, 170, 255), (60, 170, 110)]
+)
+def test_a_spot_on_a_disc_is_no_hole(paper: int, ink: int, light: int) -> None:
+    """A reflection or a stain: it does not show what is around the disc."""
+    image = ground(grey=paper)
+    whole = disc(image, 100, 80, 34, ink)
+    disc(image, 108, 74, 13, light)
+    found = segment(image)
+    assert best_iou(found, whole) > 0.9
+    for index in range(len(found)):
+        mask = found.dense(index)
+        if (mask & whole).sum() > 0.7 * whole.sum():
+            filled = whole_region(0, 0, mask).area
+            assert mask.sum() > 0.95 * filled, "nothing is open"
+
+
 @pytest.mark.parametrize(("paper", "ink"), [(60, 200), (200, 60)])
 def test_finds_discs_brighter_or_darker_than_their_ground(paper: int, ink: int) -> None:
     image = ground(grey=paper)

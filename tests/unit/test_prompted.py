@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -14,6 +16,7 @@ from strategies import QUICK, BoolArray
 
 from sam_detect.errors import MaskError
 from sam_detect.interfaces import Segmenter
+from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.segmentation.prompted import (
     box_problem,
     clip_box,
@@ -175,6 +178,98 @@ def test_a_malformed_or_empty_box_is_refused(box: Any) -> None:
     with pytest.raises(MaskError, match="box") as caught:
         masks_for_boxes(scene(), proposals(), [box])
     assert "\n" not in str(caught.value)
+
+
+# Thin things, and things with holes
+
+
+def drawn_on(ground: str, mask: BoolArray, ink: tuple[int, int, int]) -> Frame:
+    """A thing on light paper, on a dark one, or on a cloth of uneven light."""
+    random = np.random.default_rng(3)
+    if ground == "cloth":
+        shade = cv2.GaussianBlur(random.normal(0, 1, mask.shape), (0, 0), 3)
+        image = 150 + 10 * (shade / shade.std())[..., None] + random.normal(0, 4, (*mask.shape, 3))
+    else:
+        image = random.normal(220 if ground == "light" else 40, 5, (*mask.shape, 3))
+    image[mask] = np.array(ink) + random.normal(0, 5, (int(mask.sum()), 1))
+    return Frame(image.clip(0, 255).astype(np.uint8))
+
+
+def lines(*ends: tuple[int, int, int, int], width: int) -> BoolArray:
+    mask = np.zeros((140, 160), np.uint8)
+    for x0, y0, x1, y1 in ends:
+        cv2.line(mask, (x0, y0), (x1, y1), 1, width)
+    return mask > 0
+
+
+THIN = {
+    **{
+        f"stick of {width} at {angle}": lines(
+            (80 - round(length * math.cos(math.radians(angle))),
+             70 - round(length * math.sin(math.radians(angle))),
+             80 + round(length * math.cos(math.radians(angle))),
+             70 + round(length * math.sin(math.radians(angle)))), width=width)
+        for width, length in ((3, 50), (6, 30))
+        for angle in (15, 45)
+    },
+    "L": lines((50, 30, 50, 110), (50, 110, 120, 110), width=5),
+    "Y": lines((80, 70, 80, 115), (80, 70, 45, 30), (80, 70, 115, 30), width=5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ground", ["light", "dark", "cloth"])
+def test_a_box_around_a_thin_thing_takes_that_thing(ground: str) -> None:
+    for name, mask in THIN.items():
+        frame = drawn_on(ground, mask, (215, 205, 190) if ground == "dark" else (40, 50, 90))
+        boxes = [box_of(mask), box_of(mask, 2)]
+        for those in (Masks.empty(frame.size_hw), NaiveSegmenter().segment(frame)):
+            found = outline(frame, Proposing(), propose=lambda _, m=those: m, boxes_xywh=boxes)
+            assert found.fits.all(), f"{name} is no guess"
+            for index in range(2):
+                assert iou(found.masks.dense(index), mask) >= 0.5, f"{name}, box {index}"
+
+
+def test_where_the_colours_say_nothing_the_box_chooses() -> None:
+    """A stick among many: what is around the box has its colours, too."""
+    frame = Frame(np.full((140, 160, 3), 90, np.uint8))
+    for name, mask in THIN.items():
+        part = mask.copy()
+        part[:, 80:] = False
+        those = Masks.from_dense(np.stack([part, mask]))
+        found = outline(frame, Proposing(), propose=lambda _, m=those: m, boxes_xywh=[box_of(mask)])
+        np.testing.assert_array_equal(found.masks.dense(0), mask, err_msg=name)
+        assert found.fits.all()
+
+
+@pytest.mark.parametrize("ground", ["light", "dark", "cloth"])
+@pytest.mark.parametrize("hole", [13, 18, 24, 27])
+def test_a_box_and_a_point_keep_the_hole_of_a_ring(ground: str, hole: int) -> None:
+    y, x = np.mgrid[:140, :160]
+    mask = (np.hypot(x - 80, y - 70) <= 30) & (np.hypot(x - 80, y - 70) > hole)
+    frame = drawn_on(ground, mask, (215, 205, 190) if ground == "dark" else (40, 50, 90))
+    those = NaiveSegmenter().segment(frame)
+    boxes, point = [box_of(mask), box_of(mask, 3)], (80 - 28, 70)
+    found = outline(frame, NaiveSegmenter(), propose=lambda _: those,
+                    boxes_xywh=boxes, points_xy=[point])  # fmt: skip
+    for index in range(3):
+        assert iou(found.masks.dense(index), mask) > 0.65
+    assert found.fits.all()
+
+
+def test_a_box_fills_a_disc_with_a_reflection() -> None:
+    y, x = np.mgrid[:140, :160]
+    mask, spot = np.hypot(x - 80, y - 70) <= 30, np.hypot(x - 88, y - 64) <= 11
+    for ground, ink in (
+        ("light", (50, 50, 60)),
+        ("cloth", (60, 70, 120)),
+        ("dark", (150, 140, 130)),
+    ):
+        image = drawn_on(ground, mask, ink).image_rgb.copy()
+        image[spot] = 252
+        frame = Frame(image)
+        those = NaiveSegmenter().segment(frame)
+        found = masks_for_boxes(frame, those, [box_of(mask)])
+        assert iou(found.dense(0), mask) > 0.9, ground
 
 
 # Whoever draws them

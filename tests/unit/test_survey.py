@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,3 +131,15 @@ def test_alike_unknown_objects_are_groups_and_suggestions_are_by_name() -> None:
 
 def test_nothing_surveyed_is_no_group() -> None:
     assert Survey().groups() == []
+
+
+def test_groups_of_clear_outlines_come_before_scraps_of_background() -> None:
+    scraps, nuts = (
+        [unit(0, 1, 0.01 * i) for i in range(5)],
+        [unit(1, 0.05 * i, 0) for i in range(3)],
+    )
+    found = surveyed([*scraps, *nuts])
+    quality = np.array([0.27] * len(scraps) + [0.6] * len(nuts), np.float32)
+    survey = Survey()
+    survey.put(0, replace(found, masks=replace(found.masks, predicted_ious=quality)))
+    assert [len(group.members) for group in survey.groups()] == [len(nuts), len(scraps)]

@@ -108,6 +108,38 @@ def test_what_was_taken_is_done_before_the_end() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("results", [[], ["one"], ["one", "two", "three"], None])
+def test_work_that_gives_no_result_for_each_item_is_an_error_and_the_worker_goes_on(
+    results: Any,
+) -> None:
+    async def main() -> None:
+        queue = WorkQueue(10, 20)
+        both = [queue.run("a", lambda _: results, item) for item in (1, 2)]
+        for each in await asyncio.gather(*both, return_exceptions=True):
+            assert isinstance(each, (ValueError, TypeError)) or (each, results) == ("one", ["one"])
+        assert await queue.run("b", lambda items: items, 3) == 3
+        assert queue.well
+        queue.close(5)
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_fails_is_seen_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        queue = WorkQueue(10, 20)
+        with monkeypatch.context() as patched:
+            patched.setattr(queue, "_take", lambda _: 1 / 0)
+            first = asyncio.create_task(queue.run("a", lambda items: items, 1))
+            while queue.well:
+                await asyncio.sleep(0.01)
+        assert await first == 1
+        while not queue.well:
+            await asyncio.sleep(0.01)
+        queue.close(5)
+
+    asyncio.run(main())
+
+
 def test_what_is_slow_waits_for_itself() -> None:
     async def main() -> None:
         slow, quick, queue = Worker(), Worker(), WorkQueue(2, 20)

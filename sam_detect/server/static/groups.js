@@ -1,7 +1,7 @@
 // Groups of objects of all pictures that are alike: take out what does not belong, name the rest.
 
 import { asJson, asUrl } from "./api.js";
-import { at, made, say } from "./dom.js";
+import { at, made, say, trying } from "./dom.js";
 
 const SHOWN = 60; // thumbnails of a group at a time
 const AT_ONCE = 25; // groups
@@ -20,18 +20,25 @@ export class Groups {
     await this.draw();
   }
 
-  /** Shows what was found meanwhile, as long as the user does nothing in it. */
+  /** Shows what was found meanwhile; where the user is at work in the groups, they stay in their places until asked for. */
   async refresh() {
-    if (!at("groups").hidden && !at("groups").contains(document.activeElement) && !at("groups").querySelector("[aria-pressed=false]")) await this.draw();
+    if (!at("groups").hidden) await this.draw(() => at("groups").querySelector(".objects-group")
+      && (at("groups").matches(":hover") || at("groups").contains(document.activeElement) || at("groups").querySelector("[aria-pressed=false]")));
   }
 
-  async draw() {
+  /** Shows the groups as they are now; only says that there are others, where `busy()`. */
+  async draw(busy = () => false) {
+    const asked = (this.asked = (this.asked ?? 0) + 1);
     const { groups, surveyed } = await asJson("api/groups");
+    if (asked !== this.asked) return; // a later answer was here before this one
+    if (busy()) { at("newer-groups").disabled = false; return; }
     const text = groups.length
       ? `${groups.length} groups of alike objects without a sure name, of ${surveyed} pictures. Click on what does not belong to a group, then name the rest, or say that it is nothing.`
       : `No groups yet: the objects of ${surveyed} pictures were compared. Others follow while you do nothing else.`;
     const list = made("div", { className: "groups-list" }, ...groups.slice(0, AT_ONCE).map((group, index) => drawn(group, index, this.page)));
-    at("groups").replaceChildren(made("h2", { textContent: "Groups" }), made("p", { textContent: text }), list);
+    const newer = made("button", { id: "newer-groups", type: "button", textContent: "Show what was found meanwhile", disabled: true });
+    newer.addEventListener("click", () => trying(() => this.draw()));
+    at("groups").replaceChildren(made("div", { className: "row" }, made("h2", { textContent: "Groups" }), newer), made("p", { textContent: text }), list);
   }
 }
 

@@ -22,20 +22,31 @@ const state = { picture: null, digest: null, objects: [], library: "", survey: -
 const queue = new Queue();
 const why = new Why(() => state.picture);
 const counts = new Counts();
-const names = new Names((label) => trying(() => name(label)));
+const names = new Names({ name: (label) => trying(() => name(label)), library: () => state.library });
 
 // -- the picture -------------------------------------------------------------------------------
 
 const viewer = new Viewer(at("viewer"), at("shapes"), at("marks"), {
-  press: (point, event) => (tools.name === "select" && event.shiftKey ? "box" : tools.press(point, event)),
+  colour: (label) => names.colourOf(label),
+  press: (point, event) => {
+    names.mouse = event.pointerType === "mouse";
+    return tools.name === "select" && event.shiftKey ? "box" : tools.press(point, event);
+  },
   drag: (point) => tools.drag(point),
-  release: () => trying(() => tools.release()),
+  release: () => { names.ready(); trying(() => tools.release()); },
   box: (x0, y0, x1, y1) => select([...viewer.marks.selected, ...viewer.shapes.inside(x0, y0, x1, y1).map((object) => object.id)]),
   click: async (point, event) => {
     at("shapes").focus({ preventScroll: true });
-    if (await trying(() => tools.click(point, event))) return;
-    if (tools.name === "points") return;
-    if (tools.name === "select" && (event.ctrlKey || event.metaKey)) { await trying(() => outlineAt(point)); return; }
+    if (tools.takes(event)) {
+      names.ready();
+      await trying(() => tools.click(point, event));
+      return;
+    }
+    if (tools.name === "select" && (event.ctrlKey || event.metaKey)) {
+      names.ready();
+      await trying(() => outlineAt(point));
+      return;
+    }
     toggle(viewer.shapes.hit(viewer.context, ...point), event.shiftKey);
   },
   hover: (point) => hover(viewer.shapes.hit(viewer.context, ...point)),
@@ -49,7 +60,8 @@ const tools = new Tools({
   redraw: () => viewer.redrawMarks(),
   scale: () => (viewer.ready() ? viewer.view().scale / devicePixelRatio : 1),
   say,
-  send: (edit, kept = []) => send("outlines", { ...edit, keep: true }, { select: kept }),
+  begun: () => { select([]); names.ready(); },
+  send: (edit, kept = []) => send("outlines", { ...edit, keep: true }, { select: edit.label ? null : kept }),
   preview: async (edit) => (await trying(() => asJson(`api/pictures/${state.picture}/outlines`, { ...edit, keep: false })))?.rings ?? [],
   rings: async (id, detail) => (await asJson(`api/pictures/${state.picture}/outlines/${id}?detail=${detail}`)).rings,
 });
@@ -57,9 +69,11 @@ viewer.overlay = (context, view, colours) => tools.draw(context, view, colours);
 
 async function open(number) {
   if (number === undefined) { say("there are no pictures"); return; }
+  if (tools.busy) trying(keep);
   state.picture = number;
   state.opening?.abort();
   const mine = (state.opening = new AbortController());
+  names.begin();
   select([]);
   why.show(null);
   tools.clear();
@@ -120,6 +134,7 @@ function selectedObjects() {
 }
 
 function select(ids) {
+  const before = viewer.marks.selected.size;
   viewer.marks.selected = new Set(ids);
   const chosen = selectedObjects();
   at("selected-count").textContent = chosen.length ? (chosen.length === 1 ? "1 object" : `${chosen.length} objects`) : "what is selected";
@@ -127,6 +142,9 @@ function select(ids) {
   at("confirm").disabled = !chosen.some((object) => object.label && !object.taught);
   const wrong = new Set(chosen.filter((object) => object.label !== null).map((object) => object.label));
   at("reject").firstChild.data = wrong.size === 1 ? `Not ${[...wrong][0]}` : chosen.length && !wrong.size ? "No object" : "Is not this";
+  at("label").placeholder = chosen.length ? "type a name" : "";
+  if (chosen.length) names.ready();
+  else if (before) names.leave();
   names.showStart(chosen.length > 0);
   counts.showNext(chosen.length > 0);
   if (chosen.length === 1) explain(chosen[0]);
@@ -135,6 +153,9 @@ function select(ids) {
 }
 
 function toggle(object, more) {
+  if (!more) state.outlining = null;
+  if (!more && viewer.marks.selected.size) names.begin();
+  else if (!more && names.typed) at("label").select();
   const chosen = more ? new Set(viewer.marks.selected) : new Set();
   if (object && !(viewer.marks.selected.has(object.id) && chosen.delete(object.id))) {
     if (more || !viewer.marks.selected.has(object.id) || viewer.marks.selected.size > 1) chosen.add(object.id);
@@ -179,8 +200,16 @@ const outbox = new Outbox({
 /** Sends a decision about the open picture; where the server cannot be reached, it is kept and sent later, in order. */
 function send(to, body, { select: chosen = null } = {}) {
   const picture = { number: state.picture, name: queue.pictures[state.picture].name, digest: state.digest };
-  return outbox.send({ to, body, picture, select: chosen });
+  const sent = outbox.send({ to, body, picture, select: chosen });
+  if (chosen && !body.objects?.length) {
+    state.outlining = sent;
+    sent.finally(() => { if (state.outlining === sent) state.outlining = null; });
+  }
+  return sent;
 }
+
+/** Whether what is typed is a name: of what is selected, was begun, or is being outlined. */
+const naming = () => Boolean(viewer.marks.selected.size || tools.busy || state.outlining);
 
 async function decide(decisions) {
   if (!decisions.length) { say("select objects first"); return; }
@@ -206,19 +235,31 @@ async function outlineAt(point) {
 async function name(label) {
   if (label && tools.name === "points" && tools.busy) {
     at("label").value = label;
-    showKeep();
-    await tools.keep();
-    await names.load();
+    await keep();
     return;
   }
   if (!label) { at("label").focus(); return; }
+  if (tools.busy) trying(keep); // vertices that were moved
+  if (state.outlining) {
+    say(`${label}: as soon as the object is outlined`);
+    names.clear();
+    if (!(await state.outlining)) return;
+  }
   if (!viewer.marks.selected.size) { say("select an object first: click on it"); return; }
-  at("label").value = label;
-  showKeep();
+  names.clear();
   await decide([...viewer.marks.selected].map((object) => ({ object, label })));
 }
 
+/** Keeps what a tool has begun, under the name in the field if there is one. */
+async function keep() {
+  const saved = tools.keep();
+  if (!tools.busy) names.clear();
+  await saved;
+  await names.load();
+}
+
 async function confirmSelected() {
+  if (tools.busy) { await keep(); return; }
   names.started();
   await decide(selectedObjects().filter((object) => object.label && !object.taught).map((object) => ({ object: object.id, label: object.label })));
 }
@@ -231,6 +272,7 @@ async function reject() {
 }
 
 async function remove() {
+  if (tools.busy) { tools.back(); return; }
   if (!viewer.marks.selected.size) { say("select objects first"); return; }
   const objects = [...viewer.marks.selected];
   const saved = send("delete", { objects });
@@ -328,6 +370,7 @@ const groups = new Groups({
 });
 
 function chooseTool(chosen) {
+  if (tools.busy) trying(keep);
   tools.choose(chosen);
   for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === chosen));
   at("tool-options").hidden = chosen === "select";
@@ -344,9 +387,13 @@ function showKeep() {
 }
 
 function cancel() {
-  if (tools.busy) tools.clear();
+  if (tools.busy) tools.back();
   else if (tools.name !== "select") chooseTool("select");
-  else select([]);
+  else {
+    names.begin();
+    select([]);
+    at("all-finished").hidden = true;
+  }
 }
 
 const ACTIONS = {
@@ -357,7 +404,7 @@ const ACTIONS = {
   confirm: confirmSelected,
   reject,
   delete: remove,
-  name: () => { at("label").focus(); at("label").select(); },
+  name: () => { at("label").focus(); at("label").select(); names.touched = true; },
   "accept-all": acceptAll,
   "select-all": () => select(viewer.shapes.objects.map((object) => object.id)),
   unknown: () => at("show-unknown").click(),
@@ -366,9 +413,8 @@ const ACTIONS = {
   fit: () => viewer.fit(),
   "zoom-in": () => viewer.zoom(1.4),
   "zoom-out": () => viewer.zoom(1 / 1.4),
-  undo: () => travel("undo"),
+  undo: () => (tools.busy ? tools.back() : travel("undo")),
   redo: () => travel("redo"),
-  keep: () => tools.keep(),
   cancel,
   help: () => { showKeys(at("keys"), say); at("help").showModal(); },
 };
@@ -376,16 +422,16 @@ for (const tool of ["select", "points", "brush", "erase", "reshape", "split"]) A
 
 function act(action) {
   if (action.startsWith("label ")) {
-    const label = names.labels[Number(action.slice(6)) - 1];
+    const label = names.ofKey(Number(action.slice(6)));
     return label ? trying(() => name(label)) : undefined;
   }
   return trying(ACTIONS[action]);
 }
 
 connect({
-  act, chooseTool, finish, hover, toggle, showKeep, viewer, tools,
+  act, chooseTool, finish, hover, toggle, keep, naming, names, showKeep, viewer, tools,
   counts: () => { kept.set(SLIDER, at("threshold").value); counts.showAccept(); viewer.setLeast(counts.least); },
-  named: async () => { at("shapes").focus({ preventScroll: true }); await name(at("label").value.trim()); },
+  named: async () => { at("shapes").focus({ preventScroll: true }); await name(names.typed); },
   accepted: acceptAll,
   pointed: (object) => speak(describe(object)),
   shown: () => { kept.set(UNKNOWN, at("show-unknown").checked); show(state.objects); },

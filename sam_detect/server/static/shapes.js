@@ -1,17 +1,23 @@
 // The outlines of a picture: which one is at a point, and how they are drawn. Ten thousand are drawn
 // in time because those of a part of the picture are one path, in no more detail than the screen can
 // show, with hairlines where objects are small; tiny ones are boxes. What follows the pointer is drawn
-// by itself, on a canvas above.
+// by itself, on a canvas above. Each label has its colour; a dark line below it shows on any picture.
+
+import { placed } from "./tags.js";
 
 const CELLS = 16; // of a grid over the picture, on each side
 const TINY_PX = 5;
 const SMALL_PX = 28; // of objects that are shown smaller, a line of full width would hide too much
 const CLOSE_PX = 0.2; // to this outlines are simplified, in pixels of the canvas; twice that at most
-const NAMED_PX = 56; // objects that are shown smaller carry no name
-const LEAST_NAME_PX = 110; // so much of a name is shown of any object
+const LONGEST_NAME_PX = 160; // of any object; a larger object shows more
+const TAG_PX = 17; // the height of a name
 const MOST_NAMES = 120;
+const MOST_SEEN = 500; // objects; where more are seen, small ones carry no name
+const MOST_COVERED = 0.3; // of the picture, by names; where more are seen, those that fit on their objects are shown
 const STYLES = ["unknown", "doubtful", "suggested", "taught"];
-const WIDTHS = { unknown: 1.25, doubtful: 2, suggested: 2, taught: 3 };
+const WIDTHS = { unknown: 1.25, doubtful: 2, suggested: 2, taught: 4 };
+const DARK = "rgb(16 18 23 / .88)";
+const WHITE = "#ffffff";
 const DASHES_PX = [6, 4]; // of suggestions that would not be accepted
 
 const area = (object) => object.bbox_xywh[2] * object.bbox_xywh[3];
@@ -20,6 +26,12 @@ function styleOf(object, least) {
   if (object.taught) return "taught";
   if (object.label === null) return "unknown";
   return object.confidence < least ? "doubtful" : "suggested";
+}
+
+/** The colour of an object's outline; `colours.of` has those of labels. */
+function colourOf({ label, taught }, colours) {
+  if (label === null) return colours.unnamed;
+  return colours.of?.(label) ?? colours[taught ? "taught" : "suggested"];
 }
 
 /** A closed ring with fewer points, none farther than `close` from it (Douglas and Peucker 1973). */
@@ -93,6 +105,8 @@ export class Shapes {
     // The smallest first: what lies inside of another can be clicked.
     this.objects = [...objects].sort((one, other) => area(one) - area(other));
     this.paths = new Map();
+    this.texts = new Map();
+    this.named = new Set(); // ids of the objects whose names are written
     this.cells = new Map();
     for (const object of this.objects) {
       const [x, y, w, h] = object.bbox_xywh;
@@ -117,14 +131,15 @@ export class Shapes {
     return this.paths.get(object.id);
   }
 
-  /** What a cell draws, by style; made once for each doubling of the scale. */
-  outlines(cell, scale) {
+  /** What a cell draws, by style and colour; made once for each doubling of the scale. */
+  outlines(cell, scale, colours) {
     const level = Math.floor(Math.log2(scale));
     if (!cell.levels.has(level)) {
       const paths = {};
       for (const object of cell.drawn) {
         const rings = object.rings.map((ring) => simplified(ring, CLOSE_PX / 2 ** level));
-        trace((paths[styleOf(object, this.least)] ??= new Path2D()), rings);
+        const ofStyle = (paths[styleOf(object, this.least)] ??= {});
+        trace((ofStyle[colourOf(object, colours)] ??= new Path2D()), rings);
       }
       cell.levels.set(level, paths);
     }
@@ -195,18 +210,27 @@ export class Shapes {
     const visible = [...this.cells.values()].filter(({ drawn, box }) => drawn.length && box[0] < seen[2] && box[1] < seen[3] && box[2] > seen[0] && box[3] > seen[1]);
     context.lineJoin = "bevel"; // at an outline's many corners a round one looks the same
     for (const style of STYLES) {
-      context.strokeStyle = context.fillStyle = colours[style === "doubtful" ? "suggested" : style];
       for (const cell of visible) {
         if (cell.side * scale < TINY_PX) {
-          for (const object of cell.drawn) if (styleOf(object, this.least) === style) context.fillRect(...object.bbox_xywh);
+          for (const object of cell.drawn) {
+            if (styleOf(object, this.least) !== style) continue;
+            context.fillStyle = colourOf(object, colours);
+            context.fillRect(...object.bbox_xywh);
+          }
           continue;
         }
-        const path = this.outlines(cell, scale)[style];
-        if (!path) continue;
         const small = cell.side * scale < SMALL_PX * devicePixelRatio;
-        context.lineWidth = (small ? 1 : WIDTHS[style] * devicePixelRatio) / scale;
         context.setLineDash(style === "doubtful" && !small ? DASHES_PX.map((length) => (length * devicePixelRatio) / scale) : []);
-        context.stroke(path);
+        for (const [colour, path] of Object.entries(this.outlines(cell, scale, colours)[style] ?? {})) {
+          if (!small) {
+            context.strokeStyle = DARK;
+            context.lineWidth = ((WIDTHS[style] + (style === "unknown" ? 0.75 : 1.5)) * devicePixelRatio) / scale;
+            context.stroke(path);
+          }
+          context.strokeStyle = colour;
+          context.lineWidth = (small ? 1 : WIDTHS[style] * devicePixelRatio) / scale;
+          context.stroke(path);
+        }
       }
     }
     context.setLineDash([]);
@@ -217,7 +241,8 @@ export class Shapes {
    * Draws what is selected and pointed at, above the outlines.
    * @param marks {selected: Set, hovered}: ids.
    */
-  drawMarks(context, { scale, x, y, width, height }, colours, marks) {
+  drawMarks(context, view, colours, marks) {
+    const { scale, x, y, width, height } = view;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, width, height);
     context.setTransform(scale, 0, 0, scale, x, y);
@@ -231,31 +256,93 @@ export class Shapes {
       context.stroke(this.path(object));
     }
     const hovered = this.byId.get(marks.hovered);
-    if (hovered) context.fill(this.path(hovered), "evenodd");
+    if (!hovered) return;
+    context.fill(this.path(hovered), "evenodd");
+    this.drawName(context, hovered, view, colours);
   }
 
-  drawNames(context, { scale, x, y }, colours, visible) {
+  /** The name of an object as it is written, with its width. */
+  written(context, object, room) {
+    const px = devicePixelRatio;
+    const [before, after] = object.taught ? ["✓ ", ""] : ["", ` ${Math.round(100 * object.confidence)} %`];
+    const key = [before, object.label, after, Math.round(room)].join();
+    if (!this.texts.has(key)) {
+      const text = before + fitted(context, object.label, room - context.measureText(before + after).width) + after;
+      this.texts.set(key, { text, wide: Math.ceil(context.measureText(text).width + 14 * px) });
+    }
+    return this.texts.get(key);
+  }
+
+  drawNames(context, { scale, x, y, width, height }, colours, visible) {
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.font = `600 ${Math.round(12 * devicePixelRatio)}px system-ui, sans-serif`;
-    context.textBaseline = "top";
-    let left = MOST_NAMES;
+    this.named = new Set();
+    const px = devicePixelRatio;
+    context.font = fontOf(px);
+    const [high, names] = [TAG_PX * px, []];
+    const crowded = visible.reduce((sum, { drawn }) => sum + drawn.length, 0) > MOST_SEEN;
+    let covered = 0;
     for (const cell of visible) {
-      if (cell.side * scale < NAMED_PX * devicePixelRatio) continue;
+      if (crowded && cell.side * scale < SMALL_PX * px) continue;
       for (const object of cell.drawn) {
-        const [ox, oy, w] = object.bbox_xywh;
-        if (object.label === null || w * scale < NAMED_PX * devicePixelRatio) continue;
-        if (!left) return;
-        left -= 1;
-        const sure = object.taught ? "" : ` ${Math.round(100 * object.confidence)} %`;
-        const room = Math.max(w * scale, LEAST_NAME_PX * devicePixelRatio);
-        const text = fitted(context, object.label, room - context.measureText(sure).width) + sure;
-        const [tx, ty] = [ox * scale + x, oy * scale + y];
-        const wide = context.measureText(text).width + 6 * devicePixelRatio;
-        context.fillStyle = colours.ground;
-        context.fillRect(tx, ty, wide, 16 * devicePixelRatio);
-        context.fillStyle = colours.text;
-        context.fillText(text, tx + 3 * devicePixelRatio, ty + 2 * devicePixelRatio);
+        const [ox, oy, w, h] = object.bbox_xywh;
+        const box = [ox * scale + x, oy * scale + y, w * scale, h * scale];
+        if (object.label === null || box[0] > width || box[1] > height || box[0] + box[2] < 0 || box[1] + box[3] < 0) continue;
+        const written = this.written(context, object, Math.max(box[2], LONGEST_NAME_PX * px));
+        names.push({ object, box, ...written });
+        covered += written.wide * high;
       }
     }
+    const few = covered < MOST_COVERED * width * height;
+    const shown = few ? names : names.filter(({ box, wide }) => box[2] >= wide && box[3] >= 2 * high).slice(-MOST_NAMES);
+    shown.sort((one, other) => one.box[2] * one.box[3] - other.box[2] * other.box[3]);
+    const tags = placed(shown, high, width, height).map((place, index) => ({ ...shown[index], place })).filter(({ place }) => place);
+    for (const { object, box, place } of tags) if (place.line) drawLine(context, place.box, box, colourOf(object, colours), px);
+    for (const { object, text, place } of tags) {
+      this.named.add(object.id);
+      drawTag(context, text, place.box, colourOf(object, colours), px);
+    }
+  }
+
+  /** The name of an object that is pointed at, where it is not written anyway. */
+  drawName(context, object, { scale, x, y, width, height }, colours) {
+    if (object.label === null || this.named.has(object.id)) return;
+    const px = devicePixelRatio;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.font = fontOf(px);
+    const [ox, oy, w, h] = object.bbox_xywh;
+    const box = [ox * scale + x, oy * scale + y, w * scale, h * scale];
+    const { text, wide } = this.written(context, object, LONGEST_NAME_PX * px);
+    const [place] = placed([{ box, wide }], TAG_PX * px, width, height);
+    if (place) drawTag(context, text, place.box, colourOf(object, colours), px);
+  }
+}
+
+const fontOf = (px) => `600 ${Math.round(12 * px)}px system-ui, sans-serif`;
+
+/** A name, with the colour of its label. */
+function drawTag(context, text, [x, y, wide, high], colour, px) {
+  context.fillStyle = DARK;
+  context.fillRect(x, y, wide, high);
+  context.fillStyle = colour;
+  context.fillRect(x, y, 5 * px, high);
+  context.fillStyle = WHITE;
+  context.textBaseline = "middle";
+  context.fillText(text, x + 9 * px, y + high / 2 + px / 2);
+}
+
+/** A line from a name to its object. */
+function drawLine(context, [x, y, wide, high], [ox, oy, w, h], colour, px) {
+  const [toX, toY] = [ox + w / 2, oy + h / 2];
+  const from = [Math.max(x, Math.min(toX, x + wide)), Math.max(y, Math.min(toY, y + high))];
+  for (const [style, line, dot] of [[DARK, 3.5, 4], [colour, 1.5, 2.5]]) {
+    context.strokeStyle = context.fillStyle = style;
+    context.lineWidth = line * px;
+    context.beginPath();
+    context.moveTo(...from);
+    context.lineTo(toX, toY);
+    context.stroke();
+    context.beginPath();
+    context.arc(toX, toY, dot * px, 0, 2 * Math.PI);
+    context.fill();
   }
 }

@@ -2,16 +2,28 @@
 
 const HELP = {
   select: "",
-  points: "Click on the object; Alt-click (or right-click) where it is not. Drag a box around it. Shift-click begins the next object. Keep them when the outlines are right.",
+  points: "Click on the object, or drag a box around it; Alt-click (or right-click) where it is not. Another box, Shift-click or Shift-drag begins the next object. Type a name and press Enter: all are kept under it. Enter alone keeps them without a name; Esc takes back the last click or box.",
   brush: "Paint. With an object selected, the stroke is added to it; else it is a new object. Shift-paint always begins a new one, and keeps the others selected.",
   erase: "Select an object, then wipe away what does not belong to it.",
-  reshape: "Select one object. Drag a vertex; click on an edge to add one; Alt-click on a vertex removes it.",
+  reshape: "Select one object. Drag a vertex; click on an edge to add one; Alt-click on a vertex removes it. Enter keeps it, Esc does not.",
   split: "Select one object, then drag a line across it.",
 };
 const NEAR_PX = 9;
 const LEAST_DRAG_PX = 6;
+const SAME_BOX = 0.5; // a box that overlaps the last one so much (IoU) is that box, drawn better
 
 const distance = ([x0, y0], [x1, y1]) => Math.hypot(x0 - x1, y0 - y1);
+
+const promptOf = ({ clicks, positive, box }) => ({ points: clicks, positive, box });
+
+/** How far two boxes [x, y, w, h] overlap (IoU). */
+function overlap([ax, ay, aw, ah], [bx, by, bw, bh]) {
+  const wide = Math.max(0, Math.min(ax + aw, bx + bw) - Math.max(ax, bx));
+  const high = Math.max(0, Math.min(ay + ah, by + bh) - Math.max(ay, by));
+  return (wide * high) / (aw * ah + bw * bh - wide * high || 1);
+}
+
+const within = ([x, y, w, h], [px, py]) => px >= x && py >= y && px <= x + w && py <= y + h;
 
 /** The point of an edge that is nearest to another point, and how far it is. */
 function nearestOn([ax, ay], [bx, by], [x, y]) {
@@ -23,7 +35,7 @@ function nearestOn([ax, ay], [bx, by], [x, y]) {
 
 export class Tools {
   /**
-   * @param page {selected(): ids, label(): the name that is typed, send(edit, kept): adds what it makes to the kept ids and selects them, preview(edit): rings, rings(id, detail): rings, redraw(), say(text), scale(): pixels of the screen for one of the picture}
+   * @param page {selected(): ids, label(): the name that is typed, begun(): a new object is begun, send(edit, kept): adds what it makes to the kept ids and selects them, preview(edit): rings, rings(id, detail): rings, redraw(), say(text), scale(): pixels of the screen for one of the picture}
    */
   constructor(page) {
     this.page = page;
@@ -41,16 +53,19 @@ export class Tools {
   get help() { return HELP[this.name]; }
 
   /** Whether something was begun that can be kept or cancelled. */
-  get busy() { return Boolean(this.begun.length || this.clicks.length || this.box || this.changed); }
+  get busy() { return Boolean(this.begun.length || this.changed); }
+
+  /** The object that clicks and boxes are about. */
+  get now() { return this.begun.at(-1); }
 
   clear() {
-    Object.assign(this, { begun: [], stroke: [], clicks: [], positive: [], box: null, rings: [], vertex: null, changed: false, asked: (this.asked ?? 0) + 1 });
+    Object.assign(this, { begun: [], stroke: [], rings: [], vertex: null, changed: false, asked: (this.asked ?? 0) + 1 });
     this.page.redraw();
   }
 
   /** Whether the tool takes this press, so that the picture does not move. */
   press(point, event) {
-    this.another = this.name === "brush" && event.shiftKey;
+    this.another = ["brush", "points"].includes(this.name) && event.shiftKey;
     if (this.name === "brush" || (this.name === "erase" && this.one("erase"))) {
       this.stroke = [point];
       return true;
@@ -85,8 +100,7 @@ export class Tools {
       const [[x0, y0], [x1, y1]] = stroke;
       this.stroke = [];
       if (distance(...stroke) * this.page.scale() > LEAST_DRAG_PX) {
-        this.box = [Math.min(x0, x1), Math.min(y0, y1), Math.abs(x1 - x0), Math.abs(y1 - y0)];
-        await this.preview();
+        await this.boxed([Math.min(x0, x1), Math.min(y0, y1), Math.abs(x1 - x0), Math.abs(y1 - y0)]);
       }
       return;
     }
@@ -106,30 +120,32 @@ export class Tools {
     await this.send({ tool: this.name, points: stroke, radius, objects }, { points: stroke, radius: this.name === "split" ? 0 : radius }, kept);
   }
 
+  /** Whether a click is for the tool, and does not select. */
+  takes(event) { return ["points", "brush"].includes(this.name) || (this.name === "reshape" && (event.altKey || this.changed)); }
+
   async click(point, event) {
     if (this.name === "points") {
-      if (event.shiftKey && (this.clicks.length || this.box)) this.next();
-      this.clicks.push(point);
-      this.positive.push(!(event.altKey || event.button === 2));
+      if (event.shiftKey || !this.begun.length) this.begin();
+      this.now.clicks.push(point);
+      this.now.positive.push(!(event.altKey || event.button === 2));
       await this.preview();
-      return true;
-    }
-    if (this.name === "reshape" && event.altKey) {
+    } else if (this.name === "reshape" && event.altKey) {
       const near = this.nearVertex(point);
       if (near && this.rings[near[0]].length > 3) {
         this.rings[near[0]].splice(near[1], 1);
         this.changed = true;
         this.page.redraw();
       }
-      return true;
     }
-    return this.name === "brush" || (this.name === "reshape" && this.changed);
   }
 
   async keep() {
     if (!this.busy) return;
+    // Where nothing was found there is nothing to keep.
+    const found = this.begun.filter(({ rings }) => rings === null || rings.length);
+    if (this.name === "points" && !found.length) { this.page.say("nothing is outlined yet: click on the object"); return; }
     const edit = this.name === "points"
-      ? { tool: "clicks", prompts: this.prompts(), label: this.page.label() }
+      ? { tool: "clicks", prompts: found.map(promptOf), label: this.page.label() }
       : { tool: "reshape", rings: this.rings, objects: this.page.selected() };
     const sent = { outlines: this.outlines() };
     this.clear();
@@ -147,7 +163,7 @@ export class Tools {
   }
 
   /** What was begun and would be kept: the rings of each object. */
-  outlines() { return [...this.begun.map(({ rings }) => rings), this.rings].filter((rings) => rings.length); }
+  outlines() { return [...this.begun.map(({ rings }) => rings), this.rings].filter((rings) => rings?.length); }
 
   /** Loads the vertices of what is selected, in this much detail. */
   async loadRings(detail = this.detail ?? 0.5) {
@@ -162,24 +178,42 @@ export class Tools {
   }
 
   /** Begins the next object. */
-  next() {
-    this.begun.push({ prompt: this.prompt(), rings: this.rings });
-    Object.assign(this, { clicks: [], positive: [], box: null, rings: [] });
+  begin() {
+    this.begun.push({ clicks: [], positive: [], box: null, rings: null, asked: 0 });
+    this.page.begun();
   }
 
-  prompt() { return { points: this.clicks, positive: this.positive, box: this.box }; }
-
-  prompts() {
-    const all = this.begun.map(({ prompt }) => prompt);
-    return this.clicks.length || this.box ? [...all, this.prompt()] : all;
+  /** A box: of the object that was begun, if its clicks lie in it or it is its box, drawn better; else of the next one. */
+  async boxed(box) {
+    const { now } = this;
+    const same = now && (now.box ? overlap(now.box, box) > SAME_BOX : now.clicks.some((point) => within(box, point)));
+    if (!same || this.another) this.begin();
+    this.now.box = box;
+    await this.preview();
   }
 
-  async preview() {
-    const asked = (this.asked += 1);
+  /** Takes back the last click or box; the vertices that were moved. */
+  back() {
+    const { now } = this;
+    if (!now) {
+      this.clear();
+      this.loadRings();
+    } else if (now.clicks.length + Boolean(now.box) > 1) {
+      if (now.clicks.pop()) now.positive.pop();
+      else now.box = null;
+      this.preview();
+    } else {
+      this.begun.pop();
+      this.page.redraw();
+    }
+  }
+
+  async preview(object = this.now) {
+    const asked = (object.asked += 1);
     this.page.redraw();
-    const rings = this.positive.includes(true) || this.box ? await this.page.preview({ tool: "clicks", prompts: [this.prompt()] }) : [];
-    if (asked !== this.asked) return;
-    this.rings = rings;
+    const rings = object.positive.includes(true) || object.box ? await this.page.preview({ tool: "clicks", prompts: [promptOf(object)] }) : [];
+    if (asked !== object.asked) return;
+    object.rings = rings;
     this.page.redraw();
   }
 
@@ -234,19 +268,19 @@ export class Tools {
         for (const ring of this.rings) for (const [x, y] of ring) this.disc(context, x, y, 4 * dot);
       }
     }
-    if (this.box) context.strokeRect(...this.box);
+    for (const { box } of this.begun) if (box) context.strokeRect(...box);
     if (this.name === "points") {
       if (this.stroke.length) {
         const [[x0, y0], [x1, y1]] = this.stroke;
         context.strokeRect(x0, y0, x1 - x0, y1 - y0);
       }
-      this.clicks.forEach(([x, y], index) => {
-        context.fillStyle = this.positive[index] ? colours.taught : colours.unknown;
+      for (const { clicks, positive } of this.begun) clicks.forEach(([x, y], index) => {
+        context.fillStyle = positive[index] ? colours.taught : colours.unknown;
         this.disc(context, x, y, 6 * dot);
         context.beginPath(); // a minus, and for an object a plus: not by colour alone
         context.moveTo(x - 3 * dot, y);
         context.lineTo(x + 3 * dot, y);
-        if (this.positive[index]) {
+        if (positive[index]) {
           context.moveTo(x, y - 3 * dot);
           context.lineTo(x, y + 3 * dot);
         }

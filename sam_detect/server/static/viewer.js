@@ -10,7 +10,7 @@ export class Viewer {
    * @param element holds the tiles.
    * @param canvas lies above it, for the outlines.
    * @param above lies above these, for what changes often.
-   * @param events {click, hover, leave, press, drag, release, box}: called with points of the picture; `press` says whether a drag is for drag and release, or "box" for a box.
+   * @param events {click, hover, leave, press, drag, release, box}: called with points of the picture; `press` says whether a drag is for drag and release, or "box" for a box; `colour(label)` of its outlines.
    */
   constructor(element, canvas, above, events) {
     [this.canvas, this.above, this.events] = [canvas, above, events];
@@ -37,6 +37,8 @@ export class Viewer {
       crossOriginPolicy: false,
     });
     this.osd.canvas.removeAttribute("tabindex");
+    // Who types a name can move the picture meanwhile.
+    this.osd.container.addEventListener("mousedown", (event) => event.preventDefault());
     this.listen();
     this.readColours();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { this.readColours(); this.redraw(); });
@@ -176,8 +178,8 @@ export class Viewer {
     const style = getComputedStyle(document.documentElement);
     // A canvas knows no light-dark(), an element does.
     const probe = document.body.appendChild(document.createElement("span"));
-    this.colours = {};
-    for (const name of ["taught", "suggested", "unknown", "selected", "wash", "ground", "text"]) {
+    this.colours = { of: this.events.colour };
+    for (const name of ["taught", "unknown", "unnamed", "selected", "wash", "ground", "text"]) {
       probe.style.color = style.getPropertyValue(`--${name}`);
       this.colours[name] = getComputedStyle(probe).color;
     }
