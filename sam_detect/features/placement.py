@@ -9,6 +9,7 @@ import numpy as np
 
 from sam_detect.errors import MaskError
 from sam_detect.masks import BoolArray
+from sam_detect.scratch import LARGE
 from sam_detect.types import AnnotatedImage, Annotation, Frame, ImageRGB
 from sam_detect.types.annotations import reach_xy
 
@@ -33,7 +34,7 @@ def placed(image: AnnotatedImage, frame: Frame) -> tuple[AnnotatedImage, str]:
     """
     if image.fit == "as-is" or not any(each.is_outlined for each in image.outlines):
         return image, ""
-    if (frame.image_rgb == frame.image_rgb[0, 0]).all():
+    if (frame.image_rgb.min(axis=(0, 1)) == frame.image_rgb.max(axis=(0, 1))).all():
         raise MaskError("the picture as it is read has one colour everywhere "
                         f"({', '.join(map(str, frame.image_rgb[0, 0]))}), so the outlines lie on "
                         "nothing; check its plane, channel and contrast (--fit "
@@ -66,8 +67,10 @@ def _share(outlines: Sequence[Annotation], frame: Frame) -> tuple[float, int]:
 
     outside = 0
     random, shares, (height, width) = np.random.default_rng(0), list[float](), frame.size_hw
-    grey = cv2.cvtColor(frame.image_rgb, cv2.COLOR_RGB2GRAY)
-    image = np.dstack([frame.image_rgb, cv2.absdiff(grey, cv2.blur(grey, (5, 5)))])
+    image = frame.image_rgb
+    if height * width <= LARGE:  # of larger ones only windows are in memory
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        image = np.dstack([image, cv2.absdiff(grey, cv2.blur(grey, (5, 5)))])
     for each in outlined[:: -(-len(outlined) // MOST_OUTLINES)]:
         try:
             found = each.crop(frame.size_hw)
