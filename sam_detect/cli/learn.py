@@ -39,7 +39,7 @@ HINT = (
 """Measured in docs/labelling.md."""
 
 
-ADVANCED = ("exhaustive", "pixel_centres", "min_area", "max_area", *options.PLANES)
+ADVANCED = ("accept_guess", "exhaustive", "pixel_centres", "min_area", "max_area", *options.PLANES)
 
 
 @click.command(cls=options.Sectioned, advanced=ADVANCED)
