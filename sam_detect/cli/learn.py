@@ -41,7 +41,8 @@ HINT = (
 
 
 ADVANCED = (
-    "exhaustive", "workers", "pixel_centres", "fit", "min_area", "max_area", *options.PLANES
+    "accept_guess", "exhaustive", "workers", "pixel_centres", "fit", "min_area", "max_area",
+    *options.PLANES,
 )  # fmt: skip
 
 
