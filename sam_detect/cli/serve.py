@@ -41,10 +41,6 @@ from sam_detect.server.extra import require_server
     "--root", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
     help="Jobs may name folders of pictures in this one [default: none].",
 )  # fmt: skip
-@click.option(
-    "--allow-urls", is_flag=True,
-    help="Pictures may be public web addresses, which this machine then fetches.",
-)  # fmt: skip
 @options.settings_options(*options.section("Proposals", "Vectors", "Labels", "Library", "Machine"))
 @options.verbose_option
 @options.general_options
@@ -56,7 +52,6 @@ def serve(
     seconds: float,
     upload_mb: int,
     root: Path | None,
-    allow_urls: bool,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -85,5 +80,5 @@ def serve(
         if access.token is not None:
             note(f"requests need the header Authorization: Bearer, with the value of {TOKEN}")
         sys.stdout.flush()
-        run_service(detectors, access, limits, socket, root, urls=allow_urls)
+        run_service(detectors, access, limits, socket, root)
     return 0

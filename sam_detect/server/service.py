@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from sam_detect import __version__
 from sam_detect.config import home_dir
-from sam_detect.errors import ConfigError, one_line
+from sam_detect.errors import one_line
 from sam_detect.library.places import options_of
 from sam_detect.server import answers
 from sam_detect.server.access import Access
@@ -33,7 +33,6 @@ from sam_detect.server.detecting import (
     reference,
 )
 from sam_detect.server.detectors import Detectors
-from sam_detect.server.fetching import LONGEST_URL, Fetcher
 from sam_detect.server.hidden_paths import without_folders, without_home
 from sam_detect.server.http import (
     Guard,
@@ -76,17 +75,14 @@ ExampleId = Annotated[str, Path(pattern=r"^[0-9a-fA-F-]{4,40}$")]
 
 
 class Picture(Body):
-    """A picture: ``data`` or ``url``."""
+    """A picture."""
 
     name: Annotated[str, Field(max_length=1000)] = ""
-    data: Annotated[str | None, Field(description="The file in base64.")] = None
-    url: Annotated[
-        str | None, Field(max_length=LONGEST_URL, description="Where the service allows it.")
-    ] = None
+    data: Annotated[str, Field(description="The file in base64.")]
 
 
 class Pictures(Body):
-    """Pictures as text, or by their addresses."""
+    """Pictures as text."""
 
     model_config = ConfigDict(
         json_schema_extra={"example": {"images": [{"name": "a.png", "data": "iV…"}]}}
@@ -102,7 +98,6 @@ def service_app(
     *,
     jobs_in: FilePath | None = None,
     root: FilePath | None = None,
-    urls: bool = False,
     logged: bool = True,
 ) -> RequestLog:
     """The service as an ASGI application.
@@ -110,7 +105,6 @@ def service_app(
     Args:
         jobs_in: where jobs are kept; None: there are none.
         root: folders of pictures that jobs name lie in this one; None: jobs name none.
-        urls: whether pictures may be public web addresses.
         logged: whether requests are logged.
 
     Raises:
@@ -144,7 +138,7 @@ def service_app(
         status = 429 if isinstance(error, FullError) else 503
         return problem(status, one_line(error), {"Retry-After": str(error.retry_after)})
 
-    routers = [detection_routes(service, Fetcher() if urls else None), stream_routes(service),
+    routers = [detection_routes(service), stream_routes(service),
                library_routes(service), *([] if jobs is None else [job_routes(jobs)])]  # fmt: skip
     for router in routers:
         app.include_router(router, dependencies=[Depends(known_query)])
@@ -170,7 +164,7 @@ def service_app(
     return RequestLog(guarded, service.metrics, logged=logged)
 
 
-def detection_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
+def detection_routes(service: Service) -> APIRouter:
     """Pictures in, detections out; and what they teach."""
     router = APIRouter(prefix="/v1", tags=["pictures"])
 
@@ -186,7 +180,7 @@ def detection_routes(service: Service, fetcher: Fetcher | None) -> APIRouter:
         for one that cannot be read, with its ``problem``."""
         pictures = [(each.filename or "", await each.read()) for each in images]
         if not pictures:
-            pictures = await _as_json(request, fetcher, service.limits.upload_bytes)
+            pictures = await _as_json(request)
         with stored(pictures) as uploads:
             jobs = [service.run(service.detect, how, each, request.is_disconnected)
                     for each in uploads]  # fmt: skip
@@ -301,35 +295,10 @@ def watching_routes(service: Service, jobs: Jobs | None = None) -> APIRouter:
     return router
 
 
-async def _as_json(
-    request: Request, fetcher: Fetcher | None, most_bytes: int
-) -> list[tuple[str, bytes]]:
-    """Names and contents of the pictures of a request that has them as JSON.
-
-    Args:
-        fetcher: of those that are addresses; None: these are refused.
-        most_bytes: of all that is fetched.
-    """
-    body = await parsed(Pictures, request)
-    found: list[tuple[str, bytes]] = []
-    for each in body.images:  # one by one: all together may have as many bytes as an upload
-        left = most_bytes - sum(len(data) for _, data in found)
-        name = each.name or (each.url or "").partition("?")[0]
-        found.append((name, await _content(each, fetcher, left)))
-    return found
-
-
-async def _content(picture: Picture, fetcher: Fetcher | None, most_bytes: int) -> bytes:
-    if (picture.data is None) == (picture.url is None):
-        raise ConfigError("a picture has either data or a url")
-    if picture.url is None:
-        return await asyncio.to_thread(decoded, picture.data or "")
-    if fetcher is None:
-        raise ConfigError(
-            "this service fetches no addresses: send the picture itself, or start the service with "
-            "--allow-urls"
-        )
-    return await fetcher.fetch(picture.url, most_bytes)
+async def _as_json(request: Request) -> list[tuple[str, bytes]]:
+    """Names and contents of the pictures of a request that has them as JSON."""
+    images = (await parsed(Pictures, request)).images
+    return [(each.name, await asyncio.to_thread(decoded, each.data)) for each in images]
 
 
 def run_service(
@@ -338,8 +307,6 @@ def run_service(
     limits: ServiceLimits,
     socket: Any,
     root: FilePath | None = None,
-    *,
-    urls: bool = False,
 ) -> None:
     """Answers until it is told to stop; what was accepted is done before it ends. Takes and raises
     what :func:`service_app` does."""
@@ -348,7 +315,7 @@ def run_service(
 
     with long_running():
         place = home_dir() / "service" / "jobs"
-        app = service_app(detectors, access, limits, jobs_in=place, root=root, urls=urls)
+        app = service_app(detectors, access, limits, jobs_in=place, root=root)
         log("started", library=detectors.default.library.name)
         server = server_of(
             app, leave_seconds=int(limits.seconds) + 1, max_message=limits.upload_bytes

@@ -450,21 +450,14 @@ def test_jobs_of_folders_stay_below_the_root_and_can_be_cancelled(
         assert "--root" in refused.json()["detail"]
 
 
-def test_addresses_are_fetched_only_where_that_is_allowed(photo: Path, tmp_path: Path) -> None:
-    def answer(client: httpx.Client, **picture: Any) -> tuple[int, str]:
-        told = client.post("/v1/detect", json={"images": [picture]})
-        return told.status_code, told.json()["detail"]
-
+def test_no_address_is_fetched(photo: Path, tmp_path: Path) -> None:
     with serving(tmp_path / "home") as (client, _):
-        status, said = answer(client, url="http://example.org/a.png")
-        assert (status, "fetches no addresses" in said) == (422, True)
-    with serving(tmp_path / "home", "--allow-urls") as (client, _):
-        for url in (f"{client.base_url}healthz", "http://169.254.169.254/latest/meta-data"):
-            status, said = answer(client, url=url)
-            assert (status, "not a public address" in said) == (422, True)
-        assert answer(client, url="http://[::1")[0] == 422
-        assert "either data or a url" in answer(client, url="http://a.org", data="aaaa")[1]
-        assert "either data or a url" in answer(client)[1]
+        for picture in (
+            {"url": f"{client.base_url}healthz"},
+            {"data": "aa", "url": "http://a.org"},
+        ):
+            told = client.post("/v1/detect", json={"images": [picture]})
+            assert (told.status_code, "url" in told.json()["detail"]) == (422, True)
 
 
 def test_the_command_python_and_the_service_answer_alike(
