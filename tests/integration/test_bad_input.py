@@ -171,14 +171,14 @@ def test_an_exif_rotated_picture_is_upright(sam: Command, folder: Path) -> None:
     [found] = sam("turned.jpg", "--json").worked().json
     assert (found["width"], found["height"]) == (200, 280)
     assert found["detections"][0]["segmentation"]["size"] == [280, 200]
-    sam("learn", "turned.jpg", "--label", "x", "--box", "190,270,20,20").worked()
+    sam("learn", "turned.jpg", "--label", "x", "--box", "190,270,20,20", "--accept-guess").worked()
     sam("learn", "turned.jpg", "--label", "x", "--box", "210,100,20,20").failed("200x280", code=1)
 
 
 def test_one_pixel(sam: Command, folder: Path) -> None:
     saved(folder / "one.png", np.zeros((1, 1, 3), np.uint8))
     assert sam("one.png", "--json").worked().json[0]["detections"] == []
-    sam("learn", "one.png", "--label", "dot", "--box", "0,0,1,1").worked()
+    sam("learn", "one.png", "--label", "dot", "--box", "0,0,1,1", "--accept-guess").worked()
     sam("one.png", "--output", "one-out.png").worked()
 
 
