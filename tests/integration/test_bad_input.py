@@ -467,7 +467,7 @@ def test_bad_outlines_are_named_and_the_others_learnt(sam: Command, good: Path) 
         ],
     }
     Path("a.json").write_text(json.dumps(data))
-    ran = sam("learn", good, "--annotations", "a.json", "--json")
+    ran = sam("learn", good, "--annotations", "a.json", "--json", "--accept-guess")
     assert ran.code == 1
     assert ran.json == [{"added": 1, "total": 1}]
     assert len(ran.errors) == 4

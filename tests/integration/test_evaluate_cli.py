@@ -274,7 +274,7 @@ def test_wrong_options_are_one_line(
     [
         ("nowhere", None, "nowhere"),
         ("broken.json", "{", "broken.json"),
-        ("other.json", "[1, 2]", "other.json"),
+        ("other.json", "[1, 2]", "no picture files"),
         ("empty.json", '{"images": [], "annotations": [], "categories": []}', "no picture"),
     ],
 )

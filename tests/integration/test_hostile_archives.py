@@ -149,9 +149,7 @@ def test_what_is_no_regular_file_is_refused_at_once(
     command("library", "import", tmp_path / "sparse").failed("larger than 16 GB", code=1)
 
 
-@pytest.mark.parametrize(
-    "name", ["../up", "a/b", "/etc", ".hidden", "a b", "..", "ä", "C:\\x", "~", "$HOME", "x" * 101]
-)
+@pytest.mark.parametrize("name", ["../up", "a/b", "/etc", ".hidden", "..", "C:\\x", "x" * 101])
 def test_a_name_in_a_file_is_no_path(
     name: str, sound: Path, at_home: Path, tmp_path: Path, command: Command
 ) -> None:

@@ -42,7 +42,7 @@ WITHOUT_TOKEN = {
     "annotate": ["/", "/annotate.css", "/api.js", "/controls.js", "/counts.js", "/dom.js",
                  "/groups.js", "/icon.svg", "/keys.js", "/library", "/library.css", "/library.js",
                  "/library_files.js", "/library_map.js", "/library_words.js", "/naming.js",
-                 "/outbox.js", "/page.css", "/page.js", "/queue.js", "/shapes.js", "/tools.js",
+                 "/outbox.js", "/page.css", "/page.js", "/queue.js", "/shapes.js", "/tags.js", "/tools.js",
                  "/vendor/openseadragon.js", "/viewer.js", "/why.js"],
     "serve": ["/docs", "/docs.js", "/healthz", "/icon.svg", "/page.css"],
     "live": ["/", "/api.js", "/icon.svg", "/live.css", "/live.js", "/live_line.js",

@@ -228,7 +228,9 @@ def test_each_name_is_one_library(sam: Command, home: Path, tmp_path: Path) -> N
     for number, name in enumerate(("default", "sam_detect", "nuts")):
         for label in range(number + 1):
             box = box_around(40 + 80 * label, 40 + 10 * label)
-            sam("learn", picture, "--label", name, "--box", box, "--library", name).worked()
+            sam(
+                "learn", picture, "--label", name, "--box", box, "--library", name, "--accept-guess"
+            ).worked()
     (listed,) = sam("library", "list", "--json").json
     counts = {row["name"]: row["examples"] for row in listed["libraries"]}
     assert counts == {"default": 1, "sam_detect": 2, "nuts": 3}

@@ -105,11 +105,14 @@ def test_every_setting_is_read_from_its_variable(name: str) -> None:
         "playlist_hosts": "any",
         "pooling": "frame", "text_weight": 0.75, "sigma_per_diameter": 0.5,
         "frame_rate": 12.5, "stream_timeout_s": 3.5, "stream_retries": 22,
+        "scale": 0.5, "box_nms_thresh": 0.6, "compile": True, "crop_n_layers": 1, "dtype": "bf16",
+        "pred_iou_thresh": 0.65, "stability_score_thresh": 0.9, "occupancies": (0.2, 0.4),
     }  # fmt: skip
     value = values.get(name, "a-name")
     variable = variable_of(name, known_settings()[name])
-    settings = load_settings(environment={variable: str(value)})
-    listed = name in ("text_labels", "text_templates")
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    settings = load_settings(environment={variable: text})
+    listed = name in ("text_labels", "text_templates", "text_none")
     assert value_of(settings, name) == ((value,) if listed else value)
     if name in Settings.model_fields:
         assert settings.model_copy(update={name: getattr(Settings(), name)}) == Settings()

@@ -102,5 +102,5 @@ def test_what_the_server_says_that_cannot_be_used_is_a_line(fake: type[FakeNimbu
     fake.annotations += [good, good | {"_id": "2" * 24, "shape": "line"}]
     images, problems = read_annotations(f"nimbus:{DATASET}", ["a.tif"])
     assert [each.point_xy for each in images[0].outlines] == [(3, 4)]
-    assert problems == [f"nimbus:{DATASET}: annotation 2: a line outlines no object"]
+    assert problems == [f"nimbus:{DATASET}: annotation {'2' * 24}: a line outlines no object"]
     assert isinstance(images[0].outlines[0], Annotation)
