@@ -106,6 +106,8 @@ def require_used(settings: Settings, used: Mapping[str, str | None]) -> None:
     known = fields((room, name) for room, name in used.items() if name is not None)
     for option in sorted(settings.asked):
         having = parts_with(option, [(r, n) for r, n in used.items() if n is not None])
+        if not having:  # of a part of another package, whose room is not decided yet
+            continue
         if any(room not in used or used[room] == name for room, name in having):
             needs, without = (hint(known[option], word) for word in ("needs", "without"))
             if needs and settings.option(needs) is None:

@@ -74,7 +74,7 @@ def options_of(location: str) -> str:
 
 def open_store(settings: Settings) -> VectorStore:
     """The store that the settings name: embedded Qdrant unless a server or memory is asked for."""
-    require_used(settings, {**settings.chosen, "store": settings.store or "qdrant"})
+    require_used(settings, {"store": settings.store or "qdrant"})
     return make_store(settings, collection_of(settings.library))
 
 
@@ -82,7 +82,7 @@ def list_libraries(settings: Settings) -> list[str]:
     """Names of the libraries at the place the settings name."""
     from sam_detect.vector_store import qdrant
 
-    require_used(settings, {**settings.chosen, "store": settings.store or "qdrant"})
+    require_used(settings, {"store": settings.store or "qdrant"})
     if settings.store not in (None, "qdrant"):
         return []
     url = settings.option("qdrant_url")

@@ -35,8 +35,6 @@ def export_library(library: Library, file: Path) -> int:
     """
     with library.store.session():
         manifest = {**library.require(), "name": library.name}
-        if len(library) > MAX_ROWS:
-            raise LibraryError(too_large(len(library)))
         target, count = Path(os.path.realpath(file)), 0
         own = next(filter(is_library_folder, target.parents), None)
         if own is not None:
@@ -46,6 +44,8 @@ def export_library(library: Library, file: Path) -> int:
             )
         if os.path.exists(target) and not os.path.isfile(target):
             raise OutputError(f"the export needs a file name, and {file} is something else")
+        if len(library) > MAX_ROWS:
+            raise LibraryError(too_large(len(library)))
 
         def write(stream: IO[bytes]) -> None:
             nonlocal count

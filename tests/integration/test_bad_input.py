@@ -462,7 +462,7 @@ def test_bad_outlines_are_named_and_the_others_learnt(sam: Command, good: Path) 
             row(1, bbox=[20, 20, 40, 40]),
             row(2, bbox=[900, 20, 40, 40]),
             row(3, bbox=[1, 2, 3]),
-            row(4, segmentation={"size": [10, 10], "counts": "zz"}),
+            row(4, segmentation={"size": [200, 280], "counts": "zz"}),
             row(5, category_id=9, bbox=[20, 20, 40, 40]),
         ],
     }

@@ -458,7 +458,7 @@ def test_no_address_is_fetched(photo: Path, tmp_path: Path) -> None:
             {"data": "aa", "url": "http://a.org"},
         ):
             told = client.post("/v1/detect", json={"images": [picture]})
-            assert (told.status_code, "url" in told.json()["detail"]) == (422, True)
+            assert (told.status_code, "images" in told.json()["detail"]) == (422, True)
 
 
 def test_the_command_python_and_the_service_answer_alike(
