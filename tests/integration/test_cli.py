@@ -250,7 +250,7 @@ def test_every_format_is_written(sam: Command, taught: Path, name: str) -> None:
         data = json.loads(text)
         assert {"disc", "square"} <= {each["name"] for each in data["categories"]}
     elif name == "counts":
-        assert text.splitlines()[-1] == b"total,3,1,4"
+        assert text.splitlines()[-1] == b"total,3,1,4,"
     elif name == "csv":
         assert (
             sum(row["label"] == "disc" for row in csv.DictReader(io.StringIO(text.decode()))) == 3
@@ -484,7 +484,8 @@ def test_how_to_correct_is_said_on_terminals_where_something_was_named(
 
 
 def test_a_negative_is_answered_with_the_better_habit(sam: Command, taught: Path) -> None:
-    line = ("learn", "other.png", "--label", "disc", "--box", box_around(*DISCS[0]))
+    line = ("learn", "other.png", "--label", "disc", "--box", box_around(*DISCS[0]),
+            "--accept-guess")  # fmt: skip
     assert "works better" in sam(*line, "--negative").worked().err
     assert "works better" not in sam(*line, "--negative").worked().err  # known already
     assert "works better" not in sam(*line).worked().err
