@@ -287,18 +287,23 @@ class LiveSession:
         self._tell()
 
     def _work(self, future: Future[Any], then: Callable[[Future[Any]], None]) -> Future[Any]:
+        """The same result, which is there only when ``then`` has run."""
+        shown: Future[Any] = Future()
         with self._changed:
-            self._working.add(future)
+            self._working.add(shown)
 
         def done(finished: Future[Any]) -> None:
             try:
                 then(finished)
+                shown.set_result(finished.result())
+            except BaseException as error:
+                shown.set_exception(error)
             finally:
                 with self._changed:
-                    self._working.discard(finished)
+                    self._working.discard(shown)
 
         future.add_done_callback(done)
-        return future
+        return shown
 
     def _keep_object(self, tracked: TrackedFrame, place: int) -> Seen:
         masks = tracked.detections.masks[[place]]

@@ -68,7 +68,7 @@ def test_boxes_and_points_are_drawn_by_sam2(sam: Command, checkpoint: Path) -> N
     model = write_small_sam2(Path(), "other", seed=2)  # whose answers differ from place to place
     box, point = box_around(120, 50), "210,40"
     options = ("--sam-model", model, "--points-per-side", "2", "--device", "cpu",
-               "--embedder", "average", "--json")  # fmt: skip
+               "--embedder", "average", "--accept-guess", "--json")  # fmt: skip
     ran = sam("learn", "shapes.png", "--label", "disc", "--box", box, "--point", point, *options)
     assert ran.worked().json == [{"added": 2, "total": 2}]
     drawing, frame = SAM2Segmenter(model, "cpu", points_per_side=2), load_image("shapes.png")
