@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from sam_detect.masks import BoolArray, IntArray, intersection
+from sam_detect.types import Masks
 
 AT_ONCE = 4_000_000
 """Pairs of boxes compared at a time."""
@@ -95,3 +97,25 @@ def sparse_nms(order: Iterable[int], clashes: Clashes, count: int) -> list[int]:
             kept.append(int(index))
             free[clashes.of(index)] = False
     return kept
+
+
+def ious(some: Masks, others: Masks) -> npt.NDArray[np.float64]:
+    """``(len(some), len(others))`` intersection over union."""
+    shared = shared_areas(some, others)
+    return shared / np.maximum(some.areas[:, None] + others.areas[None] - shared, 1)
+
+
+def shared_areas(some: Masks, others: Masks) -> npt.NDArray[np.float64]:
+    """``(len(some), len(others))`` pixels in common; only what may have some is drawn."""
+    found = np.zeros((len(some), len(others)))
+    low = np.maximum(some.boxes_xyxy[:, None, :2], others.boxes_xyxy[None, :, :2])
+    high = np.minimum(some.boxes_xyxy[:, None, 2:], others.boxes_xyxy[None, :, 2:])
+    meet = np.asarray((high > low).all(axis=2), np.bool_)
+    crops = {int(j): others.crop(j) for j in np.flatnonzero(np.any(meet, axis=0))}
+    for i in np.flatnonzero(np.any(meet, axis=1)):
+        crop = some.crop(i)
+        for j in np.flatnonzero(meet[i]):
+            found[i, j] = intersection(
+                crop, some.boxes_xyxy[i].tolist(), crops[int(j)], others.boxes_xyxy[j].tolist()
+            )
+    return found

@@ -61,6 +61,7 @@ class Proposals:
         warn: bool,
         quick: bool = False,
         near: IntArray | None = None,
+        untrained: bool = False,
     ) -> tuple[Masks, bool]:
         """Proposals for the objects of a library, best first; and whether their qualities compare
         with those kept with the examples.
@@ -69,9 +70,11 @@ class Proposals:
             warn: whether it is said where objects as small as an example are lost.
             quick: without the similarity to examples where the segmenter also works without.
             near: as of :meth:`all_of`.
+            untrained: without what the segmenter learns from the examples.
         """
         areas = example_areas(snapshot.examples())
-        segmenter = self._knowing(frame, snapshot).for_areas(areas)
+        segmenter = self.segmenter if untrained else self._knowing(frame, snapshot)
+        segmenter = segmenter.for_areas(areas)
         if segmenter.uses_similarity and not (quick and segmenter.wants_separable):
             similarity = self._similarity_to(snapshot)
             if similarity is not None:
@@ -128,12 +131,19 @@ class Proposals:
             self._surroundings = snapshot.generation, found
         return self._surroundings[1]
 
+    def trained_by_outlines(self, frame: Frame, snapshot: LibrarySnapshot) -> bool:
+        """Whether the segmenter learns from the examples because some are outlined in a frame."""
+        least = self.segmenter.least_outlined
+        if not (self.segmenter.uses_examples and least):
+            return False
+        return len(snapshot.taught(frame).of(negative=False)) >= least
+
     def _knowing(self, frame: Frame, snapshot: LibrarySnapshot) -> Segmenter:
         """The segmenter for a frame; trained where it learns from the examples for such a one."""
         if not self.segmenter.uses_examples:
             return self.segmenter
         taught = snapshot.taught(frame)
-        outlined = len(taught.of(negative=False).examples)
+        outlined = len(taught.of(negative=False))
         if outlined < self.segmenter.least_outlined:
             return self.segmenter
         return self._trained(snapshot, taught.picture).for_picture(outlined)

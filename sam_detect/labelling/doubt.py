@@ -37,10 +37,10 @@ def doubt_of(
     """Why the count of a picture may be wrong, in words to print; empty for no doubt."""
     if examples.negatives.all():
         return ""
-    new = [i for i, each in enumerate(found.classifications) if not each.taught]
-    near = [i for i in new if _is_near_miss(found, i)]
+    new = new_objects(found)
+    near = [i for i in new if found.label[i] is None]
     named = len(found.known)
-    times = _times_as_large([i for i in new if found.label[i] or i in near], found, examples)
+    times = _times_as_large(new, found, examples)
     said, scale = [], ""
     if len(near) >= max(MANY, SHARE * named):
         labels = Counter(str(found.best_label[i]) for i in near)
@@ -60,9 +60,13 @@ def doubt_of(
     return "; ".join(said)
 
 
-def _is_near_miss(found: Detections, index: int) -> bool:
-    each = found.classifications[index]
-    return each.label is None and each.confidence >= NEAR
+def new_objects(found: Detections) -> list[int]:
+    """Indices of what is named or nearly named, and was not outlined in this very picture."""
+    return [
+        index
+        for index, each in enumerate(found.classifications)
+        if not each.taught and (each.label is not None or each.confidence >= NEAR)
+    ]
 
 
 def _times_as_large(indices: list[int], found: Detections, examples: ExampleArrays) -> float:

@@ -13,13 +13,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import supervision as sv
 from scipy.optimize import linear_sum_assignment
 from scipy.special import expit, logit
 from trackers import ByteTrackTracker
 
 from sam_detect.masks import BoolArray, IntArray, intersection
+from sam_detect.overlaps import shared_areas
 from sam_detect.types import Classification, Detections, Frame, Masks
 from sam_detect.video.appearance import EDGE, WHOLE_SHARE, Appearance, SoftMask, stack_masks
 from sam_detect.video.motion import Flow
@@ -64,28 +64,6 @@ def assign(some: Masks, others: Masks, *, alike: BoolArray | None = None) -> dic
     rows, columns = linear_sum_assignment(likely, maximize=True)
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
     return {row: column for row, column in pairs if likely[row, column] > 0}
-
-
-def ious(some: Masks, others: Masks) -> npt.NDArray[np.float64]:
-    """``(len(some), len(others))`` intersection over union."""
-    shared = shared_areas(some, others)
-    return shared / np.maximum(some.areas[:, None] + others.areas[None] - shared, 1)
-
-
-def shared_areas(some: Masks, others: Masks) -> npt.NDArray[np.float64]:
-    """``(len(some), len(others))`` pixels in common; only what may have some is drawn."""
-    found = np.zeros((len(some), len(others)))
-    low = np.maximum(some.boxes_xyxy[:, None, :2], others.boxes_xyxy[None, :, :2])
-    high = np.minimum(some.boxes_xyxy[:, None, 2:], others.boxes_xyxy[None, :, 2:])
-    meet = np.asarray((high > low).all(axis=2), np.bool_)
-    crops = {int(j): others.crop(j) for j in np.flatnonzero(np.any(meet, axis=0))}
-    for i in np.flatnonzero(np.any(meet, axis=1)):
-        crop = some.crop(i)
-        for j in np.flatnonzero(meet[i]):
-            found[i, j] = intersection(
-                crop, some.boxes_xyxy[i].tolist(), crops[int(j)], others.boxes_xyxy[j].tolist()
-            )
-    return found
 
 
 def shared_of_smaller(one: SoftMask, other: SoftMask) -> float:

@@ -367,6 +367,26 @@ def test_naive_learns_for_pictures_with_outlines(monkeypatch: pytest.MonkeyPatch
         trained.clear()
 
 
+@pytest.mark.parametrize("outlined", [4, 12])
+def test_naive_learns_only_where_something_is_left_to_find(
+    outlined: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture, masks = np.full((220, 300, 3), 225, np.uint8), []
+    for y, x in itertools.product((40, 110, 180), (40, 110, 180, 250)):
+        mask = np.zeros(picture.shape[:2], np.uint8)
+        cv2.circle(mask, (x, y), 16, 1, -1)
+        picture[mask == 1] = (60, 90, 150)
+        masks.append(mask.astype(bool))
+    frame, drawn = Frame(picture, "tray"), Masks.from_dense(masks)
+    trained: list[object] = []
+    monkeypatch.setattr(forests.Forests, "of", trained.append)
+    detector = SAMDetect(segmenter="naive", embedder="average", vector_store="memory")
+    detector.pipeline.learn(frame, drawn[:outlined], ["disc"] * outlined, others=drawn)
+    found = detector.pipeline.detect(frame)
+    assert len(found.known) == 12
+    assert bool(trained) == (outlined < 12)
+
+
 def test_qualities_compare_only_where_no_forest_judges_them() -> None:
     (frame, masks), (other, _) = tissue(), tissue(1)
     detector = SAMDetect(segmenter="naive", embedder="average", vector_store="memory")
