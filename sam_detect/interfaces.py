@@ -95,7 +95,7 @@ class Segmenter(Part, room="segmenter"):
     """Whether :meth:`for_examples` gives another segmenter."""
 
     least_outlined: int = 0
-    """... for pictures in which so many of the examples are outlined."""
+    """... for pictures in which at least this number of examples is outlined."""
     rates_as: str = ""
     """Name of the segmenter whose proposals it gives as long as it knows no examples; empty for its
     own."""
@@ -109,7 +109,7 @@ class Segmenter(Part, room="segmenter"):
         return self
 
     def for_picture(self, examples: int) -> Segmenter:
-        """This segmenter for a picture in which so many of the examples are outlined; itself unless
+        """This segmenter for a picture in which this number of examples is outlined; itself unless
         that matters to it. Asked for after :meth:`for_examples` where it :attr:`uses_examples`."""
         return self
 
@@ -324,7 +324,7 @@ class VectorStore(Part, room="store"):
     exclusive: bool = False
     """Whether a session keeps every other writer out. Then a library records how many examples it
     has, and notices where one is missing."""
-    kept_in: Path | None = None
+    kept_path: Path | None = None
     """Folder for what is made of the points and can be made again; None: nowhere."""
 
     @property

@@ -59,7 +59,7 @@ def _measure(measurements: Measurements, folder: Path, size: int) -> None:
     measurements.announce(f"fill {size}")
     with measurements.memory() as _:
         drawn.fill(folder)
-    kept = Drawn.library(folder).store.kept_in
+    kept = Drawn.library(folder).store.kept_path
 
     def forget() -> None:
         if kept is not None:

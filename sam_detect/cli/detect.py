@@ -60,7 +60,7 @@ WITHOUT_STDOUT = {
     **dict.fromkeys(ANNOTATIONS, "a file for each picture"),
 }
 MOST_NAMED = 5
-"""So many of the files written are named at the end of a run."""
+"""How many of the files written are named at the end of a run."""
 
 
 @click.command(

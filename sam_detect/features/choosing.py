@@ -125,7 +125,7 @@ def _of_own_file(settings: Settings, stored: Recipe, *, asked: bool) -> Embedder
         f"give it again: --embedder {stored.embedder} --{option.replace('_', '-')} PATH (in Python "
         f"embedder='{stored.embedder}', {option}=PATH)"
     )
-    if "model_name" in stored.model:  # open_clip's architecture with weights of one's own
+    if "model_name" in stored.model:  # open_clip's architecture with the user's weights
         again = (
             f"give it again: embedder=CLIPEmbedder('{stored.model['model_name']}', weights=PATH)"
         )

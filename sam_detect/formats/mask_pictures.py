@@ -136,7 +136,7 @@ def separate(
     specks = _specks(areas)
     if specks.any():
         what = f"{specks.sum()} of {len(areas)} regions, of at most {areas[specks].max()} pixels"
-        warnings.warn(f"{name}: left out {what}, beside far larger ones", stacklevel=3)
+        warnings.warn(f"{name}: left out {what}; the other regions are far larger", stacklevel=3)
     found = [part for part, speck in zip(parts, specks, strict=True) if not speck]
     whole, count = union(found), len(found)
     together = pieces == "one" or (pieces is None and _share_a_hull(whole[1], areas[~specks]))

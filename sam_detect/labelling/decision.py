@@ -42,7 +42,7 @@ PICTURE_QUANTILE = 0.9
 """Of what passes for a label in a picture most are parts and doubles of objects; the best proposed
 ones are objects."""
 PICTURE_PRIOR = 3.0
-"""So many of what passes in a picture weigh as much as the quality of the examples."""
+"""This number of passing candidates of a picture weighs as much as the quality of the examples."""
 PRIOR_QUALITY = 0.65
 SIZE_WEIGHT = 1.0
 """Log-odds for each factor of e by which something is larger or smaller than any example, beyond

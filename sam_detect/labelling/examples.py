@@ -26,7 +26,7 @@ from sam_detect.types.explanation import confidence_of, replaced
 
 AUTO_THRESHOLD = 0.5
 CANDIDATES = 50
-"""So many of the nearest examples by plain cosine are compared again under the metric."""
+"""How many of the nearest examples by plain cosine are compared again under the metric."""
 MOST_NEGATIVES = 200
 """So many negatives may be among the nearest before they keep examples from being compared."""
 EVEN = 0.5

@@ -36,7 +36,7 @@ from sam_detect.types import (
 from sam_detect.types.explanation import MOST_SUPPRESSED, Decision, Suppressed, replaced
 
 DENIED_IOU = 0.65
-"""In a picture that was corrected, what overlaps a negative so much is the same wrong find:
+"""In a picture that was corrected, what overlaps a negative by this share is the same wrong find:
 else another proposal of it takes its place at once."""
 HELD_SHARE = 0.9
 """So is what holds so much of a negative..."""
@@ -365,7 +365,7 @@ def _clashing(
     """``(P, 2)`` indices ``i < j`` of the masks that cannot both be objects.
 
     Args:
-        taught: so many of the first ones were taught in this picture.
+        taught: how many of the first ones were taught in this picture.
     """
     pairs = _may_clash(masks, meeting_boxes(masks.boxes_xyxy))
     shared = shared_pixels(masks.crop, masks.boxes_xyxy, pairs)

@@ -27,7 +27,7 @@ NOTHING = ("background", "an empty surface", "a blurry texture", "something else
 """What an object is compared with that has none of the names."""
 
 MOST_VOTES = 5
-"""So many of the best names are kept as the reason."""
+"""How many of the best names are kept as the reason."""
 
 Scores = npt.NDArray[np.float64]
 

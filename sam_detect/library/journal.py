@@ -71,8 +71,8 @@ class Journal:
 
     def __init__(self, store: VectorStore) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        if store.kept_in is not None:
-            self._folder = store.kept_in / "changes"
+        if store.kept_path is not None:
+            self._folder = store.kept_path / "changes"
         elif store.location.startswith(("http://", "https://")):
             name = hashlib.blake2b(store.location.encode(), digest_size=16).hexdigest()
             self._folder = home_dir() / "changes" / name

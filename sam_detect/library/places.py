@@ -194,7 +194,7 @@ def _reindex(location: str, wanted: Recipe) -> str:
             "or use another library"
         )
     if "file" in wanted.model and "model_name" in wanted.model:
-        return "no command names weights of one's own for a model: use another library"
+        return "no command takes other weights for a model: use another library"
     options: list[str] = [place, f"--embedder {shlex.quote(wanted.embedder)}"]
     declared = _options_of("embedder", wanted.embedder)
     for option, info in declared.model_fields.items():

@@ -75,7 +75,7 @@ class LibrarySnapshot:
         embedder = None if features is None else features.embedder
         prior = Embedder.prior_similarity if embedder is None else embedder.prior_similarity
         arrays = examples.arrays(embedder)
-        files = KeptFiles(store.kept_in if len(arrays.ids) >= KEPT_FROM else None)
+        files = KeptFiles(store.kept_path if len(arrays.ids) >= KEPT_FROM else None)
         own = generation, arrays
         if index is not None:
             return cls(*own, False, prior, index[0], store, files, index[1], index[0])

@@ -114,27 +114,27 @@ class SnapshotReader:
         store, manifest = self.library.store, self.library.manifest()
         if manifest is None or self._converts(manifest):
             return None
-        generation, files = str(manifest["generation"]), KeptFiles(store.kept_in)
+        generation, files = str(manifest["generation"]), KeptFiles(store.kept_path)
         examples = files.read("examples", generation, ExampleColumns)
         if examples is not None:
             return LibrarySnapshot.of_examples(examples, store, generation, self.features)
-        index = ExampleIndex.open(store.kept_in, generation)
+        index = ExampleIndex.open(store.kept_path, generation)
         return None if index is None else self._sampled(index, generation, read=False)
 
     def _read_large(self, manifest: dict[str, Any]) -> LibrarySnapshot | None:
         """The snapshot with an index made anew, in a session of the store; None where none can be
         kept."""
         store, generation = self.library.store, str(manifest["generation"])
-        index = ExampleIndex.open(store.kept_in, generation)
+        index = ExampleIndex.open(store.kept_path, generation)
         found = None if index is None else self._sampled(index, generation)
         if found is not None:
             return found
-        if store.kept_in is None:
+        if store.kept_path is None:
             return None
         contents = manifests.ContentsRecord()
         points = lookup.read(store, fields=LISTED_FIELDS, with_vectors=True)
         counted = contents.count_through(_sound(points, manifest, store.location))
-        index = ExampleIndex.build(store.kept_in, generation, counted)
+        index = ExampleIndex.build(store.kept_path, generation, counted)
         if index is None:
             return None
         manifests.require_contents(store, self.library.name, manifest, contents)
@@ -146,7 +146,7 @@ class SnapshotReader:
         """The snapshot of an index; None where that is damaged, or where its sample was not kept
         and may not be read from the store."""
         store = self.library.store
-        files = KeptFiles(store.kept_in)
+        files = KeptFiles(store.kept_path)
         sample = files.read("sample", generation, Sample)
         ids: list[str] = []
         if sample is None or read:

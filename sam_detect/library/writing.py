@@ -58,7 +58,7 @@ def counting_writer(store: VectorStore, manifest: dict[str, Any]) -> Iterator[Wr
         store.scan(fields=CONTENTS_FIELDS)
     )
     store.write_manifest({**manifests.with_new_generation(manifest), "contents": None})
-    index = IndexWriter.open(store.kept_in, str(manifest.get("generation")))
+    index = IndexWriter.open(store.kept_path, str(manifest.get("generation")))
     yield Writer(store, contents, index)
     changed = manifests.with_new_generation(manifest)
     store.write_manifest({**changed, "contents": contents.to_dict()})

@@ -318,7 +318,7 @@ class Regions:
 
     Attributes:
         labels: ``(h, w)`` from 1; 0 is none.
-        nodes: so many of the first ones are nodes of the component tree.
+        nodes: how many of the first ones are nodes of the component tree.
     """
 
     labels: IntArray

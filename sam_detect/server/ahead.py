@@ -17,7 +17,7 @@ REST_SECONDS, LONG_REST_SECONDS = 0.1, 1.5
 bursts, and would share the cores with it."""
 POLL_SECONDS = 0.05
 AHEAD = 2
-"""So many of the next pictures are opened ahead."""
+"""How many of the next pictures are opened ahead."""
 
 
 Work = tuple[int, Callable[[int], None]]

@@ -26,7 +26,7 @@ from sam_detect.server.pictures import OpenPicture
 from sam_detect.types import Frame, Masks, Taught
 
 SAME_IOU = 0.75
-"""A proposal that overlaps an outline so much is the same object, and drawn more exactly."""
+"""A proposal that overlaps an outline by this IoU is the same object, and drawn more exactly."""
 
 SHARES = (0.5, 0.25, 0.75)
 """Of a line along an object: there are points that surely lie on it."""

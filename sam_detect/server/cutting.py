@@ -17,7 +17,7 @@ rows and columns could disagree on which side of it the pixel is."""
 MAX_LINE_PIXELS = 2_000_000
 """Longest line, in rows and columns of pixels that it crosses."""
 MOST_PARTS = 1000
-"""Nobody cuts an object into more; a line that hatches it would, and each part takes time."""
+"""No user needs more; a line that hatches it would, and each part takes time."""
 
 Labels = npt.NDArray[np.int32]
 Points = npt.NDArray[np.float64]

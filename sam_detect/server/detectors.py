@@ -14,7 +14,7 @@ from sam_detect.errors import ConfigError, NotFoundError, SamDetectError
 from sam_detect.library.places import list_libraries
 
 MOST_OPEN = 8
-"""So many of the last libraries stay open."""
+"""How many of the last libraries stay open."""
 
 
 class Detectors:

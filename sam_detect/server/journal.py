@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS requests (
     key TEXT PRIMARY KEY, change INTEGER NOT NULL) WITHOUT ROWID;
 """
 REQUESTS_KEPT = 10_000
-"""So many of the last changes can be told from a request that comes again."""
+"""How many of the last changes can be told from a request that comes again."""
 _REQUEST: ContextVar[str | None] = ContextVar("request", default=None)
 
 

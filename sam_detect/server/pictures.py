@@ -23,13 +23,13 @@ from sam_detect.server.hidden_paths import called, without_folders
 from sam_detect.types import Candidates, Detections, Frame, ImageRGB, Masks
 
 OPEN_PICTURES = 4
-"""So many of the last pictures keep their proposals."""
+"""How many of the last pictures keep their proposals."""
 TILE_SIDE = 512
 NEIGHBOURS = 3
 CLOSE_PX = 0.35
 """Outlines are shown this close to the true ones."""
 SAME_IOU = 0.5
-"""A proposal that overlaps a drawn or a deleted outline so much is that object..."""
+"""A proposal that overlaps a drawn or a deleted outline by this IoU is that object..."""
 PART_SHARE = 0.8
 """... and so is one that lies within a drawn outline so far."""
 

@@ -56,7 +56,7 @@ MOST_LISTED = 500
 JSON_BODY = 1 << 20
 COUNT_SECONDS = 0.5
 LARGEST_AT_ONCE = 8
-"""Requests may have the bytes of so many of the largest uploads at once: they are in memory."""
+"""Requests may have the bytes of this many of the largest uploads at once: they are in memory."""
 UPLOADS = ("/v1/detect", "/v1/examples", "/v1/jobs")
 PAGES = {
     "/docs": ("docs.html", "text/html"), "/docs.js": ("docs.js", "text/javascript"),

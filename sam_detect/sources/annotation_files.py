@@ -285,8 +285,8 @@ def pictures_of(
         return paths
     stem = file.name.removesuffix(".gz").rpartition(".")[0]
     named = [given for given in images if Path(given).stem == stem]
-    beside = [given for given in named if Path(given).resolve().parent == file.resolve().parent]
-    chosen = next((each for each in (named, beside, images) if len(each) == 1), None)
+    in_folder = [given for given in named if Path(given).resolve().parent == file.resolve().parent]
+    chosen = next((each for each in (named, in_folder, images) if len(each) == 1), None)
     if chosen is None:
         several = f"{len(images)} were given"
         if named:

@@ -53,7 +53,7 @@ class HeldLibrary:
         _held.add(self)
 
     def begin(self) -> None:
-        """As nobody has used it: also in a forked process, which owns none of its parent's locks.
+        """As if unused: also in a forked process, which owns none of its parent's locks.
         A shard that the parent has open stays as it is, and is not used here."""
         # The order of locks: docs/architecture.md, "Which lock before which".
         self.mutex = threading.RLock()

@@ -88,7 +88,7 @@ class QdrantVectorStore(VectorStore):
                 lock_timeout_s=lock_timeout_s,
                 batch_size=batch_size,
             )
-        self.kept_in = self._store.kept_in
+        self.kept_path = self._store.kept_path
 
     @property
     def location(self) -> str:
@@ -154,7 +154,7 @@ class EmbeddedStore(VectorStore):
         self._files = LibraryFiles(folder / check_name(name))
         self._held = HeldLibrary(self._files, lock_timeout_s)
         self._batch_size = batch_size
-        self.kept_in = self._files.kept_path
+        self.kept_path = self._files.kept_path
 
     @property
     def location(self) -> str:

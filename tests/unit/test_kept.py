@@ -130,14 +130,14 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
     return taught(store, "nut", "leaf", "berry", segmenter=PartsSegmenter()).library
 
 
-def kept_in(library: Library) -> Path:
-    assert library.store.kept_in is not None
-    return library.store.kept_in
+def kept_path(library: Library) -> Path:
+    assert library.store.kept_path is not None
+    return library.store.kept_path
 
 
 def read(library: Library) -> LibrarySnapshot:
     """As a new process reads it."""
-    folder = kept_in(library).parent
+    folder = kept_path(library).parent
     store = QdrantVectorStore(path=folder.parent, collection_name=folder.name)
     return SnapshotReader(Library(store, folder.name)).snapshot()
 
@@ -168,7 +168,7 @@ def alike(one: LibrarySnapshot, other: LibrarySnapshot) -> None:
 
 def unkept(library: Library) -> LibrarySnapshot:
     """As it is read from the store alone."""
-    for path in kept_in(library).glob("*"):
+    for path in kept_path(library).glob("*"):
         path.unlink()
     return read(library)
 
@@ -193,7 +193,7 @@ def test_the_second_process_opens_no_engine_and_fits_nothing(
 def test_a_small_library_keeps_nothing(tmp_path: Path) -> None:
     library = taught(QdrantVectorStore(path=tmp_path, collection_name="small")).library
     fitted(read(library))
-    assert not kept_in(library).exists()
+    assert not kept_path(library).exists()
 
 
 def test_what_was_learnt_or_removed_is_seen(library: Library) -> None:
@@ -249,7 +249,7 @@ def test_other_code_reads_and_fits_anew(
 def test_a_damaged_file_is_made_again(library: Library, name: str) -> None:
     sound = read(library)
     fitted(sound)
-    [path] = kept_in(library).glob(f"{name}.kept")
+    [path] = kept_path(library).glob(f"{name}.kept")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -258,16 +258,16 @@ def test_a_damaged_file_is_made_again(library: Library, name: str) -> None:
 
 
 def test_where_nothing_can_be_kept_all_else_works(library: Library) -> None:
-    kept_in(library).write_text("a file in its place")
+    kept_path(library).write_text("a file in its place")
     sound = read(library)
     assert fitted(sound).decision is not None
-    assert kept_in(library).read_text() == "a file in its place"
+    assert kept_path(library).read_text() == "a file in its place"
 
 
 def test_a_library_that_is_removed_takes_its_kept_files_along(library: Library) -> None:
     fitted(read(library))
     library.destroy()
-    assert not kept_in(library).parent.exists()
+    assert not kept_path(library).parent.exists()
 
 
 WORKER = """
@@ -297,7 +297,7 @@ print(sorted(thresholds.items()))
 
 
 def worker(library: Library, rounds: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WORKER, str(kept_in(library).parent), str(rounds)]
+    command = [sys.executable, "-c", WORKER, str(kept_path(library).parent), str(rounds)]
     started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert started.stdout is not None
     assert started.stdout.readline() == "ready\n"

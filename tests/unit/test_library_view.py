@@ -353,7 +353,7 @@ def test_a_damaged_journal_is_no_obstacle_to_the_rest() -> None:
     view = LibraryView(made)
     view.rename("leaf", "lamina")
     change = view.remove_label("nut")
-    folder = made.library.store.kept_in
+    folder = made.library.store.kept_path
     assert folder is not None
     (folder / "changes" / f"{change.id}.zip").write_bytes(b"PK")
     with pytest.raises(LibraryError, match="not a complete"):
