@@ -22,6 +22,7 @@ from typing import Any
 
 from sam_detect.errors import (
     ConfigError,
+    ImageError,
     LibraryBusyError,
     NotFoundError,
     OutputError,
@@ -44,6 +45,8 @@ PAUSE_SECONDS, MOST_PAUSES = 1.0, 256
 """How long a job waits that failed for now: twice as long each time, up to so many pauses."""
 LEASE_SECONDS = 10.0
 """How long a claim holds that is not renewed."""
+MOST_LOST = 3
+"""A picture that was in work each time when so many services were killed is not tried again."""
 FOR_NOW = (BusyError, LibraryBusyError, StoreError, OutputError, OSError)
 """The library is busy, the disk is full, or the service ends: later it may go well."""
 ENDED = ("done", "cancelled")
@@ -60,7 +63,7 @@ CREATE INDEX IF NOT EXISTS unfinished ON pictures (job, position) WHERE result I
 ADDED = (
     "jobs ADD library TEXT", "jobs ADD later REAL NOT NULL DEFAULT 0", "jobs ADD reason TEXT",
     "jobs ADD failures INTEGER NOT NULL DEFAULT 0", "pictures ADD owner TEXT",
-    "pictures ADD lease REAL NOT NULL DEFAULT 0",
+    "pictures ADD lease REAL NOT NULL DEFAULT 0", "pictures ADD lost INTEGER NOT NULL DEFAULT 0",
 )  # fmt: skip
 """Columns that databases of the first version do not have."""
 COLUMNS = ("id", "state", "total", "done", "problems", "made", "reason")
@@ -90,7 +93,7 @@ class Jobs:
         self, folder: Path, detect: Detect, root: Path | None = None, library: str = ""
     ) -> None:
         self._folder, self._detect, self._library = folder, detect, library
-        self._owner, self._claimed = secrets.token_hex(8), ("", 0)
+        self._owner, self._claimed = secrets.token_hex(8), ("", 0, 0)
         self._root = None if root is None else root.resolve()
         self._lock = threading.RLock()
         self._changed, self._stopped = threading.Event(), threading.Event()
@@ -265,8 +268,12 @@ class Jobs:
         claimed = self._claim()
         if claimed is None:
             return False
-        job, position, options, upload = claimed
+        job, position, options, upload, lost = claimed
         try:
+            if lost >= MOST_LOST:
+                raise ImageError(
+                    f"{upload.name}: the service was killed {lost} times while it was in work"
+                )
             result = self._detect(upload, options)
         except FOR_NOW as error:
             self._wait(job, position, problem_of(error)["detail"])
@@ -278,7 +285,8 @@ class Jobs:
         self._store(job, position, result)
         return True
 
-    def _claim(self) -> tuple[str, int, dict[str, Any], Upload] | None:
+    def _claim(self) -> tuple[str, int, dict[str, Any], Upload, int] | None:
+        """What is next: job, position, options, picture, and how many services it has ended."""
         with self._lock, self._transaction():
             now = time.time()
             which = f"{OURS} AND later <= ? ORDER BY made"
@@ -287,21 +295,23 @@ class Jobs:
                 # What this process claimed before, it does not work on any more. A lease that ends
                 # too late is of a clock that was wrong.
                 row = self._sql(
-                    "SELECT position, name, path FROM pictures WHERE job = ? AND result IS NULL "
+                    "SELECT position, name, path, lost + (owner IS NOT NULL AND owner != ?) "
+                    "FROM pictures WHERE job = ? AND result IS NULL "
                     "AND (owner IS NULL OR owner = ? OR lease NOT BETWEEN ? AND ?) "
-                    "ORDER BY position LIMIT 1", job, self._owner, now, now + 2 * LEASE_SECONDS,
+                    "ORDER BY position LIMIT 1",
+                    self._owner, job, self._owner, now, now + 2 * LEASE_SECONDS,
                 ).fetchone()  # fmt: skip
                 if row is not None:
-                    self._hold(job, row[0])
+                    self._hold(job, row[0], row[3])
                     self._sql("UPDATE jobs SET state = 'running' WHERE id = ?", job)
                     upload = Upload(row[1], os.fsdecode(row[2]))
-                    return job, row[0], json.loads(options), upload
+                    return job, row[0], json.loads(options), upload, row[3]
         return None
 
-    def _hold(self, job: str, position: int) -> None:
-        self._claimed = job, position
-        claim = "UPDATE pictures SET owner = ?, lease = ? WHERE job = ? AND position = ?"
-        self._sql(claim, self._owner, time.time() + LEASE_SECONDS, job, position)
+    def _hold(self, job: str, position: int, lost: int) -> None:
+        self._claimed = job, position, lost
+        claim = "UPDATE pictures SET owner = ?, lease = ?, lost = ? WHERE job = ? AND position = ?"
+        self._sql(claim, self._owner, time.time() + LEASE_SECONDS, lost, job, position)
 
     def _renew(self) -> bool:
         with self._lock:
@@ -313,7 +323,7 @@ class Jobs:
     def _wait(self, job: str, position: int, reason: str) -> None:
         """Leaves a job for later; others go first meanwhile."""
         with self._lock, self._transaction():
-            self._claimed = "", 0
+            self._claimed = "", 0, 0
             free = "UPDATE pictures SET owner = NULL WHERE job = ? AND position = ? AND owner = ?"
             self._sql(free, job, position, self._owner)
             self._sql(
@@ -325,7 +335,7 @@ class Jobs:
     def _store(self, job: str, position: int, result: dict[str, Any]) -> None:
         """Stores a result, unless another service was first or the job has ended."""
         with self._lock, self._transaction():
-            self._claimed = "", 0
+            self._claimed = "", 0, 0
             stored = self._sql(
                 "UPDATE pictures SET result = ? WHERE job = ? AND position = ? AND result IS NULL "
                 "AND job IN (SELECT id FROM jobs WHERE ended IS NULL)",

@@ -260,6 +260,32 @@ def test_what_a_killed_service_had_claimed_is_done(
     assert len(list(jobs.results(job))) == 2
 
 
+def test_a_picture_that_kills_each_service_is_given_up(
+    begin: Callable[..., Jobs], tmp_path: Path
+) -> None:
+    began, over = threading.Event(), threading.Event()
+
+    def never_ends(library: str) -> Result:
+        began.set()
+        over.wait(60)
+        return {}
+
+    killed = begin(never_ends)
+    job = killed.submit(PICTURES, {"library": "nuts"})
+    assert began.wait(10)
+    killed.close(0)  # its thread sleeps on: what a killed one had claimed stays claimed
+    with sqlite3.connect(tmp_path / "jobs" / "jobs.sqlite", timeout=20) as file:
+        file.execute("UPDATE pictures SET lease = 0, lost = ? WHERE position = 0",
+                     (jobs_module.MOST_LOST - 1,))  # fmt: skip
+    following = begin(lambda library: {"detections": []})
+    assert ended(following, job)["problems"] == 1
+    first, second = map(json.loads, following.results(job))
+    assert "a.png" in first["problem"]["detail"]
+    assert "3 times" in first["problem"]["detail"]
+    assert second == {"image": "b.png", "detections": []}
+    over.set()
+
+
 def test_a_database_of_the_first_version_goes_on(
     begin: Callable[..., Jobs], tmp_path: Path
 ) -> None:
