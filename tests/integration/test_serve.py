@@ -91,6 +91,18 @@ def test_examples_and_libraries(photo: Path, tmp_path: Path) -> None:
         assert detect(client, photo, library="../../etc").status_code in (404, 422)
 
 
+def test_a_guessed_outline_is_learnt_only_where_it_is_accepted(photo: Path, tmp_path: Path) -> None:
+    nothing_there = [[3, 3, 24, 24]]
+    with serving(tmp_path / "home") as (client, _):
+        refused = learn(client, photo, boxes_xywh=nothing_there).json()
+        assert (refused["added"], refused["boxes_xywh"]) == (0, [])
+        assert "accept_guess" in refused["warnings"][0]
+        partly = learn(client, photo, boxes_xywh=BOXES + nothing_there).json()
+        assert (partly["added"], len(partly["warnings"])) == (2, 1)
+        accepted = learn(client, photo, boxes_xywh=nothing_there, accept_guess=True).json()
+        assert (accepted["added"], accepted["total"]) == (1, 3)
+
+
 def test_bad_requests_are_problems(photo: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
