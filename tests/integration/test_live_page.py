@@ -131,8 +131,8 @@ def test_named_by_a_click_followed_rejected_and_taken_back(clip: Path, tmp_path:
         page.page.mouse.down()
         page.page.mouse.move(*page.place((x + 22, y + 22)), steps=4)
         page.page.mouse.up()
-        page.said("Outlined")
-        page.name("square")
+        page.page.keyboard.type("square")  # "u" is a key, too: not while an outline is made
+        page.page.keyboard.press("Enter")
         page.said("is square. The library has 2 examples")
         other.track("square").click()
         other.page.click("#reject")

@@ -8,6 +8,7 @@ const picture = new Picture(find("picture"), find("shapes"));
 const stage = find("shapes");
 let state = null; // as the server sent it
 let selected = null; // {track, seen, label, rings, name}
+let outlining = null; // the answer that will be selected; its name may be typed already
 let isHeld = false; // the picture stands still in this window, while something in it is named
 let hasPaused = false; // this window stopped a file for that
 const released = [];
@@ -128,7 +129,7 @@ function showSelected() {
   if (now) selected.label = now.label;
   setText(find("chosen"), !selected ? "the chosen object"
     : selected.track ? `#${selected.track}${selected.label === null ? "" : ` (${selected.label})`}` : "what is outlined");
-  for (const id of ["label", "accept", "clear"]) find(id).disabled = !selected || state?.finished;
+  for (const id of ["label", "accept", "clear"]) find(id).disabled = !(selected || outlining) || state?.finished;
   find("reject").disabled = !selected?.track || selected.label === null || state?.finished;
   setText(find("hint"), !selected ? "Click on an object, or draw a box around it."
     : isHeld && state?.live && !state.ended ? "The picture waits here until it is named." : "Enter names it.");
@@ -141,7 +142,7 @@ function showSelected() {
 
 function clear() {
   looking += 1;
-  selected = null;
+  selected = outlining = null;
   letGo();
   find("label").value = "";
   showSelected();
@@ -183,17 +184,21 @@ async function look(where) {
   hold();
   say("Outlining the object");
   try {
-    const found = await line.ask({ type: "look", number, ...where });
+    outlining = line.ask({ type: "look", number, ...where });
+    showSelected();
+    find("label").focus();
+    const found = await outlining;
     if (mine !== looking) return;
+    outlining = null;
     const track = found.track ? trackNow(found.track) : null;
     selected = { track: found.track || null, seen: found.seen, label: track?.label ?? null, rings: found.rings };
     if (selected.track) letGo();
     say("Outlined. Type its name.");
     showSelected();
-    find("label").focus();
   } catch (error) {
     if (mine !== looking) return;
     clear();
+    stage.focus();
     say(error.message);
   }
 }
@@ -338,9 +343,11 @@ stage.addEventListener("blur", () => {
   picture.draw();
 });
 
-find("naming").addEventListener("submit", (event) => {
+find("naming").addEventListener("submit", async (event) => {
   event.preventDefault();
-  name(find("label").value.trim());
+  const label = find("label").value.trim();
+  await outlining?.catch(() => {});
+  name(label);
 });
 find("label").addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
