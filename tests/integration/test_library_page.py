@@ -124,7 +124,9 @@ def test_labels_are_renamed_merged_and_removed_and_all_is_undone(photos: Path) -
     with browser() as chromium:
         with serving(photos) as (url, process), opened(chromium, url) as page:
             assert labels(page) == ["leaf 4", "nut 6, 1 not"]
+            page.fill("#new-label", "typed for the leaf")
             show(page, "nut")
+            assert page.input_value("#new-label") == ""
             assert "looks like leaf" in page.locator("#grid [role=option]").first.inner_text()
             page.fill("#new-label", "walnut")
             page.click("#rename")

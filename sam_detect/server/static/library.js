@@ -89,6 +89,7 @@ async function open(label, negative = false, offset = 0) {
 function show(page) {
   if (page.offset > 0 && page.examples.length === 0) return open(page.label, page.negative, 0);
   if (page.label !== state.label || page.negative !== state.negative) state.selected.clear();
+  if (page.label !== state.label) at("new-label").value = ""; // it was typed for the other label
   const { label, negative, offset, total, examples } = page;
   Object.assign(state, { label, negative, offset, total, examples, focus: 0, anchor: 0 });
   const counts = state.labels.find((each) => each.label === label) ?? { positives: 0, negatives: 0 };
