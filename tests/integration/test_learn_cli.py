@@ -33,13 +33,15 @@ EMPTY = "150,85,40,40"
 
 
 @pytest.fixture
-def sam(capfd: pytest.CaptureFixture[str]) -> Command:
+def sam(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Command:
+    monkeypatch.chdir(tmp_path)
     return in_this_process(capfd)
 
 
 @pytest.fixture
-def picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
+def picture(tmp_path: Path, sam: Command) -> Path:
     return saved(tmp_path / "shapes.png").relative_to(tmp_path)
 
 
