@@ -35,7 +35,6 @@ from sam_detect.segmentation._planes import Plane, planes
 from sam_detect.segmentation._ranking import Ranker, keep_best
 from sam_detect.segmentation._regions import (
     CONVEX,
-    LEAST_HOLES,
     RegionProposal,
     boxes_xyxy,
     distinct,
@@ -45,6 +44,10 @@ from sam_detect.segmentation._regions import (
 from sam_detect.segmentation._similar_regions import at_levels, similarity_plane, unlike
 from sam_detect.types import ImageRGB, Masks, SimilarityMap
 
+MOST_FILLED = 0.8
+"""A region with holes is proposed besides the filled one if it has at most this share of its area;
+with less of a hole the filled one is as good. (Blood cells with pale centres, F1 at 5 shots: .593
+at .9, .600 at .8.)"""
 LEAST_SCORE = 0.24
 """Below this score a region is texture more often than an object."""
 MOST_SPLIT = 250
@@ -267,9 +270,9 @@ def _cut_out(found: Sequence[LevelSets], size_hw: tuple[int, int]) -> list[Regio
         if crop.any():
             region = whole_region(x, y, crop.view(np.bool_))
             regions.append(region)
-            if region.area - np.count_nonzero(crop) >= LEAST_HOLES * region.area:
+            if np.count_nonzero(crop) <= MOST_FILLED * region.area:
                 hollow = whole_region(x, y, crop.view(np.bool_), hollow=True)
-                regions += [] if hollow.holes is None else [hollow]
+                regions += [hollow] if hollow.area <= MOST_FILLED * region.area else []
     return regions
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,14 +55,19 @@ def test_the_calls_work_as_they_are_typed(picture: Path) -> None:
     assert natural_calls.results_of(detector, picture)
 
 
-@pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright is not installed")
-def test_pyright_agrees() -> None:
-    program = natural_calls.__file__
-    done = subprocess.run(
-        ["pyright", "--pythonpath", sys.executable, program], capture_output=True, text=True,
-        check=False, cwd=Path(__file__).resolve().parents[2],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
+def test_pyright_agrees(tmp_path: Path) -> None:
+    """... and it sees what is wrong."""
+    program = Path(natural_calls.__file__)
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(program.read_text() + "\nSAMDetect().detect(7)\n")
+    for given, code in ((program, 0), (wrong, 1)):
+        done = subprocess.run(
+            [sys.executable, "-m", "basedpyright", "--level", "error",
+             "--pythonpath", sys.executable, given],
+            capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout
 
 
 # Bytes and files
