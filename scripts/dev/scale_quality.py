@@ -48,12 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for asked in (None, "auto"):
                     method.pipeline.scale = asked
                     queries = split.queries[: given.pictures]
-                    told = measured(method.pipeline, queries, scale)
+                    told = measured(method.pipeline, queries, scale, boxes=dataset.boxes_only)
                     print(f"{folder.name}, seed {split.seed}, pictures x {scale:g}, "
                           f"--scale {asked or 'not given'}: {told}", flush=True)  # fmt: skip
 
 
-def measured(pipeline: Pipeline, queries: Sequence[AnnotatedPicture], scale: float) -> str:
+def measured(
+    pipeline: Pipeline, queries: Sequence[AnnotatedPicture], scale: float, *, boxes: bool
+) -> str:
     """F1 over some pictures, seconds a picture, and how many have a check."""
     total, seconds, checks = Counts(), 0.0, {True: [0, 0], False: [0, 0]}
     for picture in queries:
@@ -65,7 +67,7 @@ def measured(pipeline: Pipeline, queries: Sequence[AnnotatedPicture], scale: flo
         found = at_size(found, frame)
         scores = np.asarray(found.confidence, np.float32)
         given = Predictions(found.masks, tuple(found.label), scores, Masks.empty(frame.size_hw))
-        counts = match(compare(picture, given, boxes=False, iou_threshold=IOU), IOU).counts
+        counts = match(compare(picture, given, boxes=boxes, iou_threshold=IOU), IOU).counts
         total += counts
         tally = checks[float(counts.f1 or 0.0) < OFF]
         tally[0] += bool(found.check)
