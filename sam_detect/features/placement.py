@@ -24,6 +24,11 @@ LEAST, LEAST_OF_ONE = 0.65, 0.5
 nuts it is at least .81, of coarse, moved and far too large ones .62 (of three .53); of those of
 another picture it is about .5."""
 BETTER_SCALED = 0.2
+DOUBTFUL, SURE = 0.8, 0.9
+"""Outlines of a share below the first are in another unit if a factor brings them to the second."""
+FACTOR_STEP, ENOUGH, MOST_SCALED = 0.01, 5, 8
+"""Factors are tried in steps of 1 %, which move the outlines by less than their bands; at least and
+at most so many outlines are scaled: with fewer, one of the factors would fit by chance."""
 
 
 def placed(image: AnnotatedImage, frame: Frame) -> tuple[AnnotatedImage, str]:
@@ -47,6 +52,13 @@ def placed(image: AnnotatedImage, frame: Frame) -> tuple[AnnotatedImage, str]:
             if image.fit == "scale":
                 return replace(image, outlines=scaled), f"{seen}: scaled to pixels"
             raise MaskError(f"{seen}: scale them (--fit scale)")
+    factor = _fitting_factor(image.outlines, frame) if count and share < DOUBTFUL else None
+    if factor is not None:
+        raise MaskError(
+            f"its outlines fit the picture when they are {factor:.3g} times as large: are they in "
+            "micrometres, or of a smaller copy? Give them in pixels of this picture (--fit as-is "
+            "takes them all the same)"
+        )
     if count == 0 or share >= LEAST - LEAST_OF_ONE / count:
         return image, ""
     (x, y), (height, width) = reach_xy(image.outlines), frame.size_hw
@@ -59,18 +71,46 @@ def placed(image: AnnotatedImage, frame: Frame) -> tuple[AnnotatedImage, str]:
     )
 
 
+def _fitting_factor(outlines: Sequence[Annotation], frame: Frame) -> float | None:
+    """By how much outlines have to be enlarged to fit; None where no factor makes them fit."""
+    outlined = [each for each in outlines if each.is_outlined]
+    (x, y), (height, width) = reach_xy(outlined), frame.size_hw
+    image, few = _textured(frame), outlined[:: -(-len(outlined) // MOST_SCALED)]
+    most = min(width / max(x, 1), height / max(y, 1))
+
+    def fit(factor: float) -> float:
+        total = 0.0
+        for each in few:
+            found = each.scaled(factor, factor).crop(frame.size_hw)
+            if found is not None:
+                (left, top, _, _), crop = found
+                total += _explained(crop, image)(left, top)
+        return total
+
+    factors = np.exp(np.arange(5 * FACTOR_STEP, np.log(most), FACTOR_STEP)).tolist()
+    if len(few) < ENOUGH or not factors:
+        return None
+    best = max(factors, key=fit)
+    share, count = _share([each.scaled(best, best) for each in outlined], frame)
+    return best if count >= ENOUGH and share >= SURE else None
+
+
+def _textured(frame: Frame) -> ImageRGB:
+    """``(H, W, 3 or 4)``: the picture with its texture; of a large one only windows are read."""
+    image = frame.image_rgb
+    if image.shape[0] * image.shape[1] > LARGE:
+        return image
+    import cv2
+
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return np.dstack([image, cv2.absdiff(grey, cv2.blur(grey, (5, 5)))])
+
+
 def _share(outlines: Sequence[Annotation], frame: Frame) -> tuple[float, int]:
     """The mean share of other places that fit outlines worse than their own, and of how many
     outlines; one outside the picture fits nowhere."""
-    outlined = [each for each in outlines if each.is_outlined]
-    import cv2
-
-    outside = 0
+    outlined, outside, image = [each for each in outlines if each.is_outlined], 0, _textured(frame)
     random, shares, (height, width) = np.random.default_rng(0), list[float](), frame.size_hw
-    image = frame.image_rgb
-    if height * width <= LARGE:  # of larger ones only windows are in memory
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        image = np.dstack([image, cv2.absdiff(grey, cv2.blur(grey, (5, 5)))])
     for each in outlined[:: -(-len(outlined) // MOST_OUTLINES)]:
         try:
             found = each.crop(frame.size_hw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -187,6 +188,19 @@ def test_micrometres_are_told_by_the_size_of_a_pixel() -> None:
     assert np.allclose(found.outlines[3].polygons[0][0], rings[3])
     pixels = outlined(rings)
     assert placed(pixels, measured) == (pixels, "")
+
+
+@pytest.mark.parametrize("style", ["bright", "a membrane", "texture"])
+@pytest.mark.parametrize("size_um", [0.65, 0.325, 0.2])
+def test_another_unit_is_told_also_where_the_size_of_a_pixel_is_not_known(
+    style: str, size_um: float
+) -> None:
+    frame, rings = tissue(style)
+    for count in (5, 12):
+        with pytest.raises(MaskError, match="times as large") as refused:
+            placed(outlined([ring * size_um for ring in rings[:count]]), frame)
+        [factor] = re.findall(r"when they are (\S+) times", str(refused.value))
+        assert float(factor) == pytest.approx(1 / size_um, rel=0.04)
 
 
 def test_a_black_picture_is_said() -> None:
