@@ -279,8 +279,9 @@ def read_json(data: bytes, path: Path) -> Any:
 
 
 def is_id(value: Any) -> bool:
-    """Whether a file's value can be an id or a name: a whole number or a text."""
-    return isinstance(value, (int, str)) and not isinstance(value, bool)
+    """Whether a file's value can be an id or a name: a whole number, also as 1.0, or a text."""
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return isinstance(value, str) or (whole and not isinstance(value, bool))
 
 
 def _coco_tables(path: Path, data: Any) -> dict[str, Any]:

@@ -223,6 +223,15 @@ def test_a_name_that_two_folders_hold_is_not_guessed(tmp_path: Path, file_name: 
     assert file_name in problems[0]
 
 
+def test_whole_ids_may_be_written_with_a_point(tmp_path: Path) -> None:
+    data = coco()
+    for annotation in data["annotations"]:
+        annotation.update({key: float(annotation[key]) for key in ("image_id", "category_id")})
+    [(one, problems), (other, _)] = read(tmp_path, data), read(tmp_path, coco())
+    assert [each.tags for each in one[0].outlines] == [each.tags for each in other[0].outlines]
+    assert problems == []
+
+
 def test_the_same_name_in_two_folders_is_two_pictures(tmp_path: Path) -> None:
     data = coco(images=[{"id": 1, "file_name": "val/a.png"}, {"id": 2, "file_name": "train/a.png"}])
     data["annotations"].append(data["annotations"][0] | {"id": 2, "image_id": 2})
@@ -260,8 +269,8 @@ NO_INTEGER = "@digits@"
 """Stands for a whole number of 5000 digits, more than Python converts."""
 ROWS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a category id with a fraction": (
-        "annotations", {"category_id": 7.0}, "annotation 55: its category_id must be a whole "
-        "number or a text, got 7.0"),
+        "annotations", {"category_id": 7.5}, "annotation 55: its category_id must be a whole "
+        "number or a text, got 7.5"),
     "a category id that is true": ("annotations", {"category_id": True}, "whole number"),
     "a picture's id that is NaN": (
         "annotations", {"image_id": float("nan")}, "its image_id must be a whole number or a text, "

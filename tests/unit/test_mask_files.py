@@ -136,6 +136,13 @@ def test_a_mask_that_is_all_object_is_one(tmp_path: Path) -> None:
 # What is refused
 
 
+def test_a_pickle_is_not_read_and_the_way_out_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "a_seg.npy"
+    np.save(file, np.array({"masks": np.ones(SIZE, np.int32)}))
+    with pytest.raises(MaskError, match=r"Python objects, which are not read.* array 'masks'"):
+        read_masks(file, SIZE)
+
+
 @pytest.mark.parametrize("name", ["m.png", "m.npy"])
 def test_a_mask_of_another_size_is_refused_with_both(tmp_path: Path, name: str) -> None:
     file = write(tmp_path / name, two_squares(1, 2))

@@ -82,6 +82,13 @@ def test_finds_rings_with_their_holes_open(paper: int, ink: int, hole: int) -> N
         assert min(best_iou(found, mask) for mask in full) > 0.75, "the disc stays a proposal"
 
 
+def test_a_hole_of_a_sixth_is_open_too() -> None:
+    """An example with that hole is not found by its filled outline."""
+    image = ground(grey=200)
+    wanted = hollowed(image, disc(image, 80, 80, 30, 60), 80, 80, 12)
+    assert best_iou(segment(image), wanted) > 0.92
+
+
 def test_finds_both_holes_of_one_thing() -> None:
     image = ground(grey=210)
     one, other = disc(image, 60, 80, 28, 70), disc(image, 118, 80, 28, 70)
