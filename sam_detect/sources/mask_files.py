@@ -51,8 +51,8 @@ def read_masks(file: str | Path, size_hw: tuple[int, int], *, pieces: str | None
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         if "Python objects" in reason:  # of numpy, about a pickle
             reason = (
-                "it holds Python objects, which are not read, since they may run code; of Cellpose's "
-                "_seg.npy save the array 'masks' as a file of its own"
+                "it holds Python objects, which are not read, since they may run code; of "
+                "Cellpose's _seg.npy save the array 'masks' as a file of its own"
             )
         raise MaskError(f"the mask {file} cannot be read: {reason}") from error
     return masks_of_array(values, size_hw, f"the mask {file}", pieces=pieces, given=given)
