@@ -268,6 +268,8 @@ def _outlined(
             found = outline.crop(frame.size_hw)
             if found is not None:
                 box, crop = found
+                if crop.all() and crop.shape == frame.size_hw and len(image.outlines) > 1:
+                    raise MaskError("it is the whole picture: leave it out, or give it alone")
                 masks.append(
                     Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=[box], crops=[crop])
                 )

@@ -14,6 +14,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from sam_detect.labelling.doubt import TRY_SCALES
 from sam_detect.masks import tightened
 from sam_detect.scratch import reduced
 from sam_detect.types import Detections, Frame, Masks
@@ -42,7 +43,8 @@ def detect_at_scale(
         return at_size(detect(rescaled(frame, scale)), frame)
     found = {each: detect(rescaled(frame, each)) for each in _scales(frame)}
     best = max(found, key=lambda each: _fit(found[each]) * (AS_IT_IS if each == 1 else 1))
-    return at_size(found[best], frame)
+    chosen = at_size(found[best], frame)
+    return replace(chosen, check=chosen.check.removesuffix(TRY_SCALES))
 
 
 def _scales(frame: Frame) -> Iterator[float]:

@@ -122,6 +122,7 @@ class Annotations:
             )
         else:
             annotated, problems = _of_dataset(dataset, paths)
+            annotated = [replace(each, fit=fit) for each in annotated]
             annotated = choose(annotated, problems, file, tag=tag, label=label, pieces=pieces)
         if ranges:
             annotated = annotated_planes(
@@ -132,6 +133,12 @@ class Annotations:
             outlines = tuple(replace(each, tags=tags or each.tags) for each in given.outlines)
             image = replace(given, outlines=outlines)
             self.by_name.setdefault(image.name, []).append(image)
+        for name, rows in [*self.by_name.items()]:
+            sizes = {each.size_hw for each in rows if each.size_hw is not None}
+            if len(sizes) > 1:
+                shown = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
+                problems.append(f"{name}: {file} has it in several sizes ({shown}): keep one")
+                del self.by_name[name]
         elsewhere = [] if whole else [text for text in problems if text.endswith(NOT_GIVEN)]
         if elsewhere:
             note(f"{file} has annotated pictures that were not given: {len(elsewhere)}")

@@ -176,6 +176,8 @@ def _annotations(content: bytes) -> list[Annotation]:
 
 
 def _polygons(roi: Any, kind: str, rings: list[Ring]) -> tuple[Polygon, ...]:
+    if roi.subtype.name in ("TEXT", "IMAGE"):
+        raise MaskError(f"a region of the type {roi.subtype.name} outlines no object")
     if roi.composite:
         return tuple(nested([checked_ring(ring) for ring in rings if len(ring) >= 3]))
     if kind in CLOSED and len(rings) == 1:

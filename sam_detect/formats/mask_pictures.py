@@ -64,12 +64,12 @@ def objects_of(
     """Number and place of each object of a mask picture; takes and raises what :func:`numbered`
     and :func:`separate` do."""
     found = numbered(values, name, given=given)
-    if found.scattered and pieces != "each":
+    if found.scattered and pieces is None:
         raise MaskError(
             f"it seems to hold classes ({_listed(found.numbers, found.colours)}), not objects: "
             "most values lie in several places. Give each object a value of its own, or save a "
             "black-and-white mask for each class. learn --pieces each (in Python pieces='each') "
-            "takes each piece as an object"
+            "takes each piece as an object, --pieces one each value"
         )
     split = pieces == "each" or (len(found.numbers) == 1 and not given)
     return [

@@ -15,6 +15,7 @@ import numpy as np
 from sam_detect.masks import FloatArray
 from sam_detect.types import Detections, ExampleArrays, Frame
 
+TRY_SCALES = " (try --scale auto)"
 NEAR = 0.2
 """Confidence from which an unknown object is a near miss."""
 MANY, SHARE = 2, 0.25
@@ -56,7 +57,7 @@ def doubt_of(
         if abs(math.log(brighter)) >= math.log(OTHER_LIGHT):
             said.append(f"{_ratio(brighter, 'brighter', 'darker')} than around the examples")
     if scale:
-        said.append(f"{scale} (try --scale auto)")
+        said.append(f"{scale}{TRY_SCALES}")
     return "; ".join(said)
 
 

@@ -83,7 +83,7 @@ def read_annotations(
         if _is_mask(each) and each.name in {Path(image.file_name).name for image in found}:
             continue  # the picture of an annotation
         try:
-            found += _of_file(each, images, tag, problems, pieces)
+            found += _of_file(each, images, tag, problems, pieces, alone=len(files) == 1)
         except ImageError as error:
             if each == path:
                 raise
@@ -231,12 +231,14 @@ def _files(path: Path, images: Sequence[str]) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    every = sorted(path.iterdir())
+    every = sorted(each for each in path.rglob("*") if not _is_of_system(each.relative_to(path)))
     found = [each for each in every if each.suffix.lower() in ENDINGS]
     outlines = [each for each in found if not _is_mask(each)]
     names, given = {each.stem for each in outlines}, {os.path.realpath(each) for each in images}
-    found = outlines + [each for each in found if _is_mask(each) and each.stem not in names
-                        and os.path.realpath(each) not in given]  # fmt: skip
+    masks = (each for each in found if _is_mask(each) and each.parent == path)
+    found = outlines + [
+        each for each in masks if each.stem not in names and os.path.realpath(each) not in given
+    ]
     if not found:
         for each in every:
             if each.suffix.lower() in foreign.ENDINGS and (
@@ -247,13 +249,19 @@ def _files(path: Path, images: Sequence[str]) -> list[Path]:
     return found
 
 
+def _is_of_system(path: Path) -> bool:
+    """Whether it is hidden, or one of those that macOS puts into folders and archives."""
+    return any(part.startswith((".", "__MACOSX")) for part in path.parts)
+
+
 def _is_mask(file: Path) -> bool:
     return file.suffix.lower() in MASK_ENDINGS
 
 
 def _of_file(
-    file: Path, images: Sequence[str], tag: str | None, problems: list[str], pieces: str | None
-) -> list[AnnotatedImage]:
+    file: Path, images: Sequence[str], tag: str | None, problems: list[str], pieces: str | None,
+    *, alone: bool,
+) -> list[AnnotatedImage]:  # fmt: skip
     """What one file, or dataset on a server, says of the pictures at hand."""
     content = content_of(file)
     if is_coco(content[1]):
@@ -262,13 +270,13 @@ def _of_file(
         return found
     found, lines = load_annotations(file, pieces, content)
     problems += lines
-    paths = pictures_of(file, found, images)
+    paths = pictures_of(file, found, images, alone=alone)
     matched, missing = [], []
     for image, path in zip(found, paths, strict=True):
         if path is not None:
             matched.append(replace(image, path=path))
         elif image.outlines:
-            missing.append(why_unmatched(image.file_name, images))
+            missing.append(why_unmatched(image.file_name or file.name, images))
     if not matched:
         raise nothing_usable(file, missing, lines)
     problems += missing
@@ -276,9 +284,10 @@ def _of_file(
 
 
 def pictures_of(
-    file: Path, found: Iterable[AnnotatedImage], images: Sequence[str]
+    file: Path, found: Iterable[AnnotatedImage], images: Sequence[str], *, alone: bool = True
 ) -> list[str | None]:
-    """The picture of each entry of a file."""
+    """The picture of each entry of a file. A file that names none, of its own name either, is of
+    the only picture, if it is ``alone``; one of several files is of another picture."""
     entries = list(found)
     paths = match_pictures((image.file_name for image in entries), images, file)
     if any(image.file_name for image in entries):
@@ -287,6 +296,8 @@ def pictures_of(
     named = [given for given in images if Path(given).stem == stem]
     in_folder = [given for given in named if Path(given).resolve().parent == file.resolve().parent]
     chosen = next((each for each in (named, in_folder, images) if len(each) == 1), None)
+    if not (alone or named):
+        return [None] * len(entries)
     if chosen is None:
         several = f"{len(images)} were given"
         if named:

@@ -115,9 +115,14 @@ def load_coco(file: str | Path, *, tag: str | None = None, data: Any = None) -> 
         raise ImageError(f"{file} has no category '{tag}' (it has: {known})")
     images = tuple(_usable_rows(data["images"], ("id", "file_name"), "image", file, problems))
     image_ids = {image["id"] for image in images}
+    by_text = {key: {str(each): each for each in ids} for key, ids in
+               (("category_id", categories), ("image_id", image_ids))}  # fmt: skip
     outlines: dict[Id, list[Annotation]] = defaultdict(list)
     for number, annotation in enumerate(data["annotations"], start=1):
         try:
+            for key, ids in by_text.items() if isinstance(annotation, dict) else ():
+                if isinstance(annotation.get(key), str):  # "1" for 1, as some converters write
+                    annotation[key] = ids.get(annotation[key], annotation[key])
             found = _outline(annotation, categories, image_ids, file)
         except MaskError as error:
             problems.append(f"{_row_name(annotation, 'annotation', number)}: {error}")
@@ -134,16 +139,26 @@ def match_pictures(
 
     That is the picture whose path ends most like the name, which may be one of Windows, a web
     address, or differ in case; of several alike the one next to ``file``, which names them, or the
-    only one. No file is opened or looked for by an annotated name itself, so that it cannot lead
-    elsewhere.
+    only one. Of several names of one picture the one that its path ends most like means it; where
+    that leaves several, none does. No file is opened or looked for by an annotated name itself, so
+    that it cannot lead elsewhere.
     """
     by_name: dict[tuple[str, bool], list[str]] = defaultdict(list)
     for given in dict.fromkeys(images):
         name = normalize("NFC", Path(given).name)
         by_name[name, False].append(given)
         by_name[name.casefold(), True].append(given)
-    folder = os.path.abspath(Path(file).parent)
-    return [_match(name, by_name, folder) for name in wanted]
+    folder, names = os.path.abspath(Path(file).parent), list(wanted)
+    matches = {name: _match(name, by_name, folder) for name in dict.fromkeys(names)}
+    named: dict[str, dict[tuple[int, int], list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name, match in matches.items():
+        if match is not None:
+            named[match[0]][match[1:]].append(name)
+    meant = {path: ranked[max(ranked)] for path, ranked in named.items()}
+    return [
+        match[0] if (match := matches[name]) is not None and meant[match[0]] == [name] else None
+        for name in names
+    ]
 
 
 def why_unmatched(name: str, images: Iterable[str]) -> str:
@@ -166,17 +181,27 @@ def _plain(name: str) -> str:
     return normalize("NFC", unquote(shown).replace("\\", "/"))
 
 
-def _match(name: str, by_name: dict[tuple[str, bool], list[str]], folder: str) -> str | None:
+def _match(
+    name: str, by_name: dict[tuple[str, bool], list[str]], folder: str
+) -> tuple[str, int, int] | None:
     """The picture of a name as it is, without its web or Windows form, without case, or without
-    the digits that Label Studio puts before the names of uploads."""
+    the digits that Label Studio puts before the names of uploads; and how well it matches."""
     plain = _plain(name)
     upload = re.sub("(^|/)[0-9a-f]{8}-(?=[^/]*$)", r"\1", plain.casefold())
     forms = (normalize("NFC", name), False), (plain, False), (plain.casefold(), True)
-    for shown, folded in (*forms, (upload, True)):
+    for form, (shown, folded) in enumerate((*forms, (upload, True))):
         parts = Path(shown).parts
         if parts and (named := by_name.get((parts[-1], folded))):
-            return _nearest(parts, named, folder, folded=folded)
+            path = _nearest(parts, named, folder, folded=folded)
+            return None if path is None else (path, -form, _alike(parts, path, folded=folded))
     return None
+
+
+def _alike(parts: Sequence[str], path: str, *, folded: bool) -> int:
+    """How many parts of a path's end are those of a name."""
+    shown = Path(normalize("NFC", path.casefold() if folded else path)).parts
+    pairs = zip(reversed(parts), reversed(shown), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _nearest(
@@ -185,11 +210,7 @@ def _nearest(
     """Of the pictures of one name the one whose path ends most like the name: at its place next to
     the file of annotations in ``folder``, or the shortest where a folder below holds another, or
     the only one in ``folder``. Nothing where that leaves several."""
-    ends = []
-    for path in named:
-        shown = normalize("NFC", path.casefold() if folded else path)
-        pairs = zip(reversed(parts), reversed(Path(shown).parts), strict=False)
-        ends.append(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    ends = [_alike(parts, path, folded=folded) for path in named]
     best = [path for path, end in zip(named, ends, strict=True) if end == max(ends)]
     whole, places = max(ends) == len(parts), {path: Path(os.path.abspath(path)) for path in best}
     depth = min(len(Path(path).parts) for path in best)
@@ -352,7 +373,11 @@ def _outline(
     point = _visible_point(annotation.get("keypoints"))
     if point is not None and box is not None and min(box[2:]) <= 0:
         box = None  # around keypoints in a line, or around one
-    segmentation = annotation.get("segmentation") or None
+    segmentation: Any = annotation.get("segmentation") or None
+    if isinstance(segmentation, list):
+        if not isinstance(segmentation[0], (list, dict)):  # one polygon, as VIA's converters write
+            segmentation = [segmentation]
+        segmentation = [each for each in segmentation if each != []] or None
     attributes = annotation.get("attributes")
     attributes = attributes if isinstance(attributes, dict) else {}
     if segmentation is None and box is not None:
@@ -367,7 +392,7 @@ def _outline(
         id=annotation.get("id"),
         references={key: annotation.get(key) for key in ("category_id", "track_id")},
         # CVAT marks every brushed mask so; its rows say "occluded", and it has no crowds.
-        crowd=bool(annotation.get("iscrowd")) and "occluded" not in attributes,
+        crowd=annotation.get("iscrowd") not in (None, 0, "0") and "occluded" not in attributes,
     )
 
 

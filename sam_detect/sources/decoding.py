@@ -54,6 +54,8 @@ from sam_detect.sources.tiff import (
 )
 from sam_detect.types import ImageRGB
 
+PHOTOMETRIC = 262
+"""TIFF's tag for what the values mean; 0: 0 is white."""
 DEFAULT_MAX_PIXELS = 450_000_000
 """What is decoded at once may have so many pixels: a whole picture, or a part of a TIFF."""
 MAX_BYTES = 2_000_000_000
@@ -119,6 +121,9 @@ class PictureFile:
                 return from_tiff(contents)
             if image.mode == "F":  # the one mode that has NaN
                 return from_array(np.asarray(_upright(image))), contents
+            if image.mode == "I;16" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
+                dark = np.asarray(_upright(image))  # 0 is white; Pillow turns 8 bits only
+                return from_array((1 << int(dark.max()).bit_length()) - 1 - dark), contents
             if not _is_deep_colour(image):
                 large = image.width * image.height > LARGE and image.mode not in UNLIKE_8_BIT
                 if large and _orientation(image) == 1:

@@ -129,15 +129,13 @@ def test_names_keep_their_keys_and_colours(photos: Path) -> None:
         keys = page.page.locator("#label-keys li")
 
         def shown() -> list[tuple[str, str]]:
-            """The key and name, and the colour, of each name."""
+            """The key and name, and the colour, of each name; at once, as the list is redrawn."""
             page.saved()
-            return [
-                (
-                    " ".join(each.locator("kbd, .name").all_inner_texts()),
-                    each.locator(".colour").evaluate("e => getComputedStyle(e).backgroundColor"),
-                )
-                for each in keys.all()
-            ]
+            found = keys.evaluate_all("""items => items.map((item) => [
+                [...item.querySelectorAll("kbd, .name")].map((each) => each.innerText).join(" "),
+                getComputedStyle(item.querySelector(".colour")).backgroundColor,
+            ])""")
+            return [(text, colour) for text, colour in found]
 
         for number, name in enumerate(("nut", "date", "fig")):
             page.click_nut(number)

@@ -299,3 +299,29 @@ def test_packed_and_utf_16_files_are_read_and_bombs_are_not(sam: Command) -> Non
         ran = failed(sam("learn", "a.png", "--annotations", written(name, data)))
         assert "export it again" in ran.err
         assert "Traceback" not in ran.err
+
+
+def test_a_picture_in_two_sizes_is_refused(sam: Command) -> None:
+    Image.fromarray(scene()).save("a.png")
+    data = coco([ring(each) for each in CELLS[:4]], width=WIDTH, height=HEIGHT)
+    half = coco([ring(each, 0.5) for each in CELLS[4:8]], width=WIDTH // 2, height=HEIGHT // 2)
+    data["images"].append({**half["images"][0], "id": 2})
+    data["annotations"] += [
+        {**each, "id": 10 + each["id"], "image_id": 2} for each in half["annotations"]
+    ]
+    Path("a.json").write_text(json.dumps(data))
+    for fit in ("check", "scale"):
+        ran = sam("learn", "a.png", "--annotations", "a.json", "--fit", fit)
+        assert ran.code == 1
+        assert "several sizes (200x130, 400x260)" in ran.err
+
+
+def test_an_outline_of_the_whole_picture_among_others_is_no_object(sam: Command) -> None:
+    """As QuPath's users draw it to detect cells in it."""
+    Image.fromarray(scene()).save("a.png")
+    whole = np.array([(0, 0), (WIDTH, 0), (WIDTH, HEIGHT), (0, HEIGHT)], float)
+    data = coco([*(ring(each) for each in CELLS[:5]), whole])
+    Path("a.json").write_text(json.dumps(data))
+    ran = sam("learn", "a.png", "--annotations", "a.json", "--json")
+    assert ran.json == [{"added": 5, "total": 5}]
+    assert "outline 6: it is the whole picture" in ran.err

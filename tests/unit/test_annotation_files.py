@@ -590,3 +590,64 @@ def test_a_plane_s_only_number_is_an_object_where_others_have_more(tmp_path: Pat
     assert [(each.id, each.location) for each in found.outlines] == [
         (1, (0, 0, 0)), (1, (0, 1, 0)), (2, (0, 1, 0)),
     ]  # fmt: skip
+
+
+# Whose outlines they are
+
+
+def names_of(found: list[AnnotatedImage]) -> list[tuple[str, int]]:
+    return [(Path(one.path).name, len(one.outlines)) for one in found]
+
+
+def test_of_a_folder_each_file_is_of_the_picture_of_its_name(tmp_path: Path) -> None:
+    for stem in ("s0", "s1", "s2"):
+        outlines = (Annotation(("cell",), ((RING,),)),)
+        (tmp_path / f"{stem}.geojson").write_bytes(geojson.encode(AnnotatedImage("", "", outlines)))
+    found, problems = read_annotations(tmp_path, ["pictures/s0.png"])
+    assert names_of(found) == [("s0.png", 1)]
+    assert [line.rpartition(": ")[2] for line in problems] == [
+        "annotated, but not among the pictures"
+    ] * 2
+    with pytest.raises(ImageError, match="not among the pictures"):
+        read_annotations(tmp_path, ["pictures/other.png"])
+    alone, _ = read_annotations(tmp_path / "s1.geojson", ["pictures/other.png"])
+    assert names_of(alone) == [("other.png", 1)], "a file that is given by itself"
+
+
+def test_files_in_the_folders_of_a_folder_are_read_and_those_of_systems_are_not(
+    tmp_path: Path,
+) -> None:
+    outlines = (Annotation(("cell",), ((RING,),)),)
+    for place in ("a.geojson", "day2/b.geojson"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_bytes(geojson.encode(AnnotatedImage("", "", outlines)))
+    for place in ("._a.geojson", "__MACOSX/a.geojson"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_bytes(b"\x00\x05\x16\x07")
+    found, problems = read_annotations(tmp_path, ["p/a.png", "p/b.png"])
+    assert names_of(found) == [("a.png", 1), ("b.png", 1)]
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "meant"),
+    [
+        (["d1/a.png", "d2/a.png"], "d1/a.png", [True, False]),
+        (["a.png", "A.png"], "A.png", [False, True]),
+        (["01234567-a.png", "89abcdef-a.png"], "a.png", [False, False]),
+        (["x/a.png", "y/a.png"], "a.png", [False, False]),
+        (["a.png", "a.png"], "a.png", [True, True]),
+    ],
+)
+def test_a_picture_is_meant_by_one_name(names: list[str], given: str, meant: list[bool]) -> None:
+    assert [path is not None for path in match_pictures(names, [given])] == meant
+
+
+@pytest.mark.parametrize("subtype", ["TEXT", "IMAGE"])
+def test_texts_and_pictures_on_a_picture_are_no_objects(tmp_path: Path, subtype: str) -> None:
+    region = roifile.ImagejRoi.frompoints(RING)
+    region.roitype, region.subtype = roifile.ROI_TYPE.RECT, roifile.ROI_SUBTYPE[subtype]
+    region.left, region.top, region.right, region.bottom = 2, 1, 6, 4
+    (tmp_path / "a.roi").write_bytes(region.tobytes())
+    _, problems = load_annotations(tmp_path / "a.roi")
+    assert f"type {subtype} outlines no object" in problems[0]

@@ -232,6 +232,30 @@ def test_whole_ids_may_be_written_with_a_point(tmp_path: Path) -> None:
     assert problems == []
 
 
+def test_ids_as_text_and_polygons_without_brackets_are_read(tmp_path: Path) -> None:
+    """As converters of VIA's files write them."""
+    data = coco(annotation={"image_id": "1", "category_id": "7", "segmentation": SQUARE})
+    found, problems = read(tmp_path, data)
+    assert (found[0].outlines[0].tags, problems) == (("nut",), [])
+    np.testing.assert_array_equal(only_mask(found), only_mask(read(tmp_path, coco())[0]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "crowd"),
+    [({"iscrowd": "0"}, False), ({"iscrowd": 1}, True), ({"segmentation": [[]]}, False)],
+)
+def test_a_crowd_is_one_and_an_outline_without_points_is_none(
+    tmp_path: Path, changes: dict[str, Any], crowd: bool
+) -> None:
+    data = coco(annotation=changes)
+    if crowd:
+        with pytest.raises(ImageError, match="crowds"):
+            read(tmp_path, data)
+    else:
+        [image] = read(tmp_path, data)[0]
+        assert image.outlines[0].is_outlined == ("segmentation" not in changes)
+
+
 def test_the_same_name_in_two_folders_is_two_pictures(tmp_path: Path) -> None:
     data = coco(images=[{"id": 1, "file_name": "val/a.png"}, {"id": 2, "file_name": "train/a.png"}])
     data["annotations"].append(data["annotations"][0] | {"id": 2, "image_id": 2})
@@ -338,7 +362,7 @@ def test_a_picture_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert problems == ["gone.png: annotated, but not among the pictures"]
 
 
-@pytest.mark.parametrize("category", [99, None, ..., "7"], ids=repr)
+@pytest.mark.parametrize("category", [99, None, ..., "99"], ids=repr)
 def test_a_category_that_is_not_there_is_said(tmp_path: Path, category: Any) -> None:
     data = coco()
     other = {k: v for k, v in (data["annotations"][0] | {"id": 5, "category_id": category}).items()

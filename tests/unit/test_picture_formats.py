@@ -347,3 +347,15 @@ def test_each_picture_counts_while_it_is_decoded(
     monkeypatch.setattr(decoding, "at_once", at_once)
     load_image(tmp_path / "a.png")
     assert counted == [4 * HEIGHT * WIDTH]
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_tiffs_in_which_0_is_white_are_turned(tmp_path: Path, bits: int) -> None:
+    """Values of 12 bits are in 16."""
+    grey = np.full((60, 80), 200, np.uint8)
+    grey[20:40, 30:50] = 60
+    values = (grey.astype(np.int64) << (bits - 8)).astype(np.uint8 if bits == 8 else np.uint16)
+    tifffile.imwrite(tmp_path / "black.tif", values)
+    tifffile.imwrite(tmp_path / "white.tif", 2**bits - 1 - values, photometric="miniswhite")
+    black, white = (load_image(tmp_path / f"{name}.tif").image_rgb for name in ("black", "white"))
+    assert np.abs(black.astype(int) - white).max() <= 1
