@@ -34,10 +34,11 @@ FORMAT_EXTENSIONS: dict[str, tuple[str, ...]] = {
 Only these: Pillow can open more, but some of those run other programs (EPS) or are no pictures.
 """
 _NOT_READ = (
-    ".3fr .arw .bif .cr2 .cr3 .crw .czi .dcm .dcr .dicom .dm3 .dm4 .dng .erf .exr .fits .flex "
-    ".gpr .iiq .ims .jxl .jxr .kdc .lif .lof .mef .mos .mrc .mrw .mrxs .nd2 .nef .nii .nrrd .nrw "
-    ".oib .oif .oir .orf .pef .psb .psd .raf .raw .rw2 .rwl .scn .sr2 .srf .srw .svg .vsi .wdp "
-    ".x3f .xcf .zvi"
+    ".3fr .arw .bay .bif .cap .cr2 .cr3 .crw .czi .dcm .dcr .dicom .dm3 .dm4 .dng .dpx .eps .erf "
+    ".exr .fff .fits .flex .gpr .hdr .ico .iiq .ims .jls .jxl .jxr .k25 .kdc .lif .lof .mef .mha "
+    ".mos .mrc .mrw .mrxs .nd2 .nef .nii .nrrd .nrw .oib .oif .oir .orf .pcx .pef .psb .psd .ptx "
+    ".qoi .raf .ras .raw .rw2 .rwl .rwz .scn .sgi .sr2 .srf .srw .svg .vsi .wdp .x3f .xbm .xcf "
+    ".zvi"
 )
 NOT_READ = frozenset(_NOT_READ.split())
 """Endings of pictures that cannot be read: of cameras (raw), microscopes, other programs. Some are

@@ -300,13 +300,22 @@ def _in_folder(folder: str) -> list[str]:
             f"the folder '{error.filename}' cannot be read: {error.strerror}; check its permissions"
         ) from error
 
-    found = []
+    found, linked, root = [], list[str](), os.path.realpath(folder)
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        linked += [path for name in folders if os.path.islink(path := os.path.join(parent, name))
+                   and not Path(os.path.realpath(path)).is_relative_to(root)
+                   and not is_zarr(path)]  # fmt: skip
         stacks = [name for name in folders if is_zarr(os.path.join(parent, name))]
         found += [os.path.join(parent, name) for name in stacks]
         folders[:] = [name for name in folders if name not in stacks]
         found += [os.path.join(parent, name) for name in files if not name.startswith(".")]
+    if linked:  # a link may lead round in a circle
+        warnings.warn(
+            f"{folder}: linked folders are not searched ({', '.join(linked[:3])}"
+            f"{', ...' if len(linked) > 3 else ''}): give them as well",
+            stacklevel=4,
+        )
     return found
 
 

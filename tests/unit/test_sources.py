@@ -668,3 +668,18 @@ def test_natural_order_takes_any_name(names: list[str]) -> None:
 def test_the_real_pictures_are_read(test_data_dir: Path) -> None:
     for path in find_images(test_data_dir / "nuts_dates" / "images"):
         assert min(load_image(path).size_hw) > 100
+
+
+def test_a_folder_says_which_linked_ones_it_does_not_enter(tmp_path: Path) -> None:
+    folder, other = tmp_path / "a", tmp_path / "b"
+    for number, place in enumerate((folder, other)):
+        place.mkdir()
+        Image.new("RGB", (8, 8)).save(place / f"{number}.png")
+    (folder / "more").symlink_to(other)
+    (folder / "x.ico").write_bytes(b"\0")
+    with pytest.warns(UserWarning, match="linked folders|passed over") as said:
+        found = find_images(str(folder))
+    assert [Path(path).name for path in found] == ["0.png"]
+    texts = " ".join(str(each.message) for each in said)
+    assert f"linked folders are not searched ({folder / 'more'}): give them as well" in texts
+    assert "1 .ico" in texts
