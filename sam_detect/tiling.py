@@ -209,11 +209,12 @@ def places(
     of the largest, where boxes tell them. What is malformed, and reported by others, is left out.
     """
     shown = [(x, y, x + w, y + h) for x, y, w, h in _finite(boxes_xywh, 4)]
-    sizes = [math.ceil(ROUND * w * h) for _, _, w, h in _finite(boxes_xywh, 4) if w > 0 and h > 0]
-    shown += [(x, y, x + 1, y + 1) for x, y in _finite(points_xy, 2)]
     height, width = size_hw
-    near = np.clip(np.array(shown, np.float64).reshape(-1, 4), 0, [width, height, width, height])
     most = height * width
+    sizes = [math.ceil(min(ROUND * w * h, most)) for *_, w, h in _finite(boxes_xywh, 4)
+             if w > 0 and h > 0]  # fmt: skip
+    shown += [(x, y, x + 1, y + 1) for x, y in _finite(points_xy, 2)]
+    near = np.clip(np.array(shown, np.float64).reshape(-1, 4), 0, [width, height, width, height])
     # half as large: outlines that are learnt are worth more pixels than those that are found
     areas = (max(1, min(*sizes, most) // 2), min(max(sizes), most)) if sizes else None
     return np.asarray(near, np.int64), areas

@@ -21,6 +21,8 @@ FoundObject = TypedDict("FoundObject", {
 FoundInPicture = TypedDict("FoundInPicture", {
     "image": str, "width": NotRequired[int], "height": NotRequired[int],
     "recipe": NotRequired[dict[str, Any]], "timings_ms": NotRequired[dict[str, float]],
+    "check": NotRequired[str], "location": NotRequired[list[int]],
+    "pixel_size_um": NotRequired[dict[str, Any]],
     "detections": NotRequired[list[FoundObject]], "problem": NotRequired[Problem]})
 Found = TypedDict("Found", {"results": list[FoundInPicture]})
 Learnt = TypedDict("Learnt", {

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import IO, Any, overload
 
 import httpx
 import numpy as np
@@ -27,7 +27,7 @@ from sam_detect.errors import (
 from sam_detect.masks import MaskRLE, checked_rle, rle_to_crop
 from sam_detect.types import Classification, Detections, Masks, Neighbour
 
-ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
+ImageLike = str | Path | bytes | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
 BUSY = (429, 503)
 BAD_PICTURE = 422
 STREAMED_AHEAD = 2
@@ -324,7 +324,7 @@ def detections_of(data: dict[str, Any]) -> Detections:
     )  # fmt: skip
     return Detections(
         str(data["image"]), masks, tuple(classifications), recipe=data["recipe"],
-        timings_ms=data["timings_ms"],
+        timings_ms=data["timings_ms"], check=data.get("check", ""),
     )  # fmt: skip
 
 
@@ -355,6 +355,10 @@ def _file(image: ImageLike, index: int) -> tuple[str, bytes]:
             return Path(image).name, Path(image).read_bytes()
         except OSError as error:
             raise ImageError(f"cannot read {image}: {error.strerror}") from error
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return f"image-{index}", bytes(image)
+    if hasattr(image, "read"):
+        return f"image-{index}", bytes(image.read())
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ImageError(f"an array needs shape (H, W, 3) uint8, got {image.shape}")

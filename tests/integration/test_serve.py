@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import re
@@ -516,7 +517,13 @@ def test_the_command_python_and_the_service_answer_alike(
                 )
                 asked = service.detect(other, threshold=threshold, unknown=unknown)
                 assert [each.label for each in asked] == [each["label"] for each in expected]
+                assert asked.check == of_service.get("check", "") == python.check
                 seen.add(len(expected))
+        data = Path(other).read_bytes()
+        for given_data in (data, io.BytesIO(data)):
+            assert [each.label for each in service.detect(given_data)] == [
+                each.label for each in service.detect(other)
+            ]
         job = service.submit([other], threshold=between, unknown=True)
         job.wait(poll=0.05)
         [result] = job.results()

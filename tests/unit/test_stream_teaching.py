@@ -331,6 +331,7 @@ def test_a_recording_may_be_played_like_a_camera() -> None:
     assert time.monotonic() - began_s >= (FRAMES - 1) / 25
 
 
+@pytest.mark.alone
 def test_the_detector_of_a_live_video_rests_as_long_as_it_worked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

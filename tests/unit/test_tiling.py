@@ -200,6 +200,12 @@ def test_only_windows_near_what_is_shown() -> None:
     assert all(size == (size[0], size[0]) for _, size in segmenter.seen)
 
 
+@pytest.mark.parametrize("side", [1e30, 1e200, 1e308])
+def test_a_box_beyond_all_numbers_is_as_large_as_the_picture(side: float) -> None:
+    near, areas = tiling.places((100, 120), [(0, 0, side, side)], [])
+    assert (near.tolist(), areas) == ([[0, 0, 120, 100]], (6000, 12000))
+
+
 def test_what_has_no_size_of_any_example_is_left_out_of_windows() -> None:
     frame, expected = drawn((400, 400), (50, 50, 2), (200, 200, 10), (340, 330, 45))
     found = propose(frame, Components(), (300, 340), tile=200)
