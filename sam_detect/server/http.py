@@ -17,7 +17,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from http import HTTPStatus
 from importlib import resources
-from typing import Any
+from typing import Any, get_origin
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
 from PIL import Image
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import FormData, Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -171,9 +171,18 @@ def first_problem(error: Any, within: int = 0) -> str:
     return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
-def known_query(asked: HTTPConnection) -> None:
-    """A dependency of routes: refuses what a query names and no route reads, as a misspelt name."""
+def known_names(asked: HTTPConnection) -> None:
+    """A dependency of routes: refuses what a query or a form names and no route reads, as a
+    misspelt name, and what a form has twice and a route reads once."""
     route = asked.scope["route"].dependant
+    fields = {each.alias: each.field_info.annotation for each in route.body_params}
+    form: FormData = getattr(asked, "_form", None) or FormData()  # parsed by now
+    for name in {*form}:
+        said = "" if name in fields else f"no such field; there are: {', '.join(sorted(fields))}"
+        if name in fields and len(form.getlist(name)) > 1 and get_origin(fields[name]) is not list:
+            said = "it is there more than once, and only one is read"
+        if said:
+            raise RequestValidationError([{"loc": ("body", name[:100]), "msg": said}])
     known = {each.alias for part in (route, *route.dependencies) for each in part.query_params}
     for name in {*asked.query_params} - known:
         said = f"there is no such option; there are: {', '.join(sorted(known)) or 'none'}"

@@ -39,7 +39,7 @@ from sam_detect.server.http import (
     PlainJSON,
     answer_problems,
     as_image,
-    known_query,
+    known_names,
     page_file,
     problem,
 )
@@ -141,7 +141,7 @@ def service_app(
     routers = [detection_routes(service), stream_routes(service),
                library_routes(service), *([] if jobs is None else [job_routes(jobs)])]  # fmt: skip
     for router in routers:
-        app.include_router(router, dependencies=[Depends(known_query)])
+        app.include_router(router, dependencies=[Depends(known_names)])
     app.include_router(watching_routes(service, jobs))
     for path, (name, media) in PAGES.items():
         app.get(path, include_in_schema=False)(page_file(name, media))

@@ -612,3 +612,24 @@ def test_everybody_can_read_the_documentation(tmp_path: Path, scheme: str) -> No
         found = axe.Axe().run(page, options=rules)
         assert found.violations_count == 0, found.generate_report()
         assert page.evaluate("document.documentElement.scrollWidth") <= 820
+
+
+def test_fields_of_a_form_that_no_one_reads_are_refused(photo: Path, tmp_path: Path) -> None:
+    data, request = photo.read_bytes(), json.dumps({"label": "nut", "boxes_xywh": BOXES})
+    picture = ("a.png", data)
+    with serving(tmp_path / "home") as (client, _):
+        for path, files, fields, word in (
+            ("/v1/detect", [("images", picture)], {"threshold": "1"}, "threshold"),
+            ("/v1/detect", [("images", picture), ("image", picture)], {}, "image"),
+            ("/v1/examples", [("image", picture)],
+             {"request": request, "negative": "true"}, "negative"),
+            ("/v1/examples", [("image", picture), ("image", picture)],
+             {"request": request}, "more than once"),
+            ("/v1/jobs", [("images", picture)], {"threshold": "1"}, "threshold"),
+        ):  # fmt: skip
+            answer = client.post(path, files=files, data=fields)
+            assert answer.status_code == 422, path
+            assert word in answer.json()["detail"]
+        assert client.get("/v1/libraries").json() == {"libraries": []}
+        assert detect(client, photo, photo).status_code == 200
+        assert learn(client, photo).json()["added"] == 2
