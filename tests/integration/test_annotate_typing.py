@@ -131,10 +131,11 @@ def test_names_keep_their_keys_and_colours(photos: Path) -> None:
         def shown() -> list[tuple[str, str]]:
             """The key and name, and the colour, of each name; at once, as the list is redrawn."""
             page.saved()
-            found = keys.evaluate_all("""items => items.map((item) => [
-                [...item.querySelectorAll("kbd, .name")].map((each) => each.innerText).join(" "),
-                getComputedStyle(item.querySelector(".colour")).backgroundColor,
-            ])""")
+            found = page.page.evaluate("""
+                () => [...document.querySelectorAll("#label-keys li")].map((item) => [
+                    [...item.querySelectorAll("kbd, .name")].map((e) => e.innerText).join(" "),
+                    getComputedStyle(item.querySelector(".colour")).backgroundColor,
+                ])""")
             return [(text, colour) for text, colour in found]
 
         for number, name in enumerate(("nut", "date", "fig")):
