@@ -154,11 +154,12 @@ def match_pictures(
     for name, match in matches.items():
         if match is not None:
             named[match[0]][match[1:]].append(name)
-    meant = {path: ranked[max(ranked)] for path, ranked in named.items()}
-    return [
-        match[0] if (match := matches[name]) is not None and meant[match[0]] == [name] else None
-        for name in names
-    ]
+    meaning = set[str]()
+    for ranked in named.values():
+        best = ranked[max(ranked)]
+        if len({os.path.normpath(_plain(name)) for name in best}) == 1:  # ./a.jpg is a.jpg
+            meaning.update(best)
+    return [match[0] if (match := matches[name]) and name in meaning else None for name in names]
 
 
 def why_unmatched(name: str, images: Iterable[str]) -> str:

@@ -637,6 +637,7 @@ def test_files_in_the_folders_of_a_folder_are_read_and_those_of_systems_are_not(
         (["01234567-a.png", "89abcdef-a.png"], "a.png", [False, False]),
         (["x/a.png", "y/a.png"], "a.png", [False, False]),
         (["a.png", "a.png"], "a.png", [True, True]),
+        (["a.png", "./a.png"], "a.png", [True, True]),
     ],
 )
 def test_a_picture_is_meant_by_one_name(names: list[str], given: str, meant: list[bool]) -> None:
