@@ -157,7 +157,7 @@ class Workload:
         live_s: seconds of live video for each repeat.
         settle_s: of them, before memory is sampled: buffers and caches fill.
         file_frames: of the video that is streamed as a file.
-        by_itself: one in this many of them is detected by themselves; the time is multiplied.
+        by_itself: one frame in this many is detected by itself; the time is multiplied.
         rounds: of both, at least.
     """
 

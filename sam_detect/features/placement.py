@@ -81,7 +81,10 @@ def _fitting_factor(outlines: Sequence[Annotation], frame: Frame) -> float | Non
     def fit(factor: float) -> float:
         total = 0.0
         for each in few:
-            found = each.scaled(factor, factor).crop(frame.size_hw)
+            try:
+                found = each.scaled(factor, factor).crop(frame.size_hw)
+            except MaskError:  # it has no pixel, which is said of it alone
+                continue
             if found is not None:
                 (left, top, _, _), crop = found
                 total += _explained(crop, image)(left, top)

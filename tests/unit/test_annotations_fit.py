@@ -203,6 +203,13 @@ def test_another_unit_is_told_also_where_the_size_of_a_pixel_is_not_known(
         assert float(factor) == pytest.approx(1 / size_um, rel=0.04)
 
 
+def test_an_outline_without_a_pixel_does_not_hide_the_unit() -> None:
+    frame, rings = tissue("bright")
+    speck = np.array([(30.2, 30.2), (30.3, 30.2), (30.3, 30.3)]) * 0.1
+    with pytest.raises(MaskError, match="times as large"):
+        placed(outlined([speck, *(ring * 0.325 for ring in rings)]), frame)
+
+
 def test_a_black_picture_is_said() -> None:
     frame, rings = tissue("bright")
     with pytest.raises(MaskError, match="one colour everywhere"):
