@@ -49,7 +49,6 @@ COMMANDS = {
         "Name objects on a page in the browser.",
     ),
     "serve": ("sam_detect.cli.serve:serve", "Detect and learn over HTTP, for other programs."),
-    "bench": ("sam_detect.cli.bench:bench", "Measure time, memory and ratios, stage by stage."),
 }
 INTERRUPTED = 130
 LEAST_MEMORY_BYTES = 768 << 20

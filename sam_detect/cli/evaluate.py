@@ -200,8 +200,8 @@ def _give(
     done: list[Evaluation], *, predictions: Path | None, report: Path | None, as_json: bool
 ) -> None:
     """Writes the files that were asked for, and prints JSON, one evaluation or their table."""
-    from sam_detect.bench.machine import machine_name, stamp
     from sam_detect.evaluation.evaluation import write_predictions
+    from sam_detect.evaluation.machine import machine_name, stamp
     from sam_detect.evaluation.report import FIGURES, comparison_table, write_report
 
     measured = stamp()

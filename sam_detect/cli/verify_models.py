@@ -29,7 +29,7 @@ def verify_models(
     """
     settings = load_settings({"sam_model": sam_model, "clip_model": clip_model, "device": device})
     with needing_extra("verify-models"):
-        from sam_detect.bench.verify import verify
+        from sam_detect.verification import verify
     named = (settings.option(name) or DEFAULT for name in ("sam_model", "clip_model"))
     asked = (*named, settings.device)
     done = []

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sam_detect import SAMDetect
-from sam_detect.bench.machine import stamp
 from sam_detect.evaluation.harness import sweep
+from sam_detect.evaluation.machine import stamp
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Protocol
 from sam_detect.pipeline import Pipeline

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sam_detect.bench.machine import describe_machine, machine_name
+from sam_detect.evaluation.machine import describe_machine, machine_name
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "scripts" / "asv" / "asv.conf.json"

@@ -29,11 +29,11 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from sam_detect.bench.fewshot import draw
 from sam_detect.masks import rle_to_mask
 from sam_detect.outputs.drawing import draw_masks
 from sam_detect.polygons import polygons_to_mask
 from sam_detect.types import ImageRGB, Masks
+from scripts.dev.bench.fewshot import draw
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN, FOUND, COARSE = (80, 160, 255), (90, 220, 100), (255, 110, 80)

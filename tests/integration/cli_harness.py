@@ -83,18 +83,20 @@ def as_a_process(
     cwd: Path | None = None,
     shell: str = "",
     timeout: float = 60,
+    module: str = "sam_detect",
 ) -> Ran:
     """Runs the real command.
 
     Args:
         env: variables to set, or (None) to take away.
         shell: a shell line instead of arguments, in which ``$SAM`` is the command.
+        module: what Python runs as the command.
     """
     variables: dict[str, str | None] = {**os.environ, **(env or {})}
     given = {name: value for name, value in variables.items() if value is not None}
-    line: Sequence[str] = [sys.executable, "-m", "sam_detect", *map(str, arguments)]
+    line: Sequence[str] = [sys.executable, "-m", module, *map(str, arguments)]
     if shell:
-        given["SAM"] = f"{sys.executable} -m sam_detect"
+        given["SAM"] = f"{sys.executable} -m {module}"
         line = ["bash", "-c", shell]
     ran = subprocess.run(
         line, input=stdin, capture_output=True, env=given, cwd=cwd, timeout=timeout, check=False

@@ -17,7 +17,6 @@ from cli_harness import Measured, in_this_process, measured, saved
 from PIL import Image
 
 from sam_detect import SAMDetect, scratch
-from sam_detect.bench import size
 from sam_detect.embedding import _pyramid
 from sam_detect.features import extraction
 from sam_detect.masks import IntArray
@@ -25,6 +24,7 @@ from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.sources import decoding, pixels, tiff
 from sam_detect.types import Classification, Detections, Masks
 from sam_detect.vector_store import MemoryVectorStore
+from scripts.dev.bench import size
 
 LEARNT = 5
 

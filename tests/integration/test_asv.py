@@ -117,6 +117,26 @@ def test_what_cannot_be_measured_ends_with_2(
     assert "no-such-commit" in capfd.readouterr().err
 
 
+def test_a_suite_is_measured_by_the_command_that_a_commit_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(command[2:])
+        return subprocess.CompletedProcess(command, 0, "{}")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setenv("SAM_DETECT_CHECKOUT", str(tmp_path))
+    tracked.Stages().setup_cache()
+    (tmp_path / "scripts" / "dev" / "bench").mkdir(parents=True)
+    tracked.Stages().setup_cache()
+    assert asked == [
+        ["sam_detect", "bench", "stages", "--json"],
+        ["scripts.dev.bench", "stages", "--json"],
+    ]
+
+
 def test_lower_is_better_and_what_is_absent_is_nan() -> None:
     record = {"stages": {"live": {"median_ms": 2.5}}, "pairs": {"x": {"ratio": 4}},
               "figures": {"stream_f1": 0.9}, "nuts_dates": {"f1": 0.75}}  # fmt: skip

@@ -1,4 +1,4 @@
-"""``sam-detect bench`` as a real process: what it prints, appends and refuses."""
+"""``./scripts/bench`` as a real process: what it prints, appends and refuses."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from typing import Any
 import pytest
 from cli_harness import Command, as_a_process, drawn, in_this_process, saved
 
+from sam_detect.cli.app import COMMANDS
 from scripts.asv.benchmarks import tracked
+from scripts.dev.bench.__main__ import COMMAND
 
 STAGES = {
     "propose", "fade_crop", "embed", "search", "label", "write_json", "write_overlay", "detect",
 }  # fmt: skip
+MODULE = "scripts.dev.bench"
 HEAVY = ("torch", "cv2", "skimage", "scipy", "PIL", "qdrant_client", "qdrant_edge", "jinja2")
 
 
 @pytest.fixture
-def command(capfd: pytest.CaptureFixture[str]) -> Command:
+def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.setitem(COMMANDS, "bench", COMMAND)
     return in_this_process(capfd)
 
 
@@ -30,8 +34,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("bench")
     picture = saved(folder / "secret name.png", drawn())
     ran = as_a_process(
-        "bench", "stages", "--image", picture, "--repeat", "1", "--json",
-        env={"SAM_DETECT_HOME": str(folder)},
+        "stages", "--image", picture, "--repeat", "1", "--json",
+        env={"SAM_DETECT_HOME": str(folder)}, module=MODULE,
     ).worked()  # fmt: skip
     assert "stages: propose" in ran.err, "progress is on stderr"
     [printed] = ran.json
@@ -81,8 +85,8 @@ def test_the_record_says_on_what_and_names_nobody(measured: dict[str, Any]) -> N
 def compared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the suite 'store' printed for 100 vectors."""
     home = {"SAM_DETECT_HOME": str(tmp_path_factory.mktemp("home"))}
-    arguments = ("bench", "store", "--sizes", "100", "--repeat", "1", "--json")
-    return as_a_process(*arguments, env=home).worked().json[0]
+    arguments = ("store", "--sizes", "100", "--repeat", "1", "--json")
+    return as_a_process(*arguments, env=home, module=MODULE).worked().json[0]
 
 
 def test_the_stores_are_compared_and_agree(compared: dict[str, Any]) -> None:
@@ -104,7 +108,7 @@ def test_without_json_there_is_a_table(
     command: Command, compared: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = {**compared, "skipped": ["something"], "commit": "abcdef0" + "1" * 33, "dirty": True}
-    monkeypatch.setattr("sam_detect.cli.bench.run_suite", lambda *_, **__: record)
+    monkeypatch.setattr("scripts.dev.bench.command.run_suite", lambda *_, **__: record)
     ran = command("bench", "store").worked()
     lines = {line.split()[0]: line.split() for line in ran.out.splitlines() if line.strip()}
     stage = record["stages"]["embedded_search_100"]
@@ -138,12 +142,23 @@ def test_a_missing_picture_is_one_line_and_1(command: Command, tmp_path: Path) -
     ran.failed("none.png", "does not exist", code=1)
 
 
+def test_it_is_a_command_of_the_checkout_only(command: Command) -> None:
+    assert command("bench", "--help").worked().out.startswith("Usage: ./scripts/bench [OPTIONS]")
+    command("bench").failed("(see: ./scripts/bench --help)", code=2)
+    as_a_process("bench").failed("'bench' does not exist", code=1)
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = (
-        "import sys; from sam_detect.cli.app import run; assert run(['bench', '--help']) == 0;"
-        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+        "import sys; from scripts.dev.bench.__main__ import COMMAND, COMMANDS;"
+        "loaded = 'numpy' in sys.modules;"
+        "from sam_detect.cli.app import run; COMMANDS['bench'] = COMMAND;"
+        "assert run(['bench', '--help']) == 0;"
+        f"print(loaded, [m for m in {HEAVY!r} if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.strip().splitlines()[-1] == "[]"
+    loaded, heavy = done.stdout.strip().splitlines()[-1].split(maxsplit=1)
+    assert loaded == "False", "NumPy asks for the number of threads when it is loaded"
+    assert heavy == "[]"

@@ -20,8 +20,6 @@ from sam_detect.types import AnnotatedImage, Annotation
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NEEDS_A_SERVER = "--to-url"
-TAKES_MINUTES = "sam-detect bench"
-"""Run, with less to measure, in test_bench_cli.py."""
 NEEDS_A_CAMERA = "sam-detect video 0"
 NEED_MODELS = ("sam-detect download-models", "sam-detect verify-models")
 """Run, on a server of this machine and on small models, in the tests of these names."""
@@ -140,7 +138,7 @@ def table() -> np.ndarray:
 def test_every_command_of_the_readme_runs(kitchen: Path) -> None:
     ran = 0
     for command in commands():
-        if NEEDS_A_SERVER in command or command.startswith((TAKES_MINUTES, NEEDS_A_CAMERA)):
+        if NEEDS_A_SERVER in command or command.startswith(NEEDS_A_CAMERA):
             continue
         assert run(shlex.split(command)[1:]) == 0, command
         ran += 1

@@ -12,7 +12,7 @@ from cli_harness import Command, in_this_process
 from sam2_helpers import write_small_sam2
 from small_models import clip_folder
 
-from sam_detect.bench import verify
+from sam_detect import verification
 from sam_detect.models.weights import sha256_of
 from sam_detect.segmentation._sam2_prompters import GridPrompter
 
@@ -33,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def models(made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    monkeypatch.setattr(verify, "POINTS_PER_SIDE", 4)
+    monkeypatch.setattr(verification, "POINTS_PER_SIDE", 4)
     sam2, clip = made
     return ("--sam-model", str(sam2), "--clip-model", str(clip), "--device", "cpu")
 
@@ -41,8 +41,8 @@ def models(made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> tuple[st
 def leave_out(monkeypatch: pytest.MonkeyPatch, *checks: str) -> None:
     """Replaces the quality check and others that a test does not look at."""
     for name in checks:
-        monkeypatch.setattr(verify, name, lambda *_: iter(()))
-    monkeypatch.setattr(verify, "_quality", lambda *_: verify.Check("quality", "F1 1"))
+        monkeypatch.setattr(verification, name, lambda *_: iter(()))
+    monkeypatch.setattr(verification, "_quality", lambda *_: verification.Check("quality", "F1 1"))
 
 
 def test_ours_is_what_the_official_code_makes(sam: Command, models: tuple[str, ...]) -> None:
@@ -68,7 +68,7 @@ def test_prompters_are_compared_with_the_grid(
         assert int(masks) > 0
         assert 0 < float(share) <= 100
     # The grid itself, as a prompter, finds all masks of the grid.
-    monkeypatch.setattr(verify, "make_prompter", lambda name: GridPrompter())
+    monkeypatch.setattr(verification, "make_prompter", lambda name: GridPrompter())
     [found] = sam("verify-models", *models, "--json").worked().json
     said = {c["name"]: c["found"] for c in found["checks"] if "prompts" in c["name"]}
     assert all("64 of the grid's 64 prompts, 100.0%" in text for text in said.values())
@@ -78,10 +78,10 @@ def test_weights_that_are_not_the_published_ones_are_wrong(
     sam: Command, models: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave_out(monkeypatch, "_masks", "_vectors")
-    monkeypatch.setattr(verify, "published_sha256", sha256_of)
+    monkeypatch.setattr(verification, "published_sha256", sha256_of)
     [found] = sam("verify-models", *models, "--json").worked().json
     assert "as published" in json.dumps(found)
-    monkeypatch.setattr(verify, "published_sha256", lambda _: "0" * 64)
+    monkeypatch.setattr(verification, "published_sha256", lambda _: "0" * 64)
     ran = sam("verify-models", *models)
     assert ran.code == 1
     for name in ("machine", "versions", "weights of SAM 2 small", "weights of CLIP", "quality"):
@@ -94,7 +94,7 @@ def test_masks_that_are_not_the_official_ones_are_wrong(
     sam: Command, models: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave_out(monkeypatch, "_vectors")
-    monkeypatch.setattr(verify, "same_share", lambda ours, true, **_: 0.5)
+    monkeypatch.setattr(verification, "same_share", lambda ours, true, **_: 0.5)
     [found] = sam("verify-models", *models, "--json").json
     wrong = [check["name"] for check in found["checks"] if check["right"] is False]
     assert wrong == ["SAM 2 masks, fp32"]
@@ -104,9 +104,9 @@ def test_vectors_that_are_not_open_clips_are_wrong(
     sam: Command, models: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave_out(monkeypatch, "_masks")
-    plain = verify.encode_images
+    plain = verification.encode_images
     monkeypatch.setattr(
-        verify, "encode_images", lambda *given: plain(*given) + torch.linspace(0, 0.1, 24)
+        verification, "encode_images", lambda *given: plain(*given) + torch.linspace(0, 0.1, 24)
     )
     [found] = sam("verify-models", *models, "--json").json
     assert [c["name"] for c in found["checks"] if c["right"] is False] == ["CLIP vectors"]

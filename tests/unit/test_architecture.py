@@ -36,7 +36,7 @@ TIERS = [
     {"learning", "proposals", "pipeline"},
     {"video", "workers", "batch", "fewshot", "volumes", "evaluation", "training", "refine"},
     {"api"},
-    {"server", "cli", "bench", "__main__", "download_models"},
+    {"server", "cli", "verification", "__main__", "download_models"},
 ]
 HEAVY = ("torch", "torchvision", "sam2", "open_clip", "cv2", "skimage", "scipy", "qdrant_client",
          "qdrant_edge", "PIL", "grpc")  # fmt: skip

@@ -13,17 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam_detect.bench import (
-    SUITES,
-    Options,
-    folder,
-    machine,
-    measurements,
-    run_suite,
-    size,
-    store,
-)
-from sam_detect.bench.measurements import (
+from sam_detect.errors import ConfigError, UnknownNameError
+from sam_detect.evaluation import machine
+from sam_detect.tiling import usable_cores
+from sam_detect.types import Classification, Detections, Masks
+from scripts.dev.bench import folder, measurements, size, store
+from scripts.dev.bench.measurements import (
     Measurements,
     PeakMemory,
     Series,
@@ -31,9 +26,7 @@ from sam_detect.bench.measurements import (
     Trial,
     growing_peak_mb,
 )
-from sam_detect.errors import ConfigError, UnknownNameError
-from sam_detect.tiling import usable_cores
-from sam_detect.types import Classification, Detections, Masks
+from scripts.dev.bench.suites import SUITES, Options, run_suite
 
 needs_a_peak = pytest.mark.skipif(
     not measurements.CLEAR_REFS.exists(), reason="the system keeps no peak that can be set back"
@@ -356,7 +349,7 @@ def test_a_machine_is_described_without_naming_its_owner() -> None:
     assert "torch" not in machine.machine_name(found)
 
 
-def test_the_commit_is_dirty_only_where_the_package_changed(tmp_path: Path) -> None:
+def test_the_commit_is_dirty_only_where_the_package_or_its_bench_changed(tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
         who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
         subprocess.run(["git", "-C", tmp_path, *who, *arguments], check=True, capture_output=True)
@@ -378,5 +371,8 @@ def test_the_commit_is_dirty_only_where_the_package_changed(tmp_path: Path) -> N
     assert not found.dirty
     (tmp_path / "notes.md").write_text("of no measurement")
     assert not machine.current_commit(tmp_path).dirty
-    (package / "new.py").write_text("")
-    assert machine.current_commit(tmp_path) == (found.id, True)
+    for changed in (package, tmp_path / "scripts" / "dev" / "bench"):
+        changed.mkdir(parents=True, exist_ok=True)
+        (changed / "new.py").write_text("")
+        assert machine.current_commit(tmp_path) == (found.id, True)
+        (changed / "new.py").unlink()

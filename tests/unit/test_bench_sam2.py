@@ -12,15 +12,16 @@ pytest.importorskip("sam2")
 
 from sam2_helpers import small_config, write_small_sam2  # noqa: E402
 
-from sam_detect.bench import Options, run_suite, sam2  # noqa: E402
-from sam_detect.bench.measurements import Measurements, PeakDeviceMemory  # noqa: E402
-from sam_detect.bench.sam2 import Workload, measure_frame  # noqa: E402
-from sam_detect.bench.sam2_official import same_share  # noqa: E402
 from sam_detect.embedding.sam2 import SAM2Embedder  # noqa: E402
 from sam_detect.errors import UnavailableError  # noqa: E402
 from sam_detect.models.sam2 import load_sam2  # noqa: E402
 from sam_detect.types import Masks  # noqa: E402
+from sam_detect.verification import same_share  # noqa: E402
 from scripts.asv.benchmarks import tracked  # noqa: E402
+from scripts.dev.bench import sam2  # noqa: E402
+from scripts.dev.bench.measurements import Measurements, PeakDeviceMemory  # noqa: E402
+from scripts.dev.bench.sam2 import Workload, measure_frame  # noqa: E402
+from scripts.dev.bench.suites import Options, run_suite  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,7 @@ def test_the_share_of_same_masks_is_of_the_true_ones() -> None:
 def test_without_the_extra_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "sam_detect.bench.sam2", None)
+    monkeypatch.setitem(sys.modules, "scripts.dev.bench.sam2", None)
     with pytest.raises(ModuleNotFoundError):
         run_suite("sam2", Options())
 

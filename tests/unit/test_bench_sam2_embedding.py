@@ -9,15 +9,15 @@ import pytest
 import torch
 from sam2_helpers import write_small_sam2
 
-from sam_detect.bench.measurements import Measurements
-from sam_detect.bench.sam2_official import (
+from sam_detect.embedding.sam2 import SAM2Embedder
+from sam_detect.models.sam2 import load_sam2
+from scripts.dev.bench.measurements import Measurements
+from scripts.dev.bench.sam2_official import (
     drawn_objects,
     embed_officially,
     measure_embedding,
     rank_correlation,
 )
-from sam_detect.embedding.sam2 import SAM2Embedder
-from sam_detect.models.sam2 import load_sam2
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -8,12 +8,12 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("trackers")
 
-from sam_detect.bench import Options
-from sam_detect.bench import video as suite
-from sam_detect.bench.measurements import Measurements
-from sam_detect.bench.video import FPS, MovingScene, scene, there_and_back
 from sam_detect.types import Classification, Detections, Masks
 from scripts.asv.benchmarks import tracked
+from scripts.dev.bench import video as suite
+from scripts.dev.bench.measurements import Measurements
+from scripts.dev.bench.suites import Options
+from scripts.dev.bench.video import FPS, MovingScene, scene, there_and_back
 
 
 def test_a_moment_of_the_scene_is_the_same_whenever_it_is_drawn() -> None:

@@ -22,8 +22,6 @@ import skimage.data  # noqa: E402
 from sam2_helpers import write_small_sam2  # noqa: E402
 from small_models import clip_folder  # noqa: E402
 
-from sam_detect.bench.measurements import PeakDeviceMemory  # noqa: E402
-from sam_detect.bench.sam2_official import official_generator, same_share  # noqa: E402
 from sam_detect.embedding.clip import CLIPEmbedder  # noqa: E402
 from sam_detect.embedding.sam2 import SAM2Embedder  # noqa: E402
 from sam_detect.fading import IdentityFade  # noqa: E402
@@ -32,6 +30,8 @@ from sam_detect.models.running import float32_products  # noqa: E402
 from sam_detect.models.sam2 import load_sam2  # noqa: E402
 from sam_detect.segmentation.sam2 import SAM2Segmenter  # noqa: E402
 from sam_detect.types import FadedCrop, Frame, Masks  # noqa: E402
+from sam_detect.verification import official_generator, same_share  # noqa: E402
+from scripts.dev.bench.measurements import PeakDeviceMemory  # noqa: E402
 
 GPU = torch.device("cuda", 0)
 OPTIONS: dict[str, Any] = {

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sam_detect.bench.library import Drawn
 from sam_detect.labelling.examples import KNNLabeller
 from sam_detect.library import index as indices
 from sam_detect.library import snapshot as snapshots
@@ -18,6 +17,7 @@ from sam_detect.library.index import ExampleIndex, IndexWriter
 from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot, search
 from sam_detect.types import Neighbour
+from scripts.dev.bench.library import Drawn
 
 SIZE, LIMIT = 100, 60
 DRAWN = Drawn(SIZE)

@@ -1,4 +1,4 @@
-"""What asv tracks of each commit: figures of ``sam-detect bench`` and ``sam-detect evaluate``.
+"""What asv tracks of each commit: figures of ``./scripts/bench`` and ``sam-detect evaluate``.
 
 They are read from the JSON that these commands print, which is a contract, so that one version of
 this file measures every commit. asv takes an increase for a regression, so lower is better in all:
@@ -27,8 +27,19 @@ Record = dict[str, Any]
 
 def measured(*arguments: str) -> Record:
     """The JSON of a command of the measured checkout."""
+    return _printed("sam_detect", *arguments)
+
+
+def benched(*arguments: str) -> Record:
+    """The JSON of a suite; in older commits these are of the command ``sam-detect bench``."""
+    if Path(os.environ["SAM_DETECT_CHECKOUT"], "scripts", "dev", "bench").is_dir():
+        return _printed("scripts.dev.bench", *arguments)
+    return measured("bench", *arguments)
+
+
+def _printed(module: str, *arguments: str) -> Record:
     env = {**os.environ, "PYTHONPATH": os.environ["SAM_DETECT_CHECKOUT"]}
-    command = [sys.executable, "-m", "sam_detect", *arguments, "--json"]
+    command = [sys.executable, "-m", module, *arguments, "--json"]
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True)
     found: Record = json.loads(done.stdout)
     return found
@@ -74,7 +85,7 @@ class Stages(_Stages):
               "detect")  # fmt: skip
 
     def setup_cache(self) -> Record:
-        return measured("bench", "stages")
+        return benched("stages")
 
 
 class StagesPairs(_Pairs):
@@ -89,7 +100,7 @@ class Store(_Stages):
               "embedded_open_10000")  # fmt: skip
 
     def setup_cache(self) -> Record:
-        return measured("bench", "store", "--sizes", "10000")
+        return benched("store", "--sizes", "10000")
 
 
 class StorePairs(_Pairs):
@@ -102,7 +113,7 @@ class Video(_Stages):
     params = ("live",)
 
     def setup_cache(self) -> Record:
-        return measured("bench", "video")
+        return benched("video")
 
     def track_latency_p95_ms(self, record: Record, stage: str) -> float:
         return number(record, "stages", stage, "latency_p95_ms")
@@ -124,7 +135,7 @@ class SAM2Pairs(_Pairs):
               "embed_frame_vs_single", "video_vs_official")  # fmt: skip
 
     def setup_cache(self) -> Record:
-        return measured("bench", "sam2")
+        return benched("sam2")
 
 
 class Quality:

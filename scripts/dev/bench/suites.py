@@ -1,4 +1,4 @@
-"""``sam-detect bench``: the suites by name, and how one is run."""
+"""The suites by name, and how one is run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sam_detect.bench.machine import stamp
-from sam_detect.bench.measurements import Announce, Measurements
 from sam_detect.errors import ConfigError, UnknownNameError
+from sam_detect.evaluation.machine import stamp
 from sam_detect.registry import needing_extra
+from scripts.dev.bench.measurements import Announce, Measurements
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class Suite(NamedTuple):
 
 
 SUITES = {
-    "stages": Suite("sam_detect.bench.stages", takes=("images",)),
-    "store": Suite("sam_detect.bench.store", takes=("sizes",)),
-    "library": Suite("sam_detect.bench.library", takes=("sizes",)),
-    "folder": Suite("sam_detect.bench.folder", takes=("sizes",), repeat=3),
-    "size": Suite("sam_detect.bench.size", takes=("sizes",), repeat=1),
-    "fewshot": Suite("sam_detect.bench.fewshot", repeat=1),
-    "formats": Suite("sam_detect.bench.formats", takes=("sizes",), repeat=3),
-    "server": Suite("sam_detect.bench.server", repeat=1),
-    "sam2": Suite("sam_detect.bench.sam2", takes=("device",), repeat=1),
-    "video": Suite("sam_detect.bench.video", repeat=1),
+    "stages": Suite("scripts.dev.bench.stages", takes=("images",)),
+    "store": Suite("scripts.dev.bench.store", takes=("sizes",)),
+    "library": Suite("scripts.dev.bench.library", takes=("sizes",)),
+    "folder": Suite("scripts.dev.bench.folder", takes=("sizes",), repeat=3),
+    "size": Suite("scripts.dev.bench.size", takes=("sizes",), repeat=1),
+    "fewshot": Suite("scripts.dev.bench.fewshot", repeat=1),
+    "formats": Suite("scripts.dev.bench.formats", takes=("sizes",), repeat=3),
+    "server": Suite("scripts.dev.bench.server", repeat=1),
+    "sam2": Suite("scripts.dev.bench.sam2", takes=("device",), repeat=1),
+    "video": Suite("scripts.dev.bench.video", repeat=1),
 }
 
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sam_detect.bench import Options
-from sam_detect.bench.measurements import Measurements, Trial
-from sam_detect.bench.stages import drawn
 from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.tiling import usable_cores
+from scripts.dev.bench.measurements import Measurements, Trial
+from scripts.dev.bench.stages import drawn
+from scripts.dev.bench.suites import Options
 
 PICTURES = 24
 LARGEST = 10_000
@@ -89,7 +89,7 @@ def _sam_detect(folder: Path, *arguments: str) -> None:
     path = os.pathsep.join(place for place in sys.path if place)
     own = {"SAM_DETECT_HOME": str(folder / "home"), "PYTHONPATH": path}
     words = [sys.executable, "-m", "sam_detect", *arguments, "--segmenter", "naive"]
-    done = subprocess.run(  # noqa: S603 - this very program
+    done = subprocess.run(
         words, cwd=folder, env={**os.environ, **own}, capture_output=True, text=True, check=False
     )
     if done.returncode:

@@ -27,9 +27,6 @@ import numpy as np
 from PIL import Image
 
 from sam_detect.api import SAMDetect
-from sam_detect.bench import Options
-from sam_detect.bench.fewshot import draw
-from sam_detect.bench.measurements import Measurements, Trial
 from sam_detect.config import HOME_VARIABLE
 from sam_detect.server.access import Access
 from sam_detect.server.detecting import ServiceLimits
@@ -37,6 +34,9 @@ from sam_detect.server.detectors import Detectors
 from sam_detect.server.listening import served
 from sam_detect.server.service import service_app
 from sam_detect.server.ui import AnnotationUI
+from scripts.dev.bench.fewshot import draw
+from scripts.dev.bench.measurements import Measurements, Trial
+from scripts.dev.bench.suites import Options
 
 CLICKS, PAUSES_S = 40, (0.5, 1.0, 2.0, 3.0)
 """Objects that are named one by one; and how long a user takes from one to the next, in turn: some

@@ -18,14 +18,14 @@ from typing import Any, Literal
 import numpy as np
 from qdrant_client import QdrantClient, models
 
-from sam_detect.bench import Options
-from sam_detect.bench.measurements import Measurements, Series, Trial
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import VectorStore
 from sam_detect.masks import FloatArray
 from sam_detect.types import Point
 from sam_detect.vector_store.memory import MemoryVectorStore
 from sam_detect.vector_store.qdrant import QdrantVectorStore
+from scripts.dev.bench.measurements import Measurements, Series, Trial
+from scripts.dev.bench.suites import Options
 
 NEIGHBOURS = 5
 BATCH = 1_000

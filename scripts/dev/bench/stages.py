@@ -18,8 +18,6 @@ import numpy as np
 import skimage.data
 
 from sam_detect import parts
-from sam_detect.bench import Options
-from sam_detect.bench.measurements import Measurements, Trial
 from sam_detect.config import Settings
 from sam_detect.fading import context
 from sam_detect.features.choosing import choose_features
@@ -44,6 +42,8 @@ from sam_detect.types import (
     Neighbour,
 )
 from sam_detect.vector_store.qdrant import QdrantVectorStore
+from scripts.dev.bench.measurements import Measurements, Trial
+from scripts.dev.bench.suites import Options
 
 DRAWN_HW = (1000, 1200)
 DRAWN_STEP = 100

@@ -23,20 +23,6 @@ import torch
 from torch import Tensor
 
 from sam_detect.api import SAMDetect
-from sam_detect.bench import Options
-from sam_detect.bench.measurements import Measurements, PeakDeviceMemory, Series, Trial
-from sam_detect.bench.sam2_official import (
-    PASSING,
-    GeneratorOptions,
-    measure_embedding,
-    new_frames,
-    official_generator,
-    picture,
-    same_share,
-    thresholds,
-)
-from sam_detect.bench.sam2_video import measure_video
-from sam_detect.bench.stages import drawn
 from sam_detect.config import load_settings
 from sam_detect.embedding.sam2 import SAM2Embedder
 from sam_detect.masks import FloatArray
@@ -53,6 +39,18 @@ from sam_detect.segmentation._sam2_model import (
 from sam_detect.segmentation.sam2 import CHUNKS, SAM2Segmenter
 from sam_detect.types import FadedCrop, Frame, Point
 from sam_detect.vector_store import MemoryVectorStore
+from sam_detect.verification import GeneratorOptions, official_generator, same_share
+from scripts.dev.bench.measurements import Measurements, PeakDeviceMemory, Series, Trial
+from scripts.dev.bench.sam2_official import (
+    PASSING,
+    measure_embedding,
+    new_frames,
+    picture,
+    thresholds,
+)
+from scripts.dev.bench.sam2_video import measure_video
+from scripts.dev.bench.stages import drawn
+from scripts.dev.bench.suites import Options
 
 PROMPTS_ON_GPU = 16
 """So many times as many prompts of the decoder alone."""

@@ -30,6 +30,7 @@ PACKAGES = (
     "sam2",
 )
 CHECKOUT = Path(sam_detect.__file__).resolve().parents[1]
+MEASURING = ("sam_detect", "scripts/dev/bench")
 CGROUP = Path("/sys/fs/cgroup")
 COMMAND_TIMEOUT_S = 10.0
 
@@ -39,7 +40,7 @@ class Commit(NamedTuple):
 
     Attributes:
         id: the full id; None where the package does not run from a checkout of its own.
-        dirty: whether the package's files differ from the commit.
+        dirty: whether files of the package, or of what measures it, differ from the commit.
     """
 
     id: str | None
@@ -47,13 +48,13 @@ class Commit(NamedTuple):
 
 
 def current_commit(checkout: Path = CHECKOUT) -> Commit:
-    """The commit of the running package. Only changes of the package make it dirty: a
-    document that changes, too, changes no measurement."""
+    """The commit of the running package. Only changes of the package, and of what measures it, make
+    it dirty: a document that changes, too, changes no measurement."""
     # Installed in some other project's environment, the commit would be that project's.
     if _said(["git", "-C", str(checkout), "ls-files", "sam_detect/__init__.py"]) in (None, ""):
         return Commit(None, False)
     found = _said(["git", "-C", str(checkout), "rev-parse", "HEAD"])
-    changes = _said(["git", "-C", str(checkout), "status", "--porcelain", "--", "sam_detect"])
+    changes = _said(["git", "-C", str(checkout), "status", "--porcelain", "--", *MEASURING])
     return Commit(found, bool(changes))
 
 

@@ -1,4 +1,4 @@
-"""``sam-detect bench``."""
+"""The command ``./scripts/bench``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from typing import Any
 
 import click
 
-from sam_detect.bench import SUITES, Options, run_suite
-from sam_detect.bench.machine import machine_name
 from sam_detect.cli import options
 from sam_detect.cli.feedback import note, say
 from sam_detect.cli.text import escape, show, table
 from sam_detect.errors import ConfigError
+from sam_detect.evaluation.machine import machine_name
+from scripts.dev.bench.suites import SUITES, Options, run_suite
+
+
+class _Program(click.Context):
+    """Of the command as it is typed, of which the group is no part."""
+
+    @property
+    def command_path(self) -> str:
+        return "./scripts/bench"
 
 
 @click.command()
@@ -63,6 +71,9 @@ def bench(
     else:
         _print(record)
     return 0
+
+
+bench.context_class = _Program
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sam_detect.bench import Options
-from sam_detect.bench.measurements import Measurements, Trial
 from sam_detect.errors import ConfigError
 from sam_detect.labelling.examples import KNNLabeller
 from sam_detect.library import manifest as manifests
@@ -29,6 +27,8 @@ from sam_detect.library.webp import encode_webp
 from sam_detect.masks import FloatArray
 from sam_detect.types import Classification, Point, Recipe
 from sam_detect.vector_store.qdrant import QdrantVectorStore
+from scripts.dev.bench.measurements import Measurements, Trial
+from scripts.dev.bench.suites import Options
 
 SIZES = (200, 2_000)
 LARGEST = 1_000_000

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-from sam_detect.bench.measurements import Measurements, Trial
-from sam_detect.bench.stages import drawn
 from sam_detect.masks import BoolArray
 from sam_detect.models.sam2 import LoadedSAM2
 from sam_detect.segmentation.sam2 import SAM2Segmenter
 from sam_detect.sources import load_image
+from scripts.dev.bench.measurements import Measurements, Trial
+from scripts.dev.bench.stages import drawn
 
 FRAMES = 5
 """Frames after the first one, of a video that lies in a folder."""

@@ -23,9 +23,6 @@ import trackers  # noqa: F401 - a stream needs it: its lack is named before anyt
 
 from sam_detect import parts
 from sam_detect.api import SAMDetect
-from sam_detect.bench import Options
-from sam_detect.bench.measurements import Measurements, Trial, resident_mb
-from sam_detect.bench.stages import mask_iou
 from sam_detect.config import Settings
 from sam_detect.interfaces import Source
 from sam_detect.masks import BoolArray
@@ -33,6 +30,9 @@ from sam_detect.outputs.text import VideoLinesSink
 from sam_detect.outputs.video import AnnotatedVideoSink
 from sam_detect.types import Detections, Frame, ImageRGB, Masks
 from sam_detect.video.threads import Recorder
+from scripts.dev.bench.measurements import Measurements, Trial, resident_mb
+from scripts.dev.bench.stages import mask_iou
+from scripts.dev.bench.suites import Options
 
 SIZE_HW = (480, 640)
 OBJECTS = 10

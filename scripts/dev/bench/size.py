@@ -18,12 +18,12 @@ import numpy as np
 import tifffile
 
 from sam_detect.api import SAMDetect
-from sam_detect.bench import Options
-from sam_detect.bench.measurements import Measurements, Trial
 from sam_detect.errors import ConfigError
 from sam_detect.masks import IntArray
 from sam_detect.types import Detections, ImageRGB
 from sam_detect.vector_store.memory import MemoryVectorStore
+from scripts.dev.bench.measurements import Measurements, Trial
+from scripts.dev.bench.suites import Options
 
 SIZES = (1, 4, 16, 100)
 LARGEST = 2_000

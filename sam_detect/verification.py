@@ -4,7 +4,10 @@ vectors those of the official code? For users with real weights; a row for each 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import gc
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,18 +18,19 @@ import numpy as np
 import skimage.data
 import torch
 from PIL import Image
+from pycocotools import mask as coco_masks
+from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from sam2.modeling.sam2_base import SAM2Base
 
 from sam_detect.api import SAMDetect
-from sam_detect.bench.machine import describe_machine, machine_name, versions
-from sam_detect.bench.measurements import Stopwatch
-from sam_detect.bench.sam2_official import official_generator, same_share
-from sam_detect.bench.stages import mask_iou
 from sam_detect.embedding.clip import CLIPEmbedder
+from sam_detect.evaluation.machine import describe_machine, machine_name, versions
 from sam_detect.fading import IdentityFade, context
 from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.catalogue import SAM2Weights
 from sam_detect.models.clip import encode_images, find_clip, load_clip, name_of
 from sam_detect.models.weights import published_sha256, require_sam2, sha256_of
+from sam_detect.overlaps import ious
 from sam_detect.segmentation._sam2_prompters import Covered, Prompter
 from sam_detect.segmentation.sam2 import SAM2Segmenter, make_prompter
 from sam_detect.types import Crop, FadedCrop, Frame, ImageRGB, Masks
@@ -40,9 +44,13 @@ SAME_VECTOR = 1e-4
 """Most that a component of a unit vector may differ in fp32."""
 MATCHED_IOU = 0.75
 """From which a mask counts as that of the whole grid."""
+SAME_IOU = 0.99
+"""From which a mask counts as the same."""
 SHAPES_PER_ROW = 6
 LEARNT = 3
 """Shapes of each kind that are shown in the quality check; the others are to be found."""
+
+GeneratorOptions = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,29 @@ def _masks(used: SAM2Segmenter, weights: SAM2Weights) -> Iterator[Check]:
         yield Check(f"SAM 2 prompts {name}", _recall(used, name, frame, chosen))
 
 
+def official_generator(model: SAM2Base, options: GeneratorOptions) -> SAM2AutomaticMaskGenerator:
+    """Meta's own generator on a model of any size, giving COCO run lengths."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # its transforms are scripted
+        made = SAM2AutomaticMaskGenerator(model, output_mode="coco_rle", **options)
+    # Its predictor takes it that models see 1024 pixels; so small ones can be measured, too.
+    side = model.image_size
+    made.predictor._bb_feat_sizes = [(side // each, side // each) for each in (4, 8, 16)]
+    return made
+
+
+def same_share(
+    ours: Masks, true: Sequence[Mapping[str, Any]], *, least_iou: float = SAME_IOU
+) -> float:
+    """Share of the true masks (COCO RLEs) that ours has at an IoU of .99, or another, or more."""
+    if not len(ours) or not true:
+        return float(len(ours) == len(true))
+    mine: list[Any] = [ours.rle(index) for index in range(len(ours))]
+    theirs: list[Any] = list(true)
+    overlaps = np.asarray(coco_masks.iou(mine, theirs, [0] * len(theirs)))
+    return float((overlaps.max(axis=0) >= least_iou).mean())
+
+
 def _recall(used: SAM2Segmenter, prompts: str, frame: Frame, wanted: Masks) -> str:
     """What a prompter finds of the masks of the whole grid, and for how many prompts."""
     asking, counting = copy(used), _Counting(make_prompter(prompts))
@@ -189,9 +220,7 @@ def _quality(segmenter: SAM2Segmenter, embedder: CLIPEmbedder) -> Check:
     shown = Masks.from_dense(np.stack([masks[i] for i in chosen]))
     detector.learn_frame(frame, shown, [labels[i] for i in chosen])
     known = detector.detect(frame).known
-    overlap = np.array(
-        [[mask_iou(known.masks.dense(i), mask) for mask in masks] for i in range(len(known))]
-    ).reshape(len(known), len(masks))
+    overlap = ious(known.masks, Masks.from_dense(np.stack(masks)))
     same = np.array([[a == b for b in labels] for a in known.label], bool).reshape(overlap.shape)
     right = int(((overlap > 0.5) & same).any(axis=0).sum())
     f1 = 2 * right / max(1, len(known) + len(masks))
@@ -224,8 +253,19 @@ def _shapes() -> tuple[ImageRGB, list[BoolArray], list[str]]:
 
 
 def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
-    """What it gives, and the seconds of a second run."""
+    """What it gives, and the seconds of a second run, with garbage collected first and the GPU idle
+    at both ends."""
     run()
-    with Stopwatch() as watch:
-        made = run()
-    return made, watch.durations_ms[0] / 1000
+    gc.collect()
+    _await_gpu()
+    started = time.perf_counter()
+    made = run()
+    _await_gpu()
+    return made, time.perf_counter() - started
+
+
+def _await_gpu() -> None:
+    """Waits for a GPU that this process uses."""
+    cuda: Any = torch.cuda  # in part without types
+    if cuda.is_available() and cuda.is_initialized():
+        cuda.synchronize()

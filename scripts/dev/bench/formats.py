@@ -16,12 +16,12 @@ import roifile
 from skimage.draw import polygon
 from skimage.measure import find_contours
 
-from sam_detect.bench import Options
-from sam_detect.bench.measurements import Measurements, Trial
 from sam_detect.errors import ConfigError
 from sam_detect.registry import load_class
 from sam_detect.sources.annotation_files import read_annotations
 from sam_detect.types import Classification, Detections, Frame, Masks
+from scripts.dev.bench.measurements import Measurements, Trial
+from scripts.dev.bench.suites import Options
 
 OBJECTS = 2_000
 LARGEST = 1_000_000

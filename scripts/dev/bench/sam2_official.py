@@ -1,25 +1,18 @@
-"""Meta's own SAM 2 as the reference of ours: what both are asked, what they share, and embeddings
-of both."""
+"""Meta's own SAM 2 as the reference of ours: what both are asked, and embeddings of both."""
 
 from __future__ import annotations
 
 import itertools
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from pycocotools import mask as coco_masks
-from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
-from sam2.modeling.sam2_base import SAM2Base
 from scipy.stats import spearmanr
 from torch.nn.functional import interpolate
 
-from sam_detect.bench.measurements import Measurements, Trial
-from sam_detect.bench.stages import drawn
 from sam_detect.embedding.sam2 import SAM2Embedder
 from sam_detect.fading.context import cut, faded
 from sam_detect.fading.fades import IdentityFade
@@ -30,6 +23,9 @@ from sam_detect.models.sam2_features import frame_encoder
 from sam_detect.segmentation.naive import NaiveSegmenter
 from sam_detect.segmentation.sam2 import SAM2Segmenter
 from sam_detect.types import FadedCrop, Frame, Masks
+from sam_detect.verification import GeneratorOptions, official_generator
+from scripts.dev.bench.measurements import Measurements, Trial
+from scripts.dev.bench.stages import drawn
 
 PASSING = 0.2
 """Share of the prompts that are to have a mask."""
@@ -37,38 +33,12 @@ PROBED_PER_SIDE = 8
 """Points along a side of the grid that thresholds are taken from."""
 STABILITY_OFFSET = 0.1
 """Random logits are smaller than trained ones."""
-SAME_IOU = 0.99
-
-GeneratorOptions = dict[str, Any]
-
-
-def official_generator(model: SAM2Base, options: GeneratorOptions) -> SAM2AutomaticMaskGenerator:
-    """Meta's own generator on a model of any size, giving COCO run lengths."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # its transforms are scripted
-        made = SAM2AutomaticMaskGenerator(model, output_mode="coco_rle", **options)
-    # Its predictor takes it that models see 1024 pixels; so small ones can be measured, too.
-    side = model.image_size
-    made.predictor._bb_feat_sizes = [(side // each, side // each) for each in (4, 8, 16)]
-    return made
 
 
 def picture(side: int) -> Frame:
     """Drawn discs and squares, ``side`` pixels high and wide."""
     resized = cv2.resize(drawn(), (side, side), interpolation=cv2.INTER_AREA)
     return Frame(np.asarray(resized, np.uint8), "drawn")
-
-
-def same_share(
-    ours: Masks, true: Sequence[Mapping[str, Any]], *, least_iou: float = SAME_IOU
-) -> float:
-    """Share of the true masks (COCO RLEs) that ours has at an IoU of .99, or another, or more."""
-    if not len(ours) or not true:
-        return float(len(ours) == len(true))
-    mine: list[Any] = [ours.rle(index) for index in range(len(ours))]
-    theirs: list[Any] = list(true)
-    overlaps = np.asarray(coco_masks.iou(mine, theirs, [0] * len(theirs)))
-    return float((overlaps.max(axis=0) >= least_iou).mean())
 
 
 def thresholds(

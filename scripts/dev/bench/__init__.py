@@ -1,0 +1,1 @@
+"""``./scripts/bench``: measures time, memory and ratios of sam-detect, suite by suite."""
