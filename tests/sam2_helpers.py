@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from sam_detect.models.sam2 import seeded_sam2
+from scripts.dev.seeded_sam2 import seeded_sam2
 
 SIDE = 256
 """The side that the small models see a picture at; their logits are a fourth of it."""

@@ -123,20 +123,6 @@ def _load(found: SAM2Weights, device: torch.device) -> LoadedSAM2:
     )
 
 
-def seeded_sam2(config: str | Path, seed: int = 0) -> SAM2Base:
-    """A model of random weights, for measurements and tests.
-
-    Freshly made, a model's masks hardly depend on the prompt; the decoder's weights are therefore
-    made larger than they would be.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build(read_config(str(config)), str(config)).eval().requires_grad_(False)
-        for parameter in model.sam_mask_decoder.parameters():
-            parameter.add_(torch.randn_like(parameter) / max(1, parameter.shape[-1]) ** 0.5)
-    return model
-
-
 def _load_weights(
     state: Mapping[str, torch.Tensor], model: SAM2Base, path: Path, config: str
 ) -> None:

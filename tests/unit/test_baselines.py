@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect.evaluation.methods import Method, Predictions, SupportImage
-from sam_detect.masks import iou_matrix
 from sam_detect.types import Frame, Masks
 from scripts.dev.baselines import OtsuWatershed, TemplateMatching, watershed
 from scripts.dev.baselines.template import (
@@ -22,6 +21,7 @@ from scripts.dev.baselines.template import (
     thresholds,
 )
 from scripts.dev.baselines.watershed import Channel, best_channel, mean_lab, pass_of
+from scripts.dev.overlaps import iou_matrix
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]

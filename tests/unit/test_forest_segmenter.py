@@ -12,13 +12,13 @@ import pytest
 
 from sam_detect import SAMDetect
 from sam_detect.fading import context
-from sam_detect.masks import iou_matrix
 from sam_detect.segmentation import ForestSegmenter, NaiveSegmenter
 from sam_detect.segmentation import _forest_objects as forests
 from sam_detect.segmentation._component_tree import LEVELS, ComponentTree
 from sam_detect.segmentation._pixel_forest import PixelForest, ellipse_fill
 from sam_detect.segmentation._predicted_iou import PredictedIoU
 from sam_detect.types import Crop, Frame, Masks
+from scripts.dev.overlaps import iou_matrix
 from tests.closeness import same_masks
 
 Image = npt.NDArray[np.uint8]

@@ -31,14 +31,12 @@ from sam_detect.masks import (
     decode_crop,
     encode_crop,
     intersection,
-    intersection_matrix,
-    iou_matrix,
-    nms,
     rle_to_crop,
     rle_to_mask,
     tight_box_xyxy,
 )
 from sam_detect.types import Masks
+from scripts.dev.overlaps import intersection_matrix, iou_matrix, nms
 
 
 def coco_rle(mask: BoolArray) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect.errors import ConfigError
-from sam_detect.masks import iou_matrix, nms
 from sam_detect.polygons import coco_polygons, polygons_to_mask
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.segmentation._level_sets import Basis, planes
@@ -28,6 +27,7 @@ from sam_detect.segmentation._regions import (
 )
 from sam_detect.sources import load_image
 from sam_detect.types import Frame, Masks, SimilarityMap
+from scripts.dev.overlaps import iou_matrix, nms
 
 Image = npt.NDArray[np.uint8]
 

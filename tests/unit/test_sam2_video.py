@@ -25,7 +25,6 @@ from sam2_helpers import SIDE, write_small_sam2  # noqa: E402
 
 from sam_detect.cli.app import run  # noqa: E402
 from sam_detect.errors import ConfigError  # noqa: E402
-from sam_detect.models.sam2 import seeded_sam2  # noqa: E402
 from sam_detect.models.sam2_features import encode  # noqa: E402
 from sam_detect.segmentation._sam2_video import VideoMemory  # noqa: E402
 from sam_detect.segmentation.naive import NaiveSegmenter  # noqa: E402
@@ -34,6 +33,7 @@ from sam_detect.types import Frame  # noqa: E402
 from sam_detect.video.appearance import SoftMask  # noqa: E402
 from sam_detect.video.propagation import FeatureMemory  # noqa: E402
 from sam_detect.video.propagators import by_segmenter, find_propagator  # noqa: E402
+from scripts.dev.seeded_sam2 import seeded_sam2  # noqa: E402
 
 FRAMES = 20
 """More than SAM 2 remembers: 7 memories and 16 object pointers."""

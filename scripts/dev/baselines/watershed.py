@@ -25,8 +25,9 @@ from skimage.measure import regionprops
 from skimage.segmentation import watershed
 
 from sam_detect.evaluation.methods import Predictions, SupportImage
-from sam_detect.masks import BoolArray, iou_matrix, nms
+from sam_detect.masks import BoolArray
 from sam_detect.types import Frame, ImageRGB, Masks
+from scripts.dev.overlaps import iou_matrix, nms
 
 WORKING_PIXELS = 1_000_000
 """Larger pictures are worked on at a reduced scale; the masks come in full resolution."""

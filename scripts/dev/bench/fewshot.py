@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 
 from sam_detect.api import SAMDetect
-from sam_detect.masks import BoolArray, iou_matrix
+from sam_detect.masks import BoolArray
 from sam_detect.types import Detections, Frame, Masks
 from sam_detect.vector_store.memory import MemoryVectorStore
 from scripts.dev.bench.measurements import Measurements, Trial
 from scripts.dev.bench.suites import Options
+from scripts.dev.overlaps import iou_matrix
 
 SIDE = 1000
 CELLS = 600

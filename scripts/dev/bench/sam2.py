@@ -27,7 +27,7 @@ from sam_detect.config import load_settings
 from sam_detect.embedding.sam2 import SAM2Embedder
 from sam_detect.masks import FloatArray
 from sam_detect.models.running import precision, resolve_device
-from sam_detect.models.sam2 import LoadedSAM2, load_sam2, seeded_sam2
+from sam_detect.models.sam2 import LoadedSAM2, load_sam2
 from sam_detect.segmentation._sam2_decoder import FastDecoder
 from sam_detect.segmentation._sam2_model import (
     THREE_MASKS,
@@ -51,6 +51,7 @@ from scripts.dev.bench.sam2_official import (
 from scripts.dev.bench.sam2_video import measure_video
 from scripts.dev.bench.stages import drawn
 from scripts.dev.bench.suites import Options
+from scripts.dev.seeded_sam2 import seeded_sam2
 
 PROMPTS_ON_GPU = 16
 """So many times as many prompts of the decoder alone."""
