@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from sam_detect.cli import options
-from sam_detect.cli.feedback import note, open_detector, say
+from sam_detect.cli.feedback import name_of_library, note, open_detector, say
 from sam_detect.server.access import TOKEN, Access
 from sam_detect.server.extra import require_server
 
@@ -70,7 +70,10 @@ def serve(
     access = Access(host, os.environ.get(TOKEN) or None)
     require_no_memory_store(settings)
     limits = ServiceLimits(waiting, seconds, upload_mb << 20)
-    detectors = Detectors(settings, open_detector(settings, learns=True))
+    detector = open_detector(settings, learns=True)
+    if detector.library.manifest() is None:
+        note(f"{name_of_library(detector)}: nothing is found before it is taught")
+    detectors = Detectors(settings, detector)
     with listen(host, port) as socket:
         address = address_of(socket)
         line = (

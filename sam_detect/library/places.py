@@ -119,9 +119,15 @@ def _listed(names: Sequence[str]) -> str:
     return f"there are: {', '.join(names[:SHOWN])}{more}"
 
 
-def not_found(settings: Settings, location: str) -> LibraryNotFoundError:
-    """The error for a library that does not exist; it names those that may be meant."""
-    name = settings.library
+def not_found(settings: Settings, location: str = "", make: str = "") -> LibraryNotFoundError:
+    """The error for a library that does not exist; it names those that may be meant.
+
+    Args:
+        location: of its store; empty: it is not said.
+        make: what makes the library; empty: the command.
+    """
+    name, place = settings.library, f" in {location}" if location else ""
+    make = make or f"{LEARN} --library {shlex.quote(name)}"
     there = list_libraries(settings)
     close = similar_libraries(settings, among=there)
     others = "."
@@ -130,8 +136,7 @@ def not_found(settings: Settings, location: str) -> LibraryNotFoundError:
     elif there:
         others = f" ({_listed(there)})."
     return LibraryNotFoundError(
-        f"there is no library '{name}' in {location}{others} To make '{name}': {LEARN} "
-        f"--library {shlex.quote(name)}"
+        f"there is no library '{name}'{place}{others} To make '{name}': {make}"
     )
 
 

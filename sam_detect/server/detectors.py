@@ -10,8 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from sam_detect.api import SAMDetect
-from sam_detect.errors import ConfigError, NotFoundError, SamDetectError
-from sam_detect.library.places import list_libraries
+from sam_detect.errors import ConfigError, SamDetectError
+from sam_detect.library.places import DEFAULT_LIBRARY, list_libraries, not_found
 
 MOST_OPEN = 8
 """How many of the last libraries stay open."""
@@ -45,22 +45,21 @@ class Detectors:
             make: whether the library may be a new one.
 
         Raises:
-            NotFoundError: there is no such library.
+            LibraryNotFoundError: there is no such library. The one named "default" need not exist
+                where it is that of the service.
             ConfigError: this is no name of a library.
         """
         if library is None or library == self.default.library.name:
+            _require(self.default, make or self.default.settings.library == DEFAULT_LIBRARY)
             return self.default
         with self._lock:
-            found = self._open.get(library)
+            found = self._open.pop(library, None)
             if found is None:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", UserWarning)
                     found = SAMDetect(**{**self._settings, "library": library})
-            if not make and found.library.manifest() is None:
-                self._open.pop(library, None)
-                raise NotFoundError(f"there is no library '{library}'")
+            _require(found, make)
             self._open[library] = found
-            self._open.move_to_end(library)
             while len(self._open) > MOST_OPEN:
                 self._open.popitem(last=False)
             return found
@@ -76,6 +75,12 @@ class Detectors:
                 if contents is not None or not library.store.exclusive:
                     found[name] = contents["examples"] if contents else len(library)
         return found
+
+
+def _require(detector: SAMDetect, new: bool) -> None:
+    """Raises ``LibraryNotFoundError`` for a library that does not exist, unless it may be new."""
+    if not new and detector.library.manifest() is None:
+        raise not_found(detector.settings, make="learn into it (POST /v1/examples)")
 
 
 def require_no_memory_store(settings: Mapping[str, Any]) -> None:

@@ -92,6 +92,27 @@ def test_examples_and_libraries(photo: Path, tmp_path: Path) -> None:
         assert detect(client, photo, library="../../etc").status_code in (404, 422)
 
 
+def test_a_library_that_does_not_exist_is_said_and_can_be_made(photo: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with serving(home, "--library", "nuts") as (client, _):
+        assert learn(client, photo).status_code == 200
+    with serving(home, "--library", "nust") as (client, _):
+        assert client.get("/readyz").status_code == 200
+        assert "new library 'nust' (there is also 'nuts')" in (home / "log").read_text()
+        for query in ({}, {"library": "nust"}, {"library": "nutz"}):
+            told = detect(client, photo, **query)
+            assert told.status_code == 404
+            name = query.get("library", "nust")
+            for words in (f"no library '{name}'", "did you mean 'nuts'?", "POST /v1/examples"):
+                assert words in told.json()["detail"]
+            assert "SAM_DETECT_HOME" not in told.text
+        job = client.post("/v1/jobs", files=[("images", ("a.png", photo.read_bytes()))]).json()
+        assert ended(client, job["id"])["problems"] == 1
+        assert len(detect(client, photo, library="nuts").json()["results"][0]["detections"]) == 5
+        assert learn(client, photo).json()["total"] == 2
+        assert len(detect(client, photo).json()["results"][0]["detections"]) == 5
+
+
 def test_a_guessed_outline_is_learnt_only_where_it_is_accepted(photo: Path, tmp_path: Path) -> None:
     nothing_there = [[3, 3, 24, 24]]
     with serving(tmp_path / "home") as (client, _):
