@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Query, Request, UploadFile
+from fastapi import HTTPException, Query, Request, UploadFile
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from sam_detect.errors import ConfigError, SamDetectError
@@ -94,7 +94,8 @@ def asked(
 
 async def parsed(model: type[Said], said: Request | str) -> Said:
     """What the JSON of a form's field, or of a request without pictures, says; parsed in a thread:
-    the loop goes on answering others. Raises ``ConfigError``, which names the field."""
+    the loop goes on answering others. Raises ``ConfigError``, which names the field;
+    ``HTTPException`` for text that is not in UTF-8."""
     if isinstance(said, Request):
         kind = said.headers.get("content-type", "").partition(";")[0].strip().casefold()
         if kind != "application/json":
@@ -108,6 +109,11 @@ async def parsed(model: type[Said], said: Request | str) -> Said:
         try:
             return model.model_validate_json(data)
         except ValidationError as error:
+            try:
+                data.decode()
+            except UnicodeDecodeError as bad:
+                wrong = f"the JSON is not in UTF-8 (at byte {bad.start}): send it in UTF-8"
+                raise HTTPException(400, wrong) from error
             raise ConfigError(first_problem(error)) from error
 
     return await asyncio.to_thread(parse)

@@ -25,6 +25,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
 from PIL import Image
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -56,6 +57,8 @@ BODY_SECONDS = 30.0
 """A body that takes longer is given up: a slow client would hold its connection for ever."""
 STALLED_BODY_SECONDS = 10.0
 """... and so is one of which nothing comes for so long."""
+FORM, MOST_AFTER_FORM = b"multipart/form-data", 1 << 10
+"""So many bytes may follow the closing boundary of a form."""
 DRAINED_BYTES, DRAINED_SECONDS = 64 << 20, 5
 """So much of a body that is refused is read, so that its sender gets to the answer."""
 SOCKET_PROTOCOL = "sam-detect"
@@ -270,8 +273,10 @@ class Guard:
             answer = problem(413, f"this request may have {limit} bytes")
         else:
             taken: list[int] = []
+            kind, options = parse_options_header(headers.get("content-type", ""))
+            end = b"\r\n--" + options.get(b"boundary", b"") + b"--" if kind == FORM else b""
             try:
-                await self._app(scope, self._taking(receive, taken), _with_headers(send))
+                await self._app(scope, self._taking(receive, taken, end), _with_headers(send))
             finally:
                 self._bytes -= sum(taken)
             return
@@ -280,14 +285,15 @@ class Guard:
         await _drain(receive)
         await answer(scope, receive, _with_headers(send))
 
-    def _taking(self, receive: Receive, taken: list[int]) -> Receive:
+    def _taking(self, receive: Receive, taken: list[int], closing: bytes) -> Receive:
         """Takes a body; gives it up where it is not complete in time, nothing of it comes for long,
-        or there is no room for it. What is only announced takes none."""
+        there is no room for it, or it ends without ``closing``: the parser of forms passes over
+        what was cut off. What is only announced takes no room."""
         now = asyncio.get_running_loop().time
-        end, complete = now() + self._body_seconds, False
+        end, complete, tail = now() + self._body_seconds, False, b"\r\n"
 
         async def taking() -> Message:
-            nonlocal complete
+            nonlocal complete, tail
             if complete:  # what is waited for now is the end of the connection
                 return await receive()
             try:
@@ -305,6 +311,10 @@ class Guard:
                 await _drain(receive)
                 close = {"Retry-After": "2", "Connection": "close"}
                 raise HTTPException(429, "too many uploads at once: send it again", close)
+            tail = (tail + message.get("body", b""))[-len(closing) - MOST_AFTER_FORM :]
+            if complete and sum(taken) and closing not in tail:
+                raise HTTPException(400, "the form ends without its closing boundary: it was cut "
+                                    "off on the way, so send it again")  # fmt: skip
             return message
 
         return taking

@@ -325,6 +325,34 @@ def test_only_utf_8_is_read(home: Path, kind: str) -> None:
         right = {"Content-Type": "application/json; charset=UTF-8"}
         said = client.post("v1/detect", content=b'{"images": [{"data": "%"}]}', headers=right)
         assert "base64" in said.json()["detail"]
+        latin = '{"images": [{"name": "Nüsse", "data": ""}]}'.encode("latin-1")
+        refused = client.post(
+            "v1/detect", content=latin, headers={"Content-Type": "application/json"}
+        )
+        assert (refused.status_code, "UTF-8" in refused.json()["detail"]) == (400, True)
+
+
+def test_a_form_that_was_cut_off_is_refused(home: Path) -> None:
+    photo = (draw_photos(home.parent / "photos", 1) / "0.png").read_bytes()
+    service = service_app(
+        Detectors(OPTIONS, SAMDetect(**OPTIONS)), Access("127.0.0.1"), ServiceLimits(),
+        jobs_in=home / "jobs",
+    )  # fmt: skip
+    files = [("images", (f"{number}.png", photo)) for number in range(2)]
+    with served(service, "127.0.0.1", 0) as url, httpx.Client(base_url=url, timeout=30) as client:
+        whole = client.build_request("POST", "v1/detect", files=files)
+        body, kind = whole.read(), whole.headers["content-type"]
+        boundary = kind.partition("boundary=")[2]
+        for path in ("v1/detect", "v1/jobs"):
+            for cut in (-4, -10, -len(boundary) - 8, -len(photo) // 2, -len(photo) - 60, 40):
+                answer = client.post(path, content=body[:cut], headers={"Content-Type": kind})
+                assert answer.status_code == 400, (path, cut)
+                assert "closing boundary" in answer.json()["detail"]
+        assert client.get("v1/jobs").json() == {"jobs": []}
+        quoted = {"Content-Type": f'multipart/form-data; boundary="{boundary}"'}
+        for right in (body, body[:-2], body + b"epilogue"):
+            answer = client.post("v1/detect", content=right, headers=quoted)
+            assert len(answer.json()["results"]) == 2
 
 
 def test_the_charset_of_a_part_is_not_read(home: Path) -> None:
