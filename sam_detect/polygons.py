@@ -61,6 +61,18 @@ def checked_ring(points_xy: Any) -> Ring:
     return np.ascontiguousarray(ring)
 
 
+def share_inside(ring: Ring, size_hw: tuple[int, int]) -> float:
+    """The share of an outline's area that lies in the picture; 1 of one without an area."""
+    height, width = size_hw
+    if (ring >= 0).all() and (ring <= (width, height)).all():
+        return 1.0
+    import shapely
+
+    shape = shapely.make_valid(shapely.Polygon(ring))
+    inside = shape.intersection(shapely.box(0, 0, width, height))
+    return float(inside.area / shape.area) if shape.area else 1.0
+
+
 def polygons_to_crop(
     polygons: Sequence[Polygon], size_hw: tuple[int, int]
 ) -> tuple[tuple[int, int, int, int], BoolArray] | None:

@@ -10,8 +10,9 @@ from typing import Annotated, Any, TypeVar
 from fastapi import HTTPException, Query, Request, UploadFile
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from sam_detect.errors import ConfigError, SamDetectError
+from sam_detect.errors import ConfigError, MaskError, SamDetectError
 from sam_detect.masks import checked_rle
+from sam_detect.polygons import checked_ring, share_inside
 from sam_detect.server.answers import Outline
 from sam_detect.server.changes import masks_of
 from sam_detect.server.detectors import Detectors
@@ -206,7 +207,15 @@ class Service:
 
 
 def _outlined(learning: Learning, size_hw: tuple[int, int]) -> Masks | None:
-    """The masks and polygons; None without any. Raises ``MaskError`` where one is malformed."""
+    """The masks and polygons; None without any. Raises ``MaskError`` where one is malformed, or
+    lies mostly outside of the picture."""
     found = [masks_of([checked_rle(dict(each))], size_hw) for each in learning.masks]
-    found += [reshape([each], size_hw) for each in learning.polygons_xy]
+    for index, each in enumerate(learning.polygons_xy):
+        outside = 1 - share_inside(checked_ring(each), size_hw)
+        if outside > 0.5:
+            raise MaskError(
+                f"polygons_xy.{index}: {outside:.0%} of the outline lies outside of the picture, "
+                f"which is {size_hw[1]}x{size_hw[0]} pixels: give its corners in pixels of this one"
+            )
+        found.append(reshape([each], size_hw))
     return Masks.concatenate(found) if found else None

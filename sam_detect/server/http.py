@@ -312,7 +312,7 @@ class Guard:
                 close = {"Retry-After": "2", "Connection": "close"}
                 raise HTTPException(429, "too many uploads at once: send it again", close)
             tail = (tail + message.get("body", b""))[-len(closing) - MOST_AFTER_FORM :]
-            if complete and sum(taken) and closing not in tail:
+            if complete and any(taken) and closing not in tail:
                 raise HTTPException(400, "the form ends without its closing boundary: it was cut "
                                     "off on the way, so send it again")  # fmt: skip
             return message

@@ -66,7 +66,7 @@ PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/problem+json": {
         "schema": {"$ref": "#/components/schemas/Problem"}}}}
     for status, text in {
-        401: "a token is needed", 404: "what is named is not there",
+        400: "cut off on the way, or not in UTF-8", 401: "a token is needed", 404: "what is named is not there",
         409: "the library does not allow it", 413: "too large", 422: "malformed",
         429: "too much waits already; see Retry-After", 503: "not now; see Retry-After",
     }.items()

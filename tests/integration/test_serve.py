@@ -125,6 +125,21 @@ def test_a_guessed_outline_is_learnt_only_where_it_is_accepted(photo: Path, tmp_
         assert (accepted["added"], accepted["total"]) == (1, 3)
 
 
+def test_an_outline_that_lies_mostly_outside_is_refused(photo: Path, tmp_path: Path) -> None:
+    def at(x: float, y: float) -> list[list[float]]:
+        return [[x, y], [x + 40, y], [x + 40, y + 40], [x, y + 40]]
+
+    with serving(tmp_path / "home") as (client, _):
+        for right in (at(40, 40), at(-15, 40)):
+            assert learn(client, photo, boxes_xywh=[], polygons_xy=[right]).json()["added"] == 1
+        for wrong in (at(-25, 40), at(-15, -15), at(4000, 40)):
+            told = learn(client, photo, boxes_xywh=[], polygons_xy=[at(80, 80), wrong])
+            assert told.status_code == 422
+            assert "polygons_xy.1" in told.json()["detail"]
+            assert "outside of the picture" in told.json()["detail"]
+        assert client.get("/v1/libraries/default").json()["examples"] == 2
+
+
 def test_bad_requests_are_problems(photo: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
