@@ -272,6 +272,18 @@ def restore_replaced(point: Point) -> list[Point]:
     return found
 
 
+def without_batch(point: Point, batch: str) -> Point:
+    """The point without the states that a batch gave it and another one replaced since: that other
+    one has then replaced what the batch had."""
+    earlier = earlier_states(point)
+    by = next((each.by for each in earlier if each.point.payload["batch"] == batch), None)
+    if by is None:
+        return point
+    left = [each for each in earlier if each.point.payload["batch"] != batch]
+    left = [replace(each, by=by) if each.by == batch else each for each in left]
+    return with_earlier_states(point, sorted(left, key=lambda each: each.by, reverse=True))
+
+
 def log(listed: Iterable[Point], changing: Iterable[Point]) -> list[LearningBatch]:
     """The learning batches, newest first.
 

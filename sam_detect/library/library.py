@@ -33,8 +33,10 @@ from sam_detect.library.history import (
     LearningBatch,
     new_batch,
     restore_replaced,
+    time_of,
     with_renamed_label,
     with_replaced,
+    without_batch,
 )
 from sam_detect.library.writing import counting_writer
 from sam_detect.types import Point, Recipe
@@ -269,21 +271,22 @@ class Library:
         """Takes a learning batch back; returns what was taken back.
 
         What it added is removed, what it relabelled gets its former label, and what it removed as
-        contradicting is restored. What a later batch relabelled since is kept. A process killed in
-        between leaves a part of the batch, and undoing again completes it.
+        contradicting is restored. What a later batch relabelled since is kept, and is not counted;
+        undoing that one later does not bring this one back. A process killed in between leaves a
+        part of the batch, and undoing again completes it.
 
         Args:
             batch: its id; None is the newest one.
 
         Raises:
-            LibraryError: there is no such batch.
+            LibraryError: there is no such batch, or it was taken back already.
         """
         with self.store.session():
             found, entries = self.require(), self.log()
             if batch is not None and batch not in {entry.id for entry in entries}:
                 raise LibraryError(
-                    f"library '{self.name}' has no learning batch '{batch}'; "
-                    "see: sam-detect library log"
+                    f"library '{self.name}' has no learning batch '{batch}', or nothing is left of "
+                    "it, as when it was taken back already; see: sam-detect library log"
                 )
             if not entries or not entries[0].id:
                 older = f"; its {len(self)} examples are older than that" if entries else ""
@@ -291,8 +294,11 @@ class Library:
                     f"library '{self.name}' has no learning batch that could be taken back{older}"
                 )
             batch = batch or entries[0].id
-            ids = [p.id for p in lookup.read(self.store, fields=LISTED_FIELDS)
-                   if p.payload["batch"] == batch]  # fmt: skip
+            mine = [p for p in lookup.read(self.store, fields=LISTED_FIELDS)
+                    if p.payload["batch"] == batch]  # fmt: skip
+            ids, changing = [p.id for p in mine], {p.id for p in self._changing()}
+            taken = history.log(mine, self._whole([key for key in ids if key in changing]))
+            later = list(changing - set(ids))
             with counting_writer(self.store, found) as writer:
                 for start in range(0, len(ids), BATCH):
                     here = ids[start : start + BATCH]
@@ -302,7 +308,13 @@ class Library:
                     kept = there - set(here)
                     writer.upsert([p for key, p in former.items() if key not in kept])
                     writer.delete([key for key in here if key not in former])
-        return next(entry for entry in entries if entry.id == batch)
+                for start in range(0, len(later), BATCH):
+                    whole = self._whole(later[start : start + BATCH])
+                    parted = [without_batch(point, batch) for point in whole]
+                    writer.upsert([new for new, old in zip(parted, whole, strict=True)
+                                   if new is not old])  # fmt: skip
+        nothing = LearningBatch(batch, time_of(batch).isoformat(timespec="seconds"))
+        return next((entry for entry in taken if entry.id == batch), nothing)
 
     def destroy(self) -> int | None:
         """Removes the whole library, damaged ones too; returns how many examples it had.

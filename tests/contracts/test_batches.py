@@ -80,14 +80,37 @@ def test_an_older_batch_is_taken_back_by_its_id(store: VectorStore) -> None:
     older = made.library.log()[0].id
     learn(made, "leaf", 1)
     learn(made, "berry", 2)
-    newer = everything(made.library)
-    assert made.library.undo(older).labels == {"nut": 2}
+    newer = contents(made.library)
+    assert made.library.undo(older).labels == {"nut": 1}, "only that was taken back"
     left = everything(made.library)
     assert sorted(made.library.stats()["classes"].items()) == [("berry", 1), ("leaf", 1)]
-    assert left == {key: newer[key] for key in left}, "what was relabelled since is kept"
+    kept = contents(made.library)
+    assert kept == {key: newer[key] for key in kept}, "what was relabelled since is kept"
     with pytest.raises(LibraryError, match=f"no learning batch '{older[:-1]}x'"):
         made.library.undo(f"{older[:-1]}x")
     assert everything(made.library) == left
+
+
+def test_a_batch_is_taken_back_once_and_no_other_undo_revives_it(store: VectorStore) -> None:
+    made = detector(store, segmenter=PartsSegmenter())
+    batches, states = [], []
+    for name in ("nut", "leaf", "berry", "fig"):
+        learn(made, name, 0, 1)
+        batches.append(made.library.log()[0].id)
+        states.append(contents(made.library))
+    for taken in (1, 2):
+        undone = made.library.undo(batches[taken])
+        assert (undone.id, undone.examples, undone.relabelled) == (batches[taken], 0, 0)
+        with pytest.raises(LibraryError, match="taken back already"):
+            made.library.undo(batches[taken])
+        assert contents(made.library) == states[3]
+        assert batches[taken] not in [entry.id for entry in made.library.log()]
+    assert made.library.undo().labels == {"fig": 2}
+    assert contents(made.library) == states[0], "what the two had replaced"
+    learn(made, "leaf", 0, 1)
+    assert made.library.undo(batches[0]).examples == 0
+    assert made.library.undo().relabelled == 0
+    assert len(made.library) == 0, "the other undo does not revive it"
 
 
 def test_the_log_says_what_each_batch_did(store: VectorStore) -> None:

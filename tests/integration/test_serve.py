@@ -125,6 +125,25 @@ def test_a_guessed_outline_is_learnt_only_where_it_is_accepted(photo: Path, tmp_
         assert (accepted["added"], accepted["total"]) == (1, 3)
 
 
+def test_a_batch_is_taken_back_once_also_where_another_has_relabelled(
+    photo: Path, tmp_path: Path
+) -> None:
+    with serving(tmp_path / "home") as (client, _):
+        mine = learn(client, photo).json()["batch"]
+        other = learn(client, photo, label="date", boxes_xywh=BOXES[:1]).json()["batch"]
+
+        def undo(batch: str) -> httpx.Response:
+            return client.post("/v1/libraries/default/undo", params={"batch": batch})
+
+        taken = undo(mine).json()
+        assert (taken["batch"], taken["labels"], taken["examples"]) == (mine, {"nut": 1}, 1)
+        again = undo(mine)
+        assert (again.status_code, "already" in again.json()["detail"]) == (409, True)
+        assert client.get("/v1/libraries/default").json()["classes"] == {"date": 1}
+        assert undo(other).json()["labels"] == {"date": 1}
+        assert client.get("/v1/libraries/default").json()["examples"] == 0
+
+
 def test_an_outline_that_lies_mostly_outside_is_refused(photo: Path, tmp_path: Path) -> None:
     def at(x: float, y: float) -> list[list[float]]:
         return [[x, y], [x + 40, y], [x + 40, y + 40], [x, y + 40]]
