@@ -23,7 +23,8 @@ FoundInPicture = TypedDict("FoundInPicture", {
     "recipe": NotRequired[dict[str, Any]], "timings_ms": NotRequired[dict[str, float]],
     "check": NotRequired[str], "location": NotRequired[list[int]],
     "pixel_size_um": NotRequired[dict[str, Any]],
-    "detections": NotRequired[list[FoundObject]], "problem": NotRequired[Problem]})
+    "detections": NotRequired[list[FoundObject]], "warnings": NotRequired[list[str]],
+    "problem": NotRequired[Problem]})
 Found = TypedDict("Found", {"results": list[FoundInPicture]})
 Learnt = TypedDict("Learnt", {
     "added": int, "relabelled": int, "total": int, "batch": str, "warnings": list[str],
@@ -42,7 +43,7 @@ Undone = TypedDict("Undone", {
     "negatives": dict[str, int], "relabelled": int, "taken_back": int, "sources": list[str]})
 JobState = TypedDict("JobState", {
     "id": str, "state": str, "total": int, "done": int, "problems": int, "made": float,
-    "reason": str | None})
+    "reason": str | None, "warnings": list[str]})
 JobList = TypedDict("JobList", {"jobs": list[JobState]})
 Health = TypedDict("Health", {
     "status": str, "version": NotRequired[str], "waiting": NotRequired[int]})

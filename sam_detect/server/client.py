@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, overload
@@ -235,7 +236,10 @@ class Client:
             files = [("images", _file(each, index)) for index, each in enumerate(images)]
             data = {"request": json.dumps(options)}
             answer = self._ask("POST", "/v1/jobs", files=files, data=data)
-        return Job(self, str(answer.json()["id"]))
+        made = answer.json()
+        for each in made.get("warnings", ()):
+            warnings.warn(each, stacklevel=2)
+        return Job(self, str(made["id"]))
 
     def _ask(self, method: str, path: str, **content: Any) -> httpx.Response:
         """An answer that is a success; asks again while the service is busy."""
@@ -273,7 +277,7 @@ class Job:
 
     @property
     def state(self) -> dict[str, Any]:
-        """``state``, ``done``, ``total`` and ``problems``."""
+        """``state``, ``done``, ``total``, ``problems`` and ``warnings``."""
         return dict(self._client._ask("GET", f"/v1/jobs/{self.id}").json())
 
     def wait(self, *, poll: float = 0.5) -> dict[str, Any]:
@@ -298,9 +302,13 @@ class Job:
 def detections_of(data: dict[str, Any]) -> Detections:
     """The detections that :meth:`Detections.to_dict` made plain data of.
 
+    What the service warned of is warned of.
+
     Raises:
         MaskError: an outline is malformed.
     """
+    for each in data.get("warnings", ()):
+        warnings.warn(each, stacklevel=3)
     size_hw = int(data["height"]), int(data["width"])
     boxes, crops, scores, classifications = [], [], [], []
     for each in data["detections"]:

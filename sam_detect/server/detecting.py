@@ -20,6 +20,7 @@ from sam_detect.server.editing import reshape
 from sam_detect.server.http import first_problem, problem_of
 from sam_detect.server.metrics import Metrics
 from sam_detect.server.uploads import Upload
+from sam_detect.server.warned import heard
 from sam_detect.server.work import WorkQueue
 from sam_detect.types import Masks
 
@@ -166,12 +167,13 @@ class Service:
         for how, upload in items:
             try:
                 pipeline = detector.pipeline.with_threshold(how.threshold)
-                detections = pipeline.detect(
-                    upload.read(detector), snapshot=snapshot, explain_unknown=how.unknown
-                )
+                with heard(upload.path, upload.name) as said:
+                    detections = pipeline.detect(
+                        upload.read(detector), snapshot=snapshot, explain_unknown=how.unknown
+                    )
                 shown = detections if how.unknown else detections.known
                 self.metrics.note_stages(detections.timings_ms)
-                found.append(shown.to_dict(explain=how.explain))
+                found.append({**shown.to_dict(explain=how.explain), "warnings": said})
             except (SamDetectError, OSError, MemoryError) as error:
                 # One picture is no reason to fail those of others.
                 found.append({"image": upload.name, "problem": problem_of(error)})
@@ -190,18 +192,19 @@ class Service:
     def _learn(self, learning: Learning, upload: Upload) -> Any:
         try:
             detector = self.detectors.get(learning.library, make=True)
-            frame = upload.read(detector)
-            learnt = detector.learn(
-                frame, learning.label, boxes_xywh=learning.boxes_xywh,
-                points_xy=learning.points_xy, negative=learning.negative,
-                masks=_outlined(learning, frame.size_hw),
-                accept_guess=learning.accept_guess,
-            )  # fmt: skip
+            with heard(upload.path, upload.name) as said:
+                frame = upload.read(detector)
+                learnt = detector.learn(
+                    frame, learning.label, boxes_xywh=learning.boxes_xywh,
+                    points_xy=learning.points_xy, negative=learning.negative,
+                    masks=_outlined(learning, frame.size_hw),
+                    accept_guess=learning.accept_guess,
+                )  # fmt: skip
         except SamDetectError as error:
             return error
         return {
             "added": learnt.added, "relabelled": learnt.relabelled, "total": learnt.total,
-            "batch": learnt.batch, "warnings": list(learnt.warnings),
+            "batch": learnt.batch, "warnings": [*said, *learnt.warnings],
             "boxes_xywh": learnt.masks[~learnt.guesses].boxes_xywh.tolist(),
         }  # fmt: skip
 

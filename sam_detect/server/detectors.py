@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ConfigError, SamDetectError
 from sam_detect.library.places import DEFAULT_LIBRARY, list_libraries, not_found
+from sam_detect.server.warned import heard
 
 MOST_OPEN = 8
 """How many of the last libraries stay open."""
@@ -55,8 +55,7 @@ class Detectors:
         with self._lock:
             found = self._open.pop(library, None)
             if found is None:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", UserWarning)
+                with heard():  # said when the service began
                     found = SAMDetect(**{**self._settings, "library": library})
             _require(found, make)
             self._open[library] = found

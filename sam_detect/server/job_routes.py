@@ -66,7 +66,8 @@ def job_routes(jobs: Jobs) -> APIRouter:
 
     @router.get("/{job}", summary="How far a job is", response_model=answers.JobState)
     def state(job: JobId) -> dict[str, Any]:
-        """``state`` is waiting, running, done or cancelled; ``problems`` counts bad pictures."""
+        """``state`` is waiting, running, done or cancelled; ``problems`` counts bad pictures;
+        ``warnings`` say what of a folder was passed over."""
         return jobs.get(job)
 
     @router.get("/{job}/results", summary="The results of a job so far",

@@ -30,10 +30,11 @@ from sam_detect.errors import (
     StoreError,
     one_line,
 )
-from sam_detect.server.hidden_paths import reason_of
+from sam_detect.server.hidden_paths import called, reason_of
 from sam_detect.server.http import problem_of
 from sam_detect.server.requests_log import log
 from sam_detect.server.uploads import Upload, shown_name
+from sam_detect.server.warned import heard
 from sam_detect.server.work import BusyError, FullError, LastingThread
 from sam_detect.sources import find_images
 
@@ -64,9 +65,10 @@ ADDED = (
     "jobs ADD library TEXT", "jobs ADD later REAL NOT NULL DEFAULT 0", "jobs ADD reason TEXT",
     "jobs ADD failures INTEGER NOT NULL DEFAULT 0", "pictures ADD owner TEXT",
     "pictures ADD lease REAL NOT NULL DEFAULT 0", "pictures ADD lost INTEGER NOT NULL DEFAULT 0",
+    "jobs ADD warnings TEXT NOT NULL DEFAULT '[]'",
 )  # fmt: skip
 """Columns that databases of the first version do not have."""
-COLUMNS = ("id", "state", "total", "done", "problems", "made", "reason")
+COLUMNS = ("id", "state", "total", "done", "problems", "made", "reason", "warnings")
 DONE = "total - (SELECT count(*) FROM pictures WHERE job = id AND result IS NULL)"
 OURS = "ended IS NULL AND (library IS NULL OR library = ?)"
 
@@ -173,8 +175,12 @@ class Jobs:
             there = place.is_dir()
         if not place.is_relative_to(self._root) or not there:
             raise ConfigError(f"'{folder}' is no folder below the root of this service")
-        found = [Path(path) for path in find_images(str(place))]
+        with called(str(place), folder), heard(str(place), folder) as said:
+            found = [Path(path) for path in find_images(str(place))]
         inside = [path for path in found if path.resolve().is_relative_to(self._root)]
+        if len(inside) < len(found):
+            said.append(f"{folder}: {len(found) - len(inside)} of {len(found)} pictures are passed "
+                        "over, since they are links out of the root")  # fmt: skip
         if not inside or len(inside) > MOST_PICTURES:
             raise ConfigError(
                 f"'{folder}' has {len(inside)} pictures: 1 to {MOST_PICTURES} are taken"
@@ -183,7 +189,7 @@ class Jobs:
             (str(path.relative_to(place)).encode("utf-8", "replace").decode(), os.fsencode(path))
             for path in inside
         ]
-        return self._add(secrets.token_hex(8), named, options)
+        return self._add(secrets.token_hex(8), named, options, said)
 
     def get(self, job: str) -> dict[str, Any]:
         """A job's state, and how far it is; raises ``NotFoundError`` where there is none."""
@@ -227,14 +233,15 @@ class Jobs:
     # -- inside ------------------------------------------------------------------------------
 
     def _add(
-        self, job: str, named: Iterable[tuple[str, str | bytes]], options: dict[str, Any]
-    ) -> str:
+        self, job: str, named: Iterable[tuple[str, str | bytes]], options: dict[str, Any],
+        said: Sequence[str] = (),
+    ) -> str:  # fmt: skip
         rows = [(job, position, *each) for position, each in enumerate(named)]
         with self._lock, self._transaction():
             self._sql(
-                "INSERT INTO jobs (id, made, state, options, total, library) "
-                "VALUES (?, ?, 'waiting', ?, ?, ?)",
-                job, time.time(), json.dumps(options), len(rows), self._library,
+                "INSERT INTO jobs (id, made, state, options, total, library, warnings) "
+                "VALUES (?, ?, 'waiting', ?, ?, ?, ?)",
+                job, time.time(), json.dumps(options), len(rows), self._library, json.dumps(said),
             )  # fmt: skip
             self._file.executemany(
                 "INSERT INTO pictures (job, position, name, path) VALUES (?, ?, ?, ?)", rows
@@ -253,9 +260,10 @@ class Jobs:
 
     def _rows(self, which: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
         with self._lock:
-            what = f"id, state, total, {DONE}, problems, made, reason"
+            what = f"id, state, total, {DONE}, problems, made, reason, warnings"
             found = self._sql(f"SELECT {what} FROM jobs {which}", *values).fetchall()  # noqa: S608
-        return [dict(zip(COLUMNS, row, strict=True)) for row in found]
+        rows = [dict(zip(COLUMNS, row, strict=True)) for row in found]
+        return [{**each, "warnings": json.loads(each["warnings"])} for each in rows]
 
     def _step(self) -> bool:
         if not self._next():

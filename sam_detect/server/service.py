@@ -48,6 +48,7 @@ from sam_detect.server.jobs import Jobs
 from sam_detect.server.requests_log import RequestLog, log
 from sam_detect.server.stream_routes import stream_routes
 from sam_detect.server.uploads import decoded, stored
+from sam_detect.server.warned import hearing
 from sam_detect.server.work import BusyError, FullError
 
 MOST_IMAGES = 32
@@ -66,7 +67,8 @@ PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/problem+json": {
         "schema": {"$ref": "#/components/schemas/Problem"}}}}
     for status, text in {
-        400: "cut off on the way, or not in UTF-8", 401: "a token is needed", 404: "what is named is not there",
+        400: "cut off on the way, or not in UTF-8",
+        401: "a token is needed", 404: "what is named is not there",
         409: "the library does not allow it", 413: "too large", 422: "malformed",
         429: "too much waits already; see Retry-After", 503: "not now; see Retry-After",
     }.items()
@@ -120,10 +122,11 @@ def service_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await asyncio.to_thread(service.queue.close, limits.seconds)
-        if jobs is not None:
-            await asyncio.to_thread(jobs.close)
+        with hearing():
+            yield
+            await asyncio.to_thread(service.queue.close, limits.seconds)
+            if jobs is not None:
+                await asyncio.to_thread(jobs.close)
 
     app = FastAPI(
         title="sam-detect", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,

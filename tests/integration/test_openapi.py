@@ -267,7 +267,7 @@ MASK = {"size": [230, 320], "counts": [0, 4, 73596]}
         ({"masks": [{"size": [230, 320], "counts": "0"}]}, "runs"),
         ({"masks": [{"size": [99, 99], "counts": "i1"}]}, "RLE"),
         ({"polygons_xy": [[[1, 1], [2, 2]]]}, "3 points"),
-        ({"polygons_xy": [[[900, 900], [910, 900], [905, 910]]]}, "no pixel"),
+        ({"polygons_xy": [[[900, 900], [910, 900], [905, 910]]]}, "outside of the picture"),
         ({"polygons_xy": [[[1e300, 0], [0, 1e300], [5, 5]]]}, "coordinate"),
     ],
 )

@@ -22,6 +22,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+import tifffile
 
 from tests.browser import browser
 from tests.integration.cli_harness import in_this_process
@@ -507,6 +508,8 @@ def test_jobs_of_folders_stay_below_the_root_and_can_be_cancelled(
             assert refused.status_code == 422, folder
         job = client.post("/v1/jobs", json={"folder": "tray"}).json()
         assert job["total"] == 40, "a link that leads out of the root is left out"
+        [told] = job["warnings"]
+        assert told.startswith("tray: 1 of 41 pictures are passed over, since they are links")
         later = client.post("/v1/jobs", json={"folder": "tray"}).json()["id"]
         assert client.delete(f"/v1/jobs/{later}").json()["state"] == "cancelled"
         assert client.delete(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
@@ -517,6 +520,56 @@ def test_jobs_of_folders_stay_below_the_root_and_can_be_cancelled(
     with serving(tmp_path / "home") as (client, _):
         refused = client.post("/v1/jobs", json={"folder": "tray"})
         assert "--root" in refused.json()["detail"]
+
+
+def test_warnings_of_readers_reach_the_client(photo: Path, tmp_path: Path) -> None:
+    root, grey = tmp_path / "root", cv2.imread(str(photo), cv2.IMREAD_GRAYSCALE)
+    (root / "tray").mkdir(parents=True)
+    (root / "away").mkdir()
+    stack = root / "tray" / "stack.tif"
+    tifffile.imwrite(stack, np.stack([grey] * 5), photometric="minisblack")
+    (root / "tray" / "plain.png").write_bytes(photo.read_bytes())
+    (root / "tray" / "scan.czi").write_bytes(b"CZI")
+    (root / "tray" / "linked").symlink_to(root / "away")
+    with serving(tmp_path / "home", "--root", str(root)) as (client, _):
+        learnt = learn(client, stack, accept_guess=True).json()
+        found = detect(client, stack, photo, stack).json()["results"]
+        for warned in (learnt["warnings"], found[0]["warnings"], found[2]["warnings"]):
+            [line] = warned
+            assert line.startswith("stack.tif: only page 1 of 5")
+        assert found[1]["warnings"] == [], "of another picture"
+        with ThreadPoolExecutor(4) as pool:  # as the two workers and the threads of jobs do
+            several = list(pool.map(lambda each: detect(client, each), [stack, photo] * 10))
+        counts = [len(each.json()["results"][0]["warnings"]) for each in several]
+        assert counts == [1, 0] * 10
+        with connect(f"{client.base_url}v1/stream".replace("http", "ws", 1)) as stream:
+            stream.send(stack.read_bytes())
+            assert "only page 1 of 5" in json.loads(stream.recv())["warnings"][0]
+        job = client.post("/v1/jobs", json={"folder": "tray"}).json()
+        warned = sorted(ended(client, job["id"])["warnings"])
+        assert warned == sorted(job["warnings"])
+        assert warned[0].startswith("tray: 1 of 3 pictures are passed over")
+        assert ".czi" in warned[0]
+        assert warned[1].startswith("tray: linked folders are not searched (tray/linked)")
+        lines = client.get(f"/v1/jobs/{job['id']}/results").text.splitlines()
+        results = {each["image"]: each["warnings"] for each in map(json.loads, lines)}
+        assert results["plain.png"] == []
+        assert results["stack.tif"][0].startswith("stack.tif: only page 1 of 5")
+        service = Client(str(client.base_url))
+        with pytest.warns(UserWarning, match="only page 1 of 5") as seen:
+            service.detect(stack)
+        assert seen[0].filename == __file__
+        with pytest.warns(UserWarning, match="czi") as seen:
+            service.submit(folder="tray")
+        assert [each.filename for each in seen] == [__file__] * 2
+        (root / "tray" / "plain.png").unlink()
+        stack.unlink()
+        refused = client.post("/v1/jobs", json={"folder": "tray"})
+        assert (refused.status_code, ".czi" in refused.json()["detail"]) == (422, True)
+        for each in (learnt, found, results, job, refused.json()):
+            assert str(tmp_path) not in json.dumps(each)
+            assert "sam-detect-" not in json.dumps(each)
+    assert "only page" not in (tmp_path / "home" / "log").read_text(), "it is the client's"
 
 
 def test_no_address_is_fetched(photo: Path, tmp_path: Path) -> None:
