@@ -68,9 +68,10 @@ def share_inside(ring: Ring, size_hw: tuple[int, int]) -> float:
         return 1.0
     import shapely
 
-    shape = shapely.make_valid(shapely.Polygon(ring))
-    inside = shape.intersection(shapely.box(0, 0, width, height))
-    return float(inside.area / shape.area) if shape.area else 1.0
+    parts = shapely.get_parts(shapely.make_valid(shapely.Polygon(ring)))
+    inside = shapely.intersection(parts, shapely.box(0, 0, width, height))
+    area = shapely.area(parts).sum()
+    return float(shapely.area(inside).sum() / area) if area else 1.0
 
 
 def polygons_to_crop(

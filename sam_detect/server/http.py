@@ -274,7 +274,8 @@ class Guard:
         else:
             taken: list[int] = []
             kind, options = parse_options_header(headers.get("content-type", ""))
-            end = b"\r\n--" + options.get(b"boundary", b"") + b"--" if kind == FORM else b""
+            boundary = options.get(b"boundary") if kind == FORM else None
+            end = b"\r\n--" + boundary + b"--" if boundary else b""
             try:
                 await self._app(scope, self._taking(receive, taken, end), _with_headers(send))
             finally:
