@@ -111,6 +111,8 @@ def array_to_rgb(
     opacities = array[:, :, 3]
     if not np.isfinite(opacities).all():
         raise ImageError(f"the opacity (4th channel) of the picture '{name}' is NaN or infinite")
+    if not opacities.any():
+        _warn_of_transparency(name)
     return over_white(rgb, alpha_to_unit(opacities))
 
 
@@ -133,8 +135,13 @@ def large_picture_to_rgb(image: Image.Image, name: str) -> ImageRGB:
     """As :func:`picture_to_rgb` of a picture with 8-bit values, into a scratch file."""
     image.load()
     rgb = scratch((image.height, image.width, 3), np.uint8, name)
+    visible = False
     for rows in strips(rgb):
-        rgb[rows] = picture_to_rgb(image.crop((0, rows.start, image.width, rows.stop)), name)
+        part = image.crop((0, rows.start, image.width, rows.stop))
+        rgb[rows] = _to_rgb(part, name)
+        visible = visible or _is_visible(part)
+    if not visible:
+        _warn_of_transparency(name)
     return rgb
 
 
@@ -145,11 +152,18 @@ def picture_to_rgb(
 
     What is transparent shows a white page behind it, as in a browser. 16-bit, integer and float
     pictures are brought to 8 bits by :func:`to_8_bits`. Colour profiles
-    are not applied.
+    are not applied. A ``UserWarning`` says that all of it is transparent.
 
     Raises:
         ImageError: no pixels, or values that are no picture (NaN).
     """
+    rgb = _to_rgb(image, name, stretch)
+    if not _is_visible(image):
+        _warn_of_transparency(name)
+    return rgb
+
+
+def _to_rgb(image: Image.Image, name: str, stretch: Stretch = own_stretch) -> ImageRGB:
     if image.width < 1 or image.height < 1:
         raise ImageError(f"the picture '{name}' has no pixels ({image.width}x{image.height})")
     if image.mode in NUMBER_MODES:
@@ -166,6 +180,15 @@ def picture_to_rgb(
             raise ImageError(f"the picture '{name}' cannot be converted from LAB to RGB")
         return np.array(converted)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _is_visible(image: Image.Image) -> bool:
+    return not _has_alpha(image) or _with_alpha(image).getchannel("A").getbbox() is not None
+
+
+def _warn_of_transparency(name: str) -> None:
+    warnings.warn(f"{name}: the picture is transparent everywhere, so it is all white; save it "
+                  "without transparency if it has colours", stacklevel=4)  # fmt: skip
 
 
 def alpha_mask(image: Image.Image) -> BoolArray | None:

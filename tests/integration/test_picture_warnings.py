@@ -114,5 +114,13 @@ def test_objects_that_are_too_small_are_said_once_for_each_picture(sam: Command)
     ]
 
 
+def test_a_transparent_picture_is_said_to_be_one(sam: Command) -> None:
+    saved(Path("clear.png"), np.dstack([drawn(), np.zeros((200, 280), np.uint8)]))
+    found = sam("detect", "clear.png", "--segmenter", "naive", "--json").worked()
+    assert [line.split(",")[0] for line in warnings_in(found.err)] == [
+        "warning: clear.png: the picture is transparent everywhere"
+    ]
+
+
 def warnings_in(err: str) -> list[str]:
     return [line for line in err.splitlines() if "warning" in line.lower()]

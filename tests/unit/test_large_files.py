@@ -76,6 +76,19 @@ def test_a_large_png_is_decoded_into_a_scratch_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frame.image_rgb, COLOUR)
 
 
+@pytest.mark.usefixtures("small_is_large")
+@pytest.mark.parametrize("opaque_rows", [0, 1])
+def test_a_large_picture_is_transparent_where_all_of_its_parts_are(
+    opaque_rows: int, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    opacity = np.zeros(COLOUR.shape[:2], np.uint8)
+    opacity[200 : 200 + opaque_rows] = 255
+    Image.fromarray(np.dstack([COLOUR, opacity])).save(tmp_path / "scan.png")
+    assert is_scratch(load_image(tmp_path / "scan.png").image_rgb)
+    said = ["transparent everywhere" in str(each.message) for each in recwarn]
+    assert said == ([] if opaque_rows else [True])
+
+
 def test_a_large_slide_in_jpeg_is_read_by_its_tiles(tmp_path: Path) -> None:
     """As an SVS: its tiles are YCbCr, and ``max_pixels`` is below the size of the slide."""
     smooth = cv2.GaussianBlur(COLOUR, (0, 0), 9)

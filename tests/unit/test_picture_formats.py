@@ -22,7 +22,15 @@ import tifffile
 from PIL import Image
 
 from sam_detect.errors import ImageError
-from sam_detect.sources import PlaneRanges, _readers, decoding, find_images, load_image, planes_of
+from sam_detect.sources import (
+    PlaneRanges,
+    _readers,
+    decoding,
+    find_images,
+    load_image,
+    planes_of,
+    to_frame,
+)
 from sam_detect.sources.images import picture_size
 
 HEIGHT, WIDTH = 60, 90
@@ -175,7 +183,7 @@ WITHOUT_CODECS = """
 import sys
 sys.modules["imagecodecs"] = None
 from sam_detect.errors import ImageError
-from sam_detect.sources import PlaneRanges, load_image, planes_of
+from sam_detect.sources import PlaneRanges, load_image, planes_of, to_frame
 for path in sys.argv[1:]:
     for read in (load_image, lambda path: planes_of(path, PlaneRanges(z="1"))[0].read()):
         try:
@@ -226,6 +234,49 @@ def test_a_picture_of_nan_alone_is_black(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.full((20, 30), np.nan, np.float32))
     with pytest.warns(UserWarning, match="600 of 600 values are NaN"):
         assert not load_image(tmp_path / "a.tif").image_rgb.any()
+
+
+# -- transparency ------------------------------------------------------------------------------
+
+CLEAR = np.dstack([np.asarray(PICTURE), np.zeros((HEIGHT, WIDTH), np.uint8)])
+
+
+def invisible(path: Path) -> None:
+    """The picture, transparent everywhere, in the format of the path's ending."""
+    image = Image.fromarray(CLEAR)
+    if path.suffix == ".tif":  # with 16 bits
+        tifffile.imwrite(path, CLEAR.astype(np.uint16) * 257, photometric="rgb",
+                         extrasamples=["unassalpha"])  # fmt: skip
+    elif path.stem == "grey":
+        image.convert("LA").save(path)
+    elif path.stem == "palette":
+        PICTURE.quantize(2).point(lambda _: 1).save(path, transparency=1)
+    else:
+        image.save(path, exact=True) if path.suffix == ".webp" else image.save(path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif", "grey.png", "palette.png"])
+def test_a_picture_that_is_transparent_everywhere_says_so(name: str, tmp_path: Path) -> None:
+    invisible(tmp_path / name)
+    with pytest.warns(UserWarning, match=rf"{name}: the picture is transparent everywhere") as said:
+        assert (load_image(tmp_path / name).image_rgb == 255).all()
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("image", [CLEAR, Image.fromarray(CLEAR)], ids=["array", "Pillow"])
+def test_one_in_memory_says_so_too(image: Any) -> None:
+    with pytest.warns(UserWarning, match="transparent everywhere"):
+        to_frame(image)
+
+
+@pytest.mark.parametrize("opacity", [1, 255])
+def test_one_that_is_visible_in_a_pixel_says_nothing(opacity: int, tmp_path: Path) -> None:
+    seen = CLEAR.copy()
+    seen[-1, -1, 3] = opacity
+    Image.fromarray(seen).save(tmp_path / "a.png")
+    with silent():
+        load_image(tmp_path / "a.png")
+        to_frame(seen)
 
 
 # -- limits ------------------------------------------------------------------------------------

@@ -416,7 +416,8 @@ def test_transparency_shows_a_white_page() -> None:
     assert to_frame(palette).image_rgb[0].tolist() == [list(RED), [255, 255, 255]]
     keyed = Image.new("RGB", (1, 1), RED)
     keyed.info["transparency"] = RED
-    assert to_frame(keyed).image_rgb[0, 0].tolist() == [255, 255, 255]
+    with pytest.warns(UserWarning, match="transparent everywhere"):
+        assert to_frame(keyed).image_rgb[0, 0].tolist() == [255, 255, 255]
 
 
 def test_arrays_and_pictures_see_the_same_white_page() -> None:
@@ -490,7 +491,7 @@ def test_arrays_are_bgr_unless_said() -> None:
 
 
 def test_a_frame_shares_no_memory_with_the_array() -> None:
-    for array in (quarters(), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)):
+    for array in (quarters(), np.zeros((4, 4), np.uint8), np.ones((4, 4, 4), np.uint8)):
         for order in ("rgb", "bgr"):
             frame = to_frame(array, color_order=order)
             assert not np.shares_memory(frame.image_rgb, array)
@@ -583,7 +584,9 @@ DTYPES = st.one_of(
 def test_any_array_is_a_frame_or_an_image_error(array: np.ndarray[Any, Any], order: Any) -> None:
     before = array.copy()
     try:
-        frame = to_frame(array, color_order=order)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*transparent everywhere")
+            frame = to_frame(array, color_order=order)
     except ImageError:
         frame = None
     assert array.tobytes() == before.tobytes()
