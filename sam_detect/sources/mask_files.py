@@ -36,6 +36,7 @@ def read_masks(file: str | Path, size_hw: tuple[int, int], *, pieces: str | None
             raise MaskError(f"the mask {file} is larger than {MAX_MASK_BYTES >> 20} MiB")
         if path.suffix.lower() == ".npy":
             values: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+            _require_picture(values, size_hw, f"the mask {file}")
         else:
             most = max(DEFAULT_MAX_PIXELS, size_hw[0] * size_hw[1])
             picture = PictureFile(str(path), max_pixels=most)
@@ -75,7 +76,9 @@ def given_masks(
             return masks
         return automatic(frame) if automatically else Masks.empty(frame.size_hw)
     if not isinstance(masks, (str, Path)):
-        return masks_of_array(np.asarray(masks), frame.size_hw, "the mask", pieces=pieces)
+        values = np.asarray(masks)
+        _require_picture(values, frame.size_hw, "the mask")
+        return masks_of_array(values, frame.size_hw, "the mask", pieces=pieces)
     if not Path(masks).exists():
         raise ConfigError(
             f"masks must be 'auto', a file that exists, an array or Masks, got {str(masks)!r}"
@@ -110,6 +113,26 @@ def masks_of_array(
         raise MaskError(f"{name} is a stack of no masks: it outlines no object")
     boxes, crops = zip(*found, strict=True)
     return Masks.from_crops(size_hw=size_hw, boxes_xyxy=boxes, crops=crops)
+
+
+def _require_picture(values: npt.NDArray[Any], size_hw: tuple[int, int], name: str) -> None:
+    """Raises ``MaskError`` for an ``(H, W, C)`` array that may be a stack of masks as well."""
+    if values.ndim != 3 or values.shape[:2] != size_hw or values.dtype.kind not in "buif":
+        return
+    channels, colours, opacity = values.shape[2], values[..., :-1], values[..., -1]
+    full = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1
+    if channels not in (2, 4) or opacity.min(initial=full) == full:
+        return
+    # masks are hardly alike, of one value everywhere, or the last one the area of the others
+    alike = channels == 4 and (colours == colours[..., :1]).all()
+    area = (colours == colours[0, 0]).all() or ((opacity > 0) == colours.any(axis=-1)).all()
+    two = np.isin(values, (0, full)).all()
+    if opacity.max() not in (0, full) or (two and not alike and not area):
+        raise MaskError(
+            f"{name} has shape {values.shape}: it may be {channels} masks, or a picture of which "
+            "the last channel is the opacity. Give masks as (N, H, W), as of "
+            "numpy.moveaxis(masks, -1, 0), and a picture as a PNG file"
+        )
 
 
 def require_size(found_hw: Sequence[int], size_hw: tuple[int, int], name: str) -> None:

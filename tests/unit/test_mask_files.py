@@ -12,7 +12,9 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect.errors import MaskError
-from sam_detect.sources.mask_files import read_masks
+from sam_detect.sources import to_frame
+from sam_detect.sources.mask_files import given_masks, read_masks
+from sam_detect.types import Masks
 
 SIZE = (20, 30)
 
@@ -131,6 +133,69 @@ def test_transparency_is_no_mask(tmp_path: Path) -> None:
 def test_a_mask_that_is_all_object_is_one(tmp_path: Path) -> None:
     masks = read_masks(write(tmp_path / "m.png", np.full(SIZE, 255, np.uint8)), SIZE)
     assert masks.boxes_xyxy.tolist() == [[0, 0, 30, 20]]
+
+
+# Channels last: masks, or colours and opacity
+
+
+ONE, OTHER, BOTH = two_squares(1, 0), two_squares(0, 1), two_squares(1, 1)
+NEAR = np.roll(ONE, 2, axis=1)
+STACKS: dict[str, npt.NDArray[np.generic]] = {
+    "two of 1": np.dstack([ONE, OTHER]),
+    "two of 255": np.dstack([ONE, OTHER]) * np.uint8(255),
+    "two that overlap": np.dstack([ONE, NEAR]) * np.uint8(255),
+    "one in the other": np.dstack([ONE, BOTH]) * np.uint8(255),
+    "two of booleans": np.dstack([ONE, OTHER]) > 0,
+    "two of 16 bits": np.dstack([ONE, OTHER]).astype(np.uint16),
+    "two label maps": np.dstack([BOTH * 3 + ONE, BOTH * 2 + OTHER]),
+    "four of 1": np.dstack([ONE, OTHER, NEAR, BOTH]),
+    "four of 255": np.dstack([ONE, OTHER, NEAR, two_squares(0, 1)]) * np.uint8(255),
+    "four of which one is empty": np.dstack([ONE, OTHER, NEAR, 0 * ONE]) * np.uint8(255),
+    "four of numbers": np.dstack([ONE, OTHER, NEAR, BOTH]).astype(np.int64),
+    "four of fractions": np.dstack([ONE, ONE, ONE, OTHER]).astype(np.float32) / 2,
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_masks_as_channels_are_not_read_as_opacity(name: str, tmp_path: Path) -> None:
+    """The last of them would be lost."""
+    stack = STACKS[name]
+    count = stack.shape[2]
+    expected = rf"has shape \(20, 30, {count}\): it may be {count} masks.*give masks as \(N, H, W\)"
+    with pytest.raises(MaskError, match=f"(?i){expected}"):
+        read_masks(write(tmp_path / "m.npy", stack), SIZE)
+    frame = to_frame(np.zeros((*SIZE, 3), np.uint8))
+    with pytest.raises(MaskError, match=f"(?i){expected}"):
+        given_masks(frame, stack, lambda _: Masks.empty(SIZE))
+
+
+def test_the_advice_for_masks_as_channels_works(tmp_path: Path) -> None:
+    stack = np.moveaxis(STACKS["four of 255"], -1, 0)
+    assert len(read_masks(write(tmp_path / "m.npy", stack), SIZE)) == 4
+
+
+FULL = np.full(SIZE, 255, np.uint8)
+PICTURES: dict[str, npt.NDArray[np.generic]] = {
+    "opaque grey": np.dstack([BOTH * 255, FULL]),
+    "white on nothing": np.dstack([FULL, BOTH * 255]),
+    "white with its opacity": np.dstack([BOTH * 255] * 2),
+    "opaque colours": np.dstack([ONE * 255, OTHER * 255, 0 * ONE, FULL]),
+    "colours on nothing": np.dstack([ONE * 255, OTHER * 255, 0 * ONE, BOTH * 255]),
+    "black on nothing": np.dstack([0 * ONE] * 3 + [BOTH * 255]),
+    "white, opacity forgotten": np.dstack([BOTH * 255] * 3 + [0 * ONE]),
+    "colours of any strength": np.dstack([ONE * 200, OTHER * 9, ONE * 3, BOTH * 255]),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_an_array_with_opacity_is_a_picture_of_masks(name: str, tmp_path: Path) -> None:
+    masks = read_masks(write(tmp_path / "m.npy", PICTURES[name]), SIZE)
+    assert sorted(masks.boxes_xyxy.tolist()) == BOXES
+
+
+def test_the_opacity_of_a_file_is_opacity(tmp_path: Path) -> None:
+    colour = STACKS["four of 255"]
+    assert read_masks(write(tmp_path / "m.png", colour), SIZE).boxes_xyxy.tolist() == [BOXES[1]]
 
 
 # What is refused
