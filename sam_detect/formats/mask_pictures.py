@@ -38,6 +38,11 @@ BACKGROUND_SHARE = 0.75
 SOFT_EDGE, WIDEST_BAND, FEW_GREYS = 12, 9, 32
 """Pixels from white to the last grey of a soft edge, and of one grey that is no edge."""
 NEARLY = 7 / 8
+VOIDS = (255, 0xE0E0C0, 0xFFFFFF)
+"""A grey and colours of outlines that belong to no object: PASCAL VOC's void, and white."""
+SMOOTHED_JUMPS, SMOOTHED_EDGES = 1 / 8, 1 / 20
+"""Pixels at edges that have a value between those beside them, for each place where a value is
+left out, and for each edge between two pixels: more are of smooth resizing or JPEG."""
 MOST_OF_ONE, HULL_SHARE = 32, 0.9
 """Pieces of one object, at most; and how much of their hull they fill with the gaps closed."""
 
@@ -97,6 +102,13 @@ def numbered(values: npt.NDArray[Any], name: str, *, given: bool = False) -> Num
     found = Numbered(codes, numbers, find_objects(codes), colours, False)
     if given:
         return found
+    if void := _void(found):
+        shown = _listed([void], colours)
+        warnings.warn(f"{name}: {shown}, thin outlines around the others, is a void border and no "
+                      "object", stacklevel=2)  # fmt: skip
+        greys = np.where(greys == void, 0, greys)
+        codes, numbers = _coded(greys)
+        found = Numbered(codes, numbers, find_objects(codes), colours, False)
     scattered, scraps = _unlike_objects(found) if len(numbers) > 1 else (False, False)
     if (scattered or scraps) and not colours and _has_soft_edges(greys, len(numbers)):
         warnings.warn(f"{name} has {len(numbers)} greys, as of soft edges: what is lighter than "
@@ -106,7 +118,8 @@ def numbered(values: npt.NDArray[Any], name: str, *, given: bool = False) -> Num
     elif scraps or (scattered and len(numbers) > MOST_CLASSES):
         raise MaskError(
             f"it has {len(numbers)} {'colours' if colours else 'greys'}, most of them in thin or "
-            "scattered bits, as of a photograph, or of a mask with soft edges or saved as JPEG: "
+            "scattered bits, as of a photograph, or of a mask with soft edges, resized or saved as "
+            "JPEG: "
             "save it as PNG, black and white or with one value for each object, without soft edges"
         )
     edge = np.concatenate([codes[0], codes[-1], codes[:, 0], codes[:, -1]])
@@ -242,9 +255,33 @@ def _coded(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], list[int]]:
     return codes, [int(each) for each in known]
 
 
+def _void(found: Numbered) -> int:
+    """The value of a void border, or 0: most of it is thin, and it is around half of the others
+    that are solid, as soft edges are not."""
+    import cv2
+
+    band, count = np.ones((WIDEST_BAND, WIDEST_BAND), np.uint8), len(found.numbers)
+    for code in (found.numbers.index(each) + 1 for each in VOIDS if each in found.numbers):
+        rows, columns = (slice(max(0, s.start - 1), s.stop + 1) for s in found.places[code - 1])
+        near = found.codes[rows, columns]
+        void = (near == code).astype(np.uint8)
+        wide = cv2.morphologyEx(void, cv2.MORPH_OPEN, band)
+        edges, outlined = np.zeros((2, count + 1), np.int64)
+        for one, other in ((near[1:], near[:-1]), (near[:, 1:], near[:, :-1])):
+            for inside, outside in ((one, other), (other, one)):
+                edges += np.bincount(inside[inside != outside], minlength=count + 1)
+                outlined += np.bincount(inside[outside == code], minlength=count + 1)
+        solid = np.setdiff1d(near[_inner(near)], (0, code))
+        around = np.count_nonzero(2 * outlined[solid] >= edges[solid])
+        if 2 * wide.sum() <= void.sum() and 2 * around >= max(1, len(solid), count / 2):
+            return found.numbers[code - 1]
+    return 0
+
+
 def _unlike_objects(found: Numbered) -> tuple[bool, bool]:
     """Whether half of the values lie in several places each (or all over the picture); and whether
-    half are scraps: nowhere two pixels wide, and at other values."""
+    half are scraps: nowhere two pixels wide, and at other values; or there is what smoothing
+    leaves at edges."""
     import cv2
 
     codes, count = found.codes, len(found.numbers)
@@ -266,7 +303,43 @@ def _unlike_objects(found: Numbered) -> tuple[bool, bool]:
         areas = np.sort(stats[1:, cv2.CC_STAT_AREA])
         if len(areas) > 1 and areas[-2] >= max(SPECK, areas[-1] / 5):
             scattered += not _share_a_hull(crop, areas)
-    return 2 * scattered >= count, 2 * np.count_nonzero(~solid[1:] & touching[1:]) >= count
+    scraps = 2 * np.count_nonzero(~solid[1:] & touching[1:]) >= count
+    return 2 * scattered >= count, scraps or (not found.colours and _is_smoothed(codes, count))
+
+
+def _is_smoothed(codes: npt.NDArray[Any], count: int) -> bool:
+    """Whether edges have values between those of both sides, in thin places of values that are
+    solid elsewhere."""
+    import cv2
+
+    pixels, solid, false = np.zeros((3, count + 1), np.int64)
+    edges = jumps = 0
+    for start in range(0, len(codes), 1024):
+        rows = codes[start : start + 1026]
+        wide = cv2.dilate(_inner(rows).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        between = np.zeros(rows.shape, np.bool_)
+        for values, found in ((rows, between), (rows.T, between.T)):
+            for far in (1, 2):
+                one, here, other = values[: -2 * far], values[far:-far], values[2 * far :]
+                found[far:-far] |= np.where(one < here, here < other, (one > here) & (here > other))
+        between &= ~wide
+        for values, found in ((rows, between), (rows.T, between.T)):
+            steps = np.abs(np.diff(values.astype(np.int32), axis=0))
+            edges += np.count_nonzero(steps)
+            jumps += np.count_nonzero((steps > 1) & ~found[1:] & ~found[:-1])
+        pixels += np.bincount(rows.ravel(), minlength=count + 1)
+        solid += np.bincount(rows[wide], minlength=count + 1)
+        false += np.bincount(rows[between], minlength=count + 1)
+    smoothed = int(false[4 * solid >= pixels].sum())
+    return smoothed > max(SPECK, SMOOTHED_JUMPS * jumps, SMOOTHED_EDGES * edges)
+
+
+def _inner(codes: npt.NDArray[Any]) -> BoolArray:
+    """The pixels that have the value of all those around them."""
+    import cv2
+
+    values, window = codes.astype(np.float32), np.ones((3, 3), np.uint8)
+    return np.asarray(cv2.erode(values, window) == cv2.dilate(values, window))
 
 
 def _has_soft_edges(greys: npt.NDArray[Any], count: int) -> bool:

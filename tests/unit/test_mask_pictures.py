@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import numpy.typing as npt
 import pytest
 import skimage.data
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from sam_detect.errors import MaskError
 from sam_detect.formats.mask_pictures import count_pieces, objects_of
+from sam_detect.masks import BoolArray
 from sam_detect.sources.annotation_files import load_annotations
 from sam_detect.sources.mask_files import read_masks
 
@@ -211,6 +214,164 @@ def test_classes_are_refused_and_the_advice_works(white: int) -> None:
     with pytest.raises(MaskError, match=rf"classes \(1, {white}\).*--pieces each"):
         objects(values)
     require_beans(objects(values, pieces="each"), 1)
+
+
+# Void borders
+
+
+def outlined(width: int, numbers: Values) -> BoolArray:
+    """Where outlines of so many pixels lie, half of them inside of the objects."""
+    grown = cv2.dilate(numbers, np.ones((width // 2 + 1,) * 2, np.uint8))
+    inside = cv2.erode(numbers, np.ones(((width + 1) // 2 + 1,) * 2, np.uint8))
+    return np.asarray((grown != inside) | (cv2.dilate(numbers, np.ones((3, 3))) != grown))
+
+
+def touching() -> Values:
+    """Nine numbers in a block, each beside the next ones."""
+    blocks = np.kron(np.arange(1, 10).reshape(3, 3), np.ones((30, 40))).astype(np.uint8)
+    return np.pad(blocks, ((20, 50), (30, 70)))
+
+
+@pytest.mark.parametrize("numbers", [beans(), touching(), np.minimum(touching(), 1), beans() * 40],
+                         ids=["apart", "touching", "one", "far apart values"])  # fmt: skip
+@pytest.mark.parametrize("width", [2, 3, 5])
+def test_void_borders_are_no_object(width: int, numbers: Values) -> None:
+    border = outlined(width, numbers)
+    colours = np.random.default_rng(0).integers(9, 200, (256, 3), np.uint8)[numbers]
+    colours[numbers == 0] = 0
+    white = np.where(border[..., None], 255, colours).astype(np.uint8)
+    voc = np.where(border[..., None], (224, 224, 192), colours).astype(np.uint8)
+    for values, named in (
+        (np.where(border, 255, numbers).astype(np.uint8), "255"),
+        (np.where(border, 255, numbers).astype(np.uint16), "255"),
+        (np.where(border, 255, numbers).astype(np.uint8)[..., None], "255"),
+        (voc, "#e0e0c0"), (white, "#ffffff"),
+    ):  # fmt: skip
+        with pytest.warns(UserWarning, match=f"{named}, thin outlines around .* and no object"):
+            found = objects(values)
+        assert len(found) == len(np.unique(values[~border & (numbers > 0)], axis=0))
+        assert not any((mask & border).any() for mask in found)
+
+
+def test_a_void_border_is_none_in_a_file_and_a_data_set(tmp_path: Path) -> None:
+    values = np.where(outlined(3, beans()), 255, beans()).astype(np.uint8)
+    for name in ("m.png", "m.tif"):
+        Image.fromarray(values).save(tmp_path / name)
+        for read in (lambda file: read_masks(file, SIZE),
+                     lambda file: load_annotations(file)[0][0].outlines):  # fmt: skip
+            with pytest.warns(UserWarning, match="255, thin outlines"):
+                assert len(read(tmp_path / name)) == 5
+
+
+NO_VOID: dict[str, Values] = {
+    "an object like the others": np.where(beans() == 5, 255, beans()),
+    "one that touches two": np.where(touching() == 5, 255, touching()),
+    "a thin one beside others": np.where(np.abs(np.indices(SIZE)[0] - 80) < 2, 255, beans()),
+    "a ring around one of many": np.where(
+        cv2.dilate(ellipse(CENTRES[0]), np.ones((5, 5))) & (beans() == 0), 255, beans()),
+    "many cells": np.pad(np.kron(np.arange(1, 301).reshape(15, 20), np.ones((9, 9), np.uint16)), 9),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_VOID)
+def test_an_object_of_255_is_one(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert 255 in {number for number, _ in objects_of(NO_VOID[name].astype(np.uint16), "m")}
+
+
+@pytest.mark.parametrize("step", [16, 51, 85])
+def test_soft_edges_of_thin_white_lines_are_not_outlined_by_them(step: int) -> None:
+    lines = np.zeros(SIZE, np.uint8)
+    for x in (40, 100, 160):
+        cv2.line(lines, (x, 30), (x + 30, 120), 255, 5)
+    soft = cv2.GaussianBlur(lines, (0, 0), 0.6).astype(int)
+    with pytest.warns(UserWarning, match="as of soft edges"):
+        assert (
+            len(objects(np.minimum(255, (soft + step // 2) // step * step).astype(np.uint8))) == 3
+        )
+
+
+# Values that smoothing leaves at edges
+
+FEW = {
+    "five": beans(),
+    "two": ellipse(CENTRES[0]) + ellipse(CENTRES[4]) * 2,
+    "two that touch": np.where(ellipse((50, 40)), 1, 2 * ellipse((85, 50))).astype(np.uint8),
+    "six in any order": np.pad(np.kron(np.array([[3, 1, 5], [2, 6, 4]], np.uint8) * 1,
+                                       np.ones((40, 50), np.uint8)), 31)[:, 1:],
+}  # fmt: skip
+
+
+def smoothed(values: Values) -> dict[str, Values]:
+    deep, (height, width) = values.astype(np.uint16), values.shape
+    turned = cv2.getRotationMatrix2D((width / 2, height / 2), 10, 1)
+    return {
+        **{f"JPEG of {quality}": jpeg(values, quality) for quality in (75, 90, 95)},
+        **{f"resized by {by}": cv2.resize(deep, None, fx=by, fy=by)
+           for by in (0.45, 0.7, 1.3, 2, 3)},
+        "bicubic": cv2.resize(values, None, fx=1.7, fy=1.7, interpolation=cv2.INTER_CUBIC),
+        "by area": cv2.resize(values, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA),
+        "Pillow": np.asarray(Image.fromarray(values).resize(
+            (int(width * 0.8), int(height * 0.8)), Image.Resampling.BILINEAR)),
+        "turned": cv2.warpAffine(values, turned, (width, height)),
+        "blurred": cv2.GaussianBlur(deep, (0, 0), 0.7),
+    }  # fmt: skip
+
+
+def refusal(values: Values, pieces: str | None) -> str:
+    try:
+        return f"none, but {len(objects(values, pieces=pieces))} objects"
+    except MaskError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("pieces", [None, "one", "each"])
+@pytest.mark.parametrize("name", FEW)
+def test_label_maps_that_were_smoothed_are_refused(name: str, pieces: str | None) -> None:
+    refusals = {how: refusal(values, pieces) for how, values in smoothed(FEW[name]).items()}
+    greys = r"it has \d+ greys, most of them .* resized or saved as JPEG: save it as PNG"
+    expected = rf"{greys}|it seems to hold classes" if pieces is None else greys
+    assert {how: said for how, said in refusals.items() if not re.match(expected, said)} == {}
+
+
+def cells(count: int, gap: bool = False) -> Values:
+    """Cells of any size without background between them, or with a line of it."""
+    points = np.random.default_rng(count).uniform(0, 240, (count, 2))
+    numbers = cKDTree(points).query(np.indices((240, 240)).reshape(2, -1).T)[1] + 1
+    numbers = numbers.reshape(240, 240).astype(np.uint16)
+    edge = cv2.erode(numbers, np.ones((2, 2))) != numbers
+    return np.where(edge, 0, numbers) if gap else numbers
+
+
+def neurites(width: int) -> Values:
+    """A bundle of thin objects side by side, which bend, in any order."""
+    numbers = np.zeros((200, 300), np.uint16)
+    for row, number in enumerate(np.random.default_rng(0).permutation(30) + 1):
+        points = [(x, 20 + row * width + int(20 * np.sin(x / 40))) for x in range(5, 295, 5)]
+        cv2.polylines(numbers, [np.array(points)], False, int(number), width)
+    return numbers
+
+
+SOUND: dict[str, Values] = {
+    **{f"{name} objects": values for name, values in FEW.items()},
+    **{f"{count} cells": cells(count) for count in (12, 200, 1500)},
+    **{f"{count} cells with gaps": cells(count, True) for count in (12, 200, 1500)},
+    **{f"neurites of {width}": neurites(width) for width in (2, 3, 5)},
+    "objects of 3 pixels": np.kron(np.arange(1, 901).reshape(30, 30),
+                                   np.pad([[1, 1], [1, 0]], 1)).astype(np.uint16),
+    "objects of 9 pixels that touch": np.kron(
+        np.random.default_rng(1).permutation(900).reshape(30, 30) + 1, np.ones((3, 3), np.uint16)),
+    "layers": np.repeat(np.arange(1, 10), [2, 9, 3, 12, 2, 1, 9, 14, 30])[:, None]
+              * np.ones(90, np.uint16),
+    "nested": sum(ellipse((60, 60), (r, r)) for r in (40, 38, 20, 6)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_sound_label_maps_are_read(name: str) -> None:
+    numbers = {number for number, _ in objects_of(SOUND[name], "m")}
+    assert numbers == {*np.unique(SOUND[name]).tolist()} - {0}
 
 
 # Pieces
