@@ -106,8 +106,7 @@ def numbered(values: npt.NDArray[Any], name: str, *, given: bool = False) -> Num
         shown = _listed([void], colours)
         warnings.warn(f"{name}: {shown}, thin outlines around the others, is a void border and no "
                       "object", stacklevel=2)  # fmt: skip
-        greys = np.where(greys == void, 0, greys)
-        codes, numbers = _coded(greys)
+        codes, numbers = _coded(greys := np.where(greys == void, 0, greys))
         found = Numbered(codes, numbers, find_objects(codes), colours, False)
     scattered, scraps = _unlike_objects(found) if len(numbers) > 1 else (False, False)
     if (scattered or scraps) and not colours and _has_soft_edges(greys, len(numbers)):
@@ -312,6 +311,9 @@ def _is_smoothed(codes: npt.NDArray[Any], count: int) -> bool:
     solid elsewhere."""
     import cv2
 
+    band = np.ones((WIDEST_BAND, WIDEST_BAND), np.uint8)
+    if count == 2 and not cv2.erode((codes == 1).astype(np.uint8), band).any():
+        return False  # a class of borders
     pixels, solid, false = np.zeros((3, count + 1), np.int64)
     edges = jumps = 0
     for start in range(0, len(codes), 1024):

@@ -126,8 +126,7 @@ def _require_picture(values: npt.NDArray[Any], size_hw: tuple[int, int], name: s
     # masks are hardly alike, of one value everywhere, or the last one the area of the others
     alike = channels == 4 and (colours == colours[..., :1]).all()
     area = (colours == colours[0, 0]).all() or ((opacity > 0) == colours.any(axis=-1)).all()
-    two = np.isin(values, (0, full)).all()
-    if opacity.max() not in (0, full) or (two and not alike and not area):
+    if opacity.max() not in (0, full) or (np.isin(values, (0, full)).all() and not (alike or area)):
         raise MaskError(
             f"{name} has shape {values.shape}: it may be {channels} masks, or a picture of which "
             "the last channel is the opacity. Give masks as (N, H, W), as of "

@@ -374,6 +374,15 @@ def test_sound_label_maps_are_read(name: str) -> None:
     assert numbers == {*np.unique(SOUND[name]).tolist()} - {0}
 
 
+@pytest.mark.parametrize("sides", [(3, 3), (5, 1), (5, 2), (5, 3), (7, 3)])
+def test_a_class_of_borders_is_not_what_smoothing_leaves(sides: tuple[int, int]) -> None:
+    grown, inside = (
+        change((beans() > 0).astype(np.uint8), np.ones((side, side)))
+        for change, side in zip((cv2.dilate, cv2.erode), sides, strict=True)
+    )
+    assert len(objects(grown + inside, pieces="each")) == 10
+
+
 # Pieces
 
 
