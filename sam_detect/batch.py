@@ -56,7 +56,7 @@ class FrameEncoding(Protocol):
     def frames_at_once(self) -> int: ...
 
     def encode_together(self, frames: Sequence[Frame]) -> None:
-        """Encodes frames that :meth:`segment` is given next."""
+        """Encodes frames that :meth:`propose` is given next."""
 
 
 def default_workers(pipeline: Pipeline, pictures: int) -> int:

@@ -105,7 +105,7 @@ def _is_to_be_named(part: object, method: str, error: Exception) -> bool:
     if type(part).__module__.partition(".")[0] == "sam_detect" or isinstance(error, MemoryError):
         return False
     # Masks that a segmenter built wrongly are no fault of the picture.
-    bad_masks = method == "segment" and isinstance(error, MaskError)
+    bad_masks = method == "propose" and isinstance(error, MaskError)
     return bad_masks or not isinstance(error, SamDetectError)
 
 
@@ -274,15 +274,11 @@ def shown(value: object) -> str:
 
 CONTRACTS: dict[str, dict[str, Check]] = {
     "segmenter": {
-        "segment": proposals,
+        "propose": proposals,
         "segment_boxes": one_mask_each,
         "segment_points": one_mask_each,
         "segment_clicks": one_mask,
         "segment_masks": one_mask_each,
-        "for_areas": same_room,
-        "for_similarity": same_room,
-        "for_examples": same_room,
-        "for_picture": same_room,
     },
     "embedder": {
         "embed": unit_vectors,

@@ -26,17 +26,18 @@ from sam_detect.contracts import Part
 from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.options import require_number
 from sam_detect.types import (
+    NO_HINTS,
     Classification,
-    Crop,
     Detections,
     FadedCrop,
     Frame,
+    HintName,
+    Hints,
     Hit,
     ImageRGB,
     LabelMemory,
     Masks,
     Point,
-    Similarity,
     TrackedFrame,
 )
 
@@ -64,56 +65,23 @@ class Source(ABC):
 class Segmenter(Part, room="segmenter"):
     """Proposes masks for whatever looks like an object."""
 
+    uses: tuple[HintName, ...] = ()
+    """What its proposals depend on; the rest of the :class:`Hints` that it is given is empty.
+
+    ``areas``; ``crops``, or ``crops where outlined``: only for pictures in which some of the
+    examples are outlined, and only where the proposals without them leave something to be found;
+    ``similarity``, or ``separable similarity``: only where it tells some label's examples from what
+    surrounds them, and not for the frames of a video."""
     thread_safe: bool = False
-    """Whether several threads may call :meth:`segment` at once: for the windows of a picture."""
+    """Whether several threads may call :meth:`propose` at once: for the windows of a picture."""
 
     @abstractmethod
-    def segment(self, frame: Frame) -> Masks:
-        """Proposals, best first; none for a picture without structure. The same picture gives the
-        same ones; with another processor or batch size, scores and single pixels at an edge may
-        differ."""
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
+        """Proposals, best first; none for a picture without structure. The same picture and hints
+        give the same ones; with another processor or batch size, scores and single pixels at an
+        edge may differ. Those that are unlike the examples are :attr:`Masks.excluded`."""
 
-    def for_areas(self, areas: tuple[int, int] | None) -> Segmenter:
-        """This segmenter for objects of about these sizes (pixels of the smallest and of the
-        largest example; None without examples); itself unless it goes by sizes. Asked for each
-        picture."""
-        return self
-
-    uses_similarity: bool = False
-    """Whether :meth:`for_similarity` gives another segmenter."""
-    wants_separable: bool = False
-    """Whether that is so only where the similarity tells some label's examples from what surrounds
-    them."""
-
-    def for_similarity(self, similarity: Similarity) -> Segmenter:
-        """This segmenter for pictures and windows of which it may ask how like the examples they
-        are; itself unless it :attr:`uses_similarity`. What it then gives quality 0 stays unknown.
-        """
-        return self
-
-    uses_examples: bool = False
-    """Whether :meth:`for_examples` gives another segmenter."""
-
-    least_outlined: int = 0
-    """... for pictures in which at least this number of examples is outlined."""
-    rates_as: str = ""
-    """Name of the segmenter whose proposals it gives as long as it knows no examples; empty for its
-    own."""
-    rates_alike: bool = True
-    """Whether the qualities of its proposals compare with those of proposals that it made without
-    knowing examples, such as those for the examples themselves."""
-
-    def for_examples(self, crops: Mapping[str, Sequence[Crop]]) -> Segmenter:
-        """This segmenter trained on the crops of examples, by label; itself unless it
-        :attr:`uses_examples`. Asked for when a library has changed, before :meth:`for_areas`."""
-        return self
-
-    def for_picture(self, examples: int) -> Segmenter:
-        """This segmenter for a picture in which this number of examples is outlined; itself unless
-        that matters to it. Asked for after :meth:`for_examples` where it :attr:`uses_examples`."""
-        return self
-
-    def smallest_area(self, size_hw: tuple[int, int]) -> float:
+    def smallest_area(self, size_hw: tuple[int, int], hints: Hints = NO_HINTS) -> float:
         """Pixels of the smallest objects proposed in a picture of this size: most of those that
         are smaller are lost. 0 where no such limit is known."""
         return 0.0
@@ -269,7 +237,7 @@ class Embedder(Part, room="embedder"):
         comparable with those of :meth:`embed`: examples are always described by their crops.
 
         Args:
-            areas: as of :meth:`Segmenter.for_areas`.
+            areas: as of :class:`Hints`.
         """
         return self
 

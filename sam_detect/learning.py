@@ -34,7 +34,8 @@ def examples_of(
     Args:
         propose: what is near an example and is not it, is chosen among these proposals. Not called
             for negatives.
-        proposer: the segmenter that makes them; kept with their qualities.
+        proposer: the segmenter that makes them; kept with their qualities unless these are rated
+            by something else.
 
     Takes and raises what :meth:`~sam_detect.pipeline.Pipeline.learn` does.
     """
@@ -50,7 +51,7 @@ def examples_of(
         # The proposals do not depend on what was learnt before: no example may.
         near = propose(frame, area_range(masks.areas), masks.boxes_xyxy)
         hard_negatives = find_hard_negatives(
-            frame, masks, crops, (near, proposer), features, others=others
+            frame, masks, crops, (near, near.rated_by or proposer), features, others=others
         )
     digest, added, examples = image_digest(frame.image_rgb), now(), []
     for index, (crop, label) in enumerate(zip(crops, named, strict=True)):

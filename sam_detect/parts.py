@@ -25,7 +25,7 @@ from sam_detect.registry import BUILT_IN, load_asked, load_class, names
 
 AnyFade = Fade | WeightFade
 INTERFACES: dict[str, tuple[type, str]] = {
-    "segmenter": (Segmenter, "segment(frame)"),
+    "segmenter": (Segmenter, "propose(frame, hints)"),
     "embedder": (Embedder, "embed(crops)"),
     "labeller": (Labeller, "label(vectors, memory)"),
     "store": (VectorStore, "search(vectors, limit)"),

@@ -46,7 +46,7 @@ from sam_detect.proposals import Proposals
 from sam_detect.scaling import Scale, detect_at_scale
 from sam_detect.segmentation import clicks, prompted
 from sam_detect.segmentation.prompted import Outlined
-from sam_detect.types import Candidates, Detections, Frame, Masks, Recipe
+from sam_detect.types import Areas, Candidates, Detections, Frame, Masks, Recipe
 
 REACHED = 0.75
 """Mean best IoU of proposals with the outlined objects of a picture from which the segmenter
@@ -91,8 +91,7 @@ class Pipeline:
         self.library = library
         self.segmenter_name = segmenter_name or parts.name_of("segmenter", segmenter)
         self._snapshots = SnapshotReader(library, features)
-        self._proposer = segmenter.rates_as or self.segmenter_name
-        self._naming = Naming(labeller, self._proposer, vote=outlines == "vote")
+        self._naming = Naming(labeller, self.segmenter_name, vote=outlines == "vote")
         self._proposals = Proposals(segmenter, library, tile=tile)
         # A library that changes from this recipe to another was reindexed by another process.
         self.shares_recipe = library.recipe in (None, self.recipe)
@@ -261,20 +260,23 @@ class Pipeline:
         Args:
             known, timings_ms: as of
                 :meth:`~sam_detect.features.extraction.FeatureExtractor.embed_masks`.
-            warn, quick: as of :meth:`~sam_detect.proposals.Proposals.for_library`.
+            warn: whether it is said where objects as small as an example are lost.
+            quick: as of :meth:`~sam_detect.proposals.Proposals.hints`.
         """
-        timer = StageTimer(timings_ms)
-        propose = partial(self._proposals.for_library, frame, snapshot, quick=quick)
+        timer, hints_of = StageTimer(timings_ms), partial(self._proposals.hints, frame, snapshot)
         embed = partial(self.embed, frame, known=known, timings_ms=timer.spent_ms)
-        # Training takes longer than all the rest, and finds nothing where all is outlined already.
-        trains = self._proposals.trained_by_outlines(frame, snapshot)
         with timer.on("propose"):
-            masks, alike = propose(warn=warn, untrained=trains)
-        candidates = embed(masks, snapshot, rated_alike=alike)
+            hints = hints_of(quick=quick, untrained=True)
+            if warn:
+                self._proposals.warn_if_too_small(frame, hints)
+            masks = self._proposals.for_library(frame, hints)
+        candidates = embed(masks, snapshot)
+        # Training takes longer than all the rest, and finds nothing where all is outlined already.
+        trains = hints.outlined and not hints.crops
         if trains and self._may_hold_more(candidates, snapshot):
             with timer.on("propose"):
-                masks, alike = propose(warn=False)
-            candidates = embed(masks, snapshot, rated_alike=alike)
+                masks = self._proposals.for_library(frame, hints_of(quick=quick))
+            candidates = embed(masks, snapshot)
         return candidates
 
     def _may_hold_more(self, candidates: Candidates, snapshot: LibrarySnapshot) -> bool:
@@ -290,26 +292,19 @@ class Pipeline:
         masks: Masks,
         snapshot: LibrarySnapshot,
         *,
-        rated_alike: bool = True,
         known: KnownVectors | None = None,
         timings_ms: dict[str, float] | None = None,
     ) -> Candidates:
         """Masks with the vectors of those that could be objects of the library: those of such an
-        area that the segmenter did not find unlike them. Takes what :meth:`propose` does.
-
-        Args:
-            rated_alike: as of :class:`~sam_detect.types.Candidates`.
-        """
+        area that the segmenter did not exclude. Takes what :meth:`propose` does."""
         timer = StageTimer(timings_ms)
         with timer.on("label"):
             examples = snapshot.examples()
-            plausible = plausible_sizes(masks.areas, examples)
-            if self.segmenter.uses_similarity:
-                plausible &= masks.predicted_ious != 0
+            plausible = plausible_sizes(masks.areas, examples) & ~masks.excluded
             described = np.flatnonzero(plausible)
         features, compared = self.features.for_areas(example_areas(examples)), masks[described]
         vectors = features.embed_masks(frame, compared, known=known, timings_ms=timer.spent_ms)
-        candidates = Candidates(frame, masks, vectors, described, rated_alike)
+        candidates = Candidates(frame, masks, vectors, described)
         if features is not self.features and features.embedder.rechecks:
             with timer.on("label"):
                 again = undecided(self._naming.labelled(snapshot, candidates), examples)
@@ -343,7 +338,7 @@ class Pipeline:
     # -- outlining ---------------------------------------------------------------------------
 
     def all_proposals(
-        self, frame: Frame, areas: tuple[int, int] | None = None, near: IntArray | None = None
+        self, frame: Frame, areas: Areas = None, near: IntArray | None = None
     ) -> Masks:
         """As :meth:`sam_detect.proposals.Proposals.all_of`."""
         return self._proposals.all_of(frame, areas, near)
@@ -442,7 +437,7 @@ class Pipeline:
     def prepare_learning(self, frame: Frame) -> None:
         """Makes ahead what takes longest when the first example of a frame is made, where it does
         not depend on the example. It is cached, as :meth:`all_proposals` are."""
-        if not tiling.levels(frame.size_hw, self.segmenter, None, self._proposals.tile):
+        if not tiling.levels(frame.size_hw, self.segmenter, tile=self._proposals.tile):
             self.all_proposals(frame)
 
     def make_examples(
@@ -460,7 +455,7 @@ class Pipeline:
         """
         return examples_of(
             frame, masks, labels, self.features, self.all_proposals,
-            proposer=self._proposer, negative=negative, others=others,
+            proposer=self.segmenter_name, negative=negative, others=others,
         )  # fmt: skip
 
     def _require_recipe(self) -> None:

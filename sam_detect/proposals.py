@@ -17,7 +17,7 @@ from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.masks import IntArray
 from sam_detect.models.sharing import LastUsed, WhileAlive
-from sam_detect.types import Crop, ExampleArrays, Frame, Masks
+from sam_detect.types import Areas, Crop, ExampleArrays, ExampleCrops, Frame, Hints, Masks
 
 EXAMPLES_SEEN = 32
 """So many examples of each label are seen pixel by pixel at most; each takes a pass of a network,
@@ -35,7 +35,7 @@ class Proposals:
 
     Args:
         segmenter: proposes masks.
-        library: the examples whose crops are seen where the segmenter asks for similarity.
+        library: has the crops of the examples.
         tile: as of :class:`~sam_detect.pipeline.Pipeline`.
         original: the library that has the crops of the examples, where ``library`` is a copy
             without crops.
@@ -47,60 +47,66 @@ class Proposals:
         self.segmenter, self.library, self.tile = segmenter, library, tile
         self.original = original
         self._similarity: tuple[str, DenseSimilarity | None] | None = None
-        self._trained_on: tuple[tuple[str, tuple[str, ...]], Segmenter] | None = None
+        self._crops_read: tuple[tuple[str, tuple[str, ...]], ExampleCrops] | None = None
         self._surroundings: tuple[str, tuple[float, float]] | None = None
         self._made: WhileAlive[Frame, dict[Any, Masks]] = WhileAlive(FRAMES_KEPT)
         self.remembered: LastUsed[tuple[str, Any], Masks] | None = None
         """Proposals of pictures that are read again and again, by their digest."""
 
-    def for_library(
+    def hints(
         self,
         frame: Frame,
         snapshot: LibrarySnapshot,
         *,
-        warn: bool,
         quick: bool = False,
-        near: IntArray | None = None,
         untrained: bool = False,
-    ) -> tuple[Masks, bool]:
-        """Proposals for the objects of a library, best first; and whether their qualities compare
-        with those kept with the examples.
+    ) -> Hints:
+        """What the segmenter may know of a library's examples, for a frame.
 
         Args:
-            warn: whether it is said where objects as small as an example are lost.
             quick: without the similarity to examples where the segmenter also works without.
-            near: as of :meth:`all_of`.
-            untrained: without what the segmenter learns from the examples.
+            untrained: without crops where only pictures with outlined examples have them.
         """
-        areas = example_areas(snapshot.examples())
-        segmenter = self.segmenter if untrained else self._knowing(frame, snapshot)
-        segmenter = segmenter.for_areas(areas)
-        if segmenter.uses_similarity and not (quick and segmenter.wants_separable):
+        uses, examples = self.segmenter.uses, snapshot.examples()
+        similarity = None
+        if "similarity" in uses or ("separable similarity" in uses and not quick):
             similarity = self._similarity_to(snapshot)
-            if similarity is not None:
-                segmenter = segmenter.for_similarity(similarity)
-        if warn:
-            tiling.warn_if_too_small(frame, segmenter, areas, self.tile)
-        proposed = tiling.propose(frame, segmenter, areas, tile=self.tile, near=near)
-        return proposed, segmenter.rates_alike
+        if not {"crops", "crops where outlined"} & {*uses}:
+            return Hints(example_areas(examples), similarity=similarity)
+        taught = snapshot.taught(frame)
+        outlined = len(taught.of(negative=False))
+        crops = ExampleCrops()
+        if "crops" in uses or (outlined and not untrained):
+            crops = self._crops_of(snapshot, taught.picture)
+        return Hints(example_areas(examples), crops, outlined, similarity)
 
-    def all_of(
-        self, frame: Frame, areas: tuple[int, int] | None = None, near: IntArray | None = None
-    ) -> Masks:
+    def for_library(self, frame: Frame, hints: Hints, *, near: IntArray | None = None) -> Masks:
+        """Proposals for the objects of a library, best first.
+
+        Args:
+            near: as of :meth:`all_of`.
+        """
+        return tiling.propose(frame, self.segmenter, hints, tile=self.tile, near=near)
+
+    def warn_if_too_small(self, frame: Frame, hints: Hints) -> None:
+        """Warns where objects as small as an example are lost."""
+        tiling.warn_if_too_small(frame, self.segmenter, hints, self.tile)
+
+    def all_of(self, frame: Frame, areas: Areas = None, near: IntArray | None = None) -> Masks:
         """Proposals of a frame, whatever the library knows, best first. Those of the last frames
         are cached.
 
         Args:
-            areas: as of :meth:`~sam_detect.interfaces.Segmenter.for_areas`.
+            areas: of the objects that are sought, as of :class:`~sam_detect.types.Hints`.
             near: ``(N, 4)`` boxes xyxy; of a picture that is proposed in windows only those that
                 one of them meets.
         """
-        segmenter = self.segmenter.for_areas(areas)
-        plan = tuple(tiling.levels(frame.size_hw, segmenter, areas, self.tile))
+        hints = Hints(areas)
+        plan = tuple(tiling.levels(frame.size_hw, self.segmenter, hints, self.tile))
         key = plan, None if near is None or not plan else near.tobytes()
         made = self._made.of(frame, dict)
         if key not in made:
-            propose = partial(tiling.propose, frame, segmenter, areas, tile=self.tile, near=near)
+            propose = partial(self.for_library, frame, hints, near=near)
             if self.remembered is None:
                 made[key] = propose()
             else:
@@ -113,12 +119,11 @@ class Proposals:
         Args:
             near: as of :meth:`all_of`.
         """
-        found = self.all_of(frame, example_areas(snapshot.examples()), near)
-        similar = self.segmenter.uses_similarity and self._similarity_to(snapshot) is not None
-        if not similar and self._knowing(frame, snapshot) is self.segmenter:
+        hints = self.hints(frame, snapshot)
+        found = self.all_of(frame, hints.areas, near)
+        if hints.similarity is None and not hints.crops:
             return found
-        followed, _ = self.for_library(frame, snapshot, warn=False, near=near)
-        return Masks.concatenate([found, followed])
+        return Masks.concatenate([found, self.for_library(frame, hints, near=near)])
 
     def surroundings(self, snapshot: LibrarySnapshot) -> tuple[float, float]:
         """Of some examples the median longest side of their pictures in pixels, and the median
@@ -131,32 +136,13 @@ class Proposals:
             self._surroundings = snapshot.generation, found
         return self._surroundings[1]
 
-    def trained_by_outlines(self, frame: Frame, snapshot: LibrarySnapshot) -> bool:
-        """Whether the segmenter learns from the examples because some are outlined in a frame."""
-        least = self.segmenter.least_outlined
-        if not (self.segmenter.uses_examples and least):
-            return False
-        return len(snapshot.taught(frame).of(negative=False)) >= least
-
-    def _knowing(self, frame: Frame, snapshot: LibrarySnapshot) -> Segmenter:
-        """The segmenter for a frame; trained where it learns from the examples for such a one."""
-        if not self.segmenter.uses_examples:
-            return self.segmenter
-        taught = snapshot.taught(frame)
-        outlined = len(taught.of(negative=False))
-        if outlined < self.segmenter.least_outlined:
-            return self.segmenter
-        return self._trained(snapshot, taught.picture).for_picture(outlined)
-
-    def _trained(self, snapshot: LibrarySnapshot, picture: str) -> Segmenter:
-        """The segmenter, trained once on the same examples: on those of a picture first."""
+    def _crops_of(self, snapshot: LibrarySnapshot, picture: str) -> ExampleCrops:
+        """The crops of examples, those of a picture first; read once for the same examples."""
         ids = snapshot.examples().positive_ids(EXAMPLES_SEEN, picture=picture)
         key = snapshot.generation, tuple(ids)
-        if self._trained_on is None or self._trained_on[0] != key:
-            crops = self._crops(ids)
-            trained = self.segmenter.for_examples(crops) if crops else self.segmenter
-            self._trained_on = key, trained
-        return self._trained_on[1]
+        if self._crops_read is None or self._crops_read[0] != key:
+            self._crops_read = key, ExampleCrops(self._crops(ids))
+        return self._crops_read[1]
 
     def _similarity_to(self, snapshot: LibrarySnapshot) -> DenseSimilarity | None:
         """The similarity to the library's examples, fitted once for a generation; None without
@@ -166,7 +152,7 @@ class Proposals:
         return self._similarity[1]
 
     def _fitted(self, examples: ExampleArrays) -> DenseSimilarity | None:
-        choosy = self.segmenter.wants_separable
+        choosy = "similarity" not in self.segmenter.uses
         ids = examples.positive_ids(SEEN_WHERE_SEPARABLE if choosy else EXAMPLES_SEEN)
         if choosy and len(ids) > SEEN_WHERE_SEPARABLE * MOST_LABELS:
             return None

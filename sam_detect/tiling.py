@@ -25,7 +25,7 @@ from sam_detect.interfaces import Segmenter
 from sam_detect.masks import BoolArray, IntArray, intersection
 from sam_detect.overlaps import Clashes, meeting_boxes, sparse_nms
 from sam_detect.scratch import release
-from sam_detect.types import Frame, Masks
+from sam_detect.types import NO_HINTS, Areas, Frame, Hints, Masks
 
 MARGIN = 2.3
 """The smallest example must have so many times the least area that is proposed at all."""
@@ -46,7 +46,6 @@ SAME_IOU = 0.8
 """Two proposals of different windows that overlap more are one."""
 
 Box = tuple[int, int, int, int]
-Areas = tuple[int, int] | None
 Progress = Callable[[int, int], None]
 """Told of each window: how many are done, of how many."""
 progress: ContextVar[Progress | None] = ContextVar("tiling_progress", default=None)
@@ -80,18 +79,18 @@ class Level:
 
 
 def levels(
-    size_hw: tuple[int, int], segmenter: Segmenter, areas: Areas, tile: int = 0
+    size_hw: tuple[int, int], segmenter: Segmenter, hints: Hints = NO_HINTS, tile: int = 0
 ) -> list[Level]:
     """The levels in which a picture is proposed; none where it is proposed as a whole.
 
     Args:
-        areas: pixels of the smallest and of the largest example; None without examples, for which
-            only ``tile`` makes windows.
+        hints: with the areas of the examples; without, only ``tile`` makes windows.
         tile: side of the smallest windows; 0: as large as the smallest example allows. Windows
             that could not hold that one would propose its parts, so they are larger.
     """
     longest = max(size_hw)
-    side = _holding(tile, areas) if tile else _widest(size_hw, segmenter, areas)
+    areas = hints.areas
+    side = _holding(tile, areas) if tile else _widest(size_hw, segmenter, hints)
     reach = math.inf if areas is None else REACH * math.sqrt(areas[1] * 4 / math.pi)
     found: list[Level] = []
     while side < longest:
@@ -112,20 +111,21 @@ def _holding(tile: int, areas: Areas) -> int:
     return side
 
 
-def _widest(size_hw: tuple[int, int], segmenter: Segmenter, areas: Areas) -> int:
+def _widest(size_hw: tuple[int, int], segmenter: Segmenter, hints: Hints) -> int:
     """Side of the largest windows in which the smallest example would be proposed."""
+    areas = hints.areas
     longest, worked = max(size_hw), segmenter.worked_pixels(size_hw)
     # A picture that is not reduced shows no more in windows.
     if areas is None or worked >= size_hw[0] * size_hw[1]:
         return longest
     least, most = min(longest, math.isqrt(worked)), longest
-    limit = segmenter.smallest_area(size_hw)
+    limit = segmenter.smallest_area(size_hw, hints)
     # A limit in pixels of the picture is the same in windows.
-    if areas[0] >= MARGIN * limit or segmenter.smallest_area((least, least)) >= limit:
+    if areas[0] >= MARGIN * limit or segmenter.smallest_area((least, least), hints) >= limit:
         return longest
     while most - least > 1:
         side = (least + most) // 2
-        fits = areas[0] >= MARGIN * segmenter.smallest_area((side, side))
+        fits = areas[0] >= MARGIN * segmenter.smallest_area((side, side), hints)
         least, most = (side, most) if fits else (least, side)
     return least
 
@@ -133,7 +133,7 @@ def _widest(size_hw: tuple[int, int], segmenter: Segmenter, areas: Areas) -> int
 def propose(
     frame: Frame,
     segmenter: Segmenter,
-    areas: Areas = None,
+    hints: Hints = NO_HINTS,
     *,
     tile: int = 0,
     near: IntArray | None = None,
@@ -142,17 +142,18 @@ def propose(
 
     Args:
         segmenter: is asked for the picture, or for each window.
-        areas, tile: as of :func:`levels`.
+        hints, tile: as of :func:`levels`.
         near: ``(N, 4)`` boxes xyxy; only windows that one of them meets are proposed.
     """
-    plan = levels(frame.size_hw, segmenter, areas, tile)
+    plan = levels(frame.size_hw, segmenter, hints, tile)
+    given = hints if "areas" in segmenter.uses else replace(hints, areas=None)
     if not plan:
-        return segmenter.segment(frame)
+        return segmenter.propose(frame, given)
     windows = [box for level in plan for box in level.windows(frame.size_hw)]
     if near is not None:
         windows = [box for box in windows if _meets(box, near)]
     told, found = progress.get(), []
-    in_window = partial(_in_window, frame, segmenter, areas)
+    in_window = partial(_in_window, frame, partial(segmenter.propose, hints=given), hints.areas)
     for done, masks in enumerate(_each(in_window, windows, _threads(segmenter)), start=1):
         found.append(masks)
         if told is not None:
@@ -232,7 +233,7 @@ def _finite(rows: Sequence[Sequence[float]], count: int) -> list[list[float]]:
     return found
 
 
-def _in_window(frame: Frame, segmenter: Segmenter, areas: Areas, window: Box) -> Masks:
+def _in_window(frame: Frame, propose: Callable[[Frame], Masks], areas: Areas, window: Box) -> Masks:
     """The proposals in a window, as masks of the picture, without those that its border cuts."""
     x0, y0, x1, y1 = window
     height, width = frame.size_hw
@@ -240,7 +241,7 @@ def _in_window(frame: Frame, segmenter: Segmenter, areas: Areas, window: Box) ->
     if (pixels == pixels[0, 0]).all():  # nothing is proposed where there is no structure
         return Masks.empty(frame.size_hw)
     name = f"{frame.source_id}#{x0},{y0},{x1 - x0},{y1 - y0}"
-    masks = segmenter.segment(replace(frame, image_rgb=pixels, source_id=name))
+    masks = propose(replace(frame, image_rgb=pixels, source_id=name))
     release(frame.image_rgb)
     inner = np.array([x0 > 0, y0 > 0, x1 < width, y1 < height])
     at_side = masks.boxes_xyxy == np.array([0, 0, x1 - x0, y1 - y0])
@@ -294,9 +295,10 @@ def _meets(box: Box, others: IntArray) -> bool:
     return bool(((x0 < box[2]) & (x1 > box[0]) & (y0 < box[3]) & (y1 > box[1])).any())
 
 
-def warn_if_too_small(frame: Frame, segmenter: Segmenter, areas: Areas, tile: int = 0) -> None:
+def warn_if_too_small(frame: Frame, segmenter: Segmenter, hints: Hints, tile: int = 0) -> None:
     """Warns if objects of the smallest example's area (pixels) are lost in this picture, and if the
     windows that were asked for are smaller than they."""
+    areas = hints.areas
     taken = min(_holding(tile, areas), max(frame.size_hw)) if tile else 0
     if taken > tile and areas is not None:
         warnings.warn(
@@ -304,9 +306,9 @@ def warn_if_too_small(frame: Frame, segmenter: Segmenter, areas: Areas, tile: in
             f"example ({2 * math.sqrt(areas[0] / math.pi):.0f} across): they have {taken}",
             stacklevel=3,
         )
-    plan = levels(frame.size_hw, segmenter, areas, tile)
+    plan = levels(frame.size_hw, segmenter, hints, tile)
     height, width = plan[0].windows(frame.size_hw)[0][2:][::-1] if plan else frame.size_hw
-    least = segmenter.smallest_area((height, width))
+    least = segmenter.smallest_area((height, width), hints)
     if areas is None or areas[0] >= least:
         return
     smallest = areas[0]

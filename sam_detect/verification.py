@@ -186,7 +186,7 @@ class _Counting(Prompter):
 
 def _afresh(segmenter: SAM2Segmenter, frame: Frame) -> Masks:
     """Its masks of a frame that it has not seen, of which nothing is kept."""
-    return segmenter.segment(Frame(frame.image_rgb, frame.source_id))
+    return segmenter.propose(Frame(frame.image_rgb, frame.source_id))
 
 
 def _vectors(embedder: CLIPEmbedder, clip_model: str) -> Iterator[Check]:

@@ -21,7 +21,7 @@ from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.library.snapshot_reader import SnapshotReader
 from sam_detect.server.annotation import AnnotationSession
 from sam_detect.server.journal import Journal
-from sam_detect.types import Frame, Masks
+from sam_detect.types import NO_HINTS, Frame, Hints, Masks
 
 COLOURS = {"nut": (60, 120, 200), "leaf": (60, 180, 60), "berry": (140, 30, 60)}
 SIDE = 160
@@ -53,7 +53,7 @@ def annotation_session(photos: Path) -> Iterator[AnnotationSession]:
 class DiscSegmenter(Segmenter):
     """Proposes the discs of :func:`discs`, without looking."""
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         masks = Masks.from_dense(disc_masks())
         return masks if frame.size_hw == masks.size_hw else Masks.empty(frame.size_hw)
 
@@ -61,7 +61,7 @@ class DiscSegmenter(Segmenter):
 class PartsSegmenter(Segmenter):
     """Proposes the discs, and, as not so good, the left third of each and a speck beside it."""
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         whole, parts = disc_masks(), []
         for mask in whole:
             rows, columns = np.nonzero(mask)

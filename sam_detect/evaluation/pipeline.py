@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +19,7 @@ from sam_detect.masks import FloatArray
 from sam_detect.pipeline import Pipeline
 from sam_detect.registry import load_class
 from sam_detect.segmentation import prompted
-from sam_detect.types import Crop, ExampleArrays, Frame, Masks, Similarity
-
-Areas = tuple[int, int] | None
+from sam_detect.types import NO_HINTS, Areas, ExampleArrays, Frame, HintName, Hints, Masks
 
 
 class FrameVectors(NamedTuple):
@@ -45,73 +43,40 @@ class EvaluationCache:
 
 @dataclass(frozen=True, eq=False)
 class CachedSegmenter(Segmenter):
-    """Proposes each frame once.
+    """Proposes each frame once, unless its proposals follow the examples of one episode. Windows
+    are proposed one after the other, so that their seconds add up.
 
     Attributes:
         inner: proposes.
         key: tells segmenters with other options apart.
         cache: of proposals.
-        areas: that it was fitted to, if they matter to it.
-        knows_examples: its proposals follow the examples of one episode, and are not cached.
     """
 
     inner: Segmenter
     key: str
     cache: EvaluationCache
-    areas: Areas = None
-    knows_examples: bool = False
 
     @property
-    def uses_similarity(self) -> bool:  # type: ignore[override]
-        return self.inner.uses_similarity
+    def uses(self) -> tuple[HintName, ...]:  # type: ignore[override]
+        return self.inner.uses
 
-    @property
-    def wants_separable(self) -> bool:  # type: ignore[override]
-        return self.inner.wants_separable
-
-    @property
-    def uses_examples(self) -> bool:  # type: ignore[override]
-        return self.inner.uses_examples
-
-    @property
-    def least_outlined(self) -> int:  # type: ignore[override]
-        return self.inner.least_outlined
-
-    @property
-    def rates_alike(self) -> bool:  # type: ignore[override]
-        return self.inner.rates_alike
-
-    def for_examples(self, crops: Mapping[str, Sequence[Crop]]) -> CachedSegmenter:
-        return replace(self, inner=self.inner.for_examples(crops), knows_examples=True)
-
-    def for_picture(self, examples: int) -> CachedSegmenter:
-        return replace(self, inner=self.inner.for_picture(examples), knows_examples=True)
-
-    def for_similarity(self, similarity: Similarity) -> CachedSegmenter:
-        found = self.inner.for_similarity(similarity)
-        return self if found is self.inner else replace(self, inner=found, knows_examples=True)
-
-    def for_areas(self, areas: Areas) -> CachedSegmenter:
-        sized = self.inner.for_areas(areas)
-        return self if sized is self.inner else replace(self, inner=sized, areas=areas)
-
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         """The proposals of a frame; the seconds that they took when they were made are added to
         those that the cache counts."""
-        key = (self.key, self.areas, frame.source_id)
-        # Those of the same picture for learning know no examples, and have the same key.
-        made = None if self.knows_examples else self.cache.proposals.get(key)
+        knows_examples = hints.similarity is not None or bool(hints.crops)
+        key = (self.key, hints.areas, frame.source_id)
+        made = None if knows_examples else self.cache.proposals.get(key)
         if made is None:
             started = time.perf_counter()
-            masks = self.inner.segment(frame)
+            masks = self.inner.propose(frame, hints)
             made = masks, time.perf_counter() - started
-            if not self.knows_examples:
+            if not knows_examples:
                 self.cache.proposals[key] = made
         self.cache.spent.append(made[1])
         return made[0]
 
-    def smallest_area(self, size_hw: tuple[int, int]) -> float:
-        return self.inner.smallest_area(size_hw)
+    def smallest_area(self, size_hw: tuple[int, int], hints: Hints = NO_HINTS) -> float:
+        return self.inner.smallest_area(size_hw, hints)
 
     def worked_pixels(self, size_hw: tuple[int, int]) -> int:
         return self.inner.worked_pixels(size_hw)
@@ -227,7 +192,7 @@ class PipelineMethod:
 
     def propose(self, frame: Frame) -> Masks:
         """The proposals of a picture, for objects of any size."""
-        return self._segmenter.segment(frame)
+        return self._segmenter.propose(frame)
 
     def outline(self, frame: Frame, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
         """The masks that a user's boxes in a picture would get."""

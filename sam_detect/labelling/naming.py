@@ -23,6 +23,7 @@ from sam_detect.labelling.merging import with_voted_outlines
 from sam_detect.masks import FloatArray, IntArray, intersection
 from sam_detect.overlaps import Clashes, meeting_boxes, shared_pixels, sparse_nms
 from sam_detect.types import (
+    RATED_BY_EXAMPLES,
     Candidates,
     Classification,
     Detections,
@@ -123,7 +124,7 @@ class Naming:
         keep, by = suppress(
             masks, classifications,
             nesting=self._observed_nesting(memory),
-            quality_weight=QUALITY if candidates.rated_alike else LEARNT_QUALITY,
+            quality_weight=LEARNT_QUALITY if masks.rated_by == RATED_BY_EXAMPLES else QUALITY,
         )  # fmt: skip
         kept = with_voted_outlines(masks, classifications, keep, by) if self._vote else masks[keep]
         return kept, _with_suppressed(keep, classifications, masks, by)
@@ -138,12 +139,13 @@ class Naming:
         self, labeller: Labeller, memory: LabelMemory, candidates: Candidates, source: str | None
     ) -> list[Classification]:
         compared = candidates.masks[candidates.described]
-        # Qualities compare with those of the examples' proposals if these are of one segmenter.
-        alike = set(memory.examples().proposers) - {""} == {self._proposer}
+        # Qualities compare with those of the examples' proposals if these are rated alike.
+        rated_by = compared.rated_by or self._proposer
+        alike = set(memory.examples().proposers) - {""} == {rated_by}
         return labeller.label(
             candidates.vectors,
             memory,
-            qualities=compared.predicted_ious if alike and candidates.rated_alike else None,
+            qualities=compared.predicted_ious if alike else None,
             areas=compared.areas,
             source=source,
         )
@@ -168,7 +170,7 @@ class Naming:
         compared = self._labeller.label(embed(found.masks[missing]), memory)
         for index, classification in zip(missing, compared, strict=True):
             # It was not compared, whatever it is similar to.
-            decision: Decision = "other size" if found.masks.predicted_ious[index] else "unlike"
+            decision: Decision = "unlike" if found.masks.excluded[index] else "other size"
             classifications[index] = _unknown(classification, decision, classification.neighbours)
         return replace(found, classifications=tuple(classifications))
 

@@ -42,7 +42,7 @@ from sam_detect.segmentation._pixel_forest import (
     resampled,
 )
 from sam_detect.segmentation._predicted_iou import PredictedIoU
-from sam_detect.types import Crop, Frame, ImageRGB, Masks
+from sam_detect.types import RATED_BY_EXAMPLES, Crop, Frame, ImageRGB, Masks
 
 LEAST_REGION, MOST_REGIONS = 16, 1000
 """Pixels of the smallest region of an example's crop that is a proposal; most of them."""
@@ -118,16 +118,20 @@ class Forests:
         if self.judge:
             together = Masks.concatenate([*map(objects, views), others])
             each = [view.predicted_ious(together) for view in views]
-            together = replace(together, predicted_ious=np.max(each, axis=0))
-            return without_doubles(together)
-        else:
-            found = [fitting_objects(view) for view in views]
-            if self.knows_all and all(map(len, found)):
-                # Then the forests judge all proposals alike.
-                best = np.max([view.qualities(others) for view in views], axis=0, initial=0)
-                others = replace(others, predicted_ious=best)
-            together = Masks.concatenate([*found, others])
+            rated = replace(together, predicted_ious=np.max(each, axis=0))
+            return without_doubles(replace(_excluding(rated), rated_by=RATED_BY_EXAMPLES))
+        found = [fitting_objects(view) for view in views]
+        if self.knows_all and all(map(len, found)):
+            # Then the forests judge all proposals alike.
+            best = np.max([view.qualities(others) for view in views], axis=0, initial=0)
+            others = _excluding(replace(others, predicted_ious=best))
+        together = Masks.concatenate([*found, others])
         return together[np.argsort(-together.predicted_ious, kind="stable")]
+
+
+def _excluding(rated: Masks) -> Masks:
+    """Masks that the forests rated; those that are no object by any of them are excluded."""
+    return replace(rated, excluded=rated.predicted_ious == 0)
 
 
 def without_doubles(masks: Masks) -> Masks:
@@ -272,7 +276,7 @@ def fitting_objects(view: View) -> Masks:
     explained = float((found.predicted_ious * found.areas).sum()) * reduced
     if explained < LEAST_EXPLAINED * foreground[foreground > UNLIKELY].sum():
         return Masks.empty(view.seen.size_hw)
-    found = replace(found, predicted_ious=view.qualities(found))
+    found = _excluding(replace(found, predicted_ious=view.qualities(found)))
     return found[np.argsort(-found.predicted_ious, kind="stable")]
 
 

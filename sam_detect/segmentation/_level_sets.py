@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import FloatArray, IntArray
+from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.segmentation._planes import Plane, planes
 from sam_detect.segmentation._ranking import Ranker, keep_best
 from sam_detect.segmentation._regions import (
@@ -97,8 +97,9 @@ def propose(
     limits: tuple[int, int],
     max_proposals: int,
     similarity: Sequence[SimilarityMap] = (),
-) -> tuple[list[RegionProposal], FloatArray]:
-    """Regions, best first, and their scores (0 to 1; 0 for what is unlike the examples).
+) -> tuple[list[RegionProposal], FloatArray, BoolArray]:
+    """Regions, best first, their scores (0 to 1), and which of them are excluded: unlike the
+    examples, with score 0.
 
     Args:
         limits: least and most pixels.
@@ -122,15 +123,20 @@ def propose(
     no_object = unlike(found, similarity) if similarity else np.zeros(len(found), np.bool_)
     scores[no_object] = 0
     order = np.argsort(no_object, kind="stable")
-    return [found[i] for i in order.tolist()], scores[order]
+    return [found[i] for i in order.tolist()], scores[order], no_object[order]
 
 
 def as_masks(
-    size_hw: tuple[int, int], regions: Sequence[RegionProposal], scores: FloatArray
+    size_hw: tuple[int, int],
+    regions: Sequence[RegionProposal],
+    scores: FloatArray,
+    excluded: BoolArray,
 ) -> Masks:
-    """Regions of an image as masks with these qualities."""
+    """Regions of an image as masks; takes what :func:`propose` gives."""
     crops, boxes = [region.crop for region in regions], boxes_xyxy(regions)
-    return Masks.from_crops(size_hw=size_hw, boxes_xyxy=boxes, crops=crops, predicted_ious=scores)
+    return Masks.from_crops(
+        size_hw=size_hw, boxes_xyxy=boxes, crops=crops, predicted_ious=scores, excluded=excluded
+    )
 
 
 @dataclass(frozen=True, eq=False)

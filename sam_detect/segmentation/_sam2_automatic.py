@@ -99,6 +99,7 @@ class CropMasks:
             predicted_ious=np.clip(np.array(self.ious, np.float32), 0, 1),
             stabilities=np.array([cut.stability for cut in self.cuts], np.float32),
             prompts_xy=prompts + np.array(offset_xy, np.float32),
+            excluded=np.zeros(len(self.cuts), np.bool_),
         )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from scipy import ndimage
 
 from sam_detect.masks import BoolArray, FloatArray
-from sam_detect.segmentation._forest_objects import Learnt, View, regions_of
+from sam_detect.models.sharing import WhileAlive
+from sam_detect.segmentation._forest_objects import Learnt, View, regions_of, trained_forests
 from sam_detect.segmentation._sam2_prompters import (
     BlobPrompter,
     Covered,
@@ -19,7 +20,7 @@ from sam_detect.segmentation._sam2_prompters import (
     Prompter,
     clearest,
 )
-from sam_detect.types import Frame, ImageRGB
+from sam_detect.types import ExampleCrops, Frame, Hints, ImageRGB
 
 SHARE_OF_GRID = 0.1
 """Most prompts, as a share of the grid's; more only where the forests see more objects."""
@@ -32,6 +33,7 @@ MOST_PEAKS = 6554
 """A tenth of the finest grid."""
 LEAST_AREA = 0.25
 """Regions of a smaller share of the smallest example are not asked."""
+_LEARNT: WhileAlive[ExampleCrops, tuple[Learnt, ...]] = WhileAlive(8)
 
 
 class ForestPrompter(Prompter):
@@ -49,15 +51,14 @@ class ForestPrompter(Prompter):
         self.forests = tuple(forests)
         self.blobs = BlobPrompter(areas)
 
-    def for_areas(self, areas: tuple[int, int]) -> ForestPrompter:
-        changed = ForestPrompter(self.forests)
-        changed.blobs = self.blobs.for_areas(areas)
-        return changed
+    uses = ("areas", "crops")
 
-    def for_forests(self, forests: Sequence[Learnt]) -> ForestPrompter:
-        """This prompter with forests that are trained on the examples."""
-        changed = ForestPrompter(forests)
-        changed.blobs = self.blobs
+    def knowing(self, hints: Hints) -> ForestPrompter:
+        crops = hints.crops
+        changed = ForestPrompter(
+            _LEARNT.of(crops, lambda: trained_forests(crops)) if crops else self.forests
+        )
+        changed.blobs = self.blobs.knowing(hints)
         return changed
 
     @property

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sam2.utils.amg import build_point_grid
 
 from sam_detect.masks import BoolArray, FloatArray
-from sam_detect.types import ImageRGB, Similarity
+from sam_detect.types import HintName, Hints, ImageRGB, Similarity
 
 Floats = npt.NDArray[np.float64]
 Response = npt.NDArray[np.float32]
@@ -94,8 +94,11 @@ class Prompter(ABC):
         """Rounds of ``(B, 2)`` points, x and y as shares of width and height; each round is
         asked, and what is accepted of it drawn into ``covered``, before the next is made."""
 
-    def for_areas(self, areas: tuple[int, int]) -> Prompter:
-        """This prompter for objects of about these areas; itself unless it depends on sizes."""
+    uses: tuple[HintName, ...] = ()
+    """As of :class:`~sam_detect.interfaces.Segmenter`."""
+
+    def knowing(self, hints: Hints) -> Prompter:
+        """This prompter for objects like the examples; itself unless it :attr:`uses` any hints."""
         return self
 
     @property
@@ -147,10 +150,14 @@ class BlobPrompter(Prompter):
     def __init__(self, areas: tuple[float, float] = (0, 0)) -> None:
         self.areas = areas
 
-    def for_areas(self, areas: tuple[int, int]) -> BlobPrompter:
-        """Blobs of about these areas, within the given limits."""
-        least, most = self.areas
-        return BlobPrompter((least or areas[0] / AREA_REACH, most or areas[1] * AREA_REACH))
+    uses = ("areas",)
+
+    def knowing(self, hints: Hints) -> BlobPrompter:
+        """Blobs of about the examples' areas, within the given limits."""
+        if hints.areas is None:
+            return self
+        (least, most), (smallest, largest) = self.areas, hints.areas
+        return BlobPrompter((least or smallest / AREA_REACH, most or largest * AREA_REACH))
 
     @property
     def finds_small(self) -> bool:
@@ -192,8 +199,11 @@ class SimilarityPrompter(Prompter):
     def __init__(self, similarity: Similarity | None = None, least: float = 0) -> None:
         self.similarity, self.least = similarity, least
 
-    def for_areas(self, areas: tuple[int, int]) -> SimilarityPrompter:
-        return SimilarityPrompter(self.similarity, max(self.least, areas[0]))
+    uses = ("areas", "similarity")
+
+    def knowing(self, hints: Hints) -> SimilarityPrompter:
+        least = max(self.least, hints.areas[0]) if hints.areas else self.least
+        return SimilarityPrompter(hints.similarity or self.similarity, least)
 
     @property
     def finds_small(self) -> bool:

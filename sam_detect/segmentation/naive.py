@@ -11,11 +11,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Mapping, Sequence
+import threading
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -28,7 +27,7 @@ from sam_detect.scratch import reduced
 from sam_detect.segmentation._forest_objects import Forests
 from sam_detect.segmentation._level_sets import Basis, as_masks, propose
 from sam_detect.segmentation._regions import enlarged
-from sam_detect.types import Crop, Frame, Masks, Similarity, SimilarityMap
+from sam_detect.types import NO_HINTS, ExampleCrops, Frame, HintName, Hints, Masks, SimilarityMap
 
 WORKING_PIXELS = 700_000
 """Larger images are reduced to this many pixels; the masks have full resolution."""
@@ -37,6 +36,9 @@ AREA_SHARES, LEAST_AREA = (4e-5, 0.7), 16
 
 _BASES: WhileAlive[Frame, dict[tuple[int, int], Basis]] = WhileAlive(1)
 """Of the last picture, by area limits: it is often looked at again, with other examples."""
+_LEARNT: WhileAlive[ExampleCrops, Forests] = WhileAlive(8)
+_LEARNING = threading.Lock()
+"""The windows of a picture do not each train the same forests."""
 
 
 class NaiveSegmenter(Segmenter):
@@ -57,8 +59,7 @@ class NaiveSegmenter(Segmenter):
     """
 
     thread_safe = True
-    wants_separable = True
-    least_outlined = 1
+    _learns_from: ClassVar[HintName] = "crops where outlined"
 
     def __init__(
         self,
@@ -80,39 +81,27 @@ class NaiveSegmenter(Segmenter):
                 raise ConfigError(f"{name} '{given}' is neither 'auto' nor 'off'")
         self.max_proposals = max_proposals
         self.similar_regions, self.forest = similar_regions, forest
-        self.uses_similarity = similar_regions == "auto"
-        self.uses_examples = forest == "auto"
-        self._similarity: Similarity | None = None
-        self._forests: Forests | None = None
+        self.uses = (
+            *(("separable similarity",) if similar_regions == "auto" else ()),
+            *((self._learns_from,) if forest == "auto" else ()),
+        )
 
-    def for_similarity(self, similarity: Similarity) -> NaiveSegmenter:
-        if not self.uses_similarity:
-            return self
-        found = copy.copy(self)
-        found._similarity = similarity
-        return found
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
+        found = replace(self._regions(frame, hints), rated_by="naive")
+        forests = self._forests(hints) if self.forest == "auto" else None
+        return found if forests is None else forests.with_objects(frame, found)
 
-    def for_examples(self, crops: Mapping[str, Sequence[Crop]]) -> NaiveSegmenter:
-        if not self.uses_examples:
-            return self
-        found = copy.copy(self)
-        found._forests = Forests.of(crops)
-        return found
-
-    def for_picture(self, examples: int) -> NaiveSegmenter:
-        if self._forests is None:
-            return self
-        found, forests = copy.copy(self), replace(self._forests, outlined_here=examples)
+    def _forests(self, hints: Hints) -> Forests | None:
+        """What is learnt of the examples; None where they cannot train a pixel classifier."""
+        if not hints.crops:
+            return None
+        with _LEARNING:
+            forests = _LEARNT.of(hints.crops, lambda: Forests.of(hints.crops))
         # Where they lack a label the examples decide, unless forests are asked for everywhere.
-        found._forests = forests if forests.knows_all or not self.least_outlined else None
-        found.rates_alike = not forests.judge
-        return found
+        trusted = forests.knows_all or self._learns_from == "crops"
+        return replace(forests, outlined_here=hints.outlined) if trusted else None
 
-    def segment(self, frame: Frame) -> Masks:
-        found = self._regions(frame)
-        return found if self._forests is None else self._forests.with_objects(frame, found)
-
-    def _regions(self, frame: Frame) -> Masks:
+    def _regions(self, frame: Frame, hints: Hints) -> Masks:
         """The regions of a picture that differ from their surroundings."""
         height, width = frame.size_hw
         factor = min(1.0, math.sqrt(WORKING_PIXELS / (height * width)))
@@ -130,34 +119,21 @@ class NaiveSegmenter(Segmenter):
 
         kept = _BASES.of(frame, dict)
         basis = kept[limits] = kept.get(limits) or make()
-        regions, scores = propose(
+        regions, scores, excluded = propose(
             basis,
             limits=limits,
             max_proposals=self.max_proposals,
-            similarity=self._similar(frame, size_wh),
+            similarity=_similar(frame, hints, size_wh) if self.similar_regions == "auto" else [],
         )
         if factor < 1:
             regions = [enlarged(region, size_wh[::-1], frame.size_hw) for region in regions]
-        masks = as_masks(frame.size_hw, regions, scores)
+        masks = as_masks(frame.size_hw, regions, scores, excluded)
         wanted = masks.areas >= self.min_area
         if self.max_area:
             wanted &= masks.areas <= self.max_area
         return masks[wanted]
 
-    def _similar(self, frame: Frame, size_wh: tuple[int, int]) -> list[SimilarityMap]:
-        """The similarity of a frame to the examples, as it is worked on; none without examples."""
-        if self._similarity is None:
-            return []
-        factor, found = size_wh[0] / frame.size_hw[1], []
-        for each in self._similarity.separable(frame.image_rgb):
-            least, most = (round(area * factor**2) for area in each.areas)
-            values = each.values
-            if values is not None:
-                values = np.asarray(cv2.resize(values, size_wh), np.float32)
-            found.append(replace(each, values=values, areas=(least, most)))
-        return found
-
-    def smallest_area(self, size_hw: tuple[int, int]) -> float:
+    def smallest_area(self, size_hw: tuple[int, int], hints: Hints = NO_HINTS) -> float:
         share = self.worked_pixels(size_hw) / (size_hw[0] * size_hw[1])
         return max(1, math.floor(self._least_area(self.worked_pixels(size_hw), share))) / share
 
@@ -167,3 +143,17 @@ class NaiveSegmenter(Segmenter):
     def _least_area(self, pixels: int, share: float) -> float:
         """Pixels of the smallest mask in an image of this many pixels, a share of the given one."""
         return self.min_area * share or max(LEAST_AREA, AREA_SHARES[0] * pixels)
+
+
+def _similar(frame: Frame, hints: Hints, size_wh: tuple[int, int]) -> list[SimilarityMap]:
+    """The similarity of a frame to the examples, as it is worked on; none without examples."""
+    if hints.similarity is None:
+        return []
+    factor, found = size_wh[0] / frame.size_hw[1], []
+    for each in hints.similarity.separable(frame.image_rgb):
+        least, most = (round(area * factor**2) for area in each.areas)
+        values = each.values
+        if values is not None:
+            values = np.asarray(cv2.resize(values, size_wh), np.float32)
+        found.append(replace(each, values=values, areas=(least, most)))
+    return found

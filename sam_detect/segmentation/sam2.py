@@ -12,8 +12,7 @@ In a video it can follow an object with what it remembers of the frames before (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -29,7 +28,6 @@ from sam_detect.models.running import resolve_dtype
 from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import FRAMES_KEPT, frame_encoder
 from sam_detect.options import require_number
-from sam_detect.segmentation._forest_objects import trained_forests
 from sam_detect.segmentation._sam2_automatic import CropMasks, GeneratorConfig, masks_of_everything
 from sam_detect.segmentation._sam2_decoder import DecodedPrompts
 from sam_detect.segmentation._sam2_forest_prompter import ForestPrompter
@@ -46,7 +44,7 @@ from sam_detect.segmentation._sam2_prompters import (
 from sam_detect.segmentation._sam2_video import VideoMemory
 from sam_detect.segmentation.clicks import Clicks
 from sam_detect.segmentation.prompted import clip_box, require_point
-from sam_detect.types import Crop, Frame, Masks, Similarity
+from sam_detect.types import NO_HINTS, Frame, HintName, Hints, Masks
 
 PROMPTERS = ("grid", "adaptive", "blobs", "similarity", "forest")
 PRESETS = {
@@ -92,8 +90,8 @@ class SAM2Segmenter(Segmenter):
         dtype: ``auto`` (on CUDA bf16, with TF32 for what stays in float32; else fp32),
             ``fp32`` (the reference: exact products, without TF32), ``bf16``, ``fp16``.
         prompts: ``grid``, ``adaptive`` (coarse to fine, skipping covered points), ``blobs``,
-            ``similarity`` (where a picture is like the examples, :meth:`for_similarity`),
-            ``forest`` (at the objects of a pixel classifier, :meth:`for_examples`).
+            ``similarity`` (where a picture is like the examples),
+            ``forest`` (at the objects of a pixel classifier, trained on the examples).
         fast: False uses Meta's own decoder instead of the restructured one.
         compile: ``torch.compile`` for the decoder; takes a minute on the first image, once for all
             processes; without a C++ compiler it warns and has no effect.
@@ -137,7 +135,6 @@ class SAM2Segmenter(Segmenter):
             raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         chosen = {**DEFAULTS, **(PRESETS[preset] if preset else {})}
         self._follows_sizes = points_per_side == "auto"
-        self._least_area: int | None = None
         if points_per_side is None or points_per_side == "auto":
             per_side = chosen["points_per_side"]
         elif isinstance(points_per_side, str):
@@ -178,60 +175,27 @@ class SAM2Segmenter(Segmenter):
             loaded.model, dtype=self.dtype, chunk=chunk, fast=fast, compiled=compile
         )
 
-    def for_areas(self, areas: tuple[int, int] | None) -> SAM2Segmenter:
-        """A segmenter with as many points as objects of these areas need
-        (``points_per_side="auto"``), or with blobs of these sizes (``prompts="blobs"``); else this
-        segmenter itself."""
-        if areas is None:
-            return self
-        sized = copy(self)
-        sized.prompter = self.prompter.for_areas(areas)
-        if self._follows_sizes:
-            sized._least_area = max(areas[0], self.config.limits.area[0])
-        changed = sized.prompter is not self.prompter or self._follows_sizes
-        return sized if changed else self
-
     @property
-    def uses_similarity(self) -> bool:  # type: ignore[override]
-        return isinstance(self.prompter, SimilarityPrompter)
+    def uses(self) -> tuple[HintName, ...]:  # type: ignore[override]
+        sizes: tuple[HintName, ...] = ("areas",) if self._follows_sizes else ()
+        return (*sizes, *self.prompter.uses)
 
-    def for_similarity(self, similarity: Similarity) -> SAM2Segmenter:
-        """A segmenter that asks where pictures are like the examples (``prompts="similarity"``);
-        else this segmenter itself."""
-        if not isinstance(self.prompter, SimilarityPrompter):
-            return self
-        changed = copy(self)
-        changed.prompter = SimilarityPrompter(similarity, self.prompter.least)
-        return changed
-
-    @property
-    def uses_examples(self) -> bool:  # type: ignore[override]
-        return isinstance(self.prompter, ForestPrompter)
-
-    def for_examples(self, crops: Mapping[str, Sequence[Crop]]) -> SAM2Segmenter:
-        """A segmenter that asks at the objects of a pixel classifier, which is trained on these
-        examples (``prompts="forest"``); else this segmenter itself."""
-        if not isinstance(self.prompter, ForestPrompter):
-            return self
-        changed = copy(self)
-        changed.prompter = self.prompter.for_forests(trained_forests(crops))
-        return changed
-
-    def smallest_area(self, size_hw: tuple[int, int]) -> float:
+    def smallest_area(self, size_hw: tuple[int, int], hints: Hints = NO_HINTS) -> float:
         """Area of discs of which one in four contains a point of the grid, or that are too small
         for the model's resolution."""
         pixels = size_hw[0] * size_hw[1]
         least = SMALLEST_AREA * pixels / self.worked_pixels(size_hw)
-        if self.config.crop_layers or self.prompter.finds_small:
+        if self.config.crop_layers or self.prompter.knowing(hints).finds_small:
             return least  # they have other points, too
-        return max(least, pixels / (2 * self._config_for(size_hw).per_side) ** 2)
+        return max(least, pixels / (2 * self._config_for(size_hw, hints).per_side) ** 2)
 
     def worked_pixels(self, size_hw: tuple[int, int]) -> int:
         return self._side**2
 
     @torch.inference_mode()
-    def segment(self, frame: Frame) -> Masks:
-        """All masks, best first; none for an image of one colour.
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
+        """All masks, best first; none for an image of one colour. With as many points as objects
+        of the examples' sizes need (``points_per_side="auto"``), and where the prompts say.
 
         Raises:
             ImageError: not a frame of uint8.
@@ -240,20 +204,20 @@ class SAM2Segmenter(Segmenter):
         if (frame.image_rgb == frame.image_rgb[0, 0]).all():
             return Masks.empty(frame.size_hw)
         features = self.encoder(frame)
-        generator = self._config_for(frame.size_hw)
-        masks = masks_of_everything(self.model, frame.image_rgb, generator, self.prompter, features)
+        generator, prompter = self._config_for(frame.size_hw, hints), self.prompter.knowing(hints)
+        masks = masks_of_everything(self.model, frame.image_rgb, generator, prompter, features)
         return masks[: self.max_proposals]
 
     @torch.inference_mode()
-    def segment_batch(self, frames: Sequence[Frame]) -> list[Masks]:
-        """:meth:`segment` of several frames, which are encoded together on a GPU."""
+    def propose_batch(self, frames: Sequence[Frame]) -> list[Masks]:
+        """:meth:`propose` of several frames, which are encoded together on a GPU."""
         for frame in frames:
             _require_frame(frame)
         found = []
         for start in range(0, len(frames), self.frames_at_once):
             group = frames[start : start + self.frames_at_once]
             self.encode_together(group)
-            found += [self.segment(frame) for frame in group]
+            found += [self.propose(frame) for frame in group]
         return found
 
     @property
@@ -262,7 +226,7 @@ class SAM2Segmenter(Segmenter):
         return min(FRAMES_AT_ONCE[self.device.type], FRAMES_KEPT)
 
     def encode_together(self, frames: Sequence[Frame]) -> None:
-        """Encodes frames at once, so that :meth:`segment` finds them encoded."""
+        """Encodes frames at once, so that :meth:`propose` finds them encoded."""
         self.encoder.encode_together(frames)
 
     @torch.inference_mode()
@@ -356,12 +320,11 @@ class SAM2Segmenter(Segmenter):
         memory = VideoMemory(model, self.encoder(frame), mask, self.dtype)
         return lambda later: memory.follow(self.encoder(later))
 
-    def _config_for(self, size_hw: tuple[int, int]) -> GeneratorConfig:
-        if self._least_area is None:
+    def _config_for(self, size_hw: tuple[int, int], hints: Hints) -> GeneratorConfig:
+        if hints.areas is None or not self._follows_sizes:
             return self.config
-        return replace(
-            self.config, per_side=points_for(self._least_area, size_hw, self.config.per_side)
-        )
+        least = max(hints.areas[0], self.config.limits.area[0])
+        return replace(self.config, per_side=points_for(least, size_hw, self.config.per_side))
 
     def _one_each(self, frame: Frame, prompts: Prompts, tokens: slice) -> Masks:
         found = CropMasks()

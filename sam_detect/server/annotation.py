@@ -187,7 +187,7 @@ class AnnotationSession:
         candidates = without_same(opened.candidates, drawn, hidden)
         if len(drawn):
             frame = opened.candidates.frame
-            own = pipeline.embed(frame, drawn, snapshot, rated_alike=candidates.rated_alike)
+            own = pipeline.embed(frame, drawn, snapshot)
             candidates = own.then(candidates)
         for index in range(len(drawn)):
             opened.masks.setdefault(id_of(drawn, index), drawn[[index]])

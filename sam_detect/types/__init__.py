@@ -11,6 +11,7 @@ from sam_detect.types.examples import (
 )
 from sam_detect.types.explanation import Explanation
 from sam_detect.types.frames import (
+    RATED_BY_EXAMPLES,
     Candidates,
     Coordinates,
     Crop,
@@ -24,13 +25,17 @@ from sam_detect.types.frames import (
     Taught,
     Volume,
 )
+from sam_detect.types.hints import NO_HINTS, Areas, ExampleCrops, HintName, Hints
 from sam_detect.types.memory import LabelMemory
 from sam_detect.types.results import Classification, Detection, Detections, TrackedFrame
 from sam_detect.types.similarity import Similarity, SimilarityMap
 
 __all__ = [
+    "NO_HINTS",
+    "RATED_BY_EXAMPLES",
     "AnnotatedImage",
     "Annotation",
+    "Areas",
     "Candidates",
     "Classification",
     "Coordinates",
@@ -38,10 +43,13 @@ __all__ = [
     "Detection",
     "Detections",
     "ExampleArrays",
+    "ExampleCrops",
     "Explanation",
     "FadedCrop",
     "Frame",
     "HardNegativeArrays",
+    "HintName",
+    "Hints",
     "Hit",
     "ImageRGB",
     "Index",

@@ -32,8 +32,12 @@ Selection = slice | Sequence[int] | npt.NDArray[Any]
 
 _COLUMNS: dict[str, tuple[int, ...]] = {
     "boxes_xyxy": (4,), "areas": (), "predicted_ious": (), "stabilities": (), "prompts_xy": (2,),
+    "excluded": (),
 }  # fmt: skip
 """The arrays of :class:`Masks`, with the shape of each row."""
+
+RATED_BY_EXAMPLES = "examples"
+""":attr:`Masks.rated_by` of qualities that were learnt from the examples."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,9 @@ class Masks:
         predicted_ious: ``(N,)`` float32 in 0..1, the proposal's own quality.
         stabilities: ``(N,)`` float32 in 0..1, IoU of the masks at a raised and a lowered threshold.
         prompts_xy: ``(N, 2)`` float32, the point prompt of the mask; NaN if it had none.
+        excluded: ``(N,)`` bool, what the segmenter found too unlike the examples to be one of them.
+        rated_by: what made ``predicted_ious``, which compare with others of the same name; empty
+            for those of the segmenter itself.
     """
 
     size_hw: tuple[int, int]
@@ -197,6 +204,8 @@ class Masks:
     predicted_ious: FloatArray
     stabilities: FloatArray
     prompts_xy: FloatArray
+    excluded: BoolArray
+    rated_by: str = ""
 
     __repr__ = short_repr
 
@@ -225,6 +234,7 @@ class Masks:
         predicted_ious: npt.ArrayLike | None = None,
         stabilities: npt.ArrayLike | None = None,
         prompts_xy: npt.ArrayLike | None = None,
+        excluded: npt.ArrayLike | None = None,
     ) -> Masks:
         """Masks from boolean crops, each of the size of its box.
 
@@ -250,6 +260,7 @@ class Masks:
             predicted_ious=_floats(predicted_ious, ones),
             stabilities=_floats(stabilities, ones),
             prompts_xy=_floats(prompts_xy, nowhere),
+            excluded=np.zeros(len(crops), np.bool_) if excluded is None else np.asarray(excluded),
         )
 
     @classmethod
@@ -289,7 +300,8 @@ class Masks:
         arrays = {
             name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS
         }
-        return cls(size_hw=parts[0].size_hw, crop_rles=rles, **arrays)
+        rated_by = "+".join(sorted({part.rated_by for part in parts if part.rated_by}))
+        return cls(size_hw=parts[0].size_hw, crop_rles=rles, rated_by=rated_by, **arrays)
 
     def __len__(self) -> int:
         return len(self.crop_rles)
@@ -298,7 +310,7 @@ class Masks:
         keep = np.arange(len(self))[as_index(selection)]
         rles = tuple(self.crop_rles[i] for i in keep)
         arrays = {name: getattr(self, name)[keep] for name in _COLUMNS}
-        return Masks(size_hw=self.size_hw, crop_rles=rles, **arrays)
+        return replace(self, crop_rles=rles, **arrays)
 
     def require_fit(self, frame: Frame) -> None:
         """Raises ``MaskError`` for the masks of a picture of another size."""
@@ -354,9 +366,8 @@ class Candidates:
         frame: the image.
         masks: N proposals, best first.
         vectors: ``(n, D)`` float32 unit vectors of some of them.
-        described: ``(n,)`` indices of those masks; the area prior excludes the others.
-        rated_alike: whether the masks' qualities compare with those kept with examples: of these
-            it was not known that they are examples.
+        described: ``(n,)`` indices of those masks; the area prior or the segmenter excludes the
+            others.
 
     Raises:
         MaskError: there is not one vector for each described mask.
@@ -366,7 +377,6 @@ class Candidates:
     masks: Masks
     vectors: FloatArray
     described: IntArray
-    rated_alike: bool = True
 
     __repr__ = short_repr
 
@@ -401,7 +411,6 @@ class Candidates:
             Masks.concatenate([self.masks, others.masks]),
             np.concatenate([self.vectors, others.vectors]),
             np.concatenate([self.described, others.described + len(self.masks)]),
-            self.rated_alike and others.rated_alike,
         )
 
 

@@ -58,7 +58,7 @@ from sam_detect.server.annotation import AnnotationSession
 from sam_detect.server.journal import Journal
 from sam_detect.server.survey import POLICIES, Policy, Survey, Surveyed
 from sam_detect.server.ui import PROPOSALS_KEPT
-from sam_detect.types import Frame, Masks
+from sam_detect.types import NO_HINTS, Frame, Hints, Masks
 from scripts.dev.annotation_user import Tally, User
 from scripts.dev.held_out import SHARE, HeldOut, chosen, clicks_to_share, compared
 from scripts.dev.truth import Truth
@@ -75,10 +75,10 @@ class ProposedOnce(NaiveSegmenter):
         super().__init__(similar_regions="off", forest="off")
         self._made: dict[str, Masks] = {}
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         digest = image_digest(frame.image_rgb)
         if digest not in self._made:
-            self._made[digest] = super().segment(frame)
+            self._made[digest] = super().propose(frame, hints)
         return self._made[digest]
 
 

@@ -40,7 +40,7 @@ from sam_detect.segmentation._sam2_prompters import (
     points_for,
 )
 from sam_detect.sources import load_image
-from sam_detect.types import Crop, ImageRGB, Masks
+from sam_detect.types import Crop, Hints, ImageRGB, Masks
 
 GRIDS = (32, 64, 128)
 OCCUPANCY, CROP = 0.2, 256
@@ -80,7 +80,7 @@ class Way:
     def for_areas(self, areas: tuple[int, int], size_hw: tuple[int, int]) -> tuple[Prompter, int]:
         if self.per_side is not None:
             return self.prompter, self.per_side
-        return self.prompter.for_areas(areas), points_for(areas[0], size_hw)
+        return self.prompter.knowing(Hints(areas)), points_for(areas[0], size_hw)
 
 
 WAYS = {
@@ -156,8 +156,8 @@ def guided_coverage(
     asked: dict[str, list[int]] = {}
     for shown, scene, sought in _episodes(scenes, shots, random, same=same):
         areas = [int(crop.area / crop.scale**2) for each in shown.values() for crop in each]
-        blobs = BlobPrompter().for_areas((min(areas), max(areas)))
-        forest = ForestPrompter(trained_forests(shown)).for_areas((min(areas), max(areas)))
+        blobs = BlobPrompter().knowing(Hints((min(areas), max(areas))))
+        forest = ForestPrompter(trained_forests(shown)).knowing(Hints((min(areas), max(areas))))
         ways: dict[str, tuple[Prompter, int]] = {
             **{f"grid_{side}": (GridPrompter(), side) for side in GRIDS},
             "blobs_128": (blobs, 128),

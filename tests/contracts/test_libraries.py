@@ -836,4 +836,4 @@ def test_a_recipe_with_impossible_parameters_is_damage() -> None:
 
 def test_the_segmenter_of_these_tests_proposes_the_discs() -> None:
     frame = detector(MemoryVectorStore()).read(discs())
-    assert len(DiscSegmenter().segment(frame)) == 5
+    assert len(DiscSegmenter().propose(frame)) == 5

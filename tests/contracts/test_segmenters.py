@@ -16,7 +16,7 @@ from sam_detect.config import load_settings
 from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.interfaces import Segmenter
 from sam_detect.parts import make_segmenter
-from sam_detect.types import Frame, Masks
+from sam_detect.types import Frame, Hints, Masks
 from tests.closeness import same_masks
 
 NAMES = registry.names("segmenter")
@@ -83,7 +83,7 @@ def check_form(masks: Masks, frame: Frame) -> None:
 @pytest.mark.parametrize("name", sorted(set(NAMES) - KNOWS_NOTHING))
 def test_every_clear_object_is_proposed(name: str, make: Make) -> None:
     frame = scene()
-    masks = make(name).segment(frame)
+    masks = make(name).propose(frame)
     check_form(masks, frame)
     dense = [masks.dense(index) for index in range(len(masks))]
     for number in range(len(DISCS)):
@@ -94,37 +94,36 @@ def test_every_clear_object_is_proposed(name: str, make: Make) -> None:
 
 def test_proposals_have_the_documented_form(segmenter: Segmenter) -> None:
     for frame in (scene(), scene(1)):
-        masks = segmenter.segment(frame)
+        masks = segmenter.propose(frame)
         check_form(masks, frame)
         assert len(masks) > 0
 
 
 def test_a_grey_picture_is_taken(segmenter: Segmenter) -> None:
     grey = np.repeat(scene().image_rgb.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
-    check_form(segmenter.segment(Frame(grey)), Frame(grey))
+    check_form(segmenter.propose(Frame(grey)), Frame(grey))
 
 
 @pytest.mark.parametrize("areas", [None, (1, 1), (50, 900), (10**6, 10**7)])
 def test_told_the_sizes_that_are_sought_it_still_proposes(
     segmenter: Segmenter, areas: tuple[int, int] | None
 ) -> None:
-    before = segmenter.segment(scene())
-    sized = segmenter.for_areas(areas)
-    assert isinstance(sized, Segmenter)
-    check_form(sized.segment(scene()), scene())
-    assert same_masks(segmenter.for_areas(areas).segment(scene()), sized.segment(scene()))
-    assert same_masks(segmenter.segment(scene()), before), "the segmenter itself stays as it is"
+    before = segmenter.propose(scene())
+    sized = segmenter.propose(scene(), Hints(areas))
+    check_form(sized, scene())
+    assert same_masks(segmenter.propose(scene(), Hints(areas)), sized)
+    assert same_masks(segmenter.propose(scene()), before), "the segmenter itself stays as it is"
 
 
 def test_no_mask_is_proposed_twice(segmenter: Segmenter) -> None:
-    masks = segmenter.segment(scene())
+    masks = segmenter.propose(scene())
     found = {(tuple(box), rle) for box, rle in zip(masks.boxes_xyxy.tolist(), masks.crop_rles,
                                                    strict=True)}  # fmt: skip
     assert len(found) == len(masks)
 
 
 def test_proposals_come_best_first(segmenter: Segmenter) -> None:
-    qualities = segmenter.segment(scene()).predicted_ious
+    qualities = segmenter.propose(scene()).predicted_ious
     assert (np.diff(qualities) <= 0).all()
 
 
@@ -134,7 +133,7 @@ def test_a_picture_without_structure_has_no_proposals(
     segmenter: Segmenter, size_hw: tuple[int, int], value: int
 ) -> None:
     frame = Frame(np.full((*size_hw, 3), value, np.uint8))
-    masks = segmenter.segment(frame)
+    masks = segmenter.propose(frame)
     check_form(masks, frame)
     assert len(masks) == 0
 
@@ -144,64 +143,64 @@ def test_a_picture_without_structure_has_no_proposals(
 )
 def test_pictures_of_any_shape_are_taken(segmenter: Segmenter, size_hw: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-    check_form(segmenter.segment(Frame(image)), Frame(image))
+    check_form(segmenter.propose(Frame(image)), Frame(image))
 
 
 def test_noise_is_taken(segmenter: Segmenter) -> None:
     image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
-    check_form(segmenter.segment(Frame(image)), Frame(image))
+    check_form(segmenter.propose(Frame(image)), Frame(image))
 
 
 def test_a_picture_that_is_not_contiguous_is_taken_as_a_copy_of_it(segmenter: Segmenter) -> None:
     image = scene().image_rgb
     flipped = image[::-1, :, ::-1]
-    masks = segmenter.segment(Frame(flipped))
-    assert same_masks(masks, segmenter.segment(Frame(flipped.copy())))
+    masks = segmenter.propose(Frame(flipped))
+    assert same_masks(masks, segmenter.propose(Frame(flipped.copy())))
 
 
 def test_the_same_picture_has_the_same_proposals_each_time(segmenter: Segmenter) -> None:
-    first = segmenter.segment(scene())
-    segmenter.segment(scene(1))
-    assert same_masks(segmenter.segment(scene()), first)
+    first = segmenter.propose(scene())
+    segmenter.propose(scene(1))
+    assert same_masks(segmenter.propose(scene()), first)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_new_segmenter_proposes_the_same(name: str, make: Make) -> None:
-    assert same_masks(make(name).segment(scene()), make(name).segment(scene()))
+    assert same_masks(make(name).propose(scene()), make(name).propose(scene()))
 
 
 def test_the_picture_does_not_change(segmenter: Segmenter) -> None:
     frame = scene()
     before = frame.image_rgb.copy()
-    segmenter.segment(frame)
+    segmenter.propose(frame)
     np.testing.assert_array_equal(frame.image_rgb, before)
 
 
 def test_two_threads_get_what_one_gets(segmenter: Segmenter) -> None:
     frames = [scene(seed) for seed in range(4)]
-    alone = [segmenter.segment(frame) for frame in frames]
+    alone = [segmenter.propose(frame) for frame in frames]
     with ThreadPoolExecutor(2) as pool:
-        together = list(pool.map(segmenter.segment, frames))
+        together = list(pool.map(segmenter.propose, frames))
     assert all(same_masks(a, b) for a, b in zip(alone, together, strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_limits_of_area_and_number_hold(name: str, make: Make) -> None:
     frame = scene()
-    everything = make(name).segment(frame)
+    everything = make(name).propose(frame)
     assert len(everything) > 2
     least, most = (int(np.quantile(everything.areas, share)) for share in (0.2, 0.8))
-    limited = make(name, min_area=least, max_area=most).segment(frame).areas
+    limited = make(name, min_area=least, max_area=most).propose(frame).areas
     assert ((limited >= least) & (limited <= most)).all()
     assert len(limited) >= 1
-    few = make(name, max_proposals=2).segment(frame)
+    few = make(name, max_proposals=2).propose(frame)
     assert len(few) == 2
     assert few.predicted_ious.tolist() == everything.predicted_ious[:2].tolist()
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - KNOWS_NOTHING))
 def test_objects_within_the_limits_of_area_are_proposed(name: str, make: Make) -> None:
-    areas = make(name, min_area=800, max_area=1700).segment(scene()).areas
+    areas = make(name, min_area=800, max_area=1700).propose(scene()).areas
     assert ((areas >= 800) & (areas <= 1700)).all()
     assert len(areas) >= 1, "the discs of 1017 and 1520 pixels"
 

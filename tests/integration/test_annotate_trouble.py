@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from sam_detect.interfaces import Segmenter
-from sam_detect.types import Frame, Masks
+from sam_detect.types import NO_HINTS, Frame, Hints, Masks
 from tests.browser import browser
 from tests.integration.page_harness import Page, labels, objects, serving, taught
 
@@ -31,7 +31,7 @@ class Lattice(Segmenter):
 
     name = "lattice"
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         corners = np.arange(SIDE) * PITCH + 2
         x, y = (each.ravel() for each in np.meshgrid(corners, corners))
         boxes = np.stack([x, y, x + 6, y + 6], axis=1)

@@ -107,7 +107,7 @@ def test_only_the_windows_in_work_are_in_memory(
     monkeypatch.setattr(tiff, "scratch", kept)
     monkeypatch.setattr(pixels, "scratch", kept)
     monkeypatch.setattr(size, "TILE", 128)
-    monkeypatch.setattr(NaiveSegmenter, "segment", watched(NaiveSegmenter.segment))
+    monkeypatch.setattr(NaiveSegmenter, "propose", watched(NaiveSegmenter.propose))
     monkeypatch.setattr(_pyramid, "normalised", watched(_pyramid.normalised))
     monkeypatch.setattr(extraction.context, "cut", watched(extraction.context.cut))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

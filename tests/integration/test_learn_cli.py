@@ -194,11 +194,11 @@ def test_a_negative_whose_box_is_that_of_a_find_means_that_find(
     wrong = np.zeros((200, 280), np.bool_)
     wrong[y - RADIUS : y + RADIUS + 1, x - RADIUS : x + RADIUS + 1] = True
     wrong[y - RADIUS + 4 : y + RADIUS - 3, x - RADIUS + 4 : x + RADIUS - 3] = False
-    proposed, sized = Masks.from_dense(np.stack([wrong])), NaiveSegmenter()
+    proposed = Masks.from_dense(np.stack([wrong]))
     # As `detect` does, for objects of the sizes in the library.
-    monkeypatch.setattr(NaiveSegmenter, "for_areas", lambda self, areas: sized if areas else self)
+    monkeypatch.setattr(NaiveSegmenter, "uses", ("areas",), raising=False)
     monkeypatch.setattr(
-        NaiveSegmenter, "segment", lambda self, _: proposed if self is sized else proposed[:0]
+        NaiveSegmenter, "propose", lambda _, __, hints: proposed if hints.areas else proposed[:0]
     )
     for more, same in (([], False), (["--negative"], True)):
         line = ("learn", picture, "--label", "disc", "--box", box_around(x, y), *more)

@@ -14,7 +14,7 @@ import pytest
 
 from sam_detect.interfaces import Segmenter
 from sam_detect.segmentation import NaiveSegmenter
-from sam_detect.types import Frame, Masks
+from sam_detect.types import NO_HINTS, Frame, Hints, Masks
 from tests.integration.page_harness import TOKEN
 from tests.integration.service_harness import learn, serving
 
@@ -32,10 +32,10 @@ class Held(Segmenter):
 
     name = "held"
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         while not Path(os.environ[RELEASED]).exists():
             time.sleep(0.02)
-        return NaiveSegmenter().segment(frame)
+        return NaiveSegmenter().propose(frame)
 
 
 def test_a_stream_answers_each_picture_in_its_order(photo: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from sam_detect.errors import MaskError
 from sam_detect.interfaces import ClickedSegmenter, PromptedSegmenter, Segmenter
 from sam_detect.segmentation.clicks import mask_for_clicks, outline_clicks
 from sam_detect.segmentation.prompted import masks_for_boxes
-from sam_detect.types import Frame, Masks
+from sam_detect.types import NO_HINTS, Frame, Hints, Masks
 
 HEIGHT, WIDTH = 90, 140
 
@@ -220,7 +220,7 @@ def test_objects_of_any_size_are_corrected(radius: int) -> None:
 
 
 class Proposing(Segmenter):
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         return of(BOTH, LEFT, RIGHT)
 
 
@@ -246,7 +246,7 @@ class Clicked(Pointed):
 
 def drawn(segmenter: Segmenter, **given: Any) -> Masks:
     given = {"clicks_xy": [(45, 45)], "positive": [True], **given}
-    return outline_clicks(scene(), segmenter, propose=segmenter.segment, **given)
+    return outline_clicks(scene(), segmenter, propose=segmenter.propose, **given)
 
 
 def test_each_segmenter_draws_what_it_can() -> None:

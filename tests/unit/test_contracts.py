@@ -22,7 +22,16 @@ from sam_detect.errors import (
     UnavailableError,
 )
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Sink, VectorStore
-from sam_detect.types import Classification, Detections, FadedCrop, Frame, Masks, Point
+from sam_detect.types import (
+    NO_HINTS,
+    Classification,
+    Detections,
+    FadedCrop,
+    Frame,
+    Hints,
+    Masks,
+    Point,
+)
 from sam_detect.vector_store import MemoryVectorStore
 
 SEEN = Masks.from_dense(disc_masks())
@@ -49,7 +58,7 @@ class Mine(Segmenter):
     def __init__(self, answer: Callable[[Frame], Any]) -> None:
         self.answer = answer
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         return self.answer(frame)  # type: ignore[no-any-return]
 
     def segment_boxes(self, frame: Frame, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
@@ -80,7 +89,7 @@ WRONG_PROPOSALS: dict[str, tuple[Callable[[Frame], Any], str]] = {
         "finite predicted_ious",
     ),
     "an empty mask": (lambda frame: Masks.from_dense(np.zeros((160, 160))), "failed .* MaskError"),
-    "an exception": (raising(KeyError("gone")), r"failed in segment\(\): KeyError: 'gone'"),
+    "an exception": (raising(KeyError("gone")), r"failed in propose\(\): KeyError: 'gone'"),
 }  # fmt: skip
 
 
@@ -108,15 +117,6 @@ def test_a_segmenter_of_clicks_returns_one_mask() -> None:
         mine.segment_clicks(frame, [[30, 30], [40, 40]], [True, False])
     mine.answer = lambda frame: SEEN[:1]
     assert len(mine.segment_clicks(frame, [[30, 30], [40, 40]], [True, False])) == 1
-
-
-def test_a_segmenter_for_areas_is_a_segmenter() -> None:
-    class Sized(DiscSegmenter):
-        def for_areas(self, areas: tuple[int, int] | None) -> Segmenter:
-            return "me"  # type: ignore[return-value]
-
-    with pytest.raises(ExtensionError, match=r"Sized: for_areas\(\) must return a segmenter"):
-        detector(segmenter=Sized())
 
 
 class Says(Labeller):
@@ -224,7 +224,7 @@ def test_parameters_of_an_embedder_are_plain() -> None:
 def test_the_exception_of_a_part_is_chained() -> None:
     cause = KeyError("gone")
     with pytest.raises(ExtensionError) as caught:
-        Mine(raising(cause)).segment(Frame(discs(), "a"))
+        Mine(raising(cause)).propose(Frame(discs(), "a"))
     assert caught.value.__cause__ is cause
 
 
@@ -233,12 +233,12 @@ def test_the_exception_of_a_part_is_chained() -> None:
 )
 def test_a_part_may_raise_our_own_errors_and_lack_memory(error: Exception) -> None:
     with pytest.raises(type(error)):
-        Mine(raising(error)).segment(Frame(discs(), "a"))
+        Mine(raising(error)).propose(Frame(discs(), "a"))
 
 
 def test_a_method_that_is_inherited_from_another_class_is_checked() -> None:
     class Elsewhere:
-        def segment(self, frame: Frame) -> Any:
+        def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Any:
             return None
 
     class Both(Elsewhere, Segmenter):
@@ -246,12 +246,12 @@ def test_a_method_that_is_inherited_from_another_class_is_checked() -> None:
 
     class Static(Segmenter):
         @staticmethod
-        def segment(frame: Frame) -> Any:  # type: ignore[override]
+        def propose(frame: Frame) -> Any:  # type: ignore[override]
             return None
 
     for made in (Both(), Static()):
-        with pytest.raises(ExtensionError, match=r"segment\(\) must return Masks"):
-            made.segment(frame=Frame(discs(), "a"))
+        with pytest.raises(ExtensionError, match=r"propose\(\) must return Masks"):
+            made.propose(frame=Frame(discs(), "a"))
 
 
 class Store(MemoryVectorStore):
@@ -308,11 +308,11 @@ from sam_detect.interfaces import Segmenter
 from sam_detect.embedding import AverageEmbedder
 
 class Lists(Segmenter):
-    def segment(self, frame):
+    def propose(self, frame, hints=None):
         return []
 
 class Fails(Segmenter):
-    def segment(self, frame):
+    def propose(self, frame, hints=None):
         return {}["gone"]
 
 class Own(AverageEmbedder):

@@ -32,7 +32,7 @@ from sam_detect.evaluation.run import Episode, Protocol, run
 from sam_detect.interfaces import Segmenter
 from sam_detect.masks import FloatArray
 from sam_detect.sources import load_image
-from sam_detect.types import Frame, Masks
+from sam_detect.types import NO_HINTS, Frame, Hints, Masks
 from tests.closeness import assert_same_vectors, same_vectors
 
 LIMIT = 10**6
@@ -235,9 +235,9 @@ class Counting(Segmenter):
     def __init__(self, inner: Segmenter) -> None:
         self.inner, self.asked = inner, 0
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         self.asked += 1
-        return self.inner.segment(frame)
+        return self.inner.propose(frame, hints)
 
 
 def support_of(dataset: Dataset, count: int) -> list[SupportImage]:
@@ -326,15 +326,13 @@ def test_recipes_and_segmenters_do_not_share_what_they_made(
 class BySize(Segmenter):
     """Squares of a side that follows the sizes sought."""
 
-    side: int = 6
+    uses = ("areas",)
 
-    def for_areas(self, areas: tuple[int, int] | None) -> Segmenter:
-        return BySize(round(areas[0] ** 0.5)) if areas else self
-
-    def segment(self, frame: Frame) -> Masks:
-        corners = np.arange(0, min(frame.size_hw) - self.side, 2 * self.side)
-        squares = [np.array([x, x, x + self.side, x + self.side]) for x in corners]
-        crops = [np.ones((self.side, self.side), bool)] * len(squares)
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
+        side = round(hints.areas[0] ** 0.5) if hints.areas else 6
+        corners = np.arange(0, min(frame.size_hw) - side, 2 * side)
+        squares = [np.array([x, x, x + side, x + side]) for x in corners]
+        crops = [np.ones((side, side), bool)] * len(squares)
         return Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=squares, crops=crops)
 
 

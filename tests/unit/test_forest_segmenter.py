@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from sam_detect.segmentation import _forest_objects as forests
 from sam_detect.segmentation._component_tree import LEVELS, ComponentTree
 from sam_detect.segmentation._pixel_forest import PixelForest, ellipse_fill
 from sam_detect.segmentation._predicted_iou import PredictedIoU
-from sam_detect.types import Crop, Frame, Masks
+from sam_detect.types import NO_HINTS, Crop, ExampleCrops, Frame, Hints, Masks
 from scripts.dev.overlaps import iou_matrix
 from tests.closeness import same_masks
 
@@ -78,7 +78,7 @@ def objects(forest: PixelForest, frame: Frame) -> Masks:
 
 
 def plain(image_rgb: Image, views: Sequence[object]) -> list[Masks]:
-    return [NaiveSegmenter().segment(Frame(image_rgb))] * len(views)
+    return [NaiveSegmenter().propose(Frame(image_rgb))] * len(views)
 
 
 def found(proposed: Masks, wanted: Masks, least: float = 0.7) -> float:
@@ -193,11 +193,28 @@ def test_outlines_have_the_resolution_of_the_picture() -> None:
         assert found(proposed, scaled[8:], 0.6 if by < 1 else 0.8) >= 0.85
 
 
+def knowing(crops: Mapping[str, Sequence[Crop]], outlined: int = 0) -> Hints:
+    return Hints(crops=ExampleCrops(crops), outlined=outlined)
+
+
+def counted_trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Is told of how many examples each forest learns."""
+    trained: list[int] = []
+    before = forests.Forests.of
+
+    def count(crops: Mapping[str, Sequence[Crop]]) -> forests.Forests:
+        trained.append(sum(map(len, crops.values())))
+        return before(crops)
+
+    monkeypatch.setattr(forests.Forests, "of", count)
+    return trained
+
+
 def test_without_enough_examples_it_is_naive() -> None:
     frame, masks = tissue()
-    plain, few = NaiveSegmenter().segment(frame), {"disc": crops_of(frame, masks[:2])}
-    for segmenter in (ForestSegmenter(), ForestSegmenter().for_examples(few)):
-        assert segmenter.segment(frame).crop_rles == plain.crop_rles
+    plain, few = NaiveSegmenter().propose(frame), {"disc": crops_of(frame, masks[:2])}
+    for hints in (NO_HINTS, knowing(few)):
+        assert ForestSegmenter().propose(frame, hints).crop_rles == plain.crop_rles
 
 
 def test_in_a_picture_that_it_does_not_fit_it_proposes_nothing() -> None:
@@ -213,17 +230,16 @@ def test_in_a_picture_that_it_does_not_fit_it_proposes_nothing() -> None:
 def test_all_proposals_are_ranked_alike(outlined_here: int) -> None:
     frame, masks = tissue()
     crops = crops_of(frame, masks[:8])
-    trained = ForestSegmenter().for_examples({"disc": crops})
-    proposed = trained.for_picture(outlined_here).segment(frame)
+    proposed = ForestSegmenter().propose(frame, knowing({"disc": crops}, outlined_here))
     assert (np.diff(proposed.predicted_ious) <= 0).all()
     best = proposed[: 2 * len(masks)]  # of each object about two
     assert found(best, masks[8:]) >= 0.9
     whole = proposed.areas > 4 * masks.areas.max()
     assert whole.any(), "naive proposes clusters, too"
     assert proposed.predicted_ious[whole].max() < (0.2 if not outlined_here else 1e-9)
-    rare = ForestSegmenter().for_examples({"disc": crops, "rare": crops[:1]})
-    ious = rare.for_picture(outlined_here).segment(frame).predicted_ious
-    assert np.isin(NaiveSegmenter().segment(frame).predicted_ious, ious).all()
+    rare = knowing({"disc": crops, "rare": crops[:1]}, outlined_here)
+    ious = ForestSegmenter().propose(frame, rare).predicted_ious
+    assert np.isin(NaiveSegmenter().propose(frame).predicted_ious, ious).all()
 
 
 def variants(mask: Image) -> dict[str, Image]:
@@ -292,9 +308,9 @@ def test_an_example_is_seen_by_trees_that_did_not_learn_it(monkeypatch: pytest.M
 def test_each_label_has_a_forest_of_its_own() -> None:
     frame, masks = tissue()
     crops = {"a": crops_of(frame, masks[:4]), "b": crops_of(frame, masks[4:8])}
-    whole = ForestSegmenter().for_examples(crops).segment(frame)
+    whole = ForestSegmenter().propose(frame, knowing(crops))
     alone = [objects(PixelForest(each), frame) for each in crops.values()]
-    assert len(whole) == sum(map(len, alone)) + len(NaiveSegmenter().segment(frame))
+    assert len(whole) == sum(map(len, alone)) + len(NaiveSegmenter().propose(frame))
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (3, 200), (40, 40)])
@@ -329,13 +345,13 @@ def test_a_detector_finds_more_of_what_was_shown() -> None:
 
 def test_it_is_told_how_many_examples_are_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[int] = []
-    before = ForestSegmenter.for_picture
+    before = ForestSegmenter.propose
 
-    def note(self: ForestSegmenter, examples: int) -> ForestSegmenter:
-        told.append(examples)
-        return before(self, examples)
+    def note(self: ForestSegmenter, frame: Frame, hints: Hints) -> Masks:
+        told.append(hints.outlined)
+        return before(self, frame, hints)
 
-    monkeypatch.setattr(ForestSegmenter, "for_picture", note)
+    monkeypatch.setattr(ForestSegmenter, "propose", note)
     (frame, masks), (other, _) = tissue(), tissue(1)
     detector = SAMDetect(segmenter="forest", embedder="average", vector_store="memory")
     detector.pipeline.learn(frame, masks[:4], ["disc"] * 4)
@@ -348,14 +364,7 @@ def test_it_is_told_how_many_examples_are_of_the_picture(monkeypatch: pytest.Mon
 
 def test_naive_learns_for_pictures_with_outlines(monkeypatch: pytest.MonkeyPatch) -> None:
     (frame, masks), (other, _) = tissue(), tissue(1)
-    trained: list[int] = []
-    before = NaiveSegmenter.for_examples
-
-    def count(self: NaiveSegmenter, crops: dict[str, list[Crop]]) -> NaiveSegmenter:
-        trained.append(sum(map(len, crops.values())))
-        return before(self, crops)
-
-    monkeypatch.setattr(NaiveSegmenter, "for_examples", count)
+    trained = counted_trainings(monkeypatch)
     for given in ("auto", "off"):
         segmenter = NaiveSegmenter(forest=given)  # type: ignore[arg-type]
         detector = SAMDetect(segmenter=segmenter, embedder="average", vector_store="memory")
@@ -379,7 +388,8 @@ def test_naive_learns_only_where_something_is_left_to_find(
         masks.append(mask.astype(bool))
     frame, drawn = Frame(picture, "tray"), Masks.from_dense(masks)
     trained: list[object] = []
-    monkeypatch.setattr(forests.Forests, "of", trained.append)
+    before = forests.Forests.of
+    monkeypatch.setattr(forests.Forests, "of", lambda crops: trained.append(crops) or before(crops))
     detector = SAMDetect(segmenter="naive", embedder="average", vector_store="memory")
     detector.pipeline.learn(frame, drawn[:outlined], ["disc"] * outlined, others=drawn)
     found = detector.pipeline.detect(frame)
@@ -393,8 +403,8 @@ def test_qualities_compare_only_where_no_forest_judges_them() -> None:
     detector.pipeline.learn(frame, masks[:8], ["disc"] * 8)
     assert set(detector.pipeline.snapshot().examples().proposers) == {"naive"}
     snapshot = detector.pipeline.snapshot()
-    assert not detector.pipeline.propose(frame, snapshot).rated_alike
-    assert detector.pipeline.propose(other, snapshot).rated_alike
+    assert detector.pipeline.propose(frame, snapshot).masks.rated_by == "examples"
+    assert detector.pipeline.propose(other, snapshot).masks.rated_by == "naive"
     for picture, compared in ((frame, False), (other, True)):
         (best, *_) = detector.pipeline.detect(picture, recall_taught=False)
         assert best.explanation is not None
@@ -405,13 +415,13 @@ def test_a_label_with_too_few_examples_leaves_all_to_the_examples() -> None:
     """A forest that does not know a label cannot tell its objects from parts of others."""
     frame, masks = tissue()
     crops = {"disc": crops_of(frame, masks[:8]), "rare": crops_of(frame, masks[8:9])}
-    plain = NaiveSegmenter().segment(frame)
-    auto = NaiveSegmenter().for_examples(crops).for_picture(9)
-    assert auto.rates_alike
-    assert same_masks(auto.segment(frame), plain)
-    asked = ForestSegmenter().for_examples(crops).for_picture(9)
-    assert asked.rates_alike
-    assert len(asked.segment(frame)) > len(plain)
+    plain = NaiveSegmenter().propose(frame)
+    auto = NaiveSegmenter().propose(frame, knowing(crops, 9))
+    assert auto.rated_by == "naive"
+    assert same_masks(auto, plain)
+    asked = ForestSegmenter().propose(frame, knowing(crops, 9))
+    assert asked.rated_by == "naive"
+    assert len(asked) > len(plain)
 
 
 def test_what_is_learnt_with_a_forest_is_rated_as_without() -> None:
@@ -423,14 +433,7 @@ def test_what_is_learnt_with_a_forest_is_rated_as_without() -> None:
 
 def test_it_is_trained_again_when_something_was_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     frame, masks = tissue()
-    trained: list[int] = []
-    before = ForestSegmenter.for_examples
-
-    def count(self: ForestSegmenter, crops: dict[str, list[Crop]]) -> ForestSegmenter:
-        trained.append(sum(map(len, crops.values())))
-        return before(self, crops)
-
-    monkeypatch.setattr(ForestSegmenter, "for_examples", count)
+    trained = counted_trainings(monkeypatch)
     detector = SAMDetect(segmenter="forest", embedder="average", vector_store="memory")
     detector.pipeline.learn(frame, masks[:4], ["disc"] * 4)
     for _ in range(2):

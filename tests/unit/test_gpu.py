@@ -69,15 +69,15 @@ def test_parity_of_masks_with_the_official_generator(small: Path, more: dict[str
         true = [
             each["segmentation"] for each in official.generate(coins().image_rgb) if each["area"]
         ]
-    ours = SAM2Segmenter(small, "cuda", **options, dtype="fp32").segment(coins())
+    ours = SAM2Segmenter(small, "cuda", **options, dtype="fp32").propose(coins())
     assert len(true) >= 3
     assert same_share(ours, true) >= 0.99
     assert abs(len(ours) - len(true)) <= max(1, 0.01 * len(true))
 
 
 def test_masks_are_those_of_the_cpu(small: Path) -> None:
-    here = SAM2Segmenter(small, "cpu", **OPTIONS).segment(coins())
-    there = SAM2Segmenter(small, "cuda", **OPTIONS, dtype="fp32").segment(coins())
+    here = SAM2Segmenter(small, "cpu", **OPTIONS).propose(coins())
+    there = SAM2Segmenter(small, "cuda", **OPTIONS, dtype="fp32").propose(coins())
     assert len(here) >= 10
     assert same_share(there, rles(here)) >= 0.99
 
@@ -85,8 +85,8 @@ def test_masks_are_those_of_the_cpu(small: Path) -> None:
 def test_bf16_is_the_default_and_most_masks_stay(small: Path) -> None:
     default = SAM2Segmenter(small, "cuda", **OPTIONS)
     assert default.dtype == torch.bfloat16
-    exact = SAM2Segmenter(small, "cuda", **OPTIONS, dtype="fp32").segment(coins())
-    found = default.segment(coins())
+    exact = SAM2Segmenter(small, "cuda", **OPTIONS, dtype="fp32").propose(coins())
+    found = default.propose(coins())
     assert 0.7 * len(exact) <= len(found) <= 1.4 * len(exact)
     assert same_share(exact, rles(found)) >= 0.7
 
@@ -94,20 +94,20 @@ def test_bf16_is_the_default_and_most_masks_stay(small: Path) -> None:
 def test_frames_together_have_the_masks_of_each(small: Path) -> None:
     segmenter = SAM2Segmenter(small, "cuda", **OPTIONS, dtype="fp32")
     frames = [coins(shift) for shift in (0, 5, 10, 15)]
-    alone = [segmenter.segment(Frame(frame.image_rgb)) for frame in frames]
-    for one, other in zip(segmenter.segment_batch(frames), alone, strict=True):
+    alone = [segmenter.propose(Frame(frame.image_rgb)) for frame in frames]
+    for one, other in zip(segmenter.propose_batch(frames), alone, strict=True):
         assert same_share(one, rles(other)) >= 0.99
 
 
 def test_the_gpu_is_waited_for_a_few_times_a_chunk(small: Path) -> None:
     options = {**OPTIONS, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
     segmenter = SAM2Segmenter(small, "cuda", **options, points_per_batch=64)
-    segmenter.segment(coins(1))
+    segmenter.propose(coins(1))
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            masks = segmenter.segment(coins())
+            masks = segmenter.propose(coins())
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waits = [each for each in caught if "synchroniz" in str(each.message)]
@@ -140,7 +140,7 @@ def test_vectors_in_batches_are_those_of_the_cpu(small: Path, tmp_path: Path) ->
 
 
 def test_vectors_of_a_frame_are_those_of_the_cpu(small: Path) -> None:
-    masks = SAM2Segmenter(small, "cpu", **OPTIONS).segment(coins())
+    masks = SAM2Segmenter(small, "cpu", **OPTIONS).propose(coins())
     here, there = (
         SAM2Embedder(small, device, pooling="frame").embed_frame(coins(), masks)
         for device in ("cpu", "cuda")
@@ -165,13 +165,13 @@ def little_memory() -> Iterator[Any]:
 def test_with_little_memory_the_masks_are_the_same(small: Path, little_memory: Any) -> None:
     options = {**OPTIONS, "points_per_side": 24, "points_per_batch": 576, "dtype": "fp32"}
     segmenter = SAM2Segmenter(small, "cuda", **options)
-    expected = segmenter.segment(coins())
+    expected = segmenter.propose(coins())
     taken = PeakDeviceMemory()
     with taken:
-        segmenter.segment(coins())
+        segmenter.propose(coins())
     assert taken.peak_mb is not None
     little_memory(taken.peak_mb / 2)
-    found = segmenter.segment(coins())
+    found = segmenter.propose(coins())
     assert segmenter.model.chunk < 576 or segmenter.model.at_once.size < 16
     assert same_share(found, rles(expected)) >= 0.99
 
@@ -188,7 +188,7 @@ torch.cuda.empty_cache()
 total = torch.cuda.get_device_properties(0).total_memory
 torch.cuda.set_per_process_memory_fraction(torch.cuda.memory_reserved() / total)
 try:
-    segmenter.segment(Frame(np.random.default_rng(0).integers(0, 255, (200, 240, 3), np.uint8)))
+    segmenter.propose(Frame(np.random.default_rng(0).integers(0, 255, (200, 240, 3), np.uint8)))
 except UnavailableError as error:
     print(error)
 """
@@ -200,6 +200,6 @@ except UnavailableError as error:
 
 @pytest.mark.slow
 def test_the_compiled_decoder_finds_the_same(small: Path) -> None:
-    plain = SAM2Segmenter(small, "cuda", **OPTIONS, dtype="fp32").segment(coins())
+    plain = SAM2Segmenter(small, "cuda", **OPTIONS, dtype="fp32").propose(coins())
     compiled = SAM2Segmenter(small, "cuda", **OPTIONS, dtype="fp32", compile=True)
-    assert same_share(compiled.segment(coins()), rles(plain)) >= 0.98
+    assert same_share(compiled.propose(coins()), rles(plain)) >= 0.98

@@ -37,7 +37,7 @@ from sam_detect.library.snapshot_reader import read_snapshot
 from sam_detect.library.webp import encode_webp
 from sam_detect.masks import encode_crop
 from sam_detect.segmentation import NaiveSegmenter
-from sam_detect.types import Frame, Masks, Point
+from sam_detect.types import NO_HINTS, Frame, Hints, Masks, Point
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 
 Box = tuple[int, int, int, int]
@@ -53,7 +53,7 @@ class Chosen(Segmenter):
         self.boxes, self.calls = boxes, 0
         self.qualities = [0.8] * len(boxes) if qualities is None else qualities
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         self.calls += 1
         return masks_of(*self.boxes, size_hw=frame.size_hw, qualities=self.qualities)
 
@@ -514,13 +514,13 @@ def test_a_picture_is_proposed_once_a_call() -> None:
 def proposed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the pictures that the command line segments."""
     names: list[str] = []
-    plain = NaiveSegmenter.segment
+    plain = NaiveSegmenter.propose
 
-    def counted(self: NaiveSegmenter, frame: Frame) -> Masks:
+    def counted(self: NaiveSegmenter, frame: Frame, hints: Hints) -> Masks:
         names.append(Path(frame.source_id).name)
-        return plain(self, frame)
+        return plain(self, frame, hints)
 
-    monkeypatch.setattr(NaiveSegmenter, "segment", counted)
+    monkeypatch.setattr(NaiveSegmenter, "propose", counted)
     return names
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from sam_detect import SAMDetect
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling.merging import with_voted_outlines
-from sam_detect.types import Classification, Frame, Masks
+from sam_detect.types import NO_HINTS, Classification, Frame, Hints, Masks
 
 Mask = npt.NDArray[np.bool_]
 SIDE = 60
@@ -58,7 +58,7 @@ def test_what_was_taught_stays_as_it_was_taught() -> None:
 class Shaky(Segmenter):
     """Proposes an object three times, and another one once."""
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         outlines = [square(9, 10), square(10, 10), square(11, 10), square(38, 36)]
         return Masks.from_crops(
             size_hw=(SIDE, SIDE),

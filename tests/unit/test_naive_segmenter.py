@@ -26,8 +26,9 @@ from sam_detect.segmentation._regions import (
     whole_region,
 )
 from sam_detect.sources import load_image
-from sam_detect.types import Frame, Masks, SimilarityMap
+from sam_detect.types import Frame, Hints, Masks, SimilarityMap
 from scripts.dev.overlaps import iou_matrix, nms
+from tests.closeness import same_masks
 
 Image = npt.NDArray[np.uint8]
 
@@ -53,7 +54,7 @@ def best_iou(masks: Masks, wanted: npt.NDArray[np.bool_]) -> float:
 
 
 def segment(image: Image, **options: int) -> Masks:
-    return NaiveSegmenter(**options).segment(Frame(image))
+    return NaiveSegmenter(**options).propose(Frame(image))
 
 
 def hollowed(
@@ -266,12 +267,12 @@ def test_a_picture_that_is_looked_at_again_is_not_worked_on_again(
     wanted = disc(image, 90, 70, 20, 200)
     first, second = Frame(image), Frame(image.copy())
     for segmenter in (NaiveSegmenter(), NaiveSegmenter(max_proposals=3)):
-        assert best_iou(segmenter.segment(first), wanted) > 0.9
+        assert best_iou(segmenter.propose(first), wanted) > 0.9
     assert len(worked_on) == 1
-    NaiveSegmenter(max_area=500).segment(first)
+    NaiveSegmenter(max_area=500).propose(first)
     assert len(worked_on) == 2, "other limits, other regions"
-    NaiveSegmenter().segment(second)
-    NaiveSegmenter().segment(first)
+    NaiveSegmenter().propose(second)
+    NaiveSegmenter().propose(first)
     assert len(worked_on) == 4, "one picture is kept"
 
 
@@ -423,7 +424,7 @@ def test_recall_on_annotated_pictures(
     found = total = 0
     for row in data["images"][:: max(1, len(data["images"]) // images)]:
         frame = load_image(test_data_dir / name / "images" / row["file_name"])
-        masks = NaiveSegmenter().segment(frame)
+        masks = NaiveSegmenter().propose(frame)
         assert len(masks) <= 1000
         for annotation in data["annotations"]:
             if annotation["image_id"] == row["id"]:
@@ -476,22 +477,24 @@ def told(
 
 def alike(image: Image, *maps: SimilarityMap) -> Masks:
     """What may be an object of some label."""
-    found = NaiveSegmenter().for_similarity(Knowing(*maps)).segment(Frame(image))
+    found = NaiveSegmenter().propose(Frame(image), Hints(similarity=Knowing(*maps)))
     assert (np.diff(found.predicted_ious) <= 0).all(), "best first"
-    return found[np.flatnonzero(found.predicted_ious > 0)]
+    assert (found.predicted_ious[found.excluded] == 0).all()
+    return found[np.flatnonzero(~found.excluded)]
 
 
 def test_what_is_like_the_examples_is_proposed_and_all_else_has_quality_zero() -> None:
     image, wanted = three_discs()
-    assert NaiveSegmenter().uses_similarity
+    assert "separable similarity" in NaiveSegmenter().uses
     similarity = Knowing(told(wanted[0] | wanted[2]))
     found = alike(image, *similarity.maps)
     assert min(best_iou(found, mask) for mask in (wanted[0], wanted[2])) > 0.85
     assert best_iou(found, wanted[1]) == 0
-    everything = NaiveSegmenter().for_similarity(similarity).segment(Frame(image))
+    everything = NaiveSegmenter().propose(Frame(image), Hints(similarity=similarity))
     assert best_iou(everything, wanted[1]) > 0.85, "it stays a proposal"
     assert best_iou(segment(image), wanted[2]) < 0.3
     assert (segment(image).predicted_ious > 0).all()
+    assert not segment(image).excluded.any()
 
 
 def test_a_region_must_be_more_like_the_examples_than_what_is_around_it() -> None:
@@ -526,7 +529,7 @@ def test_the_similarity_of_a_large_picture_is_that_of_its_pixels() -> None:
     wanted = disc(shown, 800, 600, 200, 190)
     area = int(wanted.sum())
     similarity = Knowing(told(wanted), SimilarityMap(None, (area // 100, area // 90)))
-    found = NaiveSegmenter().for_similarity(similarity).segment(Frame(image))
+    found = NaiveSegmenter().propose(Frame(image), Hints(similarity=similarity))
     assert similarity.asked == [(1200, 1600, 3)]
     assert best_iou(found[:3], wanted) > 0.9
     nowhere = told(np.zeros_like(wanted))
@@ -537,7 +540,9 @@ def test_the_similarity_of_a_large_picture_is_that_of_its_pixels() -> None:
 
 def test_similar_regions_may_be_switched_off() -> None:
     segmenter = NaiveSegmenter(similar_regions="off")
-    assert not segmenter.uses_similarity
-    assert segmenter.for_similarity(Knowing()) is segmenter
+    assert segmenter.uses == ("crops where outlined",)
+    image, wanted = three_discs()
+    told_so = segmenter.propose(Frame(image), Hints(similarity=Knowing(told(wanted[0]))))
+    assert same_masks(told_so, segment(image))
     with pytest.raises(ConfigError, match="similar_regions 'always' is neither"):
         NaiveSegmenter(similar_regions="always")  # type: ignore[arg-type]

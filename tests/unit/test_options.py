@@ -363,7 +363,7 @@ def test_a_part_that_cannot_be_loaded_stops_only_the_runs_that_use_it(
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("Nothing", r"a segmenter is a name or a Segmenter with segment\(frame\)"),
+    [("Nothing", r"a segmenter is a name or a Segmenter with propose\(frame, hints\)"),
      ("NeedsMuch", r"cannot be made: .* missing 1 required positional argument: 'table'"),
      ("made", "is no class that can be made")],
 )  # fmt: skip

@@ -23,7 +23,7 @@ from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
 from sam_detect.interfaces import VectorStore
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.segmentation.naive import NaiveSegmenter
-from sam_detect.types import Crop, Detections, Frame, Masks, Similarity
+from sam_detect.types import NO_HINTS, Crop, Detections, Frame, HintName, Hints, Masks
 from sam_detect.vector_store import MemoryVectorStore
 from tests.closeness import same_masks
 
@@ -66,15 +66,15 @@ def test_a_detection_sees_one_generation_though_the_library_changes_meanwhile(
 ) -> None:
     made = knowing()
     before = made.detect(frame_of())
-    segment = made.segmenter.segment
+    propose = made.segmenter.propose
 
-    def changes(frame: Frame) -> Masks:
+    def changes(frame: Frame, hints: Hints) -> Masks:
         if "leaf" in made.library.stats()["classes"]:
             made.library.remove(label="leaf")
             made.library.rename("nut", "stone")
-        return segment(frame)
+        return propose(frame, hints)
 
-    monkeypatch.setattr(made.segmenter, "segment", changes)
+    monkeypatch.setattr(made.segmenter, "propose", changes)
     assert same(made.detect(frame_of()), before)
     assert set(made.detect(frame_of()).known.label.tolist()) == {"stone"}
 
@@ -90,7 +90,7 @@ def test_proposals_that_are_given_are_not_made_again(monkeypatch: pytest.MonkeyP
     pipeline = made.pipeline
     snapshot = pipeline.snapshot()
     proposed = pipeline.propose(frame, snapshot)
-    monkeypatch.setattr(made.segmenter, "segment", lambda _: pytest.fail("proposed twice"))
+    monkeypatch.setattr(made.segmenter, "propose", lambda *_: pytest.fail("proposed twice"))
     assert same(pipeline.detect(frame, snapshot=snapshot, proposed=proposed), expected)
 
 
@@ -98,7 +98,7 @@ def test_proposals_are_labelled_with_other_thresholds(monkeypatch: pytest.Monkey
     made, frame = knowing(), frame_of()
     expected = made.detect(frame).known
     candidates = made.propose(frame)
-    monkeypatch.setattr(made.segmenter, "segment", lambda _: pytest.fail("proposed twice"))
+    monkeypatch.setattr(made.segmenter, "propose", lambda *_: pytest.fail("proposed twice"))
     assert same(made.label(candidates).known, expected)
     confidences = sorted(expected.confidence.tolist())
     assert len(confidences) > 2
@@ -126,7 +126,7 @@ def test_proposals_are_labelled_by_size() -> None:
 def test_carried_masks_compete_with_the_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
     made, frame = knowing(), frame_of()
     carried = Masks.from_dense(disc_masks()[:2])
-    monkeypatch.setattr(made.segmenter, "segment", lambda f: Masks.empty(f.size_hw))
+    monkeypatch.setattr(made.segmenter, "propose", lambda f, _: Masks.empty(f.size_hw))
     found = made.pipeline.detect(frame, carried=carried)
     assert found.label.tolist() == ["nut", "nut"]
     assert sorted(found.masks.areas.tolist()) == sorted(carried.areas.tolist())
@@ -165,21 +165,13 @@ def test_known_vectors_are_not_made_again(monkeypatch: pytest.MonkeyPatch) -> No
 class Following(DiscSegmenter):
     """Proposes the discs that are like the examples."""
 
-    uses_similarity = True
+    uses: tuple[HintName, ...] = ("similarity",)
 
-    def __init__(self) -> None:
-        self.similarity: Similarity | None = None
-
-    def for_similarity(self, similarity: Similarity) -> Following:
-        found = Following()
-        found.similarity = similarity
-        return found
-
-    def segment(self, frame: Frame) -> Masks:
-        masks = super().segment(frame)
-        if self.similarity is None:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
+        masks = super().propose(frame, hints)
+        if hints.similarity is None:
             return masks
-        maps = [cv2.resize(e, frame.size_hw[::-1]) for e in self.similarity(frame.image_rgb)]
+        maps = [cv2.resize(e, frame.size_hw[::-1]) for e in hints.similarity(frame.image_rgb)]
         similar = np.max(maps, axis=0)
         means = [similar[masks.dense(index)].mean() for index in range(len(masks))]
         return masks[np.flatnonzero(np.array(means) > 0.5)]
@@ -254,12 +246,7 @@ def test_evaluation_follows_the_examples_of_each_episode() -> None:
 class Choosing(Following):
     """Follows the examples where they can be trusted."""
 
-    wants_separable = True
-
-    def for_similarity(self, similarity: Similarity) -> Choosing:
-        found = Choosing()
-        found.similarity = similarity
-        return found
+    uses = ("separable similarity",)
 
 
 @pytest.fixture
@@ -319,15 +306,17 @@ def test_of_very_many_labels_none_is_followed(monkeypatch: pytest.MonkeyPatch) -
 class LastIsNothing(DiscSegmenter):
     """Gives the last disc quality 0."""
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         qualities = np.array([0.9, 0.9, 0.9, 0.9, 0.0], np.float32)
-        return replace(super().segment(frame), predicted_ious=qualities)
+        return replace(super().propose(frame, hints), predicted_ious=qualities)
 
 
-class LastIsUnlike(LastIsNothing):
-    """Does so as the examples say."""
+class LastIsUnlike(DiscSegmenter):
+    """Excludes the last disc."""
 
-    uses_similarity = True
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
+        found = super().propose(frame, hints)
+        return replace(found, excluded=np.arange(len(found)) == len(found) - 1)
 
 
 def test_what_a_segmenter_finds_unlike_the_examples_stays_unknown() -> None:

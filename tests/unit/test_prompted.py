@@ -24,7 +24,7 @@ from sam_detect.segmentation.prompted import (
     masks_for_points,
     outline,
 )
-from sam_detect.types import Frame, Masks
+from sam_detect.types import NO_HINTS, Frame, Hints, Masks
 
 HEIGHT, WIDTH = 80, 120
 
@@ -222,7 +222,7 @@ def test_a_box_around_a_thin_thing_takes_that_thing(ground: str) -> None:
     for name, mask in THIN.items():
         frame = drawn_on(ground, mask, (215, 205, 190) if ground == "dark" else (40, 50, 90))
         boxes = [box_of(mask), box_of(mask, 2)]
-        for those in (Masks.empty(frame.size_hw), NaiveSegmenter().segment(frame)):
+        for those in (Masks.empty(frame.size_hw), NaiveSegmenter().propose(frame)):
             found = outline(frame, Proposing(), propose=lambda _, m=those: m, boxes_xywh=boxes)
             assert found.fits.all(), f"{name} is no guess"
             for index in range(2):
@@ -247,7 +247,7 @@ def test_a_box_and_a_point_keep_the_hole_of_a_ring(ground: str, hole: int) -> No
     y, x = np.mgrid[:140, :160]
     mask = (np.hypot(x - 80, y - 70) <= 30) & (np.hypot(x - 80, y - 70) > hole)
     frame = drawn_on(ground, mask, (215, 205, 190) if ground == "dark" else (40, 50, 90))
-    those = NaiveSegmenter().segment(frame)
+    those = NaiveSegmenter().propose(frame)
     boxes, point = [box_of(mask), box_of(mask, 3)], (80 - 28, 70)
     found = outline(frame, NaiveSegmenter(), propose=lambda _: those,
                     boxes_xywh=boxes, points_xy=[point])  # fmt: skip
@@ -267,7 +267,7 @@ def test_a_box_fills_a_disc_with_a_reflection() -> None:
         image = drawn_on(ground, mask, ink).image_rgb.copy()
         image[spot] = 252
         frame = Frame(image)
-        those = NaiveSegmenter().segment(frame)
+        those = NaiveSegmenter().propose(frame)
         found = masks_for_boxes(frame, those, [box_of(mask)])
         assert iou(found.dense(0), mask) > 0.9, ground
 
@@ -278,7 +278,7 @@ def test_a_box_fills_a_disc_with_a_reflection() -> None:
 class Proposing(Segmenter):
     """Proposes the discs; draws nothing."""
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         return proposals()
 
 
@@ -316,7 +316,7 @@ def test_a_box_in_which_nothing_is_drawn_takes_its_foreground() -> None:
 
 def test_of_boxes_that_fit_their_outlines_nothing_is_said() -> None:
     boxes = [box_of(BLUE, 2), box_of(RED, -2)]
-    found = outline(scene(), Proposing(), propose=Proposing().segment, boxes_xywh=boxes,
+    found = outline(scene(), Proposing(), propose=Proposing().propose, boxes_xywh=boxes,
                     points_xy=[(30, 40)])  # fmt: skip
     assert found.fits.all()
     assert (found.box_ious[:2] > 0.7).all()
@@ -326,7 +326,7 @@ def test_of_boxes_that_fit_their_outlines_nothing_is_said() -> None:
 
 def test_a_box_that_no_proposal_fits_is_named() -> None:
     boxes = [box_of(BLUE), [50, 5, 12, 12]]
-    found = outline(scene(), Proposing(), propose=Proposing().segment, boxes_xywh=boxes)
+    found = outline(scene(), Proposing(), propose=Proposing().propose, boxes_xywh=boxes)
     assert found.fits.tolist() == [True, False]
     [line] = found.problems(boxes)
     assert line.startswith("box 2 (50,5,12,12): no object that was proposed fits it")
@@ -381,7 +381,7 @@ def test_a_box_that_may_not_mean_what_it_says(box: Any, words: str) -> None:
 )
 def test_a_box_in_fractions_is_refused(segmenter: Segmenter, box: Any, pixels: str) -> None:
     with pytest.raises(MaskError, match=f"fractions of the picture: give it in pixels, {pixels}$"):
-        outline(scene(), segmenter, propose=Proposing().segment, boxes_xywh=[box_of(RED), box])
+        outline(scene(), segmenter, propose=Proposing().propose, boxes_xywh=[box_of(RED), box])
 
 
 def test_the_box_of_a_find_means_that_find_and_no_other_outline_in_it() -> None:
@@ -401,7 +401,7 @@ def test_the_box_of_a_find_means_that_find_and_no_other_outline_in_it() -> None:
 
 
 def test_for_another_segmenter_its_proposals_are_chosen_among() -> None:
-    found = outline(scene(), Proposing(), propose=Proposing().segment,
+    found = outline(scene(), Proposing(), propose=Proposing().propose,
                     boxes_xywh=[box_of(BLUE, 2)], points_xy=[(30, 40)]).masks  # fmt: skip
     np.testing.assert_array_equal(found.dense(0), BLUE)
     np.testing.assert_array_equal(found.dense(1), RED)

@@ -243,10 +243,10 @@ def test_frames_are_encoded_in_smaller_batches(
 @pytest.mark.usefixtures("large_windows")
 def test_masks_are_drawn_in_smaller_batches(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter = in_batches(SAM2Segmenter(small, "cpu", **LOOSE, points_per_batch=16), 8)
-    expected = segmenter.segment(coins())
+    expected = segmenter.propose(coins())
     assert len(expected) > 3
     asked = limited_drawing(monkeypatch, segmenter, 2)
-    assert same_masks(segmenter.segment(coins()), expected)
+    assert same_masks(segmenter.propose(coins()), expected)
     assert max(asked) > 2
     assert segmenter.model.at_once.size == 2
     assert segmenter.model.chunk == 16
@@ -258,7 +258,7 @@ def test_prompts_are_decoded_in_smaller_chunks_where_their_masks_cannot_be_drawn
 ) -> None:
     """What is decoded leaves no room: a chunk is begun again, and nothing of it is there twice."""
     segmenter = in_batches(SAM2Segmenter(small, "cpu", **LOOSE, points_per_batch=16), 1)
-    expected = segmenter.segment(coins())
+    expected = segmenter.propose(coins())
     decode = segmenter.model.decoder.decode
     decoded: list[int] = []
 
@@ -277,7 +277,7 @@ def test_prompts_are_decoded_in_smaller_chunks_where_their_masks_cannot_be_drawn
 
     monkeypatch.setattr(segmenter.model.decoder, "decode", counted)
     monkeypatch.setattr(drawing, "cut_out", crowded)
-    assert same_masks(segmenter.segment(coins()), expected)
+    assert same_masks(segmenter.propose(coins()), expected)
     assert segmenter.model.chunk == 4
 
 

@@ -270,10 +270,10 @@ def test_parity_of_automatic_masks(
     frame = coins()
     true = official_masks(small, frame, options)
     assert len(true) >= least
-    assert_same_masks(SAM2Segmenter(small, "cpu", **options).segment(frame), true)
+    assert_same_masks(SAM2Segmenter(small, "cpu", **options).propose(frame), true)
     monkeypatch.setattr(cutting, "ONE_BY_ONE", ())
     together = in_batches(SAM2Segmenter(small, "cpu", **options))
-    assert_same_masks(together.segment(frame), true)
+    assert_same_masks(together.propose(frame), true)
 
 
 def assert_same_masks(ours: Masks, true: list[dict[str, Any]]) -> None:
@@ -300,8 +300,8 @@ def test_parity_of_which_small_boxes_are_one() -> None:
 
 def test_the_fast_and_the_official_decoder_find_the_same(small: Path) -> None:
     frame = coins()
-    fast = SAM2Segmenter(small, "cpu", **SMALL_MASKS).segment(frame)
-    slow = SAM2Segmenter(small, "cpu", fast=False, **SMALL_MASKS).segment(frame)
+    fast = SAM2Segmenter(small, "cpu", **SMALL_MASKS).propose(frame)
+    slow = SAM2Segmenter(small, "cpu", fast=False, **SMALL_MASKS).propose(frame)
     assert len(fast) == len(slow) >= 10
     np.testing.assert_allclose(fast.predicted_ious, slow.predicted_ious, atol=1e-5)
     np.testing.assert_allclose(fast.boxes_xyxy, slow.boxes_xyxy, rtol=0, atol=1)

@@ -35,7 +35,7 @@ from sam_detect.segmentation._sam2_prompters import (  # noqa: E402
     Covered,
 )
 from sam_detect.segmentation.sam2 import SAM2Segmenter  # noqa: E402
-from sam_detect.types import Frame, Masks  # noqa: E402
+from sam_detect.types import NO_HINTS, ExampleCrops, Frame, Hints, Masks  # noqa: E402
 from tests.closeness import same_masks  # noqa: E402
 
 LOOSE: dict[str, Any] = {
@@ -82,23 +82,23 @@ def check_form(masks: Masks, frame: Frame) -> None:
 
 
 def test_masks_are_well_formed_and_best_first(segmenter: SAM2Segmenter) -> None:
-    masks = segmenter.segment(coins())
+    masks = segmenter.propose(coins())
     assert len(masks) > 3
     check_form(masks, coins())
 
 
 def test_the_same_picture_has_the_same_masks(segmenter: SAM2Segmenter, small: Path) -> None:
-    first = segmenter.segment(coins())
-    segmenter.segment(coins(20))
-    assert same_masks(segmenter.segment(coins()), first)
-    assert same_masks(SAM2Segmenter(small, "cpu", **LOOSE).segment(coins()), first)
+    first = segmenter.propose(coins())
+    segmenter.propose(coins(20))
+    assert same_masks(segmenter.propose(coins()), first)
+    assert same_masks(SAM2Segmenter(small, "cpu", **LOOSE).propose(coins()), first)
 
 
 def test_two_threads_get_what_one_gets(segmenter: SAM2Segmenter) -> None:
     frames = [coins(10 * i) for i in range(3)]
-    alone = [segmenter.segment(frame) for frame in frames]
+    alone = [segmenter.propose(frame) for frame in frames]
     with ThreadPoolExecutor(2) as pool:
-        together = list(pool.map(segmenter.segment, frames))
+        together = list(pool.map(segmenter.propose, frames))
     assert all(map(same_masks, alone, together))
 
 
@@ -107,11 +107,11 @@ def test_pictures_of_any_shape_are_taken(
     segmenter: SAM2Segmenter, size_hw: tuple[int, int]
 ) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-    check_form(segmenter.segment(Frame(image)), Frame(image))
+    check_form(segmenter.propose(Frame(image)), Frame(image))
 
 
 def test_a_picture_of_one_colour_has_no_objects(segmenter: SAM2Segmenter) -> None:
-    assert len(segmenter.segment(Frame(np.full((40, 50, 3), 7, np.uint8)))) == 0
+    assert len(segmenter.propose(Frame(np.full((40, 50, 3), 7, np.uint8)))) == 0
 
 
 @pytest.mark.parametrize("given", [
@@ -119,7 +119,7 @@ def test_a_picture_of_one_colour_has_no_objects(segmenter: SAM2Segmenter) -> Non
 ])  # fmt: skip
 def test_floats_are_refused_and_not_seen_as_black(segmenter: SAM2Segmenter, given: Any) -> None:
     for ask in (
-        segmenter.segment,
+        segmenter.propose,
         lambda frame: segmenter.segment_boxes(frame, [(1, 1, 5, 5)]),
         lambda frame: segmenter.segment_points(frame, [(1, 1)]),
     ):
@@ -132,13 +132,13 @@ def test_floats_are_refused_and_not_seen_as_black(segmenter: SAM2Segmenter, give
 
 def test_limits_of_area_and_number_hold(small: Path, segmenter: SAM2Segmenter) -> None:
     loose = {**LOOSE, "box_nms_thresh": 1.0}
-    everything = SAM2Segmenter(small, "cpu", **loose).segment(coins())
+    everything = SAM2Segmenter(small, "cpu", **loose).propose(coins())
     least, most = (int(np.quantile(everything.areas, q)) for q in (0.3, 0.7))
-    limited = SAM2Segmenter(small, "cpu", **loose, min_area=least, max_area=most).segment(coins())
+    limited = SAM2Segmenter(small, "cpu", **loose, min_area=least, max_area=most).propose(coins())
     wanted = (everything.areas >= least) & (everything.areas <= most)
     assert 0 < len(limited) == wanted.sum() < len(everything)
-    few = SAM2Segmenter(small, "cpu", **LOOSE, max_proposals=2).segment(coins())
-    assert same_masks(few, segmenter.segment(coins())[:2])
+    few = SAM2Segmenter(small, "cpu", **LOOSE, max_proposals=2).propose(coins())
+    assert same_masks(few, segmenter.propose(coins())[:2])
 
 
 def test_boxes_and_points_have_one_mask_each(segmenter: SAM2Segmenter) -> None:
@@ -197,12 +197,12 @@ def test_several_frames_get_what_each_gets(
 ) -> None:
     monkeypatch.setitem(sam2_module.FRAMES_AT_ONCE, "cpu", 2)
     frames = [coins(10 * i) for i in range(3)]
-    together = segmenter.segment_batch(frames)
-    alone = [segmenter.segment(frame) for frame in frames]
+    together = segmenter.propose_batch(frames)
+    alone = [segmenter.propose(frame) for frame in frames]
     assert [len(masks) for masks in together] == [len(masks) for masks in alone]
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_allclose(a.predicted_ious, b.predicted_ious, atol=1e-4)
-    assert segmenter.segment_batch([]) == []
+    assert segmenter.propose_batch([]) == []
 
 
 def test_prompts_outside_the_picture_are_refused(segmenter: SAM2Segmenter) -> None:
@@ -224,7 +224,7 @@ def test_prompts_that_follow_do_not_encode_again(
     segmenter: SAM2Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = coins(5)
-    segmenter.segment(frame)
+    segmenter.propose(frame)
     monkeypatch.setattr(segmenter.model, "encode", lambda images: pytest.fail("encoded again"))
     assert len(segmenter.segment_points(frame, [(20, 30)])) == 1
 
@@ -269,7 +269,7 @@ def test_too_little_memory_is_met_with_smaller_batches(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = SAM2Segmenter(small, "cpu", **LOOSE, points_per_batch=16)
-    expected = segmenter.segment(coins())
+    expected = segmenter.propose(coins())
     decode = segmenter.model.decoder.decode
 
     def full(frame: Any, prompts: Any, **options: Any) -> Any:
@@ -278,7 +278,7 @@ def test_too_little_memory_is_met_with_smaller_batches(
         return decode(frame, prompts, **options)
 
     monkeypatch.setattr(segmenter.model.decoder, "decode", full)
-    assert len(segmenter.segment(coins())) == len(expected)
+    assert len(segmenter.propose(coins())) == len(expected)
     assert segmenter.model.chunk == 2
 
     def fuller(*_: Any, **__: Any) -> Any:
@@ -286,20 +286,20 @@ def test_too_little_memory_is_met_with_smaller_batches(
 
     monkeypatch.setattr(segmenter.model.decoder, "decode", fuller)
     with pytest.raises(UnavailableError, match="memory does not suffice"):
-        segmenter.segment(coins())
+        segmenter.propose(coins())
 
 
 def test_bf16_finds_about_the_same(small: Path, segmenter: SAM2Segmenter) -> None:
-    found = SAM2Segmenter(small, "cpu", **LOOSE, dtype="bf16").segment(coins())
+    found = SAM2Segmenter(small, "cpu", **LOOSE, dtype="bf16").propose(coins())
     check_form(found, coins())
-    expected = len(segmenter.segment(coins()))
+    expected = len(segmenter.propose(coins()))
     assert 0.5 * expected <= len(found) <= 2 * expected
 
 
 @pytest.mark.slow
 def test_the_compiled_decoder_finds_the_same(small: Path, segmenter: SAM2Segmenter) -> None:
-    compiled = SAM2Segmenter(small, "cpu", **LOOSE, compile=True).segment(coins())
-    expected = segmenter.segment(coins())
+    compiled = SAM2Segmenter(small, "cpu", **LOOSE, compile=True).propose(coins())
+    expected = segmenter.propose(coins())
     assert len(compiled) == len(expected)
     np.testing.assert_allclose(compiled.predicted_ious, expected.predicted_ious, atol=1e-4)
 
@@ -307,11 +307,11 @@ def test_the_compiled_decoder_finds_the_same(small: Path, segmenter: SAM2Segment
 def test_without_a_compiler_it_says_so_and_goes_on(
     small: Path, segmenter: SAM2Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = segmenter.segment(coins())
+    expected = segmenter.propose(coins())
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.warns(UserWarning, match=r"compile=True changes nothing: .* no C\+\+ compiler"):
         made = SAM2Segmenter(small, "cpu", **LOOSE, compile=True)
-    assert same_masks(made.segment(coins()), expected)
+    assert same_masks(made.propose(coins()), expected)
 
 
 def test_where_compiling_fails_it_says_so_once_and_goes_on(
@@ -331,10 +331,10 @@ def test_where_compiling_fails_it_says_so_once_and_goes_on(
     made = SAM2Segmenter(small, "cpu", **LOOSE, compile=True)
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"].startswith(str(tmp_path))
     with pytest.warns(UserWarning, match="changes nothing: .*the compiler is broken") as told:
-        found = made.segment(coins())
+        found = made.propose(coins())
     assert not any("\n" in str(each.message) for each in told)
     assert len(tried) == 2, "once for each half of the decoder, in many chunks"
-    assert same_masks(found, segmenter.segment(coins()))
+    assert same_masks(found, segmenter.propose(coins()))
 
 
 # Small logits to masks
@@ -437,7 +437,7 @@ def test_small_holes_and_specks_are_removed() -> None:
 AUTO: dict[str, Any] = {**LOOSE, "points_per_side": "auto", "mask_threshold": 0}
 
 
-def asked_by(segmenter: SAM2Segmenter, frame: Frame) -> int:
+def asked_by(segmenter: SAM2Segmenter, frame: Frame, hints: Hints = NO_HINTS) -> int:
     """Number of prompts."""
     counts: list[int] = []
     ask = segmenter.model.decode
@@ -448,32 +448,33 @@ def asked_by(segmenter: SAM2Segmenter, frame: Frame) -> int:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segmenter.model, "decode", counted)
-        segmenter.segment(frame)
+        segmenter.propose(frame, hints)
     return sum(counts)
 
 
 def test_the_grid_follows_the_smallest_example(small: Path) -> None:
     segmenter = SAM2Segmenter(small, "cpu", **AUTO)
-    assert segmenter.for_areas(None) is segmenter
-    sized = segmenter.for_areas((5000, 6000))
-    assert asked_by(sized, coins()) == 16**2
-    assert segmenter.for_areas((5000, 6000)).config.per_side == segmenter.config.per_side == 32
-    least = SAM2Segmenter(small, "cpu", **AUTO, min_area=5000).for_areas((2, 9000))
-    assert asked_by(least, coins()) == 16**2, "nothing smaller than min_area is sought"
+    assert "areas" in segmenter.uses
+    assert asked_by(segmenter, coins()) == 32**2
+    assert asked_by(segmenter, coins(), Hints((5000, 6000))) == 16**2
+    least = SAM2Segmenter(small, "cpu", **AUTO, min_area=5000)
+    assert asked_by(least, coins(), Hints((2, 9000))) == 16**2, "nothing below min_area is sought"
     usual = SAM2Segmenter(small, "cpu", **{**AUTO, "preset": "microscopy"}).config
     assert usual.per_side == 128, "while no sizes are known"
 
 
 def test_a_number_of_points_is_kept_whatever_the_examples(segmenter: SAM2Segmenter) -> None:
-    assert segmenter.for_areas((5, 9)) is segmenter
+    assert segmenter.uses == ()
+    assert asked_by(segmenter, coins(), Hints((5, 9))) == asked_by(segmenter, coins())
 
 
 def test_blobs_are_sought_at_the_sizes_of_the_examples(small: Path) -> None:
     segmenter = SAM2Segmenter(small, "cpu", prompts="blobs", max_area=500)
-    sized = segmenter.for_areas((100, 200)).prompter
+    sized = segmenter.prompter.knowing(Hints((100, 200)))
     assert isinstance(sized, BlobPrompter)
     assert sized.areas == pytest.approx((100 / np.e, 500))
-    least = SAM2Segmenter(small, "cpu", prompts="blobs", min_area=70).for_areas((100, 200)).prompter
+    asked = SAM2Segmenter(small, "cpu", prompts="blobs", min_area=70).prompter
+    least = asked.knowing(Hints((100, 200)))
     assert isinstance(least, BlobPrompter)
     assert least.areas == pytest.approx((70, 200 * np.e))
     assert isinstance(segmenter.prompter, BlobPrompter)
@@ -491,7 +492,7 @@ def test_fewer_points_are_asked_where_objects_are_found(small: Path) -> None:
 
 @pytest.mark.parametrize("prompts", ["adaptive", "blobs"])
 def test_other_prompts_find_masks(small: Path, prompts: str) -> None:
-    masks = SAM2Segmenter(small, "cpu", **LOOSE, prompts=prompts).segment(coins())
+    masks = SAM2Segmenter(small, "cpu", **LOOSE, prompts=prompts).propose(coins())
     assert len(masks) > 1
     check_form(masks, coins())
 
@@ -503,18 +504,16 @@ def test_similarity_asks_where_the_picture_is_like_the_examples(small: Path) -> 
         yield similar
 
     segmenter = SAM2Segmenter(small, "cpu", **LOOSE, prompts="similarity")
-    assert segmenter.uses_similarity
-    knowing = segmenter.for_areas((100, 5000)).for_similarity(left_half)
-    masks = knowing.segment(coins())
+    assert "similarity" in segmenter.uses
+    masks = segmenter.propose(coins(), Hints((100, 5000), similarity=left_half))
     assert len(masks) > 1
     check_form(masks, coins())
     assert (masks.prompts_xy[:, 0] <= coins().size_hw[1] / 2 + 2).all()
-    without = segmenter.segment(coins())
-    grid = SAM2Segmenter(small, "cpu", **LOOSE).segment(coins())
+    without = segmenter.propose(coins())
+    grid = SAM2Segmenter(small, "cpu", **LOOSE).propose(coins())
     assert without.crop_rles == grid.crop_rles, "the grid, where nothing is known"
     other = SAM2Segmenter(small, "cpu", **LOOSE, prompts="blobs")
-    assert not other.uses_similarity
-    assert other.for_similarity(left_half) is other
+    assert "similarity" not in other.uses
 
 
 def test_the_forest_asks_at_each_object_a_tenth_of_the_grids_prompts(small: Path) -> None:
@@ -526,20 +525,19 @@ def test_the_forest_asks_at_each_object_a_tenth_of_the_grids_prompts(small: Path
     ]
     options = {**LOOSE, "points_per_side": 32, "pred_iou_thresh": 0, "stability_score_thresh": 0}
     plain = SAM2Segmenter(small, "cpu", **options, prompts="forest")
-    assert plain.uses_examples
-    guided = plain.for_examples({"disc": cuts[:10]}).for_areas((250, 260))
-    assert 30 <= asked_by(guided, Frame(image)) <= 102
-    masks = guided.segment(Frame(image))
+    assert "crops" in plain.uses
+    hints = Hints((250, 260), ExampleCrops({"disc": cuts[:10]}))
+    assert 30 <= asked_by(plain, Frame(image), hints) <= 102
+    masks = plain.propose(Frame(image), hints)
     check_form(masks, Frame(image))
-    assert same_masks(guided.segment(Frame(image)), masks)
-    points = np.concatenate(list(guided.prompter.rounds(image, 32, Covered(image.shape[:2]))))
+    assert same_masks(plain.propose(Frame(image), hints), masks)
+    guided = plain.prompter.knowing(hints)
+    points = np.concatenate(list(guided.rounds(image, 32, Covered(image.shape[:2]))))
     columns, rows = (points * image.shape[1::-1]).astype(int).T
     assert all(objects.dense(i)[rows, columns].any() for i in range(len(objects)))
-    few = plain.for_examples({"disc": cuts[:2]})
-    grid = SAM2Segmenter(small, "cpu", **options)
-    assert asked_by(few, Frame(image)) == 32**2, "too few examples for a forest"
-    assert not grid.uses_examples
-    assert grid.for_examples({"disc": cuts}) is grid
+    few = Hints(crops=ExampleCrops({"disc": cuts[:2]}))
+    assert asked_by(plain, Frame(image), few) == 32**2, "too few examples for a forest"
+    assert "crops" not in SAM2Segmenter(small, "cpu", **options).uses
 
 
 def discs() -> tuple[Any, Masks]:
@@ -563,5 +561,5 @@ def test_what_is_too_small_follows_the_grid_and_the_models_resolution(small: Pat
     assert least(points_per_side=256) == 50 * 1024 * 2048 / 256**2, "the model sees 256 pixels"
     assert least(points_per_side=4, prompts="blobs") == least(points_per_side=256)
     auto = SAM2Segmenter(small, "cpu", points_per_side="auto")
-    assert auto.for_areas((2000, 3000)).smallest_area((1024, 2048)) < 2000
+    assert auto.smallest_area((1024, 2048), Hints((2000, 3000))) < 2000
     assert auto.worked_pixels((1024, 2048)) == 256**2

@@ -12,7 +12,7 @@ from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling import KNNLabeller
 from sam_detect.labelling.shape_prior import ShapePrior
-from sam_detect.types import Frame, Masks
+from sam_detect.types import NO_HINTS, Frame, Hints, Masks
 
 Mask = npt.NDArray[np.bool_]
 SIDE = 240
@@ -42,7 +42,7 @@ def picture() -> Frame:
 
 
 class Given(Segmenter):
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         return Masks.from_dense([*ROUND, FURTHER, LONG, SQUARE, *PARTS])
 
 

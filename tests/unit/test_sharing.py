@@ -263,7 +263,7 @@ def test_who_encoded_a_frame_changes_no_vector(
     segmenter, embedder = both
     alone = embedder.embed_frame(coins(), discs())
     handed = coins()
-    segmenter.segment(handed)
+    segmenter.propose(handed)
     assert encodings == [1, 1]
     assert_same_vectors(embedder.embed_frame(handed, discs()), alone)
     assert encodings == [1, 1], "the segmenter's features were used"
@@ -284,7 +284,7 @@ def test_features_of_another_precision_are_never_taken(
     expected = exact.embed_frame(coins(), discs())
     coarse = SAM2Segmenter(checkpoint, "cpu", points_per_side=4, dtype="bf16")
     frame = coins()
-    coarse.segment(frame)
+    coarse.propose(frame)
     encodings.clear()
     assert_same_vectors(exact.embed_frame(frame, discs()), expected)
     assert encodings == [1]
@@ -299,7 +299,7 @@ def test_features_go_with_their_frame_and_are_never_part_of_it(
     segmenter, _ = both
     frame = coins()
     size = len(pickle.dumps(frame))
-    masks = segmenter.segment(frame)
+    masks = segmenter.propose(frame)
     features = weakref.ref(segmenter.encoder(frame))
     prepared = weakref.ref(segmenter.model._prepare(segmenter.encoder(frame)))
     assert len(pickle.dumps(frame)) == size

@@ -44,7 +44,7 @@ def test_the_limit_is_what_the_segmenter_finds() -> None:
     found = {}
     for radius in (4, 10):
         image, mask = discs(2000, radius)
-        masks = segmenter.segment(Frame(image))
+        masks = segmenter.propose(Frame(image))
         alike = (masks.areas > mask.sum() / 2) & (masks.areas < mask.sum() * 2)
         found[radius] = np.count_nonzero(alike) / 400
         assert (mask.sum() > limit) == (radius == 10)

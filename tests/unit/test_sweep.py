@@ -17,7 +17,7 @@ from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Protocol
 from sam_detect.pipeline import Pipeline
-from sam_detect.types import Frame, Masks
+from sam_detect.types import Frame, Hints, Masks
 
 LIMIT = 10**6
 WATERSHED = "scripts.dev.baselines:OtsuWatershed"
@@ -144,13 +144,13 @@ def test_pictures_are_proposed_once_for_all_that_agree(
 ) -> None:
     asked: list[str] = []
     kind = type(detector().segmenter)
-    segment = kind.segment
+    propose = kind.propose
 
-    def counted(self: Any, frame: Frame) -> Masks:
+    def counted(self: Any, frame: Frame, hints: Hints) -> Masks:
         asked.append(frame.source_id)
-        return segment(self, frame)
+        return propose(self, frame, hints)
 
-    monkeypatch.setattr(kind, "segment", counted)
+    monkeypatch.setattr(kind, "propose", counted)
     swept(data, "top_k=1,5 fade=identity,linear")
     assert len(asked) == len(set(asked)) == len(data.pictures)
     swept(data, "min_area=0,400")

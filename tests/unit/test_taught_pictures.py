@@ -20,7 +20,7 @@ from sam_detect.interfaces import Segmenter
 from sam_detect.labelling.naming import apply_negative_outlines, suppress
 from sam_detect.library.example import image_digest
 from sam_detect.sources import to_frame
-from sam_detect.types import Classification, Detections, Frame, ImageRGB, Masks
+from sam_detect.types import NO_HINTS, Classification, Detections, Frame, Hints, ImageRGB, Masks
 from sam_detect.vector_store import MemoryVectorStore
 
 FIRST = (30, 30)
@@ -52,7 +52,7 @@ class Fixed(Segmenter):
     def __init__(self, *masks: npt.NDArray[np.bool_]) -> None:
         self._masks = masks
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         if not self._masks:
             return Masks.empty(frame.size_hw)
         return Masks.from_dense(np.stack(self._masks))

@@ -17,7 +17,7 @@ from sam_detect.interfaces import Segmenter
 from sam_detect.masks import tight_box_xyxy
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.tiling import Level, levels, propose
-from sam_detect.types import Frame, Masks
+from sam_detect.types import NO_HINTS, Frame, Hints, Masks
 from sam_detect.vector_store import MemoryVectorStore
 
 
@@ -28,14 +28,14 @@ class Components(Segmenter):
         self.least = least
         self.seen: list[tuple[str, tuple[int, int]]] = []
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         self.seen.append((frame.source_id, frame.size_hw))
         dark = (frame.image_rgb[..., 0] < 128).astype(np.uint8)
         count, labels = cv2.connectedComponents(dark, connectivity=8)
         masks = np.array([labels == i for i in range(1, count)]).reshape(-1, *frame.size_hw)
         return Masks.from_dense(masks, size_hw=frame.size_hw)
 
-    def smallest_area(self, size_hw: tuple[int, int]) -> float:
+    def smallest_area(self, size_hw: tuple[int, int], hints: Hints = NO_HINTS) -> float:
         return self.least * size_hw[0] * size_hw[1]
 
 
@@ -69,7 +69,7 @@ def placed(masks: Masks) -> list[tuple[list[int], bytes]]:
 def test_an_object_is_found_whole_and_once(disc: tuple[int, int, int]) -> None:
     frame, expected = drawn((200, 200), disc, (150, 20, 5))
     segmenter = Components()
-    found = propose(frame, segmenter, (60, 250), tile=100)
+    found = propose(frame, segmenter, Hints((60, 250)), tile=100)
     assert len(segmenter.seen) > 4
     assert placed(found) == placed(expected)
 
@@ -86,7 +86,7 @@ def test_windows_find_what_the_whole_picture_shows(
         cv2.circle(image, center, int(rng.integers(1, 14)), (30, 30, 30), -1)
     assume(image.min() < image.max())  # a picture without structure has no proposals
     frame = Frame(image)
-    assert placed(propose(frame, Components(), tile=tile)) == placed(Components().segment(frame))
+    assert placed(propose(frame, Components(), tile=tile)) == placed(Components().propose(frame))
 
 
 @pytest.mark.parametrize("threads", [2, 5])
@@ -100,7 +100,7 @@ def test_threads_change_nothing(threads: int, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("OMP_NUM_THREADS", str(asked))
         assert tiling._threads(NaiveSegmenter()) == asked
         assert tiling._threads(Components()) == 1
-        found.append(propose(frame, NaiveSegmenter(), (60, 1300), tile=180))
+        found.append(propose(frame, NaiveSegmenter(), Hints((60, 1300)), tile=180))
     assert len(found[0]) > 4
     assert found[0].crop_rles == found[1].crop_rles
     np.testing.assert_array_equal(found[0].boxes_xyxy, found[1].boxes_xyxy)
@@ -114,14 +114,14 @@ def test_an_error_in_one_window_ends_all(monkeypatch: pytest.MonkeyPatch) -> Non
     class Failing(Components):
         thread_safe = True
 
-        def segment(self, frame: Frame) -> Masks:
+        def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
             seen.append(frame.source_id)
             raise ImageError("out of order")
 
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     frame, _ = drawn((900, 900), (50, 50, 9))
     with pytest.raises(ImageError, match="out of order"):
-        propose(frame, Failing(), (60, 250), tile=60)
+        propose(frame, Failing(), Hints((60, 250)), tile=60)
     assert len(seen) <= 2 < len(Level(60, 20).windows((900, 900)))
 
 
@@ -129,9 +129,9 @@ def test_windows_without_structure_are_skipped() -> None:
     frame, expected = drawn((400, 400), (350, 350, 8))
     frame.image_rgb[:300] = 254  # the glass beside the tissue
     segmenter = Components()
-    found = propose(frame, segmenter, (60, 250), tile=130)
+    found = propose(frame, segmenter, Hints((60, 250)), tile=130)
     assert placed(found) == placed(expected)
-    assert 0 < len(segmenter.seen) < len(levels((400, 400), segmenter, (60, 250), 130)[0]
+    assert 0 < len(segmenter.seen) < len(levels((400, 400), segmenter, Hints((60, 250)), 130)[0]
                                          .windows((400, 400)))  # fmt: skip
 
 
@@ -144,15 +144,15 @@ def test_an_object_larger_than_a_window_is_found_on_the_next_level() -> None:
 def test_a_picture_of_one_pixel_height(size_hw: tuple[int, int]) -> None:
     frame = Frame(np.full((*size_hw, 3), 200, np.uint8))
     for tile in (0, 64):
-        assert len(propose(frame, NaiveSegmenter(), (9, 9), tile=tile)) == 0
+        assert len(propose(frame, NaiveSegmenter(), Hints((9, 9)), tile=tile)) == 0
 
 
 def test_windows_larger_than_the_picture_are_the_picture() -> None:
     frame, _ = drawn((200, 300), (40, 40, 9), (150, 90, 14))
-    whole = NaiveSegmenter().segment(frame)
+    whole = NaiveSegmenter().propose(frame)
     segmenter = Components()
-    assert placed(propose(frame, NaiveSegmenter(), (9, 9), tile=300)) == placed(whole)
-    propose(frame, segmenter, (9, 9), tile=5000)
+    assert placed(propose(frame, NaiveSegmenter(), Hints((9, 9)), tile=300)) == placed(whole)
+    propose(frame, segmenter, Hints((9, 9)), tile=5000)
     assert segmenter.seen == [("mosaic.tif", (200, 300))]
 
 
@@ -177,15 +177,15 @@ def test_windows_cover_all_and_share_their_overlap(
 
 def test_the_smallest_example_decides_how_large_windows_are() -> None:
     naive = NaiveSegmenter()
-    assert levels((3000, 3000), naive, None) == []
-    assert levels((3000, 3000), naive, (900, 2000)) == []
-    assert levels((800, 800), naive, (20, 20)) == []
-    [level] = levels((3000, 3000), naive, (113, 113))
+    assert levels((3000, 3000), naive) == []
+    assert levels((3000, 3000), naive, Hints((900, 2000))) == []
+    assert levels((800, 800), naive, Hints((20, 20))) == []
+    [level] = levels((3000, 3000), naive, Hints((113, 113)))
     assert tiling.MARGIN * naive.smallest_area((level.side, level.side)) <= 113
     assert 1000 < level.side < 1200
-    [smaller] = levels((3000, 3000), naive, (20, 60))
+    [smaller] = levels((3000, 3000), naive, Hints((20, 60)))
     assert smaller.side < level.side
-    both = levels((9000, 9000), naive, (113, 400**2))
+    both = levels((9000, 9000), naive, Hints((113, 400**2)))
     assert [each.side for each in both] == [level.side, 4 * level.side]
     assert both[1].overlap >= 2 * 400
 
@@ -194,7 +194,7 @@ def test_only_windows_near_what_is_shown() -> None:
     frame, expected = drawn((400, 400), (50, 50, 8), (350, 350, 8))
     segmenter = Components()
     near = np.array([[340, 340, 360, 360]])
-    found = propose(frame, segmenter, (60, 250), tile=160, near=near)
+    found = propose(frame, segmenter, Hints((60, 250)), tile=160, near=near)
     assert placed(found) == placed(expected[[1]])
     assert len(segmenter.seen) <= 4
     assert all(size == (size[0], size[0]) for _, size in segmenter.seen)
@@ -208,7 +208,7 @@ def test_a_box_beyond_all_numbers_is_as_large_as_the_picture(side: float) -> Non
 
 def test_what_has_no_size_of_any_example_is_left_out_of_windows() -> None:
     frame, expected = drawn((400, 400), (50, 50, 2), (200, 200, 10), (340, 330, 45))
-    found = propose(frame, Components(), (300, 340), tile=200)
+    found = propose(frame, Components(), Hints((300, 340)), tile=200)
     assert placed(found) == placed(expected[[1]])
 
 
@@ -217,7 +217,7 @@ def test_progress_is_told_of_each_window() -> None:
     told: list[tuple[int, int]] = []
     token = tiling.progress.set(lambda done, count: told.append((done, count)))
     try:
-        propose(frame, Components(), (60, 90), tile=170)
+        propose(frame, Components(), Hints((60, 90)), tile=170)
     finally:
         tiling.progress.reset(token)
     assert told == [(i, len(told)) for i in range(1, len(told) + 1)]

@@ -176,7 +176,7 @@ def test_a_crop_of_another_size_than_its_box_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["boxes_xyxy", "areas", "predicted_ious", "stabilities", "prompts_xy"]
+    "name", ["boxes_xyxy", "areas", "predicted_ious", "stabilities", "prompts_xy", "excluded"]
 )
 def test_arrays_that_are_not_parallel_are_refused_by_name(name: str) -> None:
     masks = squares(2)
@@ -184,6 +184,7 @@ def test_arrays_that_are_not_parallel_are_refused_by_name(name: str) -> None:
         field: getattr(masks, field)
         for field in (
             "boxes_xyxy", "crop_rles", "areas", "predicted_ious", "stabilities", "prompts_xy",
+            "excluded",
         )
     }  # fmt: skip
     arrays[name] = arrays[name][:1]

@@ -21,7 +21,7 @@ from sam_detect import SAMDetect
 from sam_detect.errors import ConfigError, ExtensionError, ImageError, OutputError
 from sam_detect.interfaces import Segmenter, Source, VideoSink
 from sam_detect.masks import BoolArray
-from sam_detect.types import Detections, Frame, Masks, TrackedFrame
+from sam_detect.types import NO_HINTS, Detections, Frame, Hints, Masks, TrackedFrame
 from sam_detect.vector_store import MemoryVectorStore
 from sam_detect.video import threads as threads_module
 from sam_detect.video.propagators import by_features
@@ -345,7 +345,7 @@ class Centre(Segmenter):
         self.detections = 0
         self._wait, self._raise_at = wait, raise_at
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         self.detections += 1
         if self.detections > self._raise_at:
             raise RuntimeError("broken on purpose")
@@ -512,7 +512,7 @@ from sam_detect.types import Frame, Masks
 network, inside = shared_network(), threading.Event()
 
 class Slow(Segmenter):
-    def segment(self, frame):
+    def propose(self, frame, hints=None):
         until = time.monotonic() + 2.5
         while time.monotonic() < until:
             inside.set()

@@ -17,7 +17,7 @@ from sam_detect.fading import GaussianFade, IdentityFade
 from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.interfaces import Segmenter
 from sam_detect.masks import FloatArray
-from sam_detect.types import Candidates, Crop, FadedCrop, Frame, Masks
+from sam_detect.types import NO_HINTS, Candidates, Crop, FadedCrop, Frame, Hints, Masks
 from sam_detect.vector_store import MemoryVectorStore
 from sam_detect.video.key_frames import (
     KEPT_UNSEEN,
@@ -236,7 +236,7 @@ class Outlining(Segmenter):
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
 
-    def segment(self, frame: Frame) -> Masks:
+    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
         return self._scene.outlined(frame.index).masks
 
 

@@ -140,8 +140,8 @@ def _masks(measurements: Measurements, loaded: LoadedSAM2, workload: Workload) -
     official = official_generator(loaded.model, options)
     results: dict[str, Any] = {}
     trials = [
-        _kept(results, "fp32", _segmenter(loaded, options).segment, frame),
-        _kept(results, "bf16", _segmenter(loaded, options, "bf16").segment, frame),
+        _kept(results, "fp32", _segmenter(loaded, options).propose, frame),
+        _kept(results, "bf16", _segmenter(loaded, options, "bf16").propose, frame),
         _kept(results, "official", official.generate, frame.image_rgb),
     ]
     _warm_up(loaded, frame, options)
@@ -201,7 +201,7 @@ def _memory(measurements: Measurements, loaded: LoadedSAM2, workload: Workload) 
     official = official_generator(loaded.model, options)
     results: dict[str, Any] = {}
     trials = [
-        _kept(results, "ours", _segmenter(loaded, options).segment, frame),
+        _kept(results, "ours", _segmenter(loaded, options).propose, frame),
         _kept(results, "official", official.generate, frame.image_rgb),
     ]
     measurements.announce("memory_vs_official")
@@ -212,8 +212,8 @@ def _memory(measurements: Measurements, loaded: LoadedSAM2, workload: Workload) 
 
 def _warm_up(loaded: LoadedSAM2, frame: Frame, options: GeneratorOptions) -> None:
     few = {**options, "points_per_side": 2, "stability_score_thresh": 0.0, "pred_iou_thresh": 0.0}
-    _segmenter(loaded, few).segment(frame)
-    _segmenter(loaded, few, "bf16").segment(frame)
+    _segmenter(loaded, few).propose(frame)
+    _segmenter(loaded, few, "bf16").propose(frame)
     official_generator(loaded.model, few).generate(frame.image_rgb)
 
 
@@ -295,7 +295,7 @@ def measure_frame(measurements: Measurements, loaded: LoadedSAM2, workload: Work
         [
             Trial("frame_segment_5_points", lambda f: segmenter.segment_points(f, points), new),
             Trial("frame_search_5_of_1000", _search(embedder.dimension)),
-            Trial("ours", segmenter.segment, new),
+            Trial("ours", segmenter.propose, new),
             Trial("official", generate, new),
         ],
         FEWEST,

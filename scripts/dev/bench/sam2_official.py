@@ -53,7 +53,7 @@ def thresholds(
         "box_nms_thresh": 1.0,
     }
     segmenter = SAM2Segmenter(loaded, dtype="fp32", points_per_side=PROBED_PER_SIDE, **loose)
-    found = segmenter.segment(frame)
+    found = segmenter.propose(frame)
     ious, stabilities = found.predicted_ious, found.stabilities
     chosen = {**loose, "points_per_side": per_side}
     if each:
@@ -77,7 +77,7 @@ OCCUPANCY, CROP_SIDE = 0.2, 256
 def drawn_objects() -> tuple[Frame, Masks, list[FadedCrop]]:
     """The drawn picture, 100 of its objects, and their crops."""
     frame = Frame(drawn(), "drawn")
-    found = NaiveSegmenter().segment(frame)
+    found = NaiveSegmenter().propose(frame)
     # The same number on every machine, spread over all ranks.
     masks = found[np.linspace(0, len(found) - 1, CANDIDATES).astype(np.int64)]
     crops = []

@@ -175,7 +175,7 @@ class Prepared:
             parts.make_labeller(settings),
             Library(store, "bench"),
         )
-        proposed = [self.pipeline.segmenter.segment(frame) for frame in frames]
+        proposed = [self.pipeline.segmenter.propose(frame) for frame in frames]
         for frame, masks in zip(frames, proposed, strict=True):
             chosen = np.unique(np.linspace(0, len(masks) - 1, EXAMPLES).astype(np.int64))
             if len(masks):
@@ -248,7 +248,7 @@ def stages(prepared: Prepared, folder: Path) -> list[Trial]:
     pipeline, made = prepared.pipeline, prepared.pictures
     embedder, limit = prepared.features.embedder, prepared.answered.limit
     return [
-        _over(made, "propose", lambda p: pipeline.segmenter.segment(p.frame)),
+        _over(made, "propose", lambda p: pipeline.segmenter.propose(p.frame)),
         _over(made, "fade_crop", lambda p: prepared.faded(p.frame, p.masks)),
         _over(made, "embed", lambda p: embed_all(embedder, p.faded)),
         _over(made, "search", lambda p: prepared.snapshot.nearest(p.vectors, limit)),
