@@ -133,10 +133,16 @@ objects on an even ground are far beyond it: their own outlines are all that var
 HOLE_SHIFT, HOLE_REACH, HOLE_SAMPLES = 0.1, 0.2, 2000
 """A hole shows what is around its region, perhaps shaded or soiled: its colour is so far on the way
 from there to the region's own, or off by that much at most. A reflection on a disc is no hole."""
+SOLIDITY_OF_LINES = 0.7
+"""What a curved or crossed line (a hook, an asterisk) counts as: its own is that of texture."""
+EVEN_WIDTH, LEAST_WIDTH, CLEAR_CONTRAST = 0.8, 2.5, 2.0
+"""A line is about as wide everywhere: its mean width is at least this share of its largest one. It
+has this width (pixels) and this contrast (standard deviations) at least, which texture rarely has:
+eleven regions of 58 photographs and micrographs of seven kinds."""
 MAX_SHIFT = 2
 """Pixels that an outline may be moved."""
 MAX_SHIFT_SHARE = 0.12
-"""The same relative to the region's size (the root of its area)."""
+"""The same relative to the region's size: the root of its area, or twice the width of a thin one."""
 
 
 class Ranker:
@@ -172,7 +178,9 @@ class Ranker:
         # a region ends between its outline's pixels and the next ones
         strengths = rims[:-1] + rims[1:]
         moves = np.arange(-MAX_SHIFT, MAX_SHIFT + 1)
-        furthest = MAX_SHIFT_SHARE * np.sqrt([region.area for region in regions])
+        areas = np.array([region.area for region in regions])
+        widths = 4 * areas / [len(region.outline_xy) for region in regions]
+        furthest = MAX_SHIFT_SHARE * np.minimum(np.sqrt(areas), widths)
         strengths[np.abs(moves)[:, None] > furthest] = -1
         best = moves[strengths.argmax(axis=0)].tolist()
         return [self._grown(region, by) for region, by in zip(regions, best, strict=True)]
@@ -196,9 +204,13 @@ class Ranker:
                 if np.linalg.norm(off) > HOLE_REACH * np.linalg.norm(own):
                     solidity[index] = -np.inf  # no object
         variance = inside[:, 3] - np.square(inside[:, :3]).sum(axis=1)
-        difference = inside[:, :3] - around
+        contrast = np.linalg.norm(inside[:, :3] - around, axis=1)
+        rough = (solidity < SOLIDITY_OF_LINES) & (contrast >= CLEAR_CONTRAST)
+        for index in np.flatnonzero(rough).tolist():
+            if regions[index].holes is None and _is_line(regions[index]):
+                solidity[index] = SOLIDITY_OF_LINES
         return {
-            "contrast": np.minimum(MOST_DEVIATIONS, np.sqrt(np.square(difference).sum(axis=1))),
+            "contrast": np.minimum(MOST_DEVIATIONS, contrast),
             "outline": self._gradients(outlines, range(2)).mean(axis=0),
             "solidity": solidity,
             "size": np.log(areas / (self.size_hw[0] * self.size_hw[1])),
@@ -295,6 +307,16 @@ def _overlap(boxes: IntArray, one: IntArray, other: IntArray, *, axis: int) -> I
     ends = np.minimum(boxes[one, axis + 2], boxes[other, axis + 2])
     starts = np.maximum(boxes[one, axis], boxes[other, axis])
     return np.asarray(np.maximum(ends - starts, 0))
+
+
+def _is_line(region: RegionProposal) -> bool:
+    """Whether a region is a line, straight or not."""
+    mean = 2 * region.area / len(region.outline_xy)
+    depth = cv2.distanceTransform(
+        np.pad(region.crop, 1).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5
+    ).max()
+    widest = 2 * float(depth) - 1
+    return widest >= LEAST_WIDTH and mean >= EVEN_WIDTH * widest
 
 
 def _edges(lab: FloatArray) -> FloatArray:

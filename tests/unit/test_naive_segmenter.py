@@ -483,6 +483,33 @@ def alike(image: Image, *maps: SimilarityMap) -> Masks:
     return found[np.flatnonzero(~found.excluded)]
 
 
+TURN = np.linspace(0, 1, 40)
+LINES = {
+    "hook": np.r_[np.c_[np.full(40, 12), 22 * TURN - 22],
+                  np.c_[12 * np.cos(3.4 * TURN), 12 * np.sin(3.4 * TURN)]],
+    "arc": np.c_[22 * np.cos(2.8 * TURN), 22 * np.sin(2.8 * TURN) - 10],
+    "ess": np.c_[14 * np.sin(2 * np.pi * TURN), 48 * TURN - 24],
+    "zigzag": np.c_[8 * np.arange(-3, 4), 10 * (-1) ** np.arange(7)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LINES)
+@pytest.mark.parametrize("width", [3, 5])
+@pytest.mark.parametrize(("grey", "around"), [(190, 60), (40, 200)])
+def test_curved_lines_are_objects(kind: str, width: int, grey: int, around: int) -> None:
+    image, wanted = ground(500, 700, around), []
+    for number in range(10):
+        turned = cv2.getRotationMatrix2D((0, 0), 36 * number, 1)[:, :2]
+        place = (80 + 130 * (number % 5), 120 + 220 * (number // 5))
+        mask = np.zeros(image.shape[:2], np.uint8)
+        points = np.rint(LINES[kind] @ turned.T + place).astype(np.int32)
+        cv2.polylines(mask, [points], False, 1, width)
+        image[mask > 0] = grey
+        wanted.append(mask > 0)
+    found = segment(cv2.GaussianBlur(image, (0, 0), 0.7))
+    assert sorted(best_iou(found, each) for each in wanted)[1] > 0.6
+
+
 def test_what_is_like_the_examples_is_proposed_and_all_else_has_quality_zero() -> None:
     image, wanted = three_discs()
     assert "separable similarity" in NaiveSegmenter().uses
