@@ -142,7 +142,7 @@ eleven regions of 58 photographs and micrographs of seven kinds."""
 MAX_SHIFT = 2
 """Pixels that an outline may be moved."""
 MAX_SHIFT_SHARE = 0.12
-"""The same relative to the region's size: the root of its area, or twice the width of a thin one."""
+"""The same relative to the region's size: the root of its area, or twice a thin one's width."""
 
 
 class Ranker:
