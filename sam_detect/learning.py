@@ -10,7 +10,7 @@ from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.features.hard_negatives import HardNegatives, find_hard_negatives
 from sam_detect.labelling.decision import area_range
 from sam_detect.labels import normalised_label
-from sam_detect.library.example import Example, example_id, image_digest, now
+from sam_detect.library.example import Example, example_id, now
 from sam_detect.masks import IntArray
 from sam_detect.types import Frame, Masks
 
@@ -53,7 +53,7 @@ def examples_of(
         hard_negatives = find_hard_negatives(
             frame, masks, crops, (near, near.rated_by or proposer), features, others=others
         )
-    digest, added, examples = image_digest(frame.image_rgb), now(), []
+    digest, added, examples = frame.digest, now(), []
     for index, (crop, label) in enumerate(zip(crops, named, strict=True)):
         rle = masks.rle(index)
         examples.append(

@@ -31,7 +31,7 @@ from sam_detect.labelling.doubt import doubt_of, new_objects
 from sam_detect.labelling.naming import Naming
 from sam_detect.labelling.separate import separate_objects
 from sam_detect.learning import examples_of
-from sam_detect.library.example import Example, image_digest
+from sam_detect.library.example import Example
 from sam_detect.library.history import Added
 from sam_detect.library.library import Library
 from sam_detect.library.places import collection_of
@@ -325,7 +325,7 @@ class Pipeline:
         frame = candidates.frame
         taught = snapshot.taught(frame) if recall_taught else None
         # An empty ``taught`` has the digest, too.
-        picture = image_digest(frame.image_rgb) if taught is None else taught.picture
+        picture = frame.digest if taught is None else taught.picture
         kept, classifications = self._naming.name(
             snapshot, candidates, source=scene or picture, taught=taught,
             here=None if taught is None else snapshot.of_picture(picture),

@@ -12,7 +12,7 @@ from sam_detect import tiling
 from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling.decision import example_areas
-from sam_detect.library.example import Example, image_digest
+from sam_detect.library.example import Example
 from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.masks import IntArray
@@ -110,7 +110,7 @@ class Proposals:
             if self.remembered is None:
                 made[key] = propose()
             else:
-                made[key] = self.remembered.get((image_digest(frame.image_rgb), key), propose)
+                made[key] = self.remembered.get((frame.digest, key), propose)
         return made[key]
 
     def of_finds(self, frame: Frame, snapshot: LibrarySnapshot, near: IntArray) -> Masks:

@@ -34,8 +34,7 @@ from sam_detect.library import manifest as manifests
 from sam_detect.library.manifest import Batch, Checksum, Text
 from sam_detect.library.webp import decode_webp, encode_webp
 from sam_detect.masks import MAX_RLE_PIXELS, FloatArray, MaskRLE, encode_crop, rle_to_mask
-from sam_detect.scratch import strips
-from sam_detect.types import Crop, ImageRGB, Point
+from sam_detect.types import Crop, Point
 from sam_detect.vector_store._checks import normalised
 
 ID_NAMESPACE = uuid.UUID("6d3b1c5e-0f0a-5c55-9a39-5a3d0c6f2c11")
@@ -290,7 +289,8 @@ class Example:
         segmentation: the full-size mask, COCO RLE.
         crop: the unfaded context crop, from which any embedder can make the vector again.
         vector: ``(D,)`` float32 of length 1, or None where it was not loaded.
-        picture: :func:`image_digest` of its picture; empty where it was learnt in format 1.
+        picture: :attr:`~sam_detect.types.Frame.digest` of its picture; empty where it was learnt in
+            format 1.
         hard_negatives: regions around it that are not it; None if nothing was proposed.
         batch: id of the learning batch it came with; empty where it was learnt before format 4.
         before: the states that this one replaced, as :mod:`~sam_detect.library.history` keeps them.
@@ -376,14 +376,6 @@ def label_of(point: Point) -> tuple[str, bool]:
     if not isinstance(label, str) or not label.strip() or not isinstance(negative, bool):
         raise LibraryCorruptError(f"example {point.id} is damaged: it has no label")
     return shown_label(label), negative
-
-
-def image_digest(image_rgb: ImageRGB) -> str:
-    """Hash of a picture's pixels and size."""
-    digest = hashlib.blake2b(repr(image_rgb.shape).encode(), digest_size=16)
-    for rows in strips(image_rgb):
-        digest.update(np.ascontiguousarray(image_rgb[rows]).data)
-    return digest.hexdigest()
 
 
 def example_id(*, digest: str, mask_rle: MaskRLE, label: str, negative: bool) -> str:

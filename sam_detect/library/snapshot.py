@@ -15,7 +15,7 @@ from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.interfaces import Embedder, VectorStore
 from sam_detect.library import lookup
 from sam_detect.library.columns import ExampleColumns, Outlines
-from sam_detect.library.example import LISTED_FIELDS, image_digest, label_of
+from sam_detect.library.example import LISTED_FIELDS, label_of
 from sam_detect.library.index import DamagedIndexError, ExampleIndex
 from sam_detect.library.kept import KeptFiles
 from sam_detect.masks import FloatArray, rle_to_crop
@@ -175,7 +175,7 @@ class LibrarySnapshot:
         Raises:
             LibraryCorruptError: an outline is damaged.
         """
-        digest = image_digest(frame.image_rgb)
+        digest = frame.digest
         points = sorted(
             self.outlines.of_picture(digest),
             key=lambda point: str(point.payload["added"]),

@@ -14,7 +14,6 @@ from typing import Any
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError, LibraryError, NotFoundError
-from sam_detect.library.example import image_digest
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.server.changes import Changes, edited, example_item, learning, outline_step
 from sam_detect.server.journal import Change, Journal, Step
@@ -382,7 +381,7 @@ class AnnotationSession:
                 frame = self.pictures.frame(picture)
             except ImageError:
                 continue
-            found = image_digest(frame.image_rgb)
+            found = frame.digest
             with self._lock:
                 self._digests[found] = picture
             if found == digest:

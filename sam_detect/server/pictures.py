@@ -16,7 +16,6 @@ import numpy as np
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError, NotFoundError
-from sam_detect.library.example import image_digest
 from sam_detect.models.sharing import file_key
 from sam_detect.overlaps import meeting_boxes, shared_pixels
 from sam_detect.server.hidden_paths import called, without_folders
@@ -256,7 +255,7 @@ class OpenPictures:
         pipeline = self._detector.pipeline
         frame, snapshot = self._read(path), pipeline.snapshot()
         candidates = pipeline.propose(frame, snapshot, warn=False)
-        digest = image_digest(frame.image_rgb)
+        digest = frame.digest
         return OpenPicture(candidates, snapshot.generation, digest, file)
 
     def _read(self, path: str) -> Frame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +23,7 @@ from sam_detect.masks import (
     tight_box_xyxy,
 )
 from sam_detect.polygons import EXACT_TOLERANCE_PX, Polygon, Ring, mask_polygons
+from sam_detect.scratch import strips
 from sam_detect.types.examples import Neighbour
 from sam_detect.types.short import short_repr
 
@@ -124,6 +127,15 @@ class Frame:
     @property
     def size_hw(self) -> tuple[int, int]:
         return self.image_rgb.shape[0], self.image_rgb.shape[1]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hash of the pixels and the size: what tells the same picture from others, wherever its
+        file lies."""
+        digest = hashlib.blake2b(repr(self.image_rgb.shape).encode(), digest_size=16)
+        for rows in strips(self.image_rgb):
+            digest.update(np.ascontiguousarray(self.image_rgb[rows]).data)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,7 +52,6 @@ from sam_detect.errors import SamDetectError
 from sam_detect.evaluation.dataset import AnnotatedPicture, masks_of
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.interfaces import Segmenter
-from sam_detect.library.example import image_digest
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.server.annotation import AnnotationSession
 from sam_detect.server.journal import Journal
@@ -76,7 +75,7 @@ class ProposedOnce(NaiveSegmenter):
         self._made: dict[str, Masks] = {}
 
     def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
-        digest = image_digest(frame.image_rgb)
+        digest = frame.digest
         if digest not in self._made:
             self._made[digest] = super().propose(frame, hints)
         return self._made[digest]

@@ -41,7 +41,7 @@ from sam_detect.interfaces import VectorStore
 from sam_detect.library import manifest as manifests
 from sam_detect.library import snapshot_reader
 from sam_detect.library.archive import write_archive
-from sam_detect.library.example import image_digest, with_checksums
+from sam_detect.library.example import with_checksums
 from sam_detect.library.library import Library
 from sam_detect.library.manifest import BATCH_PATTERN
 from sam_detect.library.reindex import reindex
@@ -100,7 +100,7 @@ def test_provenance_comes_back(store: VectorStore) -> None:
         assert example.added.endswith("+00:00")
         assert example.segmentation["size"] == [160, 160]
         assert example.vector is not None
-        assert example.picture in ("", image_digest(frame.image_rgb))
+        assert example.picture in ("", frame.digest)
         middle = example.crop.image_rgb[tuple(side // 2 for side in example.crop.mask.shape)]
         assert middle.tolist() == [200, 120, 60], "RGB of the disc"
 
@@ -171,7 +171,7 @@ def test_a_renamed_negative_has_the_id_of_one_learnt_so(store: VectorStore) -> N
     made = taught(store, "leaf")
     made.add_examples_from_file(discs("leaf"), disc_masks()[:1], "nut", negative=True)
     (old,) = [e for e in made.library.read() if e.negative]
-    digest = image_digest(made.read(discs("leaf")).image_rgb)
+    digest = made.read(discs("leaf")).digest
     made.library.remove(ids=[old.id])
     made.library.add([replace(old, picture=digest)], made.recipe)
     made.library.rename("nut", "date")

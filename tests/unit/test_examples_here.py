@@ -9,7 +9,6 @@ import pytest
 
 from sam_detect.api import SAMDetect
 from sam_detect.labelling.naming import or_by_others_here
-from sam_detect.library.example import image_digest
 from sam_detect.sources import to_frame
 from sam_detect.types import Classification, ExampleArrays, HardNegativeArrays
 from sam_detect.vector_store import MemoryVectorStore
@@ -84,7 +83,7 @@ def test_a_picture_with_enough_examples_has_a_snapshot_of_its_own(
     two_pictures: SAMDetect, tmp_path: Path
 ) -> None:
     snapshot = two_pictures.snapshot()
-    digest = image_digest(to_frame(discs("nut", 0)).image_rgb)
+    digest = to_frame(discs("nut", 0)).digest
     assert digest in snapshot.examples().sources
     here = snapshot.of_picture(digest)
     assert here is not None
@@ -102,9 +101,9 @@ def test_it_needs_other_pictures_and_enough_examples_that_are_not_negative() -> 
     first, second = discs("nut", 0), discs("nut", 1)
     for mask in disc_masks()[:3]:
         made.add_example(first, "nut", mask)
-    here = image_digest(to_frame(first).image_rgb)
+    here = to_frame(first).digest
     assert made.snapshot().of_picture(here) is None, "it would be the same as the whole"
     for number, mask in enumerate(disc_masks()[:3]):
         made.add_example(second, "nut", mask, negative=number == 0)
     assert made.snapshot().of_picture(here) is not None
-    assert made.snapshot().of_picture(image_digest(to_frame(second).image_rgb)) is None
+    assert made.snapshot().of_picture(to_frame(second).digest) is None

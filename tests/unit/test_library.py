@@ -36,14 +36,13 @@ from sam_detect.library import lookup, manifest, places
 from sam_detect.library.example import (
     Example,
     example_id,
-    image_digest,
     label_of,
 )
 from sam_detect.library.history import Added, with_label
 from sam_detect.library.library import Library
 from sam_detect.library.places import collection_of, library_of
 from sam_detect.library.webp import decode_webp, encode_webp
-from sam_detect.types import Crop, Masks, Point, Recipe
+from sam_detect.types import Crop, Frame, Masks, Point, Recipe
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 
 RECIPE = Recipe(
@@ -68,7 +67,7 @@ def test_ids_never_change() -> None:
     mask[0, 1:3, 2:5] = True
     rle = Masks.from_dense(mask).rle(0)
     assert rle == {"size": [4, 6], "counts": "9220003"}
-    digest = image_digest(picture)
+    digest = Frame(picture).digest
     assert digest == "49ac11c47bbc0392d6fb73f41424ea11"
     named = {"digest": digest, "mask_rle": rle, "label": "nut"}
     assert example_id(**named, negative=False) == "e006125f-6ee6-5d10-a83c-e0d670c29b1c"  # type: ignore[arg-type]
@@ -77,10 +76,10 @@ def test_ids_never_change() -> None:
 
 def test_an_id_is_of_the_pixels_and_the_mask_not_of_the_label_or_layout() -> None:
     picture = discs()[..., ::-1]
-    assert image_digest(picture) == image_digest(np.ascontiguousarray(picture))
-    assert image_digest(picture) != image_digest(picture.reshape(80, 320, 3))
+    assert Frame(picture).digest == Frame(np.ascontiguousarray(picture)).digest
+    assert Frame(picture).digest != Frame(picture.reshape(80, 320, 3)).digest
     rles = [Masks.from_dense(disc_masks()).rle(i) for i in range(5)]
-    digest = image_digest(picture)
+    digest = Frame(picture).digest
     ids = {example_id(digest=digest, mask_rle=rle, label="a", negative=False) for rle in rles}
     assert len(ids) == 5
     assert ids == {
