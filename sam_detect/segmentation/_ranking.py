@@ -142,7 +142,8 @@ eleven regions of 58 photographs and micrographs of seven kinds."""
 MAX_SHIFT = 2
 """Pixels that an outline may be moved."""
 MAX_SHIFT_SHARE = 0.12
-"""The same relative to the region's size: the root of its area, or twice a thin one's width."""
+"""The same relative to the region's size: the root of its area, or twice the width of one that is
+less solid than :data:`SOLIDITY_OF_LINES`."""
 
 
 class Ranker:
@@ -180,7 +181,8 @@ class Ranker:
         moves = np.arange(-MAX_SHIFT, MAX_SHIFT + 1)
         areas = np.array([region.area for region in regions])
         widths = 4 * areas / [len(region.outline_xy) for region in regions]
-        furthest = MAX_SHIFT_SHARE * np.minimum(np.sqrt(areas), widths)
+        solid = np.array([region.solidity for region in regions]) >= SOLIDITY_OF_LINES
+        furthest = MAX_SHIFT_SHARE * np.where(solid, np.sqrt(areas), widths)
         strengths[np.abs(moves)[:, None] > furthest] = -1
         best = moves[strengths.argmax(axis=0)].tolist()
         return [self._grown(region, by) for region, by in zip(regions, best, strict=True)]
