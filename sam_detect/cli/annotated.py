@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam_detect.cli.feedback import Failures, LearningReport, note
+from sam_detect.cli.options import refuse
 
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
@@ -124,6 +125,7 @@ class Annotations:
             annotated, problems = _of_dataset(dataset, paths)
             annotated = [replace(each, fit=fit) for each in annotated]
             annotated = choose(annotated, problems, file, tag=tag, label=label, pieces=pieces)
+            refuse("rows of YOLO are shares of the picture", "pixel_centres")
         if ranges:
             annotated = annotated_planes(
                 annotated, ranges, problems, elsewhere=False, max_pixels=max_pixels
@@ -145,6 +147,12 @@ class Annotations:
         for problem in problems:
             if problem not in elsewhere and named is None:  # else they were said already
                 failures.add(str(file), problem)
+
+    @property
+    def tags(self) -> set[str | None]:
+        """All that its outlines are called."""
+        every = (each for rows in self.by_name.values() for each in rows)
+        return {tag for image in every for one in image.outlines for tag in one.tags}
 
     def learn(
         self,

@@ -239,11 +239,14 @@ def _pipeline(settings: dict[str, Any]) -> Pipeline:
 
 
 def whole_numbers(option: str, text: str) -> tuple[int, ...]:
-    """The numbers of an option like ``--seeds 0,1,2``, each once, in their order."""
+    """The numbers of an option like ``--seeds 0,1,2``, each of them once."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdecimal() for part in parts):
         raise ConfigError(f"{option} takes whole numbers such as 0,1,2, got '{text}'")
-    return tuple(dict.fromkeys(int(part) for part in parts))
+    found = tuple(int(part) for part in parts)
+    if len({*found}) < len(found):
+        raise ConfigError(f"{option} takes each number once, got '{text}'")
+    return found
 
 
 @contextmanager

@@ -168,6 +168,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
         pieces,
     )
     _check_options(prompts, annotations, tag, negative_tag, workers)
+    _refuse_idle(prompts, annotations, tag)
     ranges = PlaneRanges(xy, z, t, channel)
     detector = open_detector(settings, learns=True)
     library = name_of_library(detector)
@@ -196,6 +197,8 @@ def learn(  # noqa: PLR0917 - click gives them by name
             fit=fit,
         )
         annotated = read(tag, label)
+        if annotated.tags and negative_tag is None and label not in annotated.tags:
+            options.refuse(f"all that is taken of {annotations} has names of its own", "label")
         if negative_tag is not None:
             wrong = read(negative_tag, label, named=tag or label)
         paths = list(annotated.by_name)
@@ -247,8 +250,6 @@ def _check_options(
     if prompts.pieces is not None and annotations is None and prompts.file in (None, "auto"):
         raise ConfigError("--pieces says what the pieces of an outline are: it needs --masks FILE "
                           "or --annotations FILE")  # fmt: skip
-    if annotations is None:
-        options.refuse("it is about the coordinates of --annotations", "pixel_centres")
     if annotations is not None:
         if prompts:
             raise ConfigError(
@@ -269,6 +270,19 @@ def _check_options(
             "--masks FILE, or --masks auto for the separate objects of one kind"
         )
     require_label(prompts.label)
+
+
+def _refuse_idle(prompts: _Prompts, annotations: Path | None, tag: str | None) -> None:
+    if annotations is None:
+        options.refuse("it is about the coordinates of --annotations", "pixel_centres", "fit")
+        if not prompts.boxes:
+            options.refuse("only the outline of a --box is ever a guess", "accept_guess")
+    elif tag is not None:
+        options.refuse(f"what --tag chooses is called '{tag}'", "label")
+    if prompts.negative:
+        options.refuse("nothing is learnt of what is around negatives", "exhaustive")
+        if prompts.file not in (None, "auto") and not prompts.boxes and not prompts.points:
+            options.refuse("--masks FILE has the outlines", *options.section("Proposals"))
 
 
 @dataclass

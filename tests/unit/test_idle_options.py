@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from dataset_files import coco, write
 from PIL import Image
 
 from sam_detect import SAMDetect
@@ -173,6 +175,20 @@ REFUSED = {
     "parts of other methods": ("evaluate {dir} --method a.b:C --top-k 3", "--top-k"),
     "coordinates of no file": ("learn {file} --label a --box 1,1,9,9 --pixel-centres",
                                "--pixel-centres"),
+    "how coordinates of no file fit": ("learn {file} --label a --box 1,1,9,9 --fit as-is", "--fit"),
+    "guesses of a mask": ("learn {file} --label a --masks {file} --accept-guess", "--accept-guess"),
+    "guesses of the separate": ("learn {file} --label a --masks auto --accept-guess",
+                                "--accept-guess"),
+    "guesses of a point": ("learn {file} --label a --point 30,30 --accept-guess", "--accept-guess"),
+    "the background of negatives": ("learn {file} --label a --masks {file} --negative --exhaustive",
+                                    "--exhaustive"),
+    "proposals for masks": ("learn {file} --label a --masks {file} --negative --max-proposals 9",
+                            "--max-proposals"),
+    "who proposes for masks": ("learn {file} --label a --masks {file} --negative --segmenter naive",
+                               "--segmenter"),
+    "a name beside a tag": ("learn {file} --annotations {coco} --tag nut --label a", "--label"),
+    "a name of those that have some": ("learn {file} --annotations {coco} --label a", "--label"),
+    "pixels in YOLO": ("learn {file} --annotations {yolo} --pixel-centres", "--pixel-centres"),
     "the crop of none": ("library show --output {dir}/x.png", "--output"),
     "a server's time": ("library stats --qdrant-timeout-s 3", "qdrant_timeout_s"),
     "of all libraries": ("library list --qdrant-timeout-s 3", "qdrant_timeout_s"),
@@ -190,7 +206,11 @@ def test_an_option_that_cannot_act_is_a_usage_error(
     file = tmp_path / "scene.png"
     Image.fromarray(scene()).save(file)
     line, option = REFUSED[case]
-    words = [each.format(dir=tmp_path, file=file) for each in line.split()]
+    data = coco(image={"file_name": "scene.png", "height": 200, "width": 260})
+    write(tmp_path / "scene.txt", "0 .1154 .15 .1077 .14")
+    places = {"dir": tmp_path, "file": file, "coco": write(tmp_path / "a.json", json.dumps(data)),
+              "yolo": write(tmp_path / "classes.txt", "nut")}  # fmt: skip
+    words = [each.format(**places) for each in line.split()]
     assert run(words) == 2
     [said] = [e for e in capfd.readouterr().err.splitlines() if e.startswith("error: ")]
     assert f"{option} would change nothing" in said or f"{option} changes nothing" in said
@@ -201,6 +221,8 @@ def test_the_same_options_are_taken_where_they_act(
 ) -> None:
     file = tmp_path / "scene.png"
     Image.fromarray(scene()).save(file)
+    mask = cv2.circle(np.zeros((200, 260), np.uint8), (30, 30), 14, 1, -1)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
     for line in (
         f"detect {file} --format geojson --output {tmp_path}/x.geojson --smoothing 2",
         f"detect {file} --format csv --output {tmp_path}/x.csv --explain",
@@ -208,5 +230,8 @@ def test_the_same_options_are_taken_where_they_act(
         f"detect {file} --similarity-threshold 0.5",
         f"video {tmp_path}/*.png --no-track --frame-rate 3 --json",
         "library list --lock-timeout-s 1",
+        f"learn {file} --label a --box 16,16,29,29 --accept-guess",
+        f"learn {file} --label a --masks {tmp_path}/mask.png --max-proposals 9",
+        f"learn {file} --annotations {tmp_path}/mask.png --label a --fit as-is --max-proposals 9",
     ):
         assert run(line.split()) == 0, (line, capfd.readouterr().err)
