@@ -274,7 +274,7 @@ def _outlined(
                     Masks.from_crops(size_hw=frame.size_hw, boxes_xyxy=[box], crops=[crop])
                 )
             else:
-                box_xywh, point = outline.bbox_xywh, outline.point_xy
+                box_xywh, point = outline.corners_xy or outline.bbox_xywh, outline.point_xy
                 shown = pipeline.outline(
                     frame,
                     [] if box_xywh is None else [box_xywh],

@@ -74,6 +74,22 @@ def share_inside(ring: Ring, size_hw: tuple[int, int]) -> float:
     return float(shapely.area(inside).sum() / area) if area else 1.0
 
 
+def is_rectangle(ring: Ring) -> bool:
+    """Whether four corners are those of a rectangle, upright or turned, within a pixel."""
+    if ring.shape != (4, 2):
+        return False
+    rays = ring - ring.mean(axis=0)
+    away = np.hypot(*rays.T)
+    halved = np.hypot(*(rays[:2] + rays[2:]).T) / 2
+    return bool(halved.max() <= 1 and np.abs(away - away.mean()).max() <= 1)
+
+
+def box_around(ring: Ring) -> tuple[float, float, float, float]:
+    """The upright box x, y, width, height around corners."""
+    (x0, y0), (x1, y1) = ring.min(axis=0).tolist(), ring.max(axis=0).tolist()
+    return x0, y0, x1 - x0, y1 - y0
+
+
 def polygons_to_crop(
     polygons: Sequence[Polygon], size_hw: tuple[int, int]
 ) -> tuple[tuple[int, int, int, int], BoolArray] | None:

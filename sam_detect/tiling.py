@@ -24,6 +24,7 @@ import numpy as np
 from sam_detect.interfaces import Segmenter
 from sam_detect.masks import BoolArray, IntArray, intersection
 from sam_detect.overlaps import Clashes, meeting_boxes, sparse_nms
+from sam_detect.polygons import box_around
 from sam_detect.scratch import release
 from sam_detect.types import NO_HINTS, Areas, Frame, Hints, Masks
 
@@ -209,10 +210,12 @@ def places(
     """Where a user says that objects are: ``(N, 4)`` boxes xyxy, and the areas of the smallest and
     of the largest, where boxes tell them. What is malformed, and reported by others, is left out.
     """
-    shown = [(x, y, x + w, y + h) for x, y, w, h in _finite(boxes_xywh, 4)]
+    turned = [np.reshape(each, (4, 2)) for each in _finite(boxes_xywh, 8)]
+    boxes = [*map(tuple, _finite(boxes_xywh, 4)), *map(box_around, turned)]
+    shown = [(x, y, x + w, y + h) for x, y, w, h in boxes]
     height, width = size_hw
     most = height * width
-    sizes = [math.ceil(min(ROUND * w * h, most)) for *_, w, h in _finite(boxes_xywh, 4)
+    sizes = [math.ceil(min(ROUND * w * h, most)) for *_, w, h in boxes
              if w > 0 and h > 0]  # fmt: skip
     shown += [(x, y, x + 1, y + 1) for x, y in _finite(points_xy, 2)]
     near = np.clip(np.array(shown, np.float64).reshape(-1, 4), 0, [width, height, width, height])

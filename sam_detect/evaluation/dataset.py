@@ -16,6 +16,7 @@ import numpy as np
 
 from sam_detect.errors import ImageError, MaskError, SamDetectError, one_line
 from sam_detect.masks import MaskRLE, rle_box_xywh, rle_to_mask
+from sam_detect.polygons import polygons_to_mask
 from sam_detect.sources import Plane, load_image, picture_size
 from sam_detect.types import Frame, Masks
 
@@ -33,6 +34,7 @@ class AnnotatedObject:
         mask_rle: full-size COCO RLE, or None where only the box is known.
         crowd: a region of many objects, or of one that cannot be compared: neither one to find,
             nor false to find things in.
+        corners_xy: ``x0, y0, ..., x3, y3`` of a turned box; empty for others.
     """
 
     id: Id
@@ -40,6 +42,7 @@ class AnnotatedObject:
     bbox_xywh: tuple[float, float, float, float]
     mask_rle: MaskRLE | None
     crowd: bool = False
+    corners_xy: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,8 @@ def masks_of(picture: AnnotatedPicture, objects: Sequence[AnnotatedObject]) -> M
 def _mask_of(each: AnnotatedObject, size_hw: tuple[int, int]) -> Masks:
     if each.mask_rle is not None:
         return Masks.from_dense(rle_to_mask(each.mask_rle), size_hw=size_hw)
+    if each.corners_xy:
+        return Masks.from_dense(polygons_to_mask([(np.reshape(each.corners_xy, (4, 2)),)], size_hw))
     height, width = size_hw
     x, y, w, h = each.bbox_xywh
     x0, y0 = min(round(x), width - 1), min(round(y), height - 1)
@@ -223,6 +228,7 @@ def annotated_object(
     mask_rle: MaskRLE | None = None,
     bbox_xywh: tuple[float, float, float, float] | None = None,
     crowd: bool = False,
+    corners_xy: tuple[float, ...] = (),
 ) -> AnnotatedObject:
     """An object by its outline, or else by its box; the box is that of the outline, or clipped.
 
@@ -247,7 +253,7 @@ def annotated_object(
         raise MaskError("its box is outside the picture")
     if (x0, y0, x1, y1) != (x, y, x + w, y + h):
         bbox_xywh = (x0, y0, x1 - x0, y1 - y0)
-    return AnnotatedObject(id, label, bbox_xywh, None, crowd)
+    return AnnotatedObject(id, label, bbox_xywh, None, crowd, corners_xy)
 
 
 def ids_by_name(builder: DatasetBuilder, names: dict[Id, str], used: set[Id]) -> dict[str, Id]:

@@ -256,4 +256,4 @@ def outlines(
     """The examples' outlines. A box is given the outline that a user's box would get."""
     if all(o.mask_rle is not None for o in objects):
         return masks_of(picture, objects)
-    return outline(frame, [o.bbox_xywh for o in objects])
+    return outline(frame, [o.corners_xy or o.bbox_xywh for o in objects])

@@ -34,7 +34,7 @@ from sam_detect.formats.values import (
     to_json_bytes,
 )
 from sam_detect.masks import BoolArray
-from sam_detect.polygons import checked_ring, mask_polygons, polygons_to_crop
+from sam_detect.polygons import checked_ring, is_rectangle, mask_polygons, polygons_to_crop
 from sam_detect.types import AnnotatedImage, Annotation
 from sam_detect.types.annotations import checked_size
 
@@ -43,7 +43,9 @@ UNTAGGED = "unknown"
 MAX_MASK_PIXELS, MAX_MASK_RINGS = 1 << 26, 25_000
 """Of all masks of a file: pixels, and pieces and holes."""
 CORNERED = ("polygon", "rotation", "quadrilateral", "oriented_rectangle")
-"""Shapes that are their corners; the boxes that X-AnyLabeling and others turn are some."""
+"""Shapes that are their corners."""
+TURNED = ("rotation", "oriented_rectangle")
+"""The boxes that X-AnyLabeling and others turn."""
 CIRCLE_CORNERS = 64
 FAR = 10**7
 
@@ -134,12 +136,16 @@ def _annotation(shape: Any, spent: Counter[str]) -> Annotation:
         id=shape.get("id"),
     )
     kind = shape.get("shape_type") or "polygon"
+    if kind in TURNED and len(points) == 4 and is_rectangle(corners := checked_ring(points)):
+        return found.turned(corners)
     if kind in CORNERED:
         return replace(found, polygons=((checked_ring(points),),))
     if kind == "rectangle" and len(points) in (2, 4):  # by all corners, as X-AnyLabeling writes it
         corners = np.array([checked_point(each) for each in points])
         (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
         if not (np.isclose(corners, (x0, y0)) | np.isclose(corners, (x1, y1))).all():
+            if is_rectangle(corners):
+                return found.turned(corners)
             return replace(found, polygons=((checked_ring(corners),),))
         box_polygon(x0, y0, x1, y1)  # raises where it has no area
         return replace(found, bbox_xywh=(x0, y0, x1 - x0, y1 - y0))

@@ -116,6 +116,8 @@ def polygons_of(annotation: Annotation) -> tuple[Polygon, ...]:
         return tuple(mask_polygons(crop, box))
     if annotation.polygons or annotation.bbox_xywh is None:
         return annotation.polygons
+    if annotation.corners_xy:
+        return ((np.reshape(annotation.corners_xy, (4, 2)),),)
     x, y, w, h = annotation.bbox_xywh
     return (box_polygon(x, y, x + w, y + h),)
 

@@ -93,6 +93,8 @@ def _coarse(
             raise MaskError("only a point of it is known")
         x, y, w, h = outline.bbox_xywh
         corners = np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], np.float64)
+        if outline.corners_xy:
+            corners = np.reshape(outline.corners_xy, (4, 2))
         found = polygons_to_crop([(corners,)], size_hw) if w > 0 and h > 0 else None
         if found is None:
             raise MaskError("its box has no pixel inside the picture")
@@ -169,7 +171,7 @@ def _answer(
     if polygons_to_crop(polygons, coarse.size_hw) is None:
         return "it is too small for this smoothing"
     return replace(
-        outline, polygons=polygons, mask_rle=None, bbox_xywh=None,
+        outline, polygons=polygons, mask_rle=None, bbox_xywh=None, corners_xy=(),
         tags=outline.tags if how.output_tag is None else (how.output_tag, *outline.tags[1:]),
         properties={**outline.properties, "refined_by": by, "refined_iou": round(iou, 4)}
         | ({} if outline.id is None else {"refined_from": str(outline.id)}),

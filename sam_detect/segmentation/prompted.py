@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from sam_detect.errors import MaskError
 from sam_detect.interfaces import PromptedSegmenter, Segmenter
 from sam_detect.masks import BoolArray, FloatArray, intersection
+from sam_detect.polygons import Ring, box_around, is_rectangle
 from sam_detect.segmentation._regions import large_holes
 from sam_detect.types import Frame, ImageRGB, Masks
 
@@ -40,6 +42,9 @@ GROUND_SHARE, GROUND_SIDES, AT_SIDE = 0.2, 2, 0.02
 sides: within the last figure, relative to the image."""
 GUESS = """no object that was proposed fits it, so its outline is a guess: it is learnt only with \
 --accept-guess (in Python accept_guess=True)"""
+VIEW_SIDE, VIEW_MARGIN, MOST_TURNED = 1024, 8, 32_000
+"""Pixels of the longer side of a turned box in its view, at most; of what is seen around it, at
+least; and of the sides of what OpenCV turns, at most."""
 GRABCUT_ROUNDS = 4
 GRABCUT_SIDE = 300
 Numbers = Sequence[float]
@@ -88,7 +93,8 @@ def outline(
         frame: the image.
         segmenter: makes them, if it is a :class:`~sam_detect.interfaces.PromptedSegmenter`.
         propose: returns the proposals among which they are chosen otherwise; called only if needed.
-        boxes_xywh: ``x, y, width, height`` in pixels; clipped to the image.
+        boxes_xywh: ``x, y, width, height`` in pixels; clipped to the image. Or the corners ``x0,
+            y0, ..., x3, y3`` of a turned box.
         points_xy: ``x, y`` in pixels, each on an object.
         of_finds: whether the boxes may be those of detections: a proposal with exactly the given
             box is then taken, whatever else is in the box.
@@ -97,6 +103,20 @@ def outline(
         MaskError: a box or point is malformed, in fractions or outside the image, or nothing is at
             a point.
     """
+    turned = [_numbers(box, 8) for box in boxes_xywh]
+    if any(turned):
+        one = partial(outline, frame, segmenter, propose=propose, of_finds=of_finds)
+        parts = [
+            one(boxes_xywh=[box]) if corners is None
+            else _in_turned_box(frame, segmenter, np.array(corners).reshape(4, 2))
+            for box, corners in zip(boxes_xywh, turned, strict=True)
+        ]  # fmt: skip
+        parts.append(one(points_xy=points_xy))
+        return Outlined(
+            Masks.concatenate([each.masks for each in parts]),
+            np.concatenate([each.box_ious for each in parts]),
+            np.concatenate([each.fits for each in parts]),
+        )
     for box in boxes_xywh:
         _require_pixels(box, frame.size_hw)
     count = len(boxes_xywh) + len(points_xy)
@@ -119,6 +139,38 @@ def outline(
     boxed = slice(len(boxes_xywh))
     fits[boxed] = ious[boxed] >= FITTING_BOX_IOU if fitting is None else fitting
     return Outlined(Masks.concatenate([by_box, by_point]), ious, fits)
+
+
+def _in_turned_box(frame: Frame, segmenter: Segmenter, corners: Ring) -> Outlined:
+    """The mask of a turned box: that of the upright box in a view that is turned with it."""
+    named = ",".join(f"{value:g}" for value in corners.ravel())
+    sides = np.linalg.norm(np.diff(corners[:3], axis=0), axis=1)
+    if not is_rectangle(corners) or not sides.min() > 0:
+        raise MaskError(f"a turned box is the corners of a rectangle, got {named}")
+    clip_box(box_around(corners), frame.size_hw)
+    sides *= min(1, VIEW_SIDE / sides.max())
+    margin = max(VIEW_MARGIN, round(sides.max() / 2))
+    w, h = size = (np.ceil(sides).astype(int) + 2 * margin).tolist()
+    ends = np.array([(0, 0), (sides[0], 0), (0, sides[1])]) + margin
+    turn = cv2.getAffineTransform(corners[[0, 1, 3]].astype(np.float32), ends.astype(np.float32))
+    view = np.array([[(0, 0), (w, 0), (w, h), (0, h)]], np.float64)
+    reach = cv2.transform(view, cv2.invertAffineTransform(turn))[0].astype(np.float64)
+    x0, y0, x1, y1 = clip_box(box_around(reach), frame.size_hw)
+    if max(x1 - x0, y1 - y0) > MOST_TURNED:
+        raise MaskError(f"the turned box {named} is too large: outline what is in it")
+    turn[:, 2] += turn[:, :2] @ (x0 + 0.5, y0 + 0.5) - 0.5  # OpenCV counts from pixels' centres
+    window = np.ascontiguousarray(frame.image_rgb[y0:y1, x0:x1])
+    pixels = cv2.warpAffine(window, turn, size, borderMode=cv2.BORDER_REPLICATE)
+    found = outline(
+        replace(frame, image_rgb=pixels.astype(np.uint8), source_id=f"{frame.source_id}#{named}"),
+        segmenter, propose=segmenter.segment, boxes_xywh=[(margin, margin, *sides.tolist())],
+    )  # fmt: skip
+    mask, inside = np.zeros((h, w), np.uint8), np.s_[margin : h - margin, margin : w - margin]
+    mask[inside] = found.masks.dense(0)[inside] * np.uint8(255)
+    back = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    whole = np.zeros(frame.size_hw, np.bool_)
+    whole[y0:y1, x0:x1] = cv2.warpAffine(mask, turn, (x1 - x0, y1 - y0), flags=back) > 127
+    return replace(found, masks=Masks.from_dense(whole))
 
 
 def box_problem(box_xywh: Numbers, size_hw: tuple[int, int]) -> str:

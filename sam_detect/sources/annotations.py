@@ -23,7 +23,7 @@ import numpy as np
 from sam_detect.errors import ImageError, LibraryError, MaskError
 from sam_detect.formats.values import short
 from sam_detect.labels import normalised_label, shown_label
-from sam_detect.polygons import coco_polygons
+from sam_detect.polygons import Ring, checked_ring, coco_polygons
 from sam_detect.types import AnnotatedImage, Annotation
 from sam_detect.types.annotations import checked_size
 
@@ -381,10 +381,8 @@ def _outline(
         segmentation = [each for each in segmentation if each != []] or None
     attributes = annotation.get("attributes")
     attributes = attributes if isinstance(attributes, dict) else {}
-    if segmentation is None and box is not None:
-        segmentation = _turned_box(box, attributes.get("rotation"))
     is_rle = isinstance(segmentation, dict)
-    return Annotation(
+    found = Annotation(
         tags=(categories[annotation["category_id"]],),
         polygons=() if is_rle or segmentation is None else tuple(coco_polygons(segmentation)),
         mask_rle=segmentation if is_rle else None,
@@ -395,9 +393,11 @@ def _outline(
         # CVAT marks every brushed mask so; its rows say "occluded", and it has no crowds.
         crowd=annotation.get("iscrowd") not in (None, 0, "0") and "occluded" not in attributes,
     )
+    corners = None if segmentation or not box else _turned_box(box, attributes.get("rotation"))
+    return found if corners is None else found.turned(corners)
 
 
-def _turned_box(box: tuple[float, float, float, float], degrees: Any) -> Any:
+def _turned_box(box: tuple[float, float, float, float], degrees: Any) -> Ring | None:
     """The corners of a box that CVAT's ``rotation`` turns clockwise about its centre; None of one
     that it does not turn."""
     if not isinstance(degrees, (int, float)) or not math.isfinite(degrees) or not degrees % 180:
@@ -406,7 +406,7 @@ def _turned_box(box: tuple[float, float, float, float], degrees: Any) -> Any:
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     corners = np.array([(-w, -h), (w, -h), (w, h), (-w, h)]) / 2 @ [(cos, sin), (-sin, cos)]
     centre = np.array([x + w / 2, y + h / 2])
-    return [(corners + centre).ravel().tolist()]
+    return checked_ring(corners + centre)
 
 
 def _visible_point(keypoints: Any) -> tuple[float, float] | None:

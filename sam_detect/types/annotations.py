@@ -20,7 +20,7 @@ from sam_detect.masks import (
     rle_to_crop,
     rle_to_mask,
 )
-from sam_detect.polygons import Polygon, mask_polygons, polygons_to_crop
+from sam_detect.polygons import Polygon, Ring, box_around, mask_polygons, polygons_to_crop
 
 MAX_MASK_PIXELS = 1 << 28
 Location = tuple[int, int, int]
@@ -32,13 +32,15 @@ class Annotation:
     """One annotated object.
 
     Its outline is the first of these that is there: ``mask_rle``, ``polygons``; else only its box
-    or a point of it is known.
+    (turned or upright) or a point of it is known.
 
     Attributes:
         tags: its names; the first is its label. Empty for an object without one.
         polygons: its parts with their holes; x, y in pixels, pixel ``i`` covers ``[i, i + 1]``.
         mask_rle: COCO RLE of the whole picture, as a file says it; checked by :meth:`crop`.
         bbox_xywh: the box in pixels, or None.
+        corners_xy: ``x0, y0, ..., x3, y3`` of a turned box, of which ``bbox_xywh`` is the upright
+            one around it; empty for others.
         point_xy: a point of it in pixels, or None.
         location: the plane of a stack that it lies in, or None.
         properties: name to number or text: what was measured, such as ``similarity``.
@@ -56,6 +58,7 @@ class Annotation:
     polygons: tuple[Polygon, ...] = ()
     mask_rle: Mapping[str, Any] | None = None
     bbox_xywh: tuple[float, float, float, float] | None = None
+    corners_xy: tuple[float, ...] = ()
     point_xy: tuple[float, float] | None = None
     location: Location | None = None
     properties: Mapping[str, Any] = field(default_factory=dict)
@@ -112,6 +115,12 @@ class Annotation:
         rle = self.rle(size_hw)
         return None if rle is None else rle_to_mask(rle)
 
+    def turned(self, corners: Ring) -> Annotation:
+        """The same object by the corners of a turned box."""
+        return replace(
+            self, corners_xy=tuple(corners.ravel().tolist()), bbox_xywh=box_around(corners)
+        )
+
     def scaled(self, x: float, y: float) -> Annotation:
         """The same object in a picture whose sides are so many times as long; run lengths become
         polygons. Raises ``MaskError`` where these are malformed."""
@@ -128,6 +137,9 @@ class Annotation:
             polygons=tuple(tuple(ring * (x, y) for ring in polygon) for polygon in polygons),
             mask_rle=None,
             bbox_xywh=box and (box[0] * x, box[1] * y, box[2] * x, box[3] * y),
+            corners_xy=tuple(
+                value * (y if number % 2 else x) for number, value in enumerate(self.corners_xy)
+            ),
             point_xy=point and (point[0] * x, point[1] * y),
         )
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_harness import DISCS, SQUARES, Command, box_around, in_this_process, saved
+from PIL import Image
 
 FILES = {
     "geojson": "found.geojson",
@@ -71,6 +74,45 @@ def test_a_yolo_dataset_is_learnt(sam: Command, picture: Path) -> None:
     assert f"learnt {len(rows)} examples" in ran.err
     ran = sam("learn", picture, "--annotations", "set", "--library", "again")
     ran.failed("no annotation that can be used", code=1)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"names": ["disc", "square", "fig"]}, ("category 'fig'", "no object")),
+        ({"val": "images/val"}, ("val: images/val", "passed over")),
+        ({"test": ["images/test", "../test"]}, ("test: images/test", "passed over")),
+        ({"val": "empty", "names": {"0": "disc", "7": "x"}}, ("val: empty", "passed over", "'x'")),
+        ({"train": "gone"}, ("train: gone", "passed over")),
+    ],
+)
+def test_what_a_yolo_dataset_does_not_have_is_said_and_is_no_failure(
+    sam: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    more: dict[str, Any],
+    words: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAM_DETECT_HOME", str(tmp_path / "home"))
+    Path("set/images").mkdir(parents=True)
+    Path("set/empty").mkdir()
+    saved(Path("set/images/shapes.png"))
+    saved(Path("set/images/without.png"))
+    box = [float(each) for each in box_around(*DISCS[0]).split(",")]
+    x, y, w, h = box[0] + box[2] / 2, box[1] + box[3] / 2, box[2], box[3]
+    width, height = Image.open("set/images/shapes.png").size
+    Path("set/labels").mkdir()
+    Path("set/labels/shapes.txt").write_text(f"0 {x / width} {y / height} {w / width} {h / height}")
+    settings = {"names": ["disc"], "train": "images"} | more
+    Path("set/data.yaml").write_text(json.dumps(settings))
+    ran = sam("learn", "set/images", "--annotations", "set").worked()
+    assert "learnt 1 example" in ran.err
+    said = "\n".join(line for line in ran.err.splitlines() if line.startswith("warning: "))
+    assert "without a label file, 1 in all" in said
+    assert not [word for word in words if word not in said], said
+    shutil.rmtree("set/images")
+    sam("learn", ".", "--annotations", "set").failed(code=1)
 
 
 def features(**tags: list[tuple[int, int]]) -> str:

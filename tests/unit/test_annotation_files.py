@@ -418,9 +418,21 @@ def test_a_rectangle_by_its_corners_is_a_box(tmp_path: Path, points: list[list[f
     assert image.size_hw == SIZE
 
 
-@pytest.mark.parametrize("kind", ["rotation", "rectangle", "quadrilateral"])
-def test_a_turned_rectangle_is_its_outline(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["rotation", "rectangle", "oriented_rectangle"])
+def test_a_turned_rectangle_is_a_box(tmp_path: Path, kind: str) -> None:
     corners: list[list[float]] = [[10, 2], [18, 10], [14, 14], [6, 6]]
+    file = write(tmp_path, "a.json", labelme_file(kind, corners, direction=0.8))
+    [image], _ = read_annotations(file, PICTURES)
+    [found] = image.outlines
+    assert not found.is_outlined
+    assert found.corners_xy == (10, 2, 18, 10, 14, 14, 6, 6)
+    assert found.bbox_xywh == (6, 2, 12, 12)
+    assert found.scaled(2, 3).corners_xy == (20, 6, 36, 30, 28, 42, 12, 18)
+
+
+@pytest.mark.parametrize("kind", ["rotation", "rectangle", "quadrilateral"])
+def test_other_corners_are_an_outline(tmp_path: Path, kind: str) -> None:
+    corners: list[list[float]] = [[10, 2], [18, 10], [14, 14], [2, 6]]
     file = write(tmp_path, "a.json", labelme_file(kind, corners, direction=0.8))
     [image], _ = read_annotations(file, PICTURES)
     assert image.outlines[0].bbox_xywh is None

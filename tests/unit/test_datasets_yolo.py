@@ -29,8 +29,8 @@ from sam_detect.errors import ImageError, SamDetectError, UnavailableError
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.readers import open_dataset
 
-POLYGON = "1 0.25 0.1666667 0.75 0.1666667 0.75 0.6666667 0.25 0.6666667"
-"""``SQUARE`` in shares of 8 x 6 pixels."""
+POLYGON = "1 0.25 0.1666667 0.5 0.1666667 0.75 0.1666667 0.75 0.6666667 0.25 0.6666667"
+"""``SQUARE`` in shares of 8 x 6 pixels, with a fifth point: four would be those of a box."""
 BOX = "0 0.5 0.5 0.25 0.5"
 
 
@@ -47,15 +47,87 @@ def test_a_confidence_and_a_track_are_no_coordinates(
         open_dataset(yolo_folder(tmp_path / "b", BOX + behind, names=["nut"]))
     ).objects
     assert (found.mask_rle is None, found.bbox_xywh) == (box, (3, 1.5, 2, 3))
-    outlined = open_dataset(yolo_folder(tmp_path / "p", POLYGON.replace("1 ", "0 ", 1) + behind,
-                                        names=["nut"]))  # fmt: skip
-    np.testing.assert_array_equal(mask_of(only_object(outlined)), square_mask())
+    second = POLYGON + (" .6 3" if len(behind.split()) > 1 else " .6")
+    rows = POLYGON.replace("1 ", "0 ", 1) + f"{behind}\n{second}"
+    outlined = only_picture(open_dataset(yolo_folder(tmp_path / "p", rows))).objects
+    for each in outlined:
+        np.testing.assert_array_equal(mask_of(each), square_mask())
 
 
 def test_a_triangle_stays_one(tmp_path: Path) -> None:
-    for row in ("0 0.1 0.1 0.9 0.1 0.5 0.9", "0 0 0 1 0 0 1", "0 0.1 0.1 0.9 0.1 0.5 1.0"):
+    for row in ("0 0.1 0.1 0.9 0.1 0.5 0.9", "0 0 0 1 0 0 1", "0 0.1 0.1 0.9 0.1 0.5 1.0",
+                "0 .1 .1 .9 .1 .5 1", "0 .2 .9 .9 .5 .1 0"):  # fmt: skip
         dataset = open_dataset(yolo_folder(tmp_path, row, names=["nut"]))
         assert only_object(dataset).mask_rle is not None
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["0 0 0 .7 0 1 .5 .5 1", "0 .1 .1 .9 .1 .9 .9 .5 1", "0 .1 .9 .9 .9 .9 .2 .5 0",
+     "0 .1 .1 .9 .1 .9 .9 1 1", "0 .1 .9 .5 .8 .9 .9 .9 .2 0 0", "0 .5 .5 .4 .4 .5 1"],
+)  # fmt: skip
+def test_a_last_coordinate_may_be_a_whole_number(tmp_path: Path, row: str) -> None:
+    """Beside a polygon that ends otherwise it is no track, nor is a triangle a box."""
+    others = "0 .1 .1 .5 .1 .6 .3 .2 .4"
+    point = [float(each) for each in row.split()[1:]]
+    written = " ".join(f"{each:.6f}" for each in point)
+    found = []
+    for text in (row[2:], written):
+        folder = yolo_folder(tmp_path, f"{others}\n0 {text}")
+        picture(folder / "images" / "train" / "a.png", (60, 80))
+        found.append(only_picture(open_dataset(folder)).objects[1])
+    np.testing.assert_array_equal(mask_of(found[0]), mask_of(found[1]))
+
+
+def test_a_polygon_alone_keeps_its_last_corner(tmp_path: Path) -> None:
+    found = only_object(open_dataset(yolo_folder(tmp_path, "0 .1 .1 .9 .1 .9 .9 .5 1")))
+    assert found.bbox_xywh[3] == 5  # down to the edge
+
+
+def turned(cx: float, cy: float, w: float, h: float, degrees: float) -> str:
+    """A row of a turned box in a picture of 80 x 60 pixels."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    corners = np.array([(-w, -h), (w, -h), (w, h), (-w, h)]) / 2 @ [(cos, sin), (-sin, cos)]
+    return "0 " + " ".join(f"{v:.5f}" for v in (np.add(corners, (cx, cy)) / (80, 60)).ravel())
+
+
+@pytest.mark.parametrize("degrees", [30, 0, 90, 45, -10])
+def test_rows_of_rectangles_are_turned_boxes(tmp_path: Path, degrees: float) -> None:
+    rows = f"{turned(40, 30, 30, 12, degrees)}\n{turned(20, 30, 10, 10, 20)}"
+    folder = yolo_folder(tmp_path, rows, names=["nut"])
+    picture(folder / "images" / "train" / "a.png", (60, 80))
+    dataset = open_dataset(folder)
+    one_problem(dataset, "four corners", "turned boxes")
+    assert dataset.boxes_only
+    first = only_picture(dataset).objects[0]
+    c, s = abs(np.cos(np.radians(degrees))), abs(np.sin(np.radians(degrees)))
+    size = 30 * c + 12 * s, 30 * s + 12 * c
+    assert first.bbox_xywh[2:] == pytest.approx(size, abs=0.01)
+    assert first.corners_xy == pytest.approx(
+        np.array(rows.split()[1:9], float) * ([80, 60] * 4), abs=0.01
+    )
+
+
+def test_turned_boxes_at_the_edge_and_bad_rows_change_nothing(tmp_path: Path) -> None:
+    cut = "0 0 .2 .2 .1 .3 .4 0 .5"  # two corners were moved to the picture's edge
+    rows = f"{turned(40, 30, 30, 12, 30)}\n0 a b c\n{cut}"
+    folder = yolo_folder(tmp_path, rows, names=["nut"])
+    picture(folder / "images" / "train" / "a.png", (60, 80))
+    dataset = open_dataset(folder)
+    assert len(dataset.problems) == 2
+    first, second = only_picture(dataset).objects
+    assert first.corners_xy
+    assert (second.corners_xy, second.mask_rle) == ((), None)
+    assert second.bbox_xywh == pytest.approx((0, 6, 24, 24))
+
+
+@pytest.mark.parametrize("other", ["0 .1 .1 .5 .1 .6 .3 .2 .9", "0 .1 .1 .5 .1 .6 .3", BOX])
+def test_a_rectangle_in_a_dataset_of_outlines_is_one(tmp_path: Path, other: str) -> None:
+    folder = yolo_folder(tmp_path, f"{turned(40, 30, 30, 12, 30)}\n{other}", names=["nut"])
+    picture(folder / "images" / "train" / "a.png", (60, 80))
+    first = only_picture(open_dataset(folder)).objects[0]
+    assert first.mask_rle is not None
+    assert not first.corners_xy
 
 
 @pytest.mark.parametrize("layout", ["label studio", "cvat", "labelimg", "labels", "windows"])

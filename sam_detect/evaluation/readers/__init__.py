@@ -225,6 +225,7 @@ def _usable(
                     else outline.rle(size_hw),
                     bbox_xywh=outline.bbox_xywh,
                     crowd=outline.crowd,
+                    corners_xy=outline.corners_xy,
                 )
             except MaskError as error:
                 builder.note(what, error)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 from unicodedata import normalize
+
+import numpy as np
 
 from sam_detect.errors import ImageError, LibraryError, MaskError
 from sam_detect.evaluation.dataset import (
@@ -26,7 +29,7 @@ from sam_detect.evaluation.dataset import (
 )
 from sam_detect.labels import normalised_label
 from sam_detect.plain_yaml import PlainYAMLError, read_yaml
-from sam_detect.polygons import coco_polygons, pycocotools_rle
+from sam_detect.polygons import box_around, coco_polygons, is_rectangle, pycocotools_rle
 from sam_detect.sources import find_images
 from sam_detect.sources.annotations import match_pictures, read_text
 
@@ -63,9 +66,10 @@ def read(file: Path, *, max_pixels: int) -> Dataset:
     in each path); the split is a field of each picture.
 
     A row is ``class x y w h`` or ``class`` and the ``x y`` of three or more points, in shares of
-    the picture; a confidence and the number of a track may follow. An object's id is its label file
-    and line. A picture without a label file holds no object. Nothing outside the folder of ``file``
-    is read, wherever its paths lead.
+    the picture; a confidence and the number of a track may follow. Where all rows are four corners
+    of rectangles, these are turned boxes (OBB). An object's id is its label file and line. A
+    picture without a label file holds no object. Nothing outside the folder of ``file`` is read,
+    wherever its paths lead.
     """
     settings = _settings(file)
     root = file.parent.parent if file.parent.name == "labels" else file.parent
@@ -74,6 +78,7 @@ def read(file: Path, *, max_pixels: int) -> Dataset:
     used: set[Id] = set()
     missing = 0
     labels: dict[Path, str] = {}
+    files: list[tuple[str, str, str, Path, tuple[int, int]]] = []
     written = {normalize("NFC", str(each)): each for each in root.rglob("*.txt")}
     for path, split in _pictures(root, settings, builder).items():
         what = relative(path, root)
@@ -85,9 +90,14 @@ def read(file: Path, *, max_pixels: int) -> Dataset:
         size_hw = builder.size_of(path, what)
         if size_hw is None:
             continue
+        files.append((path, split, what, label_file, size_hw))
+    form = _form((label_file, size_hw) for *_, label_file, size_hw in files)
+    if form.corners:
+        builder.note("rows of four corners", "they are rectangles, and taken as turned boxes")
+    for path, split, what, label_file, size_hw in files:
         found: list[tuple[Id, AnnotatedObject]] = []
         if label_file.exists():
-            found += _objects(label_file, root, size_hw, names, builder)
+            found += _objects(label_file, root, size_hw, names, form, builder)
         else:
             missing += 1
         used |= {number for number, _ in found}
@@ -170,8 +180,9 @@ def _pictures_of(
     """The pictures in a folder, or those that a text file lists."""
     what = f"{split}: {value}" if isinstance(value, str) else split
     place = _inside(root, base, value)
-    if place is None:
-        builder.note(what, f"no such folder in {root}")
+    if place is None or (place.is_dir() and not any(place.iterdir())):
+        empty = "no such folder in" if place is None else "nothing is in this folder of"
+        builder.note(what, f"{empty} {root}: passed over")
         return []
     try:
         if place.is_dir():
@@ -222,17 +233,60 @@ def _note_strays(labels: dict[Path, str], root: Path, builder: DatasetBuilder) -
                 builder.note(relative(file, root), "a label file without a picture")
 
 
-def _objects(
+class _Form(NamedTuple):
+    """What the rows of a dataset together say of each."""
+
+    polygons: bool
+    """Some have more numbers than a box, a confidence and a track."""
+    tracks: bool
+    """Those of a file end in whole numbers, of which one above 1 is no coordinate."""
+    corners: bool
+    """All are four corners: of rectangles, where these lie within the picture."""
+
+
+def _form(files: Iterable[tuple[Path, tuple[int, int]]]) -> _Form:
+    polygons = tracks = others = corners = False
+    for file, size_hw in files:
+        rows = list[list[str]]()
+        with suppress(ImageError):  # it is named when it is read for its objects
+            rows = [row.split()[1:] for row in _lines(file) if row.strip()]
+        polygons = polygons or any(len(row) > 6 for row in rows)
+        tracked = not tracks and bool(rows) and all(map(_may_have_track, rows))
+        tracks = tracks or (tracked and any(float(row[-1]) > 1 for row in rows))
+        for row in () if others else rows:
+            with suppress(ValueError):  # said of the row
+                ring = np.array(row, np.float64)
+                inside = bool((ring > 0).all() and (ring < 1).all())
+                square = ring.size == 8 and is_rectangle(ring.reshape(4, 2) * size_hw[::-1])
+                corners |= square
+                others |= not square and (inside or ring.size != 8)
+    return _Form(polygons, tracks, corners and not others)
+
+
+def _may_have_track(numbers: Sequence[str]) -> bool:
+    """Whether a confidence and the number of a track may be the last of a row."""
+    with suppress(ValueError):
+        even = len(numbers) > 5 and len(numbers) % 2 == 0
+        return even and numbers[-1].isdecimal() and 0 <= float(numbers[-2]) <= 1
+    return False
+
+
+def _lines(file: Path) -> list[str]:
+    return read_text(file, "a label file").splitlines()
+
+
+def _objects(  # noqa: PLR0917 - all that a row means
     file: Path,
     root: Path,
     size_hw: tuple[int, int],
     names: dict[Id, str],
+    form: _Form,
     builder: DatasetBuilder,
 ) -> Iterator[tuple[Id, AnnotatedObject]]:
     """The objects of a label file with their classes; what cannot be used is noted."""
     shown = relative(file, root)
     try:
-        rows = read_text(file, "a label file").splitlines()
+        rows = _lines(file)
     except ImageError as error:
         builder.note(shown, error)
         return
@@ -243,31 +297,36 @@ def _objects(
         try:
             if lines.setdefault(row, line) != line:
                 raise MaskError(f"it is the same as line {lines[row]}")
-            yield _object(row, f"{shown}:{line}", size_hw, names)
+            yield _object(row, f"{shown}:{line}", size_hw, names, form)
         except MaskError as error:
             builder.note(f"annotation {shown}:{line}", error)
 
 
 def _object(
-    row: str, name: str, size_hw: tuple[int, int], names: dict[Id, str]
+    row: str, name: str, size_hw: tuple[int, int], names: dict[Id, str], form: _Form
 ) -> tuple[Id, AnnotatedObject]:
-    number, values = _numbers(row)
+    number, values = _numbers(row, form)
     if number not in names:
         raise MaskError(f"its class {number:g} is not among the names of the classes")
     height, width = size_hw
     scaled = [value * (height if i % 2 else width) for i, value in enumerate(values)]
-    box = rle = None
-    if len(scaled) == 4:
+    box, rle, corners = None, None, tuple[float, ...]()
+    if form.corners:
+        ring = np.reshape(scaled, (-1, 2))
+        box, corners = box_around(ring), tuple(scaled) if is_rectangle(ring) else ()
+    elif len(scaled) == 4:
         x, y, w, h = scaled
         box = (x - w / 2, y - h / 2, w, h)
     else:
         rle = pycocotools_rle(coco_polygons([scaled]), size_hw)
     label = names[int(number)]
-    found = annotated_object(id=name, label=label, size_hw=size_hw, mask_rle=rle, bbox_xywh=box)
+    found = annotated_object(
+        id=name, label=label, size_hw=size_hw, mask_rle=rle, bbox_xywh=box, corners_xy=corners
+    )
     return int(number), found
 
 
-def _numbers(row: str) -> tuple[float, list[float]]:
+def _numbers(row: str, form: _Form) -> tuple[float, list[float]]:
     """Class number and coordinates of a row, without the confidence and the number of a track that
     programs write behind what they found."""
     try:
@@ -276,9 +335,12 @@ def _numbers(row: str) -> tuple[float, list[float]]:
         raise MaskError("it is not a row of numbers") from error
     if not all(map(math.isfinite, (number, *values))):
         raise MaskError("it has a number that is not finite")
-    whole = [text.isdecimal() for text in row.split()[1:]]
-    tracked = len(values) > 5 and len(values) % 2 == 0 and whole[-1] and 0 <= values[-2] <= 1
-    if tracked and (values[-1] > 1 or not any(whole[:-1])):
+    # A triangle is no box of the picture, but for what is lost by rounding.
+    inside = all(
+        abs(values[i] - 0.5) + values[i + 2] / 2 < 0.501 for i in (0, 1) if len(values) > 5
+    )
+    boxed = len(values) == 6 and not form.polygons and inside
+    if _may_have_track(row.split()[1:]) and (form.tracks or boxed):
         del values[-2:]
     elif len(values) > 4 and len(values) % 2 and 0 <= values[-1] <= 1:
         del values[-1]
