@@ -14,6 +14,7 @@ from sam_detect.features.placement import placed
 from sam_detect.library.example import Example
 from sam_detect.models.catalogue import made_with_weights
 from sam_detect.pipeline import Pipeline
+from sam_detect.polygons import require_mostly_inside
 from sam_detect.registry import BUILT_IN
 from sam_detect.sources import Plane
 from sam_detect.sources.annotated_planes import fitted
@@ -266,6 +267,8 @@ def _outlined(
                 )
                 raise MaskError(f"it lies in another plane; select it with {numbers}")
             found = outline.crop(frame.size_hw)
+            if outline.polygons and image.fit != "as-is":
+                require_mostly_inside(outline.polygons, frame.size_hw)
             if found is not None:
                 box, crop = found
                 if crop.all() and crop.shape == frame.size_hw and len(image.outlines) > 1:

@@ -30,6 +30,8 @@ EXACT_TOLERANCE_PX = 0.3
 """A bevel passes .35 pixels from the nearest centre, so none changes its side."""
 LONG_EDGE_PX = 3
 ON_OUTLINE_PX = 0.01
+SAMPLED_SIDE = 400
+"""Pixels in which is counted how much of an outline is outside of the picture."""
 
 
 def checked_ring(points_xy: Any) -> Ring:
@@ -140,6 +142,30 @@ def _filled(polygon: Polygon, box_xyxy: tuple[int, int, int, int]) -> BoolArray:
     toggles = np.bincount(rows * (width + 1) + columns, minlength=height * (width + 1))
     inside = np.cumsum(toggles.reshape(height, width + 1)[:, :width], axis=1) & 1
     return inside.astype(np.bool_)
+
+
+def require_mostly_inside(polygons: Sequence[Polygon], size_hw: tuple[int, int]) -> None:
+    """Raises ``MaskError`` where more than half of an outline's area is cut off by the picture."""
+    points = np.concatenate([ring for polygon in polygons for ring in polygon])
+    low, high = points.min(axis=0), points.max(axis=0)
+    if (low >= 0).all() and (high <= size_hw[::-1]).all():
+        return
+    scale = SAMPLED_SIDE / max(float((high - low).max()), 1.0)
+    scaled = [tuple((ring - low) * scale for ring in polygon) for polygon in polygons]
+    found = polygons_to_crop(scaled, (SAMPLED_SIDE + 1, SAMPLED_SIDE + 1))
+    if found is None:
+        return
+    (left, top, right, bottom), crop = found
+    xs = (np.arange(left, right) + 0.5) / scale + low[0]
+    ys = (np.arange(top, bottom) + 0.5) / scale + low[1]
+    height, width = size_hw
+    inside = crop[(ys > 0) & (ys < height)][:, (xs > 0) & (xs < width)]
+    share = 1 - np.count_nonzero(inside) / np.count_nonzero(crop)
+    if 0.5 < share < 1:  # without a pixel inside it is none, which is said of it
+        raise MaskError(
+            f"{share:.0%} of its outline is outside of the {width}x{height} picture: is it of "
+            "another picture? Give the part inside, or (but for YOLO) --fit as-is"
+        )
 
 
 def polygons_to_rle(polygons: Sequence[Polygon], size_hw: tuple[int, int]) -> MaskRLE | None:

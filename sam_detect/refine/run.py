@@ -17,6 +17,7 @@ from sam_detect.refine.files import AnnotationFile
 from sam_detect.refine.objects import PROMPTS, How, refine_objects
 from sam_detect.sources.annotated_planes import annotated_planes, fitted
 from sam_detect.sources.annotation_files import pictures_of, read_annotations
+from sam_detect.sources.annotations import why_unmatched
 from sam_detect.sources.stack_axes import PlaneRanges
 from sam_detect.types import AnnotatedImage, Annotation, Frame
 
@@ -157,7 +158,8 @@ def _chosen(
         known |= {each for outline in image.outlines for each in outline.tags}
         outlines = tuple(o for o in image.outlines if wanted is None or wanted in o.tags)
         if path is None and outlines:
-            problems.append(f"{image.file_name}: annotated, but not among the pictures")
+            names = [each.file_name for each in file.images]
+            problems.append(why_unmatched(image.file_name, images, names))
         elif path is not None and outlines:
             found.append(replace(image, path=path, outlines=outlines))
     if wanted is not None and wanted not in known:

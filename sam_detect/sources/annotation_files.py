@@ -276,7 +276,8 @@ def _of_file(
         if path is not None:
             matched.append(replace(image, path=path))
         elif image.outlines:
-            missing.append(why_unmatched(image.file_name or file.name, images))
+            names = [each.file_name for each in found]
+            missing.append(why_unmatched(image.file_name or file.name, images, names))
     if not matched:
         raise nothing_usable(file, missing, lines)
     problems += missing

@@ -31,6 +31,8 @@ MAX_ANNOTATION_BYTES = 1 << 30
 GZIP_MAGIC, MAX_UNPACKED_BYTES = b"\x1f\x8b", 1 << 28
 MAX_DIGITS = 400
 """Longer whole numbers are beyond every float, and may be beyond what Python converts."""
+UPLOAD = "(^|/)[0-9a-f]{8}-(?=[^/]*$)"
+"""What Label Studio puts before the name of an upload."""
 VISIBLE = 2
 """COCO's ``v`` of a keypoint that is marked and visible; 1 is marked but hidden, 0 not marked."""
 
@@ -72,7 +74,8 @@ def read_coco(
         ImageError: the file cannot be read, is not COCO, or no picture of it is at hand.
     """
     coco = load_coco(file, tag=tag, data=data)
-    paths = match_pictures((str(image["file_name"]) for image in coco.images), images, file)
+    names = [str(image["file_name"]) for image in coco.images]
+    paths = match_pictures(names, images, file)
     found, missing, crowds = [], [], 0
     for image, path in zip(coco.images, paths, strict=True):
         every = coco.outlines.get(image["id"], ())
@@ -83,7 +86,7 @@ def read_coco(
             size_hw = checked_size(image.get("height"), image.get("width"))
             found.append(AnnotatedImage(path, str(image["file_name"]), outlines, size_hw))
         elif outlines:
-            missing.append(why_unmatched(str(image["file_name"]), images))
+            missing.append(why_unmatched(str(image["file_name"]), images, names))
     left_out = (f"{crowds} annotations are crowds ('iscrowd': 1), regions of many objects, and "
                 "left out: set it to 0 where each is one object")  # fmt: skip
     if not found:
@@ -162,17 +165,29 @@ def match_pictures(
     return [match[0] if (match := matches[name]) and name in meaning else None for name in names]
 
 
-def why_unmatched(name: str, images: Iterable[str]) -> str:
-    """A line that says why an annotated name means none of the pictures at hand."""
-    last = Path(_plain(name)).name
-    same = [given for given in images if _plain(Path(given).name) == last]
+def why_unmatched(name: str, images: Iterable[str], names: Iterable[str]) -> str:
+    """A line that says why one of the annotated names means none of the pictures at hand."""
+    last = _last(name)
+    same = [given for given in images if _last(given) == last]
     if len(same) < 2:
+        alike = {os.path.normpath(_plain(each)): each for each in names if _last(each) == last}
+        if len(alike) > 1 and same and not any(match_pictures(alike.values(), same)):
+            first, second, *_ = alike.values()
+            return (
+                f"{name}: annotated, but {first} and {second} both mean {same[0]}: give the "
+                f"picture in its folder, as {first}, or keep the annotations of one of them"
+            )
         return f"{name}: annotated, but not among the pictures"
     listed = f"{same[0]}, {same[1]}" + (", ..." if len(same) > 2 else "")
     return (
         f"{name}: annotated, but several pictures have this name ({listed}): "
         "name the folder as well, or give one of them"
     )
+
+
+def _last(name: str) -> str:
+    """The last part of a name, without case and without the digits of uploads."""
+    return re.sub(UPLOAD, r"\1", _plain(name).casefold()).rpartition("/")[2]
 
 
 def _plain(name: str) -> str:
@@ -188,7 +203,7 @@ def _match(
     """The picture of a name as it is, without its web or Windows form, without case, or without
     the digits that Label Studio puts before the names of uploads; and how well it matches."""
     plain = _plain(name)
-    upload = re.sub("(^|/)[0-9a-f]{8}-(?=[^/]*$)", r"\1", plain.casefold())
+    upload = re.sub(UPLOAD, r"\1", plain.casefold())
     forms = (normalize("NFC", name), False), (plain, False), (plain.casefold(), True)
     for form, (shown, folded) in enumerate((*forms, (upload, True))):
         parts = Path(shown).parts

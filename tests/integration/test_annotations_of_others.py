@@ -232,6 +232,38 @@ def test_a_slice_number_in_a_picture_without_slices_is_no_matter(sam: Command) -
     assert "several planes" in failed(sam("learn", "a.png", "--annotations", both)).err
 
 
+# Outlines that leave the picture
+
+
+@pytest.mark.parametrize("fmt", ["coco", "labelme", "yolo"])
+@pytest.mark.parametrize("centre", [(-9, 100), (408, 100), (200, -6), (-5, -5), (403, 263)])
+def test_what_is_mostly_outside_of_the_picture_is_left_out(
+    sam: Command, fmt: str, centre: tuple[int, int]
+) -> None:
+    written("a.png", scene([*CELLS, centre]))
+    rings = [ring(c) for c in (*CELLS[:3], centre)]
+    if fmt == "yolo":
+        rows = ["0 " + " ".join(f"{v:.6f}" for v in (each / (WIDTH, HEIGHT)).ravel())
+                for each in rings]  # fmt: skip
+        written("a.txt", "\n".join(rows).encode())
+        file = written("classes.txt", b"cell")
+    else:
+        file = written("of.json", coco(rings) if fmt == "coco" else labelme(rings, (260, 400)))
+    ran = failed(sam("learn", "a.png", "--annotations", file))
+    assert "of its outline is outside of the 400x260 picture" in ran.err
+    assert len(examples(sam)) == 3
+    if fmt != "yolo":
+        sam("learn", "a.png", "--annotations", file, "--fit", "as-is").worked()
+        assert len(examples(sam)) == 4
+
+
+def test_what_is_mostly_inside_is_cut_off_at_the_edge(sam: Command) -> None:
+    cells = [*CELLS[:3], (3, 100), (395, 100)]
+    written("a.png", scene(cells))
+    sam("learn", "a.png", "--annotations", written("of.json", coco([*map(ring, cells)]))).worked()
+    assert len(examples(sam)) == 5
+
+
 # Outlines that lie on nothing
 
 

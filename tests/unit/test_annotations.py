@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dataset_files import coco_folder
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import QUICK
 
 from sam_detect.errors import ImageError, MaskError, SamDetectError
+from sam_detect.evaluation.readers import open_dataset
 from sam_detect.masks import compress_rle
 from sam_detect.sources.annotations import read_coco
 from sam_detect.types import AnnotatedImage
@@ -221,6 +223,39 @@ def test_a_name_that_two_folders_hold_is_not_guessed(tmp_path: Path, file_name: 
     assert [one.path for one in found] == ["b.png"]
     assert len(problems) == 1
     assert file_name in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "images", "words"),
+    [
+        (["a.png"], ["x/a.png", "y/a.png"], ("x/a.png, y/a.png", "name the folder")),
+        (["A.PNG"], ["x/a.png", "y/a.png"], ("x/a.png, y/a.png", "name the folder")),
+        (["12345678-a.png"], ["x/a.png", "y/a.png"], ("x/a.png, y/a.png", "name the folder")),
+        (["x/a.png", "y/a.png"], ["a.png"], ("x/a.png and y/a.png both mean a.png", "folder")),
+        (
+            ["x/A.png", "y/A.png"],
+            ["z/a.png"],
+            ("both mean z/a.png", "keep the annotations of one"),
+        ),
+        (["x/a.png", "y/a.png"], ["x/a.png"], ("y/a.png", "not among the pictures")),
+        (["./a.png", "a.png", "b.png"], ["c.png"], ("not among the pictures",)),
+    ],
+    ids=str,
+)
+def test_of_a_tie_of_names_both_and_the_remedy_are_said(
+    tmp_path: Path, names: list[str], images: list[str], words: tuple[str, ...]
+) -> None:
+    rows = [*names, "d.png"]
+    data = coco(images=[{"id": i, "file_name": name} for i, name in enumerate(rows, start=1)])
+    data["annotations"] = [
+        data["annotations"][0] | {"id": i, "image_id": i} for i in range(1, len(rows) + 1)
+    ]
+    _, problems = read(tmp_path, data, [*images, "d.png"])
+    assert problems
+    assert not [word for word in words if word not in problems[-1]], problems
+    folder = coco_folder(tmp_path / "set", data, (*images, "d.png"))
+    said = open_dataset(folder).problems[-1].replace(f"{folder}/images/", "")
+    assert not [word for word in words if word not in said] or "no such picture" in said
 
 
 def test_whole_ids_may_be_written_with_a_point(tmp_path: Path) -> None:

@@ -12,12 +12,30 @@ import pytest
 from sam_detect.errors import MaskError
 from sam_detect.features.placement import placed
 from sam_detect.masks import compress_rle
+from sam_detect.polygons import require_mostly_inside
 from sam_detect.types import AnnotatedImage, Annotation, Frame
 from sam_detect.types.annotations import checked_size
 from sam_detect.types.frames import PixelSize
 
 SIZE = (40, 60)
 RING = np.array([(10, 10), (20, 10), (20, 30), (10, 30)], float)
+
+
+@pytest.mark.parametrize("moved", [(-11, 0), (0, -16), (41, 0), (0, 16), (35, 16), (-1000, 0)])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_an_outline_lies_mostly_in_the_picture(moved: tuple[int, int], parts: int) -> None:
+    """However often its parts overlap; one of which no pixel is inside is said elsewhere."""
+    there = RING + moved
+    share = np.clip(SIZE[::-1], there.min(axis=0), there.max(axis=0)) - np.clip(0, *(there[[0, 2]]))
+    inside = share.prod() / 200
+    polygons = [(there,)] * parts
+    if 0 < inside < 0.5:
+        with pytest.raises(MaskError, match=r"outside of the 60x40 picture.*--fit as-is"):
+            require_mostly_inside(polygons, SIZE)
+    else:
+        require_mostly_inside(polygons, SIZE)
+    require_mostly_inside([(RING,)] * parts, SIZE)
+    require_mostly_inside([(RING + (-4, 0),)], SIZE)  # noqa: RUF005 - an array
 
 
 def of(*outlines: Annotation, **more: Any) -> AnnotatedImage:

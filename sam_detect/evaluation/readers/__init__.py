@@ -25,7 +25,7 @@ from sam_detect.polygons import pycocotools_rle
 from sam_detect.sources import DEFAULT_MAX_PIXELS, PlaneRanges, find_images, planes_of
 from sam_detect.sources.annotated_planes import annotated_planes, fitted
 from sam_detect.sources.annotation_files import content_of, is_coco, read_annotations
-from sam_detect.sources.annotations import is_id, load_coco, match_pictures
+from sam_detect.sources.annotations import is_id, load_coco, match_pictures, why_unmatched
 from sam_detect.types import AnnotatedImage, Annotation
 from sam_detect.types.annotations import checked_size
 
@@ -159,17 +159,17 @@ def _coco_images(
     builder.problems += map(printable, coco.problems)
     used = {o.references["category_id"] for outlines in coco.outlines.values() for o in outlines}
     categories = ids_by_name(builder, coco.categories, used)
-    names = (str(row["file_name"]) for row in coco.images)
+    names, pictures = [str(row["file_name"]) for row in coco.images], find_images(folder)
     found, seen = [], dict[str, Id]()
-    for row, path in zip(
-        coco.images, match_pictures(names, find_images(folder), file), strict=True
-    ):
+    for row, path in zip(coco.images, match_pictures(names, pictures, file), strict=True):
         outlines = tuple(coco.outlines.get(row["id"], ()))
         size_hw = checked_size(row.get("height"), row.get("width"))
         image = AnnotatedImage(path or "", str(row["file_name"]), outlines, size_hw, row)
         what = _shown(row["id"], image)
         if path is None:
-            builder.note(what, f"no such picture in {folder}, or more than one of that name")
+            why = why_unmatched(image.file_name, pictures, names)
+            absent = why.endswith("not among the pictures")
+            builder.note(what, f"no such picture in {folder}" if absent else why)
         elif seen.setdefault(path, row["id"]) != row["id"]:
             builder.note(what, f"the same file as that of image {seen[path]}")
         else:

@@ -29,7 +29,13 @@ from sam_detect.evaluation.dataset import (
 )
 from sam_detect.labels import normalised_label
 from sam_detect.plain_yaml import PlainYAMLError, read_yaml
-from sam_detect.polygons import box_around, coco_polygons, is_rectangle, pycocotools_rle
+from sam_detect.polygons import (
+    box_around,
+    coco_polygons,
+    is_rectangle,
+    pycocotools_rle,
+    require_mostly_inside,
+)
 from sam_detect.sources import find_images
 from sam_detect.sources.annotations import match_pictures, read_text
 
@@ -318,7 +324,9 @@ def _object(
         x, y, w, h = scaled
         box = (x - w / 2, y - h / 2, w, h)
     else:
-        rle = pycocotools_rle(coco_polygons([scaled]), size_hw)
+        polygons = coco_polygons([scaled])
+        rle = pycocotools_rle(polygons, size_hw)
+        require_mostly_inside(polygons, size_hw)
     label = names[int(number)]
     found = annotated_object(
         id=name, label=label, size_hw=size_hw, mask_rle=rle, bbox_xywh=box, corners_xy=corners
