@@ -30,8 +30,6 @@ EXACT_TOLERANCE_PX = 0.3
 """A bevel passes .35 pixels from the nearest centre, so none changes its side."""
 LONG_EDGE_PX = 3
 ON_OUTLINE_PX = 0.01
-SAMPLED_SIDE = 400
-"""Pixels in which is counted how much of an outline is outside of the picture."""
 
 
 def checked_ring(points_xy: Any) -> Ring:
@@ -63,17 +61,19 @@ def checked_ring(points_xy: Any) -> Ring:
     return np.ascontiguousarray(ring)
 
 
-def share_inside(ring: Ring, size_hw: tuple[int, int]) -> float:
-    """The share of an outline's area that lies in the picture; 1 of one without an area."""
+def share_inside(polygons: Sequence[Polygon], size_hw: tuple[int, int]) -> float:
+    """The share of the area of polygons that lies in the picture; 1 of those without an area."""
     height, width = size_hw
-    if (ring >= 0).all() and (ring <= (width, height)).all():
+    points = np.concatenate([ring for polygon in polygons for ring in polygon])
+    if (points >= 0).all() and (points <= (width, height)).all():
         return 1.0
     import shapely
 
-    parts = shapely.get_parts(shapely.make_valid(shapely.Polygon(ring)))
-    inside = shapely.intersection(parts, shapely.box(0, 0, width, height))
-    area = shapely.area(parts).sum()
-    return float(shapely.area(inside).sum() / area) if area else 1.0
+    valid = shapely.make_valid([shapely.Polygon(outer, holes) for outer, *holes in polygons])
+    parts = shapely.get_parts(valid)
+    whole = shapely.union_all(parts[shapely.area(parts) > 0])  # without their spikes
+    inside = whole.intersection(shapely.box(0, 0, width, height))
+    return float(inside.area / whole.area) if whole.area else 1.0
 
 
 def is_rectangle(ring: Ring) -> bool:
@@ -146,25 +146,11 @@ def _filled(polygon: Polygon, box_xyxy: tuple[int, int, int, int]) -> BoolArray:
 
 def require_mostly_inside(polygons: Sequence[Polygon], size_hw: tuple[int, int]) -> None:
     """Raises ``MaskError`` where more than half of an outline's area is cut off by the picture."""
-    points = np.concatenate([ring for polygon in polygons for ring in polygon])
-    low, high = points.min(axis=0), points.max(axis=0)
-    if (low >= 0).all() and (high <= size_hw[::-1]).all():
-        return
-    scale = SAMPLED_SIDE / max(float((high - low).max()), 1.0)
-    scaled = [tuple((ring - low) * scale for ring in polygon) for polygon in polygons]
-    found = polygons_to_crop(scaled, (SAMPLED_SIDE + 1, SAMPLED_SIDE + 1))
-    if found is None:
-        return
-    (left, top, right, bottom), crop = found
-    xs = (np.arange(left, right) + 0.5) / scale + low[0]
-    ys = (np.arange(top, bottom) + 0.5) / scale + low[1]
-    height, width = size_hw
-    inside = crop[(ys > 0) & (ys < height)][:, (xs > 0) & (xs < width)]
-    share = 1 - np.count_nonzero(inside) / np.count_nonzero(crop)
+    share = 1 - share_inside(polygons, size_hw)
     if 0.5 < share < 1:  # without a pixel inside it is none, which is said of it
         raise MaskError(
-            f"{share:.0%} of its outline is outside of the {width}x{height} picture: is it of "
-            "another picture? Give the part inside, or (but for YOLO) --fit as-is"
+            f"{share:.0%} of its outline is outside of the {size_hw[1]}x{size_hw[0]} picture: is "
+            "it of another picture? Give the part inside, or (but for YOLO) --fit as-is"
         )
 
 

@@ -163,7 +163,7 @@ def _in_turned_box(frame: Frame, segmenter: Segmenter, corners: Ring) -> Outline
     pixels = cv2.warpAffine(window, turn, size, borderMode=cv2.BORDER_REPLICATE)
     found = outline(
         replace(frame, image_rgb=pixels.astype(np.uint8), source_id=f"{frame.source_id}#{named}"),
-        segmenter, propose=segmenter.segment, boxes_xywh=[(margin, margin, *sides.tolist())],
+        segmenter, propose=segmenter.propose, boxes_xywh=[(margin, margin, *sides.tolist())],
     )  # fmt: skip
     mask, inside = np.zeros((h, w), np.uint8), np.s_[margin : h - margin, margin : w - margin]
     mask[inside] = found.masks.dense(0)[inside] * np.uint8(255)

@@ -214,7 +214,7 @@ def _outlined(learning: Learning, size_hw: tuple[int, int]) -> Masks | None:
     lies mostly outside of the picture."""
     found = [masks_of([checked_rle(dict(each))], size_hw) for each in learning.masks]
     for index, each in enumerate(learning.polygons_xy):
-        outside = 1 - share_inside(checked_ring(each), size_hw)
+        outside = 1 - share_inside([(checked_ring(each),)], size_hw)
         if outside > 0.5:
             raise MaskError(
                 f"polygons_xy.{index}: {outside:.0%} of the outline lies outside of the picture, "

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -46,6 +47,8 @@ NAMES = ("classes.txt", "obj.names", "labels/classes.txt")
 """Lists of the classes' names, a line each, as annotation tools write them."""
 NO_LABELS = ("classes.txt", "labels.txt", "train.txt", "val.txt", "test.txt")
 """Other files of annotation tools in the folder of the label files."""
+TRACKED = re.compile(r"\s*\S+(?:\s+\S+\s+\S+){2,}\s+(?:[01]|1\.0*|0?\.\d+)(?:[eE]-\d+)?\s+\d+\s*")
+"""A row in which a confidence and the number of a track may follow the coordinates."""
 LARGEST = 4.0
 """Shares of the picture may lie beyond its edge; numbers of pixels are far above."""
 
@@ -240,45 +243,34 @@ def _note_strays(labels: dict[Path, str], root: Path, builder: DatasetBuilder) -
 
 
 class _Form(NamedTuple):
-    """What the rows of a dataset together say of each."""
+    """What the rows of a dataset together say of each.
 
-    polygons: bool
-    """Some have more numbers than a box, a confidence and a track."""
-    tracks: bool
-    """Those of a file end in whole numbers, of which one above 1 is no coordinate."""
-    corners: bool
-    """All are four corners: of rectangles, where these lie within the picture."""
+    Some are ``polygons``; ``tracks`` follow, of which a number above 1 is no coordinate; all are
+    the ``corners`` of rectangles, but for those that are cut off at the picture's edge.
+    """
+
+    polygons: bool = False
+    tracks: bool = False
+    corners: bool = False
 
 
 def _form(files: Iterable[tuple[Path, tuple[int, int]]]) -> _Form:
-    polygons = tracks = others = corners = False
+    polygons = tracks = corners = others = False
     for file, size_hw in files:
-        rows = list[list[str]]()
+        rows: list[str] = []
         with suppress(ImageError):  # it is named when it is read for its objects
-            rows = [row.split()[1:] for row in _lines(file) if row.strip()]
-        polygons = polygons or any(len(row) > 6 for row in rows)
-        tracked = not tracks and bool(rows) and all(map(_may_have_track, rows))
-        tracks = tracks or (tracked and any(float(row[-1]) > 1 for row in rows))
+            rows = [row for row in read_text(file, "").splitlines() if row.strip()]
+        polygons |= any(len(row.split()) > 7 for row in rows)
+        tracked = bool(rows) and not tracks and all(map(TRACKED.fullmatch, rows))
+        tracks |= tracked and any(float(row.split()[-1]) > 1 for row in rows)
         for row in () if others else rows:
             with suppress(ValueError):  # said of the row
-                ring = np.array(row, np.float64)
-                inside = bool((ring > 0).all() and (ring < 1).all())
-                square = ring.size == 8 and is_rectangle(ring.reshape(4, 2) * size_hw[::-1])
-                corners |= square
-                others |= not square and (inside or ring.size != 8)
+                ring = np.array(row.split()[1:], np.float64)
+                cut = ring.size == 8 and not (abs(ring - 0.5) < 0.5).all()
+                near = ring.size == 8 and bool((abs(ring) <= LARGEST).all())
+                square = near and is_rectangle(ring.reshape(4, 2) * size_hw[::-1])
+                corners, others = corners or square, others or not (square or cut)
     return _Form(polygons, tracks, corners and not others)
-
-
-def _may_have_track(numbers: Sequence[str]) -> bool:
-    """Whether a confidence and the number of a track may be the last of a row."""
-    with suppress(ValueError):
-        even = len(numbers) > 5 and len(numbers) % 2 == 0
-        return even and numbers[-1].isdecimal() and 0 <= float(numbers[-2]) <= 1
-    return False
-
-
-def _lines(file: Path) -> list[str]:
-    return read_text(file, "a label file").splitlines()
 
 
 def _objects(  # noqa: PLR0917 - all that a row means
@@ -292,7 +284,7 @@ def _objects(  # noqa: PLR0917 - all that a row means
     """The objects of a label file with their classes; what cannot be used is noted."""
     shown = relative(file, root)
     try:
-        rows = _lines(file)
+        rows = read_text(file, "a label file").splitlines()
     except ImageError as error:
         builder.note(shown, error)
         return
@@ -348,7 +340,7 @@ def _numbers(row: str, form: _Form) -> tuple[float, list[float]]:
         abs(values[i] - 0.5) + values[i + 2] / 2 < 0.501 for i in (0, 1) if len(values) > 5
     )
     boxed = len(values) == 6 and not form.polygons and inside
-    if _may_have_track(row.split()[1:]) and (form.tracks or boxed):
+    if TRACKED.fullmatch(row) and (form.tracks or boxed):
         del values[-2:]
     elif len(values) > 4 and len(values) % 2 and 0 <= values[-1] <= 1:
         del values[-1]
